@@ -1,0 +1,223 @@
+"""One recurrent layer in one direction, and the layer made of one or two of them; padding never enters.
+
+Texts arrive *compact*: time first, all real tokens at the front of each text, whatever padding there is behind them.
+The forward direction then needs no mask at all, and the backward direction reads each text flipped within its own
+length, so that both run in torch's fused kernels. Nothing here needs a length on the host.
+
+Legend: B batch, T time, I input width, H hidden per direction, D directions, L layers.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from .configuration_rnn import RnnConfig
+
+# Large enough to saturate a gate to exactly 0 or 1 beside any sane sum of the others, small enough for float16.
+_SATURATION = 1e4
+
+_KERNELS: dict[str, Any] = {
+    "rnn_tanh": torch.rnn_tanh,
+    "rnn_relu": torch.rnn_relu,
+    "gru": torch.gru,
+    "lstm": torch.lstm,
+}
+
+
+def _make_cell(cell_type: str, input_size: int, hidden_size: int) -> nn.RNNBase:
+    if cell_type == "lstm":
+        return nn.LSTM(input_size, hidden_size)
+    if cell_type == "gru":
+        return nn.GRU(input_size, hidden_size)
+    return nn.RNN(input_size, hidden_size, nonlinearity=cell_type.removeprefix("rnn_"))
+
+
+class CompactTexts:
+    """Where the real tokens of a batch lie, and the index arithmetic that follows from it.
+
+    A direction's states are *as read*: place 0 holds the first token that the direction read, so the backward
+    direction's states stand flipped until they are joined or restored.
+
+    Args:
+        mask (`torch.BoolTensor` of shape `(B, T)`): True at real tokens, in any pattern.
+
+    Attributes:
+        lengths (`(B,)`): Real tokens in each text.
+        valid (`(T, B)`): True where a compact place holds a real token.
+    """
+
+    def __init__(self, mask: torch.Tensor) -> None:
+        batch, time = mask.shape
+        self.lengths = mask.sum(dim=1)
+        steps = torch.arange(time, device=mask.device)[:, None]  # (T, 1)
+        self.valid = steps < self.lengths
+        self._mask = mask
+        self._column = torch.arange(batch, device=mask.device)
+        self._order = torch.argsort(mask, dim=1, descending=True, stable=True)  # (B, T): real tokens first, in order
+        self._flipped = torch.where(self.valid, self.lengths - 1 - steps, steps)  # (T, B): an involution
+
+    def compact(self, batch_first: torch.Tensor) -> torch.Tensor:
+        """(B, T) or (B, T, I) → (T, B) or (T, B, I), real tokens first."""
+        if batch_first.dim() == 2:
+            return batch_first.gather(1, self._order).t()
+        return batch_first.gather(1, self._order[:, :, None].expand_as(batch_first)).transpose(0, 1)
+
+    def flip(self, states: torch.Tensor) -> torch.Tensor:
+        """(T, B, I) → the same, each text reversed within its length; its own inverse."""
+        rows = (self._flipped * states.shape[1] + self._column).reshape(-1)
+        return states.reshape(-1, states.shape[-1]).index_select(0, rows).view(states.shape)
+
+    def join(self, directions: list[torch.Tensor]) -> torch.Tensor:
+        """D times (T, B, H) as read → (T, B, D * H), compact."""
+        if len(directions) == 1:
+            return directions[0]
+        return torch.cat([directions[0], self.flip(directions[1])], dim=-1)
+
+    def restore(self, directions: list[torch.Tensor]) -> torch.Tensor:
+        """D times (T, B, H) as read → (B, T, D * H) in the original places, zero where there is no token."""
+        batch, time = self._mask.shape
+        width = directions[0].shape[-1]
+        forward = (self._mask.cumsum(dim=1) - 1).clamp(min=0)  # (B, T): the place at which each token was read
+        places = [forward * batch + self._column[:, None]]
+        if len(directions) == 2:
+            backward = (self.lengths[:, None] - 1 - forward).clamp(min=0)
+            places.append(time * batch + backward * batch + self._column[:, None])
+        rows = (
+            torch.cat([states.reshape(-1, width) for states in directions])
+            if len(places) > 1
+            else directions[0].reshape(-1, width)
+        )
+        restored = rows.index_select(0, torch.stack(places, dim=-1).reshape(-1)).view(batch, time, len(places) * width)
+        return restored.masked_fill_(~self._mask[:, :, None], 0)
+
+    def last(self, states: torch.Tensor, initial: torch.Tensor | None) -> torch.Tensor:
+        """(T, B, H) as read → (B, H) after the last token read; the initial state (or zero) where a text has none."""
+        rows = (self.lengths - 1).clamp(min=0) * states.shape[1] + self._column
+        final = states.reshape(-1, states.shape[-1]).index_select(0, rows)
+        empty = (self.lengths == 0)[:, None]
+        return final.masked_fill(empty, 0) if initial is None else torch.where(empty, initial.to(final.dtype), final)
+
+
+class RnnDirection(nn.Module):
+    """One layer in one direction over compact texts, by torch's own cells and formulas.
+
+    Recurrent dropout drops hidden-to-hidden *weights*, once a batch (DropConnect as in Merity et al. 2018,
+    "Regularizing and Optimizing LSTM Language Models", section 4.1), so that the fused kernel stays.
+
+    Args:
+        config ([`RnnConfig`]): Gives cell type, hidden size and recurrent dropout.
+        input_size (`int`): Width of the input, I.
+    """
+
+    def __init__(self, config: RnnConfig, input_size: int) -> None:
+        super().__init__()
+        self.cell_type = config.cell_type
+        self.recurrent_dropout = config.recurrent_dropout
+        self.cell = _make_cell(config.cell_type, input_size, config.hidden_size)
+
+    def forward(
+        self,
+        inputs: torch.Tensor,
+        texts: CompactTexts,
+        initial_hidden_state: torch.Tensor | None = None,
+        initial_cell_state: torch.Tensor | None = None,
+        output_cell_state: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Run the cell from the first compact place to the last.
+
+        Args:
+            inputs (`(T, B, I)`): Compact, already flipped when this is the backward direction.
+            texts ([`CompactTexts`]): Where the real tokens are.
+            initial_hidden_state (`(B, H)`, *optional*): h_0; zero when absent.
+            initial_cell_state (`(B, H)`, *optional*): c_0 of an LSTM; zero when absent.
+            output_cell_state (`bool`): Whether the LSTM's c at the last real token is wanted too.
+
+        Returns:
+            The states `(T, B, H)`, meaningful at real tokens only, and c_n `(B, H)` or None.
+        """
+        dropping = self.training and self.recurrent_dropout > 0
+        wants_cell_state = output_cell_state and self.cell_type == "lstm"
+        state = self._initial_state(inputs, initial_hidden_state, initial_cell_state)
+        if not dropping and not wants_cell_state:
+            return self.cell(inputs, state)[0], None
+        weights = self._weights(dropping)
+        if wants_cell_state:
+            # The kernel returns c after the padding. An input that is 1 at padding only and saturates the gates there
+            # (input gate 0, forget gate 1) carries c through it unchanged: still one fused call, still exact.
+            inputs = torch.cat([inputs, (~texts.valid)[:, :, None].to(inputs.dtype)], dim=-1)
+            hold = weights[0].new_zeros(4, self.cell.hidden_size, 1)
+            hold[0], hold[1] = -_SATURATION, _SATURATION
+            weights[0] = torch.cat([weights[0], hold.view(-1, 1)], dim=1)
+        if state is None:
+            zeros = inputs.new_zeros(1, inputs.shape[1], self.cell.hidden_size)
+            state = (zeros, zeros) if self.cell_type == "lstm" else zeros
+        # positional: states, weights, has_biases, num_layers, dropout, train, bidirectional, batch_first
+        result: Any = _KERNELS[self.cell_type](inputs, state, weights, True, 1, 0.0, self.training, False, False)
+        return result[0], result[2][0] if wants_cell_state else None
+
+    def _weights(self, dropping: bool) -> list[torch.Tensor]:
+        """W_ih, W_hh, b_ih, b_hh in the kernel's order, W_hh thinned when dropping."""
+        weights = [getattr(self.cell, f"{kind}_l0") for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+        if dropping:
+            weights[1] = nn.functional.dropout(weights[1], self.recurrent_dropout)
+        return weights
+
+    def _initial_state(
+        self, inputs: torch.Tensor, hidden: torch.Tensor | None, cell: torch.Tensor | None
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor] | None:
+        if hidden is None and cell is None:
+            return None
+        zeros = inputs.new_zeros(inputs.shape[1], self.cell.hidden_size)
+        hidden = (zeros if hidden is None else hidden).to(inputs.dtype)[None]  # (1, B, H)
+        if self.cell_type != "lstm":
+            return hidden
+        return hidden, (zeros if cell is None else cell).to(inputs.dtype)[None]
+
+
+class RnnLayer(nn.Module):
+    """One recurrent layer in one or two directions over compact texts.
+
+    Args:
+        config ([`RnnConfig`]): The model's settings.
+        input_size (`int`): Width of the input, I.
+    """
+
+    def __init__(self, config: RnnConfig, input_size: int) -> None:
+        super().__init__()
+        self.directions = nn.ModuleList(RnnDirection(config, input_size) for _ in range(config.num_directions))
+
+    def forward(
+        self,
+        inputs: torch.Tensor,
+        texts: CompactTexts,
+        initial_hidden_state: torch.Tensor | None = None,
+        initial_cell_state: torch.Tensor | None = None,
+        output_final_states: bool = False,
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]]:
+        """Read each text forwards and, when bidirectional, from its last real token backwards.
+
+        Args:
+            inputs (`(T, B, I)`): Compact.
+            texts ([`CompactTexts`]): Where the real tokens are.
+            initial_hidden_state (`(D, B, H)`, *optional*): h_0 of this layer.
+            initial_cell_state (`(D, B, H)`, *optional*): c_0 of this layer.
+            output_final_states (`bool`): Whether h_n and c_n are wanted.
+
+        Returns:
+            A tensor a direction: the states `(T, B, H)` as read and, when wanted, h_n `(B, H)` and an LSTM's c_n `(B,
+            H)`.
+        """
+        outputs, hidden, cell = [], [], []
+        for number, direction in enumerate(self.directions):
+            h_0 = None if initial_hidden_state is None else initial_hidden_state[number]
+            c_0 = None if initial_cell_state is None else initial_cell_state[number]
+            states, c_n = direction(
+                texts.flip(inputs) if number == 1 else inputs, texts, h_0, c_0, output_final_states
+            )
+            outputs.append(states)
+            if output_final_states:
+                hidden.append(texts.last(states, h_0))
+            if c_n is not None:
+                cell.append(c_n)
+        return outputs, hidden, cell

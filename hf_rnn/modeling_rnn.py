@@ -1,0 +1,347 @@
+"""The recurrent encoder and the text classifier on top of it, as transformers models.
+
+The contract: padding never changes a number. A text has the same logits alone, in any batch, padded left or right or
+by how much; a mask with holes means the text without the masked tokens. This file travels with every checkpoint.
+
+Legend: B batch, T time, E embedding, H hidden per direction, D directions, L layers, V vocabulary, C classes.
+"""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.utils import ModelOutput, can_return_tuple
+
+from .cells_rnn import CompactTexts, RnnLayer
+from .configuration_rnn import RnnConfig
+from .pooling_rnn import RnnPooler
+from .tutorial_rnn import read_tutorial_checkpoint
+
+
+@dataclass
+class RnnModelOutput(ModelOutput):
+    """What [`RnnModel`] returns.
+
+    Args:
+        last_hidden_state (`(B, T, D * H)`): States of the last layer, zero where the mask is zero.
+        final_hidden_state (`(L * D, B, H)`): h_n, at the last token read; only with `output_final_states=True`.
+        final_cell_state (`(L * D, B, H)`): c_n of an LSTM; only with `output_final_states=True`.
+        hidden_states (`tuple` of `(B, T, E)`, then L times `(B, T, D * H)`): Token vectors, then each layer's states;
+            only with `output_hidden_states=True`.
+    """
+
+    last_hidden_state: torch.Tensor | None = None
+    final_hidden_state: torch.Tensor | None = None
+    final_cell_state: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+
+
+@dataclass
+class RnnSequenceClassifierOutput(ModelOutput):
+    """What [`RnnForSequenceClassification`] returns.
+
+    Args:
+        loss (scalar): Only when labels are given.
+        logits (`(B, C)`): Scores before softmax (before sigmoid for multi-label, the value itself for regression).
+        pooling_weights (`(B, T)`): Weight of each token, each text's sum 1; only with `pooling="attention"`.
+        final_hidden_state (`(L * D, B, H)`): As in [`RnnModelOutput`].
+        final_cell_state (`(L * D, B, H)`): As in [`RnnModelOutput`].
+        hidden_states (`tuple`): As in [`RnnModelOutput`].
+    """
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    pooling_weights: torch.Tensor | None = None
+    final_hidden_state: torch.Tensor | None = None
+    final_cell_state: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+
+
+class RnnPreTrainedModel(PreTrainedModel):
+    """Weights, loading and saving, common to all models of this package."""
+
+    config_class = RnnConfig
+    base_model_prefix = "rnn"
+    main_input_name = "input_ids"
+    _input_embed_layer = "embedding"
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Start as torch starts its own modules.
+
+        | module | weights | bias |
+        |---|---|---|
+        | embedding | N(0, `embedding_initializer_range`²), padding row 0 | |
+        | recurrent cells | U(-k, k), k = H^-1/2 | the same |
+        | linear | U(-k, k), k = fan_in^-1/2 | the same |
+        """
+        if isinstance(module, nn.Embedding):
+            init.normal_(module.weight, mean=0.0, std=self.config.embedding_initializer_range)
+            # slicing loses the flag by which `init` spares loaded weights, hence the look at it here
+            if module.padding_idx is not None and not getattr(module.weight, "_is_hf_initialized", False):
+                init.zeros_(module.weight[module.padding_idx])
+        elif isinstance(module, nn.RNNBase):
+            bound = module.hidden_size**-0.5
+            for parameter in module.parameters(recurse=False):
+                init.uniform_(parameter, -bound, bound)
+        elif isinstance(module, nn.Linear):
+            bound = module.in_features**-0.5
+            for parameter in module.parameters(recurse=False):
+                init.uniform_(parameter, -bound, bound)
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers; a frozen embedding stays frozen (loading itself forgets `requires_grad`)."""
+        loaded = super().from_pretrained(*args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        model.get_input_embeddings().weight.requires_grad_(not model.config.freeze_embedding)
+        return loaded
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """As in transformers; the modelling files go along, so that the folder also loads without this package."""
+        if getattr(self, "_auto_class", None) is not None:
+            self.config.auto_map = {
+                "AutoConfig": "configuration_rnn.RnnConfig",
+                "AutoModel": "modeling_rnn.RnnModel",
+                "AutoModelForSequenceClassification": "modeling_rnn.RnnForSequenceClassification",
+            }
+        super().save_pretrained(save_directory, **kwargs)
+
+
+class RnnModel(RnnPreTrainedModel):
+    """Embedding and stacked recurrent layers: token ids to one state a token.
+
+    Args:
+        config ([`RnnConfig`]): The model's settings.
+    """
+
+    def __init__(self, config: RnnConfig) -> None:
+        super().__init__(config)
+        self.embedding = nn.Embedding(
+            config.vocab_size, config.embedding_size, padding_idx=config.pad_token_id, sparse=config.sparse_embedding
+        )
+        self.embedding_dropout = nn.Dropout(config.embedding_dropout)
+        self.hidden_dropout = nn.Dropout(config.hidden_dropout)
+        input_sizes = [config.embedding_size] + [config.output_size] * (config.num_hidden_layers - 1)
+        self.layers = nn.ModuleList(RnnLayer(config, size) for size in input_sizes)
+        self.post_init()
+        self.embedding.weight.requires_grad_(not config.freeze_embedding)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        initial_hidden_state: torch.Tensor | None = None,
+        initial_cell_state: torch.Tensor | None = None,
+        output_final_states: bool = False,
+        output_hidden_states: bool | None = None,
+        **kwargs: Any,
+    ) -> RnnModelOutput:
+        """Encode a batch of texts.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(B, T)`): Token ids. What stands at masked places is never read.
+            attention_mask (`(B, T)`, *optional*): 1 at tokens to read, 0 elsewhere, in any pattern. Absent: all tokens
+                that are not `pad_token_id` (all, for `inputs_embeds`).
+            inputs_embeds (`(B, T, E)`, *optional*): Token vectors in place of `input_ids`; word dropout, which needs
+                to know words, does not apply.
+            initial_hidden_state (`(L * D, B, H)`, *optional*): h_0 in torch's order, layer by layer; zero when absent.
+            initial_cell_state (`(L * D, B, H)`, *optional*): c_0, for an LSTM only.
+            output_final_states (`bool`): Whether to return h_n and c_n, each exact at the last token read.
+            output_hidden_states (`bool`, *optional*): Whether to return the states of every layer.
+            **kwargs: What other models take and this one has no use for, such as `token_type_ids`; ignored.
+
+        Raises:
+            ValueError: When neither or both of `input_ids` and `inputs_embeds` are given, or a shape does not fit.
+        """
+        mask = self.read_mask(input_ids, attention_mask, inputs_embeds)
+        time = mask.shape[1]
+        if time == 0:  # torch's kernels need a step: read one masked token instead
+            mask = mask.new_zeros(mask.shape[0], 1)
+            input_ids = None if input_ids is None else input_ids.new_zeros(mask.shape)
+            inputs_embeds = (
+                None if inputs_embeds is None else inputs_embeds.new_zeros(*mask.shape, inputs_embeds.shape[2])
+            )
+        h_0 = self._split_initial_state("initial_hidden_state", initial_hidden_state, mask.shape[0])
+        c_0 = self._split_initial_state("initial_cell_state", initial_cell_state, mask.shape[0])
+
+        texts = CompactTexts(mask)
+        states = self._embed(input_ids, inputs_embeds, texts)  # (T, B, E)
+        directions = [states]
+        all_states, hidden, cell = [directions], [], []
+        for number, layer in enumerate(self.layers):
+            if number > 0:
+                states = self.hidden_dropout(texts.join(directions))
+            directions, layer_hidden, layer_cell = layer(states, texts, h_0[number], c_0[number], output_final_states)
+            all_states.append(directions)
+            hidden += layer_hidden
+            cell += layer_cell
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        return RnnModelOutput(
+            last_hidden_state=texts.restore(directions)[:, :time],
+            final_hidden_state=torch.stack(hidden) if hidden else None,
+            final_cell_state=torch.stack(cell) if cell else None,
+            hidden_states=tuple(texts.restore(s)[:, :time] for s in all_states) if output_hidden_states else None,
+        )
+
+    def read_mask(
+        self,
+        input_ids: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        inputs_embeds: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """The mask that the model goes by: `attention_mask` as bool `(B, T)`, or the one that the pad ids give."""
+        if input_ids is not None and inputs_embeds is None:
+            shape = input_ids.shape
+        elif inputs_embeds is not None and input_ids is None:
+            shape = inputs_embeds.shape[:-1]
+        else:
+            raise ValueError("give either input_ids or inputs_embeds, and not both")
+        if len(shape) != 2:
+            raise ValueError(
+                "input_ids must be of shape (batch, time) and inputs_embeds (batch, time, embedding_size); "
+                f"found {tuple(shape)} before the embedding"
+            )
+        if attention_mask is not None:
+            if attention_mask.shape != shape:
+                raise ValueError(
+                    f"attention_mask must be of shape {tuple(shape)} like the input, "
+                    f"found {tuple(attention_mask.shape)}"
+                )
+            return attention_mask != 0
+        if input_ids is not None and self.config.pad_token_id is not None:
+            return input_ids != self.config.pad_token_id
+        return torch.ones(shape, dtype=torch.bool, device=self.device)
+
+    def _embed(self, input_ids: torch.Tensor | None, inputs_embeds: Any, texts: CompactTexts) -> torch.Tensor:
+        """Compact token vectors (T, B, E), zero at padding, with the dropouts that belong to words."""
+        if input_ids is None:
+            vectors = texts.compact(inputs_embeds).masked_fill(~texts.valid[:, :, None], 0)
+            return self.embedding_dropout(vectors)
+        ids = texts.compact(input_ids).masked_fill(~texts.valid, self.config.pad_token_id or 0)
+        vectors = self.embedding(ids)
+        if self.training and self.config.word_dropout > 0:
+            # one draw a word type, shared by all its occurrences in the batch (Gal and Ghahramani 2016, section 4)
+            kept = nn.functional.dropout(vectors.new_ones(self.config.vocab_size), self.config.word_dropout)
+            vectors = vectors * kept[ids][:, :, None]
+        return self.embedding_dropout(vectors)
+
+    def _split_initial_state(
+        self, name: str, state: torch.Tensor | None, batch: int
+    ) -> list[torch.Tensor] | list[None]:
+        """(L * D, B, H) → L times (D, B, H)."""
+        layers, directions = self.config.num_hidden_layers, self.config.num_directions
+        if state is None:
+            return [None] * layers
+        if name == "initial_cell_state" and self.config.cell_type != "lstm":
+            raise ValueError(f"initial_cell_state is for cell_type='lstm'; this model has {self.config.cell_type!r}")
+        expected = (layers * directions, batch, self.config.hidden_size)
+        if state.shape != expected:
+            raise ValueError(
+                f"{name} must be of shape (layers * directions, batch, hidden_size) = {expected}, "
+                f"found {tuple(state.shape)}"
+            )
+        return list(state.view(layers, directions, *state.shape[1:]).unbind(0))
+
+
+class RnnForSequenceClassification(RnnPreTrainedModel):
+    """[`RnnModel`], pooling over the tokens, and a linear layer: token ids to logits.
+
+    `config.problem_type` chooses the loss as in transformers: cross-entropy (`"single_label_classification"`), binary
+    cross-entropy a label (`"multi_label_classification"`) or mean squared error (`"regression"`).
+
+    Args:
+        config ([`RnnConfig`]): The model's settings.
+    """
+
+    def __init__(self, config: RnnConfig) -> None:
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.rnn = RnnModel(config)
+        self.pooler = RnnPooler(config)
+        self.activation = ACT2FN[config.classifier_activation]
+        self.dropout = nn.Dropout(config.classifier_dropout)
+        self.classifier = nn.Linear(self.pooler.output_size, config.num_labels)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        initial_hidden_state: torch.Tensor | None = None,
+        initial_cell_state: torch.Tensor | None = None,
+        output_final_states: bool = False,
+        output_hidden_states: bool | None = None,
+        **kwargs: Any,
+    ) -> RnnSequenceClassifierOutput:
+        """Classify a batch of texts.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(B, T)`): Token ids.
+            attention_mask (`(B, T)`, *optional*): 1 at tokens to read; see [`RnnModel`].
+            labels (*optional*): Class ids `(B,)`; for multi-label 0/1 floats `(B, C)`; for regression floats.
+            inputs_embeds (`(B, T, E)`, *optional*): Token vectors in place of `input_ids`.
+            initial_hidden_state (`(L * D, B, H)`, *optional*): h_0.
+            initial_cell_state (`(L * D, B, H)`, *optional*): c_0 of an LSTM.
+            output_final_states (`bool`): Whether to return h_n and c_n.
+            output_hidden_states (`bool`, *optional*): Whether to return the states of every layer.
+            **kwargs: Handed to the loss, for instance the Trainer's `num_items_in_batch`.
+
+        A text without tokens has a defined answer: that of a zero pooled vector.
+        """
+        encoded = self.rnn(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            inputs_embeds=inputs_embeds,
+            initial_hidden_state=initial_hidden_state,
+            initial_cell_state=initial_cell_state,
+            output_final_states=output_final_states,
+            output_hidden_states=output_hidden_states,
+        )
+        mask = self.rnn.read_mask(input_ids, attention_mask, inputs_embeds)
+        pooled, pooling_weights = self.pooler(encoded.last_hidden_state, mask)
+        logits = self.classifier(self.dropout(self.activation(pooled)))
+        loss = None
+        if labels is not None:
+            labels = labels if labels.is_floating_point() else labels.long()
+            loss = self.loss_function(labels=labels, pooled_logits=logits, config=self.config, **kwargs)
+        return RnnSequenceClassifierOutput(
+            loss=loss,
+            logits=logits,
+            pooling_weights=pooling_weights,
+            final_hidden_state=encoded.final_hidden_state,
+            final_cell_state=encoded.final_cell_state,
+            hidden_states=encoded.hidden_states,
+        )
+
+    @classmethod
+    def from_tutorial_checkpoint(cls, path: str | os.PathLike, **settings: Any) -> "RnnForSequenceClassification":
+        """Build the model that a checkpoint of the tutorial's own training loop holds.
+
+        The sizes and the cell are read off the weights. Such a file carries no vocabulary: train the matching
+        tokenizer on the texts the model was trained on, `train_tokenizer(texts, min_frequency=3)`, and compare its
+        length with `model.config.vocab_size`.
+
+        Args:
+            path (`str` or `os.PathLike`): A `torch.save`d dictionary with `model_state_dict`.
+            settings: Fields of [`RnnConfig`] that weights cannot tell, for instance `id2label`, or
+                `cell_type="rnn_relu"` for a network with that nonlinearity.
+
+        Raises:
+            ValueError: When the file holds something else; the message says what was found.
+        """
+        read, weights = read_tutorial_checkpoint(path)
+        model = cls(RnnConfig(**{**read, **settings}))
+        model.load_state_dict(weights)
+        return model.eval()

@@ -1,0 +1,123 @@
+"""RnnConfig: strict types, choices and ranges; unknown keywords refused; JSON round trip."""
+
+import json
+
+import pytest
+from huggingface_hub.errors import StrictDataclassClassValidationError, StrictDataclassFieldValidationError
+from transformers import AutoConfig, PreTrainedConfig
+
+from hf_rnn import RnnConfig
+
+
+@pytest.mark.parametrize(
+    ("settings", "nearest"),
+    [({"hiden_size": 3}, "hidden_size"), ({"bidirektional": True}, "bidirectional"), ({"num_label": 3}, "num_labels")],
+)
+def test_a_typo_names_the_nearest_setting(settings, nearest):
+    with pytest.raises(TypeError, match=f"Did you mean '{nearest}'"):
+        RnnConfig(**settings)
+
+
+def test_unknown_without_a_near_name_lists_the_settings():
+    with pytest.raises(TypeError, match="Known settings: .*cell_type.*word_dropout"):
+        RnnConfig(zzzzzz=1)
+
+
+def test_unknown_keys_are_refused_while_loading(tmp_path):
+    RnnConfig().save_pretrained(tmp_path)
+    for load in (RnnConfig.from_pretrained, AutoConfig.from_pretrained):
+        with pytest.raises(TypeError, match="Did you mean 'hidden_size'"):
+            load(tmp_path, hidden_sizee=5)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "poling": "max"}))
+    with pytest.raises(TypeError, match="Did you mean 'pooling'"):
+        RnnConfig.from_pretrained(tmp_path)
+
+
+def test_everything_that_transformers_itself_stores_is_accepted(tmp_path):
+    config = RnnConfig(
+        num_labels=3, problem_type="regression", dtype="bfloat16", output_hidden_states=True, tokenizer_class="X"
+    )
+    config.architectures = ["RnnForSequenceClassification"]
+    config.auto_map = {"AutoConfig": "configuration_rnn.RnnConfig"}
+    config.bos_token_id = 0
+    config.save_pretrained(tmp_path)
+    assert RnnConfig.from_pretrained(tmp_path).to_dict() == config.to_dict()
+    assert RnnConfig(**PreTrainedConfig().to_dict()).num_labels == 2, "every key of the base class's own JSON"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"hidden_size": "64"},
+        {"hidden_size": 64.0},
+        {"hidden_size": True},
+        {"cell_type": "lstn"},
+        {"pooling": "sum"},
+        {"classifier_activation": "softmax"},
+        {"bidirectional": 1},
+        {"word_dropout": "0.1"},
+    ],
+)
+def test_wrong_types_and_choices(settings):
+    with pytest.raises(StrictDataclassFieldValidationError, match=next(iter(settings))):
+        RnnConfig(**settings)
+    config = RnnConfig()
+    with pytest.raises(StrictDataclassFieldValidationError):
+        setattr(config, *next(iter(settings.items())))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"hidden_size": 0},
+        {"vocab_size": -1},
+        {"num_hidden_layers": 0},
+        {"embedding_dropout": 1.0},
+        {"recurrent_dropout": -0.1},
+        {"classifier_dropout": float("nan")},
+        {"embedding_initializer_range": float("inf")},
+        {"pad_token_id": 30000},
+        {"pad_token_id": -1},
+        {"vocab_size": 10**12},
+        {"hidden_size": 10**8},
+        {"num_hidden_layers": 10**8},
+        {"problem_type": "ranking"},
+        {"id2label": {}},
+        {"id2label": {0: "a", 2: "b"}},
+        {"id2label": {0: "a", 1: "a"}},
+        {"id2label": {0: "a", 1: "b"}, "label2id": {"a": 1, "b": 0}},
+    ],
+)
+def test_values_out_of_range(settings):
+    with pytest.raises(StrictDataclassClassValidationError):
+        RnnConfig(**settings)
+
+
+def test_integer_dropout_and_no_padding_id_are_fine():
+    assert RnnConfig(embedding_dropout=0, pad_token_id=None).pad_token_id is None
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"id2label": {0: "no", 1: "yes", 2: "so"}},
+        {"id2label": {"0": "no", "1": "yes", "2": "so"}},
+        {"label2id": {"so": 2, "no": 0, "yes": 1}},
+    ],
+)
+def test_either_label_map_gives_the_other(settings):
+    config = RnnConfig(**settings)
+    assert config.id2label == {0: "no", 1: "yes", 2: "so"}
+    assert config.label2id == {"no": 0, "yes": 1, "so": 2}
+    assert config.num_labels == 3
+
+
+def test_every_field_has_a_meaning_for_the_command_line():
+    own = [
+        field
+        for field in RnnConfig.__dataclass_fields__.values()
+        if field.name not in PreTrainedConfig.__dataclass_fields__
+    ]
+    assert len(own) == 17
+    assert all(field.metadata["help"] for field in own)

@@ -1,0 +1,487 @@
+"""The contract of the model, held for every cell, depth, direction and pooling against plain torch."""
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from hf_rnn import RnnConfig, RnnForSequenceClassification, RnnModel
+
+CELLS = ["rnn_tanh", "rnn_relu", "gru", "lstm"]
+POOLINGS = ["last", "mean", "max", "mean_max", "attention"]
+VARIANTS = list(itertools.product(CELLS, [1, 2], [False, True], POOLINGS))
+ENCODERS = list(itertools.product(CELLS, [1, 2], [False, True]))
+PAD = 1
+TOLERANCE = {"atol": 2e-6, "rtol": 1e-5}
+TEXTS = [[5, 7, 2, 9, 3], [4], [8, 8, 6], [11, 3, 2, 4, 7, 10, 5]]
+
+
+def make(
+    cell="lstm", layers=1, bidirectional=True, pooling="mean_max", model=RnnForSequenceClassification, **settings
+):
+    torch.manual_seed(sum(map(ord, f"{cell}{layers}{bidirectional}{pooling}")))
+    config = RnnConfig(
+        vocab_size=13,
+        embedding_size=6,
+        hidden_size=5,
+        num_hidden_layers=layers,
+        bidirectional=bidirectional,
+        cell_type=cell,
+        pooling=pooling,
+        num_labels=3,
+        **settings,
+    )
+    return model(config).eval()
+
+
+def pad_right(texts, extra=0, filler=PAD):
+    time = max(map(len, texts)) + extra
+    ids = torch.tensor([text + [filler] * (time - len(text)) for text in texts])
+    mask = torch.tensor([[1] * len(text) + [0] * (time - len(text)) for text in texts])
+    return ids, mask
+
+
+def plain_rnn(model):
+    """torch's own multi-layer module with the weights of `model`: the independent reference."""
+    encoder = model if isinstance(model, RnnModel) else model.rnn
+    config = encoder.config
+    kind = {"gru": nn.GRU, "lstm": nn.LSTM}.get(config.cell_type, nn.RNN)
+    extra = {"nonlinearity": config.cell_type[4:]} if kind is nn.RNN else {}
+    reference = kind(
+        config.embedding_size,
+        config.hidden_size,
+        config.num_hidden_layers,
+        bidirectional=config.bidirectional,
+        batch_first=True,
+        **extra,
+    )
+    state = {}
+    for layer, direction in itertools.product(range(config.num_hidden_layers), range(config.num_directions)):
+        for name, weight in encoder.layers[layer].directions[direction].cell.named_parameters():
+            state[name.replace("_l0", f"_l{layer}") + ("_reverse" if direction else "")] = weight.detach().clone()
+    reference.load_state_dict(state)
+    return reference
+
+
+def initial_states(config, batch, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    shape = (config.num_hidden_layers * config.num_directions, batch, config.hidden_size)
+    h_0 = torch.randn(shape, generator=generator)
+    return h_0, torch.randn(shape, generator=generator) if config.cell_type == "lstm" else None
+
+
+def pooled_by_hand(model, states):
+    """states: (T, S) of one text, all real."""
+    pooling, half = model.config.pooling, model.config.hidden_size
+    if pooling == "last":
+        return torch.cat([states[-1, :half], states[0, half:]]) if model.config.bidirectional else states[-1]
+    if pooling == "attention":
+        pooler = model.pooler
+        hidden = torch.tanh(states @ pooler.projection.weight.T + pooler.projection.bias)
+        weights = torch.softmax(hidden @ pooler.context.weight[0], dim=0)
+        return weights @ states
+    parts = {
+        "mean": [states.mean(0)],
+        "max": [states.max(0).values],
+        "mean_max": [states.mean(0), states.max(0).values],
+    }
+    return torch.cat(parts[pooling])
+
+
+@pytest.mark.parametrize(("cell", "layers", "bidirectional", "pooling"), VARIANTS)
+class TestPaddingNeverChangesANumber:
+    def test_a_text_alone_equals_plain_torch(self, cell, layers, bidirectional, pooling):
+        model = make(cell, layers, bidirectional, pooling)
+        reference = plain_rnn(model)
+        for text in TEXTS:
+            states = reference(model.rnn.embedding(torch.tensor([text])))[0][0]
+            expected = pooled_by_hand(model, states) @ model.classifier.weight.T + model.classifier.bias
+            torch.testing.assert_close(model(torch.tensor([text])).logits[0], expected, **TOLERANCE)
+
+    def test_batch_left_right_extra_padding_and_holes(self, cell, layers, bidirectional, pooling):
+        model = make(cell, layers, bidirectional, pooling)
+        alone = torch.cat([model(torch.tensor([text])).logits for text in TEXTS])
+        assert alone.std(dim=0).max() > 1e-3, "premise: the texts have different answers"
+        ids, mask = pad_right(TEXTS)
+        torch.testing.assert_close(model(ids, mask).logits, alone, **TOLERANCE)
+        torch.testing.assert_close(model(ids).logits, alone, **TOLERANCE)  # no mask: the one that the pad ids give
+        for filler in (
+            PAD,
+            0,
+            7,
+            -100,
+            10**6,
+        ):  # whatever ids fill the padding, even ids that are no rows of the table
+            more_ids, more_mask = pad_right(TEXTS, extra=6, filler=filler)
+            torch.testing.assert_close(model(more_ids, more_mask).logits, alone, **TOLERANCE)
+            torch.testing.assert_close(model(more_ids.roll(6, 1), more_mask.roll(6, 1)).logits, alone, **TOLERANCE)
+        holes = torch.full((len(TEXTS), 15), 9)
+        holes_mask = torch.zeros_like(holes)
+        for row, text in enumerate(TEXTS):
+            places = torch.randperm(15, generator=torch.Generator().manual_seed(row))[: len(text)].sort().values
+            holes[row, places] = torch.tensor(text)
+            holes_mask[row, places] = 1
+        torch.testing.assert_close(model(holes, holes_mask).logits, alone, **TOLERANCE)
+        torch.testing.assert_close(model(holes, holes_mask.bool()).logits, alone, **TOLERANCE)
+
+    def test_no_token_and_no_time_are_the_same_finite_answer(self, cell, layers, bidirectional, pooling):
+        model = make(cell, layers, bidirectional, pooling)
+        ids, mask = pad_right([*TEXTS, []])
+        logits = model(ids, mask, labels=torch.tensor([0, 1, 2, 0, 1])).logits
+        torch.testing.assert_close(logits[-1], model.classifier.bias, **TOLERANCE)
+        empty = model(torch.zeros(2, 0, dtype=torch.long), output_final_states=True)
+        torch.testing.assert_close(empty.logits, model.classifier.bias.expand(2, 3), **TOLERANCE)
+        assert not empty.final_hidden_state.any()
+        model.train()
+        loss = model(ids, mask, labels=torch.tensor([0, 1, 2, 0, 1])).loss
+        loss.backward()
+        assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+    def test_gradients_do_not_see_padding(self, cell, layers, bidirectional, pooling):
+        model = make(cell, layers, bidirectional, pooling)
+        labels = torch.tensor([0, 2, 1, 1])
+        sum(model(torch.tensor([t]), labels=labels[i : i + 1]).loss / 4 for i, t in enumerate(TEXTS)).backward()
+        alone = {name: p.grad.clone() for name, p in model.named_parameters()}
+        model.zero_grad()
+        ids, mask = pad_right(TEXTS, extra=3, filler=12)
+        assert 12 not in itertools.chain(*TEXTS), "premise: the filler is a word of no text"
+        model(ids, mask, labels=labels).loss.backward()
+        for name, parameter in model.named_parameters():
+            torch.testing.assert_close(parameter.grad, alone[name], atol=1e-6, rtol=1e-4, msg=name)
+        assert not model.rnn.embedding.weight.grad[12].any()
+
+
+@pytest.mark.parametrize(("cell", "layers", "bidirectional"), ENCODERS)
+@pytest.mark.parametrize("with_initial_states", [False, True])
+def test_against_packed_sequences(cell, layers, bidirectional, with_initial_states):
+    """Outputs, h_n, c_n and gradients equal those of pack_padded_sequence and torch's multi-layer module."""
+    model = make(cell, layers, bidirectional, model=RnnModel)
+    reference = plain_rnn(model)
+    ids, mask = pad_right(TEXTS, extra=2)
+    h_0, c_0 = initial_states(model.config, len(TEXTS)) if with_initial_states else (None, None)
+    ours = model(ids, mask, initial_hidden_state=h_0, initial_cell_state=c_0, output_final_states=True)
+    packed = pack_padded_sequence(model.embedding(ids), mask.sum(1), batch_first=True, enforce_sorted=False)
+    state = (h_0, c_0) if cell == "lstm" and with_initial_states else h_0
+    output, final = reference(packed, state)
+    output, _ = pad_packed_sequence(output, batch_first=True, total_length=ids.shape[1])
+    h_n, c_n = final if cell == "lstm" else (final, None)
+    torch.testing.assert_close(ours.last_hidden_state, output, **TOLERANCE)
+    torch.testing.assert_close(ours.final_hidden_state, h_n, **TOLERANCE)
+    if cell == "lstm":
+        torch.testing.assert_close(ours.final_cell_state, c_n, **TOLERANCE)
+    else:
+        assert ours.final_cell_state is None
+
+    weight = torch.randn(output.shape, generator=torch.Generator().manual_seed(1))
+    extra = 0 if c_n is None else (c_n.sin().sum() - ours.final_cell_state.sin().sum())
+    (
+        (output * weight).sum()
+        + h_n.cos().sum()
+        - (ours.last_hidden_state * weight).sum()
+        - ours.final_hidden_state.cos().sum()
+        + extra
+    ).backward()
+    # the difference of both objectives was differentiated: the embedding's gradients cancel, cells' are each other's
+    # negative
+    torch.testing.assert_close(
+        model.embedding.weight.grad, torch.zeros_like(model.embedding.weight), atol=2e-5, rtol=0
+    )
+    for layer, direction in itertools.product(range(layers), range(model.config.num_directions)):
+        for name, parameter in model.layers[layer].directions[direction].cell.named_parameters():
+            other = getattr(reference, name.replace("_l0", f"_l{layer}") + ("_reverse" if direction else ""))
+            assert other.grad.any()
+            torch.testing.assert_close(-parameter.grad, other.grad, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("cell", "layers", "bidirectional"), ENCODERS)
+def test_final_states_of_a_text_without_tokens_are_the_initial_ones(cell, layers, bidirectional):
+    model = make(cell, layers, bidirectional, model=RnnModel)
+    ids, mask = pad_right([[3, 4], []])
+    h_0, c_0 = initial_states(model.config, 2)
+    output = model(ids, mask, initial_hidden_state=h_0, initial_cell_state=c_0, output_final_states=True)
+    torch.testing.assert_close(output.final_hidden_state[:, 1], h_0[:, 1])
+    if cell == "lstm":
+        torch.testing.assert_close(output.final_cell_state[:, 1], c_0[:, 1])
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_states_carry_over(cell):
+    """A one-way text read in two parts, the second from the first's final states, is the text read at once."""
+    model = make(cell, 2, bidirectional=False, model=RnnModel)
+    ids = torch.tensor([TEXTS[3], TEXTS[3][::-1]])
+    first = model(ids[:, :4], output_final_states=True)
+    second = model(
+        ids[:, 4:],
+        initial_hidden_state=first.final_hidden_state,
+        initial_cell_state=first.final_cell_state,
+        output_final_states=True,
+    )
+    whole = model(ids, output_final_states=True)
+    torch.testing.assert_close(
+        torch.cat([first.last_hidden_state, second.last_hidden_state], 1), whole.last_hidden_state
+    )
+    torch.testing.assert_close(second.final_hidden_state, whole.final_hidden_state)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_inputs_embeds(cell):
+    model = make(cell)
+    ids, mask = pad_right(TEXTS, extra=2)
+    vectors = model.rnn.embedding(ids).detach().clone()
+    vectors[mask == 0] = float("nan")  # masked places are never read
+    torch.testing.assert_close(model(inputs_embeds=vectors, attention_mask=mask).logits, model(ids, mask).logits)
+    whole = model(inputs_embeds=vectors[3:, :7])
+    torch.testing.assert_close(whole.logits, model(ids[3:, :7]).logits)
+
+
+def test_attention_weights():
+    model = make(pooling="attention")
+    ids, mask = pad_right([*TEXTS, []], extra=2)
+    weights = model(ids, mask).pooling_weights
+    assert weights.shape == ids.shape
+    torch.testing.assert_close(weights.sum(1), torch.tensor([1.0, 1, 1, 1, 0]))
+    assert not weights[mask == 0].any()
+    assert make(pooling="mean")(ids, mask).pooling_weights is None
+
+
+def test_hidden_states():
+    model = make(layers=2)
+    ids, mask = pad_right(TEXTS)
+    output = model(ids, mask, output_hidden_states=True)
+    assert [tuple(state.shape) for state in output.hidden_states] == [(4, 7, 6), (4, 7, 10), (4, 7, 10)]
+    torch.testing.assert_close(output.hidden_states[0], model.rnn.embedding(ids) * mask[:, :, None])
+    torch.testing.assert_close(output.hidden_states[-1], model.rnn(ids, mask).last_hidden_state)
+    assert model(ids, mask).hidden_states is None
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_tuple_equals_dict(pooling):
+    model = make(pooling=pooling)
+    ids, mask = pad_right(TEXTS)
+    labels = torch.tensor([0, 1, 2, 0])
+    as_dict = model(ids, mask, labels=labels, output_final_states=True)
+    as_tuple = model(ids, mask, labels=labels, output_final_states=True, return_dict=False)
+    assert isinstance(as_tuple, tuple)
+    for left, right in zip(as_tuple, as_dict.to_tuple(), strict=True):
+        torch.testing.assert_close(left, right)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_dtypes(cell, dtype):
+    model = make(cell, 2, pooling="attention")
+    ids, mask = pad_right([*TEXTS, []], extra=2)
+    expected = model(ids, mask, output_final_states=True)
+    h_0, c_0 = initial_states(model.config, 5)
+    expected_with_states = model(ids, mask, initial_hidden_state=h_0, initial_cell_state=c_0)
+    model.to(dtype)
+    output = model(ids, mask, labels=torch.tensor([0, 1, 2, 0, 1]), output_final_states=True)
+    assert output.logits.dtype == dtype
+    tolerance = {"atol": 3e-2, "rtol": 3e-2} if dtype == torch.bfloat16 else TOLERANCE
+    torch.testing.assert_close(output.logits.float(), expected.logits, **tolerance)
+    if cell == "lstm":
+        torch.testing.assert_close(output.final_cell_state.float(), expected.final_cell_state, **tolerance)
+    output = model(ids, mask, initial_hidden_state=h_0, initial_cell_state=c_0)  # float32 states into another dtype
+    torch.testing.assert_close(output.logits.float(), expected_with_states.logits, **tolerance)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_gradcheck(cell):
+    """Numerical gradients through initial states and the exact c_n."""
+    model = make(cell, 2, model=RnnModel).double()
+    ids, mask = pad_right(TEXTS[:3])
+    h_0, c_0 = initial_states(model.config, 3)
+    states = [s.double().requires_grad_() for s in (h_0, c_0) if s is not None]
+
+    def run(*states):
+        names = ["initial_hidden_state", "initial_cell_state"]
+        output = model(ids, mask, output_final_states=True, **dict(zip(names, states, strict=False)))
+        return tuple(t for t in output.to_tuple() if t is not None)
+
+    assert torch.autograd.gradcheck(run, states)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_compile_gives_the_same_numbers(cell):
+    model = make(cell, 2, pooling="attention")
+    ids, mask = pad_right([*TEXTS, []], extra=2)
+    torch.compiler.reset()
+    compiled = torch.compile(model, backend="aot_eager")
+    torch.testing.assert_close(
+        compiled(input_ids=ids, attention_mask=mask).logits, model(ids, mask).logits, **TOLERANCE
+    )
+
+
+def test_graph_breaks_are_torchs_own():
+    """Every break is at the call of torch's RNN module, which dynamo does not trace; none is at a line of ours."""
+    model = make("gru", 2, pooling="attention")
+    ids, mask = pad_right(TEXTS)
+    torch.compiler.reset()
+    for direction in (d for layer in model.rnn.layers for d in layer.directions):
+        direction.cell = _TraceableStandIn(direction.cell.input_size, direction.cell.hidden_size)
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)  # raises at any break
+    torch.testing.assert_close(
+        compiled(input_ids=ids, attention_mask=mask).logits, model(ids, mask).logits, **TOLERANCE
+    )
+
+
+class _TraceableStandIn(nn.Module):
+    """Something with a cell's signature that dynamo can trace."""
+
+    def __init__(self, input_size, hidden_size):
+        super().__init__()
+        self.linear = nn.Linear(input_size, hidden_size)
+
+    def forward(self, inputs, state=None):
+        return self.linear(inputs).cumsum(0), state
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_export_with_dynamic_batch(cell, pooling):
+    model = make(cell, 2, pooling=pooling)
+    ids, mask = pad_right(TEXTS)
+    batch = torch.export.Dim("batch")
+    program = torch.export.export(
+        model,
+        (),
+        {"input_ids": ids, "attention_mask": mask},
+        dynamic_shapes={"input_ids": {0: batch}, "attention_mask": {0: batch}},
+        strict=False,
+    )
+    generator = torch.Generator().manual_seed(0)
+    other_ids = torch.randint(2, 13, (9, ids.shape[1]), generator=generator)
+    other_mask = torch.randint(0, 2, other_ids.shape, generator=generator)
+    exported = program.module()(input_ids=other_ids, attention_mask=other_mask)
+    torch.testing.assert_close(exported["logits"], model(other_ids, other_mask).logits, **TOLERANCE)
+
+
+class TestDropout:
+    """Each dropout, alone, is active in training and silent in evaluation."""
+
+    @pytest.mark.parametrize(
+        "name", ["embedding_dropout", "word_dropout", "hidden_dropout", "recurrent_dropout", "classifier_dropout"]
+    )
+    @pytest.mark.parametrize("cell", CELLS)
+    def test_active_only_in_training(self, name, cell):
+        model = make(cell, 2, **{name: 0.5})
+        ids, mask = pad_right(TEXTS)
+        torch.testing.assert_close(model(ids, mask).logits, model(ids, mask).logits, rtol=0, atol=0)
+        model.train()
+        torch.manual_seed(0)
+        first = model(ids, mask).logits
+        assert not torch.equal(first, model(ids, mask).logits)
+        torch.manual_seed(0)
+        torch.testing.assert_close(model(ids, mask).logits, first, rtol=0, atol=0)
+
+    def test_word_dropout_drops_whole_types(self):
+        model = make(model=RnnModel, word_dropout=0.5).train()
+        ids = torch.arange(2, 12).repeat(3, 4)
+        vectors = model(ids, output_hidden_states=True).hidden_states[0]
+        dropped = vectors.abs().sum(-1) == 0
+        for word in range(2, 12):
+            assert len(dropped[ids == word].unique()) == 1, "all occurrences of a word share their fate"
+        assert 0 < dropped.float().mean() < 1
+        kept = vectors[~dropped]
+        torch.testing.assert_close(kept, 2 * model.embedding(ids)[~dropped])  # scaled by 1 / (1 - p)
+
+    def test_recurrent_dropout_thins_the_recurrent_weights(self):
+        """With all recurrent weights dropped but a vanishing few, an RNN is a function of its input alone."""
+        model = make("rnn_tanh", bidirectional=False, model=RnnModel, recurrent_dropout=0.999999).train()
+        torch.manual_seed(0)
+        cell = model.layers[0].directions[0].cell
+        ids = torch.tensor([TEXTS[3]])
+        alone = torch.tanh(model.embedding(ids) @ cell.weight_ih_l0.T + cell.bias_ih_l0 + cell.bias_hh_l0)
+        torch.testing.assert_close(model(ids).last_hidden_state, alone, **TOLERANCE)
+
+    def test_recurrent_dropout_and_exact_cell_state_agree(self):
+        """c_n comes from the same thinned weights as the states: h_n = o * tanh(c_n) bounds it."""
+        model = make("lstm", model=RnnModel, recurrent_dropout=0.5).train()
+        ids, mask = pad_right(TEXTS, extra=4)
+        torch.manual_seed(3)
+        padded = model(ids, mask, output_final_states=True)
+        torch.manual_seed(3)
+        tight = model(*pad_right(TEXTS), output_final_states=True)
+        torch.testing.assert_close(padded.final_cell_state, tight.final_cell_state, **TOLERANCE)
+        assert (padded.final_hidden_state.abs() <= padded.final_cell_state.tanh().abs() + 1e-6).all()
+
+
+class TestLosses:
+    def test_multi_label(self):
+        model = make(problem_type="multi_label_classification")
+        ids, mask = pad_right(TEXTS)
+        labels = torch.tensor([[0, 1, 1], [0, 0, 0], [1, 1, 1], [1, 0, 0]]).float()
+        output = model(ids, mask, labels=labels)
+        logits = output.logits
+        by_hand = -(labels * logits.sigmoid().log() + (1 - labels) * (1 - logits.sigmoid()).log()).mean()
+        torch.testing.assert_close(output.loss, by_hand)
+
+    def test_regression(self):
+        model = make(problem_type="regression")
+        ids, mask = pad_right(TEXTS)
+        labels = torch.arange(12.0).view(4, 3)
+        output = model(ids, mask, labels=labels)
+        torch.testing.assert_close(output.loss, ((output.logits - labels) ** 2).mean())
+
+    @pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+    def test_single_label(self, dtype):
+        model = make()
+        ids, mask = pad_right(TEXTS)
+        labels = torch.tensor([2, 0, 1, 1], dtype=dtype)
+        output = model(ids, mask, labels=labels)
+        by_hand = -output.logits.log_softmax(-1)[torch.arange(4), labels.long()].mean()
+        torch.testing.assert_close(output.loss, by_hand)
+
+    def test_gradient_accumulation_counts_items_once(self):
+        """What the Trainer relies on: losses of parts, each over the number of all items, add up to the whole loss."""
+        model = make()
+        ids, mask = pad_right(TEXTS)
+        labels = torch.tensor([2, 0, 1, 1])
+        parts = sum(
+            model(ids[i:j], mask[i:j], labels=labels[i:j], num_items_in_batch=4).loss for i, j in [(0, 1), (1, 4)]
+        )
+        torch.testing.assert_close(parts, model(ids, mask, labels=labels).loss)
+
+
+class TestRefusals:
+    def test_shapes(self):
+        model = make()
+        ids, mask = pad_right(TEXTS)
+        with pytest.raises(ValueError, match="either input_ids or inputs_embeds"):
+            model()
+        with pytest.raises(ValueError, match="either input_ids or inputs_embeds"):
+            model(ids, inputs_embeds=model.rnn.embedding(ids))
+        with pytest.raises(ValueError, match=r"attention_mask must be of shape \(4, 7\)"):
+            model(ids, mask[:, :-1])
+        with pytest.raises(ValueError, match="input_ids must be of shape"):
+            model(ids[0])
+        with pytest.raises(ValueError, match=r"initial_hidden_state must be of shape .* = \(2, 4, 5\)"):
+            model(ids, mask, initial_hidden_state=torch.zeros(1, 4, 5))
+        with pytest.raises(ValueError, match="initial_cell_state is for cell_type='lstm'"):
+            make("gru")(ids, mask, initial_cell_state=torch.zeros(2, 4, 5))
+
+    def test_an_empty_batch_has_no_rows(self):
+        assert make()(torch.zeros(0, 4, dtype=torch.long)).logits.shape == (0, 3)
+
+
+def test_token_type_ids_of_foreign_tokenizers_are_accepted():
+    model = make()
+    ids, mask = pad_right(TEXTS)
+    output = model(input_ids=ids, attention_mask=mask, token_type_ids=torch.zeros_like(ids))
+    torch.testing.assert_close(output.logits, model(ids, mask).logits)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("cell", CELLS)
+def test_cuda_gives_the_same_numbers(cell):
+    model = make(cell, 2, pooling="attention", recurrent_dropout=0.2)
+    ids, mask = pad_right([*TEXTS, []], extra=2)
+    expected = model(ids, mask, output_final_states=True)
+    model.cuda()
+    output = model(ids.cuda(), mask.cuda(), output_final_states=True)
+    torch.testing.assert_close(output.logits.cpu(), expected.logits, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(output.final_hidden_state.cpu(), expected.final_hidden_state, atol=1e-4, rtol=1e-3)
+    model.train()
+    model(ids.cuda(), mask.cuda(), labels=torch.tensor([0, 1, 2, 0, 1]).cuda()).loss.backward()
