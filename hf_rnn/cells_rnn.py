@@ -40,7 +40,7 @@ class CompactTexts:
     direction's states stand flipped until they are joined or restored.
 
     Args:
-        mask (`torch.BoolTensor` of shape `(B, T)`): True at real tokens, in any pattern.
+        mask (`torch.BoolTensor` of shape `(B, T)`): True at real tokens, in any pattern; T is at least 1.
 
     Attributes:
         lengths (`(B,)`): Real tokens in each text.
@@ -78,18 +78,22 @@ class CompactTexts:
         """D times (T, B, H) as read → (B, T, D * H) in the original places, zero where there is no token."""
         batch, time = self._mask.shape
         width = directions[0].shape[-1]
-        forward = (self._mask.cumsum(dim=1) - 1).clamp(min=0)  # (B, T): the place at which each token was read
-        places = [forward * batch + self._column[:, None]]
+        forward = self._places()
+        rows = [forward * batch + self._column[:, None]]
         if len(directions) == 2:
             backward = (self.lengths[:, None] - 1 - forward).clamp(min=0)
-            places.append(time * batch + backward * batch + self._column[:, None])
-        rows = (
-            torch.cat([states.reshape(-1, width) for states in directions])
-            if len(places) > 1
-            else directions[0].reshape(-1, width)
-        )
-        restored = rows.index_select(0, torch.stack(places, dim=-1).reshape(-1)).view(batch, time, len(places) * width)
-        return restored.masked_fill_(~self._mask[:, :, None], 0)
+            rows.append((time + backward) * batch + self._column[:, None])
+        stacked = torch.cat([states.reshape(-1, width) for states in directions])
+        restored = stacked.index_select(0, torch.stack(rows, dim=-1).reshape(-1))
+        return restored.view(batch, time, len(rows) * width).masked_fill_(~self._mask[:, :, None], 0)
+
+    def restore_weights(self, weights: torch.Tensor) -> torch.Tensor:
+        """(B, T) compact, a number a token → (B, T) in the original places, zero where there is no token."""
+        return weights.gather(1, self._places()).masked_fill(~self._mask, 0)
+
+    def _places(self) -> torch.Tensor:
+        """(B, T): the compact place of the token at each original place."""
+        return (self._mask.cumsum(dim=1) - 1).clamp(min=0)
 
     def last(self, states: torch.Tensor, initial: torch.Tensor | None) -> torch.Tensor:
         """(T, B, H) as read → (B, H) after the last token read; the initial state (or zero) where a text has none."""

@@ -8,7 +8,7 @@ Legend: B batch, T time, E embedding, H hidden per direction, D directions, L la
 
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -60,6 +60,27 @@ class RnnSequenceClassifierOutput(ModelOutput):
     final_hidden_state: torch.Tensor | None = None
     final_cell_state: torch.Tensor | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
+
+
+class EncodedTexts(NamedTuple):
+    """Compact states of every layer, before anything is put back into its place; see [`CompactTexts`]."""
+
+    texts: CompactTexts
+    time: int  # places of the input, T; 0 is possible, while compact texts have at least 1
+    states: list[list[torch.Tensor]]  # the token vectors, then each layer's, a tensor (T, B, width) a direction
+    hidden: list[torch.Tensor]  # h_n (B, H), layer by layer and direction by direction; empty unless wanted
+    cell: list[torch.Tensor]  # c_n (B, H) likewise, of an LSTM
+
+    def restore_states(self, wanted: bool | None) -> tuple[torch.Tensor, ...] | None:
+        """All states in their original places, (B, T, width) each, or None."""
+        return tuple(self.texts.restore(s)[:, : self.time] for s in self.states) if wanted else None
+
+    def final_states(self) -> dict[str, torch.Tensor | None]:
+        """h_n and c_n (L * D, B, H), by the names of the outputs."""
+        return {
+            "final_hidden_state": torch.stack(self.hidden) if self.hidden else None,
+            "final_cell_state": torch.stack(self.cell) if self.cell else None,
+        }
 
 
 class RnnPreTrainedModel(PreTrainedModel):
@@ -161,6 +182,27 @@ class RnnModel(RnnPreTrainedModel):
         Raises:
             ValueError: When neither or both of `input_ids` and `inputs_embeds` are given, or a shape does not fit.
         """
+        encoded = self.encode(
+            input_ids, attention_mask, inputs_embeds, initial_hidden_state, initial_cell_state, output_final_states
+        )
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        return RnnModelOutput(
+            last_hidden_state=encoded.texts.restore(encoded.states[-1])[:, : encoded.time],
+            hidden_states=encoded.restore_states(output_hidden_states),
+            **encoded.final_states(),
+        )
+
+    def encode(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        initial_hidden_state: torch.Tensor | None = None,
+        initial_cell_state: torch.Tensor | None = None,
+        output_final_states: bool = False,
+    ) -> EncodedTexts:
+        """Do as `forward`, but leave the states compact: pooling needs no token back in its place."""
         mask = self.read_mask(input_ids, attention_mask, inputs_embeds)
         time = mask.shape[1]
         if time == 0:  # torch's kernels need a step: read one masked token instead
@@ -173,24 +215,16 @@ class RnnModel(RnnPreTrainedModel):
         c_0 = self._split_initial_state("initial_cell_state", initial_cell_state, mask.shape[0])
 
         texts = CompactTexts(mask)
-        states = self._embed(input_ids, inputs_embeds, texts)  # (T, B, E)
-        directions = [states]
-        all_states, hidden, cell = [directions], [], []
+        inputs = self._embed(input_ids, inputs_embeds, texts)  # (T, B, E)
+        states, hidden, cell = [[inputs]], [], []
         for number, layer in enumerate(self.layers):
             if number > 0:
-                states = self.hidden_dropout(texts.join(directions))
-            directions, layer_hidden, layer_cell = layer(states, texts, h_0[number], c_0[number], output_final_states)
-            all_states.append(directions)
+                inputs = self.hidden_dropout(texts.join(states[-1]))
+            directions, layer_hidden, layer_cell = layer(inputs, texts, h_0[number], c_0[number], output_final_states)
+            states.append(directions)
             hidden += layer_hidden
             cell += layer_cell
-        if output_hidden_states is None:
-            output_hidden_states = self.config.output_hidden_states
-        return RnnModelOutput(
-            last_hidden_state=texts.restore(directions)[:, :time],
-            final_hidden_state=torch.stack(hidden) if hidden else None,
-            final_cell_state=torch.stack(cell) if cell else None,
-            hidden_states=tuple(texts.restore(s)[:, :time] for s in all_states) if output_hidden_states else None,
-        )
+        return EncodedTexts(texts, time, states, hidden, cell)
 
     def read_mask(
         self,
@@ -300,29 +334,24 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
 
         A text without tokens has a defined answer: that of a zero pooled vector.
         """
-        encoded = self.rnn(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            inputs_embeds=inputs_embeds,
-            initial_hidden_state=initial_hidden_state,
-            initial_cell_state=initial_cell_state,
-            output_final_states=output_final_states,
-            output_hidden_states=output_hidden_states,
+        encoded = self.rnn.encode(
+            input_ids, attention_mask, inputs_embeds, initial_hidden_state, initial_cell_state, output_final_states
         )
-        mask = self.rnn.read_mask(input_ids, attention_mask, inputs_embeds)
-        pooled, pooling_weights = self.pooler(encoded.last_hidden_state, mask)
+        states = encoded.texts.join(encoded.states[-1]).transpose(0, 1)  # (B, T, D * H), compact
+        pooled, weights = self.pooler(states, encoded.texts.valid.t())
         logits = self.classifier(self.dropout(self.activation(pooled)))
         loss = None
         if labels is not None:
             labels = labels if labels.is_floating_point() else labels.long()
             loss = self.loss_function(labels=labels, pooled_logits=logits, config=self.config, **kwargs)
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
         return RnnSequenceClassifierOutput(
             loss=loss,
             logits=logits,
-            pooling_weights=pooling_weights,
-            final_hidden_state=encoded.final_hidden_state,
-            final_cell_state=encoded.final_cell_state,
-            hidden_states=encoded.hidden_states,
+            pooling_weights=None if weights is None else encoded.texts.restore_weights(weights)[:, : encoded.time],
+            hidden_states=encoded.restore_states(output_hidden_states),
+            **encoded.final_states(),
         )
 
     @classmethod

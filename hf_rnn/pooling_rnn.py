@@ -32,17 +32,13 @@ class RnnPooler(nn.Module):
         """Pool.
 
         Args:
-            states (`(B, T, S)`): Zero where the mask is False.
+            states (`(B, T, S)`): T is at least 1; what stands where the mask is False is not looked at.
             mask (`torch.BoolTensor` of shape `(B, T)`): True at real tokens.
 
         Returns:
             The pooled vectors `(B, P)`, zero for a text without tokens, and for attention the weights `(B, T)`, else
             None.
         """
-        if states.shape[1] == 0:  # neither max nor a look at the last token is defined over no time
-            states, mask = states.new_zeros(states.shape[0], 1, states.shape[2]), mask.new_zeros(mask.shape[0], 1)
-            pooled, weights = self(states, mask)
-            return pooled, None if weights is None else weights[:, :0]
         if self.pooling == "last":
             return self._last(states, mask), None
         if self.pooling == "attention":
@@ -50,13 +46,12 @@ class RnnPooler(nn.Module):
             weights = scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(dim=1) * mask
             return (weights[:, :, None] * states).sum(dim=1), weights
         parts = []
+        real = mask[:, :, None].to(states.dtype)
         if self.pooling in ("mean", "mean_max"):
-            parts.append(states.sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp(min=1).to(states.dtype))
+            parts.append((states * real).sum(dim=1) / real.sum(dim=1).clamp(min=1))
         if self.pooling in ("max", "mean_max"):
-            barred = torch.zeros(mask.shape, dtype=states.dtype, device=states.device).masked_fill_(
-                ~mask, float("-inf")
-            )
-            highest = (states + barred[:, :, None]).amax(dim=1)
+            barred = torch.zeros_like(real).masked_fill_(~mask[:, :, None], float("-inf"))
+            highest = (states + barred).amax(dim=1)
             parts.append(highest.masked_fill(~mask.any(dim=1, keepdim=True), 0))
         return torch.cat(parts, dim=-1), None
 
@@ -64,9 +59,9 @@ class RnnPooler(nn.Module):
         """Each direction's state after the last token that it read: the last place forwards, the first backwards."""
         steps = torch.arange(mask.shape[1], device=mask.device)
         rows = torch.arange(mask.shape[0], device=mask.device)
-        last = (steps * mask).amax(dim=1)
-        if not self.bidirectional:
-            return states[rows, last]
-        first = mask.to(torch.uint8).argmax(dim=1)
-        forward, backward = states.chunk(2, dim=-1)
-        return torch.cat([forward[rows, last], backward[rows, first]], dim=-1)
+        last = states[rows, (steps * mask).amax(dim=1)]
+        if self.bidirectional:
+            half = states.shape[-1] // 2
+            first = states[rows, mask.to(torch.uint8).argmax(dim=1)]
+            last = torch.cat([last[:, :half], first[:, half:]], dim=-1)
+        return last.masked_fill(~mask.any(dim=1, keepdim=True), 0)

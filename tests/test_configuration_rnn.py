@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from huggingface_hub.errors import StrictDataclassClassValidationError, StrictDataclassFieldValidationError
+from huggingface_hub.errors import StrictDataclassError, StrictDataclassFieldValidationError
 from transformers import AutoConfig, PreTrainedConfig
 
 from hf_rnn import RnnConfig
@@ -90,7 +90,7 @@ def test_wrong_types_and_choices(settings):
     ],
 )
 def test_values_out_of_range(settings):
-    with pytest.raises(StrictDataclassClassValidationError):
+    with pytest.raises(StrictDataclassError):
         RnnConfig(**settings)
 
 

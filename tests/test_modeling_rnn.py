@@ -338,6 +338,8 @@ class _TraceableStandIn(nn.Module):
         return self.linear(inputs).cumsum(0), state
 
 
+# torch's RNNs keep a list of their weights, which export warns about
+@pytest.mark.filterwarnings("ignore:The tensor attributes .*_flat_weights:UserWarning")
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_export_with_dynamic_batch(cell, pooling):

@@ -1,0 +1,169 @@
+"""Measure this package against plain torch on this machine, both sides interleaved in one run.
+
+    python scripts/benchmark.py                # everything
+    python scripts/benchmark.py train infer    # some parts
+    python scripts/benchmark.py --json out.json --threads 1
+
+Every part asserts that the answers are right before it times them, warms up, takes the two sides in turn, and prints
+the median of each side and of the ratio pair by pair with its quartiles. Absolute times drift on a shared machine; the
+ratios hold.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+BATCH, EMBEDDING, HIDDEN, VOCABULARY, CLASSES = 64, 300, 128, 3330, 3
+PARTS: dict[str, Callable[[int], list[dict[str, Any]]]] = {}
+
+
+def part(function: Callable[[int], list[dict[str, Any]]]) -> Callable[[int], list[dict[str, Any]]]:
+    """Make a function a part of the benchmark, under its name."""
+    PARTS[function.__name__] = function
+    return function
+
+
+def interleave(what: str, ours: Callable[[], Any], peer: Callable[[], Any], repeats: int) -> dict[str, Any]:
+    """Time two callables in turn; a ratio above 1 means that ours is faster."""
+    for _ in range(3):
+        ours(), peer()
+    times: dict[str, list[float]] = {"ours": [], "peer": []}
+    for number in range(repeats):
+        sides = [("ours", ours), ("peer", peer)]
+        for name, side in sides if number % 2 else reversed(sides):
+            start = time.perf_counter()
+            side()
+            times[name].append(time.perf_counter() - start)
+    ratios = [peer / ours for ours, peer in zip(times["ours"], times["peer"], strict=True)]
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    return {
+        "what": what,
+        "ours_ms": 1000 * statistics.median(times["ours"]),
+        "peer_ms": 1000 * statistics.median(times["peer"]),
+        "ratio": middle,
+        "ratio_quartiles": [low, high],
+        "repeats": repeats,
+    }
+
+
+def make_sides() -> tuple[Any, Any, list[dict[str, Any]]]:
+    """Our bi-LSTM classifier, the same on plain padded `nn.LSTM` with the same weights, and batches like tweets."""
+    import torch
+    from torch import nn
+
+    from hf_rnn import RnnConfig, RnnForSequenceClassification
+
+    class PlainPadded(nn.Module):
+        """The fastest plain way: it reads the padding as text, backwards even first, and so answers differently."""
+
+        def __init__(self, model: RnnForSequenceClassification) -> None:
+            super().__init__()
+            self.embedding = nn.Embedding.from_pretrained(model.rnn.embedding.weight.detach().clone(), freeze=False)
+            self.lstm = nn.LSTM(EMBEDDING, HIDDEN, batch_first=True, bidirectional=True)
+            for number, suffix in enumerate(("", "_reverse")):
+                for name, weight in model.rnn.layers[0].directions[number].cell.named_parameters():
+                    getattr(self.lstm, name + suffix).data.copy_(weight.data)
+            self.classifier = nn.Linear(4 * HIDDEN, CLASSES)
+            self.classifier.load_state_dict(model.classifier.state_dict())
+
+        def forward(self, input_ids: Any, attention_mask: Any, labels: Any = None) -> Any:
+            states, _ = self.lstm(self.embedding(input_ids))
+            real = attention_mask[:, :, None]
+            mean = (states * real).sum(dim=1) / attention_mask.sum(dim=1, keepdim=True)
+            highest = states.masked_fill(real == 0, float("-inf")).amax(dim=1)
+            logits = self.classifier(torch.cat([mean, highest], dim=-1))
+            return logits if labels is None else nn.functional.cross_entropy(logits, labels)
+
+    torch.manual_seed(0)
+    model = RnnForSequenceClassification(
+        RnnConfig(vocab_size=VOCABULARY, embedding_size=EMBEDDING, hidden_size=HIDDEN, num_labels=CLASSES)
+    )
+    plain = PlainPadded(model)
+    batches = []
+    for _ in range(4):
+        lengths = torch.randint(14, 25, (BATCH,))  # a bucketed batch of tweets: 19 tokens, some padding
+        mask = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
+        ids = torch.randint(2, VOCABULARY, mask.shape) * mask + (1 - mask)
+        batches.append({"input_ids": ids, "attention_mask": mask, "labels": torch.randint(CLASSES, (BATCH,))})
+    with torch.no_grad():  # where there is no padding, both must agree; where there is, ours is the text alone
+        first = batches[0]
+        full = {"input_ids": first["input_ids"][:, :14], "attention_mask": first["attention_mask"][:, :14]}
+        torch.testing.assert_close(model.eval()(**full).logits, plain.eval()(**full), atol=1e-5, rtol=1e-4)
+        length = int(first["attention_mask"][3].sum())
+        alone = model(first["input_ids"][3:4, :length]).logits[0]
+        together = model(first["input_ids"], first["attention_mask"]).logits[3]
+        torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
+    return model, plain, batches
+
+
+@part
+def infer(repeats: int) -> list[dict[str, Any]]:
+    """Forward pass of a padding-proof bi-LSTM (E 300, H 128, batch 64) against plain padded nn.LSTM."""
+    import torch
+
+    model, plain, batches = make_sides()
+
+    def run(side: Any) -> None:
+        with torch.no_grad():
+            for batch in batches:
+                side(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+
+    return [interleave("forward, bi-LSTM, plain padded / ours", lambda: run(model), lambda: run(plain), repeats)]
+
+
+@part
+def train(repeats: int) -> list[dict[str, Any]]:
+    """Training step (forward, backward) of the same two."""
+    model, plain, batches = make_sides()
+    model.train(), plain.train()
+
+    def run(side: Any) -> None:
+        for batch in batches:
+            output = side(**batch)
+            (output if side is plain else output.loss).backward()
+            side.zero_grad()
+
+    return [interleave("training step, bi-LSTM, plain padded / ours", lambda: run(model), lambda: run(plain), repeats)]
+
+
+def main() -> None:
+    """Run the parts asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "parts", nargs="*", metavar="PART", help=f"what to measure: {', '.join(PARTS)} or all (default)"
+    )
+    parser.add_argument("--repeats", type=int, default=40, help="pairs of measurements (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch (default: %(default)s)")
+    parser.add_argument("--json", type=Path, help="also write the results to this file")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.parts) - set(PARTS) - {"all"}:
+        parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)} and all")
+    if arguments.repeats < 3:
+        parser.error("--repeats must be at least 3")
+
+    import torch
+
+    torch.set_num_threads(arguments.threads)
+    chosen = [name for name in PARTS if name in arguments.parts or not set(arguments.parts) - {"all"}]
+    results = []
+    for name in chosen:
+        print(f"{name}: {PARTS[name].__doc__}", file=sys.stderr)
+        for result in PARTS[name](arguments.repeats):
+            results.append({"part": name, **result})
+            low, high = result["ratio_quartiles"]
+            print(
+                f"{result['what']}: ratio {result['ratio']:.3f} (quartiles {low:.3f} to {high:.3f}), "
+                f"ours {result['ours_ms']:.1f} ms, peer {result['peer_ms']:.1f} ms"
+            )
+    if arguments.json:
+        machine = {"torch": torch.__version__, "threads": arguments.threads}
+        arguments.json.write_text(json.dumps({**machine, "results": results}, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
