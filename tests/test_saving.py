@@ -212,15 +212,16 @@ def test_remote_code_without_the_package(tmp_path):
     assert there["frozen"]
 
 
-class TestPipeline:
-    @pytest.fixture(scope="class")
-    def classify(self, tmp_path_factory):
-        folder = tmp_path_factory.mktemp("pipeline")
-        tokenizer = train_tokenizer(["good film", "bad film", "so so film"], min_frequency=1)
-        make(vocab_size=len(tokenizer)).save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        return pipeline("text-classification", str(folder))
+@pytest.fixture(scope="module")
+def classify(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pipeline")
+    tokenizer = train_tokenizer(["good film", "bad film", "so so film"], min_frequency=1)
+    make(vocab_size=len(tokenizer)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return pipeline("text-classification", str(folder))
 
+
+class TestPipeline:
     def test_empty_string_alone_and_in_a_batch(self, classify):
         alone = classify("")
         assert alone == classify(["good film", ""], batch_size=2)[1:]

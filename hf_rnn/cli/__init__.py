@@ -1,0 +1,1 @@
+"""The `hf-rnn` command: one file a verb, parsing and printing only."""

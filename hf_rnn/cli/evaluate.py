@@ -1,0 +1,71 @@
+"""`hf-rnn evaluate`: a trained model on one split of labelled texts; prints one JSON object."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import datasets
+
+from .. import inference
+from ..arguments import SettingsParser, TableArguments
+from ..data import DataError, Reason, load_tsv
+from ..errors import UserError
+from ..evaluation import evaluate_logits
+
+
+@dataclass
+class EvaluateArguments(TableArguments):
+    """Flags of this verb, besides those that say how the texts stand in their files."""
+
+    model: str | None = field(default=None, metadata={"help": "finished folder, or id on the Hub"})
+    split: str = field(default="test", metadata={"help": "train, validation (or dev) or test"})
+    batch_size: int = field(default=256, metadata={"help": "texts run at once"})
+
+
+def run(argv: Sequence[str]) -> None:
+    """Measure, and print `model`, `split` and all that [`evaluate_logits`] returns.
+
+    Raises:
+        UserError: For a mistake in flags, model or data, and for data with other labels than the model's.
+    """
+    (arguments,) = SettingsParser(EvaluateArguments, prog="hf-rnn evaluate").parse(argv)
+    if arguments.model is None:
+        raise UserError("--model is missing: give a finished folder")
+    arguments.source()  # before the model is loaded
+    if arguments.batch_size < 1:
+        raise UserError(f"--batch_size must be at least 1, found {arguments.batch_size}")
+    inference.quiet()
+    model, tokenizer = inference.load_model(arguments.model)
+    class_names = [model.config.id2label[index] for index in range(model.config.num_labels)]
+    texts = _load(arguments, class_names)
+    logits = inference.compute_logits(
+        model, tokenizer, inference.tokenize(tokenizer, texts["text"]), arguments.batch_size
+    )
+    metrics = evaluate_logits(logits, texts["label"], class_names)
+    print(json.dumps({"model": arguments.model, "split": arguments.split, **metrics}, ensure_ascii=False))
+
+
+def _load(arguments: EvaluateArguments, class_names: list[str]) -> datasets.Dataset:
+    """Read the split under the model's labels."""
+    layout = arguments.layout()
+    try:
+        texts = load_tsv(arguments.source(), **layout, class_names=class_names, splits=[arguments.split])
+    except DataError as error:
+        if error.reason not in (Reason.UNKNOWN_LABEL, Reason.LABEL_OUT_OF_RANGE):
+            raise
+        found = ", ".join(map(repr, _labels_in(error.path, layout)))
+        raise UserError(
+            f"{error}. Labels of the model: {', '.join(map(repr, class_names))}. Labels of the data: {found}"
+        ) from error
+    return next(iter(texts.values()))
+
+
+def _labels_in(path: str, layout: dict[str, Any]) -> list[str]:
+    """The labels that a file holds, as if it were train."""
+    try:
+        return load_tsv({"train": path}, **layout, splits=["train"])["train"].features["label"].names
+    except UserError:  # it holds more than one mistake
+        return ["..."]

@@ -1,0 +1,91 @@
+"""`hf-rnn inspect`: what a model does to one text, stage by stage: tokens, ids, shapes, pooling weights, scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from .. import inference
+from ..arguments import SettingsParser
+from ..errors import UserError
+from ..modeling_rnn import RnnForSequenceClassification
+
+_BAR = 40  # characters of a weight of 1
+
+
+@dataclass
+class InspectArguments:
+    """Flags of this verb."""
+
+    model: str | None = field(default=None, metadata={"help": "finished folder, or id on the Hub"})
+    text: str | None = field(default=None, metadata={"help": "the text to look at"})
+
+
+def run(argv: Sequence[str]) -> None:
+    """Print the stages that a text goes through.
+
+    Raises:
+        UserError: For a mistake in flags or model.
+    """
+    (arguments,) = SettingsParser(InspectArguments, prog="hf-rnn inspect").parse(argv)
+    for name in ("model", "text"):
+        if getattr(arguments, name) is None:
+            raise UserError(f"--{name} is missing")
+    inference.quiet()
+    model, tokenizer = inference.load_model(arguments.model)
+    print("\n\n".join(_tell(model, tokenizer, arguments.text)))
+
+
+def _tell(model: RnnForSequenceClassification, tokenizer: PreTrainedTokenizerBase, text: str) -> list[str]:
+    """The parts of the output."""
+    (ids,) = inference.tokenize(tokenizer, [text])
+    spans = tokenizer(text, truncation=True, return_offsets_mapping=True)["offset_mapping"] if tokenizer.is_fast else []
+    input_ids = torch.tensor([ids], dtype=torch.long, device=model.device)  # (1, T)
+    with torch.inference_mode():
+        outputs = model(input_ids, torch.ones_like(input_ids), output_hidden_states=True)
+        mask = torch.ones_like(input_ids, dtype=torch.bool)
+        pooled, weights = model.pooler(outputs.hidden_states[-1], mask)
+    tokens = tokenizer.convert_ids_to_tokens(ids)
+    pieces = [text[start:end] for start, end in spans] or tokens  # what an unknown token was
+    rows = [[token, str(number), piece] for token, number, piece in zip(tokens, ids, pieces, strict=True)]
+    parts = [_table(["token", "id", "of"], rows) if rows else "the text has no tokens"]
+
+    embedding, *layers = outputs.hidden_states
+    stages = [("token ids", "batch, time", input_ids), ("embedding", "batch, time, embedding", embedding)]
+    name = f"{model.config.cell_type}, {'both directions' if model.config.bidirectional else 'one direction'}"
+    stages += [
+        (f"layer {number} ({name})", "batch, time, directions x hidden", states)
+        for number, states in enumerate(layers, 1)
+    ]
+    stages += [
+        (f"pooling ({model.config.pooling})", "batch, pooled", pooled),
+        ("logits", "batch, classes", outputs.logits),
+    ]
+    parts.append(
+        _table(["stage", "shape", "of"], [[stage, str(tuple(value.shape)), of] for stage, of, value in stages])
+    )
+
+    if weights is not None and rows:
+        shares = weights[0].tolist()
+        bars = [[token, f"{share:.3f}", _bar(share)] for token, share in zip(tokens, shares, strict=True)]
+        parts.append(_table(["token", "weight", ""], bars))
+    scores = inference.compute_scores(model, outputs.logits.float())[0].tolist()
+    classes = [[model.config.id2label[index], f"{score:.3f}", _bar(score)] for index, score in enumerate(scores)]
+    parts.append(_table(["label", "score", ""], classes))
+    return parts
+
+
+def _bar(share: float) -> str:
+    return "█" * round(_BAR * min(max(share, 0), 1))
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns of text, each as wide as its widest cell."""
+    lines = [header, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )

@@ -1,0 +1,110 @@
+"""`hf-rnn VERB`: finds the verb, and turns a user's mistake into one line on stderr and exit code 2.
+
+Nothing heavy is imported before the verb is known, so that `hf-rnn --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from .. import __version__
+from ..errors import UserError
+
+# verb: module of this package, and what it does
+_VERBS = {
+    "train": "train a classifier from TSV files",
+    "evaluate": "measure a trained model on a split",
+    "predict": "label texts with a trained model",
+    "inspect": "show what a model does to one text, stage by stage",
+}
+
+_USAGE = "usage: hf-rnn [--help] [--version] VERB [flags]"
+
+_INTERRUPTED, _BROKEN_PIPE = 130, 141  # what a shell reports for a process ended by these signals
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: Arguments without the program's name; those of the process by default.
+
+    Returns:
+        The exit code: 0, 2 after a user's mistake, 130 after Ctrl-C.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_help(), file=sys.stdout if arguments else sys.stderr)
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(f"hf-rnn {__version__}")
+        return 0
+    verb = arguments[0]
+    if verb not in _VERBS:
+        near = difflib.get_close_matches(verb, _VERBS, n=1)
+        hint = f"Did you mean {near[0]!r}?" if near else f"There are {', '.join(_VERBS)}."
+        print(f"hf-rnn: error: there is no verb {verb!r}. {hint}", file=sys.stderr)
+        return 2
+    return _run(verb, arguments[1:])
+
+
+def _help() -> str:
+    width = max(map(len, _VERBS)) + 2
+    verbs = "\n".join(f"  {verb:<{width}}{meaning}" for verb, meaning in _VERBS.items())
+    return (
+        f"{_USAGE}\n\nRecurrent text classifiers: trained from TSV files, loaded with transformers.\n\n"
+        f"verbs:\n{verbs}\n\nhf-rnn VERB --help lists a verb's flags."
+    )
+
+
+def _run(verb: str, arguments: list[str]) -> int:
+    try:
+        _log_to_stderr()
+        from .. import register
+
+        register()
+        importlib.import_module(f".{verb}", __package__).run(arguments)
+        sys.stdout.flush()
+        return 0
+    except UserError as error:
+        return _complain(verb, error)
+    except BrokenPipeError:
+        # whoever read our output has left; let the interpreter's last flush go nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BROKEN_PIPE
+    except OSError as error:  # no permission, no space, no such file: the machine's, not ours
+        return _complain(verb, error)
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except SystemExit as error:  # argparse leaves after --help
+        return error.code if isinstance(error.code, int) else 0
+
+
+def _complain(verb: str, error: Exception) -> int:
+    print(f"hf-rnn {verb}: error: {' '.join(str(error).splitlines())}", file=sys.stderr)
+    return 2
+
+
+class _Stderr(logging.StreamHandler):
+    """Writes to what `sys.stderr` is at the time."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
+
+
+def _log_to_stderr() -> None:
+    """Show what our own modules tell; other libraries keep their own settings."""
+    logger = logging.getLogger("hf_rnn")
+    if not any(isinstance(handler, _Stderr) for handler in logger.handlers):
+        logger.addHandler(_Stderr())
+        logger.setLevel(logging.INFO)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

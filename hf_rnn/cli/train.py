@@ -1,0 +1,30 @@
+"""`hf-rnn train`: flags on top of a recipe, to a finished folder; prints where it is and what it reached."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import datasets
+from transformers.utils import logging as transformers_logging
+
+from ..arguments import parse_argv
+from ..training import train
+
+
+def run(argv: Sequence[str]) -> None:
+    """Train, then print one JSON object: the folder, and the scores by split.
+
+    Raises:
+        UserError: For a mistake in flags, recipe or data.
+    """
+    arguments = parse_argv(argv)
+    # of reading, tokenizing and writing: too quick to watch; training has its own
+    datasets.disable_progress_bars()
+    transformers_logging.disable_progress_bar()
+    result = train(*arguments)
+    scores = {
+        split: {name: value for name, value in metrics.items() if not isinstance(value, dict | list)}
+        for split, metrics in result.metrics.items()
+    }
+    print(json.dumps({"output_dir": str(result.folder), **scores}, ensure_ascii=False))

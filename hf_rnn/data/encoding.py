@@ -1,0 +1,118 @@
+"""Texts to token ids: the step between a data set and a model, for tables and streams alike."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import datasets
+import pyarrow.compute as pc
+import xxhash
+
+from ..errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+AnyDataset = TypeVar(
+    "AnyDataset", datasets.Dataset, datasets.DatasetDict, datasets.IterableDataset, datasets.IterableDatasetDict
+)
+
+
+def encode(dataset: AnyDataset, tokenizer: PreTrainedTokenizerBase, max_length: int | None = None) -> AnyDataset:
+    """Turn texts into token ids.
+
+    Args:
+        dataset: A data set or a dict of them, tables or streams, with the column `text` and, if there are labels,
+            `label`.
+        tokenizer: Any tokenizer of the library.
+        max_length: Longer texts are cut to so many tokens, special ones included, as the tokenizer cuts them; how many
+            is logged. By default the tokenizer's `model_max_length`.
+
+    Returns:
+        The same container with the columns `input_ids` (list of int32, not padded) and `labels` in place of the
+        others.
+
+    Raises:
+        UserError: If there is no column `text`, or `max_length` is not positive.
+    """
+    if isinstance(dataset, dict):
+        return type(dataset)({split: encode(part, tokenizer, max_length) for split, part in dataset.items()})
+    limit = tokenizer.model_max_length if max_length is None else max_length
+    if limit < 1:
+        raise UserError(f"max_length is {limit}: give 1 or more")
+    features = dataset.features or {}
+    if "text" not in features:
+        raise UserError(f"there is no column 'text' to encode; there are {', '.join(map(repr, features)) or 'none'}")
+    encoded = {"input_ids": datasets.List(datasets.Value("int32")), "cut": datasets.Value("bool")}
+    encoded |= {"labels": features["label"]} if "label" in features else {}
+    batches = _Batches(tokenizer, limit)
+    arguments: dict[str, Any] = {
+        "batched": True,
+        "remove_columns": list(features),
+        "features": datasets.Features(encoded),
+    }
+    name = str(dataset.split or "the data")
+    if isinstance(dataset, datasets.IterableDataset):
+        batches.name = name
+        return dataset.map(batches, **arguments).remove_columns("cut")
+    fingerprint = _fingerprint(dataset, tokenizer, limit)
+    rows = dataset.map(batches, new_fingerprint=fingerprint and fingerprint + "-cut", **arguments)
+    # Counted in the result and not on the way, so that a result from the library's cache is counted too.
+    if cut := pc.sum(rows.with_format("arrow")["cut"]).as_py():
+        logger.warning("%d of %d texts in %s are longer than %d tokens and were cut", cut, len(rows), name, limit)
+    return rows.remove_columns("cut", new_fingerprint=fingerprint)
+
+
+class _Batches:
+    """Encodes batches; of a stream it also says now and then how many texts it has cut."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, limit: int) -> None:
+        self.tokenizer, self.limit = tokenizer, limit
+        self.name: str | None = None  # of a stream
+        self.cut = 0
+
+    def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        rows = self._ids(batch["text"], truncation=False)
+        cut = [len(ids) > self.limit for ids in rows]
+        if any(cut):
+            long = iter(
+                self._ids([text for text, over in zip(batch["text"], cut, strict=True) if over], truncation=True)
+            )
+            rows = [next(long) if over else ids for ids, over in zip(rows, cut, strict=True)]
+            self._say(sum(cut))
+        labels = {"labels": batch["label"]} if "label" in batch else {}
+        return {"input_ids": rows, "cut": cut, **labels}
+
+    def _ids(self, texts: list[str], truncation: bool) -> list[list[int]]:
+        # With verbose on, the tokenizer warns of each over-long text it is asked not to cut.
+        length = {"max_length": self.limit} if truncation else {}
+        return self.tokenizer(
+            texts,
+            truncation=truncation,
+            **length,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,
+        )["input_ids"]
+
+    def _say(self, cut: int) -> None:
+        before, self.cut = self.cut, self.cut + cut
+        if self.name is not None and len(str(self.cut)) > len(str(before)) * (before > 0):  # at 1, 10, 100, ...
+            logger.warning(
+                "%d texts in %s so far are longer than %d tokens and were cut", self.cut, self.name, self.limit
+            )
+
+
+def _fingerprint(dataset: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, limit: int) -> str | None:
+    """Return a fingerprint that is the same in every process, None where the library must find one itself."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return None
+    settings = json.loads(backend.to_str())
+    for left_by_the_last_call in ("truncation", "padding"):
+        settings.pop(left_by_the_last_call, None)
+    return xxhash.xxh3_64_hexdigest(repr((dataset._fingerprint, settings, limit)).encode())

@@ -1,0 +1,139 @@
+"""Which files hold which split: from a folder, a mapping or one file, to paths by split name."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from ..errors import UserError
+from .faults import DataError, Fault, Reason
+
+logger = logging.getLogger(__name__)
+
+SPLITS = ("train", "validation", "test")
+ALIASES = {"dev": "validation"}
+
+PathLike = str | os.PathLike[str]
+Source = PathLike | Mapping[str, PathLike | Sequence[PathLike]]
+
+
+def canonical_splits(names: Iterable[str], where: str) -> dict[str, str]:
+    """Return the given split names by their canonical ones (`dev` is `validation`), without what is no split of ours.
+
+    Raises:
+        UserError: If two names mean one split.
+    """
+    found: dict[str, str] = {}
+    for name in names:
+        split = ALIASES.get(name, name)
+        if split not in SPLITS:
+            continue
+        if split in found:
+            raise UserError(f"{where} has both {found[split]!r} and {name!r}, which mean one split: keep one of them")
+        found[split] = name
+    return found
+
+
+def wanted_splits(
+    splits: Iterable[str] | None, found: Mapping[str, object], where: str, trained: bool
+) -> tuple[str, ...]:
+    """Return the canonical names of the splits to read, train first.
+
+    Args:
+        splits: What the caller asks for; None for train, which must be there, and all others that are.
+        found: What there is, by canonical name.
+        where: Names the source in messages.
+        trained: Whether class names are given, so that train is not needed for them.
+
+    Raises:
+        UserError: If a split is asked for that is not there or not known.
+        DataError: If there is no train split and one is needed.
+    """
+    if splits is None:
+        wanted = {"train", *found}
+    else:
+        asked = [splits] if isinstance(splits, str) else list(splits)
+        wanted = {ALIASES.get(name, name) for name in asked}
+        if unknown := wanted - set(SPLITS):
+            raise UserError(
+                f"there is no split named {', '.join(sorted(unknown))}: take train, validation (or dev), test"
+            )
+        if not trained and "train" not in wanted:
+            raise UserError(
+                f"reading {' and '.join(sorted(wanted))} without train needs class names: add --class_names"
+            )
+    there = ", ".join(found) or "none"
+    if "train" in wanted - set(found):
+        remedy = "Training rows stand in train.tsv of a folder, or in the split named train"
+        raise DataError.of_file(
+            where, Fault(Reason.NO_TRAIN_SPLIT, f"the splits there are: {there}{_holds(where)}", remedy)
+        )
+    if missing := wanted - set(found):
+        raise UserError(f"{where} has no split {' and '.join(sorted(missing))}; the splits there are: {there}")
+    return tuple(split for split in SPLITS if split in wanted)
+
+
+def find_files(source: Source, splits: Iterable[str] | None, trained: bool) -> dict[str, list[str]]:
+    """Return the files of each split to read, train first.
+
+    Args:
+        source: A folder with train.tsv, dev.tsv or validation.tsv, and test.tsv; or files by split; or one file, which
+            is the only split asked for, or else train.
+        splits: See :func:`wanted_splits`.
+        trained: See :func:`wanted_splits`.
+
+    Raises:
+        UserError: If names clash or a file serves twice.
+        DataError: If there is no train split and one is needed.
+    """
+    if isinstance(source, Mapping):
+        where, given = "the mapping", {name: _as_paths(files) for name, files in source.items()}
+        for name in given:
+            if name not in SPLITS and name not in ALIASES:
+                near = difflib.get_close_matches(name, [*SPLITS, *ALIASES], n=1)
+                raise UserError(
+                    f"{name!r} is no split: take train, validation (or dev), test"
+                    + (f"; nearest is {near[0]!r}" if near else "")
+                )
+    elif Path(source).is_dir():
+        where = str(source)
+        given = {path.stem: [str(path)] for path in sorted(Path(source).glob("*.tsv"))}
+        if unused := [name for name in given if name not in SPLITS and name not in ALIASES]:
+            logger.warning("%s: not read: %s", where, ", ".join(f"{name}.tsv" for name in unused))
+    else:
+        where = str(source)
+        asked = [splits] if isinstance(splits, str) else list(splits or ["train"])
+        given = {asked[0]: [where]}
+    found = {split: given[name] for split, name in canonical_splits(given, where).items()}
+    files = {split: found[split] for split in wanted_splits(splits, found, where, trained)}
+    _refuse_reuse(files)
+    return files
+
+
+def _holds(folder: str) -> str:
+    """Return for a message what a folder holds; nothing for what is no folder."""
+    if not os.path.isdir(folder):
+        return ""
+    names = sorted(os.listdir(folder))
+    return f", the files: {', '.join(names[:10]) or 'none'}" + (" ..." if len(names) > 10 else "")
+
+
+def _as_paths(files: PathLike | Sequence[PathLike]) -> list[str]:
+    if isinstance(files, str | os.PathLike):
+        return [os.fspath(files)]
+    if not files:
+        raise UserError("a split is mapped to no file at all: give one path or several")
+    return [os.fspath(path) for path in files]
+
+
+def _refuse_reuse(files: Mapping[str, list[str]]) -> None:
+    """Refuse a file that serves twice: the same rows in two splits make every score a lie."""
+    seen: dict[str, str] = {}
+    for split, paths in files.items():
+        for path in paths:
+            if (other := seen.setdefault(os.path.realpath(path), split)) != split or paths.count(path) > 1:
+                both = f"{other} and {split}" if other != split else f"{split} twice"
+                raise UserError(f"{path} is given as {both}: give each file once")

@@ -1,0 +1,285 @@
+r"""The strict reader of TSV lines: bytes to Arrow columns of texts and labels, with every line accounted for.
+
+The csv readers of the stack turn `NA` into None, merge rows at quotes, split at a lone CR and shift columns, all
+without a word. Here a line ends at LF or CRLF and nowhere else, fields are separated by TAB, and every other
+character is itself.
+
+Files are read in blocks, in memory that does not depend on their size. A block that passes checks on the whole of it
+becomes columns by array operations; one that does not is halved until the odd lines stand alone, and these are
+looked at one by one. The fast way may only ever accept what the careful one accepts, with the same values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from io import RawIOBase
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from .faults import EXCERPT_CHARACTERS, WHITE_SPACE, BadRow, Fault, Reason, label_fault, text_fault
+from .layout import Layout, looks_like_header
+from .sniffing import not_utf8
+
+BLOCK_BYTES = 256 * 1024  # fits the second-level cache: a fifth faster than 1 MiB
+CAREFUL_LINES = 32  # a faulty block of so few lines is not halved any more
+
+_TAB, _LF, _CR = b"\t\n\r"
+
+# Bytes that a text of only white space can start with, and end with.
+_BLANK_FIRST = np.isin(np.arange(256), [character.encode()[0] for character in WHITE_SPACE])
+_BLANK_LAST = np.isin(np.arange(256), [character.encode()[-1] for character in WHITE_SPACE])
+
+
+class LabelResolver(Protocol):
+    """What the reader needs of a label map."""
+
+    @property
+    def integers(self) -> bool:
+        """Whether the labels in the data are integers."""
+
+    def resolve(self, label: str) -> int | Fault:
+        """Return a label's id, or what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The good rows of some consecutive lines.
+
+    Attributes:
+        texts: Arrow strings, exactly as in the file; may be None where none were asked for.
+        labels: Label ids (int64), or, without a label map, the labels themselves (dictionary of strings).
+        lines: Lines that were read, the rejected ones included.
+    """
+
+    texts: pa.Array
+    labels: pa.Array
+    lines: int
+
+    def filter(self, mask: np.ndarray) -> Rows:
+        """Return the rows where a boolean mask is True; the lines they came from are counted once, with the others."""
+        keep = pa.array(mask)
+        return Rows(self.texts.filter(keep), self.labels.filter(keep), 0)
+
+
+def blocks_of_lines(stream: RawIOBase, max_line_bytes: int) -> Iterator[tuple[bytes, int]]:
+    """Cut a stream into blocks of whole lines, each ended by LF.
+
+    Args:
+        stream: Is read to its end.
+        max_line_bytes: The cap.
+
+    Yields:
+        (block, 0), or (start of a line, length of that line without its LF) for a line that is over the cap for sure.
+    """
+    pieces: list[bytes] = []
+    pending = 0  # bytes in `pieces`, the start of a line
+    skipped = 0  # bytes so far of a line over the cap, of which `pieces` keeps the start
+    while data := stream.read(BLOCK_BYTES):
+        if skipped:
+            cut = data.find(b"\n")
+            if cut < 0:
+                skipped += len(data)
+                continue
+            yield pieces.pop(), skipped + cut
+            data, skipped, pending = data[cut + 1 :], 0, 0
+        cut = data.rfind(b"\n") + 1
+        if cut:
+            pieces.append(data[:cut])
+            yield b"".join(pieces), 0
+            pieces, pending = [], 0
+        if cut < len(data):
+            pieces.append(data[cut:])
+            pending += len(data) - cut
+        if pending > max_line_bytes + 1:  # one more for the CR of a CRLF
+            pieces, skipped = [b"".join(pieces)[: 4 * EXCERPT_CHARACTERS]], pending
+    if skipped:
+        yield pieces.pop(), skipped
+    elif pieces:
+        # The end of a last line without LF. Its CR, if it has one, ends no line, so it gets a CRLF to lose instead.
+        yield b"".join(pieces) + b"\r\n", 0
+
+
+class RowReader:
+    """Turns the blocks of one file into rows; keeps count of lines and bytes.
+
+    Args:
+        path: The file's name, for messages.
+        layout: Its fields.
+        line: Number of its first line that is read.
+        offset: Offset of that line.
+        labels: Turns labels into ids; None to get the labels themselves.
+        on_bad_row: Is called with each bad row; may raise.
+        with_texts: Whether the texts are wanted.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        layout: Layout,
+        line: int,
+        offset: int,
+        labels: LabelResolver | None,
+        on_bad_row: Callable[[BadRow], None],
+        with_texts: bool = True,
+    ) -> None:
+        self.path, self.layout, self.labels, self.on_bad_row = path, layout, labels, on_bad_row
+        self.line, self.offset, self.with_texts = line, offset, with_texts
+
+    def too_long(self, start: bytes, length: int) -> Rows:
+        """Reject a line over the cap, of which only the start was kept."""
+        self._reject(start, self._over_cap(length))
+        self._advance(1, length + 1)
+        return self._as_rows([], [], 1)
+
+    def read(self, block: bytes) -> Iterator[Rows]:
+        """Read whole lines, each ended by LF."""
+        if rows := self._fast(block):
+            self._advance(rows.lines, len(block))
+            yield rows
+        elif block.count(b"\n") <= CAREFUL_LINES or not (middle := _middle(block)):
+            yield self._careful(block)
+        else:
+            yield from self.read(block[:middle])
+            yield from self.read(block[middle:])
+
+    def _advance(self, lines: int, size: int) -> None:
+        self.line += lines
+        self.offset += size
+
+    def _fast(self, block: bytes) -> Rows | None:
+        """Return a block's rows, or None if anything in it needs a closer look."""
+        layout, data = self.layout, np.frombuffer(block, dtype=np.uint8)
+        if b"\0" in block:
+            return None
+        # One search finds both tabs and line ends, which are bytes 9 and 10; their order tells whether all fields
+        # are there.
+        found = np.flatnonzero(data - np.uint8(_TAB) <= _LF - _TAB)
+        if len(found) % layout.fields:
+            return None
+        separators = found.reshape(-1, layout.fields)
+        kinds = data[separators]
+        if (kinds[:, :-1] != _TAB).any() or (kinds[:, -1] != _LF).any():
+            return None
+        starts, ends = np.empty_like(found[:: layout.fields]), separators[:, -1].copy()
+        starts[0] = 0
+        np.add(ends[:-1], 1, out=starts[1:])
+        ends -= data[ends - 1] == _CR  # a line holds a tab at least, so there is a byte before its end
+        if (ends - starts).max() > layout.max_line_bytes:
+            return None
+
+        # The offsets of text, gap, label, gap, text, ... make one string array over the block itself, without a copy.
+        first, second = sorted((layout.text, layout.label))
+        offsets = np.empty((len(starts), 4), dtype=np.int32)
+        for place, column in ((0, first), (2, second)):
+            offsets[:, place] = separators[:, column - 1] + 1 if column else starts
+            offsets[:, place + 1] = ends if column == layout.fields - 1 else separators[:, column]
+        text, label = (0, 2) if layout.text < layout.label else (2, 0)
+        if (offsets[:, text] == offsets[:, text + 1]).any():
+            return None
+        buffer = pa.py_buffer(block)
+        if not block.isascii() and not _is_utf8(buffer):
+            return None
+        fields = pa.StringArray.from_buffers(offsets.size - 1, pa.py_buffer(offsets), buffer)
+        blank = np.flatnonzero(_BLANK_FIRST[data[offsets[:, text]]] & _BLANK_LAST[data[offsets[:, text + 1] - 1]])
+        if len(blank):
+            trimmed = pc.utf8_trim(fields.take(pa.array(4 * blank + text)), characters=WHITE_SPACE)
+            if pc.min(pc.binary_length(trimmed)).as_py() == 0:
+                return None
+        labels = fields.take(pa.array(np.arange(label, offsets.size, 4))).dictionary_encode()
+        resolved = [self._resolve(label) for label in labels.dictionary.to_pylist()]
+        if any(isinstance(label, Fault) for label in resolved):
+            return None
+        if self.labels is not None:
+            labels = pa.array(np.array(resolved, dtype=np.int64)[labels.indices.to_numpy()])
+        texts = fields.take(pa.array(np.arange(text, offsets.size, 4))) if self.with_texts else None
+        return Rows(texts, labels, len(starts))
+
+    def _careful(self, block: bytes) -> Rows:
+        """Look at the lines one by one; hand over the bad ones and return the others."""
+        texts: list[str] = []
+        labels: list[int | str] = []
+        lines = block.split(b"\n")[:-1]
+        for line in lines:
+            row = self._row(line.removesuffix(b"\r"))
+            if isinstance(row, Fault):
+                self._reject(line, row)
+            else:
+                texts.append(row[0])
+                labels.append(row[1])
+            self._advance(1, len(line) + 1)
+        return self._as_rows(texts, labels, len(lines))
+
+    def _row(self, line: bytes) -> tuple[str, int | str] | Fault:
+        """Return text and label of a line, or what is wrong with it."""
+        if len(line) > self.layout.max_line_bytes:
+            return self._over_cap(len(line))
+        if b"\0" in line:
+            return Fault(Reason.NUL, f"NUL at byte {line.index(0) + 1} of the line")
+        try:
+            fields = line.decode().split("\t")
+        except UnicodeDecodeError as error:
+            return not_utf8(line, error, self.offset)
+        if len(fields) != self.layout.fields:
+            return _miscounted(line, len(fields), self.layout.fields)
+        text, label = fields[self.layout.text], fields[self.layout.label]
+        if fault := text_fault(text):
+            return fault
+        resolved = self._resolve(label)
+        if not isinstance(resolved, Fault):
+            return text, resolved
+        known = self.labels
+        if known and self.line == 1 and not label_fault(label) and looks_like_header(text, label, known.integers):
+            detail = f"the first line holds {text[:EXCERPT_CHARACTERS]!r} and {label[:EXCERPT_CHARACTERS]!r}"
+            return Fault(Reason.UNDECLARED_HEADER, detail, "If these name the columns, declare it: --header")
+        return resolved
+
+    def _resolve(self, label: str) -> int | str | Fault:
+        return label_fault(label) or (label if self.labels is None else self.labels.resolve(label))
+
+    def _over_cap(self, length: int) -> Fault:
+        detail = f"it has {length} bytes, the cap is {self.layout.max_line_bytes}"
+        return Fault(Reason.LINE_TOO_LONG, detail, "If it is one text for sure, raise max_line_bytes")
+
+    def _reject(self, line: bytes, fault: Fault) -> None:
+        fields = line.split(b"\t")
+        start = fields[self.layout.text] if len(fields) == self.layout.fields and fields[self.layout.text] else line
+        excerpt = start[: 4 * EXCERPT_CHARACTERS].decode(errors="backslashreplace")[:EXCERPT_CHARACTERS]
+        self.on_bad_row(BadRow(self.path, self.line, self.offset, fault, excerpt.removesuffix("\r")))
+
+    def _as_rows(self, texts: list[str], labels: list[int | str], lines: int) -> Rows:
+        if self.labels is None:
+            return Rows(pa.array(texts, pa.string()), pa.array(labels, pa.string()).dictionary_encode(), lines)
+        return Rows(pa.array(texts, pa.string()), pa.array(labels, pa.int64()), lines)
+
+
+def _middle(block: bytes) -> int:
+    """Return where the line ends that is nearest after a block's middle, or before it; 0 for a block of one line."""
+    half = len(block) // 2
+    middle = block.find(b"\n", half) + 1
+    return middle if middle < len(block) else block.rfind(b"\n", 0, half) + 1
+
+
+def _is_utf8(buffer: pa.Buffer) -> bool:
+    whole = np.array([0, buffer.size], dtype=np.int32)
+    try:
+        pa.StringArray.from_buffers(1, pa.py_buffer(whole), buffer).validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def _miscounted(line: bytes, found: int, expected: int) -> Fault:
+    detail = f"it has {found} of {expected}"
+    if found < expected:
+        if not line:
+            return Fault(Reason.TOO_FEW_FIELDS, "the line is empty", "Delete it")
+        return Fault(Reason.TOO_FEW_FIELDS, detail, "Separate text and label by one tab")
+    if b"\r" in line:
+        return Fault(Reason.TOO_MANY_FIELDS, f"{detail}, and a lone CR, which ends no line", "End lines with LF")
+    return Fault(
+        Reason.TOO_MANY_FIELDS, detail, "A text cannot hold a tab; name the columns if the file has more of them"
+    )

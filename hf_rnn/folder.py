@@ -1,0 +1,143 @@
+"""What a finished folder holds, by name: the one place that spells its files.
+
+Training leaves this folder, the Hub gets it, every command reads it. Only paths and whether they exist; nothing here
+reads weights or writes files.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import UserError
+
+
+@dataclass(frozen=True)
+class FinishedFolder:
+    """A folder that training leaves, complete or not.
+
+    Attributes:
+        root: The folder.
+    """
+
+    root: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", Path(self.root))
+
+    @property
+    def config(self) -> Path:
+        """Architecture and labels."""
+        return self.root / "config.json"
+
+    @property
+    def weights(self) -> Path:
+        """The weights of the best epoch."""
+        return self.root / "model.safetensors"
+
+    @property
+    def tokenizer(self) -> Path:
+        """Vocabulary, normaliser and splitting rules."""
+        return self.root / "tokenizer.json"
+
+    @property
+    def tokenizer_config(self) -> Path:
+        """The tokenizer's class, special tokens and greatest length."""
+        return self.root / "tokenizer_config.json"
+
+    @property
+    def card(self) -> Path:
+        """The model card."""
+        return self.root / "README.md"
+
+    @property
+    def metrics(self) -> Path:
+        """Every metric by split."""
+        return self.root / "metrics.json"
+
+    @property
+    def training_args(self) -> Path:
+        """The settings that repeat the run."""
+        return self.root / "training_args.json"
+
+    @property
+    def learning_curve(self) -> Path:
+        """Figure: loss and metrics over epochs. Drawn where matplotlib is installed."""
+        return self.root / "learning_curve.png"
+
+    @property
+    def confusion_matrix(self) -> Path:
+        """Figure: true against predicted classes. Drawn where matplotlib is installed."""
+        return self.root / "confusion_matrix.png"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The Trainer's checkpoints: never shared, may be deleted once training is done."""
+        return self.root / "checkpoints"
+
+    def missing_to_load(self) -> list[Path]:
+        """Return the files that the model or its tokenizer cannot be loaded without and that are not there."""
+        needed = [self.config, self.weights, self.tokenizer_config]
+        if self._tokenizer_is_one_file():
+            needed.insert(2, self.tokenizer)
+        return [path for path in needed if not path.is_file()]
+
+    def missing(self) -> list[Path]:
+        """Return the files that training writes last, or that loading needs, and that are not there.
+
+        Figures are not among them (they need matplotlib), nor are the modelling files (only models that load without
+        the package need them).
+        """
+        recorded = [self.card, self.metrics, self.training_args]
+        return self.missing_to_load() + [path for path in recorded if not path.is_file()]
+
+    def _tokenizer_is_one_file(self) -> bool:
+        """Whether the tokenizer keeps its vocabulary in `tokenizer.json`; ByT5's, for one, has none."""
+        try:
+            backend = json.loads(self.tokenizer_config.read_text(encoding="utf-8")).get("backend", "tokenizers")
+        except (OSError, ValueError, AttributeError):
+            return True
+        return backend == "tokenizers"
+
+    def check(self) -> None:
+        """Make sure that the model and its tokenizer can be loaded, as far as files can tell.
+
+        Raises:
+            UserError: When the folder or one of these files is not there; says what is missing and what to type.
+        """
+        self._refuse(self.missing_to_load())
+
+    def check_finished(self) -> None:
+        """Make sure that training came to its end here, so that the folder can be shared.
+
+        Raises:
+            UserError: As :meth:`check`, and for a record of the training that is not there.
+        """
+        self._refuse(self.missing())
+
+    def _refuse(self, missing: list[Path]) -> None:
+        if not self.root.is_dir():
+            what = "is a file" if self.root.exists() else "does not exist"
+            raise UserError(f"{self.root} {what}: give the folder that `hf-rnn train --output_dir {self.root}` makes")
+        if missing:
+            names = ", ".join(path.name for path in missing)
+            raise UserError(f"{self.root} has no {names}. {self._advice()}")
+
+    def _advice(self) -> str:
+        checkpoints = sorted(self.checkpoints.glob("checkpoint-*"), key=_step)
+        if checkpoints:
+            return (
+                "Training did not come to its end: repeat its command with --resume to go on, "
+                f"or take the model as it was at {checkpoints[-1]}"
+            )
+        nested = sorted(path.parent for path in self.root.glob("*/config.json"))
+        if nested:
+            return f"Did you mean {nested[0]}?"
+        return f"To make it, type: hf-rnn train --data_dir DATA --output_dir {self.root} --overwrite_output_dir"
+
+
+def _step(checkpoint: Path) -> int:
+    digits = re.search(r"\d+$", checkpoint.name)
+    return int(digits.group()) if digits else -1

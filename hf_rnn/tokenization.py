@@ -1,0 +1,140 @@
+"""Texts → tokenizer: a stock `PreTrainedTokenizerFast` over whole words, in the vocabulary order of torchtext.
+
+The words are counted by the very normaliser and pre-tokeniser that will encode, inside the `tokenizers` library, so
+that both sides agree on every character (Python lowers a final Greek sigma differently). No files and no torch here:
+the result is saved with `save_pretrained` and loaded by `AutoTokenizer` without this package.
+"""
+
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
+from itertools import islice
+
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.trainers import WordLevelTrainer
+from transformers import PreTrainedTokenizerFast
+
+from .errors import UserError
+from .normalization import NORMALIZERS, build_normalizer
+
+__all__ = ["NORMALIZERS", "PAD_TOKEN", "UNK_TOKEN", "train_tokenizer"]
+
+UNK_TOKEN = "<unk>"  # id 0
+PAD_TOKEN = "<pad>"  # id 1
+
+_BATCH = 1000  # texts handed over at a time
+
+
+def train_tokenizer(
+    texts: Iterable[str],
+    min_frequency: int = 3,
+    max_vocab_size: int | None = None,
+    lowercase: bool = True,
+    normalizer: str = "none",
+    model_max_length: int = 512,
+) -> PreTrainedTokenizerFast:
+    """Learn a vocabulary of whole words and return the tokenizer that looks them up.
+
+    The order of ids is that of torchtext's `build_vocab`: `<unk>` = 0, `<pad>` = 1, then the words from the most
+    frequent to the rarest, ties by code point. Words that are themselves `<unk>` or `<pad>` are not counted.
+
+    What the tokenizer does with a text:
+
+    - It returns `input_ids` and `attention_mask`, adds no token of its own, and pads on the right. An empty text is an
+      empty list.
+    - Nothing is cut unless asked: with `truncation=True` the first `max_length` tokens stay (`model_max_length` when
+      no `max_length` is given), and the end is dropped.
+    - A special token typed in a text is only text (`split_special_tokens=True`, which is saved too). Under `none` the
+      word `<unk>` gets the id of unknown words, as in torchtext, and so does the word `<pad>`, so that no text can
+      turn into padding; `semeval` and `tweet` cut their brackets off. The bare `tokenizers` library does not read
+      that setting: whoever loads `tokenizer.json` with it sets `encode_special_tokens = True`.
+
+    Args:
+        texts: The training texts, any iterable, read once. Memory grows with the distinct words, not with the texts.
+        min_frequency: A word must occur at least this often to get an id.
+        max_vocab_size: At most this many entries, `<unk>` and `<pad>` among them, so it bounds `RnnConfig.vocab_size`
+            (torchtext's `max_size` did not count them). None keeps every word that is frequent enough.
+        lowercase: Lower the case of every text.
+        normalizer: One of `NORMALIZERS`, see `hf_rnn.normalization.build_normalizer`.
+        model_max_length: How many tokens of a text `truncation=True` leaves.
+
+    Returns:
+        A tokenizer that `save_pretrained` writes and `AutoTokenizer` loads without this package.
+
+    Raises:
+        UserError: An argument out of its range, a text that is not a valid str (named by its position, from 0), or
+            texts in which no word is frequent enough.
+    """
+    _check_counts(min_frequency=min_frequency, max_vocab_size=max_vocab_size, model_max_length=model_max_length)
+    if normalizer not in NORMALIZERS:
+        near = get_close_matches(str(normalizer), NORMALIZERS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(NORMALIZERS)}"
+        raise UserError(f"normalizer={normalizer!r} is unknown: {hint}")
+
+    backend = Tokenizer(WordLevel({}, unk_token=UNK_TOKEN))
+    backend.normalizer, backend.pre_tokenizer = build_normalizer(normalizer, lowercase)
+    words = _count(backend, texts, min_frequency, max_vocab_size)
+    backend.model = WordLevel({word: index for index, word in enumerate(words)}, unk_token=UNK_TOKEN)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        unk_token=UNK_TOKEN,
+        pad_token=PAD_TOKEN,
+        model_max_length=model_max_length,
+        model_input_names=["input_ids", "attention_mask"],
+        split_special_tokens=True,
+    )
+
+
+def _count(backend: Tokenizer, texts: Iterable[str], min_frequency: int, max_vocab_size: int | None) -> list[str]:
+    """Count with the backend's own normaliser; return the vocabulary in the order of its ids."""
+    # The trainer must not know the special tokens: one that occurs in a text would get two ids and shift the others.
+    trainer = WordLevelTrainer(
+        min_frequency=min_frequency,
+        vocab_size=max_vocab_size or 2**31,  # the library's default is 30,000, silently
+        special_tokens=[],
+        show_progress=False,
+    )
+    backend.train_from_iterator(_checked(texts), trainer)
+    ids = backend.get_vocab()
+    specials = [UNK_TOKEN, PAD_TOKEN]
+    words = [word for word in sorted(ids, key=ids.__getitem__) if word not in specials]
+    if not words:
+        times = "even once" if min_frequency == 1 else f"{min_frequency} times"
+        raise UserError(f"no word occurs {times} in the texts: give more texts or lower min_frequency")
+    return (specials + words)[:max_vocab_size]
+
+
+def _checked(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Hand the texts over in batches, each of them known to be valid Unicode."""
+    if isinstance(texts, str | bytes):
+        raise UserError("texts must be an iterable of str, found one text: put it into a list, [text]")
+    try:
+        remaining = iter(texts)
+    except TypeError:
+        raise UserError(f"texts must be an iterable of str, found {type(texts).__name__}") from None
+    first = 0
+    while batch := list(islice(remaining, _BATCH)):
+        for position, text in enumerate(batch, start=first):
+            if not isinstance(text, str):
+                raise UserError(f"texts[{position}] is not a str: found {text!r:.80}; give '' for an empty text")
+            if not text.isascii():
+                _check_unicode(text, position)
+        first += len(batch)
+        yield batch
+
+
+def _check_unicode(text: str, position: int) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        found = f"a lone surrogate at character {error.start} of {text!r:.80}"
+        raise UserError(f"texts[{position}] is not valid Unicode: {found}; decode its file as UTF-8") from None
+
+
+def _check_counts(min_frequency: int, max_vocab_size: int | None, model_max_length: int) -> None:
+    least = {"min_frequency": (min_frequency, 1), "model_max_length": (model_max_length, 1)}
+    if max_vocab_size is not None:
+        least["max_vocab_size"] = (max_vocab_size, 3)  # <unk>, <pad> and one word
+    for name, (value, minimum) in least.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
+            raise UserError(f"{name}={value!r} must be a whole number of at least {minimum}")

@@ -1,0 +1,287 @@
+"""The Trainer with what recurrent text classifiers need: batches of like length, class weights, sparse rows.
+
+Everything else is the Trainer's own. What is changed: how training batches are drawn, the loss in training (never in
+evaluation), how gradients of a sparse embedding are measured and clipped, and what is printed where.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import datasets
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset, Sampler, SequentialSampler
+from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.trainer_utils import has_length, seed_worker
+
+from .errors import UserError
+from .progress import EpochLines, ProgressBars
+from .sampling import LengthBucketedBatchSampler
+
+# Of the optimisers that --optim names, those of torch that take sparse gradients, and only without weight decay.
+_SPARSE_OPTIMIZERS = ("sgd", "adagrad")
+
+
+def weigh_classes(counts: Sequence[int], power: float) -> torch.Tensor:
+    """Return one weight a class: (n / (C n_c)) ** power, scaled to mean 1 over the rows.
+
+    The scale keeps the size of the loss, and with it the meaning of a learning rate, the same for every power.
+
+    Args:
+        counts: Training rows by class, n_c.
+        power: 0 weighs all rows alike, 1 all classes.
+
+    Returns:
+        Weights of shape `(C,)`; a class without rows has weight 1, which nothing ever uses.
+    """
+    rows = torch.tensor(counts, dtype=torch.float64)
+    weights = (rows.sum() / (len(counts) * rows)) ** power
+    weights[rows == 0] = 0.0  # was infinite
+    weights *= rows.sum() / (weights * rows).sum()
+    weights[rows == 0] = 1.0
+    return weights.float()
+
+
+def check_sparse_gradients(args: TrainingArguments) -> None:
+    """Refuse an optimiser that would fail on the gradients of `sparse_embedding=True`.
+
+    Raises:
+        UserError: When it is none that takes them; the message says what to change.
+    """
+    if args.optim not in _SPARSE_OPTIMIZERS:
+        raise UserError(
+            f"sparse_embedding gives sparse gradients, which optim {args.optim.value!r} does not take: "
+            f"set sparse_embedding to false, or optim to {' or '.join(_SPARSE_OPTIMIZERS)}"
+        )
+    if args.weight_decay != 0:
+        raise UserError(
+            f"sparse_embedding gives sparse gradients, which weight_decay {args.weight_decay} does not take: "
+            "set sparse_embedding to false, or weight_decay to 0"
+        )
+
+
+def clip_grad_norm(parameters: Iterator[nn.Parameter], max_norm: float) -> torch.Tensor:
+    """Scale gradients, dense and sparse, so that their common 2-norm is at most `max_norm`.
+
+    As `torch.nn.utils.clip_grad_norm_`, which knows no sparse gradients: these are coalesced first, for rows that a
+    batch touched twice stand in them twice.
+
+    Args:
+        parameters: Their gradients are changed in place.
+        max_norm: The greatest norm allowed; infinity only measures.
+
+    Returns:
+        The norm before scaling, a scalar.
+    """
+    values = []
+    for parameter in parameters:
+        if parameter.grad is None:
+            continue
+        if parameter.grad.is_sparse:
+            parameter.grad = parameter.grad.coalesce()
+            values.append(parameter.grad.values())
+        else:
+            values.append(parameter.grad)
+    norm = nn.utils.get_total_norm(values)
+    if max_norm < float("inf"):
+        scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)  # the small number is torch's own
+        for gradient in values:
+            gradient.mul_(scale.to(gradient.device))
+    return norm
+
+
+class RnnTrainer(Trainer):
+    """[`~transformers.Trainer`] for [`RnnForSequenceClassification`].
+
+    - With `args.train_sampling_strategy="group_by_length"` training batches come from [`LengthBucketedBatchSampler`]
+      (a stream keeps its own order). Evaluation reads in the data's order: predictions come back in it.
+    - With `args.class_weight_power` above 0 the training loss weighs classes, and `args.label_smoothing_factor`
+      smooths; the loss of an evaluation is always the plain one, comparable between runs.
+    - With `args.early_stopping_patience` it stops early.
+    - Sparse embedding gradients are measured and clipped.
+    - Progress goes to stderr, a line an evaluation, with the accuracy on the texts trained on; nothing goes to stdout.
+
+    Args:
+        args: As for the Trainer, and with all that is in [`Trainer`].
+        class_counts (`Sequence[int]`, *optional*): Training rows by class, for class weights; counted in the column
+            `labels` when absent, which a stream does not allow.
+        kwargs: As for the Trainer.
+
+    Raises:
+        UserError: When sparse gradients meet an optimiser that does not take them, or class weights a task or a data
+            set that has no classes to count.
+    """
+
+    def __init__(self, *args: Any, class_counts: Sequence[int] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        config = self.model.config
+        if config.num_labels == 1 or config.problem_type not in (None, "single_label_classification"):
+            # Their losses are means over a batch, not sums over the rows of an accumulated one.
+            self.model_accepts_loss_kwargs = False
+        self._class_weights: torch.Tensor | None = None
+        if getattr(self.args, "class_weight_power", 0) > 0:
+            self._class_weights = weigh_classes(self._count_classes(class_counts), self.args.class_weight_power)
+        changed = self._class_weights is not None or self.label_smoother is not None
+        self._own_loss = changed and getattr(self, "compute_loss_func", None) is None and config.num_labels > 1
+        if self._own_loss:
+            self.compute_loss_func = self._training_loss
+        self._sparse = any(isinstance(part, nn.Embedding) and part.sparse for part in self.model.modules())
+        if (
+            self._sparse
+            and not config.freeze_embedding
+            and self.optimizer is None
+            and self.optimizer_cls_and_kwargs is None
+        ):
+            check_sparse_gradients(self.args)
+        self._install_callbacks()
+
+    def _install_callbacks(self) -> None:
+        if self.pop_callback(ProgressCallback) is not None:
+            self.add_callback(ProgressBars)
+        self.pop_callback(PrinterCallback)
+        self.add_callback(EpochLines)
+        patience = getattr(self.args, "early_stopping_patience", None)
+        if patience:
+            self.add_callback(EarlyStoppingCallback(patience))
+
+    def _count_classes(self, class_counts: Sequence[int] | None) -> list[int]:
+        config = self.model.config
+        if config.num_labels == 1 or config.problem_type not in (None, "single_label_classification"):
+            raise UserError("class_weight_power is for texts with one label each: set it to 0")
+        if class_counts is None and (isinstance(self.train_dataset, IterableDataset) or self.train_dataset is None):
+            raise UserError(
+                "class_weight_power needs the rows of each class, which a stream does not tell: give class_counts"
+            )
+        if class_counts is None:
+            labels = _column(self.train_dataset, "labels")
+            class_counts = torch.bincount(labels[labels >= 0], minlength=config.num_labels).tolist()
+        if len(class_counts) != config.num_labels:
+            raise UserError(
+                f"class_counts has {len(class_counts)} numbers for a model with {config.num_labels} labels"
+            )
+        return list(class_counts)
+
+    # ---- data ----
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Return the training batches, ready on the device."""
+        data = self.train_dataset
+        if self.args.train_sampling_strategy != "group_by_length" or data is None or not has_length(data):
+            return super().get_train_dataloader()
+        collator = self.data_collator
+        lengths = _lengths(data, self.args.length_column_name)
+        if isinstance(data, datasets.Dataset):
+            data = self._remove_unused_columns(data, description="training")
+        else:
+            collator = self._get_collator_with_removed_columns(collator, description="training")
+        batches = LengthBucketedBatchSampler(
+            lengths,
+            self._train_batch_size,
+            seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
+            drop_last=self.args.dataloader_drop_last,
+        )
+        workers = self.args.dataloader_num_workers
+        loader = DataLoader(
+            data,
+            batch_sampler=batches,
+            collate_fn=collator,
+            num_workers=workers,
+            pin_memory=self.args.dataloader_pin_memory,
+            persistent_workers=self.args.dataloader_persistent_workers,
+            prefetch_factor=self.args.dataloader_prefetch_factor,
+            worker_init_fn=partial(seed_worker, num_workers=workers, rank=self.args.process_index),
+        )
+        return self.accelerator.prepare(loader)
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> Sampler | None:
+        # The Trainer's own would group by length here too, and hand predictions back in that order.
+        return SequentialSampler(eval_dataset) if has_length(eval_dataset) else None
+
+    # ---- loss ----
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """Return the loss: weighted and smoothed in training, the model's own in evaluation."""
+        if self._own_loss and not model.training:
+            outputs = model(**inputs)
+            return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
+        labels = inputs.get("labels")
+        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        if model.training and labels is not None and labels.dim() == 1 and not labels.is_floating_point():
+            self._epoch_lines.count(outputs["logits"], labels)
+        return (loss, outputs) if return_outputs else loss
+
+    def _training_loss(
+        self, outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        """Weighted, smoothed cross-entropy: the sum over the rows by the rows of the whole accumulated batch.
+
+        The weights have mean 1 over the training set, so that the divisor is a number of rows and accumulated
+        gradients are exactly those of one large batch.
+        """
+        logits = outputs["logits"].float()
+        weights = None if self._class_weights is None else self._class_weights.to(logits.device)
+        total = nn.functional.cross_entropy(
+            logits, labels, weights, reduction="sum", label_smoothing=self.args.label_smoothing_factor
+        )
+        rows = (labels != -100).sum() if num_items_in_batch is None else num_items_in_batch
+        return total / rows
+
+    # ---- gradients ----
+
+    def _clip_grad_norm(self, model: nn.Module) -> torch.Tensor:
+        if not self._sparse:
+            return super()._clip_grad_norm(model)
+        self.accelerator.unscale_gradients()
+        return clip_grad_norm(model.parameters(), self.args.max_grad_norm)
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: torch.Tensor | None = None) -> Any:
+        if not self._sparse:
+            return super()._get_grad_norm(model, grad_norm=grad_norm)
+        return clip_grad_norm(model.parameters(), float("inf")) if grad_norm is None else grad_norm
+
+    # ---- reports ----
+
+    @property
+    def _epoch_lines(self) -> EpochLines:
+        """The callback that counts; looked up, since resuming puts a new one in its place."""
+        return next(part for part in self.callback_handler.callbacks if isinstance(part, EpochLines))
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Log, with the accuracy on the texts of this epoch that were trained on so far."""
+        if "loss" in logs:
+            counts = self.accelerator.reduce(self._epoch_lines.counts(self.args.device), "sum").tolist()
+            if counts[1]:
+                logs["train_accuracy"] = counts[0] / counts[1]
+        super().log(logs, *args, **kwargs)
+
+
+def _column(data: Any, name: str) -> torch.Tensor:
+    """A column of integers of a data set, as a tensor."""
+    if isinstance(data, datasets.Dataset):
+        return torch.tensor(_arrow(data, name).to_numpy())
+    return torch.as_tensor([row[name] for row in data])
+
+
+def _lengths(data: Any, length_column: str) -> list[int]:
+    """Tokens of each row, from the data set's own column of lengths if it has one."""
+    if not isinstance(data, datasets.Dataset):
+        return [len(row["input_ids"]) for row in data]
+    if length_column in data.column_names:
+        return list(data[length_column])
+    return pc.list_value_length(_arrow(data, "input_ids")).to_pylist()
+
+
+def _arrow(data: datasets.Dataset, name: str) -> pa.ChunkedArray:
+    return data.select_columns([name]).with_format("arrow")[:][name]

@@ -1,0 +1,236 @@
+"""The junction: labelled texts, tokenizer, model and metrics meet in the Trainer, and a finished folder comes out.
+
+Nothing is computed here that another module could; this is the order in which they are called.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoTokenizer, EvalPrediction, PreTrainedTokenizerBase, set_seed
+
+from . import output_dir
+from .arguments import (
+    Arguments,
+    DataArguments,
+    ModelArguments,
+    RnnTrainingArguments,
+    parse_settings,
+)
+from .configuration_rnn import RnnConfig
+from .data import encode, load_tsv
+from .errors import UserError
+from .evaluation import evaluate_logits
+from .finishing import write_files
+from .folder import FinishedFolder
+from .inference import check_name
+from .metrics import classification_metrics
+from .modeling_rnn import RnnForSequenceClassification
+from .tokenization import train_tokenizer
+from .trainer import RnnTrainer, check_sparse_gradients
+
+logger = logging.getLogger(__name__)
+
+# What can decide which epoch is the best one.
+_SCORES = ("loss", "accuracy", "macro_f1", "macro_recall")
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a training run leaves.
+
+    Attributes:
+        folder: The finished folder.
+        metrics: What its `metrics.json` holds: `validation` and, if there is one, `test`, each as
+            [`evaluate_logits`] has them, and `training` with the run's own numbers.
+    """
+
+    folder: Path
+    metrics: dict[str, Any]
+
+
+def train(
+    model_args: ModelArguments | None = None,
+    data_args: DataArguments | None = None,
+    training_args: RnnTrainingArguments | None = None,
+    **settings: Any,
+) -> TrainingResult:
+    """Train a classifier from TSV files and leave a finished folder.
+
+    Args:
+        model_args: Architecture.
+        data_args: Texts and how they become tokens.
+        training_args: How to train, and where the finished folder goes (`output_dir`).
+        settings: Instead of the three: settings by the names of the command's flags, on top of the recipe `recipe`
+            (`default` if not given).
+
+    Raises:
+        UserError: For a mistake in settings or data. Nothing of an earlier run is touched by then.
+
+    Example:
+        >>> result = train(data_dir="data/tweets", output_dir="out", cell_type="gru")
+        >>> result.metrics["validation"]["macro_recall"]
+    """
+    if settings:
+        if any(part is not None for part in (model_args, data_args, training_args)):
+            raise TypeError(f"train takes three dataclasses or settings by name, not both: found {', '.join(settings)}")
+        return _train(parse_settings(settings))
+    if model_args is None or data_args is None or training_args is None:
+        raise TypeError("train takes model_args, data_args and training_args, or settings by name: data_dir=...")
+    return _train(Arguments(model_args, data_args, training_args))
+
+
+def _train(arguments: Arguments) -> TrainingResult:
+    """See [`train`]."""
+    model_args, data_args, training_args = arguments
+    _check_early(arguments)
+    folder = FinishedFolder(Path(str(training_args.output_dir)))
+    main = training_args.process_index == 0  # of several processes one answers for the folder
+    checkpoint = None
+    if main or training_args.resume:
+        checkpoint = output_dir.check_output_dir(
+            folder, overwrite=training_args.overwrite_output_dir, resume=training_args.resume
+        )
+    texts = load_tsv(
+        data_args.source(),
+        **data_args.layout(),
+        class_names=data_args.class_names,
+        rejected_path=folder.root / output_dir.REJECTED_ROWS if main else None,
+    )
+    tokenizer = make_tokenizer(data_args, texts["train"]["text"])
+    examples = encode(texts, tokenizer, data_args.max_length)
+    class_names = list(texts["train"].features["label"].names)
+    set_seed(training_args.seed)
+    model = RnnForSequenceClassification(_config(model_args, tokenizer, class_names))
+    if main and training_args.overwrite_output_dir:
+        output_dir.clear(folder)
+
+    trainer = make_trainer(model, tokenizer, examples, training_args, folder)
+    outcome = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    metrics: dict[str, Any] = {
+        split: _evaluate(trainer, examples[split], class_names)
+        for split in ("validation", "test")
+        if split in examples
+    }
+    metrics["training"] = {
+        "rows": len(examples["train"]),
+        "epochs": trainer.state.epoch,
+        "steps": outcome.global_step,
+        "seconds": round(outcome.metrics["train_runtime"], 1),
+        "loss": outcome.training_loss,
+        "parameters": model.num_parameters(),
+    }
+    if trainer.is_world_process_zero():
+        known = {"tokenizer": tokenizer, "examples": examples, "arguments": arguments, "metrics": metrics}
+        known |= {"name": folder.root.resolve().name, "model": model, "log_history": trainer.state.log_history}
+        output_dir.fill(folder, lambda unfinished: write_files(unfinished, **known))
+        logger.info("the finished model is in %s", folder.root)
+    return TrainingResult(folder.root, metrics)
+
+
+def _check_early(arguments: Arguments) -> None:
+    """Find mistakes that need no data to be found."""
+    arguments.data.source()
+    metric = arguments.training.metric_for_best_model
+    if metric is not None and metric.removeprefix("eval_") not in _SCORES:
+        raise UserError(f"metric_for_best_model {metric!r} is not known: take one of {', '.join(_SCORES)}")
+    if arguments.model.sparse_embedding and not arguments.model.freeze_embedding:
+        check_sparse_gradients(arguments.training)
+    _config(arguments.model)
+
+
+def _config(
+    model_args: ModelArguments, tokenizer: PreTrainedTokenizerBase | None = None, class_names: Iterable[str] = ()
+) -> RnnConfig:
+    settings = dataclasses.asdict(model_args)
+    if tokenizer is not None:
+        settings.update(
+            vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, id2label=dict(enumerate(class_names))
+        )
+    try:
+        return RnnConfig(**settings)
+    except (StrictDataclassError, TypeError, ValueError) as error:
+        raise UserError(" ".join(str(error.__cause__ or error).split())) from error  # the cause is ours, and plain
+
+
+def make_tokenizer(data_args: DataArguments, texts: Iterable[str]) -> PreTrainedTokenizerBase:
+    """Load the tokenizer that the settings name, or train one.
+
+    Args:
+        data_args: Says which, and with what settings.
+        texts: The training texts.
+
+    Raises:
+        UserError: When the named one cannot be loaded or does not pad.
+    """
+    length = {} if data_args.max_length is None else {"model_max_length": data_args.max_length}
+    name = data_args.tokenizer_name_or_path
+    if name is None:
+        return train_tokenizer(
+            texts,
+            min_frequency=data_args.min_frequency,
+            max_vocab_size=data_args.max_vocab_size,
+            lowercase=data_args.lowercase,
+            normalizer=data_args.normalizer,
+            **length,
+        )
+    if "/" in name or Path(name).exists():  # the Hub's oldest tokenizers have names without an owner
+        check_name(name, "a tokenizer")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **length)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"the tokenizer {name} cannot be loaded: {' '.join(str(error).split())}") from error
+    if tokenizer.pad_token_id is None:
+        raise UserError(f"the tokenizer {name} has no padding token, which batches need")
+    return tokenizer
+
+
+def make_trainer(
+    model: RnnForSequenceClassification,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: datasets.DatasetDict,
+    training_args: RnnTrainingArguments,
+    folder: FinishedFolder,
+) -> RnnTrainer:
+    """Put model and examples into a Trainer whose checkpoints go below the finished folder.
+
+    Args:
+        model: To train.
+        tokenizer: Pads, and is saved with each checkpoint.
+        examples: Splits `train` and, for evaluations, `validation`, with `input_ids` and `labels`.
+        training_args: How to train.
+        folder: The finished folder to be.
+    """
+    below = copy.copy(training_args)
+    below.output_dir = str(folder.checkpoints)
+    return RnnTrainer(
+        model=model,
+        args=below,
+        train_dataset=examples["train"],
+        eval_dataset=examples.get("validation"),
+        processing_class=tokenizer,
+        compute_metrics=_scores(list(model.config.id2label.values())),
+    )
+
+
+def _scores(class_names: list[str]) -> Callable[[EvalPrediction], dict[str, float]]:
+    """The numbers that are logged at each evaluation: those that are one number."""
+
+    def compute_metrics(predicted: EvalPrediction) -> dict[str, float]:
+        metrics = classification_metrics(predicted.predictions.argmax(axis=-1), predicted.label_ids, class_names)
+        return {name: value for name, value in metrics.items() if isinstance(value, float)}
+
+    return compute_metrics
+
+
+def _evaluate(trainer: RnnTrainer, examples: datasets.Dataset, class_names: list[str]) -> dict[str, Any]:
+    predicted = trainer.predict(examples)
+    return evaluate_logits(predicted.predictions, predicted.label_ids, class_names)

@@ -1,0 +1,78 @@
+"""What several test files share: a folder of invented texts with a rule to learn, and one model trained on it."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+NEUTRAL, GOOD, BAD = ("the box of dry sand stood near a door and it was there for days on end".split(), ["miro"], ["selk"])
+LABELS = ("bad", "good", "plain")
+
+
+def invent_rows(count, seed):
+    """Texts of 1 to 12 words whose label is told by one invented word: miro is good, selk is bad, neither is plain."""
+    chance = random.Random(seed)
+    rows = []
+    for number in range(count):
+        label = LABELS[number % 3]
+        words = chance.choices(NEUTRAL, k=chance.randrange(1, 12))
+        if label != "plain":
+            words.insert(chance.randrange(len(words) + 1), (GOOD if label == "good" else BAD)[0])
+        rows.append((" ".join(words), label))
+    return rows
+
+
+def write_rows(path, rows):
+    path.write_text("".join(f"{text}\t{label}\n" for text, label in rows), encoding="utf-8", newline="\n")
+
+
+@pytest.fixture(scope="session")
+def texts_dir(tmp_path_factory) -> Path:
+    """A folder with train.tsv (240 rows), dev.tsv and test.tsv (60 rows each)."""
+    folder = tmp_path_factory.mktemp("texts")
+    for name, count, seed in (("train", 240, 1), ("dev", 60, 2), ("test", 60, 3)):
+        write_rows(folder / f"{name}.tsv", invent_rows(count, seed))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_settings(texts_dir):
+    """Settings by name that train in a second and learn the rule."""
+    return {
+        "data_dir": str(texts_dir),
+        "embedding_size": 16,
+        "hidden_size": 8,
+        "embedding_dropout": 0.1,
+        "num_train_epochs": 4,
+        "per_device_train_batch_size": 16,
+        "learning_rate": 0.02,
+        "use_cpu": True,
+    }
+
+
+@pytest.fixture(scope="session")
+def trained(tiny_settings, tmp_path_factory):
+    """What one training run returned; nobody changes its folder."""
+    from hf_rnn import train
+
+    return train(**tiny_settings, output_dir=str(tmp_path_factory.mktemp("trained") / "model"))
+
+
+@pytest.fixture
+def command(capfd):
+    """Run `hf-rnn` in this process and return exit code, what it wrote to stdout, and to stderr."""
+    from transformers.utils import logging as transformers_logging
+
+    from hf_rnn.cli.main import main
+
+    verbosity = transformers_logging.get_verbosity()
+
+    def run(*arguments):
+        capfd.readouterr()
+        code = main([str(argument) for argument in arguments])
+        captured = capfd.readouterr()
+        return code, captured.out, captured.err
+
+    yield run
+    transformers_logging.set_verbosity(verbosity)
+    transformers_logging.enable_progress_bar()

@@ -1,0 +1,191 @@
+"""Settings become typed arguments by one way only; recipe < YAML < flags; a mistake names its place."""
+
+import dataclasses
+import importlib.util
+import json
+
+import pytest
+from transformers import TrainingArguments
+
+from hf_rnn.arguments import (
+    ModelArguments,
+    RnnTrainingArguments,
+    TableArguments,
+    describe_settings,
+    parse_argv,
+    parse_settings,
+)
+from hf_rnn.configuration_rnn import RnnConfig
+from hf_rnn.errors import UserError
+
+
+def flags(*more):
+    return ["--data_dir", "texts", "--output_dir", "out", *more]
+
+
+def own_settings():
+    """The fields that RnnConfig itself declares, told from its source rather than from the generated class."""
+    return [name for name in RnnConfig.__annotations__ if name in {field.name for field in dataclasses.fields(RnnConfig)}]
+
+
+def test_model_arguments_are_the_settings_of_the_config():
+    names = [field.name for field in dataclasses.fields(ModelArguments)]
+    assert names == [name for name in own_settings() if name not in ("vocab_size", "pad_token_id", "model_type")]
+    config = RnnConfig()
+    assert dataclasses.asdict(ModelArguments()) == {name: getattr(config, name) for name in names}
+    assert all(field.metadata["help"] for field in dataclasses.fields(ModelArguments))
+
+
+def test_each_flag_is_declared_once():
+    ours = [field.name for kind in (ModelArguments, TableArguments) for field in dataclasses.fields(kind)]
+    theirs = [field.name for field in dataclasses.fields(TrainingArguments)]
+    assert len({*ours, *theirs}) == len(ours) + len(theirs)
+
+
+def test_without_a_recipe_it_is_default():
+    arguments = parse_argv(flags())
+    assert (arguments.training.recipe, arguments.model.hidden_size, arguments.training.class_weight_power) == ("default", 64, 0.5)
+    assert (arguments.data.data_dir, arguments.training.output_dir) == ("texts", "out")
+
+
+def test_recipe_then_file_then_flags(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("recipe: tutorial\nhidden_size: 20\nlearning_rate: 1e-1\n")
+    arguments = parse_argv(flags("--recipe", str(path), "--hidden_size", "30"))
+    assert arguments.model.num_hidden_layers == 2  # of the recipe
+    assert arguments.training.learning_rate == 0.1  # of the file; YAML itself reads 1e-1 as text
+    assert arguments.model.hidden_size == 30  # of the flag
+    early = parse_argv(["--hidden_size", "30", *flags(f"--recipe={path}")])
+    assert early.model.hidden_size == 30, "wherever the recipe stands"
+
+
+def test_values_of_every_kind(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "recipe: null\nbidirectional: false\nsparse_embedding: yes\nclass_names: [-1, 'no way', é]\nmax_vocab_size: null\n"
+        "eval_strategy: no\nlr_scheduler_type: cosine_with_min_lr\nlr_scheduler_kwargs: {min_lr: 0.001}\n"
+        "num_train_epochs: 2.5\nreport_to: [none]\nlogging_strategy: 'no'\ndata_dir: -dash\n"
+    )
+    model, data, training = parse_argv(["--output_dir", "out", "--recipe", str(path)])
+    assert (model.bidirectional, model.sparse_embedding) == (False, True)
+    assert (data.class_names, data.max_vocab_size, data.data_dir) == (["-1", "no way", "é"], None, "-dash")
+    assert (training.eval_strategy, training.logging_strategy, training.report_to) == ("no", "no", [])
+    assert (training.lr_scheduler_kwargs, training.num_train_epochs) == ({"min_lr": 0.001}, 2.5)
+
+
+def test_switching_off_what_a_recipe_switches_on():
+    assert parse_argv(flags("--no_bidirectional")).model.bidirectional is False
+    assert parse_argv(flags("--bidirectional", "false")).model.bidirectional is False
+    assert parse_argv(flags("--early_stopping_patience", "0")).training.early_stopping_patience == 0
+
+
+def test_settings_by_name_take_the_same_way():
+    by_name = parse_settings({"data_dir": "texts", "output_dir": "out", "hidden_size": 9, "class_names": ["a", "b"], "header": True})
+    by_flag = parse_argv(flags("--hidden_size", "9", "--class_names", "a", "b", "--header"))
+    assert [dataclasses.asdict(part) for part in by_name[:2]] == [dataclasses.asdict(part) for part in by_flag[:2]]
+    assert by_name.training.to_dict() == by_flag.training.to_dict()
+
+
+def test_none_by_name_forgets_the_recipe():
+    usual = parse_settings({"output_dir": "out"})
+    cleared = parse_settings({"output_dir": "out", "early_stopping_patience": None, "hidden_size": None})
+    assert (usual.training.early_stopping_patience, usual.model.hidden_size) == (3, 64)
+    assert (cleared.training.early_stopping_patience, cleared.model.hidden_size) == (None, RnnConfig().hidden_size)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("hiden_size: 7", r"mine.yaml:2: there is no setting 'hiden_size'. Did you mean hidden_size\?"),
+        ("hidden_size: many", r"mine.yaml:2: hidden_size: invalid int value: 'many'"),
+        ("hidden_size: [1, 2]", r"mine.yaml:2: hidden_size"),
+        ("cell_type: rnn", r"mine.yaml:2: cell_type: invalid choice: 'rnn'"),
+        ("bidirectional: perhaps", r"mine.yaml:2: bidirectional: .*perhaps"),
+        ("output_dir: [a, b]", r"mine.yaml:2: output_dir"),
+    ],
+)
+def test_a_mistake_in_a_file_names_file_line_and_setting(tmp_path, content, message):
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"# mine\n{content}\n")
+    with pytest.raises(UserError, match=message):
+        parse_argv(flags("--recipe", str(path)))
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--hiden_size", "7"], r"unknown option '--hiden_size'. Did you mean --hidden_size\?"),
+        (["--hiden-size=7"], r"Did you mean --hidden_size\?"),
+        (["--hidden", "7"], r"unknown option '--hidden'"),  # no abbreviations: they would change meaning with each new flag
+        (["stray"], r"unknown option 'stray'"),
+        (["--hidden_size", "many"], r"hidden_size.*invalid int value: 'many'"),
+        (["--hidden_size"], r"hidden_size.*expected one argument"),
+        (["--recipe"], r"--recipe: expected one argument"),
+        (["--recipe", "tutorail"], r"Did you mean 'tutorial'"),
+        (["--class_weight_power", "-1"], r"class_weight_power must be finite and not negative, found -1"),
+        (["--early_stopping_patience", "-1"], r"early_stopping_patience must be 0"),
+        (["--per_device_train_batch_size", "0"], r"per_device_train_batch_size must be greater than 0"),
+        (["--num_train_epochs", "nan"], r"num_train_epochs must be greater than 0, found nan"),
+        (["--learning_rate", "-0.1"], r"learning_rate must be finite and not negative"),
+        (["--eval_strategy", "no", "--load_best_model_at_end", "false"], r"early_stopping_patience needs"),
+        (["--eval_strategy", "no"], r"save and eval strategy to match"),  # the Trainer's own check
+        (["--resume", "--overwrite_output_dir"], r"give one of them"),
+        (["--report_to", "tensorbord"], r"report_to 'tensorbord' is not known; there are .*tensorboard"),
+    ],
+)
+def test_a_mistake_in_a_flag(argv, message):
+    with pytest.raises(UserError, match=message):
+        parse_argv(flags(*argv))
+
+
+def test_output_dir_is_asked_for():
+    with pytest.raises(UserError, match="output_dir is not set"):
+        parse_argv(["--data_dir", "texts"])
+
+
+def test_a_missing_tracker_says_what_to_type(monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if "tensorboard" in name else found(name))
+    with pytest.raises(UserError, match=r"pip install 'hf-rnn\[tensorboard\]'"):
+        RnnTrainingArguments(output_dir="out", report_to="tensorboard")
+
+
+def test_data_seed_follows_seed():
+    assert RnnTrainingArguments(output_dir="out", seed=5).data_seed == 5
+    assert RnnTrainingArguments(output_dir="out", seed=5, data_seed=6).data_seed == 6
+
+
+def test_bucketed_batches_unless_asked_otherwise():
+    assert RnnTrainingArguments(output_dir="out").train_sampling_strategy == "group_by_length"
+    assert TrainingArguments(output_dir="out").train_sampling_strategy == "random"
+
+
+def test_columns_by_number_or_name():
+    layout = TableArguments(text_column="2", label_column="mood", header=True).layout()
+    assert (layout["text_column"], layout["label_column"], layout["header"]) == (2, "mood", True)
+
+
+def test_described_settings_are_a_recipe_that_repeats_the_run(tmp_path):
+    arguments = parse_argv(
+        flags("--recipe", "tutorial", "--cell_type", "gru", "--warmup_steps", "0.1", "--class_names", "a", "b",
+              "--lr_scheduler_type", "cosine_with_min_lr", "--lr_scheduler_kwargs", '{"min_lr": 0.001}')  # fmt: skip
+    )
+    path = tmp_path / "training_args.json"
+    path.write_text(json.dumps(describe_settings(arguments)))
+    again = parse_argv(flags("--recipe", str(path)))
+    assert [dataclasses.asdict(part) for part in again[:2]] == [dataclasses.asdict(part) for part in arguments[:2]]
+    before, after = arguments.training.to_dict(), again.training.to_dict()
+    assert {name for name in before if before[name] != after[name]} == {"recipe"}
+
+
+def test_described_settings_tell_nothing_of_the_machine(tmp_path):
+    home = tmp_path / "home" / "somebody"
+    home.mkdir(parents=True)
+    arguments = parse_argv(
+        ["--data_dir", str(home), "--output_dir", str(home / "out"), "--hub_token", "hf_secret", "--hub_model_id", "me/x",
+         "--tokenizer_name_or_path", str(home), "--run_name", str(home), "--use_cpu"]  # fmt: skip
+    )
+    told = json.dumps(describe_settings(arguments))
+    assert str(tmp_path) not in told
+    assert "secret" not in told
+    assert describe_settings(arguments)["data_dir"] == "somebody"

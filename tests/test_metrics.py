@@ -1,0 +1,184 @@
+"""Metrics against a table worked by hand, scikit-learn, and evaluate's own interface."""
+
+import json
+import os
+import subprocess
+import sys
+
+import evaluate
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics as sklearn_metrics
+
+from hf_rnn.errors import UserError
+from hf_rnn.metrics import (
+    Accuracy,
+    ConfusionMatrix,
+    MacroF1,
+    MacroRecall,
+    PerClass,
+    classification_metrics,
+)
+
+NAMES = ["negative", "neutral", "positive"]
+CLASSES = [Accuracy, MacroF1, MacroRecall, PerClass, ConfusionMatrix]
+REFERENCES = [0, 0, 0, 1, 1, 1, 1, 1, 1, 2]
+PREDICTIONS = [0, 0, 1, 1, 1, 1, 0, 0, 1, 1]  # class 2 is never predicted
+
+
+def test_table_worked_by_hand():
+    measured = classification_metrics(PREDICTIONS, REFERENCES, NAMES)
+    assert measured["confusion_matrix"] == [[2, 1, 0], [2, 4, 0], [0, 1, 0]]
+    assert measured["accuracy"] == 6 / 10
+    assert measured["per_class"] == {
+        "negative": {"precision": 2 / 4, "recall": 2 / 3, "f1": 4 / 7, "support": 3},
+        "neutral": {"precision": 4 / 6, "recall": 4 / 6, "f1": 8 / 12, "support": 6},
+        "positive": {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 1},
+    }
+    assert measured["macro_recall"] == pytest.approx((2 / 3 + 2 / 3 + 0) / 3)
+    assert measured["macro_f1"] == pytest.approx((4 / 7 + 2 / 3 + 0) / 3)
+
+
+@st.composite
+def labelled(draw):
+    size = draw(st.integers(1, 6))
+    pairs = draw(st.lists(st.tuples(st.integers(0, size - 1), st.integers(0, size - 1)), min_size=1, max_size=40))
+    return size, [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+
+
+@pytest.mark.filterwarnings("ignore:A single label was found")
+@given(labelled())
+@settings(max_examples=100, deadline=None)
+def test_scikit_learn_gives_the_same_numbers(case):
+    size, predictions, references = case
+    names = [f"class {index}" for index in range(size)]
+    measured = classification_metrics(predictions, references, names)
+    options = {"labels": range(size), "zero_division": 0}
+    precision, recall, f1, support = sklearn_metrics.precision_recall_fscore_support(
+        references, predictions, average=None, **options
+    )
+    for index, name in enumerate(names):
+        row = measured["per_class"][name]
+        expected = [precision[index], recall[index], f1[index]]
+        assert [row["precision"], row["recall"], row["f1"]] == pytest.approx(expected)
+        assert row["support"] == support[index]
+    assert measured["accuracy"] == pytest.approx(sklearn_metrics.accuracy_score(references, predictions))
+    averaged = sklearn_metrics.precision_recall_fscore_support(references, predictions, average="macro", **options)
+    assert [measured["macro_recall"], measured["macro_f1"]] == pytest.approx(averaged[1:3])
+    matrix = sklearn_metrics.confusion_matrix(references, predictions, labels=range(size))
+    assert measured["confusion_matrix"] == matrix.tolist()
+
+
+def test_numbers_survive_json():
+    measured = classification_metrics(np.array(PREDICTIONS), torch.tensor(REFERENCES), NAMES)
+    assert json.loads(json.dumps(measured)) == measured == classification_metrics(PREDICTIONS, REFERENCES, NAMES)
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_each_metric_alone(kind):
+    metric = kind(NAMES)
+    expected = {kind.key: classification_metrics(PREDICTIONS, REFERENCES, NAMES)[kind.key]}
+    assert metric.compute(predictions=PREDICTIONS, references=REFERENCES) == expected
+    for start in range(0, 10, 4):  # collected in batches, from arrays and tensors, a second time
+        metric.add_batch(
+            predictions=np.array(PREDICTIONS[start : start + 4]),
+            references=torch.tensor(REFERENCES[start : start + 4]),
+        )
+    assert metric.compute() == expected
+    for prediction, reference in zip(PREDICTIONS, REFERENCES, strict=True):
+        metric.add(prediction=prediction, reference=reference)
+    assert metric.compute() == expected
+
+
+def test_combined_metrics_are_all_the_metrics():
+    combined = evaluate.combine([kind(NAMES) for kind in CLASSES])
+    measured = combined.compute(predictions=PREDICTIONS, references=REFERENCES)
+    assert measured == classification_metrics(PREDICTIONS, REFERENCES, NAMES)
+
+
+@pytest.mark.parametrize(
+    ("predictions", "references", "message"),
+    [
+        ([0, 1], [0], "2 predictions and 1 references"),
+        ([0, 3], [0, 1], r"predictions\[1\] is 3, but there are 3 classes: 0 = negative"),
+        ([0, 1], [-100, 1], r"references\[0\] is -100"),
+        ([0.0, 1.7], [0, 1], r"predictions have shape \(2,\) and type float64.*argmax"),
+        ([[0.1, 0.9], [0.2, 0.8]], [0, 1], r"predictions have shape \(2, 2\)"),
+        ([[1], [1, 2]], [0, 1], "predictions have shape"),
+        (["negative"], [0], "predictions have shape.*label2id"),
+        ([None], [0], "predictions have shape"),
+        ([], [], "nothing to measure"),
+    ],
+)
+def test_refusals_say_what_was_found(predictions, references, message):
+    for measure in (
+        lambda: classification_metrics(predictions, references, NAMES),
+        lambda: MacroF1(NAMES).compute(predictions=predictions, references=references),
+    ):
+        with pytest.raises(UserError, match=message):
+            measure()
+
+
+def test_refusals_of_the_metric_alone():
+    with pytest.raises(UserError, match="add them first"):
+        Accuracy(NAMES).compute()
+    with pytest.raises(UserError, match="references have shape"):
+        Accuracy(NAMES).compute(predictions=[0])
+    with pytest.raises(UserError, match="all different"):
+        classification_metrics([0], [0], ["a", "a"])
+    with pytest.raises(UserError, match="prediction"):
+        Accuracy(NAMES).add(prediction=1.7, reference=1)
+
+
+def test_a_refused_batch_leaves_the_metric_as_it_was():
+    metric = Accuracy(NAMES)
+    metric.add_batch(predictions=[0, 1], references=[0, 0])
+    with pytest.raises(UserError):
+        metric.add_batch(predictions=[0, 9], references=[0, 0])
+    assert metric.compute() == {"accuracy": 0.5}
+
+
+def test_global_random_state_is_left_alone():
+    np.random.seed(3)  # noqa: NPY002 - the global state is what is tested
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    Accuracy(NAMES).compute(predictions=PREDICTIONS, references=REFERENCES)
+    assert np.array_equal(np.random.get_state()[1], before)  # noqa: NPY002
+
+
+PROCESS = """
+import sys
+sys.argv[0] = "hf-rnn"  # leaves out the models, which take seconds to import
+import evaluate
+from hf_rnn.metrics import Accuracy, MacroF1
+metric = evaluate.combine([Accuracy(["a", "b"]), MacroF1(["a", "b"])])
+print(metric.compute(predictions=[0, 1], references=[0, 0])["accuracy"])
+"""
+
+
+def test_a_second_process_whose_home_cannot_be_written(tmp_path):
+    blocker = tmp_path / "file"
+    blocker.write_text("a file where a folder would have to be: not even root can create anything below it")
+    environment = {**os.environ, "HOME": str(blocker), "HF_HOME": str(blocker / "huggingface")}
+    metric = Accuracy(NAMES)
+    metric.add_batch(predictions=[0, 1], references=[0, 1])
+    second = subprocess.run(
+        [sys.executable, "-c", PROCESS], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert second.stdout == "0.5\n", second.stderr
+    assert metric.compute() == {"accuracy": 1.0}
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_nothing_is_written_to_a_home_that_can(tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluate.config, "HF_METRICS_CACHE", tmp_path / "metrics")
+    assert Accuracy(NAMES).compute(predictions=[0], references=[0]) == {"accuracy": 1.0}
+    assert not (tmp_path / "metrics").exists()
+
+
+def test_several_evaluate_processes_share_files(tmp_path):
+    metric = Accuracy(NAMES, num_process=2, process_id=0, cache_dir=str(tmp_path))
+    assert not metric.keep_in_memory
+    assert list(tmp_path.iterdir())  # the folder in which evaluate lets them meet

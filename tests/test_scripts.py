@@ -1,0 +1,252 @@
+"""The tutorial and the Trainer script, run as a user would."""
+
+import ast
+import os
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+TUTORIAL = SCRIPTS / "tutorial.py"
+TRAIN = SCRIPTS / "train_sentiment.py"
+
+STEPS = [
+    "words become vectors",
+    "padding",
+    "how the vectors start, and how to freeze them",
+    "the data",
+    "the vocabulary",
+    "batches",
+    "slices of the embedding tensor",
+    "a recurrent layer, and why it must not read padding",
+    "two layers",
+    "one vector for a tweet",
+    "the classifier, stage by stage",
+    "the loss of one batch",
+    "training",
+    "checkpoint and reload",
+    "GRU",
+    "LSTM",
+    "the same with the Trainer",
+]
+ROWS = [
+    ("what a lovely day", "good"),
+    ("lovely, lovely song 🌱", "good"),
+    ("i love this song so very much today", "good"),
+    ("rain again", "bad"),
+    ("i hate this rain, it ruins my day", "bad"),
+    ("the train is late again and i hate it", "bad"),
+    ("", "bad"),
+]
+
+
+def write_tsv(path, rows):
+    path.write_text("".join(f"{text}\t{label}\n" for text, label in rows), encoding="utf-8", newline="")
+
+
+@pytest.fixture
+def tiny_data(tmp_path):
+    folder = tmp_path / "tiny data"
+    folder.mkdir()
+    write_tsv(folder / "train.tsv", 3 * ROWS)
+    write_tsv(folder / "dev.tsv", ROWS)
+    return folder
+
+
+def run(script, *arguments, cwd):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONIOENCODING": "utf-8"}
+    command = [sys.executable, str(script), *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, encoding="utf-8")
+
+
+def run_to_refusal(script, arguments, monkeypatch, capsys):
+    """In this process, which has the imports done; return the one line that says why."""
+    monkeypatch.setattr(sys, "argv", [str(script), *map(str, arguments)])
+    with pytest.raises(SystemExit) as leaving:
+        runpy.run_path(str(script), run_name="__main__")
+    assert leaving.value.code == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (line,) = re.findall(rf"^{script.name}: error: (.*)\n\Z", captured.err, flags=re.MULTILINE)
+    return line
+
+
+def cells(path):
+    """(kind, source) of the percent format's cells; kind is code or markdown."""
+    marker = re.compile(r"^# %%(?: \[(markdown)\])?\n", flags=re.MULTILINE)
+    text = path.read_text(encoding="utf-8")
+    parts = marker.split(text)
+    assert parts[0] == "", "the file starts with a cell"
+    assert len(marker.findall(text)) == len(re.findall(r"^#\s*%%", text, flags=re.MULTILINE)), (
+        "each marker is well formed"
+    )
+    return [(kind or "code", source) for kind, source in zip(parts[1::2], parts[2::2], strict=True)]
+
+
+def test_tutorial_is_in_percent_format():
+    found = cells(TUTORIAL)
+    assert len(found) > 2 * len(STEPS)
+    for kind, source in found:
+        if kind == "code":
+            compile(source, str(TUTORIAL), "exec")
+            assert ast.parse(source).body, "a code cell does something"
+        elif source.startswith('"""'):
+            (statement,) = ast.parse(source).body
+            assert isinstance(ast.literal_eval(statement.value), str)
+        else:
+            assert all(line.startswith("# ") for line in source.strip().split("\n"))
+
+
+def test_tutorial_has_its_steps_in_order():
+    text = [source for kind, source in cells(TUTORIAL) if kind == "markdown"]
+    headings = re.findall(r"^# ## (\d+)\. (.*)$", "".join(text), flags=re.MULTILINE)
+    assert [int(number) for number, _ in headings] == list(range(1, len(STEPS) + 1))
+    assert [heading.lower() for _, heading in headings] == [step.lower() for step in STEPS]
+
+
+def test_tutorial_on_other_data(tiny_data, tmp_path):
+    done = run(TUTORIAL, "--data_dir", tiny_data.name, "--epochs", 1, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r"^--- (\d+)\. (.*) ---$", done.stdout, flags=re.MULTILINE) == [
+        (str(number), step) for number, step in enumerate(STEPS, start=1)
+    ]
+    assert "train         21 tweets  bad 57.1% good 42.9%" in done.stdout
+    assert done.stdout.count("epoch 1/1  loss") == 4
+    assert os.listdir(tmp_path) == [tiny_data.name], "nothing is left behind"
+
+
+@pytest.mark.slow
+def test_tutorial_on_the_sample(tmp_path):
+    """What its prose says of the sample comes out."""
+    done = run(TUTORIAL, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    ranking = dict(re.findall(r"^  (0\.\d{3})  (.*)$", done.stdout, flags=re.MULTILINE))
+    accuracy = {name: float(value) for value, name in ranking.items()}
+    assert set(accuracy) == {
+        "tanh RNN, rate 0.3",
+        "tanh RNN, rate 0.03",
+        "GRU, rate 0.3",
+        "LSTM, rate 0.3",
+        "LSTM, rate 0.3, by the Trainer",
+    }
+    majority = float(re.search(r"commonest class is right for (\d+\.\d)%", done.stdout)[1]) / 100
+    assert accuracy["tanh RNN, rate 0.03"] > accuracy["tanh RNN, rate 0.3"] + 0.05
+    assert min(accuracy[name] for name in accuracy if name != "tanh RNN, rate 0.3") > majority + 0.2
+    alone, read = re.search(r"validation accuracy (\S+); with padding read as text (\S+)", done.stdout).groups()
+    assert float(read) < float(alone) - 0.1
+    assert int(re.search(r"(\d+) of 169 tweets change their class", done.stdout)[1]) > 20
+    assert os.listdir(tmp_path) == []
+
+
+def test_tutorial_starts_as_a_notebook(tiny_data, monkeypatch):
+    """A kernel has no __file__ and a command line of its own; the notebook's folder is where it starts."""
+    monkeypatch.setitem(sys.modules, "ipykernel", sys)
+    monkeypatch.setattr(sys, "argv", ["ipykernel_launcher.py", "-f", "kernel.json"])
+    monkeypatch.chdir(SCRIPTS)
+    first = next(source for kind, source in cells(TUTORIAL) if kind == "code")
+    namespace = {"__name__": "__main__"}
+    exec(compile(first, "cell", "exec"), namespace)
+    assert len(namespace["data"]["train"]) >= 900
+    namespace["workspace"].cleanup()
+
+
+@pytest.mark.parametrize("script", [TUTORIAL, TRAIN], ids=lambda path: path.name)
+def test_bad_data_is_one_line(script, tiny_data, tmp_path, monkeypatch, capsys):
+    output = ["--output_dir", tmp_path / "new"] if script == TRAIN else []
+    line = run_to_refusal(script, ["--data_dir", tmp_path / "absent", *output], monkeypatch, capsys)
+    assert "absent" in line
+    with (tiny_data / "train.tsv").open("a", encoding="utf-8", newline="") as file:
+        file.write("no label here\n")
+    line = run_to_refusal(script, ["--data_dir", tiny_data, *output], monkeypatch, capsys)
+    assert re.search(r"train\.tsv\D+22\b", line)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "reason"),
+    [
+        (TUTORIAL, ["--epochs", "0"], "--epochs must be 1 or more, found 0"),
+        (TUTORIAL, ["--data_dri", "x"], "unrecognized arguments: --data_dri x"),
+        (TRAIN, [], "the following arguments are required: --output_dir"),
+        (TRAIN, ["--output_dir", "new", "--cell_type", "lstn"], "invalid choice: 'lstn'"),
+        (TRAIN, ["--output_dir", "new", "--learning_rate", "-1"], "must be greater than 0, found -1"),
+        (TRAIN, ["--output_dir", "new", "--num_train_epochs", "nan"], "must be greater than 0, found nan"),
+        (TRAIN, ["--output_dir", str(SCRIPTS)], "is there already and not empty"),
+    ],
+)
+def test_bad_flags_are_one_line(script, arguments, reason, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert reason in run_to_refusal(script, arguments, monkeypatch, capsys)
+    assert os.listdir(tmp_path) == []
+
+
+def test_train_sentiment_is_short_and_public():
+    text = TRAIN.read_text(encoding="utf-8")
+    assert len(text.splitlines()) < 100
+    import hf_rnn
+    import transformers
+
+    public = {"hf_rnn": set(hf_rnn.__all__), "transformers": {name for name in dir(transformers) if name[0] != "_"}}
+    used = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ImportFrom):
+            used |= {(node.module, alias.name) for alias in node.names}
+        elif isinstance(node, ast.Import):
+            used |= {(alias.name, None) for alias in node.names}
+        elif isinstance(node, ast.Attribute):
+            assert not node.attr.startswith("_")
+            if isinstance(node.value, ast.Name) and node.value.id in public:
+                used.add((node.value.id, node.attr))
+    for module, name in used:
+        if module in public:
+            assert name is None or name in public[module]
+        else:
+            assert module in sys.stdlib_module_names
+    assert {("hf_rnn", "RnnForSequenceClassification"), ("transformers", "Trainer")} <= used, "premise: it uses both"
+
+
+def test_train_sentiment_help_loads_nothing_heavy(tmp_path):
+    code = f"import runpy, sys; sys.argv = ['t', '--help']; runpy.run_path({str(TRAIN)!r}, run_name='__main__')"
+    command = [sys.executable, "-X", "importtime", "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, encoding="utf-8")
+    assert done.returncode == 0
+    assert "python scripts/train_sentiment.py --output_dir" in done.stdout
+    imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert "argparse" in imported, "premise: imports are listed"
+    assert not imported & {"torch", "transformers", "datasets", "hf_rnn"}
+
+
+def check_finished(folder, stdout, text):
+    """The folder holds the model that gave the printed answer."""
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    with torch.no_grad():
+        shares = model(**tokenizer(text, return_tensors="pt")).logits.softmax(-1)[0]
+    answer = ast.literal_eval(stdout.strip().splitlines()[-1].removeprefix(text + " "))
+    assert answer == [
+        {"label": model.config.id2label[shares.argmax().item()], "score": pytest.approx(shares.max().item())}
+    ]
+
+
+def test_train_sentiment_on_other_data(tiny_data, tmp_path):
+    arguments = ["--data_dir", tiny_data, "--output_dir", "out/gru", "--cell_type", "gru", "--num_train_epochs", 1]
+    done = run(TRAIN, *arguments, "--text", "lovely 🌱", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    check_finished(tmp_path / "out" / "gru", done.stdout, "lovely 🌱")
+    assert "'validation_macro_recall'" in done.stdout
+    assert "'test_" not in done.stdout, "there is no test.tsv"
+
+
+@pytest.mark.slow
+def test_train_sentiment_on_the_sample(tmp_path):
+    done = run(TRAIN, "--output_dir", "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    check_finished(tmp_path / "out", done.stdout, "best concert of my life, thank you!")
+    assert float(re.search(r"'test_accuracy': (\S+),", done.stdout)[1]) > 0.7  # the commonest class: 0.396

@@ -1,0 +1,393 @@
+"""The Trainer's changed parts, each against something computed by other means."""
+
+import copy
+import random
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from sklearn.utils.class_weight import compute_class_weight
+from torch import nn
+from transformers import DataCollatorWithPadding, TrainerCallback
+
+from hf_rnn.arguments import RnnTrainingArguments
+from hf_rnn.configuration_rnn import RnnConfig
+from hf_rnn.errors import UserError
+from hf_rnn.modeling_rnn import RnnForSequenceClassification
+from hf_rnn.sampling import LengthBucketedBatchSampler
+from hf_rnn.tokenization import train_tokenizer
+from hf_rnn.trainer import RnnTrainer, clip_grad_norm, weigh_classes
+
+WORDS = [f"w{number}" for number in range(20)]
+CLASSES = 3
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer([" ".join(WORDS)], min_frequency=1)
+
+
+def make_examples(rows=24, seed=0, empty=False):
+    """Random ids of random length with unequal class counts: about 1/2, 1/3, 1/6."""
+    chance = random.Random(seed)
+    ids = [[chance.randrange(2, 22) for _ in range(chance.randrange(1, 12))] for _ in range(rows)]
+    if empty:
+        ids[3] = []
+    labels = [chance.choice([0, 0, 0, 1, 1, 2]) for _ in range(rows)]
+    return datasets.Dataset.from_dict(
+        {"input_ids": ids, "labels": labels},
+        features=datasets.Features(
+            {"input_ids": datasets.List(datasets.Value("int32")), "labels": datasets.ClassLabel(num_classes=CLASSES)}
+        ),
+    )
+
+
+def make_model(**settings):
+    torch.manual_seed(0)
+    settings = {"vocab_size": 22, "embedding_size": 6, "hidden_size": 4, "num_labels": CLASSES, **settings}
+    return RnnForSequenceClassification(RnnConfig(**settings))
+
+
+def make_trainer(tokenizer, folder, model=None, examples=None, settings=None, **more):
+    settings = {
+        "per_device_train_batch_size": 8,
+        "per_device_eval_batch_size": 5,
+        "num_train_epochs": 1,
+        "optim": "sgd",
+        "learning_rate": 0.1,
+        "lr_scheduler_type": "constant",
+        "save_strategy": "no",
+        "logging_strategy": "epoch",
+        "report_to": "none",
+        "use_cpu": True,
+        **(settings or {}),
+    }
+    return RnnTrainer(
+        model=model or make_model(),
+        args=RnnTrainingArguments(output_dir=str(folder), **settings),
+        train_dataset=make_examples() if examples is None else examples,
+        processing_class=tokenizer,
+        **more,
+    )
+
+
+def pad(tokenizer, examples, rows):
+    return DataCollatorWithPadding(tokenizer)([examples[row] for row in rows])
+
+
+# ---- batches ----
+
+
+def rows_of(loader, examples):
+    """Which examples each batch holds, told from their content (premise: all differ)."""
+    place = {tuple(row["input_ids"]): number for number, row in enumerate(examples)}
+    assert len(place) == len(examples)
+    return [
+        [place[tuple(ids[mask.bool()].tolist())] for ids, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True)]
+        for batch in loader
+    ]
+
+
+def test_training_batches_are_the_samplers(tokenizer, tmp_path):
+    examples = make_examples(45)
+    trainer = make_trainer(tokenizer, tmp_path, examples=examples, settings={"seed": 3})
+    loader = trainer.get_train_dataloader()
+    expected = LengthBucketedBatchSampler([len(row["input_ids"]) for row in examples], 8, seed=3)
+    orders = []
+    for epoch in (0, 1):
+        loader.set_epoch(epoch)
+        expected.set_epoch(epoch)
+        orders.append(rows_of(loader, examples))
+        assert orders[-1] == list(expected)
+    assert orders[0] != orders[1]
+
+
+def test_the_training_loop_takes_another_order_each_epoch(tokenizer, tmp_path):
+    examples, seen = make_examples(24), []
+    trainer = make_trainer(tokenizer, tmp_path, examples=examples, settings={"num_train_epochs": 3, "seed": 3})
+    forward = trainer.compute_loss
+
+    def spy(model, inputs, *args, **kwargs):
+        seen.append(rows_of([inputs], examples)[0])
+        return forward(model, inputs, *args, **kwargs)
+
+    trainer.compute_loss = spy
+    trainer.train()
+    expected = LengthBucketedBatchSampler([len(row["input_ids"]) for row in examples], 8, seed=3)
+    for epoch in range(3):
+        expected.set_epoch(epoch)
+        assert seen[3 * epoch : 3 * epoch + 3] == list(expected)
+
+
+def test_stock_orders_are_stock(tokenizer, tmp_path):
+    examples = make_examples(20)
+    trainer = make_trainer(tokenizer, tmp_path, examples=examples, settings={"train_sampling_strategy": "sequential"})
+    assert rows_of(trainer.get_train_dataloader(), examples) == [list(range(8)), list(range(8, 16)), list(range(16, 20))]
+
+
+def test_predictions_come_back_in_the_order_of_the_texts(tokenizer, tmp_path):
+    model, examples = make_model().eval(), make_examples(17, empty=True)
+    lengths = [len(row["input_ids"]) for row in examples]
+    assert lengths != sorted(lengths) and 0 in lengths, "else any order would pass"
+    trainer = make_trainer(tokenizer, tmp_path, model=model)
+    assert trainer.args.train_sampling_strategy == "group_by_length"
+    predicted = trainer.predict(examples)
+    assert predicted.label_ids.tolist() == examples["labels"]
+    for row, logits in zip(examples, predicted.predictions, strict=True):
+        alone = model(torch.tensor([row["input_ids"]], dtype=torch.long)).logits[0]
+        torch.testing.assert_close(torch.from_numpy(logits), alone, atol=1e-6, rtol=0)
+
+
+def test_a_batch_of_empty_texts_only(tokenizer, tmp_path):
+    model = make_model().eval()
+    examples = make_examples(2).map(lambda row: {"input_ids": []})
+    predicted = make_trainer(tokenizer, tmp_path, model=model).predict(examples)
+    alone = model(torch.zeros(1, 0, dtype=torch.long)).logits[0]
+    torch.testing.assert_close(torch.from_numpy(predicted.predictions[1]), alone)
+
+
+def test_a_stream_trains(tokenizer, tmp_path):
+    stream = make_examples().to_iterable_dataset()
+    trainer = make_trainer(tokenizer, tmp_path, examples=stream, settings={"max_steps": 5})
+    before = copy.deepcopy(trainer.model.state_dict())
+    trainer.train()
+    assert trainer.state.global_step == 5
+    assert any(not torch.equal(before[name], value) for name, value in trainer.model.state_dict().items())
+
+
+# ---- loss ----
+
+
+def test_weights_against_sklearn():
+    counts = [2043, 3094, 863]
+    labels = [label for label, count in enumerate(counts) for _ in range(count)]
+    balanced = compute_class_weight("balanced", classes=np.arange(3), y=labels)
+    torch.testing.assert_close(weigh_classes(counts, 1.0), torch.tensor(balanced, dtype=torch.float32))
+    assert weigh_classes(counts, 0.0).tolist() == [1, 1, 1]
+    half = weigh_classes(counts, 0.5)
+    torch.testing.assert_close(half[2] / half[1], torch.tensor((3094 / 863) ** 0.5))
+    assert (half * torch.tensor(counts)).sum().item() == pytest.approx(sum(counts), rel=1e-6)
+
+
+def test_weights_of_a_class_without_rows():
+    assert weigh_classes([4, 0, 4], 1.0).tolist() == [1, 1, 1]
+
+
+def test_training_loss_is_torchs_weighted_smoothed_one(tokenizer, tmp_path):
+    examples = make_examples(24)
+    settings = {"class_weight_power": 0.5, "label_smoothing_factor": 0.1, "train_sampling_strategy": "sequential"}
+    trainer = make_trainer(tokenizer, tmp_path, examples=examples, settings=settings)
+    batch = pad(tokenizer, examples, range(8))
+    counts = [examples["labels"].count(label) for label in range(CLASSES)]
+    assert len(set(counts)) > 1, "else weights are no weights"
+    trainer.model.train()
+    logits = trainer.model(batch["input_ids"], batch["attention_mask"]).logits
+    expected = nn.functional.cross_entropy(
+        logits, batch["labels"], weigh_classes(counts, 0.5), reduction="sum", label_smoothing=0.1
+    )
+    loss = trainer.compute_loss(trainer.model, dict(batch), num_items_in_batch=torch.tensor(8))
+    torch.testing.assert_close(loss, expected / 8)
+
+
+@pytest.mark.parametrize("settings", [{}, {"class_weight_power": 0.5}, {"label_smoothing_factor": 0.2}])
+def test_accumulated_gradients_are_those_of_one_batch(tokenizer, tmp_path, settings):
+    weights = []
+    for size, steps in ((8, 1), (2, 4)):
+        parts = {"per_device_train_batch_size": size, "gradient_accumulation_steps": steps, "max_steps": 2}
+        order = {"train_sampling_strategy": "sequential", "max_grad_norm": 0.0}
+        trainer = make_trainer(tokenizer, tmp_path, settings={**settings, **parts, **order})
+        trainer.train()
+        weights.append(trainer.model.state_dict())
+    for name in weights[0]:
+        torch.testing.assert_close(weights[0][name], weights[1][name], atol=1e-6, rtol=1e-5)
+
+
+def test_accumulated_gradients_of_a_regression(tokenizer, tmp_path):
+    """A mean over each part, where the stock Trainer adds the parts up undivided."""
+    examples = make_examples(24)
+    targets = [float(label) for label in examples["labels"]]
+    examples = datasets.Dataset.from_dict({"input_ids": examples["input_ids"], "labels": targets})
+    weights = []
+    for size, steps in ((8, 1), (2, 4)):
+        parts = {"per_device_train_batch_size": size, "gradient_accumulation_steps": steps, "max_steps": 2}
+        order = {"train_sampling_strategy": "sequential", "max_grad_norm": 0.0}
+        model = make_model(num_labels=1, problem_type="regression")
+        trainer = make_trainer(tokenizer, tmp_path, model=model, examples=examples, settings={**parts, **order})
+        trainer.train()
+        weights.append(trainer.model.state_dict())
+    for name in weights[0]:
+        torch.testing.assert_close(weights[0][name], weights[1][name], atol=1e-6, rtol=1e-5)
+
+
+def test_evaluation_loss_is_the_plain_one(tokenizer, tmp_path):
+    model, examples = make_model().eval(), make_examples(17)
+    settings = {"class_weight_power": 1.0, "label_smoothing_factor": 0.3}
+    trainer = make_trainer(tokenizer, tmp_path, model=model, settings=settings)
+    measured = trainer.evaluate(examples)["eval_loss"]
+    logits = torch.cat([model(torch.tensor([row["input_ids"]])).logits for row in examples])
+    expected = nn.functional.cross_entropy(logits, torch.tensor(examples["labels"])).item()
+    # 17 rows in batches of 5: the last, short batch must count by its rows
+    assert measured == pytest.approx(expected, abs=1e-6)
+
+
+def test_class_weights_need_classes_to_count(tokenizer, tmp_path):
+    stream, settings = make_examples().to_iterable_dataset(), {"class_weight_power": 0.5, "max_steps": 1}
+    with pytest.raises(UserError, match="which a stream does not tell: give class_counts"):
+        make_trainer(tokenizer, tmp_path, examples=stream, settings=settings)
+    make_trainer(tokenizer, tmp_path, examples=stream, settings=settings, class_counts=[12, 8, 4]).train()
+    with pytest.raises(UserError, match="2 numbers for a model with 3 labels"):
+        make_trainer(tokenizer, tmp_path, settings=settings, class_counts=[12, 8])
+    with pytest.raises(UserError, match="one label each"):
+        model = make_model(problem_type="multi_label_classification")
+        make_trainer(tokenizer, tmp_path, model=model, settings={"class_weight_power": 0.5})
+
+
+def test_a_loss_of_the_callers_own_is_left_alone(tokenizer, tmp_path):
+    def constant(outputs, labels, num_items_in_batch=None):
+        return outputs["logits"].sum() * 0 + 7
+
+    trainer = make_trainer(
+        tokenizer, tmp_path, settings={"class_weight_power": 0.5}, compute_loss_func=constant, eval_dataset=make_examples(5)
+    )
+    assert trainer.evaluate()["eval_loss"] == 7
+
+
+# ---- sparse gradients ----
+
+
+def test_norm_and_clipping_against_torchs_on_dense_gradients():
+    ids = torch.tensor([1, 3, 3, 5, 1])  # rows touched twice: norms of the uncoalesced entries would be wrong
+    results = []
+    for sparse in (False, True):
+        torch.manual_seed(0)
+        embedding, linear = nn.Embedding(8, 4, sparse=sparse), nn.Linear(4, 2)
+        (linear(embedding(ids)) ** 2).sum().backward()
+        parameters = [*embedding.parameters(), *linear.parameters()]
+        clip = clip_grad_norm if sparse else nn.utils.clip_grad_norm_
+        norm = clip(iter(parameters), 0.5)
+        assert norm > 0.5, "else nothing is clipped"
+        results.append([norm, *(parameter.grad.to_dense() for parameter in parameters)])
+    for dense, sparse in zip(*results, strict=True):
+        torch.testing.assert_close(dense, sparse)
+
+
+@pytest.mark.parametrize("max_grad_norm", [0.0, 0.05])
+@pytest.mark.parametrize("optim", ["sgd", "adagrad"])
+def test_sparse_training_equals_dense(tokenizer, tmp_path, max_grad_norm, optim):
+    runs = []
+    for sparse in (False, True):
+        settings = {"max_grad_norm": max_grad_norm, "optim": optim, "gradient_accumulation_steps": 2}
+        trainer = make_trainer(tokenizer, tmp_path, model=make_model(sparse_embedding=sparse), settings=settings)
+        trainer.train()
+        runs.append(trainer)
+    for (name, dense), sparse in zip(runs[0].model.named_parameters(), runs[1].model.parameters(), strict=True):
+        torch.testing.assert_close(dense, sparse, msg=name)
+    logged = [[entry["grad_norm"] for entry in run.state.log_history if "grad_norm" in entry] for run in runs]
+    assert logged[0] == pytest.approx(logged[1]) and logged[0][0] > 0.05
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"), [({"optim": "adamw_torch"}, "optim 'adamw_torch' does not take"), ({"weight_decay": 0.1}, "weight_decay 0.1")]
+)
+def test_what_does_not_take_sparse_gradients_is_refused(tokenizer, tmp_path, settings, message):
+    with pytest.raises(UserError, match=message):
+        make_trainer(tokenizer, tmp_path, model=make_model(sparse_embedding=True), settings=settings)
+    make_trainer(tokenizer, tmp_path, model=make_model(sparse_embedding=True, freeze_embedding=True), settings=settings).train()
+
+
+# ---- reports ----
+
+
+def test_train_accuracy_is_that_of_the_texts_trained_on(tokenizer, tmp_path):
+    """At a rate of 0 the model stays what it was, so each epoch's accuracy is the model's own."""
+    model, examples = make_model(), make_examples(45)
+    trainer = make_trainer(tokenizer, tmp_path, model=model, examples=examples, settings={"learning_rate": 0.0, "num_train_epochs": 2})
+    trainer.train()
+    model.eval()
+    right = [model(torch.tensor([row["input_ids"]])).logits.argmax().item() == row["labels"] for row in examples]
+    logged = [entry["train_accuracy"] for entry in trainer.state.log_history if "train_accuracy" in entry]
+    assert logged == pytest.approx([sum(right) / 45] * 2)
+    assert 0 < sum(right) < 45
+
+
+@pytest.mark.parametrize("disable_tqdm", [True, False])
+def test_lines_go_to_stderr_and_nothing_to_stdout(tokenizer, tmp_path, capfd, disable_tqdm):
+    settings = {"num_train_epochs": 2, "eval_strategy": "epoch", "disable_tqdm": disable_tqdm}
+
+    def accuracy(predicted):
+        return {"accuracy": float((predicted.predictions.argmax(-1) == predicted.label_ids).mean())}
+
+    trainer = make_trainer(tokenizer, tmp_path, settings=settings, eval_dataset=make_examples(9), compute_metrics=accuracy)
+    trainer.train()
+    trainer.evaluate()
+    out, err = capfd.readouterr()
+    assert out == ""
+    lines = [line for line in err.splitlines() if line.startswith("epoch ")]
+    assert len(lines) == 2
+    train, evaluation = trainer.state.log_history[0], trainer.state.log_history[1]
+    assert lines[0] == (
+        f"epoch 1/2  loss {train['loss']:.3f}  train accuracy {train['train_accuracy']:.3f}"
+        f"  validation accuracy {evaluation['eval_accuracy']:.3f}  loss {evaluation['eval_loss']:.3f}"
+    )
+
+
+def test_lines_without_evaluation_and_of_a_stream(tokenizer, tmp_path, capfd):
+    make_trainer(tokenizer, tmp_path).train()
+    assert "epoch 1/1  loss" in capfd.readouterr().err
+    settings = {"max_steps": 4, "logging_strategy": "steps", "logging_steps": 2}
+    make_trainer(tokenizer, tmp_path, examples=make_examples().to_iterable_dataset(), settings=settings).train()
+    err = capfd.readouterr().err
+    assert "step 2/4  loss" in err and "step 4/4  loss" in err
+
+
+def test_early_stopping(tokenizer, tmp_path):
+    """At a rate of 0 nothing gets better: the first measurement is the best, and two more are waited for."""
+    settings = {
+        "learning_rate": 0.0, "num_train_epochs": 9, "eval_strategy": "epoch", "metric_for_best_model": "loss",
+        "early_stopping_patience": 2,
+    }  # fmt: skip
+    trainer = make_trainer(tokenizer, tmp_path, settings=settings, eval_dataset=make_examples(9))
+    trainer.train()
+    assert trainer.state.epoch == 3
+    never = make_trainer(tokenizer, tmp_path, settings={**settings, "early_stopping_patience": 0}, eval_dataset=make_examples(9))
+    never.train()
+    assert never.state.epoch == 9
+
+
+# ---- resuming ----
+
+
+class StopAt(TrainerCallback):
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            control.should_save = control.should_training_stop = True
+
+
+@pytest.mark.parametrize("step", [4, 7, 6])  # within the second and third epoch of 3 steps, and at the second's end
+def test_a_resumed_run_is_the_run_that_never_stopped(tokenizer, tmp_path, step):
+    settings = {"num_train_epochs": 4, "eval_strategy": "epoch", "class_weight_power": 0.5}
+    settings["save_strategy"] = "no" if step % 3 else "epoch"
+    dropout = {"word_dropout": 0.2, "embedding_dropout": 0.2, "recurrent_dropout": 0.2}
+
+    def run(folder, callbacks=(), resume=None):
+        torch.manual_seed(1)
+        trainer = make_trainer(
+            tokenizer, folder, make_model(**dropout), settings=settings, eval_dataset=make_examples(9), callbacks=list(callbacks)
+        )
+        trainer.train(resume_from_checkpoint=resume)
+        return trainer
+
+    whole = run(tmp_path / "whole")
+    run(tmp_path / "cut", [StopAt(step)] if step % 3 else [])
+    resumed = run(tmp_path / "cut", resume=str(tmp_path / "cut" / f"checkpoint-{step}"))
+    for (name, expected), found in zip(whole.model.named_parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(expected, found), name
+    logged = [
+        {entry["epoch"]: entry["train_accuracy"] for entry in trainer.state.log_history if "train_accuracy" in entry}
+        for trainer in (whole, resumed)
+    ]
+    assert logged[0] == logged[1] and list(logged[0]) == [1, 2, 3, 4]

@@ -1,0 +1,295 @@
+"""The junction end to end: from TSV files to a finished folder, whatever stood there before and whatever goes wrong."""
+
+import dataclasses
+import json
+import shutil
+
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from safetensors.torch import load_file
+from sklearn.metrics import accuracy_score, f1_score, log_loss, recall_score
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+
+import hf_rnn.finishing
+import hf_rnn.training
+from conftest import LABELS, invent_rows, write_rows
+from hf_rnn.arguments import parse_settings
+from hf_rnn.errors import UserError
+from hf_rnn.folder import FinishedFolder
+from hf_rnn.training import train
+
+
+def weights_of(folder):
+    return load_file(folder / "model.safetensors")
+
+
+def same_weights(one, other):
+    one, other = weights_of(one), weights_of(other)
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.fixture
+def copy_of_trained(trained, tmp_path):
+    shutil.copytree(trained.folder, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+# ---- what comes out ----
+
+
+def test_the_folder_is_finished(trained):
+    FinishedFolder(trained.folder).check_finished()
+    names = {path.name for path in trained.folder.iterdir()}
+    expected = {
+        "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md", "metrics.json",
+        "training_args.json", "learning_curve.png", "confusion_matrix.png", "modeling_rnn.py", "configuration_rnn.py",
+        "cells_rnn.py", "pooling_rnn.py", "checkpoints",
+    }  # fmt: skip
+    assert expected <= names
+    assert not [name for name in names if name.endswith((".bin", ".pt", ".pth", ".pkl")) or name.startswith(".")]
+
+
+def test_it_has_learned_the_rule(trained):
+    assert trained.metrics["validation"]["accuracy"] > 0.9, "the classes are equally many: chance is a third"
+
+
+def test_metrics_against_sklearn_on_what_the_pipeline_says(trained):
+    rows = invent_rows(60, seed=3)
+    assert trained.metrics["test"]["rows"] == len(rows)
+    classify = pipeline("text-classification", str(trained.folder), top_k=None, device="cpu")
+    scores = [{one["label"]: one["score"] for one in answer} for answer in classify([text for text, _ in rows])]
+    true = [label for _, label in rows]
+    said = [max(answer, key=answer.get) for answer in scores]
+    found = trained.metrics["test"]
+    assert found["accuracy"] == accuracy_score(true, said)
+    assert found["macro_f1"] == pytest.approx(f1_score(true, said, average="macro"))
+    assert found["macro_recall"] == pytest.approx(recall_score(true, said, average="macro"))
+    assert found["loss"] == pytest.approx(log_loss(true, [[answer[name] for name in LABELS] for answer in scores]), abs=1e-5)
+    assert json.loads((trained.folder / "metrics.json").read_text()) == trained.metrics
+
+
+def test_labels_and_tokenizer_go_along(trained):
+    model = AutoModelForSequenceClassification.from_pretrained(trained.folder)
+    assert list(model.config.id2label.values()) == sorted(LABELS)
+    tokenizer = AutoTokenizer.from_pretrained(trained.folder)
+    assert len(tokenizer) == model.config.vocab_size
+    assert tokenizer.convert_ids_to_tokens(tokenizer("miro")["input_ids"]) == ["miro"]
+
+
+def test_the_best_epoch_is_kept(trained):
+    states = [json.loads(path.read_text()) for path in trained.folder.glob("checkpoints/*/trainer_state.json")]
+    last = max(states, key=lambda state: state["global_step"])
+    measured = {entry["step"]: entry["eval_macro_recall"] for entry in last["log_history"] if "eval_macro_recall" in entry}
+    assert len(measured) == 4
+    assert trained.metrics["validation"]["macro_recall"] == pytest.approx(max(measured.values()))
+    best = trained.folder / "checkpoints" / f"checkpoint-{last['best_global_step']}"
+    assert measured[last["best_global_step"]] == max(measured.values())
+    assert same_weights(trained.folder, best)
+
+
+def test_nothing_of_the_machine_is_told(trained, texts_dir):
+    for path in trained.folder.iterdir():
+        if path.suffix in (".json", ".md"):
+            text = path.read_text(encoding="utf-8")
+            assert str(texts_dir.parent) not in text and str(trained.folder.parent) not in text, path.name
+
+
+def test_the_card_is_one(trained):
+    card = ModelCard.load(trained.folder / "README.md")
+    assert card.data.pipeline_tag == "text-classification"
+    reported = {(result.dataset_split, result.metric_name): result.metric_value for result in card.data.eval_results}
+    assert reported["test", "accuracy"] == pytest.approx(trained.metrics["test"]["accuracy"], abs=1e-4)
+    for figure in ("learning_curve.png", "confusion_matrix.png"):
+        assert f"({figure})" in card.content or f"(<{figure}>)" in card.content
+
+
+def test_training_args_repeat_the_run(trained, texts_dir, tmp_path):
+    """As a recipe, with nothing else given than where from and where to."""
+    again = train(
+        recipe=str(trained.folder / "training_args.json"), data_dir=str(texts_dir), output_dir=str(tmp_path / "again"), use_cpu=True
+    )
+    assert same_weights(trained.folder, again.folder)
+    assert again.metrics["validation"] == trained.metrics["validation"]
+
+
+def test_three_dataclasses_and_settings_by_name_are_the_same(trained, tiny_settings, tmp_path):
+    arguments = parse_settings({**tiny_settings, "output_dir": str(tmp_path / "again")})
+    assert same_weights(trained.folder, train(*arguments).folder)
+
+
+def test_what_train_does_not_take(tiny_settings):
+    arguments = parse_settings({**tiny_settings, "output_dir": "out"})
+    with pytest.raises(TypeError, match="not both: found hidden_size"):
+        train(*arguments, hidden_size=3)
+    with pytest.raises(TypeError, match="or settings by name"):
+        train(arguments.model)
+
+
+def test_a_seed_of_its_own(trained, tiny_settings, tmp_path):
+    assert not same_weights(trained.folder, train(**tiny_settings, seed=7, output_dir=str(tmp_path / "seven")).folder)
+
+
+# ---- other ways in ----
+
+
+def test_without_validation_and_test_files(tiny_settings, texts_dir, tmp_path):
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    shutil.copy(texts_dir / "train.tsv", folder)
+    result = train(**{**tiny_settings, "data_dir": str(folder), "num_train_epochs": 1}, output_dir=str(tmp_path / "out"))
+    assert result.metrics["validation"]["rows"] == 24  # a tenth of 240
+    assert result.metrics["training"]["rows"] == 216
+    assert "test" not in result.metrics
+
+
+def test_a_tokenizer_that_exists(trained, tiny_settings, tmp_path):
+    settings = {**tiny_settings, "num_train_epochs": 1, "tokenizer_name_or_path": str(trained.folder), "max_length": 3}
+    result = train(**settings, output_dir=str(tmp_path / "out"))
+    tokenizer = AutoTokenizer.from_pretrained(result.folder)
+    assert tokenizer.get_vocab() == AutoTokenizer.from_pretrained(trained.folder).get_vocab()
+    assert tokenizer("the box of dry sand", truncation=True)["input_ids"] == tokenizer("the box of")["input_ids"]
+
+
+def test_the_tutorials_recipe(tiny_settings, texts_dir, tmp_path):
+    """Each epoch leaves a checkpoint that training resumes from."""
+    settings = {"recipe": "tutorial", "data_dir": str(texts_dir), "num_train_epochs": 2, "use_cpu": True}
+    result = train(**settings, output_dir=str(tmp_path / "out"))
+    assert {path.name for path in (result.folder / "checkpoints").iterdir()} == {"checkpoint-60", "checkpoint-120"}
+    config = json.loads((result.folder / "config.json").read_text())
+    assert (config["cell_type"], config["sparse_embedding"], config["pooling"]) == ("rnn_tanh", True, "last")
+    shutil.rmtree(result.folder / "checkpoints" / "checkpoint-120")
+    resumed = train(**settings, resume=True, output_dir=str(tmp_path / "out"))
+    assert resumed.metrics["training"]["steps"] == 120
+    fresh = train(**settings, output_dir=str(tmp_path / "fresh"))
+    assert same_weights(resumed.folder, fresh.folder)
+
+
+def test_tensorboard(tiny_settings, tmp_path):
+    pytest.importorskip("tensorboard", reason="the extra 'tensorboard' is not installed")
+    settings = {**tiny_settings, "num_train_epochs": 1, "report_to": "tensorboard"}
+    folder = train(**settings, output_dir=str(tmp_path / "out")).folder
+    assert list((folder / "checkpoints").rglob("events.out.tfevents*"))
+
+
+def test_without_matplotlib(tiny_settings, tmp_path, monkeypatch, caplog):
+    def refuse(*args):
+        raise UserError("figures need matplotlib. Type: pip install 'hf-rnn[plots]'")
+
+    monkeypatch.setattr(hf_rnn.finishing, "plot_learning_curve", refuse)
+    monkeypatch.setattr(hf_rnn.finishing, "plot_confusion_matrix", refuse)
+    folder = train(**{**tiny_settings, "num_train_epochs": 1}, output_dir=str(tmp_path / "out")).folder
+    FinishedFolder(folder).check_finished()
+    assert not list(folder.glob("*.png")) and "png" not in (folder / "README.md").read_text()
+    assert "no learning_curve.png: figures need matplotlib" in caplog.text
+
+
+# ---- what stands in the output folder ----
+
+
+def test_an_existing_folder_is_left_alone(copy_of_trained, tiny_settings):
+    before = {path: path.stat().st_mtime_ns for path in copy_of_trained.rglob("*")}
+    with pytest.raises(UserError, match=r"is not empty \(it holds README.md, .*--overwrite_output_dir .*--resume"):
+        train(**tiny_settings, output_dir=str(copy_of_trained))
+    assert {path: path.stat().st_mtime_ns for path in copy_of_trained.rglob("*")} == before
+
+
+def test_overwriting_replaces_what_training_left_and_nothing_else(copy_of_trained, trained, tiny_settings):
+    (copy_of_trained / "notes.txt").write_text("mine")
+    (copy_of_trained / "confusion_matrix.png").write_text("old")
+    settings = {**tiny_settings, "num_train_epochs": 1, "hidden_size": 5, "overwrite_output_dir": True}
+    train(**settings, output_dir=str(copy_of_trained))
+    assert (copy_of_trained / "notes.txt").read_text() == "mine"
+    assert json.loads((copy_of_trained / "config.json").read_text())["hidden_size"] == 5
+    assert (copy_of_trained / "confusion_matrix.png").read_bytes() != b"old"
+    assert len(list((copy_of_trained / "checkpoints").iterdir())) == 1
+
+
+def test_a_mistake_overwrites_nothing(copy_of_trained, trained, tiny_settings, tmp_path):
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    write_rows(bad / "train.tsv", [*invent_rows(30, seed=1), ("no label", "")])
+    for mistake in ({"data_dir": str(bad)}, {"hidden_size": 0}, {"metric_for_best_model": "recall"}, {"data_dir": "nowhere"}):
+        with pytest.raises(UserError):
+            train(**{**tiny_settings, **mistake}, overwrite_output_dir=True, output_dir=str(copy_of_trained))
+    assert same_weights(copy_of_trained, trained.folder)
+    assert (copy_of_trained / "checkpoints").is_dir()
+
+
+def test_resuming_goes_on(copy_of_trained, trained, tiny_settings):
+    newest = max((copy_of_trained / "checkpoints").iterdir(), key=lambda path: int(path.name.split("-")[1]))
+    shutil.rmtree(newest)  # as if it had been stopped in the fourth epoch
+    (copy_of_trained / "config.json").unlink()
+    result = train(**tiny_settings, resume=True, output_dir=str(copy_of_trained))
+    assert result.metrics["training"]["steps"] == trained.metrics["training"]["steps"]
+    assert result.metrics["validation"] == trained.metrics["validation"]
+    assert same_weights(copy_of_trained, trained.folder)
+
+
+def test_nothing_to_resume(tiny_settings, tmp_path):
+    with pytest.raises(UserError, match="no checkpoint in .*out.checkpoints: leave out --resume"):
+        train(**tiny_settings, resume=True, output_dir=str(tmp_path / "out"))
+
+
+def test_an_output_folder_that_is_a_file(tiny_settings, tmp_path):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(UserError, match="is a file"):
+        train(**tiny_settings, output_dir=str(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("where", ["while training", "while finishing"])
+def test_an_interrupted_run_does_not_look_finished(tiny_settings, tmp_path, monkeypatch, where):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    if where == "while training":
+        monkeypatch.setattr(hf_rnn.training.RnnTrainer, "predict", interrupt)
+    else:  # the weights are written by then, the card is not
+        monkeypatch.setattr(hf_rnn.finishing, "render", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train(**{**tiny_settings, "num_train_epochs": 1}, output_dir=str(tmp_path / "out"))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["checkpoints"]
+    with pytest.raises(UserError, match="--resume"):
+        FinishedFolder(tmp_path / "out").check()
+
+
+def test_rejected_rows_stand_in_no_later_runs_way(tiny_settings, texts_dir, tmp_path):
+    bad = tmp_path / "bad"
+    shutil.copytree(texts_dir, bad)
+    with (bad / "train.tsv").open("a", encoding="utf-8") as file:
+        file.write("one\tplain\ttoo many\nno label\t\n")
+    settings = {**tiny_settings, "num_train_epochs": 1, "data_dir": str(bad), "output_dir": str(tmp_path / "out")}
+    with pytest.raises(UserError, match="train.tsv:241"):
+        train(**settings)
+    with pytest.raises(UserError, match="one bad row more"):
+        train(**settings, max_bad_rows="1")
+    result = train(**settings, max_bad_rows="2")
+    assert result.metrics["training"]["rows"] == 240
+    assert len((result.folder / "rejected.jsonl").read_text().splitlines()) == 2
+
+
+# ---- mistakes that need no data to be found ----
+
+
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    [
+        ({"data_dir": None}, "data_dir is not set"),
+        ({"data_dir": "nowhere"}, "data_dir nowhere does not exist"),
+        ({"hidden_size": 0}, "^hidden_size must be at least 1, found 0"),
+        ({"embedding_dropout": 1.5}, "^embedding_dropout must be at least 0 and below 1, found 1.5"),
+        ({"metric_for_best_model": "macro_recal"}, "metric_for_best_model 'macro_recal' is not known: take one of .*macro_recall"),
+        ({"sparse_embedding": True}, "sparse_embedding gives sparse gradients"),
+        ({"tokenizer_name_or_path": "./nowhere"}, "no folder ./nowhere: give the folder of a tokenizer"),
+        ({"normalizer": "tweeet"}, "tweet"),
+    ],
+)
+def test_early_mistakes(tiny_settings, tmp_path, mistake, message):
+    with pytest.raises(UserError, match=message):
+        train(**{**tiny_settings, **mistake}, output_dir=str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_result_is_frozen(trained):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        trained.folder = None
