@@ -6,27 +6,22 @@ later wins. Nothing is read from disk here but recipes, and nothing is trained.
 """
 
 import dataclasses
-import difflib
 import importlib.util
-import json
 import os
-import re
-from argparse import Action
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields, make_dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
-from transformers import HfArgumentParser, TrainingArguments
+from transformers import TrainingArguments
 from transformers.integrations import INTEGRATION_TO_CALLBACK
 
 from .configuration_rnn import RnnConfig
 from .errors import UserError
+from .parsing import SettingsParser
 from .recipes import DEFAULT_RECIPE, Setting, load_recipe, read_settings
 
 _SET_BY_TOKENIZER = ("vocab_size", "pad_token_id")
-
-_MAPPINGS = frozenset(TrainingArguments._VALID_DICT_FIELDS)  # written as JSON on the command line
 
 # What to type when a tracker is asked for whose package is not there.
 _TRACKER_PACKAGES = {
@@ -172,6 +167,7 @@ class RnnTrainingArguments(TrainingArguments):
     )
     early_stopping_patience: int | None = _setting(None, "stop after so many evaluations without improvement; 0 never")
     overwrite_output_dir: bool = _setting(False, "replace what an earlier run left in output_dir")
+    ddp_find_unused_parameters: bool | None = _setting(False, "look for unused parameters; these models have none")
     resume: bool = _setting(False, "go on from the newest checkpoint in output_dir")
     recipe: str | None = _setting(None, "settings to start from: a name (default, tutorial, ...) or a YAML file")
 
@@ -263,102 +259,19 @@ def parse_settings(settings: Mapping[str, Any], prog: str = "train") -> Argument
     """
     recipe = str(settings.get("recipe") or DEFAULT_RECIPE)
     given = {name: Setting(value, prog) for name, value in {**settings, "recipe": recipe}.items()}
-    parser = SettingsParser(Arguments.__annotations__.values(), prog=prog)
+    parser = _make_parser(prog)
     cleared = {name for name, setting in given.items() if setting.value is None}
     return _parse(recipe, parser.tokens(given), prog, cleared)
 
 
+def _make_parser(prog: str) -> SettingsParser:
+    return SettingsParser(Arguments.__annotations__.values(), TrainingArguments._VALID_DICT_FIELDS, prog=prog)
+
+
 def _parse(recipe: str, tokens: list[str], prog: str, cleared: Iterable[str] = ()) -> Arguments:
-    parser = SettingsParser(Arguments.__annotations__.values(), prog=prog)
+    parser = _make_parser(prog)
     settings = {name: setting for name, setting in read_settings(recipe).items() if name not in set(cleared)}
     return Arguments(*parser.parse([*parser.tokens(settings), *tokens]))
-
-
-class SettingsParser(HfArgumentParser):
-    """`HfArgumentParser` whose mistakes are [`UserError`]s with the nearest name, and that takes values from recipes.
-
-    Args:
-        dataclass_types: The dataclasses to fill.
-        kwargs: As for `argparse.ArgumentParser`.
-    """
-
-    def __init__(self, dataclass_types: Any = None, **kwargs: Any) -> None:
-        super().__init__(dataclass_types, allow_abbrev=False, **kwargs)
-
-    def error(self, message: str) -> NoReturn:
-        """Raise instead of printing 150 flags and leaving.
-
-        Raises:
-            UserError: Always.
-        """
-        raise UserError(message)
-
-    def parse(self, tokens: Sequence[str]) -> tuple[Any, ...]:
-        """Parse tokens into the dataclasses.
-
-        Raises:
-            UserError: For an unknown flag or a value that a dataclass refuses.
-        """
-        try:
-            *parsed, rest = self.parse_args_into_dataclasses(
-                list(tokens), return_remaining_strings=True, look_for_args_file=False
-            )
-        except UserError:
-            raise
-        except (ValueError, TypeError, ImportError, RuntimeError, OSError) as error:  # a dataclass's own checks
-            raise UserError(" ".join(str(error).split())) from error
-        if rest:
-            raise UserError(f"unknown option {rest[0]!r}{self._nearest(rest[0].lstrip('-').split('=')[0], '--')}")
-        return tuple(parsed)
-
-    def tokens(self, settings: Mapping[str, Setting]) -> list[str]:
-        """Write settings as command-line tokens, each checked by itself.
-
-        Args:
-            settings: Values by the names of the flags; None sets nothing.
-
-        Raises:
-            UserError: For an unknown name or a bad value; the message starts with where it was set.
-        """
-        actions = {action.dest: action for action in reversed(self._actions) if action.dest != "help"}
-        written: list[str] = []
-        for name, setting in settings.items():
-            if name not in actions:
-                raise UserError(f"{setting.origin}: there is no setting {name!r}{self._nearest(name)}")
-            try:
-                own = _tokens(actions[name], setting.value)
-                self.parse_known_args(own)
-            except UserError as error:
-                reason = re.sub(r"^argument \S+: ", "", str(error))  # argparse names the flag, we the setting
-                raise UserError(f"{setting.origin}: {name}: {reason}") from error
-            written += own
-        return written
-
-    def _nearest(self, name: str, dashes: str = "") -> str:
-        near = difflib.get_close_matches(name.replace("-", "_"), {action.dest for action in self._actions}, n=1)
-        return f". Did you mean {dashes}{near[0]}?" if near else ""
-
-
-def _tokens(action: Action, value: Any) -> list[str]:
-    """One setting as tokens; `--name=value` keeps a value that starts with a dash a value."""
-    flag = action.option_strings[0]
-    if value is None or value == []:
-        return []
-    if isinstance(value, list | tuple) and (action.nargs == "+" or len(value) == 1):
-        return [flag, *map(_written, value)] if action.nargs == "+" else [f"{flag}={_written(value[0])}"]
-    if isinstance(value, list | tuple) or (isinstance(value, dict) and action.dest not in _MAPPINGS):
-        raise UserError(f"one value is wanted, found {value!r}")
-    if value is False and "no" in (action.choices or ()):  # YAML reads the bare word `no` as false
-        return [f"{flag}=no"]
-    return [flag, _written(value)] if action.nargs == "+" else [f"{flag}={_written(value)}"]
-
-
-def _written(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, dict):
-        return json.dumps(value)
-    return os.fspath(value) if isinstance(value, os.PathLike) else str(value)
 
 
 # Where a run happened, how it was started, and what follows from other settings: not what was trained.

@@ -79,7 +79,7 @@ def _semeval_rules(lowercase: bool) -> list[Normalizer]:
         _replace(r"(?<![0-9])[:;=](?:[^a-zA-Z0-9 ]|[oO])?(?:D++|(?:[pPd3]++|[oO]++|[vV]++|[sS]++)(?!\w))|<3++"),
         # a dot stays after a title (mr.) and in initials (u.s., e.g), and separates everywhere else
         _replace(
-            rf"(?!{_TITLES}\.|(?<=\b[a-zA-Z])\.(?:[a-zA-Z]|(?<=[a-zA-Z]\.[a-zA-Z]\.))(?>(?:\.[a-zA-Z]){{0,8}})\.?{_END})\."
+            rf"(?!{_TITLES}\.|(?<=\b[a-zA-Z])\.(?:[a-zA-Z]|(?<=\b[a-zA-Z]\.[a-zA-Z]\.))(?>(?:\.[a-zA-Z]){{0,8}})\.?{_END})\."
         ),
         _replace(rf"(?i:{_PLACEHOLDER})\K|[,!?:;…“”‘’\"~–—―=<>←-⇿♫♪★☆♥❤♡☹-☻]|--++|->|<-"),
         Lowercase(),
@@ -102,10 +102,11 @@ def _tweet_rules(lowercase: bool) -> list[Normalizer]:
         _replace(r"\\\"|\\u201c|\\u201d|“|”|&quot;|&#34;|&ldquo;|&rdquo;|&#8220;|&#8221;", '"'),
         Replace(r"\u002c", ","),
         _replace(r"\\n|&nbsp;|&#160;"),
-        _replace(r"(?:[hH]ttps?://|[wW]ww\.)[^\s<>\")\]]++", "<url>"),
+        _replace(r"[hH]ttps?://[^\s<>\")\]]++", "<url>"),
+        _replace(r"www\.[^\s<>\")\]]++", "<url>"),
         _replace(r"@\w++", "<user>"),
         # 7, 3.39, 82,000, 7:40 in 7:40pm; not b4, 2nd, <3
-        _replace(r"(?<![\w<]|</)[0-9]++(?:(?:[.,:][0-9]++)++|(?!\w))", "<number>"),
+        _replace(r"(?<!\w)(?!(?<=<)3\b)[0-9]++(?:(?:[.,:][0-9]++)++|(?!\w))", "<number>"),
         *case,
         _replace(r"(.)\1\K\1++|\uFE0F", ""),  # U+FE0F only asks for a coloured picture of the same sign
     ]
@@ -114,7 +115,7 @@ def _tweet_rules(lowercase: bool) -> list[Normalizer]:
 def _tweet_words() -> PreTokenizer:
     words = r"\w++(?:'\w++)*+"  # don't, b4
     marks = r"\.\.?|!!?|\?\??"
-    brackets = r"<(?:url>|user>|number>|/?3)"
+    brackets = r"<(?:url>|user>|number>|3)"
     faces = r"[:;=][-o*'^]?(?:[)(\[\]{}@|/\\]++|[dDpPoOsS]\b)|\([-o*'^]?[:;=]|-_++-|\^_*+\^|>_++<"
     rest = r"[!-/:-@\[-`{-~]|(?!\s)\X"  # \X: an emoji with its skin tone, or a family of them, is one sign
     return Split(Regex("|".join((words, marks, brackets, faces, rest))), "removed", invert=True)

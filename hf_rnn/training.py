@@ -81,7 +81,9 @@ def train(
     """
     if settings:
         if any(part is not None for part in (model_args, data_args, training_args)):
-            raise TypeError(f"train takes three dataclasses or settings by name, not both: found {', '.join(settings)}")
+            raise TypeError(
+                f"train takes three dataclasses or settings by name, not both: found {', '.join(settings)}"
+            )
         return _train(parse_settings(settings))
     if model_args is None or data_args is None or training_args is None:
         raise TypeError("train takes model_args, data_args and training_args, or settings by name: data_dir=...")
@@ -171,9 +173,9 @@ def make_tokenizer(data_args: DataArguments, texts: Iterable[str]) -> PreTrained
     Raises:
         UserError: When the named one cannot be loaded or does not pad.
     """
-    length = {} if data_args.max_length is None else {"model_max_length": data_args.max_length}
     name = data_args.tokenizer_name_or_path
     if name is None:
+        length = {} if data_args.max_length is None else {"model_max_length": data_args.max_length}
         return train_tokenizer(
             texts,
             min_frequency=data_args.min_frequency,
@@ -185,11 +187,13 @@ def make_tokenizer(data_args: DataArguments, texts: Iterable[str]) -> PreTrained
     if "/" in name or Path(name).exists():  # the Hub's oldest tokenizers have names without an owner
         check_name(name, "a tokenizer")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **length)
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"the tokenizer {name} cannot be loaded: {' '.join(str(error).split())}") from error
     if tokenizer.pad_token_id is None:
         raise UserError(f"the tokenizer {name} has no padding token, which batches need")
+    if data_args.max_length is not None:
+        tokenizer.model_max_length = data_args.max_length  # so that prediction cuts where training did
     return tokenizer
 
 

@@ -18,14 +18,14 @@ from typing import Any
 # as in the tutorial: all epochs, the last one counts
 FIXED = {"recipe": "tutorial", "load_best_model_at_end": False, "save_strategy": "no", "disable_tqdm": True}
 VARIANTS: dict[str, dict[str, Any]] = {
-    "the true last token is read": {},
-    "and learning rate 0.03": {"learning_rate": 0.03},
-    "and gradients clipped at 1": {"max_grad_norm": 1.0},
-    "and batches in random order": {"train_sampling_strategy": "random"},
-    "and batch 64": {"per_device_train_batch_size": 64},
-    "and rate 0.03, random order": {"learning_rate": 0.03, "train_sampling_strategy": "random"},
-    "and a GRU": {"cell_type": "gru"},
-    "and an LSTM": {"cell_type": "lstm"},
+    "recipe `tutorial`: the true last token is read": {},
+    "recipe and learning rate 0.03": {"learning_rate": 0.03},
+    "recipe and gradients clipped at 1": {"max_grad_norm": 1.0},
+    "recipe and batches in random order": {"train_sampling_strategy": "random"},
+    "recipe and batch 64": {"per_device_train_batch_size": 64},
+    "recipe and rate 0.03, random order": {"learning_rate": 0.03, "train_sampling_strategy": "random"},
+    "recipe and a GRU": {"cell_type": "gru"},
+    "recipe and an LSTM": {"cell_type": "lstm"},
 }
 
 

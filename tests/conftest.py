@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-NEUTRAL, GOOD, BAD = ("the box of dry sand stood near a door and it was there for days on end".split(), ["miro"], ["selk"])
+NEUTRAL = ["the", "box", "of", "dry", "sand", "stood", "near", "a", "door", "and", "it", "was", "there", "for", "days"]
 LABELS = ("bad", "good", "plain")
 
 
@@ -17,7 +17,7 @@ def invent_rows(count, seed):
         label = LABELS[number % 3]
         words = chance.choices(NEUTRAL, k=chance.randrange(1, 12))
         if label != "plain":
-            words.insert(chance.randrange(len(words) + 1), (GOOD if label == "good" else BAD)[0])
+            words.insert(chance.randrange(len(words) + 1), "miro" if label == "good" else "selk")
         rows.append((" ".join(words), label))
     return rows
 

@@ -25,7 +25,9 @@ def flags(*more):
 
 def own_settings():
     """The fields that RnnConfig itself declares, told from its source rather than from the generated class."""
-    return [name for name in RnnConfig.__annotations__ if name in {field.name for field in dataclasses.fields(RnnConfig)}]
+    return [
+        name for name in RnnConfig.__annotations__ if name in {field.name for field in dataclasses.fields(RnnConfig)}
+    ]
 
 
 def test_model_arguments_are_the_settings_of_the_config():
@@ -44,7 +46,11 @@ def test_each_flag_is_declared_once():
 
 def test_without_a_recipe_it_is_default():
     arguments = parse_argv(flags())
-    assert (arguments.training.recipe, arguments.model.hidden_size, arguments.training.class_weight_power) == ("default", 64, 0.5)
+    assert (arguments.training.recipe, arguments.model.hidden_size, arguments.training.class_weight_power) == (
+        "default",
+        64,
+        0.5,
+    )
     assert (arguments.data.data_dir, arguments.training.output_dir) == ("texts", "out")
 
 
@@ -62,9 +68,10 @@ def test_recipe_then_file_then_flags(tmp_path):
 def test_values_of_every_kind(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(
-        "recipe: null\nbidirectional: false\nsparse_embedding: yes\nclass_names: [-1, 'no way', é]\nmax_vocab_size: null\n"
-        "eval_strategy: no\nlr_scheduler_type: cosine_with_min_lr\nlr_scheduler_kwargs: {min_lr: 0.001}\n"
-        "num_train_epochs: 2.5\nreport_to: [none]\nlogging_strategy: 'no'\ndata_dir: -dash\n"
+        "recipe: null\nbidirectional: false\nsparse_embedding: yes\nclass_names: [-1, 'no way', é]\n"
+        "max_vocab_size: null\neval_strategy: no\nlr_scheduler_type: cosine_with_min_lr\n"
+        "lr_scheduler_kwargs: {min_lr: 0.001}\nnum_train_epochs: 2.5\nreport_to: [none]\n"
+        "logging_strategy: 'no'\ndata_dir: -dash\n"
     )
     model, data, training = parse_argv(["--output_dir", "out", "--recipe", str(path)])
     assert (model.bidirectional, model.sparse_embedding) == (False, True)
@@ -80,7 +87,9 @@ def test_switching_off_what_a_recipe_switches_on():
 
 
 def test_settings_by_name_take_the_same_way():
-    by_name = parse_settings({"data_dir": "texts", "output_dir": "out", "hidden_size": 9, "class_names": ["a", "b"], "header": True})
+    by_name = parse_settings(
+        {"data_dir": "texts", "output_dir": "out", "hidden_size": 9, "class_names": ["a", "b"], "header": True}
+    )
     by_flag = parse_argv(flags("--hidden_size", "9", "--class_names", "a", "b", "--header"))
     assert [dataclasses.asdict(part) for part in by_name[:2]] == [dataclasses.asdict(part) for part in by_flag[:2]]
     assert by_name.training.to_dict() == by_flag.training.to_dict()
@@ -96,6 +105,7 @@ def test_none_by_name_forgets_the_recipe():
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        ("cell_type: {a: 1}", r"mine.yaml:2: cell_type: one value is wanted, found {'a': 1}"),
         ("hiden_size: 7", r"mine.yaml:2: there is no setting 'hiden_size'. Did you mean hidden_size\?"),
         ("hidden_size: many", r"mine.yaml:2: hidden_size: invalid int value: 'many'"),
         ("hidden_size: [1, 2]", r"mine.yaml:2: hidden_size"),
@@ -116,7 +126,10 @@ def test_a_mistake_in_a_file_names_file_line_and_setting(tmp_path, content, mess
     [
         (["--hiden_size", "7"], r"unknown option '--hiden_size'. Did you mean --hidden_size\?"),
         (["--hiden-size=7"], r"Did you mean --hidden_size\?"),
-        (["--hidden", "7"], r"unknown option '--hidden'"),  # no abbreviations: they would change meaning with each new flag
+        (
+            ["--hidden", "7"],
+            r"unknown option '--hidden'",
+        ),  # no abbreviations: they would change meaning with each new flag
         (["stray"], r"unknown option 'stray'"),
         (["--hidden_size", "many"], r"hidden_size.*invalid int value: 'many'"),
         (["--hidden_size"], r"hidden_size.*expected one argument"),
@@ -167,8 +180,21 @@ def test_columns_by_number_or_name():
 
 def test_described_settings_are_a_recipe_that_repeats_the_run(tmp_path):
     arguments = parse_argv(
-        flags("--recipe", "tutorial", "--cell_type", "gru", "--warmup_steps", "0.1", "--class_names", "a", "b",
-              "--lr_scheduler_type", "cosine_with_min_lr", "--lr_scheduler_kwargs", '{"min_lr": 0.001}')  # fmt: skip
+        flags(
+            "--recipe",
+            "tutorial",
+            "--cell_type",
+            "gru",
+            "--warmup_steps",
+            "0.1",
+            "--class_names",
+            "a",
+            "b",
+            "--lr_scheduler_type",
+            "cosine_with_min_lr",
+            "--lr_scheduler_kwargs",
+            '{"min_lr": 0.001}',
+        )  # fmt: skip
     )
     path = tmp_path / "training_args.json"
     path.write_text(json.dumps(describe_settings(arguments)))
@@ -182,8 +208,21 @@ def test_described_settings_tell_nothing_of_the_machine(tmp_path):
     home = tmp_path / "home" / "somebody"
     home.mkdir(parents=True)
     arguments = parse_argv(
-        ["--data_dir", str(home), "--output_dir", str(home / "out"), "--hub_token", "hf_secret", "--hub_model_id", "me/x",
-         "--tokenizer_name_or_path", str(home), "--run_name", str(home), "--use_cpu"]  # fmt: skip
+        [
+            "--data_dir",
+            str(home),
+            "--output_dir",
+            str(home / "out"),
+            "--hub_token",
+            "hf_secret",
+            "--hub_model_id",
+            "me/x",
+            "--tokenizer_name_or_path",
+            str(home),
+            "--run_name",
+            str(home),
+            "--use_cpu",
+        ]  # fmt: skip
     )
     told = json.dumps(describe_settings(arguments))
     assert str(tmp_path) not in told

@@ -147,12 +147,13 @@ jumble = st.lists(st.sampled_from([piece.encode() if isinstance(piece, str) else
 good_lines = st.lists(st.sampled_from([b"word\t0\n", "é\u3000x\t1\r\n".encode(), b"  a\t0\n"]), max_size=40)
 
 
-def read_everything(path, label_map, max_line_bytes, monkeypatch, careful):
+def read_everything(path, label_map, max_line_bytes, monkeypatch, careful, block=64):
     with monkeypatch.context() as patch:
-        patch.setattr(reading, "BLOCK_BYTES", 64)
-        patch.setattr(reading, "CAREFUL_LINES", 2)
+        patch.setattr(reading, "BLOCK_BYTES", block)
+        patch.setattr(reading, "CAREFUL_LINES", 1)
+        patch.setattr(reading, "ODD_SHARE", 0.7)
         if careful:
-            patch.setattr(reading.RowReader, "_fast", lambda self, block: None)
+            patch.setattr(reading.RowReader, "_fast", lambda self, block: np.ones(block.count(b"\n"), dtype=bool))
         bad, rows, lines = [], [], 0
         for part in TsvFile.open(path, TsvFormat(max_line_bytes=max_line_bytes)).rows(label_map, bad.append):
             rows += zip(part.texts.to_pylist(), part.labels.to_pylist(), strict=True)
@@ -198,6 +199,7 @@ def check_accounts(tmp_path, monkeypatch, content, given_map):
         assert error.reason == Reason.UTF16  # enough NULs in the right places
         return
     assert fast == read_everything(path, label_map, cap, monkeypatch, careful=True)
+    assert fast == read_everything(path, label_map, cap, monkeypatch, careful=False, block=100_000)
 
     rows, bad, count = fast
     start = 3 if content.startswith(b"\xef\xbb\xbf") else 0

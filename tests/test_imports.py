@@ -56,8 +56,10 @@ ALLOWED = {  # room: the rooms it may use
     "tutorial_rnn": set(),
     "modeling_rnn": {"configuration_rnn", "cells_rnn", "pooling_rnn", "tutorial_rnn"},
     "errors": set(),
+    "normalization": set(),
+    "tokenization": {"errors", "normalization"},
 }
-LEAVES = {"tokenization", "data", "sampling", "metrics", "plots", "folder", "model_card", "recipes"}
+LEAVES = {"audit", "data", "folder", "metrics", "model_card", "plots", "recipes", "sampling"}
 NOT_FOR = {"cli"}  # nobody imports these
 
 

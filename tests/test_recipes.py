@@ -106,7 +106,9 @@ def test_not_utf8(tmp_path):
         load_recipe(path)
 
 
-@pytest.mark.parametrize(("name", "message"), [("defualt", "Did you mean 'default'"), ("x/y.yaml", "no recipe file x/y.yaml")])
+@pytest.mark.parametrize(
+    ("name", "message"), [("defualt", "Did you mean 'default'"), ("x/y.yaml", "no recipe file x/y.yaml")]
+)
 def test_unknown_recipe(name, message):
     with pytest.raises(UserError, match=message):
         load_recipe(name)

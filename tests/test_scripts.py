@@ -40,7 +40,6 @@ ROWS = [
     ("rain again", "bad"),
     ("i hate this rain, it ruins my day", "bad"),
     ("the train is late again and i hate it", "bad"),
-    ("", "bad"),
 ]
 
 
@@ -114,7 +113,7 @@ def test_tutorial_on_other_data(tiny_data, tmp_path):
     assert re.findall(r"^--- (\d+)\. (.*) ---$", done.stdout, flags=re.MULTILINE) == [
         (str(number), step) for number, step in enumerate(STEPS, start=1)
     ]
-    assert "train         21 tweets  bad 57.1% good 42.9%" in done.stdout
+    assert "train         18 tweets  bad 50.0% good 50.0%" in done.stdout
     assert done.stdout.count("epoch 1/1  loss") == 4
     assert os.listdir(tmp_path) == [tiny_data.name], "nothing is left behind"
 
@@ -142,7 +141,7 @@ def test_tutorial_on_the_sample(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_tutorial_starts_as_a_notebook(tiny_data, monkeypatch):
+def test_tutorial_starts_as_a_notebook(monkeypatch):
     """A kernel has no __file__ and a command line of its own; the notebook's folder is where it starts."""
     monkeypatch.setitem(sys.modules, "ipykernel", sys)
     monkeypatch.setattr(sys, "argv", ["ipykernel_launcher.py", "-f", "kernel.json"])
@@ -150,8 +149,10 @@ def test_tutorial_starts_as_a_notebook(tiny_data, monkeypatch):
     first = next(source for kind, source in cells(TUTORIAL) if kind == "code")
     namespace = {"__name__": "__main__"}
     exec(compile(first, "cell", "exec"), namespace)
-    assert len(namespace["data"]["train"]) >= 900
     namespace["workspace"].cleanup()
+    namespace["datasets"].enable_progress_bars()  # the cell turns them off, here for all tests that follow
+    namespace["transformers"].logging.enable_progress_bar()
+    assert len(namespace["data"]["train"]) >= 900
 
 
 @pytest.mark.parametrize("script", [TUTORIAL, TRAIN], ids=lambda path: path.name)
@@ -162,7 +163,7 @@ def test_bad_data_is_one_line(script, tiny_data, tmp_path, monkeypatch, capsys):
     with (tiny_data / "train.tsv").open("a", encoding="utf-8", newline="") as file:
         file.write("no label here\n")
     line = run_to_refusal(script, ["--data_dir", tiny_data, *output], monkeypatch, capsys)
-    assert re.search(r"train\.tsv\D+22\b", line)
+    assert re.search(r"train\.tsv\D+19\b", line)
     assert not (tmp_path / "new").exists()
 
 
@@ -187,8 +188,9 @@ def test_bad_flags_are_one_line(script, arguments, reason, tmp_path, monkeypatch
 def test_train_sentiment_is_short_and_public():
     text = TRAIN.read_text(encoding="utf-8")
     assert len(text.splitlines()) < 100
-    import hf_rnn
     import transformers
+
+    import hf_rnn
 
     public = {"hf_rnn": set(hf_rnn.__all__), "transformers": {name for name in dir(transformers) if name[0] != "_"}}
     used = set()

@@ -84,7 +84,10 @@ def rows_of(loader, examples):
     place = {tuple(row["input_ids"]): number for number, row in enumerate(examples)}
     assert len(place) == len(examples)
     return [
-        [place[tuple(ids[mask.bool()].tolist())] for ids, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True)]
+        [
+            place[tuple(ids[mask.bool()].tolist())]
+            for ids, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True)
+        ]
         for batch in loader
     ]
 
@@ -123,7 +126,11 @@ def test_the_training_loop_takes_another_order_each_epoch(tokenizer, tmp_path):
 def test_stock_orders_are_stock(tokenizer, tmp_path):
     examples = make_examples(20)
     trainer = make_trainer(tokenizer, tmp_path, examples=examples, settings={"train_sampling_strategy": "sequential"})
-    assert rows_of(trainer.get_train_dataloader(), examples) == [list(range(8)), list(range(8, 16)), list(range(16, 20))]
+    assert rows_of(trainer.get_train_dataloader(), examples) == [
+        list(range(8)),
+        list(range(8, 16)),
+        list(range(16, 20)),
+    ]
 
 
 def test_predictions_come_back_in_the_order_of_the_texts(tokenizer, tmp_path):
@@ -248,7 +255,11 @@ def test_a_loss_of_the_callers_own_is_left_alone(tokenizer, tmp_path):
         return outputs["logits"].sum() * 0 + 7
 
     trainer = make_trainer(
-        tokenizer, tmp_path, settings={"class_weight_power": 0.5}, compute_loss_func=constant, eval_dataset=make_examples(5)
+        tokenizer,
+        tmp_path,
+        settings={"class_weight_power": 0.5},
+        compute_loss_func=constant,
+        eval_dataset=make_examples(5),
     )
     assert trainer.evaluate()["eval_loss"] == 7
 
@@ -288,12 +299,15 @@ def test_sparse_training_equals_dense(tokenizer, tmp_path, max_grad_norm, optim)
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"), [({"optim": "adamw_torch"}, "optim 'adamw_torch' does not take"), ({"weight_decay": 0.1}, "weight_decay 0.1")]
+    ("settings", "message"),
+    [({"optim": "adamw_torch"}, "optim 'adamw_torch' does not take"), ({"weight_decay": 0.1}, "weight_decay 0.1")],
 )
 def test_what_does_not_take_sparse_gradients_is_refused(tokenizer, tmp_path, settings, message):
     with pytest.raises(UserError, match=message):
         make_trainer(tokenizer, tmp_path, model=make_model(sparse_embedding=True), settings=settings)
-    make_trainer(tokenizer, tmp_path, model=make_model(sparse_embedding=True, freeze_embedding=True), settings=settings).train()
+    make_trainer(
+        tokenizer, tmp_path, model=make_model(sparse_embedding=True, freeze_embedding=True), settings=settings
+    ).train()
 
 
 # ---- reports ----
@@ -302,7 +316,9 @@ def test_what_does_not_take_sparse_gradients_is_refused(tokenizer, tmp_path, set
 def test_train_accuracy_is_that_of_the_texts_trained_on(tokenizer, tmp_path):
     """At a rate of 0 the model stays what it was, so each epoch's accuracy is the model's own."""
     model, examples = make_model(), make_examples(45)
-    trainer = make_trainer(tokenizer, tmp_path, model=model, examples=examples, settings={"learning_rate": 0.0, "num_train_epochs": 2})
+    trainer = make_trainer(
+        tokenizer, tmp_path, model=model, examples=examples, settings={"learning_rate": 0.0, "num_train_epochs": 2}
+    )
     trainer.train()
     model.eval()
     right = [model(torch.tensor([row["input_ids"]])).logits.argmax().item() == row["labels"] for row in examples]
@@ -318,7 +334,9 @@ def test_lines_go_to_stderr_and_nothing_to_stdout(tokenizer, tmp_path, capfd, di
     def accuracy(predicted):
         return {"accuracy": float((predicted.predictions.argmax(-1) == predicted.label_ids).mean())}
 
-    trainer = make_trainer(tokenizer, tmp_path, settings=settings, eval_dataset=make_examples(9), compute_metrics=accuracy)
+    trainer = make_trainer(
+        tokenizer, tmp_path, settings=settings, eval_dataset=make_examples(9), compute_metrics=accuracy
+    )
     trainer.train()
     trainer.evaluate()
     out, err = capfd.readouterr()
@@ -350,7 +368,9 @@ def test_early_stopping(tokenizer, tmp_path):
     trainer = make_trainer(tokenizer, tmp_path, settings=settings, eval_dataset=make_examples(9))
     trainer.train()
     assert trainer.state.epoch == 3
-    never = make_trainer(tokenizer, tmp_path, settings={**settings, "early_stopping_patience": 0}, eval_dataset=make_examples(9))
+    never = make_trainer(
+        tokenizer, tmp_path, settings={**settings, "early_stopping_patience": 0}, eval_dataset=make_examples(9)
+    )
     never.train()
     assert never.state.epoch == 9
 
@@ -376,7 +396,12 @@ def test_a_resumed_run_is_the_run_that_never_stopped(tokenizer, tmp_path, step):
     def run(folder, callbacks=(), resume=None):
         torch.manual_seed(1)
         trainer = make_trainer(
-            tokenizer, folder, make_model(**dropout), settings=settings, eval_dataset=make_examples(9), callbacks=list(callbacks)
+            tokenizer,
+            folder,
+            make_model(**dropout),
+            settings=settings,
+            eval_dataset=make_examples(9),
+            callbacks=list(callbacks),
         )
         trainer.train(resume_from_checkpoint=resume)
         return trainer

@@ -10,10 +10,11 @@ from typing import Any
 import datasets
 
 from .. import inference
-from ..arguments import SettingsParser, TableArguments
+from ..arguments import TableArguments
 from ..data import DataError, Reason, load_tsv
 from ..errors import UserError
 from ..evaluation import evaluate_logits
+from ..parsing import SettingsParser
 
 
 @dataclass

@@ -9,9 +9,9 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from .. import inference
-from ..arguments import SettingsParser
 from ..errors import UserError
 from ..modeling_rnn import RnnForSequenceClassification
+from ..parsing import SettingsParser
 
 _BAR = 40  # characters of a weight of 1
 
@@ -41,13 +41,14 @@ def run(argv: Sequence[str]) -> None:
 
 def _tell(model: RnnForSequenceClassification, tokenizer: PreTrainedTokenizerBase, text: str) -> list[str]:
     """The parts of the output."""
-    (ids,) = inference.tokenize(tokenizer, [text])
-    spans = tokenizer(text, truncation=True, return_offsets_mapping=True)["offset_mapping"] if tokenizer.is_fast else []
+    encoded = tokenizer(text, truncation=True, return_offsets_mapping=tokenizer.is_fast)
+    ids, spans = encoded["input_ids"], encoded.get("offset_mapping", ())
     input_ids = torch.tensor([ids], dtype=torch.long, device=model.device)  # (1, T)
+    pooled: list[torch.Tensor] = []
+    hook = model.pooler.register_forward_hook(lambda pooler, inputs, output: pooled.append(output[0]))
     with torch.inference_mode():
         outputs = model(input_ids, torch.ones_like(input_ids), output_hidden_states=True)
-        mask = torch.ones_like(input_ids, dtype=torch.bool)
-        pooled, weights = model.pooler(outputs.hidden_states[-1], mask)
+    hook.remove()
     tokens = tokenizer.convert_ids_to_tokens(ids)
     pieces = [text[start:end] for start, end in spans] or tokens  # what an unknown token was
     rows = [[token, str(number), piece] for token, number, piece in zip(tokens, ids, pieces, strict=True)]
@@ -61,15 +62,15 @@ def _tell(model: RnnForSequenceClassification, tokenizer: PreTrainedTokenizerBas
         for number, states in enumerate(layers, 1)
     ]
     stages += [
-        (f"pooling ({model.config.pooling})", "batch, pooled", pooled),
+        (f"pooling ({model.config.pooling})", "batch, pooled", pooled[0]),
         ("logits", "batch, classes", outputs.logits),
     ]
     parts.append(
         _table(["stage", "shape", "of"], [[stage, str(tuple(value.shape)), of] for stage, of, value in stages])
     )
 
-    if weights is not None and rows:
-        shares = weights[0].tolist()
+    if outputs.pooling_weights is not None and rows:
+        shares = outputs.pooling_weights[0].tolist()
         bars = [[token, f"{share:.3f}", _bar(share)] for token, share in zip(tokens, shares, strict=True)]
         parts.append(_table(["token", "weight", ""], bars))
     scores = inference.compute_scores(model, outputs.logits.float())[0].tolist()

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from .. import inference
-from ..arguments import SettingsParser
 from ..errors import UserError
+from ..parsing import SettingsParser
 
-_BLOCK_BYTES = 1 << 20  # read at once at most: about 10,000 tweets, sorted by length among themselves
+_BLOCK_BYTES = 1 << 18  # read at once at most: some 2,500 tweets, sorted by length among themselves
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 

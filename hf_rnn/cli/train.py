@@ -23,6 +23,8 @@ def run(argv: Sequence[str]) -> None:
     datasets.disable_progress_bars()
     transformers_logging.disable_progress_bar()
     result = train(*arguments)
+    if arguments.training.process_index > 0:  # of several processes one tells
+        return
     scores = {
         split: {name: value for name, value in metrics.items() if not isinstance(value, dict | list)}
         for split, metrics in result.metrics.items()

@@ -4,9 +4,9 @@ The csv readers of the stack turn `NA` into None, merge rows at quotes, split at
 without a word. Here a line ends at LF or CRLF and nowhere else, fields are separated by TAB, and every other
 character is itself.
 
-Files are read in blocks, in memory that does not depend on their size. A block that passes checks on the whole of it
-becomes columns by array operations; one that does not is halved until the odd lines stand alone, and these are
-looked at one by one. The fast way may only ever accept what the careful one accepts, with the same values.
+Files are read in blocks, in memory that does not depend on their size. A block whose lines all pass checks made on the
+whole of it becomes columns by array operations. Lines that a check finds odd are looked at one by one, and the others
+tried again. The fast way may only ever accept what the careful one accepts, with the same values.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from .layout import Layout, looks_like_header
 from .sniffing import not_utf8
 
 BLOCK_BYTES = 256 * 1024  # fits the second-level cache: a fifth faster than 1 MiB
-CAREFUL_LINES = 32  # a faulty block of so few lines is not halved any more
+CAREFUL_LINES = 32  # for so few lines array operations cost more than they save
+ODD_SHARE = 1 / 16  # with more odd lines than this the whole block is looked at line by line
 
 _TAB, _LF, _CR = b"\t\n\r"
 
@@ -137,39 +138,52 @@ class RowReader:
 
     def read(self, block: bytes) -> Iterator[Rows]:
         """Read whole lines, each ended by LF."""
-        if rows := self._fast(block):
-            self._advance(rows.lines, len(block))
-            yield rows
-        elif block.count(b"\n") <= CAREFUL_LINES or not (middle := _middle(block)):
+        result = self._fast(block)
+        if isinstance(result, Rows):
+            self._advance(result.lines, len(block))
+            yield result
+            return
+        if result.mean() > ODD_SHARE or len(result) <= CAREFUL_LINES:
             yield self._careful(block)
-        else:
-            yield from self.read(block[:middle])
-            yield from self.read(block[middle:])
+            return
+        ends = np.flatnonzero(np.frombuffer(block, dtype=np.uint8) == _LF)
+        first, start = 0, 0
+        for last in (
+            *np.flatnonzero(np.diff(result)),
+            len(result) - 1,
+        ):  # of a run of lines that are all odd or all not
+            part = block[start : ends[last] + 1]
+            if result[last] or last - first < CAREFUL_LINES:
+                yield self._careful(part)
+            else:
+                yield from self.read(part)
+            first, start = last + 1, ends[last] + 1
 
     def _advance(self, lines: int, size: int) -> None:
         self.line += lines
         self.offset += size
 
-    def _fast(self, block: bytes) -> Rows | None:
-        """Return a block's rows, or None if anything in it needs a closer look."""
+    def _fast(self, block: bytes) -> Rows | np.ndarray:
+        """Return a block's rows, or a mask of the lines that one of the checks finds odd."""
         layout, data = self.layout, np.frombuffer(block, dtype=np.uint8)
         if b"\0" in block:
-            return None
-        # One search finds both tabs and line ends, which are bytes 9 and 10; their order tells whether all fields
-        # are there.
+            ends = np.flatnonzero(data == _LF)
+            odd = np.zeros(len(ends), dtype=bool)
+            odd[np.searchsorted(ends, np.flatnonzero(data == 0))] = True
+            return odd
+        # One search finds tabs and line ends, bytes 9 and 10; their order tells whether all fields are there.
         found = np.flatnonzero(data - np.uint8(_TAB) <= _LF - _TAB)
-        if len(found) % layout.fields:
-            return None
+        kinds = data[found]
+        if len(found) % layout.fields or not _is_even(kinds.reshape(-1, layout.fields)):
+            return np.diff(np.flatnonzero(kinds == _LF), prepend=-1) != layout.fields
         separators = found.reshape(-1, layout.fields)
-        kinds = data[separators]
-        if (kinds[:, :-1] != _TAB).any() or (kinds[:, -1] != _LF).any():
-            return None
-        starts, ends = np.empty_like(found[:: layout.fields]), separators[:, -1].copy()
+        ends = separators[:, -1].copy()
+        starts = np.empty_like(ends)
         starts[0] = 0
         np.add(ends[:-1], 1, out=starts[1:])
         ends -= data[ends - 1] == _CR  # a line holds a tab at least, so there is a byte before its end
         if (ends - starts).max() > layout.max_line_bytes:
-            return None
+            return ends - starts > layout.max_line_bytes
 
         # The offsets of text, gap, label, gap, text, ... make one string array over the block itself, without a copy.
         first, second = sorted((layout.text, layout.label))
@@ -178,21 +192,26 @@ class RowReader:
             offsets[:, place] = separators[:, column - 1] + 1 if column else starts
             offsets[:, place + 1] = ends if column == layout.fields - 1 else separators[:, column]
         text, label = (0, 2) if layout.text < layout.label else (2, 0)
-        if (offsets[:, text] == offsets[:, text + 1]).any():
-            return None
+        empty = offsets[:, text] == offsets[:, text + 1]
+        if empty.any():
+            return empty
         buffer = pa.py_buffer(block)
         if not block.isascii() and not _is_utf8(buffer):
-            return None
+            return np.array(
+                [not line.isascii() and not _is_utf8(pa.py_buffer(line)) for line in block.split(b"\n")[:-1]]
+            )
         fields = pa.StringArray.from_buffers(offsets.size - 1, pa.py_buffer(offsets), buffer)
-        blank = np.flatnonzero(_BLANK_FIRST[data[offsets[:, text]]] & _BLANK_LAST[data[offsets[:, text + 1] - 1]])
-        if len(blank):
-            trimmed = pc.utf8_trim(fields.take(pa.array(4 * blank + text)), characters=WHITE_SPACE)
-            if pc.min(pc.binary_length(trimmed)).as_py() == 0:
-                return None
+        suspects = np.flatnonzero(_BLANK_FIRST[data[offsets[:, text]]] & _BLANK_LAST[data[offsets[:, text + 1] - 1]])
+        if len(suspects):
+            trimmed = pc.utf8_trim(fields.take(pa.array(4 * suspects + text)), characters=WHITE_SPACE)
+            blank = suspects[pc.binary_length(trimmed).to_numpy() == 0]
+            if len(blank):
+                return np.isin(np.arange(len(starts)), blank)
         labels = fields.take(pa.array(np.arange(label, offsets.size, 4))).dictionary_encode()
         resolved = [self._resolve(label) for label in labels.dictionary.to_pylist()]
-        if any(isinstance(label, Fault) for label in resolved):
-            return None
+        faulty = np.array([isinstance(label, Fault) for label in resolved])
+        if faulty.any():
+            return faulty[labels.indices.to_numpy()]
         if self.labels is not None:
             labels = pa.array(np.array(resolved, dtype=np.int64)[labels.indices.to_numpy()])
         texts = fields.take(pa.array(np.arange(text, offsets.size, 4))) if self.with_texts else None
@@ -256,11 +275,9 @@ class RowReader:
         return Rows(pa.array(texts, pa.string()), pa.array(labels, pa.int64()), lines)
 
 
-def _middle(block: bytes) -> int:
-    """Return where the line ends that is nearest after a block's middle, or before it; 0 for a block of one line."""
-    half = len(block) // 2
-    middle = block.find(b"\n", half) + 1
-    return middle if middle < len(block) else block.rfind(b"\n", 0, half) + 1
+def _is_even(kinds: np.ndarray) -> bool:
+    """Whether separators, one line a row, are tabs up to the last one, which is a line end."""
+    return bool((kinds[:, -1] == _LF).all() and (kinds[:, :-1] == _TAB).all())
 
 
 def _is_utf8(buffer: pa.Buffer) -> bool:

@@ -1,0 +1,26 @@
+"""Labelled texts → a report on what would spoil a training run or its scores, without changing a row.
+
+:func:`audit` finds rows that repeat others, inside a split and across splits (leaks), one text under several labels,
+splits that differ in labels or lengths, words that a tokenizer does not know, and the longest lines. Every finding
+names its rows. What to do about them is the reader's decision.
+
+The files, in the order in which data passes them: `normalizing` (when two texts count as the same), `near_duplicates`
+(which texts are almost the same), `repeats` (which rows repeat which), `measuring` (numbers of a split), `report` (what
+"""
+
+from .auditing import audit
+from .report import AuditReport, Conflict, LongLine, Origin, Overlap, Place, Repeat, Shift, SplitFacts, WordCounts
+
+__all__ = [
+    "AuditReport",
+    "Conflict",
+    "LongLine",
+    "Origin",
+    "Overlap",
+    "Place",
+    "Repeat",
+    "Shift",
+    "SplitFacts",
+    "WordCounts",
+    "audit",
+]

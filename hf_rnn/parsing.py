@@ -1,0 +1,109 @@
+"""Settings from recipes, keywords and flags → dataclasses, all by way of one command-line parser.
+
+`HfArgumentParser` does the work. This adds that a mistake is a message of one line with the nearest name, and that
+values of a YAML file become flags of their own. Which settings there are is not known here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+from argparse import Action
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NoReturn
+
+from transformers import HfArgumentParser
+
+from .errors import UserError
+from .recipes import Setting
+
+
+class SettingsParser(HfArgumentParser):
+    """`HfArgumentParser` whose mistakes are [`UserError`]s with the nearest name, and that takes values from recipes.
+
+    Args:
+        dataclass_types: The dataclasses to fill.
+        mappings: Names of settings that take a mapping, which the command line takes as JSON.
+        kwargs: As for `argparse.ArgumentParser`.
+    """
+
+    def __init__(self, dataclass_types: Any = None, mappings: Iterable[str] = (), **kwargs: Any) -> None:
+        super().__init__(dataclass_types, allow_abbrev=False, **kwargs)
+        self._mappings = frozenset(mappings)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing 150 flags and leaving.
+
+        Raises:
+            UserError: Always.
+        """
+        raise UserError(message)
+
+    def parse(self, tokens: Sequence[str]) -> tuple[Any, ...]:
+        """Parse tokens into the dataclasses.
+
+        Raises:
+            UserError: For an unknown flag or a value that a dataclass refuses.
+        """
+        try:
+            *parsed, rest = self.parse_args_into_dataclasses(
+                list(tokens), return_remaining_strings=True, look_for_args_file=False
+            )
+        except UserError:
+            raise
+        except (ValueError, TypeError, ImportError, RuntimeError, OSError) as error:  # a dataclass's own checks
+            raise UserError(" ".join(str(error).split())) from error
+        if rest:
+            raise UserError(f"unknown option {rest[0]!r}{self._nearest(rest[0].lstrip('-').split('=')[0], '--')}")
+        return tuple(parsed)
+
+    def tokens(self, settings: Mapping[str, Setting]) -> list[str]:
+        """Write settings as command-line tokens, each checked by itself.
+
+        Args:
+            settings: Values by the names of the flags; None sets nothing.
+
+        Raises:
+            UserError: For an unknown name or a bad value; the message starts with where it was set.
+        """
+        actions = {action.dest: action for action in reversed(self._actions) if action.dest != "help"}
+        written: list[str] = []
+        for name, setting in settings.items():
+            if name not in actions:
+                raise UserError(f"{setting.origin}: there is no setting {name!r}{self._nearest(name)}")
+            try:
+                own = _tokens(actions[name], setting.value, takes_mapping=name in self._mappings)
+                self.parse_known_args(own)
+            except UserError as error:
+                reason = re.sub(r"^argument \S+: ", "", str(error))  # argparse names the flag, we the setting
+                raise UserError(f"{setting.origin}: {name}: {reason}") from error
+            written += own
+        return written
+
+    def _nearest(self, name: str, dashes: str = "") -> str:
+        near = difflib.get_close_matches(name.replace("-", "_"), {action.dest for action in self._actions}, n=1)
+        return f". Did you mean {dashes}{near[0]}?" if near else ""
+
+
+def _tokens(action: Action, value: Any, takes_mapping: bool) -> list[str]:
+    """One setting as tokens; `--name=value` keeps a value that starts with a dash a value."""
+    flag = action.option_strings[0]
+    if value is None or value == []:
+        return []
+    if isinstance(value, list | tuple) and (action.nargs == "+" or len(value) == 1):
+        return [flag, *map(_written, value)] if action.nargs == "+" else [f"{flag}={_written(value[0])}"]
+    if isinstance(value, list | tuple) or (isinstance(value, dict) and not takes_mapping):
+        raise UserError(f"one value is wanted, found {value!r}")
+    if value is False and "no" in (action.choices or ()):  # YAML reads the bare word `no` as false
+        return [f"{flag}=no"]
+    return [flag, _written(value)] if action.nargs == "+" else [f"{flag}={_written(value)}"]
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return json.dumps(value)
+    return os.fspath(value) if isinstance(value, os.PathLike) else str(value)

@@ -1,0 +1,396 @@
+"""The commands as a user types them: results on stdout, all else on stderr, one clear line and exit 2 on a mistake."""
+
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from conftest import LABELS, invent_rows, write_rows
+from transformers import pipeline
+
+from hf_rnn.cli.main import main
+
+HF_RNN = [str(Path(sys.executable).with_name("hf-rnn"))]
+ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+
+
+def mistake(result):
+    """The message of a user's mistake, after checking that it is nothing but that."""
+    code, out, err = result
+    assert code == 2, err
+    assert out == ""
+    assert "Traceback" not in err
+    *_, last = err.splitlines()
+    assert last.startswith("hf-rnn ") and ": error: " in last
+    return last
+
+
+@pytest.fixture(scope="module")
+def folder(trained):
+    return str(trained.folder)
+
+
+# ---- the command itself ----
+
+
+def test_help_is_quick_and_loads_nothing_heavy():
+    code = "import sys; sys.argv = ['hf-rnn']; from hf_rnn.cli.main import main; main(['--help']); print(*sys.modules)"
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 2
+    for verb in ("train", "evaluate", "predict", "inspect"):
+        assert verb in done.stdout.splitlines()[4 + ["train", "evaluate", "predict", "inspect"].index(verb) + 1]
+    assert not {"torch", "transformers", "datasets", "numpy"} & set(done.stdout.split())
+
+
+def test_the_installed_command():
+    if not Path(HF_RNN[0]).exists():
+        pytest.skip(f"{HF_RNN[0]} is not installed")
+    done = subprocess.run([*HF_RNN, "--version"], capture_output=True, text=True, timeout=20)
+    assert (done.returncode, done.stdout.split()[0]) == (0, "hf-rnn")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ([], 2, "usage: hf-rnn"),
+        (["predct"], 2, "there is no verb 'predct'. Did you mean 'predict'?"),
+        (["--hidden_size", "3"], 2, "there is no verb '--hidden_size'"),
+    ],
+)
+def test_no_verb(command, arguments, code, message):
+    found, out, err = command(*arguments)
+    assert (found, out) == (code, "")
+    assert message in err
+
+
+@pytest.mark.parametrize("verb", ["train", "evaluate", "predict", "inspect"])
+def test_help_of_a_verb(command, verb):
+    code, out, _ = command(verb, "--help")
+    assert code == 0
+    assert out.startswith(f"usage: hf-rnn {verb}")
+    assert ("--hidden_size" in out) == (verb == "train")
+
+
+# ---- train ----
+
+
+def test_train_then_everything_else(command, texts_dir, tmp_path):
+    flags = ["--embedding_size", 8, "--hidden_size", 4, "--num_train_epochs", 2, "--use_cpu"]
+    code, out, err = command("train", "--data_dir", texts_dir, "--output_dir", tmp_path / "out", *flags)
+    assert code == 0, err
+    told = json.loads(out)  # one object, and nothing else on stdout
+    assert told["output_dir"] == str(tmp_path / "out")
+    assert {"accuracy", "macro_f1", "macro_recall", "loss", "rows"} <= told["validation"].keys() & told["test"].keys()
+    assert [line.split("  ")[0] for line in err.splitlines() if line.startswith("epoch ")] == [
+        "epoch 1/2",
+        "epoch 2/2",
+    ]
+    assert "train accuracy" in err and "validation accuracy" in err
+    code, out, _ = command("evaluate", "--model", tmp_path / "out", "--data_dir", texts_dir, "--split", "test")
+    measured = json.loads(out)
+    assert {name: measured[name] for name in told["test"]} == pytest.approx(told["test"], abs=1e-6)
+
+
+def test_train_mistakes(command, texts_dir, folder, tmp_path):
+    def train(*more, data_dir=texts_dir, output_dir=tmp_path / "out"):
+        return mistake(command("train", "--data_dir", data_dir, "--output_dir", output_dir, *more))
+
+    assert "Did you mean --hidden_size?" in train("--hiden_size", 3)
+    assert "is not empty" in train(output_dir=folder)
+    assert "data_dir nowhere does not exist" in train(data_dir="nowhere")
+    assert "train.tsv" in train(data_dir=tmp_path)
+    assert "hidden_size must be at least 1, found 0" in train("--hidden_size", 0)
+    (tmp_path / "mine.yaml").write_text("hidden_size: 3\nhiden_size: 4\n")
+    assert "mine.yaml:2: there is no setting 'hiden_size'" in train("--recipe", tmp_path / "mine.yaml")
+    assert not (tmp_path / "out").exists()
+    assert "data_dir is not set" in mistake(command("train", "--output_dir", tmp_path / "out"))
+
+
+def test_a_bad_row_is_shown(command, tmp_path):
+    write_rows(tmp_path / "train.tsv", [*invent_rows(20, seed=1), ("this row has no label", "")])
+    message = mistake(command("train", "--data_dir", tmp_path, "--output_dir", tmp_path / "out"))
+    assert "train.tsv:21" in message and "this row has no label" in message and "--max_bad_rows" in message
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="the superuser may write anywhere")
+def test_a_folder_that_may_not_be_written(command, texts_dir, tmp_path):
+    tmp_path.chmod(0o500)
+    assert "Permission denied" in mistake(command("train", "--data_dir", texts_dir, "--output_dir", tmp_path / "out"))
+
+
+# ---- evaluate ----
+
+
+def test_evaluate(command, folder, texts_dir, trained):
+    for split, name in (("test", "test"), ("dev", "validation"), ("validation", "validation")):
+        code, out, err = command("evaluate", "--model", folder, "--data_dir", texts_dir, "--split", split)
+        assert code == 0, err
+        measured = json.loads(out)
+        assert (measured.pop("model"), measured.pop("split")) == (folder, split)
+        expected = trained.metrics[name]
+        assert measured.pop("loss") == pytest.approx(expected["loss"], abs=1e-6)
+        assert measured == {key: value for key, value in expected.items() if key != "loss"}
+
+
+def test_evaluate_a_folder_with_the_test_split_only(command, folder, texts_dir, tmp_path, trained):
+    shutil.copy(texts_dir / "test.tsv", tmp_path)
+    code, out, err = command("evaluate", "--model", folder, "--data_dir", tmp_path)
+    assert code == 0, err
+    assert json.loads(out)["confusion_matrix"] == trained.metrics["test"]["confusion_matrix"]
+
+
+def test_evaluate_refuses_other_labels_and_shows_both_lists(command, folder, tmp_path):
+    write_rows(tmp_path / "test.tsv", [("miro", "good"), ("selk", "awful"), ("sand", "plain")])
+    message = mistake(command("evaluate", "--model", folder, "--data_dir", tmp_path))
+    assert (
+        ", ".join(map(repr, LABELS)) in message and "'awful', 'good', 'plain'" in message and "test.tsv:2" in message
+    )
+    write_rows(tmp_path / "test.tsv", [("miro", "yes"), ("selk", "no")])
+    message = mistake(command("evaluate", "--model", folder, "--data_dir", tmp_path))
+    assert ", ".join(map(repr, LABELS)) in message and "'no', 'yes'" in message
+
+
+def test_evaluate_mistakes(command, folder, texts_dir, tmp_path):
+    assert "--model is missing" in mistake(command("evaluate", "--data_dir", texts_dir))
+    assert "data_dir is not set" in mistake(command("evaluate", "--model", folder))
+    assert "no split named exam" in mistake(
+        command("evaluate", "--model", folder, "--data_dir", texts_dir, "--split", "exam")
+    )
+    assert "unknown option '--hidden_size'" in mistake(command("evaluate", "--model", folder, "--hidden_size", 3))
+    assert "--batch_size must be at least 1" in mistake(
+        command("evaluate", "--model", folder, "--data_dir", texts_dir, "--batch_size", 0)
+    )
+
+
+# ---- predict ----
+
+
+def records(out):
+    return [json.loads(line) for line in out.split("\n")[:-1]]
+
+
+def test_predict_says_what_the_pipeline_says(command, folder):
+    texts = [text for text, _ in invent_rows(20, seed=9)] + ["", "two\nlines", "long " * 600]
+    assert len({len(text.split()) for text in texts}) > 5, "batches by length must have something to restore"
+    arguments = [part for text in texts for part in ("--text", text)]
+    code, out, err = command("predict", "--model", folder, *arguments, "--batch_size", 4)
+    assert (code, err) == (0, "")
+    expected = pipeline("text-classification", folder, device="cpu")(texts, truncation=True)
+    assert [record["label"] for record in records(out)] == [answer["label"] for answer in expected]
+    assert [record["score"] for record in records(out)] == pytest.approx(
+        [answer["score"] for answer in expected], abs=1e-6
+    )
+    assert all(list(record) == ["label", "score"] for record in records(out))
+
+
+# a byte order mark, CRLF, an empty line, U+2028 and a lone CR within a text, a blank line, no line feed at the end
+LINES = b"\xef\xbb\xbfmiro sand\r\n\nselk\xe2\x80\xa8selk\rselk\n \nmiro"
+TEXTS = ["miro sand", "", "selk\u2028selk\rselk", " ", "miro"]
+
+
+def test_predict_reads_lines(command, folder, tmp_path, monkeypatch):
+    (tmp_path / "texts.txt").write_bytes(LINES)
+    code, from_file, err = command("predict", "--model", folder, "--input", tmp_path / "texts.txt")
+    assert (code, err) == (0, "")
+    _, by_text, _ = command("predict", "--model", folder, *[part for text in TEXTS for part in ("--text", text)])
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(LINES)))
+    _, from_stdin, _ = command("predict", "--model", folder, "--input", "-")
+    assert len(records(from_file)) == len(TEXTS)
+    assert from_file == by_text == from_stdin
+
+
+@pytest.mark.parametrize(
+    ("content", "count"), [(b"", 0), (b"\n", 1), (b"\n\n", 2), (b"miro", 1), (b"miro\n", 1), (b"\r\n", 1)]
+)
+def test_predict_counts_lines(command, folder, tmp_path, content, count):
+    (tmp_path / "texts.txt").write_bytes(content)
+    code, out, _ = command("predict", "--model", folder, "--input", tmp_path / "texts.txt")
+    assert (code, len(records(out))) == (0, count)
+
+
+def test_predict_in_blocks_is_predict_at_once(command, folder, tmp_path, monkeypatch):
+    """Lines cut in the middle by a block's end, and characters of several bytes too."""
+    texts = [text + " 😀é" * (number % 4) for number, (text, _) in enumerate(invent_rows(40, seed=5))]
+    (tmp_path / "texts.txt").write_text("\n".join(texts), encoding="utf-8", newline="\n")
+    _, whole, _ = command("predict", "--model", folder, "--input", tmp_path / "texts.txt")
+    monkeypatch.setattr("hf_rnn.cli.predict._BLOCK_BYTES", 7)
+    _, pieces, _ = command("predict", "--model", folder, "--input", tmp_path / "texts.txt")
+    assert [record["label"] for record in records(pieces)] == [record["label"] for record in records(whole)]
+    assert len(records(whole)) == 40
+
+
+def test_predict_stops_at_a_bad_line_after_answering_those_before(command, folder, tmp_path):
+    (tmp_path / "texts.txt").write_bytes(b"miro\nselk\nsand \xff\nmiro\n")
+    code, out, err = command("predict", "--model", folder, "--input", tmp_path / "texts.txt")
+    assert (code, len(records(out))) == (2, 2)
+    assert err.splitlines()[-1].endswith("texts.txt:3: not UTF-8 at byte 5 of the line")
+
+
+def test_predict_mistakes(command, folder, texts_dir, tmp_path):
+    def predict(*arguments):
+        return mistake(command("predict", *arguments))
+
+    assert "--model is missing" in predict("--text", "x")
+    assert "give either --text" in predict("--model", folder)
+    assert "give either --text" in predict("--model", folder, "--text", "x", "--input", "-")
+    assert "there is no file nowhere.txt" in predict("--model", folder, "--input", "nowhere.txt")
+    assert f"there is no file {tmp_path}" in predict("--model", folder, "--input", tmp_path)
+    assert "--batch_size must be at least 1" in predict("--model", folder, "--text", "x", "--batch_size", 0)
+    assert "invalid int value: 'x'" in predict("--model", folder, "--text", "x", "--batch_size", "x")
+    assert "unknown option '--txt'. Did you mean --text?" in predict("--model", folder, "--txt", "x")
+
+
+def test_what_is_no_model(command, folder, texts_dir, tmp_path, monkeypatch):
+    def predict(model):
+        return mistake(command("predict", "--model", model, "--text", "x"))
+
+    monkeypatch.chdir(tmp_path)
+    assert "there is no folder nowhere" in predict("nowhere")
+    assert "there is no folder ./a/b/c" in predict("./a/b/c")
+    assert "is a file" in predict(Path(folder) / "config.json")
+    assert "has no config.json" in predict(texts_dir)
+    Path("out").mkdir()
+    assert "there is no folder out/model" in predict("out/model"), "out is a folder here, so it is no owner on the Hub"
+
+    broken = tmp_path / "broken"
+    shutil.copytree(folder, broken, ignore=shutil.ignore_patterns("checkpoints"))
+    weights = (broken / "model.safetensors").read_bytes()
+    (broken / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    assert "broken cannot be loaded" in predict(broken)
+    (broken / "model.safetensors").write_bytes(weights)
+    settings = json.loads((broken / "config.json").read_text())
+    for change, message in (
+        ({"hidden_size": 9}, "broken"),
+        ({"hidden_size": "9"}, "hidden_size"),
+        ({"hiden_size": 9}, "hiden_size"),
+        ({"model_type": "bert"}, "bert"),
+        ({"num_hidden_layers": 2}, "no whole model"),
+        ({"vocab_size": 3}, "broken"),
+    ):
+        (broken / "config.json").write_text(json.dumps({**settings, **change}))
+        assert message in predict(broken)
+    (broken / "config.json").write_text("{")
+    assert "broken" in predict(broken)
+
+
+def test_a_name_on_the_hub_that_cannot_be_had(command, monkeypatch):
+    """Offline: one line instead of a network traceback."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    message = mistake(command("predict", "--model", "owner/name", "--text", "x"))
+    assert "there is no folder owner/name, nor can it be had from the Hub" in message
+
+
+# ---- as processes ----
+
+
+def start(*arguments, **options):
+    command = [sys.executable, "-m", "hf_rnn.cli.main", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT, **options)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_a_person_at_the_terminal_gets_an_answer_a_line_and_may_press_ctrl_c(folder):
+    process = start("predict", "--model", folder, "--input", "-", stdin=subprocess.PIPE, bufsize=0)
+    stop = threading.Timer(300, process.kill)  # else a failure would wait for ever
+    stop.start()
+    try:
+        answers = []
+        for text in (b"miro\n", b"selk\n"):
+            process.stdin.write(text)
+            answers.append(json.loads(process.stdout.readline())["label"])  # while standard input is still open
+        assert answers == ["good", "bad"]
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+        assert (process.returncode, out, err) == (130, b"", b"")
+    finally:
+        stop.cancel()
+        process.kill()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals and pipes of POSIX")
+def test_a_reader_that_leaves_is_no_error(folder, tmp_path):
+    (tmp_path / "texts.txt").write_text("miro\n" * 5_000)
+    process = start("predict", "--model", folder, "--input", str(tmp_path / "texts.txt"))
+    process.stdout.readline()
+    process.stdout.close()
+    err = process.stderr.read().decode()
+    assert process.wait(300) == 141
+    assert err == ""
+    process.stderr.close()
+
+
+# ---- inspect ----
+
+
+def test_inspect_shows_tokens_ids_and_shapes(command, folder, trained):
+    code, out, err = command("inspect", "--model", folder, "--text", "miro zzz Sand")
+    assert (code, err) == (0, "")
+    rows = [line.split() for line in out.splitlines()]
+    vocabulary = json.loads((trained.folder / "tokenizer.json").read_text())["model"]["vocab"]
+    assert rows[1:4] == [
+        ["miro", str(vocabulary["miro"]), "miro"],
+        ["<unk>", "0", "zzz"],
+        ["sand", str(vocabulary["sand"]), "Sand"],
+    ]
+    for stage, shape in (
+        ("token ids", "(1, 3)"),
+        ("embedding", "(1, 3, 16)"),
+        ("layer 1", "(1, 3, 16)"),
+        ("pooling (mean_max)", "(1, 32)"),
+        ("logits", "(1, 3)"),
+    ):
+        assert [shape in line for line in out.splitlines() if line.startswith(stage)] == [True], stage
+    assert {row[0] for row in rows[-3:]} == set(LABELS)
+    assert sum(float(row[1]) for row in rows[-3:]) == pytest.approx(1, abs=0.002)
+
+
+def test_inspect_shows_attention_as_bars(command, texts_dir, tmp_path):
+    settings = [
+        "--embedding_size",
+        8,
+        "--hidden_size",
+        4,
+        "--num_hidden_layers",
+        2,
+        "--pooling",
+        "attention",
+        "--num_train_epochs",
+        1,
+    ]
+    assert command("train", "--data_dir", texts_dir, "--output_dir", tmp_path / "out", "--use_cpu", *settings)[0] == 0
+    code, out, _ = command("inspect", "--model", tmp_path / "out", "--text", "miro box sand")
+    assert code == 0
+    lines = out.splitlines()
+    table = [line.split() for line in lines[lines.index("token  weight") + 1 :][:3]]
+    assert [row[0] for row in table] == ["miro", "box", "sand"]
+    assert sum(float(row[1]) for row in table) == pytest.approx(1, abs=0.003)
+    assert all(len(row[2]) == round(40 * float(row[1])) or abs(40 * float(row[1]) % 1 - 0.5) < 0.05 for row in table)
+    assert any(line.startswith("layer 2") for line in lines)
+
+
+def test_inspect_an_empty_text(command, folder):
+    code, out, _ = command("inspect", "--model", folder, "--text", "")
+    assert code == 0
+    assert "the text has no tokens" in out and "(1, 0)" in out
+
+
+def test_inspect_mistakes(command, folder):
+    assert "--text is missing" in mistake(command("inspect", "--model", folder))
+    assert "--model is missing" in mistake(command("inspect", "--text", "x"))
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr("hf_rnn.cli.inspect.run", lambda arguments: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["inspect"])

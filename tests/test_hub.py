@@ -1,0 +1,647 @@
+"""Pushing to a Hub and loading from it, with the real client against a small server on loopback."""
+
+import email.utils
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import time
+
+import huggingface_hub
+import pytest
+import torch
+from hub_server import LOST, HubServer
+from huggingface_hub import constants
+from huggingface_hub.errors import RepositoryNotFoundError
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+
+from hf_rnn import RnnConfig, RnnForSequenceClassification, inference, train_tokenizer
+from hf_rnn.errors import UserError
+from hf_rnn.folder import FinishedFolder
+from hf_rnn.hub import push
+from hf_rnn.model_card import CardFacts, render
+
+TEXTS = ["good film", "bad film", "so so film", "", "a film that nobody saw"]
+FILES = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md", "metrics.json"}
+FILES |= {"training_args.json", "learning_curve.png"}
+FILES |= {f"{name}_rnn.py" for name in ("cells", "configuration", "modeling", "pooling", "tutorial")}
+
+
+def write_finished_folder(root, seed=0):
+    """What training leaves, without the training."""
+    torch.manual_seed(seed)
+    tokenizer = train_tokenizer(TEXTS, min_frequency=1)
+    names = ("bad", "so so", "good")
+    config = RnnConfig(vocab_size=len(tokenizer), embedding_size=6, hidden_size=5, id2label=dict(enumerate(names)))
+    model = RnnForSequenceClassification(config)
+    folder = FinishedFolder(root)
+    model.save_pretrained(root)
+    tokenizer.save_pretrained(root)
+    architecture = ("cell_type", "num_hidden_layers", "hidden_size", "bidirectional", "pooling", "embedding_size")
+    facts = {name: getattr(config, name) for name in (*architecture, "vocab_size")}
+    facts |= {"name": "films", "dataset_name": "films", "class_counts": dict.fromkeys(names, 4), "results": {}}
+    folder.card.write_text(render(CardFacts(**facts, num_parameters=model.num_parameters(), versions={})))
+    folder.metrics.write_text(json.dumps({"validation": {"accuracy": 0.5}}))
+    folder.training_args.write_text(json.dumps({"learning_rate": 0.02, "data_dir": "films"}, indent=2))
+    folder.learning_curve.write_bytes(b"\x89PNG\r\n\x1a\n\0\0")
+    for stays in ("checkpoints/checkpoint-8/optimizer.pt", "runs/events.out", ".cache/x", "notes.txt"):
+        (root / stays).parent.mkdir(parents=True, exist_ok=True)
+        (root / stays).write_text("stays at home")
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    root = tmp_path_factory.mktemp("finished") / "model"
+    write_finished_folder(root)
+    return root
+
+
+@pytest.fixture
+def folder(original, tmp_path, monkeypatch):
+    """A copy that a test may change, and a user whose name says who they are."""
+    monkeypatch.setattr("getpass.getuser", lambda: "jdoe")
+    return pathlib.Path(shutil.copytree(original, tmp_path / "model"))
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A server that this process takes for the Hub, with the token of `me`."""
+    with HubServer() as server:
+        monkeypatch.setattr(constants, "ENDPOINT", server.url)
+        template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        # these remember the address: one of today's transformers, one of the oldest that we support
+        monkeypatch.setattr("transformers.utils.hub._hf_api", None, raising=False)
+        monkeypatch.setattr("huggingface_hub.hf_api.api.endpoint", server.url)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("HF_TOKEN", "hf_mine")
+        yield server
+
+
+@pytest.fixture
+def waits(monkeypatch):
+    """Seconds that were waited for, without waiting; the client's own are among them."""
+    waited = []
+    monkeypatch.setattr(time, "sleep", waited.append)
+    return waited
+
+
+def read(folder):
+    return {name: (folder / name).read_bytes() for name in FILES}
+
+
+def stored(repo, revision="main"):
+    return {name: blob.data for name, blob in repo.files(revision).items() if name != ".gitattributes"}
+
+
+def fails(pattern, *args, **kwargs):
+    with pytest.raises(UserError, match=pattern) as caught:
+        push(*args, **kwargs)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# What is sent
+
+
+@pytest.mark.parametrize("lfs", [True, False])
+def test_one_commit_with_the_finished_files_and_no_others(hub, folder, lfs):
+    hub.lfs = lfs
+    result = push(folder, "me/films", commit_message="first")
+    repo = hub.repos["me/films"]
+    assert stored(repo) == read(folder)
+    assert [commit.summary for commit in repo.history()] == ["first", "initial commit"]
+    assert not repo.private
+    assert {name for name, blob in repo.files().items() if blob.lfs} == (
+        {"model.safetensors", "learning_curve.png"} if lfs else set()
+    )
+    assert result.url == f"{hub.url}/me/films"
+    assert result.commit == repo.branches["main"]
+    assert {file.name for file in result.files} == FILES
+    assert {file.name: file.size for file in result.files} == {name: len(data) for name, data in read(folder).items()}
+    assert result.left == (".cache/", "checkpoints/", "notes.txt", "runs/")
+
+
+def test_a_later_push_is_one_more_commit_and_an_unchanged_one_is_none(hub, folder):
+    first = push(folder, "me/films")
+    assert push(folder, "me/films").commit == first.commit
+    (folder / "metrics.json").write_text('{"validation": {"accuracy": 0.75}}')
+    (folder / "learning_curve.png").unlink()
+    second = push(folder, "me/films", commit_message="second")
+    repo = hub.repos["me/films"]
+    assert [commit.summary for commit in repo.history()][:1] == ["second"]
+    assert len(repo.history()) == 3
+    assert repo.commits[second.commit].files["metrics.json"].data == b'{"validation": {"accuracy": 0.75}}'
+    assert "learning_curve.png" in repo.files(), "what the folder does not have stays as it is"
+    assert hub.count("PUT /storage") == 2, "the weights and the figure were sent once"
+
+
+def test_a_branch_is_made_once_and_main_stays(hub, folder):
+    result = push(folder, "me/films", revision="v1.0")
+    (folder / "metrics.json").write_text("{}")
+    push(folder, "me/films", revision="v1.0")
+    repo = hub.repos["me/films"]
+    assert result.url == f"{hub.url}/me/films/tree/v1.0"
+    assert stored(repo) == {}
+    assert stored(repo, "v1.0") == read(folder)
+    assert len(repo.history("v1.0")) == 3
+
+
+def test_a_pull_request_and_a_second_commit_to_it(hub, folder):
+    push(folder, "me/films", token="hf_mine")
+    weights = read(folder)["metrics.json"]
+    (folder / "metrics.json").write_text("{}")
+    result = push(folder, "me/films", create_pr=True, token="hf_theirs")
+    repo = hub.repos["me/films"]
+    assert result.url == f"{hub.url}/me/films/discussions/1"
+    assert stored(repo)["metrics.json"] == weights
+    assert stored(repo, "refs/pr/1") == read(folder)
+    (folder / "metrics.json").write_text('{"test": {}}')
+    push(folder, "me/films", revision="refs/pr/1")
+    assert stored(repo, "refs/pr/1") == read(folder)
+    assert hub.count("POST .*/branch/") == 0
+
+
+def test_private(hub, folder):
+    push(folder, "me/secret", private=True)
+    push(folder, "me/secret")
+    assert hub.repos["me/secret"].private
+    for token in (False, "hf_theirs"):
+        with pytest.raises(RepositoryNotFoundError):
+            huggingface_hub.HfApi(token=token).model_info("me/secret")
+    assert huggingface_hub.HfApi(token="hf_mine").model_info("me/secret").private
+
+
+def test_what_is_public_does_not_become_private_by_asking(hub, folder):
+    push(folder, "me/films")
+    commits = len(hub.repos["me/films"].commits)
+    (folder / "metrics.json").write_text("{}")
+    message = fails("there already and public, not private", folder, "me/films", private=True)
+    assert f"{hub.url}/me/films/settings" in message
+    assert len(hub.repos["me/films"].commits) == commits
+
+
+def test_a_dry_run_sends_nothing_and_needs_no_token(hub, folder, monkeypatch):
+    monkeypatch.delenv("HF_TOKEN")
+    result = push(folder, "me/films", revision="v1", dry_run=True)
+    assert hub.calls == []
+    assert result.commit is None
+    assert result.url == f"{hub.url}/me/films/tree/v1"
+    assert {file.name for file in result.files} == FILES
+
+
+# What the Hub refuses
+
+
+def test_no_token(hub, folder, monkeypatch):
+    monkeypatch.delenv("HF_TOKEN")
+    fails("no token .*hf auth login", folder, "me/films")
+    assert hub.calls == []
+    (pathlib.Path(constants.HF_TOKEN_PATH)).write_text("hf_mine\n")
+    assert push(folder, "me/films").commit, "what hf auth login stored is found"
+
+
+def test_a_token_that_the_hub_does_not_know(hub, folder):
+    message = fails("does not accept the token.*hf auth login", folder, "me/films", token="hf_unknown")
+    assert "hf_unknown" not in message
+    assert hub.repos == {}
+
+
+def test_somebody_elses_name(hub, folder):
+    fails("may not write to they/films .*namespace", folder, "they/films")
+    push(folder, "they/films", token="hf_theirs")
+    commits = len(hub.repos["they/films"].commits)
+    fails("may not write to they/films", folder, "they/films")
+    assert len(hub.repos["they/films"].commits) == commits
+
+
+def test_a_pull_request_that_is_not_there(hub, folder):
+    fails("is not there.*refs/pr/7", folder, "me/films", revision="refs/pr/7")
+
+
+@pytest.mark.parametrize("status", [409, 412])
+def test_a_commit_of_somebody_else_in_between(hub, folder, status, waits):
+    hub.fail_next(1, status, "/commit/", body=b'{"error": "A commit has happened since"}')
+    fails("changed by somebody else .*A commit has happened since.*push again", folder, "me/films")
+    assert waits == []
+
+
+def test_a_card_that_the_hub_refuses(hub, folder):
+    hub.card_error = '"license" must be one of ...'
+    fails('README.md.*"license" must be one of', folder, "me/films")
+    assert len(hub.repos["me/films"].commits) == 1
+
+
+def test_offline(hub, folder, monkeypatch, waits):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    fails("HF_HUB_OFFLINE", folder, "me/films")
+    assert waits == []
+
+
+def test_nobody_is_there(folder, monkeypatch, waits):
+    with HubServer() as gone:
+        pass
+    monkeypatch.setattr(constants, "ENDPOINT", gone.url)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    fails(f"cannot be reached at {gone.url} .*push again", folder, "me/films", token="hf_mine")
+    assert waits == [1, 2, 4, 8]
+
+
+def test_a_hub_without_xet_names_the_way_around(hub, folder, monkeypatch, waits):
+    pytest.importorskip("hf_xet")
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
+    fails("HF_HUB_DISABLE_XET=1", folder, "me/films")
+
+
+# What passes when it is tried again
+
+
+CALLS = ("repos/create", "branch/", "validate-yaml", "preupload", "objects/batch", "storage/", "commit/")
+
+
+@pytest.mark.parametrize("status", [429, 500, 503, LOST])
+@pytest.mark.parametrize("call", CALLS)
+def test_each_call_is_repeated(hub, folder, waits, call, status):
+    hub.fail_next(2, status, call, body=b"<html>out of order</html>")
+    push(folder, "me/films", revision="v1")
+    repo = hub.repos["me/films"]
+    assert hub.count(call) >= (1 if (call, status) == ("commit/", LOST) else 2), "premise: it was made and failed"
+    assert stored(repo, "v1") == read(folder)
+    assert len(repo.history("v1")) == 2, "one commit, also when its answer was lost"
+    assert waits
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, 1),
+        ({"Retry-After": "17"}, 17),
+        ({"RateLimit": '"api";r=0;t=55'}, 55),
+        ({"RateLimit": '"api";r=9;t=55'}, 1),
+        ({"Retry-After": "soon"}, 1),
+    ],
+)
+def test_it_waits_as_long_as_the_hub_asks(hub, folder, waits, headers, seconds):
+    hub.fail_next(1, 429, "commit/", headers)
+    push(folder, "me/films")
+    assert waits == [seconds]
+
+
+def test_it_waits_until_a_date(hub, folder, waits):
+    hub.fail_next(1, 503, "commit/", {"Retry-After": email.utils.formatdate(time.time() + 40, usegmt=True)})
+    push(folder, "me/films")
+    assert 35 < waits[0] <= 40
+
+
+def test_it_does_not_wait_for_an_hour(hub, folder, waits):
+    hub.fail_next(1, 429, "commit/", {"Retry-After": "3600"}, b'{"error": "128 commits an hour"}')
+    fails("no more calls for now .*128 commits an hour.*later", folder, "me/films")
+    assert waits == []
+
+
+def test_it_gives_up(hub, folder, waits):
+    hub.fail_next(99, 502, "commit/", body=b'{"error": "bad gateway"}')
+    fails("the Hub fails .*502.*bad gateway.*later", folder, "me/films")
+    assert waits == [1, 2, 4, 8]
+    assert hub.count("POST .*/commit/") == 5
+
+
+def test_a_refusal_is_not_repeated(hub, folder, waits):
+    hub.fail_next(1, 418, "commit/", body=b'{"error": "a teapot"}')
+    fails("the Hub refuses: .*a teapot", folder, "me/films")
+    assert waits == []
+
+
+@pytest.mark.parametrize(("status", "requests"), [(503, 1), (429, 1), (500, 0), (LOST, 1)])
+def test_a_pull_request_is_made_once(hub, folder, waits, status, requests):
+    """Unlike files, it would be there twice: without an answer nobody but the user can tell."""
+    hub.fail_next(1, status, "commit/")
+    if status in (503, 429):
+        push(folder, "me/films", create_pr=True)
+    else:
+        fails("the answer got lost .*/me/films/discussions", folder, "me/films", create_pr=True)
+    assert sum(name.startswith("refs/pr/") for name in hub.repos["me/films"].branches) == requests
+
+
+# What must not be sent
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("training_args.json", '{\n"data_dir": "/home/jane/tweets"}', r"json:2 holds a path .*\(/home/jane/tweets\)"),
+        ("training_args.json", r'{"data_dir": "C:\\Users\\jane\\tweets"}', "holds a path of this machine"),
+        ("training_args.json", '{"data_dir": "HOME/tweets"}', "holds a path of this machine"),
+        ("metrics.json", '{"from": "FOLDER/predictions.tsv"}', "holds a path of this machine"),
+        ("README.md", "see file:///tmp/plots/curve.png", r"README.md:1 holds a path of .*\(/tmp/plots/curve.png\)"),
+        ("README.md", "trained by jdoe", "holds the name of this machine's user .jdoe"),
+        ("metrics.json", '{"by": "JDoe@laptop"}', "holds the name"),
+        ("README.md", "use hf_AbCdEfGhIjKlMnOpQrStUvWxYz01234567", r"holds a token \(hf_AbC\.\.\.\)"),
+        ("README.md", "use hf_mine", "holds your token"),
+        ("cells_rnn.py", "# /home/jane/cells.py", "cells_rnn.py:1 holds a path"),
+    ],
+)
+def test_traces_of_this_machine(hub, folder, name, content, message):
+    content = content.replace("HOME", str(pathlib.Path.home())).replace("FOLDER", str(folder))
+    (folder / name).write_text(content)
+    found = fails(message, folder, "me/films")
+    assert "GhIjKlMn" not in found
+    assert hub.calls == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "see https://huggingface.co/me/films/blob/main/README.md and/or ~/tweets, 1/2/2026, km/h",
+        "hf_rnn is the package; hf_hub_download gets a file",
+        "| max/min | </s>/<unk> |",
+    ],
+)
+def test_what_only_looks_like_a_trace(hub, folder, content):
+    (folder / "README.md").write_text(content)
+    assert push(folder, "me/films").commit
+
+
+def test_a_user_called_as_the_owner_or_as_a_word_gives_nothing_away(hub, folder, monkeypatch):
+    (folder / "README.md").write_text("by me, on max pooling, of a film")
+    for name in ("me", "max", "film"):
+        monkeypatch.setattr("getpass.getuser", lambda name=name: name)
+        assert push(folder, "me/films", dry_run=True).files
+    assert "film" in AutoTokenizer.from_pretrained(folder).get_vocab(), "premise: a word of the texts"
+
+
+def test_words_of_the_texts_are_theirs(hub, folder):
+    tokenizer = train_tokenizer(["/usr/bin/python jdoe C:\\Users\\x"], min_frequency=1)
+    assert "jdoe" in tokenizer.get_vocab()
+    tokenizer.save_pretrained(folder)
+    RnnForSequenceClassification(RnnConfig(vocab_size=len(tokenizer), hidden_size=3)).save_pretrained(folder)
+    assert push(folder, "me/films").commit
+
+
+@pytest.mark.parametrize("name", ["training_args.bin", "sub/model.pt", "metrics.bak"])
+def test_a_pickle(hub, folder, name):
+    path = folder / name
+    path.parent.mkdir(exist_ok=True)
+    torch.save({"a": torch.zeros(1)}, path)
+    fails(f"{name} is a pickle", folder, "me/films")
+    assert hub.calls == []
+
+
+def test_a_training_that_did_not_end(hub, folder):
+    (folder / "metrics.json").unlink()
+    fails("has no metrics.json.*--resume", folder, "me/films")
+
+
+def test_weights_that_do_not_load(hub, folder):
+    (folder / "model.safetensors").write_bytes(b"torn")
+    fails("cannot be loaded", folder, "me/films")
+    assert hub.calls == []
+
+
+def test_a_card_with_broken_metadata(hub, folder):
+    (folder / "README.md").write_text("---\ntags: [a\n---\n")
+    fails("metadata of .*README.md cannot be read", folder, "me/films")
+
+
+@pytest.mark.parametrize("lost", ["auto_map", "modeling_rnn.py", "cells_rnn.py"])
+def test_a_model_that_would_need_the_package(hub, folder, lost):
+    """The message says a command that mends it."""
+    if lost == "auto_map":
+        config = json.loads((folder / "config.json").read_text())
+        del config["auto_map"]
+        (folder / "config.json").write_text(json.dumps(config))
+    else:
+        (folder / lost).unlink()
+    message = fails(f"has no .*{lost}", folder, "me/films")
+    code = message.split('python -c "')[1].rstrip('"')
+    exec(code, {})
+    assert push(folder, "me/films").commit
+
+
+@pytest.mark.parametrize("name", ["films", "me/films/more", "me/fil ms", "", "https://huggingface.co/me/films"])
+def test_no_id(hub, folder, name):
+    fails("no id of the Hub", folder, name)
+
+
+def test_a_pull_request_to_a_branch(hub, folder):
+    fails("leave out either", folder, "me/films", create_pr=True, revision="v1")
+
+
+def test_no_folder(hub, tmp_path):
+    fails("does not exist", tmp_path / "nowhere", "me/films")
+
+
+# The command
+
+
+def test_the_command_lists_the_files_and_ends_with_the_url(hub, folder, command):
+    code, out, err = command("push", "--model", folder, "--repo_id", "me/films", "--private")
+    assert code == 0, err
+    lines = out.splitlines()
+    assert {line.split()[0] for line in lines if line.split()[0] in FILES} == FILES
+    size = f"{(folder / 'model.safetensors').stat().st_size:,}"
+    assert next(line for line in lines if line.startswith("model.safetensors")).split()[1] == size
+    assert "not sent: .cache/, checkpoints/, notes.txt, runs/" in lines
+    assert lines[-1] == f"{hub.url}/me/films"
+    assert hub.repos["me/films"].private
+    assert len(hub.repos["me/films"].commits) == 2
+
+
+def test_the_command_runs_dry(hub, folder, command):
+    code, out, err = command("push", "--model", folder, "--repo_id", "me/films", "--dry_run")
+    assert (code, out.splitlines()[-1]) == (0, f"{hub.url}/me/films")
+    assert "nothing was sent" in err
+    assert hub.calls == []
+
+
+def test_the_command_proposes_and_takes_branches(hub, folder, command):
+    push(folder, "me/films")
+    (folder / "metrics.json").write_text("{}")
+    assert command("push", "--model", folder, "--repo_id", "me/films", "--create_pr")[1].endswith("/discussions/1\n")
+    assert command("push", "--model", folder, "--repo_id", "me/films", "--revision", "v1")[1].endswith("/tree/v1\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--repo_id", "me/films"], "--model is missing"),
+        (["--model", "FOLDER"], "--repo_id is missing"),
+        (["--model", "FOLDER", "--repo_id", "they/films"], "may not write"),
+        (["--model", "FOLDER", "--repo", "me/films"], "unknown option '--repo'"),
+    ],
+)
+def test_mistakes_are_one_line(hub, folder, command, arguments, message):
+    code, _, err = command("push", *(argument.replace("FOLDER", str(folder)) for argument in arguments))
+    assert code == 2
+    assert message in err.splitlines()[-1]
+    assert "Traceback" not in err
+
+
+# What others get
+
+
+def logits_of(model, tokenizer):
+    return inference.compute_logits(model, tokenizer, inference.tokenize(tokenizer, TEXTS))
+
+
+def test_a_repo_id_in_place_of_a_folder(hub, folder, tmp_path, monkeypatch):
+    """Each revision is itself, and is found again without the network."""
+    push(folder, "me/films")
+    first = logits_of(*inference.load_model(folder))
+    write_finished_folder(tmp_path / "other", seed=1)
+    push(tmp_path / "other", "me/films", revision="v2")
+    second = logits_of(*inference.load_model(tmp_path / "other"))
+    assert not torch.allclose(first, second, atol=1e-2), "premise"
+
+    def load(revision):
+        model = AutoModelForSequenceClassification.from_pretrained("me/films", revision=revision)
+        return logits_of(model.eval(), AutoTokenizer.from_pretrained("me/films", revision=revision))
+
+    sha = hub.repos["me/films"].branches["v2"]
+    for _ in range(2):
+        torch.testing.assert_close(logits_of(*inference.load_model("me/films")), first)
+        for revision, logits in {"main": first, "v2": second, sha: second}.items():
+            torch.testing.assert_close(load(revision), logits)
+        calls = len(hub.calls)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert len(hub.calls) == calls > 0, "the second round came from the cache"
+
+
+def test_what_is_not_on_the_hub_is_said(hub, folder, command, monkeypatch):
+    push(folder, "me/secret", private=True)
+    monkeypatch.delenv("HF_TOKEN")
+    for name in ("me/secret", "me/nothing"):
+        code, _, err = command("predict", "--model", name, "--text", "good film")
+        assert code == 2
+        assert f"there is no folder {name}, nor can it be had from the Hub" in err
+
+
+def test_the_model_alone_is_loadable(hub):
+    torch.manual_seed(0)
+    tokenizer = train_tokenizer(TEXTS, min_frequency=1)
+    model = RnnForSequenceClassification(RnnConfig(vocab_size=len(tokenizer), hidden_size=5)).eval()
+    model.push_to_hub("me/alone", token="hf_mine")
+    assert FILES - set(hub.repos["me/alone"].files()) == {
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "metrics.json",
+        "training_args.json",
+        "learning_curve.png",
+    }
+    loaded = RnnForSequenceClassification.from_pretrained("me/alone")
+    assert all(torch.equal(loaded.state_dict()[name], weight) for name, weight in model.state_dict().items())
+    tokenizer.push_to_hub("me/alone", token="hf_mine")
+    classify = pipeline("text-classification", "me/alone")
+    assert classify("good film")[0]["label"] in model.config.label2id
+
+
+STRANGER = """
+import json, sys
+try:
+    import hf_rnn
+except ModuleNotFoundError:
+    import torch
+else:
+    raise AssertionError("premise: the package cannot be imported here")
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, pipeline
+texts, secret = json.loads(sys.argv[1])
+found = {}
+for name, revision in (("me/films", None), ("me/films", "v2"), ("me/alone", None)):
+    settings = {"trust_remote_code": True, "revision": revision or "main"}
+    model = AutoModelForSequenceClassification.from_pretrained(name, **settings)
+    tokenizer = AutoTokenizer.from_pretrained("me/films" if name == "me/alone" else name, **settings)
+    with torch.no_grad():
+        batches = [tokenizer([text], return_tensors="pt", truncation=True) for text in texts if text]
+        found[f"{name}@{revision}"] = [model(**batch).logits[0].tolist() for batch in batches]
+classify = pipeline("text-classification", "me/films", trust_remote_code=True, top_k=None)
+found["pipeline"] = [{entry["label"]: entry["score"] for entry in answer} for answer in classify(texts)]
+found["encoder"] = type(AutoModel.from_pretrained("me/films", trust_remote_code=True)).__name__
+try:
+    AutoModelForSequenceClassification.from_pretrained("me/secret", trust_remote_code=True)
+except OSError:
+    found["secret without token"] = "refused"
+if secret:
+    AutoModelForSequenceClassification.from_pretrained("me/secret", trust_remote_code=True, token=secret)
+print(json.dumps(found))
+"""
+
+
+def run_python(arguments, environment, cwd):
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        env={"PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1", "HF_HUB_DISABLE_XET": "1", **environment},
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_round_trip_to_a_stranger(hub, folder, tmp_path):
+    """Pushed here, loaded in a new process with an empty cache where the package does not exist; then offline."""
+    push(folder, "me/films")
+    push(folder, "me/secret", private=True)
+    write_finished_folder(tmp_path / "other", seed=1)
+    push(tmp_path / "other", "me/films", revision="v2")
+    model, tokenizer = inference.load_model(folder)
+    model.push_to_hub("me/alone", token="hf_mine")
+    # an installation of the package may lie in the same site-packages: hide just that
+    blocker = tmp_path / "site"
+    blocker.mkdir()
+    (blocker / "sitecustomize.py").write_text(
+        "import sys\n"
+        "class Hide:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.partition('.')[0] == 'hf_rnn':\n"
+        "            raise ModuleNotFoundError('No module named hf_rnn', name='hf_rnn')\n"
+        "sys.meta_path.insert(0, Hide())\n"
+    )
+    home = {"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": hub.url}
+    hidden = {"PYTHONPATH": str(blocker), "PYTHONNOUSERSITE": "1"}
+    script = ["-c", STRANGER, json.dumps([TEXTS, "hf_mine"])]
+    there = json.loads(run_python(script, {**home, **hidden}, tmp_path).splitlines()[-1])
+
+    logits = logits_of(model, tokenizer)
+    some = [row for row, text in enumerate(TEXTS) if text]
+    other = logits_of(*inference.load_model(tmp_path / "other"))
+    torch.testing.assert_close(torch.tensor(there["me/films@None"]), logits[some])
+    torch.testing.assert_close(torch.tensor(there["me/alone@None"]), logits[some])
+    torch.testing.assert_close(torch.tensor(there["me/films@v2"]), other[some])
+    for answer, expected in zip(there["pipeline"], logits.softmax(dim=-1).tolist(), strict=True):
+        assert [answer[model.config.id2label[label]] for label in range(3)] == pytest.approx(expected, abs=1e-6)
+    assert there["encoder"] == "RnnModel"
+    assert there["secret without token"] == "refused"
+
+    calls = len(hub.calls)
+    command = ["-m", "hf_rnn.cli.main", "predict", "--model", "me/films", "--text", TEXTS[0]]
+    offline = json.loads(run_python(command, {**home, "HF_HUB_OFFLINE": "1"}, tmp_path))
+    label = int(logits[0].argmax())
+    assert offline["label"] == model.config.id2label[label]
+    assert offline["score"] == pytest.approx(float(logits[0].softmax(dim=-1)[label]), abs=1e-6)
+    assert len(hub.calls) == calls
+
+
+@pytest.mark.slow
+def test_train_push_and_predict_by_the_commands(hub, tiny_settings, tmp_path):
+    """As a user types it, each command a process of its own."""
+    flags = [part for name, value in tiny_settings.items() for part in (f"--{name}", str(value))]
+    home = {"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_mine", "HOME": str(tmp_path)}
+    run = ["-m", "hf_rnn.cli.main"]
+    run_python([*run, "train", *flags, "--output_dir", "out"], home, tmp_path)
+    pushed = run_python([*run, "push", "--model", "out", "--repo_id", "me/trained"], home, tmp_path)
+    assert pushed.splitlines()[-1] == f"{hub.url}/me/trained"
+    text = ["--text", "the miro box", "--text", "selk sand", "--text", "a door"]
+    here = run_python([*run, "predict", "--model", "out", *text], home, tmp_path)
+    there = run_python([*run, "predict", "--model", "me/trained", *text], home, tmp_path)
+    assert [json.loads(line)["label"] for line in there.splitlines()] == ["good", "bad", "plain"]
+    for ours, theirs in zip(here.splitlines(), there.splitlines(), strict=True):
+        assert json.loads(ours)["score"] == pytest.approx(json.loads(theirs)["score"], abs=1e-6)
