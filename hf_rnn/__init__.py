@@ -22,7 +22,10 @@ _HOME = {
     "classification_metrics": "metrics",
     "RnnTrainer": "trainer",
     "RnnTrainingArguments": "arguments",
+    "ModelArguments": "arguments",
+    "DataArguments": "arguments",
     "train": "training",
+    "push": "hub",
 }
 __all__ = ["__version__", "register", *_HOME]
 

@@ -122,23 +122,31 @@ class RnnConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """As in transformers, but a keyword that nobody takes is refused instead of dropped."""
+        """As in transformers, but a keyword that looks like a misspelt setting is refused instead of dropped.
+
+        Others are dropped as everywhere in transformers: `AutoTokenizer.from_pretrained` sends its own keywords here.
+        """
         return_unused_kwargs = kwargs.pop("return_unused_kwargs", False)
         config, unused = super().from_dict(config_dict, return_unused_kwargs=True, **kwargs)
         if return_unused_kwargs:
             return config, unused
-        cls._refuse_unknown(unused)
+        cls._refuse_unknown(key for key in unused if cls._nearest(key, cutoff=0.8))
         return config
 
     @classmethod
     def _refuse_unknown(cls, keys: Iterable[str]) -> None:
-        known = {setting.name for setting in fields(cls)}
         for key in keys:
             if key in _KEYS_OF_TRANSFORMERS or key.startswith("_"):
                 continue
-            nearest = difflib.get_close_matches(key, known | {"num_labels"}, n=1)
-            hint = f"Did you mean {nearest[0]!r}?" if nearest else f"Known settings: {', '.join(sorted(known))}."
+            nearest = cls._nearest(key, cutoff=0.6)
+            known = ", ".join(sorted(setting.name for setting in fields(cls)))
+            hint = f"Did you mean {nearest[0]!r}?" if nearest else f"Known settings: {known}."
             raise TypeError(f"RnnConfig has no setting {key!r}. {hint}")
+
+    @classmethod
+    def _nearest(cls, key: str, cutoff: float) -> list[str]:
+        known = [setting.name for setting in fields(cls)]
+        return difflib.get_close_matches(key, [*known, "num_labels"], n=1, cutoff=cutoff)
 
     @property
     def num_directions(self) -> int:

@@ -115,7 +115,10 @@ class EpochLines(TrainerCallback, ExportableState):
             return
         scores = {name.removeprefix("eval_"): value for name, value in (metrics or {}).items()}
         names = sorted((name for name in scores if name not in _NO_SCORES), key=lambda name: name != "accuracy")
-        self._print(args, state, [f"{name} {scores[name]:.3f}" for name in names if isinstance(scores[name], float)])
+        # the training loss stands in the same line
+        title = {"loss": "validation loss"}
+        numbers = {title.get(name, name): scores[name] for name in names if isinstance(scores[name], float)}
+        self._print(args, state, [f"{name} {value:.3f}" for name, value in numbers.items()])
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

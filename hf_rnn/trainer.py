@@ -120,6 +120,8 @@ class RnnTrainer(Trainer):
 
     def __init__(self, *args: Any, class_counts: Sequence[int] | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        # The Trainer divides by the steps itself; up to transformers 5.5 accelerate did so a second time.
+        self.accelerator.gradient_accumulation_steps = 1
         config = self.model.config
         if config.num_labels == 1 or config.problem_type not in (None, "single_label_classification"):
             # Their losses are means over a batch, not sums over the rows of an accumulated one.

@@ -28,6 +28,9 @@ def test_unknown_keys_are_refused_while_loading(tmp_path):
     for load in (RnnConfig.from_pretrained, AutoConfig.from_pretrained):
         with pytest.raises(TypeError, match="Did you mean 'hidden_size'"):
             load(tmp_path, hidden_sizee=5)
+    # AutoTokenizer hands the tokenizer's own keywords to the config
+    keywords = {"model_max_length": 64, "padding_side": "left", "use_fast": True, "truncation_side": "left"}
+    assert AutoConfig.from_pretrained(tmp_path, **keywords).hidden_size == 128
     path = tmp_path / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "poling": "max"}))
     with pytest.raises(TypeError, match="Did you mean 'pooling'"):

@@ -586,17 +586,11 @@ def run_python(arguments, environment, cwd):
     return done.stdout
 
 
-def test_round_trip_to_a_stranger(hub, folder, tmp_path):
-    """Pushed here, loaded in a new process with an empty cache where the package does not exist; then offline."""
-    push(folder, "me/films")
-    push(folder, "me/secret", private=True)
-    write_finished_folder(tmp_path / "other", seed=1)
-    push(tmp_path / "other", "me/films", revision="v2")
-    model, tokenizer = inference.load_model(folder)
-    model.push_to_hub("me/alone", token="hf_mine")
+def as_stranger(hub, tmp_path, **environment):
+    """What a process with a home of its own finds on the Hub where the package does not exist."""
     # an installation of the package may lie in the same site-packages: hide just that
     blocker = tmp_path / "site"
-    blocker.mkdir()
+    blocker.mkdir(exist_ok=True)
     (blocker / "sitecustomize.py").write_text(
         "import sys\n"
         "class Hide:\n"
@@ -605,10 +599,28 @@ def test_round_trip_to_a_stranger(hub, folder, tmp_path):
         "            raise ModuleNotFoundError('No module named hf_rnn', name='hf_rnn')\n"
         "sys.meta_path.insert(0, Hide())\n"
     )
-    home = {"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": hub.url}
-    hidden = {"PYTHONPATH": str(blocker), "PYTHONNOUSERSITE": "1"}
+    environment |= {"PYTHONPATH": str(blocker), "PYTHONNOUSERSITE": "1"}
+    environment |= {"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": hub.url}
     script = ["-c", STRANGER, json.dumps([TEXTS, "hf_mine"])]
-    there = json.loads(run_python(script, {**home, **hidden}, tmp_path).splitlines()[-1])
+    return json.loads(run_python(script, environment, tmp_path).splitlines()[-1])
+
+
+@pytest.mark.parametrize("offline_again", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_round_trip_to_a_stranger(hub, folder, tmp_path, offline_again):
+    """Pushed here, loaded in a new process with an empty cache where the package does not exist."""
+    push(folder, "me/films")
+    push(folder, "me/secret", private=True)
+    write_finished_folder(tmp_path / "other", seed=1)
+    push(tmp_path / "other", "me/films", revision="v2")
+    model, tokenizer = inference.load_model(folder)
+    model.push_to_hub("me/alone", token="hf_mine")
+
+    there = as_stranger(hub, tmp_path)
+    assert there["secret without token"] == "refused"
+    if offline_again:
+        calls = len(hub.calls)
+        there = as_stranger(hub, tmp_path, HF_HUB_OFFLINE="1")
+        assert len(hub.calls) == calls
 
     logits = logits_of(model, tokenizer)
     some = [row for row, text in enumerate(TEXTS) if text]
@@ -619,15 +631,6 @@ def test_round_trip_to_a_stranger(hub, folder, tmp_path):
     for answer, expected in zip(there["pipeline"], logits.softmax(dim=-1).tolist(), strict=True):
         assert [answer[model.config.id2label[label]] for label in range(3)] == pytest.approx(expected, abs=1e-6)
     assert there["encoder"] == "RnnModel"
-    assert there["secret without token"] == "refused"
-
-    calls = len(hub.calls)
-    command = ["-m", "hf_rnn.cli.main", "predict", "--model", "me/films", "--text", TEXTS[0]]
-    offline = json.loads(run_python(command, {**home, "HF_HUB_OFFLINE": "1"}, tmp_path))
-    label = int(logits[0].argmax())
-    assert offline["label"] == model.config.id2label[label]
-    assert offline["score"] == pytest.approx(float(logits[0].softmax(dim=-1)[label]), abs=1e-6)
-    assert len(hub.calls) == calls
 
 
 @pytest.mark.slow
@@ -642,6 +645,10 @@ def test_train_push_and_predict_by_the_commands(hub, tiny_settings, tmp_path):
     text = ["--text", "the miro box", "--text", "selk sand", "--text", "a door"]
     here = run_python([*run, "predict", "--model", "out", *text], home, tmp_path)
     there = run_python([*run, "predict", "--model", "me/trained", *text], home, tmp_path)
+    calls = len(hub.calls)
+    offline = {**home, "HF_HUB_OFFLINE": "1"}
+    assert run_python([*run, "predict", "--model", "me/trained", *text], offline, tmp_path) == there
+    assert len(hub.calls) == calls
     assert [json.loads(line)["label"] for line in there.splitlines()] == ["good", "bad", "plain"]
     for ours, theirs in zip(here.splitlines(), there.splitlines(), strict=True):
         assert json.loads(ours)["score"] == pytest.approx(json.loads(theirs)["score"], abs=1e-6)

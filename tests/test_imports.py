@@ -58,6 +58,8 @@ ALLOWED = {  # room: the rooms it may use
     "errors": set(),
     "normalization": set(),
     "tokenization": {"errors", "normalization"},
+    "sharing": {"errors", "folder"},
+    "hub": {"errors", "folder", "inference", "sharing"},
 }
 LEAVES = {"audit", "data", "folder", "metrics", "model_card", "plots", "recipes", "sampling"}
 NOT_FOR = {"cli"}  # nobody imports these

@@ -346,7 +346,7 @@ def test_lines_go_to_stderr_and_nothing_to_stdout(tokenizer, tmp_path, capfd, di
     train, evaluation = trainer.state.log_history[0], trainer.state.log_history[1]
     assert lines[0] == (
         f"epoch 1/2  loss {train['loss']:.3f}  train accuracy {train['train_accuracy']:.3f}"
-        f"  validation accuracy {evaluation['eval_accuracy']:.3f}  loss {evaluation['eval_loss']:.3f}"
+        f"  validation accuracy {evaluation['eval_accuracy']:.3f}  validation loss {evaluation['eval_loss']:.3f}"
     )
 
 

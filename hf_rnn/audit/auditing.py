@@ -134,12 +134,12 @@ def _conflicts(numbers: Sequence[Sequence[int]], class_names: Sequence[str], pla
         for row, text in enumerate(numbers[index]):
             rows.setdefault(text, []).append(row)
         for same in rows.values():
-            by_label: dict[str, tuple[Place, ...]] = {}
+            by_label: dict[int, list[int]] = {}
             for row in same:
-                name = class_names[split.labels[row]]
-                by_label[name] = (*by_label.get(name, ()), places(index, row))
+                by_label.setdefault(split.labels[row], []).append(row)
             if len(by_label) > 1:
-                yield Conflict(excerpt(split.texts[same[0]]), by_label)
+                found = {class_names[label]: tuple(places(index, row) for row in at) for label, at in by_label.items()}
+                yield Conflict(excerpt(split.texts[same[0]]), found)
 
 
 def _longest(places: _Places) -> Iterator[LongLine]:

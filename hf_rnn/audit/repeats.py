@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -136,7 +136,6 @@ class _Items:
     def __init__(
         self, sets: TripleSets, occurrences: Sequence[_Occurrences], key: Callable[[_Item], tuple[int, ...]]
     ) -> None:
-        self._key = key
         self._items: list[_Item] = []
         self.bounds: list[tuple[int, int]] = []
         self._numbers: list[dict[_Item, int]] = []
@@ -156,4 +155,6 @@ class _Items:
 
     def of_label(self, split: int, label: int) -> tuple[int, int]:
         """Return the first item of a label in a split and the one after the last; the order must be by label."""
-        return tuple(bisect_left(self._items, (each,), *self.bounds[split], key=self._key) for each in (label, label + 1))
+        first, last = self.bounds[split]
+        start = bisect_left(self._items, label, first, last, key=lambda item: item.label)
+        return start, bisect_right(self._items, label, start, last, key=lambda item: item.label)

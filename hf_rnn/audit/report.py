@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Any, Literal
 
 
@@ -75,7 +75,7 @@ class Repeat:
 
     Attributes:
         place: The row.
-        twin: A row that it repeats: one with another label if there is one.
+        twin: A row that it repeats: one with another label if the source split has one, earlier or later.
         kind: `exact` when the normalised texts are equal, else `near`.
         similarity: Jaccard similarity of the word triples, from 0.8 to 1; 1 for `exact`.
         label: The row's label.
@@ -183,7 +183,7 @@ class LongLine:
 
 @dataclass(frozen=True)
 class AuditReport:
-    """What :func:`~hf_rnn.audit.audit` found.
+    """What [`~hf_rnn.audit.audit`] found.
 
     Attributes:
         splits: Numbers by split: train, validation, test, then any others.
@@ -229,4 +229,13 @@ class AuditReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything, with the summary in front, as JSON can hold it."""
-        return {"summary": self.summary(), **asdict(self)}
+        return {"summary": self.summary(), **_plain(self)}
+
+
+def _plain(value: Any) -> Any:
+    """Return what JSON holds in place of a value; `asdict` would copy every number, and a report can be large."""
+    if is_dataclass(value):
+        return {name: _plain(each) for name, each in vars(value).items()}
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, tuple) else value

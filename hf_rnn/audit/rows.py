@@ -38,7 +38,10 @@ def read_rows(dataset: datasets.DatasetDict) -> tuple[list[str], list[SplitRows]
         UserError: For data that cannot be audited; see [`~hf_rnn.audit.audit`].
     """
     if not isinstance(dataset, datasets.DatasetDict) or not dataset:
-        raise UserError(f"an audit takes a DatasetDict with splits, such as load_tsv returns; found {type(dataset)}")
+        raise UserError(
+            f"an audit takes a DatasetDict of splits, as load_tsv returns it without streaming=True; found "
+            f"{type(dataset).__name__}"
+        )
     names = sorted(dataset, key=lambda name: _ORDER.index(name) if name in _ORDER else len(_ORDER))
     class_names = _class_names(names[0], dataset[names[0]])
     splits = []
@@ -55,14 +58,16 @@ def _class_names(name: str, split: datasets.Dataset) -> list[str]:
             there = ", ".join(map(repr, split.features))
             raise UserError(f"{name} has no column {column!r}; there are {there}. load_tsv and load_named rename them")
     if not isinstance(split.features["label"], datasets.ClassLabel):
-        raise UserError(f"the labels of {name} are {split.features['label']}, not ClassLabel: load_named makes them so")
+        raise UserError(
+            f"the labels of {name} are {split.features['label']}, not ClassLabel: load_named makes them so"
+        )
     return list(split.features["label"].names)
 
 
 def _read(name: str, split: datasets.Dataset, classes: int) -> SplitRows:
     if not len(split):
         raise UserError(f"{name} has no rows: leave it out")
-    columns = split[:]
+    columns = split.with_format(None).select_columns(["text", "label"])[:]
     texts, labels = columns["text"], columns["label"]
     for row, (text, label) in enumerate(zip(texts, labels, strict=True)):
         if not isinstance(text, str) or label is None or not 0 <= label < classes:

@@ -21,6 +21,7 @@ _VERBS = {
     "evaluate": "measure a trained model on a split",
     "predict": "label texts with a trained model",
     "inspect": "show what a model does to one text, stage by stage",
+    "audit": "look for leaks, duplicates and conflicting labels in data",
     "push": "share a trained model on the Hub",
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 
 import datasets
@@ -22,6 +23,10 @@ def run(argv: Sequence[str]) -> None:
     # of reading, tokenizing and writing: too quick to watch; training has its own
     datasets.disable_progress_bars()
     transformers_logging.disable_progress_bar()
+    # said at every checkpoint on common file systems, and of no consequence: their numbers order them as well
+    logging.getLogger("transformers.trainer_utils").addFilter(
+        lambda record: "mtime may not be reliable" not in record.getMessage()
+    )
     result = train(*arguments)
     if arguments.training.process_index > 0:  # of several processes one tells
         return

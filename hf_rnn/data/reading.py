@@ -264,8 +264,11 @@ class RowReader:
         return Fault(Reason.LINE_TOO_LONG, detail, "If it is one text for sure, raise max_line_bytes")
 
     def _reject(self, line: bytes, fault: Fault) -> None:
-        fields = line.split(b"\t")
-        start = fields[self.layout.text] if len(fields) == self.layout.fields and fields[self.layout.text] else line
+        start, fields = line, line.split(b"\t")
+        if fault.reason is Reason.LINE_TOO_LONG:
+            start = line[: self.layout.max_line_bytes]  # as much as is kept of it wherever blocks are cut
+        elif len(fields) == self.layout.fields and fields[self.layout.text]:
+            start = fields[self.layout.text]
         excerpt = start[: 4 * EXCERPT_CHARACTERS].decode(errors="backslashreplace")[:EXCERPT_CHARACTERS]
         self.on_bad_row(BadRow(self.path, self.line, self.offset, fault, excerpt.removesuffix("\r")))
 

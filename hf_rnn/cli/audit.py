@@ -1,0 +1,83 @@
+"""`hf-rnn audit`: what would spoil training on labelled texts, or the scores on them; prints tables or JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+
+import datasets
+
+from .. import inference
+from ..arguments import DataArguments, SettingsParser
+from ..audit import Origin, audit, render_text
+from ..data import DataReport, load_named, load_tsv
+from ..recipes import DEFAULT_RECIPE, read_settings
+from ..training import make_tokenizer
+
+
+@dataclass
+class AuditArguments(DataArguments):
+    """Flags of this verb, besides those that say what the texts are and how they become tokens."""
+
+    json: bool = field(default=False, metadata={"help": "print one JSON object, with every row that is found"})
+    recipe: str = field(default=DEFAULT_RECIPE, metadata={"help": "whose settings of texts and tokens to start from"})
+
+
+def run(argv: Sequence[str]) -> None:
+    """Audit the very splits, and with the very tokenizer, that `hf-rnn train` would use; no row is changed.
+
+    Raises:
+        UserError: For a mistake in flags or data.
+    """
+    arguments = _parse(argv)
+    arguments.source()
+    datasets.disable_progress_bars()
+    inference.quiet()
+    texts, origins = _load(arguments)
+    tokenizer = make_tokenizer(arguments, texts["train"]["text"])
+    report = audit(texts, tokenizer, origins=origins)
+    print(json.dumps(report.to_dict(), ensure_ascii=False) if arguments.json else render_text(report))
+
+
+def _parse(argv: Sequence[str]) -> AuditArguments:
+    chooser = SettingsParser(prog="hf-rnn audit", add_help=False)
+    chooser.add_argument("--recipe", default=DEFAULT_RECIPE)
+    recipe = chooser.parse_known_args(list(argv))[0].recipe
+    parser = SettingsParser(AuditArguments, prog="hf-rnn audit")
+    known = {setting.name for setting in fields(DataArguments)}
+    settings = {name: setting for name, setting in read_settings(recipe).items() if name in known}
+    (arguments,) = parser.parse([*parser.tokens(settings), *argv])
+    return arguments
+
+
+def _load(arguments: AuditArguments) -> tuple[datasets.DatasetDict, dict[str, Origin]]:
+    """Return the splits, and where their rows stand as far as no bad row was left out."""
+    report = DataReport()
+    texts = load_tsv(
+        arguments.source(),
+        **arguments.layout(),
+        class_names=arguments.class_names,
+        validation_share=0,
+        report=report,
+    )
+    first = 2 if arguments.header else 1
+    origins = {
+        name: Origin(split.files[0], range(first, first + split.rows_kept))
+        for name, split in report.splits.items()
+        if not split.rejected and len(split.files) == 1
+    }
+    if "validation" in texts:
+        return texts, origins
+    # Numbers in the place of texts are held out as the texts are in training, and so tell which rows these are.
+    train = texts["train"]
+    numbers = train.remove_columns("text").add_column("text", [str(row) for row in range(len(train))])
+    parts = {
+        name: [int(row) for row in part["text"]]
+        for name, part in load_named(datasets.DatasetDict(train=numbers)).items()
+    }
+    for name, rows in parts.items():
+        texts[name] = train.select(rows)
+    if "train" in origins:
+        origins |= {name: Origin(origins["train"].file, [first + row for row in rows]) for name, rows in parts.items()}
+    return texts, origins
