@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerFast
 
 from hf_rnn import load_tsv, train_tokenizer
 from hf_rnn.audit import Origin, Place, audit, render_text
-from hf_rnn.audit.near_duplicates import jaccard
+from hf_rnn.audit.near_duplicates import NearIndex, TripleSets, jaccard
 from hf_rnn.audit.normalizing import normalize_text
 from hf_rnn.errors import UserError
 from hf_rnn.recipes import load_recipe
@@ -214,6 +214,23 @@ def test_brute_force_gives_the_same_rows_for_words_of_two_kinds(rows, seed):
     rows = [(" ".join(text), label) for text, label in rows]
     first, second = sorted(random.Random(seed).sample(range(1, len(rows)), 2))
     check_against_brute_force({"train": rows[:first], "validation": rows[first:second], "test": rows[second:]})
+
+
+def test_a_single_twin_is_found_wherever_it_stands_among_many_candidates():
+    """Few triples that all texts share, so that a search goes through several blocks before it comes upon the twin."""
+    chance = random.Random(11)
+    texts = sorted({" ".join(chance.choices("abc", k=chance.randrange(9, 14))) for _ in range(500)})
+    index = NearIndex(TripleSets(texts), np.arange(len(texts)))
+    pairs = [
+        (item, twin) for item in range(len(texts)) for twin in range(item) if jaccard(texts[item], texts[twin]) >= 0.8
+    ]
+    assert len(pairs) > 20
+    for item, twin in pairs:
+        near = {other for pair in pairs if item in pair for other in pair} - {item}
+        for start in range(twin + 1):
+            assert index.search(item, (start, twin + 1)) in near
+        assert index.search(item, (0, 0), (twin, twin + 1)) == twin
+        assert index.search(item, (twin, twin), (item, item + 1)) is None
 
 
 @pytest.mark.parametrize("order", ["mixed", "by label"])

@@ -48,8 +48,8 @@ def test_help_is_quick_and_loads_nothing_heavy():
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         seconds.append(time.perf_counter() - start)
     assert min(seconds) < 2
-    for verb in ("train", "evaluate", "predict", "inspect"):
-        assert verb in done.stdout.splitlines()[4 + ["train", "evaluate", "predict", "inspect"].index(verb) + 1]
+    listed = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")]
+    assert listed == ["train", "evaluate", "predict", "inspect", "audit", "push"]
     assert not {"torch", "transformers", "datasets", "numpy"} & set(done.stdout.split())
 
 
@@ -74,12 +74,22 @@ def test_no_verb(command, arguments, code, message):
     assert message in err
 
 
-@pytest.mark.parametrize("verb", ["train", "evaluate", "predict", "inspect"])
+@pytest.mark.parametrize("verb", ["train", "evaluate", "predict", "inspect", "push"])
 def test_help_of_a_verb(command, verb):
     code, out, _ = command(verb, "--help")
     assert code == 0
     assert out.startswith(f"usage: hf-rnn {verb}")
     assert ("--hidden_size" in out) == (verb == "train")
+
+
+def test_results_are_utf8_in_any_locale(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "model", ignore=shutil.ignore_patterns("checkpoints"))
+    config = copy / "config.json"
+    config.write_text(config.read_text(encoding="utf-8").replace('"good"', '"gut 🙂"'), encoding="utf-8")
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "LC_ALL": "C"}
+    command = [*HF_RNN, "predict", "--model", str(copy), "--text", "the miro door"]
+    done = subprocess.run(command, capture_output=True, env=environment, timeout=60, check=True)
+    assert json.loads(done.stdout.decode("utf-8"))["label"] == "gut 🙂"
 
 
 # ---- train ----

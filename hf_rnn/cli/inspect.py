@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from .. import inference
 from ..errors import UserError
@@ -41,8 +41,8 @@ def run(argv: Sequence[str]) -> None:
 
 def _tell(model: RnnForSequenceClassification, tokenizer: PreTrainedTokenizerBase, text: str) -> list[str]:
     """The parts of the output."""
-    encoded = tokenizer(text, truncation=True, return_offsets_mapping=tokenizer.is_fast)
-    ids, spans = encoded["input_ids"], encoded.get("offset_mapping", ())
+    encoded = tokenizer(text, truncation=True)
+    ids = encoded["input_ids"]
     input_ids = torch.tensor([ids], dtype=torch.long, device=model.device)  # (1, T)
     pooled: list[torch.Tensor] = []
     hook = model.pooler.register_forward_hook(lambda pooler, inputs, output: pooled.append(output[0]))
@@ -50,9 +50,9 @@ def _tell(model: RnnForSequenceClassification, tokenizer: PreTrainedTokenizerBas
         outputs = model(input_ids, torch.ones_like(input_ids), output_hidden_states=True)
     hook.remove()
     tokens = tokenizer.convert_ids_to_tokens(ids)
-    pieces = [text[start:end] for start, end in spans] or tokens  # what an unknown token was
-    rows = [[token, str(number), piece] for token, number, piece in zip(tokens, ids, pieces, strict=True)]
-    parts = [_table(["token", "id", "of"], rows) if rows else "the text has no tokens"]
+    words = _words(tokenizer, text, encoded, tokens)
+    rows = [[token, str(number), word] for token, number, word in zip(tokens, ids, words, strict=True)]
+    parts = [_table(["token", "id", "word"], rows) if rows else "the text has no tokens"]
 
     embedding, *layers = outputs.hidden_states
     stages = [("token ids", "batch, time", input_ids), ("embedding", "batch, time, embedding", embedding)]
@@ -77,6 +77,20 @@ def _tell(model: RnnForSequenceClassification, tokenizer: PreTrainedTokenizerBas
     classes = [[model.config.id2label[index], f"{score:.3f}", _bar(score)] for index, score in enumerate(scores)]
     parts.append(_table(["label", "score", ""], classes))
     return parts
+
+
+def _words(
+    tokenizer: PreTrainedTokenizerBase, text: str, encoded: BatchEncoding, tokens: Sequence[str]
+) -> Sequence[str]:
+    """The word behind each token, as the normaliser left it: tells what an unknown token was."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None or backend.pre_tokenizer is None:
+        return tokens
+    normalized = text if backend.normalizer is None else backend.normalizer.normalize_str(text)
+    words = [word for word, _ in backend.pre_tokenizer.pre_tokenize_str(normalized)]
+    places = encoded.word_ids()
+    known = [place is not None and place < len(words) for place in places]
+    return [words[place] if there else token for place, token, there in zip(places, tokens, known, strict=True)]
 
 
 def _bar(share: float) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import io
 import logging
 import os
 import sys
@@ -67,6 +68,8 @@ def _help() -> str:
 def _run(verb: str, arguments: list[str]) -> int:
     try:
         _log_to_stderr()
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(encoding="utf-8")  # results are JSON and texts, whatever the locale
         from .. import register
 
         register()
