@@ -1,9 +1,12 @@
 """What several test files share: a folder of invented texts with a rule to learn, and one model trained on it."""
 
+import os
 import random
 from pathlib import Path
 
 import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: the tests share the cores among themselves
 
 NEUTRAL = ["the", "box", "of", "dry", "sand", "stood", "near", "a", "door", "and", "it", "was", "there", "for", "days"]
 LABELS = ("bad", "good", "plain")
