@@ -351,7 +351,7 @@ def test_inspect_shows_tokens_ids_and_shapes(command, folder, trained):
     assert rows[1:4] == [
         ["miro", str(vocabulary["miro"]), "miro"],
         ["<unk>", "0", "zzz"],
-        ["sand", str(vocabulary["sand"]), "Sand"],
+        ["sand", str(vocabulary["sand"]), "sand"],
     ]
     for stage, shape in (
         ("token ids", "(1, 3)"),
