@@ -66,7 +66,7 @@ class Rows:
         return Rows(self.texts.filter(keep), self.labels.filter(keep), 0)
 
 
-def blocks_of_lines(stream: RawIOBase, max_line_bytes: int) -> Iterator[tuple[bytes, int]]:
+def blocks_of_lines(stream: RawIOBase, max_line_bytes: int) -> Iterator[tuple[bytes, int, int]]:
     """Cut a stream into blocks of whole lines, each ended by LF.
 
     Args:
@@ -74,34 +74,38 @@ def blocks_of_lines(stream: RawIOBase, max_line_bytes: int) -> Iterator[tuple[by
         max_line_bytes: The cap.
 
     Yields:
-        (block, 0), or (start of a line, length of that line without its LF) for a line that is over the cap for sure.
+        (block, 0, its bytes), or, for a line over the cap for sure, (start of it, its length without its end, its
+        bytes).
     """
     pieces: list[bytes] = []
     pending = 0  # bytes in `pieces`, the start of a line
     skipped = 0  # bytes so far of a line over the cap, of which `pieces` keeps the start
+    before = b""  # the last byte of these
     while data := stream.read(BLOCK_BYTES):
         if skipped:
             cut = data.find(b"\n")
             if cut < 0:
-                skipped += len(data)
+                skipped, before = skipped + len(data), data[-1:]
                 continue
-            yield pieces.pop(), skipped + cut
+            before = data[cut - 1 : cut] if cut else before
+            yield pieces.pop(), skipped + cut - (before == b"\r"), skipped + cut + 1
             data, skipped, pending = data[cut + 1 :], 0, 0
         cut = data.rfind(b"\n") + 1
         if cut:
             pieces.append(data[:cut])
-            yield b"".join(pieces), 0
+            block = b"".join(pieces)
+            yield block, 0, len(block)
             pieces, pending = [], 0
         if cut < len(data):
             pieces.append(data[cut:])
             pending += len(data) - cut
         if pending > max_line_bytes + 1:  # one more for the CR of a CRLF
-            pieces, skipped = [b"".join(pieces)[: 4 * EXCERPT_CHARACTERS]], pending
+            pieces, skipped, before = [b"".join(pieces)[: 4 * EXCERPT_CHARACTERS]], pending, data[-1:]
     if skipped:
-        yield pieces.pop(), skipped
+        yield pieces.pop(), skipped, skipped
     elif pieces:
         # The end of a last line without LF. Its CR, if it has one, ends no line, so it gets a CRLF to lose instead.
-        yield b"".join(pieces) + b"\r\n", 0
+        yield b"".join(pieces) + b"\r\n", 0, pending
 
 
 class RowReader:
@@ -130,10 +134,10 @@ class RowReader:
         self.path, self.layout, self.labels, self.on_bad_row = path, layout, labels, on_bad_row
         self.line, self.offset, self.with_texts = line, offset, with_texts
 
-    def too_long(self, start: bytes, length: int) -> Rows:
+    def too_long(self, start: bytes, length: int, size: int) -> Rows:
         """Reject a line over the cap, of which only the start was kept."""
         self._reject(start, self._over_cap(length))
-        self._advance(1, length + 1)
+        self._advance(1, size)
         return self._as_rows([], [], 1)
 
     def read(self, block: bytes) -> Iterator[Rows]:

@@ -105,11 +105,11 @@ class TsvFile:
         """
         reader = RowReader(self.path, self.layout, self.first_line, self.start, labels, on_bad_row, with_texts)
         with self._stream() as stream:
-            for block, length in blocks_of_lines(stream, self.layout.max_line_bytes):
+            for block, length, size in blocks_of_lines(stream, self.layout.max_line_bytes):
                 on_bytes(block)
                 if length:
                     on_bytes(b"%d" % length)
-                    yield reader.too_long(block, length)
+                    yield reader.too_long(block, length, size)
                 else:
                     yield from reader.read(block)
             self._check_unchanged(stream)
