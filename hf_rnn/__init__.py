@@ -26,6 +26,7 @@ _HOME = {
     "DataArguments": "arguments",
     "train": "training",
     "push": "hub",
+    "RnnClassifier": "classifier",
 }
 __all__ = ["__version__", "register", *_HOME]
 

@@ -168,7 +168,8 @@ class RnnTrainingArguments(TrainingArguments):
     early_stopping_patience: int | None = _setting(None, "stop after so many evaluations without improvement; 0 never")
     overwrite_output_dir: bool = _setting(False, "replace what an earlier run left in output_dir")
     ddp_find_unused_parameters: bool | None = _setting(False, "look for unused parameters; these models have none")
-    resume: bool = _setting(False, "go on from the newest checkpoint in output_dir")
+    resume: bool = _setting(False, "go on from the newest valid checkpoint in output_dir")
+    resume_anyway: bool = _setting(False, "like --resume, though data, tokenizer, model or settings have changed")
     recipe: str | None = _setting(None, "settings to start from: a name (default, tutorial, ...) or a YAML file")
 
     def __post_init__(self) -> None:
@@ -201,6 +202,7 @@ class RnnTrainingArguments(TrainingArguments):
                 raise UserError(f"{name} must be greater than 0, found {getattr(self, name)}")
         if not 0 <= self.learning_rate < float("inf"):
             raise UserError(f"learning_rate must be finite and not negative, found {self.learning_rate}")
+        self.resume = self.resume or self.resume_anyway
         if self.overwrite_output_dir and self.resume:
             raise UserError("overwrite_output_dir starts anew and resume goes on: give one of them")
 
@@ -287,6 +289,7 @@ _NOT_RECORDED = frozenset(
         "overwrite_output_dir",
         "recipe",
         "resume",
+        "resume_anyway",
         "run_name",
         "use_cpu",
     }

@@ -36,7 +36,7 @@ def write_files(
     arguments: Arguments,
     metrics: Mapping[str, Any],
     log_history: list[dict[str, Any]],
-) -> None:
+) -> CardFacts:
     """Write all that a finished folder holds at its root.
 
     Args:
@@ -48,6 +48,9 @@ def write_files(
         arguments: What it was trained with.
         metrics: Numbers by split, and those of the training itself under `training`.
         log_history: The Trainer's log.
+
+    Returns:
+        What the card says.
     """
     model.save_pretrained(folder.root)
     tokenizer.save_pretrained(folder.root)
@@ -64,6 +67,7 @@ def write_files(
     facts = _gather_facts(name, model, tokenizer, examples, arguments)
     card = CardFacts(**facts, results=results, figures=figures, size_in_bytes=folder.weights.stat().st_size)
     folder.card.write_text(render(card), encoding="utf-8")
+    return card
 
 
 def _gather_facts(
@@ -76,19 +80,20 @@ def _gather_facts(
     """The card's facts that do not depend on how the model fared."""
     config, training = model.config, arguments.training
     counts = np.bincount(_column(examples["train"], "labels"), minlength=config.num_labels).tolist()
-    data = Path(arguments.data.data_dir or "").resolve().name
+    data = None if arguments.data.data_dir is None else Path(arguments.data.data_dir).resolve().name
     architecture = ("cell_type", "num_hidden_layers", "hidden_size", "bidirectional", "pooling", "embedding_size")
     return {
         "name": name,
         **{field: getattr(config, field) for field in (*architecture, "vocab_size")},
         "num_parameters": model.num_parameters(),
-        "dataset_name": data,
+        "dataset_name": data or "texts that were given in Python",
         "class_counts": dict(zip(config.id2label.values(), counts, strict=True)),
         "versions": {package: version(package) for package in _PACKAGES},
         "best_metric": training.metric_for_best_model if training.load_best_model_at_end else None,
         "max_length": tokenizer.model_max_length if tokenizer.model_max_length < 10**9 else None,
         "unknown_token_share": _unknown_share(examples.get("validation"), tokenizer),
-        "command": f"hf-rnn train --recipe training_args.json --data_dir {shlex.quote(data)} --output_dir again",
+        "command": data
+        and f"hf-rnn train --recipe training_args.json --data_dir {shlex.quote(data)} --output_dir again",
     }
 
 

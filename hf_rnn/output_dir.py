@@ -11,21 +11,27 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from transformers.trainer_utils import get_last_checkpoint
+from safetensors import SafetensorError
 
+from . import checkpoints
 from .errors import UserError
 from .folder import FinishedFolder
 
 REJECTED_ROWS = "rejected.jsonl"  # left by a run that stopped at its data; stands in no other run's way
+_UNFINISHED = ".unfinished-"
 
 
-def check_output_dir(folder: FinishedFolder, *, overwrite: bool, resume: bool) -> Path | None:
+def check_output_dir(
+    folder: FinishedFolder, *, overwrite: bool, resume: bool, processes: int = 1, needs_best: bool = False
+) -> Path | None:
     """Refuse a folder that holds something already, unless the user says what is to be done with it.
 
     Args:
         folder: Where the finished model is to go.
         overwrite: Whether to replace what is there.
-        resume: Whether to go on from the newest checkpoint there.
+        resume: Whether to go on from the newest valid checkpoint there.
+        processes: Of the run, see [`find_newest`].
+        needs_best: Whether the best checkpoint is needed too.
 
     Returns:
         The checkpoint to go on from, None to start anew.
@@ -36,10 +42,7 @@ def check_output_dir(folder: FinishedFolder, *, overwrite: bool, resume: bool) -
     if folder.root.exists() and not folder.root.is_dir():
         raise UserError(f"output_dir {folder.root} is a file: give a folder")
     if resume:
-        newest = get_last_checkpoint(str(folder.checkpoints)) if folder.checkpoints.is_dir() else None
-        if newest is None:
-            raise UserError(f"there is no checkpoint in {folder.checkpoints}: leave out --resume to start anew")
-        return Path(newest)
+        return checkpoints.find_newest(folder.checkpoints, processes=processes, needs_best=needs_best)
     if folder.root.is_dir() and not overwrite:
         found = sorted(path.name for path in folder.root.iterdir() if path.name != REJECTED_ROWS)
         if found:
@@ -57,15 +60,44 @@ def clear(folder: FinishedFolder) -> None:
         shutil.rmtree(folder.checkpoints)
 
 
+def make_writable(folder: FinishedFolder) -> None:
+    """Make the folder if need be, and find out before training whether files can be made there.
+
+    Raises:
+        UserError: When they cannot.
+    """
+    try:
+        folder.root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder.root):
+            pass
+    except OSError as error:
+        raise UserError(f"output_dir {folder.root} cannot be written to: {error.strerror}. Take another") from error
+
+
 def fill(folder: FinishedFolder, write: Callable[[FinishedFolder], None]) -> None:
     """Fill the root of a finished folder, all or nothing.
 
     Args:
         folder: Where the files go; an earlier run's are replaced.
         write: Writes the files into the folder that it is given.
+
+    Raises:
+        UserError: When the disk is full or does not take them.
     """
+    try:
+        _fill(folder, write)
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"the finished model could not be written to {folder.root}: {error}. The checkpoints are intact: "
+            "make room there, then repeat the command with --resume"
+        ) from error
+
+
+def _fill(folder: FinishedFolder, write: Callable[[FinishedFolder], None]) -> None:
     folder.root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=folder.root) as beside:
+    for left in folder.root.glob(f"{_UNFINISHED}*"):  # by a run that was killed while it wrote
+        shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=folder.root) as beside:
         unfinished = FinishedFolder(Path(beside))
         write(unfinished)
         for path in _finished_files(folder):

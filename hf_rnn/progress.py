@@ -52,6 +52,7 @@ class EpochLines(TrainerCallback, ExportableState):
         self.epoch = -1  # the epoch that the counts belong to, from 0
         self.correct: torch.Tensor | int = 0
         self.seen: torch.Tensor | int = 0
+        self.quiet = False  # whether to count only
         self._logged: dict[str, float] = {}
         self._training = False
 
@@ -127,7 +128,7 @@ class EpochLines(TrainerCallback, ExportableState):
         self._training = False
 
     def _print(self, args: TrainingArguments, state: TrainerState, scores: Sequence[str] = ()) -> None:
-        if not state.is_world_process_zero:
+        if self.quiet or not state.is_world_process_zero:
             return
         if args.max_steps > 0:  # the epochs of a stream have no number
             place = f"step {state.global_step}/{state.max_steps}"

@@ -6,23 +6,29 @@ evaluation), how gradients of a sparse embedding are measured and clipped, and w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import contextlib
+import pickle
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import datasets
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, Sampler, SequentialSampler
 from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
-from transformers.trainer_utils import has_length, seed_worker
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, has_length, seed_worker
 
+from . import checkpoints
 from .errors import UserError
 from .progress import EpochLines, ProgressBars
 from .sampling import LengthBucketedBatchSampler
+from .stopping import RunningLoss, SavePoints, StopRequest, TrainingStopped
 
 # Of the optimisers that --optim names, those of torch that take sparse gradients, and only without weight decay.
 _SPARSE_OPTIMIZERS = ("sgd", "adagrad")
@@ -106,9 +112,14 @@ class RnnTrainer(Trainer):
     - With `args.early_stopping_patience` it stops early.
     - Sparse embedding gradients are measured and clipped.
     - Progress goes to stderr, a line an evaluation, with the accuracy on the texts trained on; nothing goes to stdout.
+    - A checkpoint is complete or not valid, see [`hf_rnn.checkpoints`], and a run that goes on from one takes the same
+      steps as one that never stopped. Within `with trainer.stop_request:` SIGTERM and Ctrl-C finish the step, save,
+      and raise [`TrainingStopped`].
 
     Args:
         args: As for the Trainer, and with all that is in [`Trainer`].
+        made_from (`Mapping[str, Any]`, *optional*): Fingerprints of the run, see [`take_fingerprints`], that its
+            checkpoints keep.
         class_counts (`Sequence[int]`, *optional*): Training rows by class, for class weights; counted in the column
             `labels` when absent, which a stream does not allow.
         kwargs: As for the Trainer.
@@ -118,8 +129,17 @@ class RnnTrainer(Trainer):
             set that has no classes to count.
     """
 
-    def __init__(self, *args: Any, class_counts: Sequence[int] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        class_counts: Sequence[int] | None = None,
+        made_from: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
+        self.stop_request = StopRequest()
+        self._made_from = made_from
+        self._batches: LengthBucketedBatchSampler | None = None
         # The Trainer divides by the steps itself; up to transformers 5.5 accelerate did so a second time.
         self.accelerator.gradient_accumulation_steps = 1
         config = self.model.config
@@ -143,6 +163,11 @@ class RnnTrainer(Trainer):
             check_sparse_gradients(self.args)
         self._install_callbacks()
 
+    def silence(self) -> None:
+        """Show neither bars nor a line an evaluation."""
+        self.pop_callback(ProgressBars)
+        self._epoch_lines.quiet = True
+
     def _install_callbacks(self) -> None:
         if self.pop_callback(ProgressCallback) is not None:
             self.add_callback(ProgressBars)
@@ -151,6 +176,8 @@ class RnnTrainer(Trainer):
         patience = getattr(self.args, "early_stopping_patience", None)
         if patience:
             self.add_callback(EarlyStoppingCallback(patience))
+        self.add_callback(RunningLoss)
+        self.add_callback(SavePoints(self._take_up, self._asked_to_stop))  # after those that ask for a save
 
     def _count_classes(self, class_counts: Sequence[int] | None) -> list[int]:
         config = self.model.config
@@ -182,7 +209,7 @@ class RnnTrainer(Trainer):
             data = self._remove_unused_columns(data, description="training")
         else:
             collator = self._get_collator_with_removed_columns(collator, description="training")
-        batches = LengthBucketedBatchSampler(
+        self._batches = batches = LengthBucketedBatchSampler(
             lengths,
             self._train_batch_size,
             seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
@@ -253,20 +280,162 @@ class RnnTrainer(Trainer):
             return super()._get_grad_norm(model, grad_norm=grad_norm)
         return clip_grad_norm(model.parameters(), float("inf")) if grad_norm is None else grad_norm
 
+    # ---- checkpoints ----
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
+        """Train as the Trainer does, but go on from whole checkpoints only.
+
+        Args:
+            resume_from_checkpoint: A checkpoint; with True the newest valid one in `args.output_dir`.
+            args: As for the Trainer.
+            kwargs: Likewise.
+
+        Returns:
+            As the Trainer; the training loss is the whole run's, before a resume too.
+
+        Raises:
+            UserError: When the checkpoint is damaged or there is none; when one cannot be written.
+            TrainingStopped: See `stop_request`.
+        """
+        processes = self.args.world_size
+        if resume_from_checkpoint is True:
+            needs_best = bool(self.args.load_best_model_at_end)
+            folder = Path(str(self.args.output_dir))
+            resume_from_checkpoint = str(checkpoints.find_newest(folder, processes=processes, needs_best=needs_best))
+        elif resume_from_checkpoint:
+            checkpoints.check_states(Path(resume_from_checkpoint), processes)
+        outcome = super().train(resume_from_checkpoint, *args, **kwargs)
+        return outcome._replace(training_loss=outcome.metrics["train_loss"])
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        if self._has_ended():  # a run that was killed after its last checkpoint; the Trainer would take a step more
+            self.control.should_training_stop = True
+            return
+        if self._batches is not None:  # which accelerate does not always find
+            self._batches.set_epoch(kwargs["epoch"])
+        super()._run_epoch(*args, **kwargs)
+
+    def _has_ended(self) -> bool:
+        patience = getattr(self.args, "early_stopping_patience", None)
+        stale = [
+            part.early_stopping_patience_counter
+            for part in self.callback_handler.callbacks
+            if isinstance(part, EarlyStoppingCallback)
+        ]
+        return self.state.global_step >= self.state.max_steps or bool(patience and stale and stale[0] >= patience)
+
+    def _take_up(self) -> None:
+        """Take up what the Trainer does not: the running loss, the best checkpoint's place, this run's patience."""
+        if self.state.global_step == 0:
+            return
+        running = self._callback(RunningLoss)
+        self._tr_loss += running.unlogged
+        self._total_loss_scalar = running.logged
+        self._globalstep_last_logged = running.logged_step
+        lines, first = self._epoch_lines, self.args.process_index == 0
+        lines.correct, lines.seen = (running.correct, running.seen) if first else (0, 0)
+        for part in self.callback_handler.callbacks:
+            if isinstance(part, EarlyStoppingCallback) and getattr(self.args, "early_stopping_patience", None):
+                part.early_stopping_patience = self.args.early_stopping_patience
+        best = self._checkpoint(self.state.best_global_step or 0)
+        if best.is_dir():  # the folder may have been moved
+            self.state.best_model_checkpoint = str(best)
+
+    def _asked_to_stop(self) -> bool:
+        if self.accelerator.num_processes > 1:  # the signal may have reached one of them only, or not yet
+            number = torch.tensor([self.stop_request.number], device=self.args.device)
+            self.stop_request.number = int(self.accelerator.gather(number).max())
+        return self.stop_request.number > 0
+
+    def _checkpoint(self, step: int, trial: Any = None) -> Path:
+        return Path(self._get_output_dir(trial), f"{PREFIX_CHECKPOINT_DIR}-{step}")
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any = None) -> None:
+        """Save as the Trainer does, then the manifest, then remove what is too old, then stop if asked to."""
+        checkpoint = self._checkpoint(self.state.global_step, trial)
+        running = self._callback(RunningLoss)
+        running.unlogged = self.accelerator.gather(self._tr_loss.detach().reshape(1)).mean().item()
+        running.logged = self._total_loss_scalar
+        running.logged_step = self._globalstep_last_logged
+        running.correct, running.seen = self._count_texts()
+        limit = self.args.save_total_limit
+        try:
+            if self.args.should_save:
+                checkpoints.remove(checkpoint)  # of a run that was gone back from
+            self.accelerator.wait_for_everyone()
+            self.args.save_total_limit = None  # the Trainer would remove others before this one is whole
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                best = self.state.best_global_step or None
+                checkpoints.write_manifest(checkpoint, best_step=best, made_from=self._made_from)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            with contextlib.suppress(OSError):
+                checkpoints.remove(checkpoint)
+            raise UserError(
+                f"{checkpoint} could not be written: {_first_line(error)}. What was saved before is intact: "
+                "make room there, then repeat the command with --resume"
+            ) from error
+        finally:
+            self.args.save_total_limit = limit
+        if self.args.should_save:
+            checkpoints.rotate(checkpoint, limit)
+        if self.stop_request.number:
+            raise TrainingStopped(self.stop_request.number, checkpoint)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if (Path(resume_from_checkpoint) / checkpoints.WEIGHTS).is_file():
+            checkpoints.check_weights(Path(resume_from_checkpoint), self.model if model is None else model)
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with _reading(checkpoint):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with _reading(checkpoint):
+            super()._load_rng_state(checkpoint)
+
     # ---- reports ----
+
+    def _callback(self, kind: type) -> Any:
+        """The callback of a kind; looked up, since resuming puts a new one in its place."""
+        return next(part for part in self.callback_handler.callbacks if isinstance(part, kind))
 
     @property
     def _epoch_lines(self) -> EpochLines:
-        """The callback that counts; looked up, since resuming puts a new one in its place."""
-        return next(part for part in self.callback_handler.callbacks if isinstance(part, EpochLines))
+        """The callback that counts."""
+        return self._callback(EpochLines)
+
+    def _count_texts(self) -> list[int]:
+        """Right answers and texts of this epoch so far, in all processes."""
+        return self.accelerator.reduce(self._epoch_lines.counts(self.args.device), "sum").tolist()
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Log, with the accuracy on the texts of this epoch that were trained on so far."""
         if "loss" in logs:
-            counts = self.accelerator.reduce(self._epoch_lines.counts(self.args.device), "sum").tolist()
-            if counts[1]:
-                logs["train_accuracy"] = counts[0] / counts[1]
+            correct, seen = self._count_texts()
+            if seen:
+                logs["train_accuracy"] = correct / seen
+        if "train_loss" in logs:  # the Trainer divides by the steps since the resume
+            logs["train_loss"] = self._total_loss_scalar / max(self.state.global_step, 1)
         super().log(logs, *args, **kwargs)
+
+
+@contextlib.contextmanager
+def _reading(checkpoint: str | None) -> Iterator[None]:
+    """Turn what states raise that are not as expected, or are no plain data, into one line."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise UserError(
+            f"the states in {checkpoint} do not go with this run: {_first_line(error)}. "
+            "--overwrite_output_dir instead of --resume starts anew"
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def _column(data: Any, name: str) -> torch.Tensor:

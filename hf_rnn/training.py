@@ -17,7 +17,7 @@ import datasets
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoTokenizer, EvalPrediction, PreTrainedTokenizerBase, set_seed
 
-from . import output_dir
+from . import checkpoints, output_dir
 from .arguments import (
     Arguments,
     DataArguments,
@@ -29,11 +29,14 @@ from .configuration_rnn import RnnConfig
 from .data import encode, load_tsv
 from .errors import UserError
 from .evaluation import evaluate_logits
+from .fingerprints import compare, take_fingerprints
 from .finishing import write_files
 from .folder import FinishedFolder
 from .inference import check_name
 from .metrics import classification_metrics
+from .model_card import CardFacts
 from .modeling_rnn import RnnForSequenceClassification
+from .stopping import TrainingStopped
 from .tokenization import train_tokenizer
 from .trainer import RnnTrainer, check_sparse_gradients
 
@@ -51,10 +54,12 @@ class TrainingResult:
         folder: The finished folder.
         metrics: What its `metrics.json` holds: `validation` and, if there is one, `test`, each as
             [`evaluate_logits`] has them, and `training` with the run's own numbers.
+        card: What its card says; None in a process that does not write it.
     """
 
     folder: Path
     metrics: dict[str, Any]
+    card: CardFacts | None = None
 
 
 def train(
@@ -74,6 +79,7 @@ def train(
 
     Raises:
         UserError: For a mistake in settings or data. Nothing of an earlier run is touched by then.
+        TrainingStopped: When SIGTERM or Ctrl-C asked for it; a checkpoint to resume from is saved by then.
 
     Example:
         >>> result = train(data_dir="data/tweets", output_dir="out", cell_type="gru")
@@ -92,14 +98,19 @@ def train(
 
 def _train(arguments: Arguments) -> TrainingResult:
     """See [`train`]."""
-    model_args, data_args, training_args = arguments
-    _check_early(arguments)
+    _, data_args, training_args = arguments
+    data_args.source()
+    check_early(arguments)
     folder = FinishedFolder(Path(str(training_args.output_dir)))
     main = training_args.process_index == 0  # of several processes one answers for the folder
     checkpoint = None
     if main or training_args.resume:
         checkpoint = output_dir.check_output_dir(
-            folder, overwrite=training_args.overwrite_output_dir, resume=training_args.resume
+            folder,
+            overwrite=training_args.overwrite_output_dir,
+            resume=training_args.resume,
+            processes=training_args.world_size,
+            needs_best=bool(training_args.load_best_model_at_end),
         )
     texts = load_tsv(
         data_args.source(),
@@ -107,16 +118,52 @@ def _train(arguments: Arguments) -> TrainingResult:
         class_names=data_args.class_names,
         rejected_path=folder.root / output_dir.REJECTED_ROWS if main else None,
     )
+    return train_on(texts, arguments, checkpoint)
+
+
+def train_on(
+    texts: datasets.DatasetDict,
+    arguments: Arguments,
+    checkpoint: Path | None = None,
+    *,
+    task_specific_params: dict[str, Any] | None = None,
+    quiet: bool = False,
+) -> TrainingResult:
+    """Train on texts that are read already, and leave a finished folder.
+
+    Args:
+        texts: Splits as [`load_tsv`] gives them, `validation` among them if anything is to be measured on the way.
+        arguments: Checked by [`check_early`]. Nothing in them about where the texts lie is looked at.
+        checkpoint: Go on from here.
+        task_specific_params: Goes into the configuration as it is.
+        quiet: Show neither bars nor a line an epoch.
+
+    Raises:
+        UserError: For texts without a word that is frequent enough, and for settings that do not fit together.
+    """
+    model_args, data_args, training_args = arguments
+    folder = FinishedFolder(Path(str(training_args.output_dir)))
+    main = training_args.process_index == 0
     tokenizer = make_tokenizer(data_args, texts["train"]["text"])
     examples = encode(texts, tokenizer, data_args.max_length)
     class_names = list(texts["train"].features["label"].names)
     set_seed(training_args.seed)
-    model = RnnForSequenceClassification(_config(model_args, tokenizer, class_names))
+    model = RnnForSequenceClassification(_config(model_args, tokenizer, class_names, task_specific_params))
+    made_from = take_fingerprints(examples, tokenizer, model.config, training_args)
+    if checkpoint is not None:
+        _check_unchanged(checkpoint, made_from, anyway=training_args.resume_anyway)
     if main and training_args.overwrite_output_dir:
         output_dir.clear(folder)
+    if main:
+        output_dir.make_writable(folder)
 
-    trainer = make_trainer(model, tokenizer, examples, training_args, folder)
-    outcome = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    trainer = make_trainer(model, tokenizer, examples, training_args, folder, made_from)
+    if quiet:
+        trainer.silence()
+    with trainer.stop_request as asked:
+        outcome = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    if asked.number:  # too late for a save of its own
+        raise TrainingStopped(asked.number, None)
     metrics: dict[str, Any] = {
         split: _evaluate(trainer, examples[split], class_names)
         for split in ("validation", "test")
@@ -130,17 +177,21 @@ def _train(arguments: Arguments) -> TrainingResult:
         "loss": outcome.training_loss,
         "parameters": model.num_parameters(),
     }
+    cards: list[CardFacts] = []
     if trainer.is_world_process_zero():
         known = {"tokenizer": tokenizer, "examples": examples, "arguments": arguments, "metrics": metrics}
         known |= {"name": folder.root.resolve().name, "model": model, "log_history": trainer.state.log_history}
-        output_dir.fill(folder, lambda unfinished: write_files(unfinished, **known))
+        output_dir.fill(folder, lambda unfinished: cards.append(write_files(unfinished, **known)))
         logger.info("the finished model is in %s", folder.root)
-    return TrainingResult(folder.root, metrics)
+    return TrainingResult(folder.root, metrics, *cards)
 
 
-def _check_early(arguments: Arguments) -> None:
-    """Find mistakes that need no data to be found."""
-    arguments.data.source()
+def check_early(arguments: Arguments) -> None:
+    """Find mistakes that need no data to be found.
+
+    Raises:
+        UserError: For a setting out of its range, or settings that do not fit together.
+    """
     metric = arguments.training.metric_for_best_model
     if metric is not None and metric.removeprefix("eval_") not in _SCORES:
         raise UserError(f"metric_for_best_model {metric!r} is not known: take one of {', '.join(_SCORES)}")
@@ -149,10 +200,26 @@ def _check_early(arguments: Arguments) -> None:
     _config(arguments.model)
 
 
+def _check_unchanged(checkpoint: Path, made_from: dict[str, Any], *, anyway: bool) -> None:
+    """Refuse to go on from a checkpoint of another run, or only say so when the user wants to go on anyway."""
+    changed = compare(checkpoint, checkpoints.read_manifest(checkpoint)["made_from"], made_from)
+    if not changed:
+        return
+    what = f"since {checkpoint} was saved this has changed: {', '.join(changed)}"
+    if not anyway:
+        raise UserError(f"{what}. Go back to what it was, or type --resume_anyway to go on all the same")
+    logger.warning("%s; going on all the same", what)
+
+
 def _config(
-    model_args: ModelArguments, tokenizer: PreTrainedTokenizerBase | None = None, class_names: Iterable[str] = ()
+    model_args: ModelArguments,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    class_names: Iterable[str] = (),
+    task_specific_params: dict[str, Any] | None = None,
 ) -> RnnConfig:
     settings = dataclasses.asdict(model_args)
+    if task_specific_params is not None:
+        settings["task_specific_params"] = task_specific_params
     if tokenizer is not None:
         settings.update(
             vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, id2label=dict(enumerate(class_names))
@@ -203,6 +270,7 @@ def make_trainer(
     examples: datasets.DatasetDict,
     training_args: RnnTrainingArguments,
     folder: FinishedFolder,
+    made_from: dict[str, Any] | None = None,
 ) -> RnnTrainer:
     """Put model and examples into a Trainer whose checkpoints go below the finished folder.
 
@@ -212,6 +280,7 @@ def make_trainer(
         examples: Splits `train` and, for evaluations, `validation`, with `input_ids` and `labels`.
         training_args: How to train.
         folder: The finished folder to be.
+        made_from: Fingerprints of the run, which its checkpoints keep.
     """
     below = copy.copy(training_args)
     below.output_dir = str(folder.checkpoints)
@@ -222,6 +291,7 @@ def make_trainer(
         eval_dataset=examples.get("validation"),
         processing_class=tokenizer,
         compute_metrics=_scores(list(model.config.id2label.values())),
+        made_from=made_from,
     )
 
 

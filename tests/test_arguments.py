@@ -17,6 +17,7 @@ from hf_rnn.arguments import (
 )
 from hf_rnn.configuration_rnn import RnnConfig
 from hf_rnn.errors import UserError
+from hf_rnn.recipes import load_recipe
 
 
 def flags(*more):
@@ -46,11 +47,10 @@ def test_each_flag_is_declared_once():
 
 def test_without_a_recipe_it_is_default():
     arguments = parse_argv(flags())
-    assert (arguments.training.recipe, arguments.model.hidden_size, arguments.training.class_weight_power) == (
-        "default",
-        64,
-        0.5,
-    )
+    recipe = load_recipe("default")
+    assert arguments.training.recipe == "default"
+    assert arguments.model.hidden_size == recipe["hidden_size"] != RnnConfig().hidden_size
+    assert arguments.training.class_weight_power == recipe["class_weight_power"] > 0
     assert (arguments.data.data_dir, arguments.training.output_dir) == ("texts", "out")
 
 
@@ -98,7 +98,10 @@ def test_settings_by_name_take_the_same_way():
 def test_none_by_name_forgets_the_recipe():
     usual = parse_settings({"output_dir": "out"})
     cleared = parse_settings({"output_dir": "out", "early_stopping_patience": None, "hidden_size": None})
-    assert (usual.training.early_stopping_patience, usual.model.hidden_size) == (3, 64)
+    recipe = load_recipe("default")
+    expected = (recipe["early_stopping_patience"], recipe["hidden_size"])
+    assert (usual.training.early_stopping_patience, usual.model.hidden_size) == expected
+    assert None not in expected, "premise: the recipe sets both"
     assert (cleared.training.early_stopping_patience, cleared.model.hidden_size) == (None, RnnConfig().hidden_size)
 
 

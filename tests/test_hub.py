@@ -26,7 +26,7 @@ from hf_rnn.model_card import CardFacts, render
 TEXTS = ["good film", "bad film", "so so film", "", "a film that nobody saw"]
 FILES = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md", "metrics.json"}
 FILES |= {"training_args.json", "learning_curve.png"}
-FILES |= {f"{name}_rnn.py" for name in ("cells", "configuration", "modeling", "pooling", "tutorial")}
+FILES |= {f"{name}_rnn.py" for name in ("cells", "configuration", "modeling", "outputs", "pooling", "tutorial")}
 
 
 def write_finished_folder(root, seed=0):

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import shlex
+import sys
 from collections.abc import Sequence
 
 import datasets
 from transformers.utils import logging as transformers_logging
 
-from ..arguments import parse_argv
+from ..arguments import Arguments, parse_argv
+from ..stopping import TrainingStopped
 from ..training import train
 
 
@@ -18,6 +22,7 @@ def run(argv: Sequence[str]) -> None:
 
     Raises:
         UserError: For a mistake in flags, recipe or data.
+        SystemExit: After SIGTERM (143) or Ctrl-C (130); a line on stderr tells the command that goes on.
     """
     arguments = parse_argv(argv)
     # of reading, tokenizing and writing: too quick to watch; training has its own
@@ -27,7 +32,12 @@ def run(argv: Sequence[str]) -> None:
     logging.getLogger("transformers.trainer_utils").addFilter(
         lambda record: "mtime may not be reliable" not in record.getMessage()
     )
-    result = train(*arguments)
+    try:
+        result = train(*arguments)
+    except TrainingStopped as stopped:
+        if arguments.training.process_index == 0:
+            print(_how_to_go_on(stopped, argv, arguments), file=sys.stderr)
+        raise SystemExit(stopped.exit_code) from stopped
     if arguments.training.process_index > 0:  # of several processes one tells
         return
     scores = {
@@ -35,3 +45,14 @@ def run(argv: Sequence[str]) -> None:
         for split, metrics in result.metrics.items()
     }
     print(json.dumps({"output_dir": str(result.folder), **scores}, ensure_ascii=False))
+
+
+def _how_to_go_on(stopped: TrainingStopped, argv: Sequence[str], arguments: Arguments) -> str:
+    command = ["hf-rnn", "train", *argv]
+    if arguments.training.overwrite_output_dir:
+        command.append("--overwrite_output_dir=false")
+    if not arguments.training.resume:
+        command.append("--resume")
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        command[:1] = ["torchrun", "...", "hf-rnn"]
+    return f"hf-rnn train: {stopped}; to go on, type: {shlex.join(command)}"

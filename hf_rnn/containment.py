@@ -1,0 +1,58 @@
+"""Training inside somebody else's program: what it changes of the process is put back afterwards.
+
+Random states, the libraries' bars and a few loggers. Nothing here trains, and nothing is hidden that a user could act
+upon.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import random
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from transformers.utils import logging as transformers_logging
+
+
+@contextlib.contextmanager
+def library_bars_off() -> Iterator[None]:
+    """Hide transformers' bars of loading and writing, too quick to watch."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def contained(quiet: bool) -> Iterator[None]:
+    """Let a training leave random states, bars and loggers of the process as they were."""
+    import datasets
+
+    bars, loading = datasets.are_progress_bars_disabled(), logging.getLogger("hf_rnn.data.loading")
+    level, state, numpy_state = loading.level, random.getstate(), np.random.get_state()  # noqa: NPY002 - the Trainer seeds this one
+    checkpoints = logging.getLogger("transformers.trainer_utils")
+    datasets.disable_progress_bars()
+    checkpoints.addFilter(_says_something)
+    if quiet:
+        loading.setLevel(logging.ERROR)  # that rows are held out is what the class says it does
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
+    try:
+        with torch.random.fork_rng(devices), library_bars_off():
+            yield
+    finally:
+        random.setstate(state)
+        np.random.set_state(numpy_state)  # noqa: NPY002
+        loading.setLevel(level)
+        checkpoints.removeFilter(_says_something)
+        if not bars:
+            datasets.enable_progress_bars()
+
+
+def _says_something(record: logging.LogRecord) -> bool:
+    """Leave out what is said at every checkpoint on common file systems, and of no consequence."""
+    return "mtime may not be reliable" not in record.getMessage()

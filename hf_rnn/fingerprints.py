@@ -1,0 +1,127 @@
+"""What a training run was made from, as a few values: two runs with the same ones take the same steps.
+
+Data and tokenizer as hashes, architecture and settings by name, so that a difference can be told. No files here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow as pa
+import pyarrow.compute as pc
+from transformers import PretrainedConfig, PreTrainedTokenizerBase, TrainingArguments
+
+from .errors import UserError
+
+# Where a run happens, what it reports, how it loads: of no effect on the steps it takes.
+_WITHOUT_EFFECT = frozenset(
+    {
+        "accelerator_config", "disable_tqdm", "do_eval", "do_predict", "do_train", "enable_jit_checkpoint",
+        "gradient_checkpointing", "gradient_checkpointing_kwargs", "include_for_metrics", "local_rank",
+        "length_column_name", "output_dir", "overwrite_output_dir", "project", "push_to_hub", "recipe", "report_to",
+        "resume", "resume_anyway", "resume_from_checkpoint", "run_name", "save_on_each_node", "save_total_limit",
+        "skip_memory_metrics", "use_cpu",
+    }
+)  # fmt: skip
+_PREFIXES_WITHOUT_EFFECT = ("ddp_", "hub_", "log_", "trackio_")
+_LOADERS_WITH_EFFECT = ("dataloader_drop_last",)
+
+_NAMES = {"data": "the texts or their labels", "tokenizer": "the tokenizer"}
+
+
+def take_fingerprints(
+    examples: Mapping[str, Any],
+    tokenizer: PreTrainedTokenizerBase,
+    config: PretrainedConfig,
+    settings: TrainingArguments,
+) -> dict[str, Any]:
+    """Return what decides the steps of a run, ready for JSON.
+
+    Args:
+        examples: Splits with `input_ids` and `labels`; `train` and `validation` count. Of a stream nothing is known.
+        tokenizer: Made the ids.
+        config: Architecture and labels.
+        settings: Of the training.
+    """
+    architecture = {name: value for name, value in config.to_dict().items() if name != "transformers_version"}
+    taken = {
+        "data": _hash_rows(examples),
+        "tokenizer": _hash_tokenizer(tokenizer),
+        "config": architecture,
+        "settings": _settings(settings),
+    }
+    return json.loads(json.dumps(taken, default=str, sort_keys=True))
+
+
+def compare(checkpoint: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return what differs between a checkpoint's run and this one, in words, empty when nothing does.
+
+    Args:
+        checkpoint: For the message about a checkpoint that knows nothing.
+        before: Fingerprints that the checkpoint keeps.
+        now: Those of this run. Settings that only one of the two knows are of another version, and not compared.
+
+    Raises:
+        UserError: When the checkpoint keeps none.
+    """
+    if not before:
+        raise UserError(f"{checkpoint} does not say what it was made from: it cannot be gone on from")
+    changed = [meaning for name, meaning in _NAMES.items() if before.get(name) != now.get(name)]
+    for group in ("config", "settings"):
+        old, new = before.get(group, {}), now.get(group, {})
+        changed += [
+            f"{name} (was {_short(old[name])}, now {_short(new[name])})"
+            for name in sorted(old.keys() & new.keys())
+            if old[name] != new[name]
+        ]
+    return changed
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _settings(settings: TrainingArguments) -> dict[str, Any]:
+    matter = {}
+    for name, value in settings.to_dict().items():
+        loads = name.startswith("dataloader_") and name not in _LOADERS_WITH_EFFECT
+        if name not in _WITHOUT_EFFECT and not name.startswith(_PREFIXES_WITHOUT_EFFECT) and not loads:
+            matter[name] = value
+    return {**matter, "processes": settings.world_size, "device": settings.device.type}
+
+
+def _hash_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    rules = json.loads(backend.to_str()) if backend is not None else tokenizer.get_vocab()
+    for name in ("padding", "truncation"):  # left by the last call
+        rules.pop(name, None) if backend is not None else None
+    return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()
+
+
+def _hash_rows(examples: Mapping[str, Any]) -> str | None:
+    digest = hashlib.sha256()
+    for split in ("train", "validation"):
+        rows = examples.get(split)
+        if rows is None:
+            continue
+        if not isinstance(rows, datasets.Dataset):
+            return None
+        digest.update(f"{split} {len(rows)}\n".encode())
+        table = rows.select_columns(["input_ids", "labels"]).with_format("arrow")[:]
+        for chunk in table["input_ids"].chunks:
+            digest.update(_bytes(pc.list_value_length(chunk)))
+        for chunk in table["input_ids"].chunks:
+            digest.update(_bytes(chunk.flatten()))
+        for chunk in table["labels"].chunks:
+            digest.update(_bytes(chunk))
+    return digest.hexdigest()
+
+
+def _bytes(values: pa.Array) -> bytes:
+    return values.cast(pa.int64()).to_numpy(zero_copy_only=False).tobytes()

@@ -1,0 +1,475 @@
+"""Break training runs in every way that we can think of, go on, and compare with the run that nothing happened to.
+
+    python scripts/fault_injection.py                     # everything, about four minutes on one core
+    python scripts/fault_injection.py kill write          # some faults
+    python scripts/fault_injection.py --tries 3 --json -  # few of each, for machines to read
+
+Training is `hf-rnn train` with recipe `default` on invented texts, made small; every second run saves within epochs.
+A fault is survived when the run goes on to the same weights, bit for bit, the same scores and the same log, or when it
+is refused with one line and nothing is lost. Exit code 1 when anything was lost.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+os.environ["OMP_NUM_THREADS"] = "1"  # the children are forked: no threads before
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+PROFILES = {
+    "epochs": [],
+    "steps": ["--save_strategy=steps", "--save_steps=7", "--eval_strategy=steps", "--eval_steps=7"],
+}
+SIZES = ["--embedding_size=16", "--hidden_size=8", "--per_device_train_batch_size=16", "--num_train_epochs=6"]
+SIZES += ["--learning_rate=0.02"]  # else nothing is learned in so few steps
+NEUTRAL = ["the", "box", "of", "dry", "sand", "stood", "near", "a", "door", "and", "it", "was", "there", "for", "days"]
+
+
+class Lost(Exception):
+    """A fault did harm."""
+
+
+def write_texts(folder: Path) -> None:
+    """Texts with a rule to learn: one word tells the label."""
+    folder.mkdir()
+    for name, count, seed in (("train", 240, 1), ("dev", 60, 2), ("test", 60, 3)):
+        chance, lines = random.Random(seed), []
+        for number in range(count):
+            label = ("bad", "good", "plain")[number % 3]
+            words = chance.choices(NEUTRAL, k=chance.randrange(1, 12))
+            if label != "plain":
+                words.insert(chance.randrange(len(words) + 1), "miro" if label == "good" else "selk")
+            lines.append(f"{' '.join(words)}\t{label}\n")
+        (folder / f"{name}.tsv").write_text("".join(lines), encoding="utf-8", newline="\n")
+
+
+class Run:
+    """One training process, watched through a pipe on which it tells when it begins and ends a write.
+
+    Args:
+        texts: Folder of the texts.
+        output: Folder of the model.
+        log: Takes what it prints.
+        flags: Of `hf-rnn train`.
+    """
+
+    def __init__(self, texts: Path, output: Path, log: Path, flags: list[str]) -> None:
+        self.log = log
+        self.output = output
+        self.writing, self.writes, self.code = False, 0, None
+        self.times: list[float] = []
+        self.start = time.monotonic()
+        self._read, write = os.pipe()
+        self.process = os.fork()
+        if self.process == 0:
+            os.close(self._read)
+            _train_and_leave(
+                [f"--data_dir={texts}", f"--output_dir={output}", "--use_cpu", *SIZES, *flags], self.log, write
+            )
+        os.close(write)
+
+    def watch(self, until: Callable[["Run"], bool] = lambda run: False, seconds: float = 300) -> bool:
+        """Wait until something is so, for some seconds, or to the process's end; return whether it still runs."""
+        end = time.monotonic() + seconds
+        while not until(self) and (left := end - time.monotonic()) > 0:
+            if not select.select([self._read], [], [], left)[0]:
+                return True
+            told = os.read(self._read, 1)
+            if not told:
+                status = os.waitpid(self.process, 0)[1]
+                os.close(self._read)
+                self.code = os.waitstatus_to_exitcode(status)
+                return False
+            self.writing = told == b"w"
+            self.writes += told == b"d"
+            self.times.append(time.monotonic() - self.start)
+        return True
+
+    def end(self) -> int:
+        """Wait for the end and return the exit code, the signal's number negative."""
+        if self.code is None and self.watch():
+            os.kill(self.process, signal.SIGKILL)
+            raise Lost(f"it hangs, see {self.log}")
+        return self.code or 0
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """Send a signal."""
+        os.kill(self.process, number)
+
+    @property
+    def told(self) -> str:
+        """What it wrote to stderr."""
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+
+def _train_and_leave(flags: list[str], log: Path, pipe: int) -> None:
+    """The child: train in it, as the command line does, and never return."""
+    try:
+        descriptor = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
+        os.dup2(descriptor, 1), os.dup2(descriptor, 2)
+        from hf_rnn.cli.main import main
+        from hf_rnn.trainer import RnnTrainer
+
+        save = RnnTrainer._save_checkpoint
+
+        def watched(self: RnnTrainer, *args: Any, **kwargs: Any) -> None:
+            os.write(pipe, b"w")
+            try:
+                save(self, *args, **kwargs)
+            finally:
+                os.write(pipe, b"d")
+
+        RnnTrainer._save_checkpoint = watched
+        os._exit(main(["train", *flags]))
+    except BaseException:
+        import traceback
+
+        os.write(2, traceback.format_exc().encode())
+        os._exit(70)
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    """What must not depend on any fault: weights, scores, and the log, without times."""
+    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics["training"].pop("seconds")
+    states = sorted(folder.glob("checkpoints/checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    log = json.loads((states[-1] / "trainer_state.json").read_text())["log_history"]
+    times = ("runtime", "per_second")
+    return {
+        "weights": hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest(),
+        "metrics": metrics,
+        "log": [{name: value for name, value in entry.items() if not name.endswith(times)} for entry in log],
+        "states": {
+            name: hashlib.sha256((states[-1] / name).read_bytes()).hexdigest()
+            for name in ("model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth")
+        },
+    }
+
+
+class Bench:
+    """Runs faults and counts.
+
+    Args:
+        root: A folder for everything.
+        seed: Of the moments.
+        profiles: Ways of saving, taken in turn.
+    """
+
+    def __init__(self, root: Path, seed: int, profiles: list[str]) -> None:
+        self.profiles = profiles
+        self.root = root
+        self.chance = random.Random(seed)
+        self.texts = root / "texts"
+        write_texts(self.texts)
+        self.number = 0
+        self.rows: list[dict[str, Any]] = []
+        self.expected: dict[str, dict[str, Any]] = {}
+        self.times: dict[str, list[float]] = {}
+        for profile in profiles:
+            for _ in range(2):  # else a difference would say nothing
+                run = self.start(profile)
+                if run.end() != 0:
+                    raise SystemExit(f"the undisturbed run failed:\n{run.told}")
+                found = outcome(run.output)
+                if self.expected.setdefault(profile, found) != found:
+                    raise SystemExit("two undisturbed runs differ: nothing can be compared here")
+                self.times[profile] = [*run.times, time.monotonic() - run.start]
+                self.finished = run.output
+
+    def start(self, profile: str, output: Path | None = None, *flags: str) -> Run:
+        """Start a run, in a fresh folder if none is given."""
+        self.number += 1
+        name = f"run-{self.number}"
+        flags = (*PROFILES[profile], *flags)
+        return Run(self.texts, output or self.root / name, self.root / f"{name}.log", list(flags))
+
+    def go_on(self, profile: str, output: Path) -> str:
+        """Resume; return `same`, or `refused` after a refusal in one line; raise for all else."""
+        run = self.start(profile, output, "--resume")
+        code = run.end()
+        lines = [line for line in run.told.splitlines() if line.startswith("hf-rnn train: error: ")]
+        if code == 2 and len(lines) == 1 and "Traceback" not in run.told:
+            return "refused"
+        if code != 0:
+            raise Lost(f"resuming ended with {code}:\n{run.told[-2000:]}")
+        self.compare(profile, output)
+        return "same"
+
+    def compare(self, profile: str, output: Path) -> None:
+        """Make sure that a run came to the same end."""
+        found = outcome(output)
+        differ = [name for name, value in self.expected[profile].items() if found[name] != value]
+        if differ:
+            raise Lost(f"{output}: other {', '.join(differ)}")
+
+    def count(self, fault: str, attempts: Iterator[str]) -> None:
+        """Count what came of a fault's attempts."""
+        row: dict[str, Any] = {"fault": fault, "tried": 0, "survived": 0, "refused": 0, "lost": 0, "why": []}
+        while True:
+            try:
+                result = next(attempts)
+            except StopIteration:
+                break
+            except Lost as lost:
+                row["lost"] += 1
+                row["why"].append(str(lost))
+                row["tried"] += 1
+                break
+            row["tried"] += 1
+            row["survived"] += 1
+            row["refused"] += result == "refused"
+        self.rows.append(row)
+
+    def profile(self) -> str:
+        """The next way of saving, in turn."""
+        return self.profiles[self.number % len(self.profiles)]
+
+
+def after_kill(bench: Bench, profile: str, output: Path) -> str:
+    """Go on; where nothing was saved yet, start anew as the refusal says."""
+    if bench.go_on(profile, output) == "same":
+        return "same"
+    if any(path.joinpath("manifest.json").exists() for path in output.glob("checkpoints/checkpoint-*")):
+        raise Lost(f"{output} has a whole checkpoint, and was refused")
+    if bench.start(profile, output, "--overwrite_output_dir").end() != 0:
+        raise Lost(f"{output} cannot be started anew")
+    bench.compare(profile, output)
+    return "refused"
+
+
+def kill(bench: Bench, tries: int) -> None:
+    """SIGKILL at a moment drawn from the whole run, but for its start, when there is nothing to lose."""
+
+    def attempts() -> Iterator[str]:
+        for _ in range(tries):
+            profile = bench.profile()
+            first, last = bench.times[profile][0], bench.times[profile][-1]
+            run = bench.start(profile)
+            run.watch(seconds=bench.chance.uniform(0.8 * first, last))
+            if run.code is None:
+                run.kill()
+                run.end()
+            yield after_kill(bench, profile, run.output)
+            shutil.rmtree(run.output)
+
+    bench.count("kill -9 at a random moment", attempts())
+
+
+def write(bench: Bench, tries: int) -> None:
+    """SIGKILL at a random moment inside the writing of a checkpoint; other moments are not counted."""
+
+    def attempts() -> Iterator[str]:
+        hits = 0
+        while hits < tries:
+            profile = bench.profile()
+            times = bench.times[profile]
+            saves = len(times) // 2
+            wanted = bench.chance.randrange(saves)
+            took = times[2 * wanted + 1] - times[2 * wanted]
+            run = bench.start(profile)
+            run.watch(until=lambda run, wanted=wanted: run.writing and run.writes == wanted)
+            run.watch(until=lambda run: not run.writing, seconds=bench.chance.uniform(0, 0.8 * took))
+            inside = run.writing
+            if run.code is None:
+                run.kill()
+                run.end()
+            if inside:
+                hits += 1
+                yield after_kill(bench, profile, run.output)
+            shutil.rmtree(run.output, ignore_errors=True)
+
+    bench.count("kill -9 inside a write", attempts())
+
+
+def stop(bench: Bench, tries: int) -> None:
+    """SIGTERM and Ctrl-C: the exit code and the command that goes on are told."""
+
+    def attempts(number: int) -> Iterator[str]:
+        for _ in range(tries):
+            profile = bench.profile()
+            times = bench.times[profile]
+            saved = bench.chance.randrange(1, len(times) // 2 - 1)
+            run = bench.start(profile)
+            run.watch(until=lambda run, saved=saved: run.writes == saved)
+            run.watch(seconds=bench.chance.uniform(0, times[2 * saved] - times[2 * saved - 1]))
+            run.kill(number)
+            code = run.end()
+            lines = [line for line in run.told.splitlines() if "--resume" in line]
+            if code != 128 + number or len(lines) != 1:
+                raise Lost(f"ended with {code}:\n{run.told[-2000:]}")
+            if bench.go_on(profile, run.output) != "same":
+                raise Lost(f"{run.output} does not go on")
+            yield "same"
+            shutil.rmtree(run.output)
+
+    bench.count("SIGTERM", attempts(signal.SIGTERM))
+    bench.count("Ctrl-C", attempts(signal.SIGINT))
+
+
+def truncate(path: Path) -> None:
+    """Keep the first half."""
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def delete(path: Path) -> None:
+    """Remove it."""
+    path.unlink()
+
+
+def flip_a_bit_of(path: Path) -> None:
+    """Change one bit of the middle byte."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def damage(bench: Bench, tries: int) -> None:
+    """Each file of the newest checkpoint of a run that was killed after its third: truncated, deleted, one bit off."""
+    profile = bench.profiles[0]
+    run = bench.start(profile)
+    run.watch(until=lambda run: run.writes == 3)
+    run.kill()
+    run.end()
+    newest = max(run.output.glob("checkpoints/checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    names = sorted(path.name for path in newest.iterdir())
+    if tries < len(names):
+        names = bench.chance.sample(names, tries)
+
+    def attempts(harm: Callable[[Path], None]) -> Iterator[str]:
+        for name in names:
+            copy = bench.root / f"damaged-{harm.__name__}"
+            shutil.copytree(run.output, copy)
+            harm(copy / "checkpoints" / newest.name / name)
+            yield bench.go_on(profile, copy)
+            shutil.rmtree(copy)
+
+    for harm in (truncate, delete, flip_a_bit_of):
+        bench.count(f"{harm.__name__.replace('_', ' ')} each file of the newest checkpoint in turn", attempts(harm))
+
+
+@contextmanager
+def small_disk(root: Path, size: int) -> Iterator[Path]:
+    """A file system of so many bytes in memory.
+
+    Raises:
+        PermissionError: When this user or this system cannot mount one.
+    """
+    folder = root / "disk"
+    folder.mkdir(exist_ok=True)
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    if not sys.platform.startswith("linux") or subprocess.run(command, capture_output=True).returncode:
+        raise PermissionError("no small file system can be mounted here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def _expect_clear_refusal(bench: Bench, run: Run, profile: str, whole: Path) -> str:
+    """A run that could not write: one line, the checkpoints from before intact, and elsewhere it goes on."""
+    from hf_rnn.checkpoints import list_checkpoints, verify
+
+    lines = [line for line in run.told.splitlines() if line.startswith("hf-rnn train: error: ")]
+    if run.end() != 2 or len(lines) != 1 or "Traceback" in run.told:
+        raise Lost(f"ended with {run.code}:\n{run.told[-2000:]}")
+    checkpoints = list_checkpoints(run.output / "checkpoints")
+    if not checkpoints:
+        raise Lost("no checkpoint is left")
+    verify(checkpoints[0])
+    shutil.copytree(run.output, whole)
+    result = bench.go_on(profile, whole)
+    shutil.rmtree(whole)
+    if result != "same":
+        raise Lost("it does not go on elsewhere")
+    return result
+
+
+def disk(bench: Bench, tries: int) -> None:
+    """A disk that fills up while a checkpoint is written, at several sizes; and one that becomes read-only."""
+    profile = bench.profiles[0]
+    newest = max(bench.finished.glob("checkpoints/checkpoint-*"))
+    size = sum(path.stat().st_size for path in newest.iterdir())
+
+    def full() -> Iterator[str]:
+        for number in range(tries):
+            with small_disk(bench.root, int(size * (2.15 + 0.75 * number / tries))) as folder:
+                run = bench.start(profile, folder / "out")
+                run.end()
+                yield _expect_clear_refusal(bench, run, profile, bench.root / "whole")
+
+    def read_only() -> Iterator[str]:
+        for number in range(tries):
+            with small_disk(bench.root, 100 * size) as folder:
+                run = bench.start(profile, folder / "out")
+                run.watch(until=lambda run, number=number: run.writes == 1 + number % 3)
+                os.kill(run.process, signal.SIGSTOP)
+                remount = ["mount", "-o", "remount,ro", str(folder)]
+                done = subprocess.run(remount, capture_output=True).returncode == 0
+                os.kill(run.process, signal.SIGCONT)
+                run.end()
+                if done:  # else it had a file open
+                    yield _expect_clear_refusal(bench, run, profile, bench.root / "whole")
+
+    for name, attempts in (("disk full", full), ("the folder becomes read-only", read_only)):
+        try:
+            bench.count(name, attempts())
+        except PermissionError as error:
+            print(f"{name}: not tried, {error}", file=sys.stderr)
+
+
+FAULTS = {fault.__name__: fault for fault in (kill, write, stop, damage, disk)}
+TRIES = {"kill": 15, "write": 10, "stop": 6, "damage": 100, "disk": 4}
+
+
+def main() -> int:
+    """Run the faults that were asked for and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("faults", nargs="*", metavar="FAULT", help=f"{', '.join(FAULTS)} (default: all)")
+    parser.add_argument("--tries", type=int, help="of each fault (default: many; damage: each file)")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--profiles", nargs="+", choices=PROFILES, default=list(PROFILES), help="when to save")
+    parser.add_argument(
+        "--json", metavar="FILE", help="also write the counts there, - for stdout instead of the table"
+    )
+    arguments = parser.parse_args()
+    if unknown := set(arguments.faults) - set(FAULTS):
+        parser.error(f"unknown fault {', '.join(sorted(unknown))}: there are {', '.join(FAULTS)}")
+    if not hasattr(os, "fork"):
+        parser.error("this needs a system that forks")
+    import matplotlib.pyplot  # noqa: F401 - once, before the forks, as what follows
+
+    import hf_rnn.cli.train  # noqa: F401
+
+    with tempfile.TemporaryDirectory(prefix="faults-") as root:
+        bench = Bench(Path(root), arguments.seed, arguments.profiles)
+        for name in arguments.faults or FAULTS:
+            FAULTS[name](bench, arguments.tries or TRIES[name])
+    if arguments.json == "-":
+        print(json.dumps(bench.rows))
+    else:
+        if arguments.json:
+            Path(arguments.json).write_text(json.dumps(bench.rows, indent=1), encoding="utf-8")
+        print("| fault | tried | survived | lost | of the survived: refused |\n|---|---|---|---|---|")
+        for row in bench.rows:
+            print("| {fault} | {tried} | {survived} | {lost} | {refused} |".format(**row))
+    for row in bench.rows:
+        for why in row["why"]:
+            print(f"{row['fault']}: {why}", file=sys.stderr)
+    return int(any(row["lost"] for row in bench.rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
