@@ -203,6 +203,9 @@ class RnnTrainingArguments(TrainingArguments):
         if not 0 <= self.learning_rate < float("inf"):
             raise UserError(f"learning_rate must be finite and not negative, found {self.learning_rate}")
         self.resume = self.resume or self.resume_anyway
+        for name in ("seed", "data_seed"):
+            if not 0 <= (getattr(self, name) or 0) < 2**32:
+                raise UserError(f"{name} must be from 0 to 2**32 - 1, found {getattr(self, name)}")
         if self.overwrite_output_dir and self.resume:
             raise UserError("overwrite_output_dir starts anew and resume goes on: give one of them")
 

@@ -143,22 +143,32 @@ class RnnDirection(nn.Module):
         dropping = self.training and self.recurrent_dropout > 0
         wants_cell_state = output_cell_state and self.cell_type == "lstm"
         state = self._initial_state(inputs, initial_hidden_state, initial_cell_state)
-        if not dropping and not wants_cell_state:
+        held = self._gates_held_at_padding(wants_cell_state)
+        if not dropping and held is None:
             return self.cell(inputs, state)[0], None
         weights = self._weights(dropping)
-        if wants_cell_state:
-            # The kernel returns c after the padding. An input that is 1 at padding only and saturates the gates there
-            # (input gate 0, forget gate 1) carries c through it unchanged: still one fused call, still exact.
+        if held is not None:
+            # One more input, 1 at padding only, whose weights saturate the gates there: still one fused call.
             inputs = torch.cat([inputs, (~texts.valid)[:, :, None].to(inputs.dtype)], dim=-1)
-            hold = weights[0].new_zeros(4, self.cell.hidden_size, 1)
-            hold[0], hold[1] = -_SATURATION, _SATURATION
-            weights[0] = torch.cat([weights[0], hold.view(-1, 1)], dim=1)
+            column = weights[0].new_tensor(held).repeat_interleave(self.cell.hidden_size)
+            weights[0] = torch.cat([weights[0], column[:, None]], dim=1)
         if state is None:
             zeros = inputs.new_zeros(1, inputs.shape[1], self.cell.hidden_size)
             state = (zeros, zeros) if self.cell_type == "lstm" else zeros
         # positional: states, weights, has_biases, num_layers, dropout, train, bidirectional, batch_first
         result: Any = _KERNELS[self.cell_type](inputs, state, weights, True, 1, 0.0, self.training, False, False)
         return result[0], result[2][0] if wants_cell_state else None
+
+    def _gates_held_at_padding(self, wants_cell_state: bool) -> list[float] | None:
+        """What padding adds to each gate's input, in the order of the weights, or None where it may do as it likes.
+
+        The states at padding are never looked at, but two things must not happen there: an LSTM's c must come through
+        unchanged when the kernel's last c is wanted (input gate 0, forget gate 1, so exactly c), and the unbounded
+        units of `rnn_relu` must not grow until they overflow (they are pushed to 0).
+        """
+        if wants_cell_state:
+            return [-_SATURATION, _SATURATION, 0.0, 0.0]
+        return [-_SATURATION] if self.cell_type == "rnn_relu" else None
 
     def _weights(self, dropping: bool) -> list[torch.Tensor]:
         """W_ih, W_hh, b_ih, b_hh in the kernel's order, W_hh thinned when dropping."""

@@ -113,6 +113,11 @@ class RnnConfig(PreTrainedConfig):
         """Refuse unknown keywords and let either label map give the other."""
         self._refuse_unknown(kwargs)
         maps: Any = self
+        for name in ("id2label", "label2id"):
+            if not isinstance(getattr(maps, name), dict | type(None)):
+                raise TypeError(
+                    f"{name} must be a mapping such as {{0: 'no', 1: 'yes'}}, found {getattr(maps, name)!r}"
+                )
         given = maps.label2id
         if given is not None and maps.id2label is None:
             maps.id2label = {int(index): label for label, index in given.items()}

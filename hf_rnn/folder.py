@@ -135,7 +135,7 @@ class FinishedFolder:
         nested = sorted(path.parent for path in self.root.glob("*/config.json"))
         if nested:
             return f"Did you mean {nested[0]}?"
-        return f"To make it, type: hf-rnn train --data_dir DATA --output_dir {self.root} --overwrite_output_dir"
+        return "If it was made by hf-rnn, restore what is missing; to make a new one, train into another folder"
 
 
 def _step(checkpoint: Path) -> int:

@@ -23,7 +23,16 @@ from .folder import FinishedFolder
 from .modeling_rnn import RnnForSequenceClassification
 
 _REPO_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
-_UNUSABLE = (OSError, ValueError, TypeError, KeyError, RuntimeError, StrictDataclassError, SafetensorError)
+_UNUSABLE = (
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    RuntimeError,
+    StrictDataclassError,
+    SafetensorError,
+)
 
 
 def check_name(name: str | Path, what: str) -> None:
@@ -65,7 +74,10 @@ def load_model(name_or_path: str | Path) -> tuple[RnnForSequenceClassification, 
             raise UserError(
                 f"{name} is a {config.model_type!r} model: this command runs {RnnConfig.model_type!r} models"
             )
-        model, loading = RnnForSequenceClassification.from_pretrained(name, config=config, output_loading_info=True)
+        # mismatches are reported below, by name and shape, instead of in a log
+        model, loading = RnnForSequenceClassification.from_pretrained(
+            name, config=config, output_loading_info=True, ignore_mismatched_sizes=True
+        )
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except UserError:
         raise
@@ -77,13 +89,41 @@ def load_model(name_or_path: str | Path) -> tuple[RnnForSequenceClassification, 
             else f"there is no folder {name}, nor can it be had from the Hub"
         )
         raise UserError(f"{found}: {reason}") from error
-    broken = [*loading["missing_keys"], *loading["mismatched_keys"], *loading.get("error_msgs", ())]
-    if broken:
-        raise UserError(f"{name} holds no whole model: {', '.join(map(str, broken[:3]))} missing or of another shape")
-    if len(tokenizer) > config.vocab_size:
-        raise UserError(f"{name}: the tokenizer has {len(tokenizer)} tokens, the model a table of {config.vocab_size}")
+    _check_whole(name, loading)
+    largest = max(tokenizer.get_vocab().values(), default=-1)
+    if largest >= config.vocab_size:
+        raise UserError(
+            f"{name}: the tokenizer has ids up to {largest}, the model a table of {config.vocab_size} rows: "
+            "tokenizer.json and model.safetensors do not belong together"
+        )
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     return model.to(accelerator or torch.device("cpu")).eval(), tokenizer
+
+
+def _check_whole(name: str, loading: dict[str, Any]) -> None:
+    """Refuse a model that loaded in part."""
+    if missing := sorted(loading["missing_keys"]):
+        raise UserError(f"{name} holds no whole model: model.safetensors lacks {', '.join(missing[:3])}")
+    if mismatched := sorted(loading["mismatched_keys"]):
+        key, stored, expected = mismatched[0]
+        raise UserError(
+            f"{name}: {key} has shape {tuple(stored)} in model.safetensors and {tuple(expected)} by config.json: "
+            "the two do not belong together"
+        )
+    if errors := loading.get("error_msgs"):
+        raise UserError(f"{name} cannot be loaded: {' '.join(str(errors[0]).split())}")
+
+
+def check_text(text: str) -> None:
+    """Refuse a text that is no Unicode, as a terminal hands over bytes that are not UTF-8.
+
+    Raises:
+        UserError: When it cannot be encoded.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UserError(f"the text is not UTF-8 at character {error.start}: {text!r:.60}") from error
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:

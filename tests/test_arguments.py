@@ -140,6 +140,7 @@ def test_a_mistake_in_a_file_names_file_line_and_setting(tmp_path, content, mess
         (["--recipe", "tutorail"], r"Did you mean 'tutorial'"),
         (["--class_weight_power", "-1"], r"class_weight_power must be finite and not negative, found -1"),
         (["--early_stopping_patience", "-1"], r"early_stopping_patience must be 0"),
+        (["--seed", "-1"], r"seed must be from 0"),
         (["--per_device_train_batch_size", "0"], r"per_device_train_batch_size must be greater than 0"),
         (["--num_train_epochs", "nan"], r"num_train_epochs must be greater than 0, found nan"),
         (["--learning_rate", "-0.1"], r"learning_rate must be finite and not negative"),

@@ -255,7 +255,7 @@ def test_predict_mistakes(command, folder, texts_dir, tmp_path):
     assert "give either --text" in predict("--model", folder)
     assert "give either --text" in predict("--model", folder, "--text", "x", "--input", "-")
     assert "there is no file nowhere.txt" in predict("--model", folder, "--input", "nowhere.txt")
-    assert f"there is no file {tmp_path}" in predict("--model", folder, "--input", tmp_path)
+    assert f"{tmp_path} is a folder" in predict("--model", folder, "--input", tmp_path)
     assert "--batch_size must be at least 1" in predict("--model", folder, "--text", "x", "--batch_size", 0)
     assert "invalid int value: 'x'" in predict("--model", folder, "--text", "x", "--batch_size", "x")
     assert "unknown option '--txt'. Did you mean --text?" in predict("--model", folder, "--txt", "x")
@@ -281,7 +281,9 @@ def test_what_is_no_model(command, folder, texts_dir, tmp_path, monkeypatch):
     (broken / "model.safetensors").write_bytes(weights)
     settings = json.loads((broken / "config.json").read_text())
     for change, message in (
-        ({"hidden_size": 9}, "broken"),
+        ({"hidden_size": 9}, "has shape (3, 32) in model.safetensors and (3, 36) by config.json"),
+        ({"id2label": ["a", "b", "c"]}, "id2label must be a mapping"),
+        ({"dtype": "float99"}, "float99"),
         ({"hidden_size": "9"}, "hidden_size"),
         ({"hiden_size": 9}, "hiden_size"),
         ({"model_type": "bert"}, "bert"),
@@ -292,6 +294,29 @@ def test_what_is_no_model(command, folder, texts_dir, tmp_path, monkeypatch):
         assert message in predict(broken)
     (broken / "config.json").write_text("{")
     assert "broken" in predict(broken)
+    (broken / "config.json").write_text(json.dumps(settings))
+    tokenizer = json.loads((broken / "tokenizer.json").read_text())
+    tokenizer["model"]["vocab"]["miro"] = 99999
+    (broken / "tokenizer.json").write_text(json.dumps(tokenizer))
+    assert "the tokenizer has ids up to 99999" in predict(broken)
+
+
+def test_a_text_that_is_not_utf8(command, folder):
+    text = b"miro \xff".decode("utf-8", "surrogateescape")  # how Python hands over such an argument
+    for verb in ("predict", "inspect"):
+        assert "not UTF-8 at character 5" in mistake(command(verb, "--model", folder, "--text", text))
+
+
+def test_a_named_pipe_is_as_good_as_a_file(command, folder, tmp_path):
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("this system has no named pipes")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=("the miro door\n",))
+    writer.start()
+    code, out, _ = command("predict", "--model", folder, "--input", pipe)
+    writer.join()
+    assert (code, len(out.splitlines())) == (0, 1)
 
 
 def test_a_name_on_the_hub_that_cannot_be_had(command, monkeypatch):

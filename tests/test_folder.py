@@ -40,7 +40,7 @@ def test_names(tmp_path):
 def test_each_file_is_missed(tmp_path, lost):
     folder = fill(tmp_path, [name for name in TO_LOAD + RECORDS if name != lost])
     assert folder.missing() == [tmp_path / lost]
-    with pytest.raises(UserError, match=f"has no {lost}. To make it, type: hf-rnn train .*--output_dir"):
+    with pytest.raises(UserError, match=f"has no {lost}. .*restore what is missing"):
         folder.check_finished()
     if lost in RECORDS:
         folder.check()  # it still predicts

@@ -236,6 +236,26 @@ def test_inputs_embeds(cell):
     torch.testing.assert_close(whole.logits, model(ids[3:, :7]).logits)
 
 
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_units_without_bound_do_not_overflow_in_the_padding(pooling):
+    """A ReLU network whose states grow by 30 % a step: long padding would take them beyond float32."""
+    model = make("rnn_relu", pooling=pooling)
+    for direction in model.rnn.layers[0].directions:
+        direction.cell.weight_hh_l0.data = 1.3 * torch.eye(5)
+        direction.cell.bias_hh_l0.data.fill_(1.0)
+    assert torch.finfo(torch.float32).max < 1.3**600, "premise: 600 steps overflow"
+    alone = model(torch.tensor([TEXTS[0]]), labels=torch.tensor([1]))
+    alone.loss.backward()
+    expected = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad()
+    ids, mask = pad_right([TEXTS[0]], extra=600)
+    padded = model(ids, mask, labels=torch.tensor([1]))
+    padded.loss.backward()
+    torch.testing.assert_close(padded.logits, alone.logits, **TOLERANCE)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.grad, expected[name], atol=1e-5, rtol=1e-4, msg=name)
+
+
 def test_attention_weights():
     model = make(pooling="attention")
     ids, mask = pad_right([*TEXTS, []], extra=2)

@@ -34,6 +34,7 @@ def run(argv: Sequence[str]) -> None:
     for name in ("model", "text"):
         if getattr(arguments, name) is None:
             raise UserError(f"--{name} is missing")
+    inference.check_text(arguments.text)
     inference.quiet()
     model, tokenizer = inference.load_model(arguments.model)
     print("\n\n".join(_tell(model, tokenizer, arguments.text)))

@@ -45,8 +45,13 @@ def run(argv: Sequence[str]) -> None:
         raise UserError("give either --text (several times if you like) or --input FILE (- for what is piped in)")
     if arguments.batch_size < 1:
         raise UserError(f"--batch_size must be at least 1, found {arguments.batch_size}")
-    if arguments.input not in (None, "-") and not Path(arguments.input).is_file():
-        raise UserError(f"there is no file {arguments.input}")
+    if arguments.input not in (None, "-"):
+        if Path(arguments.input).is_dir():
+            raise UserError(f"{arguments.input} is a folder: give a file with one text a line")
+        if not Path(arguments.input).exists():  # a named pipe is as good as a file
+            raise UserError(f"there is no file {arguments.input}")
+    for text in namespace.text or ():
+        inference.check_text(text)
     inference.quiet()
     model, tokenizer = inference.load_model(arguments.model)
     for texts in [namespace.text] if namespace.text is not None else _read(arguments.input):
