@@ -1,5 +1,6 @@
 """What several test files share: a folder of invented texts with a rule to learn, and one model trained on it."""
 
+import logging
 import os
 import random
 from pathlib import Path
@@ -69,6 +70,8 @@ def command(capfd):
     from hf_rnn.cli.main import main
 
     verbosity = transformers_logging.get_verbosity()
+    logger = logging.getLogger("hf_rnn")
+    handlers, level = list(logger.handlers), logger.level
 
     def run(*arguments):
         capfd.readouterr()
@@ -77,5 +80,7 @@ def command(capfd):
         return code, captured.out, captured.err
 
     yield run
+    logger.handlers[:] = handlers  # the command shows its log; the other tests of this process do not
+    logger.setLevel(level)
     transformers_logging.set_verbosity(verbosity)
     transformers_logging.enable_progress_bar()
