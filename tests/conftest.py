@@ -62,6 +62,16 @@ def trained(tiny_settings, tmp_path_factory):
     return train(**tiny_settings, output_dir=str(tmp_path_factory.mktemp("trained") / "model"))
 
 
+@pytest.fixture(autouse=True)
+def _logger_as_it_was():
+    """The command shows the package's log on stderr; it must not do so for the next test in this process."""
+    logger = logging.getLogger("hf_rnn")
+    handlers, level = list(logger.handlers), logger.level
+    yield
+    logger.handlers[:] = handlers
+    logger.setLevel(level)
+
+
 @pytest.fixture
 def command(capfd):
     """Run `hf-rnn` in this process and return exit code, what it wrote to stdout, and to stderr."""
@@ -70,8 +80,6 @@ def command(capfd):
     from hf_rnn.cli.main import main
 
     verbosity = transformers_logging.get_verbosity()
-    logger = logging.getLogger("hf_rnn")
-    handlers, level = list(logger.handlers), logger.level
 
     def run(*arguments):
         capfd.readouterr()
@@ -80,7 +88,5 @@ def command(capfd):
         return code, captured.out, captured.err
 
     yield run
-    logger.handlers[:] = handlers  # the command shows its log; the other tests of this process do not
-    logger.setLevel(level)
     transformers_logging.set_verbosity(verbosity)
     transformers_logging.enable_progress_bar()
