@@ -145,13 +145,13 @@ class RnnConfig(PreTrainedConfig):
                 continue
             nearest = cls._nearest(key, cutoff=0.6)
             known = ", ".join(sorted(setting.name for setting in fields(cls)))
-            hint = f"Did you mean {nearest[0]!r}?" if nearest else f"Known settings: {known}."
+            hint = f"Did you mean {' or '.join(map(repr, nearest))}?" if nearest else f"Known settings: {known}."
             raise TypeError(f"RnnConfig has no setting {key!r}. {hint}")
 
     @classmethod
     def _nearest(cls, key: str, cutoff: float) -> list[str]:
         known = [setting.name for setting in fields(cls)]
-        return difflib.get_close_matches(key, [*known, "num_labels"], n=1, cutoff=cutoff)
+        return difflib.get_close_matches(key, [*known, "num_labels"], n=2, cutoff=cutoff)
 
     @property
     def num_directions(self) -> int:

@@ -11,7 +11,12 @@ from hf_rnn import RnnConfig
 
 @pytest.mark.parametrize(
     ("settings", "nearest"),
-    [({"hiden_size": 3}, "hidden_size"), ({"bidirektional": True}, "bidirectional"), ({"num_label": 3}, "num_labels")],
+    [
+        ({"hiden_size": 3}, "hidden_size"),
+        ({"bidirektional": True}, "bidirectional"),
+        ({"num_label": 3}, "num_labels"),
+        ({"num_layers": 3}, "num_labels' or 'num_hidden_layers"),
+    ],
 )
 def test_a_typo_names_the_nearest_setting(settings, nearest):
     with pytest.raises(TypeError, match=f"Did you mean '{nearest}'"):
