@@ -18,10 +18,14 @@ from transformers.integrations import INTEGRATION_TO_CALLBACK
 
 from .configuration_rnn import RnnConfig
 from .errors import UserError
-from .parsing import SettingsParser
+from .parsing import SettingsParser, setting
 from .recipes import DEFAULT_RECIPE, Setting, load_recipe, read_settings
+from .text_arguments import DataArguments
 
 _SET_BY_TOKENIZER = ("vocab_size", "pad_token_id")
+
+# A flag that says where the texts are replaces what a recipe says of it in another way.
+_RIVALS = {"--data_dir": ("dataset_name", "dataset_config"), "--dataset_name": ("data_dir",)}
 
 # What to type when a tracker is asked for whose package is not there.
 _TRACKER_PACKAGES = {
@@ -30,22 +34,18 @@ _TRACKER_PACKAGES = {
 }
 
 
-def _setting(default: Any, meaning: str, **more: Any) -> Any:
-    return field(default=default, metadata={"help": meaning, **more})
-
-
-def _as_flag(setting: Field) -> tuple[str, Any, Any]:
+def _as_flag(known: Field) -> tuple[str, Any, Any]:
     """A field of the config as a field that HfArgumentParser takes: it knows no `float | int`."""
-    kind = float if setting.type == float | int else setting.type
-    return setting.name, kind, field(default=setting.default, metadata=setting.metadata)
+    kind = float if known.type == float | int else known.type
+    return known.name, kind, field(default=known.default, metadata=known.metadata)
 
 
 _ConfigFlags: Any = make_dataclass(
     "_ConfigFlags",
     [
-        _as_flag(setting)
-        for setting in fields(RnnConfig)
-        if "help" in setting.metadata and setting.name not in _SET_BY_TOKENIZER
+        _as_flag(known)
+        for known in fields(RnnConfig)
+        if "help" in known.metadata and known.name not in _SET_BY_TOKENIZER
     ],
 )
 
@@ -60,70 +60,6 @@ class ModelArguments(_ConfigFlags):
     """
 
     _argument_group_name = "model"
-
-
-@dataclass
-class TableArguments:
-    """Which labelled texts to read, and how they stand in their files.
-
-    Args:
-        data_dir (`str`): Folder with `train.tsv`, `dev.tsv` or `validation.tsv`, and `test.tsv`.
-        text_column (`str`): Column of the text, by number from 0, or by name with `header`.
-        label_column (`str`): Column of the label, likewise.
-        header (`bool`): Whether the first line of every file names the columns.
-        max_bad_rows (`str`): How many bad rows to go on without: a count, or a share such as `"0.1%"`.
-    """
-
-    _argument_group_name = "data"
-
-    data_dir: str | None = _setting(None, "folder with train.tsv, dev.tsv or validation.tsv, and test.tsv")
-    text_column: str = _setting("0", "column of the text, by number from 0, or by name with --header")
-    label_column: str = _setting("1", "column of the label, by number from 0, or by name with --header")
-    header: bool = _setting(False, "the first line of every file names the columns")
-    max_bad_rows: str = _setting("0", "go on without so many bad rows: a count, or a share such as 0.1%%")
-
-    def source(self) -> str:
-        """Return `data_dir`.
-
-        Raises:
-            UserError: When it is not set, or nothing is there.
-        """
-        if self.data_dir is None:
-            raise UserError("data_dir is not set: give a folder with train.tsv, and dev.tsv and test.tsv if there are")
-        if not os.path.exists(self.data_dir):
-            raise UserError(f"data_dir {self.data_dir} does not exist: give a folder with train.tsv")
-        return self.data_dir
-
-    def layout(self) -> dict[str, Any]:
-        """Return the keywords of [`load_tsv`] that say how rows stand in their files."""
-        text, label = (int(name) if str(name).isdecimal() else name for name in (self.text_column, self.label_column))
-        return {"text_column": text, "label_column": label, "header": self.header, "max_bad_rows": self.max_bad_rows}
-
-
-@dataclass
-class DataArguments(TableArguments):
-    """Labelled texts and how they become tokens.
-
-    Args:
-        class_names (`list[str]`, *optional*): Names of the classes by id; by default the labels of train, sorted.
-        normalizer (`str`): What is done to a text before it is split into words, see [`train_tokenizer`].
-        min_frequency (`int`): Rarer words become the unknown token.
-        max_vocab_size (`int`, *optional*): The most frequent words that are kept.
-        lowercase (`bool`): Whether to lower-case.
-        max_length (`int`, *optional*): Longer texts are cut to so many tokens.
-        tokenizer_name_or_path (`str`, *optional*): An existing tokenizer to take instead of training one; the four
-            settings of the vocabulary then have no effect.
-    """
-
-    class_names: list[str] | None = _setting(None, "names of the classes by id (default: the labels of train, sorted)")
-    normalizer: str = _setting("none", "what is done to a text before it is split: none, semeval or tweet")
-    min_frequency: int = _setting(3, "rarer words become the unknown token")
-    max_vocab_size: int | None = _setting(None, "keep only so many of the most frequent words")
-    lowercase: bool = _setting(True, "lower-case the texts")
-    max_length: int | None = _setting(None, "cut longer texts to so many tokens (default: the tokenizer's limit)")
-    tokenizer_name_or_path: str | None = _setting(
-        None, "use this tokenizer (folder or Hub id) instead of training one"
-    )
 
 
 @dataclass
@@ -145,6 +81,11 @@ class RnnTrainingArguments(TrainingArguments):
         overwrite_output_dir (`bool`): Whether to replace what an earlier run left in `output_dir`.
         resume (`bool`): Whether to go on from the newest checkpoint in `output_dir`.
         recipe (`str`, *optional*): Where the settings came from. The parser reads it; here it is a record.
+        license (`str`, *optional*): The model's licence for its card, as the Hub abbreviates it, such as `apache-2.0`.
+        language (`list[str]`, *optional*): Languages of the texts for the card: codes of ISO 639, such as `en`.
+        tags (`list[str]`, *optional*): Further tags for the card.
+        card_examples (`bool`): Whether the card shows two texts of each label from the training rows.
+        baselines (`bool`): Whether to fit TF-IDF and logistic regression to the same rows, for the card.
 
     Raises:
         UserError: For a value out of its range, or a tracker in `report_to` whose package is missing.
@@ -152,25 +93,30 @@ class RnnTrainingArguments(TrainingArguments):
 
     _argument_group_name = "training"
 
-    output_dir: str | None = _setting(None, "where the finished model goes; checkpoints go below it")
-    train_sampling_strategy: str = _setting(
+    output_dir: str | None = setting(None, "where the finished model goes; checkpoints go below it")
+    train_sampling_strategy: str = setting(
         "group_by_length",
         "order of the examples: batches of like length, or the Trainer's own random or sequential order",
         choices=["group_by_length", "random", "sequential"],
     )
-    data_seed: int | None = _setting(None, "seed of the order of the examples (default: seed)")
-    restore_callback_states_from_checkpoint: bool = _setting(
+    data_seed: int | None = setting(None, "seed of the order of the examples (default: seed)")
+    restore_callback_states_from_checkpoint: bool = setting(
         True, "restore the state of callbacks on resuming; early stopping would start counting anew without"
     )
-    class_weight_power: float = _setting(
+    class_weight_power: float = setting(
         0.0, "weigh classes by this power of their inverse frequency: 0 rows alike, 1 classes"
     )
-    early_stopping_patience: int | None = _setting(None, "stop after so many evaluations without improvement; 0 never")
-    overwrite_output_dir: bool = _setting(False, "replace what an earlier run left in output_dir")
-    ddp_find_unused_parameters: bool | None = _setting(False, "look for unused parameters; these models have none")
-    resume: bool = _setting(False, "go on from the newest valid checkpoint in output_dir")
-    resume_anyway: bool = _setting(False, "like --resume, though data, tokenizer, model or settings have changed")
-    recipe: str | None = _setting(None, "settings to start from: a name (default, tutorial, ...) or a YAML file")
+    early_stopping_patience: int | None = setting(None, "stop after so many evaluations without improvement; 0 never")
+    overwrite_output_dir: bool = setting(False, "replace what an earlier run left in output_dir")
+    ddp_find_unused_parameters: bool | None = setting(False, "look for unused parameters; these models have none")
+    resume: bool = setting(False, "go on from the newest valid checkpoint in output_dir")
+    resume_anyway: bool = setting(False, "like --resume, though data, tokenizer, model or settings have changed")
+    recipe: str | None = setting(None, "settings to start from: a name (default, tutorial, ...) or a YAML file")
+    license: str | None = setting(None, "the model's licence for its card, such as apache-2.0")
+    language: list[str] | None = setting(None, "languages of the texts for the card, such as en de")
+    tags: list[str] | None = setting(None, "further tags for the card")
+    card_examples: bool = setting(True, "show two texts of each label in the card")
+    baselines: bool = setting(True, "fit TF-IDF and logistic regression to the same rows, for the card")
 
     def __post_init__(self) -> None:
         """Check what the Trainer would find out late, and fill in what follows from the rest."""
@@ -265,7 +211,7 @@ def parse_settings(settings: Mapping[str, Any], prog: str = "train") -> Argument
     recipe = str(settings.get("recipe") or DEFAULT_RECIPE)
     given = {name: Setting(value, prog) for name, value in {**settings, "recipe": recipe}.items()}
     parser = _make_parser(prog)
-    cleared = {name for name, setting in given.items() if setting.value is None}
+    cleared = {name for name, value in settings.items() if value is None}
     return _parse(recipe, parser.tokens(given), prog, cleared)
 
 
@@ -275,7 +221,9 @@ def _make_parser(prog: str) -> SettingsParser:
 
 def _parse(recipe: str, tokens: list[str], prog: str, cleared: Iterable[str] = ()) -> Arguments:
     parser = _make_parser(prog)
-    settings = {name: setting for name, setting in read_settings(recipe).items() if name not in set(cleared)}
+    named = {token.split("=")[0] for token in tokens}
+    rivals = {rival for flag, names in _RIVALS.items() if flag in named for rival in names}
+    settings = {name: given for name, given in read_settings(recipe).items() if name not in {*cleared, *rivals}}
     return Arguments(*parser.parse([*parser.tokens(settings), *tokens]))
 
 
@@ -312,11 +260,11 @@ def describe_settings(arguments: Arguments) -> dict[str, Any]:
     for name, value in {**dataclasses.asdict(arguments.model), **dataclasses.asdict(arguments.data)}.items():
         described[name] = _without_path(value)
     values, usual = arguments.training.to_dict(), load_recipe(DEFAULT_RECIPE)
-    for setting in fields(arguments.training):
-        name, value = setting.name, values.get(setting.name)
+    for known in fields(arguments.training):
+        name, value = known.name, values.get(known.name)
         if name in _NOT_RECORDED or name.startswith("hub_") or name.endswith("_token") or value in (None, [], {}):
             continue
-        unset = getattr(setting.default, "value", setting.default)
+        unset = getattr(known.default, "value", known.default)
         if name in usual or not (value == unset or (value is False and unset is None)):
             described[name] = _without_path(value)
     return described

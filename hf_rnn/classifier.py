@@ -27,15 +27,16 @@ import numpy.typing as npt
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from .arguments import Arguments, DataArguments, ModelArguments, RnnTrainingArguments, TableArguments, parse_settings
+from .arguments import Arguments, ModelArguments, RnnTrainingArguments, parse_settings
+from .card_facts import CardFacts
 from .containment import contained, library_bars_off
 from .errors import UserError
 from .folder import FinishedFolder
-from .inference import check_name, compute_logits, compute_scores, load_model, tokenize
+from .inference import compute_logits, compute_scores, find_folder, load_model, tokenize
 from .labelled_texts import LabelledTexts, LabelType, kind_of, read_texts
-from .model_card import CardFacts, render
 from .modeling_rnn import RnnForSequenceClassification
 from .sharing import list_shared_files
+from .text_arguments import DataArguments, TableArguments
 
 if TYPE_CHECKING:
     from sklearn.utils import Tags
@@ -53,6 +54,7 @@ _EVAL_BATCH = 256  # as in the default recipe
 _ELSEWHERE = {
     **dict.fromkeys((field.name for field in fields(TableArguments)), "texts and labels are given to fit"),
     "class_names": "the classes are those of the labels given to fit",
+    "streaming": "texts and labels are given to fit",
     "output_dir": "save_pretrained(folder) writes the finished folder",
     "overwrite_output_dir": "save_pretrained(folder) writes the finished folder",
     "disable_tqdm": "give verbose=False",
@@ -63,8 +65,6 @@ _FAMILIES_ELSEWHERE = {  # likewise, by the start of the name
     "push_to_hub": "call the method push_to_hub(repo_id) after fit",
 }
 _OWN = ("random_state", "verbose")
-# What is worth having of a repo: a finished folder, and the files of other tokenizers.
-_PULLED = ["*.json", "*.safetensors", "*.py", "*.md", "*.png", "*.txt", "*.model", "*.jinja"]
 
 
 class NotFittedError(UserError, AttributeError):
@@ -334,6 +334,7 @@ class RnnClassifier:
             NotFittedError: Before `fit`.
             UserError: When a file is in the way.
         """
+        from .finishing import write_card
         from .output_dir import fill
 
         fitted, target = self._get_fitted(), FinishedFolder(Path(save_directory))
@@ -344,8 +345,7 @@ class RnnClassifier:
             for name, content in fitted.files.items():
                 (folder.root / name).write_bytes(content)
             if fitted.card is not None:
-                card = dataclasses.replace(fitted.card, name=target.root.resolve().name)
-                folder.card.write_text(render(card), encoding="utf-8")
+                write_card(folder, dataclasses.replace(fitted.card, name=target.root.resolve().name))
 
         fill(target, write)
 
@@ -371,7 +371,7 @@ class RnnClassifier:
             >>> RnnClassifier.from_pretrained("me/film-reviews", revision="v1").predict(["never again"])
             array([0])
         """
-        folder = FinishedFolder(_pull(name_or_path, revision, token))
+        folder = FinishedFolder(find_folder(name_or_path, revision, token))
         if folder.training_args.is_file():
             settings.setdefault("recipe", str(folder.training_args.absolute()))
         classifier = cls(**settings)
@@ -440,7 +440,7 @@ def _train(
     """Train into the folder that the arguments name; return the facts of its card."""
     import datasets
 
-    from .data import load_named
+    from .data import DataReport, load_named
     from .training import check_early, train_on
 
     check_early(arguments)
@@ -448,9 +448,10 @@ def _train(
     if held_out is not None:
         splits["validation"] = held_out.as_dataset(classes)
     with contained(quiet):
-        texts = load_named(datasets.DatasetDict(splits))
+        report = DataReport()
+        texts = load_named(datasets.DatasetDict(splits), report=report)
         record = {_LABEL_TYPE: dataclasses.asdict(rows.type)}
-        return train_on(texts, arguments, task_specific_params=record, quiet=quiet).card
+        return train_on(texts, report, arguments, task_specific_params=record, quiet=quiet).card
 
 
 def _check_setting(name: str) -> None:
@@ -483,21 +484,3 @@ def _pair(eval_set: Any) -> tuple[Any, Any]:
     if not isinstance(eval_set, tuple | list) or len(eval_set) != 2:
         raise UserError(f"eval_set must be (texts, labels), found {eval_set!r:.80}")
     return eval_set[0], eval_set[1]
-
-
-def _pull(name_or_path: str | Path, revision: str | None, token: str | None) -> Path:
-    """Return the folder that a name means, got from the Hub (or from the cache) where it is none here."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HTTPError
-
-    check_name(name_or_path, "a trained model")
-    if Path(name_or_path).is_dir():
-        if revision is not None:
-            raise UserError(f"{name_or_path} is a folder here, which has no revision {revision!r}: leave it out")
-        return Path(name_or_path)
-    try:
-        found = snapshot_download(str(name_or_path), revision=revision, token=token, allow_patterns=_PULLED)
-    except (OSError, ValueError, RuntimeError, HTTPError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"there is no folder {name_or_path}, nor can it be had from the Hub: {reason}") from error
-    return Path(found)

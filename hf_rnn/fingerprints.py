@@ -21,11 +21,11 @@ from .errors import UserError
 # Where a run happens, what it reports, how it loads: of no effect on the steps it takes.
 _WITHOUT_EFFECT = frozenset(
     {
-        "accelerator_config", "disable_tqdm", "do_eval", "do_predict", "do_train", "enable_jit_checkpoint",
-        "gradient_checkpointing", "gradient_checkpointing_kwargs", "include_for_metrics", "local_rank",
-        "length_column_name", "output_dir", "overwrite_output_dir", "project", "push_to_hub", "recipe", "report_to",
-        "resume", "resume_anyway", "resume_from_checkpoint", "run_name", "save_on_each_node", "save_total_limit",
-        "skip_memory_metrics", "use_cpu",
+        "accelerator_config", "baselines", "card_examples", "disable_tqdm", "do_eval", "do_predict", "do_train",
+        "enable_jit_checkpoint", "gradient_checkpointing", "gradient_checkpointing_kwargs", "include_for_metrics",
+        "language", "length_column_name", "license", "local_rank", "output_dir", "overwrite_output_dir", "project",
+        "push_to_hub", "recipe", "report_to", "resume", "resume_anyway", "resume_from_checkpoint", "run_name",
+        "save_on_each_node", "save_total_limit", "skip_memory_metrics", "tags", "use_cpu",
     }
 )  # fmt: skip
 _PREFIXES_WITHOUT_EFFECT = ("ddp_", "hub_", "log_", "trackio_")
@@ -39,18 +39,20 @@ def take_fingerprints(
     tokenizer: PreTrainedTokenizerBase,
     config: PretrainedConfig,
     settings: TrainingArguments,
+    stream: str | None = None,
 ) -> dict[str, Any]:
     """Return what decides the steps of a run, ready for JSON.
 
     Args:
-        examples: Splits with `input_ids` and `labels`; `train` and `validation` count. Of a stream nothing is known.
+        examples: Splits with `input_ids` and `labels`; `train` and `validation` count.
         tokenizer: Made the ids.
         config: Architecture and labels.
         settings: Of the training.
+        stream: Stands for the rows where they are a stream, of which nothing is known otherwise.
     """
     architecture = {name: value for name, value in config.to_dict().items() if name != "transformers_version"}
     taken = {
-        "data": _hash_rows(examples),
+        "data": _hash_rows(examples) or stream,
         "tokenizer": _hash_tokenizer(tokenizer),
         "config": architecture,
         "settings": _settings(settings),

@@ -53,6 +53,11 @@ class FinishedFolder:
         return self.root / "README.md"
 
     @property
+    def card_facts(self) -> Path:
+        """What the card is made of, for programs."""
+        return self.root / "card_facts.json"
+
+    @property
     def metrics(self) -> Path:
         """Every metric by split."""
         return self.root / "metrics.json"

@@ -12,12 +12,24 @@ import os
 import re
 from argparse import Action
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import field
 from typing import Any, NoReturn
 
 from transformers import HfArgumentParser
 
 from .errors import UserError
 from .recipes import Setting
+
+
+def setting(default: Any, meaning: str, **more: Any) -> Any:
+    """Declare a field of a dataclass of settings.
+
+    Args:
+        default: Its value when nothing sets it.
+        meaning: Its line in the help; a `%` is written twice.
+        more: Further metadata that `HfArgumentParser` knows, such as `choices`.
+    """
+    return field(default=default, metadata={"help": meaning, **more})
 
 
 class SettingsParser(HfArgumentParser):

@@ -201,7 +201,7 @@ class RnnTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader:
         """Return the training batches, ready on the device."""
         data = self.train_dataset
-        if self.args.train_sampling_strategy != "group_by_length" or data is None or not has_length(data):
+        if self.args.train_sampling_strategy != "group_by_length" or data is None or isinstance(data, IterableDataset):
             return super().get_train_dataloader()
         collator = self.data_collator
         lengths = _lengths(data, self.args.length_column_name)
@@ -311,8 +311,9 @@ class RnnTrainer(Trainer):
         if self._has_ended():  # a run that was killed after its last checkpoint; the Trainer would take a step more
             self.control.should_training_stop = True
             return
-        if self._batches is not None:  # which accelerate does not always find
-            self._batches.set_epoch(kwargs["epoch"])
+        for part in (self._batches, self.train_dataset):  # which accelerate does not always find
+            if hasattr(part, "set_epoch"):
+                part.set_epoch(kwargs["epoch"])
         super()._run_epoch(*args, **kwargs)
 
     def _has_ended(self) -> bool:

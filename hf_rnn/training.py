@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,20 +23,25 @@ from .arguments import (
     DataArguments,
     ModelArguments,
     RnnTrainingArguments,
+    describe_settings,
     parse_settings,
 )
+from .card_facts import CardFacts
 from .configuration_rnn import RnnConfig
-from .data import encode, load_tsv
+from .data import DataReport, encode
 from .errors import UserError
 from .evaluation import evaluate_logits
 from .fingerprints import compare, take_fingerprints
 from .finishing import write_files
 from .folder import FinishedFolder
+from .gathering import gather_facts
 from .inference import check_name
 from .metrics import classification_metrics
-from .model_card import CardFacts
 from .modeling_rnn import RnnForSequenceClassification
+from .run_audit import audit_run
 from .stopping import TrainingStopped
+from .streams import CountedStream
+from .text_loading import load_texts
 from .tokenization import train_tokenizer
 from .trainer import RnnTrainer, check_sparse_gradients
 
@@ -68,7 +73,7 @@ def train(
     training_args: RnnTrainingArguments | None = None,
     **settings: Any,
 ) -> TrainingResult:
-    """Train a classifier from TSV files and leave a finished folder.
+    """Train a classifier from labelled texts and leave a finished folder.
 
     Args:
         model_args: Architecture.
@@ -99,7 +104,7 @@ def train(
 def _train(arguments: Arguments) -> TrainingResult:
     """See [`train`]."""
     _, data_args, training_args = arguments
-    data_args.source()
+    data_args.check_source()
     check_early(arguments)
     folder = FinishedFolder(Path(str(training_args.output_dir)))
     main = training_args.process_index == 0  # of several processes one answers for the folder
@@ -112,17 +117,20 @@ def _train(arguments: Arguments) -> TrainingResult:
             processes=training_args.world_size,
             needs_best=bool(training_args.load_best_model_at_end),
         )
-    texts = load_tsv(
-        data_args.source(),
-        **data_args.layout(),
+    report = DataReport()
+    texts = load_texts(
+        data_args,
+        streaming=data_args.streaming,
         class_names=data_args.class_names,
         rejected_path=folder.root / output_dir.REJECTED_ROWS if main else None,
+        report=report,
     )
-    return train_on(texts, arguments, checkpoint)
+    return train_on(texts, report, arguments, checkpoint)
 
 
 def train_on(
-    texts: datasets.DatasetDict,
+    texts: datasets.DatasetDict | datasets.IterableDatasetDict,
+    report: DataReport,
     arguments: Arguments,
     checkpoint: Path | None = None,
     *,
@@ -133,23 +141,28 @@ def train_on(
 
     Args:
         texts: Splits as [`load_tsv`] gives them, `validation` among them if anything is to be measured on the way.
+        report: What the load said of them.
         arguments: Checked by [`check_early`]. Nothing in them about where the texts lie is looked at.
         checkpoint: Go on from here.
         task_specific_params: Goes into the configuration as it is.
         quiet: Show neither bars nor a line an epoch.
 
     Raises:
-        UserError: For texts without a word that is frequent enough, and for settings that do not fit together.
+        UserError: For texts without a word that is frequent enough, for splits that leak more than `fail_on_leak`
+            allows, and for settings that do not fit together.
     """
     model_args, data_args, training_args = arguments
     folder = FinishedFolder(Path(str(training_args.output_dir)))
     main = training_args.process_index == 0
     tokenizer = make_tokenizer(data_args, texts["train"]["text"])
+    audited = None
+    if isinstance(texts, datasets.DatasetDict) and (main or data_args.fail_on_leak is not None):
+        audited = audit_run(texts, tokenizer, data_args, report)
     examples = encode(texts, tokenizer, data_args.max_length)
     class_names = list(texts["train"].features["label"].names)
     set_seed(training_args.seed)
     model = RnnForSequenceClassification(_config(model_args, tokenizer, class_names, task_specific_params))
-    made_from = take_fingerprints(examples, tokenizer, model.config, training_args)
+    made_from = take_fingerprints(examples, tokenizer, model.config, training_args, stream=report.fingerprint)
     if checkpoint is not None:
         _check_unchanged(checkpoint, made_from, anyway=training_args.resume_anyway)
     if main and training_args.overwrite_output_dir:
@@ -157,7 +170,8 @@ def train_on(
     if main:
         output_dir.make_writable(folder)
 
-    trainer = make_trainer(model, tokenizer, examples, training_args, folder, made_from)
+    class_counts = report.label_counts["train"]
+    trainer = make_trainer(model, tokenizer, examples, training_args, folder, made_from, class_counts)
     if quiet:
         trainer.silence()
     with trainer.stop_request as asked:
@@ -170,7 +184,7 @@ def train_on(
         if split in examples
     }
     metrics["training"] = {
-        "rows": len(examples["train"]),
+        "rows": sum(class_counts),
         "epochs": trainer.state.epoch,
         "steps": outcome.global_step,
         "seconds": round(outcome.metrics["train_runtime"], 1),
@@ -179,9 +193,16 @@ def train_on(
     }
     cards: list[CardFacts] = []
     if trainer.is_world_process_zero():
-        known = {"tokenizer": tokenizer, "examples": examples, "arguments": arguments, "metrics": metrics}
-        known |= {"name": folder.root.resolve().name, "model": model, "log_history": trainer.state.log_history}
-        output_dir.fill(folder, lambda unfinished: cards.append(write_files(unfinished, **known)))
+        card = gather_facts(
+            folder.root.resolve().name, model, tokenizer, arguments, texts, class_counts, metrics, audited
+        )
+        history = trainer.state.log_history
+        output_dir.fill(
+            folder,
+            lambda unfinished: cards.append(
+                write_files(unfinished, model, tokenizer, describe_settings(arguments), metrics, history, card)
+            ),
+        )
         logger.info("the finished model is in %s", folder.root)
     return TrainingResult(folder.root, metrics, *cards)
 
@@ -195,6 +216,8 @@ def check_early(arguments: Arguments) -> None:
     metric = arguments.training.metric_for_best_model
     if metric is not None and metric.removeprefix("eval_") not in _SCORES:
         raise UserError(f"metric_for_best_model {metric!r} is not known: take one of {', '.join(_SCORES)}")
+    if arguments.data.streaming and arguments.data.fail_on_leak is not None:
+        raise UserError("fail_on_leak compares all rows, which a stream never holds: leave out one of the two")
     if arguments.model.sparse_embedding and not arguments.model.freeze_embedding:
         check_sparse_gradients(arguments.training)
     _config(arguments.model)
@@ -235,7 +258,7 @@ def make_tokenizer(data_args: DataArguments, texts: Iterable[str]) -> PreTrained
 
     Args:
         data_args: Says which, and with what settings.
-        texts: The training texts.
+        texts: The training texts, a table's column or a stream's.
 
     Raises:
         UserError: When the named one cannot be loaded or does not pad.
@@ -267,10 +290,11 @@ def make_tokenizer(data_args: DataArguments, texts: Iterable[str]) -> PreTrained
 def make_trainer(
     model: RnnForSequenceClassification,
     tokenizer: PreTrainedTokenizerBase,
-    examples: datasets.DatasetDict,
+    examples: datasets.DatasetDict | datasets.IterableDatasetDict,
     training_args: RnnTrainingArguments,
     folder: FinishedFolder,
     made_from: dict[str, Any] | None = None,
+    class_counts: Sequence[int] | None = None,
 ) -> RnnTrainer:
     """Put model and examples into a Trainer whose checkpoints go below the finished folder.
 
@@ -281,17 +305,25 @@ def make_trainer(
         training_args: How to train.
         folder: The finished folder to be.
         made_from: Fingerprints of the run, which its checkpoints keep.
+        class_counts: Training rows by class; counted when absent, which a stream does not allow.
     """
     below = copy.copy(training_args)
     below.output_dir = str(folder.checkpoints)
+    train_examples: Any = examples["train"]
+    if isinstance(train_examples, datasets.IterableDataset):
+        if class_counts is None:
+            raise ValueError("a stream does not tell its length: give class_counts")
+        seed = None if below.train_sampling_strategy == "sequential" else below.data_seed
+        train_examples = CountedStream(train_examples, sum(class_counts), seed)
     return RnnTrainer(
         model=model,
         args=below,
-        train_dataset=examples["train"],
+        train_dataset=train_examples,
         eval_dataset=examples.get("validation"),
         processing_class=tokenizer,
         compute_metrics=_scores(list(model.config.id2label.values())),
         made_from=made_from,
+        class_counts=class_counts,
     )
 
 
@@ -305,6 +337,6 @@ def _scores(class_names: list[str]) -> Callable[[EvalPrediction], dict[str, floa
     return compute_metrics
 
 
-def _evaluate(trainer: RnnTrainer, examples: datasets.Dataset, class_names: list[str]) -> dict[str, Any]:
+def _evaluate(trainer: RnnTrainer, examples: Any, class_names: list[str]) -> dict[str, Any]:
     predicted = trainer.predict(examples)
     return evaluate_logits(predicted.predictions, predicted.label_ids, class_names)

@@ -10,7 +10,6 @@ from transformers import TrainingArguments
 from hf_rnn.arguments import (
     ModelArguments,
     RnnTrainingArguments,
-    TableArguments,
     describe_settings,
     parse_argv,
     parse_settings,
@@ -18,6 +17,7 @@ from hf_rnn.arguments import (
 from hf_rnn.configuration_rnn import RnnConfig
 from hf_rnn.errors import UserError
 from hf_rnn.recipes import load_recipe
+from hf_rnn.text_arguments import TableArguments
 
 
 def flags(*more):
@@ -175,11 +175,6 @@ def test_data_seed_follows_seed():
 def test_bucketed_batches_unless_asked_otherwise():
     assert RnnTrainingArguments(output_dir="out").train_sampling_strategy == "group_by_length"
     assert TrainingArguments(output_dir="out").train_sampling_strategy == "random"
-
-
-def test_columns_by_number_or_name():
-    layout = TableArguments(text_column="2", label_column="mood", header=True).layout()
-    assert (layout["text_column"], layout["label_column"], layout["header"]) == (2, "mood", True)
 
 
 def test_described_settings_are_a_recipe_that_repeats_the_run(tmp_path):

@@ -107,6 +107,13 @@ def test_the_folder_is_the_commands(fitted, trained, tmp_path):
         if path.name == "metrics.json":
             assert expected.pop("test"), "there is no test split here"
             assert told["training"].pop("seconds") > 0 < expected["training"].pop("seconds")
+        if path.name == "card_facts.json":
+            assert (told.pop("name"), told.pop("dataset_name")) == ("films", "texts that were given in Python")
+            for fact in ("results", "baselines", "audit"):  # by split, and there is no test split here
+                assert told.pop(fact).keys() <= expected.pop(fact).keys()
+            assert told.pop("command") is None and "data_dir" in expected.pop("command")
+            assert told.pop("training")["steps"] == expected.pop("training")["steps"]
+            expected = {fact: value for fact, value in expected.items() if fact not in ("name", "dataset_name")}
         assert told == expected, path.name
     card = (tmp_path / "films" / "README.md").read_text()
     assert "# films\n" in card and "name: films\n" in card and "240 rows" in card and "rnn-classifier" not in card

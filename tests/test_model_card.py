@@ -34,7 +34,23 @@ REQUIRED = {
     },
     "versions": {"hf-rnn": "0.1.0", "torch": "2.13.0+cpu"},
 }
+NO_REPEATS = {"exact": 0, "exact_other_label": 0, "near": 0, "near_other_label": 0, "share": 0.0}
+LEAKS = {"exact": 4, "exact_other_label": 1, "near": 3, "near_other_label": 2, "share": 0.35}
+AUDIT = {  # as AuditReport.summary() returns it
+    "rows": {"train": 100, "validation": 20},
+    "duplicates": {"train": {**NO_REPEATS, "exact": 5, "share": 0.05}, "validation": NO_REPEATS},
+    "leaks": {"validation": {"train": LEAKS}},
+    "leak_share": 0.35,
+    "conflicts": {"texts": 3, "rows": 1234},
+    "shifts": {"validation": {"train": {"labels": 0.1, "words": 0.2}}},
+    "unknown_token_share": {"train": 0.01, "validation": None},
+}
 OPTIONAL = {
+    "baselines": {"a linear model": {"validation": {"accuracy": 0.1234, "macro_f1": 0.5, "macro_recall": 0.25}}},
+    "examples": {"negative": ["so | bad", "worse"], "neutral": ["it is"], "positive": []},
+    "training": {"epochs": 12.5, "steps": 4000, "seconds": 33.4},
+    "settings": {"learning_rate": 0.001, "normalizer": "tweet"},
+    "audit": AUDIT,
     "repo_id": "me/tweets",
     "dataset_id": "me/my-tweets",
     "language": ("en", "de"),
@@ -97,7 +113,7 @@ def test_every_split_is_in_the_metadata_and_the_text():
 
 
 def test_tables_hold_the_numbers():
-    card = render(facts())
+    card = render(facts(examples=None))
     measured = REQUIRED["results"]["validation"]
     assert row(card, "1") == ["1", "neutral", "50", "50.0%"]
     scores = [f"{measured[name]:.3f}" for name in ("accuracy", "macro_f1", "macro_recall")]
@@ -122,6 +138,11 @@ def test_majority_class_that_a_split_lacks_scores_nothing():
 
 
 SHOWN = {
+    "baselines": "| a linear model | 0.123 | 0.500 | 0.250 |",
+    "examples": "| negative | so \\| bad |\n| negative | worse |\n| neutral | it is |",
+    "training": ": 12.5 epochs, 4,000 steps in 33 seconds.",
+    "settings": "Its settings: `learning_rate=0.001`, `normalizer=tweet`. All",
+    "audit": "| train | 100 | 5 |  |  | 1.0% |\n| validation | 20 | 0 | 7 | 3 |  |",
     "dataset_id": "datasets:\n- me/my-tweets",
     "language": "Language of the texts it learned from: en, de.",
     "license": "license: apache-2.0",
@@ -141,7 +162,8 @@ def test_a_fact_that_is_not_known_takes_its_line_along(fact):
     with_it = render(facts())
     without = render(facts(**{fact: () if isinstance(OPTIONAL[fact], tuple) else None}))
     assert SHOWN[fact].splitlines()[0] not in without
-    assert set(without.splitlines()) <= set(with_it.splitlines()) | {"      type: text"}  # nothing comes instead
+    instead = {"      type: text", "It was trained on 100 rows of My tweets."}
+    assert set(without.splitlines()) <= set(with_it.splitlines()) | instead  # nothing else comes in its place
 
 
 def test_a_card_of_required_facts_alone_has_no_holes():
@@ -151,6 +173,22 @@ def test_a_card_of_required_facts_alone_has_no_holes():
     assert "\n\n\n" not in card
     assert "`tweets` stands for the folder of this card." in card
     assert "stands for" not in render(facts())  # on the Hub the name is the real one
+
+
+def test_what_the_audit_counted():
+    card = render(facts())
+    assert "In train 3 texts stand under several labels (1,234 rows)." in card
+    silent = render(facts(audit={**AUDIT, "conflicts": {"texts": 0, "rows": 0}}))
+    assert "No text stands in train under several labels." in silent
+    assert "## The data" not in render(facts(audit=None))
+
+
+@pytest.mark.parametrize("cell_type", ["rnn_tanh", "rnn_relu", "gru", "lstm", "min_gru"])
+def test_every_cell_has_a_name_and_a_paper(cell_type):
+    card = render(facts(cell_type=cell_type))
+    assert f"bidirectional {cell_type} " not in card
+    assert re.search(r"^Its cell: .*(19|20)\d\d\.$", card, flags=re.MULTILINE)
+    assert "version = {0.1.0}" in card
 
 
 def test_headings_without_content_are_left_out():
@@ -164,10 +202,10 @@ def test_use_names_the_model_in_each_way():
     card = render(facts(repo_id=None, name="it's $HOME"))
     assert "hf-rnn predict --model 'it'\"'\"'s $HOME' --text \"Your text\"" in card
     blocks = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     for block in blocks:
         compile(block, "card", "exec")
-        assert 'model="it\'s $HOME"' in block
+        assert '"it\'s $HOME"' in block
     assert "import hf_rnn" in blocks[0]
     assert "trust_remote_code=True" not in blocks[0]
     assert "import hf_rnn" not in blocks[1]
@@ -185,6 +223,7 @@ def test_names_cannot_break_out_of_their_place():
             dataset_name="a: b\n---\n# c",
             class_counts=dict.fromkeys(NASTY, 3),
             results={"validation": measured},
+            examples={name: NASTY for name in NASTY},
             command="echo '```'",
         )
     )
@@ -193,7 +232,7 @@ def test_names_cannot_break_out_of_their_place():
     assert data.eval_results[0].dataset_name == "a: b\n---\n# c"
     tables = [line for line in card.splitlines() if line.startswith("|")]
     cells = {len(re.findall(r"(?<!\\)\|", line)) for line in tables}
-    assert cells == {5, 6}  # label tables and results have 4 columns, class tables 5: no row has more
+    assert cells == {3, 5, 6, 7}  # examples have 2 columns, labels and results 4, classes 5, the audit 6
     outside_code = re.sub(r"(`+).*?(?<!`)\1(?!`)", "", card, flags=re.DOTALL)
     assert "<script>" not in outside_code.replace("\\<", "")
     assert "\\$metadata" in card
@@ -223,8 +262,8 @@ def test_facts_survive_json():
 
 def test_facts_that_cannot_be_used():
     stored = facts().to_dict()
-    with pytest.raises(UserError, match="unknown card facts audit.*newer version"):
-        CardFacts.from_dict({**stored, "audit": {}})
+    with pytest.raises(UserError, match="unknown card facts weather.*newer version"):
+        CardFacts.from_dict({**stored, "weather": {}})
     with pytest.raises(UserError, match="num_parameters"):
         CardFacts.from_dict({name: value for name, value in stored.items() if name != "num_parameters"})
     with pytest.raises(ValueError, match="classes of validation are not those of train"):

@@ -10,7 +10,7 @@ the same), `near_duplicates` (which texts are almost the same), `repeats` (which
 """
 
 from .auditing import audit
-from .rendering import render_text
+from .rendering import render_line, render_text
 from .report import AuditReport, Conflict, LongLine, Origin, Overlap, Place, Repeat, Shift, SplitFacts, WordCounts
 
 __all__ = [
@@ -25,5 +25,6 @@ __all__ = [
     "SplitFacts",
     "WordCounts",
     "audit",
+    "render_line",
     "render_text",
 ]

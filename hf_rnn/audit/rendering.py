@@ -18,6 +18,22 @@ def render_text(report: AuditReport) -> str:
     return "\n".join(_Text(report).lines())
 
 
+def render_line(report: AuditReport) -> str:
+    """Return the report on one line: what leaks from train into each split, and the conflicts in train."""
+    parts = []
+    for overlap in report.overlaps:
+        if overlap.source == "train" != overlap.split:
+            other = overlap.count("exact", other_label=True) + overlap.count("near", other_label=True)
+            parts.append(
+                f"{len(overlap.repeats):,} of {overlap.rows:,} rows of {overlap.split} repeat a row of train "
+                f"({overlap.share:.2%}{f', {other:,} under another label' if other else ''})"
+            )
+    rows = sum(conflict.rows for conflict in report.conflicts)
+    if rows:
+        parts.append(f"{len(report.conflicts):,} texts stand in train under several labels ({rows:,} rows)")
+    return "; ".join(parts) or "no text stands in train under several labels, and there is nothing to leak into"
+
+
 class _Text:
     """Writes one report."""
 

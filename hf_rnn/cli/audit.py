@@ -9,10 +9,14 @@ from dataclasses import dataclass, field, fields
 import datasets
 
 from .. import inference
-from ..arguments import DataArguments, SettingsParser
 from ..audit import Origin, audit, render_text
-from ..data import DataReport, load_named, load_tsv
+from ..data import DataReport, load_named
+from ..errors import UserError
+from ..parsing import SettingsParser
 from ..recipes import DEFAULT_RECIPE, read_settings
+from ..run_audit import check_leaks
+from ..text_arguments import DataArguments
+from ..text_loading import find_origins, load_texts
 from ..training import make_tokenizer
 
 
@@ -28,16 +32,19 @@ def run(argv: Sequence[str]) -> None:
     """Audit the very splits, and with the very tokenizer, that `hf-rnn train` would use; no row is changed.
 
     Raises:
-        UserError: For a mistake in flags or data.
+        UserError: For a mistake in flags or data; after the report, when more leaks than `fail_on_leak` allows.
     """
     arguments = _parse(argv)
-    arguments.source()
+    arguments.check_source()
+    if arguments.streaming:
+        raise UserError("an audit compares all rows: leave out streaming, or set it to false")
     datasets.disable_progress_bars()
     inference.quiet()
     texts, origins = _load(arguments)
     tokenizer = make_tokenizer(arguments, texts["train"]["text"])
     report = audit(texts, tokenizer, origins=origins)
     print(json.dumps(report.to_dict(), ensure_ascii=False) if arguments.json else render_text(report))
+    check_leaks(report, arguments)
 
 
 def _parse(argv: Sequence[str]) -> AuditArguments:
@@ -54,19 +61,8 @@ def _parse(argv: Sequence[str]) -> AuditArguments:
 def _load(arguments: AuditArguments) -> tuple[datasets.DatasetDict, dict[str, Origin]]:
     """Return the splits, and where their rows stand as far as no bad row was left out."""
     report = DataReport()
-    texts = load_tsv(
-        arguments.source(),
-        **arguments.layout(),
-        class_names=arguments.class_names,
-        validation_share=0,
-        report=report,
-    )
-    first = 2 if arguments.header else 1
-    origins = {
-        name: Origin(split.files[0], range(first, first + split.rows_kept))
-        for name, split in report.splits.items()
-        if not split.rejected and len(split.files) == 1
-    }
+    texts = load_texts(arguments, class_names=arguments.class_names, validation_share=0, report=report)
+    origins = find_origins(arguments, report)
     if "validation" in texts:
         return texts, origins
     # Numbers in the place of texts are held out as the texts are in training, and so tell which rows these are.
@@ -79,5 +75,6 @@ def _load(arguments: AuditArguments) -> tuple[datasets.DatasetDict, dict[str, Or
     for name, rows in parts.items():
         texts[name] = train.select(rows)
     if "train" in origins:
-        origins |= {name: Origin(origins["train"].file, [first + row for row in rows]) for name, rows in parts.items()}
+        found = origins["train"]
+        origins |= {name: Origin(found.file, [found.lines[row] for row in rows]) for name, rows in parts.items()}
     return texts, origins

@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import datasets
 
 from .. import inference
-from ..arguments import TableArguments
 from ..data import DataError, Reason, load_tsv
 from ..errors import UserError
 from ..evaluation import evaluate_logits
 from ..parsing import SettingsParser
+from ..text_arguments import TableArguments
+from ..text_loading import load_texts
 
 
 @dataclass
@@ -22,6 +22,7 @@ class EvaluateArguments(TableArguments):
     """Flags of this verb, besides those that say how the texts stand in their files."""
 
     model: str | None = field(default=None, metadata={"help": "finished folder, or id on the Hub"})
+    revision: str | None = field(default=None, metadata={"help": "branch, tag or commit, for an id on the Hub"})
     split: str = field(default="test", metadata={"help": "train, validation (or dev) or test"})
     batch_size: int = field(default=256, metadata={"help": "texts run at once"})
 
@@ -35,11 +36,11 @@ def run(argv: Sequence[str]) -> None:
     (arguments,) = SettingsParser(EvaluateArguments, prog="hf-rnn evaluate").parse(argv)
     if arguments.model is None:
         raise UserError("--model is missing: give a finished folder")
-    arguments.source()  # before the model is loaded
+    arguments.check_source()  # before the model is loaded
     if arguments.batch_size < 1:
         raise UserError(f"--batch_size must be at least 1, found {arguments.batch_size}")
     inference.quiet()
-    model, tokenizer = inference.load_model(arguments.model)
+    model, tokenizer = inference.load_model(arguments.model, arguments.revision)
     class_names = [model.config.id2label[index] for index in range(model.config.num_labels)]
     texts = _load(arguments, class_names)
     logits = inference.compute_logits(
@@ -51,22 +52,25 @@ def run(argv: Sequence[str]) -> None:
 
 def _load(arguments: EvaluateArguments, class_names: list[str]) -> datasets.Dataset:
     """Read the split under the model's labels."""
-    layout = arguments.layout()
     try:
-        texts = load_tsv(arguments.source(), **layout, class_names=class_names, splits=[arguments.split])
+        texts = load_texts(arguments, class_names=class_names, splits=[arguments.split])
     except DataError as error:
         if error.reason not in (Reason.UNKNOWN_LABEL, Reason.LABEL_OUT_OF_RANGE):
             raise
-        found = ", ".join(map(repr, _labels_in(error.path, layout)))
+        found = ", ".join(map(repr, _labels_in(error.path, arguments)))
         raise UserError(
             f"{error}. Labels of the model: {', '.join(map(repr, class_names))}. Labels of the data: {found}"
         ) from error
     return next(iter(texts.values()))
 
 
-def _labels_in(path: str, layout: dict[str, Any]) -> list[str]:
-    """The labels that a file holds, as if it were train."""
+def _labels_in(path: str, arguments: EvaluateArguments) -> list[str]:
+    """The labels that a file holds, as if it were train, or those of a data set's own train."""
     try:
-        return load_tsv({"train": path}, **layout, splits=["train"])["train"].features["label"].names
+        if arguments.dataset_name is None:
+            texts = load_tsv({"train": path}, **arguments.layout(), splits=["train"])
+        else:
+            texts = load_texts(arguments, validation_share=0)
     except UserError:  # it holds more than one mistake
         return ["..."]
+    return texts["train"].features["label"].names

@@ -36,6 +36,7 @@ class DataReport:
         splits: Counts by split, for the splits that were read.
         class_names: Label names by id.
         held_out: Rows of train that became the validation split, 0 when there was one.
+        label_counts: Rows by label id of each split that is delivered, after any hold-out.
         rejected_path: The file that lists the rejected rows, None when there were none or no path was given.
         fingerprint: Changes with the rows that are delivered, their labels and their split; not with the path.
     """
@@ -43,6 +44,7 @@ class DataReport:
     splits: dict[str, SplitReport] = field(default_factory=dict)
     class_names: list[str] = field(default_factory=list)
     held_out: int = 0
+    label_counts: dict[str, list[int]] = field(default_factory=dict)
     rejected_path: str | None = None
     fingerprint: str = ""
 

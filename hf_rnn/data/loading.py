@@ -166,9 +166,13 @@ def _load_library(
 
 def _hold_out(read: dict[str, ReadSplit], share: float, seed: int, report: DataReport) -> Holdout | None:
     """Decide which rows of train become validation, if any, and say so."""
+    report.label_counts = {split: source.total() for split, source in read.items()}
     if not share or "validation" in read:
         return None
     holdout = Holdout(tuple(read["train"].total()), share, seed)
+    held_out = [holdout.quota(label) for label in range(len(holdout.counts))]
+    stay = [count - out for count, out in zip(report.label_counts["train"], held_out, strict=True)]
+    report.label_counts |= {"train": stay, "validation": held_out}
     report.held_out = holdout.rows
     logger.warning(
         "there is no validation split: %d of %d rows of train are held out as one, stratified by label (seed %d)",

@@ -1,0 +1,83 @@
+"""The audit as part of a training run: one line of log, and a refusal when too much leaks."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+from typing import TYPE_CHECKING, Any
+
+import datasets
+
+from .audit import AuditReport, Overlap, Place, audit, render_line
+from .data import DataReport
+from .errors import UserError
+from .text_arguments import DataArguments
+from .text_loading import find_origins
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+
+def audit_run(
+    texts: datasets.DatasetDict, tokenizer: PreTrainedTokenizerBase, arguments: DataArguments, report: DataReport
+) -> dict[str, Any]:
+    """Audit the splits of a run, say in one line what was found, and return its summary.
+
+    Args:
+        texts: The splits as they were read.
+        tokenizer: The run's own.
+        arguments: Where the texts came from, and how much may leak.
+        report: What the load said.
+
+    Raises:
+        UserError: When more of a split repeats rows of train than `fail_on_leak` allows.
+    """
+    found = audit(texts, tokenizer, origins=find_origins(arguments, report))
+    check_leaks(found, arguments)
+    logger.info("audit: %s", render_line(found))
+    return found.summary()
+
+
+def check_leaks(found: AuditReport, arguments: DataArguments) -> None:
+    """Refuse splits that leak too much.
+
+    Args:
+        found: The audit of the splits.
+        arguments: How much may leak.
+
+    Raises:
+        UserError: When more of a split repeats rows of train than `fail_on_leak` allows.
+    """
+    limit = arguments.leak_limit()
+    if limit is not None and found.leak_share > limit:
+        raise UserError(_refusal(found, arguments))
+
+
+def _refusal(found: AuditReport, arguments: DataArguments) -> str:
+    leaks = (overlap for overlap in found.overlaps if overlap.source == "train" != overlap.split)
+    worst: Overlap = max(leaks, key=lambda overlap: overlap.share)
+    first = worst.repeats[0]
+    return (
+        f"{len(worst.repeats):,} of {worst.rows:,} rows of {worst.split} ({worst.share:.2%}) repeat a row of train, "
+        f"more than fail_on_leak {arguments.fail_on_leak} allows; the first: {_place(found, first.place)} repeats "
+        f"{_place(found, first.twin)}. {_advice(arguments)}"
+    )
+
+
+def _place(found: AuditReport, place: Place) -> str:
+    if place.line is None:
+        return f"row {place.row} of {place.split}"
+    return f"{found.splits[place.split].file}:{place.line}"
+
+
+def _advice(arguments: DataArguments) -> str:
+    """How to see all of them, as far as there is a command for it."""
+    if arguments.dataset_name is not None:
+        where = f"--dataset_name {shlex.quote(arguments.dataset_name)}"
+    elif arguments.data_dir is not None:
+        where = f"--data_dir {shlex.quote(arguments.data_dir)}"
+    else:
+        return "hf_rnn.audit.audit(texts) lists all; take them out of train"
+    return f"hf-rnn audit {where} --json lists all; take them out of train"

@@ -1,0 +1,84 @@
+"""What training writes about itself: the card is its facts rendered, and the facts are true."""
+
+import json
+
+import pytest
+from conftest import LABELS, invent_rows
+from huggingface_hub import ModelCard
+
+from hf_rnn import RnnForSequenceClassification, train
+from hf_rnn.baselines import LINEAR_BASELINE
+from hf_rnn.card_facts import CardFacts
+from hf_rnn.model_card import render
+
+
+@pytest.fixture(scope="module")
+def facts(trained):
+    return json.loads((trained.folder / "card_facts.json").read_text(encoding="utf-8"))
+
+
+def test_the_card_is_the_stored_facts_rendered(trained, facts):
+    assert render(CardFacts.from_dict(facts)) == (trained.folder / "README.md").read_text(encoding="utf-8")
+    assert CardFacts.from_dict(facts) == trained.card
+
+
+def test_facts_are_those_of_the_run(trained, facts):
+    rows = invent_rows(240, 1)  # train.tsv
+    assert facts["class_counts"] == {name: sum(label == name for _, label in rows) for name in LABELS}
+    for name in LABELS:
+        of_label = [text for text, label in rows if label == name]
+        assert facts["examples"][name] == of_label[:2], "short ones, so the first two"
+    model = RnnForSequenceClassification.from_pretrained(trained.folder)
+    assert facts["num_parameters"] == sum(parameter.numel() for parameter in model.parameters())
+    assert facts["size_in_bytes"] == (trained.folder / "model.safetensors").stat().st_size
+    assert facts["results"] == {split: trained.metrics[split] for split in ("validation", "test")}
+    assert facts["settings"]["learning_rate"] == 0.02
+    assert facts["training"]["steps"] == trained.metrics["training"]["steps"] == 60
+    assert facts["audit"]["rows"] == {"train": 240, "validation": 60, "test": 60}
+    baseline = facts["baselines"][LINEAR_BASELINE]
+    assert baseline.keys() == {"validation", "test"}
+    assert baseline["test"]["accuracy"] > 0.9, "one word tells the label"
+
+
+def test_what_the_user_says_of_the_model(tiny_settings, tmp_path):
+    result = train(
+        **{**tiny_settings, "num_train_epochs": 1},
+        output_dir=str(tmp_path / "out"),
+        license="cc0-1.0",
+        language=["en", "de"],
+        tags=["mood"],
+        card_examples=False,
+        baselines=False,
+    )
+    card = ModelCard.load(result.folder / "README.md")
+    assert (card.data.license, card.data.language) == ("cc0-1.0", ["en", "de"])
+    assert "mood" in card.data.tags
+    assert "TF-IDF" not in card.text
+    texts = [text for text, _ in invent_rows(240, 1) if len(text.split()) > 4]
+    assert not any(text in card.text for text in texts)
+    stored = (result.folder / "card_facts.json").read_text(encoding="utf-8")
+    assert not any(text in stored for text in texts)
+    settings = json.loads((result.folder / "training_args.json").read_text(encoding="utf-8"))
+    assert settings["license"] == "cc0-1.0" and settings["card_examples"] is False, "a repeated run says the same"
+
+
+def test_flags_of_the_card(texts_dir, tmp_path, command):
+    flags = "--no_card_examples --no_baselines --language en --num_train_epochs 1 --embedding_size 8 --hidden_size 4"
+    out = tmp_path / "out"
+    code, _, err = command("train", "--data_dir", texts_dir, "--output_dir", out, *flags.split(), "--use_cpu")
+    assert code == 0, err
+    stored = json.loads((out / "card_facts.json").read_text(encoding="utf-8"))
+    assert stored["examples"] is None and stored["baselines"] is None
+    assert "audit: 0 of 60 rows of validation repeat a row of train (0.00%)" in err
+
+
+def test_long_examples_are_shown_in_part(tmp_path, tiny_settings, texts_dir):
+    folder = tmp_path / "long"
+    folder.mkdir()
+    long = " ".join(["miro"] * 100)
+    (folder / "train.tsv").write_text(
+        "".join(f"{long} {number}\tgood\nselk {number}\tbad\n" for number in range(10)), encoding="utf-8"
+    )
+    result = train(**{**tiny_settings, "data_dir": str(folder), "num_train_epochs": 1}, output_dir=str(tmp_path / "o"))
+    assert [len(text) for text in result.card.examples["good"]] == [200, 200]
+    assert all(long.startswith(text.removesuffix("…")) for text in result.card.examples["good"])
