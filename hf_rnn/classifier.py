@@ -334,7 +334,7 @@ class RnnClassifier:
             NotFittedError: Before `fit`.
             UserError: When a file is in the way.
         """
-        from .finishing import write_card
+        from .card_files import write_card
         from .output_dir import fill
 
         fitted, target = self._get_fitted(), FinishedFolder(Path(save_directory))

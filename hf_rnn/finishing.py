@@ -12,9 +12,9 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from .card_facts import CardFacts
+from .card_files import write_card
 from .errors import UserError
 from .folder import FinishedFolder
-from .model_card import render
 from .modeling_rnn import RnnForSequenceClassification
 from .plots import plot_confusion_matrix, plot_learning_curve
 
@@ -58,12 +58,6 @@ def write_files(
     card = dataclasses.replace(facts, figures=figures, size_in_bytes=folder.weights.stat().st_size)
     write_card(folder, card)
     return card
-
-
-def write_card(folder: FinishedFolder, facts: CardFacts) -> None:
-    """Write the card, and the facts it is made of."""
-    _write_json(folder.card_facts, facts.to_dict())
-    folder.card.write_text(render(facts), encoding="utf-8")
 
 
 def _draw(plot: Callable[..., None], *args: Any) -> bool:

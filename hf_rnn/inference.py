@@ -12,27 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
-from transformers import AutoConfig, AutoTokenizer, DataCollatorWithPadding, PreTrainedTokenizerBase
+from huggingface_hub.utils import disable_progress_bars
+from safetensors import safe_open
+from transformers import AutoConfig, AutoTokenizer, DataCollatorWithPadding, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from .configuration_rnn import RnnConfig
 from .errors import UserError
 from .folder import FinishedFolder
+from .hub_repo import fetch
 from .modeling_rnn import RnnForSequenceClassification
 
 _REPO_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
-_UNUSABLE = (
-    OSError,
-    ValueError,
-    TypeError,
-    KeyError,
-    AttributeError,
-    RuntimeError,
-    StrictDataclassError,
-    SafetensorError,
-)
 
 
 def check_name(name: str | Path, what: str) -> None:
@@ -54,64 +45,121 @@ def check_name(name: str | Path, what: str) -> None:
         raise UserError(f"there is no folder {name}: give the folder of {what}, or its id on the Hub")
 
 
-def load_model(name_or_path: str | Path) -> tuple[RnnForSequenceClassification, PreTrainedTokenizerBase]:
+def find_folder(name_or_path: str | Path, revision: str | None = None, token: str | None = None) -> Path:
+    """Return the folder that a name means: itself, or that of the cache, where it is got from the Hub.
+
+    Args:
+        name_or_path: A finished folder, a checkpoint, or a repo id of the Hub. What was got from there once is found
+            again without the network.
+        revision: Branch, tag or commit, for a repo id; None is `main`.
+        token: For a private repo; None takes the one that is stored.
+
+    Raises:
+        UserError: When there is no such folder, it cannot be had from the Hub, or is no model of this package.
+    """
+    check_name(name_or_path, "a trained model")
+    path, name = Path(name_or_path), str(name_or_path)
+    if path.is_dir():
+        if revision is not None:
+            raise UserError(f"{name} is a folder here, which has no revision {revision!r}: leave it out")
+        FinishedFolder(path).check()
+        return path
+    found = FinishedFolder(fetch(name, revision, token, only=(FinishedFolder(path).config.name,)))
+    if found.config.is_file():  # before weights are got that may be large and of no use
+        _check_kind(name, AutoConfig.from_pretrained(found.root, trust_remote_code=False))
+    found = FinishedFolder(fetch(name, found.root.name, token))
+    if missing := found.missing_to_load():
+        raise UserError(f"{name} on the Hub has no {missing[0].name}: it is no model of this package")
+    return found.root
+
+
+def load_model(
+    name_or_path: str | Path, revision: str | None = None
+) -> tuple[RnnForSequenceClassification, PreTrainedTokenizerBase]:
     """Load a classifier and its tokenizer, ready to predict, on the accelerator if there is one.
 
     Args:
-        name_or_path: A finished folder, a checkpoint, or a repo id of the Hub.
+        name_or_path: A finished folder, a checkpoint, or a repo id of the Hub; see [`find_folder`].
+        revision: Branch, tag or commit, for a repo id; None is `main`.
 
     Raises:
         UserError: When it cannot be found or is no whole model of this package; the message says what is missing.
     """
-    check_name(name_or_path, "a trained model")
-    name = str(name_or_path)
-    if Path(name).is_dir():
-        FinishedFolder(Path(name)).check()
+    name, part = str(name_or_path), "config.json"
     try:
+        folder = find_folder(name_or_path, revision)
         # an explicit False: else transformers asks at the terminal whether to run a repo's code
-        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-        if not isinstance(config, RnnConfig):
-            raise UserError(
-                f"{name} is a {config.model_type!r} model: this command runs {RnnConfig.model_type!r} models"
-            )
-        # mismatches are reported below, by name and shape, instead of in a log
-        model, loading = RnnForSequenceClassification.from_pretrained(
-            name, config=config, output_loading_info=True, ignore_mismatched_sizes=True
-        )
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        _check_kind(name, config)
+        part = "model.safetensors"
+        _check_weights(name, FinishedFolder(folder).weights, config)
+        model = RnnForSequenceClassification.from_pretrained(folder, config=config)
+        part = "tokenizer.json or tokenizer_config.json"
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        _check_tokenizer(name, tokenizer, config.vocab_size)
+        compute_logits(model.eval(), tokenizer, tokenize(tokenizer, ["", "a word"]))  # whether it answers at all
     except UserError:
         raise
-    except _UNUSABLE as error:
+    except Exception as error:  # files that others wrote make the libraries raise anything, `Exception` itself too
         reason = " ".join(str(error).split()) or type(error).__name__
-        found = (
-            f"{name} cannot be loaded"
-            if Path(name).is_dir()
-            else f"there is no folder {name}, nor can it be had from the Hub"
-        )
-        raise UserError(f"{found}: {reason}") from error
-    _check_whole(name, loading)
-    largest = max(tokenizer.get_vocab().values(), default=-1)
-    if largest >= config.vocab_size:
-        raise UserError(
-            f"{name}: the tokenizer has ids up to {largest}, the model a table of {config.vocab_size} rows: "
-            "tokenizer.json and model.safetensors do not belong together"
-        )
+        raise UserError(f"{name} cannot be loaded, because of {part}: {reason:.1000}") from error
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     return model.to(accelerator or torch.device("cpu")).eval(), tokenizer
 
 
-def _check_whole(name: str, loading: dict[str, Any]) -> None:
-    """Refuse a model that loaded in part."""
-    if missing := sorted(loading["missing_keys"]):
-        raise UserError(f"{name} holds no whole model: model.safetensors lacks {', '.join(missing[:3])}")
-    if mismatched := sorted(loading["mismatched_keys"]):
-        key, stored, expected = mismatched[0]
+def _check_kind(name: str, config: PreTrainedConfig) -> None:
+    """Refuse a model of another kind."""
+    if not isinstance(config, RnnConfig):
+        raise UserError(f"{name} is a {config.model_type!r} model: this command runs {RnnConfig.model_type!r} models")
+
+
+def _check_weights(name: str, weights: Path, config: RnnConfig) -> None:
+    """Refuse weights that are not those of the configuration, by name and shape, before memory is taken for any."""
+    with safe_open(weights, framework="pt") as file:
+        stored = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 - no mapping
+    if config.num_hidden_layers > len(stored):  # as many modules would take long, even without memory
         raise UserError(
-            f"{name}: {key} has shape {tuple(stored)} in model.safetensors and {tuple(expected)} by config.json: "
+            f"{name} holds no whole model: model.safetensors has {len(stored)} weights, and config.json "
+            f"num_hidden_layers={config.num_hidden_layers}"
+        )
+    with torch.device("meta"):
+        weightless = RnnForSequenceClassification(config)
+    expected = {key: tuple(weight.shape) for key, weight in weightless.state_dict().items()}
+    if missing := sorted(expected.keys() - stored.keys()):
+        raise UserError(f"{name} holds no whole model: model.safetensors lacks {', '.join(missing[:3])}")
+    if left := sorted(stored.keys() - expected.keys()):
+        raise UserError(
+            f"{name}: model.safetensors has {', '.join(left[:3])}, for which config.json has no place: "
             "the two do not belong together"
         )
-    if errors := loading.get("error_msgs"):
-        raise UserError(f"{name} cannot be loaded: {' '.join(str(errors[0]).split())}")
+    for key, shape in sorted(expected.items()):
+        if stored[key] != shape:
+            raise UserError(
+                f"{name}: {key} has shape {stored[key]} in model.safetensors and {shape} by config.json: "
+                "the two do not belong together"
+            )
+
+
+def _check_tokenizer(name: str, tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> None:
+    """Refuse a tokenizer that is not the model's, or that makes no batches."""
+    largest = max(tokenizer.get_vocab().values(), default=-1)
+    if largest >= vocab_size:
+        raise UserError(
+            f"{name}: the tokenizer has ids up to {largest}, the model a table of {vocab_size} rows: "
+            "tokenizer.json and model.safetensors do not belong together"
+        )
+    longest = tokenizer.model_max_length
+    if not isinstance(longest, int | float) or not longest >= 1:
+        raise UserError(
+            f"{name}: model_max_length in tokenizer_config.json must be a number of tokens, found {longest!r}"
+        )
+    if tokenizer.pad_token_id is None:
+        raise UserError(f"{name}: tokenizer_config.json names no pad_token that tokenizer.json has")
+    if not {"input_ids", "attention_mask"} <= set(tokenizer.model_input_names):
+        raise UserError(
+            f"{name}: model_input_names in tokenizer_config.json must be input_ids and attention_mask, "
+            f"found {tokenizer.model_input_names!r}"
+        )
 
 
 def check_text(text: str) -> None:
@@ -172,6 +220,16 @@ def compute_scores(model: RnnForSequenceClassification, logits: torch.Tensor) ->
 
 
 def quiet() -> None:
-    """Keep transformers' loading bars and reports off the terminal; errors are raised, not logged."""
+    """Keep the libraries' loading bars and transformers' reports off the terminal; errors are raised, not logged."""
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+    disable_progress_bars()
+
+
+def __getattr__(name: str) -> Any:
+    """Give `FastRnn` too, which builds on this file."""
+    if name != "FastRnn":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .fast_inference import FastRnn
+
+    return FastRnn

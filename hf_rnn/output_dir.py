@@ -10,12 +10,15 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from safetensors import SafetensorError
 
 from . import checkpoints
 from .errors import UserError
 from .folder import FinishedFolder
+
+Written = TypeVar("Written")
 
 REJECTED_ROWS = "rejected.jsonl"  # left by a run that stopped at its data; stands in no other run's way
 _UNFINISHED = ".unfinished-"
@@ -74,18 +77,21 @@ def make_writable(folder: FinishedFolder) -> None:
         raise UserError(f"output_dir {folder.root} cannot be written to: {error.strerror}. Take another") from error
 
 
-def fill(folder: FinishedFolder, write: Callable[[FinishedFolder], None]) -> None:
+def fill(folder: FinishedFolder, write: Callable[[FinishedFolder], Written]) -> Written:
     """Fill the root of a finished folder, all or nothing.
 
     Args:
         folder: Where the files go; an earlier run's are replaced.
         write: Writes the files into the folder that it is given.
 
+    Returns:
+        What `write` returned.
+
     Raises:
         UserError: When the disk is full or does not take them.
     """
     try:
-        _fill(folder, write)
+        return _fill(folder, write)
     except (OSError, SafetensorError) as error:
         raise UserError(
             f"the finished model could not be written to {folder.root}: {error}. The checkpoints are intact: "
@@ -93,17 +99,18 @@ def fill(folder: FinishedFolder, write: Callable[[FinishedFolder], None]) -> Non
         ) from error
 
 
-def _fill(folder: FinishedFolder, write: Callable[[FinishedFolder], None]) -> None:
+def _fill(folder: FinishedFolder, write: Callable[[FinishedFolder], Written]) -> Written:
     folder.root.mkdir(parents=True, exist_ok=True)
     for left in folder.root.glob(f"{_UNFINISHED}*"):  # by a run that was killed while it wrote
         shutil.rmtree(left)
     with tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=folder.root) as beside:
         unfinished = FinishedFolder(Path(beside))
-        write(unfinished)
+        written = write(unfinished)
         for path in _finished_files(folder):
             path.unlink(missing_ok=True)
         for path in sorted(unfinished.root.iterdir(), key=lambda path: path.name == folder.config.name):
             path.replace(folder.root / path.name)
+        return written
 
 
 def _finished_files(folder: FinishedFolder) -> list[Path]:

@@ -38,11 +38,13 @@ class SharedFile:
         path: Where it is here.
         name: What it is called there, with `/` between its parts.
         size: Bytes.
+        content: What goes in place of the file's own bytes; None for these.
     """
 
     path: Path
     name: str
     size: int
+    content: bytes | None = None
 
 
 def list_shared_files(folder: FinishedFolder, tokenizer_files: Iterable[str] = ()) -> tuple[SharedFile, ...]:

@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, Sampler, SequentialSampler
 from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
+from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, has_length, seed_worker
 
@@ -311,7 +312,8 @@ class RnnTrainer(Trainer):
         if self._has_ended():  # a run that was killed after its last checkpoint; the Trainer would take a step more
             self.control.should_training_stop = True
             return
-        for part in (self._batches, self.train_dataset):  # which accelerate does not always find
+        parts: tuple[Any, ...] = (self._batches, self.train_dataset)  # which accelerate does not always find
+        for part in parts:
             if hasattr(part, "set_epoch"):
                 part.set_epoch(kwargs["epoch"])
         super()._run_epoch(*args, **kwargs)
@@ -383,6 +385,11 @@ class RnnTrainer(Trainer):
             checkpoints.rotate(checkpoint, limit)
         if self.stop_request.number:
             raise TrainingStopped(self.stop_request.number, checkpoint)
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        super()._save(output_dir, state_dict)
+        # a pickle with paths of this machine, which nothing reads and a push of the Trainer's own would share
+        (Path(str(output_dir or self.args.output_dir)) / TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if (Path(resume_from_checkpoint) / checkpoints.WEIGHTS).is_file():

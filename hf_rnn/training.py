@@ -39,6 +39,7 @@ from .inference import check_name
 from .metrics import classification_metrics
 from .modeling_rnn import RnnForSequenceClassification
 from .run_audit import audit_run
+from .run_push import find_destination, push_run
 from .stopping import TrainingStopped
 from .streams import CountedStream
 from .text_loading import load_texts
@@ -60,11 +61,13 @@ class TrainingResult:
         metrics: What its `metrics.json` holds: `validation` and, if there is one, `test`, each as
             [`evaluate_logits`] has them, and `training` with the run's own numbers.
         card: What its card says; None in a process that does not write it.
+        url: Its page on the Hub, when `push_to_hub` asked for one.
     """
 
     folder: Path
     metrics: dict[str, Any]
     card: CardFacts | None = None
+    url: str | None = None
 
 
 def train(
@@ -108,6 +111,7 @@ def _train(arguments: Arguments) -> TrainingResult:
     check_early(arguments)
     folder = FinishedFolder(Path(str(training_args.output_dir)))
     main = training_args.process_index == 0  # of several processes one answers for the folder
+    destination = find_destination(training_args) if main else None
     checkpoint = None
     if main or training_args.resume:
         checkpoint = output_dir.check_output_dir(
@@ -125,7 +129,10 @@ def _train(arguments: Arguments) -> TrainingResult:
         rejected_path=folder.root / output_dir.REJECTED_ROWS if main else None,
         report=report,
     )
-    return train_on(texts, report, arguments, checkpoint)
+    result = train_on(texts, report, arguments, checkpoint)
+    if destination is None:
+        return result
+    return dataclasses.replace(result, url=push_run(folder.root, destination).url)
 
 
 def train_on(
@@ -191,20 +198,16 @@ def train_on(
         "loss": outcome.training_loss,
         "parameters": model.num_parameters(),
     }
-    cards: list[CardFacts] = []
-    if trainer.is_world_process_zero():
-        card = gather_facts(
-            folder.root.resolve().name, model, tokenizer, arguments, texts, class_counts, metrics, audited
-        )
-        history = trainer.state.log_history
-        output_dir.fill(
-            folder,
-            lambda unfinished: cards.append(
-                write_files(unfinished, model, tokenizer, describe_settings(arguments), metrics, history, card)
-            ),
-        )
-        logger.info("the finished model is in %s", folder.root)
-    return TrainingResult(folder.root, metrics, *cards)
+    if not trainer.is_world_process_zero():
+        return TrainingResult(folder.root, metrics)
+    name, history = folder.root.resolve().name, trainer.state.log_history
+    facts = gather_facts(name, model, tokenizer, arguments, texts, class_counts, metrics, audited)
+    settings = describe_settings(arguments)
+    card = output_dir.fill(
+        folder, lambda unfinished: write_files(unfinished, model, tokenizer, settings, metrics, history, facts)
+    )
+    logger.info("the finished model is in %s", folder.root)
+    return TrainingResult(folder.root, metrics, card)
 
 
 def check_early(arguments: Arguments) -> None:
@@ -309,6 +312,7 @@ def make_trainer(
     """
     below = copy.copy(training_args)
     below.output_dir = str(folder.checkpoints)
+    below.push_to_hub = False  # which is done once, with the finished folder
     train_examples: Any = examples["train"]
     if isinstance(train_examples, datasets.IterableDataset):
         if class_counts is None:

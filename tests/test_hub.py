@@ -12,7 +12,7 @@ import time
 import huggingface_hub
 import pytest
 import torch
-from hub_server import LOST, HubServer
+from hub_server import LOST, Blob, HubServer
 from huggingface_hub import constants
 from huggingface_hub.errors import RepositoryNotFoundError
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
@@ -26,7 +26,7 @@ from hf_rnn.model_card import CardFacts, render
 TEXTS = ["good film", "bad film", "so so film", "", "a film that nobody saw"]
 FILES = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md", "metrics.json"}
 FILES |= {"training_args.json", "learning_curve.png"}
-FILES |= {f"{name}_rnn.py" for name in ("cells", "configuration", "modeling", "outputs", "pooling", "tutorial")}
+FILES |= {f"{name}_rnn.py" for name in ("cells", "configuration", "min_gru", "modeling", "outputs", "pooling", "tutorial")}
 
 
 def write_finished_folder(root, seed=0):
@@ -63,26 +63,6 @@ def folder(original, tmp_path, monkeypatch):
     """A copy that a test may change, and a user whose name says who they are."""
     monkeypatch.setattr("getpass.getuser", lambda: "jdoe")
     return pathlib.Path(shutil.copytree(original, tmp_path / "model"))
-
-
-@pytest.fixture
-def hub(tmp_path, monkeypatch):
-    """A server that this process takes for the Hub, with the token of `me`."""
-    with HubServer() as server:
-        monkeypatch.setattr(constants, "ENDPOINT", server.url)
-        template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        # these remember the address: one of today's transformers, one of the oldest that we support
-        monkeypatch.setattr("transformers.utils.hub._hf_api", None, raising=False)
-        monkeypatch.setattr("huggingface_hub.hf_api.api.endpoint", server.url)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-            monkeypatch.delenv(name, raising=False)
-        monkeypatch.setenv("HF_TOKEN", "hf_mine")
-        yield server
 
 
 @pytest.fixture
@@ -508,10 +488,101 @@ def test_a_repo_id_in_place_of_a_folder(hub, folder, tmp_path, monkeypatch):
     for _ in range(2):
         torch.testing.assert_close(logits_of(*inference.load_model("me/films")), first)
         for revision, logits in {"main": first, "v2": second, sha: second}.items():
+            torch.testing.assert_close(logits_of(*inference.load_model("me/films", revision)), logits)
             torch.testing.assert_close(load(revision), logits)
         calls = len(hub.calls)
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert len(hub.calls) == calls > 0, "the second round came from the cache"
+
+
+def test_a_branch_that_moves_on_is_got_anew(hub, folder, tmp_path):
+    push(folder, "me/films")
+    first = logits_of(*inference.load_model("me/films"))
+    write_finished_folder(tmp_path / "other", seed=1)
+    old = hub.repos["me/films"].branches["main"]
+    push(tmp_path / "other", "me/films")
+    assert not torch.allclose(logits_of(*inference.load_model("me/films")), first, atol=1e-2)
+    torch.testing.assert_close(logits_of(*inference.load_model("me/films", old)), first)
+
+
+def test_a_folder_has_no_revisions(folder, command):
+    with pytest.raises(UserError, match="is a folder here, which has no revision 'v1': leave it out"):
+        inference.load_model(folder, "v1")
+    code, _, err = command("inspect", "--model", folder, "--revision", "v1", "--text", "good film")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "has no revision 'v1'" in err
+
+
+def unreadable(name, revision=None):
+    with pytest.raises(UserError) as caught:
+        inference.load_model(name, revision)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_each_reason_why_nothing_can_be_had_is_told(hub, folder, tmp_path, monkeypatch, waits):
+    push(folder, "me/films")
+    push(folder, "me/secret", private=True)
+    assert f"me/films has no revision 'v9': look at {hub.url}/me/films/tree/main" in unreadable("me/films", "v9")
+    assert "me/nothing is not there, or is private and not yours" in unreadable("me/nothing")
+    monkeypatch.setenv("HF_TOKEN", "hf_theirs")
+    assert "me/secret is not there, or is private and not yours" in unreadable("me/secret")
+    monkeypatch.setenv("HF_TOKEN", "hf_unknown")
+    assert "does not accept the token" in (message := unreadable("me/films"))
+    assert "hf_unknown" not in message
+    monkeypatch.setenv("HF_TOKEN", "hf_mine")
+    hub.fail_next(1, 503, "me/films")
+    assert "fails for now (503: told to fail): try again later" in unreadable("me/films")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert "HF_HUB_OFFLINE keeps this process off the network, and me/films is not in" in unreadable("me/films")
+    assert waits == []
+
+
+def test_a_repo_without_a_model_or_with_another(hub, folder):
+    push(folder, "me/films")
+    repo = hub.repos["me/films"]
+    repo.add("bare", "no model", {"README.md": Blob(b"# films", lfs=False)})
+    assert "me/films on the Hub has no config.json" in unreadable("me/films", "bare")
+    bert = {"config.json": Blob(b'{"model_type": "bert"}', lfs=False), "model.safetensors": Blob(b"large", lfs=True)}
+    sha = repo.add("bert", "another", bert)
+    assert "is a 'bert' model" in unreadable("me/films", "bert")
+    assert hub.count(f"{sha}/model.safetensors") == 0, "its weights were not got"
+
+
+def test_without_the_network_the_cache_answers_at_once(hub, folder, monkeypatch, waits):
+    push(folder, "me/films")
+    expected = logits_of(*inference.load_model("me/films"))
+    with HubServer() as gone:
+        pass
+    monkeypatch.setattr(constants, "ENDPOINT", gone.url)
+    torch.testing.assert_close(logits_of(*inference.load_model("me/films")), expected)
+    assert f"cannot be reached at {gone.url} (" in (message := unreadable("me/films", "v2"))
+    assert "revision 'v2' of me/films is not in the cache" in message
+    assert waits == [], "nothing is tried again: transformers would for 46 seconds"
+
+
+def test_a_revision_by_the_commands(hub, folder, tmp_path, command):
+    push(folder, "me/films")
+    write_finished_folder(tmp_path / "other", seed=1)
+    push(tmp_path / "other", "me/films", revision="v2")
+    shown = {}
+    for name, flags in {"main": (), "v2": ("--revision", "v2"), "other": ()}.items():
+        model = tmp_path / "other" if name == "other" else "me/films"
+        code, shown[name], err = command("inspect", "--model", model, *flags, "--text", "good film")
+        assert code == 0, err
+    assert shown["v2"] == shown["other"] != shown["main"]
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "test.tsv").write_text("good film\tgood\nbad film\tbad\nso film\tso so\n")
+    scores = {}
+    for revision in ("main", "v2"):
+        flags = ("--model", "me/films", "--revision", revision, "--data_dir", tmp_path / "texts")
+        code, out, err = command("evaluate", *flags)
+        assert code == 0, err
+        scores[revision] = json.loads(out)["loss"]
+    assert scores["main"] != scores["v2"]
+    code, _, err = command("evaluate", *flags[:2], "--revision", "v9", *flags[4:])
+    assert (code, err.count("\n")) == (2, 1)
+    assert "me/films has no revision 'v9'" in err
 
 
 def test_what_is_not_on_the_hub_is_said(hub, folder, command, monkeypatch):

@@ -223,7 +223,7 @@ def test_names_cannot_break_out_of_their_place():
             dataset_name="a: b\n---\n# c",
             class_counts=dict.fromkeys(NASTY, 3),
             results={"validation": measured},
-            examples={name: NASTY for name in NASTY},
+            examples=dict.fromkeys(NASTY, NASTY),
             command="echo '```'",
         )
     )

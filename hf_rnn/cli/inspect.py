@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from transformers import BatchEncoding, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from .. import inference
 from ..errors import UserError
+from ..explaining import words_read
 from ..modeling_rnn import RnnForSequenceClassification
 from ..parsing import SettingsParser
 
@@ -21,6 +22,7 @@ class InspectArguments:
     """Flags of this verb."""
 
     model: str | None = field(default=None, metadata={"help": "finished folder, or id on the Hub"})
+    revision: str | None = field(default=None, metadata={"help": "branch, tag or commit, for an id on the Hub"})
     text: str | None = field(default=None, metadata={"help": "the text to look at"})
 
 
@@ -36,7 +38,7 @@ def run(argv: Sequence[str]) -> None:
             raise UserError(f"--{name} is missing")
     inference.check_text(arguments.text)
     inference.quiet()
-    model, tokenizer = inference.load_model(arguments.model)
+    model, tokenizer = inference.load_model(arguments.model, arguments.revision)
     print("\n\n".join(_tell(model, tokenizer, arguments.text)))
 
 
@@ -51,7 +53,7 @@ def _tell(model: RnnForSequenceClassification, tokenizer: PreTrainedTokenizerBas
         outputs = model(input_ids, torch.ones_like(input_ids), output_hidden_states=True)
     hook.remove()
     tokens = tokenizer.convert_ids_to_tokens(ids)
-    words = _words(tokenizer, text, encoded, tokens)
+    words = words_read(tokenizer, text, encoded) or tokens
     rows = [[token, str(number), word] for token, number, word in zip(tokens, ids, words, strict=True)]
     parts = [_table(["token", "id", "word"], rows) if rows else "the text has no tokens"]
 
@@ -78,20 +80,6 @@ def _tell(model: RnnForSequenceClassification, tokenizer: PreTrainedTokenizerBas
     classes = [[model.config.id2label[index], f"{score:.3f}", _bar(score)] for index, score in enumerate(scores)]
     parts.append(_table(["label", "score", ""], classes))
     return parts
-
-
-def _words(
-    tokenizer: PreTrainedTokenizerBase, text: str, encoded: BatchEncoding, tokens: Sequence[str]
-) -> Sequence[str]:
-    """The word behind each token, as the normaliser left it: tells what an unknown token was."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None or backend.pre_tokenizer is None:
-        return tokens
-    normalized = text if backend.normalizer is None else backend.normalizer.normalize_str(text)
-    words = [word for word, _ in backend.pre_tokenizer.pre_tokenize_str(normalized)]
-    places = encoded.word_ids()
-    known = [place is not None and place < len(words) for place in places]
-    return [words[place] if there else token for place, token, there in zip(places, tokens, known, strict=True)]
 
 
 def _bar(share: float) -> str:

@@ -18,7 +18,7 @@ from ..training import train
 
 
 def run(argv: Sequence[str]) -> None:
-    """Train, then print one JSON object: the folder, and the scores by split.
+    """Train, then print one JSON object: the folder, its page on the Hub if it was pushed, and the scores by split.
 
     Raises:
         UserError: For a mistake in flags, recipe or data.
@@ -44,7 +44,8 @@ def run(argv: Sequence[str]) -> None:
         split: {name: value for name, value in metrics.items() if not isinstance(value, dict | list)}
         for split, metrics in result.metrics.items()
     }
-    print(json.dumps({"output_dir": str(result.folder), **scores}, ensure_ascii=False))
+    where = {"output_dir": str(result.folder)} | ({} if result.url is None else {"url": result.url})
+    print(json.dumps({**where, **scores}, ensure_ascii=False))
 
 
 def _how_to_go_on(stopped: TrainingStopped, argv: Sequence[str], arguments: Arguments) -> str:
