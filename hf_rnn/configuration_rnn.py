@@ -36,6 +36,7 @@ _KEYS_OF_TRANSFORMERS = frozenset(
     }
 )
 _MAX_PARAMETERS = 2**33  # 32 GiB in float32: beyond it a number in `config.json` is a mistake, not a model
+_MAX_LABELS = 2**16  # transformers makes a name for each as soon as it reads `num_labels`
 
 
 def _setting(default: Any, meaning: str) -> Any:
@@ -52,7 +53,8 @@ class RnnConfig(PreTrainedConfig):
     Args:
         vocab_size (`int`): Rows of the embedding table, V.
         embedding_size (`int`): Width of a token's vector, E.
-        cell_type (`str`): `"rnn_tanh"`, `"rnn_relu"`, `"gru"` or `"lstm"`.
+        cell_type (`str`): `"rnn_tanh"`, `"rnn_relu"`, `"gru"`, `"lstm"` or `"min_gru"` (its gates see
+            the input alone, which makes it the fastest; see [`MinGru`]).
         hidden_size (`int`): Units per direction, H.
         num_hidden_layers (`int`): Stacked recurrent layers, L.
         bidirectional (`bool`): Whether each layer also reads from the last token to the first (D = 2, else D = 1).
@@ -63,7 +65,8 @@ class RnnConfig(PreTrainedConfig):
         word_dropout (`float`): Share of the *word types* dropped in a training batch: all occurrences of a type at
             once.
         hidden_dropout (`float`): Dropout on what one recurrent layer hands to the next.
-        recurrent_dropout (`float`): Share of the recurrent weights (hidden to hidden) dropped in a training batch.
+        recurrent_dropout (`float`): Share of the recurrent weights (hidden to hidden) dropped in a training batch;
+            `"min_gru"` has none, so it must be 0 there.
         classifier_dropout (`float`): Dropout on the pooled vector.
         classifier_activation (`str`): Function between pooling and the last linear layer: `"linear"` (none), `"relu"`,
             `"tanh"` or `"gelu"`.
@@ -89,7 +92,7 @@ class RnnConfig(PreTrainedConfig):
 
     vocab_size: int = _setting(30000, "rows of the embedding table")
     embedding_size: int = _setting(300, "width of a token's vector")
-    cell_type: Literal["rnn_tanh", "rnn_relu", "gru", "lstm"] = _setting("lstm", "the recurrent cell")
+    cell_type: Literal["rnn_tanh", "rnn_relu", "gru", "lstm", "min_gru"] = _setting("lstm", "the recurrent cell")
     hidden_size: int = _setting(128, "units per direction")
     num_hidden_layers: int = _setting(1, "stacked recurrent layers")
     bidirectional: bool = _setting(True, "also read from the last token to the first")
@@ -118,6 +121,9 @@ class RnnConfig(PreTrainedConfig):
                 raise TypeError(
                     f"{name} must be a mapping such as {{0: 'no', 1: 'yes'}}, found {getattr(maps, name)!r}"
                 )
+        number = kwargs.get("num_labels")
+        if number is not None and (not isinstance(number, int) or not 1 <= number <= _MAX_LABELS):
+            raise ValueError(f"num_labels must be from 1 to {_MAX_LABELS}, found {number!r:.40}")
         given = maps.label2id
         if given is not None and maps.id2label is None:
             maps.id2label = {int(index): label for label, index in given.items()}
@@ -168,6 +174,8 @@ class RnnConfig(PreTrainedConfig):
         for name in ("vocab_size", "embedding_size", "hidden_size", "num_hidden_layers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, found {getattr(self, name)}")
+            if getattr(self, name) > _MAX_PARAMETERS:  # so large a number may be more than a float can say
+                raise ValueError(f"{name} must be at most {_MAX_PARAMETERS}, found {getattr(self, name)!r:.40}")
         later_input = self.num_directions * self.hidden_size
         recurrent = (
             self.embedding_size
@@ -187,6 +195,11 @@ class RnnConfig(PreTrainedConfig):
         for name in ("embedding_dropout", "word_dropout", "hidden_dropout", "recurrent_dropout", "classifier_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1, found {getattr(self, name)}")
+        if self.cell_type == "min_gru" and self.recurrent_dropout > 0:
+            raise ValueError(
+                "cell_type='min_gru' has no hidden-to-hidden weights that recurrent_dropout could drop: "
+                f"set recurrent_dropout to 0, found {self.recurrent_dropout}"
+            )
 
     def validate_embedding_initializer_range(self) -> None:
         """A standard deviation is finite and not negative."""
@@ -213,6 +226,9 @@ class RnnConfig(PreTrainedConfig):
         """Ids run from 0 without a gap, and the two label maps say the same."""
         if not self.id2label:
             raise ValueError("a classifier needs at least one label: give id2label, label2id or num_labels")
+        for label in self.id2label.values():
+            if not isinstance(label, str) or label != label.encode(errors="replace").decode():  # half a UTF-16 pair
+                raise ValueError(f"a label must be a text, found {label!r:.80}")
         if sorted(self.id2label) != list(range(len(self.id2label))):
             raise ValueError(
                 f"the ids in id2label must be 0 to {len(self.id2label) - 1}, found {sorted(self.id2label)}"

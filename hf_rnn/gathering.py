@@ -17,6 +17,7 @@ from .arguments import Arguments, describe_settings
 from .baselines import LINEAR_BASELINE, linear_scores
 from .card_facts import CardFacts
 from .modeling_rnn import RnnForSequenceClassification
+from .vectors import Vectors
 
 _PACKAGES = ("hf-rnn", "transformers", "torch", "datasets", "tokenizers")
 _ARCHITECTURE = (
@@ -24,12 +25,12 @@ _ARCHITECTURE = (
 )  # fmt: skip
 # What a reader wants to know of a run besides its architecture; where one is off or unset it is left out.
 _SETTINGS = (
-    "normalizer", "lowercase", "min_frequency", "max_vocab_size", "embedding_dropout", "word_dropout",
-    "hidden_dropout", "recurrent_dropout", "classifier_dropout", "classifier_activation", "freeze_embedding",
-    "sparse_embedding", "optim", "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay",
-    "max_grad_norm", "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs", "max_steps",
-    "train_sampling_strategy", "class_weight_power", "label_smoothing_factor", "early_stopping_patience", "bf16",
-    "seed",
+    "normalizer", "lowercase", "min_frequency", "max_vocab_size", "widen_vocabulary", "embedding_dropout",
+    "word_dropout", "hidden_dropout", "recurrent_dropout", "classifier_dropout", "classifier_activation",
+    "freeze_embedding", "sparse_embedding", "optim", "learning_rate", "embedding_learning_rate", "lr_scheduler_type",
+    "warmup_steps", "weight_decay", "max_grad_norm", "per_device_train_batch_size", "gradient_accumulation_steps",
+    "num_train_epochs", "max_steps", "train_sampling_strategy", "class_weight_power", "label_smoothing_factor",
+    "early_stopping_patience", "bf16", "seed",
 )  # fmt: skip
 _ALWAYS_TOLD = ("lowercase", "seed")
 
@@ -48,6 +49,7 @@ def gather_facts(
     class_counts: Sequence[int],
     metrics: Mapping[str, Any],
     audited: Mapping[str, Any] | None = None,
+    vectors: Vectors | None = None,
 ) -> CardFacts:
     """Return what the card of a trained model says, but for its files: figures and the size of the weights.
 
@@ -60,6 +62,7 @@ def gather_facts(
         class_counts: Training rows by class.
         metrics: Numbers by split, and those of the training itself under `training`.
         audited: Summary of the audit of these texts.
+        vectors: What its embedding started from, if pretrained.
     """
     config, training = model.config, arguments.training
     class_names = list(config.id2label.values())
@@ -85,6 +88,8 @@ def gather_facts(
         best_metric=training.metric_for_best_model if training.load_best_model_at_end else None,
         max_length=tokenizer.model_max_length if tokenizer.model_max_length < 10**9 else None,
         unknown_token_share=unknown.get("validation"),
+        vectors=None if vectors is None else vectors.describe(),
+        calibration=metrics.get("calibration"),
     )
 
 

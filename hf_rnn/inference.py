@@ -107,6 +107,29 @@ def load_model(
     return model.to(accelerator or torch.device("cpu")).eval(), tokenizer
 
 
+def load_tokenizer(name: str, folder: FinishedFolder) -> tuple[RnnConfig, PreTrainedTokenizerBase]:
+    """Load what a program needs that runs a model without its weights: the configuration and the tokenizer.
+
+    Args:
+        name: Of the model, for messages.
+        folder: Where its files are.
+
+    Raises:
+        UserError: When it is no model of this package, or a file cannot be read.
+    """
+    try:
+        config = AutoConfig.from_pretrained(folder.root, trust_remote_code=False)
+        _check_kind(name, config)
+        tokenizer = AutoTokenizer.from_pretrained(folder.root, trust_remote_code=False)
+        _check_tokenizer(name, tokenizer, config.vocab_size)
+    except UserError:
+        raise
+    except Exception as error:  # as in `load_model`
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{name} cannot be loaded: {reason:.1000}") from error
+    return config, tokenizer
+
+
 def _check_kind(name: str, config: PreTrainedConfig) -> None:
     """Refuse a model of another kind."""
     if not isinstance(config, RnnConfig):
@@ -211,10 +234,14 @@ def compute_logits(
 
 def compute_scores(model: RnnForSequenceClassification, logits: torch.Tensor) -> torch.Tensor:
     """Turn logits `(N, C)` into scores `(N, C)` as the task has them: softmax, a sigmoid each, or the value itself."""
-    problem = model.config.problem_type
-    if problem == "regression":
+    return scores_of(model.config, logits)
+
+
+def scores_of(config: RnnConfig, logits: torch.Tensor) -> torch.Tensor:
+    """As [`compute_scores`], of a model of which only the configuration is at hand."""
+    if config.problem_type == "regression":
         return logits
-    if problem == "multi_label_classification" or model.config.num_labels == 1:
+    if config.problem_type == "multi_label_classification" or config.num_labels == 1:
         return logits.sigmoid()
     return logits.softmax(dim=-1)
 

@@ -2,6 +2,7 @@
 
     python scripts/benchmark.py                # everything
     python scripts/benchmark.py train infer    # some parts
+    python scripts/benchmark.py data --rows 100000
     python scripts/benchmark.py --json out.json --threads 1
 
 Every part asserts that the answers are right before it times them, warms up, takes the two sides in turn, and prints
@@ -18,11 +19,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import benchmark_data
+import benchmark_infer
+
 BATCH, EMBEDDING, HIDDEN, VOCABULARY, CLASSES = 64, 300, 128, 3330, 3
-PARTS: dict[str, Callable[[int], list[dict[str, Any]]]] = {}
+PARTS: dict[str, Callable[..., list[dict[str, Any]]]] = {}
 
 
-def part(function: Callable[[int], list[dict[str, Any]]]) -> Callable[[int], list[dict[str, Any]]]:
+def part(function: Callable[..., list[dict[str, Any]]]) -> Callable[..., list[dict[str, Any]]]:
     """Make a function a part of the benchmark, under its name."""
     PARTS[function.__name__] = function
     return function
@@ -102,8 +106,8 @@ def make_sides() -> tuple[Any, Any, list[dict[str, Any]]]:
 
 
 @part
-def infer(repeats: int) -> list[dict[str, Any]]:
-    """Forward pass of a padding-proof bi-LSTM (E 300, H 128, batch 64) against plain padded nn.LSTM."""
+def infer(repeats: int, data_dir: Path | None) -> list[dict[str, Any]]:
+    """Forward pass of a padding-proof bi-LSTM against plain padded nn.LSTM; FastRnn against its peers."""
     import torch
 
     model, plain, batches = make_sides()
@@ -113,7 +117,14 @@ def infer(repeats: int) -> list[dict[str, Any]]:
             for batch in batches:
                 side(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
 
-    return [interleave("forward, bi-LSTM, plain padded / ours", lambda: run(model), lambda: run(plain), repeats)]
+    padding = interleave("forward, bi-LSTM, plain padded / ours", lambda: run(model), lambda: run(plain), repeats)
+    return [padding, *benchmark_infer.infer(repeats, interleave, data_dir)]
+
+
+@part
+def latency(repeats: int, data_dir: Path | None) -> list[dict[str, Any]]:
+    """One text at a time, from text to label against pipeline() and from ids to logits against the plain model."""
+    return benchmark_infer.latency(repeats, data_dir)
 
 
 @part
@@ -131,6 +142,12 @@ def train(repeats: int) -> list[dict[str, Any]]:
     return [interleave("training step, bi-LSTM, plain padded / ours", lambda: run(model), lambda: run(plain), repeats)]
 
 
+@part
+def data(repeats: int, rows: int) -> list[dict[str, Any]]:
+    """Reading a TSV file with load_tsv, as a stream and as a table, against pyarrow.csv streaming on one thread."""
+    return benchmark_data.compare(repeats, rows)
+
+
 def main() -> None:
     """Run the parts asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -138,6 +155,8 @@ def main() -> None:
         "parts", nargs="*", metavar="PART", help=f"what to measure: {', '.join(PARTS)} or all (default)"
     )
     parser.add_argument("--repeats", type=int, default=40, help="pairs of measurements (default: %(default)s)")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="of the part data (default: %(default)s)")
+    parser.add_argument("--data_dir", type=Path, help="texts of infer and latency (default: those of data/tweets)")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch (default: %(default)s)")
     parser.add_argument("--json", type=Path, help="also write the results to this file")
     arguments = parser.parse_args()
@@ -145,6 +164,8 @@ def main() -> None:
         parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)} and all")
     if arguments.repeats < 3:
         parser.error("--repeats must be at least 3")
+    if arguments.rows < 100:
+        parser.error("--rows must be at least 100")
 
     import torch
 
@@ -153,12 +174,13 @@ def main() -> None:
     results = []
     for name in chosen:
         print(f"{name}: {PARTS[name].__doc__}", file=sys.stderr)
-        for result in PARTS[name](arguments.repeats):
+        own = {"data": ["rows"], "infer": ["data_dir"], "latency": ["data_dir"]}.get(name, [])
+        for result in PARTS[name](arguments.repeats, **{setting: getattr(arguments, setting) for setting in own}):
             results.append({"part": name, **result})
             low, high = result["ratio_quartiles"]
             print(
                 f"{result['what']}: ratio {result['ratio']:.3f} (quartiles {low:.3f} to {high:.3f}), "
-                f"ours {result['ours_ms']:.1f} ms, peer {result['peer_ms']:.1f} ms"
+                f"ours {result['ours_ms']:.1f} ms, peer {result['peer_ms']:.1f} ms{result.get('note', '')}"
             )
     if arguments.json:
         machine = {"torch": torch.__version__, "threads": arguments.threads}

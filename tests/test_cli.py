@@ -1,5 +1,7 @@
 """The commands as a user types them: results on stdout, all else on stderr, one clear line and exit 2 on a mistake."""
 
+import errno
+import gzip
 import io
 import json
 import os
@@ -15,6 +17,7 @@ import pytest
 from conftest import LABELS, invent_rows, write_rows
 from transformers import pipeline
 
+from hf_rnn import inference
 from hf_rnn.cli.main import main
 
 HF_RNN = [str(Path(sys.executable).with_name("hf-rnn"))]
@@ -49,7 +52,7 @@ def test_help_is_quick_and_loads_nothing_heavy():
         seconds.append(time.perf_counter() - start)
     assert min(seconds) < 2
     listed = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")]
-    assert listed == ["train", "evaluate", "predict", "inspect", "audit", "push"]
+    assert listed == ["train", "evaluate", "predict", "inspect", "audit", "push", "export", "demo"]
     assert not {"torch", "transformers", "datasets", "numpy"} & set(done.stdout.split())
 
 
@@ -74,7 +77,7 @@ def test_no_verb(command, arguments, code, message):
     assert message in err
 
 
-@pytest.mark.parametrize("verb", ["train", "evaluate", "predict", "inspect", "push"])
+@pytest.mark.parametrize("verb", ["train", "evaluate", "predict", "inspect", "push", "demo"])
 def test_help_of_a_verb(command, verb):
     code, out, _ = command(verb, "--help")
     assert code == 0
@@ -234,17 +237,68 @@ def test_predict_in_blocks_is_predict_at_once(command, folder, tmp_path, monkeyp
     texts = [text + " 😀é" * (number % 4) for number, (text, _) in enumerate(invent_rows(40, seed=5))]
     (tmp_path / "texts.txt").write_text("\n".join(texts), encoding="utf-8", newline="\n")
     _, whole, _ = command("predict", "--model", folder, "--input", tmp_path / "texts.txt")
-    monkeypatch.setattr("hf_rnn.cli.predict._BLOCK_BYTES", 7)
+    monkeypatch.setattr("hf_rnn.data.reading.BLOCK_BYTES", 7)
     _, pieces, _ = command("predict", "--model", folder, "--input", tmp_path / "texts.txt")
     assert [record["label"] for record in records(pieces)] == [record["label"] for record in records(whole)]
     assert len(records(whole)) == 40
 
 
-def test_predict_stops_at_a_bad_line_after_answering_those_before(command, folder, tmp_path):
-    (tmp_path / "texts.txt").write_bytes(b"miro\nselk\nsand \xff\nmiro\n")
+# good, not UTF-8, empty, NUL, over the cap of 1 MiB, good
+BAD_LINES = b"miro\nsand \xff\n\nsa\0nd\n" + b"x" * ((1 << 20) + 1) + b"\nselk\n"
+
+
+def test_predict_answers_a_bad_line_with_an_error_in_its_place(command, folder, tmp_path):
+    (tmp_path / "texts.txt").write_bytes(BAD_LINES)
     code, out, err = command("predict", "--model", folder, "--input", tmp_path / "texts.txt")
-    assert (code, len(records(out))) == (2, 2)
-    assert err.splitlines()[-1].endswith("texts.txt:3: not UTF-8 at byte 5 of the line")
+    assert code == 1, "it went through, and some lines were refused"
+    assert err == "hf-rnn predict: 3 of 6 lines were refused: see their error records\n"
+    found = records(out)
+    assert [record.get("label") for record in found[::5]] == ["good", "bad"] and "label" in found[2]
+    assert [record["error"] for record in (found[1], found[3], found[4])] == [
+        {
+            "line": 2,
+            "reason": "not UTF-8",
+            "detail": "byte 0xff at byte 6 of the line (offset 10); likely ISO-8859-1",
+        },
+        {"line": 4, "reason": "NUL character", "detail": "NUL at byte 3 of the line"},
+        {"line": 5, "reason": "line over the cap", "detail": "it has 1048577 bytes, the cap is 1048576"},
+    ]
+    _, alone, _ = command("predict", "--model", folder, "--text", "miro", "--text", "", "--text", "selk")
+    assert [found[row]["score"] for row in (0, 2, 5)] == pytest.approx(
+        [record["score"] for record in records(alone)], abs=1e-6
+    )
+
+
+def test_predict_strictly_stops_at_a_bad_line_after_answering_those_before(command, folder, tmp_path):
+    (tmp_path / "texts.txt").write_bytes(b"miro\nselk\nsand \xff\nmiro\n")
+    code, out, err = command("predict", "--model", folder, "--input", tmp_path / "texts.txt", "--strict")
+    assert (code, [record["label"] for record in records(out)]) == (2, ["good", "bad"])
+    assert "texts.txt:3: not UTF-8: byte 0xff at byte 6 of the line" in err and "Without --strict" in err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("the miro door\n".encode("utf-16"), "texts.txt: UTF-16: it starts with the byte order mark ff fe"),
+        (gzip.compress(b"miro\n"), "texts.txt: compressed file: its first bytes are those of gzip"),
+    ],
+)
+def test_predict_on_what_is_no_text(command, folder, tmp_path, content, message):
+    (tmp_path / "texts.txt").write_bytes(content)
+    assert message in mistake(command("predict", "--model", folder, "--input", tmp_path / "texts.txt"))
+
+
+def test_predict_loads_the_revision_asked_for(command, folder, monkeypatch):
+    asked, load_model = [], inference.load_model
+
+    def load(name, revision=None):
+        asked.append((name, revision))
+        return load_model(folder)
+
+    monkeypatch.setattr(inference, "load_model", load)
+    assert command("predict", "--model", "me/name", "--revision", "v1", "--text", "miro")[0] == 0
+    assert asked == [("me/name", "v1")]
 
 
 def test_predict_mistakes(command, folder, texts_dir, tmp_path):
@@ -363,6 +417,47 @@ def test_a_reader_that_leaves_is_no_error(folder, tmp_path):
     assert process.wait(300) == 141
     assert err == ""
     process.stderr.close()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+@pytest.mark.parametrize(
+    ("signal_number", "code"),
+    [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, -signal.SIGTERM)],
+)
+def test_an_interrupted_output_has_only_whole_lines(folder, tmp_path, signal_number, code):
+    """It is signalled in the middle of a write, while the full pipe makes it wait."""
+    (tmp_path / "texts.txt").write_text("miro\nselk\nsand\n" * 2_000)
+    process = start("predict", "--model", folder, "--input", str(tmp_path / "texts.txt"), bufsize=0)
+    out = process.stdout.readline()
+    time.sleep(2)  # it goes on until the pipe is full
+    process.send_signal(signal_number)
+    rest, err = process.communicate(timeout=60)
+    out += rest
+    assert (process.returncode, err) == (code, b"")
+    assert out.endswith(b"}\n") and 0 < len(out.splitlines()) < 6_000, "premise: it was not done"
+    assert [record["label"] for record in records(out.decode())][:2] == ["good", "bad"]
+
+
+class FullDisk(io.FileIO):
+    """A file on a disk with room for 10,007 bytes, which takes the part of a write that fits, as disks do."""
+
+    def write(self, data):
+        room = 10_007 - self.tell()
+        if room <= 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super().write(data[:room])
+
+
+def test_a_full_disk_leaves_only_whole_lines(folder, tmp_path, monkeypatch, capfd):
+    (tmp_path / "texts.txt").write_text("miro\nselk\nsand\n" * 200)
+    with FullDisk(str(tmp_path / "out.jsonl"), "w") as disk:
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BufferedWriter(disk)))
+        assert main(["predict", "--model", folder, "--input", str(tmp_path / "texts.txt")]) == 2
+        assert "No space left on device" in capfd.readouterr().err
+        monkeypatch.undo()
+    out = (tmp_path / "out.jsonl").read_text()
+    assert 9_900 < len(out) < 10_007, "premise: the room does not end with a line"
+    assert out.endswith("}\n") and all("label" in record for record in records(out))
 
 
 # ---- inspect ----

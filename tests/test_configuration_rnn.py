@@ -83,6 +83,7 @@ def test_wrong_types_and_choices(settings):
         {"num_hidden_layers": 0},
         {"embedding_dropout": 1.0},
         {"recurrent_dropout": -0.1},
+        {"cell_type": "min_gru", "recurrent_dropout": 0.1},
         {"classifier_dropout": float("nan")},
         {"embedding_initializer_range": float("inf")},
         {"pad_token_id": 30000},

@@ -1,11 +1,13 @@
 """The tutorial and the Trainer script, run as a user would."""
 
 import ast
+import json
 import os
 import re
 import runpy
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -244,6 +246,32 @@ def test_train_sentiment_on_other_data(tiny_data, tmp_path):
     check_finished(tmp_path / "out" / "gru", done.stdout, "lovely 🌱")
     assert "'validation_macro_recall'" in done.stdout
     assert "'test_" not in done.stdout, "there is no test.tsv"
+
+
+def test_the_sides_of_the_data_benchmark_read_the_same(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPTS)
+    import benchmark_data
+
+    written = benchmark_data.write_tsv(tmp_path / "rows.tsv", 3_000)
+    lines = (tmp_path / "rows.tsv").read_text(encoding="utf-8").split("\n")[:-1]
+    assert Counter(line.split("\t")[1] for line in lines) == written
+    assert set(benchmark_data.SIDES) == {"pyarrow", "stream", "table"}
+    for side, read in benchmark_data.SIDES.items():
+        assert read(str(tmp_path / "rows.tsv")) == written, side
+
+
+@pytest.mark.slow
+def test_the_data_benchmark(tmp_path):
+    done = run(SCRIPTS / "benchmark.py", "data", "--rows", 2_000, "--repeats", 3, "--json", "out.json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    stream, table = done.stdout.splitlines()
+    assert stream.startswith("2,000 rows, load_tsv as a stream / pyarrow.csv streaming (goal: at most 3, under 400 MB")
+    assert "load_tsv as a table" in table
+    for result in json.loads((tmp_path / "out.json").read_text())["results"]:
+        assert result["repeats"] == 3 and 0 < result["ratio_quartiles"][0] <= result["ratio"]
+        assert 20 < result["peer_peak_mb"] < result["ours_peak_mb"], "each in a process of its own"
+        assert result["ours_peak_mb"] - result["ours_import_mb"] < 100
+    assert os.listdir(tmp_path) == ["out.json"]
 
 
 @pytest.mark.slow

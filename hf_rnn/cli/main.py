@@ -24,6 +24,8 @@ _VERBS = {
     "inspect": "show what a model does to one text, stage by stage",
     "audit": "look for leaks, duplicates and conflicting labels in data",
     "push": "share a trained model on the Hub",
+    "export": "write a trained model for ONNX Runtime",
+    "demo": "try a trained model on a page in your browser",
 }
 
 _USAGE = "usage: hf-rnn [--help] [--version] VERB [flags]"
@@ -38,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments without the program's name; those of the process by default.
 
     Returns:
-        The exit code: 0, 2 after a user's mistake, 130 after Ctrl-C.
+        The exit code: 0, or what the verb gives in its place; 2 after a user's mistake, 130 after Ctrl-C.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -73,9 +75,9 @@ def _run(verb: str, arguments: list[str]) -> int:
         from .. import register
 
         register()
-        importlib.import_module(f".{verb}", __package__).run(arguments)
+        code = importlib.import_module(f".{verb}", __package__).run(arguments)
         sys.stdout.flush()
-        return 0
+        return code or 0
     except UserError as error:
         return _complain(verb, error)
     except BrokenPipeError:

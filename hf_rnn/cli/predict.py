@@ -1,24 +1,49 @@
 """`hf-rnn predict`: texts in, one JSON line each out, in the order of the texts and as soon as they are known.
 
 Input is read in blocks of what has arrived, so that a person at a terminal gets an answer a line and a file of any
-size never lies in memory as a whole. A text is what stands between two line feeds.
+size never lies in memory as a whole. Whenever this ends, all that it wrote is whole lines.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
 
 from .. import inference
+from ..data import DataError
+from ..data.faults import BadRow
 from ..errors import UserError
+from ..modeling_rnn import RnnForSequenceClassification
 from ..parsing import SettingsParser
+from ..text_stream import read_texts
 
-_BLOCK_BYTES = 1 << 18  # read at once at most: some 2,500 tweets, sorted by length among themselves
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+# A pipe takes so many bytes at once or none of them, whatever signal comes; POSIX promises 512, Linux 4096.
+_WHOLE_WRITE = 4096 if sys.platform == "linux" else 512
+
+_EPILOG = """\
+A line of the input ends at LF or CRLF; an empty one is a text too. Each has its answer in its place:
+  {"label": ..., "score": ...}
+  {"error": {"line": 3, "reason": "not UTF-8", "detail": ...}}
+for a line that is not UTF-8, holds a NUL, or is longer than 1 MiB ("line over the cap").
+
+exit code:
+  0  every text has an answer
+  1  the input was read to its end, and some of its lines were refused; stderr says how many
+  2  it could not go on: a mistake in flags, model or input, or with --strict the first refused line;
+     the lines before are answered
+  130, 143, 141  Ctrl-C, SIGTERM, or whoever read the output has left; what was written is whole lines
+"""
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Tells defaults, as of all verbs, and keeps the lines of the epilogue."""
 
 
 @dataclass
@@ -26,22 +51,48 @@ class PredictArguments:
     """Flags of this verb."""
 
     model: str | None = field(default=None, metadata={"help": "finished folder, or id on the Hub"})
+    revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of a model on the Hub"})
     input: str | None = field(default=None, metadata={"help": "file with one text a line; - reads what is piped in"})
+    strict: bool = field(default=False, metadata={"help": "stop at the first line that is refused"})
     batch_size: int = field(default=64, metadata={"help": "texts run at once"})
 
 
-def run(argv: Sequence[str]) -> None:
-    """Print `{"label": ..., "score": ...}` for each text.
+def run(argv: Sequence[str]) -> int:
+    """Print `{"label": ..., "score": ...}` for each text, and `{"error": ...}` for each line that is none.
+
+    Returns:
+        The exit code: 0, or 1 when lines were refused.
 
     Raises:
-        UserError: For a mistake in flags or model, or a line that is not UTF-8; earlier lines are answered by then.
+        UserError: For a mistake in flags or model, for input that is no UTF-8 text at all, and with `--strict` for a
+            line that is refused; earlier lines are answered by then.
     """
-    parser = SettingsParser(PredictArguments, prog="hf-rnn predict")
+    parser = SettingsParser(PredictArguments, prog="hf-rnn predict", epilog=_EPILOG, formatter_class=_Help)
     parser.add_argument("--text", action="append", help="a text; may be given several times")
     arguments, namespace = parser.parse(argv)
+    _check(arguments, namespace.text)
+    inference.quiet()
+    model, tokenizer = inference.load_model(arguments.model, revision=arguments.revision)
+    lines = refused = 0
+    for block in _read(arguments.input) if namespace.text is None else [namespace.text]:
+        bad = next((row for row in block if isinstance(row, BadRow)), None) if arguments.strict else None
+        if bad is not None:
+            block = block[: block.index(bad)]
+        _write(_answers(model, tokenizer, block, arguments.batch_size))
+        if bad is not None:
+            raise DataError.of_row(bad, "Without --strict this line gets an error record and the others are answered")
+        lines += len(block)
+        refused += sum(isinstance(row, BadRow) for row in block)
+    if refused:
+        print(f"hf-rnn predict: {refused} of {lines} lines were refused: see their error records", file=sys.stderr)
+    return 1 if refused else 0
+
+
+def _check(arguments: PredictArguments, texts: Sequence[str] | None) -> None:
+    """Find mistakes that need no model to be found."""
     if arguments.model is None:
         raise UserError("--model is missing: give a finished folder")
-    if (namespace.text is None) == (arguments.input is None):
+    if (texts is None) == (arguments.input is None):
         raise UserError("give either --text (several times if you like) or --input FILE (- for what is piped in)")
     if arguments.batch_size < 1:
         raise UserError(f"--batch_size must be at least 1, found {arguments.batch_size}")
@@ -50,50 +101,63 @@ def run(argv: Sequence[str]) -> None:
             raise UserError(f"{arguments.input} is a folder: give a file with one text a line")
         if not Path(arguments.input).exists():  # a named pipe is as good as a file
             raise UserError(f"there is no file {arguments.input}")
-    for text in namespace.text or ():
+    for text in texts or ():
         inference.check_text(text)
-    inference.quiet()
-    model, tokenizer = inference.load_model(arguments.model)
-    for texts in [namespace.text] if namespace.text is not None else _read(arguments.input):
-        logits = inference.compute_logits(model, tokenizer, inference.tokenize(tokenizer, texts), arguments.batch_size)
-        scores, labels = inference.compute_scores(model, logits).max(dim=-1)
-        for score, label in zip(scores.tolist(), labels.tolist(), strict=True):
-            sys.stdout.write(
-                json.dumps({"label": model.config.id2label[label], "score": score}, ensure_ascii=False) + "\n"
-            )
-        sys.stdout.flush()
 
 
-def _read(name: str) -> Iterator[list[str]]:
-    """Yield the texts of a file, or of standard input for `-`, in blocks."""
+def _read(name: str) -> Iterator[list[str | BadRow]]:
+    """Yield the lines of a file, or of standard input for `-`, in blocks."""
     if name == "-":
-        yield from _blocks(sys.stdin.buffer, "standard input")
+        yield from read_texts(sys.stdin.buffer, "standard input")
         return
     with open(name, "rb") as stream:
-        yield from _blocks(stream, name)
+        yield from read_texts(stream, name)
 
 
-def _blocks(stream: BinaryIO, name: str) -> Iterator[list[str]]:
-    """Yield the texts of the whole lines that each read completes; the last line needs no line feed."""
-    number, rest = 1, b""
-    while arrived := stream.read1(_BLOCK_BYTES):  # type: ignore[attr-defined] # of buffered streams, which both are
-        *lines, rest = (rest + arrived).split(b"\n")
-        if lines:
-            yield from _texts(lines, name, number)
-            number += len(lines)
-    if rest:
-        yield from _texts([rest], name, number)
+def _answers(
+    model: RnnForSequenceClassification,
+    tokenizer: PreTrainedTokenizerBase,
+    block: Sequence[str | BadRow],
+    batch_size: int,
+) -> Iterator[dict[str, Any]]:
+    """Yield one record a line, in their order."""
+    texts = [text for text in block if isinstance(text, str)]
+    logits = inference.compute_logits(model, tokenizer, inference.tokenize(tokenizer, texts), batch_size)
+    scores, labels = inference.compute_scores(model, logits).max(dim=-1)
+    answers = zip(scores.tolist(), labels.tolist(), strict=True)
+    for line in block:
+        if isinstance(line, BadRow):
+            yield {"error": {"line": line.line, "reason": line.fault.reason.value, "detail": line.fault.detail}}
+        else:
+            score, label = next(answers)
+            yield {"label": model.config.id2label[label], "score": score}
 
 
-def _texts(lines: list[bytes], name: str, number: int) -> Iterator[list[str]]:
-    """Decode lines, the first of which has this number; those before a bad one are yielded before it is refused."""
-    texts: list[str] = []
-    for offset, line in enumerate(lines):
-        if number + offset == 1:
-            line = line.removeprefix(_BYTE_ORDER_MARK)
-        try:
-            texts.append(line.removesuffix(b"\r").decode("utf-8"))
-        except UnicodeDecodeError as error:
-            yield texts
-            raise UserError(f"{name}:{number + offset}: not UTF-8 at byte {error.start} of the line") from error
-    yield texts
+def _write(records: Iterable[dict[str, Any]]) -> None:
+    """Write JSON lines to standard output, past its buffers, which may be cut anywhere when the process is ended."""
+    sys.stdout.flush()
+    stream: Any = getattr(sys.stdout.buffer, "raw", sys.stdout.buffer)
+    piece = b""
+    for record in records:
+        line = json.dumps(record, ensure_ascii=False).encode("utf-8") + b"\n"
+        if len(piece) + len(line) > _WHOLE_WRITE:
+            _write_whole(stream, piece)
+            piece = b""
+        piece += line
+    _write_whole(stream, piece)
+
+
+def _write_whole(stream: Any, piece: bytes) -> None:
+    """Write whole lines; what a full disk takes of a last one is taken back."""
+    done = 0
+    try:
+        while done < len(piece):
+            written = stream.write(piece[done:])
+            if written is None:
+                raise BlockingIOError("standard output takes no more for now: write to a file, or to what waits")
+            done += written
+    except OSError:
+        torn = done - (piece.rfind(b"\n", 0, done) + 1)
+        if torn and stream.seekable():
+            stream.truncate(stream.tell() - torn)
+        raise
