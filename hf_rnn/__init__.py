@@ -27,6 +27,7 @@ _HOME = {
     "train": "training",
     "push": "hub",
     "RnnClassifier": "classifier",
+    "FastRnn": "fast_inference",
 }
 __all__ = ["__version__", "register", *_HOME]
 

@@ -2,7 +2,7 @@
 
 Texts arrive *compact*: time first, all real tokens at the front of each text, whatever padding there is behind them.
 The forward direction then needs no mask at all, and the backward direction reads each text flipped within its own
-length, so that both run in torch's fused kernels. Nothing here needs a length on the host.
+length, so that both run in torch's fused kernels (minGRU in `min_gru_rnn.py`). Nothing needs a length on the host.
 
 Legend: B batch, T time, I input width, H hidden per direction, D directions, L layers.
 """
@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from .configuration_rnn import RnnConfig
+from .min_gru_rnn import MinGru
 
 # Large enough to saturate a gate to exactly 0 or 1 beside any sane sum of the others, small enough for float16.
 _SATURATION = 1e4
@@ -25,11 +26,13 @@ _KERNELS: dict[str, Any] = {
 }
 
 
-def _make_cell(cell_type: str, input_size: int, hidden_size: int) -> nn.RNNBase:
+def _make_cell(cell_type: str, input_size: int, hidden_size: int) -> nn.RNNBase | MinGru:
     if cell_type == "lstm":
         return nn.LSTM(input_size, hidden_size)
     if cell_type == "gru":
         return nn.GRU(input_size, hidden_size)
+    if cell_type == "min_gru":
+        return MinGru(input_size, hidden_size)
     return nn.RNN(input_size, hidden_size, nonlinearity=cell_type.removeprefix("rnn_"))
 
 
@@ -104,7 +107,7 @@ class CompactTexts:
 
 
 class RnnDirection(nn.Module):
-    """One layer in one direction over compact texts, by torch's own cells and formulas.
+    """One layer in one direction over compact texts, by torch's own cells and formulas or [`MinGru`].
 
     Recurrent dropout drops hidden-to-hidden *weights*, once a batch (DropConnect as in Merity et al. 2018,
     "Regularizing and Optimizing LSTM Language Models", section 4.1), so that the fused kernel stays.

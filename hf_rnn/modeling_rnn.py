@@ -18,6 +18,7 @@ from transformers.utils import can_return_tuple
 
 from .cells_rnn import CompactTexts, RnnLayer
 from .configuration_rnn import RnnConfig
+from .min_gru_rnn import MinGru
 from .outputs_rnn import EncodedTexts, RnnModelOutput, RnnSequenceClassifierOutput
 from .pooling_rnn import RnnPooler
 from .tutorial_rnn import read_tutorial_checkpoint
@@ -46,7 +47,7 @@ class RnnPreTrainedModel(PreTrainedModel):
             # slicing loses the flag by which `init` spares loaded weights, hence the look at it here
             if module.padding_idx is not None and not getattr(module.weight, "_is_hf_initialized", False):
                 init.zeros_(module.weight[module.padding_idx])
-        elif isinstance(module, nn.RNNBase):
+        elif isinstance(module, nn.RNNBase | MinGru):
             bound = module.hidden_size**-0.5
             for parameter in module.parameters(recurse=False):
                 init.uniform_(parameter, -bound, bound)

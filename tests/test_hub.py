@@ -26,7 +26,9 @@ from hf_rnn.model_card import CardFacts, render
 TEXTS = ["good film", "bad film", "so so film", "", "a film that nobody saw"]
 FILES = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md", "metrics.json"}
 FILES |= {"training_args.json", "learning_curve.png"}
-FILES |= {f"{name}_rnn.py" for name in ("cells", "configuration", "min_gru", "modeling", "outputs", "pooling", "tutorial")}
+FILES |= {
+    f"{name}_rnn.py" for name in ("cells", "configuration", "min_gru", "modeling", "outputs", "pooling", "tutorial")
+}
 
 
 def write_finished_folder(root, seed=0):
@@ -719,6 +721,11 @@ def test_train_push_and_predict_by_the_commands(hub, tiny_settings, tmp_path):
     calls = len(hub.calls)
     offline = {**home, "HF_HUB_OFFLINE": "1"}
     assert run_python([*run, "predict", "--model", "me/trained", *text], offline, tmp_path) == there
+    shown = {
+        model: run_python([*run, "inspect", "--model", *model.split(), "--text", "a door"], offline, tmp_path)
+        for model in ("out", "me/trained", "me/trained --revision main")
+    }
+    assert shown["out"] == shown["me/trained"] == shown["me/trained --revision main"]
     assert len(hub.calls) == calls
     assert [json.loads(line)["label"] for line in there.splitlines()] == ["good", "bad", "plain"]
     for ours, theirs in zip(here.splitlines(), there.splitlines(), strict=True):

@@ -7,7 +7,7 @@ from hf_rnn.recipes import load_recipe, read_settings, recipe_names
 
 
 def test_recipes_of_the_package():
-    assert {"default", "tutorial"} <= set(recipe_names())
+    assert {"default", "fast", "tutorial"} <= set(recipe_names())
 
 
 def test_tutorial_is_the_tutorial():
@@ -40,6 +40,13 @@ def test_tutorial_is_the_tutorial():
 
 def test_default_builds_on_nothing():
     assert all(setting.origin.split(":")[0].endswith("default.yaml") for setting in read_settings("default").values())
+
+
+def test_fast_is_default_with_a_cell_whose_first_layer_has_no_matrix_product():
+    fast = load_recipe("fast")
+    assert (fast["cell_type"], fast["num_hidden_layers"], fast["bidirectional"]) == ("min_gru", 1, True)
+    assert {**load_recipe("default"), **fast} == fast
+    assert fast["learning_rate"] == load_recipe("default")["learning_rate"], "what it does not set comes from there"
 
 
 def test_a_file_builds_on_default(tmp_path):

@@ -1,0 +1,178 @@
+"""`FastRnn`: raw texts → labels and scores as fast as a CPU goes, with the model's own answers.
+
+Texts are tokenised in blocks, sorted by length within a block, run without padding in batches of about equal work, and
+answered in their order. What makes a batch fast is in `folding.py`; on an accelerator, and where the table of the
+vocabulary would be too large, the plain model runs instead.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from .errors import UserError
+from .fast_tokenization import FastTokenizer
+from .folding import TABLE_DTYPES, FoldedClassifier, TableDtype, table_bytes
+from .inference import compute_logits, compute_scores, load_model
+from .modeling_rnn import RnnForSequenceClassification
+from .packing import PackedTexts, pack_batches
+
+_LOGGER = logging.getLogger(__name__)
+
+MEMORY_LIMIT = 1 << 29  # bytes: a table of this size takes about a second to compute on one core
+_BLOCK = 8192  # texts tokenised and sorted at a time
+
+
+class FastRnn:
+    """A text classifier made ready for inference.
+
+    The first layer's input projection is computed once for every entry of the vocabulary and kept as a table of
+    V * D * G * H numbers (`memory` says the bytes): entries of the vocabulary, directions, parts of a cell (1 for a
+    plain RNN, 2 for minGRU, 3 for GRU, 4 for LSTM) and hidden units. The model's weights are copied; training it
+    further does not come through.
+
+    Args:
+        model: In evaluation mode.
+        tokenizer: The tokenizer that belongs to it; texts are cut at its `model_max_length`.
+        table_dtype: `"float32"` answers as the model does (logits within 1e-5); `"bfloat16"` and `"int8"` take a half
+            and a quarter of the memory and round, see [`FoldedClassifier`].
+        memory_limit: Bytes that the table may take. A larger one is not built; the plain model runs, which the log
+            says, and `memory` is 0.
+        tokens_per_batch: About how many tokens run at once.
+
+    Attributes:
+        memory (`int`): Bytes of the table; 0 when the plain model runs: beyond the limit, or on an accelerator.
+
+    Raises:
+        UserError: For an unknown `table_dtype`, or numbers that are no sizes.
+        ValueError: When the model is in training mode.
+
+    Example:
+        >>> classifier = FastRnn.from_pretrained("out/tweets")
+        >>> classifier.predict(["best concert of my life!"])
+        [{'label': 'positive', 'score': 0.9}]
+    """
+
+    def __init__(
+        self,
+        model: RnnForSequenceClassification,
+        tokenizer: PreTrainedTokenizerBase,
+        table_dtype: TableDtype = "float32",
+        memory_limit: int = MEMORY_LIMIT,
+        tokens_per_batch: int = 8192,
+    ) -> None:
+        if table_dtype not in TABLE_DTYPES:
+            raise UserError(f"table_dtype must be one of {', '.join(TABLE_DTYPES)}, found {table_dtype!r}")
+        if tokens_per_batch < 1 or memory_limit < 0:
+            raise UserError(
+                "tokens_per_batch must be at least 1 and memory_limit at least 0, "
+                f"found {tokens_per_batch} and {memory_limit}"
+            )
+        if model.training:
+            raise ValueError("the model is in training mode, where dropout changes its answers: call model.eval()")
+        self.model = model
+        self.tokenizer = tokenizer
+        self._encode = FastTokenizer(tokenizer)
+        self.tokens_per_batch = tokens_per_batch
+        self.memory = 0
+        self._folded: FoldedClassifier | None = None
+        self._labels = [model.config.id2label[number] for number in range(model.config.num_labels)]
+        wanted = table_bytes(model.config, table_dtype)
+        if model.device.type != "cpu":
+            return
+        if wanted > memory_limit:
+            _LOGGER.warning(
+                "a table of %d MB for fast inference passes the limit of %d MB: the plain model runs; "
+                "raise memory_limit, or take table_dtype='bfloat16' or 'int8'",
+                wanted >> 20,
+                memory_limit >> 20,
+            )
+            return
+        self._folded = FoldedClassifier(model, table_dtype)
+        self.memory = self._folded.memory
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path,
+        revision: str | None = None,
+        table_dtype: TableDtype = "float32",
+        memory_limit: int = MEMORY_LIMIT,
+        tokens_per_batch: int = 8192,
+    ) -> FastRnn:
+        """Load a finished folder, or a repo of the Hub.
+
+        Args:
+            name_or_path: The folder, or the repo id.
+            revision: Branch, tag or commit of a repo.
+            table_dtype: As of the class; so are the next two.
+            memory_limit: Bytes that the table may take.
+            tokens_per_batch: About how many tokens run at once.
+
+        Raises:
+            UserError: When there is no whole model; the message says what is missing.
+        """
+        model, tokenizer = load_model(name_or_path, revision=revision)
+        return cls(model, tokenizer, table_dtype, memory_limit, tokens_per_batch)
+
+    @torch.inference_mode()
+    def predict(self, texts: Sequence[str]) -> list[dict[str, Any]]:
+        """Return `{"label": ..., "score": ...}` of each text's best class, in the order of the texts.
+
+        Raises:
+            UserError: For something that is no list of texts; the message says which.
+        """
+        scores, numbers = compute_scores(self.model, self._text_logits(texts)).max(dim=-1)
+        labels = self._labels
+        return [
+            {"label": labels[number], "score": score}
+            for number, score in zip(numbers.tolist(), scores.tolist(), strict=True)
+        ]
+
+    @torch.inference_mode()
+    def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the scores `(N, C)` in float32, in the order of the texts and of `id2label`.
+
+        They are probabilities: of the classes (softmax), or of each label (a sigmoid each, for multi-label); for
+        regression they are the values themselves.
+
+        Raises:
+            UserError: For something that is no list of texts; the message says which.
+        """
+        return compute_scores(self.model, self._text_logits(texts)).numpy()
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the token ids of texts, equal to those of `tokenizer(texts, truncation=True)`.
+
+        Raises:
+            UserError: For something that is no list of texts; the message says which.
+        """
+        return self._encode(texts)
+
+    @torch.inference_mode()
+    def logits(self, input_ids: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Return the logits `(N, C)` in float32 on the CPU, in the order of `input_ids`.
+
+        Args:
+            input_ids: Token ids by text, each id a token to read; a text without any is allowed.
+        """
+        if self._folded is None:
+            return compute_logits(self.model, self.tokenizer, input_ids, batch_size=256)
+        if len(input_ids) == 1:
+            return self._folded.logits(PackedTexts.of_one(input_ids[0]))
+        logits = torch.empty(len(input_ids), len(self._labels))
+        for positions, texts in pack_batches(input_ids, self.tokens_per_batch):
+            logits[positions] = self._folded.logits(texts)
+        return logits
+
+    def _text_logits(self, texts: Sequence[str]) -> torch.Tensor:
+        if isinstance(texts, str | bytes) or len(texts) <= _BLOCK:
+            return self.logits(self.tokenize(texts))
+        blocks = (texts[start : start + _BLOCK] for start in range(0, len(texts), _BLOCK))
+        return torch.cat([self.logits(self.tokenize(block)) for block in blocks])

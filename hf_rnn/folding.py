@@ -1,0 +1,235 @@
+"""A trained classifier → the same function of token ids, faster on a CPU: what layer 1 reads of a token is a table.
+
+The input projection of the first layer depends on the token alone, so it is computed once for each entry of the
+vocabulary, biases included; what is left of a step is the recurrence, and for minGRU not even a matrix product.
+Batches come packed (`packing.py`), so that only real tokens are computed. Texts, tokenizers and devices are the
+concern of `fast_inference.py`.
+
+Legend: N tokens of a batch, B its texts, T steps, V vocabulary, H hidden per direction, D directions, G parts of a
+row, S width of a state (D * H), P of a pooled vector, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from copy import deepcopy
+from itertools import pairwise
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+
+from .cells_rnn import RnnLayer
+from .configuration_rnn import RnnConfig
+from .folded_cells import FOLDED_CELLS, FoldedCell, Views
+from .modeling_rnn import RnnForSequenceClassification
+from .packing import PackedTexts
+
+TableDtype = Literal["float32", "bfloat16", "int8"]
+TABLE_DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
+
+_PARTS = {"rnn_tanh": 1, "rnn_relu": 1, "gru": 3, "lstm": 4, "min_gru": 2}
+# Rows of a small batch are looked up at once, those of a large one a step at a time, so that they stay in the cache.
+_NUMBERS_AT_ONCE = 1 << 17
+_ENTRIES_AT_ONCE = 8192  # of the vocabulary, while the table is computed in float32
+_BFLOAT16_FROM = 128  # hidden units from which a product in bfloat16 gained anything; with 64 it did not
+
+
+def table_bytes(config: RnnConfig, table_dtype: TableDtype = "float32") -> int:
+    """Memory of the table: V * D * G * H numbers, G = 1 (RNN), 2 (minGRU), 3 (GRU) or 4 (LSTM), of 4, 2 or 1 bytes."""
+    numbers = config.vocab_size * config.output_size * _PARTS[config.cell_type]
+    return numbers * TABLE_DTYPES[table_dtype].itemsize
+
+
+class FoldedClassifier:
+    """[`RnnForSequenceClassification`] over packed token ids, on the CPU, for inference.
+
+    Args:
+        model: Its weights as they are now; later changes do not come through.
+        table_dtype: How the table is stored. `"float32"` gives the model's own answers; `"bfloat16"` and `"int8"` (one
+            scale a column) take half and a quarter of the memory and round. With `"bfloat16"`, and on a chip that has
+            instructions for it, recurrent products of 128 and more units are in bfloat16 too.
+
+    Attributes:
+        memory (`int`): Bytes of the table, see [`table_bytes`].
+    """
+
+    @torch.no_grad()
+    def __init__(self, model: RnnForSequenceClassification, table_dtype: TableDtype = "float32") -> None:
+        config = model.config
+        self.config = config
+        self.memory = table_bytes(config, table_dtype)
+        recurrent_dtype = torch.float32
+        if table_dtype == "bfloat16" and config.hidden_size >= _BFLOAT16_FROM and _multiplies_bfloat16():
+            recurrent_dtype = torch.bfloat16
+        fold = FOLDED_CELLS[config.cell_type]
+        self.cells = [
+            fold([direction.cell for direction in cast(RnnLayer, layer).directions], recurrent_dtype)
+            for layer in model.rnn.layers
+        ]
+        self.table, self.scale = self._fold(model.rnn.embedding.weight, TABLE_DTYPES[table_dtype])
+        self.pooler = deepcopy(model.pooler).float()
+        self.activation = model.activation
+        self.classifier = deepcopy(model.classifier).float()
+
+    def _fold(self, embedding: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The table `(V * D, G * H)`, an entry's directions one below the other, and the scales of int8."""
+        cell = self.cells[0]
+
+        def rows_of(vectors: torch.Tensor) -> torch.Tensor:
+            rows = torch.empty(len(vectors), cell.directions, cell.row_size)
+            for direction in range(cell.directions):
+                weight, bias = cell.input_weights[direction], cell.input_biases[direction]
+                torch.addmm(bias, vectors.float(), weight, out=rows[:, direction])
+            return cell.finish_rows(rows)
+
+        parts = embedding.split(_ENTRIES_AT_ONCE)
+        scale = None
+        if dtype == torch.int8:
+            largest = torch.stack([rows_of(part).abs_().amax(dim=0) for part in parts]).amax(dim=0)
+            scale = largest.clamp_(min=1e-12).div_(127)  # (D, G * H)
+        table = torch.empty(len(embedding), cell.directions, cell.row_size, dtype=dtype)
+        for part, place in zip(parts, table.split(_ENTRIES_AT_ONCE), strict=True):
+            rows = rows_of(part)
+            place.copy_(rows if scale is None else rows.div_(scale).round_())
+        return table.view(-1, cell.row_size), scale
+
+    def logits(self, texts: PackedTexts) -> torch.Tensor:
+        """Logits `(B, C)` of a packed batch; to be called in inference mode."""
+        if not texts.sizes:
+            return self._classify(torch.zeros(len(texts.lengths), self.pooler.output_size))
+        return self._classify(self._read_one(texts) if len(texts.lengths) == 1 else self._read(texts))
+
+    def _read(self, texts: PackedTexts) -> torch.Tensor:
+        """The pooled vectors `(B, P)`."""
+        views: Iterable[Views] = self._look_up(texts)
+        for cell, above in pairwise(self.cells):
+            rows = self._project(above, self._run_all(cell, views, texts), texts)
+            views = _split(above, rows, texts.sizes)
+        if self.config.pooling == "attention":
+            return self._attend(self._run_all(self.cells[-1], views, texts), texts)
+        return self._run_and_pool(self.cells[-1], views, texts)
+
+    def _read_one(self, texts: PackedTexts) -> torch.Tensor:
+        """As `_read`, of one text."""
+        rows = self._restored(self.table.index_select(0, self._places(texts)))
+        for cell, above in pairwise(self.cells):
+            rows = self._project(above, cell.run_one(rows), texts)
+        states = self.cells[-1].run_one(rows)  # (T, D, H)
+        pooling = self.config.pooling
+        if pooling == "attention":
+            return self._attend(states, texts)
+        parts = [states[-1]] if pooling == "last" else []
+        if pooling in ("mean", "mean_max"):
+            parts.append(states.mean(dim=0))
+        if pooling in ("max", "mean_max"):
+            parts.append(states.amax(dim=0))
+        return torch.cat(parts).view(1, -1)
+
+    def _classify(self, pooled: torch.Tensor) -> torch.Tensor:
+        return self.classifier(self.activation(pooled))
+
+    def _look_up(self, texts: PackedTexts) -> Iterator[Views]:
+        """The views of each step's rows of the table, in memory that the next step may take."""
+        cell, index = self.cells[0], self._places(texts)
+        if len(index) * cell.row_size <= _NUMBERS_AT_ONCE:
+            yield from _split(cell, self._restored(self.table.index_select(0, index)), texts.sizes)
+            return
+        room = self.table.new_empty(cell.directions * texts.sizes[0], cell.row_size)
+        for step in index.split([cell.directions * size for size in texts.sizes]):
+            rows = torch.index_select(self.table, 0, step, out=room[: len(step)])
+            yield cell.views(self._restored(rows))
+
+    def _places(self, texts: PackedTexts) -> torch.Tensor:
+        """`(N * D,)`: the place in the table of what each direction reads."""
+        if self.cells[0].directions == 1:
+            return torch.from_numpy(texts.forward)
+        return torch.from_numpy(np.stack([2 * texts.forward, 2 * texts.backward + 1], axis=1).reshape(-1))
+
+    def _restored(self, stored: torch.Tensor) -> torch.Tensor:
+        """Some of the table's rows as `(N, D, G * H)` in the dtype that the cell takes."""
+        cell = self.cells[0]
+        rows = stored.view(-1, cell.directions, cell.row_size).to(cell.row_dtype)
+        return rows if self.scale is None else rows.mul_(self.scale)
+
+    def _project(self, cell: FoldedCell, states: torch.Tensor, texts: PackedTexts) -> torch.Tensor:
+        """From the states `(N, D, H)` of the layer below to rows `(N, D, G * H)`."""
+        rows = states.new_empty(len(states), cell.directions, cell.row_size)
+        for direction in range(cell.directions):
+            inputs = self._join(states, texts, direction)
+            torch.addmm(cell.input_biases[direction], inputs, cell.input_weights[direction], out=rows[:, direction])
+        return cell.finish_rows(rows).to(cell.row_dtype)
+
+    def _join(self, states: torch.Tensor, texts: PackedTexts, reader: int) -> torch.Tensor:
+        """(N, D, H), each direction as it read → (N, S), both about the token that direction `reader` reads there."""
+        if states.shape[1] == 1:
+            return states[:, 0]
+        parts = list(states.unbind(1))
+        parts[1 - reader] = parts[1 - reader].index_select(0, texts.flip)
+        return torch.cat(parts, dim=1)
+
+    def _run(
+        self, cell: FoldedCell, views: Iterable[Views], outputs: Iterable[torch.Tensor]
+    ) -> Iterator[torch.Tensor]:
+        """Take all steps, and yield each step's h_t `(B, D, H)`, which lies in its element of `outputs`."""
+        previous = None
+        for of_step, output in zip(views, outputs, strict=True):
+            if previous is None:
+                memory = cell.start(output.shape)
+            elif len(previous) != len(output):
+                previous, memory = previous[: len(output)], [room[: len(output)] for room in memory]
+            cell.step(of_step, previous, output, memory)
+            yield output
+            previous = output
+
+    def _run_all(self, cell: FoldedCell, views: Iterable[Views], texts: PackedTexts) -> torch.Tensor:
+        """All states `(N, D, H)`, as read."""
+        states = torch.empty(len(texts.forward), cell.directions, cell.hidden_size)
+        for _ in self._run(cell, views, states.split(texts.sizes)):
+            pass
+        return states
+
+    def _run_and_pool(self, cell: FoldedCell, views: Iterable[Views], texts: PackedTexts) -> torch.Tensor:
+        """Pool while running, where the order of the states is of no matter: no state is kept."""
+        batch, pooling = len(texts.lengths), self.config.pooling
+        shape = batch, cell.directions, cell.hidden_size
+        hidden = torch.zeros(shape)  # in the end each text's last state
+        total = torch.zeros(shape) if pooling in ("mean", "mean_max") else None
+        highest = torch.full(shape, float("-inf")) if pooling in ("max", "mean_max") else None
+        for state in self._run(cell, views, (hidden[:size] for size in texts.sizes)):
+            if total is not None:
+                total[: len(state)].add_(state)
+            if highest is not None:
+                part = highest[: len(state)]
+                torch.maximum(part, state, out=part)
+        lengths = torch.from_numpy(texts.lengths)[:, None, None]
+        parts = [hidden] if pooling == "last" else []
+        if total is not None:
+            parts.append(total.div_(lengths.clamp(min=1)))
+        if highest is not None:
+            parts.append(highest.masked_fill_(lengths == 0, 0))
+        return torch.cat([part.flatten(1) for part in parts], dim=1)
+
+    def _attend(self, states: torch.Tensor, texts: PackedTexts) -> torch.Tensor:
+        """Attention pooling, see [`RnnPooler`]: `(N, D, H)` → `(B, S)`."""
+        batch = len(texts.lengths)
+        joined = self._join(states, texts, 0)  # (N, S)
+        pooled = joined.new_zeros(batch, joined.shape[1])
+        scores = self.pooler.context(torch.tanh(self.pooler.projection(joined))).squeeze(-1)  # (N,)
+        steps = torch.arange(len(texts.sizes)).repeat_interleave(torch.tensor(texts.sizes))
+        padded = scores.new_full((len(texts.sizes), batch), float("-inf"))
+        padded[steps, texts.texts] = scores
+        weights = padded.softmax(dim=0)[steps, texts.texts]
+        return pooled.index_add_(0, texts.texts, joined * weights[:, None])
+
+
+def _split(cell: FoldedCell, rows: torch.Tensor, sizes: list[int]) -> Iterator[Views]:
+    """Rows `(N, D, G * H)` → the views of those of each step."""
+    return zip(*(view.split(sizes) for view in cell.views(rows)), strict=True)
+
+
+def _multiplies_bfloat16() -> bool:
+    """Whether this CPU has instructions for it; else products in bfloat16 are slower than in float32."""
+    # older versions of torch cannot tell
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))

@@ -1,0 +1,99 @@
+"""Token ids of texts → batches without padding: time first, the longest text first, shrinking as texts end.
+
+Only arithmetic on ids and lengths; no weights here.
+
+Legend: N tokens of a batch, B texts of a batch, T tokens of its longest text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True)
+class PackedTexts:
+    """Texts of descending length, read in step: place p belongs to a step, and within the step to a text.
+
+    A direction's tokens are *as read*: the backward direction has each text's last token at its first step. Both
+    directions read as many tokens at a step, so they share the places.
+
+    Attributes:
+        lengths (`(B,)`): Tokens of each text, descending; 0 is possible.
+        forward (`(N,)`): Token ids as the forward direction reads them.
+        backward (`(N,)`): Token ids as the backward direction reads them.
+        sizes: How many texts have a token at each of the T steps; adds up to N.
+    """
+
+    lengths: np.ndarray
+    forward: np.ndarray
+    backward: np.ndarray
+    sizes: list[int]
+
+    @classmethod
+    def of_one(cls, token_ids: Sequence[int] | np.ndarray) -> PackedTexts:
+        """A text alone."""
+        forward = np.array(token_ids, dtype=np.int64)
+        return cls(np.array([len(forward)]), forward, forward[::-1], [1] * len(forward))
+
+    @classmethod
+    def pack(cls, token_ids: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> PackedTexts:
+        """Arrange texts.
+
+        Args:
+            token_ids: The ids of all texts, one after the other, in any order of the texts.
+            starts (`(B,)`): Where each text begins in them.
+            lengths (`(B,)`): Its tokens; descending.
+        """
+        if len(lengths) == 1:
+            return cls.of_one(token_ids[starts[0] : starts[0] + lengths[0]])
+        steps = np.arange(lengths[0] if len(lengths) else 0)[:, None]  # (T, 1)
+        real = steps < lengths  # (T, B)
+        forward = token_ids[(starts + steps)[real]]
+        backward = token_ids[(starts + lengths - 1 - steps)[real]]
+        return cls(lengths, forward, backward, real.sum(axis=1).tolist())
+
+    @cached_property
+    def texts(self) -> torch.Tensor:
+        """`(N,)`: the text that each place belongs to."""
+        return torch.from_numpy(np.concatenate([np.arange(size) for size in self.sizes]))
+
+    @cached_property
+    def flip(self) -> torch.Tensor:
+        """`(N,)`: the place at which the other direction reads the same token; its own inverse."""
+        first = np.cumsum([0, *self.sizes[:-1]])  # the first place of each step
+        steps = np.repeat(np.arange(len(self.sizes)), self.sizes)
+        texts = self.texts.numpy()
+        return torch.from_numpy(first[self.lengths[texts] - 1 - steps] + texts)
+
+
+def pack_batches(
+    input_ids: Sequence[Sequence[int]], tokens_per_batch: int
+) -> Iterator[tuple[torch.Tensor, PackedTexts]]:
+    """Sort texts by length and cut them into batches.
+
+    Args:
+        input_ids: Token ids by text; a text without any is allowed.
+        tokens_per_batch: The most tokens in a batch; a text with more of them is a batch of its own.
+
+    Yields:
+        The positions `(B,)` in `input_ids` of the texts of a batch, and the batch. Every text comes exactly once.
+    """
+    lengths = np.fromiter(map(len, input_ids), dtype=np.int64, count=len(input_ids))
+    ends = np.cumsum(lengths)
+    token_ids = np.fromiter(chain.from_iterable(input_ids), dtype=np.int64, count=int(ends[-1]) if len(ends) else 0)
+    order = np.argsort(-lengths, kind="stable")
+    lengths, starts = lengths[order], (ends - lengths)[order]
+    read = np.cumsum(lengths)
+    first = 0
+    while first < len(order):
+        before = read[first - 1] if first else 0
+        last = max(first + 1, int(np.searchsorted(read, before + tokens_per_batch, side="right")))
+        batch = slice(first, last)
+        yield torch.from_numpy(order[batch]), PackedTexts.pack(token_ids, starts[batch], lengths[batch])
+        first = last

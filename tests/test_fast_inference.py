@@ -1,0 +1,287 @@
+"""FastRnn gives the plain model's own answers, whatever the lengths, in the order of the texts."""
+
+import itertools
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import pipeline
+
+from hf_rnn import RnnConfig, RnnForSequenceClassification, inference, load_tsv, train_tokenizer
+from hf_rnn.errors import UserError
+from hf_rnn.fast_inference import FastRnn
+from hf_rnn.folding import FoldedClassifier, table_bytes
+from hf_rnn.packing import pack_batches
+
+CELLS = ["rnn_tanh", "rnn_relu", "gru", "lstm", "min_gru"]
+POOLINGS = ["last", "mean", "max", "mean_max", "attention"]
+ACTIVATIONS = itertools.cycle(["linear", "relu", "tanh", "gelu"])
+VARIANTS = [(*variant, next(ACTIVATIONS)) for variant in itertools.product(CELLS, [1, 2, 3], [False, True], POOLINGS)]
+VOCABULARY = 23
+REAL = Path(__file__).parents[2] / "shared" / "data" / "semeval2016"
+TEXTS = ["a good day", "", "bad bad bad", "a", "<unk> <pad> a", "   ", "so many new words here", "a good day"]
+
+token_ids = st.lists(
+    st.lists(st.integers(0, VOCABULARY - 1), max_size=12) | st.just([3, 1, 4]) | st.just([]), max_size=12
+)
+
+
+def make(**given):
+    torch.manual_seed(0)
+    fields = {"vocab_size": VOCABULARY, "embedding_size": 6, "hidden_size": 5, "num_labels": 3, **given}
+    model = RnnForSequenceClassification(RnnConfig(**fields)).eval()
+    for direction in (d for layer in model.rnn.layers for d in layer.directions):
+        for parameter in direction.parameters():
+            parameter.data *= 1.5  # so that states matter
+    return model
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer(["a good day", "a bad day"], min_frequency=1, model_max_length=6)
+
+
+@pytest.fixture(scope="module")
+def pair(tokenizer):
+    """A model and its tokenizer."""
+    return make(vocab_size=len(tokenizer)), tokenizer
+
+
+def plain_logits(model, ids):
+    """Each text alone through the plain model."""
+    with torch.no_grad():
+        return torch.cat(
+            [model(torch.tensor([text], dtype=torch.long), torch.ones(1, len(text))).logits for text in ids]
+        )
+
+
+def folded_logits(folded, ids, budget):
+    logits = torch.full((len(ids), folded.config.num_labels), float("nan"))
+    with torch.inference_mode():
+        for positions, texts in pack_batches(ids, budget):
+            assert logits[positions].isnan().all(), "a text came twice"
+            logits[positions] = folded.logits(texts)
+    return logits
+
+
+@pytest.mark.parametrize(("cell", "layers", "bidirectional", "pooling", "activation"), VARIANTS)
+def test_logits_are_the_models(cell, layers, bidirectional, pooling, activation):
+    model = make(
+        cell_type=cell,
+        num_hidden_layers=layers,
+        bidirectional=bidirectional,
+        pooling=pooling,
+        classifier_activation=activation,
+    )
+    folded = FoldedClassifier(model)
+
+    @given(ids=token_ids, budget=st.integers(1, 60))
+    @settings(max_examples=3, deadline=None)
+    def check(ids, budget):
+        if ids:
+            torch.testing.assert_close(
+                folded_logits(folded, ids, budget), plain_logits(model, ids), atol=2e-6, rtol=1e-5
+            )
+
+    check()
+    ids = [[3, 9, 2], [5], [], [7, 7, 4, 1, 20]]
+    assert plain_logits(model, ids).std(dim=0).max() > 1e-3, "premise: the texts have different answers"
+    torch.testing.assert_close(folded_logits(folded, ids, 100), plain_logits(model, ids), atol=2e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_rows_looked_up_a_step_at_a_time_are_the_same(cell, monkeypatch):
+    """A large batch reuses the memory of its rows."""
+    folded = FoldedClassifier(make(cell_type=cell))
+    ids = np.random.default_rng(0).integers(0, VOCABULARY, (9, 11)).tolist() + [[4], []]
+    at_once = folded_logits(folded, ids, 1000)
+    monkeypatch.setattr("hf_rnn.folding._NUMBERS_AT_ONCE", 0)
+    torch.testing.assert_close(folded_logits(folded, ids, 1000), at_once)
+
+
+@given(ids=token_ids, budget=st.integers(1, 30))
+def test_batches_hold_every_text_once_and_keep_to_the_budget(ids, budget):
+    seen = []
+    for positions, texts in pack_batches(ids, budget):
+        lengths = texts.lengths.tolist()
+        assert lengths == sorted(lengths, reverse=True)
+        assert sum(texts.sizes) == sum(lengths)
+        assert sum(lengths) <= budget or len(lengths) == 1
+        assert [len(ids[position]) for position in positions] == lengths
+        for text, position in enumerate(positions.tolist()):
+            steps = np.cumsum([0, *texts.sizes])[: lengths[text]]  # a text's place in each of its steps
+            assert texts.forward[steps + text].tolist() == ids[position]
+            assert texts.backward[steps + text].tolist() == ids[position][::-1]
+        seen += positions.tolist()
+    assert sorted(seen) == list(range(len(ids)))
+
+
+class TestAnswers:
+    def test_are_those_of_pipeline_in_order(self, pair):
+        model, tokenizer = pair
+        classifier = pipeline("text-classification", model=model, tokenizer=tokenizer, device="cpu")
+        answers = FastRnn(model, tokenizer, tokens_per_batch=4).predict(TEXTS)
+        expected = classifier(TEXTS, truncation=True)
+        assert [answer["label"] for answer in answers] == [answer["label"] for answer in expected]
+        for answer, other in zip(answers, expected, strict=True):
+            assert answer.keys() == {"label", "score"}
+            assert answer["score"] == pytest.approx(other["score"], abs=1e-6)
+        assert len({answer["score"] for answer in answers}) > 3, "premise: answers differ, so that order shows"
+
+    def test_one_at_a_time_is_the_same(self, pair):
+        fast = FastRnn(*pair)
+        together = fast.predict_proba(TEXTS)
+        assert together.dtype == np.float32
+        np.testing.assert_allclose(np.concatenate([fast.predict_proba([text]) for text in TEXTS]), together, atol=1e-6)
+
+    def test_many_blocks_are_the_same(self, pair, monkeypatch):
+        fast = FastRnn(*pair)
+        expected = fast.predict(TEXTS)
+        monkeypatch.setattr("hf_rnn.fast_inference._BLOCK", 3)
+        for answer, other in zip(fast.predict(TEXTS), expected, strict=True):
+            assert answer["label"] == other["label"]
+            assert answer["score"] == pytest.approx(other["score"], abs=1e-6)
+
+    def test_nothing_is_answered_with_nothing(self, pair):
+        fast = FastRnn(*pair)
+        assert fast.predict([]) == []
+        assert fast.predict_proba([]).shape == (0, 3)
+
+    @pytest.mark.parametrize(
+        ("problem", "num_labels"),
+        [
+            ("regression", 1),
+            ("regression", 3),
+            ("multi_label_classification", 1),
+            ("multi_label_classification", 3),
+            ("single_label_classification", 3),
+            (None, 1),
+        ],
+    )
+    def test_of_every_kind_of_problem(self, tokenizer, problem, num_labels):
+        model = make(vocab_size=len(tokenizer), problem_type=problem, num_labels=num_labels)
+        ids = tokenizer(TEXTS, truncation=True)["input_ids"]
+        expected = inference.compute_scores(model, plain_logits(model, ids))
+        fast = FastRnn(model, tokenizer)
+        np.testing.assert_allclose(fast.predict_proba(TEXTS), expected, atol=1e-6)
+        assert [answer["score"] for answer in fast.predict(TEXTS)] == pytest.approx(
+            expected.max(dim=1).values.tolist(), abs=1e-6
+        )
+
+    @pytest.mark.parametrize("cell", CELLS)
+    def test_of_a_model_in_bfloat16_are_those_of_its_weights_in_float32(self, tokenizer, cell):
+        model = make(vocab_size=len(tokenizer), cell_type=cell).bfloat16()
+        ids = tokenizer(TEXTS, truncation=True)["input_ids"]
+        torch.testing.assert_close(FastRnn(model, tokenizer).logits(ids), plain_logits(model.float(), ids))
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        ("a good day", r"found one text: put it into a list"),
+        (["a", None], r"texts\[1\] is not a str: found None"),
+        (["a", "b", b"c"], r"texts\[2\] is not a str: found b'c'"),
+        (["\ud800"], "the text is not UTF-8"),
+    ],
+)
+def test_what_is_no_list_of_texts_is_refused(pair, texts, message):
+    for call in (FastRnn(*pair).predict, FastRnn(*pair).predict_proba):
+        with pytest.raises(UserError, match=message):
+            call(texts)
+
+
+class TestTable:
+    @pytest.mark.parametrize("cell", CELLS)
+    @pytest.mark.parametrize("bidirectional", [False, True])
+    def test_its_size_is_as_stated(self, cell, bidirectional):
+        model = make(cell_type=cell, bidirectional=bidirectional)
+        parts = {"rnn_tanh": 1, "rnn_relu": 1, "min_gru": 2, "gru": 3, "lstm": 4}[cell]
+        for dtype, width in (("float32", 4), ("bfloat16", 2), ("int8", 1)):
+            folded = FoldedClassifier(model, dtype)
+            assert folded.memory == folded.table.numel() * folded.table.element_size()
+            assert folded.memory == VOCABULARY * parts * 5 * (2 if bidirectional else 1) * width
+            assert folded.memory == table_bytes(model.config, dtype)
+
+    def test_beyond_the_limit_the_plain_model_answers_and_the_log_says_so(self, pair, caplog):
+        fast = FastRnn(*pair)
+        with caplog.at_level(logging.WARNING, "hf_rnn"):
+            plain = FastRnn(*pair, memory_limit=fast.memory - 1)
+        assert len(caplog.records) == 1
+        assert "passes the limit" in caplog.text
+        assert plain.memory == 0 < fast.memory
+        np.testing.assert_allclose(plain.predict_proba(TEXTS), fast.predict_proba(TEXTS), atol=1e-6)
+        assert FastRnn(*pair, memory_limit=fast.memory).memory == fast.memory
+
+    @pytest.mark.parametrize("cell", CELLS)
+    @pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+    @pytest.mark.parametrize("recurrent", [torch.float32, torch.bfloat16])
+    def test_smaller_ones_round(self, cell, dtype, recurrent, monkeypatch):
+        """With more than one chunk of the vocabulary; recurrent products in bfloat16 as on a chip that has them."""
+        monkeypatch.setattr("hf_rnn.folding._ENTRIES_AT_ONCE", 7)
+        monkeypatch.setattr("hf_rnn.folding._BFLOAT16_FROM", 1)
+        monkeypatch.setattr("hf_rnn.folding._multiplies_bfloat16", lambda: recurrent == torch.bfloat16)
+        model = make(cell_type=cell, num_hidden_layers=2)
+        ids = [[3, 9, 2, 22], [5], [], [7, 7, 4, 1, 20], list(range(20))]
+        expected = plain_logits(model, ids)
+        folded = FoldedClassifier(model, dtype)
+        if dtype == "bfloat16" and cell != "min_gru":
+            assert folded.cells[0].recurrent.dtype == recurrent
+        for budget in (1, 100):
+            error = (folded_logits(folded, ids, budget) - expected).abs().max()
+            assert 0 < error < 0.03, "it rounds, and not by more than its digits"
+        assert expected.std(dim=0).max() > 0.03, "premise: answers differ by more than the bound"
+
+    def test_training_goes_on_without_it(self, tokenizer):
+        model = make(vocab_size=len(tokenizer), pooling="attention")
+        fast = FastRnn(model, tokenizer)
+        before = fast.predict_proba(TEXTS)
+        for parameter in model.parameters():
+            parameter.data.add_(1)
+        np.testing.assert_array_equal(fast.predict_proba(TEXTS), before)
+
+
+class TestRefusals:
+    def test_training_mode(self, tokenizer):
+        with pytest.raises(ValueError, match=r"call model.eval\(\)"):
+            FastRnn(make(vocab_size=len(tokenizer)).train(), tokenizer)
+
+    @pytest.mark.parametrize(
+        "wrong", [{"table_dtype": "int4"}, {"tokens_per_batch": 0}, {"memory_limit": -1}], ids=lambda w: next(iter(w))
+    )
+    def test_settings(self, pair, wrong):
+        with pytest.raises(UserError, match=next(iter(wrong))):
+            FastRnn(*pair, **wrong)
+
+    def test_ids_that_are_no_entries(self, pair):
+        for wrong in ([[len(pair[1])]], [[-1]], [[1], [0, len(pair[1])]]):
+            with pytest.raises(IndexError):
+                FastRnn(*pair).logits(wrong)
+
+
+def test_from_a_finished_folder(trained):
+    root = trained.folder
+    fast = inference.FastRnn.from_pretrained(root)
+    assert type(fast) is FastRnn
+    assert fast.memory > 0
+    model, tokenizer = inference.load_model(root)
+    logits = inference.compute_logits(model, tokenizer, inference.tokenize(tokenizer, TEXTS))
+    np.testing.assert_allclose(fast.predict_proba(TEXTS), logits.softmax(dim=1), atol=1e-6)
+    with pytest.raises(UserError, match="there is no folder"):
+        FastRnn.from_pretrained("no/such/folder")
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason=f"no real tweets at {REAL}")
+@pytest.mark.parametrize("cell", ["lstm", "min_gru"])
+def test_on_all_real_tweets_the_answers_are_the_models(cell):
+    texts = load_tsv(REAL)
+    tokenizer = train_tokenizer(texts["train"]["text"])
+    model = make(vocab_size=len(tokenizer), embedding_size=50, hidden_size=32, cell_type=cell)
+    ids = tokenizer(list(texts["validation"]["text"]))["input_ids"]
+    expected = inference.compute_logits(model, tokenizer, ids)
+    logits = FastRnn(model, tokenizer).logits(ids)
+    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=0)
+    assert torch.equal(logits.argmax(dim=1), expected.argmax(dim=1))

@@ -1,0 +1,185 @@
+"""FastTokenizer gives the ids of the tokenizer's usual call, whether words are looked up or the backend is called."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, pre_tokenizers, processors
+from tokenizers.models import WordLevel
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from hf_rnn import train_tokenizer
+from hf_rnn.errors import UserError
+from hf_rnn.fast_tokenization import FastTokenizer
+from hf_rnn.normalization import NORMALIZERS
+
+REAL = Path(__file__).parents[2] / "shared" / "data" / "semeval2016_raw" / "train.tsv"
+# What the rules of the normalisers look at: ends of words, all kinds of white space, marks, entities, emoji that join.
+PIECES = [*"aBdDpPo019.,:;'\"!?#@<>3&()-_^*\\\t\n\r\x0b\x1c\x1f\x85\xa0\u2028\u3000\u200d\ufe0f\u0301😀👨👩🇩🇪❤Σςİé’“…"]
+PIECES += [
+    " ",
+    " ",
+    " ",
+    "  ",
+    "   ",
+    "<pad>",
+    "<unk>",
+    "http://t.co/x",
+    "www.a.b",
+    "&amp;",
+    "&nbsp;",
+    "\\n",
+    "\\u2019",
+]
+PIECES += [
+    "u.s.",
+    "mr.",
+    "can't",
+    "<url>",
+    "<user>",
+    "<number>",
+    "<<<mention>>>",
+    ":-)",
+    ":D",
+    "<3",
+    "a@b.com",
+    "7:40pm",
+]
+texts_of_pieces = st.lists(st.lists(st.sampled_from(PIECES), max_size=14).map("".join), max_size=5)
+
+
+def train(normalizer="none", lowercase=True, model_max_length=12):
+    """Every piece is a word that is known."""
+    texts = [*PIECES, "a good day"] + [f"{left}{right}" for left in PIECES for right in PIECES[:40]]
+    return train_tokenizer(
+        texts, min_frequency=1, normalizer=normalizer, lowercase=lowercase, model_max_length=model_max_length
+    )
+
+
+@pytest.mark.parametrize("lowercase", [True, False])
+@pytest.mark.parametrize("normalizer", NORMALIZERS)
+def test_ids_equal_those_of_the_usual_call(normalizer, lowercase):
+    tokenizer = train(normalizer, lowercase)
+    fast = FastTokenizer(tokenizer)
+    assert fast._known is not None, "premise: this is a tokenizer whose words are looked up"
+
+    @given(texts=texts_of_pieces)
+    @settings(max_examples=150, deadline=None)
+    def check(texts):
+        expected = tokenizer(texts, truncation=True)["input_ids"] if texts else []
+        assert fast(texts) == expected
+        assert fast(texts) == expected, "the second time every word is known"
+
+    check()
+
+
+@pytest.mark.skipif(not REAL.is_file(), reason=f"no real tweets at {REAL}")
+@pytest.mark.parametrize("normalizer", NORMALIZERS)
+def test_on_real_tweets(normalizer):
+    texts = [line.rsplit("\t", 1)[0] for line in REAL.read_text(encoding="utf-8").split("\n")][:2000]
+    tokenizer = train_tokenizer(texts, min_frequency=1, normalizer=normalizer)
+    assert FastTokenizer(tokenizer)(texts) == tokenizer(texts, truncation=True)["input_ids"]
+
+
+def foreign():
+    """A tokenizer with tokens of its own around a text, which must be cut before they are added."""
+    vocabulary = {"<unk>": 0, "<pad>": 1, "<s>": 2, "</s>": 3, "a": 4, "b": 5}
+    backend = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    backend.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 2), ("</s>", 3)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, unk_token="<unk>", pad_token="<pad>", bos_token="<s>", model_max_length=5
+    )
+
+
+class TestOtherTokenizers:
+    def test_are_called_by_their_backend(self):
+        tokenizer = foreign()
+        fast = FastTokenizer(tokenizer)
+        assert fast._known is None
+        texts = ["a b a b a b", "", "a", "<s> a", "zzz"]
+        assert fast(texts) == tokenizer(texts, truncation=True)["input_ids"]
+        assert fast(texts)[0] == [2, 4, 5, 4, 3]
+
+    def test_that_read_special_tokens_in_a_text_or_have_words_of_their_own_are_not_looked_up(self):
+        reading = train()
+        reading.split_special_tokens = False
+        with_words = train()
+        with_words.add_tokens(["good day"])
+        for tokenizer in (reading, with_words):
+            fast = FastTokenizer(tokenizer)
+            assert fast._known is None
+            texts = ["a good day", "a<pad>a"]
+            assert fast(texts) == tokenizer(texts, truncation=True)["input_ids"]
+
+    def test_without_a_backend(self):
+        """Whatever is no fast tokenizer is only called."""
+
+        class Slow:
+            def __call__(self, texts, **settings):
+                assert settings["truncation"]
+                return {"input_ids": [[len(text)] for text in texts]}
+
+        assert FastTokenizer(Slow())(["ab", ""]) == [[2], [0]]
+
+
+@pytest.mark.parametrize("make", [train, foreign])
+class TestCutting:
+    def test_other_calls_leave_no_trace(self, make):
+        tokenizer = make()
+        fast = FastTokenizer(tokenizer)
+        long = "a b " * 9
+        tokenizer([long, "a"], padding="max_length", max_length=30, truncation=True)  # leaves settings in the backend
+        expected = tokenizer([long, "a"], truncation=True)["input_ids"]
+        assert len(expected[0]) == tokenizer.model_max_length < 18, "premise: the text is too long"
+        tokenizer([long, "a"], padding="max_length", max_length=30, truncation=True)
+        assert fast([long, "a"]) == expected
+
+    def test_on_the_left(self, make):
+        tokenizer = make()
+        tokenizer.truncation_side = "left"
+        texts = ["a b " * 9 + "a", "a"]
+        assert FastTokenizer(tokenizer)(texts) == tokenizer(texts, truncation=True)["input_ids"]
+
+    def test_without_a_limit(self, make, tmp_path):
+        make().save_pretrained(tmp_path)
+        tokenizer = AutoTokenizer.from_pretrained(tmp_path, model_max_length=int(1e30))
+        texts = ["a " * 600]
+        assert FastTokenizer(tokenizer)(texts) == tokenizer(texts)["input_ids"]
+        assert len(FastTokenizer(tokenizer)(texts)[0]) >= 600
+
+
+class TestMemory:
+    def test_all_is_forgotten_when_it_is_full(self, monkeypatch):
+        monkeypatch.setattr("hf_rnn.fast_tokenization._KEPT", 4)
+        tokenizer = train()
+        fast = FastTokenizer(tokenizer)
+        texts = ["a b", "c d e f g", "a c", "", "h i j a", "a  b"]
+        for text in texts:
+            assert fast([text]) == tokenizer([text])["input_ids"]
+            assert len(fast._known) <= 5
+        assert fast(texts) == tokenizer(texts)["input_ids"]
+
+    def test_long_words_are_not_kept(self):
+        fast = FastTokenizer(train())
+        assert fast(["a " + "x" * 65, "x" * 64]) == fast(["a " + "x" * 65, "x" * 64])
+        assert set(fast._known) == {"", "a", "x" * 64}
+
+
+@pytest.mark.parametrize("make", [train, foreign])
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        ("a good day", "found one text: put it into a list"),
+        (["a", None], r"texts\[1\] is not a str: found None"),
+        (["a", "b", b"c"], r"texts\[2\] is not a str: found b'c'"),
+        (["a", ["a", "b"]], r"texts\[1\] is not a str"),
+        (["a", "\ud800"], "the text is not UTF-8"),
+    ],
+)
+def test_what_is_no_list_of_texts_is_refused(make, texts, message):
+    with pytest.raises(UserError, match=message):
+        FastTokenizer(make())(texts)
