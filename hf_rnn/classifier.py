@@ -247,7 +247,7 @@ class RnnClassifier:
         if device is not None or self.use_cpu:
             model.to(device or torch.device("cpu"))
         kept = list_shared_files(folder, tokenizer.vocab_files_names.values())
-        files = {file.name: file.path.read_bytes() for file in kept if "/" not in file.name}
+        files = {file.name: file.path.read_bytes() for file in kept}
         names = [model.config.id2label[index] for index in range(model.config.num_labels)]
         record = (getattr(model.config, "task_specific_params", None) or {}).get(_LABEL_TYPE)
         labels = LabelType.from_record(record).restore(names)
@@ -342,8 +342,7 @@ class RnnClassifier:
             raise UserError(f"{target.root} is a file: give a folder")
 
         def write(folder: FinishedFolder) -> None:
-            for name, content in fitted.files.items():
-                (folder.root / name).write_bytes(content)
+            _write_files(folder.root, fitted.files)
             if fitted.card is not None:
                 write_card(folder, dataclasses.replace(fitted.card, name=target.root.resolve().name))
 
@@ -410,8 +409,7 @@ class RnnClassifier:
         if "files" not in state:
             return
         with tempfile.TemporaryDirectory(prefix="hf-rnn-", ignore_cleanup_errors=True) as room:
-            for name, content in state["files"].items():
-                (Path(room) / name).write_bytes(content)
+            _write_files(Path(room), state["files"])
             self._adopt(FinishedFolder(Path(room)), state["card"])
 
 
@@ -423,7 +421,7 @@ class _Fitted:
         model: Ready to predict, on its device.
         tokenizer: Its tokenizer.
         columns: Class ids in the order of `classes_`.
-        files: The finished folder, by file name.
+        files: The finished folder, by file name, with `/` between its parts.
         card: The facts of its card; None when it was loaded.
     """
 
@@ -452,6 +450,12 @@ def _train(
         texts = load_named(datasets.DatasetDict(splits), report=report)
         record = {_LABEL_TYPE: dataclasses.asdict(rows.type)}
         return train_on(texts, report, arguments, task_specific_params=record, quiet=quiet).card
+
+
+def _write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
 
 
 def _check_setting(name: str) -> None:

@@ -17,7 +17,6 @@ import torch
 from conftest import LABELS, invent_rows, write_rows
 from hub_server import HubServer
 from safetensors.torch import load, load_file
-from test_hub import hub  # noqa: F401 - a fixture
 from transformers import pipeline
 from transformers.utils import logging as transformers_logging
 
@@ -515,7 +514,7 @@ def test_what_cannot_be_loaded(trained, tmp_path):
         RnnClassifier.from_pretrained(tmp_path / "model")
 
 
-def test_the_hub(fitted, hub: HubServer, tmp_path, monkeypatch):  # noqa: F811
+def test_the_hub(fitted, hub: HubServer, tmp_path, monkeypatch):
     monkeypatch.setattr("getpass.getuser", lambda: "jdoe")
     result = fitted.push_to_hub("me/films", private=True)
     assert result.url.endswith("/me/films") and result.commit

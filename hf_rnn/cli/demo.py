@@ -1,0 +1,43 @@
+"""`hf-rnn demo`: a page to try a model on, served on this machine until Ctrl-C; prints its URL."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from .. import inference
+from ..demo import build, serve
+from ..errors import UserError
+from ..parsing import SettingsParser
+
+
+@dataclass
+class DemoArguments:
+    """Flags of this verb."""
+
+    model: str | None = field(default=None, metadata={"help": "finished folder, or id on the Hub"})
+    revision: str | None = field(default=None, metadata={"help": "branch, tag or commit, for an id on the Hub"})
+    host: str = field(default="127.0.0.1", metadata={"help": "address to listen at; 0.0.0.0 lets others in"})
+    port: int | None = field(default=None, metadata={"help": "port; the first free one from 7860 if not given"})
+
+
+def run(argv: Sequence[str]) -> None:
+    """Serve the page and print where it is.
+
+    Raises:
+        UserError: For a mistake in flags or model, without Gradio, and for a port that is taken.
+        KeyboardInterrupt: Ctrl-C, the way to end it.
+    """
+    (arguments,) = SettingsParser(DemoArguments, prog="hf-rnn demo").parse(argv)
+    if arguments.model is None:
+        raise UserError("--model is missing: give a finished folder")
+    if arguments.port is not None and not 0 < arguments.port < 65536:
+        raise UserError(f"--port must be from 1 to 65535, found {arguments.port}")
+    inference.quiet()
+    page = build(arguments.model, arguments.revision)
+    print(f"{serve(page, arguments.host, arguments.port)} (Ctrl-C ends it)", flush=True)
+    try:
+        threading.Event().wait()
+    finally:
+        page.close(verbose=False)
