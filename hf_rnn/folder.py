@@ -78,6 +78,21 @@ class FinishedFolder:
         return self.root / "confusion_matrix.png"
 
     @property
+    def reliability(self) -> Path:
+        """Figure: accuracy by confidence. Drawn where matplotlib is installed and the scores were calibrated."""
+        return self.root / "reliability.png"
+
+    @property
+    def onnx_model(self) -> Path:
+        """The model for ONNX Runtime. Made by `hf-rnn export`."""
+        return self.root / "onnx" / "model.onnx"
+
+    @property
+    def onnx_model_int8(self) -> Path:
+        """The same with its weights in 8 bits."""
+        return self.root / "onnx" / "model_int8.onnx"
+
+    @property
     def checkpoints(self) -> Path:
         """The Trainer's checkpoints: never shared, may be deleted once training is done."""
         return self.root / "checkpoints"

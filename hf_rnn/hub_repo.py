@@ -185,7 +185,7 @@ def _why_unreadable(error: BaseException, repo: HubRepo, revision: str | None) -
     if answer is None:
         if not any(isinstance(cause, HTTPError | ConnectionError | LocalEntryNotFoundError) for cause in causes):
             return " ".join(str(error).split()) or type(error).__name__
-        if constants.is_offline_mode():
+        if constants.HF_HUB_OFFLINE:
             return f"HF_HUB_OFFLINE keeps this process off the network, and {asked} is not in the cache: unset it"
         reason = _reason(causes[-1])
         return f"it cannot be reached at {repo.api.endpoint} ({reason}), and {asked} is not in the cache"

@@ -6,6 +6,7 @@ loads. What else lies in the folder is left alone.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -57,8 +58,7 @@ def check_output_dir(
 
 def clear(folder: FinishedFolder) -> None:
     """Remove what an earlier run left, and nothing else that may be in the folder."""
-    for path in _finished_files(folder):
-        path.unlink(missing_ok=True)
+    _remove_finished(folder)
     if folder.checkpoints.exists():
         shutil.rmtree(folder.checkpoints)
 
@@ -106,15 +106,25 @@ def _fill(folder: FinishedFolder, write: Callable[[FinishedFolder], Written]) ->
     with tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=folder.root) as beside:
         unfinished = FinishedFolder(Path(beside))
         written = write(unfinished)
-        for path in _finished_files(folder):
-            path.unlink(missing_ok=True)
-        for path in sorted(unfinished.root.iterdir(), key=lambda path: path.name == folder.config.name):
-            path.replace(folder.root / path.name)
+        _remove_finished(folder)
+        files = [path for path in unfinished.root.rglob("*") if path.is_file()]
+        for path in sorted(files, key=lambda path: path == unfinished.config):
+            place = folder.root / path.relative_to(unfinished.root)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(place)
         return written
 
 
+def _remove_finished(folder: FinishedFolder) -> None:
+    """Remove the files of an earlier run and what was exported from it, and the folder of that when it is empty."""
+    for path in _finished_files(folder):
+        path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # not there, or it holds something of the user's
+        folder.onnx_model.parent.rmdir()
+
+
 def _finished_files(folder: FinishedFolder) -> list[Path]:
-    """What training writes at the root, `config.json` first."""
+    """What belongs to a finished folder but the checkpoints, `config.json` first."""
     named = [getattr(folder, name) for name, kind in vars(FinishedFolder).items() if isinstance(kind, property)]
     files = [path for path in named if path not in (folder.config, folder.checkpoints)]
     return [folder.config, *files, *folder.root.glob("*_rnn.py")]

@@ -123,7 +123,7 @@ def test_facts_that_cannot_be_read_change_nothing(folder, content, caplog):
     folder.card_facts.write_text(content)
     with caplog.at_level(logging.INFO, logger="hf_rnn"):
         assert card_for_repo(folder, "me/x") == {}
-    assert "the card goes as it is: card_facts.json" in caplog.text
+    assert "the card stays as it is: card_facts.json" in caplog.text
 
 
 def test_the_premise_of_these_tests(hub):

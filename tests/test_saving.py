@@ -21,7 +21,7 @@ def make(**settings):
     return RnnForSequenceClassification(RnnConfig(**{**defaults, **settings})).eval()
 
 
-@pytest.mark.parametrize("cell", ["rnn_tanh", "rnn_relu", "gru", "lstm"])
+@pytest.mark.parametrize("cell", ["rnn_tanh", "rnn_relu", "gru", "lstm", "min_gru"])
 @pytest.mark.parametrize("pooling", ["last", "mean", "max", "mean_max", "attention"])
 def test_round_trip(tmp_path, cell, pooling):
     model = make(cell_type=cell, pooling=pooling, num_hidden_layers=2)
@@ -47,10 +47,11 @@ def test_encoder_weights_serve_a_new_classifier(tmp_path):
     torch.testing.assert_close(classifier.rnn(IDS, MASK).last_hidden_state, model.rnn(IDS, MASK).last_hidden_state)
 
 
-@pytest.mark.parametrize("cell", ["rnn_tanh", "gru", "lstm"])
+@pytest.mark.parametrize("cell", ["rnn_tanh", "gru", "lstm", "min_gru"])
 def test_missing_weights_are_initialised_and_loaded_ones_kept(tmp_path, cell):
     model = make(cell_type=cell, pooling="attention")
-    missing = ["rnn.layers.0.directions.1.cell.weight_hh_l0", "classifier.bias", "pooler.projection.weight"]
+    in_cell = "weight_ih_l0" if cell == "min_gru" else "weight_hh_l0"
+    missing = [f"rnn.layers.0.directions.1.cell.{in_cell}", "classifier.bias", "pooler.projection.weight"]
     state = {name: weight for name, weight in model.state_dict().items() if name not in missing}
     model.save_pretrained(tmp_path, state_dict=state)
     loaded, info = RnnForSequenceClassification.from_pretrained(tmp_path, output_loading_info=True)

@@ -1,0 +1,39 @@
+"""`hf-rnn export`: a trained model as a file for ONNX Runtime, which is written once it gives the model's answers."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from .. import inference
+from ..errors import UserError
+from ..export import export
+from ..parsing import SettingsParser
+
+
+@dataclass
+class ExportArguments:
+    """Flags of this verb."""
+
+    model: str | None = field(default=None, metadata={"help": "finished folder, or id on the Hub"})
+    revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of a model on the Hub"})
+    quantize: str | None = field(default=None, metadata={"help": "int8: weights in 8 bits; float32 if not given"})
+    output_dir: str | None = field(
+        default=None, metadata={"help": "folder for the file; onnx/ in the finished folder if not given"}
+    )
+
+
+def run(argv: Sequence[str]) -> None:
+    """Write the file and print one JSON object: `file`, `bytes`, `max_difference`, `agreement`, `texts`.
+
+    Raises:
+        UserError: For a mistake in flags or model, and when the file would not give the model's answers.
+    """
+    (arguments,) = SettingsParser(ExportArguments, prog="hf-rnn export").parse(argv)
+    if arguments.model is None:
+        raise UserError("--model is missing: give a finished folder")
+    inference.quiet()
+    result = export(arguments.model, arguments.quantize, arguments.output_dir, arguments.revision)
+    print(json.dumps({**dataclasses.asdict(result), "file": str(result.file)}, ensure_ascii=False))

@@ -1,0 +1,475 @@
+"""ONNX files: the graph against torch for every kind of model and mask, the gate, the verb, and the folder."""
+
+import ast
+import builtins
+import itertools
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+from hf_rnn import RnnClassifier, RnnConfig, RnnForSequenceClassification, inference, output_dir
+from hf_rnn.card_files import read_facts
+from hf_rnn.errors import UserError
+from hf_rnn.export import export
+from hf_rnn.folder import FinishedFolder
+from hf_rnn.model_card import render
+from hf_rnn.parity import TEXTS, make_texts, measure_parity
+from hf_rnn.sharing import list_shared_files
+
+onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")
+pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+
+from hf_rnn import onnx_graph  # noqa: E402 - imports onnx
+from hf_rnn.onnx_graph import build_graph  # noqa: E402
+from hf_rnn.onnx_inference import OnnxClassifier, open_session, run_session  # noqa: E402
+
+CELLS = ["rnn_tanh", "rnn_relu", "gru", "lstm", "min_gru"]
+POOLINGS = ["last", "mean", "max", "mean_max", "attention"]
+ACTIVATIONS = itertools.cycle(["linear", "relu", "tanh", "gelu"])
+VARIANTS = [(*kind, next(ACTIVATIONS)) for kind in itertools.product(CELLS, [True, False], [1, 2], POOLINGS)]
+VOCABULARY = 23
+
+
+def make(**given):
+    torch.manual_seed(0)
+    fields = {"vocab_size": VOCABULARY, "embedding_size": 6, "hidden_size": 5, "num_labels": 3, **given}
+    model = RnnForSequenceClassification(RnnConfig(**fields)).eval()
+    model.classifier.weight.data *= 10  # so that small differences show
+    return model
+
+
+def session_of(model):
+    return open_session(build_graph(model, {}).SerializeToString())
+
+
+@torch.inference_mode()
+def torch_logits(model, ids, mask):
+    return model(input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask)).logits.numpy()
+
+
+def draw(batch, time, seed=0):
+    """Ids, and a mask in which any place may be a hole."""
+    chance = np.random.default_rng(seed)
+    return chance.integers(0, VOCABULARY, (batch, time)), (chance.random((batch, time)) > 0.4).astype(np.int64)
+
+
+# ---- the graph ----
+
+
+@pytest.mark.parametrize(("cell_type", "bidirectional", "layers", "pooling", "activation"), VARIANTS)
+def test_the_graph_is_the_model(cell_type, bidirectional, layers, pooling, activation):
+    """One session serves every batch and time, masks with holes, texts without a token, and no time at all."""
+    model = make(
+        cell_type=cell_type,
+        bidirectional=bidirectional,
+        num_hidden_layers=layers,
+        pooling=pooling,
+        classifier_activation=activation,
+    )
+    session = session_of(model)
+    for batch, time in ((1, 1), (4, 9), (3, 2), (2, 0)):
+        ids, mask = draw(batch, time)
+        mask[-1] = 0
+        np.testing.assert_allclose(run_session(session, ids, mask), torch_logits(model, ids, mask), atol=1e-5)
+
+
+@pytest.mark.parametrize("cell_type", CELLS)
+def test_a_mask_is_where_the_tokens_are_and_nothing_else(cell_type):
+    """Against the same text alone: padding on either side, holes, ids that are none and masks that are not 1."""
+    model = make(cell_type=cell_type)
+    session = session_of(model)
+    text = np.array([[3, 1, 4, 1, 5]])
+    alone = run_session(session, text, np.ones_like(text))
+    assert np.abs(alone - run_session(session, text[:, ::-1].copy(), np.ones_like(text))).max() > 1e-2, "premise"
+    ids = np.full((4, 9), -100)
+    mask = np.zeros_like(ids)
+    for row, places in enumerate([range(5), range(4, 9), (0, 2, 3, 6, 8)]):
+        ids[row, list(places)], mask[row, list(places)] = text[0], (1, -1, 7, 1, 2)
+    padded = run_session(session, ids, mask)
+    np.testing.assert_allclose(padded[:3], alone.repeat(3, axis=0), atol=1e-6)
+    np.testing.assert_allclose(padded[3], torch_logits(model, text, np.zeros_like(text))[0], atol=1e-6)
+
+
+def test_the_graph_is_valid_and_says_what_it_is():
+    graph = build_graph(make(cell_type="min_gru", num_hidden_layers=2), {"version": "1"})
+    onnx.checker.check_model(graph, full_check=True)
+    kinds = {
+        value.name: (value.type.tensor_type.elem_type, [side.dim_param or side.dim_value for side in shape.dim])
+        for value in (*graph.graph.input, *graph.graph.output)
+        for shape in (value.type.tensor_type.shape,)
+    }
+    assert kinds == {
+        "input_ids": (onnx.TensorProto.INT64, ["batch", "time"]),
+        "attention_mask": (onnx.TensorProto.INT64, ["batch", "time"]),
+        "logits": (onnx.TensorProto.FLOAT, ["batch", 3]),
+    }
+    assert {entry.key: entry.value for entry in graph.metadata_props} == {"version": "1"}
+
+
+def test_weights_in_half_precision_are_written_as_they_are():
+    model = make().to(torch.bfloat16)
+    ids, mask = draw(3, 5)
+    np.testing.assert_allclose(
+        run_session(session_of(model), ids, mask), torch_logits(model.float(), ids, mask), atol=1e-5
+    )
+
+
+# ---- the gate ----
+
+
+@pytest.fixture(scope="module")
+def tokenizer(trained):
+    return AutoTokenizer.from_pretrained(trained.folder)
+
+
+def test_the_texts_are_200_always_the_same_and_hostile(tokenizer):
+    texts = make_texts(tokenizer, ["a real text"])
+    assert len(texts) == TEXTS == 200
+    assert texts == make_texts(tokenizer, ["a real text"])
+    assert {"", "a real text", "<unk>"} <= set(texts)
+    vocabulary = set(tokenizer.get_vocab())
+    assert sum(set(text.split()) <= vocabulary for text in texts) > 100
+    assert len(make_texts(tokenizer, map(str, range(1000)))) == TEXTS
+
+
+def test_parity_tries_every_layout_and_finds_what_one_of_them_breaks(trained):
+    model, tokenizer = inference.load_model(trained.folder)
+    shapes, seen = set(), set()
+
+    def honest(ids, mask):
+        shapes.add(ids.shape)
+        lengths = mask.sum(axis=1)
+        left = [not row[0] and row[-length:].all() for row, length in zip(mask, lengths, strict=True) if length]
+        holes = [not row[row.argmax() : row.nonzero()[0][-1]].all() for row in mask if row.any()]
+        seen.update(["left"] * any(left), ["holes"] * any(holes), ["empty"] * (not lengths.all()))
+        return torch_logits(model, ids, mask)
+
+    parity = measure_parity(model, tokenizer, honest, ["a real text"])
+    assert (parity.texts, parity.max_difference, parity.agreement) == (TEXTS, 0, 1)
+    assert seen == {"left", "holes", "empty"}
+    assert {time for _, time in shapes} >= {0} and {batch for batch, _ in shapes} >= {1, 2, 5, 16}
+
+    def reads_padding(ids, mask):
+        return torch_logits(model, ids, np.ones_like(mask))
+
+    parity = measure_parity(model, tokenizer, reads_padding)
+    assert parity.max_difference > 0.1 and parity.agreement < 0.99
+    assert np.isnan(measure_parity(model, tokenizer, lambda ids, mask: honest(ids, mask) * np.nan).max_difference)
+
+
+def test_labels_that_stand_alone_agree_when_each_does(tokenizer):
+    """One logit of three changes its sign, and is not the largest: for classes that is the same answer."""
+
+    def run(ids, mask):
+        return np.array([[2.0, -0.5, -1.0]] * len(ids), np.float32)
+
+    for problem, agreement in (("multi_label_classification", 0), ("single_label_classification", 1)):
+        model = make(vocab_size=len(tokenizer), problem_type=problem)
+        model.classifier.weight.data.zero_()
+        model.classifier.bias.data = torch.tensor([2.0, 0.5, -1.0])
+        assert measure_parity(model, tokenizer, run).agreement == agreement
+
+
+@pytest.fixture
+def folder(trained, tmp_path):
+    """A finished folder that a test may change."""
+    return shutil.copytree(trained.folder, tmp_path / "model", ignore=shutil.ignore_patterns("checkpoints"))
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("quantize", [None, "int8"])
+def test_a_file_that_disagrees_is_not_written(folder, monkeypatch, quantize):
+    """Gates in wrong places: the graph is sound, and its answers are others."""
+    monkeypatch.setitem(onnx_graph._GATES, "lstm", (2, 1, 3, 0))
+    before = contents(folder)
+    with pytest.raises(UserError, match=r"model(_int8)?.onnx was not written: over 200 texts logits differ by up to"):
+        export(folder, quantize)
+    assert contents(folder) == before
+
+
+def test_an_older_file_outlives_a_refusal_and_a_full_disk(folder, monkeypatch):
+    file = export(folder).file
+    before = contents(folder)
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("hf_rnn.whole_file.os.replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        export(folder)
+    assert contents(folder) == before and file.is_file()
+
+
+# ---- the verb ----
+
+
+@pytest.fixture(scope="module")
+def exported(trained, tmp_path_factory):
+    """A folder with both files, which nobody changes, and what the exports returned."""
+    target = tmp_path_factory.mktemp("exported") / "model"
+    shutil.copytree(trained.folder, target, ignore=shutil.ignore_patterns("checkpoints"))
+    return FinishedFolder(target), {name: export(target, name) for name in (None, "int8")}
+
+
+def test_the_verb_prints_what_it_found(command, folder):
+    for flags, name in (((), "model.onnx"), (("--quantize", "int8"), "model_int8.onnx")):
+        code, out, err = command("export", "--model", folder, *flags)
+        assert code == 0, err
+        told = json.loads(out)
+        file = folder / "onnx" / name
+        assert told.keys() == {"file", "bytes", "max_difference", "agreement", "texts"}
+        assert (told["file"], told["bytes"], told["texts"]) == (str(file), file.stat().st_size, 200)
+        assert told["agreement"] >= 0.99 and 0 < told["max_difference"] < (0.1 if flags else 1e-4)
+        assert len(err.splitlines()) == 1 and "over 200 texts" in err, "no word of other libraries"
+
+
+def test_the_file_says_what_it_is(exported):
+    folder, results = exported
+    for result in results.values():
+        told = {entry.key: entry.value for entry in onnx.load(result.file).metadata_props}
+        assert json.loads(told["id2label"]) == {"0": "bad", "1": "good", "2": "plain"}
+        assert (told["model_type"], told["problem_type"]) == ("hf_rnn", "single_label_classification")
+        assert told.keys() >= {"version", "weights_sha256"}
+
+
+def test_int8_is_smaller(trained, tmp_path):
+    """Of a model large enough that weights are most of its file."""
+    tokenizer = AutoTokenizer.from_pretrained(trained.folder)
+    torch.manual_seed(0)
+    config = RnnConfig(vocab_size=len(tokenizer), embedding_size=128, hidden_size=64, num_labels=2)
+    model = RnnForSequenceClassification(config).eval()
+    model.classifier.bias.data[0] += 3  # sure of its answers
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    small, large = export(tmp_path, "int8"), export(tmp_path)
+    assert small.bytes < 0.35 * large.bytes
+    assert small.agreement >= 0.99
+
+
+def test_elsewhere(folder, tmp_path):
+    before = contents(folder)
+    result = export(folder, output_dir=tmp_path / "for" / "others")
+    assert result.file == tmp_path / "for" / "others" / "model.onnx"
+    assert contents(folder) == before, "the card tells of no file that is not there"
+
+
+def test_mistakes_are_one_line(command, folder, tmp_path):
+    def mistake(*arguments):
+        code, out, err = command("export", *arguments)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        return err
+
+    assert "--model is missing" in mistake()
+    assert "quantize must be int8, or be left out, found 'int4'" in mistake("--model", folder, "--quantize", "int4")
+    (tmp_path / "file").write_text("")
+    assert "output_dir" in mistake("--model", folder, "--output_dir", tmp_path / "file")
+    assert "say with output_dir where the file is to go" in mistake("--model", "me/films")
+    (folder / "model.safetensors").unlink()
+    assert "has no model.safetensors" in mistake("--model", folder)
+
+
+def test_missing_packages_are_named(command, folder, exported, monkeypatch):
+    def without(name, *args, importing=builtins.__import__, **kwargs):
+        if name.split(".")[0] == "onnxruntime":
+            raise ImportError(name)
+        return importing(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    code, _, err = command("export", "--model", folder)
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.endswith("Type: pip install 'hf-rnn[onnx]'\n")
+    with pytest.raises(UserError, match=r"pip install 'hf-rnn\[onnx\]'"):
+        OnnxClassifier.from_pretrained(exported[0].root)
+
+
+def test_onnx_is_imported_when_it_is_needed():
+    """Every verb starts without it: only the file that writes the graph imports it at once; export imports that."""
+    at_once = {}
+    for path in Path(onnx_graph.__file__).parent.rglob("*.py"):
+        names = set()
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Import):
+                names |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                names.add((node.module or "").split(".")[0])
+        at_once[path.stem] = names & {"onnx", "onnxruntime", "onnx_graph"}
+    assert {name: found for name, found in at_once.items() if found} == {"onnx_graph": {"onnx"}}
+
+
+def test_regression_has_no_answers_to_agree_on(trained, tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(trained.folder)
+    config = RnnConfig(vocab_size=len(tokenizer), hidden_size=4, num_labels=1, problem_type="regression")
+    RnnForSequenceClassification(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="leave out quantize"):
+        export(tmp_path, "int8")
+    classifier = OnnxClassifier.from_pretrained(export(tmp_path).file.parents[1])
+    model, _ = inference.load_model(tmp_path)
+    expected = inference.compute_logits(model, tokenizer, inference.tokenize(tokenizer, ["miro"]))
+    assert classifier.predict(["miro"])[0]["score"] == pytest.approx(expected.item(), abs=1e-5)
+
+
+# ---- the folder ----
+
+
+def test_the_card_tells_of_both_files(exported):
+    folder, results = exported
+    facts = read_facts(folder)
+    assert list(facts.onnx) == ["onnx/model.onnx", "onnx/model_int8.onnx"]
+    for result in results.values():
+        fact = facts.onnx[f"onnx/{result.file.name}"]
+        assert fact == {
+            "bytes": result.bytes,
+            "max_difference": result.max_difference,
+            "agreement": result.agreement,
+            "texts": 200,
+        }
+    card = folder.card.read_text(encoding="utf-8")
+    assert card == render(facts)
+    assert f"- `onnx/model_int8.onnx` for ONNX Runtime: {results['int8'].bytes:,} bytes. On 200 texts" in card
+    assert "--backend onnx --text" in card
+
+
+def test_a_card_in_which_somebody_has_written_stays(folder, caplog):
+    card = FinishedFolder(folder).card
+    card.write_text(card.read_text(encoding="utf-8") + "\nMy own words.\n", encoding="utf-8")
+    before = contents(folder)
+    with caplog.at_level(logging.INFO, logger="hf_rnn"):
+        export(folder)
+    after = contents(folder)
+    assert {str(name) for name in after.keys() - before.keys()} == {"onnx/model.onnx"}
+    assert {name: after[name] for name in before} == before
+    assert "README.md was edited by hand and stays as it is" in caplog.text
+
+
+def test_both_files_are_shared(exported):
+    names = [file.name for file in list_shared_files(exported[0])]
+    assert {"onnx/model.onnx", "onnx/model_int8.onnx"} <= set(names)
+
+
+def test_a_new_training_leaves_no_file_of_the_old_one(folder):
+    """By what training does to a folder: clear it before, fill it after."""
+    finished = FinishedFolder(folder)
+    export(folder)
+    output_dir.clear(finished)
+    assert not finished.onnx_model.parent.exists()
+    finished.onnx_model.parent.mkdir()
+    (folder / "onnx" / "mine.txt").write_text("mine")
+    finished.onnx_model_int8.write_text("old")
+    output_dir.fill(finished, lambda new: new.config.write_text("{}"))
+    assert [path.name for path in (folder / "onnx").iterdir()] == ["mine.txt"]
+
+
+def test_a_classifier_carries_them_along(exported, tmp_path):
+    """Its card tells of them."""
+    folder, results = exported
+    RnnClassifier.from_pretrained(folder.root, verbose=False).save_pretrained(tmp_path / "again")
+    again = FinishedFolder(tmp_path / "again")
+    assert again.onnx_model.read_bytes() == results[None].file.read_bytes()
+    assert "onnx/model.onnx" in again.card.read_text(encoding="utf-8")
+
+
+# ---- prediction ----
+
+TEXTS_TO_PREDICT = ["the miro box", "", "selk", "sand near a door", "never seen words", "miro " * 50] * 3
+
+
+@pytest.fixture(scope="module")
+def expected(trained):
+    model, tokenizer = inference.load_model(trained.folder)
+    logits = inference.compute_logits(model, tokenizer, inference.tokenize(tokenizer, TEXTS_TO_PREDICT))
+    return [model.config.id2label[row] for row in logits.argmax(dim=1).tolist()], logits.softmax(dim=1).numpy()
+
+
+@pytest.mark.parametrize("tokens_per_batch", [1, 60, 8192])
+def test_the_classifier_answers_as_the_model_in_the_order_of_the_texts(exported, expected, tokens_per_batch):
+    classifier = OnnxClassifier.from_pretrained(exported[0].root)
+    classifier.tokens_per_batch = tokens_per_batch
+    labels, scores = expected
+    assert len(set(labels)) > 1, "premise"
+    np.testing.assert_allclose(classifier.predict_proba(TEXTS_TO_PREDICT), scores, atol=1e-4)
+    answers = classifier.predict(TEXTS_TO_PREDICT)
+    assert [answer["label"] for answer in answers] == labels
+    assert [answer["score"] for answer in answers] == pytest.approx(scores.max(axis=1).tolist(), abs=1e-4)
+    assert classifier.predict([]) == [] and classifier.predict_proba([]).shape == (0, 3)
+
+
+def test_int8_gives_the_same_labels(exported, expected):
+    classifier = OnnxClassifier.from_pretrained(exported[0].root, quantized=True)
+    assert [answer["label"] for answer in classifier.predict(TEXTS_TO_PREDICT)] == expected[0]
+
+
+def test_the_weights_need_not_be_there(exported, expected, tmp_path):
+    folder = shutil.copytree(exported[0].root, tmp_path / "model")
+    (folder / "model.safetensors").unlink()
+    answers = OnnxClassifier.from_pretrained(folder).predict(TEXTS_TO_PREDICT)
+    assert [answer["label"] for answer in answers] == expected[0]
+
+
+def test_what_is_no_list_of_texts_is_named(exported):
+    classifier = OnnxClassifier.from_pretrained(exported[0].root)
+    for texts, message in (
+        ("miro", "found one text"),
+        (["miro", 3], r"texts\[1\] is not a str"),
+        (["\ud800"], "UTF-8"),
+    ):
+        with pytest.raises(UserError, match=message):
+            classifier.predict(texts)
+
+
+def test_a_file_that_is_missing_broken_or_of_other_weights_is_refused(folder):
+    def refusal(**options):
+        with pytest.raises(UserError) as caught:
+            OnnxClassifier.from_pretrained(folder, **options)
+        return str(caught.value)
+
+    assert f"has no onnx/model.onnx: make it with `hf-rnn export --model {folder}`" in refusal()
+    assert refusal(quantized=True).endswith("--quantize int8`")
+    assert "has no revision 'v2'" in refusal(revision="v2")
+    file = export(folder).file
+    model, _ = inference.load_model(folder)
+    model.classifier.bias.data += 1
+    model.save_pretrained(folder)
+    assert "was made of other weights" in refusal()
+    file.write_bytes(file.read_bytes()[:1000])
+    assert f"{file} cannot be read" in refusal()
+    onnx.save(build_graph(model, {}), file)
+    assert "was not made by hf-rnn export" in refusal()
+    (folder / "tokenizer.json").unlink()
+    assert "has no tokenizer.json" in refusal()
+
+
+def test_the_hub_holds_them_and_gives_only_what_is_asked_for(hub, exported, expected, tmp_path, command, monkeypatch):
+    from hf_rnn import push
+
+    monkeypatch.setattr("getpass.getuser", lambda: "me")
+    pushed = push(exported[0].root, "me/films")
+    assert {"onnx/model.onnx", "onnx/model_int8.onnx"} <= {file.name for file in pushed.files}
+    answers = OnnxClassifier.from_pretrained("me/films", quantized=True).predict(TEXTS_TO_PREDICT)
+    assert [answer["label"] for answer in answers] == expected[0]
+    got = {path.name for path in (tmp_path / "cache").rglob("*") if path.is_file()}
+    assert "model_int8.onnx" in got and not {"model.onnx", "model.safetensors"} & got
+    inference.load_model("me/films")
+    got = {path.name for path in (tmp_path / "cache").rglob("*") if path.is_file()}
+    assert "model.safetensors" in got and "model.onnx" not in got
+    code, out, err = command("export", "--model", "me/films", "--output_dir", tmp_path / "out")
+    assert code == 0, err
+    assert json.loads(out)["file"] == str(tmp_path / "out" / "model.onnx")
+
+
+def test_a_repo_without_a_file_says_so(hub, folder, monkeypatch):
+    from hf_rnn import push
+
+    monkeypatch.setattr("getpass.getuser", lambda: "me")
+    push(folder, "me/films")
+    with pytest.raises(UserError, match=r"me/films on the Hub has no onnx/model.onnx"):
+        OnnxClassifier.from_pretrained("me/films")
