@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
@@ -23,16 +24,19 @@ from torch.utils.data import DataLoader, IterableDataset, Sampler, SequentialSam
 from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, has_length, seed_worker
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, TrainOutput, has_length, seed_worker
 
 from . import checkpoints
 from .errors import UserError
+from .optim import LazyAdamW, set_learning_rate
 from .progress import EpochLines, ProgressBars
 from .sampling import LengthBucketedBatchSampler
 from .stopping import RunningLoss, SavePoints, StopRequest, TrainingStopped
 
-# Of the optimisers that --optim names, those of torch that take sparse gradients, and only without weight decay.
+# Of the optimisers that --optim names, those that take sparse gradients: torch's own, only without weight decay, and
+# those in whose place `LazyAdamW` stands.
 _SPARSE_OPTIMIZERS = ("sgd", "adagrad")
+_LAZY_OPTIMIZERS = ("adamw_torch_fused", "adamw_torch")
 
 
 def weigh_classes(counts: Sequence[int], power: float) -> torch.Tensor:
@@ -61,15 +65,17 @@ def check_sparse_gradients(args: TrainingArguments) -> None:
     Raises:
         UserError: When it is none that takes them; the message says what to change.
     """
+    if args.optim in _LAZY_OPTIMIZERS:
+        return
     if args.optim not in _SPARSE_OPTIMIZERS:
         raise UserError(
             f"sparse_embedding gives sparse gradients, which optim {args.optim.value!r} does not take: "
-            f"set sparse_embedding to false, or optim to {' or '.join(_SPARSE_OPTIMIZERS)}"
+            f"set sparse_embedding to false, or optim to {' or '.join(_LAZY_OPTIMIZERS + _SPARSE_OPTIMIZERS)}"
         )
     if args.weight_decay != 0:
         raise UserError(
             f"sparse_embedding gives sparse gradients, which weight_decay {args.weight_decay} does not take: "
-            "set sparse_embedding to false, or weight_decay to 0"
+            f"set sparse_embedding to false, weight_decay to 0, or optim to {_LAZY_OPTIMIZERS[0]}"
         )
 
 
@@ -111,7 +117,8 @@ class RnnTrainer(Trainer):
     - With `args.class_weight_power` above 0 the training loss weighs classes, and `args.label_smoothing_factor`
       smooths; the loss of an evaluation is always the plain one, comparable between runs.
     - With `args.early_stopping_patience` it stops early.
-    - Sparse embedding gradients are measured and clipped.
+    - With `args.embedding_learning_rate` the embedding learns at a rate of its own.
+    - Sparse embedding gradients are measured and clipped, and take adaptive steps: [`LazyAdamW`] in AdamW's place.
     - Progress goes to stderr, a line an evaluation, with the accuracy on the texts trained on; nothing goes to stdout.
     - A checkpoint is complete or not valid, see [`hf_rnn.checkpoints`], and a run that goes on from one takes the same
       steps as one that never stopped. Within `with trainer.stop_request:` SIGTERM and Ctrl-C finish the step, save,
@@ -154,13 +161,8 @@ class RnnTrainer(Trainer):
         self._own_loss = changed and getattr(self, "compute_loss_func", None) is None and config.num_labels > 1
         if self._own_loss:
             self.compute_loss_func = self._training_loss
-        self._sparse = any(isinstance(part, nn.Embedding) and part.sparse for part in self.model.modules())
-        if (
-            self._sparse
-            and not config.freeze_embedding
-            and self.optimizer is None
-            and self.optimizer_cls_and_kwargs is None
-        ):
+        self._sparse = _has_sparse_gradients(self.model)
+        if self._sparse and self.optimizer is None and self.optimizer_cls_and_kwargs is None:
             check_sparse_gradients(self.args)
         self._install_callbacks()
 
@@ -252,6 +254,29 @@ class RnnTrainer(Trainer):
             self._epoch_lines.count(outputs["logits"], labels)
         return (loss, outputs) if return_outputs else loss
 
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> EvalLoopOutput:
+        """Evaluate as the Trainer does; the loss counts each row once in several processes too.
+
+        There the Trainer takes means over batches that are filled up with rows of others.
+        """
+        if self.args.world_size == 1 or self.preprocess_logits_for_metrics is not None:
+            return super().evaluation_loop(dataloader, description, prediction_loss_only, *args, **kwargs)
+        output = super().evaluation_loop(dataloader, description, False, *args, **kwargs)
+        name = f"{kwargs.get('metric_key_prefix', 'eval')}_loss"
+        arrays = (output.predictions, output.label_ids)
+        if name in output.metrics and all(isinstance(array, np.ndarray) for array in arrays):
+            logits, labels = map(torch.from_numpy, arrays)
+            loss = self.model.loss_function(labels=labels, pooled_logits=logits.float(), config=self.model.config)
+            output.metrics[name] = loss.item()
+        return output
+
     def _training_loss(
         self, outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
@@ -269,6 +294,24 @@ class RnnTrainer(Trainer):
         return total / rows
 
     # ---- gradients ----
+
+    @staticmethod
+    def get_optimizer_cls_and_kwargs(args: TrainingArguments, model: nn.Module | None = None) -> tuple[Any, Any]:
+        """Return the optimiser that `args.optim` names, or for sparse gradients the one in its place."""
+        chosen, settings = Trainer.get_optimizer_cls_and_kwargs(args, model)
+        if args.optim in _LAZY_OPTIMIZERS and model is not None and _has_sparse_gradients(model):
+            return LazyAdamW, settings
+        return chosen, settings
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Create the optimiser as the Trainer does, the embedding with a learning rate of its own if it has one."""
+        given = self.optimizer is not None
+        optimizer = super().create_optimizer(model)
+        rate = getattr(self.args, "embedding_learning_rate", None)
+        if rate is not None and not given:
+            trained: Any = self.model if model is None else model
+            set_learning_rate(optimizer, trained.get_input_embeddings().weight, rate)
+        return optimizer
 
     def _clip_grad_norm(self, model: nn.Module) -> torch.Tensor:
         if not self._sparse:
@@ -444,6 +487,12 @@ def _reading(checkpoint: str | None) -> Iterator[None]:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def _has_sparse_gradients(model: nn.Module) -> bool:
+    return any(
+        isinstance(part, nn.Embedding) and part.sparse and part.weight.requires_grad for part in model.modules()
+    )
 
 
 def _column(data: Any, name: str) -> torch.Tensor:

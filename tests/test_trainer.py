@@ -15,6 +15,7 @@ from hf_rnn.arguments import RnnTrainingArguments
 from hf_rnn.configuration_rnn import RnnConfig
 from hf_rnn.errors import UserError
 from hf_rnn.modeling_rnn import RnnForSequenceClassification
+from hf_rnn.optim import LazyAdamW
 from hf_rnn.sampling import LengthBucketedBatchSampler
 from hf_rnn.tokenization import train_tokenizer
 from hf_rnn.trainer import RnnTrainer, clip_grad_norm, weigh_classes
@@ -300,7 +301,7 @@ def test_sparse_training_equals_dense(tokenizer, tmp_path, max_grad_norm, optim)
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"optim": "adamw_torch"}, "optim 'adamw_torch' does not take"), ({"weight_decay": 0.1}, "weight_decay 0.1")],
+    [({"optim": "adafactor"}, "optim 'adafactor' does not take"), ({"weight_decay": 0.1}, "weight_decay 0.1")],
 )
 def test_what_does_not_take_sparse_gradients_is_refused(tokenizer, tmp_path, settings, message):
     with pytest.raises(UserError, match=message):
@@ -308,6 +309,35 @@ def test_what_does_not_take_sparse_gradients_is_refused(tokenizer, tmp_path, set
     make_trainer(
         tokenizer, tmp_path, model=make_model(sparse_embedding=True, freeze_embedding=True), settings=settings
     ).train()
+
+
+@pytest.mark.parametrize("optim", ["adamw_torch", "adamw_torch_fused"])
+def test_sparse_gradients_take_adaptive_steps(tokenizer, tmp_path, optim):
+    """Two runs from the same weights; in the batches every word but the padding stands, so that lazy is not lazy."""
+    everyone = datasets.Dataset.from_dict({"input_ids": [[0, *range(2, 22)]] * 12, "labels": [0, 1, 2, 0] * 3})
+    settings = {
+        "optim": optim, "learning_rate": 0.01, "weight_decay": 0.1, "max_grad_norm": 0.05,
+        "gradient_accumulation_steps": 2, "per_device_train_batch_size": 2, "lr_scheduler_type": "linear",
+    }  # fmt: skip
+    runs = []
+    for sparse in (False, True):
+        model = make_model(sparse_embedding=sparse)
+        runs.append(make_trainer(tokenizer, tmp_path, model=model, examples=everyone, settings=settings))
+        runs[-1].train()
+    kinds = [type(run.optimizer.optimizer) for run in runs]
+    assert kinds == [torch.optim.AdamW, LazyAdamW]
+    for (name, dense), sparse in zip(runs[0].model.named_parameters(), runs[1].model.parameters(), strict=True):
+        torch.testing.assert_close(dense, sparse, atol=1e-6, rtol=1e-5, msg=name)
+    logged = [[entry["grad_norm"] for entry in run.state.log_history if "grad_norm" in entry] for run in runs]
+    assert logged[0] == pytest.approx(logged[1], rel=1e-4) and logged[0][0] > 0.05, "else nothing was clipped"
+
+
+def test_an_optimizer_of_the_callers_own_is_left_alone(tokenizer, tmp_path):
+    model = make_model(sparse_embedding=True)
+    own = torch.optim.SGD(model.parameters(), lr=0.1)
+    trainer = make_trainer(tokenizer, tmp_path, model=model, settings={"optim": "adamw_torch"}, optimizers=(own, None))
+    trainer.train()
+    assert trainer.optimizer.optimizer is own
 
 
 # ---- reports ----
@@ -387,9 +417,13 @@ class StopAt(TrainerCallback):
             control.should_save = control.should_training_stop = True
 
 
-@pytest.mark.parametrize("step", [4, 7, 6])  # within the second and third epoch of 3 steps, and at the second's end
-def test_a_resumed_run_is_the_run_that_never_stopped(tokenizer, tmp_path, step):
+@pytest.mark.parametrize(
+    ("step", "sparse"),  # within the second and third epoch of 3 steps, and at the second's end
+    [(4, False), (7, False), (6, False), (7, True)],
+)
+def test_a_resumed_run_is_the_run_that_never_stopped(tokenizer, tmp_path, step, sparse):
     settings = {"num_train_epochs": 4, "eval_strategy": "epoch", "class_weight_power": 0.5}
+    settings |= {"optim": "adamw_torch_fused", "learning_rate": 0.01} if sparse else {}
     settings["save_strategy"] = "no" if step % 3 else "epoch"
     dropout = {"word_dropout": 0.2, "embedding_dropout": 0.2, "recurrent_dropout": 0.2}
 
@@ -398,7 +432,7 @@ def test_a_resumed_run_is_the_run_that_never_stopped(tokenizer, tmp_path, step):
         trainer = make_trainer(
             tokenizer,
             folder,
-            make_model(**dropout),
+            make_model(**dropout, sparse_embedding=sparse),
             settings=settings,
             eval_dataset=make_examples(9),
             callbacks=list(callbacks),
