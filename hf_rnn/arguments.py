@@ -76,6 +76,13 @@ class RnnTrainingArguments(TrainingArguments):
         class_weight_power (`float`): The loss of a row counts (n / (C n_c)) ** power times, n_c being the rows of
             its class and C the number of classes, scaled to mean 1 over the training rows: 0 weighs all rows alike,
                 1 all classes.
+        embedding_learning_rate (`float`, *optional*): A learning rate of its own for the embedding, such as a small
+            one for pretrained vectors; it is scheduled as the other.
+        calibrate (`bool`): Whether to fit the scores to the validation rows after training, so that they can be read
+            as probabilities; see [`hf_rnn.calibration`]. The weights of the last layer hold what was fitted.
+        target_prior (`list[str]`, *optional*): With `calibrate`: shares of the classes where the model will be used,
+            if they are others than here: `positive=0.2 negative=0.8`, the same as a JSON mapping, or `train` for
+            those of the training rows, which matters where `class_weight_power` is not 0. This can change answers.
         early_stopping_patience (`int`, *optional*): Stop after so many evaluations without a better
             `metric_for_best_model`; 0 never stops.
         overwrite_output_dir (`bool`): Whether to replace what an earlier run left in `output_dir`.
@@ -105,6 +112,13 @@ class RnnTrainingArguments(TrainingArguments):
     )
     class_weight_power: float = setting(
         0.0, "weigh classes by this power of their inverse frequency: 0 rows alike, 1 classes"
+    )
+    embedding_learning_rate: float | None = setting(None, "learning rate of the embedding (default: learning_rate)")
+    calibrate: bool = setting(
+        False, "fit the scores to the validation rows, so that they can be read as probabilities"
+    )
+    target_prior: list[str] | None = setting(
+        None, "with calibrate: shares of the classes in use, such as positive=0.2 negative=0.8, JSON, or train"
     )
     early_stopping_patience: int | None = setting(None, "stop after so many evaluations without improvement; 0 never")
     overwrite_output_dir: bool = setting(False, "replace what an earlier run left in output_dir")
@@ -148,6 +162,11 @@ class RnnTrainingArguments(TrainingArguments):
                 raise UserError(f"{name} must be greater than 0, found {getattr(self, name)}")
         if not 0 <= self.learning_rate < float("inf"):
             raise UserError(f"learning_rate must be finite and not negative, found {self.learning_rate}")
+        rate = self.embedding_learning_rate
+        if rate is not None and not 0 <= rate < float("inf"):
+            raise UserError(f"embedding_learning_rate must be finite and not negative, found {rate}")
+        if self.target_prior is not None and not self.calibrate:
+            raise UserError("target_prior is part of the calibration: add calibrate, or leave it out")
         self.resume = self.resume or self.resume_anyway
         for name in ("seed", "data_seed"):
             if not 0 <= (getattr(self, name) or 0) < 2**32:
@@ -216,7 +235,8 @@ def parse_settings(settings: Mapping[str, Any], prog: str = "train") -> Argument
 
 
 def _make_parser(prog: str) -> SettingsParser:
-    return SettingsParser(Arguments.__annotations__.values(), TrainingArguments._VALID_DICT_FIELDS, prog=prog)
+    mappings = [*TrainingArguments._VALID_DICT_FIELDS, "target_prior"]
+    return SettingsParser(Arguments.__annotations__.values(), mappings, prog=prog)
 
 
 def _parse(recipe: str, tokens: list[str], prog: str, cleared: Iterable[str] = ()) -> Arguments:
@@ -224,6 +244,8 @@ def _parse(recipe: str, tokens: list[str], prog: str, cleared: Iterable[str] = (
     named = {token.split("=")[0] for token in tokens}
     rivals = {rival for flag, names in _RIVALS.items() if flag in named for rival in names}
     settings = {name: given for name, given in read_settings(recipe).items() if name not in {*cleared, *rivals}}
+    if "--vectors" in named or "vectors" in settings:
+        settings.pop("embedding_size", None)  # a recipe's own goes with random vectors
     return Arguments(*parser.parse([*parser.tokens(settings), *tokens]))
 
 

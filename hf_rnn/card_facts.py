@@ -44,7 +44,13 @@ class CardFacts:
         max_length: Tokens that are read of a text.
         unknown_token_share: Share of the tokens of the validation split that are not in the vocabulary, from 0 to 1.
         command: The command that repeats the run, as it is typed.
+        vectors: What the token vectors started from, if pretrained: `name`, and the shares of the vocabulary and of
+            the training tokens that they cover, `coverage_types` and `coverage_tokens` (None where not counted).
+        calibration: What was fitted so that scores are probabilities, and what it changed, see
+            [`~hf_rnn.run_calibration.calibrate_run`].
         figures: File name of each figure in the folder, by caption.
+        onnx: Files for ONNX Runtime, by name: `bytes`, and how their logits and answers compared with the model's on a
+            number of `texts`: `max_difference` and `agreement` (a share, from 0 to 1).
 
     Raises:
         ValueError: When the classes of the results are not those of `class_counts`.
@@ -78,7 +84,10 @@ class CardFacts:
     max_length: int | None = None
     unknown_token_share: float | None = None
     command: str | None = None
+    vectors: Mapping[str, Any] | None = None
+    calibration: Mapping[str, Any] | None = None
     figures: Mapping[str, str] | None = None
+    onnx: Mapping[str, Mapping[str, float]] | None = None
 
     def __post_init__(self) -> None:
         for split, metrics in self.results.items():

@@ -21,17 +21,18 @@ from .errors import UserError
 # Where a run happens, what it reports, how it loads: of no effect on the steps it takes.
 _WITHOUT_EFFECT = frozenset(
     {
-        "accelerator_config", "baselines", "card_examples", "disable_tqdm", "do_eval", "do_predict", "do_train",
-        "enable_jit_checkpoint", "gradient_checkpointing", "gradient_checkpointing_kwargs", "include_for_metrics",
-        "language", "length_column_name", "license", "local_rank", "output_dir", "overwrite_output_dir", "project",
-        "push_to_hub", "recipe", "report_to", "resume", "resume_anyway", "resume_from_checkpoint", "run_name",
-        "save_on_each_node", "save_total_limit", "skip_memory_metrics", "tags", "use_cpu",
+        "accelerator_config", "baselines", "calibrate", "card_examples", "disable_tqdm", "do_eval", "do_predict",
+        "do_train", "enable_jit_checkpoint", "gradient_checkpointing", "gradient_checkpointing_kwargs",
+        "include_for_metrics", "language", "length_column_name", "license", "local_rank", "output_dir",
+        "overwrite_output_dir", "project", "push_to_hub", "recipe", "report_to", "resume", "resume_anyway",
+        "resume_from_checkpoint", "run_name", "save_on_each_node", "save_total_limit", "skip_memory_metrics", "tags",
+        "target_prior", "use_cpu",
     }
 )  # fmt: skip
 _PREFIXES_WITHOUT_EFFECT = ("ddp_", "hub_", "log_", "trackio_")
 _LOADERS_WITH_EFFECT = ("dataloader_drop_last",)
 
-_NAMES = {"data": "the texts or their labels", "tokenizer": "the tokenizer"}
+_NAMES = {"data": "the texts or their labels", "tokenizer": "the tokenizer", "vectors": "the pretrained vectors"}
 
 
 def take_fingerprints(
@@ -40,6 +41,7 @@ def take_fingerprints(
     config: PretrainedConfig,
     settings: TrainingArguments,
     stream: str | None = None,
+    vectors: str | None = None,
 ) -> dict[str, Any]:
     """Return what decides the steps of a run, ready for JSON.
 
@@ -49,11 +51,13 @@ def take_fingerprints(
         config: Architecture and labels.
         settings: Of the training.
         stream: Stands for the rows where they are a stream, of which nothing is known otherwise.
+        vectors: Stands for the pretrained vectors that the embedding starts from, if it does.
     """
     architecture = {name: value for name, value in config.to_dict().items() if name != "transformers_version"}
     taken = {
         "data": _hash_rows(examples) or stream,
         "tokenizer": _hash_tokenizer(tokenizer),
+        "vectors": vectors,
         "config": architecture,
         "settings": _settings(settings),
     }

@@ -16,7 +16,7 @@ from .card_files import write_card
 from .errors import UserError
 from .folder import FinishedFolder
 from .modeling_rnn import RnnForSequenceClassification
-from .plots import plot_confusion_matrix, plot_learning_curve
+from .plots import plot_confusion_matrix, plot_learning_curve, plot_reliability
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +55,12 @@ def write_files(
         matrix = result["confusion_matrix"]
         if _draw(plot_confusion_matrix, matrix, list(facts.class_counts), folder.confusion_matrix):
             figures[f"True and predicted classes on the {split} split"] = folder.confusion_matrix.name
+    if facts.calibration is not None:
+        split = facts.calibration["fitted_on"]
+        scores = facts.calibration["splits"][split]
+        tables = {f"{when} calibration": scores[when]["reliability"] for when in ("before", "after")}
+        if _draw(plot_reliability, tables, folder.reliability):
+            figures[f"Accuracy by confidence on the {split} split"] = folder.reliability.name
     card = dataclasses.replace(facts, figures=figures, size_in_bytes=folder.weights.stat().st_size)
     write_card(folder, card)
     return card

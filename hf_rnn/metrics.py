@@ -1,8 +1,9 @@
 """Predictions and references to named numbers, without hub or network.
 
-The numbers come from one confusion matrix. :func:`classification_metrics` gives all of them; the `evaluate.Metric`
-classes give one each, alone or through `evaluate.combine`. Averages are over all classes of the label map, so a class
-that a split lacks counts as zero instead of changing what the average means. Nothing here knows models or logits.
+Those of predicted classes come from one confusion matrix. :func:`classification_metrics` gives all of them; the
+`evaluate.Metric` classes give one each, alone or through `evaluate.combine`. Averages are over all classes of the
+label map, so a class that a split lacks counts as zero instead of changing what the average means. Three more
+functions measure probabilities. Nothing here knows models or logits.
 """
 
 from __future__ import annotations
@@ -101,6 +102,100 @@ def _ids(what: str, values: npt.ArrayLike | None, names: list[str]) -> np.ndarra
         known = ", ".join(f"{index} = {name}" for index, name in enumerate(names[:20]))
         raise UserError(f"{what}[{wrong[0]}] is {ids[wrong[0]]}, but there are {len(names)} classes: {known}")
     return ids
+
+
+def reliability_table(
+    probabilities: npt.ArrayLike, references: npt.ArrayLike, bins: int = 15, sample_weight: npt.ArrayLike | None = None
+) -> dict[str, list[Any]]:
+    """Sort rows into bins by the probability of their most probable class, and see how often that class is right.
+
+    Args:
+        probabilities: `(N, C)`, a row's numbers summing to 1.
+        references: True class ids (N).
+        bins: Bins of equal width, M; bin m holds what is in ((m - 1) / M, m / M].
+        sample_weight: Weights of the rows (N); None weighs all alike.
+
+    Returns:
+        Three lists of M: `share` of the rows in a bin, mean `confidence` and `accuracy` there, None in empty bins.
+
+    Raises:
+        UserError: When there are no rows, shapes do not fit, or rows are no probabilities.
+    """
+    shares, true, weights = _checked_probabilities(probabilities, references, sample_weight)
+    if bins < 1:
+        raise UserError(f"bins must be at least 1, found {bins}")
+    confidence = shares.max(axis=1)
+    right = shares.argmax(axis=1) == true
+    place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    mass = np.bincount(place, weights, bins)
+    sums = {
+        "confidence": np.bincount(place, weights * confidence, bins),
+        "accuracy": np.bincount(place, weights * right, bins),
+    }
+    table: dict[str, list[Any]] = {"share": (mass / mass.sum()).tolist()}
+    for name, total in sums.items():
+        table[name] = [float(one / of) if of else None for one, of in zip(total, mass, strict=True)]
+    return table
+
+
+def expected_calibration_error(
+    probabilities: npt.ArrayLike, references: npt.ArrayLike, bins: int = 15, sample_weight: npt.ArrayLike | None = None
+) -> float:
+    """Measure how far stated confidence is from accuracy: 0 is the best, 1 the worst.
+
+    With n_m the rows of bin m: ECE = sum over m of n_m / N * |accuracy_m - confidence_m| (Guo, Pleiss, Sun and
+    Weinberger, On Calibration of Modern Neural Networks, ICML 2017, equation 3; arXiv:1706.04599).
+
+    Args:
+        probabilities: As for [`reliability_table`], which also says what the bins are.
+        references: Likewise.
+        bins: Likewise.
+        sample_weight: Likewise.
+    """
+    table = reliability_table(probabilities, references, bins, sample_weight)
+    rows = zip(table["share"], table["accuracy"], table["confidence"], strict=True)
+    return float(sum(share * abs(accuracy - confidence) for share, accuracy, confidence in rows if share))
+
+
+def brier_score(
+    probabilities: npt.ArrayLike, references: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None
+) -> float:
+    """Measure probabilities by their squared error over all classes: 0 is the best, 2 the worst.
+
+    Mean over rows of the sum over classes of (p_c - y_c)^2, y_c being 1 for the true class and else 0 (Brier,
+    Verification of Forecasts Expressed in Terms of Probability, Monthly Weather Review 78, 1950, equation 2).
+
+    Args:
+        probabilities: `(N, C)`, a row's numbers summing to 1.
+        references: True class ids (N).
+        sample_weight: Weights of the rows (N); None weighs all alike.
+
+    Raises:
+        UserError: As [`reliability_table`].
+    """
+    shares, true, weights = _checked_probabilities(probabilities, references, sample_weight)
+    errors = shares.copy()
+    errors[np.arange(len(true)), true] -= 1
+    return float(np.average((errors**2).sum(axis=1), weights=weights))
+
+
+def _checked_probabilities(
+    probabilities: npt.ArrayLike, references: npt.ArrayLike, sample_weight: npt.ArrayLike | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return probabilities, class ids and weights as arrays, or say what is wrong with them."""
+    shares = np.asarray(probabilities, dtype=np.float64)
+    if shares.ndim != 2 or not shares.size:
+        raise UserError(f"probabilities have shape {shares.shape}: give a row for each text, a column for each class")
+    if not (np.isfinite(shares).all() and (shares >= 0).all() and np.allclose(shares.sum(axis=1), 1, atol=1e-4)):
+        raise UserError("probabilities must be from 0 to 1 and sum to 1 in each row: give a softmax of the logits")
+    true = _ids("references", references, [str(index) for index in range(shares.shape[1])])
+    weights = np.ones(len(true)) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
+    if len(true) != len(shares) or weights.shape != true.shape:
+        raise UserError(
+            f"there are {len(shares)} rows of probabilities, {len(true)} references and {len(weights)} weights: "
+            "give one of each for a row"
+        )
+    return shares, true, weights
 
 
 class _ClassificationMetric(evaluate.Metric):

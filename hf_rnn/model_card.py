@@ -86,6 +86,8 @@ def render(facts: CardFacts) -> str:
         "train_rows": f"{sum(facts.class_counts.values()):,}",
         "dataset": plain(facts.dataset_name),
         "effort": _effort(facts.training) if facts.training else "",
+        "calibration": _calibration(facts.calibration),
+        "vectors": _vectors(facts.vectors) if facts.vectors else None,
         "settings": _settings(facts.settings or {}),
         "audit": _audit(facts.audit) if facts.audit else None,
         "citation": _citation(facts),
@@ -93,6 +95,8 @@ def render(facts: CardFacts) -> str:
         "best_metric": code(facts.best_metric) if facts.best_metric else None,
         "num_parameters": f"{facts.num_parameters:,}",
         "size_in_bytes": _counted(facts.size_in_bytes),
+        "onnx_files": _onnx_files(facts.onnx or {}),
+        "onnx_usage": _onnx_usage(facts.onnx, reference) if facts.onnx else None,
         "vocab_size": f"{facts.vocab_size:,}",
         "max_length": _counted(facts.max_length),
         "unknown_token_share": None if facts.unknown_token_share is None else f"{facts.unknown_token_share:.1%}",
@@ -212,6 +216,37 @@ def _effort(training: Mapping[str, float]) -> str:
     return f": {epochs:.4g} epochs, {steps}" if epochs else f": {steps}"
 
 
+def _calibration(calibration: Mapping[str, Any] | None) -> str:
+    """Return whether scores are probabilities, by what was measured before and after."""
+    if calibration is None:
+        return "Its scores are not calibrated: 0.9 need not mean right nine times in ten."
+    measured = "; ".join(
+        f"on the {plain(split)} split the expected calibration error went from {scores['before']['ece']:.3f} to "
+        f"{scores['after']['ece']:.3f}, the Brier score from {scores['before']['brier']:.3f} to "
+        f"{scores['after']['brier']:.3f}"
+        for split, scores in calibration["splits"].items()
+    )
+    text = (
+        f"Its scores were calibrated on the {plain(calibration['fitted_on'])} split (temperature "
+        f"{calibration['temperature']:.3f}, part of the weights): {measured}. Texts of another kind need a "
+        "calibration of their own."
+    )
+    if (target := calibration["target_prior"]) is None:
+        return text
+    shares = ", ".join(f"{code(name)} {share:.1%}" for name, share in target.items())
+    return f"{text} Its answers are made for texts of which these shares are: {shares}; the errors are for such a mix."
+
+
+def _vectors(vectors: Mapping[str, Any]) -> str:
+    """Return what the token vectors started from, and how much of the words it covers."""
+    tokens = vectors["coverage_tokens"]
+    of_tokens = "" if tokens is None else f" and {tokens:.1%} of the tokens it was trained on"
+    return (
+        f"Its token vectors started from {plain(vectors['name'])}, which has vectors for "
+        f"{vectors['coverage_types']:.1%} of its vocabulary{of_tokens}."
+    )
+
+
 def _settings(settings: Mapping[str, Any]) -> str | None:
     if not settings:
         return None
@@ -258,6 +293,23 @@ def _citation(facts: CardFacts) -> str:
     if paper := _PAPERS.get(facts.cell_type):
         parts.append(f"Its cell: {paper}")
     return "\n\n".join(parts)
+
+
+def _onnx_files(files: Mapping[str, Mapping[str, float]]) -> str | None:
+    """Return an item a file for ONNX Runtime: its size, and how well it agrees with the model."""
+    items = [
+        f"- {code(name)} for ONNX Runtime: {found['bytes']:,} bytes. On {found['texts']:,} texts its logits differ "
+        f"from the model's by at most {found['max_difference']:.1e}, and {found['agreement']:.1%} of the answers are "
+        "the same."
+        for name, found in files.items()
+    ]
+    return "\n".join(items) or None
+
+
+def _onnx_usage(files: Mapping[str, Any], reference: str) -> str:
+    backend = "onnx_int8" if all(name.endswith("_int8.onnx") for name in files) else "onnx"
+    command = f'hf-rnn predict --model {shlex.quote(reference)} --backend {backend} --text "Your text"'
+    return f"The same by ONNX Runtime, with `hf-rnn[onnx]` installed:\n\n{block('bash', command)}"
 
 
 def _counted(number: int | None) -> str | None:

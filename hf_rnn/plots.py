@@ -1,4 +1,4 @@
-"""The figures of a finished folder: the learning curve and the confusion matrix, as PNG files.
+"""The figures of a finished folder: learning curve, confusion matrix and reliability, as PNG files.
 
 Drawn on canvases of their own, so that no display, no pyplot state and no personal matplotlib settings take part, and
 with the same bytes for the same numbers. Colours are Okabe and Ito's (https://jfly.uni-koeln.de/color/), which
@@ -136,6 +136,39 @@ def plot_confusion_matrix(matrix: Sequence[Sequence[int]], class_names: Sequence
         bar = figure.colorbar(image, ax=axes, shrink=0.8, pad=0.03)
         bar.set_label("share of the true class")
         bar.outline.set_visible(False)
+
+
+def plot_reliability(tables: Mapping[str, Mapping[str, Sequence[float | None]]], path: str | Path) -> None:
+    """Draw how often answers are right against how sure they were; calibrated scores lie on the diagonal.
+
+    Args:
+        tables: What [`~hf_rnn.metrics.reliability_table`] returned, by what the legend calls it, two at most. The
+            size of a point is the share of the rows in its bin.
+        path: Where the PNG file goes.
+
+    Raises:
+        UserError: When there is nothing to draw, or matplotlib is not installed.
+    """
+    if not any(table["share"] for table in tables.values()):
+        raise UserError("there is no row whose confidence could be drawn")
+    with _figure((4.6, 4.4), path) as figure:
+        axes = figure.subplots()
+        axes.plot([0, 1], [0, 1], color=_INK, linewidth=0.8, linestyle=":", label="as sure as right")
+        looks = ((_ORANGE, "--", "s"), (_BLUE, "-", "o"))
+        for (name, table), (colour, line, marker) in zip(tables.items(), looks, strict=False):
+            rows = zip(table["confidence"], table["accuracy"], table["share"], strict=True)
+            points = np.array([row for row in rows if row[2]], dtype=float)
+            axes.plot(*points[:, :2].T, color=colour, linestyle=line, marker=marker, markersize=4.5, label=name)
+            confidence, accuracy, share = points.T
+            axes.scatter(confidence, accuracy, s=20 + 400 * share, color=colour, marker=marker, alpha=0.5)
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1)
+        axes.set_aspect("equal")
+        axes.set_xlabel("confidence")
+        axes.set_ylabel("accuracy")
+        axes.grid(color="#dddddd", linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, fontsize=9, loc="upper left")
 
 
 _SLANTED: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}

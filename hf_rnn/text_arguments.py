@@ -101,9 +101,13 @@ class DataArguments(TableArguments):
         max_length (`int`, *optional*): Longer texts are cut to so many tokens.
         tokenizer_name_or_path (`str`, *optional*): An existing tokenizer to take instead of training one; the four
             settings of the vocabulary then have no effect.
+        vectors (`str`, *optional*): Pretrained word vectors for the embedding, whose size follows them: a file, the
+            folder of a transformers model, or such a model's id on the Hub; see [`~hf_rnn.vectors.load_vectors`].
+        widen_vocabulary (`int`, *optional*): Add those of so many of the first words of `vectors` that the training
+            texts lack, so that words unseen in training have a meaning. `max_vocab_size` does not count them.
 
     Raises:
-        UserError: For a `fail_on_leak` that is no share.
+        UserError: For a `fail_on_leak` that is no share, and for `widen_vocabulary` without `vectors`.
     """
 
     class_names: list[str] | None = setting(None, "names of the classes by id (default: the labels of train, sorted)")
@@ -117,10 +121,19 @@ class DataArguments(TableArguments):
     lowercase: bool = setting(True, "lower-case the texts")
     max_length: int | None = setting(None, "cut longer texts to so many tokens (default: the tokenizer's limit)")
     tokenizer_name_or_path: str | None = setting(None, "use this tokenizer (folder or Hub id) instead of training one")
+    vectors: str | None = setting(
+        None, "pretrained word vectors: a file (GloVe, fastText, word2vec), or a transformers model (folder or Hub id)"
+    )
+    widen_vocabulary: int | None = setting(None, "also know so many of the first words of vectors")
 
     def __post_init__(self) -> None:
         """Check what can be checked without the texts."""
         self.leak_limit()
+        if self.widen_vocabulary is not None:
+            if self.vectors is None:
+                raise UserError("widen_vocabulary takes words of pretrained vectors: give vectors, or leave it out")
+            if self.widen_vocabulary < 1:
+                raise UserError(f"widen_vocabulary must be at least 1, found {self.widen_vocabulary}")
 
     def leak_limit(self) -> float | None:
         """Return `fail_on_leak` as a number from 0 to 1, None when there is no limit.

@@ -28,6 +28,7 @@ from .arguments import (
 )
 from .card_facts import CardFacts
 from .configuration_rnn import RnnConfig
+from .containment import library_bars_off
 from .data import DataReport, encode
 from .errors import UserError
 from .evaluation import evaluate_logits
@@ -39,7 +40,9 @@ from .inference import check_name
 from .metrics import classification_metrics
 from .modeling_rnn import RnnForSequenceClassification
 from .run_audit import audit_run
+from .run_calibration import calibrate_run, check_calibration
 from .run_push import find_destination, push_run
+from .run_vectors import prepare_vectors, put_vectors
 from .stopping import TrainingStopped
 from .streams import CountedStream
 from .text_loading import load_texts
@@ -104,6 +107,7 @@ def train(
     return _train(Arguments(model_args, data_args, training_args))
 
 
+@library_bars_off()
 def _train(arguments: Arguments) -> TrainingResult:
     """See [`train`]."""
     _, data_args, training_args = arguments
@@ -158,18 +162,31 @@ def train_on(
         UserError: For texts without a word that is frequent enough, for splits that leak more than `fail_on_leak`
             allows, and for settings that do not fit together.
     """
-    model_args, data_args, training_args = arguments
+    _, data_args, training_args = arguments
     folder = FinishedFolder(Path(str(training_args.output_dir)))
     main = training_args.process_index == 0
     tokenizer = make_tokenizer(data_args, texts["train"]["text"])
+    counted = texts["train"]["text"] if isinstance(texts, datasets.DatasetDict) else None
+    arguments, tokenizer, vectors = prepare_vectors(arguments, tokenizer, counted)
     audited = None
     if isinstance(texts, datasets.DatasetDict) and (main or data_args.fail_on_leak is not None):
         audited = audit_run(texts, tokenizer, data_args, report)
     examples = encode(texts, tokenizer, data_args.max_length)
     class_names = list(texts["train"].features["label"].names)
+    class_counts = report.label_counts["train"]
+    check_calibration(training_args, examples, class_names, class_counts)
     set_seed(training_args.seed)
-    model = RnnForSequenceClassification(_config(model_args, tokenizer, class_names, task_specific_params))
-    made_from = take_fingerprints(examples, tokenizer, model.config, training_args, stream=report.fingerprint)
+    model = RnnForSequenceClassification(_config(arguments.model, tokenizer, class_names, task_specific_params))
+    if vectors is not None:
+        put_vectors(model, vectors)
+    made_from = take_fingerprints(
+        examples,
+        tokenizer,
+        model.config,
+        training_args,
+        stream=report.fingerprint,
+        vectors=None if vectors is None else vectors.fingerprint(),
+    )
     if checkpoint is not None:
         _check_unchanged(checkpoint, made_from, anyway=training_args.resume_anyway)
     if main and training_args.overwrite_output_dir:
@@ -177,7 +194,6 @@ def train_on(
     if main:
         output_dir.make_writable(folder)
 
-    class_counts = report.label_counts["train"]
     trainer = make_trainer(model, tokenizer, examples, training_args, folder, made_from, class_counts)
     if quiet:
         trainer.silence()
@@ -185,6 +201,7 @@ def train_on(
         outcome = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     if asked.number:  # too late for a save of its own
         raise TrainingStopped(asked.number, None)
+    calibration = calibrate_run(trainer, examples, training_args, class_counts) if training_args.calibrate else None
     metrics: dict[str, Any] = {
         split: _evaluate(trainer, examples[split], class_names)
         for split in ("validation", "test")
@@ -198,10 +215,12 @@ def train_on(
         "loss": outcome.training_loss,
         "parameters": model.num_parameters(),
     }
+    if calibration is not None:
+        metrics["calibration"] = calibration
     if not trainer.is_world_process_zero():
         return TrainingResult(folder.root, metrics)
     name, history = folder.root.resolve().name, trainer.state.log_history
-    facts = gather_facts(name, model, tokenizer, arguments, texts, class_counts, metrics, audited)
+    facts = gather_facts(name, model, tokenizer, arguments, texts, class_counts, metrics, audited, vectors)
     settings = describe_settings(arguments)
     card = output_dir.fill(
         folder, lambda unfinished: write_files(unfinished, model, tokenizer, settings, metrics, history, facts)
@@ -221,6 +240,8 @@ def check_early(arguments: Arguments) -> None:
         raise UserError(f"metric_for_best_model {metric!r} is not known: take one of {', '.join(_SCORES)}")
     if arguments.data.streaming and arguments.data.fail_on_leak is not None:
         raise UserError("fail_on_leak compares all rows, which a stream never holds: leave out one of the two")
+    if arguments.model.freeze_embedding and arguments.training.embedding_learning_rate is not None:
+        raise UserError("freeze_embedding leaves the embedding out of training: leave out embedding_learning_rate")
     if arguments.model.sparse_embedding and not arguments.model.freeze_embedding:
         check_sparse_gradients(arguments.training)
     _config(arguments.model)

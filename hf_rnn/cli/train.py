@@ -10,7 +10,6 @@ import sys
 from collections.abc import Sequence
 
 import datasets
-from transformers.utils import logging as transformers_logging
 
 from ..arguments import Arguments, parse_argv
 from ..stopping import TrainingStopped
@@ -25,9 +24,7 @@ def run(argv: Sequence[str]) -> None:
         SystemExit: After SIGTERM (143) or Ctrl-C (130); a line on stderr tells the command that goes on.
     """
     arguments = parse_argv(argv)
-    # of reading, tokenizing and writing: too quick to watch; training has its own
-    datasets.disable_progress_bars()
-    transformers_logging.disable_progress_bar()
+    datasets.disable_progress_bars()  # of reading and tokenizing: too quick to watch; training has its own
     # said at every checkpoint on common file systems, and of no consequence: their numbers order them as well
     logging.getLogger("transformers.trainer_utils").addFilter(
         lambda record: "mtime may not be reliable" not in record.getMessage()
