@@ -25,16 +25,15 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 import torch
-from transformers import PreTrainedTokenizerBase
 
 from .arguments import Arguments, ModelArguments, RnnTrainingArguments, parse_settings
 from .card_facts import CardFacts
 from .containment import contained, library_bars_off
 from .errors import UserError
+from .fast_inference import FastRnn
 from .folder import FinishedFolder
-from .inference import compute_logits, compute_scores, find_folder, load_model, tokenize
+from .inference import compute_scores, find_folder, load_model
 from .labelled_texts import LabelledTexts, LabelType, kind_of, read_texts
-from .modeling_rnn import RnnForSequenceClassification
 from .sharing import list_shared_files
 from .text_arguments import DataArguments, TableArguments
 
@@ -48,7 +47,6 @@ logger = logging.getLogger(__name__)
 _LABEL_TYPE = "label_type"  # key of a configuration's `task_specific_params`
 
 _NAME = "rnn-classifier"  # what the model is called until it is saved somewhere
-_EVAL_BATCH = 256  # as in the default recipe
 
 # Settings of the command that mean nothing here, and what stands in their place.
 _ELSEWHERE = {
@@ -254,7 +252,7 @@ class RnnClassifier:
         # The columns of predict_proba are in the order of classes_, and scikit-learn wants that sorted.
         self.classes_, columns = np.unique(labels, return_index=True)
         self.metrics_ = json.loads(files.get(folder.metrics.name, b"{}"))
-        self._fitted = _Fitted(model, tokenizer, columns, files, card)
+        self._fitted = _Fitted(FastRnn(model, tokenizer), columns, files, card)
 
     # ---- predicting ----
 
@@ -281,11 +279,8 @@ class RnnClassifier:
             UserError: For what is no text, named by its position.
         """
         fitted = self._get_fitted()
-        ids = tokenize(fitted.tokenizer, read_texts(texts, "texts"))
-        logits = compute_logits(
-            fitted.model, fitted.tokenizer, ids, int(self.per_device_eval_batch_size or _EVAL_BATCH)
-        )
-        return compute_scores(fitted.model, logits.double()).numpy()[:, fitted.columns]
+        logits = fitted.runner.text_logits(read_texts(texts, "texts"))
+        return compute_scores(fitted.runner.model, logits.double()).numpy()[:, fitted.columns]
 
     def score(self, texts: Sequence[str], labels: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> float:
         """Return the accuracy: the share of the texts whose label is predicted.
@@ -418,15 +413,13 @@ class _Fitted:
     """What a classifier has learned.
 
     Attributes:
-        model: Ready to predict, on its device.
-        tokenizer: Its tokenizer.
+        runner: Model and tokenizer, ready to predict.
         columns: Class ids in the order of `classes_`.
         files: The finished folder, by file name, with `/` between its parts.
         card: The facts of its card; None when it was loaded.
     """
 
-    model: RnnForSequenceClassification
-    tokenizer: PreTrainedTokenizerBase
+    runner: FastRnn
     columns: np.ndarray
     files: Mapping[str, bytes]
     card: CardFacts | None

@@ -24,13 +24,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transformers import PreTrainedTokenizerBase
-
 from hf_rnn.colouring import colour, escape
 from hf_rnn.errors import UserError
 from hf_rnn.explaining import explain
+from hf_rnn.fast_inference import FastRnn
 from hf_rnn.folder import FinishedFolder
-from hf_rnn.inference import find_folder, load_model
+from hf_rnn.inference import find_folder
 from hf_rnn.labelled_file import FORMATS, Answer, label_file, write_answers
 from hf_rnn.modeling_rnn import RnnForSequenceClassification
 
@@ -60,12 +59,12 @@ def build(model_name_or_path: str | Path, revision: str | None = None) -> gradio
     """
     gr = _import_gradio()
     folder = find_folder(model_name_or_path, revision)
-    model, tokenizer = load_model(folder)
+    classifier = FastRnn.from_pretrained(folder)
     name, examples = _read_card(FinishedFolder(folder), str(model_name_or_path))
-    answers = _Answers(gr, model, tokenizer)
+    answers = _Answers(gr, classifier)
     # what people upload and take home is deleted within the hour
     with gr.Blocks(title=name, analytics_enabled=False, delete_cache=(600, 3600)) as page:
-        gr.HTML(_heading(name, model))
+        gr.HTML(_heading(name, classifier.model))
         with gr.Tab("A text"), gr.Row():
             with gr.Column(scale=5):
                 text = gr.Textbox(
@@ -167,8 +166,8 @@ def _heading(name: str, model: RnnForSequenceClassification) -> str:
 class _Answers:
     """What the page's buttons do."""
 
-    def __init__(self, gr: Any, model: RnnForSequenceClassification, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._gr, self._model, self._tokenizer = gr, model, tokenizer
+    def __init__(self, gr: Any, classifier: FastRnn) -> None:
+        self._gr, self._classifier = gr, classifier
         self._rooms: deque[tempfile.TemporaryDirectory[str]] = deque(maxlen=16)  # Gradio makes copies of its own
 
     def for_text(self, text: str | None) -> tuple[dict[str, float] | None, str]:
@@ -176,7 +175,7 @@ class _Answers:
         if not (text or "").strip():
             return None, "<p>Type a text first.</p>"
         try:
-            explanation = explain(self._model, self._tokenizer, str(text))
+            explanation = explain(self._classifier.model, self._classifier.tokenizer, str(text))
         except UserError as error:
             return None, f"<p>{escape(str(error))}</p>"
         return explanation.scores, colour(explanation)
@@ -187,7 +186,7 @@ class _Answers:
         if path is None:
             return "<p>Choose a file first.</p>", hidden, hidden
         try:
-            blocks = label_file(self._model, self._tokenizer, Path(path), MAX_LINES + 1)
+            blocks = label_file(self._classifier, Path(path), MAX_LINES + 1)
             answers = [answer for block in blocks for answer in block]
         except UserError as error:
             return f"<p>{escape(str(error))}</p>", hidden, hidden

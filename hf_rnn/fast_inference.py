@@ -128,7 +128,7 @@ class FastRnn:
         Raises:
             UserError: For something that is no list of texts; the message says which.
         """
-        scores, numbers = compute_scores(self.model, self._text_logits(texts)).max(dim=-1)
+        scores, numbers = compute_scores(self.model, self.text_logits(texts)).max(dim=-1)
         labels = self._labels
         return [
             {"label": labels[number], "score": score}
@@ -145,7 +145,7 @@ class FastRnn:
         Raises:
             UserError: For something that is no list of texts; the message says which.
         """
-        return compute_scores(self.model, self._text_logits(texts)).numpy()
+        return compute_scores(self.model, self.text_logits(texts)).numpy()
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of texts, equal to those of `tokenizer(texts, truncation=True)`.
@@ -171,7 +171,12 @@ class FastRnn:
             logits[positions] = self._folded.logits(texts)
         return logits
 
-    def _text_logits(self, texts: Sequence[str]) -> torch.Tensor:
+    def text_logits(self, texts: Sequence[str]) -> torch.Tensor:
+        """Return the logits `(N, C)` in float32 on the CPU, in the order of the texts.
+
+        Raises:
+            UserError: For something that is no list of texts; the message says which.
+        """
         if isinstance(texts, str | bytes) or len(texts) <= _BLOCK:
             return self.logits(self.tokenize(texts))
         blocks = (texts[start : start + _BLOCK] for start in range(0, len(texts), _BLOCK))

@@ -7,21 +7,19 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from itertools import islice
 from pathlib import Path
-
-from transformers import PreTrainedTokenizerBase
+from typing import Any
 
 from .data.faults import BadRow
-from .inference import compute_logits, compute_scores, tokenize
-from .modeling_rnn import RnnForSequenceClassification
+from .fast_inference import FastRnn
 from .text_stream import read_texts
 
 FORMATS = ("csv", "tsv", "jsonl")
 
-_BLOCK = 1024  # texts sorted by length among themselves
+_BLOCK = 1024  # lines answered at a time
 
 
 @dataclass(frozen=True)
@@ -41,14 +39,11 @@ class Answer:
     error: str | None = None
 
 
-def label_file(
-    model: RnnForSequenceClassification, tokenizer: PreTrainedTokenizerBase, path: Path, max_lines: int | None = None
-) -> Iterator[list[Answer]]:
+def label_file(classifier: FastRnn, path: Path, max_lines: int | None = None) -> Iterator[list[Answer]]:
     """Label the lines of a file.
 
     Args:
-        model: In evaluation mode.
-        tokenizer: Its tokenizer.
+        classifier: Labels them.
         path: The file; a line is what [`read_texts`] says.
         max_lines: How many lines to read at most.
 
@@ -61,17 +56,14 @@ def label_file(
     with path.open("rb") as stream:
         lines = islice((line for block in read_texts(stream, path.name) for line in block), max_lines)
         while block := list(islice(lines, _BLOCK)):
-            texts = [line for line in block if isinstance(line, str)]
-            scores = compute_scores(model, compute_logits(model, tokenizer, tokenize(tokenizer, texts)))
-            best = iter(zip(*(column.tolist() for column in scores.max(dim=-1)), strict=True))
-            yield [_answer(model, line, best) for line in block]
+            best = iter(classifier.predict([line for line in block if isinstance(line, str)]))
+            yield [_answer(line, best) for line in block]
 
 
-def _answer(model: RnnForSequenceClassification, line: str | BadRow, best: Iterator[tuple[float, int]]) -> Answer:
+def _answer(line: str | BadRow, best: Iterator[Mapping[str, Any]]) -> Answer:
     if isinstance(line, BadRow):
         return Answer(line.excerpt, error=f"line {line.line}: {line.fault.reason.value}: {line.fault.detail}")
-    score, label = next(best)
-    return Answer(line, model.config.id2label[label], score)
+    return Answer(line, **next(best))
 
 
 def write_answers(answers: Iterable[Answer], path: Path) -> None:

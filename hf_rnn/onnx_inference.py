@@ -82,7 +82,11 @@ class OnnxClassifier:
 
     @classmethod
     def from_pretrained(
-        cls, name_or_path: str | Path, quantized: bool = False, revision: str | None = None
+        cls,
+        name_or_path: str | Path,
+        quantized: bool = False,
+        revision: str | None = None,
+        tokens_per_batch: int = 8192,
     ) -> OnnxClassifier:
         """Load the ONNX file of a finished folder or a repo of the Hub.
 
@@ -90,6 +94,7 @@ class OnnxClassifier:
             name_or_path: The folder, or the repo id. The weights need not be there.
             quantized: Take the int8 file.
             revision: Branch, tag or commit of a repo.
+            tokens_per_batch: About how many tokens run at once.
 
         Raises:
             UserError: When a file is missing, cannot be read, or was made of other weights than the folder has.
@@ -115,7 +120,7 @@ class OnnxClassifier:
         if folder.weights.is_file() and made_of != hash_weights(folder):
             raise UserError(f"{path} was made of other weights than {folder.weights} holds: repeat `{again}`")
         config, tokenizer = load_tokenizer(name, folder)
-        return cls(session, tokenizer, config)
+        return cls(session, tokenizer, config, tokens_per_batch)
 
     def predict(self, texts: Sequence[str]) -> list[dict[str, Any]]:
         """Return `{"label": ..., "score": ...}` of each text's best class, in the order of the texts.

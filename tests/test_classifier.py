@@ -291,9 +291,11 @@ def test_a_grid_over_a_pipeline(hurried):
     search = selection.GridSearchCV(steps, grid, cv=cut, error_score="raise").fit(TEXTS, NAMES)
     best = search.best_estimator_[-1]
     assert (
-        best.get_params()["cell_type"] == best._fitted.model.config.cell_type == search.best_params_[next(iter(grid))]
+        best.get_params()["cell_type"]
+        == best._fitted.runner.model.config.cell_type
+        == search.best_params_[next(iter(grid))]
     )
-    assert "BOX" in best._fitted.tokenizer.get_vocab(), "it saw what the step before it made"
+    assert "BOX" in best._fitted.runner.tokenizer.get_vocab(), "it saw what the step before it made"
     assert search.classes_.tolist() == sorted(LABELS)
     assert search.predict_proba(["miro"]).shape == (1, 3)
 

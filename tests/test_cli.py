@@ -197,7 +197,7 @@ def test_predict_says_what_the_pipeline_says(command, folder):
     texts = [text for text, _ in invent_rows(20, seed=9)] + ["", "two\nlines", "long " * 600]
     assert len({len(text.split()) for text in texts}) > 5, "batches by length must have something to restore"
     arguments = [part for text in texts for part in ("--text", text)]
-    code, out, err = command("predict", "--model", folder, *arguments, "--batch_size", 4)
+    code, out, err = command("predict", "--model", folder, *arguments, "--tokens_per_batch", 40)
     assert (code, err) == (0, "")
     expected = pipeline("text-classification", folder, device="cpu")(texts, truncation=True)
     assert [record["label"] for record in records(out)] == [answer["label"] for answer in expected]
@@ -296,9 +296,26 @@ def test_predict_loads_the_revision_asked_for(command, folder, monkeypatch):
         asked.append((name, revision))
         return load_model(folder)
 
-    monkeypatch.setattr(inference, "load_model", load)
+    monkeypatch.setattr("hf_rnn.fast_inference.load_model", load)
     assert command("predict", "--model", "me/name", "--revision", "v1", "--text", "miro")[0] == 0
     assert asked == [("me/name", "v1")]
+
+
+@pytest.mark.parametrize("backend", ["onnx", "onnx_int8"])
+def test_predict_by_onnx_runtime(command, folder, tmp_path, backend):
+    pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+    copy = shutil.copytree(folder, tmp_path / "model", ignore=shutil.ignore_patterns("checkpoints"))
+    quantize = ["--quantize", "int8"] if backend == "onnx_int8" else []
+    assert command("export", "--model", copy, *quantize)[0] == 0
+    (copy / "model.safetensors").unlink()  # premise: not torch answers
+    (tmp_path / "texts.txt").write_bytes(BAD_LINES)
+    _, expected, _ = command("predict", "--model", folder, "--input", tmp_path / "texts.txt")
+    code, out, err = command("predict", "--model", copy, "--input", tmp_path / "texts.txt", "--backend", backend)
+    assert (code, err) == (1, "hf-rnn predict: 3 of 6 lines were refused: see their error records\n")
+    close = 0.05 if quantize else 1e-4
+    for found, right in zip(records(out), records(expected), strict=True):
+        assert found.get("error") == right.get("error") and found.get("label") == right.get("label")
+        assert found.get("score", 0) == pytest.approx(right.get("score", 0), abs=close)
 
 
 def test_predict_mistakes(command, folder, texts_dir, tmp_path):
@@ -310,8 +327,16 @@ def test_predict_mistakes(command, folder, texts_dir, tmp_path):
     assert "give either --text" in predict("--model", folder, "--text", "x", "--input", "-")
     assert "there is no file nowhere.txt" in predict("--model", folder, "--input", "nowhere.txt")
     assert f"{tmp_path} is a folder" in predict("--model", folder, "--input", tmp_path)
-    assert "--batch_size must be at least 1" in predict("--model", folder, "--text", "x", "--batch_size", 0)
-    assert "invalid int value: 'x'" in predict("--model", folder, "--text", "x", "--batch_size", "x")
+    assert "--tokens_per_batch must be at least 1" in predict(
+        "--model", folder, "--text", "x", "--tokens_per_batch", 0
+    )
+    assert "invalid int value: 'x'" in predict("--model", folder, "--text", "x", "--tokens_per_batch", "x")
+    assert "--backend must be one of torch, onnx, onnx_int8, found 'jax'" in predict(
+        "--model", folder, "--text", "x", "--backend", "jax"
+    )
+    assert "has no onnx/model.onnx: make it with `hf-rnn export --model" in predict(
+        "--model", folder, "--text", "x", "--backend", "onnx"
+    )
     assert "unknown option '--txt'. Did you mean --text?" in predict("--model", folder, "--txt", "x")
 
 

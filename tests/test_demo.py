@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from hf_rnn import demo, inference
+from hf_rnn import FastRnn, demo
 from hf_rnn.folder import FinishedFolder
 
 RIGHT_TO_LEFT = "\u05e9\u05dc\u05d5\u05dd miro \u05e2\u05d5\u05dc\u05dd"
@@ -30,7 +30,7 @@ HOSTILE = (
 @pytest.fixture
 def answers(trained):
     """The page's buttons, with updates as plain dictionaries."""
-    return demo._Answers(types.SimpleNamespace(update=dict), *inference.load_model(trained.folder))
+    return demo._Answers(types.SimpleNamespace(update=dict), FastRnn.from_pretrained(trained.folder))
 
 
 def test_without_gradio_the_message_says_what_to_install(trained, command, monkeypatch):

@@ -77,8 +77,17 @@ ALLOWED = {  # room: the rooms it may use
     "hub_repo": {"errors", "sharing"},
     "explaining": {"inference", "modeling_rnn"},
     "colouring": {"explaining"},
-    "labelled_file": {"data", "inference", "modeling_rnn", "text_stream"},
-    "demo": {"colouring", "errors", "explaining", "folder", "inference", "labelled_file", "modeling_rnn"},
+    "labelled_file": {"data", "fast_inference", "text_stream"},
+    "demo": {
+        "colouring",
+        "errors",
+        "explaining",
+        "fast_inference",
+        "folder",
+        "inference",
+        "labelled_file",
+        "modeling_rnn",
+    },
     "hub": {"card_files", "errors", "folder", "hub_repo", "inference", "sharing"},
 }
 LEAVES = {"audit", "data", "folder", "metrics", "optim", "plots", "recipes", "sampling"}

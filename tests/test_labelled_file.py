@@ -6,18 +6,18 @@ import json
 import pytest
 from conftest import invent_rows
 
-from hf_rnn import inference
+from hf_rnn import FastRnn
 from hf_rnn.data import DataError
 from hf_rnn.labelled_file import FORMATS, Answer, label_file, write_answers
 
 
 @pytest.fixture(scope="module")
 def learned(trained):
-    return inference.load_model(trained.folder)
+    return FastRnn.from_pretrained(trained.folder)
 
 
 def answers_of(learned, path, **settings):
-    return [answer for block in label_file(*learned, path, **settings) for answer in block]
+    return [answer for block in label_file(learned, path, **settings) for answer in block]
 
 
 def test_labels_are_those_of_predict(learned, trained, command, tmp_path, monkeypatch):

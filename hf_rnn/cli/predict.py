@@ -14,15 +14,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
-
 from .. import inference
 from ..data import DataError
 from ..data.faults import BadRow
 from ..errors import UserError
-from ..modeling_rnn import RnnForSequenceClassification
+from ..fast_inference import FastRnn
+from ..onnx_inference import OnnxClassifier
 from ..parsing import SettingsParser
 from ..text_stream import read_texts
+
+_BACKENDS = ("torch", "onnx", "onnx_int8")
 
 # A pipe takes so many bytes at once or none of them, whatever signal comes; POSIX promises 512, Linux 4096.
 _WHOLE_WRITE = 4096 if sys.platform == "linux" else 512
@@ -53,8 +54,11 @@ class PredictArguments:
     model: str | None = field(default=None, metadata={"help": "finished folder, or id on the Hub"})
     revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of a model on the Hub"})
     input: str | None = field(default=None, metadata={"help": "file with one text a line; - reads what is piped in"})
+    backend: str = field(
+        default="torch", metadata={"help": "torch, or a file that export made: onnx or onnx_int8, in ONNX Runtime"}
+    )
     strict: bool = field(default=False, metadata={"help": "stop at the first line that is refused"})
-    batch_size: int = field(default=64, metadata={"help": "texts run at once"})
+    tokens_per_batch: int = field(default=8192, metadata={"help": "about how many tokens run at once"})
 
 
 def run(argv: Sequence[str]) -> int:
@@ -72,13 +76,13 @@ def run(argv: Sequence[str]) -> int:
     arguments, namespace = parser.parse(argv)
     _check(arguments, namespace.text)
     inference.quiet()
-    model, tokenizer = inference.load_model(arguments.model, revision=arguments.revision)
+    classifier = _load(arguments)
     lines = refused = 0
     for block in _read(arguments.input) if namespace.text is None else [namespace.text]:
         bad = next((row for row in block if isinstance(row, BadRow)), None) if arguments.strict else None
         if bad is not None:
             block = block[: block.index(bad)]
-        _write(_answers(model, tokenizer, block, arguments.batch_size))
+        _write(_answers(classifier, block))
         if bad is not None:
             raise DataError.of_row(bad, "Without --strict this line gets an error record and the others are answered")
         lines += len(block)
@@ -94,8 +98,10 @@ def _check(arguments: PredictArguments, texts: Sequence[str] | None) -> None:
         raise UserError("--model is missing: give a finished folder")
     if (texts is None) == (arguments.input is None):
         raise UserError("give either --text (several times if you like) or --input FILE (- for what is piped in)")
-    if arguments.batch_size < 1:
-        raise UserError(f"--batch_size must be at least 1, found {arguments.batch_size}")
+    if arguments.backend not in _BACKENDS:
+        raise UserError(f"--backend must be one of {', '.join(_BACKENDS)}, found {arguments.backend!r}")
+    if arguments.tokens_per_batch < 1:
+        raise UserError(f"--tokens_per_batch must be at least 1, found {arguments.tokens_per_batch}")
     if arguments.input not in (None, "-"):
         if Path(arguments.input).is_dir():
             raise UserError(f"{arguments.input} is a folder: give a file with one text a line")
@@ -103,6 +109,14 @@ def _check(arguments: PredictArguments, texts: Sequence[str] | None) -> None:
             raise UserError(f"there is no file {arguments.input}")
     for text in texts or ():
         inference.check_text(text)
+
+
+def _load(arguments: PredictArguments) -> FastRnn | OnnxClassifier:
+    name, size = str(arguments.model), arguments.tokens_per_batch
+    if arguments.backend == "torch":
+        return FastRnn.from_pretrained(name, arguments.revision, tokens_per_batch=size)
+    quantized = arguments.backend == "onnx_int8"
+    return OnnxClassifier.from_pretrained(name, quantized, arguments.revision, tokens_per_batch=size)
 
 
 def _read(name: str) -> Iterator[list[str | BadRow]]:
@@ -114,23 +128,14 @@ def _read(name: str) -> Iterator[list[str | BadRow]]:
         yield from read_texts(stream, name)
 
 
-def _answers(
-    model: RnnForSequenceClassification,
-    tokenizer: PreTrainedTokenizerBase,
-    block: Sequence[str | BadRow],
-    batch_size: int,
-) -> Iterator[dict[str, Any]]:
+def _answers(classifier: FastRnn | OnnxClassifier, block: Sequence[str | BadRow]) -> Iterator[dict[str, Any]]:
     """Yield one record a line, in their order."""
-    texts = [text for text in block if isinstance(text, str)]
-    logits = inference.compute_logits(model, tokenizer, inference.tokenize(tokenizer, texts), batch_size)
-    scores, labels = inference.compute_scores(model, logits).max(dim=-1)
-    answers = zip(scores.tolist(), labels.tolist(), strict=True)
+    answers = iter(classifier.predict([text for text in block if isinstance(text, str)]))
     for line in block:
         if isinstance(line, BadRow):
             yield {"error": {"line": line.line, "reason": line.fault.reason.value, "detail": line.fault.detail}}
         else:
-            score, label = next(answers)
-            yield {"label": model.config.id2label[label], "score": score}
+            yield next(answers)
 
 
 def _write(records: Iterable[dict[str, Any]]) -> None:
