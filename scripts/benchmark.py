@@ -21,6 +21,7 @@ from typing import Any
 
 import benchmark_data
 import benchmark_infer
+import benchmark_vocab
 
 BATCH, EMBEDDING, HIDDEN, VOCABULARY, CLASSES = 64, 300, 128, 3330, 3
 PARTS: dict[str, Callable[..., list[dict[str, Any]]]] = {}
@@ -143,6 +144,12 @@ def train(repeats: int) -> list[dict[str, Any]]:
 
 
 @part
+def vocab(repeats: int, data_dir: Path | None) -> list[dict[str, Any]]:
+    """Training steps at vocabularies of thousands and of a million, sparse rows against dense, and what is learned."""
+    return [*benchmark_vocab.compare_steps(repeats), *benchmark_vocab.compare_quality(data_dir)]
+
+
+@part
 def data(repeats: int, rows: int) -> list[dict[str, Any]]:
     """Reading a TSV file with load_tsv, as a stream and as a table, against pyarrow.csv streaming on one thread."""
     return benchmark_data.compare(repeats, rows)
@@ -156,7 +163,9 @@ def main() -> None:
     )
     parser.add_argument("--repeats", type=int, default=40, help="pairs of measurements (default: %(default)s)")
     parser.add_argument("--rows", type=int, default=1_000_000, help="of the part data (default: %(default)s)")
-    parser.add_argument("--data_dir", type=Path, help="texts of infer and latency (default: those of data/tweets)")
+    parser.add_argument(
+        "--data_dir", type=Path, help="texts of infer, latency and vocab (default: those of data/tweets)"
+    )
     parser.add_argument("--threads", type=int, default=1, help="threads of torch (default: %(default)s)")
     parser.add_argument("--json", type=Path, help="also write the results to this file")
     arguments = parser.parse_args()
@@ -174,7 +183,7 @@ def main() -> None:
     results = []
     for name in chosen:
         print(f"{name}: {PARTS[name].__doc__}", file=sys.stderr)
-        own = {"data": ["rows"], "infer": ["data_dir"], "latency": ["data_dir"]}.get(name, [])
+        own = {"data": ["rows"], "infer": ["data_dir"], "latency": ["data_dir"], "vocab": ["data_dir"]}.get(name, [])
         for result in PARTS[name](arguments.repeats, **{setting: getattr(arguments, setting) for setting in own}):
             results.append({"part": name, **result})
             low, high = result["ratio_quartiles"]

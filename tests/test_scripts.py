@@ -280,3 +280,15 @@ def test_train_sentiment_on_the_sample(tmp_path):
     assert done.returncode == 0, done.stderr
     check_finished(tmp_path / "out", done.stdout, "best concert of my life, thank you!")
     assert float(re.search(r"'test_accuracy': (\S+),", done.stdout)[1]) > 0.7  # the commonest class: 0.396
+
+
+@pytest.mark.slow
+def test_the_steps_of_the_vocabulary_benchmark(monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPTS)
+    import benchmark_vocab
+
+    monkeypatch.setattr(benchmark_vocab, "LARGE", 5_000)
+    rows = benchmark_vocab.compare_steps(3)
+    assert ["3,330 / 5,000" in row["what"] for row in rows] == [True, False, False]
+    assert all(row["ratio_quartiles"][0] <= row["ratio"] <= row["ratio_quartiles"][1] for row in rows)
+    assert all(row["ours_ms"] > 0 and row["repeats"] == 3 for row in rows)

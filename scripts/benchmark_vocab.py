@@ -1,0 +1,149 @@
+"""The part `vocab` of benchmark.py: what a training step costs when the vocabulary grows.
+
+Timed are the steps of `RnnTrainer`, from before the forward pass to after the optimiser, with the architecture of
+recipe `default`; the batches hold as many different tokens whatever the vocabulary.
+"""
+
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+SMALL, LARGE = 3_330, 1_000_000
+BATCH, TOKENS, CLASSES = 64, 20, 3
+STEPS, WARM_UP, MAX_ROUNDS = 12, 4, 10
+SAMPLE = Path(__file__).parents[1] / "data" / "tweets"
+GOAL = 1.3  # a step at a million entries takes so many times one at a few thousand, at most
+
+
+def step_seconds(vocab_size: int, sparse: bool) -> float:
+    """Train for a few steps and return the median of what they took."""
+    import datasets
+    import torch
+    from transformers import TrainerCallback
+
+    from hf_rnn import RnnConfig, RnnForSequenceClassification, RnnTrainer, RnnTrainingArguments
+    from hf_rnn.recipes import load_recipe
+
+    class Clock(TrainerCallback):
+        def __init__(self) -> None:
+            self.start, self.taken = 0.0, []
+
+        def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
+            self.start = time.perf_counter()
+
+        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+            self.taken.append(time.perf_counter() - self.start)
+
+    recipe = load_recipe("default")
+    config = RnnConfig(
+        vocab_size=vocab_size,
+        num_labels=CLASSES,
+        sparse_embedding=sparse,
+        **{name: recipe[name] for name in ("embedding_size", "hidden_size", "cell_type", "bidirectional", "pooling")},
+    )
+    torch.manual_seed(0)
+    ids = torch.randint(2, vocab_size, (STEPS * BATCH, TOKENS)).tolist()
+    rows = datasets.Dataset.from_dict(
+        {
+            "input_ids": ids,
+            "attention_mask": [[1] * TOKENS] * len(ids),
+            "labels": [row % CLASSES for row in range(len(ids))],
+        }
+    )
+    clock = Clock()
+    with tempfile.TemporaryDirectory() as scratch:
+        args = RnnTrainingArguments(
+            output_dir=scratch,
+            per_device_train_batch_size=BATCH,
+            max_steps=STEPS,
+            learning_rate=1e-3,
+            save_strategy="no",
+            eval_strategy="no",
+            report_to="none",
+            use_cpu=True,
+        )
+        trainer = RnnTrainer(RnnForSequenceClassification(config), args, train_dataset=rows, callbacks=[clock])
+        trainer.silence()
+        trainer.train()
+    return statistics.median(clock.taken[WARM_UP:])
+
+
+def compare_steps(repeats: int) -> list[dict[str, Any]]:
+    """Time the sides in turn."""
+    sides = {
+        "sparse": (SMALL, True),
+        "sparse, large": (LARGE, True),
+        "dense": (SMALL, False),
+        "dense, large": (LARGE, False),
+    }
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(min(max(3, repeats // 4), MAX_ROUNDS)):
+        for name in list(sides) if number % 2 else reversed(sides):
+            times[name].append(step_seconds(*sides[name]))
+
+    def row(what: str, ours: str, peer: str, note: str = "") -> dict[str, Any]:
+        ratios = [peer / ours for ours, peer in zip(times[ours], times[peer], strict=True)]
+        low, middle, high = statistics.quantiles(ratios, n=4)
+        return {
+            "what": what,
+            "ours_ms": 1000 * statistics.median(times[ours]),
+            "peer_ms": 1000 * statistics.median(times[peer]),
+            "ratio": middle,
+            "ratio_quartiles": [low, high],
+            "repeats": len(ratios),
+            "note": note,
+        }
+
+    return [
+        row(
+            f"training step, sparse_embedding, vocabulary {SMALL:,} / {LARGE:,}",
+            "sparse, large",
+            "sparse",
+            f" (goal: {1 / GOAL:.2f})",
+        ),
+        row(
+            f"training step, vocabulary {LARGE:,}, dense fused AdamW / sparse_embedding",
+            "sparse, large",
+            "dense, large",
+        ),
+        row(f"training step, vocabulary {SMALL:,}, dense fused AdamW / sparse_embedding", "sparse", "dense"),
+    ]
+
+
+def compare_quality(folder: Path | None, seeds: int = 3) -> list[dict[str, Any]]:
+    """Train recipe `default` both ways and tell the scores on the validation split."""
+    from hf_rnn import train
+
+    scores: dict[bool, list[float]] = {False: [], True: []}
+    seconds: dict[bool, list[float]] = {False: [], True: []}
+    for seed in range(seeds):
+        for sparse in scores:
+            with tempfile.TemporaryDirectory() as scratch:
+                start = time.perf_counter()
+                result = train(
+                    data_dir=str(folder or SAMPLE),
+                    output_dir=f"{scratch}/model",
+                    sparse_embedding=sparse,
+                    seed=seed,
+                    data_seed=seed,
+                    use_cpu=True,
+                )
+                seconds[sparse].append(time.perf_counter() - start)
+                scores[sparse].append(result.metrics["validation"]["macro_recall"])
+    dense, sparse = (statistics.mean(scores[kind]) for kind in (False, True))
+    ratios = [peer / ours for ours, peer in zip(seconds[True], seconds[False], strict=True)]
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    return [
+        {
+            "what": "whole training, recipe default, dense / sparse_embedding",
+            "ours_ms": 1000 * statistics.median(seconds[True]),
+            "peer_ms": 1000 * statistics.median(seconds[False]),
+            "ratio": middle,
+            "ratio_quartiles": [low, high],
+            "repeats": seeds,
+            "macro_recall": {"sparse": scores[True], "dense": scores[False]},
+            "note": f"; macro-recall on validation, mean of {seeds} seeds: sparse {sparse:.3f}, dense {dense:.3f}",
+        }
+    ]
