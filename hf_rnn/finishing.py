@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ def write_files(
         The facts, with the figures that could be drawn and the size of the weights.
     """
     model.save_pretrained(folder.root)
+    shutil.copymode(folder.config, folder.weights)  # some versions of safetensors let nobody else read them
     tokenizer.save_pretrained(folder.root)
     _write_json(folder.metrics, metrics)
     _write_json(folder.training_args, settings)

@@ -49,6 +49,7 @@ def test_the_folder_is_finished(trained):
     }  # fmt: skip
     assert expected <= names
     assert not [name for name in names if name.endswith((".bin", ".pt", ".pth", ".pkl")) or name.startswith(".")]
+    assert len({path.stat().st_mode for path in trained.folder.iterdir() if path.is_file()}) == 1, "all can be read"
 
 
 def test_it_has_learned_the_rule(trained):

@@ -7,13 +7,14 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import datasets
+import torch
 
-from ..arguments import Arguments, parse_argv
+from ..arguments import RnnTrainingArguments, parse_argv
 from ..stopping import TrainingStopped
-from ..training import train
+from ..training import TrainingResult, train
 
 
 def run(argv: Sequence[str]) -> None:
@@ -24,18 +25,34 @@ def run(argv: Sequence[str]) -> None:
         SystemExit: After SIGTERM (143) or Ctrl-C (130); a line on stderr tells the command that goes on.
     """
     arguments = parse_argv(argv)
+    run_training("train", argv, arguments.training, lambda: train(*arguments))
+
+
+def run_training(
+    verb: str, argv: Sequence[str], settings: RnnTrainingArguments, start: Callable[[], TrainingResult]
+) -> None:
+    """Run a training and print what it reached, as [`run`] says.
+
+    Args:
+        verb: That was typed.
+        argv: Its flags.
+        settings: Of the training.
+        start: Trains.
+    """
     datasets.disable_progress_bars()  # of reading and tokenizing: too quick to watch; training has its own
     # said at every checkpoint on common file systems, and of no consequence: their numbers order them as well
     logging.getLogger("transformers.trainer_utils").addFilter(
         lambda record: "mtime may not be reliable" not in record.getMessage()
     )
     try:
-        result = train(*arguments)
+        result = start()
     except TrainingStopped as stopped:
-        if arguments.training.process_index == 0:
-            print(_how_to_go_on(stopped, argv, arguments), file=sys.stderr)
+        if settings.process_index == 0:
+            print(_how_to_go_on(verb, stopped, argv, settings), file=sys.stderr)
+        _leave_together()
         raise SystemExit(stopped.exit_code) from stopped
-    if arguments.training.process_index > 0:  # of several processes one tells
+    _leave_together()
+    if settings.process_index > 0:  # of several processes one tells
         return
     scores = {
         split: {name: value for name, value in metrics.items() if not isinstance(value, dict | list)}
@@ -45,12 +62,22 @@ def run(argv: Sequence[str]) -> None:
     print(json.dumps({**where, **scores}, ensure_ascii=False))
 
 
-def _how_to_go_on(stopped: TrainingStopped, argv: Sequence[str], arguments: Arguments) -> str:
-    command = ["hf-rnn", "train", *argv]
-    if arguments.training.overwrite_output_dir:
+def _leave_together() -> None:
+    """Where several processes train, wait for the one that writes: torchrun ends all when the first of them fails.
+
+    What torch keeps open between them is closed, for at the end of a process it may abort it.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+
+def _how_to_go_on(verb: str, stopped: TrainingStopped, argv: Sequence[str], settings: RnnTrainingArguments) -> str:
+    command = ["hf-rnn", verb, *argv]
+    if settings.overwrite_output_dir:
         command.append("--overwrite_output_dir=false")
-    if not arguments.training.resume:
+    if not settings.resume:
         command.append("--resume")
     if "TORCHELASTIC_RUN_ID" in os.environ:
         command[:1] = ["torchrun", "...", "hf-rnn"]
-    return f"hf-rnn train: {stopped}; to go on, type: {shlex.join(command)}"
+    return f"hf-rnn {verb}: {stopped}; to go on, type: {shlex.join(command)}"
