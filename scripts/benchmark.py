@@ -168,6 +168,7 @@ def main() -> None:
     )
     parser.add_argument("--threads", type=int, default=1, help="threads of torch (default: %(default)s)")
     parser.add_argument("--json", type=Path, help="also write the results to this file")
+    parser.add_argument("--plot", type=Path, help="also train models and peers, and draw macro-recall against texts/s")
     arguments = parser.parse_args()
     if unknown := set(arguments.parts) - set(PARTS) - {"all"}:
         parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)} and all")
@@ -194,6 +195,20 @@ def main() -> None:
     if arguments.json:
         machine = {"torch": torch.__version__, "threads": arguments.threads}
         arguments.json.write_text(json.dumps({**machine, "results": results}, indent=2) + "\n", encoding="utf-8")
+    if arguments.plot:
+        draw(arguments.data_dir or benchmark_infer.SAMPLE, arguments.plot)
+
+
+def draw(data_dir: Path, path: Path) -> None:
+    """Train each model once and draw what it reaches, and how fast."""
+    import reproduce_results
+    import results_models
+    import results_report
+
+    texts = results_models.Texts(data_dir, "none")
+    results = reproduce_results.compare(texts, results_models.models(None, None), seeds=1)
+    results_report.figure(results, texts.title(), path)
+    print(results_report.table(results, texts.names), end="")
 
 
 if __name__ == "__main__":

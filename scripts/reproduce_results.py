@@ -1,0 +1,159 @@
+"""All models on one data set: scores, sizes and speed, in a Markdown table, a JSON file and a figure.
+
+    pip install '.[bench]'
+    python scripts/reproduce_results.py --quick
+    python scripts/reproduce_results.py --data_dir DIR --normalizer tweet --output_dir out/results
+    python scripts/reproduce_results.py --data_dir DIR --teacher FOLDER --unlabeled FILE
+
+Each model learns from train.tsv, chooses what it has to choose on dev.tsv, and is scored there: the mean over seeds
+with its 95 % interval (Student's t). What separates two rows is a paired bootstrap over the rows of dev.tsv. Speed is
+from raw text to label on one core, all models in turn, each pass over other texts. No test file is read.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+SAMPLE = Path(__file__).parents[1] / "data" / "tweets"
+QUICK = ("majority class", "TF-IDF words + logistic regression", "fastText", "recipe `fast`", "recipe `default`")
+ROUNDS, MOST_SECONDS = 5, 2.0  # of timing: passes over the texts, and what one pass may take
+
+
+def parse_flags() -> argparse.Namespace:
+    """Read the flags."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data_dir", type=Path, default=SAMPLE, help="train.tsv and dev.tsv (default: the sample)")
+    parser.add_argument("--normalizer", default="none", help="none, or tweet for raw tweets (default: %(default)s)")
+    parser.add_argument("--output_dir", type=Path, default=Path("out/results"), help="default: %(default)s")
+    parser.add_argument("--seeds", type=int, default=5, help="seeds 0, 1, ... (default: %(default)s)")
+    parser.add_argument("--teacher", type=Path, help="made by finetune_teacher.py; adds it and its student")
+    parser.add_argument("--unlabeled", type=Path, help="texts that the teacher labels besides, one a line")
+    parser.add_argument("--only", action="append", metavar="NAME", help="a row of the table; may be repeated")
+    parser.add_argument("--quick", action="store_true", help="two seeds, and only the models that train in seconds")
+    flags = parser.parse_args()
+    if flags.quick:
+        flags.seeds, flags.only = 2, flags.only or list(QUICK)
+    if flags.seeds < 1:
+        parser.error(f"--seeds must be at least 1, found {flags.seeds}")
+    if flags.teacher is not None and not (flags.teacher / "config.json").is_file():
+        parser.error(f"there is no model in {flags.teacher}: make one with scripts/finetune_teacher.py")
+    if flags.unlabeled is not None and (flags.teacher is None or not flags.unlabeled.is_file()):
+        parser.error(f"--unlabeled {flags.unlabeled} must be a file, and needs --teacher")
+    return flags
+
+
+def main() -> None:
+    """Train, measure, write."""
+    flags = parse_flags()
+
+    import results_models
+    import results_report
+    import torch
+
+    from hf_rnn.errors import UserError
+
+    torch.set_num_threads(1)
+    chosen = results_models.models(flags.teacher, flags.unlabeled)
+    if flags.only:
+        names = [model.name for model in chosen]
+        if unknown := set(flags.only) - set(names):
+            sys.exit(f"there is no row {', '.join(sorted(unknown))}; there are: {'; '.join(names)}")
+        chosen = [model for model in chosen if model.name in flags.only]
+    try:
+        texts = results_models.Texts(flags.data_dir, flags.normalizer)
+        results = compare(texts, chosen, flags.seeds)
+    except UserError as error:
+        sys.exit(str(error))
+    flags.output_dir.mkdir(parents=True, exist_ok=True)
+    (flags.output_dir / "results.json").write_text(json.dumps(results, ensure_ascii=False) + "\n", encoding="utf-8")
+    written = results_report.table(results, texts.names)
+    (flags.output_dir / "results.md").write_text(written, encoding="utf-8")
+    results_report.figure(results, texts.title(), flags.output_dir / "results.png")
+    print(written, end="")
+
+
+def compare(texts: Any, chosen: Sequence[Any], seeds: int) -> list[dict[str, Any]]:
+    """Train the models, and return a row of the table for each: scores by seed, sizes and speed.
+
+    Args:
+        texts: See `results_models.Texts`.
+        chosen: See `results_models.Model`; those whose packages are not installed are left out.
+        seeds: Runs of a model that draws numbers.
+    """
+    import datasets
+    import numpy as np
+    import results_report
+
+    from hf_rnn import inference
+
+    inference.quiet()
+    datasets.disable_progress_bars()
+    results, runners = [], []
+    with tempfile.TemporaryDirectory(prefix="results-") as scratch:
+        for model in chosen:
+            if missing := model.missing():
+                print(f"{model.name}: left out, because it is not installed: {', '.join(missing)}", file=sys.stderr)
+                continue
+            runs = range(seeds if model.draws else 1)
+            learned = [model.learn(texts, seed, Path(scratch), model.once) for seed in runs]
+            predictions = [np.asarray(one.classify(texts.dev_texts)) for one in learned]
+            results.append(describe(model.name, texts, learned, predictions))
+            runners.append(learned[0].classify)
+            print(results_report.table(results[-1:], texts.names).splitlines()[-1], file=sys.stderr)
+        for row, speed in zip(results, measure_speed(runners, [*texts.dev_texts, *texts.texts]), strict=True):
+            row["tweets_per_second"] = speed
+    labels = np.array(texts.dev_labels)
+    for above, row in zip(results, results[1:], strict=False):
+        both = (np.array(one["predictions"]) for one in (row, above))
+        row["above"] = results_report.bootstrap(*both, labels, len(texts.names))
+    return results
+
+
+def describe(name: str, texts: Any, learned: Sequence[Any], predictions: Sequence[Any]) -> dict[str, Any]:
+    """A row, its speed aside."""
+    import results_models
+
+    scores = [results_models.score(texts, one) for one in predictions]
+    return {
+        "name": name,
+        "ours": name.startswith(("recipe", "`default`", "distilled")),
+        **{key: [one[key] for one in scores] for key in ("accuracy", "macro_recall", "macro_f1")},
+        "f1_by_class": {label: [one["per_class"][label]["f1"] for one in scores] for label in texts.names},
+        "seconds": statistics.median(one.seconds for one in learned),
+        "parameters": learned[0].parameters,
+        "bytes": learned[0].bytes,
+        "settings": learned[0].settings,
+        "predictions": [one.tolist() for one in predictions],
+        "tweets_per_second": None,
+    }
+
+
+def measure_speed(runners: Sequence[Any], texts: Sequence[str]) -> list[float]:
+    """Time all models in turn, the median of several passes.
+
+    No pass sees a text again, for a tokenizer remembers words; a slow model reads the first texts of a pass only.
+    """
+    passes = [texts[number :: ROUNDS + 1] for number in range(ROUNDS + 1)]
+    amounts: list[int] = []
+    speeds: list[list[float]] = [[] for _ in runners]
+    for number, some in enumerate(passes):
+        for place, classify in enumerate(runners):
+            read = some[: amounts[place]] if number else some[:100]
+            start = time.perf_counter()
+            classify(read)
+            taken = time.perf_counter() - start
+            if number:
+                speeds[place].append(len(read) / taken)
+            else:  # the first warms up, and tells how slow it is
+                amounts.append(max(50, int(100 * MOST_SECONDS / taken)))
+    return [statistics.median(some) for some in speeds]
+
+
+if __name__ == "__main__":
+    main()

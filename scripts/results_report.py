@@ -1,0 +1,132 @@
+"""The numbers of reproduce_results.py → intervals, a paired bootstrap, a Markdown table and a figure."""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+RESAMPLES = 2000
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and half of the 95 % interval by Student's t over seeds; the latter is NaN for one value."""
+    if len(values) < 2:
+        return statistics.mean(values), math.nan
+    from scipy.stats import t
+
+    half = t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
+    return statistics.mean(values), float(half)
+
+
+def bootstrap(
+    first: np.ndarray, second: np.ndarray, labels: np.ndarray, classes: int, seed: int = 0
+) -> tuple[float, float, float]:
+    """How much the macro-recall of one model is above another's on resampled rows, the same for both.
+
+    Args:
+        first: Predictions `(S, N)` of S seeds; the mean over seeds counts.
+        second: Those of the other, of any number of seeds.
+        labels: `(N,)`.
+        classes: How many there are.
+        seed: Of the resampling.
+
+    Returns:
+        The difference on the rows as they are, and the 2.5 and 97.5 % quantiles over resamples.
+    """
+    chance = np.random.default_rng(seed)
+    rows = len(labels)
+    counts = np.stack([np.bincount(chance.integers(0, rows, rows), minlength=rows) for _ in range(RESAMPLES)])
+    weights = np.concatenate([np.ones((1, rows), dtype=counts.dtype), counts]).astype(np.float64)  # (1 + R, N)
+    of_class = (labels[:, None] == np.arange(classes)).astype(np.float64)  # (N, C)
+    total = np.maximum(weights @ of_class, 1)
+
+    def recall(predictions: np.ndarray) -> np.ndarray:
+        right = (predictions == labels).mean(axis=0)  # (N,): mean over seeds
+        return ((weights @ (of_class * right[:, None])) / total).mean(axis=1)
+
+    differences = recall(first) - recall(second)
+    low, high = np.quantile(differences[1:], (0.025, 0.975))
+    return float(differences[0]), float(low), float(high)
+
+
+def table(results: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
+    """Rows in their order, with the difference of each from the row above it."""
+    head = ["model", "accuracy", "macro-recall", "macro-F1", f"F1 of {', '.join(names)}", "training, s", "parameters"]
+    head += ["bytes", "tweets/s", "macro-recall against the row above"]
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    for row in results:
+        by_class = ", ".join(f"{statistics.mean(values):.3f}" for values in row["f1_by_class"].values())
+        above = row.get("above")
+        cells = [
+            row["name"],
+            *(_with_interval(row[name]) for name in ("accuracy", "macro_recall", "macro_f1")),
+            by_class,
+            _number(row["seconds"]),
+            f"{row['parameters']:,}",
+            f"{row['bytes']:,}",
+            "" if row["tweets_per_second"] is None else f"{row['tweets_per_second']:,.0f}",
+            "" if above is None else f"{above[0]:+.3f} ({above[1]:+.3f} to {above[2]:+.3f})",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _with_interval(values: Sequence[float]) -> str:
+    mean, half = interval(values)
+    return f"{mean:.3f}" if math.isnan(half) else f"{mean:.3f} ± {half:.3f}"
+
+
+def _number(seconds: float | None) -> str:
+    if seconds is None or math.isnan(seconds):
+        return ""
+    return f"{seconds:.0f}" if seconds >= 10 else f"{seconds:.1f}"
+
+
+def figure(results: Sequence[Mapping[str, Any]], title: str, path: Path) -> None:
+    """Macro-recall against tweets a second, each model a point."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    chart, axes = pyplot.subplots(figsize=(8.6, 5.2), layout="constrained")
+    drawn = [row for row in results if row["name"] != "majority class"]
+    for row in drawn:
+        mean, half = interval(row["macro_recall"])
+        ours = row["ours"]
+        axes.errorbar(
+            row["tweets_per_second"],
+            mean,
+            yerr=None if math.isnan(half) else half,
+            marker="o" if ours else "s",
+            color="#0072b2" if ours else "#999999",
+            markersize=7,
+            capsize=3,
+            linestyle="none",
+        )
+        axes.annotate(
+            row["name"].replace("`", ""),
+            (row["tweets_per_second"], mean),
+            xytext=(8, 4),
+            textcoords="offset points",
+            fontsize=8,
+            color="#222222" if ours else "#666666",
+        )
+    for row in results:
+        if row["name"] == "majority class":
+            level = row["macro_recall"][0]
+            axes.axhline(level, color="#222222", linestyle=":", linewidth=0.8, label="majority class")
+            axes.legend(frameon=False, fontsize=8, loc="lower left")
+    axes.set_xscale("log")
+    axes.set_xlabel("tweets a second, from raw text to label, one core")
+    axes.set_ylabel("macro-recall")
+    axes.set_title(title, fontsize=10, loc="left")
+    axes.margins(x=0.25)
+    axes.grid(color="#e5e5e5", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    chart.savefig(path, dpi=130, metadata={"Software": None})
+    pyplot.close(chart)

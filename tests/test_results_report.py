@@ -1,0 +1,94 @@
+"""The statistics of the results table, against the plain definitions; and the whole script on small data."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+
+
+@pytest.fixture
+def report(monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPTS)
+    import results_report
+
+    return results_report
+
+
+def macro_recall(predictions, labels, classes):
+    return np.mean([(predictions[labels == one] == one).mean() for one in range(classes)])
+
+
+def test_the_interval_is_that_of_a_table(report):
+    pytest.importorskip("scipy", reason="needs the extra baselines")
+    mean, half = report.interval([0.4, 0.5, 0.6])
+    assert mean == pytest.approx(0.5)
+    assert half == pytest.approx(4.303 * 0.1 / math.sqrt(3), abs=1e-4), "t for two degrees of freedom, 97.5 %"
+    assert report.interval([0.4])[0] == 0.4 and math.isnan(report.interval([0.4])[1])
+
+
+def test_the_bootstrap_is_a_loop_over_resamples(report, monkeypatch):
+    monkeypatch.setattr(report, "RESAMPLES", 200)
+    chance = np.random.default_rng(1)
+    labels = np.concatenate([np.arange(3), chance.integers(0, 3, 117)])
+    first = np.where(chance.random((2, 120)) < 0.7, labels, (labels + 1) % 3)
+    second = np.where(chance.random((1, 120)) < 0.5, labels, (labels + 1) % 3)
+    found, low, high = report.bootstrap(first, second, labels, classes=3, seed=7)
+
+    def difference(rows):
+        ours = np.mean([macro_recall(one[rows], labels[rows], 3) for one in first])
+        return ours - macro_recall(second[0][rows], labels[rows], 3)
+
+    again = np.random.default_rng(7)
+    resampled = [difference(again.integers(0, 120, 120)) for _ in range(200)]
+    assert found == pytest.approx(difference(np.arange(120)))
+    assert (low, high) == pytest.approx(tuple(np.quantile(resampled, (0.025, 0.975))))
+    assert low < found < high
+
+
+def test_a_model_against_itself(report):
+    labels = np.array([0, 1, 2] * 20)
+    assert report.bootstrap(labels[None], labels[None], labels, classes=3) == (0, 0, 0)
+
+
+def row(name, **changes):
+    scores = {"accuracy": [0.5, 0.7], "macro_recall": [0.4, 0.6], "macro_f1": [0.3, 0.5]}
+    sizes = {"seconds": 0.04, "parameters": 1234, "bytes": 5678, "tweets_per_second": 91011.4}
+    return {"name": name, "ours": True, **scores, "f1_by_class": {"a": [0.2, 0.4], "b": [0.6]}, **sizes, **changes}
+
+
+def test_the_table(report):
+    pytest.importorskip("scipy", reason="needs the extra baselines")
+    rows = [row("one", tweets_per_second=None, accuracy=[0.25]), row("two", above=(0.01, -0.02, 0.04))]
+    _, _, first, second = report.table(rows, ["a", "b"]).splitlines()
+    assert first == "| one | 0.250 | 0.500 ± 1.271 | 0.400 ± 1.271 | 0.300, 0.600 | 0.0 | 1,234 | 5,678 |  |  |"
+    assert second.endswith("| 91,011 | +0.010 (-0.020 to +0.040) |")
+
+
+@pytest.mark.slow
+def test_the_script(tmp_path, texts_dir):
+    for package in ("sklearn", "matplotlib"):
+        pytest.importorskip(package, reason="the script compares and draws with it")
+    names = ["majority class", "TF-IDF words + logistic regression", "recipe `fast`"]
+    command = [sys.executable, SCRIPTS / "reproduce_results.py", "--quick", "--data_dir", texts_dir]
+    command += [part for name in names for part in ("--only", name)]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        list(map(str, command)), cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    out = tmp_path / "out" / "results"
+    assert done.stdout == (out / "results.md").read_text(encoding="utf-8")
+    results = json.loads((out / "results.json").read_text(encoding="utf-8"))
+    assert [one["name"] for one in results] == names
+    assert [len(one["accuracy"]) for one in results] == [1, 1, 2]
+    assert results[2]["macro_recall"][0] > results[0]["macro_recall"][0] and results[0]["parameters"] == 1
+    assert (out / "results.png").read_bytes().startswith(b"\x89PNG")
+    done = subprocess.run([*map(str, command), "--only", "BERT"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and "there is no row BERT; there are: majority class; " in done.stderr
