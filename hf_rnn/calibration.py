@@ -7,7 +7,7 @@ knowing. Nothing is trained or read from files here.
 
 The temperature T is the one with the least cross-entropy of softmax(z / T), z being the logits (Guo, Pleiss, Sun and
 Weinberger, On Calibration of Modern Neural Networks, ICML 2017, section 4.2; arXiv:1706.04599). It never changes
-which class is first.
+which class is first. Rows that are all right fit no temperature, and it is 1.
 
 The correction of shares adds log(target_c / train_c) to the logit of class c, which is Bayes' rule for a classifier
 whose classes keep their looks but change their shares (Saerens, Latinne and Decaestecker, Adjusting the Outputs of a
@@ -19,6 +19,7 @@ target_c / (its share of the rows) times, in the fit of T and in every measureme
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,8 @@ from torch import nn
 
 from .errors import UserError
 from .metrics import brier_score, expected_calibration_error, reliability_table
+
+logger = logging.getLogger(__name__)
 
 _COLDEST, _HOTTEST = 0.05, 20.0  # temperatures; beyond them a fit has nothing to hold on to
 _HALVINGS = 60  # of that range, far below what float64 can tell apart
@@ -80,9 +83,20 @@ def fit_calibration(
         target_prior: Shares of the classes where it will be used (C); None leaves out the correction of shares.
 
     Raises:
-        UserError: For a class with a share in use and none in training, or no row here.
+        UserError: For logits and labels that are not one class a row, for logits that are not finite, and for a class
+            with a share in use and none in training, or no row here.
     """
-    values, true = np.asarray(logits, dtype=np.float64), np.asarray(labels, dtype=np.int64)
+    values, true = np.asarray(logits, dtype=np.float64), np.asarray(labels)
+    if values.ndim != 2 or true.shape != values.shape[:1] or true.dtype.kind not in "iu" or not values.size:
+        raise UserError(
+            f"logits of shape {values.shape} and labels of shape {true.shape}, {true.dtype}, cannot be calibrated: "
+            "there must be rows, each with one class"
+        )
+    if broken := np.count_nonzero(~np.isfinite(values).all(axis=1)):
+        raise UserError(
+            f"{broken} of {len(values)} rows have logits that are not finite, so there is nothing to calibrate: did "
+            "the training diverge? Lower learning_rate, or set max_grad_norm"
+        )
     shift = np.zeros(values.shape[1])
     if target_prior is not None:
         learned = np.asarray(train_prior, dtype=np.float64)
@@ -101,9 +115,11 @@ def _fit_temperature(logits: np.ndarray, labels: np.ndarray, shift: np.ndarray, 
         expected = (shares * logits).sum(axis=1) - logits[np.arange(len(labels)), labels]
         return float(np.average(expected, weights=weights))
 
-    low, high = 1 / _HOTTEST, 1 / _COLDEST
-    if np.ptp(logits, axis=1).max() == 0:  # all classes alike in every row: each temperature gives the same
+    if (logits[np.arange(len(labels)), labels] == logits.max(axis=1)).all():
+        # the colder the likelier, without end; or all classes are alike, and each temperature gives the same
+        logger.warning("each of the %s rows is right: that tells no temperature, and scores stay", f"{len(labels):,}")
         return 1.0
+    low, high = 1 / _HOTTEST, 1 / _COLDEST
     for _ in range(_HALVINGS):
         middle = (low * high) ** 0.5
         low, high = (low, middle) if slope(middle) > 0 else (middle, high)
@@ -160,7 +176,7 @@ def read_prior(given: Sequence[str] | Mapping[str, float], class_names: Sequence
         UserError: Unless each class has a share above 0, and they sum to 1.
     """
     shares = _as_mapping(given)
-    example = " ".join(f"{name}={1 / len(class_names):.2g}" for name in class_names)
+    example = " ".join(f"{name}={1 / len(class_names):.3g}" for name in class_names)
     if set(shares) != set(class_names):
         raise UserError(
             f"target_prior names {', '.join(shares) or 'no class'}, and the classes are {', '.join(class_names)}: "
@@ -170,7 +186,7 @@ def read_prior(given: Sequence[str] | Mapping[str, float], class_names: Sequence
         prior = np.array([float(shares[name]) for name in class_names])
     except (TypeError, ValueError):
         raise UserError(f"target_prior {shares} holds what is no number: give shares such as {example}") from None
-    if not (np.isfinite(prior).all() and (prior > 0).all() and abs(prior.sum() - 1) <= _SUM_ERROR):
+    if not (np.isfinite(prior).all() and (prior > 0).all() and round(abs(prior.sum() - 1), 9) <= _SUM_ERROR):
         raise UserError(f"target_prior {shares} must hold shares above 0 that sum to 1, such as {example}")
     return prior / prior.sum()
 

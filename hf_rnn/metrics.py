@@ -126,7 +126,7 @@ def reliability_table(
         raise UserError(f"bins must be at least 1, found {bins}")
     confidence = shares.max(axis=1)
     right = shares.argmax(axis=1) == true
-    place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    place = np.searchsorted(np.arange(1, bins) / bins, confidence)  # how many edges lie below it
     mass = np.bincount(place, weights, bins)
     sums = {
         "confidence": np.bincount(place, weights * confidence, bins),
@@ -192,9 +192,11 @@ def _checked_probabilities(
     weights = np.ones(len(true)) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
     if len(true) != len(shares) or weights.shape != true.shape:
         raise UserError(
-            f"there are {len(shares)} rows of probabilities, {len(true)} references and {len(weights)} weights: "
+            f"there are {len(shares)} rows of probabilities, {len(true)} references and {weights.size} weights: "
             "give one of each for a row"
         )
+    if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.any()):
+        raise UserError("weights of rows must be finite, none below 0 and one above it at least")
     return shares, true, weights
 
 

@@ -149,7 +149,7 @@ def plot_reliability(tables: Mapping[str, Mapping[str, Sequence[float | None]]],
     Raises:
         UserError: When there is nothing to draw, or matplotlib is not installed.
     """
-    if not any(table["share"] for table in tables.values()):
+    if not any(any(table["share"]) for table in tables.values()):
         raise UserError("there is no row whose confidence could be drawn")
     with _figure((4.6, 4.4), path) as figure:
         axes = figure.subplots()
@@ -157,10 +157,20 @@ def plot_reliability(tables: Mapping[str, Mapping[str, Sequence[float | None]]],
         looks = ((_ORANGE, "--", "s"), (_BLUE, "-", "o"))
         for (name, table), (colour, line, marker) in zip(tables.items(), looks, strict=False):
             rows = zip(table["confidence"], table["accuracy"], table["share"], strict=True)
-            points = np.array([row for row in rows if row[2]], dtype=float)
-            axes.plot(*points[:, :2].T, color=colour, linestyle=line, marker=marker, markersize=4.5, label=name)
+            points = np.array([row for row in rows if row[2]], dtype=float).reshape(-1, 3)
+            axes.plot(
+                *points[:, :2].T,
+                color=colour,
+                linestyle=line,
+                marker=marker,
+                markersize=4.5,
+                label=name,
+                clip_on=False,
+            )
             confidence, accuracy, share = points.T
-            axes.scatter(confidence, accuracy, s=20 + 400 * share, color=colour, marker=marker, alpha=0.5)
+            axes.scatter(
+                confidence, accuracy, s=20 + 400 * share, color=colour, marker=marker, alpha=0.5, clip_on=False
+            )
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1)
         axes.set_aspect("equal")
@@ -168,7 +178,7 @@ def plot_reliability(tables: Mapping[str, Mapping[str, Sequence[float | None]]],
         axes.set_ylabel("accuracy")
         axes.grid(color="#dddddd", linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, fontsize=9, loc="upper left")
+        axes.legend(frameon=False, fontsize=9, loc="lower right")  # few points lie there
 
 
 _SLANTED: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}

@@ -1,4 +1,4 @@
-"""Metrics against a table worked by hand, scikit-learn, and evaluate's own interface."""
+"""Metrics against tables worked by hand, scikit-learn, row-by-row loops, and evaluate's own interface."""
 
 import json
 import os
@@ -20,7 +20,10 @@ from hf_rnn.metrics import (
     MacroF1,
     MacroRecall,
     PerClass,
+    brier_score,
     classification_metrics,
+    expected_calibration_error,
+    reliability_table,
 )
 
 NAMES = ["negative", "neutral", "positive"]
@@ -182,3 +185,114 @@ def test_several_evaluate_processes_share_files(tmp_path):
     metric = Accuracy(NAMES, num_process=2, process_id=0, cache_dir=str(tmp_path))
     assert not metric.keep_in_memory
     assert list(tmp_path.iterdir())  # the folder in which evaluate lets them meet
+
+
+# ---- probabilities ----
+
+# true class, confidence, right: 0.9 yes, 0.7 no, 0.6 yes, 0.6 no
+SHARES = [[0.9, 0.1], [0.7, 0.3], [0.4, 0.6], [0.6, 0.4]]
+TRUE = [0, 1, 1, 1]
+
+
+def test_probabilities_worked_by_hand():
+    table = reliability_table(SHARES, TRUE, bins=5)  # edges at 0.2, 0.4, 0.6, 0.8
+    assert table["share"] == [0, 0, 0.5, 0.25, 0.25]
+    assert table["confidence"] == [None, None, pytest.approx(0.6), pytest.approx(0.7), pytest.approx(0.9)]
+    assert table["accuracy"] == [None, None, 0.5, 0, 1]
+    by_hand = 2 / 4 * abs(0.5 - 0.6) + 1 / 4 * abs(0 - 0.7) + 1 / 4 * abs(1 - 0.9)
+    assert expected_calibration_error(SHARES, TRUE, bins=5) == pytest.approx(by_hand)
+    assert expected_calibration_error(SHARES, TRUE, bins=1) == pytest.approx(abs(2 / 4 - 2.8 / 4))
+    squares = [0.1**2 + 0.1**2, 0.7**2 + 0.7**2, 0.4**2 + 0.4**2, 0.6**2 + 0.6**2]
+    assert brier_score(SHARES, TRUE) == pytest.approx(sum(squares) / 4)
+    assert json.loads(json.dumps(table)) == table
+
+
+@pytest.mark.parametrize("bins", [1, 2, 3, 10, 15, 25, 49])
+def test_an_edge_belongs_to_the_bin_below_it(bins):
+    edges = [number / bins for number in range(1, bins + 1) if number / bins >= 0.5]
+    for edge in edges:
+        share = reliability_table([[edge, 1 - edge]], [0], bins)["share"]
+        assert share[round(edge * bins) - 1] == 1, edge
+
+
+def test_best_and_worst_probabilities():
+    sure = np.eye(3)
+    assert expected_calibration_error(sure, [0, 1, 2]) == brier_score(sure, [0, 1, 2]) == 0
+    assert expected_calibration_error(sure, [1, 2, 0]) == 1
+    assert brier_score(sure, [1, 2, 0]) == 2
+
+
+@st.composite
+def stated(draw):
+    """Probabilities, true classes, whole weights, and a number of bins."""
+    count, size = draw(st.integers(1, 12)), draw(st.integers(1, 4))
+    parts = st.lists(st.floats(1e-3, 1), min_size=size, max_size=size)
+    shares = np.array(draw(st.lists(parts, min_size=count, max_size=count)))
+    true = draw(st.lists(st.integers(0, size - 1), min_size=count, max_size=count))
+    weights = draw(st.lists(st.integers(0, 4), min_size=count, max_size=count).filter(any))
+    return shares / shares.sum(axis=1, keepdims=True), np.array(true), np.array(weights), draw(st.integers(1, 20))
+
+
+@given(stated())
+@settings(max_examples=150, deadline=None)
+def test_calibration_error_and_brier_score_against_loops(case):
+    shares, true, weights, bins = case
+    rows = [(max(row), float(row.argmax() == label)) for row, label in zip(shares, true, strict=True)]
+    expected = 0.0
+    for number in range(bins):
+        inside = [
+            row for row in rows if number / bins < row[0] and (row[0] <= (number + 1) / bins or number + 1 == bins)
+        ]
+        expected += abs(sum(confidence - right for confidence, right in inside)) / len(rows)
+    error = expected_calibration_error(shares, true, bins)
+    assert error == pytest.approx(expected, abs=1e-9)
+    assert 0 <= error <= 1
+    squares = [((row - np.eye(len(row))[label]) ** 2).sum() for row, label in zip(shares, true, strict=True)]
+    assert brier_score(shares, true) == pytest.approx(np.mean(squares))
+    assert 0 <= brier_score(shares, true) <= 2
+    # one bin says least: |accuracy - mean confidence| overall
+    assert expected_calibration_error(shares, true, 1) <= error + 1e-9
+    # a weight is so many rows
+    repeated, again = shares.repeat(weights, axis=0), true.repeat(weights)
+    assert expected_calibration_error(shares, true, bins, weights) == pytest.approx(
+        expected_calibration_error(repeated, again, bins), abs=1e-9
+    )
+    assert brier_score(shares, true, weights) == pytest.approx(brier_score(repeated, again))
+
+
+@given(stated())
+@settings(max_examples=50, deadline=None)
+def test_brier_score_of_two_classes_is_twice_that_of_scikit_learn(case):
+    shares, true, _, _ = case
+    first = shares[:, 0]
+    two, is_first = np.stack([first, 1 - first], axis=1), (true == 0).astype(int)
+    theirs = sklearn_metrics.brier_score_loss(is_first, first, pos_label=1)
+    assert brier_score(two, 1 - is_first) == pytest.approx(2 * theirs, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("shares", "true", "options", "message"),
+    [
+        ([], [], {}, "probabilities have shape"),
+        ([0.5, 0.5], [0, 1], {}, r"probabilities have shape \(2,\)"),
+        ([[2.0, -1.0]], [0], {}, "must be from 0 to 1 and sum to 1"),
+        ([[0.5, 0.6]], [0], {}, "give a softmax of the logits"),
+        ([[float("nan"), 0.5]], [0], {}, "give a softmax of the logits"),
+        ([[0.5, 0.5]], [2], {}, r"references\[0\] is 2, but there are 2 classes"),
+        ([[0.5, 0.5]], [0, 1], {}, "1 rows of probabilities, 2 references and 2 weights"),
+        ([[0.5, 0.5]], [0], {"sample_weight": [1, 2]}, "1 rows of probabilities, 1 references and 2 weights"),
+        ([[0.5, 0.5]], [0], {"sample_weight": 1}, "1 references and 1 weights"),
+        ([[0.5, 0.5]], [0], {"sample_weight": [0]}, "weights of rows must be finite, none below 0"),
+        ([[0.5, 0.5]] * 2, [0, 1], {"sample_weight": [2, -1]}, "weights of rows must be finite, none below 0"),
+        ([[0.5, 0.5]], [0], {"sample_weight": [float("nan")]}, "weights of rows must be finite, none below 0"),
+    ],
+)
+def test_what_are_no_probabilities(shares, true, options, message):
+    for measure in (reliability_table, expected_calibration_error, brier_score):
+        with pytest.raises(UserError, match=message):
+            measure(shares, true, **options)
+
+
+def test_no_bins():
+    with pytest.raises(UserError, match="bins must be at least 1, found 0"):
+        expected_calibration_error(SHARES, TRUE, 0)

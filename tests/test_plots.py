@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from hf_rnn.errors import UserError
-from hf_rnn.plots import plot_confusion_matrix, plot_learning_curve
+from hf_rnn.plots import plot_confusion_matrix, plot_learning_curve, plot_reliability
 
 LOG = [
     {"loss": 1.1, "grad_norm": 2.0, "train_accuracy": 0.4, "epoch": 1.0, "step": 10},
@@ -24,6 +24,8 @@ LOG = [
 ]
 NAMES = ["negative", "neutral", "positive"]
 MATRIX = [[12, 3, 5], [0, 0, 0], [1, 2, 1300]]
+TABLE = {"share": [0.0, 0.25, 0.75], "confidence": [None, 0.5, 0.9], "accuracy": [None, 0.25, 0.75]}
+EMPTY = {"share": [0.0, 0.0], "confidence": [None, None], "accuracy": [None, None]}
 
 
 @pytest.fixture
@@ -106,7 +108,8 @@ def test_same_numbers_same_bytes_whatever_the_user_set(tmp_path):
     def draw(name):
         plot_learning_curve(LOG, tmp_path / f"curve {name}")
         plot_confusion_matrix(MATRIX, NAMES, tmp_path / f"matrix {name}")
-        return [(tmp_path / f"{figure} {name}").read_bytes() for figure in ("curve", "matrix")]
+        plot_reliability({"before": TABLE}, tmp_path / f"reliability {name}")
+        return [(tmp_path / f"{figure} {name}").read_bytes() for figure in ("curve", "matrix", "reliability")]
 
     first = draw("first")
     with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "black", "lines.linewidth": 9}):
@@ -138,6 +141,30 @@ def test_nothing_to_draw(tmp_path, log):
 def test_matrix_and_names_that_do_not_fit(tmp_path, matrix, names):
     with pytest.raises(UserError, match=f"does not fit {len(names)} class names"):
         plot_confusion_matrix(matrix, names, tmp_path / "matrix.png")
+
+
+def test_reliability_shows_the_tables(tmp_path, drawn):
+    after = {"share": [0.5, 0.5], "confidence": [0.4, 0.8], "accuracy": [0.4, 0.7]}
+    plot_reliability({"before": TABLE, "after": after}, tmp_path / "reliability.png")
+    (axes,) = drawn[0].axes
+    found = curves(axes)
+    assert found.pop("as sure as right") == [[0, 0], [1, 1]]
+    assert found == {"before": [[0.5, 0.25], [0.9, 0.75]], "after": [[0.4, 0.4], [0.8, 0.7]]}, "no empty bin"
+    few, many = axes.collections[0].get_sizes()
+    assert few < many, "the more rows, the larger"
+    assert axes.get_xlim() == axes.get_ylim() == (0, 1)
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["as sure as right", "before", "after"]
+    assert len({to_hex(line.get_color()) for line in axes.lines}) == 3
+    assert imread(tmp_path / "reliability.png").shape[0] > 300
+
+
+def test_reliability_of_nothing(tmp_path, drawn):
+    for tables in ({}, {"before": EMPTY}, {"before": {"share": [], "confidence": [], "accuracy": []}}):
+        with pytest.raises(UserError, match="no row whose confidence could be drawn"):
+            plot_reliability(tables, tmp_path / "reliability.png")
+    assert not list(tmp_path.iterdir())
+    plot_reliability({"before": EMPTY, "after": TABLE}, tmp_path / "reliability.png")
+    assert curves(drawn[0].axes[0])["before"] == []
 
 
 def test_without_matplotlib_the_error_says_what_to_type(tmp_path, monkeypatch):

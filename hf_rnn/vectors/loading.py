@@ -167,7 +167,8 @@ def load_vectors(
         rows = found.read_rows(ids.values())
         size, vectors = found.size, {word: rows[index] for word, index in ids.items()}
     else:
-        size, vectors = _look_up(found, [word for word, index in ids.items() if index != tokenizer.pad_token_id])
+        entries = [word for word, index in ids.items() if index != tokenizer.pad_token_id]
+        size, vectors = _look_up(found, entries, set(tokenizer.all_special_tokens))
     if embedding_size is not None and size != embedding_size:
         raise UserError(f"the vectors of {source} have {size} numbers, and embedding_size is {embedding_size}")
     special = set(tokenizer.all_special_tokens)
@@ -184,8 +185,10 @@ def load_vectors(
     return Vectors(found.name, matrix, coverage)
 
 
-def _look_up(source: VectorSource, words: Collection[str]) -> tuple[int, dict[str, np.ndarray]]:
-    """Return the size of vectors, and those of the words that have any."""
+def _look_up(
+    source: VectorSource, words: Collection[str], special: Collection[str]
+) -> tuple[int, dict[str, np.ndarray]]:
+    """Return the size of vectors, and those of the words, special tokens among them, that have any."""
     forms = {word: list(list_forms(word)) for word in words}
     table = source.read({part for options in forms.values() for form in options for part in form})
     vectors = {}
@@ -193,8 +196,9 @@ def _look_up(source: VectorSource, words: Collection[str]) -> tuple[int, dict[st
         form = next((form for form in options if table.rows.keys() >= set(form)), None)
         if form is not None:
             vectors[word] = np.mean([table.rows[part] for part in form], axis=0)
-    # what a placeholder is spelt like means nothing
-    missing = [word for word in words if word not in vectors and not is_placeholder(word)]
+    # what a placeholder or a special token is spelt like means nothing
+    spelt = (word for word in words if word not in special and not is_placeholder(word))
+    missing = [word for word in spelt if word not in vectors]
     return table.size, vectors | source.compose(missing)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import lzma
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from typing import Any
 
 from ..errors import UserError
 
-_GZIP, _ZIP = b"\x1f\x8b", b"PK\x03\x04"
+_GZIP, _ZIPS = b"\x1f\x8b", (b"PK\x03\x04", b"PK\x05\x06")  # of the latter the second is an empty archive
 
 
 def split_archive(path: Path) -> tuple[Path, str | None]:
@@ -44,7 +45,7 @@ def open_unpacked(path: Path) -> Iterator[io.BufferedReader]:
             yield io.BufferedReader(_open(stack, archive, member), 1 << 20)
         except EOFError as error:
             raise UserError(f"{path} is cut short: the packed data ends too early. Get it again") from error
-        except (zlib.error, gzip.BadGzipFile, zipfile.BadZipFile) as error:
+        except (zlib.error, lzma.LZMAError, gzip.BadGzipFile, zipfile.BadZipFile) as error:
             raise UserError(f"{path} is damaged ({error}). Get it again") from error
         except OSError as error:
             raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
@@ -54,7 +55,7 @@ def _open(stack: ExitStack, path: Path, member: str | None) -> Any:
     file = stack.enter_context(path.open("rb"))
     start = file.read(4)
     file.seek(0)
-    if start == _ZIP:
+    if start in _ZIPS:
         archive = stack.enter_context(zipfile.ZipFile(file))
         try:
             return stack.enter_context(archive.open(_pick(path, archive, member)))

@@ -177,7 +177,7 @@ class _Text(_Reader):
         while line:
             number += 1
             bare = line.strip(b"\r\n").rstrip(b" ")
-            if bare.count(b" ") == size:
+            if bare.count(b" ") == size and b"  " not in bare:
                 word, _, numbers = bare.partition(b" ")
                 count += 1
                 yield number, word, numbers
@@ -191,7 +191,7 @@ class _Text(_Reader):
                 f"{self.path} holds {count:,} words and announces {self.announced:,} on line 1: is it cut short? "
                 "Get it again"
             )
-        if self.announced is None and not last.endswith(b"\n"):
+        if not last.endswith(b"\n"):
             logger.warning("%s: its last line does not end: is it cut short?", self.path)
 
     def _split(self, line: bytes, number: int) -> tuple[bytes, bytes]:
@@ -199,8 +199,9 @@ class _Text(_Reader):
         fields = line.split()
         own = len(fields) - 1
         cut = own - self.size
-        # the words before the numbers may end in digits; vectors are not written as whole numbers
-        if cut < 0 or (cut > 0 and _is_number(fields[cut]) and not fields[cut].isdigit()):
+        # a word with spaces may end in digits, which are no number where numbers are written with a point
+        digits = cut > 0 and fields[cut].isdigit() and not any(field.isdigit() for field in fields[cut + 1 :])
+        if cut < 0 or (cut > 0 and _is_number(fields[cut]) and not digits):
             raise UserError(
                 f"{self.tell(number)}: {own} numbers should be {self.size}, as on the lines before. Where this is the "
                 "last line, the file is cut short"
@@ -210,9 +211,12 @@ class _Text(_Reader):
     def parse(self, numbers: bytes, place: int) -> np.ndarray:
         try:
             with np.errstate(over="ignore"):  # becomes infinite, which is refused
-                return np.array([float(field) for field in numbers.split()], dtype=np.float32)
+                vector = np.array([float(field) for field in numbers.split()], dtype=np.float32)
         except ValueError as error:
             raise UserError(f"{self.tell(place)}: {error}") from None
+        if len(vector) != self.size:
+            raise UserError(f"{self.tell(place)}: {len(vector)} numbers should be {self.size}")
+        return vector
 
 
 class _Binary(_Reader):
@@ -257,9 +261,13 @@ def _start(stream: io.BufferedReader, path: Path) -> _Reader:
     if not rows or not 0 < size < _LONGEST_LINE:
         raise UserError(f"{path}, line 1 announces {rows:,} words of {size:,} numbers")
     second = stream.readline(_LONGEST_LINE)
-    ending = second.split()[-1:]
-    kind = _Text if not ending or _is_number(ending[0]) else _Binary
-    return kind(stream, path, size, rows, second)
+    return (_Text if _is_text(second, size) else _Binary)(stream, path, size, rows, second)
+
+
+def _is_text(row: bytes, size: int) -> bool:
+    """Tell by what follows the word, which in a binary file may look like a number here or there, by chance."""
+    numbers = row.split()[1:][-size:]
+    return sum(map(_is_number, numbers)) * 2 > len(numbers) or b" " not in row
 
 
 def _read_line(stream: io.BufferedReader, path: Path) -> bytes:

@@ -36,14 +36,14 @@ def widen_vocabulary(tokenizer: PreTrainedTokenizerBase, source: str | Path, lim
         raise UserError(
             "widen_vocabulary is for a vocabulary of whole words: leave it out, or leave out tokenizer_name_or_path"
         )
-    vocabulary = dict(backend.get_vocab(with_added_tokens=False))
     special = set(tokenizer.all_special_tokens)
-    ids = tokenizer.get_vocab()
+    # tokens that were added to the tokenizer too: a saved one gives those that its model lacks new ids
+    vocabulary = dict(tokenizer.get_vocab())
     for listed in find_source(source).first_words(limit):
         text = listed if backend.normalizer is None else backend.normalizer.normalize_str(listed)
         words = [(text, None)] if backend.pre_tokenizer is None else backend.pre_tokenizer.pre_tokenize_str(text)
-        if len(words) == 1 and (word := words[0][0]) not in ids and word not in special and word:
-            vocabulary[word] = ids[word] = len(ids)
+        if len(words) == 1 and (word := words[0][0]) not in vocabulary and word not in special and word:
+            vocabulary[word] = len(vocabulary)
     widened = copy.deepcopy(tokenizer)
     unknown = backend.model.unk_token
     widened.backend_tokenizer.model = WordLevel(vocabulary, unk_token=unknown)
