@@ -22,7 +22,7 @@ from .card_files import amend_card, read_facts
 from .configuration_rnn import RnnConfig
 from .errors import UserError
 from .folder import FinishedFolder
-from .inference import find_folder, load_model
+from .inference import check_name, find_folder, load_model
 from .modeling_rnn import RnnForSequenceClassification
 from .onnx_inference import WEIGHTS_KEY, hash_weights, open_session, run_session
 from .parity import Parity, measure_parity
@@ -89,6 +89,7 @@ def export(
     if quantize not in (None, "int8"):
         raise UserError(f"quantize must be int8, or be left out, found {quantize!r}")
     _check_packages()
+    check_name(name_or_path, "a trained model")
     own = Path(name_or_path).is_dir()
     if output_dir is None and not own:
         raise UserError(f"{name_or_path} is not a folder here: say with output_dir where the file is to go")

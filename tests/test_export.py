@@ -273,6 +273,7 @@ def test_mistakes_are_one_line(command, folder, tmp_path):
     (tmp_path / "file").write_text("")
     assert "output_dir" in mistake("--model", folder, "--output_dir", tmp_path / "file")
     assert "say with output_dir where the file is to go" in mistake("--model", "me/films")
+    assert "there is no folder nowhere" in mistake("--model", "nowhere")
     (folder / "model.safetensors").unlink()
     assert "has no model.safetensors" in mistake("--model", folder)
 
