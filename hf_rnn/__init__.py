@@ -25,6 +25,8 @@ _HOME = {
     "ModelArguments": "arguments",
     "DataArguments": "arguments",
     "train": "training",
+    "distill": "distillation",
+    "DistillationArguments": "distillation",
     "push": "hub",
     "RnnClassifier": "classifier",
     "FastRnn": "fast_inference",

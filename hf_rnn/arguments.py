@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields, make_dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from transformers import TrainingArguments
 from transformers.integrations import INTEGRATION_TO_CALLBACK
@@ -198,6 +198,9 @@ class Arguments(NamedTuple):
     training: RnnTrainingArguments
 
 
+Further = TypeVar("Further")
+
+
 def parse_argv(argv: Sequence[str], prog: str = "hf-rnn train") -> Arguments:
     """Turn command-line flags, on top of the recipe that they name, into typed arguments.
 
@@ -209,11 +212,27 @@ def parse_argv(argv: Sequence[str], prog: str = "hf-rnn train") -> Arguments:
         UserError: For a mistake in a flag or a recipe; one in a recipe is told with its file and line.
         SystemExit: After the help, when `--help` is among the flags.
     """
+    return Arguments(*_parse_argv(argv, prog))
+
+
+def parse_argv_with(further: type[Further], argv: Sequence[str], prog: str) -> tuple[Arguments, Further]:
+    """As [`parse_argv`], for a command that has settings of its own beside those of a training.
+
+    Args:
+        further: Dataclass of these.
+        argv: See [`parse_argv`].
+        prog: See [`parse_argv`].
+    """
+    *shared, own = _parse_argv(argv, prog, further)
+    return Arguments(*shared), own
+
+
+def _parse_argv(argv: Sequence[str], prog: str, *further: type) -> tuple[Any, ...]:
     chooser = SettingsParser(prog=prog, add_help=False)
     chooser.add_argument("--recipe")
     recipe = chooser.parse_known_args(list(argv))[0].recipe
     tokens = list(argv) if recipe else [f"--recipe={DEFAULT_RECIPE}", *argv]
-    return _parse(recipe or DEFAULT_RECIPE, tokens, prog)
+    return _parse(_make_parser(prog, *further), recipe or DEFAULT_RECIPE, tokens)
 
 
 def parse_settings(settings: Mapping[str, Any], prog: str = "train") -> Arguments:
@@ -227,26 +246,41 @@ def parse_settings(settings: Mapping[str, Any], prog: str = "train") -> Argument
     Raises:
         UserError: For a mistake in a setting or a recipe.
     """
+    return Arguments(*_parse_settings(settings, prog))
+
+
+def parse_settings_with(further: type[Further], settings: Mapping[str, Any], prog: str) -> tuple[Arguments, Further]:
+    """As [`parse_settings`], with settings beside those of a training.
+
+    Args:
+        further: Dataclass of these.
+        settings: See [`parse_settings`].
+        prog: See [`parse_settings`].
+    """
+    *shared, own = _parse_settings(settings, prog, further)
+    return Arguments(*shared), own
+
+
+def _parse_settings(settings: Mapping[str, Any], prog: str, *further: type) -> tuple[Any, ...]:
     recipe = str(settings.get("recipe") or DEFAULT_RECIPE)
     given = {name: Setting(value, prog) for name, value in {**settings, "recipe": recipe}.items()}
-    parser = _make_parser(prog)
+    parser = _make_parser(prog, *further)
     cleared = {name for name, value in settings.items() if value is None}
-    return _parse(recipe, parser.tokens(given), prog, cleared)
+    return _parse(parser, recipe, parser.tokens(given), cleared)
 
 
-def _make_parser(prog: str) -> SettingsParser:
+def _make_parser(prog: str, *further: type) -> SettingsParser:
     mappings = [*TrainingArguments._VALID_DICT_FIELDS, "target_prior"]
-    return SettingsParser(Arguments.__annotations__.values(), mappings, prog=prog)
+    return SettingsParser([*Arguments.__annotations__.values(), *further], mappings, prog=prog)
 
 
-def _parse(recipe: str, tokens: list[str], prog: str, cleared: Iterable[str] = ()) -> Arguments:
-    parser = _make_parser(prog)
+def _parse(parser: SettingsParser, recipe: str, tokens: list[str], cleared: Iterable[str] = ()) -> tuple[Any, ...]:
     named = {token.split("=")[0] for token in tokens}
     rivals = {rival for flag, names in _RIVALS.items() if flag in named for rival in names}
     settings = {name: given for name, given in read_settings(recipe).items() if name not in {*cleared, *rivals}}
     if "--vectors" in named or "vectors" in settings:
         settings.pop("embedding_size", None)  # a recipe's own goes with random vectors
-    return Arguments(*parser.parse([*parser.tokens(settings), *tokens]))
+    return parser.parse([*parser.tokens(settings), *tokens])
 
 
 # Where a run happened, how it was started, and what follows from other settings: not what was trained.
@@ -264,12 +298,13 @@ _NOT_RECORDED = frozenset(
         "resume",
         "resume_anyway",
         "run_name",
+        "teacher_cache",
         "use_cpu",
     }
 )
 
 
-def describe_settings(arguments: Arguments) -> dict[str, Any]:
+def describe_settings(arguments: Arguments, further: Any = None) -> dict[str, Any]:
     """Return the settings of a run as a flat mapping that is itself a recipe, without secrets or the machine's paths.
 
     All settings of model and data are in it, and those of training that a recipe sets or that differ from their
@@ -277,6 +312,7 @@ def describe_settings(arguments: Arguments) -> dict[str, Any]:
 
     Args:
         arguments: What was trained with.
+        further: Dataclass of settings beside these; all that are set are told.
     """
     described: dict[str, Any] = {"recipe": None}  # complete in itself: it builds on nothing
     for name, value in {**dataclasses.asdict(arguments.model), **dataclasses.asdict(arguments.data)}.items():
@@ -289,7 +325,10 @@ def describe_settings(arguments: Arguments) -> dict[str, Any]:
         unset = getattr(known.default, "value", known.default)
         if name in usual or not (value == unset or (value is False and unset is None)):
             described[name] = _without_path(value)
-    return described
+    own = {} if further is None else dataclasses.asdict(further)
+    return described | {
+        name: _without_path(value) for name, value in own.items() if value is not None and name not in _NOT_RECORDED
+    }
 
 
 def _without_path(value: Any) -> Any:

@@ -32,7 +32,12 @@ _WITHOUT_EFFECT = frozenset(
 _PREFIXES_WITHOUT_EFFECT = ("ddp_", "hub_", "log_", "trackio_")
 _LOADERS_WITH_EFFECT = ("dataloader_drop_last",)
 
-_NAMES = {"data": "the texts or their labels", "tokenizer": "the tokenizer", "vectors": "the pretrained vectors"}
+_NAMES = {
+    "data": "the texts or their labels",
+    "tokenizer": "the tokenizer",
+    "vectors": "the pretrained vectors",
+    "teacher": "the answers of the teacher",
+}
 
 
 def take_fingerprints(
@@ -42,6 +47,8 @@ def take_fingerprints(
     settings: TrainingArguments,
     stream: str | None = None,
     vectors: str | None = None,
+    teacher: str | None = None,
+    further_settings: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return what decides the steps of a run, ready for JSON.
 
@@ -52,14 +59,17 @@ def take_fingerprints(
         settings: Of the training.
         stream: Stands for the rows where they are a stream, of which nothing is known otherwise.
         vectors: Stands for the pretrained vectors that the embedding starts from, if it does.
+        teacher: Stands for what a teacher says of the training rows, if there is one.
+        further_settings: Settings of the training that are not among `settings`.
     """
     architecture = {name: value for name, value in config.to_dict().items() if name != "transformers_version"}
     taken = {
         "data": _hash_rows(examples) or stream,
-        "tokenizer": _hash_tokenizer(tokenizer),
+        "tokenizer": hash_tokenizer(tokenizer),
         "vectors": vectors,
+        "teacher": teacher,
         "config": architecture,
-        "settings": _settings(settings),
+        "settings": {**_settings(settings), **(further_settings or {})},
     }
     return json.loads(json.dumps(taken, default=str, sort_keys=True))
 
@@ -102,7 +112,8 @@ def _settings(settings: TrainingArguments) -> dict[str, Any]:
     return {**matter, "processes": settings.world_size, "device": settings.device.type}
 
 
-def _hash_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
+def hash_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return a hash of a tokenizer's vocabulary and rules, the same in every process."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     rules = json.loads(backend.to_str()) if backend is not None else tokenizer.get_vocab()
     for name in ("padding", "truncation"):  # left by the last call

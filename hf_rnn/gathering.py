@@ -73,7 +73,7 @@ def gather_facts(
         name=name,
         **{field: getattr(config, field) for field in _ARCHITECTURE},
         num_parameters=model.num_parameters(),
-        **_source(arguments),
+        **_source(arguments, metrics.get("teacher")),
         class_counts=dict(zip(class_names, class_counts, strict=True)),
         results={split: metrics[split] for split in ("validation", "test") if split in metrics},
         baselines=None if not linear else {LINEAR_BASELINE: linear},
@@ -89,13 +89,18 @@ def gather_facts(
         max_length=tokenizer.model_max_length if tokenizer.model_max_length < 10**9 else None,
         unknown_token_share=unknown.get("validation"),
         vectors=None if vectors is None else vectors.describe(),
+        teacher=metrics.get("teacher"),
         calibration=metrics.get("calibration"),
     )
 
 
-def _source(arguments: Arguments) -> dict[str, Any]:
+def _source(arguments: Arguments, teacher: Mapping[str, Any] | None) -> dict[str, Any]:
     """What the data is called, and the command that repeats the run where its texts can be named."""
     data, repeat = arguments.data, "hf-rnn train --recipe training_args.json"
+    if teacher is not None:
+        repeat = f"hf-rnn distill --recipe training_args.json --teacher {shlex.quote(teacher['name'])}"
+        if teacher["unlabeled"] is not None:
+            repeat += f" --unlabeled {shlex.quote(teacher['unlabeled']['file'])}"
     if data.dataset_name is not None:
         local = Path(data.dataset_name).exists()
         shown = Path(data.dataset_name).resolve().name if local else data.dataset_name

@@ -88,6 +88,7 @@ def render(facts: CardFacts) -> str:
         "effort": _effort(facts.training) if facts.training else "",
         "calibration": _calibration(facts.calibration),
         "vectors": _vectors(facts.vectors) if facts.vectors else None,
+        "teacher": _teacher(facts.teacher) if facts.teacher else None,
         "settings": _settings(facts.settings or {}),
         "audit": _audit(facts.audit) if facts.audit else None,
         "citation": _citation(facts),
@@ -244,6 +245,24 @@ def _vectors(vectors: Mapping[str, Any]) -> str:
     return (
         f"Its token vectors started from {plain(vectors['name'])}, which has vectors for "
         f"{vectors['coverage_types']:.1%} of its vocabulary{of_tokens}."
+    )
+
+
+def _teacher(teacher: Mapping[str, Any]) -> str:
+    """Return who taught it, from what, and what the teacher itself reaches."""
+    rows = teacher["rows"]
+    read = {"training": rows["train"], "changed copies of these": rows["copies"], "unlabelled": rows["unlabeled"]}
+    listed = ", ".join(f"{count:,} {what}" for what, count in read.items() if count)
+    measured = "".join(
+        f" On the {plain(split)} split the teacher has accuracy {found['accuracy']:.3f}, macro F1 "
+        f"{found['macro_f1']:.3f} and macro recall {found['macro_recall']:.3f}, and the two give the same answer to "
+        f"{found['agreement']:.1%} of the rows."
+        for split, found in teacher["results"].items()
+    )
+    return (
+        f"It was distilled: it learned the answers of {plain(teacher['name'])} to texts ({listed}), at temperature "
+        f"{teacher['temperature']:g}, which counted {teacher['soft_label_weight']:g} beside the true labels' "
+        f"{1 - teacher['soft_label_weight']:.3g}.{measured}"
     )
 
 

@@ -22,6 +22,7 @@ from .folder import FinishedFolder
 Written = TypeVar("Written")
 
 REJECTED_ROWS = "rejected.jsonl"  # left by a run that stopped at its data; stands in no other run's way
+TEACHER_CACHE = "teacher_cache"  # likewise: what a teacher said before a run stopped is of use to the next
 _UNFINISHED = ".unfinished-"
 
 
@@ -48,7 +49,7 @@ def check_output_dir(
     if resume:
         return checkpoints.find_newest(folder.checkpoints, processes=processes, needs_best=needs_best)
     if folder.root.is_dir() and not overwrite:
-        found = sorted(path.name for path in folder.root.iterdir() if path.name != REJECTED_ROWS)
+        found = sorted(path.name for path in folder.root.iterdir() if path.name not in (REJECTED_ROWS, TEACHER_CACHE))
         if found:
             holds = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
             advice = "--overwrite_output_dir replaces an earlier run, --resume goes on with it"

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import datasets
 from huggingface_hub.errors import StrictDataclassError
@@ -48,6 +48,9 @@ from .streams import CountedStream
 from .text_loading import load_texts
 from .tokenization import train_tokenizer
 from .trainer import RnnTrainer, check_sparse_gradients
+
+if TYPE_CHECKING:
+    from .distillation.run import Distillation
 
 logger = logging.getLogger(__name__)
 
@@ -101,15 +104,15 @@ def train(
             raise TypeError(
                 f"train takes three dataclasses or settings by name, not both: found {', '.join(settings)}"
             )
-        return _train(parse_settings(settings))
+        return run_training(parse_settings(settings))
     if model_args is None or data_args is None or training_args is None:
         raise TypeError("train takes model_args, data_args and training_args, or settings by name: data_dir=...")
-    return _train(Arguments(model_args, data_args, training_args))
+    return run_training(Arguments(model_args, data_args, training_args))
 
 
 @library_bars_off()
-def _train(arguments: Arguments) -> TrainingResult:
-    """See [`train`]."""
+def run_training(arguments: Arguments, distillation: Distillation | None = None) -> TrainingResult:
+    """See [`train`]; with `distillation` see [`~hf_rnn.distillation.distill`]."""
     _, data_args, training_args = arguments
     data_args.check_source()
     check_early(arguments)
@@ -133,7 +136,7 @@ def _train(arguments: Arguments) -> TrainingResult:
         rejected_path=folder.root / output_dir.REJECTED_ROWS if main else None,
         report=report,
     )
-    result = train_on(texts, report, arguments, checkpoint)
+    result = train_on(texts, report, arguments, checkpoint, distillation=distillation)
     if destination is None:
         return result
     return dataclasses.replace(result, url=push_run(folder.root, destination).url)
@@ -145,6 +148,7 @@ def train_on(
     arguments: Arguments,
     checkpoint: Path | None = None,
     *,
+    distillation: Distillation | None = None,
     task_specific_params: dict[str, Any] | None = None,
     quiet: bool = False,
 ) -> TrainingResult:
@@ -155,6 +159,7 @@ def train_on(
         report: What the load said of them.
         arguments: Checked by [`check_early`]. Nothing in them about where the texts lie is looked at.
         checkpoint: Go on from here.
+        distillation: Adds a teacher's answers, and texts that only it has labelled, to the training rows.
         task_specific_params: Goes into the configuration as it is.
         quiet: Show neither bars nor a line an epoch.
 
@@ -165,7 +170,11 @@ def train_on(
     _, data_args, training_args = arguments
     folder = FinishedFolder(Path(str(training_args.output_dir)))
     main = training_args.process_index == 0
-    tokenizer = make_tokenizer(data_args, texts["train"]["text"])
+    words = texts["train"]["text"]
+    if distillation is not None:
+        distillation.read(texts)
+        words = distillation.texts_with_words(words)
+    tokenizer = make_tokenizer(data_args, words)
     counted = texts["train"]["text"] if isinstance(texts, datasets.DatasetDict) else None
     arguments, tokenizer, vectors = prepare_vectors(arguments, tokenizer, counted)
     audited = None
@@ -175,6 +184,8 @@ def train_on(
     class_names = list(texts["train"].features["label"].names)
     class_counts = report.label_counts["train"]
     check_calibration(training_args, examples, class_names, class_counts)
+    if distillation is not None:
+        examples = distillation.teach(texts, examples, tokenizer)
     set_seed(training_args.seed)
     model = RnnForSequenceClassification(_config(arguments.model, tokenizer, class_names, task_specific_params))
     if vectors is not None:
@@ -186,6 +197,7 @@ def train_on(
         training_args,
         stream=report.fingerprint,
         vectors=None if vectors is None else vectors.fingerprint(),
+        **({} if distillation is None else distillation.fingerprints()),
     )
     if checkpoint is not None:
         _check_unchanged(checkpoint, made_from, anyway=training_args.resume_anyway)
@@ -194,7 +206,8 @@ def train_on(
     if main:
         output_dir.make_writable(folder)
 
-    trainer = make_trainer(model, tokenizer, examples, training_args, folder, made_from, class_counts)
+    kind = RnnTrainer if distillation is None else distillation.trainer
+    trainer = make_trainer(model, tokenizer, examples, training_args, folder, made_from, class_counts, kind)
     if quiet:
         trainer.silence()
     with trainer.stop_request as asked:
@@ -202,10 +215,9 @@ def train_on(
     if asked.number:  # too late for a save of its own
         raise TrainingStopped(asked.number, None)
     calibration = calibrate_run(trainer, examples, training_args, class_counts) if training_args.calibrate else None
+    predicted = {split: trainer.predict(examples[split]) for split in ("validation", "test") if split in examples}
     metrics: dict[str, Any] = {
-        split: _evaluate(trainer, examples[split], class_names)
-        for split in ("validation", "test")
-        if split in examples
+        split: evaluate_logits(found.predictions, found.label_ids, class_names) for split, found in predicted.items()
     }
     metrics["training"] = {
         "rows": sum(class_counts),
@@ -217,11 +229,13 @@ def train_on(
     }
     if calibration is not None:
         metrics["calibration"] = calibration
+    if distillation is not None:
+        metrics["teacher"] = distillation.measure(predicted)
     if not trainer.is_world_process_zero():
         return TrainingResult(folder.root, metrics)
     name, history = folder.root.resolve().name, trainer.state.log_history
     facts = gather_facts(name, model, tokenizer, arguments, texts, class_counts, metrics, audited, vectors)
-    settings = describe_settings(arguments)
+    settings = describe_settings(arguments, None if distillation is None else distillation.settings)
     card = output_dir.fill(
         folder, lambda unfinished: write_files(unfinished, model, tokenizer, settings, metrics, history, facts)
     )
@@ -319,6 +333,7 @@ def make_trainer(
     folder: FinishedFolder,
     made_from: dict[str, Any] | None = None,
     class_counts: Sequence[int] | None = None,
+    kind: Callable[..., RnnTrainer] = RnnTrainer,
 ) -> RnnTrainer:
     """Put model and examples into a Trainer whose checkpoints go below the finished folder.
 
@@ -330,6 +345,7 @@ def make_trainer(
         folder: The finished folder to be.
         made_from: Fingerprints of the run, which its checkpoints keep.
         class_counts: Training rows by class; counted when absent, which a stream does not allow.
+        kind: Makes the Trainer.
     """
     below = copy.copy(training_args)
     below.output_dir = str(folder.checkpoints)
@@ -340,7 +356,7 @@ def make_trainer(
             raise ValueError("a stream does not tell its length: give class_counts")
         seed = None if below.train_sampling_strategy == "sequential" else below.data_seed
         train_examples = CountedStream(train_examples, sum(class_counts), seed)
-    return RnnTrainer(
+    return kind(
         model=model,
         args=below,
         train_dataset=train_examples,
@@ -360,8 +376,3 @@ def _scores(class_names: list[str]) -> Callable[[EvalPrediction], dict[str, floa
         return {name: value for name, value in metrics.items() if isinstance(value, float)}
 
     return compute_metrics
-
-
-def _evaluate(trainer: RnnTrainer, examples: Any, class_names: list[str]) -> dict[str, Any]:
-    predicted = trainer.predict(examples)
-    return evaluate_logits(predicted.predictions, predicted.label_ids, class_names)

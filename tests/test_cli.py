@@ -52,7 +52,7 @@ def test_help_is_quick_and_loads_nothing_heavy():
         seconds.append(time.perf_counter() - start)
     assert min(seconds) < 2
     listed = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")]
-    assert listed == ["train", "evaluate", "predict", "inspect", "audit", "push", "export", "demo"]
+    assert listed == ["train", "evaluate", "predict", "inspect", "audit", "push", "export", "distill", "demo"]
     assert not {"torch", "transformers", "datasets", "numpy"} & set(done.stdout.split())
 
 
@@ -77,12 +77,13 @@ def test_no_verb(command, arguments, code, message):
     assert message in err
 
 
-@pytest.mark.parametrize("verb", ["train", "evaluate", "predict", "inspect", "push", "demo"])
+@pytest.mark.parametrize("verb", ["train", "evaluate", "predict", "inspect", "push", "distill", "demo"])
 def test_help_of_a_verb(command, verb):
     code, out, _ = command(verb, "--help")
     assert code == 0
     assert out.startswith(f"usage: hf-rnn {verb}")
-    assert ("--hidden_size" in out) == (verb == "train")
+    assert ("--hidden_size" in out) == (verb in ("train", "distill"))
+    assert ("--teacher" in out) == (verb == "distill")
 
 
 def test_results_are_utf8_in_any_locale(folder, tmp_path):

@@ -69,6 +69,8 @@ ALLOWED = {  # room: the rooms it may use
     "whole_file": set(),
     "card_files": {"card_facts", "errors", "folder", "model_card", "whole_file"},
     "baselines": {"errors", "metrics"},
+    "calibration": {"errors", "metrics"},
+    "vectors": {"errors", "hub_repo"},
     "text_arguments": {"errors", "parsing"},
     "normalization": set(),
     "tokenization": {"errors", "normalization"},

@@ -212,6 +212,26 @@ def test_use_names_the_model_in_each_way():
     assert "trust_remote_code=True" in blocks[1]
 
 
+def test_a_teacher_is_told_of():
+    scores = {"accuracy": 0.7654, "macro_f1": 0.5, "macro_recall": 0.25, "agreement": 0.875}
+    teacher = {
+        "name": "me/large*",
+        "temperature": 2.0,
+        "soft_label_weight": 0.9,
+        "rows": {"train": 6000, "copies": 0, "unlabeled": 12345},
+        "unlabeled": None,
+        "results": {"validation": scores},
+    }
+    assert "distilled" not in render(facts())
+    card = render(facts(teacher=teacher))
+    assert "answers of me/large\\* to texts (6,000 training, 12,345 unlabelled), at temperature 2, " in card
+    assert "counted 0.9 beside the true labels' 0.1." in card
+    assert "On the validation split the teacher has accuracy 0.765, macro F1 0.500 and macro recall 0.250" in card
+    assert "the same answer to 87.5% of the rows" in card
+    stored = json.loads(json.dumps(facts(teacher=teacher).to_dict()))
+    assert render(CardFacts.from_dict(stored)) == card
+
+
 NASTY = ["a|b", "<script>alert(1)</script>", "`$x`", "- {name}: ---", "$metadata", "**b** _i_ [l](u)"]
 
 

@@ -181,3 +181,26 @@ def test_length_bucketed_batches_of_two_processes_hold_every_row(noisy_dir, tmp_
             assert len(seen) == -(-rows // 16) * 16
             orders.append(seen)
         assert orders[0] != orders[1]
+
+
+def test_a_distillation_is_the_same_too(noisy_dir, trained, tmp_path):
+    """Rows without a label count as others do, wherever they fall; one process asks the teacher, and both learn."""
+    unlabeled = tmp_path / "more.txt"
+    unlabeled.write_text("".join(f"{text}\n" for text, _ in invent_rows(80, seed=9)), encoding="utf-8")
+    losses, taught = [], []
+    for processes in (1, 2):
+        folder = FinishedFolder(tmp_path / str(processes))
+        settings = {**SETTINGS, "num_train_epochs": 2, "data_dir": noisy_dir, "output_dir": folder.root}
+        settings |= {"teacher": trained.folder, "unlabeled": unlabeled, "augmentations": 1, "class_weight_power": 0.7}
+        settings["per_device_train_batch_size"] = PER_STEP // processes
+        flags = [f"--{name}={value}" for name, value in settings.items()]
+        done = launch(processes, "-m", "hf_rnn.cli.main", "distill", *flags, "--use_cpu")
+        assert folder.config.is_file(), done.stderr
+        assert done.stderr.count("of its answers are new") == 1
+        losses.append([entry["loss"] for entry in history(folder) if "loss" in entry])
+        taught.append(json.loads(folder.metrics.read_text())["teacher"])
+    assert len(losses[0]) > 2 * (ROWS["train"] + 70) / PER_STEP and losses[0][-1] < losses[0][0] - 0.2, "premise"
+    # the last step of an epoch is filled up in two processes with rows of its start
+    steps = len(losses[0]) // 2 - 1
+    assert losses[1][:steps] == pytest.approx(losses[0][:steps], abs=1e-5)
+    assert taught[0]["rows"] == taught[1]["rows"]

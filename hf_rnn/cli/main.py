@@ -25,6 +25,7 @@ _VERBS = {
     "audit": "look for leaks, duplicates and conflicting labels in data",
     "push": "share a trained model on the Hub",
     "export": "write a trained model for ONNX Runtime",
+    "distill": "train a classifier from a teacher's answers",
     "demo": "try a trained model on a page in your browser",
 }
 

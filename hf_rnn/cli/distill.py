@@ -1,0 +1,20 @@
+"""`hf-rnn distill`: all flags of `train` and a teacher, to a finished folder of the same kind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..arguments import parse_argv_with
+from ..distillation import DistillationArguments, distill
+from .train import run_training
+
+
+def run(argv: Sequence[str]) -> None:
+    """Distil, then print one JSON object as `hf-rnn train` does.
+
+    Raises:
+        UserError: For a mistake in flags, recipe, data or teacher.
+        SystemExit: After SIGTERM (143) or Ctrl-C (130); a line on stderr tells the command that goes on.
+    """
+    arguments, further = parse_argv_with(DistillationArguments, argv, "hf-rnn distill")
+    run_training("distill", argv, arguments.training, lambda: distill(*arguments, further))

@@ -1,0 +1,66 @@
+"""A teacher and texts → its logits: from the cache where they are kept, else from the model, batched by length."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import UserError
+from .cache import LogitsCache
+from .teacher import Teacher
+
+
+class Answers:
+    """A teacher's logits, from a cache or from the model, which is loaded for the first that is not there.
+
+    Args:
+        teacher: Who is asked.
+        folder: Of the cache.
+
+    Attributes:
+        asked: Texts that the model itself has read.
+    """
+
+    def __init__(self, teacher: Teacher, folder: Path) -> None:
+        self.asked = 0
+        self._teacher, self._cache = teacher, LogitsCache(folder, teacher.fingerprint)
+        self._model: torch.nn.Module | None = None
+
+    def to(self, texts: Iterable[str]) -> np.ndarray:
+        """Return logits `(N, C)` in float32 for N texts, C in the order of the teacher's ids."""
+        return self._cache.look_up(texts, self._ask, self._teacher.config.num_labels)
+
+    def _ask(self, texts: Sequence[str]) -> np.ndarray:
+        if self._model is None:
+            self._model = self._teacher.load()
+        self.asked += len(texts)
+        return _compute(self._teacher, self._model, texts)
+
+
+@torch.inference_mode()
+def _compute(teacher: Teacher, model: torch.nn.Module, texts: Sequence[str]) -> np.ndarray:
+    """Run the model, batched by length."""
+    tokenizer, limit = teacher.tokenizer, teacher.max_length
+    length = {"truncation": True, "max_length": limit} if limit is not None else {}
+    accepted = inspect.signature(model.forward).parameters
+    encoded = {name: rows for name, rows in tokenizer(list(texts), **length).items() if name in accepted}
+    ids = encoded["input_ids"]
+    order = sorted(range(len(texts)), key=lambda row: len(ids[row]))
+    logits = np.empty((len(texts), teacher.config.num_labels), dtype=np.float32)
+    for start in range(0, len(order), teacher.batch_size):
+        rows = order[start : start + teacher.batch_size]
+        batch: Any = {name: [values[row] for row in rows] for name, values in encoded.items()}
+        if tokenizer.pad_token_id is not None:
+            batch = tokenizer.pad(batch, return_tensors="pt")
+        # a batch of empty texts only comes as a tensor of floats
+        inputs = {name: torch.as_tensor(values).long().to(teacher.device) for name, values in batch.items()}
+        logits[rows] = model(**inputs).logits.float().cpu().numpy()
+    if not (finite := np.isfinite(logits).all(axis=1)).all():
+        text = texts[int(np.flatnonzero(~finite)[0])]
+        raise UserError(f"the teacher {teacher.name} gives logits that are not finite, for one to {text!r:.80}")
+    return logits

@@ -1,0 +1,62 @@
+"""A teacher and labelled texts → a finished folder: the entry, in settings or dataclasses, of a distillation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..arguments import Arguments, ModelArguments, RnnTrainingArguments, parse_settings_with
+from ..errors import UserError
+from ..text_arguments import DataArguments
+from ..training import TrainingResult, check_early, run_training
+from .arguments import DistillationArguments
+from .run import Distillation
+
+
+def distill(
+    model_args: ModelArguments | None = None,
+    data_args: DataArguments | None = None,
+    training_args: RnnTrainingArguments | None = None,
+    distillation_args: DistillationArguments | None = None,
+    **settings: Any,
+) -> TrainingResult:
+    """Train a classifier from labelled texts and a teacher's answers, and leave a finished folder.
+
+    It is [`~hf_rnn.train`] with a teacher: each training row has the teacher's logits beside its label, and there are
+    further texts that only the teacher has labelled. The loss is [`distillation_loss`]; what is measured are true
+    labels.
+
+    Args:
+        model_args: Architecture of the student.
+        data_args: Texts and how they become the student's tokens. A tokenizer that is trained counts the words of the
+            unlabelled texts too, not those of the changed copies.
+        training_args: How to train, and where the finished folder goes (`output_dir`).
+        distillation_args: Who teaches, and how.
+        settings: Instead of the four: settings by the names of the command's flags, on top of the recipe `recipe`.
+
+    Raises:
+        UserError: For a mistake in settings, data or teacher. Nothing of an earlier run is touched by then.
+        TrainingStopped: When SIGTERM or Ctrl-C asked for it; a checkpoint to resume from is saved by then.
+
+    Example:
+        >>> result = distill(teacher="runs/minilm", data_dir="data/tweets", unlabeled="tweets.txt", output_dir="out")
+        >>> result.metrics["teacher"]["results"]["validation"]["agreement"]
+    """
+    parts = (model_args, data_args, training_args, distillation_args)
+    if settings:
+        if any(part is not None for part in parts):
+            raise TypeError(
+                f"distill takes four dataclasses or settings by name, not both: found {', '.join(settings)}"
+            )
+        arguments, further = parse_settings_with(DistillationArguments, settings, "distill")
+    elif model_args is None or data_args is None or training_args is None or distillation_args is None:
+        raise TypeError("distill takes four dataclasses, or settings by name: teacher=..., data_dir=...")
+    else:
+        arguments, further = Arguments(model_args, data_args, training_args), distillation_args
+    if arguments.data.streaming:
+        raise UserError(
+            "streaming reads rows anew in each epoch, and a teacher's answers are for rows that stay: leave it out"
+        )
+    further.check()
+    arguments.data.check_source()
+    check_early(arguments)  # before a teacher is got from the Hub
+    return run_training(arguments, Distillation(arguments, further))

@@ -1,0 +1,246 @@
+"""A teacher's answers as part of a training run: any sequence classifier of transformers → a recurrent student.
+
+The run is that of [`hf_rnn.training`]. What is added to it: texts beside the labelled ones, which only the teacher has
+labelled; its logits on every training row; a Trainer that learns from both; and at the end how well the two agree.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from transformers import PreTrainedTokenizerBase
+
+from ..arguments import Arguments
+from ..audit.normalizing import normalize_text
+from ..data import encode
+from ..errors import UserError
+from ..metrics import classification_metrics
+from ..output_dir import TEACHER_CACHE
+from ..trainer import RnnTrainer
+from .answers import Answers
+from .arguments import DistillationArguments
+from .augmentation import augment, find_mask, write_masks
+from .teacher import Teacher
+from .trainer import NO_LABEL, TEACHER_LOGITS, DistillationTrainer
+from .unlabeled import UnlabeledTexts, read_unlabeled
+
+logger = logging.getLogger(__name__)
+
+_SCORES = ("accuracy", "macro_f1", "macro_recall")
+
+
+class Distillation:
+    """What a training run asks of a distillation, in the order in which it does.
+
+    Args:
+        arguments: The run's own.
+        settings: Of the distillation, checked.
+
+    Raises:
+        UserError: For a teacher that cannot be used.
+    """
+
+    def __init__(self, arguments: Arguments, settings: DistillationArguments) -> None:
+        self.settings = settings
+        self._arguments = arguments
+        self._teacher = Teacher.open(
+            str(settings.teacher),
+            max_length=settings.teacher_max_length,
+            batch_size=settings.teacher_batch_size,
+            device=arguments.training.device,
+        )
+        self._class_names: list[str] = []
+        self._order: list[int] = []  # of the teacher's ids, by the data's
+        self._copies: list[str] = []
+        self._unlabeled: UnlabeledTexts | None = None
+        self._rows: dict[str, int] = {}
+        self._taught: str | None = None  # fingerprint of the teacher's answers to the training rows
+        self._answers: dict[str, np.ndarray] = {}  # by split that is measured
+
+    @property
+    def trainer(self) -> partial[RnnTrainer]:
+        """What makes the Trainer."""
+        return partial(
+            DistillationTrainer,
+            temperature=self.settings.temperature,
+            soft_label_weight=self.settings.soft_label_weight,
+        )
+
+    def read(self, texts: datasets.DatasetDict) -> None:
+        """Compare the labels, make the changed copies and read the unlabelled texts.
+
+        Args:
+            texts: The labelled splits.
+
+        Raises:
+            UserError: For labels that are not the teacher's, or unlabelled texts that cannot be used.
+        """
+        settings = self.settings
+        self._class_names = list(texts["train"].features["label"].names)
+        self._order = self._teacher.align(self._class_names, settings.teacher_labels)
+        if settings.unlabeled is not None:
+            held_out = {
+                normalize_text(text)
+                for split in ("validation", "test")
+                if split in texts
+                for text in texts[split]["text"]
+            }
+            self._unlabeled = read_unlabeled(Path(settings.unlabeled), held_out)
+        self._copies = list(
+            augment(
+                texts["train"]["text"],
+                settings.augmentations,
+                mask_probability=settings.mask_probability,
+                ngram_probability=settings.ngram_probability,
+                seed=self._arguments.training.seed,
+            )
+        )
+
+    def texts_with_words(self, texts: Iterable[str]) -> Iterable[str]:
+        """Return the texts whose words a tokenizer is to count: the copies would make rare words frequent."""
+        return texts if self._unlabeled is None else chain(texts, _strings(self._unlabeled.texts))
+
+    def teach(
+        self, texts: datasets.DatasetDict, examples: datasets.DatasetDict, tokenizer: PreTrainedTokenizerBase
+    ) -> datasets.DatasetDict:
+        """Ask the teacher, and return the examples with what it says.
+
+        Args:
+            texts: The labelled splits.
+            examples: The same as the student's tokens, `input_ids` and `labels`.
+            tokenizer: The student's.
+
+        Returns:
+            The splits; `train` has the column `teacher_logits` (C floats in the order of the data's classes) and
+            further rows, the label of which is -100.
+
+        Raises:
+            UserError: When the cache cannot be made, or the teacher gives no answer that can be used.
+        """
+        training, settings = self._arguments.training, self.settings
+        cache = Path(settings.teacher_cache or Path(str(training.output_dir)) / TEACHER_CACHE)
+        unlabeled = pa.chunked_array([], pa.string()) if self._unlabeled is None else self._unlabeled.texts
+        self._rows = {"train": len(texts["train"]), "copies": len(self._copies), "unlabeled": len(unlabeled)}
+        _make(cache)  # what the teacher says should not be lost at the end
+        # of several processes the first asks, and the others find its answers in the cache
+        with training.main_process_first(desc="asking the teacher"):
+            answers = Answers(self._teacher, cache)
+            counts = ", ".join(f"{count:,} {what}" for what, count in self._rows.items())
+            tell = logger.info if training.process_index == 0 else logger.debug
+            tell("the teacher %s labels the training rows: %s", self._teacher.name, counts)
+            parts = [_rows(examples["train"], examples["train"]["labels"], self._ask(answers, texts["train"]["text"]))]
+            teachers, students = find_mask(self._teacher.tokenizer), find_mask(tokenizer)
+            for name, read, learned in (
+                (
+                    "copies",
+                    write_masks(self._copies, teachers),
+                    pa.array(write_masks(self._copies, students), pa.string()),
+                ),
+                ("unlabeled", _strings(unlabeled), unlabeled),
+            ):
+                if not self._rows[name]:
+                    continue
+                table = datasets.Dataset(pa.table({"text": learned}), split=datasets.NamedSplit(name))
+                encoded = encode(table, tokenizer, self._arguments.data.max_length)
+                parts.append(_rows(encoded, [NO_LABEL] * len(encoded), self._ask(answers, read)))
+            self._answers = {
+                split: self._ask(answers, texts[split]["text"]) for split in ("validation", "test") if split in texts
+            }
+            kept = sum(self._rows.values()) + sum(map(len, self._answers.values())) - answers.asked
+            tell("%s of its answers are new, %s were kept in %s", f"{answers.asked:,}", f"{kept:,}", cache)
+        train = datasets.concatenate_datasets(parts)
+        logits = np.concatenate([part.with_format("numpy")[TEACHER_LOGITS][:] for part in parts])
+        self._taught = hashlib.sha256(np.ascontiguousarray(logits, dtype=np.float32).tobytes()).hexdigest()
+        return datasets.DatasetDict({**examples, "train": train})
+
+    def _ask(self, answers: Answers, texts: Iterable[str]) -> np.ndarray:
+        return np.ascontiguousarray(answers.to(texts)[:, self._order])
+
+    def fingerprints(self) -> dict[str, Any]:
+        """Return what decides the steps of the run beside the rows, for [`take_fingerprints`]."""
+        weighed = {name: getattr(self.settings, name) for name in ("temperature", "soft_label_weight")}
+        return {"teacher": self._taught, "further_settings": weighed}
+
+    def measure(self, predicted: Mapping[str, Any]) -> dict[str, Any]:
+        """Measure the teacher on the splits that the student was measured on.
+
+        Args:
+            predicted: By split the student's `predictions` `(N, C)` and `label_ids` `(N)`.
+
+        Returns:
+            For `metrics.json` and card: the teacher's `name`, `temperature`, `soft_label_weight`, `rows` by origin,
+            what became of the lines of the `unlabeled` file (None without one), and by split under `results` the
+            teacher's scores and `agreement`, the share of the rows to which both give the same answer.
+        """
+        results = {
+            split: self._compare(self._answers[split], found.predictions, found.label_ids)
+            for split, found in predicted.items()
+        }
+        for split, found in results.items():
+            logger.info(
+                "on %s the teacher has accuracy %.3f and macro_recall %.3f; the student gives its answer to %.1f %%",
+                split,
+                found["accuracy"],
+                found["macro_recall"],
+                100 * found["agreement"],
+            )
+        return {
+            "name": self._teacher.name,
+            "temperature": self.settings.temperature,
+            "soft_label_weight": self.settings.soft_label_weight,
+            "rows": self._rows,
+            "unlabeled": None if self._unlabeled is None else self._unlabeled.describe(),
+            "results": results,
+        }
+
+    def _compare(self, teachers: np.ndarray, students: np.ndarray, labels: Sequence[int]) -> dict[str, float]:
+        answers = teachers.argmax(axis=1)
+        scores = classification_metrics(answers, labels, self._class_names)
+        agreement = float((answers == students.argmax(axis=1)).mean())
+        return {**{name: scores[name] for name in _SCORES}, "agreement": agreement}
+
+
+def _rows(encoded: datasets.Dataset, labels: npt.ArrayLike, logits: np.ndarray) -> datasets.Dataset:
+    """Training rows of one origin: the student's tokens, a label or none, and the teacher's logits."""
+    classes = logits.shape[1]
+    columns = {
+        "input_ids": encoded.with_format("arrow")[:]["input_ids"],
+        "labels": pa.array(np.asarray(labels, dtype=np.int64)),
+        TEACHER_LOGITS: pa.FixedSizeListArray.from_arrays(pa.array(logits.ravel()), classes),
+    }
+    features = datasets.Features(
+        {
+            "input_ids": encoded.features["input_ids"],
+            "labels": datasets.Value("int64"),
+            TEACHER_LOGITS: datasets.List(datasets.Value("float32"), length=classes),
+        }
+    )
+    return datasets.Dataset(pa.table(columns), datasets.DatasetInfo(features=features))
+
+
+def _make(cache: Path) -> None:
+    """Make the folder of a cache, or say that the user is to name another."""
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"the folder of the teacher's answers, {cache}, cannot be made: {error.strerror}") from error
+
+
+def _strings(texts: pa.ChunkedArray) -> Iterable[str]:
+    """The texts one by one, without a list of all of them."""
+    return (
+        text
+        for chunk in texts.chunks
+        for start in range(0, len(chunk), 1000)
+        for text in chunk[start : start + 1000].to_pylist()
+    )

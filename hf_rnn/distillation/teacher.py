@@ -1,0 +1,212 @@
+"""A sequence classifier of transformers → logits of texts, in the order of the data's classes.
+
+Configuration and tokenizer are read first, the weights only when an answer is not in the cache. What cannot teach is
+refused with one message that names it. No code of a repo is run, and no pickle is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging as transformers_logging
+
+from ..errors import UserError
+from ..fingerprints import hash_tokenizer
+from ..hub_repo import fetch
+from ..inference import check_name
+
+_CONFIG = "config.json"
+_GENERIC = re.compile(r"LABEL_\d+")  # what transformers calls classes that nobody has named
+_NO_LIMIT = 10**9  # a tokenizer without one says a number beyond it
+_OFFSET = 2  # positions that some families, RoBERTa's among them, do not use
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A classifier that is asked for its logits; its weights stay on disk until they are needed.
+
+    Attributes:
+        name: What it is called: a folder's name, or a repo id.
+        folder: Where its files are.
+        config: Its configuration.
+        tokenizer: Its tokenizer.
+        max_length: Tokens of a text that it reads; None is no limit.
+        batch_size: Texts that it reads at once.
+        device: Where it runs.
+    """
+
+    name: str
+    folder: Path
+    config: PreTrainedConfig
+    tokenizer: PreTrainedTokenizerBase
+    max_length: int | None
+    batch_size: int
+    device: torch.device
+
+    @classmethod
+    def open(
+        cls,
+        name_or_path: str,
+        *,
+        max_length: int | None = None,
+        batch_size: int = 32,
+        device: torch.device | None = None,
+    ) -> Self:
+        """Find a teacher and read all of it but its weights.
+
+        Args:
+            name_or_path: A folder, or a repo id of the Hub.
+            max_length: Cut texts to so many tokens; what the teacher cannot read is cut in any case.
+            batch_size: Texts that it reads at once; 1 is taken for a teacher that cannot pad.
+            device: Where it runs; None is the CPU.
+
+        Raises:
+            UserError: When there is none, it cannot be loaded, or it gives no text exactly one of several labels.
+        """
+        check_name(name_or_path, "a teacher")
+        here = Path(name_or_path).is_dir()
+        folder = Path(name_or_path) if here else fetch(name_or_path, only=(_CONFIG,))
+        name = folder.resolve().name if here else name_or_path
+        if not (folder / _CONFIG).is_file():
+            raise UserError(f"the teacher {name_or_path} has no {_CONFIG}: give the folder of a transformers model")
+        try:
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+            _check_kind(name_or_path, config)
+            if not here:  # now that its weights are known to be of use
+                folder = fetch(name_or_path, folder.name)
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        except UserError:
+            raise
+        except Exception as error:  # files that others wrote make the libraries raise anything, `Exception` itself too
+            raise UserError(f"the teacher {name_or_path} cannot be loaded: {_reason(error)}") from error
+        if not list(folder.glob("*.safetensors")):
+            raise UserError(
+                f"the teacher {name_or_path} has no model.safetensors, the only form in which weights are read here"
+            )
+        pads = tokenizer.pad_token_id is not None and getattr(config, "pad_token_id", None) is not None
+        limit = _limit(config, tokenizer, max_length)
+        return cls(name, folder, config, tokenizer, limit, batch_size if pads else 1, device or torch.device("cpu"))
+
+    def label_names(self) -> list[str]:
+        """Return the names of its classes, by id."""
+        return [str(self.config.id2label.get(index, index)) for index in range(self.config.num_labels)]
+
+    def align(self, class_names: Sequence[str], own_names: Sequence[str] | None = None) -> list[int]:
+        """Find each class of the data among the teacher's, by name.
+
+        Args:
+            class_names: Of the data, by id (C).
+            own_names: The teacher's, by its ids, in place of those in its configuration.
+
+        Returns:
+            For each class of the data the teacher's id.
+
+        Raises:
+            UserError: When the names are not the same; with names that say nothing (`LABEL_0`) nothing is guessed.
+        """
+        found = self.label_names() if own_names is None else list(own_names)
+        if own_names is not None and len(found) != self.config.num_labels:
+            raise UserError(
+                f"teacher_labels names {len(found)} classes ({_listed(found)}), and the teacher {self.name} has "
+                f"{self.config.num_labels} ({_listed(self.label_names())})"
+            )
+        if sorted(found) == sorted(class_names):
+            return [found.index(name) for name in class_names]
+        told = f"the teacher {self.name} has the labels {_listed(found)}, and the data {_listed(class_names)}"
+        if own_names is not None:
+            raise UserError(f"by teacher_labels {told}: give the data's names, in the order of the teacher's ids")
+        if len(found) != len(class_names):
+            raise UserError(f"{told}: take a teacher of the same task")
+        nameless = all(_GENERIC.fullmatch(name) for name in found)
+        hint = "Such names do not tell which is which" if nameless else "If they mean the same"
+        raise UserError(
+            f"{told}. {hint}: give the data's names in the order of the teacher's ids, such as "
+            f"--teacher_labels {shlex.join(class_names)}"
+        )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of all that its logits hang on but the texts: weights, configuration, tokenizer and length."""
+        settings = self.config.to_dict()
+        for name in ("transformers_version", "_name_or_path", "id2label", "label2id"):
+            settings.pop(name, None)
+        parts = [json.dumps(settings, sort_keys=True, default=str), hash_tokenizer(self.tokenizer), self.max_length]
+        digest = hashlib.sha256(repr(parts).encode())
+        for path in sorted(self.folder.glob("*.safetensors")):
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        return digest.hexdigest()
+
+    def load(self) -> torch.nn.Module:
+        """Load the model with its weights, in float32, ready to answer.
+
+        Raises:
+            UserError: When they are not whole, or not those of a classifier.
+        """
+        level = transformers_logging.get_verbosity()
+        transformers_logging.set_verbosity_error()  # of missing weights we tell ourselves
+        try:
+            model, found = AutoModelForSequenceClassification.from_pretrained(
+                self.folder,
+                config=self.config,
+                trust_remote_code=False,
+                use_safetensors=True,
+                dtype=torch.float32,
+                output_loading_info=True,
+            )
+        except Exception as error:  # as in `open`
+            raise UserError(f"the teacher {self.name} cannot be loaded: {_reason(error)}") from error
+        finally:
+            transformers_logging.set_verbosity(level)
+        if missing := sorted(found["missing_keys"]):
+            raise UserError(
+                f"the teacher {self.name} is no trained classifier: its weights lack {', '.join(missing[:3])}. "
+                "Fine-tune it first"
+            )
+        return model.to(self.device).eval()
+
+
+def _check_kind(name: str, config: PreTrainedConfig) -> None:
+    """Refuse a model of another task, as far as its configuration tells; the weights tell the rest."""
+    named = list(config.architectures or [])
+    if named and not any(architecture.endswith("ForSequenceClassification") for architecture in named):
+        raise UserError(
+            f"the teacher {name} is a {named[0]}, which classifies no texts: give a model for sequence classification"
+        )
+    if config.problem_type == "regression" or config.num_labels == 1:
+        raise UserError(f"the teacher {name} gives a number (regression), not one of several labels: take another")
+    if config.problem_type == "multi_label_classification":
+        raise UserError(f"the teacher {name} gives a text any number of labels, not exactly one: take another")
+
+
+def _limit(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, asked: int | None) -> int | None:
+    own = tokenizer.model_max_length
+    if not own < _NO_LIMIT:
+        positions = getattr(config, "max_position_embeddings", None)
+        own = positions - _OFFSET if positions is not None and positions > _OFFSET else None
+    limits = [limit for limit in (own, asked) if limit is not None]
+    return min(limits, default=None)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, names))
+
+
+def _reason(error: Exception) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:1000]

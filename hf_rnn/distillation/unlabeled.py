@@ -1,0 +1,90 @@
+"""A file with one text a line → texts for a teacher to label, every line accounted for."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Container
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from ..audit.normalizing import normalize_text
+from ..data.faults import BadRow, text_fault
+from ..errors import UserError
+from ..text_stream import read_texts
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class UnlabeledTexts:
+    """The texts of a file; `lines` is the sum of the other counts.
+
+    Attributes:
+        name: Of the file.
+        texts: Strings (N), in the order of the lines. They lie in memory as bytes of the file do, without more.
+        lines: Lines of the file.
+        refused: Lines that are no text: not UTF-8, a NUL, too long.
+        blank: Lines without a character, or of white space only.
+        held_out: Texts that stand in the validation or test split too, which are not learned from.
+    """
+
+    name: str
+    texts: pa.ChunkedArray
+    lines: int
+    refused: int
+    blank: int
+    held_out: int
+
+    def describe(self) -> dict[str, Any]:
+        """Return the counts as JSON can hold them."""
+        counts = {"lines": self.lines, "refused": self.refused, "blank": self.blank, "held_out": self.held_out}
+        return {"file": self.name, **counts, "kept": len(self.texts)}
+
+
+def read_unlabeled(path: Path, held_out: Container[str] = ()) -> UnlabeledTexts:
+    """Read a file, and say in one line how many of its lines are left out, and why.
+
+    Args:
+        path: The file; what a line is, says [`~hf_rnn.text_stream.read_texts`].
+        held_out: Texts to leave out, in the form of [`~hf_rnn.audit.normalizing.normalize_text`].
+
+    Raises:
+        DataError: For a file that is no text as a whole, such as a compressed one.
+        UserError: When no text is left.
+    """
+    blocks: list[pa.Array] = []
+    lines = blank = repeated = 0
+    refused: list[BadRow] = []
+    number_refused = 0
+    with path.open("rb") as stream:
+        for block in read_texts(stream, path.name):
+            kept = []
+            for line in block:
+                if isinstance(line, BadRow):
+                    number_refused += 1
+                    refused = refused or [line]
+                elif text_fault(line):  # a NUL is refused by then
+                    blank += 1
+                elif held_out and normalize_text(line) in held_out:
+                    repeated += 1
+                else:
+                    kept.append(line)
+            lines += len(block)
+            blocks.append(pa.array(kept, pa.string()))
+    read = UnlabeledTexts(path.name, pa.chunked_array(blocks, pa.string()), lines, number_refused, blank, repeated)
+    left_out = {
+        f"no text (the first is {refused[0].describe()})" if refused else "": number_refused,
+        "blank": blank,
+        "in the validation or test split too": repeated,
+    }
+    told = ", ".join(f"{count:,} are {reason}" for reason, count in left_out.items() if count)
+    if not len(read.texts):
+        raise UserError(
+            f"unlabeled {path} has no text to learn from: of its {lines:,} lines {told or 'there is none'}"
+        )
+    if told:
+        logger.warning("of the %s lines of %s these are left out: %s", f"{lines:,}", path.name, told)
+    return read

@@ -1,0 +1,160 @@
+"""Fine-tune any checkpoint of transformers into a teacher for `hf-rnn distill`, with the plain Trainer.
+
+    python scripts/finetune_teacher.py --model microsoft/MiniLM-L12-H384-uncased --data_dir DIR --output_dir teacher
+    hf-rnn distill --teacher teacher --data_dir DIR --output_dir out
+
+The texts are read by the package's loader, so that the teacher's labels have the data's names. What is left is an
+ordinary transformers folder. The epoch with the best macro-recall on the validation split is kept.
+"""
+
+import argparse
+import contextlib
+import json
+import math
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, NoReturn
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:  # without the usage: the reason is what matters
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def number(text: str) -> float:
+    """Read a number above 0."""
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be greater than 0, found {text}")
+    return value
+
+
+def whole_number(text: str) -> int:
+    """Read a number from 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, found {text}")
+    return value
+
+
+def seed(text: str) -> int:
+    """Read a number that seeds every generator."""
+    value = int(text)
+    if not 0 <= value < 2**32:
+        raise argparse.ArgumentTypeError(f"must be from 0 to 2**32 - 1, found {text}")
+    return value
+
+
+def parse_flags() -> argparse.Namespace:
+    """Read the flags."""
+    parser = _Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="checkpoint to start from: a folder, or an id on the Hub")
+    parser.add_argument("--data_dir", type=Path, required=True, help="folder with train.tsv, and dev.tsv if there is")
+    parser.add_argument("--output_dir", type=Path, required=True, help="where the teacher goes: a new or empty folder")
+    parser.add_argument("--epochs", type=number, default=3.0, help="times the texts are read (default 3)")
+    parser.add_argument("--batch_size", type=whole_number, default=32, help="texts a step (default 32)")
+    parser.add_argument("--learning_rate", type=number, default=5e-5, help="at its highest (default 5e-5)")
+    parser.add_argument("--max_length", type=whole_number, default=128, help="tokens read of a text (default 128)")
+    parser.add_argument("--seed", type=seed, default=42, help="of the new layer and of the order (default 42)")
+    parser.add_argument("--use_cpu", action="store_true", help="leave an accelerator alone")
+    flags = parser.parse_args()
+    if flags.output_dir.exists() and (not flags.output_dir.is_dir() or any(flags.output_dir.iterdir())):
+        parser.error(f"--output_dir {flags.output_dir} is there already and not empty: take another")
+    flags.refuse = parser.error
+    return flags
+
+
+def load_checkpoint(name: str, class_names: list[str]) -> tuple[Any, Any]:
+    """Load a checkpoint with a new layer for these classes, and its tokenizer."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    if not Path(name).exists() and name.count("/") > 1:
+        raise OSError(f"there is no folder {name}")
+    tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        name,
+        num_labels=len(class_names),
+        id2label=dict(enumerate(class_names)),
+        label2id={label: index for index, label in enumerate(class_names)},
+        problem_type="single_label_classification",
+        ignore_mismatched_sizes=True,  # the layer of another task is replaced
+        trust_remote_code=False,
+    )
+    if tokenizer.pad_token is None:  # as generative models have it; the classifier reads the last real token
+        tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.pad_token is None:
+        raise ValueError("its tokenizer has no token to pad with")
+    model.config.pad_token_id = tokenizer.pad_token_id
+    return model, tokenizer
+
+
+def main() -> None:
+    """Fine-tune, and print the scores on the validation split and on the test split if there is one."""
+    flags = parse_flags()
+
+    import torch
+    from transformers import DataCollatorWithPadding, Trainer, TrainingArguments, set_seed
+
+    from hf_rnn import classification_metrics, encode, load_tsv
+    from hf_rnn.errors import UserError
+
+    try:
+        texts = load_tsv(flags.data_dir)
+    except (UserError, OSError) as error:
+        flags.refuse(str(error))
+    names = texts["train"].features["label"].names
+    set_seed(flags.seed)  # of the new layer
+    try:
+        model, tokenizer = load_checkpoint(flags.model, names)
+    except Exception as error:  # files that others wrote make the library raise anything
+        flags.refuse(f"--model {flags.model} cannot be loaded: {' '.join(str(error).split()):.500}")
+    tokenizer.model_max_length = min(flags.max_length, tokenizer.model_max_length)
+    examples = encode(texts, tokenizer)
+
+    def measure(predicted: Any) -> dict[str, float]:
+        scores = classification_metrics(predicted.predictions.argmax(axis=-1), predicted.label_ids, names)
+        return {name: value for name, value in scores.items() if isinstance(value, float)}
+
+    # the Trainer prints what it logs; standard output is for the result
+    with tempfile.TemporaryDirectory(prefix="teacher-") as room, contextlib.redirect_stdout(sys.stderr):
+        trainer = Trainer(
+            model=model,
+            args=TrainingArguments(
+                output_dir=room,
+                num_train_epochs=flags.epochs,
+                per_device_train_batch_size=flags.batch_size,
+                per_device_eval_batch_size=256,
+                learning_rate=flags.learning_rate,
+                warmup_steps=0.1,  # a share of the steps
+                weight_decay=0.01,
+                eval_strategy="epoch",
+                save_strategy="epoch",
+                logging_strategy="epoch",
+                save_total_limit=1,
+                load_best_model_at_end=True,
+                metric_for_best_model="macro_recall",
+                seed=flags.seed,
+                report_to=[],
+                use_cpu=flags.use_cpu,
+                dataloader_pin_memory=torch.accelerator.is_available() and not flags.use_cpu,
+            ),
+            train_dataset=examples["train"],
+            eval_dataset=examples["validation"],
+            processing_class=tokenizer,
+            data_collator=DataCollatorWithPadding(tokenizer),
+            compute_metrics=measure,
+        )
+        trainer.train()
+        scores = {
+            split: trainer.evaluate(examples[split], metric_key_prefix=split)
+            for split in ("validation", "test")
+            if split in examples
+        }
+    model.save_pretrained(flags.output_dir)
+    tokenizer.save_pretrained(flags.output_dir)
+    print(json.dumps({"teacher": str(flags.output_dir), **scores}))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""The script that makes a teacher: any checkpoint in, an ordinary transformers folder out, one line for a mistake."""
+
+import json
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import LABELS, NEUTRAL, invent_rows, write_rows
+from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast, pipeline
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "finetune_teacher.py"
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *NEUTRAL, "miro", "selk"]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A BERT that was made to guess words, with random weights."""
+    folder = tmp_path_factory.mktemp("checkpoint") / "bert"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+        BertForMaskedLM(BertConfig(vocab_size=len(WORDS), **shape)).save_pretrained(folder)
+    BertTokenizerFast(vocab={word: index for index, word in enumerate(WORDS)}).save_pretrained(folder)
+    return folder
+
+
+def run(arguments, monkeypatch, capfd):
+    """In this process, which has the imports done; return exit code, stdout and stderr."""
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, arguments)])
+    capfd.readouterr()
+    code = 0
+    try:
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+    except SystemExit as leaving:
+        code = leaving.code or 0
+    captured = capfd.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_a_checkpoint_becomes_a_teacher(checkpoint, texts_dir, tmp_path, monkeypatch, capfd):
+    flags = ["--model", checkpoint, "--data_dir", texts_dir, "--output_dir", tmp_path / "a", "--seed", 3, "--use_cpu"]
+    flags += ["--epochs", 12, "--batch_size", 16, "--learning_rate", 0.004]
+    code, out, err = run(flags, monkeypatch, capfd)
+    assert code == 0, err
+    told = json.loads(out)  # one object, and nothing else on stdout
+    assert told["teacher"] == str(tmp_path / "a")
+    assert {path.name for path in (tmp_path / "a").iterdir()} == {
+        "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
+    }  # fmt: skip
+    config = json.loads((tmp_path / "a" / "config.json").read_text())
+    assert config["architectures"] == ["BertForSequenceClassification"]
+    assert list(config["id2label"].values()) == sorted(LABELS)
+    rows = invent_rows(60, seed=3)
+    answers = pipeline("text-classification", str(tmp_path / "a"), device="cpu")([text for text, _ in rows])
+    right = np.mean([answer["label"] == label for answer, (_, label) in zip(answers, rows, strict=True)])
+    assert right > 0.9, "a third by chance"
+    assert told["test"]["test_accuracy"] == pytest.approx(right)
+
+    code, _, _ = run([*flags[:5], tmp_path / "b", *flags[6:]], monkeypatch, capfd)
+    assert code == 0
+    assert (tmp_path / "a" / "model.safetensors").read_bytes() == (tmp_path / "b" / "model.safetensors").read_bytes()
+
+
+def test_mistakes_are_one_line(checkpoint, texts_dir, tmp_path, monkeypatch, capfd):
+    def refused(**changes):
+        flags = {"model": checkpoint, "data_dir": texts_dir, "output_dir": tmp_path / "out", **changes}
+        arguments = [part for name, value in flags.items() if value is not None for part in (f"--{name}", value)]
+        code, out, err = run(arguments, monkeypatch, capfd)
+        assert (code, out) == (2, ""), err
+        assert "Traceback" not in err
+        *_, line = err.splitlines()
+        assert line.startswith(f"{SCRIPT.name}: error: ")
+        return line
+
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad").mkdir()
+    write_rows(tmp_path / "bad" / "train.tsv", [*invent_rows(9, seed=1), ("no label here", "")])
+    assert "the following arguments are required: --model" in refused(model=None)
+    assert "does not exist" in refused(data_dir=tmp_path / "absent") or "absent" in refused(
+        data_dir=tmp_path / "absent"
+    )
+    assert "train.tsv" in refused(data_dir=tmp_path / "empty")
+    assert re.search(r"train\.tsv:10\b", refused(data_dir=tmp_path / "bad"))
+    assert "not empty: take another" in refused(output_dir=texts_dir)
+    assert "not empty: take another" in refused(output_dir=texts_dir / "train.tsv")
+    assert "nowhere cannot be loaded" in refused(model="nowhere")
+    assert "nowhere cannot be loaded: there is no folder" in refused(model=tmp_path / "nowhere")
+    assert "cannot be loaded" in refused(model=tmp_path / "empty")
+    assert "must be greater than 0, found 0" in refused(epochs=0)
+    assert "must be greater than 0, found nan" in refused(learning_rate="nan")
+    assert "must be 1 or more, found 0" in refused(batch_size=0)
+    assert "invalid whole_number value: 'x'" in refused(batch_size="x")
+    assert "from 0 to 2**32 - 1, found -1" in refused(seed=-1)
+    assert "unrecognized arguments: --modle x" in refused(modle="x")
+    assert not (tmp_path / "out").exists()
+
+
+def test_help_loads_nothing_heavy():
+    code = f"import runpy, sys; sys.argv = ['t', '--help']; runpy.run_path({str(SCRIPT)!r}, run_name='__main__')"
+    done = subprocess.run([sys.executable, "-X", "importtime", "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0
+    flags = ("model", "data_dir", "output_dir", "epochs", "batch_size", "learning_rate", "seed")
+    assert all(f"--{name} " in done.stdout for name in flags)
+    imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert "argparse" in imported, "premise: imports are listed"
+    assert not imported & {"torch", "transformers", "datasets", "hf_rnn"}
