@@ -2,7 +2,8 @@
 
 Texts arrive *compact*: time first, all real tokens at the front of each text, whatever padding there is behind them.
 The forward direction then needs no mask at all, and the backward direction reads each text flipped within its own
-length, so that both run in torch's fused kernels (minGRU in `min_gru_rnn.py`). Nothing needs a length on the host.
+length, so that both run in torch's fused kernels (minGRU in `min_gru_rnn.py`; in training on a CPU also the loops in
+`recurrence_rnn.py`). Nothing needs a length on the host.
 
 Legend: B batch, T time, I input width, H hidden per direction, D directions, L layers.
 """
@@ -13,7 +14,9 @@ import torch
 from torch import nn
 
 from .configuration_rnn import RnnConfig
+from .distinct_rnn import DistinctTokens
 from .min_gru_rnn import MinGru
+from .recurrence_rnn import may_loop, run_loop
 
 # Large enough to saturate a gate to exactly 0 or 1 beside any sane sum of the others, small enough for float16.
 _SATURATION = 1e4
@@ -71,6 +74,10 @@ class CompactTexts:
         rows = (self._flipped * states.shape[1] + self._column).reshape(-1)
         return states.reshape(-1, states.shape[-1]).index_select(0, rows).view(states.shape)
 
+    def flip_tokens(self, tokens: DistinctTokens) -> DistinctTokens:
+        """As `flip`, which here moves no vector."""
+        return DistinctTokens(tokens.vectors, self.flip(tokens.rows[:, :, None]).squeeze(-1))
+
     def join(self, directions: list[torch.Tensor]) -> torch.Tensor:
         """D times (T, B, H) as read → (T, B, D * H), compact."""
         if len(directions) == 1:
@@ -125,7 +132,7 @@ class RnnDirection(nn.Module):
 
     def forward(
         self,
-        inputs: torch.Tensor,
+        inputs: torch.Tensor | DistinctTokens,
         texts: CompactTexts,
         initial_hidden_state: torch.Tensor | None = None,
         initial_cell_state: torch.Tensor | None = None,
@@ -134,7 +141,8 @@ class RnnDirection(nn.Module):
         """Run the cell from the first compact place to the last.
 
         Args:
-            inputs (`(T, B, I)`): Compact, already flipped when this is the backward direction.
+            inputs (`(T, B, I)`, or distinct tokens, read from a state of zero): Compact, already flipped when this is
+                the backward direction.
             texts ([`CompactTexts`]): Where the real tokens are.
             initial_hidden_state (`(B, H)`, *optional*): h_0; zero when absent.
             initial_cell_state (`(B, H)`, *optional*): c_0 of an LSTM; zero when absent.
@@ -145,6 +153,13 @@ class RnnDirection(nn.Module):
         """
         dropping = self.training and self.recurrent_dropout > 0
         wants_cell_state = output_cell_state and self.cell_type == "lstm"
+        if isinstance(inputs, DistinctTokens):
+            if isinstance(self.cell, MinGru):
+                return self.cell(inputs.vectors, rows=inputs.rows)[0], None
+            return run_loop(self.cell_type, inputs, self._weights(dropping)), None
+        from_zero = initial_hidden_state is None and initial_cell_state is None
+        if self.training and from_zero and self.cell_type in ("rnn_tanh", "gru") and may_loop(inputs):
+            return run_loop(self.cell_type, inputs, self._weights(dropping)), None
         state = self._initial_state(inputs, initial_hidden_state, initial_cell_state)
         held = self._gates_held_at_padding(wants_cell_state)
         if not dropping and held is None:
@@ -206,7 +221,7 @@ class RnnLayer(nn.Module):
 
     def forward(
         self,
-        inputs: torch.Tensor,
+        inputs: torch.Tensor | DistinctTokens,
         texts: CompactTexts,
         initial_hidden_state: torch.Tensor | None = None,
         initial_cell_state: torch.Tensor | None = None,
@@ -215,7 +230,7 @@ class RnnLayer(nn.Module):
         """Read each text forwards and, when bidirectional, from its last real token backwards.
 
         Args:
-            inputs (`(T, B, I)`): Compact.
+            inputs (`(T, B, I)` or distinct tokens): Compact.
             texts ([`CompactTexts`]): Where the real tokens are.
             initial_hidden_state (`(D, B, H)`, *optional*): h_0 of this layer.
             initial_cell_state (`(D, B, H)`, *optional*): c_0 of this layer.
@@ -229,9 +244,9 @@ class RnnLayer(nn.Module):
         for number, direction in enumerate(self.directions):
             h_0 = None if initial_hidden_state is None else initial_hidden_state[number]
             c_0 = None if initial_cell_state is None else initial_cell_state[number]
-            states, c_n = direction(
-                texts.flip(inputs) if number == 1 else inputs, texts, h_0, c_0, output_final_states
-            )
+            if number == 1:
+                inputs = texts.flip_tokens(inputs) if isinstance(inputs, DistinctTokens) else texts.flip(inputs)
+            states, c_n = direction(inputs, texts, h_0, c_0, output_final_states)
             outputs.append(states)
             if output_final_states:
                 hidden.append(texts.last(states, h_0))

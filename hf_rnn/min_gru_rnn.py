@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from .distinct_rnn import gather_rows
+
 
 class MinGru(nn.Module):
     """One layer of minGRU in one direction, called as torch calls its own recurrent modules.
@@ -49,21 +51,25 @@ class MinGru(nn.Module):
             nn.init.uniform_(parameter, -bound, bound)
 
     def forward(
-        self, inputs: torch.Tensor, state: torch.Tensor | None = None
+        self, inputs: torch.Tensor, state: torch.Tensor | None = None, rows: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Read from the first place to the last.
 
         Args:
-            inputs (`(T, B, I)`): T is at least 1.
+            inputs (`(T, B, I)`, or `(N, I)` with `rows`): T is at least 1.
             state (`(1, B, H)`, *optional*): h_0; zero when absent.
+            rows (`(T, B)`, *optional*): Which of N distinct inputs stands where, see [`DistinctTokens`].
 
         Returns:
             The states `(T, B, H)` and the last of them `(1, B, H)`.
         """
         gate, candidate = nn.functional.linear(inputs, self.weight_ih_l0, self.bias_ih_l0).chunk(2, dim=-1)
         update = gate.sigmoid()
-        initial = update.new_zeros(update.shape[1:]) if state is None else state[0].to(update.dtype)
-        states = linear_recurrence(1 - update, update * candidate, initial)
+        decay, addend = 1 - update, update * candidate
+        if rows is not None:
+            decay, addend = gather_rows(decay, rows), gather_rows(addend, rows)
+        initial = decay.new_zeros(decay.shape[1:]) if state is None else state[0].to(decay.dtype)
+        states = linear_recurrence(decay, addend, initial)
         return states, states[-1:]
 
 

@@ -18,9 +18,11 @@ from transformers.utils import can_return_tuple
 
 from .cells_rnn import CompactTexts, RnnLayer
 from .configuration_rnn import RnnConfig
+from .distinct_rnn import DistinctTokens
 from .min_gru_rnn import MinGru
 from .outputs_rnn import EncodedTexts, RnnModelOutput, RnnSequenceClassifierOutput
 from .pooling_rnn import RnnPooler
+from .recurrence_rnn import distinct_pays, may_loop
 from .tutorial_rnn import read_tutorial_checkpoint
 
 
@@ -156,8 +158,10 @@ class RnnModel(RnnPreTrainedModel):
         c_0 = self._split_initial_state("initial_cell_state", initial_cell_state, mask.shape[0])
 
         texts = CompactTexts(mask)
-        inputs = self._embed(input_ids, inputs_embeds, texts)  # (T, B, E)
-        states, hidden, cell = [[inputs]], [], []
+        from_zero = initial_hidden_state is None and initial_cell_state is None and not output_final_states
+        inputs = tokens = self._embed(input_ids, inputs_embeds, texts, from_zero)  # (T, B, E)
+        states: list[list[torch.Tensor]] = []
+        hidden, cell = [], []
         for number, layer in enumerate(self.layers):
             if number > 0:
                 inputs = self.hidden_dropout(texts.join(states[-1]))
@@ -165,7 +169,7 @@ class RnnModel(RnnPreTrainedModel):
             states.append(directions)
             hidden += layer_hidden
             cell += layer_cell
-        return EncodedTexts(texts, time, states, hidden, cell)
+        return EncodedTexts(texts, time, tokens, states, hidden, cell)
 
     def read_mask(
         self,
@@ -196,18 +200,41 @@ class RnnModel(RnnPreTrainedModel):
             return input_ids != self.config.pad_token_id
         return torch.ones(shape, dtype=torch.bool, device=self.device)
 
-    def _embed(self, input_ids: torch.Tensor | None, inputs_embeds: Any, texts: CompactTexts) -> torch.Tensor:
-        """Compact token vectors (T, B, E), zero at padding, with the dropouts that belong to words."""
+    def _embed(
+        self, input_ids: torch.Tensor | None, inputs_embeds: Any, texts: CompactTexts, from_zero: bool
+    ) -> torch.Tensor | DistinctTokens:
+        """Compact token vectors (T, B, E), zero at padding, with the dropouts that belong to words.
+
+        Distinct tokens where the first layer takes them and gains by it; `from_zero` tells that it keeps no states.
+        """
         if input_ids is None:
             vectors = texts.compact(inputs_embeds).masked_fill(~texts.valid[:, :, None], 0)
             return self.embedding_dropout(vectors)
         ids = texts.compact(input_ids).masked_fill(~texts.valid, self.config.pad_token_id or 0)
+        rows = None
+        if from_zero and self._reads_distinct_tokens():
+            distinct, places = ids.unique(return_inverse=True)
+            if distinct_pays(
+                self.config.cell_type,
+                ids.numel(),
+                distinct.numel(),
+                self.config.embedding_size,
+                self.config.hidden_size,
+            ):
+                ids, rows = distinct, places
         vectors = self.embedding(ids)
         if self.training and self.config.word_dropout > 0:
             # one draw a word type, shared by all its occurrences in the batch (Gal and Ghahramani 2016, section 4)
             kept = nn.functional.dropout(vectors.new_ones(self.config.vocab_size), self.config.word_dropout)
-            vectors = vectors * kept[ids][:, :, None]
-        return self.embedding_dropout(vectors)
+            vectors = vectors * kept[ids][..., None]
+        vectors = self.embedding_dropout(vectors)
+        return vectors if rows is None else DistinctTokens(vectors, rows)
+
+    def _reads_distinct_tokens(self) -> bool:
+        """Whether the first layer can, in training: a token's vector must be the same at all its places."""
+        weight = self.embedding.weight
+        alike = self.config.embedding_dropout == 0 and not self.embedding._forward_hooks  # hooks expect (B, T, E)
+        return self.training and alike and self.config.cell_type != "rnn_relu" and may_loop(weight)
 
     def _split_initial_state(
         self, name: str, state: torch.Tensor | None, batch: int

@@ -10,6 +10,7 @@ import torch
 from transformers.utils import ModelOutput
 
 from .cells_rnn import CompactTexts
+from .distinct_rnn import DistinctTokens
 
 
 @dataclass
@@ -56,13 +57,17 @@ class EncodedTexts(NamedTuple):
 
     texts: CompactTexts
     time: int  # places of the input, T; 0 is possible, while compact texts have at least 1
-    states: list[list[torch.Tensor]]  # the token vectors, then each layer's, a tensor (T, B, width) a direction
+    tokens: torch.Tensor | DistinctTokens  # the vectors (T, B, E) that the first layer read
+    states: list[list[torch.Tensor]]  # each layer's, a tensor (T, B, width) a direction
     hidden: list[torch.Tensor]  # h_n (B, H), layer by layer and direction by direction; empty unless wanted
     cell: list[torch.Tensor]  # c_n (B, H) likewise, of an LSTM
 
     def restore_states(self, wanted: bool | None) -> tuple[torch.Tensor, ...] | None:
         """All states in their original places, (B, T, width) each, or None."""
-        return tuple(self.texts.restore(s)[:, : self.time] for s in self.states) if wanted else None
+        if not wanted:
+            return None
+        tokens = self.tokens.expand() if isinstance(self.tokens, DistinctTokens) else self.tokens
+        return tuple(self.texts.restore(states)[:, : self.time] for states in [[tokens], *self.states])
 
     def final_states(self) -> dict[str, torch.Tensor | None]:
         """h_n and c_n (L * D, B, H), by the names of the outputs."""

@@ -2,6 +2,7 @@
 
     python scripts/benchmark.py                # everything
     python scripts/benchmark.py train infer    # some parts
+    python scripts/benchmark.py train --data_dir PATH/semeval2016
     python scripts/benchmark.py data --rows 100000
     python scripts/benchmark.py --json out.json --threads 1
 
@@ -21,6 +22,7 @@ from typing import Any
 
 import benchmark_data
 import benchmark_infer
+import benchmark_train
 import benchmark_vocab
 
 BATCH, EMBEDDING, HIDDEN, VOCABULARY, CLASSES = 64, 300, 128, 3330, 3
@@ -129,8 +131,8 @@ def latency(repeats: int, data_dir: Path | None) -> list[dict[str, Any]]:
 
 
 @part
-def train(repeats: int) -> list[dict[str, Any]]:
-    """Training step (forward, backward) of the same two."""
+def train(repeats: int, data_dir: Path | None, quick: bool) -> list[dict[str, Any]]:
+    """Training step (forward, backward) of the same two; whole epochs of RnnTrainer against loops by hand."""
     model, plain, batches = make_sides()
     model.train(), plain.train()
 
@@ -140,7 +142,9 @@ def train(repeats: int) -> list[dict[str, Any]]:
             (output if side is plain else output.loss).backward()
             side.zero_grad()
 
-    return [interleave("training step, bi-LSTM, plain padded / ours", lambda: run(model), lambda: run(plain), repeats)]
+    what = "training step, bi-LSTM, plain padded / ours"
+    step = interleave(what, lambda: run(model), lambda: run(plain), 3 if quick else repeats)
+    return [step, *benchmark_train.train(data_dir, quick)]
 
 
 @part
@@ -164,8 +168,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=40, help="pairs of measurements (default: %(default)s)")
     parser.add_argument("--rows", type=int, default=1_000_000, help="of the part data (default: %(default)s)")
     parser.add_argument(
-        "--data_dir", type=Path, help="texts of infer, latency and vocab (default: those of data/tweets)"
+        "--data_dir",
+        type=Path,
+        help="texts of infer, latency and vocab (default: those of data/tweets), and of train (default: invented)",
     )
+    parser.add_argument("--quick", action="store_true", help="of the part train: only to see that it runs")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch (default: %(default)s)")
     parser.add_argument("--json", type=Path, help="also write the results to this file")
     parser.add_argument("--plot", type=Path, help="also train models and peers, and draw macro-recall against texts/s")
@@ -184,7 +191,7 @@ def main() -> None:
     results = []
     for name in chosen:
         print(f"{name}: {PARTS[name].__doc__}", file=sys.stderr)
-        own = {"data": ["rows"], "infer": ["data_dir"], "latency": ["data_dir"], "vocab": ["data_dir"]}.get(name, [])
+        own = {"data": ["rows"], "train": ["data_dir", "quick"]}.get(name, ["data_dir"])
         for result in PARTS[name](arguments.repeats, **{setting: getattr(arguments, setting) for setting in own}):
             results.append({"part": name, **result})
             low, high = result["ratio_quartiles"]

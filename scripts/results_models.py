@@ -363,10 +363,10 @@ def models(teacher: Path | None, unlabeled: Path | None) -> list[Model]:
     return rows
 
 
-# What goes with pretrained vectors. On the validation split of SemEval-2016 (accuracy / macro-recall, mean of seeds 0 and
-# 1, `measure_seeds.py`), GloVe as in the recipe 0.519 / 0.488, embedding_dropout 0.5 0.527 / 0.520, the same and rate
-# 1e-4 0.505 / 0.493, as below 0.548 / 0.541; MiniLM's table as in the recipe 0.503 / 0.506, embedding_dropout 0.5
-# 0.514 / 0.511, the same and rate 1e-4 0.526 / 0.516, or frozen 0.526 / 0.516, as below 0.550 / 0.529.
+# What goes with pretrained vectors, on the validation split of SemEval-2016 (accuracy / macro-recall, mean of two
+# seeds, `measure_seeds.py`). GloVe: as in the recipe 0.519 / 0.488; embedding_dropout 0.5 0.527 / 0.520; the same and
+# rate 1e-4 0.505 / 0.493; as below 0.548 / 0.541. MiniLM's table: as in the recipe 0.503 / 0.506; embedding_dropout
+# 0.5 0.514 / 0.511; the same and rate 1e-4, or frozen, 0.526 / 0.516; as below 0.550 / 0.529.
 FROM_GLOVE: dict[str, Any] = {
     "embedding_dropout": 0.3,
     "embedding_learning_rate": 1e-4,

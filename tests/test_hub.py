@@ -27,7 +27,18 @@ TEXTS = ["good film", "bad film", "so so film", "", "a film that nobody saw"]
 FILES = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md", "metrics.json"}
 FILES |= {"training_args.json", "learning_curve.png"}
 FILES |= {
-    f"{name}_rnn.py" for name in ("cells", "configuration", "min_gru", "modeling", "outputs", "pooling", "tutorial")
+    f"{name}_rnn.py"
+    for name in (
+        "cells",
+        "configuration",
+        "distinct",
+        "min_gru",
+        "modeling",
+        "outputs",
+        "pooling",
+        "recurrence",
+        "tutorial",
+    )
 }
 
 

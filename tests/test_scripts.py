@@ -274,6 +274,54 @@ def test_the_data_benchmark(tmp_path):
     assert os.listdir(tmp_path) == ["out.json"]
 
 
+def test_the_training_benchmark_compares_like_with_like(monkeypatch):
+    """The invented texts are as its docstring says, and both sides of a comparison see each text once an epoch."""
+    monkeypatch.syspath_prepend(SCRIPTS)
+    import benchmark_loops
+    import torch
+
+    texts = benchmark_loops.Texts(None)
+    lengths = [len(ids) for ids, _ in texts.rows]
+    assert len(lengths) == 6000 and 18 < sum(lengths) / 6000 < 20 and (min(lengths), max(lengths)) == (5, 32)
+    batches = [texts.rows[start : start + 64] for start in range(0, 6000, 64)]
+    shares = [len(torch.cat([ids for ids, _ in rows]).unique()) / sum(len(ids) for ids, _ in rows) for rows in batches]
+    assert 0.33 < sum(shares) / len(shares) < 0.47
+    assert 0.45 < texts.majority < 0.55
+
+    few = benchmark_loops.Texts(None, rows=30)
+    seen = []
+    pad = few.pad
+    monkeypatch.setattr(few, "pad", lambda indices: (seen.extend(indices), pad(indices))[1])
+    for both in (False, True):
+        plain = benchmark_loops.make_plain(few, "RNN", hidden=4, layers=1, both=both, sparse=False)
+        before = [weight.clone() for weight in plain.parameters()]
+        epochs = benchmark_loops.plain_epochs(few, plain, 7) if both else benchmark_loops.tutorial_epochs(few, plain)
+        seen.clear()
+        next(epochs)
+        assert sorted(seen) == list(range(30))
+        assert all(not torch.equal(old, new) for old, new in zip(before, plain.parameters(), strict=True))
+        assert 0 <= few.accuracy(plain.eval(), 4) <= 1
+
+
+@pytest.mark.slow
+def test_the_training_benchmark(tmp_path):
+    done = run(SCRIPTS / "benchmark.py", "train", "--quick", "--json", "out.json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "out.json").read_text())["results"]
+    assert len(results) == len(done.stdout.splitlines()) in (7, 8)  # one needs a processor that computes in bf16
+    for result in results:
+        assert result["part"] == "train" and result["repeats"] >= 3
+        assert 0 < result["ratio_quartiles"][0] <= result["ratio"] <= result["ratio_quartiles"][1]
+    tutorial = [result for result in results if "tutorial" in result["what"]]
+    assert [result["goal"] for result in tutorial] == [8, 8, 4]
+    for result in tutorial:
+        assert result["ours_per_second"] / result["peer_per_second"] == pytest.approx(
+            result["peer_ms"] / result["ours_ms"]
+        )
+        assert 0 < result["majority"] < 1 and 0 <= result["ours_accuracy"] <= 1 and 0 <= result["peer_accuracy"] <= 1
+    assert os.listdir(tmp_path) == ["out.json"]
+
+
 @pytest.mark.slow
 def test_train_sentiment_on_the_sample(tmp_path):
     done = run(TRAIN, "--output_dir", "out", cwd=tmp_path)

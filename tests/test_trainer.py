@@ -9,7 +9,7 @@ import pytest
 import torch
 from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
-from transformers import DataCollatorWithPadding, TrainerCallback
+from transformers import DataCollatorWithPadding, Trainer, TrainerCallback
 
 from hf_rnn.arguments import RnnTrainingArguments
 from hf_rnn.configuration_rnn import RnnConfig
@@ -132,6 +132,34 @@ def test_stock_orders_are_stock(tokenizer, tmp_path):
         list(range(8, 16)),
         list(range(16, 20)),
     ]
+
+
+@pytest.mark.parametrize("kind", ["table", "list", "own collator"])
+def test_batches_are_what_the_collator_makes(kind, tokenizer, tmp_path):
+    """However they are made: from the table's columns, or row by row where that would not do."""
+    examples, collator = make_examples(20), DataCollatorWithPadding(tokenizer)
+    given = list(examples) if kind == "list" else examples
+    more = {"data_collator": lambda rows: dict(collator(rows))} if kind == "own collator" else {}
+    trainer = make_trainer(tokenizer, tmp_path, examples=given, **more)
+    loader = trainer.get_train_dataloader()
+    order = LengthBucketedBatchSampler([len(row["input_ids"]) for row in examples], 8, seed=42)
+    for batch, rows in zip(loader, order, strict=True):
+        expected = pad(tokenizer, examples, rows)
+        assert set(batch) == set(expected)
+        for name, tensor in expected.items():
+            assert batch[name].dtype == tensor.dtype and torch.equal(batch[name], tensor)
+
+
+def test_batches_of_workers_are_the_same(tokenizer, tmp_path):
+    examples = make_examples(20)
+    loaders = [
+        make_trainer(
+            tokenizer, tmp_path, examples=examples, settings={"dataloader_num_workers": workers}
+        ).get_train_dataloader()
+        for workers in (0, 2)
+    ]
+    for ours, theirs in zip(*loaders, strict=True):
+        assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 def test_predictions_come_back_in_the_order_of_the_texts(tokenizer, tmp_path):
@@ -324,7 +352,7 @@ def test_sparse_gradients_take_adaptive_steps(tokenizer, tmp_path, optim):
         model = make_model(sparse_embedding=sparse)
         runs.append(make_trainer(tokenizer, tmp_path, model=model, examples=everyone, settings=settings))
         runs[-1].train()
-    kinds = [type(run.optimizer.optimizer) for run in runs]
+    kinds = [type(run.optimizer) for run in runs]
     assert kinds == [torch.optim.AdamW, LazyAdamW]
     for (name, dense), sparse in zip(runs[0].model.named_parameters(), runs[1].model.parameters(), strict=True):
         torch.testing.assert_close(dense, sparse, atol=1e-6, rtol=1e-5, msg=name)
@@ -337,7 +365,7 @@ def test_an_optimizer_of_the_callers_own_is_left_alone(tokenizer, tmp_path):
     own = torch.optim.SGD(model.parameters(), lr=0.1)
     trainer = make_trainer(tokenizer, tmp_path, model=model, settings={"optim": "adamw_torch"}, optimizers=(own, None))
     trainer.train()
-    assert trainer.optimizer.optimizer is own
+    assert trainer.optimizer is own
 
 
 # ---- reports ----
@@ -450,3 +478,55 @@ def test_a_resumed_run_is_the_run_that_never_stopped(tokenizer, tmp_path, step, 
         for trainer in (whole, resumed)
     ]
     assert logged[0] == logged[1] and list(logged[0]) == [1, 2, 3, 4]
+
+
+# ---- short steps ----
+
+
+@pytest.mark.filterwarnings("error:.*lr_scheduler.step.*")
+@pytest.mark.parametrize("max_grad_norm", [0.0, 0.05, 1e9])
+def test_steps_are_those_of_a_loop_by_hand(max_grad_norm, tokenizer, tmp_path):
+    """Clipping, a falling rate and AdamW, in plain torch; the Trainer takes shorter ways to the same."""
+    examples, model = make_examples(24), make_model(embedding_dropout=0.0, word_dropout=0.0)
+    by_hand = copy.deepcopy(model).train()
+    settings = {
+        "optim": "adamw_torch_fused",
+        "learning_rate": 0.02,
+        "lr_scheduler_type": "linear",
+        "max_grad_norm": max_grad_norm,
+        "num_train_epochs": 2,
+    }
+    make_trainer(tokenizer, tmp_path, model, examples, settings).train()
+
+    optimizer = torch.optim.AdamW(by_hand.parameters(), lr=0.02, weight_decay=0, fused=True)
+    order = LengthBucketedBatchSampler([len(row["input_ids"]) for row in examples], 8, seed=42)
+    norms = []
+    for step in range(6):
+        order.set_epoch(step // 3)
+        batch = pad(tokenizer, examples, list(order)[step % 3])
+        optimizer.param_groups[0]["lr"] = 0.02 * (1 - step / 6)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(
+            by_hand(batch["input_ids"], batch["attention_mask"]).logits, batch["labels"]
+        ).backward()
+        norms.append(nn.utils.clip_grad_norm_(by_hand.parameters(), max_grad_norm or float("inf")))
+        optimizer.step()
+    assert min(norms) > 0.05, "premise: the smallest bound clips"
+    for (name, ours), theirs in zip(model.named_parameters(), by_hand.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_a_second_training_goes_on(tokenizer, tmp_path):
+    """The optimiser that the first one left without its wrapper is taken up again."""
+    trainer = make_trainer(tokenizer, tmp_path, settings={"optim": "adamw_torch_fused", "learning_rate": 1e-3})
+    trainer.train()
+    steps = [int(state["step"]) for state in trainer.optimizer.state.values()]
+    trainer.train()
+    assert steps and [int(state["step"]) for state in trainer.optimizer.state.values()] == [2 * step for step in steps]
+
+
+def test_operations_are_counted_as_the_stock_trainer_does(tokenizer, tmp_path):
+    trainer = make_trainer(tokenizer, tmp_path)
+    batch = pad(tokenizer, make_examples(), [0, 1, 2])
+    assert trainer.floating_point_ops(batch) == Trainer.floating_point_ops(trainer, batch) > 0
+    assert trainer.floating_point_ops({"inputs_embeds": torch.zeros(1, 2, 6)}) == 0

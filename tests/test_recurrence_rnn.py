@@ -1,0 +1,230 @@
+"""The loops of our own against torch's kernels: the same states, the same gradients, and only where they serve."""
+
+import copy
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from hf_rnn import RnnConfig, RnnForSequenceClassification, modeling_rnn, recurrence_rnn
+from hf_rnn.distinct_rnn import DistinctTokens
+from hf_rnn.recurrence_rnn import distinct_pays, run_loop
+
+KERNELS = {"rnn_tanh": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
+CELLS = ["rnn_tanh", "rnn_relu", "gru", "lstm", "min_gru"]
+WITH_DISTINCT = ["rnn_tanh", "gru", "lstm", "min_gru"]
+EXACT = {"atol": 1e-12, "rtol": 1e-10}
+IDS = torch.tensor([[5, 7, 2, 7, 3, 5], [4, 4, 1, 1, 1, 1], [8, 0, 6, 5, 1, 1], [1, 1, 1, 1, 1, 1]])
+MASK = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 0, 0, 0, 0], [1, 0, 1, 1, 0, 0], [0, 0, 0, 0, 0, 0]])
+LABELS = torch.tensor([0, 2, 1, 1])
+
+
+def weights_of(kernel):
+    return [getattr(kernel, f"{kind}_l0") for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+
+
+def gradients(output, weighting, parameters):
+    return torch.autograd.grad((output * weighting).sum(), parameters)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    cell=st.sampled_from(list(KERNELS)),
+    time=st.integers(1, 6),
+    batch=st.integers(1, 5),
+    sizes=st.tuples(st.integers(1, 7), st.integers(1, 7), st.integers(1, 9)),
+    seed=st.integers(0, 2**31),
+)
+def test_states_and_gradients_are_those_of_torch(cell, time, batch, sizes, seed):
+    width, hidden, distinct = sizes
+    torch.manual_seed(seed)
+    kernel = KERNELS[cell](width, hidden).double()
+    vectors = torch.randn(distinct, width, dtype=torch.double, requires_grad=True)
+    rows = torch.randint(distinct, (time, batch))
+    weighting = torch.randn(time, batch, hidden, dtype=torch.double)
+    parameters = [vectors, *weights_of(kernel)]
+    states = kernel(vectors[rows])[0]
+    expected = states.detach(), gradients(states, weighting, parameters)
+    for inputs in (vectors[rows], DistinctTokens(vectors, rows)):
+        states = run_loop(cell, inputs, weights_of(kernel))
+        torch.testing.assert_close((states.detach(), gradients(states, weighting, parameters)), expected, **EXACT)
+
+
+@pytest.mark.parametrize("cell", KERNELS)
+def test_large_inputs_saturate_as_in_torch(cell):
+    torch.manual_seed(0)
+    kernel = KERNELS[cell](3, 4)
+    inputs = (1000 * torch.randn(5, 2, 3)).requires_grad_()
+    states = run_loop(cell, inputs, weights_of(kernel))
+    torch.testing.assert_close(states, kernel(inputs)[0], atol=1e-5, rtol=1e-5)
+    assert all(gradient.isfinite().all() for gradient in gradients(states, 1.0, [inputs, *weights_of(kernel)]))
+
+
+@pytest.mark.parametrize("cell", KERNELS)
+def test_gradcheck(cell):
+    torch.manual_seed(0)
+    kernel = KERNELS[cell](3, 2).double()
+    vectors = torch.randn(4, 3, dtype=torch.double, requires_grad=True)
+    rows = torch.tensor([[0, 3], [1, 0], [0, 0]])
+
+    def run(vectors, *weights):
+        return run_loop(cell, DistinctTokens(vectors, rows), list(weights))
+
+    assert torch.autograd.gradcheck(run, (vectors, *weights_of(kernel)))
+
+
+def make(cell, dtype=torch.double, **changes):
+    torch.manual_seed(3)
+    settings = {
+        "vocab_size": 13,
+        "embedding_size": 6,
+        "hidden_size": 5,
+        "cell_type": cell,
+        "num_labels": 3,
+        "word_dropout": 0.3,
+        **changes,
+    }
+    return RnnForSequenceClassification(RnnConfig(**settings)).to(dtype).train()
+
+
+@pytest.fixture
+def distinct_tokens(monkeypatch):
+    """Let an LSTM gain by distinct tokens however small it is, and count how often the model makes some."""
+    made = []
+
+    class Counted(DistinctTokens):
+        def __new__(cls, *parts):
+            made.append(parts)
+            return DistinctTokens(*parts)
+
+    monkeypatch.setattr(modeling_rnn, "distinct_pays", lambda *sizes: True)
+    monkeypatch.setattr(modeling_rnn, "DistinctTokens", Counted)
+    return made
+
+
+@pytest.fixture
+def without_loops(monkeypatch):
+    """A function that runs another one on torch's kernels alone."""
+
+    def run(function):
+        with monkeypatch.context() as patch:
+            for room in (modeling_rnn, recurrence_rnn, __import__("hf_rnn.cells_rnn").cells_rnn):
+                patch.setattr(room, "may_loop", lambda weight: False)
+            return function()
+
+    return run
+
+
+def train_step(model, ids=IDS, mask=MASK, **more):
+    """Loss and gradients by name; the dropouts draw the same every time."""
+    model.zero_grad()
+    torch.manual_seed(11)
+    loss = model(ids, mask, labels=LABELS, **more).loss
+    loss.backward()
+    found = {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
+    return loss.detach(), {name: grad.to_dense() if grad.is_sparse else grad for name, grad in found.items()}
+
+
+@pytest.mark.parametrize(
+    ("cell", "layers", "bidirectional"), list(itertools.product(CELLS, [1, 2], [False, True])), ids=str
+)
+def test_a_training_step_is_that_of_the_plain_path(cell, layers, bidirectional, distinct_tokens, without_loops):
+    model = make(cell, num_hidden_layers=layers, bidirectional=bidirectional, pooling="mean_max")
+    plain = without_loops(lambda: train_step(model))
+    assert not distinct_tokens, "premise: the plain path"
+    looped = train_step(model)
+    assert len(distinct_tokens) == (cell in WITH_DISTINCT), "premise: the other path"
+    torch.testing.assert_close(looped, plain, **EXACT)
+    assert any(grad.abs().max() > 1e-3 for grad in looped[1].values())
+
+
+@pytest.mark.parametrize("cell", WITH_DISTINCT)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"sparse_embedding": True},
+        {"freeze_embedding": True},
+        {"recurrent_dropout": 0.2, "hidden_dropout": 0.2, "num_hidden_layers": 2},
+        {"word_dropout": 0.0, "pooling": "attention"},
+    ],
+    ids=lambda changes: "-".join(changes),
+)
+def test_a_training_step_with_other_settings(cell, changes, distinct_tokens, without_loops):
+    if cell == "min_gru":
+        changes = {name: value for name, value in changes.items() if name != "recurrent_dropout"}
+    model = make(cell, **changes)
+    plain = without_loops(lambda: train_step(model))
+    looped = train_step(model)
+    assert len(distinct_tokens) == 1
+    torch.testing.assert_close(looped, plain, **EXACT)
+
+
+@pytest.mark.parametrize("cell", WITH_DISTINCT)
+def test_single_precision_is_within_a_millionth(cell, distinct_tokens, without_loops):
+    model = make(cell, dtype=torch.float32, num_hidden_layers=2)
+    plain, looped = without_loops(lambda: train_step(model)), train_step(model)
+    torch.testing.assert_close(looped, plain, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_padding_never_changes_a_gradient(cell, distinct_tokens):
+    model = make(cell)
+    expected = train_step(model)
+    wider, mask = (nn.functional.pad(tensor, (2, 3)) for tensor in (IDS, MASK))
+    torch.testing.assert_close(train_step(model, wider, mask), expected, **EXACT)
+    filled = torch.where(mask == 1, wider, 9)  # what stands at masked places is never read
+    torch.testing.assert_close(train_step(model, filled, mask), expected, **EXACT)
+
+
+@pytest.mark.parametrize("cell", WITH_DISTINCT)
+def test_hidden_states_hold_a_vector_a_place(cell, distinct_tokens):
+    model = make(cell, word_dropout=0.0)
+    states = model(IDS, MASK, output_hidden_states=True).hidden_states
+    assert len(distinct_tokens) == 1
+    expected = model.rnn.embedding(IDS) * MASK[:, :, None]
+    torch.testing.assert_close(states[0], expected, **EXACT)
+
+
+@pytest.mark.parametrize("cell", WITH_DISTINCT)
+@pytest.mark.parametrize("case", ["embedding_dropout", "eval", "no_grad", "states", "final", "hook", "embeds", "half"])
+def test_vectors_stay_at_their_places_where_they_must(cell, case, distinct_tokens):
+    model = make(cell, dtype=torch.float32, embedding_dropout=0.5 if case == "embedding_dropout" else 0.0)
+    inputs = {"input_ids": IDS, "attention_mask": MASK}
+    if case == "eval":
+        model.eval()
+    if case == "states":
+        inputs["initial_hidden_state"] = torch.zeros(2, 4, 5)
+    if case == "final":
+        inputs["output_final_states"] = True
+    if case == "embeds":
+        inputs["inputs_embeds"] = model.rnn.embedding(inputs.pop("input_ids"))
+    if case == "hook":
+        model.rnn.embedding.register_forward_hook(lambda module, given, vectors: vectors)
+    half = torch.autocast("cpu", dtype=torch.bfloat16, enabled=case == "half")
+    with half, torch.set_grad_enabled(case != "no_grad"):
+        assert model(**inputs).logits.isfinite().all()
+    assert not distinct_tokens
+
+
+@pytest.mark.parametrize("cell", WITH_DISTINCT)
+def test_a_compiled_step_is_the_same(cell, distinct_tokens, without_loops):
+    model = make(cell, word_dropout=0.0)
+    expected = train_step(model)
+    assert len(distinct_tokens) == 1
+    compiled = torch.compile(copy.deepcopy(model), backend="eager")
+    compiled(IDS, MASK, labels=LABELS).loss.backward()
+    assert len(distinct_tokens) == 1, "a graph has no distinct tokens, whose number is not known beforehand"
+    found = {name.removeprefix("_orig_mod."): weight.grad for name, weight in compiled.named_parameters()}
+    torch.testing.assert_close(found, expected[1], **EXACT)
+
+
+def test_an_lstm_gains_only_by_much():
+    tweets = {"places": 64 * 20, "input_size": 300}
+    assert distinct_pays("lstm", distinct=480, hidden_size=128, **tweets)
+    assert not distinct_pays("lstm", distinct=1280, hidden_size=128, **tweets), "all distinct"
+    assert not distinct_pays("lstm", distinct=480, hidden_size=8, **tweets), "a small layer"
+    assert not distinct_pays("lstm", distinct=480, hidden_size=2048, **tweets), "most work is recurrent"
+    assert all(distinct_pays(cell, 20, 20, 300, 128) for cell in ("rnn_tanh", "gru", "min_gru"))
