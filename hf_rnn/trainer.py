@@ -18,8 +18,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from accelerate.optimizer import AcceleratedOptimizer
-from accelerate.utils import DistributedType
 from safetensors import SafetensorError
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, Sampler, SequentialSampler
@@ -153,7 +151,6 @@ class RnnTrainer(Trainer):
         self.stop_request = StopRequest()
         self._made_from = made_from
         self._batches: LengthBucketedBatchSampler | None = None
-        self._parameters_counted: int | None = None  # outside embeddings
         # The Trainer divides by the steps itself; up to transformers 5.5 accelerate did so a second time.
         self.accelerator.gradient_accumulation_steps = 1
         config = self.model.config
@@ -246,13 +243,6 @@ class RnnTrainer(Trainer):
 
     # ---- loss ----
 
-    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """Estimate the operations of a batch as the Trainer does, which counts the model's parameters at each step."""
-        if self._parameters_counted is None:
-            self._parameters_counted = self.model.num_parameters(exclude_embeddings=True)
-        main_input = inputs.get(self.model.main_input_name)
-        return 0 if main_input is None else 6 * main_input.numel() * self._parameters_counted
-
     def compute_loss(
         self,
         model: nn.Module,
@@ -329,30 +319,16 @@ class RnnTrainer(Trainer):
             set_learning_rate(optimizer, trained.get_input_embeddings().weight, rate)
         return optimizer
 
-    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
-        """Create the scheduler as the Trainer does; this is the last that the Trainer prepares."""
-        if self._is_plain() and isinstance(self.optimizer, AcceleratedOptimizer):
-            # accelerate's wrapper looks for a package on the disk twice a step, which takes as long as Adam does
-            self.optimizer = self.optimizer.optimizer
-            optimizer = self.optimizer if isinstance(optimizer, AcceleratedOptimizer) else optimizer
-        return super().create_scheduler(num_training_steps, optimizer)
-
     def _clip_grad_norm(self, model: nn.Module) -> torch.Tensor:
-        if not self._sparse and not self._is_plain():
+        if not self._sparse:
             return super()._clip_grad_norm(model)
         self.accelerator.unscale_gradients()
-        if not self._sparse:  # what the Trainer comes to as well, a tenth of a millisecond later
-            return nn.utils.clip_grad_norm_(model.parameters(), self.args.max_grad_norm)
         return clip_grad_norm(model.parameters(), self.args.max_grad_norm)
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: torch.Tensor | None = None) -> Any:
         if not self._sparse:
             return super()._get_grad_norm(model, grad_norm=grad_norm)
         return clip_grad_norm(model.parameters(), float("inf")) if grad_norm is None else grad_norm
-
-    def _is_plain(self) -> bool:
-        """Whether a step is torch's own: one process, no scaled gradients."""
-        return self.accelerator.distributed_type == DistributedType.NO and self.accelerator.scaler is None
 
     # ---- checkpoints ----
 
