@@ -195,11 +195,12 @@ def against_bare_loop(texts: Texts, ready: bool) -> dict[str, Any]:
         order = LengthBucketedBatchSampler(texts.lengths, ours.args.per_device_train_batch_size, seed=ours.args.seed)
         loader = DataLoader(texts.train, batch_sampler=order, collate_fn=DataCollatorWithPadding(texts.tokenizer))
 
-        def endless(batches: Any) -> Iterator[Any]:
-            while True:
-                yield from batches
+        def in_order() -> Iterator[Any]:
+            for epoch in range(EPOCHS):
+                order.set_epoch(epoch)
+                yield from loader
 
-        batches = endless(list(loader) if ready else loader)
+        batches = iter(list(in_order())) if ready else in_order()
 
         def step() -> None:
             batch = next(batches)
