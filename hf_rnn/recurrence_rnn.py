@@ -3,9 +3,9 @@
 Torch's kernels take token vectors and project them themselves. Where few distinct tokens make up a batch, most of that
 work is done many times over: these loops take what is projected already, one row a distinct token, and gather. They
 also do fewer, larger steps than torch's RNN and GRU, which on a CPU record every small operation for autograd.
-Measured on one core, forward and backward of a model: with distinct tokens at 64 texts and more 1.3 to 2 times the speed
-of torch's own; without them 1.05 (256 units) to 1.15 times (64 units) for RNN and GRU, more for small batches. An LSTM
-without distinct tokens is slower than torch's kernel and stays there.
+Measured on one core, forward and backward of a model: with distinct tokens at 64 texts and more 1.3 to 2 times the
+speed of torch's own; without them 1.05 (256 units) to 1.15 times (64 units) for RNN and GRU, more for small batches.
+An LSTM without distinct tokens is slower than torch's kernel and stays there.
 
 The formulas are torch's own (https://docs.pytorch.org/docs/stable/generated/torch.nn.LSTM.html and its neighbours),
 the gradients backpropagation through time (Werbos 1990, "Backpropagation Through Time: What It Does and How to Do
