@@ -13,9 +13,7 @@ ratios hold.
 
 import argparse
 import json
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ import benchmark_data
 import benchmark_infer
 import benchmark_train
 import benchmark_vocab
+from benchmark_timing import interleave
 
 BATCH, EMBEDDING, HIDDEN, VOCABULARY, CLASSES = 64, 300, 128, 3330, 3
 PARTS: dict[str, Callable[..., list[dict[str, Any]]]] = {}
@@ -33,29 +32,6 @@ def part(function: Callable[..., list[dict[str, Any]]]) -> Callable[..., list[di
     """Make a function a part of the benchmark, under its name."""
     PARTS[function.__name__] = function
     return function
-
-
-def interleave(what: str, ours: Callable[[], Any], peer: Callable[[], Any], repeats: int) -> dict[str, Any]:
-    """Time two callables in turn; a ratio above 1 means that ours is faster."""
-    for _ in range(3):
-        ours(), peer()
-    times: dict[str, list[float]] = {"ours": [], "peer": []}
-    for number in range(repeats):
-        sides = [("ours", ours), ("peer", peer)]
-        for name, side in sides if number % 2 else reversed(sides):
-            start = time.perf_counter()
-            side()
-            times[name].append(time.perf_counter() - start)
-    ratios = [peer / ours for ours, peer in zip(times["ours"], times["peer"], strict=True)]
-    low, middle, high = statistics.quantiles(ratios, n=4)
-    return {
-        "what": what,
-        "ours_ms": 1000 * statistics.median(times["ours"]),
-        "peer_ms": 1000 * statistics.median(times["peer"]),
-        "ratio": middle,
-        "ratio_quartiles": [low, high],
-        "repeats": repeats,
-    }
 
 
 def make_sides() -> tuple[Any, Any, list[dict[str, Any]]]:
@@ -121,7 +97,7 @@ def infer(repeats: int, data_dir: Path | None) -> list[dict[str, Any]]:
                 side(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
 
     padding = interleave("forward, bi-LSTM, plain padded / ours", lambda: run(model), lambda: run(plain), repeats)
-    return [padding, *benchmark_infer.infer(repeats, interleave, data_dir)]
+    return [padding, *benchmark_infer.infer(repeats, data_dir)]
 
 
 @part

@@ -4,17 +4,15 @@ Speed does not depend on what the weights are, so that nothing is trained: the m
 the vocabulary of the texts.
 """
 
-import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import benchmark_peers as peers
+from benchmark_timing import interleave, one_by_one
 
-Interleave = Callable[[str, Callable[[], Any], Callable[[], Any], int], dict[str, Any]]
 SAMPLE = Path(__file__).parents[1] / "data" / "tweets"
 TEXTS = 2000  # at most: one pass of the slowest peer takes seconds
 ONE_BY_ONE = 200  # texts of the part latency
@@ -80,7 +78,7 @@ def agreement(ours: Any, expected: Any) -> float:
     return float((np.asarray(ours).argmax(axis=1) == np.asarray(expected).argmax(axis=1)).mean())
 
 
-def infer(repeats: int, interleave: Interleave, folder: Path | None) -> list[dict[str, Any]]:
+def infer(repeats: int, folder: Path | None) -> list[dict[str, Any]]:
     """Measure whole streams.
 
     Returns:
@@ -191,7 +189,7 @@ def latency(repeats: int, folder: Path | None) -> list[dict[str, Any]]:
                 lambda text, fast=fast: fast.predict([text]),
                 lambda text, stock=stock: stock(text, truncation=True),
                 some,
-                repeats,
+                max(1, repeats // 10),
             )
         )
         ids = tokenizer(some, truncation=True)["input_ids"]
@@ -207,34 +205,9 @@ def latency(repeats: int, folder: Path | None) -> list[dict[str, Any]]:
                 lambda text, fast=fast: fast.logits([text]),
                 eager,
                 ids,
-                repeats,
+                max(1, repeats // 10),
             )
         )
     for result, goal in zip(results, 3 * (5.0, 1.0), strict=True):
         result |= {"goal": goal, "note": f" (goal: {goal})"}
     return results
-
-
-def one_by_one(
-    what: str, ours: Callable[[Any], Any], peer: Callable[[Any], Any], texts: list[Any], repeats: int
-) -> dict[str, Any]:
-    """Time both sides on each text in turn; medians are over texts and repeats."""
-    times: dict[str, list[float]] = {"ours": [], "peer": []}
-    for number in range(max(2, repeats // 10)):
-        for text in texts:
-            sides = [("ours", ours), ("peer", peer)]
-            for name, side in sides if number % 2 else reversed(sides):
-                start = time.perf_counter()
-                side(text)
-                times[name].append(time.perf_counter() - start)
-    times = {name: taken[len(texts) :] for name, taken in times.items()}  # the first round warms up
-    ratios = [peer / ours for ours, peer in zip(times["ours"], times["peer"], strict=True)]
-    low, middle, high = statistics.quantiles(ratios, n=4)
-    return {
-        "what": what,
-        "ours_ms": 1000 * statistics.median(times["ours"]),
-        "peer_ms": 1000 * statistics.median(times["peer"]),
-        "ratio": middle,
-        "ratio_quartiles": [low, high],
-        "repeats": len(ratios),
-    }

@@ -4,7 +4,6 @@ Both sides train in one run and in turn: epoch by epoch, or step by step where t
 callback runs the peer's turn inside our training, so that nothing starts or ends between the turns.
 """
 
-import statistics
 import sys
 import tempfile
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark_loops import EPOCHS, TUTORIAL_BATCH, Texts, make_plain, plain_epochs, tutorial_epochs
+from benchmark_timing import summarize
 
 OUR_BATCH, OUR_RATE = 256, 5e-3  # of its three networks; with AdamW and a rate that falls to zero
 CELLS = {"rnn_tanh": ("RNN", 8.0), "gru": ("GRU", 8.0), "lstm": ("LSTM", 4.0)}  # torch's name, the goal
@@ -87,22 +87,6 @@ def take_turns(trainer: Any, peer: Turn, by_step: bool) -> dict[str, list[float]
     return seconds
 
 
-def summarize(what: str, seconds: dict[str, list[float]], goal: float, **more: Any) -> dict[str, Any]:
-    """A result as `interleave` of benchmark.py makes them."""
-    ratios = [peer / ours for ours, peer in zip(seconds["ours"], seconds["peer"], strict=True)]
-    low, middle, high = statistics.quantiles(ratios, n=4)
-    return {
-        "what": what,
-        "ours_ms": 1000 * statistics.median(seconds["ours"]),
-        "peer_ms": 1000 * statistics.median(seconds["peer"]),
-        "ratio": middle,
-        "ratio_quartiles": [low, high],
-        "repeats": len(ratios),
-        "goal": goal,
-        **more,
-    }
-
-
 def against_tutorial(texts: Texts, cell: str) -> dict[str, Any]:
     """One of the tutorial's networks: its loop against our Trainer, the same epochs, and what each has learned."""
     import torch
@@ -130,7 +114,7 @@ def against_tutorial(texts: Texts, cell: str) -> dict[str, Any]:
         "peer_accuracy": texts.accuracy(plain.eval(), TUTORIAL_BATCH),
         "majority": texts.majority,
     }
-    result = summarize(f"training, {kind} 50x2, the tutorial's loop / RnnTrainer", seconds, goal, **accuracies)
+    result = summarize(f"training, {kind} 50x2, the tutorial's loop / RnnTrainer", **seconds, goal=goal, **accuracies)
     rates = [1000 * len(texts.rows) / result[f"{side}_ms"] for side in ("ours", "peer")]
     scores = "accuracy after {} epochs {:.3f} and {:.3f}, commonest class {:.3f}".format(EPOCHS, *accuracies.values())
     result |= {"ours_per_second": rates[0], "peer_per_second": rates[1]}
@@ -156,7 +140,7 @@ def against_plain_lstm(texts: Texts, bf16: bool) -> dict[str, Any]:
         epochs = plain_epochs(texts, plain, batch_size=64)
         seconds = take_turns(ours, lambda: next(epochs), by_step=False)
     what = f"training, bi-LSTM E300 H128, plain padded nn.LSTM / RnnTrainer{' bf16' if bf16 else ''}"
-    result = summarize(what, seconds, goal)
+    result = summarize(what, **seconds, goal=goal)
     rates = [1000 * len(texts.rows) / result[f"{side}_ms"] for side in ("ours", "peer")]
     result |= {"ours_per_second": rates[0], "peer_per_second": rates[1]}
     result["note"] = f", {rates[0]:,.0f} and {rates[1]:,.0f} examples/s (goal: {goal})"
@@ -213,7 +197,7 @@ def against_bare_loop(texts: Texts, ready: bool) -> dict[str, Any]:
 
         seconds = take_turns(ours, step, by_step=True)
     found = "batches ready in memory" if ready else "DataLoader and collator"
-    result = summarize(f"a step of recipe default, bare loop ({found}) / RnnTrainer", seconds, 0.95)
+    result = summarize(f"a step of recipe default, bare loop ({found}) / RnnTrainer", **seconds, goal=0.95)
     result["note"] = f", the Trainer takes {1 / result['ratio'] - 1:+.1%} (goal: under +5%)"
     return result
 

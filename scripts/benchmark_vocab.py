@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmark_timing import summarize
+
 SMALL, LARGE = 3_330, 1_000_000
 BATCH, TOKENS, CLASSES = 64, 20, 3
 STEPS, WARM_UP, MAX_ROUNDS = 12, 4, 10
@@ -84,17 +86,7 @@ def compare_steps(repeats: int) -> list[dict[str, Any]]:
             times[name].append(step_seconds(*sides[name]))
 
     def row(what: str, ours: str, peer: str, note: str = "") -> dict[str, Any]:
-        ratios = [peer / ours for ours, peer in zip(times[ours], times[peer], strict=True)]
-        low, middle, high = statistics.quantiles(ratios, n=4)
-        return {
-            "what": what,
-            "ours_ms": 1000 * statistics.median(times[ours]),
-            "peer_ms": 1000 * statistics.median(times[peer]),
-            "ratio": middle,
-            "ratio_quartiles": [low, high],
-            "repeats": len(ratios),
-            "note": note,
-        }
+        return summarize(what, times[ours], times[peer], note=note)
 
     return [
         row(
@@ -133,17 +125,12 @@ def compare_quality(folder: Path | None, seeds: int = 3) -> list[dict[str, Any]]
                 seconds[sparse].append(time.perf_counter() - start)
                 scores[sparse].append(result.metrics["validation"]["macro_recall"])
     dense, sparse = (statistics.mean(scores[kind]) for kind in (False, True))
-    ratios = [peer / ours for ours, peer in zip(seconds[True], seconds[False], strict=True)]
-    low, middle, high = statistics.quantiles(ratios, n=4)
     return [
-        {
-            "what": "whole training, recipe default, dense / sparse_embedding",
-            "ours_ms": 1000 * statistics.median(seconds[True]),
-            "peer_ms": 1000 * statistics.median(seconds[False]),
-            "ratio": middle,
-            "ratio_quartiles": [low, high],
-            "repeats": seeds,
-            "macro_recall": {"sparse": scores[True], "dense": scores[False]},
-            "note": f"; macro-recall on validation, mean of {seeds} seeds: sparse {sparse:.3f}, dense {dense:.3f}",
-        }
+        summarize(
+            "whole training, recipe default, dense / sparse_embedding",
+            seconds[True],
+            seconds[False],
+            macro_recall={"sparse": scores[True], "dense": scores[False]},
+            note=f"; macro-recall on validation, mean of {seeds} seeds: sparse {sparse:.3f}, dense {dense:.3f}",
+        )
     ]

@@ -199,41 +199,15 @@ def fasttext(texts: Texts, seed: int, room: Path, once: dict[str, Any]) -> Learn
 
 
 def recurrent(**settings: Any) -> Callable[..., Learned]:
-    """A model of this package, run by `FastRnn`."""
+    """A model of this package, run by `FastRnn`. A setting that is a function is asked with a folder for its files."""
 
     def learn(texts: Texts, seed: int, room: Path, once: dict[str, Any]) -> Learned:
-        from hf_rnn import train
+        import hf_rnn
 
         given = {name: value(room) if callable(value) else value for name, value in settings.items()}
-        result = train(
+        result = (hf_rnn.distill if "teacher" in given else hf_rnn.train)(
             data_dir=str(texts.folder),
             output_dir=str(room / f"model-{seed}"),
-            overwrite_output_dir=True,
-            normalizer=texts.normalizer,
-            seed=seed,
-            data_seed=seed,
-            disable_tqdm=True,
-            use_cpu=True,
-            **given,
-        )
-        return _finished(result.folder, result.metrics["training"])
-
-    return learn
-
-
-def distilled(teacher: Path, unlabeled: Path | None, **settings: Any) -> Callable[..., Learned]:
-    """A model of this package, taught by a larger one."""
-
-    def learn(texts: Texts, seed: int, room: Path, once: dict[str, Any]) -> Learned:
-        from hf_rnn import distill
-
-        given = {name: value(room) if callable(value) else value for name, value in settings.items()}
-        if unlabeled is not None:
-            given["unlabeled"] = str(unlabeled)
-        result = distill(
-            teacher=str(teacher),
-            data_dir=str(texts.folder),
-            output_dir=str(room / f"distilled-{seed}"),
             overwrite_output_dir=True,
             normalizer=texts.normalizer,
             seed=seed,
@@ -358,7 +332,9 @@ def models(teacher: Path | None, unlabeled: Path | None) -> list[Model]:
         ),
     ]
     if teacher is not None:
-        rows.append(Model("distilled", distilled(teacher, unlabeled, vectors=minilm, **DISTILLED), (MINILM,)))
+        taught = {"teacher": str(teacher), "teacher_cache": lambda room: str(room / "teacher")}
+        taught |= {} if unlabeled is None else {"unlabeled": str(unlabeled)}
+        rows.append(Model("distilled", recurrent(**taught, vectors=minilm, **DISTILLED), (MINILM,)))
         rows.append(Model("the teacher", teacher_itself(teacher), draws=False))
     return rows
 

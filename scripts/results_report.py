@@ -94,37 +94,41 @@ def figure(results: Sequence[Mapping[str, Any]], title: str, path: Path) -> None
 
     chart, axes = pyplot.subplots(figsize=(8.6, 5.2), layout="constrained")
     drawn = [row for row in results if row["name"] != "majority class"]
-    for row in drawn:
+    drawn.sort(key=lambda row: row["tweets_per_second"])
+    speeds = [row["tweets_per_second"] for row in drawn]
+    middle = math.sqrt(min(speeds) * max(speeds))
+    for number, (row, speed) in enumerate(zip(drawn, speeds, strict=True)):
         mean, half = interval(row["macro_recall"])
-        ours = row["ours"]
         axes.errorbar(
-            row["tweets_per_second"],
+            speed,
             mean,
             yerr=None if math.isnan(half) else half,
-            marker="o" if ours else "s",
-            color="#0072b2" if ours else "#999999",
+            marker="o" if row["ours"] else "s",
+            color="#0072b2" if row["ours"] else "#999999",
             markersize=7,
             capsize=3,
             linestyle="none",
         )
         axes.annotate(
             row["name"].replace("`", ""),
-            (row["tweets_per_second"], mean),
-            xytext=(8, 4),
+            (speed, mean),
+            xytext=(-8 if speed > middle else 8, -12 if number % 2 else 5),  # neighbours do not hide each other
             textcoords="offset points",
+            ha="right" if speed > middle else "left",
             fontsize=8,
-            color="#222222" if ours else "#666666",
+            color="#222222" if row["ours"] else "#666666",
         )
     for row in results:
         if row["name"] == "majority class":
             level = row["macro_recall"][0]
-            axes.axhline(level, color="#222222", linestyle=":", linewidth=0.8, label="majority class")
-            axes.legend(frameon=False, fontsize=8, loc="lower left")
+            axes.axhline(level, color="#222222", linestyle=":", linewidth=0.8)
+            place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+            axes.annotate("majority class", (0, level), xytext=(6, 4), fontsize=8, color="#666666", **place)
     axes.set_xscale("log")
     axes.set_xlabel("tweets a second, from raw text to label, one core")
     axes.set_ylabel("macro-recall")
     axes.set_title(title, fontsize=10, loc="left")
-    axes.margins(x=0.25)
+    axes.margins(x=0.12, y=0.08)
     axes.grid(color="#e5e5e5", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
