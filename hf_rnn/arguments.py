@@ -73,6 +73,11 @@ class RnnTrainingArguments(TrainingArguments):
         output_dir (`str`): The finished folder; the Trainer's checkpoints go below it.
         train_sampling_strategy (`str`): `"group_by_length"` draws batches of texts of like length from
             [`LengthBucketedBatchSampler`]; `"random"` and `"sequential"` are the Trainer's own.
+        tokens_per_batch (`int`, *optional*): Cut training batches of texts of like length by their tokens instead of
+            their rows, see [`TokenBudgetBatchSampler`]: rows times the longest of a batch, padding counted, are at
+            most so many in each process, and a text with more is a batch of its own. `per_device_train_batch_size`
+            then has no effect. A step is the mean over its rows, so that a row counts for more in a batch of few long
+            texts than in one of many short ones.
         class_weight_power (`float`): The loss of a row counts (n / (C n_c)) ** power times, n_c being the rows of
             its class and C the number of classes, scaled to mean 1 over the training rows: 0 weighs all rows alike,
                 1 all classes.
@@ -106,6 +111,11 @@ class RnnTrainingArguments(TrainingArguments):
         "order of the examples: batches of like length, or the Trainer's own random or sequential order",
         choices=["group_by_length", "random", "sequential"],
     )
+    tokens_per_batch: int | None = setting(
+        None,
+        "most tokens in a training batch, padding counted; with it per_device_train_batch_size has no effect in "
+        "training, and a longer text is a batch of its own (default: batches of so many rows)",
+    )
     data_seed: int | None = setting(None, "seed of the order of the examples (default: seed)")
     restore_callback_states_from_checkpoint: bool = setting(
         True, "restore the state of callbacks on resuming; early stopping would start counting anew without"
@@ -137,9 +147,11 @@ class RnnTrainingArguments(TrainingArguments):
         if self.output_dir is None:  # the Trainer would write into a folder of its own naming
             raise UserError("output_dir is not set: give the folder where the finished model is to go")
         self._check_ranges()
+        self._check_token_budget()
         if self.data_seed is None:
             self.data_seed = self.seed  # without it the order of the examples changes when a run is resumed
         super().__post_init__()
+        self._check_sharing()
         self._check_trackers()
         self._check_early_stopping()
         if self.device.type == "cpu":
@@ -173,6 +185,34 @@ class RnnTrainingArguments(TrainingArguments):
                 raise UserError(f"{name} must be from 0 to 2**32 - 1, found {getattr(self, name)}")
         if self.overwrite_output_dir and self.resume:
             raise UserError("overwrite_output_dir starts anew and resume goes on: give one of them")
+
+    def _check_token_budget(self) -> None:
+        budget = self.tokens_per_batch
+        if budget is None:
+            return
+        if budget < 1:
+            raise UserError(f"tokens_per_batch must be at least 1, found {budget}")
+        if self.train_sampling_strategy != "group_by_length":
+            raise UserError(
+                f"tokens_per_batch {budget} makes batches of texts of like length, which train_sampling_strategy "
+                f"{self.train_sampling_strategy!r} does not: set that to group_by_length, or leave out "
+                "tokens_per_batch"
+            )
+        for name, instead in (
+            ("dataloader_drop_last", "leaves out rows that do not fill a batch, of which there are none"),
+            ("auto_find_batch_size", "looks for a per_device_train_batch_size, which has no effect"),
+        ):
+            if getattr(self, name):
+                raise UserError(f"{name} {instead} with tokens_per_batch: leave out one of the two")
+
+    def _check_sharing(self) -> None:
+        if self.tokens_per_batch is not None and self.world_size > 1:
+            for name in ("split_batches", "dispatch_batches"):
+                if getattr(self.accelerator_config, name):
+                    raise UserError(
+                        f"{name} in accelerator_config shares out the rows of one batch, and tokens_per_batch gives "
+                        "each process batches of its own: leave out one of the two"
+                    )
 
     def _check_trackers(self) -> None:
         for tracker in self.report_to:

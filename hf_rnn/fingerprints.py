@@ -31,6 +31,8 @@ _WITHOUT_EFFECT = frozenset(
 )  # fmt: skip
 _PREFIXES_WITHOUT_EFFECT = ("ddp_", "hub_", "log_", "trackio_")
 _LOADERS_WITH_EFFECT = ("dataloader_drop_last",)
+# Settings that checkpoints of earlier versions do not know, with the values that these runs had in effect.
+_SETTINGS_SINCE = {"tokens_per_batch": None}
 
 _NAMES = {
     "data": "the texts or their labels",
@@ -80,7 +82,8 @@ def compare(checkpoint: Path, before: Mapping[str, Any], now: Mapping[str, Any])
     Args:
         checkpoint: For the message about a checkpoint that knows nothing.
         before: Fingerprints that the checkpoint keeps.
-        now: Those of this run. Settings that only one of the two knows are of another version, and not compared.
+        now: Those of this run. Settings that only one of the two knows are of another version, and not compared, but
+            for those whose values in earlier versions are known.
 
     Raises:
         UserError: When the checkpoint keeps none.
@@ -90,6 +93,8 @@ def compare(checkpoint: Path, before: Mapping[str, Any], now: Mapping[str, Any])
     changed = [meaning for name, meaning in _NAMES.items() if before.get(name) != now.get(name)]
     for group in ("config", "settings"):
         old, new = before.get(group, {}), now.get(group, {})
+        if group == "settings" and old:
+            old = {**_SETTINGS_SINCE, **old}
         changed += [
             f"{name} (was {_short(old[name])}, now {_short(new[name])})"
             for name in sorted(old.keys() & new.keys())

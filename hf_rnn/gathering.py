@@ -28,9 +28,9 @@ _SETTINGS = (
     "normalizer", "lowercase", "min_frequency", "max_vocab_size", "widen_vocabulary", "embedding_dropout",
     "word_dropout", "hidden_dropout", "recurrent_dropout", "classifier_dropout", "classifier_activation",
     "freeze_embedding", "sparse_embedding", "optim", "learning_rate", "embedding_learning_rate", "lr_scheduler_type",
-    "warmup_steps", "weight_decay", "max_grad_norm", "per_device_train_batch_size", "gradient_accumulation_steps",
-    "num_train_epochs", "max_steps", "train_sampling_strategy", "class_weight_power", "label_smoothing_factor",
-    "early_stopping_patience", "bf16", "seed",
+    "warmup_steps", "weight_decay", "max_grad_norm", "per_device_train_batch_size", "tokens_per_batch",
+    "gradient_accumulation_steps", "num_train_epochs", "max_steps", "train_sampling_strategy", "class_weight_power",
+    "label_smoothing_factor", "early_stopping_patience", "bf16", "seed",
 )  # fmt: skip
 _ALWAYS_TOLD = ("lowercase", "seed")
 
@@ -116,7 +116,9 @@ def _pick_settings(described: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: described[name]
         for name in _SETTINGS
-        if name in described and (described[name] not in (None, False, 0, "none") or name in _ALWAYS_TOLD)
+        if name in described
+        and (described[name] not in (None, False, 0, "none") or name in _ALWAYS_TOLD)
+        and not (name == "per_device_train_batch_size" and described.get("tokens_per_batch"))
     }
 
 

@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, IterableDataset, Sampler, SequentialSam
 from transformers import EarlyStoppingCallback, Trainer, TrainingArguments
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.trainer_pt_utils import LabelSmoother
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, TrainOutput, has_length, seed_worker
 
 from . import checkpoints
@@ -31,7 +32,7 @@ from .errors import UserError
 from .optim import LazyAdamW, set_learning_rate
 from .padded_batches import as_padded_batches
 from .progress import EpochLines, ProgressBars
-from .sampling import LengthBucketedBatchSampler
+from .sampling import LengthBucketedBatchSampler, TokenBudgetBatchSampler
 from .stopping import RunningLoss, SavePoints, StopRequest, TrainingStopped
 
 # Of the optimisers that --optim names, those that take sparse gradients: torch's own, only without weight decay, and
@@ -114,7 +115,8 @@ class RnnTrainer(Trainer):
     """[`~transformers.Trainer`] for [`RnnForSequenceClassification`].
 
     - With `args.train_sampling_strategy="group_by_length"` training batches come from [`LengthBucketedBatchSampler`]
-      (a stream keeps its own order). Evaluation reads in the data's order: predictions come back in it.
+      (a stream keeps its own order), with `args.tokens_per_batch` from [`TokenBudgetBatchSampler`], which refuses a
+      stream. Evaluation reads in the data's order: predictions come back in it.
     - With `args.class_weight_power` above 0 the training loss weighs classes, and `args.label_smoothing_factor`
       smooths; the loss of an evaluation is always the plain one, comparable between runs.
     - With `args.early_stopping_patience` it stops early.
@@ -134,8 +136,8 @@ class RnnTrainer(Trainer):
         kwargs: As for the Trainer.
 
     Raises:
-        UserError: When sparse gradients meet an optimiser that does not take them, or class weights a task or a data
-            set that has no classes to count.
+        UserError: When sparse gradients meet an optimiser that does not take them, class weights a task or a data set
+            that has no classes to count, or `tokens_per_batch` a stream.
     """
 
     optimizer: Any  # the Trainer's; made when training starts
@@ -150,24 +152,44 @@ class RnnTrainer(Trainer):
         super().__init__(*args, **kwargs)
         self.stop_request = StopRequest()
         self._made_from = made_from
-        self._batches: LengthBucketedBatchSampler | None = None
-        # The Trainer divides by the steps itself; up to transformers 5.5 accelerate did so a second time.
-        self.accelerator.gradient_accumulation_steps = 1
+        self._batches: LengthBucketedBatchSampler | TokenBudgetBatchSampler | None = None
+        if self._token_budget is not None and isinstance(self.train_dataset, IterableDataset):
+            raise UserError(
+                "tokens_per_batch needs the length of each row, which a stream does not tell: "
+                "give a table of rows, or leave out tokens_per_batch"
+            )
+        self._class_counts = class_counts
+        self._own_loss = False
         config = self.model.config
         if config.num_labels == 1 or config.problem_type not in (None, "single_label_classification"):
             # Their losses are means over a batch, not sums over the rows of an accumulated one.
             self.model_accepts_loss_kwargs = False
+        self._follow_settings()
+        self._install_callbacks()
+
+    def _follow_settings(self) -> None:
+        """Take up what `args` and the model say; each trial of a hyperparameter search says it anew."""
+        # The Trainer divides by the steps itself; up to transformers 5.5 accelerate did so a second time.
+        self.accelerator.gradient_accumulation_steps = 1
         self._class_weights: torch.Tensor | None = None
         if getattr(self.args, "class_weight_power", 0) > 0:
-            self._class_weights = weigh_classes(self._count_classes(class_counts), self.args.class_weight_power)
+            self._class_weights = weigh_classes(self._count_classes(self._class_counts), self.args.class_weight_power)
         changed = self._class_weights is not None or self.label_smoother is not None
-        self._own_loss = changed and getattr(self, "compute_loss_func", None) is None and config.num_labels > 1
-        if self._own_loss:
+        if changed and getattr(self, "compute_loss_func", None) is None and self.model.config.num_labels > 1:
+            self._own_loss = True  # from then on: without weights and smoothing it is the plain one
             self.compute_loss_func = self._training_loss
         self._sparse = _has_sparse_gradients(self.model)
         if self._sparse and self.optimizer is None and self.optimizer_cls_and_kwargs is None:
             check_sparse_gradients(self.args)
-        self._install_callbacks()
+
+    def _hp_search_setup(self, trial: Any) -> None:
+        super()._hp_search_setup(trial)
+        if self.hp_search_backend is None or trial is None:
+            return
+        factor = self.args.label_smoothing_factor  # which the Trainer looks at only when it is made
+        smooths = factor != 0 and self.model.config.problem_type != "multi_label_classification"
+        self.label_smoother = LabelSmoother(epsilon=factor) if smooths else None
+        self._follow_settings()
 
     def silence(self) -> None:
         """Show neither bars nor a line an evaluation."""
@@ -218,12 +240,7 @@ class RnnTrainer(Trainer):
                 data, collator = padded, _as_they_are
         else:
             collator = self._get_collator_with_removed_columns(collator, description="training")
-        self._batches = batches = LengthBucketedBatchSampler(
-            lengths,
-            self._train_batch_size,
-            seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
-            drop_last=self.args.dataloader_drop_last,
-        )
+        self._batches = batches = self._draw_batches(lengths)
         workers = self.args.dataloader_num_workers
         loader = DataLoader(
             data,
@@ -235,7 +252,28 @@ class RnnTrainer(Trainer):
             prefetch_factor=self.args.dataloader_prefetch_factor,
             worker_init_fn=partial(seed_worker, num_workers=workers, rank=self.args.process_index),
         )
-        return self.accelerator.prepare(loader)
+        if self._token_budget is None:
+            return self.accelerator.prepare(loader)
+        # The sampler gives each process as many; accelerate up to 1.10 refuses to even out batches of unequal sizes.
+        even, self.accelerator.even_batches = self.accelerator.even_batches, False
+        try:
+            return self.accelerator.prepare(loader)
+        finally:
+            self.accelerator.even_batches = even
+
+    @property
+    def _token_budget(self) -> int | None:
+        return getattr(self.args, "tokens_per_batch", None)
+
+    def _draw_batches(self, lengths: Sequence[int]) -> LengthBucketedBatchSampler | TokenBudgetBatchSampler:
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        if self._token_budget is not None:
+            return TokenBudgetBatchSampler(
+                lengths, self._token_budget, seed=seed, processes=self.accelerator.num_processes
+            )
+        return LengthBucketedBatchSampler(
+            lengths, self._train_batch_size, seed=seed, drop_last=self.args.dataloader_drop_last
+        )
 
     def _get_eval_sampler(self, eval_dataset: Any) -> Sampler | None:
         # The Trainer's own would group by length here too, and hand predictions back in that order.
@@ -379,6 +417,9 @@ class RnnTrainer(Trainer):
     def _take_up(self) -> None:
         """Take up what the Trainer does not: the running loss, the best checkpoint's place, this run's patience."""
         if self.state.global_step == 0:
+            for part in self.callback_handler.callbacks:
+                if isinstance(part, EarlyStoppingCallback):
+                    part.early_stopping_patience_counter = 0  # of an earlier run of this Trainer
             return
         running = self._callback(RunningLoss)
         self._tr_loss += running.unlogged

@@ -254,6 +254,11 @@ def check_early(arguments: Arguments) -> None:
         raise UserError(f"metric_for_best_model {metric!r} is not known: take one of {', '.join(_SCORES)}")
     if arguments.data.streaming and arguments.data.fail_on_leak is not None:
         raise UserError("fail_on_leak compares all rows, which a stream never holds: leave out one of the two")
+    if arguments.data.streaming and arguments.training.tokens_per_batch is not None:
+        raise UserError(
+            "tokens_per_batch needs the length of each row, which a stream does not tell: leave out streaming, or "
+            "tokens_per_batch"
+        )
     if arguments.model.freeze_embedding and arguments.training.embedding_learning_rate is not None:
         raise UserError("freeze_embedding leaves the embedding out of training: leave out embedding_learning_rate")
     if arguments.model.sparse_embedding and not arguments.model.freeze_embedding:

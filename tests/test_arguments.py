@@ -147,6 +147,14 @@ def test_a_mistake_in_a_file_names_file_line_and_setting(tmp_path, content, mess
         (["--eval_strategy", "no", "--load_best_model_at_end", "false"], r"early_stopping_patience needs"),
         (["--eval_strategy", "no"], r"save and eval strategy to match"),  # the Trainer's own check
         (["--resume", "--overwrite_output_dir"], r"give one of them"),
+        (["--tokens_per_batch", "0"], r"tokens_per_batch must be at least 1, found 0"),
+        (["--tokens_per_batch", "-5"], r"tokens_per_batch must be at least 1, found -5"),
+        (
+            ["--tokens_per_batch", "500", "--train_sampling_strategy", "random"],
+            r"tokens_per_batch 500 makes .*train_sampling_strategy 'random' does not: set that to group_by_length",
+        ),
+        (["--tokens_per_batch", "500", "--dataloader_drop_last"], r"dataloader_drop_last leaves out .*one of the two"),
+        (["--tokens_per_batch", "500", "--auto_find_batch_size"], r"auto_find_batch_size looks .*one of the two"),
         (["--report_to", "tensorbord"], r"report_to 'tensorbord' is not known; there are .*tensorboard"),
     ],
 )
@@ -170,6 +178,13 @@ def test_a_missing_tracker_says_what_to_type(monkeypatch):
 def test_data_seed_follows_seed():
     assert RnnTrainingArguments(output_dir="out", seed=5).data_seed == 5
     assert RnnTrainingArguments(output_dir="out", seed=5, data_seed=6).data_seed == 6
+
+
+def test_tokens_per_batch_is_set_by_flag_only():
+    assert parse_argv(flags()).training.tokens_per_batch is None
+    arguments = parse_argv(flags("--tokens_per_batch", "2048"))
+    assert arguments.training.tokens_per_batch == 2048
+    assert describe_settings(arguments)["tokens_per_batch"] == 2048
 
 
 def test_bucketed_batches_unless_asked_otherwise():

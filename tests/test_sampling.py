@@ -1,4 +1,4 @@
-"""Length-bucketed batches: complete, repeatable, little padding, and at home in torch and accelerate."""
+"""Batches of so many rows or tokens: complete, repeatable, little padding, at home in torch and accelerate."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
 from hf_rnn.errors import UserError
-from hf_rnn.sampling import LengthBucketedBatchSampler, padding_share
+from hf_rnn.sampling import LengthBucketedBatchSampler, TokenBudgetBatchSampler, padding_share
 
 LENGTHS = np.random.default_rng(7).integers(1, 60, size=1003).tolist()
 ROWS = [{"index": index} for index in range(len(LENGTHS))]
@@ -157,3 +157,126 @@ def test_two_processes_share_every_row(rows, drop_last):
 def test_refusals(wrong):
     with pytest.raises(UserError, match=next(iter(wrong))):
         LengthBucketedBatchSampler(LENGTHS, **{"batch_size": 4, **wrong})
+
+
+# ---- batches of so many tokens ----
+
+
+def tokens_of(lengths, batch):
+    return len(batch) * max(max(lengths[index], 1) for index in batch)
+
+
+@given(
+    lengths=st.lists(st.integers(0, 50), max_size=80),
+    tokens=st.integers(1, 200),
+    mixed_batches=st.integers(1, 5),
+    seed=st.integers(0, 2**32 - 1),
+    epoch=st.integers(0, 3),
+)
+@settings(max_examples=200, deadline=None)
+def test_every_index_once_and_the_budget_kept(lengths, tokens, mixed_batches, seed, epoch):
+    sampler = TokenBudgetBatchSampler(lengths, tokens, seed=seed, mixed_batches=mixed_batches)
+    sizes = sorted(map(len, sampler))
+    sampler.set_epoch(epoch)
+    batches = list(sampler)
+    assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
+    assert all(len(batch) == 1 or tokens_of(lengths, batch) <= tokens for batch in batches)
+    assert len(batches) == len(sampler) and all(batches)
+    assert sorted(map(len, batches)) == sizes, "those of epoch 0: a run counts its steps before the first"
+    assert list(sampler) == batches
+    fresh = TokenBudgetBatchSampler(lengths, tokens, seed=seed, mixed_batches=mixed_batches)
+    fresh.set_epoch(epoch)
+    assert list(fresh) == batches  # a resumed run did not live through the epochs before
+
+
+@given(lengths=st.lists(st.integers(0, 20), min_size=1, max_size=30), tokens=st.integers(1, 60))
+@settings(max_examples=100, deadline=None)
+def test_unmixed_batches_are_as_few_as_can_be(lengths, tokens):
+    """Against the best way to cut the sorted lengths, found by trying all last batches."""
+    ordered = sorted(max(length, 1) for length in lengths)
+    fewest = [0]
+    for end in range(1, len(ordered) + 1):
+        starts = [start for start in range(end) if end - start == 1 or (end - start) * ordered[end - 1] <= tokens]
+        fewest.append(1 + min(fewest[start] for start in starts))
+    assert len(TokenBudgetBatchSampler(lengths, tokens, mixed_batches=1)) == fewest[-1]
+
+
+@given(
+    lengths=st.lists(st.integers(1, 20), min_size=8, max_size=60),
+    tokens=st.integers(40, 100),
+    processes=st.integers(2, 4),
+)
+@settings(max_examples=100, deadline=None)
+def test_processes_share_token_batches_evenly(lengths, tokens, processes):
+    """Through accelerate, which is asked not to fill up: no row is seen twice and none waits for another's batch."""
+    Accelerator(cpu=True)
+    rows, shards = [{"index": index} for index in range(len(lengths))], []
+    for process in range(processes):
+        sampler = TokenBudgetBatchSampler(lengths, tokens, processes=processes)
+        loader = DataLoader(rows, batch_sampler=sampler)
+        loader = prepare_data_loader(loader, num_processes=processes, process_index=process, even_batches=False)
+        loader.set_epoch(3)
+        assert sampler.epoch == 3
+        shards.append(seen(loader))
+        assert len(shards[-1]) == len(loader)
+    assert len(set(map(len, shards))) == 1
+    batches = [batch for shard in shards for batch in shard]
+    assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
+    assert all(tokens_of(lengths, batch) <= tokens for batch in batches)
+
+
+def test_token_batches_by_hand():
+    """9 is more than the budget; one text of 5, two of 4 and eight of 1 fit, and an empty one counts as 1."""
+    lengths = [1, 4, 9, 5, 0, 4, 1]
+    batches = list(TokenBudgetBatchSampler(lengths, 8, mixed_batches=1))
+    assert sorted(map(sorted, batches)) == [[0, 4, 6], [1, 5], [2], [3]]
+    assert len(TokenBudgetBatchSampler(lengths, 8, mixed_batches=1, processes=3)) == 6
+    assert sorted(map(len, TokenBudgetBatchSampler([0] * 10, 4))) == [3, 3, 4]  # not 4, 4 and 2
+    assert list(TokenBudgetBatchSampler([], 8)) == [] and len(TokenBudgetBatchSampler([], 8)) == 0
+
+
+def test_token_batches_are_shuffled_and_drawn_anew():
+    sampler = TokenBudgetBatchSampler(LENGTHS, 480, seed=5)  # sixteen of the mean length
+    batches = list(sampler)
+    longest = [max(LENGTHS[index] for index in batch) for batch in batches]
+    assert abs(np.corrcoef(longest, range(len(longest)))[0, 1]) < 0.5
+    sampler.set_epoch(1)
+    assert not {frozenset(batch) for batch in batches} & {frozenset(batch) for batch in sampler}
+    assert list(TokenBudgetBatchSampler(LENGTHS, 480, seed=6)) != batches
+    assert type(batches[0][0]) is int
+
+
+def test_mixing_is_paid_in_padding():
+    shares = [
+        padding_share(LENGTHS, TokenBudgetBatchSampler(LENGTHS, 480, mixed_batches=mixed)) for mixed in (1, 4, 100)
+    ]
+    assert shares[0] < 0.03 < shares[1] < 0.1 < 0.3 < shares[2]
+
+
+def test_token_batches_leave_global_random_states_alone():
+    expected = list(TokenBudgetBatchSampler(LENGTHS, 480))
+    np.random.seed(1)  # noqa: NPY002 - the global state is what is tested
+    state = np.random.get_state()[1].copy()  # noqa: NPY002
+    assert list(TokenBudgetBatchSampler(LENGTHS, 480)) == expected
+    assert np.array_equal(np.random.get_state()[1], state)  # noqa: NPY002
+
+
+def test_skipped_token_batches_are_the_first_of_that_epoch():
+    expected = TokenBudgetBatchSampler(LENGTHS, 480)
+    expected.set_epoch(2)
+    sampler = TokenBudgetBatchSampler(LENGTHS, 480)
+    loader = skip_first_batches(Accelerator(cpu=True).prepare(DataLoader(ROWS, batch_sampler=sampler)), 10)
+    loader.set_epoch(2)
+    assert seen(loader) == list(expected)[10:]
+
+
+@pytest.mark.parametrize("wrong", [{"tokens_per_batch": 0}, {"mixed_batches": 0}, {"processes": 0}, {"seed": -1}])
+def test_refusals_of_token_batches(wrong):
+    with pytest.raises(UserError, match=next(iter(wrong))):
+        TokenBudgetBatchSampler(LENGTHS, **{"tokens_per_batch": 4, **wrong})
+
+
+def test_single_texts_that_processes_cannot_share():
+    assert len(TokenBudgetBatchSampler([9, 9, 9, 9], 8, processes=2)) == 4
+    with pytest.raises(UserError, match="makes 3 batches of one text each, which 2 processes cannot share evenly"):
+        TokenBudgetBatchSampler([9, 9, 9], 8, processes=2)

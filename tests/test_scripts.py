@@ -15,6 +15,7 @@ import pytest
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 TUTORIAL = SCRIPTS / "tutorial.py"
 TRAIN = SCRIPTS / "train_sentiment.py"
+SEARCH = SCRIPTS / "search_settings.py"
 
 STEPS = [
     "words become vectors",
@@ -179,6 +180,11 @@ def test_bad_data_is_one_line(script, tiny_data, tmp_path, monkeypatch, capsys):
         (TRAIN, ["--output_dir", "new", "--learning_rate", "-1"], "must be greater than 0, found -1"),
         (TRAIN, ["--output_dir", "new", "--num_train_epochs", "nan"], "must be greater than 0, found nan"),
         (TRAIN, ["--output_dir", str(SCRIPTS)], "is there already and not empty"),
+        (SEARCH, ["--data_dir", "x", "--trials", "0"], "--trials must be at least 1, found 0"),
+        (SEARCH, ["--data_dir", "x", "--epochs", "-1"], "--epochs must be at least 1, found -1"),
+        (SEARCH, ["--data_dir", "x", "--output_file", "best"], "must be a .yaml file in a folder that is there"),
+        (SEARCH, ["--data_dir", "x", "--output_file", "new/best.yaml"], "must be a .yaml file in a folder that is"),
+        (SEARCH, ["--data_dir", "x"], "x"),
     ],
 )
 def test_bad_flags_are_one_line(script, arguments, reason, tmp_path, monkeypatch, capsys):
@@ -246,6 +252,115 @@ def test_train_sentiment_on_other_data(tiny_data, tmp_path):
     check_finished(tmp_path / "out" / "gru", done.stdout, "lovely 🌱")
     assert "'validation_macro_recall'" in done.stdout
     assert "'test_" not in done.stdout, "there is no test.tsv"
+
+
+def test_search_settings_finds_a_recipe_that_trains_the_same(texts_dir, tmp_path):
+    folder = tmp_path / "my texts"
+    folder.mkdir()
+    for name, times in {"train.tsv": 8, "dev.tsv": 1}.items():
+        (folder / name).write_bytes(times * (texts_dir / name).read_bytes())
+    (folder / "test.tsv").write_text("not a row\n")  # would be refused if it were read
+    arguments = ["--data_dir", folder.name, "--trials", 2, "--epochs", 1, "--output_file", "found.yaml", "--seed", 3]
+    done = run(SEARCH, *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert sorted(os.listdir(tmp_path)) == ["found.yaml", "my texts"], "no checkpoints"
+    from hf_rnn import train
+    from hf_rnn.recipes import load_recipe
+
+    start, best = (float(score) for score in re.findall(r" macro_f1 (\S+)$", done.stdout, flags=re.MULTILINE))
+    settings, usual = load_recipe(tmp_path / "found.yaml"), load_recipe("default")
+    assert (settings["num_train_epochs"], settings["seed"]) == (1, 3) and settings["cell_type"] == usual["cell_type"]
+    assert f"\nlearning_rate: {settings['learning_rate']}\n" in done.stdout
+    assert done.stdout.endswith("hf-rnn train --recipe found.yaml --data_dir 'my texts' --output_dir out/found\n")
+    (folder / "test.tsv").unlink()
+    recipes = {str(tmp_path / "found.yaml"): (best, {}), "default": (start, {"num_train_epochs": 1, "seed": 3})}
+    for number, (recipe, (score, changes)) in enumerate(recipes.items()):
+        output = tmp_path / f"trained {number}"
+        result = train(recipe=recipe, data_dir=str(folder), output_dir=str(output), baselines=False, **changes)
+        assert result.metrics["validation"]["macro_f1"] == pytest.approx(score, abs=1e-4), recipe
+    assert best > start, "premise: the two are different trials"
+
+
+def test_search_settings_needs_a_validation_split(tiny_data, tmp_path, monkeypatch, capsys):
+    (tiny_data / "dev.tsv").unlink()
+    monkeypatch.chdir(tmp_path)
+    assert "no split validation" in run_to_refusal(SEARCH, ["--data_dir", tiny_data], monkeypatch, capsys)
+    write_tsv(tiny_data / "dev.tsv", ROWS)
+    line = run_to_refusal(SEARCH, ["--data_dir", tiny_data, "--normalizer", "twet"], monkeypatch, capsys)
+    assert "'twet'" in line
+    (tmp_path / "best.yaml").write_text("")
+    assert "best.yaml is there already" in run_to_refusal(SEARCH, ["--data_dir", tiny_data], monkeypatch, capsys)
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    line = run_to_refusal(SEARCH, ["--data_dir", tiny_data, "--output_file", "new.yaml"], monkeypatch, capsys)
+    assert "pip install '.[search]'" in line
+    assert sorted(os.listdir(tmp_path)) == ["best.yaml", tiny_data.name]
+
+
+def test_trials_train_as_trainers_of_their_own(tmp_path):
+    """Weights of classes, smoothing, patience and accumulated batches in a search are those that each trial sets."""
+    import optuna
+    import torch
+    from transformers import set_seed
+
+    from hf_rnn import RnnConfig, RnnForSequenceClassification, RnnTrainer, RnnTrainingArguments
+
+    rows = [{"input_ids": [2 + number % 5, 2 + number % 3], "labels": int(number % 4 == 0)} for number in range(32)]
+    config = RnnConfig(vocab_size=8, embedding_size=4, hidden_size=4, id2label={0: "a", 1: "b"})
+    trials = [(0.0, 0.0, 1), (1.0, 0.2, 2), (0.0, 0.2, 2), (1.0, 0.0, 1), (0.0, 0.0, 2)]
+    names = ("class_weight_power", "label_smoothing_factor", "gradient_accumulation_steps")
+
+    def collate(batch):
+        return {name: torch.tensor([row[name] for row in batch]) for name in batch[0]}
+
+    parts = {"train_dataset": rows, "eval_dataset": rows, "data_collator": collate}
+
+    def make_model():
+        model = RnnForSequenceClassification(config)
+        set_seed(0)
+        return model
+
+    def arguments(values):
+        return RnnTrainingArguments(
+            output_dir=str(tmp_path),
+            num_train_epochs=3,
+            eval_strategy="epoch",
+            save_strategy="no",
+            metric_for_best_model="loss",
+            early_stopping_patience=1,
+            learning_rate=0.1,
+            seed=0,
+            use_cpu=True,
+            **dict(zip(names, values, strict=True)),
+        )
+
+    alone = []
+    for values in trials:
+        trainer = RnnTrainer(model_init=make_model, args=arguments(values), **parts)
+        trainer.train()
+        alone.append((trainer.state.global_step, trainer.state.log_history[-2]["eval_loss"]))
+    assert len({loss for _, loss in alone}) == len(trials), "premise: the settings matter"
+    assert any(steps < 3 * 4 for steps, _ in alone), "premise: some stop early"
+
+    for first in (trials[0], trials[1]):  # what the Trainer of the search was made with must not matter
+        trainer = RnnTrainer(model_init=make_model, args=arguments(first), **parts)
+        found = []
+
+        def last_loss(metrics, trainer=trainer, found=found):
+            found.append((trainer.state.global_step, metrics["eval_loss"]))
+            return metrics["eval_loss"]
+
+        ends = []
+        for values in trials:
+            trainer.hyperparameter_search(
+                backend="optuna",
+                hp_space=lambda trial, values=values: dict(zip(names, values, strict=True)),
+                compute_objective=last_loss,
+                n_trials=1,
+                pruner=optuna.pruners.NopPruner(),
+            )
+            ends.append(found[-1])
+        assert [steps for steps, _ in ends] == [steps for steps, _ in alone]
+        assert [loss for _, loss in ends] == pytest.approx([loss for _, loss in alone], rel=1e-6)
 
 
 def test_the_sides_of_the_data_benchmark_read_the_same(tmp_path, monkeypatch):

@@ -16,7 +16,7 @@ from hf_rnn.configuration_rnn import RnnConfig
 from hf_rnn.errors import UserError
 from hf_rnn.modeling_rnn import RnnForSequenceClassification
 from hf_rnn.optim import LazyAdamW
-from hf_rnn.sampling import LengthBucketedBatchSampler
+from hf_rnn.sampling import LengthBucketedBatchSampler, TokenBudgetBatchSampler
 from hf_rnn.tokenization import train_tokenizer
 from hf_rnn.trainer import RnnTrainer, clip_grad_norm, weigh_classes
 
@@ -122,6 +122,73 @@ def test_the_training_loop_takes_another_order_each_epoch(tokenizer, tmp_path):
     for epoch in range(3):
         expected.set_epoch(epoch)
         assert seen[3 * epoch : 3 * epoch + 3] == list(expected)
+
+
+def test_training_takes_each_batch_of_a_token_budget(tokenizer, tmp_path):
+    """As many steps an epoch as batches, a rate that falls to 0 with the last, and no row lost, repeated or cut."""
+    examples, seen = make_examples(45, empty=True), []
+    lengths = [len(row["input_ids"]) for row in examples]
+    settings = {
+        "tokens_per_batch": 30, "num_train_epochs": 3, "seed": 3, "lr_scheduler_type": "linear",
+        "per_device_train_batch_size": 1, "logging_strategy": "steps", "logging_steps": 1,
+    }  # fmt: skip
+    trainer = make_trainer(tokenizer, tmp_path, examples=examples, settings=settings)
+    forward = trainer.compute_loss
+
+    def spy(model, inputs, *args, **kwargs):
+        assert inputs["input_ids"].numel() <= 30
+        seen.append(rows_of([inputs], examples)[0])
+        return forward(model, inputs, *args, **kwargs)
+
+    trainer.compute_loss = spy
+    trainer.train()
+    order = TokenBudgetBatchSampler(lengths, 30, seed=3)
+    expected = []
+    for epoch in range(3):
+        order.set_epoch(epoch)
+        expected.append(list(order))
+    assert seen == [batch for batches in expected for batch in batches]
+    assert len(set(map(len, seen))) > 2 and expected[0] != expected[1], "premise"
+    steps = len(order)
+    assert (trainer.state.global_step, trainer.state.max_steps, trainer.state.epoch) == (3 * steps, 3 * steps, 3)
+    rates = [entry["learning_rate"] for entry in trainer.state.log_history if "learning_rate" in entry]
+    assert rates == pytest.approx([0.1 * (1 - step / (3 * steps)) for step in range(3 * steps)])
+
+
+def test_a_text_beyond_the_token_budget_and_empty_ones_train(tokenizer, tmp_path):
+    examples = datasets.concatenate_datasets(
+        [make_examples(6), make_examples(9, seed=1).map(lambda row: {"input_ids": []})]
+    )
+    assert max(map(len, examples["input_ids"])) > 4, "premise: there is a text beyond the budget"
+    trainer = make_trainer(tokenizer, tmp_path, examples=examples, settings={"tokens_per_batch": 4})
+    batches = list(trainer.get_train_dataloader())
+    assert sorted(label for batch in batches for label in batch["labels"].tolist()) == sorted(examples["labels"])
+    assert any(batch["input_ids"].shape[1] == 0 for batch in batches)
+    trainer.train()
+    assert all(torch.isfinite(weights).all() for weights in trainer.model.parameters())
+
+
+def test_a_token_budget_needs_a_table(tokenizer, tmp_path):
+    settings = {"max_steps": 1, "tokens_per_batch": 30}
+    with pytest.raises(UserError, match="a stream does not tell: give a table of rows, or leave out tokens_per_batch"):
+        make_trainer(tokenizer, tmp_path, examples=make_examples().to_iterable_dataset(), settings=settings)
+
+
+def test_accumulated_token_batches_are_one_batch(tokenizer, tmp_path):
+    """However unlike their numbers of rows: the mean is that of the rows, not of the batches."""
+    examples = make_examples(24)
+    settings = {"tokens_per_batch": 30, "gradient_accumulation_steps": 99, "max_grad_norm": 0.0}
+    model = make_model(embedding_dropout=0.0, word_dropout=0.0)
+    by_hand = copy.deepcopy(model)
+    trainer = make_trainer(tokenizer, tmp_path, model, examples, settings)
+    assert len({len(batch["labels"]) for batch in trainer.get_train_dataloader()}) > 1, "premise"
+    trainer.train()
+    assert trainer.state.global_step == 1
+    batch = pad(tokenizer, examples, range(24))
+    logits = by_hand(batch["input_ids"], batch["attention_mask"]).logits
+    nn.functional.cross_entropy(logits, batch["labels"]).backward()
+    for (name, trained), before in zip(trainer.model.named_parameters(), by_hand.parameters(), strict=True):
+        torch.testing.assert_close(trained, before - 0.1 * before.grad, atol=1e-6, rtol=1e-5, msg=name)
 
 
 def test_stock_orders_are_stock(tokenizer, tmp_path):
@@ -446,13 +513,21 @@ class StopAt(TrainerCallback):
 
 
 @pytest.mark.parametrize(
-    ("step", "sparse"),  # within the second and third epoch of 3 steps, and at the second's end
-    [(4, False), (7, False), (6, False), (7, True)],
+    ("step", "sparse", "more"),  # within the second and third epoch of 3 steps, and at the second's end
+    [
+        (4, False, {}),
+        (7, False, {}),
+        (6, False, {}),
+        (7, True, {}),
+        (4, False, {"tokens_per_batch": 90}),
+        (6, False, {"tokens_per_batch": 90}),
+        (7, False, {"tokens_per_batch": 56, "gradient_accumulation_steps": 2}),
+    ],
 )
-def test_a_resumed_run_is_the_run_that_never_stopped(tokenizer, tmp_path, step, sparse):
+def test_a_resumed_run_is_the_run_that_never_stopped(tokenizer, tmp_path, step, sparse, more):
     settings = {"num_train_epochs": 4, "eval_strategy": "epoch", "class_weight_power": 0.5}
     settings |= {"optim": "adamw_torch_fused", "learning_rate": 0.01} if sparse else {}
-    settings["save_strategy"] = "no" if step % 3 else "epoch"
+    settings |= {"save_strategy": "no" if step % 3 else "epoch", **more}
     dropout = {"word_dropout": 0.2, "embedding_dropout": 0.2, "recurrent_dropout": 0.2}
 
     def run(folder, callbacks=(), resume=None):
@@ -469,6 +544,7 @@ def test_a_resumed_run_is_the_run_that_never_stopped(tokenizer, tmp_path, step, 
         return trainer
 
     whole = run(tmp_path / "whole")
+    assert whole.state.global_step == 4 * 3, "premise: 3 steps an epoch"
     run(tmp_path / "cut", [StopAt(step)] if step % 3 else [])
     resumed = run(tmp_path / "cut", resume=str(tmp_path / "cut" / f"checkpoint-{step}"))
     for (name, expected), found in zip(whole.model.named_parameters(), resumed.model.parameters(), strict=True):
