@@ -303,6 +303,13 @@ def test_copies_of_anything(texts, copies, hidden, cut, seed):
             assert len(kept) == len(words) or len(kept) <= 5
 
 
+def test_more_copies_begin_with_those_of_fewer():
+    texts = ["a b c d e f g h", "", "i j k l m n o p q r", "s"]
+    three, seven = (list(augment(texts, copies, seed=3)) for copies in (3, 7))
+    assert 3 < len(three) < len(seven) and seven[: len(three)] == three
+    assert seven != list(augment(texts, 7, seed=4))
+
+
 def test_as_many_words_are_hidden_and_copies_cut_as_asked():
     text = " ".join(f"w{number}" for number in range(40))
     copies = list(augment([text] * 2000, 1, mask_probability=0.3, ngram_probability=0.25))

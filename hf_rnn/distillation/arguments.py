@@ -21,6 +21,8 @@ class DistillationArguments:
             [`~hf_rnn.distillation.augmentation.augment`].
         mask_probability (`float`): Of a word of a copy to be hidden.
         ngram_probability (`float`): Of a copy to be cut down to some of its words that follow each other.
+        augmentation_seed (`int`): Of the copies. It is not the run's own, so that runs of several seeds share a
+            teacher's answers.
         temperature (`float`): Divides the logits of teacher and student before they are compared: above 1 the small
             probabilities count more. Customary values are 1 to 5; none was tuned here.
         soft_label_weight (`float`): From 0, where only true labels count, to 1, where only the teacher's answers do.
@@ -45,6 +47,7 @@ class DistillationArguments:
     augmentations: int = setting(1, "changed copies of each training text, for the teacher to label")
     mask_probability: float = setting(0.1, "share of the words of such a copy that are hidden")
     ngram_probability: float = setting(0.25, "share of such copies that are cut to one to five words")
+    augmentation_seed: int = setting(0, "of the copies, which do not change with the run's own seed")
     temperature: float = setting(2.0, "divides the logits before they are compared; above 1 softens them")
     soft_label_weight: float = setting(0.9, "weight of the teacher's answers; the rest is that of the true labels")
     teacher_max_length: int | None = setting(None, "tokens of a text that the teacher reads (default: what it can)")

@@ -8,7 +8,7 @@ out.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
@@ -19,7 +19,7 @@ _UNHEARD_OF = (MASKED, "qzxjwv")
 
 
 def augment(
-    texts: Iterable[str],
+    texts: Sequence[str],
     copies: int,
     *,
     mask_probability: float = 0.1,
@@ -33,28 +33,28 @@ def augment(
     which no word is left, is not yielded, so that short texts have fewer.
 
     Args:
-        texts: Read once.
+        texts: N of them.
         copies: Copies drawn of each text.
         mask_probability: From 0 to 1.
         ngram_probability: From 0 to 1.
         seed: The same one makes the same copies.
 
     Yields:
-        Copies, those of a text together, hidden words written as `MASKED`.
+        The first copy of each text, then the second of each, and so on, hidden words written as `MASKED`. With more
+        `copies` those of fewer come first, so that what a teacher said of them is of use again.
     """
-    chance = random.Random(seed)
-    for text in texts:
-        words = text.split()
-        seen = {" ".join(words)}
-        for _ in range(copies):
-            kept = [MASKED if chance.random() < mask_probability else word for word in words]
+    seen = [{" ".join(text.split())} for text in texts]
+    for round_number in range(copies):
+        chance = random.Random(f"{seed} {round_number}")
+        for text, copies_of_text in zip(texts, seen, strict=True):
+            words = [MASKED if chance.random() < mask_probability else word for word in text.split()]
             if chance.random() < ngram_probability:
-                size = min(chance.randint(1, _LONGEST_NGRAM), len(kept))
-                start = chance.randint(0, len(kept) - size)
-                kept = kept[start : start + size]
-            copy = " ".join(kept)
-            if copy not in seen and any(word != MASKED for word in kept):
-                seen.add(copy)
+                size = min(chance.randint(1, _LONGEST_NGRAM), len(words))
+                start = chance.randint(0, len(words) - size)
+                words = words[start : start + size]
+            copy = " ".join(words)
+            if copy not in copies_of_text and any(word != MASKED for word in words):
+                copies_of_text.add(copy)
                 yield copy
 
 

@@ -98,11 +98,11 @@ class Distillation:
             self._unlabeled = read_unlabeled(Path(settings.unlabeled), held_out)
         self._copies = list(
             augment(
-                texts["train"]["text"],
+                list(texts["train"]["text"]),
                 settings.augmentations,
                 mask_probability=settings.mask_probability,
                 ngram_probability=settings.ngram_probability,
-                seed=self._arguments.training.seed,
+                seed=settings.augmentation_seed,
             )
         )
 
