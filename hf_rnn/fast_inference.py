@@ -19,9 +19,9 @@ from transformers import PreTrainedTokenizerBase
 from .errors import UserError
 from .fast_tokenization import FastTokenizer
 from .folding import TABLE_DTYPES, FoldedClassifier, TableDtype, table_bytes
-from .inference import compute_logits, compute_scores, load_model
+from .inference import compute_logits, load_model, scorer_of
 from .modeling_rnn import RnnForSequenceClassification
-from .packing import PackedTexts, pack_batches
+from .packing import pack_batches
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -80,6 +80,7 @@ class FastRnn:
         self.tokenizer = tokenizer
         self._encode = FastTokenizer(tokenizer)
         self.tokens_per_batch = tokens_per_batch
+        self._score = scorer_of(model.config)
         self.memory = 0
         self._folded: FoldedClassifier | None = None
         self._labels = [model.config.id2label[number] for number in range(model.config.num_labels)]
@@ -128,11 +129,13 @@ class FastRnn:
         Raises:
             UserError: For something that is no list of texts; the message says which.
         """
-        scores, numbers = compute_scores(self.model, self.text_logits(texts)).max(dim=-1)
+        scores = self._score(self.text_logits(texts)).numpy()
+        numbers = scores.argmax(axis=1)
+        best = scores[np.arange(len(scores)), numbers]
         labels = self._labels
         return [
             {"label": labels[number], "score": score}
-            for number, score in zip(numbers.tolist(), scores.tolist(), strict=True)
+            for number, score in zip(numbers.tolist(), best.tolist(), strict=True)
         ]
 
     @torch.inference_mode()
@@ -145,7 +148,7 @@ class FastRnn:
         Raises:
             UserError: For something that is no list of texts; the message says which.
         """
-        return compute_scores(self.model, self.text_logits(texts)).numpy()
+        return self._score(self.text_logits(texts)).numpy()
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of texts, equal to those of `tokenizer(texts, truncation=True)`.
@@ -165,7 +168,7 @@ class FastRnn:
         if self._folded is None:
             return compute_logits(self.model, self.tokenizer, input_ids, batch_size=256)
         if len(input_ids) == 1:
-            return self._folded.logits(PackedTexts.of_one(input_ids[0]))
+            return self._folded.logits_of_one(input_ids[0])
         logits = torch.empty(len(input_ids), len(self._labels))
         for positions, texts in pack_batches(input_ids, self.tokens_per_batch):
             logits[positions] = self._folded.logits(texts)

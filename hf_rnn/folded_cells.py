@@ -2,10 +2,7 @@
 
 Each class holds one layer in all its directions. A *row* is the part of a cell's sums that depends on its input alone,
 gates in the order that the class likes; whoever runs a layer hands over rows and gets states, see `folding.py`.
-For inference only: nothing here records gradients.
-
-A step's tensors are `(B, D, ...)`; those of a text alone are `(D, 1, ...)`, so that its directions are one batched
-product.
+For inference only: nothing here records gradients. A text alone goes another way, `text_alone.py`.
 
 Legend: B texts alive at a step, I input width, H hidden per direction, D directions, G parts of a row.
 """
@@ -85,32 +82,14 @@ class FoldedCell:
         """
         raise NotImplementedError
 
-    def run_one(self, rows: torch.Tensor) -> torch.Tensor:
-        """All states `(T, D, H)` of one text, from its rows `(T, D, G * H)`, which are overwritten."""
-        states = torch.empty(*rows.shape[:2], self.hidden_size)
-        outputs = states[:, :, None].unbind(0)  # each (D, 1, H)
-        memory = self.start(outputs[0].shape)
-        previous = None
-        views = zip(*(view.unbind(0) for view in self.views(rows[:, :, None])), strict=True)
-        for of_step, output in zip(views, outputs, strict=True):
-            self.step(of_step, previous, output, memory)
-            previous = output
-        return states
-
     def _add_recurrent(self, views: Views, previous: torch.Tensor | None) -> Views:
         """Add W h_(t-1) to the rows, and return the views of the sum in float32."""
         rows = views[0]
         if previous is not None:
             state = previous.to(self.recurrent_dtype)
-            if self._is_one_text(rows):
-                rows.baddbmm_(state, self.recurrent)
-            else:
-                for direction in range(self.directions):
-                    rows[:, direction].addmm_(state[:, direction], self.recurrent[direction])
+            for direction in range(self.directions):
+                rows[:, direction].addmm_(state[:, direction], self.recurrent[direction])
         return views if rows.dtype == torch.float32 else self.views(rows.float())
-
-    def _is_one_text(self, rows: torch.Tensor) -> bool:
-        return rows.shape[1] == 1 and len(rows) == self.directions
 
 
 class FoldedTanh(FoldedCell):
@@ -175,15 +154,12 @@ class FoldedGru(FoldedCell):
         rows, gates, reset, update, candidate = views
         (sums,) = memory
         if previous is None:
-            sums.copy_(self.inner_bias.view(sums.shape) if self._is_one_text(rows) else self.inner_bias)
+            sums.copy_(self.inner_bias)
         else:
             state = previous.to(self.recurrent_dtype)
-            if self._is_one_text(rows):
-                torch.baddbmm(self.inner_bias[:, None], state, self.recurrent, out=sums)
-            else:
-                for direction, bias in enumerate(self.inner_bias):
-                    part = sums[:, direction]
-                    torch.addmm(bias, state[:, direction], self.recurrent[direction], out=part)
+            for direction, bias in enumerate(self.inner_bias):
+                part = sums[:, direction]
+                torch.addmm(bias, state[:, direction], self.recurrent[direction], out=part)
         sums = sums.float()
         split = 2 * self.hidden_size
         gates.add_(sums[..., :split]).sigmoid_()
@@ -255,16 +231,6 @@ class FoldedMinGru(FoldedCell):
             output.copy_(addend)
         else:
             torch.addcmul(addend, decay, previous, out=output)
-
-    def run_one(self, rows: torch.Tensor) -> torch.Tensor:
-        """As in [`FoldedCell`]; b becomes h where it lies."""
-        decay, states = rows.chunk(2, dim=-1)
-        previous = None
-        for kept, state in zip(decay.unbind(0), states.unbind(0), strict=True):
-            if previous is not None:
-                state.addcmul_(kept, previous)
-            previous = state
-        return states
 
 
 FOLDED_CELLS: dict[str, type[FoldedCell]] = {

@@ -11,19 +11,21 @@ row, S width of a state (D * H), P of a pooled vector, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
 from itertools import pairwise
 from typing import Any, Literal, cast
 
 import numpy as np
 import torch
+from torch.nn.functional import linear
 
 from .cells_rnn import RnnLayer
 from .configuration_rnn import RnnConfig
 from .folded_cells import FOLDED_CELLS, FoldedCell, Views
 from .modeling_rnn import RnnForSequenceClassification
 from .packing import PackedTexts
+from .text_alone import runner_of
 
 TableDtype = Literal["float32", "bfloat16", "int8"]
 TABLE_DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
@@ -67,10 +69,13 @@ class FoldedClassifier:
             fold([direction.cell for direction in cast(RnnLayer, layer).directions], recurrent_dtype)
             for layer in model.rnn.layers
         ]
+        self._runners = [runner_of(cell) for cell in self.cells]
         self.table, self.scale = self._fold(model.rnn.embedding.weight, TABLE_DTYPES[table_dtype])
         self.pooler = deepcopy(model.pooler).float()
         self.activation = model.activation
-        self.classifier = deepcopy(model.classifier).float()
+        classifier = deepcopy(model.classifier).float()
+        self._weight, self._bias = classifier.weight, classifier.bias
+        self._pooling = config.pooling
 
     def _fold(self, embedding: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The table `(V * D, G * H)`, an entry's directions one below the other, and the scales of int8."""
@@ -98,7 +103,7 @@ class FoldedClassifier:
         """Logits `(B, C)` of a packed batch; to be called in inference mode."""
         if not texts.sizes:
             return self._classify(torch.zeros(len(texts.lengths), self.pooler.output_size))
-        return self._classify(self._read_one(texts) if len(texts.lengths) == 1 else self._read(texts))
+        return self._classify(self._read(texts))
 
     def _read(self, texts: PackedTexts) -> torch.Tensor:
         """The pooled vectors `(B, P)`."""
@@ -106,28 +111,43 @@ class FoldedClassifier:
         for cell, above in pairwise(self.cells):
             rows = self._project(above, self._run_all(cell, views, texts), texts)
             views = _split(above, rows, texts.sizes)
-        if self.config.pooling == "attention":
+        if self._pooling == "attention":
             return self._attend(self._run_all(self.cells[-1], views, texts), texts)
         return self._run_and_pool(self.cells[-1], views, texts)
 
-    def _read_one(self, texts: PackedTexts) -> torch.Tensor:
-        """As `_read`, of one text."""
-        rows = self._restored(self.table.index_select(0, self._places(texts)))
-        for cell, above in pairwise(self.cells):
-            rows = self._project(above, cell.run_one(rows), texts)
-        states = self.cells[-1].run_one(rows)  # (T, D, H)
-        pooling = self.config.pooling
-        if pooling == "attention":
-            return self._attend(states, texts)
-        parts = [states[-1]] if pooling == "last" else []
-        if pooling in ("mean", "mean_max"):
-            parts.append(states.mean(dim=0))
-        if pooling in ("max", "mean_max"):
-            parts.append(states.amax(dim=0))
-        return torch.cat(parts).view(1, -1)
+    def logits_of_one(self, token_ids: Sequence[int]) -> torch.Tensor:
+        """Logits `(1, C)` of one text, the sooner the fewer calls there are; to be called in inference mode.
+
+        Raises:
+            IndexError: For an id that the vocabulary does not have.
+        """
+        ids = np.array(token_ids, dtype=np.int64)
+        if not len(ids):
+            return self.logits(PackedTexts.of_one(ids))
+        places = np.empty((len(ids), self.cells[0].directions), dtype=np.int64)
+        for direction, column in enumerate(places.T):  # D * id + direction
+            np.multiply(ids[::-1] if direction else ids, places.shape[1], column)
+            column += direction
+        stored = self.table.index_select(0, torch.from_numpy(places.reshape(-1)))
+        rows = self._restored(stored).float()
+        run = self._runners[0]
+        for above, run_above in zip(self.cells[1:], self._runners[1:], strict=True):
+            below = torch.from_numpy(run(rows.numpy()))
+            rows, run = self._project(above, below, PackedTexts.of_one(ids)).float(), run_above
+        states = run(rows.numpy())  # (T, D, H)
+        if self._pooling == "attention":
+            pooled = self._attend(torch.from_numpy(states), PackedTexts.of_one(ids))
+        else:
+            parts = [states[-1]] if self._pooling == "last" else []
+            if self._pooling in ("mean", "mean_max"):
+                parts.append(np.add.reduce(states) / np.float32(len(states)))
+            if self._pooling in ("max", "mean_max"):
+                parts.append(np.maximum.reduce(states))
+            pooled = torch.from_numpy(np.concatenate(parts).reshape(1, -1))
+        return self._classify(pooled)
 
     def _classify(self, pooled: torch.Tensor) -> torch.Tensor:
-        return self.classifier(self.activation(pooled))
+        return linear(self.activation(pooled), self._weight, self._bias)
 
     def _look_up(self, texts: PackedTexts) -> Iterator[Views]:
         """The views of each step's rows of the table, in memory that the next step may take."""
@@ -191,7 +211,7 @@ class FoldedClassifier:
 
     def _run_and_pool(self, cell: FoldedCell, views: Iterable[Views], texts: PackedTexts) -> torch.Tensor:
         """Pool while running, where the order of the states is of no matter: no state is kept."""
-        batch, pooling = len(texts.lengths), self.config.pooling
+        batch, pooling = len(texts.lengths), self._pooling
         shape = batch, cell.directions, cell.hidden_size
         hidden = torch.zeros(shape)  # in the end each text's last state
         total = torch.zeros(shape) if pooling in ("mean", "mean_max") else None

@@ -7,7 +7,8 @@ or not at all.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -239,11 +240,16 @@ def compute_scores(model: RnnForSequenceClassification, logits: torch.Tensor) ->
 
 def scores_of(config: RnnConfig, logits: torch.Tensor) -> torch.Tensor:
     """As [`compute_scores`], of a model of which only the configuration is at hand."""
+    return scorer_of(config)(logits)
+
+
+def scorer_of(config: RnnConfig) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return what [`compute_scores`] does, for many calls: to look at a configuration takes longer than a softmax."""
     if config.problem_type == "regression":
-        return logits
+        return lambda logits: logits
     if config.problem_type == "multi_label_classification" or config.num_labels == 1:
-        return logits.sigmoid()
-    return logits.softmax(dim=-1)
+        return torch.sigmoid
+    return partial(torch.softmax, dim=-1)
 
 
 def quiet() -> None:
