@@ -7,16 +7,22 @@
 
 Each model learns from train.tsv, chooses what it has to choose on dev.tsv, and is scored there: the mean over seeds
 with its 95 % interval (Student's t). What separates two rows is a paired bootstrap over the rows of dev.tsv. Speed is
-from raw text to label on one core, all models in turn, each pass over other texts. No test file is read.
+from raw text to label on one core, in turn with TF-IDF over words and logistic regression, each pass over other texts:
+a ratio, so that rows which were measured at different times can be compared. No test file is read.
+
+Each row is kept in OUTPUT_DIR/rows when it is ready. With --resume the rows that are there are not made again: a run
+that was stopped goes on, several runs with --only share the work, and one without --only puts the table together.
 """
 
 import argparse
+import hashlib
 import json
+import re
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +41,7 @@ def parse_flags() -> argparse.Namespace:
     parser.add_argument("--teacher", type=Path, help="made by finetune_teacher.py; adds it and its student")
     parser.add_argument("--unlabeled", type=Path, help="texts that the teacher labels besides, one a line")
     parser.add_argument("--only", action="append", metavar="NAME", help="a row of the table; may be repeated")
+    parser.add_argument("--resume", action="store_true", help="keep the rows that OUTPUT_DIR has of such a run")
     parser.add_argument("--quick", action="store_true", help="two seeds, and only the models that train in seconds")
     flags = parser.parse_args()
     if flags.quick:
@@ -59,7 +66,9 @@ def main() -> None:
     from hf_rnn.errors import UserError
 
     torch.set_num_threads(1)
-    chosen = results_models.models(flags.teacher, flags.unlabeled)
+    rows = flags.output_dir / "rows"
+    rows.mkdir(parents=True, exist_ok=True)
+    chosen = results_models.models(flags.teacher, flags.unlabeled, flags.output_dir / "teacher_cache")
     if flags.only:
         names = [model.name for model in chosen]
         if unknown := set(flags.only) - set(names):
@@ -67,10 +76,9 @@ def main() -> None:
         chosen = [model for model in chosen if model.name in flags.only]
     try:
         texts = results_models.Texts(flags.data_dir, flags.normalizer)
-        results = compare(texts, chosen, flags.seeds)
+        results = compare(texts, chosen, flags.seeds, rows, flags.resume)
     except UserError as error:
         sys.exit(str(error))
-    flags.output_dir.mkdir(parents=True, exist_ok=True)
     (flags.output_dir / "results.json").write_text(json.dumps(results, ensure_ascii=False) + "\n", encoding="utf-8")
     written = results_report.table(results, texts.names)
     (flags.output_dir / "results.md").write_text(written, encoding="utf-8")
@@ -78,13 +86,15 @@ def main() -> None:
     print(written, end="")
 
 
-def compare(texts: Any, chosen: Sequence[Any], seeds: int) -> list[dict[str, Any]]:
+def compare(texts: Any, chosen: Sequence[Any], seeds: int, rows: Path, resume: bool) -> list[dict[str, Any]]:
     """Train the models, and return a row of the table for each: scores by seed, sizes and speed.
 
     Args:
         texts: See `results_models.Texts`.
         chosen: See `results_models.Model`; those whose packages are not installed are left out.
         seeds: Runs of a model that draws numbers.
+        rows: Folder that keeps the rows.
+        resume: Whether to take those that are there of the same texts, normaliser and number of seeds.
     """
     import datasets
     import numpy as np
@@ -94,25 +104,51 @@ def compare(texts: Any, chosen: Sequence[Any], seeds: int) -> list[dict[str, Any
 
     inference.quiet()
     datasets.disable_progress_bars()
-    results, runners = [], []
-    with tempfile.TemporaryDirectory(prefix="results-") as scratch:
-        for model in chosen:
-            if missing := model.missing():
-                print(f"{model.name}: left out, because it is not installed: {', '.join(missing)}", file=sys.stderr)
-                continue
-            runs = range(seeds if model.draws else 1)
-            learned = [model.learn(texts, seed, Path(scratch), model.once) for seed in runs]
-            predictions = [np.asarray(one.classify(texts.dev_texts)) for one in learned]
-            results.append(describe(model.name, texts, learned, predictions))
-            runners.append(learned[0].classify)
-            print(results_report.table(results[-1:], texts.names).splitlines()[-1], file=sys.stderr)
-        for row, speed in zip(results, measure_speed(runners, [*texts.dev_texts, *texts.texts]), strict=True):
-            row["tweets_per_second"] = speed
+    results = []
+    yardstick: list[Callable[[Sequence[str]], Any]] = []  # made when the first row needs it
+    for model in chosen:
+        if missing := model.missing():
+            print(f"{model.name}: left out, because it is not installed: {', '.join(missing)}", file=sys.stderr)
+            continue
+        runs = seeds if model.draws else 1
+        made_from = {"texts": fingerprint(texts.folder), "normalizer": texts.normalizer, "seeds": runs}
+        kept = rows / f"{re.sub('[^a-z0-9]+', '_', model.name.lower()).strip('_')}.json"
+        row = json.loads(kept.read_text(encoding="utf-8")) if resume and kept.is_file() else {}
+        if row.get("made_from") != made_from:
+            row = {**make(texts, model, runs, yardstick), "made_from": made_from}
+            kept.write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
+        results.append(row)
+        print(results_report.table(results[-1:], texts.names).splitlines()[-1], file=sys.stderr)
     labels = np.array(texts.dev_labels)
     for above, row in zip(results, results[1:], strict=False):
         both = (np.array(one["predictions"]) for one in (row, above))
         row["above"] = results_report.bootstrap(*both, labels, len(texts.names))
     return results
+
+
+def fingerprint(folder: Path) -> str:
+    """A hash of the two files."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.tsv")):
+        if path.stem != "test":
+            digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def make(texts: Any, model: Any, runs: int, yardstick: list[Callable[[Sequence[str]], Any]]) -> dict[str, Any]:
+    """Train a model with several seeds, and measure it."""
+    import numpy as np
+    import results_models
+
+    with tempfile.TemporaryDirectory(prefix="results-") as scratch:
+        learned = [model.learn(texts, seed, Path(scratch), model.once) for seed in range(runs)]
+        predictions = [np.asarray(one.classify(texts.dev_texts)) for one in learned]
+        row = describe(model.name, texts, learned, predictions)
+        if not yardstick and not results_models.YARDSTICK.missing():
+            yardstick.append(results_models.YARDSTICK.learn(texts, 0, Path(scratch), {}).classify)
+        if yardstick:
+            row["speed"] = measure_speed(learned[0].classify, yardstick[0], [*texts.dev_texts, *texts.texts])
+    return row
 
 
 def describe(name: str, texts: Any, learned: Sequence[Any], predictions: Sequence[Any]) -> dict[str, Any]:
@@ -130,29 +166,27 @@ def describe(name: str, texts: Any, learned: Sequence[Any], predictions: Sequenc
         "bytes": learned[0].bytes,
         "settings": learned[0].settings,
         "predictions": [one.tolist() for one in predictions],
-        "tweets_per_second": None,
+        "speed": None,
     }
 
 
-def measure_speed(runners: Sequence[Any], texts: Sequence[str]) -> list[float]:
-    """Time all models in turn, the median of several passes.
+def measure_speed(
+    classify: Callable[[Sequence[str]], Any], yardstick: Callable[[Sequence[str]], Any], texts: Sequence[str]
+) -> float:
+    """How many texts a model answers while the yardstick answers one; both in turn, the median of several passes.
 
     No pass sees a text again, for a tokenizer remembers words; a slow model reads the first texts of a pass only.
     """
-    passes = [texts[number :: ROUNDS + 1] for number in range(ROUNDS + 1)]
-    amounts: list[int] = []
-    speeds: list[list[float]] = [[] for _ in runners]
-    for number, some in enumerate(passes):
-        for place, classify in enumerate(runners):
-            read = some[: amounts[place]] if number else some[:100]
-            start = time.perf_counter()
-            classify(read)
-            taken = time.perf_counter() - start
-            if number:
-                speeds[place].append(len(read) / taken)
-            else:  # the first warms up, and tells how slow it is
-                amounts.append(max(50, int(100 * MOST_SECONDS / taken)))
-    return [statistics.median(some) for some in speeds]
+
+    def rate(answer: Callable[[Sequence[str]], Any], some: Sequence[str]) -> float:
+        start = time.perf_counter()
+        answer(some)
+        return len(some) / (time.perf_counter() - start)
+
+    first, *passes = (texts[number :: ROUNDS + 1] for number in range(ROUNDS + 1))
+    rate(yardstick, first[:100])
+    amount = max(50, int(MOST_SECONDS * rate(classify, first[:100])))  # what warms up tells how slow it is
+    return statistics.median(rate(classify, some[:amount]) / rate(yardstick, some) for some in passes)
 
 
 if __name__ == "__main__":

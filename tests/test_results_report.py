@@ -59,16 +59,16 @@ def test_a_model_against_itself(report):
 
 def row(name, **changes):
     scores = {"accuracy": [0.5, 0.7], "macro_recall": [0.4, 0.6], "macro_f1": [0.3, 0.5]}
-    sizes = {"seconds": 0.04, "parameters": 1234, "bytes": 5678, "tweets_per_second": 91011.4}
+    sizes = {"seconds": 0.04, "parameters": 1234, "bytes": 5678, "speed": 4.38}
     return {"name": name, "ours": True, **scores, "f1_by_class": {"a": [0.2, 0.4], "b": [0.6]}, **sizes, **changes}
 
 
 def test_the_table(report):
     pytest.importorskip("scipy", reason="needs the extra baselines")
-    rows = [row("one", tweets_per_second=None, accuracy=[0.25]), row("two", above=(0.01, -0.02, 0.04))]
+    rows = [row("one", speed=None, accuracy=[0.25]), row("two", above=(0.01, -0.02, 0.04))]
     _, _, first, second = report.table(rows, ["a", "b"]).splitlines()
     assert first == "| one | 0.250 | 0.500 ± 1.271 | 0.400 ± 1.271 | 0.300, 0.600 | 0.0 | 1,234 | 5,678 |  |  |"
-    assert second.endswith("| 91,011 | +0.010 (-0.020 to +0.040) |")
+    assert second.endswith("| 4.4 | +0.010 (-0.020 to +0.040) |")
 
 
 @pytest.mark.slow
@@ -90,5 +90,16 @@ def test_the_script(tmp_path, texts_dir):
     assert [len(one["accuracy"]) for one in results] == [1, 1, 2]
     assert results[2]["macro_recall"][0] > results[0]["macro_recall"][0] and results[0]["parameters"] == 1
     assert (out / "results.png").read_bytes().startswith(b"\x89PNG")
+    kept = json.loads((out / "rows" / "recipe_fast.json").read_text(encoding="utf-8"))
+    assert kept.items() <= results[2].items()
+    (out / "rows" / "recipe_fast.json").write_text(json.dumps({**kept, "bytes": 7}), encoding="utf-8")
+    again = [*map(str, command), "--resume", "--normalizer"]
+    for normalizer, size in (("none", 7), ("tweet", None)):
+        done = subprocess.run(
+            [*again, normalizer], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr
+        *_, last = json.loads((out / "results.json").read_text(encoding="utf-8"))
+        assert (last["bytes"] == 7) == (size == 7), "what was kept is of this run's settings only"
     done = subprocess.run([*map(str, command), "--only", "BERT"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1 and "there is no row BERT; there are: majority class; " in done.stderr
