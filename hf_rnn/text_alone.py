@@ -2,8 +2,8 @@
 
 With nothing else in the batch a step is a product of one vector with a small matrix and a few calls on a few hundred
 numbers, so that what counts is the price of a call. Hence the parts of a row lie one after the other, those of all
-directions side by side, and each call sees memory without gaps. The weights are those of [`FoldedCell`], the formulas
-those of its classes, but for the sigmoid: as s(x) = (1 + tanh(x / 2)) / 2, all parts of a row can be one call of tanh.
+directions side by side, and each call sees memory without gaps. NumPy has a fast tanh and no sigmoid, which is
+(1 + tanh(x / 2)) / 2: what goes into a gate is halved beforehand, and so is what [`FoldedCell`] doubled.
 
 Legend: T tokens, H hidden per direction, D directions, G parts of a row.
 """
@@ -18,7 +18,7 @@ from .folded_cells import FoldedCell, FoldedGru, FoldedLstm, FoldedMinGru, Folde
 
 Runner = Callable[[np.ndarray], np.ndarray]
 
-_ZERO, _HALF = np.array(0, dtype=np.float32), np.array(0.5, dtype=np.float32)
+_ZERO, _HALF, _ONE = (np.array(number, dtype=np.float32) for number in (0, 0.5, 1))
 
 
 def runner_of(cell: FoldedCell) -> Runner:
@@ -30,26 +30,24 @@ def runner_of(cell: FoldedCell) -> Runner:
     return _RUNNERS[type(cell)](cell)
 
 
-def _recurrent(cell: FoldedCell, gates: int) -> np.ndarray:
-    """The recurrent weights `(G, D, H, H)`; those of the first parts, the gates, divided by 2."""
+def _recurrent(cell: FoldedCell, factor: np.ndarray = _HALF) -> np.ndarray:
+    """The recurrent weights `(G, D, H, H)`, times a factor."""
     weights = cell.recurrent.float().numpy()
-    parts = weights.reshape(*weights.shape[:2], -1, cell.hidden_size).transpose(2, 0, 1, 3).copy()
-    parts[:gates] *= _HALF
-    return parts
+    parts = weights.reshape(*weights.shape[:2], -1, cell.hidden_size).transpose(2, 0, 1, 3)
+    return np.multiply(parts, factor, order="C")
 
 
-def _arrange(rows: np.ndarray, cell: FoldedCell, gates: int) -> np.ndarray:
-    """Rows as they come → `(T, G, D, 1, H)`, their gates divided by 2."""
-    parts = rows.reshape(*rows.shape[:2], -1, 1, cell.hidden_size).transpose(0, 2, 1, 3, 4).copy()
-    parts[:, :gates] *= _HALF
-    return parts
+def _arrange(rows: np.ndarray, cell: FoldedCell, factor: np.ndarray = _HALF) -> np.ndarray:
+    """Rows as they come → `(T, G, D, 1, H)`, times a factor."""
+    parts = rows.reshape(*rows.shape[:2], -1, 1, cell.hidden_size).transpose(0, 2, 1, 3, 4)
+    return np.multiply(parts, factor, order="C")
 
 
-def _run_plain(cell: FoldedCell, squash: Callable[[np.ndarray, np.ndarray], object]) -> Runner:
-    weights = _recurrent(cell, 0)[0]
+def _run_plain(cell: FoldedCell, squash: Callable[[np.ndarray, np.ndarray], object], factor: np.ndarray) -> Runner:
+    weights = _recurrent(cell, factor)[0]
 
     def run(rows: np.ndarray) -> np.ndarray:
-        states = _arrange(rows, cell, 0)[:, 0]  # h_t comes to lie where its row was
+        states = _arrange(rows, cell, factor)[:, 0]  # h_t comes to lie where its row was
         sums = np.empty(states.shape[1:], dtype=np.float32)
         previous = None
         for state in states:
@@ -64,20 +62,22 @@ def _run_plain(cell: FoldedCell, squash: Callable[[np.ndarray, np.ndarray], obje
 
 
 def _run_tanh(cell: FoldedCell) -> Runner:
-    return _run_plain(cell, np.tanh)
+    return _run_plain(cell, np.tanh, _HALF)
 
 
 def _run_relu(cell: FoldedCell) -> Runner:
-    return _run_plain(cell, lambda sums, state: np.maximum(sums, _ZERO, out=state))
+    return _run_plain(cell, lambda sums, state: np.maximum(sums, _ZERO, out=state), _ONE)
 
 
 def _run_gru(cell: FoldedCell) -> Runner:
     assert isinstance(cell, FoldedGru)
-    weights = _recurrent(cell, 2)
-    bias = cell.inner_bias.float().numpy()[:, None, 2 * cell.hidden_size :]  # (D, 1, H): of the gates it is zero
+    weights = _recurrent(cell)
+    bias = (
+        cell.inner_bias.float().numpy()[:, None, 2 * cell.hidden_size :] * _HALF
+    )  # (D, 1, H): of the gates it is zero
 
     def run(rows: np.ndarray) -> np.ndarray:
-        steps = _arrange(rows, cell, 2)
+        steps = _arrange(rows, cell)
         states = np.empty((len(steps), *steps.shape[2:]), dtype=np.float32)
         sums = np.zeros(steps.shape[1:], dtype=np.float32)
         for_gates, inner = sums[:2], sums[2]
@@ -101,10 +101,10 @@ def _run_gru(cell: FoldedCell) -> Runner:
 
 
 def _run_lstm(cell: FoldedCell) -> Runner:
-    weights = _recurrent(cell, 3)
+    weights = _recurrent(cell)
 
     def run(rows: np.ndarray) -> np.ndarray:
-        steps = _arrange(rows, cell, 3)
+        steps = _arrange(rows, cell)
         states = np.empty((len(steps), *steps.shape[2:]), dtype=np.float32)
         sums = np.empty(steps.shape[1:], dtype=np.float32)
         gates, (enter, keep, leave, candidate) = sums[:3], sums
