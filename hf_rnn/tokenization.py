@@ -25,6 +25,10 @@ PAD_TOKEN = "<pad>"  # id 1
 _BATCH = 1000  # texts handed over at a time
 
 
+class NoFrequentWordError(UserError):
+    """In the texts no word is frequent enough for a vocabulary."""
+
+
 def train_tokenizer(
     texts: Iterable[str],
     min_frequency: int = 3,
@@ -62,8 +66,8 @@ def train_tokenizer(
         A tokenizer that `save_pretrained` writes and `AutoTokenizer` loads without this package.
 
     Raises:
-        UserError: An argument out of its range, a text that is not a valid str (named by its position, from 0), or
-            texts in which no word is frequent enough.
+        UserError: An argument out of its range, or a text that is not a valid str (named by its position, from 0).
+        NoFrequentWordError: Texts in which no word is frequent enough; a UserError too.
     """
     _check_counts(min_frequency=min_frequency, max_vocab_size=max_vocab_size, model_max_length=model_max_length)
     if normalizer not in NORMALIZERS:
@@ -100,7 +104,7 @@ def _count(backend: Tokenizer, texts: Iterable[str], min_frequency: int, max_voc
     words = [word for word in sorted(ids, key=ids.__getitem__) if word not in specials]
     if not words:
         times = "even once" if min_frequency == 1 else f"{min_frequency} times"
-        raise UserError(f"no word occurs {times} in the texts: give more texts or lower min_frequency")
+        raise NoFrequentWordError(f"no word occurs {times} in the texts: give more texts or lower min_frequency")
     return (specials + words)[:max_vocab_size]
 
 

@@ -2,12 +2,18 @@
 
     python scripts/measure_seeds.py --seeds 5 --data_dir DIR
     python scripts/measure_seeds.py --seeds 3 --data_dir DIR --recipe default --pooling mean_max
+    python scripts/measure_seeds.py --seeds 10 --data_dir DIR --recipe fast --against "--recipe default"
 
 All other flags are those of `hf-rnn train`. One run says little on small data: the table that a recipe shows in its
-comment comes from here. Runs on one core; seconds are wall time of the training alone.
+comment comes from here. With --against other settings are trained too, each seed with both, and the mean difference is
+printed with its 95 % interval (Student's t over the seeds). Runs on one core; seconds are wall time of the training
+alone.
 """
 
 import argparse
+import importlib.util
+import math
+import shlex
 import statistics
 import sys
 import tempfile
@@ -20,32 +26,60 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5, help="seeds 0, 1, ... (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch (default: %(default)s)")
+    parser.add_argument("--against", metavar="FLAGS", help="flags that change the settings to compare with, in quotes")
     own, flags = parser.parse_known_args()
     if own.seeds < 1:
         parser.error(f"--seeds must be at least 1, found {own.seeds}")
+    if own.against is not None and own.seeds < 2:
+        parser.error(f"an interval needs --seeds 2 or more, found {own.seeds}")
+    if own.against is not None and importlib.util.find_spec("scipy") is None:
+        parser.error("--against needs scipy: pip install '.[baselines]'")
 
     import torch
 
-    from hf_rnn import train
-    from hf_rnn.arguments import parse_argv
     from hf_rnn.errors import UserError
 
     torch.set_num_threads(own.threads)
-    runs = []
+    sides = [flags] if own.against is None else [flags, [*flags, *shlex.split(own.against)]]
+    runs: list[list[list[float]]] = [[] for _ in sides]  # by side and seed the scores and the seconds
     for seed in range(own.seeds):
-        with tempfile.TemporaryDirectory() as folder:
+        for side, done in zip(sides, runs, strict=True):
             try:
-                settings = parse_argv([*flags, "--seed", str(seed), "--output_dir", folder, "--disable_tqdm", "true"])
-                metrics = train(*settings).metrics
+                done.append(train_once(side, seed))
             except UserError as error:
                 parser.error(str(error))
-        runs.append([*(metrics["validation"][name] for name in SCORES), metrics["training"]["seconds"]])
-        scores = "  ".join(f"{name} {value:.4f}" for name, value in zip(SCORES, runs[-1], strict=False))
-        print(f"seed {seed}: {scores}  seconds {runs[-1][-1]:.0f}", file=sys.stderr)
-    columns = list(zip(*runs, strict=True))
+            scores = "  ".join(f"{name} {value:.4f}" for name, value in zip(SCORES, done[-1], strict=False))
+            which = "" if len(sides) == 1 else f"{'against' if side is sides[-1] else 'ours'}: "
+            print(f"seed {seed}: {which}{scores}  seconds {done[-1][-1]:.0f}", file=sys.stderr)
     print(f"| seeds | {' | '.join(SCORES)} | seconds |\n|{'---|' * (len(SCORES) + 2)}")
-    means = [f"{statistics.mean(column):.3f} ± {statistics.pstdev(column):.3f}" for column in columns[:-1]]
-    print(f"| {own.seeds} | {' | '.join(means)} | {statistics.mean(columns[-1]):.0f} |")
+    for done in runs:
+        columns = list(zip(*done, strict=True))
+        means = [f"{statistics.mean(column):.3f} ± {statistics.pstdev(column):.3f}" for column in columns[:-1]]
+        print(f"| {own.seeds} | {' | '.join(means)} | {statistics.mean(columns[-1]):.0f} |")
+    if own.against is not None:
+        cells = [difference(*pair) for pair in zip(*(zip(*done, strict=True) for done in runs), strict=True)]
+        print(f"| difference | {' | '.join(cells[:-1])} | |")
+
+
+def train_once(flags: list[str], seed: int) -> list[float]:
+    """Scores on the validation split, and the seconds of the training."""
+    from hf_rnn import train
+    from hf_rnn.arguments import parse_argv
+
+    with tempfile.TemporaryDirectory() as folder:
+        settings = parse_argv([*flags, "--seed", str(seed), "--output_dir", folder, "--disable_tqdm", "true"])
+        metrics = train(*settings).metrics
+    return [*(metrics["validation"][name] for name in SCORES), metrics["training"]["seconds"]]
+
+
+def difference(ours: list[float], against: list[float]) -> str:
+    """Mean of the differences seed by seed, with its 95 % interval."""
+    from scipy.stats import t
+
+    differences = [one - other for one, other in zip(ours, against, strict=True)]
+    mean, count = statistics.mean(differences), len(differences)
+    half = float(t.ppf(0.975, count - 1)) * statistics.stdev(differences) / math.sqrt(count)
+    return f"{mean:+.4f} ({mean - half:+.4f} to {mean + half:+.4f})"
 
 
 if __name__ == "__main__":

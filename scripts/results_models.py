@@ -325,8 +325,8 @@ def models(teacher: Path | None, unlabeled: Path | None, cache: Path) -> list[Mo
         Model("recipe `tutorial`, LSTM", recurrent(**tutorial, cell_type="lstm")),
         Model("recipe `fast`", recurrent(recipe="fast")),
         Model("recipe `default`", recurrent(recipe="default")),
-        Model("`default` from GloVe 50 d", recurrent(recipe="default", vectors=glove, **FROM_GLOVE), (GLOVE,)),
-        Model("`default` from MiniLM's table", recurrent(recipe="default", vectors=minilm, **FROM_TABLE), (MINILM,)),
+        Model("recipe `best` from GloVe 50 d", recurrent(recipe="best", vectors=glove), (GLOVE,)),
+        Model("recipe `best` from MiniLM's table", recurrent(recipe="best", vectors=minilm), (MINILM,)),
         Model(
             "MiniLM-L6 frozen + logistic regression",
             frozen_encoder,

@@ -616,3 +616,14 @@ def test_a_hundred_thousand_rows_take_less_than_30_seconds_of_one_core(kind):
     assert seconds < 30
     repeats = sum(len(each.repeats) for each in report.overlaps if each.source == each.split)
     assert repeats > {"tweets": 1_000, "few words": 5_000, "template": 99_990}[kind]
+
+
+def test_command_on_texts_that_make_no_vocabulary(command, tmp_path):
+    (tmp_path / "train.tsv").write_text("good film\tgood\nbad movie\tbad\n", encoding="utf-8")
+    (tmp_path / "dev.tsv").write_text("good film\tgood\nold book\tbad\n", encoding="utf-8")
+    code, out, err = command("audit", "--data_dir", tmp_path, "--json")
+    assert code == 0
+    assert "unknown tokens are not counted: no word occurs 3 times in the texts" in err
+    summary = json.loads(out)["summary"]
+    assert summary["unknown_token_share"] == {"train": None, "validation": None}
+    assert json.loads(out)["overlaps"], "the rest is told"

@@ -173,7 +173,9 @@ def make_batch(rows=7, classes=4, seed=0):
 def test_the_loss_by_hand(temperature, weight):
     logits, labels, teachers = make_batch()
     weights, smoothing, classes = np.array([0.5, 1.0, 2.0, 1.5]), 0.1, 4
-    p, q = softmax(teachers / temperature), softmax(logits / temperature)
+    tilted = weights * softmax(teachers)
+    p = tilted ** (1 / temperature)
+    p, q = p / p.sum(axis=1, keepdims=True), softmax(logits / temperature)
     expected = weight * temperature**2 * (p * (np.log(p) - np.log(q))).sum()
     for row, label in zip(softmax(logits), labels, strict=True):
         if label != NO_LABEL:

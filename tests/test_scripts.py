@@ -455,3 +455,29 @@ def test_the_steps_of_the_vocabulary_benchmark(monkeypatch):
     assert ["3,330 / 5,000" in row["what"] for row in rows] == [True, False, False]
     assert all(row["ratio_quartiles"][0] <= row["ratio"] <= row["ratio_quartiles"][1] for row in rows)
     assert all(row["ours_ms"] > 0 and row["repeats"] == 3 for row in rows)
+
+
+def test_seeds_with_two_settings(tiny_data, monkeypatch, capsys):
+    """Each seed with both; the interval against the table of Student's t, 12.706 for one degree of freedom."""
+    pytest.importorskip("scipy", reason="needs the extra baselines")
+    flags = ["--data_dir", str(tiny_data), "--num_train_epochs", "1", "--min_frequency", "1", "--baselines", "false"]
+    argv = ["measure_seeds.py", "--seeds", "2", *flags, "--against", "--word_dropout 0.9 --embedding_dropout 0"]
+    monkeypatch.setattr(sys, "argv", argv)
+    script = runpy.run_path(str(SCRIPTS / "measure_seeds.py"), run_name="measured")
+    script["main"]()
+    out, err = capsys.readouterr()
+    told = [line for line in err.splitlines() if line.startswith("seed ")]
+    assert [line.split(": ")[:2] for line in told] == [
+        ["seed 0", "ours"], ["seed 0", "against"], ["seed 1", "ours"], ["seed 1", "against"]
+    ]  # fmt: skip
+    _, _, ours, against, last = out.splitlines()
+    assert ours.startswith("| 2 | ") and against.startswith("| 2 | ") and last.startswith("| difference | ")
+    assert script["difference"]([0.5, 0.6], [0.4, 0.3]) == f"+0.2000 ({0.2 - 1.2706:+.4f} to {0.2 + 1.2706:+.4f})"
+
+
+@pytest.mark.parametrize("flags", [["--seeds", "0"], ["--seeds", "1", "--against", "--recipe fast"]])
+def test_too_few_seeds(flags, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["measure_seeds.py", *flags])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(SCRIPTS / "measure_seeds.py"), run_name="__main__")
+    assert stopped.value.code == 2 and "found" in capsys.readouterr().err

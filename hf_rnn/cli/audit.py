@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 
@@ -17,6 +18,7 @@ from ..recipes import DEFAULT_RECIPE, read_settings
 from ..run_audit import check_leaks
 from ..text_arguments import DataArguments
 from ..text_loading import find_origins, load_texts
+from ..tokenization import NoFrequentWordError
 from ..training import make_tokenizer
 
 
@@ -41,7 +43,11 @@ def run(argv: Sequence[str]) -> None:
     datasets.disable_progress_bars()
     inference.quiet()
     texts, origins = _load(arguments)
-    tokenizer = make_tokenizer(arguments, texts["train"]["text"])
+    try:
+        tokenizer = make_tokenizer(arguments, texts["train"]["text"])
+    except NoFrequentWordError as error:  # training would stop there; all else can be told
+        print(f"unknown tokens are not counted: {error}", file=sys.stderr)
+        tokenizer = None
     report = audit(texts, tokenizer, origins=origins)
     print(json.dumps(report.to_dict(), ensure_ascii=False) if arguments.json else render_text(report))
     check_leaks(report, arguments)

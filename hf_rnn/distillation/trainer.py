@@ -34,18 +34,23 @@ def distillation_loss(
     every T. After G. Hinton, O. Vinyals, J. Dean: Distilling the Knowledge in a Neural Network. arXiv:1503.02531,
     2015, section 2.
 
+    Class weights w make the cross-entropy learn w_c p(c | x), scaled to sum to 1, in place of p(c | x). So that both
+    parts ask for the same, the teacher's probabilities are tilted likewise: log w is added to its logits.
+
     Args:
         logits: The student's, `(B, C)`.
         labels: Class ids `(B)`; -100 is no label.
         teacher_logits: `(B, C)`.
         temperature: T, above 0.
         soft_label_weight: a, from 0 to 1.
-        class_weights: Of the cross-entropy, `(C)`.
+        class_weights: w, `(C)`, above 0.
         label_smoothing: Of the cross-entropy.
 
     Returns:
         A scalar, in nats.
     """
+    if class_weights is not None:
+        teacher_logits = teacher_logits + class_weights.log()
     soft = functional.kl_div(
         functional.log_softmax(logits / temperature, dim=-1),
         functional.log_softmax(teacher_logits / temperature, dim=-1),
