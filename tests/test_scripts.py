@@ -481,3 +481,19 @@ def test_too_few_seeds(flags, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stopped:
         runpy.run_path(str(SCRIPTS / "measure_seeds.py"), run_name="__main__")
     assert stopped.value.code == 2 and "found" in capsys.readouterr().err
+
+
+def test_what_smaller_tables_cost(trained, texts_dir, monkeypatch, capsys):
+    folder = str(getattr(trained, "folder", trained))
+    monkeypatch.setattr(sys, "argv", ["measure_tables.py", "--model", folder, "--data_dir", str(texts_dir)])
+    runpy.run_path(str(SCRIPTS / "measure_tables.py"), run_name="__main__")
+    _, _, *lines = capsys.readouterr().out.splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert [row[0] for row in cells] == ["none: the plain model", "float32", "bfloat16", "int8"]
+    metrics = json.loads((Path(folder) / "metrics.json").read_text())["validation"]
+    assert cells[0][2:4] == [f"{metrics[name]:.4f}" for name in ("accuracy", "macro_recall")]
+    differences = [float(row[-1]) for row in cells]
+    assert differences[0] == 0 and differences[1] < 1e-5 < differences[2], "float32 is exact, the others round"
+    monkeypatch.setattr(sys, "argv", ["measure_tables.py", "--model", folder, "--data_dir", "nowhere"])
+    with pytest.raises(SystemExit, match="nowhere does not exist"):
+        runpy.run_path(str(SCRIPTS / "measure_tables.py"), run_name="__main__")
