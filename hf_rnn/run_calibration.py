@@ -19,8 +19,9 @@ from .calibration import (
     read_prior,
     weigh_rows,
 )
+from .class_weights import weigh_classes
 from .errors import UserError
-from .trainer import RnnTrainer, weigh_classes
+from .trainer import RnnTrainer
 
 logger = logging.getLogger(__name__)
 

@@ -15,8 +15,6 @@ from typing import Any
 
 import datasets
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from safetensors import SafetensorError
 from torch import nn
@@ -28,87 +26,15 @@ from transformers.trainer_pt_utils import LabelSmoother
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, TrainOutput, has_length, seed_worker
 
 from . import checkpoints
+from .class_weights import weigh_classes
 from .errors import UserError
 from .optim import LazyAdamW, set_learning_rate
 from .padded_batches import as_padded_batches
 from .progress import EpochLines, ProgressBars
+from .row_columns import count_tokens, read_column
 from .sampling import LengthBucketedBatchSampler, TokenBudgetBatchSampler
+from .sparse_gradients import LAZY_OPTIMIZERS, check_sparse_gradients, clip_grad_norm, has_sparse_gradients
 from .stopping import RunningLoss, SavePoints, StopRequest, TrainingStopped
-
-# Of the optimisers that --optim names, those that take sparse gradients: torch's own, only without weight decay, and
-# those in whose place `LazyAdamW` stands.
-_SPARSE_OPTIMIZERS = ("sgd", "adagrad")
-_LAZY_OPTIMIZERS = ("adamw_torch_fused", "adamw_torch")
-
-
-def weigh_classes(counts: Sequence[int], power: float) -> torch.Tensor:
-    """Return one weight a class: (n / (C n_c)) ** power, scaled to mean 1 over the rows.
-
-    The scale keeps the size of the loss, and with it the meaning of a learning rate, the same for every power.
-
-    Args:
-        counts: Training rows by class, n_c.
-        power: 0 weighs all rows alike, 1 all classes.
-
-    Returns:
-        Weights of shape `(C,)`; a class without rows has weight 1, which nothing ever uses.
-    """
-    rows = torch.tensor(counts, dtype=torch.float64)
-    weights = (rows.sum() / (len(counts) * rows)) ** power
-    weights[rows == 0] = 0.0  # was infinite
-    weights *= rows.sum() / (weights * rows).sum()
-    weights[rows == 0] = 1.0
-    return weights.float()
-
-
-def check_sparse_gradients(args: TrainingArguments) -> None:
-    """Refuse an optimiser that would fail on the gradients of `sparse_embedding=True`.
-
-    Raises:
-        UserError: When it is none that takes them; the message says what to change.
-    """
-    if args.optim in _LAZY_OPTIMIZERS:
-        return
-    if args.optim not in _SPARSE_OPTIMIZERS:
-        raise UserError(
-            f"sparse_embedding gives sparse gradients, which optim {args.optim.value!r} does not take: "
-            f"set sparse_embedding to false, or optim to {' or '.join(_LAZY_OPTIMIZERS + _SPARSE_OPTIMIZERS)}"
-        )
-    if args.weight_decay != 0:
-        raise UserError(
-            f"sparse_embedding gives sparse gradients, which weight_decay {args.weight_decay} does not take: "
-            f"set sparse_embedding to false, weight_decay to 0, or optim to {_LAZY_OPTIMIZERS[0]}"
-        )
-
-
-def clip_grad_norm(parameters: Iterator[nn.Parameter], max_norm: float) -> torch.Tensor:
-    """Scale gradients, dense and sparse, so that their common 2-norm is at most `max_norm`.
-
-    As `torch.nn.utils.clip_grad_norm_`, which knows no sparse gradients: these are coalesced first, for rows that a
-    batch touched twice stand in them twice.
-
-    Args:
-        parameters: Their gradients are changed in place.
-        max_norm: The greatest norm allowed; infinity only measures.
-
-    Returns:
-        The norm before scaling, a scalar.
-    """
-    values = []
-    for parameter in parameters:
-        if parameter.grad is None:
-            continue
-        if parameter.grad.is_sparse:
-            parameter.grad = parameter.grad.coalesce()
-            values.append(parameter.grad.values())
-        else:
-            values.append(parameter.grad)
-    norm = nn.utils.get_total_norm(values)
-    if max_norm < float("inf"):
-        scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)  # the small number is torch's own
-        for gradient in values:
-            gradient.mul_(scale.to(gradient.device))
-    return norm
 
 
 class RnnTrainer(Trainer):
@@ -178,7 +104,7 @@ class RnnTrainer(Trainer):
         if changed and getattr(self, "compute_loss_func", None) is None and self.model.config.num_labels > 1:
             self._own_loss = True  # from then on: without weights and smoothing it is the plain one
             self.compute_loss_func = self._training_loss
-        self._sparse = _has_sparse_gradients(self.model)
+        self._sparse = has_sparse_gradients(self.model)
         if self._sparse and self.optimizer is None and self.optimizer_cls_and_kwargs is None:
             check_sparse_gradients(self.args)
 
@@ -216,7 +142,7 @@ class RnnTrainer(Trainer):
                 "class_weight_power needs the rows of each class, which a stream does not tell: give class_counts"
             )
         if class_counts is None:
-            labels = _column(self.train_dataset, "labels")
+            labels = read_column(self.train_dataset, "labels")
             class_counts = torch.bincount(labels[labels >= 0], minlength=config.num_labels).tolist()
         if len(class_counts) != config.num_labels:
             raise UserError(
@@ -232,7 +158,7 @@ class RnnTrainer(Trainer):
         if self.args.train_sampling_strategy != "group_by_length" or data is None or isinstance(data, IterableDataset):
             return super().get_train_dataloader()
         collator = self.data_collator
-        lengths = _lengths(data, self.args.length_column_name)
+        lengths = count_tokens(data, self.args.length_column_name)
         if isinstance(data, datasets.Dataset):
             data = self._remove_unused_columns(data, description="training")
             padded = as_padded_batches(data, collator)
@@ -343,7 +269,7 @@ class RnnTrainer(Trainer):
     def get_optimizer_cls_and_kwargs(args: TrainingArguments, model: nn.Module | None = None) -> tuple[Any, Any]:
         """Return the optimiser that `args.optim` names, or for sparse gradients the one in its place."""
         chosen, settings = Trainer.get_optimizer_cls_and_kwargs(args, model)
-        if args.optim in _LAZY_OPTIMIZERS and model is not None and _has_sparse_gradients(model):
+        if args.optim in LAZY_OPTIMIZERS and model is not None and has_sparse_gradients(model):
             return LazyAdamW, settings
         return chosen, settings
 
@@ -539,29 +465,3 @@ def _as_they_are(batch: Any) -> Any:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-
-
-def _has_sparse_gradients(model: nn.Module) -> bool:
-    return any(
-        isinstance(part, nn.Embedding) and part.sparse and part.weight.requires_grad for part in model.modules()
-    )
-
-
-def _column(data: Any, name: str) -> torch.Tensor:
-    """A column of integers of a data set, as a tensor."""
-    if isinstance(data, datasets.Dataset):
-        return torch.tensor(_arrow(data, name).to_numpy())
-    return torch.as_tensor([row[name] for row in data])
-
-
-def _lengths(data: Any, length_column: str) -> list[int]:
-    """Tokens of each row, from the data set's own column of lengths if it has one."""
-    if not isinstance(data, datasets.Dataset):
-        return [len(row["input_ids"]) for row in data]
-    if length_column in data.column_names:
-        return list(data[length_column])
-    return pc.list_value_length(_arrow(data, "input_ids")).to_pylist()
-
-
-def _arrow(data: datasets.Dataset, name: str) -> pa.ChunkedArray:
-    return data.select_columns([name]).with_format("arrow")[:][name]

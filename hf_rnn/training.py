@@ -43,11 +43,12 @@ from .run_audit import audit_run
 from .run_calibration import calibrate_run, check_calibration
 from .run_push import find_destination, push_run
 from .run_vectors import prepare_vectors, put_vectors
+from .sparse_gradients import check_sparse_gradients
 from .stopping import TrainingStopped
 from .streams import CountedStream
 from .text_loading import load_texts
 from .tokenization import train_tokenizer
-from .trainer import RnnTrainer, check_sparse_gradients
+from .trainer import RnnTrainer
 
 if TYPE_CHECKING:
     from .distillation.run import Distillation

@@ -27,9 +27,9 @@ from hf_rnn.calibration import (
     read_prior,
     weigh_rows,
 )
+from hf_rnn.class_weights import weigh_classes
 from hf_rnn.errors import UserError
 from hf_rnn.run_calibration import check_calibration
-from hf_rnn.trainer import weigh_classes
 
 
 def draw_rows(count, classes, temperature, seed, scale=2.0):

@@ -12,13 +12,15 @@ from torch import nn
 from transformers import DataCollatorWithPadding, TrainerCallback
 
 from hf_rnn.arguments import RnnTrainingArguments
+from hf_rnn.class_weights import weigh_classes
 from hf_rnn.configuration_rnn import RnnConfig
 from hf_rnn.errors import UserError
 from hf_rnn.modeling_rnn import RnnForSequenceClassification
 from hf_rnn.optim import LazyAdamW
 from hf_rnn.sampling import LengthBucketedBatchSampler, TokenBudgetBatchSampler
+from hf_rnn.sparse_gradients import clip_grad_norm
 from hf_rnn.tokenization import train_tokenizer
-from hf_rnn.trainer import RnnTrainer, clip_grad_norm, weigh_classes
+from hf_rnn.trainer import RnnTrainer
 
 WORDS = [f"w{number}" for number in range(20)]
 CLASSES = 3
