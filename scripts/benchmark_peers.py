@@ -178,6 +178,19 @@ def linear_model(texts: Sequence[str], labels: Sequence[int]) -> Callable[[Seque
     return made.fit(texts, labels).predict  # type: ignore[no-any-return] # scikit-learn has no types
 
 
+def fasttext_model(texts: Sequence[str], labels: Sequence[int]) -> Callable[[Sequence[str]], Any]:
+    """FastText's own classifier over words and pairs of them; it splits texts at white space."""
+    import fasttext
+
+    fasttext.FastText.eprint = lambda *args, **kwargs: None
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "train.txt"
+        rows = zip(texts, labels, strict=True)
+        file.write_text("".join(f"__label__{label} {text}\n" for text, label in rows), encoding="utf-8")
+        model = fasttext.train_supervised(str(file), thread=1, verbose=0, dim=50, wordNgrams=2, bucket=200_000)
+    return lambda some: model.predict(list(some))
+
+
 def minilm(threads: int, classes: int) -> Callable[[Sequence[str]], Any]:
     """MiniLM-L6 with the mean of its states and a linear layer, int8 in ONNX Runtime: texts to labels."""
     import numpy as np
