@@ -1,13 +1,14 @@
 """Texts → token ids at the speed of a dictionary, equal to those of the tokenizer's own call.
 
 With the tokenizers that this package trains, what a word becomes depends on nothing beyond the spaces around it, and
-most words of a text have been seen before. So words are looked up, and only new ones go through the tokenizer. Any
-other tokenizer is called by its fastest batch call.
+most words of a text have been seen before. So words are looked up. New ones that are plain are looked up in the
+vocabulary itself, the rest goes through the tokenizer. Any other tokenizer is called by its fastest batch call.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from itertools import chain
 
 from tokenizers.models import WordLevel
@@ -20,6 +21,36 @@ from .normalization import NORMALIZERS, build_normalizer
 _KEPT = 1 << 17  # words in memory, about 20 MB; when there are more, all are forgotten
 _LONGEST = 64  # characters of a word that is kept
 _NO_LIMIT = int(1e20)  # what transformers takes as no `model_max_length` at all
+_THREE_ALIKE = re.compile(r"(.)\1\1")
+# Of `tweet`: what is one word, perhaps with a mark before or after it, and what becomes a placeholder.
+_TWEET_WORD = re.compile(r"(#?)([A-Za-z]+(?:'[A-Za-z]+)*)([,.!?;:\"')]?)")
+_TWEET_PLACEHOLDERS = {
+    "<user>": re.compile(r"@[A-Za-z0-9_]+"),
+    "<url>": re.compile(r"[hH]ttps?://[A-Za-z0-9./_-]+"),
+    "<number>": re.compile(r"[0-9]+"),
+}
+
+Ids = tuple[int, ...]
+
+
+class _Words(dict[str, Ids]):
+    """The ids of words that have been seen; those of plain ones also when they have not."""
+
+    def __init__(self, known: dict[str, Ids], look_up: Callable[[str], Ids | None]) -> None:
+        super().__init__(known)
+        self._look_up = look_up
+
+    def __missing__(self, word: str) -> Ids:
+        ids = self._look_up(word)
+        if ids is None:
+            raise KeyError(word)
+        if len(word) <= _LONGEST:
+            self[word] = ids
+        return ids
+
+    def copy(self) -> _Words:
+        """Return another one that knows the same."""
+        return _Words(self, self._look_up)
 
 
 class FastTokenizer:
@@ -32,7 +63,8 @@ class FastTokenizer:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
-        self._known: dict[str, tuple[int, ...]] | None = {"": ()} if _splits_at_spaces(tokenizer) else None
+        look_up = _find_shortcut(tokenizer)
+        self._known = None if look_up is None else _Words({"": ()}, look_up)
 
     def __call__(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of texts, cut at the tokenizer's `model_max_length`.
@@ -57,8 +89,8 @@ class FastTokenizer:
                 check_text(text)
             raise
 
-    def _look_up(self, texts: list[str], known: dict[str, tuple[int, ...]]) -> list[list[int]]:
-        """Look up what stands between spaces; new words are encoded together."""
+    def _look_up(self, texts: list[str], known: _Words) -> list[list[int]]:
+        """Look up what stands between spaces; new words that are not plain are encoded together."""
         ids_of = known.__getitem__
         encoded: list[list[int]] = []
         waiting = []
@@ -77,9 +109,9 @@ class FastTokenizer:
             for word in new:
                 if len(word) > _LONGEST:
                     del known[word]
-            if len(known) > _KEPT:
-                known.clear()
-                known[""] = ()
+        if len(known) > _KEPT:
+            known.clear()
+            known[""] = ()
         limit = self.tokenizer.model_max_length
         if limit < _NO_LIMIT:
             kept = slice(limit) if self.tokenizer.truncation_side == "right" else slice(-limit, None)
@@ -98,10 +130,13 @@ class FastTokenizer:
         return [encoding.ids for encoding in backend.encode_batch_fast(texts)]
 
 
-def _splits_at_spaces(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether no rule of this tokenizer looks beyond a space: so it is with all that `train_tokenizer` makes."""
+def _find_shortcut(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], Ids | None] | None:
+    """What looks plain words up without the tokenizer; None if some rule of this tokenizer may look beyond a space.
+
+    None does with all that `train_tokenizer` makes.
+    """
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        return False
+        return None
     backend = tokenizer.backend_tokenizer
     if (
         backend.normalizer is None
@@ -111,10 +146,43 @@ def _splits_at_spaces(tokenizer: PreTrainedTokenizerBase) -> bool:
         or not tokenizer.split_special_tokens
         or not all(token.special for token in tokenizer.added_tokens_decoder.values())
     ):
-        return False
+        return None
     found = [backend.normalizer.__getstate__(), backend.pre_tokenizer.__getstate__()]
-    return any(
-        found == [stage.__getstate__() for stage in build_normalizer(name, lowercase)]
-        for name in NORMALIZERS
-        for lowercase in (True, False)
-    )
+    for name in NORMALIZERS:
+        for lowercase in (True, False):
+            if found == [stage.__getstate__() for stage in build_normalizer(name, lowercase)]:
+                return _make_shortcut(name, lowercase or name == "semeval", backend.get_vocab(), tokenizer.unk_token)
+    return None
+
+
+def _make_shortcut(
+    normalizer: str, lowercase: bool, vocabulary: dict[str, int], unknown: str
+) -> Callable[[str], Ids | None]:
+    """A function of words without a space that gives the tokenizer's ids, or None where it does not know them.
+
+    The rules of `none` leave any word of ASCII as it is but for its case, those of `semeval` one of ASCII letters, and
+    those of `tweet` such a one if no three of its letters are alike.
+    """
+    ids = {word: (number,) for word, number in vocabulary.items()}
+    otherwise = ids[unknown]
+    ids["<pad>"] = otherwise  # typed in a text it is never padding
+
+    def find(word: str) -> Ids:
+        return ids.get(word.lower() if lowercase else word, otherwise)
+
+    def look_up(word: str) -> Ids | None:
+        plain = word.isascii() and (word.isprintable() if normalizer == "none" else word.isalpha())
+        return find(word) if plain else None
+
+    def look_up_in_tweet(word: str) -> Ids | None:
+        parts = _TWEET_WORD.fullmatch(word)
+        if parts is None:
+            for name, pattern in _TWEET_PLACEHOLDERS.items():
+                if pattern.fullmatch(word):
+                    return ids.get(name, otherwise)
+            return None
+        if _THREE_ALIKE.search(word.lower()):
+            return None
+        return tuple(chain.from_iterable(find(part) for part in parts.groups() if part))
+
+    return look_up_in_tweet if normalizer == "tweet" else look_up

@@ -45,6 +45,13 @@ PIECES += [
     "<3",
     "a@b.com",
     "7:40pm",
+    "sooo",
+    "Oo",
+    "it's",
+    "Day",
+    "#tag",
+    "@user_1",
+    "http://",
 ]
 texts_of_pieces = st.lists(st.lists(st.sampled_from(PIECES), max_size=14).map("".join), max_size=5)
 
@@ -78,8 +85,31 @@ def test_ids_equal_those_of_the_usual_call(normalizer, lowercase):
 @pytest.mark.parametrize("normalizer", NORMALIZERS)
 def test_on_real_tweets(normalizer):
     texts = [line.rsplit("\t", 1)[0] for line in REAL.read_text(encoding="utf-8").split("\n")][:2000]
-    tokenizer = train_tokenizer(texts, min_frequency=1, normalizer=normalizer)
-    assert FastTokenizer(tokenizer)(texts) == tokenizer(texts, truncation=True)["input_ids"]
+    tokenizer = train_tokenizer(texts[:1000], min_frequency=2, normalizer=normalizer)
+    expected = tokenizer(texts, truncation=True)["input_ids"]
+    assert any(tokenizer.unk_token_id in ids for ids in expected), "premise: there are unknown words"
+    assert FastTokenizer(tokenizer)(texts) == expected
+
+
+@pytest.mark.parametrize("lowercase", [True, False])
+@pytest.mark.parametrize("normalizer", NORMALIZERS)
+def test_plain_words_do_not_reach_the_backend(normalizer, lowercase, monkeypatch):
+    tokenizer = train(normalizer, lowercase, model_max_length=100)
+    fast = FastTokenizer(tokenizer)
+    text = "a Good day NeverSeen d <pad> <PAD> <unk> @user_1 #Tag day! it's 7 http://t.co/x sooo"
+    expected = tokenizer([text], truncation=True)["input_ids"]
+    asked = []
+    encode = fast._encode
+    monkeypatch.setattr(fast, "_encode", lambda words, limit: asked.extend(words) or encode(words, limit))
+    assert fast([text]) == expected
+    assert (
+        set(asked)
+        == {
+            "none": set(),
+            "semeval": {"<pad>", "<PAD>", "<unk>", "@user_1", "#Tag", "day!", "it's", "7", "http://t.co/x"},
+            "tweet": {"<pad>", "<PAD>", "<unk>", "sooo"},
+        }[normalizer]
+    )
 
 
 def foreign():
