@@ -48,6 +48,10 @@ class _Words(dict[str, Ids]):
             self[word] = ids
         return ids
 
+    def knows(self, word: str) -> bool:
+        """Whether the ids of a word are here, or can be found without the tokenizer."""
+        return word in self or self._look_up(word) is not None
+
     def copy(self) -> _Words:
         """Return another one that knows the same."""
         return _Words(self, self._look_up)
@@ -102,7 +106,7 @@ class FastTokenizer:
                 waiting.append((len(encoded), words))
                 encoded.append([])
         if waiting:
-            new = list({word for _, words in waiting for word in words if word not in known})
+            new = list({word for _, words in waiting for word in words if not known.knows(word)})
             known.update(zip(new, map(tuple, self._encode(new, _NO_LIMIT + 1)), strict=True))
             for position, words in waiting:
                 encoded[position] = list(chain.from_iterable(map(ids_of, words)))
