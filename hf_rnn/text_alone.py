@@ -72,9 +72,8 @@ def _run_relu(cell: FoldedCell) -> Runner:
 def _run_gru(cell: FoldedCell) -> Runner:
     assert isinstance(cell, FoldedGru)
     weights = _recurrent(cell)
-    bias = (
-        cell.inner_bias.float().numpy()[:, None, 2 * cell.hidden_size :] * _HALF
-    )  # (D, 1, H): of the gates it is zero
+    biases = cell.inner_bias.float().numpy()[:, None] * _HALF
+    bias = biases[..., 2 * cell.hidden_size :]  # (D, 1, H): of the gates it is zero
 
     def run(rows: np.ndarray) -> np.ndarray:
         steps = _arrange(rows, cell)
