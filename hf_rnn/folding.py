@@ -71,6 +71,7 @@ class FoldedClassifier:
         ]
         self._runners = [runner_of(cell) for cell in self.cells]
         self.table, self.scale = self._fold(model.rnn.embedding.weight, TABLE_DTYPES[table_dtype])
+        self._float_table = self.table.numpy() if self.table.dtype == torch.float32 else None
         self.pooler = deepcopy(model.pooler).float()
         self.activation = model.activation
         classifier = deepcopy(model.classifier).float()
@@ -128,13 +129,9 @@ class FoldedClassifier:
         for direction, column in enumerate(places.T):  # D * id + direction
             np.multiply(ids[::-1] if direction else ids, places.shape[1], column)
             column += direction
-        stored = self.table.index_select(0, torch.from_numpy(places.reshape(-1)))
-        rows = self._restored(stored).float()
-        run = self._runners[0]
-        for above, run_above in zip(self.cells[1:], self._runners[1:], strict=True):
-            below = torch.from_numpy(run(rows.numpy()))
-            rows, run = self._project(above, below, PackedTexts.of_one(ids)).float(), run_above
-        states = run(rows.numpy())  # (T, D, H)
+        states = self._runners[0](self._look_up_one(places))  # (T, D, H)
+        for cell, run in zip(self.cells[1:], self._runners[1:], strict=True):
+            states = run(self._project(cell, torch.from_numpy(states), PackedTexts.of_one(ids)).float().numpy())
         if self._pooling == "attention":
             pooled = self._attend(torch.from_numpy(states), PackedTexts.of_one(ids))
         else:
@@ -145,6 +142,14 @@ class FoldedClassifier:
                 parts.append(np.maximum.reduce(states))
             pooled = torch.from_numpy(np.concatenate(parts).reshape(1, -1))
         return self._classify(pooled)
+
+    def _look_up_one(self, places: np.ndarray) -> np.ndarray:
+        """The rows `(T, D, G * H)` in float32 at places `(T, D)` of the table."""
+        if self._float_table is None:
+            return self._restored(self.table.index_select(0, torch.from_numpy(places.reshape(-1)))).float().numpy()
+        if places.min() < 0:
+            raise IndexError("a token id is negative")  # which NumPy would take as one from the end
+        return self._float_table.take(places, axis=0)
 
     def _classify(self, pooled: torch.Tensor) -> torch.Tensor:
         return linear(self.activation(pooled), self._weight, self._bias)
