@@ -1,5 +1,6 @@
 """The numbers of reproduce_results.py → intervals, a paired bootstrap, a Markdown table and a figure."""
 
+import itertools
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -67,7 +68,7 @@ def table(results: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
             _number(row["seconds"]),
             f"{row['parameters']:,}",
             f"{row['bytes']:,}",
-            "" if row["speed"] is None else f"{row['speed']:.2g}",
+            _ratio(row["speed"]),
             "" if above is None else f"{above[0]:+.3f} ({above[1]:+.3f} to {above[2]:+.3f})",
         ]
         lines.append(f"| {' | '.join(cells)} |")
@@ -85,6 +86,12 @@ def _number(seconds: float | None) -> str:
     return f"{seconds:.0f}" if seconds >= 10 else f"{seconds:.1f}"
 
 
+def _ratio(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
+
+
 def figure(results: Sequence[Mapping[str, Any]], title: str, path: Path) -> None:
     """Macro-recall against speed, each model a point."""
     import matplotlib
@@ -96,8 +103,7 @@ def figure(results: Sequence[Mapping[str, Any]], title: str, path: Path) -> None
     drawn = [row for row in results if row["name"] != "majority class" and row["speed"] is not None]
     drawn.sort(key=lambda row: row["speed"])
     speeds = [row["speed"] for row in drawn]
-    middle = math.sqrt(min(speeds, default=1) * max(speeds, default=1))
-    for number, (row, speed) in enumerate(zip(drawn, speeds, strict=True)):
+    for row, speed in zip(drawn, speeds, strict=True):
         mean, half = interval(row["macro_recall"])
         axes.errorbar(
             speed,
@@ -109,15 +115,6 @@ def figure(results: Sequence[Mapping[str, Any]], title: str, path: Path) -> None
             capsize=3,
             linestyle="none",
         )
-        axes.annotate(
-            row["name"].replace("`", ""),
-            (speed, mean),
-            xytext=(-8 if speed > middle else 8, -12 if number % 2 else 5),  # neighbours do not hide each other
-            textcoords="offset points",
-            ha="right" if speed > middle else "left",
-            fontsize=8,
-            color="#222222" if row["ours"] else "#666666",
-        )
     for row in results:
         if row["name"] == "majority class":
             level = row["macro_recall"][0]
@@ -128,9 +125,44 @@ def figure(results: Sequence[Mapping[str, Any]], title: str, path: Path) -> None
     axes.set_xlabel("speed from raw text to label on one core, TF-IDF over words with logistic regression = 1")
     axes.set_ylabel("macro-recall")
     axes.set_title(title, fontsize=10, loc="left")
-    axes.margins(x=0.12, y=0.08)
+    axes.margins(x=0.2, y=0.08)
     axes.grid(color="#e5e5e5", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
+    _write_names(
+        axes, [(row, speed, interval(row["macro_recall"])[0]) for row, speed in zip(drawn, speeds, strict=True)]
+    )
     chart.savefig(path, dpi=130, metadata={"Software": None})
     pyplot.close(chart)
+
+
+def _write_names(axes: Any, points: Sequence[tuple[Mapping[str, Any], float, float]]) -> None:
+    """Write the name of each point beside it, where it hides neither a point nor another name."""
+    from matplotlib.text import Text
+    from matplotlib.transforms import Bbox
+
+    axes.figure.canvas.draw()  # from here on places on the page are known
+    renderer = axes.figure.canvas.get_renderer()
+    places = [axes.transData.transform((speed, mean)) for _, speed, mean in points]
+    taken = [Bbox.from_extents(x - 9, y - 9, x + 9, y + 9) for x, y in places]
+    directions = [(1, 0), (-1, 0), (0, -1), (0, 1), (1, 0.7), (1, -0.7), (-1, 0.7), (-1, -0.7)]
+    for row, speed, mean in points:
+        for away, (across, up) in itertools.product((8, 16, 26, 38, 52), directions):
+            name = axes.annotate(
+                row["name"].replace("`", ""),
+                (speed, mean),
+                xytext=(across * away, up * away),
+                textcoords="offset points",
+                ha={0: "center", 1: "left", -1: "right"}[across],
+                va="center" if across else ("top" if up < 0 else "bottom"),
+                fontsize=8,
+                color="#222222" if row["ours"] else "#666666",
+                arrowprops={"arrowstyle": "-", "color": "#bbbbbb", "linewidth": 0.6} if away > 8 else None,
+            )
+            name.update_positions(renderer)
+            box = Text.get_window_extent(name, renderer)
+            inside = axes.bbox.contains(box.x0, box.y0) and axes.bbox.contains(box.x1, box.y1)
+            if inside and not any(box.overlaps(other) for other in taken):
+                taken.append(box)
+                break
+            name.remove()
