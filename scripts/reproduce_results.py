@@ -9,8 +9,8 @@ Each model learns from train.tsv, chooses what it has to choose on dev.tsv, and 
 with its 95 % interval (Student's t). What separates two rows is a paired bootstrap over the rows of dev.tsv. Speed is
 from raw text to label on one core, in turn with TF-IDF over words and logistic regression, each pass over other texts:
 a ratio, so that rows which were measured at different times can be compared. The linear models and fastText read what
-the normaliser makes of a text, which is in their time; benchmark.py compares with their own fastest paths. No test file
-is read.
+the normaliser makes of a text, which is in their time; benchmark.py compares with their own fastest paths. No test
+file is read.
 
 Each row is kept in OUTPUT_DIR/rows when it is ready. With --resume the rows that are there are not made again: a run
 that was stopped goes on, several runs with --only share the work, and one without --only puts the table together.
