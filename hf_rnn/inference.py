@@ -175,14 +175,14 @@ def _check_tokenizer(name: str, tokenizer: PreTrainedTokenizerBase, vocab_size: 
     longest = tokenizer.model_max_length
     if not isinstance(longest, int | float) or not longest >= 1:
         raise UserError(
-            f"{name}: model_max_length in tokenizer_config.json must be a number of tokens, found {longest!r}"
+            f"{name}: model_max_length in tokenizer_config.json must be a number of tokens, found {longest!r:.200}"
         )
     if tokenizer.pad_token_id is None:
         raise UserError(f"{name}: tokenizer_config.json names no pad_token that tokenizer.json has")
     if not {"input_ids", "attention_mask"} <= set(tokenizer.model_input_names):
         raise UserError(
             f"{name}: model_input_names in tokenizer_config.json must be input_ids and attention_mask, "
-            f"found {tokenizer.model_input_names!r}"
+            f"found {tokenizer.model_input_names!r:.200}"
         )
 
 

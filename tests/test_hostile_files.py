@@ -271,3 +271,9 @@ def test_the_error_names_file_and_key(model_dir, name, where, value, message):
 def test_labels_are_counted_before_each_gets_a_name(number):
     with pytest.raises(ValueError, match="num_labels must be from 1 to 65536, found"):
         RnnConfig(num_labels=number)
+
+
+@pytest.mark.parametrize("key", ["model_input_names", "model_max_length"])
+def test_a_long_value_makes_no_long_error(model_dir, dialled, key):
+    content = json.loads((Path(model_dir) / "tokenizer_config.json").read_text(encoding="utf-8"))
+    check_harmless(model_dir, "tokenizer_config.json", json.dumps({**content, key: 5_000 * "a"}).encode(), dialled)
