@@ -311,7 +311,14 @@ def _parse_settings(settings: Mapping[str, Any], prog: str, *further: type) -> t
 
 def _make_parser(prog: str, *further: type) -> SettingsParser:
     mappings = [*TrainingArguments._VALID_DICT_FIELDS, "target_prior"]
-    return SettingsParser([*Arguments.__annotations__.values(), *further], mappings, prog=prog)
+    return SettingsParser([*Arguments.__annotations__.values(), *further], mappings, _of_another_verb, prog=prog)
+
+
+def _of_another_verb(name: str) -> str:
+    from .distillation import DistillationArguments  # only then: it builds on this file
+
+    own = {setting.name for setting in dataclasses.fields(DistillationArguments)}
+    return ": it is one of hf-rnn distill (hf_rnn.distill), which takes all others too" if name in own else ""
 
 
 def _parse(parser: SettingsParser, recipe: str, tokens: list[str], cleared: Iterable[str] = ()) -> tuple[Any, ...]:

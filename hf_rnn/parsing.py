@@ -11,7 +11,7 @@ import json
 import os
 import re
 from argparse import Action
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import field
 from typing import Any, NoReturn
 
@@ -38,12 +38,20 @@ class SettingsParser(HfArgumentParser):
     Args:
         dataclass_types: The dataclasses to fill.
         mappings: Names of settings that take a mapping, which the command line takes as JSON.
+        elsewhere: Says of a setting that is not known whose it is; an empty text says nothing.
         kwargs: As for `argparse.ArgumentParser`.
     """
 
-    def __init__(self, dataclass_types: Any = None, mappings: Iterable[str] = (), **kwargs: Any) -> None:
+    def __init__(
+        self,
+        dataclass_types: Any = None,
+        mappings: Iterable[str] = (),
+        elsewhere: Callable[[str], str] = lambda name: "",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(dataclass_types, allow_abbrev=False, **kwargs)
         self._mappings = frozenset(mappings)
+        self._elsewhere = elsewhere
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing 150 flags and leaving.
@@ -84,7 +92,8 @@ class SettingsParser(HfArgumentParser):
         written: list[str] = []
         for name, setting in settings.items():
             if name not in actions:
-                raise UserError(f"{setting.origin}: there is no setting {name!r}{self._nearest(name)}")
+                hint = self._elsewhere(name) or self._nearest(name)
+                raise UserError(f"{setting.origin}: there is no setting {name!r}{hint}")
             try:
                 own = _tokens(actions[name], setting.value, takes_mapping=name in self._mappings)
                 self.parse_known_args(own)

@@ -8,7 +8,6 @@ the labelled rows, the share of the rows that get the model's own answer, and th
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 
@@ -35,7 +34,7 @@ def main() -> None:
         rows = load_tsv(flags.data_dir, class_names=names, splits=(flags.split,))[flags.split]
         runners = {dtype: FastRnn(model, tokenizer, table_dtype=dtype) for dtype in TABLE_DTYPES}
     except (UserError, OSError) as error:
-        sys.exit(f"measure_tables.py: error: {error}")
+        parser.exit(2, f"measure_tables.py: error: {error}\n")
     ids = runners["float32"].tokenize(list(rows["text"]))
     expected = compute_logits(model, tokenizer, ids, batch_size=256)
     print("| table | MB | accuracy | macro-recall | same answer | largest difference of a logit |")

@@ -137,7 +137,7 @@ def figure(results: Sequence[Mapping[str, Any]], title: str, path: Path) -> None
 
 
 def _write_names(axes: Any, points: Sequence[tuple[Mapping[str, Any], float, float]]) -> None:
-    """Write the name of each point beside it, where it hides neither a point nor another name."""
+    """Write the name of each point beside it, where it hides neither a point nor another name if that can be."""
     from matplotlib.text import Text
     from matplotlib.transforms import Bbox
 
@@ -146,8 +146,9 @@ def _write_names(axes: Any, points: Sequence[tuple[Mapping[str, Any], float, flo
     places = [axes.transData.transform((speed, mean)) for _, speed, mean in points]
     taken = [Bbox.from_extents(x - 9, y - 9, x + 9, y + 9) for x, y in places]
     directions = [(1, 0), (-1, 0), (0, -1), (0, 1), (1, 0.7), (1, -0.7), (-1, 0.7), (-1, -0.7)]
+    tried = list(itertools.product((8, 16, 26, 38, 52), directions))
     for row, speed, mean in points:
-        for away, (across, up) in itertools.product((8, 16, 26, 38, 52), directions):
+        for number, (away, (across, up)) in enumerate(tried, start=1):
             name = axes.annotate(
                 row["name"].replace("`", ""),
                 (speed, mean),
@@ -162,7 +163,7 @@ def _write_names(axes: Any, points: Sequence[tuple[Mapping[str, Any], float, flo
             name.update_positions(renderer)
             box = Text.get_window_extent(name, renderer)
             inside = axes.bbox.contains(box.x0, box.y0) and axes.bbox.contains(box.x1, box.y1)
-            if inside and not any(box.overlaps(other) for other in taken):
+            if (inside and not any(box.overlaps(other) for other in taken)) or number == len(tried):
                 taken.append(box)
                 break
             name.remove()

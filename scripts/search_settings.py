@@ -1,8 +1,8 @@
 """Search settings of the recurrent classifier with the Trainer's own `hyperparameter_search` and Optuna.
 
     pip install '.[search]'
-    python scripts/search_settings.py --data_dir DIR --normalizer tweet --trials 20 --output_file best.yaml
-    hf-rnn train --recipe best.yaml --data_dir DIR --output_dir out/best
+    python scripts/search_settings.py --data_dir DIR --normalizer tweet --trials 20 --output_file found.yaml
+    hf-rnn train --recipe found.yaml --data_dir DIR --output_dir out/found
 
 The first trial is recipe `default`; the others change what `suggest` names, which is the place to edit. A score is the
 macro-F1 on the validation split after a trial's best epoch, the one that a training keeps. Once five trials are
@@ -10,8 +10,8 @@ complete, those below the median of the others at the same epoch end early, from
 written is a recipe that trains the best trial again, number for number: all have one seed and one thread.
 
 The best of many trials is best partly by luck: on a small validation split, differences under about 0.01 are noise.
-Confirm what was found, beside what it is to replace, with `scripts/measure_seeds.py --seeds 5 --recipe best.yaml`. The
-test split is never read here, so that it can still judge in the end.
+Confirm what was found, beside what it is to replace, with `scripts/measure_seeds.py --seeds 5 --recipe found.yaml`.
+The test split is never read here, so that it can still judge in the end.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--normalizer", default="none", help="none, semeval or tweet (default: %(default)s)")
     parser.add_argument("--trials", type=int, default=20, help="the first is the recipe (default: %(default)s)")
     parser.add_argument("--epochs", type=int, default=10, help="of each trial (default: %(default)s)")
-    parser.add_argument("--output_file", type=Path, default=Path("best.yaml"), help="(default: %(default)s)")
+    parser.add_argument("--output_file", type=Path, default=Path("found.yaml"), help="(default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of trials and trainings (default: %(default)s)")
     return parser
 

@@ -242,3 +242,14 @@ def test_described_settings_tell_nothing_of_the_machine(tmp_path):
     assert str(tmp_path) not in told
     assert "secret" not in told
     assert describe_settings(arguments)["data_dir"] == "somebody"
+
+
+def test_a_setting_of_distill_is_named_as_such():
+    with pytest.raises(
+        UserError, match=r"student.yaml:\d+: there is no setting 'augmentations': it is one of hf-rnn distill"
+    ):
+        parse_settings({"recipe": "student", "output_dir": "out"})
+    with pytest.raises(UserError, match=r"train: there is no setting 'teacher': it is one of hf-rnn distill"):
+        parse_settings({"teacher": "x", "output_dir": "out"})
+    with pytest.raises(UserError, match=r"there is no setting 'hidden_sise'. Did you mean hidden_size\?"):
+        parse_settings({"hidden_sise": 3, "output_dir": "out"})

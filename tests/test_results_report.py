@@ -71,6 +71,32 @@ def test_the_table(report):
     assert second.endswith("| 4.4 | +0.010 (-0.020 to +0.040) |")
 
 
+@pytest.mark.parametrize("spread", [0.0, 1.0])
+def test_the_figure_names_each_point(report, tmp_path, monkeypatch, spread):
+    """Also where all points lie in one place; where there is room no name lies on another."""
+    pytest.importorskip("matplotlib", reason="needs the extra plots")
+    from matplotlib import pyplot
+    from matplotlib.text import Text
+
+    kept = []
+    monkeypatch.setattr(pyplot, "close", kept.append)
+    rows = [
+        row(
+            f"a model with number {number}",
+            speed=10.0 ** (spread * number / 4),
+            macro_recall=[0.5 + spread * number / 9],
+        )
+        for number in range(12)
+    ]
+    report.figure([*rows, row("majority class", macro_recall=[0.3])], "a title", tmp_path / "figure.png")
+    (chart,) = kept
+    names = [text for text in chart.axes[0].texts if text.get_text().startswith("a model")]
+    assert sorted(name.get_text() for name in names) == sorted(one["name"] for one in rows)
+    boxes = [Text.get_window_extent(name, chart.canvas.get_renderer()) for name in names]
+    over = sum(one.overlaps(other) for place, one in enumerate(boxes) for other in boxes[:place])
+    assert (over == 0) == (spread > 0)
+
+
 @pytest.mark.slow
 def test_the_script(tmp_path, texts_dir):
     for package in ("sklearn", "matplotlib"):

@@ -288,12 +288,12 @@ def test_search_settings_needs_a_validation_split(tiny_data, tmp_path, monkeypat
     write_tsv(tiny_data / "dev.tsv", ROWS)
     line = run_to_refusal(SEARCH, ["--data_dir", tiny_data, "--normalizer", "twet"], monkeypatch, capsys)
     assert "'twet'" in line
-    (tmp_path / "best.yaml").write_text("")
-    assert "best.yaml is there already" in run_to_refusal(SEARCH, ["--data_dir", tiny_data], monkeypatch, capsys)
+    (tmp_path / "found.yaml").write_text("")
+    assert "found.yaml is there already" in run_to_refusal(SEARCH, ["--data_dir", tiny_data], monkeypatch, capsys)
     monkeypatch.setitem(sys.modules, "optuna", None)
     line = run_to_refusal(SEARCH, ["--data_dir", tiny_data, "--output_file", "new.yaml"], monkeypatch, capsys)
     assert "pip install '.[search]'" in line
-    assert sorted(os.listdir(tmp_path)) == ["best.yaml", tiny_data.name]
+    assert sorted(os.listdir(tmp_path)) == ["found.yaml", tiny_data.name]
 
 
 def test_trials_train_as_trainers_of_their_own(tmp_path):
@@ -495,5 +495,6 @@ def test_what_smaller_tables_cost(trained, texts_dir, monkeypatch, capsys):
     differences = [float(row[-1]) for row in cells]
     assert differences[0] == 0 and differences[1] < 1e-5 < differences[2], "float32 is exact, the others round"
     monkeypatch.setattr(sys, "argv", ["measure_tables.py", "--model", folder, "--data_dir", "nowhere"])
-    with pytest.raises(SystemExit, match="nowhere does not exist"):
+    with pytest.raises(SystemExit) as stopped:
         runpy.run_path(str(SCRIPTS / "measure_tables.py"), run_name="__main__")
+    assert stopped.value.code == 2 and "nowhere does not exist" in capsys.readouterr().err
