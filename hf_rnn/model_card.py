@@ -259,10 +259,12 @@ def _teacher(teacher: Mapping[str, Any]) -> str:
         f"{found['agreement']:.1%} of the rows."
         for split, found in teacher["results"].items()
     )
+    folds = teacher.get("folds")
+    parts = f", {folds} models that each answered for training texts that it had not seen itself," if folds else ""
     return (
-        f"It was distilled: it learned the answers of {plain(teacher['name'])} to texts ({listed}), at temperature "
-        f"{teacher['temperature']:g}, which counted {teacher['soft_label_weight']:g} beside the true labels' "
-        f"{1 - teacher['soft_label_weight']:.3g}.{measured}"
+        f"It was distilled: it learned the answers of {plain(teacher['name'])}{parts} to texts ({listed}), at "
+        f"temperature {teacher['temperature']:g}, which counted {teacher['soft_label_weight']:g} beside the true "
+        f"labels' {1 - teacher['soft_label_weight']:.3g}.{measured}"
     )
 
 

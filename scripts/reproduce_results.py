@@ -50,7 +50,9 @@ def parse_flags() -> argparse.Namespace:
         flags.seeds, flags.only = 2, flags.only or list(QUICK)
     if flags.seeds < 1:
         parser.error(f"--seeds must be at least 1, found {flags.seeds}")
-    if flags.teacher is not None and not (flags.teacher / "config.json").is_file():
+    if flags.teacher is not None and not any(
+        (flags.teacher / name).is_file() for name in ("config.json", "folds.json")
+    ):
         parser.error(f"there is no model in {flags.teacher}: make one with scripts/finetune_teacher.py")
     if flags.unlabeled is not None and (flags.teacher is None or not flags.unlabeled.is_file()):
         parser.error(f"--unlabeled {flags.unlabeled} must be a file, and needs --teacher")
@@ -70,7 +72,10 @@ def main() -> None:
     torch.set_num_threads(1)
     rows = flags.output_dir / "rows"
     rows.mkdir(parents=True, exist_ok=True)
-    chosen = results_models.models(flags.teacher, flags.unlabeled, flags.output_dir / "teacher_cache")
+    try:
+        chosen = results_models.models(flags.teacher, flags.unlabeled, flags.output_dir / "teacher_cache")
+    except UserError as error:
+        sys.exit(str(error))
     if flags.only:
         names = [model.name for model in chosen]
         if unknown := set(flags.only) - set(names):

@@ -256,17 +256,18 @@ def frozen_encoder(texts: Texts, seed: int, room: Path, once: dict[str, Any]) ->
     return Learned(lambda some: model.predict(encode(some)), seconds[0], parameters, size, {"C": best})
 
 
-def teacher_itself(folder: Path) -> Callable[..., Learned]:
-    """A fine-tuned checkpoint of transformers, run by torch in batches of like length."""
+def teacher_itself(folders: Sequence[Path]) -> Callable[..., Learned]:
+    """Fine-tuned checkpoints of transformers, run by torch in batches of like length: the mean of log-probabilities."""
 
     def learn(texts: Texts, seed: int, room: Path, once: dict[str, Any]) -> Learned:
         import numpy as np
         import torch
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-        model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        place = [texts.names.index(model.config.id2label[number]) for number in range(model.config.num_labels)]
+        models = [AutoModelForSequenceClassification.from_pretrained(folder).eval() for folder in folders]
+        tokenizer = AutoTokenizer.from_pretrained(folders[0])
+        labels = models[0].config.id2label
+        place = [texts.names.index(labels[number]) for number in range(len(labels))]
 
         @torch.inference_mode()
         def classify(some: Sequence[str]) -> Any:
@@ -275,11 +276,13 @@ def teacher_itself(folder: Path) -> Callable[..., Learned]:
             for start in range(0, len(order), 32):
                 rows = order[start : start + 32]
                 batch = tokenizer([some[row] for row in rows], padding=True, truncation=True, return_tensors="pt")
-                found[rows] = [place[number] for number in model(**batch).logits.argmax(dim=1).tolist()]
+                answers = sum(model(**batch).logits.log_softmax(dim=1) for model in models)
+                found[rows] = [place[number] for number in answers.argmax(dim=1).tolist()]
             return found
 
-        size = sum(path.stat().st_size for path in folder.iterdir() if path.suffix in (".safetensors", ".json"))
-        return Learned(classify, float("nan"), model.num_parameters(), size)
+        files = [path for folder in folders for path in folder.iterdir()]
+        size = sum(path.stat().st_size for path in files if path.suffix in (".safetensors", ".json"))
+        return Learned(classify, float("nan"), sum(model.num_parameters() for model in models), size)
 
     return learn
 
@@ -313,7 +316,9 @@ YARDSTICK = Model("TF-IDF words + logistic regression", linear(characters=False)
 
 
 def models(teacher: Path | None, unlabeled: Path | None, cache: Path) -> list[Model]:
-    """All rows, from the plainest to the teacher, whose answers are kept in a folder."""
+    """All rows, from the plainest to the teacher, cross-fitted or not, whose answers are kept in a folder."""
+    from hf_rnn.distillation.folds import read_folds
+
     tutorial = {"recipe": "tutorial", "load_best_model_at_end": False, "save_strategy": "no"}
     rows = [
         Model("majority class", majority, draws=False),
@@ -335,12 +340,13 @@ def models(teacher: Path | None, unlabeled: Path | None, cache: Path) -> list[Mo
         ),
     ]
     if teacher is not None:
-        whose = str(teacher)
-        taught = {"recipe": "student", "teacher": whose, "tokenizer_name_or_path": whose, "vectors": whose}
+        members = read_folds(teacher) or [teacher]
+        whose = str(members[0])
+        taught = {"recipe": "student", "teacher": str(teacher), "tokenizer_name_or_path": whose, "vectors": whose}
         taught |= {"teacher_cache": str(cache), "bf16": True}
         taught |= {} if unlabeled is None else {"unlabeled": str(unlabeled)}
         rows.append(Model("distilled, recipe `student`", recurrent(**taught)))
-        rows.append(Model("the teacher", teacher_itself(teacher), draws=False))
+        rows.append(Model("the teacher", teacher_itself(members), draws=False))
     return rows
 
 

@@ -33,13 +33,15 @@ from transformers import (
 
 import hf_rnn.distillation.cache
 import hf_rnn.finishing
-from hf_rnn import DistillationArguments, distill, push, train, train_tokenizer
+from hf_rnn import DistillationArguments, distill, load_tsv, push, train, train_tokenizer
 from hf_rnn.arguments import RnnTrainingArguments, parse_settings
 from hf_rnn.configuration_rnn import RnnConfig
 from hf_rnn.distillation.answers import Answers
 from hf_rnn.distillation.augmentation import MASKED, augment, find_mask, write_masks
 from hf_rnn.distillation.cache import LogitsCache
+from hf_rnn.distillation.folds import FOLDS_FILE, fold_folder, fold_of, write_folds
 from hf_rnn.distillation.teacher import Teacher
+from hf_rnn.distillation.teachers import JointAnswers, Teachers
 from hf_rnn.distillation.trainer import NO_LABEL, DistillationTrainer, distillation_loss
 from hf_rnn.distillation.unlabeled import read_unlabeled
 from hf_rnn.errors import UserError
@@ -291,8 +293,10 @@ def test_copies_of_anything(texts, copies, hidden, cut, seed):
         return list(augment(texts, copies, mask_probability=hidden, ngram_probability=cut, seed=seed))
 
     assert draw(texts) == draw(texts)
+    for number, copy in draw(texts):
+        assert {MASKED, *texts[number].split()} >= set(copy.split(" ")), "the number is that of its text"
     for text in texts:
-        words, drawn = text.split(), draw([text])
+        words, drawn = text.split(), [copy for _, copy in draw([text])]
         assert len(drawn) <= copies and len(set(drawn)) == len(drawn) and " ".join(words) not in drawn
         for copy in drawn:
             kept = copy.split(" ")
@@ -314,7 +318,7 @@ def test_more_copies_begin_with_those_of_fewer():
 
 def test_as_many_words_are_hidden_and_copies_cut_as_asked():
     text = " ".join(f"w{number}" for number in range(40))
-    copies = list(augment([text] * 2000, 1, mask_probability=0.3, ngram_probability=0.25))
+    copies = [copy for _, copy in augment([text] * 2000, 1, mask_probability=0.3, ngram_probability=0.25)]
     cut = [copy for copy in copies if len(copy.split()) < 40]
     hidden = Counter(word == MASKED for copy in copies if len(copy.split()) == 40 for word in copy.split())
     # a copy whose only words are hidden is not made: of those of one word 0.3, of those of two 0.09, ...
@@ -750,6 +754,136 @@ def test_the_teachers_tokenizer_and_calibration(quick, teacher, tmp_path):
     assert config["vocab_size"] == len(WORDS)
     assert result.metrics["calibration"]["fitted_on"] == "validation"
     assert set(answers_of(result.folder, ["the miro box", "the selk box"])) <= set(LABELS)
+
+
+# ---- cross-fitted teachers ----
+
+
+@pytest.fixture(scope="module")
+def crew(teacher, tmp_path_factory):
+    """A folder of three cross-fitted teachers, which differ in what they lean to."""
+    folder = tmp_path_factory.mktemp("crews") / "crew"
+    for fold in range(3):
+        model = BertForSequenceClassification.from_pretrained(teacher)
+        with torch.no_grad():
+            model.classifier.bias[fold] += 0.5
+        model.save_pretrained(fold_folder(folder, fold))
+        bert_tokenizer().save_pretrained(fold_folder(folder, fold))
+    write_folds(folder, 3)
+    return folder
+
+
+@given(st.text(), st.integers(1, 9))
+def test_a_text_and_its_duplicates_lie_in_one_fold(text, folds):
+    fold = fold_of(text, folds)
+    assert 0 <= fold < folds
+    assert fold_of(f"  {text}\t", folds) == fold
+    if text.isascii():
+        assert fold_of(text.upper(), folds) == fold
+
+
+def test_folds_are_about_equal():
+    counts = Counter(fold_of(f"text number {number}", 3) for number in range(3000))
+    assert all(abs(count - 1000) < 4 * (3000 * 2 / 9) ** 0.5 for count in counts.values()), "four standard deviations"
+
+
+def log_probabilities(folder, texts):
+    """Of each text alone, by transformers."""
+    model, tokenizer = BertForSequenceClassification.from_pretrained(folder).eval(), bert_tokenizer()
+    with torch.no_grad():
+        logits = [model(**tokenizer(text, truncation=True, return_tensors="pt")).logits[0] for text in texts]
+    return torch.stack(logits).log_softmax(dim=-1).numpy()
+
+
+def test_who_answers_for_a_text(crew, tmp_path, asked):
+    sources = [text for text, _ in invent_rows(40, seed=61)]
+    texts = [source.split()[0] for source in sources]
+    assert {fold_of(source, 3) for source in sources} == {0, 1, 2}, "premise"
+    assert [fold_of(text, 3) for text in texts] != [fold_of(source, 3) for source in sources], "premise"
+    by_fold = [log_probabilities(fold_folder(crew, fold), texts) for fold in range(3)]
+    asked.clear()
+    answers = JointAnswers(Teachers.open(str(crew)), tmp_path)
+    found = answers.to_trained(texts, sources)
+    assert sum(asked) == len(texts), "each by one teacher"
+    expected = [by_fold[fold_of(source, 3)][row] for row, source in enumerate(sources)]
+    normalised = found - np.log(np.exp(found).sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(normalised, expected, atol=1e-5)
+    np.testing.assert_allclose(answers.to_others(texts), np.mean(by_fold, axis=0), atol=1e-5)
+    assert sum(asked) == 4 * len(texts)
+    assert answers.counts == (4 * len(texts), 0)
+    again = JointAnswers(Teachers.open(str(crew)), tmp_path)
+    assert np.array_equal(again.to_trained(texts, sources), found)
+    again.to_others(texts)
+    assert sum(asked) == 4 * len(texts) and again.counts == (0, 4 * len(texts)), "all was kept"
+
+
+def test_one_teacher_alone_answers_for_all(teacher, tmp_path):
+    texts = [text for text, _ in invent_rows(9, seed=62)]
+    opened = Teachers.open(str(teacher))
+    assert (opened.name, opened.folds, len(opened.members)) == ("tiny-bert", None, 1)
+    answers = JointAnswers(opened, tmp_path / "joint")
+    plain = ask(teacher, texts, tmp_path / "plain")
+    assert np.array_equal(answers.to_trained(texts, texts), plain)
+    assert np.array_equal(answers.to_others(texts), plain), "logits as they are"
+
+
+def test_no_training_text_is_asked_of_a_teacher_that_has_seen_it(quick, crew, unlabeled, tmp_path, monkeypatch):
+    """A whole run: who is asked what, and what is told of it."""
+    heard = {}
+    ask_one = Answers._ask
+
+    def listen(self, texts):
+        heard.setdefault(self._teacher.name, []).extend(texts)
+        return ask_one(self, texts)
+
+    monkeypatch.setattr(Answers, "_ask", listen)
+    settings = {**quick, "teacher": str(crew), "unlabeled": str(unlabeled), "augmentations": 2, "ngram_probability": 0}
+    result = distill(**settings, output_dir=str(tmp_path / "out"))
+    training, others = set(load_tsv(quick["data_dir"])["train"]["text"]), set()
+    for split in ("validation", "test"):
+        others |= set(load_tsv(quick["data_dir"])[split]["text"])
+    others |= set(unlabeled.read_text(encoding="utf-8").splitlines())
+    assert set(heard) == {"fold-1", "fold-2", "fold-3"} and len(training - others) > 9, "premise"
+    for number in range(3):
+        told = set(heard[f"fold-{number + 1}"])
+        assert told & (training - others) == {text for text in training - others if fold_of(text, 3) == number}
+        assert others <= told, "all others are asked of each"
+    told = result.metrics["teacher"]
+    assert (told["name"], told["folds"]) == ("crew", 3)
+    card = (result.folder / "README.md").read_text(encoding="utf-8")
+    assert "the answers of crew, 3 models that each answered for training texts that it had not seen itself" in card
+
+
+def test_crews_that_are_none(crew, tmp_path):
+    def refused(change):
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        shutil.copytree(crew, folder)
+        change(folder)
+        with pytest.raises(UserError) as caught:
+            Teachers.open(str(folder))
+        return str(caught.value)
+
+    assert "has no config.json" in refused(lambda folder: (folder / FOLDS_FILE).unlink())
+    for damaged in ("{", "[]", "{}", "3"):
+        told = refused(lambda folder, text=damaged: (folder / FOLDS_FILE).write_text(text))
+        assert "folds.json cannot be read: make the teachers anew with finetune_teacher.py --folds" in told
+    for number in ('"3"', "1", "true", "2.5"):
+        told = refused(lambda folder, text=number: (folder / FOLDS_FILE).write_text(f'{{"folds": {text}}}'))
+        assert "folds must be a number from 2, found" in told
+    assert "speaks of 4 teachers, and there is no folder" in refused(lambda folder: write_folds(folder, 4))
+    assert "fold-2" in refused(lambda folder: (folder / "fold-2" / "config.json").unlink())
+
+    def rename(folder):
+        path = folder / "fold-3" / "config.json"
+        path.write_text(path.read_text().replace('"plain"', '"dull"'))
+
+    assert "fold-1 and fold-3" in refused(rename) and "have not the same labels" in refused(rename)
+
+    def other_words(folder):
+        words = {word: index for index, word in enumerate([*WORDS[:-1], "other"])}
+        BertTokenizerFast(vocab=words, model_max_length=32).save_pretrained(folder / "fold-2")
+
+    assert "fold-1 and fold-2" in refused(other_words) and "have not the same tokenizer" in refused(other_words)
 
 
 # ---- mistakes ----

@@ -3,6 +3,7 @@
 import json
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,9 @@ import pytest
 import torch
 from conftest import LABELS, NEUTRAL, invent_rows, write_rows
 from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast, pipeline
+
+from hf_rnn.distillation.folds import fold_folder, fold_of
+from hf_rnn.distillation.teachers import Teachers
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "finetune_teacher.py"
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *NEUTRAL, "miro", "selk"]
@@ -66,6 +70,35 @@ def test_a_checkpoint_becomes_a_teacher(checkpoint, texts_dir, tmp_path, monkeyp
     assert (tmp_path / "a" / "model.safetensors").read_bytes() == (tmp_path / "b" / "model.safetensors").read_bytes()
 
 
+def test_each_teacher_of_a_crew_has_not_seen_its_fold(checkpoint, texts_dir, tmp_path, monkeypatch, capfd):
+    """It is what a training without those rows makes, to the byte."""
+    settings = ["--seed", 3, "--use_cpu", "--epochs", 1, "--batch_size", 16, "--learning_rate", 0.004, "--bf16"]
+    flags = ["--model", checkpoint, *settings]
+    code, out, err = run(
+        [*flags, "--data_dir", texts_dir, "--output_dir", tmp_path / "crew", "--folds", 2], monkeypatch, capfd
+    )
+    assert code == 0, err
+    told = json.loads(out)
+    assert told["teacher"] == str(tmp_path / "crew")
+    assert {path.name for path in (tmp_path / "crew").iterdir()} == {"fold-1", "fold-2", "folds.json"}
+    opened = Teachers.open(str(tmp_path / "crew"))
+    assert [member.label_names() for member in opened.members] == 2 * [sorted(LABELS)]
+    for fold in (0, 1):
+        folder = tmp_path / f"without-{fold}"
+        shutil.copytree(texts_dir, folder)
+        lines = (texts_dir / "train.tsv").read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if fold_of(line.split("\t")[0], 2) != fold]
+        assert 0 < len(kept) < len(lines), "premise"
+        (folder / "train.tsv").write_text("".join(kept), encoding="utf-8")
+        alone = tmp_path / f"alone-{fold}"
+        code, out, err = run([*flags, "--data_dir", folder, "--output_dir", alone], monkeypatch, capfd)
+        assert code == 0, err
+        name = "model.safetensors"
+        assert (alone / name).read_bytes() == (fold_folder(tmp_path / "crew", fold) / name).read_bytes()
+        accuracy = told["folds"][fold]["validation"]["validation_accuracy"]
+        assert accuracy == json.loads(out)["validation"]["validation_accuracy"]
+
+
 def test_mistakes_are_one_line(checkpoint, texts_dir, tmp_path, monkeypatch, capfd):
     def refused(**changes):
         flags = {"model": checkpoint, "data_dir": texts_dir, "output_dir": tmp_path / "out", **changes}
@@ -94,6 +127,8 @@ def test_mistakes_are_one_line(checkpoint, texts_dir, tmp_path, monkeypatch, cap
     assert "must be greater than 0, found 0" in refused(epochs=0)
     assert "must be greater than 0, found nan" in refused(learning_rate="nan")
     assert "must be 1 or more, found 0" in refused(batch_size=0)
+    assert "must be 1 or more, found 0" in refused(folds=0)
+    assert re.search(r"--folds 5000 are too many for \d+ texts: fold \d+ has none", refused(folds=5000))
     assert "invalid whole_number value: 'x'" in refused(batch_size="x")
     assert "from 0 to 2**32 - 1, found -1" in refused(seed=-1)
     assert "unrecognized arguments: --modle x" in refused(modle="x")
@@ -104,7 +139,7 @@ def test_help_loads_nothing_heavy():
     code = f"import runpy, sys; sys.argv = ['t', '--help']; runpy.run_path({str(SCRIPT)!r}, run_name='__main__')"
     done = subprocess.run([sys.executable, "-X", "importtime", "-c", code], capture_output=True, text=True)
     assert done.returncode == 0
-    flags = ("model", "data_dir", "output_dir", "epochs", "batch_size", "learning_rate", "seed")
+    flags = ("model", "data_dir", "output_dir", "epochs", "batch_size", "learning_rate", "folds", "seed")
     assert all(f"--{name} " in done.stdout for name in flags)
     imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
     assert "argparse" in imported, "premise: imports are listed"

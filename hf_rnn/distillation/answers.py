@@ -23,17 +23,24 @@ class Answers:
         folder: Of the cache.
 
     Attributes:
-        asked: Texts that the model itself has read.
+        answered: Texts that have an answer.
+        asked: Those that the model itself has read.
     """
 
     def __init__(self, teacher: Teacher, folder: Path) -> None:
-        self.asked = 0
+        self.answered = self.asked = 0
         self._teacher, self._cache = teacher, LogitsCache(folder, teacher.fingerprint)
         self._model: torch.nn.Module | None = None
 
     def to(self, texts: Iterable[str]) -> np.ndarray:
         """Return logits `(N, C)` in float32 for N texts, C in the order of the teacher's ids."""
-        return self._cache.look_up(texts, self._ask, self._teacher.config.num_labels)
+        logits = self._cache.look_up(texts, self._ask, self._teacher.config.num_labels)
+        self.answered += len(logits)
+        return logits
+
+    def release(self) -> None:
+        """Let the model go; the next text that is not in the cache loads it again."""
+        self._model = None
 
     def _ask(self, texts: Sequence[str]) -> np.ndarray:
         if self._model is None:

@@ -13,7 +13,8 @@ class DistillationArguments:
 
     Args:
         teacher (`str`): A sequence-classification model of transformers, one of this package among them: its folder or
-            its id on the Hub. No code of a repo is run, and weights are read from safetensors only.
+            its id on the Hub, or a folder of cross-fitted ones as `scripts/finetune_teacher.py --folds` makes it. No
+            code of a repo is run, and weights are read from safetensors only.
         teacher_labels (`list[str]`, *optional*): Names of the teacher's classes, in the order of its ids, where its
             own are not those of the data (`LABEL_0`, `LABEL_1`, ... say nothing).
         unlabeled (`str`, *optional*): A file with one text a line, which the teacher labels too.
@@ -38,7 +39,7 @@ class DistillationArguments:
     _argument_group_name = "distillation"
 
     teacher: str | None = setting(
-        None, "model to learn from: any sequence classifier of transformers (folder, Hub id)"
+        None, "model to learn from: any sequence classifier of transformers (folder, Hub id), or a folder of folds"
     )
     teacher_labels: list[str] | None = setting(
         None, "names of the teacher's classes in the order of its ids, where its own are not those of the data"

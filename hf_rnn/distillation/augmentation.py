@@ -25,8 +25,8 @@ def augment(
     mask_probability: float = 0.1,
     ngram_probability: float = 0.25,
     seed: int = 0,
-) -> Iterator[str]:
-    """Yield changed copies of texts.
+) -> Iterator[tuple[int, str]]:
+    """Yield changed copies of texts, each with the number of its text.
 
     Each word of a copy (what white space separates) is hidden with `mask_probability`; then, with `ngram_probability`,
     one to five neighbouring words are kept of it alone. A copy that is equal to its text or to an earlier copy, or of
@@ -40,13 +40,14 @@ def augment(
         seed: The same one makes the same copies.
 
     Yields:
-        The first copy of each text, then the second of each, and so on, hidden words written as `MASKED`. With more
-        `copies` those of fewer come first, so that what a teacher said of them is of use again.
+        The first copy of each text, then the second of each, and so on, hidden words written as `MASKED`, each after
+        the number of the text that it was made from. With more `copies` those of fewer come first, so that what a
+        teacher said of them is of use again.
     """
     seen = [{" ".join(text.split())} for text in texts]
     for round_number in range(copies):
         chance = random.Random(f"{seed} {round_number}")
-        for text, copies_of_text in zip(texts, seen, strict=True):
+        for number, (text, copies_of_text) in enumerate(zip(texts, seen, strict=True)):
             words = [MASKED if chance.random() < mask_probability else word for word in text.split()]
             if chance.random() < ngram_probability:
                 size = min(chance.randint(1, _LONGEST_NGRAM), len(words))
@@ -55,7 +56,7 @@ def augment(
             copy = " ".join(words)
             if copy not in copies_of_text and any(word != MASKED for word in words):
                 copies_of_text.add(copy)
-                yield copy
+                yield number, copy
 
 
 def find_mask(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -74,7 +75,7 @@ def write_masks(copies: Iterable[str], mask: str) -> list[str]:
     """Write the hidden words of copies as a tokenizer needs them.
 
     Args:
-        copies: As [`augment`] yields them.
+        copies: As [`augment`] makes them.
         mask: As [`find_mask`] found it.
     """
     return [copy.replace(MASKED, mask) for copy in copies]

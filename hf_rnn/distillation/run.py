@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -27,10 +28,9 @@ from ..errors import UserError
 from ..metrics import classification_metrics
 from ..output_dir import TEACHER_CACHE
 from ..trainer import RnnTrainer
-from .answers import Answers
 from .arguments import DistillationArguments
 from .augmentation import augment, find_mask, write_masks
-from .teacher import Teacher
+from .teachers import JointAnswers, Teachers
 from .trainer import NO_LABEL, TEACHER_LOGITS, DistillationTrainer
 from .unlabeled import UnlabeledTexts, read_unlabeled
 
@@ -53,7 +53,7 @@ class Distillation:
     def __init__(self, arguments: Arguments, settings: DistillationArguments) -> None:
         self.settings = settings
         self._arguments = arguments
-        self._teacher = Teacher.open(
+        self._teachers = Teachers.open(
             str(settings.teacher),
             max_length=settings.teacher_max_length,
             batch_size=settings.teacher_batch_size,
@@ -61,7 +61,7 @@ class Distillation:
         )
         self._class_names: list[str] = []
         self._order: list[int] = []  # of the teacher's ids, by the data's
-        self._copies: list[str] = []
+        self._copies: list[tuple[int, str]] = []  # each after the number of its text
         self._unlabeled: UnlabeledTexts | None = None
         self._rows: dict[str, int] = {}
         self._taught: str | None = None  # fingerprint of the teacher's answers to the training rows
@@ -87,7 +87,7 @@ class Distillation:
         """
         settings = self.settings
         self._class_names = list(texts["train"].features["label"].names)
-        self._order = self._teacher.align(self._class_names, settings.teacher_labels)
+        self._order = self._teachers.members[0].align(self._class_names, settings.teacher_labels)
         if settings.unlabeled is not None:
             held_out = {
                 normalize_text(text)
@@ -108,7 +108,7 @@ class Distillation:
 
     def texts_with_words(self, texts: Iterable[str]) -> Iterable[str]:
         """Return the texts whose words a tokenizer is to count: the copies would make rare words frequent."""
-        return texts if self._unlabeled is None else chain(texts, _strings(self._unlabeled.texts))
+        return texts if self._unlabeled is None else chain(texts, _Strings(self._unlabeled.texts))
 
     def teach(
         self, texts: datasets.DatasetDict, examples: datasets.DatasetDict, tokenizer: PreTrainedTokenizerBase
@@ -134,37 +134,46 @@ class Distillation:
         _make(cache)  # what the teacher says should not be lost at the end
         # of several processes the first asks, and the others find its answers in the cache
         with training.main_process_first(desc="asking the teacher"):
-            answers = Answers(self._teacher, cache)
+            answers = JointAnswers(self._teachers, cache)
             counts = ", ".join(f"{count:,} {what}" for what, count in self._rows.items())
             tell = logger.info if training.process_index == 0 else logger.debug
-            tell("the teacher %s labels the training rows: %s", self._teacher.name, counts)
-            parts = [_rows(examples["train"], examples["train"]["labels"], self._ask(answers, texts["train"]["text"]))]
-            teachers, students = find_mask(self._teacher.tokenizer), find_mask(tokenizer)
-            for name, read, learned in (
-                (
-                    "copies",
-                    write_masks(self._copies, teachers),
-                    pa.array(write_masks(self._copies, students), pa.string()),
-                ),
-                ("unlabeled", _strings(unlabeled), unlabeled),
-            ):
-                if not self._rows[name]:
-                    continue
-                table = datasets.Dataset(pa.table({"text": learned}), split=datasets.NamedSplit(name))
-                encoded = encode(table, tokenizer, self._arguments.data.max_length)
-                parts.append(_rows(encoded, [NO_LABEL] * len(encoded), self._ask(answers, read)))
+            who = f"the {folds} teachers of" if (folds := self._teachers.folds) else "the teacher"
+            tell("%s %s labels the training rows: %s", who, self._teachers.name, counts)
+            labelled = list(texts["train"]["text"])
+            said = self._reorder(answers.to_trained(labelled, labelled))
+            parts = [_rows(examples["train"], examples["train"]["labels"], said)]
+            if self._copies:
+                copies = [copy for _, copy in self._copies]
+                read = write_masks(copies, find_mask(self._teachers.members[0].tokenizer))
+                said = self._reorder(answers.to_trained(read, [labelled[number] for number, _ in self._copies]))
+                learned = pa.array(write_masks(copies, find_mask(tokenizer)), pa.string())
+                parts.append(self._further_rows("copies", learned, tokenizer, said))
+            if len(unlabeled):
+                said = self._reorder(answers.to_others(_Strings(unlabeled)))
+                parts.append(self._further_rows("unlabeled", unlabeled, tokenizer, said))
             self._answers = {
-                split: self._ask(answers, texts[split]["text"]) for split in ("validation", "test") if split in texts
+                split: self._reorder(answers.to_others(texts[split]["text"]))
+                for split in ("validation", "test")
+                if split in texts
             }
-            kept = sum(self._rows.values()) + sum(map(len, self._answers.values())) - answers.asked
-            tell("%s of its answers are new, %s were kept in %s", f"{answers.asked:,}", f"{kept:,}", cache)
+            new, kept = answers.counts
+            tell("%s of the answers are new, %s were kept in %s", f"{new:,}", f"{kept:,}", cache)
         train = datasets.concatenate_datasets(parts)
         logits = np.concatenate([part.with_format("numpy")[TEACHER_LOGITS][:] for part in parts])
         self._taught = hashlib.sha256(np.ascontiguousarray(logits, dtype=np.float32).tobytes()).hexdigest()
         return datasets.DatasetDict({**examples, "train": train})
 
-    def _ask(self, answers: Answers, texts: Iterable[str]) -> np.ndarray:
-        return np.ascontiguousarray(answers.to(texts)[:, self._order])
+    def _reorder(self, logits: np.ndarray) -> np.ndarray:
+        """Logits in the order of the teacher's ids → in that of the data's."""
+        return np.ascontiguousarray(logits[:, self._order])
+
+    def _further_rows(
+        self, name: str, texts: pa.Array | pa.ChunkedArray, tokenizer: PreTrainedTokenizerBase, logits: np.ndarray
+    ) -> datasets.Dataset:
+        """Training rows without a label."""
+        table = datasets.Dataset(pa.table({"text": texts}), split=datasets.NamedSplit(name))
+        encoded = encode(table, tokenizer, self._arguments.data.max_length)
+        return _rows(encoded, [NO_LABEL] * len(encoded), logits)
 
     def fingerprints(self) -> dict[str, Any]:
         """Return what decides the steps of the run beside the rows, for [`take_fingerprints`]."""
@@ -178,9 +187,10 @@ class Distillation:
             predicted: By split the student's `predictions` `(N, C)` and `label_ids` `(N)`.
 
         Returns:
-            For `metrics.json` and card: the teacher's `name`, `temperature`, `soft_label_weight`, `rows` by origin,
-            what became of the lines of the `unlabeled` file (None without one), and by split under `results` the
-            teacher's scores and `agreement`, the share of the rows to which both give the same answer.
+            For `metrics.json` and card: the teacher's `name`, `folds` (how many cross-fitted ones there are; None of a
+            single one), `temperature`, `soft_label_weight`, `rows` by origin, what became of the lines of the
+            `unlabeled` file (None without one), and by split under `results` the teacher's scores and `agreement`, the
+            share of the rows to which both give the same answer.
         """
         results = {
             split: self._compare(self._answers[split], found.predictions, found.label_ids)
@@ -195,7 +205,8 @@ class Distillation:
                 100 * found["agreement"],
             )
         return {
-            "name": self._teacher.name,
+            "name": self._teachers.name,
+            "folds": self._teachers.folds,
             "temperature": self.settings.temperature,
             "soft_label_weight": self.settings.soft_label_weight,
             "rows": self._rows,
@@ -236,11 +247,13 @@ def _make(cache: Path) -> None:
         raise UserError(f"the folder of the teacher's answers, {cache}, cannot be made: {error.strerror}") from error
 
 
-def _strings(texts: pa.ChunkedArray) -> Iterable[str]:
-    """The texts one by one, without a list of all of them."""
-    return (
-        text
-        for chunk in texts.chunks
-        for start in range(0, len(chunk), 1000)
-        for text in chunk[start : start + 1000].to_pylist()
-    )
+@dataclass(frozen=True)
+class _Strings:
+    """Texts one by one, as often as they are asked for, without a list of all of them."""
+
+    texts: pa.ChunkedArray
+
+    def __iter__(self) -> Iterator[str]:
+        for chunk in self.texts.chunks:
+            for start in range(0, len(chunk), 1000):
+                yield from chunk[start : start + 1000].to_pylist()
