@@ -257,7 +257,7 @@ def frozen_encoder(texts: Texts, seed: int, room: Path, once: dict[str, Any]) ->
 
 
 def teacher_itself(folders: Sequence[Path]) -> Callable[..., Learned]:
-    """Fine-tuned checkpoints of transformers, run by torch in batches of like length: the mean of log-probabilities."""
+    """Fine-tuned checkpoints of transformers, run in batches of like length: the mean of log-probabilities."""
 
     def learn(texts: Texts, seed: int, room: Path, once: dict[str, Any]) -> Learned:
         import numpy as np

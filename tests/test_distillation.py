@@ -439,6 +439,7 @@ def test_what_its_answers_hang_on(teacher, tmp_path):
     assert Teacher.open(str(moved)).fingerprint == known
     assert Teacher.open(str(teacher), max_length=8).fingerprint != known
     assert Teacher.open(str(teacher), max_length=99).fingerprint == known, "it reads 32 tokens at most"
+    assert Teacher.open(str(teacher), bf16=True).fingerprint != known
     content = bytearray((moved / "model.safetensors").read_bytes())
     content[-1] ^= 1
     (moved / "model.safetensors").write_bytes(content)

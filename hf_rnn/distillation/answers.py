@@ -66,7 +66,8 @@ def _compute(teacher: Teacher, model: torch.nn.Module, texts: Sequence[str]) -> 
             batch = tokenizer.pad(batch, return_tensors="pt")
         # a batch of empty texts only comes as a tensor of floats
         inputs = {name: torch.as_tensor(values).long().to(teacher.device) for name, values in batch.items()}
-        logits[rows] = model(**inputs).logits.float().cpu().numpy()
+        with torch.autocast(teacher.device.type, torch.bfloat16, enabled=teacher.bf16):
+            logits[rows] = model(**inputs).logits.float().cpu().numpy()
     if not (finite := np.isfinite(logits).all(axis=1)).all():
         text = texts[int(np.flatnonzero(~finite)[0])]
         raise UserError(f"the teacher {teacher.name} gives logits that are not finite, for one to {text!r:.80}")

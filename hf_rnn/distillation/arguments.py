@@ -14,7 +14,8 @@ class DistillationArguments:
     Args:
         teacher (`str`): A sequence-classification model of transformers, one of this package among them: its folder or
             its id on the Hub, or a folder of cross-fitted ones as `scripts/finetune_teacher.py --folds` makes it. No
-            code of a repo is run, and weights are read from safetensors only.
+            code of a repo is run, and weights are read from safetensors only. With the setting `bf16` it multiplies in
+            bfloat16 too, as the student does.
         teacher_labels (`list[str]`, *optional*): Names of the teacher's classes, in the order of its ids, where its
             own are not those of the data (`LABEL_0`, `LABEL_1`, ... say nothing).
         unlabeled (`str`, *optional*): A file with one text a line, which the teacher labels too.

@@ -58,6 +58,7 @@ class Distillation:
             max_length=settings.teacher_max_length,
             batch_size=settings.teacher_batch_size,
             device=arguments.training.device,
+            bf16=arguments.training.bf16,
         )
         self._class_names: list[str] = []
         self._order: list[int] = []  # of the teacher's ids, by the data's

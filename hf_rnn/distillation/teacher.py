@@ -49,6 +49,7 @@ class Teacher:
         max_length: Tokens of a text that it reads; None is no limit.
         batch_size: Texts that it reads at once.
         device: Where it runs.
+        bf16: Whether it multiplies in bfloat16, under autocast.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Teacher:
     max_length: int | None
     batch_size: int
     device: torch.device
+    bf16: bool = False
 
     @classmethod
     def open(
@@ -67,6 +69,7 @@ class Teacher:
         max_length: int | None = None,
         batch_size: int = 32,
         device: torch.device | None = None,
+        bf16: bool = False,
     ) -> Self:
         """Find a teacher and read all of it but its weights.
 
@@ -75,6 +78,7 @@ class Teacher:
             max_length: Cut texts to so many tokens; what the teacher cannot read is cut in any case.
             batch_size: Texts that it reads at once; 1 is taken for a teacher that cannot pad.
             device: Where it runs; None is the CPU.
+            bf16: Whether it multiplies in bfloat16.
 
         Raises:
             UserError: When there is none, it cannot be loaded, or it gives no text exactly one of several labels.
@@ -101,7 +105,8 @@ class Teacher:
             )
         pads = tokenizer.pad_token_id is not None and getattr(config, "pad_token_id", None) is not None
         limit = _limit(config, tokenizer, max_length)
-        return cls(name, folder, config, tokenizer, limit, batch_size if pads else 1, device or torch.device("cpu"))
+        device = device or torch.device("cpu")
+        return cls(name, folder, config, tokenizer, limit, batch_size if pads else 1, device, bf16)
 
     def label_names(self) -> list[str]:
         """Return the names of its classes, by id."""
@@ -142,11 +147,12 @@ class Teacher:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of all that its logits hang on but the texts: weights, configuration, tokenizer and length."""
+        """A hash of what its logits hang on beside the text: weights, configuration, tokenizer, length, precision."""
         settings = self.config.to_dict()
         for name in ("transformers_version", "_name_or_path", "id2label", "label2id"):
             settings.pop(name, None)
         parts = [json.dumps(settings, sort_keys=True, default=str), hash_tokenizer(self.tokenizer), self.max_length]
+        parts += ["bf16"] if self.bf16 else []
         digest = hashlib.sha256(repr(parts).encode())
         for path in sorted(self.folder.glob("*.safetensors")):
             with path.open("rb") as file:
