@@ -7,7 +7,8 @@
 The first trial is recipe `default`; the others change what `suggest` names, which is the place to edit. A score is the
 macro-F1 on the validation split after a trial's best epoch, the one that a training keeps. Once five trials are
 complete, those below the median of the others at the same epoch end early, from the third epoch on. The file that is
-written is a recipe that trains the best trial again, number for number: all have one seed and one thread.
+written is a recipe that trains the best trial again, number for number: all have one seed and one thread. Ctrl-C ends
+the search, and the best trial until then is written.
 
 The best of many trials is best partly by luck: on a small validation split, differences under about 0.01 are noise.
 Confirm what was found, beside what it is to replace, with `scripts/measure_seeds.py --seeds 5 --recipe found.yaml`.
@@ -16,7 +17,9 @@ The test split is never read here, so that it can still judge in the end.
 
 import argparse
 import dataclasses
+import logging
 import shlex
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -100,6 +103,10 @@ def main() -> None:
             found = hf_rnn.classification_metrics(result.predictions.argmax(axis=-1), result.label_ids, names)
             return {"macro_f1": found["macro_f1"]}
 
+        def forget_interruptions(record: logging.LogRecord) -> bool:
+            """Drop Optuna's report of Ctrl-C, which it takes for a trial's error."""
+            return not (record.exc_info and isinstance(record.exc_info[1], KeyboardInterrupt))
+
         def best_epoch(_: dict[str, float]) -> float:
             return max(line["eval_macro_f1"] for line in trainer.state.log_history if "eval_macro_f1" in line)
 
@@ -110,25 +117,38 @@ def main() -> None:
         search: dict[str, Any] = {"study_name": "settings", "storage": optuna.storages.InMemoryStorage()}
         study = optuna.create_study(direction="maximize", **search)
         study.enqueue_trial(suggest(optuna.trial.FixedTrial({**vars(model_args), **vars(training_args)})))
-        best = trainer.hyperparameter_search(
-            backend="optuna",
-            hp_space=lambda trial: {name: value for name, value in suggest(trial).items() if name not in start},
-            compute_objective=best_epoch,
-            n_trials=args.trials,
-            direction="maximize",
-            sampler=optuna.samplers.TPESampler(seed=args.seed),
-            pruner=optuna.pruners.MedianPruner(n_warmup_steps=2 * epoch + 1),
-            load_if_exists=True,
-            **search,
-        )
-    found = suggest(optuna.trial.FixedTrial(best.hyperparameters))
-    pruned = sum(trial.state == optuna.trial.TrialState.PRUNED for trial in study.trials)
-    summary = f"trial {best.run_id} of {args.trials} ({pruned} ended early): macro_f1 {best.objective:.4f}"
+        logging.getLogger("optuna.study._optimize").addFilter(forget_interruptions)
+        exit_code = 0
+        try:
+            trainer.hyperparameter_search(
+                backend="optuna",
+                hp_space=lambda trial: {name: value for name, value in suggest(trial).items() if name not in start},
+                compute_objective=best_epoch,
+                n_trials=args.trials,
+                direction="maximize",
+                sampler=optuna.samplers.TPESampler(seed=args.seed),
+                pruner=optuna.pruners.MedianPruner(n_warmup_steps=2 * epoch + 1),
+                load_if_exists=True,
+                **search,
+            )
+        except KeyboardInterrupt as stop:  # what the trials before have found is not lost
+            exit_code = getattr(stop, "exit_code", 130)
+    count = {state: sum(trial.state == state for trial in study.trials) for state in optuna.trial.TrialState}
+    complete, pruned = count[optuna.trial.TrialState.COMPLETE], count[optuna.trial.TrialState.PRUNED]
+    if not complete:
+        print("stopped before a trial was complete: nothing was written", file=sys.stderr)
+        sys.exit(exit_code)
+    best = study.best_trial
+    found = suggest(optuna.trial.FixedTrial(best.params))
+    summary = f"trial {best.number} of {complete + pruned} ({pruned} ended early): macro_f1 {best.value:.4f}"
     recipe = yaml.safe_dump({**fixed, **found}, sort_keys=False)
     args.output_file.write_text(f"# best is {summary}\n{recipe}", encoding="utf-8")
     print(f"recipe default: macro_f1 {study.trials[0].value:.4f}\nbest is {summary}\n{recipe}")
     command = ["hf-rnn", "train", "--recipe", str(args.output_file), "--data_dir", str(args.data_dir)]
     print(shlex.join([*command, "--output_dir", f"out/{args.output_file.stem}"]))
+    if exit_code:
+        print(f"stopped after {complete + pruned} of {args.trials} trials", file=sys.stderr)
+    sys.exit(exit_code)
 
 
 if __name__ == "__main__":

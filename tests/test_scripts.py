@@ -5,6 +5,7 @@ import json
 import os
 import re
 import runpy
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -279,6 +280,43 @@ def test_search_settings_finds_a_recipe_that_trains_the_same(texts_dir, tmp_path
         result = train(recipe=recipe, data_dir=str(folder), output_dir=str(output), baselines=False, **changes)
         assert result.metrics["validation"]["macro_f1"] == pytest.approx(score, abs=1e-4), recipe
     assert best > start, "premise: the two are different trials"
+
+
+def test_search_settings_that_is_stopped_keeps_what_it_found(tiny_data, tmp_path):
+    """Ctrl-C in the second trial, and in the first."""
+    code = f"""
+import os, runpy, signal, sys
+from transformers import TrainerCallback
+from hf_rnn.stopping import SavePoints
+
+stop_in, begun = int(sys.argv.pop(1)), 0
+begin = SavePoints.on_train_begin
+
+def count(self, *args, **kwargs):
+    global begun
+    begun += 1
+    if begun == stop_in:
+        os.kill(os.getpid(), signal.SIGINT)
+    begin(self, *args, **kwargs)
+
+SavePoints.on_train_begin = count
+sys.argv[0] = {str(SEARCH)!r}
+runpy.run_path({str(SEARCH)!r}, run_name="__main__")
+"""
+    for stop_in, told in ((2, "stopped after 1 of 4 trials"), (1, "stopped before a trial was complete: nothing was")):
+        arguments = ["--data_dir", tiny_data, "--trials", 4, "--epochs", 1, "--output_file", f"found{stop_in}.yaml"]
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(stop_in), *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's jobs ignore it
+        )
+        assert done.returncode == 130, done.stderr
+        assert "Traceback" not in done.stderr
+        assert told in done.stderr.splitlines()[-1]
+        assert (tmp_path / f"found{stop_in}.yaml").exists() == (stop_in == 2)
+    assert (tmp_path / "found2.yaml").read_text().startswith("# best is trial 0 of 1 (0 ended early): macro_f1 ")
 
 
 def test_search_settings_needs_a_validation_split(tiny_data, tmp_path, monkeypatch, capsys):
