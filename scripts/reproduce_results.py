@@ -101,7 +101,7 @@ def compare(texts: Any, chosen: Sequence[Any], seeds: int, rows: Path, resume: b
         chosen: See `results_models.Model`; those whose packages are not installed are left out.
         seeds: Runs of a model that draws numbers.
         rows: Folder that keeps the rows.
-        resume: Whether to take those that are there of the same texts, normaliser and number of seeds.
+        resume: Whether to take those that are there of the same texts, normaliser, number of seeds and teacher.
     """
     import datasets
     import numpy as np
@@ -111,6 +111,7 @@ def compare(texts: Any, chosen: Sequence[Any], seeds: int, rows: Path, resume: b
 
     inference.quiet()
     datasets.disable_progress_bars()
+    tables = [path for path in sorted(texts.folder.glob("*.tsv")) if path.stem != "test"]
     results = []
     yardstick: list[Callable[[Sequence[str]], Any]] = []  # made when the first row needs it
     for model in chosen:
@@ -118,7 +119,9 @@ def compare(texts: Any, chosen: Sequence[Any], seeds: int, rows: Path, resume: b
             print(f"{model.name}: left out, because it is not installed: {', '.join(missing)}", file=sys.stderr)
             continue
         runs = seeds if model.draws else 1
-        made_from = {"texts": fingerprint(texts.folder), "normalizer": texts.normalizer, "seeds": runs}
+        made_from = {"texts": fingerprint(tables), "normalizer": texts.normalizer, "seeds": runs}
+        if model.files:
+            made_from["files"] = fingerprint(model.files)
         kept = rows / f"{re.sub('[^a-z0-9]+', '_', model.name.lower()).strip('_')}.json"
         row = json.loads(kept.read_text(encoding="utf-8")) if resume and kept.is_file() else {}
         if row.get("made_from") != made_from:
@@ -133,12 +136,11 @@ def compare(texts: Any, chosen: Sequence[Any], seeds: int, rows: Path, resume: b
     return results
 
 
-def fingerprint(folder: Path) -> str:
-    """A hash of the two files."""
+def fingerprint(paths: Sequence[Path]) -> str:
+    """A hash of files."""
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.tsv")):
-        if path.stem != "test":
-            digest.update(path.name.encode() + path.read_bytes())
+    for path in paths:
+        digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()
 
 

@@ -80,6 +80,7 @@ class Model:
         needs: Packages.
         draws: Whether a seed makes a difference.
         once: What is kept from seed to seed; an empty dictionary.
+        files: What it is made from beside the texts.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Model:
     needs: tuple[str, ...] = ()
     draws: bool = True
     once: dict[str, Any] = field(default_factory=dict)
+    files: Sequence[Path] = ()
 
     def missing(self) -> list[str]:
         """Packages that are not installed."""
@@ -345,8 +347,10 @@ def models(teacher: Path | None, unlabeled: Path | None, cache: Path) -> list[Mo
         taught = {"recipe": "student", "teacher": str(teacher), "tokenizer_name_or_path": whose, "vectors": whose}
         taught |= {"teacher_cache": str(cache), "bf16": True}
         taught |= {} if unlabeled is None else {"unlabeled": str(unlabeled)}
-        rows.append(Model("distilled, recipe `student`", recurrent(**taught)))
-        rows.append(Model("the teacher", teacher_itself(members), draws=False))
+        files = [path for folder in members for path in sorted(folder.glob("*.safetensors"))]
+        read = files if unlabeled is None else [*files, unlabeled]
+        rows.append(Model("distilled, recipe `student`", recurrent(**taught), files=read))
+        rows.append(Model("the teacher", teacher_itself(members), draws=False, files=files))
     return rows
 
 

@@ -3,12 +3,19 @@
 import json
 import math
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from conftest import LABELS, NEUTRAL
+from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast, pipeline
+
+from hf_rnn import load_tsv
+from hf_rnn.distillation.folds import fold_folder, write_folds
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
@@ -129,3 +136,50 @@ def test_the_script(tmp_path, texts_dir):
         assert (last["bytes"] == 7) == (size == 7), "what was kept is of this run's settings only"
     done = subprocess.run([*map(str, command), "--only", "BERT"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1 and "there is no row BERT; there are: majority class; " in done.stderr
+
+
+@pytest.fixture
+def crews(tmp_path):
+    """Two folders of two cross-fitted teachers each, BERTs with random weights."""
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *NEUTRAL, "miro", "selk"]
+    shape = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    folders = []
+    with torch.random.fork_rng():
+        for seed in (0, 1):
+            torch.manual_seed(seed)
+            folders.append(tmp_path / f"crew-{seed}")
+            for fold in (0, 1):
+                folder = fold_folder(folders[-1], fold)
+                config = BertConfig(vocab_size=len(words), id2label=dict(enumerate(LABELS)), **shape)
+                BertForSequenceClassification(config).save_pretrained(folder)
+                BertTokenizerFast(vocab={word: index for index, word in enumerate(words)}).save_pretrained(folder)
+            write_folds(folders[-1], 2)
+    return folders
+
+
+def test_the_row_of_cross_fitted_teachers(crews, texts_dir, tmp_path, monkeypatch, capsys):
+    """Their mean, by transformers; a row that is kept is of these teachers only."""
+    both = [pipeline("text-classification", str(fold_folder(crews[0], fold)), top_k=None) for fold in (0, 1)]
+    texts = list(load_tsv(texts_dir)["validation"]["text"])
+    expected = []
+    for answers in zip(*(each(texts) for each in both), strict=True):
+        scores = dict.fromkeys(LABELS, 0.0)
+        for answer in answers:
+            for found in answer:
+                scores[found["label"]] += math.log(found["score"])
+        expected.append(sorted(LABELS).index(max(scores, key=scores.__getitem__)))
+    monkeypatch.syspath_prepend(SCRIPTS)
+    out = tmp_path / "out"
+    command = ["reproduce_results.py", "--data_dir", texts_dir, "--only", "the teacher", "--output_dir", out]
+    found = {}
+    for crew in (*crews, crews[1]):
+        monkeypatch.setattr(sys, "argv", [*map(str, command), "--resume", "--teacher", str(crew)])
+        runpy.run_path(str(SCRIPTS / "reproduce_results.py"), run_name="__main__")
+        (row,) = json.loads((out / "results.json").read_text(encoding="utf-8"))
+        found[crew] = row
+    assert found[crews[0]]["predictions"] == [expected]
+    assert found[crews[1]]["predictions"] != [expected], "premise: they differ"
+    assert found[crews[0]]["parameters"] == sum(each.model.num_parameters() for each in both)
+    (crews[1] / "folds.json").write_text("{}")
+    with pytest.raises(SystemExit, match=r"folds.json cannot be read"):
+        runpy.run_path(str(SCRIPTS / "reproduce_results.py"), run_name="__main__")
