@@ -402,6 +402,15 @@ def test_answers_are_those_of_one_text_alone(teacher, trained, tmp_path):
                 np.testing.assert_allclose(row, model(**inputs).logits[0].numpy(), atol=2e-5)
 
 
+def test_answers_in_bfloat16_are_near_and_kept_apart(teacher, tmp_path):
+    texts = [text for text, _ in invent_rows(40, seed=32)]
+    exact = ask(teacher, texts, tmp_path)
+    rounded = ask(teacher, texts, tmp_path, bf16=True)
+    assert not np.array_equal(rounded, exact)
+    np.testing.assert_allclose(rounded, exact, atol=0.02 * np.abs(exact).max())
+    assert np.array_equal(ask(teacher, texts, tmp_path), exact)
+
+
 def test_labels_are_found_by_name(teacher, tmp_path):
     opened = Teacher.open(str(teacher))
     assert opened.label_names() == ["plain", "bad", "good"]
