@@ -130,24 +130,28 @@ def figure(results: Sequence[Mapping[str, Any]], title: str, path: Path) -> None
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     _write_names(
-        axes, [(row, speed, interval(row["macro_recall"])[0]) for row, speed in zip(drawn, speeds, strict=True)]
+        axes, [(row, speed, *interval(row["macro_recall"])) for row, speed in zip(drawn, speeds, strict=True)]
     )
     chart.savefig(path, dpi=130, metadata={"Software": None})
     pyplot.close(chart)
 
 
-def _write_names(axes: Any, points: Sequence[tuple[Mapping[str, Any], float, float]]) -> None:
-    """Write the name of each point beside it, where it hides neither a point nor another name if that can be."""
+def _write_names(axes: Any, points: Sequence[tuple[Mapping[str, Any], float, float, float]]) -> None:
+    """Write the name of each point beside it, where it hides no point, interval or other name if that can be."""
     from matplotlib.text import Text
     from matplotlib.transforms import Bbox
 
     axes.figure.canvas.draw()  # from here on places on the page are known
     renderer = axes.figure.canvas.get_renderer()
-    places = [axes.transData.transform((speed, mean)) for _, speed, mean in points]
+    places = [axes.transData.transform((speed, mean)) for _, speed, mean, _ in points]
     taken = [Bbox.from_extents(x - 9, y - 9, x + 9, y + 9) for x, y in places]
+    for _, speed, mean, half in points:
+        if half == half:  # of one run there is no interval
+            (x, low), (_, high) = axes.transData.transform([(speed, mean - half), (speed, mean + half)])
+            taken.append(Bbox.from_extents(x - 6, low, x + 6, high))
     directions = [(1, 0), (-1, 0), (0, -1), (0, 1), (1, 0.7), (1, -0.7), (-1, 0.7), (-1, -0.7)]
     tried = list(itertools.product((8, 16, 26, 38, 52), directions))
-    for row, speed, mean in points:
+    for row, speed, mean, _ in points:
         for number, (away, (across, up)) in enumerate(tried, start=1):
             name = axes.annotate(
                 row["name"].replace("`", ""),
