@@ -196,7 +196,7 @@ def test_a_distillation_is_the_same_too(noisy_dir, trained, tmp_path):
         flags = [f"--{name}={value}" for name, value in settings.items()]
         done = launch(processes, "-m", "hf_rnn.cli.main", "distill", *flags, "--use_cpu")
         assert folder.config.is_file(), done.stderr
-        assert done.stderr.count("of its answers are new") == 1
+        assert done.stderr.count("of the answers are new") == 1
         losses.append([entry["loss"] for entry in history(folder) if "loss" in entry])
         taught.append(json.loads(folder.metrics.read_text())["teacher"])
     assert len(losses[0]) > 2 * (ROWS["train"] + 70) / PER_STEP and losses[0][-1] < losses[0][0] - 0.2, "premise"
