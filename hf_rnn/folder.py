@@ -152,10 +152,15 @@ class FinishedFolder:
                 "Training did not come to its end: repeat its command with --resume to go on, "
                 f"or take the model as it was at {checkpoints[-1]}"
             )
-        nested = sorted(path.parent for path in self.root.glob("*/config.json"))
-        if nested:
-            return f"Did you mean {nested[0]}?"
+        nested = nested_model(self.root)
+        if nested is not None:
+            return f"Did you mean {nested}?"
         return "If it was made by hf-rnn, restore what is missing; to make a new one, train into another folder"
+
+
+def nested_model(folder: Path) -> Path | None:
+    """Return the first of the folders just below that hold a model, for whoever gave the one above; None without."""
+    return min((path.parent for path in folder.glob("*/config.json")), default=None)
 
 
 def _step(checkpoint: Path) -> int:

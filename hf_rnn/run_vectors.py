@@ -45,6 +45,8 @@ def prepare_vectors(
         raise UserError(
             f"embedding_size is {asked}, and the vectors of {source} have {size} numbers: leave embedding_size out"
         )
+    if size != asked:
+        logger.info("embedding_size is %d, that of the vectors", size)
     model_args = dataclasses.replace(arguments.model, **{"embedding_size": size})  # a field made from the config's
     return arguments._replace(model=model_args), tokenizer, vectors
 

@@ -34,7 +34,7 @@ from .errors import UserError
 from .evaluation import evaluate_logits
 from .fingerprints import compare, take_fingerprints
 from .finishing import write_files
-from .folder import FinishedFolder
+from .folder import FinishedFolder, nested_model
 from .gathering import gather_facts
 from .inference import check_name
 from .metrics import classification_metrics
@@ -323,6 +323,8 @@ def make_tokenizer(data_args: DataArguments, texts: Iterable[str]) -> PreTrained
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError) as error:
+        if (nested := nested_model(Path(name))) is not None:
+            raise UserError(f"{name} holds no tokenizer. Did you mean {nested}?") from error
         raise UserError(f"the tokenizer {name} cannot be loaded: {' '.join(str(error).split())}") from error
     if tokenizer.pad_token_id is None:
         raise UserError(f"the tokenizer {name} has no padding token, which batches need")

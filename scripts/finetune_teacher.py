@@ -55,6 +55,7 @@ def parse_flags() -> argparse.Namespace:
     parser = _Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="checkpoint to start from: a folder, or an id on the Hub")
     parser.add_argument("--data_dir", type=Path, required=True, help="folder with train.tsv, and dev.tsv if there is")
+    parser.add_argument("--max_bad_rows", default="0", help="go on without so many: a count, or a share such as 0.1%%")
     parser.add_argument("--output_dir", type=Path, required=True, help="where the teacher goes: a new or empty folder")
     parser.add_argument("--epochs", type=number, default=3.0, help="times the texts are read (default 3)")
     parser.add_argument("--batch_size", type=whole_number, default=32, help="texts a step (default 32)")
@@ -106,7 +107,7 @@ def main() -> None:
     from hf_rnn.errors import UserError
 
     try:
-        texts = load_tsv(flags.data_dir)
+        texts = load_tsv(flags.data_dir, max_bad_rows=flags.max_bad_rows)
     except (UserError, OSError) as error:
         flags.refuse(str(error))
     folds = [fold_of(text, flags.folds) for text in texts["train"]["text"]]
@@ -187,4 +188,7 @@ def fine_tune(flags: argparse.Namespace, model: Any, tokenizer: Any, texts: Any)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)  # as a shell has it; a teacher that is not done leaves nothing

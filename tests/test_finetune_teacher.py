@@ -119,6 +119,7 @@ def test_mistakes_are_one_line(checkpoint, texts_dir, tmp_path, monkeypatch, cap
     )
     assert "train.tsv" in refused(data_dir=tmp_path / "empty")
     assert re.search(r"train\.tsv:10\b", refused(data_dir=tmp_path / "bad"))
+    assert "max_bad_rows is 'x': give a count" in refused(max_bad_rows="x")
     assert "not empty: take another" in refused(output_dir=texts_dir)
     assert "not empty: take another" in refused(output_dir=texts_dir / "train.tsv")
     assert "nowhere cannot be loaded" in refused(model="nowhere")
@@ -132,6 +133,31 @@ def test_mistakes_are_one_line(checkpoint, texts_dir, tmp_path, monkeypatch, cap
     assert "invalid whole_number value: 'x'" in refused(batch_size="x")
     assert "from 0 to 2**32 - 1, found -1" in refused(seed=-1)
     assert "unrecognized arguments: --modle x" in refused(modle="x")
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_rows_are_left_out_where_that_is_asked(checkpoint, texts_dir, tmp_path, monkeypatch, capfd):
+    """The teacher is the one that the good rows alone make, to the byte."""
+    shutil.copytree(texts_dir, tmp_path / "bad")
+    with (tmp_path / "bad" / "train.tsv").open("a", encoding="utf-8") as file:
+        file.write("no label here\n")
+    flags = ["--model", checkpoint, "--use_cpu", "--epochs", 1, "--max_bad_rows", 1]
+    for name, folder in {"good": texts_dir, "bad": tmp_path / "bad"}.items():
+        code, _, err = run([*flags, "--data_dir", folder, "--output_dir", tmp_path / f"of-{name}"], monkeypatch, capfd)
+        assert code == 0, err
+    good, bad = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("of-good", "of-bad"))
+    assert good == bad
+
+
+def test_ctrl_c_is_no_traceback(checkpoint, texts_dir, tmp_path, monkeypatch, capfd):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("transformers.Trainer.training_step", stop)
+    flags = ["--model", checkpoint, "--data_dir", texts_dir, "--output_dir", tmp_path / "out", "--use_cpu"]
+    code, out, err = run(flags, monkeypatch, capfd)
+    assert (code, out) == (130, "")
+    assert "Traceback" not in err
     assert not (tmp_path / "out").exists()
 
 

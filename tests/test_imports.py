@@ -86,7 +86,7 @@ ALLOWED = {  # room: the rooms it may use
     "card_files": {"card_facts", "errors", "folder", "model_card", "whole_file"},
     "baselines": {"errors", "metrics"},
     "calibration": {"errors", "metrics"},
-    "vectors": {"errors", "hub_repo"},
+    "vectors": {"errors", "folder", "hub_repo"},
     "text_arguments": {"errors", "parsing"},
     "normalization": set(),
     "tokenization": {"errors", "normalization"},

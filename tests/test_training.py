@@ -372,6 +372,12 @@ def test_early_mistakes(tiny_settings, tmp_path, mistake, message):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_of_models_is_no_tokenizer(tiny_settings, trained, tmp_path):
+    shutil.copytree(trained.folder, tmp_path / "crew" / "fold-1", ignore=shutil.ignore_patterns("checkpoints"))
+    with pytest.raises(UserError, match=r"crew holds no tokenizer\. Did you mean .*fold-1\?"):
+        train(**tiny_settings, tokenizer_name_or_path=str(tmp_path / "crew"), output_dir=str(tmp_path / "out"))
+
+
 def test_result_is_frozen(trained):
     with pytest.raises(dataclasses.FrozenInstanceError):
         trained.folder = None

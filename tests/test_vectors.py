@@ -448,6 +448,11 @@ def test_what_is_no_source(tmp_path):
         load_vectors(tmp_path / "absent.txt", tokenizer)
     with pytest.raises(UserError, match="has no config.json: give the folder of a transformers model"):
         load_vectors(tmp_path, tokenizer)
+    for name in ("fold-2", "fold-1"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"has no config\.json: did you mean .*fold-1\?"):
+        load_vectors(tmp_path, tokenizer)
     (tmp_path / "config.json").write_text('{"model_type": "none of these"}')
     with pytest.raises(UserError, match=f"the vectors of {tmp_path.name} cannot be loaded"):
         load_vectors(tmp_path, tokenizer)
@@ -834,4 +839,5 @@ def test_vectors_on_the_command_line(command, texts_dir, vector_file, tmp_path):
     code, out, err = command("train", "--data_dir", texts_dir, "--output_dir", tmp_path / "out", *flags)
     assert code == 0, err
     assert "vectors of invented.txt: 5 of 18 words (27.8%), " in err
+    assert "embedding_size is 8, that of the vectors" in err
     assert Path(tmp_path / "out" / "model.safetensors").is_file()

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 
 from ..errors import UserError
+from ..folder import nested_model
 from .vector_file import Table
 
 _WEIGHTS = "model.safetensors"
@@ -57,9 +58,9 @@ class ModelTable:
             UserError: When a part is missing or cannot be loaded.
         """
         if not (folder / "config.json").is_file():
-            raise UserError(
-                f"{name} has no config.json: give the folder of a transformers model, or a file of vectors"
-            )
+            nested = nested_model(folder)
+            advice = "give the folder of a transformers model, or a file of vectors"
+            raise UserError(f"{name} has no config.json: {advice if nested is None else f'did you mean {nested}?'}")
         try:
             config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
