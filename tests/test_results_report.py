@@ -40,6 +40,39 @@ def test_the_interval_is_that_of_a_table(report):
     assert report.interval([0.4])[0] == 0.4 and math.isnan(report.interval([0.4])[1])
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_name_in_the_figure_hides_no_interval_and_no_other_name(report, monkeypatch, tmp_path, seed):
+    """Looked up in what was drawn: each interval as the bars that matplotlib made of it."""
+    pyplot = pytest.importorskip("matplotlib.pyplot", reason="needs the extra plots")
+    pytest.importorskip("scipy", reason="needs the extra baselines")
+    monkeypatch.setattr(pyplot, "close", lambda chart: None)
+    chance = np.random.default_rng(seed)
+    results = [{"name": "majority class", "macro_recall": [0.33], "speed": 3000.0, "ours": False}]
+    for number in range(9):
+        values = list(0.4 + 0.15 * chance.random() + 0.02 * chance.random(3))
+        name = f"a model by the number of {number}"
+        results.append(
+            {"name": name, "macro_recall": values, "speed": 10 ** chance.uniform(-3, 1), "ours": number > 4}
+        )
+    report.figure(results, "a title", tmp_path / "figure.png")
+    (axes,) = pyplot.gcf().axes
+    monkeypatch.undo()
+    axes.figure.canvas.draw()  # saving left it at another resolution
+    renderer = axes.figure.canvas.get_renderer()
+    names = [text for text in axes.texts if text.get_text() != "majority class"]
+    assert len(names) == 9, "premise: all are there"
+    boxes = [pyplot.Text.get_window_extent(name, renderer) for name in names]
+    bars = [bar for lines in axes.containers for lines in lines[2] for bar in lines.get_segments()]
+    assert len(bars) == 9, "premise: an interval each"
+    for number, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[:number]), names[number].get_text()
+        for bar in bars:
+            (x, low), (_, high) = axes.transData.transform(bar)
+            crossed = box.x0 < x < box.x1 and low < box.y1 and high > box.y0
+            assert not crossed, f"{names[number].get_text()} lies over an interval"
+    pyplot.close()
+
+
 def test_the_bootstrap_is_a_loop_over_resamples(report, monkeypatch):
     monkeypatch.setattr(report, "RESAMPLES", 200)
     chance = np.random.default_rng(1)
