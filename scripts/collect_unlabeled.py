@@ -1,0 +1,109 @@
+"""Texts without labels for `hf-rnn distill --unlabeled`, none of which repeats a row of the data set that is learned.
+
+    python scripts/collect_unlabeled.py --data_dir DIR --output_file texts.txt SOURCE [SOURCE ...]
+    hf-rnn distill --teacher TEACHER --data_dir DIR --output_dir OUT --unlabeled texts.txt
+
+A source has one text a line; of a line with tabs the first column is taken, so that the file of another labelled data
+set serves as it is. Left out are lines that are no text, and texts that repeat an earlier one or a row of DIR in any
+split, exactly or nearly, as `hf-rnn audit` understands it: what the model is measured on must not be learned from.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:  # without the usage: the reason is what matters
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def parse_flags() -> argparse.Namespace:
+    """Read the flags."""
+    parser = _Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sources", nargs="+", type=Path, metavar="SOURCE", help="file with one text a line, UTF-8")
+    parser.add_argument(
+        "--data_dir",
+        type=Path,
+        required=True,
+        action="append",
+        help="folder with train.tsv, dev.tsv, test.tsv; once more for another form of its texts",
+    )
+    parser.add_argument("--output_file", type=Path, required=True, help="where the texts go: a file that is not there")
+    parser.add_argument(
+        "--normalizer",
+        choices=("none", "semeval"),
+        default="none",
+        help="what was done to the texts of DIR before they were written; is done here too (default: none)",
+    )
+    flags = parser.parse_args()
+    flags.refuse = parser.error
+    if flags.output_file.exists():
+        parser.error(f"--output_file {flags.output_file} is there already: take another")
+    for source in flags.sources:
+        if not source.is_file():
+            parser.error(f"there is no file {source}")
+    return flags
+
+
+def read_lines(source: Path) -> Iterator[str]:
+    """Yield the text of each line of a file, empty where there is none or it cannot be read."""
+    from hf_rnn.text_stream import read_texts
+
+    with source.open("rb") as stream:
+        for block in read_texts(stream, source.name):
+            yield from (line.partition("\t")[0] if isinstance(line, str) else "" for line in block)
+
+
+def find_repeats(texts: list[str], rows: list[str]) -> tuple[set[int], set[int]]:
+    """Return the numbers of the texts that repeat a row, and of those that repeat an earlier text."""
+    from hf_rnn.audit.normalizing import normalize_text
+    from hf_rnn.audit.repeats import RepeatFinder
+
+    known: dict[str, int] = {}
+    numbers = [[known.setdefault(normalize_text(text), len(known)) for text in part] for part in (rows, texts)]
+    finder = RepeatFinder(list(known), numbers, [[0] * len(part) for part in numbers])
+    return {twin.row for twin in finder.find(0, 1)}, {twin.row for twin in finder.find(1, 1)}
+
+
+def main() -> None:
+    """Write the texts, and print what became of the lines as one JSON object."""
+    flags = parse_flags()
+
+    from datasets import disable_progress_bars
+
+    from hf_rnn import load_tsv
+    from hf_rnn.errors import UserError
+    from hf_rnn.normalization import build_normalizer
+
+    disable_progress_bars()
+    try:
+        rows = [text for folder in flags.data_dir for split in load_tsv(folder).values() for text in split["text"]]
+        lines = [" ".join(text.split()) for source in flags.sources for text in read_lines(source)]
+    except (UserError, OSError) as error:
+        flags.refuse(str(error))
+    rewrite = str if flags.normalizer == "none" else build_normalizer("semeval", lowercase=False)[0].normalize_str
+    forms = ((line, " ".join(rewrite(line).split())) for line in lines)
+    pairs = [(line, text) for line, text in forms if text]
+    texts = [text for _, text in pairs]
+    of_rows, of_texts = find_repeats(texts, rows)
+    if flags.normalizer != "none":  # the rows of one folder may be as they were before
+        of_rows |= find_repeats([line for line, _ in pairs], rows)[0]
+    repeats = of_rows | of_texts
+    kept = [text for number, text in enumerate(texts) if number not in repeats]
+    counts = {"lines": len(lines), "no_text": len(lines) - len(texts)}
+    counts |= {"repeat_data": len(of_rows), "repeat_earlier": len(of_texts - of_rows), "kept": len(kept)}
+    if not kept:
+        flags.refuse(f"no text is left: {json.dumps(counts)}")
+    try:
+        with flags.output_file.open("x", encoding="utf-8", newline="\n") as file:
+            file.writelines(f"{text}\n" for text in kept)
+    except OSError as error:
+        flags.refuse(f"--output_file {flags.output_file} cannot be written: {error.strerror}")
+    print(json.dumps({"output_file": str(flags.output_file), **counts}))
+
+
+if __name__ == "__main__":
+    main()

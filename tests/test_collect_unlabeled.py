@@ -1,0 +1,126 @@
+"""The script that gathers texts for a teacher to label: none of them may stand in the data that is measured."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+from hf_rnn import load_tsv, train_tokenizer
+from hf_rnn.audit.near_duplicates import jaccard
+from hf_rnn.audit.normalizing import normalize_text
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "collect_unlabeled.py"
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+TRAIN = ["we walked home in the rain without an umbrella again today", "nothing new"]
+DEV = ["the last bus left an hour before the concert came to its end", "so tired"]
+
+
+@pytest.fixture
+def data(tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name, texts in {"train": TRAIN, "dev": DEV}.items():
+        rows = "".join(f"{text}\t{label}\n" for text, label in zip(texts, ("a", "b"), strict=True))
+        (folder / f"{name}.tsv").write_text(rows, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def collect(monkeypatch, capsys):
+    """In this process, which has the imports done; return exit code, stdout and stderr."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, arguments)])
+        capsys.readouterr()
+        code = 0
+        try:
+            runpy.run_path(str(SCRIPT), run_name="__main__")
+        except SystemExit as leaving:
+            code = leaving.code or 0
+        return (code, *capsys.readouterr())
+
+    return run
+
+
+def test_no_text_repeats_a_row_or_another_text(collect, data, tmp_path):
+    lines = [
+        "a text of its own \t with a label",
+        "NOTHING  new",  # train
+        "so tired\tpositive",  # dev
+        f"{DEV[0]} tonight",  # nearly dev
+        f"and {TRAIN[0]}",  # nearly train
+        "",
+        "   \tnothing but a label",
+        "a text of its OWN",
+        "the cat sat on the mat and looked at the dog for a very long while",
+        "the cat sat on the mat and looked at the dog for a very long while yes",  # nearly the one above
+        'a "quote" and 50% off 🌱',
+    ]
+    assert 0.8 <= jaccard(lines[3], DEV[0]) < 1 and 0.8 <= jaccard(lines[4], TRAIN[0]) < 1, "premise"
+    assert 0.8 <= jaccard(lines[8], lines[9]) < 1, "premise"
+    (tmp_path / "one.tsv").write_bytes("\n".join(lines).encode() + b"\n")
+    (tmp_path / "two.txt").write_bytes(b"of the other file\r\nnot UTF-8: \xff\n" + lines[8].encode())
+    out_file = tmp_path / "texts.txt"
+    code, out, err = collect("--data_dir", data, "--output_file", out_file, tmp_path / "one.tsv", tmp_path / "two.txt")
+    assert code == 0, err
+    kept = ["a text of its own", lines[8], lines[10], "of the other file"]
+    assert out_file.read_bytes().decode().split("\n") == [*kept, ""]
+    told = json.loads(out)
+    assert told == {
+        "output_file": str(out_file), "lines": 14, "no_text": 3, "repeat_data": 4, "repeat_earlier": 3, "kept": 4,
+    }  # fmt: skip
+    assert told["lines"] == sum(told[name] for name in ("no_text", "repeat_data", "repeat_earlier", "kept"))
+
+
+def test_mistakes_are_one_line(collect, data, tmp_path):
+    source = tmp_path / "source.txt"
+    source.write_text("a text of its own\n")
+    (tmp_path / "known.txt").write_text(f"{TRAIN[0]}\n\n")
+    (tmp_path / "archive.txt").write_bytes(b"\x1f\x8b\x08\x00 compressed")
+    (tmp_path / "there.txt").write_text("")
+
+    def refused(*sources, data_dir=data, output_file=tmp_path / "out.txt"):
+        code, out, err = collect("--data_dir", data_dir, "--output_file", output_file, *sources)
+        assert (code, out) == (2, ""), err
+        assert "Traceback" not in err
+        assert not (tmp_path / "out.txt").exists()
+        line = err.splitlines()[-1]
+        assert line.startswith(f"{SCRIPT.name}: error: ")
+        return line
+
+    assert "the following arguments are required: SOURCE" in refused()
+    assert "there is no file absent.txt" in refused("absent.txt")
+    assert "does not exist" in refused(source, data_dir=tmp_path / "absent")
+    assert "archive.txt" in refused(tmp_path / "archive.txt")
+    assert "no text is left" in refused(tmp_path / "known.txt")
+    assert '"repeat_data": 1' in refused(tmp_path / "known.txt")
+    assert "there.txt is there already: take another" in refused(source, output_file=tmp_path / "there.txt")
+    assert "cannot be written" in refused(source, output_file=tmp_path / "absent" / "out.txt")
+
+
+def test_raw_tweets_against_data_that_was_rewritten(collect, tmp_path):
+    """The raw form of the data repeats it, all of it, though hardly a raw text equals a rewritten one."""
+    if not (SHARED / "semeval2016").is_dir():
+        pytest.skip("needs shared/data/semeval2016, real tweets that are not part of the project")
+    raw = [row for split in load_tsv(SHARED / "semeval2016_raw").values() for row in split["text"]]
+    known = {normalize_text(row) for split in load_tsv(SHARED / "semeval2016").values() for row in split["text"]}
+    assert sum(normalize_text(text) in known for text in raw) < 0.1 * len(raw), "premise"
+    source, out_file = tmp_path / "raw.txt", tmp_path / "texts.txt"
+    source.write_text("\n".join([*raw, "What a day!! http://t.co/x #sun @me 12 times\n"]), encoding="utf-8")
+    flags = ["--data_dir", SHARED / "semeval2016", "--normalizer", "semeval", "--output_file", out_file, source]
+    code, out, err = collect(*flags)
+    assert code == 0, err
+    told = json.loads(out)
+    assert 0.995 * len(raw) < told["repeat_data"] < len(raw), "a few were rewritten in a way of their own"
+    rewrite = train_tokenizer(["a"], normalizer="semeval", min_frequency=1).backend_tokenizer.normalizer.normalize_str
+    last = out_file.read_text(encoding="utf-8").splitlines()[-1]
+    assert last.casefold() == " ".join(rewrite("What a day!! http://t.co/x #sun @me 12 times").split())
+
+    out_file.unlink()
+    code, out, err = collect("--data_dir", SHARED / "semeval2016_raw", *flags)
+    assert code == 0, err
+    assert json.loads(out)["repeat_data"] == len(raw)
+    assert out_file.read_text(encoding="utf-8") == f"{last}\n"
