@@ -8,11 +8,12 @@ ordinary transformers folder. The epoch with the best macro-recall on the valida
 
 With --folds 3 there are three of them, teacher/fold-1 and so on, each fine-tuned without a third of the training
 texts, and `hf-rnn distill --teacher teacher` asks of a training text the one that has not seen it. One that has seen a
-text says little more than its label.
+text says little more than its label. What was stopped between two of them goes on with --resume.
 """
 
 import argparse
 import contextlib
+import hashlib
 import json
 import math
 import sys
@@ -64,10 +65,9 @@ def parse_flags() -> argparse.Namespace:
     parser.add_argument("--folds", type=whole_number, default=1, help="teachers, each without a part of the texts")
     parser.add_argument("--seed", type=seed, default=42, help="of the new layer and of the order (default 42)")
     parser.add_argument("--bf16", action="store_true", help="multiply in bfloat16, where the machine does it faster")
+    parser.add_argument("--resume", action="store_true", help="go on with --folds that were stopped")
     parser.add_argument("--use_cpu", action="store_true", help="leave an accelerator alone")
     flags = parser.parse_args()
-    if flags.output_dir.exists() and (not flags.output_dir.is_dir() or any(flags.output_dir.iterdir())):
-        parser.error(f"--output_dir {flags.output_dir} is there already and not empty: take another")
     flags.refuse = parser.error
     return flags
 
@@ -103,9 +103,11 @@ def main() -> None:
     from transformers import set_seed
 
     from hf_rnn import load_tsv
-    from hf_rnn.distillation.folds import fold_folder, fold_of, write_folds
+    from hf_rnn.distillation.folds import UNFINISHED_FILE, fold_folder, fold_of, write_folds
     from hf_rnn.errors import UserError
+    from hf_rnn.whole_file import write_whole
 
+    check_output_dir(flags)
     try:
         texts = load_tsv(flags.data_dir, max_bad_rows=flags.max_bad_rows)
     except (UserError, OSError) as error:
@@ -114,8 +116,8 @@ def main() -> None:
     for fold in range(flags.folds):
         if fold not in folds:
             flags.refuse(f"--folds {flags.folds} are too many for {len(folds)} texts: fold {fold + 1} has none")
-    told = []
-    for fold in range(flags.folds):
+    told = take_up(flags, texts) if flags.resume else []
+    for fold in range(len(told), flags.folds):
         set_seed(flags.seed)  # of the new layer
         try:
             model, tokenizer = load_checkpoint(flags.model, texts["train"].features["label"].names)
@@ -128,11 +130,54 @@ def main() -> None:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         told.append({"teacher": str(folder), **scores})
+        if flags.folds > 1:
+            note = {"made_from": describe(flags, texts), "folds": told}
+            write_whole(flags.output_dir / UNFINISHED_FILE, json.dumps(note).encode())
     if flags.folds == 1:
         print(json.dumps(told[0]))
     else:
         write_folds(flags.output_dir, flags.folds)
+        (flags.output_dir / UNFINISHED_FILE).unlink()
         print(json.dumps({"teacher": str(flags.output_dir), "folds": told}))
+
+
+def check_output_dir(flags: argparse.Namespace) -> None:
+    """Refuse a folder that holds anything, and with --resume one that holds nothing to go on with."""
+    from hf_rnn.distillation.folds import UNFINISHED_FILE
+
+    folder, begun = flags.output_dir, (flags.output_dir / UNFINISHED_FILE).is_file()
+    if flags.resume and not begun:
+        flags.refuse(f"--output_dir {folder} has no {UNFINISHED_FILE}, so that there is nothing to resume")
+    if not flags.resume and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        advice = ", or add --resume" if begun else ""
+        flags.refuse(f"--output_dir {folder} is there already and not empty: take another{advice}")
+
+
+def describe(flags: argparse.Namespace, texts: Any) -> dict[str, Any]:
+    """Return what decides the teachers: the flags, the texts and their labels."""
+    elsewhere = ("refuse", "resume", "output_dir", "data_dir", "use_cpu", "max_bad_rows")
+    settings = {name: value for name, value in vars(flags).items() if name not in elsewhere}
+    rows = hashlib.sha256()
+    for split, table in texts.items():
+        rows.update(json.dumps([split, table["text"][:], table["label"][:]]).encode())
+    return {**settings, "texts": rows.hexdigest(), "labels": texts["train"].features["label"].names}
+
+
+def take_up(flags: argparse.Namespace, texts: Any) -> list[dict[str, Any]]:
+    """Return what is told of the teachers that are done, or refuse where settings or texts are not the same."""
+    from hf_rnn.distillation.folds import UNFINISHED_FILE
+
+    path = flags.output_dir / UNFINISHED_FILE
+    try:
+        note = json.loads(path.read_text(encoding="utf-8"))
+        then, told = dict(note["made_from"]), list(note["folds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        flags.refuse(f"{path} cannot be read: take another --output_dir, without --resume")
+    now = describe(flags, texts)
+    changed = ", ".join(name for name in now if now[name] != then.get(name))
+    if changed:
+        flags.refuse(f"--resume goes on with the same settings and texts only; changed: {changed}")
+    return told
 
 
 def fine_tune(flags: argparse.Namespace, model: Any, tokenizer: Any, texts: Any) -> dict[str, Any]:
@@ -191,4 +236,5 @@ if __name__ == "__main__":
     try:
         main()
     except KeyboardInterrupt:
-        sys.exit(130)  # as a shell has it; a teacher that is not done leaves nothing
+        print("stopped; of --folds the teachers that are done are kept: --resume goes on", file=sys.stderr)
+        sys.exit(130)  # as a shell has it

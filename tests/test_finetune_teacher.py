@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers
 from conftest import LABELS, NEUTRAL, invent_rows, write_rows
 from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast, pipeline
 
 from hf_rnn.distillation.folds import fold_folder, fold_of
 from hf_rnn.distillation.teachers import Teachers
+from hf_rnn.errors import UserError
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "finetune_teacher.py"
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *NEUTRAL, "miro", "selk"]
@@ -134,6 +136,9 @@ def test_mistakes_are_one_line(checkpoint, texts_dir, tmp_path, monkeypatch, cap
     assert "from 0 to 2**32 - 1, found -1" in refused(seed=-1)
     assert "unrecognized arguments: --modle x" in refused(modle="x")
     assert not (tmp_path / "out").exists()
+    flags = ["--model", checkpoint, "--data_dir", texts_dir, "--output_dir", tmp_path / "out", "--resume"]
+    code, out, err = run(flags, monkeypatch, capfd)
+    assert (code, out) == (2, "") and err.endswith("has no unfinished.json, so that there is nothing to resume\n")
 
 
 def test_bad_rows_are_left_out_where_that_is_asked(checkpoint, texts_dir, tmp_path, monkeypatch, capfd):
@@ -159,6 +164,46 @@ def test_ctrl_c_is_no_traceback(checkpoint, texts_dir, tmp_path, monkeypatch, ca
     assert (code, out) == (130, "")
     assert "Traceback" not in err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_crew_that_was_stopped_goes_on(checkpoint, texts_dir, tmp_path, monkeypatch, capfd):
+    """The teachers are, to the byte, those of a run that was not stopped, and those that were done stay."""
+    flags = ["--model", checkpoint, "--data_dir", texts_dir, "--use_cpu", "--epochs", 1, "--folds", 3]
+    code, whole, err = run([*flags, "--output_dir", tmp_path / "whole"], monkeypatch, capfd)
+    assert code == 0, err
+
+    step, trained = transformers.Trainer.training_step, []
+
+    def stop_in_the_third(self, model, *args, **kwargs):
+        if not trained or trained[-1] is not model:
+            trained.append(model)
+        if len(trained) == 3:
+            raise KeyboardInterrupt
+        return step(self, model, *args, **kwargs)
+
+    stopped = tmp_path / "stopped"
+    with monkeypatch.context() as patch:
+        patch.setattr("transformers.Trainer.training_step", stop_in_the_third)
+        code, out, err = run([*flags, "--output_dir", stopped], monkeypatch, capfd)
+    assert (code, out) == (130, "")
+    assert err.splitlines()[-1] == "stopped; of --folds the teachers that are done are kept: --resume goes on"
+    assert {path.name for path in stopped.iterdir()} == {"fold-1", "fold-2", "unfinished.json"}
+    with pytest.raises(UserError, match="some teachers in .* are still to come: repeat .* with --resume"):
+        Teachers.open(str(stopped))
+    code, out, err = run([*flags, "--output_dir", stopped], monkeypatch, capfd)
+    assert (code, out) == (2, "") and "not empty: take another, or add --resume" in err
+    code, out, err = run([*flags, "--output_dir", stopped, "--resume", "--seed", 7], monkeypatch, capfd)
+    assert (code, out) == (2, "") and err.splitlines()[-1].endswith("changed: seed")
+    before = (stopped / "fold-2" / "model.safetensors").stat().st_mtime_ns
+    code, out, err = run([*flags, "--output_dir", stopped, "--resume"], monkeypatch, capfd)
+    assert code == 0, err
+    assert before == (stopped / "fold-2" / "model.safetensors").stat().st_mtime_ns
+    assert {path.name for path in stopped.iterdir()} == {"fold-1", "fold-2", "fold-3", "folds.json"}
+    for fold in range(3):
+        one, other = (fold_folder(tmp_path / name, fold) / "model.safetensors" for name in ("whole", "stopped"))
+        assert one.read_bytes() == other.read_bytes()
+    scores = [[fold["validation"]["validation_loss"] for fold in json.loads(text)["folds"]] for text in (whole, out)]
+    assert scores[0] == scores[1]
 
 
 def test_help_loads_nothing_heavy():

@@ -16,6 +16,7 @@ from ..errors import UserError
 from ..whole_file import write_whole
 
 FOLDS_FILE = "folds.json"
+UNFINISHED_FILE = "unfinished.json"  # lies there while some teachers are still to come
 
 
 def fold_of(text: str, folds: int) -> int:
@@ -42,9 +43,14 @@ def read_folds(folder: Path) -> list[Path]:
     """Return the folders of cross-fitted teachers in the order of their folds; none for a folder of anything else.
 
     Raises:
-        UserError: When `folds.json` cannot be read, or a teacher that it speaks of is not there.
+        UserError: When `folds.json` cannot be read, or a teacher that it speaks of is not there, and for a folder
+            whose teachers are not all made.
     """
     path = folder / FOLDS_FILE
+    if not path.is_file() and (folder / UNFINISHED_FILE).is_file():
+        raise UserError(
+            f"some teachers in {folder} are still to come: repeat the command of finetune_teacher.py with --resume"
+        )
     if not path.is_file():
         return []
     try:
