@@ -186,7 +186,7 @@ def test_a_crew_that_was_stopped_goes_on(checkpoint, texts_dir, tmp_path, monkey
         patch.setattr("transformers.Trainer.training_step", stop_in_the_third)
         code, out, err = run([*flags, "--output_dir", stopped], monkeypatch, capfd)
     assert (code, out) == (130, "")
-    assert err.splitlines()[-1] == "stopped; of --folds the teachers that are done are kept: --resume goes on"
+    assert "stopped; of --folds the teachers that are done are kept: --resume goes on" in err
     assert {path.name for path in stopped.iterdir()} == {"fold-1", "fold-2", "unfinished.json"}
     with pytest.raises(UserError, match="some teachers in .* are still to come: repeat .* with --resume"):
         Teachers.open(str(stopped))
