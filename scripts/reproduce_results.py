@@ -41,7 +41,7 @@ def parse_flags() -> argparse.Namespace:
     parser.add_argument("--output_dir", type=Path, default=Path("out/results"), help="default: %(default)s")
     parser.add_argument("--seeds", type=int, default=5, help="seeds 0, 1, ... (default: %(default)s)")
     parser.add_argument("--teacher", type=Path, help="made by finetune_teacher.py; adds it and its student")
-    parser.add_argument("--unlabeled", type=Path, help="texts that the teacher labels besides, one a line")
+    parser.add_argument("--unlabeled", type=Path, help="texts that the teacher labels besides, one a line; adds a row")
     parser.add_argument("--only", action="append", metavar="NAME", help="a row of the table; may be repeated")
     parser.add_argument("--resume", action="store_true", help="keep the rows that OUTPUT_DIR has of such a run")
     parser.add_argument("--quick", action="store_true", help="two seeds, and only the models that train in seconds")

@@ -346,10 +346,11 @@ def models(teacher: Path | None, unlabeled: Path | None, cache: Path) -> list[Mo
         whose = str(members[0])
         taught = {"recipe": "student", "teacher": str(teacher), "tokenizer_name_or_path": whose, "vectors": whose}
         taught |= {"teacher_cache": str(cache), "bf16": True}
-        taught |= {} if unlabeled is None else {"unlabeled": str(unlabeled)}
         files = [path for folder in members for path in sorted(folder.glob("*.safetensors"))]
-        read = files if unlabeled is None else [*files, unlabeled]
-        rows.append(Model("distilled, recipe `student`", recurrent(**taught), files=read))
+        rows.append(Model("distilled, recipe `student`", recurrent(**taught), files=files))
+        if unlabeled is not None:
+            more = recurrent(**taught, unlabeled=str(unlabeled))
+            rows.append(Model("distilled, with unlabelled texts", more, files=[*files, unlabeled]))
         rows.append(Model("the teacher", teacher_itself(members), draws=False, files=files))
     return rows
 

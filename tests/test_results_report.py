@@ -216,3 +216,20 @@ def test_the_row_of_cross_fitted_teachers(crews, texts_dir, tmp_path, monkeypatc
     (crews[1] / "folds.json").write_text("{}")
     with pytest.raises(SystemExit, match=r"folds.json cannot be read"):
         runpy.run_path(str(SCRIPTS / "reproduce_results.py"), run_name="__main__")
+
+
+def test_unlabelled_texts_make_a_row_of_their_own(crews, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPTS)
+    import results_models
+
+    file = tmp_path / "texts.txt"
+    file.write_text("a text\n")
+    asked = []
+    monkeypatch.setattr(results_models, "recurrent", lambda **settings: asked.append(settings))
+    without, more = (results_models.models(crews[0], given, tmp_path) for given in (None, file))
+    assert [row.name for row in more if row.name not in [one.name for one in without]] == [
+        "distilled, with unlabelled texts"
+    ]
+    assert [file in row.files for row in more[-3:]] == [False, True, False], "a kept row is of this file only"
+    *_, plain, unlabelled = asked
+    assert unlabelled == {**plain, "unlabeled": str(file)} and plain["teacher"] == str(crews[0])
