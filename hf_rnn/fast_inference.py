@@ -122,23 +122,16 @@ class FastRnn:
         model, tokenizer = load_model(name_or_path, revision=revision)
         return cls(model, tokenizer, table_dtype, memory_limit, tokens_per_batch)
 
-    @torch.inference_mode()
     def predict(self, texts: Sequence[str]) -> list[dict[str, Any]]:
         """Return `{"label": ..., "score": ...}` of each text's best class, in the order of the texts.
 
         Raises:
             UserError: For something that is no list of texts; the message says which.
         """
-        scores = self._score(self.text_logits(texts)).numpy()
-        numbers = scores.argmax(axis=1)
-        best = scores[np.arange(len(scores)), numbers]
-        labels = self._labels
-        return [
-            {"label": labels[number], "score": score}
-            for number, score in zip(numbers.tolist(), best.tolist(), strict=True)
-        ]
+        scores, labels = self.predict_proba(texts), self._labels
+        best = zip(scores.argmax(axis=1).tolist(), scores.max(axis=1).tolist(), strict=True)
+        return [{"label": labels[number], "score": score} for number, score in best]
 
-    @torch.inference_mode()
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
         """Return the scores `(N, C)` in float32, in the order of the texts and of `id2label`.
 
@@ -158,7 +151,6 @@ class FastRnn:
         """
         return self._encode(texts)
 
-    @torch.inference_mode()
     def logits(self, input_ids: Sequence[Sequence[int]]) -> torch.Tensor:
         """Return the logits `(N, C)` in float32 on the CPU, in the order of `input_ids`.
 
@@ -168,10 +160,14 @@ class FastRnn:
         if self._folded is None:
             return compute_logits(self.model, self.tokenizer, input_ids, batch_size=256)
         if len(input_ids) == 1:
-            return self._folded.logits_of_one(input_ids[0])
+            return torch.from_numpy(self._folded.logits_of_one(input_ids[0]))
+        return self._batched_logits(input_ids, self._folded)
+
+    @torch.inference_mode()
+    def _batched_logits(self, input_ids: Sequence[Sequence[int]], folded: FoldedClassifier) -> torch.Tensor:
         logits = torch.empty(len(input_ids), len(self._labels))
         for positions, texts in pack_batches(input_ids, self.tokens_per_batch):
-            logits[positions] = self._folded.logits(texts)
+            logits[positions] = folded.logits(texts)
         return logits
 
     def text_logits(self, texts: Sequence[str]) -> torch.Tensor:

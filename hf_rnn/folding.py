@@ -71,11 +71,13 @@ class FoldedClassifier:
         ]
         self._runners = [runner_of(cell) for cell in self.cells]
         self.table, self.scale = self._fold(model.rnn.embedding.weight, TABLE_DTYPES[table_dtype])
-        self._float_table = self.table.numpy() if self.table.dtype == torch.float32 else None
-        self.pooler = deepcopy(model.pooler).float()
+        rows = self.table.view(len(model.rnn.embedding.weight), -1)  # an entry's directions side by side
+        self._float_table = rows.numpy() if rows.dtype == torch.float32 else None
+        self.pooler = deepcopy(model.pooler).float().requires_grad_(False)
         self.activation = model.activation
-        classifier = deepcopy(model.classifier).float()
+        classifier = deepcopy(model.classifier).float().requires_grad_(False)
         self._weight, self._bias = classifier.weight, classifier.bias
+        self._column_weight, self._row_bias = np.ascontiguousarray(self._weight.numpy().T), self._bias.numpy()
         self._pooling = config.pooling
 
     def _fold(self, embedding: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -116,40 +118,40 @@ class FoldedClassifier:
             return self._attend(self._run_all(self.cells[-1], views, texts), texts)
         return self._run_and_pool(self.cells[-1], views, texts)
 
-    def logits_of_one(self, token_ids: Sequence[int]) -> torch.Tensor:
-        """Logits `(1, C)` of one text, the sooner the fewer calls there are; to be called in inference mode.
+    def logits_of_one(self, token_ids: Sequence[int]) -> np.ndarray:
+        """Logits `(1, C)` of one text, the sooner the fewer calls there are, and those of NumPy cost least.
 
         Raises:
             IndexError: For an id that the vocabulary does not have.
         """
         ids = np.array(token_ids, dtype=np.int64)
         if not len(ids):
-            return self.logits(PackedTexts.of_one(ids))
-        places = np.empty((len(ids), self.cells[0].directions), dtype=np.int64)
-        for direction, column in enumerate(places.T):  # D * id + direction
-            np.multiply(ids[::-1] if direction else ids, places.shape[1], column)
-            column += direction
-        states = self._runners[0](self._look_up_one(places))  # (T, D, H)
+            return self.logits(PackedTexts.of_one(ids)).numpy()
+        states = self._runners[0](_as_read(self._look_up_one(ids)))  # (T, D, H)
         for cell, run in zip(self.cells[1:], self._runners[1:], strict=True):
-            states = run(self._project(cell, torch.from_numpy(states), PackedTexts.of_one(ids)).float().numpy())
+            rows = self._project(cell, torch.from_numpy(states), PackedTexts.of_one(ids)).float().numpy()
+            states = run([rows[:, direction] for direction in range(rows.shape[1])])
         if self._pooling == "attention":
-            pooled = self._attend(torch.from_numpy(states), PackedTexts.of_one(ids))
-        else:
-            parts = [states[-1]] if self._pooling == "last" else []
-            if self._pooling in ("mean", "mean_max"):
-                parts.append(np.add.reduce(states) / np.float32(len(states)))
-            if self._pooling in ("max", "mean_max"):
-                parts.append(np.maximum.reduce(states))
-            pooled = torch.from_numpy(np.concatenate(parts).reshape(1, -1))
-        return self._classify(pooled)
+            return self._classify(self._attend(torch.from_numpy(states), PackedTexts.of_one(ids))).numpy()
+        parts = [states[-1]] if self._pooling == "last" else []
+        if self._pooling in ("mean", "mean_max"):
+            parts.append(np.add.reduce(states) / np.float32(len(states)))
+        if self._pooling in ("max", "mean_max"):
+            parts.append(np.maximum.reduce(states))
+        pooled = np.concatenate(parts).reshape(1, -1)
+        if self.config.classifier_activation != "linear":
+            pooled = self.activation(torch.from_numpy(pooled)).numpy()
+        return pooled @ self._column_weight + self._row_bias
 
-    def _look_up_one(self, places: np.ndarray) -> np.ndarray:
-        """The rows `(T, D, G * H)` in float32 at places `(T, D)` of the table."""
-        if self._float_table is None:
-            return self._restored(self.table.index_select(0, torch.from_numpy(places.reshape(-1)))).float().numpy()
-        if places.min() < 0:
+    def _look_up_one(self, ids: np.ndarray) -> np.ndarray:
+        """The rows `(T, D, G * H)` in float32 of the tokens as they stand in the text."""
+        directions, width = self.cells[0].directions, self.cells[0].row_size
+        if min(ids.tolist()) < 0:
             raise IndexError("a token id is negative")  # which NumPy would take as one from the end
-        return self._float_table.take(places, axis=0)
+        if self._float_table is not None:
+            return self._float_table.take(ids, axis=0).reshape(-1, directions, width)
+        rows = self.table.view(-1, directions * width).index_select(0, torch.from_numpy(ids))
+        return self._restored(rows).float().numpy()
 
     def _classify(self, pooled: torch.Tensor) -> torch.Tensor:
         return linear(self.activation(pooled), self._weight, self._bias)
@@ -246,6 +248,11 @@ class FoldedClassifier:
         padded[steps, texts.texts] = scores
         weights = padded.softmax(dim=0)[steps, texts.texts]
         return pooled.index_add_(0, texts.texts, joined * weights[:, None])
+
+
+def _as_read(rows: np.ndarray) -> list[np.ndarray]:
+    """`(T, D, G * H)` as the tokens stand in the text → for each direction `(T, G * H)` as it reads them."""
+    return [rows[:, 0], rows[::-1, 1]] if rows.shape[1] == 2 else [rows[:, 0]]
 
 
 def _split(cell: FoldedCell, rows: torch.Tensor, sizes: list[int]) -> Iterator[Views]:

@@ -10,13 +10,13 @@ Legend: T tokens, H hidden per direction, D directions, G parts of a row.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from .folded_cells import FoldedCell, FoldedGru, FoldedLstm, FoldedMinGru, FoldedRelu, FoldedTanh
 
-Runner = Callable[[np.ndarray], np.ndarray]
+Runner = Callable[[Sequence[np.ndarray]], np.ndarray]
 
 _ZERO, _HALF, _ONE = (np.array(number, dtype=np.float32) for number in (0, 0.5, 1))
 
@@ -24,8 +24,8 @@ _ZERO, _HALF, _ONE = (np.array(number, dtype=np.float32) for number in (0, 0.5, 
 def runner_of(cell: FoldedCell) -> Runner:
     """Return what runs one layer over one text.
 
-    It takes the rows `(T, D, G * H)` of a text of at least one token, in float32 and in the order of the cell, and
-    returns all states `(T, D, H)` as each direction read.
+    It takes for each direction the rows `(T, G * H)` of a text of at least one token, in float32, as it reads them and
+    in the order of the cell, and returns all states `(T, D, H)` as each direction read.
     """
     return _RUNNERS[type(cell)](cell)
 
@@ -37,16 +37,19 @@ def _recurrent(cell: FoldedCell, factor: np.ndarray = _HALF) -> np.ndarray:
     return np.multiply(parts, factor, order="C")
 
 
-def _arrange(rows: np.ndarray, cell: FoldedCell, factor: np.ndarray = _HALF) -> np.ndarray:
+def _arrange(rows: Sequence[np.ndarray], cell: FoldedCell, factor: np.ndarray = _HALF) -> np.ndarray:
     """Rows as they come → `(T, G, D, 1, H)`, times a factor."""
-    parts = rows.reshape(*rows.shape[:2], -1, 1, cell.hidden_size).transpose(0, 2, 1, 3, 4)
-    return np.multiply(parts, factor, order="C")
+    time, size = len(rows[0]), cell.hidden_size
+    arranged = np.empty((time, len(cell.order), len(rows), 1, size), dtype=np.float32)
+    for direction, given in enumerate(rows):
+        np.multiply(given.reshape(time, -1, size), factor, arranged[:, :, direction, 0])
+    return arranged
 
 
 def _run_plain(cell: FoldedCell, squash: Callable[[np.ndarray, np.ndarray], object], factor: np.ndarray) -> Runner:
     weights = _recurrent(cell, factor)[0]
 
-    def run(rows: np.ndarray) -> np.ndarray:
+    def run(rows: Sequence[np.ndarray]) -> np.ndarray:
         states = _arrange(rows, cell, factor)[:, 0]  # h_t comes to lie where its row was
         sums = np.empty(states.shape[1:], dtype=np.float32)
         previous = None
@@ -75,7 +78,7 @@ def _run_gru(cell: FoldedCell) -> Runner:
     biases = cell.inner_bias.float().numpy()[:, None] * _HALF
     bias = biases[..., 2 * cell.hidden_size :]  # (D, 1, H): of the gates it is zero
 
-    def run(rows: np.ndarray) -> np.ndarray:
+    def run(rows: Sequence[np.ndarray]) -> np.ndarray:
         steps = _arrange(rows, cell)
         states = np.empty((len(steps), *steps.shape[2:]), dtype=np.float32)
         sums = np.zeros(steps.shape[1:], dtype=np.float32)
@@ -100,15 +103,16 @@ def _run_gru(cell: FoldedCell) -> Runner:
 
 
 def _run_lstm(cell: FoldedCell) -> Runner:
-    weights = _recurrent(cell)
+    weights = _recurrent(cell, _HALF * _HALF)  # what they multiply is 2h
 
-    def run(rows: np.ndarray) -> np.ndarray:
+    def run(rows: Sequence[np.ndarray]) -> np.ndarray:
         steps = _arrange(rows, cell)
         states = np.empty((len(steps), *steps.shape[2:]), dtype=np.float32)
-        sums = np.empty(steps.shape[1:], dtype=np.float32)
-        gates, (enter, keep, leave, candidate) = sums[:3], sums
-        memory = np.zeros_like(candidate)  # c
-        squashed = np.empty_like(candidate)
+        room = np.zeros((5, *states.shape[1:]), dtype=np.float32)  # 2i, 2f, 2o, g, c in the end
+        sums, gates, entering, leave, joined, memory = room[:4], room[:3], room[:2], room[2], room[3:], room[4]
+        products = np.empty_like(joined)
+        entered, kept = products
+        squashed = np.empty_like(memory)
         matmul, add, multiply, tanh = np.matmul, np.add, np.multiply, np.tanh
         previous = None
         for row, state in zip(steps, states, strict=True):
@@ -117,20 +121,20 @@ def _run_lstm(cell: FoldedCell) -> Runner:
             else:
                 matmul(previous, weights, sums)
                 tanh(add(sums, row, sums), sums)
-            add(multiply(gates, _HALF, gates), _HALF, gates)
-            multiply(memory, keep, memory)
-            add(memory, multiply(enter, candidate, squashed), memory)
+            add(gates, _ONE, gates)
+            multiply(entering, joined, products)  # i with g, f with c
+            multiply(add(entered, kept, memory), _HALF, memory)
             multiply(leave, tanh(memory, squashed), state)
             previous = state
-        return states[:, :, 0]
+        return np.multiply(states, _HALF, states)[:, :, 0]
 
     return run
 
 
 def _run_min_gru(cell: FoldedCell) -> Runner:
-    def run(rows: np.ndarray) -> np.ndarray:
-        decays, states = (np.ascontiguousarray(part) for part in np.split(rows, 2, axis=-1))
-        kept = np.empty_like(states[0])
+    def run(rows: Sequence[np.ndarray]) -> np.ndarray:
+        decays, states = _arrange(rows, cell, _ONE).swapaxes(0, 1)[:, :, :, 0]
+        kept = np.empty(states.shape[1:], dtype=np.float32)
         previous = None
         for decay, state in zip(decays, states, strict=True):  # the addend b becomes h where it lies
             if previous is not None:
