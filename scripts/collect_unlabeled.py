@@ -31,6 +31,9 @@ def parse_flags() -> argparse.Namespace:
         action="append",
         help="folder with train.tsv, dev.tsv, test.tsv; once more for another form of its texts",
     )
+    parser.add_argument(
+        "--max_bad_rows", default="0", help="go on without so many rows of DIR: a count, or such as 0.1%%"
+    )
     parser.add_argument("--output_file", type=Path, required=True, help="where the texts go: a file that is not there")
     parser.add_argument(
         "--normalizer",
@@ -80,10 +83,11 @@ def main() -> None:
 
     disable_progress_bars()
     try:
-        rows = [text for folder in flags.data_dir for split in load_tsv(folder).values() for text in split["text"]]
+        found = [load_tsv(folder, max_bad_rows=flags.max_bad_rows) for folder in flags.data_dir]
         lines = [" ".join(text.split()) for source in flags.sources for text in read_lines(source)]
     except (UserError, OSError) as error:
         flags.refuse(str(error))
+    rows = [text for splits in found for split in splits.values() for text in split["text"]]
     rewrite = str if flags.normalizer == "none" else build_normalizer("semeval", lowercase=False)[0].normalize_str
     forms = ((line, " ".join(rewrite(line).split())) for line in lines)
     pairs = [(line, text) for line, text in forms if text]

@@ -165,7 +165,7 @@ def describe(flags: argparse.Namespace, texts: Any) -> dict[str, Any]:
 
 def take_up(flags: argparse.Namespace, texts: Any) -> list[dict[str, Any]]:
     """Return what is told of the teachers that are done, or refuse where settings or texts are not the same."""
-    from hf_rnn.distillation.folds import UNFINISHED_FILE
+    from hf_rnn.distillation.folds import UNFINISHED_FILE, fold_folder
 
     path = flags.output_dir / UNFINISHED_FILE
     try:
@@ -177,6 +177,9 @@ def take_up(flags: argparse.Namespace, texts: Any) -> list[dict[str, Any]]:
     changed = ", ".join(name for name in now if now[name] != then.get(name))
     if changed:
         flags.refuse(f"--resume goes on with the same settings and texts only; changed: {changed}")
+    for fold in range(len(told)):
+        if not (folder := fold_folder(flags.output_dir, fold)).is_dir():
+            flags.refuse(f"{path} says that {folder} is done, and it is not there: take another --output_dir")
     return told
 
 

@@ -3,6 +3,8 @@
 import logging
 import os
 import random
+import runpy
+import sys
 from pathlib import Path
 
 import pytest
@@ -113,3 +115,25 @@ def hub(tmp_path, monkeypatch):
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("HF_TOKEN", "hf_mine")
         yield server
+
+
+def run_script(script, arguments, monkeypatch, captured):
+    """Run a script in this process, which has the imports done.
+
+    Args:
+        script: Its path.
+        arguments: Of its command line, of any type.
+        monkeypatch: pytest's.
+        captured: pytest's `capsys` or `capfd`.
+
+    Returns:
+        Exit code, stdout and stderr.
+    """
+    monkeypatch.setattr(sys, "argv", [str(script), *map(str, arguments)])
+    captured.readouterr()
+    code = 0
+    try:
+        runpy.run_path(str(script), run_name="__main__")
+    except SystemExit as leaving:
+        code = leaving.code or 0
+    return (code, *captured.readouterr())

@@ -1,11 +1,11 @@
 """The script that gathers texts for a teacher to label: none of them may stand in the data that is measured."""
 
 import json
-import runpy
-import sys
+import re
 from pathlib import Path
 
 import pytest
+from conftest import run_script
 
 from hf_rnn import load_tsv, train_tokenizer
 from hf_rnn.audit.near_duplicates import jaccard
@@ -30,19 +30,7 @@ def data(tmp_path):
 
 @pytest.fixture
 def collect(monkeypatch, capsys):
-    """In this process, which has the imports done; return exit code, stdout and stderr."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, arguments)])
-        capsys.readouterr()
-        code = 0
-        try:
-            runpy.run_path(str(SCRIPT), run_name="__main__")
-        except SystemExit as leaving:
-            code = leaving.code or 0
-        return (code, *capsys.readouterr())
-
-    return run
+    return lambda *arguments: run_script(SCRIPT, arguments, monkeypatch, capsys)
 
 
 def test_no_text_repeats_a_row_or_another_text(collect, data, tmp_path):
@@ -94,6 +82,13 @@ def test_mistakes_are_one_line(collect, data, tmp_path):
     assert "the following arguments are required: SOURCE" in refused()
     assert "there is no file absent.txt" in refused("absent.txt")
     assert "does not exist" in refused(source, data_dir=tmp_path / "absent")
+    with (data / "train.tsv").open("a", encoding="utf-8") as file:
+        file.write("no label here\n")
+    assert re.search(r"train\.tsv:3\b.*--max_bad_rows N", refused(source))
+    assert "max_bad_rows is 'x': give a count" in refused(source, "--max_bad_rows", "x")
+    code, _, err = collect("--data_dir", data, "--output_file", tmp_path / "one.txt", source, "--max_bad_rows", 1)
+    assert code == 0, err
+    (data / "train.tsv").write_text(f"{TRAIN[0]}\ta\n{TRAIN[1]}\tb\n", encoding="utf-8")
     assert "archive.txt" in refused(tmp_path / "archive.txt")
     assert "no text is left" in refused(tmp_path / "known.txt")
     assert '"repeat_data": 1' in refused(tmp_path / "known.txt")

@@ -2,7 +2,6 @@
 
 import json
 import re
-import runpy
 import shutil
 import subprocess
 import sys
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from conftest import LABELS, NEUTRAL, invent_rows, write_rows
+from conftest import LABELS, NEUTRAL, invent_rows, run_script, write_rows
 from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast, pipeline
 
 from hf_rnn.distillation.folds import fold_folder, fold_of
@@ -36,16 +35,7 @@ def checkpoint(tmp_path_factory):
 
 
 def run(arguments, monkeypatch, capfd):
-    """In this process, which has the imports done; return exit code, stdout and stderr."""
-    monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, arguments)])
-    capfd.readouterr()
-    code = 0
-    try:
-        runpy.run_path(str(SCRIPT), run_name="__main__")
-    except SystemExit as leaving:
-        code = leaving.code or 0
-    captured = capfd.readouterr()
-    return code, captured.out, captured.err
+    return run_script(SCRIPT, arguments, monkeypatch, capfd)
 
 
 def test_a_checkpoint_becomes_a_teacher(checkpoint, texts_dir, tmp_path, monkeypatch, capfd):
@@ -192,6 +182,10 @@ def test_a_crew_that_was_stopped_goes_on(checkpoint, texts_dir, tmp_path, monkey
         Teachers.open(str(stopped))
     code, out, err = run([*flags, "--output_dir", stopped], monkeypatch, capfd)
     assert (code, out) == (2, "") and "not empty: take another, or add --resume" in err
+    (stopped / "fold-2").rename(tmp_path / "aside")
+    code, out, err = run([*flags, "--output_dir", stopped, "--resume"], monkeypatch, capfd)
+    assert (code, out) == (2, "") and "fold-2 is done, and it is not there" in err
+    (tmp_path / "aside").rename(stopped / "fold-2")
     code, out, err = run([*flags, "--output_dir", stopped, "--resume", "--seed", 7], monkeypatch, capfd)
     assert (code, out) == (2, "") and err.splitlines()[-1].endswith("changed: seed")
     before = (stopped / "fold-2" / "model.safetensors").stat().st_mtime_ns
