@@ -7,7 +7,6 @@ what was made.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import tempfile
 from collections.abc import Iterator
@@ -24,7 +23,7 @@ from .errors import UserError
 from .folder import FinishedFolder
 from .inference import check_name, find_folder, load_model
 from .modeling_rnn import RnnForSequenceClassification
-from .onnx_inference import WEIGHTS_KEY, hash_weights, open_session, run_session
+from .onnx_inference import LABELS_KEY, WEIGHTS_KEY, hash_weights, open_session, run_session, write_labels
 from .parity import Parity, measure_parity
 from .whole_file import write_whole
 
@@ -96,6 +95,8 @@ def export(
     if output_dir is not None and Path(output_dir).exists() and not Path(output_dir).is_dir():
         raise UserError(f"output_dir {output_dir} is a file: give a folder")
     folder = FinishedFolder(find_folder(name_or_path, revision))
+    if output_dir is None and folder.onnx_model.parent.is_file():
+        raise UserError(f"{folder.onnx_model.parent} is a file, where a folder must be: move it away")
     model, tokenizer = load_model(folder.root)
     model = model.cpu().float()
     _check_kind(model.config, quantize, str(name_or_path))
@@ -142,7 +143,7 @@ def _check_kind(config: RnnConfig, quantize: str | None, name: str) -> None:
 def _metadata(config: RnnConfig, folder: FinishedFolder) -> dict[str, str]:
     return {
         "model_type": config.model_type,
-        "id2label": json.dumps(config.id2label, ensure_ascii=False),
+        LABELS_KEY: write_labels(config),
         "problem_type": config.problem_type or "single_label_classification",
         "version": __version__,
         WEIGHTS_KEY: hash_weights(folder),

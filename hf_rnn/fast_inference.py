@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from .errors import UserError
 from .fast_tokenization import FastTokenizer
 from .folding import TABLE_DTYPES, FoldedClassifier, TableDtype, table_bytes
-from .inference import compute_logits, load_model, scorer_of
+from .inference import compute_logits, list_texts, load_model, scorer_of
 from .modeling_rnn import RnnForSequenceClassification
 from .packing import pack_batches
 
@@ -78,6 +78,7 @@ class FastRnn:
             raise ValueError("the model is in training mode, where dropout changes its answers: call model.eval()")
         self.model = model
         self.tokenizer = tokenizer
+        self._made_with = table_dtype, memory_limit, tokens_per_batch
         self._encode = FastTokenizer(tokenizer)
         self.tokens_per_batch = tokens_per_batch
         self._score = scorer_of(model.config)
@@ -90,13 +91,16 @@ class FastRnn:
         if wanted > memory_limit:
             _LOGGER.warning(
                 "a table of %d MB for fast inference passes the limit of %d MB: the plain model runs; "
-                "raise memory_limit, or take table_dtype='bfloat16' or 'int8'",
+                "take the table_dtype bfloat16 or int8, or in Python a larger memory_limit",
                 wanted >> 20,
                 memory_limit >> 20,
             )
             return
         self._folded = FoldedClassifier(model, table_dtype)
         self.memory = self._folded.memory
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.model, self.tokenizer, *self._made_with)  # what is folded is folded anew
 
     @classmethod
     def from_pretrained(
@@ -158,7 +162,7 @@ class FastRnn:
             input_ids: Token ids by text, each id a token to read; a text without any is allowed.
         """
         if self._folded is None:
-            return compute_logits(self.model, self.tokenizer, input_ids, batch_size=256)
+            return compute_logits(self.model, self.tokenizer, input_ids, 256, self.tokens_per_batch)
         if len(input_ids) == 1:
             return torch.from_numpy(self._folded.logits_of_one(input_ids[0]))
         return self._batched_logits(input_ids, self._folded)
@@ -176,7 +180,8 @@ class FastRnn:
         Raises:
             UserError: For something that is no list of texts; the message says which.
         """
-        if isinstance(texts, str | bytes) or len(texts) <= _BLOCK:
-            return self.logits(self.tokenize(texts))
-        blocks = (texts[start : start + _BLOCK] for start in range(0, len(texts), _BLOCK))
+        listed = list_texts(texts)
+        if len(listed) <= _BLOCK:
+            return self.logits(self.tokenize(listed))
+        blocks = (listed[start : start + _BLOCK] for start in range(0, len(listed), _BLOCK))
         return torch.cat([self.logits(self.tokenize(block)) for block in blocks])

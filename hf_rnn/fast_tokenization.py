@@ -10,12 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from itertools import chain
+from threading import Lock
 
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from .errors import UserError
-from .inference import check_text, tokenize
+from .inference import check_text, list_texts, tokenize
 from .normalization import NORMALIZERS, build_normalizer
 
 _KEPT = 1 << 17  # words in memory, about 20 MB; when there are more, all are forgotten
@@ -31,6 +31,8 @@ _TWEET_PLACEHOLDERS = {
 }
 
 Ids = tuple[int, ...]
+
+_ENCODING = Lock()  # while the settings of a backend must stay as they are
 
 
 class _Words(dict[str, Ids]):
@@ -52,9 +54,9 @@ class _Words(dict[str, Ids]):
         """Whether the ids of a word are here, or can be found without the tokenizer."""
         return word in self or self._look_up(word) is not None
 
-    def copy(self) -> _Words:
-        """Return another one that knows the same."""
-        return _Words(self, self._look_up)
+    def emptied(self) -> _Words:
+        """Return another one that has seen no word."""
+        return _Words({"": ()}, self._look_up)
 
 
 class FastTokenizer:
@@ -68,7 +70,7 @@ class FastTokenizer:
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
         look_up = _find_shortcut(tokenizer)
-        self._known = None if look_up is None else _Words({"": ()}, look_up)
+        self._known = None if look_up is None else _Words({}, look_up).emptied()
 
     def __call__(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of texts, cut at the tokenizer's `model_max_length`.
@@ -76,12 +78,7 @@ class FastTokenizer:
         Raises:
             UserError: For something that is no list of texts; the message says which.
         """
-        if isinstance(texts, str | bytes):
-            raise UserError("texts must be a list of str, found one text: put it into a list, [text]")
-        texts = list(texts)
-        for position, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise UserError(f"texts[{position}] is not a str: found {text!r:.80}; give '' for an empty text")
+        texts = list_texts(texts)
         try:
             if self._known is not None:
                 return self._look_up(texts, self._known)
@@ -107,15 +104,13 @@ class FastTokenizer:
                 encoded.append([])
         if waiting:
             new = list({word for _, words in waiting for word in words if not known.knows(word)})
-            known.update(zip(new, map(tuple, self._encode(new, _NO_LIMIT + 1)), strict=True))
+            found = dict(zip(new, map(tuple, self._encode(new, _NO_LIMIT + 1)), strict=True))
             for position, words in waiting:
-                encoded[position] = list(chain.from_iterable(map(ids_of, words)))
-            for word in new:
-                if len(word) > _LONGEST:
-                    del known[word]
+                ids_of_words = (found[word] if word in found else known[word] for word in words)
+                encoded[position] = list(chain.from_iterable(ids_of_words))
+            known.update((word, ids) for word, ids in found.items() if len(word) <= _LONGEST)
         if len(known) > _KEPT:
-            known.clear()
-            known[""] = ()
+            self._known = known.emptied()  # a new one: other threads may be reading this one
         limit = self.tokenizer.model_max_length
         if limit < _NO_LIMIT:
             kept = slice(limit) if self.tokenizer.truncation_side == "right" else slice(-limit, None)
@@ -125,13 +120,15 @@ class FastTokenizer:
     def _encode(self, texts: list[str], limit: int) -> list[list[int]]:
         """Call the backend. How it cuts and pads is its own state, which every call of the tokenizer sets anew."""
         backend = self.tokenizer.backend_tokenizer
-        if limit > _NO_LIMIT:
-            backend.no_truncation()
-        else:
-            backend.enable_truncation(limit, direction=self.tokenizer.truncation_side)
-        backend.no_padding()
-        backend.encode_special_tokens = self.tokenizer.split_special_tokens
-        return [encoding.ids for encoding in backend.encode_batch_fast(texts)]
+        with _ENCODING:
+            if limit > _NO_LIMIT:
+                backend.no_truncation()
+            else:
+                backend.enable_truncation(limit, direction=self.tokenizer.truncation_side)
+            backend.no_padding()
+            backend.encode_special_tokens = self.tokenizer.split_special_tokens
+            encodings = backend.encode_batch_fast(texts)
+        return [encoding.ids for encoding in encodings]
 
 
 def _find_shortcut(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], Ids | None] | None:
@@ -155,7 +152,8 @@ def _find_shortcut(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], Ids | 
     for name in NORMALIZERS:
         for lowercase in (True, False):
             if found == [stage.__getstate__() for stage in build_normalizer(name, lowercase)]:
-                return _make_shortcut(name, lowercase or name == "semeval", backend.get_vocab(), tokenizer.unk_token)
+                own = backend.get_vocab(with_added_tokens=False)
+                return _make_shortcut(name, lowercase or name == "semeval", own, tokenizer.unk_token)
     return None
 
 

@@ -7,7 +7,7 @@ or not at all.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -98,7 +98,9 @@ def load_model(
         part = "tokenizer.json or tokenizer_config.json"
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         _check_tokenizer(name, tokenizer, config.vocab_size)
-        compute_logits(model.eval(), tokenizer, tokenize(tokenizer, ["", "a word"]))  # whether it answers at all
+        logits = compute_logits(model.eval(), tokenizer, tokenize(tokenizer, ["", "a word"]))  # whether it answers
+        if not logits.isfinite().all():
+            raise UserError(f"{name} cannot be used: its logits are {logits.tolist()}, so weights are NaN or infinite")
     except UserError:
         raise
     except Exception as error:  # files that others wrote make the libraries raise anything, `Exception` itself too
@@ -198,9 +200,47 @@ def check_text(text: str) -> None:
         raise UserError(f"the text is not UTF-8 at character {error.start}: {text!r:.60}") from error
 
 
+def list_texts(texts: Iterable[str]) -> list[str]:
+    """Return texts as a list, or refuse what is none.
+
+    Raises:
+        UserError: For one text in place of several, for what is no collection, and for an element that is no text; the
+            message says which.
+    """
+    if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
+        found = "one text: put it into a list, [text]" if isinstance(texts, str | bytes) else f"{texts!r:.80}"
+        raise UserError(f"texts must be a list of str, found {found}")
+    listed = list(texts)
+    for position, text in enumerate(listed):
+        if not isinstance(text, str):
+            raise UserError(f"texts[{position}] is not a str: found {text!r:.80}; give '' for an empty text")
+    return listed
+
+
 def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
     """Return the token ids of texts, cut at the tokenizer's `model_max_length`."""
-    return tokenizer(list(texts), truncation=True, return_attention_mask=False)["input_ids"] if texts else []
+    return tokenizer(list(texts), truncation=True, return_attention_mask=False)["input_ids"] if len(texts) else []
+
+
+def batch_by_length(
+    input_ids: Sequence[Sequence[int]], tokens_per_batch: int, texts_per_batch: int | None = None
+) -> Iterator[list[int]]:
+    """Yield rows of about equal length, so many that they make a batch; every row once.
+
+    Args:
+        input_ids: Token ids by row.
+        tokens_per_batch: Of a batch at most, padding counted; a longer row is a batch of its own.
+        texts_per_batch: Rows of a batch at most.
+    """
+    batch: list[int] = []
+    for row in sorted(range(len(input_ids)), key=lambda row: len(input_ids[row])):
+        full = (len(batch) + 1) * len(input_ids[row]) > tokens_per_batch or len(batch) == texts_per_batch
+        if batch and full:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
 
 
 @torch.inference_mode()
@@ -209,6 +249,7 @@ def compute_logits(
     tokenizer: PreTrainedTokenizerBase,
     input_ids: Sequence[Sequence[int]],
     batch_size: int = 64,
+    tokens_per_batch: int = 8192,
 ) -> torch.Tensor:
     """Run a model over texts, batched by length.
 
@@ -216,16 +257,15 @@ def compute_logits(
         model: In evaluation mode.
         tokenizer: Pads.
         input_ids: Token ids by text; a text without any is allowed.
-        batch_size: Texts run at once.
+        batch_size: Texts run at once, at most.
+        tokens_per_batch: Tokens run at once, padding counted, at most; a longer text is run alone.
 
     Returns:
         Logits `(N, C)` in the order of `input_ids`, in float32 on the CPU.
     """
     logits = torch.zeros(len(input_ids), model.config.num_labels)
-    order = sorted(range(len(input_ids)), key=lambda row: len(input_ids[row]))
     collate: Any = DataCollatorWithPadding(tokenizer)
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
+    for rows in batch_by_length(input_ids, tokens_per_batch, batch_size):
         batch = collate([{"input_ids": list(input_ids[row])} for row in rows])
         # a batch of empty texts only comes as a tensor of floats
         inputs = {name: batch[name].long().to(model.device) for name in ("input_ids", "attention_mask")}

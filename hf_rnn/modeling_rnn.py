@@ -25,6 +25,8 @@ from .pooling_rnn import RnnPooler
 from .recurrence_rnn import distinct_pays, may_loop
 from .tutorial_rnn import read_tutorial_checkpoint
 
+_DRAW_FOR_ALL = 1 << 12  # words of a vocabulary; up to there that is as soon done as to find those of a batch
+
 
 class RnnPreTrainedModel(PreTrainedModel):
     """Weights, loading and saving, common to all models of this package."""
@@ -224,11 +226,21 @@ class RnnModel(RnnPreTrainedModel):
                 ids, rows = distinct, places
         vectors = self.embedding(ids)
         if self.training and self.config.word_dropout > 0:
-            # one draw a word type, shared by all its occurrences in the batch (Gal and Ghahramani 2016, section 4)
-            kept = nn.functional.dropout(vectors.new_ones(self.config.vocab_size), self.config.word_dropout)
-            vectors = vectors * kept[ids][..., None]
+            vectors = vectors * self._draw_kept_words(ids, vectors)[..., None]
         vectors = self.embedding_dropout(vectors)
         return vectors if rows is None else DistinctTokens(vectors, rows)
+
+    def _draw_kept_words(self, ids: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        """Dropout's factor for each id, one draw a word type (Gal and Ghahramani 2016, section 4), shaped as the ids.
+
+        With a large vocabulary only the words of the batch are drawn for: a step must not cost more for it. An
+        accelerator draws for all, sooner than it could say how many there are, and so does a graph.
+        """
+        count, places = self.config.vocab_size, ids
+        if count > _DRAW_FOR_ALL and ids.device.type == "cpu" and not torch.compiler.is_compiling():
+            distinct, places = ids.unique(return_inverse=True)
+            count = len(distinct)
+        return nn.functional.dropout(like.new_ones(count), self.config.word_dropout)[places]
 
     def _reads_distinct_tokens(self) -> bool:
         """Whether the first layer can, in training: a token's vector must be the same at all its places."""

@@ -117,5 +117,6 @@ def _tweet_words() -> PreTokenizer:
     marks = r"\.\.?|!!?|\?\??"
     brackets = r"<(?:url>|user>|number>|3)"
     faces = r"[:;=][-o*'^]?(?:[)(\[\]{}@|/\\]++|[dDpPoOsS]\b)|\([-o*'^]?[:;=]|-_++-|\^_*+\^|>_++<"
-    rest = r"[!-/:-@\[-`{-~]|(?!\s)\X"  # \X: an emoji with its skin tone, or a family of them, is one sign
+    # \X: an emoji with its skin tone, or a family of them, is one sign; but after these marks it takes a space along
+    rest = r"[!-/:-@\[-`{-~]|\p{Prepended_Concatenation_Mark}|(?!\s)\X"
     return Split(Regex("|".join((words, marks, brackets, faces, rest))), "removed", invert=True)

@@ -6,7 +6,8 @@ It needs the tokenizer, `config.json` and the ONNX file, not the weights. Making
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from .configuration_rnn import RnnConfig
 from .errors import UserError
 from .folder import FinishedFolder
 from .hub_repo import fetch
-from .inference import check_name, check_text, load_tokenizer, scores_of, tokenize
+from .inference import batch_by_length, check_name, check_text, list_texts, load_tokenizer, scores_of, tokenize
 
 WEIGHTS_KEY = "weights_sha256"  # in the file's metadata: the weights that it was made of
+LABELS_KEY = "id2label"  # and the labels of its answers
 _BESIDE = ("*.json", "*.txt", "*.model", "*.jinja")  # what of a repo is needed besides the ONNX file: the tokenizers'
 
 
@@ -54,6 +56,11 @@ def hash_weights(folder: FinishedFolder) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def write_labels(config: RnnConfig) -> str:
+    """Return the labels as an ONNX file's metadata has them."""
+    return json.dumps(dict(sorted(config.id2label.items())), ensure_ascii=False)
+
+
 class OnnxClassifier:
     """A text classifier in ONNX Runtime.
 
@@ -66,6 +73,9 @@ class OnnxClassifier:
         config: Gives labels and kind of task.
         tokens_per_batch: About how many tokens run at once.
 
+    Raises:
+        UserError: For `tokens_per_batch` under 1.
+
     Example:
         >>> classifier = OnnxClassifier.from_pretrained("out/tweets")
         >>> classifier.predict(["best concert of my life!"])
@@ -75,6 +85,8 @@ class OnnxClassifier:
     def __init__(
         self, session: Any, tokenizer: PreTrainedTokenizerBase, config: RnnConfig, tokens_per_batch: int = 8192
     ) -> None:
+        if tokens_per_batch < 1:
+            raise UserError(f"tokens_per_batch must be at least 1, found {tokens_per_batch}")
         self.session = session
         self.tokenizer = tokenizer
         self.config = config
@@ -97,7 +109,8 @@ class OnnxClassifier:
             tokens_per_batch: About how many tokens run at once.
 
         Raises:
-            UserError: When a file is missing, cannot be read, or was made of other weights than the folder has.
+            UserError: When a file is missing, cannot be read, or was made of other weights or labels than the folder
+                has.
         """
         name = str(name_or_path)
         folder = _find(name_or_path, quantized, revision)
@@ -110,16 +123,18 @@ class OnnxClassifier:
             raise UserError(f"{name} on the Hub has no {file}: its owner can make it with `hf-rnn export` and push it")
         try:
             session = open_session(str(path))
-            made_of = session.get_modelmeta().custom_metadata_map.get(WEIGHTS_KEY)
+            metadata = session.get_modelmeta().custom_metadata_map
         except UserError:
             raise
         except Exception as error:  # ONNX Runtime's own errors have no common class
             raise UserError(f"{path} cannot be read: {' '.join(str(error).split()):.300}") from error
-        if made_of is None:
+        if not metadata.keys() >= {WEIGHTS_KEY, LABELS_KEY}:
             raise UserError(f"{path} was not made by hf-rnn export: make it with `{again}`")
-        if folder.weights.is_file() and made_of != hash_weights(folder):
+        if folder.weights.is_file() and metadata[WEIGHTS_KEY] != hash_weights(folder):
             raise UserError(f"{path} was made of other weights than {folder.weights} holds: repeat `{again}`")
         config, tokenizer = load_tokenizer(name, folder)
+        if metadata[LABELS_KEY] != write_labels(config):
+            raise UserError(f"{path} was made of other labels than {folder.config} holds: repeat `{again}`")
         return cls(session, tokenizer, config, tokens_per_batch)
 
     def predict(self, texts: Sequence[str]) -> list[dict[str, Any]]:
@@ -149,22 +164,24 @@ class OnnxClassifier:
         Raises:
             UserError: For something that is no list of texts; the message says which.
         """
-        if isinstance(texts, str | bytes):
-            raise UserError("texts must be a list of str, found one text: put it into a list, [text]")
-        for position, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise UserError(f"texts[{position}] is not a str: found {text!r:.80}; give '' for an empty text")
+        listed = list_texts(texts)
+        for text in listed:
             check_text(text)
-        return tokenize(self.tokenizer, texts)
+        return tokenize(self.tokenizer, listed)
 
     def logits(self, input_ids: Sequence[Sequence[int]]) -> torch.Tensor:
         """Return the logits `(N, C)` in float32, in the order of `input_ids`.
 
         Args:
             input_ids: Token ids by text, each id a token to read; a text without any is allowed.
+
+        Raises:
+            IndexError: For a negative id, which ONNX Runtime would take as one from the end.
         """
+        if min((min(ids, default=0) for ids in input_ids), default=0) < 0:
+            raise IndexError("a token id is negative")
         logits = np.zeros((len(input_ids), self.config.num_labels), np.float32)
-        for rows in self._batches(input_ids):
+        for rows in batch_by_length(input_ids, self.tokens_per_batch):
             time = max(len(input_ids[row]) for row in rows)
             ids = np.zeros((len(rows), time), np.int64)
             mask = np.zeros_like(ids)
@@ -173,17 +190,6 @@ class OnnxClassifier:
                 mask[place, : len(input_ids[row])] = 1
             logits[rows] = run_session(self.session, ids, mask)
         return torch.from_numpy(logits)
-
-    def _batches(self, input_ids: Sequence[Sequence[int]]) -> Iterator[list[int]]:
-        """Yield rows of about equal length, so many that they make a batch; every row once."""
-        batch: list[int] = []
-        for row in sorted(range(len(input_ids)), key=lambda row: len(input_ids[row])):
-            if batch and (len(batch) + 1) * len(input_ids[row]) > self.tokens_per_batch:
-                yield batch
-                batch = []
-            batch.append(row)
-        if batch:
-            yield batch
 
 
 def _file(folder: FinishedFolder, quantized: bool) -> Path:

@@ -160,6 +160,11 @@ def main() -> None:
         parser.error("--repeats must be at least 3")
     if arguments.rows < 100:
         parser.error("--rows must be at least 100")
+    if arguments.threads < 1:
+        parser.error("--threads must be at least 1")
+    for folder in [path.parent for path in (arguments.json, arguments.plot) if path] + [arguments.data_dir or Path()]:
+        if not folder.is_dir():
+            parser.error(f"there is no folder {folder}")
 
     import torch
 

@@ -333,6 +333,12 @@ def test_predict_mistakes(command, folder, texts_dir, tmp_path):
         "--model", folder, "--text", "x", "--tokens_per_batch", 0
     )
     assert "invalid int value: 'x'" in predict("--model", folder, "--text", "x", "--tokens_per_batch", "x")
+    assert "--table_dtype must be one of float32, bfloat16, int8, found 'int4'" in predict(
+        "--model", folder, "--text", "x", "--table_dtype", "int4"
+    )
+    assert "--table_dtype is for --backend torch" in predict(
+        "--model", folder, "--text", "x", "--table_dtype", "int8", "--backend", "onnx"
+    )
     assert "--backend must be one of torch, onnx, onnx_int8, found 'jax'" in predict(
         "--model", folder, "--text", "x", "--backend", "jax"
     )

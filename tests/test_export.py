@@ -274,6 +274,8 @@ def test_mistakes_are_one_line(command, folder, tmp_path):
     assert "output_dir" in mistake("--model", folder, "--output_dir", tmp_path / "file")
     assert "say with output_dir where the file is to go" in mistake("--model", "me/films")
     assert "there is no folder nowhere" in mistake("--model", "nowhere")
+    (folder / "onnx").write_text("")
+    assert "onnx is a file, where a folder must be: move it away" in mistake("--model", folder)
     (folder / "model.safetensors").unlink()
     assert "has no model.safetensors" in mistake("--model", folder)
 
@@ -422,9 +424,20 @@ def test_what_is_no_list_of_texts_is_named(exported):
         ("miro", "found one text"),
         (["miro", 3], r"texts\[1\] is not a str"),
         (["\ud800"], "UTF-8"),
+        (None, "must be a list of str, found None"),
     ):
         with pytest.raises(UserError, match=message):
             classifier.predict(texts)
+    with pytest.raises(IndexError, match="negative"):
+        classifier.logits([[], [3, -1]])
+    with pytest.raises(UserError, match="tokens_per_batch must be at least 1, found 0"):
+        OnnxClassifier.from_pretrained(exported[0].root, tokens_per_batch=0)
+
+
+@pytest.mark.parametrize("make_texts", [iter, tuple, np.array], ids=["iterator", "tuple", "array"])
+def test_any_collection_of_texts_will_do(exported, make_texts):
+    classifier = OnnxClassifier.from_pretrained(exported[0].root)
+    assert classifier.predict(make_texts(TEXTS_TO_PREDICT)) == classifier.predict(TEXTS_TO_PREDICT)
 
 
 def test_a_file_that_is_missing_broken_or_of_other_weights_is_refused(folder):
@@ -437,6 +450,12 @@ def test_a_file_that_is_missing_broken_or_of_other_weights_is_refused(folder):
     assert refusal(quantized=True).endswith("--quantize int8`")
     assert "has no revision 'v2'" in refusal(revision="v2")
     file = export(folder).file
+    config, names = json.loads((folder / "config.json").read_text()), {"0": "bad", "1": "fine", "2": "plain"}
+    (folder / "config.json").write_text(
+        json.dumps({**config, "id2label": names, "label2id": {name: int(number) for number, name in names.items()}})
+    )
+    assert "was made of other labels" in refusal()
+    (folder / "config.json").write_text(json.dumps(config))
     model, _ = inference.load_model(folder)
     model.classifier.bias.data += 1
     model.save_pretrained(folder)

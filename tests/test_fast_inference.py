@@ -2,9 +2,11 @@
 
 import itertools
 import logging
+import pickle
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -190,12 +192,32 @@ class TestAnswers:
         (["a", None], r"texts\[1\] is not a str: found None"),
         (["a", "b", b"c"], r"texts\[2\] is not a str: found b'c'"),
         (["\ud800"], "the text is not UTF-8"),
+        (None, "texts must be a list of str, found None"),
+        (3, "texts must be a list of str, found 3"),
+        (["a"] * 8500 + [None], r"texts\[8500\] is not a str"),
     ],
+    ids=["one_text", "none", "bytes", "surrogate", "nothing", "number", "far_behind"],
 )
 def test_what_is_no_list_of_texts_is_refused(pair, texts, message):
     for call in (FastRnn(*pair).predict, FastRnn(*pair).predict_proba):
         with pytest.raises(UserError, match=message):
             call(texts)
+
+
+@pytest.mark.parametrize(
+    "make_texts", [iter, tuple, np.array, pd.Series], ids=["iterator", "tuple", "array", "series"]
+)
+def test_any_collection_of_texts_will_do(pair, make_texts):
+    fast = FastRnn(*pair)
+    assert fast.predict(make_texts(TEXTS)) == fast.predict(TEXTS)
+
+
+@pytest.mark.parametrize("settings", [{}, {"table_dtype": "int8", "tokens_per_batch": 7}, {"memory_limit": 0}])
+def test_it_goes_to_other_processes(pair, settings):
+    fast = FastRnn(*pair, **settings)
+    other = pickle.loads(pickle.dumps(fast))
+    assert (other.memory, other.tokens_per_batch) == (fast.memory, fast.tokens_per_batch)
+    assert other.predict(TEXTS) == fast.predict(TEXTS)
 
 
 class TestTable:
@@ -219,6 +241,18 @@ class TestTable:
         assert plain.memory == 0 < fast.memory
         np.testing.assert_allclose(plain.predict_proba(TEXTS), fast.predict_proba(TEXTS), atol=1e-6)
         assert FastRnn(*pair, memory_limit=fast.memory).memory == fast.memory
+
+    def test_beyond_the_limit_batches_keep_to_the_budget_too(self, pair, monkeypatch):
+        model, tokenizer = pair
+        plain = FastRnn(model, tokenizer, memory_limit=0, tokens_per_batch=10)
+        ids = [[3] * length for length in (1, 12, 5, 2, 0, 5, 1)]
+        expected = plain_logits(model, ids)
+        sizes, forward = [], model.forward
+        monkeypatch.setattr(
+            model, "forward", lambda **given: sizes.append(given["input_ids"].numel()) or forward(**given)
+        )
+        torch.testing.assert_close(plain.logits(ids), expected, rtol=0, atol=1e-6)
+        assert sorted(sizes)[-2:] == [10, 12], "a text that is longer is run alone"
 
     @pytest.mark.parametrize("cell", CELLS)
     @pytest.mark.parametrize("dtype", ["bfloat16", "int8"])

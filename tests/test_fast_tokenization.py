@@ -1,5 +1,8 @@
 """FastTokenizer gives the ids of the tokenizer's usual call, whether words are looked up or the backend is called."""
 
+import sys
+import unicodedata
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -197,6 +200,43 @@ class TestMemory:
         fast = FastTokenizer(train())
         assert fast(["a " + "x" * 65, "x" * 64]) == fast(["a " + "x" * 65, "x" * 64])
         assert set(fast._known) == {"", "a", "x" * 64}
+
+
+@pytest.mark.parametrize("tail", ["", "x" * 80], ids=["kept", "too_long_to_be_kept"])
+def test_threads_get_the_ids_that_one_would(monkeypatch, tail):
+    """Premise: a thread may find that another one has just forgotten all words; here they do so all the time."""
+    monkeypatch.setattr("hf_rnn.fast_tokenization._KEPT", 20)
+    tokenizer = train()
+    fast = FastTokenizer(tokenizer)
+    texts = [[f"a é{(7 * turn + word) % 60}{tail} b" for word in range(30)] for turn in range(100)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            found = list(threads.map(fast, texts * 2))
+    finally:
+        sys.setswitchinterval(interval)
+    assert found == [tokenizer(block)["input_ids"] for block in texts * 2]
+
+
+@pytest.mark.parametrize("normalizer", NORMALIZERS)
+def test_no_word_of_any_character_reaches_over_a_space(normalizer):
+    """Premise of looking words up; by the rules of graphemes some characters take the space after them along."""
+    characters = [chr(code) for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code))[0] not in "CL"]
+    characters += [chr(code) for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code)) == "Cf"]
+    assert {"\u06dd", "\u0600", "\u200d", "\u0301"} <= set(characters)
+    backend = train(normalizer).backend_tokenizer
+    text = backend.normalizer.normalize_str(" o ".join(characters) + " \u0600\u0601 o \u0600 \u0301 o")
+    words = [word for word, _ in backend.pre_tokenizer.pre_tokenize_str(text)]
+    assert [word for word in words if " " in word] == []
+    assert words.count("o") > len(characters)
+
+
+def test_special_tokens_that_were_added_later_are_no_words():
+    tokenizer = train()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<extra>", "EXTRA"]})
+    texts = ["a <extra> day", "EXTRA", "<pad> extra"]
+    assert FastTokenizer(tokenizer)(texts) == tokenizer(texts, truncation=True)["input_ids"]
 
 
 @pytest.mark.parametrize("make", [train, foreign])

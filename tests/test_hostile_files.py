@@ -4,6 +4,7 @@ Nothing else may come out, no absurd memory may be taken, and nobody may be aske
 """
 
 import json
+import shutil
 import socket
 import sys
 import time
@@ -61,6 +62,16 @@ def load(folder):
     labels = [model.config.id2label[label] for label in inference.compute_scores(model, logits).argmax(-1).tolist()]
     json.dumps(labels, ensure_ascii=False).encode("utf-8")
     return labels
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(model_dir, tmp_path, number):
+    folder = shutil.copytree(model_dir, tmp_path / "model")
+    model = RnnForSequenceClassification.from_pretrained(folder)
+    model.classifier.bias.data[0] = number
+    model.save_pretrained(folder)
+    with pytest.raises(UserError, match="cannot be used: its logits are .* so weights are NaN or infinite"):
+        load(folder)
 
 
 def check_harmless(folder, name, content, dialled):

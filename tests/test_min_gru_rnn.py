@@ -48,6 +48,11 @@ def test_gradcheck(compute):
     assert torch.autograd.gradcheck(compute, [tensor.requires_grad_() for tensor in draw(5)])
 
 
+def test_a_trace_that_would_fix_the_number_of_steps_is_refused():
+    with pytest.raises(RuntimeError, match=r"take torch\.export"), pytest.warns(DeprecationWarning):
+        torch.jit.trace(linear_recurrence, draw(3))
+
+
 def test_the_loop_runs_on_a_cpu_and_the_scan_elsewhere(monkeypatch):
     calls = []
     monkeypatch.setattr("hf_rnn.min_gru_rnn.parallel_scan", lambda *inputs: calls.append("scan") or inputs[1])

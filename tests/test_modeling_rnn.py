@@ -445,7 +445,9 @@ class TestDropout:
         torch.manual_seed(0)
         torch.testing.assert_close(model(ids, mask).logits, first, rtol=0, atol=0)
 
-    def test_word_dropout_drops_whole_types(self):
+    @pytest.mark.parametrize("draw_for_all", [0, 4096], ids=["words_of_the_batch", "whole_vocabulary"])
+    def test_word_dropout_drops_whole_types(self, draw_for_all, monkeypatch):
+        monkeypatch.setattr("hf_rnn.modeling_rnn._DRAW_FOR_ALL", draw_for_all)
         model = make(model=RnnModel, word_dropout=0.5).train()
         ids = torch.arange(2, 12).repeat(3, 4)
         vectors = model(ids, output_hidden_states=True).hidden_states[0]
@@ -455,6 +457,16 @@ class TestDropout:
         assert 0 < dropped.float().mean() < 1
         kept = vectors[~dropped]
         torch.testing.assert_close(kept, 2 * model.embedding(ids)[~dropped])  # scaled by 1 / (1 - p)
+
+    def test_word_dropout_draws_no_more_for_a_large_vocabulary(self, monkeypatch):
+        drawn = []
+        dropout = torch.nn.functional.dropout
+        monkeypatch.setattr(
+            torch.nn.functional, "dropout", lambda ones, *rest: drawn.append(ones.numel()) or dropout(ones, *rest)
+        )
+        config = RnnConfig(vocab_size=5000, embedding_size=4, hidden_size=3, word_dropout=0.5)
+        RnnModel(config).train()(torch.tensor([[7, 4999, 7, 8], [8, 8, 8, 8]]))
+        assert drawn[0] == 3, "what follows are the dropouts of other names, at zero"
 
     def test_recurrent_dropout_thins_the_recurrent_weights(self):
         """With all recurrent weights dropped but a vanishing few, an RNN is a function of its input alone."""

@@ -12,13 +12,14 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from .. import inference
 from ..data import DataError
 from ..data.faults import BadRow
 from ..errors import UserError
 from ..fast_inference import FastRnn
+from ..folding import TABLE_DTYPES, TableDtype
 from ..onnx_inference import OnnxClassifier
 from ..parsing import SettingsParser
 from ..text_stream import read_texts
@@ -56,6 +57,10 @@ class PredictArguments:
     input: str | None = field(default=None, metadata={"help": "file with one text a line; - reads what is piped in"})
     backend: str = field(
         default="torch", metadata={"help": "torch, or a file that export made: onnx or onnx_int8, in ONNX Runtime"}
+    )
+    table_dtype: str = field(
+        default="float32",
+        metadata={"help": "of what torch looks up: float32, exact, or bfloat16 or int8, smaller and rounded"},
     )
     strict: bool = field(default=False, metadata={"help": "stop at the first line that is refused"})
     tokens_per_batch: int = field(default=8192, metadata={"help": "about how many tokens run at once"})
@@ -100,6 +105,10 @@ def _check(arguments: PredictArguments, texts: Sequence[str] | None) -> None:
         raise UserError("give either --text (several times if you like) or --input FILE (- for what is piped in)")
     if arguments.backend not in _BACKENDS:
         raise UserError(f"--backend must be one of {', '.join(_BACKENDS)}, found {arguments.backend!r}")
+    if arguments.table_dtype not in TABLE_DTYPES:
+        raise UserError(f"--table_dtype must be one of {', '.join(TABLE_DTYPES)}, found {arguments.table_dtype!r}")
+    if arguments.table_dtype != "float32" and arguments.backend != "torch":
+        raise UserError(f"--table_dtype is for --backend torch: leave it out with {arguments.backend}")
     if arguments.tokens_per_batch < 1:
         raise UserError(f"--tokens_per_batch must be at least 1, found {arguments.tokens_per_batch}")
     if arguments.input not in (None, "-"):
@@ -114,7 +123,8 @@ def _check(arguments: PredictArguments, texts: Sequence[str] | None) -> None:
 def _load(arguments: PredictArguments) -> FastRnn | OnnxClassifier:
     name, size = str(arguments.model), arguments.tokens_per_batch
     if arguments.backend == "torch":
-        return FastRnn.from_pretrained(name, arguments.revision, tokens_per_batch=size)
+        dtype = cast(TableDtype, arguments.table_dtype)
+        return FastRnn.from_pretrained(name, arguments.revision, dtype, tokens_per_batch=size)
     quantized = arguments.backend == "onnx_int8"
     return OnnxClassifier.from_pretrained(name, quantized, arguments.revision, tokens_per_batch=size)
 
