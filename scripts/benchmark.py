@@ -13,6 +13,8 @@ ratios hold.
 
 import argparse
 import json
+import platform
+import re
 import sys
 import tempfile
 from collections.abc import Callable
@@ -168,13 +170,19 @@ def main() -> None:
 
     import torch
 
+    from hf_rnn.errors import UserError
+
     torch.set_num_threads(arguments.threads)
     chosen = [name for name in PARTS if name in arguments.parts or not set(arguments.parts) - {"all"}]
     results = []
     for name in chosen:
         print(f"{name}: {PARTS[name].__doc__}", file=sys.stderr)
         own = {"data": ["rows"], "train": ["data_dir", "quick"]}.get(name, ["data_dir"])
-        for result in PARTS[name](arguments.repeats, **{setting: getattr(arguments, setting) for setting in own}):
+        try:
+            measured = PARTS[name](arguments.repeats, **{setting: getattr(arguments, setting) for setting in own})
+        except UserError as error:  # of the data
+            parser.error(str(error))
+        for result in measured:
             results.append({"part": name, **result})
             low, high = result["ratio_quartiles"]
             print(
@@ -182,10 +190,17 @@ def main() -> None:
                 f"ours {result['ours_ms']:.1f} ms, peer {result['peer_ms']:.1f} ms{result.get('note', '')}"
             )
     if arguments.json:
-        machine = {"torch": torch.__version__, "threads": arguments.threads}
+        machine = {"processor": processor(), "torch": torch.__version__, "threads": arguments.threads}
         arguments.json.write_text(json.dumps({**machine, "results": results}, indent=2) + "\n", encoding="utf-8")
     if arguments.plot:
         draw(arguments.data_dir or benchmark_infer.SAMPLE, arguments.plot)
+
+
+def processor() -> str:
+    """Name this machine's processor as well as it is known."""
+    told = Path("/proc/cpuinfo")  # elsewhere than on Linux the library knows
+    names = re.findall(r"^model name\s*: (.+)", told.read_text(), re.MULTILINE) if told.is_file() else []
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def draw(data_dir: Path, path: Path) -> None:
