@@ -19,6 +19,7 @@ _HOME = {
     "train_tokenizer": "tokenization",
     "load_tsv": "data",
     "encode": "data",
+    "load_vectors": "vectors",
     "classification_metrics": "metrics",
     "RnnTrainer": "trainer",
     "RnnTrainingArguments": "arguments",

@@ -322,11 +322,13 @@ def _of_another_verb(name: str) -> str:
 
 
 def _parse(parser: SettingsParser, recipe: str, tokens: list[str], cleared: Iterable[str] = ()) -> tuple[Any, ...]:
-    named = {token.split("=")[0] for token in tokens}
+    named = {"--" + token.split("=")[0].lstrip("-").replace("-", "_") for token in tokens if token.startswith("--")}
     rivals = {rival for flag, names in _RIVALS.items() if flag in named for rival in names}
     settings = {name: given for name, given in read_settings(recipe).items() if name not in {*cleared, *rivals}}
     if "--vectors" in named or "vectors" in settings:
         settings.pop("embedding_size", None)  # a recipe's own goes with random vectors
+    if "--tokenizer_name_or_path" in named:
+        settings.pop("widen_vocabulary", None)  # a recipe's own goes with a vocabulary of the texts' words
     return parser.parse([*parser.tokens(settings), *tokens])
 
 

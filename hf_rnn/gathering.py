@@ -101,6 +101,12 @@ def _source(arguments: Arguments, teacher: Mapping[str, Any] | None) -> dict[str
         repeat = f"hf-rnn distill --recipe training_args.json --teacher {shlex.quote(teacher['name'])}"
         if teacher["unlabeled"] is not None:
             repeat += f" --unlabeled {shlex.quote(teacher['unlabeled']['file'])}"
+    for flag in ("tokenizer_name_or_path", "vectors"):
+        source = getattr(data, flag)
+        if source is not None and Path(source).exists():  # an id on the Hub stands among the settings
+            path = Path(source).resolve()
+            of_teacher = teacher is not None and path.parent.name == teacher["name"]
+            repeat += f" --{flag} {shlex.quote(f'{path.parent.name}/{path.name}' if of_teacher else path.name)}"
     if data.dataset_name is not None:
         local = Path(data.dataset_name).exists()
         shown = Path(data.dataset_name).resolve().name if local else data.dataset_name

@@ -131,7 +131,10 @@ class DataArguments(TableArguments):
         self.leak_limit()
         if self.widen_vocabulary is not None:
             if self.vectors is None:
-                raise UserError("widen_vocabulary takes words of pretrained vectors: give vectors, or leave it out")
+                raise UserError(
+                    "widen_vocabulary, which recipe best sets, takes words of pretrained vectors: give vectors, or "
+                    "leave it out"
+                )
             if self.widen_vocabulary < 1:
                 raise UserError(f"widen_vocabulary must be at least 1, found {self.widen_vocabulary}")
 

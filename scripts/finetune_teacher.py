@@ -104,6 +104,7 @@ def main() -> None:
 
     from hf_rnn import load_tsv
     from hf_rnn.distillation.folds import UNFINISHED_FILE, fold_folder, fold_of, write_folds
+    from hf_rnn.distillation.teacher import check_tokenizer
     from hf_rnn.errors import UserError
     from hf_rnn.whole_file import write_whole
 
@@ -123,7 +124,10 @@ def main() -> None:
             model, tokenizer = load_checkpoint(flags.model, texts["train"].features["label"].names)
         except Exception as error:  # files that others wrote make the library raise anything
             flags.refuse(f"--model {flags.model} cannot be loaded: {' '.join(str(error).split()):.500}")
-        tokenizer.model_max_length = min(flags.max_length, tokenizer.model_max_length)
+        try:
+            tokenizer.model_max_length = check_tokenizer(flags.model, model.config, tokenizer, flags.max_length)
+        except UserError as error:
+            flags.refuse(str(error))
         seen = [row for row, its_fold in enumerate(folds) if its_fold != fold or flags.folds == 1]
         scores = fine_tune(flags, model, tokenizer, {**texts, "train": texts["train"].select(seen)})
         folder = flags.output_dir if flags.folds == 1 else fold_folder(flags.output_dir, fold)
@@ -239,5 +243,5 @@ if __name__ == "__main__":
     try:
         main()
     except KeyboardInterrupt:
-        print("stopped; of --folds the teachers that are done are kept: --resume goes on", file=sys.stderr)
+        print("stopped: --resume goes on where --folds had a teacher done", file=sys.stderr)
         sys.exit(130)  # as a shell has it

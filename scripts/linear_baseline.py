@@ -17,6 +17,7 @@ def main() -> None:
     """Fit with and without class weights and print both."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", type=Path, required=True, help="folder with train.tsv and dev.tsv")
+    parser.add_argument("--max_bad_rows", default="0", help="go on without so many: a count, or a share such as 0.1%%")
     arguments = parser.parse_args()
 
     from hf_rnn import classification_metrics, load_tsv
@@ -24,7 +25,7 @@ def main() -> None:
     from hf_rnn.errors import UserError
 
     try:
-        data = load_tsv(arguments.data_dir)
+        data = load_tsv(arguments.data_dir, max_bad_rows=arguments.max_bad_rows)
         make_linear_model()
     except UserError as error:
         parser.error(str(error))

@@ -38,9 +38,11 @@ def parse_flags() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", type=Path, default=SAMPLE, help="train.tsv and dev.tsv (default: the sample)")
     parser.add_argument("--normalizer", default="none", help="none, or tweet for raw tweets (default: %(default)s)")
+    parser.add_argument("--max_bad_rows", default="0", help="go on without so many: a count, or a share such as 0.1%%")
     parser.add_argument("--output_dir", type=Path, default=Path("out/results"), help="default: %(default)s")
     parser.add_argument("--seeds", type=int, default=5, help="seeds 0, 1, ... (default: %(default)s)")
     parser.add_argument("--teacher", type=Path, help="made by finetune_teacher.py; adds it and its student")
+    parser.add_argument("--teacher_labels", nargs="+", help="its names of the classes, where its own say nothing")
     parser.add_argument("--unlabeled", type=Path, help="texts that the teacher labels besides, one a line; adds a row")
     parser.add_argument("--only", action="append", metavar="NAME", help="a row of the table; may be repeated")
     parser.add_argument("--resume", action="store_true", help="keep the rows that OUTPUT_DIR has of such a run")
@@ -73,7 +75,9 @@ def main() -> None:
     rows = flags.output_dir / "rows"
     rows.mkdir(parents=True, exist_ok=True)
     try:
-        chosen = results_models.models(flags.teacher, flags.unlabeled, flags.output_dir / "teacher_cache")
+        chosen = results_models.models(
+            flags.teacher, flags.unlabeled, flags.output_dir / "teacher_cache", flags.teacher_labels
+        )
     except UserError as error:
         sys.exit(str(error))
     if flags.only:
@@ -82,7 +86,9 @@ def main() -> None:
             sys.exit(f"there is no row {', '.join(sorted(unknown))}; there are: {'; '.join(names)}")
         chosen = [model for model in chosen if model.name in flags.only]
     try:
-        texts = results_models.Texts(flags.data_dir, flags.normalizer)
+        texts = results_models.Texts(flags.data_dir, flags.normalizer, flags.max_bad_rows)
+        if flags.teacher is not None:  # before hours of training
+            results_models.check_teacher(flags.teacher, texts, flags.teacher_labels)
         results = compare(texts, chosen, flags.seeds, rows, flags.resume)
     except UserError as error:
         sys.exit(str(error))

@@ -27,16 +27,18 @@ class Texts:
     Attributes:
         folder: With `train.tsv` and `dev.tsv`.
         normalizer: That of the recurrent models; the linear ones and fastText read what it makes of the texts.
+        max_bad_rows: Rows that may be refused: a count, or a share such as "0.1%".
     """
 
     folder: Path
     normalizer: str
+    max_bad_rows: str = "0"
 
     def __post_init__(self) -> None:
         """Read it."""
         from hf_rnn import load_tsv, train_tokenizer
 
-        splits = load_tsv(self.folder)
+        splits = load_tsv(self.folder, max_bad_rows=self.max_bad_rows)
         if "validation" not in splits:
             raise SystemExit(f"{self.folder} has no dev.tsv: settings are chosen on it and scores are told of it")
         self.names: list[str] = splits["train"].features["label"].names
@@ -212,6 +214,7 @@ def recurrent(**settings: Any) -> Callable[..., Learned]:
             output_dir=str(room / f"model-{seed}"),
             overwrite_output_dir=True,
             normalizer=texts.normalizer,
+            max_bad_rows=texts.max_bad_rows,
             seed=seed,
             data_seed=seed,
             disable_tqdm=True,
@@ -258,18 +261,17 @@ def frozen_encoder(texts: Texts, seed: int, room: Path, once: dict[str, Any]) ->
     return Learned(lambda some: model.predict(encode(some)), seconds[0], parameters, size, {"C": best})
 
 
-def teacher_itself(folders: Sequence[Path]) -> Callable[..., Learned]:
+def teacher_itself(teachers: Any, teacher_labels: Sequence[str] | None) -> Callable[..., Learned]:
     """Fine-tuned checkpoints of transformers, run in batches of like length: the mean of log-probabilities."""
 
     def learn(texts: Texts, seed: int, room: Path, once: dict[str, Any]) -> Learned:
         import numpy as np
         import torch
-        from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-        models = [AutoModelForSequenceClassification.from_pretrained(folder).eval() for folder in folders]
-        tokenizer = AutoTokenizer.from_pretrained(folders[0])
-        labels = models[0].config.id2label
-        place = [texts.names.index(labels[number]) for number in range(len(labels))]
+        first = teachers.members[0]
+        models, tokenizer = [member.load() for member in teachers.members], first.tokenizer
+        classes = first.align(texts.names, teacher_labels)
+        reading = {"truncation": first.max_length is not None, "max_length": first.max_length}
 
         @torch.inference_mode()
         def classify(some: Sequence[str]) -> Any:
@@ -277,12 +279,12 @@ def teacher_itself(folders: Sequence[Path]) -> Callable[..., Learned]:
             order = sorted(range(len(some)), key=lambda row: len(some[row]))
             for start in range(0, len(order), 32):
                 rows = order[start : start + 32]
-                batch = tokenizer([some[row] for row in rows], padding=True, truncation=True, return_tensors="pt")
+                batch = tokenizer([some[row] for row in rows], padding=True, **reading, return_tensors="pt")
                 answers = sum(model(**batch).logits.log_softmax(dim=1) for model in models)
-                found[rows] = [place[number] for number in answers.argmax(dim=1).tolist()]
+                found[rows] = answers[:, classes].argmax(dim=1)
             return found
 
-        files = [path for folder in folders for path in folder.iterdir()]
+        files = [path for member in teachers.members for path in member.folder.iterdir()]
         size = sum(path.stat().st_size for path in files if path.suffix in (".safetensors", ".json"))
         return Learned(classify, float("nan"), sum(model.num_parameters() for model in models), size)
 
@@ -317,9 +319,15 @@ def minilm(room: Path) -> str:
 YARDSTICK = Model("TF-IDF words + logistic regression", linear(characters=False), ("sklearn",), draws=False)
 
 
-def models(teacher: Path | None, unlabeled: Path | None, cache: Path) -> list[Model]:
-    """All rows, from the plainest to the teacher, cross-fitted or not, whose answers are kept in a folder."""
-    from hf_rnn.distillation.folds import read_folds
+def models(
+    teacher: Path | None, unlabeled: Path | None, cache: Path, teacher_labels: Sequence[str] | None = None
+) -> list[Model]:
+    """All rows, from the plainest to the teacher, cross-fitted or not, whose answers are kept in a folder.
+
+    Raises:
+        UserError: For a teacher that cannot be used.
+    """
+    from hf_rnn.distillation.teachers import Teachers
 
     tutorial = {"recipe": "tutorial", "load_best_model_at_end": False, "save_strategy": "no"}
     rows = [
@@ -342,17 +350,32 @@ def models(teacher: Path | None, unlabeled: Path | None, cache: Path) -> list[Mo
         ),
     ]
     if teacher is not None:
-        members = read_folds(teacher) or [teacher]
+        teachers = Teachers.open(str(teacher))
+        members = [member.folder for member in teachers.members]
         whose = str(members[0])
         taught = {"recipe": "student", "teacher": str(teacher), "tokenizer_name_or_path": whose, "vectors": whose}
-        taught |= {"teacher_cache": str(cache), "bf16": True}
+        taught |= {"teacher_cache": str(cache), "bf16": True, "teacher_labels": teacher_labels}
         files = [path for folder in members for path in sorted(folder.glob("*.safetensors"))]
         rows.append(Model("distilled, recipe `student`", recurrent(**taught), files=files))
         if unlabeled is not None:
             more = recurrent(**taught, unlabeled=str(unlabeled))
             rows.append(Model("distilled, with unlabelled texts", more, files=[*files, unlabeled]))
-        rows.append(Model("the teacher", teacher_itself(members), draws=False, files=files))
+        rows.append(Model("the teacher", teacher_itself(teachers, teacher_labels), draws=False, files=files))
     return rows
+
+
+def check_teacher(teacher: Path, texts: Texts, teacher_labels: Sequence[str] | None) -> None:
+    """Refuse a teacher of other labels than the data has, or without whole weights.
+
+    Raises:
+        UserError: When labels are not the same; with names that say nothing (`LABEL_0`) nothing is guessed. When
+            weights are missing.
+    """
+    from hf_rnn.distillation.teachers import Teachers
+
+    for member in Teachers.open(str(teacher)).members:
+        member.align(texts.names, teacher_labels)
+        member.load()
 
 
 def main() -> None:

@@ -43,6 +43,7 @@ def make_parser() -> argparse.ArgumentParser:
     """Declare the flags."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", type=Path, required=True, help="folder with train.tsv and dev.tsv")
+    parser.add_argument("--max_bad_rows", default="0", help="go on without so many: a count, or a share such as 0.1%%")
     parser.add_argument("--normalizer", default="none", help="none, semeval or tweet (default: %(default)s)")
     parser.add_argument("--trials", type=int, default=20, help="the first is the recipe (default: %(default)s)")
     parser.add_argument("--epochs", type=int, default=10, help="of each trial (default: %(default)s)")
@@ -83,7 +84,7 @@ def main() -> None:
     no_checkpoints = {"save_strategy": "no", "load_best_model_at_end": False, "disable_tqdm": True}
     with tempfile.TemporaryDirectory() as folder:
         try:
-            texts = hf_rnn.load_tsv(args.data_dir, splits=("train", "validation"))
+            texts = hf_rnn.load_tsv(args.data_dir, splits=("train", "validation"), max_bad_rows=args.max_bad_rows)
             model_args, data_args, training_args = parse_settings({**fixed, **no_checkpoints, "output_dir": folder})
             tokenizer = make_tokenizer(data_args, texts["train"]["text"])
         except UserError as error:
@@ -145,6 +146,7 @@ def main() -> None:
     args.output_file.write_text(f"# best is {summary}\n{recipe}", encoding="utf-8")
     print(f"recipe default: macro_f1 {study.trials[0].value:.4f}\nbest is {summary}\n{recipe}")
     command = ["hf-rnn", "train", "--recipe", str(args.output_file), "--data_dir", str(args.data_dir)]
+    command += ["--max_bad_rows", args.max_bad_rows] if args.max_bad_rows != "0" else []
     print(shlex.join([*command, "--output_dir", f"out/{args.output_file.stem}"]))
     if exit_code:
         print(f"stopped after {complete + pruned} of {args.trials} trials", file=sys.stderr)

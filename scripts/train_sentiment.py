@@ -26,6 +26,7 @@ def make_parser() -> argparse.ArgumentParser:
     """Declare the flags."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", type=Path, default=SAMPLE, help="folder of TSV files (default: the sample)")
+    parser.add_argument("--max_bad_rows", default="0", help="go on without so many: a count, or a share such as 0.1%%")
     parser.add_argument("--output_dir", type=Path, required=True, help="new folder for the model")
     parser.add_argument("--cell_type", choices=["rnn_tanh", "rnn_relu", "gru", "lstm"], default="lstm")
     parser.add_argument("--num_train_epochs", type=positive, default=10, help="(default: %(default)s)")
@@ -47,7 +48,7 @@ def main() -> None:
     import hf_rnn
 
     try:
-        texts = hf_rnn.load_tsv(args.data_dir)
+        texts = hf_rnn.load_tsv(args.data_dir, max_bad_rows=args.max_bad_rows)
         tokenizer = hf_rnn.train_tokenizer(texts["train"]["text"], min_frequency=2, normalizer="tweet")
     except ValueError as error:  # says which file and line
         parser.error(str(error))

@@ -44,12 +44,13 @@ parser = argparse.ArgumentParser(description="Recurrent networks for the sentime
 parser.add_argument(
     "--data_dir", default=HERE.parent / "data" / "tweets", help="folder with train.tsv, dev.tsv, test.tsv"
 )
+parser.add_argument("--max_bad_rows", default="0", help="go on without so many: a count, or a share such as 0.1%%")
 parser.add_argument("--epochs", type=int, default=5, help="passes over the training tweets (default: %(default)s)")
 arguments = parser.parse_args([] if "ipykernel" in sys.modules else None)
 if arguments.epochs < 1:
     parser.error(f"--epochs must be 1 or more, found {arguments.epochs}")
 try:
-    data = load_tsv(arguments.data_dir)
+    data = load_tsv(arguments.data_dir, max_bad_rows=arguments.max_bad_rows)
 except ValueError as error:
     parser.error(str(error))
 if isinstance(sys.stdout, io.TextIOWrapper):

@@ -350,15 +350,15 @@ def test_a_hidden_word_is_what_the_tokenizer_does_not_know():
 
 def test_every_line_is_accounted_for(tmp_path, caplog):
     path = tmp_path / "texts.txt"
-    path.write_bytes(b"the dry box\n\nsand \xff\nThe  DOOR\n \t\nmiro\xe2\x80\xa8selk\r\nsa\0nd\nthe dry box")
-    found = read_unlabeled(path, held_out={"the door"})
+    path.write_bytes(b"the dry box\n\nsand \xff\nThe  DOOR\n \t\nmiro\xe2\x80\xa8selk\r\nsa\0nd\nthe dry box\nA  box")
+    found = read_unlabeled(path, held_out={"the door"}, labeled={"a box"})
     assert found.texts.to_pylist() == ["the dry box", "miro\u2028selk", "the dry box"]
     assert found.describe() == {
-        "file": "texts.txt", "lines": 8, "refused": 2, "blank": 2, "held_out": 1, "kept": 3,
+        "file": "texts.txt", "lines": 9, "refused": 2, "blank": 2, "held_out": 1, "labeled": 1, "kept": 3,
     }  # fmt: skip
     (line,) = caplog.messages
-    assert "of the 8 lines of texts.txt" in line and "2 are no text (the first is texts.txt:3: not UTF-8" in line
-    assert "2 are blank, 1 are in the validation or test split too" in line
+    assert "of the 9 lines of texts.txt" in line and "2 are no text (the first is texts.txt:3: not UTF-8" in line
+    assert "2 are blank, 1 are in the validation or test split too, 1 are in the training split, with a label" in line
 
 
 @pytest.mark.parametrize(
@@ -583,11 +583,12 @@ def test_a_run_leaves_a_finished_folder(command, quick, teacher, unlabeled, text
         assert metrics[name]["accuracy"] == pytest.approx(np.mean(np.array(students) == np.array(true)))
         assert found["agreement"] > 0.8, "a third by chance"
     counts = metrics["teacher"]["rows"]
-    held_out = {text for split in ("dev", "test") for text, _ in rows[split]}
+    known = {text for split in ("train", "dev", "test") for text, _ in rows[split]}
     lines = unlabeled.read_text().splitlines()
     assert counts["train"] == 240 == metrics["training"]["rows"]
-    assert counts["unlabeled"] == sum(line not in held_out for line in lines)
-    assert counts["unlabeled"] + metrics["teacher"]["unlabeled"]["held_out"] == 100
+    assert counts["unlabeled"] == sum(line not in known for line in lines)
+    left_out = metrics["teacher"]["unlabeled"]
+    assert counts["unlabeled"] + left_out["held_out"] + left_out["labeled"] == 100
     assert 240 < counts["copies"] <= 480
     assert metrics["training"]["steps"] == 4 * -(-sum(counts.values()) // 16)
     assert sum(asked) >= sum(counts.values()) + 120, "and the pipeline above"
@@ -852,7 +853,9 @@ def test_no_training_text_is_asked_of_a_teacher_that_has_seen_it(quick, crew, un
     training, others = set(load_tsv(quick["data_dir"])["train"]["text"]), set()
     for split in ("validation", "test"):
         others |= set(load_tsv(quick["data_dir"])[split]["text"])
-    others |= set(unlabeled.read_text(encoding="utf-8").splitlines())
+    further = set(unlabeled.read_text(encoding="utf-8").splitlines())
+    assert further & training - others, "premise: some have a label, which a teacher may have seen"
+    others |= further - training
     assert set(heard) == {"fold-1", "fold-2", "fold-3"} and len(training - others) > 9, "premise"
     for number in range(3):
         told = set(heard[f"fold-{number + 1}"])
@@ -967,6 +970,30 @@ def test_what_is_no_trained_classifier(command, teacher, texts_dir, tmp_path):
     assert "has no model.safetensors" in mistake(command("distill", *flags, pickled))
     code, _, err = command("distill", *flags, "owner/name")
     assert code == 2 and "nor can it be had from the Hub" in err.splitlines()[-1]
+
+
+def test_tokenizers_that_are_not_the_teachers(teacher, tmp_path):
+    """Without files of one the library makes one up, to which every text is the same."""
+    bare = tmp_path / "bare"
+    BertForSequenceClassification.from_pretrained(teacher).save_pretrained(bare)
+    with pytest.raises(UserError, match="bare has a tokenizer without a word: put its files"):
+        Teachers.open(str(bare))
+    with pytest.raises(UserError, match="has a table of 5 tokens, and its tokenizer ids up to"):
+        Teachers.open(str(change_config(teacher, tmp_path / "small", vocab_size=5)))
+
+
+@pytest.mark.parametrize(
+    ("own", "positions", "asked", "expected"),
+    [(32, 20, None, 20), (16, 20, None, 16), (10**30, 20, None, 18), (32, 32, 8, 8), (10**30, 1, 8, 8)],
+)
+def test_it_reads_no_more_than_it_has_positions_for(teacher, tmp_path, own, positions, asked, expected):
+    folder = change_config(teacher, tmp_path / "other", max_position_embeddings=positions)
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "model_max_length": own}))
+    (member,) = Teachers.open(str(folder), max_length=asked).members
+    assert member.max_length == expected
+    with pytest.raises(UserError, match="would read 2 tokens of a text, of which 2 are special: let it read more"):
+        Teachers.open(str(folder), max_length=2)
 
 
 def test_logits_that_are_none(teacher, tmp_path):

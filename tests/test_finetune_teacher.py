@@ -131,6 +131,19 @@ def test_mistakes_are_one_line(checkpoint, texts_dir, tmp_path, monkeypatch, cap
     assert (code, out) == (2, "") and err.endswith("has no unfinished.json, so that there is nothing to resume\n")
 
 
+def test_texts_are_cut_to_what_the_model_can_read(checkpoint, texts_dir, tmp_path, monkeypatch, capfd):
+    """Its tokenizer knows no limit, its table of positions has one."""
+    folder = shutil.copytree(checkpoint, tmp_path / "short")
+    shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    BertForMaskedLM(BertConfig(vocab_size=len(WORDS), max_position_embeddings=9, **shape)).save_pretrained(folder)
+    flags = ["--model", folder, "--data_dir", texts_dir, "--use_cpu", "--epochs", 1]
+    code, _, err = run([*flags, "--output_dir", tmp_path / "out"], monkeypatch, capfd)
+    assert code == 0, err
+    (folder / "tokenizer.json").unlink()
+    code, out, err = run([*flags, "--output_dir", tmp_path / "more"], monkeypatch, capfd)
+    assert (code, out) == (2, "") and "has a tokenizer without a word" in err
+
+
 def test_bad_rows_are_left_out_where_that_is_asked(checkpoint, texts_dir, tmp_path, monkeypatch, capfd):
     """The teacher is the one that the good rows alone make, to the byte."""
     shutil.copytree(texts_dir, tmp_path / "bad")
@@ -176,7 +189,7 @@ def test_a_crew_that_was_stopped_goes_on(checkpoint, texts_dir, tmp_path, monkey
         patch.setattr("transformers.Trainer.training_step", stop_in_the_third)
         code, out, err = run([*flags, "--output_dir", stopped], monkeypatch, capfd)
     assert (code, out) == (130, "")
-    assert "stopped; of --folds the teachers that are done are kept: --resume goes on" in err
+    assert "stopped: --resume goes on where --folds had a teacher done" in err
     assert {path.name for path in stopped.iterdir()} == {"fold-1", "fold-2", "unfinished.json"}
     with pytest.raises(UserError, match="some teachers in .* are still to come: repeat .* with --resume"):
         Teachers.open(str(stopped))

@@ -6,7 +6,7 @@ import pytest
 from conftest import LABELS, invent_rows
 from huggingface_hub import ModelCard
 
-from hf_rnn import RnnForSequenceClassification, train
+from hf_rnn import RnnForSequenceClassification, train, train_tokenizer
 from hf_rnn.baselines import LINEAR_BASELINE
 from hf_rnn.card_facts import CardFacts
 from hf_rnn.model_card import render
@@ -60,6 +60,19 @@ def test_what_the_user_says_of_the_model(tiny_settings, tmp_path):
     assert not any(text in stored for text in texts)
     settings = json.loads((result.folder / "training_args.json").read_text(encoding="utf-8"))
     assert settings["license"] == "cc0-1.0" and settings["card_examples"] is False, "a repeated run says the same"
+
+
+def test_the_command_names_what_the_settings_cannot_find_again(tiny_settings, tmp_path):
+    """Whoever repeats the run has files of these names, and not our paths to them."""
+    vectors, words = tmp_path / "my vectors.txt", tmp_path / "words"
+    vectors.write_text("miro 1 2\nselk 3 4\nthe 0 1\n")
+    train_tokenizer(["the miro", "the selk"], min_frequency=1).save_pretrained(words)
+    settings = {**tiny_settings, "num_train_epochs": 1, "baselines": False, "output_dir": str(tmp_path / "out")}
+    settings |= {"vectors": str(vectors), "tokenizer_name_or_path": str(words)}
+    settings.pop("embedding_size")
+    card = (train(**settings).folder / "README.md").read_text(encoding="utf-8")
+    named = "--tokenizer_name_or_path words --vectors 'my vectors.txt' --data_dir"
+    assert f"hf-rnn train --recipe training_args.json {named}" in card
 
 
 def test_flags_of_the_card(texts_dir, tmp_path, command):

@@ -213,6 +213,11 @@ def test_the_row_of_cross_fitted_teachers(crews, texts_dir, tmp_path, monkeypatc
     assert found[crews[0]]["predictions"] == [expected]
     assert found[crews[1]]["predictions"] != [expected], "premise: they differ"
     assert found[crews[0]]["parameters"] == sum(each.model.num_parameters() for each in both)
+    monkeypatch.setattr(
+        sys, "argv", [*map(str, command), "--teacher", str(crews[1]), "--teacher_labels", "a", "b", "c"]
+    )
+    with pytest.raises(SystemExit, match="by teacher_labels the teacher fold-1 has the labels 'a', 'b', 'c'"):
+        runpy.run_path(str(SCRIPTS / "reproduce_results.py"), run_name="__main__")
     (crews[1] / "folds.json").write_text("{}")
     with pytest.raises(SystemExit, match=r"folds.json cannot be read"):
         runpy.run_path(str(SCRIPTS / "reproduce_results.py"), run_name="__main__")

@@ -194,6 +194,17 @@ def test_bad_flags_are_one_line(script, arguments, reason, tmp_path, monkeypatch
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    "script", ["linear_baseline", "measure_tables", "reproduce_results", "search_settings", "tutorial"]
+)
+def test_the_flag_of_the_loaders_hint_is_there(script, monkeypatch, capsys):
+    """It says: to go on without such rows, --max_bad_rows N."""
+    monkeypatch.setattr(sys, "argv", [script, "--help"])
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(SCRIPTS / f"{script}.py"), run_name="__main__")
+    assert "--max_bad_rows" in capsys.readouterr().out
+
+
 def test_train_sentiment_is_short_and_public():
     text = TRAIN.read_text(encoding="utf-8")
     assert len(text.splitlines()) < 100

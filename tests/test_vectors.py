@@ -28,7 +28,7 @@ from transformers import (
 )
 
 from hf_rnn import train
-from hf_rnn.arguments import parse_settings
+from hf_rnn.arguments import parse_argv, parse_settings
 from hf_rnn.errors import UserError
 from hf_rnn.run_vectors import prepare_vectors
 from hf_rnn.tokenization import train_tokenizer
@@ -803,6 +803,17 @@ def test_without_vectors_all_is_as_it_was():
     assert prepare_vectors(arguments, tokenizer, None) == (arguments, tokenizer, None)
 
 
+def test_words_of_a_recipe_are_left_out_with_a_tokenizer_that_cuts_them():
+    """What the recipe sets goes with a vocabulary of the texts' words; what the user sets is refused elsewhere."""
+    flags = ["--recipe", "best", "--vectors", "there", "--data_dir", "here", "--output_dir", "out"]
+    assert parse_argv(flags).data.widen_vocabulary == 50_000
+    for name in ("--tokenizer_name_or_path", "--tokenizer-name-or-path"):
+        assert parse_argv([*flags, name, "there"]).data.widen_vocabulary is None
+    assert (
+        parse_argv([*flags, "--tokenizer_name_or_path", "there", "--widen_vocabulary", "7"]).data.widen_vocabulary == 7
+    )
+
+
 def test_settings_that_contradict_the_vectors(train_with, vector_file, tmp_path):
     with pytest.raises(UserError, match="embedding_size is 16, and the vectors of .* have 8 numbers: leave"):
         train_with("size", embedding_size=16)
@@ -812,7 +823,9 @@ def test_settings_that_contradict_the_vectors(train_with, vector_file, tmp_path)
         train_with("negative", embedding_learning_rate=-1.0)
     with pytest.raises(UserError, match="widen_vocabulary must be at least 1, found 0"):
         train_with("zero", widen_vocabulary=0)
-    with pytest.raises(UserError, match="widen_vocabulary takes words of pretrained vectors: give vectors"):
+    with pytest.raises(
+        UserError, match="widen_vocabulary, which recipe best sets, takes words of pretrained vectors: give vectors"
+    ):
         train_with("none", vectors=None, widen_vocabulary=5)
     assert not list(tmp_path.iterdir())
 

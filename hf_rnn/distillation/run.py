@@ -90,13 +90,9 @@ class Distillation:
         self._class_names = list(texts["train"].features["label"].names)
         self._order = self._teachers.members[0].align(self._class_names, settings.teacher_labels)
         if settings.unlabeled is not None:
-            held_out = {
-                normalize_text(text)
-                for split in ("validation", "test")
-                if split in texts
-                for text in texts[split]["text"]
-            }
-            self._unlabeled = read_unlabeled(Path(settings.unlabeled), held_out)
+            known = {split: set(map(normalize_text, rows["text"])) for split, rows in texts.items()}
+            held_out = known.get("validation", set()) | known.get("test", set())
+            self._unlabeled = read_unlabeled(Path(settings.unlabeled), held_out, known["train"])
         self._copies = list(
             augment(
                 list(texts["train"]["text"]),

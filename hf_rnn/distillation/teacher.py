@@ -81,7 +81,8 @@ class Teacher:
             bf16: Whether it multiplies in bfloat16.
 
         Raises:
-            UserError: When there is none, it cannot be loaded, or it gives no text exactly one of several labels.
+            UserError: When there is none, it cannot be loaded, its tokenizer is missing or not its own, or it gives no
+                text exactly one of several labels.
         """
         check_name(name_or_path, "a teacher")
         here = Path(name_or_path).is_dir()
@@ -99,12 +100,12 @@ class Teacher:
             raise
         except Exception as error:  # files that others wrote make the libraries raise anything, `Exception` itself too
             raise UserError(f"the teacher {name_or_path} cannot be loaded: {_reason(error)}") from error
+        limit = check_tokenizer(f"the teacher {name_or_path}", config, tokenizer, max_length)
         if not list(folder.glob("*.safetensors")):
             raise UserError(
                 f"the teacher {name_or_path} has no model.safetensors, the only form in which weights are read here"
             )
         pads = tokenizer.pad_token_id is not None and getattr(config, "pad_token_id", None) is not None
-        limit = _limit(config, tokenizer, max_length)
         device = device or torch.device("cpu")
         return cls(name, folder, config, tokenizer, limit, batch_size if pads else 1, device, bf16)
 
@@ -201,13 +202,44 @@ def _check_kind(name: str, config: PreTrainedConfig) -> None:
         raise UserError(f"the teacher {name} gives a text any number of labels, not exactly one: take another")
 
 
-def _limit(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, asked: int | None) -> int | None:
-    own = tokenizer.model_max_length
+def check_tokenizer(
+    name: str, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, max_length: int | None
+) -> int | None:
+    """Return how many tokens of a text a model reads, special ones counted; None is no limit.
+
+    Args:
+        name: What the model is called, for messages.
+        config: Its configuration.
+        tokenizer: Its tokenizer.
+        max_length: The most that it is to read; None is as many as it can.
+
+    Raises:
+        UserError: When the tokenizer is not the model's, knows no word, or `max_length` leaves no room for any.
+    """
+    vocabulary = tokenizer.get_vocab()
+    if not vocabulary.keys() - set(
+        tokenizer.all_special_tokens
+    ):  # which the library makes where its files are missing
+        raise UserError(
+            f"{name} has a tokenizer without a word: put its files, such as tokenizer.json, into the folder"
+        )
+    entries = getattr(config, "vocab_size", None)
+    if isinstance(entries, int) and max(vocabulary.values()) >= entries:
+        raise UserError(
+            f"{name} has a table of {entries:,} tokens, and its tokenizer ids up to {max(vocabulary.values()):,}: "
+            "they do not belong together"
+        )
+    own, positions = tokenizer.model_max_length, getattr(config, "max_position_embeddings", None)
+    positions = positions if isinstance(positions, int) and positions > _OFFSET else None
     if not own < _NO_LIMIT:
-        positions = getattr(config, "max_position_embeddings", None)
-        own = positions - _OFFSET if positions is not None and positions > _OFFSET else None
-    limits = [limit for limit in (own, asked) if limit is not None]
-    return min(limits, default=None)
+        own = None if positions is None else positions - _OFFSET
+    limit = min((known for known in (own, positions, max_length) if known is not None), default=None)
+    special = tokenizer.num_special_tokens_to_add()
+    if limit is not None and limit <= special:
+        raise UserError(
+            f"{name} would read {limit} tokens of a text, of which {special} are special: let it read more"
+        )
+    return limit
 
 
 def _listed(names: Iterable[str]) -> str:

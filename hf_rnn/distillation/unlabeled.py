@@ -29,6 +29,7 @@ class UnlabeledTexts:
         refused: Lines that are no text: not UTF-8, a NUL, too long.
         blank: Lines without a character, or of white space only.
         held_out: Texts that stand in the validation or test split too, which are not learned from.
+        labeled: Texts that stand in the training split, where a teacher that has not seen them is asked.
     """
 
     name: str
@@ -37,26 +38,31 @@ class UnlabeledTexts:
     refused: int
     blank: int
     held_out: int
+    labeled: int
 
     def describe(self) -> dict[str, Any]:
         """Return the counts as JSON can hold them."""
-        counts = {"lines": self.lines, "refused": self.refused, "blank": self.blank, "held_out": self.held_out}
+        counts = {name: getattr(self, name) for name in ("lines", "refused", "blank", "held_out", "labeled")}
         return {"file": self.name, **counts, "kept": len(self.texts)}
 
 
-def read_unlabeled(path: Path, held_out: Container[str] = ()) -> UnlabeledTexts:
+def read_unlabeled(
+    path: Path, held_out: Container[str] = frozenset(), labeled: Container[str] = frozenset()
+) -> UnlabeledTexts:
     """Read a file, and say in one line how many of its lines are left out, and why.
 
     Args:
         path: The file; what a line is, says [`~hf_rnn.text_stream.read_texts`].
-        held_out: Texts to leave out, in the form of [`~hf_rnn.audit.normalizing.normalize_text`].
+        held_out: Texts of the validation and test splits, to leave out, in the form of
+            [`~hf_rnn.audit.normalizing.normalize_text`].
+        labeled: Those of the training split, to leave out too, in the same form.
 
     Raises:
         DataError: For a file that is no text as a whole, such as a compressed one.
         UserError: When no text is left.
     """
     blocks: list[pa.Array] = []
-    lines = blank = repeated = 0
+    lines = blank = number_held_out = number_labeled = 0
     refused: list[BadRow] = []
     number_refused = 0
     with path.open("rb") as stream:
@@ -68,17 +74,21 @@ def read_unlabeled(path: Path, held_out: Container[str] = ()) -> UnlabeledTexts:
                     refused = refused or [line]
                 elif text_fault(line):  # a NUL is refused by then
                     blank += 1
-                elif held_out and normalize_text(line) in held_out:
-                    repeated += 1
+                elif (text := normalize_text(line)) in held_out:
+                    number_held_out += 1
+                elif text in labeled:
+                    number_labeled += 1
                 else:
                     kept.append(line)
             lines += len(block)
             blocks.append(pa.array(kept, pa.string()))
-    read = UnlabeledTexts(path.name, pa.chunked_array(blocks, pa.string()), lines, number_refused, blank, repeated)
+    texts = pa.chunked_array(blocks, pa.string())
+    read = UnlabeledTexts(path.name, texts, lines, number_refused, blank, number_held_out, number_labeled)
     left_out = {
         f"no text (the first is {refused[0].describe()})" if refused else "": number_refused,
         "blank": blank,
-        "in the validation or test split too": repeated,
+        "in the validation or test split too": number_held_out,
+        "in the training split, with a label": number_labeled,
     }
     told = ", ".join(f"{count:,} are {reason}" for reason, count in left_out.items() if count)
     if not len(read.texts):

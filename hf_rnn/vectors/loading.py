@@ -108,6 +108,8 @@ def find_source(source: str | Path) -> VectorSource:
     Raises:
         UserError: When it is none of these.
     """
+    if not str(source):
+        raise UserError("vectors is empty: give a file of vectors, or the folder or id of a transformers model")
     path = Path(source)
     if path.is_file() or split_archive(path)[1] is not None:
         return VectorFile(path)
@@ -157,6 +159,7 @@ def load_vectors(
             of another size than `embedding_size`; and when no word is found at all.
 
     Example:
+        >>> from hf_rnn import load_vectors
         >>> vectors = load_vectors("glove.6B.50d.txt", tokenizer, texts=data["train"]["text"])
         >>> print(vectors.coverage)
         3,250 of 3,328 words (97.7%), 97.9% of the tokens

@@ -74,6 +74,8 @@ class ModelTable:
         except Exception as error:  # files that others wrote make the libraries raise anything, `Exception` itself too
             reason = " ".join(str(error).split()) or type(error).__name__
             raise UserError(f"the vectors of {name} cannot be loaded: {reason:.1000}") from error
+        if not tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens):
+            raise UserError(f"{name} has a tokenizer without a word: put its files into the folder, or give its own")
         if len(shape) != 2 or shape[0] < len(tokenizer):
             raise UserError(f"{name}: {key} has shape {tuple(shape)}, and the tokenizer {len(tokenizer):,} entries")
         return cls(name, tokenizer, weights, key, shape[1])
