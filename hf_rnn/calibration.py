@@ -123,22 +123,27 @@ def _fit_temperature(logits: np.ndarray, labels: np.ndarray, shift: np.ndarray, 
     for _ in range(_HALVINGS):
         middle = (low * high) ** 0.5
         low, high = (low, middle) if slope(middle) > 0 else (middle, high)
-    return 1 / (low * high) ** 0.5
+    found = 1 / (low * high) ** 0.5
+    if not 1.001 * _COLDEST < found < 0.999 * _HOTTEST:
+        logger.warning("the temperature is at its bound, %.3g: scores hardly tell right from wrong, or none", found)
+    return found
 
 
-def check_rows(by_class: npt.ArrayLike, what: str) -> None:
+def check_rows(by_class: npt.ArrayLike, what: str, class_names: Sequence[str] | None = None) -> None:
     """Make sure that shares of the classes can be corrected.
 
     Args:
         by_class: How many rows each class has, or their share (C).
         what: The rows, for the message.
+        class_names: Names by id, for the message; None tells ids.
 
     Raises:
         UserError: For a class without any.
     """
     if len(missing := np.flatnonzero(np.asarray(by_class) == 0)):
+        name = missing[0] if class_names is None else repr(class_names[missing[0]])
         raise UserError(
-            f"the {what} have none of class {missing[0]}, which target_prior gives a share: leave out target_prior, "
+            f"the {what} have none of class {name}, which target_prior gives a share: leave out target_prior, "
             "or give rows of every class"
         )
 

@@ -56,9 +56,10 @@ def check_calibration(
         target = learned_prior(class_counts)
     else:
         target = read_prior(settings.target_prior, class_names)
-    check_rows(class_counts, "training rows")
+    check_rows(class_counts, "training rows", class_names)
     if isinstance(splits["validation"], datasets.Dataset):
-        check_rows(np.bincount(splits["validation"]["labels"], minlength=len(class_names)), "validation rows")
+        counts = np.bincount(splits["validation"]["labels"], minlength=len(class_names))
+        check_rows(counts, "validation rows", class_names)
     return target
 
 

@@ -254,10 +254,11 @@ def test_rows_that_are_all_right_leave_the_scores_as_they_are(caplog):
     assert fit_calibration(logits, almost).temperature != 1
 
 
-def test_a_network_that_cannot_tell_is_made_unsure():
+def test_a_network_that_cannot_tell_is_made_unsure(caplog):
     logits = np.array([[4.0, -4.0], [-4.0, 4.0]] * 20)
     right, wrong = np.array([0, 1] * 20), np.array([1, 0] * 20)
     assert fit_calibration(logits, wrong).temperature == pytest.approx(20)
+    assert caplog.messages == ["the temperature is at its bound, 20: scores hardly tell right from wrong, or none"]
     half = np.where(np.arange(40) < 20, right, wrong)
     assert softmax(fit_calibration(logits, half).apply(logits), axis=1).max() < 0.61, "as hot as it goes: 8 / 20"
     assert fit_calibration(logits[:1], wrong[:1]).temperature == pytest.approx(20)
@@ -307,7 +308,7 @@ def test_mistakes_that_are_found_before_the_training():
     np.testing.assert_allclose(train_shares, [1 / 8, 2 / 8, 5 / 8])
     given = make_settings(target_prior={"plain": 0.7, "good": 0.2, "bad": 0.1})
     np.testing.assert_allclose(check_calibration(given, rows, LABELS, [1, 2, 5]), [0.1, 0.2, 0.7])
-    with pytest.raises(UserError, match="the training rows have none of class 1"):
+    with pytest.raises(UserError, match=f"the training rows have none of class '{LABELS[1]}'"):
         check_calibration(given, rows, LABELS, [1, 0, 5])
     with pytest.raises(UserError, match="target_prior is part of the calibration: add calibrate"):
         make_settings(calibrate=False, target_prior="train")
@@ -518,7 +519,7 @@ def test_mistakes_on_the_command_line(command, noisy_dir, tmp_path):
         ),
         (noisy_dir, ["--calibrate", "--target_prior", "bad=1", "good=1", "plain=1"], "shares above 0 that sum to 1"),
         (noisy_dir, ["--target_prior", "train"], "target_prior is part of the calibration: add calibrate"),
-        (tmp_path, ["--calibrate", "--target_prior", "train"], "the validation rows have none of class 0"),
+        (tmp_path, ["--calibrate", "--target_prior", "train"], "the validation rows have none of class 'bad'"),
     ):
         code, out, err = command("train", "--data_dir", folder, "--output_dir", tmp_path / "out", *flags)
         assert (code, out) == (2, "")

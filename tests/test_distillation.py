@@ -694,6 +694,27 @@ def test_a_stopped_command_tells_how_to_go_on(command, quick, tmp_path, monkeypa
     assert "to go on, type: hf-rnn distill" in err.splitlines()[-1] and err.endswith(" --resume\n")
 
 
+def test_answers_are_kept_when_the_teacher_is_interrupted(quick, tmp_path, monkeypatch, asked, caplog):
+    whole, first = Answers.to, []
+
+    def stop_at_the_second(self, texts):
+        if first:
+            raise KeyboardInterrupt
+        first.append(None)
+        return whole(self, texts)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Answers, "to", stop_at_the_second)
+        distill(**quick, output_dir=str(tmp_path / "out"))
+    assert "what the teacher has answered stays in" in caplog.text
+    assert sum(asked) > 0, "premise: some texts were answered"
+    distill(**quick, output_dir=str(tmp_path / "out"))
+    of_both = sum(asked)
+    asked.clear()
+    distill(**quick, output_dir=str(tmp_path / "undisturbed"))
+    assert sum(asked) == of_both, "none was asked twice"
+
+
 def test_answers_of_a_run_that_stopped_are_in_nobodys_way(taught, tmp_path):
     settings, whole = taught
     shutil.copytree(whole.folder / "teacher_cache", tmp_path / "out" / "teacher_cache")

@@ -106,6 +106,8 @@ def find_files(source: Source, splits: Iterable[str] | None, trained: bool) -> d
     else:
         where = str(source)
         asked = [splits] if isinstance(splits, str) else list(splits or ["train"])
+        if len(asked) > 1 and not Path(source).exists():
+            raise UserError(f"{where} does not exist: give a folder with train.tsv in it, or a TSV file")
         given = {asked[0]: [where]}
     found = {split: given[name] for split, name in canonical_splits(given, where).items()}
     files = {split: found[split] for split in wanted_splits(splits, found, where, trained)}

@@ -6,6 +6,7 @@ labelled; its logits on every training row; a Trainer that learns from both; and
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -130,7 +131,7 @@ class Distillation:
         self._rows = {"train": len(texts["train"]), "copies": len(self._copies), "unlabeled": len(unlabeled)}
         _make(cache)  # what the teacher says should not be lost at the end
         # of several processes the first asks, and the others find its answers in the cache
-        with training.main_process_first(desc="asking the teacher"):
+        with training.main_process_first(desc="asking the teacher"), _tell_what_stays(cache):
             answers = JointAnswers(self._teachers, cache)
             counts = ", ".join(f"{count:,} {what}" for what, count in self._rows.items())
             tell = logger.info if training.process_index == 0 else logger.debug
@@ -234,6 +235,15 @@ def _rows(encoded: datasets.Dataset, labels: npt.ArrayLike, logits: np.ndarray) 
         }
     )
     return datasets.Dataset(pa.table(columns), datasets.DatasetInfo(features=features))
+
+
+@contextlib.contextmanager
+def _tell_what_stays(cache: Path) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        logger.warning("stopped; what the teacher has answered stays in %s, and the same command goes on there", cache)
+        raise
 
 
 def _make(cache: Path) -> None:
