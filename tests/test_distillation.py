@@ -1005,7 +1005,14 @@ def test_tokenizers_that_are_not_the_teachers(teacher, tmp_path):
 
 @pytest.mark.parametrize(
     ("own", "positions", "asked", "expected"),
-    [(32, 20, None, 20), (16, 20, None, 16), (10**30, 20, None, 18), (32, 32, 8, 8), (10**30, 1, 8, 8)],
+    [
+        (20, 20, None, 20),
+        (16, 20, None, 16),
+        (32, 20, None, 18),
+        (10**30, 20, None, 18),
+        (32, 32, 8, 8),
+        (10**30, 1, 8, 8),
+    ],
 )
 def test_it_reads_no_more_than_it_has_positions_for(teacher, tmp_path, own, positions, asked, expected):
     folder = change_config(teacher, tmp_path / "other", max_position_embeddings=positions)

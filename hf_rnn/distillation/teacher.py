@@ -217,12 +217,9 @@ def check_tokenizer(
         UserError: When the tokenizer is not the model's, knows no word, or `max_length` leaves no room for any.
     """
     vocabulary = tokenizer.get_vocab()
-    if not vocabulary.keys() - set(
-        tokenizer.all_special_tokens
-    ):  # which the library makes where its files are missing
-        raise UserError(
-            f"{name} has a tokenizer without a word: put its files, such as tokenizer.json, into the folder"
-        )
+    words = vocabulary.keys() - set(tokenizer.all_special_tokens)
+    if not words:  # the library makes up such a one where its files are missing
+        raise UserError(f"{name} has a tokenizer without a word: put its files, such as tokenizer.json, beside it")
     entries = getattr(config, "vocab_size", None)
     if isinstance(entries, int) and max(vocabulary.values()) >= entries:
         raise UserError(
@@ -230,10 +227,9 @@ def check_tokenizer(
             "they do not belong together"
         )
     own, positions = tokenizer.model_max_length, getattr(config, "max_position_embeddings", None)
-    positions = positions if isinstance(positions, int) and positions > _OFFSET else None
-    if not own < _NO_LIMIT:
-        own = None if positions is None else positions - _OFFSET
-    limit = min((known for known in (own, positions, max_length) if known is not None), default=None)
+    if isinstance(positions, int) and own > positions > _OFFSET:
+        own = positions - _OFFSET
+    limit = min((known for known in (own, max_length) if known is not None and known < _NO_LIMIT), default=None)
     special = tokenizer.num_special_tokens_to_add()
     if limit is not None and limit <= special:
         raise UserError(
