@@ -341,7 +341,11 @@ def models(
         Model("recipe `fast`", recurrent(recipe="fast")),
         Model("recipe `default`", recurrent(recipe="default")),
         Model("recipe `best` from GloVe 50 d", recurrent(recipe="best", vectors=glove), (GLOVE,)),
-        Model("recipe `best` from MiniLM's table", recurrent(recipe="best", vectors=minilm), (MINILM,)),
+        Model(
+            "recipe `best` from MiniLM's table, its rate 1e-4",
+            recurrent(recipe="best", vectors=minilm, embedding_learning_rate=1e-4),
+            (MINILM,),
+        ),
         Model(
             "MiniLM-L6 frozen + logistic regression",
             frozen_encoder,
