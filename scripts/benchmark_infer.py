@@ -4,6 +4,7 @@ Speed does not depend on what the weights are, so that nothing is trained: the m
 the vocabulary of the texts.
 """
 
+import copy
 import sys
 import tempfile
 from collections.abc import Callable
@@ -108,7 +109,7 @@ def infer(repeats: int, folder: Path | None) -> list[dict[str, Any]]:
         words = fast._encode._known
 
         def run() -> Any:
-            fast._encode._known = words.copy()
+            fast._encode._known = copy.copy(words)
             return fast.predict(texts.texts)
 
         return run

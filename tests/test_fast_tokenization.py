@@ -1,5 +1,6 @@
 """FastTokenizer gives the ids of the tokenizer's usual call, whether words are looked up or the backend is called."""
 
+import copy
 import sys
 import unicodedata
 from concurrent.futures import ThreadPoolExecutor
@@ -200,6 +201,17 @@ class TestMemory:
         fast = FastTokenizer(train())
         assert fast(["a " + "x" * 65, "x" * 64]) == fast(["a " + "x" * 65, "x" * 64])
         assert set(fast._known) == {"", "a", "x" * 64}
+
+
+def test_a_copy_of_what_is_known_goes_its_own_way():
+    """As `scripts/benchmark_infer.py` takes one before each pass, so that a pass meets new words as the first did."""
+    fast = FastTokenizer(train())
+    fast(["a b"])
+    known = fast._known
+    fast._known = copy.copy(known)
+    assert fast(["a b c"]) == fast.tokenizer(["a b c"])["input_ids"]
+    assert "c" in fast._known and "c" not in known
+    assert fast(["a \U0001f600é"]) == fast.tokenizer(["a \U0001f600é"])["input_ids"], "new words that are not plain"
 
 
 @pytest.mark.parametrize("tail", ["", "x" * 80], ids=["kept", "too_long_to_be_kept"])
