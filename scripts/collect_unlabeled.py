@@ -11,6 +11,7 @@ split, exactly or nearly, as `hf-rnn audit` understands it: what the model is me
 import argparse
 import json
 from collections.abc import Iterator
+from itertools import chain, islice
 from pathlib import Path
 from typing import NoReturn
 
@@ -34,6 +35,7 @@ def parse_flags() -> argparse.Namespace:
     parser.add_argument(
         "--max_bad_rows", default="0", help="go on without so many rows of DIR: a count, or such as 0.1%%"
     )
+    parser.add_argument("--header", action="store_true", help="the first line of every SOURCE names its columns")
     parser.add_argument("--output_file", type=Path, required=True, help="where the texts go: a file that is not there")
     parser.add_argument(
         "--normalizer",
@@ -84,7 +86,8 @@ def main() -> None:
     disable_progress_bars()
     try:
         found = [load_tsv(folder, max_bad_rows=flags.max_bad_rows) for folder in flags.data_dir]
-        lines = [" ".join(text.split()) for source in flags.sources for text in read_lines(source)]
+        read = (islice(read_lines(source), int(flags.header), None) for source in flags.sources)
+        lines = [" ".join(text.split()) for text in chain.from_iterable(read)]
     except (UserError, OSError) as error:
         flags.refuse(str(error))
     rows = [text for splits in found for split in splits.values() for text in split["text"]]

@@ -63,6 +63,20 @@ def test_no_text_repeats_a_row_or_another_text(collect, data, tmp_path):
     assert told["lines"] == sum(told[name] for name in ("no_text", "repeat_data", "repeat_earlier", "kept"))
 
 
+def test_a_header_of_each_source_is_no_text(collect, data, tmp_path):
+    for name, line in {"one": "ours", "two": "theirs"}.items():
+        (tmp_path / f"{name}.tsv").write_text(f"text\tlabel\n{line}\t1\n")
+    (tmp_path / "empty.tsv").write_text("")
+    sources = [tmp_path / f"{name}.tsv" for name in ("one", "empty", "two")]
+    with_header, without = tmp_path / "with.txt", tmp_path / "without.txt"
+    code, out, err = collect("--data_dir", data, "--output_file", with_header, "--header", *sources)
+    assert code == 0, err
+    assert with_header.read_text().splitlines() == ["ours", "theirs"]
+    assert json.loads(out)["lines"] == 2
+    assert collect("--data_dir", data, "--output_file", without, *sources)[0] == 0
+    assert without.read_text().splitlines() == ["text", "ours", "theirs"], "premise"
+
+
 def test_mistakes_are_one_line(collect, data, tmp_path):
     source = tmp_path / "source.txt"
     source.write_text("a text of its own\n")
