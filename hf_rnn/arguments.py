@@ -13,6 +13,7 @@ from dataclasses import Field, dataclass, field, fields, make_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import torch
 from transformers import TrainingArguments
 from transformers.integrations import INTEGRATION_TO_CALLBACK
 
@@ -150,6 +151,8 @@ class RnnTrainingArguments(TrainingArguments):
         self._check_token_budget()
         if self.data_seed is None:
             self.data_seed = self.seed  # without it the order of the examples changes when a run is resumed
+        if (self.bf16 or self.bf16_full_eval) and not torch.accelerator.is_available():
+            self.use_cpu = True  # where it runs anyhow: the Trainer takes bfloat16 there only when told
         super().__post_init__()
         self._check_sharing()
         self._check_trackers()

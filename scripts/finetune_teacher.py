@@ -221,7 +221,7 @@ def fine_tune(flags: argparse.Namespace, model: Any, tokenizer: Any, texts: Any)
                 metric_for_best_model="macro_recall",
                 seed=flags.seed,
                 report_to=[],
-                use_cpu=flags.use_cpu,
+                use_cpu=flags.use_cpu or not torch.accelerator.is_available(),  # bf16 wants to be told
                 bf16=flags.bf16,
                 dataloader_pin_memory=torch.accelerator.is_available() and not flags.use_cpu,
             ),

@@ -5,6 +5,7 @@ import importlib.util
 import json
 
 import pytest
+import torch
 from transformers import TrainingArguments
 
 from hf_rnn.arguments import (
@@ -178,6 +179,18 @@ def test_a_missing_tracker_says_what_to_type(monkeypatch):
 def test_data_seed_follows_seed():
     assert RnnTrainingArguments(output_dir="out", seed=5).data_seed == 5
     assert RnnTrainingArguments(output_dir="out", seed=5, data_seed=6).data_seed == 6
+
+
+@pytest.mark.parametrize("name", ["bf16", "bf16_full_eval"])
+def test_bfloat16_needs_no_accelerator(name, monkeypatch):
+    """Premise: the Trainer's own arguments refuse it on such a machine, unless use_cpu is given too."""
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    monkeypatch.setattr("transformers.training_args.is_torch_bf16_gpu_available", lambda: False)
+    with pytest.raises(ValueError, match="use_cpu"):
+        TrainingArguments(output_dir="out", **{name: True})
+    arguments = RnnTrainingArguments(output_dir="out", **{name: True})
+    assert (arguments.device.type, getattr(arguments, name)) == ("cpu", True)
+    assert not RnnTrainingArguments(output_dir="out").use_cpu
 
 
 def test_tokens_per_batch_is_set_by_flag_only():
