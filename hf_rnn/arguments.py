@@ -2,7 +2,8 @@
 
 Three plain dataclasses that `HfArgumentParser` takes: model, data, training. Recipes, YAML files, command-line flags
 and Python keywords all become command-line tokens and go through one parser, so that each is checked alike; the
-later wins. Nothing is read from disk here but recipes, and nothing is trained.
+later wins. Nothing is read from disk here but recipes, and the configuration of a model to go on from; nothing is
+trained.
 """
 
 import dataclasses
@@ -21,6 +22,7 @@ from .configuration_rnn import RnnConfig
 from .errors import UserError
 from .parsing import SettingsParser, setting
 from .recipes import DEFAULT_RECIPE, Setting, load_recipe, read_settings
+from .starting_model import check_architecture, read_config
 from .text_arguments import DataArguments
 
 _SET_BY_TOKENIZER = ("vocab_size", "pad_token_id")
@@ -61,6 +63,11 @@ class ModelArguments(_ConfigFlags):
     """
 
     _argument_group_name = "model"
+
+
+_OF_MODEL = [known.name for known in fields(ModelArguments)]
+# What a recipe says of these is left aside where a trained model is gone on from.
+_YIELDING = frozenset({*_OF_MODEL, "tokenizer_name_or_path", "vectors", "widen_vocabulary"})
 
 
 @dataclass
@@ -332,7 +339,22 @@ def _parse(parser: SettingsParser, recipe: str, tokens: list[str], cleared: Iter
         settings.pop("embedding_size", None)  # a recipe's own goes with random vectors
     if "--tokenizer_name_or_path" in named:
         settings.pop("widen_vocabulary", None)  # a recipe's own goes with a vocabulary of the texts' words
-    return parser.parse([*parser.tokens(settings), *tokens])
+    start = _find_start([*parser.tokens(settings), *tokens])
+    if start is None:
+        return parser.parse([*parser.tokens(settings), *tokens])
+    config = read_config(start)
+    settings = {name: given for name, given in settings.items() if name not in _YIELDING}
+    settings |= {name: Setting(getattr(config, name), start) for name in _OF_MODEL}
+    parsed = parser.parse([*parser.tokens(settings), *tokens])
+    check_architecture(start, config, parsed[0])
+    return parsed
+
+
+def _find_start(tokens: Sequence[str]) -> str | None:
+    """The model to go on from, if the tokens name one."""
+    chooser = SettingsParser(add_help=False)
+    chooser.add_argument("--model_name_or_path", "--model-name-or-path")
+    return chooser.parse_known_args(list(tokens))[0].model_name_or_path
 
 
 # Where a run happened, how it was started, and what follows from other settings: not what was trained.

@@ -46,6 +46,8 @@ class CardFacts:
         command: The command that repeats the run, as it is typed.
         vectors: What the token vectors started from, if pretrained: `name`, and the shares of the vocabulary and of
             the training tokens that they cover, `coverage_types` and `coverage_tokens` (None where not counted).
+        start: The trained model that its weights started from, if they did: its `name`, its `id` on the Hub (None of a
+            folder), and whether the last layer is its own too, `keeps_classifier`.
         teacher: Who taught it, from what, and how well the two agree, see
             [`~hf_rnn.distillation.run.Distillation.measure`].
         calibration: What was fitted so that scores are probabilities, and what it changed, see
@@ -87,6 +89,7 @@ class CardFacts:
     unknown_token_share: float | None = None
     command: str | None = None
     vectors: Mapping[str, Any] | None = None
+    start: Mapping[str, Any] | None = None
     teacher: Mapping[str, Any] | None = None
     calibration: Mapping[str, Any] | None = None
     figures: Mapping[str, str] | None = None

@@ -38,6 +38,7 @@ _NAMES = {
     "data": "the texts or their labels",
     "tokenizer": "the tokenizer",
     "vectors": "the pretrained vectors",
+    "start": "the model that it goes on from",
     "teacher": "the answers of the teacher",
 }
 
@@ -49,6 +50,7 @@ def take_fingerprints(
     settings: TrainingArguments,
     stream: str | None = None,
     vectors: str | None = None,
+    start: str | None = None,
     teacher: str | None = None,
     further_settings: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -61,6 +63,7 @@ def take_fingerprints(
         settings: Of the training.
         stream: Stands for the rows where they are a stream, of which nothing is known otherwise.
         vectors: Stands for the pretrained vectors that the embedding starts from, if it does.
+        start: Stands for the trained model that all weights start from, if they do.
         teacher: Stands for what a teacher says of the training rows, if there is one.
         further_settings: Settings of the training that are not among `settings`.
     """
@@ -69,6 +72,7 @@ def take_fingerprints(
         "data": _hash_rows(examples) or stream,
         "tokenizer": hash_tokenizer(tokenizer),
         "vectors": vectors,
+        "start": start,
         "teacher": teacher,
         "config": architecture,
         "settings": {**_settings(settings), **(further_settings or {})},

@@ -17,6 +17,7 @@ from .arguments import Arguments, describe_settings
 from .baselines import LINEAR_BASELINE, linear_scores
 from .card_facts import CardFacts
 from .modeling_rnn import RnnForSequenceClassification
+from .starting_model import StartingModel
 from .vectors import Vectors
 
 _PACKAGES = ("hf-rnn", "transformers", "torch", "datasets", "tokenizers")
@@ -33,6 +34,7 @@ _SETTINGS = (
     "label_smoothing_factor", "early_stopping_patience", "bf16", "seed",
 )  # fmt: skip
 _ALWAYS_TOLD = ("lowercase", "seed")
+_OF_VOCABULARY = ("normalizer", "lowercase", "min_frequency", "max_vocab_size")  # of one that is made from the texts
 
 _EXAMPLES = 2  # of each label
 _EXAMPLE_LENGTH = 200  # characters
@@ -50,6 +52,7 @@ def gather_facts(
     metrics: Mapping[str, Any],
     audited: Mapping[str, Any] | None = None,
     vectors: Vectors | None = None,
+    start: StartingModel | None = None,
 ) -> CardFacts:
     """Return what the card of a trained model says, but for its files: figures and the size of the weights.
 
@@ -63,6 +66,7 @@ def gather_facts(
         metrics: Numbers by split, and those of the training itself under `training`.
         audited: Summary of the audit of these texts.
         vectors: What its embedding started from, if pretrained.
+        start: What all its weights started from, if trained before.
     """
     config, training = model.config, arguments.training
     class_names = list(config.id2label.values())
@@ -89,6 +93,7 @@ def gather_facts(
         max_length=tokenizer.model_max_length if tokenizer.model_max_length < 10**9 else None,
         unknown_token_share=unknown.get("validation"),
         vectors=None if vectors is None else vectors.describe(),
+        start=None if start is None else start.describe(config),
         teacher=metrics.get("teacher"),
         calibration=metrics.get("calibration"),
     )
@@ -101,7 +106,7 @@ def _source(arguments: Arguments, teacher: Mapping[str, Any] | None) -> dict[str
         repeat = f"hf-rnn distill --recipe training_args.json --teacher {shlex.quote(teacher['name'])}"
         if teacher["unlabeled"] is not None:
             repeat += f" --unlabeled {shlex.quote(teacher['unlabeled']['file'])}"
-    for flag in ("tokenizer_name_or_path", "vectors"):
+    for flag in ("tokenizer_name_or_path", "vectors", "model_name_or_path"):
         source = getattr(data, flag)
         if source is not None and Path(source).exists():  # an id on the Hub stands among the settings
             path = Path(source).resolve()
@@ -119,10 +124,12 @@ def _source(arguments: Arguments, teacher: Mapping[str, Any] | None) -> dict[str
 
 
 def _pick_settings(described: Mapping[str, Any]) -> dict[str, Any]:
+    given = described.get("tokenizer_name_or_path") or described.get("model_name_or_path")
     return {
         name: described[name]
         for name in _SETTINGS
         if name in described
+        and not (given and name in _OF_VOCABULARY)
         and (described[name] not in (None, False, 0, "none") or name in _ALWAYS_TOLD)
         and not (name == "per_device_train_batch_size" and described.get("tokens_per_batch"))
     }

@@ -88,6 +88,7 @@ def render(facts: CardFacts) -> str:
         "effort": _effort(facts.training) if facts.training else "",
         "calibration": _calibration(facts.calibration),
         "vectors": _vectors(facts.vectors) if facts.vectors else None,
+        "start": _start(facts.start) if facts.start else None,
         "teacher": _teacher(facts.teacher) if facts.teacher else None,
         "settings": _settings(facts.settings or {}),
         "audit": _audit(facts.audit) if facts.audit else None,
@@ -141,6 +142,7 @@ def _metadata(facts: CardFacts) -> str:
         license=facts.license,
         language=list(facts.language) or None,
         datasets=[facts.dataset_id] if facts.dataset_id else None,
+        base_model=facts.start["id"] if facts.start else None,
         tags=["hf_rnn", facts.cell_type.split("_")[0], *facts.tags],
         model_name=facts.name,
         eval_results=results or None,
@@ -236,6 +238,12 @@ def _calibration(calibration: Mapping[str, Any] | None) -> str:
         return text
     shares = ", ".join(f"{code(name)} {share:.1%}" for name, share in target.items())
     return f"{text} Its answers are made for texts of which these shares are: {shares}; the errors are for such a mix."
+
+
+def _start(start: Mapping[str, Any]) -> str:
+    """Return what all its weights started from."""
+    layer = "" if start["keeps_classifier"] else ", but for the last layer, whose classes are others"
+    return f"It went on from the weights of {plain(start['name'])}, with the same tokenizer{layer}."
 
 
 def _vectors(vectors: Mapping[str, Any]) -> str:

@@ -101,13 +101,17 @@ class DataArguments(TableArguments):
         max_length (`int`, *optional*): Longer texts are cut to so many tokens.
         tokenizer_name_or_path (`str`, *optional*): An existing tokenizer to take instead of training one; the four
             settings of the vocabulary then have no effect.
+        model_name_or_path (`str`, *optional*): A trained model of this package to go on from, a finished folder or an
+            id on the Hub: its architecture, tokenizer and weights, whatever a recipe says of these. Its last layer is
+            kept where the classes have the same names, and starts anew where not.
         vectors (`str`, *optional*): Pretrained word vectors for the embedding, whose size follows them: a file, the
             folder of a transformers model, or such a model's id on the Hub; see [`~hf_rnn.vectors.load_vectors`].
         widen_vocabulary (`int`, *optional*): Add those of so many of the first words of `vectors` that the training
             texts lack, so that words unseen in training have a meaning. `max_vocab_size` does not count them.
 
     Raises:
-        UserError: For a `fail_on_leak` that is no share, and for `widen_vocabulary` without `vectors`.
+        UserError: For a `fail_on_leak` that is no share, for `widen_vocabulary` without `vectors`, and for a tokenizer
+            or vectors beside `model_name_or_path`.
     """
 
     class_names: list[str] | None = setting(None, "names of the classes by id (default: the labels of train, sorted)")
@@ -121,6 +125,9 @@ class DataArguments(TableArguments):
     lowercase: bool = setting(True, "lower-case the texts")
     max_length: int | None = setting(None, "cut longer texts to so many tokens (default: the tokenizer's limit)")
     tokenizer_name_or_path: str | None = setting(None, "use this tokenizer (folder or Hub id) instead of training one")
+    model_name_or_path: str | None = setting(
+        None, "go on from this trained model (folder or Hub id): its architecture, tokenizer and weights"
+    )
     vectors: str | None = setting(
         None, "pretrained word vectors: a file (GloVe, fastText, word2vec), or a transformers model (folder or Hub id)"
     )
@@ -129,6 +136,12 @@ class DataArguments(TableArguments):
     def __post_init__(self) -> None:
         """Check what can be checked without the texts."""
         self.leak_limit()
+        for name in ("tokenizer_name_or_path", "vectors"):
+            if self.model_name_or_path is not None and getattr(self, name) is not None:
+                raise UserError(
+                    f"model_name_or_path {self.model_name_or_path} brings its own words and their vectors: leave out "
+                    f"{name}"
+                )
         if self.widen_vocabulary is not None:
             if self.vectors is None:
                 raise UserError(

@@ -44,6 +44,7 @@ from .run_calibration import calibrate_run, check_calibration
 from .run_push import find_destination, push_run
 from .run_vectors import prepare_vectors, put_vectors
 from .sparse_gradients import check_sparse_gradients
+from .starting_model import StartingModel
 from .stopping import TrainingStopped
 from .streams import CountedStream
 from .text_loading import load_texts
@@ -175,7 +176,8 @@ def train_on(
     if distillation is not None:
         distillation.read(texts)
         words = distillation.texts_with_words(words)
-    tokenizer = make_tokenizer(data_args, words)
+    start = load_start(data_args, folder)
+    tokenizer = make_tokenizer(data_args, words) if start is None else start.tokenizer
     counted = texts["train"]["text"] if isinstance(texts, datasets.DatasetDict) else None
     arguments, tokenizer, vectors = prepare_vectors(arguments, tokenizer, counted)
     audited = None
@@ -191,6 +193,8 @@ def train_on(
     model = RnnForSequenceClassification(_config(arguments.model, tokenizer, class_names, task_specific_params))
     if vectors is not None:
         put_vectors(model, vectors)
+    if start is not None:
+        start.put_into(model)
     made_from = take_fingerprints(
         examples,
         tokenizer,
@@ -198,6 +202,7 @@ def train_on(
         training_args,
         stream=report.fingerprint,
         vectors=None if vectors is None else vectors.fingerprint(),
+        start=None if start is None else start.fingerprint(),
         **({} if distillation is None else distillation.fingerprints()),
     )
     if checkpoint is not None:
@@ -235,7 +240,7 @@ def train_on(
     if not trainer.is_world_process_zero():
         return TrainingResult(folder.root, metrics)
     name, history = folder.root.resolve().name, trainer.state.log_history
-    facts = gather_facts(name, model, tokenizer, arguments, texts, class_counts, metrics, audited, vectors)
+    facts = gather_facts(name, model, tokenizer, arguments, texts, class_counts, metrics, audited, vectors, start)
     settings = describe_settings(arguments, None if distillation is None else distillation.settings)
     card = output_dir.fill(
         folder, lambda unfinished: write_files(unfinished, model, tokenizer, settings, metrics, history, facts)
@@ -295,6 +300,20 @@ def _config(
         return RnnConfig(**settings)
     except (StrictDataclassError, TypeError, ValueError) as error:
         raise UserError(" ".join(str(error.__cause__ or error).split())) from error  # the cause is ours, and plain
+
+
+def load_start(data_args: DataArguments, folder: FinishedFolder) -> StartingModel | None:
+    """Load the model that the settings name to go on from, if they do.
+
+    Args:
+        data_args: Says which.
+        folder: Of the new model.
+
+    Raises:
+        UserError: When it cannot be loaded.
+    """
+    name = data_args.model_name_or_path
+    return None if name is None else StartingModel.load(name, data_args.max_length, folder.root)
 
 
 def make_tokenizer(data_args: DataArguments, texts: Iterable[str]) -> PreTrainedTokenizerBase:

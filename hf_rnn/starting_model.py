@@ -1,0 +1,145 @@
+"""A trained model as the start of a training: its architecture, its tokenizer and its weights.
+
+How it was trained is not taken over: that is what a recipe is for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from .configuration_rnn import RnnConfig
+from .errors import UserError
+from .folder import FinishedFolder
+from .inference import find_folder, load_model, load_tokenizer
+from .modeling_rnn import RnnForSequenceClassification
+
+# What decides which weights there are and what they compute; the other settings are of training.
+ARCHITECTURE = (
+    "cell_type",
+    "embedding_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "bidirectional",
+    "pooling",
+    "classifier_activation",
+)
+_CLASSIFIER = ("classifier.weight", "classifier.bias")
+
+
+def read_config(name_or_path: str) -> RnnConfig:
+    """Return the configuration of a trained model.
+
+    Args:
+        name_or_path: A finished folder, or a repo id of the Hub.
+
+    Raises:
+        UserError: When there is none, or it is no model of this package.
+    """
+    return load_tokenizer(name_or_path, FinishedFolder(find_folder(name_or_path)))[0]
+
+
+def check_architecture(name: str, start: RnnConfig, wanted: Any) -> None:
+    """Refuse settings of another architecture than that of the model that is to be the start.
+
+    Args:
+        name: Of that model, for the message.
+        start: Its configuration.
+        wanted: Has the settings as attributes.
+
+    Raises:
+        UserError: For the first that differs.
+    """
+    for setting in ARCHITECTURE:
+        found, asked = getattr(start, setting), getattr(wanted, setting)
+        if found != asked:
+            raise UserError(
+                f"{setting} is {asked}, and {found} in the model {name}, which is to be the start: leave {setting} out"
+            )
+
+
+@dataclass(frozen=True)
+class StartingModel:
+    """A model to go on from.
+
+    Attributes:
+        name: A folder, or a repo id of the Hub.
+        model: On the CPU.
+        tokenizer: Its own.
+    """
+
+    name: str
+    model: RnnForSequenceClassification
+    tokenizer: PreTrainedTokenizerBase
+
+    @classmethod
+    def load(cls, name_or_path: str, max_length: int | None, output_dir: Path) -> Self:
+        """Load all of it.
+
+        Args:
+            name_or_path: A finished folder, or a repo id of the Hub.
+            max_length: Tokens that are read of a text from now on; None leaves it as it is.
+            output_dir: Where the new model goes.
+
+        Raises:
+            UserError: When it is no whole model of this package, or would be written over.
+        """
+        place = Path(name_or_path).resolve()
+        if output_dir.resolve() in (place, *place.parents):
+            raise UserError(
+                f"model_name_or_path {name_or_path} lies in the output_dir, and without it a run that is stopped "
+                "could not be resumed: give another output_dir"
+            )
+        model, tokenizer = load_model(name_or_path)
+        if max_length is not None:
+            tokenizer.model_max_length = max_length
+        return cls(name_or_path, model.cpu(), tokenizer)
+
+    def keeps_classifier(self, config: RnnConfig) -> bool:
+        """Whether the last layer serves a new model too: whether the classes have the same names, in any order."""
+        own = self.model.config
+        return own.problem_type in (None, "single_label_classification") and own.label2id.keys() == set(
+            config.label2id
+        )
+
+    @torch.no_grad()
+    def put_into(self, model: RnnForSequenceClassification) -> None:
+        """Give a new model these weights; its last layer keeps its own where the classes are others.
+
+        Args:
+            model: With this tokenizer's vocabulary.
+
+        Raises:
+            UserError: When it has another architecture.
+        """
+        own, new = self.model.config, model.config
+        check_architecture(self.name, own, new)
+        weights = dict(self.model.state_dict())
+        if self.keeps_classifier(new):
+            rows = [own.label2id[new.id2label[number]] for number in range(new.num_labels)]
+            weights |= {name: weights[name][rows] for name in _CLASSIFIER}
+        else:
+            weights |= {name: model.state_dict()[name] for name in _CLASSIFIER}
+        model.load_state_dict(weights)
+
+    def describe(self, config: RnnConfig) -> dict[str, Any]:
+        """Return for a card the `name` it is known by and, of a model on the Hub, its `id`; and `keeps_classifier`.
+
+        Args:
+            config: Of the model that starts from it.
+        """
+        local = Path(self.name).exists()
+        shown = Path(self.name).resolve().name if local else self.name
+        return {"name": shown, "id": None if local else shown, "keeps_classifier": self.keeps_classifier(config)}
+
+    def fingerprint(self) -> str:
+        """Return a hash of the weights and of the names of the classes."""
+        digest = hashlib.sha256(repr(sorted(self.model.config.label2id.items())).encode())
+        for name, weight in sorted(self.model.state_dict().items()):
+            digest.update(f"{name} {tuple(weight.shape)}\n".encode() + weight.contiguous().numpy().tobytes())
+        return digest.hexdigest()
