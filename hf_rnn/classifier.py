@@ -12,13 +12,11 @@ What they were (`str`, `int` or `bool`, and the dtype of their array) stands in 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import logging
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from functools import cache
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -26,16 +24,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from .arguments import Arguments, ModelArguments, RnnTrainingArguments, parse_settings
+from .arguments import Arguments, parse_settings
 from .card_facts import CardFacts
+from .classifier_settings import check_setting, setting_names, settings_of_command
 from .containment import contained, library_bars_off
 from .errors import UserError
 from .fast_inference import FastRnn
 from .folder import FinishedFolder
 from .inference import compute_scores, find_folder, load_model
-from .labelled_texts import LabelledTexts, LabelType, kind_of, read_texts
+from .labelled_texts import LabelledTexts, LabelType, read_texts
 from .sharing import list_shared_files
-from .text_arguments import DataArguments, TableArguments
 
 if TYPE_CHECKING:
     from sklearn.utils import Tags
@@ -48,44 +46,9 @@ _LABEL_TYPE = "label_type"  # key of a configuration's `task_specific_params`
 
 _NAME = "rnn-classifier"  # what the model is called until it is saved somewhere
 
-# Settings of the command that mean nothing here, and what stands in their place.
-_ELSEWHERE = {
-    **dict.fromkeys((field.name for field in fields(TableArguments)), "texts and labels are given to fit"),
-    "class_names": "the classes are those of the labels given to fit",
-    "streaming": "texts and labels are given to fit",
-    "output_dir": "save_pretrained(folder) writes the finished folder",
-    "overwrite_output_dir": "save_pretrained(folder) writes the finished folder",
-    "disable_tqdm": "give verbose=False",
-}
-_FAMILIES_ELSEWHERE = {  # likewise, by the start of the name
-    "resume": "fit starts anew",
-    "hub_": "call the method push_to_hub(repo_id) after fit",
-    "push_to_hub": "call the method push_to_hub(repo_id) after fit",
-}
-_OWN = ("random_state", "verbose")
-
 
 class NotFittedError(UserError, AttributeError):
     """What needs a trained model was asked of a classifier without one; as scikit-learn's error of this name."""
-
-
-@cache
-def setting_names() -> tuple[str, ...]:
-    """Return the names of the settings that [`RnnClassifier`] takes, in the order of the command's help."""
-    return (*(name for name in _command_settings() if _elsewhere(name) is None), *_OWN)
-
-
-def _command_settings() -> list[str]:
-    kinds: tuple[Any, ...] = (ModelArguments, DataArguments, RnnTrainingArguments)
-    return [field.name for kind in kinds for field in fields(kind) if field.init]
-
-
-def _elsewhere(name: str) -> str | None:
-    """What stands here in the place of a setting of the command; None for one that is a setting here too."""
-    for start, instead in _FAMILIES_ELSEWHERE.items():
-        if name.startswith(start):
-            return instead
-    return _ELSEWHERE.get(name)
 
 
 class RnnClassifier:
@@ -160,7 +123,7 @@ class RnnClassifier:
             UserError: For a name that is no setting; nothing is changed then.
         """
         for name in settings:
-            _check_setting(name)
+            check_setting(name)
         for name, value in settings.items():
             setattr(self, name, value)
         return self
@@ -214,25 +177,11 @@ class RnnClassifier:
             held_out.check_known(rows, classes)
         with tempfile.TemporaryDirectory(prefix="hf-rnn-", ignore_cleanup_errors=True) as room:
             folder = FinishedFolder(Path(room) / _NAME)
-            arguments = self._arguments(folder)
+            settings = settings_of_command(self.get_params(), str(folder.root))
+            arguments = parse_settings(settings, prog=type(self).__name__)
             card = _train(arguments, rows, held_out, classes, quiet=self.verbose is not None and not self.verbose)
             self._adopt(folder, card, arguments.training.device)
         return self
-
-    def _arguments(self, folder: FinishedFolder) -> Arguments:
-        """The settings as the command has them."""
-        names = (name for name in setting_names() if name not in _OWN)
-        given = {name: value for name in names if (value := getattr(self, name)) is not None}
-        if self.random_state is not None:
-            seed = _draw_seed(self.random_state)
-            if given.setdefault("seed", seed) != seed:
-                raise UserError(f"random_state={seed} and seed={given['seed']} disagree: give one of them")
-            given.setdefault("data_seed", seed)  # that of a recipe goes with the recipe's seed
-        cleared = dict.fromkeys(name for name in _command_settings() if _elsewhere(name))  # a recipe may hold them
-        # a grid may be one of numpy's
-        given = {n: v.tolist() if isinstance(v, np.generic | np.ndarray) else v for n, v in given.items()}
-        settings = {**cleared, **given, "output_dir": str(folder.root)}
-        return parse_settings(settings, prog=type(self).__name__)
 
     def _adopt(
         self, folder: FinishedFolder, card: CardFacts | None = None, device: torch.device | None = None
@@ -451,29 +400,9 @@ def _write_files(folder: Path, files: Mapping[str, bytes]) -> None:
         (folder / name).write_bytes(content)
 
 
-def _check_setting(name: str) -> None:
-    if name in setting_names():
-        return
-    if name in _command_settings():
-        raise UserError(f"{name} is no setting of RnnClassifier: {_elsewhere(name)}")
-    near = difflib.get_close_matches(name, setting_names(), n=1)
-    hint = f"Did you mean {near[0]}?" if near else "setting_names() in hf_rnn.classifier lists them"
-    raise UserError(f"RnnClassifier has no setting {name!r}. {hint}")
-
-
 def _unfitted(kind: str) -> str:
     return (
         f"this {kind} has learned nothing yet: call fit(texts, labels) first, or load one with {kind}.from_pretrained"
-    )
-
-
-def _draw_seed(random_state: Any) -> int:
-    if isinstance(random_state, np.random.RandomState):
-        return int(random_state.randint(2**31 - 1))
-    if kind_of(random_state) == "int" and 0 <= random_state < 2**32:
-        return int(random_state)
-    raise UserError(
-        f"random_state is {random_state!r}: give an integer from 0 to 2**32 - 1, or a RandomState of numpy"
     )
 
 

@@ -22,7 +22,9 @@ from transformers.utils import logging as transformers_logging
 
 import hf_rnn.finishing
 from hf_rnn import RnnClassifier
+from hf_rnn.arguments import parse_settings
 from hf_rnn.classifier import NotFittedError, setting_names
+from hf_rnn.classifier_settings import settings_of_command
 from hf_rnn.errors import UserError
 from hf_rnn.folder import FinishedFolder
 from hf_rnn.labelled_texts import LabelType
@@ -351,8 +353,11 @@ def test_bad_values_are_found_by_fit(settings, message):
 
 
 def test_values_as_they_reach_the_training(tmp_path):
+    def arguments(**settings):
+        return parse_settings(settings_of_command(RnnClassifier(**settings).get_params(), str(tmp_path)))
+
     def seeds(**settings):
-        training = RnnClassifier(**settings)._arguments(FinishedFolder(tmp_path)).training
+        training = arguments(**settings).training
         return training.seed, training.data_seed
 
     assert seeds() == (42, 42), "the recipe's"
@@ -362,7 +367,7 @@ def test_values_as_they_reach_the_training(tmp_path):
     assert seeds(random_state=state) == (drawn, drawn) != seeds(random_state=state), "each fit draws anew"
     # as a grid of numpy's has them
     settings = {"hidden_size": np.int64(3), "learning_rate": np.float64(0.25), "lowercase": np.bool_(False)}
-    model, data, training = RnnClassifier(**settings)._arguments(FinishedFolder(tmp_path))
+    model, data, training = arguments(**settings)
     assert (model.hidden_size, data.lowercase, training.learning_rate) == (3, False, 0.25)
 
 
