@@ -339,9 +339,10 @@ def _parse(parser: SettingsParser, recipe: str, tokens: list[str], cleared: Iter
         settings.pop("embedding_size", None)  # a recipe's own goes with random vectors
     if "--tokenizer_name_or_path" in named:
         settings.pop("widen_vocabulary", None)  # a recipe's own goes with a vocabulary of the texts' words
-    start = _find_start([*parser.tokens(settings), *tokens])
+    of_recipe = parser.tokens(settings)
+    start = _find_start([*of_recipe, *tokens])
     if start is None:
-        return parser.parse([*parser.tokens(settings), *tokens])
+        return parser.parse([*of_recipe, *tokens])
     config = read_config(start)
     settings = {name: given for name, given in settings.items() if name not in _YIELDING}
     settings |= {name: Setting(getattr(config, name), start) for name in _OF_MODEL}

@@ -3,9 +3,10 @@
     python scripts/collect_unlabeled.py --data_dir DIR --output_file texts.txt SOURCE [SOURCE ...]
     hf-rnn distill --teacher TEACHER --data_dir DIR --output_dir OUT --unlabeled texts.txt
 
-A source has one text a line; of a line with tabs the first column is taken, so that the file of another labelled data
-set serves as it is. Left out are lines that are no text, and texts that repeat an earlier one or a row of DIR in any
-split, exactly or nearly, as `hf-rnn audit` understands it: what the model is measured on must not be learned from.
+A source has one text a line; of a line with tabs the first column is taken, or that of --text_column, so that the file
+of another labelled data set serves as it is. Left out are lines that are no text, and texts that repeat an earlier one
+or a row of DIR in any split, exactly or nearly, as `hf-rnn audit` understands it: what the model is measured on must
+not be learned from.
 """
 
 import argparse
@@ -35,6 +36,9 @@ def parse_flags() -> argparse.Namespace:
     parser.add_argument(
         "--max_bad_rows", default="0", help="go on without so many rows of DIR: a count, or such as 0.1%%"
     )
+    parser.add_argument(
+        "--text_column", type=int, default=0, help="column of the text in every SOURCE, from 0 (default: 0)"
+    )
     parser.add_argument("--header", action="store_true", help="the first line of every SOURCE names its columns")
     parser.add_argument("--output_file", type=Path, required=True, help="where the texts go: a file that is not there")
     parser.add_argument(
@@ -47,19 +51,23 @@ def parse_flags() -> argparse.Namespace:
     flags.refuse = parser.error
     if flags.output_file.exists():
         parser.error(f"--output_file {flags.output_file} is there already: take another")
+    if flags.text_column < 0:
+        parser.error(f"--text_column counts from 0, found {flags.text_column}")
     for source in flags.sources:
         if not source.is_file():
             parser.error(f"there is no file {source}")
     return flags
 
 
-def read_lines(source: Path) -> Iterator[str]:
+def read_lines(source: Path, text_column: int) -> Iterator[str]:
     """Yield the text of each line of a file, empty where there is none or it cannot be read."""
     from hf_rnn.text_stream import read_texts
 
     with source.open("rb") as stream:
         for block in read_texts(stream, source.name):
-            yield from (line.partition("\t")[0] if isinstance(line, str) else "" for line in block)
+            for line in block:
+                columns = line.split("\t") if isinstance(line, str) else []
+                yield columns[text_column] if text_column < len(columns) else ""
 
 
 def find_repeats(texts: list[str], rows: list[str]) -> tuple[set[int], set[int]]:
@@ -86,7 +94,7 @@ def main() -> None:
     disable_progress_bars()
     try:
         found = [load_tsv(folder, max_bad_rows=flags.max_bad_rows) for folder in flags.data_dir]
-        read = (islice(read_lines(source), int(flags.header), None) for source in flags.sources)
+        read = (islice(read_lines(source, flags.text_column), int(flags.header), None) for source in flags.sources)
         lines = [" ".join(text.split()) for text in chain.from_iterable(read)]
     except (UserError, OSError) as error:
         flags.refuse(str(error))

@@ -77,6 +77,17 @@ def test_a_header_of_each_source_is_no_text(collect, data, tmp_path):
     assert without.read_text().splitlines() == ["text", "ours", "theirs"], "premise"
 
 
+def test_the_text_may_stand_in_another_column(collect, data, tmp_path):
+    source, out_file = tmp_path / "source.tsv", tmp_path / "texts.txt"
+    source.write_text("1\t0.5\tthe third\n2\ttoo short\n3\t\t\tempty\n4\t-1\tlast\tafter it\n\n")
+    code, out, err = collect("--data_dir", data, "--output_file", out_file, "--text_column", 2, source)
+    assert code == 0, err
+    assert out_file.read_text().splitlines() == ["the third", "last"]
+    assert json.loads(out)["no_text"] == 3
+    code, _, err = collect("--data_dir", data, "--output_file", tmp_path / "x", "--text_column", -1, source)
+    assert code == 2 and "counts from 0" in err
+
+
 def test_mistakes_are_one_line(collect, data, tmp_path):
     source = tmp_path / "source.txt"
     source.write_text("a text of its own\n")
