@@ -22,7 +22,7 @@ _HOME = {
     "load_vectors": "vectors",
     "classification_metrics": "metrics",
     "RnnTrainer": "trainer",
-    "RnnTrainingArguments": "arguments",
+    "RnnTrainingArguments": "training_arguments",
     "ModelArguments": "arguments",
     "DataArguments": "arguments",
     "train": "training",

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from .arguments import ModelArguments, RnnTrainingArguments
+from .arguments import ModelArguments
 from .errors import UserError
 from .labelled_texts import kind_of
 from .text_arguments import DataArguments, TableArguments
+from .training_arguments import RnnTrainingArguments
 
 # Settings of the command that mean nothing here, and what stands in their place.
 _ELSEWHERE = {

@@ -13,10 +13,11 @@ import datasets
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from .arguments import Arguments, describe_settings
+from .arguments import Arguments
 from .baselines import LINEAR_BASELINE, linear_scores
 from .card_facts import CardFacts
 from .modeling_rnn import RnnForSequenceClassification
+from .settings_record import describe_settings
 from .starting_model import StartingModel
 from .vectors import Vectors
 

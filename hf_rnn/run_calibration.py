@@ -9,7 +9,6 @@ from typing import Any
 import datasets
 import numpy as np
 
-from .arguments import RnnTrainingArguments
 from .calibration import (
     Calibration,
     check_rows,
@@ -22,6 +21,7 @@ from .calibration import (
 from .class_weights import weigh_classes
 from .errors import UserError
 from .trainer import RnnTrainer
+from .training_arguments import RnnTrainingArguments
 
 logger = logging.getLogger(__name__)
 

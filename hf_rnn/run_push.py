@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from .arguments import RnnTrainingArguments
 from .errors import UserError
 from .hub import PushResult, check_request, find_token, push
 from .hub_repo import HubRepo, find_user
+from .training_arguments import RnnTrainingArguments
 
 
 @dataclass(frozen=True)

@@ -18,14 +18,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoTokenizer, EvalPrediction, PreTrainedTokenizerBase, set_seed
 
 from . import checkpoints, output_dir
-from .arguments import (
-    Arguments,
-    DataArguments,
-    ModelArguments,
-    RnnTrainingArguments,
-    describe_settings,
-    parse_settings,
-)
+from .arguments import Arguments, ModelArguments, parse_settings
 from .card_facts import CardFacts
 from .configuration_rnn import RnnConfig
 from .containment import library_bars_off
@@ -43,13 +36,16 @@ from .run_audit import audit_run
 from .run_calibration import calibrate_run, check_calibration
 from .run_push import find_destination, push_run
 from .run_vectors import prepare_vectors, put_vectors
+from .settings_record import describe_settings
 from .sparse_gradients import check_sparse_gradients
 from .starting_model import StartingModel
 from .stopping import TrainingStopped
 from .streams import CountedStream
+from .text_arguments import DataArguments
 from .text_loading import load_texts
 from .tokenization import train_tokenizer
 from .trainer import RnnTrainer
+from .training_arguments import RnnTrainingArguments
 
 if TYPE_CHECKING:
     from .distillation.run import Distillation

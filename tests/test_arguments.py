@@ -10,15 +10,15 @@ from transformers import TrainingArguments
 
 from hf_rnn.arguments import (
     ModelArguments,
-    RnnTrainingArguments,
-    describe_settings,
     parse_argv,
     parse_settings,
 )
 from hf_rnn.configuration_rnn import RnnConfig
 from hf_rnn.errors import UserError
 from hf_rnn.recipes import load_recipe
+from hf_rnn.settings_record import describe_settings
 from hf_rnn.text_arguments import TableArguments
+from hf_rnn.training_arguments import RnnTrainingArguments
 
 
 def flags(*more):

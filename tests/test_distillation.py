@@ -34,7 +34,7 @@ from transformers import (
 import hf_rnn.distillation.cache
 import hf_rnn.finishing
 from hf_rnn import DistillationArguments, distill, load_tsv, push, train, train_tokenizer
-from hf_rnn.arguments import RnnTrainingArguments, parse_settings
+from hf_rnn.arguments import parse_settings
 from hf_rnn.configuration_rnn import RnnConfig
 from hf_rnn.distillation.answers import Answers
 from hf_rnn.distillation.augmentation import MASKED, augment, find_mask, write_masks
@@ -49,6 +49,7 @@ from hf_rnn.folder import FinishedFolder
 from hf_rnn.modeling_rnn import RnnForSequenceClassification
 from hf_rnn.normalization import NORMALIZERS
 from hf_rnn.stopping import SavePoints, TrainingStopped
+from hf_rnn.training_arguments import RnnTrainingArguments
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *NEUTRAL, "miro", "selk"]
 SHAPE = {

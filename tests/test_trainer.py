@@ -11,7 +11,6 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 from transformers import DataCollatorWithPadding, TrainerCallback
 
-from hf_rnn.arguments import RnnTrainingArguments
 from hf_rnn.class_weights import weigh_classes
 from hf_rnn.configuration_rnn import RnnConfig
 from hf_rnn.errors import UserError
@@ -21,6 +20,7 @@ from hf_rnn.sampling import LengthBucketedBatchSampler, TokenBudgetBatchSampler
 from hf_rnn.sparse_gradients import clip_grad_norm
 from hf_rnn.tokenization import train_tokenizer
 from hf_rnn.trainer import RnnTrainer
+from hf_rnn.training_arguments import RnnTrainingArguments
 
 WORDS = [f"w{number}" for number in range(20)]
 CLASSES = 3

@@ -143,7 +143,7 @@ DRAW_BATCHES = """
 import json, sys
 from pathlib import Path
 from hf_rnn import RnnConfig, RnnForSequenceClassification, encode, load_tsv, train_tokenizer
-from hf_rnn.arguments import RnnTrainingArguments
+from hf_rnn.training_arguments import RnnTrainingArguments
 from hf_rnn.trainer import RnnTrainer
 
 texts, out = load_tsv(sys.argv[1])["train"], Path(sys.argv[2])

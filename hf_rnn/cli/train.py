@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 import datasets
 import torch
 
-from ..arguments import RnnTrainingArguments, parse_argv
+from ..arguments import parse_argv
 from ..stopping import TrainingStopped
 from ..training import TrainingResult, train
+from ..training_arguments import RnnTrainingArguments
 
 
 def run(argv: Sequence[str]) -> None:

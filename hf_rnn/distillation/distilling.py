@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..arguments import Arguments, ModelArguments, RnnTrainingArguments, parse_settings_with
+from ..arguments import Arguments, ModelArguments, parse_settings_with
 from ..errors import UserError
 from ..text_arguments import DataArguments
 from ..training import TrainingResult, check_early, run_training
+from ..training_arguments import RnnTrainingArguments
 from .arguments import DistillationArguments
 from .run import Distillation
 
