@@ -89,8 +89,8 @@ class StartingModel:
         Raises:
             UserError: When it is no whole model of this package, or would be written over.
         """
-        place = Path(name_or_path).resolve()
-        if output_dir.resolve() in (place, *place.parents):
+        place = Path(name_or_path).resolve()  # of an id on the Hub there is none
+        if place.exists() and output_dir.resolve() in (place, *place.parents):
             raise UserError(
                 f"model_name_or_path {name_or_path} lies in the output_dir, and without it a run that is stopped "
                 "could not be resumed: give another output_dir"
@@ -103,9 +103,8 @@ class StartingModel:
     def keeps_classifier(self, config: RnnConfig) -> bool:
         """Whether the last layer serves a new model too: whether the classes have the same names, in any order."""
         own = self.model.config
-        return own.problem_type in (None, "single_label_classification") and own.label2id.keys() == set(
-            config.label2id
-        )
+        one_label = own.problem_type in (None, "single_label_classification")
+        return one_label and set(own.label2id) == set(config.label2id)
 
     @torch.no_grad()
     def put_into(self, model: RnnForSequenceClassification) -> None:
@@ -141,5 +140,6 @@ class StartingModel:
         """Return a hash of the weights and of the names of the classes."""
         digest = hashlib.sha256(repr(sorted(self.model.config.label2id.items())).encode())
         for name, weight in sorted(self.model.state_dict().items()):
-            digest.update(f"{name} {tuple(weight.shape)}\n".encode() + weight.contiguous().numpy().tobytes())
+            digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}\n".encode())
+            digest.update(weight.contiguous().view(torch.uint8).numpy())
         return digest.hexdigest()

@@ -16,7 +16,7 @@ from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
-from hf_rnn import FastRnn, RnnClassifier, RnnConfig, train
+from hf_rnn import FastRnn, RnnClassifier, RnnConfig, RnnForSequenceClassification, train
 from hf_rnn.arguments import parse_settings
 from hf_rnn.errors import UserError
 from hf_rnn.hub import push
@@ -139,9 +139,10 @@ def test_the_settings_of_its_own_run_are_a_recipe_for_it(go_on, trained):
     assert result.folder.is_dir()
 
 
-def test_from_the_hub(hub, trained, texts_dir, tmp_path):
+def test_from_the_hub(hub, trained, texts_dir, tmp_path, monkeypatch):
     push(trained.folder, "me/base")
-    settings = {"data_dir": str(texts_dir), "output_dir": str(tmp_path / "new"), **STILL}
+    monkeypatch.chdir(tmp_path)
+    settings = {"data_dir": str(texts_dir), "output_dir": "me", **STILL}  # in which there is no folder `base`
     result = train(**settings, model_name_or_path="me/base")
     assert result.metrics["test"]["macro_f1"] == trained.metrics["test"]["macro_f1"]
     card = ModelCard.load(result.folder / "README.md")
@@ -158,6 +159,19 @@ def test_classifier_of_scikit_learns_manner(trained):
     before = scores_of(trained.folder)
     assert classifier.classes_.tolist() == sorted(LABELS)
     np.testing.assert_allclose(classifier.predict_proba(TEXTS), np.array(list(before.values())).T, atol=1e-6)
+
+
+def test_weights_in_half_precision_are_a_start_too(go_on, trained, tmp_path):
+    half = tmp_path / "half"
+    RnnForSequenceClassification.from_pretrained(trained.folder).to(torch.bfloat16).save_pretrained(half)
+    AutoTokenizer.from_pretrained(trained.folder).save_pretrained(half)
+    assert load_file(half / "model.safetensors")["classifier.bias"].dtype == torch.bfloat16, "premise"
+    new, old = (
+        load_file(go_on(model_name_or_path=str(half)).folder / "model.safetensors"),
+        load_file(trained.folder / "model.safetensors"),
+    )
+    for name in old:
+        assert torch.equal(new[name], old[name].bfloat16().float()), name
 
 
 def test_a_run_goes_on_only_with_the_start_that_it_had(go_on, trained, tmp_path):
