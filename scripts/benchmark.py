@@ -187,7 +187,7 @@ def main() -> None:
             low, high = result["ratio_quartiles"]
             print(
                 f"{result['what']}: ratio {result['ratio']:.3f} (quartiles {low:.3f} to {high:.3f}), "
-                f"ours {result['ours_ms']:.1f} ms, peer {result['peer_ms']:.1f} ms{result.get('note', '')}"
+                f"ours {result['ours_ms']:.3g} ms, peer {result['peer_ms']:.3g} ms{result.get('note', '')}"
             )
     if arguments.json:
         machine = {"processor": processor(), "torch": torch.__version__, "threads": arguments.threads}

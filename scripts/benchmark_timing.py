@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 
@@ -31,22 +31,33 @@ def interleave(what: str, ours: Callable[[], Any], peer: Callable[[], Any], repe
 
 
 def one_by_one(
-    what: str, ours: Callable[[Any], Any], peer: Callable[[Any], Any], texts: Sequence[Any], repeats: int
+    what: str, ours: Callable[[Any], Any], peer: Callable[[Any], Any], texts: Sequence[Any], repeats: int, run: int = 1
 ) -> dict[str, Any]:
-    """Time two callables in turn on each text; medians are over texts and repeats."""
-    _take_turns(ours, peer, texts, 1)  # warms up
-    return summarize(what, *_take_turns(ours, peer, texts, repeats))
+    """Time two callables on texts one at a time; medians are over texts and repeats.
+
+    Args:
+        what: Is measured.
+        ours: Takes a text.
+        peer: Takes a text.
+        texts: To be taken.
+        repeats: Times that each text is taken by each side.
+        run: Texts that a side takes in a row. With 1 each text meets caches that the other side has just filled; with
+            more, most meet what a program that does nothing else would.
+    """
+    _take_turns(ours, peer, texts, 1, run)  # warms up
+    return summarize(what, *_take_turns(ours, peer, texts, repeats, run))
 
 
 def _take_turns(
-    ours: Callable[[Any], Any], peer: Callable[[Any], Any], inputs: Iterable[Any], repeats: int
+    ours: Callable[[Any], Any], peer: Callable[[Any], Any], inputs: Sequence[Any], repeats: int, run: int = 1
 ) -> tuple[list[float], list[float]]:
-    """Seconds of each side; which one goes first changes with each repeat."""
+    """Seconds of each side, `run` inputs at a turn; which one goes first changes with each repeat."""
     seconds: dict[Callable[[Any], Any], list[float]] = {ours: [], peer: []}
     for number in range(repeats):
-        for given in inputs:
+        for first in range(0, len(inputs), run):
             for side in (ours, peer) if number % 2 else (peer, ours):
-                start = time.perf_counter()
-                side(given)
-                seconds[side].append(time.perf_counter() - start)
+                for given in inputs[first : first + run]:
+                    start = time.perf_counter()
+                    side(given)
+                    seconds[side].append(time.perf_counter() - start)
     return seconds[ours], seconds[peer]
