@@ -6,6 +6,7 @@ How it was trained is not taken over: that is what a recipe is for.
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -18,6 +19,8 @@ from .errors import UserError
 from .folder import FinishedFolder
 from .inference import find_folder, load_model, load_tokenizer
 from .modeling_rnn import RnnForSequenceClassification
+
+logger = logging.getLogger(__name__)
 
 # What decides which weights there are and what they compute; the other settings are of training.
 ARCHITECTURE = (
@@ -124,6 +127,12 @@ class StartingModel:
             weights |= {name: weights[name][rows] for name in _CLASSIFIER}
         else:
             weights |= {name: model.state_dict()[name] for name in _CLASSIFIER}
+            logger.info(
+                "the classes %s are not those of %s (%s): the last layer starts anew",
+                ", ".join(new.label2id),
+                self.name,
+                ", ".join(own.label2id),
+            )
         model.load_state_dict(weights)
 
     def describe(self, config: RnnConfig) -> dict[str, Any]:

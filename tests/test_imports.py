@@ -92,6 +92,7 @@ ALLOWED = {  # room: the rooms it may use
     "tokenization": {"errors", "normalization"},
     "text_stream": {"data"},
     "sharing": {"errors", "folder"},
+    "starting_model": {"configuration_rnn", "errors", "folder", "inference", "modeling_rnn"},
     "hub_repo": {"errors", "sharing"},
     "explaining": {"inference", "modeling_rnn"},
     "colouring": {"explaining"},

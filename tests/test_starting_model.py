@@ -89,7 +89,9 @@ def test_other_classes_get_a_new_last_layer(go_on, trained, tmp_path, caplog):
     folder.mkdir()
     rows = [(f"miro {number}", "warm") for number in range(20)] + [(f"selk {number}", "cold") for number in range(20)]
     write_rows(folder / "train.tsv", rows)
-    result = go_on(data_dir=str(folder))
+    with caplog.at_level("INFO", logger="hf_rnn"):
+        result = go_on(data_dir=str(folder))
+    assert "the classes cold, warm are not those of" in caplog.text and "the last layer starts anew" in caplog.text
     new, old = load_file(result.folder / "model.safetensors"), load_file(trained.folder / "model.safetensors")
     for name in old:
         last = name.startswith("classifier.")
