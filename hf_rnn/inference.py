@@ -35,8 +35,10 @@ def check_name(name: str | Path, what: str) -> None:
         what: What it should be, for the message.
 
     Raises:
-        UserError: For a path at which there is no folder.
+        UserError: For an empty name, and for a path at which there is no folder.
     """
+    if not str(name):  # a path would take it for the folder one is in
+        raise UserError(f"the name is empty: give the folder of {what}, or its id on the Hub")
     path = Path(name)
     if path.is_dir():
         return

@@ -208,6 +208,7 @@ def test_mistakes_are_one_line(command, trained, texts_dir, tmp_path):
 
     assert "there is no folder" in refused(tmp_path / "nowhere")
     assert "is a file" in refused(tmp_path / "file")
+    assert "the name is empty" in refused("")
     assert "empty" in refused(tmp_path / "empty")
     assert "'bert'" in refused(bert)
     assert "leave out vectors" in refused(trained.folder, "--vectors", tmp_path / "file")
