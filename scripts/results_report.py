@@ -115,12 +115,14 @@ def figure(results: Sequence[Mapping[str, Any]], title: str, path: Path) -> None
             capsize=3,
             linestyle="none",
         )
+    drawn_before = []  # beside the points
     for row in results:
         if row["name"] == "majority class":
             level = row["macro_recall"][0]
-            axes.axhline(level, color="#222222", linestyle=":", linewidth=0.8)
+            line = axes.axhline(level, color="#222222", linestyle=":", linewidth=0.8)
             place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
-            axes.annotate("majority class", (0, level), xytext=(6, 4), fontsize=8, color="#666666", **place)
+            name = axes.annotate("majority class", (0, level), xytext=(6, 4), fontsize=8, color="#666666", **place)
+            drawn_before += [line, name]
     axes.set_xscale("log")
     axes.set_xlabel("speed from raw text to label on one core, TF-IDF over words with logistic regression = 1")
     axes.set_ylabel("macro-recall")
@@ -129,15 +131,16 @@ def figure(results: Sequence[Mapping[str, Any]], title: str, path: Path) -> None
     axes.grid(color="#e5e5e5", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    _write_names(
-        axes, [(row, speed, *interval(row["macro_recall"])) for row, speed in zip(drawn, speeds, strict=True)]
-    )
+    points = [(row, speed, *interval(row["macro_recall"])) for row, speed in zip(drawn, speeds, strict=True)]
+    _write_names(axes, points, drawn_before)
     chart.savefig(path, dpi=130, metadata={"Software": None})
     pyplot.close(chart)
 
 
-def _write_names(axes: Any, points: Sequence[tuple[Mapping[str, Any], float, float, float]]) -> None:
-    """Write the name of each point beside it, where it hides no point, interval or other name if that can be."""
+def _write_names(
+    axes: Any, points: Sequence[tuple[Mapping[str, Any], float, float, float]], drawn_before: Sequence[Any]
+) -> None:
+    """Write the name of each point beside it, where it hides nothing that is drawn if that can be."""
     from matplotlib.text import Text
     from matplotlib.transforms import Bbox
 
@@ -145,6 +148,7 @@ def _write_names(axes: Any, points: Sequence[tuple[Mapping[str, Any], float, flo
     renderer = axes.figure.canvas.get_renderer()
     places = [axes.transData.transform((speed, mean)) for _, speed, mean, _ in points]
     taken = [Bbox.from_extents(x - 9, y - 9, x + 9, y + 9) for x, y in places]
+    taken += [other.get_window_extent(renderer).padded(1) for other in drawn_before]
     for _, speed, mean, half in points:
         if half == half:  # of one run there is no interval
             (x, low), (_, high) = axes.transData.transform([(speed, mean - half), (speed, mean + half)])

@@ -41,7 +41,7 @@ def test_the_interval_is_that_of_a_table(report):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_name_in_the_figure_hides_no_interval_and_no_other_name(report, monkeypatch, tmp_path, seed):
+def test_a_name_in_the_figure_hides_no_interval_no_line_and_no_other_name(report, monkeypatch, tmp_path, seed):
     """Looked up in what was drawn: each interval as the bars that matplotlib made of it."""
     pyplot = pytest.importorskip("matplotlib.pyplot", reason="needs the extra plots")
     pytest.importorskip("scipy", reason="needs the extra baselines")
@@ -54,18 +54,23 @@ def test_a_name_in_the_figure_hides_no_interval_and_no_other_name(report, monkey
         results.append(
             {"name": name, "macro_recall": values, "speed": 10 ** chance.uniform(-3, 1), "ours": number > 4}
         )
+    results.append({"name": "learns nothing", "macro_recall": [0.33] * 3, "speed": 2.0, "ours": True})
     report.figure(results, "a title", tmp_path / "figure.png")
     (axes,) = pyplot.gcf().axes
     monkeypatch.undo()
     axes.figure.canvas.draw()  # saving left it at another resolution
     renderer = axes.figure.canvas.get_renderer()
     names = [text for text in axes.texts if text.get_text() != "majority class"]
-    assert len(names) == 9, "premise: all are there"
+    (majority,) = (text for text in axes.texts if text not in names)
+    assert len(names) == 10, "premise: all are there"
     boxes = [pyplot.Text.get_window_extent(name, renderer) for name in names]
     bars = [bar for lines in axes.containers for lines in lines[2] for bar in lines.get_segments()]
-    assert len(bars) == 9, "premise: an interval each"
+    assert len(bars) == 10, "premise: an interval each"
+    _, line = axes.transData.transform((1, 0.33))
     for number, box in enumerate(boxes):
         assert not any(box.overlaps(other) for other in boxes[:number]), names[number].get_text()
+        assert not box.overlaps(majority.get_window_extent(renderer)), names[number].get_text()
+        assert not box.y0 < line < box.y1, f"{names[number].get_text()} lies over the line of the majority class"
         for bar in bars:
             (x, low), (_, high) = axes.transData.transform(bar)
             crossed = box.x0 < x < box.x1 and low < box.y1 and high > box.y0
