@@ -1,5 +1,6 @@
 """What several test files share: a folder of invented texts with a rule to learn, and one model trained on it."""
 
+import inspect
 import logging
 import os
 import random
@@ -62,6 +63,42 @@ def trained(tiny_settings, tmp_path_factory):
     from hf_rnn import train
 
     return train(**tiny_settings, output_dir=str(tmp_path_factory.mktemp("trained") / "model"))
+
+
+@pytest.fixture(scope="session")
+def teacher(tmp_path_factory) -> Path:
+    """The folder of a BERT that knows the rule, its labels in another order than the data's; nobody changes it."""
+    from tiny_teacher import make_teacher
+
+    folder = tmp_path_factory.mktemp("teachers") / "tiny-bert"
+    make_teacher(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def crew(teacher, tmp_path_factory) -> Path:
+    """The folder of three cross-fitted teachers, which differ in what they lean to; nobody changes it."""
+    from tiny_teacher import make_crew
+
+    folder = tmp_path_factory.mktemp("crews") / "crew"
+    make_crew(teacher, folder)
+    return folder
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """How many texts each forward call of a BERT was given."""
+    from transformers import BertForSequenceClassification
+
+    calls, forward = [], BertForSequenceClassification.forward
+
+    def counted(self, input_ids=None, *args, **kwargs):
+        calls.append(len(input_ids))
+        return forward(self, input_ids, *args, **kwargs)
+
+    counted.__signature__ = inspect.signature(forward)
+    monkeypatch.setattr(BertForSequenceClassification, "forward", counted)
+    return calls
 
 
 @pytest.fixture(autouse=True)

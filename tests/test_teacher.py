@@ -1,0 +1,158 @@
+"""A teacher: its answers to a text, its labels by name, and what cannot teach."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from conftest import LABELS, invent_rows
+from hub_server import Blob
+from tiny_teacher import ask, bytes_tokenizer, change_config
+from transformers import (
+    BertForSequenceClassification,
+    GPT2Config,
+    GPT2ForSequenceClassification,
+)
+
+from hf_rnn import push
+from hf_rnn.distillation.answers import Answers
+from hf_rnn.distillation.teacher import Teacher
+from hf_rnn.distillation.teachers import Teachers
+from hf_rnn.errors import UserError
+
+
+def test_answers_are_those_of_one_text_alone(teacher, trained, tmp_path):
+    """In batches by length, cut where the reading ends; of a BERT, of our own, and of one that cannot pad."""
+    texts = [text for text, _ in invent_rows(40, seed=31)] + ["sand " * 50, "?", "miro"]
+    gpt = tmp_path / "gpt"
+    shape = {"vocab_size": 256, "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 64}
+    GPT2ForSequenceClassification(GPT2Config(**shape, num_labels=3)).save_pretrained(gpt)
+    bytes_tokenizer().save_pretrained(gpt)
+    assert Teacher.open(str(gpt)).batch_size == 1
+    for folder, limit in ((teacher, 32), (trained.folder, 512), (gpt, 62)):
+        found = ask(folder, texts, tmp_path / "cache", batch_size=8)
+        asked = Teacher.open(str(folder))
+        model = asked.load()
+        for text, row in zip(texts, found, strict=True):
+            inputs = asked.tokenizer(text, truncation=True, max_length=limit, return_tensors="pt")
+            inputs = {name: inputs[name].long() for name in ("input_ids", "attention_mask")}
+            with torch.no_grad():
+                np.testing.assert_allclose(row, model(**inputs).logits[0].numpy(), atol=2e-5)
+
+
+def test_answers_in_bfloat16_are_near_and_kept_apart(teacher, tmp_path):
+    texts = [text for text, _ in invent_rows(40, seed=32)]
+    exact = ask(teacher, texts, tmp_path)
+    rounded = ask(teacher, texts, tmp_path, bf16=True)
+    assert not np.array_equal(rounded, exact)
+    np.testing.assert_allclose(rounded, exact, atol=0.02 * np.abs(exact).max())
+    assert np.array_equal(ask(teacher, texts, tmp_path), exact)
+
+
+def test_labels_are_found_by_name(teacher, tmp_path):
+    opened = Teacher.open(str(teacher))
+    assert opened.label_names() == ["plain", "bad", "good"]
+    assert opened.align(["bad", "good", "plain"]) == [1, 2, 0]
+    for names, told in (
+        (
+            ["bad", "good", "awful"],
+            "'plain', 'bad', 'good', and the data 'bad', 'good', 'awful'. If they mean the same",
+        ),
+        (["bad", "good"], "take a teacher of the same task"),
+    ):
+        with pytest.raises(UserError, match=told):
+            opened.align(names)
+    assert opened.align(["low", "mid", "high"], ["mid", "low", "high"]) == [1, 0, 2]
+    with pytest.raises(UserError, match="teacher_labels names 2 classes"):
+        opened.align(["low", "mid", "high"], ["mid", "low"])
+    with pytest.raises(UserError, match="by teacher_labels .* give the data's names"):
+        opened.align(["low", "mid", "high"], ["mid", "low", "low"])
+
+
+def test_labels_without_a_meaning_are_not_guessed(teacher, tmp_path):
+    nameless = change_config(teacher, tmp_path / "nameless", id2label=None, label2id=None, num_labels=3)
+    opened = Teacher.open(str(nameless))
+    assert opened.label_names() == ["LABEL_0", "LABEL_1", "LABEL_2"]
+    with pytest.raises(UserError, match=r"Such names do not tell .* --teacher_labels bad good plain"):
+        opened.align(["bad", "good", "plain"])
+    assert opened.align(["bad", "good", "plain"], ["plain", "bad", "good"]) == [1, 2, 0]
+    assert opened.align(["LABEL_1", "LABEL_0", "LABEL_2"]) == [1, 0, 2], "unless the data has the same names"
+    assert opened.fingerprint == Teacher.open(str(teacher)).fingerprint, "names change no logit"
+
+
+def test_what_its_answers_hang_on(teacher, tmp_path):
+    known = Teacher.open(str(teacher)).fingerprint
+    moved = change_config(teacher, tmp_path / "elsewhere" / "moved")
+    assert Teacher.open(str(moved)).fingerprint == known
+    assert Teacher.open(str(teacher), max_length=8).fingerprint != known
+    assert Teacher.open(str(teacher), max_length=99).fingerprint == known, "it reads 32 tokens at most"
+    assert Teacher.open(str(teacher), bf16=True).fingerprint != known
+    content = bytearray((moved / "model.safetensors").read_bytes())
+    content[-1] ^= 1
+    (moved / "model.safetensors").write_bytes(content)
+    assert Teacher.open(str(moved)).fingerprint != known
+    other = change_config(teacher, tmp_path / "other", layer_norm_eps=1e-3)
+    assert Teacher.open(str(other)).fingerprint != known
+    words = change_config(teacher, tmp_path / "words")
+    text = (words / "tokenizer.json").read_text()
+    (words / "tokenizer.json").write_text(text.replace('"miro"', '"mirr"'))
+    assert Teacher.open(str(words)).fingerprint != known
+
+
+def test_a_teacher_on_the_hub(hub, trained, tmp_path):
+    texts = [text for text, _ in invent_rows(9, seed=33)]
+    push(trained.folder, "me/films")
+    opened = Teacher.open("me/films")
+    assert opened.name == "me/films" and opened.label_names() == sorted(LABELS)
+    assert opened.fingerprint == Teacher.open(str(trained.folder)).fingerprint
+    expected = ask(trained.folder, texts, tmp_path / "here")
+    assert np.array_equal(Answers(opened, tmp_path / "there").to(texts), expected)
+    config = json.dumps({"model_type": "bert", "architectures": ["BertForMaskedLM"]}).encode()
+    files = {"config.json": Blob(config, lfs=False), "model.safetensors": Blob(b"large", lfs=True)}
+    commit = hub.repos["me/films"].add("main", "another", files)
+    with pytest.raises(UserError, match="is a BertForMaskedLM"):
+        Teacher.open("me/films")
+    assert hub.count(f"{commit}/model.safetensors") == 0, "its weights were not got"
+
+
+def test_tokenizers_that_are_not_the_teachers(teacher, tmp_path):
+    """Without files of one the library makes one up, to which every text is the same."""
+    bare = tmp_path / "bare"
+    BertForSequenceClassification.from_pretrained(teacher).save_pretrained(bare)
+    with pytest.raises(UserError, match="bare has a tokenizer without a word: put its files"):
+        Teachers.open(str(bare))
+    with pytest.raises(UserError, match="has a table of 5 tokens, and its tokenizer ids up to"):
+        Teachers.open(str(change_config(teacher, tmp_path / "small", vocab_size=5)))
+
+
+@pytest.mark.parametrize(
+    ("own", "positions", "asked", "expected"),
+    [
+        (20, 20, None, 20),
+        (16, 20, None, 16),
+        (32, 20, None, 18),
+        (10**30, 20, None, 18),
+        (32, 32, 8, 8),
+        (10**30, 1, 8, 8),
+    ],
+)
+def test_it_reads_no_more_than_it_has_positions_for(teacher, tmp_path, own, positions, asked, expected):
+    folder = change_config(teacher, tmp_path / "other", max_position_embeddings=positions)
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "model_max_length": own}))
+    (member,) = Teachers.open(str(folder), max_length=asked).members
+    assert member.max_length == expected
+    with pytest.raises(UserError, match="would read 2 tokens of a text, of which 2 are special: let it read more"):
+        Teachers.open(str(folder), max_length=2)
+
+
+def test_logits_that_are_none(teacher, tmp_path):
+    spoilt = tmp_path / "spoilt"
+    shutil.copytree(teacher, spoilt)
+    model = BertForSequenceClassification.from_pretrained(teacher)
+    with torch.no_grad():
+        model.classifier.bias[0] = float("nan")
+    model.save_pretrained(spoilt)
+    with pytest.raises(UserError, match="gives logits that are not finite, for one to 'sand'"):
+        ask(spoilt, ["sand"], tmp_path / "cache")

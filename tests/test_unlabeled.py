@@ -1,0 +1,37 @@
+"""A file of texts without labels: every line is accounted for."""
+
+import gzip
+import re
+
+import pytest
+
+from hf_rnn.distillation.unlabeled import read_unlabeled
+from hf_rnn.errors import UserError
+
+
+def test_every_line_is_accounted_for(tmp_path, caplog):
+    path = tmp_path / "texts.txt"
+    path.write_bytes(b"the dry box\n\nsand \xff\nThe  DOOR\n \t\nmiro\xe2\x80\xa8selk\r\nsa\0nd\nthe dry box\nA  box")
+    found = read_unlabeled(path, held_out={"the door"}, labeled={"a box"})
+    assert found.texts.to_pylist() == ["the dry box", "miro\u2028selk", "the dry box"]
+    assert found.describe() == {
+        "file": "texts.txt", "lines": 9, "refused": 2, "blank": 2, "held_out": 1, "labeled": 1, "kept": 3,
+    }  # fmt: skip
+    (line,) = caplog.messages
+    assert "of the 9 lines of texts.txt" in line and "2 are no text (the first is texts.txt:3: not UTF-8" in line
+    assert "2 are blank, 1 are in the validation or test split too, 1 are in the training split, with a label" in line
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "no text to learn from: of its 0 lines there is none"),
+        (b"\n \n", "of its 2 lines 2 are blank"),
+        (gzip.compress(b"miro\n", mtime=0), "compressed file"),
+    ],
+    ids=["empty", "blank", "gzip"],  # the same in each process: pytest-xdist compares them
+)
+def test_a_file_without_texts(tmp_path, content, message):
+    (tmp_path / "texts.txt").write_bytes(content)
+    with pytest.raises(UserError, match=re.escape(message)):
+        read_unlabeled(tmp_path / "texts.txt")
