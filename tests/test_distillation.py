@@ -307,8 +307,14 @@ def test_no_training_text_is_asked_of_a_teacher_that_has_seen_it(quick, crew, un
         return ask_one(self, texts)
 
     monkeypatch.setattr(Answers, "_ask", listen)
+    bars, draw = [], hf_rnn.distillation.run.tqdm
+    monkeypatch.setattr(hf_rnn.distillation.run, "tqdm", lambda **options: bars.append(draw(**options)) or bars[-1])
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     settings = {**quick, "teacher": str(crew), "unlabeled": str(unlabeled), "augmentations": 2, "ngram_probability": 0}
     result = distill(**settings, output_dir=str(tmp_path / "out"))
+    (bar,) = bars
+    rows = result.metrics["teacher"]["rows"]
+    assert bar.n == bar.total == rows["train"] + rows["copies"] + 3 * (rows["unlabeled"] + 60 + 60)
     training, others = set(load_tsv(quick["data_dir"])["train"]["text"]), set()
     for split in ("validation", "test"):
         others |= set(load_tsv(quick["data_dir"])[split]["text"])

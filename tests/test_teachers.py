@@ -49,7 +49,8 @@ def test_who_answers_for_a_text(crew, tmp_path, asked):
     assert [fold_of(text, 3) for text in texts] != [fold_of(source, 3) for source in sources], "premise"
     by_fold = [log_probabilities(fold_folder(crew, fold), texts) for fold in range(3)]
     asked.clear()
-    answers = JointAnswers(Teachers.open(str(crew)), tmp_path)
+    told = []
+    answers = JointAnswers(Teachers.open(str(crew)), tmp_path, told.append)
     found = answers.to_trained(texts, sources)
     assert sum(asked) == len(texts), "each by one teacher"
     expected = [by_fold[fold_of(source, 3)][row] for row, source in enumerate(sources)]
@@ -58,10 +59,13 @@ def test_who_answers_for_a_text(crew, tmp_path, asked):
     np.testing.assert_allclose(answers.to_others(texts), np.mean(by_fold, axis=0), atol=1e-5)
     assert sum(asked) == 4 * len(texts)
     assert answers.counts == (4 * len(texts), 0)
-    again = JointAnswers(Teachers.open(str(crew)), tmp_path)
+    assert sum(told) == 4 * len(texts) and len(told) > 8, "as they came, not at the end"
+    told.clear()
+    again = JointAnswers(Teachers.open(str(crew)), tmp_path, told.append)
     assert np.array_equal(again.to_trained(texts, sources), found)
     again.to_others(texts)
     assert sum(asked) == 4 * len(texts) and again.counts == (0, 4 * len(texts)), "all was kept"
+    assert sum(told) == 4 * len(texts), "which counts too"
 
 
 def test_one_teacher_alone_answers_for_all(teacher, tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +21,24 @@ class Answers:
     Args:
         teacher: Who is asked.
         folder: Of the cache.
+        advance: Told of each number of texts that now have an answer.
 
     Attributes:
         answered: Texts that have an answer.
         asked: Those that the model itself has read.
     """
 
-    def __init__(self, teacher: Teacher, folder: Path) -> None:
+    def __init__(self, teacher: Teacher, folder: Path, advance: Callable[[int], Any] | None = None) -> None:
         self.answered = self.asked = 0
+        self._advance = advance or (lambda count: None)
         self._teacher, self._cache = teacher, LogitsCache(folder, teacher.fingerprint)
         self._model: torch.nn.Module | None = None
 
     def to(self, texts: Iterable[str]) -> np.ndarray:
         """Return logits `(N, C)` in float32 for N texts, C in the order of the teacher's ids."""
+        asked = self.asked
         logits = self._cache.look_up(texts, self._ask, self._teacher.config.num_labels)
+        self._advance(len(logits) - (self.asked - asked))  # the others were told of as they came
         self.answered += len(logits)
         return logits
 
@@ -46,11 +50,13 @@ class Answers:
         if self._model is None:
             self._model = self._teacher.load()
         self.asked += len(texts)
-        return _compute(self._teacher, self._model, texts)
+        return _compute(self._teacher, self._model, texts, self._advance)
 
 
 @torch.inference_mode()
-def _compute(teacher: Teacher, model: torch.nn.Module, texts: Sequence[str]) -> np.ndarray:
+def _compute(
+    teacher: Teacher, model: torch.nn.Module, texts: Sequence[str], advance: Callable[[int], Any]
+) -> np.ndarray:
     """Run the model, batched by length."""
     tokenizer, limit = teacher.tokenizer, teacher.max_length
     length = {"truncation": True, "max_length": limit} if limit is not None else {}
@@ -68,6 +74,7 @@ def _compute(teacher: Teacher, model: torch.nn.Module, texts: Sequence[str]) -> 
         inputs = {name: torch.as_tensor(values).long().to(teacher.device) for name, values in batch.items()}
         with torch.autocast(teacher.device.type, torch.bfloat16, enabled=teacher.bf16):
             logits[rows] = model(**inputs).logits.float().cpu().numpy()
+        advance(len(rows))
     if not (finite := np.isfinite(logits).all(axis=1)).all():
         text = texts[int(np.flatnonzero(~finite)[0])]
         raise UserError(f"the teacher {teacher.name} gives logits that are not finite, for one to {text!r:.80}")

@@ -17,7 +17,7 @@ from ..whole_file import write_whole
 
 logger = logging.getLogger(__name__)
 
-BLOCK_TEXTS = 20_000  # texts whose logits are one file: what a run that is killed loses at most
+BLOCK_TEXTS = 2_000  # texts whose logits are one file: what a run that is killed loses at most
 _LOGITS = "logits"
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -20,6 +21,7 @@ import datasets
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from ..arguments import Arguments
@@ -131,8 +133,12 @@ class Distillation:
         self._rows = {"train": len(texts["train"]), "copies": len(self._copies), "unlabeled": len(unlabeled)}
         _make(cache)  # what the teacher says should not be lost at the end
         # of several processes the first asks, and the others find its answers in the cache
-        with training.main_process_first(desc="asking the teacher"), _tell_what_stays(cache):
-            answers = JointAnswers(self._teachers, cache)
+        with (
+            training.main_process_first(desc="asking the teacher"),
+            _tell_what_stays(cache),
+            self._progress(texts) as advance,
+        ):
+            answers = JointAnswers(self._teachers, cache, advance)
             counts = ", ".join(f"{count:,} {what}" for what, count in self._rows.items())
             tell = logger.info if training.process_index == 0 else logger.debug
             who = f"the {folds} teachers of" if (folds := self._teachers.folds) else "the teacher"
@@ -160,6 +166,16 @@ class Distillation:
         logits = np.concatenate([part.with_format("numpy")[TEACHER_LOGITS][:] for part in parts])
         self._taught = hashlib.sha256(np.ascontiguousarray(logits, dtype=np.float32).tobytes()).hexdigest()
         return datasets.DatasetDict({**examples, "train": train})
+
+    @contextlib.contextmanager
+    def _progress(self, texts: datasets.DatasetDict) -> Iterator[Callable[[int], Any]]:
+        """Draw a bar of the answers, on a terminal only; a large teacher takes its time."""
+        measured = sum(len(rows) for split, rows in texts.items() if split != "train")
+        by_one, by_all = self._rows["train"] + self._rows["copies"], self._rows["unlabeled"] + measured
+        total = by_one + by_all * len(self._teachers.members)
+        shown = sys.stderr.isatty() and self._arguments.training.process_index == 0
+        with tqdm(desc="asking the teacher", total=total, unit=" texts", dynamic_ncols=True, disable=not shown) as bar:
+            yield bar.update
 
     def _reorder(self, logits: np.ndarray) -> np.ndarray:
         """Logits in the order of the teacher's ids → in that of the data's."""

@@ -7,7 +7,7 @@ all other texts together.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -72,10 +72,11 @@ class JointAnswers:
     Args:
         teachers: Who is asked.
         cache: Folder.
+        advance: Told of each number of answers that are there, which of several teachers all count.
     """
 
-    def __init__(self, teachers: Teachers, cache: Path) -> None:
-        self._members = [Answers(member, cache) for member in teachers.members]
+    def __init__(self, teachers: Teachers, cache: Path, advance: Callable[[int], Any] | None = None) -> None:
+        self._members = [Answers(member, cache, advance) for member in teachers.members]
 
     @property
     def counts(self) -> tuple[int, int]:
