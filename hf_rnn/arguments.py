@@ -7,6 +7,7 @@ trained.
 """
 
 import dataclasses
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields, make_dataclass
 from typing import Any, NamedTuple, TypeVar
@@ -20,7 +21,10 @@ from .starting_model import check_architecture, read_config
 from .text_arguments import DataArguments
 from .training_arguments import RnnTrainingArguments
 
+logger = logging.getLogger(__name__)
+
 _SET_BY_TOKENIZER = ("vocab_size", "pad_token_id")
+_OF_VOCABULARY = ("normalizer", "min_frequency", "max_vocab_size", "lowercase")  # of a tokenizer that is trained
 
 # A flag that says where the texts are replaces what a recipe says of it in another way.
 _RIVALS = {"--data_dir": ("dataset_name", "dataset_config"), "--dataset_name": ("data_dir",)}
@@ -158,6 +162,7 @@ def _parse(parser: SettingsParser, recipe: str, tokens: list[str], cleared: Iter
         settings.pop("embedding_size", None)  # a recipe's own goes with random vectors
     if "--tokenizer_name_or_path" in named:
         settings.pop("widen_vocabulary", None)  # a recipe's own goes with a vocabulary of the texts' words
+    _tell_of_idle(named)
     of_recipe = parser.tokens(settings)
     start = _find_start([*of_recipe, *tokens])
     if start is None:
@@ -168,6 +173,14 @@ def _parse(parser: SettingsParser, recipe: str, tokens: list[str], cleared: Iter
     parsed = parser.parse([*parser.tokens(settings), *tokens])
     check_architecture(start, config, parsed[0])
     return parsed
+
+
+def _tell_of_idle(named: set[str]) -> None:
+    """Warn of flags without effect, because a tokenizer comes ready-made. A recipe may say what it likes."""
+    idle = [name for name in _OF_VOCABULARY if not named.isdisjoint((f"--{name}", f"--no_{name}"))]
+    for source in ("tokenizer_name_or_path", "model_name_or_path"):
+        if idle and f"--{source}" in named:
+            logger.warning("no effect of %s: the tokenizer is that of %s, as it is", ", ".join(idle), source)
 
 
 def _find_start(tokens: Sequence[str]) -> str | None:

@@ -257,6 +257,21 @@ def test_described_settings_tell_nothing_of_the_machine(tmp_path):
     assert describe_settings(arguments)["data_dir"] == "somebody"
 
 
+@pytest.mark.parametrize("source", ["tokenizer_name_or_path", "model_name_or_path"])
+def test_a_flag_of_the_vocabulary_beside_a_tokenizer_is_told_to_be_idle(source, trained, caplog):
+    """The premise: a recipe sets all four too, and of those nothing is told."""
+    there = ["--output_dir", "out", f"--{source.replace('_', '-')}", str(trained.folder)]
+    parse_argv(there)
+    parse_argv(["--output_dir", "out", "--normalizer", "tweet"])
+    assert not caplog.records
+    parse_argv([*there, "--normalizer", "tweet", "--no_lowercase", "--max-vocab-size=9"])
+    parse_settings({"output_dir": "out", source: str(trained.folder), "min_frequency": 2})
+    assert [record.getMessage() for record in caplog.records] == [
+        f"no effect of normalizer, max_vocab_size, lowercase: the tokenizer is that of {source}, as it is",
+        f"no effect of min_frequency: the tokenizer is that of {source}, as it is",
+    ]
+
+
 def test_a_setting_of_distill_is_named_as_such():
     with pytest.raises(
         UserError, match=r"student.yaml:\d+: there is no setting 'augmentations': it is one of hf-rnn distill"
