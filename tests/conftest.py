@@ -76,6 +76,15 @@ def teacher(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def bert(tmp_path_factory):
+    """A folder with a BERT as a source of vectors, and its table."""
+    from tiny_bert import make_bert
+
+    folder = tmp_path_factory.mktemp("bert") / "tiny-bert"
+    return folder, make_bert(folder)
+
+
+@pytest.fixture(scope="session")
 def crew(teacher, tmp_path_factory) -> Path:
     """The folder of three cross-fitted teachers, which differ in what they lean to; nobody changes it."""
     from tiny_teacher import make_crew
@@ -83,6 +92,17 @@ def crew(teacher, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("crews") / "crew"
     make_crew(teacher, folder)
     return folder
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Put bytes into a file of vectors, and return its path."""
+
+    def write_file(content, name="vectors.txt"):
+        (tmp_path / name).write_bytes(content)
+        return tmp_path / name
+
+    return write_file
 
 
 @pytest.fixture

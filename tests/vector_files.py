@@ -1,0 +1,65 @@
+"""Vectors in the forms that are written in the world, byte by byte, and tokenizers for their words."""
+
+import gzip
+import io
+import struct
+import zipfile
+
+from hf_rnn.tokenization import train_tokenizer
+
+TABLE = {
+    "the": [0.5, -1.25, 2.0],
+    "film": [0.125, 0.25, -0.375],
+    "London": [-0.5, 0.75, 1.5],
+    "<user>": [3.5, -3.5, 0.5],
+    "näive": [1.5, 2.5, 3.5],
+}
+
+
+def write_text(table, header=False, end=b"\n", tail=b""):
+    """GloVe's form; with `header` and `tail` of a space that of fastText's .vec and word2vec."""
+    size = len(next(iter(table.values())))
+    rows = [b" ".join([word.encode(), *(repr(float(x)).encode() for x in row)]) + tail for word, row in table.items()]
+    first = [f"{len(table)} {size}".encode()] if header else []
+    return end.join(first + rows) + end
+
+
+def write_binary(table, between=b"\n"):
+    """word2vec's own form, which ends each row with a newline; others leave that out."""
+    size = len(next(iter(table.values())))
+    rows = [word.encode() + b" " + struct.pack(f"<{size}f", *row) + between for word, row in table.items()]
+    return f"{len(table)} {size}\n".encode() + b"".join(rows)
+
+
+def zipped(content, *names, method=zipfile.ZIP_DEFLATED):
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", method) as archive:
+        for name in names:
+            archive.writestr(name, content)
+    return packed.getvalue()
+
+
+FORMATS = {
+    "glove.txt": write_text(TABLE),
+    "windows.txt": write_text(TABLE, end=b"\r\n"),
+    "marked.txt": b"\xef\xbb\xbf" + write_text(TABLE),
+    "tabs.txt": write_text(TABLE).replace(b" ", b"\t"),
+    "fasttext.vec": write_text(TABLE, header=True, tail=b" "),
+    "word2vec.txt": write_text(TABLE, header=True),
+    "word2vec.bin": write_binary(TABLE),
+    "dense.bin": write_binary(TABLE, between=b""),
+    "glove.txt.gz": gzip.compress(write_text(TABLE)),
+    "word2vec.bin.gz": gzip.compress(write_binary(TABLE)),
+    "fasttext.zip": zipped(write_text(TABLE, header=True), "folder/vectors.vec"),
+    "word2vec.zip": zipped(write_binary(TABLE), "vectors.bin"),
+    "lzma.zip": zipped(write_text(TABLE), "vectors.txt", method=zipfile.ZIP_LZMA),
+    "packed under a plain name": gzip.compress(write_text(TABLE, header=True)),
+}
+
+
+def make_tokenizer(*words, lowercase=False, normalizer="none"):
+    return train_tokenizer([" ".join(words)], min_frequency=1, lowercase=lowercase, normalizer=normalizer)
+
+
+def row_of(vectors, tokenizer, word):
+    return vectors.matrix[tokenizer.get_vocab()[word]].tolist()
