@@ -1,0 +1,84 @@
+"""Labels as they stand in a file → classes."""
+
+import pytest
+from tsv_files import GOOD, NAMES, load_train, write
+
+from hf_rnn.data import DataError, Reason, load_tsv
+from hf_rnn.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("found", "names"),
+    [
+        (["b", "a", "c"], ["a", "b", "c"]),
+        (["10", "9", "-1"], ["-1", "9", "10"]),
+        (["2", "1", "x"], ["1", "2", "x"]),
+        (["10", "02", "01"], ["01", "02", "10"]),
+        (["mixed feelings", "Ärger", "Zorn"], ["Zorn", "mixed feelings", "Ärger"]),
+    ],
+)
+def test_labels_are_sorted_by_value_or_by_alphabet(tmp_path, found, names):
+    content = "".join(f"some words\t{label}\n" for label in found).encode()
+    train = load_tsv({"train": write(tmp_path / "t.tsv", content)}, splits="train")["train"]
+    assert train.features["label"].names == names
+    assert [names[label] for label in train["label"]] == found
+
+
+def test_given_names_order_the_labels_and_integers_index_them(tmp_path):
+    names = ["positive", "neutral", "negative"]
+    by_name, by_number = write(tmp_path / "n.tsv", GOOD), write(tmp_path / "i.tsv", b"good day\t0\nbad day\t2\n")
+    for path in (by_name, by_number):
+        train = load_tsv({"train": path}, splits="train", class_names=names)["train"]
+        assert (train.features["label"].names, train["label"][:]) == (names, [0, 2])
+    numbers = write(tmp_path / "o.tsv", b"a\t2\nb\t1\n")  # here integers are the names themselves
+    assert load_tsv({"train": numbers}, splits="train", class_names=["2", "1"])["train"]["label"][:] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("label", "reason"), [("3", "out of range"), ("-1", "out of range"), ("01", "unknown"), ("x", "unknown")]
+)
+@pytest.mark.parametrize("names", [None, ["a", "b", "c"]])
+def test_integer_labels_have_a_range(tmp_path, label, reason, names):
+    train = write(tmp_path / "train.tsv", b"a\t0\nb\t1\nc\t2\nd\t1\n")
+    dev = write(tmp_path / "dev.tsv", f"a\t0\nb\t{label}\n".encode())
+    with pytest.raises(DataError, match=reason) as caught:
+        load_tsv({"train": train, "dev": dev}, class_names=names)
+    assert (caught.value.path, caught.value.line) == (dev, 2)
+    assert f"All labels in validation: {', '.join(map(repr, sorted(['0', label])))}" in str(caught.value)
+
+
+def test_a_label_that_train_lacks_is_refused_elsewhere(tmp_path):
+    train, dev = write(tmp_path / "train.tsv", GOOD), write(tmp_path / "dev.tsv", b"a\tpositve\n")
+    with pytest.raises(DataError, match="known are 'negative', 'positive'; the nearest is 'positive'") as caught:
+        load_tsv({"train": train, "dev": dev})
+    assert caught.value.reason == Reason.UNKNOWN_LABEL
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "message"),
+    [
+        (b"a\tx\nb\tx\n", {}, "one label only"),
+        (b"a\t1\nb\t01\n", {}, "the same number"),
+        (b"".join(b"x\ttext %d\n" % number for number in range(60)), {}, "columns swapped"),
+        (GOOD, {"class_names": ["joy", "anger"]}, r"Data: 'negative', 'positive'\. Class names: 'joy', 'anger'"),
+        (GOOD, {"class_names": ["a", "a"]}, "all different"),
+        (GOOD, {"class_names": ["a"]}, "two or more"),
+        (GOOD, {"class_names": []}, "two or more"),
+    ],
+)
+def test_labels_that_make_no_map(tmp_path, content, options, message):
+    with pytest.raises(UserError, match=message):
+        load_train(write(tmp_path / "train.tsv", content), **options)
+
+
+def test_the_first_bad_row_is_told_before_labels_that_make_no_map(tmp_path):
+    with pytest.raises(DataError) as caught:
+        load_train(write(tmp_path / "train.tsv", b"a\tx\nbroken\nb\tx\n"))
+    assert (caught.value.line, caught.value.reason) == (2, Reason.TOO_FEW_FIELDS)
+
+
+def test_the_first_bad_row_is_the_first_whatever_is_wrong(tmp_path):
+    """Labels are judged after a first pass, fields during it: the order of lines must hold all the same."""
+    with pytest.raises(DataError) as caught:
+        load_train(write(tmp_path / "train.tsv", GOOD + b"a\tpos\nbroken\n"), class_names=NAMES)
+    assert (caught.value.line, caught.value.reason) == (3, Reason.UNKNOWN_LABEL)

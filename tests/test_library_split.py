@@ -1,0 +1,102 @@
+"""Data sets of the library, under the same contract as files."""
+
+import json
+import re
+
+import datasets
+import pytest
+
+from hf_rnn.data import DataError, DataReport, Reason, library_split, load_named
+from hf_rnn.errors import UserError
+
+
+def library(label_feature, train, test):
+    features = datasets.Features(text=datasets.Value("string"), id=datasets.Value("int32"), label=label_feature)
+    return datasets.DatasetDict(
+        {
+            split: datasets.Dataset.from_dict(
+                {"text": [text for text, _ in rows], "id": range(len(rows)), "label": [label for _, label in rows]},
+                features=features,
+            )
+            for split, rows in (("train", train), ("dev", test), ("unsupervised", train))
+        }
+    )
+
+
+ROWS = [(" spaces stay ", 2), ("tabs\tand\nlines too", 0), ("NA", 1)]
+
+
+@pytest.mark.parametrize(
+    ("feature", "convert", "names"),
+    [
+        (datasets.ClassLabel(names=["z", "y", "x"]), int, ["z", "y", "x"]),
+        (datasets.Value("int8"), int, ["0", "1", "2"]),
+        (datasets.Value("string"), "cab".__getitem__, ["a", "b", "c"]),
+        (datasets.Value("large_string"), str, ["0", "1", "2"]),
+    ],
+    ids=["ClassLabel", "integers", "strings", "large strings"],
+)
+def test_library_data_sets_come_under_the_same_contract(tmp_path, feature, convert, names, caplog):
+    rows = [(text, convert(label)) for text, label in ROWS]
+    data = library(feature, rows, rows[:2])
+    data.save_to_disk(tmp_path / "saved")
+    for source in (data, tmp_path / "saved"):
+        read = load_named(source)
+        assert {split: part.column_names for split, part in read.items()} == dict.fromkeys(
+            ("train", "validation"), ["text", "label"]
+        )
+        assert read["train"].features["label"].names == names and "unsupervised" in caplog.text
+        expected = [names[label] if isinstance(feature, datasets.ClassLabel) else str(label) for _, label in rows]
+        assert [(row["text"], names[row["label"]]) for row in read["train"]] == list(
+            zip([t for t, _ in rows], expected, strict=True)
+        )
+
+
+def test_bad_rows_of_a_library_data_set(tmp_path, monkeypatch):
+    monkeypatch.setattr(library_split, "BATCH_ROWS", 3)
+    bad = [("a", 0), (None, 1), ("", 1), (" \t ", 1), ("a\0", 1), ("b", None), ("c", -1), ("d", 1)]
+    data, report, listed = (
+        library(datasets.ClassLabel(names=["n", "p"]), bad, bad[:1]),
+        DataReport(),
+        tmp_path / "r.jsonl",
+    )
+    read = load_named(data, max_bad_rows=6, rejected_path=listed, report=report)
+    assert read["train"].to_list() == [{"text": "a", "label": 0}, {"text": "d", "label": 1}]
+    records = [json.loads(line) for line in listed.open()]
+    empty = Reason.EMPTY_TEXT.value
+    assert [(record["line"], record["reason"]) for record in records] == [
+        (1, empty), (2, empty), (3, Reason.BLANK_TEXT.value), (4, Reason.NUL.value), (5, Reason.EMPTY_LABEL.value),
+        (6, Reason.LABEL_OUT_OF_RANGE.value),
+    ]  # fmt: skip
+    assert {record["file"] for record in records} == {"dataset[train]"} and records[0]["byte_offset"] is None
+    with pytest.raises(DataError, match=re.escape("dataset[train] row 1: empty text")):
+        load_named(data)
+
+
+def test_columns_of_a_library_data_set(tmp_path):
+    data = library(datasets.Value("float32"), ROWS, ROWS)
+    with pytest.raises(DataError, match="no column 'txt'; there are 'text', 'id', 'label'; the nearest is 'text'"):
+        load_named(data, text_column="txt")
+    with pytest.raises(DataError, match="holds no strings"):
+        load_named(data, text_column="id")
+    with pytest.raises(DataError, match="labels are ClassLabel, strings or integers"):
+        load_named(data)
+    with pytest.raises(UserError, match="cannot be loaded"):
+        load_named(str(tmp_path / "nowhere"))
+    del data["train"]
+    with pytest.raises(DataError) as caught:
+        load_named(data, label_column="id")
+    assert caught.value.reason == Reason.NO_TRAIN_SPLIT
+
+
+def test_a_library_data_set_by_path_with_one_split_and_a_validation_held_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    (tmp_path / "named").mkdir()
+    lines = [json.dumps({"words": f"text {number}", "kind": "ab"[number % 2]}) for number in range(100)]
+    (tmp_path / "named" / "train.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    read = load_named(tmp_path / "named", text_column="words", label_column="kind")
+    assert (len(read["train"]), len(read["validation"])) == (90, 10)
+    only = load_named(
+        tmp_path / "named", text_column="words", label_column="kind", splits="train", class_names=["b", "a"]
+    )
+    assert only["train"]["label"][:4] == [1, 0, 1, 0]
