@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 from transformers import TrainingArguments
 
 from .configuration_rnn import RnnConfig
+from .idle_settings import find_idle
 from .parsing import SettingsParser
 from .recipes import DEFAULT_RECIPE, Setting, read_settings
 from .starting_model import check_architecture, read_config
@@ -24,7 +25,6 @@ from .training_arguments import RnnTrainingArguments
 logger = logging.getLogger(__name__)
 
 _SET_BY_TOKENIZER = ("vocab_size", "pad_token_id")
-_OF_VOCABULARY = ("normalizer", "min_frequency", "max_vocab_size", "lowercase")  # of a tokenizer that is trained
 
 # A flag that says where the texts are replaces what a recipe says of it in another way.
 _RIVALS = {"--data_dir": ("dataset_name", "dataset_config"), "--dataset_name": ("data_dir",)}
@@ -156,31 +156,38 @@ def _of_another_verb(name: str) -> str:
 
 def _parse(parser: SettingsParser, recipe: str, tokens: list[str], cleared: Iterable[str] = ()) -> tuple[Any, ...]:
     named = {"--" + token.split("=")[0].lstrip("-").replace("-", "_") for token in tokens if token.startswith("--")}
-    rivals = {rival for flag, names in _RIVALS.items() if flag in named for rival in names}
-    settings = {name: given for name, given in read_settings(recipe).items() if name not in {*cleared, *rivals}}
-    if "--vectors" in named or "vectors" in settings:
-        settings.pop("embedding_size", None)  # a recipe's own goes with random vectors
-    if "--tokenizer_name_or_path" in named:
-        settings.pop("widen_vocabulary", None)  # a recipe's own goes with a vocabulary of the texts' words
-    _tell_of_idle(named)
-    of_recipe = parser.tokens(settings)
-    start = _find_start([*of_recipe, *tokens])
-    if start is None:
-        return parser.parse([*of_recipe, *tokens])
-    config = read_config(start)
-    settings = {name: given for name, given in settings.items() if name not in _YIELDING}
-    settings |= {name: Setting(getattr(config, name), start) for name in _OF_MODEL}
-    parsed = parser.parse([*parser.tokens(settings), *tokens])
-    check_architecture(start, config, parsed[0])
+    parsed = parser.parse(_tokens(parser, recipe, tokens, named, cleared))
+    start = parsed[1].model_name_or_path
+    if start is not None:
+        check_architecture(start, read_config(start), parsed[0])
+    for told in find_idle({name[2:].removeprefix("no_") for name in named}, *parsed[:3]):
+        logger.warning(told)
     return parsed
 
 
-def _tell_of_idle(named: set[str]) -> None:
-    """Warn of flags without effect, because a tokenizer comes ready-made. A recipe may say what it likes."""
-    idle = [name for name in _OF_VOCABULARY if not named.isdisjoint((f"--{name}", f"--no_{name}"))]
-    for source in ("tokenizer_name_or_path", "model_name_or_path"):
-        if idle and f"--{source}" in named:
-            logger.warning("no effect of %s: the tokenizer is that of %s, as it is", ", ".join(idle), source)
+def _tokens(
+    parser: SettingsParser, recipe: str, tokens: list[str], named: set[str], cleared: Iterable[str]
+) -> list[str]:
+    """The tokens, with those of a recipe before them, and those of a model to go on from."""
+    rivals = {rival for flag, names in _RIVALS.items() if flag in named for rival in names}
+    settings = {name: given for name, given in read_settings(recipe).items() if name not in {*cleared, *rivals}}
+    if "--vectors" in named or ("vectors" in settings and not _beside(settings, "vectors", "embedding_size")):
+        settings.pop("embedding_size", None)  # a recipe's own goes with random vectors
+    if "--tokenizer_name_or_path" in named:
+        settings.pop("widen_vocabulary", None)  # a recipe's own goes with a vocabulary of the texts' words
+    of_recipe = parser.tokens(settings)
+    start = _find_start([*of_recipe, *tokens])
+    if start is None:
+        return [*of_recipe, *tokens]
+    config = read_config(start)
+    settings = {name: given for name, given in settings.items() if name not in _YIELDING}
+    settings |= {name: Setting(getattr(config, name), start) for name in _OF_MODEL}
+    return [*parser.tokens(settings), *tokens]
+
+
+def _beside(settings: Mapping[str, Setting], *names: str) -> bool:
+    """Whether all were set in the same file."""
+    return len({settings[name].origin.rpartition(":")[0] if name in settings else name for name in names}) == 1
 
 
 def _find_start(tokens: Sequence[str]) -> str | None:

@@ -34,6 +34,7 @@ _PARTS = {"rnn_tanh": 1, "rnn_relu": 1, "gru": 3, "lstm": 4, "min_gru": 2}
 # Rows of a small batch are looked up at once, those of a large one a step at a time, so that they stay in the cache.
 _NUMBERS_AT_ONCE = 1 << 17
 _ENTRIES_AT_ONCE = 8192  # of the vocabulary, while the table is computed in float32
+_LONG = 512  # tokens from which a sum over a text in float32 would lose digits
 _BFLOAT16_FROM = 128  # hidden units from which a product in bfloat16 gained anything; with 64 it did not
 
 
@@ -135,7 +136,8 @@ class FoldedClassifier:
             return self._classify(self._attend(torch.from_numpy(states), PackedTexts.of_one(ids))).numpy()
         parts = [states[-1]] if self._pooling == "last" else []
         if self._pooling in ("mean", "mean_max"):
-            parts.append(np.add.reduce(states) / np.float32(len(states)))
+            total = np.add.reduce(states, dtype=np.float64 if len(states) > _LONG else np.float32)
+            parts.append((total / len(states)).astype(np.float32, copy=False))
         if self._pooling in ("max", "mean_max"):
             parts.append(np.maximum.reduce(states))
         pooled = np.concatenate(parts).reshape(1, -1)
@@ -221,7 +223,7 @@ class FoldedClassifier:
         batch, pooling = len(texts.lengths), self._pooling
         shape = batch, cell.directions, cell.hidden_size
         hidden = torch.zeros(shape)  # in the end each text's last state
-        total = torch.zeros(shape) if pooling in ("mean", "mean_max") else None
+        total = torch.zeros(shape, dtype=_sum_dtype(texts)) if pooling in ("mean", "mean_max") else None
         highest = torch.full(shape, float("-inf")) if pooling in ("max", "mean_max") else None
         for state in self._run(cell, views, (hidden[:size] for size in texts.sizes)):
             if total is not None:
@@ -232,7 +234,7 @@ class FoldedClassifier:
         lengths = torch.from_numpy(texts.lengths)[:, None, None]
         parts = [hidden] if pooling == "last" else []
         if total is not None:
-            parts.append(total.div_(lengths.clamp(min=1)))
+            parts.append(total.div_(lengths.clamp(min=1)).float())
         if highest is not None:
             parts.append(highest.masked_fill_(lengths == 0, 0))
         return torch.cat([part.flatten(1) for part in parts], dim=1)
@@ -241,13 +243,17 @@ class FoldedClassifier:
         """Attention pooling, see [`RnnPooler`]: `(N, D, H)` → `(B, S)`."""
         batch = len(texts.lengths)
         joined = self._join(states, texts, 0)  # (N, S)
-        pooled = joined.new_zeros(batch, joined.shape[1])
+        pooled = joined.new_zeros(batch, joined.shape[1], dtype=_sum_dtype(texts))
         scores = self.pooler.context(torch.tanh(self.pooler.projection(joined))).squeeze(-1)  # (N,)
         steps = torch.arange(len(texts.sizes)).repeat_interleave(torch.tensor(texts.sizes))
         padded = scores.new_full((len(texts.sizes), batch), float("-inf"))
         padded[steps, texts.texts] = scores
-        weights = padded.softmax(dim=0)[steps, texts.texts]
-        return pooled.index_add_(0, texts.texts, joined * weights[:, None])
+        weights = padded.softmax(dim=0, dtype=pooled.dtype)[steps, texts.texts]
+        return pooled.index_add_(0, texts.texts, joined * weights[:, None]).float()
+
+
+def _sum_dtype(texts: PackedTexts) -> torch.dtype:
+    return torch.float64 if len(texts.sizes) > _LONG else torch.float32
 
 
 def _as_read(rows: np.ndarray) -> list[np.ndarray]:

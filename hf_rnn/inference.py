@@ -7,7 +7,7 @@ or not at all.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -212,6 +212,8 @@ def list_texts(texts: Iterable[str]) -> list[str]:
     if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
         found = "one text: put it into a list, [text]" if isinstance(texts, str | bytes) else f"{texts!r:.80}"
         raise UserError(f"texts must be a list of str, found {found}")
+    if isinstance(texts, Mapping | Set) or getattr(texts, "ndim", 1) != 1:  # columns, or without an order
+        raise UserError(f"texts must be a list of str, found a {type(texts).__name__}: give the texts of it as a list")
     listed = list(texts)
     for position, text in enumerate(listed):
         if not isinstance(text, str):

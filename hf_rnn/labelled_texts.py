@@ -6,7 +6,7 @@ or taken for something else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -182,6 +182,8 @@ def _items(values: Any, where: str) -> list[Any]:
     """The items of a list, an array or a column, as Python's own types."""
     if isinstance(values, str | bytes):
         raise UserError(f"{where} must be a list or an array, found {values!r:.80}: put it into a list")
+    if isinstance(values, Mapping | Set):
+        raise UserError(f"{where} must be a list or an array, found a {type(values).__name__}: give a list of them")
     if getattr(values, "ndim", 1) != 1:
         shape = getattr(values, "shape", None)
         raise UserError(f"{where} must have one dimension, found {type(values).__name__} of shape {shape}")

@@ -79,7 +79,7 @@ def render(facts: CardFacts) -> str:
         "auto_model": block(
             "python",
             "from transformers import AutoModelForSequenceClassification, AutoTokenizer\n\n"
-            f"tokenizer = AutoTokenizer.from_pretrained({quoted})\n"
+            f"tokenizer = AutoTokenizer.from_pretrained({quoted}, trust_remote_code=True)\n"
             f"model = AutoModelForSequenceClassification.from_pretrained({quoted}, trust_remote_code=True)\n"
             'logits = model(**tokenizer(["Your text"], return_tensors="pt")).logits',
         ),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -49,12 +49,60 @@ def check_output_dir(
     if resume:
         return checkpoints.find_newest(folder.checkpoints, processes=processes, needs_best=needs_best)
     if folder.root.is_dir() and not overwrite:
-        found = sorted(path.name for path in folder.root.iterdir() if path.name not in (REJECTED_ROWS, TEACHER_CACHE))
+        found = sorted(path.name for path in folder.root.iterdir() if not _stands_in_no_way(path))
         if found:
             holds = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
             advice = "--overwrite_output_dir replaces an earlier run, --resume goes on with it"
             raise UserError(f"output_dir {folder.root} is not empty (it holds {holds}). Take another, or: {advice}")
+    if overwrite:
+        _check_own(folder)
     return None
+
+
+def _stands_in_no_way(path: Path) -> bool:
+    """Whether a run that came to nothing left this."""
+    if path.name == "checkpoints":
+        return path.is_dir() and not any(path.iterdir())
+    return path.name in (REJECTED_ROWS, TEACHER_CACHE)
+
+
+def _check_own(folder: FinishedFolder) -> None:
+    """Refuse to remove files that have the names of ours where no run has left its mark."""
+    marks = (folder.card_facts, folder.training_args)
+    if any(path.exists() for path in marks) or any(folder.checkpoints.glob("checkpoint-*")):
+        return
+    taken = [path for path in _finished_files(folder) if path.exists()]
+    if folder.checkpoints.exists() and not _stands_in_no_way(folder.checkpoints):
+        taken.append(folder.checkpoints)
+    if taken:
+        raise UserError(
+            f"output_dir {folder.root} holds no run of hf-rnn, and files that one would replace: "
+            f"{', '.join(path.name for path in taken[:3])}. Take another"
+        )
+
+
+def check_apart(folder: FinishedFolder, sources: Mapping[str, str | None]) -> None:
+    """Refuse to replace what a run reads.
+
+    Args:
+        folder: Where the finished model is to go.
+        sources: Names by setting: a path, or of no path an id on the Hub, or None.
+
+    Raises:
+        UserError: For a model's folder that is the output folder or lies in it, and for a file that would be removed.
+    """
+    root = folder.root.resolve()
+    removed = {path.resolve() for path in (*_finished_files(folder), folder.checkpoints)}
+    for setting, name in sources.items():
+        if not name:
+            continue
+        place = Path(name).resolve()
+        inside = root in (place, *place.parents) and place.exists()
+        if inside and (place.is_dir() or not removed.isdisjoint((place, *place.parents))):
+            raise UserError(
+                f"{setting} {name} lies in the output_dir, where the new model would replace it: "
+                "give another output_dir"
+            )
 
 
 def clear(folder: FinishedFolder) -> None:

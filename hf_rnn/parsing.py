@@ -67,17 +67,17 @@ class SettingsParser(HfArgumentParser):
         Raises:
             UserError: For an unknown flag or a value that a dataclass refuses.
         """
+        rest = self.parse_known_args(list(tokens))[1]
+        if rest:  # before the dataclasses miss what a misspelt flag should have set
+            name = rest[0].lstrip("-").split("=")[0]
+            hint = self._elsewhere(name.replace("-", "_")) or self._nearest(name, "--")
+            raise UserError(f"unknown option {rest[0]!r}{hint}")
         try:
-            *parsed, rest = self.parse_args_into_dataclasses(
-                list(tokens), return_remaining_strings=True, look_for_args_file=False
-            )
+            return tuple(self.parse_args_into_dataclasses(list(tokens), look_for_args_file=False))
         except UserError:
             raise
         except (ValueError, TypeError, ImportError, RuntimeError, OSError) as error:  # a dataclass's own checks
             raise UserError(" ".join(str(error).split())) from error
-        if rest:
-            raise UserError(f"unknown option {rest[0]!r}{self._nearest(rest[0].lstrip('-').split('=')[0], '--')}")
-        return tuple(parsed)
 
     def tokens(self, settings: Mapping[str, Setting]) -> list[str]:
         """Write settings as command-line tokens, each checked by itself.
@@ -117,8 +117,6 @@ def _tokens(action: Action, value: Any, takes_mapping: bool) -> list[str]:
         return [flag, *map(_written, value)] if action.nargs == "+" else [f"{flag}={_written(value[0])}"]
     if isinstance(value, list | tuple) or (isinstance(value, dict) and not takes_mapping):
         raise UserError(f"one value is wanted, found {value!r}")
-    if value is False and "no" in (action.choices or ()):  # YAML reads the bare word `no` as false
-        return [f"{flag}=no"]
     return [flag, _written(value)] if action.nargs == "+" else [f"{flag}={_written(value)}"]
 
 

@@ -81,23 +81,16 @@ class StartingModel:
     tokenizer: PreTrainedTokenizerBase
 
     @classmethod
-    def load(cls, name_or_path: str, max_length: int | None, output_dir: Path) -> Self:
+    def load(cls, name_or_path: str, max_length: int | None) -> Self:
         """Load all of it.
 
         Args:
             name_or_path: A finished folder, or a repo id of the Hub.
             max_length: Tokens that are read of a text from now on; None leaves it as it is.
-            output_dir: Where the new model goes.
 
         Raises:
-            UserError: When it is no whole model of this package, or would be written over.
+            UserError: When it is no whole model of this package.
         """
-        place = Path(name_or_path).resolve()  # of an id on the Hub there is none
-        if place.exists() and output_dir.resolve() in (place, *place.parents):
-            raise UserError(
-                f"model_name_or_path {name_or_path} lies in the output_dir, and without it a run that is stopped "
-                "could not be resumed: give another output_dir"
-            )
         model, tokenizer = load_model(name_or_path)
         if max_length is not None:
             tokenizer.model_max_length = max_length

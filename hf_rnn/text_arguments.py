@@ -143,6 +143,10 @@ class DataArguments(TableArguments):
                     f"{name}"
                 )
         if self.widen_vocabulary is not None:
+            if self.model_name_or_path is not None:
+                raise UserError(
+                    f"model_name_or_path {self.model_name_or_path} brings its own words: leave out widen_vocabulary"
+                )
             if self.vectors is None:
                 raise UserError(
                     "widen_vocabulary, which recipe best sets, takes words of pretrained vectors: give vectors, or "

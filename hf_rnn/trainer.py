@@ -258,6 +258,15 @@ class RnnTrainer(ResumableTrainer):
             set_learning_rate(optimizer, trained.get_input_embeddings().weight, rate)
         return optimizer
 
+    def try_optimizer(self) -> None:
+        """Make optimiser and schedule, and forget them: what is wrong with their settings is raised here."""
+        if self.is_deepspeed_enabled or self.is_fsdp_enabled or self.optimizer is not None:
+            return
+        try:
+            self.create_optimizer_and_scheduler(num_training_steps=100)
+        finally:
+            self.optimizer = self.lr_scheduler = None
+
     def _clip_grad_norm(self, model: nn.Module) -> torch.Tensor:
         if not self._sparse:
             return super()._clip_grad_norm(model)

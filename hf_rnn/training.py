@@ -45,6 +45,7 @@ from .text_arguments import DataArguments
 from .text_loading import load_texts
 from .tokenization import train_tokenizer
 from .trainer import RnnTrainer
+from .trainer_settings import check_trainer_settings
 from .training_arguments import RnnTrainingArguments
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ def train_on(
     if distillation is not None:
         distillation.read(texts)
         words = distillation.texts_with_words(words)
-    start = load_start(data_args, folder)
+    start = load_start(data_args)
     tokenizer = make_tokenizer(data_args, words) if start is None else start.tokenizer
     counted = texts["train"]["text"] if isinstance(texts, datasets.DatasetDict) else None
     arguments, tokenizer, vectors = prepare_vectors(arguments, tokenizer, counted)
@@ -203,8 +204,6 @@ def train_on(
     )
     if checkpoint is not None:
         _check_unchanged(checkpoint, made_from, anyway=training_args.resume_anyway)
-    if main and training_args.overwrite_output_dir:
-        output_dir.clear(folder)
     if main:
         output_dir.make_writable(folder)
 
@@ -212,10 +211,13 @@ def train_on(
     trainer = make_trainer(model, tokenizer, examples, training_args, folder, made_from, class_counts, kind)
     if quiet:
         trainer.silence()
+    if main and training_args.overwrite_output_dir:  # all that can be refused has been by now
+        output_dir.clear(folder)
     with trainer.stop_request as asked:
         outcome = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     if asked.number:  # too late for a save of its own
         raise TrainingStopped(asked.number, None)
+    _check_finite(model, training_args)
     calibration = calibrate_run(trainer, examples, training_args, class_counts) if training_args.calibrate else None
     predicted = {split: trainer.predict(examples[split]) for split in ("validation", "test") if split in examples}
     metrics: dict[str, Any] = {
@@ -254,6 +256,12 @@ def check_early(arguments: Arguments) -> None:
     metric = arguments.training.metric_for_best_model
     if metric is not None and metric.removeprefix("eval_") not in _SCORES:
         raise UserError(f"metric_for_best_model {metric!r} is not known: take one of {', '.join(_SCORES)}")
+    check_trainer_settings(arguments.training)
+    sources = ("tokenizer_name_or_path", "model_name_or_path", "vectors")
+    output_dir.check_apart(
+        FinishedFolder(Path(str(arguments.training.output_dir))),
+        {name: getattr(arguments.data, name) for name in sources},
+    )
     if arguments.data.streaming and arguments.data.fail_on_leak is not None:
         raise UserError("fail_on_leak compares all rows, which a stream never holds: leave out one of the two")
     if arguments.data.streaming and arguments.training.tokens_per_batch is not None:
@@ -266,6 +274,16 @@ def check_early(arguments: Arguments) -> None:
     if arguments.model.sparse_embedding and not arguments.model.freeze_embedding:
         check_sparse_gradients(arguments.training)
     _config(arguments.model)
+
+
+def _check_finite(model: RnnForSequenceClassification, training_args: RnnTrainingArguments) -> None:
+    """Refuse to call a model finished that can answer nothing."""
+    broken = [name for name, weight in model.named_parameters() if not weight.isfinite().all()]
+    if broken:
+        raise UserError(
+            f"the training diverged: {broken[0]} holds numbers that are NaN or infinite. Take a smaller learning_rate "
+            f"than {training_args.learning_rate:g}, or clip gradients with max_grad_norm 1"
+        )
 
 
 def _check_unchanged(checkpoint: Path, made_from: dict[str, Any], *, anyway: bool) -> None:
@@ -298,18 +316,17 @@ def _config(
         raise UserError(" ".join(str(error.__cause__ or error).split())) from error  # the cause is ours, and plain
 
 
-def load_start(data_args: DataArguments, folder: FinishedFolder) -> StartingModel | None:
+def load_start(data_args: DataArguments) -> StartingModel | None:
     """Load the model that the settings name to go on from, if they do.
 
     Args:
         data_args: Says which.
-        folder: Of the new model.
 
     Raises:
         UserError: When it cannot be loaded.
     """
     name = data_args.model_name_or_path
-    return None if name is None else StartingModel.load(name, data_args.max_length, folder.root)
+    return None if name is None else StartingModel.load(name, data_args.max_length)
 
 
 def make_tokenizer(data_args: DataArguments, texts: Iterable[str]) -> PreTrainedTokenizerBase:
@@ -369,6 +386,9 @@ def make_trainer(
         made_from: Fingerprints of the run, which its checkpoints keep.
         class_counts: Training rows by class; counted when absent, which a stream does not allow.
         kind: Makes the Trainer.
+
+    Raises:
+        UserError: For settings that the Trainer, the optimiser or the schedule refuses.
     """
     below = copy.copy(training_args)
     below.output_dir = str(folder.checkpoints)
@@ -379,16 +399,23 @@ def make_trainer(
             raise ValueError("a stream does not tell its length: give class_counts")
         seed = None if below.train_sampling_strategy == "sequential" else below.data_seed
         train_examples = CountedStream(train_examples, sum(class_counts), seed)
-    return kind(
-        model=model,
-        args=below,
-        train_dataset=train_examples,
-        eval_dataset=examples.get("validation"),
-        processing_class=tokenizer,
-        compute_metrics=_scores(list(model.config.id2label.values())),
-        made_from=made_from,
-        class_counts=class_counts,
-    )
+    try:
+        trainer = kind(
+            model=model,
+            args=below,
+            train_dataset=train_examples,
+            eval_dataset=examples.get("validation"),
+            processing_class=tokenizer,
+            compute_metrics=_scores(list(model.config.id2label.values())),
+            made_from=made_from,
+            class_counts=class_counts,
+        )
+        trainer.try_optimizer()
+    except UserError:
+        raise
+    except (ValueError, TypeError, ImportError, RuntimeError, AttributeError, KeyError) as error:
+        raise UserError(f"the Trainer refuses these settings: {' '.join(str(error).split())}") from error
+    return trainer
 
 
 def _scores(class_names: list[str]) -> Callable[[EvalPrediction], dict[str, float]]:

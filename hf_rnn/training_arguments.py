@@ -99,8 +99,9 @@ class RnnTrainingArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         """Check what the Trainer would find out late, and fill in what follows from the rest."""
-        if self.output_dir is None:  # the Trainer would write into a folder of its own naming
-            raise UserError("output_dir is not set: give the folder where the finished model is to go")
+        if not self.output_dir:  # the Trainer would write into a folder of its own naming, or into the one we are in
+            found = "not set" if self.output_dir is None else "empty"
+            raise UserError(f"output_dir is {found}: give the folder where the finished model is to go")
         self._check_ranges()
         self._check_token_budget()
         if self.data_seed is None:
@@ -129,11 +130,21 @@ class RnnTrainingArguments(TrainingArguments):
         ):
             if not 0 < getattr(self, name) < float("inf"):
                 raise UserError(f"{name} must be greater than 0, found {getattr(self, name)}")
-        if not 0 <= self.learning_rate < float("inf"):
-            raise UserError(f"learning_rate must be finite and not negative, found {self.learning_rate}")
-        rate = self.embedding_learning_rate
-        if rate is not None and not 0 <= rate < float("inf"):
-            raise UserError(f"embedding_learning_rate must be finite and not negative, found {rate}")
+        for name in ("learning_rate", "embedding_learning_rate", "weight_decay", "max_grad_norm", "adam_epsilon"):
+            found = getattr(self, name)
+            if found is not None and not 0 <= found < float("inf"):
+                raise UserError(f"{name} must be finite and not negative, found {found}")
+        for name in ("adam_beta1", "adam_beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 0 and less than 1, found {getattr(self, name)}")
+        if not 0 <= self.label_smoothing_factor <= 1:
+            raise UserError(f"label_smoothing_factor must be from 0 to 1, found {self.label_smoothing_factor}")
+        if self.max_steps == 0:
+            raise UserError("max_steps must be greater than 0, or -1 for as many as num_train_epochs takes, found 0")
+        if self.eval_accumulation_steps is not None and self.eval_accumulation_steps < 1:
+            raise UserError(f"eval_accumulation_steps must be at least 1, found {self.eval_accumulation_steps}")
+        if self.dataloader_num_workers < 0:
+            raise UserError(f"dataloader_num_workers must not be negative, found {self.dataloader_num_workers}")
         if self.target_prior is not None and not self.calibrate:
             raise UserError("target_prior is part of the calibration: add calibrate, or leave it out")
         self.resume = self.resume or self.resume_anyway

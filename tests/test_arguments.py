@@ -72,12 +72,13 @@ def test_values_of_every_kind(tmp_path):
         "recipe: null\nbidirectional: false\nsparse_embedding: yes\nclass_names: [-1, 'no way', é]\n"
         "max_vocab_size: null\neval_strategy: no\nlr_scheduler_type: cosine_with_min_lr\n"
         "lr_scheduler_kwargs: {min_lr: 0.001}\nnum_train_epochs: 2.5\nreport_to: [none]\n"
-        "logging_strategy: 'no'\ndata_dir: -dash\n"
+        "logging_strategy: 'no'\ndata_dir: -dash\nlanguage: [en, no]\ntags: [yes, null, true]\n"
     )
     model, data, training = parse_argv(["--output_dir", "out", "--recipe", str(path)])
     assert (model.bidirectional, model.sparse_embedding) == (False, True)
     assert (data.class_names, data.max_vocab_size, data.data_dir) == (["-1", "no way", "é"], None, "-dash")
     assert (training.eval_strategy, training.logging_strategy, training.report_to) == ("no", "no", [])
+    assert (training.language, training.tags) == (["en", "no"], ["yes", "None", "true"])
     assert (training.lr_scheduler_kwargs, training.num_train_epochs) == ({"min_lr": 0.001}, 2.5)
 
 
@@ -272,6 +273,44 @@ def test_a_flag_of_the_vocabulary_beside_a_tokenizer_is_told_to_be_idle(source, 
     ]
 
 
+@pytest.mark.parametrize(
+    ("idle", "works", "told"),
+    [
+        ("--warmup_steps=0.1", "--lr_scheduler_type=linear", "warmup_steps: lr_scheduler_type is constant"),
+        ("--hidden_dropout=0.2", "--num_hidden_layers=2", "hidden_dropout: it stands between layers"),
+        (
+            "--save_steps=7",
+            "--eval_strategy=steps --save_strategy=steps --eval_steps=7",
+            "save_steps: save_strategy is epoch, not",
+        ),
+        (
+            "--hub_model_id=me/x --hub_private_repo=true",
+            "--push_to_hub",
+            "hub_model_id, hub_private_repo: nothing is pushed",
+        ),
+        ("--do_train=false", "--do_train", "do_train: this trains"),
+        ("--embedding_initializer_range=1 --vectors=v.txt", None, "embedding_initializer_range: the embedding starts"),
+    ],
+)
+def test_what_is_typed_and_does_nothing_is_told(idle, works, told, caplog):
+    parse_argv(["--output_dir", "out", *idle.split()])
+    (record,) = caplog.records
+    assert f"no effect of {told}" in record.getMessage()
+    caplog.clear()
+    if works:
+        parse_argv(["--output_dir", "out", *idle.split(), *works.split()])
+        assert not caplog.records
+
+
+def test_a_recipe_of_the_user_with_vectors_keeps_its_own_embedding_size(tmp_path):
+    """It is then compared with the vectors; a size of the recipe below is that of random vectors."""
+    path = tmp_path / "mine.yaml"
+    path.write_text("vectors: v.txt\nembedding_size: 77\n")
+    assert parse_argv(["--output_dir", "out", "--recipe", str(path)]).model.embedding_size == 77
+    path.write_text("vectors: v.txt\n")
+    assert parse_argv(["--output_dir", "out", "--recipe", str(path)]).model.embedding_size == 300
+
+
 def test_a_setting_of_distill_is_named_as_such():
     with pytest.raises(
         UserError, match=r"student.yaml:\d+: there is no setting 'augmentations': it is one of hf-rnn distill"
@@ -279,5 +318,9 @@ def test_a_setting_of_distill_is_named_as_such():
         parse_settings({"recipe": "student", "output_dir": "out"})
     with pytest.raises(UserError, match=r"train: there is no setting 'teacher': it is one of hf-rnn distill"):
         parse_settings({"teacher": "x", "output_dir": "out"})
+    with pytest.raises(UserError, match="unknown option '--teacher': it is one of hf-rnn distill"):
+        parse_argv(["--output_dir", "out", "--teacher", "x"])
+    with pytest.raises(UserError, match=r"unknown option '--outptu_dir'. Did you mean --output_dir\?"):
+        parse_argv(["--outptu_dir", "out"])
     with pytest.raises(UserError, match=r"there is no setting 'hidden_sise'. Did you mean hidden_size\?"):
         parse_settings({"hidden_sise": 3, "output_dir": "out"})

@@ -422,6 +422,7 @@ def test_early_stopping(hurried):
         ("a b", [1, 0, 1], "put it into a list"),
         (pd.DataFrame({"text": ["a", "b"]}), [1, 0], "must have one dimension, found DataFrame of shape"),
         (3, [1], "must be a list or an array, found int"),
+        ({"text": ["a"]}, [1], "must be a list or an array, found a dict"),
         (["a", "b", "c"], [1, 0, None], r"^labels\[2\] is None: labels must be str, int or bool"),
         (["a", "b", "c"], [1.0, float("nan"), 0.0], r"^labels\[0\] is 1.0"),
         (["a", "b", "c"], pd.Series([1, None, 0], dtype="Int64"), r"^labels\[1\] is <NA>"),

@@ -384,6 +384,15 @@ def test_mistakes_are_one_line(command, teacher, texts_dir, tmp_path, monkeypatc
     assert not [path for path in (tmp_path / "out").rglob("*") if path.name != "teacher_cache"]
 
 
+def test_a_teacher_is_not_written_over(command, teacher, texts_dir, tmp_path):
+    model = shutil.copytree(teacher, tmp_path / "out" / "teacher")
+    for output_dir in (model, model.parent):
+        flags = ["--data_dir", texts_dir, "--output_dir", output_dir, "--overwrite_output_dir", "--use_cpu"]
+        told = mistake(command("distill", *flags, "--teacher", model))
+        assert f"teacher {model} lies in the output_dir" in told
+    assert (model / "model.safetensors").read_bytes() == (teacher / "model.safetensors").read_bytes()
+
+
 def test_what_is_no_trained_classifier(command, teacher, texts_dir, tmp_path):
     flags = ["--data_dir", texts_dir, "--output_dir", tmp_path / "out", "--use_cpu", "--teacher"]
     masked = tmp_path / "masked"

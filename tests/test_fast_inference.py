@@ -1,5 +1,6 @@
 """FastRnn gives the plain model's own answers, whatever the lengths, in the order of the texts."""
 
+import copy
 import itertools
 import logging
 import pickle
@@ -185,9 +186,28 @@ class TestAnswers:
         torch.testing.assert_close(FastRnn(model, tokenizer).logits(ids), plain_logits(model.float(), ids))
 
 
+@pytest.mark.parametrize("pooling", ["mean", "mean_max", "attention"])
+@pytest.mark.parametrize("cell", ["gru", "min_gru"])
+def test_a_very_long_text_loses_no_digits(cell, pooling):
+    """Sums of 20,000 states; the reference is the model itself in float64."""
+    words = [f"w{number}" for number in range(3)]
+    tokenizer = train_tokenizer(words, min_frequency=1, model_max_length=10**6)
+    model = make(vocab_size=len(tokenizer), cell_type=cell, pooling=pooling)
+    ids = [number % 3 + 2 for number in range(20_000)]
+    fast, long = FastRnn(model, tokenizer), [ids]
+    expected = plain_logits(copy.deepcopy(model).double(), long)
+    for found in (fast.logits(long), fast.logits([*long, [2]])[:1]):
+        torch.testing.assert_close(found.double(), expected.double(), rtol=0, atol=5e-6)
+
+
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
+        (pd.DataFrame({"text": ["a", "b"], "label": [1, 2]}), "found a DataFrame: give the texts of it as a list"),
+        ({"text": ["a"]}, "found a dict"),
+        ({"a", "b"}, "found a set"),
+        (np.array("hello"), "found a ndarray"),
+        (np.array([["a", "b"]]), "found a ndarray"),
         ("a good day", r"found one text: put it into a list"),
         (["a", None], r"texts\[1\] is not a str: found None"),
         (["a", "b", b"c"], r"texts\[2\] is not a str: found b'c'"),
@@ -196,7 +216,20 @@ class TestAnswers:
         (3, "texts must be a list of str, found 3"),
         (["a"] * 8500 + [None], r"texts\[8500\] is not a str"),
     ],
-    ids=["one_text", "none", "bytes", "surrogate", "nothing", "number", "far_behind"],
+    ids=[
+        "frame",
+        "dict",
+        "set",
+        "array of none",
+        "array of two",
+        "one_text",
+        "none",
+        "bytes",
+        "surrogate",
+        "nothing",
+        "number",
+        "far_behind",
+    ],
 )
 def test_what_is_no_list_of_texts_is_refused(pair, texts, message):
     for call in (FastRnn(*pair).predict, FastRnn(*pair).predict_proba):

@@ -213,7 +213,7 @@ def test_mistakes_are_one_line(command, trained, texts_dir, tmp_path):
     assert "'bert'" in refused(bert)
     assert "leave out vectors" in refused(trained.folder, "--vectors", tmp_path / "file")
     assert "leave out tokenizer_name_or_path" in refused(trained.folder, "--tokenizer_name_or_path", trained.folder)
-    assert "give vectors" in refused(trained.folder, "--widen_vocabulary", 5)
+    assert "brings its own words: leave out widen_vocabulary" in refused(trained.folder, "--widen_vocabulary", 5)
     assert "hidden_size is 7, and 8 in the model" in refused(trained.folder, "--hidden_size", 7)
     assert "lies in the output_dir" in refused(trained.folder, "--overwrite_output_dir", output_dir=trained.folder)
     assert (trained.folder / "model.safetensors").is_file()

@@ -231,11 +231,44 @@ def test_a_mistake_overwrites_nothing(copy_of_trained, trained, tiny_settings, t
         {"hidden_size": 0},
         {"metric_for_best_model": "recall"},
         {"data_dir": "nowhere"},
+        {"lr_scheduler_type": "cosine_with_min_lr"},  # which needs lr_scheduler_kwargs: the Trainer itself refuses
+        {"optim": "galore_adamw", "optim_target_modules": "rnn"},  # whose package is not there
+        {"label_smoothing_factor": 2.0},
+        {"tokenizer_name_or_path": str(copy_of_trained)},
+        {"model_name_or_path": str(copy_of_trained / "checkpoints" / "checkpoint-60")},
+        {"vectors": str(copy_of_trained / "README.md")},
     ):
         with pytest.raises(UserError):
             train(**{**tiny_settings, **mistake}, overwrite_output_dir=True, output_dir=str(copy_of_trained))
     assert same_weights(copy_of_trained, trained.folder)
     assert (copy_of_trained / "checkpoints").is_dir()
+
+
+def test_what_no_run_left_is_not_replaced(teacher, tiny_settings, tmp_path):
+    """A folder of another model, or of other work, that has files with the names of ours."""
+    for name, taken in (("README.md", "README.md"), ("checkpoints/mine.txt", "checkpoints")):
+        path = tmp_path / taken.lower() / name
+        path.parent.mkdir(parents=True)
+        path.write_text("mine")
+        with pytest.raises(UserError, match=f"holds no run of hf-rnn, and files that one would replace: {taken}"):
+            train(**tiny_settings, overwrite_output_dir=True, output_dir=str(tmp_path / taken.lower()))
+        assert path.read_text() == "mine"
+    model = shutil.copytree(teacher, tmp_path / "model")
+    with pytest.raises(UserError, match="files that one would replace: config.json"):
+        train(**tiny_settings, overwrite_output_dir=True, output_dir=str(model))
+    notes = tmp_path / "notes" / "notes.txt"
+    notes.parent.mkdir()
+    notes.write_text("in no way")
+    train(**{**tiny_settings, "num_train_epochs": 1}, overwrite_output_dir=True, output_dir=str(notes.parent))
+    assert notes.read_text() == "in no way"
+
+
+def test_a_training_that_diverged_is_not_called_finished(tiny_settings, tmp_path):
+    settings = {**tiny_settings, "num_train_epochs": 1, "cell_type": "rnn_relu", "pooling": "last", "optim": "sgd"}
+    settings |= {"learning_rate": 1e30, "max_grad_norm": 0}
+    with pytest.raises(UserError, match=r"the training diverged: .* Take a smaller learning_rate than 1e\+30"):
+        train(**settings, output_dir=str(tmp_path / "out"))
+    assert not (tmp_path / "out" / "config.json").exists()
 
 
 def test_resuming_goes_on(copy_of_trained, trained, tiny_settings):
@@ -360,6 +393,17 @@ def test_rejected_rows_stand_in_no_later_runs_way(tiny_settings, texts_dir, tmp_
         ({"sparse_embedding": True, "optim": "adafactor"}, "sparse_embedding gives sparse gradients"),
         ({"tokenizer_name_or_path": "./nowhere"}, "no folder ./nowhere: give the folder of a tokenizer"),
         ({"normalizer": "tweeet"}, "tweet"),
+        ({"resume_from_checkpoint": "x"}, "resume_from_checkpoint 'x' cannot be followed: --resume goes on"),
+        ({"label_names": ["a"]}, r"label_names \['a'\] cannot be followed"),
+        ({"prediction_loss_only": True}, "prediction_loss_only True cannot be followed"),
+        ({"gradient_checkpointing": True}, "gradient_checkpointing True cannot be followed"),
+        ({"label_smoothing_factor": -0.1}, "label_smoothing_factor must be from 0 to 1, found -0.1"),
+        ({"max_grad_norm": float("nan")}, "max_grad_norm must be finite and not negative, found nan"),
+        ({"weight_decay": float("inf")}, "weight_decay must be finite"),
+        ({"adam_beta2": 1.0}, "adam_beta2 must be at least 0 and less than 1, found 1.0"),
+        ({"max_steps": 0}, "max_steps must be greater than 0"),
+        ({"eval_accumulation_steps": 0}, "eval_accumulation_steps must be at least 1, found 0"),
+        ({"dataloader_num_workers": -1}, "dataloader_num_workers must not be negative, found -1"),
         (
             {"tokens_per_batch": 200, "streaming": True, "max_steps": 5},
             "a stream does not tell: leave out streaming, or tokens_per_batch",
@@ -370,6 +414,13 @@ def test_early_mistakes(tiny_settings, tmp_path, mistake, message):
     with pytest.raises(UserError, match=message):
         train(**{**tiny_settings, **mistake}, output_dir=str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+def test_an_empty_output_dir_is_not_the_folder_one_is_in(tiny_settings, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="output_dir is empty: give the folder"):
+        train(**tiny_settings, output_dir="", overwrite_output_dir=True)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_of_models_is_no_tokenizer(tiny_settings, trained, tmp_path):

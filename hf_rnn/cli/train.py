@@ -74,6 +74,8 @@ def _leave_together() -> None:
 
 
 def _how_to_go_on(verb: str, stopped: TrainingStopped, argv: Sequence[str], settings: RnnTrainingArguments) -> str:
+    if settings.save_only_model:
+        return f"hf-rnn {verb}: {stopped}; with save_only_model there is nothing to go on from"
     command = ["hf-rnn", verb, *argv]
     if settings.overwrite_output_dir:
         command.append("--overwrite_output_dir=false")

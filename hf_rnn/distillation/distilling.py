@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from ..arguments import Arguments, ModelArguments, parse_settings_with
 from ..errors import UserError
+from ..folder import FinishedFolder
+from ..output_dir import check_apart
 from ..text_arguments import DataArguments
 from ..training import TrainingResult, check_early, run_training
 from ..training_arguments import RnnTrainingArguments
@@ -60,4 +63,6 @@ def distill(
     further.check()
     arguments.data.check_source()
     check_early(arguments)  # before a teacher is got from the Hub
+    folder = FinishedFolder(Path(str(arguments.training.output_dir)))
+    check_apart(folder, {name: getattr(further, name) for name in ("teacher", "unlabeled")})
     return run_training(arguments, Distillation(arguments, further))

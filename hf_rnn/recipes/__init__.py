@@ -23,6 +23,16 @@ _FOLDER = Path(__file__).parent
 _BASE_KEY = "recipe"
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML, but that `yes` and `no` are words: an answer, a class, the language of Norway, a strategy."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in known if first not in "yYnN" or not tag.endswith(":bool")]
+    for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
 @dataclass(frozen=True)
 class Setting:
     """A value and where it was set.
@@ -98,7 +108,7 @@ def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Setting]:
 def _settings(path: Path) -> Iterator[tuple[str, Setting]]:
     """Yield the settings of one file, in its order."""
     try:
-        loader = yaml.SafeLoader(path.read_text(encoding="utf-8-sig"))
+        loader = _Loader(path.read_text(encoding="utf-8-sig"))
         root = loader.get_single_node()
         if root is None:  # an empty file, or comments only
             return

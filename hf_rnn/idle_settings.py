@@ -1,0 +1,45 @@
+"""Settings that a user typed and that do nothing beside the others: told, so that nobody believes they did."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Any
+
+_OF_VOCABULARY = ("normalizer", "min_frequency", "max_vocab_size", "lowercase")
+_OF_SHARING = ("hub_model_id", "hub_private_repo", "hub_revision")
+
+
+def find_idle(typed: Collection[str], model: Any, data: Any, training: Any) -> Iterator[str]:
+    """Yield a line for each reason why some of the settings have no effect.
+
+    Args:
+        typed: Names of the settings to look at: what a recipe of ours says beside is no matter.
+        model: Has the settings of the model as attributes.
+        data: Has those of the texts.
+        training: Has those of the training.
+    """
+    for source in ("tokenizer_name_or_path", "model_name_or_path"):
+        if getattr(data, source) is not None:
+            yield from _told(typed, _OF_VOCABULARY, f"the tokenizer is that of {source}, as it is")
+    if data.vectors is not None or data.model_name_or_path is not None:
+        yield from _told(typed, ["embedding_initializer_range"], "the embedding starts from vectors that are given")
+    if model.num_hidden_layers == 1 and model.hidden_dropout:
+        yield from _told(typed, ["hidden_dropout"], "it stands between layers, and num_hidden_layers is 1")
+    if training.lr_scheduler_type == "constant" and training.warmup_steps:
+        yield from _told(
+            typed, ["warmup_steps"], "lr_scheduler_type is constant: take constant_with_warmup, or linear"
+        )
+    for what in ("eval", "save", "logging"):
+        strategy = getattr(training, f"{what}_strategy")
+        if strategy != "steps":
+            yield from _told(typed, [f"{what}_steps"], f"{what}_strategy is {strategy.value}, not steps")
+    if not training.push_to_hub:
+        yield from _told(typed, _OF_SHARING, "nothing is pushed without push_to_hub")
+    if not training.do_train:
+        yield from _told(typed, ["do_train"], "this trains; hf-rnn evaluate measures a model that is there")
+
+
+def _told(typed: Collection[str], names: Collection[str], reason: str) -> Iterator[str]:
+    found = [name for name in names if name in typed]
+    if found:
+        yield f"no effect of {', '.join(found)}: {reason}"
