@@ -70,7 +70,9 @@ class RnnConfig(PreTrainedConfig):
         classifier_dropout (`float`): Dropout on the pooled vector.
         classifier_activation (`str`): Function between pooling and the last linear layer: `"linear"` (none), `"relu"`,
             `"tanh"` or `"gelu"`.
-        sparse_embedding (`bool`): Whether the embedding's gradient holds only the rows that a batch touched.
+        sparse_embedding (`bool`): Whether the embedding's gradient holds only the rows that a batch touched. Trains
+            with [`RnnTrainer`], or a loop of one's own; the Trainer of transformers measures the norm of all
+            gradients, which torch cannot of sparse ones.
         freeze_embedding (`bool`): Whether the embedding is left out of training.
         embedding_initializer_range (`float`): Standard deviation of the embedding's initial normal distribution.
         pad_token_id (`int`, *optional*): Id that stands for no token; its embedding row is zero and stays so.

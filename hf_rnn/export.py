@@ -92,6 +92,8 @@ def export(
     own = Path(name_or_path).is_dir()
     if output_dir is None and not own:
         raise UserError(f"{name_or_path} is not a folder here: say with output_dir where the file is to go")
+    if output_dir is not None and not str(output_dir):
+        raise UserError("output_dir is empty: give the folder where the file is to go, or leave it out")
     if output_dir is not None and Path(output_dir).exists() and not Path(output_dir).is_dir():
         raise UserError(f"output_dir {output_dir} is a file: give a folder")
     folder = FinishedFolder(find_folder(name_or_path, revision))

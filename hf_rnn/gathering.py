@@ -17,9 +17,10 @@ from .arguments import Arguments
 from .baselines import LINEAR_BASELINE, linear_scores
 from .card_facts import CardFacts
 from .modeling_rnn import RnnForSequenceClassification
-from .settings_record import describe_settings
+from .settings_record import describe_settings, name_of_path
 from .starting_model import StartingModel
 from .vectors import Vectors
+from .vectors.opening import split_archive
 
 _PACKAGES = ("hf-rnn", "transformers", "torch", "datasets", "tokenizers")
 _ARCHITECTURE = (
@@ -109,10 +110,11 @@ def _source(arguments: Arguments, teacher: Mapping[str, Any] | None) -> dict[str
             repeat += f" --unlabeled {shlex.quote(teacher['unlabeled']['file'])}"
     for flag in ("tokenizer_name_or_path", "vectors", "model_name_or_path"):
         source = getattr(data, flag)
-        if source is not None and Path(source).exists():  # an id on the Hub stands among the settings
-            path = Path(source).resolve()
+        path = None if source is None else split_archive(Path(source))[0].resolve()
+        if path is not None and path.exists():  # an id on the Hub stands among the settings
+            name = name_of_path(Path(source).resolve())
             of_teacher = teacher is not None and path.parent.name == teacher["name"]
-            repeat += f" --{flag} {shlex.quote(f'{path.parent.name}/{path.name}' if of_teacher else path.name)}"
+            repeat += f" --{flag} {shlex.quote(f'{path.parent.name}/{name}' if of_teacher else name)}"
     if data.dataset_name is not None:
         local = Path(data.dataset_name).exists()
         shown = Path(data.dataset_name).resolve().name if local else data.dataset_name

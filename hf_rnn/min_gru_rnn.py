@@ -90,7 +90,7 @@ def linear_recurrence(decay: torch.Tensor, addend: torch.Tensor, initial: torch.
     # A loop does the least work, and on a CPU a step costs about a microsecond. On an accelerator each step would be a
     # launch, and a compiled or exported graph would hold every one of them.
     if torch.jit.is_tracing():
-        raise RuntimeError("torch.jit.trace would fix min_gru's number of steps: take torch.export or `hf-rnn export`")
+        raise RuntimeError("torch.jit.trace would fix min_gru's number of steps: take `hf-rnn export`")
     if decay.device.type == "cpu" and not torch.compiler.is_compiling():
         return _Loop.apply(decay, addend, initial)
     return parallel_scan(decay, addend, initial)

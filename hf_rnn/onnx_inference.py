@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -115,7 +116,7 @@ class OnnxClassifier:
         name = str(name_or_path)
         folder = _find(name_or_path, quantized, revision)
         path = _file(folder, quantized)
-        again = f"hf-rnn export --model {name}{' --quantize int8' if quantized else ''}"
+        again = f"hf-rnn export --model {shlex.quote(name)}{' --quantize int8' if quantized else ''}"
         if not path.is_file():
             file = path.relative_to(folder.root).as_posix()
             if Path(name_or_path).is_dir():
@@ -127,7 +128,8 @@ class OnnxClassifier:
         except UserError:
             raise
         except Exception as error:  # ONNX Runtime's own errors have no common class
-            raise UserError(f"{path} cannot be read: {' '.join(str(error).split()):.300}") from error
+            reason = " ".join(str(error).split())
+            raise UserError(f"{path} cannot be read: {reason:.300}. Make it again with `{again}`") from error
         if not metadata.keys() >= {WEIGHTS_KEY, LABELS_KEY}:
             raise UserError(f"{path} was not made by hf-rnn export: make it with `{again}`")
         if folder.weights.is_file() and metadata[WEIGHTS_KEY] != hash_weights(folder):

@@ -20,6 +20,20 @@ from transformers import HfArgumentParser
 from .errors import UserError
 from .recipes import Setting
 
+# What other programs call a setting, and Trainer's users have at their fingertips.
+_OTHER_NAMES = {
+    "batch_size": "per_device_train_batch_size",
+    "data": "data_dir",
+    "epochs": "num_train_epochs",
+    "lr": "learning_rate",
+    "m": "model",
+    "model_name": "model_name_or_path",
+    "num_epochs": "num_train_epochs",
+    "o": "output_dir",
+    "output": "output_dir",
+    "tokenizer": "tokenizer_name_or_path",
+}
+
 
 def setting(default: Any, meaning: str, **more: Any) -> Any:
     """Declare a field of a dataclass of settings.
@@ -69,9 +83,7 @@ class SettingsParser(HfArgumentParser):
         """
         rest = self.parse_known_args(list(tokens))[1]
         if rest:  # before the dataclasses miss what a misspelt flag should have set
-            name = rest[0].lstrip("-").split("=")[0]
-            hint = self._elsewhere(name.replace("-", "_")) or self._nearest(name, "--")
-            raise UserError(f"unknown option {rest[0]!r}{hint}")
+            raise UserError(self._unknown(rest[0]))
         try:
             return tuple(self.parse_args_into_dataclasses(list(tokens), look_for_args_file=False))
         except UserError:
@@ -103,8 +115,23 @@ class SettingsParser(HfArgumentParser):
             written += own
         return written
 
+    def _unknown(self, token: str) -> str:
+        """What is wrong with a token that nothing takes, and what to type."""
+        if not token.startswith("-"):
+            places = [f"a {name} as --{name}" for name in ("model", "text") if name in self._names()]
+            advice = ", ".join(["put a value of several words into quotes", *places])
+            return f"{token!r} belongs to no option: {advice}"
+        name = token.lstrip("-").split("=")[0]
+        hint = self._elsewhere(name.replace("-", "_")) or self._nearest(name, "--") or ". --help lists all"
+        return f"unknown option {token!r}{hint}"
+
+    def _names(self) -> set[str]:
+        return {action.dest for action in self._actions} - {"help"}
+
     def _nearest(self, name: str, dashes: str = "") -> str:
-        near = difflib.get_close_matches(name.replace("-", "_"), {action.dest for action in self._actions}, n=1)
+        name = name.replace("-", "_")
+        near = [_OTHER_NAMES[name]] if _OTHER_NAMES.get(name) in self._names() else []
+        near = near or difflib.get_close_matches(name, self._names(), n=1)
         return f". Did you mean {dashes}{near[0]}?" if near else ""
 
 

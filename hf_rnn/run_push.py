@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,5 +66,5 @@ def push_run(folder: Path, destination: Destination) -> PushResult:
             token=destination.token,
         )
     except UserError as error:
-        again = f"hf-rnn push --model {folder} --repo_id {destination.repo_id}"
+        again = f"hf-rnn push --model {shlex.quote(str(folder))} --repo_id {destination.repo_id}"
         raise UserError(f"the finished model is in {folder}, but {error}. To push it later: {again}") from error

@@ -8,6 +8,7 @@ from typing import Any
 
 from .arguments import Arguments
 from .recipes import DEFAULT_RECIPE, load_recipe
+from .vectors.opening import split_archive
 
 # Where a run happened, how it was started, and what follows from other settings: not what was trained.
 _NOT_RECORDED = frozenset(
@@ -58,6 +59,12 @@ def describe_settings(arguments: Arguments, further: Any = None) -> dict[str, An
 
 
 def _without_path(value: Any) -> Any:
-    if isinstance(value, str | os.PathLike) and (os.path.isabs(value) or os.path.exists(value)):
-        return Path(value).name
+    if isinstance(value, str | os.PathLike) and (os.path.isabs(value) or split_archive(Path(value))[0].exists()):
+        return name_of_path(value)
     return value
+
+
+def name_of_path(path: str | os.PathLike[str]) -> str:
+    """The last part of a path; of a file in an archive that of the archive, and the place in it."""
+    archive, member = split_archive(Path(path))
+    return archive.name if member is None else f"{archive.name}/{member}"

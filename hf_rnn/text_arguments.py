@@ -110,8 +110,8 @@ class DataArguments(TableArguments):
             texts lack, so that words unseen in training have a meaning. `max_vocab_size` does not count them.
 
     Raises:
-        UserError: For a `fail_on_leak` that is no share, for `widen_vocabulary` without `vectors`, and for a tokenizer
-            or vectors beside `model_name_or_path`.
+        UserError: For a `fail_on_leak` that is no share, for a `max_length` below 1, for `widen_vocabulary` without
+            `vectors`, and for a tokenizer or vectors beside `model_name_or_path`.
     """
 
     class_names: list[str] | None = setting(None, "names of the classes by id (default: the labels of train, sorted)")
@@ -136,6 +136,8 @@ class DataArguments(TableArguments):
     def __post_init__(self) -> None:
         """Check what can be checked without the texts."""
         self.leak_limit()
+        if self.max_length is not None and self.max_length < 1:
+            raise UserError(f"max_length must be at least 1, found {self.max_length}")
         for name in ("tokenizer_name_or_path", "vectors"):
             if self.model_name_or_path is not None and getattr(self, name) is not None:
                 raise UserError(

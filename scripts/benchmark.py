@@ -13,6 +13,7 @@ ratios hold.
 
 import argparse
 import json
+import os
 import platform
 import re
 import sys
@@ -167,6 +168,11 @@ def main() -> None:
     for folder in [path.parent for path in (arguments.json, arguments.plot) if path] + [arguments.data_dir or Path()]:
         if not folder.is_dir():
             parser.error(f"there is no folder {folder}")
+    for path in filter(None, (arguments.json, arguments.plot)):  # not found out after an hour
+        if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+            parser.error(f"{path} is no file that can be written")
+    if arguments.plot and arguments.plot.suffix not in (".png", ".svg", ".pdf"):
+        parser.error(f"--plot {arguments.plot} must end in .png, .svg or .pdf")
 
     import torch
 

@@ -106,6 +106,8 @@ def main() -> None:
     from hf_rnn.distillation.folds import UNFINISHED_FILE, fold_folder, fold_of, write_folds
     from hf_rnn.distillation.teacher import check_tokenizer
     from hf_rnn.errors import UserError
+    from hf_rnn.folder import FinishedFolder
+    from hf_rnn.output_dir import make_writable
     from hf_rnn.whole_file import write_whole
 
     check_output_dir(flags)
@@ -125,11 +127,14 @@ def main() -> None:
         except Exception as error:  # files that others wrote make the library raise anything
             flags.refuse(f"--model {flags.model} cannot be loaded: {' '.join(str(error).split()):.500}")
         try:
+            make_writable(FinishedFolder(flags.output_dir))  # before hours of training
             tokenizer.model_max_length = check_tokenizer(flags.model, model.config, tokenizer, flags.max_length)
         except UserError as error:
             flags.refuse(str(error))
         seen = [row for row, its_fold in enumerate(folds) if its_fold != fold or flags.folds == 1]
         scores = fine_tune(flags, model, tokenizer, {**texts, "train": texts["train"].select(seen)})
+        if not all(weight.isfinite().all() for weight in model.parameters()):
+            flags.refuse(f"the training diverged: take a smaller --learning_rate than {flags.learning_rate:g}")
         folder = flags.output_dir if flags.folds == 1 else fold_folder(flags.output_dir, fold)
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)

@@ -23,7 +23,9 @@ SCORES = ("accuracy", "macro_recall", "macro_f1")
 
 def main() -> None:
     """Train, and print a line a seed on stderr and the mean on stdout."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--seeds", type=int, default=5, help="seeds 0, 1, ... (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch (default: %(default)s)")
     parser.add_argument("--against", metavar="FLAGS", help="flags that change the settings to compare with, in quotes")
@@ -40,7 +42,13 @@ def main() -> None:
     from hf_rnn.errors import UserError
 
     torch.set_num_threads(own.threads)
-    sides = [flags] if own.against is None else [flags, [*flags, *shlex.split(own.against)]]
+    try:
+        sides = [flags] if own.against is None else [flags, [*flags, *shlex.split(own.against)]]
+    except ValueError as error:
+        parser.error(f"--against {own.against}: {error}")
+    for flag in sides[-1]:
+        if flag.split("=")[0].replace("-", "_") in ("__seed", "__output_dir"):
+            parser.error(f"{flag} is set here for each run: leave it out, and say with --seeds how many there are")
     runs: list[list[list[float]]] = [[] for _ in sides]  # by side and seed the scores and the seconds
     for seed in range(own.seeds):
         for side, done in zip(sides, runs, strict=True):

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 SAMPLE = Path(__file__).parents[1] / "data" / "tweets"
+STUDENT, FURTHER, TEACHER = "distilled, recipe `student`", "distilled, with unlabelled texts", "the teacher"
 QUICK = ("majority class", "TF-IDF words + logistic regression", "fastText", "recipe `fast`", "recipe `default`")
 ROUNDS, MOST_SECONDS = 5, 2.0  # of timing: passes over the texts, and what one pass may take
 
@@ -40,7 +41,7 @@ def parse_flags() -> argparse.Namespace:
     parser.add_argument("--normalizer", default="none", help="none, or tweet for raw tweets (default: %(default)s)")
     parser.add_argument("--max_bad_rows", default="0", help="go on without so many: a count, or a share such as 0.1%%")
     parser.add_argument("--output_dir", type=Path, default=Path("out/results"), help="default: %(default)s")
-    parser.add_argument("--seeds", type=int, default=5, help="seeds 0, 1, ... (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, help="seeds 0, 1, ... (default: 5, and 2 with --quick)")
     parser.add_argument("--teacher", type=Path, help="made by finetune_teacher.py; adds it and its student")
     parser.add_argument("--teacher_labels", nargs="+", help="its names of the classes, where its own say nothing")
     parser.add_argument("--unlabeled", type=Path, help="texts that the teacher labels besides, one a line; adds a row")
@@ -48,10 +49,16 @@ def parse_flags() -> argparse.Namespace:
     parser.add_argument("--resume", action="store_true", help="keep the rows that OUTPUT_DIR has of such a run")
     parser.add_argument("--quick", action="store_true", help="two seeds, and only the models that train in seconds")
     flags = parser.parse_args()
-    if flags.quick:
-        flags.seeds, flags.only = 2, flags.only or list(QUICK)
+    flags.refuse = parser.error
+    if flags.seeds is None:
+        flags.seeds = 2 if flags.quick else 5
     if flags.seeds < 1:
         parser.error(f"--seeds must be at least 1, found {flags.seeds}")
+    if flags.quick and flags.only is None:
+        taught = [] if flags.teacher is None else [STUDENT, *([] if flags.unlabeled is None else [FURTHER]), TEACHER]
+        flags.only = [*QUICK, *taught]
+    if flags.teacher_labels and flags.teacher is None:
+        parser.error("--teacher_labels are those of a --teacher, which is not given")
     if flags.teacher is not None and not any(
         (flags.teacher / name).is_file() for name in ("config.json", "folds.json")
     ):
@@ -70,28 +77,30 @@ def main() -> None:
     import torch
 
     from hf_rnn.errors import UserError
+    from hf_rnn.folder import FinishedFolder
+    from hf_rnn.output_dir import make_writable
 
     torch.set_num_threads(1)
     rows = flags.output_dir / "rows"
-    rows.mkdir(parents=True, exist_ok=True)
     try:
         chosen = results_models.models(
             flags.teacher, flags.unlabeled, flags.output_dir / "teacher_cache", flags.teacher_labels
         )
     except UserError as error:
-        sys.exit(str(error))
+        flags.refuse(str(error))
     if flags.only:
         names = [model.name for model in chosen]
         if unknown := set(flags.only) - set(names):
-            sys.exit(f"there is no row {', '.join(sorted(unknown))}; there are: {'; '.join(names)}")
+            flags.refuse(f"there is no row {', '.join(sorted(unknown))}; there are: {'; '.join(names)}")
         chosen = [model for model in chosen if model.name in flags.only]
     try:
         texts = results_models.Texts(flags.data_dir, flags.normalizer, flags.max_bad_rows)
         if flags.teacher is not None:  # before hours of training
             results_models.check_teacher(flags.teacher, texts, flags.teacher_labels)
+        make_writable(FinishedFolder(rows))
         results = compare(texts, chosen, flags.seeds, rows, flags.resume)
     except UserError as error:
-        sys.exit(str(error))
+        flags.refuse(str(error))
     (flags.output_dir / "results.json").write_text(json.dumps(results, ensure_ascii=False) + "\n", encoding="utf-8")
     written = results_report.table(results, texts.names)
     (flags.output_dir / "results.md").write_text(written, encoding="utf-8")
@@ -127,9 +136,9 @@ def compare(texts: Any, chosen: Sequence[Any], seeds: int, rows: Path, resume: b
         runs = seeds if model.draws else 1
         made_from = {"texts": fingerprint(tables), "normalizer": texts.normalizer, "seeds": runs}
         if model.files:
-            made_from["files"] = fingerprint(model.files)
+            made_from |= {"files": fingerprint(model.files), "choices": model.choices}
         kept = rows / f"{re.sub('[^a-z0-9]+', '_', model.name.lower()).strip('_')}.json"
-        row = json.loads(kept.read_text(encoding="utf-8")) if resume and kept.is_file() else {}
+        row = read_row(kept) if resume else {}
         if row.get("made_from") != made_from:
             row = {**make(texts, model, runs, yardstick), "made_from": made_from}
             kept.write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -140,6 +149,15 @@ def compare(texts: Any, chosen: Sequence[Any], seeds: int, rows: Path, resume: b
         both = (np.array(one["predictions"]) for one in (row, above))
         row["above"] = results_report.bootstrap(*both, labels, len(texts.names))
     return results
+
+
+def read_row(path: Path) -> dict[str, Any]:
+    """A row that was kept; an empty one where there is none, or none that can be read."""
+    try:
+        row = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return row if isinstance(row, dict) else {}
 
 
 def fingerprint(paths: Sequence[Path]) -> str:

@@ -11,7 +11,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,7 @@ class Model:
         draws: Whether a seed makes a difference.
         once: What is kept from seed to seed; an empty dictionary.
         files: What it is made from beside the texts.
+        choices: Settings of the command that it depends on, as JSON has them.
     """
 
     name: str
@@ -91,6 +92,7 @@ class Model:
     draws: bool = True
     once: dict[str, Any] = field(default_factory=dict)
     files: Sequence[Path] = ()
+    choices: Mapping[str, Any] = field(default_factory=dict)
 
     def missing(self) -> list[str]:
         """Packages that are not installed."""
@@ -359,12 +361,16 @@ def models(
         whose = str(members[0])
         taught = {"recipe": "student", "teacher": str(teacher), "tokenizer_name_or_path": whose, "vectors": whose}
         taught |= {"teacher_cache": str(cache), "bf16": True, "teacher_labels": teacher_labels}
-        files = [path for folder in members for path in sorted(folder.glob("*.safetensors"))]
-        rows.append(Model("distilled, recipe `student`", recurrent(**taught), files=files))
+        kinds = ("*.safetensors", "*.json")
+        files = sorted(path for folder in members for kind in kinds for path in folder.glob(kind))
+        choices = {"teacher_labels": None if teacher_labels is None else list(teacher_labels)}
+        rows.append(Model("distilled, recipe `student`", recurrent(**taught), files=files, choices=choices))
         if unlabeled is not None:
             more = recurrent(**taught, unlabeled=str(unlabeled))
-            rows.append(Model("distilled, with unlabelled texts", more, files=[*files, unlabeled]))
-        rows.append(Model("the teacher", teacher_itself(teachers, teacher_labels), draws=False, files=files))
+            name = "distilled, with unlabelled texts"
+            rows.append(Model(name, more, files=[*files, unlabeled], choices=choices))
+        itself = teacher_itself(teachers, teacher_labels)
+        rows.append(Model("the teacher", itself, draws=False, files=files, choices=choices))
     return rows
 
 

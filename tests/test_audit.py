@@ -2,12 +2,14 @@
 
 import json
 import random
+import shutil
 import time
 from pathlib import Path
 
 import datasets
 import numpy as np
 import pytest
+from conftest import NEUTRAL
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import ks_2samp
@@ -584,6 +586,23 @@ def test_command_tells_a_mistake_in_one_line(command, texts_dir, flags, message)
     assert (code, out) == (2, "")
     assert message in err
     assert len(err.splitlines()) == 1
+
+
+def test_command_counts_with_the_tokenizer_that_training_would_have(command, texts_dir, trained, tmp_path):
+    """That of a model to go on from knows its words only, and one that vectors widen knows more."""
+
+    def unknown(*flags):
+        code, out, err = command("audit", "--data_dir", texts_dir, "--json", *flags)
+        assert code == 0, err
+        return json.loads(out)["summary"]["unknown_token_share"]["validation"]
+
+    alone, other = unknown("--min_frequency", "100"), tmp_path / "other"
+    assert alone > 0.1, "premise: the rarer words of the texts are unknown"
+    vectors = tmp_path / "vectors.txt"
+    vectors.write_text("".join(f"{word} 0.5 1\n" for word in NEUTRAL))
+    assert unknown("--min_frequency", "100", "--vectors", vectors, "--widen_vocabulary", 99) < alone / 2
+    shutil.copytree(trained.folder, other, ignore=shutil.ignore_patterns("checkpoints"))
+    assert unknown("--model_name_or_path", other) == unknown("--tokenizer_name_or_path", other)
 
 
 def invented_rows(kind):

@@ -346,6 +346,21 @@ def test_predict_mistakes(command, folder, texts_dir, tmp_path):
         "--model", folder, "--text", "x", "--backend", "onnx"
     )
     assert "unknown option '--txt'. Did you mean --text?" in predict("--model", folder, "--txt", "x")
+    assert "unknown option '-m'. Did you mean --model?" in predict("-m", folder, "--text", "x")
+    assert "unknown option '--qqqq'. --help lists all" in predict("--model", folder, "--qqqq")
+    assert "'b' belongs to no option: put a value of several words into quotes, a model as --model, a text as" in (
+        predict("--model", folder, "--text", "a", "b")
+    )
+    assert "--input is empty" in predict("--model", folder, "--input", "")
+    assert "output_dir is empty" in mistake(command("export", "--model", folder, "--output_dir", ""))
+    assert "Did you mean --num_train_epochs?" in mistake(command("train", "--output_dir", "x", "--epochs", 3))
+    assert "max_length must be at least 1, found 0" in mistake(
+        command("train", "--output_dir", "x", "--max_length", 0)
+    )
+    spaced = shutil.copytree(folder, tmp_path / "my model", ignore=shutil.ignore_patterns("checkpoints"))
+    assert f"make it with `hf-rnn export --model '{spaced}'`" in predict(
+        "--model", spaced, "--text", "x", "--backend", "onnx"
+    )
 
 
 def test_what_is_no_model(command, folder, texts_dir, tmp_path, monkeypatch):

@@ -127,6 +127,11 @@ def test_mistakes_are_one_line(checkpoint, texts_dir, tmp_path, monkeypatch, cap
     assert "from 0 to 2**32 - 1, found -1" in refused(seed=-1)
     assert "unrecognized arguments: --modle x" in refused(modle="x")
     assert not (tmp_path / "out").exists()
+    assert "cannot be written to" in refused(output_dir=tmp_path / "bad" / "train.tsv" / "out")
+    assert "the training diverged: take a smaller --learning_rate than 1e+30" in refused(
+        output_dir=tmp_path / "far", learning_rate=1e30, epochs=1
+    )
+    assert not list((tmp_path / "far").glob("*.safetensors"))
     flags = ["--model", checkpoint, "--data_dir", texts_dir, "--output_dir", tmp_path / "out", "--resume"]
     code, out, err = run(flags, monkeypatch, capfd)
     assert (code, out) == (2, "") and err.endswith("has no unfinished.json, so that there is nothing to resume\n")
@@ -167,7 +172,7 @@ def test_ctrl_c_is_no_traceback(checkpoint, texts_dir, tmp_path, monkeypatch, ca
     code, out, err = run(flags, monkeypatch, capfd)
     assert (code, out) == (130, "")
     assert "Traceback" not in err
-    assert not (tmp_path / "out").exists()
+    assert not list((tmp_path / "out").iterdir()), "so that the next try takes the folder"
 
 
 def test_a_crew_that_was_stopped_goes_on(checkpoint, texts_dir, tmp_path, monkeypatch, capfd):

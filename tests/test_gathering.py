@@ -1,6 +1,7 @@
 """What training writes about itself: the card is its facts rendered, and the facts are true."""
 
 import json
+import zipfile
 
 import pytest
 from conftest import LABELS, invent_rows
@@ -73,6 +74,20 @@ def test_the_command_names_what_the_settings_cannot_find_again(tiny_settings, tm
     card = (train(**settings).folder / "README.md").read_text(encoding="utf-8")
     named = "--tokenizer_name_or_path words --vectors 'my vectors.txt' --data_dir"
     assert f"hf-rnn train --recipe training_args.json {named}" in card
+
+
+def test_the_command_names_a_file_in_an_archive(tiny_settings, tmp_path):
+    with zipfile.ZipFile(tmp_path / "my vectors.zip", "w") as archive:
+        archive.writestr("folder/a.txt", "miro 1 2\nselk 3 4\nthe 0 1\n")
+        archive.writestr("b.txt", "miro 1 2\n")
+    settings = {**tiny_settings, "num_train_epochs": 1, "baselines": False, "output_dir": str(tmp_path / "out")}
+    settings |= {"vectors": str(tmp_path / "my vectors.zip" / "folder" / "a.txt")}
+    settings.pop("embedding_size")
+    result = train(**settings)
+    card = (result.folder / "README.md").read_text(encoding="utf-8")
+    assert "training_args.json --vectors 'my vectors.zip/folder/a.txt' --data_dir" in card
+    stored = json.loads((result.folder / "training_args.json").read_text(encoding="utf-8"))
+    assert stored["vectors"] == "my vectors.zip/folder/a.txt"
 
 
 def test_flags_of_the_card(texts_dir, tmp_path, command):

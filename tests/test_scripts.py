@@ -524,12 +524,40 @@ def test_seeds_with_two_settings(tiny_data, monkeypatch, capsys):
     assert script["difference"]([0.5, 0.6], [0.4, 0.3]) == f"+0.2000 ({0.2 - 1.2706:+.4f} to {0.2 + 1.2706:+.4f})"
 
 
-@pytest.mark.parametrize("flags", [["--seeds", "0"], ["--seeds", "1", "--against", "--recipe fast"]])
-def test_too_few_seeds(flags, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--seeds", "0"], "found 0"),
+        (["--seeds", "1", "--against", "--recipe fast"], "found 1"),
+        (["--seed", "9"], "--seed is set here for each run"),
+        (["--output-dir=x"], "--output-dir=x is set here for each run"),
+        (["--against", "--recipe 'fast"], "No closing quotation"),
+    ],
+)
+def test_mistakes_with_seeds(flags, message, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["measure_seeds.py", *flags])
     with pytest.raises(SystemExit) as stopped:
         runpy.run_path(str(SCRIPTS / "measure_seeds.py"), run_name="__main__")
-    assert stopped.value.code == 2 and "found" in capsys.readouterr().err
+    assert stopped.value.code == 2 and message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--json", "FOLDER"], "is no file that can be written"),
+        (["--plot", "FOLDER"], "is no file that can be written"),
+        (["--plot", "speed.jpeg2"], "must end in .png, .svg or .pdf"),
+        (["--json", "no folder/x.json"], "there is no folder no folder"),
+    ],
+)
+def test_the_benchmark_looks_at_its_files_first(flags, message, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(SCRIPTS)
+    argv = ["benchmark.py", *(str(tmp_path) if flag == "FOLDER" else flag for flag in flags)]
+    monkeypatch.setattr(sys, "argv", argv)
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(SCRIPTS / "benchmark.py"), run_name="__main__")
+    assert stopped.value.code == 2 and message in capsys.readouterr().err
 
 
 def test_what_smaller_tables_cost(trained, texts_dir, monkeypatch, capsys):

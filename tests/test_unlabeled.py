@@ -22,6 +22,17 @@ def test_every_line_is_accounted_for(tmp_path, caplog):
     assert "2 are blank, 1 are in the validation or test split too, 1 are in the training split, with a label" in line
 
 
+def test_labelled_rows_are_no_texts(tmp_path):
+    """A tab in a text is white space, as long as no label stands beside it."""
+    path = tmp_path / "rows.tsv"
+    path.write_text("the box\tof sand\nno news\tplain\n")
+    assert len(read_unlabeled(path, class_names=["good", "bad"]).texts) == 2
+    for row in ("miro day\tgood", "good\tmiro day", "7\tmiro day\t good"):
+        path.write_text(f"the box\tof sand\n{row}\n")
+        with pytest.raises(UserError, match=r"rows\.tsv, line 2: a column with the label 'good'\. Give one"):
+            read_unlabeled(path, class_names=["good", "bad"])
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

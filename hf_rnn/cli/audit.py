@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 
 import datasets
+from transformers import PreTrainedTokenizerBase
 
 from .. import inference
 from ..audit import Origin, audit, render_text
@@ -19,7 +20,8 @@ from ..run_audit import check_leaks
 from ..text_arguments import DataArguments
 from ..text_loading import find_origins, load_texts
 from ..tokenization import NoFrequentWordError
-from ..training import make_tokenizer
+from ..training import load_start, make_tokenizer
+from ..vectors import widen_vocabulary
 
 
 @dataclass
@@ -44,7 +46,7 @@ def run(argv: Sequence[str]) -> None:
     inference.quiet()
     texts, origins = _load(arguments)
     try:
-        tokenizer = make_tokenizer(arguments, texts["train"]["text"])
+        tokenizer = _tokenizer(arguments, texts["train"]["text"])
     except NoFrequentWordError as error:  # training would stop there; all else can be told
         print(f"unknown tokens are not counted: {error}", file=sys.stderr)
         tokenizer = None
@@ -62,6 +64,15 @@ def _parse(argv: Sequence[str]) -> AuditArguments:
     settings = {name: setting for name, setting in read_settings(recipe).items() if name in known}
     (arguments,) = parser.parse([*parser.tokens(settings), *argv])
     return arguments
+
+
+def _tokenizer(arguments: AuditArguments, texts: Iterable[str]) -> PreTrainedTokenizerBase:
+    """As training has it: that of the model to go on from, or one of these texts, widened where settings say so."""
+    start = load_start(arguments)
+    tokenizer = make_tokenizer(arguments, texts) if start is None else start.tokenizer
+    if arguments.vectors is None or arguments.widen_vocabulary is None:
+        return tokenizer
+    return widen_vocabulary(tokenizer, arguments.vectors, arguments.widen_vocabulary)
 
 
 def _load(arguments: AuditArguments) -> tuple[datasets.DatasetDict, dict[str, Origin]]:

@@ -95,7 +95,9 @@ class Distillation:
         if settings.unlabeled is not None:
             known = {split: set(map(normalize_text, rows["text"])) for split, rows in texts.items()}
             held_out = known.get("validation", set()) | known.get("test", set())
-            self._unlabeled = read_unlabeled(Path(settings.unlabeled), held_out, known["train"])
+            self._unlabeled = read_unlabeled(
+                Path(settings.unlabeled), held_out, known["train"], frozenset(self._class_names)
+            )
         self._copies = list(
             augment(
                 list(texts["train"]["text"]),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,10 @@ class UnlabeledTexts:
 
 
 def read_unlabeled(
-    path: Path, held_out: Container[str] = frozenset(), labeled: Container[str] = frozenset()
+    path: Path,
+    held_out: Container[str] = frozenset(),
+    labeled: Container[str] = frozenset(),
+    class_names: Container[str] = frozenset(),
 ) -> UnlabeledTexts:
     """Read a file, and say in one line how many of its lines are left out, and why.
 
@@ -56,10 +59,12 @@ def read_unlabeled(
         held_out: Texts of the validation and test splits, to leave out, in the form of
             [`~hf_rnn.audit.normalizing.normalize_text`].
         labeled: Those of the training split, to leave out too, in the same form.
+        class_names: Labels, none of which may stand in the first or last column of a line that tabs divide: its text
+            would not be known again, and its label be learned as a word.
 
     Raises:
         DataError: For a file that is no text as a whole, such as a compressed one.
-        UserError: When no text is left.
+        UserError: For a file of labelled rows, and when no text is left.
     """
     blocks: list[pa.Array] = []
     lines = blank = number_held_out = number_labeled = 0
@@ -68,10 +73,15 @@ def read_unlabeled(
     with path.open("rb") as stream:
         for block in read_texts(stream, path.name):
             kept = []
-            for line in block:
+            for position, line in enumerate(block, 1):
                 if isinstance(line, BadRow):
                     number_refused += 1
                     refused = refused or [line]
+                elif "\t" in line and (label := _label_in(line.split("\t"), class_names)) is not None:
+                    raise UserError(
+                        f"unlabeled {path}, line {lines + position}: a column with the label {label!r}. Give one "
+                        "text a line: the column of the texts alone, as scripts/collect_unlabeled.py takes it"
+                    )
                 elif text_fault(line):  # a NUL is refused by then
                     blank += 1
                 elif (text := normalize_text(line)) in held_out:
@@ -98,3 +108,8 @@ def read_unlabeled(
     if told:
         logger.warning("of the %s lines of %s these are left out: %s", f"{lines:,}", path.name, told)
     return read
+
+
+def _label_in(columns: Sequence[str], class_names: Container[str]) -> str | None:
+    """The label in the first or last of several columns, if there is one."""
+    return next((column.strip() for column in (columns[0], columns[-1]) if column.strip() in class_names), None)
