@@ -104,8 +104,9 @@ def _parse_argv(argv: Sequence[str], prog: str, *further: type) -> tuple[Any, ..
     chooser = SettingsParser(prog=prog, add_help=False)
     chooser.add_argument("--recipe")
     recipe = chooser.parse_known_args(list(argv))[0].recipe
-    tokens = list(argv) if recipe else [f"--recipe={DEFAULT_RECIPE}", *argv]
-    return _parse(_make_parser(prog, *further), recipe or DEFAULT_RECIPE, tokens)
+    if recipe is None:
+        recipe, argv = DEFAULT_RECIPE, [f"--recipe={DEFAULT_RECIPE}", *argv]
+    return _parse(_make_parser(prog, *further), recipe, list(argv))
 
 
 def parse_settings(settings: Mapping[str, Any], prog: str = "train") -> Arguments:
@@ -135,7 +136,7 @@ def parse_settings_with(further: type[Further], settings: Mapping[str, Any], pro
 
 
 def _parse_settings(settings: Mapping[str, Any], prog: str, *further: type) -> tuple[Any, ...]:
-    recipe = str(settings.get("recipe") or DEFAULT_RECIPE)
+    recipe = DEFAULT_RECIPE if settings.get("recipe") is None else str(settings["recipe"])
     given = {name: Setting(value, prog) for name, value in {**settings, "recipe": recipe}.items()}
     parser = _make_parser(prog, *further)
     cleared = {name for name, value in settings.items() if value is None}

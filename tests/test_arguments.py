@@ -135,6 +135,7 @@ def test_a_mistake_in_a_file_names_file_line_and_setting(tmp_path, content, mess
             ["--hidden", "7"],
             r"unknown option '--hidden'",
         ),  # no abbreviations: they would change meaning with each new flag
+        (["--recipe", ""], r"there is no recipe ''"),
         (["stray"], r"'stray' belongs to no option"),
         (["--hidden_size", "many"], r"hidden_size.*invalid int value: 'many'"),
         (["--hidden_size"], r"hidden_size.*expected one argument"),

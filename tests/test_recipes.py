@@ -114,7 +114,12 @@ def test_not_utf8(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("defualt", "Did you mean 'default'"), ("x/y.yaml", "no recipe file x/y.yaml")]
+    ("name", "message"),
+    [
+        ("defualt", "Did you mean 'default'"),
+        ("x/y.yaml", "no recipe file x/y.yaml"),
+        ("", "there is no recipe ''. There are best, default"),
+    ],
 )
 def test_unknown_recipe(name, message):
     with pytest.raises(UserError, match=message):
