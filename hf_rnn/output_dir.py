@@ -89,16 +89,14 @@ def check_apart(folder: FinishedFolder, sources: Mapping[str, str | None]) -> No
         sources: Names by setting: a path, or of no path an id on the Hub, or None.
 
     Raises:
-        UserError: For a model's folder that is the output folder or lies in it, and for a file that would be removed.
+        UserError: For the output folder itself, and for what would be removed there.
     """
-    root = folder.root.resolve()
     removed = {path.resolve() for path in (*_finished_files(folder), folder.checkpoints)}
     for setting, name in sources.items():
-        if not name:
+        place = Path(name).resolve() if name else None
+        if place is None or not place.exists():
             continue
-        place = Path(name).resolve()
-        inside = root in (place, *place.parents) and place.exists()
-        if inside and (place.is_dir() or not removed.isdisjoint((place, *place.parents))):
+        if place == folder.root.resolve() or not removed.isdisjoint((place, *place.parents)):
             raise UserError(
                 f"{setting} {name} lies in the output_dir, where the new model would replace it: "
                 "give another output_dir"

@@ -211,11 +211,12 @@ def recurrent(**settings: Any) -> Callable[..., Learned]:
         import hf_rnn
 
         given = {name: value(room) if callable(value) else value for name, value in settings.items()}
+        if "tokenizer_name_or_path" not in given:  # which normalises by itself
+            given["normalizer"] = texts.normalizer
         result = (hf_rnn.distill if "teacher" in given else hf_rnn.train)(
             data_dir=str(texts.folder),
             output_dir=str(room / f"model-{seed}"),
             overwrite_output_dir=True,
-            normalizer=texts.normalizer,
             max_bad_rows=texts.max_bad_rows,
             seed=seed,
             data_seed=seed,

@@ -385,8 +385,8 @@ def test_mistakes_are_one_line(command, teacher, texts_dir, tmp_path, monkeypatc
 
 
 def test_a_teacher_is_not_written_over(command, teacher, texts_dir, tmp_path):
-    model = shutil.copytree(teacher, tmp_path / "out" / "teacher")
-    for output_dir in (model, model.parent):
+    model = shutil.copytree(teacher, tmp_path / "out" / "checkpoints" / "checkpoint-1")
+    for output_dir in (model, tmp_path / "out"):
         flags = ["--data_dir", texts_dir, "--output_dir", output_dir, "--overwrite_output_dir", "--use_cpu"]
         told = mistake(command("distill", *flags, "--teacher", model))
         assert f"teacher {model} lies in the output_dir" in told
