@@ -209,16 +209,20 @@ def list_texts(texts: Iterable[str]) -> list[str]:
         UserError: For one text in place of several, for what is no collection, and for an element that is no text; the
             message says which.
     """
+    listed = texts if type(texts) is list else _as_list(texts)
+    for position, text in enumerate(listed):
+        if not isinstance(text, str):
+            raise UserError(f"texts[{position}] is not a str: found {text!r:.80}; give '' for an empty text")
+    return listed
+
+
+def _as_list(texts: Iterable[str]) -> list[str]:
     if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
         found = "one text: put it into a list, [text]" if isinstance(texts, str | bytes) else f"{texts!r:.80}"
         raise UserError(f"texts must be a list of str, found {found}")
     if isinstance(texts, Mapping | Set) or getattr(texts, "ndim", 1) != 1:  # columns, or without an order
         raise UserError(f"texts must be a list of str, found a {type(texts).__name__}: give the texts of it as a list")
-    listed = list(texts)
-    for position, text in enumerate(listed):
-        if not isinstance(text, str):
-            raise UserError(f"texts[{position}] is not a str: found {text!r:.80}; give '' for an empty text")
-    return listed
+    return list(texts)
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
