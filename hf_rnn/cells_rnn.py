@@ -72,7 +72,7 @@ class CompactTexts:
     def flip(self, states: torch.Tensor) -> torch.Tensor:
         """(T, B, I) → the same, each text reversed within its length; its own inverse."""
         rows = (self._flipped * states.shape[1] + self._column).reshape(-1)
-        return states.reshape(-1, states.shape[-1]).index_select(0, rows).view(states.shape)
+        return states.flatten(0, 1).index_select(0, rows).view(states.shape)
 
     def flip_tokens(self, tokens: DistinctTokens) -> DistinctTokens:
         """As `flip`, which here moves no vector."""
@@ -93,7 +93,7 @@ class CompactTexts:
         if len(directions) == 2:
             backward = (self.lengths[:, None] - 1 - forward).clamp(min=0)
             rows.append((time + backward) * batch + self._column[:, None])
-        stacked = torch.cat([states.reshape(-1, width) for states in directions])
+        stacked = torch.cat([states.flatten(0, 1) for states in directions])
         restored = stacked.index_select(0, torch.stack(rows, dim=-1).reshape(-1))
         return restored.view(batch, time, len(rows) * width).masked_fill_(~self._mask[:, :, None], 0)
 
@@ -108,7 +108,7 @@ class CompactTexts:
     def last(self, states: torch.Tensor, initial: torch.Tensor | None) -> torch.Tensor:
         """(T, B, H) as read → (B, H) after the last token read; the initial state (or zero) where a text has none."""
         rows = (self.lengths - 1).clamp(min=0) * states.shape[1] + self._column
-        final = states.reshape(-1, states.shape[-1]).index_select(0, rows)
+        final = states.flatten(0, 1).index_select(0, rows)
         empty = (self.lengths == 0)[:, None]
         return final.masked_fill(empty, 0) if initial is None else torch.where(empty, initial.to(final.dtype), final)
 

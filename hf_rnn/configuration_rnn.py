@@ -140,6 +140,11 @@ class RnnConfig(PreTrainedConfig):
         Others are dropped as everywhere in transformers: `AutoTokenizer.from_pretrained` sends its own keywords here.
         """
         return_unused_kwargs = kwargs.pop("return_unused_kwargs", False)
+        maps = {name: kwargs[name] for name in ("id2label", "label2id") if kwargs.get(name) is not None}
+        if len(maps) == 1 and "num_labels" not in kwargs:  # it stands for both, in place of those that were saved
+            saved = {key: value for key, value in config_dict.items() if key not in ("id2label", "label2id")}
+            config_dict = {**saved, **maps}
+            kwargs = {key: value for key, value in kwargs.items() if key not in maps}
         config, unused = super().from_dict(config_dict, return_unused_kwargs=True, **kwargs)
         if return_unused_kwargs:
             return config, unused

@@ -30,7 +30,7 @@ class DistinctTokens(NamedTuple):
 
 def gather_rows(vectors: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     """(N, I) at rows (T, B) → (T, B, I)."""
-    return vectors.index_select(0, rows.reshape(-1)).view(*rows.shape, -1)
+    return vectors.index_select(0, rows.reshape(-1)).view(*rows.shape, vectors.shape[1])
 
 
 def scatter_rows(gradient: torch.Tensor, rows: torch.Tensor, count: int) -> torch.Tensor:

@@ -152,6 +152,8 @@ class FinishedFolder:
                 "Training did not come to its end: repeat its command with --resume to go on, "
                 f"or take the model as it was at {checkpoints[-1]}"
             )
+        if self.root.name == self.checkpoints.name and FinishedFolder(self.root.parent).config.is_file():
+            return f"Did you mean {self.root.parent}?"
         nested = nested_model(self.root)
         if nested is not None:
             return f"Did you mean {nested}?"

@@ -35,6 +35,12 @@ def find_idle(typed: Collection[str], model: Any, data: Any, training: Any) -> I
             yield from _told(typed, [f"{what}_steps"], f"{what}_strategy is {strategy.value}, not steps")
     if not training.push_to_hub:
         yield from _told(typed, _OF_SHARING, "nothing is pushed without push_to_hub")
+    if training.tokens_per_batch is not None:
+        yield from _told(typed, ["per_device_train_batch_size"], "tokens_per_batch cuts the training batches")
+    if training.fp16 and training.device.type == "cpu":
+        yield from _told(typed, ["fp16"], "a CPU computes in float32 here, or with bf16 in bfloat16")
+    if training.do_predict:
+        yield from _told(typed, ["do_predict"], "a test split is always measured; hf-rnn predict labels texts")
     if not training.do_train:
         yield from _told(typed, ["do_train"], "this trains; hf-rnn evaluate measures a model that is there")
 

@@ -71,7 +71,7 @@ def _gather(projected: torch.Tensor, rows: torch.Tensor | None) -> torch.Tensor:
     """(N, G * H) → (T, B, G * H) by rows `(T, B)`; without rows a copy of what has that shape already."""
     if rows is None:
         return projected.clone(memory_format=torch.contiguous_format)
-    return projected.index_select(0, rows.reshape(-1)).view(*rows.shape, -1)
+    return projected.index_select(0, rows.reshape(-1)).view(*rows.shape, projected.shape[1])
 
 
 def _scatter(gradient: torch.Tensor, rows: torch.Tensor | None, count: int) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """The settings of a training itself: those of the Trainer of transformers, and what recurrent models need besides."""
 
 import importlib.util
+import os
 from dataclasses import dataclass
 
 import torch
@@ -106,8 +107,10 @@ class RnnTrainingArguments(TrainingArguments):
         self._check_token_budget()
         if self.data_seed is None:
             self.data_seed = self.seed  # without it the order of the examples changes when a run is resumed
-        if (self.bf16 or self.bf16_full_eval) and not torch.accelerator.is_available():
-            self.use_cpu = True  # where it runs anyhow: the Trainer takes bfloat16 there only when told
+        several = int(os.environ.get("WORLD_SIZE", "1")) > 1  # as torchrun says
+        if (self.bf16 or self.bf16_full_eval or several) and not torch.accelerator.is_available():
+            # where it runs anyhow: only when told so the Trainer takes bfloat16 there, and sees other processes
+            self.use_cpu = True
         super().__post_init__()
         self._check_sharing()
         self._check_trackers()

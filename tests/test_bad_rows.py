@@ -192,6 +192,29 @@ def test_a_line_far_over_the_cap_is_skipped_in_bounded_memory(tmp_path):
     assert most < 4_000_000
 
 
+def test_a_declared_header_that_is_a_row_is_not_dropped(tmp_path):
+    files = {
+        "train": write(tmp_path / "train.tsv", b"text\tlabel\n" + GOOD),
+        "validation": write(tmp_path / "dev.tsv", GOOD * 2),
+    }
+    with pytest.raises(DataError, match=r"dev\.tsv: row where a header was declared.*the label 'positive'.*leave out"):
+        load_tsv(files, header=True)
+    with pytest.raises(DataError) as caught:
+        load_tsv({"train": files["validation"]}, splits=["train"], header=True, streaming=True)
+    assert caught.value.reason == Reason.NO_HEADER
+
+
+def test_columns_are_those_that_the_header_names(tmp_path):
+    rows = [("good day", "positive"), ("bad day", "negative")]
+    path = write(tmp_path / "swapped.tsv", b"label\tid\ttext\npositive\t7\tgood day\nnegative\t8\tbad day\n")
+    assert load_train(path, header=True) == rows
+    named = write(tmp_path / "named.tsv", b"tweet\tmood\n" + GOOD)
+    assert load_train(named, header=True) == rows, "by their places, where the names are others"
+    twice = write(tmp_path / "twice.tsv", b"text\ttext\tlabel\na\tb\tc\n")
+    with pytest.raises(DataError, match="column 'text' is twice in its first line"):
+        load_train(twice, header=True)
+
+
 def many_rows(tmp_path, bad):
     lines = [f"text {number}\t{'ab'[number % 2]}" if number % 100 else "bad" for number in range(1, 100 * bad + 1)]
     return write(tmp_path / "many.tsv", "\n".join(lines).encode())

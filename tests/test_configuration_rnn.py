@@ -130,3 +130,16 @@ def test_every_field_has_a_meaning_for_the_command_line():
     ]
     assert len(own) == 17
     assert all(field.metadata["help"] for field in own)
+
+
+@pytest.mark.parametrize("number", [2, 3, 4])
+def test_one_label_map_given_on_loading_stands_for_both(tmp_path, number):
+    """The premise: three other labels are saved."""
+    RnnConfig(vocab_size=9, id2label={0: "no", 1: "yes", 2: "so"}).save_pretrained(tmp_path)
+    id2label = {index: f"class {index}" for index in range(number)}
+    label2id = {label: index for index, label in id2label.items()}
+    for given in ({"id2label": id2label}, {"label2id": label2id}):
+        config = RnnConfig.from_pretrained(tmp_path, **given)
+        assert (config.id2label, config.label2id, config.num_labels) == (id2label, label2id, number)
+        config.save_pretrained(tmp_path / "again")
+        assert RnnConfig.from_pretrained(tmp_path / "again").id2label == id2label

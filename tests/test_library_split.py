@@ -100,3 +100,24 @@ def test_a_library_data_set_by_path_with_one_split_and_a_validation_held_out(tmp
         tmp_path / "named", text_column="words", label_column="kind", splits="train", class_names=["b", "a"]
     )
     assert only["train"]["label"][:4] == [1, 0, 1, 0]
+
+
+def test_what_the_library_cannot_load_is_one_line(tmp_path, command):
+    """A last line that is cut, files of other columns, a file in place of its folder; and one split saved alone."""
+    broken, tables = tmp_path / "broken", tmp_path / "tables"
+    broken.mkdir()
+    tables.mkdir()
+    (broken / "train.jsonl").write_text('{"text": "a", "label": "x"}\n{"text": "b"')
+    (tables / "train.tsv").write_text("good day\tpositive\n")
+    (tables / "test.tsv").write_text("bad\tday\tnegative\n")
+    for name, told in (
+        (broken, "cannot be loaded"),
+        (tables, "Give a folder with train.tsv as data_dir"),
+        (broken / "train.jsonl", "is a file: give the folder that it lies in"),
+    ):
+        code, out, err = command("train", "--dataset_name", name, "--output_dir", tmp_path / "out")
+        assert (code, out) == (2, "") and told in err.splitlines()[-1], err
+        assert "Traceback" not in err
+    rows = {"text": [f"good day {number}" for number in range(20)], "label": ["x", "y"] * 10}
+    datasets.Dataset.from_dict(rows).save_to_disk(tmp_path / "alone")
+    assert len(load_named(tmp_path / "alone", validation_share=0)["train"]) == 20

@@ -566,3 +566,12 @@ def test_cuda_gives_the_same_numbers(cell):
     torch.testing.assert_close(output.final_hidden_state.cpu(), expected.final_hidden_state, atol=1e-4, rtol=1e-3)
     model.train()
     model(ids.cuda(), mask.cuda(), labels=torch.tensor([0, 1, 2, 0, 1]).cuda()).loss.backward()
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_batch_without_texts(cell, training):
+    model = make(cell, layers=2).train(training)
+    output = model(torch.zeros(0, 6, dtype=torch.long), torch.zeros(0, 6, dtype=torch.long))
+    assert output.logits.shape == (0, 3)
+    output.logits.sum().backward()

@@ -38,6 +38,7 @@ class Reason(StrEnum):
     COMPRESSED = "compressed file"
     EMPTY_FILE = "empty file"
     MISSING_COLUMN = "missing column"
+    NO_HEADER = "row where a header was declared"
     NO_TRAIN_SPLIT = "no train split"
     FILE_CHANGED = "file changed while in use"
 

@@ -100,9 +100,10 @@ def layout_of(path: str, first_line: bytes, declared: TsvFormat) -> Layout:
         if declared.header:
             raise DataError.of_file(path, not_utf8(line, error, 0)) from None
         names = [""] * (line.count(b"\t") + 1)  # the reader will say what is wrong with this line
-    text, label = (
-        _find(path, column, names, declared.header) for column in (declared.text_column, declared.label_column)
-    )
+    columns: tuple[int | str, int | str] = (declared.text_column, declared.label_column)
+    if columns == (0, 1) and {"text", "label"} <= set(names):  # not declared, and named in the header
+        columns = ("text", "label")
+    text, label = (_find(path, column, names, declared.header) for column in columns)
     if text == label:
         raise UserError(f"{path}: text and label are both column {text}: they must be two columns")
     return Layout(len(names), text, label, cap)

@@ -70,6 +70,10 @@ class LibrarySplit:
         """What besides the bytes decides which rows come out."""
         return self.text_column, self.label_column
 
+    @property
+    def header_label(self) -> None:
+        """None: there is no header."""
+
     def first_row(self) -> None:
         """Return None: there is no header that could be left undeclared."""
 

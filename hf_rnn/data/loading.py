@@ -14,6 +14,7 @@ import datasets
 import numpy as np
 import pyarrow as pa
 import xxhash
+from datasets.exceptions import DatasetsError
 from datasets.iterable_dataset import ArrowExamplesIterable
 
 from ..errors import UserError
@@ -156,12 +157,19 @@ def _load_library(
     if isinstance(dataset, datasets.DatasetDict):
         return dataset, "dataset"
     name = os.fspath(dataset)
+    if os.path.isfile(name):
+        raise UserError(f"the data set {name!r} is a file: give the folder that it lies in")
     try:
         if os.path.exists(os.path.join(name, "dataset_dict.json")):
             return datasets.load_from_disk(name), name
+        if os.path.exists(os.path.join(name, "state.json")):  # one split, saved alone
+            return datasets.DatasetDict(train=datasets.load_from_disk(name)), name
         return datasets.load_dataset(name, config), name
-    except (OSError, ValueError, RuntimeError) as error:  # not found, no network, no such config, broken files
-        raise UserError(f"the data set {name!r} cannot be loaded: {' '.join(str(error).split())}") from error
+    except (OSError, ValueError, RuntimeError, DatasetsError) as error:  # not found, no network, broken files
+        cause = error.__cause__ if isinstance(error, DatasetsError) and error.__cause__ is not None else error
+        reason = " ".join(str(cause).split())
+        hint = ". Give a folder with train.tsv as data_dir" if os.path.exists(os.path.join(name, "train.tsv")) else ""
+        raise UserError(f"the data set {name!r} cannot be loaded: {reason:.500}{hint}") from error
 
 
 def _hold_out(read: dict[str, ReadSplit], share: float, seed: int, report: DataReport) -> Holdout | None:

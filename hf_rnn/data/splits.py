@@ -39,6 +39,10 @@ class RowSource(Protocol):
     def layout(self) -> object:
         """What besides its bytes decides which rows come out."""
 
+    @property
+    def header_label(self) -> str | None:
+        """What a declared header has in the label's column."""
+
     def first_row(self) -> tuple[str, str] | None:
         """Return text and label of a first line that may be an undeclared header."""
 
@@ -115,6 +119,8 @@ def read_splits(
     survey.rows.clear()
     splits: dict[str, ReadSplit] = {}
     for split, parts in sources.items():
+        for part in parts:
+            _check_header(part, labels)
         report = ledger.report.splits[split]
         if split == first and surveyed is not None:
             splits[split], report.rows_read = surveyed, survey.lines
@@ -127,6 +133,14 @@ def read_splits(
         if absent := [name for name, rows in zip(labels.names, report.label_counts, strict=True) if not rows]:
             logger.warning("%s has no row with label %s", split, listed(absent))
     return labels, splits
+
+
+def _check_header(part: RowSource, labels: LabelMap) -> None:
+    """Refuse a declared header that is a row: it would be lost."""
+    cell = part.header_label
+    if cell is not None and not isinstance(labels.resolve(cell), Fault):
+        detail = f"its first line, declared a header, has the label {cell!r} in the label's column"
+        raise DataError.of_file(part.path, Fault(Reason.NO_HEADER, detail, "If it is a row, leave out --header"))
 
 
 def _survey(parts: Sequence[RowSource], class_names: Sequence[str] | None, keep: bool) -> _Survey:

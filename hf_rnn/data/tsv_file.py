@@ -27,6 +27,7 @@ class TsvFile:
         start: Offset of the first row: after a byte order mark and a header.
         first_line: Line number of the first row, from 1.
         stamp: Size and time of change when the layout was read.
+        header_label: What a declared header has in the label's column.
     """
 
     path: str
@@ -34,6 +35,7 @@ class TsvFile:
     start: int
     first_line: int
     stamp: tuple[int, int]
+    header_label: str | None = None
 
     @classmethod
     def open(cls, path: str | Path, declared: TsvFormat) -> TsvFile:
@@ -72,7 +74,9 @@ class TsvFile:
                 )
             if start >= status.st_size:
                 raise DataError.of_file(name, Fault(Reason.EMPTY_FILE, "it holds a header and no row"))
-        return cls(name, layout, start, 1 + declared.header, (status.st_size, status.st_mtime_ns))
+        header_label = first.decode().rstrip("\r\n").split("\t")[layout.label] if declared.header else None
+        stamp = status.st_size, status.st_mtime_ns
+        return cls(name, layout, start, 1 + declared.header, stamp, header_label)
 
     def first_row(self) -> tuple[str, str] | None:
         """Return text and label of line 1 where it may be an undeclared header, None where it cannot be."""
