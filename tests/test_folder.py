@@ -88,3 +88,12 @@ def test_the_folder_above_names_the_folder_below(tmp_path):
     fill(tmp_path / "run", TO_LOAD)
     with pytest.raises(UserError, match=r"Did you mean .*run\?"):
         FinishedFolder(tmp_path).check()
+
+
+def test_the_folder_of_the_checkpoints_is_not_the_finished_one(tmp_path):
+    folder = fill(tmp_path, TO_LOAD + RECORDS)
+    newest = folder.checkpoints / "checkpoint-7"
+    newest.mkdir(parents=True)
+    fill(newest, TO_LOAD)
+    with pytest.raises(UserError, match=f"Did you mean {tmp_path}\\?$"):
+        FinishedFolder(folder.checkpoints).check_finished()

@@ -49,7 +49,7 @@ def test_gradcheck(compute):
 
 
 def test_a_trace_that_would_fix_the_number_of_steps_is_refused():
-    with pytest.raises(RuntimeError, match=r"take torch\.export"), pytest.warns(DeprecationWarning):
+    with pytest.raises(RuntimeError, match="take `hf-rnn export`"), pytest.warns(DeprecationWarning):
         torch.jit.trace(linear_recurrence, draw(3))
 
 

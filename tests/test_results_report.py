@@ -173,7 +173,7 @@ def test_the_script(tmp_path, texts_dir):
         *_, last = json.loads((out / "results.json").read_text(encoding="utf-8"))
         assert (last["bytes"] == 7) == (size == 7), "what was kept is of this run's settings only"
     done = subprocess.run([*map(str, command), "--only", "BERT"], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 1 and "there is no row BERT; there are: majority class; " in done.stderr
+    assert done.returncode == 2 and "there is no row BERT; there are: majority class; " in done.stderr
 
 
 @pytest.fixture
@@ -221,11 +221,43 @@ def test_the_row_of_cross_fitted_teachers(crews, texts_dir, tmp_path, monkeypatc
     monkeypatch.setattr(
         sys, "argv", [*map(str, command), "--teacher", str(crews[1]), "--teacher_labels", "a", "b", "c"]
     )
-    with pytest.raises(SystemExit, match="by teacher_labels the teacher fold-1 has the labels 'a', 'b', 'c'"):
-        runpy.run_path(str(SCRIPTS / "reproduce_results.py"), run_name="__main__")
-    (crews[1] / "folds.json").write_text("{}")
-    with pytest.raises(SystemExit, match=r"folds.json cannot be read"):
-        runpy.run_path(str(SCRIPTS / "reproduce_results.py"), run_name="__main__")
+    capsys.readouterr()
+    for told in ("by teacher_labels the teacher fold-1 has the labels 'a', 'b', 'c'", "folds.json cannot be read"):
+        with pytest.raises(SystemExit) as stopped:
+            runpy.run_path(str(SCRIPTS / "reproduce_results.py"), run_name="__main__")
+        assert stopped.value.code == 2 and told in capsys.readouterr().err
+        (crews[1] / "folds.json").write_text("{}")
+
+
+def test_a_kept_row_is_of_the_same_labels(crews, tmp_path, texts_dir, monkeypatch):
+    """Other names for the teacher's ids make another row; a file that cannot be read makes none."""
+    monkeypatch.syspath_prepend(SCRIPTS)
+    import reproduce_results
+    import results_models
+
+    def made_from(labels):
+        rows = results_models.models(crews[0], None, tmp_path, labels)
+        return {model.name: (model.choices, sorted(path.name for path in model.files)) for model in rows}
+
+    assert made_from(None)["the teacher"] != made_from(["b", "a", "c"])["the teacher"]
+    assert made_from(None)["the teacher"] == made_from(None)["the teacher"]
+    assert "config.json" in made_from(None)["the teacher"][1], "which has the names of the labels"
+    (tmp_path / "row.json").write_text('{"name": "x"')
+    assert reproduce_results.read_row(tmp_path / "row.json") == reproduce_results.read_row(tmp_path / "none") == {}
+
+
+@pytest.mark.parametrize(
+    ("flags", "seeds", "only"),
+    [([], 5, None), (["--quick"], 2, 5), (["--quick", "--seeds", "7"], 7, 5), (["--quick", "--teacher", "T"], 2, 7)],
+)
+def test_quick_leaves_out_nothing_that_was_asked_for(flags, seeds, only, crews, monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPTS)
+    import reproduce_results
+
+    argv = ["reproduce_results.py", *(str(crews[0]) if flag == "T" else flag for flag in flags)]
+    monkeypatch.setattr(sys, "argv", argv)
+    found = reproduce_results.parse_flags()
+    assert (found.seeds, found.only and len(found.only)) == (seeds, only)
 
 
 def test_unlabelled_texts_make_a_row_of_their_own(crews, tmp_path, monkeypatch):
