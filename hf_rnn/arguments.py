@@ -157,19 +157,19 @@ def _of_another_verb(name: str) -> str:
 
 def _parse(parser: SettingsParser, recipe: str, tokens: list[str], cleared: Iterable[str] = ()) -> tuple[Any, ...]:
     named = {"--" + token.split("=")[0].lstrip("-").replace("-", "_") for token in tokens if token.startswith("--")}
-    parsed = parser.parse(_tokens(parser, recipe, tokens, named, cleared))
-    start = parsed[1].model_name_or_path
-    if start is not None:
-        check_architecture(start, read_config(start), parsed[0])
+    tokens, config = _with_recipe(parser, recipe, tokens, named, cleared)
+    parsed = parser.parse(tokens)
+    if config is not None:
+        check_architecture(parsed[1].model_name_or_path, config, parsed[0])
     for told in find_idle({name[2:].removeprefix("no_") for name in named}, *parsed[:3]):
         logger.warning(told)
     return parsed
 
 
-def _tokens(
+def _with_recipe(
     parser: SettingsParser, recipe: str, tokens: list[str], named: set[str], cleared: Iterable[str]
-) -> list[str]:
-    """The tokens, with those of a recipe before them, and those of a model to go on from."""
+) -> tuple[list[str], RnnConfig | None]:
+    """The tokens behind those of a recipe and of a model to go on from, and the configuration of such a model."""
     rivals = {rival for flag, names in _RIVALS.items() if flag in named for rival in names}
     settings = {name: given for name, given in read_settings(recipe).items() if name not in {*cleared, *rivals}}
     if "--vectors" in named or ("vectors" in settings and not _beside(settings, "vectors", "embedding_size")):
@@ -179,11 +179,11 @@ def _tokens(
     of_recipe = parser.tokens(settings)
     start = _find_start([*of_recipe, *tokens])
     if start is None:
-        return [*of_recipe, *tokens]
+        return [*of_recipe, *tokens], None
     config = read_config(start)
     settings = {name: given for name, given in settings.items() if name not in _YIELDING}
     settings |= {name: Setting(getattr(config, name), start) for name in _OF_MODEL}
-    return [*parser.tokens(settings), *tokens]
+    return [*parser.tokens(settings), *tokens], config
 
 
 def _beside(settings: Mapping[str, Setting], *names: str) -> bool:

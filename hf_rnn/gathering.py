@@ -19,6 +19,7 @@ from .card_facts import CardFacts
 from .modeling_rnn import RnnForSequenceClassification
 from .settings_record import describe_settings, name_of_path
 from .starting_model import StartingModel
+from .text_arguments import OF_VOCABULARY
 from .vectors import Vectors
 from .vectors.opening import split_archive
 
@@ -36,7 +37,6 @@ _SETTINGS = (
     "label_smoothing_factor", "early_stopping_patience", "bf16", "seed",
 )  # fmt: skip
 _ALWAYS_TOLD = ("lowercase", "seed")
-_OF_VOCABULARY = ("normalizer", "lowercase", "min_frequency", "max_vocab_size")  # of one that is made from the texts
 
 _EXAMPLES = 2  # of each label
 _EXAMPLE_LENGTH = 200  # characters
@@ -132,7 +132,7 @@ def _pick_settings(described: Mapping[str, Any]) -> dict[str, Any]:
         name: described[name]
         for name in _SETTINGS
         if name in described
-        and not (given and name in _OF_VOCABULARY)
+        and not (given and name in OF_VOCABULARY)
         and (described[name] not in (None, False, 0, "none") or name in _ALWAYS_TOLD)
         and not (name == "per_device_train_batch_size" and described.get("tokens_per_batch"))
     }

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Any
 
-_OF_VOCABULARY = ("normalizer", "min_frequency", "max_vocab_size", "lowercase")
+from .text_arguments import OF_VOCABULARY
+
 _OF_SHARING = ("hub_model_id", "hub_private_repo", "hub_revision")
 
 
@@ -20,7 +21,7 @@ def find_idle(typed: Collection[str], model: Any, data: Any, training: Any) -> I
     """
     for source in ("tokenizer_name_or_path", "model_name_or_path"):
         if getattr(data, source) is not None:
-            yield from _told(typed, _OF_VOCABULARY, f"the tokenizer is that of {source}, as it is")
+            yield from _told(typed, OF_VOCABULARY, f"the tokenizer is that of {source}, as it is")
     if data.vectors is not None or data.model_name_or_path is not None:
         yield from _told(typed, ["embedding_initializer_range"], "the embedding starts from vectors that are given")
     if model.num_hidden_layers == 1 and model.hidden_dropout:

@@ -49,7 +49,7 @@ def check_output_dir(
     if resume:
         return checkpoints.find_newest(folder.checkpoints, processes=processes, needs_best=needs_best)
     if folder.root.is_dir() and not overwrite:
-        found = sorted(path.name for path in folder.root.iterdir() if not _stands_in_no_way(path))
+        found = sorted(path.name for path in folder.root.iterdir() if not _stands_in_no_way(folder, path))
         if found:
             holds = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
             advice = "--overwrite_output_dir replaces an earlier run, --resume goes on with it"
@@ -59,9 +59,9 @@ def check_output_dir(
     return None
 
 
-def _stands_in_no_way(path: Path) -> bool:
-    """Whether a run that came to nothing left this."""
-    if path.name == "checkpoints":
+def _stands_in_no_way(folder: FinishedFolder, path: Path) -> bool:
+    """Whether a run that came to nothing left this in a folder."""
+    if path == folder.checkpoints:
         return path.is_dir() and not any(path.iterdir())
     return path.name in (REJECTED_ROWS, TEACHER_CACHE)
 
@@ -72,7 +72,7 @@ def _check_own(folder: FinishedFolder) -> None:
     if any(path.exists() for path in marks) or any(folder.checkpoints.glob("checkpoint-*")):
         return
     taken = [path for path in _finished_files(folder) if path.exists()]
-    if folder.checkpoints.exists() and not _stands_in_no_way(folder.checkpoints):
+    if folder.checkpoints.exists() and not _stands_in_no_way(folder, folder.checkpoints):
         taken.append(folder.checkpoints)
     if taken:
         raise UserError(

@@ -364,6 +364,15 @@ def test_ctrl_c_tells_the_command_that_goes_on(command, tiny_settings, trained, 
     assert outcome(tmp_path / "an out") == outcome(trained.folder)
 
 
+def test_without_the_state_of_the_optimiser_no_command_goes_on(command, tiny_settings, tmp_path, monkeypatch):
+    flags = [f"--{name}={value}" for name, value in tiny_settings.items()]
+    with monkeypatch.context() as patch:
+        patch.setattr(SavePoints, "on_step_begin", signal_at(20, signal.SIGINT))
+        code, _, err = command("train", *flags, "--output_dir", tmp_path / "out", "--save_only_model", "true")
+    assert code == 130
+    assert err.splitlines()[-1].endswith("with save_only_model there is nothing to go on from")
+
+
 def inject(*arguments):
     command = [sys.executable, str(SCRIPT), *map(str, arguments), "--json", "-"]
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=1500)

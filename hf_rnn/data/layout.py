@@ -36,7 +36,8 @@ class TsvFormat:
     Attributes:
         text_column: The text's column, by number from 0 or by its name in the header.
         label_column: The label's column.
-        header: Whether the first line names the columns.
+        header: Whether the first line names the columns; those called `text` and `label` are taken where no others are
+            declared.
         max_line_bytes: A longer line, its end not counted, is refused; bounds the memory.
     """
 

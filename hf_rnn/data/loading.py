@@ -58,7 +58,8 @@ def load_tsv(
             mapping from split names to a file or several; or one file of training rows. `dev` means `validation`.
         text_column: Column of the text, by number from 0, or by name with `header=True`.
         label_column: Column of the label.
-        header: Whether the first line of every file names the columns.
+        header: Whether the first line of every file names the columns: those called `text` and `label` are taken,
+            where there are both and no others are named here. One that is a row of this data is refused.
         class_names: Names of the classes by id. By default the labels of train, sorted: by value if all are integers,
             else by alphabet. Where given, the data may carry the names, or integers from 0 that index them.
         splits: Read only these. Train is not needed then if `class_names` are given; nothing is held out.
