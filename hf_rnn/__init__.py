@@ -63,5 +63,5 @@ def __dir__() -> list[str]:
 
 
 # The console command answers `--help` without loading torch; its verbs register for themselves.
-if PurePath(sys.argv[0] if sys.argv else "").stem != "hf-rnn":
+if PurePath(sys.argv[0] if sys.argv else "").name not in ("hf-rnn", "hf-rnn.exe"):
     register()

@@ -1,7 +1,7 @@
 """The settings of a recurrent text classifier: architecture and labels, nothing else.
 
-No learning rates, no paths, no torch. A field that is not declared here is refused, so that a typo cannot become a
-silent default. This file travels with every checkpoint.
+No learning rates, no paths, no torch. A keyword that is not declared here is refused, and so is a key of a file that
+looks like one misspelt, so that a typo cannot become a silent default. This file travels with every checkpoint.
 """
 
 import difflib
@@ -129,27 +129,49 @@ class RnnConfig(PreTrainedConfig):
         given = maps.label2id
         if given is not None and maps.id2label is None:
             maps.id2label = {int(index): label for label, index in given.items()}
+        if number is not None and maps.id2label is not None and len(maps.id2label) != number:
+            raise ValueError(f"num_labels={number} and labels for {len(maps.id2label)} ids disagree: give one of them")
         super().__post_init__(**kwargs)
-        if given is None and maps.id2label is not None:
-            maps.label2id = {label: index for index, label in maps.id2label.items()}
+        if given is not None:  # it must not give way to the inverse of `id2label`, which may be another one
+            maps.label2id = given
+
+    def __setattr__(self, key: str, value: Any) -> None:
+        """As everywhere, but `id2label` gives `label2id` too: while the two disagree, nothing could be saved."""
+        if key == "id2label" and isinstance(value, dict):
+            value = {int(index): label for index, label in value.items()}
+            if all(isinstance(label, str) for label in value.values()):
+                super().__setattr__("label2id", {label: index for index, label in value.items()})
+        super().__setattr__(key, value)
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """As in transformers, but a keyword that looks like a misspelt setting is refused instead of dropped.
+        """As in transformers, but what looks like a misspelt setting is refused instead of kept or dropped.
 
-        Others are dropped as everywhere in transformers: `AutoTokenizer.from_pretrained` sends its own keywords here.
+        What does not is kept as an attribute when it comes from the dictionary, where other tools leave their own, and
+        dropped when it is a keyword: `AutoTokenizer.from_pretrained` sends its own here.
         """
         return_unused_kwargs = kwargs.pop("return_unused_kwargs", False)
-        maps = {name: kwargs[name] for name in ("id2label", "label2id") if kwargs.get(name) is not None}
-        if len(maps) == 1 and "num_labels" not in kwargs:  # it stands for both, in place of those that were saved
+        maps = {name: kwargs.pop(name) for name in ("id2label", "label2id") if kwargs.get(name) is not None}
+        number = kwargs.get("num_labels")
+        if maps or number not in (None, len(config_dict.get("id2label") or ())):
+            # In place of all labels that were saved; one map stands for both.
             saved = {key: value for key, value in config_dict.items() if key not in ("id2label", "label2id")}
             config_dict = {**saved, **maps}
-            kwargs = {key: value for key, value in kwargs.items() if key not in maps}
-        config, unused = super().from_dict(config_dict, return_unused_kwargs=True, **kwargs)
+        foreign = {key: value for key, value in config_dict.items() if cls._is_foreign(key)}
+        own = {key: value for key, value in config_dict.items() if key not in foreign}
+        config, unused = super().from_dict(own, return_unused_kwargs=True, **kwargs)
+        for key, value in foreign.items():
+            setattr(config, key, unused.pop(key, value))
         if return_unused_kwargs:
             return config, unused
         cls._refuse_unknown(key for key in unused if cls._nearest(key, cutoff=0.8))
         return config
+
+    @classmethod
+    def _is_foreign(cls, key: str) -> bool:
+        """Whether it is nothing of transformers' or ours, nor looks like it."""
+        known = key in _KEYS_OF_TRANSFORMERS or key.startswith("_") or hasattr(cls, key)
+        return not known and not cls._nearest(key, cutoff=0.7)
 
     @classmethod
     def _refuse_unknown(cls, keys: Iterable[str]) -> None:

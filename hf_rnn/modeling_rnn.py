@@ -286,6 +286,14 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
         self.classifier = nn.Linear(self.pooler.output_size, config.num_labels)
         self.post_init()
 
+    @property
+    def accepts_loss_kwargs(self) -> bool:
+        """`bool`: Whether the loss goes by `num_items_in_batch`, the labels of a whole accumulated batch.
+
+        The Trainer asks: where it does not, as of a regression, the Trainer takes the mean over the parts.
+        """
+        return self.config.num_labels > 1 and self.config.problem_type != "regression"
+
     @can_return_tuple
     def forward(
         self,
@@ -324,6 +332,9 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
         if labels is not None:
             labels = labels if labels.is_floating_point() else labels.long()
             loss = self.loss_function(labels=labels, pooled_logits=logits, config=self.config, **kwargs)
+            count = kwargs.get("num_items_in_batch")
+            if count is not None and self.config.problem_type == "multi_label_classification":
+                loss = loss * labels.numel() / count  # cross-entropy divides by it itself
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         return RnnSequenceClassifierOutput(

@@ -71,10 +71,6 @@ class RnnTrainer(ResumableTrainer):
             )
         self._class_counts = class_counts
         self._own_loss = False
-        config = self.model.config
-        if config.num_labels == 1 or config.problem_type not in (None, "single_label_classification"):
-            # Their losses are means over a batch, not sums over the rows of an accumulated one.
-            self.model_accepts_loss_kwargs = False
         self._follow_settings()
 
     def _follow_settings(self) -> None:

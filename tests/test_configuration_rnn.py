@@ -143,3 +143,42 @@ def test_one_label_map_given_on_loading_stands_for_both(tmp_path, number):
         assert (config.id2label, config.label2id, config.num_labels) == (id2label, label2id, number)
         config.save_pretrained(tmp_path / "again")
         assert RnnConfig.from_pretrained(tmp_path / "again").id2label == id2label
+
+
+def test_new_labels_and_their_number_together(tmp_path):
+    RnnConfig(vocab_size=9, id2label={0: "no", 1: "yes", 2: "so"}).save_pretrained(tmp_path)
+    two = {"id2label": {0: "a", 1: "b"}, "label2id": {"a": 0, "b": 1}}
+    for given in ({"id2label": two["id2label"]}, {"label2id": two["label2id"]}, two):
+        config = RnnConfig.from_pretrained(tmp_path, num_labels=2, **given)
+        assert {"id2label": config.id2label, "label2id": config.label2id} == two
+        config.save_pretrained(tmp_path / "again")
+        with pytest.raises(ValueError, match="num_labels=5 and labels for 2 ids disagree"):
+            RnnConfig.from_pretrained(tmp_path, num_labels=5, **given)
+        with pytest.raises(ValueError, match="num_labels=5 and labels for 2 ids disagree"):
+            RnnConfig(num_labels=5, **given)
+    assert RnnConfig.from_pretrained(tmp_path, num_labels=5).id2label[4] == "LABEL_4"
+
+
+@pytest.mark.parametrize("index", [int, str])
+def test_labels_that_are_set_later(tmp_path, index):
+    config = RnnConfig(vocab_size=9, num_labels=2)
+    config.id2label = {index(0): "bad", index(1): "good"}
+    assert (config.id2label, config.label2id) == ({0: "bad", 1: "good"}, {"bad": 0, "good": 1})
+    config.save_pretrained(tmp_path)
+    assert RnnConfig.from_pretrained(tmp_path).label2id == {"bad": 0, "good": 1}
+    config.label2id = {"bad": 1, "good": 0}
+    with pytest.raises(StrictDataclassError, match="id2label and label2id disagree"):
+        config.save_pretrained(tmp_path)
+
+
+def test_what_others_hang_on_a_configuration_is_kept(tmp_path):
+    config = RnnConfig(vocab_size=9)
+    config.best_threshold = 0.4
+    config.save_pretrained(tmp_path)
+    for load in (RnnConfig.from_pretrained, AutoConfig.from_pretrained):
+        assert load(tmp_path).best_threshold == 0.4
+        assert load(tmp_path, best_threshold=0.7).best_threshold == 0.7
+    with pytest.raises(TypeError, match="has no setting 'num_layers'"):
+        RnnConfig.from_dict({**config.to_dict(), "num_layers": 2})
+    with pytest.raises(TypeError, match="has no setting 'save_pretrained'"):
+        RnnConfig.from_dict({**config.to_dict(), "save_pretrained": 2})

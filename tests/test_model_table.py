@@ -122,3 +122,30 @@ def test_a_model_with_a_number_that_is_not_finite(bert, tmp_path):
     AutoTokenizer.from_pretrained(bert[0]).save_pretrained(tmp_path)
     with pytest.raises(UserError, match=f"{tmp_path.name}: row 6 of .*word_embeddings.weight holds a number"):
         load_vectors(tmp_path, make_tokenizer("film"))
+
+
+@pytest.mark.parametrize(("kind", "mark"), [("Metaspace", "▁"), ("ByteLevel", "Ġ")])
+def test_entries_of_a_subword_vocabulary_are_looked_up_as_they_stand_in_a_text(bert, tmp_path, kind, mark):
+    """BERT's normaliser strips accents, so that it would read the mark of byte-level BPE as a letter g."""
+    folder, table = bert
+    accented = "caf\u00c3\u00a9" if kind == "ByteLevel" else "caf\u00e9"  # how the vocabulary writes café
+    entries = ["<unk>", mark, f"{mark}a", f"{mark}film", f"{mark}unseen", f"{mark}:)", accented, "a"]
+    entries += ["\u00c3"] if kind == "ByteLevel" else []  # half of a letter
+    backend = Tokenizer(Unigram([(entry, -1.0) for entry in entries], unk_id=0))
+    backend.pre_tokenizer, backend.decoder = getattr(pre_tokenizers, kind)(), getattr(decoders, kind)()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>")
+    loaded = load_vectors(folder, tokenizer)
+    piece = {name: table[index] for index, name in enumerate(PIECES)}
+    for entry, expected in {
+        "a": piece["a"],
+        f"{mark}a": piece["a"],
+        f"{mark}film": piece["film"],
+        f"{mark}unseen": (piece["un"] + piece["##seen"]) / 2,
+        f"{mark}:)": (piece[":"] + piece[")"]) / 2,
+    }.items():
+        torch.testing.assert_close(loaded.matrix[entries.index(entry)], expected)
+    assert loaded.coverage.found == 5, "neither a mark alone, nor a word that BERT cannot write, nor half a letter"
+    file = tmp_path / "vectors.txt"
+    file.write_text(f"café 1 2\nfilm 3 4\n{mark}film 5 6\n{mark} 7 8\n", encoding="utf-8")
+    rows = load_vectors(file, tokenizer).matrix.tolist()
+    assert [rows[entries.index(entry)] for entry in (accented, f"{mark}film", mark)] == [[1, 2], [5, 6], [7, 8]]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
-from transformers import DataCollatorWithPadding, TrainerCallback
+from transformers import DataCollatorWithPadding, Trainer, TrainerCallback
 
 from hf_rnn.class_weights import weigh_classes
 from hf_rnn.configuration_rnn import RnnConfig
@@ -52,7 +52,7 @@ def make_model(**settings):
     return RnnForSequenceClassification(RnnConfig(**settings))
 
 
-def make_trainer(tokenizer, folder, model=None, examples=None, settings=None, **more):
+def make_trainer(tokenizer, folder, model=None, examples=None, settings=None, kind=RnnTrainer, **more):
     settings = {
         "per_device_train_batch_size": 8,
         "per_device_eval_batch_size": 5,
@@ -66,7 +66,7 @@ def make_trainer(tokenizer, folder, model=None, examples=None, settings=None, **
         "use_cpu": True,
         **(settings or {}),
     }
-    return RnnTrainer(
+    return kind(
         model=model or make_model(),
         args=RnnTrainingArguments(output_dir=str(folder), **settings),
         train_dataset=make_examples() if examples is None else examples,
@@ -308,19 +308,34 @@ def test_accumulated_gradients_are_those_of_one_batch(tokenizer, tmp_path, setti
         torch.testing.assert_close(weights[0][name], weights[1][name], atol=1e-6, rtol=1e-5)
 
 
-def test_accumulated_gradients_of_a_regression(tokenizer, tmp_path):
-    """A mean over each part, where the stock Trainer adds the parts up undivided."""
+@pytest.mark.parametrize("kind", [Trainer, RnnTrainer])
+@pytest.mark.parametrize(
+    "task",
+    [
+        {"num_labels": 1},
+        {"num_labels": 1, "problem_type": "regression"},
+        {"num_labels": 2, "problem_type": "regression"},
+        {"num_labels": 2, "problem_type": "multi_label_classification"},
+        {"num_labels": 2},  # which float labels make one of many labels
+    ],
+    ids=str,
+)
+def test_accumulated_gradients_of_other_tasks(tokenizer, tmp_path, task, kind):
+    """Whose losses are means: undivided, the parts would add up to a multiple."""
     examples = make_examples(24)
-    targets = [float(label) for label in examples["labels"]]
+    targets = [[float(label > 0), float(label > 1)][: task["num_labels"]] for label in examples["labels"]]
+    targets = [row[0] for row in targets] if task["num_labels"] == 1 else targets
     examples = datasets.Dataset.from_dict({"input_ids": examples["input_ids"], "labels": targets})
-    weights = []
+    weights, losses = [], []
     for size, steps in ((8, 1), (2, 4)):
         parts = {"per_device_train_batch_size": size, "gradient_accumulation_steps": steps, "max_steps": 2}
         order = {"train_sampling_strategy": "sequential", "max_grad_norm": 0.0}
-        model = make_model(num_labels=1, problem_type="regression")
-        trainer = make_trainer(tokenizer, tmp_path, model=model, examples=examples, settings={**parts, **order})
-        trainer.train()
+        model = make_model(**task)
+        settings = {**parts, **order}
+        trainer = make_trainer(tokenizer, tmp_path, model=model, examples=examples, settings=settings, kind=kind)
+        losses.append(trainer.train().training_loss)
         weights.append(trainer.model.state_dict())
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
     for name in weights[0]:
         torch.testing.assert_close(weights[0][name], weights[1][name], atol=1e-6, rtol=1e-5)
 

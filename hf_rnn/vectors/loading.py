@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -171,7 +171,7 @@ def load_vectors(
         size, vectors = found.size, {word: rows[index] for word, index in ids.items()}
     else:
         entries = [word for word, index in ids.items() if index != tokenizer.pad_token_id]
-        size, vectors = _look_up(found, entries, set(tokenizer.all_special_tokens))
+        size, vectors = _look_up(found, _spell(entries, tokenizer), set(tokenizer.all_special_tokens))
     if embedding_size is not None and size != embedding_size:
         raise UserError(f"the vectors of {source} have {size} numbers, and embedding_size is {embedding_size}")
     special = set(tokenizer.all_special_tokens)
@@ -188,21 +188,40 @@ def load_vectors(
     return Vectors(found.name, matrix, coverage)
 
 
+def _spell(entries: Collection[str], tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
+    """Return what entries of a vocabulary are in a text: `film` for `▁film`, `café` for `ĠcafÃ©`, "" for half a letter."""
+    special = set(tokenizer.all_special_tokens)
+    spelt = {entry: entry if entry in special else tokenizer.convert_tokens_to_string([entry]) for entry in entries}
+    return {entry: "" if "\ufffd" in text and text != entry else text.strip() for entry, text in spelt.items()}
+
+
 def _look_up(
-    source: VectorSource, words: Collection[str], special: Collection[str]
+    source: VectorSource, words: Mapping[str, str], special: Collection[str]
 ) -> tuple[int, dict[str, np.ndarray]]:
-    """Return the size of vectors, and those of the words, special tokens among them, that have any."""
-    forms = {word: list(list_forms(word)) for word in words}
+    """Return the size of vectors, and those of the entries, special tokens among them, that have any.
+
+    Args:
+        source: Where vectors are. A file may be one of subwords, and have them as a vocabulary writes them.
+        words: What each entry is in a text.
+        special: Entries that are special tokens.
+    """
+    texts_only = isinstance(source, ModelTable)
+    forms = {
+        entry: list(list_forms(word, None if texts_only else entry))
+        for entry, word in words.items()
+        if word or not texts_only
+    }
     table = source.read({part for options in forms.values() for form in options for part in form})
     vectors = {}
-    for word, options in forms.items():
+    for entry, options in forms.items():
         form = next((form for form in options if table.rows.keys() >= set(form)), None)
         if form is not None:
-            vectors[word] = np.mean([table.rows[part] for part in form], axis=0)
+            vectors[entry] = np.mean([table.rows[part] for part in form], axis=0)
     # what a placeholder or a special token is spelt like means nothing
-    spelt = (word for word in words if word not in special and not is_placeholder(word))
-    missing = [word for word in spelt if word not in vectors]
-    return table.size, vectors | source.compose(missing)
+    spelt = {entry: word for entry, word in words.items() if word and entry not in special}
+    missing = {entry: word for entry, word in spelt.items() if entry not in vectors and not is_placeholder(word)}
+    composed = source.compose(set(missing.values()))
+    return table.size, vectors | {entry: composed[word] for entry, word in missing.items() if word in composed}
 
 
 def _fill(ids: dict[str, int], vectors: dict[str, np.ndarray], shape: tuple[int, int], seed: int) -> torch.Tensor:
