@@ -115,7 +115,8 @@ class EpochLines(TrainerCallback, ExportableState):
         if not self._training:
             return
         scores = {name.removeprefix("eval_"): value for name, value in (metrics or {}).items()}
-        names = sorted((name for name in scores if name not in _NO_SCORES), key=lambda name: name != "accuracy")
+        names = [name for name in scores if name not in _NO_SCORES]
+        names.sort(key=lambda name: (name != "accuracy", name == "loss" and "accuracy" not in scores))
         # the training loss stands in the same line
         title = {"loss": "validation loss"}
         numbers = {title.get(name, name): scores[name] for name in names if isinstance(scores[name], float)}
@@ -136,5 +137,5 @@ class EpochLines(TrainerCallback, ExportableState):
             place = f"epoch {state.epoch:.2f}".rstrip("0").rstrip(".") + f"/{state.num_train_epochs}"
         parts = [place, *(f"{name} {value:.3f}" for name, value in self._logged.items())]
         if scores:
-            parts.append("validation " + "  ".join(scores))
+            parts.append("validation " + "  ".join(scores).removeprefix("validation "))
         tqdm.write("  ".join(parts), file=sys.stderr)

@@ -89,6 +89,12 @@ def calibrate_run(
     weights = weigh_classes(class_counts, settings.class_weight_power).tolist()
     target = check_calibration(settings, examples, names, class_counts)
     held_out = predicted["validation"]
+    counts = np.bincount(held_out.label_ids, minlength=len(names))
+    if lacking := [name for name, count in zip(names, counts, strict=True) if not count]:
+        logger.warning(
+            "validation has no row of %s: how sure the model may be of it, the temperature cannot tell",
+            ", ".join(map(repr, lacking)),
+        )
     calibration = fit_calibration(
         held_out.predictions, held_out.label_ids, learned_prior(class_counts, weights), target
     )

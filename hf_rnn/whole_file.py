@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from pathlib import Path
 
 
@@ -16,7 +17,8 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         OSError: When it cannot be written; the old file is as it was.
     """
-    beside = path.with_name(f".{path.name}.unfinished")  # hidden: never shared
+    # hidden: never shared; of this call alone, for another process may be writing the same file
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.unfinished")
     try:
         beside.write_bytes(content)
         os.replace(beside, path)

@@ -269,23 +269,17 @@ def teacher_itself(teachers: Any, teacher_labels: Sequence[str] | None) -> Calla
 
     def learn(texts: Texts, seed: int, room: Path, once: dict[str, Any]) -> Learned:
         import numpy as np
-        import torch
 
-        first = teachers.members[0]
-        models, tokenizer = [member.load() for member in teachers.members], first.tokenizer
-        classes = first.align(texts.names, teacher_labels)
-        reading = {"truncation": first.max_length is not None, "max_length": first.max_length}
+        from hf_rnn.distillation.answers import compute_answers
+        from hf_rnn.distillation.teachers import log_softmax
 
-        @torch.inference_mode()
+        models = [member.load() for member in teachers.members]
+        classes = teachers.members[0].align(texts.names, teacher_labels)
+
         def classify(some: Sequence[str]) -> Any:
-            found = np.empty(len(some), dtype=np.int64)
-            order = sorted(range(len(some)), key=lambda row: len(some[row]))
-            for start in range(0, len(order), 32):
-                rows = order[start : start + 32]
-                batch = tokenizer([some[row] for row in rows], padding=True, **reading, return_tensors="pt")
-                answers = sum(model(**batch).logits.log_softmax(dim=1) for model in models)
-                found[rows] = answers[:, classes].argmax(dim=1)
-            return found
+            asked = zip(teachers.members, models, strict=True)
+            answers = sum(log_softmax(compute_answers(member, model, some)) for member, model in asked)
+            return np.asarray(answers)[:, classes].argmax(axis=1)
 
         files = [path for member in teachers.members for path in member.folder.iterdir()]
         size = sum(path.stat().st_size for path in files if path.suffix in (".safetensors", ".json"))

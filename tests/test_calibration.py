@@ -497,6 +497,17 @@ def test_a_stream_is_calibrated_as_a_table_is(tiny_settings, noisy_dir, tmp_path
     assert measured["loss"] == pytest.approx(cross_entropy(logits, labels, weights), abs=1e-5)
 
 
+def test_validation_rows_that_lack_a_class(tiny_settings, noisy_dir, tmp_path, caplog):
+    for path in noisy_dir.glob("*.tsv"):
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if path.stem != "dev" or not line.endswith("\tplain\n")]
+        (tmp_path / path.name).write_text("".join(kept), encoding="utf-8")
+    settings = {**tiny_settings, "data_dir": str(tmp_path), "num_train_epochs": 1}
+    with caplog.at_level(logging.WARNING, "hf_rnn"):
+        train(**settings, output_dir=str(tmp_path / "out"), calibrate=True)
+    assert "validation has no row of 'plain': how sure the model may be of it" in caplog.text
+
+
 def test_a_rule_that_is_learned_without_a_mistake(tiny_settings, tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "hf_rnn"):
         result = train(**tiny_settings, output_dir=str(tmp_path / "out"), calibrate=True)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from hub_server import Blob, Repo
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tiny_bert import PIECES
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import Unigram
@@ -113,6 +113,21 @@ def test_a_model_without_safe_weights(bert, tmp_path):
     (tmp_path / "model.safetensors").write_bytes((bert[0] / "model.safetensors").read_bytes()[:100])
     with pytest.raises(UserError, match=f"{tmp_path.name} cannot be loaded"):
         load_vectors(tmp_path, make_tokenizer("film"))
+
+
+def test_a_quantised_model(bert, tmp_path):
+    """Whose numbers mean nothing without a scale that lies elsewhere."""
+    for path in bert[0].iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    weights = load_file(tmp_path / "model.safetensors")
+    name = next(name for name in weights if name.endswith("word_embeddings.weight"))
+    save_file({**weights, name: (weights[name] * 50).to(torch.int8)}, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=r"word_embeddings.weight is quantised \(I8\): give the model"):
+        load_vectors(tmp_path, make_tokenizer("film"))
+    save_file({**weights, name: weights[name].to(torch.bfloat16)}, tmp_path / "model.safetensors")
+    tokenizer = make_tokenizer("film")
+    exact = load_vectors(bert[0], tokenizer).matrix
+    torch.testing.assert_close(load_vectors(tmp_path, tokenizer).matrix, exact, atol=0.02, rtol=0.01)
 
 
 def test_a_model_with_a_number_that_is_not_finite(bert, tmp_path):

@@ -13,6 +13,8 @@ from transformers import (
     BertForSequenceClassification,
     GPT2Config,
     GPT2ForSequenceClassification,
+    RobertaConfig,
+    RobertaForSequenceClassification,
 )
 
 from hf_rnn import push
@@ -30,7 +32,7 @@ def test_answers_are_those_of_one_text_alone(teacher, trained, tmp_path):
     GPT2ForSequenceClassification(GPT2Config(**shape, num_labels=3)).save_pretrained(gpt)
     bytes_tokenizer().save_pretrained(gpt)
     assert Teacher.open(str(gpt)).batch_size == 1
-    for folder, limit in ((teacher, 32), (trained.folder, 512), (gpt, 62)):
+    for folder, limit in ((teacher, 32), (trained.folder, 512), (gpt, 64)):
         found = ask(folder, texts, tmp_path / "cache", batch_size=8)
         asked = Teacher.open(str(folder))
         model = asked.load()
@@ -131,8 +133,8 @@ def test_tokenizers_that_are_not_the_teachers(teacher, tmp_path):
     [
         (20, 20, None, 20),
         (16, 20, None, 16),
-        (32, 20, None, 18),
-        (10**30, 20, None, 18),
+        (32, 20, None, 20),
+        (10**30, 20, None, 20),
         (32, 32, 8, 8),
         (10**30, 1, 8, 8),
     ],
@@ -145,6 +147,30 @@ def test_it_reads_no_more_than_it_has_positions_for(teacher, tmp_path, own, posi
     assert member.max_length == expected
     with pytest.raises(UserError, match="would read 2 tokens of a text, of which 2 are special: let it read more"):
         Teachers.open(str(folder), max_length=2)
+
+
+@pytest.mark.parametrize("own", [19, 20, 10**30])
+def test_positions_that_a_roberta_does_not_use(tmp_path, own):
+    """It counts them from its padding's id on, so that of 20 it has 18."""
+    shape = {"vocab_size": 256, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    shape |= {"intermediate_size": 16, "max_position_embeddings": 20, "num_labels": 3, "pad_token_id": 1}
+    RobertaForSequenceClassification(RobertaConfig(**shape)).save_pretrained(tmp_path)
+    tokenizer = bytes_tokenizer()
+    tokenizer.pad_token, tokenizer.model_max_length = tokenizer.convert_ids_to_tokens(1), own
+    tokenizer.save_pretrained(tmp_path)
+    assert Teacher.open(str(tmp_path)).max_length == 18
+    assert np.isfinite(ask(tmp_path, ["sand " * 20, "sand"], tmp_path / "cache")).all()
+    tokenizer.model_max_length = 7
+    tokenizer.save_pretrained(tmp_path)
+    assert Teacher.open(str(tmp_path)).max_length == 7
+
+
+def test_a_text_that_it_cannot_read(tmp_path):
+    shape = {"vocab_size": 256, "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 64}
+    GPT2ForSequenceClassification(GPT2Config(**shape, num_labels=3)).save_pretrained(tmp_path)
+    bytes_tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"the teacher .* cannot answer for '': \w+"):
+        ask(tmp_path, ["sand", ""], tmp_path / "cache")
 
 
 def test_logits_that_are_none(teacher, tmp_path):

@@ -2,6 +2,7 @@
 
 import copy
 import random
+import re
 
 import datasets
 import numpy as np
@@ -490,6 +491,21 @@ def test_lines_go_to_stderr_and_nothing_to_stdout(tokenizer, tmp_path, capfd, di
         f"epoch 1/2  loss {train['loss']:.3f}  train accuracy {train['train_accuracy']:.3f}"
         f"  validation accuracy {evaluation['eval_accuracy']:.3f}  validation loss {evaluation['eval_loss']:.3f}"
     )
+
+
+@pytest.mark.parametrize(
+    ("own", "told"),
+    [
+        ({}, r"  validation loss \d\.\d+"),
+        ({"acc": 0.5}, r"  validation acc 0\.500  validation loss \d\.\d+"),
+        ({"f": 0.25, "accuracy": 0.5}, r"  validation accuracy 0\.500  validation loss \d\.\d+  f 0\.250"),
+    ],
+)
+def test_a_line_with_scores_of_the_callers_own(tokenizer, tmp_path, capfd, own, told):
+    further = {"eval_dataset": make_examples(9), "compute_metrics": (lambda predicted: own) if own else None}
+    make_trainer(tokenizer, tmp_path, settings={"eval_strategy": "epoch"}, **further).train()
+    (line,) = (line for line in capfd.readouterr().err.splitlines() if line.startswith("epoch "))
+    assert re.search(r"train accuracy \d\.\d+" + told + "$", line)
 
 
 def test_lines_without_evaluation_and_of_a_stream(tokenizer, tmp_path, capfd):

@@ -123,6 +123,8 @@ def test_what_is_no_source(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "none of these"}')
     with pytest.raises(UserError, match=f"the vectors of {tmp_path.name} cannot be loaded"):
         load_vectors(tmp_path, tokenizer)
+    with pytest.raises(UserError, match=r"there can be no vectors at a{80}\.\.\.: File name too long"):
+        find_source("a" * 300)
     with pytest.raises(UserError, match="there are no vectors at ../no such/name"):
         find_source("../no such/name")
 

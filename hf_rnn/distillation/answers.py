@@ -12,7 +12,7 @@ import torch
 
 from ..errors import UserError
 from .cache import LogitsCache
-from .teacher import Teacher
+from .teacher import Teacher, reason_of
 
 
 class Answers:
@@ -50,14 +50,27 @@ class Answers:
         if self._model is None:
             self._model = self._teacher.load()
         self.asked += len(texts)
-        return _compute(self._teacher, self._model, texts, self._advance)
+        return compute_answers(self._teacher, self._model, texts, self._advance)
 
 
 @torch.inference_mode()
-def _compute(
-    teacher: Teacher, model: torch.nn.Module, texts: Sequence[str], advance: Callable[[int], Any]
+def compute_answers(
+    teacher: Teacher, model: torch.nn.Module, texts: Sequence[str], advance: Callable[[int], Any] = lambda count: None
 ) -> np.ndarray:
-    """Run the model, batched by length."""
+    """Run a teacher's model, batched by length.
+
+    Args:
+        teacher: Says how.
+        model: As the teacher loads it.
+        texts: N of them.
+        advance: Told of each number of texts that now have an answer.
+
+    Returns:
+        Logits `(N, C)` in float32, C in the order of the teacher's ids.
+
+    Raises:
+        UserError: For a text that the model cannot read, and for logits that are not finite.
+    """
     tokenizer, limit = teacher.tokenizer, teacher.max_length
     length = {"truncation": True, "max_length": limit} if limit is not None else {}
     accepted = inspect.signature(model.forward).parameters
@@ -72,8 +85,15 @@ def _compute(
             batch = tokenizer.pad(batch, return_tensors="pt")
         # a batch of empty texts only comes as a tensor of floats
         inputs = {name: torch.as_tensor(values).long().to(teacher.device) for name, values in batch.items()}
-        with torch.autocast(teacher.device.type, torch.bfloat16, enabled=teacher.bf16):
-            logits[rows] = model(**inputs).logits.float().cpu().numpy()
+        try:
+            with torch.autocast(teacher.device.type, torch.bfloat16, enabled=teacher.bf16):
+                answers = model(**inputs).logits
+        except (RuntimeError, ValueError, IndexError) as error:  # some cannot read some texts, and say so in many ways
+            first, more = texts[rows[0]], f" or one of the {len(rows) - 1} after it" if len(rows) > 1 else ""
+            raise UserError(
+                f"the teacher {teacher.name} cannot answer for {first!r:.80}{more}: {reason_of(error)}"
+            ) from error
+        logits[rows] = answers.float().cpu().numpy()
         advance(len(rows))
     if not (finite := np.isfinite(logits).all(axis=1)).all():
         text = texts[int(np.flatnonzero(~finite)[0])]

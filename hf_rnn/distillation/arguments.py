@@ -58,8 +58,8 @@ class DistillationArguments:
 
     def __post_init__(self) -> None:
         """Check what can be checked without the teacher."""
-        if not 0 < self.temperature < float("inf"):
-            raise UserError(f"temperature must be finite and greater than 0, found {self.temperature}")
+        if not 0.01 <= self.temperature <= 100:  # beyond, float32 loses what the logits say
+            raise UserError(f"temperature must be from 0.01 to 100, found {self.temperature}: 1 to 5 are customary")
         for name in ("soft_label_weight", "mask_probability", "ngram_probability"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name} must be from 0 to 1, found {getattr(self, name)}")

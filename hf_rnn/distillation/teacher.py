@@ -19,6 +19,7 @@ from typing import Self
 import torch
 from transformers import (
     AutoConfig,
+    AutoModel,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedConfig,
@@ -34,7 +35,7 @@ from ..inference import check_name
 _CONFIG = "config.json"
 _GENERIC = re.compile(r"LABEL_\d+")  # what transformers calls classes that nobody has named
 _NO_LIMIT = 10**9  # a tokenizer without one says a number beyond it
-_OFFSET = 2  # positions that some families, RoBERTa's among them, do not use
+_NO_TABLE = 2  # so few positions are those of a family that has no table of them
 
 
 @dataclass(frozen=True)
@@ -96,11 +97,11 @@ class Teacher:
             if not here:  # now that its weights are known to be of use
                 folder = fetch(name_or_path, folder.name)
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            limit = check_tokenizer(f"the teacher {name_or_path}", config, tokenizer, max_length)
         except UserError:
             raise
         except Exception as error:  # files that others wrote make the libraries raise anything, `Exception` itself too
-            raise UserError(f"the teacher {name_or_path} cannot be loaded: {_reason(error)}") from error
-        limit = check_tokenizer(f"the teacher {name_or_path}", config, tokenizer, max_length)
+            raise UserError(f"the teacher {name_or_path} cannot be loaded: {reason_of(error)}") from error
         if not list(folder.glob("*.safetensors")):
             raise UserError(
                 f"the teacher {name_or_path} has no model.safetensors, the only form in which weights are read here"
@@ -178,7 +179,7 @@ class Teacher:
                 output_loading_info=True,
             )
         except Exception as error:  # as in `open`
-            raise UserError(f"the teacher {self.name} cannot be loaded: {_reason(error)}") from error
+            raise UserError(f"the teacher {self.name} cannot be loaded: {reason_of(error)}") from error
         finally:
             transformers_logging.set_verbosity(level)
         if missing := sorted(found["missing_keys"]):
@@ -227,8 +228,8 @@ def check_tokenizer(
             "they do not belong together"
         )
     own, positions = tokenizer.model_max_length, getattr(config, "max_position_embeddings", None)
-    if isinstance(positions, int) and own > positions > _OFFSET:
-        own = positions - _OFFSET
+    if isinstance(positions, int) and positions > _NO_TABLE:
+        own = min(own, positions - _unused_positions(config, positions))
     limit = min((known for known in (own, max_length) if known is not None and known < _NO_LIMIT), default=None)
     special = tokenizer.num_special_tokens_to_add()
     if limit is not None and limit <= special:
@@ -238,9 +239,20 @@ def check_tokenizer(
     return limit
 
 
+def _unused_positions(config: PreTrainedConfig, positions: int) -> int:
+    """How many of a model's positions no token takes: RoBERTa and its kin count on from their padding's id."""
+    with torch.device("meta"):
+        model = AutoModel.from_config(config, trust_remote_code=False)
+    for name, table in model.named_modules():
+        if "position" in name and isinstance(table, torch.nn.Embedding) and table.num_embeddings == positions:
+            return 0 if table.padding_idx is None else table.padding_idx + 1
+    return 0
+
+
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(map(repr, names))
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """Return what an error of a library says, in one line."""
     return (" ".join(str(error).split()) or type(error).__name__)[:1000]

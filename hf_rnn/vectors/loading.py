@@ -111,7 +111,11 @@ def find_source(source: str | Path) -> VectorSource:
     if not str(source):
         raise UserError("vectors is empty: give a file of vectors, or the folder or id of a transformers model")
     path = Path(source)
-    if path.is_file() or split_archive(path)[1] is not None:
+    try:
+        is_file = path.is_file() or split_archive(path)[1] is not None
+    except OSError as error:  # of a name that no file could have
+        raise UserError(f"there can be no vectors at {str(source):.80}...: {error.strerror}") from error
+    if is_file:
         return VectorFile(path)
     if path.is_dir():
         return ModelTable.find(path, path.resolve().name)
@@ -189,7 +193,7 @@ def load_vectors(
 
 
 def _spell(entries: Collection[str], tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
-    """Return what entries of a vocabulary are in a text: `film` for `▁film`, `café` for `ĠcafÃ©`, "" for half a letter."""
+    """Return what entries of a vocabulary are in a text: `film` for `▁film`, `é` for `Ã©`, "" for half a letter."""
     special = set(tokenizer.all_special_tokens)
     spelt = {entry: entry if entry in special else tokenizer.convert_tokens_to_string([entry]) for entry in entries}
     return {entry: "" if "\ufffd" in text and text != entry else text.strip() for entry, text in spelt.items()}

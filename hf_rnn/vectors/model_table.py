@@ -23,6 +23,7 @@ from ..folder import nested_model
 from .vector_file import Table
 
 _WEIGHTS = "model.safetensors"
+_NUMBERS = ("F16", "BF16", "F32", "F64")  # how safetensors calls what needs no scale
 _BEFORE = "a "  # what a word follows while it is cut
 _BATCH = 1000  # words cut at a time
 _ROWS = 1024  # of the table, read at a time
@@ -159,6 +160,9 @@ def _find_weight(folder: Path, own: str) -> tuple[Path, str, list[int]]:
     key = min(named, key=len)
     try:
         with safe_open(folder / files[key], framework="pt") as file:
-            return folder / files[key], key, file.get_slice(key).get_shape()
+            stored = file.get_slice(key)
+            if (dtype := stored.get_dtype()) not in _NUMBERS:
+                raise UserError(f"{folder}: {key} is quantised ({dtype}): give the model as it was before")
+            return folder / files[key], key, stored.get_shape()
     except (SafetensorError, OSError) as error:
         raise UserError(f"{folder / files[key]} cannot be read: {error}") from error

@@ -1,0 +1,39 @@
+"""A file that several write at once is that of one of them, whole, at any moment."""
+
+import threading
+
+import pytest
+
+from hf_rnn.whole_file import write_whole
+
+
+def test_two_who_write_the_same_file(tmp_path):
+    """Each round both start together: with one name for what is unfinished they would tread on each other."""
+    path, contents = tmp_path / "answers", [letter * 1_000_000 for letter in (b"a", b"b")]
+    failures = []
+    barrier = threading.Barrier(2)
+
+    def write(content):
+        for _ in range(50):
+            barrier.wait()
+            try:
+                write_whole(path, content)
+                assert path.read_bytes() in contents
+            except (OSError, AssertionError) as error:
+                failures.append(error)
+
+    threads = [threading.Thread(target=write, args=(content,)) for content in contents]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert [found.name for found in tmp_path.iterdir()] == ["answers"]
+
+
+def test_one_that_cannot_be_written_leaves_the_old_one(tmp_path):
+    path = tmp_path / "folder"
+    path.mkdir()
+    with pytest.raises(OSError):
+        write_whole(path, b"x")
+    assert [found.name for found in tmp_path.iterdir()] == ["folder"]
