@@ -173,6 +173,6 @@ print(json.dumps({name: str(getattr(hf_rnn, name)) for name in hf_rnn.__all__}))
 def test_a_script_may_have_the_name_of_the_command(tmp_path):
     """Only the command itself puts off what importing the package does for the Auto classes."""
     script = tmp_path / "hf-rnn.py"
-    script.write_text("import hf_rnn\nfrom transformers import AutoConfig\nprint(AutoConfig.for_model('hf_rnn').cell_type)")
+    script.write_text("import hf_rnn, transformers\nprint(transformers.AutoConfig.for_model('hf_rnn').cell_type)\n")
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
     assert done.stdout == "lstm\n"
