@@ -88,10 +88,11 @@ def linear_recurrence(decay: torch.Tensor, addend: torch.Tensor, initial: torch.
         RuntimeError: Under `torch.jit.trace`, which would record a loop of so many steps.
     """
     # A loop does the least work, and on a CPU a step costs about a microsecond. On an accelerator each step would be a
-    # launch, and a compiled or exported graph would hold every one of them.
+    # launch, and a compiled or exported graph would hold every one of them; torch.func follows nothing done in place.
     if torch.jit.is_tracing():
         raise RuntimeError("torch.jit.trace would fix min_gru's number of steps: take `hf-rnn export`")
-    if decay.device.type == "cpu" and not torch.compiler.is_compiling():
+    changed = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    if decay.device.type == "cpu" and not changed:
         return _Loop.apply(decay, addend, initial)
     return parallel_scan(decay, addend, initial)
 
@@ -100,25 +101,32 @@ class _Loop(torch.autograd.Function):
     """The recurrence step by step, in place; backward is the same recurrence from the end."""
 
     @staticmethod
-    def forward(ctx: Any, decay: torch.Tensor, addend: torch.Tensor, initial: torch.Tensor) -> torch.Tensor:
+    def forward(decay: torch.Tensor, addend: torch.Tensor, initial: torch.Tensor) -> torch.Tensor:
         states = addend.clone()
         previous = initial
         for kept, state in zip(decay.unbind(0), states.unbind(0), strict=True):
             state.addcmul_(kept, previous)
             previous = state
-        ctx.save_for_backward(decay, states, initial)
         return states
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    def setup_context(ctx: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        decay, _, initial = inputs
+        ctx.save_for_backward(decay, output, initial)
+
+    @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         decay, states, initial = ctx.saved_tensors
-        of_states = gradients[0].clone(memory_format=torch.contiguous_format)
-        steps, kept = of_states.unbind(0), decay.unbind(0)
-        for time in range(len(steps) - 1, 0, -1):
-            steps[time - 1].addcmul_(kept[time], steps[time])
+        if torch.is_grad_enabled():  # gradients of gradients are wanted: nothing in place
+            later = torch.cat([decay[1:], torch.zeros_like(decay[:1])])
+            of_states = _Loop.apply(later.flip(0), gradients[0].flip(0), torch.zeros_like(initial)).flip(0)
+        else:
+            of_states = gradients[0].clone(memory_format=torch.contiguous_format)
+            steps, kept = of_states.unbind(0), decay.unbind(0)
+            for time in range(len(steps) - 1, 0, -1):
+                steps[time - 1].addcmul_(kept[time], steps[time])
         of_decay = of_states * torch.cat([initial[None], states[:-1]])
-        return of_decay, of_states, kept[0] * steps[0]
+        return of_decay, of_states, decay[0] * of_states[0]
 
 
 def parallel_scan(decay: torch.Tensor, addend: torch.Tensor, initial: torch.Tensor) -> torch.Tensor:

@@ -28,7 +28,7 @@ _MINUS_ONE = torch.tensor(-1.0)
 
 
 def may_loop(weight: torch.Tensor) -> bool:
-    """Whether the loops serve here: full precision on a CPU, gradients wanted, and nothing that records a graph."""
+    """Whether the loops serve here: full precision on a CPU, gradients wanted, and nothing that changes functions."""
     return (
         weight.device.type == "cpu"
         and weight.dtype in (torch.float32, torch.float64)
@@ -36,6 +36,7 @@ def may_loop(weight: torch.Tensor) -> bool:
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()
+        and not torch._C._are_functorch_transforms_active()  # torch.func has no name for it
     )
 
 
@@ -95,6 +96,15 @@ def _of_weight(gradient: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
     return gradient.flatten(0, 1)[batch:].t() @ states.flatten(0, 1)[: states.shape[0] * batch - batch]
 
 
+def _refuse_graph() -> None:
+    """Refuse gradients of gradients, which what is done in place would make wrong without a word."""
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            "in training on a CPU this model gives no gradients of gradients (create_graph=True): call model.eval(), "
+            "where torch's own recurrences serve"
+        )
+
+
 class _Tanh(torch.autograd.Function):
     """h_t = tanh(x_t + W h_(t-1))."""
 
@@ -112,8 +122,8 @@ class _Tanh(torch.autograd.Function):
         return states
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        _refuse_graph()
         rows, weight, states = ctx.saved_tensors
         of_sums = gradients[0].clone(
             memory_format=torch.contiguous_format
@@ -154,8 +164,8 @@ class _Gru(torch.autograd.Function):
         return states
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        _refuse_graph()
         rows, weight, gates, states, inner = ctx.saved_tensors
         time, batch, size = states.shape
         reset, update, new = gates.split(size, dim=-1)
@@ -209,8 +219,8 @@ class _Lstm(torch.autograd.Function):
         return states
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        _refuse_graph()
         rows, weight, gates, states, cells, squashed = ctx.saved_tensors
         time, batch, size = states.shape
         entry, forget, new, output = gates.split(size, dim=-1)

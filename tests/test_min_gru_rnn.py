@@ -48,6 +48,36 @@ def test_gradcheck(compute):
     assert torch.autograd.gradcheck(compute, [tensor.requires_grad_() for tensor in draw(5)])
 
 
+@pytest.mark.parametrize("compute", [linear_recurrence, parallel_scan])
+@pytest.mark.parametrize("time", [1, 2, 5])
+def test_gradients_of_gradients(compute, time):
+    inputs = [tensor.requires_grad_() for tensor in draw(time)]
+    assert torch.autograd.gradgradcheck(compute, inputs)
+    assert torch.autograd.gradcheck(
+        lambda *inputs: torch.autograd.grad(compute(*inputs).square().sum(), inputs, create_graph=True), inputs
+    )
+
+
+def test_gradients_of_each_text_by_torchs_own_functions():
+    """`torch.func`: a gradient is that of autograd, and under `vmap` that of each text alone."""
+    decay, addend, initial = draw(4)
+
+    def loss(decay, addend, initial):
+        return linear_recurrence(decay, addend, initial).square().sum()
+
+    expected = torch.autograd.grad(
+        loss(*(part.requires_grad_() for part in (decay, addend, initial))), (decay, addend)
+    )
+    inputs = [tensor.detach() for tensor in (decay, addend, initial)]
+    for found, wanted in zip(torch.func.grad(loss, argnums=(0, 1))(*inputs), expected, strict=True):
+        torch.testing.assert_close(found, wanted)
+    alone = torch.func.vmap(torch.func.grad(loss, argnums=(0, 1)), in_dims=(1, 1, 0), out_dims=1)(
+        *(tensor.unsqueeze(2 if tensor.dim() == 3 else 1) for tensor in inputs)
+    )
+    for found, wanted in zip(alone, expected, strict=True):
+        torch.testing.assert_close(found.squeeze(2), wanted)
+
+
 def test_a_trace_that_would_fix_the_number_of_steps_is_refused():
     with pytest.raises(RuntimeError, match="take `hf-rnn export`"), pytest.warns(DeprecationWarning):
         torch.jit.trace(linear_recurrence, draw(3))

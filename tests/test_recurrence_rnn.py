@@ -76,6 +76,27 @@ def test_gradcheck(cell):
     assert torch.autograd.gradcheck(run, (vectors, *weights_of(kernel)))
 
 
+@pytest.mark.parametrize("distinct", [False, True])
+@pytest.mark.parametrize("cell", KERNELS)
+def test_gradients_of_gradients_are_refused(cell, distinct):
+    """By whatever way they are asked for: what autograd calls leave out would be silently wrong."""
+    torch.manual_seed(0)
+    kernel = KERNELS[cell](3, 2).double()
+    vectors = torch.randn(4, 2, 3, dtype=torch.double, requires_grad=True)
+
+    def run(vectors):
+        rows = torch.arange(8).view(4, 2)
+        inputs = DistinctTokens(vectors.flatten(0, 1), rows) if distinct else vectors
+        return run_loop(cell, inputs, weights_of(kernel)).square().sum()
+
+    with pytest.raises(RuntimeError, match=r"call model\.eval\(\)"):
+        torch.autograd.grad(run(vectors), vectors, create_graph=True)
+    with pytest.raises(RuntimeError, match=r"call model\.eval\(\)"):
+        torch.autograd.functional.hvp(run, vectors.detach(), torch.ones_like(vectors))
+    with pytest.raises(RuntimeError, match=r"call model\.eval\(\)"):
+        torch.autograd.functional.jvp(run, vectors.detach(), torch.ones_like(vectors))
+
+
 def make(cell, dtype=torch.double, **changes):
     torch.manual_seed(3)
     settings = {
@@ -126,6 +147,41 @@ def train_step(model, ids=IDS, mask=MASK, **more):
     loss.backward()
     found = {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
     return loss.detach(), {name: grad.to_dense() if grad.is_sparse else grad for name, grad in found.items()}
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_derivatives_of_evaluation_are_those_of_small_differences(cell):
+    model = make(cell, pooling="mean").eval()
+    vectors, direction = torch.randn(2, 2, 4, 6, dtype=torch.double, generator=torch.Generator().manual_seed(5))
+
+    def logits(vectors):
+        return model(inputs_embeds=vectors, attention_mask=MASK[:2, :4]).logits
+
+    def slope(vectors):
+        return torch.autograd.functional.jacobian(lambda z: logits(z).square().sum(), vectors)
+
+    step = 1e-5 * direction
+    forward = (logits(vectors + step) - logits(vectors - step)) / 2e-5
+    torch.testing.assert_close(
+        torch.autograd.functional.jvp(logits, vectors, direction)[1], forward, rtol=1e-6, atol=1e-8
+    )
+    second = (slope(vectors + step) - slope(vectors - step)) / 2e-5
+    found = torch.autograd.functional.hvp(lambda z: logits(z).square().sum(), vectors, direction)[1]
+    torch.testing.assert_close(found, second, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_functional_gradients_of_training_are_those_of_autograd(cell, distinct_tokens):
+    model = make(cell, word_dropout=0.0)
+    _, expected = train_step(model)
+    distinct_tokens.clear()
+    parameters = dict(model.named_parameters())
+    found = torch.func.grad(lambda weights: torch.func.functional_call(model, weights, (IDS, MASK, LABELS)).loss)(
+        parameters
+    )
+    assert not distinct_tokens, "torch.func follows no loop of ours"
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize(
