@@ -7,6 +7,7 @@ vocabulary would be too large, the plain model runs instead.
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,11 +35,10 @@ class FastRnn:
 
     The first layer's input projection is computed once for every entry of the vocabulary and kept as a table of
     V * D * G * H numbers (`memory` says the bytes): entries of the vocabulary, directions, parts of a cell (1 for a
-    plain RNN, 2 for minGRU, 3 for GRU, 4 for LSTM) and hidden units. The model's weights are copied; training it
-    further does not come through.
+    plain RNN, 2 for minGRU, 3 for GRU, 4 for LSTM) and hidden units. Training the model further does not come through.
 
     Args:
-        model: In evaluation mode.
+        model: In evaluation mode; it is copied.
         tokenizer: The tokenizer that belongs to it; texts are cut at its `model_max_length`.
         table_dtype: `"float32"` answers as the model does (logits within 1e-5); `"bfloat16"` and `"int8"` take a half
             and a quarter of the memory and round, see [`FoldedClassifier`].
@@ -76,7 +76,7 @@ class FastRnn:
             )
         if model.training:
             raise ValueError("the model is in training mode, where dropout changes its answers: call model.eval()")
-        self.model = model
+        self.model = copy.deepcopy(model)
         self.tokenizer = tokenizer
         self._made_with = table_dtype, memory_limit, tokens_per_batch
         self._encode = FastTokenizer(tokenizer)
@@ -96,7 +96,7 @@ class FastRnn:
                 memory_limit >> 20,
             )
             return
-        self._folded = FoldedClassifier(model, table_dtype)
+        self._folded = FoldedClassifier(self.model, table_dtype)
         self.memory = self._folded.memory
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -8,10 +8,13 @@ vocabulary itself, the rest goes through the tokenizer. Any other tokenizer is c
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from itertools import chain
+from itertools import accumulate, chain
 from threading import Lock
+from typing import Any
 
+from tokenizers import Encoding
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
@@ -20,15 +23,26 @@ from .normalization import NORMALIZERS, build_normalizer
 
 _KEPT = 1 << 17  # words in memory, about 20 MB; when there are more, all are forgotten
 _LONGEST = 64  # characters of a word that is kept
+_GROUP = 32  # words encoded as one text
 _NO_LIMIT = int(1e20)  # what transformers takes as no `model_max_length` at all
 _THREE_ALIKE = re.compile(r"(.)\1\1")
+# Letters whose lower case and kind are the same to Python and to the tokenizer, whatever Unicode each is of: Latin,
+# Greek, Cyrillic, Hebrew, Arabic, kana, Chinese, Hangul. Not among them is the capital sigma, which Python lowers by
+# its place in the word.
+_LETTERS = (
+    r"A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u012f\u0131-\u024f\u0386\u0388-\u038a\u038c\u038e-\u03a1\u03a4-\u03ce"
+    r"\u0400-\u0481\u048a-\u04ff\u05d0-\u05ea\u0621-\u063a\u0641-\u064a\u3041-\u3096\u30a1-\u30fa\u4e00-\u9fd5"
+    r"\uac00-\ud7a3"
+)
+# Of `none`: letters, and what has no case and is no white space: Indic, Thai and Lao, accents, marks, signs, emoji.
+_PLAIN = re.compile(
+    rf"[!-~{_LETTERS}\u00a1-\u00ac\u00ae-\u00bf\u00d7\u00f7\u0300-\u036f\u0900-\u0eff\u2010-\u2027\u2030-\u205e"
+    r"\u20a0-\u20bf\u2190-\u24b5\u24ea-\u27bf\u3001-\u3040\ufe0f\U0001f300-\U0001faff]+"
+)
 # Of `tweet`: what is one word, perhaps with a mark before or after it, and what becomes a placeholder.
-_TWEET_WORD = re.compile(r"(#?)([A-Za-z]+(?:'[A-Za-z]+)*)([,.!?;:\"')]?)")
-_TWEET_PLACEHOLDERS = {
-    "<user>": re.compile(r"@[A-Za-z0-9_]+"),
-    "<url>": re.compile(r"[hH]ttps?://[A-Za-z0-9./_-]+"),
-    "<number>": re.compile(r"[0-9]+"),
-}
+_TWEET_WORD = re.compile(rf"(#?)([{_LETTERS}]+(?:'[{_LETTERS}]+)*)([,.!?;:\"')]?)")
+_TWEET_PLACEHOLDER = re.compile(r"(@[A-Za-z0-9_]+)|([hH]ttps?://[A-Za-z0-9./_-]+)|([0-9]+)")
+_PLACEHOLDERS = ("<user>", "<url>", "<number>")  # for its groups
 
 Ids = tuple[int, ...]
 
@@ -52,7 +66,10 @@ class _Words(dict[str, Ids]):
 
     def knows(self, word: str) -> bool:
         """Whether the ids of a word are here, or can be found without the tokenizer."""
-        return word in self or self._look_up(word) is not None
+        try:
+            return self[word] is not None
+        except KeyError:
+            return False
 
     def emptied(self) -> _Words:
         """Return another one that has seen no word."""
@@ -103,11 +120,12 @@ class FastTokenizer:
                 waiting.append((len(encoded), words))
                 encoded.append([])
         if waiting:
-            new = list({word for _, words in waiting for word in words if not known.knows(word)})
-            found = dict(zip(new, map(tuple, self._encode(new, _NO_LIMIT + 1)), strict=True))
+            distinct = dict.fromkeys(chain.from_iterable(words for _, words in waiting))
+            new = [word for word in distinct if not known.knows(word)]
+            found = dict(zip(new, self._encode_words(new), strict=True))
+            ids_of = {word: found[word] if word in found else known[word] for word in distinct}.__getitem__
             for position, words in waiting:
-                ids_of_words = (found[word] if word in found else known[word] for word in words)
-                encoded[position] = list(chain.from_iterable(ids_of_words))
+                encoded[position] = list(chain.from_iterable(map(ids_of, words)))
             known.update((word, ids) for word, ids in found.items() if len(word) <= _LONGEST)
         if len(known) > _KEPT:
             self._known = known.emptied()  # a new one: other threads may be reading this one
@@ -117,7 +135,23 @@ class FastTokenizer:
             encoded = [ids if len(ids) <= limit else ids[kept] for ids in encoded]
         return encoded
 
+    def _encode_words(self, words: list[str]) -> list[Ids]:
+        """The ids of words, of which many make a text for the backend: alone each costs twice as much."""
+        groups = [words[start : start + _GROUP] for start in range(0, len(words), _GROUP)]
+        found: list[Ids] = []
+        encodings = self._call_backend([" ".join(group) for group in groups], _NO_LIMIT + 1, offsets=True)
+        for group, encoding in zip(groups, encodings, strict=True):
+            ends = list(accumulate(len(word) + 1 for word in group))
+            ids: list[list[int]] = [[] for _ in group]
+            for number, (start, _) in zip(encoding.ids, encoding.offsets, strict=True):
+                ids[bisect_right(ends, start)].append(number)
+            found += map(tuple, ids)
+        return found
+
     def _encode(self, texts: list[str], limit: int) -> list[list[int]]:
+        return [encoding.ids for encoding in self._call_backend(texts, limit)]
+
+    def _call_backend(self, texts: list[str], limit: int, offsets: bool = False) -> list[Encoding]:
         """Call the backend. How it cuts and pads is its own state, which every call of the tokenizer sets anew."""
         backend = self.tokenizer.backend_tokenizer
         with _ENCODING:
@@ -127,8 +161,7 @@ class FastTokenizer:
                 backend.enable_truncation(limit, direction=self.tokenizer.truncation_side)
             backend.no_padding()
             backend.encode_special_tokens = self.tokenizer.split_special_tokens
-            encodings = backend.encode_batch_fast(texts)
-        return [encoding.ids for encoding in encodings]
+            return (backend.encode_batch if offsets else backend.encode_batch_fast)(texts)
 
 
 def _find_shortcut(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], Ids | None] | None:
@@ -152,37 +185,33 @@ def _find_shortcut(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], Ids | 
     for name in NORMALIZERS:
         for lowercase in (True, False):
             if found == [stage.__getstate__() for stage in build_normalizer(name, lowercase)]:
-                own = backend.get_vocab(with_added_tokens=False)
-                return _make_shortcut(name, lowercase or name == "semeval", own, tokenizer.unk_token)
+                return _make_shortcut(name, lowercase or name == "semeval", backend.model)
     return None
 
 
-def _make_shortcut(
-    normalizer: str, lowercase: bool, vocabulary: dict[str, int], unknown: str
-) -> Callable[[str], Ids | None]:
+def _make_shortcut(normalizer: str, lowercase: bool, model: WordLevel) -> Callable[[str], Ids | None]:
     """A function of words without a space that gives the tokenizer's ids, or None where it does not know them.
 
-    The rules of `none` leave any word of ASCII as it is but for its case, those of `semeval` one of ASCII letters, and
-    those of `tweet` such a one if no three of its letters are alike.
+    The rules of `none` leave any word without white space as it is but for its case, those of `semeval` one of ASCII
+    letters, and those of `tweet` one of letters if no three of them are alike.
     """
-    ids = {word: (number,) for word, number in vocabulary.items()}
-    otherwise = ids[unknown]
-    ids["<pad>"] = otherwise  # typed in a text it is never padding
+    id_of: Any = model.token_to_id
+    unknown: int = id_of(model.unk_token)
 
     def find(word: str) -> Ids:
-        return ids.get(word.lower() if lowercase else word, otherwise)
+        spelt = word.lower() if lowercase else word
+        number = None if spelt == "<pad>" else id_of(spelt)  # typed in a text it is never padding
+        return (unknown if number is None else number,)
 
     def look_up(word: str) -> Ids | None:
-        plain = word.isascii() and (word.isprintable() if normalizer == "none" else word.isalpha())
+        plain = word.isascii() and word.isalpha() or normalizer == "none" and _PLAIN.fullmatch(word)
         return find(word) if plain else None
 
     def look_up_in_tweet(word: str) -> Ids | None:
         parts = _TWEET_WORD.fullmatch(word)
         if parts is None:
-            for name, pattern in _TWEET_PLACEHOLDERS.items():
-                if pattern.fullmatch(word):
-                    return ids.get(name, otherwise)
-            return None
+            placeholder = _TWEET_PLACEHOLDER.fullmatch(word)
+            return find(_PLACEHOLDERS[(placeholder.lastindex or 1) - 1]) if placeholder else None
         if _THREE_ALIKE.search(word.lower()):
             return None
         return tuple(chain.from_iterable(find(part) for part in parts.groups() if part))

@@ -4,6 +4,7 @@ import copy
 import sys
 import unicodedata
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -103,8 +104,8 @@ def test_plain_words_do_not_reach_the_backend(normalizer, lowercase, monkeypatch
     text = "a Good day NeverSeen d <pad> <PAD> <unk> @user_1 #Tag day! it's 7 http://t.co/x sooo"
     expected = tokenizer([text], truncation=True)["input_ids"]
     asked = []
-    encode = fast._encode
-    monkeypatch.setattr(fast, "_encode", lambda words, limit: asked.extend(words) or encode(words, limit))
+    encode = fast._encode_words
+    monkeypatch.setattr(fast, "_encode_words", lambda words: asked.extend(words) or encode(words))
     assert fast([text]) == expected
     assert (
         set(asked)
@@ -114,6 +115,37 @@ def test_plain_words_do_not_reach_the_backend(normalizer, lowercase, monkeypatch
             "tweet": {"<pad>", "<PAD>", "<unk>", "sooo"},
         }[normalizer]
     )
+
+
+@pytest.mark.parametrize("lowercase", [True, False])
+@pytest.mark.parametrize("normalizer", NORMALIZERS)
+def test_words_of_any_character(normalizer, lowercase):
+    """Premise: all of them are in the vocabulary, so that a word that is taken for another one has another id."""
+    codes = [code for code in range(sys.maxunicode + 1) if code < 0x3400 or code % 61 == 0 or 0x1F000 < code < 0x1FB00]
+    signs = [chr(code) for code in codes if unicodedata.category(chr(code)) not in ("Cs", "Cn", "Co")]
+    forms = ["{0}", "A{0}", "{0}b!", "#{0}Σ", "x{0}'{0}y", "{0}{0}{0}"]
+    words = [form.format(sign) for sign in signs for form in forms]
+    texts = [" ".join(words[start : start + 600]) for start in range(0, len(words), 600)]
+    settings = {"normalizer": normalizer, "lowercase": lowercase, "model_max_length": 10**6}
+    tokenizer = train_tokenizer(texts, min_frequency=1, **settings)
+    expected = tokenizer(texts)["input_ids"]
+    assert normalizer == "semeval" or len(set(chain.from_iterable(expected))) > 20_000, "premise: they are words"
+    fast = FastTokenizer(tokenizer)
+    for text, found, usual in zip(texts, fast(texts), expected, strict=True):
+        alone = text.split(" ")
+        wrong = zip(alone, fast(alone), tokenizer(alone)["input_ids"], strict=True)
+        assert found == usual, [word for word, ours, theirs in wrong if ours != theirs]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Привет Мир", "Ça été déjà", "καλημέρα", "今日は いい天気", "안녕", "שלום", "مرحبا", "नमस्ते दुनिया", "➜ ★ 😀"],
+)
+def test_other_scripts_do_not_reach_the_backend(text, monkeypatch):
+    tokenizer = train_tokenizer([text], min_frequency=1)
+    fast = FastTokenizer(tokenizer)
+    monkeypatch.setattr(fast, "_encode_words", lambda words: pytest.fail(f"asked for {words}"))
+    assert fast([text, text.upper()]) == tokenizer([text, text.upper()])["input_ids"]
 
 
 def foreign():
@@ -211,16 +243,19 @@ def test_a_copy_of_what_is_known_goes_its_own_way():
     fast._known = copy.copy(known)
     assert fast(["a b c"]) == fast.tokenizer(["a b c"])["input_ids"]
     assert "c" in fast._known and "c" not in known
-    assert fast(["a \U0001f600é"]) == fast.tokenizer(["a \U0001f600é"])["input_ids"], "new words that are not plain"
+    assert fast(["a Σ"]) == fast.tokenizer(["a Σ"])["input_ids"], "a new word that is not plain"
 
 
 @pytest.mark.parametrize("tail", ["", "x" * 80], ids=["kept", "too_long_to_be_kept"])
 def test_threads_get_the_ids_that_one_would(monkeypatch, tail):
-    """Premise: a thread may find that another one has just forgotten all words; here they do so all the time."""
+    """Premise: a thread may find that another one has just forgotten all words; here they do so all the time.
+
+    Words with a capital sigma are none of those that are looked up without the backend.
+    """
     monkeypatch.setattr("hf_rnn.fast_tokenization._KEPT", 20)
     tokenizer = train()
     fast = FastTokenizer(tokenizer)
-    texts = [[f"a é{(7 * turn + word) % 60}{tail} b" for word in range(30)] for turn in range(100)]
+    texts = [[f"a Σ{(7 * turn + word) % 60}{tail} b" for word in range(30)] for turn in range(100)]
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
