@@ -26,7 +26,7 @@ from .packing import pack_batches
 
 _LOGGER = logging.getLogger(__name__)
 
-MEMORY_LIMIT = 1 << 29  # bytes: a table of this size takes about a second to compute on one core
+MEMORY_LIMIT = 1 << 28  # bytes: a table of this size takes half a second or more to compute on one core
 _BLOCK = 8192  # texts tokenised and sorted at a time
 
 

@@ -50,7 +50,8 @@ def build_graph(model: RnnForSequenceClassification, metadata: Mapping[str, str]
     pooled = _activate(graph, _pool(graph, texts, states, final, model), model.config.classifier_activation)
     head = model.classifier
     weight, bias = graph.weight("classifier.weight", head.weight), graph.weight("classifier.bias", head.bias)
-    graph.add("Gemm", pooled, weight, bias, transB=1, outputs=["logits"])
+    logits = graph.add("Gemm", pooled, weight, bias, transB=1)
+    graph.add("Slice", logits, graph.constant([0]), texts.count, graph.constant([0]), outputs=["logits"])
     return graph.finish(metadata, {"logits": (TensorProto.FLOAT, ["batch", model.config.num_labels])})
 
 
@@ -105,6 +106,8 @@ class _Texts:
     """The texts of a batch moved to the front, and where their tokens are.
 
     Attributes:
+        count: (1,), how many texts were given. Without any there is one here, which the end cuts off again: operators
+            of ONNX Runtime crash on none.
         ids: (T, B), T that of the longest text and at least 1.
         lengths: (B,), int64.
         steps_read: (B,), int32 and at least 1: the operators refuse a text of no steps. What comes of the one step is
@@ -118,8 +121,10 @@ class _Texts:
 
     def __init__(self, graph: _Graph) -> None:
         one, time = graph.constant(1), graph.constant([1])
-        zero_column = graph.constant([0, 0, 0, 1])
-        given, mask = (graph.add("Pad", name, zero_column) for name in self.INPUTS)  # so that T is at least 1
+        self.count = graph.add("Shape", self.INPUTS[0], start=0, end=1)
+        rows = graph.add("Sub", time, graph.add("Min", self.count, time))
+        behind_all = graph.add("Concat", graph.constant([0, 0]), rows, time, axis=0)
+        given, mask = (graph.add("Pad", name, behind_all) for name in self.INPUTS)  # so that B and T are at least 1
         mask = graph.add("Cast", mask, to=TensorProto.BOOL)
         count = graph.add("Cast", mask, to=TensorProto.INT64)
         self.lengths = graph.add("ReduceSum", count, time, keepdims=0)

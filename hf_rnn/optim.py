@@ -81,9 +81,17 @@ class LazyAdamW(torch.optim.Optimizer):
             parameters, gradients = [], []
             for parameter in group["params"]:
                 gradient = parameter.grad
-                if gradient is not None and gradient.is_sparse:
-                    self._update_rows(parameter, gradient.coalesce(), group)
-                elif gradient is not None:
+                if gradient is None:
+                    continue
+                if gradient.is_sparse:
+                    gradient = gradient.coalesce()
+                    self._update_rows(parameter, gradient.indices()[0], gradient.values(), group)
+                elif (
+                    self.state[parameter] and self.state[parameter]["step"].dim()
+                ):  # sparse before: all rows are touched
+                    every = torch.arange(len(parameter), device=parameter.device)
+                    self._update_rows(parameter, every, gradient, group)
+                else:
                     parameters.append(parameter)
                     gradients.append(gradient)
             if parameters:
@@ -119,14 +127,17 @@ class LazyAdamW(torch.optim.Optimizer):
             maximize=False,
         )
 
-    def _update_rows(self, parameter: torch.Tensor, gradient: torch.Tensor, group: dict[str, Any]) -> None:
-        """The formula in the class's docstring, for the rows in a coalesced gradient, where each stands once."""
-        rows, values = gradient.indices()[0], gradient.values()
+    def _update_rows(
+        self, parameter: torch.Tensor, rows: torch.Tensor, values: torch.Tensor, group: dict[str, Any]
+    ) -> None:
+        """The formula in the class's docstring, for rows and their gradients; each row stands there once."""
         state = self.state[parameter]
         if not state:
             # named as in AdamW, so that loading a state leaves its dtype alone
             state["step"] = torch.zeros(len(parameter), device=parameter.device)
             _start_moments(state, parameter)
+        elif not state["step"].dim():  # dense before, so that all rows have been touched as often
+            state["step"] = state["step"].to(parameter.device).repeat(len(parameter))
         first, second = group["betas"]
 
         count = state["step"].index_select(0, rows) + 1

@@ -29,6 +29,7 @@ import benchmark_vocab
 from benchmark_timing import interleave
 
 BATCH, EMBEDDING, HIDDEN, VOCABULARY, CLASSES = 64, 300, 128, 3330, 3
+FEWEST_ROWS = 200  # of texts to train on: with less an epoch has no steps to take the times of
 PARTS: dict[str, Callable[..., list[dict[str, Any]]]] = {}
 
 
@@ -180,7 +181,13 @@ def main() -> None:
 
     torch.set_num_threads(arguments.threads)
     chosen = [name for name in PARTS if name in arguments.parts or not set(arguments.parts) - {"all"}]
-    results = []
+    machine = {"processor": processor(), "torch": torch.__version__, "threads": arguments.threads}
+    results: list[dict[str, Any]] = []
+    if arguments.data_dir and (chosen != ["data"] or arguments.plot):
+        try:
+            check_texts(arguments.data_dir)
+        except UserError as error:
+            parser.error(str(error))
     for name in chosen:
         print(f"{name}: {PARTS[name].__doc__}", file=sys.stderr)
         own = {"data": ["rows"], "train": ["data_dir", "quick"]}.get(name, ["data_dir"])
@@ -195,11 +202,28 @@ def main() -> None:
                 f"{result['what']}: ratio {result['ratio']:.3f} (quartiles {low:.3f} to {high:.3f}), "
                 f"ours {result['ours_ms']:.3g} ms, peer {result['peer_ms']:.3g} ms{result.get('note', '')}"
             )
-    if arguments.json:
-        machine = {"processor": processor(), "torch": torch.__version__, "threads": arguments.threads}
-        arguments.json.write_text(json.dumps({**machine, "results": results}, indent=2) + "\n", encoding="utf-8")
+        if arguments.json:  # after each part: what is measured is not lost with a later one
+            content = json.dumps({**machine, "results": results}, indent=2) + "\n"
+            arguments.json.write_text(content, encoding="utf-8")
     if arguments.plot:
         draw(arguments.data_dir or benchmark_infer.SAMPLE, arguments.plot)
+
+
+def check_texts(folder: Path) -> None:
+    """Refuse texts before hours of measuring that one of the parts could not take.
+
+    Raises:
+        UserError: For a folder that cannot be read, or with few rows.
+    """
+    from datasets import disable_progress_bars
+
+    from hf_rnn import load_tsv
+    from hf_rnn.errors import UserError
+
+    disable_progress_bars()
+    splits = load_tsv(folder)
+    if (rows := len(splits["train"])) < FEWEST_ROWS:
+        raise UserError(f"{folder} has {rows} rows to train on: there must be {FEWEST_ROWS} or more")
 
 
 def processor() -> str:

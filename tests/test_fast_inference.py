@@ -280,9 +280,9 @@ class TestTable:
         plain = FastRnn(model, tokenizer, memory_limit=0, tokens_per_batch=10)
         ids = [[3] * length for length in (1, 12, 5, 2, 0, 5, 1)]
         expected = plain_logits(model, ids)
-        sizes, forward = [], model.forward
+        sizes, forward = [], plain.model.forward
         monkeypatch.setattr(
-            model, "forward", lambda **given: sizes.append(given["input_ids"].numel()) or forward(**given)
+            plain.model, "forward", lambda **given: sizes.append(given["input_ids"].numel()) or forward(**given)
         )
         torch.testing.assert_close(plain.logits(ids), expected, rtol=0, atol=1e-6)
         assert sorted(sizes)[-2:] == [10, 12], "a text that is longer is run alone"
@@ -306,13 +306,15 @@ class TestTable:
             assert 0 < error < 0.03, "it rounds, and not by more than its digits"
         assert expected.std(dim=0).max() > 0.03, "premise: answers differ by more than the bound"
 
-    def test_training_goes_on_without_it(self, tokenizer):
-        model = make(vocab_size=len(tokenizer), pooling="attention")
-        fast = FastRnn(model, tokenizer)
+    @pytest.mark.parametrize("settings", [{}, {"memory_limit": 0}], ids=["table", "plain"])
+    def test_training_goes_on_without_it(self, tokenizer, settings):
+        model = make(vocab_size=len(tokenizer), pooling="attention", embedding_dropout=0.5)
+        fast = FastRnn(model, tokenizer, **settings)
         before = fast.predict_proba(TEXTS)
-        for parameter in model.parameters():
+        for parameter in model.train().parameters():
             parameter.data.add_(1)
         np.testing.assert_array_equal(fast.predict_proba(TEXTS), before)
+        np.testing.assert_array_equal(pickle.loads(pickle.dumps(fast)).predict_proba(TEXTS), before)
 
 
 class TestRefusals:

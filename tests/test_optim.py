@@ -45,6 +45,28 @@ def test_where_each_step_touches_each_row_it_is_adamw(fused, weight_decay, dtype
         torch.testing.assert_close(found, expected, atol=tolerance, rtol=tolerance)
 
 
+@pytest.mark.parametrize("fused", [True, None])
+@pytest.mark.parametrize("dense", [range(1), range(3, 6), range(0, 8, 2)], ids=["first", "middle", "in_turn"])
+def test_dense_gradients_between_sparse_ones(fused, dense):
+    """As of a loss that also looks at the whole table; each step touches each row, so that all is AdamW."""
+    ours, theirs = make_parts(sparse=True), make_parts(sparse=False)
+    settings = {"lr": 0.01, "weight_decay": 0.1, "fused": fused}
+    optimizers = LazyAdamW(ours.parameters(), **settings), torch.optim.AdamW(theirs.parameters(), **settings)
+    kinds = set()
+    for number, ids in enumerate(make_steps(8, everyone=True)):
+        for parts, optimizer in zip((ours, theirs), optimizers, strict=True):
+            parts.zero_grad()
+            (parts[1](parts[0](ids)) ** 2).sum().backward()
+            if number in dense:
+                parts[0].weight.grad = parts[0].weight.grad.to_dense() + parts[0].weight.detach()
+            if parts is ours:
+                kinds.add(parts[0].weight.grad.is_sparse)
+            optimizer.step()
+    assert kinds == {True, False}, "premise"
+    for found, expected in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-12)
+
+
 def test_where_each_step_touches_each_row_it_is_sparse_adam():
     """Its bias correction counts all steps: the same here. Its epsilon stands elsewhere: none to speak of."""
     ours, theirs = (nn.Embedding(ROWS, WIDTH, sparse=True).double() for _ in range(2))

@@ -548,9 +548,17 @@ def test_mistakes_with_seeds(flags, message, monkeypatch, capsys):
         (["--plot", "FOLDER"], "is no file that can be written"),
         (["--plot", "speed.jpeg2"], "must end in .png, .svg or .pdf"),
         (["--json", "no folder/x.json"], "there is no folder no folder"),
+        (["--data_dir", "few"], "few has 60 rows to train on: there must be 200 or more"),
+        (["vocab", "--data_dir", "alike"], "train holds one label only, 'a'"),
+        (["latency", "--data_dir", "broken"], "broken/train.tsv:1: "),
     ],
 )
 def test_the_benchmark_looks_at_its_files_first(flags, message, monkeypatch, tmp_path, capsys):
+    for name, count, labels in (("few", 60, "ab"), ("alike", 300, "a"), ("broken", 1, "ab")):
+        (tmp_path / name).mkdir()
+        rows = [f"text {row}\t{labels[row % len(labels)]}\n" for row in range(count)] if name != "broken" else ["x\n"]
+        for split in ("train", "dev"):
+            (tmp_path / name / f"{split}.tsv").write_text("".join(rows))
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(SCRIPTS)
     argv = ["benchmark.py", *(str(tmp_path) if flag == "FOLDER" else flag for flag in flags)]
