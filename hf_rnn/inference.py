@@ -274,9 +274,13 @@ def compute_logits(
     logits = torch.zeros(len(input_ids), model.config.num_labels)
     collate: Any = DataCollatorWithPadding(tokenizer)
     for rows in batch_by_length(input_ids, tokens_per_batch, batch_size):
-        batch = collate([{"input_ids": list(input_ids[row])} for row in rows])
-        # a batch of empty texts only comes as a tensor of floats
-        inputs = {name: batch[name].long().to(model.device) for name in ("input_ids", "attention_mask")}
+        texts = [list(input_ids[row]) for row in rows]
+        if len(texts[0]) == len(texts[-1]):  # nothing to pad, as of one text: a collator takes longer than the model
+            ids = torch.tensor(texts, dtype=torch.long)
+            batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        else:
+            batch = collate([{"input_ids": text} for text in texts])
+        inputs = {name: batch[name].to(model.device) for name in ("input_ids", "attention_mask")}
         logits[rows] = model(**inputs).logits.float().cpu()
     return logits
 
