@@ -196,16 +196,21 @@ def _make_shortcut(normalizer: str, lowercase: bool, model: WordLevel) -> Callab
     letters, and those of `tweet` one of letters if no three of them are alike.
     """
     id_of: Any = model.token_to_id
-    unknown: int = id_of(model.unk_token)
-
-    def find(word: str) -> Ids:
-        spelt = word.lower() if lowercase else word
-        number = None if spelt == "<pad>" else id_of(spelt)  # typed in a text it is never padding
-        return (unknown if number is None else number,)
+    unknown: Ids = (id_of(model.unk_token),)
+    none = None, id_of("<pad>")  # typed in a text it is never padding
 
     def look_up(word: str) -> Ids | None:
-        plain = word.isascii() and word.isalpha() or normalizer == "none" and _PLAIN.fullmatch(word)
-        return find(word) if plain else None
+        if not (word.isascii() and word.isprintable() or _PLAIN.fullmatch(word)):
+            return None
+        number = id_of(word.lower() if lowercase else word)
+        return unknown if number in none else (number,)
+
+    def look_up_letters(word: str) -> Ids | None:
+        return look_up(word) if word.isascii() and word.isalpha() else None
+
+    def find(word: str) -> Ids:
+        number = id_of(word.lower() if lowercase else word)
+        return unknown if number in none else (number,)
 
     def look_up_in_tweet(word: str) -> Ids | None:
         parts = _TWEET_WORD.fullmatch(word)
@@ -216,4 +221,4 @@ def _make_shortcut(normalizer: str, lowercase: bool, model: WordLevel) -> Callab
             return None
         return tuple(chain.from_iterable(find(part) for part in parts.groups() if part))
 
-    return look_up_in_tweet if normalizer == "tweet" else look_up
+    return {"none": look_up, "semeval": look_up_letters, "tweet": look_up_in_tweet}[normalizer]
