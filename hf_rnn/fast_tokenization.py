@@ -197,20 +197,20 @@ def _make_shortcut(normalizer: str, lowercase: bool, model: WordLevel) -> Callab
     """
     id_of: Any = model.token_to_id
     unknown: Ids = (id_of(model.unk_token),)
-    none = None, id_of("<pad>")  # typed in a text it is never padding
+    not_read = None, id_of("<pad>")  # typed in a text it is never padding
 
     def look_up(word: str) -> Ids | None:
         if not (word.isascii() and word.isprintable() or _PLAIN.fullmatch(word)):
             return None
         number = id_of(word.lower() if lowercase else word)
-        return unknown if number in none else (number,)
+        return unknown if number in not_read else (number,)
 
     def look_up_letters(word: str) -> Ids | None:
         return look_up(word) if word.isascii() and word.isalpha() else None
 
     def find(word: str) -> Ids:
         number = id_of(word.lower() if lowercase else word)
-        return unknown if number in none else (number,)
+        return unknown if number in not_read else (number,)
 
     def look_up_in_tweet(word: str) -> Ids | None:
         parts = _TWEET_WORD.fullmatch(word)

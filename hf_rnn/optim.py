@@ -86,9 +86,8 @@ class LazyAdamW(torch.optim.Optimizer):
                 if gradient.is_sparse:
                     gradient = gradient.coalesce()
                     self._update_rows(parameter, gradient.indices()[0], gradient.values(), group)
-                elif (
-                    self.state[parameter] and self.state[parameter]["step"].dim()
-                ):  # sparse before: all rows are touched
+                elif "step" in self.state[parameter] and self.state[parameter]["step"].dim():
+                    # it was sparse before: now all rows are touched
                     every = torch.arange(len(parameter), device=parameter.device)
                     self._update_rows(parameter, every, gradient, group)
                 else:
