@@ -161,6 +161,10 @@ def _parse(parser: SettingsParser, recipe: str, tokens: list[str], cleared: Iter
     parsed = parser.parse(tokens)
     if config is not None:
         check_architecture(parsed[1].model_name_or_path, config, parsed[0])
+    frozen, training = parsed[0].freeze_embedding, parsed[2]
+    if frozen and training.embedding_learning_rate is not None and "--embedding_learning_rate" not in named:
+        logger.info("the recipe's embedding_learning_rate is left out: freeze_embedding is on")
+        training.embedding_learning_rate = None
     for told in find_idle({name[2:].removeprefix("no_") for name in named}, *parsed[:3]):
         logger.warning(told)
     return parsed

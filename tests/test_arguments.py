@@ -332,3 +332,15 @@ def test_a_setting_of_distill_is_named_as_such():
         parse_argv(["--outptu_dir", "out"])
     with pytest.raises(UserError, match=r"there is no setting 'hidden_sise'. Did you mean hidden_size\?"):
         parse_settings({"hidden_sise": 3, "output_dir": "out"})
+
+
+def test_a_frozen_embedding_needs_no_rate_of_the_recipe(tmp_path):
+    """One that is typed beside it is a contradiction, found before training."""
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("embedding_learning_rate: 1e-4\n")  # as `student` has it
+    frozen = parse_argv(flags("--recipe", str(recipe), "--freeze_embedding"))
+    assert frozen.model.freeze_embedding and frozen.training.embedding_learning_rate is None
+    unfrozen = parse_argv(flags("--recipe", str(recipe), "--freeze_embedding", "false"))
+    assert unfrozen.training.embedding_learning_rate == 1e-4
+    typed = parse_argv(flags("--freeze_embedding", "--embedding_learning_rate", "1e-3"))
+    assert typed.training.embedding_learning_rate == 1e-3
