@@ -67,9 +67,10 @@ class _Words(dict[str, Ids]):
     def knows(self, word: str) -> bool:
         """Whether the ids of a word are here, or can be found without the tokenizer."""
         try:
-            return self[word] is not None
+            self[word]
         except KeyError:
             return False
+        return True
 
     def emptied(self) -> _Words:
         """Return another one that has seen no word."""
@@ -199,18 +200,15 @@ def _make_shortcut(normalizer: str, lowercase: bool, model: WordLevel) -> Callab
     unknown: Ids = (id_of(model.unk_token),)
     not_read = None, id_of("<pad>")  # typed in a text it is never padding
 
-    def look_up(word: str) -> Ids | None:
-        if not (word.isascii() and word.isprintable() or _PLAIN.fullmatch(word)):
-            return None
-        number = id_of(word.lower() if lowercase else word)
-        return unknown if number in not_read else (number,)
-
-    def look_up_letters(word: str) -> Ids | None:
-        return look_up(word) if word.isascii() and word.isalpha() else None
-
     def find(word: str) -> Ids:
         number = id_of(word.lower() if lowercase else word)
         return unknown if number in not_read else (number,)
+
+    def look_up(word: str) -> Ids | None:
+        return find(word) if word.isascii() and word.isprintable() or _PLAIN.fullmatch(word) else None
+
+    def look_up_letters(word: str) -> Ids | None:
+        return find(word) if word.isascii() and word.isalpha() else None
 
     def look_up_in_tweet(word: str) -> Ids | None:
         parts = _TWEET_WORD.fullmatch(word)

@@ -17,7 +17,8 @@ from torch.optim.adamw import adamw
 class LazyAdamW(torch.optim.Optimizer):
     """AdamW (Loshchilov and Hutter 2019, algorithm 2) that leaves alone the rows a sparse gradient does not hold.
 
-    A parameter with a dense gradient is updated by torch's own AdamW. Of one with a sparse gradient only the rows in
+    A parameter with a dense gradient is updated by torch's own AdamW; one whose gradients are sparse in some steps and
+    dense in others by the formula below, in a dense step for all rows. Of one with a sparse gradient only the rows in
     the gradient are read and written, so that a step costs what the batch holds and not what the vocabulary holds.
     With g the gradient of such a row, p the row, and k how many steps have touched it, this one included:
 
