@@ -7,6 +7,7 @@ loads. What else lies in the folder is left alone.
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -93,9 +94,9 @@ def check_apart(folder: FinishedFolder, sources: Mapping[str, str | None]) -> No
     """
     removed = {path.resolve() for path in (*_finished_files(folder), folder.checkpoints)}
     for setting, name in sources.items():
-        place = Path(name).resolve() if name else None
-        if place is None or not place.exists():
+        if not name or not os.path.exists(name):  # of Path it may raise, for a name that no file could have
             continue
+        place = Path(name).resolve()
         if place == folder.root.resolve() or not removed.isdisjoint((place, *place.parents)):
             raise UserError(
                 f"{setting} {name} lies in the output_dir, where the new model would replace it: "

@@ -192,3 +192,10 @@ def test_vectors_on_the_command_line(command, texts_dir, vector_file, tmp_path):
     assert "vectors of invented.txt: 5 of 18 words (27.8%), " in err
     assert "embedding_size is 8, that of the vectors" in err
     assert Path(tmp_path / "out" / "model.safetensors").is_file()
+
+
+def test_a_name_that_no_file_could_have_is_one_line(command, texts_dir, tmp_path):
+    code, out, err = command(
+        "train", "--data_dir", texts_dir, "--output_dir", tmp_path / "out", "--vectors", "a" * 300
+    )
+    assert (code, out) == (2, "") and "there can be no vectors at aaa" in err and "Traceback" not in err
