@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, pre_tokenizers, processors
-from tokenizers.models import WordLevel
+from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers, processors, trainers
+from tokenizers.models import WordLevel, WordPiece
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from hf_rnn import train_tokenizer
@@ -61,11 +61,42 @@ PIECES += [
 texts_of_pieces = st.lists(st.lists(st.sampled_from(PIECES), max_size=14).map("".join), max_size=5)
 
 
+def texts_of_any_character():
+    codes = [code for code in range(sys.maxunicode + 1) if code < 0x3400 or code % 61 == 0 or 0x1F000 < code < 0x1FB00]
+    signs = [chr(code) for code in codes if unicodedata.category(chr(code)) not in ("Cs", "Cn", "Co")]
+    forms = ["{0}", "A{0}", "{0}b!", "#{0}Σ", "x{0}'{0}y", "{0}{0}{0}"]
+    words = [form.format(sign) for sign in signs for form in forms]
+    return [" ".join(words[start : start + 600]) for start in range(0, len(words), 600)]
+
+
 def train(normalizer="none", lowercase=True, model_max_length=12):
     """Every piece is a word that is known."""
     texts = [*PIECES, "a good day"] + [f"{left}{right}" for left in PIECES for right in PIECES[:40]]
     return train_tokenizer(
         texts, min_frequency=1, normalizer=normalizer, lowercase=lowercase, model_max_length=model_max_length
+    )
+
+
+def bert(texts=(), lowercase=True, model_max_length=12, split_special_tokens=False):
+    """A tokenizer as BERT's: pieces of words, and two tokens around a text. Some of the words are cut."""
+    backend = Tokenizer(WordPiece(unk_token="[UNK]"))
+    backend.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=30_000, special_tokens=specials, show_progress=False, limit_alphabet=20_000
+    )
+    backend.train_from_iterator([*(texts or PIECES * 2), "a Good day"], trainer)
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        mask_token="[MASK]",
+        model_max_length=model_max_length,
+        split_special_tokens=split_special_tokens,
+        **names,
     )
 
 
@@ -121,11 +152,7 @@ def test_plain_words_do_not_reach_the_backend(normalizer, lowercase, monkeypatch
 @pytest.mark.parametrize("normalizer", NORMALIZERS)
 def test_words_of_any_character(normalizer, lowercase):
     """Premise: all of them are in the vocabulary, so that a word that is taken for another one has another id."""
-    codes = [code for code in range(sys.maxunicode + 1) if code < 0x3400 or code % 61 == 0 or 0x1F000 < code < 0x1FB00]
-    signs = [chr(code) for code in codes if unicodedata.category(chr(code)) not in ("Cs", "Cn", "Co")]
-    forms = ["{0}", "A{0}", "{0}b!", "#{0}Σ", "x{0}'{0}y", "{0}{0}{0}"]
-    words = [form.format(sign) for sign in signs for form in forms]
-    texts = [" ".join(words[start : start + 600]) for start in range(0, len(words), 600)]
+    texts = texts_of_any_character()
     settings = {"normalizer": normalizer, "lowercase": lowercase, "model_max_length": 10**6}
     tokenizer = train_tokenizer(texts, min_frequency=1, **settings)
     expected = tokenizer(texts)["input_ids"]
@@ -146,6 +173,99 @@ def test_other_scripts_do_not_reach_the_backend(text, monkeypatch):
     fast = FastTokenizer(tokenizer)
     monkeypatch.setattr(fast, "_encode_words", lambda words: pytest.fail(f"asked for {words}"))
     assert fast([text, text.upper()]) == tokenizer([text, text.upper()])["input_ids"]
+
+
+class TestBert:
+    @pytest.mark.parametrize("lowercase", [True, False])
+    @pytest.mark.parametrize("split", [True, False])
+    def test_ids_equal_those_of_the_usual_call(self, lowercase, split):
+        tokenizer = bert(lowercase=lowercase, split_special_tokens=split)
+        fast = FastTokenizer(tokenizer)
+        assert fast._known is not None, "premise: this is a tokenizer whose words are looked up"
+        pieces = [*PIECES, "[SEP]", "[MASK]", "x[CLS]", "unseen", "x" * 101]
+
+        @given(texts=st.lists(st.lists(st.sampled_from(pieces), max_size=14).map("".join), max_size=5))
+        @settings(max_examples=150, deadline=None)
+        def check(texts):
+            expected = tokenizer(texts, truncation=True)["input_ids"] if texts else []
+            assert fast(texts) == expected
+            assert fast(texts) == expected, "the second time every word is known"
+
+        check()
+
+    @pytest.mark.skipif(not REAL.is_file(), reason=f"no real tweets at {REAL}")
+    def test_on_real_tweets(self):
+        texts = [line.rsplit("\t", 1)[0] for line in REAL.read_text(encoding="utf-8").split("\n")][:2000]
+        tokenizer = bert(texts[:1000], model_max_length=24)
+        expected = tokenizer(texts, truncation=True)["input_ids"]
+        assert 24 in map(len, expected), "premise: some are cut"
+        assert FastTokenizer(tokenizer)(texts) == expected
+
+    @pytest.mark.parametrize("lowercase", [True, False])
+    def test_words_of_any_character(self, lowercase):
+        texts = texts_of_any_character()
+        tokenizer = bert(texts, lowercase=lowercase, model_max_length=10**6)
+        expected = tokenizer(texts)["input_ids"]
+        assert len(set(chain.from_iterable(expected))) > 10_000, "premise: most signs are known"
+        fast = FastTokenizer(tokenizer)
+        for text, found, usual in zip(texts, fast(texts), expected, strict=True):
+            alone = text.split(" ")
+            wrong = zip(alone, fast(alone), tokenizer(alone)["input_ids"], strict=True)
+            assert found == usual, [word for word, ours, theirs in wrong if ours != theirs]
+
+    def test_words_of_ascii_do_not_reach_the_backend(self, monkeypatch):
+        tokenizer = bert(["good day so tag it 's a , ! # . good day so tag"] * 3)
+        fast = FastTokenizer(tokenizer)
+        text = "Good day, so #tag! unheard it's [SEP] x[SEP]y http://a.b/2 \x7f caf\xe9 " + "x" * 101
+        expected = tokenizer([text], truncation=True)["input_ids"]
+        asked = []
+        encode = fast._encode_words
+        monkeypatch.setattr(fast, "_encode_words", lambda words: asked.extend(words) or encode(words))
+        assert fast([text]) == expected
+        assert asked == ["[SEP]", "x[SEP]y", "\x7f", "caf\xe9"]
+
+    @pytest.mark.parametrize(
+        "token",
+        [
+            AddedToken("<new>", special=True, lstrip=True),
+            AddedToken("<new>", special=True, rstrip=True),
+            AddedToken("<new>", special=True, normalized=True),
+            AddedToken("new day", special=True, normalized=False),
+            AddedToken("<new>", special=False, normalized=False),
+        ],
+        ids=repr,
+    )
+    def test_with_tokens_that_reach_further_are_not_looked_up(self, token):
+        tokenizer = bert()
+        tokenizer.add_tokens([token], special_tokens=token.special)
+        fast = FastTokenizer(tokenizer)
+        assert fast._known is None
+        texts = ["a <new> day", "a new day #new", "<NEW> day"]
+        assert fast(texts) == tokenizer(texts, truncation=True)["input_ids"]
+
+    def test_special_tokens_of_any_look(self):
+        tokenizer = bert()
+        tokenizer.add_tokens([AddedToken(word, special=True, normalized=False) for word in ("#Tag", "ood", ".")])
+        fast = FastTokenizer(tokenizer)
+        assert fast._known is not None
+        texts = ["a #Tag day", "a#tag day #Tags", "good day", "a.b", "Good .#Tag."]
+        assert fast(texts) == tokenizer(texts, truncation=True)["input_ids"]
+
+    def test_with_a_text_that_stands_twice_is_not_looked_up(self):
+        tokenizer = bert()
+        twice = processors.TemplateProcessing(single="[CLS] $A [SEP] $A", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+        tokenizer.backend_tokenizer.post_processor = twice
+        fast = FastTokenizer(tokenizer)
+        assert fast._known is None
+        assert fast(["a day"]) == tokenizer(["a day"], truncation=True)["input_ids"]
+
+    @pytest.mark.parametrize("limit", [3, 4, 5])
+    @pytest.mark.parametrize("side", ["left", "right"])
+    def test_hardly_any_room(self, limit, side):
+        tokenizer = bert(model_max_length=limit)
+        tokenizer.truncation_side = side
+        texts = ["a Good day so a", "a", "", " "]
+        assert FastTokenizer(tokenizer)(texts) == tokenizer(texts, truncation=True)["input_ids"]
 
 
 def foreign():
@@ -192,7 +312,7 @@ class TestOtherTokenizers:
         assert FastTokenizer(Slow())(["ab", ""]) == [[2], [0]]
 
 
-@pytest.mark.parametrize("make", [train, foreign])
+@pytest.mark.parametrize("make", [train, bert, foreign])
 class TestCutting:
     def test_other_calls_leave_no_trace(self, make):
         tokenizer = make()
