@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 from transformers import TrainingArguments
 
 from .configuration_rnn import RnnConfig
+from .errors import UserError
 from .idle_settings import find_idle
 from .parsing import SettingsParser
 from .recipes import DEFAULT_RECIPE, Setting, read_settings
@@ -161,13 +162,26 @@ def _parse(parser: SettingsParser, recipe: str, tokens: list[str], cleared: Iter
     parsed = parser.parse(tokens)
     if config is not None:
         check_architecture(parsed[1].model_name_or_path, config, parsed[0])
-    frozen, training = parsed[0].freeze_embedding, parsed[2]
+    frozen, data, training = parsed[0].freeze_embedding, *parsed[1:3]
+    if frozen and data.vectors is None and data.model_name_or_path is None:
+        _check_frozen(recipe, named)
     if frozen and training.embedding_learning_rate is not None and "--embedding_learning_rate" not in named:
         logger.info("the recipe's embedding_learning_rate is left out: freeze_embedding is on")
         training.embedding_learning_rate = None
     for told in find_idle({name[2:].removeprefix("no_") for name in named}, *parsed[:3]):
         logger.warning(told)
     return parsed
+
+
+def _check_frozen(recipe: str, named: set[str]) -> None:
+    """Refuse random vectors that never learn, unless it is the user who wants them so."""
+    setting = read_settings(recipe).get("freeze_embedding")
+    if setting is not None and setting.ours and "--freeze_embedding" not in named:
+        raise UserError(
+            f"{setting.origin}: freeze_embedding keeps the vectors that a training starts from, and none are given: "
+            "name them with vectors, with tokenizer_name_or_path where they are those of a model's tokens, or set "
+            "freeze_embedding to false"
+        )
 
 
 def _with_recipe(

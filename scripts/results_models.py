@@ -339,8 +339,8 @@ def models(
         Model("recipe `default`", recurrent(recipe="default")),
         Model("recipe `best` from GloVe 50 d", recurrent(recipe="best", vectors=glove), (GLOVE,)),
         Model(
-            "recipe `best` from MiniLM's table, its rate 1e-4",
-            recurrent(recipe="best", vectors=minilm, embedding_learning_rate=1e-4),
+            "recipe `best` from MiniLM's tokens and table, frozen",
+            recurrent(recipe="best", vectors=minilm, tokenizer_name_or_path=minilm, freeze_embedding=True),
             (MINILM,),
         ),
         Model(

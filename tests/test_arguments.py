@@ -11,9 +11,11 @@ from transformers import TrainingArguments
 from hf_rnn.arguments import (
     ModelArguments,
     parse_argv,
+    parse_argv_with,
     parse_settings,
 )
 from hf_rnn.configuration_rnn import RnnConfig
+from hf_rnn.distillation import DistillationArguments
 from hf_rnn.errors import UserError
 from hf_rnn.recipes import load_recipe
 from hf_rnn.settings_record import describe_settings
@@ -334,10 +336,32 @@ def test_a_setting_of_distill_is_named_as_such():
         parse_settings({"hidden_sise": 3, "output_dir": "out"})
 
 
+def test_random_vectors_are_frozen_only_for_who_says_so(tmp_path):
+    """Recipe `student` freezes the table that it is given; without one it is refused, and not trained on noise."""
+
+    def parse(*more):
+        argv = ["--teacher", "t", "--output_dir", "out", "--recipe", *more]
+        return parse_argv_with(DistillationArguments, argv, "hf-rnn distill")[0].model.freeze_embedding
+
+    with pytest.raises(UserError, match=r"student.yaml:\d+: freeze_embedding keeps the vectors .* and none are given"):
+        parse("student")
+    assert parse("student", "--vectors", "t") is True
+    assert parse("student", "--freeze_embedding") is True
+    assert parse("student", "--freeze_embedding", "false") is False
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("recipe: student\n")
+    with pytest.raises(UserError, match=r"student.yaml:\d+: freeze_embedding keeps"):
+        parse(str(mine))
+    mine.write_text("recipe: student\nvectors: t\n")
+    assert parse(str(mine)) is True
+    mine.write_text("recipe: student\nfreeze_embedding: true\n")
+    assert parse(str(mine)) is True
+
+
 def test_a_frozen_embedding_needs_no_rate_of_the_recipe(tmp_path):
     """One that is typed beside it is a contradiction, found before training."""
     recipe = tmp_path / "mine.yaml"
-    recipe.write_text("embedding_learning_rate: 1e-4\n")  # as `student` has it
+    recipe.write_text("embedding_learning_rate: 1e-4\n")
     frozen = parse_argv(flags("--recipe", str(recipe), "--freeze_embedding"))
     assert frozen.model.freeze_embedding and frozen.training.embedding_learning_rate is None
     unfrozen = parse_argv(flags("--recipe", str(recipe), "--freeze_embedding", "false"))

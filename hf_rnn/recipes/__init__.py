@@ -40,10 +40,12 @@ class Setting:
     Attributes:
         value: As YAML reads it.
         origin: File and line, for messages.
+        ours: Whether it stands in a recipe that comes with the package.
     """
 
     value: Any
     origin: str
+    ours: bool = False
 
 
 def recipe_names() -> list[str]:
@@ -123,7 +125,8 @@ def _settings(path: Path) -> Iterator[tuple[str, Setting]]:
             if name in seen:
                 raise UserError(f"{path}:{line}: {name} is set twice, first on line {seen[name]}")
             seen[name] = line
-            yield name, Setting(loader.construct_object(value_node, deep=True), f"{path}:{line}")
+            value = loader.construct_object(value_node, deep=True)
+            yield name, Setting(value, f"{path}:{line}", ours=path.parent == _FOLDER)
     except UserError:
         raise
     except yaml.MarkedYAMLError as error:
