@@ -124,7 +124,7 @@ def _find_rules_of_bert(tokenizer: PreTrainedTokenizerFast) -> WordRules | None:
     if any(token.lstrip or token.rstrip or token.normalized or " " in token.content for token in added):
         return None
     around = _find_around(tokenizer)
-    if around is None:
+    if around is None or backend.model.token_to_id(backend.model.unk_token) is None:
         return None
     look_up = _make_look_up_of_bert(normalizer["lowercase"], backend.model, [token.content for token in added])
     return WordRules(look_up, around)

@@ -251,6 +251,13 @@ class TestBert:
         texts = ["a #Tag day", "a#tag day #Tags", "good day", "a.b", "Good .#Tag."]
         assert fast(texts) == tokenizer(texts, truncation=True)["input_ids"]
 
+    def test_without_a_token_for_what_is_unknown_is_not_looked_up(self):
+        tokenizer = bert()
+        tokenizer.backend_tokenizer.model = WordPiece({"a": 0, "##b": 1, "[CLS]": 2, "[SEP]": 3}, unk_token="[NONE]")
+        fast = FastTokenizer(tokenizer)
+        assert fast._known is None
+        assert fast(["a ab"]) == tokenizer(["a ab"], truncation=True)["input_ids"] == [[2, 0, 0, 1, 3]]
+
     def test_with_a_text_that_stands_twice_is_not_looked_up(self):
         tokenizer = bert()
         twice = processors.TemplateProcessing(single="[CLS] $A [SEP] $A", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
