@@ -104,11 +104,11 @@ def squeeze(content):
 
 @pytest.mark.parametrize(("writer", "pack"), [(write_text, bytes), (write_text, squeeze), (write_binary, bytes)])
 def test_only_the_words_needed_are_parsed_and_kept(write, monkeypatch, writer, pack):
-    numbers = np.random.default_rng(0).normal(size=(8_000, 100)).astype(np.float32)
+    numbers = np.random.default_rng(0).normal(size=(16_000, 100)).astype(np.float32)
     table = {f"word{number}": row.tolist() for number, row in enumerate(numbers)}
     content = writer(table)
     path = write(pack(content))
-    assert len(content) > 3_200_000, "premise: the numbers alone are 3.2 MB"
+    assert len(content) > 6_400_000, "premise: the numbers alone are 6.4 MB"
 
     parsed = []
     for kind in _Reader.__subclasses__():
@@ -118,12 +118,12 @@ def test_only_the_words_needed_are_parsed_and_kept(write, monkeypatch, writer, p
         )
     monkeypatch.setattr("hf_rnn.vectors.vector_file._CHUNK", 1 << 14)
     tracemalloc.start()
-    read = VectorFile(path).read(["word7", "word7999"])
+    read = VectorFile(path).read(["word7", "word15999"])
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(parsed) == 2
-    assert read.rows["word7999"].tolist() == table["word7999"]
-    assert peak < (2 << 20) + 300_000, "a buffer of 1 MiB, what is unpacked into it, and little else"
+    assert read.rows["word15999"].tolist() == table["word15999"]
+    assert peak < 3_800_000, "a buffer of 1 MiB, what is unpacked into it (twice, by newer Pythons), and little else"
 
 
 def long_table(count=40):
