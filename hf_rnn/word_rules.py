@@ -123,8 +123,10 @@ def _find_rules_of_bert(tokenizer: PreTrainedTokenizerFast) -> WordRules | None:
     added = list(tokenizer.added_tokens_decoder.values())
     if any(token.lstrip or token.rstrip or token.normalized or " " in token.content for token in added):
         return None
+    if backend.model.token_to_id(backend.model.unk_token) is None:
+        return None
     around = _find_around(tokenizer)
-    if around is None or backend.model.token_to_id(backend.model.unk_token) is None:
+    if around is None:
         return None
     look_up = _make_look_up_of_bert(normalizer["lowercase"], backend.model, [token.content for token in added])
     return WordRules(look_up, around)
@@ -135,12 +137,12 @@ def _find_around(tokenizer: PreTrainedTokenizerFast) -> tuple[Ids, Ids] | None:
     processor = tokenizer.backend_tokenizer.post_processor
     if processor is not None and _state(processor)["type"] not in _BERT_AROUND:
         return None
-    alone = tokenizer("a", add_special_tokens=False)["input_ids"]
+    once = [token.id for token in tokenizer.backend_tokenizer.model.tokenize("a")]
+    if tokenizer("a", add_special_tokens=False)["input_ids"] != once:  # a template may say the text twice
+        return None
     whole = tokenizer("a", return_special_tokens_mask=True)
-    ids, of_text = whole["input_ids"], whole["special_tokens_mask"].count(0)
-    start = whole["special_tokens_mask"].index(0)
-    end = start + len(alone)
-    return (tuple(ids[:start]), tuple(ids[end:])) if of_text == len(alone) and ids[start:end] == alone else None
+    ids, start = whole["input_ids"], whole["special_tokens_mask"].index(0)
+    return tuple(ids[:start]), tuple(ids[start + len(once) :])
 
 
 def _state(part: Any) -> dict[str, Any]:

@@ -58,7 +58,32 @@ PIECES += [
     "@user_1",
     "http://",
 ]
-texts_of_pieces = st.lists(st.lists(st.sampled_from(PIECES), max_size=14).map("".join), max_size=5)
+
+
+def check_texts_of(pieces, tokenizer):
+    """Texts that are put together from pieces at random have the ids of the usual call."""
+    fast = FastTokenizer(tokenizer)
+    assert fast._known is not None, "premise: this is a tokenizer whose words are looked up"
+
+    @given(texts=st.lists(st.lists(st.sampled_from(pieces), max_size=14).map("".join), max_size=5))
+    @settings(max_examples=150, deadline=None)
+    def check(texts):
+        expected = tokenizer(texts, truncation=True)["input_ids"] if texts else []
+        assert fast(texts) == expected
+        assert fast(texts) == expected, "the second time every word is known"
+
+    check()
+
+
+def check_words_of(texts, tokenizer, distinct):
+    """The texts have the ids of the usual call; if not, the words are told that have others when they stand alone."""
+    expected = tokenizer(texts)["input_ids"]
+    assert len(set(chain.from_iterable(expected))) > distinct, "premise: they are words"
+    fast = FastTokenizer(tokenizer)
+    for text, found, usual in zip(texts, fast(texts), expected, strict=True):
+        alone = text.split(" ")
+        wrong = zip(alone, fast(alone), tokenizer(alone)["input_ids"], strict=True)
+        assert found == usual, [word for word, ours, theirs in wrong if ours != theirs]
 
 
 def texts_of_any_character():
@@ -103,18 +128,7 @@ def bert(texts=(), lowercase=True, model_max_length=12, split_special_tokens=Fal
 @pytest.mark.parametrize("lowercase", [True, False])
 @pytest.mark.parametrize("normalizer", NORMALIZERS)
 def test_ids_equal_those_of_the_usual_call(normalizer, lowercase):
-    tokenizer = train(normalizer, lowercase)
-    fast = FastTokenizer(tokenizer)
-    assert fast._known is not None, "premise: this is a tokenizer whose words are looked up"
-
-    @given(texts=texts_of_pieces)
-    @settings(max_examples=150, deadline=None)
-    def check(texts):
-        expected = tokenizer(texts, truncation=True)["input_ids"] if texts else []
-        assert fast(texts) == expected
-        assert fast(texts) == expected, "the second time every word is known"
-
-    check()
+    check_texts_of(PIECES, train(normalizer, lowercase))
 
 
 @pytest.mark.skipif(not REAL.is_file(), reason=f"no real tweets at {REAL}")
@@ -155,13 +169,7 @@ def test_words_of_any_character(normalizer, lowercase):
     texts = texts_of_any_character()
     settings = {"normalizer": normalizer, "lowercase": lowercase, "model_max_length": 10**6}
     tokenizer = train_tokenizer(texts, min_frequency=1, **settings)
-    expected = tokenizer(texts)["input_ids"]
-    assert normalizer == "semeval" or len(set(chain.from_iterable(expected))) > 20_000, "premise: they are words"
-    fast = FastTokenizer(tokenizer)
-    for text, found, usual in zip(texts, fast(texts), expected, strict=True):
-        alone = text.split(" ")
-        wrong = zip(alone, fast(alone), tokenizer(alone)["input_ids"], strict=True)
-        assert found == usual, [word for word, ours, theirs in wrong if ours != theirs]
+    check_words_of(texts, tokenizer, distinct=0 if normalizer == "semeval" else 20_000)
 
 
 @pytest.mark.parametrize(
@@ -179,19 +187,8 @@ class TestBert:
     @pytest.mark.parametrize("lowercase", [True, False])
     @pytest.mark.parametrize("split", [True, False])
     def test_ids_equal_those_of_the_usual_call(self, lowercase, split):
-        tokenizer = bert(lowercase=lowercase, split_special_tokens=split)
-        fast = FastTokenizer(tokenizer)
-        assert fast._known is not None, "premise: this is a tokenizer whose words are looked up"
         pieces = [*PIECES, "[SEP]", "[MASK]", "x[CLS]", "unseen", "x" * 101]
-
-        @given(texts=st.lists(st.lists(st.sampled_from(pieces), max_size=14).map("".join), max_size=5))
-        @settings(max_examples=150, deadline=None)
-        def check(texts):
-            expected = tokenizer(texts, truncation=True)["input_ids"] if texts else []
-            assert fast(texts) == expected
-            assert fast(texts) == expected, "the second time every word is known"
-
-        check()
+        check_texts_of(pieces, bert(lowercase=lowercase, split_special_tokens=split))
 
     @pytest.mark.skipif(not REAL.is_file(), reason=f"no real tweets at {REAL}")
     def test_on_real_tweets(self):
@@ -204,14 +201,7 @@ class TestBert:
     @pytest.mark.parametrize("lowercase", [True, False])
     def test_words_of_any_character(self, lowercase):
         texts = texts_of_any_character()
-        tokenizer = bert(texts, lowercase=lowercase, model_max_length=10**6)
-        expected = tokenizer(texts)["input_ids"]
-        assert len(set(chain.from_iterable(expected))) > 10_000, "premise: most signs are known"
-        fast = FastTokenizer(tokenizer)
-        for text, found, usual in zip(texts, fast(texts), expected, strict=True):
-            alone = text.split(" ")
-            wrong = zip(alone, fast(alone), tokenizer(alone)["input_ids"], strict=True)
-            assert found == usual, [word for word, ours, theirs in wrong if ours != theirs]
+        check_words_of(texts, bert(texts, lowercase=lowercase, model_max_length=10**6), distinct=10_000)
 
     def test_words_of_ascii_do_not_reach_the_backend(self, monkeypatch):
         tokenizer = bert(["good day so tag it 's a , ! # . good day so tag"] * 3)
@@ -251,6 +241,13 @@ class TestBert:
         texts = ["a #Tag day", "a#tag day #Tags", "good day", "a.b", "Good .#Tag."]
         assert fast(texts) == tokenizer(texts, truncation=True)["input_ids"]
 
+    def test_longer_words_than_the_tokenizer_cuts_are_unknown(self):
+        tokenizer = bert()
+        vocabulary = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "a": 4, "##a": 5}
+        tokenizer.backend_tokenizer.model = WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=4)
+        expected = tokenizer(["aaaa aaaaa"], truncation=True)["input_ids"]
+        assert FastTokenizer(tokenizer)(["aaaa aaaaa"]) == expected == [[2, 4, 5, 5, 5, 1, 3]]
+
     def test_without_a_token_for_what_is_unknown_is_not_looked_up(self):
         tokenizer = bert()
         tokenizer.backend_tokenizer.model = WordPiece({"a": 0, "##b": 1, "[CLS]": 2, "[SEP]": 3}, unk_token="[NONE]")
@@ -258,15 +255,16 @@ class TestBert:
         assert fast._known is None
         assert fast(["a ab"]) == tokenizer(["a ab"], truncation=True)["input_ids"] == [[2, 0, 0, 1, 3]]
 
-    def test_with_a_text_that_stands_twice_is_not_looked_up(self):
+    @pytest.mark.parametrize("template", ["[CLS] $A [SEP] $A", "[CLS] $A $A [SEP]"])
+    def test_with_a_text_that_stands_twice_is_not_looked_up(self, template):
         tokenizer = bert()
-        twice = processors.TemplateProcessing(single="[CLS] $A [SEP] $A", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+        twice = processors.TemplateProcessing(single=template, special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
         tokenizer.backend_tokenizer.post_processor = twice
         fast = FastTokenizer(tokenizer)
         assert fast._known is None
         assert fast(["a day"]) == tokenizer(["a day"], truncation=True)["input_ids"]
 
-    @pytest.mark.parametrize("limit", [3, 4, 5])
+    @pytest.mark.parametrize("limit", [2, 3, 4, 5])
     @pytest.mark.parametrize("side", ["left", "right"])
     def test_hardly_any_room(self, limit, side):
         tokenizer = bert(model_max_length=limit)
