@@ -73,6 +73,7 @@ class Arguments(NamedTuple):
 
 
 Further = TypeVar("Further")
+_Recipe = str | Mapping[str, Any]
 
 
 def parse_argv(argv: Sequence[str], prog: str = "hf-rnn train") -> Arguments:
@@ -114,8 +115,8 @@ def parse_settings(settings: Mapping[str, Any], prog: str = "train") -> Argument
     """Turn settings by name, on top of the recipe that they name, into typed arguments.
 
     Args:
-        settings: Values by the names of the flags; `recipe` chooses the recipe, `default` if absent. None leaves a
-            setting at the default that it has without any recipe.
+        settings: Values by the names of the flags; `recipe` chooses the recipe, `default` if absent: a name, a path,
+            or a mapping of settings. None leaves a setting at the default that it has without any recipe.
         prog: What the settings were given to, for messages.
 
     Raises:
@@ -137,8 +138,10 @@ def parse_settings_with(further: type[Further], settings: Mapping[str, Any], pro
 
 
 def _parse_settings(settings: Mapping[str, Any], prog: str, *further: type) -> tuple[Any, ...]:
-    recipe = DEFAULT_RECIPE if settings.get("recipe") is None else str(settings["recipe"])
-    given = {name: Setting(value, prog) for name, value in {**settings, "recipe": recipe}.items()}
+    recipe, name_of_recipe = settings.get("recipe"), None
+    if not isinstance(recipe, Mapping):
+        recipe = name_of_recipe = DEFAULT_RECIPE if recipe is None else str(recipe)
+    given = {name: Setting(value, prog) for name, value in {**settings, "recipe": name_of_recipe}.items()}
     parser = _make_parser(prog, *further)
     cleared = {name for name, value in settings.items() if value is None}
     return _parse(parser, recipe, parser.tokens(given), cleared)
@@ -156,7 +159,7 @@ def _of_another_verb(name: str) -> str:
     return ": it is one of hf-rnn distill (hf_rnn.distill), which takes all others too" if name in own else ""
 
 
-def _parse(parser: SettingsParser, recipe: str, tokens: list[str], cleared: Iterable[str] = ()) -> tuple[Any, ...]:
+def _parse(parser: SettingsParser, recipe: _Recipe, tokens: list[str], cleared: Iterable[str] = ()) -> tuple[Any, ...]:
     named = {"--" + token.split("=")[0].lstrip("-").replace("-", "_") for token in tokens if token.startswith("--")}
     tokens, config = _with_recipe(parser, recipe, tokens, named, cleared)
     parsed = parser.parse(tokens)
@@ -173,7 +176,7 @@ def _parse(parser: SettingsParser, recipe: str, tokens: list[str], cleared: Iter
     return parsed
 
 
-def _check_frozen(recipe: str, named: set[str]) -> None:
+def _check_frozen(recipe: _Recipe, named: set[str]) -> None:
     """Refuse random vectors that never learn, unless it is the user who wants them so."""
     setting = read_settings(recipe).get("freeze_embedding")
     if setting is not None and setting.ours and "--freeze_embedding" not in named:
@@ -185,7 +188,7 @@ def _check_frozen(recipe: str, named: set[str]) -> None:
 
 
 def _with_recipe(
-    parser: SettingsParser, recipe: str, tokens: list[str], named: set[str], cleared: Iterable[str]
+    parser: SettingsParser, recipe: _Recipe, tokens: list[str], named: set[str], cleared: Iterable[str]
 ) -> tuple[list[str], RnnConfig | None]:
     """The tokens behind those of a recipe and of a model to go on from, and the configuration of such a model."""
     rivals = {rival for flag, names in _RIVALS.items() if flag in named for rival in names}

@@ -59,8 +59,8 @@ class RnnClassifier:
 
     Args:
         settings: The settings of `hf-rnn train` by the names of its flags (see [`setting_names`]), on top of the
-            recipe `recipe` (`default` if None). Those on files are missing: texts go to `fit`, the finished folder is
-            written by `save_pretrained`. Besides there are:
+            recipe `recipe` (`default` if None; see [`train`]). Those on files are missing: texts go to `fit`, the
+            finished folder is written by `save_pretrained`. Besides there are:
 
             - `random_state` (`int` or `numpy.random.RandomState`, *optional*): Another name of `seed`. A RandomState
               gives a new seed to each `fit`. None takes the recipe's seed: two fits give the same model.
@@ -200,7 +200,7 @@ class RnnClassifier:
         labels = LabelType.from_record(record).restore(names)
         # The columns of predict_proba are in the order of classes_, and scikit-learn wants that sorted.
         self.classes_, columns = np.unique(labels, return_index=True)
-        self.metrics_ = json.loads(files.get(folder.metrics.name, b"{}"))
+        self.metrics_ = _read_mapping(folder.metrics, files.get(folder.metrics.name, b"{}"))
         self._fitted = _Fitted(FastRnn(model, tokenizer), columns, files, card)
 
     # ---- predicting ----
@@ -299,7 +299,7 @@ class RnnClassifier:
         """Load what `save_pretrained`, `push_to_hub` or the command left, ready to predict.
 
         A model of the command has labels of `str`. Where the folder tells the settings of its run, they become the
-        recipe of a new `fit`.
+        recipe of a new `fit`; the folder is not needed any more for that.
 
         Args:
             name_or_path: A finished folder, or a repo id of the Hub.
@@ -316,7 +316,7 @@ class RnnClassifier:
         """
         folder = FinishedFolder(find_folder(name_or_path, revision, token))
         if folder.training_args.is_file():
-            settings.setdefault("recipe", str(folder.training_args.absolute()))
+            settings.setdefault("recipe", _read_mapping(folder.training_args, folder.training_args.read_bytes()))
         classifier = cls(**settings)
         classifier._adopt(folder)
         return classifier
@@ -392,6 +392,17 @@ def _train(
         texts = load_named(datasets.DatasetDict(splits), report=report)
         record = {_LABEL_TYPE: dataclasses.asdict(rows.type)}
         return train_on(texts, report, arguments, task_specific_params=record, quiet=quiet).card
+
+
+def _read_mapping(path: Path, content: bytes) -> dict[str, Any]:
+    """What a file of a finished folder says by name."""
+    try:
+        read = json.loads(content)
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON: {error}") from error
+    if not isinstance(read, dict):
+        raise UserError(f"{path} must hold values by name, found {str(read)!r:.40}")
+    return read
 
 
 def _write_files(folder: Path, files: Mapping[str, bytes]) -> None:

@@ -88,7 +88,7 @@ def train(
         data_args: Texts and how they become tokens.
         training_args: How to train, and where the finished folder goes (`output_dir`).
         settings: Instead of the three: settings by the names of the command's flags, on top of the recipe `recipe`
-            (`default` if not given).
+            (`default` if not given; a name, the path of a file, or a mapping of settings).
 
     Raises:
         UserError: For a mistake in settings or data. Nothing of an earlier run is touched by then.

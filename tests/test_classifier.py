@@ -508,6 +508,18 @@ def test_what_the_command_trained(trained, tmp_path):
     assert same(weights_of(again), load_file(trained.folder / "model.safetensors")), "its settings are the recipe"
 
 
+def test_settings_of_its_run_come_along(trained, tmp_path):
+    """Pickled, carried elsewhere and fitted again: the folder that it came from is not needed for that."""
+    shutil.copytree(trained.folder, tmp_path / "model")
+    loaded = RnnClassifier.from_pretrained(tmp_path / "model", use_cpu=True, num_train_epochs=1)
+    shutil.rmtree(tmp_path / "model")
+    moved = pickle.loads(pickle.dumps(loaded))
+    moved.fit(*columns(60, seed=3))
+    kept = json.loads((trained.folder / "config.json").read_text())
+    config = moved._fitted.runner.model.config
+    assert (config.cell_type, config.hidden_size) == (kept["cell_type"], kept["hidden_size"]) != ("lstm", 64)
+
+
 def test_what_cannot_be_loaded(trained, tmp_path):
     for name, message in ((tmp_path, "has no config.json"), (tmp_path / "x", "there is no folder")):
         with pytest.raises(UserError, match=message):
@@ -515,6 +527,13 @@ def test_what_cannot_be_loaded(trained, tmp_path):
     with pytest.raises(UserError, match="has no revision 'v1'"):
         RnnClassifier.from_pretrained(trained.folder, revision="v1")
     shutil.copytree(trained.folder, tmp_path / "model")
+    for name in ("metrics.json", "training_args.json"):
+        was = (tmp_path / "model" / name).read_bytes()
+        for content, message in ((b"{", "is not JSON"), (b"\xff", "is not JSON"), (b"[]", "must hold values by name")):
+            (tmp_path / "model" / name).write_bytes(content)
+            with pytest.raises(UserError, match=f"{name} {message}"):
+                RnnClassifier.from_pretrained(tmp_path / "model")
+        (tmp_path / "model" / name).write_bytes(was)
     config = json.loads((tmp_path / "model" / "config.json").read_text())
     config["problem_type"] = "multi_label_classification"
     (tmp_path / "model" / "config.json").write_text(json.dumps(config))

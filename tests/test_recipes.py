@@ -1,5 +1,7 @@
 """Recipes: what is in ours, how files build on each other, and that a mistake is told with its file and line."""
 
+import json
+
 import pytest
 
 from hf_rnn.errors import UserError
@@ -104,6 +106,28 @@ def test_mistakes(tmp_path, content, message):
     path.write_text(content)
     with pytest.raises(UserError, match=message):
         load_recipe(path)
+
+
+def test_a_mapping_is_a_recipe_like_a_file(tmp_path):
+    mapping = {"recipe": "tutorial", "learning_rate": 0.03, "hidden_size": None}
+    (tmp_path / "mine.yaml").write_text(json.dumps(mapping))
+    assert load_recipe(mapping) == load_recipe(tmp_path / "mine.yaml") != load_recipe("tutorial")
+    assert load_recipe({}) == load_recipe("default")
+    assert load_recipe({"recipe": None, "hidden_size": 7}) == {"hidden_size": 7}
+    assert read_settings(mapping)["learning_rate"].origin == "recipe['learning_rate']"
+
+
+@pytest.mark.parametrize(
+    ("mapping", "message"),
+    [
+        ({3: 7}, "a setting's name must be text, found 3"),
+        ({"recipe": "tutorail"}, r"recipe\['recipe'\]: there is no recipe 'tutorail'"),
+        ({"recipe": {}}, "recipe must be a name or a path"),
+    ],
+)
+def test_mistakes_in_a_mapping(mapping, message):
+    with pytest.raises(UserError, match=message):
+        load_recipe(mapping)
 
 
 def test_not_utf8(tmp_path):

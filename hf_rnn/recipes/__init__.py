@@ -3,13 +3,13 @@
 A recipe is a flat mapping from setting to value, the settings being those of `hf_rnn.arguments`; this module does not
 know them. The key `recipe` names the recipe that a file builds on: one of ours, or a path beside the file. A file of
 the user that names none builds on `default`; `recipe: null` builds on nothing. A setting that is `null` is left at
-the default that it has without any recipe.
+the default that it has without any recipe. In Python a mapping is a recipe too, to the same rules.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,11 +53,11 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
 
 
-def load_recipe(name_or_path: str | Path) -> dict[str, Any]:
+def load_recipe(recipe: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     """Read a recipe and all that it builds on.
 
     Args:
-        name_or_path: The name of one of ours (see [`recipe_names`]) or the path of a YAML file.
+        recipe: The name of one of ours (see [`recipe_names`]), the path of a YAML file, or what such a file holds.
 
     Returns:
         The settings that the recipe makes, by name; those set to null are left out.
@@ -65,12 +65,19 @@ def load_recipe(name_or_path: str | Path) -> dict[str, Any]:
     Raises:
         UserError: When there is no such recipe, or a file is no flat YAML mapping; the message names file and line.
     """
-    return {name: setting.value for name, setting in read_settings(name_or_path).items()}
+    return {name: setting.value for name, setting in read_settings(recipe).items()}
 
 
-def read_settings(name_or_path: str | Path) -> dict[str, Setting]:
+def read_settings(recipe: str | Path | Mapping[str, Any]) -> dict[str, Setting]:
     """Do as [`load_recipe`], but tell of each value where it was set."""
-    settings = _read(_find(str(name_or_path), beside=Path()), above=())
+    if isinstance(recipe, Mapping):
+        own = {name: Setting(value, f"recipe[{name!r}]") for name, value in recipe.items()}
+        for name in own:
+            if not isinstance(name, str):
+                raise UserError(f"recipe: a setting's name must be text, found {name!r}")
+        settings = _on_base(own, DEFAULT_RECIPE, "recipe", beside=Path(), above=())
+    else:
+        settings = _read(_find(str(recipe), beside=Path()), above=())
     return {name: setting for name, setting in settings.items() if setting.value is not None}
 
 
@@ -97,14 +104,20 @@ def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Setting]:
     """Read a file on top of its base; `above` are the files that led here."""
     if path.resolve() in above:
         raise UserError(f"{path}: this recipe builds on itself, by way of {', '.join(file.name for file in above)}")
-    own = dict(_settings(path))
-    ours = path.parent == _FOLDER
-    base = own.pop(_BASE_KEY, Setting(None if ours else DEFAULT_RECIPE, str(path)))
+    usual = None if path.parent == _FOLDER else DEFAULT_RECIPE
+    return _on_base(dict(_settings(path)), usual, str(path), path.parent, (*above, path.resolve()))
+
+
+def _on_base(
+    own: dict[str, Setting], usual: str | None, origin: str, beside: Path, above: tuple[Path, ...]
+) -> dict[str, Setting]:
+    """Settings on top of the recipe that they name, or of the usual one."""
+    base = own.pop(_BASE_KEY, Setting(usual, origin))
     if base.value is None:
         return own
     if not isinstance(base.value, str):
         raise UserError(f"{base.origin}: recipe must be a name or a path, found {base.value!r}")
-    return {**_read(_find(base.value, path.parent, base.origin), (*above, path.resolve())), **own}
+    return {**_read(_find(base.value, beside, base.origin), above), **own}
 
 
 def _settings(path: Path) -> Iterator[tuple[str, Setting]]:
