@@ -22,7 +22,7 @@ from .fast_tokenization import FastTokenizer
 from .folding import TABLE_DTYPES, FoldedClassifier, TableDtype, table_bytes
 from .inference import compute_logits, list_texts, load_model, scorer_of
 from .modeling_rnn import RnnForSequenceClassification
-from .packing import pack_batches
+from .packing import TokenIds, pack_batches
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -165,13 +165,13 @@ class FastRnn:
             return compute_logits(self.model, self.tokenizer, input_ids, 256, self.tokens_per_batch)
         if len(input_ids) == 1:
             return torch.from_numpy(self._folded.logits_of_one(input_ids[0]))
-        return self._batched_logits(input_ids, self._folded)
+        return self._batched_logits(TokenIds.of_lists(input_ids), self._folded)
 
     @torch.inference_mode()
-    def _batched_logits(self, input_ids: Sequence[Sequence[int]], folded: FoldedClassifier) -> torch.Tensor:
-        logits = torch.empty(len(input_ids), len(self._labels))
-        for positions, texts in pack_batches(input_ids, self.tokens_per_batch):
-            logits[positions] = folded.logits(texts)
+    def _batched_logits(self, texts: TokenIds, folded: FoldedClassifier) -> torch.Tensor:
+        logits = torch.empty(len(texts.lengths), len(self._labels))
+        for positions, batch in pack_batches(texts, self.tokens_per_batch):
+            logits[positions] = folded.logits(batch)
         return logits
 
     def text_logits(self, texts: Sequence[str]) -> torch.Tensor:
@@ -182,6 +182,11 @@ class FastRnn:
         """
         listed = list_texts(texts)
         if len(listed) <= _BLOCK:
-            return self.logits(self.tokenize(listed))
+            return self._block_logits(listed)
         blocks = (listed[start : start + _BLOCK] for start in range(0, len(listed), _BLOCK))
-        return torch.cat([self.logits(self.tokenize(block)) for block in blocks])
+        return torch.cat([self._block_logits(block) for block in blocks])
+
+    def _block_logits(self, texts: list[str]) -> torch.Tensor:
+        if self._folded is None or len(texts) == 1:
+            return self.logits(self.tokenize(texts))
+        return self._batched_logits(self._encode.arrange(texts), self._folded)

@@ -17,6 +17,45 @@ import torch
 
 
 @dataclass(frozen=True)
+class TokenIds:
+    """Token ids of many texts, in one array.
+
+    Attributes:
+        token_ids: The ids of all texts, each text's in a row, in any order of the texts.
+        starts (`(B,)`): Where each text begins in them.
+        lengths (`(B,)`): Its tokens; 0 is possible.
+    """
+
+    token_ids: np.ndarray
+    starts: np.ndarray
+    lengths: np.ndarray
+
+    @classmethod
+    def of_lists(cls, input_ids: Sequence[Sequence[int]]) -> TokenIds:
+        """From the ids of each text alone."""
+        lengths = np.fromiter(map(len, input_ids), dtype=np.int64, count=len(input_ids))
+        ends = np.cumsum(lengths)
+        count = int(ends[-1]) if len(ends) else 0
+        token_ids = np.fromiter(chain.from_iterable(input_ids), dtype=np.int64, count=count)
+        return cls(token_ids, ends - lengths, lengths)
+
+    def cut(self, limit: int, truncation_side: str) -> TokenIds:
+        """At most `limit` tokens of each text: its last ones where `truncation_side` is `left`, else its first."""
+        lengths = np.minimum(self.lengths, min(limit, len(self.token_ids)))  # a limit may be beyond all numbers
+        moved = self.lengths - lengths if truncation_side == "left" else 0
+        return TokenIds(self.token_ids, self.starts + moved, lengths)
+
+    def merged(self, other: TokenIds, places: np.ndarray) -> TokenIds:
+        """With the texts of another one among them, which come to stand at `places`, ascending."""
+        own = np.ones(len(self.lengths) + len(places), dtype=bool)
+        own[places] = False
+        starts, lengths = np.empty((2, len(own)), dtype=np.int64)
+        starts[own], lengths[own] = self.starts, self.lengths
+        starts[places], lengths[places] = other.starts + len(self.token_ids), other.lengths
+        return TokenIds(np.concatenate([self.token_ids, other.token_ids]), starts, lengths)
+
+
+@dataclass(frozen=True)
 class PackedTexts:
     """Texts of descending length, read in step: place p belongs to a step, and within the step to a text.
 
@@ -72,28 +111,23 @@ class PackedTexts:
         return torch.from_numpy(first[self.lengths[texts] - 1 - steps] + texts)
 
 
-def pack_batches(
-    input_ids: Sequence[Sequence[int]], tokens_per_batch: int
-) -> Iterator[tuple[torch.Tensor, PackedTexts]]:
+def pack_batches(texts: TokenIds, tokens_per_batch: int) -> Iterator[tuple[torch.Tensor, PackedTexts]]:
     """Sort texts by length and cut them into batches.
 
     Args:
-        input_ids: Token ids by text; a text without any is allowed.
+        texts: Their token ids.
         tokens_per_batch: The most tokens in a batch; a text with more of them is a batch of its own.
 
     Yields:
-        The positions `(B,)` in `input_ids` of the texts of a batch, and the batch. Every text comes exactly once.
+        The positions `(B,)` of the texts of a batch, and the batch. Every text comes exactly once.
     """
-    lengths = np.fromiter(map(len, input_ids), dtype=np.int64, count=len(input_ids))
-    ends = np.cumsum(lengths)
-    token_ids = np.fromiter(chain.from_iterable(input_ids), dtype=np.int64, count=int(ends[-1]) if len(ends) else 0)
-    order = np.argsort(-lengths, kind="stable")
-    lengths, starts = lengths[order], (ends - lengths)[order]
+    order = np.argsort(-texts.lengths, kind="stable")
+    lengths, starts = texts.lengths[order], texts.starts[order]
     read = np.cumsum(lengths)
     first = 0
     while first < len(order):
         before = read[first - 1] if first else 0
         last = max(first + 1, int(np.searchsorted(read, before + tokens_per_batch, side="right")))
         batch = slice(first, last)
-        yield torch.from_numpy(order[batch]), PackedTexts.pack(token_ids, starts[batch], lengths[batch])
+        yield torch.from_numpy(order[batch]), PackedTexts.pack(texts.token_ids, starts[batch], lengths[batch])
         first = last

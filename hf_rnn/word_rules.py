@@ -14,11 +14,14 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
+from tokenizers import Tokenizer
 from tokenizers.models import WordLevel, WordPiece
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from .normalization import NORMALIZERS, build_normalizer
+from .word_columns import WordColumns
 
+_PAD = "<pad>"  # typed in a text it is a word that nobody knows, never padding
 _THREE_ALIKE = re.compile(r"(.)\1\1")
 # Letters whose lower case and kind are the same to Python and to the tokenizer, whatever Unicode each is of: Latin,
 # Greek, Cyrillic, Hebrew, Arabic, kana, Chinese, Hangul. Not among them is the capital sigma, which Python lowers by
@@ -29,10 +32,11 @@ _LETTERS = (
     r"\uac00-\ud7a3"
 )
 # Of `none`: letters, and what has no case and is no white space: Indic, Thai and Lao, accents, marks, signs, emoji.
-_PLAIN = re.compile(
-    rf"[!-~{_LETTERS}\u00a1-\u00ac\u00ae-\u00bf\u00d7\u00f7\u0300-\u036f\u0900-\u0eff\u2010-\u2027\u2030-\u205e"
-    r"\u20a0-\u20bf\u2190-\u24b5\u24ea-\u27bf\u3001-\u3040\ufe0f\U0001f300-\U0001faff]+"
+_OF_PLAIN = (
+    rf"!-~{_LETTERS}\u00a1-\u00ac\u00ae-\u00bf\u00d7\u00f7\u0300-\u036f\u0900-\u0eff\u2010-\u2027\u2030-\u205e"
+    r"\u20a0-\u20bf\u2190-\u24b5\u24ea-\u27bf\u3001-\u3040\ufe0f\U0001f300-\U0001faff"
 )
+_PLAIN, _PLAIN_TEXT = re.compile(f"[{_OF_PLAIN}]+"), re.compile(f"[ {_OF_PLAIN}]+")
 # Of `tweet`: what is one word, perhaps with a mark before or after it, and what becomes a placeholder.
 _TWEET_WORD = re.compile(rf"(#?)([{_LETTERS}]+(?:'[{_LETTERS}]+)*)([,.!?;:\"')]?)")
 _TWEET_PLACEHOLDER = re.compile(r"(@[A-Za-z0-9_]+)|([hH]ttps?://[A-Za-z0-9./_-]+)|([0-9]+)")
@@ -51,10 +55,12 @@ class WordRules:
     Attributes:
         look_up: Gives the ids of a word without a space, as the tokenizer would; None where only that can tell.
         around: Ids that the tokenizer puts before and after each text.
+        columns: The same for many texts at once, where words are whole.
     """
 
     look_up: LookUp
     around: tuple[Ids, Ids] = ((), ())
+    columns: WordColumns | None = None
 
 
 def find_rules(tokenizer: PreTrainedTokenizerBase) -> WordRules | None:
@@ -78,8 +84,19 @@ def find_rules(tokenizer: PreTrainedTokenizerBase) -> WordRules | None:
     for name in NORMALIZERS:
         for lowercase in (True, False):
             if found == [stage.__getstate__() for stage in build_normalizer(name, lowercase)]:
-                return WordRules(_make_look_up(name, lowercase or name == "semeval", backend.model))
+                look_up = _make_look_up(name, lowercase or name == "semeval", backend.model)
+                return WordRules(look_up, columns=_make_columns(lowercase, backend) if name == "none" else None)
     return None
+
+
+def _make_columns(lowercase: bool, backend: Tokenizer) -> WordColumns:
+    """Of a tokenizer with the rules of `none`."""
+
+    def vocabulary() -> dict[str, int]:
+        return {word: number for word, number in backend.get_vocab(with_added_tokens=False).items() if word != _PAD}
+
+    size, unknown = backend.get_vocab_size(with_added_tokens=False), backend.model.token_to_id(backend.model.unk_token)
+    return WordColumns(vocabulary, size, unknown, lowercase, _PLAIN_TEXT)
 
 
 def _make_look_up(normalizer: str, lowercase: bool, model: WordLevel) -> LookUp:
@@ -90,7 +107,7 @@ def _make_look_up(normalizer: str, lowercase: bool, model: WordLevel) -> LookUp:
     """
     id_of: Any = model.token_to_id
     unknown: Ids = (id_of(model.unk_token),)
-    not_read = None, id_of("<pad>")  # typed in a text it is never padding
+    not_read = None, id_of(_PAD)
 
     def find(word: str) -> Ids:
         number = id_of(word.lower() if lowercase else word)

@@ -18,7 +18,7 @@ from hf_rnn import RnnConfig, RnnForSequenceClassification, inference, load_tsv,
 from hf_rnn.errors import UserError
 from hf_rnn.fast_inference import FastRnn
 from hf_rnn.folding import FoldedClassifier, table_bytes
-from hf_rnn.packing import pack_batches
+from hf_rnn.packing import TokenIds, pack_batches
 
 CELLS = ["rnn_tanh", "rnn_relu", "gru", "lstm", "min_gru"]
 POOLINGS = ["last", "mean", "max", "mean_max", "attention"]
@@ -68,7 +68,7 @@ def folded_logits(folded, ids, budget):
     if budget == 0:
         return torch.from_numpy(np.concatenate([folded.logits_of_one(text) for text in ids]))
     with torch.inference_mode():
-        for positions, texts in pack_batches(ids, budget):
+        for positions, texts in pack_batches(TokenIds.of_lists(ids), budget):
             assert logits[positions].isnan().all(), "a text came twice"
             logits[positions] = folded.logits(texts)
     return logits
@@ -113,7 +113,7 @@ def test_rows_looked_up_a_step_at_a_time_are_the_same(cell, monkeypatch):
 @given(ids=token_ids, budget=st.integers(1, 30))
 def test_batches_hold_every_text_once_and_keep_to_the_budget(ids, budget):
     seen = []
-    for positions, texts in pack_batches(ids, budget):
+    for positions, texts in pack_batches(TokenIds.of_lists(ids), budget):
         lengths = texts.lengths.tolist()
         assert lengths == sorted(lengths, reverse=True)
         assert sum(texts.sizes) == sum(lengths)

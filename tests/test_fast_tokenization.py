@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,6 +19,8 @@ from hf_rnn import train_tokenizer
 from hf_rnn.errors import UserError
 from hf_rnn.fast_tokenization import FastTokenizer
 from hf_rnn.normalization import NORMALIZERS
+from hf_rnn.word_columns import WordColumns
+from hf_rnn.word_rules import _PLAIN_TEXT
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "semeval2016_raw" / "train.tsv"
 # What the rules of the normalisers look at: ends of words, all kinds of white space, marks, entities, emoji that join.
@@ -60,9 +63,23 @@ PIECES += [
 ]
 
 
+def as_lists(arranged):
+    """What `arrange` returns, a list a text."""
+    bounds = zip(arranged.starts.tolist(), arranged.lengths.tolist(), strict=True)
+    return [arranged.token_ids[start : start + length].tolist() for start, length in bounds]
+
+
+def always_in_columns(tokenizer):
+    """A FastTokenizer to whom few texts are many, if it has columns."""
+    fast = FastTokenizer(tokenizer)
+    if fast._columns is not None:
+        fast._columns.pay = lambda texts: True
+    return fast
+
+
 def check_texts_of(pieces, tokenizer):
     """Texts that are put together from pieces at random have the ids of the usual call."""
-    fast = FastTokenizer(tokenizer)
+    fast, columns = FastTokenizer(tokenizer), always_in_columns(tokenizer)
     assert fast._known is not None, "premise: this is a tokenizer whose words are looked up"
 
     @given(texts=st.lists(st.lists(st.sampled_from(pieces), max_size=14).map("".join), max_size=5))
@@ -71,6 +88,7 @@ def check_texts_of(pieces, tokenizer):
         expected = tokenizer(texts, truncation=True)["input_ids"] if texts else []
         assert fast(texts) == expected
         assert fast(texts) == expected, "the second time every word is known"
+        assert as_lists(columns.arrange(texts)) == expected
 
     check()
 
@@ -79,11 +97,12 @@ def check_words_of(texts, tokenizer, distinct):
     """The texts have the ids of the usual call; if not, the words are told that have others when they stand alone."""
     expected = tokenizer(texts)["input_ids"]
     assert len(set(chain.from_iterable(expected))) > distinct, "premise: they are words"
-    fast = FastTokenizer(tokenizer)
-    for text, found, usual in zip(texts, fast(texts), expected, strict=True):
-        alone = text.split(" ")
-        wrong = zip(alone, fast(alone), tokenizer(alone)["input_ids"], strict=True)
-        assert found == usual, [word for word, ours, theirs in wrong if ours != theirs]
+    fast, columns = FastTokenizer(tokenizer), always_in_columns(tokenizer)
+    for way in (fast, lambda texts: as_lists(columns.arrange(texts))):
+        for text, found, usual in zip(texts, way(texts), expected, strict=True):
+            alone = text.split(" ")
+            wrong = zip(alone, way(alone), tokenizer(alone)["input_ids"], strict=True)
+            assert found == usual, [word for word, ours, theirs in wrong if ours != theirs]
 
 
 def texts_of_any_character():
@@ -160,6 +179,68 @@ def test_plain_words_do_not_reach_the_backend(normalizer, lowercase, monkeypatch
             "tweet": {"<pad>", "<PAD>", "<unk>", "sooo"},
         }[normalizer]
     )
+
+
+class TestColumns:
+    """Many texts at once, of the tokenizers whose words are whole."""
+
+    @pytest.mark.parametrize("lowercase", [True, False])
+    def test_words_of_plain_characters(self, lowercase):
+        """Premise: a text of these goes through Arrow; all words are in the vocabulary, so that another case shows."""
+        signs = [chr(code) for code in range(sys.maxunicode + 1)]
+        words = [
+            f"{start}{sign}" for sign in signs if _PLAIN_TEXT.fullmatch(sign) and sign != " " for start in ("", "A")
+        ]
+        assert len(words) > 70_000
+        texts = [" ".join(words[start : start + 100]) for start in range(0, len(words), 100)]
+        tokenizer = train_tokenizer(texts, min_frequency=1, lowercase=lowercase)
+        fast = always_in_columns(tokenizer)
+        fast._known = fast._look_up = None  # nothing but columns
+        assert as_lists(fast.arrange(texts)) == tokenizer(texts)["input_ids"]
+
+    def test_any_sign_of_ascii_within_and_between_words(self):
+        signs = [chr(code) for code in range(128)]
+        forms = ["a{0}b", "{0}", "{0}a", "a{0}", "<pad>{0}a", "a{0}<pad> ", "<pad>{0}<PAD>{0}<unk>", "{0}{0}A {0}"]
+        texts = [form.format(sign) for sign in signs for form in forms]
+        tokenizer = train_tokenizer(texts, min_frequency=1)
+        fast = always_in_columns(tokenizer)
+        fast._known = fast._look_up = None
+        assert as_lists(fast.arrange(texts)) == tokenizer(texts)["input_ids"]
+
+    @pytest.mark.parametrize("side", ["left", "right"])
+    @pytest.mark.parametrize("limit", [1, 3, 10**30])
+    def test_texts_of_all_kinds_in_their_order(self, side, limit):
+        """Premise: capital sigmas and white space beyond ASCII go another way than the texts around them."""
+        tokenizer = train(model_max_length=limit)
+        tokenizer.truncation_side = side
+        plain, others = ["a Good day", "", "  a  b ", "é d", "\t"], ["Σ a b c d e", "a\u3000b c d e"]
+        fast = always_in_columns(tokenizer)
+        assert [text for text in plain + others if fast._columns.take(text)] == plain
+        for texts in (plain, others, [*others, *plain, *others], [plain[0], others[0], *plain], [others[1]], [], [""]):
+            expected = tokenizer(texts, truncation=True)["input_ids"] if texts else []
+            assert as_lists(fast.arrange(texts)) == expected
+
+    def test_few_texts_are_looked_up(self, monkeypatch):
+        fast = FastTokenizer(train())
+        monkeypatch.setattr(WordColumns, "__call__", lambda *_: pytest.fail("a large vocabulary for few texts"))
+        assert as_lists(fast.arrange(["a b", "a"])) == fast(["a b", "a"])
+        monkeypatch.undo()
+        monkeypatch.setattr(fast, "_look_up", lambda *_: pytest.fail("many texts"))
+        many = ["a b", "a"] * len(fast.tokenizer)
+        assert as_lists(fast.arrange(many)) == fast.tokenizer(many)["input_ids"]
+
+    @pytest.mark.parametrize("texts", [["a", None], ["a", b"c"], ["a", "\ud800"], "a b"])
+    def test_what_is_no_text_is_refused(self, texts):
+        with pytest.raises(UserError):
+            always_in_columns(train()).arrange(texts)
+
+    def test_texts_may_be_of_a_class_of_their_own(self):
+        class Text(str):
+            pass
+
+        texts = [Text("a b"), np.str_("A"), "a"]
+        fast = always_in_columns(train())
+        assert as_lists(fast.arrange(texts)) == fast(texts)
 
 
 @pytest.mark.parametrize("lowercase", [True, False])
