@@ -145,6 +145,18 @@ class TestAnswers:
         assert together.dtype == np.float32
         np.testing.assert_allclose(np.concatenate([fast.predict_proba([text]) for text in TEXTS]), together, atol=1e-6)
 
+    @pytest.mark.parametrize(
+        ("settings", "tokens"),
+        [
+            ({"cell_type": "min_gru", "hidden_size": 64}, 32768),  # 2 * 2 * 64 * 4 bytes a token, of 32 MiB
+            ({"cell_type": "lstm", "hidden_size": 64}, 16384),  # 2 * 4 * 64 * 4
+            ({"cell_type": "lstm", "hidden_size": 400}, 8192),
+            ({"cell_type": "rnn_tanh", "hidden_size": 3, "bidirectional": False}, 32768),
+        ],
+    )
+    def test_narrow_models_read_more_at_once(self, pair, settings, tokens):
+        assert FastRnn(make(**settings), pair[1]).tokens_per_batch == tokens
+
     def test_many_blocks_are_the_same(self, pair, monkeypatch):
         fast = FastRnn(*pair)
         expected = fast.predict(TEXTS)

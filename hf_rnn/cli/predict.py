@@ -63,7 +63,10 @@ class PredictArguments:
         metadata={"help": "of what torch looks up: float32, exact, or bfloat16 or int8, smaller and rounded"},
     )
     strict: bool = field(default=False, metadata={"help": "stop at the first line that is refused"})
-    tokens_per_batch: int = field(default=8192, metadata={"help": "about how many tokens run at once"})
+    tokens_per_batch: int | None = field(
+        default=None,
+        metadata={"help": "about how many tokens run at once; unset, 8192, or with torch more for narrow models"},
+    )
 
 
 def run(argv: Sequence[str]) -> int:
@@ -109,7 +112,7 @@ def _check(arguments: PredictArguments, texts: Sequence[str] | None) -> None:
         raise UserError(f"--table_dtype must be one of {', '.join(TABLE_DTYPES)}, found {arguments.table_dtype!r}")
     if arguments.table_dtype != "float32" and arguments.backend != "torch":
         raise UserError(f"--table_dtype is for --backend torch: leave it out with {arguments.backend}")
-    if arguments.tokens_per_batch < 1:
+    if arguments.tokens_per_batch is not None and arguments.tokens_per_batch < 1:
         raise UserError(f"--tokens_per_batch must be at least 1, found {arguments.tokens_per_batch}")
     if arguments.input == "":
         raise UserError("--input is empty: give a file with one text a line, or - for what is piped in")
@@ -123,12 +126,12 @@ def _check(arguments: PredictArguments, texts: Sequence[str] | None) -> None:
 
 
 def _load(arguments: PredictArguments) -> FastRnn | OnnxClassifier:
-    name, size = str(arguments.model), arguments.tokens_per_batch
+    size = {} if arguments.tokens_per_batch is None else {"tokens_per_batch": arguments.tokens_per_batch}
+    name = str(arguments.model)
     if arguments.backend == "torch":
         dtype = cast(TableDtype, arguments.table_dtype)
-        return FastRnn.from_pretrained(name, arguments.revision, dtype, tokens_per_batch=size)
-    quantized = arguments.backend == "onnx_int8"
-    return OnnxClassifier.from_pretrained(name, quantized, arguments.revision, tokens_per_batch=size)
+        return FastRnn.from_pretrained(name, arguments.revision, dtype, **size)
+    return OnnxClassifier.from_pretrained(name, arguments.backend == "onnx_int8", arguments.revision, **size)
 
 
 def _read(name: str) -> Iterator[list[str | BadRow]]:
