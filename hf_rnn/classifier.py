@@ -31,7 +31,7 @@ from .containment import contained, library_bars_off
 from .errors import UserError
 from .fast_inference import FastRnn
 from .folder import FinishedFolder
-from .inference import compute_scores, find_folder, load_model
+from .inference import check_sorts, compute_scores, find_folder, load_model
 from .labelled_texts import LabelledTexts, LabelType, read_texts
 from .sharing import list_shared_files
 
@@ -189,8 +189,7 @@ class RnnClassifier:
         """Take over what a finished folder holds; the folder is not needed any more afterwards."""
         with library_bars_off():
             model, tokenizer = load_model(folder.root)
-        if model.config.num_labels < 2 or model.config.problem_type not in (None, "single_label_classification"):
-            raise UserError(f"{folder.root} gives no text exactly one label: it cannot be an {type(self).__name__}")
+        check_sorts(str(folder.root), model.config)
         if device is not None or self.use_cpu:
             model.to(device or torch.device("cpu"))
         kept = list_shared_files(folder, tokenizer.vocab_files_names.values())

@@ -135,6 +135,19 @@ def load_tokenizer(name: str, folder: FinishedFolder) -> tuple[RnnConfig, PreTra
     return config, tokenizer
 
 
+def check_sorts(name: str, config: PreTrainedConfig) -> None:
+    """Refuse a model that does not give each text exactly one of several labels.
+
+    Raises:
+        UserError: For a model of another task.
+    """
+    if config.num_labels < 2 or config.problem_type not in (None, "single_label_classification"):
+        kind = config.problem_type or "regression"
+        raise UserError(
+            f"{name} gives no text exactly one label: it is a model of {config.num_labels} outputs, {kind}"
+        )
+
+
 def _check_kind(name: str, config: PreTrainedConfig) -> None:
     """Refuse a model of another kind."""
     if not isinstance(config, RnnConfig):

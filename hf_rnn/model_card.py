@@ -68,20 +68,21 @@ def render(facts: CardFacts) -> str:
             "import hf_rnn  # makes transformers know the model\n"
             "from transformers import pipeline\n\n"
             f'classifier = pipeline("text-classification", model={quoted})\n'
-            'classifier("Your text")',
+            'classifier("Your text", truncation=True)',
         ),
         "without_package": block(
             "python",
             "from transformers import pipeline\n\n"
             f'classifier = pipeline("text-classification", model={quoted}, trust_remote_code=True)\n'
-            'classifier("Your text")',
+            'classifier("Your text", truncation=True)',
         ),
         "auto_model": block(
             "python",
             "from transformers import AutoModelForSequenceClassification, AutoTokenizer\n\n"
             f"tokenizer = AutoTokenizer.from_pretrained({quoted}, trust_remote_code=True)\n"
             f"model = AutoModelForSequenceClassification.from_pretrained({quoted}, trust_remote_code=True)\n"
-            'logits = model(**tokenizer(["Your text"], return_tensors="pt")).logits',
+            'inputs = tokenizer(["Your text"], truncation=True, return_tensors="pt")\n'
+            "logits = model(**inputs).logits",
         ),
         "train_rows": f"{sum(facts.class_counts.values()):,}",
         "dataset": plain(facts.dataset_name),

@@ -73,7 +73,8 @@ class SettingsParser(HfArgumentParser):
         Raises:
             UserError: Always.
         """
-        raise UserError(message)
+        bare = re.fullmatch(r"argument (?:\S+/)?(--\w+): expected one argument", message)
+        raise UserError(message if bare is None else f"{message}; one that starts with a dash as {bare[1]}=-...")
 
     def parse(self, tokens: Sequence[str]) -> tuple[Any, ...]:
         """Parse tokens into the dataclasses.

@@ -12,7 +12,7 @@ from itertools import islice
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.trainers import WordLevelTrainer
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from .errors import UserError
 from .normalization import NORMALIZERS, build_normalizer
@@ -87,6 +87,11 @@ def train_tokenizer(
         model_input_names=["input_ids", "attention_mask"],
         split_special_tokens=True,
     )
+
+
+def count_ids(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return how many rows a table of its ids needs: more than it has entries where ids are left out."""
+    return max(tokenizer.get_vocab().values(), default=-1) + 1
 
 
 def _count(backend: Tokenizer, texts: Iterable[str], min_frequency: int, max_vocab_size: int | None) -> list[str]:

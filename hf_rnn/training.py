@@ -43,7 +43,7 @@ from .stopping import TrainingStopped
 from .streams import CountedStream
 from .text_arguments import DataArguments
 from .text_loading import load_texts
-from .tokenization import train_tokenizer
+from .tokenization import count_ids, train_tokenizer
 from .trainer import RnnTrainer
 from .trainer_settings import check_trainer_settings
 from .training_arguments import RnnTrainingArguments
@@ -187,7 +187,9 @@ def train_on(
     if distillation is not None:
         examples = distillation.teach(texts, examples, tokenizer)
     set_seed(training_args.seed)
-    model = RnnForSequenceClassification(_config(arguments.model, tokenizer, class_names, task_specific_params))
+    entries = count_ids(tokenizer) if start is None else start.model.config.vocab_size
+    config = _config(arguments.model, entries, tokenizer.pad_token_id, class_names, task_specific_params)
+    model = RnnForSequenceClassification(config)
     if vectors is not None:
         put_vectors(model, vectors)
     if start is not None:
@@ -257,11 +259,11 @@ def check_early(arguments: Arguments) -> None:
     if metric is not None and metric.removeprefix("eval_") not in _SCORES:
         raise UserError(f"metric_for_best_model {metric!r} is not known: take one of {', '.join(_SCORES)}")
     check_trainer_settings(arguments.training)
-    sources = ("tokenizer_name_or_path", "model_name_or_path", "vectors")
-    output_dir.check_apart(
-        FinishedFolder(Path(str(arguments.training.output_dir))),
-        {name: getattr(arguments.data, name) for name in sources},
-    )
+    names = ("tokenizer_name_or_path", "model_name_or_path", "vectors")
+    sources = {name: getattr(arguments.data, name) for name in names}
+    if not arguments.training.resume:  # which removes nothing
+        sources["recipe"] = arguments.training.recipe
+    output_dir.check_apart(FinishedFolder(Path(str(arguments.training.output_dir))), sources)
     if arguments.data.streaming and arguments.data.fail_on_leak is not None:
         raise UserError("fail_on_leak compares all rows, which a stream never holds: leave out one of the two")
     if arguments.data.streaming and arguments.training.tokens_per_batch is not None:
@@ -299,17 +301,16 @@ def _check_unchanged(checkpoint: Path, made_from: dict[str, Any], *, anyway: boo
 
 def _config(
     model_args: ModelArguments,
-    tokenizer: PreTrainedTokenizerBase | None = None,
+    vocab_size: int | None = None,
+    pad_token_id: int | None = None,
     class_names: Iterable[str] = (),
     task_specific_params: dict[str, Any] | None = None,
 ) -> RnnConfig:
     settings = dataclasses.asdict(model_args)
     if task_specific_params is not None:
         settings["task_specific_params"] = task_specific_params
-    if tokenizer is not None:
-        settings.update(
-            vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, id2label=dict(enumerate(class_names))
-        )
+    if vocab_size is not None:
+        settings.update(vocab_size=vocab_size, pad_token_id=pad_token_id, id2label=dict(enumerate(class_names)))
     try:
         return RnnConfig(**settings)
     except (StrictDataclassError, TypeError, ValueError) as error:
@@ -360,6 +361,9 @@ def make_tokenizer(data_args: DataArguments, texts: Iterable[str]) -> PreTrained
         raise UserError(f"the tokenizer {name} cannot be loaded: {' '.join(str(error).split())}") from error
     if tokenizer.pad_token_id is None:
         raise UserError(f"the tokenizer {name} has no padding token, which batches need")
+    if "attention_mask" not in tokenizer.model_input_names:  # as some encoders' that mask nothing
+        tokenizer.model_input_names = [*tokenizer.model_input_names, "attention_mask"]
+        tokenizer.init_kwargs["model_input_names"] = tokenizer.model_input_names  # so that it is saved
     if data_args.max_length is not None:
         tokenizer.model_max_length = data_args.max_length  # so that prediction cuts where training did
     return tokenizer

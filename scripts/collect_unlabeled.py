@@ -55,7 +55,7 @@ def parse_flags() -> argparse.Namespace:
         parser.error(f"--text_column counts from 0, found {flags.text_column}")
     for source in flags.sources:
         if not source.is_file():
-            parser.error(f"there is no file {source}")
+            parser.error(f"{source} is a folder: give its files" if source.is_dir() else f"there is no file {source}")
     return flags
 
 

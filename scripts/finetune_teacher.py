@@ -73,12 +73,16 @@ def parse_flags() -> argparse.Namespace:
 
 
 def load_checkpoint(name: str, class_names: list[str]) -> tuple[Any, Any]:
-    """Load a checkpoint with a new layer for these classes, and its tokenizer."""
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    """Load a checkpoint with a new layer for these classes, and its tokenizer.
+
+    Where it sorts texts into classes of the same names already, its layer is kept, in the order of these.
+    """
+    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
     if not Path(name).exists() and name.count("/") > 1:
         raise OSError(f"there is no folder {name}")
     tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    before = AutoConfig.from_pretrained(name, trust_remote_code=False)
     model = AutoModelForSequenceClassification.from_pretrained(
         name,
         num_labels=len(class_names),
@@ -88,12 +92,34 @@ def load_checkpoint(name: str, class_names: list[str]) -> tuple[Any, Any]:
         ignore_mismatched_sizes=True,  # the layer of another task is replaced
         trust_remote_code=False,
     )
+    if before.num_labels == len(class_names) and "ForSequenceClassification" in str(before.architectures):
+        _adapt_layer(model, before, class_names)
     if tokenizer.pad_token is None:  # as generative models have it; the classifier reads the last real token
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.pad_token is None:
         raise ValueError("its tokenizer has no token to pad with")
     model.config.pad_token_id = tokenizer.pad_token_id
     return model, tokenizer
+
+
+def _adapt_layer(model: Any, before: Any, class_names: list[str]) -> None:
+    """Order the last layer of a classifier of as many classes by name, or start it anew where the names are others."""
+    import torch
+
+    inside = f"{model.base_model_prefix}."
+    layers = [part for name, part in model.named_modules() if not name.startswith(inside)]
+    last = [part for part in layers if isinstance(part, torch.nn.Linear) and part.out_features == len(class_names)]
+    if not last:
+        raise ValueError(f"it has no last layer of {len(class_names)} outputs")
+    own = {label: number for number, label in before.id2label.items()}
+    with torch.no_grad():
+        for weight in last[-1].parameters():
+            if own.keys() == set(class_names):
+                weight.copy_(weight[[own[label] for label in class_names]])
+            elif weight.dim() == 1:
+                weight.zero_()
+            else:
+                weight.normal_(std=getattr(before, "initializer_range", 0.02))
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -17,7 +18,7 @@ import pytest
 from conftest import LABELS, invent_rows, write_rows
 from transformers import pipeline
 
-from hf_rnn import inference
+from hf_rnn import RnnConfig, RnnForSequenceClassification, inference, train_tokenizer
 from hf_rnn.cli.main import main
 
 HF_RNN = [str(Path(sys.executable).with_name("hf-rnn"))]
@@ -54,6 +55,33 @@ def test_help_is_quick_and_loads_nothing_heavy():
     listed = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")]
     assert listed == ["train", "evaluate", "predict", "inspect", "audit", "push", "export", "distill", "demo"]
     assert not {"torch", "transformers", "datasets", "numpy"} & set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "closed", "message"),
+    [
+        (["--input", "-"], "<&-", "standard input is closed: pipe texts in"),
+        (["--text", "x"], ">&-", "standard output is closed: redirect it"),
+    ],
+)
+def test_a_stream_that_is_closed(folder, arguments, closed, message):
+    command = [sys.executable, "-m", "hf_rnn.cli.main", "predict", "--model", folder, *arguments]
+    done = subprocess.run(
+        ["sh", "-c", f"{shlex.join(command)} {closed}"], capture_output=True, text=True, env=ENVIRONMENT, timeout=120
+    )
+    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+
+
+def test_only_models_of_one_label_a_text_are_measured(folder, texts_dir, command, tmp_path):
+    for problem, outputs in (("multi_label_classification", 3), ("regression", 3), (None, 1)):
+        other = tmp_path / f"{problem}"
+        config = RnnConfig(vocab_size=50, embedding_size=4, hidden_size=3, num_labels=outputs, problem_type=problem)
+        RnnForSequenceClassification(config).save_pretrained(other)
+        train_tokenizer(["miro selk"], min_frequency=1).save_pretrained(other)
+        told = mistake(command("evaluate", "--model", other, "--data_dir", texts_dir))
+        assert (
+            f"gives no text exactly one label: it is a model of {outputs} outputs, {problem or 'regression'}" in told
+        )
 
 
 def test_the_installed_command():
@@ -327,6 +355,7 @@ def test_predict_mistakes(command, folder, texts_dir, tmp_path):
     assert "--model is missing" in predict("--text", "x")
     assert "give either --text" in predict("--model", folder)
     assert "give either --text" in predict("--model", folder, "--text", "x", "--input", "-")
+    assert "one that starts with a dash as --text=-..." in predict("--model", folder, "--text", "-x")
     assert "there is no file nowhere.txt" in predict("--model", folder, "--input", "nowhere.txt")
     assert f"{tmp_path} is a folder" in predict("--model", folder, "--input", tmp_path)
     assert "--tokens_per_batch must be at least 1" in predict(

@@ -12,7 +12,14 @@ import pytest
 import torch
 import transformers
 from conftest import LABELS, NEUTRAL, invent_rows, run_script, write_rows
-from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast, pipeline
+from transformers import (
+    AutoTokenizer,
+    BertConfig,
+    BertForMaskedLM,
+    BertForSequenceClassification,
+    BertTokenizerFast,
+    pipeline,
+)
 
 from hf_rnn.distillation.folds import fold_folder, fold_of
 from hf_rnn.distillation.teachers import Teachers
@@ -60,6 +67,26 @@ def test_a_checkpoint_becomes_a_teacher(checkpoint, texts_dir, tmp_path, monkeyp
     code, _, _ = run([*flags[:5], tmp_path / "b", *flags[6:]], monkeypatch, capfd)
     assert code == 0
     assert (tmp_path / "a" / "model.safetensors").read_bytes() == (tmp_path / "b" / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("names", [["plain", "bad", "good"], ["warm", "cold", "mild"]], ids=["same", "other"])
+def test_the_last_layer_of_another_classifier(checkpoint, tmp_path, monkeypatch, names):
+    """Of classes with the same names it keeps its meaning; of as many others nothing is left."""
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+    from finetune_teacher import load_checkpoint
+
+    before = BertForSequenceClassification.from_pretrained(checkpoint, id2label=dict(enumerate(names)))
+    torch.nn.init.normal_(before.classifier.bias)
+    before.save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(checkpoint).save_pretrained(tmp_path)
+    model, _ = load_checkpoint(str(tmp_path), sorted(LABELS))
+    assert model.config.id2label == dict(enumerate(sorted(LABELS)))
+    assert torch.equal(model.bert.embeddings.word_embeddings.weight, before.bert.embeddings.word_embeddings.weight)
+    for own, old in zip(model.classifier.parameters(), before.classifier.parameters(), strict=True):
+        if names[0] == "plain":
+            assert torch.equal(own, old[[names.index(label) for label in sorted(LABELS)]])
+        else:
+            assert not any(torch.equal(row, other) for row in own for other in old)
 
 
 def test_each_teacher_of_a_crew_has_not_seen_its_fold(checkpoint, texts_dir, tmp_path, monkeypatch, capfd):

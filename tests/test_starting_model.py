@@ -102,6 +102,23 @@ def test_other_classes_get_a_new_last_layer(go_on, trained, tmp_path, caplog):
     assert "lowercase=" not in card and "min_frequency=" not in card, "these did nothing here"
 
 
+def test_a_table_that_is_larger_than_the_vocabulary_stays_so(go_on, trained, tmp_path):
+    """As where a vocabulary size was set by hand, in a script with the plain Trainer."""
+    larger = shutil.copytree(trained.folder, tmp_path / "larger", ignore=shutil.ignore_patterns("checkpoints"))
+    weights = load_file(larger / "model.safetensors")
+    table = weights["rnn.embedding.weight"]
+    weights["rnn.embedding.weight"] = torch.cat([table, torch.ones(9, table.shape[1])])
+    save_file(weights, larger / "model.safetensors", {"format": "pt"})
+    config = json.loads((larger / "config.json").read_text())
+    (larger / "config.json").write_text(json.dumps({**config, "vocab_size": len(table) + 9}))
+    folder = go_on(model_name_or_path=str(larger)).folder
+    assert torch.equal(
+        load_file(folder / "model.safetensors")["rnn.embedding.weight"], weights["rnn.embedding.weight"]
+    )
+    for name, scores in scores_of(folder).items():
+        np.testing.assert_allclose(scores, scores_of(trained.folder)[name], atol=1e-6)
+
+
 def test_flags_change_training_and_not_the_architecture(go_on, trained):
     result = go_on(word_dropout=0.0, embedding_dropout=0.0, freeze_embedding=True, max_length=5)
     config = json.loads((result.folder / "config.json").read_text())

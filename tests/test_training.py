@@ -15,11 +15,14 @@ from conftest import LABELS, invent_rows, write_rows
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 from sklearn.metrics import accuracy_score, f1_score, log_loss, recall_score
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerFast, pipeline
 
 import hf_rnn.card_files
 import hf_rnn.training
-from hf_rnn import checkpoints
+from hf_rnn import FastRnn, checkpoints
 from hf_rnn.arguments import parse_settings
 from hf_rnn.errors import UserError
 from hf_rnn.fingerprints import compare
@@ -167,6 +170,25 @@ def test_a_tokenizer_that_exists(trained, tiny_settings, tmp_path):
     assert tokenizer("the box of dry sand", truncation=True)["input_ids"] == tokenizer("the box of")["input_ids"]
 
 
+def test_a_tokenizer_whose_ids_have_gaps_and_that_gives_no_mask(tiny_settings, texts_dir, tmp_path):
+    """Its table has a row for each id, those that mean nothing too; what is saved gives a mask."""
+    words = ["<pad>", "<unk>", *{word for text, _ in invent_rows(60, seed=1) for word in text.split()}]
+    backend = Tokenizer(WordLevel({word: 2 * number for number, word in enumerate(words)}, unk_token="<unk>"))
+    backend.pre_tokenizer = WhitespaceSplit()
+    tokens = {"pad_token": "<pad>", "unk_token": "<unk>", "model_input_names": ["input_ids"]}
+    PreTrainedTokenizerFast(tokenizer_object=backend, **tokens).save_pretrained(tmp_path / "words")
+    vectors = tmp_path / "vectors.txt"
+    vectors.write_text("".join(f"{word} {number} 1 2\n" for number, word in enumerate(words[2:])))
+    for number, more in enumerate(({}, {"vectors": str(vectors)})):
+        settings = {**tiny_settings, "num_train_epochs": 1, "embedding_size": 3, **more}
+        settings["tokenizer_name_or_path"] = str(tmp_path / "words")
+        folder = train(**settings, output_dir=str(tmp_path / f"out{number}")).folder
+        assert json.loads((folder / "config.json").read_text())["vocab_size"] == 2 * len(words) - 1
+        text = invent_rows(60, seed=1)[0][0]
+        (answer,) = FastRnn.from_pretrained(folder).predict([text])
+        assert pipeline("text-classification", str(folder), device="cpu")(text)[0]["label"] == answer["label"]
+
+
 def test_the_tutorials_recipe(tiny_settings, texts_dir, tmp_path):
     """Each epoch leaves a checkpoint that training resumes from."""
     settings = {"recipe": "tutorial", "data_dir": str(texts_dir), "num_train_epochs": 2, "use_cpu": True}
@@ -237,6 +259,7 @@ def test_a_mistake_overwrites_nothing(copy_of_trained, trained, tiny_settings, t
         {"tokenizer_name_or_path": str(copy_of_trained)},
         {"model_name_or_path": str(copy_of_trained / "checkpoints" / "checkpoint-60")},
         {"vectors": str(copy_of_trained / "README.md")},
+        {"recipe": str(copy_of_trained / "training_args.json")},
     ):
         with pytest.raises(UserError):
             train(**{**tiny_settings, **mistake}, overwrite_output_dir=True, output_dir=str(copy_of_trained))

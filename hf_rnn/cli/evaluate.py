@@ -41,6 +41,7 @@ def run(argv: Sequence[str]) -> None:
         raise UserError(f"--batch_size must be at least 1, found {arguments.batch_size}")
     inference.quiet()
     model, tokenizer = inference.load_model(arguments.model, arguments.revision)
+    inference.check_sorts(arguments.model, model.config)
     class_names = [model.config.id2label[index] for index in range(model.config.num_labels)]
     texts = _load(arguments, class_names)
     logits = inference.compute_logits(

@@ -71,6 +71,8 @@ def _help() -> str:
 def _run(verb: str, arguments: list[str]) -> int:
     try:
         _log_to_stderr()
+        if sys.stdout is None:
+            raise UserError("standard output is closed: redirect it to a file, or to /dev/null")
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(encoding="utf-8")  # results are JSON and texts, whatever the locale
         from .. import register

@@ -114,6 +114,8 @@ def _check(arguments: PredictArguments, texts: Sequence[str] | None) -> None:
         raise UserError(f"--table_dtype is for --backend torch: leave it out with {arguments.backend}")
     if arguments.tokens_per_batch is not None and arguments.tokens_per_batch < 1:
         raise UserError(f"--tokens_per_batch must be at least 1, found {arguments.tokens_per_batch}")
+    if arguments.input == "-" and sys.stdin is None:
+        raise UserError("standard input is closed: pipe texts in, or give a file")
     if arguments.input == "":
         raise UserError("--input is empty: give a file with one text a line, or - for what is piped in")
     if arguments.input not in (None, "-"):

@@ -143,8 +143,9 @@ class Distillation:
             answers = JointAnswers(self._teachers, cache, advance)
             counts = ", ".join(f"{count:,} {what}" for what, count in self._rows.items())
             tell = logger.info if training.process_index == 0 else logger.debug
-            who = f"the {folds} teachers of" if (folds := self._teachers.folds) else "the teacher"
-            tell("%s %s labels the training rows: %s", who, self._teachers.name, counts)
+            name, folds = self._teachers.name, self._teachers.folds
+            who = f"the {folds} teachers of {name} label" if folds else f"the teacher {name} labels"
+            tell("%s the training rows: %s", who, counts)
             labelled = list(texts["train"]["text"])
             said = self._reorder(answers.to_trained(labelled, labelled))
             parts = [_rows(examples["train"], examples["train"]["labels"], said)]

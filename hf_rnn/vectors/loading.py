@@ -184,7 +184,7 @@ def load_vectors(
         raise UserError(
             f"{source} has a vector for none of the {len(words):,} words of the vocabulary: is it the right one?"
         )
-    matrix = _fill(ids, vectors, (len(tokenizer), size), seed)
+    matrix = _fill(ids, vectors, (max(ids.values()) + 1, size), seed)
     if tokenizer.pad_token_id is not None:
         matrix[tokenizer.pad_token_id] = 0
     share = None if texts is None else _token_share(tokenizer, {ids[word] for word in vectors.keys() & words}, texts)
