@@ -90,7 +90,26 @@ def _semeval_rules(lowercase: bool) -> list[Normalizer]:
     ]
 
 
-# tweet: a rule that finds nothing costs 0.3 us a tweet, so that rare characters share one rule.
+# tweet: what becomes a placeholder, in this order, and what is a word; these patterns mean the same to Python's `re`.
+TWEET_PLACEHOLDERS = (
+    (r"[hH]ttps?://[^\s<>\")\]]++", "<url>"),
+    (r"www\.[^\s<>\")\]]++", "<url>"),
+    (r"@\w++", "<user>"),
+    # 7, 3.39, 82,000, 7:40 in 7:40pm; not b4, 2nd, <3
+    (r"(?<!\w)(?!(?<=<)3\b)[0-9]++(?:(?:[.,:][0-9]++)++|(?!\w))", "<number>"),
+)
+TWEET_WORDS = "|".join(
+    (
+        r"\w++(?:'\w++)*+",  # don't, b4
+        r"\.\.?|!!?|\?\??",
+        r"<(?:url>|user>|number>|3)",
+        r"[:;=][-o*'^]?(?:[)(\[\]{}@|/\\]++|[dDpPoOsS]\b)|\([-o*'^]?[:;=]|-_++-|\^_*+\^|>_++<",  # faces
+        r"[!-/:-@\[-`{-~]",
+    )
+)
+
+
+# A rule that finds nothing costs 0.3 us a tweet, so that rare characters share one rule.
 def _tweet_rules(lowercase: bool) -> list[Normalizer]:
     case = [Lowercase()] if lowercase else []
     return [
@@ -102,21 +121,13 @@ def _tweet_rules(lowercase: bool) -> list[Normalizer]:
         _replace(r"\\\"|\\u201c|\\u201d|“|”|&quot;|&#34;|&ldquo;|&rdquo;|&#8220;|&#8221;", '"'),
         Replace(r"\u002c", ","),
         _replace(r"\\n|&nbsp;|&#160;"),
-        _replace(r"[hH]ttps?://[^\s<>\")\]]++", "<url>"),
-        _replace(r"www\.[^\s<>\")\]]++", "<url>"),
-        _replace(r"@\w++", "<user>"),
-        # 7, 3.39, 82,000, 7:40 in 7:40pm; not b4, 2nd, <3
-        _replace(r"(?<!\w)(?!(?<=<)3\b)[0-9]++(?:(?:[.,:][0-9]++)++|(?!\w))", "<number>"),
+        *(_replace(pattern, placeholder) for pattern, placeholder in TWEET_PLACEHOLDERS),
         *case,
         _replace(r"(.)\1\K\1++|\uFE0F", ""),  # U+FE0F only asks for a coloured picture of the same sign
     ]
 
 
 def _tweet_words() -> PreTokenizer:
-    words = r"\w++(?:'\w++)*+"  # don't, b4
-    marks = r"\.\.?|!!?|\?\??"
-    brackets = r"<(?:url>|user>|number>|3)"
-    faces = r"[:;=][-o*'^]?(?:[)(\[\]{}@|/\\]++|[dDpPoOsS]\b)|\([-o*'^]?[:;=]|-_++-|\^_*+\^|>_++<"
     # \X: an emoji with its skin tone, or a family of them, is one sign; but after these marks it takes a space along
-    rest = r"[!-/:-@\[-`{-~]|\p{Prepended_Concatenation_Mark}|(?!\s)\X"
-    return Split(Regex("|".join((words, marks, brackets, faces, rest))), "removed", invert=True)
+    rest = r"\p{Prepended_Concatenation_Mark}|(?!\s)\X"
+    return Split(Regex(f"{TWEET_WORDS}|{rest}"), "removed", invert=True)

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel, WordPiece
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from .normalization import NORMALIZERS, build_normalizer
+from .normalization import NORMALIZERS, TWEET_PLACEHOLDERS, TWEET_WORDS, build_normalizer
 from .word_columns import WordColumns
 
 _PAD = "<pad>"  # typed in a text it is a word that nobody knows, never padding
@@ -41,6 +41,10 @@ _PLAIN, _PLAIN_TEXT = re.compile(f"[{_OF_PLAIN}]+"), re.compile(f"[ {_OF_PLAIN}]
 _TWEET_WORD = re.compile(rf"(#?)([{_LETTERS}]+(?:'[{_LETTERS}]+)*)([,.!?;:\"')]?)")
 _TWEET_PLACEHOLDER = re.compile(r"(@[A-Za-z0-9_]+)|([hH]ttps?://[A-Za-z0-9./_-]+)|([0-9]+)")
 _PLACEHOLDERS = ("<user>", "<url>", "<number>")  # for its groups
+# The rules themselves, for words of ASCII without an entity or an escape.
+_TWEET_RULES = [(re.compile(pattern, re.ASCII), placeholder) for pattern, placeholder in TWEET_PLACEHOLDERS]
+_TWEET_WORDS = re.compile(TWEET_WORDS, re.ASCII)
+_MORE_THAN_TWO = re.compile(r"(.)\1\1+")
 _BERT_PARTS = re.compile("[A-Za-z0-9]+|.")  # of a word of ASCII, where all that is no letter or digit is punctuation
 _BERT_AROUND = ("TemplateProcessing", "BertProcessing", "RobertaProcessing")
 
@@ -103,7 +107,8 @@ def _make_look_up(normalizer: str, lowercase: bool, model: WordLevel) -> LookUp:
     """A function of words without a space that gives the tokenizer's ids, or None where it does not know them.
 
     The rules of `none` leave any word without white space as it is but for its case, those of `semeval` one of ASCII
-    letters, and those of `tweet` one of letters if no three of them are alike.
+    letters, and those of `tweet` one of letters if no three of them are alike; to other words of ASCII they are
+    applied.
     """
     id_of: Any = model.token_to_id
     unknown: Ids = (id_of(model.unk_token),)
@@ -123,10 +128,22 @@ def _make_look_up(normalizer: str, lowercase: bool, model: WordLevel) -> LookUp:
         parts = _TWEET_WORD.fullmatch(word)
         if parts is None:
             placeholder = _TWEET_PLACEHOLDER.fullmatch(word)
-            return find(_PLACEHOLDERS[(placeholder.lastindex or 1) - 1]) if placeholder else None
+            return find(_PLACEHOLDERS[(placeholder.lastindex or 1) - 1]) if placeholder else cut_tweet_word(word)
         if _THREE_ALIKE.search(word.lower()):
+            return cut_tweet_word(word)
+        before, letters, after = parts.groups()
+        ids = find(letters)
+        if before:
+            ids = find(before) + ids
+        return ids + find(after) if after else ids
+
+    def cut_tweet_word(word: str) -> Ids | None:
+        if not (word.isascii() and word.isprintable()) or "&" in word or "\\" in word:
             return None
-        return tuple(chain.from_iterable(find(part) for part in parts.groups() if part))
+        for pattern, placeholder in _TWEET_RULES:
+            word = pattern.sub(placeholder, word)
+        word = _MORE_THAN_TWO.sub(r"\1\1", word.lower() if lowercase else word)
+        return tuple(chain.from_iterable(map(find, _TWEET_WORDS.findall(word))))
 
     return {"none": look_up, "semeval": look_up_letters, "tweet": look_up_in_tweet}[normalizer]
 

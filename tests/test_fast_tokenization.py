@@ -4,7 +4,7 @@ import copy
 import sys
 import unicodedata
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 
 import numpy as np
@@ -176,7 +176,7 @@ def test_plain_words_do_not_reach_the_backend(normalizer, lowercase, monkeypatch
         == {
             "none": set(),
             "semeval": {"<pad>", "<PAD>", "<unk>", "@user_1", "#Tag", "day!", "it's", "7", "http://t.co/x"},
-            "tweet": {"<pad>", "<PAD>", "<unk>", "sooo"},
+            "tweet": set(),
         }[normalizer]
     )
 
@@ -241,6 +241,41 @@ class TestColumns:
         texts = [Text("a b"), np.str_("A"), "a"]
         fast = always_in_columns(train())
         assert as_lists(fast.arrange(texts)) == fast(texts)
+
+
+@pytest.mark.parametrize("lowercase", [True, False])
+def test_words_of_ascii_by_the_rules_of_tweets(lowercase, monkeypatch):
+    """All of two signs, and those of more that the rules look at; only entities and escapes reach the backend."""
+    signs = [chr(code) for code in range(33, 127)]
+    pieces = [
+        "aaa",
+        "A",
+        "b'c",
+        "7",
+        "82,000",
+        ":",
+        ".",
+        "..",
+        "!!!",
+        "?",
+        "<",
+        ">",
+        "3",
+        "@u",
+        "#",
+        "http://",
+        "www.",
+    ]
+    pieces += [")", "(", "-_-", "^_^", "D", "_", "<url>", "<user>", "/", '"', "]", "$", "''", "o"]
+    words = [left + right for left in signs for right in signs]
+    words += ["".join(parts) for parts in product(pieces, repeat=3)]
+    texts = [" ".join(words[start : start + 200]) for start in range(0, len(words), 200)]
+    settings = {"normalizer": "tweet", "lowercase": lowercase, "model_max_length": 10**6}
+    tokenizer = train_tokenizer(texts, min_frequency=1, **settings)
+    check_words_of(texts, tokenizer, distinct=300)
+    fast = FastTokenizer(tokenizer)
+    monkeypatch.setattr(fast, "_encode_words", lambda words: pytest.fail(f"asked for {words}"))
+    fast([" ".join(word for word in words if not {"&", "\\"} & set(word))])
 
 
 @pytest.mark.parametrize("lowercase", [True, False])
