@@ -81,6 +81,7 @@ def find_rules(tokenizer: PreTrainedTokenizerBase) -> WordRules | None:
     if (
         backend.num_special_tokens_to_add(is_pair=False) > 0
         or not isinstance(backend.model, WordLevel)
+        or backend.model.token_to_id(backend.model.unk_token) is None
         or not tokenizer.split_special_tokens
     ):
         return None

@@ -403,6 +403,14 @@ def foreign():
 
 
 class TestOtherTokenizers:
+    def test_without_a_token_for_what_is_unknown_are_not_looked_up(self):
+        backend = train().backend_tokenizer
+        backend.model = WordLevel({"a": 0, "<pad>": 1}, unk_token="<none>")
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>", split_special_tokens=True)
+        fast = FastTokenizer(tokenizer)
+        assert fast._known is None
+        assert fast(["a a"]) == tokenizer(["a a"])["input_ids"] == [[0, 0]]
+
     def test_are_called_by_their_backend(self):
         tokenizer = foreign()
         fast = FastTokenizer(tokenizer)
