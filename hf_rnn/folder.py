@@ -13,6 +13,9 @@ from pathlib import Path
 
 from .errors import UserError
 
+# The files that load a model where the package is not installed; others of that kind in a folder are somebody's own.
+MODELLING_FILES = tuple(sorted(path.name for path in Path(__file__).parent.glob("*_rnn.py")))
+
 
 @dataclass(frozen=True)
 class FinishedFolder:

@@ -68,6 +68,17 @@ class RnnPreTrainedModel(PreTrainedModel):
         model.get_input_embeddings().weight.requires_grad_(not model.config.freeze_embedding)
         return loaded
 
+    def resize_token_embeddings(self, new_num_tokens: int | None = None, *args: Any, **kwargs: Any) -> nn.Embedding:
+        """As in transformers; the padding token keeps its row.
+
+        Raises:
+            ValueError: For fewer rows than that takes.
+        """
+        padding = self.config.pad_token_id
+        if new_num_tokens is not None and padding is not None and new_num_tokens <= padding:
+            raise ValueError(f"pad_token_id is {padding}: a table of {new_num_tokens} rows has none for it")
+        return super().resize_token_embeddings(new_num_tokens, *args, **kwargs)
+
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """As in transformers; the modelling files go along, so that the folder also loads without this package."""
         if getattr(self, "_auto_class", None) is not None:
@@ -236,7 +247,7 @@ class RnnModel(RnnPreTrainedModel):
         With a large vocabulary only the words of the batch are drawn for: a step must not cost more for it. An
         accelerator draws for all, sooner than it could say how many there are, and so does a graph.
         """
-        count, places = self.config.vocab_size, ids
+        count, places = self.embedding.num_embeddings, ids
         if count > _DRAW_FOR_ALL and ids.device.type == "cpu" and not torch.compiler.is_compiling():
             distinct, places = ids.unique(return_inverse=True)
             count = len(distinct)

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 
 from . import checkpoints
 from .errors import UserError
-from .folder import FinishedFolder
+from .folder import MODELLING_FILES, FinishedFolder
 
 Written = TypeVar("Written")
 
@@ -107,8 +107,11 @@ def check_apart(folder: FinishedFolder, sources: Mapping[str, str | None]) -> No
 def clear(folder: FinishedFolder) -> None:
     """Remove what an earlier run left, and nothing else that may be in the folder."""
     _remove_finished(folder)
-    if folder.checkpoints.exists():
-        shutil.rmtree(folder.checkpoints)
+    for checkpoint in checkpoints.list_checkpoints(folder.checkpoints):
+        checkpoints.remove(checkpoint)
+    shutil.rmtree(folder.checkpoints / "runs", ignore_errors=True)  # TensorBoard's logs
+    with contextlib.suppress(OSError):  # not there, or it holds something of the user's
+        folder.checkpoints.rmdir()
 
 
 def make_writable(folder: FinishedFolder) -> None:
@@ -175,4 +178,4 @@ def _finished_files(folder: FinishedFolder) -> list[Path]:
     """What belongs to a finished folder but the checkpoints, `config.json` first."""
     named = [getattr(folder, name) for name, kind in vars(FinishedFolder).items() if isinstance(kind, property)]
     files = [path for path in named if path not in (folder.config, folder.checkpoints)]
-    return [folder.config, *files, *folder.root.glob("*_rnn.py")]
+    return [folder.config, *files, *(folder.root / name for name in MODELLING_FILES)]

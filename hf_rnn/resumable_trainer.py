@@ -18,7 +18,7 @@ from torch import nn
 from transformers import EarlyStoppingCallback, Trainer
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy, TrainOutput
 
 from . import checkpoints
 from .errors import UserError
@@ -132,6 +132,13 @@ class ResumableTrainer(Trainer):
 
     def _checkpoint(self, step: int, trial: Any = None) -> Path:
         return Path(self._get_output_dir(trial), f"{PREFIX_CHECKPOINT_DIR}-{step}")
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """As in the Trainer; in steps, where evaluations may be more frequent than saves, the best is saved too."""
+        is_best = super()._determine_best_metric(metrics, trial)
+        if is_best and self.args.load_best_model_at_end and self.args.eval_strategy == IntervalStrategy.STEPS:
+            self._callback(SavePoints).ask(self.state, self.control)
+        return is_best
 
     def _save_checkpoint(self, model: nn.Module, trial: Any = None) -> None:
         """Save as the Trainer does, then the manifest, then remove what is too old, then stop if asked to."""

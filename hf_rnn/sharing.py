@@ -18,7 +18,7 @@ from huggingface_hub import ModelCard
 from transformers.dynamic_module_utils import get_relative_import_files
 
 from .errors import UserError
-from .folder import FinishedFolder
+from .folder import MODELLING_FILES, FinishedFolder
 
 _AT_HOME = ("checkpoints", "runs")  # the Trainer's own: training states, TensorBoard logs
 _TOKENIZER = ("special_tokens_map.json", "added_tokens.json", "chat_template.jinja")
@@ -56,7 +56,7 @@ def list_shared_files(folder: FinishedFolder, tokenizer_files: Iterable[str] = (
     """
     named = [getattr(folder, name) for name, kind in vars(FinishedFolder).items() if isinstance(kind, property)]
     named += [folder.root / name for name in (*_TOKENIZER, *tokenizer_files)]
-    named += folder.root.glob("*_rnn.py")
+    named += [folder.root / name for name in {*MODELLING_FILES, *_modelling_files(folder)}]
     files = {
         path
         for known in named
@@ -133,14 +133,20 @@ def _is_pickle(path: Path) -> bool:
     return zipfile.is_zipfile(path) and any(name.endswith("data.pkl") for name in zipfile.ZipFile(path).namelist())
 
 
+def _modelling_files(folder: FinishedFolder) -> set[str]:
+    """The files that the model loads from where this package is not installed, those of another version too."""
+    if not folder.config.is_file():
+        return set()
+    auto_map = json.loads(folder.config.read_text(encoding="utf-8")).get("auto_map") or {}
+    named = {f"{target.split('.')[0]}.py" for target in auto_map.values()}
+    there = [name for name in named if (folder.root / name).is_file()]
+    return named | {Path(file).name for name in there for file in _relative_imports(folder.root / name)}
+
+
 def _check_modelling_files(folder: FinishedFolder) -> None:
     """Make sure that the model loads where this package is not installed."""
     auto_map = json.loads(folder.config.read_text(encoding="utf-8")).get("auto_map") or {}
-    needed = {f"{target.split('.')[0]}.py" for target in auto_map.values()}
-    missing = sorted(name for name in needed if not (folder.root / name).is_file())
-    if needed and not missing:
-        beside = {Path(file).name for name in needed for file in _relative_imports(folder.root / name)}
-        missing = sorted(name for name in beside if not (folder.root / name).is_file())
+    missing = sorted(name for name in _modelling_files(folder) if not (folder.root / name).is_file())
     if missing or not {"AutoConfig", "AutoModelForSequenceClassification"} <= auto_map.keys():
         lacks = ", ".join(missing) if missing else 'entry "auto_map" in its config.json'
         save = (

@@ -36,7 +36,7 @@ class TrainingStopped(KeyboardInterrupt):
 
 
 class StopRequest:
-    """Notes SIGTERM and Ctrl-C while it is entered; a second Ctrl-C interrupts at once.
+    """Notes SIGTERM and Ctrl-C while it is entered; a Ctrl-C after either interrupts at once.
 
     Attributes:
         number: The signal that was noted, 0 if none.
@@ -60,7 +60,7 @@ class StopRequest:
         self._earlier = {}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if number == self.number == signal.SIGINT:
+        if number == signal.SIGINT and self.number:
             raise KeyboardInterrupt
         self.number = self.number or number
 
@@ -94,6 +94,14 @@ class SavePoints(TrainerCallback):
         """Save now if asked to stop, but not between an epoch and its evaluation."""
         if self._asked():
             control.should_save = True
+        self._put_off_at_end(state, control)
+
+    def ask(self, state: TrainerState, control: TrainerControl) -> None:
+        """Save after this step, or where that is an epoch's last, after the epoch's evaluation."""
+        control.should_save = True
+        self._put_off_at_end(state, control)
+
+    def _put_off_at_end(self, state: TrainerState, control: TrainerControl) -> None:
         if control.should_save and (float(state.epoch or 0).is_integer() or state.global_step >= state.max_steps):
             control.should_save, self._put_off = False, True
 

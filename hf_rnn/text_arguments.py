@@ -26,8 +26,8 @@ class TableArguments:
         text_column (`str`, *optional*): Column of the text. In a TSV file by number from 0, or by name with `header`
             (default 0); in a data set by name (default `text`).
         label_column (`str`, *optional*): Column of the label, likewise (default 1, or `label`).
-        header (`bool`): Whether the first line of every TSV file names the columns; those called `text` and `label`
-            are taken, where no others are named here.
+        header (`bool`): Whether the first line of every TSV file names the columns. Where no others are named here
+            those called `text` and `label` are taken, else the two that there are.
         max_bad_rows (`str`): How many bad rows to go on without: a count, or a share such as `"0.1%"`.
     """
 

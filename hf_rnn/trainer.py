@@ -7,7 +7,8 @@ Trainer's own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -165,6 +166,24 @@ class RnnTrainer(ResumableTrainer):
             lengths, self._train_batch_size, seed=seed, drop_last=self.args.dataloader_drop_last
         )
 
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """As in the Trainer, but that no row is dropped: all are measured."""
+        with self._no_row_dropped():
+            return super().get_eval_dataloader(eval_dataset)
+
+    def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
+        """Likewise."""
+        with self._no_row_dropped():
+            return super().get_test_dataloader(test_dataset)
+
+    @contextmanager
+    def _no_row_dropped(self) -> Iterator[None]:
+        drop, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
+        try:
+            yield
+        finally:
+            self.args.dataloader_drop_last = drop
+
     def _get_eval_sampler(self, eval_dataset: Any) -> Sampler | None:
         # The Trainer's own would group by length here too, and hand predictions back in that order.
         return SequentialSampler(eval_dataset) if has_length(eval_dataset) else None
@@ -186,6 +205,7 @@ class RnnTrainer(ResumableTrainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         """Return the loss: weighted and smoothed in training, the model's own in evaluation."""
+        inputs = {**inputs, "return_dict": True}  # whatever the configuration says
         if self._own_loss and not model.training:
             outputs = model(**inputs)
             return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
@@ -262,6 +282,20 @@ class RnnTrainer(ResumableTrainer):
             self.create_optimizer_and_scheduler(num_training_steps=100)
         finally:
             self.optimizer = self.lr_scheduler = None
+
+    def try_batches(self) -> None:
+        """Make the training batches, and forget them: what is wrong with their settings is raised here.
+
+        Raises:
+            UserError: When there would be none.
+        """
+        with torch.random.fork_rng(devices=[]):
+            loader = self.get_train_dataloader()
+        if has_length(loader) and len(loader) == 0:
+            raise UserError(
+                f"dataloader_drop_last leaves no batch of {self.args.per_device_train_batch_size} rows: "
+                "leave it out, or lower per_device_train_batch_size"
+            )
 
     def _clip_grad_norm(self, model: nn.Module) -> torch.Tensor:
         if not self._sparse:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import datasets
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoTokenizer, EvalPrediction, PreTrainedTokenizerBase, set_seed
+from transformers import AutoTokenizer, EvalPrediction, PreTrainedTokenizerBase, TrainerCallback, set_seed
 
 from . import checkpoints, output_dir
 from .arguments import Arguments, ModelArguments, parse_settings
@@ -213,8 +213,8 @@ def train_on(
     trainer = make_trainer(model, tokenizer, examples, training_args, folder, made_from, class_counts, kind)
     if quiet:
         trainer.silence()
-    if main and training_args.overwrite_output_dir:  # all that can be refused has been by now
-        output_dir.clear(folder)
+    if main and training_args.overwrite_output_dir:
+        trainer.add_callback(_ClearOutputDir(folder))
     with trainer.stop_request as asked:
         outcome = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     if asked.number:  # too late for a save of its own
@@ -247,6 +247,19 @@ def train_on(
     )
     logger.info("the finished model is in %s", folder.root)
     return TrainingResult(folder.root, metrics, card)
+
+
+class _ClearOutputDir(TrainerCallback):
+    """Removes what an earlier run left once the new one has taken a step, by when all that can be refused has been."""
+
+    def __init__(self, folder: FinishedFolder) -> None:
+        self._folder = folder
+        self._cleared = False
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        if not self._cleared:
+            output_dir.clear(self._folder)
+        self._cleared = True
 
 
 def check_early(arguments: Arguments) -> None:
@@ -415,6 +428,7 @@ def make_trainer(
             class_counts=class_counts,
         )
         trainer.try_optimizer()
+        trainer.try_batches()
     except UserError:
         raise
     except (ValueError, TypeError, ImportError, RuntimeError, AttributeError, KeyError) as error:

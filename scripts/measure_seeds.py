@@ -32,6 +32,8 @@ def main() -> None:
     own, flags = parser.parse_known_args()
     if own.seeds < 1:
         parser.error(f"--seeds must be at least 1, found {own.seeds}")
+    if own.threads < 1:
+        parser.error(f"--threads must be at least 1, found {own.threads}")
     if own.against is not None and own.seeds < 2:
         parser.error(f"an interval needs --seeds 2 or more, found {own.seeds}")
     if own.against is not None and importlib.util.find_spec("scipy") is None:

@@ -50,7 +50,8 @@ def main() -> None:
     try:
         texts = hf_rnn.load_tsv(args.data_dir, max_bad_rows=args.max_bad_rows)
         tokenizer = hf_rnn.train_tokenizer(texts["train"]["text"], min_frequency=2, normalizer="tweet")
-    except ValueError as error:  # says which file and line
+        args.output_dir.mkdir(parents=True, exist_ok=True)
+    except (ValueError, OSError) as error:  # says which file and line
         parser.error(str(error))
     data = hf_rnn.encode(texts, tokenizer)
     names = texts["train"].features["label"].names

@@ -210,6 +210,12 @@ def test_columns_are_those_that_the_header_names(tmp_path):
     assert load_train(path, header=True) == rows
     named = write(tmp_path / "named.tsv", b"tweet\tmood\n" + GOOD)
     assert load_train(named, header=True) == rows, "by their places, where the names are others"
+    capitals = write(tmp_path / "capitals.tsv", b"Label\tText\npositive\tgood day\nnegative\tbad day\n")
+    assert load_train(capitals, header=True) == rows
+    others = write(tmp_path / "others.tsv", b"id\tsentiment\ttweet\n7\tpositive\tgood day\n8\tnegative\tbad day\n")
+    with pytest.raises(DataError, match=r"its header 'id', 'sentiment', 'tweet' has no column 'text' and 'label'"):
+        load_train(others, header=True)
+    assert load_train(others, header=True, text_column="tweet", label_column="sentiment") == rows
     twice = write(tmp_path / "twice.tsv", b"text\ttext\tlabel\na\tb\tc\n")
     with pytest.raises(DataError, match="column 'text' is twice in its first line"):
         load_train(twice, header=True)

@@ -31,7 +31,7 @@ from hf_rnn.checkpoints import (
 from hf_rnn.errors import UserError
 from hf_rnn.folder import FinishedFolder
 from hf_rnn.modeling_rnn import RnnForSequenceClassification
-from hf_rnn.stopping import SavePoints, TrainingStopped
+from hf_rnn.stopping import SavePoints, StopRequest, TrainingStopped
 from hf_rnn.training import make_trainer, train
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "fault_injection.py"
@@ -393,3 +393,13 @@ def test_every_fault_many_times():
     assert sum(row["survived"] for fault, row in rows.items() if fault.startswith("kill")) == 25
     assert rows["kill -9 inside a write"]["survived"] >= 10
     assert not any(row["lost"] for row in rows.values())
+
+
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_after_a_request_interrupts_at_once(first):
+    with StopRequest() as asked:
+        signal.raise_signal(first)
+        assert asked.number == first
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        assert asked.number == first

@@ -183,7 +183,9 @@ def test_what_is_public_does_not_become_private_by_asking(hub, folder):
 
 def test_a_dry_run_sends_nothing_and_needs_no_token(hub, folder, monkeypatch):
     monkeypatch.delenv("HF_TOKEN")
+    (folder / "mine_rnn.py").write_text("print('of nobody else')")
     result = push(folder, "me/films", revision="v1", dry_run=True)
+    assert "mine_rnn.py" in result.left
     assert hub.calls == []
     assert result.commit is None
     assert result.url == f"{hub.url}/me/films/tree/v1"

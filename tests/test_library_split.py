@@ -121,3 +121,14 @@ def test_what_the_library_cannot_load_is_one_line(tmp_path, command):
     rows = {"text": [f"good day {number}" for number in range(20)], "label": ["x", "y"] * 10}
     datasets.Dataset.from_dict(rows).save_to_disk(tmp_path / "alone")
     assert len(load_named(tmp_path / "alone", validation_share=0)["train"]) == 20
+
+
+def test_what_is_no_data_set_of_two_columns():
+    rows = datasets.Dataset.from_dict({"text": ["a", "b"] * 20, "label": ["x", "y"] * 20})
+    assert set(load_named(rows)) == {"train", "validation"}
+    with pytest.raises(UserError, match="text and label are both column 'label'"):
+        load_named(datasets.DatasetDict(train=rows), text_column="label")
+    with pytest.raises(UserError, match="must be a Dataset, a DatasetDict, a name or a folder, found IterableDataset"):
+        load_named(rows.to_iterable_dataset())
+    with pytest.raises(UserError, match="seed is -1: give 0 or more"):
+        load_named(rows, seed=-1)

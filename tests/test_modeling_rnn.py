@@ -575,3 +575,13 @@ def test_a_batch_without_texts(cell, training):
     output = model(torch.zeros(0, 6, dtype=torch.long), torch.zeros(0, 6, dtype=torch.long))
     assert output.logits.shape == (0, 3)
     output.logits.sum().backward()
+
+
+def test_a_table_may_be_exchanged_and_keeps_a_row_for_padding():
+    config = RnnConfig(vocab_size=50, embedding_size=12, hidden_size=8, word_dropout=0.2, pad_token_id=40)
+    model = RnnForSequenceClassification(config).train()
+    with pytest.raises(ValueError, match="pad_token_id is 40: a table of 30 rows has none for it"):
+        model.resize_token_embeddings(30)
+    model.set_input_embeddings(torch.nn.Embedding(80, 12))
+    assert model(torch.full((2, 3), 75)).logits.isfinite().all()
+    assert model.resize_token_embeddings(90).num_embeddings == 90

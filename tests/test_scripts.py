@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from conftest import invent_rows, write_rows
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 TUTORIAL = SCRIPTS / "tutorial.py"
@@ -528,6 +529,7 @@ def test_seeds_with_two_settings(tiny_data, monkeypatch, capsys):
     ("flags", "message"),
     [
         (["--seeds", "0"], "found 0"),
+        (["--threads", "0"], "--threads must be at least 1, found 0"),
         (["--seeds", "1", "--against", "--recipe fast"], "found 1"),
         (["--seed", "9"], "--seed is set here for each run"),
         (["--output-dir=x"], "--output-dir=x is set here for each run"),
@@ -583,3 +585,13 @@ def test_what_smaller_tables_cost(trained, texts_dir, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stopped:
         runpy.run_path(str(SCRIPTS / "measure_tables.py"), run_name="__main__")
     assert stopped.value.code == 2 and "nowhere does not exist" in capsys.readouterr().err
+
+
+def test_mistakes_of_the_ablation(tmp_path, monkeypatch, capsys):
+    write_rows(tmp_path / "train.tsv", [*invent_rows(30, seed=1), ("no label", "")])
+    write_rows(tmp_path / "dev.tsv", invent_rows(9, seed=2))
+    for flags, message in ((["--seeds", "0"], "--seeds must be at least 1, found 0"), ([], "train.tsv:31")):
+        monkeypatch.setattr(sys, "argv", ["tutorial_ablation.py", "--data_dir", str(tmp_path), *flags])
+        with pytest.raises(SystemExit) as stopped:
+            runpy.run_path(str(SCRIPTS / "tutorial_ablation.py"), run_name="__main__")
+        assert stopped.value.code == 2 and message in capsys.readouterr().err

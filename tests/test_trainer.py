@@ -623,3 +623,12 @@ def test_steps_are_those_of_a_loop_by_hand(max_grad_norm, tokenizer, tmp_path):
     assert min(norms) > 0.05, "premise: the smallest bound clips"
     for (name, ours), theirs in zip(model.named_parameters(), by_hand.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("settings", [{}, {"label_smoothing_factor": 0.1}])
+def test_a_configuration_that_asks_for_tuples(tokenizer, tmp_path, settings):
+    model = make_model(return_dict=False)
+    assert isinstance(model(torch.tensor([[2, 3]])), tuple), "premise"
+    trainer = make_trainer(tokenizer, tmp_path, model, settings=settings)
+    trainer.train()
+    assert trainer.predict(make_examples()).predictions.shape == (24, CLASSES)

@@ -223,6 +223,27 @@ def test_without_matplotlib(tiny_settings, tmp_path, monkeypatch, caplog):
     assert "no learning_curve.png: figures need matplotlib" in caplog.text
 
 
+def test_every_row_is_measured_whatever_is_dropped_in_training(tiny_settings, tmp_path):
+    settings = {**tiny_settings, "num_train_epochs": 1, "dataloader_drop_last": True, "per_device_eval_batch_size": 25}
+    result = train(**settings, output_dir=str(tmp_path / "out"))
+    assert [result.metrics[split]["rows"] for split in ("validation", "test")] == [60, 60]
+
+
+def test_the_best_is_kept_where_evaluations_are_more_frequent_than_saves(tiny_settings, tmp_path):
+    settings = {**tiny_settings, "num_train_epochs": 3, "eval_strategy": "steps", "save_strategy": "steps"}
+    settings |= {"eval_steps": 1, "save_steps": 4, "learning_rate": 0.05, "early_stopping_patience": 0}
+    settings |= {"per_device_train_batch_size": 32, "save_total_limit": 2}
+    result = train(**settings, output_dir=str(tmp_path / "out"))
+    newest = checkpoints.list_checkpoints(result.folder / "checkpoints")[0]
+    state = json.loads((newest / "trainer_state.json").read_text())
+    scores = {line["step"]: line["eval_macro_f1"] for line in state["log_history"] if "eval_macro_f1" in line}
+    best = max(scores, key=scores.__getitem__)
+    assert best % 4, "premise: the best evaluation is none of those that save anyway"
+    assert result.metrics["validation"]["macro_f1"] == pytest.approx(scores[best])
+    assert checkpoints.read_manifest(newest)["best_step"] == best
+    checkpoints.find_newest(result.folder / "checkpoints", needs_best=True)
+
+
 # ---- what stands in the output folder ----
 
 
@@ -236,12 +257,17 @@ def test_an_existing_folder_is_left_alone(copy_of_trained, tiny_settings):
 def test_overwriting_replaces_what_training_left_and_nothing_else(copy_of_trained, trained, tiny_settings):
     (copy_of_trained / "notes.txt").write_text("mine")
     (copy_of_trained / "confusion_matrix.png").write_text("old")
+    mine = [copy_of_trained / "notes.txt", copy_of_trained / "train_rnn.py"]
+    mine += [copy_of_trained / "checkpoints" / "notes.txt", copy_of_trained / "checkpoints" / "by_hand" / "a.txt"]
+    for path in mine:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
     settings = {**tiny_settings, "num_train_epochs": 1, "hidden_size": 5, "overwrite_output_dir": True}
     train(**settings, output_dir=str(copy_of_trained))
-    assert (copy_of_trained / "notes.txt").read_text() == "mine"
+    assert [path.read_text() for path in mine] == ["mine"] * len(mine)
     assert json.loads((copy_of_trained / "config.json").read_text())["hidden_size"] == 5
     assert (copy_of_trained / "confusion_matrix.png").read_bytes() != b"old"
-    assert len(list((copy_of_trained / "checkpoints").iterdir())) == 1
+    assert len(list((copy_of_trained / "checkpoints").glob("checkpoint-*"))) == 1
 
 
 def test_a_mistake_overwrites_nothing(copy_of_trained, trained, tiny_settings, tmp_path):
@@ -260,6 +286,10 @@ def test_a_mistake_overwrites_nothing(copy_of_trained, trained, tiny_settings, t
         {"model_name_or_path": str(copy_of_trained / "checkpoints" / "checkpoint-60")},
         {"vectors": str(copy_of_trained / "README.md")},
         {"recipe": str(copy_of_trained / "training_args.json")},
+        {"dataloader_drop_last": True, "per_device_train_batch_size": 512},
+        {"dataloader_persistent_workers": True},
+        {"use_liger_kernel": True},
+        {"debug": "underflow_overflow"},
     ):
         with pytest.raises(UserError):
             train(**{**tiny_settings, **mistake}, overwrite_output_dir=True, output_dir=str(copy_of_trained))

@@ -36,8 +36,8 @@ class TsvFormat:
     Attributes:
         text_column: The text's column, by number from 0 or by its name in the header.
         label_column: The label's column.
-        header: Whether the first line names the columns; those called `text` and `label` are taken where no others are
-            declared.
+        header: Whether the first line names the columns. Where no others are declared those called `text` and `label`
+            are taken, in any case; without such names the two that there are, and of more none.
         max_line_bytes: A longer line, its end not counted, is refused; bounds the memory.
     """
 
@@ -102,12 +102,25 @@ def layout_of(path: str, first_line: bytes, declared: TsvFormat) -> Layout:
             raise DataError.of_file(path, not_utf8(line, error, 0)) from None
         names = [""] * (line.count(b"\t") + 1)  # the reader will say what is wrong with this line
     columns: tuple[int | str, int | str] = (declared.text_column, declared.label_column)
-    if columns == (0, 1) and {"text", "label"} <= set(names):  # not declared, and named in the header
-        columns = ("text", "label")
+    if columns == (0, 1) and declared.header:  # not declared: perhaps named
+        columns = _named(path, names)
     text, label = (_find(path, column, names, declared.header) for column in columns)
     if text == label:
         raise UserError(f"{path}: text and label are both column {text}: they must be two columns")
     return Layout(len(names), text, label, cap)
+
+
+def _named(path: str, names: list[str]) -> tuple[int | str, int | str]:
+    """The columns that a header calls text and label, else the first two if there are no more."""
+    alike = {name.strip().casefold(): name for name in reversed(names)}
+    text, label = (wanted if wanted in names else alike.get(wanted) for wanted in ("text", "label"))
+    if text is not None and label is not None:
+        return text, label
+    if len(names) <= 2:
+        return 0, 1
+    detail = f"its header {', '.join(map(repr, names))} has no column 'text' and 'label'"
+    remedy = "Say which are meant with --text_column and --label_column, by name"
+    raise DataError.of_file(path, Fault(Reason.MISSING_COLUMN, detail, remedy))
 
 
 def _find(path: str, column: int | str, names: list[str], header: bool) -> int:

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..errors import UserError
 from .faults import EXCERPT_CHARACTERS, WHITE_SPACE, BadRow, DataError, Fault, Reason, label_fault, text_fault
 from .reading import LabelResolver, Rows
 
@@ -40,6 +41,8 @@ class LibrarySplit:
 
     def __post_init__(self) -> None:
         features = self.dataset.features
+        if self.text_column == self.label_column:
+            raise UserError(f"text and label are both column {self.text_column!r}: they must be two columns")
         for column in (self.text_column, self.label_column):
             if column not in features:
                 near = difflib.get_close_matches(str(column), features, n=1)

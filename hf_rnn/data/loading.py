@@ -93,7 +93,7 @@ def load_tsv(
 
 
 def load_named(
-    dataset: str | os.PathLike[str] | datasets.DatasetDict,
+    dataset: str | os.PathLike[str] | datasets.Dataset | datasets.DatasetDict,
     config: str | None = None,
     *,
     text_column: str = "text",
@@ -110,7 +110,7 @@ def load_named(
 
     Args:
         dataset: A name on the Hub, a local path (what `load_dataset` takes, or a folder of `save_to_disk`), or a
-            loaded `DatasetDict`.
+            loaded `DatasetDict` or `Dataset`, which is train.
         config: The configuration of a data set that has several.
         text_column: Name of the column of texts.
         label_column: Name of the column of labels: ClassLabel (keeps its names and ids), strings or integers.
@@ -152,11 +152,17 @@ def _names_classes(loaded: datasets.DatasetDict, label_column: str) -> bool:
 
 
 def _load_library(
-    dataset: str | os.PathLike[str] | datasets.DatasetDict, config: str | None
+    dataset: str | os.PathLike[str] | datasets.Dataset | datasets.DatasetDict, config: str | None
 ) -> tuple[datasets.DatasetDict, str]:
     """Return the data set with its splits, and what to call it."""
     if isinstance(dataset, datasets.DatasetDict):
         return dataset, "dataset"
+    if isinstance(dataset, datasets.Dataset):
+        return datasets.DatasetDict(train=dataset), "dataset"
+    if not isinstance(dataset, str | os.PathLike):
+        raise UserError(
+            f"a data set must be a Dataset, a DatasetDict, a name or a folder, found {type(dataset).__name__}"
+        )
     name = os.fspath(dataset)
     if os.path.isfile(name):
         raise UserError(f"the data set {name!r} is a file: give the folder that it lies in")
