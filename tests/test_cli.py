@@ -462,6 +462,8 @@ def test_a_name_on_the_hub_that_cannot_be_had(command, monkeypatch):
 
 def start(*arguments, **options):
     command = [sys.executable, "-m", "hf_rnn.cli.main", *arguments]
+    if os.name == "posix":  # whoever runs the tests in the background may have Ctrl-C ignored
+        options["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT, **options)
 
 

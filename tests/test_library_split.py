@@ -130,5 +130,9 @@ def test_what_is_no_data_set_of_two_columns():
         load_named(datasets.DatasetDict(train=rows), text_column="label")
     with pytest.raises(UserError, match="must be a Dataset, a DatasetDict, a name or a folder, found IterableDataset"):
         load_named(rows.to_iterable_dataset())
-    with pytest.raises(UserError, match="seed is -1: give 0 or more"):
-        load_named(rows, seed=-1)
+
+
+def test_every_seed_holds_out_rows_of_its_own():
+    rows = datasets.Dataset.from_dict({"text": [f"text {n}" for n in range(200)], "label": ["x", "y"] * 100})
+    held_out = {tuple(load_named(rows, seed=seed)["validation"]["text"]) for seed in (-2, -1, 0, 1, 2)}
+    assert len(held_out) == 5

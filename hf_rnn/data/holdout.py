@@ -34,8 +34,6 @@ class Holdout:
     def __post_init__(self) -> None:
         if not 0 < self.share <= 0.5:
             raise UserError(f"validation_share is {self.share}: give a share above 0 and at most 0.5, such as 0.1")
-        if self.seed < 0:
-            raise UserError(f"seed is {self.seed}: give 0 or more")
         if not self.rows:
             raise UserError(
                 f"train has {sum(self.counts)} rows, no two of one label: too few to hold validation rows out of. "
@@ -80,7 +78,8 @@ class Holdout:
         The output function of SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number
         generators").
         """
-        stream = np.random.SeedSequence([self.seed, int(label)]).generate_state(1, np.uint64)[0]
+        entropy = [abs(self.seed), int(label), *([1] if self.seed < 0 else [])]
+        stream = np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]
         bits = stream + run.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
         bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
