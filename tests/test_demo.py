@@ -137,9 +137,10 @@ def environment(tmp_path):
 
 def start(arguments, env):
     """Run Python and return its process and the first line that it prints."""
-    process = subprocess.Popen(
-        [sys.executable, *map(str, arguments)], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    # whoever runs the tests in the background may have Ctrl-C ignored
+    options = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)} if os.name == "posix" else {}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([sys.executable, *map(str, arguments)], env=env, **pipes, **options)
     line = process.stdout.readline()
     if not line:
         process.wait(timeout=10)
