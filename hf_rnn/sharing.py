@@ -56,7 +56,7 @@ def list_shared_files(folder: FinishedFolder, tokenizer_files: Iterable[str] = (
     """
     named = [getattr(folder, name) for name, kind in vars(FinishedFolder).items() if isinstance(kind, property)]
     named += [folder.root / name for name in (*_TOKENIZER, *tokenizer_files)]
-    named += [folder.root / name for name in {*MODELLING_FILES, *_modelling_files(folder)}]
+    named += [folder.root / name for name in {*MODELLING_FILES, *_modelling_files(folder)} if Path(name).name == name]
     files = {
         path
         for known in named
@@ -137,8 +137,9 @@ def _modelling_files(folder: FinishedFolder) -> set[str]:
     """The files that the model loads from where this package is not installed, those of another version too."""
     if not folder.config.is_file():
         return set()
-    auto_map = json.loads(folder.config.read_text(encoding="utf-8")).get("auto_map") or {}
-    named = {f"{target.split('.')[0]}.py" for target in auto_map.values()}
+    auto_map = json.loads(folder.config.read_text(encoding="utf-8")).get("auto_map")
+    targets = auto_map.values() if isinstance(auto_map, dict) else ()
+    named = {f"{target.split('.')[0]}.py" for target in targets if isinstance(target, str)}
     there = [name for name in named if (folder.root / name).is_file()]
     return named | {Path(file).name for name in there for file in _relative_imports(folder.root / name)}
 
@@ -164,6 +165,8 @@ def _relative_imports(path: Path) -> list[str]:
         return get_relative_import_files(str(path))
     except FileNotFoundError as error:
         return [error.filename]
+    except ValueError:  # no text
+        return []
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from .gathering import gather_facts
 from .inference import check_name
 from .metrics import classification_metrics
 from .modeling_rnn import RnnForSequenceClassification
+from .recipes import recipe_names
 from .run_audit import audit_run
 from .run_calibration import calibrate_run, check_calibration
 from .run_push import find_destination, push_run
@@ -274,8 +275,9 @@ def check_early(arguments: Arguments) -> None:
     check_trainer_settings(arguments.training)
     names = ("tokenizer_name_or_path", "model_name_or_path", "vectors")
     sources = {name: getattr(arguments.data, name) for name in names}
-    if not arguments.training.resume:  # which removes nothing
-        sources["recipe"] = arguments.training.recipe
+    recipe = arguments.training.recipe
+    if recipe not in recipe_names() and not arguments.training.resume:  # which removes nothing
+        sources["recipe"] = recipe
     output_dir.check_apart(FinishedFolder(Path(str(arguments.training.output_dir))), sources)
     if arguments.data.streaming and arguments.data.fail_on_leak is not None:
         raise UserError("fail_on_leak compares all rows, which a stream never holds: leave out one of the two")

@@ -535,6 +535,15 @@ def test_what_cannot_be_loaded(trained, tmp_path):
                 RnnClassifier.from_pretrained(tmp_path / "model")
         (tmp_path / "model" / name).write_bytes(was)
     config = json.loads((tmp_path / "model" / "config.json").read_text())
+    (tmp_path / "outside.py").write_text("mine")
+    odd = {
+        "AutoModel": f"{tmp_path}/outside.Model",
+        "AutoConfig": ["a.B", None],
+        "AutoTokenizer": "../x.Y",
+        "AutoOther": "own/x--y.Z",
+    }
+    (tmp_path / "model" / "config.json").write_text(json.dumps({**config, "auto_map": odd}))
+    assert RnnClassifier.from_pretrained(tmp_path / "model").predict(["miro"]).shape == (1,)
     config["problem_type"] = "multi_label_classification"
     (tmp_path / "model" / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match="exactly one label"):

@@ -270,6 +270,14 @@ def test_overwriting_replaces_what_training_left_and_nothing_else(copy_of_traine
     assert len(list((copy_of_trained / "checkpoints").glob("checkpoint-*"))) == 1
 
 
+def test_a_folder_that_is_called_as_a_recipe_is_none(tiny_settings, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        settings = {**tiny_settings, "recipe": "fast", "cell_type": "min_gru", "num_train_epochs": 1}
+        train(**settings, overwrite_output_dir=True, output_dir="fast")
+    assert (tmp_path / "fast" / "config.json").is_file()
+
+
 def test_a_mistake_overwrites_nothing(copy_of_trained, trained, tiny_settings, tmp_path):
     bad = tmp_path / "bad"
     bad.mkdir()
