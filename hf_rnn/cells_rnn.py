@@ -29,6 +29,20 @@ _KERNELS: dict[str, Any] = {
 }
 
 
+def _lstm_precisions() -> frozenset[torch.dtype]:
+    """In which precisions below float32 oneDNN, which torch's LSTM runs in on a CPU, computes on this one."""
+    if not torch.backends.mkldnn.is_available():
+        return frozenset()
+    found = {
+        torch.bfloat16: torch.ops.mkldnn._is_mkldnn_bf16_supported(),
+        torch.float16: torch.ops.mkldnn._is_mkldnn_fp16_supported(),
+    }
+    return frozenset(precision for precision, there in found.items() if there)
+
+
+_LSTM_PRECISIONS = _lstm_precisions()
+
+
 def _make_cell(cell_type: str, input_size: int, hidden_size: int) -> nn.RNNBase | MinGru:
     if cell_type == "lstm":
         return nn.LSTM(input_size, hidden_size)
@@ -160,6 +174,22 @@ class RnnDirection(nn.Module):
         from_zero = initial_hidden_state is None and initial_cell_state is None
         if self.training and from_zero and self.cell_type in ("rnn_tanh", "gru") and may_loop(inputs):
             return run_loop(self.cell_type, inputs, self._weights(dropping)), None
+        if self._is_cast_in_vain(inputs.device):
+            inputs = inputs.to(next(self.cell.parameters()).dtype)
+            with torch.autocast("cpu", enabled=False):
+                return self._run_kernel(inputs, texts, initial_hidden_state, initial_cell_state, wants_cell_state)
+        return self._run_kernel(inputs, texts, initial_hidden_state, initial_cell_state, wants_cell_state)
+
+    def _run_kernel(
+        self,
+        inputs: torch.Tensor,
+        texts: CompactTexts,
+        initial_hidden_state: torch.Tensor | None,
+        initial_cell_state: torch.Tensor | None,
+        wants_cell_state: bool,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Run torch's own kernel, or [`MinGru`]."""
+        dropping = self.training and self.recurrent_dropout > 0
         state = self._initial_state(inputs, initial_hidden_state, initial_cell_state)
         held = self._gates_held_at_padding(wants_cell_state)
         if not dropping and held is None:
@@ -176,6 +206,15 @@ class RnnDirection(nn.Module):
         # positional: states, weights, has_biases, num_layers, dropout, train, bidirectional, batch_first
         result: Any = _KERNELS[self.cell_type](inputs, state, weights, True, 1, 0.0, self.training, False, False)
         return result[0], result[2][0] if wants_cell_state else None
+
+    def _is_cast_in_vain(self, device: torch.device) -> bool:
+        """Whether autocast would hand an LSTM over in a precision that this CPU has not, where the kernel fails."""
+        return (
+            self.cell_type == "lstm"
+            and device.type == "cpu"
+            and torch.is_autocast_enabled("cpu")
+            and torch.get_autocast_dtype("cpu") not in _LSTM_PRECISIONS
+        )
 
     def _gates_held_at_padding(self, wants_cell_state: bool) -> list[float] | None:
         """What padding adds to each gate's input, in the order of the weights, or None where it may do as it likes.

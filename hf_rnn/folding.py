@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
 from itertools import pairwise
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from .configuration_rnn import RnnConfig
 from .folded_cells import FOLDED_CELLS, FoldedCell, Views
 from .modeling_rnn import RnnForSequenceClassification
 from .packing import PackedTexts
+from .processor import multiplies_bfloat16
 from .text_alone import runner_of
 
 TableDtype = Literal["float32", "bfloat16", "int8"]
@@ -63,7 +64,7 @@ class FoldedClassifier:
         self.config = config
         self.memory = table_bytes(config, table_dtype)
         recurrent_dtype = torch.float32
-        if table_dtype == "bfloat16" and config.hidden_size >= _BFLOAT16_FROM and _multiplies_bfloat16():
+        if table_dtype == "bfloat16" and config.hidden_size >= _BFLOAT16_FROM and multiplies_bfloat16():
             recurrent_dtype = torch.bfloat16
         fold = FOLDED_CELLS[config.cell_type]
         self.cells = [
@@ -264,10 +265,3 @@ def _as_read(rows: np.ndarray) -> list[np.ndarray]:
 def _split(cell: FoldedCell, rows: torch.Tensor, sizes: list[int]) -> Iterator[Views]:
     """Rows `(N, D, G * H)` → the views of those of each step."""
     return zip(*(view.split(sizes) for view in cell.views(rows)), strict=True)
-
-
-def _multiplies_bfloat16() -> bool:
-    """Whether this CPU has instructions for it; else products in bfloat16 are slower than in float32."""
-    # older versions of torch cannot tell
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))

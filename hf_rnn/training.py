@@ -32,6 +32,7 @@ from .gathering import gather_facts
 from .inference import check_name
 from .metrics import classification_metrics
 from .modeling_rnn import RnnForSequenceClassification
+from .processor import multiplies_bfloat16
 from .recipes import recipe_names
 from .run_audit import audit_run
 from .run_calibration import calibrate_run, check_calibration
@@ -291,6 +292,8 @@ def check_early(arguments: Arguments) -> None:
     if arguments.model.sparse_embedding and not arguments.model.freeze_embedding:
         check_sparse_gradients(arguments.training)
     _config(arguments.model)
+    if arguments.training.bf16 and arguments.training.device.type == "cpu" and multiplies_bfloat16() is False:
+        logger.warning("this processor has no instructions for bfloat16, in which training is slower: leave out bf16")
 
 
 def _check_finite(model: RnnForSequenceClassification, training_args: RnnTrainingArguments) -> None:

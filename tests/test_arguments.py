@@ -20,6 +20,7 @@ from hf_rnn.errors import UserError
 from hf_rnn.recipes import load_recipe
 from hf_rnn.settings_record import describe_settings
 from hf_rnn.text_arguments import TableArguments
+from hf_rnn.training import check_early
 from hf_rnn.training_arguments import RnnTrainingArguments
 
 
@@ -195,6 +196,16 @@ def test_bfloat16_needs_no_accelerator(name, monkeypatch):
     arguments = RnnTrainingArguments(output_dir="out", **{name: True})
     assert (arguments.device.type, getattr(arguments, name)) == ("cpu", True)
     assert not RnnTrainingArguments(output_dir="out").use_cpu
+
+
+@pytest.mark.parametrize("has", [False, True, None])
+def test_a_processor_without_bfloat16_is_told_of(has, monkeypatch, caplog):
+    monkeypatch.setattr("hf_rnn.training.multiplies_bfloat16", lambda: has)
+    check_early(parse_argv(flags("--bf16", "--use_cpu")))
+    assert ["leave out bf16" in record.getMessage() for record in caplog.records] == ([True] if has is False else [])
+    caplog.clear()
+    check_early(parse_argv(flags("--use_cpu")))
+    assert not caplog.records
 
 
 def test_tokens_per_batch_is_set_by_flag_only():

@@ -235,6 +235,16 @@ def test_the_verb_prints_what_it_found(command, folder):
         assert len(err.splitlines()) == 1 and "over 200 texts" in err, "no word of other libraries"
 
 
+def test_no_processor_overflows_in_int8(exported):
+    """Two products of a weight and an activation up to 255 must fit into 16 bits, in which AVX2 adds them."""
+    _, results = exported
+    graph = onnx.load(results["int8"].file).graph
+    weights = [onnx.numpy_helper.to_array(weight) for weight in graph.initializer]
+    weights = [weight.astype(int) for weight in weights if weight.dtype == np.int8 and weight.ndim > 1]
+    assert len(weights) >= 3, "premise: the table and the matrices of an LSTM"
+    assert max(abs(weight).max() for weight in weights) * 2 * 255 < 2**15
+
+
 def test_the_file_says_what_it_is(exported):
     folder, results = exported
     for result in results.values():

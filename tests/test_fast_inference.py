@@ -306,7 +306,7 @@ class TestTable:
         """With more than one chunk of the vocabulary; recurrent products in bfloat16 as on a chip that has them."""
         monkeypatch.setattr("hf_rnn.folding._ENTRIES_AT_ONCE", 7)
         monkeypatch.setattr("hf_rnn.folding._BFLOAT16_FROM", 1)
-        monkeypatch.setattr("hf_rnn.folding._multiplies_bfloat16", lambda: recurrent == torch.bfloat16)
+        monkeypatch.setattr("hf_rnn.folding.multiplies_bfloat16", lambda: recurrent == torch.bfloat16)
         model = make(cell_type=cell, num_hidden_layers=2)
         ids = [[3, 9, 2, 22], [5], [], [7, 7, 4, 1, 20], list(range(20))]
         expected = plain_logits(model, ids)

@@ -265,6 +265,25 @@ def test_vectors_stay_at_their_places_where_they_must(cell, case, distinct_token
     assert not distinct_tokens
 
 
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("training", [True, False])
+def test_autocast_leaves_an_lstm_in_float32_on_a_processor_without_the_precision(precision, training, monkeypatch):
+    """There oneDNN's LSTM, which autocast hands the rounded weights to, raises."""
+    monkeypatch.setattr("hf_rnn.cells_rnn._LSTM_PRECISIONS", frozenset())
+    model = make("lstm", dtype=torch.float32, word_dropout=0.0).train(training)
+    expected = model.rnn(IDS, MASK, output_final_states=True)
+    with torch.autocast("cpu", precision):
+        found = model.rnn(IDS, MASK, output_final_states=True)
+        plain = model.rnn(IDS, MASK).last_hidden_state
+        half = model.rnn(attention_mask=MASK, inputs_embeds=model.rnn.embedding(IDS).to(precision))
+        model(IDS, MASK, labels=LABELS).loss.backward()
+    for name in ("last_hidden_state", "final_hidden_state", "final_cell_state"):
+        torch.testing.assert_close(found[name], expected[name], rtol=0, atol=0)
+    torch.testing.assert_close(plain, expected.last_hidden_state, rtol=0, atol=1e-6)
+    torch.testing.assert_close(half.last_hidden_state, expected.last_hidden_state, rtol=0, atol=0.02)
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
 @pytest.mark.parametrize("cell", WITH_DISTINCT)
 def test_a_compiled_step_is_the_same(cell, distinct_tokens, without_loops):
     model = make(cell, word_dropout=0.0)
