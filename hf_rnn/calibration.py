@@ -124,8 +124,14 @@ def _fit_temperature(logits: np.ndarray, labels: np.ndarray, shift: np.ndarray, 
         middle = (low * high) ** 0.5
         low, high = (low, middle) if slope(middle) > 0 else (middle, high)
     found = 1 / (low * high) ** 0.5
-    if not 1.001 * _COLDEST < found < 0.999 * _HOTTEST:
+    if found > 0.999 * _HOTTEST:
         logger.warning("the temperature is at its bound, %.3g: scores hardly tell right from wrong, or none", found)
+    elif found < 1.001 * _COLDEST:
+        logger.warning(
+            "the temperature is at its bound, %.3g: scores are far lower than it is right, and stay too low; "
+            "train it for longer",
+            found,
+        )
     return found
 
 

@@ -124,9 +124,15 @@ def _settings(settings: TrainingArguments) -> dict[str, Any]:
 def hash_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
     """Return a hash of a tokenizer's vocabulary and rules, the same in every process."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    rules = json.loads(backend.to_str()) if backend is not None else tokenizer.get_vocab()
-    for name in ("padding", "truncation"):  # left by the last call
-        rules.pop(name, None) if backend is not None else None
+    if backend is None:
+        settings = {name: value for name, value in tokenizer.init_kwargs.items() if isinstance(value, bool)}
+        rules = {"vocabulary": tokenizer.get_vocab(), "settings": settings}
+    else:
+        rules = json.loads(backend.to_str())
+        for name in ("padding", "truncation"):  # left by the last call
+            rules.pop(name, None)
+    sides = {name: getattr(tokenizer, name) for name in ("padding_side", "truncation_side")}
+    rules |= {name: side for name, side in sides.items() if side != "right"}  # which stands in no file of rules
     return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()
 
 

@@ -155,8 +155,8 @@ class DataArguments(TableArguments):
                 )
             if self.vectors is None:
                 raise UserError(
-                    "widen_vocabulary, which recipe best sets, takes words of pretrained vectors: give vectors, or "
-                    "leave it out"
+                    "widen_vocabulary takes words of pretrained vectors, and none are given: give vectors, or leave "
+                    "it out (recipe best sets it: take another)"
                 )
             if self.widen_vocabulary < 1:
                 raise UserError(f"widen_vocabulary must be at least 1, found {self.widen_vocabulary}")

@@ -4,6 +4,7 @@ Called by itself, as `python scripts/benchmark_data.py SIDE FILE`, it takes one 
 for the peak of its memory is then that of one reading and not of whatever ran before.
 """
 
+import argparse
 import json
 import random
 import re
@@ -181,4 +182,8 @@ def compare(repeats: int, rows: int) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure(*sys.argv[1:])))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("side", metavar="SIDE", choices=SIDES, help=f"who reads: {', '.join(SIDES)}")
+    parser.add_argument("path", metavar="FILE", help="TSV file to read")
+    asked = parser.parse_args()
+    print(json.dumps(measure(asked.side, asked.path)))

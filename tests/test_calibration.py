@@ -264,6 +264,19 @@ def test_a_network_that_cannot_tell_is_made_unsure(caplog):
     assert fit_calibration(logits[:1], wrong[:1]).temperature == pytest.approx(20)
 
 
+def test_a_network_that_is_right_and_unsure_is_not_told_that_it_is_wrong(caplog):
+    labels = np.array([0, 1] * 50)
+    logits = 0.01 * np.eye(2)[labels]
+    labels[0] = 1  # one of a hundred is wrong
+    found = fit_calibration(logits, labels)
+    assert found.temperature == pytest.approx(0.05)
+    assert softmax(found.apply(logits), axis=1).max() < 0.6, "premise: 0.99 would be right"
+    assert caplog.messages == [
+        "the temperature is at its bound, 0.05: scores are far lower than it is right, and stay too low; train it for "
+        "longer"
+    ]
+
+
 def test_logits_that_are_all_alike_stay():
     assert fit_calibration(np.full((4, 3), 7.0), np.array([0, 1, 2, 0])).temperature == 1
 

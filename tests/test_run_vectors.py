@@ -162,7 +162,7 @@ def test_settings_that_contradict_the_vectors(train_with, vector_file, tmp_path)
     with pytest.raises(UserError, match="widen_vocabulary must be at least 1, found 0"):
         train_with("zero", widen_vocabulary=0)
     with pytest.raises(
-        UserError, match="widen_vocabulary, which recipe best sets, takes words of pretrained vectors: give vectors"
+        UserError, match="widen_vocabulary takes words of pretrained vectors, and none are given: give vectors"
     ):
         train_with("none", vectors=None, widen_vocabulary=5)
     assert not list(tmp_path.iterdir())

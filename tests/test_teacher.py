@@ -100,6 +100,13 @@ def test_what_its_answers_hang_on(teacher, tmp_path):
     text = (words / "tokenizer.json").read_text()
     (words / "tokenizer.json").write_text(text.replace('"miro"', '"mirr"'))
     assert Teacher.open(str(words)).fingerprint != known
+    for side in ("padding_side", "truncation_side"):  # both change what a short or a long text is to the model
+        sided = change_config(teacher, tmp_path / side)
+        settings = json.loads((sided / "tokenizer_config.json").read_text())
+        (sided / "tokenizer_config.json").write_text(json.dumps({**settings, side: "left"}))
+        assert Teacher.open(str(sided)).fingerprint != known
+        (sided / "tokenizer_config.json").write_text(json.dumps({**settings, side: "right"}))
+        assert Teacher.open(str(sided)).fingerprint == known
 
 
 def test_a_teacher_on_the_hub(hub, trained, tmp_path):

@@ -150,7 +150,16 @@ DAMAGED = {
     "a hole": (b"w0 0.5 0.25 1.5\nw1 0.5  0.25\n", "v.txt, line 2: 2 numbers should be 3"),
     "a hole in a row nobody wants": (b"w0 0.5 0.25 1.5\nzz 0.5  0.25\n", "v.txt, line 2: 2 numbers should be 3"),
     "two numbers apart by a tab": (b"w0 0.5 0.25 1.5\nw1 0.5 0.25 1.5\t2.5\n", "v.txt, line 2: 4 numbers should be 3"),
-    "fewer than announced": (b"1 4\nw0 0.5 0.25 1.5\n", "v.txt, line 2: 3 numbers should be 4"),
+    "fewer than announced": (
+        b"1 4\nw0 0.5 0.25 1.5\n",
+        "v.txt, line 2: 3 numbers should be 4, as line 1 announces. Where",
+    ),
+    "a count beyond any file": (
+        b"9" * 5000 + b" 3\nw0 0.5 0.25 1.5\n",
+        "v.txt, line 1 announces b'9999",
+    ),
+    "a number that only Python knows": (b"w0 0.5 1_0.5\nw1 0.5 1.5\n", "v.txt, line 1: a word and its numbers"),
+    "the same on a later line": (b"w1 0.5 1.5\nw0 0.5 1_0.5\n", "v.txt, line 2: could not convert string to float"),
     "no number": (b"w0 0.5 0.25\nw1 0.5 x\n", "v.txt, line 2: could not convert .*x"),
     "NaN": (b"w0 0.5 0.25\nw1 0.5 nan\n", "v.txt, line 2: the vector of 'w1' holds a number that is not finite"),
     "infinite": (b"w0 0.5 0.25\nw1 -inf 0.5\n", "v.txt, line 2: the vector of 'w1' holds a number that is not"),

@@ -25,6 +25,7 @@ from .opening import open_unpacked
 logger = logging.getLogger(__name__)
 
 _LONGEST_LINE = 1 << 22  # bytes
+_LONGEST_COUNT = 18  # digits
 _CHUNK = 1 << 20  # bytes of a binary file that are read at a time
 _FASTTEXT_MODEL = b"\xba\x16\x4f\x2f"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -202,16 +203,17 @@ class _Text(_Reader):
         # a word with spaces may end in digits, which are no number where numbers are written with a point
         digits = cut > 0 and fields[cut].isdigit() and not any(field.isdigit() for field in fields[cut + 1 :])
         if cut < 0 or (cut > 0 and _is_number(fields[cut]) and not digits):
+            like = "as on the lines before" if self.announced is None else "as line 1 announces"
             raise UserError(
-                f"{self.tell(number)}: {own} numbers should be {self.size}, as on the lines before. Where this is the "
-                "last line, the file is cut short"
+                f"{self.tell(number)}: {own} numbers should be {self.size}, {like}. Where this is the last line, the "
+                "file is cut short"
             )
         return b" ".join(fields[: cut + 1]), b" ".join(fields[cut + 1 :])
 
     def parse(self, numbers: bytes, place: int) -> np.ndarray:
         try:
             with np.errstate(over="ignore"):  # becomes infinite, which is refused
-                vector = np.array([float(field) for field in numbers.split()], dtype=np.float32)
+                vector = np.array([_to_float(field) for field in numbers.split()], dtype=np.float32)
         except ValueError as error:
             raise UserError(f"{self.tell(place)}: {error}") from None
         if len(vector) != self.size:
@@ -257,6 +259,8 @@ def _start(stream: io.BufferedReader, path: Path) -> _Reader:
     fields = first.split()
     if len(fields) != 2 or not all(field.isdigit() for field in fields):
         return _Text.without_header(stream, path, first)
+    if max(map(len, fields)) > _LONGEST_COUNT:
+        raise UserError(f"{path}, line 1 announces {first.strip()!r:.80}, more than a file can hold")
     rows, size = map(int, fields)
     if not rows or not 0 < size < _LONGEST_LINE:
         raise UserError(f"{path}, line 1 announces {rows:,} words of {size:,} numbers")
@@ -279,7 +283,13 @@ def _read_line(stream: io.BufferedReader, path: Path) -> bytes:
 
 def _is_number(field: bytes) -> bool:
     try:
-        float(field)
+        _to_float(field)
     except ValueError:
         return False
     return True
+
+
+def _to_float(field: bytes) -> float:
+    if b"_" in field:  # which Python allows between digits
+        raise ValueError(f"could not convert string to float: {field!r}")
+    return float(field)
