@@ -7,6 +7,8 @@ from typing import Any
 
 from .text_arguments import OF_VOCABULARY
 
+# What the Trainer hands no further settings to: it looks at their own flags only, such as adam_beta1.
+_WITHOUT_ARGUMENTS = ("adamw_torch", "adamw_torch_fused", "adafactor", "sgd", "adagrad", "rmsprop")
 _OF_SHARING = ("hub_model_id", "hub_private_repo", "hub_revision")
 
 
@@ -30,6 +32,11 @@ def find_idle(typed: Collection[str], model: Any, data: Any, training: Any) -> I
         yield from _told(
             typed, ["warmup_steps"], "lr_scheduler_type is constant: take constant_with_warmup, or linear"
         )
+    if training.lr_scheduler_kwargs and training.lr_scheduler_type.startswith("constant"):
+        schedule = training.lr_scheduler_type.value
+        yield from _told(typed, ["lr_scheduler_kwargs"], f"lr_scheduler_type is {schedule}, which takes none")
+    if training.optim_args and training.optim in _WITHOUT_ARGUMENTS:
+        yield from _told(typed, ["optim_args"], f"optim is {training.optim.value}, which takes none from there")
     for what in ("eval", "save", "logging"):
         strategy = getattr(training, f"{what}_strategy")
         if strategy != "steps":

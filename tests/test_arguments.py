@@ -303,6 +303,12 @@ def test_a_flag_of_the_vocabulary_beside_a_tokenizer_is_told_to_be_idle(source, 
             "hub_model_id, hub_private_repo: nothing is pushed",
         ),
         ("--do_predict", "--do_predict=false", "do_predict: a test split is always measured"),
+        (
+            '--lr_scheduler_kwargs={"num_cycles":2}',
+            "--lr_scheduler_type=cosine_with_restarts",
+            "lr_scheduler_kwargs: lr_scheduler_type is constant, which takes none",
+        ),
+        ("--optim_args=eps=1e-3", "--optim=galore_adamw", "optim_args: optim is adamw_torch_fused, which takes none"),
         ("--fp16 --use_cpu", "--bf16 --fp16=false", "fp16: a CPU computes in float32"),
         (
             "--tokens_per_batch=99 --per_device_train_batch_size=7",

@@ -113,6 +113,9 @@ def test_validation_is_held_out_of_train_and_said(tmp_path, caplog):
     assert load_tsv(tmp_path, validation_share=0).keys() == {"train"}
     with pytest.raises(UserError, match="at most 0.5"):
         load_tsv(path, validation_share=0.9)
+    write(tmp_path / "dev.tsv", content)  # with which nothing would be held out
+    with pytest.raises(UserError, match="validation_share is -5: give a share above 0"):
+        load_tsv(tmp_path, validation_share=-5)
 
 
 def fingerprints(source, **options):

@@ -14,6 +14,16 @@ import numpy as np
 from ..errors import UserError
 
 
+def check_share(share: float) -> None:
+    """Refuse what is no share of the rows.
+
+    Raises:
+        UserError: For one that is not above 0, or above 0.5.
+    """
+    if not 0 < share <= 0.5:
+        raise UserError(f"validation_share is {share}: give a share above 0 and at most 0.5, such as 0.1")
+
+
 @dataclass(frozen=True)
 class Holdout:
     """Which rows of train become validation.
@@ -32,8 +42,7 @@ class Holdout:
     seed: int
 
     def __post_init__(self) -> None:
-        if not 0 < self.share <= 0.5:
-            raise UserError(f"validation_share is {self.share}: give a share above 0 and at most 0.5, such as 0.1")
+        check_share(self.share)
         if not self.rows:
             raise UserError(
                 f"train has {sum(self.counts)} rows, no two of one label: too few to hold validation rows out of. "

@@ -20,7 +20,7 @@ from datasets.iterable_dataset import ArrowExamplesIterable
 from ..errors import UserError
 from .accounting import DataReport, Ledger
 from .files import Source, canonical_splits, find_files, wanted_splits
-from .holdout import Holdout
+from .holdout import Holdout, check_share
 from .labels import LabelMap
 from .layout import MAX_LINE_BYTES, TsvFormat
 from .library_split import LibrarySplit
@@ -182,6 +182,8 @@ def _load_library(
 def _hold_out(read: dict[str, ReadSplit], share: float, seed: int, report: DataReport) -> Holdout | None:
     """Decide which rows of train become validation, if any, and say so."""
     report.label_counts = {split: source.total() for split, source in read.items()}
+    if share:
+        check_share(share)
     if not share or "validation" in read:
         return None
     holdout = Holdout(tuple(read["train"].total()), share, seed)
