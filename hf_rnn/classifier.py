@@ -12,7 +12,6 @@ What they were (`str`, `int` or `bool`, and the dtype of their array) stands in 
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -30,7 +29,7 @@ from .classifier_settings import check_setting, setting_names, settings_of_comma
 from .containment import contained, library_bars_off
 from .errors import UserError
 from .fast_inference import FastRnn
-from .folder import FinishedFolder
+from .folder import FinishedFolder, read_mapping
 from .inference import check_sorts, compute_scores, find_folder, load_model
 from .labelled_texts import LabelledTexts, LabelType, read_texts
 from .sharing import list_shared_files
@@ -199,7 +198,7 @@ class RnnClassifier:
         labels = LabelType.from_record(record).restore(names)
         # The columns of predict_proba are in the order of classes_, and scikit-learn wants that sorted.
         self.classes_, columns = np.unique(labels, return_index=True)
-        self.metrics_ = _read_mapping(folder.metrics, files.get(folder.metrics.name, b"{}"))
+        self.metrics_ = read_mapping(folder.metrics, files.get(folder.metrics.name, b"{}"))
         self._fitted = _Fitted(FastRnn(model, tokenizer), columns, files, card)
 
     # ---- predicting ----
@@ -247,8 +246,16 @@ class RnnClassifier:
         trained = LabelType.of_values(self.classes_)
         if rows.type.kind != trained.kind:
             raise UserError(f"labels are {rows.type.kind}, those that it was trained with {trained.kind}")
+        weights = None if sample_weight is None else np.asarray(sample_weight)
+        if weights is not None and not (
+            weights.dtype.kind in "biuf" and weights.shape == (len(rows.texts),) and weights.any()
+        ):
+            raise UserError(
+                f"sample_weight must be {len(rows.texts)} numbers, one a text and not all of them 0, "
+                f"found {sample_weight!r:.80}"
+            )
         right = [one == other for one, other in zip(self.predict(rows.texts).tolist(), rows.labels, strict=True)]
-        return float(np.average(right, weights=None if sample_weight is None else np.asarray(sample_weight)))
+        return float(np.average(right, weights=weights))
 
     def _get_fitted(self) -> _Fitted:
         try:
@@ -315,7 +322,7 @@ class RnnClassifier:
         """
         folder = FinishedFolder(find_folder(name_or_path, revision, token))
         if folder.training_args.is_file():
-            settings.setdefault("recipe", _read_mapping(folder.training_args, folder.training_args.read_bytes()))
+            settings.setdefault("recipe", read_mapping(folder.training_args, folder.training_args.read_bytes()))
         classifier = cls(**settings)
         classifier._adopt(folder)
         return classifier
@@ -391,17 +398,6 @@ def _train(
         texts = load_named(datasets.DatasetDict(splits), report=report)
         record = {_LABEL_TYPE: dataclasses.asdict(rows.type)}
         return train_on(texts, report, arguments, task_specific_params=record, quiet=quiet).card
-
-
-def _read_mapping(path: Path, content: bytes) -> dict[str, Any]:
-    """What a file of a finished folder says by name."""
-    try:
-        read = json.loads(content)
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON: {error}") from error
-    if not isinstance(read, dict):
-        raise UserError(f"{path} must hold values by name, found {str(read)!r:.40}")
-    return read
 
 
 def _write_files(folder: Path, files: Mapping[str, bytes]) -> None:

@@ -1,7 +1,7 @@
 """What a finished folder holds, by name: the one place that spells its files.
 
-Training leaves this folder, the Hub gets it, every command reads it. Only paths and whether they exist; nothing here
-reads weights or writes files.
+Training leaves this folder, the Hub gets it, every command reads it. Paths, whether they exist, and what the records
+of the training say; nothing here reads weights or writes files.
 """
 
 from __future__ import annotations
@@ -10,11 +10,31 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .errors import UserError
 
 # The files that load a model where the package is not installed; others of that kind in a folder are somebody's own.
 MODELLING_FILES = tuple(sorted(path.name for path in Path(__file__).parent.glob("*_rnn.py")))
+
+
+def read_mapping(path: Path, content: bytes) -> dict[str, Any]:
+    """Return what a JSON file of a finished folder says by name.
+
+    Args:
+        path: Of the file, for messages.
+        content: What stands in it.
+
+    Raises:
+        UserError: When that is something else.
+    """
+    try:
+        read = json.loads(content)
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON: {error}") from error
+    if not isinstance(read, dict):
+        raise UserError(f"{path} must hold values by name, found {str(read)!r:.40}")
+    return read
 
 
 @dataclass(frozen=True)
@@ -136,9 +156,12 @@ class FinishedFolder:
         """Make sure that training came to its end here, so that the folder can be shared.
 
         Raises:
-            UserError: As :meth:`check`, and for a record of the training that is not there.
+            UserError: As :meth:`check`, and for a record of the training that is not there, or is no record.
         """
         self._refuse(self.missing())
+        for path in (self.metrics, self.training_args, self.card_facts):
+            if path.is_file():
+                read_mapping(path, path.read_bytes())
 
     def _refuse(self, missing: list[Path]) -> None:
         if not self.root.is_dir():

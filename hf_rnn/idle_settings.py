@@ -7,8 +7,9 @@ from typing import Any
 
 from .text_arguments import OF_VOCABULARY
 
-# What the Trainer hands no further settings to: it looks at their own flags only, such as adam_beta1.
-_WITHOUT_ARGUMENTS = ("adamw_torch", "adamw_torch_fused", "adafactor", "sgd", "adagrad", "rmsprop")
+_WITHOUT_MOMENTS = ("adafactor", "sgd", "adagrad", "rmsprop")
+# What the Trainer hands no further settings to: it looks at flags of theirs only, such as adam_beta1.
+_WITHOUT_ARGUMENTS = ("adamw_torch", "adamw_torch_fused", *_WITHOUT_MOMENTS)
 _OF_SHARING = ("hub_model_id", "hub_private_repo", "hub_revision")
 
 
@@ -37,6 +38,11 @@ def find_idle(typed: Collection[str], model: Any, data: Any, training: Any) -> I
         yield from _told(typed, ["lr_scheduler_kwargs"], f"lr_scheduler_type is {schedule}, which takes none")
     if training.optim_args and training.optim in _WITHOUT_ARGUMENTS:
         yield from _told(typed, ["optim_args"], f"optim is {training.optim.value}, which takes none from there")
+    if training.optim in _WITHOUT_MOMENTS:
+        of_adam = ["adam_beta1", "adam_beta2", "adam_epsilon"]
+        yield from _told(typed, of_adam, f"optim is {training.optim.value}, which is no Adam")
+    if not training.optim.startswith(("galore", "apollo")):
+        yield from _told(typed, ["optim_target_modules"], f"optim is {training.optim.value}, which takes all weights")
     for what in ("eval", "save", "logging"):
         strategy = getattr(training, f"{what}_strategy")
         if strategy != "steps":

@@ -117,7 +117,7 @@ class LabelledTexts:
             raise UserError(f"{where}texts and {where}labels differ in length: {len(read)} and {len(values)}")
         if not read:
             raise UserError(f"{where}texts are empty: give at least one text for each class")
-        kind = LabelType.of_values(labels, f"{where}labels")
+        kind = LabelType.of_values(labels if hasattr(labels, "dtype") else values, f"{where}labels")
         plain = [str.__str__(value) for value in values] if kind.kind == "str" else values  # of an Enum its value
         return cls(read, plain, kind, where)
 

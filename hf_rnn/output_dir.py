@@ -47,6 +47,11 @@ def check_output_dir(
     """
     if folder.root.exists() and not folder.root.is_dir():
         raise UserError(f"output_dir {folder.root} is a file: give a folder")
+    there = next(path for path in (folder.root, *folder.root.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):  # before texts are read that may be many
+        raise UserError(
+            f"output_dir {folder.root} cannot be written to: {there} is no folder that you may write in. Take another"
+        )
     if resume:
         return checkpoints.find_newest(folder.checkpoints, processes=processes, needs_best=needs_best)
     if folder.root.is_dir() and not overwrite:

@@ -308,6 +308,12 @@ def test_a_flag_of_the_vocabulary_beside_a_tokenizer_is_told_to_be_idle(source, 
             "--lr_scheduler_type=cosine_with_restarts",
             "lr_scheduler_kwargs: lr_scheduler_type is constant, which takes none",
         ),
+        (
+            "--optim=sgd --adam_beta1=0.5 --adam_epsilon=1e-3",
+            "--optim=adamw_torch",
+            "adam_beta1, adam_epsilon: optim is sgd, which is no Adam",
+        ),
+        ("--optim_target_modules=x", None, "optim_target_modules: optim is adamw_torch_fused, which takes all"),
         ("--optim_args=eps=1e-3", "--optim=galore_adamw", "optim_args: optim is adamw_torch_fused, which takes none"),
         ("--fp16 --use_cpu", "--bf16 --fp16=false", "fp16: a CPU computes in float32"),
         (

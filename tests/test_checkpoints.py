@@ -340,6 +340,17 @@ def test_a_disk_that_does_not_take_it(tiny_settings, tmp_path, monkeypatch):
     verify(tmp_path / "out" / "checkpoints" / "checkpoint-30")
 
 
+def test_a_folder_that_cannot_be_made_is_found_before_texts_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("hf_rnn.training.load_texts", None)
+    file = tmp_path / "file"
+    file.write_text("mine")
+    with pytest.raises(UserError, match=f"out cannot be written to: {file} is no folder that you may write in"):
+        train(data_dir=str(tmp_path), output_dir=str(file / "a" / "out"))
+    monkeypatch.setattr("hf_rnn.output_dir.os.access", lambda path, mode: path != tmp_path)  # root may do everything
+    with pytest.raises(UserError, match=f"out cannot be written to: {tmp_path} is no folder that you may write in"):
+        train(data_dir=str(tmp_path), output_dir=str(tmp_path / "a" / "out"))
+
+
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that takes no files")
 def test_a_folder_that_takes_no_files_is_found_before_training(tiny_settings):
     with pytest.raises(UserError, match="output_dir /proc/self/out cannot be written to"):

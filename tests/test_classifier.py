@@ -27,7 +27,7 @@ from hf_rnn.classifier import NotFittedError, setting_names
 from hf_rnn.classifier_settings import settings_of_command
 from hf_rnn.errors import UserError
 from hf_rnn.folder import FinishedFolder
-from hf_rnn.labelled_texts import LabelType
+from hf_rnn.labelled_texts import LabelledTexts, LabelType
 from hf_rnn.training import train
 
 # as `tiny_settings`, and as little as can be trained
@@ -266,6 +266,15 @@ def test_score_against_sklearn(fitted):
     weights = np.arange(30)
     expected = metrics.accuracy_score(labels, answers, sample_weight=weights)
     assert fitted.score(np.array(texts), pd.Series(labels), weights) == pytest.approx(expected)
+    for wrong in ([1], np.zeros(30), ["a"] * 30, weights[:, None]):
+        with pytest.raises(UserError, match="sample_weight must be 30 numbers, one a text and not all of them 0"):
+            fitted.score(texts, labels, wrong)
+
+
+def test_labels_that_can_be_read_once():
+    texts, labels = columns(30, seed=8)
+    read = LabelledTexts.read(iter(texts), (label for label in labels))
+    assert (read.texts, read.labels, read.type) == (texts, labels, LabelledTexts.read(texts, labels).type)
 
 
 def test_cross_validation_and_scorers_of_probabilities(hurried):
@@ -429,6 +438,7 @@ def test_early_stopping(hurried):
         (["a", "b", "c"], [1, "0", 1], r"labels\[1\] is '0', a label of type str, and labels\[0\] 1, one of type int"),
         (["a", "b", "c"], [1, True, 1], r"labels\[1\] is True, a label of type bool"),
         (["a", "b", "c"], ["x", "x", " y"], r"^labels\[2\]: label ' y' has white space at its ends"),
+        (["a", "b", "c"], ["x", "x", "y\0"], r"^labels\[2\]: NUL is character 2 of label 'y\\x00'"),
         (["a", "b", "c"], ["x", "", "x"], r"^labels\[1\]: the label is ''"),
         (["a", "b", "c"], [1, 2**70, 1], "do not fit into 64 bits"),
         (["a", "b"], np.eye(2, dtype=int), "labels must have one dimension"),

@@ -14,7 +14,8 @@ RECORDS = ["README.md", "metrics.json", "training_args.json"]
 
 def fill(root, names):
     for name in names:
-        (root / name).write_text(json.dumps({"backend": "tokenizers"}) if name == "tokenizer_config.json" else "")
+        settings = {"backend": "tokenizers"} if name == "tokenizer_config.json" else {}
+        (root / name).write_text(json.dumps(settings) if name.endswith(".json") else "")
     return FinishedFolder(root)
 
 
@@ -23,6 +24,11 @@ def test_complete(tmp_path):
     assert folder.missing() == []
     folder.check()
     folder.check_finished()
+    for content in (b"", b"\xff", b"{", b"[]", b"null"):
+        folder.metrics.write_bytes(content)
+        folder.check()  # it still predicts
+        with pytest.raises(UserError, match="metrics.json (is not JSON|must hold values by name)"):
+            folder.check_finished()
 
 
 def test_names(tmp_path):

@@ -394,6 +394,15 @@ def test_a_training_that_did_not_end(hub, folder):
     fails("has no metrics.json.*--resume", folder, "me/films")
 
 
+@pytest.mark.parametrize("name", ["metrics.json", "training_args.json", "card_facts.json"])
+def test_a_record_that_is_none(hub, folder, name):
+    (folder / name).write_text("nope")
+    fails(f"{name} is not JSON", folder, "me/films")
+    (folder / name).write_text("[]")
+    fails(f"{name} must hold values by name", folder, "me/films")
+    assert hub.calls == []
+
+
 def test_weights_that_do_not_load(hub, folder):
     (folder / "model.safetensors").write_bytes(b"torn")
     fails("cannot be loaded", folder, "me/films")

@@ -73,6 +73,37 @@ def test_bad_rows_of_a_library_data_set(tmp_path, monkeypatch):
         load_named(data)
 
 
+def test_a_split_without_labels(caplog):
+    """Benchmarks publish their test split so; one that has some labels lacks those of single rows."""
+    feature = datasets.ClassLabel(names=["n", "p"])
+    rows = [("a", 0), ("b", 1), ("c", 1), ("d", 0)]
+    splits = {"train": rows, "validation": rows, "test": [("e", -1), ("f", -1)]}
+    features = datasets.Features(text=datasets.Value("string"), label=feature)
+
+    def make():
+        return datasets.DatasetDict(
+            {
+                name: datasets.Dataset.from_dict(
+                    {"text": [text for text, _ in of], "label": [label for _, label in of]}, features=features
+                )
+                for name, of in splits.items()
+            }
+        )
+
+    assert load_named(make()).keys() == {"train", "validation"}
+    assert "dataset[test]: all labels are -1, no labels: the split is left out" in caplog.text
+    with pytest.raises(DataError, match="row 0: label out of range: label -1, known are 0 to 1 .*-1 marks a row"):
+        load_named(make(), splits=["train", "test"])
+    splits["test"] += rows
+    with pytest.raises(DataError, match="-1 marks a row without a label") as caught:
+        load_named(make())
+    assert "All labels" not in str(caught.value), "of which the one in question is none"
+    splits["test"] = [("e", 0)]
+    splits["train"] = [("e", -1), ("f", -1)]
+    with pytest.raises(DataError, match="label -1"):
+        load_named(make())
+
+
 def test_columns_of_a_library_data_set(tmp_path):
     data = library(datasets.Value("float32"), ROWS, ROWS)
     with pytest.raises(DataError, match="no column 'txt'; there are 'text', 'id', 'label'; the nearest is 'text'"):

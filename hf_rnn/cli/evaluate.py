@@ -58,20 +58,19 @@ def _load(arguments: EvaluateArguments, class_names: list[str]) -> datasets.Data
     except DataError as error:
         if error.reason not in (Reason.UNKNOWN_LABEL, Reason.LABEL_OUT_OF_RANGE):
             raise
-        found = ", ".join(map(repr, _labels_in(error.path, arguments)))
-        raise UserError(
-            f"{error}. Labels of the model: {', '.join(map(repr, class_names))}. Labels of the data: {found}"
-        ) from error
+        told = f"{error}. Labels of the model: {', '.join(map(repr, class_names))}"
+        found = _labels_in(error.path, arguments)
+        raise UserError(f"{told}. Labels of the data: {', '.join(map(repr, found))}" if found else told) from error
     return next(iter(texts.values()))
 
 
 def _labels_in(path: str, arguments: EvaluateArguments) -> list[str]:
-    """The labels that a file holds, as if it were train, or those of a data set's own train."""
+    """The labels that a file holds, as if it were train, or those of a data set's own train; none if unreadable."""
     try:
         if arguments.dataset_name is None:
             texts = load_tsv({"train": path}, **arguments.layout(), splits=["train"])
         else:
             texts = load_texts(arguments, validation_share=0)
     except UserError:  # it holds more than one mistake
-        return ["..."]
+        return []
     return texts["train"].features["label"].names

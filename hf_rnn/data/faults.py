@@ -70,6 +70,8 @@ def label_fault(label: str) -> Fault | None:
         return Fault(Reason.EMPTY_LABEL, f"the label is {label!r}")
     if bare != label:
         return Fault(Reason.UNKNOWN_LABEL, f"label {label!r} has white space at its ends; the nearest is {bare!r}")
+    if "\0" in label:
+        return Fault(Reason.NUL, f"NUL is character {label.index(chr(0)) + 1} of label {label!r:.80}")
     return None
 
 

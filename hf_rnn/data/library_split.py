@@ -21,6 +21,7 @@ from .faults import EXCERPT_CHARACTERS, WHITE_SPACE, BadRow, DataError, Fault, R
 from .reading import LabelResolver, Rows
 
 BATCH_ROWS = 10_000
+UNLABELLED = -1  # what data sets write where a row of a ClassLabel column has no label
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ class LibrarySplit:
             return str(value)
         if isinstance(value, int) and 0 <= value < len(names):
             return str(names[value])
-        remedy = "A test split without labels is often marked by -1: leave it out by naming the splits to read"
+        remedy = "-1 marks a row without a label" if value == UNLABELLED else ""
         return Fault(Reason.LABEL_OUT_OF_RANGE, f"label {value}, known are 0 to {len(names) - 1}", remedy)
 
     def _resolve(self, label: str, labels: LabelResolver | None) -> int | str | Fault:

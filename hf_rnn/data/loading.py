@@ -23,7 +23,7 @@ from .files import Source, canonical_splits, find_files, wanted_splits
 from .holdout import Holdout, check_share
 from .labels import LabelMap
 from .layout import MAX_LINE_BYTES, TsvFormat
-from .library_split import LibrarySplit
+from .library_split import UNLABELLED, LibrarySplit
 from .reading import Rows
 from .splits import ReadSplit, RowSource, read_splits
 from .tsv_file import TsvFile
@@ -115,7 +115,8 @@ def load_named(
         text_column: Name of the column of texts.
         label_column: Name of the column of labels: ClassLabel (keeps its names and ids), strings or integers.
         class_names: See :func:`load_tsv`.
-        splits: See :func:`load_tsv`; the way to leave out a test split that carries no labels.
+        splits: See :func:`load_tsv`. Without, a validation or test split whose labels are all -1, as benchmarks mark
+            rows without one, is left out, which the log says.
         validation_share: See :func:`load_tsv`.
         seed: See :func:`load_tsv`.
         max_bad_rows: See :func:`load_tsv`.
@@ -134,6 +135,8 @@ def load_named(
     found = canonical_splits(loaded, name)
     if unused := [split for split in loaded if split not in found.values()]:
         logger.warning("%s: splits not used: %s", name, ", ".join(unused))
+    if splits is None:
+        found = _with_labels(found, loaded, label_column, name)
     sources = {
         split: [LibrarySplit(f"{name}[{found[split]}]", loaded[found[split]], text_column, label_column)]
         for split in wanted_splits(
@@ -145,6 +148,20 @@ def load_named(
         labels, read = read_splits(sources, names, ledger, keep=True)
     holdout = _hold_out(read, validation_share if splits is None else 0, seed, report)
     return _tables(labels, read, holdout, report)
+
+
+def _with_labels(
+    found: dict[str, str], loaded: datasets.DatasetDict, label_column: str, name: str
+) -> dict[str, str]:
+    """Leave out splits that hold no label at all, as benchmarks publish their test split, and say so."""
+    kept = {}
+    for split, own in found.items():
+        coded = isinstance(loaded[own].features.get(label_column), datasets.ClassLabel)
+        if split != "train" and coded and loaded[own].unique(label_column) == [UNLABELLED]:
+            logger.warning("%s[%s]: all labels are %d, no labels: the split is left out", name, own, UNLABELLED)
+        else:
+            kept[split] = own
+    return kept
 
 
 def _names_classes(loaded: datasets.DatasetDict, label_column: str) -> bool:

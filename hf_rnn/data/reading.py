@@ -265,7 +265,8 @@ class RowReader:
 
     def _over_cap(self, length: int) -> Fault:
         detail = f"it has {length} bytes, the cap is {self.layout.max_line_bytes}"
-        return Fault(Reason.LINE_TOO_LONG, detail, "If it is one text for sure, raise max_line_bytes")
+        remedy = "If it is one text for sure, cut it, or in Python raise max_line_bytes"
+        return Fault(Reason.LINE_TOO_LONG, detail, remedy)
 
     def _reject(self, line: bytes, fault: Fault) -> None:
         start, fields = line, line.split(b"\t")

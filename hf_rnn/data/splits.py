@@ -237,7 +237,8 @@ def _read(split: str, parts: Sequence[RowSource], labels: LabelMap, ledger: Ledg
                 if keep:
                     read.rows.append(rows)
     except DataError as error:
-        if error.reason in (Reason.UNKNOWN_LABEL, Reason.LABEL_OUT_OF_RANGE):
+        of_file = error.byte_offset is not None  # else its number says nothing beside names
+        if error.reason is Reason.UNKNOWN_LABEL or (error.reason is Reason.LABEL_OUT_OF_RANGE and of_file):
             raise error.with_advice(f"All labels in {split}: {_all_labels(parts)}") from None
         raise
     read.digest = hasher.hexdigest()
