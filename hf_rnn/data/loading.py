@@ -150,9 +150,7 @@ def load_named(
     return _tables(labels, read, holdout, report)
 
 
-def _with_labels(
-    found: dict[str, str], loaded: datasets.DatasetDict, label_column: str, name: str
-) -> dict[str, str]:
+def _with_labels(found: dict[str, str], loaded: datasets.DatasetDict, label_column: str, name: str) -> dict[str, str]:
     """Leave out splits that hold no label at all, as benchmarks publish their test split, and say so."""
     kept = {}
     for split, own in found.items():
