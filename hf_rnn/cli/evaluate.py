@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import datasets
 
 from .. import inference
-from ..data import DataError, Reason, load_tsv
+from ..data import DataError, load_tsv
 from ..errors import UserError
 from ..evaluation import evaluate_logits
 from ..parsing import SettingsParser
@@ -56,7 +56,7 @@ def _load(arguments: EvaluateArguments, class_names: list[str]) -> datasets.Data
     try:
         texts = load_texts(arguments, class_names=class_names, splits=[arguments.split])
     except DataError as error:
-        if error.reason not in (Reason.UNKNOWN_LABEL, Reason.LABEL_OUT_OF_RANGE):
+        if not error.is_of_a_name:
             raise
         told = f"{error}. Labels of the model: {', '.join(map(repr, class_names))}"
         found = _labels_in(error.path, arguments)

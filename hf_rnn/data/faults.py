@@ -139,6 +139,13 @@ class DataError(UserError):
         super().__init__(message)
         self.path, self.line, self.byte_offset, self.reason, self.excerpt = path, line, byte_offset, reason, excerpt
 
+    @property
+    def is_of_a_name(self) -> bool:
+        """`bool`: Whether a label is not known by what it is called, so that it helps to list those that are."""
+        # the number of a data set's own label says nothing beside names
+        numbered = self.reason is Reason.LABEL_OUT_OF_RANGE and self.byte_offset is not None
+        return numbered or self.reason is Reason.UNKNOWN_LABEL
+
     @classmethod
     def of_file(cls, path: str | Path, fault: Fault) -> DataError:
         """Make the error for a fault of a whole file."""

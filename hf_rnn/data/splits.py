@@ -237,8 +237,7 @@ def _read(split: str, parts: Sequence[RowSource], labels: LabelMap, ledger: Ledg
                 if keep:
                     read.rows.append(rows)
     except DataError as error:
-        of_file = error.byte_offset is not None  # else its number says nothing beside names
-        if error.reason is Reason.UNKNOWN_LABEL or (error.reason is Reason.LABEL_OUT_OF_RANGE and of_file):
+        if error.is_of_a_name:
             raise error.with_advice(f"All labels in {split}: {_all_labels(parts)}") from None
         raise
     read.digest = hasher.hexdigest()
