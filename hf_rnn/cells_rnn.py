@@ -165,15 +165,14 @@ class RnnDirection(nn.Module):
         Returns:
             The states `(T, B, H)`, meaningful at real tokens only, and c_n `(B, H)` or None.
         """
-        dropping = self.training and self.recurrent_dropout > 0
         wants_cell_state = output_cell_state and self.cell_type == "lstm"
         if isinstance(inputs, DistinctTokens):
             if isinstance(self.cell, MinGru):
                 return self.cell(inputs.vectors, rows=inputs.rows)[0], None
-            return run_loop(self.cell_type, inputs, self._weights(dropping)), None
+            return run_loop(self.cell_type, inputs, self._weights()), None
         from_zero = initial_hidden_state is None and initial_cell_state is None
         if self.training and from_zero and self.cell_type in ("rnn_tanh", "gru") and may_loop(inputs):
-            return run_loop(self.cell_type, inputs, self._weights(dropping)), None
+            return run_loop(self.cell_type, inputs, self._weights()), None
         if self._is_cast_in_vain(inputs.device):
             inputs = inputs.to(next(self.cell.parameters()).dtype)
             with torch.autocast("cpu", enabled=False):
@@ -189,12 +188,11 @@ class RnnDirection(nn.Module):
         wants_cell_state: bool,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Run torch's own kernel, or [`MinGru`]."""
-        dropping = self.training and self.recurrent_dropout > 0
         state = self._initial_state(inputs, initial_hidden_state, initial_cell_state)
         held = self._gates_held_at_padding(wants_cell_state)
-        if not dropping and held is None:
+        if not self._is_dropping() and held is None:
             return self.cell(inputs, state)[0], None
-        weights = self._weights(dropping)
+        weights = self._weights()
         if held is not None:
             # One more input, 1 at padding only, whose weights saturate the gates there: still one fused call.
             inputs = torch.cat([inputs, (~texts.valid)[:, :, None].to(inputs.dtype)], dim=-1)
@@ -227,10 +225,13 @@ class RnnDirection(nn.Module):
             return [-_SATURATION, _SATURATION, 0.0, 0.0]
         return [-_SATURATION] if self.cell_type == "rnn_relu" else None
 
-    def _weights(self, dropping: bool) -> list[torch.Tensor]:
-        """W_ih, W_hh, b_ih, b_hh in the kernel's order, W_hh thinned when dropping."""
+    def _is_dropping(self) -> bool:
+        return self.training and self.recurrent_dropout > 0
+
+    def _weights(self) -> list[torch.Tensor]:
+        """W_ih, W_hh, b_ih, b_hh in the kernel's order, W_hh thinned where recurrent dropout is on."""
         weights = [getattr(self.cell, f"{kind}_l0") for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
-        if dropping:
+        if self._is_dropping():
             weights[1] = nn.functional.dropout(weights[1], self.recurrent_dropout)
         return weights
 
