@@ -72,6 +72,19 @@ def test_a_stream_that_is_closed(folder, arguments, closed, message):
     assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_help_that_cannot_be_written(unbuffered):
+    command = f"{shlex.join([sys.executable, '-m', 'hf_rnn.cli.main'])} --help"
+    environment = {**ENVIRONMENT, "PYTHONUNBUFFERED": unbuffered}
+    full = subprocess.run(["sh", "-c", f"{command} > /dev/full"], capture_output=True, text=True, env=environment)
+    assert (full.returncode, full.stderr) == (2, "hf-rnn: error: [Errno 28] No space left on device\n")
+    left = subprocess.run(
+        ["bash", "-c", f"{command} | true; exit ${{PIPESTATUS[0]}}"], capture_output=True, text=True, env=environment
+    )
+    assert (left.returncode, left.stderr) in ((141, ""), (0, ""))  # 0: it had written before the reader left
+
+
 def test_only_models_of_one_label_a_text_are_measured(folder, texts_dir, command, tmp_path):
     for problem, outputs in (("multi_label_classification", 3), ("regression", 3), (None, 1)):
         other = tmp_path / f"{problem}"

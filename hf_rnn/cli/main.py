@@ -44,6 +44,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0, or what the verb gives in its place; 2 after a user's mistake, 130 after Ctrl-C.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    command = f"hf-rnn {arguments[0]}" if arguments and arguments[0] in _VERBS else "hf-rnn"
+    try:
+        code = _answer(arguments)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code
+    except UserError as error:
+        return _complain(command, error)
+    except BrokenPipeError:  # whoever read our output has left
+        _give_up_output()
+        return _BROKEN_PIPE
+    except OSError as error:  # no permission, no space, no such file: the machine's, not ours
+        _give_up_output()
+        return _complain(command, error)
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except SystemExit as error:  # argparse leaves after --help
+        return error.code if isinstance(error.code, int) else 0
+
+
+def _answer(arguments: list[str]) -> int:
+    """Run a verb, or tell what there is."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_help(), file=sys.stdout if arguments else sys.stderr)
         return 0 if arguments else 2
@@ -54,9 +76,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     if verb not in _VERBS:
         near = difflib.get_close_matches(verb, _VERBS, n=1)
         hint = f"Did you mean {near[0]!r}?" if near else f"There are {', '.join(_VERBS)}."
-        print(f"hf-rnn: error: there is no verb {verb!r}. {hint}", file=sys.stderr)
-        return 2
-    return _run(verb, arguments[1:])
+        raise UserError(f"there is no verb {verb!r}. {hint}")
+    _log_to_stderr()
+    if sys.stdout is None:
+        raise UserError("standard output is closed: redirect it to a file, or to /dev/null")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")  # results are JSON and texts, whatever the locale
+    from .. import register
+
+    register()
+    return importlib.import_module(f".{verb}", __package__).run(arguments[1:]) or 0
 
 
 def _help() -> str:
@@ -68,36 +97,18 @@ def _help() -> str:
     )
 
 
-def _run(verb: str, arguments: list[str]) -> int:
-    try:
-        _log_to_stderr()
-        if sys.stdout is None:
-            raise UserError("standard output is closed: redirect it to a file, or to /dev/null")
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(encoding="utf-8")  # results are JSON and texts, whatever the locale
-        from .. import register
-
-        register()
-        code = importlib.import_module(f".{verb}", __package__).run(arguments)
-        sys.stdout.flush()
-        return code or 0
-    except UserError as error:
-        return _complain(verb, error)
-    except BrokenPipeError:
-        # whoever read our output has left; let the interpreter's last flush go nowhere
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _BROKEN_PIPE
-    except OSError as error:  # no permission, no space, no such file: the machine's, not ours
-        return _complain(verb, error)
-    except KeyboardInterrupt:
-        return _INTERRUPTED
-    except SystemExit as error:  # argparse leaves after --help
-        return error.code if isinstance(error.code, int) else 0
-
-
-def _complain(verb: str, error: Exception) -> int:
-    print(f"hf-rnn {verb}: error: {' '.join(str(error).splitlines())}", file=sys.stderr)
+def _complain(command: str, error: Exception) -> int:
+    print(f"{command}: error: {' '.join(str(error).splitlines())}", file=sys.stderr)
     return 2
+
+
+def _give_up_output() -> None:
+    """Where what stands in the buffer cannot be written, let the interpreter's last try go nowhere."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _Stderr(logging.StreamHandler):
