@@ -248,10 +248,14 @@ class RnnClassifier:
             raise UserError(f"labels are {rows.type.kind}, those that it was trained with {trained.kind}")
         weights = None if sample_weight is None else np.asarray(sample_weight)
         if weights is not None and not (
-            weights.dtype.kind in "biuf" and weights.shape == (len(rows.texts),) and weights.any()
+            weights.dtype.kind in "biuf"
+            and weights.shape == (len(rows.texts),)
+            and np.isfinite(weights).all()
+            and weights.min() >= 0
+            and weights.any()
         ):
             raise UserError(
-                f"sample_weight must be {len(rows.texts)} numbers, one a text and not all of them 0, "
+                f"sample_weight must be {len(rows.texts)} numbers, one a text, none below 0 and not all of them 0, "
                 f"found {sample_weight!r:.80}"
             )
         right = [one == other for one, other in zip(self.predict(rows.texts).tolist(), rows.labels, strict=True)]

@@ -133,6 +133,10 @@ def hash_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
             rules.pop(name, None)
     sides = {name: getattr(tokenizer, name) for name in ("padding_side", "truncation_side")}
     rules |= {name: side for name, side in sides.items() if side != "right"}  # which stands in no file of rules
+    if getattr(tokenizer, "split_special_tokens", False):
+        rules["split_special_tokens"] = True
+    if "attention_mask" not in tokenizer.model_input_names:
+        rules["model_input_names"] = list(tokenizer.model_input_names)
     return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()
 
 

@@ -223,7 +223,7 @@ class RnnModel(RnnPreTrainedModel):
         if input_ids is None:
             vectors = texts.compact(inputs_embeds).masked_fill(~texts.valid[:, :, None], 0)
             return self.embedding_dropout(vectors)
-        ids = texts.compact(input_ids).masked_fill(~texts.valid, self.config.pad_token_id or 0)
+        ids = self._fill_padding(texts.compact(input_ids), texts.valid)
         rows = None
         if from_zero and self._reads_distinct_tokens():
             distinct, places = ids.unique(return_inverse=True)
@@ -240,6 +240,16 @@ class RnnModel(RnnPreTrainedModel):
             vectors = vectors * self._draw_kept_words(ids, vectors)[..., None]
         vectors = self.embedding_dropout(vectors)
         return vectors if rows is None else DistinctTokens(vectors, rows)
+
+    def _fill_padding(self, ids: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """Ids (T, B) with the padding token at padding; without one, with an id that costs least.
+
+        That is 0, but for a sparse gradient a token of the batch: its row is the optimiser's business anyway, while row
+        0 would be moved by what it remembers of it.
+        """
+        if self.config.pad_token_id is None and self.config.sparse_embedding and self.training and ids.numel() > 0:
+            return torch.where(valid, ids, ids.masked_fill(~valid, 0).max())
+        return ids.masked_fill(~valid, self.config.pad_token_id or 0)
 
     def _draw_kept_words(self, ids: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
         """Dropout's factor for each id, one draw a word type (Gal and Ghahramani 2016, section 4), shaped as the ids.

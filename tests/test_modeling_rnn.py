@@ -585,3 +585,16 @@ def test_a_table_may_be_exchanged_and_keeps_a_row_for_padding():
     model.set_input_embeddings(torch.nn.Embedding(80, 12))
     assert model(torch.full((2, 3), 75)).logits.isfinite().all()
     assert model.resize_token_embeddings(90).num_embeddings == 90
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_rows_that_a_sparse_gradient_holds_are_of_the_tokens_read(cell):
+    """Without a padding id too: an optimiser moves each row that is there, be its gradient zero."""
+    model = make(cell, sparse_embedding=True, pad_token_id=None, embedding_dropout=0.0).train()
+    ids, mask = pad_right(TEXTS, filler=0)
+    model(ids, mask, labels=torch.zeros(len(TEXTS), dtype=torch.long)).loss.backward()
+    gradient = model.rnn.embedding.weight.grad.coalesce()
+    assert gradient.indices().flatten().tolist() == sorted({token for text in TEXTS for token in text})
+    dense = make(cell, pad_token_id=None, embedding_dropout=0.0).train()
+    dense(ids, mask, labels=torch.zeros(len(TEXTS), dtype=torch.long)).loss.backward()
+    torch.testing.assert_close(gradient.to_dense(), dense.rnn.embedding.weight.grad, **TOLERANCE)

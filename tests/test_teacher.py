@@ -107,6 +107,11 @@ def test_what_its_answers_hang_on(teacher, tmp_path):
         assert Teacher.open(str(sided)).fingerprint != known
         (sided / "tokenizer_config.json").write_text(json.dumps({**settings, side: "right"}))
         assert Teacher.open(str(sided)).fingerprint == known
+    for name, value in (("split_special_tokens", True), ("model_input_names", ["input_ids"])):
+        read = change_config(teacher, tmp_path / name)
+        settings = json.loads((read / "tokenizer_config.json").read_text())
+        (read / "tokenizer_config.json").write_text(json.dumps({**settings, name: value}))
+        assert Teacher.open(str(read)).fingerprint != known
 
 
 def test_a_teacher_on_the_hub(hub, trained, tmp_path):
