@@ -244,8 +244,8 @@ class RnnModel(RnnPreTrainedModel):
     def _fill_padding(self, ids: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         """Ids (T, B) with the padding token at padding; without one, with an id that costs least.
 
-        That is 0, but for a sparse gradient a token of the batch: its row is the optimiser's business anyway, while row
-        0 would be moved by what it remembers of it.
+        That is 0, but for a sparse gradient a token of the batch: an optimiser that remembers moves each row that the
+        gradient holds, be it zero there.
         """
         if self.config.pad_token_id is None and self.config.sparse_embedding and self.training and ids.numel() > 0:
             return torch.where(valid, ids, ids.masked_fill(~valid, 0).max())
