@@ -75,7 +75,8 @@ def test_a_stream_that_is_closed(folder, arguments, closed, message):
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_help_that_cannot_be_written(unbuffered):
-    command = f"{shlex.join([sys.executable, '-m', 'hf_rnn.cli.main'])} --help"
+    code = "import sys; sys.argv = ['hf-rnn']; from hf_rnn.cli.main import main; sys.exit(main(['--help']))"
+    command = shlex.join([sys.executable, "-c", code])
     environment = {**ENVIRONMENT, "PYTHONUNBUFFERED": unbuffered}
     full = subprocess.run(["sh", "-c", f"{command} > /dev/full"], capture_output=True, text=True, env=environment)
     assert (full.returncode, full.stderr) == (2, "hf-rnn: error: [Errno 28] No space left on device\n")
