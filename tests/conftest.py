@@ -1,5 +1,6 @@
 """What several test files share: a folder of invented texts with a rule to learn, and one model trained on it."""
 
+import gc
 import inspect
 import logging
 import os
@@ -11,6 +12,13 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: the tests share the cores among themselves
+
+
+def pytest_collection_finish():
+    """Hide what is imported by now from the garbage collector, which each training calls several times."""
+    gc.collect()
+    gc.freeze()
+
 
 NEUTRAL = ["the", "box", "of", "dry", "sand", "stood", "near", "a", "door", "and", "it", "was", "there", "for", "days"]
 LABELS = ("bad", "good", "plain")
