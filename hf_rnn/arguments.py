@@ -108,7 +108,10 @@ def _parse_argv(argv: Sequence[str], prog: str, *further: type) -> tuple[Any, ..
     recipe = chooser.parse_known_args(list(argv))[0].recipe
     if recipe is None:
         recipe, argv = DEFAULT_RECIPE, [f"--recipe={DEFAULT_RECIPE}", *argv]
-    return _parse(_make_parser(prog, *further), recipe, list(argv))
+    parser = _make_parser(prog, *further)
+    if {"-h", "--help"} & set(argv):
+        parser.show_defaults({**read_settings(recipe), "recipe": Setting(recipe, prog)})
+    return _parse(parser, recipe, list(argv))
 
 
 def parse_settings(settings: Mapping[str, Any], prog: str = "train") -> Arguments:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 import tempfile
 from collections import Counter, deque
@@ -114,6 +115,7 @@ def serve(page: gradio.Blocks, host: str = "127.0.0.1", port: int | None = None)
     Raises:
         UserError: When the port is taken, or the address is none of this machine.
     """
+    _check_address(host)
     settings: dict[str, Any] = {"share": False, "quiet": True, "prevent_thread_lock": True, "show_error": True}
     settings |= {"footer_links": [], "run_history": False, "ssr_mode": False, "mcp_server": False}
     gr = _import_gradio()
@@ -126,6 +128,18 @@ def serve(page: gradio.Blocks, host: str = "127.0.0.1", port: int | None = None)
         where = f"port {port} of {host}" if port is not None else host
         raise UserError(f"the page cannot be served at {where}: is it taken? Give another with --port") from error
     return page.local_url
+
+
+def _check_address(host: str) -> None:
+    """Refuse an address that is none of this machine, with which Gradio would try port after port."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.bind(address)
+    except (OSError, UnicodeError) as error:  # the second for a name that cannot be one
+        raise UserError(
+            f"{host!r} is no address of this machine: leave out --host, or give 0.0.0.0 to let others in"
+        ) from error
 
 
 def _import_gradio() -> Any:

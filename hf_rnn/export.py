@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -96,9 +97,13 @@ def export(
         raise UserError("output_dir is empty: give the folder where the file is to go, or leave it out")
     if output_dir is not None and Path(output_dir).exists() and not Path(output_dir).is_dir():
         raise UserError(f"output_dir {output_dir} is a file: give a folder")
+    if output_dir is not None:
+        _check_writable(Path(output_dir))
     folder = FinishedFolder(find_folder(name_or_path, revision))
     if output_dir is None and folder.onnx_model.parent.is_file():
         raise UserError(f"{folder.onnx_model.parent} is a file, where a folder must be: move it away")
+    if output_dir is None:
+        _check_writable(folder.onnx_model.parent)
     model, tokenizer = load_model(folder.root)
     model = model.cpu().float()
     _check_kind(model.config, quantize, str(name_or_path))
@@ -123,6 +128,15 @@ def export(
     if output_dir is None:
         _tell_card(folder, facts, result)
     return result
+
+
+def _check_writable(folder: Path) -> None:
+    """Refuse a folder that cannot be made or written to, before the work."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(
+            f"{folder} cannot be written to: {there} is no folder that you may write in. Give another with output_dir"
+        )
 
 
 def _check_packages() -> None:

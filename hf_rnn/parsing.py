@@ -10,7 +10,7 @@ import difflib
 import json
 import os
 import re
-from argparse import Action
+from argparse import SUPPRESS, Action
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import field
 from typing import Any, NoReturn
@@ -66,6 +66,10 @@ class SettingsParser(HfArgumentParser):
         super().__init__(dataclass_types, allow_abbrev=False, **kwargs)
         self._mappings = frozenset(mappings)
         self._elsewhere = elsewhere
+        for action in self._actions:
+            if action.nargs == 0 and action.option_strings[0] == f"--no_{action.dest}":
+                action.help = f"the same as --{action.dest} false"  # the library repeats what the other flag says
+                action.default = SUPPRESS  # it is the other's
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing 150 flags and leaving.
@@ -115,6 +119,16 @@ class SettingsParser(HfArgumentParser):
                 raise UserError(f"{setting.origin}: {name}: {reason}") from error
             written += own
         return written
+
+    def show_defaults(self, settings: Mapping[str, Setting]) -> None:
+        """Let the help show the values of a recipe as the defaults that they are.
+
+        Args:
+            settings: Values by the names of the flags.
+        """
+        for action in self._actions:
+            if action.dest in settings and action.default is not SUPPRESS:
+                action.default = settings[action.dest].value
 
     def _unknown(self, token: str) -> str:
         """What is wrong with a token that nothing takes, and what to type."""

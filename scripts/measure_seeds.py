@@ -17,6 +17,7 @@ import shlex
 import statistics
 import sys
 import tempfile
+from typing import Any
 
 SCORES = ("accuracy", "macro_recall", "macro_f1")
 
@@ -51,6 +52,13 @@ def main() -> None:
     for flag in sides[-1]:
         if flag.split("=")[0].replace("-", "_") in ("__seed", "__output_dir"):
             parser.error(f"{flag} is set here for each run: leave it out, and say with --seeds how many there are")
+    if own.against is not None and sides[1] == flags:
+        parser.error("--against names no flag: say what is to be different, in quotes")
+    try:
+        for side in sides:  # all of them before the first trains
+            read_flags(side, 0, ".")
+    except UserError as error:
+        parser.error(str(error))
     runs: list[list[list[float]]] = [[] for _ in sides]  # by side and seed the scores and the seconds
     for seed in range(own.seeds):
         for side, done in zip(sides, runs, strict=True):
@@ -74,12 +82,17 @@ def main() -> None:
 def train_once(flags: list[str], seed: int) -> list[float]:
     """Scores on the validation split, and the seconds of the training."""
     from hf_rnn import train
-    from hf_rnn.arguments import parse_argv
 
     with tempfile.TemporaryDirectory() as folder:
-        settings = parse_argv([*flags, "--seed", str(seed), "--output_dir", folder, "--disable_tqdm", "true"])
-        metrics = train(*settings).metrics
+        metrics = train(*read_flags(flags, seed, folder)).metrics
     return [*(metrics["validation"][name] for name in SCORES), metrics["training"]["seconds"]]
+
+
+def read_flags(flags: list[str], seed: int, folder: str) -> Any:
+    """Typed arguments of a run."""
+    from hf_rnn.arguments import parse_argv
+
+    return parse_argv([*flags, "--seed", str(seed), "--output_dir", folder, "--disable_tqdm", "true"])
 
 
 def difference(ours: list[float], against: list[float]) -> str:

@@ -17,7 +17,7 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="finished folder, or repo id")
     parser.add_argument("--data_dir", type=Path, required=True, help="folder of labelled texts")
     parser.add_argument("--max_bad_rows", default="0", help="go on without so many: a count, or a share such as 0.1%%")
-    parser.add_argument("--split", default="validation", help="train, validation or test (default: %(default)s)")
+    parser.add_argument("--split", default="validation", help="train, validation, dev or test (default: %(default)s)")
     flags = parser.parse_args()
 
     import torch
@@ -33,7 +33,7 @@ def main() -> None:
         model, tokenizer = load_model(flags.model)
         names = [model.config.id2label[number] for number in range(model.config.num_labels)]
         options = {"class_names": names, "splits": (flags.split,), "max_bad_rows": flags.max_bad_rows}
-        rows = load_tsv(flags.data_dir, **options)[flags.split]
+        (rows,) = load_tsv(flags.data_dir, **options).values()
         runners = {dtype: FastRnn(model, tokenizer, table_dtype=dtype) for dtype in TABLE_DTYPES}
     except (UserError, OSError) as error:
         parser.exit(2, f"measure_tables.py: error: {error}\n")

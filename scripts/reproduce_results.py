@@ -13,7 +13,8 @@ the normaliser makes of a text, which is in their time; benchmark.py compares wi
 file is read.
 
 Each row is kept in OUTPUT_DIR/rows when it is ready. With --resume the rows that are there are not made again: a run
-that was stopped goes on, several runs with --only share the work, and one without --only puts the table together.
+that was stopped goes on, several runs with --only share the work, and one without --only puts the table together. A
+row of other texts or settings is in the way, and nothing is replaced that was not asked for.
 """
 
 import argparse
@@ -50,6 +51,7 @@ def parse_flags() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="two seeds, and only the models that train in seconds")
     flags = parser.parse_args()
     flags.refuse = parser.error
+    flags.shares = flags.resume and flags.only is not None  # the table is another run's
     if flags.seeds is None:
         flags.seeds = 2 if flags.quick else 5
     if flags.seeds < 1:
@@ -98,31 +100,41 @@ def main() -> None:
         if flags.teacher is not None:  # before hours of training
             results_models.check_teacher(flags.teacher, texts, flags.teacher_labels)
         make_writable(FinishedFolder(rows))
-        results = compare(texts, chosen, flags.seeds, rows, flags.resume)
+        if not flags.resume and (there := sorted(path.name for path in rows.glob("*.json"))):
+            flags.refuse(
+                f"{rows} holds rows of an earlier run ({', '.join(there[:3])}{', ...' if len(there) > 3 else ''}): "
+                "give another --output_dir, or --resume to keep those that were made of the same texts and settings"
+            )
+        results = compare(texts, chosen, flags.seeds, rows)
     except UserError as error:
         flags.refuse(str(error))
-    (flags.output_dir / "results.json").write_text(json.dumps(results, ensure_ascii=False) + "\n", encoding="utf-8")
     written = results_report.table(results, texts.names)
-    (flags.output_dir / "results.md").write_text(written, encoding="utf-8")
-    results_report.figure(results, texts.title(), flags.output_dir / "results.png")
+    if not flags.shares:
+        content = json.dumps(results, ensure_ascii=False) + "\n"
+        (flags.output_dir / "results.json").write_text(content, encoding="utf-8")
+        (flags.output_dir / "results.md").write_text(written, encoding="utf-8")
+        results_report.figure(results, texts.title(), flags.output_dir / "results.png")
     print(written, end="")
 
 
-def compare(texts: Any, chosen: Sequence[Any], seeds: int, rows: Path, resume: bool) -> list[dict[str, Any]]:
+def compare(texts: Any, chosen: Sequence[Any], seeds: int, rows: Path) -> list[dict[str, Any]]:
     """Train the models, and return a row of the table for each: scores by seed, sizes and speed.
 
     Args:
         texts: See `results_models.Texts`.
         chosen: See `results_models.Model`; those whose packages are not installed are left out.
         seeds: Runs of a model that draws numbers.
-        rows: Folder that keeps the rows.
-        resume: Whether to take those that are there of the same texts, normaliser, number of seeds and teacher.
+        rows: Folder that keeps the rows; one that is there already is taken.
+
+    Raises:
+        UserError: For a row that was made of other texts, normaliser, number of seeds or teacher.
     """
     import datasets
     import numpy as np
     import results_report
 
     from hf_rnn import inference
+    from hf_rnn.errors import UserError
 
     inference.quiet()
     datasets.disable_progress_bars()
@@ -138,8 +150,13 @@ def compare(texts: Any, chosen: Sequence[Any], seeds: int, rows: Path, resume: b
         if model.files:
             made_from |= {"files": fingerprint(model.files), "choices": model.choices}
         kept = rows / f"{re.sub('[^a-z0-9]+', '_', model.name.lower()).strip('_')}.json"
-        row = read_row(kept) if resume else {}
-        if row.get("made_from") != made_from:
+        row = read_row(kept)
+        before = row.get("made_from", made_from)
+        if other := sorted(name for name in before | made_from if before.get(name) != made_from.get(name)):
+            raise UserError(
+                f"{kept} was made with other {', '.join(other)}: remove it, or give another --output_dir"
+            )
+        if not row:
             row = {**make(texts, model, runs, yardstick), "made_from": made_from}
             kept.write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
         results.append(row)

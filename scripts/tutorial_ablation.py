@@ -9,6 +9,7 @@ first line is the tutorial as written, in plain torch: the output at the last pl
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -94,6 +95,11 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.seeds < 1:
         parser.error(f"--seeds must be at least 1, found {arguments.seeds}")
+    if arguments.json and (
+        arguments.json.is_dir()
+        or not os.access(arguments.json if arguments.json.exists() else arguments.json.parent, os.W_OK)
+    ):
+        parser.error(f"{arguments.json} is no file that can be written")
     if not (arguments.data_dir / "train.tsv").is_file():
         parser.error(f"there is no {arguments.data_dir / 'train.tsv'}: give a folder with train.tsv and dev.tsv")
 

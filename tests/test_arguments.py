@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import json
+import re
 
 import pytest
 import torch
@@ -47,6 +48,37 @@ def test_each_flag_is_declared_once():
     ours = [field.name for kind in (ModelArguments, TableArguments) for field in dataclasses.fields(kind)]
     theirs = [field.name for field in dataclasses.fields(TrainingArguments)]
     assert len({*ours, *theirs}) == len(ours) + len(theirs)
+
+
+def help_of(capsys, *argv):
+    """The help by flag, its lines joined."""
+    with pytest.raises(SystemExit):
+        parse_argv(argv)
+    told = {}
+    for line in capsys.readouterr().out.splitlines():
+        if match := re.match(r"  (?:-\w, )?(--\w+)", line):
+            told[flag := match[1]] = line
+        elif told:
+            told[flag] += " " + line.strip()
+    return told
+
+
+@pytest.mark.parametrize(("argv", "name"), [([], "default"), (["--recipe", "fast"], "fast")])
+def test_the_help_shows_what_a_run_would_take(argv, name, capsys):
+    told = help_of(capsys, *argv, "--help")
+    recipe = load_recipe(name)
+    assert len(recipe) > 10 and f"(default: {name})" in told["--recipe"]
+    for flag, value in recipe.items():
+        assert f"(default: {value})" in told[f"--{flag}"]
+    arguments = parse_argv(flags(*argv))
+    assert f"(default: {arguments.model.pooling})" in told["--pooling"], "premise: set by no recipe"
+    assert "bidirectional false" in told["--no_bidirectional"] and "default" not in told["--no_bidirectional"]
+
+
+def test_a_negated_flag_is_that_flag_with_false():
+    assert not parse_argv(flags("--no_bidirectional")).model.bidirectional
+    assert parse_argv(flags()).model.bidirectional
+    assert parse_argv(flags("--no_baselines")).data == parse_argv(flags("--baselines", "false")).data
 
 
 def test_without_a_recipe_it_is_default():

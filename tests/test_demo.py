@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from hf_rnn import FastRnn, demo
+from hf_rnn.errors import UserError
 from hf_rnn.folder import FinishedFolder
 
 RIGHT_TO_LEFT = "\u05e9\u05dc\u05d5\u05dd miro \u05e2\u05d5\u05dc\u05dd"
@@ -53,6 +54,12 @@ def test_mistakes(command, arguments, message):
     code, _, err = command("demo", *arguments)
     assert (code, err.count("\n")) == (2, 1)
     assert message in err
+
+
+@pytest.mark.parametrize("host", ["203.0.113.9", "no such host", "a" * 80 + ".b", ""])
+def test_an_address_of_no_machine_here(host):
+    with pytest.raises(UserError, match="is no address of this machine: leave out --host"):
+        demo.serve(None, host)
 
 
 def test_a_text_gets_scores_and_colours(answers):

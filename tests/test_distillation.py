@@ -360,6 +360,8 @@ def test_mistakes_are_one_line(command, teacher, texts_dir, tmp_path, monkeypatc
     assert "teacher_batch_size must be at least 1" in run("--teacher_batch_size", 0)
     assert "has no text to learn from" in run("--unlabeled", tmp_path / "empty.txt")
     assert "is a folder: give a file" in run("--unlabeled", tmp_path)
+    assert "unlabeled is empty: give a file, or leave it out" in run("--unlabeled", "")
+    assert "teacher_cache is empty: give a folder, or leave it out" in run("--teacher_cache", "")
     assert "there is no file more.txt" in run("--unlabeled", "more.txt")
     assert "empty.txt is a file: give a folder" in run("--teacher_cache", tmp_path / "empty.txt")
     assert "cannot be made: Not a directory" in run("--teacher_cache", tmp_path / "empty.txt" / "below")

@@ -285,6 +285,8 @@ def test_mistakes_are_one_line(command, folder, tmp_path):
     assert "quantize must be int8, or be left out, found 'int4'" in mistake("--model", folder, "--quantize", "int4")
     (tmp_path / "file").write_text("")
     assert "output_dir" in mistake("--model", folder, "--output_dir", tmp_path / "file")
+    below = tmp_path / "file" / "below"
+    assert f"{below} cannot be written to: {tmp_path / 'file'}" in mistake("--model", folder, "--output_dir", below)
     assert "say with output_dir where the file is to go" in mistake("--model", "me/films")
     assert "there is no folder nowhere" in mistake("--model", "nowhere")
     (folder / "onnx").write_text("")

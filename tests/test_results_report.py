@@ -164,14 +164,18 @@ def test_the_script(tmp_path, texts_dir):
     kept = json.loads((out / "rows" / "recipe_fast.json").read_text(encoding="utf-8"))
     assert kept.items() <= results[2].items()
     (out / "rows" / "recipe_fast.json").write_text(json.dumps({**kept, "bytes": 7}), encoding="utf-8")
-    again = [*map(str, command), "--resume", "--normalizer"]
-    for normalizer, size in (("none", 7), ("tweet", None)):
+    left = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    for more, told in (
+        (["--resume"], "| 7 |"),
+        ([], "holds rows of an earlier run (majority_class.json, "),
+        (["--resume", "--normalizer", "tweet"], "majority_class.json was made with other normalizer: remove it"),
+    ):
         done = subprocess.run(
-            [*again, normalizer], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+            [*map(str, command), *more], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
         )
-        assert done.returncode == 0, done.stderr
-        *_, last = json.loads((out / "results.json").read_text(encoding="utf-8"))
-        assert (last["bytes"] == 7) == (size == 7), "what was kept is of this run's settings only"
+        assert done.returncode == (0 if told in done.stdout else 2), done.stderr
+        assert told in done.stdout + done.stderr
+        assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == left
     done = subprocess.run([*map(str, command), "--only", "BERT"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 2 and "there is no row BERT; there are: majority class; " in done.stderr
 
@@ -196,7 +200,7 @@ def crews(tmp_path):
 
 
 def test_the_row_of_cross_fitted_teachers(crews, texts_dir, tmp_path, monkeypatch, capsys):
-    """Their mean, by transformers; a row that is kept is of these teachers only."""
+    """Their mean, by transformers; a row of other teachers is in the way."""
     both = [pipeline("text-classification", str(fold_folder(crews[0], fold)), top_k=None) for fold in (0, 1)]
     texts = list(load_tsv(texts_dir)["validation"]["text"])
     expected = []
@@ -207,20 +211,22 @@ def test_the_row_of_cross_fitted_teachers(crews, texts_dir, tmp_path, monkeypatc
                 scores[found["label"]] += math.log(found["score"])
         expected.append(sorted(LABELS).index(max(scores, key=scores.__getitem__)))
     monkeypatch.syspath_prepend(SCRIPTS)
-    out = tmp_path / "out"
-    command = ["reproduce_results.py", "--data_dir", texts_dir, "--only", "the teacher", "--output_dir", out]
+    command = ["reproduce_results.py", "--data_dir", texts_dir, "--only", "the teacher"]
     found = {}
-    for crew in (*crews, crews[1]):
-        monkeypatch.setattr(sys, "argv", [*map(str, command), "--resume", "--teacher", str(crew)])
+    for crew in crews:
+        out = tmp_path / f"of {crew.name}"
+        monkeypatch.setattr(sys, "argv", [*map(str, command), "--teacher", str(crew), "--output_dir", str(out)])
         runpy.run_path(str(SCRIPTS / "reproduce_results.py"), run_name="__main__")
-        (row,) = json.loads((out / "results.json").read_text(encoding="utf-8"))
-        found[crew] = row
+        (found[crew],) = json.loads((out / "results.json").read_text(encoding="utf-8"))
+    sys.argv += ["--resume", "--teacher", str(crews[0])]
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(SCRIPTS / "reproduce_results.py"), run_name="__main__")
+    assert "the_teacher.json was made with other files: remove it" in capsys.readouterr().err
     assert found[crews[0]]["predictions"] == [expected]
     assert found[crews[1]]["predictions"] != [expected], "premise: they differ"
     assert found[crews[0]]["parameters"] == sum(each.model.num_parameters() for each in both)
-    monkeypatch.setattr(
-        sys, "argv", [*map(str, command), "--teacher", str(crews[1]), "--teacher_labels", "a", "b", "c"]
-    )
+    more = ["--output_dir", str(tmp_path / "none"), "--teacher", str(crews[1]), "--teacher_labels", "a", "b", "c"]
+    monkeypatch.setattr(sys, "argv", [*map(str, command), *more])
     capsys.readouterr()
     for told in ("by teacher_labels the teacher fold-1 has the labels 'a', 'b', 'c'", "folds.json cannot be read"):
         with pytest.raises(SystemExit) as stopped:

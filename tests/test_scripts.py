@@ -534,6 +534,8 @@ def test_seeds_with_two_settings(tiny_data, monkeypatch, capsys):
         (["--seed", "9"], "--seed is set here for each run"),
         (["--output-dir=x"], "--output-dir=x is set here for each run"),
         (["--against", "--recipe 'fast"], "No closing quotation"),
+        (["--against", ""], "--against names no flag"),
+        (["--data_dir", "x", "--against", "--foo true"], "unknown option '--foo'"),
     ],
 )
 def test_mistakes_with_seeds(flags, message, monkeypatch, capsys):
@@ -581,6 +583,9 @@ def test_what_smaller_tables_cost(trained, texts_dir, monkeypatch, capsys):
     assert cells[0][2:4] == [f"{metrics[name]:.4f}" for name in ("accuracy", "macro_recall")]
     differences = [float(row[-1]) for row in cells]
     assert differences[0] == 0 and differences[1] < 1e-5 < differences[2], "float32 is exact, the others round"
+    sys.argv += ["--split", "dev"]
+    runpy.run_path(str(SCRIPTS / "measure_tables.py"), run_name="__main__")
+    assert capsys.readouterr().out.splitlines()[2:] == lines
     monkeypatch.setattr(sys, "argv", ["measure_tables.py", "--model", folder, "--data_dir", "nowhere"])
     with pytest.raises(SystemExit) as stopped:
         runpy.run_path(str(SCRIPTS / "measure_tables.py"), run_name="__main__")
@@ -590,7 +595,8 @@ def test_what_smaller_tables_cost(trained, texts_dir, monkeypatch, capsys):
 def test_mistakes_of_the_ablation(tmp_path, monkeypatch, capsys):
     write_rows(tmp_path / "train.tsv", [*invent_rows(30, seed=1), ("no label", "")])
     write_rows(tmp_path / "dev.tsv", invent_rows(9, seed=2))
-    for flags, message in ((["--seeds", "0"], "--seeds must be at least 1, found 0"), ([], "train.tsv:31")):
+    mistakes = {("--seeds", "0"): "must be at least 1, found 0", ("--json", "no/x"): "no file that", (): "train.tsv:31"}
+    for flags, message in mistakes.items():
         monkeypatch.setattr(sys, "argv", ["tutorial_ablation.py", "--data_dir", str(tmp_path), *flags])
         with pytest.raises(SystemExit) as stopped:
             runpy.run_path(str(SCRIPTS / "tutorial_ablation.py"), run_name="__main__")

@@ -76,6 +76,9 @@ class DistillationArguments:
         """
         if self.teacher is None:
             raise UserError("teacher is not set: give the folder of a sequence classifier, or its id on the Hub")
+        for name, what in (("unlabeled", "file"), ("teacher_cache", "folder")):
+            if getattr(self, name) == "":
+                raise UserError(f"{name} is empty: give a {what}, or leave it out")
         if self.unlabeled is not None:
             if Path(self.unlabeled).is_dir():
                 raise UserError(f"unlabeled {self.unlabeled} is a folder: give a file with one text a line")
