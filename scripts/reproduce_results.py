@@ -153,9 +153,7 @@ def compare(texts: Any, chosen: Sequence[Any], seeds: int, rows: Path) -> list[d
         row = read_row(kept)
         before = row.get("made_from", made_from)
         if other := sorted(name for name in before | made_from if before.get(name) != made_from.get(name)):
-            raise UserError(
-                f"{kept} was made with other {', '.join(other)}: remove it, or give another --output_dir"
-            )
+            raise UserError(f"{kept} was made with other {', '.join(other)}: remove it, or give another --output_dir")
         if not row:
             row = {**make(texts, model, runs, yardstick), "made_from": made_from}
             kept.write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -595,7 +595,11 @@ def test_what_smaller_tables_cost(trained, texts_dir, monkeypatch, capsys):
 def test_mistakes_of_the_ablation(tmp_path, monkeypatch, capsys):
     write_rows(tmp_path / "train.tsv", [*invent_rows(30, seed=1), ("no label", "")])
     write_rows(tmp_path / "dev.tsv", invent_rows(9, seed=2))
-    mistakes = {("--seeds", "0"): "must be at least 1, found 0", ("--json", "no/x"): "no file that", (): "train.tsv:31"}
+    mistakes = {
+        ("--seeds", "0"): "must be at least 1, found 0",
+        ("--json", "no/x"): "no file that",
+        (): "train.tsv:31",
+    }
     for flags, message in mistakes.items():
         monkeypatch.setattr(sys, "argv", ["tutorial_ablation.py", "--data_dir", str(tmp_path), *flags])
         with pytest.raises(SystemExit) as stopped:
