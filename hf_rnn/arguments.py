@@ -156,14 +156,11 @@ def _make_parser(prog: str, *further: type) -> SettingsParser:
 
 
 def _of_another_verb(name: str) -> str:
-    from .distillation import DistillationArguments  # only then: it builds on this file
-
-    own = {setting.name for setting in dataclasses.fields(DistillationArguments)}
-    return ": it is one of hf-rnn distill (hf_rnn.distill), which takes all others too" if name in own else ""
+    return ": it is one of hf-rnn distill (hf_rnn.distill), which takes all others too" if is_of_distill(name) else ""
 
 
 def _parse(parser: SettingsParser, recipe: _Recipe, tokens: list[str], cleared: Iterable[str] = ()) -> tuple[Any, ...]:
-    named = {"--" + token.split("=")[0].lstrip("-").replace("-", "_") for token in tokens if token.startswith("--")}
+    named = named_flags(tokens)
     tokens, config = _with_recipe(parser, recipe, tokens, named, cleared)
     parsed = parser.parse(tokens)
     if config is not None:
@@ -194,20 +191,49 @@ def _with_recipe(
     parser: SettingsParser, recipe: _Recipe, tokens: list[str], named: set[str], cleared: Iterable[str]
 ) -> tuple[list[str], RnnConfig | None]:
     """The tokens behind those of a recipe and of a model to go on from, and the configuration of such a model."""
-    rivals = {rival for flag, names in _RIVALS.items() if flag in named for rival in names}
-    settings = {name: given for name, given in read_settings(recipe).items() if name not in {*cleared, *rivals}}
-    if "--vectors" in named or ("vectors" in settings and not _beside(settings, "vectors", "embedding_size")):
-        settings.pop("embedding_size", None)  # a recipe's own goes with random vectors
-    if "--tokenizer_name_or_path" in named:
-        settings.pop("widen_vocabulary", None)  # a recipe's own goes with a vocabulary of the texts' words
+    settings = settings_beside(recipe, named, cleared)
     of_recipe = parser.tokens(settings)
     start = _find_start([*of_recipe, *tokens])
     if start is None:
         return [*of_recipe, *tokens], None
     config = read_config(start)
-    settings = {name: given for name, given in settings.items() if name not in _YIELDING}
     settings |= {name: Setting(getattr(config, name), start) for name in _OF_MODEL}
     return [*parser.tokens(settings), *tokens], config
+
+
+def settings_beside(recipe: _Recipe, named: set[str], cleared: Iterable[str] = ()) -> dict[str, Setting]:
+    """Read what holds of a recipe beside flags that say something else.
+
+    Args:
+        recipe: Its name, path or settings.
+        named: The flags that are given, with their dashes.
+        cleared: Names of settings to leave out.
+
+    Raises:
+        UserError: For a recipe that cannot be read.
+    """
+    rivals = {rival for flag, names in _RIVALS.items() if flag in named for rival in names}
+    settings = {name: given for name, given in read_settings(recipe).items() if name not in {*cleared, *rivals}}
+    if "--vectors" in named or ("vectors" in settings and not _beside(settings, "vectors", "embedding_size")):
+        settings.pop("embedding_size", None)  # a recipe's own goes with random vectors
+    if "--tokenizer_name_or_path" in named and "widen_vocabulary" in settings and settings["widen_vocabulary"].ours:
+        del settings["widen_vocabulary"]  # it goes with a vocabulary of the texts' words
+    start = settings.get("model_name_or_path")
+    if "--model_name_or_path" in named or (start is not None and start.value is not None):
+        settings = {name: given for name, given in settings.items() if name not in _YIELDING}
+    return settings
+
+
+def is_of_distill(name: str) -> bool:
+    """Whether a setting is one that `hf-rnn distill` takes and `hf-rnn train` does not."""
+    from .distillation import DistillationArguments  # only then: it builds on this file
+
+    return name in {setting.name for setting in dataclasses.fields(DistillationArguments)}
+
+
+def named_flags(tokens: Iterable[str]) -> set[str]:
+    """The flags among command-line tokens, with their dashes, underscores in their names."""
+    return {"--" + token.split("=")[0].lstrip("-").replace("-", "_") for token in tokens if token.startswith("--")}
 
 
 def _beside(settings: Mapping[str, Setting], *names: str) -> bool:

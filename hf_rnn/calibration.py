@@ -190,8 +190,8 @@ def read_prior(given: Sequence[str] | Mapping[str, float], class_names: Sequence
     example = " ".join(f"{name}={1 / len(class_names):.3g}" for name in class_names)
     if set(shares) != set(class_names):
         raise UserError(
-            f"target_prior names {', '.join(shares) or 'no class'}, and the classes are {', '.join(class_names)}: "
-            f"give each a share, such as {example}"
+            f"target_prior names {', '.join(map(str, shares)) or 'no class'}, and the classes are "
+            f"{', '.join(class_names)}: give each a share, such as {example}"
         )
     try:
         prior = np.array([float(shares[name]) for name in class_names])

@@ -58,7 +58,7 @@ def card_for_repo(folder: FinishedFolder, repo_id: str) -> dict[str, bytes]:
         repo_id: Where it goes, `owner/name`.
 
     Returns:
-        Contents by file name. None where there are no facts, or the card is not what they give: somebody has written
+        Contents by file name; empty where there are no facts, or the card is not what they give: somebody has written
         in it, and it goes as it is.
     """
     facts = read_facts(folder)

@@ -342,9 +342,10 @@ class RnnClassifier:
             NotFittedError: Before `fit`.
             UserError: When the Hub refuses, or cannot be reached.
         """
-        from .hub import push
+        from .hub import check_request, push
 
         self._get_fitted()
+        check_request(repo_id, options.get("revision"), options.get("create_pr", False))  # it becomes a folder's name
         with tempfile.TemporaryDirectory(prefix="hf-rnn-", ignore_cleanup_errors=True) as room:
             folder = Path(room) / (repo_id.split("/")[-1] or _NAME)
             self.save_pretrained(folder)

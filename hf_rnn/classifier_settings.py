@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .arguments import ModelArguments
+from .arguments import ModelArguments, is_of_distill
 from .errors import UserError
 from .labelled_texts import kind_of
 from .text_arguments import DataArguments, TableArguments
@@ -78,6 +78,8 @@ def settings_of_command(values: Mapping[str, Any], output_dir: str) -> dict[str,
         UserError: For a `random_state` that is none, or another seed than `seed`.
     """
     given = {name: value for name, value in values.items() if name not in _OWN and value is not None}
+    if isinstance(given.get("recipe"), Mapping):  # of a student, which a fit teaches from labels alone
+        given["recipe"] = {name: value for name, value in given["recipe"].items() if not is_of_distill(name)}
     if values["random_state"] is not None:
         seed = _draw_seed(values["random_state"])
         if given.setdefault("seed", seed) != seed:

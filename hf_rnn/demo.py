@@ -113,8 +113,10 @@ def serve(page: gradio.Blocks, host: str = "127.0.0.1", port: int | None = None)
         Its URL.
 
     Raises:
-        UserError: When the port is taken, or the address is none of this machine.
+        UserError: When the port is taken or is none, or the address is none of this machine.
     """
+    if port is not None and not 0 < port < 65536:
+        raise UserError(f"port must be from 1 to 65535, found {port}")
     _check_address(host)
     settings: dict[str, Any] = {"share": False, "quiet": True, "prevent_thread_lock": True, "show_error": True}
     settings |= {"footer_links": [], "run_history": False, "ssr_mode": False, "mcp_server": False}

@@ -13,6 +13,7 @@ import datasets
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from . import __version__
 from .arguments import Arguments
 from .baselines import LINEAR_BASELINE, linear_scores
 from .card_facts import CardFacts
@@ -23,7 +24,7 @@ from .text_arguments import OF_VOCABULARY
 from .vectors import Vectors
 from .vectors.opening import split_archive
 
-_PACKAGES = ("hf-rnn", "transformers", "torch", "datasets", "tokenizers")
+_PACKAGES = ("transformers", "torch", "datasets", "tokenizers")
 _ARCHITECTURE = (
     "cell_type", "num_hidden_layers", "hidden_size", "bidirectional", "pooling", "embedding_size", "vocab_size",
 )  # fmt: skip
@@ -90,7 +91,7 @@ def gather_facts(
         license=training.license,
         language=tuple(training.language or ()),
         tags=tuple(training.tags or ()),
-        versions={package: version(package) for package in _PACKAGES},
+        versions={"hf-rnn": __version__, **{package: version(package) for package in _PACKAGES}},
         best_metric=training.metric_for_best_model if training.load_best_model_at_end else None,
         max_length=tokenizer.model_max_length if tokenizer.model_max_length < 10**9 else None,
         unknown_token_share=unknown.get("validation"),

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, TypeVar
 
-from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi, constants
+from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi, constants, get_token
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -121,10 +121,14 @@ class HubRepo:
                     raise  # not of the network
                 wait = None if planned is None else _wait(cause, planned)
                 if wait is None or (once and _status(cause) not in _BUSY):
-                    raise UserError(self._explain(cause, once).replace(str(self.api.token), "hf_...")) from error
+                    raise UserError(self._without_token(self._explain(cause, once))) from error
                 logger.warning("%s: trying again in %.0f s", _reason(cause), wait)
                 time.sleep(wait)
         raise AssertionError("the last round returns or raises")
+
+    def _without_token(self, message: str) -> str:
+        token = self.api.token or get_token()
+        return message.replace(token, "hf_...") if isinstance(token, str) else message
 
     def _explain(self, error: BaseException, once: bool) -> str:
         """What happened, and what to do."""
@@ -170,7 +174,7 @@ def fetch(repo_id: str, revision: str | None = None, token: str | None = None, o
     try:
         found = repo.api.snapshot_download(repo_id, revision=revision, allow_patterns=list(only))
     except (OSError, ValueError, RuntimeError, HTTPError) as error:
-        reason = _why_unreadable(error, repo, revision).replace(str(repo.api.token), "hf_...")
+        reason = repo._without_token(_why_unreadable(error, repo, revision))
         raise UserError(f"there is no folder {repo_id}, nor can it be had from the Hub: {reason}") from error
     return Path(found)
 

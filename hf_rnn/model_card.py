@@ -144,7 +144,7 @@ def _metadata(facts: CardFacts) -> str:
         language=list(facts.language) or None,
         datasets=[facts.dataset_id] if facts.dataset_id else None,
         base_model=facts.start["id"] if facts.start else None,
-        tags=["hf_rnn", facts.cell_type.split("_")[0], *facts.tags],
+        tags=["hf_rnn", "rnn" if facts.cell_type.startswith("rnn_") else facts.cell_type, *facts.tags],
         model_name=facts.name,
         eval_results=results or None,
     ).to_yaml()

@@ -155,6 +155,9 @@ def _tokens(action: Action, value: Any, takes_mapping: bool) -> list[str]:
     flag = action.option_strings[0]
     if value is None or value == []:
         return []
+    for item in value if isinstance(value, list | tuple) and action.nargs == "+" else ():
+        if re.match(r"-[^\d.]", str(item)):
+            raise UserError(f"{item!r} cannot be one of several values: a value that starts with a dash is a flag")
     if isinstance(value, list | tuple) and (action.nargs == "+" or len(value) == 1):
         return [flag, *map(_written, value)] if action.nargs == "+" else [f"{flag}={_written(value[0])}"]
     if isinstance(value, list | tuple) or (isinstance(value, dict) and not takes_mapping):

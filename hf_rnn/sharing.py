@@ -130,7 +130,13 @@ def _is_pickle(path: Path) -> bool:
         head = stream.read(3)
     if head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05":
         return True
-    return zipfile.is_zipfile(path) and any(name.endswith("data.pkl") for name in zipfile.ZipFile(path).namelist())
+    if not zipfile.is_zipfile(path):
+        return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("data.pkl") for name in archive.namelist())
+    except zipfile.BadZipFile:  # which torch cannot read either
+        return False
 
 
 def _modelling_files(folder: FinishedFolder) -> set[str]:

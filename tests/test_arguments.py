@@ -75,6 +75,15 @@ def test_the_help_shows_what_a_run_would_take(argv, name, capsys):
     assert "bidirectional false" in told["--no_bidirectional"] and "default" not in told["--no_bidirectional"]
 
 
+@pytest.mark.parametrize("value", ["--overwrite_output_dir", "-neg"])
+def test_a_value_of_several_is_never_a_flag(value):
+    settings = {"data_dir": "x", "output_dir": "y", "class_names": ["pos", value]}
+    with pytest.raises(UserError, match=f"class_names: {value!r} cannot be one of several values"):
+        parse_settings(settings)
+    numbers = parse_settings({**settings, "class_names": ["-1", "1"]}).data.class_names
+    assert numbers == ["-1", "1"]
+
+
 def test_a_negated_flag_is_that_flag_with_false():
     assert not parse_argv(flags("--no_bidirectional")).model.bidirectional
     assert parse_argv(flags()).model.bidirectional

@@ -563,6 +563,8 @@ def test_what_cannot_be_loaded(trained, tmp_path):
 
 def test_the_hub(fitted, hub: HubServer, tmp_path, monkeypatch):
     monkeypatch.setattr("getpass.getuser", lambda: "jdoe")
+    with pytest.raises(UserError, match="is no id of the Hub"):
+        fitted.push_to_hub("me/..")  # would be a folder above the temporary one
     result = fitted.push_to_hub("me/films", private=True)
     assert result.url.endswith("/me/films") and result.commit
     fitted.save_pretrained(tmp_path / "films")

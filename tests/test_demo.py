@@ -62,6 +62,11 @@ def test_an_address_of_no_machine_here(host):
         demo.serve(None, host)
 
 
+def test_a_port_that_is_none():
+    with pytest.raises(UserError, match="port must be from 1 to 65535, found 99999"):
+        demo.serve(None, port=99999)
+
+
 def test_a_text_gets_scores_and_colours(answers):
     scores, html = answers.for_text("the miro box")
     assert max(scores, key=scores.get) == "good"

@@ -19,7 +19,7 @@ from transformers import (
 
 import hf_rnn.distillation.cache
 import hf_rnn.finishing
-from hf_rnn import DistillationArguments, distill, load_tsv, train
+from hf_rnn import DistillationArguments, RnnClassifier, distill, load_tsv, train
 from hf_rnn.arguments import parse_settings
 from hf_rnn.distillation.answers import Answers
 from hf_rnn.distillation.folds import fold_of
@@ -109,6 +109,12 @@ def test_a_run_leaves_a_finished_folder(command, quick, teacher, unlabeled, text
     assert (recorded["teacher"], recorded["temperature"], recorded["augmentations"]) == ("tiny-bert", 2.0, 2)
     for path in (folder.card, folder.metrics, folder.training_args, folder.card_facts):
         assert str(tmp_path) not in path.read_text() and str(teacher.parent) not in path.read_text()
+
+
+def test_a_student_can_be_taught_again_by_labels_alone(taught):
+    classifier = RnnClassifier.from_pretrained(taught[1].folder, num_train_epochs=1, use_cpu=True)
+    texts, labels = zip(*invent_rows(60, seed=5), strict=True)
+    assert set(classifier.fit(texts, labels).predict(texts)) <= set(LABELS)
 
 
 def test_training_args_repeat_the_run(quick, teacher, unlabeled, taught, tmp_path):

@@ -62,6 +62,9 @@ def test_encode_leaves_no_files_and_has_a_fingerprint_of_its_own(tmp_path, token
     texts = load_tsv(write(tmp_path / "train.tsv", GOOD * 10))["train"]
     first, second, other = (encode(texts, tokenizer, length) for length in (None, None, 1))
     assert first._fingerprint == second._fingerprint != other._fingerprint
+    sided = pickle.loads(pickle.dumps(tokenizer))
+    sided.truncation_side = "left"
+    assert encode(texts, sided, 1)._fingerprint != other._fingerprint
     assert not texts.cache_files and not first.cache_files and not (tmp_path / "cache").exists()
 
 

@@ -1,6 +1,7 @@
 """Pushing to a Hub and loading from it, with the real client against a small server on loopback."""
 
 import email.utils
+import io
 import json
 import os
 import pathlib
@@ -8,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+import zipfile
 
 import huggingface_hub
 import pytest
@@ -21,6 +23,7 @@ from hf_rnn import RnnConfig, RnnForSequenceClassification, inference, train_tok
 from hf_rnn.errors import UserError
 from hf_rnn.folder import FinishedFolder
 from hf_rnn.hub import push
+from hf_rnn.hub_repo import HubRepo
 from hf_rnn.model_card import CardFacts, render
 
 TEXTS = ["good film", "bad film", "so so film", "", "a film that nobody saw"]
@@ -387,6 +390,23 @@ def test_a_pickle(hub, folder, name):
     torch.save({"a": torch.zeros(1)}, path)
     fails(f"{name} is a pickle", folder, "me/films")
     assert hub.calls == []
+
+
+def test_a_broken_archive_is_no_pickle(hub, folder):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("a", "b")
+    content = bytearray(buffer.getvalue())
+    content[content.rindex(b"PK\x05\x06") - 46 :][:4] = b"none"
+    (folder / "notes.txt").write_bytes(content.replace(b"PK\x01\x02", b"none"))
+    assert zipfile.is_zipfile(folder / "notes.txt"), "premise: it looks like one"
+    assert push(folder, "me/films").commit
+
+
+@pytest.mark.parametrize("token", [None, ""])
+def test_no_token_hides_nothing(token):
+    assert HubRepo.connect("me/None-x", token)._without_token("me/None-x is not there") == "me/None-x is not there"
+    assert HubRepo.connect("me/x", "hf_mine")._without_token("by hf_mine") == "by hf_..."
 
 
 def test_a_training_that_did_not_end(hub, folder):

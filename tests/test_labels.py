@@ -1,5 +1,7 @@
 """Labels as they stand in a file → classes."""
 
+import logging
+
 import pytest
 from tsv_files import GOOD, NAMES, load_train, write
 
@@ -24,12 +26,15 @@ def test_labels_are_sorted_by_value_or_by_alphabet(tmp_path, found, names):
     assert [names[label] for label in train["label"]] == found
 
 
-def test_given_names_order_the_labels_and_integers_index_them(tmp_path):
+def test_given_names_order_the_labels_and_integers_index_them(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
     names = ["positive", "neutral", "negative"]
     by_name, by_number = write(tmp_path / "n.tsv", GOOD), write(tmp_path / "i.tsv", b"good day\t0\nbad day\t2\n")
     for path in (by_name, by_number):
         train = load_tsv({"train": path}, splits="train", class_names=names)["train"]
         assert (train.features["label"].names, train["label"][:]) == (names, [0, 2])
+    (told,) = [message for message in caplog.messages if "integers" in message]
+    assert told == "labels are integers, and mean 0 = positive, 1 = neutral, 2 = negative", "not where names stand"
     numbers = write(tmp_path / "o.tsv", b"a\t2\nb\t1\n")  # here integers are the names themselves
     assert load_tsv({"train": numbers}, splits="train", class_names=["2", "1"])["train"]["label"][:] == [0, 1]
 
@@ -52,6 +57,9 @@ def test_a_label_that_train_lacks_is_refused_elsewhere(tmp_path):
     with pytest.raises(DataError, match="known are 'negative', 'positive'; the nearest is 'positive'") as caught:
         load_tsv({"train": train, "dev": dev})
     assert caught.value.reason == Reason.UNKNOWN_LABEL
+    with pytest.raises(DataError) as caught:
+        load_tsv({"train": train, "dev": write(tmp_path / "long.tsv", b"a\t" + 5000 * b"x" + b"\n")})
+    assert caught.value.reason == Reason.UNKNOWN_LABEL and len(str(caught.value)) < 1000
 
 
 @pytest.mark.parametrize(
@@ -59,6 +67,7 @@ def test_a_label_that_train_lacks_is_refused_elsewhere(tmp_path):
     [
         (b"a\tx\nb\tx\n", {}, "one label only"),
         (b"a\t1\nb\t01\n", {}, "the same number"),
+        (b"a\t" + 5000 * b"1" + b"\n", {}, "one label only, '1{79}: a classifier"),
         (b"".join(b"x\ttext %d\n" % number for number in range(60)), {}, "columns swapped"),
         (GOOD, {"class_names": ["joy", "anger"]}, r"Data: 'negative', 'positive'\. Class names: 'joy', 'anger'"),
         (GOOD, {"class_names": ["a", "a"]}, "all different"),

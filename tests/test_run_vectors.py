@@ -141,15 +141,24 @@ def test_without_vectors_all_is_as_it_was():
     assert prepare_vectors(arguments, tokenizer, None) == (arguments, tokenizer, None)
 
 
-def test_words_of_a_recipe_are_left_out_with_a_tokenizer_that_cuts_them():
+def test_words_of_a_recipe_are_left_out_with_a_tokenizer_that_cuts_them(tmp_path):
     """What the recipe sets goes with a vocabulary of the texts' words; what the user sets is refused elsewhere."""
     flags = ["--recipe", "best", "--vectors", "there", "--data_dir", "here", "--output_dir", "out"]
     assert parse_argv(flags).data.widen_vocabulary == 50_000
     for name in ("--tokenizer_name_or_path", "--tokenizer-name-or-path"):
         assert parse_argv([*flags, name, "there"]).data.widen_vocabulary is None
-    assert (
-        parse_argv([*flags, "--tokenizer_name_or_path", "there", "--widen_vocabulary", "7"]).data.widen_vocabulary == 7
-    )
+    tokenizer = ["--tokenizer_name_or_path", "there"]
+    assert parse_argv([*flags, *tokenizer, "--widen_vocabulary", "7"]).data.widen_vocabulary == 7
+    (tmp_path / "own.yaml").write_text("recipe: best\nwiden_vocabulary: 9\n")
+    assert parse_argv([*flags, "--recipe", str(tmp_path / "own.yaml"), *tokenizer]).data.widen_vocabulary == 9
+
+
+def test_an_audit_leaves_out_what_a_training_does(bert, trained, texts_dir, command):
+    own = bert[0]
+    for more in (["--tokenizer_name_or_path", own, "--vectors", own], ["--model_name_or_path", trained.folder]):
+        code, out, err = command("audit", "--data_dir", texts_dir, "--recipe", "best", "--json", *more)
+        assert code == 0, err
+        assert '"summary"' in out
 
 
 def test_settings_that_contradict_the_vectors(train_with, vector_file, tmp_path):

@@ -1,9 +1,8 @@
 """A vocabulary widened by the words of vectors."""
 
 import pytest
-from transformers import (
-    AutoTokenizer,
-)
+from tokenizers.models import WordLevel
+from transformers import AutoTokenizer
 from vector_files import make_tokenizer, row_of, write_text
 
 from hf_rnn.errors import UserError
@@ -47,6 +46,14 @@ def test_widening_keeps_the_ids_of_tokens_that_were_added(write, tmp_path):
     assert sorted(wide.get_vocab().values()) == list(range(len(wide)))
     text = "the rare film of paris later"
     assert loaded(text)["input_ids"] == wide(text)["input_ids"]
+
+
+def test_widening_gives_no_id_twice_where_ids_have_gaps(write):
+    narrow = make_tokenizer("the", "film")
+    gaps = {word: 3 * index for word, index in narrow.get_vocab().items()}
+    narrow.backend_tokenizer.model = WordLevel(gaps, unk_token="<unk>")
+    added = widen_vocabulary(narrow, write(write_text(WIDE)), 99).get_vocab().items() - gaps.items()
+    assert sorted(index for _, index in added) == list(range(10, 10 + len(added))) and len(added) > 1
 
 
 @pytest.mark.parametrize("normalizer", ["none", "semeval", "tweet"])

@@ -11,11 +11,12 @@ import datasets
 from transformers import PreTrainedTokenizerBase
 
 from .. import inference
+from ..arguments import named_flags, settings_beside
 from ..audit import Origin, audit, render_text
 from ..data import DataReport, load_named
 from ..errors import UserError
 from ..parsing import SettingsParser
-from ..recipes import DEFAULT_RECIPE, read_settings
+from ..recipes import DEFAULT_RECIPE
 from ..run_audit import check_leaks
 from ..text_arguments import DataArguments
 from ..text_loading import find_origins, load_texts
@@ -61,7 +62,8 @@ def _parse(argv: Sequence[str]) -> AuditArguments:
     recipe = chooser.parse_known_args(list(argv))[0].recipe
     parser = SettingsParser(AuditArguments, prog="hf-rnn audit")
     known = {setting.name for setting in fields(DataArguments)}
-    settings = {name: setting for name, setting in read_settings(recipe).items() if name in known}
+    of_recipe = settings_beside(recipe, named_flags(argv))
+    settings = {name: setting for name, setting in of_recipe.items() if name in known}
     (arguments,) = parser.parse([*parser.tokens(settings), *argv])
     return arguments
 

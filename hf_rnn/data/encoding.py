@@ -115,4 +115,5 @@ def _fingerprint(dataset: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, 
     settings = json.loads(backend.to_str())
     for left_by_the_last_call in ("truncation", "padding"):
         settings.pop(left_by_the_last_call, None)
-    return xxhash.xxh3_64_hexdigest(repr((dataset._fingerprint, settings, limit)).encode())
+    reading = [getattr(tokenizer, name, None) for name in ("truncation_side", "split_special_tokens")]
+    return xxhash.xxh3_64_hexdigest(repr((dataset._fingerprint, settings, reading, limit)).encode())

@@ -21,8 +21,9 @@ logger = logging.getLogger(__name__)
 MAX_CLASSES = 10_000  # more distinct labels than this are texts in the wrong column
 _LISTED = 20  # labels that a message lists
 
-_CANONICAL_INTEGER = re.compile(r"-?[1-9][0-9]*|0")
-_ANY_INTEGER = re.compile(r"[+-]?[0-9]+")
+# of no more digits than an id can have: Python refuses to read some thousand of them
+_CANONICAL_INTEGER = re.compile(r"-?[1-9][0-9]{0,17}|0")
+_ANY_INTEGER = re.compile(r"[+-]?[0-9]{1,99}")
 
 
 def is_integer(label: str) -> bool:
@@ -34,7 +35,7 @@ def listed(labels: Iterable[str]) -> str:
     """Return labels for a message: quoted, and cut where there are too many."""
     names = list(labels)
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(map(repr, names[:_LISTED])) + more
+    return ", ".join(f"{name!r:.80}" for name in names[:_LISTED]) + more
 
 
 def sort_labels(labels: Iterable[str]) -> list[str]:
@@ -112,7 +113,9 @@ class LabelMap:
             return cls(names)
         integers = sum(rows for label, rows in counts.items() if is_integer(label))
         if integers > sum(counts.values()) / 2:
-            return cls(names, by_index=True)
+            chosen = cls(names, by_index=True)
+            logger.info("labels are integers, and mean %s", chosen.known())
+            return chosen
         raise UserError(
             f"the labels of the data have nothing in common with the class names. "
             f"Data: {listed(sort_labels(counts))}. Class names: {listed(names)}"
@@ -134,7 +137,7 @@ class LabelMap:
             return Fault(Reason.LABEL_OUT_OF_RANGE, f"label {label}, known are {self.known()}")
         nearest = self.nearest(label)
         hint = f"; the nearest is {nearest!r}" if nearest else ""
-        return Fault(Reason.UNKNOWN_LABEL, f"label {label!r}, known are {self.known()}{hint}")
+        return Fault(Reason.UNKNOWN_LABEL, f"label {label!r:.80}, known are {self.known()}{hint}")
 
     @cached_property
     def _ids(self) -> dict[str, int]:

@@ -179,6 +179,8 @@ def _load_library(
             f"a data set must be a Dataset, a DatasetDict, a name or a folder, found {type(dataset).__name__}"
         )
     name = os.fspath(dataset)
+    if not name:
+        raise UserError("the name of the data set is empty: give a name or a folder")
     if os.path.isfile(name):
         raise UserError(f"the data set {name!r} is a file: give the folder that it lies in")
     try:
@@ -187,7 +189,8 @@ def _load_library(
         if os.path.exists(os.path.join(name, "state.json")):  # one split, saved alone
             return datasets.DatasetDict(train=datasets.load_from_disk(name)), name
         return datasets.load_dataset(name, config), name
-    except (OSError, ValueError, RuntimeError, DatasetsError) as error:  # not found, no network, broken files
+    except (OSError, ValueError, RuntimeError, LookupError, TypeError, DatasetsError) as error:
+        # not found, no network, broken files
         cause = error.__cause__ if isinstance(error, DatasetsError) and error.__cause__ is not None else error
         reason = " ".join(str(cause).split())
         hint = ". Give a folder with train.tsv as data_dir" if os.path.exists(os.path.join(name, "train.tsv")) else ""

@@ -77,8 +77,9 @@ class ModelTable:
             raise UserError(f"the vectors of {name} cannot be loaded: {reason:.1000}") from error
         if not tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens):
             raise UserError(f"{name} has a tokenizer without a word: put its files into the folder, or give its own")
-        if len(shape) != 2 or shape[0] < len(tokenizer):
-            raise UserError(f"{name}: {key} has shape {tuple(shape)}, and the tokenizer {len(tokenizer):,} entries")
+        rows = max(tokenizer.get_vocab().values(), default=-1) + 1
+        if len(shape) != 2 or shape[0] < rows:
+            raise UserError(f"{name}: {key} has shape {tuple(shape)}, and the tokenizer's ids need {rows:,} rows")
         return cls(name, tokenizer, weights, key, shape[1])
 
     def first_words(self, limit: int) -> list[str]:
@@ -87,8 +88,9 @@ class ModelTable:
 
     def _whole_words(self) -> Iterator[str]:
         special = set(self.tokenizer.all_special_ids)
-        for first in range(0, len(self.tokenizer), _BATCH):
-            ids = [index for index in range(first, min(first + _BATCH, len(self.tokenizer))) if index not in special]
+        ordered = sorted(set(self.tokenizer.get_vocab().values()) - special)  # they may have gaps
+        for first in range(0, len(ordered), _BATCH):
+            ids = ordered[first : first + _BATCH]
             tokens = self.tokenizer.convert_ids_to_tokens(ids)
             words = [self.tokenizer.convert_tokens_to_string([token]).strip() for token in tokens]
             for index, word, pieces in zip(ids, words, self._cut(words), strict=True):

@@ -7,6 +7,7 @@ where the vectors of words that do train stay near where they were.
 from __future__ import annotations
 
 import copy
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +40,12 @@ def widen_vocabulary(tokenizer: PreTrainedTokenizerBase, source: str | Path, lim
     special = set(tokenizer.all_special_tokens)
     # tokens that were added to the tokenizer too: a saved one gives those that its model lacks new ids
     vocabulary = dict(tokenizer.get_vocab())
+    new = count(max(vocabulary.values(), default=-1) + 1)  # ids may have gaps
     for listed in find_source(source).first_words(limit):
         text = listed if backend.normalizer is None else backend.normalizer.normalize_str(listed)
         words = [(text, None)] if backend.pre_tokenizer is None else backend.pre_tokenizer.pre_tokenize_str(text)
         if len(words) == 1 and (word := words[0][0]) not in vocabulary and word not in special and word:
-            vocabulary[word] = len(vocabulary)
+            vocabulary[word] = next(new)
     widened = copy.deepcopy(tokenizer)
     unknown = backend.model.unk_token
     widened.backend_tokenizer.model = WordLevel(vocabulary, unk_token=unknown)
