@@ -74,7 +74,7 @@ def write_manifest(
     """
     files = {}
     for path in _files(checkpoint):
-        with path.open("rb") as file:
+        with path.open("r+b") as file:  # Windows flushes only what may be written to
             os.fsync(file.fileno())
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         files[path.relative_to(checkpoint).as_posix()] = {"size": path.stat().st_size, "sha256": digest}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from .folder import FinishedFolder
 from .inference import check_name, find_folder, load_model
 from .modeling_rnn import RnnForSequenceClassification
 from .onnx_inference import LABELS_KEY, WEIGHTS_KEY, hash_weights, open_session, run_session, write_labels
+from .output_dir import find_obstacle
 from .parity import Parity, measure_parity
 from .whole_file import write_whole
 
@@ -132,8 +132,7 @@ def export(
 
 def _check_writable(folder: Path) -> None:
     """Refuse a folder that cannot be made or written to, before the work."""
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+    if (there := find_obstacle(folder)) is not None:
         raise UserError(
             f"{folder} cannot be written to: {there} is no folder that you may write in. Give another with output_dir"
         )

@@ -11,7 +11,7 @@ import copy
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -93,11 +93,13 @@ class FastRnn:
         if model.device.type != "cpu":
             return
         if wanted > memory_limit:
+            smaller = [name for name in get_args(TableDtype) if table_bytes(model.config, name) < wanted]
             _LOGGER.warning(
-                "a table of %d MB for fast inference passes the limit of %d MB: the plain model runs; "
-                "take the table_dtype bfloat16 or int8, or in Python a larger memory_limit",
-                wanted >> 20,
-                memory_limit >> 20,
+                "a table of %s bytes for fast inference passes the limit of %s bytes: the plain model runs; take %s"
+                "in Python a larger memory_limit",
+                f"{wanted:,}",
+                f"{memory_limit:,}",
+                f"the table_dtype {' or '.join(smaller)}, or " if smaller else "",
             )
             return
         self._folded = FoldedClassifier(self.model, table_dtype)

@@ -19,7 +19,7 @@ import torch
 
 Views = tuple[torch.Tensor, ...]
 
-_MINUS_ONE = torch.tensor(-1.0)
+_MINUS_ONE = torch.tensor(-1.0, device="cpu")  # whatever the default is
 
 
 def _tanh_of_half(doubled: torch.Tensor, out: torch.Tensor) -> torch.Tensor:

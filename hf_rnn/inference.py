@@ -69,7 +69,12 @@ def find_folder(name_or_path: str | Path, revision: str | None = None, token: st
         return path
     found = FinishedFolder(fetch(name, revision, token, only=(FinishedFolder(path).config.name,)))
     if found.config.is_file():  # before weights are got that may be large and of no use
-        _check_kind(name, AutoConfig.from_pretrained(found.root, trust_remote_code=False))
+        try:
+            config = AutoConfig.from_pretrained(found.root, trust_remote_code=False)
+        except Exception as error:  # as in `load_model`
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise UserError(f"{name} cannot be loaded, because of config.json: {reason:.1000}") from error
+        _check_kind(name, config)
     found = FinishedFolder(fetch(name, found.root.name, token))
     if missing := found.missing_to_load():
         raise UserError(f"{name} on the Hub has no {missing[0].name}: it is no model of this package")
@@ -109,7 +114,13 @@ def load_model(
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{name} cannot be loaded, because of {part}: {reason:.1000}") from error
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return model.to(accelerator or torch.device("cpu")).eval(), tokenizer
+    try:
+        return model.to(accelerator or torch.device("cpu")).eval(), tokenizer
+    except (RuntimeError, AssertionError) as error:  # it is full, or another program's alone
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"{name} cannot be moved to {accelerator}: {reason:.300}. CUDA_VISIBLE_DEVICES= (empty) keeps to the CPU"
+        ) from error
 
 
 def load_tokenizer(name: str, folder: FinishedFolder) -> tuple[RnnConfig, PreTrainedTokenizerBase]:

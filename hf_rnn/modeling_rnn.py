@@ -35,6 +35,7 @@ class RnnPreTrainedModel(PreTrainedModel):
     base_model_prefix = "rnn"
     main_input_name = "input_ids"
     _input_embed_layer = "embedding"
+    _no_split_modules = ["RnnModel"]  # what its layers hand on is more than tensors
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -79,7 +80,7 @@ class RnnPreTrainedModel(PreTrainedModel):
             raise ValueError(f"pad_token_id is {padding}: a table of {new_num_tokens} rows has none for it")
         return super().resize_token_embeddings(new_num_tokens, *args, **kwargs)
 
-    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
         """As in transformers; the modelling files go along, so that the folder also loads without this package."""
         if getattr(self, "_auto_class", None) is not None:
             self.config.auto_map = {
@@ -87,7 +88,7 @@ class RnnPreTrainedModel(PreTrainedModel):
                 "AutoModel": "modeling_rnn.RnnModel",
                 "AutoModelForSequenceClassification": "modeling_rnn.RnnForSequenceClassification",
             }
-        super().save_pretrained(save_directory, **kwargs)
+        super().save_pretrained(save_directory, *args, **kwargs)
 
 
 class RnnModel(RnnPreTrainedModel):
@@ -211,7 +212,8 @@ class RnnModel(RnnPreTrainedModel):
             return attention_mask != 0
         if input_ids is not None and self.config.pad_token_id is not None:
             return input_ids != self.config.pad_token_id
-        return torch.ones(shape, dtype=torch.bool, device=self.device)
+        given: Any = inputs_embeds if input_ids is None else input_ids
+        return torch.ones(shape, dtype=torch.bool, device=given.device)
 
     def _embed(
         self, input_ids: torch.Tensor | None, inputs_embeds: Any, texts: CompactTexts, from_zero: bool

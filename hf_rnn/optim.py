@@ -138,6 +138,8 @@ class LazyAdamW(torch.optim.Optimizer):
             _start_moments(state, parameter)
         elif not state["step"].dim():  # dense before, so that all rows have been touched as often
             state["step"] = state["step"].to(parameter.device).repeat(len(parameter))
+        else:  # torch leaves it where it was loaded
+            state["step"] = state["step"].to(parameter.device)
         first, second = group["betas"]
 
         count = state["step"].index_select(0, rows) + 1

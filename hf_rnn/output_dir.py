@@ -47,8 +47,7 @@ def check_output_dir(
     """
     if folder.root.exists() and not folder.root.is_dir():
         raise UserError(f"output_dir {folder.root} is a file: give a folder")
-    there = next(path for path in (folder.root, *folder.root.absolute().parents) if path.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):  # before texts are read that may be many
+    if (there := find_obstacle(folder.root)) is not None:  # before texts are read that may be many
         raise UserError(
             f"output_dir {folder.root} cannot be written to: {there} is no folder that you may write in. Take another"
         )
@@ -63,6 +62,13 @@ def check_output_dir(
     if overwrite:
         _check_own(folder)
     return None
+
+
+def find_obstacle(folder: Path) -> Path | None:
+    """Return what stands in the way of writing to a folder that may have to be made; None where nothing does."""
+    paths = (folder, *folder.absolute().parents)
+    there = next((path for path in paths if path.exists()), paths[-1])  # on Windows a drive may be missing
+    return None if there.is_dir() and os.access(there, os.W_OK | os.X_OK) else there
 
 
 def _stands_in_no_way(folder: FinishedFolder, path: Path) -> bool:

@@ -91,11 +91,13 @@ class PackedTexts:
         """
         if len(lengths) == 1:
             return cls.of_one(token_ids[starts[0] : starts[0] + lengths[0]])
-        steps = np.arange(lengths[0] if len(lengths) else 0)[:, None]  # (T, 1)
-        real = steps < lengths  # (T, B)
-        forward = token_ids[(starts + steps)[real]]
-        backward = token_ids[(starts + lengths - 1 - steps)[real]]
-        return cls(lengths, forward, backward, real.sum(axis=1).tolist())
+        sizes = np.bincount(lengths)[::-1].cumsum()[:-1][::-1]  # (T,): texts that are longer than t
+        first = sizes.cumsum() - sizes
+        texts = np.arange(sizes.sum()) - np.repeat(first, sizes)  # (N,), as what follows
+        steps = np.repeat(np.arange(len(sizes)), sizes)
+        forward = token_ids[starts[texts] + steps]
+        backward = token_ids[(starts + lengths - 1)[texts] - steps]
+        return cls(lengths, forward, backward, sizes.tolist())
 
     @cached_property
     def texts(self) -> torch.Tensor:

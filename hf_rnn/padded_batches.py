@@ -96,6 +96,8 @@ def as_padded_batches(data: Any, collator: Any) -> PaddedBatches | None:
     others = {_LABELS.get(name, name): _numbers(table[name]) for name in table.column_names if name != "input_ids"}
     if not pa.types.is_integer(flat.type) or flat.null_count:
         return None
+    if len(others) < len(table.column_names) - 1:  # two columns of labels: the collator takes the first
+        return None
     if any(column is None for column in others.values()) or set(others) & {"attention_mask", "token_type_ids"}:
         return None
     tokenizer = collator.tokenizer

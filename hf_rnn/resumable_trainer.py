@@ -79,6 +79,8 @@ class ResumableTrainer(Trainer):
             UserError: When the checkpoint is damaged or there is none; when one cannot be written.
             TrainingStopped: See `stop_request`.
         """
+        if not self.stop_request.entered:
+            self.stop_request.number = 0  # of a run before
         processes = self.args.world_size
         if resume_from_checkpoint is True:
             needs_best = bool(self.args.load_best_model_at_end)
@@ -125,6 +127,7 @@ class ResumableTrainer(Trainer):
             self.state.best_model_checkpoint = str(best)
 
     def _asked_to_stop(self) -> bool:
+        """Whether any process was asked to stop; all of them have to call this at the same time."""
         if self.accelerator.num_processes > 1:  # the signal may have reached one of them only, or not yet
             number = torch.tensor([self.stop_request.number], device=self.args.device)
             self.stop_request.number = int(self.accelerator.gather(number).max())
@@ -170,7 +173,7 @@ class ResumableTrainer(Trainer):
             self.args.save_total_limit = limit
         if self.args.should_save:
             checkpoints.rotate(checkpoint, limit)
-        if self.stop_request.number:
+        if self._asked_to_stop():  # all processes or none: else one would leave, and the others wait for it
             raise TrainingStopped(self.stop_request.number, checkpoint)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:

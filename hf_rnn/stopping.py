@@ -59,6 +59,11 @@ class StopRequest:
             signal.signal(number, handler)
         self._earlier = {}
 
+    @property
+    def entered(self) -> bool:
+        """Whether signals are noted now."""
+        return bool(self._earlier)
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.number:
             raise KeyboardInterrupt

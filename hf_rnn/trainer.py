@@ -251,8 +251,12 @@ class RnnTrainer(ResumableTrainer):
         total = nn.functional.cross_entropy(
             logits, labels, weights, reduction="sum", label_smoothing=self.args.label_smoothing_factor
         )
-        rows = (labels != -100).sum() if num_items_in_batch is None else num_items_in_batch
-        return total / rows
+        if num_items_in_batch is None:
+            return total / (labels != -100).sum()
+        if self.args.n_gpu > 1 and self.args.average_tokens_across_devices:
+            # DataParallel: the Trainer multiplies, for replicas that each divide by all rows; here are the rows of all
+            total = total / self.args.n_gpu
+        return total / num_items_in_batch
 
     # ---- gradients ----
 

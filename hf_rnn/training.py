@@ -219,7 +219,7 @@ def train_on(
         trainer.add_callback(_ClearOutputDir(folder))
     with trainer.stop_request as asked:
         outcome = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    if asked.number:  # too late for a save of its own
+    if trainer._asked_to_stop():  # too late for a save of its own
         raise TrainingStopped(asked.number, None)
     _check_finite(model, training_args)
     calibration = calibrate_run(trainer, examples, training_args, class_counts) if training_args.calibrate else None
@@ -373,7 +373,7 @@ def make_tokenizer(data_args: DataArguments, texts: Iterable[str]) -> PreTrained
         check_name(name, "a tokenizer")
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # a file of a newer library makes tokenizers raise `Exception` itself
         if (nested := nested_model(Path(name))) is not None:
             raise UserError(f"{name} holds no tokenizer. Did you mean {nested}?") from error
         raise UserError(f"the tokenizer {name} cannot be loaded: {' '.join(str(error).split())}") from error

@@ -6,6 +6,7 @@ import os
 import pickle
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -61,6 +62,23 @@ HARMS = {"truncated": truncate, "deleted": Path.unlink, "a bit flipped": flip}
 
 
 # ---- files ----
+
+
+def test_files_are_flushed_as_windows_wants_it(tmp_path, monkeypatch):
+    """There only what is open for writing can be flushed."""
+    fcntl = pytest.importorskip("fcntl", reason="tells on POSIX how a file is open")
+    flush, flushed = os.fsync, []
+
+    def fsync(handle):
+        if stat.S_ISREG(os.fstat(handle).st_mode):
+            if fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+                raise OSError(9, "Bad file descriptor")
+            flushed.append(handle)
+        flush(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    make_checkpoint(tmp_path, 1)
+    assert len(flushed) > 1
 
 
 def test_a_checkpoint_is_valid_as_it_was_written(tmp_path):

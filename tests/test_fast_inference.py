@@ -4,6 +4,7 @@ import copy
 import itertools
 import logging
 import pickle
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from hf_rnn import RnnConfig, RnnForSequenceClassification, inference, load_tsv,
 from hf_rnn.errors import UserError
 from hf_rnn.fast_inference import FastRnn
 from hf_rnn.folding import FoldedClassifier, table_bytes
-from hf_rnn.packing import TokenIds, pack_batches
+from hf_rnn.packing import PackedTexts, TokenIds, pack_batches
 
 CELLS = ["rnn_tanh", "rnn_relu", "gru", "lstm", "min_gru"]
 POOLINGS = ["last", "mean", "max", "mean_max", "attention"]
@@ -125,6 +126,18 @@ def test_batches_hold_every_text_once_and_keep_to_the_budget(ids, budget):
             assert texts.backward[steps + text].tolist() == ids[position][::-1]
         seen += positions.tolist()
     assert sorted(seen) == list(range(len(ids)))
+
+
+def test_one_long_text_among_short_ones_takes_no_memory_for_their_padding():
+    lengths = np.array([100_000] + [1] * 5_000)
+    starts = np.cumsum(lengths) - lengths
+    tracemalloc.start()
+    packed = PackedTexts.pack(np.arange(lengths.sum()), starts, lengths)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 30 * 8 * lengths.sum()
+    assert packed.sizes[:3] == [5_001, 1, 1] and len(packed.sizes) == 100_000
+    assert packed.forward[:2].tolist() == [0, 100_000] and packed.backward[0] == 99_999
 
 
 class TestAnswers:

@@ -582,6 +582,18 @@ def test_each_reason_why_nothing_can_be_had_is_told(hub, folder, tmp_path, monke
     assert waits == []
 
 
+@pytest.mark.parametrize("config", [{"model_type": "no such kind"}, {"model_type": "hf_rnn", "cell_type": "brain"}])
+@pytest.mark.parametrize("verb", ["export --output_dir out", "train --data_dir x --output_dir out"])
+def test_a_repo_of_another_kind_is_one_line_for_every_verb(hub, folder, command, verb, config):
+    files = {"config.json": Blob(json.dumps(config).encode(), lfs=False), "model.safetensors": Blob(b"x", lfs=True)}
+    push(folder, "me/odd")
+    hub.repos["me/odd"].add("main", "another", files)
+    name, *more = verb.split()
+    code, _, err = command(name, "--model" if name == "export" else "--model_name_or_path", "me/odd", *more)
+    assert code == 2 and "Traceback" not in err
+    assert "me/odd" in err.splitlines()[-1] and "cannot be loaded" in err.splitlines()[-1]
+
+
 def test_a_repo_without_a_model_or_with_another(hub, folder):
     push(folder, "me/films")
     repo = hub.repos["me/films"]

@@ -100,6 +100,7 @@ ROWS = [[2, 3], [4]]
         (lambda: make_table(ROWS, labels=[0, None]), DataCollatorWithPadding),
         (lambda: make_table(ROWS, labels=[[1.0], [1.0, 2.0]]), DataCollatorWithPadding),
         (lambda: make_table(ROWS, text=["a", "b"]), DataCollatorWithPadding),
+        (lambda: make_table(ROWS, label=[0, 1], labels=[1, 0]), DataCollatorWithPadding),
         (lambda: make_table(ROWS, attention_mask=[[1, 1], [0]]), DataCollatorWithPadding),
         (lambda: make_table(ROWS).rename_column("input_ids", "ids"), DataCollatorWithPadding),
         (lambda: make_table(ROWS), OwnCollator),

@@ -453,6 +453,24 @@ def test_an_optimizer_of_the_callers_own_is_left_alone(tokenizer, tmp_path):
     assert trainer.optimizer.optimizer is own
 
 
+def test_the_loss_of_replicas_on_two_devices(tokenizer, tmp_path, monkeypatch):
+    """The Trainer multiplies it by their number; this one is taken over the rows of all."""
+    losses = []
+    for devices in (1, 2):
+        trainer = make_trainer(tokenizer, tmp_path, settings={"class_weight_power": 1.0})
+        monkeypatch.setattr(type(trainer.args), "n_gpu", property(lambda _, devices=devices: devices))
+        batch = pad(tokenizer, make_examples(), range(8))
+        losses.append(trainer.compute_loss(trainer.model.eval(), batch, num_items_in_batch=torch.tensor(8)).item())
+    assert losses[0] == pytest.approx(losses[1]) and losses[0] > 0.1
+
+
+def test_a_signal_of_a_run_before_stops_no_other(tokenizer, tmp_path):
+    trainer = make_trainer(tokenizer, tmp_path)
+    trainer.stop_request.number = 15  # left by a `with` that is over
+    trainer.train()
+    assert trainer.state.global_step == 3
+
+
 # ---- reports ----
 
 
