@@ -383,8 +383,9 @@ def test_ctrl_c_tells_the_command_that_goes_on(command, tiny_settings, trained, 
     flags.append(f"--output_dir={tmp_path / 'an out'}")
     with monkeypatch.context() as patch:
         patch.setattr(SavePoints, "on_step_begin", signal_at(20, signal.SIGINT))
-        code, out, err = command("train", *flags)
+        code, out, err = command("train", *flags, "--hub_token", "hf_secret", "--hub-token=hf_secret")
     assert (code, out) == (130, "")
+    assert "hf_secret" not in err and " --hub_token ... --hub-token=... " in err
     (line,) = [line for line in err.splitlines() if "--resume" in line]
     assert line.startswith("hf-rnn train: stopped by SIGINT; to go on, type: hf-rnn train ")
     assert f"'--output_dir={tmp_path / 'an out'}'" in line and line.endswith(" --resume")

@@ -76,7 +76,7 @@ def _leave_together() -> None:
 def _how_to_go_on(verb: str, stopped: TrainingStopped, argv: Sequence[str], settings: RnnTrainingArguments) -> str:
     if settings.save_only_model:
         return f"hf-rnn {verb}: {stopped}; with save_only_model there is nothing to go on from"
-    command = ["hf-rnn", verb, *argv]
+    command = ["hf-rnn", verb, *_without_token(argv)]
     if settings.overwrite_output_dir:
         command.append("--overwrite_output_dir=false")
     if not settings.resume:
@@ -84,3 +84,19 @@ def _how_to_go_on(verb: str, stopped: TrainingStopped, argv: Sequence[str], sett
     if "TORCHELASTIC_RUN_ID" in os.environ:
         command[:1] = ["torchrun", "...", "hf-rnn"]
     return f"hf-rnn {verb}: {stopped}; to go on, type: {shlex.join(command)}"
+
+
+def _without_token(argv: Sequence[str]) -> list[str]:
+    """The flags to show in a terminal's log, where a token has no business."""
+    shown: list[str] = []
+    for value in argv:
+        flag, given, _ = value.partition("=")
+        if shown and _is_token(shown[-1]):
+            shown.append("...")
+        else:
+            shown.append(f"{flag}=..." if given and _is_token(flag) else value)
+    return shown
+
+
+def _is_token(flag: str) -> bool:
+    return flag.replace("-", "_") == "__hub_token"
