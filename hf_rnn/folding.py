@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
 from itertools import pairwise
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -30,6 +30,9 @@ from .text_alone import runner_of
 
 TableDtype = Literal["float32", "bfloat16", "int8"]
 TABLE_DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
+
+_add: Any = np.add.reduce  # of any type: NumPy 2.5 types them otherwise than NumPy 2.4
+_largest: Any = np.maximum.reduce
 
 _PARTS = {"rnn_tanh": 1, "rnn_relu": 1, "gru": 3, "lstm": 4, "min_gru": 2}
 # Rows of a small batch are looked up at once, those of a large one a step at a time, so that they stay in the cache.
@@ -137,10 +140,10 @@ class FoldedClassifier:
             return self._classify(self._attend(torch.from_numpy(states), PackedTexts.of_one(ids))).numpy()
         parts = [states[-1]] if self._pooling == "last" else []
         if self._pooling in ("mean", "mean_max"):
-            total = np.add.reduce(states, dtype=np.float64 if len(states) > _LONG else np.float32)
+            total = _add(states, dtype=np.float64 if len(states) > _LONG else np.float32)
             parts.append((total / len(states)).astype(np.float32, copy=False))
         if self._pooling in ("max", "mean_max"):
-            parts.append(np.maximum.reduce(states))
+            parts.append(_largest(states))
         pooled = np.concatenate(parts).reshape(1, -1)
         if self.config.classifier_activation != "linear":
             pooled = self.activation(torch.from_numpy(pooled)).numpy()

@@ -52,7 +52,7 @@ def classification_metrics(
         "f1": _ratio(2 * hits, support + claimed),
     }
     return {
-        "accuracy": float(hits.sum() / matrix.sum()),
+        "accuracy": float(hits.sum()) / float(matrix.sum()),
         "macro_f1": float(scores["f1"].mean()),
         "macro_recall": float(scores["recall"].mean()),
         "per_class": {

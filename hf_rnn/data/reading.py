@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import RawIOBase
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -186,8 +186,9 @@ class RowReader:
         starts[0] = 0
         np.add(ends[:-1], 1, out=starts[1:])
         ends -= data[ends - 1] == _CR  # a line holds a tab at least, so there is a byte before its end
-        if (ends - starts).max() > layout.max_line_bytes:
-            return ends - starts > layout.max_line_bytes
+        lengths: Any = ends - starts  # NumPy 2.5 types its methods otherwise than NumPy 2.4
+        if lengths.max() > layout.max_line_bytes:
+            return lengths > layout.max_line_bytes
 
         # The offsets of text, gap, label, gap, text, ... make one string array over the block itself, without a copy.
         first, second = sorted((layout.text, layout.label))
