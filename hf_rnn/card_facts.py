@@ -25,8 +25,8 @@ class CardFacts:
         num_parameters: Parameters of the model.
         dataset_name: What the data is called.
         class_counts: Rows of the train split by class name, in the order of the ids.
-        results: Metrics by split, each as `classification_metrics` returns them; further floats, such as `loss`, go
-            into the metadata.
+        results: Metrics by split, as `classification_metrics` returns them, `confusion_matrix` not needed; further
+            floats, such as `loss`, go into the metadata.
         baselines: What other models of the same rows reach: by what they are called, then by split, `accuracy`,
             `macro_f1` and `macro_recall`.
         examples: A few texts of each class from the training rows.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,6 +19,9 @@ from .errors import UserError
 from .folder import FinishedFolder
 from .modeling_rnn import RnnForSequenceClassification
 from .plots import plot_confusion_matrix, plot_learning_curve, plot_reliability
+
+# A list of integers over several lines, such as a row of a confusion matrix; no text holds a line break in JSON.
+_NUMBERS = re.compile(r"\[\n\s*-?\d+(?:,\n\s*-?\d+)*\n\s*\]")
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +57,8 @@ def write_files(
     figures = {}
     if _draw(plot_learning_curve, log_history, folder.learning_curve):
         figures["Loss and scores over epochs"] = folder.learning_curve.name
-    for split, result in list(facts.results.items())[:1]:
-        matrix = result["confusion_matrix"]
+    for split in list(facts.results)[:1]:
+        matrix = metrics[split]["confusion_matrix"]
         if _draw(plot_confusion_matrix, matrix, list(facts.class_counts), folder.confusion_matrix):
             figures[f"True and predicted classes on the {split} split"] = folder.confusion_matrix.name
     if facts.calibration is not None:
@@ -79,4 +83,6 @@ def _draw(plot: Callable[..., None], *args: Any) -> bool:
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(content, indent=2, ensure_ascii=False)
+    text = _NUMBERS.sub(lambda found: " ".join(found[0].split()).replace("[ ", "[").replace(" ]", "]"), text)
+    path.write_text(text + "\n", encoding="utf-8")

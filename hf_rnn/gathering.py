@@ -82,7 +82,7 @@ def gather_facts(
         num_parameters=model.num_parameters(),
         **_source(arguments, metrics.get("teacher")),
         class_counts=dict(zip(class_names, class_counts, strict=True)),
-        results={split: metrics[split] for split in ("validation", "test") if split in metrics},
+        results={split: _scores(metrics[split]) for split in ("validation", "test") if split in metrics},
         baselines=None if not linear else {LINEAR_BASELINE: linear},
         examples=_pick_examples(texts["train"], class_names) if training.card_examples else None,
         training={key: metrics["training"][key] for key in ("epochs", "steps", "seconds")},
@@ -100,6 +100,11 @@ def gather_facts(
         teacher=metrics.get("teacher"),
         calibration=metrics.get("calibration"),
     )
+
+
+def _scores(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """What a card shows of a split: all but the table of true and predicted classes, which grows with their square."""
+    return {name: value for name, value in metrics.items() if name != "confusion_matrix"}
 
 
 def _source(arguments: Arguments, teacher: Mapping[str, Any] | None) -> dict[str, Any]:
