@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-MASKED = "\ufffc"  # stands for a hidden word until the tokenizer is known: the character that marks what is left out
+MASKED = "\ufdd0"  # stands for a hidden word until the tokenizer is known: a code point that no text has a use for
 _LONGEST_NGRAM = 5
 # Words that no vocabulary has, for tokenizers that take special tokens in a text for text; some keep letters only.
 _UNHEARD_OF = (MASKED, "qzxjwv")
