@@ -62,7 +62,7 @@ def test_as_many_words_are_hidden_and_copies_cut_as_asked():
 def test_a_hidden_word_is_what_the_tokenizer_does_not_know():
     bert = bert_tokenizer()
     assert find_mask(bert) == "[MASK]"
-    assert write_masks(["a picture \ufffc"], "[MASK]") == ["a picture \ufffc"], "what a phone leaves of a picture stays"
+    assert write_masks(["picture \ufffc"], "[MASK]") == ["picture \ufffc"], "what a phone leaves of a picture stays"
     ids = bert(write_masks([f"the {MASKED} sand"], "[MASK]"), add_special_tokens=False)["input_ids"]
     assert bert.convert_ids_to_tokens(ids[0]) == ["the", "[MASK]", "sand"]
     assert find_mask(bytes_tokenizer()) == "", "every byte is known"
