@@ -72,8 +72,7 @@ def find_folder(name_or_path: str | Path, revision: str | None = None, token: st
         try:
             config = AutoConfig.from_pretrained(found.root, trust_remote_code=False)
         except Exception as error:  # as in `load_model`
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise UserError(f"{name} cannot be loaded, because of config.json: {reason:.1000}") from error
+            raise UserError(f"{name} cannot be loaded, because of config.json: {_reason(error)}") from error
         _check_kind(name, config)
     found = FinishedFolder(fetch(name, found.root.name, token))
     if missing := found.missing_to_load():
@@ -111,16 +110,20 @@ def load_model(
     except UserError:
         raise
     except Exception as error:  # files that others wrote make the libraries raise anything, `Exception` itself too
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{name} cannot be loaded, because of {part}: {reason:.1000}") from error
+        raise UserError(f"{name} cannot be loaded, because of {part}: {_reason(error)}") from error
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     try:
         return model.to(accelerator or torch.device("cpu")).eval(), tokenizer
     except (RuntimeError, AssertionError) as error:  # it is full, or another program's alone
-        reason = " ".join(str(error).split())
         raise UserError(
-            f"{name} cannot be moved to {accelerator}: {reason:.300}. CUDA_VISIBLE_DEVICES= (empty) keeps to the CPU"
+            f"{name} cannot be moved to {accelerator}: {_reason(error)}. "
+            "An empty CUDA_VISIBLE_DEVICES keeps to the CPU"
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, in one line of bounded length."""
+    return f"{' '.join(str(error).split()) or type(error).__name__:.1000}"
 
 
 def load_tokenizer(name: str, folder: FinishedFolder) -> tuple[RnnConfig, PreTrainedTokenizerBase]:
@@ -141,8 +144,7 @@ def load_tokenizer(name: str, folder: FinishedFolder) -> tuple[RnnConfig, PreTra
     except UserError:
         raise
     except Exception as error:  # as in `load_model`
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{name} cannot be loaded: {reason:.1000}") from error
+        raise UserError(f"{name} cannot be loaded: {_reason(error)}") from error
     return config, tokenizer
 
 

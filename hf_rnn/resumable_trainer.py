@@ -60,7 +60,7 @@ class ResumableTrainer(Trainer):
         if patience:
             self.add_callback(EarlyStoppingCallback(patience))
         self.add_callback(RunningLoss)
-        self.add_callback(SavePoints(self._take_up, self._asked_to_stop))  # after those that ask for a save
+        self.add_callback(SavePoints(self._take_up, self.asked_to_stop))  # after those that ask for a save
 
     # ---- checkpoints ----
 
@@ -126,7 +126,7 @@ class ResumableTrainer(Trainer):
         if best.is_dir():  # the folder may have been moved
             self.state.best_model_checkpoint = str(best)
 
-    def _asked_to_stop(self) -> bool:
+    def asked_to_stop(self) -> bool:
         """Whether any process was asked to stop; all of them have to call this at the same time."""
         if self.accelerator.num_processes > 1:  # the signal may have reached one of them only, or not yet
             number = torch.tensor([self.stop_request.number], device=self.args.device)
@@ -173,7 +173,7 @@ class ResumableTrainer(Trainer):
             self.args.save_total_limit = limit
         if self.args.should_save:
             checkpoints.rotate(checkpoint, limit)
-        if self._asked_to_stop():  # all processes or none: else one would leave, and the others wait for it
+        if self.asked_to_stop():  # all processes or none: else one would leave, and the others wait for it
             raise TrainingStopped(self.stop_request.number, checkpoint)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:

@@ -135,8 +135,8 @@ def _is_pickle(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith("data.pkl") for name in archive.namelist())
-    except zipfile.BadZipFile:  # which torch cannot read either
-        return False
+    except zipfile.BadZipFile as error:  # other readers may be less strict, and find a pickle in it
+        raise UserError(f"{path} is an archive that cannot be read: delete it or move it away") from error
 
 
 def _modelling_files(folder: FinishedFolder) -> set[str]:

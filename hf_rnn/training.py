@@ -219,7 +219,7 @@ def train_on(
         trainer.add_callback(_ClearOutputDir(folder))
     with trainer.stop_request as asked:
         outcome = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    if trainer._asked_to_stop():  # too late for a save of its own
+    if trainer.asked_to_stop():  # too late for a save of its own
         raise TrainingStopped(asked.number, None)
     _check_finite(model, training_args)
     calibration = calibrate_run(trainer, examples, training_args, class_counts) if training_args.calibrate else None

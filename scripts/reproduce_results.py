@@ -151,9 +151,10 @@ def compare(texts: Any, chosen: Sequence[Any], seeds: int, rows: Path) -> list[d
             made_from |= {"files": fingerprint(model.files), "choices": model.choices}
         kept = rows / f"{re.sub('[^a-z0-9]+', '_', model.name.lower()).strip('_')}.json"
         row = read_row(kept)
-        before = row.get("made_from", made_from)
-        if other := sorted(name for name in before | made_from if before.get(name) != made_from.get(name)):
-            raise UserError(f"{kept} was made with other {', '.join(other)}: remove it, or give another --output_dir")
+        if row and (before := row.get("made_from")) != made_from:
+            before = before if isinstance(before, dict) else {}
+            other = ", ".join(sorted(name for name in before | made_from if before.get(name) != made_from.get(name)))
+            raise UserError(f"{kept} was made with other {other}: remove it, or give another --output_dir")
         if not row:
             row = {**make(texts, model, runs, yardstick), "made_from": made_from}
             kept.write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")

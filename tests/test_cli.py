@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import LABELS, invent_rows, write_rows
 from transformers import pipeline
 
@@ -404,6 +405,18 @@ def test_predict_mistakes(command, folder, texts_dir, tmp_path):
     assert f"make it with `hf-rnn export --model '{spaced}'`" in predict(
         "--model", spaced, "--text", "x", "--backend", "onnx"
     )
+
+
+def test_an_accelerator_that_takes_no_more(command, folder, monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
+
+    def refuse(*args, **kwargs):
+        raise RuntimeError("CUDA out of memory")
+
+    monkeypatch.setattr(RnnForSequenceClassification, "to", refuse)
+    told = mistake(command("predict", "--model", folder, "--text", "x"))
+    assert "cannot be moved to cuda: CUDA out of memory. An empty CUDA_VISIBLE_DEVICES keeps to the CPU" in told
 
 
 def test_what_is_no_model(command, folder, texts_dir, tmp_path, monkeypatch):

@@ -139,10 +139,13 @@ def test_what_the_library_cannot_load_is_one_line(tmp_path, command):
     broken.mkdir()
     tables.mkdir()
     (broken / "train.jsonl").write_text('{"text": "a", "label": "x"}\n{"text": "b"')
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "dataset_dict.json").write_text("{}")
     (tables / "train.tsv").write_text("good day\tpositive\n")
     (tables / "test.tsv").write_text("bad\tday\tnegative\n")
     for name, told in (
         (broken, "cannot be loaded"),
+        (tmp_path / "saved", "cannot be loaded"),
         (tables, "Give a folder with train.tsv as data_dir"),
         (broken / "train.jsonl", "is a file: give the folder that it lies in"),
     ):

@@ -65,6 +65,7 @@ def test_csv_files_in_a_folder(tmp_path):
         (("--dataset_name", "{saved}", "--text_column", "tweet", "--label_column", "moods"), "'moods'"),
         (("--dataset_name", "{saved}/nowhere/at-all"), "cannot be loaded"),
         (("--dataset_name", "{saved}", "--data_dir", "."), "both set"),
+        (("--dataset_name", ""), "the name of the data set is empty"),
         ((), "data_dir is not set"),
     ],
 )

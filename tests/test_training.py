@@ -485,6 +485,16 @@ def test_an_empty_output_dir_is_not_the_folder_one_is_in(tiny_settings, tmp_path
     assert not list(tmp_path.iterdir())
 
 
+def test_a_tokenizer_of_a_newer_library_is_one_line(tiny_settings, trained, tmp_path):
+    shutil.copytree(trained.folder, tmp_path / "newer", ignore=shutil.ignore_patterns("checkpoints"))
+    content = json.loads((tmp_path / "newer" / "tokenizer.json").read_text())
+    content["model"]["type"] = "Unheard"
+    (tmp_path / "newer" / "tokenizer.json").write_text(json.dumps(content))
+    settings = {**tiny_settings, "tokenizer_name_or_path": str(tmp_path / "newer")}
+    with pytest.raises(UserError, match="the tokenizer .*newer cannot be loaded: "):
+        train(**settings, output_dir=str(tmp_path / "out"))
+
+
 def test_a_folder_of_models_is_no_tokenizer(tiny_settings, trained, tmp_path):
     shutil.copytree(trained.folder, tmp_path / "crew" / "fold-1", ignore=shutil.ignore_patterns("checkpoints"))
     with pytest.raises(UserError, match=r"crew holds no tokenizer\. Did you mean .*fold-1\?"):
