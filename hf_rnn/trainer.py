@@ -253,8 +253,9 @@ class RnnTrainer(ResumableTrainer):
         )
         if num_items_in_batch is None:
             return total / (labels != -100).sum()
-        if self.args.n_gpu > 1 and self.args.average_tokens_across_devices:
-            # DataParallel: the Trainer multiplies, for replicas that each divide by all rows; here are the rows of all
+        if self.args.n_gpu > 1:  # DataParallel
+            # The Trainer multiplies by it, or hands over so much fewer rows: for replicas' losses, of which it takes
+            # the mean. Here are the rows of all.
             total = total / self.args.n_gpu
         return total / num_items_in_batch
 

@@ -19,6 +19,7 @@ from hf_rnn.modeling_rnn import RnnForSequenceClassification
 from hf_rnn.optim import LazyAdamW
 from hf_rnn.sampling import LengthBucketedBatchSampler, TokenBudgetBatchSampler
 from hf_rnn.sparse_gradients import clip_grad_norm
+from hf_rnn.stopping import TrainingStopped
 from hf_rnn.tokenization import train_tokenizer
 from hf_rnn.trainer import RnnTrainer
 from hf_rnn.training_arguments import RnnTrainingArguments
@@ -453,21 +454,27 @@ def test_an_optimizer_of_the_callers_own_is_left_alone(tokenizer, tmp_path):
     assert trainer.optimizer.optimizer is own
 
 
-def test_the_loss_of_replicas_on_two_devices(tokenizer, tmp_path, monkeypatch):
-    """The Trainer multiplies it by their number; this one is taken over the rows of all."""
+@pytest.mark.parametrize("average", [True, False])
+def test_the_loss_of_replicas_on_two_devices(tokenizer, tmp_path, monkeypatch, average):
+    """What the Trainer makes of the number of rows and of the loss is for replicas; this one is of all rows."""
     losses = []
     for devices in (1, 2):
-        trainer = make_trainer(tokenizer, tmp_path, settings={"class_weight_power": 1.0})
+        settings = {"class_weight_power": 1.0, "average_tokens_across_devices": average}
+        trainer = make_trainer(tokenizer, tmp_path, settings=settings)
         monkeypatch.setattr(type(trainer.args), "n_gpu", property(lambda _, devices=devices: devices))
         batch = pad(tokenizer, make_examples(), range(8))
-        losses.append(trainer.compute_loss(trainer.model.eval(), batch, num_items_in_batch=torch.tensor(8)).item())
+        _, rows = trainer.get_batch_samples(iter([batch]), 1, torch.device("cpu"))
+        losses.append(trainer.compute_loss(trainer.model.train(), batch, num_items_in_batch=rows).mean().item())
     assert losses[0] == pytest.approx(losses[1]) and losses[0] > 0.1
 
 
 def test_a_signal_of_a_run_before_stops_no_other(tokenizer, tmp_path):
     trainer = make_trainer(tokenizer, tmp_path)
     trainer.stop_request.number = 15  # left by a `with` that is over
-    trainer.train()
+    try:
+        trainer.train()
+    except TrainingStopped:  # a KeyboardInterrupt, which would end all tests
+        pytest.fail("it was stopped")
     assert trainer.state.global_step == 3
 
 
