@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from .arguments import Arguments, parse_settings
 from .card_facts import CardFacts
@@ -154,7 +153,8 @@ class RnnClassifier:
         """Train, as `hf-rnn train` would on the same rows.
 
         The best epoch on the validation rows is kept, and training stops early when they get no better (as the recipe
-        says). The device is the Trainer's choice. Random states outside are left as they were.
+        says). The device is the Trainer's choice; predicting is for a CPU, where these models are fastest. Random
+        states outside are left as they were.
 
         Args:
             texts: N texts: a list, an array or a column of a table. An empty one is refused, as in the command's
@@ -179,18 +179,14 @@ class RnnClassifier:
             settings = settings_of_command(self.get_params(), str(folder.root))
             arguments = parse_settings(settings, prog=type(self).__name__)
             card = _train(arguments, rows, held_out, classes, quiet=self.verbose is not None and not self.verbose)
-            self._adopt(folder, card, arguments.training.device)
+            self._adopt(folder, card)
         return self
 
-    def _adopt(
-        self, folder: FinishedFolder, card: CardFacts | None = None, device: torch.device | None = None
-    ) -> None:
+    def _adopt(self, folder: FinishedFolder, card: CardFacts | None = None) -> None:
         """Take over what a finished folder holds; the folder is not needed any more afterwards."""
         with library_bars_off():
             model, tokenizer = load_model(folder.root)
         check_sorts(str(folder.root), model.config)
-        if device is not None or self.use_cpu:
-            model.to(device or torch.device("cpu"))
         kept = list_shared_files(folder, tokenizer.vocab_files_names.values())
         files = {file.name: file.path.read_bytes() for file in kept}
         names = [model.config.id2label[index] for index in range(model.config.num_labels)]

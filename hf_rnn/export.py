@@ -105,7 +105,7 @@ def export(
     if output_dir is None:
         _check_writable(folder.onnx_model.parent)
     model, tokenizer = load_model(folder.root)
-    model = model.cpu().float()
+    model = model.float()
     _check_kind(model.config, quantize, str(name_or_path))
     content = _make(model, _metadata(model.config, folder), quantize)
     facts = read_facts(folder)

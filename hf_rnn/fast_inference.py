@@ -54,7 +54,7 @@ class FastRnn:
         memory (`int`): Bytes of the table; 0 when the plain model runs: beyond the limit, or on an accelerator.
 
     Raises:
-        UserError: For an unknown `table_dtype`, or numbers that are no sizes.
+        UserError: For an unknown `table_dtype`, one that rounds where there is no table, or numbers that are no sizes.
         ValueError: When the model is in training mode.
 
     Example:
@@ -91,6 +91,8 @@ class FastRnn:
         self._labels = [model.config.id2label[number] for number in range(model.config.num_labels)]
         wanted = table_bytes(model.config, table_dtype)
         if model.device.type != "cpu":
+            if table_dtype != "float32":
+                raise UserError(f"table_dtype {table_dtype} is for a CPU, found the model on {model.device}")
             return
         if wanted > memory_limit:
             smaller = [name for name in get_args(TableDtype) if table_bytes(model.config, name) < wanted]
@@ -116,6 +118,7 @@ class FastRnn:
         table_dtype: TableDtype = "float32",
         memory_limit: int = MEMORY_LIMIT,
         tokens_per_batch: int | None = None,
+        device: str | torch.device | None = "cpu",
     ) -> FastRnn:
         """Load a finished folder, or a repo of the Hub.
 
@@ -125,11 +128,14 @@ class FastRnn:
             table_dtype: As of the class; so are the next two.
             memory_limit: Bytes that the table may take.
             tokens_per_batch: As of the class.
+            device: Where the model runs. Elsewhere than on a CPU there is no table, the plain model runs: for very
+                wide models, and tables beyond the limit. None is the accelerator, if there is one.
 
         Raises:
-            UserError: When there is no whole model; the message says what is missing.
+            UserError: When there is no whole model, the message says what is missing; and for a device that is none,
+                or that is not there.
         """
-        model, tokenizer = load_model(name_or_path, revision=revision)
+        model, tokenizer = load_model(name_or_path, revision, device)
         return cls(model, tokenizer, table_dtype, memory_limit, tokens_per_batch)
 
     def predict(self, texts: Sequence[str]) -> list[dict[str, Any]]:

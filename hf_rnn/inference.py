@@ -81,18 +81,20 @@ def find_folder(name_or_path: str | Path, revision: str | None = None, token: st
 
 
 def load_model(
-    name_or_path: str | Path, revision: str | None = None
+    name_or_path: str | Path, revision: str | None = None, device: str | torch.device | None = "cpu"
 ) -> tuple[RnnForSequenceClassification, PreTrainedTokenizerBase]:
-    """Load a classifier and its tokenizer, ready to predict, on the accelerator if there is one.
+    """Load a classifier and its tokenizer, ready to predict.
 
     Args:
         name_or_path: A finished folder, a checkpoint, or a repo id of the Hub; see [`find_folder`].
         revision: Branch, tag or commit, for a repo id; None is `main`.
+        device: Where the model is to run; None is the accelerator, if there is one.
 
     Raises:
-        UserError: When it cannot be found or is no whole model of this package; the message says what is missing.
+        UserError: When it cannot be found or is no whole model of this package, the message says what is missing; and
+            for a device that is none, or that is not there.
     """
-    name, part = str(name_or_path), "config.json"
+    name, part, wanted = str(name_or_path), "config.json", _find_device(device)
     try:
         folder = find_folder(name_or_path, revision)
         # an explicit False: else transformers asks at the terminal whether to run a repo's code
@@ -111,14 +113,26 @@ def load_model(
         raise
     except Exception as error:  # files that others wrote make the libraries raise anything, `Exception` itself too
         raise UserError(f"{name} cannot be loaded, because of {part}: {_reason(error)}") from error
-    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     try:
-        return model.to(accelerator or torch.device("cpu")).eval(), tokenizer
-    except (RuntimeError, AssertionError) as error:  # it is full, or another program's alone
+        return model.to(wanted).eval(), tokenizer
+    except (RuntimeError, AssertionError) as error:  # it is full, another program's alone, or not there
         raise UserError(
-            f"{name} cannot be moved to {accelerator}: {_reason(error)}. "
-            "An empty CUDA_VISIBLE_DEVICES keeps to the CPU"
+            f"{name} cannot be moved to {wanted}: {_reason(error)}. The device cpu is always there"
         ) from error
+
+
+def _find_device(device: str | torch.device | None) -> torch.device:
+    """Return the device that is meant, whether it is there or not."""
+    if device is None:
+        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        return found or torch.device("cpu")
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise UserError(f"device must be cpu, cuda, cuda:1, mps or another of torch's, found {device!r}") from error
+    if found.type == "meta":
+        raise UserError("device meta holds no weights: give one that computes, such as cpu")
+    return found
 
 
 def _reason(error: Exception) -> str:

@@ -94,7 +94,7 @@ class StartingModel:
         model, tokenizer = load_model(name_or_path)
         if max_length is not None:
             tokenizer.model_max_length = max_length
-        return cls(name_or_path, model.cpu(), tokenizer)
+        return cls(name_or_path, model, tokenizer)
 
     def keeps_classifier(self, config: RnnConfig) -> bool:
         """Whether the last layer serves a new model too: whether the classes have the same names, in any order."""

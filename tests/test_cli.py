@@ -337,7 +337,7 @@ def test_predict_on_what_is_no_text(command, folder, tmp_path, content, message)
 def test_predict_loads_the_revision_asked_for(command, folder, monkeypatch):
     asked, load_model = [], inference.load_model
 
-    def load(name, revision=None):
+    def load(name, revision=None, device="cpu"):
         asked.append((name, revision))
         return load_model(folder)
 
@@ -407,7 +407,7 @@ def test_predict_mistakes(command, folder, texts_dir, tmp_path):
     )
 
 
-def test_an_accelerator_that_takes_no_more(command, folder, monkeypatch):
+def test_an_accelerator_that_takes_no_more(command, folder, texts_dir, monkeypatch):
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
 
@@ -415,8 +415,29 @@ def test_an_accelerator_that_takes_no_more(command, folder, monkeypatch):
         raise RuntimeError("CUDA out of memory")
 
     monkeypatch.setattr(RnnForSequenceClassification, "to", refuse)
-    told = mistake(command("predict", "--model", folder, "--text", "x"))
-    assert "cannot be moved to cuda: CUDA out of memory. An empty CUDA_VISIBLE_DEVICES keeps to the CPU" in told
+    told = mistake(command("evaluate", "--model", folder, "--data_dir", texts_dir))
+    assert "cannot be moved to cuda: CUDA out of memory. The device cpu is always there" in told
+
+
+def test_a_device(command, folder, texts_dir):
+    wrong = ("--model", folder, "--text", "x", "--device")
+    assert "device must be cpu, cuda, cuda:1, mps or another of torch's, found 'gpu'" in mistake(
+        command("predict", *wrong, "gpu")
+    )
+    assert "device meta holds no weights" in mistake(command("predict", *wrong, "meta"))
+    if not torch.cuda.is_available():
+        assert "cannot be moved to cuda: " in mistake(command("predict", *wrong, "cuda"))
+    assert "--table_dtype int8 is for a CPU" in mistake(command("predict", *wrong, "cuda", "--table_dtype", "int8"))
+    assert "--device is for --backend torch" in mistake(command("predict", *wrong, "cuda", "--backend", "onnx"))
+    status, out, _ = command("evaluate", "--model", folder, "--data_dir", texts_dir, "--device", "cpu")
+    assert status == 0 and json.loads(out)["rows"] > 0
+
+
+def test_predicting_keeps_to_the_cpu(command, folder, monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)  # there is none: whoever asks it would fail
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
+    status, out, _ = command("predict", "--model", folder, "--text", "x")
+    assert status == 0 and json.loads(out)["label"]
 
 
 def test_what_is_no_model(command, folder, texts_dir, tmp_path, monkeypatch):

@@ -25,6 +25,9 @@ class EvaluateArguments(TableArguments):
     revision: str | None = field(default=None, metadata={"help": "branch, tag or commit, for an id on the Hub"})
     split: str = field(default="test", metadata={"help": "train, validation (or dev) or test"})
     batch_size: int = field(default=256, metadata={"help": "texts run at once"})
+    device: str | None = field(
+        default=None, metadata={"help": "where torch runs: cpu, cuda, mps ...; unset, an accelerator if there is one"}
+    )
 
 
 def run(argv: Sequence[str]) -> None:
@@ -40,7 +43,7 @@ def run(argv: Sequence[str]) -> None:
     if arguments.batch_size < 1:
         raise UserError(f"--batch_size must be at least 1, found {arguments.batch_size}")
     inference.quiet()
-    model, tokenizer = inference.load_model(arguments.model, arguments.revision)
+    model, tokenizer = inference.load_model(arguments.model, arguments.revision, arguments.device)
     inference.check_sorts(arguments.model, model.config)
     class_names = [model.config.id2label[index] for index in range(model.config.num_labels)]
     texts = _load(arguments, class_names)

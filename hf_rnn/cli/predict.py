@@ -62,6 +62,10 @@ class PredictArguments:
         default="float32",
         metadata={"help": "of what torch looks up: float32, exact, or bfloat16 or int8, smaller and rounded"},
     )
+    device: str = field(
+        default="cpu",
+        metadata={"help": "where torch runs: cpu, with tables that make it fast, or the plain model on cuda, mps ..."},
+    )
     strict: bool = field(default=False, metadata={"help": "stop at the first line that is refused"})
     tokens_per_batch: int | None = field(
         default=None,
@@ -112,6 +116,11 @@ def _check(arguments: PredictArguments, texts: Sequence[str] | None) -> None:
         raise UserError(f"--table_dtype must be one of {', '.join(TABLE_DTYPES)}, found {arguments.table_dtype!r}")
     if arguments.table_dtype != "float32" and arguments.backend != "torch":
         raise UserError(f"--table_dtype is for --backend torch: leave it out with {arguments.backend}")
+    if arguments.device != "cpu":
+        if arguments.backend != "torch":
+            raise UserError(f"--device is for --backend torch: leave it out with {arguments.backend}")
+        if arguments.table_dtype != "float32":
+            raise UserError(f"--table_dtype {arguments.table_dtype} is for a CPU: leave it or --device out")
     if arguments.tokens_per_batch is not None and arguments.tokens_per_batch < 1:
         raise UserError(f"--tokens_per_batch must be at least 1, found {arguments.tokens_per_batch}")
     if arguments.input == "-" and sys.stdin is None:
@@ -132,7 +141,7 @@ def _load(arguments: PredictArguments) -> FastRnn | OnnxClassifier:
     name = str(arguments.model)
     if arguments.backend == "torch":
         dtype = cast(TableDtype, arguments.table_dtype)
-        return FastRnn.from_pretrained(name, arguments.revision, dtype, **size)
+        return FastRnn.from_pretrained(name, arguments.revision, dtype, device=arguments.device, **size)
     return OnnxClassifier.from_pretrained(name, arguments.backend == "onnx_int8", arguments.revision, **size)
 
 
