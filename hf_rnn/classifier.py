@@ -388,7 +388,8 @@ def _train(
     import datasets
 
     from .data import DataReport, load_named
-    from .training import check_early, train_on
+    from .run_checks import check_early
+    from .training import train_on
 
     check_early(arguments)
     splits = {"train": rows.as_dataset(classes)}

@@ -32,8 +32,9 @@ from hf_rnn.checkpoints import (
 from hf_rnn.errors import UserError
 from hf_rnn.folder import FinishedFolder
 from hf_rnn.modeling_rnn import RnnForSequenceClassification
+from hf_rnn.run_trainer import make_trainer
 from hf_rnn.stopping import SavePoints, StopRequest, TrainingStopped
-from hf_rnn.training import make_trainer, train
+from hf_rnn.training import train
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "fault_injection.py"
 FILES = ("model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json", "rng_state.pth")

@@ -126,6 +126,9 @@ ALLOWED = {  # room: the rooms it may use
         "labelled_file",
         "modeling_rnn",
     },
+    "run_config": {"arguments", "configuration_rnn", "errors"},
+    "run_tokenizer": {"errors", "folder", "inference", "starting_model", "text_arguments", "tokenization"},
+    "run_trainer": {"errors", "folder", "metrics", "modeling_rnn", "streams", "trainer", "training_arguments"},
     "hub": {"card_files", "errors", "folder", "hub_repo", "inference", "sharing"},
 }
 LEAVES = {"audit", "data", "folder", "metrics", "optim", "plots", "recipes", "sampling"}

@@ -21,7 +21,7 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerFast, pipeline
 
 import hf_rnn.card_files
-import hf_rnn.training
+import hf_rnn.trainer
 from hf_rnn import FastRnn, checkpoints
 from hf_rnn.arguments import parse_settings
 from hf_rnn.errors import UserError
@@ -412,7 +412,7 @@ def test_an_interrupted_run_does_not_look_finished(tiny_settings, tmp_path, monk
         raise KeyboardInterrupt
 
     if where == "while training":
-        monkeypatch.setattr(hf_rnn.training.RnnTrainer, "predict", interrupt)
+        monkeypatch.setattr(hf_rnn.trainer.RnnTrainer, "predict", interrupt)
     else:  # the weights are written by then, the card is not
         monkeypatch.setattr(hf_rnn.card_files, "render", interrupt)
     with pytest.raises(KeyboardInterrupt):

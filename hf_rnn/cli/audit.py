@@ -18,10 +18,10 @@ from ..errors import UserError
 from ..parsing import SettingsParser
 from ..recipes import DEFAULT_RECIPE
 from ..run_audit import check_leaks
+from ..run_tokenizer import load_start, make_tokenizer
 from ..text_arguments import DataArguments
 from ..text_loading import find_origins, load_texts
 from ..tokenization import NoFrequentWordError
-from ..training import load_start, make_tokenizer
 from ..vectors import widen_vocabulary
 
 

@@ -9,8 +9,9 @@ from ..arguments import Arguments, ModelArguments, parse_settings_with
 from ..errors import UserError
 from ..folder import FinishedFolder
 from ..output_dir import check_apart
+from ..run_checks import check_early
 from ..text_arguments import DataArguments
-from ..training import TrainingResult, check_early, run_training
+from ..training import TrainingResult, run_training
 from ..training_arguments import RnnTrainingArguments
 from .arguments import DistillationArguments
 from .run import Distillation
