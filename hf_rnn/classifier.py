@@ -153,8 +153,8 @@ class RnnClassifier:
         """Train, as `hf-rnn train` would on the same rows.
 
         The best epoch on the validation rows is kept, and training stops early when they get no better (as the recipe
-        says). The device is the Trainer's choice; predicting is for a CPU, where these models are fastest. Random
-        states outside are left as they were.
+        says). The device is the Trainer's choice; predicting is done on a CPU, for which [`FastRnn`] is
+        written. Random states outside are left as they were.
 
         Args:
             texts: N texts: a list, an array or a column of a table. An empty one is refused, as in the command's
