@@ -83,6 +83,18 @@ class CompactTexts:
             return batch_first.gather(1, self._order).t()
         return batch_first.gather(1, self._order[:, :, None].expand_as(batch_first)).transpose(0, 1)
 
+    def uncompact(self, ids: torch.Tensor) -> torch.Tensor:
+        """(T, B) → (B, T), each in the place that `compact` took it from; its inverse."""
+        return torch.empty_like(self._order).scatter_(1, self._order, ids.t())
+
+    def show(self, directions: list[torch.Tensor], shown: list[torch.Tensor]) -> torch.Tensor:
+        """Append what `restore` makes of states, and return what was made of that in turn: joined, (T, B, D * H).
+
+        So that what is shown is part of the graph, and has gradients.
+        """
+        shown.append(self.restore(directions))
+        return self.compact(shown[-1])
+
     def flip(self, states: torch.Tensor) -> torch.Tensor:
         """(T, B, I) → the same, each text reversed within its length; its own inverse."""
         rows = (self._flipped * states.shape[1] + self._column).reshape(-1)

@@ -18,20 +18,24 @@ _KEYS_OF_TRANSFORMERS = frozenset(
         "attn_implementation",
         "auto_map",
         "bos_token_id",
+        "cls_token_id",
         "custom_pipelines",
         "eos_token_id",
         "experts_implementation",
         "finetuning_task",
         "loss_type",
+        "mask_token_id",
         "model_type",
         "name_or_path",
         "num_labels",
         "output_attentions",
         "quantization_config",
+        "sep_token_id",
         "task_specific_params",
         "tie_word_embeddings",
         "tokenizer_class",
         "torch_dtype",
+        "unk_token_id",
         "use_cache",
     }
 )
@@ -41,6 +45,10 @@ _MAX_LABELS = 2**16  # transformers makes a name for each as soon as it reads `n
 
 def _setting(default: Any, meaning: str) -> Any:
     return field(default=default, metadata={"help": meaning})
+
+
+class _Inverse(dict[str, int]):
+    """A `label2id` that says what `id2label` says, and follows it."""
 
 
 @strict
@@ -136,12 +144,26 @@ class RnnConfig(PreTrainedConfig):
             maps.label2id = given
 
     def __setattr__(self, key: str, value: Any) -> None:
-        """As everywhere, but `id2label` gives `label2id` too: while the two disagree, nothing could be saved."""
+        """As everywhere, but `id2label` gives `label2id` too: while the two disagree, nothing could be saved.
+
+        Raises:
+            TypeError: For what looks like a setting misspelt, which no file could be loaded with.
+        """
         if key == "id2label" and isinstance(value, dict):
             value = {int(index): label for index, label in value.items()}
             if all(isinstance(label, str) for label in value.values()):
-                super().__setattr__("label2id", {label: index for index, label in value.items()})
+                super().__setattr__("label2id", _Inverse((label, index) for index, label in value.items()))
+        elif key == "label2id" and value == getattr(self, "label2id", None):
+            return
+        elif not (hasattr(self, key) or self._is_own(key) or self._is_foreign(key)):
+            self._refuse_unknown([key])
         super().__setattr__(key, value)
+
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
+        """As in transformers; what was renamed in `id2label` itself comes into `label2id` first."""
+        if isinstance(self.label2id, _Inverse):
+            self.id2label = self.id2label
+        super().save_pretrained(*args, **kwargs)
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
@@ -168,10 +190,15 @@ class RnnConfig(PreTrainedConfig):
         return config
 
     @classmethod
+    def _is_own(cls, key: str) -> bool:
+        """Whether transformers or this class have it."""
+        known = key in _KEYS_OF_TRANSFORMERS or key.startswith("_") or hasattr(cls, key)
+        return known or key in (setting.name for setting in fields(cls))
+
+    @classmethod
     def _is_foreign(cls, key: str) -> bool:
         """Whether it is nothing of transformers' or ours, nor looks like it."""
-        known = key in _KEYS_OF_TRANSFORMERS or key.startswith("_") or hasattr(cls, key)
-        return not known and not cls._nearest(key, cutoff=0.7)
+        return not cls._is_own(key) and not cls._nearest(key, cutoff=0.7)
 
     @classmethod
     def _refuse_unknown(cls, keys: Iterable[str]) -> None:

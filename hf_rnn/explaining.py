@@ -116,7 +116,7 @@ def _weights(model: RnnForSequenceClassification, ids: Sequence[int]) -> list[fl
     if not ids:
         return []
     input_ids = torch.tensor([list(ids)], device=model.device)  # (1, T)
-    return model(input_ids, torch.ones_like(input_ids)).pooling_weights[0].float().tolist()
+    return model(input_ids, torch.ones_like(input_ids), return_dict=True).pooling_weights[0].float().tolist()
 
 
 def words_read(tokenizer: PreTrainedTokenizerBase, text: str, encoded: BatchEncoding) -> list[str] | None:

@@ -321,7 +321,7 @@ def compute_logits(
         else:
             batch = collate([{"input_ids": text} for text in texts])
         inputs = {name: batch[name].to(model.device) for name in ("input_ids", "attention_mask")}
-        logits[rows] = model(**inputs).logits.float().cpu()
+        logits[rows] = model(**inputs, return_dict=True).logits.float().cpu()
     return logits
 
 

@@ -120,8 +120,9 @@ class RnnModel(RnnPreTrainedModel):
         initial_cell_state: torch.Tensor | None = None,
         output_final_states: bool = False,
         output_hidden_states: bool | None = None,
+        compact: bool = False,
         **kwargs: Any,
-    ) -> RnnModelOutput:
+    ) -> RnnModelOutput | EncodedTexts:
         """Encode a batch of texts.
 
         Args:
@@ -133,33 +134,41 @@ class RnnModel(RnnPreTrainedModel):
             initial_hidden_state (`(L * D, B, H)`, *optional*): h_0 in torch's order, layer by layer; zero when absent.
             initial_cell_state (`(L * D, B, H)`, *optional*): c_0, for an LSTM only.
             output_final_states (`bool`): Whether to return h_n and c_n, each exact at the last token read.
-            output_hidden_states (`bool`, *optional*): Whether to return the states of every layer.
+            output_hidden_states (`bool`, *optional*): Whether to return the states of every layer, as they are in the
+                graph of the gradients.
+            compact (`bool`): For a head on top: return [`EncodedTexts`], whose states need no place to be pooled.
             **kwargs: What other models take and this one has no use for, such as `token_type_ids`; ignored.
 
         Raises:
             ValueError: When neither or both of `input_ids` and `inputs_embeds` are given, or a shape does not fit.
         """
-        encoded = self.encode(
-            input_ids, attention_mask, inputs_embeds, initial_hidden_state, initial_cell_state, output_final_states
-        )
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
+        encoded = self._encode(
+            input_ids,
+            attention_mask,
+            inputs_embeds,
+            initial_hidden_state,
+            initial_cell_state,
+            output_final_states,
+            output_hidden_states,
+        )
+        if compact:
+            return encoded
         return RnnModelOutput(
-            last_hidden_state=encoded.texts.restore(encoded.states[-1])[:, : encoded.time],
-            hidden_states=encoded.restore_states(output_hidden_states),
-            **encoded.final_states(),
+            last_hidden_state=encoded.last_hidden_state, hidden_states=encoded.hidden_states, **encoded.final_states()
         )
 
-    def encode(
+    def _encode(
         self,
-        input_ids: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        inputs_embeds: torch.Tensor | None = None,
-        initial_hidden_state: torch.Tensor | None = None,
-        initial_cell_state: torch.Tensor | None = None,
-        output_final_states: bool = False,
+        input_ids: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        inputs_embeds: torch.Tensor | None,
+        initial_hidden_state: torch.Tensor | None,
+        initial_cell_state: torch.Tensor | None,
+        output_final_states: bool,
+        output_hidden_states: bool,
     ) -> EncodedTexts:
-        """Do as `forward`, but leave the states compact: pooling needs no token back in its place."""
         mask = self.read_mask(input_ids, attention_mask, inputs_embeds)
         time = mask.shape[1]
         if time == 0:  # torch's kernels need a step: read one masked token instead
@@ -172,18 +181,24 @@ class RnnModel(RnnPreTrainedModel):
         c_0 = self._split_initial_state("initial_cell_state", initial_cell_state, mask.shape[0])
 
         texts = CompactTexts(mask)
-        from_zero = initial_hidden_state is None and initial_cell_state is None and not output_final_states
-        inputs = tokens = self._embed(input_ids, inputs_embeds, texts, from_zero)  # (T, B, E)
-        states: list[list[torch.Tensor]] = []
+        from_zero = initial_hidden_state is None and initial_cell_state is None
+        keeps_none = not output_final_states and not output_hidden_states
+        inputs: Any = self._embed(input_ids, inputs_embeds, texts, from_zero and keeps_none)  # (T, B, E)
+        shown: list[torch.Tensor] = []
+        if output_hidden_states:
+            inputs = texts.show([inputs], shown)
+        states: list[torch.Tensor] = []
         hidden, cell = [], []
         for number, layer in enumerate(self.layers):
             if number > 0:
-                inputs = self.hidden_dropout(texts.join(states[-1]))
-            directions, layer_hidden, layer_cell = layer(inputs, texts, h_0[number], c_0[number], output_final_states)
-            states.append(directions)
+                inputs = self.hidden_dropout(texts.join(states))
+            states, layer_hidden, layer_cell = layer(inputs, texts, h_0[number], c_0[number], output_final_states)
+            if output_hidden_states:
+                states = [texts.show(states, shown)]
             hidden += layer_hidden
             cell += layer_cell
-        return EncodedTexts(texts, time, tokens, states, hidden, cell)
+        hidden_states = tuple(state[:, :0] if time == 0 else state for state in shown) if shown else None
+        return EncodedTexts(texts, time, states, hidden_states, hidden, cell)
 
     def read_mask(
         self,
@@ -220,7 +235,8 @@ class RnnModel(RnnPreTrainedModel):
     ) -> torch.Tensor | DistinctTokens:
         """Compact token vectors (T, B, E), zero at padding, with the dropouts that belong to words.
 
-        Distinct tokens where the first layer takes them and gains by it; `from_zero` tells that it keeps no states.
+        Distinct tokens where the first layer takes them and gains by it; `from_zero` tells that it starts from no
+        state and keeps none. Hooks on the embedding see the batch as it came, (B, T, E).
         """
         if input_ids is None:
             vectors = texts.compact(inputs_embeds).masked_fill(~texts.valid[:, :, None], 0)
@@ -237,7 +253,10 @@ class RnnModel(RnnPreTrainedModel):
                 self.config.hidden_size,
             ):
                 ids, rows = distinct, places
-        vectors = self.embedding(ids)
+        if self._embedding_has_hooks():
+            vectors = texts.compact(self.embedding(texts.uncompact(ids)))
+        else:
+            vectors = self.embedding(ids)
         if self.training and self.config.word_dropout > 0:
             vectors = vectors * self._draw_kept_words(ids, vectors)[..., None]
         vectors = self.embedding_dropout(vectors)
@@ -259,7 +278,7 @@ class RnnModel(RnnPreTrainedModel):
         With a large vocabulary only the words of the batch are drawn for: a step must not cost more for it. An
         accelerator draws for all, sooner than it could say how many there are, and so does a graph.
         """
-        count, places = self.embedding.num_embeddings, ids
+        count, places = self.embedding.weight.shape[0], ids
         if count > _DRAW_FOR_ALL and ids.device.type == "cpu" and not torch.compiler.is_compiling():
             distinct, places = ids.unique(return_inverse=True)
             count = len(distinct)
@@ -268,8 +287,11 @@ class RnnModel(RnnPreTrainedModel):
     def _reads_distinct_tokens(self) -> bool:
         """Whether the first layer can, in training: a token's vector must be the same at all its places."""
         weight = self.embedding.weight
-        alike = self.config.embedding_dropout == 0 and not self.embedding._forward_hooks  # hooks expect (B, T, E)
+        alike = self.config.embedding_dropout == 0 and not self._embedding_has_hooks()
         return self.training and alike and self.config.cell_type != "rnn_relu" and may_loop(weight)
+
+    def _embedding_has_hooks(self) -> bool:
+        return bool(self.embedding._forward_hooks or self.embedding._forward_pre_hooks)
 
     def _split_initial_state(
         self, name: str, state: torch.Tensor | None, batch: int
@@ -345,10 +367,18 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
 
         A text without tokens has a defined answer: that of a zero pooled vector.
         """
-        encoded = self.rnn.encode(
-            input_ids, attention_mask, inputs_embeds, initial_hidden_state, initial_cell_state, output_final_states
+        encoded = self.rnn(
+            input_ids,
+            attention_mask,
+            inputs_embeds,
+            initial_hidden_state,
+            initial_cell_state,
+            output_final_states,
+            output_hidden_states,
+            compact=True,
+            return_dict=True,
         )
-        states = encoded.texts.join(encoded.states[-1]).transpose(0, 1)  # (B, T, D * H), compact
+        states = encoded.texts.join(encoded.states).transpose(0, 1)  # (B, T, D * H), compact
         pooled, weights = self.pooler(states, encoded.texts.valid.t())
         logits = self.classifier(self.dropout(self.activation(pooled)))
         loss = None
@@ -358,13 +388,11 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
             count = kwargs.get("num_items_in_batch")
             if count is not None and self.config.problem_type == "multi_label_classification":
                 loss = loss * labels.numel() / count  # cross-entropy divides by it itself
-        if output_hidden_states is None:
-            output_hidden_states = self.config.output_hidden_states
         return RnnSequenceClassifierOutput(
             loss=loss,
             logits=logits,
             pooling_weights=None if weights is None else encoded.texts.restore_weights(weights)[:, : encoded.time],
-            hidden_states=encoded.restore_states(output_hidden_states),
+            hidden_states=encoded.hidden_states,
             **encoded.final_states(),
         )
 

@@ -10,7 +10,6 @@ import torch
 from transformers.utils import ModelOutput
 
 from .cells_rnn import CompactTexts
-from .distinct_rnn import DistinctTokens
 
 
 @dataclass
@@ -53,21 +52,22 @@ class RnnSequenceClassifierOutput(ModelOutput):
 
 
 class EncodedTexts(NamedTuple):
-    """Compact states of every layer, before anything is put back into its place; see [`CompactTexts`]."""
+    """What [`RnnModel`] hands to a head: states of the last layer that are compact; see [`CompactTexts`]."""
 
     texts: CompactTexts
     time: int  # places of the input, T; 0 is possible, while compact texts have at least 1
-    tokens: torch.Tensor | DistinctTokens  # the vectors (T, B, E) that the first layer read
-    states: list[list[torch.Tensor]]  # each layer's, a tensor (T, B, width) a direction
+    states: list[torch.Tensor]  # of the last layer, (T, B, width) a direction as read, or one for both that is joined
+    hidden_states: tuple[torch.Tensor, ...] | None  # as in `RnnModelOutput`; None unless wanted
     hidden: list[torch.Tensor]  # h_n (B, H), layer by layer and direction by direction; empty unless wanted
     cell: list[torch.Tensor]  # c_n (B, H) likewise, of an LSTM
 
-    def restore_states(self, wanted: bool | None) -> tuple[torch.Tensor, ...] | None:
-        """All states in their original places, (B, T, width) each, or None."""
-        if not wanted:
-            return None
-        tokens = self.tokens.expand() if isinstance(self.tokens, DistinctTokens) else self.tokens
-        return tuple(self.texts.restore(states)[:, : self.time] for states in [[tokens], *self.states])
+    @property
+    def last_hidden_state(self) -> torch.Tensor:
+        """`torch.Tensor`: As in [`RnnModelOutput`]."""
+        if self.hidden_states is not None:
+            return self.hidden_states[-1]
+        restored = self.texts.restore(self.states)
+        return restored[:, :0] if self.time == 0 else restored
 
     def final_states(self) -> dict[str, torch.Tensor | None]:
         """h_n and c_n (L * D, B, H), by the names of the outputs."""

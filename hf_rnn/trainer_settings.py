@@ -15,7 +15,6 @@ _FIXED: dict[str, tuple[tuple[Any, ...], str]] = {
     "eval_do_concat_batches": ((True,), "scores are those of all rows at once"),
     "use_liger_kernel": ((False,), "its kernels are of other models"),
     "debug": (([], "", None), "its hooks take all that passes for numbers, and a mask is none"),
-    "neftune_noise_alpha": ((None,), "its noise is measured for vectors that come batch first, and these do not"),
     "activation_checkpointing": ((False, None), "a recurrent layer is one call, which has nothing to leave out"),
     "gradient_checkpointing": ((False, None), "a recurrent layer is one call, which has nothing to leave out"),
 }

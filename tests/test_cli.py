@@ -433,6 +433,16 @@ def test_a_device(command, folder, texts_dir):
     assert status == 0 and json.loads(out)["rows"] > 0
 
 
+def test_a_model_that_gives_tuples_answers_alike(command, folder, texts_dir, tmp_path):
+    other = shutil.copytree(folder, tmp_path / "tuples", ignore=shutil.ignore_patterns("checkpoints"))
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps({**config, "return_dict": False}))
+    text, data = ["--text", "x"], ["--data_dir", texts_dir]
+    for verb, flags in (("predict", text), ("inspect", text), ("evaluate", data)):
+        expected, found = (command(verb, "--model", model, *flags) for model in (folder, other))
+        assert found[:2] == (0, expected[1].replace(json.dumps(str(folder)), json.dumps(str(other))))
+
+
 def test_predicting_keeps_to_the_cpu(command, folder, monkeypatch):
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)  # there is none: whoever asks it would fail
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))

@@ -1,6 +1,8 @@
 """RnnConfig: strict types, choices and ranges; unknown keywords refused; JSON round trip."""
 
+import copy
 import json
+import pickle
 
 import pytest
 from huggingface_hub.errors import StrictDataclassError, StrictDataclassFieldValidationError
@@ -169,6 +171,34 @@ def test_labels_that_are_set_later(tmp_path, index):
     config.label2id = {"bad": 1, "good": 0}
     with pytest.raises(StrictDataclassError, match="id2label and label2id disagree"):
         config.save_pretrained(tmp_path)
+
+
+def test_labels_that_are_renamed_in_place_are_saved(tmp_path):
+    config = RnnConfig(vocab_size=9, num_labels=2)
+    for names in (["no", "LABEL_1"], ["no", "yes"]):  # the second time as it was loaded
+        config.id2label.update(enumerate(names))
+        config.save_pretrained(tmp_path)
+        config = AutoConfig.from_pretrained(tmp_path)
+        assert (config.id2label, config.label2id) == (dict(enumerate(names)), {names[0]: 0, names[1]: 1})
+        config = pickle.loads(pickle.dumps(copy.deepcopy(config)))
+    config.label2id = {"no": 0, "Yes": 1}
+    with pytest.raises(StrictDataclassError, match="id2label and label2id disagree"):
+        config.save_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["labels", "num_classes", "hidden_dim", "dropout"])
+def test_what_looks_like_a_setting_is_not_hung_on_a_configuration(name):
+    """The file it went into could not be loaded."""
+    with pytest.raises(TypeError, match=f"has no setting '{name}'. Did you mean"):
+        setattr(RnnConfig(vocab_size=9), name, 3)
+
+
+@pytest.mark.parametrize("name", ["cls_token_id", "sep_token_id", "mask_token_id", "unk_token_id"])
+def test_what_transformers_hangs_on_a_configuration_is_kept(name, tmp_path):
+    config = RnnConfig(vocab_size=9)
+    setattr(config, name, 3)
+    config.save_pretrained(tmp_path)
+    assert getattr(AutoConfig.from_pretrained(tmp_path), name) == 3
 
 
 def test_what_others_hang_on_a_configuration_is_kept(tmp_path):

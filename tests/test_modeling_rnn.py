@@ -20,6 +20,7 @@ ENCODERS = list(itertools.product(CELLS, [1, 2], [False, True]))
 PAD = 1
 TOLERANCE = {"atol": 2e-6, "rtol": 1e-5}
 TEXTS = [[5, 7, 2, 9, 3], [4], [8, 8, 6], [11, 3, 2, 4, 7, 10, 5]]
+IDS, HOLES = torch.tensor([[3, 4, 5, 9], [9, 6, 9, 7]]), torch.tensor([[1, 1, 1, 0], [0, 1, 0, 1]])
 
 
 def make(
@@ -319,6 +320,77 @@ def test_hidden_states():
     torch.testing.assert_close(output.hidden_states[0], model.rnn.embedding(ids) * mask[:, :, None])
     torch.testing.assert_close(output.hidden_states[-1], model.rnn(ids, mask).last_hidden_state)
     assert model(ids, mask).hidden_states is None
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_hidden_states_have_gradients(cell, pooling):
+    """They are what the answer was made of, not copies of it."""
+    model = make(cell, layers=2, pooling=pooling).train()
+    labels = torch.tensor([0, 2])
+    output = model(IDS, HOLES, labels=labels, output_hidden_states=True)
+    torch.testing.assert_close(output.logits, model(IDS, HOLES).logits)
+    gradients = torch.autograd.grad(output.loss, output.hidden_states)
+    for state, gradient in zip(output.hidden_states, gradients, strict=True):
+        assert gradient.shape == state.shape
+        assert (gradient != 0).any()
+        assert not gradient[HOLES == 0].any()
+    tokens = output.hidden_states[0].detach().requires_grad_()
+    (expected,) = torch.autograd.grad(model(inputs_embeds=tokens, attention_mask=HOLES, labels=labels).loss, tokens)
+    torch.testing.assert_close(gradients[0], expected)
+    encoded = model.rnn(IDS, HOLES, output_hidden_states=True)
+    assert encoded.last_hidden_state is encoded.hidden_states[-1]
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("hidden", [True, False])
+def test_hooks_on_the_base_model_fire(cell, hidden):
+    model, seen = make(cell), []
+    model.base_model.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    model.base_model.register_forward_hook(lambda module, given, output: seen.append(output.last_hidden_state))
+    model(IDS, HOLES, output_hidden_states=hidden)
+    assert seen[0] is IDS
+    torch.testing.assert_close(seen[1], make(cell).rnn(IDS, HOLES).last_hidden_state)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_hook_on_the_embedding_sees_the_batch_as_it_came(training):
+    """As the noise of NEFTune and integrated gradients need it: (B, T, E), each vector in the place of its token."""
+    model, seen = make().train(training), []
+    expected = model(IDS, HOLES).logits
+
+    def halve(module, given, vectors):
+        seen.append(vectors)
+        return vectors / 2
+
+    with model.get_input_embeddings().register_forward_hook(halve):
+        found = model(IDS, HOLES).logits
+    vectors = model.rnn.embedding.weight[IDS.masked_fill(HOLES == 0, PAD)]
+    torch.testing.assert_close(seen, [vectors])
+    torch.testing.assert_close(found, model(inputs_embeds=vectors / 2, attention_mask=HOLES).logits)
+    assert not torch.allclose(found, expected)
+    torch.testing.assert_close(model(IDS, HOLES).logits, expected)
+
+
+def test_an_embedding_that_is_wrapped_need_not_say_its_size():
+    """As adapters wrap one: a module with `weight` and a call."""
+
+    class Wrapped(nn.Module):
+        def __init__(self, base):
+            super().__init__()
+            self.base = base
+
+        @property
+        def weight(self):
+            return self.base.weight
+
+        def forward(self, ids):
+            return self.base(ids)
+
+    model = make(word_dropout=0.3).train()
+    model.rnn.embedding = Wrapped(model.rnn.embedding)
+    model(IDS, HOLES, labels=torch.tensor([0, 2])).loss.backward()
+    assert model.rnn.embedding.weight.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)

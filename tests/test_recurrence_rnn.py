@@ -236,16 +236,9 @@ def test_padding_never_changes_a_gradient(cell, distinct_tokens):
 
 
 @pytest.mark.parametrize("cell", WITH_DISTINCT)
-def test_hidden_states_hold_a_vector_a_place(cell, distinct_tokens):
-    model = make(cell, word_dropout=0.0)
-    states = model(IDS, MASK, output_hidden_states=True).hidden_states
-    assert len(distinct_tokens) == 1
-    expected = model.rnn.embedding(IDS) * MASK[:, :, None]
-    torch.testing.assert_close(states[0], expected, **EXACT)
-
-
-@pytest.mark.parametrize("cell", WITH_DISTINCT)
-@pytest.mark.parametrize("case", ["embedding_dropout", "eval", "no_grad", "states", "final", "hook", "embeds", "half"])
+@pytest.mark.parametrize(
+    "case", ["embedding_dropout", "eval", "no_grad", "states", "final", "hidden", "hook", "embeds", "half"]
+)
 def test_vectors_stay_at_their_places_where_they_must(cell, case, distinct_tokens):
     model = make(cell, dtype=torch.float32, embedding_dropout=0.5 if case == "embedding_dropout" else 0.0)
     inputs = {"input_ids": IDS, "attention_mask": MASK}
@@ -255,6 +248,8 @@ def test_vectors_stay_at_their_places_where_they_must(cell, case, distinct_token
         inputs["initial_hidden_state"] = torch.zeros(2, 4, 5)
     if case == "final":
         inputs["output_final_states"] = True
+    if case == "hidden":
+        inputs["output_hidden_states"] = True
     if case == "embeds":
         inputs["inputs_embeds"] = model.rnn.embedding(inputs.pop("input_ids"))
     if case == "hook":

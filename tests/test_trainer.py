@@ -650,6 +650,25 @@ def test_steps_are_those_of_a_loop_by_hand(max_grad_norm, tokenizer, tmp_path):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4, msg=name)
 
 
+def test_noise_on_the_token_vectors_is_of_the_size_asked_for(tokenizer, tmp_path):
+    """NEFTune (Jain et al. 2023): uniform, at most alpha / sqrt(T * E) for texts of T tokens, whatever the batch."""
+    model, largest = make_model(), []
+    trainer = make_trainer(tokenizer, tmp_path, model, settings={"neftune_noise_alpha": 5.0})
+
+    def measure(module, given, vectors):
+        noise = (vectors - nn.functional.embedding(given[0], module.weight)).detach().abs().max()
+        largest.append(noise.item() / (5 / vectors[0].numel() ** 0.5))
+
+    class Measure(TrainerCallback):
+        def on_train_begin(self, *args, model, **kwargs):  # by when the noise is on
+            model.get_input_embeddings().register_forward_hook(measure)
+
+    trainer.add_callback(Measure)
+    trainer.train()
+    assert len(largest) == trainer.state.global_step
+    assert all(0.9 < share <= 1 for share in largest), largest
+
+
 @pytest.mark.parametrize("settings", [{}, {"label_smoothing_factor": 0.1}])
 def test_a_configuration_that_asks_for_tuples(tokenizer, tmp_path, settings):
     model = make_model(return_dict=False)

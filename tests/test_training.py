@@ -458,7 +458,6 @@ def test_rejected_rows_stand_in_no_later_runs_way(tiny_settings, texts_dir, tmp_
         ({"label_names": ["a"]}, r"label_names \['a'\] cannot be followed"),
         ({"prediction_loss_only": True}, "prediction_loss_only True cannot be followed"),
         ({"gradient_checkpointing": True}, "checkpointing True cannot be followed"),
-        ({"neftune_noise_alpha": 5.0}, "neftune_noise_alpha 5.0 cannot be followed"),
         ({"label_smoothing_factor": -0.1}, "label_smoothing_factor must be from 0 to 1, found -0.1"),
         ({"max_grad_norm": float("nan")}, "max_grad_norm must be finite and not negative, found nan"),
         ({"weight_decay": float("inf")}, "weight_decay must be finite"),

@@ -50,7 +50,7 @@ def _tell(model: RnnForSequenceClassification, tokenizer: PreTrainedTokenizerBas
     pooled: list[torch.Tensor] = []
     hook = model.pooler.register_forward_hook(lambda pooler, inputs, output: pooled.append(output[0]))
     with torch.inference_mode():
-        outputs = model(input_ids, torch.ones_like(input_ids), output_hidden_states=True)
+        outputs = model(input_ids, torch.ones_like(input_ids), output_hidden_states=True, return_dict=True)
     hook.remove()
     tokens = tokenizer.convert_ids_to_tokens(ids)
     words = words_read(tokenizer, text, encoded) or tokens

@@ -87,7 +87,7 @@ def compute_answers(
         inputs = {name: torch.as_tensor(values).long().to(teacher.device) for name, values in batch.items()}
         try:
             with torch.autocast(teacher.device.type, torch.bfloat16, enabled=teacher.bf16):
-                answers = model(**inputs).logits
+                answers = model(**inputs, return_dict=True).logits
         except (RuntimeError, ValueError, IndexError) as error:  # some cannot read some texts, and say so in many ways
             first, more = texts[rows[0]], f" or one of the {len(rows) - 1} after it" if len(rows) > 1 else ""
             raise UserError(
