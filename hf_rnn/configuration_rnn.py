@@ -161,8 +161,9 @@ class RnnConfig(PreTrainedConfig):
 
     def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
         """As in transformers; what was renamed in `id2label` itself comes into `label2id` first."""
-        if isinstance(self.label2id, _Inverse):
-            self.id2label = self.id2label
+        maps: Any = self
+        if isinstance(maps.label2id, _Inverse):
+            maps.id2label = dict(maps.id2label)
         super().save_pretrained(*args, **kwargs)
 
     @classmethod

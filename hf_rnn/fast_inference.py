@@ -95,7 +95,7 @@ class FastRnn:
                 raise UserError(f"table_dtype {table_dtype} is for a CPU, found the model on {model.device}")
             return
         if wanted > memory_limit:
-            smaller = [name for name in get_args(TableDtype) if table_bytes(model.config, name) < wanted]
+            smaller = [name for name in get_args(TableDtype) if table_bytes(model.config, name) <= memory_limit]
             _LOGGER.warning(
                 "a table of %s bytes for fast inference passes the limit of %s bytes: the plain model runs; take %s"
                 "in Python a larger memory_limit",

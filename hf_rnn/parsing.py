@@ -35,6 +35,9 @@ _OTHER_NAMES = {
 }
 
 
+_ANY_BYTES = ("input", "text")  # what is only read, or looked at by others
+
+
 def setting(default: Any, meaning: str, **more: Any) -> Any:
     """Declare a field of a dataclass of settings.
 
@@ -90,11 +93,16 @@ class SettingsParser(HfArgumentParser):
         if rest:  # before the dataclasses miss what a misspelt flag should have set
             raise UserError(self._unknown(rest[0]))
         try:
-            return tuple(self.parse_args_into_dataclasses(list(tokens), look_for_args_file=False))
+            parsed = tuple(self.parse_args_into_dataclasses(list(tokens), look_for_args_file=False))
         except UserError:
             raise
         except (ValueError, TypeError, ImportError, RuntimeError, OSError) as error:  # a dataclass's own checks
             raise UserError(" ".join(str(error).split())) from error
+        for part in parsed:
+            for name, value in vars(part).items():
+                if name not in _ANY_BYTES:
+                    _check_utf8(name, value)
+        return parsed
 
     def tokens(self, settings: Mapping[str, Setting]) -> list[str]:
         """Write settings as command-line tokens, each checked by itself.
@@ -148,6 +156,13 @@ class SettingsParser(HfArgumentParser):
         near = [_OTHER_NAMES[name]] if _OTHER_NAMES.get(name) in self._names() else []
         near = near or difflib.get_close_matches(name, self._names(), n=1)
         return f". Did you mean {dashes}{near[0]}?" if near else ""
+
+
+def _check_utf8(name: str, value: Any) -> None:
+    """Refuse what could stand in no file that is written: a name of bytes that are no UTF-8."""
+    for item in value if isinstance(value, list | tuple) else [value]:
+        if isinstance(item, str) and item != item.encode(errors="replace").decode():
+            raise UserError(f"{name} {item!r} is not UTF-8: rename it, or give a link to it that is")
 
 
 def _tokens(action: Action, value: Any, takes_mapping: bool) -> list[str]:

@@ -2,7 +2,10 @@
 
 import gzip
 import json
+import os
 import re
+import sys
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -219,6 +222,22 @@ def test_columns_are_those_that_the_header_names(tmp_path):
     twice = write(tmp_path / "twice.tsv", b"text\ttext\tlabel\na\tb\tc\n")
     with pytest.raises(DataError, match="column 'text' is twice in its first line"):
         load_train(twice, header=True)
+
+
+def test_bad_rows_are_not_listed_where_rows_are_read(tmp_path):
+    path = write(tmp_path / "train.tsv", GOOD + b"bad\n")
+    with pytest.raises(UserError, match=r"rejected_path .*train\.tsv is a file of the data: give another"):
+        load_train(path, max_bad_rows=1, rejected_path=tmp_path / "." / "train.tsv")
+    assert Path(path).read_bytes() == GOOD + b"bad\n"
+    with pytest.raises(UserError, match="bad rows cannot be listed in .*: (Not a directory|File exists)"):
+        load_train(path, max_bad_rows=1, rejected_path=tmp_path / "train.tsv" / "rejected.jsonl")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the name of a file is UTF-8")
+def test_bad_rows_of_a_file_whose_name_is_not_utf8_are_listed(tmp_path):
+    path = write(tmp_path / os.fsdecode(b"caf\xe9.tsv"), GOOD + b"bad\n")
+    load_train(path, max_bad_rows=1, rejected_path=tmp_path / "rejected.jsonl")
+    assert json.loads((tmp_path / "rejected.jsonl").read_text())["file"] == path
 
 
 def many_rows(tmp_path, bad):

@@ -433,6 +433,15 @@ def test_a_device(command, folder, texts_dir):
     assert status == 0 and json.loads(out)["rows"] > 0
 
 
+@pytest.mark.parametrize("verb", ["train", "audit", "evaluate"])
+def test_names_that_no_file_could_hold(command, folder, texts_dir, tmp_path, verb):
+    name = os.fsdecode(bytes(tmp_path) + b"/caf\xe9")
+    flags = {"train": ("--output_dir", tmp_path / "out"), "evaluate": ("--model", folder)}.get(verb, ())
+    told = mistake(command(verb, "--data_dir", name, *flags))
+    assert r"caf\udce9' is not UTF-8: rename it, or give a link to it that is" in told
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_model_that_gives_tuples_answers_alike(command, folder, texts_dir, tmp_path):
     other = shutil.copytree(folder, tmp_path / "tuples", ignore=shutil.ignore_patterns("checkpoints"))
     config = json.loads((other / "config.json").read_text())

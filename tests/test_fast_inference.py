@@ -296,9 +296,21 @@ class TestTable:
             plain = FastRnn(*pair, memory_limit=fast.memory - 1)
         assert len(caplog.records) == 1
         assert "passes the limit" in caplog.text
+        assert "take the table_dtype bfloat16 or int8, or in Python a larger" in caplog.text
         assert plain.memory == 0 < fast.memory
         np.testing.assert_allclose(plain.predict_proba(TEXTS), fast.predict_proba(TEXTS), atol=1e-6)
         assert FastRnn(*pair, memory_limit=fast.memory).memory == fast.memory
+
+    @pytest.mark.parametrize(
+        ("limit", "advice"),
+        [
+            (2, "take the table_dtype int8, or in Python a larger"),
+            (4, "take in Python a larger"),
+        ],
+    )
+    def test_only_tables_within_the_limit_are_advised(self, pair, caplog, limit, advice):
+        FastRnn(*pair, memory_limit=FastRnn(*pair).memory // limit - 1)
+        assert advice in caplog.text
 
     def test_beyond_the_limit_batches_keep_to_the_budget_too(self, pair, monkeypatch):
         model, tokenizer = pair

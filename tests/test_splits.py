@@ -34,7 +34,7 @@ def test_several_files_make_one_split_in_order(tmp_path):
 
 def test_one_split_is_read_without_train(tmp_path):
     path = write(tmp_path / "held_back.tsv", GOOD)
-    (split,) = load_tsv(path, splits=["test"], class_names=NAMES).items()
+    (split,) = load_tsv(path, splits=iter(["test"]), class_names=NAMES).items()
     assert split[0] == "test" and split[1]["label"][:] == [1, 0]
 
 
@@ -54,6 +54,14 @@ def test_sources_that_cannot_be_meant(tmp_path, monkeypatch, source, message):
     write(tmp_path / "train.tsv", GOOD)
     with pytest.raises(UserError, match=message):
         load_tsv(source)
+
+
+@pytest.mark.parametrize("source", [".", "train.tsv"])
+def test_no_split_at_all_cannot_be_meant(tmp_path, monkeypatch, source):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "train.tsv", GOOD)
+    with pytest.raises(UserError, match="splits names none: take train, validation"):
+        load_tsv(source, splits=[], class_names=NAMES)
 
 
 def test_no_train_split(tmp_path):

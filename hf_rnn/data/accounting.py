@@ -139,12 +139,18 @@ class Ledger:
     def _write(self, row: BadRow) -> None:
         if self._path is not None:
             if self._stream is None:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                self._stream = self._path.open("w", encoding="utf-8", newline="\n")
+                self._stream = self._open(self._path)
                 self.report.rejected_path = str(self._path)
             self._stream.write(row.as_json() + "\n")
         elif self.report.rows_rejected <= LOGGED_ROWS:
             logger.warning("rejected %s", row.describe())
+
+    def _open(self, path: Path) -> TextIO:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return path.open("w", encoding="utf-8", errors="backslashreplace", newline="\n")
+        except OSError as error:
+            raise UserError(f"bad rows cannot be listed in {path}: {error.strerror or error}") from error
 
     def __enter__(self) -> Ledger:
         return self

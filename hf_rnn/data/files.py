@@ -56,6 +56,8 @@ def wanted_splits(
         wanted = {"train", *found}
     else:
         asked = [splits] if isinstance(splits, str) else list(splits)
+        if not asked:
+            raise UserError("splits names none: take train, validation (or dev), test, or leave it out")
         wanted = {ALIASES.get(name, name) for name in asked}
         if unknown := wanted - set(SPLITS):
             raise UserError(
@@ -105,7 +107,8 @@ def find_files(source: Source, splits: Iterable[str] | None, trained: bool) -> d
             logger.warning("%s: not read: %s", where, ", ".join(f"{name}.tsv" for name in unused))
     else:
         where = str(source)
-        asked = [splits] if isinstance(splits, str) else list(splits or ["train"])
+        splits = None if splits is None else [splits] if isinstance(splits, str) else list(splits)
+        asked = splits or ["train"]
         if len(asked) > 1 and not Path(source).exists():
             raise UserError(f"{where} does not exist: give a folder with train.tsv in it, or a TSV file")
         given = {asked[0]: [where]}

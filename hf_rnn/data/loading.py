@@ -85,11 +85,19 @@ def load_tsv(
     report = DataReport() if report is None else report
     layout = TsvFormat(text_column, label_column, header, max_line_bytes)
     files = find_files(source, splits, class_names is not None)
+    _check_rejected_path(rejected_path, files)
     sources = {split: [TsvFile.open(path, layout) for path in paths] for split, paths in files.items()}
     with Ledger(max_bad_rows, rejected_path, report) as ledger:
         labels, read = read_splits(sources, class_names, ledger, keep=not streaming)
     holdout = _hold_out(read, validation_share if splits is None else 0, seed, report)
     return _streams(labels, read, holdout, report) if streaming else _tables(labels, read, holdout, report)
+
+
+def _check_rejected_path(rejected_path: str | Path | None, files: dict[str, list[str]]) -> None:
+    """Refuse to list bad rows in a file that is read."""
+    read = {os.path.realpath(path) for paths in files.values() for path in paths}
+    if rejected_path is not None and os.path.realpath(rejected_path) in read:
+        raise UserError(f"rejected_path {rejected_path} is a file of the data: give another")
 
 
 def load_named(
