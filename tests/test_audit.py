@@ -20,7 +20,7 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import PreTrainedTokenizerFast
 
 from hf_rnn import load_tsv, train_tokenizer
-from hf_rnn.audit import Origin, Place, audit, render_text
+from hf_rnn.audit import Origin, Place, audit, render_line, render_text
 from hf_rnn.audit.near_duplicates import NearIndex, TripleSets, jaccard
 from hf_rnn.audit.normalizing import normalize_text
 from hf_rnn.errors import UserError
@@ -370,6 +370,12 @@ def test_numbers_worked_by_hand():
     assert len(report.longest) == 5
 
 
+def test_quantiles_of_lengths_by_hand():
+    rows = [("w " * words, "good") for words in range(1, 102)]
+    found = audit(as_dataset({"train": rows})).splits["train"].words
+    assert (found.quantile_05, found.median, found.quantile_95) == (6, 51, 96)
+
+
 def test_shifts_are_those_of_scipy_and_of_no_difference():
     chance = random.Random(3)
     splits = {
@@ -459,6 +465,19 @@ def test_summary_and_dict_survive_json():
     assert leak["place"] == {"split": "test", "row": 1, "line": 3}
     assert leak["twin"] == {"split": "train", "row": 0, "line": None}
     assert everything["splits"]["test"]["file"] == "tests.tsv"
+
+
+def test_the_report_on_one_line():
+    text = "one two three four five six seven eight nine ten eleven twelve"
+    rows = {
+        "train": [(text, "good")],
+        "validation": [("one word", "good")],
+        "test": [(f"{text} more", "bad"), ("One  word", "good")],
+    }
+    assert render_line(audit(as_dataset(rows))) == (
+        "0 of 1 rows of validation repeat a row of train (0.00%); "
+        "1 of 2 rows of test repeat a row of train (50.00%, 1 under another label)"
+    ), "of what leaks from train alone"
 
 
 def test_text_report_names_places_and_shows_what_is_not_printable():

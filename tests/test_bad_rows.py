@@ -1,7 +1,9 @@
 """Lines that are no rows: each is told with its place and its reason, or left out and counted."""
 
+import bz2
 import gzip
 import json
+import lzma
 import os
 import re
 import sys
@@ -95,12 +97,20 @@ def test_a_file_without_a_usable_row(tmp_path, options):
     assert caught.value.reason == Reason.EMPTY_FILE
 
 
+def test_a_validation_file_without_a_usable_row(tmp_path):
+    files = {"train": write(tmp_path / "train.tsv", GOOD), "dev": write(tmp_path / "dev.tsv", b"bad\n")}
+    with pytest.raises(DataError, match="dev.tsv: empty file: not one of its lines is a row"):
+        load_tsv(files, max_bad_rows=9)
+
+
 ENCODED = {
     "UTF-16": (GOOD.decode().encode("utf-16"), Reason.UTF16, "iconv -f UTF-16 "),
     "UTF-16 without a mark": (GOOD.decode().encode("utf-16-be"), Reason.UTF16, "iconv -f UTF-16BE "),
     "UTF-32": (GOOD.decode().encode("utf-32"), Reason.UTF16, "iconv -f UTF-32 "),
     "gzip": (gzip.compress(GOOD), Reason.COMPRESSED, "gunzip"),
     "zip": (b"PK\x03\x04" + GOOD, Reason.COMPRESSED, "spreadsheet"),
+    "bzip2": (bz2.compress(GOOD), Reason.COMPRESSED, "bunzip2"),
+    "xz": (lzma.compress(GOOD), Reason.COMPRESSED, "unxz"),
 }
 
 
@@ -254,6 +264,12 @@ def test_the_limit_lets_pass_what_it_allows(tmp_path, limit, bad):
     assert report.rejected_path == str(listed)
     load_train(write(tmp_path / "clean.tsv", GOOD), rejected_path=listed, report=report)
     assert not listed.exists() and report.rejected_path is None and report.rows_read == 2, "of this load, not of that"
+
+
+def test_the_first_twenty_are_logged_where_no_file_lists_them(tmp_path, caplog):
+    path = write(tmp_path / "train.tsv", GOOD + b"bad\n" * 30)
+    load_train(path, max_bad_rows=30)
+    assert sum(message.startswith("rejected ") for message in caplog.messages) == 20
 
 
 @pytest.mark.parametrize(("limit", "line"), [(2, 300), ("0.9%", 100), (0, 100)])

@@ -108,6 +108,16 @@ def test_any_rows_give_a_temperature_that_is_no_worse_than_none(case):
     assert measured["loss"] == pytest.approx(cross_entropy(after, labels), abs=1e-9)
 
 
+def test_the_reliability_table_counts_rows_by_their_weights():
+    logits = np.log([[0.9, 0.1], [0.6, 0.4]])
+    share = measure_scores(logits, [0, 1], np.array([3.0, 1.0]))["reliability"]["share"]
+    assert share[13] == pytest.approx(0.75), "of 15 bins that of 0.9"
+
+
+def test_a_row_that_is_held_for_impossible_has_a_finite_loss():
+    assert 700 < measure_scores([[0.0, 2000.0]], [0])["loss"] < 800
+
+
 # ---- in the weights ----
 
 

@@ -9,12 +9,14 @@ import signal
 import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import invent_rows, write_rows
 from datasets import Dataset, DatasetDict
+from safetensors.torch import save_file
 from transformers import AutoTokenizer
 
 import hf_rnn.finishing
@@ -25,7 +27,9 @@ from hf_rnn.checkpoints import (
     find_newest,
     list_checkpoints,
     read_manifest,
+    remove,
     rotate,
+    step_of,
     verify,
     write_manifest,
 )
@@ -82,6 +86,16 @@ def test_files_are_flushed_as_windows_wants_it(tmp_path, monkeypatch):
     assert len(flushed) > 1
 
 
+@pytest.mark.skipif(os.name == "nt", reason="folders cannot be flushed there")
+def test_files_folders_and_last_the_manifest_are_flushed(tmp_path, monkeypatch):
+    flushed = []
+    monkeypatch.setattr(os, "fsync", lambda handle: flushed.append(os.fstat(handle).st_ino))
+    checkpoint = make_checkpoint(tmp_path, 1)
+    assert {path.stat().st_ino for path in (tmp_path, checkpoint, *checkpoint.iterdir())} <= set(flushed)
+    last = (checkpoint / "manifest.json", checkpoint, tmp_path)
+    assert flushed[-3:] == [path.stat().st_ino for path in last], "of the last file, its name comes after it"
+
+
 def test_a_checkpoint_is_valid_as_it_was_written(tmp_path):
     checkpoint = make_checkpoint(tmp_path, 8, best_step=4)
     manifest = verify(checkpoint)
@@ -117,9 +131,10 @@ def test_what_was_saved_without_a_state_is_not_gone_on_from(tmp_path, name):
         find_newest(tmp_path)
 
 
-def test_each_process_needs_its_random_state(tmp_path):
-    make_checkpoint(tmp_path, 8)
-    with pytest.raises(UserError, match="saved without rng_state_0.pth"):
+@pytest.mark.parametrize(("state", "missing"), [("rng_state.pth", "rng_state_0"), ("rng_state_0.pth", "rng_state_1")])
+def test_each_process_needs_its_random_state(tmp_path, state, missing):
+    make_checkpoint(tmp_path, 8, files=[*FILES[:4], state])
+    with pytest.raises(UserError, match=f"saved without {missing}.pth"):
         find_newest(tmp_path, processes=2)
 
 
@@ -140,6 +155,14 @@ def test_a_manifest_that_says_something_else(tmp_path):
         path.write_text(text)
         with pytest.raises(DamagedCheckpoint, match="manifest.json is damaged"):
             read_manifest(checkpoint)
+
+
+def test_a_manifest_of_another_version(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("hf_rnn.checkpoints._VERSION", 2)
+        checkpoint = make_checkpoint(tmp_path, 1)
+    with pytest.raises(DamagedCheckpoint):
+        verify(checkpoint)
 
 
 @pytest.mark.parametrize(
@@ -169,6 +192,18 @@ def test_what_is_not_whole_is_never_kept_in_place_of_what_is(tmp_path):
     (tmp_path / "runs").mkdir()
     rotate(make_checkpoint(tmp_path, 3), 2)
     assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-1", "checkpoint-3", "runs"}
+
+
+def test_killed_while_it_is_removed_a_checkpoint_is_not_whole(tmp_path, monkeypatch):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    checkpoint = make_checkpoint(tmp_path, 1)
+    monkeypatch.setattr(shutil, "rmtree", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        remove(checkpoint)
+    with pytest.raises(DamagedCheckpoint, match="it was not written to its end"):
+        read_manifest(checkpoint)
 
 
 # ---- runs ----
@@ -283,20 +318,35 @@ def test_another_run_is_not_gone_on_with(copy_of_trained, tiny_settings, tmp_pat
     assert "num_train_epochs (was 4.0, now 5.0)" in caplog.text
 
 
-def test_the_trainer_itself_goes_on_from_whole_checkpoints_only(copy_of_trained, tiny_settings):
-    """As a caller of [`RnnTrainer`] does it, without `train`."""
-    folder = FinishedFolder(copy_of_trained)
+@pytest.fixture
+def trainer(copy_of_trained, tiny_settings):
+    """As a caller of [`RnnTrainer`] has one, without `train`."""
     arguments = parse_settings({**tiny_settings, "output_dir": str(copy_of_trained)})
     model = RnnForSequenceClassification.from_pretrained(copy_of_trained)
     rows = Dataset.from_dict({"input_ids": [[2, 3]], "labels": [0]})
     tokenizer = AutoTokenizer.from_pretrained(copy_of_trained)
     examples = DatasetDict(train=rows, validation=rows)
-    trainer = make_trainer(model, tokenizer, examples, arguments.training, folder)
-    for checkpoint in list_checkpoints(folder.checkpoints):
+    return make_trainer(model, tokenizer, examples, arguments.training, FinishedFolder(copy_of_trained))
+
+
+def test_the_trainer_itself_goes_on_from_whole_checkpoints_only(copy_of_trained, trainer):
+    for checkpoint in list_checkpoints(copy_of_trained / "checkpoints"):
         (checkpoint / "optimizer.pt").unlink()
         with pytest.raises(UserError, match=f"{checkpoint} cannot be used: optimizer.pt is missing"):
             trainer.train(str(checkpoint))
     with pytest.raises(UserError, match="no checkpoint in .* can be gone on from"):
+        trainer.train(resume_from_checkpoint=True)
+
+
+def test_nobody_goes_on_towards_a_best_checkpoint_that_is_damaged(copy_of_trained, trainer, tiny_settings):
+    newest, *older = list_checkpoints(copy_of_trained / "checkpoints")
+    write_manifest(newest, best_step=step_of(older[0]), made_from=read_manifest(newest)["made_from"])
+    for checkpoint in older:
+        flip(checkpoint / "model.safetensors")
+    told = f"{newest.name} .of its best, {older[0].name}, model.safetensors is damaged"
+    with pytest.raises(UserError, match=told):
+        train(**tiny_settings, output_dir=str(copy_of_trained), resume=True)
+    with pytest.raises(UserError, match=told):
         trainer.train(resume_from_checkpoint=True)
 
 
@@ -337,6 +387,13 @@ def test_weights_of_another_model(trained):
     newest = list_checkpoints(trained.folder / "checkpoints")[0]
     with pytest.raises(UserError, match=r"0.bias has shape None there, \(1,\) now"):
         check_weights(newest, torch.nn.Sequential(torch.nn.Linear(2, 1)))
+
+
+def test_weights_beyond_those_of_the_model(tmp_path):
+    weights = {"0.weight": torch.zeros(1, 2), "0.bias": torch.zeros(1), "1.weight": torch.zeros(3)}
+    save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=r"1\.weight has shape \(3,\) there, None now"):
+        check_weights(tmp_path, torch.nn.Sequential(torch.nn.Linear(2, 1)))
 
 
 def test_a_disk_that_does_not_take_it(tiny_settings, tmp_path, monkeypatch):
@@ -434,3 +491,23 @@ def test_ctrl_c_after_a_request_interrupts_at_once(first):
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
         assert asked.number == first
+
+
+def test_a_request_is_of_the_time_that_it_was_entered():
+    asked = StopRequest()
+    with asked:
+        signal.raise_signal(signal.SIGTERM)
+    assert asked.number == signal.SIGTERM
+    with asked:
+        assert asked.number == 0
+
+
+def test_in_a_thread_no_signal_is_noted():
+    """Python allows handlers in the main thread only."""
+
+    def enter():
+        with StopRequest() as asked:
+            return asked.entered
+
+    with ThreadPoolExecutor() as threads:
+        assert threads.submit(enter).result() is False

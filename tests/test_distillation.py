@@ -18,10 +18,12 @@ from transformers import (
 )
 
 import hf_rnn.distillation.cache
+import hf_rnn.distillation.run
 import hf_rnn.finishing
 from hf_rnn import DistillationArguments, RnnClassifier, distill, load_tsv, train
 from hf_rnn.arguments import parse_settings
 from hf_rnn.distillation.answers import Answers
+from hf_rnn.distillation.augmentation import MASKED
 from hf_rnn.distillation.folds import fold_of
 from hf_rnn.errors import UserError
 from hf_rnn.folder import FinishedFolder
@@ -293,6 +295,27 @@ def test_words_of_unlabelled_texts_are_words_and_copies_count_none(quick, tmp_pa
     words = json.loads((result.folder / "tokenizer.json").read_text())["model"]["vocab"]
     assert "zebra" in words, "three times in the unlabelled texts"
     assert "rare" not in words and "once" not in words, "once, whatever the copies say"
+
+
+def test_copies_are_drawn_as_set_and_a_teacher_reads_its_own_mask(quick, tmp_path, monkeypatch):
+    drawn, heard, draw, ask_one = [], [], hf_rnn.distillation.run.augment, Answers._ask
+
+    def augment(texts, *given, **named):
+        drawn.append((given, named))
+        return draw(texts, *given, **named)
+
+    def listen(self, texts):
+        heard.extend(texts)
+        return ask_one(self, texts)
+
+    monkeypatch.setattr(hf_rnn.distillation.run, "augment", augment)
+    monkeypatch.setattr(Answers, "_ask", listen)
+    chances = {"mask_probability": 0.2, "ngram_probability": 0.3}
+    settings = {**quick, **chances, "num_train_epochs": 1, "augmentations": 2, "augmentation_seed": 7}
+    distill(**settings, output_dir=str(tmp_path / "out"))
+    assert drawn == [((2,), {**chances, "seed": 7})]
+    assert any("[MASK]" in text for text in heard)
+    assert not any(MASKED in text or "<unk>" in text for text in heard), "the student's own"
 
 
 def test_the_teachers_tokenizer_and_calibration(quick, teacher, tmp_path):

@@ -113,12 +113,14 @@ def test_rows_looked_up_a_step_at_a_time_are_the_same(cell, monkeypatch):
 
 @given(ids=token_ids, budget=st.integers(1, 30))
 def test_batches_hold_every_text_once_and_keep_to_the_budget(ids, budget):
-    seen = []
+    seen, before = [], budget
     for positions, texts in pack_batches(TokenIds.of_lists(ids), budget):
         lengths = texts.lengths.tolist()
         assert lengths == sorted(lengths, reverse=True)
         assert sum(texts.sizes) == sum(lengths)
         assert sum(lengths) <= budget or len(lengths) == 1
+        assert before + lengths[0] > budget or not seen, "the batch before had no room for one more"
+        before = sum(lengths)
         assert [len(ids[position]) for position in positions] == lengths
         for text, position in enumerate(positions.tolist()):
             steps = np.cumsum([0, *texts.sizes])[: lengths[text]]  # a text's place in each of its steps
@@ -343,6 +345,15 @@ class TestTable:
             assert 0 < error < 0.03, "it rounds, and not by more than its digits"
         assert expected.std(dim=0).max() > 0.03, "premise: answers differ by more than the bound"
 
+    @pytest.mark.parametrize("cell", CELLS)
+    def test_each_column_of_int8_has_a_scale_of_its_own_and_is_rounded_to_the_nearest(self, cell):
+        model = make(cell_type=cell)
+        exact, small = FoldedClassifier(model), FoldedClassifier(model, "int8")
+        table = small.table.view(VOCABULARY, *small.scale.shape)
+        assert (table.abs().amax(dim=0) == 127).all()
+        error = (table * small.scale - exact.table.view_as(table)).abs()
+        assert (error <= 0.501 * small.scale).all()
+
     @pytest.mark.parametrize("settings", [{}, {"memory_limit": 0}], ids=["table", "plain"])
     def test_training_goes_on_without_it(self, tokenizer, settings):
         model = make(vocab_size=len(tokenizer), pooling="attention", embedding_dropout=0.5)
@@ -382,6 +393,20 @@ def test_from_a_finished_folder(trained):
     np.testing.assert_allclose(fast.predict_proba(TEXTS), logits.softmax(dim=1), atol=1e-6)
     with pytest.raises(UserError, match="there is no folder"):
         FastRnn.from_pretrained("no/such/folder")
+
+
+def test_from_a_finished_folder_with_settings_of_the_class(trained):
+    whole = FastRnn.from_pretrained(trained.folder)
+    small = FastRnn.from_pretrained(trained.folder, table_dtype="int8", tokens_per_batch=7)
+    assert (small.tokens_per_batch, 4 * small.memory) == (7, whole.memory)
+    assert FastRnn.from_pretrained(trained.folder, memory_limit=0).memory == 0
+
+
+def test_from_a_revision_of_a_repo(pair, monkeypatch):
+    asked = []
+    monkeypatch.setattr("hf_rnn.fast_inference.load_model", lambda *given: asked.append(given[:2]) or pair)
+    FastRnn.from_pretrained("me/films", revision="v1")
+    assert asked == [("me/films", "v1")]
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"no real tweets at {REAL}")

@@ -5,11 +5,13 @@ import io
 import json
 import os
 import pathlib
+import pickle
 import shutil
 import subprocess
 import sys
 import time
 import zipfile
+import zlib
 
 import huggingface_hub
 import pytest
@@ -375,12 +377,29 @@ def test_a_user_called_as_the_owner_or_as_a_word_gives_nothing_away(hub, folder,
     assert "film" in AutoTokenizer.from_pretrained(folder).get_vocab(), "premise: a word of the texts"
 
 
+@pytest.mark.parametrize(("user", "owner"), [("Zork", "zork"), ("zork", "Zork")])
+def test_a_user_called_as_the_owner_in_another_case(hub, folder, monkeypatch, user, owner):
+    (folder / "README.md").write_text("by zork")
+    monkeypatch.setattr("getpass.getuser", lambda: user)
+    assert push(folder, f"{owner}/films", dry_run=True).files
+
+
 def test_words_of_the_texts_are_theirs(hub, folder):
     tokenizer = train_tokenizer(["/usr/bin/python jdoe C:\\Users\\x"], min_frequency=1)
     assert "jdoe" in tokenizer.get_vocab()
     tokenizer.save_pretrained(folder)
     RnnForSequenceClassification(RnnConfig(vocab_size=len(tokenizer), hidden_size=3)).save_pretrained(folder)
     assert push(folder, "me/films").commit
+
+
+@pytest.mark.parametrize("where", ["home", "folder"])
+def test_a_word_of_the_texts_that_is_a_path_below_a_folder_of_this_machine(hub, folder, where):
+    below = pathlib.Path.home() if where == "home" else folder
+    tokenizer = train_tokenizer([f"{below}/tweets"], min_frequency=1, lowercase=False)
+    tokenizer.save_pretrained(folder)
+    RnnForSequenceClassification(RnnConfig(vocab_size=len(tokenizer), hidden_size=3)).save_pretrained(folder)
+    fails(r"tokenizer\.json:\d+ holds a path of this machine", folder, "me/films")
+    assert hub.calls == []
 
 
 @pytest.mark.parametrize("name", ["training_args.bin", "sub/model.pt", "metrics.bak"])
@@ -390,6 +409,19 @@ def test_a_pickle(hub, folder, name):
     torch.save({"a": torch.zeros(1)}, path)
     fails(f"{name} is a pickle", folder, "me/films")
     assert hub.calls == []
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        *(("scores.dat", pickle.dumps({"a": 1}, protocol)) for protocol in (2, 3, 4, 5)),
+        ("model.joblib", zlib.compress(pickle.dumps({"a": 1}))),
+    ],
+    ids=["2", "3", "4", "5", "packed"],
+)
+def test_a_pickle_that_is_no_archive(hub, folder, name, content):
+    (folder / name).write_bytes(content)
+    fails(f"{name} is a pickle", folder, "me/films")
 
 
 def test_a_broken_archive_may_hold_a_pickle(hub, folder):

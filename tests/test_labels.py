@@ -5,7 +5,7 @@ import logging
 import pytest
 from tsv_files import GOOD, NAMES, load_train, write
 
-from hf_rnn.data import DataError, Reason, load_tsv
+from hf_rnn.data import DataError, Reason, load_tsv, splits
 from hf_rnn.errors import UserError
 
 
@@ -73,11 +73,31 @@ def test_a_label_that_train_lacks_is_refused_elsewhere(tmp_path):
         (GOOD, {"class_names": ["a", "a"]}, "all different"),
         (GOOD, {"class_names": ["a"]}, "two or more"),
         (GOOD, {"class_names": []}, "two or more"),
+        (GOOD, {"class_names": ["positive ", "negative"]}, "framed by spaces"),
+        (b"a\tjoy\nb\tanger\nc\t1\n", {"class_names": ["x", "y"]}, "nothing in common with the class names"),
     ],
 )
 def test_labels_that_make_no_map(tmp_path, content, options, message):
     with pytest.raises(UserError, match=message):
         load_train(write(tmp_path / "train.tsv", content), **options)
+
+
+def test_many_labels_are_classes_where_they_come_again(tmp_path):
+    content = "".join(f"text {number}\tintent{number % 60}\n" for number in range(180)).encode()
+    assert len(load_train(write(tmp_path / "train.tsv", content))) == 180
+
+
+def test_there_is_an_end_to_the_number_of_classes(tmp_path, monkeypatch):
+    monkeypatch.setattr(splits, "MAX_CLASSES", 3)
+    path = write(tmp_path / "train.tsv", b"a\t0\nb\t1\nc\t2\nd\t3\n")
+    with pytest.raises(UserError, match="more than 3 different labels"):
+        load_train(path)
+
+
+def test_labels_that_look_like_a_mistake_are_warned_of(tmp_path, caplog):
+    load_train(write(tmp_path / "train.tsv", b"a\tGood\nb\tgood\nc\t1\n"))
+    assert "labels 'Good' and 'good' differ in case only" in caplog.text
+    assert "labels mix integers and names" in caplog.text
 
 
 def test_the_first_bad_row_is_told_before_labels_that_make_no_map(tmp_path):

@@ -1,5 +1,7 @@
 """Vectors from the table of a tiny BERT, against rows and means of rows known by hand."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -113,6 +115,15 @@ def test_a_model_without_safe_weights(bert, tmp_path):
     (tmp_path / "model.safetensors").write_bytes((bert[0] / "model.safetensors").read_bytes()[:100])
     with pytest.raises(UserError, match=f"{tmp_path.name} cannot be loaded"):
         load_vectors(tmp_path, make_tokenizer("film"))
+
+
+def test_a_tokenizer_with_more_ids_than_the_table_has_rows(bert, tmp_path):
+    folder = shutil.copytree(bert[0], tmp_path / "more")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["further"])
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(UserError, match=r"more: .* has shape .* the tokenizer's ids need"):
+        load_vectors(folder, make_tokenizer("film", "further"))
 
 
 def test_a_quantised_model(bert, tmp_path):

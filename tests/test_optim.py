@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from hf_rnn.optim import LazyAdamW
+from hf_rnn.optim import LazyAdamW, set_learning_rate
 
 ROWS, WIDTH = 7, 5
 
@@ -43,6 +43,17 @@ def test_where_each_step_touches_each_row_it_is_adamw(fused, weight_decay, dtype
     take_steps(theirs, torch.optim.AdamW(theirs.parameters(), **settings), steps)
     for found, expected in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(found, expected, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize("betas", [(0.0, 0.99), (0.8, 0.0)])
+def test_without_one_of_the_averages_it_is_adamw_too(betas):
+    """Five steps only: where each is divided by its own size, torch's own rounding grows with each."""
+    ours, theirs = make_parts(sparse=True), make_parts(sparse=False)
+    steps = make_steps(5, everyone=True)
+    take_steps(ours, LazyAdamW(ours.parameters(), betas=betas), steps)
+    take_steps(theirs, torch.optim.AdamW(theirs.parameters(), betas=betas), steps)
+    for found, expected in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-12)
 
 
 @pytest.mark.parametrize("fused", [True, None])
@@ -183,3 +194,25 @@ def test_closure_and_values_out_of_range():
     for settings in ({"lr": -1}, {"eps": float("nan")}, {"weight_decay": -0.1}, {"betas": (0.9, 1.0)}):
         with pytest.raises(ValueError, match=f"{next(iter(settings))} must"):
             LazyAdamW(parts.parameters(), **settings)
+
+
+def test_a_learning_rate_of_ones_own_changes_nothing_else():
+    table, linear = make_parts(sparse=False)
+    groups = [
+        {"params": [linear.bias], "weight_decay": 0.0},
+        {"params": [linear.weight, table.weight], "weight_decay": 0.3},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=0.1, betas=(0.5, 0.6))
+    set_learning_rate(optimizer, nn.Parameter(torch.zeros(1)), 7.0)
+    assert len(optimizer.param_groups) == 2, "one that is not trained is left alone"
+    set_learning_rate(optimizer, table.weight, 0.02)
+    names = {linear.bias: "bias", linear.weight: "weight", table.weight: "table"}
+    found = [
+        ([names[each] for each in group["params"]], group["lr"], group["weight_decay"], group["betas"])
+        for group in optimizer.param_groups
+    ]
+    assert found == [
+        (["bias"], 0.1, 0.0, (0.5, 0.6)),
+        (["weight"], 0.1, 0.3, (0.5, 0.6)),
+        (["table"], 0.02, 0.3, (0.5, 0.6)),
+    ]

@@ -1,5 +1,6 @@
 """Streams of rows, against the tables of the same files."""
 
+import os
 import pickle
 from pathlib import Path
 
@@ -73,6 +74,16 @@ def test_a_stream_notices_a_file_that_changed(tmp_path):
     (tmp_path / "train.tsv").unlink()
     with pytest.raises(DataError) as caught:
         list(train)
+    assert caught.value.reason == Reason.FILE_CHANGED
+
+
+def test_a_file_that_was_written_to_has_changed_whatever_its_size(tmp_path):
+    path = write(tmp_path / "train.tsv", GOOD)
+    opened = TsvFile.open(path, TsvFormat())
+    write(tmp_path / "train.tsv", GOOD.replace(b"good", b"evil"))
+    os.utime(path, (0, 0))  # another time on any clock
+    with pytest.raises(DataError) as caught:
+        list(opened.rows(None, pytest.fail))
     assert caught.value.reason == Reason.FILE_CHANGED
 
 

@@ -231,6 +231,8 @@ def test_token_batches_by_hand():
     batches = list(TokenBudgetBatchSampler(lengths, 8, mixed_batches=1))
     assert sorted(map(sorted, batches)) == [[0, 4, 6], [1, 5], [2], [3]]
     assert len(TokenBudgetBatchSampler(lengths, 8, mixed_batches=1, processes=3)) == 6
+    halved = TokenBudgetBatchSampler([8, 4, 4, *[1] * 8], 8, mixed_batches=1, processes=2)
+    assert sorted(map(len, halved)) == [1, 2, 4, 4], "the largest, not the first that can be"
     assert sorted(map(len, TokenBudgetBatchSampler([0] * 10, 4))) == [3, 3, 4]  # not 4, 4 and 2
     assert list(TokenBudgetBatchSampler([], 8)) == [] and len(TokenBudgetBatchSampler([], 8)) == 0
 
@@ -244,6 +246,13 @@ def test_token_batches_are_shuffled_and_drawn_anew():
     assert not {frozenset(batch) for batch in batches} & {frozenset(batch) for batch in sampler}
     assert list(TokenBudgetBatchSampler(LENGTHS, 480, seed=6)) != batches
     assert type(batches[0][0]) is int
+
+
+def test_texts_equally_long_change_their_batch_each_epoch():
+    sampler = TokenBudgetBatchSampler([7] * 64, 56, mixed_batches=1)
+    first = set(map(frozenset, sampler))
+    sampler.set_epoch(1)
+    assert not first & set(map(frozenset, sampler))
 
 
 def test_mixing_is_paid_in_padding():
@@ -280,3 +289,33 @@ def test_single_texts_that_processes_cannot_share():
     assert len(TokenBudgetBatchSampler([9, 9, 9, 9], 8, processes=2)) == 4
     with pytest.raises(UserError, match="makes 3 batches of one text each, which 2 processes cannot share evenly"):
         TokenBudgetBatchSampler([9, 9, 9], 8, processes=2)
+
+
+# ---- both ----
+
+either = pytest.mark.parametrize(
+    "make",
+    [
+        lambda seed: LengthBucketedBatchSampler(LENGTHS, 16, seed=seed),
+        lambda seed: TokenBudgetBatchSampler(LENGTHS, 480, seed=seed),
+    ],
+    ids=["texts", "tokens"],
+)
+
+
+@either
+def test_the_next_epoch_is_not_the_first_of_the_next_seed(make):
+    later = make(5)
+    later.set_epoch(1)
+    assert list(later) != list(make(6))
+
+
+@either
+def test_the_order_of_batches_is_drawn_anew_each_epoch(make):
+    """Told by their longest texts: which texts go together changes in any case."""
+    longest = []
+    for epoch in (0, 1):
+        sampler = make(5)
+        sampler.set_epoch(epoch)
+        longest.append([max(LENGTHS[index] for index in batch) for batch in sampler][:60])
+    assert abs(np.corrcoef(longest)[0, 1]) < 0.5

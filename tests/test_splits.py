@@ -144,3 +144,11 @@ def test_fingerprints_change_with_the_rows_and_with_nothing_else(tmp_path):
         fingerprints(write(tmp_path / "c.tsv", GOOD * 4 + b"good day\tpositive\nbad dey\tnegative\n")),
     ]
     assert len({first, *different}) == 4
+
+
+@pytest.mark.parametrize("further", [b"", b"bad\n"], ids=["one pass", "two passes"])
+def test_fingerprints_change_with_the_columns(tmp_path, further):
+    """The bytes that are read are the same. Where a row is bad, they are read again when the labels are known."""
+    path = write(tmp_path / "train.tsv", b"a\tb\nb\ta\n" * 5 + further)
+    first = fingerprints(path, max_bad_rows=1)
+    assert not set(first) & set(fingerprints(path, max_bad_rows=1, text_column=1, label_column=0))

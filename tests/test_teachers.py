@@ -15,7 +15,7 @@ from transformers import (
     BertTokenizerFast,
 )
 
-from hf_rnn.distillation.folds import FOLDS_FILE, fold_folder, fold_of, write_folds
+from hf_rnn.distillation.folds import FOLDS_FILE, UNFINISHED_FILE, fold_folder, fold_of, write_folds
 from hf_rnn.distillation.teachers import JointAnswers, Teachers
 from hf_rnn.errors import UserError
 
@@ -88,6 +88,8 @@ def test_crews_that_are_none(crew, tmp_path):
         return str(caught.value)
 
     assert "has no config.json" in refused(lambda folder: (folder / FOLDS_FILE).unlink())
+    told = refused(lambda folder: (folder / FOLDS_FILE).rename(folder / UNFINISHED_FILE))
+    assert "some teachers in " in told and " are still to come" in told
     for damaged in ("{", "[]", "{}", "3"):
         told = refused(lambda folder, text=damaged: (folder / FOLDS_FILE).write_text(text))
         assert "folds.json cannot be read: make the teachers anew with finetune_teacher.py --folds" in told

@@ -1,6 +1,7 @@
 """The Trainer's changed parts, each against something computed by other means."""
 
 import copy
+import json
 import random
 import re
 
@@ -542,15 +543,16 @@ def test_lines_without_evaluation_and_of_a_stream(tokenizer, tmp_path, capfd):
     assert "step 2/4  loss" in err and "step 4/4  loss" in err
 
 
+# at a rate of 0 nothing gets better: the first measurement is the best
+STALE = {"learning_rate": 0.0, "num_train_epochs": 9, "eval_strategy": "epoch", "metric_for_best_model": "loss"}
+
+
 def test_early_stopping(tokenizer, tmp_path):
-    """At a rate of 0 nothing gets better: the first measurement is the best, and two more are waited for."""
-    settings = {
-        "learning_rate": 0.0, "num_train_epochs": 9, "eval_strategy": "epoch", "metric_for_best_model": "loss",
-        "early_stopping_patience": 2,
-    }  # fmt: skip
+    settings = {**STALE, "early_stopping_patience": 2}
     trainer = make_trainer(tokenizer, tmp_path, settings=settings, eval_dataset=make_examples(9))
-    trainer.train()
-    assert trainer.state.epoch == 3
+    for _ in range(2):
+        trainer.train()
+        assert trainer.state.epoch == 3, "two more are waited for, in a second run too"
     never = make_trainer(
         tokenizer, tmp_path, settings={**settings, "early_stopping_patience": 0}, eval_dataset=make_examples(9)
     )
@@ -612,6 +614,54 @@ def test_a_resumed_run_is_the_run_that_never_stopped(tokenizer, tmp_path, step, 
         for trainer in (whole, resumed)
     ]
     assert logged[0] == logged[1] and list(logged[0]) == [1, 2, 3, 4]
+
+
+def test_a_resumed_run_is_as_patient_as_it_is_told_now(tokenizer, tmp_path):
+    for patience, resume, epochs in ((1, None, 2), (3, True, 4)):
+        settings = {**STALE, "early_stopping_patience": patience, "save_strategy": "epoch"}
+        trainer = make_trainer(tokenizer, tmp_path, settings=settings, eval_dataset=make_examples(9))
+        trainer.train(resume_from_checkpoint=resume)
+        assert trainer.state.epoch == epochs
+
+
+def test_a_run_that_ended_within_an_epoch_takes_no_step_more(tokenizer, tmp_path):
+    settings = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}
+    for resume in (None, True):
+        trainer = make_trainer(tokenizer, tmp_path, settings=settings)
+        trainer.train(resume_from_checkpoint=resume)
+        assert trainer.state.global_step == 4
+
+
+def test_a_last_step_within_an_epoch_is_saved_after_its_evaluation(tokenizer, tmp_path):
+    settings = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "eval_strategy": "epoch"}
+    make_trainer(tokenizer, tmp_path, settings=settings, eval_dataset=make_examples(9)).train()
+    state = json.loads((tmp_path / "checkpoint-4" / "trainer_state.json").read_text())
+    assert [entry["step"] for entry in state["log_history"] if "eval_loss" in entry] == [3, 4]
+
+
+def test_the_best_checkpoint_is_found_where_the_folder_is_now(tokenizer, tmp_path):
+    settings = {**STALE, "num_train_epochs": 4, "save_strategy": "epoch", "load_best_model_at_end": True}
+    make_trainer(tokenizer, tmp_path / "old", settings=settings, eval_dataset=make_examples(9)).train()
+    (tmp_path / "old").rename(tmp_path / "new")
+    trainer = make_trainer(tokenizer, tmp_path / "new", settings=settings, eval_dataset=make_examples(9))
+    trainer.train(resume_from_checkpoint=True)
+    assert trainer.state.best_model_checkpoint == str(tmp_path / "new" / "checkpoint-3")
+
+
+def test_a_checkpoint_has_nothing_of_one_that_was_gone_back_from(tokenizer, tmp_path):
+    left = tmp_path / "checkpoint-3" / "rng_state_1.pth"
+    left.parent.mkdir()
+    left.write_bytes(b"of two processes")
+    make_trainer(tokenizer, tmp_path, settings={"save_strategy": "epoch"}).train()
+    assert (left.parent / "manifest.json").is_file() and not left.exists()
+
+
+def test_no_pickle_of_the_arguments_is_left(tokenizer, tmp_path):
+    trainer = make_trainer(tokenizer, tmp_path, settings={"save_strategy": "epoch"})
+    trainer.train()
+    trainer.save_model(str(tmp_path / "saved"))
+    assert (tmp_path / "saved" / "config.json").is_file()
+    assert not list(tmp_path.rglob("training_args.bin"))
 
 
 # ---- whole steps ----

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -435,6 +436,13 @@ def test_rejected_rows_stand_in_no_later_runs_way(tiny_settings, texts_dir, tmp_
     result = train(**settings, max_bad_rows="2")
     assert result.metrics["training"]["rows"] == 240
     assert len((result.folder / "rejected.jsonl").read_text().splitlines()) == 2
+
+
+def test_training_in_a_thread(tiny_settings, tmp_path):
+    settings = {**tiny_settings, "num_train_epochs": 1, "output_dir": str(tmp_path / "out")}
+    with ThreadPoolExecutor() as threads:
+        result = threads.submit(train, **settings).result()
+    FinishedFolder(result.folder).check_finished()
 
 
 # ---- mistakes that need no data to be found ----
