@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fault_injection_bench import PROFILES, Bench, Lost, Run
@@ -241,9 +241,10 @@ def main() -> int:
             parser.error(f"{path} is no file that can be written")
     if not hasattr(os, "fork"):
         parser.error("this needs a system that forks")
-    import matplotlib.pyplot  # noqa: F401 - once, before the forks, as what follows
+    import hf_rnn.cli.train  # noqa: F401 - once, before the forks, as what follows
 
-    import hf_rnn.cli.train  # noqa: F401
+    with suppress(ImportError):  # without it there are no figures
+        import matplotlib.pyplot  # noqa: F401
 
     with tempfile.TemporaryDirectory(prefix="faults-") as root:
         bench = Bench(Path(root), arguments.seed, arguments.profiles)
