@@ -184,6 +184,39 @@ def test_length_bucketed_batches_of_two_processes_hold_every_row(noisy_dir, tmp_
         assert orders[0] != orders[1]
 
 
+SHARD = """
+import sys, torch
+from pathlib import Path
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.testing import assert_close
+from hf_rnn import RnnConfig, RnnForSequenceClassification
+
+mesh = init_device_mesh("cpu", (2,))
+ids, labels = torch.tensor([[3, 4, 5, 1], [6, 7, 8, 9]]), torch.tensor([0, 2])
+for cell in ("rnn_tanh", "rnn_relu", "gru", "lstm", "min_gru"):
+    torch.manual_seed(0)
+    config = RnnConfig(vocab_size=10, embedding_size=6, hidden_size=4, cell_type=cell, num_labels=3)
+    plain, sharded = RnnForSequenceClassification(config), RnnForSequenceClassification(config)
+    sharded.load_state_dict(plain.state_dict())
+    parts = [part for part in sharded.modules() if type(part).__name__ in sharded._no_split_modules]
+    assert len(parts) == 1, "premise: one is sharded by itself"
+    for part in [*parts, sharded]:
+        fully_shard(part, mesh=mesh)
+    for model in (plain, sharded):
+        model(ids, labels=labels).loss.backward()
+    for (name, weight), shard in zip(plain.named_parameters(), sharded.parameters(), strict=True):
+        assert_close(shard.grad.full_tensor(), weight.grad, msg=f"{cell} {name}")
+Path(sys.argv[1], str(torch.distributed.get_rank())).touch()
+"""
+
+
+def test_a_model_in_shards_has_the_gradients_of_the_whole_one(tmp_path):
+    (tmp_path / "shard.py").write_text(SHARD)
+    done = launch(2, tmp_path / "shard.py", tmp_path)
+    assert {"0", "1"} <= {path.name for path in tmp_path.iterdir()}, done.stderr
+
+
 def test_a_distillation_is_the_same_too(noisy_dir, trained, tmp_path):
     """Rows without a label count as others do, wherever they fall; one process asks the teacher, and both learn."""
     unlabeled = tmp_path / "more.txt"
