@@ -8,6 +8,7 @@ trained.
 
 import dataclasses
 import logging
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields, make_dataclass
 from typing import Any, NamedTuple, TypeVar
@@ -71,6 +72,8 @@ class Arguments(NamedTuple):
     data: DataArguments
     training: RnnTrainingArguments
 
+
+_YAML_LINE = re.compile(r"\.ya?ml:\d+$")
 
 Further = TypeVar("Further")
 _Recipe = str | Mapping[str, Any]
@@ -171,9 +174,16 @@ def _parse(parser: SettingsParser, recipe: _Recipe, tokens: list[str], cleared: 
     if frozen and training.embedding_learning_rate is not None and "--embedding_learning_rate" not in named:
         logger.info("the recipe's embedding_learning_rate is left out: freeze_embedding is on")
         training.embedding_learning_rate = None
-    for told in find_idle({name[2:].removeprefix("no_") for name in named}, *parsed[:3]):
+    typed = {name[2:].removeprefix("no_") for name in named} | _of_own_files(recipe)
+    for told in find_idle(typed, *parsed[:3]):
         logger.warning(told)
     return parsed
+
+
+def _of_own_files(recipe: _Recipe) -> set[str]:
+    """The settings that the user's own recipe files name; the record of an earlier run, which names all, is none."""
+    settings = read_settings(recipe).items()
+    return {name for name, given in settings if not given.ours and _YAML_LINE.search(given.origin)}
 
 
 def _check_frozen(recipe: _Recipe, named: set[str]) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _LABEL_TYPE = "label_type"  # key of a configuration's `task_specific_params`
+
+_TRAINING = threading.RLock()  # random states and accelerate's are the process's: one training at a time
 
 _NAME = "rnn-classifier"  # what the model is called until it is saved somewhere
 
@@ -178,7 +181,9 @@ class RnnClassifier:
             folder = FinishedFolder(Path(room) / _NAME)
             settings = settings_of_command(self.get_params(), str(folder.root))
             arguments = parse_settings(settings, prog=type(self).__name__)
-            card = _train(arguments, rows, held_out, classes, quiet=self.verbose is not None and not self.verbose)
+            quiet = self.verbose is not None and not self.verbose
+            with _TRAINING:
+                card = _train(arguments, rows, held_out, classes, quiet)
             self._adopt(folder, card)
         return self
 
@@ -282,11 +287,13 @@ class RnnClassifier:
 
         Raises:
             NotFittedError: Before `fit`.
-            UserError: When a file is in the way.
+            UserError: When a file is in the way, or the files cannot be written.
         """
         from .card_files import write_card
         from .output_dir import fill
 
+        if not str(save_directory):  # a path would take it for the folder one is in
+            raise UserError("save_directory is empty: name a folder, '.' for this one")
         fitted, target = self._get_fitted(), FinishedFolder(Path(save_directory))
         if target.root.exists() and not target.root.is_dir():
             raise UserError(f"{target.root} is a file: give a folder")
@@ -296,7 +303,7 @@ class RnnClassifier:
             if fitted.card is not None:
                 write_card(folder, dataclasses.replace(fitted.card, name=target.root.resolve().name))
 
-        fill(target, write)
+        fill(target, write, "Make room there, or name another folder")
 
     @classmethod
     def from_pretrained(

@@ -1,4 +1,4 @@
-"""Settings that a user typed and that do nothing beside the others: told, so that nobody believes they did."""
+"""Settings that a user gave and that do nothing beside the others: told, so that nobody believes they did."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .text_arguments import OF_VOCABULARY
 _WITHOUT_MOMENTS = ("adafactor", "sgd", "adagrad", "rmsprop")
 # What the Trainer hands no further settings to: it looks at flags of theirs only, such as adam_beta1.
 _WITHOUT_ARGUMENTS = ("adamw_torch", "adamw_torch_fused", *_WITHOUT_MOMENTS)
-_OF_SHARING = ("hub_model_id", "hub_private_repo", "hub_revision")
+_OF_SHARING = ("hub_model_id", "hub_private_repo", "hub_revision", "hub_token", "hub_strategy", "hub_always_push")
 
 
 def find_idle(typed: Collection[str], model: Any, data: Any, training: Any) -> Iterator[str]:
@@ -51,6 +51,11 @@ def find_idle(typed: Collection[str], model: Any, data: Any, training: Any) -> I
         yield from _told(typed, _OF_SHARING, "nothing is pushed without push_to_hub")
     if training.tokens_per_batch is not None:
         yield from _told(typed, ["per_device_train_batch_size"], "tokens_per_batch cuts the training batches")
+    if data.streaming:
+        yield from _told(typed, ["baselines"], "they need all rows at once, which streaming never holds")
+        if training.train_sampling_strategy == "group_by_length":
+            needs = "it needs the length of each row, which a stream does not tell"
+            yield from _told(typed, ["train_sampling_strategy"], needs)
     if training.fp16 and training.device.type == "cpu":
         yield from _told(typed, ["fp16"], "a CPU computes in float32 here, or with bf16 in bfloat16")
     if training.do_predict:

@@ -161,6 +161,9 @@ class LabelledTexts:
             if fault := text_fault(text):
                 raise UserError(f"{self.where}texts[{position}]: {fault.detail}. Leave out the text and its label")
         for name, label in zip(names, classes, strict=True):
+            if name != name.encode(errors="replace").decode():
+                place = f"{self.where}labels[{self.labels.index(label)}]"
+                raise UserError(f"{place} is not valid Unicode: a lone surrogate in {name!r:.80}")
             if fault := label_fault(name):
                 raise UserError(f"{self.where}labels[{self.labels.index(label)}]: {fault.detail}")
         ids = {label: number for number, label in enumerate(classes)}

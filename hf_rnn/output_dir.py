@@ -25,6 +25,7 @@ Written = TypeVar("Written")
 REJECTED_ROWS = "rejected.jsonl"  # left by a run that stopped at its data; stands in no other run's way
 TEACHER_CACHE = "teacher_cache"  # likewise: what a teacher said before a run stopped is of use to the next
 _UNFINISHED = ".unfinished-"
+_RESUME = "The checkpoints are intact: make room there, then repeat the command with --resume"
 
 
 def check_output_dir(
@@ -139,12 +140,13 @@ def make_writable(folder: FinishedFolder) -> None:
         raise UserError(f"output_dir {folder.root} cannot be written to: {error.strerror}. Take another") from error
 
 
-def fill(folder: FinishedFolder, write: Callable[[FinishedFolder], Written]) -> Written:
+def fill(folder: FinishedFolder, write: Callable[[FinishedFolder], Written], remedy: str = _RESUME) -> Written:
     """Fill the root of a finished folder, all or nothing.
 
     Args:
         folder: Where the files go; an earlier run's are replaced.
         write: Writes the files into the folder that it is given.
+        remedy: What to do when they cannot be written.
 
     Returns:
         What `write` returned.
@@ -155,10 +157,7 @@ def fill(folder: FinishedFolder, write: Callable[[FinishedFolder], Written]) -> 
     try:
         return _fill(folder, write)
     except (OSError, SafetensorError) as error:
-        raise UserError(
-            f"the finished model could not be written to {folder.root}: {error}. The checkpoints are intact: "
-            "make room there, then repeat the command with --resume"
-        ) from error
+        raise UserError(f"the finished model could not be written to {folder.root}: {error}. {remedy}") from error
 
 
 def _fill(folder: FinishedFolder, write: Callable[[FinishedFolder], Written]) -> Written:

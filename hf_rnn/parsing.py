@@ -11,7 +11,7 @@ import json
 import os
 import re
 from argparse import SUPPRESS, Action
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import field
 from typing import Any, NoReturn
 
@@ -119,8 +119,9 @@ class SettingsParser(HfArgumentParser):
             if name not in actions:
                 hint = self._elsewhere(name) or self._nearest(name)
                 raise UserError(f"{setting.origin}: there is no setting {name!r}{hint}")
+            value = setting.value.tolist() if hasattr(setting.value, "tolist") else setting.value  # of NumPy
             try:
-                own = _tokens(actions[name], setting.value, takes_mapping=name in self._mappings)
+                own = _tokens(actions[name], value, takes_mapping=name in self._mappings)
                 self.parse_known_args(own)
             except UserError as error:
                 reason = re.sub(r"^argument \S+: ", "", str(error))  # argparse names the flag, we the setting
@@ -176,7 +177,7 @@ def _tokens(action: Action, value: Any, takes_mapping: bool) -> list[str]:
     if isinstance(value, list | tuple) and (action.nargs == "+" or len(value) == 1):
         return [flag, *map(_written, value)] if action.nargs == "+" else [f"{flag}={_written(value[0])}"]
     if isinstance(value, list | tuple) or (isinstance(value, dict) and not takes_mapping):
-        raise UserError(f"one value is wanted, found {value!r}")
+        raise UserError(f"one value is wanted, found {_in_short(value)}")
     return [flag, _written(value)] if action.nargs == "+" else [f"{flag}={_written(value)}"]
 
 
@@ -185,4 +186,13 @@ def _written(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, dict):
         return json.dumps(value)
-    return os.fspath(value) if isinstance(value, os.PathLike) else str(value)
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, Set | bytes) or callable(value):
+        raise UserError(f"a setting is a text, a number, true or false, or a path, found {_in_short(value)}")
+    return str(value)
+
+
+def _in_short(value: Any) -> str:
+    """A value in one line of bounded length."""
+    return f"{' '.join(repr(value).split()):.80}"

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_MANY_UNKNOWN = 0.5  # of a split's tokens: from there on a model reads next to nothing
+
 
 def audit_run(
     texts: datasets.DatasetDict, tokenizer: PreTrainedTokenizerBase, arguments: DataArguments, report: DataReport
@@ -37,6 +39,13 @@ def audit_run(
     found = audit(texts, tokenizer, origins=find_origins(arguments, report))
     check_leaks(found, arguments)
     logger.info("audit: %s", render_line(found))
+    unknown = found.splits["validation"].unknown_token_share if "validation" in found.splits else None
+    if unknown is not None and unknown > _MANY_UNKNOWN:
+        logger.warning(
+            "%.0f %% of the tokens of validation are not in the vocabulary: lower min_frequency or, for texts whose "
+            "words no space parts, name a tokenizer that cuts them with tokenizer_name_or_path",
+            100 * unknown,
+        )
     return found.summary()
 
 

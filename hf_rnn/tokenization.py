@@ -8,6 +8,7 @@ the result is saved with `save_pretrained` and loaded by `AutoTokenizer` without
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from itertools import islice
+from numbers import Integral
 
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -75,6 +76,8 @@ def train_tokenizer(
         hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(NORMALIZERS)}"
         raise UserError(f"normalizer={normalizer!r} is unknown: {hint}")
 
+    min_frequency, model_max_length = int(min_frequency), int(model_max_length)  # of NumPy too, which JSON is not
+    max_vocab_size = None if max_vocab_size is None else int(max_vocab_size)
     backend = Tokenizer(WordLevel({}, unk_token=UNK_TOKEN))
     backend.normalizer, backend.pre_tokenizer = build_normalizer(normalizer, lowercase)
     words = _count(backend, texts, min_frequency, max_vocab_size)
@@ -145,5 +148,5 @@ def _check_counts(min_frequency: int, max_vocab_size: int | None, model_max_leng
     if max_vocab_size is not None:
         least["max_vocab_size"] = (max_vocab_size, 3)  # <unk>, <pad> and one word
     for name, (value, minimum) in least.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < minimum:
             raise UserError(f"{name}={value!r} must be a whole number of at least {minimum}")

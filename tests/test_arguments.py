@@ -5,6 +5,8 @@ import importlib.util
 import json
 import re
 
+import datasets
+import numpy as np
 import pytest
 import torch
 from transformers import TrainingArguments
@@ -328,6 +330,33 @@ def test_a_flag_of_the_vocabulary_beside_a_tokenizer_is_told_to_be_idle(source, 
     ]
 
 
+def test_what_stands_in_a_recipe_of_ones_own_and_does_nothing_is_told(tmp_path, caplog):
+    """The premise: what that builds on says as much, and the record of a run says everything."""
+    (tmp_path / "base.yaml").write_text("hidden_dropout: 0.5\n")
+    (tmp_path / "mine.yaml").write_text("recipe: base.yaml\nwarmup_steps: 5\n")
+    (tmp_path / "training_args.json").write_text('{"recipe": null, "warmup_steps": 5, "hidden_dropout": 0.5}')
+    parse_argv(["--output_dir", "out", "--recipe", str(tmp_path / "training_args.json")])
+    assert not caplog.records
+    parse_argv(["--output_dir", "out", "--recipe", str(tmp_path / "mine.yaml")])
+    told = sorted(record.getMessage().split(":")[0] for record in caplog.records)
+    assert told == ["no effect of hidden_dropout", "no effect of warmup_steps"]
+
+
+def test_numbers_of_numpy_are_numbers():
+    settings = {"learning_rate": np.float64(1e-3), "hidden_size": np.int64(8), "class_names": np.array(["no", "yes"])}
+    parsed = parse_settings({"output_dir": "out", "bidirectional": np.bool_(False), **settings})
+    assert (parsed.training.learning_rate, parsed.model.hidden_size, parsed.model.bidirectional) == (1e-3, 8, False)
+    assert parsed.data.class_names == ["no", "yes"]
+
+
+def test_what_is_no_setting_at_all():
+    with pytest.raises(UserError, match="data_dir: a setting is a text, a number, .* found {'train.tsv'}"):
+        parse_settings({"output_dir": "out", "data_dir": {"train.tsv"}})
+    rows = datasets.Dataset.from_dict({"text": ["a"], "label": [0]})
+    with pytest.raises(UserError, match=r"data_dir: one value is wanted, found DatasetDict\({ train: Dataset"):
+        parse_settings({"output_dir": "out", "data_dir": datasets.DatasetDict(train=rows)})
+
+
 @pytest.mark.parametrize(
     ("idle", "works", "told"),
     [
@@ -363,6 +392,13 @@ def test_a_flag_of_the_vocabulary_beside_a_tokenizer_is_told_to_be_idle(source, 
             "per_device_train_batch_size: tokens_per_batch cuts",
         ),
         ("--do_train=false", "--do_train", "do_train: this trains"),
+        ("--hub_token=x --hub_strategy=end", "--push_to_hub", "hub_token, hub_strategy: nothing is pushed"),
+        ("--streaming --baselines", "--streaming=false", "baselines: they need all rows at once"),
+        (
+            "--streaming --train_sampling_strategy=group_by_length",
+            "--train_sampling_strategy=random",
+            "train_sampling_strategy: it needs the length of each row",
+        ),
         ("--embedding_initializer_range=1 --vectors=v.txt", None, "embedding_initializer_range: the embedding starts"),
     ],
 )

@@ -8,6 +8,7 @@ import random
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import datasets
 import numpy as np
@@ -199,6 +200,25 @@ def test_a_model_keeps_the_type_of_its_labels(values, tmp_path, hurried):
         assert one.predict(TEXTS).dtype == one.classes_.dtype
         assert set(one.predict(TEXTS).tolist()) <= set(given.tolist())
     assert (loaded.predict_proba(TEXTS) == classifier.predict_proba(TEXTS)).all()
+
+
+def test_fits_in_threads_are_those_of_one_after_the_other(hurried):
+    rows, seeds = columns(60, seed=3), [1, 2, 1]
+    alone = [weights_of(RnnClassifier(**QUICK, seed=seed).fit(*rows)) for seed in seeds]
+    with ThreadPoolExecutor() as threads:
+        together = list(threads.map(lambda seed: weights_of(RnnClassifier(**QUICK, seed=seed).fit(*rows)), seeds))
+    assert all(map(same, alone, together))
+    assert not same(alone[0], alone[1])
+
+
+def test_where_it_cannot_be_saved(fitted, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="save_directory is empty"):
+        fitted.save_pretrained("")
+    with pytest.raises(UserError, match=r"could not be written to file.below: .*\. Make room there, or name another"):
+        fitted.save_pretrained("file/below")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_columns_are_sorted_whatever_the_order_of_the_ids(trained, tmp_path):

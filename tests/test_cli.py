@@ -442,6 +442,11 @@ def test_names_that_no_file_could_hold(command, folder, texts_dir, tmp_path, ver
     assert not (tmp_path / "out").exists()
 
 
+def test_a_strict_reading_is_of_lines(command, folder):
+    told = mistake(command("predict", "--model", folder, "--text", "x", "--strict"))
+    assert "--strict is for the lines of --input" in told
+
+
 def test_a_model_that_gives_tuples_answers_alike(command, folder, texts_dir, tmp_path):
     other = shutil.copytree(folder, tmp_path / "tuples", ignore=shutil.ignore_patterns("checkpoints"))
     config = json.loads((other / "config.json").read_text())

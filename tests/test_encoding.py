@@ -45,6 +45,11 @@ def test_encode_gives_ids_and_labels(tmp_path, tokenizer, streaming, caplog):
         encode(encoded, tokenizer)
 
 
+def test_what_is_encoded_is_a_data_set(tokenizer):
+    with pytest.raises(UserError, match="must be a Dataset with a column 'text', found a list"):
+        encode(["some words"], tokenizer)
+
+
 def test_truncation_is_the_tokenizers_own(tmp_path, tokenizer):
     """With special tokens around, cutting must keep them: as when the tokenizer is asked itself."""
     from tokenizers.processors import TemplateProcessing

@@ -33,8 +33,9 @@ ROWS = [(" spaces stay ", 2), ("tabs\tand\nlines too", 0), ("NA", 1)]
         (datasets.Value("int8"), int, ["0", "1", "2"]),
         (datasets.Value("string"), "cab".__getitem__, ["a", "b", "c"]),
         (datasets.Value("large_string"), str, ["0", "1", "2"]),
+        (datasets.Value("bool"), bool, ["False", "True"]),
     ],
-    ids=["ClassLabel", "integers", "strings", "large strings"],
+    ids=["ClassLabel", "integers", "strings", "large strings", "bools"],
 )
 def test_library_data_sets_come_under_the_same_contract(tmp_path, feature, convert, names, caplog):
     rows = [(text, convert(label)) for text, label in ROWS]
@@ -110,7 +111,7 @@ def test_columns_of_a_library_data_set(tmp_path):
         load_named(data, text_column="txt")
     with pytest.raises(DataError, match="holds no strings"):
         load_named(data, text_column="id")
-    with pytest.raises(DataError, match="labels are ClassLabel, strings or integers"):
+    with pytest.raises(DataError, match="labels are ClassLabel, strings, integers or bools"):
         load_named(data)
     with pytest.raises(UserError, match="cannot be loaded"):
         load_named(str(tmp_path / "nowhere"))

@@ -54,6 +54,22 @@ def test_a_run_tells_its_leaks(leaking_dir, tmp_path, tiny_settings, caplog):
     assert [cell.strip() for cell in row.strip("|").split("|")][1:5] == ["60", "0", "3", "1"]
 
 
+@pytest.mark.parametrize("space", [" ", ""])
+def test_a_run_that_can_read_nothing_says_so(tiny_settings, tmp_path, caplog, space):
+    """Words that no space parts are long ones that never come again."""
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for split, count in (("train", 60), ("dev", 30)):
+        rows = [
+            (f"{text} {split}{number}", label) for number, (text, label) in enumerate(invent_rows(count, seed=count))
+        ]
+        write_rows(folder / f"{split}.tsv", [(text.replace(" ", space), label) for text, label in rows])
+    settings = {**tiny_settings, "data_dir": str(folder), "num_train_epochs": 1, "min_frequency": 1}
+    train(**settings, output_dir=str(tmp_path / "out"))
+    told = [message.split(":")[0] for message in caplog.messages if "vocabulary" in message]
+    assert told == ([] if space else ["100 % of the tokens of validation are not in the vocabulary"])
+
+
 def test_the_verb_refuses_after_its_report(leaking_dir, command):
     code, out, err = command("audit", "--data_dir", leaking_dir, "--fail_on_leak", "1%", "--json")
     assert code == 2

@@ -64,10 +64,31 @@ def test_no_split_at_all_cannot_be_meant(tmp_path, monkeypatch, source):
         load_tsv(source, splits=[], class_names=NAMES)
 
 
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("TRAIN.TSV", "Rename TRAIN.TSV to train.tsv"),
+        ("train.txt", "Rename train.txt to train.tsv"),
+        ("train.tsv.gz", "Unpack train.tsv.gz to train.tsv"),
+        ("train.parquet", "type --dataset_name .* in place of --data_dir"),
+        ("other.md", "in the split named train$"),
+    ],
+)
+def test_what_to_do_without_a_train_file(tmp_path, name, advice):
+    write(tmp_path / name, GOOD)
+    with pytest.raises(DataError, match=advice):
+        load_tsv(tmp_path)
+
+
+def test_class_names_may_be_an_array(tmp_path):
+    path = write(tmp_path / "train.tsv", GOOD)
+    assert load_tsv(path, class_names=np.array(NAMES), splits=["train"])["train"].features["label"].names == NAMES
+
+
 def test_no_train_split(tmp_path):
     write(tmp_path / "dev.tsv", GOOD)
     write(tmp_path / "train.csv", GOOD)
-    with pytest.raises(DataError, match="validation, the files: dev.tsv, train.csv") as caught:
+    with pytest.raises(DataError, match="validation, the files: dev.tsv, train.csv.*type --dataset_name") as caught:
         load_tsv(tmp_path)
     assert caught.value.reason == Reason.NO_TRAIN_SPLIT
     with pytest.raises(UserError, match="no split test"):

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -211,6 +212,16 @@ def test_a_reloaded_tokenizer_saves_the_same_again(tmp_path):
 def test_arguments_out_of_range(arguments, message):
     with pytest.raises(UserError, match=re.escape(message)):
         train_tokenizer(CORPUS, **arguments)
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path):
+    count = np.int64
+    tokenizer = train_tokenizer(CORPUS, min_frequency=count(1), max_vocab_size=count(9), model_max_length=count(5))
+    tokenizer.save_pretrained(tmp_path)
+    assert (
+        AutoTokenizer.from_pretrained(tmp_path).get_vocab()
+        == train_tokenizer(CORPUS, min_frequency=1, max_vocab_size=9).get_vocab()
+    )
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,8 @@ def _check(arguments: PredictArguments, texts: Sequence[str] | None) -> None:
         raise UserError("--model is missing: give a finished folder")
     if (texts is None) == (arguments.input is None):
         raise UserError("give either --text (several times if you like) or --input FILE (- for what is piped in)")
+    if arguments.strict and texts is not None:
+        raise UserError("--strict is for the lines of --input: leave it out with --text")
     if arguments.backend not in _BACKENDS:
         raise UserError(f"--backend must be one of {', '.join(_BACKENDS)}, found {arguments.backend!r}")
     if arguments.table_dtype not in TABLE_DTYPES:

@@ -41,6 +41,8 @@ def encode(dataset: AnyDataset, tokenizer: PreTrainedTokenizerBase, max_length: 
     """
     if isinstance(dataset, dict):
         return type(dataset)({split: encode(part, tokenizer, max_length) for split, part in dataset.items()})
+    if not hasattr(dataset, "features"):
+        raise UserError(f"what is encoded must be a Dataset with a column 'text', found a {type(dataset).__name__}")
     limit = tokenizer.model_max_length if max_length is None else max_length
     if limit < 1:
         raise UserError(f"max_length is {limit}: give 1 or more")

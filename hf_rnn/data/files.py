@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 import os
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -15,6 +16,9 @@ logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "validation", "test")
 ALIASES = {"dev": "validation"}
+
+_OF_LIBRARY = (".csv", ".parquet", ".json", ".jsonl")  # what the datasets library reads
+_OF_TSV = (".tsv", ".txt", ".tsv.gz")
 
 PathLike = str | os.PathLike[str]
 Source = PathLike | Mapping[str, PathLike | Sequence[PathLike]]
@@ -69,7 +73,7 @@ def wanted_splits(
             )
     there = ", ".join(found) or "none"
     if "train" in wanted - set(found):
-        remedy = "Training rows stand in train.tsv of a folder, or in the split named train"
+        remedy = f"Training rows stand in train.tsv of a folder, or in the split named train{_other_ways(where)}"
         raise DataError.of_file(
             where, Fault(Reason.NO_TRAIN_SPLIT, f"the splits there are: {there}{_holds(where)}", remedy)
         )
@@ -124,6 +128,20 @@ def _holds(folder: str) -> str:
         return ""
     names = sorted(os.listdir(folder))
     return f", the files: {', '.join(names[:10]) or 'none'}" + (" ..." if len(names) > 10 else "")
+
+
+def _other_ways(folder: str) -> str:
+    """Return what to do with files of other kinds that a folder holds."""
+    names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    if any(name.endswith(_OF_LIBRARY) for name in names):
+        return (
+            f". For its other files type --dataset_name {shlex.quote(folder)} in place of --data_dir, with "
+            "--text_column and --label_column"
+        )
+    near = [name for name in names if name.lower().startswith("train.") and name.lower().endswith(_OF_TSV)]
+    if near and near[0].lower().endswith(".gz"):
+        return f". Unpack {near[0]} to train.tsv"
+    return f". Rename {near[0]} to train.tsv, if it is one" if near else ""
 
 
 def _as_paths(files: PathLike | Sequence[PathLike]) -> list[str]:

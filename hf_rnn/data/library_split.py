@@ -21,6 +21,7 @@ from .faults import EXCERPT_CHARACTERS, WHITE_SPACE, BadRow, DataError, Fault, R
 from .reading import LabelResolver, Rows
 
 BATCH_ROWS = 10_000
+_LABELS = ("string", "int", "bool")  # parts of the names of types
 UNLABELLED = -1  # what data sets write where a row of a ClassLabel column has no label
 
 
@@ -32,7 +33,7 @@ class LibrarySplit:
         path: How messages name it, as `name[split]`.
         dataset: The map-style data set.
         text_column: Name of a string column.
-        label_column: Name of a ClassLabel, string or integer column.
+        label_column: Name of a ClassLabel, string, integer or bool column.
     """
 
     path: str
@@ -53,9 +54,9 @@ class LibrarySplit:
         if getattr(features[self.text_column], "dtype", None) not in ("string", "large_string"):
             raise self._misfit(f"column {self.text_column!r} holds no strings but {features[self.text_column]}")
         label, kind = features[self.label_column], getattr(features[self.label_column], "dtype", "")
-        if not isinstance(label, datasets.ClassLabel) and "string" not in kind and "int" not in kind:
+        if not isinstance(label, datasets.ClassLabel) and not any(each in kind for each in _LABELS):
             raise self._misfit(
-                f"column {self.label_column!r} holds {label}: labels are ClassLabel, strings or integers"
+                f"column {self.label_column!r} holds {label}: labels are ClassLabel, strings, integers or bools"
             )
 
     def _misfit(self, detail: str) -> DataError:

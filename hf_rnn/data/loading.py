@@ -83,6 +83,7 @@ def load_tsv(
         UserError: For arguments that contradict each other or the data.
     """
     report = DataReport() if report is None else report
+    class_names = None if class_names is None else list(class_names)
     layout = TsvFormat(text_column, label_column, header, max_line_bytes)
     files = find_files(source, splits, class_names is not None)
     _check_rejected_path(rejected_path, files)
@@ -121,7 +122,7 @@ def load_named(
             loaded `DatasetDict` or `Dataset`, which is train.
         config: The configuration of a data set that has several.
         text_column: Name of the column of texts.
-        label_column: Name of the column of labels: ClassLabel (keeps its names and ids), strings or integers.
+        label_column: Name of the column of labels: ClassLabel (keeps its names and ids), strings, integers or bools.
         class_names: See :func:`load_tsv`.
         splits: See :func:`load_tsv`. Without, a validation or test split whose labels are all -1, as benchmarks mark
             rows without one, is left out, which the log says.
@@ -151,7 +152,7 @@ def load_named(
             splits, found, name, class_names is not None or _names_classes(loaded, label_column)
         )
     }
-    names = next(iter(sources.values()))[0].class_names if class_names is None else class_names
+    names = next(iter(sources.values()))[0].class_names if class_names is None else list(class_names)
     with Ledger(max_bad_rows, rejected_path, report) as ledger:
         labels, read = read_splits(sources, names, ledger, keep=True)
     holdout = _hold_out(read, validation_share if splits is None else 0, seed, report)
