@@ -217,7 +217,7 @@ def test_columns_are_sorted_whatever_the_order_of_the_ids(trained, tmp_path):
 
 
 def test_items_that_are_more_than_str_and_int(hurried):
-    class Mood(enum.StrEnum):
+    class Mood(str, enum.Enum):  # noqa: UP042 - whose str() is not the value
         BAD, GOOD, PLAIN = "bad", "good", "plain"
 
     expected = weights_of(RnnClassifier(**QUICK).fit(TEXTS, NAMES))
@@ -442,7 +442,9 @@ def test_early_stopping(hurried):
         (["a", "b", "c"], ["x", "x", "y\0"], r"^labels\[2\]: NUL is character 2 of label 'y\\x00'"),
         (["a", "b", "c"], ["x", "", "x"], r"^labels\[1\]: the label is ''"),
         (["a", "b", "c"], [1, 2**70, 1], "do not fit into 64 bits"),
+        (["a", "b", "c"], [-1, 2**63, -1], "do not fit into 64 bits"),
         (["a", "b"], np.eye(2, dtype=int), "labels must have one dimension"),
+        (["a", "b"], np.array(3), r"labels must have one dimension, found ndarray of shape \(\)"),
     ],
 )
 def test_bad_rows(texts, labels, message):
