@@ -266,8 +266,8 @@ def test_score_against_sklearn(fitted):
     weights = np.arange(30)
     expected = metrics.accuracy_score(labels, answers, sample_weight=weights)
     assert fitted.score(np.array(texts), pd.Series(labels), weights) == pytest.approx(expected)
-    unknown, negative = np.where(weights == 3, np.nan, 1), np.resize([1, -1], 30)
-    for wrong in ([1], np.zeros(30), ["a"] * 30, weights[:, None], unknown, negative):
+    unknown, endless = (np.where(weights == 3, number, 1) for number in (np.nan, np.inf))
+    for wrong in ([1], np.zeros(30), ["a"] * 30, weights[:, None], unknown, endless, np.resize([1, -1], 30)):
         with pytest.raises(UserError, match="sample_weight must be 30 numbers, one a text, none below 0"):
             fitted.score(texts, labels, wrong)
 
