@@ -20,7 +20,7 @@ from hf_rnn import FastRnn, RnnClassifier, RnnConfig, RnnForSequenceClassificati
 from hf_rnn.arguments import parse_settings
 from hf_rnn.errors import UserError
 from hf_rnn.hub import push
-from hf_rnn.starting_model import ARCHITECTURE
+from hf_rnn.starting_model import ARCHITECTURE, StartingModel
 
 TEXTS = ["miro", "the selk stood", "near a door", "", "qwertz miro"]
 STILL = {"learning_rate": 0.0, "num_train_epochs": 1, "baselines": False, "use_cpu": True}
@@ -204,6 +204,16 @@ def test_a_run_goes_on_only_with_the_start_that_it_had(go_on, trained, tmp_path)
     with pytest.raises(UserError, match="the model that it goes on from"):
         go_on(**settings | {"num_train_epochs": 2}, resume=True)
     assert go_on(**settings | {"num_train_epochs": 2}, resume=True, resume_anyway=True).folder.is_dir()
+
+
+def test_what_its_outputs_mean_is_part_of_a_start(trained):
+    start, other = (StartingModel.load(str(trained.folder), None) for _ in range(2))
+    assert start.fingerprint() == other.fingerprint() and start.keeps_classifier(other.model.config)
+    other.model.config.problem_type = "multi_label_classification"
+    assert not other.keeps_classifier(start.model.config)
+    other.model.config.id2label = dict(enumerate(reversed(LABELS)))
+    other.model.config.label2id = {name: number for number, name in other.model.config.id2label.items()}
+    assert start.fingerprint() != other.fingerprint()
 
 
 def test_mistakes_are_one_line(command, trained, texts_dir, tmp_path):
