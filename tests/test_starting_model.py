@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from hf_rnn import FastRnn, RnnClassifier, RnnConfig, RnnForSequenceClassification, train
-from hf_rnn.arguments import parse_settings
+from hf_rnn.arguments import parse_argv, parse_settings
 from hf_rnn.errors import UserError
 from hf_rnn.hub import push
 from hf_rnn.starting_model import ARCHITECTURE, StartingModel
@@ -132,6 +132,12 @@ def test_flags_change_training_and_not_the_architecture(go_on, trained):
             go_on(**{setting: value, "output_dir": "refused"})
     same = go_on(hidden_size=8, cell_type="lstm", output_dir="same")
     assert same.folder.is_dir(), "what agrees may be said"
+
+
+@pytest.mark.parametrize("flag", ["--model_name_or_path", "--model-name-or-path"])
+def test_a_flag_written_either_way_takes_over_the_architecture(trained, flag):
+    model = parse_argv([f"{flag}={trained.folder}", "--data_dir=texts", "--output_dir=out"]).model
+    assert (model.embedding_size, model.hidden_size) == (16, 8)
 
 
 def test_dataclasses_are_compared_too(go_on, trained, texts_dir, tmp_path):
