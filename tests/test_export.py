@@ -2,6 +2,7 @@
 
 import ast
 import builtins
+import contextlib
 import itertools
 import json
 import logging
@@ -19,7 +20,7 @@ from hf_rnn.errors import UserError
 from hf_rnn.export import export
 from hf_rnn.folder import FinishedFolder
 from hf_rnn.model_card import render
-from hf_rnn.parity import TEXTS, make_texts, measure_parity
+from hf_rnn.parity import TEXTS, Parity, make_texts, measure_parity
 from hf_rnn.sharing import list_shared_files
 
 onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")
@@ -205,6 +206,45 @@ def test_a_file_that_disagrees_is_not_written(folder, monkeypatch, quantize):
     assert contents(folder) == before
 
 
+@pytest.mark.parametrize(
+    ("quantize", "difference", "largest_logit", "agreement", "written"),
+    [
+        (None, 2e-4, 1.0, 1.0, False),
+        (None, 2e-4, 30.0, 1.0, True),  # of so large logits float32 has no more digits
+        (None, float("nan"), 1.0, 1.0, False),
+        ("int8", 0.1, 1.0, 0.99, True),
+        ("int8", 0.1, 1.0, 0.985, False),
+        ("int8", float("nan"), 1.0, 1.0, False),
+    ],
+)
+def test_how_far_a_file_may_disagree(folder, monkeypatch, quantize, difference, largest_logit, agreement, written):
+    parity = Parity(200, difference, largest_logit, agreement)
+    monkeypatch.setitem(export.__globals__, "measure_parity", lambda *given: parity)
+    with contextlib.nullcontext() if written else pytest.raises(UserError, match="was not written"):
+        export(folder, quantize)
+    assert (folder / "onnx").exists() == written
+
+
+def test_a_model_in_half_precision_is_exported_in_float32(folder):
+    RnnForSequenceClassification.from_pretrained(folder, dtype=torch.bfloat16).save_pretrained(folder)
+    assert export(folder).max_difference < 1e-4
+
+
+def test_the_texts_that_are_run_are_also_those_of_the_card(folder, monkeypatch):
+    given = []
+    monkeypatch.setitem(
+        export.__globals__, "measure_parity", lambda *parts: given.extend(parts[3]) or measure_parity(*parts)
+    )
+    export(folder)
+    assert given == [text for texts in read_facts(FinishedFolder(folder)).examples.values() for text in texts] != []
+
+
+def test_an_embedding_that_no_file_could_hold(folder, monkeypatch):
+    monkeypatch.setitem(export.__globals__, "_LARGEST_FILE", 100)
+    with pytest.raises(UserError, match=r"has an embedding of [\d,]+ bytes: an ONNX file holds 100 at most"):
+        export(folder)
+
+
 def test_an_older_file_outlives_a_refusal_and_a_full_disk(folder, monkeypatch):
     file = export(folder).file
     before = contents(folder)
@@ -361,6 +401,12 @@ def test_the_card_tells_of_both_files(exported):
     assert card == render(facts)
     assert f"- `onnx/model_int8.onnx` for ONNX Runtime: {results['int8'].bytes:,} bytes. On 200 texts" in card
     assert "--backend onnx --text" in card
+
+
+def test_the_card_tells_of_no_file_that_was_taken_away(folder):
+    export(folder, "int8").file.unlink()
+    export(folder)
+    assert list(read_facts(FinishedFolder(folder)).onnx) == ["onnx/model.onnx"]
 
 
 def test_a_card_in_which_somebody_has_written_stays(folder, caplog):
