@@ -7,6 +7,7 @@ import itertools
 import json
 import logging
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -478,6 +479,12 @@ def test_int8_gives_the_same_labels(exported, expected):
     assert [answer["label"] for answer in classifier.predict(TEXTS_TO_PREDICT)] == expected[0]
 
 
+def test_it_takes_as_many_threads_as_torch(exported, monkeypatch):
+    monkeypatch.setattr("torch.get_num_threads", lambda: 3)
+    session = open_session(str(exported[0].onnx_model))
+    assert session.get_session_options().intra_op_num_threads == 3
+
+
 def test_the_weights_need_not_be_there(exported, expected, tmp_path):
     folder = shutil.copytree(exported[0].root, tmp_path / "model")
     (folder / "model.safetensors").unlink()
@@ -551,6 +558,9 @@ def test_the_hub_holds_them_and_gives_only_what_is_asked_for(hub, exported, expe
     code, out, err = command("export", "--model", "me/films", "--output_dir", tmp_path / "out")
     assert code == 0, err
     assert json.loads(out)["file"] == str(tmp_path / "out" / "model.onnx")
+    for read in (OnnxClassifier.from_pretrained, partial(export, output_dir=tmp_path / "out")):
+        with pytest.raises(UserError, match="me/films has no revision 'v1'"):
+            read("me/films", revision="v1")
 
 
 def test_a_repo_without_a_file_says_so(hub, folder, monkeypatch):
