@@ -523,6 +523,8 @@ def test_a_file_that_is_missing_broken_or_of_other_weights_is_refused(folder):
     assert f"has no onnx/model.onnx: make it with `hf-rnn export --model {folder}`" in refusal()
     assert refusal(quantized=True).endswith("--quantize int8`")
     assert "has no revision 'v2'" in refusal(revision="v2")
+    folder = folder.rename(folder.with_name("my model"))
+    assert f"`hf-rnn export --model '{folder}'`" in refusal()
     file = export(folder).file
     config, names = json.loads((folder / "config.json").read_text()), {"0": "bad", "1": "fine", "2": "plain"}
     (folder / "config.json").write_text(

@@ -18,6 +18,7 @@ from hf_rnn.configuration_rnn import RnnConfig
 from hf_rnn.errors import UserError
 from hf_rnn.modeling_rnn import RnnForSequenceClassification
 from hf_rnn.optim import LazyAdamW
+from hf_rnn.row_columns import count_tokens
 from hf_rnn.sampling import LengthBucketedBatchSampler, TokenBudgetBatchSampler
 from hf_rnn.sparse_gradients import clip_grad_norm
 from hf_rnn.stopping import TrainingStopped
@@ -199,6 +200,12 @@ def test_accumulated_token_batches_are_one_batch(tokenizer, tmp_path):
     nn.functional.cross_entropy(logits, batch["labels"]).backward()
     for (name, trained), before in zip(trainer.model.named_parameters(), by_hand.parameters(), strict=True):
         torch.testing.assert_close(trained, before - 0.1 * before.grad, atol=1e-6, rtol=1e-5, msg=name)
+
+
+def test_lengths_are_those_of_the_column_that_is_named():
+    rows = datasets.Dataset.from_dict({"input_ids": [[2], [3, 4]], "length": [7, 8]})
+    assert count_tokens(rows, "length") == [7, 8]
+    assert count_tokens(rows, "size") == count_tokens(list(rows), "size") == [1, 2]
 
 
 def test_stock_orders_are_stock(tokenizer, tmp_path):
