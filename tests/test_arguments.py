@@ -205,6 +205,12 @@ def test_a_mistake_in_a_file_names_file_line_and_setting(tmp_path, content, mess
         (["--tokens_per_batch", "500", "--dataloader_drop_last"], r"dataloader_drop_last leaves out .*one of the two"),
         (["--tokens_per_batch", "500", "--auto_find_batch_size"], r"auto_find_batch_size looks .*one of the two"),
         (["--report_to", "tensorbord"], r"report_to 'tensorbord' is not known; there are .*tensorboard"),
+        (["--adam_beta1", "-0.1"], r"adam_beta1 must be at least 0 and less than 1, found -0.1"),
+        (["--adam_epsilon=-1e-8"], r"adam_epsilon must be finite and not negative"),
+        (["--embedding_learning_rate", "inf"], r"embedding_learning_rate must be finite and not negative"),
+        (["--data_seed", "4294967296"], r"data_seed must be from 0 to 2\*\*32 - 1, found 4294967296"),
+        (["--gradient_accumulation_steps", "0"], r"gradient_accumulation_steps must be greater than 0"),
+        (["--tags", "mine", "caf\udce9"], r"tags 'caf\\udce9' is not UTF-8"),
     ],
 )
 def test_a_mistake_in_a_flag(argv, message):

@@ -237,7 +237,7 @@ def test_columns_are_sorted_whatever_the_order_of_the_ids(trained, tmp_path):
 
 
 def test_items_that_are_more_than_str_and_int(hurried):
-    class Mood(enum.StrEnum):
+    class Mood(str, enum.Enum):  # noqa: UP042 - whose str() is not the value
         BAD, GOOD, PLAIN = "bad", "good", "plain"
 
     expected = weights_of(RnnClassifier(**QUICK).fit(TEXTS, NAMES))
@@ -286,8 +286,8 @@ def test_score_against_sklearn(fitted):
     weights = np.arange(30)
     expected = metrics.accuracy_score(labels, answers, sample_weight=weights)
     assert fitted.score(np.array(texts), pd.Series(labels), weights) == pytest.approx(expected)
-    unknown, negative = np.where(weights == 3, np.nan, 1), np.resize([1, -1], 30)
-    for wrong in ([1], np.zeros(30), ["a"] * 30, weights[:, None], unknown, negative):
+    unknown, endless = (np.where(weights == 3, number, 1) for number in (np.nan, np.inf))
+    for wrong in ([1], np.zeros(30), ["a"] * 30, weights[:, None], unknown, endless, np.resize([1, -1], 30)):
         with pytest.raises(UserError, match="sample_weight must be 30 numbers, one a text, none below 0"):
             fitted.score(texts, labels, wrong)
 
@@ -462,7 +462,9 @@ def test_early_stopping(hurried):
         (["a", "b", "c"], ["x", "x", "y\0"], r"^labels\[2\]: NUL is character 2 of label 'y\\x00'"),
         (["a", "b", "c"], ["x", "", "x"], r"^labels\[1\]: the label is ''"),
         (["a", "b", "c"], [1, 2**70, 1], "do not fit into 64 bits"),
+        (["a", "b", "c"], [-1, 2**63, -1], "do not fit into 64 bits"),
         (["a", "b"], np.eye(2, dtype=int), "labels must have one dimension"),
+        (["a", "b"], np.array(3), r"labels must have one dimension, found ndarray of shape \(\)"),
     ],
 )
 def test_bad_rows(texts, labels, message):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hf_rnn import RnnConfig, RnnForSequenceClassification, inference, train_tokenizer
 from hf_rnn.colouring import colour
 from hf_rnn.errors import UserError
-from hf_rnn.explaining import explain, words_read
+from hf_rnn.explaining import Explanation, Piece, explain, words_read
 from hf_rnn.tokenization import NORMALIZERS
 
 LABELS = ("bad", "good", "plain")
@@ -92,7 +92,8 @@ def test_long_texts_are_explained_in_part():
     html = colour(explanation)
     assert "reads the first 12 of the 20 words" in html
     assert "the first 5 words only" in html
-    assert "only" not in colour(explain(model, tokenizer, "dry sand"))
+    html = colour(explain(model, tokenizer, "dry sand " * 6))
+    assert "reads the first" not in html and "only" not in html
 
 
 @pytest.mark.parametrize("pooling", ["mean_max", "attention"])
@@ -137,10 +138,10 @@ def test_tokens_stand_on_the_users_own_text(text, pieces):
 
 
 def test_words_that_a_normaliser_drops_belong_to_no_token():
-    text = "dry 3.50 s\u00e4nd box"
+    text = 'dry 3.50 s\u00e4nd "Box'
     found = explain(*PAIRS["semeval"], text).pieces
-    assert [text[piece.start : piece.end] for piece in found] == ["dry", "box"]
-    assert '<span class="unread"> 3.50 s\u00e4nd </span>' in colour(explain(*PAIRS["semeval"], text))
+    assert [text[piece.start : piece.end] for piece in found] == ["dry", "Box"]
+    assert '<span class="unread"> 3.50 s\u00e4nd &quot;</span>' in colour(explain(*PAIRS["semeval"], text))
 
 
 def test_a_tokenizer_that_cuts_words_is_shown_by_its_own_parts():
@@ -222,9 +223,24 @@ def test_any_text_is_shown_whole_and_as_text(text, name):
     shown = Shown(html)
     assert shown.tags <= {"style", "div", "mark", "small", "span", "b", "u", "i", "br"}
     assert shown.attributes <= {"class", "style", "title", "dir"}
-    assert not set("${`") & set(html.split("</style>")[1]), "nothing that a page's templates would read"
+    assert not set("${}`\\") & set(html.split("</style>")[1]), "nothing that a page's templates would read"
     if explanation.pieces:
         assert shown.text == text
+
+
+@pytest.mark.parametrize(
+    ("effect", "colour_shown"),
+    [
+        (0.5, "37, 99, 235, 0.600"),
+        (0.001, "37, 99, 235, 0.030"),
+        (0, "37, 99, 235, 0.000"),
+        (-0.01, "217, 119, 6, 0.300"),
+    ],
+)
+def test_an_effect_that_is_the_largest_but_small_has_a_weak_colour(effect, colour_shown):
+    piece = Piece(0, 3, "dry", True, effect)
+    explanation = Explanation("dry", {"good": 1.0}, "good", "leave_one_out", (piece,), 1, 9, 9)
+    assert f'<mark style="background: rgba({colour_shown})"' in colour(explanation)
 
 
 def test_labels_are_text_too():

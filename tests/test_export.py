@@ -2,10 +2,12 @@
 
 import ast
 import builtins
+import contextlib
 import itertools
 import json
 import logging
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,7 @@ from hf_rnn.errors import UserError
 from hf_rnn.export import export
 from hf_rnn.folder import FinishedFolder
 from hf_rnn.model_card import render
-from hf_rnn.parity import TEXTS, make_texts, measure_parity
+from hf_rnn.parity import TEXTS, Parity, make_texts, measure_parity
 from hf_rnn.sharing import list_shared_files
 
 onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")
@@ -205,6 +207,45 @@ def test_a_file_that_disagrees_is_not_written(folder, monkeypatch, quantize):
     assert contents(folder) == before
 
 
+@pytest.mark.parametrize(
+    ("quantize", "difference", "largest_logit", "agreement", "written"),
+    [
+        (None, 2e-4, 1.0, 1.0, False),
+        (None, 2e-4, 30.0, 1.0, True),  # of so large logits float32 has no more digits
+        (None, float("nan"), 1.0, 1.0, False),
+        ("int8", 0.1, 1.0, 0.99, True),
+        ("int8", 0.1, 1.0, 0.985, False),
+        ("int8", float("nan"), 1.0, 1.0, False),
+    ],
+)
+def test_how_far_a_file_may_disagree(folder, monkeypatch, quantize, difference, largest_logit, agreement, written):
+    parity = Parity(200, difference, largest_logit, agreement)
+    monkeypatch.setitem(export.__globals__, "measure_parity", lambda *given: parity)
+    with contextlib.nullcontext() if written else pytest.raises(UserError, match="was not written"):
+        export(folder, quantize)
+    assert (folder / "onnx").exists() == written
+
+
+def test_a_model_in_half_precision_is_exported_in_float32(folder):
+    RnnForSequenceClassification.from_pretrained(folder, dtype=torch.bfloat16).save_pretrained(folder)
+    assert export(folder).max_difference < 1e-4
+
+
+def test_the_texts_that_are_run_are_also_those_of_the_card(folder, monkeypatch):
+    given = []
+    monkeypatch.setitem(
+        export.__globals__, "measure_parity", lambda *parts: given.extend(parts[3]) or measure_parity(*parts)
+    )
+    export(folder)
+    assert given == [text for texts in read_facts(FinishedFolder(folder)).examples.values() for text in texts] != []
+
+
+def test_an_embedding_that_no_file_could_hold(folder, monkeypatch):
+    monkeypatch.setitem(export.__globals__, "_LARGEST_FILE", 100)
+    with pytest.raises(UserError, match=r"has an embedding of [\d,]+ bytes: an ONNX file holds 100 at most"):
+        export(folder)
+
+
 def test_an_older_file_outlives_a_refusal_and_a_full_disk(folder, monkeypatch):
     file = export(folder).file
     before = contents(folder)
@@ -363,6 +404,12 @@ def test_the_card_tells_of_both_files(exported):
     assert "--backend onnx --text" in card
 
 
+def test_the_card_tells_of_no_file_that_was_taken_away(folder):
+    export(folder, "int8").file.unlink()
+    export(folder)
+    assert list(read_facts(FinishedFolder(folder)).onnx) == ["onnx/model.onnx"]
+
+
 def test_a_card_in_which_somebody_has_written_stays(folder, caplog):
     card = FinishedFolder(folder).card
     card.write_text(card.read_text(encoding="utf-8") + "\nMy own words.\n", encoding="utf-8")
@@ -432,6 +479,12 @@ def test_int8_gives_the_same_labels(exported, expected):
     assert [answer["label"] for answer in classifier.predict(TEXTS_TO_PREDICT)] == expected[0]
 
 
+def test_it_takes_as_many_threads_as_torch(exported, monkeypatch):
+    monkeypatch.setattr("torch.get_num_threads", lambda: 3)
+    session = open_session(str(exported[0].onnx_model))
+    assert session.get_session_options().intra_op_num_threads == 3
+
+
 def test_the_weights_need_not_be_there(exported, expected, tmp_path):
     folder = shutil.copytree(exported[0].root, tmp_path / "model")
     (folder / "model.safetensors").unlink()
@@ -470,6 +523,8 @@ def test_a_file_that_is_missing_broken_or_of_other_weights_is_refused(folder):
     assert f"has no onnx/model.onnx: make it with `hf-rnn export --model {folder}`" in refusal()
     assert refusal(quantized=True).endswith("--quantize int8`")
     assert "has no revision 'v2'" in refusal(revision="v2")
+    folder = folder.rename(folder.with_name("my model"))
+    assert f"`hf-rnn export --model '{folder}'`" in refusal()
     file = export(folder).file
     config, names = json.loads((folder / "config.json").read_text()), {"0": "bad", "1": "fine", "2": "plain"}
     (folder / "config.json").write_text(
@@ -505,6 +560,9 @@ def test_the_hub_holds_them_and_gives_only_what_is_asked_for(hub, exported, expe
     code, out, err = command("export", "--model", "me/films", "--output_dir", tmp_path / "out")
     assert code == 0, err
     assert json.loads(out)["file"] == str(tmp_path / "out" / "model.onnx")
+    for read in (OnnxClassifier.from_pretrained, partial(export, output_dir=tmp_path / "out")):
+        with pytest.raises(UserError, match="me/films has no revision 'v1'"):
+            read("me/films", revision="v1")
 
 
 def test_a_repo_without_a_file_says_so(hub, folder, monkeypatch):

@@ -112,8 +112,9 @@ def test_long_examples_are_shown_in_part(tmp_path, tiny_settings, texts_dir):
     folder.mkdir()
     long = " ".join(["miro"] * 100)
     (folder / "train.tsv").write_text(
-        "".join(f"{long} {number}\tgood\nselk {number}\tbad\n" for number in range(10)), encoding="utf-8"
+        "".join(f"{long} {number}\tgood\nselk {number}\tbad\n" for number in range(10)) + "miro\tgood\n",
+        encoding="utf-8",
     )
     result = train(**{**tiny_settings, "data_dir": str(folder), "num_train_epochs": 1}, output_dir=str(tmp_path / "o"))
-    assert [len(text) for text in result.card.examples["good"]] == [200, 200]
+    assert [len(text) for text in result.card.examples["good"]] == [4, 200], "the short one first"
     assert all(long.startswith(text.removesuffix("…")) for text in result.card.examples["good"])

@@ -44,7 +44,7 @@ def test_a_line_that_is_no_text_keeps_its_place(learned, tmp_path):
 
 def test_a_file_that_is_no_text(learned, tmp_path):
     (tmp_path / "texts.txt").write_bytes(b"\x1f\x8b\x08\x00 compressed")
-    with pytest.raises(DataError, match="texts.txt"):
+    with pytest.raises(DataError, match=r"^texts\.txt"):
         answers_of(learned, tmp_path / "texts.txt")
     (tmp_path / "texts.txt").write_bytes(b"")
     assert answers_of(learned, tmp_path / "texts.txt") == []
@@ -61,7 +61,9 @@ def test_a_file_of_answers_is_read_again_as_it_was(tmp_path, kind):
     path = tmp_path / f"answers.{kind}"
     write_answers(answers, path)
     if kind == "jsonl":
-        read = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
+        content = path.read_text(encoding="utf-8")
+        assert "\u05e9\u05dc\u05d5\u05dd" in content and "null" not in content
+        read = [json.loads(line) for line in content.split("\n")[:-1]]
         assert [Answer(**record) for record in read] == answers
         return
     with path.open(encoding="utf-8", newline="") as stream:

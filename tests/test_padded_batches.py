@@ -77,13 +77,11 @@ class OwnCollator(DataCollatorWithPadding):
     pass
 
 
-class OwnTokenizer(type(make_tokenizer())):
-    def _pad(self, *args, **kwargs):
-        return super()._pad(*args, **kwargs)
-
-
-def own_tokenizer():
-    return OwnTokenizer(tokenizer_object=make_tokenizer().backend_tokenizer, pad_token="<pad>")
+def own_tokenizer(method):
+    """A tokenizer with a method of its own that pads."""
+    usual = type(make_tokenizer())
+    own = type("Own", (usual,), {method: lambda self, *given, **named: getattr(usual, method)(self, *given, **named)})
+    return own(tokenizer_object=make_tokenizer().backend_tokenizer, pad_token="<pad>")
 
 
 ROWS = [[2, 3], [4]]
@@ -101,15 +99,24 @@ ROWS = [[2, 3], [4]]
         (lambda: make_table(ROWS, labels=[[1.0], [1.0, 2.0]]), DataCollatorWithPadding),
         (lambda: make_table(ROWS, text=["a", "b"]), DataCollatorWithPadding),
         (lambda: make_table(ROWS, label=[0, 1], labels=[1, 0]), DataCollatorWithPadding),
-        (lambda: make_table(ROWS, attention_mask=[[1, 1], [0]]), DataCollatorWithPadding),
+        (lambda: make_table([[2, 3], [4, 5]], attention_mask=[[1, 1], [0, 1]]), DataCollatorWithPadding),
+        (lambda: make_table([[2, 3], [4, 5]], token_type_ids=[[0, 0], [0, 1]]), DataCollatorWithPadding),
         (lambda: make_table(ROWS).rename_column("input_ids", "ids"), DataCollatorWithPadding),
         (lambda: make_table(ROWS), OwnCollator),
         (lambda: make_table(ROWS), lambda tokenizer: DataCollatorWithPadding(tokenizer, pad_to_multiple_of=8)),
         (lambda: make_table(ROWS), lambda tokenizer: DataCollatorWithPadding(tokenizer, "max_length", 9)),
-        (lambda: make_table(ROWS), lambda tokenizer: DataCollatorWithPadding(own_tokenizer())),
+        (lambda: make_table(ROWS), lambda tokenizer: DataCollatorWithPadding(own_tokenizer("_pad"))),
+        (lambda: make_table(ROWS), lambda tokenizer: DataCollatorWithPadding(own_tokenizer("pad"))),
         (lambda: make_table(ROWS), lambda tokenizer: list),
     ],
 )
 def test_what_is_not_as_usual_is_left_to_the_collator(table, collator):
     assert as_padded_batches(table(), collator(make_tokenizer())) is None
     assert as_padded_batches(make_table(ROWS), DataCollatorWithPadding(make_tokenizer())) is not None, "premise"
+
+
+def test_a_large_table_is_left_on_the_disk(monkeypatch):
+    monkeypatch.setattr("hf_rnn.padded_batches._MOST_TOKENS", 3)
+    collator = DataCollatorWithPadding(make_tokenizer())
+    assert as_padded_batches(make_table([[2, 3], [4]]), collator) is not None
+    assert as_padded_batches(make_table([[2, 3], [4, 5]]), collator) is None

@@ -116,6 +116,7 @@ def test_same_numbers_same_bytes_whatever_the_user_set(tmp_path):
         assert draw("second") == first
         assert matplotlib.rcParams["font.size"] == 30
     assert first[0].startswith(b"\x89PNG")
+    assert not any(b"Software" in content for content in first), "nor which matplotlib drew them"
 
 
 def test_no_display_and_no_pyplot(tmp_path):

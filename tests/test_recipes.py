@@ -57,6 +57,13 @@ def test_a_file_builds_on_default(tmp_path):
     assert load_recipe(path) == {**load_recipe("default"), "hidden_size": 7}
 
 
+@pytest.mark.parametrize("name", ["mine.yaml", "mine.yml", "mine.json"])
+def test_a_file_where_one_is_needs_no_folder_in_its_name(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_text('{"hidden_size": 7}')
+    assert load_recipe(name) == {**load_recipe("default"), "hidden_size": 7}
+
+
 def test_a_file_names_its_base(tmp_path):
     (tmp_path / "base.yaml").write_text("recipe: tutorial\nlearning_rate: 0.03\n")
     (tmp_path / "mine.yaml").write_text("recipe: base.yaml\nhidden_size: 7\n")
@@ -91,7 +98,7 @@ def test_values_tell_where_they_were_set(tmp_path):
     [
         ("- hidden_size\n- 7\n", r"mine.yaml:1: a recipe is"),
         ("hidden_size: 7\nhidden_size: 8\n", r"mine.yaml:2: hidden_size is set twice, first on line 1"),
-        ("a: [1\nb: 2\n", r"mine.yaml:\d+: this is not YAML"),
+        ("a: [1\nb: 2\n", r"mine.yaml:2: this is not YAML"),
         ("hidden_size: \x00\n", r"mine.yaml: this is not YAML"),
         ("day: 2020-02-31\n", r"mine.yaml: this is not YAML"),
         ("3: 7\n", r"mine.yaml:1: a setting's name must be text, found 3"),

@@ -79,6 +79,14 @@ def test_the_verb_refuses_after_its_report(leaking_dir, command):
     assert code == 0
 
 
+def test_the_split_that_leaks_most_is_told_of(leaking_dir, command):
+    first = (leaking_dir / "train.tsv").read_text(encoding="utf-8").splitlines()[0]
+    (leaking_dir / "test.tsv").write_text(f"quite another text\tgood\n{first}\n", encoding="utf-8")
+    code, _, err = command("audit", "--data_dir", leaking_dir, "--fail_on_leak", "1%")
+    assert code == 2
+    assert "1 of 2 rows of test (50.00%) repeat a row of train" in err
+
+
 def test_a_held_out_split_is_audited_too(tmp_path, tiny_settings):
     """Every row stands twice in train: most of what is held out has its twin left there."""
     rows = [row for row in invent_rows(60, 1) for _ in range(2)]

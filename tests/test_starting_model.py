@@ -17,10 +17,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from hf_rnn import FastRnn, RnnClassifier, RnnConfig, RnnForSequenceClassification, train
-from hf_rnn.arguments import parse_settings
+from hf_rnn.arguments import parse_argv, parse_settings
 from hf_rnn.errors import UserError
 from hf_rnn.hub import push
-from hf_rnn.starting_model import ARCHITECTURE
+from hf_rnn.starting_model import ARCHITECTURE, StartingModel
 
 TEXTS = ["miro", "the selk stood", "near a door", "", "qwertz miro"]
 STILL = {"learning_rate": 0.0, "num_train_epochs": 1, "baselines": False, "use_cpu": True}
@@ -134,6 +134,12 @@ def test_flags_change_training_and_not_the_architecture(go_on, trained):
     assert same.folder.is_dir(), "what agrees may be said"
 
 
+@pytest.mark.parametrize("flag", ["--model_name_or_path", "--model-name-or-path"])
+def test_a_flag_written_either_way_takes_over_the_architecture(trained, flag):
+    model = parse_argv([f"{flag}={trained.folder}", "--data_dir=texts", "--output_dir=out"]).model
+    assert (model.embedding_size, model.hidden_size) == (16, 8)
+
+
 def test_dataclasses_are_compared_too(go_on, trained, texts_dir, tmp_path):
     """They do not tell which of their values were given: all have to agree."""
     settings = {"data_dir": str(texts_dir), "output_dir": str(tmp_path / "new"), **STILL}
@@ -204,6 +210,16 @@ def test_a_run_goes_on_only_with_the_start_that_it_had(go_on, trained, tmp_path)
     with pytest.raises(UserError, match="the model that it goes on from"):
         go_on(**settings | {"num_train_epochs": 2}, resume=True)
     assert go_on(**settings | {"num_train_epochs": 2}, resume=True, resume_anyway=True).folder.is_dir()
+
+
+def test_what_its_outputs_mean_is_part_of_a_start(trained):
+    start, other = (StartingModel.load(str(trained.folder), None) for _ in range(2))
+    assert start.fingerprint() == other.fingerprint() and start.keeps_classifier(other.model.config)
+    other.model.config.problem_type = "multi_label_classification"
+    assert not other.keeps_classifier(start.model.config)
+    other.model.config.id2label = dict(enumerate(reversed(LABELS)))
+    other.model.config.label2id = {name: number for number, name in other.model.config.id2label.items()}
+    assert start.fingerprint() != other.fingerprint()
 
 
 def test_mistakes_are_one_line(command, trained, texts_dir, tmp_path):

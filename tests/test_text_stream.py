@@ -144,14 +144,17 @@ def test_a_line_of_any_length_is_never_held_as_a_whole():
                 return piece[:wanted]
             return super().read1(wanted)
 
-    stream = Long([b"\nafter\n", b"last"])
+    stream = Long([b"\nafter\n", b"last \xff"])
     tracemalloc.start()
     try:
         found = read(stream, 1 << 20)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert found[1:] == ["after", "last"]
-    assert found[0].fault.reason == Reason.LINE_TOO_LONG
-    assert int(found[0].fault.detail.split()[2]) > size // 2
+    long, after, last = found
+    assert long.fault.reason == Reason.LINE_TOO_LONG
+    length = int(long.fault.detail.split()[2])
+    assert length > size // 2
+    assert after == "after"
+    assert (last.line, last.byte_offset) == (3, length + len("\nafter\n"))
     assert peak < 6 << 20

@@ -18,6 +18,7 @@ from hf_rnn.configuration_rnn import RnnConfig
 from hf_rnn.errors import UserError
 from hf_rnn.modeling_rnn import RnnForSequenceClassification
 from hf_rnn.optim import LazyAdamW
+from hf_rnn.row_columns import count_tokens
 from hf_rnn.sampling import LengthBucketedBatchSampler, TokenBudgetBatchSampler
 from hf_rnn.sparse_gradients import clip_grad_norm
 from hf_rnn.stopping import TrainingStopped
@@ -98,11 +99,16 @@ def rows_of(loader, examples):
     ]
 
 
-def test_training_batches_are_the_samplers(tokenizer, tmp_path):
+@pytest.mark.parametrize(
+    ("settings", "drop_last"),
+    [({"seed": 3}, False), ({"seed": 5, "data_seed": 3}, False), ({"seed": 3, "dataloader_drop_last": True}, True)],
+)
+def test_training_batches_are_the_samplers(tokenizer, tmp_path, settings, drop_last):
     examples = make_examples(45)
-    trainer = make_trainer(tokenizer, tmp_path, examples=examples, settings={"seed": 3})
+    trainer = make_trainer(tokenizer, tmp_path, examples=examples, settings=settings)
     loader = trainer.get_train_dataloader()
-    expected = LengthBucketedBatchSampler([len(row["input_ids"]) for row in examples], 8, seed=3)
+    lengths = [len(row["input_ids"]) for row in examples]
+    expected = LengthBucketedBatchSampler(lengths, 8, seed=3, drop_last=drop_last)
     orders = []
     for epoch in (0, 1):
         loader.set_epoch(epoch)
@@ -196,6 +202,12 @@ def test_accumulated_token_batches_are_one_batch(tokenizer, tmp_path):
         torch.testing.assert_close(trained, before - 0.1 * before.grad, atol=1e-6, rtol=1e-5, msg=name)
 
 
+def test_lengths_are_those_of_the_column_that_is_named():
+    rows = datasets.Dataset.from_dict({"input_ids": [[2], [3, 4]], "length": [7, 8]})
+    assert count_tokens(rows, "length") == [7, 8]
+    assert count_tokens(rows, "size") == count_tokens(list(rows), "size") == [1, 2]
+
+
 def test_stock_orders_are_stock(tokenizer, tmp_path):
     examples = make_examples(20)
     trainer = make_trainer(tokenizer, tmp_path, examples=examples, settings={"train_sampling_strategy": "sequential"})
@@ -224,12 +236,12 @@ def test_batches_are_what_the_collator_makes(kind, tokenizer, tmp_path):
 
 def test_batches_of_workers_are_the_same(tokenizer, tmp_path):
     examples = make_examples(20)
+    of_workers = {"dataloader_num_workers": 2, "dataloader_prefetch_factor": 3, "dataloader_persistent_workers": True}
     loaders = [
-        make_trainer(
-            tokenizer, tmp_path, examples=examples, settings={"dataloader_num_workers": workers}
-        ).get_train_dataloader()
-        for workers in (0, 2)
+        make_trainer(tokenizer, tmp_path, examples=examples, settings=settings).get_train_dataloader()
+        for settings in ({}, of_workers)
     ]
+    assert (loaders[1].num_workers, loaders[1].prefetch_factor, loaders[1].persistent_workers) == (2, 3, True)
     for ours, theirs in zip(*loaders, strict=True):
         assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
@@ -238,9 +250,10 @@ def test_predictions_come_back_in_the_order_of_the_texts(tokenizer, tmp_path):
     model, examples = make_model().eval(), make_examples(17, empty=True)
     lengths = [len(row["input_ids"]) for row in examples]
     assert lengths != sorted(lengths) and 0 in lengths, "else any order would pass"
-    trainer = make_trainer(tokenizer, tmp_path, model=model)
+    trainer = make_trainer(tokenizer, tmp_path, model=model, settings={"dataloader_drop_last": True})
     assert trainer.args.train_sampling_strategy == "group_by_length"
     predicted = trainer.predict(examples)
+    assert trainer.args.dataloader_drop_last, "which is of training alone, and stays as it was"
     assert predicted.label_ids.tolist() == examples["labels"]
     for row, logits in zip(examples, predicted.predictions, strict=True):
         alone = model(torch.tensor([row["input_ids"]], dtype=torch.long)).logits[0]
@@ -296,6 +309,17 @@ def test_training_loss_is_torchs_weighted_smoothed_one(tokenizer, tmp_path):
     )
     loss = trainer.compute_loss(trainer.model, dict(batch), num_items_in_batch=torch.tensor(8))
     torch.testing.assert_close(loss, expected / 8)
+
+
+def test_rows_without_a_label_have_no_part_in_the_loss(tokenizer, tmp_path):
+    labels = [-100, 0, 1, 2, 1, 1, 0, -100]
+    examples = datasets.Dataset.from_dict({"input_ids": [[2 + row] for row in range(8)], "labels": labels})
+    trainer = make_trainer(tokenizer, tmp_path, examples=examples, settings={"class_weight_power": 1.0})
+    batch = pad(tokenizer, examples, range(8))
+    trainer.model.train()
+    logits = trainer.model(batch["input_ids"], batch["attention_mask"]).logits
+    expected = nn.functional.cross_entropy(logits, batch["labels"], weigh_classes([2, 3, 1], 1.0), reduction="sum") / 6
+    torch.testing.assert_close(trainer.compute_loss(trainer.model, dict(batch)), expected)
 
 
 @pytest.mark.parametrize("settings", [{}, {"class_weight_power": 0.5}, {"label_smoothing_factor": 0.2}])
@@ -450,9 +474,11 @@ def test_sparse_gradients_take_adaptive_steps(tokenizer, tmp_path, optim):
 def test_an_optimizer_of_the_callers_own_is_left_alone(tokenizer, tmp_path):
     model = make_model(sparse_embedding=True)
     own = torch.optim.SGD(model.parameters(), lr=0.1)
-    trainer = make_trainer(tokenizer, tmp_path, model=model, settings={"optim": "adamw_torch"}, optimizers=(own, None))
+    settings = {"optim": "adamw_torch", "embedding_learning_rate": 0.5}
+    trainer = make_trainer(tokenizer, tmp_path, model=model, settings=settings, optimizers=(own, None))
     trainer.train()
     assert trainer.optimizer.optimizer is own
+    assert [group["lr"] for group in own.param_groups] == [0.1]
 
 
 @pytest.mark.parametrize("average", [True, False])
