@@ -83,10 +83,11 @@ def _place(found: AuditReport, place: Place) -> str:
 
 def _advice(arguments: DataArguments) -> str:
     """How to see all of them, as far as there is a command for it."""
-    if arguments.dataset_name is not None:
-        where = f"--dataset_name {shlex.quote(arguments.dataset_name)}"
-    elif arguments.data_dir is not None:
-        where = f"--data_dir {shlex.quote(arguments.data_dir)}"
-    else:
+    if arguments.dataset_name is None and arguments.data_dir is None:
         return "hf_rnn.audit.audit(texts) lists all; take them out of train"
-    return f"hf-rnn audit {where} --json lists all; take them out of train"
+    command = ["hf-rnn", "audit"]
+    for name in ("dataset_name", "dataset_config", "data_dir", "text_column", "label_column"):
+        value = getattr(arguments, name)
+        command += [] if value is None else [f"--{name}", str(value)]
+    command += ["--header"] if arguments.header else []
+    return f"{shlex.join([*command, '--json'])} lists all; take them out of train"

@@ -66,5 +66,9 @@ def push_run(folder: Path, destination: Destination) -> PushResult:
             token=destination.token,
         )
     except UserError as error:
-        again = f"hf-rnn push --model {shlex.quote(str(folder))} --repo_id {destination.repo_id}"
-        raise UserError(f"the finished model is in {folder}, but {error}. To push it later: {again}") from error
+        again = ["hf-rnn", "push", "--model", str(folder), "--repo_id", destination.repo_id]
+        again += ["--private"] if destination.private else []
+        again += [] if destination.revision is None else ["--revision", destination.revision]
+        raise UserError(
+            f"the finished model is in {folder}, but {error}. To push it later: {shlex.join(again)}"
+        ) from error

@@ -79,6 +79,16 @@ def test_the_verb_refuses_after_its_report(leaking_dir, command):
     assert code == 0
 
 
+def test_the_command_that_lists_all_reads_the_same_columns(leaking_dir, command):
+    for path in leaking_dir.iterdir():
+        path.write_text("what\tkind\n" + path.read_text(encoding="utf-8"), encoding="utf-8")
+    columns = ["--text_column", "what", "--label_column", "kind", "--header"]
+    code, _, err = command("audit", "--data_dir", leaking_dir, *columns, "--fail_on_leak", "1%")
+    again = f"hf-rnn audit --data_dir {leaking_dir} {' '.join(columns)} --json"
+    assert (code, f"{again} lists all" in err) == (2, True)
+    assert command(*again.split()[1:])[0] == 0
+
+
 def test_the_split_that_leaks_most_is_told_of(leaking_dir, command):
     first = (leaking_dir / "train.tsv").read_text(encoding="utf-8").splitlines()[0]
     (leaking_dir / "test.tsv").write_text(f"quite another text\tgood\n{first}\n", encoding="utf-8")

@@ -69,8 +69,10 @@ def test_what_cannot_work_is_found_before_the_training(hub, quick, tmp_path, set
 
 
 def test_what_only_the_push_finds_out_loses_nothing(hub, quick, tmp_path):
-    with pytest.raises(UserError, match=r"model is in .*out, but .*To push it later: hf-rnn push --model .*out"):
-        train(**quick, output_dir=str(tmp_path / "out"), push_to_hub=True, hub_model_id="somebody/x")
+    sharing = {"push_to_hub": True, "hub_model_id": "somebody/x", "hub_private_repo": True, "hub_revision": "v2"}
+    again = r"To push it later: hf-rnn push --model .*out --repo_id somebody/x --private --revision v2$"
+    with pytest.raises(UserError, match=rf"model is in .*out, but .*{again}"):
+        train(**quick, output_dir=str(tmp_path / "out"), **sharing)
     FinishedFolder(tmp_path / "out").check_finished()
 
 
