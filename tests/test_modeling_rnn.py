@@ -406,7 +406,7 @@ def test_tuple_equals_dict(pooling):
 
 
 @pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_dtypes(cell, dtype):
     model = make(cell, 2, pooling="attention")
     ids, mask = pad_right([*TEXTS, []], extra=2)
@@ -416,7 +416,7 @@ def test_dtypes(cell, dtype):
     model.to(dtype)
     output = model(ids, mask, labels=torch.tensor([0, 1, 2, 0, 1]), output_final_states=True)
     assert output.logits.dtype == dtype
-    tolerance = {"atol": 3e-2, "rtol": 3e-2} if dtype == torch.bfloat16 else TOLERANCE
+    tolerance = {"atol": 3e-2, "rtol": 3e-2} if dtype.itemsize == 2 else TOLERANCE
     torch.testing.assert_close(output.logits.float(), expected.logits, **tolerance)
     if cell == "lstm":
         torch.testing.assert_close(output.final_cell_state.float(), expected.final_cell_state, **tolerance)
