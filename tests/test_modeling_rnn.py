@@ -309,6 +309,7 @@ def test_attention_weights():
     assert weights.shape == ids.shape
     torch.testing.assert_close(weights.sum(1), torch.tensor([1.0, 1, 1, 1, 0]))
     assert not weights[mask == 0].any()
+    assert model(ids[:, :0]).pooling_weights.shape == (5, 0)
     assert make(pooling="mean")(ids, mask).pooling_weights is None
 
 
@@ -320,6 +321,8 @@ def test_hidden_states():
     torch.testing.assert_close(output.hidden_states[0], model.rnn.embedding(ids) * mask[:, :, None])
     torch.testing.assert_close(output.hidden_states[-1], model.rnn(ids, mask).last_hidden_state)
     assert model(ids, mask).hidden_states is None
+    model.config.output_hidden_states = True
+    assert len(model(ids, mask).hidden_states) == 3
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -587,13 +590,17 @@ class TestLosses:
         by_hand = -output.logits.log_softmax(-1)[torch.arange(4), labels.long()].mean()
         torch.testing.assert_close(output.loss, by_hand)
 
-    def test_gradient_accumulation_counts_items_once(self):
+    @pytest.mark.parametrize("problem_type", ["single_label_classification", "multi_label_classification"])
+    def test_gradient_accumulation_counts_items_once(self, problem_type):
         """What the Trainer relies on: losses of parts, each over the number of all items, add up to the whole loss."""
-        model = make()
+        model = make(problem_type=problem_type)
         ids, mask = pad_right(TEXTS)
         labels = torch.tensor([2, 0, 1, 1])
+        if problem_type == "multi_label_classification":
+            labels = nn.functional.one_hot(labels, 3).float()
+        items = labels.numel()
         parts = sum(
-            model(ids[i:j], mask[i:j], labels=labels[i:j], num_items_in_batch=4).loss for i, j in [(0, 1), (1, 4)]
+            model(ids[i:j], mask[i:j], labels=labels[i:j], num_items_in_batch=items).loss for i, j in [(0, 1), (1, 4)]
         )
         torch.testing.assert_close(parts, model(ids, mask, labels=labels).loss)
 
@@ -652,18 +659,21 @@ def test_a_batch_without_texts(cell, training):
 def test_a_table_may_be_exchanged_and_keeps_a_row_for_padding():
     config = RnnConfig(vocab_size=50, embedding_size=12, hidden_size=8, word_dropout=0.2, pad_token_id=40)
     model = RnnForSequenceClassification(config).train()
-    with pytest.raises(ValueError, match="pad_token_id is 40: a table of 30 rows has none for it"):
-        model.resize_token_embeddings(30)
+    for rows in (30, 40):
+        with pytest.raises(ValueError, match=f"pad_token_id is 40: a table of {rows} rows has none for it"):
+            model.resize_token_embeddings(rows)
     model.set_input_embeddings(torch.nn.Embedding(80, 12))
     assert model(torch.full((2, 3), 75)).logits.isfinite().all()
     assert model.resize_token_embeddings(90).num_embeddings == 90
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_rows_that_a_sparse_gradient_holds_are_of_the_tokens_read(cell):
+@pytest.mark.parametrize("filler", [0, 12])
+def test_rows_that_a_sparse_gradient_holds_are_of_the_tokens_read(cell, filler):
     """Without a padding id too: an optimiser moves each row that is there, be its gradient zero."""
     model = make(cell, sparse_embedding=True, pad_token_id=None, embedding_dropout=0.0).train()
-    ids, mask = pad_right(TEXTS, filler=0)
+    ids, mask = pad_right(TEXTS, filler=filler)
+    assert filler not in itertools.chain(*TEXTS), "premise: the filler is a word of no text"
     model(ids, mask, labels=torch.zeros(len(TEXTS), dtype=torch.long)).loss.backward()
     gradient = model.rnn.embedding.weight.grad.coalesce()
     assert gradient.indices().flatten().tolist() == sorted({token for text in TEXTS for token in text})
