@@ -255,6 +255,7 @@ def test_the_untouched_model_answers(model_dir, dialled):
         ("tokenizer.json", ["model", "vocab"], 6, "because of tokenizer.json or tokenizer_config.json: "),
         ("tokenizer_config.json", ["pad_token"], None, "tokenizer_config.json names no pad_token"),
         ("tokenizer_config.json", ["model_max_length"], -1, "model_max_length in tokenizer_config.json must be a num"),
+        ("tokenizer_config.json", ["model_max_length"], 0, "model_max_length in tokenizer_config.json must be a num"),
         ("tokenizer_config.json", ["model_input_names"], ["x"], "model_input_names in tokenizer_config.json must be"),
     ],
 )
