@@ -29,6 +29,11 @@ def test_complete(tmp_path):
         folder.check()  # it still predicts
         with pytest.raises(UserError, match="metrics.json (is not JSON|must hold values by name)"):
             folder.check_finished()
+    folder.metrics.write_text("{}")
+    folder.card_facts.parent.mkdir(exist_ok=True)
+    folder.card_facts.write_text("{")
+    with pytest.raises(UserError, match=f"{folder.card_facts.name} is not JSON"):
+        folder.check_finished()
 
 
 def test_names(tmp_path):
@@ -67,7 +72,7 @@ def test_a_tokenizer_without_vocabulary_needs_no_file_for_it(tmp_path):
     folder.check()
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff"])
+@pytest.mark.parametrize("content", [b"", b"[]", b"{", b"{}", b"\xff"])
 def test_a_broken_tokenizer_config_excuses_nothing(tmp_path, content):
     folder = fill(tmp_path, ["config.json", "model.safetensors"])
     folder.tokenizer_config.write_bytes(content)
@@ -90,8 +95,9 @@ def test_stopped_training_names_the_newest_checkpoint(tmp_path):
 
 
 def test_the_folder_above_names_the_folder_below(tmp_path):
-    (tmp_path / "run").mkdir()
-    fill(tmp_path / "run", TO_LOAD)
+    for name in ("second", "run"):  # the first by name is meant
+        (tmp_path / name).mkdir()
+        fill(tmp_path / name, TO_LOAD)
     with pytest.raises(UserError, match=r"Did you mean .*run\?"):
         FinishedFolder(tmp_path).check()
 
