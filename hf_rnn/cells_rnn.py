@@ -85,7 +85,7 @@ class CompactTexts:
 
     def uncompact(self, ids: torch.Tensor) -> torch.Tensor:
         """(T, B) → (B, T), each in the place that `compact` took it from; its inverse."""
-        return torch.empty_like(self._order).scatter_(1, self._order, ids.t())
+        return ids.new_empty(self._order.shape).scatter_(1, self._order, ids.t())
 
     def show(self, directions: list[torch.Tensor], shown: list[torch.Tensor]) -> torch.Tensor:
         """Append what `restore` makes of states, and return what was made of that in turn: joined, (T, B, D * H).

@@ -180,9 +180,9 @@ class RnnClassifier:
         with tempfile.TemporaryDirectory(prefix="hf-rnn-", ignore_cleanup_errors=True) as room:
             folder = FinishedFolder(Path(room) / _NAME)
             settings = settings_of_command(self.get_params(), str(folder.root))
-            arguments = parse_settings(settings, prog=type(self).__name__)
             quiet = self.verbose is not None and not self.verbose
             with _TRAINING:
+                arguments = parse_settings(settings, prog=type(self).__name__)  # which asks accelerate for the device
                 card = _train(arguments, rows, held_out, classes, quiet)
             self._adopt(folder, card)
         return self

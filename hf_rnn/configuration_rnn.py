@@ -48,7 +48,11 @@ def _setting(default: Any, meaning: str) -> Any:
 
 
 class _Inverse(dict[str, int]):
-    """A `label2id` that says what `id2label` says, and follows it."""
+    """A `label2id` made from `id2label`, which it follows unless it was changed itself."""
+
+    def __init__(self, *items: Any) -> None:
+        super().__init__(*items)
+        self.made = dict(self)
 
 
 @strict
@@ -162,9 +166,16 @@ class RnnConfig(PreTrainedConfig):
     def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
         """As in transformers; what was renamed in `id2label` itself comes into `label2id` first."""
         maps: Any = self
-        if isinstance(maps.label2id, _Inverse):
+        if isinstance(maps.label2id, _Inverse) and maps.label2id == maps.label2id.made:
             maps.id2label = dict(maps.id2label)
         super().save_pretrained(*args, **kwargs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As in transformers: plain dictionaries, for any format."""
+        written = super().to_dict()
+        if isinstance(written.get("label2id"), _Inverse):
+            written["label2id"] = dict(written["label2id"])
+        return written
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:

@@ -115,7 +115,7 @@ def load_model(
         raise UserError(f"{name} cannot be loaded, because of {part}: {_reason(error)}") from error
     try:
         return model.to(wanted).eval(), tokenizer
-    except (RuntimeError, AssertionError) as error:  # it is full, another program's alone, or not there
+    except (RuntimeError, AssertionError, ImportError) as error:  # it is full, another program's alone, or not there
         raise UserError(
             f"{name} cannot be moved to {wanted}: {_reason(error)}. The device cpu is always there"
         ) from error

@@ -119,7 +119,9 @@ class SettingsParser(HfArgumentParser):
             if name not in actions:
                 hint = self._elsewhere(name) or self._nearest(name)
                 raise UserError(f"{setting.origin}: there is no setting {name!r}{hint}")
-            value = setting.value.tolist() if hasattr(setting.value, "tolist") else setting.value  # of NumPy
+            value = setting.value
+            if hasattr(value, "tolist") and not isinstance(value, type):  # of NumPy
+                value = value.tolist()
             try:
                 own = _tokens(actions[name], value, takes_mapping=name in self._mappings)
                 self.parse_known_args(own)

@@ -425,6 +425,7 @@ def test_a_device(command, folder, texts_dir):
         command("predict", *wrong, "gpu")
     )
     assert "device meta holds no weights" in mistake(command("predict", *wrong, "meta"))
+    assert "cannot be moved to hpu: " in mistake(command("predict", *wrong, "hpu"))
     if not torch.cuda.is_available():
         assert "cannot be moved to cuda: " in mistake(command("predict", *wrong, "cuda"))
     assert "--table_dtype int8 is for a CPU" in mistake(command("predict", *wrong, "cuda", "--table_dtype", "int8"))

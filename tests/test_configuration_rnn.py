@@ -5,6 +5,7 @@ import json
 import pickle
 
 import pytest
+import yaml
 from huggingface_hub.errors import StrictDataclassError, StrictDataclassFieldValidationError
 from transformers import AutoConfig, PreTrainedConfig
 
@@ -181,6 +182,10 @@ def test_labels_that_are_renamed_in_place_are_saved(tmp_path):
         config = AutoConfig.from_pretrained(tmp_path)
         assert (config.id2label, config.label2id) == (dict(enumerate(names)), {names[0]: 0, names[1]: 1})
         config = pickle.loads(pickle.dumps(copy.deepcopy(config)))
+    assert yaml.safe_load(yaml.safe_dump(config.to_dict()))["label2id"] == {"no": 0, "yes": 1}
+    config.label2id["Yes"] = config.label2id.pop("yes")  # of the two it is not the one that leads
+    with pytest.raises(StrictDataclassError, match="id2label and label2id disagree"):
+        config.save_pretrained(tmp_path)
     config.label2id = {"no": 0, "Yes": 1}
     with pytest.raises(StrictDataclassError, match="id2label and label2id disagree"):
         config.save_pretrained(tmp_path)

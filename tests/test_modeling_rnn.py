@@ -367,7 +367,7 @@ def test_a_hook_on_the_embedding_sees_the_batch_as_it_came(training):
         return vectors / 2
 
     with model.get_input_embeddings().register_forward_hook(halve):
-        found = model(IDS, HOLES).logits
+        found = model(IDS.int(), HOLES).logits
     vectors = model.rnn.embedding.weight[IDS.masked_fill(HOLES == 0, PAD)]
     torch.testing.assert_close(seen, [vectors])
     torch.testing.assert_close(found, model(inputs_embeds=vectors / 2, attention_mask=HOLES).logits)
