@@ -174,16 +174,15 @@ def _parse(parser: SettingsParser, recipe: _Recipe, tokens: list[str], cleared: 
     if frozen and training.embedding_learning_rate is not None and "--embedding_learning_rate" not in named:
         logger.info("the recipe's embedding_learning_rate is left out: freeze_embedding is on")
         training.embedding_learning_rate = None
-    typed = {name[2:].removeprefix("no_") for name in named} | _of_own_files(recipe)
+    typed = {name[2:].removeprefix("no_") for name in named} | _of_own_files(settings_beside(recipe, named, cleared))
     for told in find_idle(typed, *parsed[:3]):
         logger.warning(told)
     return parsed
 
 
-def _of_own_files(recipe: _Recipe) -> set[str]:
+def _of_own_files(settings: Mapping[str, Setting]) -> set[str]:
     """The settings that the user's own recipe files name; the record of an earlier run, which names all, is none."""
-    settings = read_settings(recipe).items()
-    return {name for name, given in settings if not given.ours and _YAML_LINE.search(given.origin)}
+    return {name for name, given in settings.items() if not given.ours and _YAML_LINE.search(given.origin)}
 
 
 def _check_frozen(recipe: _Recipe, named: set[str]) -> None:

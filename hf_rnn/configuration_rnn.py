@@ -159,8 +159,8 @@ class RnnConfig(PreTrainedConfig):
                 super().__setattr__("label2id", _Inverse((label, index) for index, label in value.items()))
         elif key == "label2id" and value == getattr(self, "label2id", None):
             return
-        elif not (hasattr(self, key) or self._is_own(key) or self._is_foreign(key)):
-            self._refuse_unknown([key])
+        elif type(self) is RnnConfig and not (hasattr(self, key) or self._is_own(key) or self._is_foreign(key)):
+            self._refuse_unknown([key])  # a class on top of this one may have attributes of any name
         super().__setattr__(key, value)
 
     def save_pretrained(self, *args: Any, **kwargs: Any) -> None:

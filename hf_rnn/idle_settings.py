@@ -52,7 +52,8 @@ def find_idle(typed: Collection[str], model: Any, data: Any, training: Any) -> I
     if training.tokens_per_batch is not None:
         yield from _told(typed, ["per_device_train_batch_size"], "tokens_per_batch cuts the training batches")
     if data.streaming:
-        yield from _told(typed, ["baselines"], "they need all rows at once, which streaming never holds")
+        if training.baselines:
+            yield from _told(typed, ["baselines"], "they need all rows at once, which streaming never holds")
         if training.train_sampling_strategy == "group_by_length":
             needs = "it needs the length of each row, which a stream does not tell"
             yield from _told(typed, ["train_sampling_strategy"], needs)

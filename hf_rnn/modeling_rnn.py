@@ -144,31 +144,6 @@ class RnnModel(RnnPreTrainedModel):
         """
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
-        encoded = self._encode(
-            input_ids,
-            attention_mask,
-            inputs_embeds,
-            initial_hidden_state,
-            initial_cell_state,
-            output_final_states,
-            output_hidden_states,
-        )
-        if compact:
-            return encoded
-        return RnnModelOutput(
-            last_hidden_state=encoded.last_hidden_state, hidden_states=encoded.hidden_states, **encoded.final_states()
-        )
-
-    def _encode(
-        self,
-        input_ids: torch.Tensor | None,
-        attention_mask: torch.Tensor | None,
-        inputs_embeds: torch.Tensor | None,
-        initial_hidden_state: torch.Tensor | None,
-        initial_cell_state: torch.Tensor | None,
-        output_final_states: bool,
-        output_hidden_states: bool,
-    ) -> EncodedTexts:
         mask = self.read_mask(input_ids, attention_mask, inputs_embeds)
         time = mask.shape[1]
         if time == 0:  # torch's kernels need a step: read one masked token instead
@@ -198,7 +173,12 @@ class RnnModel(RnnPreTrainedModel):
             hidden += layer_hidden
             cell += layer_cell
         hidden_states = tuple(state[:, :0] if time == 0 else state for state in shown) if shown else None
-        return EncodedTexts(texts, time, states, hidden_states, hidden, cell)
+        encoded = EncodedTexts(texts, time, states, hidden_states, hidden, cell)
+        if compact:
+            return encoded
+        return RnnModelOutput(
+            last_hidden_state=encoded.last_hidden_state, hidden_states=hidden_states, **encoded.final_states()
+        )
 
     def read_mask(
         self,
@@ -236,7 +216,7 @@ class RnnModel(RnnPreTrainedModel):
         """Compact token vectors (T, B, E), zero at padding, with the dropouts that belong to words.
 
         Distinct tokens where the first layer takes them and gains by it; `from_zero` tells that it starts from no
-        state and keeps none. Hooks on the embedding see the batch as it came, (B, T, E).
+        state and keeps none. Hooks on the embedding see (B, T, E), each vector in the place of its token.
         """
         if input_ids is None:
             vectors = texts.compact(inputs_embeds).masked_fill(~texts.valid[:, :, None], 0)

@@ -187,12 +187,19 @@ def _written(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, dict):
-        return json.dumps(value)
+        return json.dumps(value, default=_as_plain)
     if isinstance(value, os.PathLike):
         return os.fspath(value)
-    if isinstance(value, Set | bytes) or callable(value):
+    if isinstance(value, Set | bytes) or (callable(value) and not isinstance(value, str)):
         raise UserError(f"a setting is a text, a number, true or false, or a path, found {_in_short(value)}")
     return str(value)
+
+
+def _as_plain(value: Any) -> Any:
+    """What JSON takes, of a number or an array of NumPy."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise UserError(f"a setting is made of texts and numbers, found {_in_short(value)}")
 
 
 def _in_short(value: Any) -> str:

@@ -41,11 +41,13 @@ def audit_run(
     logger.info("audit: %s", render_line(found))
     unknown = found.splits["validation"].unknown_token_share if "validation" in found.splits else None
     if unknown is not None and unknown > _MANY_UNKNOWN:
-        logger.warning(
-            "%.0f %% of the tokens of validation are not in the vocabulary: lower min_frequency or, for texts whose "
-            "words no space parts, name a tokenizer that cuts them with tokenizer_name_or_path",
-            100 * unknown,
-        )
+        remedy = "name a tokenizer that knows them with tokenizer_name_or_path"
+        if arguments.tokenizer_name_or_path is None and arguments.model_name_or_path is None:
+            remedy = (
+                "lower min_frequency or raise max_vocab_size, or, for texts whose words no space parts, name a "
+                "tokenizer that cuts them with tokenizer_name_or_path"
+            )
+        logger.warning("%.0f %% of the tokens of validation are not in the vocabulary: %s", 100 * unknown, remedy)
     return found.summary()
 
 

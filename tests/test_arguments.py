@@ -346,9 +346,16 @@ def test_what_stands_in_a_recipe_of_ones_own_and_does_nothing_is_told(tmp_path, 
     parse_argv(["--output_dir", "out", "--recipe", str(tmp_path / "mine.yaml")])
     told = sorted(record.getMessage().split(":")[0] for record in caplog.records)
     assert told == ["no effect of hidden_dropout", "no effect of warmup_steps"]
+    caplog.clear()
+    parse_settings(
+        {"output_dir": "out", "recipe": str(tmp_path / "mine.yaml"), "warmup_steps": None, "hidden_dropout": 0}
+    )
+    assert not caplog.records, "what is set anew is not the file's"
 
 
 def test_numbers_of_numpy_are_numbers():
+    schedule = {"lr_scheduler_type": "polynomial", "lr_scheduler_kwargs": {"power": np.int64(2)}}
+    assert parse_settings({"output_dir": "out", **schedule}).training.lr_scheduler_kwargs == {"power": 2}
     settings = {"learning_rate": np.float64(1e-3), "hidden_size": np.int64(8), "class_names": np.array(["no", "yes"])}
     parsed = parse_settings({"output_dir": "out", "bidirectional": np.bool_(False), **settings})
     assert (parsed.training.learning_rate, parsed.model.hidden_size, parsed.model.bidirectional) == (1e-3, 8, False)
@@ -399,7 +406,7 @@ def test_what_is_no_setting_at_all():
         ),
         ("--do_train=false", "--do_train", "do_train: this trains"),
         ("--hub_token=x --hub_strategy=end", "--push_to_hub", "hub_token, hub_strategy: nothing is pushed"),
-        ("--streaming --baselines", "--streaming=false", "baselines: they need all rows at once"),
+        ("--streaming --baselines", "--baselines=false", "baselines: they need all rows at once"),
         (
             "--streaming --train_sampling_strategy=group_by_length",
             "--train_sampling_strategy=random",

@@ -239,6 +239,8 @@ def test_bad_rows_are_not_listed_where_rows_are_read(tmp_path):
     with pytest.raises(UserError, match=r"rejected_path .*train\.tsv is a file of the data: give another"):
         load_train(path, max_bad_rows=1, rejected_path=tmp_path / "." / "train.tsv")
     assert Path(path).read_bytes() == GOOD + b"bad\n"
+    with pytest.raises(UserError, match="rejected_path .* is a folder: give a file"):
+        load_train(write(tmp_path / "clean.tsv", GOOD), rejected_path=tmp_path)
     with pytest.raises(UserError, match="bad rows cannot be listed in .*: (Not a directory|File exists)"):
         load_train(path, max_bad_rows=1, rejected_path=tmp_path / "train.tsv" / "rejected.jsonl")
 

@@ -21,6 +21,7 @@ from safetensors.torch import load, load_file
 from transformers import pipeline
 from transformers.utils import logging as transformers_logging
 
+import hf_rnn.classifier as classifier_module
 import hf_rnn.finishing
 from hf_rnn import RnnClassifier
 from hf_rnn.arguments import parse_settings
@@ -209,6 +210,25 @@ def test_fits_in_threads_are_those_of_one_after_the_other(hurried):
         together = list(threads.map(lambda seed: weights_of(RnnClassifier(**QUICK, seed=seed).fit(*rows)), seeds))
     assert all(map(same, alone, together))
     assert not same(alone[0], alone[1])
+
+
+def test_settings_are_read_while_no_other_fit_trains(hurried, monkeypatch):
+    """They ask accelerate for the device, which resets what a training has there."""
+    free = []
+
+    def may_train():
+        if taken := classifier_module._TRAINING.acquire(blocking=False):
+            classifier_module._TRAINING.release()
+        return taken
+
+    def parse(*given, **named):
+        with ThreadPoolExecutor() as threads:
+            free.append(threads.submit(may_train).result())
+        return parse_settings(*given, **named)
+
+    monkeypatch.setattr(classifier_module, "parse_settings", parse)
+    RnnClassifier(**QUICK).fit(*columns(60, seed=3))
+    assert free == [False]
 
 
 def test_where_it_cannot_be_saved(fitted, tmp_path, monkeypatch):

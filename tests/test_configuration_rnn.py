@@ -198,6 +198,15 @@ def test_what_looks_like_a_setting_is_not_hung_on_a_configuration(name):
         setattr(RnnConfig(vocab_size=9), name, 3)
 
 
+def test_a_configuration_on_top_of_it_has_attributes_of_any_name():
+    class Further(RnnConfig):
+        def __post_init__(self, **kwargs):
+            super().__post_init__(**kwargs)
+            self.classifier_dropouts = 0.1
+
+    assert Further(vocab_size=9).classifier_dropouts == 0.1
+
+
 @pytest.mark.parametrize("name", ["cls_token_id", "sep_token_id", "mask_token_id", "unk_token_id"])
 def test_what_transformers_hangs_on_a_configuration_is_kept(name, tmp_path):
     config = RnnConfig(vocab_size=9)

@@ -71,11 +71,13 @@ def test_no_split_at_all_cannot_be_meant(tmp_path, monkeypatch, source):
         ("train.txt", "Rename train.txt to train.tsv"),
         ("train.tsv.gz", "Unpack train.tsv.gz to train.tsv"),
         ("train.parquet", "type --dataset_name .* in place of --data_dir"),
-        ("other.md", "in the split named train$"),
+        ("train.CSV", "type --dataset_name .* in place of --data_dir"),
+        ("config.json", "in the split named train$"),
     ],
 )
 def test_what_to_do_without_a_train_file(tmp_path, name, advice):
     write(tmp_path / name, GOOD)
+    write(tmp_path / "notes.json", b"{}")
     with pytest.raises(DataError, match=advice):
         load_tsv(tmp_path)
 

@@ -119,6 +119,8 @@ class Ledger:
         self.report = report
         vars(report).update(vars(DataReport()))  # whatever an earlier load left in it
         self._path = Path(rejected_path) if rejected_path is not None else None
+        if self._path is not None and self._path.is_dir():
+            raise UserError(f"rejected_path {rejected_path} is a folder: give a file")
         self._stream: TextIO | None = None
         self._first: BadRow | None = None
 

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 SPLITS = ("train", "validation", "test")
 ALIASES = {"dev": "validation"}
 
-_OF_LIBRARY = (".csv", ".parquet", ".json", ".jsonl")  # what the datasets library reads
+_OF_LIBRARY = (".csv", ".csv.gz", ".parquet", ".json", ".jsonl")  # what the datasets library reads
 _OF_TSV = (".tsv", ".txt", ".tsv.gz")
 
 PathLike = str | os.PathLike[str]
@@ -42,7 +42,7 @@ def canonical_splits(names: Iterable[str], where: str) -> dict[str, str]:
 
 
 def wanted_splits(
-    splits: Iterable[str] | None, found: Mapping[str, object], where: str, trained: bool
+    splits: Iterable[str] | None, found: Mapping[str, object], where: str, trained: bool, advice: str = ""
 ) -> tuple[str, ...]:
     """Return the canonical names of the splits to read, train first.
 
@@ -51,6 +51,7 @@ def wanted_splits(
         found: What there is, by canonical name.
         where: Names the source in messages.
         trained: Whether class names are given, so that train is not needed for them.
+        advice: What else to do where train is missing.
 
     Raises:
         UserError: If a split is asked for that is not there or not known.
@@ -73,7 +74,7 @@ def wanted_splits(
             )
     there = ", ".join(found) or "none"
     if "train" in wanted - set(found):
-        remedy = f"Training rows stand in train.tsv of a folder, or in the split named train{_other_ways(where)}"
+        remedy = f"Training rows stand in train.tsv of a folder, or in the split named train{advice}"
         raise DataError.of_file(
             where, Fault(Reason.NO_TRAIN_SPLIT, f"the splits there are: {there}{_holds(where)}", remedy)
         )
@@ -117,31 +118,42 @@ def find_files(source: Source, splits: Iterable[str] | None, trained: bool) -> d
             raise UserError(f"{where} does not exist: give a folder with train.tsv in it, or a TSV file")
         given = {asked[0]: [where]}
     found = {split: given[name] for split, name in canonical_splits(given, where).items()}
-    files = {split: found[split] for split in wanted_splits(splits, found, where, trained)}
+    files = {split: found[split] for split in wanted_splits(splits, found, where, trained, _other_ways(where))}
     _refuse_reuse(files)
     return files
 
 
+def _names(folder: str) -> list[str] | None:
+    """The files of a folder; None for what is none, or cannot be listed."""
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:
+        return None
+
+
 def _holds(folder: str) -> str:
     """Return for a message what a folder holds; nothing for what is no folder."""
-    if not os.path.isdir(folder):
+    names = _names(folder)
+    if names is None:
         return ""
-    names = sorted(os.listdir(folder))
     return f", the files: {', '.join(names[:10]) or 'none'}" + (" ..." if len(names) > 10 else "")
 
 
 def _other_ways(folder: str) -> str:
-    """Return what to do with files of other kinds that a folder holds."""
-    names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
-    if any(name.endswith(_OF_LIBRARY) for name in names):
+    """Return what to do with files of other names and kinds that a folder holds."""
+    names = _names(folder) or []
+    training = [name for name in names if name.lower().startswith("train.")]
+    near = [name for name in training if name.lower().endswith(_OF_TSV)]
+    if near and near[0].lower().endswith(".gz"):
+        return f". Unpack {near[0]} to train.tsv"
+    if near:
+        return f". Rename {near[0]} to train.tsv, if it is one"
+    if any(name.lower().endswith(_OF_LIBRARY) for name in training):
         return (
             f". For its other files type --dataset_name {shlex.quote(folder)} in place of --data_dir, with "
             "--text_column and --label_column"
         )
-    near = [name for name in names if name.lower().startswith("train.") and name.lower().endswith(_OF_TSV)]
-    if near and near[0].lower().endswith(".gz"):
-        return f". Unpack {near[0]} to train.tsv"
-    return f". Rename {near[0]} to train.tsv, if it is one" if near else ""
+    return ""
 
 
 def _as_paths(files: PathLike | Sequence[PathLike]) -> list[str]:
