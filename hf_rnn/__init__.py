@@ -30,7 +30,7 @@ _HOME = {
     "DistillationArguments": "distillation",
     "push": "hub",
     "RnnClassifier": "classifier",
-    "FastRnn": "fast_inference",
+    "FastRnn": "inference",
 }
 __all__ = ["__version__", "register", *_HOME]
 

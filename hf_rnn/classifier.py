@@ -28,10 +28,11 @@ from .card_facts import CardFacts
 from .classifier_settings import check_setting, setting_names, settings_of_command
 from .containment import contained, library_bars_off
 from .errors import UserError
-from .fast_inference import FastRnn
 from .folder import FinishedFolder, read_mapping
-from .inference import check_sorts, compute_scores, find_folder, load_model
+from .inference import FastRnn
 from .labelled_texts import LabelledTexts, LabelType, read_texts
+from .model_loading import check_sorts, find_folder, load_model
+from .plain_inference import compute_scores
 from .sharing import list_shared_files
 
 if TYPE_CHECKING:

@@ -28,10 +28,10 @@ from typing import TYPE_CHECKING, Any
 from hf_rnn.colouring import colour, escape
 from hf_rnn.errors import UserError
 from hf_rnn.explaining import explain
-from hf_rnn.fast_inference import FastRnn
 from hf_rnn.folder import FinishedFolder
-from hf_rnn.inference import find_folder
+from hf_rnn.inference import FastRnn
 from hf_rnn.labelled_file import FORMATS, Answer, label_file, write_answers
+from hf_rnn.model_loading import find_folder
 from hf_rnn.modeling_rnn import RnnForSequenceClassification
 
 if TYPE_CHECKING:

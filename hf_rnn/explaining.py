@@ -15,8 +15,8 @@ from typing import Any, Literal
 import torch
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
-from .inference import check_text, compute_logits, compute_scores
 from .modeling_rnn import RnnForSequenceClassification
+from .plain_inference import check_text, compute_logits, compute_scores
 
 MAX_TOKENS = 256  # left out one by one: 256 runs of 256 tokens take a second or two on one core
 

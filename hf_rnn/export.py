@@ -21,7 +21,7 @@ from .card_files import amend_card, read_facts
 from .configuration_rnn import RnnConfig
 from .errors import UserError
 from .folder import FinishedFolder
-from .inference import check_name, find_folder, load_model
+from .model_loading import check_name, find_folder, load_model
 from .modeling_rnn import RnnForSequenceClassification
 from .onnx_inference import LABELS_KEY, WEIGHTS_KEY, hash_weights, open_session, run_session, write_labels
 from .output_dir import find_obstacle

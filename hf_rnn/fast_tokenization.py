@@ -17,8 +17,8 @@ import numpy as np
 from tokenizers import Encoding
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from .inference import check_text, list_texts, tokenize
 from .packing import TokenIds
+from .plain_inference import check_text, list_texts, tokenize
 from .word_rules import Ids, LookUp, find_rules
 
 _KEPT = 1 << 17  # words in memory, about 20 MB; when there are more, all are forgotten

@@ -17,7 +17,7 @@ from .card_files import card_for_repo
 from .errors import UserError
 from .folder import FinishedFolder
 from .hub_repo import HubRepo
-from .inference import load_model
+from .model_loading import load_model
 from .sharing import SharedFile, check_shareable, list_left_files, list_shared_files
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .data.faults import BadRow
-from .fast_inference import FastRnn
+from .inference import FastRnn
 from .text_stream import read_texts
 
 FORMATS = ("csv", "tsv", "jsonl")

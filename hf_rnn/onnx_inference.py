@@ -20,7 +20,8 @@ from .configuration_rnn import RnnConfig
 from .errors import UserError
 from .folder import FinishedFolder
 from .hub_repo import fetch
-from .inference import batch_by_length, check_name, check_text, list_texts, load_tokenizer, scores_of, tokenize
+from .model_loading import check_name, load_tokenizer
+from .plain_inference import batch_by_length, check_text, list_texts, scores_of, tokenize
 
 WEIGHTS_KEY = "weights_sha256"  # in the file's metadata: the weights that it was made of
 LABELS_KEY = "id2label"  # and the labels of its answers

@@ -16,8 +16,8 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from .configuration_rnn import RnnConfig
-from .inference import tokenize
 from .modeling_rnn import RnnForSequenceClassification
+from .plain_inference import tokenize
 
 TEXTS = 200
 _BATCHES = (1, 2, 5, 16)  # texts at once, in turn

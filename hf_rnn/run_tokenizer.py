@@ -9,7 +9,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from .errors import UserError
 from .folder import nested_model
-from .inference import check_name
+from .model_loading import check_name
 from .starting_model import StartingModel
 from .text_arguments import DataArguments
 from .tokenization import train_tokenizer

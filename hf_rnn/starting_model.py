@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from .configuration_rnn import RnnConfig
 from .errors import UserError
 from .folder import FinishedFolder
-from .inference import find_folder, load_model, load_tokenizer
+from .model_loading import find_folder, load_model, load_tokenizer
 from .modeling_rnn import RnnForSequenceClassification
 
 logger = logging.getLogger(__name__)

@@ -133,10 +133,10 @@ def compare(texts: Any, chosen: Sequence[Any], seeds: int, rows: Path) -> list[d
     import numpy as np
     import results_report
 
-    from hf_rnn import inference
+    from hf_rnn import model_loading
     from hf_rnn.errors import UserError
 
-    inference.quiet()
+    model_loading.quiet()
     datasets.disable_progress_bars()
     tables = [path for path in sorted(texts.folder.glob("*.tsv")) if path.stem != "test"]
     results = []

@@ -19,7 +19,7 @@ import torch
 from conftest import LABELS, invent_rows, write_rows
 from transformers import pipeline
 
-from hf_rnn import RnnConfig, RnnForSequenceClassification, inference, train_tokenizer
+from hf_rnn import RnnConfig, RnnForSequenceClassification, model_loading, train_tokenizer
 from hf_rnn.cli.main import main
 
 HF_RNN = [str(Path(sys.executable).with_name("hf-rnn"))]
@@ -335,13 +335,13 @@ def test_predict_on_what_is_no_text(command, folder, tmp_path, content, message)
 
 
 def test_predict_loads_the_revision_asked_for(command, folder, monkeypatch):
-    asked, load_model = [], inference.load_model
+    asked, load_model = [], model_loading.load_model
 
     def load(name, revision=None, device="cpu"):
         asked.append((name, revision))
         return load_model(folder)
 
-    monkeypatch.setattr("hf_rnn.fast_inference.load_model", load)
+    monkeypatch.setattr("hf_rnn.inference.load_model", load)
     assert command("predict", "--model", "me/name", "--revision", "v1", "--text", "miro")[0] == 0
     assert asked == [("me/name", "v1")]
 

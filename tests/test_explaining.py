@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_rnn import RnnConfig, RnnForSequenceClassification, inference, train_tokenizer
+from hf_rnn import RnnConfig, RnnForSequenceClassification, model_loading, train_tokenizer
 from hf_rnn.colouring import colour
 from hf_rnn.errors import UserError
 from hf_rnn.explaining import Explanation, Piece, explain, words_read
@@ -35,7 +35,7 @@ PAIRS = {name: make(normalizer=name) for name in NORMALIZERS}
 
 @pytest.fixture(scope="module")
 def learned(trained):
-    return inference.load_model(trained.folder)
+    return model_loading.load_model(trained.folder)
 
 
 def probability(model, tokenizer, text, label):

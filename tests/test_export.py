@@ -15,7 +15,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from hf_rnn import RnnClassifier, RnnConfig, RnnForSequenceClassification, inference, output_dir
+from hf_rnn import RnnClassifier, RnnConfig, RnnForSequenceClassification, model_loading, output_dir, plain_inference
 from hf_rnn.card_files import read_facts
 from hf_rnn.errors import UserError
 from hf_rnn.export import export
@@ -144,7 +144,7 @@ def test_the_texts_are_200_always_the_same_and_hostile(tokenizer):
 
 
 def test_parity_tries_every_layout_and_finds_what_one_of_them_breaks(trained):
-    model, tokenizer = inference.load_model(trained.folder)
+    model, tokenizer = model_loading.load_model(trained.folder)
     shapes, seen = set(), set()
 
     def honest(ids, mask):
@@ -378,8 +378,8 @@ def test_regression_has_no_answers_to_agree_on(trained, tmp_path):
     with pytest.raises(UserError, match="leave out quantize"):
         export(tmp_path, "int8")
     classifier = OnnxClassifier.from_pretrained(export(tmp_path).file.parents[1])
-    model, _ = inference.load_model(tmp_path)
-    expected = inference.compute_logits(model, tokenizer, inference.tokenize(tokenizer, ["miro"]))
+    model, _ = model_loading.load_model(tmp_path)
+    expected = plain_inference.compute_logits(model, tokenizer, plain_inference.tokenize(tokenizer, ["miro"]))
     assert classifier.predict(["miro"])[0]["score"] == pytest.approx(expected.item(), abs=1e-5)
 
 
@@ -456,8 +456,8 @@ TEXTS_TO_PREDICT = ["the miro box", "", "selk", "sand near a door", "never seen 
 
 @pytest.fixture(scope="module")
 def expected(trained):
-    model, tokenizer = inference.load_model(trained.folder)
-    logits = inference.compute_logits(model, tokenizer, inference.tokenize(tokenizer, TEXTS_TO_PREDICT))
+    model, tokenizer = model_loading.load_model(trained.folder)
+    logits = plain_inference.compute_logits(model, tokenizer, plain_inference.tokenize(tokenizer, TEXTS_TO_PREDICT))
     return [model.config.id2label[row] for row in logits.argmax(dim=1).tolist()], logits.softmax(dim=1).numpy()
 
 
@@ -532,7 +532,7 @@ def test_a_file_that_is_missing_broken_or_of_other_weights_is_refused(folder):
     )
     assert "was made of other labels" in refusal()
     (folder / "config.json").write_text(json.dumps(config))
-    model, _ = inference.load_model(folder)
+    model, _ = model_loading.load_model(folder)
     model.classifier.bias.data += 1
     model.save_pretrained(folder)
     assert "was made of other weights" in refusal()
@@ -554,7 +554,7 @@ def test_the_hub_holds_them_and_gives_only_what_is_asked_for(hub, exported, expe
     assert [answer["label"] for answer in answers] == expected[0]
     got = {path.name for path in (tmp_path / "cache").rglob("*") if path.is_file()}
     assert "model_int8.onnx" in got and not {"model.onnx", "model.safetensors"} & got
-    inference.load_model("me/films")
+    model_loading.load_model("me/films")
     got = {path.name for path in (tmp_path / "cache").rglob("*") if path.is_file()}
     assert "model.safetensors" in got and "model.onnx" not in got
     code, out, err = command("export", "--model", "me/films", "--output_dir", tmp_path / "out")

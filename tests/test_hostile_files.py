@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hf_rnn import RnnConfig, RnnForSequenceClassification, inference, train_tokenizer
+from hf_rnn import RnnConfig, RnnForSequenceClassification, model_loading, plain_inference, train_tokenizer
 from hf_rnn.errors import UserError
 
 FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors")
@@ -57,9 +57,11 @@ def peak_megabytes():
 
 def load(folder):
     """Load and answer, as the commands do."""
-    model, tokenizer = inference.load_model(folder)
-    logits = inference.compute_logits(model, tokenizer, inference.tokenize(tokenizer, TEXTS))
-    labels = [model.config.id2label[label] for label in inference.compute_scores(model, logits).argmax(-1).tolist()]
+    model, tokenizer = model_loading.load_model(folder)
+    logits = plain_inference.compute_logits(model, tokenizer, plain_inference.tokenize(tokenizer, TEXTS))
+    labels = [
+        model.config.id2label[label] for label in plain_inference.compute_scores(model, logits).argmax(-1).tolist()
+    ]
     json.dumps(labels, ensure_ascii=False).encode("utf-8")
     return labels
 

@@ -21,7 +21,7 @@ from huggingface_hub import constants
 from huggingface_hub.errors import RepositoryNotFoundError
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
-from hf_rnn import RnnConfig, RnnForSequenceClassification, inference, train_tokenizer
+from hf_rnn import RnnConfig, RnnForSequenceClassification, model_loading, plain_inference, train_tokenizer
 from hf_rnn.errors import UserError
 from hf_rnn.folder import FinishedFolder
 from hf_rnn.hub import push
@@ -544,16 +544,16 @@ def test_mistakes_are_one_line(hub, folder, command, arguments, message):
 
 
 def logits_of(model, tokenizer):
-    return inference.compute_logits(model, tokenizer, inference.tokenize(tokenizer, TEXTS))
+    return plain_inference.compute_logits(model, tokenizer, plain_inference.tokenize(tokenizer, TEXTS))
 
 
 def test_a_repo_id_in_place_of_a_folder(hub, folder, tmp_path, monkeypatch):
     """Each revision is itself, and is found again without the network."""
     push(folder, "me/films")
-    first = logits_of(*inference.load_model(folder))
+    first = logits_of(*model_loading.load_model(folder))
     write_finished_folder(tmp_path / "other", seed=1)
     push(tmp_path / "other", "me/films", revision="v2")
-    second = logits_of(*inference.load_model(tmp_path / "other"))
+    second = logits_of(*model_loading.load_model(tmp_path / "other"))
     assert not torch.allclose(first, second, atol=1e-2), "premise"
 
     def load(revision):
@@ -562,9 +562,9 @@ def test_a_repo_id_in_place_of_a_folder(hub, folder, tmp_path, monkeypatch):
 
     sha = hub.repos["me/films"].branches["v2"]
     for _ in range(2):
-        torch.testing.assert_close(logits_of(*inference.load_model("me/films")), first)
+        torch.testing.assert_close(logits_of(*model_loading.load_model("me/films")), first)
         for revision, logits in {"main": first, "v2": second, sha: second}.items():
-            torch.testing.assert_close(logits_of(*inference.load_model("me/films", revision)), logits)
+            torch.testing.assert_close(logits_of(*model_loading.load_model("me/films", revision)), logits)
             torch.testing.assert_close(load(revision), logits)
         calls = len(hub.calls)
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -573,17 +573,17 @@ def test_a_repo_id_in_place_of_a_folder(hub, folder, tmp_path, monkeypatch):
 
 def test_a_branch_that_moves_on_is_got_anew(hub, folder, tmp_path):
     push(folder, "me/films")
-    first = logits_of(*inference.load_model("me/films"))
+    first = logits_of(*model_loading.load_model("me/films"))
     write_finished_folder(tmp_path / "other", seed=1)
     old = hub.repos["me/films"].branches["main"]
     push(tmp_path / "other", "me/films")
-    assert not torch.allclose(logits_of(*inference.load_model("me/films")), first, atol=1e-2)
-    torch.testing.assert_close(logits_of(*inference.load_model("me/films", old)), first)
+    assert not torch.allclose(logits_of(*model_loading.load_model("me/films")), first, atol=1e-2)
+    torch.testing.assert_close(logits_of(*model_loading.load_model("me/films", old)), first)
 
 
 def test_a_folder_has_no_revisions(folder, command):
     with pytest.raises(UserError, match="is a folder here, which has no revision 'v1': leave it out"):
-        inference.load_model(folder, "v1")
+        model_loading.load_model(folder, "v1")
     code, _, err = command("inspect", "--model", folder, "--revision", "v1", "--text", "good film")
     assert (code, err.count("\n")) == (2, 1)
     assert "has no revision 'v1'" in err
@@ -591,7 +591,7 @@ def test_a_folder_has_no_revisions(folder, command):
 
 def unreadable(name, revision=None):
     with pytest.raises(UserError) as caught:
-        inference.load_model(name, revision)
+        model_loading.load_model(name, revision)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -639,11 +639,11 @@ def test_a_repo_without_a_model_or_with_another(hub, folder):
 
 def test_without_the_network_the_cache_answers_at_once(hub, folder, monkeypatch, waits):
     push(folder, "me/films")
-    expected = logits_of(*inference.load_model("me/films"))
+    expected = logits_of(*model_loading.load_model("me/films"))
     with HubServer() as gone:
         pass
     monkeypatch.setattr(constants, "ENDPOINT", gone.url)
-    torch.testing.assert_close(logits_of(*inference.load_model("me/films")), expected)
+    torch.testing.assert_close(logits_of(*model_loading.load_model("me/films")), expected)
     assert f"cannot be reached at {gone.url} (" in (message := unreadable("me/films", "v2"))
     assert "revision 'v2' of me/films is not in the cache" in message
     assert waits == [], "nothing is tried again: transformers would for 46 seconds"
@@ -771,7 +771,7 @@ def test_round_trip_to_a_stranger(hub, folder, tmp_path, offline_again):
     push(folder, "me/secret", private=True)
     write_finished_folder(tmp_path / "other", seed=1)
     push(tmp_path / "other", "me/films", revision="v2")
-    model, tokenizer = inference.load_model(folder)
+    model, tokenizer = model_loading.load_model(folder)
     model.push_to_hub("me/alone", token="hf_mine")
 
     there = as_stranger(hub, tmp_path)
@@ -783,7 +783,7 @@ def test_round_trip_to_a_stranger(hub, folder, tmp_path, offline_again):
 
     logits = logits_of(model, tokenizer)
     some = [row for row, text in enumerate(TEXTS) if text]
-    other = logits_of(*inference.load_model(tmp_path / "other"))
+    other = logits_of(*model_loading.load_model(tmp_path / "other"))
     torch.testing.assert_close(torch.tensor(there["me/films@None"]), logits[some])
     torch.testing.assert_close(torch.tensor(there["me/alone@None"]), logits[some])
     torch.testing.assert_close(torch.tensor(there["me/films@v2"]), other[some])

@@ -14,7 +14,7 @@ import pytest
 import torch
 from conftest import LABELS, invent_rows, write_rows
 
-from hf_rnn import checkpoints, inference
+from hf_rnn import checkpoints, model_loading, plain_inference
 from hf_rnn.data import load_tsv
 from hf_rnn.evaluation import evaluate_logits
 from hf_rnn.folder import FinishedFolder
@@ -104,11 +104,13 @@ def test_an_evaluation_counts_each_row_once(runs):
 def test_the_metrics_are_those_of_a_recount(runs, noisy_dir):
     """By the finished model of the two processes, in this one, without the Trainer."""
     folder = runs[2][0]
-    model, tokenizer = inference.load_model(folder.root)
+    model, tokenizer = model_loading.load_model(folder.root)
     texts = load_tsv(noisy_dir)
     recorded = json.loads(folder.metrics.read_text())
     for split, rows in (("validation", ROWS["dev"]), ("test", ROWS["test"])):
-        logits = inference.compute_logits(model, tokenizer, inference.tokenize(tokenizer, texts[split]["text"]))
+        logits = plain_inference.compute_logits(
+            model, tokenizer, plain_inference.tokenize(tokenizer, texts[split]["text"])
+        )
         expected = evaluate_logits(logits, texts[split]["label"], LABELS)
         found = recorded[split]
         assert found["rows"] == rows == sum(map(sum, found["confusion_matrix"]))
@@ -134,7 +136,7 @@ def test_the_finished_folder_is_the_same(runs):
         assert (two.root / path.name).read_bytes() == path.read_bytes()
     records = [json.loads(line) for line in told.splitlines() if line.startswith("{")]
     assert len(records) == 1 and records[0]["output_dir"] == str(two.root), "one process tells"
-    (one, _), (two, _) = inference.load_model(one.root), inference.load_model(two.root)
+    (one, _), (two, _) = model_loading.load_model(one.root), model_loading.load_model(two.root)
     for name, weight in one.state_dict().items():
         torch.testing.assert_close(two.state_dict()[name], weight, atol=1e-4, rtol=0)
 

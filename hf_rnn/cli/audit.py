@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 import datasets
 from transformers import PreTrainedTokenizerBase
 
-from .. import inference
+from .. import model_loading
 from ..arguments import named_flags, settings_beside
 from ..audit import Origin, audit, render_text
 from ..data import DataReport, load_named
@@ -44,7 +44,7 @@ def run(argv: Sequence[str]) -> None:
     if arguments.streaming:
         raise UserError("an audit compares all rows: leave out streaming, or set it to false")
     datasets.disable_progress_bars()
-    inference.quiet()
+    model_loading.quiet()
     texts, origins = _load(arguments)
     try:
         tokenizer = _tokenizer(arguments, texts["train"]["text"])

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from .. import inference
+from .. import model_loading
 from ..demo import build, serve
 from ..errors import UserError
 from ..parsing import SettingsParser
@@ -34,7 +34,7 @@ def run(argv: Sequence[str]) -> None:
         raise UserError("--model is missing: give a finished folder")
     if arguments.port is not None and not 0 < arguments.port < 65536:
         raise UserError(f"--port must be from 1 to 65535, found {arguments.port}")
-    inference.quiet()
+    model_loading.quiet()
     page = build(arguments.model, arguments.revision)
     print(f"{serve(page, arguments.host, arguments.port)} (Ctrl-C ends it)", flush=True)
     try:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import datasets
 
-from .. import inference
+from .. import model_loading, plain_inference
 from ..data import DataError, load_tsv
 from ..errors import UserError
 from ..evaluation import evaluate_logits
@@ -42,13 +42,13 @@ def run(argv: Sequence[str]) -> None:
     arguments.check_source()  # before the model is loaded
     if arguments.batch_size < 1:
         raise UserError(f"--batch_size must be at least 1, found {arguments.batch_size}")
-    inference.quiet()
-    model, tokenizer = inference.load_model(arguments.model, arguments.revision, arguments.device)
-    inference.check_sorts(arguments.model, model.config)
+    model_loading.quiet()
+    model, tokenizer = model_loading.load_model(arguments.model, arguments.revision, arguments.device)
+    model_loading.check_sorts(arguments.model, model.config)
     class_names = [model.config.id2label[index] for index in range(model.config.num_labels)]
     texts = _load(arguments, class_names)
-    logits = inference.compute_logits(
-        model, tokenizer, inference.tokenize(tokenizer, texts["text"]), arguments.batch_size
+    logits = plain_inference.compute_logits(
+        model, tokenizer, plain_inference.tokenize(tokenizer, texts["text"]), arguments.batch_size
     )
     metrics = evaluate_logits(logits, texts["label"], class_names)
     print(json.dumps({"model": arguments.model, "split": arguments.split, **metrics}, ensure_ascii=False))

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from .. import inference
+from .. import model_loading
 from ..errors import UserError
 from ..export import export
 from ..parsing import SettingsParser
@@ -34,6 +34,6 @@ def run(argv: Sequence[str]) -> None:
     (arguments,) = SettingsParser(ExportArguments, prog="hf-rnn export").parse(argv)
     if arguments.model is None:
         raise UserError("--model is missing: give a finished folder")
-    inference.quiet()
+    model_loading.quiet()
     result = export(arguments.model, arguments.quantize, arguments.output_dir, arguments.revision)
     print(json.dumps({**dataclasses.asdict(result), "file": str(result.file)}, ensure_ascii=False))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from .. import inference
+from .. import model_loading, plain_inference
 from ..errors import UserError
 from ..explaining import words_read
 from ..modeling_rnn import RnnForSequenceClassification
@@ -36,9 +36,9 @@ def run(argv: Sequence[str]) -> None:
     for name in ("model", "text"):
         if getattr(arguments, name) is None:
             raise UserError(f"--{name} is missing")
-    inference.check_text(arguments.text)
-    inference.quiet()
-    model, tokenizer = inference.load_model(arguments.model, arguments.revision)
+    plain_inference.check_text(arguments.text)
+    model_loading.quiet()
+    model, tokenizer = model_loading.load_model(arguments.model, arguments.revision)
     print("\n\n".join(_tell(model, tokenizer, arguments.text)))
 
 
@@ -76,7 +76,7 @@ def _tell(model: RnnForSequenceClassification, tokenizer: PreTrainedTokenizerBas
         shares = outputs.pooling_weights[0].tolist()
         bars = [[token, f"{share:.3f}", _bar(share)] for token, share in zip(tokens, shares, strict=True)]
         parts.append(_table(["token", "weight", ""], bars))
-    scores = inference.compute_scores(model, outputs.logits.float())[0].tolist()
+    scores = plain_inference.compute_scores(model, outputs.logits.float())[0].tolist()
     classes = [[model.config.id2label[index], f"{score:.3f}", _bar(score)] for index, score in enumerate(scores)]
     parts.append(_table(["label", "score", ""], classes))
     return parts

@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from .. import inference
+from .. import model_loading, plain_inference
 from ..data import DataError
 from ..data.faults import BadRow
 from ..errors import UserError
-from ..fast_inference import FastRnn
 from ..folding import TABLE_DTYPES, TableDtype
+from ..inference import FastRnn
 from ..onnx_inference import OnnxClassifier
 from ..parsing import SettingsParser
 from ..text_stream import read_texts
@@ -87,7 +87,7 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("--text", action="append", help="a text; may be given several times")
     arguments, namespace = parser.parse(argv)
     _check(arguments, namespace.text)
-    inference.quiet()
+    model_loading.quiet()
     classifier = _load(arguments)
     lines = refused = 0
     for block in _read(arguments.input) if namespace.text is None else [namespace.text]:
@@ -135,7 +135,7 @@ def _check(arguments: PredictArguments, texts: Sequence[str] | None) -> None:
         if not Path(arguments.input).exists():  # a named pipe is as good as a file
             raise UserError(f"there is no file {arguments.input}")
     for text in texts or ():
-        inference.check_text(text)
+        plain_inference.check_text(text)
 
 
 def _load(arguments: PredictArguments) -> FastRnn | OnnxClassifier:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from .. import inference
+from .. import model_loading
 from ..errors import UserError
 from ..hub import PushResult, push
 from ..parsing import SettingsParser
@@ -35,7 +35,7 @@ def run(argv: Sequence[str]) -> None:
         raise UserError("--model is missing: give a finished folder")
     if arguments.repo_id is None:
         raise UserError("--repo_id is missing: give owner/name")
-    inference.quiet()
+    model_loading.quiet()
     private = arguments.private or None  # without the flag, whatever a new repo of this owner is
     settings = {"private": private, "revision": arguments.revision, "create_pr": arguments.create_pr}
     planned = push(arguments.model, arguments.repo_id, **settings, dry_run=True)

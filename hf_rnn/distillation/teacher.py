@@ -30,7 +30,7 @@ from transformers.utils import logging as transformers_logging
 from ..errors import UserError
 from ..fingerprints import hash_tokenizer
 from ..hub_repo import fetch
-from ..inference import check_name
+from ..model_loading import check_name
 
 _CONFIG = "config.json"
 _GENERIC = re.compile(r"LABEL_\d+")  # what transformers calls classes that nobody has named

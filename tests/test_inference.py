@@ -15,10 +15,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import pipeline
 
-from hf_rnn import RnnConfig, RnnForSequenceClassification, inference, load_tsv, train_tokenizer
+from hf_rnn import (
+    RnnConfig,
+    RnnForSequenceClassification,
+    load_tsv,
+    model_loading,
+    plain_inference,
+    train_tokenizer,
+)
 from hf_rnn.errors import UserError
-from hf_rnn.fast_inference import FastRnn
 from hf_rnn.folding import FoldedClassifier, table_bytes
+from hf_rnn.inference import FastRnn
 from hf_rnn.packing import PackedTexts, TokenIds, pack_batches
 
 CELLS = ["rnn_tanh", "rnn_relu", "gru", "lstm", "min_gru"]
@@ -175,7 +182,7 @@ class TestAnswers:
     def test_many_blocks_are_the_same(self, pair, monkeypatch):
         fast = FastRnn(*pair)
         expected = fast.predict(TEXTS)
-        monkeypatch.setattr("hf_rnn.fast_inference._BLOCK", 3)
+        monkeypatch.setattr("hf_rnn.inference._BLOCK", 3)
         for answer, other in zip(fast.predict(TEXTS), expected, strict=True):
             assert answer["label"] == other["label"]
             assert answer["score"] == pytest.approx(other["score"], abs=1e-6)
@@ -199,7 +206,7 @@ class TestAnswers:
     def test_of_every_kind_of_problem(self, tokenizer, problem, num_labels):
         model = make(vocab_size=len(tokenizer), problem_type=problem, num_labels=num_labels)
         ids = tokenizer(TEXTS, truncation=True)["input_ids"]
-        expected = inference.compute_scores(model, plain_logits(model, ids))
+        expected = plain_inference.compute_scores(model, plain_logits(model, ids))
         fast = FastRnn(model, tokenizer)
         np.testing.assert_allclose(fast.predict_proba(TEXTS), expected, atol=1e-6)
         assert [answer["score"] for answer in fast.predict(TEXTS)] == pytest.approx(
@@ -385,11 +392,11 @@ class TestRefusals:
 
 def test_from_a_finished_folder(trained):
     root = trained.folder
-    fast = inference.FastRnn.from_pretrained(root)
+    fast = FastRnn.from_pretrained(root)
     assert type(fast) is FastRnn
     assert fast.memory > 0
-    model, tokenizer = inference.load_model(root)
-    logits = inference.compute_logits(model, tokenizer, inference.tokenize(tokenizer, TEXTS))
+    model, tokenizer = model_loading.load_model(root)
+    logits = plain_inference.compute_logits(model, tokenizer, plain_inference.tokenize(tokenizer, TEXTS))
     np.testing.assert_allclose(fast.predict_proba(TEXTS), logits.softmax(dim=1), atol=1e-6)
     with pytest.raises(UserError, match="there is no folder"):
         FastRnn.from_pretrained("no/such/folder")
@@ -404,7 +411,7 @@ def test_from_a_finished_folder_with_settings_of_the_class(trained):
 
 def test_from_a_revision_of_a_repo(pair, monkeypatch):
     asked = []
-    monkeypatch.setattr("hf_rnn.fast_inference.load_model", lambda *given: asked.append(given[:2]) or pair)
+    monkeypatch.setattr("hf_rnn.inference.load_model", lambda *given: asked.append(given[:2]) or pair)
     FastRnn.from_pretrained("me/films", revision="v1")
     assert asked == [("me/films", "v1")]
 
@@ -416,7 +423,7 @@ def test_on_all_real_tweets_the_answers_are_the_models(cell):
     tokenizer = train_tokenizer(texts["train"]["text"])
     model = make(vocab_size=len(tokenizer), embedding_size=50, hidden_size=32, cell_type=cell)
     ids = tokenizer(list(texts["validation"]["text"]))["input_ids"]
-    expected = inference.compute_logits(model, tokenizer, ids)
+    expected = plain_inference.compute_logits(model, tokenizer, ids)
     logits = FastRnn(model, tokenizer).logits(ids)
     torch.testing.assert_close(logits, expected, atol=1e-5, rtol=0)
     assert torch.equal(logits.argmax(dim=1), expected.argmax(dim=1))
