@@ -13,6 +13,7 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import ModelCard
 from transformers.dynamic_module_utils import get_relative_import_files
@@ -139,22 +140,23 @@ def _is_pickle(path: Path) -> bool:
         raise UserError(f"{path} is an archive that cannot be read: delete it or move it away") from error
 
 
+def _auto_map(folder: FinishedFolder) -> dict[str, Any]:
+    """What `config.json` says of the classes that load where this package is not installed; empty if nothing."""
+    found = json.loads(folder.config.read_text(encoding="utf-8")).get("auto_map") if folder.config.is_file() else None
+    return found if isinstance(found, dict) else {}
+
+
 def _modelling_files(folder: FinishedFolder) -> set[str]:
     """The files that the model loads from where this package is not installed, those of another version too."""
-    if not folder.config.is_file():
-        return set()
-    auto_map = json.loads(folder.config.read_text(encoding="utf-8")).get("auto_map")
-    targets = auto_map.values() if isinstance(auto_map, dict) else ()
-    named = {f"{target.split('.')[0]}.py" for target in targets if isinstance(target, str)}
+    named = {f"{target.split('.')[0]}.py" for target in _auto_map(folder).values() if isinstance(target, str)}
     there = [name for name in named if (folder.root / name).is_file()]
     return named | {Path(file).name for name in there for file in _relative_imports(folder.root / name)}
 
 
 def _check_modelling_files(folder: FinishedFolder) -> None:
     """Make sure that the model loads where this package is not installed."""
-    auto_map = json.loads(folder.config.read_text(encoding="utf-8")).get("auto_map") or {}
     missing = sorted(name for name in _modelling_files(folder) if not (folder.root / name).is_file())
-    if missing or not {"AutoConfig", "AutoModelForSequenceClassification"} <= auto_map.keys():
+    if missing or not {"AutoConfig", "AutoModelForSequenceClassification"} <= _auto_map(folder).keys():
         lacks = ", ".join(missing) if missing else 'entry "auto_map" in its config.json'
         save = (
             "import hf_rnn; model = hf_rnn.RnnForSequenceClassification; "

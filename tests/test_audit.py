@@ -594,6 +594,7 @@ def test_command_gives_rows_where_bad_ones_were_left_out(command, tmp_path):
         ([], "data_dir is not set"),
         (["--data_dir", "nowhere"], "data_dir nowhere does not exist"),
         (["--data_dri", "x"], "Did you mean --data_dir?"),
+        (["--data_dir", "DIR", "--streaming"], "an audit compares all rows: leave out streaming"),
         (["--data_dir", "DIR", "--recipe", "defualt"], "Did you mean 'default'?"),
         (["--data_dir", "DIR", "--text_column", "tweet"], "no header is declared"),
         (["--data_dir", "DIR", "--class_names", "up", "down"], "nothing in common"),

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import pickle
+import shlex
 import shutil
 import signal
 import stat
@@ -450,6 +451,20 @@ def test_ctrl_c_tells_the_command_that_goes_on(command, tiny_settings, trained, 
     code, _, err = command("train", *flags, "--resume")
     assert code == 0, err
     assert outcome(tmp_path / "an out") == outcome(trained.folder)
+
+
+def test_the_command_that_goes_on_overwrites_nothing(command, tiny_settings, tmp_path, monkeypatch):
+    """Where torchrun started the processes, it does so again."""
+    flags = [f"--{name}={value}" for name, value in tiny_settings.items()]
+    flags += [f"--output_dir={tmp_path / 'out'}", "--overwrite_output_dir"]
+    with monkeypatch.context() as patch:
+        patch.setenv("TORCHELASTIC_RUN_ID", "1")
+        patch.setattr(SavePoints, "on_step_begin", signal_at(20, signal.SIGINT))
+        _, _, err = command("train", *flags)
+    typed = shlex.split(err.splitlines()[-1].split("to go on, type: ")[1])
+    assert typed[:4] == ["torchrun", "...", "hf-rnn", "train"]
+    code, _, err = command(*typed[3:])
+    assert code == 0, err
 
 
 def test_without_the_state_of_the_optimiser_no_command_goes_on(command, tiny_settings, tmp_path, monkeypatch):

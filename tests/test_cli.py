@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -13,14 +14,18 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import LABELS, invent_rows, write_rows
-from transformers import pipeline
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast, pipeline
 
-from hf_rnn import RnnConfig, RnnForSequenceClassification, model_loading, train_tokenizer
+import hf_rnn
+from hf_rnn import FastRnn, RnnConfig, RnnForSequenceClassification, model_loading, train_tokenizer
 from hf_rnn.cli.main import main
+from hf_rnn.onnx_inference import OnnxClassifier
 
 HF_RNN = [str(Path(sys.executable).with_name("hf-rnn"))]
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
@@ -73,6 +78,14 @@ def test_a_stream_that_is_closed(folder, arguments, closed, message):
     assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("arguments", [[], ["predct"]])
+def test_a_mistake_does_not_come_among_results_where_there_is_no_standard_error(arguments):
+    code = f"import sys; sys.argv = ['hf-rnn']; from hf_rnn.cli.main import main; sys.exit(main({arguments}))"
+    command = f"{shlex.join([sys.executable, '-c', code])} 2>&-"
+    done = subprocess.run(["sh", "-c", command], stdout=subprocess.PIPE, text=True, env=ENVIRONMENT, timeout=120)
+    assert (done.returncode, done.stdout) == (2, "")
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_help_that_cannot_be_written(unbuffered):
@@ -112,6 +125,7 @@ def test_the_installed_command():
         ([], 2, "usage: hf-rnn"),
         (["predct"], 2, "there is no verb 'predct'. Did you mean 'predict'?"),
         (["--hidden_size", "3"], 2, "there is no verb '--hidden_size'"),
+        (["qqqq"], 2, "There are train, evaluate, predict, inspect, audit, push, export, distill, demo."),
     ],
 )
 def test_no_verb(command, arguments, code, message):
@@ -137,6 +151,30 @@ def test_results_are_utf8_in_any_locale(folder, tmp_path):
     command = [*HF_RNN, "predict", "--model", str(copy), "--text", "the miro door"]
     done = subprocess.run(command, capture_output=True, env=environment, timeout=60, check=True)
     assert json.loads(done.stdout.decode("utf-8"))["label"] == "gut 🙂"
+    assert "gut 🙂".encode() in done.stdout, "a person can read it"
+
+
+def test_short_help_and_the_version(command):
+    assert command("-h") == command("--help")
+    assert command("--help")[0] == 0
+    assert command("--version") == (0, f"hf-rnn {hf_rnn.__version__}\n", "")
+
+
+def test_a_mistake_is_one_line_whatever_is_typed(command, folder):
+    told = command("predict", "--model", folder, "--input", "no such\nfile")
+    assert told == (2, "", "hf-rnn predict: error: there is no file no such file\n")
+
+
+def test_a_verb_that_leaves_with_words(command, monkeypatch):
+    monkeypatch.setattr("hf_rnn.cli.inspect.run", lambda arguments: sys.exit("it leaves"))
+    assert command("inspect") == (1, "", "it leaves\n"), "as Python does"
+
+
+def test_bars_are_utf8_in_any_locale(folder, monkeypatch):
+    out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", out)
+    assert main(["inspect", "--model", folder, "--text", "miro"]) == 0
+    assert "█" in out.buffer.getvalue().decode("utf-8")
 
 
 # ---- train ----
@@ -218,9 +256,38 @@ def test_evaluate_refuses_other_labels_and_shows_both_lists(command, folder, tmp
     assert ", ".join(map(repr, LABELS)) in message and "'no', 'yes'" in message
 
 
+def test_evaluate_shows_the_labels_of_named_columns(command, folder, tmp_path):
+    (tmp_path / "test.tsv").write_text("mood\ttweet\ngood\tmiro\nawful\tselk\n")
+    columns = ("--header", "--text_column", "tweet", "--label_column", "mood")
+    message = mistake(command("evaluate", "--model", folder, "--data_dir", tmp_path, *columns))
+    assert message.endswith("Labels of the data: 'awful', 'good'")
+
+
+def test_evaluate_tells_of_labels_only_where_they_are_the_mistake(command, folder, tmp_path):
+    (tmp_path / "test.tsv").write_text("miro\tgood\nno label\n")
+    message = mistake(command("evaluate", "--model", folder, "--data_dir", tmp_path))
+    assert "test.tsv:2: too few fields" in message and "Labels of" not in message
+    (tmp_path / "test.tsv").write_text("miro\tgood\nselk\tawful\nsand\t\n")
+    message = mistake(command("evaluate", "--model", folder, "--data_dir", tmp_path))
+    assert message.endswith("Labels of the model: 'bad', 'good', 'plain'"), "what the data hold cannot be told"
+
+
+def test_evaluate_runs_as_many_texts_at_once_as_it_is_told(command, folder, texts_dir, monkeypatch):
+    sizes, forward = [], RnnForSequenceClassification.forward
+
+    def seen(self, input_ids=None, *args, **kwargs):
+        sizes.append(len(input_ids))
+        return forward(self, input_ids, *args, **kwargs)
+
+    monkeypatch.setattr(RnnForSequenceClassification, "forward", seen)
+    assert command("evaluate", "--model", folder, "--data_dir", texts_dir, "--batch_size", 7)[0] == 0
+    assert max(sizes) == 7 and sum(sizes) >= 60
+
+
 def test_evaluate_mistakes(command, folder, texts_dir, tmp_path):
     assert "--model is missing" in mistake(command("evaluate", "--data_dir", texts_dir))
     assert "data_dir is not set" in mistake(command("evaluate", "--model", folder))
+    assert "data_dir is not set" in mistake(command("evaluate", "--model", "nowhere")), "before a model is loaded"
     assert "no split named exam" in mistake(
         command("evaluate", "--model", folder, "--data_dir", texts_dir, "--split", "exam")
     )
@@ -321,6 +388,12 @@ def test_predict_strictly_stops_at_a_bad_line_after_answering_those_before(comma
     assert len(err.splitlines()) == 1
 
 
+def test_predict_strictly_names_standard_input(command, folder, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"miro\n\xff\n")))
+    code, _, err = command("predict", "--model", folder, "--input", "-", "--strict")
+    assert code == 2 and "error: standard input:2: not UTF-8" in err
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -361,6 +434,41 @@ def test_predict_by_onnx_runtime(command, folder, tmp_path, backend):
     for found, right in zip(records(out), records(expected), strict=True):
         assert found.get("error") == right.get("error") and found.get("label") == right.get("label")
         assert found.get("score", 0) == pytest.approx(right.get("score", 0), abs=close)
+
+
+def test_predict_runs_as_its_flags_say(command, folder, monkeypatch):
+    ran, predict = [], FastRnn.predict
+
+    def seen(self, texts):
+        ran.append((self.tokens_per_batch, self.memory))
+        return predict(self, texts)
+
+    monkeypatch.setattr(FastRnn, "predict", seen)
+    for flags in ((), ("--table_dtype", "int8", "--tokens_per_batch", 7)):
+        assert command("predict", "--model", folder, "--text", "miro", *flags)[0] == 0
+    (_, whole), (tokens, quarter) = ran
+    assert (tokens, 4 * quarter) == (7, whole)
+
+
+def test_onnx_runtime_runs_as_the_flags_say(command, monkeypatch):
+    asked = []
+
+    def load(name, quantized=False, revision=None, tokens_per_batch=8192):
+        asked.append((name, quantized, revision, tokens_per_batch))
+        return SimpleNamespace(predict=lambda texts: [{"label": "good", "score": 1.0} for _ in texts])
+
+    monkeypatch.setattr(OnnxClassifier, "from_pretrained", load)
+    flags = ("--revision", "v1", "--tokens_per_batch", 7, "--backend")
+    for backend in ("onnx", "onnx_int8"):
+        assert command("predict", "--model", "me/films", "--text", "x", *flags, backend)[0] == 0
+    assert asked == [("me/films", False, "v1", 7), ("me/films", True, "v1", 7)]
+
+
+def test_help_of_predict_lists_exit_codes_and_defaults(command):
+    _, out, _ = command("predict", "--help")
+    told = re.findall(r"^  (\d[\d, ]*)  ", out, re.MULTILINE)
+    assert told == ["0", "1", "2", "130, 143, 141"]
+    assert "(default: torch)" in " ".join(out.split())
 
 
 def test_predict_mistakes(command, folder, texts_dir, tmp_path):
@@ -612,6 +720,21 @@ def test_a_full_disk_leaves_only_whole_lines(folder, tmp_path, monkeypatch, capf
     assert out.endswith("}\n") and all("label" in record for record in records(out))
 
 
+@pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")
+def test_a_pipe_that_takes_no_more_and_does_not_wait(folder, tmp_path, monkeypatch, capfd):
+    (tmp_path / "texts.txt").write_text("miro\n" * 5_000)
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with open(reading, "rb") as left, open(writing, "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert main(["predict", "--model", folder, "--input", str(tmp_path / "texts.txt")]) == 2
+        monkeypatch.undo()
+        full.close()
+        out = left.read().decode()
+    assert "standard output takes no more for now" in capfd.readouterr().err
+    assert out.endswith("}\n") and 0 < len(records(out)) < 5_000, "premise: it was not done"
+
+
 # ---- inspect ----
 
 
@@ -665,6 +788,50 @@ def test_inspect_an_empty_text(command, folder):
     code, out, _ = command("inspect", "--model", folder, "--text", "")
     assert code == 0
     assert "the text has no tokens" in out and "(1, 0)" in out
+
+
+@pytest.mark.parametrize(
+    ("problem", "scores", "bars"),
+    [
+        ("regression", [7, 0.5, -2], [40, 20, 0]),
+        ("multi_label_classification", [0.999, 0.622, 0.119], [40, 25, 5]),  # 1 / (1 + exp(-score))
+    ],
+)
+def test_inspect_scores_as_the_model_is_meant(command, tmp_path, problem, scores, bars):
+    config = RnnConfig(vocab_size=50, embedding_size=4, hidden_size=3, num_labels=3, problem_type=problem)
+    model = RnnForSequenceClassification(config)
+    model.classifier.weight.data.zero_()
+    model.classifier.bias.data = torch.tensor([7, 0.5, -2])
+    model.save_pretrained(tmp_path)
+    train_tokenizer(["miro selk"], min_frequency=1).save_pretrained(tmp_path)
+    code, out, _ = command("inspect", "--model", tmp_path, "--text", "miro")
+    rows = [line.split() for line in out.splitlines()[-3:]]
+    assert code == 0
+    assert [float(row[1]) for row in rows] == scores
+    assert [len("".join(row[2:])) for row in rows] == bars
+
+
+def test_inspect_one_direction_with_attention_and_no_tokens(command, tmp_path):
+    config = RnnConfig(vocab_size=50, embedding_size=4, hidden_size=3, bidirectional=False, pooling="attention")
+    RnnForSequenceClassification(config).save_pretrained(tmp_path)
+    train_tokenizer(["miro selk"], min_frequency=1).save_pretrained(tmp_path)
+    code, out, _ = command("inspect", "--model", tmp_path, "--text", "")
+    assert code == 0 and "one direction)" in out and "both directions" not in out
+    assert "weight" not in out, "no table of no tokens"
+
+
+def test_inspect_reads_as_much_of_a_text_as_the_model_does(command, folder):
+    code, out, _ = command("inspect", "--model", folder, "--text", "miro " * 600)
+    assert code == 0 and "(1, 512)" in out and "600" not in out
+
+
+def test_inspect_with_a_tokenizer_that_knows_no_words(command, tmp_path):
+    backend = Tokenizer(models.WordLevel({"<unk>": 0, "miro": 1}, "<unk>"))
+    PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", pad_token="<unk>").save_pretrained(tmp_path)
+    RnnForSequenceClassification(RnnConfig(vocab_size=2, hidden_size=3)).save_pretrained(tmp_path)
+    code, out, err = command("inspect", "--model", tmp_path, "--text", "miro")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[1].split() == ["miro", "1", "miro"]
 
 
 def test_inspect_mistakes(command, folder):

@@ -15,10 +15,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from conftest import run_script
 
 from hf_rnn import FastRnn, demo
 from hf_rnn.errors import UserError
 from hf_rnn.folder import FinishedFolder
+from hf_rnn.labelled_file import Answer
 
 RIGHT_TO_LEFT = "\u05e9\u05dc\u05d5\u05dd miro \u05e2\u05d5\u05dc\u05dd"
 HOSTILE = (
@@ -46,7 +48,8 @@ def test_without_gradio_the_message_says_what_to_install(trained, command, monke
     ("arguments", "message"),
     [
         ([], "--model is missing"),
-        (["--model", "x", "--port", "70000"], "--port must be from 1 to 65535"),
+        (["--model", "x", "--port", "0"], "--port must be from 1 to 65535, found 0"),
+        (["--model", "x", "--port", "65536"], "--port must be from 1 to 65535, found 65536"),
         (["--model", "x", "--share"], "unknown option '--share'"),
     ],
 )
@@ -56,15 +59,126 @@ def test_mistakes(command, arguments, message):
     assert message in err
 
 
+def test_gradio_is_told_to_send_nothing(monkeypatch):
+    monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "True")
+    monkeypatch.setitem(sys.modules, "gradio", types.ModuleType("gradio"))
+    demo._import_gradio()
+    assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False"
+
+
+@pytest.mark.parametrize("as_app", [False, True])
+def test_a_page_is_of_the_revision_asked_for(command, monkeypatch, capfd, as_app):
+    """By the command, and as the app of a Space."""
+    asked = []
+
+    def find(*args):
+        asked.append(args)
+        raise UserError("it is not there")
+
+    monkeypatch.setitem(sys.modules, "gradio", types.ModuleType("gradio"))
+    monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "as it was")
+    if as_app:
+        monkeypatch.setattr("hf_rnn.model_loading.find_folder", find)
+        monkeypatch.setenv("MODEL_ID", "me/films")
+        monkeypatch.setenv("MODEL_REVISION", "v1")
+        code, out, err = run_script(demo.__file__, [], monkeypatch, capfd)
+        assert (code, out, err) == ("hf-rnn demo: error: it is not there", "", "")
+    else:
+        monkeypatch.setattr(demo, "find_folder", find)
+        told = command("demo", "--model", "me/films", "--revision", "v1")
+        assert told == (2, "", "hf-rnn demo: error: it is not there\n")
+    assert asked == [("me/films", "v1")]
+
+
+def test_an_app_of_no_model(monkeypatch, capfd):
+    monkeypatch.delenv("MODEL_ID", raising=False)
+    code, _, _ = run_script(demo.__file__, [], monkeypatch, capfd)
+    assert code == "MODEL_ID is not set: give the id of a model on the Hub, owner/name"
+
+
+@pytest.mark.parametrize(
+    ("flags", "where"),
+    [((), ("127.0.0.1", None)), (("--host", "0.0.0.0", "--port", "7861"), ("0.0.0.0", 7861))],
+)
+def test_the_command_serves_where_it_is_told_until_ctrl_c(command, monkeypatch, flags, where):
+    told, page = [], types.SimpleNamespace(close=lambda verbose: told.append("closed"))
+
+    def wait():
+        raise KeyboardInterrupt
+
+    def serve(served, host, port):
+        assert served is page
+        told.append((host, port))
+        return "http://here:1/"
+
+    monkeypatch.setattr("hf_rnn.cli.demo.build", lambda model, revision: page)
+    monkeypatch.setattr("hf_rnn.cli.demo.serve", serve)
+    waiting = types.SimpleNamespace(Event=lambda: types.SimpleNamespace(wait=wait))
+    monkeypatch.setattr("hf_rnn.cli.demo.threading", waiting)
+    assert command("demo", "--model", "x", *flags) == (130, "http://here:1/ (Ctrl-C ends it)\n", "")
+    assert told == [where, "closed"]
+
+
+class Launched:
+    """A page that is not served, and keeps what it was launched with."""
+
+    local_url = "http://127.0.0.1:7861/"
+    error = None
+
+    def launch(self, **settings):
+        self.settings = settings
+        if self.error:
+            raise self.error
+
+
+@pytest.fixture
+def launched(monkeypatch):
+    gradio = types.SimpleNamespace(themes=types.SimpleNamespace(Default=dict))
+    monkeypatch.setattr(demo, "_import_gradio", lambda: gradio)
+    return Launched()
+
+
+def test_a_page_is_served_at_one_address_and_shared_with_nobody(launched):
+    assert demo.serve(launched, "0.0.0.0", 7861) == launched.local_url
+    settings = launched.settings
+    assert (settings["server_name"], settings["server_port"], settings["share"]) == ("0.0.0.0", 7861, False)
+    demo.serve(launched)
+    assert (launched.settings["server_name"], launched.settings["server_port"]) == ("127.0.0.1", None)
+
+
+def test_a_page_that_cannot_be_served(launched):
+    launched.error = OSError("Cannot find empty port")
+    with pytest.raises(UserError, match="served at port 7861 of 127.0.0.1: is it taken"):
+        demo.serve(launched, port=7861)
+    with pytest.raises(UserError, match="served at 127.0.0.1: is it taken"):
+        demo.serve(launched)
+
+
+def heading(name, labels):
+    config = types.SimpleNamespace(id2label=dict(enumerate(labels)), num_labels=len(labels))
+    return demo._heading(name, types.SimpleNamespace(config=config))
+
+
+def test_the_heading_names_model_and_labels_as_text():
+    html = heading("<i>me</i>", ["<u>bad</u>", "good", "plain"])
+    assert "&lt;i&gt;me&lt;/i&gt;</h1>" in html
+    assert "whether a text is <b>&lt;u&gt;bad&lt;/u&gt;</b>, <b>good</b> or <b>plain</b>." in html
+    assert "whether a text is <b>good</b>." in heading("x", ["good"])
+    assert "<b>l8</b> or <b>l9</b>." in heading("x", [f"l{number}" for number in range(10)])
+    many = heading("x", [f"l{number}" for number in range(11)])
+    assert "is one of 11 things, such as <b>l0</b>, <b>l1</b>, <b>l2</b>." in many
+
+
 @pytest.mark.parametrize("host", ["203.0.113.9", "no such host", "a" * 80 + ".b", ""])
 def test_an_address_of_no_machine_here(host):
     with pytest.raises(UserError, match="is no address of this machine: leave out --host"):
         demo.serve(None, host)
 
 
-def test_a_port_that_is_none():
-    with pytest.raises(UserError, match="port must be from 1 to 65535, found 99999"):
-        demo.serve(None, port=99999)
+@pytest.mark.parametrize("port", [0, 65536])
+def test_a_port_that_is_none(port):
+    with pytest.raises(UserError, match=f"port must be from 1 to 65535, found {port}"):
+        demo.serve(None, port=port)
 
 
 def test_a_text_gets_scores_and_colours(answers):
@@ -96,6 +210,37 @@ def test_a_file_gets_a_file(answers, tmp_path, monkeypatch):
     assert [row["label"] for row in rows] == ["good", "bad", "plain"]
     assert [row[:2] for row in table["value"]] == [["miro", "good"], ["selk <b>", "bad"]]
     assert "3 lines" in said and "only the first 3 are labelled here" in said and "shows the first 2" in said
+
+
+def test_a_file_of_just_as_many_lines_as_are_labelled_and_shown(answers, tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "MAX_LINES", 3)
+    monkeypatch.setattr(demo, "_SHOWN_LINES", 3)
+    (tmp_path / "texts.txt").write_text("miro\nselk\nmiro\n")
+    said, _, table = answers.for_file(str(tmp_path / "texts.txt"), "csv")
+    assert said == "<p><b>3 lines</b>: 2 good, 1 bad.</p>"
+    assert len(table["value"]) == 3
+
+
+def test_a_line_that_is_no_text_is_shown_and_counted(answers, tmp_path):
+    (tmp_path / "texts.txt").write_bytes(b"miro\nsand \xff\nmiro\n")
+    said, _, table = answers.for_file(str(tmp_path / "texts.txt"), "csv")
+    text, error, score = table["value"][1]
+    assert (text, score) == ("sand \\xff", None)
+    assert error.startswith("line 2: not UTF-8: byte 0xff")
+    assert said == "<p><b>3 lines</b>: 2 good, 1 refused (the file says why).</p>"
+
+
+def test_labels_and_names_of_files_are_text(answers, tmp_path):
+    assert ": 1 &lt;b&gt;." in demo._tell([Answer("x", "<b>", 1.0)], more=False)
+    (tmp_path / "<b>.txt").write_bytes(b"\x1f\x8b\x08\x00")
+    said, *_ = answers.for_file(str(tmp_path / "<b>.txt"), "csv")
+    assert "&lt;b&gt;.txt" in said
+
+
+def test_of_many_labels_the_most_frequent_are_counted():
+    found = [Answer("x", f"l{number}", 1.0) for number in range(12) for _ in range(number + 1)]
+    said = demo._tell(found, more=False)
+    assert ": 12 l11, 11 l10, " in said and said.endswith(", 3 l2.</p>")
 
 
 @pytest.mark.parametrize(

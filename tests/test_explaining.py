@@ -243,6 +243,48 @@ def test_an_effect_that_is_the_largest_but_small_has_a_weak_colour(effect, colou
     assert f'<mark style="background: rgba({colour_shown})"' in colour(explanation)
 
 
+def html_of(text, *pieces, measure="leave_one_out"):
+    return colour(Explanation(text, {"good": 1.0}, "good", measure, pieces, len(pieces), 9, 9)).split("</style>")[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "word", "known", "title", "shown"),
+    [
+        ("Dry", "dry", True, "+0.500", "Dry"),
+        ("dry", None, True, "+0.500", "dry"),
+        ("soooo", "soo", True, "+0.500, read as soo", "soooo"),
+        ("@me", "<user>", True, "+0.500, read as &lt;user&gt;", "@me<small>&lt;user&gt;</small>"),
+        ("zzz", "zzz", False, "+0.500, not in the vocabulary", "zzz"),
+    ],
+)
+def test_a_token_tells_its_effect_and_what_it_is_read_as(text, word, known, title, shown):
+    html = html_of(text, Piece(0, len(text), word, known, 0.5))
+    assert f' title="{title}">{shown}</mark>' in html
+    assert ('<mark class="unknown"' in html) == ("unknown to the model" in html) == (not known)
+
+
+def test_colours_tell_effects_by_the_largest_of_either_sign():
+    html = html_of("dry sand", Piece(0, 3, "dry", True, 0.1), Piece(4, 8, "sand", True, -0.5))
+    assert 'rgba(37, 99, 235, 0.120)" title="+0.100">dry' in html
+    assert 'rgba(217, 119, 6, 0.600)" title="-0.500">sand' in html
+    assert 'rgba(217, 119, 6, 0.6)"></i> speaks against it' in html
+
+
+def test_attention_is_shown_by_the_largest_and_without_a_sign():
+    html = html_of("dry sand", Piece(0, 3, "dry", True, 0.01), Piece(4, 8, "sand", True, 0.005), measure="attention")
+    assert 'rgba(37, 99, 235, 0.600)" title="0.010">dry' in html
+    assert 'rgba(37, 99, 235, 0.300)" title="0.005">sand' in html
+    assert "the model's attention" in html and "speaks" not in html
+    assert 'rgba(37, 99, 235, 0.000)" title="0.000">dry' in html_of(
+        "dry", Piece(0, 3, "dry", True, 0.0), measure="attention"
+    )
+
+
+def test_tokens_that_stand_nowhere_in_the_text_are_told_of():
+    html = colour(Explanation("dry", {"good": 1.0}, "good", "leave_one_out", (), 1, 9, 9))
+    assert "does not tell where words stand" in html and "no words" not in html
+
+
 def test_labels_are_text_too():
     model, tokenizer = make()
     model.config.id2label = {0: "<img src=x>", 1: "${a}", 2: "b"}

@@ -282,6 +282,20 @@ def test_the_verb_prints_what_it_found(command, folder):
         assert len(err.splitlines()) == 1 and "over 200 texts" in err, "no word of other libraries"
 
 
+def test_the_verb_passes_all_its_flags_on(command, monkeypatch):
+    asked = []
+
+    def record(*args):
+        asked.append(args)
+        raise UserError("that is all")
+
+    monkeypatch.setattr("hf_rnn.cli.export.export", record)
+    flags = ("--revision", "v1", "--quantize", "int8", "--output_dir", "out")
+    told = command("export", "--model", "me/films", *flags)
+    assert told == (2, "", "hf-rnn export: error: that is all\n")
+    assert asked == [("me/films", "int8", "out", "v1")]
+
+
 def test_no_processor_overflows_in_int8(exported):
     """Two products of a weight and an activation up to 255 must fit into 16 bits, in which AVX2 adds them."""
     _, results = exported

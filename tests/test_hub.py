@@ -1,6 +1,7 @@
 """Pushing to a Hub and loading from it, with the real client against a small server on loopback."""
 
 import email.utils
+import errno
 import io
 import json
 import os
@@ -24,9 +25,10 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipe
 from hf_rnn import RnnConfig, RnnForSequenceClassification, model_loading, plain_inference, train_tokenizer
 from hf_rnn.errors import UserError
 from hf_rnn.folder import FinishedFolder
-from hf_rnn.hub import push
-from hf_rnn.hub_repo import HubRepo
+from hf_rnn.hub import find_token, push
+from hf_rnn.hub_repo import HubRepo, fetch
 from hf_rnn.model_card import CardFacts, render
+from hf_rnn.sharing import SharedFile, check_shareable, list_shared_files
 
 TEXTS = ["good film", "bad film", "so so film", "", "a film that nobody saw"]
 FILES = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md", "metrics.json"}
@@ -197,7 +199,53 @@ def test_a_dry_run_sends_nothing_and_needs_no_token(hub, folder, monkeypatch):
     assert {file.name for file in result.files} == FILES
 
 
+def test_without_asking_a_new_repo_is_as_its_owner_has_them(hub, folder, command, monkeypatch):
+    asked, create_repo = [], huggingface_hub.HfApi.create_repo
+
+    def seen(self, repo_id, **settings):
+        asked.append(settings["private"])
+        return create_repo(self, repo_id, **settings)
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", seen)
+    push(folder, "me/films")
+    assert command("push", "--model", folder, "--repo_id", "me/films")[0] == 0
+    assert asked == [None, None]
+
+
+def test_what_is_private_does_not_become_public_by_asking(hub, folder):
+    push(folder, "me/films", private=True)
+    fails("there already and private, not public", folder, "me/films", private=False)
+
+
+def test_main_is_no_branch_of_its_own(hub, folder):
+    assert push(folder, "me/films", revision="main").url == f"{hub.url}/me/films"
+    (folder / "metrics.json").write_text("{}")
+    assert push(folder, "me/films", revision="main", create_pr=True).url == f"{hub.url}/me/films/discussions/1"
+
+
+def test_all_files_of_a_tokenizer_are_sent(hub, folder):
+    further = {"special_tokens_map.json": "{}", "added_tokens.json": "{}", "chat_template.jinja": "{{ messages }}"}
+    for name, content in {**further, "vocab.txt": "a\n"}.items():
+        (folder / name).write_text(content)
+    finished = FinishedFolder(folder)
+    assert {file.name for file in list_shared_files(finished)} == FILES | further.keys()
+    assert {file.name for file in list_shared_files(finished, ["vocab.txt"])} == FILES | further.keys() | {"vocab.txt"}
+
+
 # What the Hub refuses
+
+
+def test_a_token_stands_in_no_message(hub, folder, waits):
+    told = b'{"error": "hf_mine is odd"}'
+    hub.fail_next(1, 418, "commit/", body=told)
+    assert "hf_... is odd" in fails("the Hub refuses", folder, "me/films")
+    hub.fail_next(1, 418, "me/films", body=told)
+    assert "hf_... is odd" in unreadable("me/films"), "nor the one that is stored"
+
+
+def test_white_space_around_a_token_is_not_its_own(hub, folder):
+    assert push(folder, "me/films", token=" hf_mine\n").commit
+    assert find_token("  ") is None
 
 
 def test_no_token(hub, folder, monkeypatch):
@@ -260,6 +308,28 @@ def test_a_hub_without_xet_names_the_way_around(hub, folder, monkeypatch, waits)
     fails("HF_HUB_DISABLE_XET=1", folder, "me/films")
 
 
+def test_what_is_not_of_the_network_is_not_said_to_be(waits):
+    def full():
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        HubRepo.connect("me/films", "hf_mine")._call(full)
+    assert waits == []
+
+
+def test_what_an_upload_failed_of_counts(waits):
+    tries = []
+
+    def upload():
+        tries.append("one")
+        if len(tries) == 1:
+            raise RuntimeError("Error while uploading 'model.safetensors'") from ConnectionError("it got lost")
+        return "sent"
+
+    assert HubRepo.connect("me/films", "hf_mine")._call(upload) == "sent"
+    assert waits == [1]
+
+
 # What passes when it is tried again
 
 
@@ -313,6 +383,19 @@ def test_it_gives_up(hub, folder, waits):
     assert hub.count("POST .*/commit/") == 5
 
 
+def test_a_page_that_is_none_of_the_hubs_passes(hub, folder, waits):
+    """Such as that of a wireless network which wants to be logged into."""
+    hub.fail_next(1, 200, "repos/create", body=b"<html>welcome</html>")
+    assert push(folder, "me/films").commit
+    assert waits == [1]
+
+
+def test_a_call_that_took_too_long_is_repeated(hub, folder, waits):
+    hub.fail_next(1, 408, "repos/create")
+    assert push(folder, "me/films").commit
+    assert waits == [1]
+
+
 def test_a_refusal_is_not_repeated(hub, folder, waits):
     hub.fail_next(1, 418, "commit/", body=b'{"error": "a teapot"}')
     fails("the Hub refuses: .*a teapot", folder, "me/films")
@@ -344,7 +427,11 @@ def test_a_pull_request_is_made_once(hub, folder, waits, status, requests):
         ("README.md", "trained by jdoe", "holds the name of this machine's user .jdoe"),
         ("metrics.json", '{"by": "JDoe@laptop"}', "holds the name"),
         ("README.md", "use hf_AbCdEfGhIjKlMnOpQrStUvWxYz01234567", r"holds a token \(hf_AbC\.\.\.\)"),
+        ("README.md", "use hf_oauth_AbCdEfGhIjKlMnOp", r"holds a token \(hf_oau\.\.\.\)"),
+        ("README.md", "use api_org_AbCdEfGhIjKlMnOp", r"holds a token \(api_or\.\.\.\)"),
         ("README.md", "use hf_mine", "holds your token"),
+        ("README.md", "from C:\\Users\\jane\\tweets", "holds a path"),
+        ("README.md", "from /Users/jane/tweets", r"holds a path of this machine \(/Users/jane/tweets\)"),
         ("cells_rnn.py", "# /home/jane/cells.py", "cells_rnn.py:1 holds a path"),
     ],
 )
@@ -362,11 +449,30 @@ def test_traces_of_this_machine(hub, folder, name, content, message):
         "see https://huggingface.co/me/films/blob/main/README.md and/or ~/tweets, 1/2/2026, km/h",
         "hf_rnn is the package; hf_hub_download gets a file",
         "| max/min | </s>/<unk> |",
+        "by jdoes and mjdoe",
     ],
 )
 def test_what_only_looks_like_a_trace(hub, folder, content):
     (folder / "README.md").write_text(content)
     assert push(folder, "me/films").commit
+
+
+def test_further_traces_are_counted(hub, folder):
+    (folder / "README.md").write_text("by jdoe\nin /home/jane/x\n")
+    fails(r"README.md:1 holds the name of .*\(and 1 more\)", folder, "me/films")
+
+
+def test_a_process_without_a_user_has_no_name_to_hide(hub, folder, monkeypatch):
+    def nobody():
+        raise KeyError("getpwuid(): uid not found: 1234")
+
+    monkeypatch.setattr("getpass.getuser", nobody)
+    assert push(folder, "me/films", dry_run=True).files
+
+
+def test_a_trace_in_a_file_that_is_not_utf8(hub, folder):
+    (folder / "cells_rnn.py").write_bytes(b"# \xff\n# /home/jane/x\n")
+    fails("cells_rnn.py:2 holds a path", folder, "me/films")
 
 
 def test_a_user_called_as_the_owner_or_as_a_word_gives_nothing_away(hub, folder, monkeypatch):
@@ -385,11 +491,17 @@ def test_a_user_called_as_the_owner_in_another_case(hub, folder, monkeypatch, us
 
 
 def test_words_of_the_texts_are_theirs(hub, folder):
-    tokenizer = train_tokenizer(["/usr/bin/python jdoe C:\\Users\\x"], min_frequency=1)
+    home = str(pathlib.Path.home())  # without what lies below it
+    tokenizer = train_tokenizer([f"/usr/bin/python jdoe C:\\Users\\x {home}"], min_frequency=1, lowercase=False)
     assert "jdoe" in tokenizer.get_vocab()
     tokenizer.save_pretrained(folder)
     RnnForSequenceClassification(RnnConfig(vocab_size=len(tokenizer), hidden_size=3)).save_pretrained(folder)
     assert push(folder, "me/films").commit
+
+
+def test_a_list_of_words_may_hold_the_users_name(folder):
+    (folder / "vocab.txt").write_text("/usr/bin\njdoe\n")
+    check_shareable(FinishedFolder(folder), [SharedFile(folder / "vocab.txt", "vocab.txt", 14)], "me/films")
 
 
 @pytest.mark.parametrize("where", ["home", "folder"])
@@ -416,8 +528,9 @@ def test_a_pickle(hub, folder, name):
     [
         *(("scores.dat", pickle.dumps({"a": 1}, protocol)) for protocol in (2, 3, 4, 5)),
         ("model.joblib", zlib.compress(pickle.dumps({"a": 1}))),
+        *((f"older{end}", pickle.dumps({"a": 1}, 0)) for end in (".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt")),
     ],
-    ids=["2", "3", "4", "5", "packed"],
+    ids=["2", "3", "4", "5", "packed", "pkl", "pickle", "pt", "pth", "bin", "ckpt"],
 )
 def test_a_pickle_that_is_no_archive(hub, folder, name, content):
     (folder / name).write_bytes(content)
@@ -466,13 +579,15 @@ def test_a_card_with_broken_metadata(hub, folder):
     fails("metadata of .*README.md cannot be read", folder, "me/films")
 
 
-@pytest.mark.parametrize("lost", ["auto_map", "modeling_rnn.py", "cells_rnn.py"])
+@pytest.mark.parametrize("lost", ["auto_map", "auto_map that maps", "modeling_rnn.py", "cells_rnn.py"])
 def test_a_model_that_would_need_the_package(hub, folder, lost):
     """The message says a command that mends it."""
-    if lost == "auto_map":
+    if lost.startswith("auto_map"):
         config = json.loads((folder / "config.json").read_text())
         del config["auto_map"]
+        config |= {"auto_map": ["odd"]} if lost.endswith("maps") else {}
         (folder / "config.json").write_text(json.dumps(config))
+        lost = "auto_map"
     else:
         (folder / lost).unlink()
     message = fails(f"has no .*{lost}", folder, "me/films")
@@ -504,10 +619,19 @@ def test_the_command_lists_the_files_and_ends_with_the_url(hub, folder, command)
     assert {line.split()[0] for line in lines if line.split()[0] in FILES} == FILES
     size = f"{(folder / 'model.safetensors').stat().st_size:,}"
     assert next(line for line in lines if line.startswith("model.safetensors")).split()[1] == size
+    total = sum((folder / name).stat().st_size for name in FILES)
+    assert next(line for line in lines if line.startswith(f"{len(FILES)} files ")).endswith(f" {total:,} bytes")
     assert "not sent: .cache/, checkpoints/, notes.txt, runs/" in lines
     assert lines[-1] == f"{hub.url}/me/films"
     assert hub.repos["me/films"].private
     assert len(hub.repos["me/films"].commits) == 2
+
+
+def test_the_command_tells_of_nothing_left_where_all_is_sent(hub, folder, command):
+    for name in (".cache", "checkpoints", "runs"):
+        shutil.rmtree(folder / name)
+    (folder / "notes.txt").unlink()
+    assert "not sent" not in command("push", "--model", folder, "--repo_id", "me/films", "--dry_run")[1]
 
 
 def test_the_command_runs_dry(hub, folder, command):
@@ -624,6 +748,27 @@ def test_a_repo_of_another_kind_is_one_line_for_every_verb(hub, folder, command,
     code, _, err = command(name, "--model" if name == "export" else "--model_name_or_path", "me/odd", *more)
     assert code == 2 and "Traceback" not in err
     assert "me/odd" in err.splitlines()[-1] and "cannot be loaded" in err.splitlines()[-1]
+
+
+def test_a_gated_repo_says_where_to_ask(hub, folder):
+    push(folder, "me/films")
+    hub.fail_next(1, 403, "me/films", {"X-Error-Code": "GatedRepo"}, b'{"error": "Access is restricted"}')
+    assert f"me/films is gated: ask for access at {hub.url}/me/films" in unreadable("me/films")
+
+
+def test_a_token_that_is_given_opens_a_private_repo(hub, folder, monkeypatch):
+    push(folder, "me/secret", private=True)
+    monkeypatch.delenv("HF_TOKEN")
+    assert (fetch("me/secret", token="hf_mine") / "config.json").is_file()
+
+
+def test_the_files_of_any_tokenizer_are_got(hub, folder):
+    push(folder, "me/films")
+    repo = hub.repos["me/films"]
+    more = {name: Blob(b"x", lfs=False) for name in ("spiece.model", "chat_template.jinja", "merges.txt")}
+    repo.add("main", "more", {**repo.files(), **more, "optimizer.pt": Blob(b"x", lfs=False)})
+    names = {path.name for path in fetch("me/films").iterdir()}
+    assert names == {*FILES, *more}
 
 
 def test_a_repo_without_a_model_or_with_another(hub, folder):

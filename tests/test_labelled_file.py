@@ -39,7 +39,8 @@ def test_a_line_that_is_no_text_keeps_its_place(learned, tmp_path):
     assert (good.label, bad.label) == ("good", "bad")
     assert empty.text == "" and empty.label is not None
     assert refused.label is refused.score is None
-    assert refused.error.startswith("line 2: not UTF-8")
+    assert refused.text == "sand \\xff"
+    assert refused.error.startswith("line 2: not UTF-8: byte 0xff at byte 6 of the line")
 
 
 def test_a_file_that_is_no_text(learned, tmp_path):

@@ -28,8 +28,9 @@ def quick(tiny_settings):
 def test_a_run_that_pushes_leaves_on_the_hub_what_the_command_would(hub, quick, tmp_path):
     result = train(**quick, output_dir=str(tmp_path / "films"), push_to_hub=True, hub_model_id="me/run")
     assert result.url == f"{hub.url}/me/run"
-    push(result.folder, "me/command")
+    pushed = push(result.folder, "me/command")
     by_run, by_command = files_of(hub, "me/run"), files_of(hub, "me/command")
+    assert {file.name: file.size for file in pushed.files} == {name: len(data) for name, data in by_command.items()}
     assert by_run.keys() == by_command.keys()
     assert {name for name in by_run if by_run[name] != by_command[name]} == {"README.md", "card_facts.json"}
     assert not any(name.endswith(".bin") or name.startswith("checkpoints") for name in by_run)

@@ -48,6 +48,14 @@ def test_evaluate_and_audit_take_it_too(saved, texts_dir, trained, command):
     assert json.loads(told)["summary"] == json.loads(expected)["summary"]
 
 
+def test_evaluate_shows_the_labels_of_a_data_set_that_has_others(tmp_path, trained, command):
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.csv").write_text("text,label\na,good\nb,awful\n")
+    code, out, err = command("evaluate", "--model", trained.folder, "--dataset_name", tmp_path)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.endswith("Labels of the model: 'bad', 'good', 'plain'. Labels of the data: 'awful', 'good'\n")
+
+
 def test_csv_files_in_a_folder(tmp_path):
     for split in ("train", "test"):
         (tmp_path / f"{split}.csv").write_text('text,label\n"a, b",good\nc,bad\nNA,good\nd,bad\n')

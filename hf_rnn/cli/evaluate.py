@@ -43,6 +43,7 @@ def run(argv: Sequence[str]) -> None:
     if arguments.batch_size < 1:
         raise UserError(f"--batch_size must be at least 1, found {arguments.batch_size}")
     model_loading.quiet()
+    datasets.disable_progress_bars()
     model, tokenizer = model_loading.load_model(arguments.model, arguments.revision, arguments.device)
     model_loading.check_sorts(arguments.model, model.config)
     class_names = [model.config.id2label[index] for index in range(model.config.num_labels)]

@@ -43,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, or what the verb gives in its place; 2 after a user's mistake, 130 after Ctrl-C.
     """
+    if sys.stderr is None:  # closed: what is printed there would come among the results
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - until the end
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = f"hf-rnn {arguments[0]}" if arguments and arguments[0] in _VERBS else "hf-rnn"
     try:
