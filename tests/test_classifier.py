@@ -3,6 +3,7 @@
 import copy
 import enum
 import json
+import logging
 import pickle
 import random
 import shutil
@@ -27,6 +28,7 @@ from hf_rnn import RnnClassifier
 from hf_rnn.arguments import parse_settings
 from hf_rnn.classifier import NotFittedError, setting_names
 from hf_rnn.classifier_settings import settings_of_command
+from hf_rnn.containment import contained
 from hf_rnn.errors import UserError
 from hf_rnn.folder import FinishedFolder
 from hf_rnn.labelled_texts import LabelledTexts, LabelType
@@ -438,6 +440,43 @@ def test_the_process_is_left_alone(capfd, hurried):
     assert draw() == expected
     assert bars() == before
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("shown", [True, False])
+@pytest.mark.parametrize("quiet", [True, False])
+def test_what_a_training_changes_of_the_process_is_put_back_though_it_fails(shown, quiet):
+    loading, checkpoints = (logging.getLogger(name) for name in ("hf_rnn.data.loading", "transformers.trainer_utils"))
+    said = [logging.makeLogRecord({"msg": told}) for told in ("mtime may not be reliable on this disk", "it is full")]
+
+    def show(yes):
+        (datasets.enable_progress_bars if yes else datasets.disable_progress_bars)()
+        (transformers_logging.enable_progress_bar if yes else transformers_logging.disable_progress_bar)()
+
+    def state():
+        bars = datasets.are_progress_bars_disabled(), transformers_logging.is_progress_bar_enabled()
+        return bars, loading.level, [bool(checkpoints.filter(record)) for record in said]
+
+    def seed():
+        random.seed(1), np.random.seed(1), torch.manual_seed(1)  # noqa: NPY002
+
+    def draw():
+        return random.random(), np.random.rand(), torch.rand(1).item()  # noqa: NPY002
+
+    seed()
+    expected = draw()
+    seed()
+    show(shown)
+    before = state()
+    assert before == ((not shown, shown), logging.NOTSET, [True, True]), "premise"
+    try:
+        with pytest.raises(ZeroDivisionError), contained(quiet):
+            draw()
+            assert state() == ((True, False), logging.ERROR if quiet else logging.NOTSET, [False, True])
+            raise ZeroDivisionError
+        assert state() == before
+        assert draw() == expected
+    finally:
+        show(True)
 
 
 def test_what_is_shown(capfd, hurried):

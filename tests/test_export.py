@@ -115,6 +115,8 @@ def test_the_graph_is_valid_and_says_what_it_is():
         "logits": (onnx.TensorProto.FLOAT, ["batch", 3]),
     }
     assert {entry.key: entry.value for entry in graph.metadata_props} == {"version": "1"}
+    opsets = [(opset.domain, opset.version) for opset in graph.opset_import]
+    assert (opsets, graph.ir_version) == ([("", 17)], 8), "what ONNX Runtime reads since 1.12"
 
 
 def test_weights_in_half_precision_are_written_as_they_are():
@@ -172,6 +174,61 @@ def test_parity_tries_every_layout_and_finds_what_one_of_them_breaks(trained):
         return logits
 
     assert np.isnan(measure_parity(model, tokenizer, gives_no_number).max_difference)
+
+
+def test_texts_that_are_made_up_are_of_frequent_words_and_of_up_to_60(tokenizer):
+    texts = make_texts(tokenizer)[-100:]
+    lengths = sorted(len(text.split()) for text in texts)
+    assert lengths[0] < 5 and 50 < lengths[-1] <= 60
+    ids = [number for text in texts for number in tokenizer.convert_tokens_to_ids(text.split())]
+    assert sum(number < len(tokenizer) / 2 for number in ids) > 0.7 * len(ids), "the first entries are frequent"
+
+
+def test_a_hundred_of_the_texts_that_are_given_are_among_those_that_are_run(tokenizer):
+    texts = make_texts(tokenizer, map(str, range(1000)))
+    assert [text for text in texts if text.isdigit()] == list(map(str, range(100)))
+
+
+def test_each_text_stands_three_times_on_the_right_on_the_left_and_with_holes(tokenizer):
+    batches, examples = [], ["a real text"]
+
+    def run(ids, mask):
+        batches.append((ids, mask))
+        return np.zeros((len(ids), 3), np.float32)
+
+    measure_parity(make(vocab_size=len(tokenizer)), tokenizer, run, examples)
+    expected = plain_inference.tokenize(tokenizer, make_texts(tokenizer, examples))
+    for layout in range(3):
+        rows = [row for batch in batches[layout::3] for row in zip(*batch, strict=True)]
+        assert [ids[mask == 1].tolist() for ids, mask in rows] == expected
+    assert batches[0][0].shape == (1, 0), "no token at all"
+    inner = 0
+    for (_, right), (_, left), (_, holes) in zip(batches[::3], batches[1::3], batches[2::3], strict=True):
+        assert (right == -np.sort(-right, axis=1)).all()
+        assert (left == np.sort(left, axis=1)).all() and not left[:, 0].any(), "also the longest text"
+        inner += (holes != np.sort(holes, axis=1)).any(axis=1).sum()
+    assert inner > len(expected) / 2
+
+
+@pytest.mark.parametrize("shift", [1, -1])
+def test_a_difference_is_one_in_either_direction(tokenizer, shift):
+    """All logits are negative, so that the largest one is not the largest in size."""
+    own = [-30.0, -1.0, -2.0]
+    model = make(vocab_size=len(tokenizer))
+    model.classifier.weight.data.zero_()
+    model.classifier.bias.data = torch.tensor(own)
+    parity = measure_parity(model, tokenizer, lambda ids, mask: np.array([own] * len(ids), np.float32) + shift)
+    assert (parity.max_difference, parity.largest_logit, parity.agreement) == (1, 30, 1)
+
+
+def test_one_logit_alone_is_an_answer_by_its_sign(tokenizer):
+    model = make(vocab_size=len(tokenizer), num_labels=1, problem_type="multi_label_classification")
+    model.config.problem_type = None
+    model.classifier.weight.data.zero_()
+    model.classifier.bias.data.fill_(0.5)
+    for logit, agreement in ((0.1, 1), (-0.1, 0)):
+        parity = measure_parity(model, tokenizer, lambda ids, mask, logit=logit: np.full((len(ids), 1), logit))
+        assert parity.agreement == agreement
 
 
 def test_labels_that_stand_alone_agree_when_each_does(tokenizer):
@@ -499,6 +556,11 @@ def test_it_takes_as_many_threads_as_torch(exported, monkeypatch):
     assert session.get_session_options().intra_op_num_threads == 3
 
 
+def test_the_runtime_says_nothing_but_errors(exported):
+    session = open_session(str(exported[0].onnx_model))
+    assert session.get_session_options().log_severity_level == 3
+
+
 def test_the_weights_need_not_be_there(exported, expected, tmp_path):
     folder = shutil.copytree(exported[0].root, tmp_path / "model")
     (folder / "model.safetensors").unlink()
@@ -556,6 +618,38 @@ def test_a_file_that_is_missing_broken_or_of_other_weights_is_refused(folder):
     assert "was not made by hf-rnn export" in refusal()
     (folder / "tokenizer.json").unlink()
     assert "has no tokenizer.json" in refusal()
+
+
+def test_the_order_in_which_labels_are_written_does_not_matter(exported, expected, tmp_path):
+    folder = FinishedFolder(shutil.copytree(exported[0].root, tmp_path / "model"))
+    config = json.loads(folder.config.read_text())
+    names = dict(reversed(config["id2label"].items()))
+    folder.config.write_text(json.dumps({**config, "id2label": names}))
+    answers = OnnxClassifier.from_pretrained(folder.root).predict(TEXTS_TO_PREDICT)
+    assert [answer["label"] for answer in answers] == expected[0]
+
+
+@pytest.mark.parametrize("told", ["weights_sha256", "id2label"])
+def test_a_file_that_tells_only_half_of_what_it_was_made_of_is_refused(folder, told):
+    model, _ = model_loading.load_model(folder)
+    file = FinishedFolder(folder).onnx_model
+    file.parent.mkdir()
+    onnx.save(build_graph(model, {told: ""}), file)
+    with pytest.raises(UserError, match=f"{file} was not made by hf-rnn export"):
+        OnnxClassifier.from_pretrained(folder)
+
+
+def test_all_that_a_tokenizer_may_consist_of_is_got_from_the_hub(hub, exported, tmp_path, monkeypatch):
+    from hub_server import Blob
+
+    from hf_rnn import push
+
+    monkeypatch.setattr("getpass.getuser", lambda: "me")
+    push(exported[0].root, "me/films")
+    repo, names = hub.repos["me/films"], ("vocab.txt", "spiece.model", "chat_template.jinja")
+    repo.add("main", "more", {**repo.files(), **{name: Blob(b"x", lfs=False) for name in names}})
+    OnnxClassifier.from_pretrained("me/films")
+    assert set(names) <= {path.name for path in (tmp_path / "cache").rglob("*")}
 
 
 def test_the_hub_holds_them_and_gives_only_what_is_asked_for(hub, exported, expected, tmp_path, command, monkeypatch):

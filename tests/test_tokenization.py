@@ -266,6 +266,23 @@ def test_an_error_of_the_source_of_texts_comes_through():
         ("@Ferry's late :D :p", "<<<MENTION>>> late"),
         ("mail bo@ex.am.org @ 9", "mail <<<MENTION>>> <<<DIGIT>>>"),
         ("<<<MENTION>>>, make it <<<DIGIT>>>", "<<<MENTION>>> make it <<<DIGIT>>>"),
+        ("Y&#39;all can&#x27;t, it&#039;s rock&apos;n&apos;roll", "y'all can't it's rock'n'roll"),
+        ("he said &quot;no&quot;&nbsp;way&#160;ok", "he said no way ok"),
+        ("she couldn't! don't_ it can't", "she it can't"),  # the apostrophe ties a mark to the word
+        ("one &amp;lt;3 &amp;amp;lt;3 two", "one two"),  # escaped twice, and again
+        ("Http://ex.am/b <http://ex.am/a>now", "<<<URL>>> <<<URL>>> now"),
+        ("\uff20Ann is (@ home) now @ work", "<<<MENTION>>> is home now <<<MENTION>>> work"),
+        ("go # now #, then", "go <<<HASHTAG>>> now <<<HASHTAG>>> then"),
+        (
+            "Ms. Poe. Dr. Lee. Rep. Orr. St. Ives. Jr. Mrs. Sen. Day.",
+            "ms. poe dr. lee rep. orr st. ives jr. mrs. sen. day",
+        ),
+        ('the U.S., "U.S." a.k.a. p.m.! so.good', "the u.s. u.s. a.k.a. p.m. so good"),
+        ("a--b go->on c<-d x&gt;y", "a b go on c -d x y"),
+        ("at 10:20:30 or 1,234,567 or 12", "at or or <<<DIGIT>>>"),
+        ("(good), [fine]; {so}: \xabwell\xbb. *x*:", "good fine so well x"),
+        ("a - b -- ' . c -'- d", "a b c d"),
+        ("a\u2014b c\u2013d it's", "a b c d it's"),
         ("", ""),
     ],
 )
@@ -287,7 +304,23 @@ def test_semeval_by_hand(raw, expected):
         ("Late :-( again :)) or :D, -_- ^_^ :'( x", "late :-( again :)) or :d , -_- ^_^ :'( x"),
         ("nice😂😂😂😂 👍🏽👩\u200d💻 ❤\ufe0f", "nice 😂 😂 👍🏽 👩\u200d💻 ❤"),
         ("<url> <user> <number>", "<url> <user> <number>"),
-        ("low-cost... why?!", "low - cost .. why ? !"),
+        ("low-cost... why?! why??? no!!", "low - cost .. why ? ! why ?? no !!"),
+        ("Http://ex.am/b <http://ex.am/a>now RT@Ann", "<url> < <url> > now rt <user>"),
+        ('(https://ex.am/a) [http://ex.am/b] "http://ex.am/c" http:', '( <url> ) [ <url> ] " <url> " http :'),
+        ("1,234,567 at 10:20:30 v 1.2.3", "<number> at <number> v <number>"),
+        ("rock'n'roll y'all'd've 'n'", "rock'n'roll y'all'd've ' n '"),
+        ("(: (-: (; >_< >__< -__- ^^", "(: (-: (; >_< >__< -__- ^^"),
+        ("=) =D :S :s :o ;O :P", "=) =d :s :s :o ;o :p"),
+        ("\u06dd 1 \u06dd2 \u0600x", "\u06dd <number> \u06dd <number> \u0600 x"),  # such a mark takes nothing along
+        (
+            "it&#8217;s &#8216;s it&rsquo;s &lsquo;s it&#39;s it&#039;s it&#x27;s it&apos;s",
+            "it's ' s it's ' s" + " it's" * 4,
+        ),
+        ("it\\u2019s \\u2018s \u2019s \u2018s", "it's ' s ' s ' s"),
+        ('\\u201ca\\u201d \\"b\\" \u201cc\u201d', '" a " " b " " c "'),
+        ("&ldquo;a&rdquo; &#34;b&#34; &#8220;c&#8221;", '" a " " b " " c "'),
+        ("a\\nb c&nbsp;d&#160;e", "a b c d e"),
+        ("&amp;lt;3 &amp;amp;lt; &lt;b&gt;", "<3 < < b >"),
         ("", ""),
     ],
 )

@@ -1,5 +1,6 @@
 """A file that several write at once is that of one of them, whole, at any moment."""
 
+import os
 import threading
 
 import pytest
@@ -37,3 +38,12 @@ def test_one_that_cannot_be_written_leaves_the_old_one(tmp_path):
     with pytest.raises(OSError):
         write_whole(path, b"x")
     assert [found.name for found in tmp_path.iterdir()] == ["folder"]
+
+
+def test_what_is_unfinished_is_hidden_and_beside_its_place(tmp_path, monkeypatch):
+    """Hidden, it is never shared; elsewhere, it might be on another disk, from which nothing can be moved at once."""
+    moved, replace = [], os.replace
+    monkeypatch.setattr(os, "replace", lambda source, target: moved.append(source) or replace(source, target))
+    write_whole(tmp_path / "answers", b"x")
+    (unfinished,) = moved
+    assert unfinished.parent == tmp_path and unfinished.name.startswith(".")
