@@ -340,7 +340,13 @@ def models(
         Model("recipe `best` from GloVe 50 d", recurrent(recipe="best", vectors=glove), (GLOVE,)),
         Model(
             "recipe `best` from MiniLM's tokens and table, frozen",
-            recurrent(recipe="best", vectors=minilm, tokenizer_name_or_path=minilm, freeze_embedding=True),
+            recurrent(
+                recipe="best",
+                vectors=minilm,
+                tokenizer_name_or_path=minilm,
+                freeze_embedding=True,
+                embedding_dropout=0.5,
+            ),
             (MINILM,),
         ),
         Model(
