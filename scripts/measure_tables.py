@@ -22,14 +22,14 @@ def main() -> None:
 
     import torch
 
-    from hf_rnn import FastRnn, classification_metrics, load_tsv, model_loading
+    from hf_rnn import FastRnn, classification_metrics, load_tsv
     from hf_rnn.errors import UserError
     from hf_rnn.folding import TABLE_DTYPES
-    from hf_rnn.model_loading import load_model
+    from hf_rnn.model_loading import load_model, quiet
     from hf_rnn.plain_inference import compute_logits
 
     torch.set_num_threads(1)
-    model_loading.quiet()
+    quiet()
     try:
         model, tokenizer = load_model(flags.model)
         names = [model.config.id2label[number] for number in range(model.config.num_labels)]

@@ -15,14 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import pipeline
 
-from hf_rnn import (
-    RnnConfig,
-    RnnForSequenceClassification,
-    load_tsv,
-    model_loading,
-    plain_inference,
-    train_tokenizer,
-)
+from hf_rnn import RnnConfig, RnnForSequenceClassification, load_tsv, model_loading, plain_inference, train_tokenizer
 from hf_rnn.errors import UserError
 from hf_rnn.folding import FoldedClassifier, table_bytes
 from hf_rnn.inference import FastRnn
