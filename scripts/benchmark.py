@@ -238,11 +238,12 @@ def draw(data_dir: Path, path: Path) -> None:
     import reproduce_results
     import results_models
     import results_report
+    import results_texts
 
-    texts = results_models.Texts(data_dir, "none")
+    texts = results_texts.Texts(data_dir, "none")
     with tempfile.TemporaryDirectory() as folder:
         chosen = results_models.models(None, None, Path(folder))
-        results = reproduce_results.compare(texts, chosen, seeds=1, rows=Path(folder), resume=False)
+        results = reproduce_results.compare(texts, chosen, seeds=1, rows=Path(folder))
     results_report.figure(results, texts.title(), path)
     print(results_report.table(results, texts.names), end="")
 

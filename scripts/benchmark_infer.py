@@ -8,6 +8,7 @@ import copy
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +140,7 @@ def infer(repeats: int, folder: Path | None) -> list[dict[str, Any]]:
             row(f"{name} / ONNX Runtime fp32", 2.0, lambda: fast.logits(ids), full, repeats)
             int8 = peers.Onnx(peers.quantize(graph), ids, texts.classes, threads)
             for dtype, small in smaller.items():
-                row(f"{name} {dtype} / ONNX Runtime int8", 1.5, lambda s=small: s.logits(ids), int8, repeats)
+                row(f"{name} {dtype} / ONNX Runtime int8", 1.5, partial(small.logits, ids), int8, repeats)
 
     model, tokenizer = texts.make("fast")
     ids = tokenizer(texts.texts, truncation=True)["input_ids"]
@@ -165,6 +166,10 @@ def infer(repeats: int, folder: Path | None) -> list[dict[str, Any]]:
             what = f"recipe fast, normalizer {normalizer}, text to label / MiniLM-L6 ONNX Runtime int8, whole"
             row(what, goal, read(fast), lambda: encoder(texts.texts), min(repeats, 4))
     return results
+
+
+def _one(answer: Callable[[list[Any]], Any]) -> Callable[[Any], Any]:
+    return lambda text: answer([text])
 
 
 def latency(repeats: int, folder: Path | None) -> list[dict[str, Any]]:
@@ -195,8 +200,8 @@ def latency(repeats: int, folder: Path | None) -> list[dict[str, Any]]:
             results.append(
                 one_by_one(
                     f"{what}, one text to label, p50, {taken}, FastRnn / pipeline()",
-                    lambda text, fast=fast: fast.predict([text]),
-                    lambda text, stock=stock: stock(text, truncation=True),
+                    _one(fast.predict),
+                    partial(stock, truncation=True),
                     some,
                     max(1, repeats // 10),
                     run,
@@ -212,7 +217,7 @@ def latency(repeats: int, folder: Path | None) -> list[dict[str, Any]]:
         results.append(
             one_by_one(
                 f"{what}, one text's ids to logits, p50, runs of {RUN}, FastRnn / eager torch",
-                lambda text, fast=fast: fast.logits([text]),
+                _one(fast.logits),
                 eager,
                 ids,
                 max(1, repeats // 10),

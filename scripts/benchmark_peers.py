@@ -175,7 +175,7 @@ def linear_model(texts: Sequence[str], labels: Sequence[int]) -> Callable[[Seque
     from sklearn.pipeline import make_pipeline
 
     made = make_pipeline(TfidfVectorizer(ngram_range=(1, 2)), LogisticRegression(max_iter=1000))
-    return made.fit(texts, labels).predict  # type: ignore[no-any-return] # scikit-learn has no types
+    return made.fit(texts, labels).predict
 
 
 def fasttext_model(texts: Sequence[str], labels: Sequence[int]) -> Callable[[Sequence[str]], Any]:

@@ -31,7 +31,8 @@ def step_seconds(vocab_size: int, sparse: bool) -> float:
 
     class Clock(TrainerCallback):
         def __init__(self) -> None:
-            self.start, self.taken = 0.0, []
+            self.start = 0.0
+            self.taken: list[float] = []
 
         def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
             self.start = time.perf_counter()
@@ -121,13 +122,13 @@ def compare_quality(folder: Path | None, seeds: int = 3) -> list[dict[str, Any]]
                 )
                 seconds[sparse].append(time.perf_counter() - start)
                 scores[sparse].append(result.metrics["validation"]["macro_recall"])
-    dense, sparse = (statistics.mean(scores[kind]) for kind in (False, True))
+    means = [f"{name} {statistics.mean(scores[kind]):.3f}" for kind, name in ((True, "sparse"), (False, "dense"))]
     return [
         summarize(
             "whole training, recipe default, dense / sparse_embedding",
             seconds[True],
             seconds[False],
             macro_recall={"sparse": scores[True], "dense": scores[False]},
-            note=f"; macro-recall on validation, mean of {seeds} seeds: sparse {sparse:.3f}, dense {dense:.3f}",
+            note=f"; macro-recall on validation, mean of {seeds} seeds: {', '.join(means)}",
         )
     ]

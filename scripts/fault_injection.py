@@ -36,6 +36,14 @@ def after_kill(bench: Bench, profile: str, output: Path) -> str:
     return "refused"
 
 
+def _has_saved(checkpoints: int) -> Callable[[Run], bool]:
+    return lambda run: run.writes == checkpoints
+
+
+def _saves(after: int) -> Callable[[Run], bool]:
+    return lambda run: run.writing and run.writes == after
+
+
 def kill(bench: Bench, tries: int) -> None:
     """SIGKILL at a moment drawn from the whole run, but for its start, when there is nothing to lose."""
 
@@ -66,7 +74,7 @@ def write(bench: Bench, tries: int) -> None:
             wanted = bench.chance.randrange(saves)
             took = times[2 * wanted + 1] - times[2 * wanted]
             run = bench.start(profile)
-            run.watch(until=lambda run, wanted=wanted: run.writing and run.writes == wanted)
+            run.watch(until=_saves(wanted))
             run.watch(until=lambda run: not run.writing, seconds=bench.chance.uniform(0, 0.8 * took))
             inside = run.writing
             if run.code is None:
@@ -89,7 +97,7 @@ def stop(bench: Bench, tries: int) -> None:
             times = bench.times[profile]
             saved = bench.chance.randrange(1, len(times) // 2 - 1)
             run = bench.start(profile)
-            run.watch(until=lambda run, saved=saved: run.writes == saved)
+            run.watch(until=_has_saved(saved))
             run.watch(seconds=bench.chance.uniform(0, times[2 * saved] - times[2 * saved - 1]))
             run.kill(number)
             code = run.end()
@@ -200,7 +208,7 @@ def disk(bench: Bench, tries: int) -> None:
         for number in range(tries):
             with small_disk(bench.root, 100 * size) as folder:
                 run = bench.start(profile, folder / "out")
-                run.watch(until=lambda run, number=number: run.writes == 1 + number % 3)
+                run.watch(until=_has_saved(1 + number % 3))
                 os.kill(run.process, signal.SIGSTOP)
                 remount = ["mount", "-o", "remount,ro", str(folder)]
                 done = subprocess.run(remount, capture_output=True).returncode == 0

@@ -54,7 +54,8 @@ class Run:
     def __init__(self, texts: Path, output: Path, log: Path, flags: list[str]) -> None:
         self.log = log
         self.output = output
-        self.writing, self.writes, self.code = False, 0, None
+        self.writing, self.writes = False, 0
+        self.code: int | None = None
         self.times: list[float] = []
         self.start = time.monotonic()
         self._read, write = os.pipe()
@@ -117,7 +118,7 @@ def _train_and_leave(flags: list[str], log: Path, pipe: int) -> None:
             finally:
                 os.write(pipe, b"d")
 
-        RnnTrainer._save_checkpoint = watched
+        RnnTrainer._save_checkpoint = watched  # type: ignore[method-assign]
         os._exit(main(["train", *flags]))
     except BaseException:
         import traceback

@@ -76,6 +76,7 @@ def main() -> None:
 
     import results_models
     import results_report
+    import results_texts
     import torch
 
     from hf_rnn.errors import UserError
@@ -96,7 +97,7 @@ def main() -> None:
             flags.refuse(f"there is no row {', '.join(sorted(unknown))}; there are: {'; '.join(names)}")
         chosen = [model for model in chosen if model.name in flags.only]
     try:
-        texts = results_models.Texts(flags.data_dir, flags.normalizer, flags.max_bad_rows)
+        texts = results_texts.Texts(flags.data_dir, flags.normalizer, flags.max_bad_rows)
         if flags.teacher is not None:  # before hours of training
             results_models.check_teacher(flags.teacher, texts, flags.teacher_labels)
         make_writable(FinishedFolder(rows))
@@ -121,7 +122,7 @@ def compare(texts: Any, chosen: Sequence[Any], seeds: int, rows: Path) -> list[d
     """Train the models, and return a row of the table for each: scores by seed, sizes and speed.
 
     Args:
-        texts: See `results_models.Texts`.
+        texts: See `results_texts.Texts`.
         chosen: See `results_models.Model`; those whose packages are not installed are left out.
         seeds: Runs of a model that draws numbers.
         rows: Folder that keeps the rows; one that is there already is taken.
@@ -162,8 +163,8 @@ def compare(texts: Any, chosen: Sequence[Any], seeds: int, rows: Path) -> list[d
         print(results_report.table(results[-1:], texts.names).splitlines()[-1], file=sys.stderr)
     labels = np.array(texts.dev_labels)
     for above, row in zip(results, results[1:], strict=False):
-        both = (np.array(one["predictions"]) for one in (row, above))
-        row["above"] = results_report.bootstrap(*both, labels, len(texts.names))
+        ours, theirs = (np.array(one["predictions"]) for one in (row, above))
+        row["above"] = results_report.bootstrap(ours, theirs, labels, len(texts.names))
     return results
 
 
@@ -202,9 +203,9 @@ def make(texts: Any, model: Any, runs: int, yardstick: list[Callable[[Sequence[s
 
 def describe(name: str, texts: Any, learned: Sequence[Any], predictions: Sequence[Any]) -> dict[str, Any]:
     """A row, its speed aside."""
-    import results_models
+    import results_texts
 
-    scores = [results_models.score(texts, one) for one in predictions]
+    scores = [results_texts.score(texts, one) for one in predictions]
     return {
         "name": name,
         "ours": name.startswith(("recipe", "`default`", "distilled")),

@@ -133,7 +133,8 @@ def figure(results: Sequence[Mapping[str, Any]], title: str, path: Path) -> None
     axes.spines[["top", "right"]].set_visible(False)
     points = [(row, speed, *interval(row["macro_recall"])) for row, speed in zip(drawn, speeds, strict=True)]
     _write_names(axes, points, drawn_before)
-    chart.savefig(path, dpi=130, metadata={"Software": None})
+    dated = {".png": "Software", ".svg": "Date", ".pdf": "CreationDate"}
+    chart.savefig(path, dpi=130, metadata={dated[path.suffix]: None})  # the same figure is the same file
     pyplot.close(chart)
 
 

@@ -252,6 +252,23 @@ def test_a_kept_row_is_of_the_same_labels(crews, tmp_path, texts_dir, monkeypatc
     assert reproduce_results.read_row(tmp_path / "row.json") == reproduce_results.read_row(tmp_path / "none") == {}
 
 
+@pytest.mark.parametrize(("ending", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
+def test_the_benchmark_draws_the_rows(ending, start, texts_dir, tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(SCRIPTS)
+    import benchmark
+    import results_models
+    import results_texts
+
+    def learn(texts, seed, room, once):
+        return results_texts.Learned(lambda some: np.arange(len(some)) % 2, 0.1, 10, 100)
+
+    rows = [results_models.Model(name, learn) for name in ("recipe `fast`", "a peer")]
+    monkeypatch.setattr(results_models, "models", lambda *_: rows)
+    benchmark.draw(texts_dir, tmp_path / f"speed.{ending}")
+    assert "recipe `fast`" in (told := capsys.readouterr().out) and "a peer" in told
+    assert (tmp_path / f"speed.{ending}").read_bytes().startswith(start)
+
+
 @pytest.mark.parametrize(
     ("flags", "seeds", "only"),
     [([], 5, None), (["--quick"], 2, 5), (["--quick", "--seeds", "7"], 7, 5), (["--quick", "--teacher", "T"], 2, 7)],
