@@ -5,7 +5,6 @@ which.
 """
 
 import importlib.util
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -184,12 +183,3 @@ def check_teacher(teacher: Path, texts: Texts, teacher_labels: Sequence[str] | N
     for member in Teachers.open(str(teacher)).members:
         member.align(texts.names, teacher_labels)
         member.load()
-
-
-def main() -> None:
-    """Say what this file is for."""
-    sys.exit("run scripts/reproduce_results.py")
-
-
-if __name__ == "__main__":
-    main()

@@ -6,7 +6,6 @@ One that has settings to choose chooses them on the validation split as the reci
 import contextlib
 import itertools
 import json
-import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -148,12 +147,3 @@ def teacher_itself(teachers: Any, teacher_labels: Sequence[str] | None) -> Calla
         return Learned(classify, float("nan"), sum(model.num_parameters() for model in models), size)
 
     return learn
-
-
-def main() -> None:
-    """Say what this file is for."""
-    sys.exit("run scripts/reproduce_results.py")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,6 @@
 """What the models of reproduce_results.py learn from, what they leave, and how it is scored."""
 
 import contextlib
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -74,12 +73,3 @@ def clock(seconds: list[float]) -> Iterator[None]:
     start = time.perf_counter()
     yield
     seconds.append(time.perf_counter() - start)
-
-
-def main() -> None:
-    """Say what this file is for."""
-    sys.exit("run scripts/reproduce_results.py")
-
-
-if __name__ == "__main__":
-    main()
