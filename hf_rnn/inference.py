@@ -32,6 +32,8 @@ MEMORY_LIMIT = 1 << 28  # bytes: a table of this size takes half a second or mor
 _BLOCK = 8192  # texts tokenised and sorted at a time
 _TOKENS_PER_BATCH, _TOKENS_AT_MOST = 8192, 4 * 8192
 _ROWS_OF_A_BATCH = 1 << 25  # bytes: rows of a batch in float32, a step of which is then some part of a second cache
+_TOKENS_OF_A_TWEET = 20  # by which these were measured: of longer texts as many run at once, up to so many tokens
+_MOST_TOKENS = 1 << 18
 
 
 class FastRnn:
@@ -49,7 +51,8 @@ class FastRnn:
         memory_limit: Bytes that the table may take. A larger one is not built; the plain model runs, which the log
             says, and `memory` is 0.
         tokens_per_batch: About how many tokens run at once. None takes 8,192, of narrow models up to four times as
-            many: so many that the rows of a step take about the same room, a megabyte or two.
+            many, so that the rows of a step take about the same room, a megabyte or two; and of texts longer than
+            tweets more, up to 262,144, so that not just a few of them share a step, where only last states are kept.
 
     Attributes:
         memory (`int`): Bytes of the table; 0 when the plain model runs: beyond the limit, or on an accelerator.
@@ -86,6 +89,7 @@ class FastRnn:
         self._made_with = table_dtype, memory_limit, tokens_per_batch
         self._encode = FastTokenizer(tokenizer)
         self.tokens_per_batch = tokens_per_batch or _pick_tokens_per_batch(model.config)
+        self._long_texts = (1, 0) if tokens_per_batch else _pick_long_texts(model.config, self.tokens_per_batch)
         self._score = scorer_of(model.config)
         self.memory = 0
         self._folded: FoldedClassifier | None = None
@@ -183,7 +187,7 @@ class FastRnn:
     @torch.inference_mode()
     def _batched_logits(self, texts: TokenIds, folded: FoldedClassifier) -> torch.Tensor:
         logits = torch.empty(len(texts.lengths), len(self._labels))
-        for positions, batch in pack_batches(texts, self.tokens_per_batch):
+        for positions, batch in pack_batches(texts, self.tokens_per_batch, *self._long_texts):
             logits[positions] = folded.logits(batch)
         return logits
 
@@ -209,3 +213,10 @@ def _pick_tokens_per_batch(config: RnnConfig) -> int:
     """Few steps of many texts cost fewer calls, as long as the rows of a step stay in the cache."""
     row = table_bytes(config) // config.vocab_size
     return min(max(_ROWS_OF_A_BATCH // row, _TOKENS_PER_BATCH), _TOKENS_AT_MOST)
+
+
+def _pick_long_texts(config: RnnConfig, tokens_per_batch: int) -> tuple[int, int]:
+    """How many texts run at once when they are long, and up to how many tokens; 1 and 0 where all states are kept."""
+    if config.num_hidden_layers > 1 or config.pooling == "attention":
+        return 1, 0
+    return tokens_per_batch // _TOKENS_OF_A_TWEET, _MOST_TOKENS

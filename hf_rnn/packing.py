@@ -113,12 +113,16 @@ class PackedTexts:
         return torch.from_numpy(first[self.lengths[texts] - 1 - steps] + texts)
 
 
-def pack_batches(texts: TokenIds, tokens_per_batch: int) -> Iterator[tuple[torch.Tensor, PackedTexts]]:
+def pack_batches(
+    texts: TokenIds, tokens_per_batch: int, texts_per_batch: int = 1, most_tokens: int = 0
+) -> Iterator[tuple[torch.Tensor, PackedTexts]]:
     """Sort texts by length and cut them into batches.
 
     Args:
         texts: Their token ids.
-        tokens_per_batch: The most tokens in a batch; a text with more of them is a batch of its own.
+        tokens_per_batch: So many tokens make a batch; a text with more of them is a batch of its own.
+        texts_per_batch: So many texts may, where they are longer, that enough of them share each step,
+        most_tokens: as long as they have no more tokens than this.
 
     Yields:
         The positions `(B,)` of the texts of a batch, and the batch. Every text comes exactly once.
@@ -129,7 +133,8 @@ def pack_batches(texts: TokenIds, tokens_per_batch: int) -> Iterator[tuple[torch
     first = 0
     while first < len(order):
         before = read[first - 1] if first else 0
-        last = max(first + 1, int(np.searchsorted(read, before + tokens_per_batch, side="right")))
+        of_tokens, of_texts = np.searchsorted(read, [before + tokens_per_batch, before + most_tokens], side="right")
+        last = max(first + 1, int(of_tokens), min(first + texts_per_batch, int(of_texts)))
         batch = slice(first, last)
         yield torch.from_numpy(order[batch]), PackedTexts.pack(texts.token_ids, starts[batch], lengths[batch])
         first = last

@@ -111,16 +111,20 @@ def test_rows_looked_up_a_step_at_a_time_are_the_same(cell, monkeypatch):
     torch.testing.assert_close(folded_logits(folded, ids, 1000), at_once)
 
 
-@given(ids=token_ids, budget=st.integers(1, 30))
-def test_batches_hold_every_text_once_and_keep_to_the_budget(ids, budget):
-    seen, before = [], budget
-    for positions, texts in pack_batches(TokenIds.of_lists(ids), budget):
+@given(ids=token_ids, budget=st.integers(1, 30), long_texts=st.tuples(st.integers(1, 6), st.integers(0, 60)))
+def test_batches_hold_every_text_once_and_keep_to_the_budget(ids, budget, long_texts):
+    def fit(lengths):
+        count, tokens = len(lengths), sum(lengths)
+        return count == 1 or tokens <= budget or (count <= long_texts[0] and tokens <= long_texts[1])
+
+    seen, before = [], []
+    for positions, texts in pack_batches(TokenIds.of_lists(ids), budget, *long_texts):
         lengths = texts.lengths.tolist()
         assert lengths == sorted(lengths, reverse=True)
         assert sum(texts.sizes) == sum(lengths)
-        assert sum(lengths) <= budget or len(lengths) == 1
-        assert before + lengths[0] > budget or not seen, "the batch before had no room for one more"
-        before = sum(lengths)
+        assert fit(lengths)
+        assert not (before and fit([*before, lengths[0]])), "the batch before had no room for one more"
+        before = lengths
         assert [len(ids[position]) for position in positions] == lengths
         for text, position in enumerate(positions.tolist()):
             steps = np.cumsum([0, *texts.sizes])[: lengths[text]]  # a text's place in each of its steps
@@ -171,6 +175,28 @@ class TestAnswers:
     )
     def test_narrow_models_read_more_at_once(self, pair, settings, tokens):
         assert FastRnn(make(**settings), pair[1]).tokens_per_batch == tokens
+
+    @pytest.mark.parametrize(
+        ("settings", "given", "texts"),
+        [
+            ({}, None, 409),  # as many as tweets of 20 tokens are in 8,192 tokens
+            ({"hidden_size": 64}, None, 819),  # in 16,384
+            ({}, 8192, 8),  # of 1,000 tokens
+            ({"num_hidden_layers": 2}, None, 8),
+            ({"pooling": "attention"}, None, 8),
+        ],
+        ids=str,
+    )
+    def test_long_texts_share_their_steps(self, pair, settings, given, texts, monkeypatch):
+        """Else a step would be one of few texts; but memory that grows with tokens stays within bounds."""
+        fast = FastRnn(make(**{"hidden_size": 128, "cell_type": "lstm"} | settings), pair[1], tokens_per_batch=given)
+        sizes = []
+        monkeypatch.setattr(fast._folded, "logits", lambda batch: sizes.append(len(batch.lengths)) or torch.zeros(1))
+        fast.logits([[5] * (1000 if texts == 8 else 100)] * 1000)
+        assert sizes[0] == texts and sum(sizes) == 1000
+        sizes.clear()
+        fast.logits([[5] * 3000] * 100)
+        assert sizes[0] == (2 if texts == 8 else (1 << 18) // 3000), "never more than 262,144 tokens"
 
     def test_many_blocks_are_the_same(self, pair, monkeypatch):
         fast = FastRnn(*pair)
