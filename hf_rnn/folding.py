@@ -23,6 +23,7 @@ from torch.nn.functional import linear
 from .cells_rnn import RnnLayer
 from .configuration_rnn import RnnConfig
 from .folded_cells import FOLDED_CELLS, FoldedCell, Views
+from .lstm_kernel import LstmKernel
 from .modeling_rnn import RnnForSequenceClassification
 from .packing import PackedTexts
 from .processor import multiplies_bfloat16
@@ -52,7 +53,7 @@ class FoldedClassifier:
     """[`RnnForSequenceClassification`] over packed token ids, on the CPU, for inference.
 
     Args:
-        model: Its weights as they are now; later changes do not come through.
+        model: It belongs to this object: some of its weights are kept as they are, and must not change.
         table_dtype: How the table is stored. `"float32"` gives the model's own answers; `"bfloat16"` and `"int8"` (one
             scale a column) take half and a quarter of the memory and round. With `"bfloat16"`, and on a chip that has
             instructions for it, recurrent products of 128 and more units are in bfloat16 too.
@@ -70,11 +71,14 @@ class FoldedClassifier:
         if table_dtype == "bfloat16" and config.hidden_size >= _BFLOAT16_FROM and multiplies_bfloat16():
             recurrent_dtype = torch.bfloat16
         fold = FOLDED_CELLS[config.cell_type]
-        self.cells = [
-            fold([direction.cell for direction in cast(RnnLayer, layer).directions], recurrent_dtype)
-            for layer in model.rnn.layers
+        layers: list[list[Any]] = [
+            [direction.cell for direction in cast(RnnLayer, layer).directions] for layer in model.rnn.layers
         ]
+        self.cells = [fold(cells, recurrent_dtype) for cells in layers]
         self._runners = [runner_of(cell) for cell in self.cells]
+        exact = config.cell_type == "lstm" and recurrent_dtype == torch.float32
+        self._kernels = [LstmKernel(cells) if exact else None for cells in layers]
+        self._embedding = model.rnn.embedding.weight.detach()
         self.table, self.scale = self._fold(model.rnn.embedding.weight, TABLE_DTYPES[table_dtype])
         rows = self.table.view(len(model.rnn.embedding.weight), -1)  # an entry's directions side by side
         self._float_table = rows.numpy() if rows.dtype == torch.float32 else None
@@ -132,10 +136,9 @@ class FoldedClassifier:
         ids = np.array(token_ids, dtype=np.int64)
         if not len(ids):
             return self.logits(PackedTexts.of_one(ids)).numpy()
-        states = self._runners[0](_as_read(self._look_up_one(ids)))  # (T, D, H)
-        for cell, run in zip(self.cells[1:], self._runners[1:], strict=True):
-            rows = self._project(cell, torch.from_numpy(states), PackedTexts.of_one(ids)).float().numpy()
-            states = run([rows[:, direction] for direction in range(rows.shape[1])])
+        if min(ids.tolist()) < 0:
+            raise IndexError("a token id is negative")  # which NumPy would take as one from the end
+        states = self._read_one(ids)
         if self._pooling == "attention":
             return self._classify(self._attend(torch.from_numpy(states), PackedTexts.of_one(ids))).numpy()
         parts = [states[-1]] if self._pooling == "last" else []
@@ -149,11 +152,27 @@ class FoldedClassifier:
             pooled = self.activation(torch.from_numpy(pooled)).numpy()
         return pooled @ self._column_weight + self._row_bias
 
+    def _read_one(self, ids: np.ndarray) -> np.ndarray:
+        """The last layer's states `(T, D, H)` of a text, as read."""
+        kernel = self._kernels[0]
+        if kernel is not None and self._float_table is not None and kernel.beats_table(len(ids)):
+            states = kernel.run(self._embedding[torch.from_numpy(ids)].float())
+        else:
+            states = self._runners[0](_as_read(self._look_up_one(ids)))
+        for cell, run, kernel in zip(self.cells[1:], self._runners[1:], self._kernels[1:], strict=True):
+            if kernel is not None and kernel.beats_steps(len(ids)):
+                joined = (
+                    np.concatenate([states[:, 0], states[::-1, 1]], axis=1) if cell.directions == 2 else states[:, 0]
+                )
+                states = kernel.run(torch.from_numpy(joined))
+            else:
+                rows = self._project(cell, torch.from_numpy(states), PackedTexts.of_one(ids)).float().numpy()
+                states = run([rows[:, direction] for direction in range(rows.shape[1])])
+        return states
+
     def _look_up_one(self, ids: np.ndarray) -> np.ndarray:
         """The rows `(T, D, G * H)` in float32 of the tokens as they stand in the text."""
         directions, width = self.cells[0].directions, self.cells[0].row_size
-        if min(ids.tolist()) < 0:
-            raise IndexError("a token id is negative")  # which NumPy would take as one from the end
         if self._float_table is not None:
             return self._float_table.take(ids, axis=0).reshape(-1, directions, width)
         rows = self.table.view(-1, directions * width).index_select(0, torch.from_numpy(ids))

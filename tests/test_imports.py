@@ -75,11 +75,13 @@ ALLOWED = {  # room: the rooms it may use
     "padded_batches": set(),
     "folded_cells": set(),
     "text_alone": {"folded_cells"},
+    "lstm_kernel": set(),
     "processor": set(),
     "folding": {
         "cells_rnn",
         "configuration_rnn",
         "folded_cells",
+        "lstm_kernel",
         "modeling_rnn",
         "packing",
         "processor",

@@ -19,6 +19,7 @@ from hf_rnn import RnnConfig, RnnForSequenceClassification, load_tsv, model_load
 from hf_rnn.errors import UserError
 from hf_rnn.folding import FoldedClassifier, table_bytes
 from hf_rnn.inference import FastRnn
+from hf_rnn.lstm_kernel import LstmKernel
 from hf_rnn.packing import PackedTexts, TokenIds, pack_batches
 
 CELLS = ["rnn_tanh", "rnn_relu", "gru", "lstm", "min_gru"]
@@ -99,6 +100,52 @@ def test_logits_are_the_models(cell, layers, bidirectional, pooling, activation)
     assert plain_logits(model, ids).std(dim=0).max() > 1e-3, "premise: the texts have different answers"
     for budget in (0, 100):
         torch.testing.assert_close(folded_logits(folded, ids, budget), plain_logits(model, ids), atol=2e-6, rtol=1e-5)
+
+
+@pytest.fixture
+def kernel_runs(monkeypatch):
+    """How many tokens torch's LSTM kernel read of a text alone, layer by layer."""
+    runs, run = [], LstmKernel.run
+
+    def counted(self, inputs):
+        runs.append(len(inputs))
+        return run(self, inputs)
+
+    monkeypatch.setattr(LstmKernel, "run", counted)
+    return runs
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize(
+    ("layers", "size", "length", "by_kernel"),
+    [(1, 8, 200, 1), (1, 8, 20, 0), (2, 8, 200, 2), (2, 8, 20, 1), (2, 128, 5, 0), (3, 128, 40, 2), (1, 160, 200, 0)],
+)
+def test_a_long_text_alone_goes_through_torchs_kernel(layers, size, length, by_kernel, bidirectional, kernel_runs):
+    """And so do layers upon a layer, but for the few steps of a short text in a wide one; the answer is the same."""
+    model = make(cell_type="lstm", num_hidden_layers=layers, hidden_size=size, bidirectional=bidirectional)
+    text = np.random.default_rng(0).integers(0, VOCABULARY, length).tolist()
+    logits = torch.from_numpy(FoldedClassifier(model).logits_of_one(text))
+    assert kernel_runs == [length] * by_kernel
+    torch.testing.assert_close(logits, plain_logits(model, [text]), atol=2e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("layers", "cell"), [(2, "lstm"), (3, "lstm"), (2, "gru")])
+def test_upper_layers_step_by_step_are_the_same(layers, cell, kernel_runs, monkeypatch):
+    monkeypatch.setattr(LstmKernel, "beats_steps", lambda self, steps: False)
+    model = make(cell_type=cell, num_hidden_layers=layers)
+    text = np.random.default_rng(0).integers(0, VOCABULARY, 30).tolist()
+    logits = torch.from_numpy(FoldedClassifier(model).logits_of_one(text))
+    torch.testing.assert_close(logits, plain_logits(model, [text]), atol=2e-6, rtol=1e-5)
+    assert not kernel_runs
+
+
+@pytest.mark.parametrize(("dtype", "by_kernel"), [("int8", 1), ("bfloat16", 1), ("float32", 2)])
+def test_a_long_text_alone_reads_a_rounded_table_as_a_batch_does(dtype, by_kernel, kernel_runs):
+    folded = FoldedClassifier(make(cell_type="lstm", num_hidden_layers=2), dtype)
+    text = np.random.default_rng(0).integers(0, VOCABULARY, 200).tolist()
+    alone = torch.from_numpy(folded.logits_of_one(text))
+    assert len(kernel_runs) == by_kernel
+    torch.testing.assert_close(alone.expand(2, -1), folded_logits(folded, [text, text], 1000), atol=2e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("cell", CELLS)
