@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
-from itertools import pairwise
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -40,6 +39,7 @@ _PARTS = {"rnn_tanh": 1, "rnn_relu": 1, "gru": 3, "lstm": 4, "min_gru": 2}
 _NUMBERS_AT_ONCE = 1 << 17
 _ENTRIES_AT_ONCE = 8192  # of the vocabulary, while the table is computed in float32
 _LONG = 512  # tokens from which a sum over a text in float32 would lose digits
+_FEW_TEXTS, _FEW_OF_AN_LSTM = 8, 4  # are read sooner one after the other; an LSTM's only where it has one layer
 _BFLOAT16_FROM = 128  # hidden units from which a product in bfloat16 gained anything; with 64 it did not
 
 
@@ -78,6 +78,8 @@ class FoldedClassifier:
         self._runners = [runner_of(cell) for cell in self.cells]
         exact = config.cell_type == "lstm" and recurrent_dtype == torch.float32
         self._kernels = [LstmKernel(cells) if exact else None for cells in layers]
+        if table_dtype != "float32":
+            self._kernels[0] = None  # it would not read the rounded table
         self._embedding = model.rnn.embedding.weight.detach()
         self.table, self.scale = self._fold(model.rnn.embedding.weight, TABLE_DTYPES[table_dtype])
         rows = self.table.view(len(model.rnn.embedding.weight), -1)  # an entry's directions side by side
@@ -115,19 +117,66 @@ class FoldedClassifier:
         """Logits `(B, C)` of a packed batch; to be called in inference mode."""
         if not texts.sizes:
             return self._classify(torch.zeros(len(texts.lengths), self.pooler.output_size))
+        if len(texts.lengths) <= self._few(texts) and texts.lengths[-1]:
+            alone = [self.logits_of_one(texts.forward[texts.places(text)]) for text in range(len(texts.lengths))]
+            return torch.from_numpy(np.concatenate(alone))
         return self._classify(self._read(texts))
+
+    def _few(self, texts: PackedTexts) -> int:
+        """How many texts are read sooner one after the other than together."""
+        if self._kernels[-1] is None:
+            return _FEW_TEXTS
+        return 0 if self._kernel(0, 1, len(texts.sizes)) else _FEW_OF_AN_LSTM // len(self.cells)
+
+    def _kernel(self, layer: int, texts: int, steps: int, tokens: int | None = None) -> LstmKernel | None:
+        """Torch's kernel, where it reads so many texts of about so many tokens sooner, and pads few of them."""
+        kernel = self._kernels[layer]
+        if kernel is None or texts * steps > 2 * (texts * steps if tokens is None else tokens):
+            return None
+        beats = kernel.beats_steps if layer else kernel.beats_table
+        return kernel if beats(texts, steps) else None
 
     def _read(self, texts: PackedTexts) -> torch.Tensor:
         """The pooled vectors `(B, P)`."""
-        views: Iterable[Views] = self._look_up(texts)
-        for cell, above in pairwise(self.cells):
-            rows = self._project(above, self._run_all(cell, views, texts), texts)
-            views = _split(above, rows, texts.sizes)
+        size = len(texts.lengths), len(texts.sizes), len(texts.forward)
+        states: torch.Tensor | None = None  # all of the layer below, (N, D, H), as read
+        views: Iterable[Views] = ()  # where they are not known yet: what that layer is to look at
+        if kernel := self._kernel(0, *size):
+            reads = [texts.forward, texts.backward][: self.cells[0].directions]
+            ids = [torch.from_numpy(np.ascontiguousarray(read)) for read in reads]
+            states = self._run_kernel(kernel, [self._embedding[read].float() for read in ids], texts)
+        else:
+            views = self._look_up(texts)
+        for layer, cell in enumerate(self.cells[1:], start=1):
+            if states is None:
+                states = self._run_all(self.cells[layer - 1], views, texts)
+            if kernel := self._kernel(layer, *size):
+                joined = [self._join(states, texts, direction) for direction in range(cell.directions)]
+                states = self._run_kernel(kernel, joined, texts)
+            else:
+                views, states = _split(cell, self._project(cell, states, texts), texts.sizes), None
         if self._pooling == "attention":
-            return self._attend(self._run_all(self.cells[-1], views, texts), texts)
-        return self._run_and_pool(self.cells[-1], views, texts)
+            return self._attend(self._run_all(self.cells[-1], views, texts) if states is None else states, texts)
+        if states is None:
+            return self._run_and_pool(self.cells[-1], views, texts)
+        if len(texts.lengths) < len(texts.sizes) and texts.lengths[-1]:
+            pooled = [self._pool_one(states[torch.from_numpy(texts.places(text))].numpy()) for text in range(size[0])]
+            return torch.from_numpy(np.stack(pooled))
+        return self._pool(states.split(texts.sizes), texts)
 
-    def logits_of_one(self, token_ids: Sequence[int]) -> np.ndarray:
+    def _run_kernel(self, kernel: LstmKernel, inputs: Sequence[torch.Tensor], texts: PackedTexts) -> torch.Tensor:
+        """What each direction reads, `(N, E)` → all states `(N, D, H)`, as read; padded in between."""
+        shape = len(texts.sizes), len(texts.lengths)
+        if len(texts.padded) == shape[0] * shape[1]:  # all of one length
+            states = kernel.run([read.view(*shape, -1) for read in inputs])
+            return torch.stack(states, dim=2).flatten(0, 1)
+        padded = [
+            read.new_zeros(shape[0] * shape[1], read.shape[1]).index_copy_(0, texts.padded, read) for read in inputs
+        ]
+        states = kernel.run([read.view(*shape, -1) for read in padded])
+        return torch.stack([state.flatten(0, 1).index_select(0, texts.padded) for state in states], dim=1)
+
+    def logits_of_one(self, token_ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """Logits `(1, C)` of one text, the sooner the fewer calls there are, and those of NumPy cost least.
 
         Raises:
@@ -141,34 +190,36 @@ class FoldedClassifier:
         states = self._read_one(ids)
         if self._pooling == "attention":
             return self._classify(self._attend(torch.from_numpy(states), PackedTexts.of_one(ids))).numpy()
-        parts = [states[-1]] if self._pooling == "last" else []
-        if self._pooling in ("mean", "mean_max"):
-            total = _add(states, dtype=np.float64 if len(states) > _LONG else np.float32)
-            parts.append((total / len(states)).astype(np.float32, copy=False))
-        if self._pooling in ("max", "mean_max"):
-            parts.append(_largest(states))
-        pooled = np.concatenate(parts).reshape(1, -1)
+        pooled = self._pool_one(states)[None]
         if self.config.classifier_activation != "linear":
             pooled = self.activation(torch.from_numpy(pooled)).numpy()
         return pooled @ self._column_weight + self._row_bias
 
     def _read_one(self, ids: np.ndarray) -> np.ndarray:
         """The last layer's states `(T, D, H)` of a text, as read."""
-        kernel = self._kernels[0]
-        if kernel is not None and self._float_table is not None and kernel.beats_table(len(ids)):
-            states = kernel.run(self._embedding[torch.from_numpy(ids)].float())
+        if kernel := self._kernel(0, 1, len(ids)):
+            states = _run_alone(kernel, self._embedding[torch.from_numpy(ids)].float())
         else:
             states = self._runners[0](_as_read(self._look_up_one(ids)))
-        for cell, run, kernel in zip(self.cells[1:], self._runners[1:], self._kernels[1:], strict=True):
-            if kernel is not None and kernel.beats_steps(len(ids)):
-                joined = (
-                    np.concatenate([states[:, 0], states[::-1, 1]], axis=1) if cell.directions == 2 else states[:, 0]
-                )
-                states = kernel.run(torch.from_numpy(joined))
+        for layer, cell in enumerate(self.cells[1:], start=1):
+            if kernel := self._kernel(layer, 1, len(ids)):
+                both = cell.directions == 2
+                joined = np.concatenate([states[:, 0], states[::-1, 1]], axis=1) if both else states[:, 0]
+                states = _run_alone(kernel, torch.from_numpy(joined))
             else:
                 rows = self._project(cell, torch.from_numpy(states), PackedTexts.of_one(ids)).float().numpy()
-                states = run([rows[:, direction] for direction in range(rows.shape[1])])
+                states = self._runners[layer]([rows[:, direction] for direction in range(cell.directions)])
         return states
+
+    def _pool_one(self, states: np.ndarray) -> np.ndarray:
+        """The states `(T, D, H)` of a text → `(P,)`, where pooling is no attention."""
+        parts = [states[-1]] if self._pooling == "last" else []
+        if self._pooling in ("mean", "mean_max"):
+            total = _add(states, dtype=np.float64 if len(states) > _LONG else np.float32)
+            parts.append((total / len(states)).astype(np.float32, copy=False))
+        if self._pooling in ("max", "mean_max"):
+            parts.append(_largest(states))
+        return np.concatenate(parts).reshape(-1)
 
     def _look_up_one(self, ids: np.ndarray) -> np.ndarray:
         """The rows `(T, D, G * H)` in float32 of the tokens as they stand in the text."""
@@ -243,19 +294,36 @@ class FoldedClassifier:
 
     def _run_and_pool(self, cell: FoldedCell, views: Iterable[Views], texts: PackedTexts) -> torch.Tensor:
         """Pool while running, where the order of the states is of no matter: no state is kept."""
-        batch, pooling = len(texts.lengths), self._pooling
-        shape = batch, cell.directions, cell.hidden_size
-        hidden = torch.zeros(shape)  # in the end each text's last state
+        hidden = torch.zeros(len(texts.lengths), cell.directions, cell.hidden_size)
+        steps = self._run(cell, views, (hidden[:size] for size in texts.sizes))
+        return self._pool(steps, texts, hidden)
+
+    def _pool(
+        self, steps: Iterable[torch.Tensor], texts: PackedTexts, hidden: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Pool `(B, P)` the states of each step, `(texts that have it, D, H)`, where pooling is no attention.
+
+        Args:
+            steps: Their states.
+            texts: That are read.
+            hidden (`(B, D, H)`, *optional*): The memory in which the states lie as they come, each text's last in the
+                end.
+        """
+        batch, pooling, last_cell = len(texts.lengths), self._pooling, self.cells[-1]
+        shape = batch, last_cell.directions, last_cell.hidden_size
+        last = torch.zeros(shape) if hidden is None else hidden
         total = torch.zeros(shape, dtype=_sum_dtype(texts)) if pooling in ("mean", "mean_max") else None
         highest = torch.full(shape, float("-inf")) if pooling in ("max", "mean_max") else None
-        for state in self._run(cell, views, (hidden[:size] for size in texts.sizes)):
+        for state in steps:
             if total is not None:
                 total[: len(state)].add_(state)
             if highest is not None:
                 part = highest[: len(state)]
                 torch.maximum(part, state, out=part)
+            if hidden is None and pooling == "last":
+                last[: len(state)] = state
         lengths = torch.from_numpy(texts.lengths)[:, None, None]
-        parts = [hidden] if pooling == "last" else []
+        parts = [last] if pooling == "last" else []
         if total is not None:
             parts.append(total.div_(lengths.clamp(min=1)).float())
         if highest is not None:
@@ -282,6 +350,12 @@ def _sum_dtype(texts: PackedTexts) -> torch.dtype:
 def _as_read(rows: np.ndarray) -> list[np.ndarray]:
     """`(T, D, G * H)` as the tokens stand in the text → for each direction `(T, G * H)` as it reads them."""
     return [rows[:, 0], rows[::-1, 1]] if rows.shape[1] == 2 else [rows[:, 0]]
+
+
+def _run_alone(kernel: LstmKernel, inputs: torch.Tensor) -> np.ndarray:
+    """One text: `(T, E)` as its tokens stand → all states `(T, D, H)`, as read."""
+    states = kernel.run([inputs[:, None], inputs.flip(0)[:, None]][: kernel.directions])
+    return torch.cat(states, dim=1).numpy()
 
 
 def _split(cell: FoldedCell, rows: torch.Tensor, sizes: list[int]) -> Iterator[Views]:

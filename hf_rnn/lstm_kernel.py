@@ -1,17 +1,17 @@
-"""One text through a layer of torch's own LSTM: a call costs more than the steps of `text_alone.py`, a step less.
+"""A layer through torch's own LSTM: a call costs more than a step of ours, a step of the kernel far less.
 
-So it serves long texts, and layers upon a layer, which no table helps. Measured on one core of an EPYC: a step of
-`text_alone.py` costs about 3.2 us and its products, one of the kernel 0.6 us a direction and its products, among them
-the input projection; a call of the kernel 50 us a direction, and more of a wide layer, whose weights it rearranges.
+So it serves where steps have little to do, with few texts or one, and where no table spares the projection of tokens:
+in layers upon a layer. Measured on one core of an EPYC: a call of the kernel takes 50 us a direction, and more of a
+wide layer, whose weights it rearranges; a step 0.6 us a direction and its products. A step of `text_alone.py` takes
+3.2 us and its products, one of `folded_cells.py` 18 us a direction, and projects nothing where a table does.
 
-Legend: T tokens, E input width, H hidden per direction, D directions.
+Legend: B texts, T steps, E input width, H hidden per direction, D directions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -26,35 +26,38 @@ class LstmKernel:
     def __init__(self, cells: Sequence[nn.LSTM]) -> None:
         names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")  # in the kernel's order
         self._weights = [[getattr(cell, name).detach().float() for name in names] for cell in cells]
-        self._zero = torch.zeros(1, 1, cells[0].hidden_size)
         self._input_size, self._hidden_size = cells[0].input_size, cells[0].hidden_size
 
-    def beats_table(self, steps: int) -> bool:
-        """Whether this layer, as the first one, reads so many tokens faster than where their projection is looked up.
+    def beats_table(self, texts: int, steps: int) -> bool:
+        """Whether this layer, as the first one, reads texts of about so many tokens faster than with a table.
 
-        Projecting tokens must cost less than the steps save: with wide vectors, or in two directions, it does not.
+        Projecting tokens must cost less than the steps save. Of a text alone, whose steps are cheap, it does with
+        narrow vectors; the kernel's own product is faster than a step's, by what a projection of H numbers costs.
         """
-        directions, hidden = len(self._weights), self._hidden_size
-        projected = directions * hidden * (self._input_size - hidden)  # the kernel's own product is faster by the rest
-        return steps >= 50 * directions and hidden <= 128 and projected <= 20_000
+        directions, hidden, width = self.directions, self._hidden_size, self._input_size
+        if texts == 1:
+            return steps >= 50 * directions and hidden <= 128 and directions * hidden * (width - hidden) <= 20_000
+        return steps >= 10 and texts * hidden * width <= 200_000
 
-    def beats_steps(self, steps: int) -> bool:
-        """Whether this layer, upon another, reads so many tokens faster than step by step."""
-        return 1300 * steps >= len(self._weights) * self._hidden_size**2
+    def beats_steps(self, texts: int, steps: int) -> bool:
+        """Whether this layer, upon another, reads texts of about so many tokens faster than step by step."""
+        return texts > 1 or 1300 * steps >= self.directions * self._hidden_size**2
+
+    @property
+    def directions(self) -> int:
+        """`int`: D."""
+        return len(self._weights)
 
     @torch.inference_mode()
-    def run(self, inputs: torch.Tensor) -> np.ndarray:
-        """Return all states `(T, D, H)`, as each direction reads.
+    def run(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Return for each direction all states `(T, B, H)`, as it reads.
 
         Args:
-            inputs (`(T, E)`): As the tokens stand in the text, at least one.
+            inputs (`(T, B, E)`, one a direction): As that direction reads them, from a state of zero.
         """
-        start = self._zero, self._zero
-        states = [
+        zeros = torch.zeros(1, inputs[0].shape[1], self._hidden_size)
+        return [
             # positional: states, weights, has_biases, num_layers, dropout, train, bidirectional, batch_first
-            torch.lstm(
-                (inputs.flip(0) if backward else inputs)[:, None], start, weights, True, 1, 0.0, False, False, False
-            )[0]
-            for backward, weights in enumerate(self._weights)
+            torch.lstm(read, (zeros, zeros), weights, True, 1, 0.0, False, False, False)[0]
+            for read, weights in zip(inputs, self._weights, strict=True)
         ]
-        return torch.cat(states, dim=1).numpy()

@@ -105,12 +105,29 @@ class PackedTexts:
         return torch.from_numpy(np.concatenate([np.arange(size) for size in self.sizes]))
 
     @cached_property
+    def padded(self) -> torch.Tensor:
+        """`(N,)`: where each place lies when every step has a place for every text, among T * B."""
+        return torch.from_numpy(self._steps * len(self.lengths) + self.texts.numpy())
+
+    @cached_property
     def flip(self) -> torch.Tensor:
         """`(N,)`: the place at which the other direction reads the same token; its own inverse."""
-        first = np.cumsum([0, *self.sizes[:-1]])  # the first place of each step
-        steps = np.repeat(np.arange(len(self.sizes)), self.sizes)
         texts = self.texts.numpy()
-        return torch.from_numpy(first[self.lengths[texts] - 1 - steps] + texts)
+        return torch.from_numpy(self._first[self.lengths[texts] - 1 - self._steps] + texts)
+
+    def places(self, text: int) -> np.ndarray:
+        """The places of one text, step by step."""
+        return self._first[: self.lengths[text]] + text
+
+    @cached_property
+    def _first(self) -> np.ndarray:
+        """`(T,)`: the first place of each step."""
+        return np.cumsum([0, *self.sizes[:-1]])
+
+    @cached_property
+    def _steps(self) -> np.ndarray:
+        """`(N,)`: the step that each place belongs to."""
+        return np.repeat(np.arange(len(self.sizes)), self.sizes)
 
 
 def pack_batches(

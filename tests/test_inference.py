@@ -76,8 +76,27 @@ def folded_logits(folded, ids, budget):
     return logits
 
 
+@pytest.fixture
+def in_steps(monkeypatch):
+    """Nothing read by torch's LSTM kernel, and no text of a batch alone."""
+    monkeypatch.setattr(FoldedClassifier, "_few", lambda *_: 0)
+    monkeypatch.setattr(FoldedClassifier, "_kernel", lambda *_: None)
+
+
 @pytest.mark.parametrize(("cell", "layers", "bidirectional", "pooling", "activation"), VARIANTS)
+def test_logits_in_steps_are_the_models(cell, layers, bidirectional, pooling, activation, in_steps):
+    check_logits(cell, layers, bidirectional, pooling, activation)
+
+
+@pytest.mark.parametrize(
+    ("cell", "layers", "bidirectional", "pooling", "activation"),
+    [variant for variant in VARIANTS if variant[0] in ("lstm", "min_gru")],
+)
 def test_logits_are_the_models(cell, layers, bidirectional, pooling, activation):
+    check_logits(cell, layers, bidirectional, pooling, activation)
+
+
+def check_logits(cell, layers, bidirectional, pooling, activation):
     model = make(
         cell_type=cell,
         num_hidden_layers=layers,
@@ -104,11 +123,11 @@ def test_logits_are_the_models(cell, layers, bidirectional, pooling, activation)
 
 @pytest.fixture
 def kernel_runs(monkeypatch):
-    """How many tokens torch's LSTM kernel read of a text alone, layer by layer."""
+    """Steps and texts that torch's LSTM kernel read, layer by layer."""
     runs, run = [], LstmKernel.run
 
     def counted(self, inputs):
-        runs.append(len(inputs))
+        runs.append(tuple(inputs[0].shape[:2]))
         return run(self, inputs)
 
     monkeypatch.setattr(LstmKernel, "run", counted)
@@ -125,13 +144,12 @@ def test_a_long_text_alone_goes_through_torchs_kernel(layers, size, length, by_k
     model = make(cell_type="lstm", num_hidden_layers=layers, hidden_size=size, bidirectional=bidirectional)
     text = np.random.default_rng(0).integers(0, VOCABULARY, length).tolist()
     logits = torch.from_numpy(FoldedClassifier(model).logits_of_one(text))
-    assert kernel_runs == [length] * by_kernel
+    assert kernel_runs == [(length, 1)] * by_kernel
     torch.testing.assert_close(logits, plain_logits(model, [text]), atol=2e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("layers", "cell"), [(2, "lstm"), (3, "lstm"), (2, "gru")])
-def test_upper_layers_step_by_step_are_the_same(layers, cell, kernel_runs, monkeypatch):
-    monkeypatch.setattr(LstmKernel, "beats_steps", lambda self, steps: False)
+def test_upper_layers_step_by_step_are_the_same(layers, cell, kernel_runs, in_steps):
     model = make(cell_type=cell, num_hidden_layers=layers)
     text = np.random.default_rng(0).integers(0, VOCABULARY, 30).tolist()
     logits = torch.from_numpy(FoldedClassifier(model).logits_of_one(text))
@@ -146,6 +164,49 @@ def test_a_long_text_alone_reads_a_rounded_table_as_a_batch_does(dtype, by_kerne
     alone = torch.from_numpy(folded.logits_of_one(text))
     assert len(kernel_runs) == by_kernel
     torch.testing.assert_close(alone.expand(2, -1), folded_logits(folded, [text, text], 1000), atol=2e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize(
+    ("lengths", "layers", "by_kernel"),
+    [
+        ([30] * 5, 1, 1),
+        ([36, 33, 30, 30, 11], 2, 2),
+        ([12, 12, 11, 7, 0], 3, 3),
+        ([120, 118], 1, 1),  # a few of them, but each too long for steps
+        ([12] * 50, 2, 2),  # more texts than steps
+        ([90] + [2] * 20, 2, 0),  # which would be padding, nearly all of it
+        ([9] * 6, 2, 1),
+    ],
+    ids=str,
+)
+def test_batches_through_torchs_kernel(lengths, layers, by_kernel, bidirectional, pooling, kernel_runs):
+    """Where steps would have little to do, and upon a layer, an LSTM reads a batch by torch's kernel."""
+    model = make(cell_type="lstm", num_hidden_layers=layers, bidirectional=bidirectional, pooling=pooling)
+    chance = np.random.default_rng(0)
+    ids = [chance.integers(0, VOCABULARY, length).tolist() for length in lengths]
+    logits = folded_logits(FoldedClassifier(model), ids, 1000)
+    assert kernel_runs == [(lengths[0], len(lengths))] * by_kernel
+    torch.testing.assert_close(logits, plain_logits(model, ids), atol=2e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("cell", "layers", "few"), [("gru", 1, 8), ("min_gru", 2, 8), ("lstm", 1, 4), ("lstm", 2, 2), ("lstm", 3, 1)]
+)
+def test_a_few_texts_are_read_one_after_the_other(cell, layers, few, monkeypatch):
+    model = make(cell_type=cell, num_hidden_layers=layers)
+    folded, alone, read = FoldedClassifier(model), [], FoldedClassifier.logits_of_one
+    monkeypatch.setattr(FoldedClassifier, "logits_of_one", lambda self, ids: alone.append(len(ids)) or read(self, ids))
+    ids = [[3, 9, 2], [5], [7, 7, 4, 1], [8], [6], [2, 2], [1], [4, 20], [11]]
+    for count, empty in ((few, []), (few + 1, []), (few - 1, [[]])):
+        texts = ids[:count] + empty
+        alone.clear()
+        torch.testing.assert_close(
+            folded_logits(folded, texts, 1000), plain_logits(model, texts), atol=2e-6, rtol=1e-5
+        )
+        together = len(texts) > 1 and (count > few or empty)
+        assert alone == ([] if together or texts == [[]] else sorted(map(len, texts), reverse=True)), texts
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -176,6 +237,10 @@ def test_batches_hold_every_text_once_and_keep_to_the_budget(ids, budget, long_t
         for text, position in enumerate(positions.tolist()):
             steps = np.cumsum([0, *texts.sizes])[: lengths[text]]  # a text's place in each of its steps
             assert texts.forward[steps + text].tolist() == ids[position]
+            assert texts.places(text).tolist() == (steps + text).tolist()
+            if texts.sizes:
+                padded = [step * len(lengths) + text for step in range(lengths[text])]
+                assert texts.padded[steps + text].tolist() == padded
             assert texts.backward[steps + text].tolist() == ids[position][::-1]
         seen += positions.tolist()
     assert sorted(seen) == list(range(len(ids)))
