@@ -1,5 +1,6 @@
 """The statistics of the results table, against the plain definitions; and the whole script on small data."""
 
+import importlib.util
 import json
 import math
 import os
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import LABELS, NEUTRAL
+from conftest import LABELS, NEUTRAL, invent_rows, run_script, write_rows
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast, pipeline
 
 from hf_rnn import load_tsv
@@ -217,7 +218,8 @@ def test_the_row_of_cross_fitted_teachers(crews, texts_dir, tmp_path, monkeypatc
         out = tmp_path / f"of {crew.name}"
         monkeypatch.setattr(sys, "argv", [*map(str, command), "--teacher", str(crew), "--output_dir", str(out)])
         runpy.run_path(str(SCRIPTS / "reproduce_results.py"), run_name="__main__")
-        (found[crew],) = json.loads((out / "results.json").read_text(encoding="utf-8"))
+        written = (out / "results.json").read_text(encoding="utf-8")
+        (found[crew],) = json.loads(written, parse_constant=pytest.fail)  # NaN is no JSON
     sys.argv += ["--resume", "--teacher", str(crews[0])]
     with pytest.raises(SystemExit):
         runpy.run_path(str(SCRIPTS / "reproduce_results.py"), run_name="__main__")
@@ -298,3 +300,147 @@ def test_unlabelled_texts_make_a_row_of_their_own(crews, tmp_path, monkeypatch):
     assert [file in row.files for row in more[-3:]] == [False, True, False], "a kept row is of this file only"
     *_, plain, unlabelled = asked
     assert unlabelled == {**plain, "unlabeled": str(file)} and plain["teacher"] == str(crews[0])
+
+
+def test_the_speed_is_that_of_the_model_over_that_of_the_yardstick(monkeypatch):
+    """By a clock that passes with the texts; no pass sees a text again, and a slow model reads a part of each."""
+    monkeypatch.syspath_prepend(SCRIPTS)
+    import reproduce_results
+
+    now, read = [0.0], {"model": [], "yardstick": []}
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+
+    def answer(name, seconds):
+        def classify(some):
+            read[name].append(list(some))
+            now[0] += seconds * len(some)
+
+        return classify
+
+    texts = [f"text {number}" for number in range(1200)]
+    found = reproduce_results.measure_speed(answer("model", 0.02), answer("yardstick", 0.05), texts)
+    assert found == pytest.approx(2.5)
+    for name, amount in (("model", 100), ("yardstick", 200)):
+        first, *passes = read[name]
+        assert len(first) == 100 and [len(some) for some in passes] == 5 * [amount], "two seconds of the model a pass"
+        seen = [text for some in read[name] for text in some]
+        assert len(set(seen)) == len(seen)
+
+
+def test_a_row_has_all_runs(report, texts_dir):
+    """Scores by seed and class, by scikit-learn; the time is the median of the runs."""
+    metrics = pytest.importorskip("sklearn.metrics", reason="needs the extra baselines")
+    import reproduce_results
+    import results_texts
+
+    texts = results_texts.Texts(texts_dir, "none")
+    chance = np.random.default_rng(0)
+    said = [chance.integers(0, 3, len(texts.dev_labels)) for _ in range(3)]
+    learned = [results_texts.Learned(lambda _: None, seconds, 10, 100) for seconds in (1.0, 9.0, 3.0)]
+    row = reproduce_results.describe("recipe `x`", texts, learned, said)
+    true = texts.dev_labels
+    assert row["accuracy"] == pytest.approx([metrics.accuracy_score(true, one) for one in said])
+    assert row["macro_recall"] == pytest.approx([metrics.recall_score(true, one, average="macro") for one in said])
+    assert row["macro_f1"] == pytest.approx([metrics.f1_score(true, one, average="macro") for one in said])
+    by_class = [metrics.f1_score(true, one, average=None) for one in said]
+    assert pytest.approx(np.array(by_class)) == np.array(list(row["f1_by_class"].values())).T
+    assert list(row["f1_by_class"]) == texts.names and row["seconds"] == 3 and row["ours"]
+    assert row["predictions"] == [one.tolist() for one in said]
+
+
+def refuse_rows(arguments, monkeypatch, capsys, models):
+    """Run reproduce_results.py with these models to its end; return code and stderr."""
+    import results_models
+
+    monkeypatch.setattr(results_models, "models", lambda *_: models)
+    code, out, err = run_script(SCRIPTS / "reproduce_results.py", arguments, monkeypatch, capsys)
+    assert out == ""
+    return code, err
+
+
+def test_rows_in_the_way_are_told_before_the_first_is_made(report, texts_dir, tmp_path, monkeypatch, capsys):
+    import results_models
+
+    def learn(texts, seed, room, once):
+        raise KeyboardInterrupt
+
+    models = [results_models.Model(name, learn) for name in ("first", "second")]
+    rows = tmp_path / "rows"
+    rows.mkdir()
+    (rows / "second.json").write_text(json.dumps({"name": "second", "made_from": {"seeds": 7}}))
+    flags = ["--data_dir", texts_dir, "--output_dir", tmp_path, "--resume"]
+    code, err = refuse_rows(flags, monkeypatch, capsys, models)
+    assert code == 2 and "second.json was made with other normalizer, seeds, texts: remove it" in err
+    (rows / "second.json").unlink()
+    code, err = refuse_rows(flags, monkeypatch, capsys, models)
+    assert code == 130 and err.splitlines()[-1] == "stopped: --resume keeps the rows that are ready"
+
+
+@pytest.mark.parametrize("script", ["reproduce_results.py", "benchmark.py"])
+def test_what_draws_is_there_before_the_first_row_is_made(report, script, tmp_path, monkeypatch, capsys):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "matplotlib" else found(name))
+    flags = ["--plot", tmp_path / "x.png"] if script == "benchmark.py" else ["--output_dir", tmp_path / "out"]
+    code, out, err = run_script(SCRIPTS / script, flags, monkeypatch, capsys)
+    assert (code, out) == (2, "") and "matplotlib: pip install '.[bench]'" in err.splitlines()[-1]
+    assert not list(tmp_path.iterdir())
+
+
+def test_unlabelled_texts_are_looked_at_before_the_first_row_is_made(
+    crews, report, texts_dir, tmp_path, monkeypatch, capsys
+):
+    flags = ["--data_dir", texts_dir, "--output_dir", tmp_path / "out", "--teacher", crews[0]]
+    flags += ["--unlabeled", texts_dir / "train.tsv", "--only", "majority class"]
+    monkeypatch.syspath_prepend(SCRIPTS)
+    code, out, err = run_script(SCRIPTS / "reproduce_results.py", flags, monkeypatch, capsys)
+    assert (code, out) == (2, "") and "train.tsv, line 1: a column with the label" in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_linear_rows_are_those_of_scikit_learn(report, tmp_path):
+    """The strength is chosen on the validation rows, and the texts are read as the normaliser leaves them."""
+    pytest.importorskip("sklearn", reason="needs the extra baselines")
+    import results_peers
+    import results_texts
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import f1_score
+    from sklearn.pipeline import make_pipeline, make_union
+
+    chance = np.random.default_rng(3)
+    for name, count in {"train": 60, "dev": 60}.items():
+        rows = invent_rows(count, seed=count)[: 50 if name == "train" else 60]
+        rows = [
+            (f"{text} 12{number}", label if chance.random() < 0.6 else "bad")
+            for number, (text, label) in enumerate(rows)
+        ]
+        write_rows(tmp_path / f"{name}.tsv", rows)
+    texts = results_texts.Texts(tmp_path, "tweet")
+    assert texts.normalize("at 129") != "at 129", "premise: it rewrites numbers"
+    rows, dev = ([texts.normalize(text) for text in some] for some in (texts.texts, texts.dev_texts))
+    for characters in (False, True):
+        made = results_peers.linear(characters)(texts, 0, tmp_path, {})
+        tried = {}
+        for strength in (0.3, 1.0, 3.0, 10.0):
+            parts = [TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\S+", sublinear_tf=True)]
+            if characters:
+                parts.append(TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), min_df=2, sublinear_tf=True))
+            regression = LogisticRegression(C=strength, class_weight="balanced", max_iter=2000)
+            model = make_pipeline(make_union(*parts), regression).fit(rows, texts.labels)
+            tried[strength] = f1_score(texts.dev_labels, model.predict(dev), average="macro"), model
+        best = max(tried, key=lambda strength: tried[strength][0])
+        assert len({round(score, 9) for score, _ in tried.values()}) > 1, "premise: the strength matters"
+        assert made.settings == {"C": best}
+        model = tried[best][1]
+        assert list(made.classify(texts.dev_texts)) == list(model.predict(dev))
+        assert made.parameters == 3 * (len(model[0].get_feature_names_out()) + 1)
+
+
+def test_the_commonest_class_of_train(report, tmp_path):
+    import results_peers
+    import results_texts
+
+    write_rows(tmp_path / "train.tsv", [("a b", "x"), ("a c", "y"), ("b a", "y"), ("a d", "x"), ("a", "y")])
+    write_rows(tmp_path / "dev.tsv", [("a", "x"), ("b", "x")])
+    texts = results_texts.Texts(tmp_path, "none")
+    assert list(results_peers.majority(texts, 0, tmp_path, {}).classify(["q", "r"])) == [1, 1]
