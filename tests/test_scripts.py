@@ -1,8 +1,10 @@
 """The tutorial and the Trainer script, run as a user would."""
 
 import ast
+import importlib
 import json
 import os
+import random
 import re
 import runpy
 import signal
@@ -12,7 +14,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from conftest import invent_rows, write_rows
+from conftest import invent_rows, run_script, write_rows
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 TUTORIAL = SCRIPTS / "tutorial.py"
@@ -605,3 +607,217 @@ def test_mistakes_of_the_ablation(tmp_path, monkeypatch, capsys):
         with pytest.raises(SystemExit) as stopped:
             runpy.run_path(str(SCRIPTS / "tutorial_ablation.py"), run_name="__main__")
         assert stopped.value.code == 2 and message in capsys.readouterr().err
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """Import a script by its name."""
+    monkeypatch.syspath_prepend(SCRIPTS)
+    return importlib.import_module
+
+
+def test_seeds_that_were_complete_are_told_after_ctrl_c(script, monkeypatch, capsys):
+    """All by hand; Student's t for one degree of freedom is 12.706 in the table."""
+    pytest.importorskip("scipy", reason="needs the extra baselines")
+    measure_seeds = script("measure_seeds")
+    scores = {"fast": [0.5, 0.7, 0.9], "default": [0.4, 0.5]}
+
+    def train_once(flags, seed):
+        (recipe,) = flags[-1:]
+        if seed == len(scores[recipe]):
+            raise KeyboardInterrupt
+        return [scores[recipe][seed], 0.25, 0.25, 7.0]
+
+    monkeypatch.setattr(measure_seeds, "train_once", train_once)
+    monkeypatch.setattr(measure_seeds, "read_flags", lambda *_: None)
+    for more, told in (
+        (["--seeds", "5", "--against", "--recipe default"], "stopped after 2 of 5 seeds\n"),
+        (["--seeds", "1"], ""),
+    ):
+        monkeypatch.setattr(sys, "argv", ["measure_seeds.py", "--recipe", "fast", *more])
+        if told:
+            with pytest.raises(SystemExit) as stopped:
+                measure_seeds.main()
+            assert stopped.value.code == 130
+        else:
+            measure_seeds.main()
+        out, err = capsys.readouterr()
+        rows = [line.split(" | ")[:3] for line in out.splitlines()[2:]]
+        assert err.endswith(told) and len(err.splitlines()) == (6 if told else 1)
+        if told:
+            ours, against, difference = rows
+            assert ours == ["| 2", "0.600 ± 0.100", "0.250 ± 0.000"]
+            assert against == ["| 2", "0.450 ± 0.050", "0.250 ± 0.000"]
+            low, high = 0.15 - 12.706 * 0.05, 0.15 + 12.706 * 0.05  # differences 0.1 and 0.2
+            assert difference[1] == f"+0.1500 ({low:+.4f} to {high:+.4f})"
+        else:
+            assert rows == [["| 1", "0.500", "0.250"]], "of one seed no deviation is told"
+
+
+def test_the_ablation_tells_mean_and_range_and_loses_nothing(script, monkeypatch, tmp_path, capsys):
+    ablation = script("tutorial_ablation")
+    seen = []
+
+    def train_variant(data_dir, seed, changes):
+        if "max_grad_norm" in changes:
+            raise KeyboardInterrupt
+        seen.append((seed, changes))
+        return {"accuracy": {123: 0.5, 124: 0.25, 125: 0.75}[seed], "macro_recall": 0.125}
+
+    monkeypatch.setattr(ablation, "train_as_written", lambda data_dir, seed, rows: train_variant(data_dir, seed, {}))
+    monkeypatch.setattr(ablation, "train_variant", train_variant)
+    write_rows(tmp_path / "train.tsv", invent_rows(9, seed=1))
+    argv = ["tutorial_ablation.py", "--data_dir", str(tmp_path), "--seeds", "3", "--json", str(tmp_path / "runs.json")]
+    monkeypatch.setattr(sys, "argv", argv)
+    with pytest.raises(SystemExit) as stopped:
+        ablation.main()
+    assert stopped.value.code == 130
+    out, err = capsys.readouterr()
+    assert err.endswith("stopped: what was printed until then holds\n")
+    _, _, *lines = out.splitlines()
+    assert [line.split(" | ")[1:] for line in lines] == 3 * [["0.500 (0.250 to 0.750)", "0.125 (0.125 to 0.125) |"]]
+    kept = json.loads((tmp_path / "runs.json").read_text())
+    assert [[run["accuracy"] for run in runs] for runs in kept.values()] == 3 * [[0.5, 0.25, 0.75]]
+    assert seen[-1] == (125, {"max_bad_rows": "0", "learning_rate": 0.03})
+
+
+def test_a_recipe_that_cannot_be_written_is_printed(tiny_data, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("optuna", reason="needs the extra search")
+    write_text = Path.write_text
+
+    def fail(self, *args, **kwargs):
+        if self.name == "found.yaml":
+            raise OSError(28, "No space left on device")
+        return write_text(self, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "write_text", fail)
+    argv = ["--data_dir", tiny_data, "--trials", 1, "--epochs", 1, "--output_file", tmp_path / "found.yaml"]
+    code, out, err = run_script(SEARCH, argv, monkeypatch, capsys)
+    assert code == 2 and err.endswith("found.yaml cannot be written: No space left on device\n")
+    assert "\nlearning_rate: " in out
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [([], ["infer", "data"]), (["all", "data"], ["infer", "data"]), (["data"], ["data"])],
+)
+def test_the_parts_of_the_benchmark(script, parts, expected, monkeypatch, tmp_path, capsys):
+    """What is measured is printed, and kept when a later part fails."""
+    benchmark = script("benchmark")
+    result = {"what": "x / y", "ratio": 2.0, "ratio_quartiles": [1.0, 3.0], "ours_ms": 4.0, "peer_ms": 8.0}
+    monkeypatch.setattr(benchmark, "PARTS", {"infer": lambda *_, **__: [result], "data": lambda *_, **__: 1 / 0})
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", *parts, "--json", str(tmp_path / "out.json")])
+    with pytest.raises(ZeroDivisionError):
+        benchmark.main()
+    out, err = capsys.readouterr()
+    assert [line.split(":")[0] for line in err.splitlines()] == expected
+    if "infer" in expected:
+        assert out == "x / y: ratio 2.000 (quartiles 1.000 to 3.000), ours 4 ms, peer 8 ms\n"
+        assert json.loads((tmp_path / "out.json").read_text())["results"] == [{"part": "infer", **result}]
+
+
+class Clock:
+    """Time that passes only when it is told to."""
+
+    def __init__(self, monkeypatch):
+        self.now = 0.0
+        monkeypatch.setattr("time.perf_counter", lambda: self.now)
+
+    def takes(self, seconds, log, name):
+        def run(given=None):
+            log.append(name if given is None else f"{name}{given}")
+            self.now += next(seconds)
+
+        return run
+
+
+def test_both_sides_take_turns(script, monkeypatch):
+    """Medians and quartiles of the ratios pair by pair, each at its turn; what warms up does not count."""
+    timing = script("benchmark_timing")
+    clock, log = Clock(monkeypatch), []
+    ours = clock.takes(iter([9.0] * 3 + [1.0, 2.0, 4.0]), log, "a")
+    peer = clock.takes(iter([9.0] * 3 + [3.0, 2.0, 20.0]), log, "b")
+    found = timing.interleave("what", ours, peer, 3)
+    assert "".join(log) == "ababab" + "ba" + "ab" + "ba"
+    assert (found["ours_ms"], found["peer_ms"]) == (2000, 3000)
+    assert (found["ratio"], found["ratio_quartiles"]) == (3, [1, 5]), "of 3, 1 and 5: above 1 ours is faster"
+
+    log.clear()
+    ours = clock.takes(iter([9.0] * 3 + [1.0, 2.0, 3.0]), log, "a")
+    peer = clock.takes(iter([9.0] * 3 + [2.0, 2.0, 9.0]), log, "b")
+    found = timing.one_by_one("what", ours, peer, [0, 1, 2], 1, run=2)
+    assert "".join(log) == 2 * ("b0b1a0a1" + "b2a2")
+    assert (found["ours_ms"], found["ratio"], found["repeats"]) == (2000, 2, 3)
+
+
+def test_what_a_large_vocabulary_costs(script, monkeypatch):
+    vocab = script("benchmark_vocab")
+    seconds = {
+        (vocab.SMALL, True): 1.0,
+        (vocab.LARGE, True): 1.25,
+        (vocab.SMALL, False): 0.5,
+        (vocab.LARGE, False): 20.0,
+    }
+    monkeypatch.setattr(vocab, "step_seconds", lambda *side: seconds[side])
+    rows = vocab.compare_steps(16)
+    assert [row["ratio"] for row in rows] == [1 / 1.25, 20 / 1.25, 0.5]
+    assert {row["repeats"] for row in rows} == {4}
+
+
+def test_reading_is_told_as_a_multiple_of_the_peers(script, monkeypatch):
+    data = script("benchmark_data")
+    seconds = {"pyarrow": iter([1.0, 2.0, 4.0]), "stream": iter([2.0, 3.0, 4.0]), "table": iter([1.0, 1.0, 1.0])}
+    peaks = {"pyarrow": iter([70, 90, 80]), "stream": iter([300, 310, 305]), "table": iter([400, 400, 401])}
+
+    def measure_apart(side, path):
+        labels = [line.split("\t")[1] for line in path.read_text(encoding="utf-8").splitlines()]
+        taken = {"seconds": next(seconds[side]), "peak_mb": next(peaks[side]), "import_mb": 50}
+        return {**taken, "counts": dict(Counter(labels))}
+
+    monkeypatch.setattr(data, "measure_apart", measure_apart)
+    stream, table = data.compare(3, 100)
+    assert (stream["ratio"], stream["ratio_quartiles"]) == (1.5, [1, 2])
+    assert (stream["ours_peak_mb"], stream["peer_peak_mb"], table["ours_peak_mb"]) == (310, 90, 401)
+    assert (stream["ours_ms"], stream["peer_ms"], table["ratio"]) == (3000, 2000, 0.5)
+
+
+def test_a_file_that_one_side_cannot_read_is_one_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "rows.tsv").write_text("no label\n")
+    for name, reason in (("absent.tsv", "absent.tsv does not exist"), ("rows.tsv", "rows.tsv:1: too few fields")):
+        line = run_to_refusal(SCRIPTS / "benchmark_data.py", ["table", tmp_path / name], monkeypatch, capsys)
+        assert reason in line
+
+
+def test_the_linear_baseline_is_the_best_of_its_strengths(tmp_path, monkeypatch, capsys):
+    """By scikit-learn alone; the strengths are told apart by macro-F1 on the validation rows."""
+    pytest.importorskip("sklearn", reason="needs the extra baselines")
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import accuracy_score, f1_score, recall_score
+
+    chance = random.Random(5)
+    splits = {"train": invent_rows(60, seed=1)[:-18], "dev": invent_rows(45, seed=2)}
+    splits = {
+        name: [(text, label if chance.random() < 0.7 else chance.choice("abc")) for text, label in rows]
+        for name, rows in splits.items()
+    }
+    for name, rows in splits.items():
+        write_rows(tmp_path / f"{name}.tsv", rows)
+    code, out, err = run_script(SCRIPTS / "linear_baseline.py", ["--data_dir", tmp_path], monkeypatch, capsys)
+    assert code == 0, err
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\S+", sublinear_tf=True)
+    (texts, labels), (dev, true) = (zip(*rows, strict=True) for rows in splits.values())
+    matrix = vectorizer.fit_transform(texts)
+    lines = []
+    for weights in (None, "balanced"):
+        found = []
+        for strength in (0.1, 0.3, 1.0, 3.0, 10.0):
+            model = LogisticRegression(C=strength, class_weight=weights, max_iter=1000).fit(matrix, labels)
+            said = model.predict(vectorizer.transform(dev))
+            rest = {"average": "macro", "labels": sorted(set(labels)), "zero_division": 0}
+            scores = accuracy_score(true, said), recall_score(true, said, **rest), f1_score(true, said, **rest)
+            found.append((scores[-1], strength, scores))
+        assert len({score for score, *_ in found}) > 2, "premise: the strength matters"
+        _, strength, scores = max(found, key=lambda one: one[0])
+        lines.append(f"| {weights or 'none'} | {strength} | {' | '.join(f'{score:.3f}' for score in scores)} |")
+    assert out.splitlines()[2:] == lines
