@@ -8,6 +8,7 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -444,3 +445,154 @@ def test_the_commonest_class_of_train(report, tmp_path):
     write_rows(tmp_path / "dev.tsv", [("a", "x"), ("b", "x")])
     texts = results_texts.Texts(tmp_path, "none")
     assert list(results_peers.majority(texts, 0, tmp_path, {}).classify(["q", "r"])) == [1, 1]
+
+
+def test_rows_are_compared_with_the_row_above_and_kept(report, texts_dir, tmp_path, monkeypatch):
+    """One that is right in two thirds of the texts, below one that always says the same; made once."""
+    import reproduce_results
+    import results_models
+    import results_texts
+
+    texts = results_texts.Texts(texts_dir, "none")
+    true, made = np.array(texts.dev_labels), []
+
+    def always(texts, seed, room, once):
+        made.append(("always", seed))
+        return results_texts.Learned(lambda some: np.zeros(len(some), dtype=int), 1.0, 10, 100)
+
+    def mostly(texts, seed, room, once):
+        made.append(("mostly", seed, once.setdefault("first", seed)))
+        said = {text: label if label else 1 for text, label in zip(texts.dev_texts, true, strict=True)}
+        return results_texts.Learned(lambda some: np.array([said.get(text, 0) for text in some]), 1.0, 10, 100)
+
+    monkeypatch.setattr(reproduce_results, "measure_speed", lambda *_: 2.0)
+    models = [
+        results_models.Model("always", always, draws=False),
+        results_models.Model("absent", always, ("no_such_package",)),
+        results_models.Model("mostly", mostly),
+    ]
+    for _ in range(2):
+        first, second = reproduce_results.compare(texts, models, 2, tmp_path)
+        assert "above" not in first
+        assert second["above"][0] == pytest.approx(2 / 3 - 1 / 3)
+        assert (len(first["accuracy"]), len(second["accuracy"])) == (1, 2)
+        assert made == [("always", 0), ("mostly", 0, 0), ("mostly", 1, 0)], "nothing is made twice"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["always.json", "mostly.json"]
+
+
+def test_what_a_row_of_ours_is_trained_with(report, texts_dir, tmp_path, monkeypatch):
+    """The seed of the run, the normaliser unless the tokens are another model's, and the tutorial's last epoch."""
+    import results_models
+    import results_texts
+
+    import hf_rnn
+
+    asked = []
+    for verb in ("train", "distill"):
+        found = SimpleNamespace(folder=Path("made"), metrics={"training": {"seconds": 1.0}})
+        monkeypatch.setattr(
+            hf_rnn, verb, lambda found=found, verb=verb, **given: (asked.append({**given, "verb": verb}), found)[1]
+        )
+    monkeypatch.setattr(results_models, "_finished", lambda folder, training: folder)
+    monkeypatch.setattr(results_models, "glove", lambda room: "vectors")
+    monkeypatch.setattr(results_models, "minilm", lambda room: "encoder")
+    texts = results_texts.Texts(texts_dir, "tweet", "3")
+    rows = {model.name: model for model in results_models.models(None, None, tmp_path)}
+    given = {}
+    for name, model in rows.items():
+        if name.startswith("recipe"):
+            assert model.learn(texts, 4, tmp_path, {}) == Path("made") and model.draws
+            given[name] = asked[-1]
+    assert len(given) == 7
+    for name, settings in given.items():
+        assert (settings["seed"], settings["data_seed"], settings["max_bad_rows"]) == (4, 4, "3")
+        assert settings["data_dir"] == str(texts_dir) and settings["verb"] == "train"
+        assert f"`{settings['recipe']}`" in name
+        assert settings.get("normalizer") == (None if "tokens" in name else "tweet")
+        assert settings.get("load_best_model_at_end", True) == ("tutorial" not in name)
+    cells = [settings.get("cell_type") for name, settings in given.items() if "tutorial" in name]
+    assert cells == [None, "gru", "lstm"]
+    frozen = given["recipe `best` from MiniLM's tokens and table, frozen"]
+    assert frozen["vectors"] == frozen["tokenizer_name_or_path"] == "encoder"
+    assert (frozen["freeze_embedding"], frozen["embedding_dropout"]) == (True, 0.5)
+    assert given["recipe `best` from GloVe 50 d"]["vectors"] == "vectors"
+
+
+def test_a_finished_model_answers_with_its_own_classes(report, trained, texts_dir):
+    import results_models
+
+    texts = list(load_tsv(texts_dir)["validation"]["text"])
+    made = results_models._finished(trained.folder, trained.metrics["training"])
+    classify = pipeline("text-classification", str(trained.folder))
+    assert [classify.model.config.id2label[one] for one in made.classify(texts)] == [
+        answer["label"] for answer in classify(texts)
+    ]
+    assert made.parameters == classify.model.num_parameters()
+    files = ("model.safetensors", "tokenizer.json", "config.json")
+    assert made.bytes == sum((trained.folder / name).stat().st_size for name in files)
+
+
+def test_the_frozen_encoder_has_its_best_strength(report, texts_dir, tmp_path, monkeypatch):
+    pytest.importorskip("sklearn", reason="needs the extra baselines")
+    import benchmark_peers
+    import results_peers
+    import results_texts
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import f1_score
+
+    def encode(some):
+        return np.stack([np.random.default_rng(len(text) + 7 * ("miro" in text)).normal(size=4) for text in some])
+
+    monkeypatch.setattr(benchmark_peers, "minilm_encoder", lambda threads: (encode, 77, 88))
+    texts = results_texts.Texts(texts_dir, "none")
+    made = results_peers.frozen_encoder(texts, 0, tmp_path, {})
+    tried = {}
+    for strength in (0.3, 1.0, 3.0, 10.0):
+        model = LogisticRegression(C=strength, class_weight="balanced", max_iter=3000)
+        said = model.fit(encode(texts.texts), texts.labels).predict(encode(texts.dev_texts))
+        tried[strength] = f1_score(texts.dev_labels, said, average="macro"), list(said)
+    assert len({score for score, _ in tried.values()}) > 1, "premise: the strength matters"
+    best = max(tried, key=lambda strength: tried[strength][0])
+    assert made.settings == {"C": best} and list(made.classify(texts.dev_texts)) == tried[best][1]
+    assert (made.bytes, made.parameters) == (77, 88)
+
+
+def test_fasttext_chooses_once_and_draws_with_each_seed(report, texts_dir, tmp_path, monkeypatch):
+    library = pytest.importorskip("fasttext", reason="needs the extra bench")
+    import results_peers
+    import results_texts
+
+    texts = results_texts.Texts(texts_dir, "none")
+    right = {" ".join(text.split()): label for text, label in zip(texts.dev_texts, texts.dev_labels, strict=True)}
+    tried = []
+
+    class Fake:
+        def __init__(self, **settings):
+            tried.append(settings)
+            if settings["lr"] == 0.6:
+                raise RuntimeError("Encountered NaN.")
+            self.good = (settings["lr"], settings["epoch"], settings["wordNgrams"], settings["minn"]) == (
+                0.3,
+                15,
+                2,
+                3,
+            )
+
+        def predict(self, some):
+            return [[f"__label__{right[text] if self.good else 0}"] for text in some], None
+
+        def save_model(self, path):
+            Path(path).write_bytes(b"12345")
+
+        def get_input_matrix(self):
+            return np.zeros((3, 2))
+
+        get_output_matrix = get_input_matrix
+
+    monkeypatch.setattr(library, "train_supervised", lambda file, **settings: Fake(**settings))
+    once = {}
+    made = [results_peers.fasttext(texts, seed, tmp_path, once) for seed in (0, 1)]
+    assert once == {"lr": 0.3, "epoch": 15, "wordNgrams": 2, "minn": 3, "maxn": 5}
+    assert len(tried) == 3 * 3 * 2 * 2 + 2 and [settings["seed"] for settings in tried[-2:]] == [0, 1]
+    assert all(list(one.classify(texts.dev_texts)) == texts.dev_labels for one in made)
+    assert (made[0].bytes, made[0].parameters, made[0].settings) == (5, 12, once)

@@ -7,11 +7,13 @@ import os
 import random
 import re
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import invent_rows, run_script, write_rows
@@ -613,6 +615,7 @@ def test_mistakes_of_the_ablation(tmp_path, monkeypatch, capsys):
 def script(monkeypatch):
     """Import a script by its name."""
     monkeypatch.syspath_prepend(SCRIPTS)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # one of them sets it where it is not set
     return importlib.import_module
 
 
@@ -821,3 +824,202 @@ def test_the_linear_baseline_is_the_best_of_its_strengths(tmp_path, monkeypatch,
         _, strength, scores = max(found, key=lambda one: one[0])
         lines.append(f"| {weights or 'none'} | {strength} | {' | '.join(f'{score:.3f}' for score in scores)} |")
     assert out.splitlines()[2:] == lines
+
+
+def test_what_sparse_rows_are_said_to_gain(script, monkeypatch):
+    """Ratio, scores and means of the whole training, sparse against dense."""
+    import hf_rnn
+
+    vocab = script("benchmark_vocab")
+    now, settings = [0.0], []
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+
+    def train(**given):
+        settings.append(given)
+        now[0] += 1.0 if given["sparse_embedding"] else 3.0
+        scores = {"macro_recall": given["seed"] / 10 + (0.25 if given["sparse_embedding"] else 0.5)}
+        return SimpleNamespace(metrics={"validation": scores})
+
+    monkeypatch.setattr(hf_rnn, "train", train)
+    (row,) = vocab.compare_quality(Path("texts"))
+    assert row["ratio"] == 3
+    assert row["macro_recall"]["sparse"] == pytest.approx([0.25, 0.35, 0.45])
+    assert row["macro_recall"]["dense"] == pytest.approx([0.5, 0.6, 0.7])
+    assert row["note"].endswith("mean of 3 seeds: sparse 0.350, dense 0.600")
+    assert {given["data_dir"] for given in settings} == {"texts"}
+    pairs = {(given["seed"], given["data_seed"], given["sparse_embedding"]) for given in settings}
+    assert pairs == {(seed, seed, sparse) for seed in range(3) for sparse in (False, True)}
+
+
+@pytest.mark.parametrize("by_step", [False, True])
+def test_whose_turn_the_training_benchmark_times(script, by_step, monkeypatch):
+    """An epoch of ours is 2 steps of 4 s, the peer's turn 10 s; the first step of an epoch only warms up."""
+    train = script("benchmark_train")
+    now = [100.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+
+    class Trainer:
+        def add_callback(self, callback):
+            self.callback = callback
+
+        def wait(self, seconds):
+            now[0] += seconds
+
+        def train(self):
+            self.wait(50)
+            for _ in range(3):
+                self.callback.on_epoch_begin()
+                for _ in range(2):
+                    self.wait(4)
+                    self.callback.on_step_end()
+                self.callback.on_epoch_end()
+
+    seconds = train.take_turns(Trainer(), lambda: now.__setitem__(0, now[0] + 10), by_step)
+    assert seconds == {"ours": 3 * [4 if by_step else 8], "peer": 3 * [10]}
+
+
+def test_the_sides_of_the_inference_benchmark(script, texts_dir, monkeypatch):
+    """Ours is what runs FastRnn, the peer is what does not."""
+    pytest.importorskip("sklearn", reason="needs the extra baselines")
+    from hf_rnn import FastRnn
+
+    infer = script("benchmark_infer")
+    calls = []
+    for name in ("logits", "predict"):
+        method = getattr(FastRnn, name)
+        monkeypatch.setattr(FastRnn, name, lambda *args, method=method: (calls.append(1), method(*args))[1])
+
+    def check_sides(what, ours, peer, *_):
+        sides = ours, peer
+        if isinstance(_[0], list):  # one by one
+            sides = tuple(lambda side=side: side(_[0][0]) for side in sides)
+        calls.clear()
+        sides[1]()
+        assert not calls, what
+        sides[0]()
+        assert calls, what
+        return {"what": what, "ours_ms": 50.0, "peer_ms": 200.0}
+
+    monkeypatch.setattr(infer, "interleave", check_sides)
+    monkeypatch.setattr(infer, "one_by_one", check_sides)
+    monkeypatch.setattr(infer, "installed", lambda *names: names == ("sklearn",))
+    monkeypatch.setattr(infer, "ONE_BY_ONE", 5)
+    rows = infer.infer(3, texts_dir)
+    assert len(rows) == 4
+    for row in rows:  # dev and test have 60 texts each
+        assert (row["ours_per_second"], row["peer_per_second"]) == (2400, 600)
+    assert len(infer.latency(3, texts_dir)) == 9
+
+
+def test_the_sides_of_the_padding_benchmark(script, monkeypatch):
+    benchmark = script("benchmark")
+    model, plain, batches = benchmark.make_sides()
+    small = [{name: part[:2] for name, part in batches[0].items()}]
+    monkeypatch.setattr(benchmark, "make_sides", lambda: (model, plain, small))
+    calls = []
+    for name, side in {"ours": model, "peer": plain}.items():
+        side.register_forward_hook(lambda *_, name=name: calls.append(name))
+
+    def sides(what, ours, peer, repeats):
+        ours(), peer()
+        return {}
+
+    monkeypatch.setattr(benchmark, "interleave", sides)
+    monkeypatch.setattr(benchmark.benchmark_infer, "infer", lambda *_: [])
+    monkeypatch.setattr(benchmark.benchmark_train, "train", lambda *_: [])
+    benchmark.infer(3, None)
+    benchmark.train(3, None, True)
+    assert calls == ["ours", "peer"] * 2
+
+
+def test_a_variant_of_the_tutorial_is_told_of_its_last_epoch(script, monkeypatch, tmp_path):
+    import hf_rnn
+
+    ablation = script("tutorial_ablation")
+    asked = []
+
+    def train(**settings):
+        asked.append(settings)
+        return SimpleNamespace(metrics={"validation": {"accuracy": 0.5}, "test": {"accuracy": 0.75}})
+
+    monkeypatch.setattr(hf_rnn, "train", train)
+    assert ablation.train_variant(tmp_path, 124, {"cell_type": "gru"}) == {"accuracy": 0.5}
+    (settings,) = asked
+    assert (settings["recipe"], settings["seed"], settings["cell_type"]) == ("tutorial", 124, "gru")
+    assert settings["data_dir"] == str(tmp_path) and not settings["load_best_model_at_end"]
+
+
+def test_the_tutorial_as_written_learns_the_rule(script, texts_dir, monkeypatch):
+    """Whatever order its rows are read in. At a tenth of its rate, for at its own a tanh RNN may learn nothing."""
+    import torch
+
+    rates, sgd = [], torch.optim.SGD
+    monkeypatch.setattr(torch.optim, "SGD", lambda weights, lr: (rates.append(lr), sgd(weights, lr=lr / 10))[1])
+    scores = script("tutorial_ablation").train_as_written(texts_dir, 123, "0")
+    assert scores["accuracy"] > 0.6, "a third by chance"
+    assert rates == [0.3] and sum(map(sum, scores["confusion_matrix"])) == 60
+
+
+def test_what_becomes_of_a_fault_is_counted(script, trained, tmp_path):
+    """Refused in one line is survived; another end, another model, another log or a traceback is lost."""
+    bench_of = script("fault_injection_bench")
+    bench = object.__new__(bench_of.Bench)
+    bench.rows, bench.expected = [], {"epochs": bench_of.outcome(trained.folder)}
+    refusal = "hf-rnn train: error: there is nothing to resume"
+    folder = shutil.copytree(trained.folder, tmp_path / "model")
+
+    def go_on(code, told):
+        bench.start = lambda *_: SimpleNamespace(end=lambda: code, told=told)
+        return bench.go_on("epochs", folder)
+
+    assert go_on(0, "") == "same" and go_on(2, f"some log\n{refusal}\n") == "refused"
+    for code, told in (
+        (1, ""),
+        (2, ""),
+        (2, f"{refusal}\n{refusal}\n"),
+        (2, f"Traceback\n{refusal}\n"),
+        (-9, refusal),
+    ):
+        with pytest.raises(bench_of.Lost, match=f"ended with {code}"):
+            go_on(code, told)
+
+    def change(path, old, new):
+        content = path.read_bytes()
+        path.write_bytes(re.sub(old, new, content, count=1))
+        assert path.read_bytes() != content, "premise"
+        return lambda: path.write_bytes(content)
+
+    last = max(folder.glob("checkpoints/checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    for path, old, part in (
+        (folder / "model.safetensors", rb"(?s).\Z", "weights"),
+        (folder / "metrics.json", rb'"accuracy": ', "metrics"),
+        (last / "trainer_state.json", rb'"eval_loss": ', "log"),
+        (last / "optimizer.pt", rb"(?s).\Z", "states"),
+    ):
+        undo = change(path, old, b"x" if old.startswith(b"(?s)") else old + b"1")
+        with pytest.raises(bench_of.Lost, match=f"other {part}$"):
+            go_on(0, "")
+        undo()
+    change(last / "trainer_state.json", rb'"eval_runtime": ', b'"eval_runtime": 1')
+    assert go_on(0, "") == "same", "times differ from run to run"
+
+    def attempts():
+        yield "same"
+        yield "refused"
+        raise bench_of.Lost("why")
+
+    bench.count("fault", attempts())
+    assert bench.rows == [{"fault": "fault", "tried": 3, "survived": 2, "refused": 1, "lost": 1, "why": ["why"]}]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="its runs are forked")
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_lost_run_is_told_by_the_exit_code(script, lost, monkeypatch, capsys):
+    faults = script("fault_injection")
+    row = {"fault": "f", "tried": 2, "survived": 2 - lost, "lost": lost, "refused": 0, "why": lost * ["why"]}
+    monkeypatch.setattr(faults, "Bench", lambda *_: SimpleNamespace(rows=[]))
+    monkeypatch.setattr(faults, "FAULTS", {"kill": lambda bench, tries: bench.rows.append({**row, "tried": tries})})
+    monkeypatch.setattr(sys, "argv", ["fault_injection.py", "--tries", "2"])
+    assert faults.main() == lost
+    out, err = capsys.readouterr()
+    assert out.endswith(f"| f | 2 | {2 - lost} | {lost} | 0 |\n") and err == lost * "f: why\n"
