@@ -1,10 +1,12 @@
 """The statistics of the results table, against the plain definitions; and the whole script on small data."""
 
+import contextlib
 import importlib.util
 import json
 import math
 import os
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +20,7 @@ from transformers import BertConfig, BertForSequenceClassification, BertTokenize
 
 from hf_rnn import load_tsv
 from hf_rnn.distillation.folds import fold_folder, write_folds
+from hf_rnn.errors import UserError
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
@@ -448,13 +451,22 @@ def test_the_commonest_class_of_train(report, tmp_path):
 
 
 def test_rows_are_compared_with_the_row_above_and_kept(report, texts_dir, tmp_path, monkeypatch):
-    """One that is right in two thirds of the texts, below one that always says the same; made once."""
+    """One that is right in two thirds of the texts, below one that always says the same; both made only once."""
     import reproduce_results
     import results_models
     import results_texts
 
-    texts = results_texts.Texts(texts_dir, "none")
+    folder = shutil.copytree(texts_dir, tmp_path / "texts")
+    texts = results_texts.Texts(folder, "none")
     true, made = np.array(texts.dev_labels), []
+
+    def yardstick(texts, seed, room, once):
+        return results_texts.Learned(lambda some: np.full(len(some), 7), 1.0, 10, 100)
+
+    def measure_speed(model, peer, timed):
+        assert timed == [*texts.dev_texts, *texts.texts]
+        assert list(peer(["a text"])) == [7] and list(model(["a text"])) == [0]
+        return 2.0
 
     def always(texts, seed, room, once):
         made.append(("always", seed))
@@ -465,19 +477,55 @@ def test_rows_are_compared_with_the_row_above_and_kept(report, texts_dir, tmp_pa
         said = {text: label if label else 1 for text, label in zip(texts.dev_texts, true, strict=True)}
         return results_texts.Learned(lambda some: np.array([said.get(text, 0) for text in some]), 1.0, 10, 100)
 
-    monkeypatch.setattr(reproduce_results, "measure_speed", lambda *_: 2.0)
+    monkeypatch.setattr(reproduce_results, "measure_speed", measure_speed)
+    monkeypatch.setattr(results_models, "YARDSTICK", results_models.Model("yardstick", yardstick))
+    rows = tmp_path / "rows"
+    rows.mkdir()
     models = [
         results_models.Model("always", always, draws=False),
         results_models.Model("absent", always, ("no_such_package",)),
         results_models.Model("mostly", mostly),
     ]
     for _ in range(2):
-        first, second = reproduce_results.compare(texts, models, 2, tmp_path)
+        first, second = reproduce_results.compare(texts, models, 2, rows)
         assert "above" not in first
         assert second["above"][0] == pytest.approx(2 / 3 - 1 / 3)
         assert (len(first["accuracy"]), len(second["accuracy"])) == (1, 2)
         assert made == [("always", 0), ("mostly", 0, 0), ("mostly", 1, 0)], "nothing is made twice"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["always.json", "mostly.json"]
+    assert sorted(path.name for path in rows.iterdir()) == ["always.json", "mostly.json"]
+    assert (first["speed"], second["speed"]) == (2, 2)
+    for name, kept in (("test", True), ("dev", False)):
+        with (folder / f"{name}.tsv").open("a") as file:
+            file.write("one more\tplain\n")
+        with contextlib.nullcontext() if kept else pytest.raises(UserError, match="made with other texts: remove it"):
+            reproduce_results.compare(texts, models, 2, rows)
+
+
+def test_which_runs_write_the_table(report, texts_dir, tmp_path, monkeypatch, capsys):
+    """A run that shares the work makes rows only; without --resume none is replaced."""
+    import results_models
+    import results_texts
+
+    def learn(texts, seed, room, once):
+        return results_texts.Learned(lambda some: np.zeros(len(some), dtype=int), 1.0, 10, 100)
+
+    monkeypatch.setattr(results_models, "YARDSTICK", results_models.Model("yardstick", learn, ("no_such_package",)))
+    models = [results_models.Model(name, learn) for name in ("one", "two")]
+    monkeypatch.setattr(results_models, "models", lambda *_: models)
+    flags = ["--data_dir", texts_dir, "--output_dir", tmp_path, "--seeds", 1]
+
+    def run(*more):
+        code, out, err = run_script(SCRIPTS / "reproduce_results.py", [*flags, *more], monkeypatch, capsys)
+        assert code == 0, err
+        return out
+
+    assert "| two |" in run("--resume", "--only", "two")
+    assert [path.name for path in tmp_path.iterdir()] == ["rows"]
+    written = run("--resume")
+    assert written == (tmp_path / "results.md").read_text(encoding="utf-8")
+    assert [row["name"] for row in json.loads((tmp_path / "results.json").read_text())] == ["one", "two"]
+    code, out, err = run_script(SCRIPTS / "reproduce_results.py", flags, monkeypatch, capsys)
+    assert (code, out) == (2, "") and "holds rows of an earlier run (one.json, two.json): " in err
 
 
 def test_what_a_row_of_ours_is_trained_with(report, texts_dir, tmp_path, monkeypatch):
