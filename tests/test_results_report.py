@@ -440,13 +440,15 @@ def test_linear_rows_are_those_of_scikit_learn(report, tmp_path):
         assert made.parameters == 3 * (len(model[0].get_feature_names_out()) + 1)
 
 
-def test_the_commonest_class_of_train(report, tmp_path):
+def test_the_commonest_class_of_the_rows_that_can_be_read(report, tmp_path):
     import results_peers
     import results_texts
 
-    write_rows(tmp_path / "train.tsv", [("a b", "x"), ("a c", "y"), ("b a", "y"), ("a d", "x"), ("a", "y")])
+    write_rows(tmp_path / "train.tsv", [("a b", "x"), ("a c", "y"), ("b a", "y"), ("a d", "x"), ("a", "y"), ("b", "")])
     write_rows(tmp_path / "dev.tsv", [("a", "x"), ("b", "x")])
-    texts = results_texts.Texts(tmp_path, "none")
+    with pytest.raises(UserError, match="train.tsv:6"):
+        results_texts.Texts(tmp_path, "none")
+    texts = results_texts.Texts(tmp_path, "none", "1")
     assert list(results_peers.majority(texts, 0, tmp_path, {}).classify(["q", "r"])) == [1, 1]
 
 
