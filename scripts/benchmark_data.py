@@ -186,4 +186,7 @@ if __name__ == "__main__":
     parser.add_argument("side", metavar="SIDE", choices=SIDES, help=f"who reads: {', '.join(SIDES)}")
     parser.add_argument("path", metavar="FILE", help="TSV file to read")
     asked = parser.parse_args()
-    print(json.dumps(measure(asked.side, asked.path)))
+    try:
+        print(json.dumps(measure(asked.side, asked.path)))
+    except (ValueError, OSError) as error:  # says which file and line
+        parser.error(str(error))

@@ -1,4 +1,4 @@
-"""Train the same settings with several seeds and print the mean scores on the validation split.
+"""Train the same settings with several seeds and print the scores on the validation split: mean ± standard deviation.
 
     python scripts/measure_seeds.py --seeds 5 --data_dir DIR
     python scripts/measure_seeds.py --seeds 3 --data_dir DIR --recipe default --pooling mean_max
@@ -7,7 +7,7 @@
 All other flags are those of `hf-rnn train`. One run says little on small data: the table that a recipe shows in its
 comment comes from here. With --against other settings are trained too, each seed with both, and the mean difference is
 printed with its 95 % interval (Student's t over the seeds). Runs on one core; seconds are wall time of the training
-alone.
+alone. After Ctrl-C the table is of the seeds that were complete.
 """
 
 import argparse
@@ -60,21 +60,35 @@ def main() -> None:
     except UserError as error:
         parser.error(str(error))
     runs: list[list[list[float]]] = [[] for _ in sides]  # by side and seed the scores and the seconds
-    for seed in range(own.seeds):
-        for side, done in zip(sides, runs, strict=True):
-            try:
+    exit_code = 0
+    try:
+        for seed in range(own.seeds):
+            for side, done in zip(sides, runs, strict=True):
                 done.append(train_once(side, seed))
-            except UserError as error:
-                parser.error(str(error))
-            scores = "  ".join(f"{name} {value:.4f}" for name, value in zip(SCORES, done[-1], strict=False))
-            which = "" if len(sides) == 1 else f"{'against' if side is sides[-1] else 'ours'}: "
-            print(f"seed {seed}: {which}{scores}  seconds {done[-1][-1]:.0f}", file=sys.stderr)
+                scores = "  ".join(f"{name} {value:.4f}" for name, value in zip(SCORES, done[-1], strict=False))
+                which = "" if len(sides) == 1 else f"{'against' if side is sides[-1] else 'ours'}: "
+                print(f"seed {seed}: {which}{scores}  seconds {done[-1][-1]:.0f}", file=sys.stderr)
+    except UserError as error:
+        parser.error(str(error))
+    except KeyboardInterrupt as stop:  # what the seeds before have told is not lost
+        exit_code = getattr(stop, "exit_code", 130)
+    if complete := len(runs[-1]):
+        tell([done[:complete] for done in runs])
+    if exit_code:
+        print(f"stopped after {complete} of {own.seeds} seeds", file=sys.stderr)
+        sys.exit(exit_code)
+
+
+def tell(runs: list[list[list[float]]]) -> None:
+    """Print the table of one side, or of two and what lies between them."""
     print(f"| seeds | {' | '.join(SCORES)} | seconds |\n|{'---|' * (len(SCORES) + 2)}")
     for done in runs:
         columns = list(zip(*done, strict=True))
-        means = [f"{statistics.mean(column):.3f} ± {statistics.pstdev(column):.3f}" for column in columns[:-1]]
-        print(f"| {own.seeds} | {' | '.join(means)} | {statistics.mean(columns[-1]):.0f} |")
-    if own.against is not None:
+        means = [f"{statistics.mean(column):.3f}" for column in columns[:-1]]
+        if len(done) > 1:  # one seed does not tell how far it is from others
+            means = [f"{mean} ± {statistics.pstdev(one):.3f}" for mean, one in zip(means, columns, strict=False)]
+        print(f"| {len(done)} | {' | '.join(means)} | {statistics.mean(columns[-1]):.0f} |")
+    if len(runs) > 1 and len(runs[0]) > 1:
         cells = [difference(*pair) for pair in zip(*(zip(*done, strict=True) for done in runs), strict=True)]
         print(f"| difference | {' | '.join(cells[:-1])} | |")
 

@@ -9,8 +9,8 @@ Each model learns from train.tsv, chooses what it has to choose on dev.tsv, and 
 with its 95 % interval (Student's t). What separates two rows is a paired bootstrap over the rows of dev.tsv. Speed is
 from raw text to label on one core, in turn with TF-IDF over words and logistic regression, each pass over other texts:
 a ratio, so that rows which were measured at different times can be compared. The linear models and fastText read what
-the normaliser makes of a text, which is in their time; benchmark.py compares with their own fastest paths. No test
-file is read.
+the normaliser makes of a text, which is in their time; benchmark.py compares with their own fastest paths. No number
+is of a test file.
 
 Each row is kept in OUTPUT_DIR/rows when it is ready. With --resume the rows that are there are not made again: a run
 that was stopped goes on, several runs with --only share the work, and one without --only puts the table together. A
@@ -20,6 +20,7 @@ row of other texts or settings is in the way, and nothing is replaced that was n
 import argparse
 import hashlib
 import json
+import math
 import re
 import statistics
 import sys
@@ -74,11 +75,16 @@ def main() -> None:
     """Train, measure, write."""
     flags = parse_flags()
 
-    import results_models
     import results_report
+
+    if missing := results_report.missing():  # not found out after hours of training
+        flags.refuse(f"the table and the figure need {', '.join(missing)}: pip install '.[bench]'")
+
+    import results_models
     import results_texts
     import torch
 
+    from hf_rnn.distillation.unlabeled import read_unlabeled
     from hf_rnn.errors import UserError
     from hf_rnn.folder import FinishedFolder
     from hf_rnn.output_dir import make_writable
@@ -100,6 +106,8 @@ def main() -> None:
         texts = results_texts.Texts(flags.data_dir, flags.normalizer, flags.max_bad_rows)
         if flags.teacher is not None:  # before hours of training
             results_models.check_teacher(flags.teacher, texts, flags.teacher_labels)
+        if flags.unlabeled is not None:
+            read_unlabeled(flags.unlabeled, class_names=texts.names)
         make_writable(FinishedFolder(rows))
         if not flags.resume and (there := sorted(path.name for path in rows.glob("*.json"))):
             flags.refuse(
@@ -110,12 +118,12 @@ def main() -> None:
     except UserError as error:
         flags.refuse(str(error))
     written = results_report.table(results, texts.names)
+    print(written, end="", flush=True)
     if not flags.shares:
         content = json.dumps(results, ensure_ascii=False) + "\n"
         (flags.output_dir / "results.json").write_text(content, encoding="utf-8")
         (flags.output_dir / "results.md").write_text(written, encoding="utf-8")
         results_report.figure(results, texts.title(), flags.output_dir / "results.png")
-    print(written, end="")
 
 
 def compare(texts: Any, chosen: Sequence[Any], seeds: int, rows: Path) -> list[dict[str, Any]]:
@@ -135,12 +143,11 @@ def compare(texts: Any, chosen: Sequence[Any], seeds: int, rows: Path) -> list[d
     import results_report
 
     from hf_rnn import model_loading
-    from hf_rnn.errors import UserError
 
     model_loading.quiet()
     datasets.disable_progress_bars()
     tables = [path for path in sorted(texts.folder.glob("*.tsv")) if path.stem != "test"]
-    results = []
+    wanted = []
     yardstick: list[Callable[[Sequence[str]], Any]] = []  # made when the first row needs it
     for model in chosen:
         if missing := model.missing():
@@ -151,11 +158,12 @@ def compare(texts: Any, chosen: Sequence[Any], seeds: int, rows: Path) -> list[d
         if model.files:
             made_from |= {"files": fingerprint(model.files), "choices": model.choices}
         kept = rows / f"{re.sub('[^a-z0-9]+', '_', model.name.lower()).strip('_')}.json"
-        row = read_row(kept)
-        if row and (before := row.get("made_from")) != made_from:
-            before = before if isinstance(before, dict) else {}
-            other = ", ".join(sorted(name for name in before | made_from if before.get(name) != made_from.get(name)))
-            raise UserError(f"{kept} was made with other {other}: remove it, or give another --output_dir")
+        check_row(kept, read_row(kept), made_from)  # of all rows before the first is made
+        wanted.append((model, runs, kept, made_from))
+    results = []
+    for model, runs, kept, made_from in wanted:
+        row = read_row(kept)  # another run may have made it meanwhile
+        check_row(kept, row, made_from)
         if not row:
             row = {**make(texts, model, runs, yardstick), "made_from": made_from}
             kept.write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -175,6 +183,20 @@ def read_row(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return row if isinstance(row, dict) else {}
+
+
+def check_row(path: Path, row: dict[str, Any], made_from: dict[str, Any]) -> None:
+    """Refuse a row that was kept of something else.
+
+    Raises:
+        UserError: Says of what.
+    """
+    from hf_rnn.errors import UserError
+
+    if row and (before := row.get("made_from")) != made_from:
+        before = before if isinstance(before, dict) else {}
+        other = ", ".join(sorted(name for name in before | made_from if before.get(name) != made_from.get(name)))
+        raise UserError(f"{path} was made with other {other}: remove it, or give another --output_dir")
 
 
 def fingerprint(paths: Sequence[Path]) -> str:
@@ -206,12 +228,13 @@ def describe(name: str, texts: Any, learned: Sequence[Any], predictions: Sequenc
     import results_texts
 
     scores = [results_texts.score(texts, one) for one in predictions]
+    seconds = statistics.median(one.seconds for one in learned)
     return {
         "name": name,
         "ours": name.startswith(("recipe", "`default`", "distilled")),
         **{key: [one[key] for one in scores] for key in ("accuracy", "macro_recall", "macro_f1")},
         "f1_by_class": {label: [one["per_class"][label]["f1"] for one in scores] for label in texts.names},
-        "seconds": statistics.median(one.seconds for one in learned),
+        "seconds": None if math.isnan(seconds) else seconds,  # JSON has no NaN
         "parameters": learned[0].parameters,
         "bytes": learned[0].bytes,
         "settings": learned[0].settings,
@@ -240,4 +263,8 @@ def measure_speed(
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt as stop:
+        print("stopped: --resume keeps the rows that are ready", file=sys.stderr)
+        sys.exit(getattr(stop, "exit_code", 130))

@@ -1,5 +1,6 @@
 """The numbers of reproduce_results.py → intervals, a paired bootstrap, a Markdown table and a figure."""
 
+import importlib.util
 import itertools
 import math
 import statistics
@@ -10,6 +11,11 @@ from typing import Any
 import numpy as np
 
 RESAMPLES = 2000
+
+
+def missing() -> list[str]:
+    """Packages that the table and the figure need, and that are not installed."""
+    return [name for name in ("matplotlib", "scipy") if importlib.util.find_spec(name) is None]
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:

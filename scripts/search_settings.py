@@ -143,8 +143,11 @@ def main() -> None:
     found = suggest(optuna.trial.FixedTrial(best.params))
     summary = f"trial {best.number} of {complete + pruned} ({pruned} ended early): macro_f1 {best.value:.4f}"
     recipe = yaml.safe_dump({**fixed, **found}, sort_keys=False)
-    args.output_file.write_text(f"# best is {summary}\n{recipe}", encoding="utf-8")
-    print(f"recipe default: macro_f1 {study.trials[0].value:.4f}\nbest is {summary}\n{recipe}")
+    print(f"recipe default: macro_f1 {study.trials[0].value:.4f}\nbest is {summary}\n{recipe}", flush=True)
+    try:
+        args.output_file.write_text(f"# best is {summary}\n{recipe}", encoding="utf-8")
+    except OSError as error:  # the recipe stands above
+        parser.error(f"--output_file {args.output_file} cannot be written: {error.strerror}")
     command = ["hf-rnn", "train", "--recipe", str(args.output_file), "--data_dir", str(args.data_dir)]
     command += ["--max_bad_rows", args.max_bad_rows] if args.max_bad_rows != "0" else []
     print(shlex.join([*command, "--output_dir", f"out/{args.output_file.stem}"]))

@@ -112,6 +112,9 @@ def main() -> None:
         measure(arguments)
     except UserError as error:  # says which file and line
         parser.error(str(error))
+    except KeyboardInterrupt as stop:
+        print("stopped: what was printed until then holds", file=sys.stderr)
+        sys.exit(getattr(stop, "exit_code", 130))
 
 
 def measure(arguments: argparse.Namespace) -> None:
@@ -129,8 +132,8 @@ def measure(arguments: argparse.Namespace) -> None:
             print(f"{name}, seed {seed}: {runs[name][-1]['accuracy']:.4f}", file=sys.stderr)
         columns = [describe([run[metric] for run in runs[name]]) for metric in ("accuracy", "macro_recall")]
         print(f"| {name} | {' | '.join(columns)} |", flush=True)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(runs, indent=2) + "\n", encoding="utf-8")
+        if arguments.json:  # after each variant: what is measured is not lost with a later one
+            arguments.json.write_text(json.dumps(runs, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

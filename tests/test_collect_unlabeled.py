@@ -77,6 +77,22 @@ def test_a_header_of_each_source_is_no_text(collect, data, tmp_path):
     assert without.read_text().splitlines() == ["text", "ours", "theirs"], "premise"
 
 
+def test_rows_of_every_folder_in_every_form(collect, data, tmp_path):
+    """What repeats a row as it is or as it was rewritten is counted once, also where it repeats an earlier text."""
+    other, source, out_file = tmp_path / "other", tmp_path / "source.txt", tmp_path / "texts.txt"
+    other.mkdir()
+    (other / "train.tsv").write_text("Raw Words http://t.co/x #sun @me 12\ta\nmore of it\tb\n")
+    (other / "dev.tsv").write_text("and its last\ta\n")
+    lines = ["nothing new", "Raw Words http://t.co/x #sun @me 12", "nothing new", "and its last", "a text of its own"]
+    source.write_text("\n".join(lines))
+    flags = ["--data_dir", data, "--data_dir", other, "--normalizer", "semeval", "--output_file", out_file]
+    code, out, err = collect(*flags, source)
+    assert code == 0, err
+    told = json.loads(out)
+    assert (told["repeat_data"], told["repeat_earlier"], told["kept"]) == (4, 0, 1)
+    assert out_file.read_text() == "a text of its own\n"
+
+
 def test_the_text_may_stand_in_another_column(collect, data, tmp_path):
     source, out_file = tmp_path / "source.tsv", tmp_path / "texts.txt"
     source.write_text("1\t0.5\tthe third\n2\ttoo short\n3\t\t\tempty\n4\t-1\tlast\tafter it\n\n")

@@ -234,6 +234,11 @@ def test_a_crew_that_was_stopped_goes_on(checkpoint, texts_dir, tmp_path, monkey
     (tmp_path / "aside").rename(stopped / "fold-2")
     code, out, err = run([*flags, "--output_dir", stopped, "--resume", "--seed", 7], monkeypatch, capfd)
     assert (code, out) == (2, "") and err.splitlines()[-1].endswith("changed: seed")
+    other = shutil.copytree(texts_dir, tmp_path / "other")
+    write_rows(other / "dev.tsv", invent_rows(60, seed=9))
+    more = ["--resume", "--epochs", 2, "--data_dir", other]
+    code, out, err = run([*flags, "--output_dir", stopped, *more], monkeypatch, capfd)
+    assert (code, out) == (2, "") and err.splitlines()[-1].endswith("changed: epochs, texts")
     before = (stopped / "fold-2" / "model.safetensors").stat().st_mtime_ns
     code, out, err = run([*flags, "--output_dir", stopped, "--resume"], monkeypatch, capfd)
     assert code == 0, err

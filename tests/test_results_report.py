@@ -1,21 +1,26 @@
 """The statistics of the results table, against the plain definitions; and the whole script on small data."""
 
+import contextlib
+import importlib.util
 import json
 import math
 import os
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from conftest import LABELS, NEUTRAL
+from conftest import LABELS, NEUTRAL, invent_rows, run_script, write_rows
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast, pipeline
 
 from hf_rnn import load_tsv
 from hf_rnn.distillation.folds import fold_folder, write_folds
+from hf_rnn.errors import UserError
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
@@ -217,7 +222,8 @@ def test_the_row_of_cross_fitted_teachers(crews, texts_dir, tmp_path, monkeypatc
         out = tmp_path / f"of {crew.name}"
         monkeypatch.setattr(sys, "argv", [*map(str, command), "--teacher", str(crew), "--output_dir", str(out)])
         runpy.run_path(str(SCRIPTS / "reproduce_results.py"), run_name="__main__")
-        (found[crew],) = json.loads((out / "results.json").read_text(encoding="utf-8"))
+        written = (out / "results.json").read_text(encoding="utf-8")
+        (found[crew],) = json.loads(written, parse_constant=pytest.fail)  # NaN is no JSON
     sys.argv += ["--resume", "--teacher", str(crews[0])]
     with pytest.raises(SystemExit):
         runpy.run_path(str(SCRIPTS / "reproduce_results.py"), run_name="__main__")
@@ -298,3 +304,345 @@ def test_unlabelled_texts_make_a_row_of_their_own(crews, tmp_path, monkeypatch):
     assert [file in row.files for row in more[-3:]] == [False, True, False], "a kept row is of this file only"
     *_, plain, unlabelled = asked
     assert unlabelled == {**plain, "unlabeled": str(file)} and plain["teacher"] == str(crews[0])
+
+
+def test_the_speed_is_that_of_the_model_over_that_of_the_yardstick(monkeypatch):
+    """By a clock that passes with the texts; no pass sees a text again, and a slow model reads a part of each."""
+    monkeypatch.syspath_prepend(SCRIPTS)
+    import reproduce_results
+
+    now, read = [0.0], {"model": [], "yardstick": []}
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+
+    def answer(name, seconds):
+        def classify(some):
+            read[name].append(list(some))
+            now[0] += seconds * len(some)
+
+        return classify
+
+    texts = [f"text {number}" for number in range(1200)]
+    found = reproduce_results.measure_speed(answer("model", 0.02), answer("yardstick", 0.05), texts)
+    assert found == pytest.approx(2.5)
+    for name, amount in (("model", 100), ("yardstick", 200)):
+        first, *passes = read[name]
+        assert len(first) == 100 and [len(some) for some in passes] == 5 * [amount], "two seconds of the model a pass"
+        seen = [text for some in read[name] for text in some]
+        assert len(set(seen)) == len(seen)
+
+
+def test_a_row_has_all_runs(report, texts_dir):
+    """Scores by seed and class, by scikit-learn; the time is the median of the runs."""
+    metrics = pytest.importorskip("sklearn.metrics", reason="needs the extra baselines")
+    import reproduce_results
+    import results_texts
+
+    texts = results_texts.Texts(texts_dir, "none")
+    chance = np.random.default_rng(0)
+    said = [chance.integers(0, 3, len(texts.dev_labels)) for _ in range(3)]
+    learned = [results_texts.Learned(lambda _: None, seconds, 10, 100) for seconds in (1.0, 9.0, 3.0)]
+    row = reproduce_results.describe("recipe `x`", texts, learned, said)
+    true = texts.dev_labels
+    assert row["accuracy"] == pytest.approx([metrics.accuracy_score(true, one) for one in said])
+    assert row["macro_recall"] == pytest.approx([metrics.recall_score(true, one, average="macro") for one in said])
+    assert row["macro_f1"] == pytest.approx([metrics.f1_score(true, one, average="macro") for one in said])
+    by_class = [metrics.f1_score(true, one, average=None) for one in said]
+    assert pytest.approx(np.array(by_class)) == np.array(list(row["f1_by_class"].values())).T
+    assert list(row["f1_by_class"]) == texts.names and row["seconds"] == 3 and row["ours"]
+    assert row["predictions"] == [one.tolist() for one in said]
+
+
+def refuse_rows(arguments, monkeypatch, capsys, models):
+    """Run reproduce_results.py with these models to its end; return code and stderr."""
+    import results_models
+
+    monkeypatch.setattr(results_models, "models", lambda *_: models)
+    code, out, err = run_script(SCRIPTS / "reproduce_results.py", arguments, monkeypatch, capsys)
+    assert out == ""
+    return code, err
+
+
+def test_rows_in_the_way_are_told_before_the_first_is_made(report, texts_dir, tmp_path, monkeypatch, capsys):
+    import results_models
+
+    def learn(texts, seed, room, once):
+        raise KeyboardInterrupt
+
+    models = [results_models.Model(name, learn) for name in ("first", "second")]
+    rows = tmp_path / "rows"
+    rows.mkdir()
+    (rows / "second.json").write_text(json.dumps({"name": "second", "made_from": {"seeds": 7}}))
+    flags = ["--data_dir", texts_dir, "--output_dir", tmp_path, "--resume"]
+    code, err = refuse_rows(flags, monkeypatch, capsys, models)
+    assert code == 2 and "second.json was made with other normalizer, seeds, texts: remove it" in err
+    (rows / "second.json").unlink()
+    code, err = refuse_rows(flags, monkeypatch, capsys, models)
+    assert code == 130 and err.splitlines()[-1] == "stopped: --resume keeps the rows that are ready"
+
+
+@pytest.mark.parametrize("script", ["reproduce_results.py", "benchmark.py"])
+def test_what_draws_is_there_before_the_first_row_is_made(report, script, tmp_path, monkeypatch, capsys):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "matplotlib" else found(name))
+    flags = ["--plot", tmp_path / "x.png"] if script == "benchmark.py" else ["--output_dir", tmp_path / "out"]
+    code, out, err = run_script(SCRIPTS / script, flags, monkeypatch, capsys)
+    assert (code, out) == (2, "") and "matplotlib: pip install '.[bench]'" in err.splitlines()[-1]
+    assert not list(tmp_path.iterdir())
+
+
+def test_unlabelled_texts_are_looked_at_before_the_first_row_is_made(
+    crews, report, texts_dir, tmp_path, monkeypatch, capsys
+):
+    flags = ["--data_dir", texts_dir, "--output_dir", tmp_path / "out", "--teacher", crews[0]]
+    flags += ["--unlabeled", texts_dir / "train.tsv", "--only", "majority class"]
+    monkeypatch.syspath_prepend(SCRIPTS)
+    code, out, err = run_script(SCRIPTS / "reproduce_results.py", flags, monkeypatch, capsys)
+    assert (code, out) == (2, "") and "train.tsv, line 1: a column with the label" in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_linear_rows_are_those_of_scikit_learn(report, tmp_path):
+    """The strength is chosen on the validation rows, and the texts are read as the normaliser leaves them."""
+    pytest.importorskip("sklearn", reason="needs the extra baselines")
+    import results_peers
+    import results_texts
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import f1_score
+    from sklearn.pipeline import make_pipeline, make_union
+
+    chance = np.random.default_rng(3)
+    for name, count in {"train": 60, "dev": 60}.items():
+        rows = invent_rows(count, seed=count)[: 50 if name == "train" else 60]
+        rows = [
+            (f"{text} 12{number}", label if chance.random() < 0.6 else "bad")
+            for number, (text, label) in enumerate(rows)
+        ]
+        write_rows(tmp_path / f"{name}.tsv", rows)
+    texts = results_texts.Texts(tmp_path, "tweet")
+    assert texts.normalize("at 129") != "at 129", "premise: it rewrites numbers"
+    rows, dev = ([texts.normalize(text) for text in some] for some in (texts.texts, texts.dev_texts))
+    for characters in (False, True):
+        made = results_peers.linear(characters)(texts, 0, tmp_path, {})
+        tried = {}
+        for strength in (0.3, 1.0, 3.0, 10.0):
+            parts = [TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\S+", sublinear_tf=True)]
+            if characters:
+                parts.append(TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), min_df=2, sublinear_tf=True))
+            regression = LogisticRegression(C=strength, class_weight="balanced", max_iter=2000)
+            model = make_pipeline(make_union(*parts), regression).fit(rows, texts.labels)
+            tried[strength] = f1_score(texts.dev_labels, model.predict(dev), average="macro"), model
+        best = max(tried, key=lambda strength: tried[strength][0])
+        assert len({round(score, 9) for score, _ in tried.values()}) > 1, "premise: the strength matters"
+        assert made.settings == {"C": best}
+        model = tried[best][1]
+        assert list(made.classify(texts.dev_texts)) == list(model.predict(dev))
+        assert made.parameters == 3 * (len(model[0].get_feature_names_out()) + 1)
+
+
+def test_the_commonest_class_of_the_rows_that_can_be_read(report, tmp_path):
+    import results_peers
+    import results_texts
+
+    write_rows(tmp_path / "train.tsv", [("a b", "x"), ("a c", "y"), ("b a", "y"), ("a d", "x"), ("a", "y"), ("b", "")])
+    write_rows(tmp_path / "dev.tsv", [("a", "x"), ("b", "x")])
+    with pytest.raises(UserError, match="train.tsv:6"):
+        results_texts.Texts(tmp_path, "none")
+    texts = results_texts.Texts(tmp_path, "none", "1")
+    assert list(results_peers.majority(texts, 0, tmp_path, {}).classify(["q", "r"])) == [1, 1]
+
+
+def test_rows_are_compared_with_the_row_above_and_kept(report, texts_dir, tmp_path, monkeypatch):
+    """One that is right in two thirds of the texts, below one that always says the same; both made only once."""
+    import reproduce_results
+    import results_models
+    import results_texts
+
+    folder = shutil.copytree(texts_dir, tmp_path / "texts")
+    texts = results_texts.Texts(folder, "none")
+    true, made = np.array(texts.dev_labels), []
+
+    def yardstick(texts, seed, room, once):
+        return results_texts.Learned(lambda some: np.full(len(some), 7), 1.0, 10, 100)
+
+    def measure_speed(model, peer, timed):
+        assert timed == [*texts.dev_texts, *texts.texts]
+        assert list(peer(["a text"])) == [7] and list(model(["a text"])) == [0]
+        return 2.0
+
+    def always(texts, seed, room, once):
+        made.append(("always", seed))
+        return results_texts.Learned(lambda some: np.zeros(len(some), dtype=int), 1.0, 10, 100)
+
+    def mostly(texts, seed, room, once):
+        made.append(("mostly", seed, once.setdefault("first", seed)))
+        said = {text: label if label else 1 for text, label in zip(texts.dev_texts, true, strict=True)}
+        return results_texts.Learned(lambda some: np.array([said.get(text, 0) for text in some]), 1.0, 10, 100)
+
+    monkeypatch.setattr(reproduce_results, "measure_speed", measure_speed)
+    monkeypatch.setattr(results_models, "YARDSTICK", results_models.Model("yardstick", yardstick))
+    rows = tmp_path / "rows"
+    rows.mkdir()
+    models = [
+        results_models.Model("always", always, draws=False),
+        results_models.Model("absent", always, ("no_such_package",)),
+        results_models.Model("mostly", mostly),
+    ]
+    for _ in range(2):
+        first, second = reproduce_results.compare(texts, models, 2, rows)
+        assert "above" not in first
+        assert second["above"][0] == pytest.approx(2 / 3 - 1 / 3)
+        assert (len(first["accuracy"]), len(second["accuracy"])) == (1, 2)
+        assert made == [("always", 0), ("mostly", 0, 0), ("mostly", 1, 0)], "nothing is made twice"
+    assert sorted(path.name for path in rows.iterdir()) == ["always.json", "mostly.json"]
+    assert (first["speed"], second["speed"]) == (2, 2)
+    for name, kept in (("test", True), ("dev", False)):
+        with (folder / f"{name}.tsv").open("a") as file:
+            file.write("one more\tplain\n")
+        with contextlib.nullcontext() if kept else pytest.raises(UserError, match="made with other texts: remove it"):
+            reproduce_results.compare(texts, models, 2, rows)
+
+
+def test_which_runs_write_the_table(report, texts_dir, tmp_path, monkeypatch, capsys):
+    """A run that shares the work makes rows only; without --resume none is replaced."""
+    import results_models
+    import results_texts
+
+    def learn(texts, seed, room, once):
+        return results_texts.Learned(lambda some: np.zeros(len(some), dtype=int), 1.0, 10, 100)
+
+    monkeypatch.setattr(results_models, "YARDSTICK", results_models.Model("yardstick", learn, ("no_such_package",)))
+    models = [results_models.Model(name, learn) for name in ("one", "two")]
+    monkeypatch.setattr(results_models, "models", lambda *_: models)
+    flags = ["--data_dir", texts_dir, "--output_dir", tmp_path, "--seeds", 1]
+
+    def run(*more):
+        code, out, err = run_script(SCRIPTS / "reproduce_results.py", [*flags, *more], monkeypatch, capsys)
+        assert code == 0, err
+        return out
+
+    assert "| two |" in run("--resume", "--only", "two")
+    assert [path.name for path in tmp_path.iterdir()] == ["rows"]
+    written = run("--resume")
+    assert written == (tmp_path / "results.md").read_text(encoding="utf-8")
+    assert [row["name"] for row in json.loads((tmp_path / "results.json").read_text())] == ["one", "two"]
+    code, out, err = run_script(SCRIPTS / "reproduce_results.py", flags, monkeypatch, capsys)
+    assert (code, out) == (2, "") and "holds rows of an earlier run (one.json, two.json): " in err
+
+
+def test_what_a_row_of_ours_is_trained_with(report, texts_dir, tmp_path, monkeypatch):
+    """The seed of the run, the normaliser unless the tokens are another model's, and the tutorial's last epoch."""
+    import results_models
+    import results_texts
+
+    import hf_rnn
+
+    asked = []
+    for verb in ("train", "distill"):
+        found = SimpleNamespace(folder=Path("made"), metrics={"training": {"seconds": 1.0}})
+        monkeypatch.setattr(
+            hf_rnn, verb, lambda found=found, verb=verb, **given: (asked.append({**given, "verb": verb}), found)[1]
+        )
+    monkeypatch.setattr(results_models, "_finished", lambda folder, training: folder)
+    monkeypatch.setattr(results_models, "glove", lambda room: "vectors")
+    monkeypatch.setattr(results_models, "minilm", lambda room: "encoder")
+    texts = results_texts.Texts(texts_dir, "tweet", "3")
+    rows = {model.name: model for model in results_models.models(None, None, tmp_path)}
+    given = {}
+    for name, model in rows.items():
+        if name.startswith("recipe"):
+            assert model.learn(texts, 4, tmp_path, {}) == Path("made") and model.draws
+            given[name] = asked[-1]
+    assert len(given) == 7
+    for name, settings in given.items():
+        assert (settings["seed"], settings["data_seed"], settings["max_bad_rows"]) == (4, 4, "3")
+        assert settings["data_dir"] == str(texts_dir) and settings["verb"] == "train"
+        assert f"`{settings['recipe']}`" in name
+        assert settings.get("normalizer") == (None if "tokens" in name else "tweet")
+        assert settings.get("load_best_model_at_end", True) == ("tutorial" not in name)
+    cells = [settings.get("cell_type") for name, settings in given.items() if "tutorial" in name]
+    assert cells == [None, "gru", "lstm"]
+    frozen = given["recipe `best` from MiniLM's tokens and table, frozen"]
+    assert frozen["vectors"] == frozen["tokenizer_name_or_path"] == "encoder"
+    assert (frozen["freeze_embedding"], frozen["embedding_dropout"]) == (True, 0.5)
+    assert given["recipe `best` from GloVe 50 d"]["vectors"] == "vectors"
+
+
+def test_a_finished_model_answers_with_its_own_classes(report, trained, texts_dir):
+    import results_models
+
+    texts = list(load_tsv(texts_dir)["validation"]["text"])
+    made = results_models._finished(trained.folder, trained.metrics["training"])
+    classify = pipeline("text-classification", str(trained.folder))
+    assert [classify.model.config.id2label[one] for one in made.classify(texts)] == [
+        answer["label"] for answer in classify(texts)
+    ]
+    assert made.parameters == classify.model.num_parameters()
+    files = ("model.safetensors", "tokenizer.json", "config.json")
+    assert made.bytes == sum((trained.folder / name).stat().st_size for name in files)
+
+
+def test_the_frozen_encoder_has_its_best_strength(report, texts_dir, tmp_path, monkeypatch):
+    pytest.importorskip("sklearn", reason="needs the extra baselines")
+    import benchmark_peers
+    import results_peers
+    import results_texts
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import f1_score
+
+    def encode(some):
+        return np.stack([np.random.default_rng(len(text) + 7 * ("miro" in text)).normal(size=4) for text in some])
+
+    monkeypatch.setattr(benchmark_peers, "minilm_encoder", lambda threads: (encode, 77, 88))
+    texts = results_texts.Texts(texts_dir, "none")
+    made = results_peers.frozen_encoder(texts, 0, tmp_path, {})
+    tried = {}
+    for strength in (0.3, 1.0, 3.0, 10.0):
+        model = LogisticRegression(C=strength, class_weight="balanced", max_iter=3000)
+        said = model.fit(encode(texts.texts), texts.labels).predict(encode(texts.dev_texts))
+        tried[strength] = f1_score(texts.dev_labels, said, average="macro"), list(said)
+    assert len({score for score, _ in tried.values()}) > 1, "premise: the strength matters"
+    best = max(tried, key=lambda strength: tried[strength][0])
+    assert made.settings == {"C": best} and list(made.classify(texts.dev_texts)) == tried[best][1]
+    assert (made.bytes, made.parameters) == (77, 88)
+
+
+def test_fasttext_chooses_once_and_draws_with_each_seed(report, texts_dir, tmp_path, monkeypatch):
+    library = pytest.importorskip("fasttext", reason="needs the extra bench")
+    import results_peers
+    import results_texts
+
+    texts = results_texts.Texts(texts_dir, "none")
+    right = {" ".join(text.split()): label for text, label in zip(texts.dev_texts, texts.dev_labels, strict=True)}
+    tried = []
+
+    class Fake:
+        def __init__(self, **settings):
+            tried.append(settings)
+            if settings["lr"] == 0.6:
+                raise RuntimeError("Encountered NaN.")
+            self.good = (settings["lr"], settings["epoch"], settings["wordNgrams"], settings["minn"]) == (
+                0.3,
+                15,
+                2,
+                3,
+            )
+
+        def predict(self, some):
+            return [[f"__label__{right[text] if self.good else 0}"] for text in some], None
+
+        def save_model(self, path):
+            Path(path).write_bytes(b"12345")
+
+        def get_input_matrix(self):
+            return np.zeros((3, 2))
+
+        get_output_matrix = get_input_matrix
+
+    monkeypatch.setattr(library, "train_supervised", lambda file, **settings: Fake(**settings))
+    once = {}
+    made = [results_peers.fasttext(texts, seed, tmp_path, once) for seed in (0, 1)]
+    assert once == {"lr": 0.3, "epoch": 15, "wordNgrams": 2, "minn": 3, "maxn": 5}
+    assert len(tried) == 3 * 3 * 2 * 2 + 2 and [settings["seed"] for settings in tried[-2:]] == [0, 1]
+    assert all(list(one.classify(texts.dev_texts)) == texts.dev_labels for one in made)
+    assert (made[0].bytes, made[0].parameters, made[0].settings) == (5, 12, once)

@@ -1,18 +1,23 @@
 """The tutorial and the Trainer script, run as a user would."""
 
 import ast
+import importlib
 import json
 import os
+import random
 import re
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
-from conftest import invent_rows, write_rows
+from conftest import invent_rows, run_script, write_rows
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 TUTORIAL = SCRIPTS / "tutorial.py"
@@ -572,7 +577,7 @@ def test_the_benchmark_looks_at_its_files_first(flags, message, monkeypatch, tmp
     assert stopped.value.code == 2 and message in capsys.readouterr().err
 
 
-def test_what_smaller_tables_cost(trained, texts_dir, monkeypatch, capsys):
+def test_what_smaller_tables_cost(trained, texts_dir, tmp_path, monkeypatch, capsys):
     folder = str(getattr(trained, "folder", trained))
     monkeypatch.setattr(sys, "argv", ["measure_tables.py", "--model", folder, "--data_dir", str(texts_dir)])
     runpy.run_path(str(SCRIPTS / "measure_tables.py"), run_name="__main__")
@@ -586,6 +591,22 @@ def test_what_smaller_tables_cost(trained, texts_dir, monkeypatch, capsys):
     sys.argv += ["--split", "dev"]
     runpy.run_path(str(SCRIPTS / "measure_tables.py"), run_name="__main__")
     assert capsys.readouterr().out.splitlines()[2:] == lines
+    from hf_rnn import FastRnn
+
+    logits = FastRnn.logits
+    monkeypatch.setattr(FastRnn, "logits", lambda self, ids: -logits(self, ids))
+    swapped = shutil.copytree(texts_dir, tmp_path / "swapped")
+    rows = (texts_dir / "test.tsv").read_text()
+    for old, new in (("\tbad", "\t?"), ("\tgood", "\tbad"), ("\t?", "\tgood")):
+        rows = rows.replace(old, new)
+    (swapped / "test.tsv").write_text(rows)
+    argv = ["measure_tables.py", "--model", folder, "--data_dir", str(swapped), "--split", "test"]
+    monkeypatch.setattr(sys, "argv", argv)
+    runpy.run_path(str(SCRIPTS / "measure_tables.py"), run_name="__main__")
+    _, _, plain, *tables = (line.split(" | ") for line in capsys.readouterr().out.splitlines())
+    test = np.array(json.loads((Path(folder) / "metrics.json").read_text())["test"]["confusion_matrix"])
+    assert plain[2] == f"{(test[0, 1] + test[1, 0] + test[2, 2]) / test.sum():.4f}"
+    assert [cells[4] for cells in tables] == 3 * ["0.00%"], "where all is turned round no answer is the same"
     monkeypatch.setattr(sys, "argv", ["measure_tables.py", "--model", folder, "--data_dir", "nowhere"])
     with pytest.raises(SystemExit) as stopped:
         runpy.run_path(str(SCRIPTS / "measure_tables.py"), run_name="__main__")
@@ -605,3 +626,457 @@ def test_mistakes_of_the_ablation(tmp_path, monkeypatch, capsys):
         with pytest.raises(SystemExit) as stopped:
             runpy.run_path(str(SCRIPTS / "tutorial_ablation.py"), run_name="__main__")
         assert stopped.value.code == 2 and message in capsys.readouterr().err
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """Import a script by its name."""
+    monkeypatch.syspath_prepend(SCRIPTS)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # one of them sets it where it is not set
+    return importlib.import_module
+
+
+def test_seeds_that_were_complete_are_told_after_ctrl_c(script, monkeypatch, capsys):
+    """All by hand; Student's t for one degree of freedom is 12.706 in the table."""
+    pytest.importorskip("scipy", reason="needs the extra baselines")
+    measure_seeds = script("measure_seeds")
+    scores = {"fast": [0.5, 0.7, 0.9], "default": [0.4, 0.5]}
+
+    def train_once(flags, seed):
+        (recipe,) = flags[-1:]
+        if seed == len(scores[recipe]):
+            raise KeyboardInterrupt
+        return [scores[recipe][seed], 0.25, 0.25, 7.0]
+
+    monkeypatch.setattr(measure_seeds, "train_once", train_once)
+    monkeypatch.setattr(measure_seeds, "read_flags", lambda *_: None)
+    for more, told in (
+        (["--seeds", "5", "--against", "--recipe default"], "stopped after 2 of 5 seeds\n"),
+        (["--seeds", "1"], ""),
+    ):
+        monkeypatch.setattr(sys, "argv", ["measure_seeds.py", "--recipe", "fast", *more])
+        if told:
+            with pytest.raises(SystemExit) as stopped:
+                measure_seeds.main()
+            assert stopped.value.code == 130
+        else:
+            measure_seeds.main()
+        out, err = capsys.readouterr()
+        rows = [line.split(" | ")[:3] for line in out.splitlines()[2:]]
+        assert err.endswith(told) and len(err.splitlines()) == (6 if told else 1)
+        if told:
+            ours, against, difference = rows
+            assert ours == ["| 2", "0.600 ± 0.100", "0.250 ± 0.000"]
+            assert against == ["| 2", "0.450 ± 0.050", "0.250 ± 0.000"]
+            low, high = 0.15 - 12.706 * 0.05, 0.15 + 12.706 * 0.05  # differences 0.1 and 0.2
+            assert difference[1] == f"+0.1500 ({low:+.4f} to {high:+.4f})"
+        else:
+            assert rows == [["| 1", "0.500", "0.250"]], "of one seed no deviation is told"
+
+
+def test_each_run_has_its_own_seed_and_folder(script):
+    _, data, training = script("measure_seeds").read_flags(["--data_dir", "x", "--recipe", "fast"], 7, "folder")
+    assert (data.data_dir, training.seed, training.output_dir) == ("x", 7, "folder")
+
+
+def test_the_ablation_tells_mean_and_range_and_loses_nothing(script, monkeypatch, tmp_path, capsys):
+    ablation = script("tutorial_ablation")
+    seen = []
+
+    def train_variant(data_dir, seed, changes):
+        if "max_grad_norm" in changes:
+            raise KeyboardInterrupt
+        seen.append((seed, changes))
+        return {"accuracy": {123: 0.5, 124: 0.25, 125: 0.75}[seed], "macro_recall": 0.125}
+
+    monkeypatch.setattr(ablation, "train_as_written", lambda data_dir, seed, rows: train_variant(data_dir, seed, {}))
+    monkeypatch.setattr(ablation, "train_variant", train_variant)
+    write_rows(tmp_path / "train.tsv", invent_rows(9, seed=1))
+    argv = ["tutorial_ablation.py", "--data_dir", str(tmp_path), "--seeds", "3", "--json", str(tmp_path / "runs.json")]
+    monkeypatch.setattr(sys, "argv", argv)
+    with pytest.raises(SystemExit) as stopped:
+        ablation.main()
+    assert stopped.value.code == 130
+    out, err = capsys.readouterr()
+    assert err.endswith("stopped: what was printed until then holds\n")
+    _, _, *lines = out.splitlines()
+    assert [line.split(" | ")[1:] for line in lines] == 3 * [["0.500 (0.250 to 0.750)", "0.125 (0.125 to 0.125) |"]]
+    kept = json.loads((tmp_path / "runs.json").read_text())
+    assert [[run["accuracy"] for run in runs] for runs in kept.values()] == 3 * [[0.5, 0.25, 0.75]]
+    assert seen[-1] == (125, {"max_bad_rows": "0", "learning_rate": 0.03})
+
+
+def test_a_recipe_that_cannot_be_written_is_printed(tiny_data, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("optuna", reason="needs the extra search")
+    write_text = Path.write_text
+
+    def fail(self, *args, **kwargs):
+        if self.name == "found.yaml":
+            raise OSError(28, "No space left on device")
+        return write_text(self, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "write_text", fail)
+    argv = ["--data_dir", tiny_data, "--trials", 1, "--epochs", 1, "--output_file", tmp_path / "found.yaml"]
+    code, out, err = run_script(SEARCH, argv, monkeypatch, capsys)
+    assert code == 2 and err.endswith("found.yaml cannot be written: No space left on device\n")
+    assert "\nlearning_rate: " in out
+
+
+def test_when_trials_end_early_and_what_they_are_judged_by(tiny_data, tmp_path, monkeypatch, capsys):
+    """From the third epoch on, below the median of five; by the best epoch until then. An epoch is one step here."""
+    optuna = pytest.importorskip("optuna", reason="needs the extra search")
+    import hf_rnn
+
+    pruned = {}
+
+    def search(trainer, compute_objective, pruner, **_):
+        study = optuna.create_study(direction="maximize", pruner=pruner)
+        for _ in range(5):
+            values = dict.fromkeys((1, 2, 3), 0.5)
+            study.add_trial(optuna.trial.create_trial(value=0.5, intermediate_values=values))
+        trial = study.ask()
+        for epoch in (1, 2, 3):
+            trial.report(0.1, step=epoch)
+            pruned[epoch] = trial.should_prune()
+        trainer.state.log_history = [{"eval_macro_f1": score} for score in (0.25, 0.75, 0.5)] + [{"loss": 9.0}]
+        pruned["objective"] = compute_objective({"eval_macro_f1": 0.5})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(hf_rnn.RnnTrainer, "hyperparameter_search", search)
+    argv = ["--data_dir", tiny_data, "--epochs", 3, "--output_file", tmp_path / "found.yaml"]
+    code, out, err = run_script(SEARCH, argv, monkeypatch, capsys)
+    assert code == 130 and err.endswith("stopped before a trial was complete: nothing was written\n")
+    assert pruned == {1: False, 2: False, 3: True, "objective": 0.75}
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [([], ["infer", "vocab", "data"]), (["all", "data"], ["infer", "vocab", "data"]), (["data"], ["data"])],
+)
+def test_the_parts_of_the_benchmark(script, parts, expected, monkeypatch, tmp_path, capsys):
+    """What is measured is printed, and kept when a later part fails."""
+    benchmark = script("benchmark")
+    result = {"what": "x / y", "ratio": 2.0, "ratio_quartiles": [1.0, 3.0], "ours_ms": 4.0, "peer_ms": 8.0}
+    measured = dict.fromkeys(("infer", "vocab"), lambda *_, **__: [result])
+    monkeypatch.setattr(benchmark, "PARTS", {**measured, "data": lambda *_, **__: 1 / 0})
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", *parts, "--json", str(tmp_path / "out.json")])
+    with pytest.raises(ZeroDivisionError):
+        benchmark.main()
+    out, err = capsys.readouterr()
+    assert [line.split(":")[0] for line in err.splitlines()] == expected
+    *done, _ = expected
+    assert out == len(done) * "x / y: ratio 2.000 (quartiles 1.000 to 3.000), ours 4 ms, peer 8 ms\n"
+    if done:
+        kept = json.loads((tmp_path / "out.json").read_text())["results"]
+        assert kept == [{"part": name, **result} for name in done]
+
+
+class Clock:
+    """Time that passes only when it is told to."""
+
+    def __init__(self, monkeypatch):
+        self.now = 0.0
+        monkeypatch.setattr("time.perf_counter", lambda: self.now)
+
+    def takes(self, seconds, log, name):
+        def run(given=None):
+            log.append(name if given is None else f"{name}{given}")
+            self.now += next(seconds)
+
+        return run
+
+
+def test_both_sides_take_turns(script, monkeypatch):
+    """Medians and quartiles of the ratios pair by pair, each at its turn; what warms up does not count."""
+    timing = script("benchmark_timing")
+    clock, log = Clock(monkeypatch), []
+    ours = clock.takes(iter([9.0] * 3 + [1.0, 2.0, 4.0]), log, "a")
+    peer = clock.takes(iter([9.0] * 3 + [3.0, 2.0, 20.0]), log, "b")
+    found = timing.interleave("what", ours, peer, 3)
+    assert "".join(log) == "ababab" + "ba" + "ab" + "ba"
+    assert (found["ours_ms"], found["peer_ms"]) == (2000, 3000)
+    assert (found["ratio"], found["ratio_quartiles"]) == (3, [1, 5]), "of 3, 1 and 5: above 1 ours is faster"
+
+    log.clear()
+    ours = clock.takes(iter([9.0] * 3 + [1.0, 2.0, 3.0]), log, "a")
+    peer = clock.takes(iter([9.0] * 3 + [2.0, 2.0, 9.0]), log, "b")
+    found = timing.one_by_one("what", ours, peer, [0, 1, 2], 1, run=2)
+    assert "".join(log) == 2 * ("b0b1a0a1" + "b2a2")
+    assert (found["ours_ms"], found["ratio"], found["repeats"]) == (2000, 2, 3)
+
+
+def test_what_a_large_vocabulary_costs(script, monkeypatch):
+    vocab = script("benchmark_vocab")
+    seconds = {
+        (vocab.SMALL, True): 1.0,
+        (vocab.LARGE, True): 1.25,
+        (vocab.SMALL, False): 0.5,
+        (vocab.LARGE, False): 20.0,
+    }
+    monkeypatch.setattr(vocab, "step_seconds", lambda *side: seconds[side])
+    rows = vocab.compare_steps(16)
+    assert [row["ratio"] for row in rows] == [1 / 1.25, 20 / 1.25, 0.5]
+    assert {row["repeats"] for row in rows} == {4}
+
+
+def test_reading_is_told_as_a_multiple_of_the_peers(script, monkeypatch):
+    data = script("benchmark_data")
+    seconds = {"pyarrow": iter([1.0, 2.0, 4.0]), "stream": iter([2.0, 3.0, 4.0]), "table": iter([1.0, 1.0, 1.0])}
+    peaks = {"pyarrow": iter([70, 90, 80]), "stream": iter([300, 310, 305]), "table": iter([400, 400, 401])}
+
+    def measure_apart(side, path):
+        labels = [line.split("\t")[1] for line in path.read_text(encoding="utf-8").splitlines()]
+        taken = {"seconds": next(seconds[side]), "peak_mb": next(peaks[side]), "import_mb": 50}
+        return {**taken, "counts": dict(Counter(labels))}
+
+    monkeypatch.setattr(data, "measure_apart", measure_apart)
+    stream, table = data.compare(3, 100)
+    assert (stream["ratio"], stream["ratio_quartiles"]) == (1.5, [1, 2])
+    assert (stream["ours_peak_mb"], stream["peer_peak_mb"], table["ours_peak_mb"]) == (310, 90, 401)
+    assert (stream["ours_ms"], stream["peer_ms"], table["ratio"]) == (3000, 2000, 0.5)
+
+
+def test_a_file_that_one_side_cannot_read_is_one_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "rows.tsv").write_text("no label\n")
+    for name, reason in (("absent.tsv", "absent.tsv does not exist"), ("rows.tsv", "rows.tsv:1: too few fields")):
+        line = run_to_refusal(SCRIPTS / "benchmark_data.py", ["table", tmp_path / name], monkeypatch, capsys)
+        assert reason in line
+
+
+def test_the_linear_baseline_is_the_best_of_its_strengths(tmp_path, monkeypatch, capsys):
+    """By scikit-learn alone; the strengths are told apart by macro-F1 on the validation rows."""
+    pytest.importorskip("sklearn", reason="needs the extra baselines")
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import accuracy_score, f1_score, recall_score
+
+    chance = random.Random(3)
+    splits = {"train": invent_rows(60, seed=1)[:-18], "dev": invent_rows(45, seed=2)}
+    splits = {
+        name: [(text, label if chance.random() < 0.7 else chance.choice("aab")) for text, label in rows]
+        for name, rows in splits.items()
+    }
+    for name, rows in splits.items():
+        write_rows(tmp_path / f"{name}.tsv", rows)
+    code, out, err = run_script(SCRIPTS / "linear_baseline.py", ["--data_dir", tmp_path], monkeypatch, capsys)
+    assert code == 0, err
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\S+", sublinear_tf=True)
+    (texts, labels), (dev, true) = (zip(*rows, strict=True) for rows in splits.values())
+    matrix = vectorizer.fit_transform(texts)
+    lines = []
+    for weights in (None, "balanced"):
+        found = []
+        for strength in (0.1, 0.3, 1.0, 3.0, 10.0):
+            model = LogisticRegression(C=strength, class_weight=weights, max_iter=1000).fit(matrix, labels)
+            said = model.predict(vectorizer.transform(dev))
+            rest = {"average": "macro", "labels": sorted(set(labels)), "zero_division": 0}
+            scores = accuracy_score(true, said), recall_score(true, said, **rest), f1_score(true, said, **rest)
+            found.append((scores[-1], strength, scores))
+        most_accurate = max(found, key=lambda one: one[-1][0])
+        assert max(found) != most_accurate, "premise: accuracy would choose another"
+        _, strength, scores = max(found, key=lambda one: one[0])
+        lines.append(f"| {weights or 'none'} | {strength} | {' | '.join(f'{score:.3f}' for score in scores)} |")
+    assert out.splitlines()[2:] == lines
+
+
+def test_what_sparse_rows_are_said_to_gain(script, monkeypatch):
+    """Ratio, scores and means of the whole training, sparse against dense."""
+    import hf_rnn
+
+    vocab = script("benchmark_vocab")
+    now, settings = [0.0], []
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+
+    def train(**given):
+        settings.append(given)
+        now[0] += 1.0 if given["sparse_embedding"] else 3.0
+        scores = {"macro_recall": given["seed"] / 10 + (0.25 if given["sparse_embedding"] else 0.5)}
+        return SimpleNamespace(metrics={"validation": scores})
+
+    monkeypatch.setattr(hf_rnn, "train", train)
+    (row,) = vocab.compare_quality(Path("texts"))
+    assert row["ratio"] == 3
+    assert row["macro_recall"]["sparse"] == pytest.approx([0.25, 0.35, 0.45])
+    assert row["macro_recall"]["dense"] == pytest.approx([0.5, 0.6, 0.7])
+    assert row["note"].endswith("mean of 3 seeds: sparse 0.350, dense 0.600")
+    assert {given["data_dir"] for given in settings} == {"texts"}
+    pairs = {(given["seed"], given["data_seed"], given["sparse_embedding"]) for given in settings}
+    assert pairs == {(seed, seed, sparse) for seed in range(3) for sparse in (False, True)}
+
+
+@pytest.mark.parametrize("by_step", [False, True])
+def test_whose_turn_the_training_benchmark_times(script, by_step, monkeypatch):
+    """An epoch of ours is 2 steps of 4 s, the peer's turn 10 s; the first step of an epoch only warms up."""
+    train = script("benchmark_train")
+    now = [100.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+
+    class Trainer:
+        def add_callback(self, callback):
+            self.callback = callback
+
+        def wait(self, seconds):
+            now[0] += seconds
+
+        def train(self):
+            self.wait(50)
+            for _ in range(3):
+                self.callback.on_epoch_begin()
+                for _ in range(2):
+                    self.wait(4)
+                    self.callback.on_step_end()
+                self.callback.on_epoch_end()
+
+    seconds = train.take_turns(Trainer(), lambda: now.__setitem__(0, now[0] + 10), by_step)
+    assert seconds == {"ours": 3 * [4 if by_step else 8], "peer": 3 * [10]}
+
+
+def test_the_sides_of_the_inference_benchmark(script, texts_dir, monkeypatch):
+    """Ours is what runs FastRnn, the peer is what does not."""
+    pytest.importorskip("sklearn", reason="needs the extra baselines")
+    from hf_rnn import FastRnn
+
+    infer = script("benchmark_infer")
+    calls = []
+    for name in ("logits", "predict"):
+        method = getattr(FastRnn, name)
+        monkeypatch.setattr(FastRnn, name, lambda *args, method=method: (calls.append(1), method(*args))[1])
+
+    def check_sides(what, ours, peer, *_):
+        sides = ours, peer
+        if isinstance(_[0], list):  # one by one
+            sides = tuple(lambda side=side: side(_[0][0]) for side in sides)
+        calls.clear()
+        sides[1]()
+        assert not calls, what
+        sides[0]()
+        assert calls, what
+        return {"what": what, "ours_ms": 50.0, "peer_ms": 200.0}
+
+    monkeypatch.setattr(infer, "interleave", check_sides)
+    monkeypatch.setattr(infer, "one_by_one", check_sides)
+    monkeypatch.setattr(infer, "installed", lambda *names: names == ("sklearn",))
+    monkeypatch.setattr(infer, "ONE_BY_ONE", 5)
+    rows = infer.infer(3, texts_dir)
+    assert len(rows) == 4
+    for row in rows:  # dev and test have 60 texts each
+        assert (row["ours_per_second"], row["peer_per_second"]) == (2400, 600)
+    assert len(infer.latency(3, texts_dir)) == 9
+
+
+def test_the_sides_of_the_padding_benchmark(script, monkeypatch):
+    benchmark = script("benchmark")
+    model, plain, batches = benchmark.make_sides()
+    small = [{name: part[:2] for name, part in batches[0].items()}]
+    monkeypatch.setattr(benchmark, "make_sides", lambda: (model, plain, small))
+    calls = []
+    for name, side in {"ours": model, "peer": plain}.items():
+        side.register_forward_hook(lambda *_, name=name: calls.append(name))
+
+    def sides(what, ours, peer, repeats):
+        ours(), peer()
+        return {}
+
+    monkeypatch.setattr(benchmark, "interleave", sides)
+    monkeypatch.setattr(benchmark.benchmark_infer, "infer", lambda *_: [])
+    monkeypatch.setattr(benchmark.benchmark_train, "train", lambda *_: [])
+    benchmark.infer(3, None)
+    benchmark.train(3, None, True)
+    assert calls == ["ours", "peer"] * 2
+
+
+def test_a_variant_of_the_tutorial_is_told_of_its_last_epoch(script, monkeypatch, tmp_path):
+    import hf_rnn
+
+    ablation = script("tutorial_ablation")
+    asked = []
+
+    def train(**settings):
+        asked.append(settings)
+        return SimpleNamespace(metrics={"validation": {"accuracy": 0.5}, "test": {"accuracy": 0.75}})
+
+    monkeypatch.setattr(hf_rnn, "train", train)
+    assert ablation.train_variant(tmp_path, 124, {"cell_type": "gru"}) == {"accuracy": 0.5}
+    for name, changes in ablation.VARIANTS.items():
+        assert (changes.get("learning_rate") == 0.03) == ("rate 0.03" in name)
+        assert (changes.get("train_sampling_strategy") == "random") == ("random order" in name)
+        assert {"gru": "GRU", "lstm": "LSTM", None: "recipe"}[changes.get("cell_type")] in name
+    (settings,) = asked
+    assert (settings["recipe"], settings["seed"], settings["cell_type"]) == ("tutorial", 124, "gru")
+    assert settings["data_dir"] == str(tmp_path) and not settings["load_best_model_at_end"]
+
+
+def test_the_tutorial_as_written_learns_the_rule(script, texts_dir, monkeypatch):
+    """Whatever order its rows are read in. At a tenth of its rate, for at its own a tanh RNN may learn nothing."""
+    import torch
+
+    rates, sgd = [], torch.optim.SGD
+    monkeypatch.setattr(torch.optim, "SGD", lambda weights, lr: (rates.append(lr), sgd(weights, lr=lr / 10))[1])
+    scores = script("tutorial_ablation").train_as_written(texts_dir, 123, "0")
+    assert scores["accuracy"] > 0.6, "a third by chance"
+    assert rates == [0.3] and sum(map(sum, scores["confusion_matrix"])) == 60
+
+
+def test_what_becomes_of_a_fault_is_counted(script, trained, tmp_path):
+    """Refused in one line is survived; another end, another model, another log or a traceback is lost."""
+    bench_of = script("fault_injection_bench")
+    bench = object.__new__(bench_of.Bench)
+    bench.rows, bench.expected = [], {"epochs": bench_of.outcome(trained.folder)}
+    refusal = "hf-rnn train: error: there is nothing to resume"
+    folder = shutil.copytree(trained.folder, tmp_path / "model")
+
+    def go_on(code, told):
+        bench.start = lambda *_: SimpleNamespace(end=lambda: code, told=told)
+        return bench.go_on("epochs", folder)
+
+    assert go_on(0, "") == "same" and go_on(2, f"some log\n{refusal}\n") == "refused"
+    for code, told in (
+        (1, ""),
+        (2, ""),
+        (2, f"{refusal}\n{refusal}\n"),
+        (2, f"Traceback\n{refusal}\n"),
+        (-9, refusal),
+    ):
+        with pytest.raises(bench_of.Lost, match=f"ended with {code}"):
+            go_on(code, told)
+
+    def change(path, old, new):
+        content = path.read_bytes()
+        path.write_bytes(re.sub(old, new, content, count=1))
+        assert path.read_bytes() != content, "premise"
+        return lambda: path.write_bytes(content)
+
+    last = max(folder.glob("checkpoints/checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    for path, old, part in (
+        (folder / "model.safetensors", rb"(?s).\Z", "weights"),
+        (folder / "metrics.json", rb'"accuracy": ', "metrics"),
+        (last / "trainer_state.json", rb'"eval_loss": ', "log"),
+        (last / "optimizer.pt", rb"(?s).\Z", "states"),
+    ):
+        undo = change(path, old, b"x" if old.startswith(b"(?s)") else old + b"1")
+        with pytest.raises(bench_of.Lost, match=f"other {part}$"):
+            go_on(0, "")
+        undo()
+    change(last / "trainer_state.json", rb'"eval_runtime": ', b'"eval_runtime": 1')
+    assert go_on(0, "") == "same", "times differ from run to run"
+
+    def attempts():
+        yield "same"
+        yield "refused"
+        raise bench_of.Lost("why")
+
+    bench.count("fault", attempts())
+    assert bench.rows == [{"fault": "fault", "tried": 3, "survived": 2, "refused": 1, "lost": 1, "why": ["why"]}]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="its runs are forked")
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_lost_run_is_told_by_the_exit_code(script, lost, monkeypatch, capsys):
+    faults = script("fault_injection")
+    row = {"fault": "f", "tried": 2, "survived": 2 - lost, "lost": lost, "refused": 0, "why": lost * ["why"]}
+    monkeypatch.setattr(faults, "Bench", lambda *_: SimpleNamespace(rows=[]))
+    monkeypatch.setattr(faults, "FAULTS", {"kill": lambda bench, tries: bench.rows.append({**row, "tried": tries})})
+    monkeypatch.setattr(sys, "argv", ["fault_injection.py", "--tries", "2"])
+    assert faults.main() == lost
+    out, err = capsys.readouterr()
+    assert out.endswith(f"| f | 2 | {2 - lost} | {lost} | 0 |\n") and err == lost * "f: why\n"
