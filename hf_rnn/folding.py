@@ -2,8 +2,9 @@
 
 The input projection of the first layer depends on the token alone, so it is computed once for each entry of the
 vocabulary, biases included; what is left of a step is the recurrence, and for minGRU not even a matrix product.
-Batches come packed (`packing.py`), so that only real tokens are computed. Texts, tokenizers and devices are the
-concern of `inference.py`.
+Batches come packed (`packing.py`), so that only real tokens are computed. A text alone goes through NumPy
+(`text_alone.py`), an LSTM's layer upon a layer through torch's kernel (`lstm_kernel.py`), and so do its long texts
+where they are few. Texts, tokenizers and devices are the concern of `inference.py`.
 
 Legend: N tokens of a batch, B its texts, T steps, V vocabulary, H hidden per direction, D directions, G parts of a
 row, S width of a state (D * H), P of a pooled vector, C classes.
