@@ -145,7 +145,7 @@ class FoldedClassifier:
         if kernel := self._kernel(0, *size):
             reads = [texts.forward, texts.backward][: self.cells[0].directions]
             ids = [torch.from_numpy(np.ascontiguousarray(read)) for read in reads]
-            states = self._run_kernel(kernel, [self._embedding[read].float() for read in ids], texts)
+            states = self._run_kernel(kernel, [self._embedding.index_select(0, read).float() for read in ids], texts)
         else:
             views = self._look_up(texts)
         for layer, cell in enumerate(self.cells[1:], start=1):
@@ -199,7 +199,7 @@ class FoldedClassifier:
     def _read_one(self, ids: np.ndarray) -> np.ndarray:
         """The last layer's states `(T, D, H)` of a text, as read."""
         if kernel := self._kernel(0, 1, len(ids)):
-            states = _run_alone(kernel, self._embedding[torch.from_numpy(ids)].float())
+            states = _run_alone(kernel, self._embedding.index_select(0, torch.from_numpy(ids)).float())
         else:
             states = self._runners[0](_as_read(self._look_up_one(ids)))
         for layer, cell in enumerate(self.cells[1:], start=1):

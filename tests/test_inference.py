@@ -515,10 +515,15 @@ class TestRefusals:
         with pytest.raises(UserError, match=next(iter(wrong))):
             FastRnn(*pair, **wrong)
 
-    def test_ids_that_are_no_entries(self, pair):
-        for wrong in ([[len(pair[1])]], [[-1]], [[1], [0, len(pair[1])]]):
-            with pytest.raises(IndexError):
-                FastRnn(*pair).logits(wrong)
+    @pytest.mark.parametrize("cell", ["lstm", "gru"])
+    @pytest.mark.parametrize("wrong", ["negative", "too large"])
+    @pytest.mark.parametrize("lengths", [[1], [200], [1, 2], [12] * 6, [200, 190], [3] * 20], ids=str)
+    def test_ids_that_are_no_entries(self, tokenizer, cell, wrong, lengths):
+        """By whatever way texts are read."""
+        ids = [[1] * length for length in lengths]
+        ids[-1][-1] = -1 if wrong == "negative" else len(tokenizer)
+        with pytest.raises(IndexError):
+            FastRnn(make(vocab_size=len(tokenizer), cell_type=cell), tokenizer).logits(ids)
 
 
 def test_from_a_finished_folder(trained):
