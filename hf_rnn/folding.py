@@ -171,10 +171,7 @@ class FoldedClassifier:
         if len(texts.padded) == shape[0] * shape[1]:  # all of one length
             states = kernel.run([read.view(*shape, -1) for read in inputs])
             return torch.stack(states, dim=2).flatten(0, 1)
-        padded = [
-            read.new_zeros(shape[0] * shape[1], read.shape[1]).index_copy_(0, texts.padded, read) for read in inputs
-        ]
-        states = kernel.run([read.view(*shape, -1) for read in padded])
+        states = kernel.run([read.index_select(0, texts.unpadded).view(*shape, -1) for read in inputs])
         return torch.stack([state.flatten(0, 1).index_select(0, texts.padded) for state in states], dim=1)
 
     def logits_of_one(self, token_ids: Sequence[int] | np.ndarray) -> np.ndarray:

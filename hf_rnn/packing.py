@@ -110,6 +110,13 @@ class PackedTexts:
         return torch.from_numpy(self._steps * len(self.lengths) + self.texts.numpy())
 
     @cached_property
+    def unpadded(self) -> torch.Tensor:
+        """`(T * B,)`: the place of each, 0 where a text has ended."""
+        texts = np.arange(len(self.lengths))
+        places = np.where(texts < np.array(self.sizes)[:, None], self._first[:, None] + texts, 0)
+        return torch.from_numpy(places.reshape(-1))
+
+    @cached_property
     def flip(self) -> torch.Tensor:
         """`(N,)`: the place at which the other direction reads the same token; its own inverse."""
         texts = self.texts.numpy()

@@ -24,6 +24,7 @@ from typing import Any
 
 import benchmark_data
 import benchmark_infer
+import benchmark_shapes
 import benchmark_train
 import benchmark_vocab
 import results_report
@@ -113,6 +114,12 @@ def latency(repeats: int, data_dir: Path | None) -> list[dict[str, Any]]:
 
 
 @part
+def shapes(repeats: int) -> list[dict[str, Any]]:
+    """FastRnn against the plain model over other cells, widths, layers, lengths and numbers of texts."""
+    return benchmark_shapes.compare(repeats)
+
+
+@part
 def train(repeats: int, data_dir: Path | None, quick: bool) -> list[dict[str, Any]]:
     """Training step (forward, backward) of the same two; whole epochs of RnnTrainer against loops by hand."""
     model, plain, batches = make_sides()
@@ -151,8 +158,8 @@ def main() -> None:
         "--repeats",
         type=int,
         default=40,
-        help="pairs of measurements (default: %(default)s); data takes at most 7, vocab a quarter and at most 10, "
-        "latency a tenth for each text, epochs are always 5",
+        help="pairs of measurements (default: %(default)s); data and shapes take at most 7, vocab a quarter and "
+        "at most 10, latency a tenth for each text, epochs are always 5",
     )
     parser.add_argument("--rows", type=int, default=1_000_000, help="of the part data (default: %(default)s)")
     parser.add_argument(
@@ -199,7 +206,7 @@ def main() -> None:
             parser.error(str(error))
     for name in chosen:
         print(f"{name}: {PARTS[name].__doc__}", file=sys.stderr)
-        own = {"data": ["rows"], "train": ["data_dir", "quick"]}.get(name, ["data_dir"])
+        own = {"data": ["rows"], "shapes": [], "train": ["data_dir", "quick"]}.get(name, ["data_dir"])
         try:
             measured = PARTS[name](arguments.repeats, **{setting: getattr(arguments, setting) for setting in own})
         except UserError as error:  # of the data

@@ -241,8 +241,10 @@ def test_batches_hold_every_text_once_and_keep_to_the_budget(ids, budget, long_t
             if texts.sizes:
                 padded = [step * len(lengths) + text for step in range(lengths[text])]
                 assert texts.padded[steps + text].tolist() == padded
+                assert texts.unpadded[padded].tolist() == (steps + text).tolist()
             assert texts.backward[steps + text].tolist() == ids[position][::-1]
         seen += positions.tolist()
+        assert not texts.sizes or len(texts.unpadded) == len(lengths) * lengths[0]
     assert sorted(seen) == list(range(len(ids)))
 
 
@@ -282,6 +284,7 @@ class TestAnswers:
             ({"cell_type": "min_gru", "hidden_size": 64}, 32768),  # 2 * 2 * 64 * 4 bytes a token, of 32 MiB
             ({"cell_type": "lstm", "hidden_size": 64}, 16384),  # 2 * 4 * 64 * 4
             ({"cell_type": "lstm", "hidden_size": 400}, 8192),
+            ({"cell_type": "lstm", "hidden_size": 64, "num_hidden_layers": 2}, 4096),  # torch's kernel likes few
             ({"cell_type": "rnn_tanh", "hidden_size": 3, "bidirectional": False}, 32768),
         ],
     )
@@ -294,7 +297,7 @@ class TestAnswers:
             ({}, None, 409),  # as many as tweets of 20 tokens are in 8,192 tokens
             ({"hidden_size": 64}, None, 819),  # in 16,384
             ({}, 8192, 8),  # of 1,000 tokens
-            ({"num_hidden_layers": 2}, None, 8),
+            ({"num_hidden_layers": 2, "cell_type": "gru", "hidden_size": 200}, None, 8),
             ({"pooling": "attention"}, None, 8),
         ],
         ids=str,

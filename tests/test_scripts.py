@@ -964,6 +964,32 @@ def test_the_sides_of_the_inference_benchmark(script, texts_dir, monkeypatch):
     assert len(infer.latency(3, texts_dir)) == 9
 
 
+def test_the_sides_of_the_benchmark_of_shapes(script, monkeypatch):
+    """Each shape once: ours is FastRnn, and the plain model does what it does."""
+    from hf_rnn import FastRnn, RnnForSequenceClassification
+
+    shapes = script("benchmark_shapes")
+    calls = []
+    monkeypatch.setattr(shapes, "SIZES", (4, 5))
+    monkeypatch.setattr(shapes, "LENGTHS", (3,))
+    monkeypatch.setattr(shapes, "TEXTS", (1, 70))
+    for kind, name in ((FastRnn, "logits"), (RnnForSequenceClassification, "forward")):
+        method = getattr(kind, name)
+        called = lambda *a, method=method, kind=kind, **k: (calls.append(kind), method(*a, **k))[1]  # noqa: E731
+        monkeypatch.setattr(kind, name, called)
+
+    def sides(what, ours, peer, repeats):
+        calls.clear()
+        assert len(ours()) == len(peer()) == (1 if ", 1 of" in what else 70)
+        assert set(calls) == {FastRnn, RnnForSequenceClassification} and calls[0] is FastRnn and repeats == 2
+        return {"what": what}
+
+    monkeypatch.setattr(shapes, "interleave", sides)
+    told = [row["what"] for row in shapes.compare(2)]
+    assert len(set(told)) == len(told) == len(shapes.CELLS) * 2 * 2 * 2
+    assert "bi-gru 5x2, 70 of 3 tokens, ids to logits, FastRnn / the plain model" in told
+
+
 def test_the_sides_of_the_padding_benchmark(script, monkeypatch):
     benchmark = script("benchmark")
     model, plain, batches = benchmark.make_sides()
