@@ -131,11 +131,11 @@ def asked(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def _logger_as_it_was():
-    """The command shows the package's log on stderr; it must not do so for the next test in this process."""
-    logger = logging.getLogger("hf_rnn")
-    handlers, level = list(logger.handlers), logger.level
+    """The command shows the package's log on stderr and filters another; not so for the next test in this process."""
+    logger, filtered = logging.getLogger("hf_rnn"), logging.getLogger("transformers.trainer_utils")
+    handlers, level, filters = list(logger.handlers), logger.level, list(filtered.filters)
     yield
-    logger.handlers[:] = handlers
+    logger.handlers[:], filtered.filters[:] = handlers, filters
     logger.setLevel(level)
 
 
