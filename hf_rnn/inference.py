@@ -1,8 +1,8 @@
 """`FastRnn`: raw texts → labels and scores as fast as a CPU goes, with the model's own answers.
 
-Texts are tokenised in blocks, sorted by length within a block, run nearly without padding in batches of about equal work, and
-answered in their order. What makes a batch fast is in `folding.py`; on an accelerator, and where the table of the
-vocabulary would be too large, the plain model runs instead.
+Texts are tokenised in blocks, sorted by length within a block, run nearly without padding in batches of about equal
+work, and answered in their order. What makes a batch fast is in `folding.py`; on an accelerator, and where the table
+of the vocabulary would be too large, the plain model runs instead.
 """
 
 from __future__ import annotations
