@@ -2,7 +2,7 @@
 
 Each class holds one layer in all its directions. A *row* is the part of a cell's sums that depends on its input alone,
 gates in the order that the class likes; whoever runs a layer hands over rows and gets states, see `folding.py`.
-For inference only: nothing here records gradients. A text alone goes another way, `text_alone.py`.
+For inference only: nothing here records gradients. A text alone goes another way, `numpy_cells.py`.
 
 torch takes six times as long for a tanh as for a sigmoid, so tanh(x) is 2 sigmoid(2x) - 1, the 2 of what goes into it
 being in rows and weights from the start: a *doubled* part. As a power of two it rounds nothing.
@@ -12,7 +12,7 @@ Legend: B texts alive at a step, I input width, H hidden per direction, D direct
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -253,3 +253,8 @@ FOLDED_CELLS: dict[str, type[FoldedCell]] = {
     "lstm": FoldedLstm,
     "min_gru": FoldedMinGru,
 }
+
+
+def split_views(cell: FoldedCell, rows: torch.Tensor, sizes: list[int]) -> Iterator[Views]:
+    """Rows `(N, D, G * H)` → the views of those of each step."""
+    return zip(*(view.split(sizes) for view in cell.views(rows)), strict=True)

@@ -20,11 +20,13 @@ from transformers import PreTrainedTokenizerBase
 from .configuration_rnn import RnnConfig
 from .errors import UserError
 from .fast_tokenization import FastTokenizer
-from .folding import TABLE_DTYPES, FoldedClassifier, TableDtype, table_bytes
+from .folded_table import TABLE_DTYPES, TableDtype, table_bytes
+from .folding import FoldedClassifier
 from .model_loading import load_model
 from .modeling_rnn import RnnForSequenceClassification
 from .packing import TokenIds, pack_batches
 from .plain_inference import compute_logits, list_texts, scorer_of
+from .text_alone import MOST_OF_A_FEW, few_texts
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -33,7 +35,7 @@ _BLOCK = 8192  # texts tokenised and sorted at a time
 _TOKENS_PER_BATCH, _TOKENS_AT_MOST = 8192, 4 * 8192
 _ROWS_OF_A_BATCH = 1 << 25  # bytes: rows of a batch in float32, a step of which is then some part of a second cache
 _TOKENS_OF_A_TWEET = 20  # by which these were measured: of longer texts as many run at once, up to so many tokens
-_MOST_TOKENS = 1 << 18
+_MOST_TOKENS, _BYTES_OF_STATES = 1 << 18, 1 << 24  # the latter where a batch keeps states
 
 
 class FastRnn:
@@ -52,8 +54,8 @@ class FastRnn:
             says, and `memory` is 0.
         tokens_per_batch: About how many tokens run at once. None takes 8,192, of narrow models up to four times as
             many, so that the rows of a step take about the same room, a megabyte or two; and of texts longer than
-            tweets more, up to 262,144, so that not just a few of them share a step, where only last states are kept.
-            Of an LSTM of several layers it takes 4,096.
+            tweets more, up to 262,144, so that not just a few of them share a step: where only last states are kept,
+            and of an LSTM up to 16 MiB of states.
 
     Attributes:
         memory (`int`): Bytes of the table; 0 when the plain model runs: beyond the limit, or on an accelerator.
@@ -181,8 +183,8 @@ class FastRnn:
         """
         if self._folded is None:
             return compute_logits(self.model, self.tokenizer, input_ids, 256, self.tokens_per_batch)
-        if len(input_ids) == 1:
-            return torch.from_numpy(self._folded.logits_of_one(input_ids[0]))
+        if len(input_ids) == 1 or 0 < len(input_ids) <= few_texts(self.model.config, max(map(len, input_ids))):
+            return torch.from_numpy(np.concatenate([self._folded.logits_of_one(ids) for ids in input_ids]))
         return self._batched_logits(TokenIds.of_lists(input_ids), self._folded)
 
     @torch.inference_mode()
@@ -205,24 +207,22 @@ class FastRnn:
         return torch.cat([self._block_logits(block) for block in blocks])
 
     def _block_logits(self, texts: list[str]) -> torch.Tensor:
-        if self._folded is None or len(texts) == 1:
+        if self._folded is None or len(texts) <= MOST_OF_A_FEW:
             return self.logits(self.tokenize(texts))
         return self._batched_logits(self._encode.arrange(texts), self._folded)
 
 
 def _pick_tokens_per_batch(config: RnnConfig) -> int:
-    """Few steps of many texts cost fewer calls, as long as the rows of a step stay in the cache.
-
-    Not so where torch's kernel takes the steps, in an LSTM's layers upon a layer.
-    """
-    if config.cell_type == "lstm" and config.num_hidden_layers > 1:
-        return _TOKENS_PER_BATCH // 2
+    """Few steps of many texts cost fewer calls, as long as the rows of a step stay in the cache."""
     row = table_bytes(config) // config.vocab_size
     return min(max(_ROWS_OF_A_BATCH // row, _TOKENS_PER_BATCH), _TOKENS_AT_MOST)
 
 
 def _pick_long_texts(config: RnnConfig, tokens_per_batch: int) -> tuple[int, int]:
-    """How many texts run at once when they are long, and up to how many tokens; 1 and 0 where all states are kept."""
+    """How many texts run at once when they are long, and up to how many tokens; 1 and 0 where rows of all are kept."""
+    most = _MOST_TOKENS
     if config.num_hidden_layers > 1 or config.pooling == "attention":
-        return 1, 0
-    return tokens_per_batch // _TOKENS_OF_A_TWEET, _MOST_TOKENS
+        if config.cell_type != "lstm":
+            return 1, 0
+        most = _BYTES_OF_STATES // (4 * config.output_size)
+    return tokens_per_batch // _TOKENS_OF_A_TWEET, most

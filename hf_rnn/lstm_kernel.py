@@ -1,11 +1,11 @@
-"""A layer through torch's own LSTM: a call costs more than a step of ours, a step of the kernel far less.
+"""One text through a layer of torch's own LSTM: a call costs more than a step of ours, a step of the kernel far less.
 
-So it serves where steps have little to do, with few texts or one, and where no table spares the projection of tokens:
-in layers upon a layer. Measured on one core of an EPYC: a call of the kernel takes 50 us a direction, and more of a
-wide layer, whose weights it rearranges; a step 0.6 us a direction and its products. A step of `text_alone.py` takes
-3.2 us and its products, one of `folded_cells.py` 18 us a direction, and projects nothing where a table does.
+So it serves long texts, and layers upon a layer, where no table spares the projection of tokens. Measured on one core
+of an EPYC: a call takes 50 us a direction, and more of a wide layer, whose weights it rearranges; a step 0.6 us a
+direction and its products. A step of `numpy_cells.py` takes 3.2 us and its products, and projects nothing where a
+table does.
 
-Legend: B texts, T steps, E input width, H hidden per direction, D directions.
+Legend: T tokens, E input width, H hidden per direction, D directions.
 """
 
 from __future__ import annotations
@@ -28,36 +28,30 @@ class LstmKernel:
         self._weights = [[getattr(cell, name).detach().float() for name in names] for cell in cells]
         self._input_size, self._hidden_size = cells[0].input_size, cells[0].hidden_size
 
-    def beats_table(self, texts: int, steps: int) -> bool:
-        """Whether this layer, as the first one, reads texts of about so many tokens faster than with a table.
+    def beats_table(self, steps: int) -> bool:
+        """Whether this layer, as the first one, reads a text of so many tokens faster than with a table.
 
-        Projecting tokens must cost less than the steps save. Of a text alone, whose steps are cheap, it does with
-        narrow vectors; the kernel's own product is faster than a step's, by what a projection of H numbers costs.
+        With narrow vectors: the kernel's own product is faster than a step's, by what projecting H numbers costs.
         """
-        directions, hidden, width = self.directions, self._hidden_size, self._input_size
-        if texts == 1:
-            return steps >= 50 * directions and hidden <= 128 and directions * hidden * (width - hidden) <= 20_000
-        return steps >= 10 and texts * hidden * width <= 200_000
+        directions, hidden, width = len(self._weights), self._hidden_size, self._input_size
+        return steps >= 50 * directions and hidden <= 128 and directions * hidden * (width - hidden) <= 20_000
 
-    def beats_steps(self, texts: int, steps: int) -> bool:
-        """Whether this layer, upon another, reads texts of about so many tokens faster than step by step."""
-        return texts > 1 or 1300 * steps >= self.directions * self._hidden_size**2
-
-    @property
-    def directions(self) -> int:
-        """`int`: D."""
-        return len(self._weights)
+    def beats_steps(self, steps: int) -> bool:
+        """Whether this layer, upon another, reads a text of so many tokens faster than step by step."""
+        return 1300 * steps >= len(self._weights) * self._hidden_size**2
 
     @torch.inference_mode()
-    def run(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Return for each direction all states `(T, B, H)`, as it reads.
+    def run(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return all states `(T, D, H)`, each direction's as it reads, from a state of zero.
 
         Args:
-            inputs (`(T, B, E)`, one a direction): As that direction reads them, from a state of zero.
+            inputs (`(T, E)`): As the tokens stand in the text.
         """
-        zeros = torch.zeros(1, inputs[0].shape[1], self._hidden_size)
-        return [
+        zeros = torch.zeros(1, 1, self._hidden_size)
+        reads = [inputs, inputs.flip(0)][: len(self._weights)]
+        states = [
             # positional: states, weights, has_biases, num_layers, dropout, train, bidirectional, batch_first
-            torch.lstm(read, (zeros, zeros), weights, True, 1, 0.0, False, False, False)[0]
-            for read, weights in zip(inputs, self._weights, strict=True)
+            torch.lstm(read[:, None], (zeros, zeros), weights, True, 1, 0.0, False, False, False)[0]
+            for read, weights in zip(reads, self._weights, strict=True)
         ]
+        return torch.cat(states, dim=1)

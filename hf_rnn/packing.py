@@ -2,7 +2,7 @@
 
 Only arithmetic on ids and lengths; no weights here.
 
-Legend: N tokens of a batch, B texts of a batch, T tokens of its longest text.
+Legend: N tokens of a batch, B texts of a batch, T tokens of its longest text; b some texts of it.
 """
 
 from __future__ import annotations
@@ -105,26 +105,17 @@ class PackedTexts:
         return torch.from_numpy(np.concatenate([np.arange(size) for size in self.sizes]))
 
     @cached_property
-    def padded(self) -> torch.Tensor:
-        """`(N,)`: where each place lies when every step has a place for every text, among T * B."""
-        return torch.from_numpy(self._steps * len(self.lengths) + self.texts.numpy())
-
-    @cached_property
-    def unpadded(self) -> torch.Tensor:
-        """`(T * B,)`: the place of each, 0 where a text has ended."""
-        texts = np.arange(len(self.lengths))
-        places = np.where(texts < np.array(self.sizes)[:, None], self._first[:, None] + texts, 0)
-        return torch.from_numpy(places.reshape(-1))
-
-    @cached_property
     def flip(self) -> torch.Tensor:
         """`(N,)`: the place at which the other direction reads the same token; its own inverse."""
         texts = self.texts.numpy()
         return torch.from_numpy(self._first[self.lengths[texts] - 1 - self._steps] + texts)
 
-    def places(self, text: int) -> np.ndarray:
-        """The places of one text, step by step."""
-        return self._first[: self.lengths[text]] + text
+    def padded_places(self, group: slice) -> torch.Tensor:
+        """`(T * b,)`: the places of some texts, the first of T tokens, step by step; 0 where one has ended."""
+        lengths = self.lengths[group]
+        texts = np.arange(len(self.lengths))[group]
+        first = self._first[: lengths[0], None]
+        return torch.from_numpy(np.where(np.arange(lengths[0])[:, None] < lengths, first + texts, 0).reshape(-1))
 
     @cached_property
     def _first(self) -> np.ndarray:

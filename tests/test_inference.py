@@ -15,12 +15,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import pipeline
 
-from hf_rnn import RnnConfig, RnnForSequenceClassification, load_tsv, model_loading, plain_inference, train_tokenizer
+from hf_rnn import (
+    RnnConfig,
+    RnnForSequenceClassification,
+    folding,
+    load_tsv,
+    model_loading,
+    plain_inference,
+    train_tokenizer,
+)
 from hf_rnn.errors import UserError
-from hf_rnn.folding import FoldedClassifier, table_bytes
+from hf_rnn.folded_table import table_bytes
+from hf_rnn.folding import FoldedClassifier
 from hf_rnn.inference import FastRnn
 from hf_rnn.lstm_kernel import LstmKernel
 from hf_rnn.packing import PackedTexts, TokenIds, pack_batches
+from hf_rnn.padded_layers import PaddedLayers
+from hf_rnn.text_alone import few_texts
 
 CELLS = ["rnn_tanh", "rnn_relu", "gru", "lstm", "min_gru"]
 POOLINGS = ["last", "mean", "max", "mean_max", "attention"]
@@ -78,9 +89,15 @@ def folded_logits(folded, ids, budget):
 
 @pytest.fixture
 def in_steps(monkeypatch):
-    """Nothing read by torch's LSTM kernel, and no text of a batch alone."""
-    monkeypatch.setattr(FoldedClassifier, "_few", lambda *_: 0)
-    monkeypatch.setattr(FoldedClassifier, "_kernel", lambda *_: None)
+    """Nothing read by torch's kernels."""
+    made = FoldedClassifier.__init__
+
+    def make_slow(self, *arguments):
+        made(self, *arguments)
+        self._may_take_table = self._may_take_upper = False
+
+    monkeypatch.setattr(FoldedClassifier, "__init__", make_slow)
+    monkeypatch.setattr(folding, "LstmKernel", lambda *_: None)
 
 
 @pytest.mark.parametrize(("cell", "layers", "bidirectional", "pooling", "activation"), VARIANTS)
@@ -123,11 +140,11 @@ def check_logits(cell, layers, bidirectional, pooling, activation):
 
 @pytest.fixture
 def kernel_runs(monkeypatch):
-    """Steps and texts that torch's LSTM kernel read, layer by layer."""
+    """Steps that torch's LSTM kernel took for a text alone, layer by layer."""
     runs, run = [], LstmKernel.run
 
     def counted(self, inputs):
-        runs.append(tuple(inputs[0].shape[:2]))
+        runs.append(len(inputs))
         return run(self, inputs)
 
     monkeypatch.setattr(LstmKernel, "run", counted)
@@ -144,7 +161,7 @@ def test_a_long_text_alone_goes_through_torchs_kernel(layers, size, length, by_k
     model = make(cell_type="lstm", num_hidden_layers=layers, hidden_size=size, bidirectional=bidirectional)
     text = np.random.default_rng(0).integers(0, VOCABULARY, length).tolist()
     logits = torch.from_numpy(FoldedClassifier(model).logits_of_one(text))
-    assert kernel_runs == [(length, 1)] * by_kernel
+    assert kernel_runs == [length] * by_kernel
     torch.testing.assert_close(logits, plain_logits(model, [text]), atol=2e-6, rtol=1e-5)
 
 
@@ -166,47 +183,93 @@ def test_a_long_text_alone_reads_a_rounded_table_as_a_batch_does(dtype, by_kerne
     torch.testing.assert_close(alone.expand(2, -1), folded_logits(folded, [text, text], 1000), atol=2e-6, rtol=1e-5)
 
 
+@pytest.fixture
+def padded_runs(monkeypatch):
+    """Lengths of the texts that the model's own layers read together, and whether the first layer was among them."""
+    runs, run = [], PaddedLayers._pool
+
+    def counted(self, texts, group, states, layers):
+        if layers < len(self._layers):  # else they are pooled together
+            runs.append((texts.lengths[group].tolist(), layers == 0))
+        return run(self, texts, group, states, layers)
+
+    monkeypatch.setattr(PaddedLayers, "_pool", counted)
+    return runs
+
+
 @pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize(
-    ("lengths", "layers", "by_kernel"),
+    ("cell", "layers", "lengths", "groups", "from_the_first"),
     [
-        ([30] * 5, 1, 1),
-        ([36, 33, 30, 30, 11], 2, 2),
-        ([12, 12, 11, 7, 0], 3, 3),
-        ([120, 118], 1, 1),  # a few of them, but each too long for steps
-        ([12] * 50, 2, 2),  # more texts than steps
-        ([90] + [2] * 20, 2, 0),  # which would be padding, nearly all of it
-        ([9] * 6, 2, 1),
+        ("lstm", 1, [30] * 5, [5], True),
+        ("lstm", 2, [36, 33, 30, 30, 11], [5], True),
+        ("lstm", 3, [12, 12, 11, 7, 0], [5], True),
+        ("lstm", 2, [90] + [2] * 20, [2, 19], True),  # together they would be padding, nearly all of it
+        ("lstm", 2, [8, 3] + [0] * 4, [2, 4], False),
+        ("lstm", 1, [9] * 6, [], False),  # a few steps of the table
+        ("lstm", 2, [9] * 6, [6], False),
+        ("gru", 2, [30] * 5, [5], True),
+        ("rnn_relu", 1, [30] * 5, [5], True),
+        ("lstm", 1, [2] * 9 + [0], [], False),
+        ("min_gru", 2, [30] * 5, [], False),
+        ("gru", 2, [2] * 300, [], False),  # a step has too much work
     ],
     ids=str,
 )
-def test_batches_through_torchs_kernel(lengths, layers, by_kernel, bidirectional, pooling, kernel_runs):
-    """Where steps would have little to do, and upon a layer, an LSTM reads a batch by torch's kernel."""
-    model = make(cell_type="lstm", num_hidden_layers=layers, bidirectional=bidirectional, pooling=pooling)
+def test_batches_through_layers_as_they_are(
+    cell, layers, lengths, groups, from_the_first, bidirectional, pooling, padded_runs
+):
+    """Where steps would have little to do, and in an LSTM's layers upon a layer."""
+    model = make(cell_type=cell, num_hidden_layers=layers, bidirectional=bidirectional, pooling=pooling)
     chance = np.random.default_rng(0)
     ids = [chance.integers(0, VOCABULARY, length).tolist() for length in lengths]
     logits = folded_logits(FoldedClassifier(model), ids, 1000)
-    assert kernel_runs == [(lengths[0], len(lengths))] * by_kernel
+    assert [(len(read), first) for read, first in padded_runs] == [(size, from_the_first) for size in groups]
     torch.testing.assert_close(logits, plain_logits(model, ids), atol=2e-6, rtol=1e-5)
 
 
+def test_a_group_has_few_places(padded_runs):
+    """And at least one text, however long."""
+    folded = FoldedClassifier(make(cell_type="lstm", num_hidden_layers=2))
+    lengths = [4000, 1100, 1000, 1000, 900, 600, 590]
+    chance = np.random.default_rng(0)
+    folded_logits(folded, [chance.integers(0, VOCABULARY, length).tolist() for length in lengths], 10_000)
+    assert [read for read, _ in padded_runs] == [[4000], [1100, 1000], [1000, 900, 600], [590]]
+
+
+@pytest.mark.parametrize(("dtype", "first"), [("float32", True), ("int8", False), ("bfloat16", False)])
+def test_layers_as_they_are_do_not_stand_in_for_a_rounded_table(dtype, first, padded_runs):
+    folded = FoldedClassifier(make(cell_type="lstm", num_hidden_layers=2), dtype)
+    folded_logits(folded, [[3, 9, 2] * 10] * 4, 1000)
+    assert padded_runs == [([30] * 4, first)]
+
+
 @pytest.mark.parametrize(
-    ("cell", "layers", "few"), [("gru", 1, 8), ("min_gru", 2, 8), ("lstm", 1, 4), ("lstm", 2, 2), ("lstm", 3, 1)]
+    ("settings", "length", "few"),
+    [
+        ({"cell_type": "gru"}, 3, 8),
+        ({"cell_type": "gru", "num_hidden_layers": 2, "bidirectional": False}, 3, 2),
+        ({"cell_type": "min_gru", "num_hidden_layers": 2}, 3, 4),
+        ({"cell_type": "min_gru", "num_hidden_layers": 2}, 100, 8),
+        ({"cell_type": "rnn_tanh", "num_hidden_layers": 2}, 3, 8),
+        ({"cell_type": "lstm"}, 40, 4),
+        ({"cell_type": "lstm"}, 41, 0),
+        ({"cell_type": "lstm", "num_hidden_layers": 3}, 3, 1),
+    ],
+    ids=str,
 )
-def test_a_few_texts_are_read_one_after_the_other(cell, layers, few, monkeypatch):
-    model = make(cell_type=cell, num_hidden_layers=layers)
-    folded, alone, read = FoldedClassifier(model), [], FoldedClassifier.logits_of_one
+def test_a_few_texts_are_read_one_after_the_other(settings, length, few, tokenizer, monkeypatch):
+    model = make(vocab_size=VOCABULARY, **settings)
+    assert few_texts(model.config, length) == few
+    alone, read = [], FoldedClassifier.logits_of_one
     monkeypatch.setattr(FoldedClassifier, "logits_of_one", lambda self, ids: alone.append(len(ids)) or read(self, ids))
-    ids = [[3, 9, 2], [5], [7, 7, 4, 1], [8], [6], [2, 2], [1], [4, 20], [11]]
-    for count, empty in ((few, []), (few + 1, []), (few - 1, [[]])):
-        texts = ids[:count] + empty
+    chance, fast = np.random.default_rng(0), FastRnn(model, tokenizer)
+    for count in {few - 1, few, few + 1} - {-1, 0}:
+        texts = [chance.integers(0, VOCABULARY, size).tolist() for size in [length, 0, *[length - 1] * few][:count]]
         alone.clear()
-        torch.testing.assert_close(
-            folded_logits(folded, texts, 1000), plain_logits(model, texts), atol=2e-6, rtol=1e-5
-        )
-        together = len(texts) > 1 and (count > few or empty)
-        assert alone == ([] if together or texts == [[]] else sorted(map(len, texts), reverse=True)), texts
+        torch.testing.assert_close(fast.logits(texts), plain_logits(model, texts), atol=2e-6, rtol=1e-5)
+        assert alone == (list(map(len, texts)) if count <= max(few, 1) else []), texts
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -215,7 +278,7 @@ def test_rows_looked_up_a_step_at_a_time_are_the_same(cell, monkeypatch):
     folded = FoldedClassifier(make(cell_type=cell))
     ids = np.random.default_rng(0).integers(0, VOCABULARY, (9, 11)).tolist() + [[4], []]
     at_once = folded_logits(folded, ids, 1000)
-    monkeypatch.setattr("hf_rnn.folding._NUMBERS_AT_ONCE", 0)
+    monkeypatch.setattr("hf_rnn.folded_table._NUMBERS_AT_ONCE", 0)
     torch.testing.assert_close(folded_logits(folded, ids, 1000), at_once)
 
 
@@ -237,14 +300,10 @@ def test_batches_hold_every_text_once_and_keep_to_the_budget(ids, budget, long_t
         for text, position in enumerate(positions.tolist()):
             steps = np.cumsum([0, *texts.sizes])[: lengths[text]]  # a text's place in each of its steps
             assert texts.forward[steps + text].tolist() == ids[position]
-            assert texts.places(text).tolist() == (steps + text).tolist()
-            if texts.sizes:
-                padded = [step * len(lengths) + text for step in range(lengths[text])]
-                assert texts.padded[steps + text].tolist() == padded
-                assert texts.unpadded[padded].tolist() == (steps + text).tolist()
+            padded = texts.padded_places(slice(text, text + 2)).reshape(lengths[text], len(lengths[text : text + 2]))
+            assert padded[:, 0].tolist() == (steps + text).tolist()
             assert texts.backward[steps + text].tolist() == ids[position][::-1]
         seen += positions.tolist()
-        assert not texts.sizes or len(texts.unpadded) == len(lengths) * lengths[0]
     assert sorted(seen) == list(range(len(ids)))
 
 
@@ -284,7 +343,7 @@ class TestAnswers:
             ({"cell_type": "min_gru", "hidden_size": 64}, 32768),  # 2 * 2 * 64 * 4 bytes a token, of 32 MiB
             ({"cell_type": "lstm", "hidden_size": 64}, 16384),  # 2 * 4 * 64 * 4
             ({"cell_type": "lstm", "hidden_size": 400}, 8192),
-            ({"cell_type": "lstm", "hidden_size": 64, "num_hidden_layers": 2}, 4096),  # torch's kernel likes few
+            ({"cell_type": "lstm", "hidden_size": 64, "num_hidden_layers": 2}, 16384),
             ({"cell_type": "rnn_tanh", "hidden_size": 3, "bidirectional": False}, 32768),
         ],
     )
@@ -292,26 +351,26 @@ class TestAnswers:
         assert FastRnn(make(**settings), pair[1]).tokens_per_batch == tokens
 
     @pytest.mark.parametrize(
-        ("settings", "given", "texts"),
+        ("settings", "given", "length", "texts"),
         [
-            ({}, None, 409),  # as many as tweets of 20 tokens are in 8,192 tokens
-            ({"hidden_size": 64}, None, 819),  # in 16,384
-            ({}, 8192, 8),  # of 1,000 tokens
-            ({"num_hidden_layers": 2, "cell_type": "gru", "hidden_size": 200}, None, 8),
-            ({"pooling": "attention"}, None, 8),
+            ({}, None, 100, 409),  # as many as tweets of 20 tokens are in 8,192 tokens
+            ({"hidden_size": 64}, None, 100, 819),  # in 16,384
+            ({}, None, 3000, (1 << 18) // 3000),  # never more than 262,144 tokens
+            ({}, 8192, 1000, 8),
+            ({"num_hidden_layers": 2, "cell_type": "gru"}, None, 1000, (1 << 25) // (2 * 3 * 128 * 4) // 1000),  # rows
+            ({"num_hidden_layers": 2}, None, 100, (1 << 24) // (2 * 128 * 4) // 100),  # states
+            ({"pooling": "attention", "bidirectional": False}, None, 1000, (1 << 24) // (128 * 4) // 1000),
+            ({"num_hidden_layers": 2}, None, 100_000, 1),
         ],
         ids=str,
     )
-    def test_long_texts_share_their_steps(self, pair, settings, given, texts, monkeypatch):
+    def test_long_texts_share_their_steps(self, pair, settings, given, length, texts, monkeypatch):
         """Else a step would be one of few texts; but memory that grows with tokens stays within bounds."""
         fast = FastRnn(make(**{"hidden_size": 128, "cell_type": "lstm"} | settings), pair[1], tokens_per_batch=given)
         sizes = []
         monkeypatch.setattr(fast._folded, "logits", lambda batch: sizes.append(len(batch.lengths)) or torch.zeros(1))
-        fast.logits([[5] * (1000 if texts == 8 else 100)] * 1000)
-        assert sizes[0] == texts and sum(sizes) == 1000
-        sizes.clear()
-        fast.logits([[5] * 3000] * 100)
-        assert sizes[0] == (2 if texts == 8 else (1 << 18) // 3000), "never more than 262,144 tokens"
+        fast.logits([[5] * length] * 900)
+        assert sizes[0] == texts and sum(sizes) == 900
 
     def test_many_blocks_are_the_same(self, pair, monkeypatch):
         fast = FastRnn(*pair)
@@ -429,7 +488,7 @@ class TestTable:
         parts = {"rnn_tanh": 1, "rnn_relu": 1, "min_gru": 2, "gru": 3, "lstm": 4}[cell]
         for dtype, width in (("float32", 4), ("bfloat16", 2), ("int8", 1)):
             folded = FoldedClassifier(model, dtype)
-            assert folded.memory == folded.table.numel() * folded.table.element_size()
+            assert folded.memory == folded.table.stored.numel() * folded.table.stored.element_size()
             assert folded.memory == VOCABULARY * parts * 5 * (2 if bidirectional else 1) * width
             assert folded.memory == table_bytes(model.config, dtype)
 
@@ -472,7 +531,7 @@ class TestTable:
     @pytest.mark.parametrize("recurrent", [torch.float32, torch.bfloat16])
     def test_smaller_ones_round(self, cell, dtype, recurrent, monkeypatch):
         """With more than one chunk of the vocabulary; recurrent products in bfloat16 as on a chip that has them."""
-        monkeypatch.setattr("hf_rnn.folding._ENTRIES_AT_ONCE", 7)
+        monkeypatch.setattr("hf_rnn.folded_table._ENTRIES_AT_ONCE", 7)
         monkeypatch.setattr("hf_rnn.folding._BFLOAT16_FROM", 1)
         monkeypatch.setattr("hf_rnn.folding.multiplies_bfloat16", lambda: recurrent == torch.bfloat16)
         model = make(cell_type=cell, num_hidden_layers=2)
@@ -489,10 +548,10 @@ class TestTable:
     @pytest.mark.parametrize("cell", CELLS)
     def test_each_column_of_int8_has_a_scale_of_its_own_and_is_rounded_to_the_nearest(self, cell):
         model = make(cell_type=cell)
-        exact, small = FoldedClassifier(model), FoldedClassifier(model, "int8")
-        table = small.table.view(VOCABULARY, *small.scale.shape)
+        exact, small = FoldedClassifier(model).table, FoldedClassifier(model, "int8").table
+        table = small.stored.view(VOCABULARY, *small.scale.shape)
         assert (table.abs().amax(dim=0) == 127).all()
-        error = (table * small.scale - exact.table.view_as(table)).abs()
+        error = (table * small.scale - exact.stored.view_as(table)).abs()
         assert (error <= 0.501 * small.scale).all()
 
     @pytest.mark.parametrize("settings", [{}, {"memory_limit": 0}], ids=["table", "plain"])
