@@ -1,7 +1,7 @@
 """`FastRnn`: raw texts → labels and scores as fast as a CPU goes, with the model's own answers.
 
 Texts are tokenised in blocks, sorted by length within a block, run nearly without padding in batches of about equal
-work, and answered in their order. What makes a batch fast is in `folding.py`; on an accelerator, and where the table
+work, and answered in their order. What makes a batch fast is in `folding/`; on an accelerator, and where the table
 of the vocabulary would be too large, the plain model runs instead.
 """
 
@@ -20,13 +20,11 @@ from transformers import PreTrainedTokenizerBase
 from .configuration_rnn import RnnConfig
 from .errors import UserError
 from .fast_tokenization import FastTokenizer
-from .folded_table import TABLE_DTYPES, TableDtype, table_bytes
-from .folding import FoldedClassifier
+from .folding import MOST_OF_A_FEW, TABLE_DTYPES, FoldedClassifier, TableDtype, few_texts, table_bytes
 from .model_loading import load_model
 from .modeling_rnn import RnnForSequenceClassification
 from .packing import TokenIds, pack_batches
 from .plain_inference import compute_logits, list_texts, scorer_of
-from .text_alone import MOST_OF_A_FEW, few_texts
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ def main() -> None:
 
     from hf_rnn import FastRnn, classification_metrics, load_tsv
     from hf_rnn.errors import UserError
-    from hf_rnn.folded_table import TABLE_DTYPES
+    from hf_rnn.folding import TABLE_DTYPES
     from hf_rnn.model_loading import load_model, quiet
     from hf_rnn.plain_inference import compute_logits
 

@@ -18,20 +18,17 @@ from transformers import pipeline
 from hf_rnn import (
     RnnConfig,
     RnnForSequenceClassification,
-    folding,
     load_tsv,
     model_loading,
     plain_inference,
     train_tokenizer,
 )
 from hf_rnn.errors import UserError
-from hf_rnn.folded_table import table_bytes
-from hf_rnn.folding import FoldedClassifier
+from hf_rnn.folding import FoldedClassifier, few_texts, table_bytes
+from hf_rnn.folding.lstm_kernel import LstmKernel
+from hf_rnn.folding.padded_layers import PaddedLayers
 from hf_rnn.inference import FastRnn
-from hf_rnn.lstm_kernel import LstmKernel
 from hf_rnn.packing import PackedTexts, TokenIds, pack_batches
-from hf_rnn.padded_layers import PaddedLayers
-from hf_rnn.text_alone import few_texts
 
 CELLS = ["rnn_tanh", "rnn_relu", "gru", "lstm", "min_gru"]
 POOLINGS = ["last", "mean", "max", "mean_max", "attention"]
@@ -97,7 +94,7 @@ def in_steps(monkeypatch):
         self._may_take_table = self._may_take_upper = False
 
     monkeypatch.setattr(FoldedClassifier, "__init__", make_slow)
-    monkeypatch.setattr(folding, "LstmKernel", lambda *_: None)
+    monkeypatch.setattr("hf_rnn.folding.classifier.LstmKernel", lambda *_: None)
 
 
 @pytest.mark.parametrize(("cell", "layers", "bidirectional", "pooling", "activation"), VARIANTS)
@@ -278,7 +275,7 @@ def test_rows_looked_up_a_step_at_a_time_are_the_same(cell, monkeypatch):
     folded = FoldedClassifier(make(cell_type=cell))
     ids = np.random.default_rng(0).integers(0, VOCABULARY, (9, 11)).tolist() + [[4], []]
     at_once = folded_logits(folded, ids, 1000)
-    monkeypatch.setattr("hf_rnn.folded_table._NUMBERS_AT_ONCE", 0)
+    monkeypatch.setattr("hf_rnn.folding.table._NUMBERS_AT_ONCE", 0)
     torch.testing.assert_close(folded_logits(folded, ids, 1000), at_once)
 
 
@@ -531,9 +528,9 @@ class TestTable:
     @pytest.mark.parametrize("recurrent", [torch.float32, torch.bfloat16])
     def test_smaller_ones_round(self, cell, dtype, recurrent, monkeypatch):
         """With more than one chunk of the vocabulary; recurrent products in bfloat16 as on a chip that has them."""
-        monkeypatch.setattr("hf_rnn.folded_table._ENTRIES_AT_ONCE", 7)
-        monkeypatch.setattr("hf_rnn.folding._BFLOAT16_FROM", 1)
-        monkeypatch.setattr("hf_rnn.folding.multiplies_bfloat16", lambda: recurrent == torch.bfloat16)
+        monkeypatch.setattr("hf_rnn.folding.table._ENTRIES_AT_ONCE", 7)
+        monkeypatch.setattr("hf_rnn.folding.classifier._BFLOAT16_FROM", 1)
+        monkeypatch.setattr("hf_rnn.folding.classifier.multiplies_bfloat16", lambda: recurrent == torch.bfloat16)
         model = make(cell_type=cell, num_hidden_layers=2)
         ids = [[3, 9, 2, 22], [5], [], [7, 7, 4, 1, 20], list(range(20))]
         expected = plain_logits(model, ids)

@@ -18,7 +18,7 @@ from .. import model_loading, plain_inference
 from ..data import DataError
 from ..data.faults import BadRow
 from ..errors import UserError
-from ..folded_table import TABLE_DTYPES, TableDtype
+from ..folding import TABLE_DTYPES, TableDtype
 from ..inference import FastRnn
 from ..onnx_inference import OnnxClassifier
 from ..parsing import SettingsParser

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from .configuration_rnn import RnnConfig
-from .folded_cells import FoldedCell
-from .folded_table import FoldedTable
-from .inference_pooler import LONG, InferencePooler
+from ..configuration_rnn import RnnConfig
+from .cells import FoldedCell
 from .lstm_kernel import LstmKernel
 from .numpy_cells import runner_of
+from .pooling import LONG, InferencePooler
+from .table import FoldedTable
 
 _add: Any = np.add.reduce  # of any type: NumPy 2.5 types them otherwise than NumPy 2.4
 _largest: Any = np.maximum.reduce

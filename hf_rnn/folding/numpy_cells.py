@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from .folded_cells import FoldedCell, FoldedGru, FoldedLstm, FoldedMinGru, FoldedRelu, FoldedTanh
+from .cells import FoldedCell, FoldedGru, FoldedLstm, FoldedMinGru, FoldedRelu, FoldedTanh
 
 Runner = Callable[[Sequence[np.ndarray]], np.ndarray]
 

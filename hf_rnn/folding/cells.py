@@ -1,7 +1,7 @@
 """The recurrent cells when what they read of a token is known already: one step over a shrinking batch, in place.
 
 Each class holds one layer in all its directions. A *row* is the part of a cell's sums that depends on its input alone,
-gates in the order that the class likes; whoever runs a layer hands over rows and gets states, see `folding.py`.
+gates in the order that the class likes; whoever runs a layer hands over rows and gets states, see `classifier.py`.
 For inference only: nothing here records gradients. A text alone goes another way, `numpy_cells.py`.
 
 torch takes six times as long for a tanh as for a sigmoid, so tanh(x) is 2 sigmoid(2x) - 1, the 2 of what goes into it

@@ -7,7 +7,7 @@ from copy import deepcopy
 
 import torch
 
-from .pooling_rnn import RnnPooler
+from ..pooling_rnn import RnnPooler
 
 LONG = 512  # tokens from which a sum over a text in float32 would lose digits
 

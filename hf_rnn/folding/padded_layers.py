@@ -1,6 +1,6 @@
 """A packed batch of texts through layers of the model itself, padded, a few texts of about one length at a time.
 
-A step of torch's kernels costs little beside one of `folded_cells.py`, so that they serve where steps have little to
+A step of torch's kernels costs little beside one of `cells.py`, so that they serve where steps have little to
 do, with a few texts. That of an LSTM (oneDNN on a CPU) projects and steps at once, and serves in layers upon a layer
 too, where no table spares the projection; what a group of texts keeps between them stays in the cache.
 
@@ -16,10 +16,10 @@ from copy import deepcopy
 import numpy as np
 import torch
 
-from .cells_rnn import CompactTexts
-from .inference_pooler import InferencePooler
-from .modeling_rnn import RnnModel
-from .packing import PackedTexts
+from ..cells_rnn import CompactTexts
+from ..modeling_rnn import RnnModel
+from ..packing import PackedTexts
+from .pooling import InferencePooler
 
 _PLACES, _PLACES_OF_AN_LSTM = 32_768, 3_072  # of a group: with more, what an LSTM's layers keep leaves the cache
 # Measured on one core of an EPYC, with vectors of 50 to 300 numbers and 32 to 256 units: steps of the table, which

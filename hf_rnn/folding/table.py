@@ -14,9 +14,9 @@ from typing import Literal
 import numpy as np
 import torch
 
-from .configuration_rnn import RnnConfig
-from .folded_cells import FoldedCell, Views, split_views
-from .packing import PackedTexts
+from ..configuration_rnn import RnnConfig
+from ..packing import PackedTexts
+from .cells import FoldedCell, Views, split_views
 
 TableDtype = Literal["float32", "bfloat16", "int8"]
 TABLE_DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}

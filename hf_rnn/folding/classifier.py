@@ -1,10 +1,8 @@
-"""A trained classifier → the same function of token ids, faster on a CPU: what layer 1 reads of a token is a table.
+"""Which way a batch or a text goes through a folded model, and its logits.
 
-The input projection of the first layer is computed once for each entry of the vocabulary (`folded_table.py`); what is
-left of a step is the recurrence, and for minGRU not even a matrix product. Batches come packed (`packing.py`), so that
-only real tokens are computed. Where steps have little to do an LSTM's batches go through the layers as they are, and
-so do its layers upon a layer (`padded_layers.py`); a text alone goes through NumPy (`text_alone.py`). Texts,
-tokenizers and devices are the concern of `inference.py`.
+What is left of a step, where layer 1 has a table, is the recurrence, and for minGRU not even a matrix product. Where
+steps have little to do batches go through the layers as they are, and so do those of an LSTM upon a layer; a text
+alone goes through NumPy.
 
 Legend: N tokens of a batch, B its texts, T steps, H hidden per direction, D directions, G parts of a row, S width of a
 state (D * H), P of a pooled vector, C classes.
@@ -20,15 +18,15 @@ import numpy as np
 import torch
 from torch.nn.functional import linear
 
-from .cells_rnn import RnnLayer
-from .folded_cells import FOLDED_CELLS, FoldedCell, Views, split_views
-from .folded_table import FoldedTable, TableDtype, table_bytes
-from .inference_pooler import LONG, InferencePooler
+from ..cells_rnn import RnnLayer
+from ..modeling_rnn import RnnForSequenceClassification
+from ..packing import PackedTexts
+from ..processor import multiplies_bfloat16
+from .cells import FOLDED_CELLS, FoldedCell, Views, split_views
 from .lstm_kernel import LstmKernel
-from .modeling_rnn import RnnForSequenceClassification
-from .packing import PackedTexts
 from .padded_layers import PaddedLayers
-from .processor import multiplies_bfloat16
+from .pooling import LONG, InferencePooler
+from .table import FoldedTable, TableDtype, table_bytes
 from .text_alone import TextAlone
 
 _BFLOAT16_FROM = 128  # hidden units from which a product in bfloat16 gained anything; with 64 it did not
