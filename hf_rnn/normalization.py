@@ -68,7 +68,7 @@ def _semeval_rules(lowercase: bool) -> list[Normalizer]:
         _replace(r"&(?:#0*+39|#[xX]0*+27|apos);", "'"),
         _replace(r"&(?:quot|nbsp|#160);"),
         _replace(rf"(?<![^\s:;.,]){_EDGE}++(?=[a-zA-Z0-9])|(?<=[a-zA-Z0-9]){_EDGE}++(?![^\s:;.,])"),
-        _replace(r"(?:[hH]ttps?://|www\.)[^\s<>]++", " <<<url>>> "),
+        _replace(r"(?:[hH][tT][tT][pP][sS]?://|[wW][wW][wW]\.)[^\s<>]++", " <<<url>>> "),
         # "can't" stays; in "couldn't!" the apostrophe ties the mark to the word, and both are dropped
         _replace(rf"(?<!{_RUN})(?![@#]|[a-zA-Z'-]++(?!{_RUN}))[^\s.,?\"'’]++['’]{_RUN}*+"),
         _replace(r"(?<![a-zA-Z0-9._%+-])[a-zA-Z0-9._%+-]++@[a-zA-Z0-9-]++(?:\.[a-zA-Z0-9-]++)++"),  # e-mail
@@ -92,8 +92,8 @@ def _semeval_rules(lowercase: bool) -> list[Normalizer]:
 
 # tweet: what becomes a placeholder, in this order, and what is a word; these patterns mean the same to Python's `re`.
 TWEET_PLACEHOLDERS = (
-    (r"[hH]ttps?://[^\s<>\")\]]++", "<url>"),
-    (r"www\.[^\s<>\")\]]++", "<url>"),
+    (r"[hH][tT][tT][pP][sS]?://[^\s<>\")\]]++", "<url>"),
+    (r"[wW][wW][wW]\.[^\s<>\")\]]++", "<url>"),
     (r"@\w++", "<user>"),
     # 7, 3.39, 82,000, 7:40 in 7:40pm; not b4, 2nd, <3
     (r"(?<!\w)(?!(?<=<)3\b)[0-9]++(?:(?:[.,:][0-9]++)++|(?!\w))", "<number>"),

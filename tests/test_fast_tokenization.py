@@ -34,6 +34,8 @@ PIECES += [
     "<pad>",
     "<unk>",
     "http://t.co/x",
+    "HTTPS://T.CO/X",
+    "WWW.T.CO",
     "www.a.b",
     "&amp;",
     "&nbsp;",

@@ -271,6 +271,7 @@ def test_an_error_of_the_source_of_texts_comes_through():
         ("she couldn't! don't_ it can't", "she it can't"),  # the apostrophe ties a mark to the word
         ("one &amp;lt;3 &amp;amp;lt;3 two", "one two"),  # escaped twice, and again
         ("Http://ex.am/b <http://ex.am/a>now", "<<<URL>>> <<<URL>>> now"),
+        ("SEE HTTPS://EX.AM/B OR WWW.EX.AM", "see <<<URL>>> or <<<URL>>>"),
         ("\uff20Ann is (@ home) now @ work", "<<<MENTION>>> is home now <<<MENTION>>> work"),
         ("go # now #, then", "go <<<HASHTAG>>> now <<<HASHTAG>>> then"),
         (
@@ -306,6 +307,7 @@ def test_semeval_by_hand(raw, expected):
         ("<url> <user> <number>", "<url> <user> <number>"),
         ("low-cost... why?! why??? no!!", "low - cost .. why ? ! why ?? no !!"),
         ("Http://ex.am/b <http://ex.am/a>now RT@Ann", "<url> < <url> > now rt <user>"),
+        ("SEE HTTPS://EX.AM/B OR WWW.EX.AM", "see <url> or <url>"),
         ('(https://ex.am/a) [http://ex.am/b] "http://ex.am/c" http:', '( <url> ) [ <url> ] " <url> " http :'),
         ("1,234,567 at 10:20:30 v 1.2.3", "<number> at <number> v <number>"),
         ("rock'n'roll y'all'd've 'n'", "rock'n'roll y'all'd've ' n '"),
