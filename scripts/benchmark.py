@@ -174,6 +174,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if unknown := set(arguments.parts) - set(PARTS) - {"all"}:
         parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)} and all")
+    chosen = [name for name in PARTS if name in arguments.parts or "all" in arguments.parts or not arguments.parts]
+    if arguments.data_dir and not arguments.plot and not any("data_dir" in settings_of(name) for name in chosen):
+        parser.error(f"--data_dir {arguments.data_dir} is of no use to {' and '.join(chosen)}: leave it out")
     if arguments.repeats < 3:
         parser.error("--repeats must be at least 3")
     if arguments.rows < 100:
@@ -196,19 +199,18 @@ def main() -> None:
     from hf_rnn.errors import UserError
 
     torch.set_num_threads(arguments.threads)
-    chosen = [name for name in PARTS if name in arguments.parts or "all" in arguments.parts or not arguments.parts]
     machine = {"processor": processor(), "torch": torch.__version__, "threads": arguments.threads}
     results: list[dict[str, Any]] = []
-    if arguments.data_dir and (chosen != ["data"] or arguments.plot):
+    if arguments.data_dir:
         try:
             check_texts(arguments.data_dir)
         except UserError as error:
             parser.error(str(error))
     for name in chosen:
         print(f"{name}: {PARTS[name].__doc__}", file=sys.stderr)
-        own = {"data": ["rows"], "shapes": [], "train": ["data_dir", "quick"]}.get(name, ["data_dir"])
+        settings = {setting: getattr(arguments, setting) for setting in settings_of(name)}
         try:
-            measured = PARTS[name](arguments.repeats, **{setting: getattr(arguments, setting) for setting in own})
+            measured = PARTS[name](arguments.repeats, **settings)
         except UserError as error:  # of the data
             parser.error(str(error))
         for result in measured:
@@ -223,6 +225,11 @@ def main() -> None:
             arguments.json.write_text(content, encoding="utf-8")
     if arguments.plot:
         draw(arguments.data_dir or benchmark_infer.SAMPLE, arguments.plot)
+
+
+def settings_of(name: str) -> list[str]:
+    """The flags that a part takes, beside --repeats."""
+    return {"data": ["rows"], "shapes": [], "train": ["data_dir", "quick"]}.get(name, ["data_dir"])
 
 
 def check_texts(folder: Path) -> None:

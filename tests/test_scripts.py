@@ -560,6 +560,8 @@ def test_mistakes_with_seeds(flags, message, monkeypatch, capsys):
         (["--data_dir", "few"], "few has 60 rows to train on: there must be 200 or more"),
         (["vocab", "--data_dir", "alike"], "train holds one label only, 'a'"),
         (["latency", "--data_dir", "broken"], "broken/train.tsv:1: "),
+        (["data", "--data_dir", "few"], "--data_dir few is of no use to data: leave it out"),
+        (["data", "shapes", "--data_dir", "few"], "--data_dir few is of no use to shapes and data: leave it out"),
     ],
 )
 def test_the_benchmark_looks_at_its_files_first(flags, message, monkeypatch, tmp_path, capsys):
