@@ -79,7 +79,7 @@ def load_checkpoint(name: str, class_names: list[str]) -> tuple[Any, Any]:
     """
     from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
-    if not Path(name).exists() and name.count("/") > 1:
+    if not Path(name).exists() and (name.count("/") > 1 or name.startswith(("/", "."))):
         raise OSError(f"there is no folder {name}")
     tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     before = AutoConfig.from_pretrained(name, trust_remote_code=False)

@@ -144,6 +144,7 @@ def test_mistakes_are_one_line(checkpoint, texts_dir, tmp_path, monkeypatch, cap
     assert "not empty: take another" in refused(output_dir=texts_dir / "train.tsv")
     assert "nowhere cannot be loaded" in refused(model="nowhere")
     assert "nowhere cannot be loaded: there is no folder" in refused(model=tmp_path / "nowhere")
+    assert "nowhere cannot be loaded: there is no folder" in refused(model="./nowhere")
     assert "cannot be loaded" in refused(model=tmp_path / "empty")
     assert "must be greater than 0, found 0" in refused(epochs=0)
     assert "must be greater than 0, found nan" in refused(learning_rate="nan")
