@@ -253,6 +253,8 @@ def check_finished(folder, stdout, text):
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+    import hf_rnn  # noqa: F401 - the classes know its models
+
     model = AutoModelForSequenceClassification.from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     with torch.no_grad():
