@@ -11,7 +11,6 @@ the median of each side and of the ratio pair by pair with its quartiles. Absolu
 ratios hold. A ratio above 1 says that ours is faster; of the part data it says how many times as long ours takes.
 """
 
-import argparse
 import json
 import os
 import platform
@@ -27,6 +26,7 @@ import benchmark_infer
 import benchmark_shapes
 import benchmark_train
 import benchmark_vocab
+import command_line
 import results_report
 from benchmark_timing import interleave
 
@@ -150,7 +150,7 @@ def data(repeats: int, rows: int) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Run the parts asked for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line.Parser(__doc__)
     parser.add_argument(
         "parts", nargs="*", metavar="PART", help=f"what to measure: {', '.join(PARTS)} or all (default)"
     )
@@ -205,14 +205,14 @@ def main() -> None:
         try:
             check_texts(arguments.data_dir)
         except UserError as error:
-            parser.error(str(error))
+            parser.refuse(error)
     for name in chosen:
         print(f"{name}: {PARTS[name].__doc__}", file=sys.stderr)
         settings = {setting: getattr(arguments, setting) for setting in settings_of(name)}
         try:
             measured = PARTS[name](arguments.repeats, **settings)
         except UserError as error:  # of the data
-            parser.error(str(error))
+            parser.refuse(error)
         for result in measured:
             results.append({"part": name, **result})
             low, high = result["ratio_quartiles"]
@@ -271,4 +271,4 @@ def draw(data_dir: Path, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

@@ -4,7 +4,6 @@ Called by itself, as `python scripts/benchmark_data.py SIDE FILE`, it takes one 
 for the peak of its memory is then that of one reading and not of whatever ran before.
 """
 
-import argparse
 import json
 import random
 import re
@@ -17,6 +16,8 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import command_line
 
 LABELS = ("negative", "neutral", "positive")
 GOAL_RATIO, GOAL_MB = 3, 400
@@ -128,7 +129,9 @@ def peak_mb() -> float:
 def measure_apart(side: str, path: Path) -> dict[str, Any]:
     """Take one measurement in a process of its own."""
     command = [sys.executable, __file__, side, str(path)]
-    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    # in a group of its own, so that Ctrl-C is told by this process alone, which ends the other
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, process_group=0)
+    return json.loads(done.stdout)
 
 
 def compare(repeats: int, rows: int) -> list[dict[str, Any]]:
@@ -181,12 +184,17 @@ def compare(repeats: int, rows: int) -> list[dict[str, Any]]:
     return results
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main() -> None:
+    """Take one measurement, and print it as JSON."""
+    parser = command_line.Parser(__doc__)
     parser.add_argument("side", metavar="SIDE", choices=SIDES, help=f"who reads: {', '.join(SIDES)}")
     parser.add_argument("path", metavar="FILE", help="TSV file to read")
     asked = parser.parse_args()
     try:
         print(json.dumps(measure(asked.side, asked.path)))
     except (ValueError, OSError) as error:  # says which file and line
-        parser.error(str(error))
+        parser.refuse(error)
+
+
+if __name__ == "__main__":
+    command_line.run(main)

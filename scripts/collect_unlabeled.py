@@ -12,19 +12,16 @@ not be learned from.
 import argparse
 import json
 from collections.abc import Iterator
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import NoReturn
 
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:  # without the usage: the reason is what matters
-        self.exit(2, f"{self.prog}: error: {message}\n")
+import command_line
 
 
 def parse_flags() -> argparse.Namespace:
     """Read the flags."""
-    parser = _Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line.Parser(__doc__)
     parser.add_argument("sources", nargs="+", type=Path, metavar="SOURCE", help="file with one text a line, UTF-8")
     parser.add_argument(
         "--data_dir",
@@ -48,7 +45,7 @@ def parse_flags() -> argparse.Namespace:
         help="what was done to the texts of DIR before they were written; is done here too (default: none)",
     )
     flags = parser.parse_args()
-    flags.refuse = parser.error
+    flags.refuse = partial(parser.refuse, others=("--text_column", "--header"))  # they are of a SOURCE, not of DIR
     if flags.output_file.exists():
         parser.error(f"--output_file {flags.output_file} is there already: take another")
     if flags.text_column < 0:
@@ -121,4 +118,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

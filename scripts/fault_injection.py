@@ -9,7 +9,6 @@ A fault is survived when the run goes on to the same weights, bit for bit, the s
 is refused with one line and nothing is lost. Exit code 1 when anything was lost.
 """
 
-import argparse
 import json
 import os
 import shutil
@@ -21,6 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import command_line
 from fault_injection_bench import PROFILES, Bench, Lost, Run
 
 
@@ -230,7 +230,7 @@ TRIES = {"kill": 15, "write": 10, "stop": 6, "damage": 100, "disk": 4}
 
 def main() -> int:
     """Run the faults that were asked for and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line.Parser(__doc__)
     parser.add_argument("faults", nargs="*", metavar="FAULT", help=f"{', '.join(FAULTS)} (default: all)")
     parser.add_argument("--tries", type=int, help="of each fault (default: many; damage: each file)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
@@ -273,4 +273,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command_line.run(main)

@@ -19,12 +19,9 @@ import math
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:  # without the usage: the reason is what matters
-        self.exit(2, f"{self.prog}: error: {message}\n")
+import command_line
 
 
 def number(text: str) -> float:
@@ -53,7 +50,7 @@ def seed(text: str) -> int:
 
 def parse_flags() -> argparse.Namespace:
     """Read the flags."""
-    parser = _Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line.Parser(__doc__)
     parser.add_argument("--model", required=True, help="checkpoint to start from: a folder, or an id on the Hub")
     parser.add_argument("--data_dir", type=Path, required=True, help="folder with train.tsv, and dev.tsv if there is")
     parser.add_argument("--max_bad_rows", default="0", help="go on without so many: a count, or a share such as 0.1%%")
@@ -68,7 +65,7 @@ def parse_flags() -> argparse.Namespace:
     parser.add_argument("--resume", action="store_true", help="go on with --folds that were stopped")
     parser.add_argument("--use_cpu", action="store_true", help="leave an accelerator alone")
     flags = parser.parse_args()
-    flags.refuse = parser.error
+    flags.refuse = parser.refuse
     return flags
 
 
@@ -271,8 +268,4 @@ def fine_tune(flags: argparse.Namespace, model: Any, tokenizer: Any, texts: Any)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        print("stopped: --resume goes on where --folds had a teacher done", file=sys.stderr)
-        sys.exit(130)  # as a shell has it
+    command_line.run(main, "stopped: --resume goes on where --folds had a teacher done")

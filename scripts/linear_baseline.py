@@ -7,15 +7,16 @@ The strength of regularisation is chosen on the validation split, as the recipes
 models hold the same model with C = 1. Prints a Markdown table.
 """
 
-import argparse
 from pathlib import Path
+
+import command_line
 
 STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0)
 
 
 def main() -> None:
     """Fit with and without class weights and print both."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line.Parser(__doc__)
     parser.add_argument("--data_dir", type=Path, required=True, help="folder with train.tsv and dev.tsv")
     parser.add_argument("--max_bad_rows", default="0", help="go on without so many: a count, or a share such as 0.1%%")
     arguments = parser.parse_args()
@@ -28,7 +29,7 @@ def main() -> None:
         data = load_tsv(arguments.data_dir, max_bad_rows=arguments.max_bad_rows)
         make_linear_model()
     except UserError as error:
-        parser.error(str(error))
+        parser.refuse(error)
     names = data["train"].features["label"].names
     train, validation = data["train"][:], data["validation"][:]
     print("| class weights | C | accuracy | macro_recall | macro_f1 |\n|---|---|---|---|---|")
@@ -46,4 +47,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

@@ -12,7 +12,6 @@ interval (Student's t over the seeds). Runs on one core; seconds are wall time o
 table is of the seeds that were complete.
 """
 
-import argparse
 import importlib.util
 import math
 import shlex
@@ -21,14 +20,14 @@ import sys
 import tempfile
 from typing import Any
 
+import command_line
+
 SCORES = ("accuracy", "macro_recall", "macro_f1")
 
 
 def main() -> None:
     """Train, and print a line a seed on stderr and the mean on stdout."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = command_line.Parser(__doc__, allow_abbrev=False)
     parser.add_argument("--seeds", type=int, default=5, help="seeds 0, 1, ... (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch (default: %(default)s)")
     parser.add_argument("--against", metavar="FLAGS", help="flags that change the settings to compare with, in quotes")
@@ -122,4 +121,4 @@ def difference(ours: list[float], against: list[float]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

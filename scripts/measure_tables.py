@@ -7,13 +7,14 @@ A line for the model itself, run by torch, and one for each kind of table: its m
 the labelled rows, the share of the rows that get the model's own answer, and the largest difference of a logit.
 """
 
-import argparse
 from pathlib import Path
+
+import command_line
 
 
 def main() -> None:
     """Run the model and its tables, and print a Markdown table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line.Parser(__doc__)
     parser.add_argument("--model", required=True, help="finished folder, or repo id")
     parser.add_argument("--data_dir", type=Path, required=True, help="folder of labelled texts")
     parser.add_argument("--max_bad_rows", default="0", help="go on without so many: a count, or a share such as 0.1%%")
@@ -37,7 +38,7 @@ def main() -> None:
         (rows,) = load_tsv(flags.data_dir, **options).values()
         runners = {dtype: FastRnn(model, tokenizer, table_dtype=dtype) for dtype in TABLE_DTYPES}
     except (UserError, OSError) as error:
-        parser.exit(2, f"measure_tables.py: error: {error}\n")
+        parser.refuse(error)
     ids = runners["float32"].tokenize(list(rows["text"]))
     expected = compute_logits(model, tokenizer, ids, batch_size=256)
     print("| table | MB | accuracy | macro-recall | same answer | largest difference of a logit |")
@@ -53,4 +54,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

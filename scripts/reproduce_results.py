@@ -30,6 +30,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import command_line
+
 SAMPLE = Path(__file__).parents[1] / "data" / "tweets"
 STUDENT, FURTHER, TEACHER = "distilled, recipe `student`", "distilled, with unlabelled texts", "the teacher"
 QUICK = ("majority class", "TF-IDF words + logistic regression", "fastText", "recipe `fast`", "recipe `default`")
@@ -38,7 +40,7 @@ ROUNDS, MOST_SECONDS = 5, 2.0  # of timing: passes over the texts, and what one 
 
 def parse_flags() -> argparse.Namespace:
     """Read the flags."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line.Parser(__doc__)
     parser.add_argument("--data_dir", type=Path, default=SAMPLE, help="train.tsv and dev.tsv (default: the sample)")
     parser.add_argument("--normalizer", default="none", help="none, or tweet for raw tweets (default: %(default)s)")
     parser.add_argument("--max_bad_rows", default="0", help="go on without so many: a count, or a share such as 0.1%%")
@@ -51,7 +53,8 @@ def parse_flags() -> argparse.Namespace:
     parser.add_argument("--resume", action="store_true", help="keep the rows that OUTPUT_DIR has of such a run")
     parser.add_argument("--quick", action="store_true", help="two seeds, and only the models that train in seconds")
     flags = parser.parse_args()
-    flags.refuse = parser.error
+    flags.refuse = parser.refuse
+    flags.asked = flags.only or []
     flags.shares = flags.resume and flags.only is not None  # the table is another run's
     if flags.seeds is None:
         flags.seeds = 2 if flags.quick else 5
@@ -263,8 +266,4 @@ def measure_speed(
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt as stop:
-        print("stopped: --resume keeps the rows that are ready", file=sys.stderr)
-        sys.exit(getattr(stop, "exit_code", 130))
+    command_line.run(main, "stopped: --resume keeps the rows that are ready")

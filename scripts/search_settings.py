@@ -15,7 +15,6 @@ Confirm what was found, beside what it is to replace, with `scripts/measure_seed
 The test split is never read here, so that it can still judge in the end.
 """
 
-import argparse
 import dataclasses
 import logging
 import shlex
@@ -23,6 +22,8 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+import command_line
 
 
 def suggest(trial: Any) -> dict[str, Any]:
@@ -39,9 +40,9 @@ def suggest(trial: Any) -> dict[str, Any]:
     return {name: float(f"{value:.3g}") if isinstance(value, float) else value for name, value in values.items()}
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> command_line.Parser:
     """Declare the flags."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line.Parser(__doc__)
     parser.add_argument("--data_dir", type=Path, required=True, help="folder with train.tsv and dev.tsv")
     parser.add_argument("--max_bad_rows", default="0", help="go on without so many: a count, or a share such as 0.1%%")
     parser.add_argument("--normalizer", default="none", help="none, semeval or tweet (default: %(default)s)")
@@ -88,7 +89,7 @@ def main() -> None:
             model_args, data_args, training_args = parse_settings({**fixed, **no_checkpoints, "output_dir": folder})
             tokenizer = make_tokenizer(data_args, texts["train"]["text"])
         except UserError as error:
-            parser.error(str(error))
+            parser.refuse(error)
         data = hf_rnn.encode(texts, tokenizer)
         names = texts["train"].features["label"].names
         start = {**dataclasses.asdict(model_args), "vocab_size": len(tokenizer), "id2label": dict(enumerate(names))}
@@ -157,4 +158,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

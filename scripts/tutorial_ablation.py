@@ -16,6 +16,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import command_line
+
 # as in the tutorial: all epochs, the last one counts
 FIXED = {"recipe": "tutorial", "load_best_model_at_end": False, "save_strategy": "no", "disable_tqdm": True}
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -87,7 +89,7 @@ def describe(values: list[float]) -> str:
 
 def main() -> None:
     """Train all variants and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line.Parser(__doc__)
     parser.add_argument("--data_dir", type=Path, required=True, help="folder with train.tsv and dev.tsv")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each variant, seeds 123, 124, ...")
     parser.add_argument("--json", type=Path, help="also write every run's numbers to this file")
@@ -111,10 +113,7 @@ def main() -> None:
     try:
         measure(arguments)
     except UserError as error:  # says which file and line
-        parser.error(str(error))
-    except KeyboardInterrupt as stop:
-        print("stopped: what was printed until then holds", file=sys.stderr)
-        sys.exit(getattr(stop, "exit_code", 130))
+        parser.refuse(error)
 
 
 def measure(arguments: argparse.Namespace) -> None:
@@ -138,4 +137,4 @@ def measure(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main, "stopped: what was printed until then holds")

@@ -1,0 +1,55 @@
+"""What the scripts' command lines have in common: one line on stderr and exit code 2 for a mistake, 130 for a stop."""
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Collection
+from typing import Any, NoReturn
+
+# What hints of the loader name; `hf-rnn train` has them all.
+_OF_THE_LOADER = "header|text_column|label_column|class_names|dataset_name|max_bad_rows"
+
+
+class Parser(argparse.ArgumentParser):
+    """Says of a mistake why, without the usage before it, and shows its description as it is written.
+
+    Args:
+        description: Of the script.
+        more: As for `argparse.ArgumentParser`.
+    """
+
+    def __init__(self, description: str | None, **more: Any) -> None:
+        super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, **more)
+
+    def error(self, message: str) -> NoReturn:
+        """Tell why in one line, and leave."""
+        self.exit(2, f"{self.prog}: error: {' '.join(message.splitlines())}\n")
+
+    def refuse(self, why: str | Exception, others: Collection[str] = ()) -> NoReturn:
+        """Tell what the package says of the data; where that names flags which this script lacks, say so.
+
+        Args:
+            why: What it says.
+            others: Flags of this script that mean something else.
+        """
+        message = str(why)
+        named = dict.fromkeys(re.findall(rf"--(?:{_OF_THE_LOADER})\b", message))
+        if lacking := [flag for flag in named if flag in others or flag not in self._option_string_actions]:
+            message += f" ({self.prog} has no {', '.join(lacking)}: its rows are text<TAB>label, without a header)"
+        self.error(message)
+
+
+def run(main: Callable[[], int | None], stopped: str = "stopped") -> None:
+    """Run a script, and leave with its exit code if it gives one; Ctrl-C ends it with one line.
+
+    Args:
+        main: The script.
+        stopped: That line.
+    """
+    try:
+        code = main()
+    except KeyboardInterrupt as stop:
+        print(stopped, file=sys.stderr)
+        code = getattr(stop, "exit_code", 130)  # what a shell reports for a process ended by that signal
+    if code:
+        sys.exit(code)
