@@ -105,6 +105,9 @@ def main() -> None:
         if unknown := set(flags.only) - set(names):
             flags.refuse(f"there is no row {', '.join(sorted(unknown))}; there are: {'; '.join(names)}")
         chosen = [model for model in chosen if model.name in flags.only]
+    for model in chosen:
+        if model.name in flags.asked and (missing := model.missing()):
+            flags.refuse(f"--only '{model.name}' needs {', '.join(missing)}: pip install '.[bench]'")
     try:
         texts = results_texts.Texts(flags.data_dir, flags.normalizer, flags.max_bad_rows)
         if flags.teacher is not None:  # before hours of training

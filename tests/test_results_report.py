@@ -287,6 +287,27 @@ def test_quick_leaves_out_nothing_that_was_asked_for(flags, seeds, only, crews, 
     monkeypatch.setattr(sys, "argv", argv)
     found = reproduce_results.parse_flags()
     assert (found.seeds, found.only and len(found.only)) == (seeds, only)
+    assert not found.asked, "what is not installed is left out"
+
+
+def test_a_row_that_was_asked_for_and_cannot_be_made(texts_dir, tmp_path, monkeypatch, capsys):
+    """What to install is told at once; with --quick the others are made."""
+    monkeypatch.syspath_prepend(SCRIPTS)
+    import results_models
+
+    monkeypatch.setattr(results_models.importlib.util, "find_spec", lambda name: None if name == "fasttext" else name)
+    command = ["--data_dir", texts_dir, "--output_dir", tmp_path / "out"]
+    for row, told in (
+        ("fastText", "--only 'fastText' needs fasttext: pip install '.[bench]'"),
+        ("fastTxt", "there is no row fastTxt; there are: majority class; TF-IDF words"),
+    ):
+        asked = [*command, "--only", "majority class", "--only", row]
+        code, out, err = run_script(SCRIPTS / "reproduce_results.py", asked, monkeypatch, capsys)
+        assert (code, out) == (2, "") and err.startswith(f"reproduce_results.py: error: {told}")
+        assert err.count("\n") == 1 and not (tmp_path / "out").exists()
+    asked = [*command, "--only", "majority class"]
+    code, out, err = run_script(SCRIPTS / "reproduce_results.py", asked, monkeypatch, capsys)
+    assert code == 0 and "| majority class |" in out, err
 
 
 def test_unlabelled_texts_make_a_row_of_their_own(crews, tmp_path, monkeypatch):
