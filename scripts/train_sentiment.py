@@ -2,14 +2,12 @@
 
 Examples:
     python scripts/train_sentiment.py --output_dir out/sentiment
-    python scripts/train_sentiment.py --output_dir out/gru --cell_type gru --num_train_epochs 20
-    python scripts/train_sentiment.py --output_dir out/mine --data_dir FOLDER --text "what a day"
+    python scripts/train_sentiment.py --output_dir out/gru --data_dir FOLDER --cell_type gru --text "what a day"
 
-FOLDER holds train.tsv, dev.tsv and test.tsv, each line `text<TAB>label`. `hf-rnn train` does this and more; copy this
-file to change how it is done.
+FOLDER holds train.tsv, dev.tsv, test.tsv of lines `text<TAB>label`. `hf-rnn train` does more; copy this to change it.
 """
 
-import argparse
+from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
 from pathlib import Path
 
 SAMPLE = Path(__file__).resolve().parents[1] / "data" / "tweets"
@@ -18,13 +16,13 @@ SAMPLE = Path(__file__).resolve().parents[1] / "data" / "tweets"
 def positive(text: str) -> float:
     """Read a number greater than 0."""
     if not 0 < float(text) < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be greater than 0, found {text}")
+        raise ArgumentTypeError(f"must be greater than 0, found {text}")
     return float(text)
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> ArgumentParser:
     """Declare the flags."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter, usage=SUPPRESS)
     parser.add_argument("--data_dir", type=Path, default=SAMPLE, help="folder of TSV files (default: the sample)")
     parser.add_argument("--max_bad_rows", default="0", help="go on without so many: a count, or a share such as 0.1%%")
     parser.add_argument("--output_dir", type=Path, required=True, help="new folder for the model")
@@ -42,8 +40,7 @@ def main() -> None:
     if args.output_dir.exists() and (not args.output_dir.is_dir() or any(args.output_dir.iterdir())):
         parser.error(f"{args.output_dir} is there already and not empty: choose another --output_dir")
 
-    # here, so that --help need not wait for them
-    from transformers import EvalPrediction, Trainer, TrainingArguments, pipeline, set_seed
+    from transformers import EvalPrediction, Trainer, TrainingArguments, pipeline, set_seed  # --help need not wait
 
     import hf_rnn
 
@@ -52,10 +49,10 @@ def main() -> None:
         tokenizer = hf_rnn.train_tokenizer(texts["train"]["text"], min_frequency=2, normalizer="tweet")
         args.output_dir.mkdir(parents=True, exist_ok=True)
     except (ValueError, OSError) as error:  # says which file and line
-        parser.error(str(error))
+        known = " (flags that --help does not list are those of hf-rnn train)" if "--" in str(error) else ""
+        parser.error(f"{error}{known}")
     data = hf_rnn.encode(texts, tokenizer)
     names = texts["train"].features["label"].names
-
     set_seed(42)
     settings = {"vocab_size": len(tokenizer), "cell_type": args.cell_type, "id2label": dict(enumerate(names))}
     config = hf_rnn.RnnConfig(**settings, hidden_size=64, embedding_dropout=0.5, word_dropout=0.1)
@@ -96,4 +93,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        make_parser().exit(130, "\nstopped\n")  # below the bar

@@ -17,6 +17,18 @@ import math
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
+
+if "ipykernel" not in sys.modules:
+
+    def leave(kind: type[BaseException], error: BaseException, traceback: Any) -> None:
+        """End with one line after Ctrl-C, and with all that is known after an error."""
+        if isinstance(error, KeyboardInterrupt):
+            print("stopped", file=sys.stderr)
+            sys.exit(getattr(error, "exit_code", 130))
+        sys.__excepthook__(kind, error, traceback)
+
+    sys.excepthook = leave
 
 import datasets
 import torch
@@ -40,7 +52,10 @@ from hf_rnn.sampling import LengthBucketedBatchSampler, padding_share
 
 # A notebook has no __file__ but starts in its own folder, and its command line belongs to Jupyter.
 HERE = Path(globals().get("__file__", "tutorial.ipynb")).resolve().parent
-parser = argparse.ArgumentParser(description="Recurrent networks for the sentiment of tweets, one step a cell.")
+parser = argparse.ArgumentParser(
+    usage=argparse.SUPPRESS,  # so that a mistake is told in one line
+    description="Recurrent networks for the sentiment of tweets, one step a cell.",
+)
 parser.add_argument(
     "--data_dir", default=HERE.parent / "data" / "tweets", help="folder with train.tsv, dev.tsv, test.tsv"
 )
@@ -52,7 +67,8 @@ if arguments.epochs < 1:
 try:
     data = load_tsv(arguments.data_dir, max_bad_rows=arguments.max_bad_rows)
 except ValueError as error:
-    parser.error(str(error))
+    known = "" if "--" not in str(error) else " (flags that --help does not list are those of hf-rnn train)"
+    parser.error(f"{error}{known}")
 if isinstance(sys.stdout, io.TextIOWrapper):
     sys.stdout.reconfigure(errors="replace")  # an emoji must not stop a terminal that lacks it
 datasets.disable_progress_bars()

@@ -57,6 +57,12 @@ def write_tsv(path, rows):
     path.write_text("".join(f"{text}\t{label}\n" for text, label in rows), encoding="utf-8", newline="")
 
 
+@pytest.fixture(autouse=True)
+def hook(monkeypatch):
+    """The tutorial sets one of its own, here for all tests that follow."""
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+
+
 @pytest.fixture
 def tiny_data(tmp_path):
     folder = tmp_path / "tiny data"
@@ -74,13 +80,9 @@ def run(script, *arguments, cwd):
 
 def run_to_refusal(script, arguments, monkeypatch, capsys):
     """In this process, which has the imports done; return the one line that says why."""
-    monkeypatch.setattr(sys, "argv", [str(script), *map(str, arguments)])
-    with pytest.raises(SystemExit) as leaving:
-        runpy.run_path(str(script), run_name="__main__")
-    assert leaving.value.code == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    (line,) = re.findall(rf"^{script.name}: error: (.*)\n\Z", captured.err, flags=re.MULTILINE)
+    code, out, err = run_script(script, arguments, monkeypatch, capsys)
+    assert (code, out) == (2, "")
+    (line,) = re.findall(rf"\A{script.name}: error: (.*)\n\Z", err)
     return line
 
 
@@ -163,6 +165,7 @@ def test_tutorial_starts_as_a_notebook(monkeypatch):
     namespace["datasets"].enable_progress_bars()  # the cell turns them off, here for all tests that follow
     namespace["transformers"].logging.enable_progress_bar()
     assert len(namespace["data"]["train"]) >= 900
+    assert "leave" not in namespace, "a kernel tells by itself that a cell was stopped"
 
 
 @pytest.mark.parametrize("script", [TUTORIAL, TRAIN], ids=lambda path: path.name)
@@ -209,6 +212,110 @@ def test_the_flag_of_the_loaders_hint_is_there(script, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         runpy.run_path(str(SCRIPTS / f"{script}.py"), run_name="__main__")
     assert "--max_bad_rows" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("script", "lacking"),
+    [
+        ("linear_baseline.py", "--header"),
+        ("benchmark.py", "--header, --max_bad_rows"),
+        ("reproduce_results.py", "--header"),
+        ("finetune_teacher.py", "--header"),
+        ("collect_unlabeled.py", "--header"),
+        ("tutorial_ablation.py", "--header"),
+        ("search_settings.py", "--header"),
+        ("measure_tables.py", "--header"),
+    ],
+)
+def test_a_flag_that_a_hint_names_and_a_script_lacks(script, lacking, trained, tmp_path, monkeypatch, capsys):
+    """Such as --header, which collect_unlabeled.py has for something else."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for split in ("train", "dev"):
+        write_rows(folder / f"{split}.tsv", [("text", "label"), *invent_rows(30, seed=1)])
+    more = {
+        "finetune_teacher.py": ["--model", "x", "--output_dir", tmp_path / "new"],
+        "collect_unlabeled.py": ["--output_file", tmp_path / "new", folder / "dev.tsv"],
+        "measure_tables.py": ["--model", trained.folder],
+        "benchmark.py": ["latency"],
+        "reproduce_results.py": ["--output_dir", tmp_path / "new"],
+        "search_settings.py": ["--output_file", tmp_path / "new.yaml"],
+    }.get(script, [])
+    line = run_to_refusal(SCRIPTS / script, ["--data_dir", folder, *more], monkeypatch, capsys)
+    assert "tsv:1: header where none was declared" in line and "declare it: --header" in line, "premise"
+    assert line.endswith(f" ({script} has no {lacking}: its rows are text<TAB>label, without a header)")
+    for split in ("train", "dev"):
+        write_rows(folder / f"{split}.tsv", [*invent_rows(30, seed=1), ("no label", "")])
+    line = run_to_refusal(SCRIPTS / script, ["--data_dir", folder, *more], monkeypatch, capsys)
+    assert "tsv:31: " in line and "To go on without such rows: --max_bad_rows N" in line, "premise"
+    assert ("has no" in line) == ("--max_bad_rows" in lacking)
+
+
+@pytest.mark.parametrize("script", [TUTORIAL, TRAIN], ids=lambda path: path.name)
+def test_a_flag_that_a_script_to_be_copied_lacks(script, tiny_data, tmp_path, monkeypatch, capsys):
+    output = ["--output_dir", tmp_path / "new"] if script == TRAIN else []
+    write_tsv(tiny_data / "train.tsv", [("text", "label"), *ROWS])
+    line = run_to_refusal(script, ["--data_dir", tiny_data, *output], monkeypatch, capsys)
+    assert "declare it: --header" in line
+    assert line.endswith("(flags that --help does not list are those of hf-rnn train)")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [("KeyboardInterrupt", 130, "stopped"), ("ZeroDivisionError", 1, "ZeroDivisionError: on purpose")],
+)
+@pytest.mark.parametrize("script", [TUTORIAL, TRAIN], ids=lambda path: path.name)
+def test_a_script_to_be_copied_that_is_stopped(script, error, code, told, tiny_data, tmp_path):
+    """One line after Ctrl-C; an error keeps its traceback."""
+    source = f"""
+import runpy, sys
+import hf_rnn
+
+def fail(*_, **__):
+    raise {error}("on purpose")
+
+hf_rnn.encode = fail
+runpy.run_path({str(script)!r}, run_name="__main__")
+"""
+    output = ["--output_dir", str(tmp_path / "new")] if script == TRAIN else []
+    command = [sys.executable, "-c", source, "--data_dir", str(tiny_data), *output]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, encoding="utf-8")
+    assert done.returncode == code, done.stderr
+    assert done.stderr.splitlines()[-1] == told
+    assert ("Traceback" in done.stderr) == (code == 1)
+    assert code == 1 or len(done.stderr.split("\n")) <= 3
+
+
+def test_how_a_script_ends(script, capsys):
+    """With its own exit code, or that of the signal."""
+    from hf_rnn.stopping import TrainingStopped
+
+    command_line = script("command_line")
+
+    def stop(error):
+        raise error
+
+    for main, code, told in (
+        (lambda: None, 0, ""),
+        (lambda: 0, 0, ""),
+        (lambda: 1, 1, ""),
+        (lambda: stop(KeyboardInterrupt), 130, "that is all\n"),
+        (lambda: stop(TrainingStopped(signal.SIGTERM, None)), 143, "that is all\n"),
+    ):
+        left = 0
+        try:
+            command_line.run(main, "that is all")
+        except SystemExit as leaving:
+            left = leaving.code
+        assert (left, capsys.readouterr().err) == (code, told)
+
+
+def test_all_scripts_end_alike():
+    """Those to be copied stand alone."""
+    for path in SCRIPTS.glob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        if 'if __name__ == "__main__":' in text and path != TRAIN:
+            assert "\n    command_line.run(main" in text and "argparse.ArgumentParser(" not in text, path
 
 
 def test_train_sentiment_is_short_and_public():
