@@ -17,18 +17,6 @@ import math
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
-
-if "ipykernel" not in sys.modules:
-
-    def leave(kind: type[BaseException], error: BaseException, traceback: Any) -> None:
-        """End with one line after Ctrl-C, and with all that is known after an error."""
-        if isinstance(error, KeyboardInterrupt):
-            print("stopped", file=sys.stderr)
-            sys.exit(getattr(error, "exit_code", 130))
-        sys.__excepthook__(kind, error, traceback)
-
-    sys.excepthook = leave
 
 import datasets
 import torch
