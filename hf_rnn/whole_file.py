@@ -20,7 +20,10 @@ def write_whole(path: Path, content: bytes) -> None:
     # hidden: never shared; of this call alone, for another process may be writing the same file
     beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.unfinished")
     try:
-        beside.write_bytes(content)
+        with open(beside, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())  # or the name might reach the disk before the content does
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)

@@ -47,3 +47,17 @@ def test_what_is_unfinished_is_hidden_and_beside_its_place(tmp_path, monkeypatch
     write_whole(tmp_path / "answers", b"x")
     (unfinished,) = moved
     assert unfinished.parent == tmp_path and unfinished.name.startswith(".")
+
+
+def test_the_content_reaches_the_disk_before_the_name(tmp_path, monkeypatch):
+    """Or after a power cut the name could stand for an empty file."""
+    done, flush, replace = [], os.fsync, os.replace
+
+    def fsync(handle):
+        done.append(os.fstat(handle).st_size)
+        flush(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", lambda source, target: done.append("moved") or replace(source, target))
+    write_whole(tmp_path / "answers", b"four")
+    assert done == [4, "moved"]
