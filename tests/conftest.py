@@ -131,12 +131,15 @@ def asked(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def _logger_as_it_was():
-    """The command shows the package's log on stderr and filters another; not so for the next test in this process."""
+    """The command shows the package's log on stderr and quiets others; not so for the next test in this process."""
     logger, filtered = logging.getLogger("hf_rnn"), logging.getLogger("transformers.trainer_utils")
+    quieted = logging.getLogger("transformers")  # on whose level defaults of the Trainer's settings hang
     handlers, level, filters = list(logger.handlers), logger.level, list(filtered.filters)
+    verbosity = quieted.level or logging.WARNING  # which it gets when it is imported
     yield
     logger.handlers[:], filtered.filters[:] = handlers, filters
     logger.setLevel(level)
+    quieted.setLevel(verbosity)
 
 
 @pytest.fixture
@@ -146,8 +149,6 @@ def command(capfd):
 
     from hf_rnn.cli.main import main
 
-    verbosity = transformers_logging.get_verbosity()
-
     def run(*arguments):
         capfd.readouterr()
         code = main([str(argument) for argument in arguments])
@@ -155,7 +156,6 @@ def command(capfd):
         return code, captured.out, captured.err
 
     yield run
-    transformers_logging.set_verbosity(verbosity)
     transformers_logging.enable_progress_bar()
 
 
