@@ -1,6 +1,7 @@
 """What the scripts' command lines have in common: one line on stderr and exit code 2 for a mistake, 130 for a stop."""
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Callable, Collection
@@ -40,7 +41,9 @@ class Parser(argparse.ArgumentParser):
 
 
 def run(main: Callable[[], int | None], stopped: str = "stopped") -> None:
-    """Run a script, and leave with its exit code if it gives one; Ctrl-C ends it with one line.
+    """Run a script, and leave with its exit code if it gives one.
+
+    Ctrl-C ends it with one line, a pipe that nobody reads with none.
 
     Args:
         main: The script.
@@ -48,6 +51,10 @@ def run(main: Callable[[], int | None], stopped: str = "stopped") -> None:
     """
     try:
         code = main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read our output has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141  # as a shell has it
     except KeyboardInterrupt as stop:
         print(stopped, file=sys.stderr)
         code = getattr(stop, "exit_code", 130)  # what a shell reports for a process ended by that signal

@@ -283,6 +283,18 @@ runpy.run_path({str(TRAIN)!r}, run_name="__main__")
     assert code == 1 or len(done.stderr.split("\n")) <= 3
 
 
+@pytest.mark.skipif(os.name == "nt", reason="pipes end otherwise there")
+@pytest.mark.parametrize("size", [10, 1_000_000], ids=["at the end", "before it"])
+def test_a_script_whose_output_nobody_reads(size):
+    source = f"import sys; sys.path.insert(0, {str(SCRIPTS)!r}); import command_line\n"
+    source += f"command_line.run(lambda: print('x' * {size}))"
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([sys.executable, "-c", source], stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
 def test_how_a_script_ends(script, capsys):
     """With its own exit code, or that of the signal."""
     from hf_rnn.stopping import TrainingStopped
