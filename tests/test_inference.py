@@ -409,9 +409,17 @@ class TestAnswers:
         ids = tokenizer(TEXTS, truncation=True)["input_ids"]
         torch.testing.assert_close(FastRnn(model, tokenizer).logits(ids), plain_logits(model.float(), ids))
 
+    def test_of_one_in_bfloat16_by_torchs_kernel_too(self, tokenizer, kernel_runs, padded_runs):
+        model = make(cell_type="lstm", num_hidden_layers=2).bfloat16()
+        fast, (short, *batch) = FastRnn(model, tokenizer), [[3, 9, 2] * times for times in (40, 50, 50, 48)]
+        alone, together = fast.logits([short]), fast.logits(batch)
+        assert (kernel_runs, padded_runs) == ([120, 120], [([150, 150, 144], True)])
+        expected = plain_logits(model.float(), [short, *batch])
+        torch.testing.assert_close(torch.cat([alone, together]), expected, atol=2e-6, rtol=1e-5)
+
 
 @pytest.mark.parametrize("pooling", ["mean", "mean_max", "attention"])
-@pytest.mark.parametrize("cell", ["gru", "min_gru"])
+@pytest.mark.parametrize("cell", ["gru", "lstm", "min_gru"])
 def test_a_very_long_text_loses_no_digits(cell, pooling):
     """Sums of 20,000 states; the reference is the model itself in float64."""
     words = [f"w{number}" for number in range(3)]
@@ -526,7 +534,7 @@ class TestTable:
     @pytest.mark.parametrize("cell", CELLS)
     @pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
     @pytest.mark.parametrize("recurrent", [torch.float32, torch.bfloat16])
-    def test_smaller_ones_round(self, cell, dtype, recurrent, monkeypatch):
+    def test_smaller_ones_round(self, cell, dtype, recurrent, monkeypatch, kernel_runs, padded_runs):
         """With more than one chunk of the vocabulary; recurrent products in bfloat16 as on a chip that has them."""
         monkeypatch.setattr("hf_rnn.folding.table._ENTRIES_AT_ONCE", 7)
         monkeypatch.setattr("hf_rnn.folding.classifier._BFLOAT16_FROM", 1)
@@ -541,6 +549,9 @@ class TestTable:
             error = (folded_logits(folded, ids, budget) - expected).abs().max()
             assert 0 < error < 0.03, "it rounds, and not by more than its digits"
         assert expected.std(dim=0).max() > 0.03, "premise: answers differ by more than the bound"
+        if cell == "lstm":
+            rounds = dtype == "bfloat16" and recurrent == torch.bfloat16
+            assert (not kernel_runs, not padded_runs) == (rounds, rounds), "torch's kernels are in float32"
 
     @pytest.mark.parametrize("cell", CELLS)
     def test_each_column_of_int8_has_a_scale_of_its_own_and_is_rounded_to_the_nearest(self, cell):

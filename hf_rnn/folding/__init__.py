@@ -1,10 +1,10 @@
 """A trained classifier → the same function of token ids, faster on a CPU: what layer 1 reads of a token is a table.
 
 The files, the later ones upon the earlier: `cells` (a step of each cell over a batch, when what it reads is known),
-`table` (what layer 1 reads of every token), `pooling` (the model's, in float32), `numpy_cells` and `lstm_kernel` (a
-layer over one text), `text_alone` (one text through all layers), `padded_layers` (a batch through layers of the model
-itself), `classifier` (which of these serves, and logits). Batches come packed, from `packing.py`; texts, tokenizers
-and devices are the concern of `inference.py`.
+`table` (what layer 1 reads of every token), `numpy_cells` and `lstm_kernel` (a layer over one text), `text_alone` (one
+text through all layers), `padded_layers` (a batch through layers of the model itself), `classifier` (which of these
+serves, and logits). Batches come packed, from `packing.py`; texts, tokenizers and devices are the concern of
+`inference.py`.
 """
 
 from .classifier import FoldedClassifier

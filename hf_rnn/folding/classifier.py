@@ -25,9 +25,8 @@ from ..processor import multiplies_bfloat16
 from .cells import FOLDED_CELLS, FoldedCell, Views, split_views
 from .lstm_kernel import LstmKernel
 from .padded_layers import PaddedLayers
-from .pooling import LONG, InferencePooler
 from .table import FoldedTable, TableDtype, table_bytes
-from .text_alone import TextAlone
+from .text_alone import LONG, TextAlone
 
 _BFLOAT16_FROM = 128  # hidden units from which a product in bfloat16 gained anything; with 64 it did not
 
@@ -60,7 +59,7 @@ class FoldedClassifier:
         ]
         self.cells = [fold(cells, recurrent_dtype) for cells in layers]
         self.table = FoldedTable(self.cells[0], model.rnn.embedding.weight.detach(), table_dtype)
-        self._pooler = InferencePooler(model.pooler)
+        self._pooler = deepcopy(model.pooler).float().requires_grad_(False)
         self._pooling = config.pooling
         self._padded = PaddedLayers(model.rnn, self._pooler)
         self._may_take_table = table_dtype == "float32"  # what is rounded must stay so
@@ -93,14 +92,12 @@ class FoldedClassifier:
 
     def logits(self, texts: PackedTexts) -> torch.Tensor:
         """Logits `(B, C)` of a packed batch; to be called in inference mode."""
-        if not texts.sizes:
-            pooled = torch.zeros(len(texts.lengths), self._pooler.pooler.output_size)
-        else:
-            pooled = self._pool(texts)
-        return linear(self.activation(pooled), self._weight, self._bias)
+        return linear(self.activation(self._pool(texts)), self._weight, self._bias)
 
     def _pool(self, texts: PackedTexts) -> torch.Tensor:
         """The pooled vectors `(B, P)`."""
+        if not texts.sizes:  # no token at all
+            return torch.zeros(len(texts.lengths), self._pooler.output_size)
         if self._may_take_table and self._padded.beats_table(texts):
             return self._padded.pool(texts)
         if self._may_take_upper and len(self.cells) > 1:

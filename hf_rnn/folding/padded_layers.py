@@ -19,7 +19,7 @@ import torch
 from ..cells_rnn import CompactTexts
 from ..modeling_rnn import RnnModel
 from ..packing import PackedTexts
-from .pooling import InferencePooler
+from ..pooling_rnn import RnnPooler
 
 _PLACES, _PLACES_OF_AN_LSTM = 32_768, 3_072  # of a group: with more, what an LSTM's layers keep leaves the cache
 # Measured on one core of an EPYC, with vectors of 50 to 300 numbers and 32 to 256 units: steps of the table, which
@@ -33,10 +33,10 @@ class PaddedLayers:
 
     Args:
         model: In float32 it is used as it is, and must not change.
-        pooler: The model's.
+        pooler: The model's, in float32.
     """
 
-    def __init__(self, model: RnnModel, pooler: InferencePooler) -> None:
+    def __init__(self, model: RnnModel, pooler: RnnPooler) -> None:
         self._embedding = model.embedding.weight.detach()
         self._layers = model.layers if model.dtype == torch.float32 else deepcopy(model.layers).float()
         self._pooler = pooler
@@ -66,7 +66,7 @@ class PaddedLayers:
     def _pool(self, texts: PackedTexts, group: slice, states: torch.Tensor | None, layers: int) -> torch.Tensor:
         lengths = texts.lengths[group]
         if not lengths[0]:
-            return torch.zeros(len(lengths), self._pooler.pooler.output_size)
+            return torch.zeros(len(lengths), self._pooler.output_size)
         padded = CompactTexts(torch.from_numpy(np.arange(lengths[0]) < lengths[:, None]))
         places, shape = texts.padded_places(group), (lengths[0], len(lengths), -1)
         if states is None:
@@ -76,7 +76,7 @@ class PaddedLayers:
             read = [part.reshape(shape) for part in states.index_select(0, places).unbind(1)]
         for layer in self._layers[layers:]:
             read = layer(padded.join(read), padded)[0]
-        return self._pooler(padded.join(read).transpose(0, 1), padded.valid.t())
+        return self._pooler(padded.join(read).transpose(0, 1), padded.valid.t())[0]
 
 
 def _group(lengths: np.ndarray, most_places: int) -> Iterator[slice]:

@@ -13,16 +13,17 @@ import numpy as np
 import torch
 
 from ..configuration_rnn import RnnConfig
+from ..pooling_rnn import RnnPooler
 from .cells import FoldedCell
 from .lstm_kernel import LstmKernel
 from .numpy_cells import runner_of
-from .pooling import LONG, InferencePooler
 from .table import FoldedTable
 
 _add: Any = np.add.reduce  # of any type: NumPy 2.5 types them otherwise than NumPy 2.4
 _largest: Any = np.maximum.reduce
 
 MOST_OF_A_FEW = 8
+LONG = 512  # tokens from which one sum after the other, in float32, would lose digits
 
 
 def few_texts(config: RnnConfig, longest: int) -> int:
@@ -46,7 +47,7 @@ class TextAlone:
         kernels: For each layer torch's own, or None where it must not serve.
         table: What layer 1 reads of a token.
         embedding (`(V, E)`): What the kernel of layer 1 reads instead.
-        pooler: The model's.
+        pooler: The model's, in float32.
     """
 
     def __init__(
@@ -55,11 +56,11 @@ class TextAlone:
         kernels: Sequence[LstmKernel | None],
         table: FoldedTable,
         embedding: torch.Tensor,
-        pooler: InferencePooler,
+        pooler: RnnPooler,
     ) -> None:
         self._cells, self._kernels, self._table, self._embedding = cells, kernels, table, embedding
         self._runners = [runner_of(cell) for cell in cells]
-        self._pooler, self._pooling = pooler, pooler.pooler.pooling
+        self._pooler, self._pooling = pooler, pooler.pooling
 
     def pooled(self, ids: np.ndarray) -> np.ndarray:
         """The pooled vector `(P,)` of a text of at least one token.
@@ -70,7 +71,7 @@ class TextAlone:
         states = self._read(ids)
         if self._pooling == "attention":
             joined = torch.from_numpy(_join(states))[None]
-            return self._pooler(joined, torch.ones(joined.shape[:2], dtype=torch.bool)).numpy()[0]
+            return self._pooler(joined, torch.ones(joined.shape[:2], dtype=torch.bool))[0].numpy()[0]
         parts = [states[-1]] if self._pooling == "last" else []
         if self._pooling in ("mean", "mean_max"):
             total = _add(states, dtype=np.float64 if len(states) > LONG else np.float32)
@@ -99,7 +100,7 @@ class TextAlone:
         """From `(T, S)` to the rows `(T, G * H)` of each direction, as it reads."""
         rows: list[np.ndarray] = []
         for weight, bias in zip(cell.input_weights, cell.input_biases, strict=True):
-            of_direction = cell.finish_rows(torch.addmm(bias, inputs, weight)).to(cell.row_dtype).float().numpy()
+            of_direction = cell.finish_rows(torch.addmm(bias, inputs, weight)).numpy()
             rows.append(of_direction[::-1] if rows else of_direction)
         return rows
 
