@@ -24,7 +24,7 @@ from hf_rnn import (
     train_tokenizer,
 )
 from hf_rnn.errors import UserError
-from hf_rnn.folding import FoldedClassifier, few_texts, table_bytes
+from hf_rnn.folding import FoldedClassifier, few_texts, padded_layers, table_bytes
 from hf_rnn.folding.lstm_kernel import LstmKernel
 from hf_rnn.folding.padded_layers import PaddedLayers
 from hf_rnn.inference import FastRnn
@@ -233,6 +233,25 @@ def test_a_group_has_few_places(padded_runs):
     chance = np.random.default_rng(0)
     folded_logits(folded, [chance.integers(0, VOCABULARY, length).tolist() for length in lengths], 10_000)
     assert [read for read, _ in padded_runs] == [[4000], [1100, 1000], [1000, 900, 600], [590]]
+
+
+@pytest.mark.parametrize(
+    ("settings", "texts", "places"),
+    [
+        ({"cell_type": "gru"}, 3, 32_768),  # the fewer groups, the fewer calls
+        ({"cell_type": "gru", "pooling": "attention"}, 300, 3_072),  # pooled only
+        ({"cell_type": "min_gru", "pooling": "attention", "num_hidden_layers": 2}, 3, 3_072),
+        ({"cell_type": "lstm"}, 3, 3_072),
+    ],
+    ids=str,
+)
+def test_groups_are_as_large_as_serves(settings, texts, places, monkeypatch):
+    cut, limits = padded_layers._group, []
+    monkeypatch.setattr(
+        padded_layers, "_group", lambda lengths, most: limits.append(most) or cut(lengths, most_places=most)
+    )
+    folded_logits(FoldedClassifier(make(**settings)), [[3] * 12] * texts, 10_000)
+    assert limits == [places]
 
 
 @pytest.mark.parametrize(("dtype", "first"), [("float32", True), ("int8", False), ("bfloat16", False)])

@@ -21,7 +21,9 @@ from ..modeling_rnn import RnnModel
 from ..packing import PackedTexts
 from ..pooling_rnn import RnnPooler
 
-_PLACES, _PLACES_OF_AN_LSTM = 32_768, 3_072  # of a group: with more, what an LSTM's layers keep leaves the cache
+# Places of a group: with more, what is kept of it between two layers, or for attention, leaves the cache. A GRU or
+# RNN, whose kernel takes the steps one call after the other, has more texts share them.
+_PLACES, _PLACES_OF_SINGLE_CALLS = 3_072, 32_768
 # Measured on one core of an EPYC, with vectors of 50 to 300 numbers and 32 to 256 units: steps of the table, which
 # project nothing, catch up where a step has so much work, and an LSTM's where there are only so few of them.
 _WORK_OF_AN_LSTM, _FEW_STEPS = 200_000, 10  # numbers of its texts' vectors, times H
@@ -41,7 +43,6 @@ class PaddedLayers:
         self._layers = model.layers if model.dtype == torch.float32 else deepcopy(model.layers).float()
         self._pooler = pooler
         self._config = model.config
-        self._places = _PLACES_OF_AN_LSTM if model.config.cell_type == "lstm" else _PLACES
 
     def beats_table(self, texts: PackedTexts) -> bool:
         """Whether the first layer too reads these texts, at least one token in all, faster than with a table."""
@@ -60,7 +61,8 @@ class PaddedLayers:
             states (`(N, D, H)`, *optional*): Of the last of so many layers, each direction's as it reads.
             layers: That have run already.
         """
-        groups = _group(texts.lengths, self._places)
+        takes_steps = layers < len(self._layers) and self._config.cell_type != "lstm"
+        groups = _group(texts.lengths, _PLACES_OF_SINGLE_CALLS if takes_steps else _PLACES)
         return torch.cat([self._pool(texts, group, states, layers) for group in groups])
 
     def _pool(self, texts: PackedTexts, group: slice, states: torch.Tensor | None, layers: int) -> torch.Tensor:
