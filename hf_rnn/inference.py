@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from .configuration_rnn import RnnConfig
 from .errors import UserError
 from .fast_tokenization import FastTokenizer
-from .folding import MOST_OF_A_FEW, TABLE_DTYPES, FoldedClassifier, TableDtype, few_texts, table_bytes
+from .folding import MOST_OF_A_FEW, TABLE_DTYPES, FoldedClassifier, TableDtype, table_bytes
 from .model_loading import load_model
 from .modeling_rnn import RnnForSequenceClassification
 from .packing import TokenIds, pack_batches
@@ -178,10 +178,13 @@ class FastRnn:
 
         Args:
             input_ids: Token ids by text, each id a token to read; a text without any is allowed.
+
+        Raises:
+            IndexError: For an id that the vocabulary does not have.
         """
         if self._folded is None:
             return compute_logits(self.model, self.tokenizer, input_ids, 256, self.tokens_per_batch)
-        if len(input_ids) == 1 or 0 < len(input_ids) <= few_texts(self.model.config, max(map(len, input_ids))):
+        if self._folded.are_few(input_ids):
             return torch.from_numpy(np.concatenate([self._folded.logits_of_one(ids) for ids in input_ids]))
         return self._batched_logits(TokenIds.of_lists(input_ids), self._folded)
 

@@ -24,9 +24,10 @@ from hf_rnn import (
     train_tokenizer,
 )
 from hf_rnn.errors import UserError
-from hf_rnn.folding import FoldedClassifier, few_texts, padded_layers, table_bytes
+from hf_rnn.folding import FoldedClassifier, padded_layers, table_bytes
 from hf_rnn.folding.lstm_kernel import LstmKernel
 from hf_rnn.folding.padded_layers import PaddedLayers
+from hf_rnn.folding.text_alone import few_texts
 from hf_rnn.inference import FastRnn
 from hf_rnn.packing import PackedTexts, TokenIds, pack_batches
 
@@ -286,6 +287,24 @@ def test_a_few_texts_are_read_one_after_the_other(settings, length, few, tokeniz
         alone.clear()
         torch.testing.assert_close(fast.logits(texts), plain_logits(model, texts), atol=2e-6, rtol=1e-5)
         assert alone == (list(map(len, texts)) if count <= max(few, 1) else []), texts
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+@pytest.mark.parametrize(
+    ("cell", "layers", "few"), [("lstm", 1, 8), ("lstm", 2, 4), ("gru", 2, 4), ("rnn_tanh", 2, 8)]
+)
+def test_a_few_long_texts_from_a_rounded_table_too(cell, layers, few, dtype, tokenizer, monkeypatch):
+    """For which torch's kernels, faster in float32, do not stand in."""
+    fast = FastRnn(make(vocab_size=VOCABULARY, cell_type=cell, num_hidden_layers=layers), tokenizer, dtype)
+    alone, read = [], FoldedClassifier.logits_of_one
+    monkeypatch.setattr(FoldedClassifier, "logits_of_one", lambda self, ids: alone.append(len(ids)) or read(self, ids))
+    chance = np.random.default_rng(0)
+    texts = chance.integers(0, VOCABULARY, (few, 200)).tolist()
+    one_by_one = fast.logits(texts)
+    assert alone == [200] * few
+    together = fast.logits([*texts, texts[0]])
+    assert alone == [200] * few
+    torch.testing.assert_close(together[:-1], one_by_one, atol=2e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("cell", CELLS)

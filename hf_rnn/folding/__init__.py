@@ -9,6 +9,6 @@ serves, and logits). Batches come packed, from `packing.py`; texts, tokenizers a
 
 from .classifier import FoldedClassifier
 from .table import TABLE_DTYPES, TableDtype, table_bytes
-from .text_alone import MOST_OF_A_FEW, few_texts
+from .text_alone import MOST_OF_A_FEW
 
-__all__ = ["MOST_OF_A_FEW", "TABLE_DTYPES", "FoldedClassifier", "TableDtype", "few_texts", "table_bytes"]
+__all__ = ["MOST_OF_A_FEW", "TABLE_DTYPES", "FoldedClassifier", "TableDtype", "table_bytes"]

@@ -26,7 +26,7 @@ from .cells import FOLDED_CELLS, FoldedCell, Views, split_views
 from .lstm_kernel import LstmKernel
 from .padded_layers import PaddedLayers
 from .table import FoldedTable, TableDtype, table_bytes
-from .text_alone import LONG, TextAlone
+from .text_alone import LONG, MOST_OF_A_FEW, TextAlone, few_texts
 
 _BFLOAT16_FROM = 128  # hidden units from which a product in bfloat16 gained anything; with 64 it did not
 
@@ -74,6 +74,13 @@ class FoldedClassifier:
         self._weight, self._bias = classifier.weight, classifier.bias
         self._column_weight, self._row_bias = np.ascontiguousarray(self._weight.numpy().T), self._bias.numpy()
 
+    def are_few(self, input_ids: Sequence[Sequence[int]]) -> bool:
+        """Whether these texts are read sooner one after the other, by [`logits_of_one`], than together."""
+        if not 0 < len(input_ids) <= MOST_OF_A_FEW:
+            return False
+        longest = max(map(len, input_ids))
+        return len(input_ids) <= max(1, few_texts(self.config, longest, rounded=not self._may_take_table))
+
     def logits_of_one(self, token_ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """Logits `(1, C)` of one text.
 
@@ -91,7 +98,11 @@ class FoldedClassifier:
         return pooled @ self._column_weight + self._row_bias
 
     def logits(self, texts: PackedTexts) -> torch.Tensor:
-        """Logits `(B, C)` of a packed batch; to be called in inference mode."""
+        """Logits `(B, C)` of a packed batch; to be called in inference mode.
+
+        Raises:
+            IndexError: For an id that the vocabulary does not have.
+        """
         return linear(self.activation(self._pool(texts)), self._weight, self._bias)
 
     def _pool(self, texts: PackedTexts) -> torch.Tensor:

@@ -74,7 +74,11 @@ class FoldedTable:
         return table.view(-1, cell.row_size), scale
 
     def look_up(self, texts: PackedTexts) -> Iterator[Views]:
-        """The views of each step's rows, in memory that the next step may take."""
+        """The views of each step's rows, in memory that the next step may take.
+
+        Raises:
+            IndexError: For an id that the vocabulary does not have.
+        """
         cell, index = self._cell, self._places(texts)
         if len(index) * cell.row_size <= _NUMBERS_AT_ONCE:
             yield from split_views(cell, self._restored(self.stored.index_select(0, index)), texts.sizes)
