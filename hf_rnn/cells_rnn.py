@@ -176,6 +176,9 @@ class RnnDirection(nn.Module):
 
         Returns:
             The states `(T, B, H)`, meaningful at real tokens only, and c_n `(B, H)` or None.
+
+        Raises:
+            ValueError: When recurrent dropout would thin weights that hooks on the cell make.
         """
         wants_cell_state = output_cell_state and self.cell_type == "lstm"
         if isinstance(inputs, DistinctTokens):
@@ -183,7 +186,8 @@ class RnnDirection(nn.Module):
                 return self.cell(inputs.vectors, rows=inputs.rows)[0], None
             return run_loop(self.cell_type, inputs, self._weights()), None
         from_zero = initial_hidden_state is None and initial_cell_state is None
-        if self.training and from_zero and self.cell_type in ("rnn_tanh", "gru") and may_loop(inputs):
+        loops = self.cell_type in ("rnn_tanh", "gru") and not self.is_hooked()
+        if self.training and from_zero and loops and may_loop(inputs):
             return run_loop(self.cell_type, inputs, self._weights()), None
         if self._is_cast_in_vain(inputs.device):
             inputs = inputs.to(next(self.cell.parameters()).dtype)
@@ -204,6 +208,8 @@ class RnnDirection(nn.Module):
         held = self._gates_held_at_padding(wants_cell_state)
         if not self._is_dropping() and held is None:
             return self.cell(inputs, state)[0], None
+        if self.is_hooked():
+            return self._run_packed(inputs, texts, state, wants_cell_state)
         weights = self._weights()
         if held is not None:
             # One more input, 1 at padding only, whose weights saturate the gates there: still one fused call.
@@ -216,6 +222,31 @@ class RnnDirection(nn.Module):
         # positional: states, weights, has_biases, num_layers, dropout, train, bidirectional, batch_first
         result: Any = _KERNELS[self.cell_type](inputs, state, weights, True, 1, 0.0, self.training, False, False)
         return result[0], result[2][0] if wants_cell_state else None
+
+    def _run_packed(
+        self, inputs: torch.Tensor, texts: CompactTexts, state: Any, wants_cell_state: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Call the cell itself over packed texts, of which it reads no padding: slower, and its hooks run."""
+        if self._is_dropping():
+            raise ValueError(
+                "recurrent_dropout thins the weights themselves, and hooks on a recurrent cell (such as those of "
+                "torch.nn.utils.prune) would not see it: set recurrent_dropout=0, or remove the hooks"
+            )
+        if inputs.shape[1] == 0:  # no text, which cannot be packed
+            states, final = self.cell(inputs, state)
+            return states, final[1][0] if wants_cell_state else None
+        lengths = texts.lengths.clamp(min=1).cpu()
+        outputs, final = self.cell(nn.utils.rnn.pack_padded_sequence(inputs, lengths, enforce_sorted=False), state)
+        states = nn.utils.rnn.pad_packed_sequence(outputs, total_length=inputs.shape[0])[0]
+        if not wants_cell_state:
+            return states, None
+        before = torch.zeros_like(final[1][0]) if state is None else state[1][0]
+        return states, torch.where((texts.lengths == 0)[:, None], before, final[1][0])
+
+    def is_hooked(self) -> bool:
+        """Whether the cell must be called: hooks make or watch its weights, or accelerate brings them along."""
+        hooks: Any = (self.cell._forward_pre_hooks, self.cell._forward_hooks)
+        return any(hooks) or hasattr(self.cell, "_hf_hook")
 
     def _is_cast_in_vain(self, device: torch.device) -> bool:
         """Whether autocast would hand an LSTM over in a precision that this CPU has not, where the kernel fails."""

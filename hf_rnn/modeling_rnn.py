@@ -69,6 +69,12 @@ class RnnPreTrainedModel(PreTrainedModel):
         model.get_input_embeddings().weight.requires_grad_(not model.config.freeze_embedding)
         return loaded
 
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """As in transformers; the new table is frozen too where the configuration says so."""
+        super().set_input_embeddings(value)
+        if self.config.freeze_embedding:
+            self.get_input_embeddings().weight.requires_grad_(False)
+
     def resize_token_embeddings(self, new_num_tokens: int | None = None, *args: Any, **kwargs: Any) -> nn.Embedding:
         """As in transformers; the padding token keeps its row.
 
@@ -81,13 +87,16 @@ class RnnPreTrainedModel(PreTrainedModel):
         return super().resize_token_embeddings(new_num_tokens, *args, **kwargs)
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
-        """As in transformers; the modelling files go along, so that the folder also loads without this package."""
+        """As in transformers; the modelling files go along, so that the folder also loads without this package.
+
+        A subclass is code that stands elsewhere: its folder does not claim to hold it.
+        """
         if getattr(self, "_auto_class", None) is not None:
-            self.config.auto_map = {
-                "AutoConfig": "configuration_rnn.RnnConfig",
-                "AutoModel": "modeling_rnn.RnnModel",
-                "AutoModelForSequenceClassification": "modeling_rnn.RnnForSequenceClassification",
-            }
+            auto_map = {"AutoConfig": "configuration_rnn.RnnConfig"}
+            if type(self).__module__ == __name__:
+                auto_map["AutoModel"] = "modeling_rnn.RnnModel"
+                auto_map["AutoModelForSequenceClassification"] = "modeling_rnn.RnnForSequenceClassification"
+            self.config.auto_map = auto_map
         super().save_pretrained(save_directory, *args, **kwargs)
 
 
@@ -267,7 +276,9 @@ class RnnModel(RnnPreTrainedModel):
     def _reads_distinct_tokens(self) -> bool:
         """Whether the first layer can, in training: a token's vector must be the same at all its places."""
         weight = self.embedding.weight
-        alike = self.config.embedding_dropout == 0 and not self._embedding_has_hooks()
+        first: Any = self.layers[0]
+        hooked = self._embedding_has_hooks() or any(direction.is_hooked() for direction in first.directions)
+        alike = self.config.embedding_dropout == 0 and not hooked
         return self.training and alike and self.config.cell_type != "rnn_relu" and may_loop(weight)
 
     def _embedding_has_hooks(self) -> bool:
@@ -309,6 +320,7 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
         self.activation = ACT2FN[config.classifier_activation]
         self.dropout = nn.Dropout(config.classifier_dropout)
         self.classifier = nn.Linear(self.pooler.output_size, config.num_labels)
+        self.loss_type = "ForSequenceClassification"  # transformers goes by the class's name, which a subclass changes
         self.post_init()
 
     @property

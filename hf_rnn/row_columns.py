@@ -9,12 +9,24 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
+from .errors import UserError
 
-def read_column(data: Any, name: str) -> torch.Tensor:
-    """A column of integers of a data set, as a tensor."""
-    if isinstance(data, datasets.Dataset):
-        return torch.tensor(_arrow(data, name).to_numpy())
-    return torch.as_tensor([row[name] for row in data])
+
+def read_labels(data: Any) -> torch.Tensor:
+    """The labels of all rows, by whichever name collators take them (`labels`, `label`), as a tensor.
+
+    Raises:
+        UserError: When the rows have none.
+    """
+    found = data.column_names if isinstance(data, datasets.Dataset) else list(data[0]) if len(data) else ["labels"]
+    name = next((name for name in ("labels", "label") if name in found), None)
+    if name is None:
+        raise UserError(f"the training rows have no column labels; they have {', '.join(map(str, found))}")
+    if not isinstance(data, datasets.Dataset):
+        return torch.as_tensor([row[name] for row in data])
+    column = _arrow(data, name)
+    flat = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
+    return torch.tensor(column.to_numpy() if flat else column.to_pylist())
 
 
 def count_tokens(data: Any, length_column: str) -> list[int]:

@@ -26,7 +26,7 @@ from .errors import UserError
 from .optim import LazyAdamW, set_learning_rate
 from .padded_batches import as_padded_batches
 from .resumable_trainer import ResumableTrainer
-from .row_columns import count_tokens, read_column
+from .row_columns import count_tokens, read_labels
 from .sampling import LengthBucketedBatchSampler, TokenBudgetBatchSampler
 from .sparse_gradients import LAZY_OPTIMIZERS, check_sparse_gradients, clip_grad_norm, has_sparse_gradients
 
@@ -52,7 +52,7 @@ class RnnTrainer(ResumableTrainer):
         made_from (`Mapping[str, Any]`, *optional*): Fingerprints of the run, see [`take_fingerprints`], that its
             checkpoints keep.
         class_counts (`Sequence[int]`, *optional*): Training rows by class, for class weights; counted in the column
-            `labels` when absent, which a stream does not allow.
+            `labels` (or `label`, as collators name it anew) when absent, which a stream does not allow.
         kwargs: As for the Trainer.
 
     Raises:
@@ -82,7 +82,9 @@ class RnnTrainer(ResumableTrainer):
         if getattr(self.args, "class_weight_power", 0) > 0:
             self._class_weights = weigh_classes(self._count_classes(self._class_counts), self.args.class_weight_power)
         changed = self._class_weights is not None or self.label_smoother is not None
-        if changed and getattr(self, "compute_loss_func", None) is None and self.model.config.num_labels > 1:
+        if changed and getattr(self, "compute_loss_func", None) is None:
+            if not self._may_have_one_label_each():
+                raise UserError("label_smoothing_factor is for texts with one label each: set it to 0")
             self._own_loss = True  # from then on: without weights and smoothing it is the plain one
             self.compute_loss_func = self._training_loss
         self._sparse = has_sparse_gradients(self.model)
@@ -98,16 +100,25 @@ class RnnTrainer(ResumableTrainer):
         self.label_smoother = LabelSmoother(epsilon=factor) if smooths else None
         self._follow_settings()
 
+    def _may_have_one_label_each(self) -> bool:
+        """As far as the configuration tells; where it tells nothing, a batch's labels do."""
+        config = self.model.config
+        return config.num_labels > 1 and config.problem_type in (None, "single_label_classification")
+
     def _count_classes(self, class_counts: Sequence[int] | None) -> list[int]:
         config = self.model.config
-        if config.num_labels == 1 or config.problem_type not in (None, "single_label_classification"):
+        if not self._may_have_one_label_each():
             raise UserError("class_weight_power is for texts with one label each: set it to 0")
         if class_counts is None and (isinstance(self.train_dataset, IterableDataset) or self.train_dataset is None):
             raise UserError(
                 "class_weight_power needs the rows of each class, which a stream does not tell: give class_counts"
             )
         if class_counts is None:
-            labels = read_column(self.train_dataset, "labels")
+            labels = read_labels(self.train_dataset)
+            if labels.dim() != 1 or labels.is_floating_point():
+                raise UserError(
+                    "class_weight_power is for texts with one label each, and the labels here are others: set it to 0"
+                )
             class_counts = torch.bincount(labels[labels >= 0], minlength=config.num_labels).tolist()
         if len(class_counts) != config.num_labels:
             raise UserError(
@@ -246,6 +257,11 @@ class RnnTrainer(ResumableTrainer):
         The weights have mean 1 over the training set, so that the divisor is a number of rows and accumulated
         gradients are exactly those of one large batch.
         """
+        if labels.dim() != 1 or labels.is_floating_point():
+            raise UserError(
+                "class_weight_power and label_smoothing_factor are for texts with one label each, found labels of "
+                f"dtype {labels.dtype} and shape {tuple(labels.shape)}: set both to 0"
+            )
         logits = outputs["logits"].float()
         weights = None if self._class_weights is None else self._class_weights.to(logits.device)
         total = nn.functional.cross_entropy(

@@ -70,7 +70,7 @@ ALLOWED = {  # room: the rooms it may use
     },
     "packing": set(),
     "class_weights": set(),
-    "row_columns": set(),
+    "row_columns": {"errors"},
     "sparse_gradients": {"errors"},
     "padded_batches": set(),
     "processor": set(),

@@ -8,6 +8,7 @@ import itertools
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune, spectral_norm
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence, pad_packed_sequence
 
 from hf_rnn import RnnConfig, RnnForSequenceClassification, RnnModel
@@ -373,6 +374,79 @@ def test_a_hook_on_the_embedding_sees_the_batch_as_it_came(training):
     torch.testing.assert_close(found, model(inputs_embeds=vectors / 2, attention_mask=HOLES).logits)
     assert not torch.allclose(found, expected)
     torch.testing.assert_close(model(IDS, HOLES).logits, expected)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("final", [True, False])
+def test_hooks_on_a_cell_fire_and_change_no_number(cell, training, final):
+    model, calls = make(cell).train(training), []
+    ids, mask = torch.cat([IDS, IDS]), torch.cat([HOLES, torch.zeros_like(HOLES)])  # two texts without a token
+    expected = model(ids, mask, output_final_states=final)
+    for direction in model.rnn.layers[0].directions:
+        direction.cell.register_forward_hook(lambda *_: calls.append("after"))
+        direction.cell.register_forward_pre_hook(lambda *_: calls.append("before"))
+    found = model(ids, mask, output_final_states=final)
+    assert calls == ["before", "after"] * 2
+    for name, value in found.items():
+        torch.testing.assert_close(value, expected[name], **TOLERANCE)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_pruned_and_normed_cells_train_as_long_as_one_likes(cell):
+    """Torch makes their weights anew in a hook, from others that are trained."""
+    model = make(cell, layers=2).train()
+    direction = model.rnn.layers[0].directions[0]
+    name = "weight_ih_l0" if cell != "min_gru" else next(name for name, _ in direction.cell.named_parameters())
+    prune.l1_unstructured(direction.cell, name, amount=0.5)
+    spectral_norm(model.rnn.layers[1].directions[0].cell, name)
+    for _ in range(2):
+        model(IDS, HOLES, labels=torch.zeros(len(IDS), dtype=torch.long)).loss.backward()
+    mask = direction.cell.get_buffer(f"{name}_mask")
+    gradient = direction.cell.get_parameter(f"{name}_orig").grad
+    assert gradient[mask == 1].any()
+    assert not gradient[mask == 0].any()
+    assert model.rnn.layers[1].directions[0].cell.get_parameter(f"{name}_orig").grad.any()
+
+
+def test_dropped_recurrent_weights_refuse_hooks():
+    model = make("gru", recurrent_dropout=0.5).train()
+    model.rnn.layers[0].directions[0].cell.register_forward_hook(lambda *_: None)
+    with pytest.raises(ValueError, match="recurrent_dropout=0, or remove the hooks"):
+        model(IDS, HOLES)
+    model.eval()(IDS, HOLES)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_weights_that_lie_on_the_disk(cell, tmp_path):
+    model = make(cell)
+    model.save_pretrained(tmp_path / "model")
+    places = {name: "cpu" for name, _ in model.named_children()} | {"rnn": "disk"}
+    loaded = RnnForSequenceClassification.from_pretrained(
+        tmp_path / "model", device_map=places, offload_folder=tmp_path / "disk"
+    )
+    assert next(loaded.rnn.layers.parameters()).is_meta, "premise"
+    with torch.no_grad():
+        expected, found = (each(IDS, HOLES, output_final_states=True) for each in (model, loaded))
+    for name, value in found.items():
+        torch.testing.assert_close(value, expected[name], **TOLERANCE)
+
+
+def test_a_subclass_has_a_loss_whatever_its_name():
+    class Sorter(RnnForSequenceClassification):
+        pass
+
+    labels, plain = torch.tensor([0, 2]), make()
+    model = Sorter(plain.config)
+    model.load_state_dict(plain.state_dict())
+    torch.testing.assert_close(model.eval()(IDS, labels=labels).loss, plain(IDS, labels=labels).loss)
+
+
+def test_a_new_table_is_frozen_where_the_configuration_says_so():
+    for freeze in (True, False):
+        model = make(freeze_embedding=freeze)
+        model.set_input_embeddings(nn.Embedding(*model.rnn.embedding.weight.shape))
+        assert model.rnn.embedding.weight.requires_grad is not freeze
 
 
 def test_an_embedding_that_is_wrapped_need_not_say_its_size():

@@ -1,5 +1,6 @@
 """Saving and loading: exact weights, nothing lost, with and without the package."""
 
+import importlib
 import json
 import pathlib
 import subprocess
@@ -250,3 +251,19 @@ def test_tokenizer_beside_the_model_needs_no_code_of_ours(tmp_path):
     make(vocab_size=len(tokenizer)).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     assert AutoTokenizer.from_pretrained(tmp_path)("bad good").input_ids == tokenizer("bad good").input_ids
+
+
+def test_a_subclass_does_not_claim_to_bring_its_code(tmp_path, monkeypatch):
+    """What `auto_map` names must lie there: of a subclass, its own module."""
+    (tmp_path / "sorter.py").write_text(
+        "from hf_rnn import RnnForSequenceClassification\n\n\nclass Sorter(RnnForSequenceClassification):\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    sorter = importlib.import_module("sorter").Sorter
+    config = RnnConfig(vocab_size=9, embedding_size=4, hidden_size=4)
+    RnnForSequenceClassification(config).save_pretrained(tmp_path / "plain")
+    sorter.from_pretrained(tmp_path / "plain").save_pretrained(tmp_path / "own")
+    named = json.loads((tmp_path / "own" / "config.json").read_text())["auto_map"]
+    assert named["AutoModelForSequenceClassification"] == "sorter.Sorter"
+    for target in named.values():
+        assert (tmp_path / "own" / f"{target.split('.')[0]}.py").is_file()

@@ -390,6 +390,30 @@ def test_class_weights_need_classes_to_count(tokenizer, tmp_path):
         make_trainer(tokenizer, tmp_path, model=model, settings={"class_weight_power": 0.5})
 
 
+def test_class_weights_count_the_labels_by_either_name(tokenizer, tmp_path):
+    settings, found = {"class_weight_power": 1.0, "num_train_epochs": 1}, []
+    examples = make_examples(24)
+    for rows in (examples, examples.rename_column("labels", "label"), list(examples)):
+        trainer = make_trainer(tokenizer, tmp_path, examples=rows, settings=settings)
+        trainer.train()
+        found.append(trainer.model.state_dict())
+    for other in found[1:]:
+        torch.testing.assert_close(other, found[0])
+    with pytest.raises(UserError, match="no column labels; they have input_ids, class"):
+        make_trainer(tokenizer, tmp_path, examples=examples.rename_column("labels", "class"), settings=settings)
+
+
+@pytest.mark.parametrize("setting", ["class_weight_power", "label_smoothing_factor"])
+@pytest.mark.parametrize("declared", [None, "regression"])
+def test_other_tasks_have_neither_class_weights_nor_smoothing(tokenizer, tmp_path, setting, declared):
+    """Cross-entropy would take their numbers for probabilities and train on, by another loss than is evaluated."""
+    targets = [[float(label > 0), float(label > 1), 1.0] for label in make_examples(24)["labels"]]
+    examples = datasets.Dataset.from_dict({"input_ids": make_examples(24)["input_ids"], "labels": targets})
+    model = make_model(problem_type=declared)
+    with pytest.raises(UserError, match=f"{setting}.* one label each.* to 0"):
+        make_trainer(tokenizer, tmp_path, model=model, examples=examples, settings={setting: 0.1}).train()
+
+
 def test_a_loss_of_the_callers_own_is_left_alone(tokenizer, tmp_path):
     def constant(outputs, labels, num_items_in_batch=None):
         return outputs["logits"].sum() * 0 + 7
