@@ -175,7 +175,7 @@ def _parse(parser: SettingsParser, recipe: _Recipe, tokens: list[str], cleared: 
         logger.info("the recipe's embedding_learning_rate is left out: freeze_embedding is on")
         training.embedding_learning_rate = None
     typed = {name[2:].removeprefix("no_") for name in named} | _of_own_files(settings_beside(recipe, named, cleared))
-    for told in find_idle(typed, *parsed[:3]):
+    for told in find_idle(typed, *parsed):
         logger.warning(told)
     return parsed
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any, Literal
 
 import torch
@@ -17,6 +18,8 @@ from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from .modeling_rnn import RnnForSequenceClassification
 from .plain_inference import check_text, compute_logits, compute_scores
+
+_TOKENIZING = Lock()  # a tokenizer keeps how it cuts from one call to the next, whoever calls
 
 MAX_TOKENS = 256  # left out one by one: 256 runs of 256 tokens take a second or two on one core
 
@@ -89,7 +92,9 @@ def explain(
         UserError: For a text that is no Unicode.
     """
     check_text(text)
-    encoded = tokenizer(text, truncation=True, return_offsets_mapping=tokenizer.is_fast)
+    with _TOKENIZING:
+        encoded = tokenizer(text, truncation=True, return_offsets_mapping=tokenizer.is_fast)
+        tokens = len(tokenizer(text, verbose=False)["input_ids"])
     ids = encoded["input_ids"]
     attention = model.config.pooling == "attention"
     explained = len(ids) if attention else min(len(ids), max_tokens)
@@ -104,7 +109,7 @@ def explain(
         label=names[label],
         measure="attention" if attention else "leave_one_out",
         pieces=_pieces(tokenizer, text, encoded, effects),
-        tokens=len(tokenizer(text, verbose=False)["input_ids"]),
+        tokens=tokens,
         max_length=tokenizer.model_max_length,
         max_explained=tokenizer.model_max_length if attention else max_tokens,
     )

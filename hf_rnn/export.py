@@ -102,13 +102,15 @@ def export(
     folder = FinishedFolder(find_folder(name_or_path, revision))
     if output_dir is None and folder.onnx_model.parent.is_file():
         raise UserError(f"{folder.onnx_model.parent} is a file, where a folder must be: move it away")
+    facts = read_facts(folder)
     if output_dir is None:
         _check_writable(folder.onnx_model.parent)
+        if facts is not None:
+            _check_writable(folder.root)  # its card tells of the file
     model, tokenizer = load_model(folder.root)
     model = model.float()
     _check_kind(model.config, quantize, str(name_or_path))
     content = _make(model, _metadata(model.config, folder), quantize)
-    facts = read_facts(folder)
     examples = [text for texts in (facts.examples if facts and facts.examples else {}).values() for text in texts]
     parity = measure_parity(model, tokenizer, partial(run_session, open_session(content)), examples)
     named = folder.onnx_model if quantize is None else folder.onnx_model_int8

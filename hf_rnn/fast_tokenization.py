@@ -8,10 +8,12 @@ words are whole (`word_columns.py`). Any other tokenizer is called by its fastes
 
 from __future__ import annotations
 
+import copy
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate, chain
 from threading import Lock
+from typing import Any
 
 import numpy as np
 from tokenizers import Encoding
@@ -27,6 +29,16 @@ _GROUP = 32  # words encoded as one text
 _NO_LIMIT = int(1e20)  # what transformers takes as no `model_max_length` at all
 
 _ENCODING = Lock()  # while the settings of a backend must stay as they are
+
+
+def _own_backend(tokenizer: PreTrainedTokenizerBase) -> Any:
+    """A copy of a fast tokenizer's backend: other threads' calls of the tokenizer change how its own cuts and pads."""
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        return None
+    try:
+        return copy.deepcopy(tokenizer.backend_tokenizer)
+    except Exception:  # parts of it are written in Python, and the backend raises no narrower kind
+        return tokenizer.backend_tokenizer
 
 
 class _Words(dict[str, Ids]):
@@ -67,6 +79,7 @@ class FastTokenizer:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
+        self._backend = _own_backend(tokenizer)
         rules = find_rules(tokenizer)
         self._known = None if rules is None else _Words({}, rules.look_up).emptied()
         self._before, self._after = ((), ()) if rules is None else rules.around
@@ -163,9 +176,9 @@ class FastTokenizer:
     def _call_backend(self, texts: list[str], limit: int, offsets: bool = False) -> list[Encoding]:
         """Call the backend; with offsets for the tokens of the texts alone, without those that it puts around them.
 
-        How it cuts and pads is its own state, which every call of the tokenizer sets anew.
+        How it cuts and pads is its own state, which every call sets anew.
         """
-        backend = self.tokenizer.backend_tokenizer
+        backend: Any = self._backend
         with _ENCODING:
             if limit > _NO_LIMIT:
                 backend.no_truncation()

@@ -13,7 +13,7 @@ _WITHOUT_ARGUMENTS = ("adamw_torch", "adamw_torch_fused", *_WITHOUT_MOMENTS)
 _OF_SHARING = ("hub_model_id", "hub_private_repo", "hub_revision", "hub_token", "hub_strategy", "hub_always_push")
 
 
-def find_idle(typed: Collection[str], model: Any, data: Any, training: Any) -> Iterator[str]:
+def find_idle(typed: Collection[str], model: Any, data: Any, training: Any, distillation: Any = None) -> Iterator[str]:
     """Yield a line for each reason why some of the settings have no effect.
 
     Args:
@@ -21,7 +21,10 @@ def find_idle(typed: Collection[str], model: Any, data: Any, training: Any) -> I
         model: Has the settings of the model as attributes.
         data: Has those of the texts.
         training: Has those of the training.
+        distillation: Has those of a distillation, where it is one.
     """
+    if distillation is not None:
+        yield from _find_idle_of_distillation(typed, distillation)
     for source in ("tokenizer_name_or_path", "model_name_or_path"):
         if getattr(data, source) is not None:
             yield from _told(typed, OF_VOCABULARY, f"the tokenizer is that of {source}, as it is")
@@ -29,6 +32,11 @@ def find_idle(typed: Collection[str], model: Any, data: Any, training: Any) -> I
         yield from _told(typed, ["embedding_initializer_range"], "the embedding starts from vectors that are given")
     if model.num_hidden_layers == 1 and model.hidden_dropout:
         yield from _told(typed, ["hidden_dropout"], "it stands between layers, and num_hidden_layers is 1")
+    if model.sparse_embedding and model.freeze_embedding:
+        yield from _told(typed, ["sparse_embedding"], "freeze_embedding leaves the embedding without gradients")
+    if not training.load_best_model_at_end and not training.early_stopping_patience:
+        chooses = ["metric_for_best_model", "greater_is_better"]
+        yield from _told(typed, chooses, "the last epoch is kept, and none ends the training early")
     if training.lr_scheduler_type == "constant" and training.warmup_steps:
         yield from _told(
             typed, ["warmup_steps"], "lr_scheduler_type is constant: take constant_with_warmup, or linear"
@@ -63,6 +71,17 @@ def find_idle(typed: Collection[str], model: Any, data: Any, training: Any) -> I
         yield from _told(typed, ["do_predict"], "a test split is always measured; hf-rnn predict labels texts")
     if not training.do_train:
         yield from _told(typed, ["do_train"], "this trains; hf-rnn evaluate measures a model that is there")
+
+
+def _find_idle_of_distillation(typed: Collection[str], distillation: Any) -> Iterator[str]:
+    copies = ["mask_probability", "ngram_probability", "augmentation_seed"]
+    if distillation.augmentations == 0:
+        yield from _told(typed, copies, "augmentations is 0, and nothing is copied")
+    if distillation.soft_label_weight == 0:
+        soft = ["temperature", "unlabeled", "augmentations", *copies]
+        yield from _told(typed, soft, "soft_label_weight is 0, and the teacher's answers count nothing")
+    if distillation.soft_label_weight == 1:
+        yield from _told(typed, ["label_smoothing_factor"], "soft_label_weight is 1, and true labels count nothing")
 
 
 def _told(typed: Collection[str], names: Collection[str], reason: str) -> Iterator[str]:

@@ -8,10 +8,11 @@ of the vocabulary would be too large, the plain model runs instead.
 from __future__ import annotations
 
 import copy
+import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, cast, get_args
 
 import numpy as np
 import torch
@@ -34,6 +35,22 @@ _TOKENS_PER_BATCH, _TOKENS_AT_MOST = 8192, 4 * 8192
 _ROWS_OF_A_BATCH = 1 << 25  # bytes: rows of a batch in float32, a step of which is then some part of a second cache
 _TOKENS_OF_A_TWEET = 20  # by which these were measured: of longer texts as many run at once, up to so many tokens
 _MOST_TOKENS, _BYTES_OF_STATES = 1 << 18, 1 << 24  # the latter where a batch keeps states
+
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def _in_own_precision(function: Function) -> Function:
+    """Make a function compute as it is written where the caller's program autocasts."""
+
+    @functools.wraps(function)
+    def run(*given: Any, **named: Any) -> Any:
+        if not torch.is_autocast_enabled("cpu"):
+            return function(*given, **named)
+        with torch.autocast("cpu", enabled=False):
+            return function(*given, **named)
+
+    return cast(Function, run)
 
 
 class FastRnn:
@@ -110,7 +127,7 @@ class FastRnn:
                 f"the table_dtype {' or '.join(smaller)}, or " if smaller else "",
             )
             return
-        self._folded = FoldedClassifier(self.model, table_dtype)
+        self._folded = _in_own_precision(FoldedClassifier)(self.model, table_dtype)
         self.memory = self._folded.memory
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -173,6 +190,7 @@ class FastRnn:
         """
         return self._encode(texts)
 
+    @_in_own_precision
     def logits(self, input_ids: Sequence[Sequence[int]]) -> torch.Tensor:
         """Return the logits `(N, C)` in float32 on the CPU, in the order of `input_ids`.
 
@@ -188,9 +206,10 @@ class FastRnn:
             return torch.from_numpy(np.concatenate([self._folded.logits_of_one(ids) for ids in input_ids]))
         return self._batched_logits(TokenIds.of_lists(input_ids), self._folded)
 
+    @_in_own_precision
     @torch.inference_mode()
     def _batched_logits(self, texts: TokenIds, folded: FoldedClassifier) -> torch.Tensor:
-        logits = torch.empty(len(texts.lengths), len(self._labels))
+        logits = torch.empty(len(texts.lengths), len(self._labels), dtype=torch.float32)
         for positions, batch in pack_batches(texts, self.tokens_per_batch, *self._long_texts):
             logits[positions] = folded.logits(batch)
         return logits

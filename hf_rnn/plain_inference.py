@@ -98,7 +98,7 @@ def compute_logits(
     Returns:
         Logits `(N, C)` in the order of `input_ids`, in float32 on the CPU.
     """
-    logits = torch.zeros(len(input_ids), model.config.num_labels)
+    logits = torch.zeros(len(input_ids), model.config.num_labels, dtype=torch.float32)
     collate: Any = DataCollatorWithPadding(tokenizer)
     for rows in batch_by_length(input_ids, tokens_per_batch, batch_size):
         texts = [list(input_ids[row]) for row in rows]

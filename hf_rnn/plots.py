@@ -7,7 +7,8 @@ colour-blind readers tell apart; line styles and markers say the same again for 
 
 from __future__ import annotations
 
-import warnings
+import logging
+import unicodedata
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+logger = logging.getLogger(__name__)
 
 _BLUE, _ORANGE, _GREEN, _PURPLE, _INK = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#333333"
 _LONGEST_NAME = 24  # characters of a class name that a figure shows
@@ -99,7 +102,8 @@ def plot_confusion_matrix(matrix: Sequence[Sequence[int]], class_names: Sequence
 
     Args:
         matrix: Counts by true class (rows) and predicted class (columns), C x C.
-        class_names: Names by id; long ones are cut in the middle. Over 40 classes, ids stand instead and no numbers.
+        class_names: Names by id; long ones are cut in the middle. Over 40 classes ids stand instead and no numbers,
+            and ids where no installed font has the characters.
         path: Where the PNG file goes.
 
     Raises:
@@ -110,9 +114,15 @@ def plot_confusion_matrix(matrix: Sequence[Sequence[int]], class_names: Sequence
         raise UserError(f"a confusion matrix of shape {counts.shape} does not fit {size} class names")
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     names = [_shown(name) for name in class_names]
+    family = _fonts_for("".join(names))
+    if family is None:
+        logger.warning(
+            "no font here has all characters of the class names: the figure of the confusion matrix shows their ids"
+        )
+        names, family = [str(index) for index in range(size)], []
     large = size <= _FEW_CLASSES
     cell = 0.8 if large else min(0.55, 22 / size)  # inches
-    with _figure((cell * size + 2.6, cell * size + 1.9), path) as figure:
+    with _figure((cell * size + 2.6, cell * size + 1.9), path, family) as figure:
         axes = figure.subplots()
         image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         if size <= _MOST_CLASSES:
@@ -126,7 +136,7 @@ def plot_confusion_matrix(matrix: Sequence[Sequence[int]], class_names: Sequence
                     fontsize=11 if large else 8,
                     color="white" if shares[row, column] > 0.5 else _INK,
                 )
-            upright = size <= 4 and max(map(len, names)) <= 10
+            upright = size <= 4 and max(map(_width, names)) <= 10
             axes.set_xticks(range(size), names, parse_math=False, **({} if upright else _SLANTED))
             axes.set_yticks(range(size), names, parse_math=False)
         axes.tick_params(length=0)
@@ -191,19 +201,59 @@ def _shown(name: str) -> str:
     return name if len(name) <= _LONGEST_NAME else f"{name[:half]}…{name[1 - half :]}"
 
 
+def _width(name: str) -> int:
+    """Return how many letters wide a name is: those of East Asia take the room of two."""
+    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in name)
+
+
+def _fonts_for(text: str) -> list[str] | None:
+    """Return installed fonts to take beside matplotlib's own for all characters of a text; None if there are none."""
+    with _needed():
+        from matplotlib.font_manager import findfont, fontManager, get_font
+
+    def lacking(path: str, characters: set[str]) -> set[str]:
+        known = get_font(path).get_charmap()
+        return {character for character in characters if ord(character) not in known}
+
+    left = lacking(findfont("DejaVu Sans"), set(text))
+    family: list[str] = []
+    for font in sorted(fontManager.ttflist, key=lambda font: (font.name, font.fname)):
+        if not left:
+            break
+        if font.name.startswith("Last Resort") or font.style != "normal":  # a box for every character there is
+            continue
+        try:
+            still = lacking(font.fname, left)
+        except (OSError, RuntimeError):  # gone or broken since matplotlib listed it
+            continue
+        if len(still) < len(left):
+            left, family = still, [*family, font.name]
+    return None if left else family
+
+
 @contextmanager
-def _figure(size: tuple[float, float], path: str | Path) -> Iterator[Figure]:
-    """Hand out an empty figure (width and height in inches) and write it to a PNG file afterwards."""
+def _needed() -> Iterator[None]:
     try:
-        import matplotlib.style
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
+        yield
     except ImportError as error:
         raise UserError("figures need matplotlib. Type: pip install 'hf-rnn[plots]'") from error
 
-    with matplotlib.style.context("default"), warnings.catch_warnings():
-        # Class names may hold characters that the font lacks; it shows a box in their place.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+
+@contextmanager
+def _figure(size: tuple[float, float], path: str | Path, family: Sequence[str] = ()) -> Iterator[Figure]:
+    """Hand out an empty figure and write it to a PNG file afterwards.
+
+    Args:
+        size: In inches.
+        path: Of the file.
+        family: Fonts to take where matplotlib's own lacks a character.
+    """
+    with _needed():
+        import matplotlib.style
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+    with matplotlib.style.context(["default", {"font.family": ["DejaVu Sans", *family]}]):
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)
         yield figure

@@ -78,8 +78,9 @@ def calibrate_run(
         class_counts: Training rows by class.
 
     Returns:
-        For `metrics.json`: `temperature`, `target_prior` by class or None, `fitted_on`, and under `splits` for each
-        split but train what [`measure_scores`] gives, `before` and `after`.
+        For `metrics.json`: `temperature`, `target_prior` by class or None, `shift` (what the correction of shares
+        added to the logit of each class, by class, or None), `fitted_on`, and under `splits` for each split but train
+        what [`measure_scores`] gives, `before` and `after`.
 
     Raises:
         UserError: As [`check_calibration`].
@@ -112,6 +113,7 @@ def calibrate_run(
     return {
         "temperature": calibration.temperature,
         "target_prior": None if target is None else dict(zip(names, target.tolist(), strict=True)),
+        "shift": None if target is None else dict(zip(names, calibration.shift, strict=True)),
         "fitted_on": "validation",
         "splits": found,
     }

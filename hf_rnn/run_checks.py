@@ -34,6 +34,9 @@ def check_early(arguments: Arguments) -> None:
     metric = arguments.training.metric_for_best_model
     if metric is not None and metric.removeprefix("eval_") not in _SCORES:
         raise UserError(f"metric_for_best_model {metric!r} is not known: take one of {', '.join(_SCORES)}")
+    greater = arguments.training.greater_is_better
+    if metric is not None and greater is not None and greater == metric.endswith("loss"):
+        raise UserError(f"greater_is_better {greater} would keep the worst epoch by {metric}: leave it out")
     check_trainer_settings(arguments.training)
     names = ("tokenizer_name_or_path", "model_name_or_path", "vectors")
     sources = {name: getattr(arguments.data, name) for name in names}

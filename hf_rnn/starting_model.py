@@ -1,12 +1,15 @@
 """A trained model as the start of a training: its architecture, its tokenizer and its weights.
 
-How it was trained is not taken over: that is what a recipe is for.
+How it was trained is not taken over: that is what a recipe is for. Nor is a correction of the shares of its classes
+(`target_prior`): training goes by the shares of its own rows, and a new correction would come on top.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -16,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from .configuration_rnn import RnnConfig
 from .errors import UserError
-from .folder import FinishedFolder
+from .folder import FinishedFolder, read_mapping
 from .model_loading import find_folder, load_model, load_tokenizer
 from .modeling_rnn import RnnForSequenceClassification
 
@@ -74,11 +77,13 @@ class StartingModel:
         name: A folder, or a repo id of the Hub.
         model: On the CPU.
         tokenizer: Its own.
+        shift: What a correction of shares added to the logit of each class, by name; empty where there was none.
     """
 
     name: str
     model: RnnForSequenceClassification
     tokenizer: PreTrainedTokenizerBase
+    shift: Mapping[str, float]
 
     @classmethod
     def load(cls, name_or_path: str, max_length: int | None) -> Self:
@@ -92,9 +97,10 @@ class StartingModel:
             UserError: When it is no whole model of this package.
         """
         model, tokenizer = load_model(name_or_path)
+        shift = _read_shift(FinishedFolder(find_folder(name_or_path)), model.config)
         if max_length is not None:
             tokenizer.model_max_length = max_length
-        return cls(name_or_path, model, tokenizer)
+        return cls(name_or_path, model, tokenizer, shift)
 
     def keeps_classifier(self, config: RnnConfig) -> bool:
         """Whether the last layer serves a new model too: whether the classes have the same names, in any order."""
@@ -118,6 +124,11 @@ class StartingModel:
         if self.keeps_classifier(new):
             rows = [own.label2id[new.id2label[number]] for number in range(new.num_labels)]
             weights |= {name: weights[name][rows] for name in _CLASSIFIER}
+            if self.shift:
+                logger.info("the correction of shares (target_prior) of %s is taken out of its weights", self.name)
+                shift = [self.shift[new.id2label[number]] for number in range(new.num_labels)]
+                bias = weights["classifier.bias"].double()
+                weights["classifier.bias"] = bias - torch.tensor(shift, dtype=torch.float64)
         else:
             weights |= {name: model.state_dict()[name] for name in _CLASSIFIER}
             logger.info(
@@ -141,7 +152,23 @@ class StartingModel:
     def fingerprint(self) -> str:
         """Return a hash of the weights and of the names of the classes."""
         digest = hashlib.sha256(repr(sorted(self.model.config.label2id.items())).encode())
+        if self.shift:
+            digest.update(repr(sorted(self.shift.items())).encode())
         for name, weight in sorted(self.model.state_dict().items()):
             digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}\n".encode())
             digest.update(weight.contiguous().view(torch.uint8).numpy())
         return digest.hexdigest()
+
+
+def _read_shift(folder: FinishedFolder, config: RnnConfig) -> dict[str, float]:
+    """What a calibration with `target_prior` left in the biases, as `metrics.json` tells."""
+    if not folder.metrics.is_file():
+        return {}
+    calibration = read_mapping(folder.metrics, folder.metrics.read_bytes()).get("calibration")
+    shift = calibration.get("shift") if isinstance(calibration, Mapping) else None
+    if shift is None:
+        return {}
+    whole = isinstance(shift, Mapping) and set(shift) == set(config.label2id)
+    if not whole or not all(isinstance(number, float) and math.isfinite(number) for number in shift.values()):
+        raise UserError(f"{folder.metrics}: calibration.shift must hold a number for each class, found {shift!r:.200}")
+    return dict(shift)

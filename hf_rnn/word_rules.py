@@ -76,6 +76,10 @@ def find_rules(tokenizer: PreTrainedTokenizerBase) -> WordRules | None:
         return None
     if not all(token.special for token in tokenizer.added_tokens_decoder.values()):
         return None
+    try:
+        found = [backend.normalizer.__getstate__(), backend.pre_tokenizer.__getstate__()]
+    except Exception:  # they are written in Python, and the backend raises no narrower kind
+        return None
     if isinstance(backend.model, WordPiece):
         return _find_rules_of_bert(tokenizer)
     if (
@@ -85,7 +89,6 @@ def find_rules(tokenizer: PreTrainedTokenizerBase) -> WordRules | None:
         or not tokenizer.split_special_tokens
     ):
         return None
-    found = [backend.normalizer.__getstate__(), backend.pre_tokenizer.__getstate__()]
     for name in NORMALIZERS:
         for lowercase in (True, False):
             if found == [stage.__getstate__() for stage in build_normalizer(name, lowercase)]:

@@ -25,8 +25,8 @@ def main() -> None:
 
     from hf_rnn import FastRnn, classification_metrics, load_tsv
     from hf_rnn.errors import UserError
-    from hf_rnn.folding import TABLE_DTYPES
-    from hf_rnn.model_loading import load_model, quiet
+    from hf_rnn.folding import TABLE_DTYPES, table_bytes
+    from hf_rnn.model_loading import check_sorts, load_model, quiet
     from hf_rnn.plain_inference import compute_logits
 
     torch.set_num_threads(1)
@@ -36,7 +36,9 @@ def main() -> None:
         names = [model.config.id2label[number] for number in range(model.config.num_labels)]
         options = {"class_names": names, "splits": (flags.split,), "max_bad_rows": flags.max_bad_rows}
         (rows,) = load_tsv(flags.data_dir, **options).values()
-        runners = {dtype: FastRnn(model, tokenizer, table_dtype=dtype) for dtype in TABLE_DTYPES}
+        check_sorts(flags.model, model.config)
+        largest = table_bytes(model.config)  # the limit, so that each table is built
+        runners = {dtype: FastRnn(model, tokenizer, dtype, memory_limit=largest) for dtype in TABLE_DTYPES}
     except (UserError, OSError) as error:
         parser.refuse(error)
     ids = runners["float32"].tokenize(list(rows["text"]))

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from hf_rnn.markdown import plain
+
 RESAMPLES = 2000
 
 
@@ -61,7 +63,15 @@ def bootstrap(
 
 def table(results: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
     """Rows in their order, with the difference of each from the row above it."""
-    head = ["model", "accuracy", "macro-recall", "macro-F1", f"F1 of {', '.join(names)}", "training, s", "parameters"]
+    head = [
+        "model",
+        "accuracy",
+        "macro-recall",
+        "macro-F1",
+        f"F1 of {', '.join(map(plain, names))}",
+        "training, s",
+        "parameters",
+    ]
     head += ["bytes", "speed, TF-IDF words = 1", "macro-recall against the row above"]
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for row in results:

@@ -16,6 +16,7 @@ from hf_rnn.arguments import (
     parse_argv,
     parse_argv_with,
     parse_settings,
+    parse_settings_with,
 )
 from hf_rnn.configuration_rnn import RnnConfig
 from hf_rnn.distillation import DistillationArguments
@@ -413,6 +414,16 @@ def test_what_is_no_setting_at_all():
             "train_sampling_strategy: it needs the length of each row",
         ),
         ("--embedding_initializer_range=1 --vectors=v.txt", None, "embedding_initializer_range: the embedding starts"),
+        (
+            "--sparse_embedding --freeze_embedding --vectors=v.txt",
+            "--freeze_embedding=false",
+            "sparse_embedding: freeze_embedding leaves",
+        ),
+        (
+            "--metric_for_best_model=accuracy --load_best_model_at_end=false --early_stopping_patience=0",
+            "--early_stopping_patience=2 --load_best_model_at_end=true",
+            "metric_for_best_model: the last epoch is kept",
+        ),
     ],
 )
 def test_what_is_typed_and_does_nothing_is_told(idle, works, told, caplog):
@@ -423,6 +434,26 @@ def test_what_is_typed_and_does_nothing_is_told(idle, works, told, caplog):
     if works:
         parse_argv(["--output_dir", "out", *idle.split(), *works.split()])
         assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("idle", "told"),
+    [
+        (
+            {"augmentations": 0, "mask_probability": 0.5, "augmentation_seed": 3},
+            "mask_probability, augmentation_seed: augmentations is 0",
+        ),
+        (
+            {"soft_label_weight": 0, "temperature": 7, "unlabeled": "x"},
+            "temperature, unlabeled: soft_label_weight is 0",
+        ),
+        ({"soft_label_weight": 1, "label_smoothing_factor": 0.3}, "label_smoothing_factor: soft_label_weight is 1"),
+    ],
+)
+def test_idle_settings_of_a_distillation_are_told(idle, told, caplog):
+    parse_settings_with(DistillationArguments, {"output_dir": "out", **idle}, "distill")
+    (record,) = caplog.records
+    assert f"no effect of {told}" in record.getMessage()
 
 
 def test_a_recipe_of_the_user_with_vectors_keeps_its_own_embedding_size(tmp_path):

@@ -434,6 +434,9 @@ def test_what_is_no_trained_classifier(command, teacher, texts_dir, tmp_path):
     (masked / "config.json").write_text(json.dumps({**config, "architectures": None, **names}))
     told = mistake(command("distill", *flags, masked))
     assert "is no trained classifier: its weights lack " in told
+    short = change_config(teacher, tmp_path / "short", max_position_embeddings=16)
+    told = mistake(command("distill", *flags, short))
+    assert "position_embeddings.weight has shape (" in told and "(16, " in told
     pickled = change_config(teacher, tmp_path / "pickled")
     (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
     assert "has no model.safetensors" in mistake(command("distill", *flags, pickled))

@@ -1,6 +1,9 @@
 """What is shown of a text: each token on the characters it was made of, and its effect by an independent route."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
+from threading import get_ident
 
 import pytest
 import torch
@@ -41,6 +44,25 @@ def learned(trained):
 def probability(model, tokenizer, text, label):
     logits = model(**tokenizer([text], return_tensors="pt")).logits[0]
     return logits.softmax(-1)[model.config.label2id[label]].item()
+
+
+def test_one_at_a_time_asks_the_tokenizer(monkeypatch):
+    """What it is asked first, where to cut, it would forget by another thread's second question."""
+    model, tokenizer = make(model_max_length=4)
+    kind, asked = type(tokenizer), []
+    call = kind.__call__
+
+    def slow(self, *given, **named):
+        asked.append((get_ident(), named.get("truncation", False)))
+        time.sleep(0.002)
+        return call(self, *given, **named)
+
+    monkeypatch.setattr(kind, "__call__", slow)
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda _: explain(model, tokenizer, "the box of dry sand"), range(12)))
+    assert {(len(each.pieces), each.tokens) for each in found} == {(4, 5)}
+    assert [cuts for _, cuts in asked] == [True, False] * 12
+    assert all(first[0] == second[0] for first, second in zip(asked[::2], asked[1::2], strict=True))
 
 
 # Effects

@@ -6,6 +6,7 @@ import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, product
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers, processors, trainers
 from tokenizers.models import WordLevel, WordPiece
+from tokenizers.pre_tokenizers import PreTokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from hf_rnn import train_tokenizer
@@ -515,6 +517,49 @@ def test_threads_get_the_ids_that_one_would(monkeypatch, tail):
     finally:
         sys.setswitchinterval(interval)
     assert found == [tokenizer(block)["input_ids"] for block in texts * 2]
+
+
+def test_calls_of_the_tokenizer_itself_stand_in_no_ones_way():
+    """How a backend cuts and pads is its state: two threads would cut each other's texts, and one keep the ids."""
+    tokenizer = train()
+    fast, backend = FastTokenizer(tokenizer), tokenizer.backend_tokenizer
+    expected = tokenizer(["a Σ b c a b"])["input_ids"]
+    tokenizer(["a b c"], truncation=True, max_length=2, padding="max_length")
+    state = backend.truncation, backend.padding
+    assert None not in state, "premise"
+    assert fast(["a Σ b c a b"]) == expected
+    assert (backend.truncation, backend.padding) == state
+
+
+def test_threads_that_call_the_tokenizer_otherwise_change_no_id():
+    tokenizer = train()
+    fast = FastTokenizer(tokenizer)
+    texts = [[f"a Σ{40 * turn + word} b" for word in range(40)] for turn in range(60)]
+    done = Event()
+
+    def cut():
+        while not done.is_set():
+            tokenizer("a b c a b c", truncation=True, max_length=2)
+
+    with ThreadPoolExecutor(1) as threads:
+        other = threads.submit(cut)
+        found = [fast(block) for block in texts]
+        done.set()
+        other.result()
+    assert found == [tokenizer(block)["input_ids"] for block in texts]
+    assert [fast(block) for block in texts] == found
+
+
+def test_a_backend_with_parts_in_python_is_shared():
+    class Whole:
+        def pre_tokenize(self, text):
+            text.split(lambda number, part: [part])
+
+    tokenizer = train()
+    tokenizer.backend_tokenizer.pre_tokenizer = PreTokenizer.custom(Whole())
+    with pytest.raises(Exception, match="[Cc]ustom"):
+        copy.deepcopy(tokenizer.backend_tokenizer)
+    assert FastTokenizer(tokenizer)(["a", "b"]) == tokenizer(["a", "b"])["input_ids"]
 
 
 @pytest.mark.parametrize("normalizer", NORMALIZERS)

@@ -98,6 +98,32 @@ def in_steps(monkeypatch):
     monkeypatch.setattr("hf_rnn.folding.classifier.LstmKernel", lambda *_: None)
 
 
+@pytest.fixture
+def doubles():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("pooling", ["last", "mean_max", "attention"])
+@pytest.mark.parametrize("memory_limit", [0, 1 << 28], ids=["plain", "table"])
+def test_the_callers_precision_is_not_its_own(cell, layers, pooling, memory_limit, tokenizer, request):
+    texts = ["a good day", "bad", ""] * 9
+    model = make(vocab_size=len(tokenizer), cell_type=cell, num_hidden_layers=layers, pooling=pooling)
+    expected = FastRnn(model, tokenizer, memory_limit=memory_limit).text_logits(texts)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        fast = FastRnn(model, tokenizer, memory_limit=memory_limit)
+        found = [fast.text_logits(texts), fast.text_logits(texts[:1])]
+    request.getfixturevalue("doubles")
+    fast = FastRnn(model, tokenizer, memory_limit=memory_limit)
+    found += [fast.text_logits(texts), fast.text_logits(texts[:1])]
+    for logits in found:
+        assert logits.dtype == torch.float32
+        torch.testing.assert_close(logits, expected[: len(logits)], atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize(("cell", "layers", "bidirectional", "pooling", "activation"), VARIANTS)
 def test_logits_in_steps_are_the_models(cell, layers, bidirectional, pooling, activation, in_steps):
     check_logits(cell, layers, bidirectional, pooling, activation)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, fontManager, get_font
 from matplotlib.image import imread
 
 from hf_rnn.errors import UserError
@@ -99,9 +100,36 @@ def test_any_number_of_classes_fits(tmp_path, drawn, size):
 
 @pytest.mark.filterwarnings("error")
 def test_any_name_is_drawn_as_it_stands(tmp_path, drawn):
-    names = ["$\\frac{$", "日本語", "<b> & _x_", "😀 100%"]
+    names = ["$\\frac{$", "Łódź", "<b> & _x_", "😀 100%"]
     plot_confusion_matrix(np.eye(4, dtype=int), names, tmp_path / "matrix.png")
     assert [label.get_text() for label in drawn[0].axes[0].get_yticklabels()] == names
+
+
+@pytest.mark.filterwarnings("error")
+def test_names_in_letters_that_another_font_has(tmp_path, drawn, caplog):
+    """STIX, which comes with matplotlib, has some that its usual font has not."""
+    own = get_font(findfont("DejaVu Sans")).get_charmap()
+    lacking = next(chr(code) for code in get_font(findfont("STIXGeneral")).get_charmap() if code not in own)
+    plot_confusion_matrix(np.eye(2, dtype=int), [lacking, "b"], tmp_path / "matrix.png")
+    assert [label.get_text() for label in drawn[0].axes[0].get_yticklabels()] == [lacking, "b"]
+    assert not caplog.records
+
+
+@pytest.mark.filterwarnings("error")
+def test_names_that_no_font_has_are_told_by_their_ids(tmp_path, drawn, caplog, monkeypatch):
+    """Matplotlib's font of last resort has one and the same box for all of them."""
+    monkeypatch.setattr(fontManager, "ttflist", [font for font in fontManager.ttflist if "Last" in font.name])
+    plot_confusion_matrix(np.eye(2, dtype=int), ["客服", "plain"], tmp_path / "matrix.png")
+    assert [label.get_text() for label in drawn[0].axes[0].get_yticklabels()] == ["0", "1"]
+    assert "no font here has all characters" in caplog.text
+
+
+def test_wide_letters_do_not_run_into_each_other(tmp_path, drawn, monkeypatch):
+    """Each takes the room of two; where no font has them, boxes of that width are drawn here."""
+    monkeypatch.setattr("hf_rnn.plots._fonts_for", lambda text: [])
+    for name, slant in (("abcdefgh", 0), ("客服客服客服客服", 45)):
+        plot_confusion_matrix(np.eye(2, dtype=int), [name, name[::-1]], tmp_path / "matrix.png")
+        assert drawn[-1].axes[0].get_xticklabels()[0].get_rotation() == slant
 
 
 def test_same_numbers_same_bytes_whatever_the_user_set(tmp_path):

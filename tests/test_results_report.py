@@ -119,6 +119,7 @@ def test_the_table(report):
     _, _, first, second = report.table(rows, ["a", "b"]).splitlines()
     assert first == "| one | 0.250 | 0.500 ± 1.271 | 0.400 ± 1.271 | 0.300, 0.600 | 0.0 | 1,234 | 5,678 |  |  |"
     assert second.endswith("| 4.4 | +0.010 (-0.020 to +0.040) |")
+    assert r"| F1 of a\|b, c |" in report.table(rows, ["a|b", "c"]), "a bar would end the cell"
 
 
 @pytest.mark.parametrize("spread", [0.0, 1.0])

@@ -71,6 +71,30 @@ def test_it_goes_on_learning(go_on, trained):
     assert result.metrics["validation"]["loss"] < trained.metrics["validation"]["loss"]
 
 
+def test_a_correction_of_shares_is_not_made_twice(trained, go_on, texts_dir, caplog, tmp_path):
+    """The start's own stands in its biases: training, and another correction, go by the shares of the rows."""
+    caplog.set_level("INFO", "hf_rnn")
+    target = {"bad": 0.9, "good": 0.05, "plain": 0.05}
+    corrected = go_on(output_dir="corrected", calibrate=True, target_prior=target)
+    shift = corrected.metrics["calibration"]["shift"]
+    assert max(shift.values()) > 0.5, "premise"
+    settings = {"model_name_or_path": str(corrected.folder)}
+    plain = go_on(**settings, output_dir="plain")
+    assert "correction of shares (target_prior)" in caplog.text
+    old, new = (load_file(result.folder / "model.safetensors") for result in (trained, plain))
+    temperature = corrected.metrics["calibration"]["temperature"]
+    torch.testing.assert_close(new["classifier.weight"] * temperature, old["classifier.weight"])
+    torch.testing.assert_close(new["classifier.bias"] * temperature, old["classifier.bias"], atol=1e-5, rtol=1e-5)
+    again = go_on(**settings, output_dir="again", calibrate=True, target_prior=target)
+    for name, value in scores_of(again.folder).items():
+        np.testing.assert_allclose(value, scores_of(corrected.folder)[name], atol=1e-4)
+    start = StartingModel.load(str(corrected.folder), None)
+    assert dataclasses.replace(start, shift={}).fingerprint() != start.fingerprint()
+    (corrected.folder / "metrics.json").write_text(json.dumps({"calibration": {"shift": {"bad": 1.0}}}))
+    with pytest.raises(UserError, match="metrics.json: calibration.shift must hold a number for each class"):
+        go_on(**settings, output_dir="no")
+
+
 def test_classes_in_another_order_keep_their_meaning(go_on, trained):
     result = go_on(class_names=["plain", "good", "bad"])
     assert list(json.loads((result.folder / "config.json").read_text())["id2label"].values()) == [

@@ -459,6 +459,11 @@ def test_training_in_a_thread(tiny_settings, tmp_path):
             {"metric_for_best_model": "macro_recal"},
             "metric_for_best_model 'macro_recal' is not known: take one of .*macro_recall",
         ),
+        ({"greater_is_better": False}, "greater_is_better False would keep the worst epoch by macro_f1: leave it out"),
+        (
+            {"greater_is_better": True, "metric_for_best_model": "eval_loss"},
+            "greater_is_better True would keep the worst epoch by eval_loss",
+        ),
         ({"sparse_embedding": True, "optim": "adafactor"}, "sparse_embedding gives sparse gradients"),
         ({"tokenizer_name_or_path": "./nowhere"}, "no folder ./nowhere: give the folder of a tokenizer"),
         ({"normalizer": "tweeet"}, "tweet"),

@@ -27,7 +27,7 @@ def test_labelled_rows_are_no_texts(tmp_path):
     path = tmp_path / "rows.tsv"
     path.write_text("the box\tof sand\nno news\tplain\n")
     assert len(read_unlabeled(path, class_names=["good", "bad"]).texts) == 2
-    for row in ("miro day\tgood", "good\tmiro day", "7\tmiro day\t good"):
+    for row in ("miro day\tgood", "good\tmiro day", "7\tmiro day\t good", "7\tgood\tmiro day"):
         path.write_text(f"the box\tof sand\n{row}\n")
         with pytest.raises(UserError, match=r"rows\.tsv, line 2: a column with the label 'good'\. Give one"):
             read_unlabeled(path, class_names=["good", "bad"])
@@ -46,3 +46,11 @@ def test_a_file_without_texts(tmp_path, content, message):
     (tmp_path / "texts.txt").write_bytes(content)
     with pytest.raises(UserError, match=re.escape(message)):
         read_unlabeled(tmp_path / "texts.txt")
+
+
+def test_a_text_of_the_splits_is_known_beside_other_columns(tmp_path):
+    """As `id<TAB>label<TAB>text` has it, where the labels are not spelt as those of the data."""
+    path = tmp_path / "texts.tsv"
+    path.write_text("1\tPOS\tA  box\n2\tNEG\tthe door\n3\tPOS\tnew sand\n")
+    read = read_unlabeled(path, held_out={"a box"}, labeled={"the door"}, class_names=["good", "bad"])
+    assert (read.held_out, read.labeled, read.texts.to_pylist()) == (1, 1, ["3\tPOS\tnew sand"])

@@ -84,6 +84,19 @@ def test_a_binary_file_of_chunks_and_chance_bytes(write, monkeypatch):
     assert {word: row.tolist() for word, row in read.rows.items()} == table
 
 
+def test_a_binary_file_whose_vectors_have_another_size_than_announced(write):
+    content = write_binary(
+        {"first": [0.1, 0.2, 0.3], "second": [1.5, 2.5, 3.5], "third": [7.1, 8.2, 9.3]}, between=b""
+    )
+    head, _, rest = content.partition(b"\n")
+    assert head == b"3 3", "premise"
+    with pytest.raises(
+        UserError, match="no word, get it again: .* do not have the 2 numbers that its first line"
+    ) as told:
+        VectorFile(write(b"3 2\n" + rest)).read(["first", "second"])
+    assert "byte" in str(told.value)
+
+
 def test_one_file_of_several_in_an_archive(write, tmp_path):
     path = write(zipped(write_text(TABLE), "glove.3d.txt", "other/glove.txt"), "glove.zip")
     assert VectorFile(path / "other/glove.txt").read(["the"]).rows["the"].tolist() == TABLE["the"]

@@ -177,11 +177,18 @@ class Teacher:
                 use_safetensors=True,
                 dtype=torch.float32,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # told below: the library's own error points at a report that is off
             )
         except Exception as error:  # as in `open`
             raise UserError(f"the teacher {self.name} cannot be loaded: {reason_of(error)}") from error
         finally:
             transformers_logging.set_verbosity(level)
+        if mismatched := sorted(found["mismatched_keys"], key=lambda entry: str(entry[0])):
+            name, stored, expected = mismatched[0]
+            raise UserError(
+                f"the teacher {self.name}: {name} has shape {tuple(stored)} among the weights and {tuple(expected)} "
+                f"by {_CONFIG}: the two do not belong together"
+            )
         if missing := sorted(found["missing_keys"]):
             raise UserError(
                 f"the teacher {self.name} is no trained classifier: its weights lack {', '.join(missing[:3])}. "

@@ -57,10 +57,10 @@ def read_unlabeled(
     Args:
         path: The file; what a line is, says [`~hf_rnn.text_stream.read_texts`].
         held_out: Texts of the validation and test splits, to leave out, in the form of
-            [`~hf_rnn.audit.normalizing.normalize_text`].
+            [`~hf_rnn.audit.normalizing.normalize_text`]. Of a line that tabs divide, a column is enough.
         labeled: Those of the training split, to leave out too, in the same form.
-        class_names: Labels, none of which may stand in the first or last column of a line that tabs divide: its text
-            would not be known again, and its label be learned as a word.
+        class_names: Labels, none of which may be a column of a line that tabs divide: its text would not be known
+            again, and its label be learned as a word.
 
     Raises:
         DataError: For a file that is no text as a whole, such as a compressed one.
@@ -84,9 +84,9 @@ def read_unlabeled(
                     )
                 elif text_fault(line):  # a NUL is refused by then
                     blank += 1
-                elif (text := normalize_text(line)) in held_out:
+                elif _stands_in(held_out, line):
                     number_held_out += 1
-                elif text in labeled:
+                elif _stands_in(labeled, line):
                     number_labeled += 1
                 else:
                     kept.append(line)
@@ -111,5 +111,12 @@ def read_unlabeled(
 
 
 def _label_in(columns: Sequence[str], class_names: Container[str]) -> str | None:
-    """The label in the first or last of several columns, if there is one."""
-    return next((column.strip() for column in (columns[0], columns[-1]) if column.strip() in class_names), None)
+    """The label that stands in one of several columns, if there is one."""
+    return next((column.strip() for column in columns if column.strip() in class_names), None)
+
+
+def _stands_in(texts: Container[str], line: str) -> bool:
+    """Whether a line, or a column of one that tabs divide, is one of these texts."""
+    return normalize_text(line) in texts or (
+        "\t" in line and any(normalize_text(c) in texts for c in line.split("\t"))
+    )

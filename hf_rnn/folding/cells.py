@@ -194,7 +194,7 @@ class FoldedLstm(FoldedCell):
 
     def start(self, shape: Sequence[int]) -> list[torch.Tensor]:
         """The doubled cell state 2c, and room for tanh(c)."""
-        return [torch.zeros(*shape), torch.empty(*shape)]
+        return [torch.zeros(*shape, dtype=torch.float32), torch.empty(*shape, dtype=torch.float32)]
 
     def views(self, rows: torch.Tensor) -> Views:
         """Rows, i, f, o, g."""

@@ -56,7 +56,7 @@ class FoldedTable:
         cell = self._cell
 
         def rows_of(vectors: torch.Tensor) -> torch.Tensor:
-            rows = torch.empty(len(vectors), cell.directions, cell.row_size)
+            rows = torch.empty(len(vectors), cell.directions, cell.row_size, dtype=torch.float32)
             for direction in range(cell.directions):
                 weight, bias = cell.input_weights[direction], cell.input_biases[direction]
                 torch.addmm(bias, vectors.float(), weight, out=rows[:, direction])

@@ -248,6 +248,15 @@ class _Binary(_Reader):
     def parse(self, numbers: bytes, place: int) -> np.ndarray:
         return np.frombuffer(numbers, dtype="<f4").astype(np.float32)
 
+    def decode(self, word: bytes, place: int) -> str:
+        try:
+            return super().decode(word, place)
+        except UserError as error:
+            raise UserError(
+                f"{error}, or, where that is no word, get it again: it is damaged, or its vectors do not have the "
+                f"{self.size} numbers that its first line announces"
+            ) from None
+
 
 def _start(stream: io.BufferedReader, path: Path) -> _Reader:
     """Read as much as tells the format."""
