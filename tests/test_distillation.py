@@ -410,7 +410,7 @@ def test_mistakes_are_one_line(command, teacher, texts_dir, tmp_path, monkeypatc
     assert "'plain', 'bad', 'fine'" in told and "'bad', 'good', 'plain'" in told
     assert "cannot be loaded" in teach("broken", model_type="bart")
     assert "cannot be loaded" in teach("unknown", model_type="no such kind")
-    assert "cannot be loaded" in teach("wide", hidden_size=64)
+    assert "has shape (32,) among the weights and (64,) by config.json" in teach("wide", hidden_size=64)
     assert not [path for path in (tmp_path / "out").rglob("*") if path.name != "teacher_cache"]
 
 
