@@ -28,8 +28,12 @@ logger = logging.getLogger(__name__)
 
 _SET_BY_TOKENIZER = ("vocab_size", "pad_token_id")
 
-# A flag that says where the texts are replaces what a recipe says of it in another way.
-_RIVALS = {"--data_dir": ("dataset_name", "dataset_config"), "--dataset_name": ("data_dir",)}
+# What a flag replaces of a recipe beside the setting of its own name: what says the same in another way, or follows.
+_RIVALS = {
+    "--data_dir": ("dataset_name", "dataset_config"),
+    "--dataset_name": ("data_dir",),
+    "--metric_for_best_model": ("greater_is_better",),
+}
 
 
 def _as_flag(known: Field) -> tuple[str, Any, Any]:

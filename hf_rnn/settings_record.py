@@ -19,6 +19,7 @@ _NOT_RECORDED = frozenset(
         "do_eval",
         "gradient_checkpointing",
         "gradient_checkpointing_kwargs",
+        "greater_is_better",
         "output_dir",
         "overwrite_output_dir",
         "recipe",

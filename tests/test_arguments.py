@@ -456,6 +456,15 @@ def test_idle_settings_of_a_distillation_are_told(idle, told, caplog):
     assert f"no effect of {told}" in record.getMessage()
 
 
+def test_another_metric_has_its_own_direction(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("metric_for_best_model: accuracy\ngreater_is_better: true\n")
+    assert parse_argv(["--recipe", str(path), "--output_dir", "out"])[2].greater_is_better is True
+    training = parse_argv(["--recipe", str(path), "--output_dir", "out", "--metric_for_best_model", "loss"])[2]
+    assert training.greater_is_better is False
+    assert "greater_is_better" not in describe_settings(parse_argv(["--output_dir", "out"]))
+
+
 def test_a_recipe_of_the_user_with_vectors_keeps_its_own_embedding_size(tmp_path):
     """It is then compared with the vectors; a size of the recipe below is that of random vectors."""
     path = tmp_path / "mine.yaml"
