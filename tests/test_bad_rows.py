@@ -30,6 +30,12 @@ BAD_LINES = {  # name: (line, reason, what the message says, options)
     "framed label": (b"a\tpositive ", Reason.UNKNOWN_LABEL, "the nearest is 'positive'", {}),
     "misspelt label": (b"a\tpostive", Reason.UNKNOWN_LABEL, "the nearest is 'positive'", {"class_names": NAMES}),
     "label of other case": (b"a\tPOSITIVE", Reason.UNKNOWN_LABEL, "the nearest is 'positive'", {"class_names": NAMES}),
+    "names of columns below the first line": (
+        b"text\tlabel",
+        Reason.UNKNOWN_LABEL,
+        "label 'label', known are 'negative', 'positive'",
+        {"class_names": NAMES},
+    ),
     "far label": (b"a\txyz", Reason.UNKNOWN_LABEL, "known are 'negative', 'positive' (", {"class_names": NAMES}),
     "Latin-1": ("le café noir\tpositive".encode("latin-1"), Reason.NOT_UTF8, "offset 41); likely ISO-8859-1", {}),
     "Windows": ("it’s café\tpositive".encode("cp1252"), Reason.NOT_UTF8, "likely Windows-1252", {}),
@@ -75,6 +81,12 @@ def test_a_bad_line_can_be_left_out(tmp_path, line, reason, finding, options):
     train = report.splits["train"]
     assert (train.rows_read, train.rows_kept, dict(train.rejected)) == (5, 4, {reason.value: 1})
     assert f"5 rows read, 4 kept, 1 rejected (1 {reason})" in str(report)
+
+
+def test_the_end_of_a_bad_line_is_not_listed(tmp_path):
+    path = write(tmp_path / "train.tsv", (GOOD + b"only text\n").replace(b"\n", b"\r\n"))
+    load_train(path, max_bad_rows=1, rejected_path=tmp_path / "rejected.jsonl")
+    assert json.loads((tmp_path / "rejected.jsonl").read_text())["text"] == "only text"
 
 
 @pytest.mark.parametrize("content", [b"", b"\xef\xbb\xbf"], ids=["nothing", "a mark only"])

@@ -6,6 +6,7 @@ import pytest
 from tsv_files import GOOD, NAMES, load_train, write
 
 from hf_rnn.data import DataError, Reason, load_tsv, splits
+from hf_rnn.data.labels import LabelMap
 from hf_rnn.errors import UserError
 
 
@@ -80,6 +81,20 @@ def test_a_label_that_train_lacks_is_refused_elsewhere(tmp_path):
 def test_labels_that_make_no_map(tmp_path, content, options, message):
     with pytest.raises(UserError, match=message):
         load_train(write(tmp_path / "train.tsv", content), **options)
+
+
+def test_an_integer_among_names_is_an_unknown_label():
+    assert LabelMap(("negative", "positive")).resolve("5").reason == Reason.UNKNOWN_LABEL
+    assert LabelMap(("0", "1")).resolve("5").reason == Reason.LABEL_OUT_OF_RANGE
+
+
+def test_given_names_need_no_rows():
+    assert LabelMap.given(["a", "b"], {}) == LabelMap(("a", "b"))
+
+
+def test_of_names_that_differ_in_case_only_the_first_is_the_nearest():
+    assert LabelMap(("Yes", "yes")).nearest("YES") == "Yes"
+    assert LabelMap(("yes", "Yes")).nearest("YES") == "yes"
 
 
 def test_many_labels_are_classes_where_they_come_again(tmp_path):

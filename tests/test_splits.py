@@ -129,6 +129,17 @@ def test_held_out_rows_are_spread_evenly_over_the_file_and_over_seeds():
     assert np.abs(often / 2000 - 0.1).max() < 0.03  # 4.5 standard deviations
 
 
+def test_a_negative_seed_is_another_seed():
+    rows, draws = np.zeros(100, dtype=int), []
+    for seed in (1, -1):
+        draws.append(Holdout((100,), 0.1, seed).select(rows, np.zeros(1, dtype=int)))
+    assert (draws[0] != draws[1]).any()
+
+
+def test_no_more_than_half_of_a_class_is_held_out():
+    assert Holdout((3,), 0.5, 0).quota(0) == 1, "where the share alone rounds to 2"
+
+
 def test_validation_is_held_out_of_train_and_said(tmp_path, caplog):
     content = "".join(f"text {number}\t{'aab'[number % 3]}\n" for number in range(300)).encode()
     path, report = write(tmp_path / "train.tsv", content), DataReport()
