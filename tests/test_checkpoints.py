@@ -195,6 +195,28 @@ def test_what_is_not_whole_is_never_kept_in_place_of_what_is(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-1", "checkpoint-3", "runs"}
 
 
+def test_what_leans_on_a_damaged_best_checkpoint_is_not_kept(tmp_path):
+    make_checkpoint(tmp_path, 3, best_step=3)
+    make_checkpoint(tmp_path, 4, best_step=3)
+    truncate(tmp_path / "checkpoint-3" / "optimizer.pt")
+    rotate(make_checkpoint(tmp_path, 5, best_step=5), 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-5"]
+
+
+def test_a_file_that_is_called_as_a_checkpoint_is_left_alone(tmp_path):
+    (tmp_path / "checkpoint-7").write_text("mine")
+    make_checkpoint(tmp_path, 6)
+    rotate(make_checkpoint(tmp_path, 8), 1)
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-7", "checkpoint-8"}
+
+
+def test_a_manifest_that_was_half_written_is_no_file_of_the_next(tmp_path):
+    checkpoint = make_checkpoint(tmp_path, 8)
+    (checkpoint / "manifest.json").rename(checkpoint / ".manifest.json")  # killed before its last step
+    write_manifest(checkpoint)
+    assert set(verify(checkpoint)["files"]) == set(FILES)
+
+
 def test_killed_while_it_is_removed_a_checkpoint_is_not_whole(tmp_path, monkeypatch):
     def interrupt(*args):
         raise KeyboardInterrupt
