@@ -457,6 +457,14 @@ def test_what_only_looks_like_a_trace(hub, folder, content):
     assert push(folder, "me/films").commit
 
 
+def test_where_home_is_the_root_not_every_slash_is_a_trace(hub, folder, monkeypatch):
+    """As it is for the user of some containers."""
+    monkeypatch.setenv("HOME", "/")
+    assert str(pathlib.Path.home()) == "/", "premise"
+    (folder / "README.md").write_text("see https://huggingface.co/me/films")
+    assert push(folder, "me/films", dry_run=True).files
+
+
 def test_further_traces_are_counted(hub, folder):
     (folder / "README.md").write_text("by jdoe\nin /home/jane/x\n")
     fails(r"README.md:1 holds the name of .*\(and 1 more\)", folder, "me/films")
@@ -535,6 +543,12 @@ def test_a_pickle(hub, folder, name):
 def test_a_pickle_that_is_no_archive(hub, folder, name, content):
     (folder / name).write_bytes(content)
     fails(f"{name} is a pickle", folder, "me/films")
+
+
+def test_what_python_left_there_stays_at_home(hub, folder):
+    (folder / "__pycache__").mkdir()
+    torch.save({"a": torch.zeros(1)}, folder / "__pycache__" / "x.pt")
+    assert {file.name for file in push(folder, "me/films", dry_run=True).files} == FILES
 
 
 def test_a_broken_archive_may_hold_a_pickle(hub, folder):
