@@ -283,6 +283,13 @@ def test_inputs_embeds(cell):
     torch.testing.assert_close(whole.logits, model(ids[3:, :7]).logits)
 
 
+def test_whatever_is_not_zero_in_a_mask_is_a_token_to_read():
+    model = make()
+    expected = model(IDS, HOLES).logits
+    assert not torch.allclose(expected, model.classifier.bias), "premise: something is read"
+    torch.testing.assert_close(model(IDS, 2 * HOLES).logits, expected)
+
+
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_units_without_bound_do_not_overflow_in_the_padding(pooling):
     """A ReLU network whose states grow by 30 % a step: long padding would take them beyond float32."""
@@ -324,6 +331,16 @@ def test_hidden_states():
     assert model(ids, mask).hidden_states is None
     model.config.output_hidden_states = True
     assert len(model(ids, mask).hidden_states) == 3
+
+
+@pytest.mark.parametrize("hidden", [True, False])
+def test_states_of_no_time_have_none(hidden):
+    model = make(layers=2, model=RnnModel)
+    for inputs in ({"input_ids": IDS[:, :0]}, {"inputs_embeds": torch.zeros(2, 0, 6)}):
+        output = model(**inputs, output_hidden_states=hidden)
+        assert output.last_hidden_state.shape == (2, 0, 10)
+        shapes = [tuple(state.shape) for state in output.hidden_states or ()]
+        assert shapes == ([(2, 0, 6), (2, 0, 10), (2, 0, 10)] if hidden else [])
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -374,6 +391,15 @@ def test_a_hook_on_the_embedding_sees_the_batch_as_it_came(training):
     torch.testing.assert_close(found, model(inputs_embeds=vectors / 2, attention_mask=HOLES).logits)
     assert not torch.allclose(found, expected)
     torch.testing.assert_close(model(IDS, HOLES).logits, expected)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_hook_before_the_embedding_sees_the_batch_as_it_came(training):
+    model, seen = make().train(training), []
+    expected = model(IDS, HOLES).logits
+    model.get_input_embeddings().register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    torch.testing.assert_close(model(IDS, HOLES).logits, expected)
+    torch.testing.assert_close(seen, [IDS.masked_fill(HOLES == 0, PAD)])
 
 
 @pytest.mark.parametrize("cell", CELLS)

@@ -21,7 +21,7 @@ class TutorialNetwork(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(vocab_size, embedding_size, padding_idx=1, sparse=True)
         self.rnn_layer = KINDS[cell](embedding_size, hidden_size, layers, bidirectional=bidirectional)
-        self.linear_layer = nn.Linear(hidden_size, 3)
+        self.linear_layer = nn.Linear(hidden_size * (1 + bidirectional), 3)
 
     def forward(self, ids):
         output, _ = self.rnn_layer(self.embedding(ids.t()))
@@ -64,6 +64,16 @@ def test_same_weights_same_log_softmax_and_loss(cell, layers, tmp_path):
     torch.testing.assert_close(model.classifier.weight.grad, network.linear_layer.weight.grad, atol=1e-6, rtol=1e-5)
     ours = model.rnn.embedding.weight.grad
     torch.testing.assert_close(ours, network.embedding.weight.grad.to_dense(), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("cell", KINDS)
+def test_a_network_of_two_directions_has_the_same_states(cell, tmp_path):
+    torch.manual_seed(123)
+    network = TutorialNetwork(cell, layers=2, bidirectional=True)
+    save_checkpoint(network, tmp_path / "checkpoint.pt")
+    model = RnnForSequenceClassification.from_tutorial_checkpoint(tmp_path / "checkpoint.pt")
+    expected = network.rnn_layer(network.embedding(IDS.t()))[0].transpose(0, 1)
+    torch.testing.assert_close(model.rnn(IDS).last_hidden_state, expected, atol=1e-6, rtol=0)
 
 
 def test_settings_that_weights_cannot_tell(tmp_path):
