@@ -1,6 +1,7 @@
 """What several test files share: a folder of invented texts with a rule to learn, and one model trained on it."""
 
 import gc
+import importlib.util
 import inspect
 import logging
 import os
@@ -180,6 +181,15 @@ def hub(tmp_path, monkeypatch):
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("HF_TOKEN", "hf_mine")
         yield server
+
+
+def import_anew(module, device):
+    """A module as it is when it is imported under another default device of torch; the one in use stays."""
+    found = importlib.util.find_spec(module.__name__)
+    again = importlib.util.module_from_spec(found)
+    with device:
+        found.loader.exec_module(again)
+    return again
 
 
 def run_script(script, arguments, monkeypatch, captured):

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import import_anew
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import pipeline
@@ -24,7 +25,7 @@ from hf_rnn import (
     train_tokenizer,
 )
 from hf_rnn.errors import UserError
-from hf_rnn.folding import FoldedClassifier, padded_layers, table_bytes
+from hf_rnn.folding import FoldedClassifier, cells, padded_layers, table_bytes
 from hf_rnn.folding.lstm_kernel import LstmKernel
 from hf_rnn.folding.padded_layers import PaddedLayers
 from hf_rnn.folding.text_alone import few_texts
@@ -122,6 +123,16 @@ def test_the_callers_precision_is_not_its_own(cell, layers, pooling, memory_limi
     for logits in found:
         assert logits.dtype == torch.float32
         torch.testing.assert_close(logits, expected[: len(logits)], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_imported_under_another_default_device_it_is_the_same(cell, in_steps, monkeypatch):
+    model, ids = make(cell_type=cell), [[3, 1, 4], [5], [9, 2, 6, 5]]
+    for name, value in vars(import_anew(cells, torch.device("meta"))).items():
+        if isinstance(value, torch.Tensor):  # the classes must stay those that others know
+            monkeypatch.setattr(cells, name, value)
+    found = folded_logits(FoldedClassifier(model), ids, 100)
+    torch.testing.assert_close(found, plain_logits(model, ids), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("cell", "layers", "bidirectional", "pooling", "activation"), VARIANTS)

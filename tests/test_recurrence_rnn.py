@@ -2,9 +2,11 @@
 
 import copy
 import itertools
+import warnings
 
 import pytest
 import torch
+from conftest import import_anew
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -16,6 +18,7 @@ from hf_rnn.recurrence_rnn import distinct_pays, run_loop
 KERNELS = {"rnn_tanh": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 CELLS = ["rnn_tanh", "rnn_relu", "gru", "lstm", "min_gru"]
 WITH_DISTINCT = ["rnn_tanh", "gru", "lstm", "min_gru"]
+WITH_RECURRENT_WEIGHTS = CELLS[:-1]
 EXACT = {"atol": 1e-12, "rtol": 1e-10}
 IDS = torch.tensor([[5, 7, 2, 7, 3, 5], [4, 4, 1, 1, 1, 1], [8, 0, 6, 5, 1, 1], [1, 1, 1, 1, 1, 1]])
 MASK = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 0, 0, 0, 0], [1, 0, 1, 1, 0, 0], [0, 0, 0, 0, 0, 0]])
@@ -61,6 +64,16 @@ def test_large_inputs_saturate_as_in_torch(cell):
     states = run_loop(cell, inputs, weights_of(kernel))
     torch.testing.assert_close(states, kernel(inputs)[0], atol=1e-5, rtol=1e-5)
     assert all(gradient.isfinite().all() for gradient in gradients(states, 1.0, [inputs, *weights_of(kernel)]))
+
+
+@pytest.mark.parametrize("cell", KERNELS)
+def test_imported_under_another_default_device_it_is_the_same(cell):
+    torch.manual_seed(0)
+    kernel, inputs = KERNELS[cell](3, 4), torch.randn(5, 2, 3, requires_grad=True)
+    parameters = [inputs, *weights_of(kernel)]
+    states = import_anew(recurrence_rnn, torch.device("meta")).run_loop(cell, inputs, weights_of(kernel))
+    found, expected = ((each, gradients(each, 1.0, parameters)) for each in (states, kernel(inputs)[0]))
+    torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("cell", KERNELS)
@@ -289,6 +302,27 @@ def test_a_compiled_step_is_the_same(cell, distinct_tokens, without_loops):
     assert len(distinct_tokens) == 1, "a graph has no distinct tokens, whose number is not known beforehand"
     found = {name.removeprefix("_orig_mod."): weight.grad for name, weight in compiled.named_parameters()}
     torch.testing.assert_close(found, expected[1], **EXACT)
+
+
+@pytest.mark.parametrize("cell", WITH_RECURRENT_WEIGHTS)
+def test_a_traced_step_is_the_same(cell, distinct_tokens):
+    """On other texts than those that it was traced with."""
+    model = make(cell, word_dropout=0.0)
+
+    class Logits(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, ids, mask):
+            return self.model(ids, mask).logits
+
+    with warnings.catch_warnings(action="ignore", category=torch.jit.TracerWarning):
+        traced = torch.jit.trace(Logits(), (IDS, MASK))
+    assert not distinct_tokens
+    ids, mask = IDS.flip(0), MASK.flip(0)
+    expected = model(ids, mask).logits
+    torch.testing.assert_close(traced(ids, mask), expected, **EXACT)
 
 
 def test_an_lstm_gains_only_by_much():
