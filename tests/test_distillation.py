@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import LABELS, invent_rows, write_rows
+from datasets import DatasetDict
 from safetensors.torch import load_file
 from tiny_teacher import SHAPE, WORDS, bert_tokenizer, change_config
 from transformers import (
@@ -20,11 +21,13 @@ from transformers import (
 import hf_rnn.distillation.cache
 import hf_rnn.distillation.run
 import hf_rnn.finishing
-from hf_rnn import DistillationArguments, RnnClassifier, distill, load_tsv, train
+from hf_rnn import DistillationArguments, RnnClassifier, distill, load_tsv, train, train_tokenizer
 from hf_rnn.arguments import parse_settings
+from hf_rnn.data import encode
 from hf_rnn.distillation.answers import Answers
-from hf_rnn.distillation.augmentation import MASKED
+from hf_rnn.distillation.augmentation import MASKED, augment
 from hf_rnn.distillation.folds import fold_of
+from hf_rnn.distillation.run import Distillation
 from hf_rnn.errors import UserError
 from hf_rnn.folder import FinishedFolder
 from hf_rnn.stopping import SavePoints, TrainingStopped
@@ -318,6 +321,23 @@ def test_copies_are_drawn_as_set_and_a_teacher_reads_its_own_mask(quick, tmp_pat
     assert not any(MASKED in text or "<unk>" in text for text in heard), "the student's own"
 
 
+def test_a_hidden_word_is_one_unknown_word_to_the_student(quick, teacher, tmp_path):
+    """To which the teacher's mask would be three words."""
+    own = {name: value for name, value in quick.items() if name != "teacher"}
+    settings = DistillationArguments(teacher=str(teacher), mask_probability=0.3, ngram_probability=0)
+    distillation = Distillation(parse_settings({**own, "output_dir": str(tmp_path)}), settings)
+    texts = DatasetDict(train=load_tsv(quick["data_dir"])["train"].select(range(30)))
+    distillation.read(texts)
+    tokenizer = train_tokenizer(texts["train"]["text"], min_frequency=1, normalizer="tweet")
+    assert len(tokenizer("[MASK]")["input_ids"]) > 1, "premise"
+    words = tokenizer.get_vocab()
+    copies = [copy for _, copy in augment(texts["train"]["text"], 1, mask_probability=0.3, ngram_probability=0)]
+    assert any(MASKED in copy for copy in copies), "premise"
+    expected = [[words["<unk>"] if word == MASKED else words[word] for word in copy.split()] for copy in copies]
+    examples = DatasetDict(train=encode(texts["train"], tokenizer))
+    assert distillation.teach(texts, examples, tokenizer)["train"]["input_ids"][30:] == expected
+
+
 def test_the_teachers_tokenizer_and_calibration(quick, teacher, tmp_path):
     result = distill(**quick, tokenizer_name_or_path=str(teacher), calibrate=True, output_dir=str(tmp_path / "out"))
     config = json.loads((result.folder / "config.json").read_text())
@@ -355,6 +375,12 @@ def test_no_training_text_is_asked_of_a_teacher_that_has_seen_it(quick, crew, un
         told = set(heard[f"fold-{number + 1}"])
         assert told & (training - others) == {text for text in training - others if fold_of(text, 3) == number}
         assert others <= told, "all others are asked of each"
+    texts, owners = list(load_tsv(quick["data_dir"])["train"]["text"]), {}
+    for number, copy in augment(texts, 2, ngram_probability=0):
+        owners.setdefault(copy.replace(MASKED, "[MASK]"), set()).add(fold_of(texts[number], 3))
+    assert sum({fold_of(copy, 3)} != folds for copy, folds in owners.items()) > 9, "premise: who is asked shows"
+    for copy, folds in owners.items():
+        assert {number for number in range(3) if copy in heard[f"fold-{number + 1}"]} == folds, "nor its copies"
     told = result.metrics["teacher"]
     assert (told["name"], told["folds"]) == ("crew", 3)
     card = (result.folder / "README.md").read_text(encoding="utf-8")
