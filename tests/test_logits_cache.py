@@ -62,6 +62,15 @@ def test_a_damaged_file_is_computed_again(teacher, tmp_path, asked, caplog, harm
     assert path.read_bytes() == content, "and put right"
 
 
+def test_a_whole_file_of_other_classes_is_computed_again(tmp_path, caplog):
+    cache = LogitsCache(tmp_path, "teacher")
+    assert cache.look_up(["a"], lambda texts: np.zeros((1, 3), np.float32), 3).shape == (1, 3)
+    for _ in range(2):
+        assert cache.look_up(["a"], lambda texts: np.ones((1, 2), np.float32), 2).tolist() == [[1, 1]]
+    (line,) = caplog.messages
+    assert "is damaged: the teacher is asked again" in line
+
+
 def test_of_a_killed_run_no_half_file_is_left(tmp_path, monkeypatch):
     def fail(*args):
         raise KeyboardInterrupt

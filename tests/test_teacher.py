@@ -83,6 +83,12 @@ def test_labels_without_a_meaning_are_not_guessed(teacher, tmp_path):
     assert opened.fingerprint == Teacher.open(str(teacher)).fingerprint, "names change no logit"
 
 
+def test_a_model_of_one_label_is_a_regression_though_it_does_not_say_so(teacher, tmp_path):
+    one = change_config(teacher, tmp_path / "one", problem_type=None, id2label={0: "score"}, label2id={"score": 0})
+    with pytest.raises(UserError, match=r"gives a number \(regression\), not one of several labels"):
+        Teacher.open(str(one))
+
+
 def test_what_its_answers_hang_on(teacher, tmp_path):
     known = Teacher.open(str(teacher)).fingerprint
     moved = change_config(teacher, tmp_path / "elsewhere" / "moved")

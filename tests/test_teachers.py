@@ -1,6 +1,8 @@
 """Cross-fitted teachers: who answers for a text, and folders that hold none."""
 
+import gc
 import shutil
+import weakref
 from collections import Counter
 
 import numpy as np
@@ -16,6 +18,7 @@ from transformers import (
 )
 
 from hf_rnn.distillation.folds import FOLDS_FILE, UNFINISHED_FILE, fold_folder, fold_of, write_folds
+from hf_rnn.distillation.teacher import Teacher
 from hf_rnn.distillation.teachers import JointAnswers, Teachers
 from hf_rnn.errors import UserError
 
@@ -66,6 +69,25 @@ def test_who_answers_for_a_text(crew, tmp_path, asked):
     again.to_others(texts)
     assert sum(asked) == 4 * len(texts) and again.counts == (0, 4 * len(texts)), "all was kept"
     assert sum(told) == 4 * len(texts), "which counts too"
+
+
+def test_one_teacher_at_a_time_is_in_memory(crew, tmp_path, monkeypatch):
+    loaded, load = [], Teacher.load
+
+    def alive():
+        gc.collect()
+        return [model for model in loaded if model() is not None]
+
+    def load_one(self):
+        assert not alive()
+        model = load(self)
+        loaded.append(weakref.ref(model))
+        return model
+
+    monkeypatch.setattr(Teacher, "load", load_one)
+    answers = JointAnswers(Teachers.open(str(crew)), tmp_path)
+    answers.to_others(["the box", "the door"])
+    assert len(loaded) == 3 and not alive()
 
 
 def test_one_teacher_alone_answers_for_all(teacher, tmp_path):

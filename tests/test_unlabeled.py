@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from hf_rnn.data.reading import BLOCK_BYTES
 from hf_rnn.distillation.unlabeled import read_unlabeled
 from hf_rnn.errors import UserError
 
@@ -31,6 +32,14 @@ def test_labelled_rows_are_no_texts(tmp_path):
         path.write_text(f"the box\tof sand\n{row}\n")
         with pytest.raises(UserError, match=r"rows\.tsv, line 2: a column with the label 'good'\. Give one"):
             read_unlabeled(path, class_names=["good", "bad"])
+
+
+def test_a_labelled_row_far_down_is_named_by_its_own_line(tmp_path):
+    path = tmp_path / "rows.tsv"
+    path.write_text("the box of sand\n" * 20_000 + "miro day\tgood\n")
+    assert path.stat().st_size > BLOCK_BYTES, "premise: it is not read at once"
+    with pytest.raises(UserError, match=r"rows\.tsv, line 20001: a column with the label 'good'"):
+        read_unlabeled(path, class_names=["good", "bad"])
 
 
 @pytest.mark.parametrize(
