@@ -223,6 +223,7 @@ def test_shares_may_be_rounded():
         (["bad=-0.5", "good=1", "a=b=0.5"], "must hold shares above 0 that sum to 1"),
         (["bad=0.5", "good=0.5", "a=b=0.5"], "must hold shares above 0 that sum to 1"),
         (["bad=0.3", "good=0.3", "a=b=0.3"], "must hold shares above 0 that sum to 1"),
+        (["bad=0.34", "good=0.34", "a=b=0.34"], "must hold shares above 0 that sum to 1"),
         (["bad=20", "good=30", "a=b=50"], "must hold shares above 0 that sum to 1"),
         (["bad=nan", "good=0.5", "a=b=0.5"], "must hold shares above 0 that sum to 1"),
         (["bad=inf", "good=0.5", "a=b=0.5"], "must hold shares above 0 that sum to 1"),

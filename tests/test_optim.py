@@ -118,6 +118,18 @@ def test_each_row_is_adamw_over_the_steps_that_touch_it():
         torch.testing.assert_close(embedding.weight[row], expected, atol=1e-12, rtol=0)
 
 
+def test_a_first_step_in_single_precision_is_exact():
+    """The second moment's correction is 0.001 then, which a difference of near numbers would give four digits of."""
+    ours, theirs = nn.Embedding(ROWS, WIDTH, sparse=True), nn.Embedding(ROWS, WIDTH).double()
+    for embedding, kind in ((ours, LazyAdamW), (theirs, torch.optim.AdamW)):
+        nn.init.zeros_(embedding.weight)
+        optimizer = kind(embedding.parameters(), lr=0.01)
+        (embedding(torch.arange(ROWS)) * torch.arange(1, WIDTH + 1)).sum().backward()
+        optimizer.step()
+    assert theirs.weight.all(), "premise"
+    torch.testing.assert_close(ours.weight.double(), theirs.weight, rtol=1e-6, atol=0)
+
+
 def test_what_is_not_touched_is_not_changed():
     parts = make_parts(sparse=True)
     optimizer = LazyAdamW(parts.parameters(), lr=0.1, weight_decay=0.5)

@@ -202,6 +202,7 @@ def test_a_reloaded_tokenizer_saves_the_same_again(tmp_path):
     [
         ({"min_frequency": 0}, "min_frequency=0 must be a whole number of at least 1"),
         ({"min_frequency": 2.5}, "min_frequency=2.5"),
+        ({"min_frequency": True}, "min_frequency=True must be a whole number of at least 1"),
         ({"max_vocab_size": 2}, "max_vocab_size=2 must be a whole number of at least 3"),
         ({"model_max_length": 0}, "model_max_length=0"),
         ({"normalizer": "semval"}, "did you mean 'semeval'"),
