@@ -402,9 +402,14 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
                 `cell_type="rnn_relu"` for a network with that nonlinearity.
 
         Raises:
-            ValueError: When the file holds something else; the message says what was found.
+            FileNotFoundError: When there is no such file.
+            ValueError: When the file holds something else, or weights that `settings` have no place for; the message
+                names the file and says what was found.
         """
         read, weights = read_tutorial_checkpoint(path)
         model = cls(RnnConfig(**{**read, **settings}))
-        model.load_state_dict(weights)
+        try:
+            model.load_state_dict(weights)
+        except RuntimeError as error:
+            raise ValueError(f"{path} does not fit its settings: {' '.join(str(error).split())}") from error
         return model.eval()

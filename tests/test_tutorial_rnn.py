@@ -113,11 +113,57 @@ def test_files_that_are_something_else(tmp_path):
     network = TutorialNetwork("lstm", 1)
     state = network.state_dict()
     save_checkpoint(network, path, model_state_dict={k: v for k, v in state.items() if "linear" not in k})
-    with pytest.raises(ValueError, match=r"lacks \['linear_layer.weight'\]"):
+    with pytest.raises(ValueError, match=r"lacks \['linear_layer.bias', 'linear_layer.weight'\]"):
         load(path)
     save_checkpoint(network, path, model_state_dict={**state, "conv.weight": torch.zeros(1)})
     with pytest.raises(ValueError, match="holds 'conv.weight'"):
         load(path)
+
+
+# what torch.load says of these is a KeyError, an IndexError, a UnicodeDecodeError, a struct.error and an EOFError
+@pytest.mark.parametrize("content", [b"the film was good\n", b"a film", b"\x58\x01\x00\x00\x00\xff.", b"GD", b""])
+def test_a_file_of_any_bytes_is_refused_by_name(content, tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="checkpoint.pt is not a checkpoint that torch can load") as caught:
+        RnnForSequenceClassification.from_tutorial_checkpoint(path)
+    assert type(caught.value) is ValueError and "\n" not in str(caught.value)
+
+
+def without(state, name):
+    return {key: tensor for key, tensor in state.items() if key != name}
+
+
+def without_bias(state):
+    return {key: tensor for key, tensor in state.items() if "rnn_layer.bias" not in key}
+
+
+HIDDEN, LINEAR = "rnn_layer.weight_hh_l0", "linear_layer.weight"
+
+
+@pytest.mark.parametrize(
+    ("change", "settings", "message"),
+    [
+        (without_bias, {}, r"lacks \['rnn_layer.bias_hh_l0', 'rnn_layer.bias_hh_l1', 'rnn_layer.bias_ih_l0', "),
+        (lambda state: without(state, "linear_layer.bias"), {}, r"lacks \['linear_layer.bias'\]"),
+        (lambda state: without(state, "rnn_layer.weight_ih_l1"), {}, r"lacks \['rnn_layer.weight_ih_l1'\]"),
+        (lambda state: {**state, HIDDEN: torch.zeros(4, 3)}, {}, r"of shape \(4, 3\) belongs to no RNN"),
+        (lambda state: {**state, HIDDEN: torch.zeros(8, 0)}, {}, r"of shape \(8, 0\) is no matrix of weights"),
+        (lambda state: {**state, HIDDEN: torch.zeros(8)}, {}, r"of shape \(8,\) is no matrix of weights"),
+        (lambda state: {**state, LINEAR: torch.zeros(())}, {}, r"linear_layer.weight of shape \(\) is no matrix"),
+        (lambda state: {**state, LINEAR: torch.zeros(3, 9)}, {}, "does not fit its settings: .*size mismatch"),
+        (lambda state: {**state, LINEAR: 3}, {}, "holds more than tensors by name"),
+        (lambda state: {**state, 3: torch.zeros(1)}, {}, "holds more than tensors by name"),
+        (dict, {"hidden_size": 7}, "does not fit its settings: .*size mismatch"),
+        (dict, {"num_hidden_layers": 3}, "does not fit its settings: .*layers.2"),
+    ],
+)
+def test_weights_that_make_no_such_network_are_told_in_one_message(change, settings, message, tmp_path):
+    network, path = TutorialNetwork("rnn_tanh", 2), tmp_path / "checkpoint.pt"
+    save_checkpoint(network, path, model_state_dict=change(network.state_dict()))
+    with pytest.raises(ValueError, match=f"checkpoint.pt.*{message}") as caught:
+        RnnForSequenceClassification.from_tutorial_checkpoint(path, **settings)
+    assert type(caught.value) is ValueError and "\n" not in str(caught.value)
 
 
 def test_the_tutorials_own_sizes():
