@@ -17,7 +17,8 @@ import torch
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from .modeling_rnn import RnnForSequenceClassification
-from .plain_inference import check_text, compute_logits, compute_scores
+from .plain_inference import compute_logits, compute_scores
+from .valid_texts import check_text
 
 _TOKENIZING = Lock()  # a tokenizer keeps how it cuts from one call to the next, whoever calls
 

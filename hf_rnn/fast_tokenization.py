@@ -20,7 +20,7 @@ from tokenizers import Encoding
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from .packing import TokenIds
-from .plain_inference import check_text, list_texts, tokenize
+from .plain_inference import list_texts, tokenize
 from .word_rules import Ids, LookUp, find_rules
 
 _KEPT = 1 << 17  # words in memory, about 20 MB; when there are more, all are forgotten
@@ -92,16 +92,11 @@ class FastTokenizer:
             UserError: For something that is no list of texts; the message says which.
         """
         texts = list_texts(texts)
-        try:
-            if self._known is not None and self._room() > 0:
-                return self._look_up(texts, self._known)
-            if isinstance(self.tokenizer, PreTrainedTokenizerFast):
-                return self._encode(texts, self.tokenizer.model_max_length)
-            return tokenize(self.tokenizer, texts)
-        except (TypeError, ValueError):  # what the backend says of a text that is no Unicode
-            for text in texts:
-                check_text(text)
-            raise
+        if self._known is not None and self._room() > 0:
+            return self._look_up(texts, self._known)
+        if isinstance(self.tokenizer, PreTrainedTokenizerFast):
+            return self._encode(texts, self.tokenizer.model_max_length)
+        return tokenize(self.tokenizer, texts)
 
     def arrange(self, texts: Sequence[str]) -> TokenIds:
         """Return the same ids as a call, in one array, which many texts come sooner in.

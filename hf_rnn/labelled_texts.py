@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import UserError
+from .valid_texts import check_texts
 
 if TYPE_CHECKING:
     import datasets
@@ -203,13 +204,5 @@ def read_texts(texts: Any, where: str) -> list[str]:
         UserError: For what is no valid text, named by its position.
     """
     read = _items(texts, where)
-    for position, text in enumerate(read):
-        if not isinstance(text, str):
-            raise UserError(f"{where}[{position}] is no str: found {text!r:.80}; give '' for an empty text")
-        if not text.isascii():
-            try:
-                text.encode()
-            except UnicodeEncodeError as error:
-                found = f"a lone surrogate at character {error.start} of {text!r:.80}"
-                raise UserError(f"{where}[{position}] is not valid Unicode: {found}") from None
+    check_texts(read, where)
     return [str.__str__(text) for text in read]  # no numpy.str_

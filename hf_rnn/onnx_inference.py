@@ -21,7 +21,7 @@ from .errors import UserError
 from .folder import FinishedFolder
 from .hub_repo import fetch
 from .model_loading import check_name, load_tokenizer
-from .plain_inference import batch_by_length, check_text, list_texts, scores_of, tokenize
+from .plain_inference import batch_by_length, list_texts, scores_of, tokenize
 
 WEIGHTS_KEY = "weights_sha256"  # in the file's metadata: the weights that it was made of
 LABELS_KEY = "id2label"  # and the labels of its answers
@@ -167,10 +167,7 @@ class OnnxClassifier:
         Raises:
             UserError: For something that is no list of texts; the message says which.
         """
-        listed = list_texts(texts)
-        for text in listed:
-            check_text(text)
-        return tokenize(self.tokenizer, listed)
+        return tokenize(self.tokenizer, list_texts(texts))
 
     def logits(self, input_ids: Sequence[Sequence[int]]) -> torch.Tensor:
         """Return the logits `(N, C)` in float32, in the order of `input_ids`.

@@ -15,31 +15,18 @@ from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
 from .configuration_rnn import RnnConfig
 from .errors import UserError
 from .modeling_rnn import RnnForSequenceClassification
-
-
-def check_text(text: str) -> None:
-    """Refuse a text that is no Unicode, as a terminal hands over bytes that are not UTF-8.
-
-    Raises:
-        UserError: When it cannot be encoded.
-    """
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise UserError(f"the text is not UTF-8 at character {error.start}: {text!r:.60}") from error
+from .valid_texts import check_texts
 
 
 def list_texts(texts: Iterable[str]) -> list[str]:
     """Return texts as a list, or refuse what is none.
 
     Raises:
-        UserError: For one text in place of several, for what is no collection, and for an element that is no text; the
-            message says which.
+        UserError: For one text in place of several, for what is no collection, and for an element that is no text, be
+            it that it is no Unicode; the message says which.
     """
     listed = texts if type(texts) is list else _as_list(texts)
-    for position, text in enumerate(listed):
-        if not isinstance(text, str):
-            raise UserError(f"texts[{position}] is not a str: found {text!r:.80}; give '' for an empty text")
+    check_texts(listed)
     return listed
 
 

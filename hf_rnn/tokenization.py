@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from .errors import UserError
 from .normalization import NORMALIZERS, build_normalizer
+from .valid_texts import check_texts
 
 __all__ = ["NORMALIZERS", "PAD_TOKEN", "UNK_TOKEN", "train_tokenizer"]
 
@@ -126,21 +127,9 @@ def _checked(texts: Iterable[str]) -> Iterator[list[str]]:
         raise UserError(f"texts must be an iterable of str, found {type(texts).__name__}") from None
     first = 0
     while batch := list(islice(remaining, _BATCH)):
-        for position, text in enumerate(batch, start=first):
-            if not isinstance(text, str):
-                raise UserError(f"texts[{position}] is not a str: found {text!r:.80}; give '' for an empty text")
-            if not text.isascii():
-                _check_unicode(text, position)
+        check_texts(batch, first=first)
         first += len(batch)
         yield batch
-
-
-def _check_unicode(text: str, position: int) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        found = f"a lone surrogate at character {error.start} of {text!r:.80}"
-        raise UserError(f"texts[{position}] is not valid Unicode: {found}; decode its file as UTF-8") from None
 
 
 def _check_counts(min_frequency: int, max_vocab_size: int | None, model_max_length: int) -> None:

@@ -501,10 +501,10 @@ def test_early_stopping(hurried):
         (TEXTS, NAMES[:-1], "texts and labels differ in length: 24 and 23"),
         (["a", "b"], ["x", "x"], "one class only, 'x'"),
         (["a", "b"], ["x", "y"], "no two of one class"),
-        (["a", None, "b"], [1, 0, 1], r"^texts\[1\] is no str: found None"),
-        (np.array(["a", "b", float("nan")], dtype=object), [1, 0, 1], r"^texts\[2\] is no str: found nan"),
-        (pd.Series(["a", pd.NA, "b"], dtype="string"), [1, 0, 1], r"^texts\[1\] is no str: found <NA>"),
-        ([b"a", "b"], [1, 0], r"texts\[0\] is no str"),
+        (["a", None, "b"], [1, 0, 1], r"^texts\[1\] is not a str: found None"),
+        (np.array(["a", "b", float("nan")], dtype=object), [1, 0, 1], r"^texts\[2\] is not a str: found nan"),
+        (pd.Series(["a", pd.NA, "b"], dtype="string"), [1, 0, 1], r"^texts\[1\] is not a str: found <NA>"),
+        ([b"a", "b"], [1, 0], r"texts\[0\] is not a str"),
         (["a", "b", "\ud800"], [1, 0, 1], r"texts\[2\] is not valid Unicode: a lone surrogate at character 0"),
         (["a", "", "b"], [1, 0, 1], r"^texts\[1\]: nothing stands where the text should"),
         (["a", "b", " \n"], [1, 0, 1], r"^texts\[2\]: the text is"),
@@ -551,7 +551,7 @@ def test_bad_eval_set(eval_set, message):
 
 def test_predicting_bad_rows(fitted):
     for method in (fitted.predict, fitted.predict_proba):
-        with pytest.raises(UserError, match=r"texts\[1\] is no str: found None"):
+        with pytest.raises(UserError, match=r"texts\[1\] is not a str: found None"):
             method(["a", None])
     with pytest.raises(UserError, match="labels are int, those that it was trained with str"):
         fitted.score(["a"], [1])

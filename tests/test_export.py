@@ -573,7 +573,7 @@ def test_what_is_no_list_of_texts_is_named(exported):
     for texts, message in (
         ("miro", "found one text"),
         (["miro", 3], r"texts\[1\] is not a str"),
-        (["\ud800"], "UTF-8"),
+        (["miro", "\ud800"], r"texts\[1\] is not valid Unicode: a lone surrogate at character 0"),
         (None, "must be a list of str, found None"),
     ):
         with pytest.raises(UserError, match=message):

@@ -590,7 +590,7 @@ def test_special_tokens_that_were_added_later_are_no_words():
         (["a", None], r"texts\[1\] is not a str: found None"),
         (["a", "b", b"c"], r"texts\[2\] is not a str: found b'c'"),
         (["a", ["a", "b"]], r"texts\[1\] is not a str"),
-        (["a", "\ud800"], "the text is not UTF-8"),
+        (["a", "\ud800"], r"texts\[1\] is not valid Unicode"),
     ],
 )
 def test_what_is_no_list_of_texts_is_refused(make, texts, message):

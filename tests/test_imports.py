@@ -78,7 +78,7 @@ ALLOWED = {  # room: the rooms it may use
     "fast_tokenization": {"errors", "packing", "plain_inference", "word_rules"},
     "word_rules": {"normalization", "word_columns"},
     "word_columns": {"packing"},
-    "plain_inference": {"configuration_rnn", "errors", "modeling_rnn"},
+    "plain_inference": {"configuration_rnn", "errors", "modeling_rnn", "valid_texts"},
     "model_loading": {"configuration_rnn", "errors", "folder", "hub_repo", "modeling_rnn", "plain_inference"},
     "inference": {
         "configuration_rnn",
@@ -101,12 +101,12 @@ ALLOWED = {  # room: the rooms it may use
     "vectors": {"errors", "folder", "hub_repo"},
     "text_arguments": {"errors", "parsing"},
     "normalization": set(),
-    "tokenization": {"errors", "normalization"},
+    "tokenization": {"errors", "normalization", "valid_texts"},
     "text_stream": {"data"},
     "sharing": {"errors", "folder"},
     "starting_model": {"configuration_rnn", "errors", "folder", "model_loading", "modeling_rnn"},
     "hub_repo": {"errors", "sharing"},
-    "explaining": {"modeling_rnn", "plain_inference"},
+    "explaining": {"modeling_rnn", "plain_inference", "valid_texts"},
     "colouring": {"explaining"},
     "labelled_file": {"data", "inference", "text_stream"},
     "demo": {
@@ -124,7 +124,7 @@ ALLOWED = {  # room: the rooms it may use
     "run_trainer": {"errors", "folder", "metrics", "modeling_rnn", "streams", "trainer", "training_arguments"},
     "hub": {"card_files", "errors", "folder", "hub_repo", "model_loading", "sharing"},
 }
-LEAVES = {"audit", "data", "folder", "metrics", "optim", "plots", "recipes", "sampling"}
+LEAVES = {"audit", "data", "folder", "metrics", "optim", "plots", "recipes", "sampling", "valid_texts"}
 NOT_FOR = {"cli"}  # nobody imports these
 
 

@@ -518,10 +518,11 @@ def test_a_very_long_text_loses_no_digits(cell, pooling):
         ("a good day", r"found one text: put it into a list"),
         (["a", None], r"texts\[1\] is not a str: found None"),
         (["a", "b", b"c"], r"texts\[2\] is not a str: found b'c'"),
-        (["\ud800"], "the text is not UTF-8"),
+        (["ok", "\ud800"], r"texts\[1\] is not valid Unicode: a lone surrogate at character 0"),
         (None, "texts must be a list of str, found None"),
         (3, "texts must be a list of str, found 3"),
         (["a"] * 8500 + [None], r"texts\[8500\] is not a str"),
+        (["a"] * 8500 + ["bc\ud800"], r"texts\[8500\] is not valid Unicode: a lone surrogate at character 2"),
     ],
     ids=[
         "frame",
@@ -536,6 +537,7 @@ def test_a_very_long_text_loses_no_digits(cell, pooling):
         "nothing",
         "number",
         "far_behind",
+        "surrogate_far_behind",
     ],
 )
 def test_what_is_no_list_of_texts_is_refused(pair, texts, message):

@@ -13,6 +13,7 @@ from ..errors import UserError
 from ..explaining import words_read
 from ..modeling_rnn import RnnForSequenceClassification
 from ..parsing import SettingsParser
+from ..valid_texts import check_text
 
 _BAR = 40  # characters of a weight of 1
 
@@ -36,7 +37,7 @@ def run(argv: Sequence[str]) -> None:
     for name in ("model", "text"):
         if getattr(arguments, name) is None:
             raise UserError(f"--{name} is missing")
-    plain_inference.check_text(arguments.text)
+    check_text(arguments.text)
     model_loading.quiet()
     model, tokenizer = model_loading.load_model(arguments.model, arguments.revision)
     print("\n\n".join(_tell(model, tokenizer, arguments.text)))

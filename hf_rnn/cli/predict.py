@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from .. import model_loading, plain_inference
+from .. import model_loading
 from ..data import DataError
 from ..data.faults import BadRow
 from ..errors import UserError
@@ -23,6 +23,7 @@ from ..inference import FastRnn
 from ..onnx_inference import OnnxClassifier
 from ..parsing import SettingsParser
 from ..text_stream import read_texts
+from ..valid_texts import check_text
 
 _BACKENDS = ("torch", "onnx", "onnx_int8")
 
@@ -135,7 +136,7 @@ def _check(arguments: PredictArguments, texts: Sequence[str] | None) -> None:
         if not Path(arguments.input).exists():  # a named pipe is as good as a file
             raise UserError(f"there is no file {arguments.input}")
     for text in texts or ():
-        plain_inference.check_text(text)
+        check_text(text)
 
 
 def _load(arguments: PredictArguments) -> FastRnn | OnnxClassifier:
