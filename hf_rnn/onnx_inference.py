@@ -176,10 +176,13 @@ class OnnxClassifier:
             input_ids: Token ids by text, each id a token to read; a text without any is allowed.
 
         Raises:
-            IndexError: For a negative id, which ONNX Runtime would take as one from the end.
+            IndexError: For an id that the vocabulary does not have; a negative one ONNX Runtime would take as one from
+                the end.
         """
         if min((min(ids, default=0) for ids in input_ids), default=0) < 0:
             raise IndexError("a token id is negative")
+        if (largest := max((max(ids, default=0) for ids in input_ids), default=0)) >= self.config.vocab_size:
+            raise IndexError(f"a token id is {largest}, and vocab_size {self.config.vocab_size}")
         logits = np.zeros((len(input_ids), self.config.num_labels), np.float32)
         for rows in batch_by_length(input_ids, self.tokens_per_batch):
             time = max(len(input_ids[row]) for row in rows)

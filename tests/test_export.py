@@ -580,6 +580,10 @@ def test_what_is_no_list_of_texts_is_named(exported):
             classifier.predict(texts)
     with pytest.raises(IndexError, match="negative"):
         classifier.logits([[], [3, -1]])
+    size = classifier.config.vocab_size
+    assert classifier.logits([[size - 1]]).shape == (1, 3), "premise: the last id is one"
+    with pytest.raises(IndexError, match=f"a token id is {size}, and vocab_size {size}"):
+        classifier.logits([[], [3, size]])
     with pytest.raises(UserError, match="tokens_per_batch must be at least 1, found 0"):
         OnnxClassifier.from_pretrained(exported[0].root, tokens_per_batch=0)
 
