@@ -12,7 +12,6 @@ What they were (`str`, `int` or `bool`, and the dtype of their array) stands in 
 from __future__ import annotations
 
 import dataclasses
-import logging
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
@@ -39,8 +38,6 @@ if TYPE_CHECKING:
     from sklearn.utils import Tags
 
     from .hub import PushResult
-
-logger = logging.getLogger(__name__)
 
 _LABEL_TYPE = "label_type"  # key of a configuration's `task_specific_params`
 
@@ -100,8 +97,6 @@ class RnnClassifier:
 
     random_state: Any
     verbose: Any
-    use_cpu: Any
-    per_device_eval_batch_size: Any
 
     def __init__(self, **settings: Any) -> None:
         for name in setting_names():
@@ -351,7 +346,7 @@ class RnnClassifier:
         self._get_fitted()
         check_request(repo_id, options.get("revision"), options.get("create_pr", False))  # it becomes a folder's name
         with tempfile.TemporaryDirectory(prefix="hf-rnn-", ignore_cleanup_errors=True) as room:
-            folder = Path(room) / (repo_id.split("/")[-1] or _NAME)
+            folder = Path(room) / repo_id.split("/")[-1]
             self.save_pretrained(folder)
             with library_bars_off():
                 return push(folder, repo_id, **options)

@@ -23,10 +23,6 @@ class DistinctTokens(NamedTuple):
     vectors: torch.Tensor
     rows: torch.Tensor
 
-    def expand(self) -> torch.Tensor:
-        """The vectors at all places, (T, B, I)."""
-        return gather_rows(self.vectors, self.rows)
-
 
 def gather_rows(vectors: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     """(N, I) at rows (T, B) → (T, B, I)."""
