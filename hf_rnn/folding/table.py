@@ -16,12 +16,11 @@ import torch
 
 from ..configuration_rnn import RnnConfig
 from ..packing import PackedTexts
-from .cells import FoldedCell, Views, split_views
+from .cells import FOLDED_CELLS, FoldedCell, Views, split_views
 
 TableDtype = Literal["float32", "bfloat16", "int8"]
 TABLE_DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
 
-_PARTS = {"rnn_tanh": 1, "rnn_relu": 1, "gru": 3, "lstm": 4, "min_gru": 2}
 # Rows of a small batch are looked up at once, those of a large one a step at a time, so that they stay in the cache.
 _NUMBERS_AT_ONCE = 1 << 17
 _ENTRIES_AT_ONCE = 8192  # of the vocabulary, while the table is computed in float32
@@ -29,7 +28,7 @@ _ENTRIES_AT_ONCE = 8192  # of the vocabulary, while the table is computed in flo
 
 def table_bytes(config: RnnConfig, table_dtype: TableDtype = "float32") -> int:
     """Memory of the table: V * D * G * H numbers, G = 1 (RNN), 2 (minGRU), 3 (GRU) or 4 (LSTM), of 4, 2 or 1 bytes."""
-    numbers = config.vocab_size * config.output_size * _PARTS[config.cell_type]
+    numbers = config.vocab_size * config.output_size * len(FOLDED_CELLS[config.cell_type].order)
     return numbers * TABLE_DTYPES[table_dtype].itemsize
 
 
