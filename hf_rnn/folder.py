@@ -120,6 +120,10 @@ class FinishedFolder:
         """The Trainer's checkpoints: never shared, may be deleted once training is done."""
         return self.root / "checkpoints"
 
+    def named_files(self) -> list[Path]:
+        """Return all that stands here by name, there or not: the files, and the folder of the checkpoints."""
+        return [getattr(self, name) for name, kind in vars(FinishedFolder).items() if isinstance(kind, property)]
+
     def missing_to_load(self) -> list[Path]:
         """Return the files that the model or its tokenizer cannot be loaded without and that are not there."""
         needed = [self.config, self.weights, self.tokenizer_config]

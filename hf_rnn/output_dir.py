@@ -186,6 +186,5 @@ def _remove_finished(folder: FinishedFolder) -> None:
 
 def _finished_files(folder: FinishedFolder) -> list[Path]:
     """What belongs to a finished folder but the checkpoints, `config.json` first."""
-    named = [getattr(folder, name) for name, kind in vars(FinishedFolder).items() if isinstance(kind, property)]
-    files = [path for path in named if path not in (folder.config, folder.checkpoints)]
+    files = [path for path in folder.named_files() if path not in (folder.config, folder.checkpoints)]
     return [folder.config, *files, *(folder.root / name for name in MODELLING_FILES)]

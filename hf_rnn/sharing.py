@@ -55,7 +55,7 @@ def list_shared_files(folder: FinishedFolder, tokenizer_files: Iterable[str] = (
         folder: A finished folder.
         tokenizer_files: Further files that its tokenizer consists of.
     """
-    named = [getattr(folder, name) for name, kind in vars(FinishedFolder).items() if isinstance(kind, property)]
+    named = folder.named_files()
     named += [folder.root / name for name in (*_TOKENIZER, *tokenizer_files)]
     named += [folder.root / name for name in {*MODELLING_FILES, *_modelling_files(folder)} if Path(name).name == name]
     files = {

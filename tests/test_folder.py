@@ -43,6 +43,10 @@ def test_names(tmp_path):
     assert folder.learning_curve == tmp_path / "learning_curve.png"
     assert folder.confusion_matrix == tmp_path / "confusion_matrix.png"
     assert folder.checkpoints == tmp_path / "checkpoints"
+    figures = ["learning_curve.png", "confusion_matrix.png", "reliability.png"]
+    others = ["card_facts.json", "onnx/model.onnx", "onnx/model_int8.onnx", "checkpoints"]
+    named = [path.relative_to(tmp_path).as_posix() for path in folder.named_files()]
+    assert sorted(named) == sorted(TO_LOAD + RECORDS + figures + others)
     with pytest.raises(FrozenInstanceError):
         folder.root = tmp_path
 
