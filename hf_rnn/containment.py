@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from transformers.utils import logging as transformers_logging
 
+_CHECKPOINTS = logging.getLogger("transformers.trainer_utils")
+
 
 @contextlib.contextmanager
 def library_bars_off() -> Iterator[None]:
@@ -35,9 +37,9 @@ def contained(quiet: bool) -> Iterator[None]:
 
     bars, loading = datasets.are_progress_bars_disabled(), logging.getLogger("hf_rnn.data.loading")
     level, state, numpy_state = loading.level, random.getstate(), np.random.get_state()  # noqa: NPY002 - the Trainer seeds this one
-    checkpoints = logging.getLogger("transformers.trainer_utils")
+    left_out = _says_something in _CHECKPOINTS.filters
     datasets.disable_progress_bars()
-    checkpoints.addFilter(_says_something)
+    leave_out_file_times()
     if quiet:
         loading.setLevel(logging.ERROR)  # that rows are held out is what the class says it does
     devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
@@ -48,11 +50,19 @@ def contained(quiet: bool) -> Iterator[None]:
         random.setstate(state)
         np.random.set_state(numpy_state)  # noqa: NPY002
         loading.setLevel(level)
-        checkpoints.removeFilter(_says_something)
+        if not left_out:
+            _CHECKPOINTS.removeFilter(_says_something)
         if not bars:
             datasets.enable_progress_bars()
 
 
+def leave_out_file_times() -> None:
+    """Hide, until it is put back, what is said at every checkpoint on common file systems.
+
+    It is of no consequence: the numbers of checkpoints order them as well as their times.
+    """
+    _CHECKPOINTS.addFilter(_says_something)
+
+
 def _says_something(record: logging.LogRecord) -> bool:
-    """Leave out what is said at every checkpoint on common file systems, and of no consequence."""
     return "mtime may not be reliable" not in record.getMessage()

@@ -4,6 +4,7 @@ import errno
 import gzip
 import io
 import json
+import logging
 import os
 import re
 import shlex
@@ -25,6 +26,8 @@ from transformers import PreTrainedTokenizerFast, pipeline
 import hf_rnn
 from hf_rnn import FastRnn, RnnConfig, RnnForSequenceClassification, model_loading, train_tokenizer
 from hf_rnn.cli.main import main
+from hf_rnn.cli.train import run_training
+from hf_rnn.containment import contained
 from hf_rnn.onnx_inference import OnnxClassifier
 
 HF_RNN = [str(Path(sys.executable).with_name("hf-rnn"))]
@@ -222,6 +225,19 @@ def test_a_bad_row_is_shown(command, tmp_path):
 def test_a_folder_that_may_not_be_written(command, texts_dir, tmp_path):
     tmp_path.chmod(0o500)
     assert "Permission denied" in mistake(command("train", "--data_dir", texts_dir, "--output_dir", tmp_path / "out"))
+
+
+def test_trainings_one_after_the_other_leave_one_filter():
+    logger = logging.getLogger("transformers.trainer_utils")
+    before = len(logger.filters)
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            run_training("train", [], None, lambda: 1 / 0)
+    assert not logger.filter(logging.makeLogRecord({"msg": "mtime may not be reliable on this disk"}))
+    assert len(logger.filters) == before + 1
+    with contained(quiet=True):
+        pass
+    assert len(logger.filters) == before + 1, "what was left out before stays so"
 
 
 # ---- evaluate ----

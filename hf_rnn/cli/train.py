@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shlex
 import sys
@@ -13,6 +12,7 @@ import datasets
 import torch
 
 from ..arguments import parse_argv
+from ..containment import leave_out_file_times
 from ..stopping import TrainingStopped
 from ..training import TrainingResult, train
 from ..training_arguments import RnnTrainingArguments
@@ -41,10 +41,7 @@ def run_training(
         start: Trains.
     """
     datasets.disable_progress_bars()  # of reading and tokenizing: too quick to watch; training has its own
-    # said at every checkpoint on common file systems, and of no consequence: their numbers order them as well
-    logging.getLogger("transformers.trainer_utils").addFilter(
-        lambda record: "mtime may not be reliable" not in record.getMessage()
-    )
+    leave_out_file_times()
     try:
         result = start()
     except TrainingStopped as stopped:
