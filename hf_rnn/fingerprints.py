@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from transformers import PretrainedConfig, PreTrainedTokenizerBase, TrainingArguments
 
+from .data.encoding import read_rules
 from .errors import UserError
 
 # Where a run happens, what it reports, how it loads: of no effect on the steps it takes.
@@ -123,14 +124,10 @@ def _settings(settings: TrainingArguments) -> dict[str, Any]:
 
 def hash_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
     """Return a hash of a tokenizer's vocabulary and rules, the same in every process."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
+    rules = read_rules(tokenizer)
+    if rules is None:
         settings = {name: value for name, value in tokenizer.init_kwargs.items() if isinstance(value, bool)}
         rules = {"vocabulary": tokenizer.get_vocab(), "settings": settings}
-    else:
-        rules = json.loads(backend.to_str())
-        for name in ("padding", "truncation"):  # left by the last call
-            rules.pop(name, None)
     sides = {name: getattr(tokenizer, name) for name in ("padding_side", "truncation_side")}
     rules |= {name: side for name, side in sides.items() if side != "right"}  # which stands in no file of rules
     if getattr(tokenizer, "split_special_tokens", False):

@@ -1,6 +1,8 @@
 """What a run was made from: whatever changes its steps changes a fingerprint, and nothing else does."""
 
 import copy
+import hashlib
+import json
 
 import datasets
 import pytest
@@ -43,6 +45,17 @@ def take(tokenizer, tiny_settings):
 def changes(take, tmp_path):
     """What differs from a run like any other, in words."""
     return lambda *given, **named: compare(tmp_path, take(), take(*given, **named))
+
+
+def test_a_tokenizer_has_the_hash_that_earlier_checkpoints_keep(tokenizer):
+    """Spelt out as it was when they were written: another one would keep all of them from being gone on from."""
+    used = copy.deepcopy(tokenizer)
+    used(["a b", "c"], padding=True, truncation=True, max_length=1)
+    rules = json.loads(used.backend_tokenizer.to_str())
+    assert rules.pop("padding") and rules.pop("truncation"), "premise: the call leaves how it cut and padded"
+    rules["split_special_tokens"] = True
+    expected = hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()
+    assert hash_tokenizer(used) == hash_tokenizer(tokenizer) == expected
 
 
 @pytest.mark.parametrize(

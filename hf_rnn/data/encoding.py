@@ -109,13 +109,22 @@ class _Batches:
             )
 
 
-def _fingerprint(dataset: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, limit: int) -> str | None:
-    """Return a fingerprint that is the same in every process, None where the library must find one itself."""
+def read_rules(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any] | None:
+    """Return a tokenizer's vocabulary and rules as JSON has them, None of one that the library runs in Python.
+
+    What the last call left, how to cut and to pad, is not among them.
+    """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         return None
-    settings = json.loads(backend.to_str())
-    for left_by_the_last_call in ("truncation", "padding"):
-        settings.pop(left_by_the_last_call, None)
+    rules = json.loads(backend.to_str())
+    return {name: rule for name, rule in rules.items() if name not in ("truncation", "padding")}
+
+
+def _fingerprint(dataset: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, limit: int) -> str | None:
+    """Return a fingerprint that is the same in every process, None where the library must find one itself."""
+    settings = read_rules(tokenizer)
+    if settings is None:
+        return None
     reading = [getattr(tokenizer, name, None) for name in ("truncation_side", "split_special_tokens")]
     return xxhash.xxh3_64_hexdigest(repr((dataset._fingerprint, settings, reading, limit)).encode())
