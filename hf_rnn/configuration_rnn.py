@@ -90,9 +90,12 @@ class RnnConfig(PreTrainedConfig):
         pad_token_id (`int`, *optional*): Id that stands for no token; its embedding row is zero and stays so.
 
     Raises:
-        TypeError: For an unknown keyword; the message names the nearest field.
+        TypeError: For an unknown keyword, the message names the nearest field; and for labels that are no mapping.
+        ValueError: For a `num_labels` out of its range or other than the labels are many, and for an id of a label
+            that is no whole number.
         StrictDataclassFieldValidationError: For a value of the wrong type or not among the choices.
-        StrictDataclassClassValidationError: For a value out of its range.
+        StrictDataclassClassValidationError: For a value out of its range, for labels that are no texts, stand twice or
+            leave out an id, and for two label maps that disagree.
 
     Example:
         >>> config = RnnConfig(vocab_size=3330, cell_type="gru", id2label={0: "negative", 1: "positive"})

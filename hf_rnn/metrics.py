@@ -119,7 +119,7 @@ def reliability_table(
         Three lists of M: `share` of the rows in a bin, mean `confidence` and `accuracy` there, None in empty bins.
 
     Raises:
-        UserError: When there are no rows, shapes do not fit, or rows are no probabilities.
+        UserError: When there are no rows, shapes do not fit, rows are no probabilities, or there is no bin.
     """
     shares, true, weights = _checked_probabilities(probabilities, references, sample_weight)
     if bins < 1:
@@ -151,6 +151,9 @@ def expected_calibration_error(
         references: Likewise.
         bins: Likewise.
         sample_weight: Likewise.
+
+    Raises:
+        UserError: As [`reliability_table`].
     """
     table = reliability_table(probabilities, references, bins, sample_weight)
     rows = zip(table["share"], table["accuracy"], table["confidence"], strict=True)
@@ -171,7 +174,7 @@ def brier_score(
         sample_weight: Weights of the rows (N); None weighs all alike.
 
     Raises:
-        UserError: As [`reliability_table`].
+        UserError: When there are no rows, shapes do not fit, or rows are no probabilities.
     """
     shares, true, weights = _checked_probabilities(probabilities, references, sample_weight)
     errors = shares.copy()

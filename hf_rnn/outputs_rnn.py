@@ -37,7 +37,8 @@ class RnnSequenceClassifierOutput(ModelOutput):
     Args:
         loss (scalar): Only when labels are given.
         logits (`(B, C)`): Scores before softmax (before sigmoid for multi-label, the value itself for regression).
-        pooling_weights (`(B, T)`): Weight of each token, each text's sum 1; only with `pooling="attention"`.
+        pooling_weights (`(B, T)`): Weight of each token, each text's sum 1, or 0 where a text has no tokens; only with
+            `pooling="attention"`.
         final_hidden_state (`(L * D, B, H)`): As in [`RnnModelOutput`].
         final_cell_state (`(L * D, B, H)`): As in [`RnnModelOutput`].
         hidden_states (`tuple`): As in [`RnnModelOutput`].

@@ -54,7 +54,8 @@ class TrainingResult:
     Attributes:
         folder: The finished folder.
         metrics: What its `metrics.json` holds: `validation` and, if there is one, `test`, each as
-            [`evaluate_logits`] has them, and `training` with the run's own numbers.
+            [`evaluate_logits`] has them; `training` with the run's own numbers; `calibration` where scores were fitted
+            to the validation rows, and `teacher` where there was one.
         card: What its card says; None in a process that does not write it.
         url: Its page on the Hub, when `push_to_hub` asked for one.
     """

@@ -22,8 +22,8 @@ _TRACKER_PACKAGES = {
 class RnnTrainingArguments(TrainingArguments):
     """[`~transformers.TrainingArguments`] with what recurrent text classifiers need besides.
 
-    Defaults are those of transformers, but for the order of the examples and the restored callbacks; good values for a
-    task are in the recipes.
+    Defaults are those of transformers, but for the order of the examples, the restored callbacks and the parameters
+    without a gradient, which are not looked for; good values for a task are in the recipes.
 
     Args:
         output_dir (`str`): The finished folder; the Trainer's checkpoints go below it.
@@ -34,9 +34,13 @@ class RnnTrainingArguments(TrainingArguments):
             most so many in each process, and a text with more is a batch of its own. `per_device_train_batch_size`
             then has no effect. A step is the mean over its rows, so that a row counts for more in a batch of few long
             texts than in one of many short ones.
+        data_seed (`int`, *optional*): Seed of the order of the examples; that of `seed` by default, so that a resumed
+            run goes on in the order that it began with.
+        restore_callback_states_from_checkpoint (`bool`): Whether callbacks go on from their states when a run is
+            resumed; early stopping would start counting anew without.
         class_weight_power (`float`): The loss of a row counts (n / (C n_c)) ** power times, n_c being the rows of
             its class and C the number of classes, scaled to mean 1 over the training rows: 0 weighs all rows alike,
-                1 all classes.
+            1 all classes.
         embedding_learning_rate (`float`, *optional*): A learning rate of its own for the embedding, such as a small
             one for pretrained vectors; it is scheduled as the other.
         calibrate (`bool`): Whether to fit the scores to the validation rows after training, so that they can be read
@@ -47,7 +51,10 @@ class RnnTrainingArguments(TrainingArguments):
         early_stopping_patience (`int`, *optional*): Stop after so many evaluations without a better
             `metric_for_best_model`; 0 never stops.
         overwrite_output_dir (`bool`): Whether to replace what an earlier run left in `output_dir`.
-        resume (`bool`): Whether to go on from the newest checkpoint in `output_dir`.
+        ddp_find_unused_parameters (`bool`, *optional*): Whether several processes look for parameters without a
+            gradient; these models have none, so False.
+        resume (`bool`): Whether to go on from the newest valid checkpoint in `output_dir`.
+        resume_anyway (`bool`): As `resume`, though data, tokenizer, model or settings have changed.
         recipe (`str`, *optional*): Where the settings came from. The parser reads it; here it is a record.
         license (`str`, *optional*): The model's licence for its card, as the Hub abbreviates it, such as `apache-2.0`.
         language (`list[str]`, *optional*): Languages of the texts for the card: codes of ISO 639, such as `en`.
