@@ -407,6 +407,8 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
                 names the file and says what was found.
         """
         read, weights = read_tutorial_checkpoint(path)
+        if not settings.keys().isdisjoint(("id2label", "label2id")):
+            del read["num_labels"]  # two numbers of labels would be told without the file
         model = cls(RnnConfig(**{**read, **settings}))
         try:
             model.load_state_dict(weights)

@@ -155,6 +155,7 @@ HIDDEN, LINEAR = "rnn_layer.weight_hh_l0", "linear_layer.weight"
         (lambda state: {**state, LINEAR: 3}, {}, "holds more than tensors by name"),
         (lambda state: {**state, 3: torch.zeros(1)}, {}, "holds more than tensors by name"),
         (dict, {"hidden_size": 7}, "does not fit its settings: .*size mismatch"),
+        (dict, {"id2label": {0: "no", 1: "yes"}}, "does not fit its settings: .*size mismatch for classifier.weight"),
         (dict, {"num_hidden_layers": 3}, "does not fit its settings: .*layers.2"),
     ],
 )
