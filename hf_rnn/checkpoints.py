@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 WEIGHTS = "model.safetensors"
 _VERSION = 1
+_ANEW = "--overwrite_output_dir instead of --resume starts anew"
 
 
 class DamagedCheckpoint(UserError):
@@ -40,7 +41,10 @@ class DamagedCheckpoint(UserError):
 
     def __init__(self, reason: str, checkpoint: Path) -> None:
         self.reason = reason
-        super().__init__(f"{checkpoint} cannot be used: {reason}")
+        super().__init__(
+            f"{checkpoint} cannot be used: {reason}. "
+            "Give another, or resume_from_checkpoint=True for the newest whole one"
+        )
 
 
 def step_of(checkpoint: Path) -> int:
@@ -164,11 +168,10 @@ def find_newest(folder: Path, *, processes: int = 1, needs_best: bool = False) -
         if skipped:
             logger.warning("going on from %s; skipped %s", checkpoint, ", ".join(skipped))
         return checkpoint
-    advice = "--overwrite_output_dir instead of --resume starts anew"
     if skipped:
-        raise UserError(f"no checkpoint in {folder} can be gone on from: {', '.join(skipped)}. {advice}")
+        raise UserError(f"no checkpoint in {folder} can be gone on from: {', '.join(skipped)}. {_ANEW}")
     raise UserError(
-        f"there is no checkpoint in {folder}: leave out --resume to start anew, or if there is more: {advice}"
+        f"there is no checkpoint in {folder}: leave out --resume to start anew, or if there is more: {_ANEW}"
     )
 
 
@@ -207,7 +210,7 @@ def check_weights(checkpoint: Path, model: torch.nn.Module) -> None:
         with safe_open(checkpoint / WEIGHTS, framework="pt") as file:
             found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - no mapping
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{checkpoint / WEIGHTS} cannot be read: {error}") from error
+        raise UserError(f"{checkpoint / WEIGHTS} cannot be read: {error}. {_ANEW}") from error
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):
             raise UserError(

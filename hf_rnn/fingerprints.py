@@ -94,7 +94,10 @@ def compare(checkpoint: Path, before: Mapping[str, Any], now: Mapping[str, Any])
         UserError: When the checkpoint keeps none.
     """
     if not before:
-        raise UserError(f"{checkpoint} does not say what it was made from: it cannot be gone on from")
+        raise UserError(
+            f"{checkpoint} does not say what it was made from: it cannot be gone on from. "
+            "--overwrite_output_dir instead of --resume starts anew"
+        )
     changed = [meaning for name, meaning in _NAMES.items() if before.get(name) != now.get(name)]
     for group in ("config", "settings"):
         old, new = before.get(group, {}), now.get(group, {})

@@ -48,7 +48,7 @@ class HubRepo:
 
     Attributes:
         api: The client, with the token to go by.
-        repo_id: `owner/name`.
+        repo_id: `owner/name`; empty where only the user is asked for.
     """
 
     api: HfApi
@@ -137,9 +137,11 @@ class HubRepo:
             return "HF_HUB_OFFLINE keeps this process off the network: unset it to push"
         if status == 401:
             return f"the Hub does not accept the token: get one with write access {self.at_tokens}"
+        if status == 403 and not self.repo_id:  # see `find_user`
+            return f"the token may not tell whose it is ({reason}): get one with write access {self.at_tokens}"
         if status == 403:
             return f"the token may not write to {self.repo_id} ({reason}): get one that may {self.at_tokens}"
-        if status == 404:
+        if status == 404 and self.repo_id:
             return f"{self.repo_id} is not there, or the token may not see it ({reason}): look at {self.url}"
         if status in (409, 412):
             return f"{self.repo_id} was changed by somebody else at the same time ({reason}): push again"

@@ -355,7 +355,7 @@ def trainer(copy_of_trained, tiny_settings):
 def test_the_trainer_itself_goes_on_from_whole_checkpoints_only(copy_of_trained, trainer):
     for checkpoint in list_checkpoints(copy_of_trained / "checkpoints"):
         (checkpoint / "optimizer.pt").unlink()
-        with pytest.raises(UserError, match=f"{checkpoint} cannot be used: optimizer.pt is missing"):
+        with pytest.raises(UserError, match=f"{checkpoint} cannot be used: optimizer.pt is missing. Give another"):
             trainer.train(str(checkpoint))
     with pytest.raises(UserError, match="no checkpoint in .* can be gone on from"):
         trainer.train(resume_from_checkpoint=True)
@@ -417,6 +417,12 @@ def test_weights_beyond_those_of_the_model(tmp_path):
     save_file(weights, tmp_path / "model.safetensors")
     with pytest.raises(UserError, match=r"1\.weight has shape \(3,\) there, None now"):
         check_weights(tmp_path, torch.nn.Sequential(torch.nn.Linear(2, 1)))
+
+
+def test_weights_that_cannot_be_read(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"nothing of the kind")
+    with pytest.raises(UserError, match="model.safetensors cannot be read: .*--overwrite_output_dir instead of"):
+        check_weights(tmp_path, torch.nn.Linear(2, 1))
 
 
 def test_a_disk_that_does_not_take_it(tiny_settings, tmp_path, monkeypatch):

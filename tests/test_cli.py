@@ -165,7 +165,8 @@ def test_short_help_and_the_version(command):
 
 def test_a_mistake_is_one_line_whatever_is_typed(command, folder):
     told = command("predict", "--model", folder, "--input", "no such\nfile")
-    assert told == (2, "", "hf-rnn predict: error: there is no file no such file\n")
+    advice = "give one with one text a line, or - for what is piped in"
+    assert told == (2, "", f"hf-rnn predict: error: there is no file no such file: {advice}\n")
 
 
 def test_a_verb_that_leaves_with_words(command, monkeypatch):
@@ -857,8 +858,8 @@ def test_inspect_with_a_tokenizer_that_knows_no_words(command, tmp_path):
 
 
 def test_inspect_mistakes(command, folder):
-    assert "--text is missing" in mistake(command("inspect", "--model", folder))
-    assert "--model is missing" in mistake(command("inspect", "--text", "x"))
+    assert "--text is missing: give the text to look at" in mistake(command("inspect", "--model", folder))
+    assert "--model is missing: give a finished folder" in mistake(command("inspect", "--text", "x"))
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch):

@@ -205,7 +205,7 @@ def test_what_only_one_of_the_two_knows_is_not_compared(take, tmp_path):
 
 
 def test_a_checkpoint_that_knows_nothing_is_not_gone_on_from(take, tmp_path):
-    with pytest.raises(UserError, match=f"{tmp_path} does not say what it was made from"):
+    with pytest.raises(UserError, match=f"{tmp_path} does not say what it was made from: .*--overwrite_output_dir"):
         compare(tmp_path, {}, take())
 
 

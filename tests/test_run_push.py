@@ -42,6 +42,19 @@ def test_a_run_that_pushes_leaves_on_the_hub_what_the_command_would(hub, quick, 
     assert len(hub.repos["me/run"].branches) == 1, "nothing of the Trainer's own"
 
 
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (403, r"the token may not tell whose it is \(403: told to fail\): get one with write access at http"),
+        (404, r"^the Hub refuses: 404: told to fail"),
+    ],
+)
+def test_who_cannot_be_asked_for_is_told_without_a_repo(hub, quick, tmp_path, status, message):
+    hub.fail_next(1, status, "whoami")
+    with pytest.raises(UserError, match=message):
+        train(**quick, output_dir=str(tmp_path / "films"), push_to_hub=True)
+
+
 def test_a_name_without_owner_is_the_users(hub, quick, tmp_path):
     result = train(**quick, output_dir=str(tmp_path / "films"), push_to_hub=True, hub_private_repo=True)
     assert result.url == f"{hub.url}/me/films"

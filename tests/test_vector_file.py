@@ -107,8 +107,18 @@ def test_one_file_of_several_in_an_archive(write, tmp_path):
     with pytest.raises(UserError, match=r"glove\.zip holds no glove\.4d\.txt: it holds glove\.3d\.txt, other"):
         load_vectors(path / "glove.4d.txt", tokenizer)
     plain = write(write_text(TABLE), "plain.txt")
-    with pytest.raises(UserError, match=r"plain\.txt is no zip archive that could hold glove"):
+    with pytest.raises(
+        UserError, match=r"plain\.txt is no zip archive that could hold glove\.txt: give .*plain\.txt alone"
+    ):
         load_vectors(plain / "glove.txt", tokenizer)
+
+
+def test_an_archive_with_a_password_is_to_be_unpacked_by_somebody_else(write):
+    content = bytearray(zipped(write_text(TABLE), "v.txt"))
+    content[6] |= 1  # bit 0 of the flags of its header: encrypted
+    content[content.index(b"PK\1\2") + 8] |= 1  # and in the table of contents
+    with pytest.raises(UserError, match="cannot be unpacked: .* Give what is in it, unpacked by another program"):
+        VectorFile(write(bytes(content))).read(["the"])
 
 
 def squeeze(content):
@@ -153,7 +163,7 @@ DAMAGED = {
     "no bytes": (b"", "v.txt is empty"),
     "an empty first line": (b"\nw 0.5 0.25\n", "v.txt, line 1 is empty"),
     "no bytes in gzip": (gzip.compress(b""), "v.txt is empty"),
-    "nothing in zip": (zipped(b""), "v.txt is an empty archive"),
+    "nothing in zip": (zipped(b""), "v.txt is an empty archive: give one with a file"),
     "prose": (b"It was a dark and stormy night.\n", "v.txt, line 1: a word and its numbers should stand there"),
     "a picture": (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "v.txt, line 1: a word and its numbers should stand"),
     "a fastText model": (b"\xba\x16\x4f\x2f\x0c\0\0\0", r"v.txt is a whole fastText model: .*\.vec"),

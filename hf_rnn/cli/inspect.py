@@ -34,9 +34,10 @@ def run(argv: Sequence[str]) -> None:
         UserError: For a mistake in flags or model.
     """
     (arguments,) = SettingsParser(InspectArguments, prog="hf-rnn inspect").parse(argv)
-    for name in ("model", "text"):
-        if getattr(arguments, name) is None:
-            raise UserError(f"--{name} is missing")
+    if arguments.model is None:
+        raise UserError("--model is missing: give a finished folder")
+    if arguments.text is None:
+        raise UserError("--text is missing: give the text to look at")
     check_text(arguments.text)
     model_loading.quiet()
     model, tokenizer = model_loading.load_model(arguments.model, arguments.revision)

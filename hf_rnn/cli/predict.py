@@ -134,7 +134,9 @@ def _check(arguments: PredictArguments, texts: Sequence[str] | None) -> None:
         if Path(arguments.input).is_dir():
             raise UserError(f"{arguments.input} is a folder: give a file with one text a line")
         if not Path(arguments.input).exists():  # a named pipe is as good as a file
-            raise UserError(f"there is no file {arguments.input}")
+            raise UserError(
+                f"there is no file {arguments.input}: give one with one text a line, or - for what is piped in"
+            )
     for text in texts or ():
         check_text(text)
 

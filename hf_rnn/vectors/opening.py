@@ -60,9 +60,11 @@ def _open(stack: ExitStack, path: Path, member: str | None) -> Any:
         try:
             return stack.enter_context(archive.open(_pick(path, archive, member)))
         except RuntimeError as error:  # encrypted, or packed in a way that Python does not know
-            raise UserError(f"{path} cannot be unpacked: {error}") from error
+            raise UserError(
+                f"{path} cannot be unpacked: {error}. Give what is in it, unpacked by another program"
+            ) from error
     if member is not None:
-        raise UserError(f"{path} is no zip archive that could hold {member}")
+        raise UserError(f"{path} is no zip archive that could hold {member}: give {path} alone")
     return stack.enter_context(gzip.GzipFile(fileobj=file)) if start.startswith(_GZIP) else file
 
 
@@ -75,5 +77,5 @@ def _pick(path: Path, archive: zipfile.ZipFile, member: str | None) -> str:
     if len(files) == 1:
         return files[0]
     if not files:
-        raise UserError(f"{path} is an empty archive")
+        raise UserError(f"{path} is an empty archive: give one with a file of vectors in it")
     raise UserError(f"{path} holds {len(files)} files: give one of them, such as {path / files[0]}")
