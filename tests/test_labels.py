@@ -6,6 +6,7 @@ import pytest
 from tsv_files import GOOD, NAMES, load_train, write
 
 from hf_rnn.data import DataError, Reason, load_tsv, splits
+from hf_rnn.data.accounting import Ledger
 from hf_rnn.data.labels import LabelMap
 from hf_rnn.errors import UserError
 
@@ -51,6 +52,21 @@ def test_integer_labels_have_a_range(tmp_path, label, reason, names):
         load_tsv({"train": train, "dev": dev}, class_names=names)
     assert (caught.value.path, caught.value.line) == (dev, 2)
     assert f"All labels in validation: {', '.join(map(repr, sorted(['0', label])))}" in str(caught.value)
+
+
+def test_a_file_that_changes_while_its_labels_are_listed_is_told_as_such(tmp_path, monkeypatch):
+    write(tmp_path / "train.tsv", GOOD)
+    write(tmp_path / "dev.tsv", b"a day\tneutral\n")
+    reject = Ledger.reject
+
+    def reject_later(self, split, row):
+        write(tmp_path / "dev.tsv", b"a day\tneutral\nanother\tneutral\n")
+        reject(self, split, row)
+
+    monkeypatch.setattr(Ledger, "reject", reject_later)
+    with pytest.raises(DataError, match="it had 14 bytes, has 30 now, and was written to") as caught:
+        load_tsv(tmp_path)
+    assert caught.value.reason == Reason.FILE_CHANGED
 
 
 def test_a_label_that_train_lacks_is_refused_elsewhere(tmp_path):

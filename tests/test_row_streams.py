@@ -2,6 +2,7 @@
 
 import os
 import pickle
+from io import FileIO
 from pathlib import Path
 
 import datasets
@@ -77,7 +78,15 @@ def test_a_stream_notices_a_file_that_changed(tmp_path):
     assert caught.value.reason == Reason.FILE_CHANGED
 
 
-def test_a_file_that_was_written_to_has_changed_whatever_its_size(tmp_path):
+def test_a_file_that_was_written_to_has_changed_whatever_its_size(tmp_path, monkeypatch):
+    streams = []
+
+    class Recorded(FileIO):
+        def __init__(self, *given):
+            super().__init__(*given)
+            streams.append(self)
+
+    monkeypatch.setattr("hf_rnn.data.tsv_file.FileIO", Recorded)
     path = write(tmp_path / "train.tsv", GOOD)
     opened = TsvFile.open(path, TsvFormat())
     write(tmp_path / "train.tsv", GOOD.replace(b"good", b"evil"))
@@ -85,6 +94,7 @@ def test_a_file_that_was_written_to_has_changed_whatever_its_size(tmp_path):
     with pytest.raises(DataError) as caught:
         list(opened.rows(None, pytest.fail))
     assert caught.value.reason == Reason.FILE_CHANGED
+    assert [stream.closed for stream in streams] == [True], "also while the error is kept"
 
 
 def test_a_stream_holds_a_block_and_not_the_file(tmp_path):

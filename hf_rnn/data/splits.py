@@ -247,6 +247,8 @@ def _read(split: str, parts: Sequence[RowSource], labels: LabelMap, ledger: Ledg
 def _all_labels(parts: Sequence[RowSource]) -> str:
     try:
         return listed(sort_labels(_survey(parts, None, keep=False).total()))
+    except DataError:  # another fault than too many labels: the file has changed, or is gone
+        raise
     except UserError:
         return f"more than {MAX_CLASSES}"
 

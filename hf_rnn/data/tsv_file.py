@@ -126,8 +126,12 @@ class TsvFile:
             raise DataError.of_file(
                 self.path, Fault(Reason.FILE_CHANGED, f"it cannot be read any more ({error.strerror})")
             ) from None
-        self._check_unchanged(stream)
-        stream.seek(self.start)
+        try:
+            self._check_unchanged(stream)
+            stream.seek(self.start)
+        except BaseException:
+            stream.close()  # Windows lets nobody remove a file that is open
+            raise
         return stream
 
     def _check_unchanged(self, stream: FileIO) -> None:
