@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import datasets
 
 from .errors import UserError
-from .metrics import classification_metrics
+from .metrics import SCORES, classification_metrics
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -23,7 +23,6 @@ logger = logging.getLogger(__name__)
 
 LINEAR_BASELINE = "TF-IDF (words, word pairs) + class-weighted logistic regression"
 MOST_ROWS = 200_000  # beyond it the linear model would take longer than a recurrent one
-_SCORES = ("accuracy", "macro_f1", "macro_recall")
 
 
 def make_linear_model(
@@ -86,7 +85,7 @@ def linear_scores(
     for split, rows in texts.items():
         if split != "train":
             metrics = classification_metrics(model.predict(rows["text"][:]), rows["label"][:], class_names)
-            scores[split] = {name: float(metrics[name]) for name in _SCORES}
+            scores[split] = {name: float(metrics[name]) for name in SCORES}
     return scores
 
 

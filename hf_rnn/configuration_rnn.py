@@ -247,13 +247,12 @@ class RnnConfig(PreTrainedConfig):
                 raise ValueError(f"{name} must be at least 1, found {getattr(self, name)}")
             if getattr(self, name) > _MAX_PARAMETERS:  # so large a number may be more than a float can say
                 raise ValueError(f"{name} must be at most {_MAX_PARAMETERS}, found {getattr(self, name)!r:.40}")
-        later_input = self.num_directions * self.hidden_size
         recurrent = (
             self.embedding_size
-            + (self.num_hidden_layers - 1) * later_input
+            + (self.num_hidden_layers - 1) * self.output_size
             + self.num_hidden_layers * self.hidden_size
         )
-        parameters = self.vocab_size * self.embedding_size + 4 * self.num_directions * self.hidden_size * recurrent
+        parameters = self.vocab_size * self.embedding_size + 4 * self.output_size * recurrent
         if parameters > _MAX_PARAMETERS:
             raise ValueError(
                 f"vocab_size={self.vocab_size}, embedding_size={self.embedding_size}, hidden_size={self.hidden_size} "

@@ -18,6 +18,8 @@ import numpy.typing as npt
 
 from .errors import UserError
 
+SCORES = ("accuracy", "macro_f1", "macro_recall")  # those of a split that are one number
+
 
 def classification_metrics(
     predictions: npt.ArrayLike, references: npt.ArrayLike, class_names: Sequence[str]

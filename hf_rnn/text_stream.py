@@ -6,6 +6,7 @@ one of white space are texts here. Nothing is known of models, nor of what answe
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from io import RawIOBase
 from typing import BinaryIO
@@ -14,8 +15,6 @@ from .data.faults import EXCERPT_CHARACTERS, BadRow, DataError, Fault, Reason
 from .data.layout import MAX_LINE_BYTES
 from .data.reading import blocks_of_lines
 from .data.sniffing import MAGIC_BYTES, not_utf8, sniff
-
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def read_texts(stream: BinaryIO, name: str, max_line_bytes: int = MAX_LINE_BYTES) -> Iterator[list[str | BadRow]]:
@@ -65,7 +64,7 @@ class _Arriving(RawIOBase):
             head += data
         if fault := sniff(head[:MAGIC_BYTES]):
             raise DataError.of_file(name, fault)
-        self.start = len(_BYTE_ORDER_MARK) if head.startswith(_BYTE_ORDER_MARK) else 0
+        self.start = len(BOM_UTF8) if head.startswith(BOM_UTF8) else 0
         self._head = head[self.start :]
 
     def _read(self, size: int) -> bytes:

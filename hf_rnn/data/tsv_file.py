@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import FileIO
@@ -13,8 +14,6 @@ from .faults import BadRow, DataError, Fault, Reason
 from .layout import Layout, TsvFormat, layout_of
 from .reading import LabelResolver, RowReader, Rows, blocks_of_lines
 from .sniffing import MAGIC_BYTES, sniff
-
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class TsvFile:
             with open(name, "rb") as stream:
                 status = os.fstat(stream.fileno())
                 head = stream.read(MAGIC_BYTES)
-                start = len(_BYTE_ORDER_MARK) if head.startswith(_BYTE_ORDER_MARK) else 0
+                start = len(BOM_UTF8) if head.startswith(BOM_UTF8) else 0
                 stream.seek(start)
                 first = stream.readline(declared.max_line_bytes + 2)
         except OSError as error:

@@ -28,7 +28,7 @@ from ..arguments import Arguments
 from ..audit.normalizing import normalize_text
 from ..data import encode
 from ..errors import UserError
-from ..metrics import classification_metrics
+from ..metrics import SCORES, classification_metrics
 from ..output_dir import TEACHER_CACHE
 from ..trainer import RnnTrainer
 from .arguments import DistillationArguments
@@ -38,8 +38,6 @@ from .trainer import NO_LABEL, TEACHER_LOGITS, DistillationTrainer
 from .unlabeled import UnlabeledTexts, read_unlabeled
 
 logger = logging.getLogger(__name__)
-
-_SCORES = ("accuracy", "macro_f1", "macro_recall")
 
 
 class Distillation:
@@ -235,7 +233,7 @@ class Distillation:
         answers = teachers.argmax(axis=1)
         scores = classification_metrics(answers, labels, self._class_names)
         agreement = float((answers == students.argmax(axis=1)).mean())
-        return {**{name: scores[name] for name in _SCORES}, "agreement": agreement}
+        return {**{name: scores[name] for name in SCORES}, "agreement": agreement}
 
 
 def _rows(encoded: datasets.Dataset, labels: npt.ArrayLike, logits: np.ndarray) -> datasets.Dataset:
