@@ -220,11 +220,11 @@ class RnnModel(RnnPreTrainedModel):
         return torch.ones(shape, dtype=torch.bool, device=given.device)
 
     def _embed(
-        self, input_ids: torch.Tensor | None, inputs_embeds: Any, texts: CompactTexts, from_zero: bool
+        self, input_ids: torch.Tensor | None, inputs_embeds: Any, texts: CompactTexts, stateless: bool
     ) -> torch.Tensor | DistinctTokens:
         """Compact token vectors (T, B, E), zero at padding, with the dropouts that belong to words.
 
-        Distinct tokens where the first layer takes them and gains by it; `from_zero` tells that it starts from no
+        Distinct tokens where the first layer takes them and gains by it; `stateless` tells that it starts from no
         state and keeps none. Hooks on the embedding see (B, T, E), each vector in the place of its token.
         """
         if input_ids is None:
@@ -232,7 +232,7 @@ class RnnModel(RnnPreTrainedModel):
             return self.embedding_dropout(vectors)
         ids = self._fill_padding(texts.compact(input_ids), texts.valid)
         rows = None
-        if from_zero and self._reads_distinct_tokens():
+        if stateless and self._reads_distinct_tokens():
             distinct, places = ids.unique(return_inverse=True)
             if distinct_pays(
                 self.config.cell_type,
