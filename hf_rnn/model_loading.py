@@ -137,7 +137,7 @@ def _reason(error: Exception) -> str:
     return f"{' '.join(str(error).split()) or type(error).__name__:.1000}"
 
 
-def load_tokenizer(name: str, folder: FinishedFolder) -> tuple[RnnConfig, PreTrainedTokenizerBase]:
+def load_without_weights(name: str, folder: FinishedFolder) -> tuple[RnnConfig, PreTrainedTokenizerBase]:
     """Load what a program needs that runs a model without its weights: the configuration and the tokenizer.
 
     Args:

@@ -20,7 +20,7 @@ from .configuration_rnn import RnnConfig
 from .errors import UserError
 from .folder import FinishedFolder
 from .hub_repo import fetch
-from .model_loading import check_name, load_tokenizer
+from .model_loading import check_name, load_without_weights
 from .plain_inference import batch_by_length, list_texts, scores_of, tokenize
 
 WEIGHTS_KEY = "weights_sha256"  # in the file's metadata: the weights that it was made of
@@ -135,7 +135,7 @@ class OnnxClassifier:
             raise UserError(f"{path} was not made by hf-rnn export: make it with `{again}`")
         if folder.weights.is_file() and metadata[WEIGHTS_KEY] != hash_weights(folder):
             raise UserError(f"{path} was made of other weights than {folder.weights} holds: repeat `{again}`")
-        config, tokenizer = load_tokenizer(name, folder)
+        config, tokenizer = load_without_weights(name, folder)
         if metadata[LABELS_KEY] != write_labels(config):
             raise UserError(f"{path} was made of other labels than {folder.config} holds: repeat `{again}`")
         return cls(session, tokenizer, config, tokens_per_batch)

@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from .configuration_rnn import RnnConfig
 from .errors import UserError
 from .folder import FinishedFolder, read_mapping
-from .model_loading import find_folder, load_model, load_tokenizer
+from .model_loading import find_folder, load_model, load_without_weights
 from .modeling_rnn import RnnForSequenceClassification
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def read_config(name_or_path: str) -> RnnConfig:
     Raises:
         UserError: When there is none, or it is no model of this package.
     """
-    return load_tokenizer(name_or_path, FinishedFolder(find_folder(name_or_path)))[0]
+    return load_without_weights(name_or_path, FinishedFolder(find_folder(name_or_path)))[0]
 
 
 def check_architecture(name: str, start: RnnConfig, wanted: Any) -> None:
