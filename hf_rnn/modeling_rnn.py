@@ -392,9 +392,11 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
     def from_tutorial_checkpoint(cls, path: str | os.PathLike, **settings: Any) -> "RnnForSequenceClassification":
         """Build the model that a checkpoint of the tutorial's own training loop holds.
 
-        The sizes and the cell are read off the weights. Such a file carries no vocabulary: train the matching
-        tokenizer on the texts the model was trained on, `train_tokenizer(texts, min_frequency=3)`, and compare its
-        length with `model.config.vocab_size`.
+        The sizes and the cell are read off the weights. Of a network of two directions the last states of both are
+        pooled, torch's h_n, and not what stands at the last token, where the backward one has read no other.
+
+        Such a file carries no vocabulary: train the matching tokenizer on the texts the model was trained on,
+        `train_tokenizer(texts, min_frequency=3)`, and compare its length with `model.config.vocab_size`.
 
         Args:
             path (`str` or `os.PathLike`): A `torch.save`d dictionary with `model_state_dict`.
