@@ -68,15 +68,17 @@ def take_fingerprints(
         teacher: Stands for what a teacher says of the training rows, if there is one.
         further_settings: Settings of the training that are not among `settings`.
     """
+    rows = _hash_rows(examples)
+    order = {} if rows else {"dataloader_num_workers": settings.dataloader_num_workers}  # which share a stream out
     architecture = {name: value for name, value in config.to_dict().items() if name != "transformers_version"}
     taken = {
-        "data": _hash_rows(examples) or stream,
+        "data": rows or stream,
         "tokenizer": hash_tokenizer(tokenizer),
         "vectors": vectors,
         "start": start,
         "teacher": teacher,
         "config": architecture,
-        "settings": {**_settings(settings), **(further_settings or {})},
+        "settings": {**_settings(settings), **order, **(further_settings or {})},
     }
     return json.loads(json.dumps(taken, default=str, sort_keys=True))
 

@@ -94,22 +94,27 @@ def _check_own(folder: FinishedFolder) -> None:
         )
 
 
-def check_apart(folder: FinishedFolder, sources: Mapping[str, str | None]) -> None:
+def check_apart(
+    folder: FinishedFolder, sources: Mapping[str, str | None], texts: Mapping[str, str | None] | None = None
+) -> None:
     """Refuse to replace what a run reads.
 
     Args:
         folder: Where the finished model is to go.
         sources: Names by setting: a path, or of no path an id on the Hub, or None.
+        texts: The same of texts, which may lie in the output folder itself, where they stay.
 
     Raises:
         UserError: For the output folder itself, and for what would be removed there.
     """
     removed = {path.resolve() for path in (*_finished_files(folder), folder.checkpoints)}
-    for setting, name in sources.items():
+    texts = texts or {}
+    for setting, name in {**sources, **texts}.items():
         if not name or not os.path.exists(name):  # of Path it may raise, for a name that no file could have
             continue
         place = Path(name).resolve()
-        if place == folder.root.resolve() or not removed.isdisjoint((place, *place.parents)):
+        is_root = place == folder.root.resolve() and setting not in texts
+        if is_root or not removed.isdisjoint((place, *place.parents)):
             raise UserError(
                 f"{setting} {name} lies in the output_dir, where the new model would replace it: "
                 "give another output_dir"

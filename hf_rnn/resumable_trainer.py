@@ -165,9 +165,11 @@ class ResumableTrainer(Trainer):
         except (OSError, RuntimeError, SafetensorError) as error:
             with contextlib.suppress(OSError):
                 checkpoints.remove(checkpoint)
+            saved = checkpoints.list_checkpoints(checkpoint.parent)
+            advice = "What was saved before is intact: make room there, then repeat the command with --resume"
             raise UserError(
-                f"{checkpoint} could not be written: {_first_line(error)}. What was saved before is intact: "
-                "make room there, then repeat the command with --resume"
+                f"{checkpoint} could not be written: {_first_line(error)}. "
+                f"{advice if saved else 'Nothing was saved before: make room there, then repeat the command'}"
             ) from error
         finally:
             self.args.save_total_limit = limit

@@ -92,4 +92,6 @@ def _advice(arguments: DataArguments) -> str:
         value = getattr(arguments, name)
         command += [] if value is None else [f"--{name}", str(value)]
     command += ["--header"] if arguments.header else []
+    command += ["--class_names", *arguments.class_names] if arguments.class_names else []
+    command += ["--max_bad_rows", str(arguments.max_bad_rows)] if str(arguments.max_bad_rows) != "0" else []
     return f"{shlex.join([*command, '--json'])} lists all; take them out of train"

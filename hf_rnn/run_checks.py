@@ -21,6 +21,8 @@ from .training_arguments import RnnTrainingArguments
 
 logger = logging.getLogger(__name__)
 
+# What the optimiser's state in a checkpoint says, whatever a run that goes on from there says.
+_IN_OPTIMIZER = ("optim", "optim_args", "learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon")
 # What can decide which epoch is the best one.
 _SCORES = ("loss", "accuracy", "macro_f1", "macro_recall")
 
@@ -43,7 +45,8 @@ def check_early(arguments: Arguments) -> None:
     recipe = arguments.training.recipe
     if recipe not in recipe_names() and not arguments.training.resume:  # which removes nothing
         sources["recipe"] = recipe
-    output_dir.check_apart(FinishedFolder(Path(str(arguments.training.output_dir))), sources)
+    texts = {name: getattr(arguments.data, name) for name in ("data_dir", "dataset_name")}
+    output_dir.check_apart(FinishedFolder(Path(str(arguments.training.output_dir))), sources, texts)
     if arguments.data.streaming and arguments.data.fail_on_leak is not None:
         raise UserError("fail_on_leak compares all rows, which a stream never holds: leave out one of the two")
     if arguments.data.streaming and arguments.training.tokens_per_batch is not None:
@@ -83,12 +86,18 @@ def check_unchanged(checkpoint: Path, made_from: dict[str, Any], *, anyway: bool
         anyway: Only say it.
 
     Raises:
-        UserError: When data, tokenizer or settings are others than the checkpoint's.
+        UserError: When data, tokenizer or settings are others than the checkpoint's; for settings that the optimiser's
+            state holds in any case.
     """
     changed = compare(checkpoint, checkpoints.read_manifest(checkpoint)["made_from"], made_from)
     if not changed:
         return
     what = f"since {checkpoint} was saved this has changed: {', '.join(changed)}"
+    if held := [name for name in _IN_OPTIMIZER if any(change.startswith(f"{name} (") for change in changed)]:
+        raise UserError(
+            f"{what}. What is saved there says {', '.join(held)}, for all steps to come: go back to what it was, or "
+            "start anew, with --overwrite_output_dir instead of --resume"
+        )
     if not anyway:
         raise UserError(f"{what}. Go back to what it was, or type --resume_anyway to go on all the same")
     logger.warning("%s; going on all the same", what)

@@ -14,6 +14,11 @@ _FIXED: dict[str, tuple[tuple[Any, ...], str]] = {
     "batch_eval_metrics": ((False,), "scores are those of all rows at once"),
     "eval_do_concat_batches": ((True,), "scores are those of all rows at once"),
     "use_liger_kernel": ((False,), "its kernels are of other models"),
+    "dataloader_persistent_workers": (
+        (False,),
+        "workers that stay draw from the random state when they start, and a run that --resume goes on with would "
+        "take other steps",
+    ),
     "debug": (([], "", None), "its hooks take all that passes for numbers, and a mask is none"),
     "activation_checkpointing": ((False, None), "a recurrent layer is one call, which has nothing to leave out"),
     "gradient_checkpointing": ((False, None), "a recurrent layer is one call, which has nothing to leave out"),

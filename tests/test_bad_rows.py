@@ -280,6 +280,23 @@ def test_the_limit_lets_pass_what_it_allows(tmp_path, limit, bad):
     assert not listed.exists() and report.rejected_path is None and report.rows_read == 2, "of this load, not of that"
 
 
+def test_a_file_that_is_no_list_of_ours_stays(tmp_path):
+    listed = tmp_path / "rejected.jsonl"
+    for content in ("applicants whom we rejected\n", '{"name": "somebody"}\n', "[]", ""):
+        listed.write_text(content)
+        load_train(write(tmp_path / "clean.tsv", GOOD), rejected_path=listed)
+        assert listed.read_text() == content
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is always full")
+def test_a_list_that_does_not_fit_on_the_disk_is_named(tmp_path):
+    (tmp_path / "rejected.jsonl").symlink_to("/dev/full")
+    with pytest.raises(UserError, match="bad rows cannot be listed in .*rejected.jsonl: No space left on device"):
+        load_train(
+            write(tmp_path / "train.tsv", GOOD + b"bad\n"), max_bad_rows=1, rejected_path=tmp_path / "rejected.jsonl"
+        )
+
+
 def test_the_first_twenty_are_logged_where_no_file_lists_them(tmp_path, caplog):
     path = write(tmp_path / "train.tsv", GOOD + b"bad\n" * 30)
     load_train(path, max_bad_rows=30)

@@ -299,6 +299,13 @@ def test_a_stopped_run_goes_on_bit_for_bit(trained, tiny_settings, tmp_path, mon
     assert outcome(train(**settings, resume=True).folder) == outcome(trained.folder)
 
 
+def test_workers_are_of_no_matter(tiny_settings, tmp_path, monkeypatch):
+    settings = {**tiny_settings, "num_train_epochs": 3, "dataloader_num_workers": 2}
+    whole = train(**settings, output_dir=str(tmp_path / "whole")).folder
+    run_until(22, {**settings, "output_dir": str(tmp_path / "out")}, monkeypatch)
+    assert outcome(train(**settings, output_dir=str(tmp_path / "out"), resume=True).folder) == outcome(whole)
+
+
 def test_saving_by_steps_misses_no_evaluation(tiny_settings, tmp_path, monkeypatch):
     """The step that is saved is also an epoch's last: its evaluation and its log line come first."""
     settings = {**tiny_settings, "num_train_epochs": 3, "save_strategy": "steps", "save_steps": 15}
@@ -324,8 +331,17 @@ def test_a_run_that_stopped_early_takes_no_step_more(tiny_settings, tmp_path):
 
 def test_another_run_is_not_gone_on_with(copy_of_trained, tiny_settings, tmp_path, caplog):
     settings = {**tiny_settings, "output_dir": str(copy_of_trained)}
-    with pytest.raises(UserError, match=r"has changed: learning_rate \(was 0.02, now 0.01\)\. .*--resume_anyway"):
-        train(**{**settings, "learning_rate": 0.01}, resume=True)
+    with pytest.raises(
+        UserError, match=r"has changed: label_smoothing_factor \(was .*, now 0.3\)\. .*--resume_anyway"
+    ):
+        train(**{**settings, "label_smoothing_factor": 0.3}, resume=True)
+    for changed in (
+        {"learning_rate": 0.01},
+        {"optim": "sgd"},
+        {"adam_beta1": 0.1},
+    ):  # the optimiser's state has its own
+        with pytest.raises(UserError, match=f"What is saved there says {next(iter(changed))}, for all steps to come"):
+            train(**{**settings, **changed}, resume_anyway=True)
     with pytest.raises(UserError, match=r"has changed: word_dropout \(was 0\.\d, now 0.25\)"):
         train(**settings, word_dropout=0.25, resume=True)
     shutil.copytree(tiny_settings["data_dir"], tmp_path / "texts")
@@ -429,8 +445,10 @@ def test_a_disk_that_does_not_take_it(tiny_settings, tmp_path, monkeypatch):
     settings = {**tiny_settings, "output_dir": str(tmp_path / "out")}
     save = torch.save
 
+    full = ["checkpoint-45"]
+
     def fail(content, path, *args, **kwargs):
-        if "checkpoint-45" in str(path):
+        if full[0] in str(path):
             raise OSError(28, "No space left on device")
         return save(content, path, *args, **kwargs)
 
@@ -443,6 +461,11 @@ def test_a_disk_that_does_not_take_it(tiny_settings, tmp_path, monkeypatch):
     names = [path.name for path in list_checkpoints(tmp_path / "out" / "checkpoints")]
     assert names[0] == "checkpoint-30" and "checkpoint-45" not in names
     verify(tmp_path / "out" / "checkpoints" / "checkpoint-30")
+    full[0] = "checkpoint-15"
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", fail)
+        with pytest.raises(UserError, match=r"Nothing was saved before: make room there, then repeat the command$"):
+            train(**settings | {"output_dir": str(tmp_path / "first")})
 
 
 def test_a_folder_that_cannot_be_made_is_found_before_texts_are_read(tmp_path, monkeypatch):

@@ -165,6 +165,15 @@ def test_where_it_reports_and_what_its_settings_came_from_does_not_count(tokeniz
     assert compare(tmp_path, before, take_fingerprints(*given)) == []
 
 
+def test_workers_share_a_stream_out_each_in_its_way(tokenizer, tiny_settings, tmp_path):
+    taken = []
+    for workers in (0, 2):
+        settings = parse_settings({**tiny_settings, "output_dir": "out", "dataloader_num_workers": workers}).training
+        stream = {"train": table(TRAIN).to_iterable_dataset()}
+        taken.append(take_fingerprints(stream, tokenizer, RnnConfig(), settings, stream="these"))
+    assert compare(tmp_path, *taken) == ["dataloader_num_workers (was 0, now 2)"]
+
+
 def test_settings_beside_those_of_the_training_count(take, tmp_path):
     one, other = (take(further_settings={"temperature": value}) for value in (1.0, 2.0))
     assert compare(tmp_path, one, other) == ["temperature (was 1.0, now 2.0)"]

@@ -110,6 +110,12 @@ def test_nothing_that_a_run_reads_is_replaced(folder, tmp_path, monkeypatch):
         for target in (folder, link, FinishedFolder("out")):
             with pytest.raises(UserError, match=f"vectors {name} lies in the output_dir"):
                 output_dir.check_apart(target, {"model": None, "vectors": name})
+            texts = {"data_dir": name}
+            if name.endswith(("out", "link")):
+                output_dir.check_apart(folder, {}, texts)  # where texts stay
+                continue
+            with pytest.raises(UserError, match=f"data_dir {name} lies in the output_dir"):
+                output_dir.check_apart(folder, {}, texts)
     elsewhere = {"a": None, "b": "", "c": "me/films", "d": "x" * 5000, "e": "out/notes.txt", "f": str(tmp_path)}
     output_dir.check_apart(folder, elsewhere)
 

@@ -36,6 +36,11 @@ def test_a_run_stops_at_leaks_before_anything_is_touched(leaking_dir, tmp_path, 
     assert f"{leaking_dir / 'dev.tsv'}:58 repeats {leaking_dir / 'train.tsv'}:1" in told
     assert f"hf-rnn audit --data_dir {leaking_dir}" in told
     assert not out.exists()
+    with pytest.raises(UserError) as refused:
+        train(**settings, fail_on_leak="4.9%", max_bad_rows="1%", class_names=["bad", "good", "plain"])
+    assert f"--data_dir {leaking_dir} --class_names bad good plain --max_bad_rows 1% --json lists" in str(
+        refused.value
+    )
 
 
 def test_a_run_tells_its_leaks(leaking_dir, tmp_path, tiny_settings, caplog):

@@ -471,6 +471,10 @@ def test_training_in_a_thread(tiny_settings, tmp_path):
         ({"label_names": ["a"]}, r"label_names \['a'\] cannot be followed"),
         ({"prediction_loss_only": True}, "prediction_loss_only True cannot be followed"),
         ({"gradient_checkpointing": True}, "checkpointing True cannot be followed"),
+        (
+            {"dataloader_persistent_workers": True, "dataloader_num_workers": 2},
+            "persistent_workers True cannot be followed: .* would take other steps",
+        ),
         ({"label_smoothing_factor": -0.1}, "label_smoothing_factor must be from 0 to 1, found -0.1"),
         ({"max_grad_norm": float("nan")}, "max_grad_norm must be finite and not negative, found nan"),
         ({"weight_decay": float("inf")}, "weight_decay must be finite"),

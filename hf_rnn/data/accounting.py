@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
 from collections import Counter
 from dataclasses import dataclass, field
@@ -143,7 +145,11 @@ class Ledger:
             if self._stream is None:
                 self._stream = self._open(self._path)
                 self.report.rejected_path = str(self._path)
-            self._stream.write(row.as_json() + "\n")
+            try:
+                self._stream.write(row.as_json() + "\n")
+                self._stream.flush()  # here, where it is known what could not be written
+            except OSError as error:
+                raise _no_list(self._path, error) from error
         elif self.report.rows_rejected <= LOGGED_ROWS:
             logger.warning("rejected %s", row.describe())
 
@@ -152,7 +158,7 @@ class Ledger:
             path.parent.mkdir(parents=True, exist_ok=True)
             return path.open("w", encoding="utf-8", errors="backslashreplace", newline="\n")
         except OSError as error:
-            raise UserError(f"bad rows cannot be listed in {path}: {error.strerror or error}") from error
+            raise _no_list(path, error) from error
 
     def __enter__(self) -> Ledger:
         return self
@@ -161,7 +167,8 @@ class Ledger:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._stream is not None:
-            self._stream.close()
+            with contextlib.suppress(OSError):  # all is written, or it was told what could not be
+                self._stream.close()
         if error is None:
             self._close()
 
@@ -173,8 +180,22 @@ class Ledger:
         if self.share is not None and self._first is not None and rejected > self.share * read:
             found = f"{rejected} of {read} rows are bad, more than --max_bad_rows {self.max_bad_rows} allows"
             raise DataError.of_row(self._first, f"This is the first; {found}")
-        if self._path is not None and not rejected:
-            self._path.unlink(missing_ok=True)
+        if self._path is not None and not rejected and _is_list(self._path):
+            self._path.unlink()
         if rejected:
             where = f"; they are listed in {self.report.rejected_path}" if self.report.rejected_path else ""
             logger.warning("%d of %d rows rejected%s", rejected, read, where)
+
+
+def _no_list(path: Path, error: OSError) -> UserError:
+    return UserError(f"bad rows cannot be listed in {path}: {error.strerror or error}")
+
+
+def _is_list(path: Path) -> bool:
+    """Whether a file is what an earlier load left, and not one of the user's own that has its name."""
+    try:
+        with path.open("rb") as stream:
+            first = json.loads(stream.readline(1 << 16))
+    except (OSError, ValueError):
+        return False
+    return isinstance(first, dict) and {"file", "line", "reason"} <= first.keys()

@@ -51,7 +51,7 @@ class LibrarySplit:
                 detail = f"it has no column {column!r}; there are {', '.join(map(repr, features))}"
                 detail += f"; the nearest is {near[0]!r}" if near else ""
                 raise self._misfit(detail)
-        if getattr(features[self.text_column], "dtype", None) not in ("string", "large_string"):
+        if getattr(features[self.text_column], "dtype", None) not in ("string", "large_string", "string_view"):
             raise self._misfit(f"column {self.text_column!r} holds no strings but {features[self.text_column]}")
         label, kind = features[self.label_column], getattr(features[self.label_column], "dtype", "")
         if not isinstance(label, datasets.ClassLabel) and not any(each in kind for each in _LABELS):
