@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from huggingface_hub.utils import disable_progress_bars
+from huggingface_hub.utils import logging as hub_logging
 from safetensors import safe_open
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
@@ -231,4 +232,5 @@ def quiet() -> None:
     """Keep the libraries' loading bars and transformers' reports off the terminal; errors are raised, not logged."""
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+    hub_logging.set_verbosity_error()
     disable_progress_bars()

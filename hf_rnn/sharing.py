@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import mmap
 import re
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -28,7 +29,11 @@ _BINARY = (".safetensors", ".png", ".onnx", ".model")
 _VOCABULARY = re.compile(r"tokenizer\.json|vocab.*|merges.*")  # words of others, which may look like a path or a name
 
 _TOKEN = re.compile(r"\b(?:hf_|hf_oauth_|api_org_)[A-Za-z0-9]{16,}")
-_PATH = re.compile(r"(?<![\w.~>-])/[\w.@+-]+(?:/[\w.@+-]+)+|\b[A-Za-z]:(?:\\{1,2}|/(?=Users))[\w.@+-]+")
+_PATH = re.compile(
+    r"(?<![\w.~>-])/[\w.@+-]+(?:/[\w.@+-]+)+"
+    r"|(?:(?<=-[A-Z])|(?<=[>-]))/(?:home|Users)/[\w.@+-]+"  # behind an option's letter or the sign of a redirection
+    r"|\b[A-Za-z]:(?:\\{1,2}|/(?=[Uu]sers))[\w.@+-]+"
+)
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ def list_shared_files(folder: FinishedFolder, tokenizer_files: Iterable[str] = (
         path
         for known in named
         if known.name not in _AT_HOME
-        for path in ([known] if known.is_file() else known.rglob("*"))
+        for path in ([known] if known.is_file() or known.suffix else known.rglob("*"))
         if path.is_file() and not _is_hidden(path, folder)
     }
     shared = [SharedFile(path, path.relative_to(folder.root).as_posix(), path.stat().st_size) for path in files]
@@ -194,26 +199,64 @@ class _Secrets:
 
 def _leaks(file: SharedFile, secrets: _Secrets) -> Iterator[str]:
     """Say what a file gives away, and where."""
-    if file.path.suffix in _BINARY or _is_ours(file.path):
+    if _is_ours(file.path):
+        return
+    if file.path.suffix in _BINARY:
+        yield from _leaks_of_bytes(file.path, secrets)
         return
     vocabulary = bool(_VOCABULARY.fullmatch(file.name))
     folders = re.compile(
         "|".join(rf"(?<!\w){re.escape(folder)}(?=[/\\])" for folder in sorted(secrets.folders)) or r"\Z."
     )
     user = re.compile(rf"(?<!\w){re.escape(secrets.user)}(?!\w)" if secrets.user else r"\Z.", re.IGNORECASE)
-    for number, line in enumerate(file.path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
-        where = f"{file.path}:{number}"
+
+    def leaks_of(line: str) -> Iterator[str]:
         if token := _TOKEN.search(line):
-            yield f"{where} holds a token ({token.group()[:6]}...)"
+            yield f"a token ({token.group()[:6]}...)"
         elif secrets.token and secrets.token in line:
-            yield f"{where} holds your token"
+            yield "your token"
         paths = [match.group() for match in folders.finditer(line)]
         if not vocabulary:
             paths += filter(_is_of_this_machine, _PATH.findall(line))
         if paths:
-            yield f"{where} holds a path of this machine ({max(paths, key=len)})"
+            yield f"a path of this machine ({max(paths, key=len)})"
         elif not vocabulary and user.search(line):
-            yield f"{where} holds the name of this machine's user ({secrets.user})"
+            yield f"the name of this machine's user ({secrets.user})"
+
+    content = file.path.read_bytes()
+    told = set()
+    for number, line in enumerate(content.decode("utf-8", errors="replace").splitlines(), 1):
+        for leak in leaks_of(line):
+            told.add(leak)
+            yield f"{file.path}:{number} holds {leak}"
+    if file.path.suffix == ".json":
+        hidden = (leak for line in _lines_without_escapes(file.path, content) for leak in leaks_of(line))
+        yield from (f"{file.path} holds {leak}" for leak in dict.fromkeys(hidden) if leak not in told)
+
+
+def _lines_without_escapes(path: Path, content: bytes) -> Iterator[str]:
+    """What a JSON file says, where escapes may hide it from who looks at its lines."""
+    try:
+        read = json.loads(content.decode("utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is no JSON in UTF-8, so that nobody can see what it holds: {error}") from error
+    yield from json.dumps(read, ensure_ascii=False, indent=0).splitlines()
+
+
+def _leaks_of_bytes(path: Path, secrets: _Secrets) -> Iterator[str]:
+    """Say whether weights or a picture hold a token or a folder of this machine, as text among their bytes."""
+    if not path.stat().st_size:
+        return
+    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        if path.suffix == ".png" and content[:8] != b"\x89PNG\r\n\x1a\n":
+            yield f"{path} is no picture"
+        if token := re.search(_TOKEN.pattern.encode(), content):
+            yield f"{path} holds a token ({token.group()[:6].decode()}...)"
+        elif secrets.token and content.find(secrets.token.encode()) >= 0:
+            yield f"{path} holds your token"
+        for folder in sorted(secrets.folders):
+            if content.find(f"{folder}/".encode()) >= 0:
+                yield f"{path} holds a path of this machine ({folder})"
 
 
 def _is_ours(path: Path) -> bool:

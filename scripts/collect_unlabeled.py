@@ -48,10 +48,12 @@ def parse_flags() -> argparse.Namespace:
     flags.refuse = partial(parser.refuse, others=("--text_column", "--header"))  # they are of a SOURCE, not of DIR
     if flags.output_file.exists():
         parser.error(f"--output_file {flags.output_file} is there already: take another")
+    if not flags.output_file.absolute().parent.is_dir():
+        parser.error(f"--output_file {flags.output_file}: there is no folder {flags.output_file.parent}")
     if flags.text_column < 0:
         parser.error(f"--text_column counts from 0, found {flags.text_column}")
     for source in flags.sources:
-        if not source.is_file():
+        if source.is_dir() or not source.exists():  # a named pipe is as good as a file
             parser.error(f"{source} is a folder: give its files" if source.is_dir() else f"there is no file {source}")
     return flags
 

@@ -210,8 +210,9 @@ def take_up(flags: argparse.Namespace, texts: Any) -> list[dict[str, Any]]:
     if changed:
         flags.refuse(f"--resume goes on with the same settings and texts only; changed: {changed}")
     for fold in range(len(told)):
-        if not (folder := fold_folder(flags.output_dir, fold)).is_dir():
-            flags.refuse(f"{path} says that {folder} is done, and it is not there: take another --output_dir")
+        folder = fold_folder(flags.output_dir, fold)
+        if not all(any(folder.glob(name)) for name in ("config.json", "*.safetensors", "tokenizer*.json")):
+            flags.refuse(f"{path} says that {folder} is done, and it is not there whole: take another --output_dir")
     return told
 
 

@@ -25,13 +25,21 @@ import command_line
 SCORES = ("accuracy", "macro_recall", "macro_f1")
 
 
+def _joined(argv: list[str]) -> list[str]:
+    """The flags with those of --against in one piece with it: alone, one with dashes would be taken for the next."""
+    if "--against" not in argv[:-1]:
+        return argv
+    place = argv.index("--against")
+    return [*argv[:place], f"--against={argv[place + 1]}", *argv[place + 2 :]]
+
+
 def main() -> None:
     """Train, and print a line a seed on stderr and the mean on stdout."""
     parser = command_line.Parser(__doc__, allow_abbrev=False)
     parser.add_argument("--seeds", type=int, default=5, help="seeds 0, 1, ... (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch (default: %(default)s)")
     parser.add_argument("--against", metavar="FLAGS", help="flags that change the settings to compare with, in quotes")
-    own, flags = parser.parse_known_args()
+    own, flags = parser.parse_known_args(_joined(sys.argv[1:]))
     if own.seeds < 1:
         parser.error(f"--seeds must be at least 1, found {own.seeds}")
     if own.threads < 1:

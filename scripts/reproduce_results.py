@@ -148,11 +148,12 @@ def compare(texts: Any, chosen: Sequence[Any], seeds: int, rows: Path) -> list[d
     import numpy as np
     import results_report
 
-    from hf_rnn import model_loading
+    from hf_rnn import model_loading, recipes
 
     model_loading.quiet()
     datasets.disable_progress_bars()
     tables = [path for path in sorted(texts.folder.glob("*.tsv")) if path.stem != "test"]
+    own_recipes = sorted(Path(recipes.__file__).parent.glob("*.yaml"))
     wanted = []
     yardstick: list[Callable[[Sequence[str]], Any]] = []  # made when the first row needs it
     for model in chosen:
@@ -161,6 +162,8 @@ def compare(texts: Any, chosen: Sequence[Any], seeds: int, rows: Path) -> list[d
             continue
         runs = seeds if model.draws else 1
         made_from = {"texts": fingerprint(tables), "normalizer": texts.normalizer, "seeds": runs}
+        if _is_ours(model.name):
+            made_from["recipes"] = fingerprint(own_recipes)
         if model.files:
             made_from |= {"files": fingerprint(model.files), "choices": model.choices}
         kept = rows / f"{re.sub('[^a-z0-9]+', '_', model.name.lower()).strip('_')}.json"
@@ -205,6 +208,10 @@ def check_row(path: Path, row: dict[str, Any], made_from: dict[str, Any]) -> Non
         raise UserError(f"{path} was made with other {other}: remove it, or give another --output_dir")
 
 
+def _is_ours(name: str) -> bool:
+    return name.startswith(("recipe", "`default`", "distilled"))
+
+
 def fingerprint(paths: Sequence[Path]) -> str:
     """A hash of files."""
     digest = hashlib.sha256()
@@ -237,7 +244,7 @@ def describe(name: str, texts: Any, learned: Sequence[Any], predictions: Sequenc
     seconds = statistics.median(one.seconds for one in learned)
     return {
         "name": name,
-        "ours": name.startswith(("recipe", "`default`", "distilled")),
+        "ours": _is_ours(name),
         **{key: [one[key] for one in scores] for key in ("accuracy", "macro_recall", "macro_f1")},
         "f1_by_class": {label: [one["per_class"][label]["f1"] for one in scores] for label in texts.names},
         "seconds": None if math.isnan(seconds) else seconds,  # JSON has no NaN

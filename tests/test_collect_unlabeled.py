@@ -134,7 +134,7 @@ def test_mistakes_are_one_line(collect, data, tmp_path):
     assert "no text is left" in refused(tmp_path / "known.txt")
     assert '"repeat_data": 1' in refused(tmp_path / "known.txt")
     assert "there.txt is there already: take another" in refused(source, output_file=tmp_path / "there.txt")
-    assert "cannot be written" in refused(source, output_file=tmp_path / "absent" / "out.txt")
+    assert "there is no folder" in refused(source, output_file=tmp_path / "absent" / "out.txt")
 
 
 def test_raw_tweets_against_data_that_was_rewritten(collect, tmp_path):

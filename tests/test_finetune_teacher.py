@@ -231,8 +231,13 @@ def test_a_crew_that_was_stopped_goes_on(checkpoint, texts_dir, tmp_path, monkey
     assert (code, out) == (2, "") and "not empty: take another, or add --resume" in err
     (stopped / "fold-2").rename(tmp_path / "aside")
     code, out, err = run([*flags, "--output_dir", stopped, "--resume"], monkeypatch, capfd)
-    assert (code, out) == (2, "") and "fold-2 is done, and it is not there" in err
+    assert (code, out) == (2, "") and "fold-2 is done, and it is not there whole" in err
     (tmp_path / "aside").rename(stopped / "fold-2")
+    weights = stopped / "fold-2" / "model.safetensors"
+    weights.rename(tmp_path / "aside")
+    code, out, err = run([*flags, "--output_dir", stopped, "--resume"], monkeypatch, capfd)
+    assert (code, out) == (2, "") and "fold-2 is done, and it is not there whole" in err
+    (tmp_path / "aside").rename(weights)
     code, out, err = run([*flags, "--output_dir", stopped, "--resume", "--seed", 7], monkeypatch, capfd)
     assert (code, out) == (2, "") and err.splitlines()[-1].endswith("changed: seed")
     other = shutil.copytree(texts_dir, tmp_path / "other")

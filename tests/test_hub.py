@@ -20,6 +20,7 @@ import torch
 from hub_server import LOST, Blob, HubServer
 from huggingface_hub import constants
 from huggingface_hub.errors import RepositoryNotFoundError
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from hf_rnn import RnnConfig, RnnForSequenceClassification, model_loading, plain_inference, train_tokenizer
@@ -433,6 +434,16 @@ def test_a_pull_request_is_made_once(hub, folder, waits, status, requests):
         ("README.md", "from C:\\Users\\jane\\tweets", "holds a path"),
         ("README.md", "from /Users/jane/tweets", r"holds a path of this machine \(/Users/jane/tweets\)"),
         ("cells_rnn.py", "# /home/jane/cells.py", "cells_rnn.py:1 holds a path"),
+        ("README.md", "hf-rnn predict --input x >/home/jane/log.txt", "holds a path of this machine"),
+        ("README.md", "gcc -I/home/jane/inc", r"holds a path of this machine \(/home/jane\)"),
+        ("README.md", "from c:/users/jane/x", "holds a path of this machine"),
+        (
+            "metrics.json",
+            r'{"from": "\/home\/jane\/x"}',
+            r"metrics.json holds a path of this machine \(/home/jane/x\)",
+        ),
+        ("metrics.json", r'{"by": "jd\u006fe"}', "metrics.json holds the name of this machine's user"),
+        ("metrics.json", r'{"t": "hf\u005fAbCdEfGhIjKlMnOpQrStUvWx"}', "metrics.json holds a token"),
     ],
 )
 def test_traces_of_this_machine(hub, folder, name, content, message):
@@ -463,6 +474,30 @@ def test_where_home_is_the_root_not_every_slash_is_a_trace(hub, folder, monkeypa
     assert str(pathlib.Path.home()) == "/", "premise"
     (folder / "README.md").write_text("see https://huggingface.co/me/films")
     assert push(folder, "me/films", dry_run=True).files
+
+
+def test_traces_among_bytes(hub, folder):
+    weights = load_file(folder / "model.safetensors")
+    for told, message in (
+        ("hf_AbCdEfGhIjKlMnOpQrStUvWxYz01234567", r"model.safetensors holds a token \(hf_AbC\.\.\.\)"),
+        ("hf_mine", "model.safetensors holds your token"),
+        (f"{pathlib.Path.home()}/tweets", "model.safetensors holds a path of this machine"),
+    ):
+        save_file(weights, folder / "model.safetensors", {"format": "pt", "from": told})
+        fails(message, folder, "me/films")
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    assert push(folder, "me/films", dry_run=True).files
+    (folder / "metrics.json").write_bytes('{"from": "x"}'.encode("utf-16"))
+    fails("metrics.json is no JSON in UTF-8", folder, "me/films")
+
+
+def test_what_bears_a_pictures_name_is_one(hub, folder):
+    (folder / "reliability.png").write_text("a,b")
+    fails("reliability.png is no picture", folder, "me/films")
+    (folder / "reliability.png").unlink()
+    (folder / "reliability.png").mkdir()
+    (folder / "reliability.png" / "secret.csv").write_text("a,b")
+    assert not any("secret" in file.name for file in push(folder, "me/films", dry_run=True).files)
 
 
 def test_further_traces_are_counted(hub, folder):

@@ -660,6 +660,8 @@ def test_seeds_with_two_settings(tiny_data, monkeypatch, capsys):
         (["--against", "--recipe 'fast"], "No closing quotation"),
         (["--against", ""], "--against names no flag"),
         (["--data_dir", "x", "--against", "--foo true"], "unknown option '--foo'"),
+        (["--data_dir", "x", "--against", "--foo"], "unknown option '--foo'"),
+        (["--data_dir", "x", "--against"], "argument --against: expected one argument"),
     ],
 )
 def test_mistakes_with_seeds(flags, message, monkeypatch, capsys):
