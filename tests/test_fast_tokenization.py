@@ -6,7 +6,6 @@ import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, product
 from pathlib import Path
-from threading import Event
 
 import numpy as np
 import pytest
@@ -529,25 +528,6 @@ def test_calls_of_the_tokenizer_itself_stand_in_no_ones_way():
     assert None not in state, "premise"
     assert fast(["a Σ b c a b"]) == expected
     assert (backend.truncation, backend.padding) == state
-
-
-def test_threads_that_call_the_tokenizer_otherwise_change_no_id():
-    tokenizer = train()
-    fast = FastTokenizer(tokenizer)
-    texts = [[f"a Σ{40 * turn + word} b" for word in range(40)] for turn in range(60)]
-    done = Event()
-
-    def cut():
-        while not done.is_set():
-            tokenizer("a b c a b c", truncation=True, max_length=2)
-
-    with ThreadPoolExecutor(1) as threads:
-        other = threads.submit(cut)
-        found = [fast(block) for block in texts]
-        done.set()
-        other.result()
-    assert found == [tokenizer(block)["input_ids"] for block in texts]
-    assert [fast(block) for block in texts] == found
 
 
 def test_a_backend_with_parts_in_python_is_shared():

@@ -4,6 +4,7 @@ import email.utils
 import errno
 import io
 import json
+import logging
 import os
 import pathlib
 import pickle
@@ -760,6 +761,17 @@ def test_a_folder_has_no_revisions(folder, command):
     code, _, err = command("inspect", "--model", folder, "--revision", "v1", "--text", "good film")
     assert (code, err.count("\n")) == (2, 1)
     assert "has no revision 'v1'" in err
+
+
+def test_a_command_keeps_the_clients_own_words_off_the_terminal():
+    """Such as `No files matched`, beside the one line that tells of a mistake."""
+    level = huggingface_hub.utils.logging.get_verbosity()
+    try:
+        huggingface_hub.utils.logging.set_verbosity_warning()
+        model_loading.quiet()
+        assert huggingface_hub.utils.logging.get_verbosity() == logging.ERROR
+    finally:
+        huggingface_hub.utils.logging.set_verbosity(level)
 
 
 def unreadable(name, revision=None):

@@ -398,6 +398,11 @@ def test_rows_in_the_way_are_told_before_the_first_is_made(report, texts_dir, tm
     code, err = refuse_rows(flags, monkeypatch, capsys, models)
     assert code == 2 and "second.json was made with other normalizer, seeds, texts: remove it" in err
     (rows / "second.json").unlink()
+    ours = [results_models.Model("recipe `second`", learn)]
+    (rows / "recipe_second.json").write_text(json.dumps({"name": "second", "made_from": {}}))
+    code, err = refuse_rows(flags, monkeypatch, capsys, ours)
+    assert code == 2 and "recipe_second.json was made with other normalizer, recipes, seeds, texts" in err
+    (rows / "recipe_second.json").unlink()
     code, err = refuse_rows(flags, monkeypatch, capsys, models)
     assert code == 130 and err.splitlines()[-1] == "stopped: --resume keeps the rows that are ready"
 
