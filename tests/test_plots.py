@@ -98,14 +98,14 @@ def test_any_number_of_classes_fits(tmp_path, drawn, size):
         assert all(upper.y0 >= lower.y1 for upper, lower in zip(ticks, ticks[1:], strict=False))
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error:Glyph")
 def test_any_name_is_drawn_as_it_stands(tmp_path, drawn):
     names = ["$\\frac{$", "Łódź", "<b> & _x_", "😀 100%"]
     plot_confusion_matrix(np.eye(4, dtype=int), names, tmp_path / "matrix.png")
     assert [label.get_text() for label in drawn[0].axes[0].get_yticklabels()] == names
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error:Glyph")
 def test_names_in_letters_that_another_font_has(tmp_path, drawn, caplog):
     """STIX, which comes with matplotlib, has some that its usual font has not."""
     own = get_font(findfont("DejaVu Sans")).get_charmap()
@@ -115,7 +115,7 @@ def test_names_in_letters_that_another_font_has(tmp_path, drawn, caplog):
     assert not caplog.records
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error:Glyph")
 def test_names_that_no_font_has_are_told_by_their_ids(tmp_path, drawn, caplog, monkeypatch):
     """Matplotlib's font of last resort has one and the same box for all of them."""
     monkeypatch.setattr(fontManager, "ttflist", [font for font in fontManager.ttflist if "Last" in font.name])
