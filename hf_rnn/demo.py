@@ -25,12 +25,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_rnn.colouring import colour, escape
 from hf_rnn.errors import UserError
 from hf_rnn.explaining import explain
+from hf_rnn.explaining.colouring import colour, escape
 from hf_rnn.folder import FinishedFolder
 from hf_rnn.inference import FastRnn
-from hf_rnn.labelled_file import FORMATS, Answer, label_file, write_answers
+from hf_rnn.inference.labelled_file import FORMATS, Answer, label_file, write_answers
 from hf_rnn.model_loading import find_folder
 from hf_rnn.modeling_rnn import RnnForSequenceClassification
 

@@ -13,10 +13,10 @@ from huggingface_hub import get_token
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from .card_files import card_for_repo
 from .errors import UserError
 from .folder import FinishedFolder
 from .hub_repo import HubRepo
+from .model_card.files import card_for_repo
 from .model_loading import load_model
 from .sharing import SharedFile, check_shareable, list_left_files, list_shared_files
 

@@ -9,40 +9,38 @@ import dataclasses
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import datasets
 from transformers import TrainerCallback, set_seed
 
 from . import output_dir
-from .arguments import Arguments, ModelArguments, parse_settings
-from .card_facts import CardFacts
+from .arguments.run_arguments import Arguments, ModelArguments, parse_settings
+from .arguments.text_arguments import DataArguments
+from .arguments.training_arguments import RnnTrainingArguments
 from .containment import library_bars_off
 from .data import DataReport, encode
-from .evaluation import evaluate_logits
-from .fingerprints import take_fingerprints
-from .finishing import write_files
 from .folder import FinishedFolder
-from .gathering import gather_facts
+from .model_card import CardFacts
 from .modeling_rnn import RnnForSequenceClassification
-from .run_audit import audit_run
-from .run_calibration import calibrate_run, check_calibration
-from .run_checks import check_early, check_finite, check_unchanged
-from .run_config import make_config
-from .run_push import find_destination, push_run
-from .run_tokenizer import load_start, make_tokenizer
-from .run_trainer import make_trainer
-from .run_vectors import prepare_vectors, put_vectors
-from .settings_record import describe_settings
-from .stopping import TrainingStopped
-from .text_arguments import DataArguments
-from .text_loading import load_texts
+from .run.audit import audit_run
+from .run.calibration import calibrate_run, check_calibration
+from .run.checks import check_early, check_finite, check_unchanged
+from .run.config import make_config
+from .run.fingerprints import take_fingerprints
+from .run.finishing import write_files
+from .run.gathering import gather_facts
+from .run.measuring import measure_run
+from .run.push import find_destination, push_run
+from .run.settings_record import describe_settings
+from .run.teaching import Teaching
+from .run.text_loading import load_texts
+from .run.tokenizer import load_start, make_tokenizer
+from .run.trainer import make_trainer
+from .run.vectors import prepare_vectors, put_vectors
 from .tokenization import count_ids
 from .trainer import RnnTrainer
-from .training_arguments import RnnTrainingArguments
-
-if TYPE_CHECKING:
-    from .distillation.run import Distillation
+from .trainer.stopping import TrainingStopped
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +99,7 @@ def train(
 
 
 @library_bars_off()
-def run_training(arguments: Arguments, distillation: Distillation | None = None) -> TrainingResult:
+def run_training(arguments: Arguments, distillation: Teaching | None = None) -> TrainingResult:
     """See [`train`]; with `distillation` see [`~hf_rnn.distillation.distill`]."""
     _, data_args, training_args = arguments
     data_args.check_source()
@@ -138,7 +136,7 @@ def train_on(
     arguments: Arguments,
     checkpoint: Path | None = None,
     *,
-    distillation: Distillation | None = None,
+    distillation: Teaching | None = None,
     task_specific_params: dict[str, Any] | None = None,
     quiet: bool = False,
 ) -> TrainingResult:
@@ -213,17 +211,7 @@ def train_on(
     check_finite(model, training_args)
     calibration = calibrate_run(trainer, examples, training_args, class_counts) if training_args.calibrate else None
     predicted = {split: trainer.predict(examples[split]) for split in ("validation", "test") if split in examples}
-    metrics: dict[str, Any] = {
-        split: evaluate_logits(found.predictions, found.label_ids, class_names) for split, found in predicted.items()
-    }
-    metrics["training"] = {
-        "rows": sum(class_counts),
-        "epochs": trainer.state.epoch,
-        "steps": outcome.global_step,
-        "seconds": round(outcome.metrics["train_runtime"], 1),
-        "loss": outcome.training_loss,
-        "parameters": model.num_parameters(),
-    }
+    metrics = measure_run(trainer, outcome, predicted, class_names, class_counts)
     if calibration is not None:
         metrics["calibration"] = calibration
     if distillation is not None:

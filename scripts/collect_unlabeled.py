@@ -60,7 +60,7 @@ def parse_flags() -> argparse.Namespace:
 
 def read_lines(source: Path, text_column: int) -> Iterator[str]:
     """Yield the text of each line of a file, empty where there is none or it cannot be read."""
-    from hf_rnn.text_stream import read_texts
+    from hf_rnn.data.text_stream import read_texts
 
     with source.open("rb") as stream:
         for block in read_texts(stream, source.name):

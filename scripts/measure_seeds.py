@@ -113,7 +113,7 @@ def train_once(flags: list[str], seed: int) -> list[float]:
 
 def read_flags(flags: list[str], seed: int, folder: str) -> Any:
     """Typed arguments of a run."""
-    from hf_rnn.arguments import parse_argv
+    from hf_rnn.arguments.run_arguments import parse_argv
 
     return parse_argv([*flags, "--seed", str(seed), "--output_dir", folder, "--disable_tqdm", "true"])
 

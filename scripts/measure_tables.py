@@ -25,7 +25,7 @@ def main() -> None:
 
     from hf_rnn import FastRnn, classification_metrics, load_tsv
     from hf_rnn.errors import UserError
-    from hf_rnn.folding import TABLE_DTYPES, table_bytes
+    from hf_rnn.inference.folding import TABLE_DTYPES, table_bytes
     from hf_rnn.model_loading import check_sorts, load_model, quiet
     from hf_rnn.plain_inference import compute_logits
 

@@ -11,21 +11,21 @@ import pytest
 import torch
 from transformers import TrainingArguments
 
-from hf_rnn.arguments import (
+from hf_rnn.arguments.run_arguments import (
     ModelArguments,
     parse_argv,
     parse_argv_with,
     parse_settings,
     parse_settings_with,
 )
+from hf_rnn.arguments.text_arguments import TableArguments
+from hf_rnn.arguments.training_arguments import RnnTrainingArguments
 from hf_rnn.configuration_rnn import RnnConfig
 from hf_rnn.distillation import DistillationArguments
 from hf_rnn.errors import UserError
 from hf_rnn.recipes import load_recipe
-from hf_rnn.run_checks import check_early
-from hf_rnn.settings_record import describe_settings
-from hf_rnn.text_arguments import TableArguments
-from hf_rnn.training_arguments import RnnTrainingArguments
+from hf_rnn.run.checks import check_early
+from hf_rnn.run.settings_record import describe_settings
 
 
 def flags(*more):
@@ -250,7 +250,7 @@ def test_bfloat16_needs_no_accelerator(name, monkeypatch):
 
 @pytest.mark.parametrize("has", [False, True, None])
 def test_a_processor_without_bfloat16_is_told_of(has, monkeypatch, caplog):
-    monkeypatch.setattr("hf_rnn.run_checks.multiplies_bfloat16", lambda: has)
+    monkeypatch.setattr("hf_rnn.run.checks.multiplies_bfloat16", lambda: has)
     check_early(parse_argv(flags("--bf16", "--use_cpu")))
     assert ["leave out bf16" in record.getMessage() for record in caplog.records] == ([True] if has is False else [])
     caplog.clear()

@@ -8,8 +8,8 @@ from conftest import LABELS, invent_rows
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 from hf_rnn import train_tokenizer
-from hf_rnn.baselines import linear_scores, make_linear_model
 from hf_rnn.errors import UserError
+from hf_rnn.metrics.baselines import linear_scores, make_linear_model
 
 pytest.importorskip("sklearn", reason="the baseline is scikit-learn's")
 
@@ -59,7 +59,7 @@ def test_it_reads_what_the_model_reads():
 def test_what_cannot_be_had_is_told_in_one_line(monkeypatch, caplog):
     texts = DatasetDict(train=table(invent_rows(30, 1)), validation=table(invent_rows(9, 2)))
     tokenizer = train_tokenizer(texts["train"]["text"])
-    monkeypatch.setattr("hf_rnn.baselines.MOST_ROWS", 29)
+    monkeypatch.setattr("hf_rnn.metrics.baselines.MOST_ROWS", 29)
     with caplog.at_level(logging.INFO, logger="hf_rnn"):
         assert linear_scores(texts, tokenizer) is None
     monkeypatch.undo()

@@ -18,18 +18,11 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from hf_rnn import train
-from hf_rnn.arguments import parse_settings
-from hf_rnn.calibration import (
-    Calibration,
-    fit_calibration,
-    learned_prior,
-    measure_scores,
-    read_prior,
-    weigh_rows,
-)
-from hf_rnn.class_weights import weigh_classes
+from hf_rnn.arguments.run_arguments import parse_settings
+from hf_rnn.calibration import Calibration, fit_calibration, learned_prior, measure_scores, read_prior, weigh_rows
 from hf_rnn.errors import UserError
-from hf_rnn.run_calibration import check_calibration
+from hf_rnn.run.calibration import check_calibration
+from hf_rnn.trainer.class_weights import weigh_classes
 
 
 def draw_rows(count, classes, temperature, seed, scale=2.0):

@@ -20,8 +20,8 @@ from datasets import Dataset, DatasetDict
 from safetensors.torch import save_file
 from transformers import AutoTokenizer
 
-import hf_rnn.finishing
-from hf_rnn.arguments import parse_settings
+import hf_rnn.run.finishing
+from hf_rnn.arguments.run_arguments import parse_settings
 from hf_rnn.checkpoints import (
     DamagedCheckpoint,
     check_weights,
@@ -37,8 +37,8 @@ from hf_rnn.checkpoints import (
 from hf_rnn.errors import UserError
 from hf_rnn.folder import FinishedFolder
 from hf_rnn.modeling_rnn import RnnForSequenceClassification
-from hf_rnn.run_trainer import make_trainer
-from hf_rnn.stopping import SavePoints, StopRequest, TrainingStopped
+from hf_rnn.run.trainer import make_trainer
+from hf_rnn.trainer.stopping import SavePoints, StopRequest, TrainingStopped
 from hf_rnn.training import train
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "fault_injection.py"
@@ -278,8 +278,8 @@ def no_figures(monkeypatch):
     def refuse(*args):
         raise UserError("no figures here")
 
-    monkeypatch.setattr(hf_rnn.finishing, "plot_learning_curve", refuse)
-    monkeypatch.setattr(hf_rnn.finishing, "plot_confusion_matrix", refuse)
+    monkeypatch.setattr(hf_rnn.run.finishing, "plot_learning_curve", refuse)
+    monkeypatch.setattr(hf_rnn.run.finishing, "plot_confusion_matrix", refuse)
 
 
 @pytest.fixture

@@ -22,16 +22,16 @@ from safetensors.torch import load, load_file
 from transformers import pipeline
 from transformers.utils import logging as transformers_logging
 
-import hf_rnn.classifier as classifier_module
-import hf_rnn.finishing
+import hf_rnn.classifier.rnn_classifier as classifier_module
+import hf_rnn.run.finishing
 from hf_rnn import RnnClassifier
-from hf_rnn.arguments import parse_settings
+from hf_rnn.arguments.run_arguments import parse_settings
 from hf_rnn.classifier import NotFittedError, setting_names
-from hf_rnn.classifier_settings import settings_of_command
+from hf_rnn.classifier.labelled_texts import LabelledTexts, LabelType
+from hf_rnn.classifier.settings import settings_of_command
 from hf_rnn.containment import contained
 from hf_rnn.errors import UserError
 from hf_rnn.folder import FinishedFolder
-from hf_rnn.labelled_texts import LabelledTexts, LabelType
 from hf_rnn.training import train
 
 # as `tiny_settings`, and as little as can be trained
@@ -61,7 +61,7 @@ TEXTS, NAMES = columns(24, seed=5)
 def hurried(monkeypatch):
     """Three quarters of the time of a small fit go into drawing and into collecting this process's garbage."""
     monkeypatch.setattr("gc.collect", lambda *args: 0)
-    monkeypatch.setattr(hf_rnn.finishing, "_draw", lambda *args: False)
+    monkeypatch.setattr(hf_rnn.run.finishing, "_draw", lambda *args: False)
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ from hf_rnn import FastRnn, RnnConfig, RnnForSequenceClassification, model_loadi
 from hf_rnn.cli.main import main
 from hf_rnn.cli.train import run_training
 from hf_rnn.containment import contained
-from hf_rnn.onnx_inference import OnnxClassifier
+from hf_rnn.inference.onnx_inference import OnnxClassifier
 
 HF_RNN = [str(Path(sys.executable).with_name("hf-rnn"))]
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
@@ -435,7 +435,7 @@ def test_predict_loads_the_revision_asked_for(command, folder, monkeypatch):
         asked.append((name, revision))
         return load_model(folder)
 
-    monkeypatch.setattr("hf_rnn.inference.load_model", load)
+    monkeypatch.setattr("hf_rnn.inference.predictor.load_model", load)
     assert command("predict", "--model", "me/name", "--revision", "v1", "--text", "miro")[0] == 0
     assert asked == [("me/name", "v1")]
 

@@ -20,7 +20,7 @@ from conftest import run_script
 from hf_rnn import FastRnn, demo
 from hf_rnn.errors import UserError
 from hf_rnn.folder import FinishedFolder
-from hf_rnn.labelled_file import Answer
+from hf_rnn.inference.labelled_file import Answer
 
 RIGHT_TO_LEFT = "\u05e9\u05dc\u05d5\u05dd miro \u05e2\u05d5\u05dc\u05dd"
 HOSTILE = (

@@ -20,9 +20,9 @@ from transformers import (
 
 import hf_rnn.distillation.cache
 import hf_rnn.distillation.run
-import hf_rnn.finishing
+import hf_rnn.run.finishing
 from hf_rnn import DistillationArguments, RnnClassifier, distill, load_tsv, train, train_tokenizer
-from hf_rnn.arguments import parse_settings
+from hf_rnn.arguments.run_arguments import parse_settings
 from hf_rnn.data import encode
 from hf_rnn.distillation.answers import Answers
 from hf_rnn.distillation.augmentation import MASKED, augment
@@ -30,7 +30,7 @@ from hf_rnn.distillation.folds import fold_of
 from hf_rnn.distillation.run import Distillation
 from hf_rnn.errors import UserError
 from hf_rnn.folder import FinishedFolder
-from hf_rnn.stopping import SavePoints, TrainingStopped
+from hf_rnn.trainer.stopping import SavePoints, TrainingStopped
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +41,8 @@ def quick(tiny_settings, teacher):
         raise UserError("no figures here")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hf_rnn.finishing, "plot_learning_curve", refuse)
-        patch.setattr(hf_rnn.finishing, "plot_confusion_matrix", refuse)
+        patch.setattr(hf_rnn.run.finishing, "plot_learning_curve", refuse)
+        patch.setattr(hf_rnn.run.finishing, "plot_confusion_matrix", refuse)
         yield {**tiny_settings, "teacher": str(teacher), "num_train_epochs": 2, "baselines": False}
 
 

@@ -6,10 +6,10 @@ import torch
 from datasets import Dataset
 
 from hf_rnn import train_tokenizer
+from hf_rnn.arguments.training_arguments import RnnTrainingArguments
 from hf_rnn.configuration_rnn import RnnConfig
 from hf_rnn.distillation.trainer import NO_LABEL, DistillationTrainer, distillation_loss
 from hf_rnn.modeling_rnn import RnnForSequenceClassification
-from hf_rnn.training_arguments import RnnTrainingArguments
 
 
 def softmax(values):

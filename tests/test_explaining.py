@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_rnn import RnnConfig, RnnForSequenceClassification, model_loading, train_tokenizer
-from hf_rnn.colouring import colour
 from hf_rnn.errors import UserError
 from hf_rnn.explaining import Explanation, Piece, explain, words_read
+from hf_rnn.explaining.colouring import colour
 from hf_rnn.tokenization import NORMALIZERS
 
 LABELS = ("bad", "good", "plain")

@@ -16,20 +16,20 @@ import torch
 from transformers import AutoTokenizer
 
 from hf_rnn import RnnClassifier, RnnConfig, RnnForSequenceClassification, model_loading, output_dir, plain_inference
-from hf_rnn.card_files import read_facts
 from hf_rnn.errors import UserError
 from hf_rnn.export import export
+from hf_rnn.export.parity import TEXTS, Parity, make_texts, measure_parity
 from hf_rnn.folder import FinishedFolder
 from hf_rnn.model_card import render
-from hf_rnn.parity import TEXTS, Parity, make_texts, measure_parity
+from hf_rnn.model_card.files import read_facts
 from hf_rnn.sharing import list_shared_files
 
 onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")
 pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
 
-from hf_rnn import onnx_graph  # noqa: E402 - imports onnx
-from hf_rnn.onnx_graph import build_graph  # noqa: E402
-from hf_rnn.onnx_inference import OnnxClassifier, open_session, run_session  # noqa: E402
+from hf_rnn.export import onnx_graph  # noqa: E402 - imports onnx
+from hf_rnn.export.onnx_graph import build_graph  # noqa: E402
+from hf_rnn.inference.onnx_inference import OnnxClassifier, open_session, run_session  # noqa: E402
 
 CELLS = ["rnn_tanh", "rnn_relu", "gru", "lstm", "min_gru"]
 POOLINGS = ["last", "mean", "max", "mean_max", "attention"]

@@ -18,10 +18,10 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from hf_rnn import train_tokenizer
 from hf_rnn.errors import UserError
-from hf_rnn.fast_tokenization import FastTokenizer
+from hf_rnn.inference.fast_tokenization import FastTokenizer
+from hf_rnn.inference.word_columns import WordColumns
+from hf_rnn.inference.word_rules import _PLAIN_TEXT
 from hf_rnn.normalization import NORMALIZERS
-from hf_rnn.word_columns import WordColumns
-from hf_rnn.word_rules import _PLAIN_TEXT
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "semeval2016_raw" / "train.tsv"
 # What the rules of the normalisers look at: ends of words, all kinds of white space, marks, entities, emoji that join.
@@ -472,7 +472,7 @@ class TestCutting:
 
 class TestMemory:
     def test_all_is_forgotten_when_it_is_full(self, monkeypatch):
-        monkeypatch.setattr("hf_rnn.fast_tokenization._KEPT", 4)
+        monkeypatch.setattr("hf_rnn.inference.fast_tokenization._KEPT", 4)
         tokenizer = train()
         fast = FastTokenizer(tokenizer)
         texts = ["a b", "c d e f g", "a c", "", "h i j a", "a  b"]
@@ -504,7 +504,7 @@ def test_threads_get_the_ids_that_one_would(monkeypatch, tail):
 
     Words with a capital sigma are none of those that are looked up without the backend.
     """
-    monkeypatch.setattr("hf_rnn.fast_tokenization._KEPT", 20)
+    monkeypatch.setattr("hf_rnn.inference.fast_tokenization._KEPT", 20)
     tokenizer = train()
     fast = FastTokenizer(tokenizer)
     texts = [[f"a Σ{(7 * turn + word) % 60}{tail} b" for word in range(30)] for turn in range(100)]

@@ -11,11 +11,11 @@ from datasets import Dataset
 from transformers import ByT5Tokenizer
 
 from hf_rnn import RnnConfig
-from hf_rnn.arguments import parse_settings
+from hf_rnn.arguments.run_arguments import parse_settings
+from hf_rnn.arguments.training_arguments import RnnTrainingArguments
 from hf_rnn.errors import UserError
-from hf_rnn.fingerprints import compare, hash_tokenizer, take_fingerprints
+from hf_rnn.run.fingerprints import compare, hash_tokenizer, take_fingerprints
 from hf_rnn.tokenization import train_tokenizer
-from hf_rnn.training_arguments import RnnTrainingArguments
 
 TRAIN, VALIDATION = [([2, 3, 4], 0), ([5], 1)], [([6, 2], 0)]
 

@@ -8,9 +8,8 @@ from conftest import LABELS, invent_rows
 from huggingface_hub import ModelCard
 
 from hf_rnn import RnnForSequenceClassification, train, train_tokenizer
-from hf_rnn.baselines import LINEAR_BASELINE
-from hf_rnn.card_facts import CardFacts
-from hf_rnn.model_card import render
+from hf_rnn.metrics.baselines import LINEAR_BASELINE
+from hf_rnn.model_card import CardFacts, render
 
 
 @pytest.fixture(scope="module")

@@ -16,21 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import pipeline
 
-from hf_rnn import (
-    RnnConfig,
-    RnnForSequenceClassification,
-    load_tsv,
-    model_loading,
-    plain_inference,
-    train_tokenizer,
-)
+from hf_rnn import RnnConfig, RnnForSequenceClassification, load_tsv, model_loading, plain_inference, train_tokenizer
 from hf_rnn.errors import UserError
-from hf_rnn.folding import FoldedClassifier, cells, padded_layers, table_bytes
-from hf_rnn.folding.lstm_kernel import LstmKernel
-from hf_rnn.folding.padded_layers import PaddedLayers
-from hf_rnn.folding.text_alone import few_texts
 from hf_rnn.inference import FastRnn
-from hf_rnn.packing import PackedTexts, TokenIds, pack_batches
+from hf_rnn.inference.folding import FoldedClassifier, cells, padded_layers, table_bytes
+from hf_rnn.inference.folding.lstm_kernel import LstmKernel
+from hf_rnn.inference.folding.padded_layers import PaddedLayers
+from hf_rnn.inference.folding.text_alone import few_texts
+from hf_rnn.inference.packing import PackedTexts, TokenIds, pack_batches
 
 CELLS = ["rnn_tanh", "rnn_relu", "gru", "lstm", "min_gru"]
 POOLINGS = ["last", "mean", "max", "mean_max", "attention"]
@@ -96,7 +89,7 @@ def in_steps(monkeypatch):
         self._may_take_table = self._may_take_upper = False
 
     monkeypatch.setattr(FoldedClassifier, "__init__", make_slow)
-    monkeypatch.setattr("hf_rnn.folding.classifier.LstmKernel", lambda *_: None)
+    monkeypatch.setattr("hf_rnn.inference.folding.classifier.LstmKernel", lambda *_: None)
 
 
 @pytest.fixture
@@ -350,7 +343,7 @@ def test_rows_looked_up_a_step_at_a_time_are_the_same(cell, monkeypatch):
     folded = FoldedClassifier(make(cell_type=cell))
     ids = np.random.default_rng(0).integers(0, VOCABULARY, (9, 11)).tolist() + [[4], []]
     at_once = folded_logits(folded, ids, 1000)
-    monkeypatch.setattr("hf_rnn.folding.table._NUMBERS_AT_ONCE", 0)
+    monkeypatch.setattr("hf_rnn.inference.folding.table._NUMBERS_AT_ONCE", 0)
     torch.testing.assert_close(folded_logits(folded, ids, 1000), at_once)
 
 
@@ -447,7 +440,7 @@ class TestAnswers:
     def test_many_blocks_are_the_same(self, pair, monkeypatch):
         fast = FastRnn(*pair)
         expected = fast.predict(TEXTS)
-        monkeypatch.setattr("hf_rnn.inference._BLOCK", 3)
+        monkeypatch.setattr("hf_rnn.inference.predictor._BLOCK", 3)
         for answer, other in zip(fast.predict(TEXTS), expected, strict=True):
             assert answer["label"] == other["label"]
             assert answer["score"] == pytest.approx(other["score"], abs=1e-6)
@@ -613,9 +606,11 @@ class TestTable:
     @pytest.mark.parametrize("recurrent", [torch.float32, torch.bfloat16])
     def test_smaller_ones_round(self, cell, dtype, recurrent, monkeypatch, kernel_runs, padded_runs):
         """With more than one chunk of the vocabulary; recurrent products in bfloat16 as on a chip that has them."""
-        monkeypatch.setattr("hf_rnn.folding.table._ENTRIES_AT_ONCE", 7)
-        monkeypatch.setattr("hf_rnn.folding.classifier._BFLOAT16_FROM", 1)
-        monkeypatch.setattr("hf_rnn.folding.classifier.multiplies_bfloat16", lambda: recurrent == torch.bfloat16)
+        monkeypatch.setattr("hf_rnn.inference.folding.table._ENTRIES_AT_ONCE", 7)
+        monkeypatch.setattr("hf_rnn.inference.folding.classifier._BFLOAT16_FROM", 1)
+        monkeypatch.setattr(
+            "hf_rnn.inference.folding.classifier.multiplies_bfloat16", lambda: recurrent == torch.bfloat16
+        )
         model = make(cell_type=cell, num_hidden_layers=2)
         ids = [[3, 9, 2, 22], [5], [], [7, 7, 4, 1, 20], list(range(20))]
         expected = plain_logits(model, ids)
@@ -694,7 +689,7 @@ def test_from_a_finished_folder_with_settings_of_the_class(trained):
 
 def test_from_a_revision_of_a_repo(pair, monkeypatch):
     asked = []
-    monkeypatch.setattr("hf_rnn.inference.load_model", lambda *given: asked.append(given[:2]) or pair)
+    monkeypatch.setattr("hf_rnn.inference.predictor.load_model", lambda *given: asked.append(given[:2]) or pair)
     FastRnn.from_pretrained("me/films", revision="v1")
     assert asked == [("me/films", "v1")]
 

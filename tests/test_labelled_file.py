@@ -8,7 +8,7 @@ from conftest import invent_rows
 
 from hf_rnn import FastRnn
 from hf_rnn.data import DataError
-from hf_rnn.labelled_file import FORMATS, Answer, label_file, write_answers
+from hf_rnn.inference.labelled_file import FORMATS, Answer, label_file, write_answers
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def answers_of(learned, path, **settings):
 
 
 def test_labels_are_those_of_predict(learned, trained, command, tmp_path, monkeypatch):
-    monkeypatch.setattr("hf_rnn.labelled_file._BLOCK", 7)
+    monkeypatch.setattr("hf_rnn.inference.labelled_file._BLOCK", 7)
     texts = [text for text, _ in invent_rows(40, seed=6)]
     (tmp_path / "texts.txt").write_text("\n".join(texts))
     found = answers_of(learned, tmp_path / "texts.txt")

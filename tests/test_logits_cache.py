@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tiny_teacher import ask
 
 import hf_rnn.distillation.cache
-import hf_rnn.finishing
+import hf_rnn.run.finishing
 from hf_rnn.distillation.cache import LogitsCache
 from hf_rnn.distillation.teacher import Teacher
 

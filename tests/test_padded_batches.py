@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from transformers import DataCollatorWithPadding
 
 from hf_rnn import train_tokenizer
-from hf_rnn.padded_batches import as_padded_batches
+from hf_rnn.trainer.padded_batches import as_padded_batches
 
 
 def make_tokenizer(side="right"):
@@ -116,7 +116,7 @@ def test_what_is_not_as_usual_is_left_to_the_collator(table, collator):
 
 
 def test_a_large_table_is_left_on_the_disk(monkeypatch):
-    monkeypatch.setattr("hf_rnn.padded_batches._MOST_TOKENS", 3)
+    monkeypatch.setattr("hf_rnn.trainer.padded_batches._MOST_TOKENS", 3)
     collator = DataCollatorWithPadding(make_tokenizer())
     assert as_padded_batches(make_table([[2, 3], [4]]), collator) is not None
     assert as_padded_batches(make_table([[2, 3], [4, 5]]), collator) is None

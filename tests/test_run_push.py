@@ -7,12 +7,11 @@ import pytest
 from huggingface_hub import ModelCard, constants
 
 from hf_rnn import RnnClassifier, train
-from hf_rnn.card_facts import CardFacts
-from hf_rnn.card_files import card_for_repo, write_card
 from hf_rnn.errors import UserError
 from hf_rnn.folder import FinishedFolder
 from hf_rnn.hub import push
-from hf_rnn.model_card import render
+from hf_rnn.model_card import CardFacts, render
+from hf_rnn.model_card.files import card_for_repo, write_card
 
 
 def files_of(hub, repo_id, revision="main"):

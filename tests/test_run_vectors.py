@@ -15,9 +15,9 @@ from transformers import (
 from vector_files import make_tokenizer, write_text
 
 from hf_rnn import train
-from hf_rnn.arguments import parse_argv, parse_settings
+from hf_rnn.arguments.run_arguments import parse_argv, parse_settings
 from hf_rnn.errors import UserError
-from hf_rnn.run_vectors import prepare_vectors
+from hf_rnn.run.vectors import prepare_vectors
 
 INVENTED = ("the", "box", "miro", "selk", "unheard")
 

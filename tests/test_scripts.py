@@ -297,7 +297,7 @@ def test_a_script_whose_output_nobody_reads(size):
 
 def test_how_a_script_ends(script, capsys):
     """With its own exit code, or that of the signal."""
-    from hf_rnn.stopping import TrainingStopped
+    from hf_rnn.trainer.stopping import TrainingStopped
 
     command_line = script("command_line")
 
@@ -422,7 +422,7 @@ def test_search_settings_that_is_stopped_keeps_what_it_found(tiny_data, tmp_path
     code = f"""
 import os, runpy, signal, sys
 from transformers import TrainerCallback
-from hf_rnn.stopping import SavePoints
+from hf_rnn.trainer.stopping import SavePoints
 
 sys.path.insert(0, {str(SCRIPTS)!r})
 stop_in, begun = int(sys.argv.pop(1)), 0

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from hf_rnn import FastRnn, RnnClassifier, RnnConfig, RnnForSequenceClassification, train
-from hf_rnn.arguments import parse_argv, parse_settings
+from hf_rnn.arguments.run_arguments import parse_argv, parse_settings
 from hf_rnn.errors import UserError
 from hf_rnn.hub import push
 from hf_rnn.starting_model import ARCHITECTURE, StartingModel

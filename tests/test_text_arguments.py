@@ -2,9 +2,9 @@
 
 import pytest
 
-from hf_rnn.arguments import parse_argv, parse_settings
+from hf_rnn.arguments.run_arguments import parse_argv, parse_settings
+from hf_rnn.arguments.text_arguments import DataArguments, TableArguments
 from hf_rnn.errors import UserError
-from hf_rnn.text_arguments import DataArguments, TableArguments
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ from datasets import DatasetDict
 from safetensors.torch import load_file
 
 from hf_rnn import load_tsv, train
+from hf_rnn.arguments.text_arguments import TableArguments
 from hf_rnn.data import DataReport
 from hf_rnn.errors import UserError
-from hf_rnn.text_arguments import TableArguments
-from hf_rnn.text_loading import find_origins, load_texts
+from hf_rnn.run.text_loading import find_origins, load_texts
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hf_rnn.data import DataError, Reason
 from hf_rnn.data.faults import BadRow
-from hf_rnn.text_stream import read_texts
+from hf_rnn.data.text_stream import read_texts
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 CAP = 24

@@ -13,18 +13,18 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 from transformers import DataCollatorWithPadding, Trainer, TrainerCallback
 
-from hf_rnn.class_weights import weigh_classes
+from hf_rnn.arguments.training_arguments import RnnTrainingArguments
 from hf_rnn.configuration_rnn import RnnConfig
 from hf_rnn.errors import UserError
 from hf_rnn.modeling_rnn import RnnForSequenceClassification
 from hf_rnn.optim import LazyAdamW
-from hf_rnn.row_columns import count_tokens
 from hf_rnn.sampling import LengthBucketedBatchSampler, TokenBudgetBatchSampler
-from hf_rnn.sparse_gradients import clip_grad_norm
-from hf_rnn.stopping import TrainingStopped
 from hf_rnn.tokenization import train_tokenizer
 from hf_rnn.trainer import RnnTrainer
-from hf_rnn.training_arguments import RnnTrainingArguments
+from hf_rnn.trainer.class_weights import weigh_classes
+from hf_rnn.trainer.row_columns import count_tokens
+from hf_rnn.trainer.sparse_gradients import clip_grad_norm
+from hf_rnn.trainer.stopping import TrainingStopped
 
 WORDS = [f"w{number}" for number in range(20)]
 CLASSES = 3

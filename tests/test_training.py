@@ -21,13 +21,13 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerFast, pipeline
 
-import hf_rnn.card_files
+import hf_rnn.model_card.files
 import hf_rnn.trainer
 from hf_rnn import FastRnn, checkpoints
-from hf_rnn.arguments import parse_settings
+from hf_rnn.arguments.run_arguments import parse_settings
 from hf_rnn.errors import UserError
-from hf_rnn.fingerprints import compare
 from hf_rnn.folder import FinishedFolder
+from hf_rnn.run.fingerprints import compare
 from hf_rnn.training import train
 
 
@@ -216,8 +216,8 @@ def test_without_matplotlib(tiny_settings, tmp_path, monkeypatch, caplog):
     def refuse(*args):
         raise UserError("figures need matplotlib. Type: pip install 'hf-rnn[plots]'")
 
-    monkeypatch.setattr(hf_rnn.finishing, "plot_learning_curve", refuse)
-    monkeypatch.setattr(hf_rnn.finishing, "plot_confusion_matrix", refuse)
+    monkeypatch.setattr(hf_rnn.run.finishing, "plot_learning_curve", refuse)
+    monkeypatch.setattr(hf_rnn.run.finishing, "plot_confusion_matrix", refuse)
     folder = train(**{**tiny_settings, "num_train_epochs": 1}, output_dir=str(tmp_path / "out")).folder
     FinishedFolder(folder).check_finished()
     assert not list(folder.glob("*.png")) and "png" not in (folder / "README.md").read_text()
@@ -415,7 +415,7 @@ def test_an_interrupted_run_does_not_look_finished(tiny_settings, tmp_path, monk
     if where == "while training":
         monkeypatch.setattr(hf_rnn.trainer.RnnTrainer, "predict", interrupt)
     else:  # the weights are written by then, the card is not
-        monkeypatch.setattr(hf_rnn.card_files, "render", interrupt)
+        monkeypatch.setattr(hf_rnn.model_card.files, "render", interrupt)
     with pytest.raises(KeyboardInterrupt):
         train(**{**tiny_settings, "num_train_epochs": 1}, output_dir=str(tmp_path / "out"))
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["checkpoints"]

@@ -16,8 +16,8 @@ from conftest import LABELS, invent_rows, write_rows
 
 from hf_rnn import checkpoints, model_loading, plain_inference
 from hf_rnn.data import load_tsv
-from hf_rnn.evaluation import evaluate_logits
 from hf_rnn.folder import FinishedFolder
+from hf_rnn.metrics.evaluation import evaluate_logits
 
 pytestmark = pytest.mark.slow
 
@@ -146,7 +146,7 @@ DRAW_BATCHES = """
 import json, sys
 from pathlib import Path
 from hf_rnn import RnnConfig, RnnForSequenceClassification, encode, load_tsv, train_tokenizer
-from hf_rnn.training_arguments import RnnTrainingArguments
+from hf_rnn.arguments.training_arguments import RnnTrainingArguments
 from hf_rnn.trainer import RnnTrainer
 
 texts, out = load_tsv(sys.argv[1])["train"], Path(sys.argv[2])

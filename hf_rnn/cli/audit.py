@@ -11,16 +11,16 @@ import datasets
 from transformers import PreTrainedTokenizerBase
 
 from .. import model_loading
-from ..arguments import named_flags, settings_beside
+from ..arguments.parsing import SettingsParser
+from ..arguments.run_arguments import named_flags, settings_beside
+from ..arguments.text_arguments import DataArguments
 from ..audit import Origin, audit, render_text
 from ..data import DataReport, load_named
 from ..errors import UserError
-from ..parsing import SettingsParser
 from ..recipes import DEFAULT_RECIPE
-from ..run_audit import check_leaks
-from ..run_tokenizer import load_start, make_tokenizer
-from ..text_arguments import DataArguments
-from ..text_loading import find_origins, load_texts
+from ..run.audit import check_leaks
+from ..run.text_loading import find_origins, load_texts
+from ..run.tokenizer import load_start, make_tokenizer
 from ..tokenization import NoFrequentWordError
 from ..vectors import widen_vocabulary
 

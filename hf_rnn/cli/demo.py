@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from .. import model_loading
+from ..arguments.parsing import SettingsParser
 from ..demo import build, serve
 from ..errors import UserError
-from ..parsing import SettingsParser
 
 
 @dataclass

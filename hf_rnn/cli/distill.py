@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..arguments import parse_argv_with
+from ..arguments.run_arguments import parse_argv_with
 from ..distillation import DistillationArguments, distill
 from .train import run_training
 

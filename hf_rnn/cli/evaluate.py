@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 import datasets
 
 from .. import model_loading, plain_inference
+from ..arguments.parsing import SettingsParser
+from ..arguments.text_arguments import TableArguments
 from ..data import DataError, load_tsv
 from ..errors import UserError
-from ..evaluation import evaluate_logits
-from ..parsing import SettingsParser
-from ..text_arguments import TableArguments
-from ..text_loading import load_texts
+from ..metrics.evaluation import evaluate_logits
+from ..run.text_loading import load_texts
 
 
 @dataclass

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from .. import model_loading
+from ..arguments.parsing import SettingsParser
 from ..errors import UserError
 from ..export import export
-from ..parsing import SettingsParser
 
 
 @dataclass

@@ -9,10 +9,10 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from .. import model_loading, plain_inference
+from ..arguments.parsing import SettingsParser
 from ..errors import UserError
 from ..explaining import words_read
 from ..modeling_rnn import RnnForSequenceClassification
-from ..parsing import SettingsParser
 from ..valid_texts import check_text
 
 _BAR = 40  # characters of a weight of 1

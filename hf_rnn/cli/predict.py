@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any, cast
 
 from .. import model_loading
+from ..arguments.parsing import SettingsParser
 from ..data import DataError
 from ..data.faults import BadRow
+from ..data.text_stream import read_texts
 from ..errors import UserError
-from ..folding import TABLE_DTYPES, TableDtype
 from ..inference import FastRnn
-from ..onnx_inference import OnnxClassifier
-from ..parsing import SettingsParser
-from ..text_stream import read_texts
+from ..inference.folding import TABLE_DTYPES, TableDtype
+from ..inference.onnx_inference import OnnxClassifier
 from ..valid_texts import check_text
 
 _BACKENDS = ("torch", "onnx", "onnx_int8")

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from .. import model_loading
+from ..arguments.parsing import SettingsParser
 from ..errors import UserError
 from ..hub import PushResult, push
-from ..parsing import SettingsParser
 
 
 @dataclass

@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 import datasets
 import torch
 
-from ..arguments import parse_argv
+from ..arguments.run_arguments import parse_argv
+from ..arguments.training_arguments import RnnTrainingArguments
 from ..containment import leave_out_file_times
-from ..stopping import TrainingStopped
+from ..trainer.stopping import TrainingStopped
 from ..training import TrainingResult, train
-from ..training_arguments import RnnTrainingArguments
 
 
 def run(argv: Sequence[str]) -> None:

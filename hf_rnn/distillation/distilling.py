@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..arguments import Arguments, ModelArguments, parse_settings_with
+from ..arguments.distillation_arguments import DistillationArguments
+from ..arguments.run_arguments import Arguments, ModelArguments, parse_settings_with
+from ..arguments.text_arguments import DataArguments
+from ..arguments.training_arguments import RnnTrainingArguments
 from ..errors import UserError
 from ..folder import FinishedFolder
 from ..output_dir import check_apart
-from ..run_checks import check_early
-from ..text_arguments import DataArguments
+from ..run.checks import check_early
 from ..training import TrainingResult, run_training
-from ..training_arguments import RnnTrainingArguments
-from .arguments import DistillationArguments
 from .run import Distillation
 
 

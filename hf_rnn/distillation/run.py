@@ -24,14 +24,14 @@ import pyarrow as pa
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from ..arguments import Arguments
+from ..arguments.distillation_arguments import DistillationArguments
+from ..arguments.run_arguments import Arguments
 from ..audit.normalizing import normalize_text
 from ..data import encode
 from ..errors import UserError
 from ..metrics import SCORES, classification_metrics
 from ..output_dir import TEACHER_CACHE
 from ..trainer import RnnTrainer
-from .arguments import DistillationArguments
 from .augmentation import augment, find_mask, write_masks
 from .teachers import JointAnswers, Teachers
 from .trainer import NO_LABEL, TEACHER_LOGITS, DistillationTrainer

@@ -28,9 +28,9 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from ..errors import UserError
-from ..fingerprints import hash_tokenizer
 from ..hub_repo import fetch
 from ..model_loading import check_name
+from ..run.fingerprints import hash_tokenizer
 
 _CONFIG = "config.json"
 _GENERIC = re.compile(r"LABEL_\d+")  # what transformers calls classes that nobody has named

@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 
 from ..errors import UserError
-from ..fingerprints import hash_tokenizer
+from ..run.fingerprints import hash_tokenizer
 from .answers import Answers
 from .folds import fold_of, read_folds
 from .teacher import Teacher

@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from ..audit.normalizing import normalize_text
 from ..data.faults import BadRow, text_fault
+from ..data.text_stream import read_texts
 from ..errors import UserError
-from ..text_stream import read_texts
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def read_unlabeled(
     """Read a file, and say in one line how many of its lines are left out, and why.
 
     Args:
-        path: The file; what a line is, says [`~hf_rnn.text_stream.read_texts`].
+        path: The file; what a line is, says [`~hf_rnn.data.text_stream.read_texts`].
         held_out: Texts of the validation and test splits, to leave out, in the form of
             [`~hf_rnn.audit.normalizing.normalize_text`]. Of a line that tabs divide, a column is enough.
         labeled: Those of the training split, to leave out too, in the same form.
