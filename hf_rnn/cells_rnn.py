@@ -74,7 +74,7 @@ class CompactTexts:
         self.valid = steps < self.lengths
         self._mask = mask
         self._column = torch.arange(batch, device=mask.device)
-        self._order = torch.argsort(mask, dim=1, descending=True, stable=True)  # (B, T): real tokens first, in order
+        self._order = _real_first(mask)  # (B, T): real tokens first, in order
         self._flipped = torch.where(self.valid, self.lengths - 1 - steps, steps)  # (T, B): an involution
 
     def compact(self, batch_first: torch.Tensor) -> torch.Tensor:
@@ -139,6 +139,14 @@ class CompactTexts:
         return final.masked_fill(empty, 0) if initial is None else torch.where(empty, initial.to(final.dtype), final)
 
 
+def _real_first(mask: torch.Tensor) -> torch.Tensor:
+    """(B, T) → the places of the real tokens, in order, and then those of the others, `(B, T)`."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # ONNX has no sort that is stable: keys without ties
+        steps = torch.arange(mask.shape[1], device=mask.device)
+        return torch.argsort(torch.where(mask, steps, steps + mask.shape[1]), dim=1)
+    return torch.argsort(mask, dim=1, descending=True, stable=True)  # sooner
+
+
 class RnnDirection(nn.Module):
     """One layer in one direction over compact texts, by torch's own cells and formulas or [`MinGru`].
 
@@ -153,6 +161,7 @@ class RnnDirection(nn.Module):
     def __init__(self, config: RnnConfig, input_size: int) -> None:
         super().__init__()
         self.cell_type = config.cell_type
+        self.hidden_size = config.hidden_size
         self.recurrent_dropout = config.recurrent_dropout
         self.cell = _make_cell(config.cell_type, input_size, config.hidden_size)
 
@@ -214,10 +223,10 @@ class RnnDirection(nn.Module):
         if held is not None:
             # One more input, 1 at padding only, whose weights saturate the gates there: still one fused call.
             inputs = torch.cat([inputs, (~texts.valid)[:, :, None].to(inputs.dtype)], dim=-1)
-            column = weights[0].new_tensor(held).repeat_interleave(self.cell.hidden_size)
+            column = weights[0].new_tensor(held).repeat_interleave(self.hidden_size)
             weights[0] = torch.cat([weights[0], column[:, None]], dim=1)
         if state is None:
-            zeros = inputs.new_zeros(1, inputs.shape[1], self.cell.hidden_size)
+            zeros = inputs.new_zeros(1, inputs.shape[1], self.hidden_size)
             state = (zeros, zeros) if self.cell_type == "lstm" else zeros
         # positional: states, weights, has_biases, num_layers, dropout, train, bidirectional, batch_first
         result: Any = _KERNELS[self.cell_type](inputs, state, weights, True, 1, 0.0, self.training, False, False)
@@ -230,7 +239,8 @@ class RnnDirection(nn.Module):
         if self._is_dropping():
             raise ValueError(
                 "recurrent_dropout thins the weights themselves, and hooks on a recurrent cell (such as those of "
-                "torch.nn.utils.prune) would not see it: set recurrent_dropout=0, or remove the hooks"
+                "torch.nn.utils.prune), or an adapter around it, would not see it: set "
+                "recurrent_dropout=0, or remove the hooks or the adapter"
             )
         if inputs.shape[1] == 0:  # no text, which cannot be packed
             states, final = self.cell(inputs, state)
@@ -244,9 +254,12 @@ class RnnDirection(nn.Module):
         return states, torch.where((texts.lengths == 0)[:, None], before, final[1][0])
 
     def is_hooked(self) -> bool:
-        """Whether the cell must be called: hooks make or watch its weights, or accelerate brings them along."""
+        """Whether the cell must be called: its weights are made or watched by hooks, brought along, or elsewhere.
+
+        Accelerate brings them along; an adapter around the cell, or a quantised one in its place, has them elsewhere.
+        """
         hooks: Any = (self.cell._forward_pre_hooks, self.cell._forward_hooks)
-        return any(hooks) or hasattr(self.cell, "_hf_hook")
+        return any(hooks) or hasattr(self.cell, "_hf_hook") or not isinstance(self.cell, nn.RNNBase | MinGru)
 
     def _is_cast_in_vain(self, device: torch.device) -> bool:
         """Whether autocast would hand an LSTM over in a precision that this CPU has not, where the kernel fails."""
@@ -283,7 +296,7 @@ class RnnDirection(nn.Module):
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor] | None:
         if hidden is None and cell is None:
             return None
-        zeros = inputs.new_zeros(inputs.shape[1], self.cell.hidden_size)
+        zeros = inputs.new_zeros(inputs.shape[1], self.hidden_size)
         hidden = (zeros if hidden is None else hidden).to(inputs.dtype)[None]  # (1, B, H)
         if self.cell_type != "lstm":
             return hidden

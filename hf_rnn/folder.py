@@ -176,6 +176,8 @@ class FinishedFolder:
             raise UserError(f"{self.root} has no {names}. {self._advice()}")
 
     def _advice(self) -> str:
+        if self.weights.with_name(f"{self.weights.name}.index.json").is_file():
+            return "Its weights are cut into several files: load it with transformers, and save it in one piece"
         checkpoints = sorted(self.checkpoints.glob("checkpoint-*"), key=_step)
         if checkpoints:
             return (

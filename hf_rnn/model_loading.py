@@ -5,6 +5,7 @@ A model is loaded whole or not at all. No Trainer and no data sets.
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -58,6 +59,7 @@ def find_folder(name_or_path: str | Path, revision: str | None = None, token: st
     Raises:
         UserError: When there is no such folder, it cannot be had from the Hub, or is no model of this package.
     """
+    name_or_path = os.path.expanduser(name_or_path)
     check_name(name_or_path, "a trained model")
     path, name = Path(name_or_path), str(name_or_path)
     if path.is_dir():
@@ -98,6 +100,11 @@ def load_model(
         # an explicit False: else transformers asks at the terminal whether to run a repo's code
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         _check_kind(name, config)
+        if (folder / "adapter_config.json").is_file():
+            raise UserError(
+                f"{name} holds an adapter (adapter_config.json), without which its weights are another model's: merge "
+                "it with PeftModel.merge_and_unload() and save what that returns, or remove the file"
+            )
         part = "model.safetensors"
         _check_weights(name, FinishedFolder(folder).weights, config)
         model = RnnForSequenceClassification.from_pretrained(folder, config=config)

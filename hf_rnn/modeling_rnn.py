@@ -282,7 +282,9 @@ class RnnModel(RnnPreTrainedModel):
         return self.training and alike and self.config.cell_type != "rnn_relu" and may_loop(weight)
 
     def _embedding_has_hooks(self) -> bool:
-        return bool(self.embedding._forward_hooks or self.embedding._forward_pre_hooks)
+        """Whether what stands there may look at places: hooks do, and so may a module of another kind."""
+        hooks: Any = (self.embedding._forward_hooks, self.embedding._forward_pre_hooks)
+        return any(hooks) or type(self.embedding).forward is not nn.Embedding.forward
 
     def _split_initial_state(
         self, name: str, state: torch.Tensor | None, batch: int

@@ -53,7 +53,8 @@ def train_tokenizer(
     - A special token typed in a text is only text (`split_special_tokens=True`, which is saved too). Under `none` the
       word `<unk>` gets the id of unknown words, as in torchtext, and so does the word `<pad>`, so that no text can
       turn into padding; `semeval` and `tweet` cut their brackets off. The bare `tokenizers` library does not read
-      that setting: whoever loads `tokenizer.json` with it sets `encode_special_tokens = True`.
+      that setting: whoever loads `tokenizer.json` with it sets `encode_special_tokens = True`. Tokens of your own go
+      by `add_tokens`: those of `add_special_tokens` would be only text too.
 
     Args:
         texts: The training texts, any iterable, read once. Memory grows with the distinct words, not with the texts.

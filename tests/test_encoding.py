@@ -45,6 +45,20 @@ def test_encode_gives_ids_and_labels(tmp_path, tokenizer, streaming, caplog):
         encode(encoded, tokenizer)
 
 
+@pytest.mark.parametrize("name", ["label", "labels", "label_ids"])
+@pytest.mark.parametrize("streaming", [False, True])
+def test_labels_under_each_name_that_collators_know(tokenizer, name, streaming):
+    rows = datasets.Dataset.from_dict({"text": ["good day", "bad"], name: [[1.0, 0.0], [1.0, 1.0]]})
+    rows = rows.to_iterable_dataset() if streaming else rows
+    assert [row["labels"] for row in encode(rows, tokenizer)] == [[1.0, 0.0], [1.0, 1.0]]
+
+
+def test_labels_twice_are_refused(tokenizer):
+    rows = datasets.Dataset.from_dict({"text": ["good"], "label": [1], "labels": [0]})
+    with pytest.raises(UserError, match="columns 'label' and 'labels': remove one"):
+        encode(rows, tokenizer)
+
+
 def test_what_is_encoded_is_a_data_set(tokenizer):
     with pytest.raises(UserError, match="must be a Dataset with a column 'text', found a list"):
         encode(["some words"], tokenizer)

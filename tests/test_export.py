@@ -3,6 +3,7 @@
 import ast
 import builtins
 import contextlib
+import io
 import itertools
 import json
 import logging
@@ -81,6 +82,31 @@ def test_the_graph_is_the_model(cell_type, bidirectional, layers, pooling, activ
     for batch, time in ((1, 1), (4, 9), (3, 2), (2, 0), (0, 4), (0, 0)):
         ids, mask = draw(batch, time)
         mask[-1:] = 0
+        np.testing.assert_allclose(run_session(session, ids, mask), torch_logits(model, ids, mask), atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("cell_type", ["rnn_tanh", "gru", "lstm"])
+def test_torchs_own_exporter_takes_the_model(cell_type):
+    """As somebody would try it who has not read of `hf-rnn export`: any batch, any length, holes too."""
+
+    class Logits(torch.nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.model = model
+
+        def forward(self, ids, mask):
+            return self.model(input_ids=ids, attention_mask=mask).logits
+
+    model, file = make(cell_type=cell_type), io.BytesIO()
+    like = tuple(map(torch.from_numpy, draw(2, 7)))
+    names = {"input_names": ["input_ids", "attention_mask"], "output_names": ["logits"]}
+    axes = {name: {0: "batch", 1: "time"} for name in names["input_names"]}
+    torch.onnx.export(Logits(model), like, file, dynamo=False, dynamic_axes=axes, **names)
+    session = open_session(file.getvalue())
+    for batch, time in ((1, 1), (4, 9), (3, 2)):
+        ids, mask = draw(batch, time)
+        assert (np.diff(mask) > 0).any() or time < 9, "premise: holes"
         np.testing.assert_allclose(run_session(session, ids, mask), torch_logits(model, ids, mask), atol=1e-5)
 
 

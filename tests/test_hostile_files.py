@@ -76,6 +76,24 @@ def test_weights_that_are_no_numbers_are_refused(model_dir, tmp_path, number):
         load(folder)
 
 
+def test_an_adapter_is_not_left_out(model_dir, tmp_path):
+    """peft leaves it beside the weights; transformers puts it on top of them where peft is installed."""
+    folder = shutil.copytree(model_dir, tmp_path / "model")
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(UserError, match="holds an adapter .* PeftModel.merge_and_unload"):
+        load(folder)
+
+
+def test_weights_in_several_files_are_told(model_dir, tmp_path):
+    folder = shutil.copytree(model_dir, tmp_path / "model")
+    model = RnnForSequenceClassification.from_pretrained(folder)
+    (folder / "model.safetensors").unlink()
+    model.save_pretrained(folder, max_shard_size="1KB")
+    assert len(list(folder.glob("model-*.safetensors"))) > 1, "premise"
+    with pytest.raises(UserError, match="has no model.safetensors. Its weights are cut into several files"):
+        load(folder)
+
+
 def check_harmless(folder, name, content, dialled):
     path = Path(folder) / name
     whole, peak, start = path.read_bytes(), peak_megabytes(), time.perf_counter()

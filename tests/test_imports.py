@@ -102,6 +102,7 @@ ALLOWED = {  # room, a file or a folder of files: the rooms that it may use; eac
         "errors",
         "folder",
         "hub_repo",
+        "min_gru_rnn",
         "model_loading",
         "modeling_rnn",
         "normalization",

@@ -4,6 +4,7 @@ import copy
 import itertools
 import logging
 import pickle
+import re
 import tracemalloc
 from pathlib import Path
 
@@ -77,6 +78,110 @@ def folded_logits(folded, ids, budget):
             assert logits[positions].isnan().all(), "a text came twice"
             logits[positions] = folded.logits(texts)
     return logits
+
+
+class Doubling(torch.nn.Module):
+    """Stands around a module, as an adapter does: its weights can be seen, and what it gives is another thing."""
+
+    def __init__(self, base):
+        super().__init__()
+        self.base_layer = base
+
+    def __getattr__(self, name):
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("base_layer"), name)
+
+    def forward(self, *given):
+        found = self.base_layer(*given)
+        return (2 * found[0], found[1]) if isinstance(found, tuple) else 2 * found
+
+
+class Own(RnnForSequenceClassification):
+    def forward(self, *given, **named):
+        output = super().forward(*given, **named)
+        output.logits = -output.logits
+        return output
+
+
+class Inherited(RnnForSequenceClassification):
+    """As it is."""
+
+
+def with_hook(place):
+    def change(model):
+        model.get_submodule(place).register_forward_hook(lambda module, given, found: found * 2)
+        return model
+
+    return change
+
+
+def with_wrapper(place):
+    def change(model):
+        above, _, name = place.rpartition(".")
+        model.get_submodule(above).__setattr__(name, Doubling(model.get_submodule(place)))
+        return model
+
+    return change
+
+
+def with_head(model):
+    model.classifier = torch.nn.Sequential(torch.nn.Linear(model.pooler.output_size, 4), torch.nn.Linear(4, 3))
+    return model
+
+
+def with_another_forward(model):
+    pool = model.pooler.forward
+    model.pooler.forward = lambda *given: (2 * pool(*given)[0], None)
+    return model
+
+
+def of_class(kind):
+    def change(model):
+        changed = kind(model.config).eval()
+        changed.load_state_dict(model.state_dict())
+        return changed
+
+    return change
+
+
+FOREIGN = {
+    "hook on the embedding": (with_hook("rnn.embedding"), "hooks on rnn.embedding"),
+    "hook on a dropout": (with_hook("dropout"), "hooks on dropout"),
+    "adapter of the embedding": (with_wrapper("rnn.embedding"), "rnn.embedding is .*Doubling"),
+    "adapter of a cell": (with_wrapper("rnn.layers.0.directions.1.cell"), r"rnn.layers.0.directions.1.cell is .*Doub"),
+    "adapter of the pooling": (with_wrapper("pooler.context"), "pooler.context is .*Doubling"),
+    "adapter of the head": (with_wrapper("classifier"), "classifier is .*Doubling"),
+    "another head": (with_head, "classifier is torch.nn.modules.container.Sequential"),
+    "another forward": (with_another_forward, "forward of pooler was replaced"),
+    "a class with its own forward": (of_class(Own), "the model is .*Own"),
+}
+
+
+@pytest.mark.parametrize(("change", "told"), FOREIGN.values(), ids=FOREIGN)
+@pytest.mark.parametrize("cell", ["lstm", "gru", "min_gru"])
+def test_what_the_weights_do_not_tell_of_comes_through(tokenizer, caplog, change, told, cell):
+    """A table is made of weights alone, so there is none; the answers are the model's."""
+    model = make(vocab_size=len(tokenizer), cell_type=cell, pooling="attention")
+    before = plain_logits(model, [[2, 3, 4], [4]])
+    model = change(model)
+    expected = plain_logits(model, [[2, 3, 4], [4]])
+    assert (expected - before).abs().max() > 1e-3, "premise: it has a part in the answer"
+    fast = FastRnn(model, tokenizer)
+    assert fast.memory == 0
+    assert re.search(f"the plain model runs: .*{told}", caplog.text)
+    torch.testing.assert_close(fast.logits([[2, 3, 4], [4]]), expected, atol=1e-5, rtol=0)
+    with pytest.raises(UserError, match=f"table_dtype int8 is for a model as this package makes it: .*{told}"):
+        FastRnn(model, tokenizer, table_dtype="int8")
+
+
+def test_what_leaves_the_weights_their_meaning_keeps_its_table(tokenizer):
+    model = of_class(Inherited)(make(vocab_size=len(tokenizer)))
+    torch.nn.utils.parametrizations.weight_norm(model.rnn.layers[0].directions[0].cell, "weight_hh_l0")
+    fast = FastRnn(model, tokenizer)
+    assert fast.memory > 0
+    torch.testing.assert_close(fast.logits([[2, 3], [4]]), plain_logits(model, [[2, 3], [4]]), atol=1e-5, rtol=0)
 
 
 @pytest.fixture

@@ -435,6 +435,40 @@ def test_pruned_and_normed_cells_train_as_long_as_one_likes(cell):
     assert model.rnn.layers[1].directions[0].cell.get_parameter(f"{name}_orig").grad.any()
 
 
+class Around(torch.nn.Module):
+    """Stands in a cell's place without its attributes, as an adapter of some of its weights does."""
+
+    def __init__(self, cell):
+        super().__init__()
+        self.base_layer = cell
+
+    def forward(self, *given):
+        return self.base_layer(*given)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("states", ["none", "final", "initial"])
+@pytest.mark.parametrize("batch", [2, 300], ids=["small", "distinct tokens"])
+def test_a_module_in_a_cells_place_is_called(cell, training, states, batch):
+    model = make(cell, layers=2, embedding_dropout=0.0).train(training)
+    ids, mask = torch.cat([IDS] * batch), torch.cat([HOLES] * batch)
+    given = {"output_final_states": states == "final"}
+    if states == "initial":
+        torch.manual_seed(1)
+        given["initial_hidden_state"] = torch.randn(4, len(ids), model.config.hidden_size)
+    expected = model(ids, mask, **given)
+    for layer in model.rnn.layers:
+        for direction in layer.directions:
+            direction.cell = Around(direction.cell)
+    found = model(ids, mask, **given)
+    for name, value in found.items():
+        torch.testing.assert_close(value, expected[name], **TOLERANCE)
+    if training:
+        found.logits.sum().backward()
+        assert model.rnn.layers[0].directions[1].cell.base_layer.get_parameter("weight_ih_l0").grad.any()
+
+
 def test_dropped_recurrent_weights_refuse_hooks():
     model = make("gru", recurrent_dropout=0.5).train()
     model.rnn.layers[0].directions[0].cell.register_forward_hook(lambda *_: None)

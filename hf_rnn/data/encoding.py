@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_LABELS = ("label", "labels", "label_ids")  # the names that collators of transformers know
+
 AnyDataset = TypeVar(
     "AnyDataset", datasets.Dataset, datasets.DatasetDict, datasets.IterableDataset, datasets.IterableDatasetDict
 )
@@ -27,7 +29,7 @@ def encode(dataset: AnyDataset, tokenizer: PreTrainedTokenizerBase, max_length: 
 
     Args:
         dataset: A data set or a dict of them, tables or streams, with the column `text` and, if there are labels,
-            `label`.
+            `label`, or `labels` where they are ready for a model (several a text, say).
         tokenizer: Any tokenizer of the library.
         max_length: Longer texts are cut to so many tokens, special ones included, as the tokenizer cuts them; how many
             is logged. By default the tokenizer's `model_max_length`.
@@ -37,7 +39,7 @@ def encode(dataset: AnyDataset, tokenizer: PreTrainedTokenizerBase, max_length: 
         others.
 
     Raises:
-        UserError: If there is no column `text`, or `max_length` is not positive.
+        UserError: If there is no column `text`, if there are two of labels, or `max_length` is not positive.
     """
     if isinstance(dataset, dict):
         return type(dataset)({split: encode(part, tokenizer, max_length) for split, part in dataset.items()})
@@ -50,8 +52,11 @@ def encode(dataset: AnyDataset, tokenizer: PreTrainedTokenizerBase, max_length: 
     if "text" not in features:
         raise UserError(f"there is no column 'text' to encode; there are {', '.join(map(repr, features)) or 'none'}")
     encoded = {"input_ids": datasets.List(datasets.Value("int32")), "cut": datasets.Value("bool")}
-    encoded |= {"labels": features["label"]} if "label" in features else {}
-    batches = _Batches(tokenizer, limit)
+    labels = [name for name in _LABELS if name in features]
+    if len(labels) > 1:
+        raise UserError(f"there are labels in the columns {' and '.join(map(repr, labels))}: remove one of them")
+    encoded |= {"labels": features[labels[0]]} if labels else {}
+    batches = _Batches(tokenizer, limit, labels[0] if labels else None)
     arguments: dict[str, Any] = {
         "batched": True,
         "remove_columns": list(features),
@@ -72,8 +77,9 @@ def encode(dataset: AnyDataset, tokenizer: PreTrainedTokenizerBase, max_length: 
 class _Batches:
     """Encodes batches; of a stream it also says now and then how many texts it has cut."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, limit: int) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, limit: int, labels: str | None) -> None:
         self.tokenizer, self.limit = tokenizer, limit
+        self.labels = labels  # the column
         self.name: str | None = None  # of a stream
         self.cut = 0
 
@@ -86,7 +92,7 @@ class _Batches:
             )
             rows = [next(long) if over else ids for ids, over in zip(rows, cut, strict=True)]
             self._say(sum(cut))
-        labels = {"labels": batch["label"]} if "label" in batch else {}
+        labels = {} if self.labels is None else {"labels": batch[self.labels]}
         return {"input_ids": rows, "cut": cut, **labels}
 
     def _ids(self, texts: list[str], truncation: bool) -> list[list[int]]:

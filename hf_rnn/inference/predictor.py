@@ -24,7 +24,7 @@ from ..model_loading import load_model
 from ..modeling_rnn import RnnForSequenceClassification
 from ..plain_inference import compute_logits, list_texts, scorer_of
 from .fast_tokenization import FastTokenizer
-from .folding import MOST_OF_A_FEW, TABLE_DTYPES, FoldedClassifier, TableDtype, table_bytes
+from .folding import MOST_OF_A_FEW, TABLE_DTYPES, FoldedClassifier, TableDtype, find_foreign_part, table_bytes
 from .packing import TokenIds, pack_batches
 
 _LOGGER = logging.getLogger(__name__)
@@ -73,7 +73,8 @@ class FastRnn:
             and of an LSTM up to 16 MiB of states.
 
     Attributes:
-        memory (`int`): Bytes of the table; 0 when the plain model runs: beyond the limit, or on an accelerator.
+        memory (`int`): Bytes of the table; 0 when the plain model runs: beyond the limit, on an accelerator, and where
+            hooks, adapters or other modules have a part in the answer, which the log says.
 
     Raises:
         UserError: For an unknown `table_dtype`, one that rounds where there is no table, or numbers that are no sizes.
@@ -116,6 +117,12 @@ class FastRnn:
         if model.device.type != "cpu":
             if table_dtype != "float32":
                 raise UserError(f"table_dtype {table_dtype} is for a CPU, found the model on {model.device}")
+            return
+        foreign = find_foreign_part(model)
+        if foreign is not None:
+            if table_dtype != "float32":
+                raise UserError(f"table_dtype {table_dtype} is for a model as this package makes it: {foreign}")
+            _LOGGER.warning("no table for fast inference, the plain model runs: %s", foreign)
             return
         if wanted > memory_limit:
             smaller = [name for name in get_args(TableDtype) if table_bytes(model.config, name) <= memory_limit]
