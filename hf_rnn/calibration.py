@@ -62,9 +62,10 @@ class Calibration:
         Args:
             layer: With C outputs and a bias.
         """
-        shift = torch.tensor(self.shift, dtype=torch.float64, device=layer.bias.device)
-        layer.weight.copy_(layer.weight.double() / self.temperature)
-        layer.bias.copy_(layer.bias.double() / self.temperature + shift)
+        # on the CPU, for MPS has no float64
+        weight, bias = (part.cpu().double() / self.temperature for part in (layer.weight, layer.bias))
+        layer.weight.copy_(weight)
+        layer.bias.copy_(bias + torch.tensor(self.shift, dtype=torch.float64, device="cpu"))
 
 
 def fit_calibration(

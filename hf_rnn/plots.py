@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 _BLUE, _ORANGE, _GREEN, _PURPLE, _INK = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#333333"
 _LONGEST_NAME = 24  # characters of a class name that a figure shows
+_WIDEST = 10.0  # inches of a matrix: what a page shows, so that its letters can be read there
 _FEW_CLASSES, _MOST_CLASSES = 6, 40  # large cells up to the first, names and numbers up to the second
 _FEW_POINTS = 30  # more, such as one a step, are drawn as a thin line
 
@@ -114,14 +115,16 @@ def plot_confusion_matrix(matrix: Sequence[Sequence[int]], class_names: Sequence
         raise UserError(f"a confusion matrix of shape {counts.shape} does not fit {size} class names")
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     names = [_shown(name) for name in class_names]
-    family = _fonts_for("".join(names))
+    if len(set(names)) < size:  # they differ where they are cut
+        names = [f"{index}: {name}" for index, name in enumerate(names)]
+    family, told = _fonts_for("".join(names)), "class" if size <= _MOST_CLASSES else "class id"
     if family is None:
         logger.warning(
             "no font here has all characters of the class names: the figure of the confusion matrix shows their ids"
         )
-        names, family = [str(index) for index in range(size)], []
+        names, family, told = [str(index) for index in range(size)], [], "class id"
     large = size <= _FEW_CLASSES
-    cell = 0.8 if large else min(0.55, 22 / size)  # inches
+    cell = 0.8 if large else min(0.55, _WIDEST / size)  # inches
     with _figure((cell * size + 2.6, cell * size + 1.9), path, family) as figure:
         axes = figure.subplots()
         image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -133,15 +136,15 @@ def plot_confusion_matrix(matrix: Sequence[Sequence[int]], class_names: Sequence
                     f"{count:,}" if large else str(count),
                     ha="center",
                     va="center",
-                    fontsize=11 if large else 8,
+                    fontsize=11 if large else min(8, 100 * cell / len(str(counts.max()))),
                     color="white" if shares[row, column] > 0.5 else _INK,
                 )
             upright = size <= 4 and max(map(_width, names)) <= 10
             axes.set_xticks(range(size), names, parse_math=False, **({} if upright else _SLANTED))
             axes.set_yticks(range(size), names, parse_math=False)
         axes.tick_params(length=0)
-        axes.set_xlabel("predicted class")
-        axes.set_ylabel("true class")
+        axes.set_xlabel(f"predicted {told}")
+        axes.set_ylabel(f"true {told}")
         axes.spines[:].set_visible(False)
         bar = figure.colorbar(image, ax=axes, shrink=0.8, pad=0.03)
         bar.set_label("share of the true class")

@@ -255,7 +255,7 @@ def _leaks_of_bytes(path: Path, secrets: _Secrets) -> Iterator[str]:
         elif secrets.token and content.find(secrets.token.encode()) >= 0:
             yield f"{path} holds your token"
         for folder in sorted(secrets.folders):
-            if content.find(f"{folder}/".encode()) >= 0:
+            if any(content.find(f"{folder}{separator}".encode()) >= 0 for separator in ("/", "\\")):
                 yield f"{path} holds a path of this machine ({folder})"
 
 

@@ -30,7 +30,7 @@ from .run.config import make_config
 from .run.fingerprints import take_fingerprints
 from .run.finishing import write_files
 from .run.gathering import gather_facts
-from .run.measuring import measure_run
+from .run.measuring import keeps_best, measure_run
 from .run.push import find_destination, push_run
 from .run.settings_record import describe_settings
 from .run.teaching import Teaching
@@ -219,7 +219,19 @@ def train_on(
     if not trainer.is_world_process_zero():
         return TrainingResult(folder.root, metrics)
     name, history = folder.root.resolve().name, trainer.state.log_history
-    facts = gather_facts(name, model, tokenizer, arguments, texts, class_counts, metrics, audited, vectors, start)
+    facts = gather_facts(
+        name,
+        model,
+        tokenizer,
+        arguments,
+        texts,
+        class_counts,
+        metrics,
+        best_kept=keeps_best(trainer),
+        audited=audited,
+        vectors=vectors,
+        start=start,
+    )
     settings = describe_settings(arguments, None if distillation is None else distillation.settings)
     card = output_dir.fill(
         folder, lambda unfinished: write_files(unfinished, model, tokenizer, settings, metrics, history, facts)

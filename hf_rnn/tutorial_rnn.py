@@ -31,9 +31,9 @@ def read_tutorial_checkpoint(path: str | os.PathLike) -> tuple[dict[str, Any], d
         try:
             checkpoint = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # by the bytes that it meets torch raises anything, of a text file a KeyError
-            reason = " ".join(str(error).split()) or type(error).__name__
             raise ValueError(
-                f"{path} is not a checkpoint that torch can load safely (weights_only=True): {reason}"
+                f"{path} is not a checkpoint that torch can load safely (weights_only=True), as what the tutorial's "
+                f"loop saved is: {type(error).__name__}"
             ) from error
     state = checkpoint.get("model_state_dict") if isinstance(checkpoint, dict) else None
     if not isinstance(state, dict):

@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import json
 import re
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -195,7 +196,18 @@ def test_a_mistake_in_a_file_names_file_line_and_setting(tmp_path, content, mess
         (["--num_train_epochs", "nan"], r"num_train_epochs must be greater than 0, found nan"),
         (["--learning_rate", "-0.1"], r"learning_rate must be finite and not negative"),
         (["--eval_strategy", "no", "--load_best_model_at_end", "false"], r"early_stopping_patience needs"),
-        (["--eval_strategy", "no"], r"save and eval strategy to match"),  # the Trainer's own check
+        (["--eval_strategy", "no"], r"load_best_model_at_end to false, and early_stopping_patience to 0"),
+        (["--save_strategy", "no"], r"no epoch to go back to: set load_best_model_at_end to false"),
+        (["--save_strategy", "steps"], r"save and eval strategy to match"),  # the Trainer's own check
+        (["--logging_strategy", "steps", "--logging_steps=-1"], r"logging_steps must be greater than 0, found -1"),
+        (["--neftune_noise_alpha", "-1"], r"neftune_noise_alpha must be finite and not negative"),
+        (["--dataloader_multiprocessing_context", "fork"], r"there are none: set dataloader_num_workers"),
+        (["--ddp_backend", "gloo"], r"ddp_backend is for several processes"),
+        (["--optim_args", "relative_step"], r"optim_args must be name=value.* found 'relative_step'"),
+        (["--include_num_input_tokens_seen", "some"], r"must be all, non_padding or no, found 'some'"),
+        (["--lr_scheduler_kwargs", "{a:1}"], r"lr_scheduler_kwargs '{a:1}' is no JSON object, such as"),
+        (["--lr_scheduler_kwargs", "[1]"], r"lr_scheduler_kwargs '\[1\]' is no JSON object"),
+        (["--accelerator_config", "nowhere.json"], r"accelerator_config 'nowhere.json' .* nor a file that is there"),
         (["--resume", "--overwrite_output_dir"], r"give one of them"),
         (["--tokens_per_batch", "0"], r"tokens_per_batch must be at least 1, found 0"),
         (["--tokens_per_batch", "-5"], r"tokens_per_batch must be at least 1, found -5"),
@@ -217,6 +229,30 @@ def test_a_mistake_in_a_file_names_file_line_and_setting(tmp_path, content, mess
 def test_a_mistake_in_a_flag(argv, message):
     with pytest.raises(UserError, match=message):
         parse_argv(flags(*argv))
+
+
+@pytest.mark.parametrize(
+    "argv", [["--vectors=~/glove.txt"], ["--vectors", "~/glove.txt"], ["--tokenizer-name-or-path=~"]]
+)
+def test_a_tilde_is_the_home_folder(argv, tmp_path, monkeypatch):
+    """No shell expands `--vectors=~/glove.txt`; a folder called `~` would be made, or missed."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    data = parse_argv(flags(*argv))[1]
+    named = data.vectors or data.tokenizer_name_or_path
+    assert Path(named) == (tmp_path / "glove.txt" if data.vectors else tmp_path)
+    assert parse_settings({"vectors": "~/a", "output_dir": "out"})[1].vectors == str(tmp_path / "a")
+
+
+def test_tags_and_texts_keep_their_tilde(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert parse_argv(flags("--tags", "~", "~/x"))[2].tags == ["~", "~/x"]
+
+
+@pytest.mark.parametrize(("given", "kept"), [("true", "all"), ("false", "no"), ("non_padding", "non_padding")])
+def test_tokens_are_counted_as_the_trainer_knows_it(given, kept):
+    training = parse_argv(flags("--include_num_input_tokens_seen", given))[2]
+    assert training.include_num_input_tokens_seen == kept
 
 
 def test_output_dir_is_asked_for():
@@ -406,6 +442,11 @@ def test_what_is_no_setting_at_all():
             "per_device_train_batch_size: tokens_per_batch cuts",
         ),
         ("--do_train=false", "--do_train", "do_train: this trains"),
+        ("--run_name=x --project=y", None, "run_name, project: report_to names nothing"),
+        ("--fsdp_config={}", None, "fsdp_config: fsdp is off"),
+        ("--use_cache", None, "use_cache: it is for models that generate"),
+        ("--length_column_name=x", None, "length_column_name: lengths are those of the tokens"),
+        ("--do_eval", None, "do_eval: eval_strategy says when"),
         ("--hub_token=x --hub_strategy=end", "--push_to_hub", "hub_token, hub_strategy: nothing is pushed"),
         ("--streaming --baselines", "--baselines=false", "baselines: they need all rows at once"),
         (

@@ -337,7 +337,7 @@ def test_an_older_file_outlives_a_refusal_and_a_full_disk(folder, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("hf_rnn.whole_file.os.replace", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(UserError, match=r"model.onnx cannot be written: No space left on device. Make room there"):
         export(folder)
     assert contents(folder) == before and file.is_file()
 

@@ -90,6 +90,28 @@ def test_a_full_disk_costs_the_cache_only(tmp_path, caplog):
     assert "answers are not kept" in line
 
 
+def test_what_is_not_kept_is_told_once(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(hf_rnn.distillation.cache, "BLOCK_TEXTS", 1)
+    (tmp_path / "cache").write_text("a file where a folder should be")
+    cache = LogitsCache(tmp_path / "cache", "teacher")
+    assert cache.look_up("abc", lambda texts: np.ones((1, 2), np.float32), 2).shape == (3, 2)
+    assert len(caplog.messages) == 1
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, caplog, monkeypatch):
+    """As somebody else's is; who tests as root may read all."""
+    cache = LogitsCache(tmp_path, "teacher")
+    cache.look_up(["a"], lambda texts: np.zeros((1, 2), np.float32), 2)
+
+    def refuse(*given, **named):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(hf_rnn.distillation.cache, "safe_open", refuse)
+    assert cache.look_up(["a"], lambda texts: np.ones((1, 2), np.float32), 2).tolist() == [[1, 1]]
+    (line,) = caplog.messages
+    assert "cannot be read: Permission denied; the teacher is asked again" in line
+
+
 @given(st.lists(st.text(), max_size=4), st.lists(st.text(), max_size=4), st.text(), st.text())
 @settings(max_examples=100, deadline=None)
 def test_keys_differ_where_texts_or_teachers_do(one, other, teacher, another):

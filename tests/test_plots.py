@@ -81,7 +81,7 @@ def test_confusion_matrix_shows_counts_and_shares(tmp_path, drawn):
     np.testing.assert_array_equal(axes.images[0].get_array()[1], [0, 0, 0])  # a class without rows
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 6, 7, 20, 60])
+@pytest.mark.parametrize("size", [1, 2, 3, 6, 7, 20, 40, 60])
 def test_any_number_of_classes_fits(tmp_path, drawn, size):
     names = [f"a class name {'that goes on ' * 5}number {index}" for index in range(size)]
     plot_confusion_matrix(np.eye(size, dtype=int) * 12345, names, tmp_path / "matrix.png")
@@ -96,6 +96,17 @@ def test_any_number_of_classes_fits(tmp_path, drawn, size):
         assert len(boxes) < 2 or boxes[0].x1 < boxes[1].x0  # numbers do not touch
         ticks = [label.get_window_extent() for label in labels]
         assert all(upper.y0 >= lower.y1 for upper, lower in zip(ticks, ticks[1:], strict=False))
+    assert figure.axes[0].get_ylabel() == ("true class" if size <= 40 else "true class id")
+    if size > 6:  # letters of 10 points that a card shows at some 8 inches
+        assert figure.get_size_inches().max() < 14
+
+
+def test_names_that_differ_where_they_are_cut_have_their_ids(tmp_path, drawn):
+    names = [f"a very long class name, number {index}, that nobody would ever type in full" for index in range(3)]
+    plot_confusion_matrix(np.eye(3, dtype=int), names, tmp_path / "matrix.png")
+    labels = [label.get_text() for label in drawn[0].axes[0].get_yticklabels()]
+    assert [label.split(":")[0] for label in labels] == ["0", "1", "2"]
+    assert all(label[3:] == labels[0][3:] for label in labels), "premise: the rest is the same"
 
 
 @pytest.mark.filterwarnings("error:Glyph")

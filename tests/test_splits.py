@@ -26,6 +26,35 @@ def test_a_folder_has_its_splits_by_name(tmp_path, dev, caplog):
         load_tsv(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["val", "valid", "Val"])
+def test_a_validation_file_of_another_name_is_told(tmp_path, caplog, name):
+    for file in ("train.tsv", f"{name}.tsv"):
+        write(tmp_path / file, GOOD * 9)
+    load_tsv(tmp_path)
+    assert f"not read: {name}.tsv. Rename {name}.tsv to dev.tsv, if it is one" in caplog.text
+    caplog.clear()
+    write(tmp_path / "dev.tsv", GOOD)
+    load_tsv(tmp_path)
+    assert f"not read: {name}.tsv" in caplog.text and "Rename" not in caplog.text
+
+
+def test_one_file_of_a_folder_is_read_alone_and_said(tmp_path, caplog):
+    for file in ("train.tsv", "dev.tsv", "test.tsv"):
+        write(tmp_path / file, GOOD * 9)
+    load_tsv(tmp_path / "train.tsv", splits="train")
+    assert f"train.tsv is read alone; give the folder {tmp_path} to read dev.tsv and test.tsv too" in caplog.text
+    caplog.clear()
+    load_tsv({"train": tmp_path / "train.tsv"})
+    assert "read alone" not in caplog.text, "what is mapped is meant"
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    write(tmp_path / "train.tsv", GOOD * 9)
+    assert load_tsv("~/train.tsv")["train"] and load_tsv({"train": "~/train.tsv"})["train"]
+
+
 def test_several_files_make_one_split_in_order(tmp_path):
     one, two = write(tmp_path / "1.tsv", GOOD), write(tmp_path / "2.tsv", b"x\tneutral\n")
     assert [text for text, _ in load_train([one, two])] == ["good day", "bad day", "x"]

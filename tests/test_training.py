@@ -471,6 +471,7 @@ def test_training_in_a_thread(tiny_settings, tmp_path):
         ({"label_names": ["a"]}, r"label_names \['a'\] cannot be followed"),
         ({"prediction_loss_only": True}, "prediction_loss_only True cannot be followed"),
         ({"gradient_checkpointing": True}, "checkpointing True cannot be followed"),
+        ({"bf16_full_eval": True}, "bf16_full_eval True cannot be followed: it leaves the model in half precision"),
         (
             {"dataloader_persistent_workers": True, "dataloader_num_workers": 2},
             "persistent_workers True cannot be followed: .* would take other steps",
@@ -492,6 +493,25 @@ def test_early_mistakes(tiny_settings, tmp_path, mistake, message):
     with pytest.raises(UserError, match=message):
         train(**{**tiny_settings, **mistake}, output_dir=str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"torch_compile_mode": "quick"}, "Unrecognized mode=quick, should be one of: default"),
+        ({"torch_compile_backend": "foo"}, "is not a valid DynamoBackend"),
+    ],
+)
+def test_what_the_compiler_does_not_know_is_told_before_training(tiny_settings, tmp_path, settings, message):
+    with pytest.raises(UserError, match=message):
+        train(**{**tiny_settings, **settings}, output_dir=str(tmp_path / "out"))
+
+
+def test_where_nothing_was_measured_the_card_claims_no_best_epoch(tiny_settings, tmp_path, caplog):
+    result = train(**{**tiny_settings, "eval_delay": 99}, output_dir=str(tmp_path / "out"))
+    assert result.card.best_metric is None
+    assert "was kept" not in (result.folder / "README.md").read_text()
+    assert "no epoch was measured before training ended" in caplog.text
 
 
 def test_an_empty_output_dir_is_not_the_folder_one_is_in(tiny_settings, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """The settings of a distillation: who teaches, from which texts, and how much its answers count. Only their checks."""
 
+import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -84,8 +85,13 @@ class DistillationArguments:
                 raise UserError(f"unlabeled {self.unlabeled} is a folder: give a file with one text a line")
             if not Path(self.unlabeled).exists():
                 raise UserError(f"unlabeled: there is no file {self.unlabeled}: give a file with one text a line")
-        if self.teacher_cache is not None and Path(self.teacher_cache).is_file():
+        if self.teacher_cache is not None and os.path.isfile(self.teacher_cache):
             raise UserError(f"teacher_cache {self.teacher_cache} is a file: give a folder")
+        if self.teacher_cache is not None and os.path.isfile(os.path.join(self.teacher_cache, "config.json")):
+            raise UserError(
+                f"teacher_cache {self.teacher_cache} holds a model, of which the answers would become a part: give "
+                "another folder"
+            )
 
 
 def is_of_distill(name: str) -> bool:

@@ -10,6 +10,13 @@ from .text_arguments import OF_VOCABULARY
 _WITHOUT_MOMENTS = ("adafactor", "sgd", "adagrad", "rmsprop")
 # What the Trainer hands no further settings to: it looks at flags of theirs only, such as adam_beta1.
 _WITHOUT_ARGUMENTS = ("adamw_torch", "adamw_torch_fused", *_WITHOUT_MOMENTS)
+_OF_TRACKERS = ("run_name", "project", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id")
+_OF_NOTHING = {  # what the Trainer reads and a run like these has no use for
+    "use_cache": "it is for models that generate",
+    "length_column_name": "lengths are those of the tokens",
+    "include_for_metrics": "scores need nothing but labels and logits",
+    "do_eval": "eval_strategy says when the validation split is measured",
+}
 _OF_SHARING = ("hub_model_id", "hub_private_repo", "hub_revision", "hub_token", "hub_strategy", "hub_always_push")
 
 
@@ -55,6 +62,12 @@ def find_idle(typed: Collection[str], model: Any, data: Any, training: Any, dist
         strategy = getattr(training, f"{what}_strategy")
         if strategy != "steps":
             yield from _told(typed, [f"{what}_steps"], f"{what}_strategy is {strategy.value}, not steps")
+    if not training.report_to:
+        yield from _told(typed, _OF_TRACKERS, "report_to names nothing that would be told")
+    if not training.fsdp:
+        yield from _told(typed, ["fsdp_config"], "fsdp is off")
+    for name, reason in _OF_NOTHING.items():
+        yield from _told(typed, [name], reason)
     if not training.push_to_hub:
         yield from _told(typed, _OF_SHARING, "nothing is pushed without push_to_hub")
     if training.tokens_per_batch is not None:

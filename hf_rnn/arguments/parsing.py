@@ -36,6 +36,22 @@ _OTHER_NAMES = {
 
 
 _ANY_BYTES = ("input", "text")  # what is only read, or looked at by others
+_PATHS = frozenset(
+    {
+        "data_dir",
+        "dataset_name",
+        "input",
+        "model",
+        "model_name_or_path",
+        "output_dir",
+        "recipe",
+        "teacher",
+        "teacher_cache",
+        "tokenizer_name_or_path",
+        "unlabeled",
+        "vectors",
+    }
+)
 
 
 def setting(default: Any, meaning: str, **more: Any) -> Any:
@@ -83,6 +99,10 @@ class SettingsParser(HfArgumentParser):
         bare = re.fullmatch(r"argument (?:\S+/)?(--\w+): expected one argument", message)
         raise UserError(message if bare is None else f"{message}; one that starts with a dash as {bare[1]}=-...")
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As of `argparse`; `~` is the home folder where no shell has looked at a path either, as `--model=~/out`."""
+        return super().parse_known_args(None if args is None else _expand_home(args), namespace)
+
     def parse(self, tokens: Sequence[str]) -> tuple[Any, ...]:
         """Parse tokens into the dataclasses.
 
@@ -92,6 +112,7 @@ class SettingsParser(HfArgumentParser):
         rest = self.parse_known_args(list(tokens))[1]
         if rest:  # before the dataclasses miss what a misspelt flag should have set
             raise UserError(self._unknown(rest[0]))
+        self._check_mappings(tokens)
         try:
             parsed = tuple(self.parse_args_into_dataclasses(list(tokens), look_for_args_file=False))
         except UserError:
@@ -103,6 +124,22 @@ class SettingsParser(HfArgumentParser):
                 if name not in _ANY_BYTES:
                     _check_utf8(name, value)
         return parsed
+
+    def _check_mappings(self, tokens: Sequence[str]) -> None:
+        """Refuse what is neither a mapping nor a file of one, before the dataclasses say so without its name."""
+        given = vars(self.parse_known_args(list(tokens))[0])
+        for name in sorted(self._mappings & given.keys()):
+            value = given[name]
+            if not isinstance(value, str) or (not value.lstrip().startswith("{") and os.path.isfile(value)):
+                continue
+            try:
+                mapping = json.loads(value)
+            except ValueError:
+                mapping = None
+            if not isinstance(mapping, dict):
+                raise UserError(
+                    f"{name} {_in_short(value)} is no JSON object, such as '{{\"name\": 1}}', nor a file that is there"
+                )
 
     def tokens(self, settings: Mapping[str, Setting]) -> list[str]:
         """Write settings as command-line tokens, each checked by itself.
@@ -159,6 +196,21 @@ class SettingsParser(HfArgumentParser):
         near = [_OTHER_NAMES[name]] if _OTHER_NAMES.get(name) in self._names() else []
         near = near or difflib.get_close_matches(name, self._names(), n=1)
         return f". Did you mean {dashes}{near[0]}?" if near else ""
+
+
+def _expand_home(tokens: Iterable[str]) -> list[str]:
+    expanded: list[str] = []
+    is_path = False  # what follows
+    for token in tokens:
+        name, given, value = token.partition("=")
+        names_path = name.startswith("--") and name[2:].replace("-", "_") in _PATHS
+        if names_path and given:
+            token = f"{name}={os.path.expanduser(value)}"
+        elif is_path and not token.startswith("-"):
+            token = os.path.expanduser(token)
+        is_path = names_path and not given
+        expanded.append(token)
+    return expanded
 
 
 def _check_utf8(name: str, value: Any) -> None:

@@ -55,6 +55,8 @@ class RnnTrainingArguments(TrainingArguments):
             gradient; these models have none, so False.
         resume (`bool`): Whether to go on from the newest valid checkpoint in `output_dir`.
         resume_anyway (`bool`): As `resume`, though data, tokenizer, model or settings have changed.
+        include_num_input_tokens_seen (`str`): Whether the log counts the tokens read: `"all"`, `"non_padding"` or
+            `"no"`.
         recipe (`str`, *optional*): Where the settings came from. The parser reads it; here it is a record.
         license (`str`, *optional*): The model's licence for its card, as the Hub abbreviates it, such as `apache-2.0`.
         language (`list[str]`, *optional*): Languages of the texts for the card: codes of ISO 639, such as `en`.
@@ -94,6 +96,7 @@ class RnnTrainingArguments(TrainingArguments):
         None, "with calibrate: shares of the classes in use, such as positive=0.2 negative=0.8, JSON, or train"
     )
     early_stopping_patience: int | None = setting(None, "stop after so many evaluations without improvement; 0 never")
+    include_num_input_tokens_seen: str = setting("no", "count the tokens read in training: all, non_padding or no")
     overwrite_output_dir: bool = setting(False, "replace what an earlier run left in output_dir")
     ddp_find_unused_parameters: bool | None = setting(False, "look for unused parameters; these models have none")
     resume: bool = setting(False, "go on from the newest valid checkpoint in output_dir")
@@ -112,9 +115,12 @@ class RnnTrainingArguments(TrainingArguments):
             raise UserError(f"output_dir is {found}: give the folder where the finished model is to go")
         self._check_ranges()
         self._check_token_budget()
+        self._check_best()
         if self.data_seed is None:
             self.data_seed = self.seed  # without it the order of the examples changes when a run is resumed
         several = int(os.environ.get("WORLD_SIZE", "1")) > 1  # as torchrun says
+        if self.ddp_backend is not None and not several:
+            raise UserError("ddp_backend is for several processes, as torchrun starts them: leave it out")
         if (self.bf16 or self.bf16_full_eval or several) and not torch.accelerator.is_available():
             # where it runs anyhow: only when told so the Trainer takes bfloat16 there, and sees other processes
             self.use_cpu = True
@@ -153,6 +159,26 @@ class RnnTrainingArguments(TrainingArguments):
             raise UserError("max_steps must be greater than 0, or -1 for as many as num_train_epochs takes, found 0")
         if self.eval_accumulation_steps is not None and self.eval_accumulation_steps < 1:
             raise UserError(f"eval_accumulation_steps must be at least 1, found {self.eval_accumulation_steps}")
+        noise = self.neftune_noise_alpha
+        if noise is not None and not 0 <= noise < float("inf"):
+            raise UserError(f"neftune_noise_alpha must be finite and not negative, found {noise}")
+        if getattr(self, "dataloader_multiprocessing_context", None) is not None and self.dataloader_num_workers == 0:
+            raise UserError(
+                "dataloader_multiprocessing_context says how workers start, and there are none: set "
+                "dataloader_num_workers, or leave it out"
+            )
+        for what in ("eval", "save", "logging"):
+            steps = getattr(self, f"{what}_steps")
+            if getattr(self, f"{what}_strategy") == "steps" and steps is not None and not steps > 0:
+                raise UserError(f"{what}_steps must be greater than 0, found {steps}: {what}_strategy is steps")
+        for given in filter(None, (self.optim_args or "").replace(" ", "").split(",")):
+            if "=" not in given:
+                raise UserError(f"optim_args must be name=value, several parted by commas, found {given!r}")
+        counted = str(self.include_num_input_tokens_seen).lower()
+        counted = {"true": "all", "false": "no"}.get(counted, counted)
+        if counted not in ("all", "non_padding", "no"):
+            raise UserError(f"include_num_input_tokens_seen must be all, non_padding or no, found {counted!r}")
+        self.include_num_input_tokens_seen = counted
         if self.dataloader_num_workers < 0:
             raise UserError(f"dataloader_num_workers must not be negative, found {self.dataloader_num_workers}")
         if self.target_prior is not None and not self.calibrate:
@@ -163,6 +189,21 @@ class RnnTrainingArguments(TrainingArguments):
                 raise UserError(f"{name} must be from 0 to 2**32 - 1, found {getattr(self, name)}")
         if self.overwrite_output_dir and self.resume:
             raise UserError("overwrite_output_dir starts anew and resume goes on: give one of them")
+
+    def _check_best(self) -> None:
+        """Tell what else must be set where nothing is measured or saved that the best epoch could be chosen from."""
+        if not self.load_best_model_at_end:
+            return
+        if self.eval_strategy == "no":
+            raise UserError(
+                "with eval_strategy no there is nothing to choose the best epoch by: set load_best_model_at_end to "
+                "false, and early_stopping_patience to 0"
+            )
+        if self.save_strategy == "no":
+            raise UserError(
+                "with save_strategy no there is no epoch to go back to: set load_best_model_at_end to false, which "
+                "keeps the last"
+            )
 
     def _check_token_budget(self) -> None:
         budget = self.tokens_per_batch

@@ -290,7 +290,7 @@ class RnnClassifier:
 
         if not str(save_directory):  # a path would take it for the folder one is in
             raise UserError("save_directory is empty: name a folder, '.' for this one")
-        fitted, target = self._get_fitted(), FinishedFolder(Path(save_directory))
+        fitted, target = self._get_fitted(), FinishedFolder(Path(save_directory).expanduser())
         if target.root.exists() and not target.root.is_dir():
             raise UserError(f"{target.root} is a file: give a folder")
 

@@ -24,24 +24,29 @@ class InspectArguments:
 
     model: str | None = field(default=None, metadata={"help": "finished folder, or id on the Hub"})
     revision: str | None = field(default=None, metadata={"help": "branch, tag or commit, for an id on the Hub"})
-    text: str | None = field(default=None, metadata={"help": "the text to look at"})
 
 
 def run(argv: Sequence[str]) -> None:
-    """Print the stages that a text goes through.
+    """Print the stages that each text goes through.
 
     Raises:
         UserError: For a mistake in flags or model.
     """
-    (arguments,) = SettingsParser(InspectArguments, prog="hf-rnn inspect").parse(argv)
+    parser = SettingsParser(InspectArguments, prog="hf-rnn inspect")
+    parser.add_argument("--text", action="append", help="the text to look at; may be given several times")
+    arguments, namespace = parser.parse(argv)
     if arguments.model is None:
         raise UserError("--model is missing: give a finished folder")
-    if arguments.text is None:
+    if namespace.text is None:
         raise UserError("--text is missing: give the text to look at")
-    check_text(arguments.text)
+    for text in namespace.text:
+        check_text(text)
     model_loading.quiet()
     model, tokenizer = model_loading.load_model(arguments.model, arguments.revision)
-    print("\n\n".join(_tell(model, tokenizer, arguments.text)))
+    several = len(namespace.text) > 1
+    for number, text in enumerate(namespace.text):
+        parts = [text] * several + _tell(model, tokenizer, text)
+        print("\n" * (2 * (number > 0)) + "\n\n".join(parts))
 
 
 def _tell(model: RnnForSequenceClassification, tokenizer: PreTrainedTokenizerBase, text: str) -> list[str]:

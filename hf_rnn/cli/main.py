@@ -6,6 +6,7 @@ Nothing heavy is imported before the verb is known, so that `hf-rnn --help` answ
 from __future__ import annotations
 
 import difflib
+import errno
 import importlib
 import io
 import logging
@@ -54,11 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     except UserError as error:
         return _complain(command, error)
-    except BrokenPipeError:  # whoever read our output has left
-        _give_up_output()
-        return _BROKEN_PIPE
     except OSError as error:  # no permission, no space, no such file: the machine's, not ours
         _give_up_output()
+        if isinstance(error, BrokenPipeError) or (os.name == "nt" and error.errno == errno.EINVAL):
+            return _BROKEN_PIPE  # whoever read our output has left; Windows has another name for it
         return _complain(command, error)
     except KeyboardInterrupt:
         return _INTERRUPTED

@@ -53,7 +53,7 @@ def run_training(
     if settings.process_index > 0:  # of several processes one tells
         return
     scores = {
-        split: {name: value for name, value in metrics.items() if not isinstance(value, dict | list)}
+        split: {name: value for name, value in metrics.items() if not isinstance(value, dict | list | None)}
         for split, metrics in result.metrics.items()
     }
     where = {"output_dir": str(result.folder)} | ({} if result.url is None else {"url": result.url})

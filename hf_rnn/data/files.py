@@ -18,6 +18,7 @@ SPLITS = ("train", "validation", "test")
 ALIASES = {"dev": "validation"}
 
 _OF_LIBRARY = (".csv", ".csv.gz", ".parquet", ".json", ".jsonl")  # what the datasets library reads
+_OF_VALIDATION = ("val", "valid", "validate", "devel", "development", "eval")  # what others call it
 _OF_TSV = (".tsv", ".txt", ".tsv.gz")
 
 PathLike = str | os.PathLike[str]
@@ -105,11 +106,16 @@ def find_files(source: Source, splits: Iterable[str] | None, trained: bool) -> d
                     f"{name!r} is no split: take train, validation (or dev), test"
                     + (f"; nearest is {near[0]!r}" if near else "")
                 )
-    elif Path(source).is_dir():
+    elif Path(source := os.path.expanduser(source)).is_dir():
         where = str(source)
         given = {path.stem: [str(path)] for path in sorted(Path(source).glob("*.tsv"))}
         if unused := [name for name in given if name not in SPLITS and name not in ALIASES]:
-            logger.warning("%s: not read: %s", where, ", ".join(f"{name}.tsv" for name in unused))
+            advice = "".join(
+                f". Rename {name}.tsv to dev.tsv, if it is one"
+                for name in unused
+                if name.lower() in _OF_VALIDATION and not {"dev", "validation"} & given.keys()
+            )
+            logger.warning("%s: not read: %s%s", where, ", ".join(f"{name}.tsv" for name in unused), advice)
     else:
         where = str(source)
         splits = None if splits is None else [splits] if isinstance(splits, str) else list(splits)
@@ -117,10 +123,21 @@ def find_files(source: Source, splits: Iterable[str] | None, trained: bool) -> d
         if len(asked) > 1 and not Path(source).exists():
             raise UserError(f"{where} does not exist: give a folder with train.tsv in it, or a TSV file")
         given = {asked[0]: [where]}
+        _tell_of_splits_beside(Path(source), asked)
     found = {split: given[name] for split, name in canonical_splits(given, where).items()}
     files = {split: found[split] for split in wanted_splits(splits, found, where, trained, _other_ways(where))}
     _refuse_reuse(files)
     return files
+
+
+def _tell_of_splits_beside(file: Path, asked: Sequence[str]) -> None:
+    """Say that a split's file alone is read, where it lies beside those of others that were not asked for."""
+    names = [*SPLITS, *ALIASES]
+    beside = [f"{name}.tsv" for name in names if name != file.stem and file.with_name(f"{name}.tsv").is_file()]
+    if asked == ["train"] and file.stem == "train" and beside:
+        logger.warning(
+            "%s is read alone; give the folder %s to read %s too", file, file.parent, " and ".join(sorted(beside))
+        )
 
 
 def _names(folder: str) -> list[str] | None:
@@ -158,10 +175,10 @@ def _other_ways(folder: str) -> str:
 
 def _as_paths(files: PathLike | Sequence[PathLike]) -> list[str]:
     if isinstance(files, str | os.PathLike):
-        return [os.fspath(files)]
+        return [os.path.expanduser(files)]
     if not files:
         raise UserError("a split is mapped to no file at all: give one path or several")
-    return [os.fspath(path) for path in files]
+    return [os.path.expanduser(path) for path in files]
 
 
 def _refuse_reuse(files: Mapping[str, list[str]]) -> None:

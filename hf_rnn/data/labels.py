@@ -71,7 +71,7 @@ class LabelMap:
         if len(counts) > 50 and len(counts) > rows / 2:
             raise UserError(
                 f"the label column holds {len(counts)} different labels in {rows} rows, such as "
-                f"{listed(counts)[:99]}. "
+                f"{listed(sorted(counts, key=len)[:3])}. "
                 "Are the columns swapped? Set --text_column and --label_column"
             )
         if len(counts) < 2:

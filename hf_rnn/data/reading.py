@@ -307,5 +307,7 @@ def _miscounted(line: bytes, found: int, expected: int) -> Fault:
     if b"\r" in line:
         return Fault(Reason.TOO_MANY_FIELDS, f"{detail}, and a lone CR, which ends no line", "End lines with LF")
     return Fault(
-        Reason.TOO_MANY_FIELDS, detail, "A text cannot hold a tab; name the columns if the file has more of them"
+        Reason.TOO_MANY_FIELDS,
+        detail,
+        "A text cannot hold a tab; if the file has more columns, set --text_column and --label_column, from 0",
     )

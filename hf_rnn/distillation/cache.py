@@ -48,13 +48,16 @@ class LogitsCache:
         """
         remaining = iter(texts)
         blocks = [np.empty((0, num_labels), dtype=np.float32)]
+        failed: str | None = None
         while block := list(islice(remaining, BLOCK_TEXTS)):
             path = self.folder / f"{self._key(block)}.safetensors"
             logits = _read(path, (len(block), num_labels))
             if logits is None:
                 logits = np.ascontiguousarray(compute(block), dtype=np.float32)
-                _write(path, logits)
+                failed = _write(path, logits) or failed
             blocks.append(logits)
+        if failed is not None:
+            logger.warning("the teacher's answers are not kept: %s cannot be written: %s", self.folder, failed)
         return np.concatenate(blocks)
 
     def _key(self, texts: Sequence[str]) -> str:
@@ -65,18 +68,22 @@ class LogitsCache:
         return digest.hexdigest()
 
 
-def _write(path: Path, logits: np.ndarray) -> None:
+def _write(path: Path, logits: np.ndarray) -> str | None:
+    """Write a file, and return why it could not be."""
     metadata = {"sha256": hashlib.sha256(logits.tobytes()).hexdigest()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, save({_LOGITS: logits}, metadata))
     except OSError as error:
-        logger.warning("the teacher's answers are not kept: %s cannot be written: %s", path.parent, error.strerror)
+        return error.strerror
+    return None
 
 
 def _read(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
-    """Return what a file holds, None when there is none or it is damaged, which is said."""
-    if not path.exists():
+    """Return what a file holds, None when there is none or it cannot be used, which is said."""
+    try:
+        path.stat()
+    except OSError:
         return None
     try:
         with safe_open(path, framework="numpy") as file:
@@ -85,7 +92,10 @@ def _read(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
         intact = logits.shape == shape and logits.dtype == np.float32
         if intact and hashlib.sha256(logits.tobytes()).hexdigest() == recorded:
             return logits
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+    except OSError as error:
+        logger.warning("%s cannot be read: %s; the teacher is asked again", path, error.strerror or error)
+        return None
+    except (SafetensorError, ValueError, KeyError, TypeError):
         pass
     logger.warning("%s is damaged: the teacher is asked again", path)
     return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -269,6 +270,8 @@ def _make(cache: Path) -> None:
         cache.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"the folder of the teacher's answers, {cache}, cannot be made: {error.strerror}") from error
+    if not os.access(cache, os.R_OK | os.X_OK):
+        raise UserError(f"the folder of the teacher's answers, {cache}, is not yours to read: give another")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -89,6 +90,8 @@ def export(
     if quantize not in (None, "int8"):
         raise UserError(f"quantize must be int8, or be left out, found {quantize!r}")
     _check_packages()
+    name_or_path = os.path.expanduser(name_or_path)
+    output_dir = None if output_dir is None else os.path.expanduser(output_dir)
     check_name(name_or_path, "a trained model")
     own = Path(name_or_path).is_dir()
     if output_dir is None and not own:
@@ -116,8 +119,13 @@ def export(
     named = folder.onnx_model if quantize is None else folder.onnx_model_int8
     target = named if output_dir is None else Path(output_dir) / named.name
     _check_parity(parity, quantize, target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(target, content)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(target, content)
+    except OSError as error:
+        raise UserError(
+            f"{target} cannot be written: {error.strerror}. Make room there, or name another folder with output_dir"
+        ) from error
     logger.info(
         "%s: %s bytes; over %d texts logits differ by at most %.1e, and %.2f %% of the answers are the same",
         target,

@@ -216,7 +216,8 @@ def _figures(figures: Mapping[str, str]) -> str | None:
 def _effort(training: Mapping[str, float]) -> str:
     """Return how long the training took; the epochs of a stream are not known."""
     epochs = training.get("epochs")
-    steps = f"{training['steps']:,.0f} steps in {training['seconds']:,.0f} seconds"
+    seconds = training["seconds"]
+    steps = f"{training['steps']:,.0f} steps in {seconds:,.{0 if seconds >= 10 else 1}f} seconds"
     return f": {epochs:.4g} epochs, {steps}" if epochs else f": {steps}"
 
 

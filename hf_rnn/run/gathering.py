@@ -53,6 +53,7 @@ def gather_facts(
     texts: datasets.DatasetDict | datasets.IterableDatasetDict,
     class_counts: Sequence[int],
     metrics: Mapping[str, Any],
+    best_kept: bool = True,
     audited: Mapping[str, Any] | None = None,
     vectors: Vectors | None = None,
     start: StartingModel | None = None,
@@ -67,6 +68,7 @@ def gather_facts(
         texts: What it was trained and measured on.
         class_counts: Training rows by class.
         metrics: Numbers by split, and those of the training itself under `training`.
+        best_kept: Whether its weights are those of the best epoch rather than of the last.
         audited: Summary of the audit of these texts.
         vectors: What its embedding started from, if pretrained.
         start: What all its weights started from, if trained before.
@@ -92,7 +94,7 @@ def gather_facts(
         language=tuple(training.language or ()),
         tags=tuple(training.tags or ()),
         versions={"hf-rnn": __version__, **{package: version(package) for package in _PACKAGES}},
-        best_metric=training.metric_for_best_model if training.load_best_model_at_end else None,
+        best_metric=training.metric_for_best_model if best_kept else None,
         max_length=tokenizer.model_max_length if tokenizer.model_max_length < 10**9 else None,
         unknown_token_share=unknown.get("validation"),
         vectors=None if vectors is None else vectors.describe(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,8 @@ from transformers.trainer_utils import PredictionOutput, TrainOutput
 
 from ..metrics.evaluation import evaluate_logits
 from ..trainer import RnnTrainer
+
+logger = logging.getLogger(__name__)
 
 
 def measure_run(
@@ -42,3 +45,12 @@ def measure_run(
         "parameters": trainer.model.num_parameters(),
     }
     return metrics
+
+
+def keeps_best(trainer: RnnTrainer) -> bool:
+    """Whether the weights are those of the best epoch; says so where they were to be and nothing was measured."""
+    if not trainer.args.load_best_model_at_end:
+        return False
+    if trainer.state.best_model_checkpoint is None:
+        logger.warning("no epoch was measured before training ended (eval_delay, eval_steps): the last one is kept")
+    return trainer.state.best_model_checkpoint is not None

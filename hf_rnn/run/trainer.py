@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import datasets
+import torch
 from transformers import EvalPrediction, PreTrainedTokenizerBase
 
 from ..arguments.training_arguments import RnnTrainingArguments
@@ -63,6 +64,8 @@ def make_trainer(
             made_from=made_from,
             class_counts=class_counts,
         )
+        if training_args.torch_compile_mode is not None:  # whose name torch would look at in the first step
+            torch._inductor.list_mode_options(training_args.torch_compile_mode)
         trainer.try_optimizer()
         trainer.try_batches()
     except UserError:

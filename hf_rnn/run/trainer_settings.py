@@ -11,6 +11,8 @@ _FIXED: dict[str, tuple[tuple[Any, ...], str]] = {
     "resume_from_checkpoint": ((None,), "--resume goes on from the newest checkpoint in output_dir"),
     "label_names": ((None, ["labels"]), "the labels are those of the data"),
     "prediction_loss_only": ((False, None), "a run is measured by its predictions"),
+    "bf16_full_eval": ((False,), "it leaves the model in half precision, and it would be saved so"),
+    "fp16_full_eval": ((False,), "it leaves the model in half precision, and it would be saved so"),
     "batch_eval_metrics": ((False,), "scores are those of all rows at once"),
     "eval_do_concat_batches": ((True,), "scores are those of all rows at once"),
     "use_liger_kernel": ((False,), "its kernels are of other models"),
