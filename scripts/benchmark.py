@@ -6,7 +6,8 @@
     python scripts/benchmark.py data --rows 100000
     python scripts/benchmark.py --json out.json --threads 1
 
-Every part asserts that the answers are right before it times them, warms up, takes the two sides in turn, and prints
+The parts that predict and read assert that the answers are right before they are timed; train and vocab print what was
+learned. Each part warms up, takes the two sides in turn, and prints
 the median of each side and of the ratio pair by pair with its quartiles. Absolute times drift on a shared machine; the
 ratios hold. A ratio above 1 says that ours is faster; of the part data it says how many times as long ours takes.
 """

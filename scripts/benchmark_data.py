@@ -121,7 +121,10 @@ def peak_mb() -> float:
     if status.exists():  # Linux counts the parent's peak among getrusage's, from before the program started
         (kib,) = re.findall(r"^VmHWM:\s+(\d+) kB$", status.read_text(), flags=re.MULTILINE)
         return int(kib) * 1024 / 1e6
-    import resource
+    try:
+        import resource
+    except ImportError:  # Windows
+        return float("nan")
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
 

@@ -70,8 +70,11 @@ def check(what: str, ours: Any, expected: Any, tolerance: float) -> None:
     """Stop the run where logits differ by more."""
     import numpy as np
 
-    difference = float(np.abs(np.asarray(ours) - np.asarray(expected)).max())
-    if difference > tolerance:
+    ours, expected = np.asarray(ours), np.asarray(expected)
+    if ours.shape != expected.shape:
+        raise SystemExit(f"{what}: logits of shape {ours.shape}, expected {expected.shape}")
+    difference = float(np.abs(ours - expected).max())
+    if not difference <= tolerance:  # nor NaN
         raise SystemExit(f"{what}: logits differ by {difference:.1e}, more than {tolerance:.0e}")
 
 

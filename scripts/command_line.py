@@ -1,8 +1,10 @@
 """What the scripts' command lines have in common: one line on stderr and exit code 2 for a mistake, 130 for a stop."""
 
 import argparse
+import errno
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Collection
 from typing import Any, NoReturn
@@ -43,16 +45,21 @@ class Parser(argparse.ArgumentParser):
 def run(main: Callable[[], int | None], stopped: str = "stopped") -> None:
     """Run a script, and leave with its exit code if it gives one.
 
-    Ctrl-C ends it with one line, a pipe that nobody reads with none.
+    Ctrl-C and SIGTERM end it with one line, a pipe that nobody reads with none; what it keeps in temporary folders is
+    removed.
 
     Args:
         main: The script.
         stopped: That line.
     """
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _stop)
     try:
         code = main()
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever read our output has left
+    except OSError as error:  # whoever read our output has left; Windows has another name for it
+        if not isinstance(error, BrokenPipeError) and (os.name != "nt" or error.errno != errno.EINVAL):
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141  # as a shell has it
     except KeyboardInterrupt as stop:
@@ -60,3 +67,9 @@ def run(main: Callable[[], int | None], stopped: str = "stopped") -> None:
         code = getattr(stop, "exit_code", 130)  # what a shell reports for a process ended by that signal
     if code:
         sys.exit(code)
+
+
+def _stop(number: int, frame: Any) -> NoReturn:
+    stop = KeyboardInterrupt()
+    stop.exit_code = 128 + number  # type: ignore[attr-defined]
+    raise stop

@@ -8,8 +8,9 @@ import select
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 os.environ["OMP_NUM_THREADS"] = "1"  # the children are forked: no threads before
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -51,6 +52,8 @@ class Run:
         flags: Of `hf-rnn train`.
     """
 
+    _running: ClassVar[set[int]] = set()
+
     def __init__(self, texts: Path, output: Path, log: Path, flags: list[str]) -> None:
         self.log = log
         self.output = output
@@ -61,11 +64,24 @@ class Run:
         self._read, write = os.pipe()
         self.process = os.fork()
         if self.process == 0:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.close(self._read)
             _train_and_leave(
                 [f"--data_dir={texts}", f"--output_dir={output}", "--use_cpu", *SIZES, *flags], self.log, write
             )
         os.close(write)
+        self._running.add(self.process)
+
+    @classmethod
+    @contextmanager
+    def none_left(cls) -> Iterator[None]:
+        """End the runs that go on when this one is stopped."""
+        try:
+            yield
+        finally:
+            for process in cls._running:
+                os.kill(process, signal.SIGKILL)
+                os.waitpid(process, 0)
 
     def watch(self, until: Callable[["Run"], bool] = lambda run: False, seconds: float = 300) -> bool:
         """Wait until something is so, for some seconds, or to the process's end; return whether it still runs."""
@@ -76,6 +92,7 @@ class Run:
             told = os.read(self._read, 1)
             if not told:
                 status = os.waitpid(self.process, 0)[1]
+                self._running.discard(self.process)
                 os.close(self._read)
                 self.code = os.waitstatus_to_exitcode(status)
                 return False

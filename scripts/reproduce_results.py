@@ -232,7 +232,7 @@ def make(texts: Any, model: Any, runs: int, yardstick: list[Callable[[Sequence[s
         if not yardstick and not results_models.YARDSTICK.missing():
             yardstick.append(results_models.YARDSTICK.learn(texts, 0, Path(scratch), {}).classify)
         if yardstick:
-            row["speed"] = measure_speed(learned[0].classify, yardstick[0], [*texts.dev_texts, *texts.texts])
+            row["speed"] = measure_speed(learned[0].classify, yardstick[0], texts.texts)
     return row
 
 
@@ -262,6 +262,11 @@ def measure_speed(
     """How many texts a model answers while the yardstick answers one; both in turn, the median of several passes.
 
     No pass sees a text again, for a tokenizer remembers words; a slow model reads the first texts of a pass only.
+
+    Args:
+        classify: The model, which has answered none of the texts yet.
+        yardstick: The other, likewise.
+        texts: To answer.
     """
 
     def rate(answer: Callable[[Sequence[str]], Any], some: Sequence[str]) -> float:

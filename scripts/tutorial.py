@@ -163,7 +163,10 @@ print(f"Always the commonest class is right for {majority:.1%} of the training t
 
 # %%
 title("5. the vocabulary")
-tokenizer = train_tokenizer(data["train"]["text"], min_frequency=2, normalizer="tweet")
+try:
+    tokenizer = train_tokenizer(data["train"]["text"], min_frequency=2, normalizer="tweet")
+except ValueError as error:  # no word is seen twice
+    parser.error(str(error))
 V = len(tokenizer)
 all_words = tokenizer.convert_ids_to_tokens(list(range(V)))
 print(f"{V} entries, the first: {all_words[:12]}")

@@ -1216,6 +1216,67 @@ def test_what_becomes_of_a_fault_is_counted(script, trained, tmp_path):
     assert bench.rows == [{"fault": "fault", "tried": 3, "survived": 2, "refused": 1, "lost": 1, "why": ["why"]}]
 
 
+@pytest.mark.parametrize(
+    ("answer", "writes", "counts"), [("same", 2, "same"), ("refused", 0, "refused"), ("refused", 1, None)]
+)
+def test_a_refusal_after_a_whole_checkpoint_is_lost(script, answer, writes, counts, tmp_path):
+    """Also where the fault has taken all of them away: then there is nothing that could be resumed, and that is it."""
+    faults = script("fault_injection")
+    anew = SimpleNamespace(end=lambda: 0)
+    bench = SimpleNamespace(go_on=lambda *_: answer, start=lambda *_: anew, compare=lambda *_: None)
+    killed = SimpleNamespace(output=tmp_path, writes=writes)
+    if counts is None:
+        with pytest.raises(faults.Lost, match="had 1 whole checkpoints written, and was refused"):
+            faults.after_kill(bench, "epochs", killed)
+    else:
+        assert faults.after_kill(bench, "epochs", killed) == counts
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="its runs are forked")
+def test_a_damaged_checkpoint_beside_whole_ones_must_not_stop_a_run(script, tmp_path, monkeypatch):
+    faults, rows = script("fault_injection"), []
+    checkpoint = tmp_path / "out" / "checkpoints" / "checkpoint-1"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "model.safetensors").write_bytes(b"abc")
+    run = SimpleNamespace(output=tmp_path / "out", watch=lambda **_: None, kill=lambda: None, end=lambda: 0)
+
+    def count(fault, attempts):
+        with pytest.raises(faults.Lost, match="without model.safetensors of the newest checkpoint it does not go on"):
+            next(attempts)
+        rows.append(fault)
+        shutil.rmtree(tmp_path / f"damaged-{fault.split(' each')[0].replace(' ', '_')}")
+
+    bench = SimpleNamespace(
+        profiles=["epochs"], start=lambda *_: run, root=tmp_path, go_on=lambda *_: "refused", count=count
+    )
+    faults.damage(bench, 5)
+    assert len(rows) == 3
+
+
+def test_the_benchmarks_check_takes_neither_nan_nor_another_shape(script):
+    check = script("benchmark_infer").check
+    check("x", [[1.0, 2.0]], [[1.0, 2.0]], 1e-5)
+    for ours, expected in (([[np.nan]], [[0.0]]), ([[1.0]], [[1.0 + 1e-4]]), ([[1.0, 2.0]], [[1.0, 2.0], [1.0, 2.0]])):
+        with pytest.raises(SystemExit, match="x: logits"):
+            check("x", ours, expected, 1e-5)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SIGTERM is of other systems")
+def test_sigterm_ends_a_script_as_ctrl_c_does(tmp_path):
+    """With its temporary folders, which a process that dies at once would leave."""
+    code = f"""
+import os, signal, tempfile, time
+import command_line
+def main():
+    with tempfile.TemporaryDirectory(dir={str(tmp_path)!r}):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(9)
+command_line.run(main, "halt")
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=SCRIPTS, capture_output=True, text=True)
+    assert (done.returncode, done.stderr, list(tmp_path.iterdir())) == (143, "halt\n", [])
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="its runs are forked")
 @pytest.mark.parametrize("lost", [0, 1])
 def test_a_lost_run_is_told_by_the_exit_code(script, lost, monkeypatch, capsys):
