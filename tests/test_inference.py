@@ -182,6 +182,7 @@ def test_what_leaves_the_weights_their_meaning_keeps_its_table(tokenizer):
     fast = FastRnn(model, tokenizer)
     assert fast.memory > 0
     torch.testing.assert_close(fast.logits([[2, 3], [4]]), plain_logits(model, [[2, 3], [4]]), atol=1e-5, rtol=0)
+    assert FastRnn(torch.compile(model), tokenizer).memory > 0
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ _OTHER_NAMES = {
 
 
 _ANY_BYTES = ("input", "text")  # what is only read, or looked at by others
-_PATHS = frozenset(
+_PATHS = frozenset(  # settings that name a file or a folder, or may do so
     {
         "data_dir",
         "dataset_name",

@@ -103,6 +103,7 @@ class FastRnn:
             )
         if model.training:
             raise ValueError("the model is in training mode, where dropout changes its answers: call model.eval()")
+        model = cast(RnnForSequenceClassification, getattr(model, "_orig_mod", model))  # what torch.compile wraps
         self.model = copy.deepcopy(model)
         self.tokenizer = tokenizer
         self._made_with = table_dtype, memory_limit, tokens_per_batch
