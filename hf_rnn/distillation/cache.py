@@ -48,16 +48,17 @@ class LogitsCache:
         """
         remaining = iter(texts)
         blocks = [np.empty((0, num_labels), dtype=np.float32)]
-        failed: str | None = None
+        told = False
         while block := list(islice(remaining, BLOCK_TEXTS)):
             path = self.folder / f"{self._key(block)}.safetensors"
             logits = _read(path, (len(block), num_labels))
             if logits is None:
                 logits = np.ascontiguousarray(compute(block), dtype=np.float32)
-                failed = _write(path, logits) or failed
+                failed = _write(path, logits)
+                if failed is not None and not told:
+                    told = True
+                    logger.warning("the teacher's answers are not kept: %s cannot be written: %s", self.folder, failed)
             blocks.append(logits)
-        if failed is not None:
-            logger.warning("the teacher's answers are not kept: %s cannot be written: %s", self.folder, failed)
         return np.concatenate(blocks)
 
     def _key(self, texts: Sequence[str]) -> str:
