@@ -135,6 +135,15 @@ def test_saving_leaves_what_else_is_there(fitted, tmp_path):
         fitted.save_pretrained(tmp_path / "notes.txt")
 
 
+def test_a_tilde_is_the_home_folder(fitted, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    fitted.save_pretrained("~/films")
+    assert [path.name for path in tmp_path.iterdir()] == ["films"]
+    assert type(fitted).from_pretrained("~/films").predict(["miro"])[0] == fitted.predict(["miro"])[0]
+
+
 def test_predictions_are_the_pipelines(fitted, tmp_path):
     fitted.save_pretrained(tmp_path / "films")
     classify = pipeline("text-classification", str(tmp_path / "films"), top_k=None, device="cpu")

@@ -419,6 +419,15 @@ def test_elsewhere(folder, tmp_path):
     assert contents(folder) == before, "the card tells of no file that is not there"
 
 
+def test_a_tilde_is_the_home_folder(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(folder)
+    assert export("~/link", output_dir="~/onx").file == tmp_path / "onx" / "model.onnx"
+    assert not (tmp_path / "~").exists()
+
+
 def test_mistakes_are_one_line(command, folder, tmp_path):
     def mistake(*arguments):
         code, out, err = command("export", *arguments)

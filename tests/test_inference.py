@@ -786,6 +786,13 @@ def test_from_a_finished_folder(trained):
         FastRnn.from_pretrained("no/such/folder")
 
 
+def test_a_tilde_is_the_home_folder(trained, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    (tmp_path / "model").symlink_to(trained.folder)
+    assert FastRnn.from_pretrained("~/model").predict(["miro"])
+
+
 def test_from_a_finished_folder_with_settings_of_the_class(trained):
     whole = FastRnn.from_pretrained(trained.folder)
     small = FastRnn.from_pretrained(trained.folder, table_dtype="int8", tokens_per_batch=7)

@@ -394,6 +394,25 @@ def test_a_hook_on_the_embedding_sees_the_batch_as_it_came(training):
 
 
 @pytest.mark.parametrize("training", [True, False])
+def test_an_embedding_of_another_kind_sees_the_batch_as_it_came(training):
+    """It may look at places, as one that adds positions does."""
+
+    class Places(torch.nn.Embedding):
+        def forward(self, ids):
+            seen.append(ids)
+            return super().forward(ids) * torch.arange(1, ids.shape[1] + 1)[None, :, None]
+
+    model, seen = make(embedding_dropout=0.0).train(training), []
+    alone = Places.from_pretrained(model.get_input_embeddings().weight.detach().clone(), padding_idx=PAD)
+    model.set_input_embeddings(alone)
+    mask = torch.ones_like(HOLES)
+    logits = model(IDS, mask).logits
+    torch.testing.assert_close(seen, [IDS])
+    vectors = torch.nn.functional.embedding(IDS, alone.weight) * torch.arange(1, IDS.shape[1] + 1)[None, :, None]
+    torch.testing.assert_close(logits, model(inputs_embeds=vectors, attention_mask=mask).logits)
+
+
+@pytest.mark.parametrize("training", [True, False])
 def test_a_hook_before_the_embedding_sees_the_batch_as_it_came(training):
     model, seen = make().train(training), []
     expected = model(IDS, HOLES).logits

@@ -507,11 +507,14 @@ def test_what_the_compiler_does_not_know_is_told_before_training(tiny_settings, 
         train(**{**tiny_settings, **settings}, output_dir=str(tmp_path / "out"))
 
 
-def test_where_nothing_was_measured_the_card_claims_no_best_epoch(tiny_settings, tmp_path, caplog):
-    result = train(**{**tiny_settings, "eval_delay": 99}, output_dir=str(tmp_path / "out"))
+@pytest.mark.parametrize(
+    ("settings", "told"), [({"eval_delay": 99}, True), ({"load_best_model_at_end": False}, False)]
+)
+def test_where_the_last_epoch_is_kept_the_card_claims_no_best_one(tiny_settings, tmp_path, caplog, settings, told):
+    result = train(**{**tiny_settings, **settings}, output_dir=str(tmp_path / "out"))
     assert result.card.best_metric is None
     assert "was kept" not in (result.folder / "README.md").read_text()
-    assert "no epoch was measured before training ended" in caplog.text
+    assert ("no epoch was measured before training ended" in caplog.text) is told
 
 
 def test_an_empty_output_dir_is_not_the_folder_one_is_in(tiny_settings, tmp_path, monkeypatch):
