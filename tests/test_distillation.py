@@ -421,6 +421,10 @@ def test_mistakes_are_one_line(command, teacher, texts_dir, tmp_path, monkeypatc
     assert "empty.txt is a file: give a folder" in run("--teacher_cache", tmp_path / "empty.txt")
     assert "cannot be made: Not a directory" in run("--teacher_cache", tmp_path / "empty.txt" / "below")
     assert "holds a model, of which the answers would become a part" in run("--teacher_cache", teacher)
+    with monkeypatch.context() as patch:  # as a cache of somebody else's; who tests as root may read all
+        patch.setattr(os, "access", lambda path, mode: "theirs" not in str(path))
+        assert "theirs, is not yours to read: give another" in run("--teacher_cache", tmp_path / "theirs")
+    (tmp_path / "theirs").rmdir()
     assert "streaming" in run("--streaming")
     assert "Did you mean --temperature?" in run("--temprature", 2)
     assert "hidden_size must be at least 1" in run("--hidden_size", 0)

@@ -483,6 +483,7 @@ def test_traces_among_bytes(hub, folder):
         ("hf_AbCdEfGhIjKlMnOpQrStUvWxYz01234567", r"model.safetensors holds a token \(hf_AbC\.\.\.\)"),
         ("hf_mine", "model.safetensors holds your token"),
         (f"{pathlib.Path.home()}/tweets", "model.safetensors holds a path of this machine"),
+        (f"{pathlib.Path.home()}\\tweets", "model.safetensors holds a path of this machine"),  # as Windows writes it
     ):
         save_file(weights, folder / "model.safetensors", {"format": "pt", "from": told})
         fails(message, folder, "me/films")

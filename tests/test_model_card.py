@@ -69,6 +69,13 @@ def facts(**changes):
     return CardFacts(**{**REQUIRED, **OPTIONAL, **changes})
 
 
+@pytest.mark.parametrize(
+    ("seconds", "told"), [(0.04, "0.0"), (1.04, "1.0"), (9.94, "9.9"), (33.4, "33"), (2000, "2,000")]
+)
+def test_short_trainings_have_tenths_of_seconds(seconds, told):
+    assert f"4,000 steps in {told} seconds" in render(facts(training={"epochs": 1, "steps": 4000, "seconds": seconds}))
+
+
 def row(card, first):
     """The cells of the first table row that starts with this cell."""
     line = next(line for line in card.splitlines() if line.startswith(f"| {first} |"))
