@@ -783,6 +783,16 @@ def test_inspect_shows_tokens_ids_and_shapes(command, folder, trained):
     assert sum(float(row[1]) for row in rows[-3:]) == pytest.approx(1, abs=0.002)
 
 
+def test_inspect_shows_each_of_several_texts(command, folder):
+    """Under itself, as it is shown alone; of one text alone there is no need to say which."""
+    texts = ["miro zzz", "", "sand"]
+    code, out, err = command("inspect", "--model", folder, *(part for text in texts for part in ("--text", text)))
+    assert (code, err) == (0, "")
+    alone = [command("inspect", "--model", folder, "--text", text)[1] for text in texts]
+    assert len(set(alone)) == 3, "premise"
+    assert out == "\n\n\n".join(f"{text}\n\n{told.rstrip()}" for text, told in zip(texts, alone, strict=True)) + "\n"
+
+
 def test_inspect_shows_attention_as_bars(command, texts_dir, tmp_path):
     settings = [
         "--embedding_size",

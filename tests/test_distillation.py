@@ -81,6 +81,7 @@ def test_a_run_leaves_a_finished_folder(command, quick, teacher, unlabeled, text
     assert code == 0, err
     told = json.loads(out)
     assert told["output_dir"] == str(tmp_path / "out") and told["teacher"]["name"] == "tiny-bert"
+    assert "null" not in out, "what there is none of, a single teacher's folds, is left out"
     folder = FinishedFolder(tmp_path / "out")
     folder.check_finished()
     metrics = json.loads(folder.metrics.read_text())
