@@ -6,10 +6,11 @@
     python scripts/benchmark.py data --rows 100000
     python scripts/benchmark.py --json out.json --threads 1
 
-The parts that predict and read assert that the answers are right before they are timed; train and vocab print what was
-learned. Each part warms up, takes the two sides in turn, and prints
-the median of each side and of the ratio pair by pair with its quartiles. Absolute times drift on a shared machine; the
-ratios hold. A ratio above 1 says that ours is faster; of the part data it says how many times as long ours takes.
+Each part asserts that both sides do the same before they are timed: answers, and in training the loss and all
+gradients of a batch; train and vocab also print what was learned. Each warms up, takes the two sides in turn, and
+prints the median of each side and of the ratio pair by pair with its quartiles. Absolute times drift on a shared
+machine; the ratios hold. A ratio above 1 says that ours is faster; of the part data it says how many times as long
+ours takes.
 """
 
 import json

@@ -35,6 +35,11 @@ class Texts:
         labels = self.validation["labels"][:]
         self.majority = max(labels.count(label) for label in set(labels)) / len(labels)
 
+    def of_one_length(self, count: int) -> list[int]:
+        """Up to `count` rows that are all of the commonest length."""
+        common = max(set(self.lengths), key=self.lengths.count)
+        return [index for index, length in enumerate(self.lengths) if length == common][:count]
+
     def pad(self, indices: list[int]) -> tuple[Any, Any]:
         """Ids `(B, T)` and labels `(B,)` of some rows."""
         import torch

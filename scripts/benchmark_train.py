@@ -1,7 +1,8 @@
 """The part `train` of benchmark.py: examples a second of our Trainer against loops written by hand in plain torch.
 
-Both sides train in one run and in turn: epoch by epoch, or step by step where the Trainer's own cost is in question. A
-callback runs the peer's turn inside our training, so that nothing starts or ends between the turns.
+Both sides train the same network, which is asserted first, in one run and in turn: epoch by epoch, or step by step
+where the Trainer's own cost is in question. A callback runs the peer's turn inside our training, so that nothing
+starts or ends between the turns.
 """
 
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark_loops import EPOCHS, TUTORIAL_BATCH, Texts, make_plain, plain_epochs, tutorial_epochs
+from benchmark_same import check_same_network
 from benchmark_timing import summarize
 
 OUR_BATCH, OUR_RATE = 256, 1e-2  # of its three networks; with AdamW and a rate that falls to zero
@@ -106,6 +108,7 @@ def against_tutorial(texts: Texts, cell: str) -> dict[str, Any]:
             per_device_train_batch_size=OUR_BATCH,
             num_train_epochs=EPOCHS,
         )
+        check_same_network(texts, plain, ours.model, OUR_BATCH)
         epochs = tutorial_epochs(texts, plain)
         seconds = take_turns(ours, lambda: next(epochs), by_step=False)
     trained = ours.model.eval()
@@ -137,6 +140,7 @@ def against_plain_lstm(texts: Texts, bf16: bool) -> dict[str, Any]:
             num_train_epochs=EPOCHS,
             bf16=bf16,
         )
+        check_same_network(texts, plain, ours.model, 64, bf16)
         epochs = plain_epochs(texts, plain, batch_size=64)
         seconds = take_turns(ours, lambda: next(epochs), by_step=False)
     what = f"training, bi-LSTM E300 H128, plain padded nn.LSTM / RnnTrainer{' bf16' if bf16 else ''}"

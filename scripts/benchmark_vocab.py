@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmark_same import check_close
 from benchmark_timing import summarize
 
 SMALL, LARGE = 3_330, 1_000_000
@@ -21,14 +22,69 @@ SAMPLE = Path(__file__).parents[1] / "data" / "tweets"
 GOAL = 1.3  # a step at a million entries takes so many times one at a few thousand, at most
 
 
-def step_seconds(vocab_size: int, sparse: bool) -> float:
-    """Train for a few steps and return the median of what they took."""
+def make_trainer(vocab_size: int, sparse: bool, folder: str, **settings: Any) -> Any:
+    """Our Trainer with the sizes of recipe `default`, and `STEPS` batches of tokens drawn at random.
+
+    Args:
+        vocab_size: Entries of the vocabulary.
+        sparse: The gradients of the embedding.
+        folder: For the Trainer.
+        settings: More of `RnnConfig` or `RnnTrainingArguments`.
+    """
     import datasets
     import torch
-    from transformers import TrainerCallback
 
     from hf_rnn import RnnConfig, RnnForSequenceClassification, RnnTrainer, RnnTrainingArguments
     from hf_rnn.recipes import load_recipe
+
+    known = inspect.signature(RnnConfig).parameters
+    model = {name: value for name, value in {**load_recipe("default"), **settings}.items() if name in known}
+    config = RnnConfig(**model, vocab_size=vocab_size, num_labels=CLASSES, sparse_embedding=sparse)
+    torch.manual_seed(0)
+    ids = torch.randint(2, vocab_size, (STEPS * BATCH, TOKENS)).tolist()
+    rows = datasets.Dataset.from_dict(
+        {
+            "input_ids": ids,
+            "attention_mask": [[1] * TOKENS] * len(ids),
+            "labels": [row % CLASSES for row in range(len(ids))],
+        }
+    )
+    plain = {"per_device_train_batch_size": BATCH, "max_steps": STEPS, "learning_rate": 1e-3, "use_cpu": True}
+    off = {"save_strategy": "no", "eval_strategy": "no", "report_to": "none"}
+    args = RnnTrainingArguments(
+        output_dir=folder, **{**plain, **off, **{name: settings[name] for name in settings if name not in known}}
+    )
+    trainer = RnnTrainer(RnnForSequenceClassification(config), args, train_dataset=rows)
+    trainer.silence()
+    return trainer
+
+
+def check_first_step() -> None:
+    """Assert that after one step sparse and dense training are at the same weights.
+
+    Without dropout, from the same start. Later steps differ on purpose: the sparse ones leave tokens as they are that
+    a batch does not hold, where the dense ones let them drift on.
+
+    Raises:
+        AssertionError: A weight that differs.
+    """
+    import torch
+
+    weights = []
+    for sparse in (True, False):
+        with tempfile.TemporaryDirectory() as folder:
+            trainer = make_trainer(SMALL, sparse, folder, max_steps=1, word_dropout=0.0, embedding_dropout=0.0)
+            start = {name: weight.detach().clone() for name, weight in trainer.model.named_parameters()}
+            trainer.train()
+        weights.append(dict(trainer.model.named_parameters()))
+    for name, dense in weights[1].items():
+        assert not torch.equal(dense, start[name]), f"{name} has learned nothing"
+        check_close(name, weights[0][name], dense, atol=1e-6)  # a thousandth of what a step moves a weight
+
+
+def step_seconds(vocab_size: int, sparse: bool) -> float:
+    """Train for a few steps and return the median of what they took."""
+    from transformers import TrainerCallback
 
     class Clock(TrainerCallback):
         def __init__(self) -> None:
@@ -41,38 +97,17 @@ def step_seconds(vocab_size: int, sparse: bool) -> float:
         def on_step_end(self, *args: Any, **kwargs: Any) -> None:
             self.taken.append(time.perf_counter() - self.start)
 
-    known = inspect.signature(RnnConfig).parameters
-    recipe = {name: value for name, value in load_recipe("default").items() if name in known}
-    config = RnnConfig(**recipe, vocab_size=vocab_size, num_labels=CLASSES, sparse_embedding=sparse)
-    torch.manual_seed(0)
-    ids = torch.randint(2, vocab_size, (STEPS * BATCH, TOKENS)).tolist()
-    rows = datasets.Dataset.from_dict(
-        {
-            "input_ids": ids,
-            "attention_mask": [[1] * TOKENS] * len(ids),
-            "labels": [row % CLASSES for row in range(len(ids))],
-        }
-    )
     clock = Clock()
     with tempfile.TemporaryDirectory() as scratch:
-        args = RnnTrainingArguments(
-            output_dir=scratch,
-            per_device_train_batch_size=BATCH,
-            max_steps=STEPS,
-            learning_rate=1e-3,
-            save_strategy="no",
-            eval_strategy="no",
-            report_to="none",
-            use_cpu=True,
-        )
-        trainer = RnnTrainer(RnnForSequenceClassification(config), args, train_dataset=rows, callbacks=[clock])
-        trainer.silence()
+        trainer = make_trainer(vocab_size, sparse, scratch)
+        trainer.add_callback(clock)
         trainer.train()
     return statistics.median(clock.taken[WARM_UP:])
 
 
 def compare_steps(repeats: int) -> list[dict[str, Any]]:
-    """Time the sides in turn."""
+    """Time the sides in turn, once a step of each is known to do the same."""
+    check_first_step()
     sides = {
         "sparse": (SMALL, True),
         "sparse, large": (LARGE, True),

@@ -592,6 +592,61 @@ def test_the_training_benchmark_compares_like_with_like(monkeypatch):
         assert 0 <= few.accuracy(plain.eval(), 4) <= 1
 
 
+@pytest.mark.parametrize(
+    ("kind", "layers", "both"), [("RNN", 2, False), ("GRU", 2, False), ("LSTM", 2, False), ("LSTM", 1, True)]
+)
+def test_the_training_benchmark_asserts_its_networks(kind, layers, both, monkeypatch, tmp_path):
+    """That they are the same: a wrong answer is found in the loss, a gradient that alone is wrong by its name."""
+    monkeypatch.syspath_prepend(SCRIPTS)
+    import benchmark_loops
+    import benchmark_same
+    import benchmark_train
+
+    texts = benchmark_loops.Texts(None, rows=60)
+    cell = {"RNN": "rnn_tanh", "GRU": "gru", "LSTM": "lstm"}[kind]
+    sizes = {"cell_type": cell, "embedding_size": 300, "hidden_size": 5, "num_hidden_layers": layers}
+    head = {} if both else {"bidirectional": False, "pooling": "last", "classifier_activation": "relu"}
+    plain = benchmark_loops.make_plain(texts, kind, hidden=5, layers=layers, both=both, sparse=not both)
+    model = benchmark_train.make_trainer(texts, str(tmp_path), {**sizes, **head}).model
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    benchmark_same.check_same_network(texts, plain, model, 20)
+    assert all(weight.equal(before[name]) for name, weight in model.state_dict().items()), "a copy was compared"
+
+    other = benchmark_train.make_trainer(texts, str(tmp_path), {**sizes, **head, "pooling": "max"}).model
+    found = "the loss: " if not both else "linear.weight: "  # where the head has another size
+    with pytest.raises(AssertionError, match=found):
+        benchmark_same.check_same_network(texts, plain, other, 20)
+
+    forward = type(model).forward
+
+    def slanted(self, *args, **kwargs):
+        output = forward(self, *args, **kwargs)
+        output.loss.register_hook(lambda gradient: 1.01 * gradient)
+        return output
+
+    monkeypatch.setattr(type(model), "forward", slanted)
+    with pytest.raises(AssertionError, match="the gradient of embedding.weight: "):
+        benchmark_same.check_same_network(texts, plain, model, 20)
+
+
+def test_the_vocabulary_benchmark_asserts_its_first_step(monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPTS)
+    import benchmark_vocab
+
+    from hf_rnn.optim import LazyAdamW
+
+    monkeypatch.setattr(benchmark_vocab, "SMALL", 400)
+    benchmark_vocab.check_first_step()
+    update = LazyAdamW._update_rows
+
+    def faster(self, parameter, rows, values, group):
+        update(self, parameter, rows, values, {**group, "lr": 1.01 * group["lr"]})
+
+    monkeypatch.setattr(LazyAdamW, "_update_rows", faster)
+    with pytest.raises(AssertionError, match="rnn.embedding.weight: "):
+        benchmark_vocab.check_first_step()
+
+
 @pytest.mark.slow
 def test_the_training_benchmark(tmp_path):
     done = run(SCRIPTS / "benchmark.py", "train", "--quick", "--json", "out.json", cwd=tmp_path)
