@@ -10,7 +10,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from transformers import TrainingArguments
+from transformers import Trainer, TrainingArguments
 
 from hf_rnn.arguments.run_arguments import (
     ModelArguments,
@@ -435,6 +435,7 @@ def test_what_is_no_setting_at_all():
         ),
         ("--optim_target_modules=x", None, "optim_target_modules: optim is adamw_torch_fused, which takes all"),
         ("--optim_args=eps=1e-3", "--optim=galore_adamw", "optim_args: optim is adamw_torch_fused, which takes none"),
+        ("--optim=adafactor --optim_args=eps=1e-3", "--optim=sgd", "optim_args: optim is adafactor, which takes none"),
         ("--fp16 --use_cpu", "--bf16 --fp16=false", "fp16: a CPU computes in float32"),
         (
             "--tokens_per_batch=99 --per_device_train_batch_size=7",
@@ -475,6 +476,15 @@ def test_what_is_typed_and_does_nothing_is_told(idle, works, told, caplog):
     if works:
         parse_argv(["--output_dir", "out", *idle.split(), *works.split()])
         assert not caplog.records
+
+
+@pytest.mark.parametrize("optim", ["adamw_torch", "adamw_torch_fused", "adafactor", "sgd", "adagrad", "rmsprop"])
+def test_arguments_of_an_optimiser_are_idle_where_the_trainer_hands_on_none(optim, caplog):
+    def make(*more):
+        return Trainer.get_optimizer_cls_and_kwargs(parse_argv(["--output_dir=out", f"--optim={optim}", *more])[2])
+
+    idle = make("--optim_args=momentum=0.5,lr_decay=0.25") == make()
+    assert idle is ("no effect of optim_args" in caplog.text)
 
 
 @pytest.mark.parametrize(

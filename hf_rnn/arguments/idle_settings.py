@@ -8,8 +8,9 @@ from typing import Any
 from .text_arguments import OF_VOCABULARY
 
 _WITHOUT_MOMENTS = ("adafactor", "sgd", "adagrad", "rmsprop")
-# What the Trainer hands no further settings to: it looks at flags of theirs only, such as adam_beta1.
-_WITHOUT_ARGUMENTS = ("adamw_torch", "adamw_torch_fused", *_WITHOUT_MOMENTS)
+# What the Trainer hands no further settings to: it looks at flags of theirs only, such as adam_beta1. SGD, Adagrad and
+# RMSprop are handed theirs (momentum, ...), since transformers 5.3.
+_WITHOUT_ARGUMENTS = ("adamw_torch", "adamw_torch_fused", "adafactor")
 _OF_TRACKERS = ("run_name", "project", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id")
 _OF_NOTHING = {  # what the Trainer reads and a run like these has no use for
     "use_cache": "it is for models that generate",
