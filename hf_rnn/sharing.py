@@ -63,13 +63,7 @@ def list_shared_files(folder: FinishedFolder, tokenizer_files: Iterable[str] = (
     named = folder.named_files()
     named += [folder.root / name for name in (*_TOKENIZER, *tokenizer_files)]
     named += [folder.root / name for name in {*MODELLING_FILES, *_modelling_files(folder)} if Path(name).name == name]
-    files = {
-        path
-        for known in named
-        if known.name not in _AT_HOME
-        for path in ([known] if known.is_file() or known.suffix else known.rglob("*"))
-        if path.is_file() and not _is_hidden(path, folder)
-    }
+    files = {path for path in named if path.is_file() and not _is_hidden(path, folder)}
     shared = [SharedFile(path, path.relative_to(folder.root).as_posix(), path.stat().st_size) for path in files]
     return tuple(sorted(shared, key=lambda file: file.name))
 

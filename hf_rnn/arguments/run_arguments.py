@@ -83,18 +83,17 @@ Further = TypeVar("Further")
 _Recipe = str | Mapping[str, Any]
 
 
-def parse_argv(argv: Sequence[str], prog: str = "hf-rnn train") -> Arguments:
+def parse_argv(argv: Sequence[str]) -> Arguments:
     """Turn command-line flags, on top of the recipe that they name, into typed arguments.
 
     Args:
         argv: Flags without the program's name; `--recipe NAME|FILE.yaml` chooses the recipe, `default` if absent.
-        prog: The program's name in the help.
 
     Raises:
         UserError: For a mistake in a flag or a recipe; one in a recipe is told with its file and line.
         SystemExit: After the help, when `--help` is among the flags.
     """
-    return Arguments(*_parse_argv(argv, prog))
+    return Arguments(*_parse_argv(argv, "hf-rnn train"))
 
 
 def parse_argv_with(further: type[Further], argv: Sequence[str], prog: str) -> tuple[Arguments, Further]:
@@ -103,7 +102,7 @@ def parse_argv_with(further: type[Further], argv: Sequence[str], prog: str) -> t
     Args:
         further: Dataclass of these.
         argv: See [`parse_argv`].
-        prog: See [`parse_argv`].
+        prog: The program's name in the help.
     """
     *shared, own = _parse_argv(argv, prog, further)
     return Arguments(*shared), own

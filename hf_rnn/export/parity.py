@@ -66,15 +66,14 @@ class Parity:
     agreement: float
 
 
-def make_texts(tokenizer: PreTrainedTokenizerBase, examples: Iterable[str] = (), seed: int = 0) -> list[str]:
+def make_texts(tokenizer: PreTrainedTokenizerBase, examples: Iterable[str] = ()) -> list[str]:
     """Return `TEXTS` texts: hostile ones, the examples given, and words of the vocabulary up to that number.
 
     Args:
         tokenizer: Its vocabulary is drawn from, the first entries more often, as they are in texts.
         examples: Real texts; the first hundred are taken.
-        seed: Of the draw.
     """
-    chance = random.Random(seed)
+    chance = random.Random(0)
     texts = [*_HOSTILE, *list(examples)[:100]]
     size = len(tokenizer)
     while len(texts) < TEXTS:

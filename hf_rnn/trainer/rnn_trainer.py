@@ -76,8 +76,6 @@ class RnnTrainer(ResumableTrainer):
 
     def _follow_settings(self) -> None:
         """Take up what `args` and the model say; each trial of a hyperparameter search says it anew."""
-        # The Trainer divides by the steps itself; up to transformers 5.5 accelerate did so a second time.
-        self.accelerator.gradient_accumulation_steps = 1
         self._class_weights: torch.Tensor | None = None
         if getattr(self.args, "class_weight_power", 0) > 0:
             self._class_weights = weigh_classes(self._count_classes(self._class_counts), self.args.class_weight_power)
