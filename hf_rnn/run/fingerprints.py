@@ -14,7 +14,7 @@ from typing import Any
 import datasets
 import pyarrow as pa
 import pyarrow.compute as pc
-from transformers import PretrainedConfig, PreTrainedTokenizerBase, TrainingArguments
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase, TrainingArguments
 
 from ..data.encoding import read_rules
 from ..errors import UserError
@@ -47,7 +47,7 @@ _NAMES = {
 def take_fingerprints(
     examples: Mapping[str, Any],
     tokenizer: PreTrainedTokenizerBase,
-    config: PretrainedConfig,
+    config: PreTrainedConfig,
     settings: TrainingArguments,
     stream: str | None = None,
     vectors: str | None = None,
