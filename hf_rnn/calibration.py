@@ -112,7 +112,7 @@ def _fit_temperature(logits: np.ndarray, labels: np.ndarray, shift: np.ndarray, 
     """Return the temperature of least cross-entropy, which is convex in 1 / T: halve where its slope is nil."""
 
     def slope(inverse: float) -> float:
-        shares = softmax(logits * inverse + shift)
+        shares = _softmax(logits * inverse + shift)
         expected = (shares * logits).sum(axis=1) - logits[np.arange(len(labels)), labels]
         return float(np.average(expected, weights=weights))
 
@@ -231,7 +231,7 @@ def measure_scores(logits: npt.ArrayLike, labels: npt.ArrayLike, weights: np.nda
         `loss` (mean cross-entropy in nats), `ece` in 15 bins, `brier`, and the `reliability` table of these bins.
     """
     values, true = np.asarray(logits, dtype=np.float64), np.asarray(labels, dtype=np.int64)
-    shares = softmax(values)
+    shares = _softmax(values)
     chosen = np.maximum(shares[np.arange(len(true)), true], np.finfo(np.float64).tiny)
     return {
         "loss": float(np.average(-np.log(chosen), weights=weights)),
@@ -241,7 +241,5 @@ def measure_scores(logits: npt.ArrayLike, labels: npt.ArrayLike, weights: np.nda
     }
 
 
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Return probabilities of the classes, shape `(N, C)` as the logits."""
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    return torch.tensor(logits).softmax(dim=1).numpy()

@@ -130,17 +130,17 @@ def teacher_itself(teachers: Any, teacher_labels: Sequence[str] | None) -> Calla
 
     def learn(texts: Texts, seed: int, room: Path, once: dict[str, Any]) -> Learned:
         import numpy as np
+        import torch
 
         from hf_rnn.distillation.answers import compute_answers
-        from hf_rnn.distillation.teachers import log_softmax
 
         models = [member.load() for member in teachers.members]
         classes = teachers.members[0].align(texts.names, teacher_labels)
 
         def classify(some: Sequence[str]) -> Any:
             asked = zip(teachers.members, models, strict=True)
-            answers = sum(log_softmax(compute_answers(member, model, some)) for member, model in asked)
-            return np.asarray(answers)[:, classes].argmax(axis=1)
+            logits = [torch.from_numpy(compute_answers(member, model, some)) for member, model in asked]
+            return np.asarray(sum(one.log_softmax(dim=1) for one in logits))[:, classes].argmax(axis=1)
 
         files = [path for member in teachers.members for path in member.folder.iterdir()]
         size = sum(path.stat().st_size for path in files if path.suffix in (".safetensors", ".json"))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import torch
 
 from ..errors import UserError
 from ..run.fingerprints import hash_tokenizer
@@ -111,15 +112,10 @@ class JointAnswers:
         """
         if len(self._members) == 1:
             return self._members[0].to(texts)
-        return np.mean([log_softmax(self._let_go(member, texts)) for member in self._members], axis=0)
+        answers = [torch.from_numpy(self._let_go(member, texts)).log_softmax(dim=1) for member in self._members]
+        return torch.stack(answers).mean(dim=0).numpy()
 
     def _let_go(self, member: Answers, texts: Iterable[str]) -> np.ndarray:
         logits = member.to(texts)
         member.release()
         return logits
-
-
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """Logits `(N, C)` → log-probabilities `(N, C)`."""
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch.nn.functional import cross_entropy
 
 from .classification import classification_metrics
 
@@ -23,7 +25,5 @@ def evaluate_logits(logits: npt.ArrayLike, labels: npt.ArrayLike, class_names: S
         `rows`, `loss` (mean cross-entropy in nats, each row counted once) and all of [`classification_metrics`].
     """
     values, true = np.asarray(logits, dtype=np.float64), np.asarray(labels, dtype=np.int64)
-    shifted = values - values.max(axis=1, keepdims=True)
-    log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    loss = -log_probabilities[np.arange(len(true)), true].mean()
-    return {"rows": len(true), "loss": float(loss), **classification_metrics(values.argmax(axis=1), true, class_names)}
+    loss = cross_entropy(torch.tensor(values), torch.tensor(true)).item()
+    return {"rows": len(true), "loss": loss, **classification_metrics(values.argmax(axis=1), true, class_names)}
