@@ -13,7 +13,7 @@ from huggingface_hub import get_token
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from .errors import UserError
+from .errors import UserError, reason_of
 from .folder import FinishedFolder
 from .hub_repo import HubRepo
 from .model_card.files import card_for_repo
@@ -121,7 +121,7 @@ def check_request(repo_id: str, revision: str | None, create_pr: bool) -> None:
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
-        raise UserError(f"{repo_id!r} is no id of the Hub: {' '.join(str(error).split())}") from error
+        raise UserError(f"{repo_id!r} is no id of the Hub: {reason_of(error)}") from error
     if repo_id.count("/") != 1:
         raise UserError(f"{repo_id!r} is no id of the Hub: give owner/name")
     if create_pr and revision not in (None, "main"):

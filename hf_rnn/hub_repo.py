@@ -27,7 +27,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import parse_ratelimit_headers
 
 from . import __version__
-from .errors import UserError
+from .errors import UserError, reason_of
 from .sharing import SharedFile
 
 logger = logging.getLogger(__name__)
@@ -190,7 +190,7 @@ def _why_unreadable(error: BaseException, repo: HubRepo, revision: str | None) -
     answer = next((cause for cause in answers if not isinstance(cause, LocalEntryNotFoundError)), None)
     if answer is None:
         if not any(isinstance(cause, HTTPError | ConnectionError | LocalEntryNotFoundError) for cause in causes):
-            return " ".join(str(error).split()) or type(error).__name__
+            return reason_of(error)
         if constants.HF_HUB_OFFLINE:
             return f"HF_HUB_OFFLINE keeps this process off the network, and {asked} is not in the cache: unset it"
         reason = _reason(causes[-1])

@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrained
 from transformers.utils import logging as transformers_logging
 
 from .configuration_rnn import RnnConfig
-from .errors import UserError
+from .errors import UserError, reason_of
 from .folder import FinishedFolder
 from .hub_repo import fetch
 from .modeling_rnn import RnnForSequenceClassification
@@ -72,7 +72,7 @@ def find_folder(name_or_path: str | Path, revision: str | None = None, token: st
         try:
             config = AutoConfig.from_pretrained(found.root, trust_remote_code=False)
         except Exception as error:  # as in `load_model`
-            raise UserError(f"{name} cannot be loaded, because of config.json: {_reason(error)}") from error
+            raise UserError(f"{name} cannot be loaded, because of config.json: {reason_of(error):.1000}") from error
         _check_kind(name, config)
     found = FinishedFolder(fetch(name, found.root.name, token))
     if missing := found.missing_to_load():
@@ -117,12 +117,12 @@ def load_model(
     except UserError:
         raise
     except Exception as error:  # files that others wrote make the libraries raise anything, `Exception` itself too
-        raise UserError(f"{name} cannot be loaded, because of {part}: {_reason(error)}") from error
+        raise UserError(f"{name} cannot be loaded, because of {part}: {reason_of(error):.1000}") from error
     try:
         return model.to(wanted).eval(), tokenizer
     except (RuntimeError, AssertionError, ImportError) as error:  # it is full, another program's alone, or not there
         raise UserError(
-            f"{name} cannot be moved to {wanted}: {_reason(error)}. The device cpu is always there"
+            f"{name} cannot be moved to {wanted}: {reason_of(error):.1000}. The device cpu is always there"
         ) from error
 
 
@@ -138,11 +138,6 @@ def _find_device(device: str | torch.device | None) -> torch.device:
     if found.type == "meta":
         raise UserError("device meta holds no weights: give one that computes, such as cpu")
     return found
-
-
-def _reason(error: Exception) -> str:
-    """What went wrong, in one line of bounded length."""
-    return f"{' '.join(str(error).split()) or type(error).__name__:.1000}"
 
 
 def load_without_weights(name: str, folder: FinishedFolder) -> tuple[RnnConfig, PreTrainedTokenizerBase]:
@@ -163,7 +158,7 @@ def load_without_weights(name: str, folder: FinishedFolder) -> tuple[RnnConfig, 
     except UserError:
         raise
     except Exception as error:  # as in `load_model`
-        raise UserError(f"{name} cannot be loaded: {_reason(error)}") from error
+        raise UserError(f"{name} cannot be loaded: {reason_of(error):.1000}") from error
     return config, tokenizer
 
 

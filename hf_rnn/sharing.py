@@ -19,7 +19,7 @@ from typing import Any
 from huggingface_hub import ModelCard
 from transformers.dynamic_module_utils import get_relative_import_files
 
-from .errors import UserError
+from .errors import UserError, reason_of
 from .folder import MODELLING_FILES, FinishedFolder
 
 _AT_HOME = ("checkpoints", "runs")  # the Trainer's own: training states, TensorBoard logs
@@ -96,7 +96,7 @@ def check_shareable(
     try:
         ModelCard.load(folder.card)
     except Exception as error:  # YAML's own errors among others
-        raise UserError(f"the metadata of {folder.card} cannot be read: {' '.join(str(error).split())}") from error
+        raise UserError(f"the metadata of {folder.card} cannot be read: {reason_of(error)}") from error
     secrets = _Secrets(
         token, _telling_user_name(repo_id, folder), {str(Path.home()), str(folder.root.resolve())} - {"/"}
     )

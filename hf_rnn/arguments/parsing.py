@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from transformers import HfArgumentParser
 
-from ..errors import UserError
+from ..errors import UserError, reason_of
 from ..recipes import Setting
 
 # What other programs call a setting, and Trainer's users have at their fingertips.
@@ -118,7 +118,7 @@ class SettingsParser(HfArgumentParser):
         except UserError:
             raise
         except (ValueError, TypeError, ImportError, RuntimeError, OSError) as error:  # a dataclass's own checks
-            raise UserError(" ".join(str(error).split())) from error
+            raise UserError(reason_of(error)) from error
         for part in parsed:
             for name, value in vars(part).items():
                 if name not in _ANY_BYTES:

@@ -17,7 +17,7 @@ import xxhash
 from datasets.exceptions import DatasetsError
 from datasets.iterable_dataset import ArrowExamplesIterable
 
-from ..errors import UserError
+from ..errors import UserError, reason_of
 from .accounting import DataReport, Ledger
 from .files import Source, canonical_splits, find_files, wanted_splits
 from .holdout import Holdout, check_share
@@ -201,9 +201,8 @@ def _load_library(
     except (OSError, ValueError, RuntimeError, LookupError, TypeError, DatasetsError) as error:
         # not found, no network, broken files
         cause = error.__cause__ if isinstance(error, DatasetsError) and error.__cause__ is not None else error
-        reason = " ".join(str(cause).split())
         hint = ". Give a folder with train.tsv as data_dir" if os.path.exists(os.path.join(name, "train.tsv")) else ""
-        raise UserError(f"the data set {name!r} cannot be loaded: {reason:.500}{hint}") from error
+        raise UserError(f"the data set {name!r} cannot be loaded: {reason_of(cause):.500}{hint}") from error
 
 
 def _hold_out(read: dict[str, ReadSplit], share: float, seed: int, report: DataReport) -> Holdout | None:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import UserError
+from ..errors import UserError, reason_of
 from .cache import LogitsCache
-from .teacher import Teacher, reason_of
+from .teacher import Teacher
 
 
 class Answers:
@@ -91,7 +91,7 @@ def compute_answers(
         except (RuntimeError, ValueError, IndexError) as error:  # some cannot read some texts, and say so in many ways
             first, more = texts[rows[0]], f" or one of the {len(rows) - 1} after it" if len(rows) > 1 else ""
             raise UserError(
-                f"the teacher {teacher.name} cannot answer for {first!r:.80}{more}: {reason_of(error)}"
+                f"the teacher {teacher.name} cannot answer for {first!r:.80}{more}: {reason_of(error):.1000}"
             ) from error
         logits[rows] = answers.float().cpu().numpy()
         advance(len(rows))

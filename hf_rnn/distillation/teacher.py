@@ -27,7 +27,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from ..errors import UserError
+from ..errors import UserError, reason_of
 from ..hub_repo import fetch
 from ..model_loading import check_name
 from ..run.fingerprints import hash_tokenizer
@@ -101,7 +101,7 @@ class Teacher:
         except UserError:
             raise
         except Exception as error:  # files that others wrote make the libraries raise anything, `Exception` itself too
-            raise UserError(f"the teacher {name_or_path} cannot be loaded: {reason_of(error)}") from error
+            raise UserError(f"the teacher {name_or_path} cannot be loaded: {reason_of(error):.1000}") from error
         if not list(folder.glob("*.safetensors")):
             raise UserError(
                 f"the teacher {name_or_path} has no model.safetensors, the only form in which weights are read here"
@@ -180,7 +180,7 @@ class Teacher:
                 ignore_mismatched_sizes=True,  # told below: the library's own error points at a report that is off
             )
         except Exception as error:  # as in `open`
-            raise UserError(f"the teacher {self.name} cannot be loaded: {reason_of(error)}") from error
+            raise UserError(f"the teacher {self.name} cannot be loaded: {reason_of(error):.1000}") from error
         finally:
             transformers_logging.set_verbosity(level)
         if mismatched := sorted(found["mismatched_keys"], key=lambda entry: str(entry[0])):
@@ -258,8 +258,3 @@ def _unused_positions(config: PreTrainedConfig, positions: int) -> int:
 
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(map(repr, names))
-
-
-def reason_of(error: Exception) -> str:
-    """Return what an error of a library says, in one line."""
-    return (" ".join(str(error).split()) or type(error).__name__)[:1000]

@@ -17,7 +17,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from ..configuration_rnn import RnnConfig
-from ..errors import UserError
+from ..errors import UserError, reason_of
 from ..folder import FinishedFolder
 from ..hub_repo import fetch
 from ..model_loading import check_name, load_without_weights
@@ -129,8 +129,7 @@ class OnnxClassifier:
         except UserError:
             raise
         except Exception as error:  # ONNX Runtime's own errors have no common class
-            reason = " ".join(str(error).split())
-            raise UserError(f"{path} cannot be read: {reason:.300}. Make it again with `{again}`") from error
+            raise UserError(f"{path} cannot be read: {reason_of(error):.300}. Make it again with `{again}`") from error
         if not metadata.keys() >= {WEIGHTS_KEY, LABELS_KEY}:
             raise UserError(f"{path} was not made by hf-rnn export: make it with `{again}`")
         if folder.weights.is_file() and metadata[WEIGHTS_KEY] != hash_weights(folder):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import datasets
 
-from ..errors import UserError
+from ..errors import UserError, reason_of
 from .classification import SCORES, classification_metrics
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def linear_scores(
         logger.warning("no linear baseline in the card: %s", error)
         return None
     except ValueError as error:  # of scikit-learn: no word at all, or one class only
-        logger.info("no linear baseline in the card: %s", " ".join(str(error).split()))
+        logger.info("no linear baseline in the card: %s", reason_of(error))
         return None
     scores = {}
     for split, rows in texts.items():

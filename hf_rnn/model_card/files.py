@@ -7,7 +7,7 @@ import json
 import logging
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UserError, reason_of
 from ..folder import FinishedFolder
 from ..whole_file import write_whole
 from .facts import CardFacts
@@ -29,7 +29,7 @@ def read_facts(folder: FinishedFolder) -> CardFacts | None:
     try:
         return CardFacts.from_dict(json.loads(folder.card_facts.read_text(encoding="utf-8")))
     except (UserError, ValueError, TypeError) as error:  # facts of another version
-        logger.info("the card stays as it is: %s (%s)", folder.card_facts.name, " ".join(str(error).split()))
+        logger.info("the card stays as it is: %s (%s)", folder.card_facts.name, reason_of(error))
         return None
 
 
@@ -72,7 +72,7 @@ def _is_edited(folder: FinishedFolder, facts: CardFacts) -> bool:
     try:
         return not folder.card.is_file() or render(facts) != folder.card.read_text(encoding="utf-8")
     except (ValueError, TypeError, KeyError, AttributeError) as error:  # facts that only look right, or no text
-        logger.info("the card stays as it is: %s (%s)", folder.card_facts.name, " ".join(str(error).split()))
+        logger.info("the card stays as it is: %s (%s)", folder.card_facts.name, reason_of(error))
         return True
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from ..errors import UserError
+from ..errors import UserError, reason_of
 
 DEFAULT_RECIPE = "default"
 _FOLDER = Path(__file__).parent
@@ -146,4 +146,4 @@ def _settings(path: Path) -> Iterator[tuple[str, Setting]]:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise UserError(f"{path}:{line}: this is not YAML: {error.problem}") from error
     except (yaml.YAMLError, ValueError) as error:  # not UTF-8, a NUL, the 31st of February
-        raise UserError(f"{path}: this is not YAML: {' '.join(str(error).split())}") from error
+        raise UserError(f"{path}: this is not YAML: {reason_of(error)}") from error

@@ -10,7 +10,7 @@ from huggingface_hub.errors import StrictDataclassError
 
 from ..arguments.run_arguments import ModelArguments
 from ..configuration_rnn import RnnConfig
-from ..errors import UserError
+from ..errors import UserError, reason_of
 
 
 def make_config(
@@ -40,4 +40,4 @@ def make_config(
     try:
         return RnnConfig(**settings)
     except (StrictDataclassError, TypeError, ValueError) as error:
-        raise UserError(" ".join(str(error.__cause__ or error).split())) from error  # the cause is ours, and plain
+        raise UserError(reason_of(error.__cause__ or error)) from error  # the cause is ours, and plain

@@ -8,7 +8,7 @@ from pathlib import Path
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ..arguments.text_arguments import DataArguments
-from ..errors import UserError
+from ..errors import UserError, reason_of
 from ..folder import nested_model
 from ..model_loading import check_name
 from ..starting_model import StartingModel
@@ -56,7 +56,7 @@ def make_tokenizer(data_args: DataArguments, texts: Iterable[str]) -> PreTrained
     except Exception as error:  # a file of a newer library makes tokenizers raise `Exception` itself
         if (nested := nested_model(Path(name))) is not None:
             raise UserError(f"{name} holds no tokenizer. Did you mean {nested}?") from error
-        raise UserError(f"the tokenizer {name} cannot be loaded: {' '.join(str(error).split())}") from error
+        raise UserError(f"the tokenizer {name} cannot be loaded: {reason_of(error)}") from error
     if tokenizer.pad_token_id is None:
         raise UserError(f"the tokenizer {name} has no padding token, which batches need")
     if "attention_mask" not in tokenizer.model_input_names:  # as some encoders' that mask nothing

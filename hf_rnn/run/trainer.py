@@ -11,7 +11,7 @@ import torch
 from transformers import EvalPrediction, PreTrainedTokenizerBase
 
 from ..arguments.training_arguments import RnnTrainingArguments
-from ..errors import UserError
+from ..errors import UserError, reason_of
 from ..folder import FinishedFolder
 from ..metrics import classification_metrics
 from ..modeling_rnn import RnnForSequenceClassification
@@ -71,7 +71,7 @@ def make_trainer(
     except UserError:
         raise
     except (ValueError, TypeError, ImportError, RuntimeError, AttributeError, KeyError) as error:
-        raise UserError(f"the Trainer refuses these settings: {' '.join(str(error).split())}") from error
+        raise UserError(f"the Trainer refuses these settings: {reason_of(error)}") from error
     return trainer
 
 

@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 
-from ..errors import UserError
+from ..errors import UserError, reason_of
 from ..folder import nested_model
 from .vector_file import Table
 
@@ -73,8 +73,7 @@ class ModelTable:
         except UserError:
             raise
         except Exception as error:  # files that others wrote make the libraries raise anything, `Exception` itself too
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise UserError(f"the vectors of {name} cannot be loaded: {reason:.1000}") from error
+            raise UserError(f"the vectors of {name} cannot be loaded: {reason_of(error):.1000}") from error
         if not tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens):
             raise UserError(f"{name} has a tokenizer without a word: put its files into the folder, or give its own")
         rows = max(tokenizer.get_vocab().values(), default=-1) + 1
