@@ -5,6 +5,7 @@ Reading needs nothing of ours: `from_pretrained("owner/name")` does it, and find
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -79,7 +80,7 @@ def push(
     """
     check_request(repo_id, revision, create_pr)
     token = find_token(token)
-    finished = FinishedFolder(Path(folder))
+    finished = FinishedFolder(Path(os.path.expanduser(folder)))
     finished.check_finished()
     _, tokenizer = load_model(finished.root)
     files = list_shared_files(finished, tokenizer.vocab_files_names.values())

@@ -19,14 +19,20 @@ from hf_rnn.arguments.run_arguments import (
     parse_settings,
     parse_settings_with,
 )
-from hf_rnn.arguments.text_arguments import TableArguments
+from hf_rnn.arguments.text_arguments import DataArguments, TableArguments
 from hf_rnn.arguments.training_arguments import RnnTrainingArguments
 from hf_rnn.configuration_rnn import RnnConfig
+from hf_rnn.data import load_named
 from hf_rnn.distillation import DistillationArguments
+from hf_rnn.distillation.teachers import Teachers
 from hf_rnn.errors import UserError
+from hf_rnn.hub import push
+from hf_rnn.inference.onnx_inference import OnnxClassifier
 from hf_rnn.recipes import load_recipe
 from hf_rnn.run.checks import check_early
 from hf_rnn.run.settings_record import describe_settings
+from hf_rnn.tokenization import train_tokenizer
+from hf_rnn.vectors import load_vectors
 
 
 def flags(*more):
@@ -242,6 +248,26 @@ def test_a_tilde_is_the_home_folder(argv, tmp_path, monkeypatch):
     named = data.vectors or data.tokenizer_name_or_path
     assert Path(named) == (tmp_path / "glove.txt" if data.vectors else tmp_path)
     assert parse_settings({"vectors": "~/a", "output_dir": "out"})[1].vectors == str(tmp_path / "a")
+
+
+def test_a_tilde_is_the_home_folder_in_python_too(tmp_path, monkeypatch):
+    """Wherever a name or path is taken: settings, dataclasses, and functions of their own."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    (tmp_path / "mine.yaml").write_text("seed: 7\n")
+    (tmp_path / "train.tsv").write_text("a\tx\nb\ty\n")
+    (tmp_path / "v.txt").write_text("a 0.5 0.25\n")
+    training = parse_settings({"recipe": "~/mine.yaml", "output_dir": "~/out"})[2]
+    assert (training.seed, training.recipe) == (7, str(tmp_path / "mine.yaml"))
+    assert training.output_dir == str(tmp_path / "out")
+    assert load_recipe("~/mine.yaml")["seed"] == 7
+    DataArguments(data_dir="~").check_source()
+    assert DistillationArguments(teacher="~/t").teacher == str(tmp_path / "t")
+    assert load_vectors("~/v.txt", train_tokenizer(["a"], min_frequency=1)).coverage.found == 1
+    place = re.escape(str(tmp_path / "none"))
+    for load in (OnnxClassifier.from_pretrained, Teachers.open, load_named, lambda name: push(name, "me/it")):
+        with pytest.raises(UserError, match=place):
+            load("~/none")
 
 
 def test_tags_and_texts_keep_their_tilde(monkeypatch):

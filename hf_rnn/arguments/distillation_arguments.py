@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from ..errors import UserError
-from .parsing import setting
+from .parsing import expand_home, setting
 
 
 @dataclass
@@ -59,6 +59,7 @@ class DistillationArguments:
 
     def __post_init__(self) -> None:
         """Check what can be checked without the teacher."""
+        expand_home(self, "teacher", "unlabeled", "teacher_cache")
         if not 0.01 <= self.temperature <= 100:  # beyond, float32 loses what the logits say
             raise UserError(f"temperature must be from 0.01 to 100, found {self.temperature}: 1 to 5 are customary")
         for name in ("soft_label_weight", "mask_probability", "ngram_probability"):

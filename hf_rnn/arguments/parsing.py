@@ -36,22 +36,6 @@ _OTHER_NAMES = {
 
 
 _ANY_BYTES = ("input", "text")  # what is only read, or looked at by others
-_PATHS = frozenset(  # settings that name a file or a folder, or may do so
-    {
-        "data_dir",
-        "dataset_name",
-        "input",
-        "model",
-        "model_name_or_path",
-        "output_dir",
-        "recipe",
-        "teacher",
-        "teacher_cache",
-        "tokenizer_name_or_path",
-        "unlabeled",
-        "vectors",
-    }
-)
 
 
 def setting(default: Any, meaning: str, **more: Any) -> Any:
@@ -63,6 +47,13 @@ def setting(default: Any, meaning: str, **more: Any) -> Any:
         more: Further metadata that `HfArgumentParser` knows, such as `choices`.
     """
     return field(default=default, metadata={"help": meaning, **more})
+
+
+def expand_home(arguments: Any, *names: str) -> None:
+    """Let `~` be the home folder in settings that may name a file or folder; no shell looks at `--model=~/out`."""
+    for name in names:
+        if isinstance(path := getattr(arguments, name), str | os.PathLike):
+            setattr(arguments, name, os.path.expanduser(path))
 
 
 class SettingsParser(HfArgumentParser):
@@ -98,10 +89,6 @@ class SettingsParser(HfArgumentParser):
         """
         bare = re.fullmatch(r"argument (?:\S+/)?(--\w+): expected one argument", message)
         raise UserError(message if bare is None else f"{message}; one that starts with a dash as {bare[1]}=-...")
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As of `argparse`; `~` is the home folder where no shell has looked at a path either, as `--model=~/out`."""
-        return super().parse_known_args(None if args is None else _expand_home(args), namespace)
 
     def parse(self, tokens: Sequence[str]) -> tuple[Any, ...]:
         """Parse tokens into the dataclasses.
@@ -196,21 +183,6 @@ class SettingsParser(HfArgumentParser):
         near = [_OTHER_NAMES[name]] if _OTHER_NAMES.get(name) in self._names() else []
         near = near or difflib.get_close_matches(name, self._names(), n=1)
         return f". Did you mean {dashes}{near[0]}?" if near else ""
-
-
-def _expand_home(tokens: Iterable[str]) -> list[str]:
-    expanded: list[str] = []
-    is_path = False  # what follows
-    for token in tokens:
-        name, given, value = token.partition("=")
-        names_path = name.startswith("--") and name[2:].replace("-", "_") in _PATHS
-        if names_path and given:
-            token = f"{name}={os.path.expanduser(value)}"
-        elif is_path and not token.startswith("-"):
-            token = os.path.expanduser(token)
-        is_path = names_path and not given
-        expanded.append(token)
-    return expanded
 
 
 def _check_utf8(name: str, value: Any) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import UserError
-from .parsing import setting
+from .parsing import expand_home, setting
 
 # Settings of a vocabulary that is made from the texts: without effect where a tokenizer comes ready-made.
 OF_VOCABULARY = ("normalizer", "min_frequency", "max_vocab_size", "lowercase")
@@ -44,6 +44,10 @@ class TableArguments:
     label_column: str | None = setting(None, "column of the label, likewise (default 1; or label)")
     header: bool = setting(False, "the first line of every TSV file names the columns")
     max_bad_rows: str = setting("0", "go on without so many bad rows: a count, or a share such as 0.1%%")
+
+    def __post_init__(self) -> None:
+        """Let `~` be the home folder."""
+        expand_home(self, "data_dir", "dataset_name")
 
     def check_source(self) -> None:
         """Make sure that one place of texts is named, and is there if it is a folder.
@@ -140,6 +144,8 @@ class DataArguments(TableArguments):
 
     def __post_init__(self) -> None:
         """Check what can be checked without the texts."""
+        super().__post_init__()
+        expand_home(self, "tokenizer_name_or_path", "model_name_or_path", "vectors")
         self.leak_limit()
         if self.max_length is not None and self.max_length < 1:
             raise UserError(f"max_length must be at least 1, found {self.max_length}")

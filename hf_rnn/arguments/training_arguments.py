@@ -9,7 +9,7 @@ from transformers import TrainingArguments
 from transformers.integrations import INTEGRATION_TO_CALLBACK
 
 from ..errors import UserError
-from .parsing import setting
+from .parsing import expand_home, setting
 
 # What to type when a tracker is asked for whose package is not there.
 _TRACKER_PACKAGES = {
@@ -110,6 +110,7 @@ class RnnTrainingArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         """Check what the Trainer would find out late, and fill in what follows from the rest."""
+        expand_home(self, "recipe")
         if not self.output_dir:  # the Trainer would write into a folder of its own naming, or into the one we are in
             found = "not set" if self.output_dir is None else "empty"
             raise UserError(f"output_dir is {found}: give the folder where the finished model is to go")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from .. import model_loading
-from ..arguments.parsing import SettingsParser
+from ..arguments.parsing import SettingsParser, expand_home
 from ..data import DataError
 from ..data.faults import BadRow
 from ..data.text_stream import read_texts
@@ -87,6 +87,7 @@ def run(argv: Sequence[str]) -> int:
     parser = SettingsParser(PredictArguments, prog="hf-rnn predict", epilog=_EPILOG, formatter_class=_Help)
     parser.add_argument("--text", action="append", help="a text; may be given several times")
     arguments, namespace = parser.parse(argv)
+    expand_home(arguments, "input")
     _check(arguments, namespace.text)
     model_loading.quiet()
     classifier = _load(arguments)

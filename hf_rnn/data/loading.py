@@ -187,7 +187,7 @@ def _load_library(
         raise UserError(
             f"a data set must be a Dataset, a DatasetDict, a name or a folder, found {type(dataset).__name__}"
         )
-    name = os.fspath(dataset)
+    name = os.path.expanduser(os.fspath(dataset))
     if not name:
         raise UserError("the name of the data set is empty: give a name or a folder")
     if os.path.isfile(name):

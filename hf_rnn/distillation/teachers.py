@@ -7,6 +7,7 @@ all other texts together.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,7 @@ class Teachers:
         Raises:
             UserError: When one of them cannot be used, or they do not belong together.
         """
+        name_or_path = os.path.expanduser(name_or_path)
         folders = read_folds(Path(name_or_path))
         names = [str(folder) for folder in folders] or [name_or_path]
         members = [Teacher.open(name, **options) for name in names]

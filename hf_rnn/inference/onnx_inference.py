@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -114,13 +115,13 @@ class OnnxClassifier:
             UserError: When a file is missing, cannot be read, or was made of other weights or labels than the folder
                 has.
         """
-        name = str(name_or_path)
-        folder = _find(name_or_path, quantized, revision)
+        name = os.path.expanduser(str(name_or_path))
+        folder = _find(name, quantized, revision)
         path = _file(folder, quantized)
         again = f"hf-rnn export --model {shlex.quote(name)}{' --quantize int8' if quantized else ''}"
         if not path.is_file():
             file = path.relative_to(folder.root).as_posix()
-            if Path(name_or_path).is_dir():
+            if Path(name).is_dir():
                 raise UserError(f"{name} has no {file}: make it with `{again}`")
             raise UserError(f"{name} on the Hub has no {file}: its owner can make it with `hf-rnn export` and push it")
         try:
@@ -198,16 +199,16 @@ def _file(folder: FinishedFolder, quantized: bool) -> Path:
     return folder.onnx_model_int8 if quantized else folder.onnx_model
 
 
-def _find(name_or_path: str | Path, quantized: bool, revision: str | None) -> FinishedFolder:
+def _find(name: str, quantized: bool, revision: str | None) -> FinishedFolder:
     """Return the folder that a name means, got from the Hub without the weights if it is none of here."""
-    check_name(name_or_path, "a trained model")
-    folder = FinishedFolder(Path(name_or_path))
+    check_name(name, "a trained model")
+    folder = FinishedFolder(Path(name))
     if not folder.root.is_dir():
         wanted = _file(folder, quantized).relative_to(folder.root).as_posix()
-        return FinishedFolder(fetch(str(name_or_path), revision, only=(*_BESIDE, wanted)))
+        return FinishedFolder(fetch(name, revision, only=(*_BESIDE, wanted)))
     if revision is not None:
-        raise UserError(f"{name_or_path} is a folder here, which has no revision {revision!r}: leave it out")
+        raise UserError(f"{name} is a folder here, which has no revision {revision!r}: leave it out")
     missing = [path.name for path in folder.missing_to_load() if path != folder.weights]
     if missing:
-        raise UserError(f"{name_or_path} has no {', '.join(missing)}: give the folder of a trained model")
+        raise UserError(f"{name} has no {', '.join(missing)}: give the folder of a trained model")
     return folder

@@ -9,6 +9,7 @@ the default that it has without any recipe. In Python a mapping is a recipe too,
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +84,7 @@ def read_settings(recipe: str | Path | Mapping[str, Any]) -> dict[str, Setting]:
 
 def _find(name: str, beside: Path, origin: str = "") -> Path:
     """Return the file that a name or path means."""
+    name = os.path.expanduser(name)
     where = f"{origin}: " if origin else ""
     if Path(name).suffix in (".yaml", ".yml", ".json") or len(Path(name).parts) > 1:
         path = beside / name

@@ -6,6 +6,7 @@ Files, formats and models are the business of the source; fall-backs are those o
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -110,6 +111,7 @@ def find_source(source: str | Path) -> VectorSource:
     """
     if not str(source):
         raise UserError("vectors is empty: give a file of vectors, or the folder or id of a transformers model")
+    source = os.path.expanduser(source)
     path = Path(source)
     try:
         is_file = path.is_file() or split_archive(path)[1] is not None
