@@ -108,6 +108,21 @@ def blocks_of_lines(stream: RawIOBase, max_line_bytes: int) -> Iterator[tuple[by
         yield b"".join(pieces) + b"\r\n", 0, pending
 
 
+def decode_line(line: bytes, offset: int) -> str | Fault:
+    """Decode a line without its end, or tell what is wrong with it; `offset` is where it starts in the file."""
+    if b"\0" in line:
+        return Fault(Reason.NUL, f"NUL at byte {line.index(0) + 1} of the line")
+    try:
+        return line.decode()
+    except UnicodeDecodeError as error:
+        return not_utf8(line, error, offset)
+
+
+def excerpt_of(line: bytes) -> str:
+    r"""Return the start of a line for a message, bytes that do not decode as `\xNN`."""
+    return line[: 4 * EXCERPT_CHARACTERS].decode(errors="backslashreplace")[:EXCERPT_CHARACTERS]
+
+
 class RowReader:
     """Turns the blocks of one file into rows; keeps count of lines and bytes.
 
@@ -241,12 +256,10 @@ class RowReader:
         """Return text and label of a line, or what is wrong with it."""
         if len(line) > self.layout.max_line_bytes:
             return self._over_cap(len(line))
-        if b"\0" in line:
-            return Fault(Reason.NUL, f"NUL at byte {line.index(0) + 1} of the line")
-        try:
-            fields = line.decode().split("\t")
-        except UnicodeDecodeError as error:
-            return not_utf8(line, error, self.offset)
+        decoded = decode_line(line, self.offset)
+        if isinstance(decoded, Fault):
+            return decoded
+        fields = decoded.split("\t")
         if len(fields) != self.layout.fields:
             return _miscounted(line, len(fields), self.layout.fields)
         text, label = fields[self.layout.text], fields[self.layout.label]
@@ -275,8 +288,7 @@ class RowReader:
             start = line[: self.layout.max_line_bytes]  # as much as is kept of it wherever blocks are cut
         elif len(fields) == self.layout.fields and fields[self.layout.text]:
             start = fields[self.layout.text]
-        excerpt = start[: 4 * EXCERPT_CHARACTERS].decode(errors="backslashreplace")[:EXCERPT_CHARACTERS]
-        self.on_bad_row(BadRow(self.path, self.line, self.offset, fault, excerpt.removesuffix("\r")))
+        self.on_bad_row(BadRow(self.path, self.line, self.offset, fault, excerpt_of(start).removesuffix("\r")))
 
     def _as_rows(self, texts: list[str], labels: list[int | str], lines: int) -> Rows:
         if self.labels is None:

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from io import RawIOBase
 from typing import BinaryIO
 
-from .faults import EXCERPT_CHARACTERS, BadRow, DataError, Fault, Reason
+from .faults import BadRow, DataError, Fault, Reason
 from .layout import MAX_LINE_BYTES
-from .reading import blocks_of_lines
-from .sniffing import MAGIC_BYTES, not_utf8, sniff
+from .reading import blocks_of_lines, decode_line, excerpt_of
+from .sniffing import MAGIC_BYTES, sniff
 
 
 def read_texts(stream: BinaryIO, name: str, max_line_bytes: int = MAX_LINE_BYTES) -> Iterator[list[str | BadRow]]:
@@ -40,7 +40,7 @@ def read_texts(stream: BinaryIO, name: str, max_line_bytes: int = MAX_LINE_BYTES
     for block, length, size in blocks_of_lines(arriving, max_line_bytes):
         lines: list[str | BadRow] = []
         if length:
-            lines.append(_refuse(name, number, offset, block, _over_cap(length, max_line_bytes)))
+            lines.append(BadRow(name, number, offset, _over_cap(length, max_line_bytes), excerpt_of(block)))
             offset += size
         else:
             for line in block.split(b"\n")[:-1]:
@@ -78,23 +78,12 @@ class _Arriving(RawIOBase):
 
 def _text_of(name: str, number: int, offset: int, line: bytes, max_line_bytes: int) -> str | BadRow:
     """Decode a line without its end."""
-    if len(line) > max_line_bytes:
-        return _refuse(name, number, offset, line, _over_cap(len(line), max_line_bytes))
-    if b"\0" in line:
-        fault = Fault(Reason.NUL, f"NUL at byte {line.index(0) + 1} of the line")
-        return _refuse(name, number, offset, line, fault)
-    try:
-        return line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        return _refuse(name, number, offset, line, not_utf8(line, error, offset))
+    too_long = len(line) > max_line_bytes
+    text = _over_cap(len(line), max_line_bytes) if too_long else decode_line(line, offset)
+    return BadRow(name, number, offset, text, excerpt_of(line)) if isinstance(text, Fault) else text
 
 
 def _over_cap(length: int, cap: int) -> Fault:
     return Fault(
         Reason.LINE_TOO_LONG, f"it has {length} bytes, the cap is {cap}", "If it is one text for sure, cut it"
     )
-
-
-def _refuse(name: str, number: int, offset: int, line: bytes, fault: Fault) -> BadRow:
-    excerpt = line[: 4 * EXCERPT_CHARACTERS].decode(errors="backslashreplace")[:EXCERPT_CHARACTERS]
-    return BadRow(name, number, offset, fault, excerpt)
