@@ -10,14 +10,13 @@ from .. import model_loading
 from ..arguments.parsing import SettingsParser
 from ..demo import build, serve
 from ..errors import UserError
+from .model_flags import ModelFlags
 
 
 @dataclass
-class DemoArguments:
+class DemoArguments(ModelFlags):
     """Flags of this verb."""
 
-    model: str | None = field(default=None, metadata={"help": "finished folder, or id on the Hub"})
-    revision: str | None = field(default=None, metadata={"help": "branch, tag or commit, for an id on the Hub"})
     host: str = field(default="127.0.0.1", metadata={"help": "address to listen at; 0.0.0.0 lets others in"})
     port: int | None = field(default=None, metadata={"help": "port; the first free one from 7860 if not given"})
 
@@ -30,12 +29,11 @@ def run(argv: Sequence[str]) -> None:
         KeyboardInterrupt: Ctrl-C, the way to end it.
     """
     (arguments,) = SettingsParser(DemoArguments, prog="hf-rnn demo").parse(argv)
-    if arguments.model is None:
-        raise UserError("--model is missing: give a finished folder")
+    name = arguments.model_name()
     if arguments.port is not None and not 0 < arguments.port < 65536:
         raise UserError(f"--port must be from 1 to 65535, found {arguments.port}")
     model_loading.quiet()
-    page = build(arguments.model, arguments.revision)
+    page = build(name, arguments.revision)
     print(f"{serve(page, arguments.host, arguments.port)} (Ctrl-C ends it)", flush=True)
     try:
         threading.Event().wait()

@@ -15,14 +15,13 @@ from ..data import DataError, load_tsv
 from ..errors import UserError
 from ..metrics.evaluation import evaluate_logits
 from ..run.text_loading import load_texts
+from .model_flags import ModelFlags
 
 
 @dataclass
-class EvaluateArguments(TableArguments):
+class EvaluateArguments(ModelFlags, TableArguments):
     """Flags of this verb, besides those that say how the texts stand in their files."""
 
-    model: str | None = field(default=None, metadata={"help": "finished folder, or id on the Hub"})
-    revision: str | None = field(default=None, metadata={"help": "branch, tag or commit, for an id on the Hub"})
     split: str = field(default="test", metadata={"help": "train, validation (or dev) or test"})
     batch_size: int = field(default=256, metadata={"help": "texts run at once"})
     device: str | None = field(
@@ -37,22 +36,21 @@ def run(argv: Sequence[str]) -> None:
         UserError: For a mistake in flags, model or data, and for data with other labels than the model's.
     """
     (arguments,) = SettingsParser(EvaluateArguments, prog="hf-rnn evaluate").parse(argv)
-    if arguments.model is None:
-        raise UserError("--model is missing: give a finished folder")
+    name = arguments.model_name()
     arguments.check_source()  # before the model is loaded
     if arguments.batch_size < 1:
         raise UserError(f"--batch_size must be at least 1, found {arguments.batch_size}")
     model_loading.quiet()
     datasets.disable_progress_bars()
-    model, tokenizer = model_loading.load_model(arguments.model, arguments.revision, arguments.device)
-    model_loading.check_sorts(arguments.model, model.config)
+    model, tokenizer = model_loading.load_model(name, arguments.revision, arguments.device)
+    model_loading.check_sorts(name, model.config)
     class_names = [model.config.id2label[index] for index in range(model.config.num_labels)]
     texts = _load(arguments, class_names)
     logits = plain_inference.compute_logits(
         model, tokenizer, plain_inference.tokenize(tokenizer, texts["text"]), arguments.batch_size
     )
     metrics = evaluate_logits(logits, texts["label"], class_names)
-    print(json.dumps({"model": arguments.model, "split": arguments.split, **metrics}, ensure_ascii=False))
+    print(json.dumps({"model": name, "split": arguments.split, **metrics}, ensure_ascii=False))
 
 
 def _load(arguments: EvaluateArguments, class_names: list[str]) -> datasets.Dataset:

@@ -9,16 +9,14 @@ from dataclasses import dataclass, field
 
 from .. import model_loading
 from ..arguments.parsing import SettingsParser
-from ..errors import UserError
 from ..export import export
+from .model_flags import ModelFlags
 
 
 @dataclass
-class ExportArguments:
+class ExportArguments(ModelFlags):
     """Flags of this verb."""
 
-    model: str | None = field(default=None, metadata={"help": "finished folder, or id on the Hub"})
-    revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of a model on the Hub"})
     quantize: str | None = field(default=None, metadata={"help": "int8: weights in 8 bits; float32 if not given"})
     output_dir: str | None = field(
         default=None, metadata={"help": "folder for the file; onnx/ in the finished folder if not given"}
@@ -32,8 +30,7 @@ def run(argv: Sequence[str]) -> None:
         UserError: For a mistake in flags or model, and when the file would not give the model's answers.
     """
     (arguments,) = SettingsParser(ExportArguments, prog="hf-rnn export").parse(argv)
-    if arguments.model is None:
-        raise UserError("--model is missing: give a finished folder")
+    name = arguments.model_name()
     model_loading.quiet()
-    result = export(arguments.model, arguments.quantize, arguments.output_dir, arguments.revision)
+    result = export(name, arguments.quantize, arguments.output_dir, arguments.revision)
     print(json.dumps({**dataclasses.asdict(result), "file": str(result.file)}, ensure_ascii=False))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -14,16 +13,9 @@ from ..errors import UserError
 from ..explaining import words_read
 from ..modeling_rnn import RnnForSequenceClassification
 from ..valid_texts import check_text
+from .model_flags import ModelFlags
 
 _BAR = 40  # characters of a weight of 1
-
-
-@dataclass
-class InspectArguments:
-    """Flags of this verb."""
-
-    model: str | None = field(default=None, metadata={"help": "finished folder, or id on the Hub"})
-    revision: str | None = field(default=None, metadata={"help": "branch, tag or commit, for an id on the Hub"})
 
 
 def run(argv: Sequence[str]) -> None:
@@ -32,17 +24,16 @@ def run(argv: Sequence[str]) -> None:
     Raises:
         UserError: For a mistake in flags or model.
     """
-    parser = SettingsParser(InspectArguments, prog="hf-rnn inspect")
+    parser = SettingsParser(ModelFlags, prog="hf-rnn inspect")
     parser.add_argument("--text", action="append", help="the text to look at; may be given several times")
     arguments, namespace = parser.parse(argv)
-    if arguments.model is None:
-        raise UserError("--model is missing: give a finished folder")
+    name = arguments.model_name()
     if namespace.text is None:
         raise UserError("--text is missing: give the text to look at")
     for text in namespace.text:
         check_text(text)
     model_loading.quiet()
-    model, tokenizer = model_loading.load_model(arguments.model, arguments.revision)
+    model, tokenizer = model_loading.load_model(name, arguments.revision)
     several = len(namespace.text) > 1
     for number, text in enumerate(namespace.text):
         parts = [text] * several + _tell(model, tokenizer, text)

@@ -24,6 +24,7 @@ from ..inference import FastRnn
 from ..inference.folding import TABLE_DTYPES, TableDtype
 from ..inference.onnx_inference import OnnxClassifier
 from ..valid_texts import check_text
+from .model_flags import ModelFlags
 
 _BACKENDS = ("torch", "onnx", "onnx_int8")
 
@@ -50,11 +51,9 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpF
 
 
 @dataclass
-class PredictArguments:
+class PredictArguments(ModelFlags):
     """Flags of this verb."""
 
-    model: str | None = field(default=None, metadata={"help": "finished folder, or id on the Hub"})
-    revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of a model on the Hub"})
     input: str | None = field(default=None, metadata={"help": "file with one text a line; - reads what is piped in"})
     backend: str = field(
         default="torch", metadata={"help": "torch, or a file that export made: onnx or onnx_int8, in ONNX Runtime"}
@@ -108,8 +107,7 @@ def run(argv: Sequence[str]) -> int:
 
 def _check(arguments: PredictArguments, texts: Sequence[str] | None) -> None:
     """Find mistakes that need no model to be found."""
-    if arguments.model is None:
-        raise UserError("--model is missing: give a finished folder")
+    arguments.model_name()
     if (texts is None) == (arguments.input is None):
         raise UserError("give either --text (several times if you like) or --input FILE (- for what is piped in)")
     if arguments.strict and texts is not None:
@@ -144,7 +142,7 @@ def _check(arguments: PredictArguments, texts: Sequence[str] | None) -> None:
 
 def _load(arguments: PredictArguments) -> FastRnn | OnnxClassifier:
     size = {} if arguments.tokens_per_batch is None else {"tokens_per_batch": arguments.tokens_per_batch}
-    name = str(arguments.model)
+    name = arguments.model_name()
     if arguments.backend == "torch":
         dtype = cast(TableDtype, arguments.table_dtype)
         return FastRnn.from_pretrained(name, arguments.revision, dtype, device=arguments.device, **size)
