@@ -10,7 +10,9 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from transformers import Trainer, TrainingArguments
+from transformers import SchedulerType, Trainer, TrainingArguments
+from transformers.trainer_utils import IntervalStrategy
+from transformers.training_args import OptimizerNames
 
 from hf_rnn.arguments.run_arguments import (
     ModelArguments,
@@ -270,6 +272,17 @@ def test_a_tilde_is_the_home_folder_in_python_too(tmp_path, monkeypatch):
             load("~/none")
 
 
+def test_values_may_be_those_of_the_enums_of_transformers():
+    given = {
+        "eval_strategy": IntervalStrategy.NO,
+        "optim": OptimizerNames.SGD,
+        "lr_scheduler_type": SchedulerType.COSINE,
+    }
+    off = {"output_dir": "out", "load_best_model_at_end": False, "early_stopping_patience": 0}
+    training = parse_settings({**off, **given}).training
+    assert {name: getattr(training, name) for name in given} == given
+
+
 def test_tags_and_texts_keep_their_tilde(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     assert parse_argv(flags("--tags", "~", "~/x"))[2].tags == ["~", "~/x"]
@@ -468,6 +481,7 @@ def test_what_is_no_setting_at_all():
             None,
             "per_device_train_batch_size: tokens_per_batch cuts",
         ),
+        ("--num_train_epochs=3 --max_steps=9", "--max_steps=-1", "num_train_epochs: max_steps says when"),
         ("--do_train=false", "--do_train", "do_train: this trains"),
         ("--run_name=x --project=y", None, "run_name, project: report_to names nothing"),
         ("--fsdp_config={}", None, "fsdp_config: fsdp is off"),

@@ -71,6 +71,8 @@ def find_idle(typed: Collection[str], model: Any, data: Any, training: Any, dist
         yield from _told(typed, [name], reason)
     if not training.push_to_hub:
         yield from _told(typed, _OF_SHARING, "nothing is pushed without push_to_hub")
+    if training.max_steps > 0:
+        yield from _told(typed, ["num_train_epochs"], "max_steps says when the training ends")
     if training.tokens_per_batch is not None:
         yield from _told(typed, ["per_device_train_batch_size"], "tokens_per_batch cuts the training batches")
     if data.streaming:

@@ -13,6 +13,7 @@ import re
 from argparse import SUPPRESS, Action
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import field
+from enum import Enum
 from typing import Any, NoReturn
 
 from transformers import HfArgumentParser
@@ -208,6 +209,8 @@ def _tokens(action: Action, value: Any, takes_mapping: bool) -> list[str]:
 
 
 def _written(value: Any) -> str:
+    if isinstance(value, Enum):  # as transformers has strategies, schedules and optimisers
+        value = value.value
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, dict):
