@@ -14,7 +14,6 @@ ours takes.
 """
 
 import json
-import os
 import platform
 import re
 import sys
@@ -188,9 +187,7 @@ def main() -> None:
     for folder in [path.parent for path in (arguments.json, arguments.plot) if path] + [arguments.data_dir or Path()]:
         if not folder.is_dir():
             parser.error(f"there is no folder {folder}")
-    for path in filter(None, (arguments.json, arguments.plot)):  # not found out after an hour
-        if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-            parser.error(f"{path} is no file that can be written")
+    parser.check_writable(arguments.json, arguments.plot)
     if arguments.plot and arguments.plot.suffix not in (".png", ".svg", ".pdf"):
         parser.error(f"--plot {arguments.plot} must end in .png, .svg or .pdf")
     if arguments.plot and (missing := results_report.missing()):
@@ -226,7 +223,7 @@ def main() -> None:
             content = json.dumps({**machine, "results": results}, indent=2) + "\n"
             arguments.json.write_text(content, encoding="utf-8")
     if arguments.plot:
-        draw(arguments.data_dir or benchmark_infer.SAMPLE, arguments.plot)
+        draw(arguments.data_dir or command_line.SAMPLE, arguments.plot)
 
 
 def settings_of(name: str) -> list[str]:

@@ -14,8 +14,8 @@ from typing import Any
 
 import benchmark_peers as peers
 from benchmark_timing import interleave, one_by_one
+from command_line import SAMPLE
 
-SAMPLE = Path(__file__).parents[1] / "data" / "tweets"
 TEXTS = 2000  # at most: one pass of the slowest peer takes seconds
 ONE_BY_ONE = 200  # texts of the part latency
 RUN = 20  # of them that a side takes in a row

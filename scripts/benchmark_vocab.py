@@ -14,12 +14,12 @@ from typing import Any
 
 from benchmark_same import check_close
 from benchmark_timing import summarize
+from command_line import SAMPLE
 
 SMALL, LARGE = 3_330, 1_000_000
 BATCH, TOKENS, CLASSES = 64, 20, 3
 STEPS, WARM_UP, MAX_ROUNDS = 12, 4, 10
 SEEDS = 3  # of whole trainings
-SAMPLE = Path(__file__).parents[1] / "data" / "tweets"
 GOAL = 1.3  # a step at a million entries takes so many times one at a few thousand, at most
 
 

@@ -7,7 +7,10 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import Any, NoReturn
+
+SAMPLE = Path(__file__).parents[1] / "data" / "tweets"  # what most scripts read where no --data_dir is given
 
 # What hints of the loader name; `hf-rnn train` has them all.
 _OF_THE_LOADER = "header|text_column|label_column|class_names|dataset_name|max_bad_rows"
@@ -27,6 +30,18 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Tell why in one line, and leave."""
         self.exit(2, f"{self.prog}: error: {' '.join(message.splitlines())}\n")
+
+    def add_max_bad_rows(self) -> None:
+        """Declare `--max_bad_rows`, for the loader."""
+        self.add_argument(
+            "--max_bad_rows", default="0", help="go on without so many: a count, or a share such as 0.1%%"
+        )
+
+    def check_writable(self, *paths: Path | None) -> None:
+        """Refuse a file that cannot be written, before what is to stand in it is measured; None is no file."""
+        for path in filter(None, paths):
+            if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+                self.error(f"{path} is no file that can be written")
 
     def refuse(self, why: str | Exception, others: Collection[str] = ()) -> NoReturn:
         """Tell what the package says of the data; where that names flags which this script lacks, say so.

@@ -245,10 +245,8 @@ def main() -> int:
         parser.error(f"unknown fault {', '.join(sorted(unknown))}: there are {', '.join(FAULTS)}")
     if arguments.tries is not None and arguments.tries < 1:
         parser.error(f"--tries must be at least 1, found {arguments.tries}")
-    if arguments.json not in (None, "-"):  # not found out at the end
-        path = Path(arguments.json)
-        if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-            parser.error(f"{path} is no file that can be written")
+    if arguments.json not in (None, "-"):
+        parser.check_writable(Path(arguments.json))
     if not hasattr(os, "fork"):
         parser.error("this needs a system that forks")
     import hf_rnn.cli.train  # noqa: F401 - once, before the forks, as what follows

@@ -53,7 +53,7 @@ def parse_flags() -> argparse.Namespace:
     parser = command_line.Parser(__doc__)
     parser.add_argument("--model", required=True, help="checkpoint to start from: a folder, or an id on the Hub")
     parser.add_argument("--data_dir", type=Path, required=True, help="folder with train.tsv, and dev.tsv if there is")
-    parser.add_argument("--max_bad_rows", default="0", help="go on without so many: a count, or a share such as 0.1%%")
+    parser.add_max_bad_rows()
     parser.add_argument("--output_dir", type=Path, required=True, help="where the teacher goes: a new or empty folder")
     parser.add_argument("--epochs", type=number, default=3.0, help="times the texts are read (default 3)")
     parser.add_argument("--batch_size", type=whole_number, default=32, help="texts a step (default 32)")

@@ -18,7 +18,7 @@ def main() -> None:
     """Fit with and without class weights and print both."""
     parser = command_line.Parser(__doc__)
     parser.add_argument("--data_dir", type=Path, required=True, help="folder with train.tsv and dev.tsv")
-    parser.add_argument("--max_bad_rows", default="0", help="go on without so many: a count, or a share such as 0.1%%")
+    parser.add_max_bad_rows()
     arguments = parser.parse_args()
 
     from hf_rnn import classification_metrics, load_tsv

@@ -13,7 +13,6 @@ table is of the seeds that were complete.
 """
 
 import importlib.util
-import math
 import shlex
 import statistics
 import sys
@@ -120,11 +119,9 @@ def read_flags(flags: list[str], seed: int, folder: str) -> Any:
 
 def difference(ours: list[float], against: list[float]) -> str:
     """Mean of the differences seed by seed, with its 95 % interval."""
-    from scipy.stats import t
+    from results_report import interval
 
-    differences = [one - other for one, other in zip(ours, against, strict=True)]
-    mean, count = statistics.mean(differences), len(differences)
-    half = float(t.ppf(0.975, count - 1)) * statistics.stdev(differences) / math.sqrt(count)
+    mean, half = interval([one - other for one, other in zip(ours, against, strict=True)])
     return f"{mean:+.4f} ({mean - half:+.4f} to {mean + half:+.4f})"
 
 

@@ -17,7 +17,7 @@ def main() -> None:
     parser = command_line.Parser(__doc__)
     parser.add_argument("--model", required=True, help="finished folder, or repo id")
     parser.add_argument("--data_dir", type=Path, required=True, help="folder of labelled texts")
-    parser.add_argument("--max_bad_rows", default="0", help="go on without so many: a count, or a share such as 0.1%%")
+    parser.add_max_bad_rows()
     parser.add_argument("--split", default="validation", help="train, validation, dev or test (default: %(default)s)")
     flags = parser.parse_args()
 

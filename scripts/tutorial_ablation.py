@@ -9,7 +9,6 @@ first line is the tutorial as written, in plain torch: the output at the last pl
 
 import argparse
 import json
-import os
 import statistics
 import sys
 import tempfile
@@ -93,15 +92,11 @@ def main() -> None:
     parser.add_argument("--data_dir", type=Path, required=True, help="folder with train.tsv and dev.tsv")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each variant, seeds 123, 124, ...")
     parser.add_argument("--json", type=Path, help="also write every run's numbers to this file")
-    parser.add_argument("--max_bad_rows", default="0", help="go on without so many: a count, or a share such as 0.1%%")
+    parser.add_max_bad_rows()
     arguments = parser.parse_args()
     if arguments.seeds < 1:
         parser.error(f"--seeds must be at least 1, found {arguments.seeds}")
-    if arguments.json and (
-        arguments.json.is_dir()
-        or not os.access(arguments.json if arguments.json.exists() else arguments.json.parent, os.W_OK)
-    ):
-        parser.error(f"{arguments.json} is no file that can be written")
+    parser.check_writable(arguments.json)
     if not (arguments.data_dir / "train.tsv").is_file():
         parser.error(f"there is no {arguments.data_dir / 'train.tsv'}: give a folder with train.tsv and dev.tsv")
 
