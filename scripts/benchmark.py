@@ -28,7 +28,6 @@ import benchmark_shapes
 import benchmark_train
 import benchmark_vocab
 import command_line
-import results_report
 from benchmark_timing import interleave
 
 BATCH, EMBEDDING, HIDDEN, VOCABULARY, CLASSES = 64, 300, 128, 3330, 3
@@ -190,8 +189,11 @@ def main() -> None:
     parser.check_writable(arguments.json, arguments.plot)
     if arguments.plot and arguments.plot.suffix not in (".png", ".svg", ".pdf"):
         parser.error(f"--plot {arguments.plot} must end in .png, .svg or .pdf")
-    if arguments.plot and (missing := results_report.missing()):
-        parser.error(f"--plot needs {', '.join(missing)}: pip install '.[bench]'")
+    if arguments.plot:
+        import results_report  # which imports the package: --help need not wait
+
+        if missing := results_report.missing():
+            parser.error(f"--plot needs {', '.join(missing)}: pip install '.[bench]'")
 
     import torch
 
@@ -259,6 +261,7 @@ def draw(data_dir: Path, path: Path) -> None:
     """Train each model once and draw what it reaches, and how fast."""
     import reproduce_results
     import results_models
+    import results_report
     import results_texts
 
     texts = results_texts.Texts(data_dir, "none")
