@@ -303,7 +303,7 @@ def test_the_first_twenty_are_logged_where_no_file_lists_them(tmp_path, caplog):
     assert sum(message.startswith("rejected ") for message in caplog.messages) == 20
 
 
-@pytest.mark.parametrize(("limit", "line"), [(2, 300), ("0.9%", 100), (0, 100)])
+@pytest.mark.parametrize(("limit", "line"), [(2, 300), ("0.9%", 100), (0.009, 100), ("0.009", 100), (0, 100)])
 def test_past_the_limit_it_stops(tmp_path, limit, line):
     with pytest.raises(DataError, match="--max_bad_rows") as caught:
         load_train(many_rows(tmp_path, 3), max_bad_rows=limit)

@@ -28,7 +28,7 @@ class TableArguments:
         label_column (`str`, *optional*): Column of the label, likewise (default 1, or `label`).
         header (`bool`): Whether the first line of every TSV file names the columns. Where no others are named here
             those called `text` and `label` are taken, else the two that there are.
-        max_bad_rows (`str`): How many bad rows to go on without: a count, or a share such as `"0.1%"`.
+        max_bad_rows (`str`): How many bad rows to go on without: a count, or a share such as `"0.1%"` or `"0.001"`.
     """
 
     _argument_group_name = "data"

@@ -79,7 +79,7 @@ def parse_limit(max_bad_rows: int | float | str) -> tuple[int | None, float | No
     """Read a limit on bad rows.
 
     Args:
-        max_bad_rows: A count (5, "5") or a share of the rows read ("0.1%", 0.001).
+        max_bad_rows: A count (5, "5") or a share of the rows read ("0.1%", 0.001, "0.001").
 
     Returns:
         (count, None) or (None, share).
@@ -87,18 +87,15 @@ def parse_limit(max_bad_rows: int | float | str) -> tuple[int | None, float | No
     Raises:
         UserError: For anything else.
     """
-    number, share = str(max_bad_rows).strip(), None
+    number = str(max_bad_rows).strip()
+    if number.isdecimal():
+        return int(number), None
     try:
-        if number.endswith("%"):
-            share = float(number[:-1]) / 100
-        elif isinstance(max_bad_rows, float):
-            share = max_bad_rows
-        elif int(number) >= 0:
-            return int(number), None
-        if share is not None and 0 <= share < 1:
-            return None, share
+        share = float(number.removesuffix("%")) / (100 if number.endswith("%") else 1)
     except ValueError:
-        pass
+        share = -1.0
+    if 0 <= share < 1:
+        return None, share
     raise UserError(f"max_bad_rows is {max_bad_rows!r}: give a count such as 5, or a share of the rows such as 0.1%")
 
 
@@ -109,7 +106,7 @@ class Ledger:
     when all rows are read, and that no row went unaccounted for.
 
     Args:
-        max_bad_rows: See :func:`parse_limit`.
+        max_bad_rows: See [`parse_limit`].
         rejected_path: Where the rejected rows are listed, one JSON object a line. The file appears with the first of
             them, in place of an older one; a load that rejects none removes the older one at its end.
         report: Is filled in.
