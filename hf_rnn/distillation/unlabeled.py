@@ -67,16 +67,15 @@ def read_unlabeled(
         UserError: For a file of labelled rows, and when no text is left.
     """
     blocks: list[pa.Array] = []
-    lines = blank = number_held_out = number_labeled = 0
-    refused: list[BadRow] = []
-    number_refused = 0
+    lines = refused = blank = number_held_out = number_labeled = 0
+    first_refused: BadRow | None = None
     with path.open("rb") as stream:
         for block in read_texts(stream, path.name):
             kept = []
             for position, line in enumerate(block, 1):
                 if isinstance(line, BadRow):
-                    number_refused += 1
-                    refused = refused or [line]
+                    refused += 1
+                    first_refused = first_refused or line
                 elif "\t" in line and (label := _label_in(line.split("\t"), class_names)) is not None:
                     raise UserError(
                         f"unlabeled {path}, line {lines + position}: a column with the label {label!r}. Give one "
@@ -93,9 +92,9 @@ def read_unlabeled(
             lines += len(block)
             blocks.append(pa.array(kept, pa.string()))
     texts = pa.chunked_array(blocks, pa.string())
-    read = UnlabeledTexts(path.name, texts, lines, number_refused, blank, number_held_out, number_labeled)
+    read = UnlabeledTexts(path.name, texts, lines, refused, blank, number_held_out, number_labeled)
     left_out = {
-        f"no text (the first is {refused[0].describe()})" if refused else "": number_refused,
+        "" if first_refused is None else f"no text (the first is {first_refused.describe()})": refused,
         "blank": blank,
         "in the validation or test split too": number_held_out,
         "in the training split, with a label": number_labeled,

@@ -170,28 +170,26 @@ def load_vectors(
         >>> print(vectors.coverage)
         3,250 of 3,328 words (97.7%), 97.9% of the tokens
     """
-    found = find_source(source)
-    ids = tokenizer.get_vocab()
+    found, ids, special = find_source(source), tokenizer.get_vocab(), set(tokenizer.all_special_tokens)
     if isinstance(found, ModelTable) and found.tokenizer.get_vocab() == ids:
         rows = found.read_rows(ids.values())
         size, vectors = found.size, {word: rows[index] for word, index in ids.items()}
     else:
         entries = [word for word, index in ids.items() if index != tokenizer.pad_token_id]
-        size, vectors = _look_up(found, _spell(entries, tokenizer), set(tokenizer.all_special_tokens))
+        size, vectors = _look_up(found, _spell(entries, tokenizer), special)
     if embedding_size is not None and size != embedding_size:
         raise UserError(f"the vectors of {source} have {size} numbers, and embedding_size is {embedding_size}")
-    special = set(tokenizer.all_special_tokens)
     words = ids.keys() - special
-    if not vectors.keys() & words:
+    covered = vectors.keys() & words
+    if not covered:
         raise UserError(
             f"{source} has a vector for none of the {len(words):,} words of the vocabulary: is it the right one?"
         )
     matrix = _fill(ids, vectors, (max(ids.values()) + 1, size), seed)
     if tokenizer.pad_token_id is not None:
         matrix[tokenizer.pad_token_id] = 0
-    share = None if texts is None else _token_share(tokenizer, {ids[word] for word in vectors.keys() & words}, texts)
-    coverage = Coverage(len(words), len(vectors.keys() & words), share)
-    return Vectors(found.name, matrix, coverage)
+    share = None if texts is None else _token_share(tokenizer, {ids[word] for word in covered}, texts)
+    return Vectors(found.name, matrix, Coverage(len(words), len(covered), share))
 
 
 def _spell(entries: Collection[str], tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
