@@ -160,7 +160,7 @@ class FinishedFolder:
         """Make sure that training came to its end here, so that the folder can be shared.
 
         Raises:
-            UserError: As :meth:`check`, and for a record of the training that is not there, or is no record.
+            UserError: As [`check`], and for a record of the training that is not there, or is no record.
         """
         self._refuse(self.missing())
         for path in (self.metrics, self.training_args, self.card_facts):

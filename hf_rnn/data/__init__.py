@@ -1,7 +1,7 @@
 """Labelled texts in, data sets out: TSV files or any data set of the `datasets` library, every row accounted for.
 
-:func:`load_tsv` and :func:`load_named` return splits with the columns `text` (string) and `label` (ClassLabel);
-:func:`encode` turns these into `input_ids` and `labels`. A row is delivered exactly as it stands, or refused with its
+[`load_tsv`] and [`load_named`] return splits with the columns `text` (string) and `label` (ClassLabel);
+[`encode`] turns these into `input_ids` and `labels`. A row is delivered exactly as it stands, or refused with its
 place and a typed reason; nothing is dropped, merged, retyped or relabelled without a word.
 
 The files, in the order in which data passes them: `files` (which file is which split), `layout` (columns), `sniffing`

@@ -90,8 +90,8 @@ def find_files(source: Source, splits: Iterable[str] | None, trained: bool) -> d
     Args:
         source: A folder with train.tsv, dev.tsv or validation.tsv, and test.tsv; or files by split; or one file, which
             is the only split asked for, or else train.
-        splits: See :func:`wanted_splits`.
-        trained: See :func:`wanted_splits`.
+        splits: See [`wanted_splits`].
+        trained: See [`wanted_splits`].
 
     Raises:
         UserError: If names clash or a file serves twice.

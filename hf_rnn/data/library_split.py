@@ -1,6 +1,6 @@
 """One split of any data set that the `datasets` library loads, read under the same contract as a TSV file.
 
-It delivers the same :class:`~hf_rnn.data.reading.Rows`; text and labels are checked by the same rules, while what
+It delivers the same [`~hf_rnn.data.reading.Rows`]; text and labels are checked by the same rules, while what
 belongs to the lines of a file (field counts, encodings, the cap) has no meaning here. Columns are taken as Arrow
 data, never row by row.
 """
@@ -89,7 +89,7 @@ class LibrarySplit:
         on_bytes: Callable[[bytes], object] = lambda block: None,
         with_texts: bool = True,
     ) -> Iterator[Rows]:
-        """Read the split; see :meth:`~hf_rnn.data.tsv_file.TsvFile.rows`. A row's number, from 0, is its line."""
+        """Read the split; see [`~hf_rnn.data.tsv_file.TsvFile.rows`]. A row's number, from 0, is its line."""
         on_bytes(self.dataset._fingerprint.encode())
         start = 0
         columns = self.dataset.select_columns([self.text_column, self.label_column]).with_format("arrow")

@@ -115,7 +115,7 @@ def load_named(
     rejected_path: str | Path | None = None,
     report: DataReport | None = None,
 ) -> datasets.DatasetDict:
-    """Take labelled texts from any data set that the `datasets` library loads, under the contract of :func:`load_tsv`.
+    """Take labelled texts from any data set that the `datasets` library loads, under the contract of [`load_tsv`].
 
     Args:
         dataset: A name on the Hub, a local path (what `load_dataset` takes, or a folder of `save_to_disk`), or a
@@ -123,17 +123,17 @@ def load_named(
         config: The configuration of a data set that has several.
         text_column: Name of the column of texts.
         label_column: Name of the column of labels: ClassLabel (keeps its names and ids), strings, integers or bools.
-        class_names: See :func:`load_tsv`.
-        splits: See :func:`load_tsv`. Without, a validation or test split whose labels are all -1, as benchmarks mark
+        class_names: See [`load_tsv`].
+        splits: See [`load_tsv`]. Without, a validation or test split whose labels are all -1, as benchmarks mark
             rows without one, is left out, which the log says.
-        validation_share: See :func:`load_tsv`.
-        seed: See :func:`load_tsv`.
-        max_bad_rows: See :func:`load_tsv`.
-        rejected_path: See :func:`load_tsv`; `line` counts rows from 0 there.
-        report: See :func:`load_tsv`.
+        validation_share: See [`load_tsv`].
+        seed: See [`load_tsv`].
+        max_bad_rows: See [`load_tsv`].
+        rejected_path: See [`load_tsv`]; `line` counts rows from 0 there.
+        report: See [`load_tsv`].
 
     Returns:
-        Splits as :func:`load_tsv` gives them.
+        Splits as [`load_tsv`] gives them.
 
     Raises:
         DataError: For a column or a row that cannot be used, beyond `max_bad_rows`.

@@ -53,7 +53,7 @@ class RowSource(Protocol):
         on_bytes: Callable[[bytes], object] = ...,
         with_texts: bool = ...,
     ) -> Iterator[Rows]:
-        """Read it; see :meth:`~hf_rnn.data.tsv_file.TsvFile.rows`."""
+        """Read it; see [`~hf_rnn.data.tsv_file.TsvFile.rows`]."""
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """Predictions and references to named numbers, without hub or network.
 
-Those of predicted classes come from one confusion matrix. :func:`classification_metrics` gives all of them; the
+Those of predicted classes come from one confusion matrix. [`classification_metrics`] gives all of them; the
 `evaluate.Metric` classes give one each, alone or through `evaluate.combine`. Averages are over all classes of the
 label map, so a class that a split lacks counts as zero instead of changing what the average means. Three more
 functions measure probabilities. Nothing here knows models or logits.
@@ -206,7 +206,7 @@ def _checked_probabilities(
 
 
 class _ClassificationMetric(evaluate.Metric):
-    """One number of :func:`classification_metrics` behind evaluate's interface.
+    """One number of [`classification_metrics`] behind evaluate's interface.
 
     Rows are collected in memory. evaluate's own default writes them to a cache folder in the user's home, which may be
     read-only and is shared by processes; it is used only when `num_process` asks for several, which must share files.
@@ -216,7 +216,7 @@ class _ClassificationMetric(evaluate.Metric):
         **options: What `evaluate.Metric` takes, such as `num_process` and `process_id`.
 
     Raises:
-        UserError: From `add`, `add_batch` and `compute`, as :func:`classification_metrics` does.
+        UserError: From `add`, `add_batch` and `compute`, as [`classification_metrics`] does.
     """
 
     key: str  # in the dictionary of `classification_metrics`

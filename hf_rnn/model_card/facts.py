@@ -106,7 +106,7 @@ class CardFacts:
 
     @classmethod
     def from_dict(cls, facts: Mapping[str, Any]) -> CardFacts:
-        """Make the facts again from what :meth:`to_dict` returned, through JSON or not.
+        """Make the facts again from what [`to_dict`] returned, through JSON or not.
 
         Raises:
             UserError: For a fact that this version does not know, one that is missing, or facts that disagree.
