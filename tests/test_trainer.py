@@ -1,6 +1,7 @@
 """The Trainer's changed parts, each against something computed by other means."""
 
 import copy
+import dataclasses
 import json
 import random
 import re
@@ -244,6 +245,19 @@ def test_batches_of_workers_are_the_same(tokenizer, tmp_path):
     assert (loaders[1].num_workers, loaders[1].prefetch_factor, loaders[1].persistent_workers) == (2, 3, True)
     for ours, theirs in zip(*loaders, strict=True):
         assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize("order", ["group_by_length", "random"])
+def test_workers_start_as_the_settings_say(tokenizer, tmp_path, order):
+    """In our own batches as in the Trainer's."""
+    known = {field.name for field in dataclasses.fields(RnnTrainingArguments)}
+    if not {"dataloader_multiprocessing_context", "dataloader_in_order"} <= known:
+        pytest.skip("transformers does not know these settings yet")
+    of_workers = {"dataloader_multiprocessing_context": "spawn", "dataloader_in_order": False}
+    settings = {**of_workers, "dataloader_num_workers": 1, "train_sampling_strategy": order}
+    trainer = make_trainer(tokenizer, tmp_path, settings=settings)
+    loader = trainer.get_train_dataloader()
+    assert loader.multiprocessing_context.get_start_method() == "spawn" and not loader.in_order
 
 
 def test_predictions_come_back_in_the_order_of_the_texts(tokenizer, tmp_path):

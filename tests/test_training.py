@@ -25,6 +25,7 @@ import hf_rnn.model_card.files
 import hf_rnn.trainer
 from hf_rnn import FastRnn, checkpoints
 from hf_rnn.arguments.run_arguments import parse_settings
+from hf_rnn.arguments.training_arguments import RnnTrainingArguments
 from hf_rnn.errors import UserError
 from hf_rnn.folder import FinishedFolder
 from hf_rnn.run.fingerprints import compare
@@ -475,6 +476,11 @@ def test_training_in_a_thread(tiny_settings, tmp_path):
         (
             {"dataloader_persistent_workers": True, "dataloader_num_workers": 2},
             "persistent_workers True cannot be followed: .* would take other steps",
+        ),
+        pytest.param(
+            {"dataloader_in_order": False, "dataloader_num_workers": 2},
+            "dataloader_in_order False cannot be followed: .* another order each time",
+            marks=pytest.mark.skipif(not hasattr(RnnTrainingArguments, "dataloader_in_order"), reason="not in 5.8"),
         ),
         ({"label_smoothing_factor": -0.1}, "label_smoothing_factor must be from 0 to 1, found -0.1"),
         ({"max_grad_norm": float("nan")}, "max_grad_norm must be finite and not negative, found nan"),

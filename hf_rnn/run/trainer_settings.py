@@ -21,6 +21,10 @@ _FIXED: dict[str, tuple[tuple[Any, ...], str]] = {
         "workers that stay draw from the random state when they start, and a run that --resume goes on with would "
         "take other steps",
     ),
+    "dataloader_in_order": (
+        (True,),
+        "batches that come as they are ready come in another order each time, and no run could be gone on from",
+    ),
     "debug": (([], "", None), "its hooks take all that passes for numbers, and a mask is none"),
     "activation_checkpointing": ((False, None), "a recurrent layer is one call, which has nothing to leave out"),
     "gradient_checkpointing": ((False, None), "a recurrent layer is one call, which has nothing to leave out"),

@@ -150,6 +150,8 @@ class RnnTrainer(ResumableTrainer):
             pin_memory=self.args.dataloader_pin_memory,
             persistent_workers=self.args.dataloader_persistent_workers,
             prefetch_factor=self.args.dataloader_prefetch_factor,
+            multiprocessing_context=getattr(self.args, "dataloader_multiprocessing_context", None),  # not in 5.8
+            in_order=getattr(self.args, "dataloader_in_order", True),  # likewise
             worker_init_fn=partial(seed_worker, num_workers=workers, rank=self.args.process_index),
         )
         if self._token_budget is None:
