@@ -180,10 +180,9 @@ class FinishedFolder:
             return "Its weights are cut into several files: load it with transformers, and save it in one piece"
         checkpoints = sorted(self.checkpoints.glob("checkpoint-*"), key=_step)
         if checkpoints:
-            return (
-                "Training did not come to its end: repeat its command with --resume to go on, "
-                f"or take the model as it was at {checkpoints[-1]}"
-            )
+            whole = [path for path in checkpoints if not FinishedFolder(path).missing_to_load()]
+            other = f", or take the model as it was at {whole[-1]}" if whole else ""
+            return f"Training did not come to its end: repeat its command with --resume to go on{other}"
         if self.root.name == self.checkpoints.name and FinishedFolder(self.root.parent).config.is_file():
             return f"Did you mean {self.root.parent}?"
         nested = nested_model(self.root)

@@ -92,8 +92,12 @@ def test_no_folder(tmp_path):
 
 
 def test_stopped_training_names_the_newest_checkpoint(tmp_path):
-    for step in (8, 100, 20):
-        (tmp_path / "checkpoints" / f"checkpoint-{step}").mkdir(parents=True)
+    for step in (8, 100, 20, 120):
+        checkpoint = FinishedFolder(tmp_path / "checkpoints" / f"checkpoint-{step}")
+        checkpoint.root.mkdir(parents=True)
+        for path in (checkpoint.config, checkpoint.weights, checkpoint.tokenizer_config, checkpoint.tokenizer):
+            if step != 120:  # which was killed before it was written
+                path.write_text("{}")
     with pytest.raises(UserError, match=r"--resume to go on, or take the model as it was at .*checkpoint-100$"):
         FinishedFolder(tmp_path).check()
 
