@@ -96,8 +96,10 @@ class StartingModel:
         Raises:
             UserError: When it is no whole model of this package.
         """
-        model, tokenizer = load_model(name_or_path)
-        shift = _read_shift(FinishedFolder(find_folder(name_or_path)), model.config)
+        folder = find_folder(name_or_path)
+        # a folder of the cache is named after the commit: all is of one, whatever is pushed meanwhile
+        model, tokenizer = load_model(name_or_path, None if Path(name_or_path).expanduser().is_dir() else folder.name)
+        shift = _read_shift(FinishedFolder(folder), model.config)
         if max_length is not None:
             tokenizer.model_max_length = max_length
         return cls(name_or_path, model, tokenizer, shift)

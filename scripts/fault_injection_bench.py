@@ -146,10 +146,10 @@ def _train_and_leave(flags: list[str], log: Path, pipe: int) -> None:
 
 def outcome(folder: Path) -> dict[str, Any]:
     """What must not depend on any fault: weights, scores, and the log, without times."""
-    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     metrics["training"].pop("seconds")
     states = sorted(folder.glob("checkpoints/checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
-    log = json.loads((states[-1] / "trainer_state.json").read_text())["log_history"]
+    log = json.loads((states[-1] / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
     times = ("runtime", "per_second")
     return {
         "weights": hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest(),

@@ -16,7 +16,7 @@ from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
-from hf_rnn import FastRnn, RnnClassifier, RnnConfig, RnnForSequenceClassification, train
+from hf_rnn import FastRnn, RnnClassifier, RnnConfig, RnnForSequenceClassification, starting_model, train
 from hf_rnn.arguments.run_arguments import parse_argv, parse_settings
 from hf_rnn.errors import UserError
 from hf_rnn.hub import push
@@ -199,6 +199,25 @@ def test_from_the_hub(hub, trained, texts_dir, tmp_path, monkeypatch):
     assert "It went on from the weights of me/base, with the same tokenizer." in card.text
     recorded = json.loads((result.folder / "training_args.json").read_text())
     assert recorded["model_name_or_path"] == "me/base"
+
+
+def test_all_of_a_start_from_the_hub_is_of_one_commit(hub, trained, go_on, monkeypatch):
+    """Its weights and the correction that stands in them, although another model is pushed in between."""
+    target = {"bad": 0.9, "good": 0.05, "plain": 0.05}
+    corrected = go_on(output_dir="corrected", calibrate=True, target_prior=target)
+    push(corrected.folder, "me/base")
+    load = starting_model.load_model
+
+    def late(*args):
+        push(trained.folder, "me/base")
+        return load(*args)
+
+    monkeypatch.setattr(starting_model, "load_model", late)
+    start = StartingModel.load("me/base", None)
+    assert start.shift == corrected.metrics["calibration"]["shift"]
+    weights = load_file(corrected.folder / "model.safetensors")
+    assert all(torch.equal(weight, weights[name]) for name, weight in start.model.state_dict().items())
+    assert not StartingModel.load("me/base", None).shift, "premise: main is another model by now"
 
 
 def test_classifier_of_scikit_learns_manner(trained):
