@@ -35,7 +35,7 @@ from .metrics import brier_score, expected_calibration_error, reliability_table
 logger = logging.getLogger(__name__)
 
 _COLDEST, _HOTTEST = 0.05, 20.0  # temperatures; beyond them a fit has nothing to hold on to
-_HALVINGS = 60  # of that range, far below what float64 can tell apart
+_HALVINGS = 40  # of that range: to 12 digits
 _SUM_ERROR = 0.01  # of shares that a person types, such as 0.33 0.33 0.33
 
 

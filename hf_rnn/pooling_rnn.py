@@ -48,7 +48,9 @@ class RnnPooler(nn.Module):
         parts = []
         real = mask[:, :, None].to(states.dtype)
         if self.pooling in ("mean", "mean_max"):
-            parts.append((states * real).sum(dim=1) / real.sum(dim=1).clamp(min=1))
+            wide = torch.promote_types(states.dtype, torch.float32)  # float16 ends at 65,504
+            mean = (states * real).sum(dim=1, dtype=wide) / real.sum(dim=1, dtype=wide).clamp(min=1)
+            parts.append(mean.to(states.dtype))
         if self.pooling in ("max", "mean_max"):
             barred = torch.zeros_like(real).masked_fill_(~mask[:, :, None], float("-inf"))
             highest = (states + barred).amax(dim=1)

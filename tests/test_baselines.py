@@ -73,6 +73,31 @@ def test_what_cannot_be_had_is_told_in_one_line(monkeypatch, caplog):
         make_linear_model()
 
 
+def test_a_linear_model_that_is_too_large_is_left_out(monkeypatch, caplog):
+    """One weight a class and n-gram: what it takes in memory, and in time, grows with the number of labels."""
+    texts = DatasetDict(train=table([("a b", "bad"), ("b c", "good")]), validation=table([("a", "bad")]))
+    tokenizer = train_tokenizer(texts["train"]["text"], min_frequency=1)
+    number = len(LABELS) * len({"a", "b", "c", "a b", "b c"})
+    monkeypatch.setattr("hf_rnn.metrics.baselines.MOST_WEIGHTS", number)
+    assert linear_scores(texts, tokenizer) is not None
+    monkeypatch.setattr("hf_rnn.metrics.baselines.MOST_WEIGHTS", number - 1)
+    with caplog.at_level(logging.INFO, logger="hf_rnn"):
+        assert linear_scores(texts, tokenizer) is None
+    assert caplog.messages[-1].endswith(f"its {number} weights are more than {number - 1}")
+
+
+def test_no_memory_for_a_linear_model_is_no_end_of_a_training(monkeypatch, caplog):
+    from sklearn.linear_model import LogisticRegression
+
+    def fit(*_):
+        raise MemoryError("Unable to allocate 1.81 GiB")
+
+    monkeypatch.setattr(LogisticRegression, "fit", fit)
+    texts = DatasetDict(train=table(invent_rows(30, 1)), validation=table(invent_rows(9, 2)))
+    assert linear_scores(texts, train_tokenizer(texts["train"]["text"])) is None
+    assert caplog.messages[-1] == "no linear baseline in the card: Unable to allocate 1.81 GiB"
+
+
 def test_one_class_has_no_linear_model(caplog):
     texts = DatasetDict(train=table([("a b", "bad"), ("b c", "bad")]), validation=table([("a", "bad")]))
     with caplog.at_level(logging.INFO, logger="hf_rnn"):

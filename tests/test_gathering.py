@@ -1,15 +1,18 @@
 """What training writes about itself: the card is its facts rendered, and the facts are true."""
 
 import json
+import random
 import zipfile
 
 import pytest
 from conftest import LABELS, invent_rows
+from datasets import ClassLabel, Dataset, Features, Value
 from huggingface_hub import ModelCard
 
 from hf_rnn import RnnForSequenceClassification, train, train_tokenizer
 from hf_rnn.metrics.baselines import LINEAR_BASELINE
 from hf_rnn.model_card import CardFacts, render
+from hf_rnn.run.gathering import _pick_examples
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +107,26 @@ def test_flags_of_the_card(texts_dir, tmp_path, command):
     stored = json.loads((out / "card_facts.json").read_text(encoding="utf-8"))
     assert stored["examples"] is None and stored["baselines"] is None
     assert "audit: 0 of 60 rows of validation repeat a row of train (0.00%)" in err
+
+
+@pytest.mark.parametrize("labels", [3, 400])
+def test_examples_are_the_first_of_each_label_and_short_if_they_can_be(labels):
+    """Against a search row by row; the last label has no row."""
+    chance = random.Random(labels)
+    names = [f"name {number}" for number in range(labels)]
+    texts = [f"text {'long ' * chance.choice([0, 60])}{row}" for row in range(5 * labels)]
+    rows = [(text, chance.randrange(labels - 1)) for text in texts]
+    rows += [(f"{'long ' * 60}{row}", 0) for row in range(60)] + [("short, but late", 0)]
+    features = Features(text=Value("string"), label=ClassLabel(names=names))
+    table = Dataset.from_list([{"text": text, "label": label} for text, label in rows], features=features)
+    picked = _pick_examples(table, names)
+    assert list(picked) == names and picked[names[-1]] == []
+    for number, name in enumerate(names):
+        first = [text for text, label in rows if label == number][:50]
+        expected = [text for text in first if len(text) <= 200] + [text for text in first if len(text) > 200]
+        assert [text.removesuffix("…") for text in picked[name]] == [
+            text if len(text) <= 200 else text[:199] for text in expected[:2]
+        ]
 
 
 def test_long_examples_are_shown_in_part(tmp_path, tiny_settings, texts_dir):

@@ -580,6 +580,17 @@ def test_dtypes(cell, dtype):
     torch.testing.assert_close(output.logits.float(), expected_with_states.logits, **tolerance)
 
 
+@pytest.mark.parametrize("pooling", ["mean", "mean_max"])
+def test_the_mean_in_half_precision_counts_beyond_its_largest_number(pooling):
+    """float16 ends at 65,504: neither the number of tokens nor the sum of their states may be taken in it."""
+    model = make("min_gru", 1, pooling=pooling)
+    ids = torch.tensor([TEXTS[0]]).repeat(1, 70_000 // len(TEXTS[0]) + 1)
+    assert ids.shape[1] > 65_504 + 10, "premise"
+    with torch.no_grad():
+        expected, found = model(ids).logits, model.half()(ids).logits
+    torch.testing.assert_close(found.float(), expected, atol=2e-2, rtol=2e-2)
+
+
 @pytest.mark.parametrize("cell", CELLS)
 def test_gradcheck(cell):
     """Numerical gradients through initial states and the exact c_n."""

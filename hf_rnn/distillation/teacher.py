@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +27,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from ..data.labels import listed
 from ..errors import UserError, reason_of
 from ..hub_repo import fetch
 from ..model_loading import check_name
@@ -130,12 +131,12 @@ class Teacher:
         found = self.label_names() if own_names is None else list(own_names)
         if own_names is not None and len(found) != self.config.num_labels:
             raise UserError(
-                f"teacher_labels names {len(found)} classes ({_listed(found)}), and the teacher {self.name} has "
-                f"{self.config.num_labels} ({_listed(self.label_names())})"
+                f"teacher_labels names {len(found)} classes ({listed(found)}), and the teacher {self.name} has "
+                f"{self.config.num_labels} ({listed(self.label_names())})"
             )
         if sorted(found) == sorted(class_names):
             return [found.index(name) for name in class_names]
-        told = f"the teacher {self.name} has the labels {_listed(found)}, and the data {_listed(class_names)}"
+        told = f"the teacher {self.name} has the labels {listed(found)}, and the data {listed(class_names)}"
         if own_names is not None:
             raise UserError(f"by teacher_labels {told}: give the data's names, in the order of the teacher's ids")
         if len(found) != len(class_names):
@@ -254,7 +255,3 @@ def _unused_positions(config: PreTrainedConfig, positions: int) -> int:
         if "position" in name and isinstance(table, torch.nn.Embedding) and table.num_embeddings == positions:
             return 0 if table.padding_idx is None else table.padding_idx + 1
     return 0
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(map(repr, names))

@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 LINEAR_BASELINE = "TF-IDF (words, word pairs) + class-weighted logistic regression"
 MOST_ROWS = 200_000  # beyond it the linear model would take longer than a recurrent one
+MOST_WEIGHTS = 5_000_000  # likewise, and L-BFGS keeps some thirty times as many numbers
 
 
 def make_linear_model(
@@ -74,12 +75,19 @@ def linear_scores(
     class_names = list(train.features["label"].names)
     try:
         model = make_linear_model(preprocessor=_normalizer(tokenizer))
-        model.fit(train["text"][:], train["label"][:])
+        vectors = model[0].fit_transform(train["text"][:])
+        if (weights := len(class_names) * vectors.shape[1]) > MOST_WEIGHTS:
+            logger.info("no linear baseline in the card: its %d weights are more than %d", weights, MOST_WEIGHTS)
+            return None
+        model[-1].fit(vectors, train["label"][:])
     except UserError as error:
         logger.warning("no linear baseline in the card: %s", error)
         return None
     except ValueError as error:  # of scikit-learn: no word at all, or one class only
         logger.info("no linear baseline in the card: %s", reason_of(error))
+        return None
+    except MemoryError as error:  # the model is trained by now, and all that it needs is written afterwards
+        logger.warning("no linear baseline in the card: %s", reason_of(error))
         return None
     scores = {}
     for split, rows in texts.items():

@@ -19,6 +19,7 @@ from ..calibration import (
     read_prior,
     weigh_rows,
 )
+from ..data.labels import listed
 from ..errors import UserError
 from ..trainer import RnnTrainer
 from ..trainer.class_weights import weigh_classes
@@ -94,7 +95,7 @@ def calibrate_run(
     if lacking := [name for name, count in zip(names, counts, strict=True) if not count]:
         logger.warning(
             "validation has no row of %s: how sure the model may be of it, the temperature cannot tell",
-            ", ".join(map(repr, lacking)),
+            listed(lacking),
         )
     calibration = fit_calibration(
         held_out.predictions, held_out.label_ids, learned_prior(class_counts, weights), target

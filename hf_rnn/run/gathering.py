@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -153,9 +153,11 @@ def _pick_examples(
     found: dict[str, list[str]] = {}
     if isinstance(rows, datasets.Dataset):
         labels = np.asarray(rows.with_format("arrow")[:]["label"])
-        for label, name in enumerate(class_names):
-            places = np.flatnonzero(labels == label)[:_LOOKED_AT]
-            found[name] = rows.select(places)["text"][:]
+        order = np.argsort(labels, kind="stable")
+        starts = np.searchsorted(labels[order], range(len(class_names) + 1))
+        firsts = [order[start:end][:_LOOKED_AT] for start, end in pairwise(starts)]
+        looked_at = iter(rows.select(np.concatenate(firsts))["text"][:])
+        found = {name: list(islice(looked_at, len(places))) for name, places in zip(class_names, firsts, strict=True)}
     else:
         for row in islice(rows, _LOOKED_AT_IN_STREAM):
             found.setdefault(class_names[row["label"]], []).append(row["text"])
