@@ -25,7 +25,7 @@ def main() -> None:
 
     from hf_rnn import FastRnn, classification_metrics, load_tsv
     from hf_rnn.errors import UserError
-    from hf_rnn.inference.folding import TABLE_DTYPES, table_bytes
+    from hf_rnn.inference.folding import TABLE_DTYPES
     from hf_rnn.model_loading import check_sorts, load_model, quiet
     from hf_rnn.plain_inference import compute_logits
 
@@ -37,8 +37,7 @@ def main() -> None:
         options = {"class_names": names, "splits": (flags.split,), "max_bad_rows": flags.max_bad_rows}
         (rows,) = load_tsv(flags.data_dir, **options).values()
         check_sorts(flags.model, model.config)
-        largest = table_bytes(model.config)  # the limit, so that each table is built
-        runners = {dtype: FastRnn(model, tokenizer, dtype, memory_limit=largest) for dtype in TABLE_DTYPES}
+        runners = {dtype: FastRnn(model, tokenizer, dtype, memory_limit=1 << 50) for dtype in TABLE_DTYPES}
     except (UserError, OSError) as error:
         parser.refuse(error)
     ids = runners["float32"].tokenize(list(rows["text"]))

@@ -233,7 +233,7 @@ def make(texts: Any, model: Any, runs: int, yardstick: list[Callable[[Sequence[s
         if not yardstick and not results_models.YARDSTICK.missing():
             yardstick.append(results_models.YARDSTICK.learn(texts, 0, Path(scratch), {}).classify)
         if yardstick:
-            row["speed"] = measure_speed(learned[0].classify, yardstick[0], texts.texts)
+            row["speed"], row["texts_per_second"] = measure_speed(learned[0].classify, yardstick[0], texts.texts)
     return row
 
 
@@ -254,15 +254,17 @@ def describe(name: str, texts: Any, learned: Sequence[Any], predictions: Sequenc
         "settings": learned[0].settings,
         "predictions": [one.tolist() for one in predictions],
         "speed": None,
+        "texts_per_second": None,
     }
 
 
 def measure_speed(
     classify: Callable[[Sequence[str]], Any], yardstick: Callable[[Sequence[str]], Any], texts: Sequence[str]
-) -> float:
-    """How many texts a model answers while the yardstick answers one; both in turn, the median of several passes.
+) -> tuple[float, float]:
+    """How many texts a model answers while the yardstick answers one, and how many a second, the median of passes.
 
-    No pass sees a text again, for a tokenizer remembers words; a slow model reads the first texts of a pass only.
+    Both in turn: the first number holds on other machines too, and at other hours, the second hardly. No pass sees a
+    text again, for a tokenizer remembers words; a slow model reads the first texts of a pass only.
 
     Args:
         classify: The model, which has answered none of the texts yet.
@@ -278,7 +280,8 @@ def measure_speed(
     first, *passes = (texts[number :: ROUNDS + 1] for number in range(ROUNDS + 1))
     rate(yardstick, first[:100])
     amount = max(50, int(MOST_SECONDS * rate(classify, first[:100])))  # what warms up tells how slow it is
-    return statistics.median(rate(classify, some[:amount]) / rate(yardstick, some) for some in passes)
+    rates = [(rate(classify, some[:amount]), rate(yardstick, some)) for some in passes]
+    return statistics.median(ours / other for ours, other in rates), statistics.median(ours for ours, _ in rates)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ def make_parser() -> ArgumentParser:
     parser.add_argument("--data_dir", type=Path, default=SAMPLE, help="folder of TSV files (default: the sample)")
     parser.add_argument("--max_bad_rows", default="0", help="go on without so many: a count, or a share such as 0.1%%")
     parser.add_argument("--output_dir", type=Path, required=True, help="new folder for the model")
-    parser.add_argument("--cell_type", choices=["rnn_tanh", "rnn_relu", "gru", "lstm"], default="lstm")
+    parser.add_argument("--cell_type", choices=["rnn_tanh", "rnn_relu", "gru", "lstm", "min_gru"], default="lstm")
     parser.add_argument("--num_train_epochs", type=positive, default=10, help="(default: %(default)s)")
     parser.add_argument("--learning_rate", type=positive, default=2e-3, help="(default: %(default)s)")
     parser.add_argument("--text", default="best concert of my life, thank you!", help="to classify in the end")

@@ -74,7 +74,7 @@ def test_help_is_quick_and_loads_nothing_heavy():
     ],
 )
 def test_a_stream_that_is_closed(folder, arguments, closed, message):
-    command = [sys.executable, "-m", "hf_rnn.cli.main", "predict", "--model", folder, *arguments]
+    command = [sys.executable, "-m", "hf_rnn", "predict", "--model", folder, *arguments]
     done = subprocess.run(
         ["sh", "-c", f"{shlex.join(command)} {closed}"], capture_output=True, text=True, env=ENVIRONMENT, timeout=120
     )
@@ -665,7 +665,7 @@ def test_a_name_on_the_hub_that_cannot_be_had(command, monkeypatch):
 
 
 def start(*arguments, **options):
-    command = [sys.executable, "-m", "hf_rnn.cli.main", *arguments]
+    command = [sys.executable, "-m", "hf_rnn", *arguments]
     if os.name == "posix":  # whoever runs the tests in the background may have Ctrl-C ignored
         options["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT, **options)

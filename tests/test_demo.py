@@ -310,7 +310,7 @@ def served(trained, tmp_path_factory):
     """The command, as a user starts it: its URL, and a file with what it looked up in the network."""
     pytest.importorskip("gradio", reason="Gradio is not installed: pip install '.[demo]'")
     tmp_path = tmp_path_factory.mktemp("served")
-    process, line = start(["-m", "hf_rnn.cli.main", "demo", "--model", trained.folder], environment(tmp_path))
+    process, line = start(["-m", "hf_rnn", "demo", "--model", trained.folder], environment(tmp_path))
     assert line.endswith(" (Ctrl-C ends it)\n"), line
     yield line.split()[0], tmp_path / "looked_up"
     process.send_signal(signal.SIGINT)
@@ -478,7 +478,7 @@ def test_a_file_of_texts(page, tmp_path):
 def test_a_port_that_is_taken(served, trained, tmp_path):
     port = urlsplit(served[0]).port
     done = subprocess.run(
-        [sys.executable, "-m", "hf_rnn.cli.main", "demo", "--model", trained.folder, "--port", str(port)],
+        [sys.executable, "-m", "hf_rnn", "demo", "--model", trained.folder, "--port", str(port)],
         env=environment(tmp_path),
         capture_output=True,
         text=True,

@@ -1004,7 +1004,7 @@ def test_train_push_and_predict_by_the_commands(hub, tiny_settings, tmp_path):
     """As a user types it, each command a process of its own."""
     flags = [part for name, value in tiny_settings.items() for part in (f"--{name}", str(value))]
     home = {"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_mine", "HOME": str(tmp_path)}
-    run = ["-m", "hf_rnn.cli.main"]
+    run = ["-m", "hf_rnn"]
     run_python([*run, "train", *flags, "--output_dir", "out"], home, tmp_path)
     pushed = run_python([*run, "push", "--model", "out", "--repo_id", "me/trained"], home, tmp_path)
     assert pushed.splitlines()[-1] == f"{hub.url}/me/trained"

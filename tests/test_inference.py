@@ -19,7 +19,7 @@ from transformers import pipeline
 
 from hf_rnn import RnnConfig, RnnForSequenceClassification, load_tsv, model_loading, plain_inference, train_tokenizer
 from hf_rnn.errors import UserError
-from hf_rnn.inference import FastRnn
+from hf_rnn.inference import FastRnn, predictor
 from hf_rnn.inference.folding import FoldedClassifier, cells, padded_layers, table_bytes
 from hf_rnn.inference.folding.lstm_kernel import LstmKernel
 from hf_rnn.inference.folding.padded_layers import PaddedLayers
@@ -695,6 +695,24 @@ class TestTable:
         FastRnn(*pair, memory_limit=FastRnn(*pair).memory // limit - 1)
         assert advice in caplog.text
 
+    def test_nor_is_one_built_that_takes_too_long(self, pair, caplog, monkeypatch):
+        """Multiplications: a vector's width for each number, and twice as many in int8, whose scale is found first."""
+        model, tokenizer = pair
+        config = model.config
+        work = len(tokenizer) * config.embedding_size * 2 * 4 * config.hidden_size
+        assert (config.cell_type, config.bidirectional) == ("lstm", True), "premise"
+        monkeypatch.setattr(predictor, "_WORK_LIMIT", work)
+        assert FastRnn(*pair, "bfloat16").memory and FastRnn(*pair).memory and not caplog.records
+        assert not FastRnn(*pair, "int8").memory
+        assert f"takes {2 * work:.1e} multiplications, which passes the limit of {work:.1e}" in caplog.text
+        assert "take the table_dtype float32 or bfloat16, or in Python a larger" in caplog.text
+        monkeypatch.setattr(predictor, "_WORK_LIMIT", work - 1)
+        plain = FastRnn(*pair)
+        assert not plain.memory
+        larger = FastRnn(*pair, memory_limit=2 * predictor.MEMORY_LIMIT)
+        assert larger.memory
+        np.testing.assert_allclose(plain.predict_proba(TEXTS), larger.predict_proba(TEXTS), atol=1e-6)
+
     def test_beyond_the_limit_batches_keep_to_the_budget_too(self, pair, monkeypatch):
         model, tokenizer = pair
         plain = FastRnn(model, tokenizer, memory_limit=0, tokens_per_batch=10)
@@ -712,7 +730,7 @@ class TestTable:
     @pytest.mark.parametrize("recurrent", [torch.float32, torch.bfloat16])
     def test_smaller_ones_round(self, cell, dtype, recurrent, monkeypatch, kernel_runs, padded_runs):
         """With more than one chunk of the vocabulary; recurrent products in bfloat16 as on a chip that has them."""
-        monkeypatch.setattr("hf_rnn.inference.folding.table._ENTRIES_AT_ONCE", 7)
+        monkeypatch.setattr("hf_rnn.inference.folding.table._COMPUTED_AT_ONCE", 7 * 2 * 5)
         monkeypatch.setattr("hf_rnn.inference.folding.classifier._BFLOAT16_FROM", 1)
         monkeypatch.setattr(
             "hf_rnn.inference.folding.classifier.multiplies_bfloat16", lambda: recurrent == torch.bfloat16

@@ -53,13 +53,16 @@ def test_a_name_in_the_figure_hides_no_interval_no_line_and_no_other_name(report
     monkeypatch.setattr(pyplot, "close", lambda chart: None)
     chance = np.random.default_rng(seed)
     results = [{"name": "majority class", "macro_recall": [0.33], "speed": 3000.0, "ours": False}]
+    results[0]["texts_per_second"] = 3e7
     for number in range(9):
         values = list(0.4 + 0.15 * chance.random() + 0.02 * chance.random(3))
         name = f"a model by the number of {number}"
         results.append(
             {"name": name, "macro_recall": values, "speed": 10 ** chance.uniform(-3, 1), "ours": number > 4}
         )
+        results[-1]["texts_per_second"] = results[-1]["speed"] * chance.uniform(9_000, 11_000)
     results.append({"name": "learns nothing", "macro_recall": [0.33] * 3, "speed": 2.0, "ours": True})
+    results[-1]["texts_per_second"] = None
     report.figure(results, "a title", tmp_path / "figure.png")
     (axes,) = pyplot.gcf().axes
     monkeypatch.undo()
@@ -109,16 +112,17 @@ def test_a_model_against_itself(report):
 
 def row(name, **changes):
     scores = {"accuracy": [0.5, 0.7], "macro_recall": [0.4, 0.6], "macro_f1": [0.3, 0.5]}
-    sizes = {"seconds": 0.04, "parameters": 1234, "bytes": 5678, "speed": 4.38}
+    sizes = {"seconds": 0.04, "parameters": 1234, "bytes": 5678, "speed": 4.38, "texts_per_second": 52345.6}
     return {"name": name, "ours": True, **scores, "f1_by_class": {"a": [0.2, 0.4], "b": [0.6]}, **sizes, **changes}
 
 
 def test_the_table(report):
     pytest.importorskip("scipy", reason="needs the extra baselines")
-    rows = [row("one", speed=None, accuracy=[0.25]), row("two", above=(0.01, -0.02, 0.04))]
+    unknown = {"speed": None, "texts_per_second": None}
+    rows = [row("one", **unknown, accuracy=[0.25]), row("two", above=(0.01, -0.02, 0.04))]
     _, _, first, second = report.table(rows, ["a", "b"]).splitlines()
-    assert first == "| one | 0.250 | 0.500 ± 1.271 | 0.400 ± 1.271 | 0.300, 0.600 | 0.0 | 1,234 | 5,678 |  |  |"
-    assert second.endswith("| 4.4 | +0.010 (-0.020 to +0.040) |")
+    assert first == "| one | 0.250 | 0.500 ± 1.271 | 0.400 ± 1.271 | 0.300, 0.600 | 0.0 | 1,234 | 5,678 |  |  |  |"
+    assert second.endswith("| 4.4 | 52,346 | +0.010 (-0.020 to +0.040) |")
     assert r"| F1 of a\|b, c |" in report.table(rows, ["a|b", "c"]), "a bar would end the cell"
 
 
@@ -345,7 +349,7 @@ def test_the_speed_is_that_of_the_model_over_that_of_the_yardstick(monkeypatch):
 
     texts = [f"text {number}" for number in range(1200)]
     found = reproduce_results.measure_speed(answer("model", 0.02), answer("yardstick", 0.05), texts)
-    assert found == pytest.approx(2.5)
+    assert found == pytest.approx((2.5, 50))
     for name, amount in (("model", 100), ("yardstick", 200)):
         first, *passes = read[name]
         assert len(first) == 100 and [len(some) for some in passes] == 5 * [amount], "two seconds of the model a pass"
@@ -495,7 +499,7 @@ def test_rows_are_compared_with_the_row_above_and_kept(report, texts_dir, tmp_pa
     def measure_speed(model, peer, timed):
         assert timed == texts.texts, "a tokenizer remembers the words of those that were answered before"
         assert list(peer(["a text"])) == [7] and list(model(["a text"])) == [0]
-        return 2.0
+        return 2.0, 30_000.0
 
     def always(texts, seed, room, once):
         made.append(("always", seed))
@@ -523,6 +527,7 @@ def test_rows_are_compared_with_the_row_above_and_kept(report, texts_dir, tmp_pa
         assert made == [("always", 0), ("mostly", 0, 0), ("mostly", 1, 0)], "nothing is made twice"
     assert sorted(path.name for path in rows.iterdir()) == ["always.json", "mostly.json"]
     assert (first["speed"], second["speed"]) == (2, 2)
+    assert (first["texts_per_second"], second["texts_per_second"]) == (30_000, 30_000)
     for name, kept in (("test", True), ("dev", False)):
         with (folder / f"{name}.tsv").open("a") as file:
             file.write("one more\tplain\n")

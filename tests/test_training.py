@@ -385,7 +385,7 @@ def test_two_processes_with_a_token_budget_are_one_that_accumulates(tiny_setting
         folder = FinishedFolder(tmp_path / str(processes))
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"] if processes == 2 else []
         flags = {**settings, "gradient_accumulation_steps": 2 // processes, "output_dir": folder.root}
-        command = [sys.executable, *launcher, "-m", "hf_rnn.cli.main", "train"]
+        command = [sys.executable, *launcher, "-m", "hf_rnn", "train"]
         command += [f"--{name}={value}" for name, value in flags.items()]
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)

@@ -69,7 +69,7 @@ def runs(noisy_dir, tmp_path_factory):
         settings["per_device_train_batch_size"] = PER_STEP // processes
         flags = [f"--{name}={value}" for name, value in settings.items()]
         # without a word of the processor: where there is no accelerator, several processes see each other all the same
-        done = launch(processes, "-m", "hf_rnn.cli.main", "train", *flags)
+        done = launch(processes, "-m", "hf_rnn", "train", *flags)
         assert folder.config.is_file(), done.stderr
         found[processes] = folder, done.stdout
     return found
@@ -230,7 +230,7 @@ def test_a_distillation_is_the_same_too(noisy_dir, trained, tmp_path):
         settings |= {"teacher": trained.folder, "unlabeled": unlabeled, "augmentations": 1, "class_weight_power": 0.7}
         settings["per_device_train_batch_size"] = PER_STEP // processes
         flags = [f"--{name}={value}" for name, value in settings.items()]
-        done = launch(processes, "-m", "hf_rnn.cli.main", "distill", *flags, "--use_cpu")
+        done = launch(processes, "-m", "hf_rnn", "distill", *flags, "--use_cpu")
         assert folder.config.is_file(), done.stderr
         assert done.stderr.count("of the answers are new") == 1
         losses.append([entry["loss"] for entry in history(folder) if "loss" in entry])

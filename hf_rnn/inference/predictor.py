@@ -24,12 +24,21 @@ from ..model_loading import load_model
 from ..modeling_rnn import RnnForSequenceClassification
 from ..plain_inference import compute_logits, list_texts, scorer_of
 from .fast_tokenization import FastTokenizer
-from .folding import MOST_OF_A_FEW, TABLE_DTYPES, FoldedClassifier, TableDtype, find_foreign_part, table_bytes
+from .folding import (
+    MOST_OF_A_FEW,
+    TABLE_DTYPES,
+    FoldedClassifier,
+    TableDtype,
+    find_foreign_part,
+    table_bytes,
+    table_work,
+)
 from .packing import TokenIds, pack_batches
 
 _LOGGER = logging.getLogger(__name__)
 
-MEMORY_LIMIT = 1 << 28  # bytes: a table of this size takes half a second or more to compute on one core
+MEMORY_LIMIT = 1 << 28  # bytes
+_WORK_LIMIT = 3e10  # multiplications, which take most of a second on one core; more with more memory than the above
 _BLOCK = 8192  # texts tokenised and sorted at a time
 _TOKENS_PER_BATCH, _TOKENS_AT_MOST = 8192, 4 * 8192
 _ROWS_OF_A_BATCH = 1 << 25  # bytes: rows of a batch in float32, a step of which is then some part of a second cache
@@ -65,8 +74,9 @@ class FastRnn:
         tokenizer: The tokenizer that belongs to it; texts are cut at its `model_max_length`.
         table_dtype: `"float32"` answers as the model does (logits within 1e-5); `"bfloat16"` and `"int8"` take a half
             and a quarter of the memory and round, see [`FoldedClassifier`].
-        memory_limit: Bytes that the table may take. A larger one is not built; the plain model runs, which the log
-            says, and `memory` is 0.
+        memory_limit: Bytes that the table may take. A larger one is not built, nor one that would take more than
+            about a second to compute, if this is not raised; the plain model runs, which the log says, and `memory`
+            is 0.
         tokens_per_batch: About how many tokens run at once. None takes 8,192, of narrow models up to four times as
             many, so that the rows of a step take about the same room, a megabyte or two; and of texts longer than
             tweets more, up to 262,144, so that not just a few of them share a step: where only last states are kept,
@@ -114,7 +124,6 @@ class FastRnn:
         self.memory = 0
         self._folded: FoldedClassifier | None = None
         self._labels = [model.config.id2label[number] for number in range(model.config.num_labels)]
-        wanted = table_bytes(model.config, table_dtype)
         if model.device.type != "cpu":
             if table_dtype != "float32":
                 raise UserError(f"table_dtype {table_dtype} is for a CPU, found the model on {model.device}")
@@ -125,14 +134,12 @@ class FastRnn:
                 raise UserError(f"table_dtype {table_dtype} is for a model as this package makes it: {foreign}")
             _LOGGER.warning("no table for fast inference, the plain model runs: %s", foreign)
             return
-        if wanted > memory_limit:
-            smaller = [name for name in get_args(TableDtype) if table_bytes(model.config, name) <= memory_limit]
+        if obstacle := _find_obstacle(model.config, table_dtype, memory_limit):
+            others = [name for name in get_args(TableDtype) if not _find_obstacle(model.config, name, memory_limit)]
             _LOGGER.warning(
-                "a table of %s bytes for fast inference passes the limit of %s bytes: the plain model runs; take %s"
-                "in Python a larger memory_limit",
-                f"{wanted:,}",
-                f"{memory_limit:,}",
-                f"the table_dtype {' or '.join(smaller)}, or " if smaller else "",
+                "a table for fast inference %s: the plain model runs; take %sin Python a larger memory_limit",
+                obstacle,
+                f"the table_dtype {' or '.join(others)}, or " if others else "",
             )
             return
         self._folded = _in_own_precision(FoldedClassifier)(self.model, table_dtype)
@@ -238,6 +245,16 @@ class FastRnn:
         if self._folded is None or len(texts) <= MOST_OF_A_FEW:
             return self.logits(self.tokenize(texts))
         return self._batched_logits(self._encode.arrange(texts), self._folded)
+
+
+def _find_obstacle(config: RnnConfig, table_dtype: TableDtype, memory_limit: int) -> str | None:
+    """What a table would pass, in words: its size or the work that it takes; None when it can be built."""
+    size, work = table_bytes(config, table_dtype), table_work(config, table_dtype)
+    if size > memory_limit:
+        return f"of {size:,} bytes passes the limit of {memory_limit:,} bytes"
+    if work > (most := _WORK_LIMIT * max(1, memory_limit / MEMORY_LIMIT)):
+        return f"of {size:,} bytes takes {work:.1e} multiplications, which passes the limit of {most:.1e}"
+    return None
 
 
 def _pick_tokens_per_batch(config: RnnConfig) -> int:

@@ -81,7 +81,9 @@ class VectorFile:
         Raises:
             UserError: For a file that is empty, cut short or no file of vectors, a row with more or fewer numbers than
                 the others, a word that is not UTF-8; and among the wanted words a number that is none or not finite,
-                and one that stands twice with different numbers. The message names the file and the line or byte.
+                and one that stands twice with different numbers (with the same ones it is no mistake). The message
+                names the file and the line or byte. Where the last line of a text does not end, the log asks
+                whether it is cut short: files are made without that end too.
         """
         keys = {word.encode(): word for word in wanted}
         rows: dict[str, np.ndarray] = {}

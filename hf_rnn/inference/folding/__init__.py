@@ -9,7 +9,15 @@ come packed, from `packing.py`; texts, tokenizers and devices are the concern of
 
 from .classifier import FoldedClassifier
 from .foreign_parts import find_foreign_part
-from .table import TABLE_DTYPES, TableDtype, table_bytes
+from .table import TABLE_DTYPES, TableDtype, table_bytes, table_work
 from .text_alone import MOST_OF_A_FEW
 
-__all__ = ["MOST_OF_A_FEW", "TABLE_DTYPES", "FoldedClassifier", "TableDtype", "find_foreign_part", "table_bytes"]
+__all__ = [
+    "MOST_OF_A_FEW",
+    "TABLE_DTYPES",
+    "FoldedClassifier",
+    "TableDtype",
+    "find_foreign_part",
+    "table_bytes",
+    "table_work",
+]

@@ -23,13 +23,19 @@ TABLE_DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": to
 
 # Rows of a small batch are looked up at once, those of a large one a step at a time, so that they stay in the cache.
 _NUMBERS_AT_ONCE = 1 << 17
-_ENTRIES_AT_ONCE = 8192  # of the vocabulary, while the table is computed in float32
+_COMPUTED_AT_ONCE = 1 << 19  # numbers in float32, which then stay in the second cache until they are rounded
 
 
 def table_bytes(config: RnnConfig, table_dtype: TableDtype = "float32") -> int:
     """Memory of the table: V * D * G * H numbers, G = 1 (RNN), 2 (minGRU), 3 (GRU) or 4 (LSTM), of 4, 2 or 1 bytes."""
     numbers = config.vocab_size * config.output_size * len(FOLDED_CELLS[config.cell_type].order)
     return numbers * TABLE_DTYPES[table_dtype].itemsize
+
+
+def table_work(config: RnnConfig, table_dtype: TableDtype = "float32") -> int:
+    """Multiplications that the table takes to compute: as many a number as a vector has, for int8 twice."""
+    numbers = table_bytes(config) // TABLE_DTYPES["float32"].itemsize
+    return numbers * config.embedding_size * (2 if table_dtype == "int8" else 1)
 
 
 class FoldedTable:
@@ -61,13 +67,14 @@ class FoldedTable:
                 torch.addmm(bias, vectors.float(), weight, out=rows[:, direction])
             return cell.finish_rows(rows)
 
-        parts = embedding.split(_ENTRIES_AT_ONCE)
+        entries = max(1, _COMPUTED_AT_ONCE // (cell.directions * cell.row_size))
+        parts = embedding.split(entries)
         scale = None
         if dtype == torch.int8:
             largest = torch.stack([rows_of(part).abs_().amax(dim=0) for part in parts]).amax(dim=0)
             scale = largest.clamp_(min=1e-12).div_(127)  # (D, G * H)
         table = torch.empty(len(embedding), cell.directions, cell.row_size, dtype=dtype)
-        for part, place in zip(parts, table.split(_ENTRIES_AT_ONCE), strict=True):
+        for part, place in zip(parts, table.split(entries), strict=True):
             rows = rows_of(part)
             place.copy_(rows if scale is None else rows.div_(scale).round_())
         return table.view(-1, cell.row_size), scale
