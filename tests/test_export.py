@@ -319,8 +319,12 @@ def test_the_texts_that_are_run_are_also_those_of_the_card(folder, monkeypatch):
     monkeypatch.setitem(
         export.__globals__, "measure_parity", lambda *parts: given.extend(parts[3]) or measure_parity(*parts)
     )
+    of_card = [text for texts in read_facts(FinishedFolder(folder)).examples.values() for text in texts]
     export(folder)
-    assert given == [text for texts in read_facts(FinishedFolder(folder)).examples.values() for text in texts] != []
+    assert given == of_card != []
+    given.clear()
+    export(folder, texts=(f"text {number}" for number in range(3)))
+    assert given == ["text 0", "text 1", "text 2", *of_card]
 
 
 def test_an_embedding_that_no_file_could_hold(folder, monkeypatch):
@@ -365,7 +369,7 @@ def test_the_verb_prints_what_it_found(command, folder):
         assert len(err.splitlines()) == 1 and "over 200 texts" in err, "no word of other libraries"
 
 
-def test_the_verb_passes_all_its_flags_on(command, monkeypatch):
+def test_the_verb_passes_all_its_flags_on(command, monkeypatch, tmp_path):
     asked = []
 
     def record(*args):
@@ -373,10 +377,11 @@ def test_the_verb_passes_all_its_flags_on(command, monkeypatch):
         raise UserError("that is all")
 
     monkeypatch.setattr("hf_rnn.cli.export.export", record)
-    flags = ("--revision", "v1", "--quantize", "int8", "--output_dir", "out")
+    (tmp_path / "texts.txt").write_text("a film\n\n" + "so good\n" * 200, encoding="utf-8")
+    flags = ("--revision", "v1", "--quantize", "int8", "--output_dir", "out", "--input", tmp_path / "texts.txt")
     told = command("export", "--model", "me/films", *flags)
     assert told == (2, "", "hf-rnn export: error: that is all\n")
-    assert asked == [("me/films", "int8", "out", "v1")]
+    assert asked == [("me/films", "int8", "out", "v1", ["a film", "", *["so good"] * 98])]
 
 
 def test_no_processor_overflows_in_int8(exported):
@@ -441,6 +446,11 @@ def test_mistakes_are_one_line(command, folder, tmp_path):
     below = tmp_path / "file" / "below"
     assert f"{below} cannot be written to: {tmp_path / 'file'}" in mistake("--model", folder, "--output_dir", below)
     assert "say with output_dir where the file is to go" in mistake("--model", "me/films")
+    (tmp_path / "texts").write_bytes(b"a film\nb\xffad\n")
+    assert "texts:2: not UTF-8" in mistake("--model", folder, "--input", tmp_path / "texts")
+    assert f"--input {tmp_path} is no file" in mistake("--model", folder, "--input", tmp_path)
+    with pytest.raises(UserError, match=r"texts\[1\] is not a str: found 7"):
+        export(folder, texts=["a", 7])
     assert "there is no folder nowhere" in mistake("--model", "nowhere")
     (folder / "onnx").write_text("")
     assert "onnx is a file, where a folder must be: move it away" in mistake("--model", folder)

@@ -6,10 +6,17 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain, islice
+from pathlib import Path
 
 from .. import model_loading
-from ..arguments.parsing import SettingsParser
+from ..arguments.parsing import SettingsParser, expand_home
+from ..data import DataError
+from ..data.faults import BadRow
+from ..data.text_stream import read_texts
+from ..errors import UserError
 from ..export import export
+from ..export.parity import MOST_EXAMPLES
 from .model_flags import ModelFlags
 
 
@@ -21,6 +28,10 @@ class ExportArguments(ModelFlags):
     output_dir: str | None = field(
         default=None, metadata={"help": "folder for the file; onnx/ in the finished folder if not given"}
     )
+    input: str | None = field(
+        default=None,
+        metadata={"help": "file with a text a line, such as the model will meet: the first 100 are compared too"},
+    )
 
 
 def run(argv: Sequence[str]) -> None:
@@ -31,6 +42,21 @@ def run(argv: Sequence[str]) -> None:
     """
     (arguments,) = SettingsParser(ExportArguments, prog="hf-rnn export").parse(argv)
     name = arguments.model_name()
+    expand_home(arguments, "input")
+    texts = [] if arguments.input is None else _read(Path(arguments.input))
     model_loading.quiet()
-    result = export(name, arguments.quantize, arguments.output_dir, arguments.revision)
+    result = export(name, arguments.quantize, arguments.output_dir, arguments.revision, texts)
     print(json.dumps({**dataclasses.asdict(result), "file": str(result.file)}, ensure_ascii=False))
+
+
+def _read(path: Path) -> list[str]:
+    """Return the first lines of a file."""
+    if not path.is_file():
+        raise UserError(f"--input {path} is no file: give one with a text a line")
+    texts: list[str] = []
+    with path.open("rb") as stream:
+        for line in islice(chain.from_iterable(read_texts(stream, str(path))), MOST_EXAMPLES):
+            if isinstance(line, BadRow):
+                raise DataError.of_row(line)
+            texts.append(line)
+    return texts

@@ -10,9 +10,10 @@ import contextlib
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +27,9 @@ from ..model_card.files import amend_card, read_facts
 from ..model_loading import check_name, find_folder, load_model
 from ..modeling_rnn import RnnForSequenceClassification
 from ..output_dir import find_obstacle
+from ..plain_inference import list_texts
 from ..whole_file import write_whole
-from .parity import Parity, measure_parity
+from .parity import MOST_EXAMPLES, Parity, measure_parity
 
 if TYPE_CHECKING:
     import onnx
@@ -64,13 +66,15 @@ def export(
     quantize: str | None = None,
     output_dir: str | Path | None = None,
     revision: str | None = None,
+    texts: Iterable[str] = (),
 ) -> ExportResult:
     """Write a trained model for ONNX Runtime.
 
     The file takes `input_ids` and `attention_mask`, int64 `(batch, time)`, and gives `logits`, float32 `(batch,
     classes)`. It holds `id2label`, `model_type`, `version` and the hash of the weights in its metadata. Before it is
-    written, it runs on 200 texts, real and hostile: in float32 each logit must be within 1e-4 of the model's (within
-    1e-5 of the largest, where that is above 10), in int8 99 % of the answers must be the same.
+    written, it runs on 200 texts: hostile ones, up to a hundred real ones, which are those given here and the card's
+    examples, and else words of the vocabulary at random. In float32 each logit must be within 1e-4 of the model's
+    (within 1e-5 of the largest, where that is above 10), in int8 99 % of the answers must be the same.
 
     Args:
         name_or_path: A finished folder, or a repo id of the Hub.
@@ -78,10 +82,11 @@ def export(
             matrix products; the other cells stay in float32.
         output_dir: Where the file goes; None is `onnx/` in the finished folder, whose card then tells of it.
         revision: Branch, tag or commit, for a repo id.
+        texts: Real ones, such as the model will meet; the first hundred are taken.
 
     Raises:
-        UserError: When the model cannot be loaded, the packages are missing, the file would be too large, or does not
-            give the model's answers.
+        UserError: For something that is no text; when the model cannot be loaded, the packages are missing, or the
+            file would be too large or does not give the model's answers.
 
     Example:
         >>> export("out/tweets", quantize="int8").file
@@ -90,6 +95,7 @@ def export(
     if quantize not in (None, "int8"):
         raise UserError(f"quantize must be int8, or be left out, found {quantize!r}")
     _check_packages()
+    examples = list_texts(list(islice(texts, MOST_EXAMPLES)))
     name_or_path = os.path.expanduser(name_or_path)
     output_dir = None if output_dir is None else os.path.expanduser(output_dir)
     check_name(name_or_path, "a trained model")
@@ -114,7 +120,7 @@ def export(
     model = model.float()
     _check_kind(model.config, quantize, str(name_or_path))
     content = _make(model, _metadata(model.config, folder), quantize)
-    examples = [text for texts in (facts.examples if facts and facts.examples else {}).values() for text in texts]
+    examples += [text for shown in (facts.examples if facts and facts.examples else {}).values() for text in shown]
     parity = measure_parity(model, tokenizer, partial(run_session, open_session(content)), examples)
     named = folder.onnx_model if quantize is None else folder.onnx_model_int8
     target = named if output_dir is None else Path(output_dir) / named.name

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from ..configuration_rnn import RnnConfig
 from ..modeling_rnn import RnnForSequenceClassification
 from ..plain_inference import tokenize
 
-TEXTS = 200
+TEXTS, MOST_EXAMPLES = 200, 100
 _BATCHES = (1, 2, 5, 16)  # texts at once, in turn
 _LONGEST = 60  # words of a text that is made up
 # What has broken text programs before. The first is a batch of its own, which has no tokens at all.
@@ -74,7 +75,7 @@ def make_texts(tokenizer: PreTrainedTokenizerBase, examples: Iterable[str] = ())
         examples: Real texts; the first hundred are taken.
     """
     chance = random.Random(0)
-    texts = [*_HOSTILE, *list(examples)[:100]]
+    texts = [*_HOSTILE, *islice(examples, MOST_EXAMPLES)]
     size = len(tokenizer)
     while len(texts) < TEXTS:
         ids = [int(size * chance.random() ** 3) for _ in range(chance.randint(1, _LONGEST))]
