@@ -3,6 +3,7 @@
 import copy
 import itertools
 import warnings
+from unittest import mock
 
 import pytest
 import torch
@@ -39,9 +40,11 @@ def gradients(output, weighting, parameters):
     time=st.integers(1, 6),
     batch=st.integers(1, 5),
     sizes=st.tuples(st.integers(1, 7), st.integers(1, 7), st.integers(1, 9)),
+    at_once=st.sampled_from([1, 30, 1 << 19]),
     seed=st.integers(0, 2**31),
 )
-def test_states_and_gradients_are_those_of_torch(cell, time, batch, sizes, seed):
+def test_states_and_gradients_are_those_of_torch(cell, time, batch, sizes, at_once, seed):
+    """Backward passes in parts of one step, of some, or of all."""
     width, hidden, distinct = sizes
     torch.manual_seed(seed)
     kernel = KERNELS[cell](width, hidden).double()
@@ -52,8 +55,24 @@ def test_states_and_gradients_are_those_of_torch(cell, time, batch, sizes, seed)
     states = kernel(vectors[rows])[0]
     expected = states.detach(), gradients(states, weighting, parameters)
     for inputs in (vectors[rows], DistinctTokens(vectors, rows)):
-        states = run_loop(cell, inputs, weights_of(kernel))
-        torch.testing.assert_close((states.detach(), gradients(states, weighting, parameters)), expected, **EXACT)
+        with mock.patch.object(recurrence_rnn, "_NUMBERS_AT_ONCE", at_once):
+            states = run_loop(cell, inputs, weights_of(kernel))
+            found = states.detach(), gradients(states, weighting, parameters)
+        torch.testing.assert_close(found, expected, **EXACT)
+
+
+def test_backward_passes_take_each_step_once_the_last_first():
+    for time, batch in ((1, 1), (7, 3), (10, 5), (9, 0)):
+        gates = torch.empty(time, batch, 4)
+        for at_once in (1, 12, 25, 1000):
+            with mock.patch.object(recurrence_rnn, "_NUMBERS_AT_ONCE", at_once):
+                parts = list(recurrence_rnn._parts(gates))
+            steps = [step for part in parts for step in reversed(range(part.start, part.stop))]
+            assert steps == list(range(time))[::-1]
+            if gates.numel() > 2 * at_once:
+                assert all(gates[part].numel() <= max(at_once, gates[0].numel()) for part in parts)
+            else:
+                assert len(parts) == 1
 
 
 @pytest.mark.parametrize("cell", KERNELS)
