@@ -270,7 +270,10 @@ def test_a_tilde_is_the_home_folder_in_python_too(tmp_path, monkeypatch):
     assert training.output_dir == str(tmp_path / "out")
     assert load_recipe("~/mine.yaml")["seed"] == 7
     DataArguments(data_dir="~").check_source()
-    assert DistillationArguments(teacher="~/t").teacher == str(tmp_path / "t")
+    of_teacher = DistillationArguments(teacher="~/t", unlabeled="~/u", teacher_cache="~/c")
+    found = of_teacher.teacher, of_teacher.unlabeled, of_teacher.teacher_cache
+    assert found == tuple(str(tmp_path / name) for name in "tuc")
+    assert DataArguments(dataset_name="~/d").dataset_name == str(tmp_path / "d")
     assert load_vectors("~/v.txt", train_tokenizer(["a"], min_frequency=1)).coverage.found == 1
     place = re.escape(str(tmp_path / "none"))
     for load in (OnnxClassifier.from_pretrained, Teachers.open, load_named, lambda name: push(name, "me/it")):

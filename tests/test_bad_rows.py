@@ -14,6 +14,7 @@ import pytest
 from tsv_files import GOOD, NAMES, load_train, write
 
 from hf_rnn.data import DataError, DataReport, Reason, load_tsv, reading
+from hf_rnn.data.accounting import parse_limit
 from hf_rnn.data.layout import TsvFormat
 from hf_rnn.data.tsv_file import TsvFile
 from hf_rnn.errors import UserError
@@ -310,7 +311,19 @@ def test_past_the_limit_it_stops(tmp_path, limit, line):
     assert caught.value.line == line
 
 
-@pytest.mark.parametrize("limit", ["many", "-1", -1, "100%", 1.5, "", "5 %%"])
+@pytest.mark.parametrize("limit", ["many", "-1", -1, "100%", 1.5, "5.0", "nan", "\u00b2", "", "5 %%"])
 def test_a_limit_that_is_none(tmp_path, limit):
     with pytest.raises(UserError, match="max_bad_rows"):
         load_train(many_rows(tmp_path, 1), max_bad_rows=limit)
+
+
+@pytest.mark.parametrize(
+    ("given", "count", "share"),
+    [
+        *((5, 5, None), (" 5 ", 5, None), ("0", 0, None)),
+        *((0.001, None, 0.001), ("0.001", None, 0.001), ("1e-3", None, 0.001), (0.0, None, 0.0)),
+        *(("0.1%", None, 0.001), ("0%", None, 0.0), ("99.9%", None, 0.999)),
+    ],
+)
+def test_a_limit_is_a_count_or_a_share(given, count, share):
+    assert parse_limit(given) == (count, pytest.approx(share))

@@ -325,6 +325,9 @@ def test_the_texts_that_are_run_are_also_those_of_the_card(folder, monkeypatch):
     given.clear()
     export(folder, texts=(f"text {number}" for number in range(3)))
     assert given == ["text 0", "text 1", "text 2", *of_card]
+    given.clear()
+    export(folder, texts=itertools.chain(["so good"] * 100, (1 / 0 for _ in range(1))))
+    assert given[:100] == ["so good"] * 100, "no more than these are asked for"
 
 
 def test_an_embedding_that_no_file_could_hold(folder, monkeypatch):
@@ -378,7 +381,9 @@ def test_the_verb_passes_all_its_flags_on(command, monkeypatch, tmp_path):
 
     monkeypatch.setattr("hf_rnn.cli.export.export", record)
     (tmp_path / "texts.txt").write_text("a film\n\n" + "so good\n" * 200, encoding="utf-8")
-    flags = ("--revision", "v1", "--quantize", "int8", "--output_dir", "out", "--input", tmp_path / "texts.txt")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    flags = ("--revision", "v1", "--quantize", "int8", "--output_dir", "out", "--input=~/texts.txt")
     told = command("export", "--model", "me/films", *flags)
     assert told == (2, "", "hf-rnn export: error: that is all\n")
     assert asked == [("me/films", "int8", "out", "v1", ["a film", "", *["so good"] * 98])]

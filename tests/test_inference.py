@@ -703,6 +703,7 @@ class TestTable:
         assert (config.cell_type, config.bidirectional) == ("lstm", True), "premise"
         monkeypatch.setattr(predictor, "_WORK_LIMIT", work)
         assert FastRnn(*pair, "bfloat16").memory and FastRnn(*pair).memory and not caplog.records
+        assert FastRnn(*pair, memory_limit=FastRnn(*pair).memory).memory, "less memory is no less work"
         assert not FastRnn(*pair, "int8").memory
         assert f"takes {2 * work:.1e} multiplications, which passes the limit of {work:.1e}" in caplog.text
         assert "take the table_dtype float32 or bfloat16, or in Python a larger" in caplog.text
@@ -729,8 +730,8 @@ class TestTable:
     @pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
     @pytest.mark.parametrize("recurrent", [torch.float32, torch.bfloat16])
     def test_smaller_ones_round(self, cell, dtype, recurrent, monkeypatch, kernel_runs, padded_runs):
-        """With more than one chunk of the vocabulary; recurrent products in bfloat16 as on a chip that has them."""
-        monkeypatch.setattr("hf_rnn.inference.folding.table._COMPUTED_AT_ONCE", 7 * 2 * 5)
+        """With several pieces of the vocabulary; recurrent products in bfloat16 as on a chip that has them."""
+        monkeypatch.setattr("hf_rnn.inference.folding.table._COMPUTED_AT_ONCE", 3 * 2 * 5)
         monkeypatch.setattr("hf_rnn.inference.folding.classifier._BFLOAT16_FROM", 1)
         monkeypatch.setattr(
             "hf_rnn.inference.folding.classifier.multiplies_bfloat16", lambda: recurrent == torch.bfloat16

@@ -64,7 +64,7 @@ def test_states_and_gradients_are_those_of_torch(cell, time, batch, sizes, at_on
 def test_backward_passes_take_each_step_once_the_last_first():
     for time, batch in ((1, 1), (7, 3), (10, 5), (9, 0)):
         gates = torch.empty(time, batch, 4)
-        for at_once in (1, 12, 25, 1000):
+        for at_once in (1, 12, 25, 60, 120, 1000):
             with mock.patch.object(recurrence_rnn, "_NUMBERS_AT_ONCE", at_once):
                 parts = list(recurrence_rnn._parts(gates))
             steps = [step for part in parts for step in reversed(range(part.start, part.stop))]

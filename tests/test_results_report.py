@@ -67,6 +67,9 @@ def test_a_name_in_the_figure_hides_no_interval_no_line_and_no_other_name(report
     (axes,) = pyplot.gcf().axes
     monkeypatch.undo()
     axes.figure.canvas.draw()  # saving left it at another resolution
+    (above,) = axes.child_axes
+    rate = np.median([row["texts_per_second"] / row["speed"] for row in results[1:-1]])
+    np.testing.assert_allclose(above.get_xlim(), np.multiply(axes.get_xlim(), rate))
     renderer = axes.figure.canvas.get_renderer()
     names = [text for text in axes.texts if text.get_text() != "majority class"]
     (majority,) = (text for text in axes.texts if text not in names)

@@ -576,6 +576,8 @@ def test_the_training_benchmark_compares_like_with_like(monkeypatch):
     shares = [len(torch.cat([ids for ids, _ in rows]).unique()) / sum(len(ids) for ids, _ in rows) for rows in batches]
     assert 0.33 < sum(shares) / len(shares) < 0.47
     assert 0.45 < texts.majority < 0.55
+    alike = [lengths[row] for row in texts.of_one_length(256)]
+    assert len(alike) == 256 and set(alike) == {max(set(lengths), key=lengths.count)}
 
     few = benchmark_loops.Texts(None, rows=30)
     seen = []

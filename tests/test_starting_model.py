@@ -220,6 +220,14 @@ def test_all_of_a_start_from_the_hub_is_of_one_commit(hub, trained, go_on, monke
     assert not StartingModel.load("me/base", None).shift, "premise: main is another model by now"
 
 
+def test_a_start_below_the_home_folder(trained, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    (tmp_path / "base").symlink_to(trained.folder)
+    start = StartingModel.load("~/base", None)
+    assert start.fingerprint() == StartingModel.load(str(trained.folder), None).fingerprint()
+
+
 def test_classifier_of_scikit_learns_manner(trained):
     still = {"learning_rate": 0.0, "num_train_epochs": 1, "baselines": False, "verbose": False, "use_cpu": True}
     classifier = RnnClassifier(model_name_or_path=str(trained.folder), **still)
