@@ -740,14 +740,14 @@ class TestTable:
         ids = [[3, 9, 2, 22], [5], [], [7, 7, 4, 1, 20], list(range(20))]
         expected = plain_logits(model, ids)
         folded = FoldedClassifier(model, dtype)
-        if dtype == "bfloat16" and cell != "min_gru":
+        if cell != "min_gru":
             assert folded.cells[0].recurrent.dtype == recurrent
         for budget in (0, 1, 100):
             error = (folded_logits(folded, ids, budget) - expected).abs().max()
             assert 0 < error < 0.03, "it rounds, and not by more than its digits"
         assert expected.std(dim=0).max() > 0.03, "premise: answers differ by more than the bound"
         if cell == "lstm":
-            rounds = dtype == "bfloat16" and recurrent == torch.bfloat16
+            rounds = recurrent == torch.bfloat16
             assert (not kernel_runs, not padded_runs) == (rounds, rounds), "torch's kernels are in float32"
 
     @pytest.mark.parametrize("cell", CELLS)

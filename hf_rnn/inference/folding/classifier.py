@@ -37,8 +37,8 @@ class FoldedClassifier:
     Args:
         model: It belongs to this object: some of its weights are kept as they are, and must not change.
         table_dtype: How the table is stored. `"float32"` gives the model's own answers; `"bfloat16"` and `"int8"` (one
-            scale a column) take half and a quarter of the memory and round. With `"bfloat16"`, and on a chip that has
-            instructions for it, recurrent products of 128 and more units are in bfloat16 too.
+            scale a column) take half and a quarter of the memory and round. With these, and on a chip that has
+            instructions for it, recurrent products of 128 and more units are in bfloat16.
 
     Attributes:
         table ([`FoldedTable`]): Of layer 1.
@@ -51,7 +51,7 @@ class FoldedClassifier:
         self.config = config
         self.memory = table_bytes(config, table_dtype)
         recurrent_dtype = torch.float32
-        if table_dtype == "bfloat16" and config.hidden_size >= _BFLOAT16_FROM and multiplies_bfloat16():
+        if table_dtype != "float32" and config.hidden_size >= _BFLOAT16_FROM and multiplies_bfloat16():
             recurrent_dtype = torch.bfloat16
         fold = FOLDED_CELLS[config.cell_type]
         layers: list[list[Any]] = [

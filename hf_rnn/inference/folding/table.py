@@ -114,5 +114,7 @@ class FoldedTable:
 
     def _restored(self, stored: torch.Tensor) -> torch.Tensor:
         """Some rows as `(N, D, G * H)` in the dtype that the cell takes."""
-        rows = stored.view(-1, self._cell.directions, self._cell.row_size).to(self._cell.row_dtype)
-        return rows if self.scale is None else rows.mul_(self.scale)
+        rows = stored.view(-1, self._cell.directions, self._cell.row_size)
+        if self.scale is not None:
+            rows = rows.float().mul_(self.scale)
+        return rows.to(self._cell.row_dtype)
