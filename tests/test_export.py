@@ -453,7 +453,8 @@ def test_mistakes_are_one_line(command, folder, tmp_path):
     assert "say with output_dir where the file is to go" in mistake("--model", "me/films")
     (tmp_path / "texts").write_bytes(b"a film\nb\xffad\n")
     assert "texts:2: not UTF-8" in mistake("--model", folder, "--input", tmp_path / "texts")
-    assert f"--input {tmp_path} is no file" in mistake("--model", folder, "--input", tmp_path)
+    for name in ("", tmp_path, tmp_path / "none"):
+        assert f"--input {str(name)!r} is no file" in mistake("--model", folder, "--input", name)
     with pytest.raises(UserError, match=r"texts\[1\] is not a str: found 7"):
         export(folder, texts=["a", 7])
     assert "there is no folder nowhere" in mistake("--model", "nowhere")

@@ -43,19 +43,19 @@ def run(argv: Sequence[str]) -> None:
     (arguments,) = SettingsParser(ExportArguments, prog="hf-rnn export").parse(argv)
     name = arguments.model_name()
     expand_home(arguments, "input")
-    texts = [] if arguments.input is None else _read(Path(arguments.input))
+    texts = [] if arguments.input is None else _read(arguments.input)
     model_loading.quiet()
     result = export(name, arguments.quantize, arguments.output_dir, arguments.revision, texts)
     print(json.dumps({**dataclasses.asdict(result), "file": str(result.file)}, ensure_ascii=False))
 
 
-def _read(path: Path) -> list[str]:
+def _read(name: str) -> list[str]:
     """Return the first lines of a file."""
-    if not path.is_file():
-        raise UserError(f"--input {path} is no file: give one with a text a line")
+    if not name or Path(name).is_dir() or not Path(name).exists():  # a named pipe is as good as a file
+        raise UserError(f"--input {name!r} is no file: give one with a text a line")
     texts: list[str] = []
-    with path.open("rb") as stream:
-        for line in islice(chain.from_iterable(read_texts(stream, str(path))), MOST_EXAMPLES):
+    with open(name, "rb") as stream:
+        for line in islice(chain.from_iterable(read_texts(stream, name)), MOST_EXAMPLES):
             if isinstance(line, BadRow):
                 raise DataError.of_row(line)
             texts.append(line)
