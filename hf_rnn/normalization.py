@@ -9,6 +9,8 @@ so that a line of a megabyte costs time in proportion to its length. The engine 
 keeps what stands before it, which turns a replacement into an insertion.
 """
 
+import re
+
 from tokenizers import Regex, normalizers
 from tokenizers.normalizers import Lowercase, Normalizer, Replace
 from tokenizers.pre_tokenizers import PreTokenizer, Split, WhitespaceSplit
@@ -90,7 +92,18 @@ def _semeval_rules(lowercase: bool) -> list[Normalizer]:
     ]
 
 
-# tweet: what becomes a placeholder, in this order, and what is a word; these patterns mean the same to Python's `re`.
+# tweet: what other signs are written as, what becomes a placeholder, each in this order, and what is a word; these
+# patterns mean the same to Python's `re`, of the characters that `inference/tweet_words.py` knows. The backslash forms
+# are how some published tweet files write these signs.
+TWEET_SIGNS: tuple[tuple[re.Pattern[str] | str, str], ...] = (
+    (re.compile(r"&(?:amp;)++"), "&"),  # first: tweets are often escaped twice
+    ("&lt;", "<"),
+    ("&gt;", ">"),
+    (re.compile(r"\\u2019|\\u2018|’|‘|&#39;|&#039;|&#x27;|&apos;|&rsquo;|&lsquo;|&#8217;|&#8216;"), "'"),
+    (re.compile(r"\\\"|\\u201c|\\u201d|“|”|&quot;|&#34;|&ldquo;|&rdquo;|&#8220;|&#8221;"), '"'),
+    (r"\u002c", ","),
+    (re.compile(r"\\n|&nbsp;|&#160;"), " "),
+)
 TWEET_PLACEHOLDERS = (
     (r"[hH][tT][tT][pP][sS]?://[^\s<>\")\]]++", "<url>"),
     (r"[wW][wW][wW]\.[^\s<>\")\]]++", "<url>"),
@@ -113,14 +126,10 @@ TWEET_WORDS = "|".join(
 def _tweet_rules(lowercase: bool) -> list[Normalizer]:
     case = [Lowercase()] if lowercase else []
     return [
-        _replace(r"&(?:amp;)++", "&"),  # first: tweets are often escaped twice
-        Replace("&lt;", "<"),
-        Replace("&gt;", ">"),
-        # the backslash forms are how some published tweet files write these characters
-        _replace(r"\\u2019|\\u2018|’|‘|&#39;|&#039;|&#x27;|&apos;|&rsquo;|&lsquo;|&#8217;|&#8216;", "'"),
-        _replace(r"\\\"|\\u201c|\\u201d|“|”|&quot;|&#34;|&ldquo;|&rdquo;|&#8220;|&#8221;", '"'),
-        Replace(r"\u002c", ","),
-        _replace(r"\\n|&nbsp;|&#160;"),
+        *(
+            _replace(written.pattern, sign) if isinstance(written, re.Pattern) else Replace(written, sign)
+            for written, sign in TWEET_SIGNS
+        ),
         *(_replace(pattern, placeholder) for pattern, placeholder in TWEET_PLACEHOLDERS),
         *case,
         _replace(r"(.)\1\K\1++|\uFE0F", ""),  # U+FE0F only asks for a coloured picture of the same sign

@@ -1,6 +1,7 @@
 """FastTokenizer gives the ids of the tokenizer's usual call, whether words are looked up or the backend is called."""
 
 import copy
+import random
 import sys
 import unicodedata
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from hf_rnn import train_tokenizer
 from hf_rnn.errors import UserError
 from hf_rnn.inference.fast_tokenization import FastTokenizer
+from hf_rnn.inference.tweet_columns import TweetColumns
 from hf_rnn.inference.word_columns import WordColumns
 from hf_rnn.inference.word_rules import _PLAIN_TEXT
 from hf_rnn.normalization import NORMALIZERS
@@ -76,7 +78,7 @@ def always_in_columns(tokenizer):
     """A FastTokenizer to whom few texts are many, if it has columns."""
     fast = FastTokenizer(tokenizer)
     if fast._columns is not None:
-        fast._columns.pay = lambda texts: True
+        fast._fewest = fast._columns.fewest = 0
     return fast
 
 
@@ -223,14 +225,40 @@ class TestColumns:
             expected = tokenizer(texts, truncation=True)["input_ids"] if texts else []
             assert as_lists(fast.arrange(texts)) == expected
 
-    def test_few_texts_are_looked_up(self, monkeypatch):
-        fast = FastTokenizer(train())
-        monkeypatch.setattr(WordColumns, "__call__", lambda *_: pytest.fail("a large vocabulary for few texts"))
+    @pytest.mark.parametrize(("normalizer", "columns"), [("none", WordColumns), ("tweet", TweetColumns)])
+    def test_few_texts_are_looked_up(self, normalizer, columns, monkeypatch):
+        fast = FastTokenizer(train(normalizer))
+        monkeypatch.setattr(columns, "__call__", lambda *_: pytest.fail("a large vocabulary for few texts"))
         assert as_lists(fast.arrange(["a b", "a"])) == fast(["a b", "a"])
         monkeypatch.undo()
-        monkeypatch.setattr(fast, "_look_up", lambda *_: pytest.fail("many texts"))
+        monkeypatch.setattr(fast, "_look_up", lambda texts, _: pytest.fail("many texts") if texts else [])
         many = ["a b", "a"] * len(fast.tokenizer)
         assert as_lists(fast.arrange(many)) == fast.tokenizer(many)["input_ids"]
+
+    def test_a_small_vocabulary_does_not_make_few_tweets_many(self, monkeypatch):
+        fast = FastTokenizer(train_tokenizer(["a b"], min_frequency=1, normalizer="tweet"))
+        monkeypatch.setattr(TweetColumns, "__call__", lambda *_: pytest.fail("few texts"))
+        texts = ["a b"] * (TweetColumns.fewest - 1)
+        assert as_lists(fast.arrange(texts)) == fast(texts)
+
+    def test_shapes_of_tweets_are_not_looked_up(self):
+        """And come once, however often they stand in the texts."""
+        texts = ["Good day!!! #Tag it's @user: 7:40, 'so' http://t.co/a?b=1 b4.. D <3 (day)", "<3 D", ""]
+        fast = always_in_columns(train("tweet", model_max_length=100))
+        asked = []
+        arranged = fast._columns(texts, lambda words: asked.extend(words) or fast(words))
+        assert as_lists(arranged) == fast.tokenizer(texts)["input_ids"]
+        assert sorted(asked) == ["", "(day)", "<3"]
+
+    @pytest.mark.parametrize("side", ["left", "right"])
+    @pytest.mark.parametrize("limit", [1, 2, 3, 5])
+    def test_tweets_are_cut_as_usual(self, side, limit):
+        """Premise: a word that is looked up may have more tokens than a text may."""
+        tokenizer = train("tweet", model_max_length=limit)
+        tokenizer.truncation_side = side
+        texts = ["a (b-c) d", "(b-c-d)", "a b c d e f", "a", "", "d (b-c)"]
+        assert len(tokenizer(["(b-c-d)"], truncation=False)["input_ids"][0]) == 7
+        assert as_lists(always_in_columns(tokenizer).arrange(texts)) == tokenizer(texts, truncation=True)["input_ids"]
 
     @pytest.mark.parametrize("texts", [["a", None], ["a", b"c"], ["a", "\ud800"], "a b"])
     def test_what_is_no_text_is_refused(self, texts):
@@ -248,7 +276,7 @@ class TestColumns:
 
 @pytest.mark.parametrize("lowercase", [True, False])
 def test_words_of_ascii_by_the_rules_of_tweets(lowercase, monkeypatch):
-    """All of two signs, and those of more that the rules look at; only entities and escapes reach the backend."""
+    """All of two signs, and those of more that the rules look at; none of them reaches the backend."""
     signs = [chr(code) for code in range(33, 127)]
     pieces = [
         "aaa",
@@ -278,7 +306,67 @@ def test_words_of_ascii_by_the_rules_of_tweets(lowercase, monkeypatch):
     check_words_of(texts, tokenizer, distinct=300)
     fast = FastTokenizer(tokenizer)
     monkeypatch.setattr(fast, "_encode_words", lambda words: pytest.fail(f"asked for {words}"))
-    fast([" ".join(word for word in words if not {"&", "\\"} & set(word))])
+    fast(texts)
+
+
+# More of what the rules of tweets look at: signs that are written otherwise, and pictures with and without colour.
+SIGNS = [
+    "&amp;amp;",
+    "&lt;",
+    "&gt;",
+    "&#39;",
+    "&#x27;",
+    "&quot;",
+    "\\u002c",
+    "\\u201c",
+    '\\"',
+    "’",
+    "‘",
+    "“",
+    "”",
+    "–",
+    "•",
+]
+SIGNS += [
+    "❤\ufe0f",
+    "☺\ufe0f",
+    "✌",
+    "🏻",
+    "😂",
+    "☀",
+    "✔",
+    "£",
+    "WWW.a",
+    "ww.",
+    "(:",
+    "o:",
+    "=P",
+    "D:",
+    "-_-",
+    ">_<",
+    "{",
+    "\\",
+]
+
+
+@pytest.mark.parametrize("lowercase", [True, False])
+def test_words_of_many_pieces_by_the_rules_of_tweets(lowercase):
+    draw = random.Random(lowercase)
+    pieces = [piece for piece in PIECES if not piece.isspace()] + SIGNS
+    words = ["".join(draw.choices(pieces, k=draw.choice((1, 2, 2, 3, 4, 5)))) for _ in range(40_000)]
+    texts = [" ".join(words[start : start + 50]) for start in range(0, len(words), 50)]
+    settings = {"normalizer": "tweet", "lowercase": lowercase, "model_max_length": 10**6}
+    check_words_of(texts, train_tokenizer(texts, min_frequency=1, **settings), distinct=300)
+
+
+def test_common_words_of_tweets_do_not_reach_the_backend(monkeypatch):
+    text = "don’t “go” ❤\ufe0f 😂😂😂 well… R&amp;B (see it\\u2019s\\u002c) 10–12 <3 https://t.co/x…"
+    text += " caf\xe9\\nbar &lt;3 7❤"
+    tokenizer = train_tokenizer([text], min_frequency=1, normalizer="tweet")
+    fast = FastTokenizer(tokenizer)
+    monkeypatch.setattr(fast, "_encode_words", lambda words: words and pytest.fail(f"asked for {words}"))
+    assert fast([text]) == tokenizer([text])["input_ids"]
+    assert tokenizer.unk_token_id not in fast([text])[0], "premise: every word is known"
 
 
 @pytest.mark.parametrize("lowercase", [True, False])

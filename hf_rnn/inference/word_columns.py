@@ -15,7 +15,28 @@ import numpy as np
 
 from .packing import TokenIds
 
-_ENTRIES_A_TEXT = 8  # of the vocabulary, which each call hashes anew; a text saves the time of about sixteen
+LookUp = Callable[[list[str]], list[list[int]]]
+
+
+class IdsOf:
+    """Words in a column → their numbers.
+
+    Args:
+        numbers: Of the words that have one.
+        other: The number of all others.
+    """
+
+    def __init__(self, numbers: Mapping[str, int], other: int) -> None:
+        import pyarrow as pa  # here, because who asks of a few texts need not wait for it
+
+        self._words = pa.array([*numbers], type=pa.large_string())
+        self._numbers = np.array([*numbers.values(), other], dtype=np.int64)
+
+    def __call__(self, words: Any) -> np.ndarray:
+        """Return the numbers of a column of strings."""
+        import pyarrow.compute as pc
+
+        return self._numbers[pc.index_in(words, value_set=self._words).fill_null(len(self._words)).to_numpy()]
 
 
 class WordColumns:
@@ -23,53 +44,54 @@ class WordColumns:
 
     Args:
         vocabulary: Gives the words that have an id, and their ids; asked when it is needed first.
-        size: How many they are.
         unknown: The id of all others.
         lowercase: Whether the case of texts is lowered.
         plain: Matches texts beyond ASCII in which white space is only spaces, and whose lower case is the same to
             Arrow and to the tokenizer.
+
+    Attributes:
+        fewest: Of so many texts a call takes less time than looking their words up in a dictionary.
     """
 
+    fewest = 1
+
     def __init__(
-        self,
-        vocabulary: Callable[[], Mapping[str, int]],
-        size: int,
-        unknown: int,
-        lowercase: bool,
-        plain: re.Pattern[str],
+        self, vocabulary: Callable[[], Mapping[str, int]], unknown: int, lowercase: bool, plain: re.Pattern[str]
     ) -> None:
-        self._vocabulary, self._size, self._unknown = vocabulary, size, unknown
+        self._vocabulary, self._unknown = vocabulary, unknown
         self._lowercase, self._plain = lowercase, plain
 
-    def pay(self, texts: int) -> bool:
-        """Whether so many texts are enough."""
-        return texts * _ENTRIES_A_TEXT >= self._size
+    @cached_property
+    def _ids_of(self) -> IdsOf:
+        return IdsOf({**self._vocabulary(), "": -1}, self._unknown)
 
     def take(self, text: str) -> bool:
-        """Whether a text may be among those of a call."""
+        """Whether the words of a text are found here."""
         return text.isascii() or self._plain.fullmatch(text) is not None
 
-    @cached_property
-    def _table(self) -> tuple[Any, np.ndarray]:
-        """The words as a column, and the ids of its entries; "" stands last there, and null behind it."""
+    def __call__(self, texts: Sequence[str], look_up: LookUp) -> TokenIds:
+        """Return the ids of texts.
+
+        Args:
+            texts: Texts.
+            look_up: Gives the ids of texts that are not taken here.
+        """
+        others = [place for place, text in enumerate(texts) if not self.take(text)]
+        if not others:
+            return self._find(texts)
+        left_out = set(others)
+        taken = self._find([text for place, text in enumerate(texts) if place not in left_out])
+        return taken.merged(TokenIds.of_lists(look_up([texts[place] for place in others])), np.array(others))
+
+    def _find(self, texts: Sequence[str]) -> TokenIds:
         import pyarrow as pa
-
-        words = self._vocabulary()
-        column = pa.array([*words, ""], type=pa.large_string())
-        return column, np.array([*words.values(), self._unknown, self._unknown], dtype=np.int64)
-
-    def __call__(self, texts: Sequence[str]) -> TokenIds:
-        """Return the ids of texts, all of which it takes."""
-        import pyarrow as pa  # here, because who asks of a few texts need not wait for it
         import pyarrow.compute as pc
 
-        known, ids = self._table
         column = pa.array(texts, type=pa.large_string())
         words = pc.ascii_split_whitespace(pc.utf8_lower(column) if self._lowercase else column)
-        entries = pc.index_in(words.values, value_set=known).fill_null(len(known)).to_numpy()
-        bounds = words.offsets.to_numpy()
-        real = entries != len(known) - 1  # not "", which white space at the ends of a text gives
+        ids, bounds = self._ids_of(words.values), words.offsets.to_numpy()
+        real = ids >= 0  # not "", which white space at the ends of a text gives
         if not real.all():
             bounds = np.concatenate([[0], np.cumsum(real)])[bounds]
-            entries = entries[real]
-        return TokenIds(ids[entries], bounds[:-1], np.diff(bounds))
+            ids = ids[real]
+        return TokenIds(ids, bounds[:-1], np.diff(bounds))

@@ -18,33 +18,19 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel, WordPiece
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from ..normalization import NORMALIZERS, TWEET_PLACEHOLDERS, TWEET_WORDS, build_normalizer
+from ..normalization import NORMALIZERS, build_normalizer
+from .letters import LETTERS
+from .tweet_columns import TweetColumns
+from .tweet_words import make_look_up_in_tweet
 from .word_columns import WordColumns
 
 _PAD = "<pad>"  # typed in a text it is a word that nobody knows, never padding
-_THREE_ALIKE = re.compile(r"(.)\1\1")
-# Letters whose lower case and kind are the same to Python and to the tokenizer, whatever Unicode each is of: Latin,
-# Greek, Cyrillic, Hebrew, Arabic, kana, Chinese, Hangul. Not among them is the capital sigma, which Python lowers by
-# its place in the word.
-_LETTERS = (
-    r"A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u012f\u0131-\u024f\u0386\u0388-\u038a\u038c\u038e-\u03a1\u03a4-\u03ce"
-    r"\u0400-\u0481\u048a-\u04ff\u05d0-\u05ea\u0621-\u063a\u0641-\u064a\u3041-\u3096\u30a1-\u30fa\u4e00-\u9fd5"
-    r"\uac00-\ud7a3"
-)
 # Of `none`: letters, and what has no case and is no white space: Indic, Thai and Lao, accents, marks, signs, emoji.
 _OF_PLAIN = (
-    rf"!-~{_LETTERS}\u00a1-\u00ac\u00ae-\u00bf\u00d7\u00f7\u0300-\u036f\u0900-\u0eff\u2010-\u2027\u2030-\u205e"
+    rf"!-~{LETTERS}\u00a1-\u00ac\u00ae-\u00bf\u00d7\u00f7\u0300-\u036f\u0900-\u0eff\u2010-\u2027\u2030-\u205e"
     r"\u20a0-\u20bf\u2190-\u24b5\u24ea-\u27bf\u3001-\u3040\ufe0f\U0001f300-\U0001faff"
 )
 _PLAIN, _PLAIN_TEXT = re.compile(f"[{_OF_PLAIN}]+"), re.compile(f"[ {_OF_PLAIN}]+")
-# Of `tweet`: what is one word, perhaps with a mark before or after it, and what becomes a placeholder.
-_TWEET_WORD = re.compile(rf"(#?)([{_LETTERS}]+(?:'[{_LETTERS}]+)*)([,.!?;:\"')]?)")
-_TWEET_PLACEHOLDER = re.compile(r"(@[A-Za-z0-9_]+)|([hH]ttps?://[A-Za-z0-9./_-]+)|([0-9]+)")
-_PLACEHOLDERS = ("<user>", "<url>", "<number>")  # for its groups
-# The rules themselves, for words of ASCII without an entity or an escape.
-_TWEET_RULES = [(re.compile(pattern, re.ASCII), placeholder) for pattern, placeholder in TWEET_PLACEHOLDERS]
-_TWEET_WORDS = re.compile(TWEET_WORDS, re.ASCII)
-_MORE_THAN_TWO = re.compile(r"(.)\1\1+")
 _BERT_PARTS = re.compile("[A-Za-z0-9]+|.")  # of a word of ASCII, where all that is no letter or digit is punctuation
 _BERT_AROUND = ("TemplateProcessing", "BertProcessing", "RobertaProcessing")
 
@@ -59,12 +45,12 @@ class WordRules:
     Attributes:
         look_up: Gives the ids of a word without a space, as the tokenizer would; None where only that can tell.
         around: Ids that the tokenizer puts before and after each text.
-        columns: The same for many texts at once, where words are whole.
+        columns: The same for many texts at once, where that is sooner.
     """
 
     look_up: LookUp
     around: tuple[Ids, Ids] = ((), ())
-    columns: WordColumns | None = None
+    columns: WordColumns | TweetColumns | None = None
 
 
 def find_rules(tokenizer: PreTrainedTokenizerBase) -> WordRules | None:
@@ -93,26 +79,25 @@ def find_rules(tokenizer: PreTrainedTokenizerBase) -> WordRules | None:
         for lowercase in (True, False):
             if found == [stage.__getstate__() for stage in build_normalizer(name, lowercase)]:
                 look_up = _make_look_up(name, lowercase or name == "semeval", backend.model)
-                return WordRules(look_up, columns=_make_columns(lowercase, backend) if name == "none" else None)
+                return WordRules(look_up, columns=_make_columns(name, lowercase, backend))
     return None
 
 
-def _make_columns(lowercase: bool, backend: Tokenizer) -> WordColumns:
-    """Of a tokenizer with the rules of `none`."""
-
+def _make_columns(normalizer: str, lowercase: bool, backend: Tokenizer) -> WordColumns | TweetColumns | None:
     def vocabulary() -> dict[str, int]:
         return {word: number for word, number in backend.get_vocab(with_added_tokens=False).items() if word != _PAD}
 
-    size, unknown = backend.get_vocab_size(with_added_tokens=False), backend.model.token_to_id(backend.model.unk_token)
-    return WordColumns(vocabulary, size, unknown, lowercase, _PLAIN_TEXT)
+    unknown = backend.model.token_to_id(backend.model.unk_token)
+    if normalizer == "none":
+        return WordColumns(vocabulary, unknown, lowercase, _PLAIN_TEXT)
+    return TweetColumns(vocabulary, unknown, lowercase) if normalizer == "tweet" else None
 
 
 def _make_look_up(normalizer: str, lowercase: bool, model: WordLevel) -> LookUp:
     """A function of words without a space that gives the tokenizer's ids, or None where it does not know them.
 
     The rules of `none` leave any word without white space as it is but for its case, those of `semeval` one of ASCII
-    letters, and those of `tweet` one of letters if no three of them are alike; to other words of ASCII they are
-    applied.
+    letters; for those of `tweet` see `tweet_words.py`.
     """
     id_of: Any = model.token_to_id
     unknown: Ids = (id_of(model.unk_token),)
@@ -128,28 +113,7 @@ def _make_look_up(normalizer: str, lowercase: bool, model: WordLevel) -> LookUp:
     def look_up_letters(word: str) -> Ids | None:
         return find(word) if word.isascii() and word.isalpha() else None
 
-    def look_up_in_tweet(word: str) -> Ids | None:
-        parts = _TWEET_WORD.fullmatch(word)
-        if parts is None:
-            placeholder = _TWEET_PLACEHOLDER.fullmatch(word)
-            return find(_PLACEHOLDERS[(placeholder.lastindex or 1) - 1]) if placeholder else cut_tweet_word(word)
-        if _THREE_ALIKE.search(word.lower()):
-            return cut_tweet_word(word)
-        before, letters, after = parts.groups()
-        ids = find(letters)
-        if before:
-            ids = find(before) + ids
-        return ids + find(after) if after else ids
-
-    def cut_tweet_word(word: str) -> Ids | None:
-        if not (word.isascii() and word.isprintable()) or "&" in word or "\\" in word:
-            return None
-        for pattern, placeholder in _TWEET_RULES:
-            word = pattern.sub(placeholder, word)
-        word = _MORE_THAN_TWO.sub(r"\1\1", word.lower() if lowercase else word)
-        return tuple(chain.from_iterable(map(find, _TWEET_WORDS.findall(word))))
-
-    return {"none": look_up, "semeval": look_up_letters, "tweet": look_up_in_tweet}[normalizer]
+    return {"none": look_up, "semeval": look_up_letters, "tweet": make_look_up_in_tweet(find, lowercase)}[normalizer]
 
 
 def _find_rules_of_bert(tokenizer: PreTrainedTokenizerFast) -> WordRules | None:
