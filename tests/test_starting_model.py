@@ -188,6 +188,32 @@ def test_the_settings_of_its_own_run_are_a_recipe_for_it(go_on, trained):
     assert result.folder.is_dir()
 
 
+def test_its_own_settings_repeat_a_run_that_went_on(go_on, trained, texts_dir, tmp_path, monkeypatch):
+    """Dropouts and a frozen table that flags asked for stand in the record, beside the model's name."""
+    first = go_on(learning_rate=0.02, freeze_embedding=True, word_dropout=0.25, output_dir="first")
+    old = json.loads((trained.folder / "config.json").read_text())
+    assert old["freeze_embedding"] is False and old["word_dropout"] != 0.25, "premise: the model says otherwise"
+    monkeypatch.chdir(tmp_path)
+    again = ["--data_dir", str(texts_dir), "--output_dir", "again", "--use_cpu", "--no_baselines"]
+    again += ["--model_name_or_path", str(trained.folder)]
+    train(*parse_argv(["--recipe", str(first.folder / "training_args.json"), *again]))
+    new, repeated = (load_file(folder / "model.safetensors") for folder in (first.folder, tmp_path / "again"))
+    assert all(torch.equal(new[name], repeated[name]) for name in new)
+    config = json.loads((tmp_path / "again" / "config.json").read_text())
+    assert config["freeze_embedding"] is True and config["word_dropout"] == 0.25
+
+
+def test_what_a_recipe_says_beside_the_model_holds_but_for_the_architecture(trained, tmp_path):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(f"model_name_or_path: {trained.folder}\nword_dropout: 0.25\nhidden_size: 99\n")
+    flags = ["--recipe", str(recipe), "--data_dir=texts", "--output_dir=out"]
+    model = parse_argv(flags).model
+    assert (model.word_dropout, model.embedding_dropout, model.hidden_size) == (0.25, 0.1, 8)
+    assert parse_argv([*flags, "--word_dropout=0.5"]).model.word_dropout == 0.5
+    (tmp_path / "on.yaml").write_text(f"recipe: best\nmodel_name_or_path: {trained.folder}\n")
+    assert parse_argv(["--recipe", str(tmp_path / "on.yaml"), *flags[2:]]).model.embedding_dropout == 0.1
+
+
 def test_from_the_hub(hub, trained, texts_dir, tmp_path, monkeypatch):
     push(trained.folder, "me/base")
     monkeypatch.chdir(tmp_path)

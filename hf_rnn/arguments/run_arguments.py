@@ -17,7 +17,7 @@ from transformers import TrainingArguments
 from ..configuration_rnn import RnnConfig
 from ..errors import UserError
 from ..recipes import DEFAULT_RECIPE, Setting, read_settings
-from ..starting_model import check_architecture, read_config
+from ..starting_model import ARCHITECTURE, check_architecture, read_config
 from .distillation_arguments import is_of_distill
 from .idle_settings import find_idle
 from .parsing import SettingsParser
@@ -67,6 +67,8 @@ class ModelArguments(_ConfigFlags):
 _OF_MODEL = [known.name for known in fields(ModelArguments)]
 # What a recipe says of these is left aside where a trained model is gone on from.
 _YIELDING = frozenset({*_OF_MODEL, "tokenizer_name_or_path", "vectors", "widen_vocabulary"})
+# Of these what the file says that names the model, as the record of such a run does.
+_SAID_WITH_START = frozenset(_OF_MODEL) - frozenset(ARCHITECTURE)
 
 
 class Arguments(NamedTuple):
@@ -209,7 +211,7 @@ def _with_recipe(
     if start is None:
         return [*of_recipe, *tokens], None
     config = read_config(start)
-    settings |= {name: Setting(getattr(config, name), start) for name in _OF_MODEL}
+    settings = {**{name: Setting(getattr(config, name), start) for name in _OF_MODEL}, **settings}
     return [*parser.tokens(settings), *tokens], config
 
 
@@ -232,7 +234,8 @@ def settings_beside(recipe: _Recipe, named: set[str], cleared: Iterable[str] = (
         del settings["widen_vocabulary"]  # it goes with a vocabulary of the texts' words
     start = settings.get("model_name_or_path")
     if "--model_name_or_path" in named or (start is not None and start.value is not None):
-        settings = {name: given for name, given in settings.items() if name not in _YIELDING}
+        kept = {name for name in _SAID_WITH_START if _beside(settings, "model_name_or_path", name)}
+        settings = {name: given for name, given in settings.items() if name not in _YIELDING - kept}
     return settings
 
 
