@@ -238,6 +238,7 @@ def outcome(folder):
     metrics["training"].pop("seconds")
     newest = list_checkpoints(folder / "checkpoints")[0]
     state = json.loads((newest / "trainer_state.json").read_text())
+    assert state["stateful_callbacks"]["RunningLoss"]["attributes"].pop("seconds") > 0
     log = [
         {name: value for name, value in entry.items() if not name.endswith(("runtime", "per_second"))}
         for entry in state["log_history"]

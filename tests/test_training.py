@@ -2,12 +2,15 @@
 
 import copy
 import dataclasses
+import itertools
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -29,6 +32,7 @@ from hf_rnn.arguments.training_arguments import RnnTrainingArguments
 from hf_rnn.errors import UserError
 from hf_rnn.folder import FinishedFolder
 from hf_rnn.run.fingerprints import compare
+from hf_rnn.trainer import resumable_trainer
 from hf_rnn.training import train
 
 
@@ -342,6 +346,23 @@ def test_resuming_goes_on(copy_of_trained, trained, tiny_settings):
     assert result.metrics["training"]["steps"] == trained.metrics["training"]["steps"]
     assert result.metrics["validation"] == trained.metrics["validation"]
     assert same_weights(copy_of_trained, trained.folder)
+
+
+def test_what_a_resumed_run_took_counts_what_it_took_before(tiny_settings, tmp_path, monkeypatch):
+    """In `metrics.json` and card, beside epochs and steps that are the whole run's too."""
+    hours = itertools.count()
+    monkeypatch.setattr(resumable_trainer, "time", SimpleNamespace(monotonic=lambda: 3600.0 * next(hours)))
+    folder = FinishedFolder(tmp_path / "out")
+    settings = {**tiny_settings, "num_train_epochs": 3, "output_dir": str(folder.root)}
+    first = train(**settings)
+    assert first.metrics["training"]["seconds"] < 3600, "premise: the Trainer's clock is another"
+    shutil.rmtree(checkpoints.list_checkpoints(folder.checkpoints)[0])
+    for before in (2, 3):  # an hour to each save: of the second epoch, and in the second sitting of the third
+        folder.config.unlink()
+        resumed = train(**settings, resume=True)
+        assert resumed.metrics["training"]["steps"] == first.metrics["training"]["steps"]
+        assert resumed.metrics["training"]["seconds"] // 3600 == before
+        assert re.search(rf"3 epochs, \d+ steps in {3600 * before:,} seconds", folder.card.read_text())
 
 
 def test_resuming_batches_of_so_many_tokens(tiny_settings, tmp_path):

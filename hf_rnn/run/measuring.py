@@ -40,7 +40,7 @@ def measure_run(
         "rows": sum(class_counts),
         "epochs": trainer.state.epoch,
         "steps": outcome.global_step,
-        "seconds": round(outcome.metrics["train_runtime"], 1),
+        "seconds": round(trainer.seconds_before + outcome.metrics["train_runtime"], 1),
         "loss": outcome.training_loss,
         "parameters": trainer.model.num_parameters(),
     }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import pickle
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -38,10 +39,13 @@ class ResumableTrainer(Trainer):
     Attributes:
         stop_request ([`StopRequest`]): Within `with trainer.stop_request:` SIGTERM and Ctrl-C finish the step, save,
             and raise [`TrainingStopped`].
+        seconds_before (`float`): What the steps before a resume took; the Trainer's own times begin there.
     """
 
     def __init__(self, *args: Any, made_from: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.seconds_before = 0.0
+        self._began = 0.0
         self.stop_request = StopRequest()
         self._made_from = made_from
         self._install_callbacks()
@@ -107,13 +111,15 @@ class ResumableTrainer(Trainer):
         return self.state.global_step >= self.state.max_steps or bool(patience and stale and stale[0] >= patience)
 
     def _take_up(self) -> None:
-        """Take up what the Trainer does not: the running loss, the best checkpoint's place, this run's patience."""
+        """Take up what the Trainer does not: loss and time so far, the best checkpoint's place, the new patience."""
+        self.seconds_before, self._began = 0.0, time.monotonic()
         if self.state.global_step == 0:
             for part in self.callback_handler.callbacks:
                 if isinstance(part, EarlyStoppingCallback):
                     part.early_stopping_patience_counter = 0  # of an earlier run of this Trainer
             return
         running = self._callback(RunningLoss)
+        self.seconds_before = running.seconds
         self._tr_loss += running.unlogged
         self._total_loss_scalar = running.logged
         self._globalstep_last_logged = running.logged_step
@@ -151,6 +157,7 @@ class ResumableTrainer(Trainer):
         running.logged = self._total_loss_scalar
         running.logged_step = self._globalstep_last_logged
         running.correct, running.seen = self._count_texts()
+        running.seconds = self.seconds_before + time.monotonic() - self._began
         limit = self.args.save_total_limit
         try:
             if self.args.should_save:

@@ -127,6 +127,7 @@ class RunningLoss(TrainerCallback, ExportableState):
         logged_step: Step of the last line.
         correct: Right answers on the texts trained on in this epoch.
         seen: So many texts.
+        seconds: What the steps so far took, before a resume too.
     """
 
     def __init__(self) -> None:
@@ -135,6 +136,7 @@ class RunningLoss(TrainerCallback, ExportableState):
         self.logged_step = 0
         self.correct = 0
         self.seen = 0
+        self.seconds = 0.0
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
