@@ -556,6 +556,23 @@ def test_idle_settings_of_a_distillation_are_told(idle, told, caplog):
     assert f"no effect of {told}" in record.getMessage()
 
 
+@pytest.mark.parametrize(
+    ("given", "again", "seeds"),
+    [
+        ([], [], (42, 42)),
+        (["--seed", "5"], [], (5, 5)),
+        (["--seed", "5"], ["--seed", "7"], (7, 7)),
+        (["--data_seed", "6"], ["--seed", "7"], (7, 6)),
+    ],
+)
+def test_a_record_with_another_seed_draws_another_order(tmp_path, given, again, seeds):
+    """Unless the two were told apart: the order of the rows is a part of what a seed is to change."""
+    path = tmp_path / "training_args.json"
+    path.write_text(json.dumps(describe_settings(parse_argv([*given, "--output_dir", "out"]))))
+    training = parse_argv(["--recipe", str(path), *again, "--output_dir", "out"]).training
+    assert (training.seed, training.data_seed) == seeds
+
+
 def test_another_metric_has_its_own_direction(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("metric_for_best_model: accuracy\ngreater_is_better: true\n")

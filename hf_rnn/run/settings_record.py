@@ -50,6 +50,8 @@ def describe_settings(arguments: Arguments, further: Any = None) -> dict[str, An
         name, value = known.name, values.get(known.name)
         if name in _NOT_RECORDED or name.startswith("hub_") or name.endswith("_token") or value in (None, [], {}):
             continue
+        if name == "data_seed" and value == values["seed"]:  # which it follows, also where a flag gives another
+            continue
         unset = getattr(known.default, "value", known.default)
         if name in usual or not (value == unset or (value is False and unset is None)):
             described[name] = _without_path(value)
