@@ -56,8 +56,9 @@ class Explanation:
         text: The text.
         scores: By label, in the order of the ids.
         label: That of the highest score.
-        measure: `attention`: effects are pooling weights, from 0 to 1, and sum to 1. `leave_one_out`: an effect is the
-            score of `label` less what it is without the token; negative where the token speaks against the label.
+        measure: `attention`: effects are pooling weights, from 0 to 1, and sum to 1 with those of tokens that stand
+            nowhere in the text, such as `[CLS]`. `leave_one_out`: an effect is the score of `label` less what it is
+            without the token; negative where the token speaks against the label.
         pieces: The tokens that were read, in the order of the text.
         tokens: How many tokens the text has, those that are not read among them.
         max_length: How many are read at most.
