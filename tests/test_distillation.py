@@ -154,10 +154,15 @@ def test_four_dataclasses_do_the_same_and_find_the_answers_of_another_run(taught
         distill(*arguments)
 
 
-def test_without_the_teachers_part_it_is_train(quick, tmp_path):
+@pytest.mark.parametrize("idle", [{}, {"augmentations": 3, "unlabeled": True, "temperature": 7.0}])
+def test_without_the_teachers_part_it_is_train(quick, unlabeled, tmp_path, idle):
+    """What is told to have no effect then has none."""
     plain = {name: value for name, value in quick.items() if name != "teacher"}
     alone = train(**plain, output_dir=str(tmp_path / "alone"))
-    taught = distill(**quick, soft_label_weight=0.0, augmentations=0, output_dir=str(tmp_path / "taught"))
+    idle = {**idle, "unlabeled": str(unlabeled)} if idle else idle
+    taught = distill(**quick, **idle, soft_label_weight=0.0, output_dir=str(tmp_path / "taught"))
+    assert taught.metrics["teacher"]["rows"] == {"train": 240, "copies": 0, "unlabeled": 0}
+    assert taught.metrics["training"]["steps"] == alone.metrics["training"]["steps"]
     one, other = weights_of(alone.folder), weights_of(taught.folder)
     assert one.keys() == other.keys()
     for name in one:

@@ -82,6 +82,9 @@ class Distillation:
     def read(self, texts: datasets.DatasetDict) -> None:
         """Compare the labels, make the changed copies and read the unlabelled texts.
 
+        Where the teacher's answers count nothing there are none of either: rows without a label and without an answer
+        would only fill batches up.
+
         Args:
             texts: The labelled splits.
 
@@ -91,6 +94,8 @@ class Distillation:
         settings = self.settings
         self._class_names = list(texts["train"].features["label"].names)
         self._order = self._teachers.members[0].align(self._class_names, settings.teacher_labels)
+        if settings.soft_label_weight == 0:
+            return
         if settings.unlabeled is not None:
             known = {split: set(map(normalize_text, rows["text"])) for split, rows in texts.items()}
             held_out = known.get("validation", set()) | known.get("test", set())
