@@ -229,7 +229,7 @@ def remove(checkpoint: Path) -> None:
         shutil.rmtree(checkpoint)
 
 
-def rotate(newest: Path, limit: int | None) -> None:
+def rotate(newest: Path, limit: int | None, *, needs_best: bool = True) -> None:
     """Remove the oldest checkpoints beside one that was just written.
 
     The newest and the best are kept whatever the limit. The next to be kept are those that a run could go on from if
@@ -239,6 +239,7 @@ def rotate(newest: Path, limit: int | None) -> None:
     Args:
         newest: The checkpoint just written, with its manifest.
         limit: So many are kept, all if None or under 1.
+        needs_best: Whether the run ends with its best checkpoint; if not, none leans on another.
     """
     if limit is None or limit < 1:
         return
@@ -250,7 +251,7 @@ def rotate(newest: Path, limit: int | None) -> None:
             continue
         if step_of(checkpoint) <= step_of(newest):
             best = manifest["best_step"]
-            best_steps[checkpoint] = step_of(checkpoint) if best is None else best
+            best_steps[checkpoint] = best if needs_best and best is not None else step_of(checkpoint)
     kept = {newest} | {path for path in best_steps if step_of(path) == best_steps.get(newest)}
     alone = [path for path, best in best_steps.items() if best == step_of(path)]  # newest first, as the others
     for checkpoint in [*alone, *best_steps]:

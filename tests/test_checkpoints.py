@@ -185,6 +185,13 @@ def test_which_checkpoints_are_kept(tmp_path, steps, best, limit, kept):
     assert list_checkpoints(tmp_path) == [tmp_path / f"checkpoint-{step}" for step in sorted(kept)[::-1]]
 
 
+def test_where_the_last_epoch_is_kept_no_checkpoint_leans_on_the_best(tmp_path):
+    for step in (1, 2, 3, 4):
+        make_checkpoint(tmp_path, step, best_step=1 if step < 4 else 9)  # which was measured, and not saved
+    rotate(tmp_path / "checkpoint-4", 3, needs_best=False)
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["checkpoint-4", "checkpoint-3", "checkpoint-2"]
+
+
 def test_what_is_not_whole_is_never_kept_in_place_of_what_is(tmp_path):
     for step in (1, 2, 4, 5):
         make_checkpoint(tmp_path, step)

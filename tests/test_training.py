@@ -250,6 +250,17 @@ def test_the_best_is_kept_where_evaluations_are_more_frequent_than_saves(tiny_se
     checkpoints.find_newest(result.folder / "checkpoints", needs_best=True)
 
 
+def test_where_the_last_epoch_is_kept_as_many_checkpoints_stay_as_asked(tiny_settings, tmp_path):
+    """Though the best epoch, which nothing goes back to, was measured at steps that save none."""
+    settings = {**tiny_settings, "num_train_epochs": 3, "save_strategy": "steps", "save_steps": 3}
+    settings |= {"per_device_train_batch_size": 32, "early_stopping_patience": 0, "load_best_model_at_end": False}
+    result = train(**settings, save_total_limit=4, output_dir=str(tmp_path / "out"))
+    kept = checkpoints.list_checkpoints(result.folder / "checkpoints")
+    manifest = checkpoints.read_manifest(kept[1])
+    assert manifest["best_step"] % 3, "premise: the best evaluation has no checkpoint"
+    assert [checkpoints.step_of(path) for path in kept] == [24, 21, 18, 15]
+
+
 # ---- what stands in the output folder ----
 
 

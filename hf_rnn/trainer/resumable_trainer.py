@@ -181,7 +181,7 @@ class ResumableTrainer(Trainer):
         finally:
             self.args.save_total_limit = limit
         if self.args.should_save:
-            checkpoints.rotate(checkpoint, limit)
+            checkpoints.rotate(checkpoint, limit, needs_best=bool(self.args.load_best_model_at_end))
         if self.asked_to_stop():  # all processes or none: else one would leave, and the others wait for it
             raise TrainingStopped(self.stop_request.number, checkpoint)
 
