@@ -370,6 +370,8 @@ def test_described_settings_are_a_recipe_that_repeats_the_run(tmp_path):
             "cosine_with_min_lr",
             "--lr_scheduler_kwargs",
             '{"min_lr": 0.001}',
+            "--accelerator_config",
+            '{"use_seedable_sampler": false}',
         )  # fmt: skip
     )
     path = tmp_path / "training_args.json"

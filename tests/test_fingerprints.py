@@ -119,6 +119,7 @@ def test_what_it_starts_from_and_learns_from_counts(take, changes, tmp_path, nam
         ("tokens_per_batch", 100),
         ("class_weight_power", 0.25),
         ("embedding_learning_rate", 0.5),
+        ("accelerator_config", {"use_seedable_sampler": False}),
     ],
 )
 def test_a_setting_of_the_steps_counts(changes, name, value):
@@ -145,6 +146,7 @@ def test_a_setting_of_the_steps_counts(changes, name, value):
         ("calibrate", True),
         ("dataloader_num_workers", 2),
         ("ddp_timeout", 9),
+        ("accelerator_config", {"non_blocking": True}),
         ("resume", True),
     ],
 )

@@ -15,6 +15,7 @@ import datasets
 import pyarrow as pa
 import pyarrow.compute as pc
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase, TrainingArguments
+from transformers.trainer_pt_utils import AcceleratorConfig
 
 from ..data.encoding import read_rules
 from ..errors import UserError
@@ -22,7 +23,7 @@ from ..errors import UserError
 # Where a run happens, what it reports, how it loads: of no effect on the steps it takes.
 _WITHOUT_EFFECT = frozenset(
     {
-        "accelerator_config", "baselines", "calibrate", "card_examples", "disable_tqdm", "do_eval", "do_predict",
+        "baselines", "calibrate", "card_examples", "disable_tqdm", "do_eval", "do_predict",
         "do_train", "enable_jit_checkpoint", "gradient_checkpointing", "gradient_checkpointing_kwargs",
         "include_for_metrics", "language", "length_column_name", "license", "local_rank", "output_dir",
         "overwrite_output_dir", "project", "push_to_hub", "recipe", "report_to", "resume", "resume_anyway",
@@ -124,7 +125,14 @@ def _settings(settings: TrainingArguments) -> dict[str, Any]:
         loads = name.startswith("dataloader_") and name not in _LOADERS_WITH_EFFECT
         if name not in _WITHOUT_EFFECT and not name.startswith(_PREFIXES_WITHOUT_EFFECT) and not loads:
             matter[name] = value
+    matter["accelerator_config"] = accelerator_changes(settings)  # how rows are drawn and shared out
     return {**matter, "processes": settings.world_size, "device": settings.device.type}
+
+
+def accelerator_changes(settings: TrainingArguments) -> dict[str, Any]:
+    """Return what of `accelerator_config` is set, and not left as the library has it."""
+    usual, chosen = AcceleratorConfig().to_dict(), settings.accelerator_config
+    return {name: value for name, value in chosen.to_dict().items() if value != usual[name] and name != "non_blocking"}
 
 
 def hash_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -9,11 +9,11 @@ from typing import Any
 from ..arguments.run_arguments import Arguments
 from ..recipes import DEFAULT_RECIPE, load_recipe
 from ..vectors.opening import split_archive
+from .fingerprints import accelerator_changes
 
 # Where a run happened, how it was started, and what follows from other settings: not what was trained.
 _NOT_RECORDED = frozenset(
     {
-        "accelerator_config",
         "dataloader_pin_memory",
         "disable_tqdm",
         "do_eval",
@@ -46,6 +46,7 @@ def describe_settings(arguments: Arguments, further: Any = None) -> dict[str, An
     for name, value in {**dataclasses.asdict(arguments.model), **dataclasses.asdict(arguments.data)}.items():
         described[name] = _without_path(value)
     values, usual = arguments.training.to_dict(), load_recipe(DEFAULT_RECIPE)
+    values["accelerator_config"] = accelerator_changes(arguments.training)
     for known in fields(arguments.training):
         name, value = known.name, values.get(known.name)
         if name in _NOT_RECORDED or name.startswith("hub_") or name.endswith("_token") or value in (None, [], {}):
