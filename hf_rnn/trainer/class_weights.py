@@ -17,7 +17,8 @@ def weigh_classes(counts: Sequence[int], power: float) -> torch.Tensor:
         power: 0 weighs all rows alike, 1 all classes.
 
     Returns:
-        Weights of shape `(C,)`; a class without rows has weight 1, which nothing ever uses.
+        Weights of shape `(C,)`; a class without rows has weight 1, by which only label smoothing and a teacher's
+        answers go.
     """
     rows = torch.tensor(counts, dtype=torch.float64)
     weights = (rows.sum() / (len(counts) * rows)) ** power
