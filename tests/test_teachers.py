@@ -1,6 +1,7 @@
 """Cross-fitted teachers: who answers for a text, and folders that hold none."""
 
 import gc
+import hashlib
 import shutil
 import weakref
 from collections import Counter
@@ -30,6 +31,13 @@ def test_a_text_and_its_duplicates_lie_in_one_fold(text, folds):
     assert fold_of(f"  {text}\t", folds) == fold
     if text.isascii():
         assert fold_of(text.upper(), folds) == fold
+
+
+def test_the_fold_of_a_text_is_what_it_was_when_its_teachers_were_made():
+    """In another one the text would be asked of a teacher that has seen it, and nothing would tell."""
+    for text, folds in (("The box of dry sand", 3), ("miro", 2), ("", 5), ("se\u0301lk 😀", 7)):
+        digest = hashlib.sha256(text.lower().encode()).hexdigest()
+        assert fold_of(text, folds) == int(digest[:16], 16) % folds
 
 
 def test_folds_are_about_equal():
