@@ -716,6 +716,19 @@ class TestDropout:
         alone = torch.tanh(model.embedding(ids) @ cell.weight_ih_l0.T + cell.bias_ih_l0 + cell.bias_hh_l0)
         torch.testing.assert_close(model(ids).last_hidden_state, alone, **TOLERANCE)
 
+    def test_recurrent_dropout_keeps_the_mean_of_a_weight(self):
+        """Unit vectors as first states read the weights off: each is gone, or twice as large."""
+        model = make("rnn_tanh", bidirectional=False, model=RnnModel, recurrent_dropout=0.5).train()
+        cell = model.layers[0].directions[0].cell
+        units = torch.eye(cell.hidden_size)  # one a text
+        ids = torch.tensor([TEXTS[3][:1]]).expand(len(units), 1)
+        states = model(ids, initial_hidden_state=units[None]).last_hidden_state[:, 0]
+        alone = model.embedding(ids[0]) @ cell.weight_ih_l0.T + cell.bias_ih_l0 + cell.bias_hh_l0
+        thinned = (torch.atanh(states) - alone).T
+        kept = thinned.abs() > 1e-4
+        assert 0.1 < kept.float().mean() < 0.9
+        torch.testing.assert_close(thinned, 2 * cell.weight_hh_l0 * kept, atol=1e-4, rtol=1e-3)
+
     def test_recurrent_dropout_and_exact_cell_state_agree(self):
         """c_n comes from the same thinned weights as the states: h_n = o * tanh(c_n) bounds it."""
         model = make("lstm", model=RnnModel, recurrent_dropout=0.5).train()
