@@ -194,6 +194,8 @@ class RnnConfig(PreTrainedConfig):
             # In place of all labels that were saved; one map stands for both.
             saved = {key: value for key, value in config_dict.items() if key not in ("id2label", "label2id")}
             config_dict = {**saved, **maps}
+        if "problem_type" in kwargs:  # what was saved may not go with the new number of labels
+            config_dict = {**config_dict, "problem_type": kwargs.pop("problem_type")}
         foreign = {key: value for key, value in config_dict.items() if cls._is_foreign(key)}
         own = {key: value for key, value in config_dict.items() if key not in foreign}
         config, unused = super().from_dict(own, return_unused_kwargs=True, **kwargs)

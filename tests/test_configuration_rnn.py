@@ -162,6 +162,20 @@ def test_new_labels_and_their_number_together(tmp_path):
     assert RnnConfig.from_pretrained(tmp_path, num_labels=5).id2label[4] == "LABEL_4"
 
 
+def test_a_classifier_becomes_a_regression_while_loading(tmp_path):
+    """The premise: what was saved is a problem that one output does not go with."""
+    saved = RnnConfig(vocab_size=9, num_labels=3, problem_type="single_label_classification")
+    saved.save_pretrained(tmp_path)
+    for one in ({"num_labels": 1}, {"id2label": {0: "stars"}}):
+        with pytest.raises(ValueError, match="requires `num_labels > 1`"):
+            RnnConfig.from_pretrained(tmp_path, **one)
+        config = RnnConfig.from_pretrained(tmp_path, problem_type="regression", **one)
+        assert (config.problem_type, config.num_labels) == ("regression", 1)
+    assert AutoConfig.from_pretrained(tmp_path, num_labels=1, problem_type=None).problem_type is None
+    with pytest.raises(StrictDataclassError, match="problem_type must be one of"):
+        RnnConfig.from_pretrained(tmp_path, problem_type="ranking")
+
+
 @pytest.mark.parametrize("index", [int, str])
 def test_labels_that_are_set_later(tmp_path, index):
     config = RnnConfig(vocab_size=9, num_labels=2)
