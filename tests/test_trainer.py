@@ -209,6 +209,21 @@ def test_lengths_are_those_of_the_column_that_is_named():
     assert count_tokens(rows, "size") == count_tokens(list(rows), "size") == [1, 2]
 
 
+def test_rows_that_are_made_as_they_are_read(tokenizer, tmp_path):
+    """The premise: ids and labels are in no column of the table."""
+    examples = make_examples(20)
+    table = datasets.Dataset.from_dict({"number": range(20)})
+    made = table.with_transform(lambda rows: examples[rows["number"]])
+    settings = {"remove_unused_columns": False, "class_weight_power": 1.0}
+    loaders = []
+    for given in (examples, made):
+        trainer = make_trainer(tokenizer, tmp_path, examples=given, settings=settings)
+        trainer.train()
+        loaders.append(trainer.get_train_dataloader())
+    for expected, batch in zip(*loaders, strict=True):
+        assert all(torch.equal(batch[name], expected[name]) for name in ("input_ids", "attention_mask", "labels"))
+
+
 def test_stock_orders_are_stock(tokenizer, tmp_path):
     examples = make_examples(20)
     trainer = make_trainer(tokenizer, tmp_path, examples=examples, settings={"train_sampling_strategy": "sequential"})

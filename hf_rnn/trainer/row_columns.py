@@ -18,11 +18,11 @@ def read_labels(data: Any) -> torch.Tensor:
     Raises:
         UserError: When the rows have none.
     """
-    found = data.column_names if isinstance(data, datasets.Dataset) else list(data[0]) if len(data) else ["labels"]
+    found = data.column_names if _is_table(data) else list(data[0]) if len(data) else ["labels"]
     name = next((name for name in ("labels", "label") if name in found), None)
     if name is None:
         raise UserError(f"the training rows have no column labels; they have {', '.join(map(str, found))}")
-    if not isinstance(data, datasets.Dataset):
+    if not _is_table(data):
         return torch.as_tensor([row[name] for row in data])
     column = _arrow(data, name)
     flat = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
@@ -31,11 +31,16 @@ def read_labels(data: Any) -> torch.Tensor:
 
 def count_tokens(data: Any, length_column: str) -> list[int]:
     """Tokens of each row, from the data set's own column of lengths if it has one."""
-    if not isinstance(data, datasets.Dataset):
+    if not _is_table(data):
         return [len(row["input_ids"]) for row in data]
     if length_column in data.column_names:
         return list(data[length_column])
     return pc.list_value_length(_arrow(data, "input_ids")).to_pylist()
+
+
+def _is_table(data: Any) -> bool:
+    """Whether its columns are those of its rows: not where they are made as they are read (`with_transform`)."""
+    return isinstance(data, datasets.Dataset) and data.format["type"] != "custom"
 
 
 def _arrow(data: datasets.Dataset, name: str) -> pa.ChunkedArray:
