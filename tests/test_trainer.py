@@ -613,6 +613,14 @@ def test_a_line_with_scores_of_the_callers_own(tokenizer, tmp_path, capfd, own, 
     assert re.search(r"train accuracy \d\.\d+" + told + "$", line)
 
 
+def test_a_line_of_each_data_set_has_its_scores(tokenizer, tmp_path, capfd):
+    sets = {"easy": make_examples(9), "hard": make_examples(7, seed=1)}
+    make_trainer(tokenizer, tmp_path, settings={"eval_strategy": "epoch"}, eval_dataset=sets).train()
+    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("epoch ")]
+    for line, name in zip(lines, sets, strict=True):
+        assert re.search(rf"train accuracy \d\.\d+  validation {name}_loss \d\.\d+$", line)
+
+
 def test_lines_without_evaluation_and_of_a_stream(tokenizer, tmp_path, capfd):
     make_trainer(tokenizer, tmp_path).train()
     assert "epoch 1/1  loss" in capfd.readouterr().err

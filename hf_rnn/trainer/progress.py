@@ -15,8 +15,8 @@ from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState, ProgressCallback
 
-# What an evaluation reports beside its scores.
-_NO_SCORES = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time", "epoch")
+# What an evaluation reports beside scores and epoch; of several data sets each name begins with that of its set.
+_TIMES = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
 
 
 class ProgressBars(ProgressCallback):
@@ -115,7 +115,7 @@ class EpochLines(TrainerCallback, ExportableState):
         if not self._training:
             return
         scores = {name.removeprefix("eval_"): value for name, value in (metrics or {}).items()}
-        names = [name for name in scores if name not in _NO_SCORES]
+        names = [name for name in scores if name != "epoch" and not name.endswith(_TIMES)]
         names.sort(key=lambda name: (name != "accuracy", name == "loss" and "accuracy" not in scores))
         # the training loss stands in the same line
         title = {"loss": "validation loss"}
