@@ -15,7 +15,7 @@ from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
 from .configuration_rnn import RnnConfig
 from .errors import UserError
 from .modeling_rnn import RnnForSequenceClassification
-from .valid_texts import check_texts
+from .valid_texts import check_texts, out_of_arrow
 
 
 def list_texts(texts: Iterable[str]) -> list[str]:
@@ -36,7 +36,7 @@ def _as_list(texts: Iterable[str]) -> list[str]:
         raise UserError(f"texts must be a list of str, found {found}")
     if isinstance(texts, Mapping | Set) or getattr(texts, "ndim", 1) != 1:  # columns, or without an order
         raise UserError(f"texts must be a list of str, found a {type(texts).__name__}: give the texts of it as a list")
-    return list(texts)
+    return list(out_of_arrow(texts))
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:

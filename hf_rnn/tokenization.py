@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from .errors import UserError
 from .normalization import NORMALIZERS, build_normalizer
-from .valid_texts import check_texts
+from .valid_texts import check_texts, out_of_arrow
 
 __all__ = ["NORMALIZERS", "PAD_TOKEN", "UNK_TOKEN", "train_tokenizer"]
 
@@ -123,7 +123,7 @@ def _checked(texts: Iterable[str]) -> Iterator[list[str]]:
     if isinstance(texts, str | bytes):
         raise UserError("texts must be an iterable of str, found one text: put it into a list, [text]")
     try:
-        remaining = iter(texts)
+        remaining = iter(out_of_arrow(texts))
     except TypeError:
         raise UserError(f"texts must be an iterable of str, found {type(texts).__name__}") from None
     first = 0

@@ -38,6 +38,11 @@ def check_texts(texts: Iterable[Any], where: str = "texts", first: int = 0) -> N
             raise UserError(f"{where}[{position}] is not valid Unicode: {found}; decode its file as UTF-8")
 
 
+def out_of_arrow(values: Any) -> Any:
+    """Return what a column of Arrow's holds as a list, for its own items are no str; all else as it is."""
+    return values.to_pylist() if hasattr(values, "to_pylist") else values
+
+
 def _find_surrogate(text: str) -> int | None:
     """Return where half a UTF-16 pair stands alone, from 0; None in a text that is Unicode."""
     try:

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import datasets
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from conftest import LABELS, invent_rows, write_rows
@@ -326,6 +327,15 @@ def test_score_against_sklearn(fitted):
 def test_labels_that_can_be_read_once():
     texts, labels = columns(30, seed=8)
     read = LabelledTexts.read(iter(texts), (label for label in labels))
+    assert (read.texts, read.labels, read.type) == (texts, labels, LabelledTexts.read(texts, labels).type)
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+def test_columns_of_arrow(chunked):
+    texts, labels = columns(30, seed=8)
+    table = pa.table({"text": texts, "label": labels})
+    given = [table[name] if chunked else table[name].combine_chunks() for name in ("text", "label")]
+    read = LabelledTexts.read(*given)
     assert (read.texts, read.labels, read.type) == (texts, labels, LabelledTexts.read(texts, labels).type)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from conftest import import_anew
@@ -646,7 +647,9 @@ def test_what_is_no_list_of_texts_is_refused(pair, texts, message):
 
 
 @pytest.mark.parametrize(
-    "make_texts", [iter, tuple, np.array, pd.Series], ids=["iterator", "tuple", "array", "series"]
+    "make_texts",
+    [iter, tuple, np.array, pd.Series, pa.array, lambda texts: pa.table({"text": texts})["text"]],
+    ids=["iterator", "tuple", "array", "series", "arrow", "arrow column"],
 )
 def test_any_collection_of_texts_will_do(pair, make_texts):
     fast = FastRnn(*pair)

@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -114,6 +115,7 @@ def test_texts_are_read_once_from_any_iterable():
     reference = train_tokenizer(CORPUS, min_frequency=1).get_vocab()
     assert train_tokenizer((text for text in CORPUS), min_frequency=1).get_vocab() == reference
     assert train_tokenizer(iter(dict.fromkeys(CORPUS)), min_frequency=1).get_vocab() == reference
+    assert train_tokenizer(pa.chunked_array([CORPUS]), min_frequency=1).get_vocab() == reference
 
 
 # What the model sees

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import UserError
-from ..valid_texts import check_texts
+from ..valid_texts import check_texts, out_of_arrow
 
 if TYPE_CHECKING:
     import datasets
@@ -192,7 +192,7 @@ def _items(values: Any, where: str) -> list[Any]:
         shape = getattr(values, "shape", None)
         raise UserError(f"{where} must have one dimension, found {type(values).__name__} of shape {shape}")
     try:
-        return values.tolist() if hasattr(values, "tolist") else list(values)
+        return values.tolist() if hasattr(values, "tolist") else list(out_of_arrow(values))
     except TypeError:
         raise UserError(f"{where} must be a list or an array, found {type(values).__name__}") from None
 
