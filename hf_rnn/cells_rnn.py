@@ -258,7 +258,8 @@ class RnnDirection(nn.Module):
 
         Accelerate brings them along; an adapter around the cell, or a quantised one in its place, has them elsewhere.
         """
-        hooks: Any = (self.cell._forward_pre_hooks, self.cell._forward_hooks)
+        cell: Any = self.cell
+        hooks = (cell._forward_pre_hooks, cell._forward_hooks, cell._backward_pre_hooks, cell._backward_hooks)
         return any(hooks) or hasattr(self.cell, "_hf_hook") or not isinstance(self.cell, nn.RNNBase | MinGru)
 
     def _is_cast_in_vain(self, device: torch.device) -> bool:

@@ -283,8 +283,9 @@ class RnnModel(RnnPreTrainedModel):
 
     def _embedding_has_hooks(self) -> bool:
         """Whether what stands there may look at places: hooks do, and so may a module of another kind."""
-        hooks: Any = (self.embedding._forward_hooks, self.embedding._forward_pre_hooks)
-        return any(hooks) or type(self.embedding).forward is not nn.Embedding.forward
+        table: Any = self.embedding
+        hooks = (table._forward_pre_hooks, table._forward_hooks, table._backward_pre_hooks, table._backward_hooks)
+        return any(hooks) or type(table).forward is not nn.Embedding.forward
 
     def _split_initial_state(
         self, name: str, state: torch.Tensor | None, batch: int

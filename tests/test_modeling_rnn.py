@@ -422,6 +422,30 @@ def test_a_hook_before_the_embedding_sees_the_batch_as_it_came(training):
 
 
 @pytest.mark.parametrize("cell", CELLS)
+def test_hooks_see_gradients_in_training_too(cell):
+    """Though loops of our own train some cells, and distinct tokens others."""
+    labels = torch.tensor([0, 1])
+    vectors = make(cell).rnn.embedding(IDS.masked_fill(HOLES == 0, PAD)).detach().requires_grad_()
+    by_hand = make(cell)(inputs_embeds=vectors, attention_mask=HOLES, labels=labels)
+    (expected,) = torch.autograd.grad(by_hand.loss, vectors)
+    seen, cells = [], {}
+    for training in (True, False):
+        model = make(cell).train(training)
+        model.rnn.embedding.register_full_backward_hook(lambda module, given, gradients: seen.append(gradients[0]))
+        model(IDS, HOLES, labels=labels).loss.backward()
+        if cell == "rnn_relu":  # it reads packed texts, of which torch's hooks see no gradients
+            continue
+        model = make(cell).train(training)
+        model.rnn.layers[0].directions[1].cell.register_full_backward_hook(
+            lambda module, given, gradients, training=training: cells.update({training: gradients[0]})
+        )
+        model(IDS, HOLES, labels=labels).loss.backward()
+    torch.testing.assert_close(seen, [expected, expected], **TOLERANCE)
+    if cell != "rnn_relu":
+        torch.testing.assert_close(cells[True], cells[False], **TOLERANCE)
+
+
+@pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("final", [True, False])
 def test_hooks_on_a_cell_fire_and_change_no_number(cell, training, final):
