@@ -10,6 +10,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import snapshot_download
 from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 from transformers import DataCollatorWithPadding, Trainer, TrainerCallback
@@ -741,6 +742,16 @@ def test_a_checkpoint_has_nothing_of_one_that_was_gone_back_from(tokenizer, tmp_
     left.write_bytes(b"of two processes")
     make_trainer(tokenizer, tmp_path, settings={"save_strategy": "epoch"}).train()
     assert (left.parent / "manifest.json").is_file() and not left.exists()
+
+
+def test_a_run_goes_on_from_a_checkpoint_on_the_hub(tokenizer, tmp_path, hub):
+    settings = {"push_to_hub": True, "hub_model_id": "me/run", "hub_strategy": "checkpoint", "save_strategy": "epoch"}
+    first = make_trainer(tokenizer, tmp_path / "here", settings=settings)
+    first.train()
+    folder = snapshot_download("me/run", allow_patterns="last-checkpoint/*", local_dir=tmp_path / "there")
+    second = make_trainer(tokenizer, tmp_path / "there", settings={"num_train_epochs": 2})
+    second.train(resume_from_checkpoint=f"{folder}/last-checkpoint")
+    assert second.state.global_step == 2 * first.state.global_step
 
 
 def test_no_pickle_of_the_arguments_is_left(tokenizer, tmp_path):

@@ -180,10 +180,15 @@ class ResumableTrainer(Trainer):
             ) from error
         finally:
             self.args.save_total_limit = limit
+        if self.args.push_to_hub:
+            super()._push_from_checkpoint(str(checkpoint))
         if self.args.should_save:
             checkpoints.rotate(checkpoint, limit, needs_best=bool(self.args.load_best_model_at_end))
         if self.asked_to_stop():  # all processes or none: else one would leave, and the others wait for it
             raise TrainingStopped(self.stop_request.number, checkpoint)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Nothing yet: the Trainer would share a checkpoint before its manifest, and nobody could go on from that."""
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         super()._save(output_dir, state_dict)
