@@ -138,6 +138,24 @@ def with_another_forward(model):
     return model
 
 
+class Quantised(torch.Tensor):
+    """A weight whose numbers are not what a product with it takes, as a quantised one's are not."""
+
+    @classmethod
+    def __torch_function__(cls, function, kinds, given=(), named=None):
+        found = super().__torch_function__(function, kinds, given, named or {})
+        return 2 * found.as_subclass(torch.Tensor) if function is torch.nn.functional.linear else found
+
+    def __deepcopy__(self, memo):
+        return torch.nn.Parameter(self.detach().clone(), requires_grad=False)
+
+
+def with_a_weight_of_another_kind(model):
+    weight = model.classifier.weight.detach().as_subclass(Quantised)
+    model.classifier.weight = torch.nn.Parameter(weight, requires_grad=False)
+    return model
+
+
 def of_class(kind):
     def change(model):
         changed = kind(model.config).eval()
@@ -156,6 +174,7 @@ FOREIGN = {
     "adapter of the head": (with_wrapper("classifier"), "classifier is .*Doubling"),
     "another head": (with_head, "classifier is torch.nn.modules.container.Sequential"),
     "another forward": (with_another_forward, "forward of pooler was replaced"),
+    "a weight of another kind": (with_a_weight_of_another_kind, "classifier.weight is .*Quantised"),
     "a class with its own forward": (of_class(Own), "the model is .*Own"),
 }
 

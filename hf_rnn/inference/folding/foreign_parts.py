@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import nn
 
 from ...cells_rnn import RnnDirection, RnnLayer
@@ -19,7 +20,8 @@ def find_foreign_part(model: nn.Module) -> str | None:
     """Return what computes otherwise than this package's model with the same weights, in words, or None.
 
     That is a hook, or a module in the place of another: an adapter's layer, a quantised one, a head of one's own, a
-    class with its own `forward`. Parametrised weights are the module's own.
+    class with its own `forward`; or a weight that is more than numbers, as torchao's are. Parametrised weights are the
+    module's own.
     """
     for name, module in model.named_modules():
         place = name or "the model"
@@ -32,6 +34,9 @@ def find_foreign_part(model: nn.Module) -> str | None:
     for name, part, *kinds in _parts(model):
         if not any(_computes_as(part, kind) for kind in kinds):
             return f"{name} is {_name_kind(part)}"
+    for name, weight in model.named_parameters():
+        if type(weight) not in (nn.Parameter, torch.Tensor):
+            return f"{name} is {_name_kind(weight)}"
     return None
 
 
@@ -39,8 +44,8 @@ def _computes_as(module: nn.Module, kind: type[nn.Module]) -> bool:
     return isinstance(module, kind) and type(module).forward is kind.forward
 
 
-def _name_kind(module: nn.Module) -> str:
-    return f"{type(module).__module__}.{type(module).__qualname__}"
+def _name_kind(part: object) -> str:
+    return f"{type(part).__module__}.{type(part).__qualname__}"
 
 
 def _parts(model: Any) -> Iterator[tuple[Any, ...]]:
