@@ -105,6 +105,11 @@ def load_model(
                 f"{name} holds an adapter (adapter_config.json), without which its weights are another model's: merge "
                 "it with PeftModel.merge_and_unload() and save what that returns, or remove the file"
             )
+        if getattr(config, "quantization_config", None) is not None:
+            raise UserError(
+                f"{name} holds quantised weights (quantization_config in config.json), which only transformers itself "
+                "loads: save the model as it was before. FastRnn and export have int8 of their own"
+            )
         part = "model.safetensors"
         _check_weights(name, FinishedFolder(folder).weights, config)
         model = RnnForSequenceClassification.from_pretrained(folder, config=config)

@@ -84,6 +84,15 @@ def test_an_adapter_is_not_left_out(model_dir, tmp_path):
         load(folder)
 
 
+def test_quantised_weights_are_told(model_dir, tmp_path):
+    """As of a folder saved with TorchAoConfig, where other keys stand for a quantised weight."""
+    folder = shutil.copytree(model_dir, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": "torchao"}}))
+    with pytest.raises(UserError, match="holds quantised weights .quantization_config in config.json"):
+        load(folder)
+
+
 def test_weights_in_several_files_are_told(model_dir, tmp_path):
     folder = shutil.copytree(model_dir, tmp_path / "model")
     model = RnnForSequenceClassification.from_pretrained(folder)
