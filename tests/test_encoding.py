@@ -93,3 +93,34 @@ def test_a_long_stream_says_now_and_then_how_many_texts_it_cut(tmp_path, tokeniz
         assert sum(1 for _ in encode(texts, tokenizer, max_length=1)) == 12_000
     said = [record for record in caplog.records if "were cut" in record.message]
     assert 1 <= len(said) <= 3
+
+
+@pytest.mark.parametrize("kind", ["torch", "numpy", "pandas", "arrow"])
+def test_the_format_of_a_table_stays(tokenizer, kind):
+    texts = datasets.Dataset.from_dict({"text": ["good day", "", "bad"], "label": [1, 0, 1]})
+    encoded = encode(texts.with_format(kind), tokenizer)
+    assert encoded.format["type"] == kind
+    assert encoded.with_format(None).to_dict() == encode(texts, tokenizer).to_dict()
+
+
+def test_texts_that_are_made_as_they_are_read(tokenizer):
+    texts = datasets.Dataset.from_dict({"text": ["GOOD DAY", "BAD"], "label": [1, 0]})
+    made = texts.with_transform(lambda rows: {**rows, "text": [text.lower() for text in rows["text"]]})
+    assert encode(made, tokenizer).to_dict() == {"input_ids": [[2, 4], [3]], "labels": [1, 0]}
+    assert encode(made, tokenizer)[1] == {"input_ids": [3], "labels": 0}
+
+
+def test_a_table_without_rows(tokenizer):
+    texts = datasets.Dataset.from_dict({"text": ["good"], "label": [1]}, split="test")
+    encoded, empty = encode(texts, tokenizer), encode(texts.select([]), tokenizer)
+    assert (len(empty), empty.features, str(empty.split)) == (0, encoded.features, "test")
+
+
+def test_streams_that_do_not_tell_their_columns(tokenizer):
+    rows = [{"text": "good day", "label": 1}, {"text": "bad", "label": 0}]
+    mapped = datasets.Dataset.from_list(rows).to_iterable_dataset().map(lambda row: row)
+    made = datasets.IterableDataset.from_generator(lambda: iter(rows))
+    for stream in (mapped, made, mapped.with_format("numpy")):
+        assert stream.features is None
+        encoded = [dict(row) for row in encode(stream, tokenizer)]
+        assert [(list(row["input_ids"]), row["labels"]) for row in encoded] == [([2, 4], 1), ([3], 0)]

@@ -36,7 +36,7 @@ def encode(dataset: AnyDataset, tokenizer: PreTrainedTokenizerBase, max_length: 
 
     Returns:
         The same container with the columns `input_ids` (list of int32, not padded) and `labels` in place of the
-        others.
+        others, and in the same format; a transform is not kept, for it is of texts.
 
     Raises:
         UserError: If there is no column `text`, if there are two of labels, or `max_length` is not positive.
@@ -48,6 +48,8 @@ def encode(dataset: AnyDataset, tokenizer: PreTrainedTokenizerBase, max_length: 
     limit = tokenizer.model_max_length if max_length is None else max_length
     if limit < 1:
         raise UserError(f"max_length is {limit}: give 1 or more")
+    if isinstance(dataset, datasets.IterableDataset) and dataset.features is None:  # as after a `map` of one's own
+        dataset = dataset._resolve_features()  # by its first rows
     features = dataset.features or {}
     if "text" not in features:
         raise UserError(f"there is no column 'text' to encode; there are {', '.join(map(repr, features)) or 'none'}")
@@ -66,12 +68,24 @@ def encode(dataset: AnyDataset, tokenizer: PreTrainedTokenizerBase, max_length: 
     if isinstance(dataset, datasets.IterableDataset):
         batches.name = name
         return dataset.map(batches, **arguments).remove_columns("cut")
-    fingerprint = _fingerprint(dataset, tokenizer, limit)
-    rows = dataset.map(batches, new_fingerprint=fingerprint and fingerprint + "-cut", **arguments)
+    fingerprint, given = _fingerprint(dataset, tokenizer, limit), dataset.format
+    if given["type"] != "custom":  # which makes the texts
+        dataset = dataset.with_format(None)
+    if len(dataset):
+        rows = dataset.map(batches, new_fingerprint=fingerprint and fingerprint + "-cut", **arguments)
+    else:  # of which `map` would leave the columns as they are
+        rows = datasets.Dataset.from_dict(dict.fromkeys(encoded, []), arguments["features"], split=dataset.split)
     # Counted in the result and not on the way, so that a result from the library's cache is counted too.
     if cut := pc.sum(rows.with_format("arrow")["cut"]).as_py():
         logger.warning("%d of %d texts in %s are longer than %d tokens and were cut", cut, len(rows), name, limit)
-    return rows.remove_columns("cut", new_fingerprint=fingerprint)
+    rows = rows.remove_columns("cut", new_fingerprint=fingerprint)
+    if given["type"] is None:
+        return rows
+    return (
+        rows.with_format(None)
+        if given["type"] == "custom"
+        else rows.with_format(given["type"], **given["format_kwargs"])
+    )
 
 
 class _Batches:
@@ -84,12 +98,11 @@ class _Batches:
         self.cut = 0
 
     def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        rows = self._ids(batch["text"], truncation=False)
+        texts = list(batch["text"])  # a stream may hand out an array
+        rows = self._ids(texts, truncation=False)
         cut = [len(ids) > self.limit for ids in rows]
         if any(cut):
-            long = iter(
-                self._ids([text for text, over in zip(batch["text"], cut, strict=True) if over], truncation=True)
-            )
+            long = iter(self._ids([text for text, over in zip(texts, cut, strict=True) if over], truncation=True))
             rows = [next(long) if over else ids for ids, over in zip(rows, cut, strict=True)]
             self._say(sum(cut))
         labels = {} if self.labels is None else {"labels": batch[self.labels]}
