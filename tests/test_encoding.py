@@ -124,3 +124,18 @@ def test_streams_that_do_not_tell_their_columns(tokenizer):
         assert stream.features is None
         encoded = [dict(row) for row in encode(stream, tokenizer)]
         assert [(list(row["input_ids"]), row["labels"]) for row in encoded] == [([2, 4], 1), ([3], 0)]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize(
+    ("texts", "found"),
+    [
+        (["good"] * 1500 + [None], r"\[1500\] is not a str: found None"),
+        ([["good", "day"]], r"\[0\] .* found \['good'"),
+    ],
+    ids=["none", "words"],
+)
+def test_what_is_no_text_is_named_by_its_position(tokenizer, streaming, texts, found):
+    rows = datasets.Dataset.from_dict({"text": texts})
+    with pytest.raises(UserError, match="texts" + found):
+        list(encode(rows.to_iterable_dataset() if streaming else rows, tokenizer))

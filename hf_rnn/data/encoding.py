@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import xxhash
 
 from ..errors import UserError
+from ..valid_texts import check_texts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -39,7 +40,8 @@ def encode(dataset: AnyDataset, tokenizer: PreTrainedTokenizerBase, max_length: 
         others, and in the same format; a transform is not kept, for it is of texts.
 
     Raises:
-        UserError: If there is no column `text`, if there are two of labels, or `max_length` is not positive.
+        UserError: If there is no column `text`, if there are two of labels, or `max_length` is not positive; while
+            rows are read, for what is no valid text, named by its position.
     """
     if isinstance(dataset, dict):
         return type(dataset)({split: encode(part, tokenizer, max_length) for split, part in dataset.items()})
@@ -61,6 +63,7 @@ def encode(dataset: AnyDataset, tokenizer: PreTrainedTokenizerBase, max_length: 
     batches = _Batches(tokenizer, limit, labels[0] if labels else None)
     arguments: dict[str, Any] = {
         "batched": True,
+        "with_indices": True,
         "remove_columns": list(features),
         "features": datasets.Features(encoded),
     }
@@ -81,11 +84,9 @@ def encode(dataset: AnyDataset, tokenizer: PreTrainedTokenizerBase, max_length: 
     rows = rows.remove_columns("cut", new_fingerprint=fingerprint)
     if given["type"] is None:
         return rows
-    return (
-        rows.with_format(None)
-        if given["type"] == "custom"
-        else rows.with_format(given["type"], **given["format_kwargs"])
-    )
+    if given["type"] == "custom":
+        return rows.with_format(None)
+    return rows.with_format(given["type"], **given["format_kwargs"])
 
 
 class _Batches:
@@ -97,8 +98,9 @@ class _Batches:
         self.name: str | None = None  # of a stream
         self.cut = 0
 
-    def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    def __call__(self, batch: dict[str, list[Any]], positions: list[int]) -> dict[str, list[Any]]:
         texts = list(batch["text"])  # a stream may hand out an array
+        check_texts(texts, first=positions[0])
         rows = self._ids(texts, truncation=False)
         cut = [len(ids) > self.limit for ids in rows]
         if any(cut):
