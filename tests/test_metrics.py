@@ -100,6 +100,9 @@ def test_combined_metrics_are_all_the_metrics():
     combined = evaluate.combine([kind(NAMES) for kind in CLASSES])
     measured = combined.compute(predictions=PREDICTIONS, references=REFERENCES)
     assert measured == classification_metrics(PREDICTIONS, REFERENCES, NAMES)
+    for predicted, true in zip(PREDICTIONS, REFERENCES, strict=True):
+        combined.add(predicted, true)
+    assert combined.compute() == measured
 
 
 @pytest.mark.parametrize(

@@ -247,8 +247,10 @@ class _ClassificationMetric(evaluate.Metric):
         super().add_batch(predictions=predicted, references=true, **inputs)
 
     def add(self, *, prediction: int | None = None, reference: int | None = None, **inputs: Any) -> None:
-        """Collect the class ids of one row."""
-        self.add_batch(predictions=np.array([prediction]), references=np.array([reference]), **inputs)
+        """Collect the class ids of one row; in the plural too, as `evaluate.combine` hands them over."""
+        row = {"predictions": prediction, "references": reference, **inputs}
+        predictions, references = (np.array([row.pop(name)]) for name in ("predictions", "references"))
+        self.add_batch(predictions=predictions, references=references, **row)
 
     def compute(
         self, *, predictions: npt.ArrayLike | None = None, references: npt.ArrayLike | None = None, **inputs: Any
