@@ -129,7 +129,7 @@ class CompactTexts:
 
     def _places(self) -> torch.Tensor:
         """(B, T): the compact place of the token at each original place."""
-        return (self._mask.cumsum(dim=1) - 1).clamp(min=0)
+        return (self._mask.long().cumsum(dim=1) - 1).clamp(min=0)  # ONNX has no sum of bools
 
     def last(self, states: torch.Tensor, initial: torch.Tensor | None) -> torch.Tensor:
         """(T, B, H) as read → (B, H) after the last token read; the initial state (or zero) where a text has none."""

@@ -110,6 +110,27 @@ def test_torchs_own_exporter_takes_the_model(cell_type):
         np.testing.assert_allclose(run_session(session, ids, mask), torch_logits(model, ids, mask), atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("cell_type", ["rnn_relu", "lstm"])
+def test_torchs_own_exporter_takes_what_lies_in_the_places_of_the_tokens(cell_type):
+    """The encoder's states, and the weights of attention."""
+    classifier = make(cell_type=cell_type, pooling="attention")
+    like = tuple(map(torch.from_numpy, draw(2, 7)))
+    names = {"input_names": ["input_ids", "attention_mask"], "output_names": ["first", "second"]}
+    axes = {name: {0: "batch", 1: "time"} for name in names["input_names"]}
+    for model, count in ((classifier, 2), (classifier.rnn, 1)):
+        file, names["output_names"] = io.BytesIO(), ["first", "second"][:count]
+        torch.onnx.export(model, like, file, dynamo=False, dynamic_axes=axes, **names)
+        session = open_session(file.getvalue())
+        for batch, time in ((1, 1), (4, 9)):
+            ids, mask = draw(batch, time)
+            with torch.no_grad():
+                expected = model(torch.from_numpy(ids), torch.from_numpy(mask)).to_tuple()
+            found = session.run(None, {"input_ids": ids, "attention_mask": mask})
+            for one, other in zip(found, expected, strict=True):
+                np.testing.assert_allclose(one, other.numpy(), atol=1e-5)
+
+
 @pytest.mark.parametrize("cell_type", CELLS)
 def test_a_mask_is_where_the_tokens_are_and_nothing_else(cell_type):
     """Against the same text alone: padding on either side, holes, ids that are none and masks that are not 1."""
