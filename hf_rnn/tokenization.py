@@ -25,6 +25,7 @@ UNK_TOKEN = "<unk>"  # id 0
 PAD_TOKEN = "<pad>"  # id 1
 
 _BATCH = 1000  # texts handed over at a time
+_MOST = 2**63 - 1  # what the library can count to
 
 
 class NoFrequentWordError(UserError):
@@ -103,8 +104,8 @@ def _count(backend: Tokenizer, texts: Iterable[str], min_frequency: int, max_voc
     """Count with the backend's own normaliser; return the vocabulary in the order of its ids."""
     # The trainer must not know the special tokens: one that occurs in a text would get two ids and shift the others.
     trainer = WordLevelTrainer(
-        min_frequency=min_frequency,
-        vocab_size=max_vocab_size or 2**31,  # the library's default is 30,000, silently
+        min_frequency=min(min_frequency, _MOST),
+        vocab_size=min(max_vocab_size or 2**31, _MOST),  # the library's default is 30,000, silently
         special_tokens=[],
         show_progress=False,
     )

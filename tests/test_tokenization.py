@@ -105,6 +105,12 @@ def test_max_vocab_size_counts_every_entry_and_keeps_the_most_frequent():
     ]
 
 
+def test_counts_beyond_64_bits_mean_what_they_say():
+    assert train_tokenizer(CORPUS, 1, max_vocab_size=10**20).get_vocab() == train_tokenizer(CORPUS, 1).get_vocab()
+    with pytest.raises(UserError, match="no word occurs 100000000000000000000 times in the texts"):
+        train_tokenizer(CORPUS, min_frequency=10**20)
+
+
 def test_special_tokens_in_the_texts_take_no_place_of_a_word():
     texts = ["<unk> <pad> b a <unk> <pad> b", "<unk> <pad> c"]
     tokenizer = train_tokenizer(texts, min_frequency=1, max_vocab_size=4)
