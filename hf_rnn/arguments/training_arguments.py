@@ -1,6 +1,7 @@
 """The settings of a training itself: those of the Trainer of transformers, and what recurrent models need besides."""
 
 import importlib.util
+import math
 import os
 from dataclasses import dataclass
 
@@ -147,7 +148,17 @@ class RnnTrainingArguments(TrainingArguments):
         ):
             if not 0 < getattr(self, name) < float("inf"):
                 raise UserError(f"{name} must be greater than 0, found {getattr(self, name)}")
-        for name in ("learning_rate", "embedding_learning_rate", "weight_decay", "max_grad_norm", "adam_epsilon"):
+        for name in ("per_device_train_batch_size", "per_device_eval_batch_size"):
+            if getattr(self, name) >= 2**31:  # which NumPy and torch would find out in the first epoch
+                raise UserError(f"{name} must be less than 2**31, found {getattr(self, name)}")
+        for name in (
+            "learning_rate",
+            "embedding_learning_rate",
+            "weight_decay",
+            "max_grad_norm",
+            "adam_epsilon",
+            "warmup_steps",
+        ):
             found = getattr(self, name)
             if found is not None and not 0 <= found < float("inf"):
                 raise UserError(f"{name} must be finite and not negative, found {found}")
@@ -156,13 +167,16 @@ class RnnTrainingArguments(TrainingArguments):
                 raise UserError(f"{name} must be at least 0 and less than 1, found {getattr(self, name)}")
         if not 0 <= self.label_smoothing_factor <= 1:
             raise UserError(f"label_smoothing_factor must be from 0 to 1, found {self.label_smoothing_factor}")
-        if self.max_steps == 0:
-            raise UserError("max_steps must be greater than 0, or -1 for as many as num_train_epochs takes, found 0")
+        if self.max_steps == 0 or self.max_steps < -1:
+            raise UserError(
+                "max_steps must be greater than 0, or -1 for as many as num_train_epochs takes, found "
+                f"{self.max_steps}"
+            )
         if self.eval_accumulation_steps is not None and self.eval_accumulation_steps < 1:
             raise UserError(f"eval_accumulation_steps must be at least 1, found {self.eval_accumulation_steps}")
         noise = self.neftune_noise_alpha
-        if noise is not None and not 0 <= noise < float("inf"):
-            raise UserError(f"neftune_noise_alpha must be finite and not negative, found {noise}")
+        if noise is not None and not 0 <= noise < 1e38:  # beyond, torch has no such noise in float32
+            raise UserError(f"neftune_noise_alpha must be finite and not negative, in float32, found {noise}")
         if getattr(self, "dataloader_multiprocessing_context", None) is not None and self.dataloader_num_workers == 0:
             raise UserError(
                 "dataloader_multiprocessing_context says how workers start, and there are none: set "
@@ -172,6 +186,8 @@ class RnnTrainingArguments(TrainingArguments):
             steps = getattr(self, f"{what}_steps")
             if getattr(self, f"{what}_strategy") == "steps" and steps is not None and not steps > 0:
                 raise UserError(f"{what}_steps must be greater than 0, found {steps}: {what}_strategy is steps")
+            if steps is not None and not math.isfinite(steps):  # the Trainer counts with it in any case
+                raise UserError(f"{what}_steps must be finite, found {steps}")
         for given in filter(None, (self.optim_args or "").replace(" ", "").split(",")):
             if "=" not in given:
                 raise UserError(f"optim_args must be name=value, several parted by commas, found {given!r}")
