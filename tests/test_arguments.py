@@ -226,6 +226,21 @@ def test_a_mistake_in_a_file_names_file_line_and_setting(tmp_path, content, mess
         ),
         (["--ddp_backend", "gloo"], r"ddp_backend is for several processes"),
         (["--optim_args", "relative_step"], r"optim_args must be name=value.* found 'relative_step'"),
+        (["--optim_args", " "], r"optim_args must be name=value.* found ''"),
+        (["--optim_args", "eps=1,"], r"optim_args must be name=value.* found ''"),
+        (["--optim_args", "eps=1=2"], r"optim_args must be name=value.* found 'eps=1=2'"),
+        (["--eval_delay", "nan"], r"eval_delay must be finite and not negative, found nan"),
+        (["--adam_epsilon", "0"], r"adam_epsilon must be at least 1e-38, found 0.0: the step of a weight"),
+        (
+            ["--dataloader_num_workers", "1", "--dataloader_prefetch_factor", "0"],
+            r"dataloader_prefetch_factor must be at least 1, found 0",
+        ),
+        (
+            ["--accelerator_config", __file__],
+            r"accelerator_config '.*test_arguments.py' holds no JSON object, such as",
+        ),
+        (["--lr_scheduler_kwargs", '{"a":' * 100_000], r"lr_scheduler_kwargs .* is no JSON object"),
+        (["--group_by_length"], r"unknown option '--group_by_length'. Did you mean --train_sampling_strategy"),
         (["--include_num_input_tokens_seen", "some"], r"must be all, non_padding or no, found 'some'"),
         (["--lr_scheduler_kwargs", "{a:1}"], r"lr_scheduler_kwargs '{a:1}' is no JSON object, such as"),
         (["--lr_scheduler_kwargs", "[1]"], r"lr_scheduler_kwargs '\[1\]' is no JSON object"),
@@ -457,6 +472,13 @@ def test_numbers_of_numpy_are_numbers():
     assert parsed.data.class_names == ["no", "yes"]
 
 
+def test_a_mapping_may_stand_in_a_file(tmp_path):
+    path = tmp_path / "schedule.json"
+    path.write_text('{"power": 2}')
+    schedule = ["--lr_scheduler_type", "polynomial", "--lr_scheduler_kwargs"]
+    assert parse_argv(["--output_dir", "out", *schedule, str(path)]).training.lr_scheduler_kwargs == {"power": 2}
+
+
 def test_what_is_no_setting_at_all():
     with pytest.raises(UserError, match="data_dir: a setting is a text, a number, .* found {'train.tsv'}"):
         parse_settings({"output_dir": "out", "data_dir": {"train.tsv"}})
@@ -493,7 +515,24 @@ def test_what_is_no_setting_at_all():
         ),
         ("--optim_target_modules=x", None, "optim_target_modules: optim is adamw_torch_fused, which takes all"),
         ("--optim_args=eps=1e-3", "--optim=galore_adamw", "optim_args: optim is adamw_torch_fused, which takes none"),
-        ("--optim=adafactor --optim_args=eps=1e-3", "--optim=sgd", "optim_args: optim is adafactor, which takes none"),
+        (
+            "--optim=adafactor --optim_args=eps=1e-3",
+            "--optim=rmsprop",
+            "optim_args: optim is adafactor, which takes none",
+        ),
+        (
+            "--optim=sgd --optim_args=momentum=0.9,nestrov=true",
+            "--optim_args=momentum=0.9,nesterov=true",
+            "optim_args: optim is sgd, which takes momentum, dampening, nesterov, weight_decay, not nestrov",
+        ),
+        pytest.param(
+            '--activation_checkpointing_kwargs={"a":1}',
+            None,
+            "activation_checkpointing_kwargs: activation_checkpointing is off",
+            marks=pytest.mark.skipif(
+                not hasattr(RnnTrainingArguments, "activation_checkpointing_kwargs"), reason="not in 5.8"
+            ),
+        ),
         ("--fp16 --use_cpu", "--bf16 --fp16=false", "fp16: a CPU computes in float32"),
         (
             "--tokens_per_batch=99 --per_device_train_batch_size=7",
@@ -538,11 +577,14 @@ def test_what_is_typed_and_does_nothing_is_told(idle, works, told, caplog):
 
 
 @pytest.mark.parametrize("optim", ["adamw_torch", "adamw_torch_fused", "adafactor", "sgd", "adagrad", "rmsprop"])
-def test_arguments_of_an_optimiser_are_idle_where_the_trainer_hands_on_none(optim, caplog):
+@pytest.mark.parametrize(
+    "given", ["momentum=0.5", "lr_decay=0.25", "alpha=0.5", "eps=0.1", "dampening=0.5", "centered=1", "momentun=0.5"]
+)
+def test_arguments_of_an_optimiser_are_idle_where_the_trainer_hands_on_none(optim, given, caplog):
     def make(*more):
         return Trainer.get_optimizer_cls_and_kwargs(parse_argv(["--output_dir=out", f"--optim={optim}", *more])[2])
 
-    idle = make("--optim_args=momentum=0.5,lr_decay=0.25") == make()
+    idle = make(f"--optim_args={given}") == make()
     assert idle is ("no effect of optim_args" in caplog.text)
 
 

@@ -11,12 +11,19 @@ _WITHOUT_MOMENTS = ("adafactor", "sgd", "adagrad", "rmsprop")
 # What the Trainer hands no further settings to: it looks at flags of theirs only, such as adam_beta1. SGD, Adagrad and
 # RMSprop are handed theirs (momentum, ...), since transformers 5.3.
 _WITHOUT_ARGUMENTS = ("adamw_torch", "adamw_torch_fused", "adafactor")
+_ARGUMENTS = {
+    "sgd": ("momentum", "dampening", "nesterov", "weight_decay"),
+    "adagrad": ("lr_decay", "eps", "weight_decay"),
+    "rmsprop": ("momentum", "alpha", "eps", "centered", "weight_decay"),
+}
 _OF_TRACKERS = ("run_name", "project", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id")
 _OF_NOTHING = {  # what the Trainer reads and a run like these has no use for
     "use_cache": "it is for models that generate",
     "length_column_name": "lengths are those of the tokens",
     "include_for_metrics": "scores need nothing but labels and logits",
     "do_eval": "eval_strategy says when the validation split is measured",
+    "activation_checkpointing_kwargs": "activation_checkpointing is off",
+    "gradient_checkpointing_kwargs": "gradient_checkpointing is off",
 }
 _OF_SHARING = ("hub_model_id", "hub_private_repo", "hub_revision", "hub_token", "hub_strategy", "hub_always_push")
 
@@ -54,6 +61,12 @@ def find_idle(typed: Collection[str], model: Any, data: Any, training: Any, dist
         yield from _told(typed, ["lr_scheduler_kwargs"], f"lr_scheduler_type is {schedule}, which takes none")
     if training.optim_args and training.optim in _WITHOUT_ARGUMENTS:
         yield from _told(typed, ["optim_args"], f"optim is {training.optim.value}, which takes none from there")
+    if training.optim_args and training.optim in _ARGUMENTS:
+        named = [given.partition("=")[0] for given in training.optim_args.replace(" ", "").split(",")]
+        if unknown := [name for name in named if name not in _ARGUMENTS[training.optim]]:
+            known = ", ".join(_ARGUMENTS[training.optim])
+            reason = f"optim is {training.optim.value}, which takes {known}, not {', '.join(unknown)}"
+            yield from _told(typed, ["optim_args"], reason)
     if training.optim in _WITHOUT_MOMENTS:
         of_adam = ["adam_beta1", "adam_beta2", "adam_epsilon"]
         yield from _told(typed, of_adam, f"optim is {training.optim.value}, which is no Adam")

@@ -14,6 +14,7 @@ from argparse import SUPPRESS, Action
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import field
 from enum import Enum
+from pathlib import Path
 from typing import Any, NoReturn
 
 from transformers import HfArgumentParser
@@ -26,9 +27,11 @@ _OTHER_NAMES = {
     "batch_size": "per_device_train_batch_size",
     "data": "data_dir",
     "epochs": "num_train_epochs",
+    "group_by_length": "train_sampling_strategy",
     "lr": "learning_rate",
     "m": "model",
     "model_name": "model_name_or_path",
+    "no_cuda": "use_cpu",
     "num_epochs": "num_train_epochs",
     "o": "output_dir",
     "output": "output_dir",
@@ -118,16 +121,17 @@ class SettingsParser(HfArgumentParser):
         given = vars(self.parse_known_args(list(tokens))[0])
         for name in sorted(self._mappings & given.keys()):
             value = given[name]
-            if not isinstance(value, str) or (not value.lstrip().startswith("{") and os.path.isfile(value)):
+            if not isinstance(value, str):
                 continue
+            is_file = not value.lstrip().startswith("{") and os.path.isfile(value)
             try:
-                mapping = json.loads(value)
-            except ValueError:
+                mapping = json.loads(Path(value).read_bytes() if is_file else value)
+            except (ValueError, RecursionError):
                 mapping = None
             if not isinstance(mapping, dict):
-                raise UserError(
-                    f"{name} {_in_short(value)} is no JSON object, such as '{{\"name\": 1}}', nor a file that is there"
-                )
+                what = "holds" if is_file else "is"
+                where = "" if is_file else ", nor a file that is there"
+                raise UserError(f"{name} {_in_short(value)} {what} no JSON object, such as '{{\"name\": 1}}'{where}")
 
     def tokens(self, settings: Mapping[str, Setting]) -> list[str]:
         """Write settings as command-line tokens, each checked by itself.

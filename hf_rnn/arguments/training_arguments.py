@@ -1,9 +1,11 @@
 """The settings of a training itself: those of the Trainer of transformers, and what recurrent models need besides."""
 
 import importlib.util
+import json
 import math
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from transformers import TrainingArguments
@@ -115,6 +117,9 @@ class RnnTrainingArguments(TrainingArguments):
         if not self.output_dir:  # the Trainer would write into a folder of its own naming, or into the one we are in
             found = "not set" if self.output_dir is None else "empty"
             raise UserError(f"output_dir is {found}: give the folder where the finished model is to go")
+        schedule = getattr(self, "lr_scheduler_kwargs", None)
+        if isinstance(schedule, str) and os.path.isfile(schedule):  # which the Trainer does not read
+            self.lr_scheduler_kwargs = json.loads(Path(schedule).read_bytes())
         self._check_ranges()
         self._check_token_budget()
         self._check_best()
@@ -158,10 +163,16 @@ class RnnTrainingArguments(TrainingArguments):
             "max_grad_norm",
             "adam_epsilon",
             "warmup_steps",
+            "eval_delay",
         ):
             found = getattr(self, name)
             if found is not None and not 0 <= found < float("inf"):
                 raise UserError(f"{name} must be finite and not negative, found {found}")
+        if self.adam_epsilon < 1e-38:  # in float32 it would be 0, or as good as that
+            raise UserError(
+                f"adam_epsilon must be at least 1e-38, found {self.adam_epsilon}: the step of a weight that had no "
+                "gradient yet is divided by it"
+            )
         for name in ("adam_beta1", "adam_beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 0 and less than 1, found {getattr(self, name)}")
@@ -188,8 +199,8 @@ class RnnTrainingArguments(TrainingArguments):
                 raise UserError(f"{what}_steps must be greater than 0, found {steps}: {what}_strategy is steps")
             if steps is not None and not math.isfinite(steps):  # the Trainer counts with it in any case
                 raise UserError(f"{what}_steps must be finite, found {steps}")
-        for given in filter(None, (self.optim_args or "").replace(" ", "").split(",")):
-            if "=" not in given:
+        for given in self.optim_args.replace(" ", "").split(",") if self.optim_args else ():
+            if given.count("=") != 1:
                 raise UserError(f"optim_args must be name=value, several parted by commas, found {given!r}")
         counted = str(self.include_num_input_tokens_seen).lower()
         counted = {"true": "all", "false": "no"}.get(counted, counted)
@@ -198,6 +209,8 @@ class RnnTrainingArguments(TrainingArguments):
         self.include_num_input_tokens_seen = counted
         if self.dataloader_num_workers < 0:
             raise UserError(f"dataloader_num_workers must not be negative, found {self.dataloader_num_workers}")
+        if self.dataloader_prefetch_factor is not None and self.dataloader_prefetch_factor < 1:
+            raise UserError(f"dataloader_prefetch_factor must be at least 1, found {self.dataloader_prefetch_factor}")
         if self.target_prior is not None and not self.calibrate:
             raise UserError("target_prior is part of the calibration: add calibrate, or leave it out")
         self.resume = self.resume or self.resume_anyway
