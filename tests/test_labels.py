@@ -129,6 +129,10 @@ def test_labels_that_look_like_a_mistake_are_warned_of(tmp_path, caplog):
     load_train(write(tmp_path / "train.tsv", b"a\tGood\nb\tgood\nc\t1\n"))
     assert "labels 'Good' and 'good' differ in case only" in caplog.text
     assert "labels mix integers and names" in caplog.text
+    caplog.clear()
+    load_train(write(tmp_path / "alike.tsv", "a\tcaf\u00e9\nb\tcafe\u0301\nc\tso so\nd\tso  so\n".encode()))
+    assert r"labels 'cafe\u0301' and 'caf\xe9' differ in case, spaces or Unicode form only" in caplog.text
+    assert "labels 'so  so' and 'so so' differ in case, spaces or Unicode form only" in caplog.text
 
 
 def test_the_first_bad_row_is_told_before_labels_that_make_no_map(tmp_path):

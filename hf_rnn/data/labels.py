@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import logging
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -36,6 +37,11 @@ def listed(labels: Iterable[str]) -> str:
     names = list(labels)
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     return ", ".join(f"{name!r:.80}" for name in names[:_LISTED]) + more
+
+
+def _folded(label: str) -> str:
+    """What is the same of two labels that a reader can hardly tell apart."""
+    return " ".join(unicodedata.normalize("NFC", label).casefold().split())
 
 
 def sort_labels(labels: Iterable[str]) -> list[str]:
@@ -80,12 +86,15 @@ class LabelMap:
                 "Is --label_column right? If a class has no rows yet, give all names with --class_names"
             )
         by_value: dict[int, str] = {}
-        by_case: dict[str, str] = {}
+        alike: dict[str, str] = {}
         for label in sorted(counts):
             if _ANY_INTEGER.fullmatch(label) and (other := by_value.setdefault(int(label), label)) != label:
                 raise UserError(f"labels {other!r} and {label!r} are the same number: write it one way in all rows")
-            if (other := by_case.setdefault(label.casefold(), label)) != label:
-                logger.warning("labels %r and %r differ in case only and are taken as two classes", other, label)
+            if (other := alike.setdefault(_folded(label), label)) != label:
+                cased = other.casefold() == label.casefold()
+                shown = [f"{name!r:.80}" if cased else f"{name!a:.80}" for name in (other, label)]
+                what = "case" if cased else "case, spaces or Unicode form"
+                logger.warning("labels %s and %s differ in %s only and are taken as two classes", *shown, what)
         if 0 < sum(map(is_integer, counts)) < len(counts):
             logger.warning("labels mix integers and names, and are taken as names: %s", listed(sorted(counts)))
         return cls(tuple(sort_labels(counts)))
