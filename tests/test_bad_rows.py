@@ -247,6 +247,16 @@ def test_columns_are_those_that_the_header_names(tmp_path):
         load_train(twice, header=True)
 
 
+def test_a_header_of_any_length_makes_a_short_message(tmp_path):
+    """Such as the whole of a file whose lines end with CR."""
+    whole = write(tmp_path / "cr.tsv", b"\t".join([b"good day\rpositive"] * 5_000) + b"\na\tb\n")
+    row = write(tmp_path / "row.tsv", b"text\t" + b"x" * 70_000 + b"\na\t" + b"x" * 70_000 + b"\nb\tc\n")
+    for path, more in ((whole, {}), (whole, {"text_column": "y" * 9_000}), (row, {})):
+        with pytest.raises(DataError) as caught:
+            load_train(path, header=True, **more)
+        assert len(str(caught.value)) < 3_000
+
+
 def test_bad_rows_are_not_listed_where_rows_are_read(tmp_path):
     path = write(tmp_path / "train.tsv", GOOD + b"bad\n")
     with pytest.raises(UserError, match=r"rejected_path .*train\.tsv is a file of the data: give another"):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ..errors import UserError
 from .faults import DataError, Fault, Reason
+from .labels import listed
 from .sniffing import not_utf8
 
 MAX_LINE_BYTES = 1 << 20
@@ -118,7 +119,7 @@ def _named(path: str, names: list[str]) -> tuple[int | str, int | str]:
         return text, label
     if len(names) <= 2:
         return 0, 1
-    detail = f"its header {', '.join(map(repr, names))} has no column 'text' and 'label'"
+    detail = f"its header {listed(names)} has no column 'text' and 'label'"
     remedy = "Say which are meant with --text_column and --label_column, by name"
     raise DataError.of_file(path, Fault(Reason.MISSING_COLUMN, detail, remedy))
 
@@ -130,10 +131,10 @@ def _find(path: str, column: int | str, names: list[str], header: bool) -> int:
     elif names.count(column) == 1:
         return names.index(column)
     times = "twice" if column in names else "not"
-    there = ", ".join(map(repr, names)) if header else f"{len(names)} fields, counted from 0"
+    there = listed(names) if header else f"{len(names)} fields, counted from 0"
     near = difflib.get_close_matches(str(column), names, n=1, cutoff=0.5) if column not in names else []
-    nearest = f"; the nearest is {near[0]!r}" if near else ""
-    detail = f"column {column!r} is {times} in its first line, which has {there}{nearest}"
+    nearest = f"; the nearest is {near[0]!r:.80}" if near else ""
+    detail = f"column {column!r:.80} is {times} in its first line, which has {there}{nearest}"
     remedy = "Set --text_column and --label_column, by number, or by name with --header"
     raise DataError.of_file(path, Fault(Reason.MISSING_COLUMN, detail, remedy))
 

@@ -139,7 +139,7 @@ def _check_header(part: RowSource, labels: LabelMap) -> None:
     """Refuse a declared header that is a row: it would be lost."""
     cell = part.header_label
     if cell is not None and not isinstance(labels.resolve(cell), Fault):
-        detail = f"its first line, declared a header, has the label {cell!r} in the label's column"
+        detail = f"its first line, declared a header, has the label {cell!r:.80} in the label's column"
         raise DataError.of_file(part.path, Fault(Reason.NO_HEADER, detail, "If it is a row, leave out --header"))
 
 
