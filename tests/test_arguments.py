@@ -479,6 +479,12 @@ def test_a_mapping_may_stand_in_a_file(tmp_path):
     assert parse_argv(["--output_dir", "out", *schedule, str(path)]).training.lr_scheduler_kwargs == {"power": 2}
 
 
+@pytest.mark.parametrize("item", [["a"], ("a",), {"a": 1}])
+def test_what_is_none_of_several_values(item):
+    with pytest.raises(UserError, match="train: tags: each of several values is a text or a number, found "):
+        parse_settings({"output_dir": "out", "tags": ["mine", item]})
+
+
 def test_what_is_no_setting_at_all():
     with pytest.raises(UserError, match="data_dir: a setting is a text, a number, .* found {'train.tsv'}"):
         parse_settings({"output_dir": "out", "data_dir": {"train.tsv"}})

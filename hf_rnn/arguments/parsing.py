@@ -205,6 +205,8 @@ def _tokens(action: Action, value: Any, takes_mapping: bool) -> list[str]:
     for item in value if isinstance(value, list | tuple) and action.nargs == "+" else ():
         if re.match(r"-[^\d.]", str(item)):
             raise UserError(f"{item!r} cannot be one of several values: a value that starts with a dash is a flag")
+        if isinstance(item, list | tuple | dict):  # which would be taken as it is written in Python
+            raise UserError(f"each of several values is a text or a number, found {_in_short(item)}")
     if isinstance(value, list | tuple) and (action.nargs == "+" or len(value) == 1):
         return [flag, *map(_written, value)] if action.nargs == "+" else [f"{flag}={_written(value[0])}"]
     if isinstance(value, list | tuple) or (isinstance(value, dict) and not takes_mapping):
