@@ -209,7 +209,7 @@ def _as_mapping(given: Sequence[str] | Mapping[str, float]) -> dict[str, Any]:
     if len(given) == 1 and given[0].lstrip().startswith("{"):
         try:
             return dict(json.loads(given[0]))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"target_prior {given[0]!r:.80} is no JSON: {error}") from None
     pairs = [part.rpartition("=") for part in given]
     if wrong := next((part for part, (name, _, _) in zip(given, pairs, strict=True) if not name), None):

@@ -158,7 +158,7 @@ def _read_card(folder: FinishedFolder, name: str) -> tuple[str, list[str]]:
     """Return the model's name and a few texts to try, as its card has them, or else what can be said anyway."""
     try:
         facts = json.loads(folder.card_facts.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         facts = {}
     texts = facts.get("examples") if isinstance(facts, dict) else None
     by_label = [list(some) for some in texts.values() if isinstance(some, list)] if isinstance(texts, dict) else []

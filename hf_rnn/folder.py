@@ -30,7 +30,7 @@ def read_mapping(path: Path, content: bytes) -> dict[str, Any]:
     """
     try:
         read = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {error}") from error
     if not isinstance(read, dict):
         raise UserError(f"{path} must hold values by name, found {str(read)!r:.40}")
@@ -144,7 +144,7 @@ class FinishedFolder:
         """Whether the tokenizer keeps its vocabulary in `tokenizer.json`; ByT5's, for one, has none."""
         try:
             backend = json.loads(self.tokenizer_config.read_text(encoding="utf-8")).get("backend", "tokenizers")
-        except (OSError, ValueError, AttributeError):
+        except (OSError, ValueError, AttributeError, RecursionError):
             return True
         return backend == "tokenizers"
 

@@ -232,7 +232,7 @@ def _lines_without_escapes(path: Path, content: bytes) -> Iterator[str]:
     """What a JSON file says, where escapes may hide it from who looks at its lines."""
     try:
         read = json.loads(content.decode("utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is no JSON in UTF-8, so that nobody can see what it holds: {error}") from error
     yield from json.dumps(read, ensure_ascii=False, indent=0).splitlines()
 

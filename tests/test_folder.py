@@ -7,6 +7,7 @@ import pytest
 
 from hf_rnn.errors import UserError
 from hf_rnn.folder import FinishedFolder
+from hf_rnn.model_card.files import read_facts
 
 TO_LOAD = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
 RECORDS = ["README.md", "metrics.json", "training_args.json"]
@@ -24,7 +25,7 @@ def test_complete(tmp_path):
     assert folder.missing() == []
     folder.check()
     folder.check_finished()
-    for content in (b"", b"\xff", b"{", b"[]", b"null"):
+    for content in (b"", b"\xff", b"{", b"[]", b"null", b"[" * 100_000):
         folder.metrics.write_bytes(content)
         folder.check()  # it still predicts
         with pytest.raises(UserError, match="metrics.json (is not JSON|must hold values by name)"):
@@ -34,6 +35,15 @@ def test_complete(tmp_path):
     folder.card_facts.write_text("{")
     with pytest.raises(UserError, match=f"{folder.card_facts.name} is not JSON"):
         folder.check_finished()
+
+
+def test_what_is_nested_too_deep_is_not_json(tmp_path):
+    """Python gives up with a RecursionError, which is no ValueError."""
+    folder = fill(tmp_path, TO_LOAD + RECORDS)
+    folder.tokenizer_config.write_text("[" * 100_000)
+    assert folder.missing() == []
+    folder.card_facts.write_text("[" * 100_000)
+    assert read_facts(folder) is None
 
 
 def test_names(tmp_path):

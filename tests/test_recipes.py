@@ -101,6 +101,7 @@ def test_values_tell_where_they_were_set(tmp_path):
         ("a: [1\nb: 2\n", r"mine.yaml:2: this is not YAML"),
         ("hidden_size: \x00\n", r"mine.yaml: this is not YAML"),
         ("day: 2020-02-31\n", r"mine.yaml: this is not YAML"),
+        ("a: " + "[" * 3_000, r"mine.yaml: this is not YAML: maximum recursion depth"),
         ("3: 7\n", r"mine.yaml:1: a setting's name must be text, found 3"),
         ("hidden_size: 7\nrecipe: tutorail\n", r"mine.yaml:2: there is no recipe 'tutorail'. Did you mean 'tutorial'"),
         ("recipe: [default]\n", r"mine.yaml:1: recipe must be a name or a path"),

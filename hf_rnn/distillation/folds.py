@@ -55,7 +55,7 @@ def read_folds(folder: Path) -> list[Path]:
         return []
     try:
         folds = json.loads(path.read_text(encoding="utf-8"))["folds"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path} cannot be read: make the teachers anew with finetune_teacher.py --folds") from error
     if type(folds) is not int or folds < 2:
         raise UserError(f"{path}: folds must be a number from 2, found {folds!r:.80}")

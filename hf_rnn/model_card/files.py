@@ -28,7 +28,7 @@ def read_facts(folder: FinishedFolder) -> CardFacts | None:
         return None
     try:
         return CardFacts.from_dict(json.loads(folder.card_facts.read_text(encoding="utf-8")))
-    except (UserError, ValueError, TypeError) as error:  # facts of another version
+    except (UserError, ValueError, TypeError, RecursionError) as error:  # facts of another version
         logger.info("the card stays as it is: %s (%s)", folder.card_facts.name, reason_of(error))
         return None
 

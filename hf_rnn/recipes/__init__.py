@@ -147,5 +147,5 @@ def _settings(path: Path) -> Iterator[tuple[str, Setting]]:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise UserError(f"{path}:{line}: this is not YAML: {error.problem}") from error
-    except (yaml.YAMLError, ValueError) as error:  # not UTF-8, a NUL, the 31st of February
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # not UTF-8, a NUL, the 31st of February, too deep
         raise UserError(f"{path}: this is not YAML: {reason_of(error)}") from error
