@@ -260,6 +260,8 @@ def test_a_mistake_in_a_file_names_file_line_and_setting(tmp_path, content, mess
         (["--embedding_learning_rate", "inf"], r"embedding_learning_rate must be finite and not negative"),
         (["--data_seed", "4294967296"], r"data_seed must be from 0 to 2\*\*32 - 1, found 4294967296"),
         (["--gradient_accumulation_steps", "0"], r"gradient_accumulation_steps must be greater than 0"),
+        (["--hidden_size=--"], r"hidden_size.*invalid int value: '--'"),
+        (["--cell_type=--"], r"cell_type.*invalid choice: '--'"),
         (["--tags", "mine", "caf\udce9"], r"tags 'caf\\udce9' is not UTF-8"),
     ],
 )
@@ -470,6 +472,12 @@ def test_numbers_of_numpy_are_numbers():
     parsed = parse_settings({"output_dir": "out", "bidirectional": np.bool_(False), **settings})
     assert (parsed.training.learning_rate, parsed.model.hidden_size, parsed.model.bidirectional) == (1e-3, 8, False)
     assert parsed.data.class_names == ["no", "yes"]
+
+
+def test_two_dashes_are_a_value():
+    """Which argparse of Python 3.11 leaves out."""
+    parsed = parse_argv(["--output_dir=--", "--tags=--"])
+    assert (parsed.training.output_dir, parsed.training.tags) == ("--", ["--"])
 
 
 def test_a_mapping_may_stand_in_a_file(tmp_path):

@@ -94,6 +94,14 @@ class SettingsParser(HfArgumentParser):
         bare = re.fullmatch(r"argument (?:\S+/)?(--\w+): expected one argument", message)
         raise UserError(message if bare is None else f"{message}; one that starts with a dash as {bare[1]}=-...")
 
+    def _get_values(self, action: Action, arg_strings: list[str]) -> Any:
+        """Take `--text=--` for the text `--`, which argparse leaves out, so that the value is an empty list."""
+        if action.option_strings and arg_strings == ["--"] and action.nargs in (None, "?", "+"):
+            value = self._get_value(action, "--")
+            self._check_value(action, value)
+            return [value] if action.nargs == "+" else value
+        return super()._get_values(action, arg_strings)
+
     def parse(self, tokens: Sequence[str]) -> tuple[Any, ...]:
         """Parse tokens into the dataclasses.
 
