@@ -103,6 +103,22 @@ def test_help_that_cannot_be_written(unbuffered):
     assert (left.returncode, left.stderr) in ((141, ""), (0, ""))  # 0: it had written before the reader left
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
+def test_a_mistake_that_cannot_be_told_has_its_exit_code():
+    code = "import sys; sys.argv = ['hf-rnn']; from hf_rnn.cli.main import main; sys.exit(main(['predct']))"
+    command = f"{shlex.join([sys.executable, '-c', code])} 2>/dev/full"
+    assert subprocess.run(["sh", "-c", command], env=ENVIRONMENT).returncode == 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there a folder that is in use stays")
+def test_a_folder_that_is_gone(monkeypatch, tmp_path, command):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    code, out, err = command("predict", "--model", "x", "--text", "y")
+    assert (code, out) == (2, "") and "error: the folder that this runs in is gone: go to one that is there" in err
+
+
 def test_only_models_of_one_label_a_text_are_measured(folder, texts_dir, command, tmp_path):
     for problem, outputs in (("multi_label_classification", 3), ("regression", 3), (None, 1)):
         other = tmp_path / f"{problem}"

@@ -5,6 +5,7 @@ Nothing heavy is imported before the verb is known, so that `hf-rnn --help` answ
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import errno
 import importlib
@@ -83,6 +84,10 @@ def _answer(arguments: list[str]) -> int:
         hint = f"Did you mean {near[0]!r}?" if near else f"There are {', '.join(_VERBS)}."
         raise UserError(f"there is no verb {verb!r}. {hint}")
     _log_to_stderr()
+    try:
+        os.getcwd()
+    except OSError as error:  # libraries ask for it while they are imported, and name nothing
+        raise UserError("the folder that this runs in is gone: go to one that is there, then repeat it") from error
     if sys.stdout is None:
         raise UserError("standard output is closed: redirect it to a file, or to /dev/null")
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -103,7 +108,8 @@ def _help() -> str:
 
 
 def _complain(command: str, error: Exception) -> int:
-    print(f"{command}: error: {' '.join(str(error).splitlines())}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # the exit code tells, where stderr goes to a disk that is full
+        print(f"{command}: error: {' '.join(str(error).splitlines())}", file=sys.stderr, flush=True)
     return 2
 
 
