@@ -140,6 +140,10 @@ def test_what_the_library_cannot_load_is_one_line(tmp_path, command):
     broken.mkdir()
     tables.mkdir()
     (broken / "train.jsonl").write_text('{"text": "a", "label": "x"}\n{"text": "b"')
+    archives = {"tar": b"x" * 600, "zip": b"PK", "jsonl": b""}
+    for kind, content in archives.items():
+        (tmp_path / kind).mkdir()
+        (tmp_path / kind / f"train.{kind}").write_bytes(content)
     (tmp_path / "saved").mkdir()
     (tmp_path / "saved" / "dataset_dict.json").write_text("{}")
     (tables / "train.tsv").write_text("good day\tpositive\n")
@@ -147,6 +151,7 @@ def test_what_the_library_cannot_load_is_one_line(tmp_path, command):
     for name, told in (
         (broken, "cannot be loaded"),
         (tmp_path / "saved", "cannot be loaded"),
+        *((tmp_path / kind, "cannot be loaded") for kind in archives),
         (tables, "Give a folder with train.tsv as data_dir"),
         (broken / "train.jsonl", "is a file: give the folder that it lies in"),
     ):

@@ -198,8 +198,9 @@ def _load_library(
         if os.path.exists(os.path.join(name, "state.json")):  # one split, saved alone
             return datasets.DatasetDict(train=datasets.load_from_disk(name)), name
         return datasets.load_dataset(name, config), name
-    except (OSError, ValueError, RuntimeError, LookupError, TypeError, DatasetsError) as error:
-        # not found, no network, broken files
+    except Exception as error:
+        # not found, no network, broken files; archives, empty files and formats whose reader is not installed make the
+        # libraries raise anything
         cause = error.__cause__ if isinstance(error, DatasetsError) and error.__cause__ is not None else error
         hint = ". Give a folder with train.tsv as data_dir" if os.path.exists(os.path.join(name, "train.tsv")) else ""
         raise UserError(f"the data set {name!r} cannot be loaded: {reason_of(cause):.500}{hint}") from error
