@@ -8,6 +8,7 @@ up. Over 27,000 tweets they take half of the time of a dictionary in Python, whi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -17,16 +18,48 @@ from .packing import TokenIds
 from .word_columns import IdsOf, LookUp
 
 # Shapes, all of ASCII and none with an entity or an escape; what the rules make of them hangs on no other word.
-_BEFORE = ("#", '"', "'")
-_AFTER = (",", ".", "!", "?", ";", ":", '"', "'", ")")
-_PAIRS = ("..", "!!", "??")  # or more of these, of which two are left, as one token
-_END = r"(?:[,.!?;:\"')]|\.\.+|!!+|\?\?+)?$"
+_BEFORE = "#\"'"
+_AFTER = ",.!?;:\"')"
+_TWICE = ".!?"  # or more often; two of them are left, as one token
+_END = rf"(?:[{_AFTER}]|\.\.+|!!+|\?\?+)?$"
 _PART = "[A-Za-z_][A-Za-z0-9_]*"
-_WORD = rf"^[#\"']?{_PART}(?:'{_PART})*{_END}"
-_THREE_ALIKE = "|".join(3 * sign for sign in "abcdefghijklmnopqrstuvwxyz0123456789_")  # cut to two, or of www.
+_WORD = rf"^[{_BEFORE}]?{_PART}(?:'{_PART})*{_END}"
 _USER = rf"^@[A-Za-z0-9_]+{_END}"
 _NUMBER = rf"^[0-9]+(?:[.,:][0-9]+)*{_END}"
+_OF_WORDS = np.isin(np.arange(256), list(b"abcdefghijklmnopqrstuvwxyz0123456789_"))
 _LINK = r"^[hH][tT][tT][pP][sS]?://[A-Za-z0-9./_~?=#%+:,;!*'-]+$"
+
+
+@dataclass(frozen=True)
+class _Ids:
+    """Ids of tokens.
+
+    Attributes:
+        words: Of words in a column.
+        before (`(256,)`): Of marks before a word, by their code; -1 of what is none.
+        after (`(256,)`): Of those after it.
+        twice (`(256,)`): Of those that may stand twice after it.
+        user: Of a handle.
+        number: Of a number.
+        link: Of a link.
+    """
+
+    words: IdsOf
+    before: np.ndarray
+    after: np.ndarray
+    twice: np.ndarray
+    user: int
+    number: int
+    link: int
+
+    @classmethod
+    def find(cls, vocabulary: Mapping[str, int], unknown: int) -> _Ids:
+        marks = np.full((3, 256), -1, dtype=np.int64)
+        for row, tokens in zip(marks, (_BEFORE, _AFTER, [2 * mark for mark in _TWICE]), strict=True):
+            for token in tokens:
+                row[ord(token[0])] = vocabulary.get(token, unknown)
+        placeholders = (vocabulary.get(token, unknown) for token in ("<user>", "<number>", "<url>"))
+        return cls(IdsOf(vocabulary, unknown), *marks, *placeholders)
 
 
 class TweetColumns:
@@ -47,20 +80,8 @@ class TweetColumns:
         self._vocabulary, self._unknown, self._lowercase = vocabulary, unknown, lowercase
 
     @cached_property
-    def _known(self) -> Mapping[str, int]:
-        return self._vocabulary()
-
-    @cached_property
-    def _ids_of(self) -> dict[str, IdsOf]:
-        known = self._known
-        ids = {"words": IdsOf(known, self._unknown)}
-        for kind, tokens in (("before", _BEFORE), ("after", _AFTER), ("pairs", _PAIRS)):
-            ids[kind] = IdsOf({token: known.get(token, self._unknown) for token in tokens}, -1)
-        return ids
-
-    @cached_property
-    def _placeholders(self) -> dict[str, int]:
-        return {token: self._known.get(token, self._unknown) for token in ("<user>", "<number>", "<url>")}
+    def _ids(self) -> _Ids:
+        return _Ids.find(self._vocabulary(), self._unknown)
 
     def __call__(self, texts: Sequence[str], look_up: LookUp) -> TokenIds:
         """Return the ids of texts.
@@ -94,21 +115,37 @@ class TweetColumns:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        def match(column: Any, pattern: str) -> np.ndarray:
-            return pc.match_substring_regex(column, pattern).to_numpy(zero_copy_only=False)
+        def match(pattern: str) -> np.ndarray:
+            return pc.match_substring_regex(words, pattern).to_numpy(zero_copy_only=False)
 
-        ids = np.full((len(words), 3), -1, dtype=np.int64)
+        known, ids = self._ids, np.full((len(words), 3), -1, dtype=np.int64)
         lower = pc.ascii_lower(words)
-        sure = ~match(lower, _THREE_ALIKE)
-        chosen = match(words, _WORD) & sure
+        starts, ends, codes = _bytes_of(lower)
+        sure = ~_three_alike(ends, codes)
+        chosen = match(_WORD) & sure
+        ids[chosen, 0] = known.before[codes[starts[chosen]]]
         read = (lower if self._lowercase else words).filter(pa.array(chosen))
-        ids[chosen, 0] = self._ids_of["before"](pc.utf8_slice_codeunits(read, 0, 1))
-        ids[chosen, 1] = self._ids_of["words"](pc.ascii_trim(read, "".join(_BEFORE + _AFTER)))
-        ids[match(words, _USER) & sure, 1] = self._placeholders["<user>"]
-        ids[match(words, _NUMBER), 1] = self._placeholders["<number>"]
+        ids[chosen, 1] = known.words(pc.ascii_trim(read, _BEFORE + _AFTER))
+        ids[match(_USER) & sure, 1] = known.user
+        ids[match(_NUMBER), 1] = known.number
         chosen = ids[:, 1] >= 0
-        read = words.filter(pa.array(chosen))
-        pairs = self._ids_of["pairs"](pc.utf8_slice_codeunits(read, -2))
-        ids[chosen, 2] = np.where(pairs >= 0, pairs, self._ids_of["after"](pc.utf8_slice_codeunits(read, -1)))
-        ids[match(words, _LINK), 1] = self._placeholders["<url>"]
+        last, second = codes[ends[chosen] - 1], codes[ends[chosen] - 2]
+        ids[chosen, 2] = np.where((last == second) & (known.twice[last] >= 0), known.twice[last], known.after[last])
+        ids[match(_LINK), 1] = known.link
         return ids
+
+
+def _bytes_of(words: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where each word starts and ends in the bytes of all, and these."""
+    _, offsets, codes = words.buffers()
+    bounds = np.frombuffer(offsets, dtype=np.int64)[words.offset : words.offset + len(words) + 1]
+    return bounds[:-1], bounds[1:], np.frombuffer(codes or b"", dtype=np.uint8)
+
+
+def _three_alike(ends: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Which words have a letter or digit three times in a row: two would be left, or it is the www of an address."""
+    found = np.zeros(len(ends), dtype=bool)
+    places = np.flatnonzero((codes[2:] == codes[1:-1]) & (codes[1:-1] == codes[:-2]) & _OF_WORDS[codes[2:]])
+    words = np.searchsorted(ends, places, side="right")
+    found[words[places + 2 < ends[words]]] = True
+    return found

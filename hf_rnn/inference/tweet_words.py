@@ -22,12 +22,9 @@ _SIGNS = (
     r"\U0001f300-\U0001f3fa\U0001f400-\U0001f64f\U0001f680-\U0001f6c5\U0001f910-\U0001f93a"
 )
 _SURE = re.compile(rf"(?:[{_SIGNS}]\ufe0f(?![0-9])|[!-~{LETTERS}{_SIGNS}])++")
-# The rules themselves. A placeholder is looked for where the text that stands first can be in the word.
-_STARTS = ("://", ".", "@", "")
-_RULES = [
-    (start, re.compile(pattern), placeholder)
-    for start, (pattern, placeholder) in zip(_STARTS, TWEET_PLACEHOLDERS, strict=True)
-]
+# The rules themselves.
+_RULES = [(re.compile(pattern), placeholder) for pattern, placeholder in TWEET_PLACEHOLDERS]
+_MAY_HOLD_ONE = re.compile(r"://|[wW]\.|@|[0-9]")  # one of these is in each word that they change
 _WORDS = re.compile(rf"{TWEET_WORDS}|\S")
 _TOO_MANY = re.compile(r"(.)\1\1+|\ufe0f")
 
@@ -65,8 +62,8 @@ def make_look_up_in_tweet(
         if not word.isascii() or "&" in word or "\\" in word:
             for written, sign in TWEET_SIGNS:
                 word = word.replace(written, sign) if isinstance(written, str) else written.sub(sign, word)
-        for start, pattern, placeholder in _RULES:
-            if start in word:
+        if _MAY_HOLD_ONE.search(word):
+            for pattern, placeholder in _RULES:
                 word = pattern.sub(placeholder, word)
         word = _TOO_MANY.sub(r"\1\1", word.lower() if lowercase else word)
         return tuple(chain.from_iterable(map(find, _WORDS.findall(word))))
