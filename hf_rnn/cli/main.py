@@ -14,6 +14,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from typing import TextIO
 
 from .. import __version__
 from ..errors import UserError
@@ -57,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         return _complain(command, error)
     except OSError as error:  # no permission, no space, no such file: the machine's, not ours
-        _give_up_output()
+        _give_up(sys.stdout)
         if isinstance(error, BrokenPipeError) or (os.name == "nt" and error.errno == errno.EINVAL):
             return _BROKEN_PIPE  # whoever read our output has left; Windows has another name for it
         return _complain(command, error)
@@ -110,16 +111,18 @@ def _help() -> str:
 def _complain(command: str, error: Exception) -> int:
     with contextlib.suppress(OSError):  # the exit code tells, where stderr goes to a disk that is full
         print(f"{command}: error: {' '.join(str(error).splitlines())}", file=sys.stderr, flush=True)
+    _give_up(sys.stderr)
     return 2
 
 
-def _give_up_output() -> None:
-    """Where what stands in the buffer cannot be written, let the interpreter's last try go nowhere."""
+def _give_up(stream: TextIO | None) -> None:
+    """Where what stands in its buffer cannot be written, let the interpreter's last try go nowhere."""
+    if stream is None:
+        return
     try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        stream.flush()
     except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class _Stderr(logging.StreamHandler):
