@@ -539,6 +539,7 @@ def test_what_is_no_setting_at_all():
             "--optim_args=momentum=0.9,nesterov=true",
             "optim_args: optim is sgd, which takes momentum, dampening, nesterov, weight_decay, not nestrov",
         ),
+        ("--optim=sgd --adam_epsilon=0", "--optim=adamw_torch --adam_epsilon=1e-9", "adam_epsilon: optim is sgd"),
         pytest.param(
             '--activation_checkpointing_kwargs={"a":1}',
             None,

@@ -7,7 +7,7 @@ from typing import Any
 
 from .text_arguments import OF_VOCABULARY
 
-_WITHOUT_MOMENTS = ("adafactor", "sgd", "adagrad", "rmsprop")
+WITHOUT_MOMENTS = ("adafactor", "sgd", "adagrad", "rmsprop")
 # What the Trainer hands no further settings to: it looks at flags of theirs only, such as adam_beta1. SGD, Adagrad and
 # RMSprop are handed theirs (momentum, ...), since transformers 5.3.
 _WITHOUT_ARGUMENTS = ("adamw_torch", "adamw_torch_fused", "adafactor")
@@ -67,7 +67,7 @@ def find_idle(typed: Collection[str], model: Any, data: Any, training: Any, dist
             known = ", ".join(_ARGUMENTS[training.optim])
             reason = f"optim is {training.optim.value}, which takes {known}, not {', '.join(unknown)}"
             yield from _told(typed, ["optim_args"], reason)
-    if training.optim in _WITHOUT_MOMENTS:
+    if training.optim in WITHOUT_MOMENTS:
         of_adam = ["adam_beta1", "adam_beta2", "adam_epsilon"]
         yield from _told(typed, of_adam, f"optim is {training.optim.value}, which is no Adam")
     if not training.optim.startswith(("galore", "apollo")):

@@ -12,6 +12,7 @@ from transformers import TrainingArguments
 from transformers.integrations import INTEGRATION_TO_CALLBACK
 
 from ..errors import UserError
+from .idle_settings import WITHOUT_MOMENTS
 from .parsing import expand_home, setting
 
 # What to type when a tracker is asked for whose package is not there.
@@ -168,7 +169,7 @@ class RnnTrainingArguments(TrainingArguments):
             found = getattr(self, name)
             if found is not None and not 0 <= found < float("inf"):
                 raise UserError(f"{name} must be finite and not negative, found {found}")
-        if self.adam_epsilon < 1e-38:  # in float32 it would be 0, or as good as that
+        if self.adam_epsilon < 1e-38 and self.optim not in WITHOUT_MOMENTS:  # as good as 0 in float32
             raise UserError(
                 f"adam_epsilon must be at least 1e-38, found {self.adam_epsilon}: the step of a weight that had no "
                 "gradient yet is divided by it"
