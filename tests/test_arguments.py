@@ -537,7 +537,7 @@ def test_what_is_no_setting_at_all():
         (
             "--optim=sgd --optim_args=momentum=0.9,nestrov=true",
             "--optim_args=momentum=0.9,nesterov=true",
-            "optim_args: optim is sgd, which takes momentum, dampening, nesterov, weight_decay, not nestrov",
+            "nestrov in optim_args: optim is sgd, which takes momentum, dampening, nesterov, weight_decay",
         ),
         ("--optim=sgd --adam_epsilon=0", "--optim=adamw_torch --adam_epsilon=1e-9", "adam_epsilon: optim is sgd"),
         pytest.param(
@@ -600,7 +600,7 @@ def test_arguments_of_an_optimiser_are_idle_where_the_trainer_hands_on_none(opti
         return Trainer.get_optimizer_cls_and_kwargs(parse_argv(["--output_dir=out", f"--optim={optim}", *more])[2])
 
     idle = make(f"--optim_args={given}") == make()
-    assert idle is ("no effect of optim_args" in caplog.text)
+    assert idle is (re.search(r"no effect of (\w+ in )?optim_args: ", caplog.text) is not None)
 
 
 @pytest.mark.parametrize(

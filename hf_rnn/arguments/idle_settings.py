@@ -61,12 +61,12 @@ def find_idle(typed: Collection[str], model: Any, data: Any, training: Any, dist
         yield from _told(typed, ["lr_scheduler_kwargs"], f"lr_scheduler_type is {schedule}, which takes none")
     if training.optim_args and training.optim in _WITHOUT_ARGUMENTS:
         yield from _told(typed, ["optim_args"], f"optim is {training.optim.value}, which takes none from there")
-    if training.optim_args and training.optim in _ARGUMENTS:
+    if "optim_args" in typed and training.optim_args and training.optim in _ARGUMENTS:
         named = [given.partition("=")[0] for given in training.optim_args.replace(" ", "").split(",")]
         if unknown := [name for name in named if name not in _ARGUMENTS[training.optim]]:
             known = ", ".join(_ARGUMENTS[training.optim])
-            reason = f"optim is {training.optim.value}, which takes {known}, not {', '.join(unknown)}"
-            yield from _told(typed, ["optim_args"], reason)
+            reason = f"optim is {training.optim.value}, which takes {known}"
+            yield f"no effect of {', '.join(unknown)} in optim_args: {reason}"  # the others have theirs
     if training.optim in WITHOUT_MOMENTS:
         of_adam = ["adam_beta1", "adam_beta2", "adam_epsilon"]
         yield from _told(typed, of_adam, f"optim is {training.optim.value}, which is no Adam")
