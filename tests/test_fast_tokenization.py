@@ -250,6 +250,16 @@ class TestColumns:
         assert as_lists(arranged) == fast.tokenizer(texts)["input_ids"]
         assert sorted(asked) == ["", "(day)", "<3"]
 
+    @pytest.mark.parametrize("normalizer", ["none", "tweet"])
+    def test_many_texts_and_few_have_the_vocabulary_of_the_same_time(self, normalizer):
+        """Though columns ask for it when they are needed first."""
+        tokenizer = train(normalizer)
+        texts, backend = ["a newcomer", "b"], tokenizer.backend_tokenizer
+        expected, fast = tokenizer(texts)["input_ids"], always_in_columns(tokenizer)
+        backend.model = WordLevel({**backend.get_vocab(), "newcomer": 99}, unk_token="<unk>")
+        assert tokenizer(texts)["input_ids"][0][1] == 99, "premise: the tokenizer has changed"
+        assert as_lists(fast.arrange(texts)) == fast(texts) == expected
+
     @pytest.mark.parametrize("side", ["left", "right"])
     @pytest.mark.parametrize("limit", [1, 2, 3, 5])
     def test_tweets_are_cut_as_usual(self, side, limit):

@@ -79,15 +79,15 @@ def find_rules(tokenizer: PreTrainedTokenizerBase) -> WordRules | None:
         for lowercase in (True, False):
             if found == [stage.__getstate__() for stage in build_normalizer(name, lowercase)]:
                 look_up = _make_look_up(name, lowercase or name == "semeval", backend.model)
-                return WordRules(look_up, columns=_make_columns(name, lowercase, backend))
+                return WordRules(look_up, columns=_make_columns(name, lowercase, backend.model))
     return None
 
 
-def _make_columns(normalizer: str, lowercase: bool, backend: Tokenizer) -> WordColumns | TweetColumns | None:
-    def vocabulary() -> dict[str, int]:
-        return {word: number for word, number in backend.get_vocab(with_added_tokens=False).items() if word != _PAD}
+def _make_columns(normalizer: str, lowercase: bool, model: Any) -> WordColumns | TweetColumns | None:
+    def vocabulary() -> dict[str, int]:  # of the model, as the look-ups: the tokenizer may be given another one
+        return {word: number for word, number in Tokenizer(model).get_vocab().items() if word != _PAD}
 
-    unknown = backend.model.token_to_id(backend.model.unk_token)
+    unknown = model.token_to_id(model.unk_token)
     if normalizer == "none":
         return WordColumns(vocabulary, unknown, lowercase, _PLAIN_TEXT)
     return TweetColumns(vocabulary, unknown, lowercase) if normalizer == "tweet" else None
