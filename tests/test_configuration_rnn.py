@@ -172,7 +172,7 @@ def test_a_classifier_becomes_a_regression_while_loading(tmp_path):
         config = RnnConfig.from_pretrained(tmp_path, problem_type="regression", **one)
         assert (config.problem_type, config.num_labels) == ("regression", 1)
     assert AutoConfig.from_pretrained(tmp_path, num_labels=1, problem_type=None).problem_type is None
-    with pytest.raises(StrictDataclassError, match="problem_type must be one of"):
+    with pytest.raises(StrictDataclassError, match="problem_type"):
         RnnConfig.from_pretrained(tmp_path, problem_type="ranking")
 
 
