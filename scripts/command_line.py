@@ -1,6 +1,7 @@
 """What the scripts' command lines have in common: one line on stderr and exit code 2 for a mistake, 130 for a stop."""
 
 import argparse
+import contextlib
 import errno
 import os
 import re
@@ -60,8 +61,8 @@ class Parser(argparse.ArgumentParser):
 def run(main: Callable[[], int | None], stopped: str = "stopped") -> None:
     """Run a script, and leave with its exit code if it gives one.
 
-    Ctrl-C and SIGTERM end it with one line, a pipe that nobody reads with none; what it keeps in temporary folders is
-    removed.
+    Ctrl-C and SIGTERM end it with one line, a pipe that nobody reads with none, what the machine refuses (no space, no
+    permission) with one line and 2; what it keeps in temporary folders is removed.
 
     Args:
         main: The script.
@@ -69,19 +70,36 @@ def run(main: Callable[[], int | None], stopped: str = "stopped") -> None:
     """
     if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _stop)
+    if sys.stderr is None:  # closed: what is printed there would come among the results
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - until the end
+    name = Path(sys.argv[0]).name
+    if sys.stdout is None:  # not found out after hours of measuring
+        print(f"{name}: error: standard output is closed: redirect it to a file, or to /dev/null", file=sys.stderr)
+        sys.exit(2)
     try:
         code = main()
         sys.stdout.flush()
-    except OSError as error:  # whoever read our output has left; Windows has another name for it
-        if not isinstance(error, BrokenPipeError) and (os.name != "nt" or error.errno != errno.EINVAL):
-            raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 141  # as a shell has it
+    except OSError as error:  # the machine's, not ours
+        _give_up_output()
+        if isinstance(error, BrokenPipeError) or (os.name == "nt" and error.errno == errno.EINVAL):
+            code = 141  # whoever read our output has left, as a shell has it; Windows has another name for it
+        else:
+            with contextlib.suppress(OSError):  # the exit code tells, where stderr goes to a disk that is full
+                print(f"{name}: error: {' '.join(str(error).splitlines())}", file=sys.stderr, flush=True)
+            code = 2
     except KeyboardInterrupt as stop:
         print(stopped, file=sys.stderr)
         code = getattr(stop, "exit_code", 130)  # what a shell reports for a process ended by that signal
     if code:
         sys.exit(code)
+
+
+def _give_up_output() -> None:
+    """Where what stands in the buffer cannot be written, let the interpreter's last try go nowhere."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _stop(number: int, frame: Any) -> NoReturn:

@@ -295,6 +295,37 @@ def test_a_script_whose_output_nobody_reads(size):
     assert (done.returncode, done.stderr) == (141, "")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk that is always full")
+@pytest.mark.parametrize("size", [10, 1_000_000], ids=["at the end", "before it"])
+def test_a_script_whose_output_finds_no_space(size):
+    source = f"import sys; sys.path.insert(0, {str(SCRIPTS)!r}); import command_line\n"
+    source += f"sys.argv[0] = 'some/script.py'; command_line.run(lambda: print('x' * {size}))"
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-c", source], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (2, "script.py: error: [Errno 28] No space left on device\n")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no shell that closes them")
+@pytest.mark.parametrize(
+    ("closed", "code", "out", "err"),
+    [
+        (">&-", 2, "", "script.py: error: standard output is closed: redirect it to a file, or to /dev/null\n"),
+        ("2>&-", 0, "a result\n", ""),
+        (">&- 2>&-", 2, "", ""),
+    ],
+)
+def test_a_script_whose_output_is_closed(closed, code, out, err):
+    """Closed stdout is told before anything is measured; with stderr closed only results stand in stdout."""
+    source = f"""
+import sys; sys.path.insert(0, {str(SCRIPTS)!r}); import command_line
+sys.argv[0] = "some/script.py"
+command_line.run(lambda: print("progress", file=sys.stderr) or print("a result"))
+"""
+    command = ["sh", "-c", f'"$0" -c "$1" {closed}', sys.executable, source]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (code, out, err)
+
+
 def test_how_a_script_ends(script, capsys):
     """With its own exit code, or that of the signal."""
     from hf_rnn.trainer.stopping import TrainingStopped
