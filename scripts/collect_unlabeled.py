@@ -89,6 +89,7 @@ def main() -> None:
     from hf_rnn import load_tsv
     from hf_rnn.errors import UserError
     from hf_rnn.normalization import build_normalizer
+    from hf_rnn.whole_file import write_whole
 
     disable_progress_bars()
     try:
@@ -111,9 +112,10 @@ def main() -> None:
     counts |= {"repeat_data": len(of_rows), "repeat_earlier": len(of_texts - of_rows), "kept": len(kept)}
     if not kept:
         flags.refuse(f"no text is left: {json.dumps(counts)}")
+    if flags.output_file.exists():
+        flags.refuse(f"--output_file {flags.output_file} is there by now: take another")
     try:
-        with flags.output_file.open("x", encoding="utf-8", newline="\n") as file:
-            file.writelines(f"{text}\n" for text in kept)
+        write_whole(flags.output_file, "".join(f"{text}\n" for text in kept).encode())
     except OSError as error:
         flags.refuse(f"--output_file {flags.output_file} cannot be written: {error.strerror}")
     print(json.dumps({"output_file": str(flags.output_file), **counts}))

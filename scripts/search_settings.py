@@ -146,7 +146,8 @@ def main() -> None:
     recipe = yaml.safe_dump({**fixed, **found}, sort_keys=False)
     print(f"recipe default: macro_f1 {study.trials[0].value:.4f}\nbest is {summary}\n{recipe}", flush=True)
     try:
-        args.output_file.write_text(f"# best is {summary}\n{recipe}", encoding="utf-8")
+        with args.output_file.open("x", encoding="utf-8") as file:  # another search may have written it meanwhile
+            file.write(f"# best is {summary}\n{recipe}")
     except OSError as error:  # the recipe stands above
         parser.error(f"--output_file {args.output_file} cannot be written: {error.strerror}")
     command = ["hf-rnn", "train", "--recipe", str(args.output_file), "--data_dir", str(args.data_dir)]

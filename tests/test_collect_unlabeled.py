@@ -1,12 +1,14 @@
 """The script that gathers texts for a teacher to label: none of them may stand in the data that is measured."""
 
 import json
+import os
 import re
 from pathlib import Path
 
 import pytest
 from conftest import run_script
 
+import hf_rnn
 from hf_rnn import load_tsv, train_tokenizer
 from hf_rnn.audit.near_duplicates import jaccard
 from hf_rnn.audit.normalizing import normalize_text
@@ -135,6 +137,33 @@ def test_mistakes_are_one_line(collect, data, tmp_path):
     assert '"repeat_data": 1' in refused(tmp_path / "known.txt")
     assert "there.txt is there already: take another" in refused(source, output_file=tmp_path / "there.txt")
     assert "there is no folder" in refused(source, output_file=tmp_path / "absent" / "out.txt")
+
+
+def test_a_file_that_cannot_be_written_whole_is_not_there(collect, data, tmp_path, monkeypatch):
+    def fail(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    folder = tmp_path / "new"
+    folder.mkdir()
+    (tmp_path / "source.txt").write_text("a text of its own\n", encoding="utf-8")
+    code, out, err = collect("--data_dir", data, "--output_file", folder / "texts.txt", tmp_path / "source.txt")
+    assert (code, out) == (2, "") and err.endswith("texts.txt cannot be written: No space left on device\n")
+    assert not list(folder.iterdir())
+
+
+def test_a_file_that_came_to_be_meanwhile_is_left_alone(collect, data, tmp_path, monkeypatch):
+    target = tmp_path / "texts.txt"
+
+    def read_slowly(*args, **more):
+        target.write_text("theirs", encoding="utf-8")
+        return load_tsv(*args, **more)
+
+    monkeypatch.setattr(hf_rnn, "load_tsv", read_slowly)
+    (tmp_path / "source.txt").write_text("a text of its own\n", encoding="utf-8")
+    code, _, err = collect("--data_dir", data, "--output_file", target, tmp_path / "source.txt")
+    assert code == 2 and "texts.txt is there by now: take another" in err
+    assert target.read_text(encoding="utf-8") == "theirs"
 
 
 def test_raw_tweets_against_data_that_was_rewritten(collect, tmp_path):

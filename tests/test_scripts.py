@@ -915,19 +915,25 @@ def test_the_ablation_tells_mean_and_range_and_loses_nothing(script, monkeypatch
     assert seen[-1] == (125, {"max_bad_rows": "0", "learning_rate": 0.03})
 
 
-def test_a_recipe_that_cannot_be_written_is_printed(tiny_data, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("there", [False, True], ids=["no space", "another search was quicker"])
+def test_a_recipe_that_cannot_be_written_is_printed(there, tiny_data, tmp_path, monkeypatch, capsys):
     pytest.importorskip("optuna", reason="needs the extra search")
-    write_text = Path.write_text
+    opened = Path.open
 
     def fail(self, *args, **kwargs):
         if self.name == "found.yaml":
-            raise OSError(28, "No space left on device")
-        return write_text(self, *args, **kwargs)
+            if not there:
+                raise OSError(28, "No space left on device")
+            os.close(os.open(self, os.O_CREAT))
+        return opened(self, *args, **kwargs)
 
-    monkeypatch.setattr(Path, "write_text", fail)
-    argv = ["--data_dir", tiny_data, "--trials", 1, "--epochs", 1, "--output_file", tmp_path / "found.yaml"]
+    monkeypatch.setattr(Path, "open", fail)
+    target = tmp_path / "found.yaml"
+    argv = ["--data_dir", tiny_data, "--trials", 1, "--epochs", 1, "--output_file", target]
     code, out, err = run_script(SEARCH, argv, monkeypatch, capsys)
-    assert code == 2 and err.endswith("found.yaml cannot be written: No space left on device\n")
+    why = "File exists" if there else "No space left on device"
+    assert code == 2 and err.endswith(f"found.yaml cannot be written: {why}\n")
+    assert not there or target.stat().st_size == 0
     assert "\nlearning_rate: " in out
 
 
