@@ -110,6 +110,30 @@ def test_a_mistake_that_cannot_be_told_has_its_exit_code():
     assert subprocess.run(["sh", "-c", command], env=ENVIRONMENT).returncode == 2
 
 
+def test_what_cannot_be_told_on_stderr_costs_no_results(command, folder, texts_dir, tmp_path, monkeypatch):
+    class Full(io.StringIO):
+        def write(self, text):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "lines").write_bytes(b"one\n\xff\n")
+    rare = tmp_path / "rare"
+    rare.mkdir()
+    (rare / "train.tsv").write_text("".join(f"word{row}\t{'ab'[row % 2]}\n" for row in range(40)), encoding="utf-8")
+    out = tmp_path / "out"
+    small = ["--num_train_epochs", 1, "--hidden_size", 4, "--embedding_size", 4, "--use_cpu"]
+    for code, ending, arguments in (
+        (0, "https://huggingface.co/me/x\n", ["push", "--model", folder, "--repo_id", "me/x", "--dry_run"]),
+        (1, "}}\n", ["predict", "--model", folder, "--input", tmp_path / "lines"]),
+        (0, "\n", ["audit", "--data_dir", rare, "--min_frequency", 9]),
+        (0, "}}\n", ["train", "--data_dir", texts_dir, "--output_dir", out, *small]),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stderr", Full())
+            told = command(*arguments)
+        assert told[0] == code and told[1].endswith(ending), arguments
+    assert (out / "config.json").is_file()
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="there a folder that is in use stays")
 def test_a_folder_that_is_gone(monkeypatch, tmp_path, command):
     (tmp_path / "gone").mkdir()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 
@@ -23,6 +22,7 @@ from ..run.text_loading import find_origins, load_texts
 from ..run.tokenizer import load_start, make_tokenizer
 from ..tokenization import NoFrequentWordError
 from ..vectors import widen_vocabulary
+from .telling import tell
 
 
 @dataclass
@@ -49,7 +49,7 @@ def run(argv: Sequence[str]) -> None:
     try:
         tokenizer = _tokenizer(arguments, texts["train"]["text"])
     except NoFrequentWordError as error:  # training would stop there; all else can be told
-        print(f"unknown tokens are not counted: {error}", file=sys.stderr)
+        tell(f"unknown tokens are not counted: {error}")
         tokenizer = None
     report = audit(texts, tokenizer, origins=origins)
     print(json.dumps(report.to_dict(), ensure_ascii=False) if arguments.json else render_text(report))

@@ -5,7 +5,6 @@ Nothing heavy is imported before the verb is known, so that `hf-rnn --help` answ
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import errno
 import importlib
@@ -18,6 +17,7 @@ from typing import TextIO
 
 from .. import __version__
 from ..errors import UserError
+from .telling import tell
 
 # verb: module of this package, and what it does
 _VERBS = {
@@ -69,6 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return error.code or 0
         print(error.code, file=sys.stderr)  # as Python does
         return 1
+    finally:
+        _give_up(sys.stderr)
 
 
 def _answer(arguments: list[str]) -> int:
@@ -109,9 +111,7 @@ def _help() -> str:
 
 
 def _complain(command: str, error: Exception) -> int:
-    with contextlib.suppress(OSError):  # the exit code tells, where stderr goes to a disk that is full
-        print(f"{command}: error: {' '.join(str(error).splitlines())}", file=sys.stderr, flush=True)
-    _give_up(sys.stderr)
+    tell(f"{command}: error: {' '.join(str(error).splitlines())}")
     return 2
 
 

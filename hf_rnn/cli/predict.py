@@ -25,6 +25,7 @@ from ..inference.folding import TABLE_DTYPES, TableDtype
 from ..inference.onnx_inference import OnnxClassifier
 from ..valid_texts import check_text
 from .model_flags import ModelFlags
+from .telling import tell
 
 _BACKENDS = ("torch", "onnx", "onnx_int8")
 
@@ -101,7 +102,7 @@ def run(argv: Sequence[str]) -> int:
         lines += len(block)
         refused += sum(isinstance(row, BadRow) for row in block)
     if refused:
-        print(f"hf-rnn predict: {refused} of {lines} lines were refused: see their error records", file=sys.stderr)
+        tell(f"hf-rnn predict: {refused} of {lines} lines were refused: see their error records")
     return 1 if refused else 0
 
 

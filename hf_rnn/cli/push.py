@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -10,6 +9,7 @@ from .. import model_loading
 from ..arguments.parsing import SettingsParser
 from ..errors import UserError
 from ..hub import PushResult, push
+from .telling import tell
 
 
 @dataclass
@@ -41,7 +41,7 @@ def run(argv: Sequence[str]) -> None:
     planned = push(arguments.model, arguments.repo_id, **settings, dry_run=True)
     print(_tell(planned), flush=True)
     if arguments.dry_run:
-        print("dry run: nothing was sent", file=sys.stderr)
+        tell("dry run: nothing was sent")
         print(planned.url)
     else:
         print(push(arguments.model, arguments.repo_id, **settings).url)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import sys
 from collections.abc import Callable, Sequence
 
 import datasets
@@ -16,6 +15,7 @@ from ..arguments.training_arguments import RnnTrainingArguments
 from ..containment import leave_out_file_times
 from ..trainer.stopping import TrainingStopped
 from ..training import TrainingResult, train
+from .telling import tell
 
 
 def run(argv: Sequence[str]) -> None:
@@ -46,7 +46,7 @@ def run_training(
         result = start()
     except TrainingStopped as stopped:
         if settings.process_index == 0:
-            print(_how_to_go_on(verb, stopped, argv, settings), file=sys.stderr)
+            tell(_how_to_go_on(verb, stopped, argv, settings))
         _leave_together()
         raise SystemExit(stopped.exit_code) from stopped
     _leave_together()

@@ -6,6 +6,7 @@ training.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -138,4 +139,5 @@ class EpochLines(TrainerCallback, ExportableState):
         parts = [place, *(f"{name} {value:.3f}" for name, value in self._logged.items())]
         if scores:
             parts.append("validation " + "  ".join(scores).removeprefix("validation "))
-        tqdm.write("  ".join(parts), file=sys.stderr)
+        with contextlib.suppress(OSError):  # a terminal that is gone or a full disk of logs is no reason to stop
+            tqdm.write("  ".join(parts), file=sys.stderr)
