@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,6 +20,9 @@ from safetensors import SafetensorError
 from . import checkpoints
 from .errors import UserError
 from .folder import MODELLING_FILES, FinishedFolder
+
+if sys.platform != "win32":  # which has no locks of folders
+    import fcntl
 
 Written = TypeVar("Written")
 
@@ -143,6 +147,31 @@ def make_writable(folder: FinishedFolder) -> None:
             pass
     except OSError as error:
         raise UserError(f"output_dir {folder.root} cannot be written to: {error.strerror}. Take another") from error
+
+
+@contextlib.contextmanager
+def hold(folder: FinishedFolder) -> Iterator[None]:
+    """Keep other runs out of a folder that is there; the system lets go of it when the process ends, however it does.
+
+    Raises:
+        UserError: When another run has it: the two would take each other's checkpoints for their own.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            descriptor = os.open(folder.root, os.O_RDONLY)
+            stack.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.callback(fcntl.flock, descriptor, fcntl.LOCK_UN)  # processes forked meanwhile have it open too
+        except BlockingIOError as error:
+            raise UserError(
+                f"another run is training into output_dir {folder.root}: wait until it ends, or take another"
+            ) from error
+        except OSError:  # not every file system has locks
+            pass
+        yield
 
 
 def fill(folder: FinishedFolder, write: Callable[[FinishedFolder], Written], remedy: str = _RESUME) -> Written:

@@ -5,6 +5,7 @@ Nothing is computed here that another module could; this is the order in which t
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 from dataclasses import dataclass
@@ -204,7 +205,7 @@ def train_on(
         trainer.silence()
     if main and training_args.overwrite_output_dir:
         trainer.add_callback(_ClearOutputDir(folder))
-    with trainer.stop_request as asked:
+    with output_dir.hold(folder) if main else contextlib.nullcontext(), trainer.stop_request as asked:
         outcome = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     if trainer.asked_to_stop():  # too late for a save of its own
         raise TrainingStopped(asked.number, None)

@@ -1,12 +1,14 @@
 """The output folder: what stands in the way of a run there, and what a run replaces, all or nothing."""
 
+import contextlib
 import os
+import sys
 from pathlib import Path
 
 import pytest
 from safetensors import SafetensorError
 
-from hf_rnn import output_dir
+from hf_rnn import output_dir, train
 from hf_rnn.errors import UserError
 from hf_rnn.folder import MODELLING_FILES, FinishedFolder
 
@@ -37,6 +39,22 @@ def check(folder, **options):
 
 
 # ---- before a run ----
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no locks of folders")
+def test_two_runs_at_once_do_not_share_a_folder(texts_dir, tmp_path):
+    """The second is refused before its first step, and takes it over once the first has ended, in whatever way."""
+    small = {"data_dir": str(texts_dir), "output_dir": str(tmp_path / "out"), "num_train_epochs": 1, "use_cpu": True}
+    folder = FinishedFolder(tmp_path / "out")
+    folder.root.mkdir()
+    for ending in (contextlib.nullcontext, lambda: pytest.raises(KeyboardInterrupt)):
+        with ending(), output_dir.hold(folder):
+            with pytest.raises(UserError, match="another run is training into output_dir .*out: wait until it ends"):
+                train(**small, overwrite_output_dir=True)
+            if ending is not contextlib.nullcontext:
+                raise KeyboardInterrupt
+    assert not list(folder.root.glob("checkpoints/checkpoint-*"))
+    assert train(**small, overwrite_output_dir=True).folder == folder.root
 
 
 def test_what_a_run_that_came_to_nothing_left_stands_in_no_way(folder):
