@@ -21,8 +21,16 @@ from . import checkpoints
 from .errors import UserError
 from .folder import MODELLING_FILES, FinishedFolder
 
+_HELD: set[int] = set()  # descriptors of folders that this process has to itself
 if sys.platform != "win32":  # which has no locks of folders
     import fcntl
+
+    def _let_go() -> None:
+        """Close what a forked process, such as one that loads batches, would hold on to when this one is killed."""
+        while _HELD:
+            os.close(_HELD.pop())
+
+    os.register_at_fork(after_in_child=_let_go)
 
 Written = TypeVar("Written")
 
@@ -164,7 +172,8 @@ def hold(folder: FinishedFolder) -> Iterator[None]:
             descriptor = os.open(folder.root, os.O_RDONLY)
             stack.callback(os.close, descriptor)
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            stack.callback(fcntl.flock, descriptor, fcntl.LOCK_UN)  # processes forked meanwhile have it open too
+            stack.callback(_HELD.discard, descriptor)
+            _HELD.add(descriptor)
         except BlockingIOError as error:
             raise UserError(
                 f"another run is training into output_dir {folder.root}: wait until it ends, or take another"

@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -55,6 +57,32 @@ def test_two_runs_at_once_do_not_share_a_folder(texts_dir, tmp_path):
                 raise KeyboardInterrupt
     assert not list(folder.root.glob("checkpoints/checkpoint-*"))
     assert train(**small, overwrite_output_dir=True).folder == folder.root
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no locks of folders")
+def test_a_process_that_a_killed_run_has_forked_holds_no_folder(tmp_path):
+    """Premise: it lives on, as those that load batches do for some seconds."""
+    code = (
+        "import os, pathlib, sys, time; from hf_rnn import output_dir; from hf_rnn.folder import FinishedFolder\n"
+        "with output_dir.hold(FinishedFolder(pathlib.Path(sys.argv[1]))):\n"
+        "    if (child := os.fork()) == 0:\n"
+        "        time.sleep(60)\n"
+        "    print(child, flush=True); time.sleep(60)"
+    )
+    run = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    child = int(run.stdout.readline())
+    try:
+        with pytest.raises(UserError, match="another run"), output_dir.hold(FinishedFolder(tmp_path)):
+            pass
+        run.kill()
+        run.wait()
+        os.kill(child, 0)  # it is there
+        with output_dir.hold(FinishedFolder(tmp_path)):
+            pass
+    finally:
+        run.kill()
+        os.kill(child, signal.SIGKILL)
+        run.stdout.close()
 
 
 def test_what_a_run_that_came_to_nothing_left_stands_in_no_way(folder):
