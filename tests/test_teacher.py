@@ -70,6 +70,9 @@ def test_labels_are_found_by_name(teacher, tmp_path):
         opened.align(["low", "mid", "high"], ["mid", "low"])
     with pytest.raises(UserError, match="by teacher_labels .* give the data's names"):
         opened.align(["low", "mid", "high"], ["mid", "low", "low"])
+    assert opened.align(["bad", "good", "plain"], ["plain", "bad", "good"]) == [1, 2, 0], "what it says itself"
+    with pytest.raises(UserError, match="gives 'bad', 'good', 'plain', and the teacher .* itself 'plain', "):
+        opened.align(["bad", "good", "plain"], ["bad", "good", "plain"])
 
 
 def test_labels_without_a_meaning_are_not_guessed(teacher, tmp_path):

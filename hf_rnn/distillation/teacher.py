@@ -127,12 +127,20 @@ class Teacher:
 
         Raises:
             UserError: When the names are not the same; with names that say nothing (`LABEL_0`) nothing is guessed.
+                When `own_names` is at odds with a configuration that has the data's names.
         """
-        found = self.label_names() if own_names is None else list(own_names)
-        if own_names is not None and len(found) != self.config.num_labels:
+        stated = self.label_names()
+        found = stated if own_names is None else list(own_names)
+        if len(found) != self.config.num_labels:
             raise UserError(
                 f"teacher_labels names {len(found)} classes ({listed(found)}), and the teacher {self.name} has "
-                f"{self.config.num_labels} ({listed(self.label_names())})"
+                f"{self.config.num_labels} ({listed(stated)})"
+            )
+        tell_which = not all(_GENERIC.fullmatch(name) for name in stated)
+        if found != stated and tell_which and sorted(stated) == sorted(class_names):
+            raise UserError(
+                f"teacher_labels gives {listed(found)}, and the teacher {self.name} itself {listed(stated)}: "
+                "leave teacher_labels out, or put the names in its config.json right"
             )
         if sorted(found) == sorted(class_names):
             return [found.index(name) for name in class_names]
@@ -141,8 +149,7 @@ class Teacher:
             raise UserError(f"by teacher_labels {told}: give the data's names, in the order of the teacher's ids")
         if len(found) != len(class_names):
             raise UserError(f"{told}: take a teacher of the same task")
-        nameless = all(_GENERIC.fullmatch(name) for name in found)
-        hint = "Such names do not tell which is which" if nameless else "If they mean the same"
+        hint = "If they mean the same" if tell_which else "Such names do not tell which is which"
         raise UserError(
             f"{told}. {hint}: give the data's names in the order of the teacher's ids, such as "
             f"--teacher_labels {shlex.join(class_names)}"
