@@ -2,7 +2,7 @@
 
 For tokenizers with the normaliser `tweet`. What stands between spaces is taken once, however often it comes, and most
 of it has one of a few shapes: a word, a handle, a number, perhaps with marks around it, or a link. The rest is looked
-up. Over 27,000 tweets they take half of the time of a dictionary in Python, which handles and links never enter here.
+up. That is sooner than a dictionary in Python, whose memory handles and links would fill.
 """
 
 from __future__ import annotations
