@@ -242,7 +242,7 @@ def test_the_row_of_cross_fitted_teachers(crews, texts_dir, tmp_path, monkeypatc
     more = ["--output_dir", str(tmp_path / "none"), "--teacher", str(crews[1]), "--teacher_labels", "a", "b", "c"]
     monkeypatch.setattr(sys, "argv", [*map(str, command), *more])
     capsys.readouterr()
-    for told in ("by teacher_labels the teacher fold-1 has the labels 'a', 'b', 'c'", "folds.json cannot be read"):
+    for told in ("teacher_labels gives 'a', 'b', 'c', and the teacher fold-1 itself", "folds.json cannot be read"):
         with pytest.raises(SystemExit) as stopped:
             runpy.run_path(str(SCRIPTS / "reproduce_results.py"), run_name="__main__")
         assert stopped.value.code == 2 and told in capsys.readouterr().err
