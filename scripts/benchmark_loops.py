@@ -1,6 +1,8 @@
 """The peers of the part `train` of benchmark.py: texts, and loops over them as people write them in plain torch."""
 
 import random
+import statistics
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -112,7 +114,7 @@ def make_plain(texts: Texts, kind: str, hidden: int, layers: int, both: bool, sp
     return Plain()
 
 
-def tutorial_epochs(texts: Texts, model: Any) -> Iterator[None]:
+def tutorial_epochs(texts: Texts, model: Any, threads: int) -> Iterator[None]:
     """The tutorial's loop: SGD at 0.3, batches of 4 sorted by length, loss and accuracy read off each."""
     import torch
 
@@ -120,7 +122,9 @@ def tutorial_epochs(texts: Texts, model: Any) -> Iterator[None]:
 
     optimizer = torch.optim.SGD(model.parameters(), lr=TUTORIAL_RATE)
     batches = LengthBucketedBatchSampler(texts.lengths, TUTORIAL_BATCH, seed=123)
+    every = torch.get_num_threads()
     for epoch in range(EPOCHS):
+        torch.set_num_threads(threads)
         batches.set_epoch(epoch)
         loss_sum, right = 0.0, 0
         for indices in batches:
@@ -132,7 +136,28 @@ def tutorial_epochs(texts: Texts, model: Any) -> Iterator[None]:
             optimizer.step()
             loss_sum += loss.item()
             right += int((logits.argmax(dim=-1) == labels).sum())
+        torch.set_num_threads(every)
         yield
+
+
+def best_threads(texts: Texts, model: Any, batch_size: int) -> int:
+    """Of one thread and all that there are, the number that takes a step sooner: more does not help small batches."""
+    import torch
+
+    every = torch.get_num_threads()
+    if every == 1:
+        return 1
+    ids, labels = texts.pad(list(range(batch_size)))
+    seconds: dict[int, list[float]] = {1: [], every: []}
+    for _ in range(50):
+        for threads, taken in seconds.items():
+            torch.set_num_threads(threads)
+            start = time.perf_counter()
+            torch.nn.functional.cross_entropy(model(ids), labels).backward()
+            taken.append(time.perf_counter() - start)
+            model.zero_grad()
+    torch.set_num_threads(every)
+    return min(seconds, key=lambda threads: statistics.median(seconds[threads]))
 
 
 def plain_epochs(texts: Texts, model: Any, batch_size: int) -> Iterator[None]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmark_loops import EPOCHS, TUTORIAL_BATCH, Texts, make_plain, plain_epochs, tutorial_epochs
+from benchmark_loops import EPOCHS, TUTORIAL_BATCH, Texts, best_threads, make_plain, plain_epochs, tutorial_epochs
 from benchmark_same import check_same_network
 from benchmark_timing import summarize
 
@@ -109,7 +109,8 @@ def against_tutorial(texts: Texts, cell: str) -> dict[str, Any]:
             num_train_epochs=EPOCHS,
         )
         check_same_network(texts, plain, ours.model, OUR_BATCH)
-        epochs = tutorial_epochs(texts, plain)
+        threads = best_threads(texts, plain, TUTORIAL_BATCH)
+        epochs = tutorial_epochs(texts, plain, threads)
         seconds = take_turns(ours, lambda: next(epochs), by_step=False)
     trained = ours.model.eval()
     accuracies = {
@@ -120,7 +121,7 @@ def against_tutorial(texts: Texts, cell: str) -> dict[str, Any]:
     result = summarize(f"training, {kind} 50x2, the tutorial's loop / RnnTrainer", **seconds, goal=goal, **accuracies)
     rates = [1000 * len(texts.rows) / result[f"{side}_ms"] for side in ("ours", "peer")]
     scores = "accuracy after {} epochs {:.3f} and {:.3f}, commonest class {:.3f}".format(EPOCHS, *accuracies.values())
-    result |= {"ours_per_second": rates[0], "peer_per_second": rates[1]}
+    result |= {"ours_per_second": rates[0], "peer_per_second": rates[1], "peer_threads": threads}
     result["note"] = f", {rates[0]:,.0f} and {rates[1]:,.0f} examples/s (goal: {goal}); {scores}"
     return result
 

@@ -617,9 +617,17 @@ def test_the_training_benchmark_compares_like_with_like(monkeypatch):
     for both in (False, True):
         plain = benchmark_loops.make_plain(few, "RNN", hidden=4, layers=1, both=both, sparse=False)
         before = [weight.clone() for weight in plain.parameters()]
-        epochs = benchmark_loops.plain_epochs(few, plain, 7) if both else benchmark_loops.tutorial_epochs(few, plain)
+        threads = torch.get_num_threads()
+        best = benchmark_loops.best_threads(few, plain, 4)
+        assert best in (1, threads) and torch.get_num_threads() == threads
+        assert all(weight.grad is None for weight in plain.parameters()), "nothing is left of the trial"
+        if both:
+            epochs = benchmark_loops.plain_epochs(few, plain, 7)
+        else:
+            epochs = benchmark_loops.tutorial_epochs(few, plain, best)
         seen.clear()
         next(epochs)
+        assert torch.get_num_threads() == threads
         assert sorted(seen) == list(range(30))
         assert all(not torch.equal(old, new) for old, new in zip(before, plain.parameters(), strict=True))
         assert 0 <= few.accuracy(plain.eval(), 4) <= 1
