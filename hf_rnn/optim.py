@@ -20,16 +20,22 @@ class LazyAdamW(torch.optim.Optimizer):
     A parameter with a dense gradient is updated by torch's own AdamW; one whose gradients are sparse in some steps and
     dense in others by the formula below, in a dense step for all rows. Of one with a sparse gradient only the rows in
     the gradient are read and written, so that a step costs what the batch holds and not what the vocabulary holds.
-    With g the gradient of such a row, p the row, and k how many steps have touched it, this one included:
+    AdamW itself goes on moving a row that no batch holds, by what its moments remember, and a rare word goes most of
+    its way so. Here the row goes that way when it is touched. With g its gradient, p the row, t the number of this
+    step, k the steps since it was touched before (t where it never was) and k' the k of that time:
 
-        m = β₁ m + (1 - β₁) g
-        v = β₂ v + (1 - β₂) g²
-        p = (1 - lr · weight_decay) p - lr · m / (1 - β₁ᵏ) / (√(v / (1 - β₂ᵏ)) + ε)
+        u = m / (1 - β₁ᵗ⁻ᵏ) / (√(v / (1 - β₂ᵗ⁻ᵏ)) + ε)    as it was left, and so for the next line
+        p = (1 - lr · weight_decay)ᵏ p - lr · (S(k - 1) - S(k' - 1)) · u
+        m = β₁ᵏ m + (1 - β₁) g
+        v = β₂ᵏ v + (1 - β₂) g²
+        p = p - lr · (1 + S(k - 1)) · m / (1 - β₁ᵗ) / (√(v / (1 - β₂ᵗ)) + ε)
 
-    That is AdamW for the subsequence of steps in which the row occurs. Both moments are means over k gradients, which
-    is why k corrects their start at zero and not the number of all steps, as `torch.optim.SparseAdam` has it: there
-    a row first met late takes a first step of (1 - β₁) / √(1 - β₂) = 3.2 learning rates, here of one. Weight decay
-    pulls a row when it is touched only. Where each step touches each row, all is AdamW.
+    S(n) = r + r² + … + rⁿ, with r = β₁ / √β₂, is what a step is followed by in n steps without the row, as shares of
+    it: from one such step to the next m shrinks by β₁ and √v by √β₂. It is taken in advance for as many steps as the
+    row was away before, and when the row comes back, the second line makes good what was too much or too little.
+    So the moments are AdamW's own, and the row is about where AdamW has it; where each step touches each row, S is 0,
+    and all is AdamW. `torch.optim.SparseAdam` takes a row's moments over the steps that touch it, and leaves out the
+    way between, so that rare words learn several times more slowly. Where r ≥ 1 that way has no end, and S is 0 too.
 
     Args:
         params: Parameters or parameter groups, as for every torch optimiser.
@@ -87,8 +93,7 @@ class LazyAdamW(torch.optim.Optimizer):
                 if gradient.is_sparse:
                     gradient = gradient.coalesce()
                     self._update_rows(parameter, gradient.indices()[0], gradient.values(), group)
-                elif "step" in self.state[parameter] and self.state[parameter]["step"].dim():
-                    # it was sparse before: now all rows are touched
+                elif "rows" in self.state[parameter]:  # it was sparse before: now all rows are touched
                     every = torch.arange(len(parameter), device=parameter.device)
                     self._update_rows(parameter, every, gradient, group)
                 else:
@@ -133,29 +138,63 @@ class LazyAdamW(torch.optim.Optimizer):
         """The formula in the class's docstring, for rows and their gradients; each row stands there once."""
         state = self.state[parameter]
         if not state:
-            # named as in AdamW, so that loading a state leaves its dtype alone
-            state["step"] = torch.zeros(len(parameter), device=parameter.device)
+            state["step"] = torch.zeros(())
             _start_moments(state, parameter)
-        elif not state["step"].dim():  # dense before, so that all rows have been touched as often
-            state["step"] = state["step"].to(parameter.device).repeat(len(parameter))
-        else:  # torch leaves it where it was loaded
-            state["step"] = state["step"].to(parameter.device)
+        if "rows" not in state:  # dense before, if at all: each step has touched all rows
+            state["rows"] = torch.zeros(len(parameter), 2, dtype=torch.int32, device=parameter.device)
+            state["rows"][:, 0] = state["step"]
+        state["step"] += 1
+        precision = torch.float64 if values.dtype == torch.float64 else torch.float32
+        now, rate = state["step"].to(parameter.device, precision), group["lr"]
         first, second = group["betas"]
+        touched, ahead = state["rows"].index_select(0, rows).to(precision).unbind(1)
+        gap = now - touched
+        met = touched > 0  # else there is nothing to make good
+        missed = torch.where(met, _follow(first, second, gap - 1) - _follow(first, second, ahead), 0)
 
-        count = state["step"].index_select(0, rows) + 1
-        mean = state["exp_avg"].index_select(0, rows).lerp_(values, 1 - first)
-        square = state["exp_avg_sq"].index_select(0, rows).mul_(second).addcmul_(values, values, value=1 - second)
-        state["step"].index_copy_(0, rows, count)
+        def column(numbers: torch.Tensor) -> torch.Tensor:
+            """A number a row, beside the row's values."""
+            return numbers.view(-1, *[1] * (parameter.dim() - 1))
+
+        def direction(mean: torch.Tensor, square: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
+            """AdamW's step over the learning rate, of moments after so many steps."""
+            root = (square / column(_correction(second, count))).sqrt_().add_(group["eps"])
+            return mean / column(_correction(first, count)) / root
+
+        mean, square = (state[name].index_select(0, rows) for name in ("exp_avg", "exp_avg_sq"))
+        moved = parameter.index_select(0, rows).mul_(column((1 - rate * group["weight_decay"]) ** gap))
+        made_good = direction(mean, square, touched.clamp(min=1)).mul_(column(missed))
+        moved.sub_(made_good.where(column(met) > 0, 0), alpha=rate)  # 0 / 0 where ε is 0
+        mean.mul_(column(first**gap)).add_(values, alpha=1 - first)
+        square.mul_(column(second**gap)).addcmul_(values, values, value=1 - second)
+        moved.sub_(direction(mean, square, now).mul_(column(1 + _follow(first, second, gap - 1))), alpha=rate)
+
+        state["rows"].index_copy_(0, rows, torch.stack([now.expand_as(gap), gap - 1], dim=1).int())
         state["exp_avg"].index_copy_(0, rows, mean)
         state["exp_avg_sq"].index_copy_(0, rows, square)
+        parameter.index_copy_(0, rows, moved)
 
-        count = count.view(-1, *[1] * (parameter.dim() - 1))
-        if values.dtype == torch.float64:
-            count = count.double()
-        denominator = square.div_(_correction(second, count)).sqrt_().add_(group["eps"])
-        update = mean.div_(_correction(first, count)).div_(denominator)
-        moved = parameter.index_select(0, rows).mul_(1 - group["lr"] * group["weight_decay"])
-        parameter.index_copy_(0, rows, moved.sub_(update, alpha=group["lr"]))
+    @torch.no_grad()
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a state, as every torch optimiser does.
+
+        Args:
+            state_dict: What `state_dict()` returned.
+        """
+        super().load_state_dict(state_dict)
+        numbers, parameters = (
+            [one for group in groups for one in group["params"]]
+            for groups in (state_dict["param_groups"], self.param_groups)
+        )
+        for number, parameter in zip(numbers, parameters, strict=True):
+            if "rows" in (saved := state_dict["state"].get(number, {})):  # torch casts it to the parameter's dtype
+                self.state[parameter]["rows"] = saved["rows"].to(parameter.device, copy=True)
+
+
+def _follow(first: float, second: float, count: torch.Tensor) -> torch.Tensor:
+    """S(n) of [`LazyAdamW`] for n = `count`: what follows a step in so many without a gradient, in such steps."""
+    ratio = first / math.sqrt(second) if second else math.inf
+    return ratio * (1 - ratio**count) / (1 - ratio) if ratio < 1 else torch.zeros_like(count)
 
 
 def _correction(beta: float, count: torch.Tensor) -> torch.Tensor:
