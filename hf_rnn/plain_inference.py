@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
 
@@ -85,16 +86,16 @@ def compute_logits(
     Returns:
         Logits `(N, C)` in the order of `input_ids`, in float32 on the CPU.
     """
-    logits = torch.zeros(len(input_ids), model.config.num_labels, dtype=torch.float32)
-    collate: Any = DataCollatorWithPadding(tokenizer)
+    logits = torch.zeros(len(input_ids), model.config.num_labels, dtype=torch.float32, device="cpu")
+    collate: Any = DataCollatorWithPadding(tokenizer, return_tensors="np")  # torch's go where its default device is
     for rows in batch_by_length(input_ids, tokens_per_batch, batch_size):
         texts = [list(input_ids[row]) for row in rows]
         if len(texts[0]) == len(texts[-1]):  # nothing to pad, as of one text: a collator takes longer than the model
-            ids = torch.tensor(texts, dtype=torch.long)
-            batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+            ids = np.array(texts, dtype=np.int64)
+            batch = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
         else:
             batch = collate([{"input_ids": text} for text in texts])
-        inputs = {name: batch[name].to(model.device) for name in ("input_ids", "attention_mask")}
+        inputs = {name: torch.from_numpy(batch[name]).to(model.device) for name in ("input_ids", "attention_mask")}
         logits[rows] = model(**inputs, return_dict=True).logits.float().cpu()
     return logits
 

@@ -245,6 +245,21 @@ def test_the_callers_precision_is_not_its_own(cell, layers, pooling, memory_limi
 
 
 @pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize(("layers", "pooling"), [(1, "mean_max"), (2, "attention")])
+@pytest.mark.parametrize("table_dtype", [None, "float32", "int8"])
+def test_the_callers_default_device_is_not_its_own(cell, layers, pooling, table_dtype, tokenizer):
+    texts = ["a good day", "bad", "", "a bad day " * 30] * 9
+    model = make(vocab_size=len(tokenizer), cell_type=cell, num_hidden_layers=layers, pooling=pooling)
+    settings = {"memory_limit": 0} if table_dtype is None else {"table_dtype": table_dtype}
+    expected = FastRnn(model, tokenizer, **settings).text_logits(texts)
+    with torch.device("meta"):  # where nothing can be computed
+        fast = FastRnn(model, tokenizer, **settings)
+        found = [fast.text_logits(texts), fast.text_logits(texts[:4]), fast.text_logits(texts[:1])]
+    for logits in found:
+        torch.testing.assert_close(logits, expected[: len(logits)], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("cell", CELLS)
 def test_imported_under_another_default_device_it_is_the_same(cell, in_steps, monkeypatch):
     model, ids = make(cell_type=cell), [[3, 1, 4], [5], [9, 2, 6, 5]]
     for name, value in vars(import_anew(cells, torch.device("meta"))).items():

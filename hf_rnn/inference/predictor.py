@@ -224,7 +224,7 @@ class FastRnn:
     @_in_own_precision
     @torch.inference_mode()
     def _batched_logits(self, texts: TokenIds, folded: FoldedClassifier) -> torch.Tensor:
-        logits = torch.empty(len(texts.lengths), len(self._labels), dtype=torch.float32)
+        logits = torch.empty(len(texts.lengths), len(self._labels), dtype=torch.float32, device="cpu")
         for positions, batch in pack_batches(texts, self.tokens_per_batch, *self._long_texts):
             logits[positions] = folded.logits(batch)
         return logits

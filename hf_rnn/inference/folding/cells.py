@@ -153,7 +153,7 @@ class FoldedGru(FoldedCell):
 
     def start(self, shape: Sequence[int]) -> list[torch.Tensor]:
         """W h + b."""
-        return [torch.empty(*shape[:-1], self.row_size, dtype=self.recurrent_dtype)]
+        return [torch.empty(*shape[:-1], self.row_size, dtype=self.recurrent_dtype, device="cpu")]
 
     def views(self, rows: torch.Tensor) -> Views:
         """Rows, both gates, r, z, candidate."""
@@ -194,7 +194,8 @@ class FoldedLstm(FoldedCell):
 
     def start(self, shape: Sequence[int]) -> list[torch.Tensor]:
         """The doubled cell state 2c, and room for tanh(c)."""
-        return [torch.zeros(*shape, dtype=torch.float32), torch.empty(*shape, dtype=torch.float32)]
+        cells = torch.zeros(*shape, dtype=torch.float32, device="cpu")
+        return [cells, torch.empty_like(cells)]
 
     def views(self, rows: torch.Tensor) -> Views:
         """Rows, i, f, o, g."""

@@ -108,7 +108,7 @@ class FoldedClassifier:
     def _pool(self, texts: PackedTexts) -> torch.Tensor:
         """The pooled vectors `(B, P)`."""
         if not texts.sizes:  # no token at all
-            return torch.zeros(len(texts.lengths), self._pooler.output_size, dtype=torch.float32)
+            return torch.zeros(len(texts.lengths), self._pooler.output_size, dtype=torch.float32, device="cpu")
         if self._may_take_table and self._padded.beats_table(texts):
             return self._padded.pool(texts)
         if self._may_take_upper and len(self.cells) > 1:
@@ -153,7 +153,7 @@ class FoldedClassifier:
 
     def _run_all(self, cell: FoldedCell, views: Iterable[Views], texts: PackedTexts) -> torch.Tensor:
         """All states `(N, D, H)`, as read."""
-        states = torch.empty(len(texts.forward), cell.directions, cell.hidden_size, dtype=torch.float32)
+        states = torch.empty(len(texts.forward), cell.directions, cell.hidden_size, dtype=torch.float32, device="cpu")
         for _ in self._run(cell, views, states.split(texts.sizes)):
             pass
         return states
@@ -162,7 +162,7 @@ class FoldedClassifier:
         """Pool while running, where the order of the states is of no matter: no state is kept."""
         batch, pooling = len(texts.lengths), self._pooling
         # each text's last in the end
-        hidden = torch.zeros(batch, cell.directions, cell.hidden_size, dtype=torch.float32)
+        hidden = torch.zeros(batch, cell.directions, cell.hidden_size, dtype=torch.float32, device="cpu")
         sums = torch.float64 if len(texts.sizes) > LONG else torch.float32
         total = torch.zeros_like(hidden, dtype=sums) if pooling in ("mean", "mean_max") else None
         highest = torch.full_like(hidden, float("-inf")) if pooling in ("max", "mean_max") else None

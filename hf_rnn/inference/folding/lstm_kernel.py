@@ -47,7 +47,7 @@ class LstmKernel:
         Args:
             inputs (`(T, E)`): As the tokens stand in the text.
         """
-        zeros = torch.zeros(1, 1, self._hidden_size, dtype=torch.float32)
+        zeros = torch.zeros(1, 1, self._hidden_size, dtype=torch.float32, device="cpu")
         reads = [inputs, inputs.flip(0)][: len(self._weights)]
         states = [
             # positional: states, weights, has_biases, num_layers, dropout, train, bidirectional, batch_first

@@ -68,7 +68,7 @@ class PaddedLayers:
     def _pool(self, texts: PackedTexts, group: slice, states: torch.Tensor | None, layers: int) -> torch.Tensor:
         lengths = texts.lengths[group]
         if not lengths[0]:
-            return torch.zeros(len(lengths), self._pooler.output_size, dtype=torch.float32)
+            return torch.zeros(len(lengths), self._pooler.output_size, dtype=torch.float32, device="cpu")
         padded = CompactTexts(torch.from_numpy(np.arange(lengths[0]) < lengths[:, None]))
         places, shape = texts.padded_places(group), (lengths[0], len(lengths), -1)
         if states is None:

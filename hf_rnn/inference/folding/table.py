@@ -61,7 +61,7 @@ class FoldedTable:
         cell = self._cell
 
         def rows_of(vectors: torch.Tensor) -> torch.Tensor:
-            rows = torch.empty(len(vectors), cell.directions, cell.row_size, dtype=torch.float32)
+            rows = torch.empty(len(vectors), cell.directions, cell.row_size, dtype=torch.float32, device="cpu")
             for direction in range(cell.directions):
                 weight, bias = cell.input_weights[direction], cell.input_biases[direction]
                 torch.addmm(bias, vectors.float(), weight, out=rows[:, direction])
@@ -73,7 +73,7 @@ class FoldedTable:
         if dtype == torch.int8:
             largest = torch.stack([rows_of(part).abs_().amax(dim=0) for part in parts]).amax(dim=0)
             scale = largest.clamp_(min=1e-12).div_(127)  # (D, G * H)
-        table = torch.empty(len(embedding), cell.directions, cell.row_size, dtype=dtype)
+        table = torch.empty(len(embedding), cell.directions, cell.row_size, dtype=dtype, device="cpu")
         for part, place in zip(parts, table.split(entries), strict=True):
             rows = rows_of(part)
             place.copy_(rows if scale is None else rows.div_(scale).round_())

@@ -78,7 +78,7 @@ class TextAlone:
         states = self._read(ids)
         if self._pooling == "attention":
             joined = torch.from_numpy(_join(states))[None]
-            return self._pooler(joined, torch.ones(joined.shape[:2], dtype=torch.bool))[0].numpy()[0]
+            return self._pooler(joined, torch.ones(joined.shape[:2], dtype=torch.bool, device="cpu"))[0].numpy()[0]
         parts = [states[-1]] if self._pooling == "last" else []
         if self._pooling in ("mean", "mean_max"):
             total = _add(states, dtype=np.float64 if len(states) > LONG else np.float32)
