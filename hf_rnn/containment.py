@@ -1,7 +1,7 @@
 """Training inside somebody else's program: what it changes of the process is put back afterwards.
 
-Random states, the libraries' bars and a few loggers. Nothing here trains, and nothing is hidden that a user could act
-upon.
+Random states, the libraries' bars and a few loggers. Threads that train take turns. Nothing here trains, and nothing
+is hidden that a user could act upon.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
+import threading
 from collections.abc import Iterator
 
 import numpy as np
@@ -16,6 +17,14 @@ import torch
 from transformers.utils import logging as transformers_logging
 
 _CHECKPOINTS = logging.getLogger("transformers.trainer_utils")
+_TRAINING = threading.RLock()
+
+
+@contextlib.contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """Wait until no other thread trains: random states and accelerate's are the process's."""
+    with _TRAINING:
+        yield
 
 
 @contextlib.contextmanager

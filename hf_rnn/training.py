@@ -19,7 +19,7 @@ from . import output_dir
 from .arguments.run_arguments import Arguments, ModelArguments, parse_settings
 from .arguments.text_arguments import DataArguments
 from .arguments.training_arguments import RnnTrainingArguments
-from .containment import library_bars_off
+from .containment import library_bars_off, one_at_a_time
 from .data import DataReport, encode
 from .folder import FinishedFolder
 from .model_card import CardFacts
@@ -65,6 +65,7 @@ class TrainingResult:
     url: str | None = None
 
 
+@one_at_a_time()
 def train(
     model_args: ModelArguments | None = None,
     data_args: DataArguments | None = None,

@@ -183,6 +183,15 @@ def hub(tmp_path, monkeypatch):
         yield server
 
 
+def may_train():
+    """Whether this thread could begin to train now."""
+    from hf_rnn import containment
+
+    if taken := containment._TRAINING.acquire(blocking=False):
+        containment._TRAINING.release()
+    return taken
+
+
 def import_anew(module, device):
     """A module as it is when it is imported under another default device of torch; the one in use stays."""
     found = importlib.util.find_spec(module.__name__)

@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
-from conftest import LABELS, invent_rows, write_rows
+from conftest import LABELS, invent_rows, may_train, write_rows
 from hub_server import HubServer
 from safetensors.torch import load, load_file
 from transformers import pipeline
@@ -227,11 +227,6 @@ def test_fits_in_threads_are_those_of_one_after_the_other(hurried):
 def test_settings_are_read_while_no_other_fit_trains(hurried, monkeypatch):
     """They ask accelerate for the device, which resets what a training has there."""
     free = []
-
-    def may_train():
-        if taken := classifier_module._TRAINING.acquire(blocking=False):
-            classifier_module._TRAINING.release()
-        return taken
 
     def parse(*given, **named):
         with ThreadPoolExecutor() as threads:

@@ -4,11 +4,12 @@ import json
 import os
 import shutil
 import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
-from conftest import LABELS, invent_rows, write_rows
+from conftest import LABELS, invent_rows, may_train, write_rows
 from datasets import DatasetDict
 from safetensors.torch import load_file
 from tiny_teacher import SHAPE, WORDS, bert_tokenizer, change_config
@@ -19,6 +20,7 @@ from transformers import (
 )
 
 import hf_rnn.distillation.cache
+import hf_rnn.distillation.distilling
 import hf_rnn.distillation.run
 import hf_rnn.run.finishing
 from hf_rnn import DistillationArguments, RnnClassifier, distill, load_tsv, train, train_tokenizer
@@ -400,6 +402,16 @@ def mistake(result):
     *_, last = err.splitlines()
     assert last.startswith("hf-rnn distill: error: ")
     return last
+
+
+def test_no_other_thread_trains_meanwhile(quick, tmp_path, monkeypatch):
+    def ask(*_):
+        with ThreadPoolExecutor() as threads:
+            raise UserError("it could" if threads.submit(may_train).result() else "it had to wait")
+
+    monkeypatch.setattr(hf_rnn.distillation.distilling, "check_early", ask)
+    with pytest.raises(UserError, match="it had to wait"):
+        distill(**quick, output_dir=str(tmp_path / "out"))
 
 
 def test_mistakes_are_one_line(command, teacher, texts_dir, tmp_path, monkeypatch):

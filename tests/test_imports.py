@@ -181,6 +181,7 @@ ALLOWED = {  # room, a file or a folder of files: the rooms that it may use; eac
     "distillation": {
         "arguments",
         "audit",
+        "containment",
         "data",
         "errors",
         "folder",

@@ -478,6 +478,13 @@ def test_training_in_a_thread(tiny_settings, tmp_path):
     FinishedFolder(result.folder).check_finished()
 
 
+def test_trainings_in_threads_are_those_of_one_after_the_other(trained, tiny_settings, tmp_path):
+    folders = [str(tmp_path / name) for name in ("one", "other")]
+    with ThreadPoolExecutor() as threads:
+        results = list(threads.map(lambda folder: train(**tiny_settings, output_dir=folder), folders))
+    assert all(same_weights(trained.folder, result.folder) for result in results)
+
+
 # ---- mistakes that need no data to be found ----
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..arguments.run_arguments import Arguments, parse_settings
-from ..containment import contained, library_bars_off
+from ..containment import contained, library_bars_off, one_at_a_time
 from ..errors import UserError
 from ..folder import FinishedFolder, read_mapping
 from ..inference import FastRnn
@@ -40,8 +39,6 @@ if TYPE_CHECKING:
     from ..hub import PushResult
 
 _LABEL_TYPE = "label_type"  # key of a configuration's `task_specific_params`
-
-_TRAINING = threading.RLock()  # random states and accelerate's are the process's: one training at a time
 
 _NAME = "rnn-classifier"  # what the model is called until it is saved somewhere
 
@@ -177,7 +174,7 @@ class RnnClassifier:
             folder = FinishedFolder(Path(room) / _NAME)
             settings = settings_of_command(self.get_params(), str(folder.root))
             quiet = self.verbose is not None and not self.verbose
-            with _TRAINING:
+            with one_at_a_time():
                 arguments = parse_settings(settings, prog=type(self).__name__)  # which asks accelerate for the device
                 card = _train(arguments, rows, held_out, classes, quiet)
             self._adopt(folder, card)

@@ -9,6 +9,7 @@ from ..arguments.distillation_arguments import DistillationArguments
 from ..arguments.run_arguments import Arguments, ModelArguments, parse_settings_with
 from ..arguments.text_arguments import DataArguments
 from ..arguments.training_arguments import RnnTrainingArguments
+from ..containment import one_at_a_time
 from ..errors import UserError
 from ..folder import FinishedFolder
 from ..output_dir import check_apart
@@ -17,6 +18,7 @@ from ..training import TrainingResult, run_training
 from .run import Distillation
 
 
+@one_at_a_time()
 def distill(
     model_args: ModelArguments | None = None,
     data_args: DataArguments | None = None,
