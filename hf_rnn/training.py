@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import torch
 from transformers import TrainerCallback, set_seed
 
 from . import output_dir
@@ -132,6 +133,7 @@ def run_training(arguments: Arguments, distillation: Teaching | None = None) -> 
     return dataclasses.replace(result, url=push_run(folder.root, destination).url)
 
 
+@torch.inference_mode(False)  # with gradients, though the caller's program may have turned them off
 def train_on(
     texts: datasets.DatasetDict | datasets.IterableDatasetDict,
     report: DataReport,

@@ -224,6 +224,15 @@ def test_fits_in_threads_are_those_of_one_after_the_other(hurried):
     assert not same(alone[0], alone[1])
 
 
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_a_program_that_only_predicts_may_train(context, hurried):
+    rows = columns(60, seed=3)
+    with context():
+        inside = RnnClassifier(**QUICK).fit(*rows)
+        assert not torch.is_grad_enabled()
+    assert same(weights_of(inside), weights_of(RnnClassifier(**QUICK).fit(*rows)))
+
+
 def test_settings_are_read_while_no_other_fit_trains(hurried, monkeypatch):
     """They ask accelerate for the device, which resets what a training has there."""
     free = []
