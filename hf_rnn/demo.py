@@ -209,8 +209,9 @@ class _Answers:
         if not answers:
             return "<p>The file is empty.</p>", hidden, hidden
         answers, more = answers[:MAX_LINES], len(answers) > MAX_LINES
-        self._rooms.append(tempfile.TemporaryDirectory(prefix="hf-rnn-", ignore_cleanup_errors=True))
-        target = Path(self._rooms[-1].name) / f"answers.{kind}"
+        room = tempfile.TemporaryDirectory(prefix="hf-rnn-", ignore_cleanup_errors=True)
+        self._rooms.append(room)
+        target = Path(room.name) / f"answers.{kind}"
         write_answers(answers, target)
         rows = [
             [answer.text, answer.label or answer.error, None if answer.score is None else round(answer.score, 4)]

@@ -11,6 +11,7 @@ import sys
 import time
 import types
 import urllib.request
+from collections import deque
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -210,6 +211,24 @@ def test_a_file_gets_a_file(answers, tmp_path, monkeypatch):
     assert [row["label"] for row in rows] == ["good", "bad", "plain"]
     assert [row[:2] for row in table["value"]] == [["miro", "good"], ["selk <b>", "bad"]]
     assert "3 lines" in said and "only the first 3 are labelled here" in said and "shows the first 2" in said
+
+
+def test_two_people_get_their_own_files(answers, tmp_path, monkeypatch):
+    theirs = []
+
+    class Rooms(deque):
+        def append(self, room):
+            super().append(room)
+            if not theirs:  # another request comes in between
+                theirs.append(None)
+                theirs.append(answers.for_file(str(tmp_path / "other.txt"), "csv"))
+
+    monkeypatch.setattr(answers, "_rooms", Rooms(maxlen=16))
+    (tmp_path / "texts.txt").write_text("miro\n")
+    (tmp_path / "other.txt").write_text("selk\n")
+    _, mine, _ = answers.for_file(str(tmp_path / "texts.txt"), "csv")
+    read = [Path(file["value"]).read_text().splitlines()[1].split(",")[0] for file in (mine, theirs[1][1])]
+    assert read == ["miro", "selk"]
 
 
 def test_a_file_of_just_as_many_lines_as_are_labelled_and_shown(answers, tmp_path, monkeypatch):
