@@ -617,6 +617,17 @@ def test_the_classifier_answers_as_the_model_in_the_order_of_the_texts(exported,
     assert classifier.predict([]) == [] and classifier.predict_proba([]).shape == (0, 3)
 
 
+def test_calls_of_its_tokenizer_elsewhere_do_not_cut_its_texts(exported, expected):
+    """How a backend cuts and pads is its state, which two threads would share."""
+    classifier = OnnxClassifier.from_pretrained(exported[0].root)
+    classifier.tokenizer(["the miro box"], truncation=True, max_length=2, padding="max_length")
+    backend = classifier.tokenizer.backend_tokenizer
+    state = backend.truncation, backend.padding
+    assert None not in state, "premise"
+    np.testing.assert_allclose(classifier.predict_proba(TEXTS_TO_PREDICT), expected[1], atol=1e-4)
+    assert (backend.truncation, backend.padding) == state
+
+
 def test_int8_gives_the_same_labels(exported, expected):
     classifier = OnnxClassifier.from_pretrained(exported[0].root, quantized=True)
     assert [answer["label"] for answer in classifier.predict(TEXTS_TO_PREDICT)] == expected[0]

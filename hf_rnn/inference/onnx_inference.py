@@ -22,7 +22,8 @@ from ..errors import UserError, reason_of
 from ..folder import FinishedFolder
 from ..hub_repo import fetch
 from ..model_loading import check_name, load_without_weights
-from ..plain_inference import batch_by_length, list_texts, scores_of, tokenize
+from ..plain_inference import batch_by_length, scores_of
+from .fast_tokenization import FastTokenizer
 
 WEIGHTS_KEY = "weights_sha256"  # in the file's metadata: the weights that it was made of
 LABELS_KEY = "id2label"  # and the labels of its answers
@@ -92,6 +93,7 @@ class OnnxClassifier:
             raise UserError(f"tokens_per_batch must be at least 1, found {tokens_per_batch}")
         self.session = session
         self.tokenizer = tokenizer
+        self._encode = FastTokenizer(tokenizer)
         self.config = config
         self.tokens_per_batch = tokens_per_batch
 
@@ -162,12 +164,12 @@ class OnnxClassifier:
         return scores_of(self.config, self.logits(self.tokenize(texts))).numpy()
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the token ids of texts, cut at the tokenizer's `model_max_length`.
+        """Return the token ids of texts, equal to those of `tokenizer(texts, truncation=True)`.
 
         Raises:
             UserError: For something that is no list of texts; the message says which.
         """
-        return tokenize(self.tokenizer, list_texts(texts))
+        return self._encode(texts)
 
     def logits(self, input_ids: Sequence[Sequence[int]]) -> torch.Tensor:
         """Return the logits `(N, C)` in float32, in the order of `input_ids`.
