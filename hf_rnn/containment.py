@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import random
 import threading
 from collections.abc import Iterator
@@ -18,6 +19,15 @@ from transformers.utils import logging as transformers_logging
 
 _CHECKPOINTS = logging.getLogger("transformers.trainer_utils")
 _TRAINING = threading.RLock()
+
+
+def _renew_lock() -> None:
+    global _TRAINING
+    _TRAINING = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_renew_lock)  # a thread that trained is not there to let go
 
 
 @contextlib.contextmanager

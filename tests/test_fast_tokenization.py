@@ -1,8 +1,10 @@
 """FastTokenizer gives the ids of the tokenizer's usual call, whether words are looked up or the backend is called."""
 
 import copy
+import multiprocessing
 import random
 import sys
+import time
 import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, product
@@ -19,6 +21,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from hf_rnn import train_tokenizer
 from hf_rnn.errors import UserError
+from hf_rnn.inference import fast_tokenization
 from hf_rnn.inference.fast_tokenization import FastTokenizer
 from hf_rnn.inference.tweet_columns import TweetColumns
 from hf_rnn.inference.word_columns import WordColumns
@@ -626,6 +629,23 @@ def test_calls_of_the_tokenizer_itself_stand_in_no_ones_way():
     assert None not in state, "premise"
     assert fast(["a Σ b c a b"]) == expected
     assert (backend.truncation, backend.padding) == state
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no fork")
+def test_a_fork_does_not_wait_for_a_thread_that_it_lacks():
+    """As a server has workers made while its threads answer; what these held stays held in the child."""
+    tokenizer = train()
+    fast, expected = FastTokenizer(tokenizer), tokenizer(["a Σ b"])["input_ids"]
+    child = multiprocessing.get_context("fork").Process(target=lambda: sys.exit(int(fast(["a Σ b"]) != expected)))
+    with ThreadPoolExecutor() as threads:
+        busy = threads.submit(fast, [f"Σ{number}" for number in range(200_000)])
+        while not fast_tokenization._ENCODING.locked():
+            time.sleep(0.001)
+        child.start()
+        assert not busy.done(), "premise"
+    child.join(20)
+    child.kill()
+    assert child.exitcode == 0
 
 
 def test_a_backend_with_parts_in_python_is_shared():

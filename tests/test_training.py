@@ -4,18 +4,20 @@ import copy
 import dataclasses
 import itertools
 import json
+import multiprocessing
 import os
 import re
 import shutil
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from conftest import LABELS, invent_rows, write_rows
+from conftest import LABELS, invent_rows, may_train, write_rows
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 from sklearn.metrics import accuracy_score, f1_score, log_loss, recall_score
@@ -29,6 +31,7 @@ import hf_rnn.trainer
 from hf_rnn import FastRnn, checkpoints
 from hf_rnn.arguments.run_arguments import parse_settings
 from hf_rnn.arguments.training_arguments import RnnTrainingArguments
+from hf_rnn.containment import one_at_a_time
 from hf_rnn.errors import UserError
 from hf_rnn.folder import FinishedFolder
 from hf_rnn.run.fingerprints import compare
@@ -483,6 +486,27 @@ def test_trainings_in_threads_are_those_of_one_after_the_other(trained, tiny_set
     with ThreadPoolExecutor() as threads:
         results = list(threads.map(lambda folder: train(**tiny_settings, output_dir=folder), folders))
     assert all(same_weights(trained.folder, result.folder) for result in results)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no fork")
+def test_a_fork_may_train_though_a_thread_that_it_lacks_does():
+    child = multiprocessing.get_context("fork").Process(target=lambda: sys.exit(int(not may_train())))
+    begun, done = threading.Event(), threading.Event()
+
+    def hold():
+        with one_at_a_time():
+            begun.set()
+            done.wait()
+
+    with ThreadPoolExecutor() as threads:
+        threads.submit(hold)
+        begun.wait()
+        assert not may_train(), "premise"
+        child.start()
+        done.set()
+    child.join(20)
+    child.kill()
+    assert child.exitcode == 0
 
 
 # ---- mistakes that need no data to be found ----

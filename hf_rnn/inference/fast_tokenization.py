@@ -9,6 +9,7 @@ none, by `word_columns.py` and `tweet_columns.py`. Any other tokenizer is called
 from __future__ import annotations
 
 import copy
+import os
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate, chain
@@ -31,14 +32,27 @@ _NO_LIMIT = int(1e20)  # what transformers takes as no `model_max_length` at all
 _ENCODING = Lock()  # while the settings of a backend must stay as they are
 
 
+def _renew_lock() -> None:
+    global _ENCODING
+    _ENCODING = Lock()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_renew_lock)  # a thread that held it is not there to let go
+
+
 def _own_backend(tokenizer: PreTrainedTokenizerBase) -> Any:
     """A copy of a fast tokenizer's backend: other threads' calls of the tokenizer change how its own cuts and pads."""
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         return None
+    return _copy(tokenizer.backend_tokenizer)
+
+
+def _copy(backend: Any) -> Any:
     try:
-        return copy.deepcopy(tokenizer.backend_tokenizer)
+        return copy.deepcopy(backend)
     except Exception:  # parts of it are written in Python, and the backend raises no narrower kind
-        return tokenizer.backend_tokenizer
+        return backend
 
 
 class _Words(dict[str, Ids]):
@@ -79,7 +93,7 @@ class FastTokenizer:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
-        self._backend = _own_backend(tokenizer)
+        self._backend, self._process = _own_backend(tokenizer), os.getpid()
         rules = find_rules(tokenizer)
         self._known = None if rules is None else _Words({}, rules.look_up).emptied()
         self._before, self._after = ((), ()) if rules is None else rules.around
@@ -168,6 +182,8 @@ class FastTokenizer:
 
         How it cuts and pads is its own state, which every call sets anew.
         """
+        if self._process != os.getpid():  # a fork, at which a thread that is not here may have been reading it
+            self._backend, self._process = _copy(self._backend), os.getpid()
         backend: Any = self._backend
         with _ENCODING:
             if limit > _NO_LIMIT:
