@@ -137,6 +137,8 @@ def _tweet_rules(lowercase: bool) -> list[Normalizer]:
 
 
 def _tweet_words() -> PreTokenizer:
-    # \X: an emoji with its skin tone, or a family of them, is one sign; but after these marks it takes a space along
-    rest = r"\p{Prepended_Concatenation_Mark}|(?!\s)\X"
+    # \X: an emoji with its skin tone, or a family of them, is one sign; but after these marks it takes a space along,
+    # and in a row of flags it counts from the first one at each
+    flag = r"[\x{1F1E6}-\x{1F1FF}]{2}(?=[\x{1F1E6}-\x{1F1FF}])"
+    rest = rf"\p{{Prepended_Concatenation_Mark}}|{flag}|(?!\s)\X"
     return Split(Regex(f"{TWEET_WORDS}|{rest}"), "removed", invert=True)

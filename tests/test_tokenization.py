@@ -311,6 +311,7 @@ def test_semeval_by_hand(raw, expected):
             "$3.39 for 82,000 at 7:40pm, 2nd, b4 2 (50%)",
             "$ <number> for <number> at <number> pm , 2nd , b4 <number> ( <number> % )",
         ),
+        ("🇩🇪🇺🇸🇩x 🇩🇪🇺🇸 🇩🇪🏽", "🇩🇪 🇺🇸 🇩 x 🇩🇪 🇺🇸 🇩🇪🏽"),
         ("Late :-( again :)) or :D, -_- ^_^ :'( x", "late :-( again :)) or :d , -_- ^_^ :'( x"),
         ("nice😂😂😂😂 👍🏽👩\u200d💻 ❤\ufe0f", "nice 😂 😂 👍🏽 👩\u200d💻 ❤"),
         ("<url> <user> <number>", "<url> <user> <number>"),
@@ -403,7 +404,7 @@ def test_semeval_leaves_what_is_in_its_form(form):
     ]
 
 
-@pytest.mark.parametrize("seed", ["a", "1", "'", "-", ".", "a.", "1:", "a@", "&#0", ":p"])
+@pytest.mark.parametrize("seed", ["a", "1", "'", "-", ".", "a.", "1:", "a@", "&#0", ":p", "🇩🇪"])
 @pytest.mark.parametrize("normalizer", NORMALIZERS)
 def test_a_huge_line_costs_no_more_than_its_length(normalizer, seed):
     start = time.process_time()
