@@ -87,11 +87,13 @@ def check_shareable(
         token: A token that must not be in them, whatever it looks like.
 
     Raises:
-        UserError: For a pickle anywhere in the folder but below `checkpoints/` and `runs/`; for modelling files that
-            are missing; for a card whose metadata cannot be read; and for a file that holds a token, an absolute path
-            or the name of this machine's user. The message names file and line.
+        UserError: For a pickle anywhere in the folder but below `checkpoints/` and `runs/`; for a link to a file that
+            lies elsewhere; for modelling files that are missing; for a card whose metadata cannot be read; and for a
+            file that holds a token, an absolute path or the name of this machine's user. The message names file and
+            line.
     """
     _check_pickles(folder)
+    _check_links(folder, shared)
     _check_modelling_files(folder)
     try:
         ModelCard.load(folder.card)
@@ -137,6 +139,15 @@ def _is_pickle(path: Path) -> bool:
             return any(name.endswith("data.pkl") for name in archive.namelist())
     except zipfile.BadZipFile as error:  # other readers may be less strict, and find a pickle in it
         raise UserError(f"{path} is an archive that cannot be read: delete it or move it away") from error
+
+
+def _check_links(folder: FinishedFolder, shared: Iterable[SharedFile]) -> None:
+    """Refuse to send, under a name of ours, a file of another place: whoever made the folder chose which."""
+    for file in shared:
+        if not (place := file.path.resolve()).is_relative_to(folder.root.resolve()):
+            raise UserError(
+                f"{file.path} is a link to {place}, outside the folder: put a copy in its place, if others may read it"
+            )
 
 
 def _auto_map(folder: FinishedFolder) -> dict[str, Any]:

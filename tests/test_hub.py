@@ -502,6 +502,18 @@ def test_what_bears_a_pictures_name_is_one(hub, folder):
     assert not any("secret" in file.name for file in push(folder, "me/films", dry_run=True).files)
 
 
+def test_a_link_to_a_file_of_another_place(hub, folder, tmp_path):
+    secret = tmp_path / "id_ed25519"
+    secret.write_text("a private key")
+    for name in ("chat_template.jinja", "onnx/model.onnx"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).symlink_to(secret)
+        fails(f"{name} is a link to .*id_ed25519, outside the folder: put a copy", folder, "me/films")
+        (folder / name).unlink()
+    (folder / "chat_template.jinja").symlink_to("notes.txt")
+    assert push(folder, "me/films", dry_run=True).files, "within the folder nothing is hidden"
+
+
 def test_further_traces_are_counted(hub, folder):
     (folder / "README.md").write_text("by jdoe\nin /home/jane/x\n")
     fails(r"README.md:1 holds the name of .*\(and 1 more\)", folder, "me/films")
