@@ -223,7 +223,13 @@ def check_weights(checkpoint: Path, model: torch.nn.Module) -> None:
 
 
 def remove(checkpoint: Path) -> None:
-    """Remove a checkpoint, its manifest first: killed on the way, it leaves nothing that looks whole."""
+    """Remove a checkpoint, its manifest first: killed on the way, it leaves nothing that looks whole.
+
+    Of a link only the link goes, not what lies elsewhere.
+    """
+    if checkpoint.is_symlink():
+        checkpoint.unlink()
+        return
     (checkpoint / MANIFEST).unlink(missing_ok=True)
     if checkpoint.exists():
         shutil.rmtree(checkpoint)

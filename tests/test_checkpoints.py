@@ -236,6 +236,14 @@ def test_killed_while_it_is_removed_a_checkpoint_is_not_whole(tmp_path, monkeypa
         read_manifest(checkpoint)
 
 
+def test_of_a_link_only_the_link_is_removed(tmp_path):
+    elsewhere = make_checkpoint(tmp_path / "elsewhere", 7)
+    (tmp_path / "checkpoint-7").symlink_to(elsewhere)
+    rotate(make_checkpoint(tmp_path, 8), 1)
+    assert not (tmp_path / "checkpoint-7").is_symlink()
+    assert set(verify(elsewhere)["files"]) == set(FILES)
+
+
 # ---- runs ----
 
 
