@@ -833,6 +833,23 @@ def test_inspect_shows_each_of_several_texts(command, folder):
     assert out == "\n\n\n".join(f"{text}\n\n{told.rstrip()}" for text, told in zip(texts, alone, strict=True)) + "\n"
 
 
+def test_a_terminal_obeys_no_text_or_name_of_others(command, trained, tmp_path):
+    """As an escape sequence in a label, which may clear the screen or name its window."""
+    folder = shutil.copytree(trained.folder, tmp_path / "out")
+    config = json.loads((folder / "config.json").read_text())
+    labels = {**config["id2label"], "0": "a\x1b[2J\x9b31m"}
+    config |= {"id2label": labels, "label2id": {label: int(index) for index, label in labels.items()}}
+    (folder / "config.json").write_text(json.dumps(config))
+    code, out, err = command("inspect", "--model", folder, "--text", "miro \x1b[2J", "--text", "\x07")
+    assert (code, err) == (0, "")
+    assert "a\\x1b[2J\\x9b31m  0." in out and "\nmiro \\x1b[2J\n" in f"\n{out}"
+    assert all(character.isprintable() or character == "\n" for character in out)
+    assert "there is no folder \\x1b[2J:" in mistake(command("inspect", "--model", "\x1b[2J", "--text", "miro"))
+    (handler,) = (each for each in logging.getLogger("hf_rnn").handlers if type(each).__name__ == "_Stderr")
+    record = logging.makeLogRecord({"msg": "%s: not read: %s", "args": ("texts", "\x1b[2J.tsv")})
+    assert handler.format(record) == "texts: not read: \\x1b[2J.tsv"
+
+
 def test_inspect_shows_attention_as_bars(command, texts_dir, tmp_path):
     settings = [
         "--embedding_size",

@@ -14,6 +14,7 @@ from ..explaining import words_read
 from ..modeling_rnn import RnnForSequenceClassification
 from ..valid_texts import check_text
 from .model_flags import ModelFlags
+from .telling import without_controls
 
 _BAR = 40  # characters of a weight of 1
 
@@ -36,7 +37,7 @@ def run(argv: Sequence[str]) -> None:
     model, tokenizer = model_loading.load_model(name, arguments.revision)
     several = len(namespace.text) > 1
     for number, text in enumerate(namespace.text):
-        parts = [text] * several + _tell(model, tokenizer, text)
+        parts = [without_controls(text)] * several + _tell(model, tokenizer, text)
         print("\n" * (2 * (number > 0)) + "\n\n".join(parts))
 
 
@@ -86,7 +87,7 @@ def _bar(share: float) -> str:
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns of text, each as wide as its widest cell."""
-    lines = [header, *rows]
+    lines = [[without_controls(cell) for cell in line] for line in (header, *rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines

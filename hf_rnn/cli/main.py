@@ -17,7 +17,7 @@ from typing import TextIO
 
 from .. import __version__
 from ..errors import UserError
-from .telling import tell
+from .telling import tell, without_controls
 
 # verb: module of this package, and what it does
 _VERBS = {
@@ -131,6 +131,9 @@ class _Stderr(logging.StreamHandler):
     def emit(self, record: logging.LogRecord) -> None:
         self.stream = sys.stderr
         super().emit(record)
+
+    def format(self, record: logging.LogRecord) -> str:
+        return without_controls(super().format(record))
 
 
 def _log_to_stderr() -> None:

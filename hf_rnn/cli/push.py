@@ -9,7 +9,7 @@ from .. import model_loading
 from ..arguments.parsing import SettingsParser
 from ..errors import UserError
 from ..hub import PushResult, push
-from .telling import tell
+from .telling import tell, without_controls
 
 
 @dataclass
@@ -39,7 +39,7 @@ def run(argv: Sequence[str]) -> None:
     private = arguments.private or None  # without the flag, whatever a new repo of this owner is
     settings = {"private": private, "revision": arguments.revision, "create_pr": arguments.create_pr}
     planned = push(arguments.model, arguments.repo_id, **settings, dry_run=True)
-    print(_tell(planned), flush=True)
+    print(without_controls(_tell(planned)), flush=True)
     if arguments.dry_run:
         tell("dry run: nothing was sent")
         print(planned.url)
