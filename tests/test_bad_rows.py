@@ -173,6 +173,19 @@ def test_a_first_row_that_only_looks_like_a_header_is_a_row(tmp_path):
     assert load_train(path)[0] == ("a", "topic"), "a header word that is a label of other rows too"
 
 
+def test_the_first_two_of_several_columns_can_be_named(tmp_path):
+    """As the message about too many fields says; a tab at the end of each line makes a third column, too."""
+    for more in (b"", b"a note", b"1\t2"):
+        lines = (b"a\tpositive\t" + more, b"b\tnegative\t" + more)
+        path = write(tmp_path / "train.tsv", b"\n".join(lines) + b"\n")
+        with pytest.raises(DataError, match="set --text_column and --label_column, from 0"):
+            load_train(path)
+        assert load_train(path, text_column=0, label_column=1) == [("a", "positive"), ("b", "negative")]
+    path = write(tmp_path / "train.tsv", b"a\tgood\ttext\tlabel\nb\tpositive\tx\t0\nc\tnegative\ty\t1\n")
+    numbered = load_train(path, text_column=0, label_column=1, header=True)
+    assert numbered == [("b", "positive"), ("c", "negative")], "not those called so"
+
+
 def test_a_missing_column_names_those_that_are_there(tmp_path):
     path = write(tmp_path / "train.tsv", b"id\tText\tlabel\n1\ta\tx\n2\tb\ty\n")
     with pytest.raises(DataError, match=re.escape("'id', 'Text', 'label'; the nearest is 'Text'")) as caught:

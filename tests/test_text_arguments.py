@@ -25,7 +25,8 @@ def test_one_place_of_texts(settings, message):
 def test_columns_by_number_or_name():
     layout = TableArguments(text_column="2", label_column="mood", header=True).layout()
     assert (layout["text_column"], layout["label_column"], layout["header"]) == (2, "mood", True)
-    assert TableArguments(data_dir=".").layout()["label_column"] == 1
+    assert TableArguments(data_dir=".").layout()["label_column"] is None
+    assert TableArguments(data_dir=".", label_column="1").layout()["label_column"] == 1
     named = TableArguments(dataset_name="me/x", max_bad_rows="3", label_column="mood").layout()
     assert named == {"text_column": "text", "label_column": "mood", "max_bad_rows": "3"}
 

@@ -81,14 +81,19 @@ class TableArguments:
             columns: dict[str, Any] = {"text_column": self.text_column or "text"}
             columns["label_column"] = self.label_column or "label"
             return {**columns, "max_bad_rows": self.max_bad_rows}
-        text = "0" if self.text_column is None else str(self.text_column)
-        label = "1" if self.label_column is None else str(self.label_column)
         return {
-            "text_column": int(text) if text.isdecimal() else text,
-            "label_column": int(label) if label.isdecimal() else label,
+            "text_column": _column(self.text_column),
+            "label_column": _column(self.label_column),
             "header": self.header,
             "max_bad_rows": self.max_bad_rows,
         }
+
+
+def _column(name: str | None) -> int | str | None:
+    """Return a column of a TSV file: its number, its name, or None where it is not declared."""
+    if name is None:
+        return None
+    return int(name) if str(name).isdecimal() else str(name)
 
 
 @dataclass

@@ -35,22 +35,23 @@ class TsvFormat:
     """How the lines of a file are laid out, as declared.
 
     Attributes:
-        text_column: The text's column, by number from 0 or by its name in the header.
-        label_column: The label's column.
-        header: Whether the first line names the columns. Where no others are declared those called `text` and `label`
+        text_column: The text's column, by number from 0 or by its name in the header; None is 0, not declared.
+        label_column: The label's column; None is 1, not declared.
+        header: Whether the first line names the columns. Where none are declared those called `text` and `label`
             are taken, in any case; without such names the two that there are, and of more none.
         max_line_bytes: A longer line, its end not counted, is refused; bounds the memory.
     """
 
-    text_column: int | str = 0
-    label_column: int | str = 1
+    text_column: int | str | None = None
+    label_column: int | str | None = None
     header: bool = False
     max_line_bytes: int = MAX_LINE_BYTES
 
     def __post_init__(self) -> None:
-        if self.text_column == self.label_column:
-            raise UserError(f"text and label are both column {self.text_column!r}: they must be two columns")
-        for column in (self.text_column, self.label_column):
+        text, label = self.columns
+        if text == label:
+            raise UserError(f"text and label are both column {text!r}: they must be two columns")
+        for column in (text, label):
             if isinstance(column, str) and not self.header:
                 raise UserError(
                     f"column {column!r} is a name, and no header is declared: add --header, or give its number from 0"
@@ -59,6 +60,19 @@ class TsvFormat:
                 raise UserError(f"column {column} is negative: columns are counted from 0")
         if not 0 < self.max_line_bytes <= 1 << 30:
             raise UserError(f"max_line_bytes is {self.max_line_bytes}: give 1 to {1 << 30}")
+
+    @property
+    def columns(self) -> tuple[int | str, int | str]:
+        """Text and label, declared or not."""
+        return (
+            0 if self.text_column is None else self.text_column,
+            1 if self.label_column is None else self.label_column,
+        )
+
+    @property
+    def is_declared(self) -> bool:
+        """Whether a column was named."""
+        return self.text_column is not None or self.label_column is not None
 
 
 @dataclass(frozen=True)
@@ -93,7 +107,7 @@ def layout_of(path: str, first_line: bytes, declared: TsvFormat) -> Layout:
         UserError: If both columns are one.
     """
     cap = declared.max_line_bytes
-    if not declared.header and (declared.text_column, declared.label_column) == (0, 1):
+    if not declared.header and not declared.is_declared:
         return Layout(2, 0, 1, cap)
     line = first_line.removesuffix(b"\n").removesuffix(b"\r")
     try:
@@ -102,9 +116,7 @@ def layout_of(path: str, first_line: bytes, declared: TsvFormat) -> Layout:
         if declared.header:
             raise DataError.of_file(path, not_utf8(line, error, 0)) from None
         names = [""] * (line.count(b"\t") + 1)  # the reader will say what is wrong with this line
-    columns: tuple[int | str, int | str] = (declared.text_column, declared.label_column)
-    if columns == (0, 1) and declared.header:  # not declared: perhaps named
-        columns = _named(path, names)
+    columns = declared.columns if declared.is_declared else _named(path, names)
     text, label = (_find(path, column, names, declared.header) for column in columns)
     if text == label:
         raise UserError(f"{path}: text and label are both column {text}: they must be two columns")

@@ -34,8 +34,8 @@ logger = logging.getLogger(__name__)
 def load_tsv(
     source: Source,
     *,
-    text_column: int | str = 0,
-    label_column: int | str = 1,
+    text_column: int | str | None = None,
+    label_column: int | str | None = None,
     header: bool = False,
     class_names: Sequence[str] | None = None,
     splits: Iterable[str] | None = None,
@@ -56,8 +56,8 @@ def load_tsv(
     Args:
         source: A folder with `train.tsv`, `dev.tsv` or `validation.tsv`, and `test.tsv` (only train is needed); or a
             mapping from split names to a file or several; or one file of training rows. `dev` means `validation`.
-        text_column: Column of the text, by number from 0, or by name with `header=True`.
-        label_column: Column of the label.
+        text_column: Column of the text, by number from 0, or by name with `header=True`; by default 0.
+        label_column: Column of the label; by default 1. Where either is given, lines may have further columns.
         header: Whether the first line of every file names the columns: those called `text` and `label` are taken,
             where there are both and no others are named here. One that is a row of this data is refused.
         class_names: Names of the classes by id. By default the labels of train, sorted: by value if all are integers,
