@@ -1,5 +1,7 @@
 """Files and folders → splits, a validation held out, and fingerprints."""
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -108,6 +110,14 @@ def test_what_to_do_without_a_train_file(tmp_path, name, advice):
     write(tmp_path / name, GOOD)
     write(tmp_path / "notes.json", b"{}")
     with pytest.raises(DataError, match=advice):
+        load_tsv(tmp_path)
+
+
+def test_the_folder_below_that_is_meant(tmp_path):
+    for name in ("notes", "tweets"):
+        (tmp_path / name).mkdir()
+    write(tmp_path / "tweets" / "train.tsv", GOOD)
+    with pytest.raises(DataError, match=re.escape(f". Did you mean {tmp_path / 'tweets'}?")):
         load_tsv(tmp_path)
 
 

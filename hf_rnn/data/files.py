@@ -157,7 +157,7 @@ def _holds(folder: str) -> str:
 
 
 def _other_ways(folder: str) -> str:
-    """Return what to do with files of other names and kinds that a folder holds."""
+    """Return what to do with files of other names, kinds and places that a folder holds."""
     names = _names(folder) or []
     training = [name for name in names if name.lower().startswith("train.")]
     near = [name for name in training if name.lower().endswith(_OF_TSV)]
@@ -170,6 +170,9 @@ def _other_ways(folder: str) -> str:
             f". For its other files type --dataset_name {shlex.quote(folder)} in place of --data_dir, with "
             "--text_column and --label_column"
         )
+    below = (os.path.join(folder, name) for name in names)
+    if nested := next((path for path in below if os.path.isfile(os.path.join(path, "train.tsv"))), None):
+        return f". Did you mean {nested}?"
     return ""
 
 
