@@ -121,6 +121,22 @@ def test_columns_of_a_library_data_set(tmp_path):
     assert caught.value.reason == Reason.NO_TRAIN_SPLIT
 
 
+@pytest.mark.parametrize(
+    ("content", "remedy"),
+    [
+        (
+            "text;label\na;x\n",
+            "Fields of a CSV file stand apart by commas, not ';': save it so, or with tabs as train.tsv",
+        ),
+        ("a fine day,x\nb,y\n", "a CSV file that begins with a row needs a line before that names them"),
+    ],
+)
+def test_a_csv_file_of_another_kind(tmp_path, content, remedy):
+    (tmp_path / "train.csv").write_text(content)
+    with pytest.raises(DataError, match=f"no column 'text'.*{remedy}"):
+        load_named(str(tmp_path))
+
+
 def test_a_library_data_set_by_path_with_one_split_and_a_validation_held_out(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     (tmp_path / "named").mkdir()

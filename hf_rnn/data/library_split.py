@@ -8,7 +8,7 @@ data, never row by row.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import datasets
@@ -50,7 +50,7 @@ class LibrarySplit:
                 near = difflib.get_close_matches(str(column), features, n=1)
                 detail = f"it has no column {column!r}; there are {', '.join(map(repr, features))}"
                 detail += f"; the nearest is {near[0]!r}" if near else ""
-                raise self._misfit(detail)
+                raise self._misfit(detail, _of_separators(features))
         if getattr(features[self.text_column], "dtype", None) not in ("string", "large_string", "string_view"):
             raise self._misfit(f"column {self.text_column!r} holds no strings but {features[self.text_column]}")
         label, kind = features[self.label_column], getattr(features[self.label_column], "dtype", "")
@@ -59,10 +59,8 @@ class LibrarySplit:
                 f"column {self.label_column!r} holds {label}: labels are ClassLabel, strings, integers or bools"
             )
 
-    def _misfit(self, detail: str) -> DataError:
-        return DataError.of_file(
-            self.path, Fault(Reason.MISSING_COLUMN, detail, "Set --text_column and --label_column")
-        )
+    def _misfit(self, detail: str, remedy: str = "Set --text_column and --label_column") -> DataError:
+        return DataError.of_file(self.path, Fault(Reason.MISSING_COLUMN, detail, remedy))
 
     @property
     def class_names(self) -> list[str] | None:
@@ -140,3 +138,14 @@ class LibrarySplit:
 
     def _resolve(self, label: str, labels: LabelResolver | None) -> int | str | Fault:
         return label_fault(label) or (label if labels is None else labels.resolve(label))
+
+
+def _of_separators(columns: Iterable[str]) -> str:
+    """What to do about columns that are not there, which of a CSV file may be those of another kind of file."""
+    names = list(columns)
+    separator = next((sign for sign in (";", "\t") if len(names) == 1 and sign in names[0]), None)
+    if separator is not None:
+        return f"Fields of a CSV file stand apart by commas, not {separator!r}: save it so, or with tabs as train.tsv"
+    return (
+        "Set --text_column and --label_column; a CSV file that begins with a row needs a line before that names them"
+    )
