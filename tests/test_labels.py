@@ -135,6 +135,25 @@ def test_labels_that_look_like_a_mistake_are_warned_of(tmp_path, caplog):
     assert "labels 'so  so' and 'so so' differ in case, spaces or Unicode form only" in caplog.text
 
 
+def test_a_label_of_one_row_may_be_a_misspelling(tmp_path, caplog):
+    rows = [*["positive"] * 20, *["negative"] * 20, *["class1"] * 20, "class2", "so so", "postive"]
+    load_train(write(tmp_path / "train.tsv", "".join(f"text\t{label}\n" for label in rows).encode()))
+    told = [record.getMessage() for record in caplog.records if "one row" in record.getMessage()]
+    assert told == ["label 'postive' has one row, and is taken as a class of its own beside 'positive'"]
+
+
+def test_a_header_in_words_of_its_own_is_warned_of(tmp_path, caplog):
+    rows = b"eins\tgut\nzwei\tschlecht\n" * 2
+    for header, told in ((b"Nachricht\tKategorie\n", True), (b"das ist ein Text\tKategorie\n", False), (b"", False)):
+        caplog.clear()
+        path = write(tmp_path / "train.tsv", header + rows)
+        load_train(path)
+        assert (f"{path}:1: label 'Kategorie' stands there only" in caplog.text) is told
+    caplog.clear()
+    load_train(write(tmp_path / "train.tsv", b"a\tx\nb\ty\nc\tz\n"))
+    assert "stands there only" not in caplog.text, "where other labels do so too"
+
+
 def test_the_first_bad_row_is_told_before_labels_that_make_no_map(tmp_path):
     with pytest.raises(DataError) as caught:
         load_train(write(tmp_path / "train.tsv", b"a\tx\nbroken\nb\tx\n"))

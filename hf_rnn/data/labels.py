@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 MAX_CLASSES = 10_000  # more distinct labels than this are texts in the wrong column
 _LISTED = 20  # labels that a message lists
+_OFTEN, _ALIKE = 20, 0.8  # rows and likeness of a label of which another, with one row, may be a misspelling
 
 # of no more digits than an id can have: Python refuses to read some thousand of them
 _CANONICAL_INTEGER = re.compile(r"-?[1-9][0-9]{0,17}|0")
@@ -95,6 +96,11 @@ class LabelMap:
                 shown = [f"{name!r:.80}" if cased else f"{name!a:.80}" for name in (other, label)]
                 what = "case" if cased else "case, spaces or Unicode form"
                 logger.warning("labels %s and %s differ in %s only and are taken as two classes", *shown, what)
+        often = [label for label, rows in counts.items() if rows >= _OFTEN]
+        once = [label for label, rows in counts.items() if rows == 1 and label.isalpha()]
+        for label in sorted(once)[:_LISTED]:
+            for near in difflib.get_close_matches(label, often, n=1, cutoff=_ALIKE):
+                logger.warning("label %r has one row, and is taken as a class of its own beside %r", label, near)
         if 0 < sum(map(is_integer, counts)) < len(counts):
             logger.warning("labels mix integers and names, and are taken as names: %s", listed(sorted(counts)))
         return cls(tuple(sort_labels(counts)))

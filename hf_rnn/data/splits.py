@@ -114,6 +114,8 @@ def read_splits(
     first = next(iter(sources))
     survey = _survey(sources[first], class_names, keep)
     labels = _label_map(first, sources[first], survey, class_names, ledger)
+    if class_names is None:
+        _tell_of_header(sources[first], survey.total())
     ledger.report.class_names = list(labels.names)
     surveyed = _settle(sources[first], survey, labels)
     survey.rows.clear()
@@ -141,6 +143,19 @@ def _check_header(part: RowSource, labels: LabelMap) -> None:
     if cell is not None and not isinstance(labels.resolve(cell), Fault):
         detail = f"its first line, declared a header, has the label {cell!r:.80} in the label's column"
         raise DataError.of_file(part.path, Fault(Reason.NO_HEADER, detail, "If it is a row, leave out --header"))
+
+
+def _tell_of_header(parts: Sequence[RowSource], counts: Counter[str]) -> None:
+    """Say that a first line may name columns in words of its own, where its label alone stands nowhere else."""
+    once = [label for label, rows in counts.items() if rows == 1]
+    for part in parts:
+        text, label = part.first_row() or ("", "")
+        if once == [label] and len(text.split()) <= 3:
+            logger.warning(
+                "%s:1: label %s stands there only, and is taken as a class. If this line names the columns: --header",
+                part.path,
+                listed(once),
+            )
 
 
 def _survey(parts: Sequence[RowSource], class_names: Sequence[str] | None, keep: bool) -> _Survey:
