@@ -35,6 +35,7 @@ from .run.gathering import gather_facts
 from .run.measuring import keeps_best, measure_run
 from .run.push import find_destination, push_run
 from .run.settings_record import describe_settings
+from .run.streams import with_lengths
 from .run.teaching import Teaching
 from .run.text_loading import load_texts
 from .run.tokenizer import load_start, make_tokenizer
@@ -203,6 +204,7 @@ def train_on(
         output_dir.make_writable(folder)
 
     kind = RnnTrainer if distillation is None else distillation.trainer
+    examples = with_lengths(examples, report.label_counts)
     trainer = make_trainer(model, tokenizer, examples, training_args, folder, made_from, class_counts, kind)
     if quiet:
         trainer.silence()
@@ -214,7 +216,8 @@ def train_on(
         raise TrainingStopped(asked.number, None)
     check_finite(model, training_args)
     calibration = calibrate_run(trainer, examples, training_args, class_counts) if training_args.calibrate else None
-    predicted = {split: trainer.predict(examples[split]) for split in ("validation", "test") if split in examples}
+    splits: list[str] = [split for split in ("validation", "test") if split in examples]
+    predicted = {split: trainer.predict(examples[split]) for split in splits}
     metrics = measure_run(trainer, outcome, predicted, class_names, class_counts)
     if calibration is not None:
         metrics["calibration"] = calibration

@@ -141,6 +141,24 @@ def test_the_finished_folder_is_the_same(runs):
         torch.testing.assert_close(two.state_dict()[name], weight, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("further", [[], ['--accelerator_config={"dispatch_batches": false}']])
+def test_a_stream_is_shared_out_as_a_table_is(runs, noisy_dir, tmp_path, further):
+    """Batches of its rows are not padded to one length, and the rows that fill up the last are measured once."""
+    folder = FinishedFolder(tmp_path / "streamed")
+    settings = {**SETTINGS, "data_dir": noisy_dir, "output_dir": folder.root, "streaming": True}
+    settings["per_device_train_batch_size"] = PER_STEP // 2
+    flags = [f"--{name}={value}" for name, value in settings.items()]
+    done = launch(2, "-m", "hf_rnn", "train", *flags, *further)
+    assert folder.config.is_file(), done.stderr
+    for key in ("loss", "eval_loss", "eval_macro_recall"):
+        of_table = [entry[key] for entry in history(runs[1][0]) if key in entry]
+        assert [entry[key] for entry in history(folder) if key in entry] == pytest.approx(of_table, abs=1e-5), key
+    recorded, of_table = (json.loads(of.metrics.read_text()) for of in (folder, runs[1][0]))
+    for split in ("validation", "test"):
+        assert recorded[split]["rows"] == of_table[split]["rows"]
+        assert recorded[split]["confusion_matrix"] == of_table[split]["confusion_matrix"]
+
+
 ROW_COUNTS = (240, 237, 229)
 DRAW_BATCHES = """
 import json, sys

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import datasets
@@ -34,3 +34,18 @@ class CountedStream(IterableDataset):
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of the rows."""
         self._rows.set_epoch(epoch)
+
+
+def with_lengths(examples: Mapping[str, Any], label_counts: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+    """Return the splits, streams that are measured with their lengths; without, several processes count rows twice.
+
+    Args:
+        examples: Tables or streams by split. `train` stays as it is.
+        label_counts: Rows by class, of each split.
+    """
+    return {
+        split: CountedStream(rows, sum(label_counts[split]))
+        if split != "train" and isinstance(rows, datasets.IterableDataset)
+        else rows
+        for split, rows in examples.items()
+    }

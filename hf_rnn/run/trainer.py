@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import datasets
@@ -22,7 +22,7 @@ from .streams import CountedStream
 def make_trainer(
     model: RnnForSequenceClassification,
     tokenizer: PreTrainedTokenizerBase,
-    examples: datasets.DatasetDict | datasets.IterableDatasetDict,
+    examples: Mapping[str, Any],
     training_args: RnnTrainingArguments,
     folder: FinishedFolder,
     made_from: dict[str, Any] | None = None,

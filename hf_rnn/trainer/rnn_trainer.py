@@ -187,6 +187,27 @@ class RnnTrainer(ResumableTrainer):
         with self._no_row_dropped():
             return super().get_test_dataloader(test_dataset)
 
+    def _get_dataloader(self, dataset: Any, *args: Any, **kwargs: Any) -> DataLoader:
+        """As in the Trainer; a stream that tells its length is read by each process for itself.
+
+        Else one reads for all, joins their batches, and fails where these are not padded to one length.
+        """
+        sharing = self.accelerator.dataloader_config
+        asked = sharing.dispatch_batches
+        by_each = isinstance(dataset, IterableDataset) and has_length(dataset) and not asked
+        if not by_each:
+            return super()._get_dataloader(dataset, *args, **kwargs)
+        sharing.dispatch_batches = False
+        try:
+            loader = super()._get_dataloader(dataset, *args, **kwargs)
+        finally:
+            sharing.dispatch_batches = asked
+        if self.accelerator.num_processes > 1:
+            # by which accelerate leaves out what fills up the last batches; of a stream it knows its own part only
+            loader.dataset.total_dataset_length = len(dataset)
+            loader.batch_sampler.num_processes = self.accelerator.num_processes
+        return loader
+
     @contextmanager
     def _no_row_dropped(self) -> Iterator[None]:
         drop, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
