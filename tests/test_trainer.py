@@ -458,6 +458,25 @@ def test_a_loss_of_the_callers_own_is_left_alone(tokenizer, tmp_path):
     assert trainer.evaluate()["eval_loss"] == 7
 
 
+class SevenTrainer(RnnTrainer):
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        loss = loss * 0 + 7
+        return (loss, outputs) if return_outputs else loss
+
+
+def test_a_loss_of_the_callers_own_is_left_alone_in_several_processes(tokenizer, tmp_path, monkeypatch):
+    def constant(outputs, labels, num_items_in_batch=None):
+        return outputs["logits"].sum() * 0 + 7
+
+    trainers = [
+        make_trainer(tokenizer, tmp_path, eval_dataset=make_examples(5), **more)
+        for more in ({"compute_loss_func": constant}, {"kind": SevenTrainer})
+    ]
+    monkeypatch.setattr(RnnTrainingArguments, "world_size", 2)  # as far as the loss of an evaluation asks
+    assert [trainer.evaluate()["eval_loss"] for trainer in trainers] == [7, 7]
+
+
 # ---- sparse gradients ----
 
 

@@ -255,11 +255,12 @@ class RnnTrainer(ResumableTrainer):
         *args: Any,
         **kwargs: Any,
     ) -> EvalLoopOutput:
-        """Evaluate as the Trainer does; the loss counts each row once in several processes too.
+        """Evaluate as the Trainer does; the model's own loss counts each row once in several processes too.
 
         There the Trainer takes means over batches that are filled up with rows of others.
         """
-        if self.args.world_size == 1 or self.preprocess_logits_for_metrics is not None:
+        as_it_is = self.args.world_size == 1 or self.preprocess_logits_for_metrics is not None
+        if as_it_is or not self._reports_loss_of_model():
             return super().evaluation_loop(dataloader, description, prediction_loss_only, *args, **kwargs)
         output = super().evaluation_loop(dataloader, description, False, *args, **kwargs)
         name = f"{kwargs.get('metric_key_prefix', 'eval')}_loss"
@@ -269,6 +270,12 @@ class RnnTrainer(ResumableTrainer):
             loss = self.model.loss_function(labels=labels, pooled_logits=logits.float(), config=self.model.config)
             output.metrics[name] = loss.item()
         return output
+
+    def _reports_loss_of_model(self) -> bool:
+        """Whether an evaluation's loss is not one of the caller's own, nor a subclass's."""
+        package = __name__.partition(".")[0]
+        overridden = type(self).compute_loss.__module__.partition(".")[0] != package
+        return not overridden and (self._own_loss or self.compute_loss_func is None)
 
     def _training_loss(
         self, outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
