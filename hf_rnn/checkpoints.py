@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 WEIGHTS = "model.safetensors"
+_ADAPTER = "adapter_model.safetensors"  # of a model that PEFT wraps nothing else is saved
 _VERSION = 1
 _ANEW = "--overwrite_output_dir instead of --resume starts anew"
 
@@ -183,7 +184,8 @@ def check_states(checkpoint: Path, processes: int = 1) -> None:
     """
     names = ["rng_state.pth"] if processes == 1 else [f"rng_state_{rank}.pth" for rank in range(processes)]
     manifest = verify(checkpoint)
-    for name in (WEIGHTS, "optimizer.pt", "scheduler.pt", "trainer_state.json", *names):
+    weights = _ADAPTER if _ADAPTER in manifest["files"] else WEIGHTS
+    for name in (weights, "optimizer.pt", "scheduler.pt", "trainer_state.json", *names):
         if name not in manifest["files"]:
             raise DamagedCheckpoint(f"it was saved without {name}", checkpoint)
 

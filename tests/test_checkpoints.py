@@ -132,6 +132,12 @@ def test_what_was_saved_without_a_state_is_not_gone_on_from(tmp_path, name):
         find_newest(tmp_path)
 
 
+def test_an_adapters_weights_are_weights(tmp_path):
+    """Those of a model that PEFT wraps: the rest of the weights is in no checkpoint."""
+    saved = make_checkpoint(tmp_path, 8, files=["adapter_model.safetensors", *FILES[1:]])
+    assert find_newest(tmp_path) == saved
+
+
 @pytest.mark.parametrize(("state", "missing"), [("rng_state.pth", "rng_state_0"), ("rng_state_0.pth", "rng_state_1")])
 def test_each_process_needs_its_random_state(tmp_path, state, missing):
     make_checkpoint(tmp_path, 8, files=[*FILES[:4], state])
