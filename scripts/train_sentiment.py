@@ -84,12 +84,12 @@ def main() -> None:
         compute_metrics=compute_metrics,
     )
     trainer.train()
-    for split in ("validation", "test"):
-        if split in data:
-            print(trainer.evaluate(data[split], metric_key_prefix=split))
-    trainer.model.save_pretrained(args.output_dir)
-    tokenizer.save_pretrained(args.output_dir)
-    print(args.text, pipeline("text-classification", model=str(args.output_dir))(args.text))
+    measured = [trainer.evaluate(data[split], metric_key_prefix=split) for split in data if split != "train"]
+    if trainer.is_world_process_zero():  # of several, as torchrun starts them
+        print(*measured, sep="\n")
+        trainer.model.save_pretrained(args.output_dir)
+        tokenizer.save_pretrained(args.output_dir)
+        print(args.text, pipeline("text-classification", model=str(args.output_dir))(args.text))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import os
 import random
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -157,6 +158,19 @@ def test_a_stream_is_shared_out_as_a_table_is(runs, noisy_dir, tmp_path, further
     for split in ("validation", "test"):
         assert recorded[split]["rows"] == of_table[split]["rows"]
         assert recorded[split]["confusion_matrix"] == of_table[split]["confusion_matrix"]
+
+
+def test_of_the_script_one_process_saves_and_tells(noisy_dir, tmp_path, monkeypatch):
+    out = tmp_path / "model"
+    script = Path(__file__).parents[1] / "scripts" / "train_sentiment.py"
+    monkeypatch.setitem(ENVIRONMENT, "ACCELERATE_USE_CPU", "true")  # without accelerator they see each other then only
+    done = launch(2, script, "--output_dir", out, "--data_dir", noisy_dir, "--num_train_epochs", "1")
+    told = [line.partition("_")[0] for line in done.stdout.splitlines() if "_recall" in line and "eval_" not in line]
+    assert told == ["{'validation", "{'test"], done.stderr
+    assert done.stdout.count("best concert of my life") == 1
+    assert "[rank1]: Traceback" not in done.stderr
+    model, tokenizer = model_loading.load_model(out)
+    assert len(tokenizer) == model.config.vocab_size
 
 
 ROW_COUNTS = (240, 237, 229)
