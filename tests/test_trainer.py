@@ -477,6 +477,19 @@ def test_a_loss_of_the_callers_own_is_left_alone_in_several_processes(tokenizer,
     assert [trainer.evaluate()["eval_loss"] for trainer in trainers] == [7, 7]
 
 
+@pytest.mark.parametrize("hidden", [False, True])
+def test_the_loss_of_several_processes_is_of_each_row_once(tokenizer, tmp_path, monkeypatch, hidden):
+    """Batches of 5 and 2 rows, as if another process had filled up the second: the mean is over rows, not batches."""
+    examples, model = make_examples(7), make_model(output_hidden_states=hidden)
+    batch = pad(tokenizer, examples, range(7))
+    expected = nn.functional.cross_entropy(model.eval()(**batch).logits, batch["labels"]).item()
+    trainer = make_trainer(tokenizer, tmp_path, model=model, eval_dataset=examples)
+    trainer.gather_function = lambda values: values  # drops nothing
+    monkeypatch.setattr(RnnTrainingArguments, "world_size", 2)
+    loop = trainer.evaluation_loop(trainer.get_eval_dataloader(), "Evaluation")
+    assert len(loop.label_ids) == 7 and loop.metrics["eval_loss"] == pytest.approx(expected, abs=1e-6)
+
+
 # ---- sparse gradients ----
 
 

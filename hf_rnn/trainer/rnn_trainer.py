@@ -264,7 +264,10 @@ class RnnTrainer(ResumableTrainer):
             return super().evaluation_loop(dataloader, description, prediction_loss_only, *args, **kwargs)
         output = super().evaluation_loop(dataloader, description, False, *args, **kwargs)
         name = f"{kwargs.get('metric_key_prefix', 'eval')}_loss"
-        arrays = (output.predictions, output.label_ids)
+        predictions = output.predictions
+        if isinstance(predictions, tuple):  # hidden states too
+            predictions = predictions[0]
+        arrays = (predictions, output.label_ids)
         if name in output.metrics and all(isinstance(array, np.ndarray) for array in arrays):
             logits, labels = map(torch.from_numpy, arrays)
             loss = self.model.loss_function(labels=labels, pooled_logits=logits.float(), config=self.model.config)
