@@ -281,6 +281,16 @@ def test_trainings_one_after_the_other_leave_one_filter():
     assert len(logger.filters) == before + 1, "what was left out before stays so"
 
 
+@pytest.mark.parametrize(("rank", "told"), [(None, True), ("0", True), ("1", False)])
+def test_of_several_processes_the_first_tells(command, tmp_path, monkeypatch, rank, told):
+    if rank is not None:
+        monkeypatch.setenv("RANK", rank)  # as torchrun does
+    flags = ["--num_hidden_layers", 1, "--hidden_dropout", 0.3]
+    code, _, err = command("train", "--data_dir", tmp_path, "--output_dir", tmp_path / "out", *flags)
+    assert code == 2 and ("no effect of hidden_dropout" in err) is told
+    assert "hf-rnn train: error: " in err, "a mistake may be that of one process alone"
+
+
 # ---- evaluate ----
 
 

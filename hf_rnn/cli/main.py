@@ -137,11 +137,11 @@ class _Stderr(logging.StreamHandler):
 
 
 def _log_to_stderr() -> None:
-    """Show what our own modules tell; other libraries keep their own settings."""
+    """Show what our own modules tell, of several processes the first's; other libraries keep their own settings."""
     logger = logging.getLogger("hf_rnn")
     if not any(isinstance(handler, _Stderr) for handler in logger.handlers):
         logger.addHandler(_Stderr())
-        logger.setLevel(logging.INFO)
+        logger.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)
 
 
 if __name__ == "__main__":
