@@ -129,6 +129,7 @@ def run_training(arguments: Arguments, distillation: Teaching | None = None) -> 
         report=report,
     )
     result = train_on(texts, report, arguments, checkpoint, distillation=distillation)
+    training_args.distributed_state.wait_for_everyone()  # of several processes each may read the folder now
     if destination is None:
         return result
     return dataclasses.replace(result, url=push_run(folder.root, destination).url)

@@ -173,6 +173,24 @@ def test_of_the_script_one_process_saves_and_tells(noisy_dir, tmp_path, monkeypa
     assert len(tokenizer) == model.config.vocab_size
 
 
+TRAIN_AND_READ = """
+import os, sys
+from pathlib import Path
+from hf_rnn import train
+from hf_rnn.model_loading import load_model
+
+result = train(data_dir=sys.argv[1], output_dir=sys.argv[2], num_train_epochs=1)
+load_model(result.folder)
+Path(sys.argv[2], os.environ["RANK"]).touch()
+"""
+
+
+def test_the_folder_is_there_when_train_returns_in_any_process(noisy_dir, tmp_path):
+    (tmp_path / "read.py").write_text(TRAIN_AND_READ)
+    done = launch(2, tmp_path / "read.py", noisy_dir, tmp_path / "model")
+    assert {"0", "1"} <= {path.name for path in (tmp_path / "model").iterdir()}, done.stderr
+
+
 ROW_COUNTS = (240, 237, 229)
 DRAW_BATCHES = """
 import json, sys
