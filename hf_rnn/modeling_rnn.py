@@ -6,6 +6,7 @@ by how much; a mask with holes means the text without the masked tokens. This fi
 Legend: B batch, T time, E embedding, H hidden per direction, D directions, L layers, V vocabulary, C classes.
 """
 
+import inspect
 import os
 from typing import Any
 
@@ -332,6 +333,9 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
 
         The Trainer asks: where it does not, as of a regression, the Trainer takes the mean over the parts.
         """
+        parameters = inspect.signature(self.forward).parameters.values()
+        if all(parameter.kind != inspect.Parameter.VAR_KEYWORD for parameter in parameters):
+            return False  # the forward of a subclass, to which the Trainer must not hand more than it takes
         return self.config.num_labels > 1 and self.config.problem_type != "regression"
 
     @can_return_tuple

@@ -856,3 +856,21 @@ def test_a_configuration_that_asks_for_tuples(tokenizer, tmp_path, settings):
     trainer = make_trainer(tokenizer, tmp_path, model, settings=settings)
     trainer.train()
     assert trainer.predict(make_examples()).predictions.shape == (24, CLASSES)
+
+
+class OwnForward(RnnForSequenceClassification):
+    def forward(self, input_ids, attention_mask=None, labels=None):
+        return super().forward(input_ids, attention_mask, labels)
+
+
+@pytest.mark.parametrize("kind", [Trainer, RnnTrainer])
+def test_a_subclass_whose_forward_takes_no_further_keywords(kind, tokenizer, tmp_path):
+    """Its loss is the mean of a batch, so that two of 4 rows are one of 8."""
+    settings = {"train_sampling_strategy": "sequential", "max_grad_norm": 0}
+    own, plain = OwnForward(make_model().config), make_model()
+    own.load_state_dict(plain.state_dict())
+    parts = {**settings, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
+    make_trainer(tokenizer, tmp_path, own, settings=parts, kind=kind).train()
+    make_trainer(tokenizer, tmp_path, plain, settings=settings, kind=kind).train()
+    for ours, theirs in zip(own.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)

@@ -237,7 +237,8 @@ class RnnTrainer(ResumableTrainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         """Return the loss: weighted and smoothed in training, the model's own in evaluation."""
-        inputs = {**inputs, "return_dict": True}  # whatever the configuration says
+        if getattr(getattr(self.model, "config", None), "return_dict", True) is False:
+            inputs = {**inputs, "return_dict": True}
         if self._own_loss and not model.training:
             outputs = model(**inputs)
             return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
