@@ -420,6 +420,15 @@ def test_class_weights_need_classes_to_count(tokenizer, tmp_path):
         make_trainer(tokenizer, tmp_path, model=model, settings={"class_weight_power": 0.5})
 
 
+def test_who_only_evaluates_needs_no_classes_to_count(tokenizer, tmp_path):
+    model, examples = make_model(), make_examples(9)
+    args = RnnTrainingArguments(str(tmp_path), class_weight_power=0.5, use_cpu=True, report_to="none")
+    found = RnnTrainer(model, args, eval_dataset=examples, processing_class=tokenizer).evaluate()["eval_loss"]
+    batch = pad(tokenizer, examples, range(9))
+    expected = nn.functional.cross_entropy(model.eval()(**batch).logits, batch["labels"]).item()
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
 def test_class_weights_count_the_labels_by_either_name(tokenizer, tmp_path):
     settings, found = {"class_weight_power": 1.0, "num_train_epochs": 1}, []
     examples = make_examples(24)

@@ -77,7 +77,8 @@ class RnnTrainer(ResumableTrainer):
     def _follow_settings(self) -> None:
         """Take up what `args` and the model say; each trial of a hyperparameter search says it anew."""
         self._class_weights: torch.Tensor | None = None
-        if getattr(self.args, "class_weight_power", 0) > 0:
+        counted = self.train_dataset is not None or self._class_counts is not None  # else it only evaluates
+        if counted and getattr(self.args, "class_weight_power", 0) > 0:
             self._class_weights = weigh_classes(self._count_classes(self._class_counts), self.args.class_weight_power)
         changed = self._class_weights is not None or self.label_smoother is not None
         if changed and getattr(self, "compute_loss_func", None) is None:
@@ -107,7 +108,7 @@ class RnnTrainer(ResumableTrainer):
         config = self.model.config
         if not self._may_have_one_label_each():
             raise UserError("class_weight_power is for texts with one label each: set it to 0")
-        if class_counts is None and (isinstance(self.train_dataset, IterableDataset) or self.train_dataset is None):
+        if class_counts is None and isinstance(self.train_dataset, IterableDataset):
             raise UserError(
                 "class_weight_power needs the rows of each class, which a stream does not tell: give class_counts"
             )
