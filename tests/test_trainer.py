@@ -745,6 +745,34 @@ def test_a_resumed_run_is_the_run_that_never_stopped(tokenizer, tmp_path, step, 
     assert logged[0] == logged[1] and list(logged[0]) == [1, 2, 3, 4]
 
 
+class Stream(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        return iter(make_examples())
+
+
+class CountedStream(Stream):
+    def __len__(self):
+        return len(make_examples())
+
+
+@pytest.mark.parametrize("stream", [Stream, CountedStream])
+def test_a_stream_goes_on_in_its_place_where_it_has_a_length(tokenizer, tmp_path, caplog, stream):
+    """Stopped after 4 of 9 steps, in the second epoch of 3; without a length that is told, before the first step."""
+    settings = {"max_steps": 9, "save_strategy": "steps", "save_steps": 4, "train_sampling_strategy": "sequential"}
+
+    def run(folder, resume=None):
+        trainer = make_trainer(tokenizer, folder, examples=stream(), settings=settings)
+        trainer.train(resume_from_checkpoint=resume)
+        return trainer.model.state_dict()
+
+    whole = run(tmp_path)
+    assert not caplog.messages
+    again = run(tmp_path, str(tmp_path / "checkpoint-4"))
+    same = all(torch.equal(whole[name], weight) for name, weight in again.items())
+    told = any("a stream that has no length" in message for message in caplog.messages)
+    assert (same, told) == ((True, False) if stream is CountedStream else (False, True))
+
+
 def test_a_resumed_run_is_as_patient_as_it_is_told_now(tokenizer, tmp_path):
     for patience, resume, epochs in ((1, None, 2), (3, True, 4)):
         settings = {**STALE, "early_stopping_patience": patience, "save_strategy": "epoch"}

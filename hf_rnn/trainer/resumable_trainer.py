@@ -7,6 +7,7 @@ since checkpoints carry it.
 from __future__ import annotations
 
 import contextlib
+import logging
 import pickle
 import time
 from collections.abc import Iterator, Mapping
@@ -16,15 +17,18 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import nn
+from torch.utils.data import IterableDataset
 from transformers import EarlyStoppingCallback, Trainer
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy, TrainOutput
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy, TrainOutput, has_length
 
 from .. import checkpoints
 from ..errors import UserError
 from .progress import EpochLines, ProgressBars
 from .stopping import RunningLoss, SavePoints, StopRequest, TrainingStopped
+
+logger = logging.getLogger(__name__)
 
 
 class ResumableTrainer(Trainer):
@@ -92,6 +96,12 @@ class ResumableTrainer(Trainer):
             resume_from_checkpoint = str(checkpoints.find_newest(folder, processes=processes, needs_best=needs_best))
         elif resume_from_checkpoint:
             checkpoints.check_states(Path(resume_from_checkpoint), processes)
+        uncounted = isinstance(self.train_dataset, IterableDataset) and not has_length(self.train_dataset)
+        if resume_from_checkpoint and uncounted:
+            logger.warning(
+                "going on with a stream that has no length, by which the epoch would be known: from its second epoch "
+                "on the rows to come are not those of a run that never stopped. Give train_dataset a __len__"
+            )
         outcome = super().train(resume_from_checkpoint, *args, **kwargs)
         return outcome._replace(training_loss=outcome.metrics["train_loss"])
 

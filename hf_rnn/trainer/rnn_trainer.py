@@ -44,8 +44,8 @@ class RnnTrainer(ResumableTrainer):
     - Sparse embedding gradients are measured and clipped, and take adaptive steps: [`LazyAdamW`] in AdamW's place.
     - Progress goes to stderr, a line an evaluation, with the accuracy on the texts trained on; nothing goes to stdout.
     - A checkpoint is complete or not valid, see [`hf_rnn.checkpoints`], and a run that goes on from one takes the same
-      steps as one that never stopped. Within `with trainer.stop_request:` SIGTERM and Ctrl-C finish the step, save,
-      and raise [`TrainingStopped`].
+      steps as one that never stopped; of a stream, where it has a length. Within `with trainer.stop_request:` SIGTERM
+      and Ctrl-C finish the step, save, and raise [`TrainingStopped`].
 
     Args:
         args: As for the Trainer, and with all that is in [`Trainer`].
