@@ -27,6 +27,7 @@ import hf_rnn.classifier.rnn_classifier as classifier_module
 import hf_rnn.run.finishing
 from hf_rnn import RnnClassifier
 from hf_rnn.arguments.run_arguments import parse_settings
+from hf_rnn.arguments.training_arguments import RnnTrainingArguments
 from hf_rnn.classifier import NotFittedError, setting_names
 from hf_rnn.classifier.labelled_texts import LabelledTexts, LabelType
 from hf_rnn.classifier.settings import settings_of_command
@@ -245,6 +246,12 @@ def test_settings_are_read_while_no_other_fit_trains(hurried, monkeypatch):
     monkeypatch.setattr(classifier_module, "parse_settings", parse)
     RnnClassifier(**QUICK).fit(*columns(60, seed=3))
     assert free == [False]
+
+
+def test_several_processes_are_sent_to_train(monkeypatch):
+    monkeypatch.setattr(RnnTrainingArguments, "world_size", 2)
+    with pytest.raises(UserError, match=r"in one process, and here are several.* hf_rnn.train, .*from_pretrained"):
+        RnnClassifier(**QUICK).fit(TEXTS, NAMES)
 
 
 def test_where_it_cannot_be_saved(fitted, tmp_path, monkeypatch):

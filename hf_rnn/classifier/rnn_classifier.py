@@ -161,7 +161,7 @@ class RnnClassifier:
 
         Raises:
             UserError: For a bad setting, or for texts and labels that cannot be used; a text or a label is named by
-                its position, from 0. What was learned before is kept then.
+                its position, from 0. What was learned before is kept then. Also in one of several processes.
         """
         rows = LabelledTexts.read(texts, labels)
         held_out = None if eval_set is None else LabelledTexts.read(*_pair(eval_set), where="eval_set ")
@@ -391,6 +391,11 @@ def _train(
     from ..run.checks import check_early
     from ..training import train_on
 
+    if arguments.training.world_size > 1:  # each would look for the model in a folder of its own, where one writes it
+        raise UserError(
+            "RnnClassifier trains in one process, and here are several, as torchrun starts them: train with "
+            "hf_rnn.train, and load what it leaves with RnnClassifier.from_pretrained"
+        )
     check_early(arguments)
     splits = {"train": rows.as_dataset(classes)}
     if held_out is not None:
