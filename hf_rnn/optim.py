@@ -150,24 +150,29 @@ class LazyAdamW(torch.optim.Optimizer):
         touched, ahead = state["rows"].index_select(0, rows).to(precision).unbind(1)
         gap = now - touched
         met = touched > 0  # else there is nothing to make good
-        missed = torch.where(met, _follow(first, second, gap - 1) - _follow(first, second, ahead), 0)
+        between = _follow(first, second, gap - 1)
+        missed = torch.where(met, between - _follow(first, second, ahead), 0)
+        mean, square, moved = (
+            values_of.index_select(0, rows) for values_of in (state["exp_avg"], state["exp_avg_sq"], parameter)
+        )
 
         def column(numbers: torch.Tensor) -> torch.Tensor:
-            """A number a row, beside the row's values."""
-            return numbers.view(-1, *[1] * (parameter.dim() - 1))
+            """A number a row, beside the row's values; one for all as it is."""
+            return numbers if numbers.dim() == 0 else numbers.view(-1, *[1] * (parameter.dim() - 1))
 
-        def direction(mean: torch.Tensor, square: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
-            """AdamW's step over the learning rate, of moments after so many steps."""
-            root = (square / column(_correction(second, count))).sqrt_().add_(group["eps"])
-            return mean / column(_correction(first, count)) / root
+        def move(times: torch.Tensor, count: torch.Tensor, epsilon: torch.Tensor) -> None:
+            """Go so many of AdamW's steps, by moments after `count` steps; √(1 - β₂ᵗ) goes out of the denominator."""
+            root = _correction(second, count).sqrt()
+            far = mean * column(times * root / _correction(first, count))
+            moved.addcdiv_(far, square.sqrt().add_(column(epsilon * root)), value=-rate)
 
-        mean, square = (state[name].index_select(0, rows) for name in ("exp_avg", "exp_avg_sq"))
-        moved = parameter.index_select(0, rows).mul_(column((1 - rate * group["weight_decay"]) ** gap))
-        made_good = direction(mean, square, touched.clamp(min=1)).mul_(column(missed))
-        moved.sub_(made_good.where(column(met) > 0, 0), alpha=rate)  # 0 / 0 where ε is 0
+        if group["weight_decay"]:
+            moved.mul_(column((1 - rate * group["weight_decay"]) ** gap))
+        # where ε is 0, what was never touched must not divide by it
+        move(missed, touched.clamp(min=1), torch.where(met, group["eps"], 1.0))
         mean.mul_(column(first**gap)).add_(values, alpha=1 - first)
         square.mul_(column(second**gap)).addcmul_(values, values, value=1 - second)
-        moved.sub_(direction(mean, square, now).mul_(column(1 + _follow(first, second, gap - 1))), alpha=rate)
+        move(1 + between, now, torch.full_like(now, group["eps"]))
 
         state["rows"].index_copy_(0, rows, torch.stack([now.expand_as(gap), gap - 1], dim=1).int())
         state["exp_avg"].index_copy_(0, rows, mean)
