@@ -139,9 +139,7 @@ class _Tanh(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         _refuse_graph()
         rows, weight, states = ctx.saved_tensors
-        of_sums = gradients[0].clone(
-            memory_format=torch.contiguous_format
-        )  # first of the states, step by step of sums
+        of_sums = gradients[0].clone(memory_format=torch.contiguous_format)  # of states first, step by step of sums
         steps, local = of_sums.unbind(0), (states * states).neg_().add_(1).unbind(0)
         for time in range(len(steps) - 1, -1, -1):
             if time + 1 < len(steps):
