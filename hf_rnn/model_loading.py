@@ -18,7 +18,7 @@ from transformers.utils import logging as transformers_logging
 
 from .configuration_rnn import RnnConfig
 from .errors import UserError, reason_of
-from .folder import FinishedFolder
+from .folder import FinishedFolder, because_of_damage
 from .hub_repo import fetch
 from .modeling_rnn import RnnForSequenceClassification
 from .plain_inference import compute_logits, tokenize
@@ -163,7 +163,8 @@ def load_without_weights(name: str, folder: FinishedFolder) -> tuple[RnnConfig, 
     except UserError:
         raise
     except Exception as error:  # as in `load_model`
-        raise UserError(f"{name} cannot be loaded: {reason_of(error):.1000}") from error
+        because = because_of_damage(folder.root)
+        raise UserError(f"{name} cannot be loaded{because}: {reason_of(error):.1000}") from error
     return config, tokenizer
 
 

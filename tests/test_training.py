@@ -32,6 +32,7 @@ from hf_rnn import FastRnn, checkpoints
 from hf_rnn.arguments.run_arguments import parse_settings
 from hf_rnn.arguments.training_arguments import RnnTrainingArguments
 from hf_rnn.containment import one_at_a_time
+from hf_rnn.distillation import distill
 from hf_rnn.errors import UserError
 from hf_rnn.folder import FinishedFolder
 from hf_rnn.run.fingerprints import compare
@@ -601,6 +602,17 @@ def test_a_tokenizer_of_a_newer_library_is_one_line(tiny_settings, trained, tmp_
     settings = {**tiny_settings, "tokenizer_name_or_path": str(tmp_path / "newer")}
     with pytest.raises(UserError, match="the tokenizer .*newer cannot be loaded: "):
         train(**settings, output_dir=str(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("way", ["tokenizer_name_or_path", "model_name_or_path", "vectors", "teacher"])
+def test_a_damaged_tokenizer_is_told_with_its_file(tiny_settings, trained, tmp_path, way):
+    """The library tells a line of a file, and not of which."""
+    shutil.copytree(trained.folder, tmp_path / "torn", ignore=shutil.ignore_patterns("checkpoints"))
+    torn = tmp_path / "torn" / "tokenizer.json"
+    torn.write_text(torn.read_text()[:900])
+    settings = {**tiny_settings, way: str(tmp_path / "torn"), "output_dir": str(tmp_path / "out")}
+    with pytest.raises(UserError, match=r"torn cannot be loaded, because of tokenizer\.json: .* line \d+"):
+        (distill if way == "teacher" else train)(**settings)
 
 
 def test_a_folder_of_models_is_no_tokenizer(tiny_settings, trained, tmp_path):

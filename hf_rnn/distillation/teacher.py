@@ -29,6 +29,7 @@ from transformers.utils import logging as transformers_logging
 
 from ..data.labels import listed
 from ..errors import UserError, reason_of
+from ..folder import because_of_damage
 from ..hub_repo import fetch
 from ..model_loading import check_name
 from ..run.fingerprints import hash_tokenizer
@@ -102,7 +103,8 @@ class Teacher:
         except UserError:
             raise
         except Exception as error:  # files that others wrote make the libraries raise anything, `Exception` itself too
-            raise UserError(f"the teacher {name_or_path} cannot be loaded: {reason_of(error):.1000}") from error
+            told = f"the teacher {name_or_path} cannot be loaded{because_of_damage(folder)}"
+            raise UserError(f"{told}: {reason_of(error):.1000}") from error
         if not list(folder.glob("*.safetensors")):
             raise UserError(
                 f"the teacher {name_or_path} has no model.safetensors, the only form in which weights are read here"

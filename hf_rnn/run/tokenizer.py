@@ -9,7 +9,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ..arguments.text_arguments import DataArguments
 from ..errors import UserError, reason_of
-from ..folder import nested_model
+from ..folder import because_of_damage, nested_model
 from ..model_loading import check_name
 from ..starting_model import StartingModel
 from ..tokenization import train_tokenizer
@@ -56,7 +56,8 @@ def make_tokenizer(data_args: DataArguments, texts: Iterable[str]) -> PreTrained
     except Exception as error:  # a file of a newer library makes tokenizers raise `Exception` itself
         if (nested := nested_model(Path(name))) is not None:
             raise UserError(f"{name} holds no tokenizer. Did you mean {nested}?") from error
-        raise UserError(f"the tokenizer {name} cannot be loaded: {reason_of(error)}") from error
+        because = because_of_damage(Path(name))
+        raise UserError(f"the tokenizer {name} cannot be loaded{because}: {reason_of(error)}") from error
     if tokenizer.pad_token_id is None:
         raise UserError(f"the tokenizer {name} has no padding token, which batches need")
     if "attention_mask" not in tokenizer.model_input_names:  # as some encoders' that mask nothing

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 
 from ..errors import UserError, reason_of
-from ..folder import nested_model
+from ..folder import because_of_damage, nested_model
 from .vector_file import Table
 
 _WEIGHTS = "model.safetensors"
@@ -73,7 +73,8 @@ class ModelTable:
         except UserError:
             raise
         except Exception as error:  # files that others wrote make the libraries raise anything, `Exception` itself too
-            raise UserError(f"the vectors of {name} cannot be loaded: {reason_of(error):.1000}") from error
+            because = because_of_damage(folder)
+            raise UserError(f"the vectors of {name} cannot be loaded{because}: {reason_of(error):.1000}") from error
         if not tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens):
             raise UserError(f"{name} has a tokenizer without a word: put its files into the folder, or give its own")
         rows = max(tokenizer.get_vocab().values(), default=-1) + 1
