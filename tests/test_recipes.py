@@ -70,6 +70,19 @@ def test_a_file_names_its_base(tmp_path):
     assert load_recipe(tmp_path / "mine.yaml") == {**load_recipe("tutorial"), "learning_rate": 0.03, "hidden_size": 7}
 
 
+def test_an_anchor_repeats_one_value_and_no_list(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("hidden_size: &width 48\nembedding_size: *width\n")
+    assert load_recipe(path)["embedding_size"] == 48
+    lists = "".join(f"b{n}: &b{n} [{', '.join(9 * [f'*b{n - 1}'])}]\n" for n in range(1, 12))  # 9 ** 12 words
+    path.write_text(f"tags: &b0 [{', '.join(9 * ['ha'])}]\n{lists}")
+    with pytest.raises(UserError, match=r"mine.yaml:2: \*b0 repeats a list or a mapping, .*: write it out"):
+        load_recipe(path)
+    path.write_text("hidden_size: 7\nlr_scheduler_kwargs: &self {power: *self}\n")
+    with pytest.raises(UserError, match=r"mine.yaml:2: \*self repeats a list or a mapping"):
+        load_recipe(path)
+
+
 def test_null_leaves_out(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("recipe: null\nhidden_size: 7\nlearning_rate: null\n")

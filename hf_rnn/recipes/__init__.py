@@ -25,7 +25,21 @@ _BASE_KEY = "recipe"
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML, but that `yes` and `no` are words: an answer, a class, the language of Norway, a strategy."""
+    """YAML, but that `yes` and `no` are words: an answer, a class, the language of Norway, a strategy.
+
+    And that only a single value may be repeated by its anchor: lists of lists of lists would grow beyond all memory.
+    """
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        alias = self.peek_event() if self.check_event(yaml.AliasEvent) else None
+        node = super().compose_node(parent, index)
+        if alias is not None and not isinstance(node, yaml.ScalarNode):
+            mark = alias.start_mark
+            raise UserError(
+                f"{mark.name}:{mark.line + 1}: *{alias.anchor} repeats a list or a mapping, which a recipe may not: "
+                "write it out"
+            )
+        return node
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -126,6 +140,7 @@ def _settings(path: Path) -> Iterator[tuple[str, Setting]]:
     """Yield the settings of one file, in its order."""
     try:
         loader = _Loader(path.read_text(encoding="utf-8-sig"))
+        loader.name = str(path)  # of its marks
         root = loader.get_single_node()
         if root is None:  # an empty file, or comments only
             return
