@@ -348,9 +348,22 @@ def test_what_no_run_left_is_not_replaced(teacher, tiny_settings, tmp_path):
 def test_a_training_that_diverged_is_not_called_finished(tiny_settings, tmp_path):
     settings = {**tiny_settings, "num_train_epochs": 1, "cell_type": "rnn_relu", "pooling": "last", "optim": "sgd"}
     settings |= {"learning_rate": 1e30, "max_grad_norm": 0}
-    with pytest.raises(UserError, match=r"the training diverged: .* Take a smaller learning_rate than 1e\+30"):
+    told = r"training diverged: .* take a smaller learning_rate than 1e\+30, or clip gradients with max_grad_norm 1"
+    with pytest.raises(UserError, match=told):
         train(**settings, output_dir=str(tmp_path / "out"))
     assert not (tmp_path / "out" / "config.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("weight_decay", 1e30), ("embedding_initializer_range", 1e38), ("embedding_learning_rate", 1e38)],
+)
+def test_a_training_that_diverged_blames_what_was_set(tiny_settings, tmp_path, name, size):
+    """With gradients clipped already, as the recipe has it."""
+    settings = {**tiny_settings, "num_train_epochs": 1, name: size}
+    told = rf"take a smaller learning_rate than 0\.02, or take a smaller {name} than {re.escape(f'{size:g}')}$"
+    with pytest.raises(UserError, match=told):
+        train(**settings, output_dir=str(tmp_path / "out"))
 
 
 def test_resuming_goes_on(copy_of_trained, trained, tiny_settings):

@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 # What the optimiser's state in a checkpoint says, whatever a run that goes on from there says.
 _IN_OPTIMIZER = ("optim", "optim_args", "learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon")
+# What makes steps large.
+_STEP_SIZES = ("learning_rate", "embedding_learning_rate", "weight_decay")
 # What can decide which epoch is the best one.
 _SCORES = ("loss", "accuracy", "macro_f1", "macro_recall")
 
@@ -70,11 +72,18 @@ def check_finite(model: RnnForSequenceClassification, training_args: RnnTraining
         UserError: For weights that are NaN or infinite.
     """
     broken = [name for name, weight in model.named_parameters() if not weight.isfinite().all()]
-    if broken:
-        raise UserError(
-            f"the training diverged: {broken[0]} holds numbers that are NaN or infinite. Take a smaller learning_rate "
-            f"than {training_args.learning_rate:g}, or clip gradients with max_grad_norm 1"
-        )
+    if not broken:
+        return
+    sizes = {name: getattr(training_args, name) for name in _STEP_SIZES}
+    if model.config.embedding_initializer_range > 1:
+        sizes["embedding_initializer_range"] = model.config.embedding_initializer_range
+    advice = [f"take a smaller {name} than {size:g}" for name, size in sizes.items() if size]
+    if not 0 < training_args.max_grad_norm <= 1:
+        advice.append("clip gradients with max_grad_norm 1")
+    raise UserError(
+        f"the training diverged: {broken[0]} holds numbers that are NaN or infinite. To keep them small, "
+        f"{', or '.join(advice)}"
+    )
 
 
 def check_unchanged(checkpoint: Path, made_from: dict[str, Any], *, anyway: bool) -> None:
