@@ -128,11 +128,25 @@ def run_training(arguments: Arguments, distillation: Teaching | None = None) -> 
         rejected_path=folder.root / output_dir.REJECTED_ROWS if main else None,
         report=report,
     )
-    result = train_on(texts, report, arguments, checkpoint, distillation=distillation)
+    try:
+        result = train_on(texts, report, arguments, checkpoint, distillation=distillation)
+    except TrainingStopped as stopped:
+        stopped.advice = _how_to_go_on(training_args)
+        raise
     training_args.distributed_state.wait_for_everyone()  # of several processes each may read the folder now
     if destination is None:
         return result
     return dataclasses.replace(result, url=push_run(folder.root, destination).url)
+
+
+def _how_to_go_on(training_args: RnnTrainingArguments) -> str:
+    """What a program that was stopped calls next; the command has words of its own."""
+    if training_args.save_only_model:
+        return "with save_only_model there is nothing to go on from"
+    changed = "" if training_args.resume else " with resume=True"
+    return (
+        f"to go on, repeat the call{changed}{' and overwrite_output_dir=False' * training_args.overwrite_output_dir}"
+    )
 
 
 @torch.inference_mode(False)  # with gradients, though the caller's program may have turned them off

@@ -321,6 +321,17 @@ def test_a_stopped_run_goes_on_bit_for_bit(trained, tiny_settings, tmp_path, mon
     assert outcome(train(**settings, resume=True).folder) == outcome(trained.folder)
 
 
+def test_a_stopped_call_tells_how_to_go_on(tiny_settings, tmp_path, monkeypatch):
+    """In Python's words: they are followed as they stand."""
+    settings = {**tiny_settings, "output_dir": str(tmp_path / "out")}
+    told = str(run_until(2, {**settings, "overwrite_output_dir": True}, monkeypatch))
+    assert told == ("stopped by SIGTERM; to go on, repeat the call with resume=True and overwrite_output_dir=False")
+    goes_on = {"resume": True, "overwrite_output_dir": False}
+    assert str(run_until(4, {**settings, **goes_on}, monkeypatch)) == "stopped by SIGTERM; to go on, repeat the call"
+    alone = {**settings, "output_dir": str(tmp_path / "alone"), "save_only_model": True}
+    assert str(run_until(2, alone, monkeypatch)).endswith("; with save_only_model there is nothing to go on from")
+
+
 def test_workers_are_of_no_matter(tiny_settings, tmp_path, monkeypatch):
     settings = {**tiny_settings, "num_train_epochs": 3, "dataloader_num_workers": 2}
     whole = train(**settings, output_dir=str(tmp_path / "whole")).folder

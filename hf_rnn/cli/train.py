@@ -71,8 +71,9 @@ def _leave_together() -> None:
 
 
 def _how_to_go_on(verb: str, stopped: TrainingStopped, argv: Sequence[str], settings: RnnTrainingArguments) -> str:
+    told = f"hf-rnn {verb}: stopped by {stopped.signal.name}"
     if settings.save_only_model:
-        return f"hf-rnn {verb}: {stopped}; with save_only_model there is nothing to go on from"
+        return f"{told}; with save_only_model there is nothing to go on from"
     command = ["hf-rnn", verb, *_without_token(argv)]
     if settings.overwrite_output_dir:
         command.append("--overwrite_output_dir=false")
@@ -80,7 +81,7 @@ def _how_to_go_on(verb: str, stopped: TrainingStopped, argv: Sequence[str], sett
         command.append("--resume")
     if "TORCHELASTIC_RUN_ID" in os.environ:
         command[:1] = ["torchrun", "...", "hf-rnn"]
-    return f"hf-rnn {verb}: {stopped}; to go on, type: {shlex.join(command)}"
+    return f"{told}; to go on, type: {shlex.join(command)}"
 
 
 def _without_token(argv: Sequence[str]) -> list[str]:

@@ -26,13 +26,18 @@ class TrainingStopped(KeyboardInterrupt):
         signal: The signal that asked.
         checkpoint: What to go on from, None when training had nothing left to save.
         exit_code: What a shell reports for a process ended by that signal.
+        advice: How whoever called goes on, for the message; empty until somebody who knows says so.
     """
 
     def __init__(self, number: int, checkpoint: Path | None) -> None:
         self.signal = signal.Signals(number)
         self.checkpoint = checkpoint
         self.exit_code = 128 + number
-        super().__init__(f"stopped by {self.signal.name}")
+        self.advice = ""
+        super().__init__(number, checkpoint)
+
+    def __str__(self) -> str:
+        return f"stopped by {self.signal.name}{self.advice and f'; {self.advice}'}"
 
 
 class StopRequest:
