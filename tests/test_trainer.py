@@ -640,6 +640,24 @@ def test_lines_go_to_stderr_and_nothing_to_stdout(tokenizer, tmp_path, capfd, di
     )
 
 
+def test_a_notebook_shows_its_table_alone_or_nothing(tokenizer, tmp_path, capfd, monkeypatch):
+    class Table(TrainerCallback):  # transformers' own needs IPython
+        shown = 0
+
+        def on_evaluate(self, *args, **kwargs):
+            Table.shown += 1
+
+    monkeypatch.setattr("transformers.trainer.DEFAULT_PROGRESS_CALLBACK", Table)
+    for disable_tqdm, silent, shown, lines in ((False, False, 1, 0), (True, False, 0, 1), (False, True, 0, 0)):
+        Table.shown = 0
+        settings = {"eval_strategy": "epoch", "disable_tqdm": disable_tqdm}
+        trainer = make_trainer(tokenizer, tmp_path, settings=settings, eval_dataset=make_examples(9))
+        if silent:
+            trainer.silence()
+        trainer.train()
+        assert (Table.shown, capfd.readouterr().err.count("epoch 1/1  loss")) == (shown, lines)
+
+
 @pytest.mark.parametrize(
     ("own", "told"),
     [

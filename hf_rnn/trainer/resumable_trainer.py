@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from torch import nn
 from torch.utils.data import IterableDataset
 from transformers import EarlyStoppingCallback, Trainer
+from transformers import trainer as transformers_trainer
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy, TrainOutput, has_length
@@ -56,14 +57,17 @@ class ResumableTrainer(Trainer):
 
     def silence(self) -> None:
         """Show neither bars nor a line an evaluation."""
-        self.pop_callback(ProgressBars)
+        self.pop_callback(transformers_trainer.DEFAULT_PROGRESS_CALLBACK)
         self._epoch_lines.quiet = True
 
     def _install_callbacks(self) -> None:
-        if self.pop_callback(ProgressCallback) is not None:
-            self.add_callback(ProgressBars)
+        bars = self.pop_callback(transformers_trainer.DEFAULT_PROGRESS_CALLBACK)
+        in_table = bars is not None and not isinstance(bars, ProgressCallback)  # as the Trainer has it in a notebook
+        if bars is not None:
+            self.add_callback(bars if in_table else ProgressBars)
         self.pop_callback(PrinterCallback)
         self.add_callback(EpochLines)
+        self._epoch_lines.quiet = in_table  # which tells it already
         patience = getattr(self.args, "early_stopping_patience", None)
         if patience:
             self.add_callback(EarlyStoppingCallback(patience))
