@@ -66,6 +66,16 @@ class TrainingResult:
     card: CardFacts | None = None
     url: str | None = None
 
+    def __repr__(self) -> str:
+        """The folder and the main scores: all that is held would fill a page of a notebook."""
+        told = [f"folder={str(self.folder)!r}"]
+        for split in ("validation", "test"):
+            found = self.metrics.get(split, {})
+            shown = [f"{name} {found[name]:.3f}" for name in ("accuracy", "macro_f1", "macro_recall") if name in found]
+            told += [f"{split}: {', '.join(shown)}"] if shown else []
+        told += [] if self.url is None else [f"url={self.url!r}"]
+        return f"{type(self).__name__}({'; '.join(told)})"
+
 
 @one_at_a_time()
 def train(

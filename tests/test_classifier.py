@@ -6,6 +6,7 @@ import json
 import logging
 import pickle
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -34,6 +35,7 @@ from hf_rnn.classifier.settings import settings_of_command
 from hf_rnn.containment import contained
 from hf_rnn.errors import UserError
 from hf_rnn.folder import FinishedFolder
+from hf_rnn.recipes import load_recipe
 from hf_rnn.training import train
 
 # as `tiny_settings`, and as little as can be trained
@@ -392,6 +394,8 @@ def test_settings_by_name():
     assert classifier.get_params(deep=False) == dict.fromkeys(setting_names()) | {"hidden_size": 3}
     assert classifier.set_params(cell_type="gru", hidden_size=None) is classifier
     assert repr(classifier) == "RnnClassifier(cell_type='gru')"
+    whole = RnnClassifier(recipe=load_recipe("default"), seed=7)  # as `from_pretrained` has it of a folder
+    assert re.fullmatch(r"RnnClassifier\(seed=7, recipe=\{'min_frequency': 3, .{,77}\.\.\.\)", repr(whole))
     assert {"recipe", "seed", "normalizer", "learning_rate", "random_state", "verbose"} <= set(setting_names())
 
 

@@ -71,6 +71,16 @@ def test_the_folder_is_finished(trained):
     assert len({path.stat().st_mode for path in trained.folder.iterdir() if path.is_file()}) == 1, "all can be read"
 
 
+def test_the_result_is_shown_in_a_line(trained):
+    """Whoever calls `train` last in a cell of a notebook sees it."""
+    scores = trained.metrics["test"]
+    told = f"test: accuracy {scores['accuracy']:.3f}, macro_f1 {scores['macro_f1']:.3f}, macro_recall "
+    assert repr(trained).startswith(f"TrainingResult(folder={str(trained.folder)!r}; validation: accuracy ")
+    assert told in repr(trained) and len(repr(trained)) < 300
+    shown = repr(dataclasses.replace(trained, metrics={"training": {}}, url="https://hf.co/me/name"))
+    assert shown == f"TrainingResult(folder={str(trained.folder)!r}; url='https://hf.co/me/name')"
+
+
 def test_it_has_learned_the_rule(trained):
     assert trained.metrics["validation"]["accuracy"] > 0.9, "the classes are equally many: chance is a third"
 

@@ -123,8 +123,10 @@ class RnnClassifier:
         return self
 
     def __repr__(self) -> str:
-        given = [f"{name}={value!r}" for name, value in self.get_params().items() if value is not None]
-        return f"{type(self).__name__}({', '.join(given)})"
+        given = {name: repr(value) for name, value in self.get_params().items() if value is not None}
+        # a recipe of all settings, as `from_pretrained` gives it, would fill a page of a notebook
+        shown = [f"{name}={text if len(text) <= 100 else f'{text[:97]}...'}" for name, text in given.items()]
+        return f"{type(self).__name__}({', '.join(shown)})"
 
     def __sklearn_tags__(self) -> Tags:
         from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags
