@@ -44,6 +44,16 @@ _SHOWN_LABELS = 10
 _EXAMPLES = ("best day of the year, thank you!", "late again, so tired of this", "the shop opens at nine on Saturday")
 _EXAMPLES_SHOWN = 6
 
+# One below the other on a telephone, where the label is to be seen without a way past the examples.
+_LAYOUT = """
+<style>
+@media (min-width: 45rem) {
+  #one-text { display: grid; grid-template: auto 1fr / 5fr 6fr; }
+  #one-text > :nth-child(2) { grid-area: 1 / 2 / 3; }
+}
+</style>
+"""
+
 
 def build(model_name_or_path: str | Path, revision: str | None = None) -> gradio.Blocks:
     """Make the page of a model.
@@ -65,17 +75,18 @@ def build(model_name_or_path: str | Path, revision: str | None = None) -> gradio
     answers = _Answers(gr, classifier)
     # what people upload and take home is deleted within the hour
     with gr.Blocks(title=name, analytics_enabled=False, delete_cache=(600, 3600)) as page:
-        gr.HTML(_heading(name, classifier.model))
-        with gr.Tab("A text"), gr.Row():
-            with gr.Column(scale=5):
+        gr.HTML(_LAYOUT + _heading(name, classifier.model))
+        with gr.Tab("A text"), gr.Row(elem_id="one-text"):
+            with gr.Column():
                 text = gr.Textbox(
                     label="Text", placeholder="Type or paste a text", lines=3, max_lines=12, autofocus=True
                 )
                 button = gr.Button("Label it", variant="primary")
-                tried = gr.Examples([[example] for example in examples], text, cache_examples=False)
-            with gr.Column(scale=6):
+            with gr.Column():
                 label = gr.Label(label="Label", num_top_classes=_SHOWN_LABELS)
                 words = gr.HTML(label="Words", container=True, padding=True, show_label=True, elem_id="words")
+            with gr.Column():
+                tried = gr.Examples([[example] for example in examples], text, cache_examples=False)
         with gr.Tab("A file"):
             with gr.Row():
                 file = gr.File(label="A text file in UTF-8, one text a line", type="filepath", height=120)
@@ -91,7 +102,7 @@ def build(model_name_or_path: str | Path, revision: str | None = None) -> gradio
                 interactive=False,
                 visible=False,
                 buttons=[],
-                column_widths=["70%", "15%", "15%"],
+                column_widths=["48%", "31%", "21%"],
             )
         one: dict[str, Any] = {"fn": answers.for_text, "inputs": text, "outputs": [label, words]}
         private: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal"}
@@ -214,7 +225,7 @@ class _Answers:
         target = Path(room.name) / f"answers.{kind}"
         write_answers(answers, target)
         rows = [
-            [answer.text, answer.label or answer.error, None if answer.score is None else round(answer.score, 4)]
+            [answer.text, answer.label or answer.error, None if answer.score is None else round(answer.score, 3)]
             for answer in answers[:_SHOWN_LINES]
         ]
         file, table = self._gr.update(value=str(target), visible=True), self._gr.update(value=rows, visible=True)

@@ -401,6 +401,22 @@ class Page:
         self.until(lambda: shown in self.words(), f"{shown!r} is shown")
         return self.label()
 
+    def label_file(self, folder, content):
+        """Have a file of three lines labelled."""
+        (folder / "texts.txt").write_text(content, encoding="utf-8")
+        tabs = self.browser.find_elements("css selector", "[role=tab]")
+        next(tab for tab in tabs if tab.text == "A file").click()
+        uploads = self.until(lambda: self.browser.find_elements("css selector", "input[type=file]"), "it takes a file")
+        uploads[0].send_keys(str(folder / "texts.txt"))
+        self.until(lambda: "texts.txt" in self.text(), "the file is there")
+        self.button("Label all lines").click()
+        self.until(lambda: "3 lines" in self.text(), "it is labelled")
+
+    def cells(self):
+        """What is to be seen of the table, its head too."""
+        found = self.browser.find_elements("css selector", "[role=columnheader], [role=gridcell]")
+        return [cell for cell in found if cell.is_displayed() and cell.text]
+
     def text(self):
         """All that is to be read on the page."""
         return self.find("body").text.replace("\n", "")
@@ -476,15 +492,29 @@ def test_whatever_stands_in_the_box(page, served):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("width", "below"), [(375, True), (1280, False)])
+def test_on_a_telephone_too(browser, page, trained, tmp_path, width, below):
+    """The label stands before the examples there, and a word of the table in one line."""
+    example = demo._read_card(FinishedFolder(trained.folder), "")[1][0]
+    screen = {"width": width, "height": 740, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+    try:
+        assert page.label_it("miro", "miro") == "good"
+        places = [page.find("[data-testid=label-output-value]").rect, page.button(example).rect]
+        assert (places[0]["x"] < places[1]["x"] + places[1]["width"]) is below, "one below the other"
+        assert places[0]["y"] < places[1]["y"]
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+        page.label_file(tmp_path, "miro\n" * 3)
+        cells = page.until(lambda: len(found := page.cells()) == 12 and found, "the table is there")
+        assert {cell.text for cell in cells} > {"miro", "good", "label"}
+        assert len({cell.size["height"] for cell in cells}) == 1, "none is broken into lines"
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+@pytest.mark.slow
 def test_a_file_of_texts(page, tmp_path):
-    (tmp_path / "texts.txt").write_text("the miro box\nselk\n<b>sand</b>\n", encoding="utf-8")
-    tabs = page.browser.find_elements("css selector", "[role=tab]")
-    next(tab for tab in tabs if tab.text == "A file").click()
-    uploads = page.until(lambda: page.browser.find_elements("css selector", "input[type=file]"), "it takes a file")
-    uploads[0].send_keys(str(tmp_path / "texts.txt"))
-    page.until(lambda: "texts.txt" in page.text(), "the file is there")
-    page.button("Label all lines").click()
-    page.until(lambda: "3 lines" in page.text(), "it is labelled")
+    page.label_file(tmp_path, "the miro box\nselk\n<b>sand</b>\n")
     link = page.until(lambda: page.find("a[href*='answers.csv']"), "the answers can be taken home")
     with urllib.request.urlopen(link.get_attribute("href")) as response:
         rows = list(csv.DictReader(io.StringIO(response.read().decode(), newline="")))
