@@ -177,13 +177,24 @@ def test_no_verb(command, arguments, code, message):
     assert message in err
 
 
-@pytest.mark.parametrize("verb", ["train", "evaluate", "predict", "inspect", "push", "distill", "demo"])
+@pytest.mark.parametrize(
+    "verb", ["train", "evaluate", "predict", "inspect", "audit", "push", "export", "distill", "demo"]
+)
 def test_help_of_a_verb(command, verb):
     code, out, _ = command(verb, "--help")
     assert code == 0
     assert out.startswith(f"usage: hf-rnn {verb}")
     assert ("--hidden_size" in out) == (verb in ("train", "distill"))
     assert ("--teacher" in out) == (verb == "distill")
+    assert "default: None" not in " ".join(out.split()), "where there is none, words say what happens"
+
+
+def test_the_help_of_audit_shows_what_its_recipe_sets(command, tmp_path):
+    (tmp_path / "mine.yaml").write_text("normalizer: tweet\nmin_frequency: 7\nhidden_size: 9\n")
+    code, out, _ = command("audit", "--recipe", tmp_path / "mine.yaml", "--help")
+    told = " ".join(out.split())
+    assert code == 0 and "semeval or tweet (default: tweet)" in told and "unknown token (default: 7)" in told
+    assert told.endswith("mine.yaml)")
 
 
 def test_results_are_utf8_in_any_locale(folder, tmp_path):

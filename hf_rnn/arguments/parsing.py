@@ -10,7 +10,7 @@ import difflib
 import json
 import os
 import re
-from argparse import SUPPRESS, Action
+from argparse import SUPPRESS, Action, ArgumentDefaultsHelpFormatter
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import field
 from enum import Enum
@@ -60,6 +60,13 @@ def expand_home(arguments: Any, *names: str) -> None:
             setattr(arguments, name, os.path.expanduser(path))
 
 
+class SettingsHelp(ArgumentDefaultsHelpFormatter):
+    """Tells defaults, but None, which is none: what happens then is said in words where there is something to say."""
+
+    def _get_help_string(self, action: Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
 class SettingsParser(HfArgumentParser):
     """`HfArgumentParser` whose mistakes are [`UserError`]s with the nearest name, and that takes values from recipes.
 
@@ -77,7 +84,7 @@ class SettingsParser(HfArgumentParser):
         elsewhere: Callable[[str], str] = lambda name: "",
         **kwargs: Any,
     ) -> None:
-        super().__init__(dataclass_types, allow_abbrev=False, **kwargs)
+        super().__init__(dataclass_types, allow_abbrev=False, **{"formatter_class": SettingsHelp, **kwargs})
         self._mappings = frozenset(mappings)
         self._elsewhere = elsewhere
         for action in self._actions:

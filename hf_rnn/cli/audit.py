@@ -16,7 +16,7 @@ from ..arguments.text_arguments import DataArguments
 from ..audit import Origin, audit, render_text
 from ..data import DataReport, load_named
 from ..errors import UserError
-from ..recipes import DEFAULT_RECIPE
+from ..recipes import DEFAULT_RECIPE, Setting
 from ..run.audit import check_leaks
 from ..run.text_loading import find_origins, load_texts
 from ..run.tokenizer import load_start, make_tokenizer
@@ -64,6 +64,8 @@ def _parse(argv: Sequence[str]) -> AuditArguments:
     known = {setting.name for setting in fields(DataArguments)}
     of_recipe = settings_beside(recipe, named_flags(argv))
     settings = {name: setting for name, setting in of_recipe.items() if name in known}
+    if {"-h", "--help"} & set(argv):
+        parser.show_defaults({**settings, "recipe": Setting(recipe, parser.prog)})
     (arguments,) = parser.parse([*parser.tokens(settings), *argv])
     return arguments
 

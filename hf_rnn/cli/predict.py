@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from .. import model_loading
-from ..arguments.parsing import SettingsParser, expand_home
+from ..arguments.parsing import SettingsHelp, SettingsParser, expand_home
 from ..data import DataError
 from ..data.faults import BadRow
 from ..data.text_stream import read_texts
@@ -47,7 +47,7 @@ exit code:
 """
 
 
-class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+class _Help(SettingsHelp, argparse.RawDescriptionHelpFormatter):
     """Tells defaults, as of all verbs, and keeps the lines of the epilogue."""
 
 
