@@ -12,7 +12,7 @@ import mmap
 import re
 import zipfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ class SharedFile:
     path: Path
     name: str
     size: int
-    content: bytes | None = None
+    content: bytes | None = field(default=None, repr=False)  # a card would fill a page of a notebook
 
 
 def list_shared_files(folder: FinishedFolder, tokenizer_files: Iterable[str] = ()) -> tuple[SharedFile, ...]:

@@ -1,5 +1,6 @@
 """Pushing to a Hub and loading from it, with the real client against a small server on loopback."""
 
+import dataclasses
 import email.utils
 import errno
 import io
@@ -194,6 +195,7 @@ def test_a_dry_run_sends_nothing_and_needs_no_token(hub, folder, monkeypatch):
     monkeypatch.delenv("HF_TOKEN")
     (folder / "mine_rnn.py").write_text("print('of nobody else')")
     result = push(folder, "me/films", revision="v1", dry_run=True)
+    assert "a whole card" not in repr(dataclasses.replace(result.files[0], content=b"a whole card"))
     assert "mine_rnn.py" in result.left
     assert hub.calls == []
     assert result.commit is None
