@@ -109,7 +109,8 @@ class DataArguments(TableArguments):
             `"1%"` or `"0.01"`, repeats a row of train; see [`~hf_rnn.audit.audit`].
         normalizer (`str`): What is done to a text before it is split into words, see [`train_tokenizer`].
         min_frequency (`int`): Rarer words become the unknown token.
-        max_vocab_size (`int`, *optional*): The most frequent words that are kept.
+        max_vocab_size (`int`, *optional*): Most entries of the vocabulary, `<unk>` and `<pad>` among them; the most
+            frequent words are kept.
         lowercase (`bool`): Whether to lower-case.
         max_length (`int`, *optional*): Longer texts are cut to so many tokens.
         tokenizer_name_or_path (`str`, *optional*): An existing tokenizer to take instead of training one; the four
@@ -135,7 +136,7 @@ class DataArguments(TableArguments):
     )
     normalizer: str = setting("none", "what is done to a text before it is split: none, semeval or tweet")
     min_frequency: int = setting(3, "rarer words become the unknown token")
-    max_vocab_size: int | None = setting(None, "keep only so many of the most frequent words")
+    max_vocab_size: int | None = setting(None, "keep only the most frequent words, so many with <unk> and <pad>")
     lowercase: bool = setting(True, "lower-case the texts")
     max_length: int | None = setting(None, "cut longer texts to so many tokens (default: the tokenizer's limit)")
     tokenizer_name_or_path: str | None = setting(None, "use this tokenizer (folder or Hub id) instead of training one")
