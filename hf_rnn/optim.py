@@ -185,7 +185,13 @@ class LazyAdamW(torch.optim.Optimizer):
 
         Args:
             state_dict: What `state_dict()` returned.
+
+        Raises:
+            ValueError: For a state of an older version, from which a run cannot go on.
         """
+        for saved in state_dict["state"].values():
+            if torch.as_tensor(saved.get("step", 0)).dim() > 0:
+                raise ValueError("an older LazyAdamW wrote them, which counted the steps of each row by themselves")
         super().load_state_dict(state_dict)
         numbers, parameters = (
             [one for group in groups for one in group["params"]]

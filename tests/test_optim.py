@@ -240,6 +240,21 @@ def test_a_saved_state_goes_on_bit_for_bit(fused, dtype):
     assert saved["state"][0]["rows"].max() < rows.max(), "a copy went on"
 
 
+def test_a_state_of_an_older_version_is_refused():
+    """It held a number of steps a row, and failed in the first step, by the shapes of tensors."""
+    parts = make_parts(sparse=True)
+    optimizer = LazyAdamW(parts.parameters())
+    take_steps(parts, optimizer, make_steps(2, everyone=True))
+    state = copy.deepcopy(optimizer.state_dict())
+    assert "rows" in state["state"][0], "premise: the table's"
+    del state["state"][0]["rows"]
+    state["state"][0]["step"] = torch.full((ROWS,), 2.0)
+    other = LazyAdamW(make_parts(sparse=True).parameters())
+    with pytest.raises(ValueError, match="an older LazyAdamW wrote them"):
+        other.load_state_dict(state)
+    assert not other.state, "nothing was loaded by half"
+
+
 def test_closure_and_values_out_of_range():
     parts = make_parts(sparse=True)
     optimizer = LazyAdamW(parts.parameters(), lr=0.01)
