@@ -13,7 +13,7 @@ import torch
 from huggingface_hub import snapshot_download
 from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
-from transformers import DataCollatorWithPadding, Trainer, TrainerCallback
+from transformers import DataCollatorWithPadding, Trainer, TrainerCallback, TrainingArguments
 
 from hf_rnn.arguments.training_arguments import RnnTrainingArguments
 from hf_rnn.configuration_rnn import RnnConfig
@@ -30,6 +30,7 @@ from hf_rnn.trainer.stopping import TrainingStopped
 
 WORDS = [f"w{number}" for number in range(20)]
 CLASSES = 3
+LOGGED = ("epoch", "loss", "train_accuracy", "train_loss")
 
 
 @pytest.fixture(scope="module")
@@ -761,6 +762,24 @@ def test_a_resumed_run_is_the_run_that_never_stopped(tokenizer, tmp_path, step, 
         for trainer in (whole, resumed)
     ]
     assert logged[0] == logged[1] and list(logged[0]) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("step", [4, 6])  # within the second epoch of 3 steps, and at its end
+def test_log_lines_go_on_with_the_trainers_own_arguments(tokenizer, tmp_path, step):
+    """Which leave the states of callbacks alone: the loss of all steps since the start was that of a few."""
+
+    def run(resume=None):
+        settings = {"per_device_train_batch_size": 8, "num_train_epochs": 3, "logging_strategy": "epoch"}
+        settings |= {"save_steps": step, "report_to": "none", "use_cpu": True}
+        args = TrainingArguments(str(tmp_path), **settings)
+        assert not args.restore_callback_states_from_checkpoint, "premise"
+        trainer = RnnTrainer(make_model(), args, train_dataset=make_examples(), processing_class=tokenizer)
+        trainer.train(resume)
+        return [{name: entry.get(name) for name in LOGGED} for entry in trainer.state.log_history]
+
+    whole = run()
+    assert [entry["epoch"] for entry in whole] == [1, 2, 3, 3], "premise: an epoch a line, then the run"
+    assert run(str(tmp_path / f"checkpoint-{step}")) == whole
 
 
 class Stream(torch.utils.data.IterableDataset):

@@ -218,6 +218,13 @@ class ResumableTrainer(Trainer):
         with _reading(checkpoint):
             super()._load_optimizer_and_scheduler(checkpoint)
 
+    def _load_callback_state(self) -> None:
+        """As in the Trainer; what log lines count goes on even where the settings leave callbacks' states alone."""
+        super()._load_callback_state()
+        for kind in (RunningLoss, EpochLines):
+            kept = self.state.stateful_callbacks.get(kind.__name__, {})
+            vars(self._callback(kind)).update(kept.get("attributes", {}))
+
     def _load_rng_state(self, checkpoint: str | None) -> None:
         with _reading(checkpoint):
             super()._load_rng_state(checkpoint)
