@@ -659,6 +659,18 @@ def test_a_notebook_shows_its_table_alone_or_nothing(tokenizer, tmp_path, capfd,
         assert (Table.shown, capfd.readouterr().err.count("epoch 1/1  loss")) == (shown, lines)
 
 
+def test_a_silent_run_stays_silent_when_it_goes_on(tokenizer, tmp_path, capfd):
+    for epochs in (1, 2):
+        settings = {"num_train_epochs": epochs, "save_strategy": "epoch"}
+        trainer = make_trainer(tokenizer, tmp_path, settings=settings)
+        if epochs == 2:
+            trainer.silence()
+        trainer.train(epochs == 2)
+    assert trainer.state.global_step == 6, "premise: 3 steps an epoch"
+    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("epoch ")]
+    assert [line.split("  ")[0] for line in lines] == ["epoch 1/1"], "that of the run before"
+
+
 @pytest.mark.parametrize(
     ("own", "told"),
     [

@@ -220,7 +220,9 @@ class ResumableTrainer(Trainer):
 
     def _load_callback_state(self) -> None:
         """As in the Trainer; what log lines count goes on even where the settings leave callbacks' states alone."""
+        quiet = self._epoch_lines.quiet
         super()._load_callback_state()
+        self._epoch_lines.quiet = quiet  # of this run, while what is kept is of an earlier one
         for kind in (RunningLoss, EpochLines):
             kept = self.state.stateful_callbacks.get(kind.__name__, {})
             vars(self._callback(kind)).update(kept.get("attributes", {}))
