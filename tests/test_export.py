@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import logging
+import pickle
 import shutil
 from functools import partial
 from pathlib import Path
@@ -714,6 +715,86 @@ def test_the_order_in_which_labels_are_written_does_not_matter(exported, expecte
     folder.config.write_text(json.dumps({**config, "id2label": names}))
     answers = OnnxClassifier.from_pretrained(folder.root).predict(TEXTS_TO_PREDICT)
     assert [answer["label"] for answer in answers] == expected[0]
+
+
+FOREIGN = {  # of a graph: names of its inputs and its output, their types, classes, rows of its table, its numbers
+    "other inputs": (("ids", "mask"), "logits", "INT64", "FLOAT", 3, 1000, 0, "does not run"),
+    "one more input": (
+        ("input_ids", "attention_mask", "types"),
+        "logits",
+        "INT64",
+        "FLOAT",
+        3,
+        1000,
+        0,
+        "does not run",
+    ),
+    "another output": (("input_ids", "attention_mask"), "output", "INT64", "FLOAT", 3, 1000, 0, "does not run"),
+    "other ids": (("input_ids", "attention_mask"), "logits", "INT32", "FLOAT", 3, 1000, 0, "does not run"),
+    "fewer words": (("input_ids", "attention_mask"), "logits", "INT64", "FLOAT", 3, 2, 0, "does not run"),
+    "one class": (
+        ("input_ids", "attention_mask"),
+        "logits",
+        "INT64",
+        "FLOAT",
+        1,
+        1000,
+        0,
+        r"\(2, 1\) .* not .* \(2, 3\)",
+    ),
+    "more classes": (("input_ids", "attention_mask"), "logits", "INT64", "FLOAT", 5, 1000, 0, r"\(2, 5\)"),
+    "no floats": (("input_ids", "attention_mask"), "logits", "INT64", "DOUBLE", 3, 1000, 0, "float64"),
+    "no numbers": (("input_ids", "attention_mask"), "logits", "INT64", "FLOAT", 3, 1000, np.nan, "NaN or infinite"),
+    "nothing": (("input_ids", "attention_mask"), "logits", "INT64", "FLOAT", 3, 1000, 0, None),
+}
+
+
+@pytest.mark.parametrize("other", FOREIGN)
+def test_a_file_of_something_else_under_our_marks_is_refused(exported, tmp_path, other):
+    """A table of V rows, the rows of a text's first id being its logits."""
+    inputs, output, of_ids, of_logits, classes, words, number, message = FOREIGN[other]
+    folder = FinishedFolder(shutil.copytree(exported[0].root, tmp_path / "model"))
+    marks = {entry.key: entry.value for entry in onnx.load(folder.onnx_model).metadata_props}
+    types, make = onnx.TensorProto, onnx.helper
+    table = np.full((words, classes), number, make.tensor_dtype_to_np_dtype(getattr(types, of_logits)))
+    graph = make.make_graph(
+        [
+            make.make_node("Gather", [inputs[0], "zero"], ["first"], axis=1),
+            make.make_node("Gather", ["table", "first"], [output]),
+        ],
+        "foreign",
+        [make.make_tensor_value_info(name, getattr(types, of_ids), ["batch", "time"]) for name in inputs],
+        [make.make_tensor_value_info(output, getattr(types, of_logits), ["batch", classes])],
+        [onnx.numpy_helper.from_array(table, "table"), onnx.numpy_helper.from_array(np.array(0), "zero")],
+    )
+    model = make.make_model(graph, opset_imports=[make.make_opsetid("", 17)], ir_version=8)
+    make.set_model_props(model, marks)
+    onnx.save(model, folder.onnx_model)
+    with contextlib.nullcontext() if message is None else pytest.raises(UserError, match=message):
+        assert len(OnnxClassifier.from_pretrained(folder.root).predict(["a", "b"])) == 2
+
+
+def test_it_goes_to_other_processes(exported, tmp_path):
+    folder = shutil.copytree(exported[0].root, tmp_path / "model")
+    first = OnnxClassifier.from_pretrained(folder, quantized=True, tokens_per_batch=7)
+    second = pickle.loads(pickle.dumps(first))
+    shutil.rmtree(folder)
+    for other in (second, pickle.loads(pickle.dumps(second))):
+        assert other.tokens_per_batch == 7
+        assert other.predict(TEXTS_TO_PREDICT) == first.predict(TEXTS_TO_PREDICT)
+
+
+def test_what_cannot_go_to_other_processes_is_told(exported, folder):
+    file = export(folder).file
+    classifier = OnnxClassifier.from_pretrained(folder)
+    file.write_bytes(exported[1]["int8"].file.read_bytes())
+    with pytest.raises(UserError, match=f"{file} is another file than when it was loaded"):
+        pickle.dumps(classifier)
+    file.unlink()
+    with pytest.raises(UserError, match=f"{file}, .* cannot be read: No such file"):
+        pickle.dumps(classifier)
+    with pytest.raises(TypeError, match="this has another session"):
+        pickle.dumps(OnnxClassifier(classifier.session, classifier.tokenizer, classifier.config))
 
 
 @pytest.mark.parametrize("told", ["weights_sha256", "id2label"])

@@ -56,7 +56,11 @@ def run_session(session: Any, input_ids: np.ndarray, attention_mask: np.ndarray)
 
 def hash_weights(folder: FinishedFolder) -> str:
     """Return the SHA-256 of a folder's weights, by which an ONNX file that was made of others is told."""
-    with folder.weights.open("rb") as file:
+    return _hash(folder.weights)
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -69,7 +73,8 @@ class OnnxClassifier:
     """A text classifier in ONNX Runtime.
 
     The float32 file gives the model's own logits, within 1e-4, in any batch. The int8 file is smaller and rounds; as
-    its inputs are rounded over the whole batch, its scores depend a little on the texts beside.
+    its inputs are rounded over the whole batch, its scores depend a little on the texts beside. One that
+    `from_pretrained` made can be pickled, for other processes and machines: the file's content goes along.
 
     Args:
         session: An ONNX Runtime session on a file that `hf-rnn export` made.
@@ -96,6 +101,15 @@ class OnnxClassifier:
         self._encode = FastTokenizer(tokenizer)
         self.config = config
         self.tokens_per_batch = tokens_per_batch
+        self._file: bytes | tuple[Path, str] | None = None  # its content, or path and hash: no session gives it back
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._file is None:
+            raise TypeError(
+                "only an OnnxClassifier that from_pretrained made can be pickled, this has another session"
+            )
+        content = self._file if isinstance(self._file, bytes) else _read_again(*self._file)
+        return _open_again, (type(self), content, self.tokenizer, self.config, self.tokens_per_batch)
 
     @classmethod
     def from_pretrained(
@@ -114,8 +128,8 @@ class OnnxClassifier:
             tokens_per_batch: About how many tokens run at once.
 
         Raises:
-            UserError: When a file is missing, cannot be read, or was made of other weights or labels than the folder
-                has.
+            UserError: When a file is missing, cannot be read, was made of other weights or labels than the folder has,
+                or does not take ids and give logits.
         """
         name = os.path.expanduser(str(name_or_path))
         folder = _find(name, quantized, revision)
@@ -140,7 +154,10 @@ class OnnxClassifier:
         config, tokenizer = load_without_weights(name, folder)
         if metadata[LABELS_KEY] != write_labels(config):
             raise UserError(f"{path} was made of other labels than {folder.config} holds: repeat `{again}`")
-        return cls(session, tokenizer, config, tokens_per_batch)
+        _check_answers(path, session, config, again)
+        classifier = cls(session, tokenizer, config, tokens_per_batch)
+        classifier._file = path.absolute(), _hash(path)
+        return classifier
 
     def predict(self, texts: Sequence[str]) -> list[dict[str, Any]]:
         """Return `{"label": ..., "score": ...}` of each text's best class, in the order of the texts.
@@ -195,6 +212,40 @@ class OnnxClassifier:
                 mask[place, : len(input_ids[row])] = 1
             logits[rows] = run_session(self.session, ids, mask)
         return torch.from_numpy(logits)
+
+
+def _open_again(
+    kind: type[OnnxClassifier], content: bytes, tokenizer: PreTrainedTokenizerBase, config: RnnConfig, tokens: int
+) -> OnnxClassifier:
+    """Make a classifier of what was pickled."""
+    classifier = kind(open_session(content), tokenizer, config, tokens)
+    classifier._file = content
+    return classifier
+
+
+def _read_again(path: Path, expected: str) -> bytes:
+    """Return the content of a file that was loaded once."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}, which goes into the pickle, cannot be read: {error.strerror}") from error
+    if hashlib.sha256(content).hexdigest() != expected:
+        raise UserError(f"{path} is another file than when it was loaded: load it again before you pickle it")
+    return content
+
+
+def _check_answers(path: Path, session: Any, config: RnnConfig, again: str) -> None:
+    """Run a file on the first and the last entry of the vocabulary: another's may carry our marks too."""
+    ids = np.array([[0], [config.vocab_size - 1]])
+    try:
+        logits = run_session(session, ids, np.ones_like(ids))
+    except Exception as error:  # as above
+        raise UserError(f"{path} does not run: {reason_of(error):.300}. Make it again with `{again}`") from error
+    found = f"{type(logits).__name__} {getattr(logits, 'dtype', '')} {np.shape(logits)}"
+    if found != (wanted := f"ndarray float32 {(2, config.num_labels)}"):
+        raise UserError(f"{path} gives {found} for two texts, not {wanted}: make it again with `{again}`")
+    if not np.isfinite(logits).all():
+        raise UserError(f"{path} gives logits that are NaN or infinite: make it again with `{again}`")
 
 
 def _file(folder: FinishedFolder, quantized: bool) -> Path:
