@@ -75,6 +75,22 @@ def test_scikit_learn_gives_the_same_numbers(case):
     assert measured["confusion_matrix"] == matrix.tolist()
 
 
+def test_of_many_classes_only_the_cells_that_are_not_0():
+    """Of 50,000 a matrix of counts would be 20 GB; the same rows under fewer names are the same numbers."""
+    many = classification_metrics(PREDICTIONS, REFERENCES, [f"class {index}" for index in range(50_000)])
+    few = classification_metrics(PREDICTIONS, REFERENCES, NAMES)
+    assert many["confusion_cells"] == [[1, 1, 4], [0, 0, 2], [1, 0, 2], [0, 1, 1], [2, 1, 1]]
+    assert "confusion_matrix" not in many and "confusion_cells" not in few
+    assert many["accuracy"] == few["accuracy"]
+    assert list(many["per_class"].values())[:3] == list(few["per_class"].values())
+    matrix = ConfusionMatrix([f"class {index}" for index in range(1_001)])
+    found = np.array(matrix.compute(predictions=PREDICTIONS, references=REFERENCES)["confusion_matrix"])
+    assert found.shape == (1_001, 1_001), "who asks for it alone gets it"
+    assert found[:3, :3].tolist() == few["confusion_matrix"] and found.sum() == len(REFERENCES)
+    at_most = classification_metrics(PREDICTIONS, REFERENCES, [f"class {index}" for index in range(1_000)])
+    assert np.shape(at_most["confusion_matrix"]) == (1_000, 1_000)
+
+
 def test_numbers_survive_json():
     measured = classification_metrics(np.array(PREDICTIONS), torch.tensor(REFERENCES), NAMES)
     assert json.loads(json.dumps(measured)) == measured == classification_metrics(PREDICTIONS, REFERENCES, NAMES)

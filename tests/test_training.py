@@ -243,6 +243,19 @@ def test_without_matplotlib(tiny_settings, tmp_path, monkeypatch, caplog):
     assert "no learning_curve.png: figures need matplotlib" in caplog.text
 
 
+def test_of_many_classes_no_matrix_is_kept(tiny_settings, tmp_path, monkeypatch):
+    """Of 5,000 it is a file of 76 MB, nearly all zeros, and a figure in which nothing can be read."""
+    monkeypatch.setattr(hf_rnn.metrics.classification, "MOST_CLASSES", 2)
+    result = train(**{**tiny_settings, "num_train_epochs": 1}, output_dir=str(tmp_path / "out"))
+    found = json.loads((result.folder / "metrics.json").read_text())["test"]
+    assert "confusion_matrix" not in found
+    assert sum(count for _, _, count in found["confusion_cells"]) == 60
+    assert not (result.folder / "confusion_matrix.png").exists()
+    card = (result.folder / "README.md").read_text(), (result.folder / "card_facts.json").read_text()
+    assert "confusion" not in "".join(card)
+    FinishedFolder(result.folder).check_finished()
+
+
 def test_every_row_is_measured_whatever_is_dropped_in_training(tiny_settings, tmp_path):
     settings = {**tiny_settings, "num_train_epochs": 1, "dataloader_drop_last": True, "per_device_eval_batch_size": 25}
     result = train(**settings, output_dir=str(tmp_path / "out"))
@@ -575,7 +588,8 @@ def test_a_fork_may_train_though_a_thread_that_it_lacks_does():
         ({"adam_beta2": 1.0}, "adam_beta2 must be at least 0 and less than 1, found 1.0"),
         ({"max_steps": 0}, "max_steps must be greater than 0"),
         ({"eval_accumulation_steps": 0}, "eval_accumulation_steps must be at least 1, found 0"),
-        ({"dataloader_num_workers": -1}, "dataloader_num_workers must not be negative, found -1"),
+        ({"dataloader_num_workers": -1}, "dataloader_num_workers must be from 0 to 256, found -1"),
+        ({"dataloader_num_workers": 257}, "dataloader_num_workers must be from 0 to 256, found 257"),
         (
             {"tokens_per_batch": 200, "streaming": True, "max_steps": 5},
             "a stream does not tell: leave out streaming, or tokens_per_batch",

@@ -15,6 +15,7 @@ from ..errors import UserError
 from .idle_settings import WITHOUT_MOMENTS
 from .parsing import expand_home, setting
 
+_MOST_WORKERS = 256  # more processes than any machine has use for, and a typing mistake could take it down
 # What to type when a tracker is asked for whose package is not there.
 _TRACKER_PACKAGES = {
     "tensorboard": (("tensorboard", "tensorboardX"), "pip install 'hf-rnn[tensorboard]'"),
@@ -208,8 +209,11 @@ class RnnTrainingArguments(TrainingArguments):
         if counted not in ("all", "non_padding", "no"):
             raise UserError(f"include_num_input_tokens_seen must be all, non_padding or no, found {counted!r}")
         self.include_num_input_tokens_seen = counted
-        if self.dataloader_num_workers < 0:
-            raise UserError(f"dataloader_num_workers must not be negative, found {self.dataloader_num_workers}")
+        if not 0 <= self.dataloader_num_workers <= _MOST_WORKERS:
+            raise UserError(
+                f"dataloader_num_workers must be from 0 to {_MOST_WORKERS}, found {self.dataloader_num_workers}: "
+                "each is a process"
+            )
         if self.dataloader_prefetch_factor is not None and self.dataloader_prefetch_factor < 1:
             raise UserError(f"dataloader_prefetch_factor must be at least 1, found {self.dataloader_prefetch_factor}")
         if self.target_prior is not None and not self.calibrate:

@@ -1,7 +1,7 @@
 """Predictions and references to named numbers, without hub or network.
 
-Those of predicted classes come from one confusion matrix. [`classification_metrics`] gives all of them; the
-`evaluate.Metric` classes give one each, alone or through `evaluate.combine`. Averages are over all classes of the
+Of predicted classes [`classification_metrics`] gives all of them; the `evaluate.Metric` classes give one each, alone
+or through `evaluate.combine`. Averages are over all classes of the
 label map, so a class that a split lacks counts as zero instead of changing what the average means. Three more
 functions measure probabilities. Nothing here knows models or logits.
 """
@@ -19,6 +19,7 @@ import numpy.typing as npt
 from ..errors import UserError
 
 SCORES = ("accuracy", "macro_f1", "macro_recall")  # those of a split that are one number
+MOST_CLASSES = 1_000  # with a matrix of true and predicted ones: its zeros would soon be most of what is written
 
 
 def classification_metrics(
@@ -37,7 +38,8 @@ def classification_metrics(
     Returns:
         A dictionary of plain Python numbers that JSON can hold: `accuracy`, `macro_f1`, `macro_recall`, `per_class`
         (name to `precision`, `recall`, `f1` and `support`) and `confusion_matrix` (C x C counts, true classes in rows,
-        predicted ones in columns).
+        predicted ones in columns). Of more than 1,000 classes it has `confusion_cells` in place of the matrix: the
+        cells of it that are not 0, each `[true id, predicted id, count]`, the largest first.
 
     Raises:
         UserError: When there are no rows, lengths differ, an id is no integer or out of range, or two names are equal.
@@ -46,23 +48,36 @@ def classification_metrics(
     if not len(true):
         raise UserError("there is nothing to measure: predictions and references are empty")
     size = len(class_names)
-    matrix = np.bincount(true * size + predicted, minlength=size * size).reshape(size, size)
-    hits, support, claimed = matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0)
+    right = true[true == predicted]
+    hits, support, claimed = (np.bincount(ids, minlength=size) for ids in (right, true, predicted))
     scores = {
         "precision": _ratio(hits, claimed),
         "recall": _ratio(hits, support),
         "f1": _ratio(2 * hits, support + claimed),
     }
     return {
-        "accuracy": float(hits.sum()) / float(matrix.sum()),
+        "accuracy": len(right) / len(true),
         "macro_f1": float(scores["f1"].mean()),
         "macro_recall": float(scores["recall"].mean()),
         "per_class": {
             name: {**{score: float(values[index]) for score, values in scores.items()}, "support": int(support[index])}
             for index, name in enumerate(class_names)
         },
-        "confusion_matrix": matrix.tolist(),
+        **_count_pairs(predicted, true, size),
     }
+
+
+def _count_pairs(predicted: np.ndarray, true: np.ndarray, size: int) -> dict[str, list[list[int]]]:
+    """Count the rows by true and predicted class: all cells, or those that are not 0."""
+    if size <= MOST_CLASSES:
+        return {"confusion_matrix": _make_matrix(predicted, true, size)}
+    cells, counts = np.unique(true * size + predicted, return_counts=True)
+    listed = np.column_stack([cells // size, cells % size, counts])
+    return {"confusion_cells": listed[np.argsort(-counts, kind="stable")].tolist()}
+
+
+def _make_matrix(predicted: np.ndarray, true: np.ndarray, size: int) -> list[list[int]]:
+    return np.bincount(true * size + predicted, minlength=size * size).reshape(size, size).tolist()
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
@@ -289,6 +304,10 @@ class PerClass(_ClassificationMetric):
 
 
 class ConfusionMatrix(_ClassificationMetric):
-    """Counts of rows by true class (rows) and predicted class (columns)."""
+    """Counts of rows by true class (rows) and predicted class (columns), of however many classes."""
 
     key = "confusion_matrix"
+
+    def _compute(self, *, predictions: Sequence[int], references: Sequence[int]) -> dict[str, Any]:
+        pairs = _checked_ids(predictions, references, self.class_names)
+        return {self.key: _make_matrix(*pairs, len(self.class_names))}

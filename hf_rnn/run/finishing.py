@@ -58,8 +58,8 @@ def write_files(
     if _draw(plot_learning_curve, log_history, folder.learning_curve):
         figures["Loss and scores over epochs"] = folder.learning_curve.name
     for split in list(facts.results)[:1]:
-        matrix = metrics[split]["confusion_matrix"]
-        if _draw(plot_confusion_matrix, matrix, list(facts.class_counts), folder.confusion_matrix):
+        matrix = metrics[split].get("confusion_matrix")  # None of so many classes that no figure of them could be read
+        if matrix and _draw(plot_confusion_matrix, matrix, list(facts.class_counts), folder.confusion_matrix):
             figures[f"True and predicted classes on the {split} split"] = folder.confusion_matrix.name
     if facts.calibration is not None:
         split = facts.calibration["fitted_on"]

@@ -106,7 +106,7 @@ def gather_facts(
 
 def _scores(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """What a card shows of a split: all but the table of true and predicted classes, which grows with their square."""
-    return {name: value for name, value in metrics.items() if name != "confusion_matrix"}
+    return {name: value for name, value in metrics.items() if name not in ("confusion_matrix", "confusion_cells")}
 
 
 def _source(arguments: Arguments, teacher: Mapping[str, Any] | None) -> dict[str, Any]:
