@@ -17,7 +17,7 @@ from scipy.special import logsumexp, softmax
 from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
-from hf_rnn import train
+from hf_rnn import calibration, train
 from hf_rnn.arguments.run_arguments import parse_settings
 from hf_rnn.calibration import Calibration, fit_calibration, learned_prior, measure_scores, read_prior, weigh_rows
 from hf_rnn.errors import UserError
@@ -76,6 +76,20 @@ def test_temperature_under_a_shift_and_weights_is_the_one_another_minimiser_find
     )
     assert found.temperature == pytest.approx(1 / other.x, rel=1e-5)
     np.testing.assert_allclose(found.shift, shift)
+
+
+@pytest.mark.parametrize("true", [0.5, 3.0])
+def test_of_many_rows_and_classes_a_dozen_looks_tell_the_temperature(monkeypatch, true):
+    """Halving its range takes forty, each over all logits; here they are also looked at in pieces."""
+    logits, labels = draw_rows(2_000, 30, true, seed=5)
+    whole = fit_calibration(logits, labels).temperature
+    monkeypatch.setattr(calibration, "_MOST_STEPS", 12)
+    monkeypatch.setattr(calibration, "_BLOCK", 70)
+    assert fit_calibration(logits, labels).temperature == pytest.approx(whole, rel=1e-12)
+    other = minimize_scalar(
+        lambda inverse: cross_entropy(logits * inverse, labels), bounds=(0.05, 20), options={"xatol": 1e-10}
+    )
+    assert whole == pytest.approx(1 / other.x, rel=1e-5)
 
 
 @st.composite
