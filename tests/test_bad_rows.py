@@ -281,6 +281,16 @@ def test_bad_rows_are_not_listed_where_rows_are_read(tmp_path):
         load_train(path, max_bad_rows=1, rejected_path=tmp_path / "train.tsv" / "rejected.jsonl")
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+@pytest.mark.parametrize("lines", [b"", b"bad\n"], ids=["no bad row", "a bad row"])
+def test_bad_rows_wait_for_no_reader_of_a_pipe(tmp_path, lines):
+    """To open one, be it to see whether it is an older list, is to wait for ever."""
+    os.mkfifo(tmp_path / "rejected.jsonl")
+    path = write(tmp_path / "train.tsv", GOOD + lines)
+    with pytest.raises(UserError, match=r"rejected_path .*rejected\.jsonl is a named pipe: remove it, or give a file"):
+        load_train(path, max_bad_rows=1, rejected_path=tmp_path / "rejected.jsonl")
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the name of a file is UTF-8")
 def test_bad_rows_of_a_file_whose_name_is_not_utf8_are_listed(tmp_path):
     path = write(tmp_path / os.fsdecode(b"caf\xe9.tsv"), GOOD + b"bad\n")

@@ -120,6 +120,8 @@ class Ledger:
         self._path = Path(rejected_path) if rejected_path is not None else None
         if self._path is not None and self._path.is_dir():
             raise UserError(f"rejected_path {rejected_path} is a folder: give a file")
+        if self._path is not None and self._path.is_fifo():  # to open one waits for whoever has the other end
+            raise UserError(f"rejected_path {rejected_path} is a named pipe: remove it, or give a file")
         self._stream: TextIO | None = None
         self._first: BadRow | None = None
 
