@@ -179,6 +179,22 @@ def test_what_the_library_cannot_load_is_one_line(tmp_path, command):
     assert len(load_named(tmp_path / "alone", validation_share=0)["train"]) == 20
 
 
+@pytest.mark.parametrize("name", ["~", "/", "link", "."])
+def test_all_that_there_is_makes_no_data_set(name, tmp_path, monkeypatch):
+    """The library looks for tables in each folder of it, for as long as that takes."""
+
+    def refuse(*args):
+        raise AssertionError("somebody looks")
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path)
+    monkeypatch.setattr(datasets, "load_dataset", refuse)
+    with pytest.raises(UserError, match="is all that you have here: give a folder that holds a data set alone"):
+        load_named(name)
+
+
 def test_what_is_no_data_set_of_two_columns():
     rows = datasets.Dataset.from_dict({"text": ["a", "b"] * 20, "label": ["x", "y"] * 20})
     assert set(load_named(rows)) == {"train", "validation"}

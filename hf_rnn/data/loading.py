@@ -192,6 +192,8 @@ def _load_library(
         raise UserError("the name of the data set is empty: give a name or a folder")
     if os.path.isfile(name):
         raise UserError(f"the data set {name!r} is a file: give the folder that it lies in")
+    if os.path.isdir(name) and os.path.realpath(name) in map(os.path.realpath, (os.path.expanduser("~"), os.sep)):
+        raise UserError(f"the data set {name!r} is all that you have here: give a folder that holds a data set alone")
     try:
         if os.path.exists(os.path.join(name, "dataset_dict.json")):
             return datasets.load_from_disk(name), name
