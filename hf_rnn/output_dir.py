@@ -119,13 +119,14 @@ def check_apart(
     Raises:
         UserError: For the output folder itself, and for what would be removed there.
     """
-    removed = {path.resolve() for path in (*_finished_files(folder), folder.checkpoints)}
+    # of the system's own function, for that of Path raises where links go in a circle
+    removed = {Path(os.path.realpath(path)) for path in (*_finished_files(folder), folder.checkpoints)}
     texts = texts or {}
     for setting, name in {**sources, **texts}.items():
         if not name or not os.path.exists(name):  # of Path it may raise, for a name that no file could have
             continue
-        place = Path(name).resolve()
-        is_root = place == folder.root.resolve() and setting not in texts
+        place = Path(os.path.realpath(name))
+        is_root = place == Path(os.path.realpath(folder.root)) and setting not in texts
         if is_root or not removed.isdisjoint((place, *place.parents)):
             raise UserError(
                 f"{setting} {name} lies in the output_dir, where the new model would replace it: "

@@ -164,6 +164,8 @@ def test_nothing_that_a_run_reads_is_replaced(folder, tmp_path, monkeypatch):
                 output_dir.check_apart(folder, {}, texts)
     elsewhere = {"a": None, "b": "", "c": "me/films", "d": "x" * 5000, "e": "out/notes.txt", "f": str(tmp_path)}
     output_dir.check_apart(folder, elsewhere)
+    (tmp_path / "circle").symlink_to("circle")
+    output_dir.check_apart(FinishedFolder(tmp_path / "circle"), elsewhere)
 
 
 # ---- after it ----
