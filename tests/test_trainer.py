@@ -872,6 +872,14 @@ def test_a_run_goes_on_from_a_checkpoint_on_the_hub(tokenizer, tmp_path, hub):
     assert second.state.global_step == 2 * first.state.global_step
 
 
+def test_whoever_may_read_a_checkpoints_configuration_may_read_its_weights(tokenizer, tmp_path):
+    """On a folder that a group shares; safetensors 0.8 writes for its user alone."""
+    trainer = make_trainer(tokenizer, tmp_path, settings={"save_strategy": "epoch", "num_train_epochs": 1})
+    trainer.train()
+    (weights,) = tmp_path.rglob("model.safetensors")
+    assert weights.stat().st_mode == weights.with_name("config.json").stat().st_mode
+
+
 def test_no_pickle_of_the_arguments_is_left(tokenizer, tmp_path):
     trainer = make_trainer(tokenizer, tmp_path, settings={"save_strategy": "epoch"})
     trainer.train()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import pickle
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -23,6 +24,7 @@ from transformers import trainer as transformers_trainer
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy, TrainOutput, has_length
+from transformers.utils import CONFIG_NAME
 
 from .. import checkpoints
 from ..errors import UserError
@@ -206,8 +208,11 @@ class ResumableTrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         super()._save(output_dir, state_dict)
+        folder = Path(str(output_dir or self.args.output_dir))
         # a pickle with paths of this machine, which nothing reads and a push of the Trainer's own would share
-        (Path(str(output_dir or self.args.output_dir)) / TRAINING_ARGS_NAME).unlink(missing_ok=True)
+        (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
+        if (config := folder / CONFIG_NAME).is_file() and (weights := folder / checkpoints.WEIGHTS).is_file():
+            shutil.copymode(config, weights)  # some versions of safetensors let nobody else read them
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if (Path(resume_from_checkpoint) / checkpoints.WEIGHTS).is_file():
