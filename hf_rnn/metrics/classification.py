@@ -1,9 +1,9 @@
 """Predictions and references to named numbers, without hub or network.
 
 Of predicted classes [`classification_metrics`] gives all of them; the `evaluate.Metric` classes give one each, alone
-or through `evaluate.combine`. Averages are over all classes of the
-label map, so a class that a split lacks counts as zero instead of changing what the average means. Three more
-functions measure probabilities. Nothing here knows models or logits.
+or through `evaluate.combine`. Averages are over all classes of the label map, so a class that a split lacks counts as
+zero instead of changing what the average means. Three more functions measure probabilities. Nothing here knows models
+or logits.
 """
 
 from __future__ import annotations
