@@ -106,7 +106,8 @@ def read_manifest(checkpoint: Path) -> dict[str, Any]:
         recorded = manifest.pop("sha256")
         intact = recorded == _digest(manifest) and manifest["version"] == _VERSION
     except FileNotFoundError:
-        raise DamagedCheckpoint("it was not written to its end", checkpoint) from None
+        reason = "it was not written to its end" if checkpoint.is_dir() else "there is no such folder"
+        raise DamagedCheckpoint(reason, checkpoint) from None
     except (OSError, ValueError, AttributeError, KeyError, TypeError, RecursionError):
         intact = False
     if not intact:

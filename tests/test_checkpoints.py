@@ -242,6 +242,11 @@ def test_killed_while_it_is_removed_a_checkpoint_is_not_whole(tmp_path, monkeypa
         read_manifest(checkpoint)
 
 
+def test_a_folder_that_is_not_there_is_told(tmp_path):
+    with pytest.raises(DamagedCheckpoint, match="checkpoint-9 cannot be used: there is no such folder"):
+        read_manifest(tmp_path / "checkpoint-9")
+
+
 def test_of_a_link_only_the_link_is_removed(tmp_path):
     elsewhere = make_checkpoint(tmp_path / "elsewhere", 7)
     (tmp_path / "checkpoint-7").symlink_to(elsewhere)

@@ -416,6 +416,8 @@ def test_class_weights_need_classes_to_count(tokenizer, tmp_path):
     make_trainer(tokenizer, tmp_path, examples=stream, settings=settings, class_counts=[12, 8, 4]).train()
     with pytest.raises(UserError, match="2 numbers for a model with 3 labels"):
         make_trainer(tokenizer, tmp_path, settings=settings, class_counts=[12, 8])
+    with pytest.raises(UserError, match="labels up to 2, and those of the model end with 1: .* num_labels=3"):
+        make_trainer(tokenizer, tmp_path, make_model(num_labels=2), settings={"class_weight_power": 0.5})
     with pytest.raises(UserError, match="one label each"):
         model = make_model(problem_type="multi_label_classification")
         make_trainer(tokenizer, tmp_path, model=model, settings={"class_weight_power": 0.5})

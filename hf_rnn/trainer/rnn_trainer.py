@@ -118,7 +118,15 @@ class RnnTrainer(ResumableTrainer):
                 raise UserError(
                     "class_weight_power is for texts with one label each, and the labels here are others: set it to 0"
                 )
-            class_counts = torch.bincount(labels[labels >= 0], minlength=config.num_labels).tolist()
+            labels = labels[labels >= 0]
+            highest = int(labels.max()) if len(labels) else 0
+            if highest >= config.num_labels:
+                raise UserError(
+                    f"the training rows have labels up to {highest}, and those of the model end with "
+                    f"{config.num_labels - 1}: give its configuration num_labels={highest + 1}, or the rows "
+                    "other labels"
+                )
+            class_counts = torch.bincount(labels, minlength=config.num_labels).tolist()
         if len(class_counts) != config.num_labels:
             raise UserError(
                 f"class_counts has {len(class_counts)} numbers for a model with {config.num_labels} labels"
