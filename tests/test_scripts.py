@@ -662,7 +662,7 @@ def test_the_training_benchmark_asserts_its_networks(kind, layers, both, monkeyp
 
     def slanted(self, *args, **kwargs):
         output = forward(self, *args, **kwargs)
-        output.loss.register_hook(lambda gradient: 1.01 * gradient)
+        output.loss.register_hook(lambda gradient: 1.00001 * gradient)  # more than rounding in float32 lets tell
         return output
 
     monkeypatch.setattr(type(model), "forward", slanted)
