@@ -160,7 +160,7 @@ def test_fast_and_careful_reading_agree_and_account_for_every_line(tmp_path, mon
     check_accounts(tmp_path, monkeypatch, b"".join(part for pair in parts for part in pair), given_map)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=3)
 @settings(SAME_FILE, max_examples=10_000)
 @jumbled_files
 def test_ten_thousand_jumbled_files(tmp_path, monkeypatch, parts, given_map):
