@@ -10,12 +10,17 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .errors import UserError
+from .errors import UserError, reason_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 # The files that load a model where the package is not installed; others of that kind in a folder are somebody's own.
 MODELLING_FILES = tuple(sorted(path.name for path in Path(__file__).parent.glob("*_rnn.py")))
+
+_MAX_LABELS = 100_000  # transformers needs 600 bytes per label that has no name
 
 
 def read_mapping(path: Path, content: bytes) -> dict[str, Any]:
@@ -35,6 +40,37 @@ def read_mapping(path: Path, content: bytes) -> dict[str, Any]:
     if not isinstance(read, dict):
         raise UserError(f"{path} must hold values by name, found {str(read)!r:.40}")
     return read
+
+
+def read_config(name: str, folder: Path, model_type: str | None = None) -> PreTrainedConfig:
+    """Return the configuration of any transformers model, without running code of its repo.
+
+    The JSON is checked first, because transformers builds a name for every label before it can be asked anything.
+
+    Args:
+        name: The model's name in messages.
+        folder: Contains `config.json`.
+        model_type: The only accepted type; None accepts all.
+
+    Raises:
+        UserError: If the file is damaged, has another `model_type`, or too many labels.
+    """
+    path = folder / "config.json"
+    try:
+        told = read_mapping(path, path.read_bytes())
+        if model_type is not None and (found := told.get("model_type")) != model_type:
+            raise UserError(f"{name} is a {found!r:.80} model: this command runs {model_type!r} models")
+        labels = told.get("num_labels")
+        if isinstance(labels, int) and labels > _MAX_LABELS:
+            raise UserError(f"{name}: num_labels in config.json must be at most {_MAX_LABELS:,}, found {labels}")
+        from transformers import AutoConfig
+
+        # an explicit False: otherwise transformers asks at the terminal whether to run the repo's code
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except UserError:
+        raise
+    except Exception as error:  # damaged files make the libraries raise anything, including `Exception` itself
+        raise UserError(f"{name} cannot be loaded, because of config.json: {reason_of(error):.1000}") from error
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,12 @@ import torch
 from huggingface_hub.utils import disable_progress_bars
 from huggingface_hub.utils import logging as hub_logging
 from safetensors import safe_open
-from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from .configuration_rnn import RnnConfig
 from .errors import UserError, reason_of
-from .folder import FinishedFolder, because_of_damage
+from .folder import FinishedFolder, because_of_damage, read_config
 from .hub_repo import fetch
 from .modeling_rnn import RnnForSequenceClassification
 from .plain_inference import compute_logits, tokenize
@@ -69,11 +69,7 @@ def find_folder(name_or_path: str | Path, revision: str | None = None, token: st
         return path
     found = FinishedFolder(fetch(name, revision, token, only=(FinishedFolder(path).config.name,)))
     if found.config.is_file():  # before weights are got that may be large and of no use
-        try:
-            config = AutoConfig.from_pretrained(found.root, trust_remote_code=False)
-        except Exception as error:  # as in `load_model`
-            raise UserError(f"{name} cannot be loaded, because of config.json: {reason_of(error):.1000}") from error
-        _check_kind(name, config)
+        read_config(name, found.root, RnnConfig.model_type)
     found = FinishedFolder(fetch(name, found.root.name, token))
     if missing := found.missing_to_load():
         raise UserError(f"{name} on the Hub has no {missing[0].name}: it is no model of this package")
@@ -97,9 +93,7 @@ def load_model(
     name, part, wanted = str(name_or_path), "config.json", _find_device(device)
     try:
         folder = find_folder(name_or_path, revision)
-        # an explicit False: else transformers asks at the terminal whether to run a repo's code
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        _check_kind(name, config)
+        config = read_config(name, folder, RnnConfig.model_type)
         if (folder / "adapter_config.json").is_file():
             raise UserError(
                 f"{name} holds an adapter (adapter_config.json), without which its weights are another model's: merge "
@@ -156,8 +150,7 @@ def load_without_weights(name: str, folder: FinishedFolder) -> tuple[RnnConfig, 
         UserError: When it is no model of this package, or a file cannot be read.
     """
     try:
-        config = AutoConfig.from_pretrained(folder.root, trust_remote_code=False)
-        _check_kind(name, config)
+        config = read_config(name, folder.root, RnnConfig.model_type)
         tokenizer = AutoTokenizer.from_pretrained(folder.root, trust_remote_code=False)
         _check_tokenizer(name, tokenizer, config.vocab_size)
     except UserError:
@@ -179,12 +172,6 @@ def check_sorts(name: str, config: PreTrainedConfig) -> None:
         raise UserError(
             f"{name} gives no text exactly one label: it is a model of {config.num_labels} outputs, {kind}"
         )
-
-
-def _check_kind(name: str, config: PreTrainedConfig) -> None:
-    """Refuse a model of another kind."""
-    if not isinstance(config, RnnConfig):
-        raise UserError(f"{name} is a {config.model_type!r} model: this command runs {RnnConfig.model_type!r} models")
 
 
 def _check_weights(name: str, weights: Path, config: RnnConfig) -> None:

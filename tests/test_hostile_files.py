@@ -15,7 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hf_rnn import RnnConfig, RnnForSequenceClassification, model_loading, plain_inference, train_tokenizer
+from hf_rnn.distillation.teacher import Teacher
 from hf_rnn.errors import UserError
+from hf_rnn.starting_model import read_config as read_start
+from hf_rnn.vectors.model_table import ModelTable
 
 FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors")
 TEXTS = ["a b zz", "", "d" * 50, "<pad> <unk>"]
@@ -254,6 +257,25 @@ def test_ten_thousand_hostile_files(model_dir, dialled, name, cases):
         check_harmless(model_dir, name, content, dialled)
 
     check()
+
+
+@pytest.mark.parametrize(
+    ("load", "message"),
+    [
+        (model_loading.load_model, "'bert'"),
+        (lambda folder: read_start(str(folder)), "'bert'"),
+        (lambda folder: Teacher.open(str(folder)), "num_labels"),
+        (lambda folder: ModelTable.find(folder, "x"), "num_labels"),
+    ],
+    ids=["model", "start", "teacher", "vectors"],
+)
+def test_many_labels_are_refused_before_transformers_names_each(model_dir, tmp_path, monkeypatch, load, message):
+    """transformers takes 6 GB and a minute for these 42 bytes."""
+    folder = Path(shutil.copytree(model_dir, tmp_path / "model"))
+    (folder / "config.json").write_text('{"model_type": "bert", "num_labels": 10000000}')
+    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", lambda *_, **__: pytest.fail("asked transformers"))
+    with pytest.raises(UserError, match=message):
+        load(folder)
 
 
 # ---- what the error says ----

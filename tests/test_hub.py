@@ -823,7 +823,7 @@ def test_a_repo_of_another_kind_is_one_line_for_every_verb(hub, folder, command,
     name, *more = verb.split()
     code, _, err = command(name, "--model" if name == "export" else "--model_name_or_path", "me/odd", *more)
     assert code == 2 and "Traceback" not in err
-    assert "me/odd" in err.splitlines()[-1] and "cannot be loaded" in err.splitlines()[-1]
+    assert "me/odd" in err.splitlines()[-1]
 
 
 def test_a_gated_repo_says_where_to_ask(hub, folder):

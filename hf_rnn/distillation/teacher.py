@@ -18,7 +18,6 @@ from typing import Self
 
 import torch
 from transformers import (
-    AutoConfig,
     AutoModel,
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -29,7 +28,7 @@ from transformers.utils import logging as transformers_logging
 
 from ..data.labels import listed
 from ..errors import UserError, reason_of
-from ..folder import because_of_damage
+from ..folder import because_of_damage, read_config
 from ..hub_repo import fetch
 from ..model_loading import check_name
 from ..run.fingerprints import hash_tokenizer
@@ -94,7 +93,7 @@ class Teacher:
         if not (folder / _CONFIG).is_file():
             raise UserError(f"the teacher {name_or_path} has no {_CONFIG}: give the folder of a transformers model")
         try:
-            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+            config = read_config(f"the teacher {name_or_path}", folder)
             _check_kind(name_or_path, config)
             if not here:  # now that its weights are known to be of use
                 folder = fetch(name_or_path, folder.name)

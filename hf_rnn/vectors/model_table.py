@@ -16,10 +16,10 @@ from typing import Any, Self
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 
 from ..errors import UserError, reason_of
-from ..folder import because_of_damage, nested_model
+from ..folder import because_of_damage, nested_model, read_config
 from .vector_file import Table
 
 _WEIGHTS = "model.safetensors"
@@ -63,7 +63,7 @@ class ModelTable:
             advice = "give the folder of a transformers model, or a file of vectors"
             raise UserError(f"{name} has no config.json: {advice if nested is None else f'did you mean {nested}?'}")
         try:
-            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+            config = read_config(f"the model {name}", folder)
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
             with torch.device("meta"):
                 model = AutoModel.from_config(config, trust_remote_code=False)
