@@ -54,9 +54,9 @@ def push(
 ) -> PushResult:
     """Share a finished folder on the Hub, in one commit.
 
-    The folder is checked first: that training came to its end, that the model loads here and, as far as files can
-    tell, without this package, and that no file holds a pickle, a token, or a path or user of this machine. Only then
-    the repo is made, if it is not there. Files of the repo that the folder does not have stay as they are. Calls that
+    The folder is checked first: training is complete, the model loads here and, as far as files can tell, without
+    this package, and no file holds a pickle, a token, a private key or a path of this machine. Then the repo is
+    created if it does not exist. Files of the repo that the folder does not have stay as they are. Calls that
     fail for a reason that may pass are repeated, as late as the Hub asks for. In the repo the card names the repo
     where the folder's own names the folder, unless somebody has written in it.
 
@@ -84,7 +84,7 @@ def push(
     finished.check_finished()
     _, tokenizer = load_model(finished.root)
     files = list_shared_files(finished, tokenizer.vocab_files_names.values())
-    check_shareable(finished, files, repo_id, token)
+    check_shareable(finished, files, token)
     files = _with_card(files, card_for_repo(finished, repo_id))
     left = list_left_files(finished, files)
     hub = HubRepo.connect(repo_id, token)
