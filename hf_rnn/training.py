@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import torch
 from transformers import TrainerCallback, set_seed
 
@@ -43,6 +44,7 @@ from .run.trainer import make_trainer
 from .run.vectors import prepare_vectors, put_vectors
 from .tokenization import count_ids
 from .trainer import RnnTrainer
+from .trainer.rnn_trainer import SAMPLE_WEIGHT
 from .trainer.stopping import TrainingStopped
 
 logger = logging.getLogger(__name__)
@@ -167,6 +169,7 @@ def train_on(
     checkpoint: Path | None = None,
     *,
     distillation: Teaching | None = None,
+    sample_weight: np.ndarray | None = None,
     task_specific_params: dict[str, Any] | None = None,
     quiet: bool = False,
 ) -> TrainingResult:
@@ -178,6 +181,7 @@ def train_on(
         arguments: Checked by [`check_early`]. Nothing in them about where the texts lie is looked at.
         checkpoint: Go on from here.
         distillation: Adds a teacher's answers, and texts that only it has labelled, to the training rows.
+        sample_weight: Weights of the training rows in the loss, shape `(n,)`, not all 0.
         task_specific_params: Goes into the configuration as it is.
         quiet: Show neither bars nor a line an epoch.
 
@@ -205,6 +209,12 @@ def train_on(
     check_calibration(training_args, examples, class_names, class_counts)
     if distillation is not None:
         examples = distillation.teach(texts, examples, tokenizer)
+    weighted_counts = class_counts
+    if sample_weight is not None:
+        weights = (sample_weight / sample_weight.mean()).astype(np.float32)
+        ids = np.asarray(examples["train"]["labels"][:])
+        weighted_counts = np.bincount(ids, weights, len(class_names)).tolist()
+        examples["train"] = examples["train"].add_column(SAMPLE_WEIGHT, weights)
     set_seed(training_args.seed)
     entries = count_ids(tokenizer) if start is None else start.model.config.vocab_size
     config = make_config(arguments.model, entries, tokenizer.pad_token_id, class_names, task_specific_params)
@@ -230,7 +240,7 @@ def train_on(
 
     kind = RnnTrainer if distillation is None else distillation.trainer
     examples = with_lengths(examples, report.label_counts)
-    trainer = make_trainer(model, tokenizer, examples, training_args, folder, made_from, class_counts, kind)
+    trainer = make_trainer(model, tokenizer, examples, training_args, folder, made_from, weighted_counts, kind)
     if quiet:
         trainer.silence()
     if main and training_args.overwrite_output_dir:
@@ -240,7 +250,7 @@ def train_on(
     if trainer.asked_to_stop():  # too late for a save of its own
         raise TrainingStopped(asked.number, None)
     check_finite(model, training_args)
-    calibration = calibrate_run(trainer, examples, training_args, class_counts) if training_args.calibrate else None
+    calibration = calibrate_run(trainer, examples, training_args, weighted_counts) if training_args.calibrate else None
     splits: list[str] = [split for split in ("validation", "test") if split in examples]
     predicted = {split: trainer.predict(examples[split]) for split in splits}
     metrics = measure_run(trainer, outcome, predicted, class_names, class_counts)

@@ -1,5 +1,12 @@
-"""The classifier in the manner of scikit-learn."""
+"""The scikit-learn estimator."""
 
-from .rnn_classifier import NotFittedError, RnnClassifier, setting_names
+from importlib.util import find_spec
 
-__all__ = ["NotFittedError", "RnnClassifier", "setting_names"]
+from ..errors import UserError
+
+if find_spec("sklearn") is None:
+    raise UserError("RnnClassifier needs scikit-learn: pip install 'hf-rnn[sklearn]'")
+
+from .rnn_classifier import RnnClassifier  # noqa: E402 - needs scikit-learn
+
+__all__ = ["RnnClassifier"]

@@ -30,6 +30,8 @@ from .resumable_trainer import ResumableTrainer
 from .row_columns import count_tokens, read_labels
 from .sparse_gradients import LAZY_OPTIMIZERS, check_sparse_gradients, clip_grad_norm, has_sparse_gradients
 
+SAMPLE_WEIGHT = "sample_weight"  # column of the training rows: weights in the loss
+
 
 class RnnTrainer(ResumableTrainer):
     """[`~transformers.Trainer`] for [`RnnForSequenceClassification`].
@@ -39,6 +41,8 @@ class RnnTrainer(ResumableTrainer):
       stream. Evaluation reads in the data's order: predictions come back in it.
     - With `args.class_weight_power` above 0 the training loss weighs classes, and `args.label_smoothing_factor`
       smooths; the loss of an evaluation is always the plain one, comparable between runs.
+    - A column `sample_weight` of the training rows weighs each row in the training loss. Its mean should be 1, so that
+      the loss keeps its scale.
     - With `args.early_stopping_patience` it stops early.
     - With `args.embedding_learning_rate` the embedding learns at a rate of its own.
     - Sparse embedding gradients are measured and clipped, and take adaptive steps: [`LazyAdamW`] in AdamW's place.
@@ -71,6 +75,7 @@ class RnnTrainer(ResumableTrainer):
                 "give a table of rows, or leave out tokens_per_batch"
             )
         self._class_counts = class_counts
+        self._sample_weight: torch.Tensor | None = None  # of the current batch
         self._own_loss = False
         self._follow_settings()
 
@@ -80,15 +85,21 @@ class RnnTrainer(ResumableTrainer):
         counted = self.train_dataset is not None or self._class_counts is not None  # else it only evaluates
         if counted and getattr(self.args, "class_weight_power", 0) > 0:
             self._class_weights = weigh_classes(self._count_classes(self._class_counts), self.args.class_weight_power)
-        changed = self._class_weights is not None or self.label_smoother is not None
+        weighted = SAMPLE_WEIGHT in (getattr(self.train_dataset, "column_names", None) or ())
+        changed = self._class_weights is not None or self.label_smoother is not None or weighted
         if changed and getattr(self, "compute_loss_func", None) is None:
             if not self._may_have_one_label_each():
-                raise UserError("label_smoothing_factor is for texts with one label each: set it to 0")
+                raise UserError("label_smoothing_factor and sample_weight need one label per text: leave them out")
             self._own_loss = True  # from then on: without weights and smoothing it is the plain one
             self.compute_loss_func = self._training_loss
         self._sparse = has_sparse_gradients(self.model)
         if self._sparse and self.optimizer is None and self.optimizer_cls_and_kwargs is None:
             check_sparse_gradients(self.args)
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        if SAMPLE_WEIGHT not in self._signature_columns:
+            self._signature_columns.append(SAMPLE_WEIGHT)
 
     def _hp_search_setup(self, trial: Any) -> None:
         super()._hp_search_setup(trial)
@@ -248,6 +259,7 @@ class RnnTrainer(ResumableTrainer):
         """Return the loss: weighted and smoothed in training, the model's own in evaluation."""
         if getattr(getattr(self.model, "config", None), "return_dict", True) is False:
             inputs = {**inputs, "return_dict": True}
+        self._sample_weight = inputs.pop(SAMPLE_WEIGHT, None)
         if self._own_loss and not model.training:
             outputs = model(**inputs)
             return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
@@ -305,9 +317,10 @@ class RnnTrainer(ResumableTrainer):
             )
         logits = outputs["logits"].float()
         weights = None if self._class_weights is None else self._class_weights.to(logits.device)
-        total = nn.functional.cross_entropy(
-            logits, labels, weights, reduction="sum", label_smoothing=self.args.label_smoothing_factor
+        losses = nn.functional.cross_entropy(
+            logits, labels, weights, reduction="none", label_smoothing=self.args.label_smoothing_factor
         )
+        total = (losses if self._sample_weight is None else losses * self._sample_weight).sum()
         if num_items_in_batch is None:
             return total / (labels != -100).sum()
         if self.args.n_gpu > 1:  # DataParallel
