@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,6 @@ from .arguments.training_arguments import RnnTrainingArguments
 from .containment import library_bars_off, one_at_a_time
 from .data import DataReport, encode
 from .folder import FinishedFolder
-from .model_card import CardFacts
 from .modeling_rnn import RnnForSequenceClassification
 from .run.audit import audit_run
 from .run.calibration import calibrate_run, check_calibration
@@ -35,6 +33,7 @@ from .run.finishing import write_files
 from .run.gathering import gather_facts
 from .run.measuring import keeps_best, measure_run
 from .run.push import find_destination, push_run
+from .run.result import TrainingResult
 from .run.settings_record import describe_settings
 from .run.streams import with_lengths
 from .run.teaching import Teaching
@@ -48,35 +47,6 @@ from .trainer.rnn_trainer import SAMPLE_WEIGHT
 from .trainer.stopping import TrainingStopped
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """What a training run leaves.
-
-    Attributes:
-        folder: The finished folder.
-        metrics: What its `metrics.json` holds: `validation` and, if there is one, `test`, each as
-            [`evaluate_logits`] has them; `training` with the run's own numbers; `calibration` where scores were fitted
-            to the validation rows, and `teacher` where there was one.
-        card: What its card says; None in a process that does not write it.
-        url: Its page on the Hub, when `push_to_hub` asked for one.
-    """
-
-    folder: Path
-    metrics: dict[str, Any]
-    card: CardFacts | None = None
-    url: str | None = None
-
-    def __repr__(self) -> str:
-        """The folder and the main scores: all that is held would fill a page of a notebook."""
-        told = [f"folder={str(self.folder)!r}"]
-        for split in ("validation", "test"):
-            found = self.metrics.get(split, {})
-            shown = [f"{name} {found[name]:.3f}" for name in ("accuracy", "macro_f1", "macro_recall") if name in found]
-            told += [f"{split}: {', '.join(shown)}"] if shown else []
-        told += [] if self.url is None else [f"url={self.url!r}"]
-        return f"{type(self).__name__}({'; '.join(told)})"
 
 
 @one_at_a_time()

@@ -333,7 +333,9 @@ def test_sample_weight_is_repeated_rows(trained, hurried):
     in_parts = {"per_device_train_batch_size": 6, "gradient_accumulation_steps": 4}
 
     def fit(texts, names, weights=None, **more):
-        return RnnClassifier(**settings | more).fit(texts, names, weights, eval_set=(TEXTS, NAMES)).predict_proba(TEXTS)
+        return (
+            RnnClassifier(**settings | more).fit(texts, names, weights, eval_set=(TEXTS, NAMES)).predict_proba(TEXTS)
+        )
 
     expected = fit(np.repeat(TEXTS, counts), np.repeat(NAMES, counts))
     np.testing.assert_allclose(fit(TEXTS, NAMES, counts * 7.5, **in_parts), expected, atol=1e-5)

@@ -1,5 +1,6 @@
 """The junction end to end: from TSV files to a finished folder, whatever stood there and whatever goes wrong."""
 
+import base64
 import copy
 import dataclasses
 import itertools
@@ -79,6 +80,20 @@ def test_the_result_is_shown_in_a_line(trained):
     assert told in repr(trained) and len(repr(trained)) < 300
     shown = repr(dataclasses.replace(trained, metrics={"training": {}}, url="https://hf.co/me/name"))
     assert shown == f"TrainingResult(folder={str(trained.folder)!r}; url='https://hf.co/me/name')"
+
+
+def test_a_notebook_shows_scores_and_figures(trained, tmp_path):
+    page = trained._repr_html_()
+    assert f"{trained.metrics['test']['accuracy']:.3f}" in page and page.count("<img ") == 2
+    figure = base64.b64encode((trained.folder / "confusion_matrix.png").read_bytes()).decode()
+    assert f'src="data:image/png;base64,{figure}"' in page
+    odd = dataclasses.replace(trained.card, class_counts={"<b>": 1, "c": 1, "d": 1}, results={})
+    page = dataclasses.replace(trained, folder=tmp_path / "<i>", card=odd)._repr_html_()
+    assert "<td>&lt;b&gt;</td>" in page and "<b>" not in page and "<i>" not in page and "<img" not in page
+    assert all(
+        f"<td>{count}</td>" in page for row in trained.metrics["validation"]["confusion_matrix"] for count in row
+    )
+    assert dataclasses.replace(trained, metrics={"training": {}})._repr_html_()
 
 
 def test_it_has_learned_the_rule(trained):

@@ -114,7 +114,7 @@ def _items(values: npt.ArrayLike, where: str) -> list[Any]:
     """Return the items of a list, a column, or an array or a frame of one column, as Python's types."""
     if isinstance(values, str | bytes | Mapping | Set):
         raise UserError(f"{where} must be a list or an array, found {values!r:.80}: give a list")
-    shape = getattr(values, "shape", (1,))
+    shape: Any = getattr(values, "shape", (1,))
     if len(shape) == 2 and shape[1] == 1:
         values = np.asarray(values)[:, 0]
     elif len(shape) != 1:

@@ -98,7 +98,7 @@ class RnnClassifier(ClassifierMixin, BaseEstimator):
     def __init__(self, **settings: Any) -> None:
         given = _SIGNATURE.bind(self, **settings)
         given.apply_defaults()
-        vars(self).update((name, value) for name, value in given.arguments.items() if name != "self")
+        self.__dict__.update((name, value) for name, value in given.arguments.items() if name != "self")
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -323,9 +323,7 @@ def _hold_out(ids: np.ndarray) -> np.ndarray:
 
     counts = np.bincount(ids)
     if counts.max() < 2:
-        raise UserError(
-            f"{len(ids)} texts of {len(ids)} classes are too few to hold out any: give eval_set=(X, y)"
-        )
+        raise UserError(f"{len(ids)} texts of {len(ids)} classes are too few to hold out any: give eval_set=(X, y)")
     return Holdout(tuple(counts.tolist()), share=0.1, seed=0).select(ids, np.zeros_like(counts))
 
 
