@@ -89,7 +89,7 @@ class RnnTrainer(ResumableTrainer):
         changed = self._class_weights is not None or self.label_smoother is not None or weighted
         if changed and getattr(self, "compute_loss_func", None) is None:
             if not self._may_have_one_label_each():
-                raise UserError("label_smoothing_factor and sample_weight need one label per text: leave them out")
+                raise UserError("label_smoothing_factor (or sample_weight) needs one label each: set it to 0")
             self._own_loss = True  # from then on: without weights and smoothing it is the plain one
             self.compute_loss_func = self._training_loss
         self._sparse = has_sparse_gradients(self.model)
