@@ -17,6 +17,8 @@ from .errors import UserError
 # The files that load a model where the package is not installed; others of that kind in a folder are somebody's own.
 MODELLING_FILES = tuple(sorted(path.name for path in Path(__file__).parent.glob("*_rnn.py")))
 
+UNFINISHED = ".unfinished-"  # the prefix of the subfolder in which a run writes and replaces a model
+
 
 def read_mapping(path: Path, content: bytes) -> dict[str, Any]:
     """Return what a JSON file of a finished folder says by name.
@@ -29,12 +31,16 @@ def read_mapping(path: Path, content: bytes) -> dict[str, Any]:
         UserError: When that is something else.
     """
     try:
-        read = json.loads(content)
+        read = json.loads(content, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {error}") from error
     if not isinstance(read, dict):
         raise UserError(f"{path} must hold values by name, found {str(read)!r:.40}")
     return read
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"it holds {name}. Did the training diverge? Train again with a lower learning_rate")
 
 
 @dataclass(frozen=True)
@@ -178,6 +184,11 @@ class FinishedFolder:
     def _advice(self) -> str:
         if self.weights.with_name(f"{self.weights.name}.index.json").is_file():
             return "Its weights are cut into several files: load it with transformers, and save it in one piece"
+        for config in sorted(self.root.glob(f"{UNFINISHED}*/*/config.json")):
+            if not FinishedFolder(config.parent).missing():
+                return (
+                    f"A run was killed while it replaced the model: move the files of {config.parent} to {self.root}"
+                )
         checkpoints = sorted(self.checkpoints.glob("checkpoint-*"), key=_step)
         if checkpoints:
             whole = [path for path in checkpoints if not FinishedFolder(path).missing_to_load()]
