@@ -89,9 +89,9 @@ def _stands_in_no_way(folder: FinishedFolder, path: Path) -> bool:
 
 
 def _check_own(folder: FinishedFolder) -> None:
-    """Refuse to remove files that have the names of ours where no run has left its mark."""
-    marks = (folder.card_facts, folder.training_args)
-    if any(path.exists() for path in marks) or any(folder.checkpoints.glob("checkpoint-*")):
+    """Refuse to replace files with the names of ours when there is no sign of an earlier run."""
+    marks = [path for path in (folder.card_facts, folder.training_args) if path.exists()]
+    if marks or any(folder.checkpoints.glob("checkpoint-*")) or any(folder.root.glob(f"{UNFINISHED}*")):
         return
     taken = [path for path in _finished_files(folder) if path.exists()]
     if folder.checkpoints.exists() and not _stands_in_no_way(folder, folder.checkpoints):

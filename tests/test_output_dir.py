@@ -104,7 +104,10 @@ def test_of_what_stands_in_the_way_three_are_named(folder):
         check(folder)
 
 
-@pytest.mark.parametrize("mark", ["card_facts.json", "training_args.json", "checkpoints/checkpoint-3/rng_state.pth"])
+@pytest.mark.parametrize(
+    "mark",
+    ["card_facts.json", "training_args.json", "checkpoints/checkpoint-3/rng_state.pth", ".unfinished-x/config.json"],
+)
 def test_any_mark_of_a_run_makes_its_files_those_of_a_run(folder, mark):
     put(folder, "config.json", mark)
     assert check(folder, overwrite=True) is None

@@ -64,8 +64,10 @@ def label_file(classifier: FastRnn, path: Path, max_lines: int | None = None) ->
 def _answer(line: str | BadRow, best: Iterator[Mapping[str, Any]]) -> Answer:
     if isinstance(line, BadRow):
         return Answer(line.excerpt, error=f"line {line.line}: {line.fault.reason.value}: {line.fault.detail}")
-    answer = Answer(line, **next(best))
-    return answer if isfinite(answer.score) else Answer(line, error="the model gives a score that is not finite")
+    answer = next(best)
+    if not isfinite(answer["score"]):
+        return Answer(line, error="the model gives a score that is not finite")
+    return Answer(line, **answer)
 
 
 def write_answers(answers: Iterable[Answer], path: Path) -> None:
