@@ -32,6 +32,7 @@ from torch import nn
 
 from .errors import UserError
 from .metrics import brier_score, expected_calibration_error, reliability_table
+from .metrics.evaluation import check_finite_logits
 
 logger = logging.getLogger(__name__)
 
@@ -96,11 +97,7 @@ def fit_calibration(
             f"logits of shape {values.shape} and labels of shape {true.shape}, {true.dtype}, cannot be calibrated: "
             "there must be rows, each with one class"
         )
-    if broken := np.count_nonzero(~np.isfinite(values).all(axis=1)):
-        raise UserError(
-            f"{broken} of {len(values)} rows have logits that are not finite, so there is nothing to calibrate: did "
-            "the training diverge? Lower learning_rate, or set max_grad_norm"
-        )
+    check_finite_logits(values)
     shift = np.zeros(values.shape[1])
     if target_prior is not None:
         learned = np.asarray(train_prior, dtype=np.float64)

@@ -5,9 +5,16 @@ subclass with a message that says what was found, where, and what to do. The com
 line and exits with 2; anything else is a bug of ours and keeps its traceback.
 """
 
+from safetensors import SafetensorError
+
 
 class UserError(ValueError):
     """A mistake in what the user gave: data, flags, paths or files."""
+
+
+def is_write_error(error: Exception) -> bool:
+    """Return whether a library raised this because a file could not be written; tokenizers raises a bare Exception."""
+    return isinstance(error, OSError | SafetensorError) or type(error) is Exception
 
 
 def reason_of(error: BaseException) -> str:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 MODELLING_FILES = tuple(sorted(path.name for path in Path(__file__).parent.glob("*_rnn.py")))
 
 _MAX_LABELS = 100_000  # transformers needs 600 bytes per label that has no name
+UNFINISHED = ".unfinished-"  # the prefix of the subfolder in which a run writes and replaces a model
 
 
 def read_mapping(path: Path, content: bytes) -> dict[str, Any]:
@@ -34,7 +35,7 @@ def read_mapping(path: Path, content: bytes) -> dict[str, Any]:
         UserError: When that is something else.
     """
     try:
-        read = json.loads(content)
+        read = json.loads(content, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {error}") from error
     if not isinstance(read, dict):
@@ -71,6 +72,8 @@ def read_config(name: str, folder: Path, model_type: str | None = None) -> PreTr
         raise
     except Exception as error:  # damaged files make the libraries raise anything, including `Exception` itself
         raise UserError(f"{name} cannot be loaded, because of config.json: {reason_of(error):.1000}") from error
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"it holds {name}. Did the training diverge? Train again with a lower learning_rate")
 
 
 @dataclass(frozen=True)
@@ -214,6 +217,11 @@ class FinishedFolder:
     def _advice(self) -> str:
         if self.weights.with_name(f"{self.weights.name}.index.json").is_file():
             return "Its weights are cut into several files: load it with transformers, and save it in one piece"
+        for config in sorted(self.root.glob(f"{UNFINISHED}*/*/config.json")):
+            if not FinishedFolder(config.parent).missing():
+                return (
+                    f"A run was killed while it replaced the model: move the files of {config.parent} to {self.root}"
+                )
         checkpoints = sorted(self.checkpoints.glob("checkpoint-*"), key=_step)
         if checkpoints:
             whole = [path for path in checkpoints if not FinishedFolder(path).missing_to_load()]

@@ -1,7 +1,7 @@
-"""The output folder of a training run: looked at before it, filled after it, and never half-finished in between.
+"""Check the output folder before a training run and fill it with the finished model afterwards.
 
-Finished files are written beside their places and moved there at the end, `config.json` last: without it nothing
-loads. What else lies in the folder is left alone.
+The new model is written to a subfolder. When it is complete, renames put it in the place of an earlier one. Other
+files in the folder stay.
 """
 
 from __future__ import annotations
@@ -15,11 +15,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from safetensors import SafetensorError
-
 from . import checkpoints
-from .errors import UserError
-from .folder import MODELLING_FILES, FinishedFolder
+from .errors import UserError, is_write_error
+from .folder import MODELLING_FILES, UNFINISHED, FinishedFolder
 
 _HELD: set[int] = set()  # descriptors of folders that this process has to itself
 if sys.platform != "win32":  # which has no locks of folders
@@ -36,7 +34,6 @@ Written = TypeVar("Written")
 
 REJECTED_ROWS = "rejected.jsonl"  # left by a run that stopped at its data; stands in no other run's way
 TEACHER_CACHE = "teacher_cache"  # likewise: what a teacher said before a run stopped is of use to the next
-_UNFINISHED = ".unfinished-"
 _RESUME = "The checkpoints are intact: make room there, then repeat the command with --resume"
 
 
@@ -92,9 +89,9 @@ def _stands_in_no_way(folder: FinishedFolder, path: Path) -> bool:
 
 
 def _check_own(folder: FinishedFolder) -> None:
-    """Refuse to remove files that have the names of ours where no run has left its mark."""
-    marks = (folder.card_facts, folder.training_args)
-    if any(path.exists() for path in marks) or any(folder.checkpoints.glob("checkpoint-*")):
+    """Refuse to replace files with the names of ours when there is no sign of an earlier run."""
+    marks = [path for path in (folder.card_facts, folder.training_args) if path.exists()]
+    if marks or any(folder.checkpoints.glob("checkpoint-*")) or any(folder.root.glob(f"{UNFINISHED}*")):
         return
     taken = [path for path in _finished_files(folder) if path.exists()]
     if folder.checkpoints.exists() and not _stands_in_no_way(folder, folder.checkpoints):
@@ -134,14 +131,11 @@ def check_apart(
             )
 
 
-def clear(folder: FinishedFolder) -> None:
-    """Remove what an earlier run left, and nothing else that may be in the folder."""
-    _remove_finished(folder)
+def remove_checkpoints(folder: FinishedFolder) -> None:
+    """Remove the checkpoints and logs of an earlier run; its finished model and other files stay."""
     for checkpoint in checkpoints.list_checkpoints(folder.checkpoints):
         checkpoints.remove(checkpoint)
     shutil.rmtree(folder.checkpoints / "runs", ignore_errors=True)  # TensorBoard's logs
-    with contextlib.suppress(OSError):  # not there, or it holds something of the user's
-        folder.checkpoints.rmdir()
 
 
 def make_writable(folder: FinishedFolder) -> None:
@@ -185,47 +179,57 @@ def hold(folder: FinishedFolder) -> Iterator[None]:
 
 
 def fill(folder: FinishedFolder, write: Callable[[FinishedFolder], Written], remedy: str = _RESUME) -> Written:
-    """Fill the root of a finished folder, all or nothing.
+    """Write a finished model to a folder, or leave the folder as it was.
 
     Args:
-        folder: Where the files go; an earlier run's are replaced.
+        folder: Where the files go; those of an earlier run are replaced.
         write: Writes the files into the folder that it is given.
         remedy: What to do when they cannot be written.
 
     Returns:
-        What `write` returned.
+        The result of `write`.
 
     Raises:
-        UserError: When the disk is full or does not take them.
+        UserError: When the files cannot be written, for example to a full disk.
     """
     try:
         return _fill(folder, write)
-    except (OSError, SafetensorError) as error:
+    except Exception as error:
+        if not is_write_error(error):
+            raise
         raise UserError(f"the finished model could not be written to {folder.root}: {error}. {remedy}") from error
 
 
 def _fill(folder: FinishedFolder, write: Callable[[FinishedFolder], Written]) -> Written:
+    """Write the new model to a subfolder, move the old files out, then the new ones in.
+
+    `config.json` moves out first and in last: the folder loads only when it is whole. A process that is killed during
+    the moves leaves one of the two models whole in its subfolder.
+    """
     folder.root.mkdir(parents=True, exist_ok=True)
-    for left in folder.root.glob(f"{_UNFINISHED}*"):  # by a run that was killed while it wrote
-        shutil.rmtree(left)
-    with tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=folder.root) as beside:
-        unfinished = FinishedFolder(Path(beside))
-        written = write(unfinished)
-        _remove_finished(folder)
-        files = [path for path in unfinished.root.rglob("*") if path.is_file()]
-        for path in sorted(files, key=lambda path: path == unfinished.config):
-            place = folder.root / path.relative_to(unfinished.root)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            path.replace(place)
-        return written
-
-
-def _remove_finished(folder: FinishedFolder) -> None:
-    """Remove the files of an earlier run and what was exported from it, and the folder of that when it is empty."""
-    for path in _finished_files(folder):
-        path.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # not there, or it holds something of the user's
+    with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=folder.root) as beside:
+        new, old = FinishedFolder(Path(beside, "new")), FinishedFolder(Path(beside, "old"))
+        new.root.mkdir()
+        written = write(new)
+        files = sorted((path for path in new.root.rglob("*") if path.is_file()), key=lambda path: path == new.config)
+        coming = {path: folder.root / path.relative_to(new.root) for path in files}
+        leaving = dict.fromkeys([*_finished_files(folder), *coming.values()])
+        moves = [(path, old.root / path.relative_to(folder.root)) for path in leaving if path.exists()]
+        moves += coming.items()
+        try:
+            for source, target in moves:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                source.replace(target)
+        except BaseException:
+            for source, target in reversed(moves):
+                if target.exists() and not source.exists():
+                    target.replace(source)
+            raise
+    with contextlib.suppress(OSError):  # missing, or it holds a file of the user
         folder.onnx_model.parent.rmdir()
+    for left in folder.root.glob(f"{UNFINISHED}*"):  # by a run that was killed while it wrote
+        shutil.rmtree(left)
+    return written
 
 
 def _finished_files(folder: FinishedFolder) -> list[Path]:

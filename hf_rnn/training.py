@@ -14,7 +14,7 @@ from typing import Any
 import datasets
 import numpy as np
 import torch
-from transformers import TrainerCallback, set_seed
+from transformers import set_seed
 
 from . import output_dir
 from .arguments.run_arguments import Arguments, ModelArguments, parse_settings
@@ -26,7 +26,7 @@ from .folder import FinishedFolder
 from .modeling_rnn import RnnForSequenceClassification
 from .run.audit import audit_run
 from .run.calibration import calibrate_run, check_calibration
-from .run.checks import check_early, check_finite, check_unchanged
+from .run.checks import check_early, check_finite, check_loss, check_unchanged
 from .run.config import make_config
 from .run.fingerprints import take_fingerprints
 from .run.finishing import write_files
@@ -213,9 +213,9 @@ def train_on(
     trainer = make_trainer(model, tokenizer, examples, training_args, folder, made_from, weighted_counts, kind)
     if quiet:
         trainer.silence()
-    if main and training_args.overwrite_output_dir:
-        trainer.add_callback(_ClearOutputDir(folder))
     with output_dir.hold(folder) if main else contextlib.nullcontext(), trainer.stop_request as asked:
+        if main and training_args.overwrite_output_dir:
+            output_dir.remove_checkpoints(folder)
         outcome = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     if trainer.asked_to_stop():  # too late for a save of its own
         raise TrainingStopped(asked.number, None)
@@ -226,6 +226,7 @@ def train_on(
     metrics = measure_run(trainer, outcome, predicted, class_names, class_counts)
     if calibration is not None:
         metrics["calibration"] = calibration
+    check_loss(metrics, model, training_args)
     if distillation is not None:
         metrics["teacher"] = distillation.measure(predicted)
     if not trainer.is_world_process_zero():
@@ -250,16 +251,3 @@ def train_on(
     )
     logger.info("the finished model is in %s", folder.root)
     return TrainingResult(folder.root, metrics, card)
-
-
-class _ClearOutputDir(TrainerCallback):
-    """Removes what an earlier run left once the new one has taken a step, by when all that can be refused has been."""
-
-    def __init__(self, folder: FinishedFolder) -> None:
-        self._folder = folder
-        self._cleared = False
-
-    def on_step_end(self, *_: Any, **__: Any) -> None:
-        if not self._cleared:
-            output_dir.clear(self._folder)
-        self._cleared = True

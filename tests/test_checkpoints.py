@@ -18,7 +18,7 @@ import torch
 from conftest import invent_rows, write_rows
 from datasets import Dataset, DatasetDict
 from safetensors.torch import save_file
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 import hf_rnn.run.finishing
 from hf_rnn.arguments.run_arguments import parse_settings
@@ -504,6 +504,32 @@ def test_a_disk_that_does_not_take_it(tiny_settings, tmp_path, monkeypatch):
         patch.setattr(torch, "save", fail)
         with pytest.raises(UserError, match=r"Nothing was saved before: make room there, then repeat the command$"):
             train(**settings | {"output_dir": str(tmp_path / "first")})
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a file that is always full")
+@pytest.mark.parametrize(
+    ("full", "named", "left"),
+    [
+        ("checkpoint-30", "checkpoint-30", ["checkpoint-15"]),
+        (".unfinished-", "out", ["checkpoint-15", "checkpoint-30"]),
+    ],
+    ids=["checkpoint", "finished model"],
+)
+def test_a_disk_that_is_full_when_the_tokenizer_is_written(tiny_settings, tmp_path, monkeypatch, full, named, left):
+    """Premise: tokenizers raises a bare Exception."""
+    save = PreTrainedTokenizerFast.save_pretrained
+
+    def fail(self, folder, *args, **kwargs):
+        if full in str(folder):
+            self.backend_tokenizer.save("/dev/full")
+        return save(self, folder, *args, **kwargs)
+
+    monkeypatch.setattr(PreTrainedTokenizerFast, "save_pretrained", fail)
+    with pytest.raises(UserError, match="could not be written.*: No space left") as refused:
+        train(**{**tiny_settings, "num_train_epochs": 2}, output_dir=str(tmp_path / "out"))
+    assert named in str(refused.value)
+    assert sorted(path.name for path in (tmp_path / "out" / "checkpoints").iterdir()) == left
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["checkpoints"]
 
 
 def test_a_folder_that_cannot_be_made_is_found_before_texts_are_read(tmp_path, monkeypatch):

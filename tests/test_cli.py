@@ -470,6 +470,44 @@ def test_predict_strictly_stops_at_a_bad_line_after_answering_those_before(comma
     assert len(err.splitlines()) == 1
 
 
+@pytest.fixture(scope="module")
+def half_nan(folder, tmp_path_factory):
+    """A model that answers NaN where it reads `selk`."""
+    place = tmp_path_factory.mktemp("half") / "nan"
+    shutil.copytree(folder, place, ignore=shutil.ignore_patterns("checkpoints"))
+    model, tokenizer = model_loading.load_model(place)
+    model.get_input_embeddings().weight.data[tokenizer.get_vocab()["selk"]] = float("nan")
+    model.save_pretrained(place)
+    return str(place)
+
+
+def test_predict_answers_a_score_that_is_not_finite_with_an_error(command, half_nan, tmp_path):
+    (tmp_path / "texts.txt").write_bytes(b"miro\nselk\nsand \xff\nmiro\n")
+    code, out, err = command("predict", "--model", half_nan, "--input", tmp_path / "texts.txt")
+    found = records(out)
+    assert code == 1 and "2 of 4 lines were refused" in err and "NaN" not in out
+    assert [record.get("label") for record in found] == ["good", None, None, "good"]
+    assert (found[1]["error"]["line"], found[1]["error"]["reason"]) == (2, "score not finite")
+    code, out, _ = command("predict", "--model", half_nan, "--text", "miro", "--text", "selk")
+    assert (code, [[*record] for record in records(out)]) == (1, [["label", "score"], ["error"]])
+    code, out, err = command("predict", "--model", half_nan, "--input", tmp_path / "texts.txt", "--strict")
+    assert (code, len(records(out)), len(err.splitlines())) == (2, 1, 1)
+    assert "texts.txt row 2: score not finite" in err
+
+
+@pytest.mark.parametrize("verb", ["inspect", "evaluate"])
+def test_logits_that_are_not_finite_are_a_mistake(command, half_nan, texts_dir, verb):
+    flags = {"inspect": ["--text", "selk"], "evaluate": ["--data_dir", texts_dir]}[verb]
+    assert "logits that are not finite" in mistake(command(verb, "--model", half_nan, *flags))
+
+
+def test_push_refuses_metrics_that_hold_nan(command, folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "model", ignore=shutil.ignore_patterns("checkpoints"))
+    (tmp_path / "model" / "metrics.json").write_text('{"validation": {"loss": NaN}}')
+    told = mistake(command("push", "--model", tmp_path / "model", "--repo_id", "me/name", "--dry_run"))
+    assert "metrics.json is not JSON: it holds NaN" in told
+
+
 def test_predict_strictly_names_standard_input(command, folder, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"miro\n\xff\n")))
     code, _, err = command("predict", "--model", folder, "--input", "-", "--strict")

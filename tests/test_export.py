@@ -572,10 +572,9 @@ def test_both_files_are_shared(exported):
 
 
 def test_a_new_training_leaves_no_file_of_the_old_one(folder):
-    """By what training does to a folder: clear it before, fill it after."""
     finished = FinishedFolder(folder)
     export(folder)
-    output_dir.clear(finished)
+    output_dir.fill(finished, lambda new: new.config.write_text("{}"))
     assert not finished.onnx_model.parent.exists()
     finished.onnx_model.parent.mkdir()
     (folder / "onnx" / "mine.txt").write_text("mine")

@@ -77,10 +77,21 @@ def test_every_row_counts(changes, train, validation):
 
 
 def test_it_is_the_rows_that_count_and_not_how_they_lie(changes):
-    """In pieces, behind indices, with another column, beside a split that no step is taken with."""
+    """In pieces, behind indices, with another column."""
     train = datasets.concatenate_datasets([table(TRAIN[:1]), table(TRAIN[1:])])
     validation = table([([9], 1), *VALIDATION]).select([1]).add_column("text", ["x"])
-    assert changes({"train": train, "validation": validation, "test": table(TRAIN)}) == []
+    assert changes({"train": train, "validation": validation}) == []
+
+
+def test_test_rows_count(take, tmp_path):
+    """But not against a checkpoint of an earlier version, which does not keep them."""
+    splits = {"train": table(TRAIN), "validation": table(VALIDATION)}
+    before = take({**splits, "test": table(TRAIN)})
+    same, other, none = (take({**splits, **test}) for test in ({"test": table(TRAIN)}, {"test": table(TRAIN[:1])}, {}))
+    assert compare(tmp_path, before, same) == []
+    assert compare(tmp_path, before, other) == compare(tmp_path, before, none) == ["the test texts or their labels"]
+    del before["test"]
+    assert compare(tmp_path, before, other) == []
 
 
 def test_a_stream_is_what_it_says_that_it_is(take, tmp_path):

@@ -92,7 +92,7 @@ ALLOWED = {  # room, a file or a folder of files: the rooms that it may use; eac
     },
     "vectors": {"errors", "folder", "hub_repo"},
     "plain_inference": {"configuration_rnn", "errors", "modeling_rnn", "valid_texts"},
-    "explaining": {"modeling_rnn", "plain_inference", "valid_texts"},
+    "explaining": {"metrics", "modeling_rnn", "plain_inference", "valid_texts"},
     "model_loading": {"configuration_rnn", "errors", "folder", "hub_repo", "modeling_rnn", "plain_inference"},
     "hub": {"errors", "folder", "hub_repo", "model_card", "model_loading", "sharing"},
     "inference": {

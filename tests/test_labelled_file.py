@@ -9,6 +9,7 @@ from conftest import invent_rows
 from hf_rnn import FastRnn
 from hf_rnn.data import DataError
 from hf_rnn.inference.labelled_file import FORMATS, Answer, label_file, write_answers
+from hf_rnn.model_loading import load_model
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +42,15 @@ def test_a_line_that_is_no_text_keeps_its_place(learned, tmp_path):
     assert refused.label is refused.score is None
     assert refused.text == "sand \\xff"
     assert refused.error.startswith("line 2: not UTF-8: byte 0xff at byte 6 of the line")
+
+
+def test_a_score_that_is_not_finite_is_an_error(trained, tmp_path):
+    model, tokenizer = load_model(trained.folder)
+    model.get_input_embeddings().weight.data[tokenizer.get_vocab()["selk"]] = float("nan")
+    (tmp_path / "texts.txt").write_text("miro\nselk\n")
+    good, bad = answers_of(FastRnn(model, tokenizer), tmp_path / "texts.txt")
+    assert good.label == "good" and good.error is None
+    assert (bad.text, bad.label, bad.score) == ("selk", None, None) and "not finite" in bad.error
 
 
 def test_a_file_that_is_no_text(learned, tmp_path):

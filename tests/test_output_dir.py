@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -103,7 +104,10 @@ def test_of_what_stands_in_the_way_three_are_named(folder):
         check(folder)
 
 
-@pytest.mark.parametrize("mark", ["card_facts.json", "training_args.json", "checkpoints/checkpoint-3/rng_state.pth"])
+@pytest.mark.parametrize(
+    "mark",
+    ["card_facts.json", "training_args.json", "checkpoints/checkpoint-3/rng_state.pth", ".unfinished-x/config.json"],
+)
 def test_any_mark_of_a_run_makes_its_files_those_of_a_run(folder, mark):
     put(folder, "config.json", mark)
     assert check(folder, overwrite=True) is None
@@ -171,14 +175,10 @@ def test_nothing_that_a_run_reads_is_replaced(folder, tmp_path, monkeypatch):
 # ---- after it ----
 
 
-def test_what_a_run_left_is_cleared_and_nothing_else(folder):
+def test_old_checkpoints_and_logs_go_and_nothing_else(folder):
     put(folder, *FINISHED, *MINE, "checkpoints/checkpoint-1/rng_state.pth", "checkpoints/runs/events")
-    output_dir.clear(folder)
-    assert held(folder) == set(MINE)
-    for name in ("onnx/mine.txt", "checkpoints/mine.txt"):
-        (folder.root / name).unlink()
-    output_dir.clear(folder)
-    assert {path.name for path in folder.root.iterdir()} == {"notes.txt", "my_rnn.py", "runs"}
+    output_dir.remove_checkpoints(folder)
+    assert held(folder) == {*FINISHED, *MINE}
 
 
 def test_new_files_replace_all_old_ones(folder):
@@ -186,7 +186,7 @@ def test_new_files_replace_all_old_ones(folder):
     new = ("config.json", "model.safetensors", "onnx/model.onnx", "sub/vocab.txt")
 
     def write(unfinished):
-        assert unfinished.root.parent == folder.root, "on the same disk"
+        assert folder.root in unfinished.root.parents, "on the same disk"
         assert set(FINISHED) <= held(folder), "nothing is gone while they are written"
         put(unfinished, *new, content="new")
         return 7
@@ -196,27 +196,44 @@ def test_new_files_replace_all_old_ones(folder):
     assert {(folder.root / name).read_text() for name in new} == {"new"}
 
 
-def test_config_goes_first_and_comes_last(folder, monkeypatch):
-    """Without it nothing loads: a program that is killed in between leaves no mixture that looks whole."""
-    done = []
-    unlink, replace = Path.unlink, Path.replace
+NEW = {"config.json", "model.safetensors", "README.md", "a.txt"}
 
-    def noted_unlink(path, missing_ok=False):
-        if path.parent == folder.root and path.exists():
-            done.append(f"- {path.name}")
-        unlink(path, missing_ok=missing_ok)
 
-    def noted_replace(path, target):
-        done.append(f"+ {path.name}")
+def test_a_failed_rename_restores_the_old_model(folder, tmp_path, monkeypatch):
+    """And a process killed before a rename leaves one model whole, with no mixture of the two that loads."""
+    replace, calls = Path.replace, []
+
+    def fail(path, target):
+        calls.append(path)
+        if len(calls) == failing:
+            shutil.copytree(folder.root, tmp_path / f"killed-{failing}")
+            raise OSError(5, "Input/output error")
         return replace(path, target)
 
-    put(folder, "config.json", "model.safetensors", "README.md", "zzz.txt")
-    monkeypatch.setattr(Path, "unlink", noted_unlink)
-    monkeypatch.setattr(Path, "replace", noted_replace)
-    output_dir.fill(folder, lambda new: put(new, "README.md", "config.json", "model.safetensors", "a.txt", "z.txt"))
-    gone, come = [step for step in done if step[0] == "-"], [step for step in done if step[0] == "+"]
-    assert done == gone + come and len(gone) == 3 and len(come) == 5
-    assert (gone[0], come[-1]) == ("- config.json", "+ config.json")
+    monkeypatch.setattr(Path, "replace", fail)
+    put(folder, *FINISHED, "notes.txt")
+    for failing in range(1, len(FINISHED) + len(NEW) + 1):
+        calls.clear()
+        with pytest.raises(UserError, match="Input/output error"):
+            output_dir.fill(folder, lambda new: put(new, *NEW, content="new"))
+        assert held(folder) == {*FINISHED, "notes.txt"}
+        assert {(folder.root / name).read_text() for name in FINISHED} == {"old"}
+
+        killed = FinishedFolder(tmp_path / f"killed-{failing}")
+        assert not killed.config.exists() or failing == 1, "it loads only when whole"
+        kept = [FinishedFolder(path) for path in killed.root.glob(".unfinished-*/*")]
+        wholes = [{*FINISHED} <= held(model) or held(model) >= NEW for model in (killed, *kept)]
+        assert any(wholes)
+    failing = None
+    output_dir.fill(folder, lambda new: put(new, *NEW, content="new"))
+    assert held(folder) == {*NEW, "notes.txt"}
+
+
+def test_a_model_left_by_a_killed_replacement_is_named(trained, tmp_path):
+    left = tmp_path / ".unfinished-x" / "old"
+    shutil.copytree(trained.folder, left, ignore=shutil.ignore_patterns("checkpoints"))
+    with pytest.raises(UserError, match=r"move the files of .*\.unfinished-x.old to"):
+        FinishedFolder(tmp_path).check()
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("No space left on device")])

@@ -1,18 +1,22 @@
 """The junction end to end: from TSV files to a finished folder, whatever stood there and whatever goes wrong."""
 
 import base64
+import contextlib
 import copy
 import dataclasses
 import itertools
 import json
+import math
 import multiprocessing
 import os
+import pydoc
 import re
 import shutil
 import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -36,6 +40,7 @@ from hf_rnn.containment import one_at_a_time
 from hf_rnn.distillation import distill
 from hf_rnn.errors import UserError
 from hf_rnn.folder import FinishedFolder
+from hf_rnn.run.checks import check_loss
 from hf_rnn.run.fingerprints import compare
 from hf_rnn.trainer import resumable_trainer
 from hf_rnn.training import train
@@ -239,11 +244,13 @@ def test_the_tutorials_recipe(tiny_settings, texts_dir, tmp_path):
     assert same_weights(resumed.folder, fresh.folder)
 
 
-def test_tensorboard(tiny_settings, tmp_path):
-    pytest.importorskip("tensorboard", reason="the extra 'tensorboard' is not installed")
-    settings = {**tiny_settings, "num_train_epochs": 1, "report_to": "tensorboard"}
-    folder = train(**settings, output_dir=str(tmp_path / "out")).folder
-    assert list((folder / "checkpoints").rglob("events.out.tfevents*"))
+def test_tensorboard_keeps_the_logs_of_the_new_run(tiny_settings, tmp_path):
+    settings = {**tiny_settings, "num_train_epochs": 1, "report_to": "tensorboard", "overwrite_output_dir": True}
+    logs = []
+    for _ in range(2):
+        folder = train(**settings, output_dir=str(tmp_path / "out")).folder
+        logs.append({path.name for path in (folder / "checkpoints").rglob("events.out.tfevents*")})
+    assert logs[0] and logs[1] and not logs[0] & logs[1]
 
 
 def test_without_matplotlib(tiny_settings, tmp_path, monkeypatch, caplog):
@@ -329,6 +336,41 @@ def test_overwriting_replaces_what_training_left_and_nothing_else(copy_of_traine
     assert len(list((copy_of_trained / "checkpoints").glob("checkpoint-*"))) == 1
 
 
+@pytest.mark.parametrize(
+    "point",
+    [
+        "hf_rnn.trainer.RnnTrainer.training_step",
+        "hf_rnn.trainer.RnnTrainer.evaluate",
+        "hf_rnn.trainer.RnnTrainer.predict",
+        "hf_rnn.run.finishing.write_card",
+        "pathlib.Path.replace",
+    ],
+)
+def test_a_run_that_dies_leaves_the_old_model(copy_of_trained, trained, tiny_settings, monkeypatch, point):
+    """And no checkpoint of the old run, which --resume would take for one of the new run."""
+    before = {path.name: path.read_bytes() for path in copy_of_trained.iterdir() if path.is_file()}
+    place, _, name = point.rpartition(".")
+    owner = pydoc.locate(place)
+    original, calls = getattr(owner, name), []
+
+    def die(*given, **named):
+        if name == "replace" and ".unfinished-" not in str(given):  # of a checkpoint
+            return original(*given, **named)
+        calls.append(given)
+        if len(calls) == 3 or name in ("predict", "write_card"):
+            raise RuntimeError("died")
+        return original(*given, **named)
+
+    monkeypatch.setattr(owner, name, die)
+    settings = {**tiny_settings, "hidden_size": 5, "overwrite_output_dir": True, "report_to": "tensorboard"}
+    with pytest.raises(RuntimeError, match="died"):
+        train(**settings, output_dir=str(copy_of_trained))
+    assert {path.name: path.read_bytes() for path in copy_of_trained.iterdir() if path.is_file()} == before
+    for checkpoint in (copy_of_trained / "checkpoints").glob("checkpoint-*"):
+        assert json.loads((checkpoint / "config.json").read_text())["hidden_size"] == 5
+    assert not list(copy_of_trained.glob(".unfinished-*"))
+
+
 def test_a_folder_that_is_called_as_a_recipe_is_none(tiny_settings, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for _ in range(2):
@@ -390,6 +432,48 @@ def test_a_training_that_diverged_is_not_called_finished(tiny_settings, tmp_path
     with pytest.raises(UserError, match=told):
         train(**settings, output_dir=str(tmp_path / "out"))
     assert not (tmp_path / "out" / "config.json").exists()
+
+
+def test_logits_that_are_not_finite_are_no_finished_model(tmp_path):
+    """Though all weights are finite."""
+    for split in ("train", "dev", "test"):
+        lines = (Path(__file__).parents[1] / "data" / "tweets" / f"{split}.tsv").read_text("utf-8").split("\n")
+        (tmp_path / f"{split}.tsv").write_text("\n".join(lines[:80]) + "\n", "utf-8")
+    settings = {"cell_type": "rnn_relu", "learning_rate": 100, "optim": "sgd", "max_grad_norm": 0, "use_cpu": True}
+    with pytest.raises(UserError, match="80 of 80 rows have logits that are not finite.* lower learning_rate"):
+        train(data_dir=str(tmp_path), output_dir=str(tmp_path / "out"), hidden_size=4, embedding_size=4, **settings)
+    assert not (tmp_path / "out" / "config.json").exists()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {},
+        {"calibrate": True},
+        {"eval_strategy": "no", "load_best_model_at_end": False, "early_stopping_patience": 0},
+    ],
+    ids=["best epoch", "calibrated", "last epoch"],
+)
+def test_an_absurd_loss_is_no_finished_model(tiny_settings, tmp_path, changed):
+    with pytest.raises(UserError, match="diverged: the validation loss is .* smaller learning_rate than 1000"):
+        train(**{**tiny_settings, "learning_rate": 1000, **changed}, output_dir=str(tmp_path / "out"))
+    assert not (tmp_path / "out" / "config.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("training", "validation", "told"),
+    [(109, 109, None), (111, 1, "warns"), (1, 111, "validation loss"), (math.nan, 1, "training loss is nan")]
+    + [(111, None, "training loss is 111")],
+)
+def test_a_loss_is_judged_by_that_of_guessing(trained, tiny_settings, caplog, training, validation, told):
+    """Of three classes: ln(3) is 1.0986. A validation loss that is fine tells that the epoch kept is."""
+    model = AutoModelForSequenceClassification.from_pretrained(trained.folder)
+    arguments = parse_settings({**tiny_settings, "output_dir": "out"}).training
+    metrics = {"training": {"loss": training}} | ({} if validation is None else {"validation": {"loss": validation}})
+    refused = told not in (None, "warns")
+    with pytest.raises(UserError, match=told) if refused else contextlib.nullcontext():
+        check_loss(metrics, model, arguments)
+    assert ("diverged" in caplog.text) == (told == "warns")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from .. import model_loading, plain_inference
 from ..arguments.parsing import SettingsParser
 from ..errors import UserError
 from ..explaining import words_read
+from ..metrics.evaluation import check_finite_logits
 from ..modeling_rnn import RnnForSequenceClassification
 from ..valid_texts import check_text
 from .model_flags import ModelFlags
@@ -51,6 +52,7 @@ def _tell(model: RnnForSequenceClassification, tokenizer: PreTrainedTokenizerBas
     with torch.inference_mode():
         outputs = model(input_ids, torch.ones_like(input_ids), output_hidden_states=True, return_dict=True)
     hook.remove()
+    check_finite_logits(outputs.logits.float())
     tokens = tokenizer.convert_ids_to_tokens(ids)
     words = words_read(tokenizer, text, encoded) or tokens
     rows = [[token, str(number), word] for token, number, word in zip(tokens, ids, words, strict=True)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from typing import Any, cast
 from .. import model_loading
 from ..arguments.parsing import SettingsHelp, SettingsParser, expand_home
 from ..data import DataError
-from ..data.faults import BadRow
+from ..data.faults import EXCERPT_CHARACTERS, BadRow, Fault, Reason
 from ..data.text_stream import read_texts
 from ..errors import UserError
 from ..inference import FastRnn
@@ -36,7 +37,8 @@ _EPILOG = """\
 A line of the input ends at LF or CRLF; an empty one is a text too. Each has its answer in its place:
   {"label": ..., "score": ...}
   {"error": {"line": 3, "reason": "not UTF-8", "detail": ...}}
-for a line that is not UTF-8, holds a NUL, or is longer than 1 MiB ("line over the cap").
+for a line that is not UTF-8, holds a NUL, or is longer than 1 MiB ("line over the cap"), and where the model gives NaN
+or infinity ("score not finite").
 
 exit code:
   0  every text has an answer
@@ -93,14 +95,13 @@ def run(argv: Sequence[str]) -> int:
     classifier = _load(arguments)
     lines = refused = 0
     for block in _read(arguments.input) if namespace.text is None else [namespace.text]:
-        bad = next((row for row in block if isinstance(row, BadRow)), None) if arguments.strict else None
-        if bad is not None:
-            block = block[: block.index(bad)]
-        _write(_answers(classifier, block))
+        answers = _answer(classifier, block, arguments.input or "--text", lines + 1)
+        bad = next((row for row in answers if isinstance(row, BadRow)), None) if arguments.strict else None
+        _write(map(_record, answers[: answers.index(bad)] if bad else answers))
         if bad is not None:
             raise DataError.of_row(bad, "Without --strict this line gets an error record and the others are answered")
         lines += len(block)
-        refused += sum(isinstance(row, BadRow) for row in block)
+        refused += sum(isinstance(row, BadRow) for row in answers)
     if refused:
         tell(f"hf-rnn predict: {refused} of {lines} lines were refused: see their error records")
     return 1 if refused else 0
@@ -159,14 +160,26 @@ def _read(name: str) -> Iterator[list[str | BadRow]]:
         yield from read_texts(stream, name)
 
 
-def _answers(classifier: FastRnn | OnnxClassifier, block: Sequence[str | BadRow]) -> Iterator[dict[str, Any]]:
-    """Yield one record a line, in their order."""
+def _answer(
+    classifier: FastRnn | OnnxClassifier, block: Sequence[str | BadRow], name: str, first: int
+) -> list[dict[str, Any] | BadRow]:
+    """Return the answer to each line of a block, whose first line has the number `first`."""
     answers = iter(classifier.predict([text for text in block if isinstance(text, str)]))
-    for line in block:
-        if isinstance(line, BadRow):
-            yield {"error": {"line": line.line, "reason": line.fault.reason.value, "detail": line.fault.detail}}
-        else:
-            yield next(answers)
+    answered: list[dict[str, Any] | BadRow] = []
+    for number, line in enumerate(block, first):
+        answer = line if isinstance(line, BadRow) else next(answers)
+        if isinstance(line, str) and isinstance(answer, dict) and not math.isfinite(score := answer["score"]):
+            fault = Fault(Reason.SCORE_NOT_FINITE, f"the model gives {score} for it; did its training diverge?")
+            answer = BadRow(name, number, None, fault, line[:EXCERPT_CHARACTERS])
+        answered.append(answer)
+    return answered
+
+
+def _record(answer: dict[str, Any] | BadRow) -> dict[str, Any]:
+    """Return what an answer's JSON line holds."""
+    if isinstance(answer, BadRow):
+        return {"error": {"line": answer.line, "reason": answer.fault.reason.value, "detail": answer.fault.detail}}
+    return answer
 
 
 def _write(records: Iterable[dict[str, Any]]) -> None:

@@ -33,6 +33,7 @@ class Reason(StrEnum):
     NUL = "NUL character"
     LINE_TOO_LONG = "line over the cap"
     UNDECLARED_HEADER = "header where none was declared"
+    SCORE_NOT_FINITE = "score not finite"
     # Below: whole files and folders, which no limit on bad rows lets pass.
     UTF16 = "UTF-16"
     COMPRESSED = "compressed file"

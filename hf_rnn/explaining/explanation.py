@@ -16,6 +16,7 @@ from typing import Any, Literal
 import torch
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
+from ..metrics.evaluation import check_finite_logits
 from ..modeling_rnn import RnnForSequenceClassification
 from ..plain_inference import compute_logits, compute_scores
 from ..valid_texts import check_text
@@ -91,7 +92,7 @@ def explain(
             no such bound.
 
     Raises:
-        UserError: For a text that is no Unicode.
+        UserError: For a text that is no Unicode, and for logits that are not finite.
     """
     check_text(text)
     with _TOKENIZING:
@@ -101,7 +102,9 @@ def explain(
     attention = model.config.pooling == "attention"
     explained = len(ids) if attention else min(len(ids), max_tokens)
     variants = [] if attention else [ids[:place] + ids[place + 1 :] for place in range(explained)]
-    scores = compute_scores(model, compute_logits(model, tokenizer, [ids, *variants]))  # (1 + variants, C)
+    logits = compute_logits(model, tokenizer, [ids, *variants])  # (1 + variants, C)
+    check_finite_logits(logits)
+    scores = compute_scores(model, logits)
     label = int(scores[0].argmax())
     effects = _weights(model, ids) if attention else (scores[0, label] - scores[1:, label]).tolist()
     names = [model.config.id2label[index] for index in range(model.config.num_labels)]

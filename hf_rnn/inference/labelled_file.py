@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from itertools import islice
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ class Answer:
         text: The line; of one that is no text, how it starts.
         label: None where there is an error.
         score: Of the label.
-        error: Why the line is no text.
+        error: Why the line has no label.
     """
 
     text: str
@@ -63,7 +64,10 @@ def label_file(classifier: FastRnn, path: Path, max_lines: int | None = None) ->
 def _answer(line: str | BadRow, best: Iterator[Mapping[str, Any]]) -> Answer:
     if isinstance(line, BadRow):
         return Answer(line.excerpt, error=f"line {line.line}: {line.fault.reason.value}: {line.fault.detail}")
-    return Answer(line, **next(best))
+    answer = next(best)
+    if not isfinite(answer["score"]):
+        return Answer(line, error="the model gives a score that is not finite")
+    return Answer(line, **answer)
 
 
 def write_answers(answers: Iterable[Answer], path: Path) -> None:

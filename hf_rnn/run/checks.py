@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ logger = logging.getLogger(__name__)
 _IN_OPTIMIZER = ("optim", "optim_args", "learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon")
 # What makes steps large.
 _STEP_SIZES = ("learning_rate", "embedding_learning_rate", "weight_decay")
+_MOST_LOSS = 100  # times the loss of guessing: no model that learned anything comes near it
 # What can decide which epoch is the best one.
 _SCORES = ("loss", "accuracy", "macro_f1", "macro_recall")
 
@@ -72,18 +75,48 @@ def check_finite(model: RnnForSequenceClassification, training_args: RnnTraining
         UserError: For weights that are NaN or infinite.
     """
     broken = [name for name, weight in model.named_parameters() if not weight.isfinite().all()]
-    if not broken:
-        return
+    if broken:
+        raise _diverged(f"{broken[0]} holds numbers that are NaN or infinite", model, training_args)
+
+
+def check_loss(
+    metrics: Mapping[str, Any], model: RnnForSequenceClassification, training_args: RnnTrainingArguments
+) -> None:
+    """Refuse a model whose loss is over 100 times that of guessing, ln(classes).
+
+    A finite training loss over that limit is only a warning when the validation loss is fine: it may be of an epoch
+    that was not kept.
+
+    Args:
+        metrics: Of the run, `training` among them.
+        model: The trained model.
+        training_args: Named in the advice.
+
+    Raises:
+        UserError: For such a loss, and for one that is NaN or infinite.
+    """
+    guessing = math.log(model.config.num_labels)
+    losses = {split: metrics[split]["loss"] for split in ("validation", "training") if split in metrics}
+    if "calibration" in metrics:  # which makes the loss of any model small
+        losses["validation"] = metrics["calibration"]["splits"]["validation"]["before"]["loss"]
+    for split, loss in losses.items():
+        if loss <= _MOST_LOSS * guessing:
+            continue
+        what = f"the {split} loss is {loss:g}, over {_MOST_LOSS} times that of guessing ({guessing:.2f})"
+        diverged = _diverged(what, model, training_args)
+        if split == "validation" or "validation" not in losses or not math.isfinite(loss):
+            raise diverged
+        logger.warning("%s", diverged)
+
+
+def _diverged(what: str, model: RnnForSequenceClassification, training_args: RnnTrainingArguments) -> UserError:
     sizes = {name: getattr(training_args, name) for name in _STEP_SIZES}
     if model.config.embedding_initializer_range > 1:
         sizes["embedding_initializer_range"] = model.config.embedding_initializer_range
     advice = [f"take a smaller {name} than {size:g}" for name, size in sizes.items() if size]
     if not 0 < training_args.max_grad_norm <= 1:
         advice.append("clip gradients with max_grad_norm 1")
-    raise UserError(
-        f"the training diverged: {broken[0]} holds numbers that are NaN or infinite. To keep them small, "
-        f"{', or '.join(advice)}"
-    )
+    return UserError(f"the training diverged: {what}. To prevent this, {', or '.join(advice)}")
 
 
 def check_unchanged(checkpoint: Path, made_from: dict[str, Any], *, anyway: bool) -> None:

@@ -38,6 +38,7 @@ _SETTINGS_SINCE = {"tokens_per_batch": None}
 
 _NAMES = {
     "data": "the texts or their labels",
+    "test": "the test texts or their labels",
     "tokenizer": "the tokenizer",
     "vectors": "the pretrained vectors",
     "start": "the model that it goes on from",
@@ -59,7 +60,7 @@ def take_fingerprints(
     """Return what decides the steps of a run, ready for JSON.
 
     Args:
-        examples: Splits with `input_ids` and `labels`; `train` and `validation` count.
+        examples: Splits with `input_ids` and `labels`. `train` and `validation` decide the steps, `test` the scores.
         tokenizer: Made the ids.
         config: Architecture and labels.
         settings: Of the training.
@@ -69,11 +70,12 @@ def take_fingerprints(
         teacher: Stands for what a teacher says of the training rows, if there is one.
         further_settings: Settings of the training that are not among `settings`.
     """
-    rows = _hash_rows(examples)
+    rows = _hash_rows(examples, "train", "validation")
     order = {} if rows else {"dataloader_num_workers": settings.dataloader_num_workers}  # which share a stream out
     architecture = {name: value for name, value in config.to_dict().items() if name != "transformers_version"}
     taken = {
         "data": rows or stream,
+        "test": _hash_rows(examples, "test") if "test" in examples else None,
         "tokenizer": hash_tokenizer(tokenizer),
         "vectors": vectors,
         "start": start,
@@ -101,6 +103,7 @@ def compare(checkpoint: Path, before: Mapping[str, Any], now: Mapping[str, Any])
             f"{checkpoint} does not say what it was made from: it cannot be gone on from. "
             "--overwrite_output_dir instead of --resume starts anew"
         )
+    before = {"test": now.get("test"), **before}  # which checkpoints of earlier versions do not keep
     changed = [meaning for name, meaning in _NAMES.items() if before.get(name) != now.get(name)]
     for group in ("config", "settings"):
         old, new = before.get(group, {}), now.get(group, {})
@@ -150,9 +153,10 @@ def hash_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
     return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()
 
 
-def _hash_rows(examples: Mapping[str, Any]) -> str | None:
+def _hash_rows(examples: Mapping[str, Any], *splits: str) -> str | None:
+    """Return a hash of the rows of splits, None when one of them is a stream."""
     digest = hashlib.sha256()
-    for split in ("train", "validation"):
+    for split in splits:
         rows = examples.get(split)
         if rows is None:
             continue

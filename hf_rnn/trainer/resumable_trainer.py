@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 from torch.utils.data import IterableDataset
 from transformers import EarlyStoppingCallback, Trainer
@@ -27,7 +26,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy, 
 from transformers.utils import CONFIG_NAME
 
 from .. import checkpoints
-from ..errors import UserError
+from ..errors import UserError, is_write_error
 from .progress import EpochLines, ProgressBars
 from .stopping import RunningLoss, SavePoints, StopRequest, TrainingStopped
 
@@ -185,7 +184,9 @@ class ResumableTrainer(Trainer):
             if self.args.should_save:
                 best = self.state.best_global_step or None
                 checkpoints.write_manifest(checkpoint, best_step=best, made_from=self._made_from)
-        except (OSError, RuntimeError, SafetensorError) as error:
+        except Exception as error:
+            if not is_write_error(error) and not isinstance(error, RuntimeError):  # which torch raises
+                raise
             with contextlib.suppress(OSError):
                 checkpoints.remove(checkpoint)
             saved = checkpoints.list_checkpoints(checkpoint.parent)
