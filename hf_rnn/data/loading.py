@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import datasets
@@ -38,6 +38,7 @@ def load_tsv(
     label_column: int | str | None = None,
     header: bool = False,
     class_names: Sequence[str] | None = None,
+    label_map: Mapping[str, str] | None = None,
     splits: Iterable[str] | None = None,
     validation_share: float = 0.1,
     seed: int = 0,
@@ -62,6 +63,8 @@ def load_tsv(
             where there are both and no others are named here. One that is a row of this data is refused.
         class_names: Names of the classes by id. By default the labels of train, sorted: by value if all are integers,
             else by alphabet. Where given, the data may carry the names, or integers from 0 that index them.
+        label_map: Labels of the data to `class_names`, where the data writes them otherwise. Where given, also if it is
+            empty, integers index nothing.
         splits: Read only these. Train is not needed then if `class_names` are given; nothing is held out.
         validation_share: Where there is no validation split, this share of train (at most 0.5), stratified by label,
             becomes it, and that is logged. 0 leaves it out.
@@ -89,7 +92,7 @@ def load_tsv(
     _check_rejected_path(rejected_path, files)
     sources = {split: [TsvFile.open(path, layout) for path in paths] for split, paths in files.items()}
     with Ledger(max_bad_rows, rejected_path, report) as ledger:
-        labels, read = read_splits(sources, class_names, ledger, keep=not streaming)
+        labels, read = read_splits(sources, class_names, ledger, not streaming, label_map)
     holdout = _hold_out(read, validation_share if splits is None else 0, seed, report)
     return _streams(labels, read, holdout, report) if streaming else _tables(labels, read, holdout, report)
 
@@ -108,6 +111,7 @@ def load_named(
     text_column: str = "text",
     label_column: str = "label",
     class_names: Sequence[str] | None = None,
+    label_map: Mapping[str, str] | None = None,
     splits: Iterable[str] | None = None,
     validation_share: float = 0.1,
     seed: int = 0,
@@ -124,6 +128,7 @@ def load_named(
         text_column: Name of the column of texts.
         label_column: Name of the column of labels: ClassLabel (keeps its names and ids), strings, integers or bools.
         class_names: See [`load_tsv`].
+        label_map: See [`load_tsv`].
         splits: See [`load_tsv`]. Without, a validation or test split whose labels are all -1, as benchmarks mark
             rows without one, is left out, which the log says.
         validation_share: See [`load_tsv`].
@@ -154,7 +159,7 @@ def load_named(
     }
     names = next(iter(sources.values()))[0].class_names if class_names is None else list(class_names)
     with Ledger(max_bad_rows, rejected_path, report) as ledger:
-        labels, read = read_splits(sources, names, ledger, keep=True)
+        labels, read = read_splits(sources, names, ledger, True, label_map)
     holdout = _hold_out(read, validation_share if splits is None else 0, seed, report)
     return _tables(labels, read, holdout, report)
 
@@ -311,7 +316,7 @@ def _fingerprints(
     labels: LabelMap, read: dict[str, ReadSplit], holdout: Holdout | None, report: DataReport
 ) -> dict[str, str]:
     """Return a fingerprint for each split to deliver, and set the report's. The same for tables and streams."""
-    names = (labels.names, labels.by_index)
+    names = (labels.names, labels.written or False)  # False, as checkpoints of older versions have it
     fingerprints = {
         split: xxhash.xxh3_64_hexdigest(
             repr((source.digest, names, held_out, source is read.get("train") and holdout)).encode()

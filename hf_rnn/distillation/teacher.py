@@ -35,7 +35,7 @@ from ..model_loading import check_name
 from ..run.fingerprints import hash_tokenizer
 
 _CONFIG = "config.json"
-_GENERIC = re.compile(r"LABEL_\d+")  # what transformers calls classes that nobody has named
+_GENERIC = re.compile(r"(LABEL|RANK)_\d+")  # names that transformers and our importer give to unnamed classes
 _NO_LIMIT = 10**9  # a tokenizer without one says a number beyond it
 _NO_TABLE = 2  # so few positions are those of a family that has no table of them
 
