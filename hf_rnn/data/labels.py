@@ -140,9 +140,8 @@ class LabelMap:
             raise UserError(f"label_map leads to {listed(unknown)}: the class names are {listed(names)}")
         chosen = cls(names)
         if label_map:
-            chosen = cls(
-                names, tuple({**label_map, **{name: name for name in names if name not in label_map}}.items())
-            )
+            by_name = {name: name for name in names if name not in label_map}
+            chosen = cls(names, (*label_map.items(), *by_name.items()))
         if not counts or any(label in chosen._ids for label in counts):
             return chosen
         integers = sum(rows for label, rows in counts.items() if is_integer(label))

@@ -63,8 +63,8 @@ def load_tsv(
             where there are both and no others are named here. One that is a row of this data is refused.
         class_names: Names of the classes by id. By default the labels of train, sorted: by value if all are integers,
             else by alphabet. Where given, the data may carry the names, or integers from 0 that index them.
-        label_map: Labels of the data to `class_names`, where the data writes them otherwise. Where given, also if it is
-            empty, integers index nothing.
+        label_map: Labels of the data to `class_names`, where the data writes them otherwise. Integers index nothing
+            then, also if it is empty.
         splits: Read only these. Train is not needed then if `class_names` are given; nothing is held out.
         validation_share: Where there is no validation split, this share of train (at most 0.5), stratified by label,
             becomes it, and that is logged. 0 leaves it out.
