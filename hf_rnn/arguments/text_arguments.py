@@ -11,7 +11,7 @@ from ..errors import UserError
 from .parsing import expand_home, setting
 
 # Settings of a vocabulary that is made from the texts: without effect where a tokenizer comes ready-made.
-OF_VOCABULARY = ("normalizer", "min_frequency", "max_vocab_size", "lowercase")
+OF_VOCABULARY = ("tokenizer", "normalizer", "min_frequency", "max_vocab_size", "lowercase")
 
 
 @dataclass
@@ -107,13 +107,14 @@ class DataArguments(TableArguments):
             `sequential`; there is no grouping by length.
         fail_on_leak (`str`, *optional*): Refuse to train when more than this share of the rows of a split, such as
             `"1%"` or `"0.01"`, repeats a row of train; see [`~hf_rnn.audit.audit`].
+        tokenizer (`str`): What a token is, see [`train_tokenizer`]: `word`, `char`, `bpe` or `unigram`.
         normalizer (`str`): What is done to a text before it is split into words, see [`train_tokenizer`].
         min_frequency (`int`): Rarer words become the unknown token.
         max_vocab_size (`int`, *optional*): Most entries of the vocabulary, `<unk>` and `<pad>` among them; the most
             frequent words are kept.
         lowercase (`bool`): Whether to lower-case.
         max_length (`int`, *optional*): Longer texts are cut to so many tokens.
-        tokenizer_name_or_path (`str`, *optional*): An existing tokenizer to take instead of training one; the four
+        tokenizer_name_or_path (`str`, *optional*): An existing tokenizer to take instead of training one; the five
             settings of the vocabulary then have no effect.
         model_name_or_path (`str`, *optional*): A trained model of this package to go on from, a finished folder or an
             id on the Hub: its architecture, tokenizer and weights, whatever a recipe says of these. Its last layer is
@@ -133,6 +134,9 @@ class DataArguments(TableArguments):
     streaming: bool = setting(False, "read the TSV files anew in each epoch in place of holding them in memory")
     fail_on_leak: str | None = setting(
         None, "do not train when more than this share of a split repeats rows of train, such as 1%% or 0.01"
+    )
+    tokenizer: str = setting(
+        "word", "what a token is: word, char, bpe or unigram; the last three for languages written without spaces"
     )
     normalizer: str = setting("none", "what is done to a text before it is split: none, semeval or tweet")
     min_frequency: int = setting(3, "rarer words become the unknown token")
