@@ -19,12 +19,13 @@ class TableArguments:
     """Which labelled texts to read, and how they stand in their files or tables.
 
     Args:
-        data_dir (`str`): Folder with `train.tsv`, `dev.tsv` or `validation.tsv`, and `test.tsv`.
+        data_dir (`str`): Folder with `train.tsv`, `dev.tsv` or `validation.tsv`, and `test.tsv`; or one file of TSV,
+            CSV, Parquet or JSON lines.
         dataset_name (`str`): Instead of `data_dir`: a data set of the `datasets` library, by its name on the Hub or a
             local path.
         dataset_config (`str`, *optional*): The configuration of a data set that has several.
         text_column (`str`, *optional*): Column of the text. In a TSV file by number from 0, or by name with `header`
-            (default 0); in a data set by name (default `text`).
+            (default 0); else by name (default `text`), in nested records with dots (`fields.text`).
         label_column (`str`, *optional*): Column of the label, likewise (default 1, or `label`).
         header (`bool`): Whether the first line of every TSV file names the columns. Where no others are named here
             those called `text` and `label` are taken, else the two that there are.
@@ -33,7 +34,10 @@ class TableArguments:
 
     _argument_group_name = "data"
 
-    data_dir: str | None = setting(None, "folder with train.tsv, dev.tsv or validation.tsv, and test.tsv")
+    data_dir: str | None = setting(
+        None,
+        "folder with train.tsv, dev.tsv or validation.tsv, and test.tsv; or one file: .tsv, .csv, .parquet or .jsonl",
+    )
     dataset_name: str | None = setting(
         None, "instead of data_dir: a data set of the datasets library, by its name on the Hub or a local path"
     )
@@ -60,8 +64,6 @@ class TableArguments:
                 f"data_dir {self.data_dir} and dataset_name {self.dataset_name} are both set: give one of them"
             )
         if self.dataset_name is not None:
-            if self.header:
-                raise UserError("header is for TSV files, and the columns of dataset_name have names: leave it out")
             return
         if self.dataset_config is not None:
             raise UserError(
@@ -75,9 +77,9 @@ class TableArguments:
         if not os.path.exists(self.data_dir):
             raise UserError(f"data_dir {self.data_dir} does not exist: give a folder with train.tsv")
 
-    def layout(self) -> dict[str, Any]:
-        """Return the keywords of [`load_tsv`], or of [`load_named`], that say how rows stand in their files."""
-        if self.dataset_name is not None:
+    def layout(self, named: bool = False) -> dict[str, Any]:
+        """Return the keywords of [`load_tsv`] (or of [`load_named`], if named) for columns and bad rows."""
+        if named:
             columns: dict[str, Any] = {"text_column": self.text_column or "text"}
             columns["label_column"] = self.label_column or "label"
             return {**columns, "max_bad_rows": self.max_bad_rows}

@@ -165,7 +165,7 @@ class LabelMap:
 
     def resolve(self, label: str) -> int | Fault:
         """Return the id of a label, or what is wrong with it."""
-        found = self._ids.get(label)
+        found: int | Fault | None = self._ids.get(label)
         if found is None:
             found = self._faults.get(label)
         if found is None and self.integers and is_integer(label):
