@@ -72,6 +72,8 @@ def read_config(name: str, folder: Path, model_type: str | None = None) -> PreTr
         raise
     except Exception as error:  # damaged files make the libraries raise anything, including `Exception` itself
         raise UserError(f"{name} cannot be loaded, because of config.json: {reason_of(error):.1000}") from error
+
+
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"it holds {name}. Did the training diverge? Train again with a lower learning_rate")
 

@@ -396,7 +396,9 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
         )
 
     @classmethod
-    def from_tutorial_checkpoint(cls, path: str | os.PathLike, **settings: Any) -> "RnnForSequenceClassification":
+    def from_tutorial_checkpoint(
+        cls, path: str | os.PathLike, id2label: dict[int, str] | None = None, **settings: Any
+    ) -> "RnnForSequenceClassification":
         """Build the model that a checkpoint of the tutorial's own training loop holds.
 
         The sizes and the cell are read off the weights. Of a network of two directions the last states of both are
@@ -405,10 +407,16 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
         Such a file carries no vocabulary: train the matching tokenizer on the texts the model was trained on,
         `train_tokenizer(texts, min_frequency=3)`, and compare its length with `model.config.vocab_size`.
 
+        It carries no class names either, and torchtext's `LabelField` numbered the classes by their frequency in the
+        training rows, not by value: on the tutorial's tweets id 0 is label 1 (neutral), id 1 is label 0, id 2 is
+        label 2. Give the names in that order as `id2label`. Without it the classes are called `RANK_0` (the most
+        frequent label), `RANK_1`, ..., which no integer label stands for.
+
         Args:
             path (`str` or `os.PathLike`): A `torch.save`d dictionary with `model_state_dict`.
-            settings: Fields of [`RnnConfig`] that weights cannot tell, for instance `id2label`, or
-                `cell_type="rnn_relu"` for a network with that nonlinearity.
+            id2label (`dict[int, str]`, *optional*): Class names by id, from the most frequent training label on.
+            settings: Further fields of [`RnnConfig`] that weights cannot tell, such as `cell_type="rnn_relu"` for a
+                network with that nonlinearity.
 
         Raises:
             FileNotFoundError: When there is no such file.
@@ -416,8 +424,9 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
                 names the file and says what was found.
         """
         read, weights = read_tutorial_checkpoint(path)
-        if not settings.keys().isdisjoint(("id2label", "label2id")):
-            del read["num_labels"]  # two numbers of labels would be told without the file
+        classes = read.pop("num_labels")
+        if id2label or "label2id" not in settings:
+            settings["id2label"] = id2label or {rank: f"RANK_{rank}" for rank in range(classes)}
         model = cls(RnnConfig(**{**read, **settings}))
         try:
             model.load_state_dict(weights)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from .run.result import TrainingResult
 from .run.settings_record import describe_settings
 from .run.streams import with_lengths
 from .run.teaching import Teaching
-from .run.text_loading import load_texts
+from .run.text_loading import join_splits, load_texts
 from .run.tokenizer import load_start, make_tokenizer
 from .run.trainer import make_trainer
 from .run.vectors import prepare_vectors, put_vectors
@@ -54,6 +55,10 @@ def train(
     model_args: ModelArguments | None = None,
     data_args: DataArguments | None = None,
     training_args: RnnTrainingArguments | None = None,
+    *,
+    train: Any = None,
+    validation: Any = None,
+    test: Any = None,
     **settings: Any,
 ) -> TrainingResult:
     """Train a classifier from labelled texts and leave a finished folder.
@@ -62,6 +67,10 @@ def train(
         model_args: Architecture.
         data_args: Texts and how they become tokens.
         training_args: How to train, and where the finished folder goes (`output_dir`).
+        train: Training rows in memory, in place of `data_dir` and `dataset_name`: a `Dataset`, a frame of pandas or
+            polars, a list of dicts or of pairs (text, label); or all splits, as a `DatasetDict` or a dict.
+        validation: Validation rows beside `train`; without them some rows of train are held out.
+        test: Test rows beside `train`.
         settings: Instead of the three: settings by the names of the command's flags, on top of the recipe `recipe`
             (`default` if not given; a name, the path of a file, or a mapping of settings).
 
@@ -72,23 +81,28 @@ def train(
     Example:
         >>> result = train(data_dir="data/tweets", output_dir="out", cell_type="gru")
         >>> result.metrics["validation"]["macro_recall"]
+        >>> result = train(train=[("so good", "positive"), ("so bad", "negative")] * 50, output_dir="out2")
     """
+    data = join_splits(train, validation, test)
     if settings:
         if any(part is not None for part in (model_args, data_args, training_args)):
             raise TypeError(
                 f"train takes three dataclasses or settings by name, not both: found {', '.join(settings)}"
             )
-        return run_training(parse_settings(settings))
+        return run_training(parse_settings(settings), data=data)
     if model_args is None or data_args is None or training_args is None:
         raise TypeError("train takes model_args, data_args and training_args, or settings by name: data_dir=...")
-    return run_training(Arguments(model_args, data_args, training_args))
+    return run_training(Arguments(model_args, data_args, training_args), data=data)
 
 
 @library_bars_off()
-def run_training(arguments: Arguments, distillation: Teaching | None = None) -> TrainingResult:
-    """See [`train`]; with `distillation` see [`~hf_rnn.distillation.distill`]."""
+def run_training(
+    arguments: Arguments, distillation: Teaching | None = None, data: Mapping[str, Any] | None = None
+) -> TrainingResult:
+    """See [`train`], and with `distillation` [`~hf_rnn.distillation.distill`]; `data` are rows in memory by split."""
     _, data_args, training_args = arguments
-    data_args.check_source()
+    if data is None:
+        data_args.check_source()
     check_early(arguments)
     folder = FinishedFolder(Path(str(training_args.output_dir)))
     main = training_args.process_index == 0  # of several processes one answers for the folder
@@ -105,6 +119,7 @@ def run_training(arguments: Arguments, distillation: Teaching | None = None) -> 
     report = DataReport()
     texts = load_texts(
         data_args,
+        data=data,
         streaming=data_args.streaming,
         class_names=data_args.class_names,
         rejected_path=folder.root / output_dir.REJECTED_ROWS if main else None,

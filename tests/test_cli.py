@@ -316,6 +316,41 @@ def test_evaluate(command, folder, texts_dir, trained):
         assert measured == {key: value for key, value in expected.items() if key != "loss"}
 
 
+def test_evaluate_asks_what_integers_mean(command, folder, texts_dir, trained, tmp_path):
+    number = {"plain": "0", "bad": "1", "good": "2"}
+    rows = [line.split("\t") for line in (texts_dir / "test.tsv").read_text().splitlines()]
+    write_rows(tmp_path / "test.tsv", [(text, number[label]) for text, label in rows])
+    call = ("evaluate", "--model", folder, "--data_dir", tmp_path)
+    assert "--label_map 0=NAME 1=NAME 2=NAME" in mistake(command(*call))
+    assert "label_map" in mistake(command(*call, "--label_map", "0=plain", "1=bad", "2=great"))
+    code, out, err = command(*call, "--label_map", "0=plain", "1=bad", "2=good")
+    assert code == 0, err
+    assert json.loads(out)["confusion_matrix"] == trained.metrics["test"]["confusion_matrix"]
+
+
+@pytest.mark.parametrize(
+    ("names", "certain"),
+    [
+        (["LABEL_0", "LABEL_1"], True),  # as transformers numbers integer labels
+        (["0", "1"], True),
+        (["1", "0"], True),
+        (["RANK_0", "RANK_1"], False),  # an imported checkpoint of the tutorial
+    ],
+)
+def test_evaluate_takes_integers_only_where_their_classes_are_certain(command, tmp_path, names, certain):
+    tokenizer = train_tokenizer(["miro selk"], min_frequency=1)
+    tokenizer.save_pretrained(tmp_path)
+    config = RnnConfig(vocab_size=len(tokenizer), embedding_size=4, hidden_size=3, id2label=dict(enumerate(names)))
+    RnnForSequenceClassification(config).save_pretrained(tmp_path)
+    write_rows(tmp_path / "test.tsv", [("miro", "0"), ("selk", "1"), ("miro selk", "0")])
+    result = command("evaluate", "--model", tmp_path, "--data_dir", tmp_path)
+    if certain:
+        rows = [sum(row) for row in json.loads(result[1])["confusion_matrix"]]
+        assert rows == ([1, 2] if names[0] == "1" else [2, 1])
+    else:
+        assert "--label_map" in mistake(result)
+
+
 def test_evaluate_a_folder_with_the_test_split_only(command, folder, texts_dir, tmp_path, trained):
     shutil.copy(texts_dir / "test.tsv", tmp_path)
     code, out, err = command("evaluate", "--model", folder, "--data_dir", tmp_path)
@@ -338,16 +373,16 @@ def test_evaluate_shows_the_labels_of_named_columns(command, folder, tmp_path):
     (tmp_path / "test.tsv").write_text("mood\ttweet\ngood\tmiro\nawful\tselk\n")
     columns = ("--header", "--text_column", "tweet", "--label_column", "mood")
     message = mistake(command("evaluate", "--model", folder, "--data_dir", tmp_path, *columns))
-    assert message.endswith("Labels of the data: 'awful', 'good'")
+    assert message.endswith("All labels in test: 'awful', 'good'")
 
 
 def test_evaluate_tells_of_labels_only_where_they_are_the_mistake(command, folder, tmp_path):
     (tmp_path / "test.tsv").write_text("miro\tgood\nno label\n")
     message = mistake(command("evaluate", "--model", folder, "--data_dir", tmp_path))
-    assert "test.tsv:2: too few fields" in message and "Labels of" not in message
+    assert "test.tsv:2: too few fields" in message and "labels in" not in message
     (tmp_path / "test.tsv").write_text("miro\tgood\nselk\tawful\nsand\t\n")
     message = mistake(command("evaluate", "--model", folder, "--data_dir", tmp_path))
-    assert message.endswith("Labels of the model: 'bad', 'good', 'plain'"), "what the data hold cannot be told"
+    assert "known are 'bad', 'good', 'plain'" in message
 
 
 def test_evaluate_runs_as_many_texts_at_once_as_it_is_told(command, folder, texts_dir, monkeypatch):

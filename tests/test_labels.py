@@ -79,6 +79,16 @@ def test_a_label_that_train_lacks_is_refused_elsewhere(tmp_path):
     assert caught.value.reason == Reason.UNKNOWN_LABEL and len(str(caught.value)) < 1000
 
 
+def test_an_unknown_label_is_compared_with_the_names_once(tmp_path, monkeypatch):
+    names, asked = [f"class number {number}" for number in range(3000)], []
+    monkeypatch.setattr(LabelMap, "nearest", lambda self, label: asked.append(label))
+    rows = b"a\tclass number 1\n" + b"b\tclas number 1\n" * 100 + b"c\tno class\n"
+    with pytest.raises(DataError) as caught:
+        load_tsv({"train": write(tmp_path / "train.tsv", rows)}, class_names=names, splits="train", max_bad_rows=100)
+    assert sorted(set(asked)) == sorted(asked) == ["clas number 1", "no class"]
+    assert len(str(caught.value)) < 700 and "and 29" in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("content", "options", "message"),
     [

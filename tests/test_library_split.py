@@ -169,7 +169,8 @@ def test_what_the_library_cannot_load_is_one_line(tmp_path, command):
         (tmp_path / "saved", "cannot be loaded"),
         *((tmp_path / kind, "cannot be loaded") for kind in archives),
         (tables, "Give a folder with train.tsv as data_dir"),
-        (broken / "train.jsonl", "is a file: give the folder that it lies in"),
+        (broken / "train.jsonl", "cannot be loaded"),
+        (tables / "train.tsv", "give a TSV file as data_dir"),
     ):
         code, out, err = command("train", "--dataset_name", name, "--output_dir", tmp_path / "out")
         assert (code, out) == (2, "") and told in err.splitlines()[-1], err

@@ -13,7 +13,6 @@ from hf_rnn.errors import UserError
         ({}, "data_dir is not set.*dataset_name"),
         ({"data_dir": "nowhere"}, "data_dir nowhere does not exist"),
         ({"data_dir": ".", "dataset_name": "me/x"}, "both set: give one"),
-        ({"dataset_name": "me/x", "header": True}, "header is for TSV files"),
         ({"data_dir": ".", "dataset_config": "en"}, "dataset_config en needs .* dataset_name"),
     ],
 )
@@ -27,7 +26,7 @@ def test_columns_by_number_or_name():
     assert (layout["text_column"], layout["label_column"], layout["header"]) == (2, "mood", True)
     assert TableArguments(data_dir=".").layout()["label_column"] is None
     assert TableArguments(data_dir=".", label_column="1").layout()["label_column"] == 1
-    named = TableArguments(dataset_name="me/x", max_bad_rows="3", label_column="mood").layout()
+    named = TableArguments(dataset_name="me/x", max_bad_rows="3", label_column="mood").layout(named=True)
     assert named == {"text_column": "text", "label_column": "mood", "max_bad_rows": "3"}
 
 

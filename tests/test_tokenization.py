@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from hf_rnn.errors import UserError
+from hf_rnn.inference.fast_tokenization import FastTokenizer
 from hf_rnn.normalization import build_normalizer
-from hf_rnn.tokenization import NORMALIZERS, PAD_TOKEN, UNK_TOKEN, train_tokenizer
+from hf_rnn.tokenization import NORMALIZERS, PAD_TOKEN, TOKENIZERS, UNK_TOKEN, train_tokenizer
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"the real tweets are not at {DATA}")
@@ -238,7 +239,7 @@ def test_numbers_of_numpy_are_numbers(tmp_path):
     [
         ([], "no word occurs 3 times"),
         (["", " \t"], "no word occurs 3 times"),
-        (["each word once"], "no word occurs 3 times in the texts: give more texts or lower min_frequency"),
+        (["each word once"], "no word occurs 3 times in the texts: give more texts, lower min_frequency"),
         (["a a a", None], "texts[1] is not a str: found None"),
         (["a"] * 1234 + [b"a"], "texts[1234] is not a str: found b'a'"),
         (["a", "b", "c \ud83d"], "texts[2] is not valid Unicode: a lone surrogate at character 2"),
@@ -457,3 +458,54 @@ def test_a_million_short_texts_do_not_take_minutes(normalizer):
     tokenizer = train_tokenizer((some[index % 997] for index in range(1_000_000)), normalizer=normalizer)
     assert time.process_time() - start < 120
     assert "ferry" in tokenizer.get_vocab()
+
+
+# Languages without spaces
+
+
+def unspaced_texts(count=60):
+    draw = random.Random(0)
+    signs = [chr(0x4E00 + number) for number in range(50)]
+    return ["".join(draw.choices(signs, k=draw.randint(20, 30))) + "。" for _ in range(count)]
+
+
+@pytest.mark.parametrize("normalizer", ["none", "tweet"])
+@pytest.mark.parametrize("kind", TOKENIZERS)
+def test_texts_without_spaces_need_another_tokenizer_than_words(kind, normalizer, caplog, tmp_path):
+    texts = unspaced_texts()
+    few = {"min_frequency": 1} if kind == "word" and normalizer == "none" else {}  # each text is a word
+    tokenizer = train_tokenizer(texts, normalizer=normalizer, tokenizer=kind, **few)
+    assert any("--tokenizer char" in message for message in caplog.messages) is (kind == "word")
+    ids = tokenizer(["".join(reversed(text)) for text in texts])["input_ids"]
+    unknown = np.mean([number == 0 for row in ids for number in row])
+    assert unknown == 0 if kind != "word" else unknown > 0.3
+    tokenizer.save_pretrained(tmp_path)
+    again = AutoTokenizer.from_pretrained(tmp_path)
+    awkward = [*texts, "", "  ", "a <pad>b <unk>", "<pad>", "<PAD>", "soo 天  地 <url>"]
+    expected = tokenizer(awkward)["input_ids"]
+    assert again(awkward)["input_ids"] == expected
+    assert FastTokenizer(again)(awkward) == expected
+    assert not any(1 in row for row in expected), "no text is padding"
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+def test_pieces_are_the_same_in_each_run_and_as_many_as_allowed(kind):
+    texts = [*unspaced_texts(), "<pad> <unk>", "x<pad>y<unk>z"] * 3
+    first, second = (train_tokenizer(texts, max_vocab_size=120, tokenizer=kind) for _ in range(2))
+    assert first.backend_tokenizer.to_str() == second.backend_tokenizer.to_str()
+    assert (len(first), first.convert_tokens_to_ids([UNK_TOKEN, PAD_TOKEN])) == (120, [0, 1])
+    assert sorted(first.get_vocab().values()) == list(range(120))
+    with pytest.raises(UserError, match="no character occurs"):
+        train_tokenizer([""], tokenizer=kind)
+
+
+def test_characters_keep_placeholders_and_one_space():
+    tokenizer = train_tokenizer(["ab  http://x.y @me "] * 3, normalizer="tweet", tokenizer="char")
+    assert tokenizer.tokenize(" ba\u3000\tb@you") == ["b", "a", " ", "b", "<user>"]
+
+
+def test_too_rare_words_name_the_other_tokenizers():
+    with pytest.raises(UserError, match="--tokenizer char"):
+        train_tokenizer(unspaced_texts())
+    with pytest.raises(UserError, match="tokenizer='chars' is unknown: did you mean 'char'"):
+        train_tokenizer(CORPUS, tokenizer="chars")

@@ -88,6 +88,7 @@ def test_it_becomes_an_ordinary_model(tmp_path):
     network = TutorialNetwork("gru", 2)
     save_checkpoint(network, tmp_path / "checkpoint.pt")
     model = RnnForSequenceClassification.from_tutorial_checkpoint(tmp_path / "checkpoint.pt")
+    assert model.config.id2label == {rank: f"RANK_{rank}" for rank in range(3)}, "ids are no labels of the data"
     model.save_pretrained(tmp_path / "model")
     again = RnnForSequenceClassification.from_pretrained(tmp_path / "model")
     torch.testing.assert_close(again(IDS).logits.log_softmax(-1), network(IDS), atol=1e-6, rtol=0)

@@ -35,7 +35,6 @@ _OTHER_NAMES = {
     "num_epochs": "num_train_epochs",
     "o": "output_dir",
     "output": "output_dir",
-    "tokenizer": "tokenizer_name_or_path",
 }
 
 

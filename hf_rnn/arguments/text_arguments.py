@@ -11,7 +11,7 @@ from ..errors import UserError
 from .parsing import expand_home, setting
 
 # Settings of a vocabulary that is made from the texts: without effect where a tokenizer comes ready-made.
-OF_VOCABULARY = ("normalizer", "min_frequency", "max_vocab_size", "lowercase")
+OF_VOCABULARY = ("tokenizer", "normalizer", "min_frequency", "max_vocab_size", "lowercase")
 
 
 @dataclass
@@ -19,12 +19,13 @@ class TableArguments:
     """Which labelled texts to read, and how they stand in their files or tables.
 
     Args:
-        data_dir (`str`): Folder with `train.tsv`, `dev.tsv` or `validation.tsv`, and `test.tsv`.
+        data_dir (`str`): Folder with `train.tsv`, `dev.tsv` or `validation.tsv`, and `test.tsv`; or one file of TSV,
+            CSV, Parquet or JSON lines.
         dataset_name (`str`): Instead of `data_dir`: a data set of the `datasets` library, by its name on the Hub or a
             local path.
         dataset_config (`str`, *optional*): The configuration of a data set that has several.
         text_column (`str`, *optional*): Column of the text. In a TSV file by number from 0, or by name with `header`
-            (default 0); in a data set by name (default `text`).
+            (default 0); else by name (default `text`), in nested records with dots (`fields.text`).
         label_column (`str`, *optional*): Column of the label, likewise (default 1, or `label`).
         header (`bool`): Whether the first line of every TSV file names the columns. Where no others are named here
             those called `text` and `label` are taken, else the two that there are.
@@ -33,7 +34,10 @@ class TableArguments:
 
     _argument_group_name = "data"
 
-    data_dir: str | None = setting(None, "folder with train.tsv, dev.tsv or validation.tsv, and test.tsv")
+    data_dir: str | None = setting(
+        None,
+        "folder with train.tsv, dev.tsv or validation.tsv, and test.tsv; or one file: .tsv, .csv, .parquet or .jsonl",
+    )
     dataset_name: str | None = setting(
         None, "instead of data_dir: a data set of the datasets library, by its name on the Hub or a local path"
     )
@@ -60,8 +64,6 @@ class TableArguments:
                 f"data_dir {self.data_dir} and dataset_name {self.dataset_name} are both set: give one of them"
             )
         if self.dataset_name is not None:
-            if self.header:
-                raise UserError("header is for TSV files, and the columns of dataset_name have names: leave it out")
             return
         if self.dataset_config is not None:
             raise UserError(
@@ -75,9 +77,9 @@ class TableArguments:
         if not os.path.exists(self.data_dir):
             raise UserError(f"data_dir {self.data_dir} does not exist: give a folder with train.tsv")
 
-    def layout(self) -> dict[str, Any]:
-        """Return the keywords of [`load_tsv`], or of [`load_named`], that say how rows stand in their files."""
-        if self.dataset_name is not None:
+    def layout(self, named: bool = False) -> dict[str, Any]:
+        """Return the keywords of [`load_tsv`] (or of [`load_named`], if named) for columns and bad rows."""
+        if named:
             columns: dict[str, Any] = {"text_column": self.text_column or "text"}
             columns["label_column"] = self.label_column or "label"
             return {**columns, "max_bad_rows": self.max_bad_rows}
@@ -107,13 +109,14 @@ class DataArguments(TableArguments):
             `sequential`; there is no grouping by length.
         fail_on_leak (`str`, *optional*): Refuse to train when more than this share of the rows of a split, such as
             `"1%"` or `"0.01"`, repeats a row of train; see [`~hf_rnn.audit.audit`].
+        tokenizer (`str`): What a token is, see [`train_tokenizer`]: `word`, `char`, `bpe` or `unigram`.
         normalizer (`str`): What is done to a text before it is split into words, see [`train_tokenizer`].
         min_frequency (`int`): Rarer words become the unknown token.
         max_vocab_size (`int`, *optional*): Most entries of the vocabulary, `<unk>` and `<pad>` among them; the most
             frequent words are kept.
         lowercase (`bool`): Whether to lower-case.
         max_length (`int`, *optional*): Longer texts are cut to so many tokens.
-        tokenizer_name_or_path (`str`, *optional*): An existing tokenizer to take instead of training one; the four
+        tokenizer_name_or_path (`str`, *optional*): An existing tokenizer to take instead of training one; the five
             settings of the vocabulary then have no effect.
         model_name_or_path (`str`, *optional*): A trained model of this package to go on from, a finished folder or an
             id on the Hub: its architecture, tokenizer and weights, whatever a recipe says of these. Its last layer is
@@ -133,6 +136,9 @@ class DataArguments(TableArguments):
     streaming: bool = setting(False, "read the TSV files anew in each epoch in place of holding them in memory")
     fail_on_leak: str | None = setting(
         None, "do not train when more than this share of a split repeats rows of train, such as 1%% or 0.01"
+    )
+    tokenizer: str = setting(
+        "word", "what a token is: word, char, bpe or unigram; the last three for languages written without spaces"
     )
     normalizer: str = setting("none", "what is done to a text before it is split: none, semeval or tweet")
     min_frequency: int = setting(3, "rarer words become the unknown token")

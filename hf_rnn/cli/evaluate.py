@@ -11,7 +11,6 @@ import datasets
 from .. import model_loading, plain_inference
 from ..arguments.parsing import SettingsParser
 from ..arguments.text_arguments import TableArguments
-from ..data import DataError, load_tsv
 from ..errors import UserError
 from ..metrics.evaluation import evaluate_logits
 from ..run.text_loading import load_texts
@@ -20,13 +19,32 @@ from .model_flags import ModelFlags
 
 @dataclass
 class EvaluateArguments(ModelFlags, TableArguments):
-    """Flags of this verb, besides those that say how the texts stand in their files."""
+    """Flags of `evaluate` beside those of the texts and their files."""
 
     split: str = field(default="test", metadata={"help": "train, validation (or dev) or test"})
+    label_map: list[str] | None = field(
+        default=None,
+        metadata={"help": "labels of the data that the model calls otherwise, each as DATA=MODEL: 0=neutral 1=bad"},
+    )
     batch_size: int = field(default=256, metadata={"help": "texts run at once"})
     device: str | None = field(
         default=None, metadata={"help": "where torch runs: cpu, cuda, mps ...; unset, an accelerator if there is one"}
     )
+
+    def read_label_map(self) -> dict[str, str]:
+        """Return `label_map` as labels of the data to names of the model.
+
+        Raises:
+            UserError: For a part without `=`, or two of one label.
+        """
+        pairs = [pair.rpartition("=")[::2] for pair in self.label_map or ()]
+        found = dict(pairs)
+        if len(found) < len(pairs) or not all(label for label in found):
+            raise UserError(
+                f"label_map is {' '.join(self.label_map or ())}: give each label of the data once, as "
+                "--label_map 0=negative 1=neutral"
+            )
+        return found
 
 
 def run(argv: Sequence[str]) -> None:
@@ -54,25 +72,9 @@ def run(argv: Sequence[str]) -> None:
 
 
 def _load(arguments: EvaluateArguments, class_names: list[str]) -> datasets.Dataset:
-    """Read the split under the model's labels."""
-    try:
-        texts = load_texts(arguments, class_names=class_names, splits=[arguments.split])
-    except DataError as error:
-        if not error.is_of_a_name:
-            raise
-        told = f"{error}. Labels of the model: {', '.join(map(repr, class_names))}"
-        found = _labels_in(error.path, arguments)
-        raise UserError(f"{told}. Labels of the data: {', '.join(map(repr, found))}" if found else told) from error
+    """Read the split under the model's labels; integers index them only where transformers itself numbered them."""
+    label_map = arguments.read_label_map()
+    if not label_map and class_names == [f"LABEL_{index}" for index in range(len(class_names))]:
+        label_map = {str(index): name for index, name in enumerate(class_names)}
+    texts = load_texts(arguments, class_names=class_names, label_map=label_map, splits=[arguments.split])
     return next(iter(texts.values()))
-
-
-def _labels_in(path: str, arguments: EvaluateArguments) -> list[str]:
-    """The labels that a file holds, as if it were train, or those of a data set's own train; none if unreadable."""
-    try:
-        if arguments.dataset_name is None:
-            texts = load_tsv({"train": path}, **arguments.layout(), splits=["train"])
-        else:
-            texts = load_texts(arguments, validation_share=0)
-    except UserError:  # it holds more than one mistake
-        return []
-    return texts["train"].features["label"].names

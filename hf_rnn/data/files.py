@@ -17,7 +17,8 @@ logger = logging.getLogger(__name__)
 SPLITS = ("train", "validation", "test")
 ALIASES = {"dev": "validation"}
 
-_OF_LIBRARY = (".csv", ".csv.gz", ".parquet", ".json", ".jsonl")  # what the datasets library reads
+# what the datasets library reads, by which of its builders
+_OF_LIBRARY = {".csv": "csv", ".csv.gz": "csv", ".parquet": "parquet", ".json": "json", ".jsonl": "json"}
 _OF_VALIDATION = ("val", "valid", "validate", "devel", "development", "eval")  # what others call it
 _OF_TSV = (".tsv", ".txt", ".tsv.gz")
 
@@ -130,6 +131,15 @@ def find_files(source: Source, splits: Iterable[str] | None, trained: bool) -> d
     return files
 
 
+def find_builder(path: PathLike | None) -> str | None:
+    """Return the builder of the datasets library that reads a single file; None for TSV files and folders."""
+    return None if path is None or not os.path.isfile(path) else _builder_of(os.fspath(path))
+
+
+def _builder_of(name: str) -> str | None:
+    return next((kind for suffix, kind in _OF_LIBRARY.items() if name.lower().endswith(suffix)), None)
+
+
 def _tell_of_splits_beside(file: Path, asked: Sequence[str]) -> None:
     """Say that a split's file alone is read, where it lies beside those of others that were not asked for."""
     names = [*SPLITS, *ALIASES]
@@ -165,7 +175,7 @@ def _other_ways(folder: str) -> str:
         return f". Unpack {near[0]} to train.tsv"
     if near:
         return f". Rename {near[0]} to train.tsv, if it is one"
-    if any(name.lower().endswith(_OF_LIBRARY) for name in training):
+    if any(_builder_of(name) for name in training):
         return (
             f". For its other files type --dataset_name {shlex.quote(folder)} in place of --data_dir, with "
             "--text_column and --label_column"

@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 MAX_CLASSES = 10_000  # more distinct labels than this are texts in the wrong column
 _LISTED = 20  # labels that a message lists
+_LISTED_CHARACTERS = 150  # of these, so that a message stays a line that people read
+_HINTED = 100  # unknown labels whose nearest name is looked up, which takes time in proportion to the classes
 _OFTEN, _ALIKE = 20, 0.8  # rows and likeness of a label of which another, with one row, may be a misspelling
 
 # of no more digits than an id can have: Python refuses to read some thousand of them
@@ -34,10 +36,17 @@ def is_integer(label: str) -> bool:
 
 
 def listed(labels: Iterable[str]) -> str:
-    """Return labels for a message: quoted, and cut where there are too many."""
-    names = list(labels)
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(f"{name!r:.80}" for name in names[:_LISTED]) + more
+    """Return labels for a message: quoted, and shortened where there are too many."""
+    return shortened([f"{name!r:.80}" for name in labels])
+
+
+def shortened(items: Sequence[str]) -> str:
+    """Join the first items for a message and say how many more there are."""
+    kept, size = 0, 0
+    while kept < min(len(items), _LISTED) and (kept < 2 or size + len(items[kept]) <= _LISTED_CHARACTERS):
+        size += len(items[kept]) + 2
+        kept += 1
+    return ", ".join(items[:kept]) + (f" and {len(items) - kept} more" if kept < len(items) else "")
 
 
 def _folded(label: str) -> str:
@@ -57,11 +66,11 @@ class LabelMap:
 
     Attributes:
         names: Class names by id.
-        by_index: The data carries integers that index `names`, instead of the names themselves.
+        written: How the data writes each class, as pairs of label and name; empty where it carries the names.
     """
 
     names: tuple[str, ...]
-    by_index: bool = False
+    written: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def from_counts(cls, counts: Mapping[str, int]) -> LabelMap:
@@ -106,15 +115,18 @@ class LabelMap:
         return cls(tuple(sort_labels(counts)))
 
     @classmethod
-    def given(cls, class_names: Sequence[str], counts: Mapping[str, int]) -> LabelMap:
+    def given(
+        cls, class_names: Sequence[str], counts: Mapping[str, int], label_map: Mapping[str, str] | None = None
+    ) -> LabelMap:
         """Make the map from given class names and decide how the data refers to them.
 
-        A label that equals a name means that class. Where no label of the data does and most rows carry integers,
-        these index the names.
+        A label that equals a name means that class, unless `label_map` says otherwise. Without a `label_map`, where no
+        label of the data equals a name and most rows carry integers, these index the names.
 
         Args:
             class_names: Names by id.
             counts: Rows by label in the data that decides.
+            label_map: Labels of the data to class names. Integers index nothing then, also if it is empty.
 
         Raises:
             UserError: When the names cannot serve as such, or have nothing in common with the data.
@@ -124,49 +136,67 @@ class LabelMap:
             raise UserError(
                 f"class names are {listed(names)}: give two or more, all different, none empty or framed by spaces"
             )
-        if any(name in counts for name in names) or not counts:
-            return cls(names)
-        integers = sum(rows for label, rows in counts.items() if is_integer(label))
-        if integers > sum(counts.values()) / 2:
-            chosen = cls(names, by_index=True)
-            logger.info("labels are integers, and mean %s", chosen.known())
+        if unknown := [name for name in (label_map or {}).values() if name not in names]:
+            raise UserError(f"label_map leads to {listed(unknown)}: the class names are {listed(names)}")
+        chosen = cls(names)
+        if label_map:
+            by_name = {name: name for name in names if name not in label_map}
+            chosen = cls(names, (*label_map.items(), *by_name.items()))
+        if not counts or any(label in chosen._ids for label in counts):
             return chosen
+        integers = sum(rows for label, rows in counts.items() if is_integer(label))
+        if integers > sum(counts.values()) / 2 and label_map is None:
+            chosen = cls(names, tuple((str(index), name) for index, name in enumerate(names)))
+            logger.info("labels are integers, and mean %s", chosen.known)
+            return chosen
+        advice = ""
+        if label_map is not None:
+            pairs = " ".join(f"{label}=NAME" for label in sort_labels(counts)[: len(names)][:_LISTED])
+            advice = f". Say which label is which class: --label_map {pairs:.150}"
         raise UserError(
             f"the labels of the data have nothing in common with the class names. "
-            f"Data: {listed(sort_labels(counts))}. Class names: {listed(names)}"
+            f"Data: {listed(sort_labels(counts))}. Class names: {listed(names)}{advice}"
         )
 
     @cached_property
     def integers(self) -> bool:
         """Whether the labels in the data are integers."""
-        return self.by_index or all(map(is_integer, self.names))
+        return all(map(is_integer, self._ids))
 
     def resolve(self, label: str) -> int | Fault:
         """Return the id of a label, or what is wrong with it."""
-        if self.by_index:
-            if is_integer(label) and 0 <= int(label) < len(self.names):
-                return int(label)
-        elif label in self._ids:
-            return self._ids[label]
-        if self.integers and is_integer(label):
-            return Fault(Reason.LABEL_OUT_OF_RANGE, f"label {label}, known are {self.known()}")
-        nearest = self.nearest(label)
-        hint = f"; the nearest is {nearest!r}" if nearest else ""
-        return Fault(Reason.UNKNOWN_LABEL, f"label {label!r:.80}, known are {self.known()}{hint}")
+        found: int | Fault | None = self._ids.get(label)
+        if found is None:
+            found = self._faults.get(label)
+        if found is None and self.integers and is_integer(label):
+            found = Fault(Reason.LABEL_OUT_OF_RANGE, f"label {label:.80}, known are {self.known}")
+        if found is None:
+            seek = len(self._faults) < _HINTED
+            nearest = self.nearest(label) if seek else None
+            hint = f"; the nearest is {nearest!r:.80}" if nearest else ""
+            found = Fault(Reason.UNKNOWN_LABEL, f"label {label!r:.80}, known are {self.known}{hint}")
+            if seek:
+                self._faults[label] = found
+        return found
 
     @cached_property
     def _ids(self) -> dict[str, int]:
-        return {name: index for index, name in enumerate(self.names)}
+        ids = {name: index for index, name in enumerate(self.names)}
+        return {label: ids[name] for label, name in self.written} or ids
 
+    @cached_property
+    def _faults(self) -> dict[str, Fault]:
+        return {}
+
+    @cached_property
     def known(self) -> str:
-        """Return the labels that the data may carry, for a message."""
-        if self.by_index:
-            return ", ".join(f"{index} = {name}" for index, name in enumerate(self.names[:_LISTED]))
+        """The labels that the data may carry, for a message."""
+        if self.written:
+            return shortened([f"{label} = {name}" if label != name else name for label, name in self.written])
         return listed(self.names)
 
     def nearest(self, label: str) -> str | None:
         """Return the known label most like this one, None when none is near."""
-        known = [str(index) for index in range(len(self.names))] if self.by_index else list(self.names)
-        folded = {name.strip().casefold(): name for name in reversed(known)}
+        folded = {name.strip().casefold(): name for name in reversed(self._ids)}
         near = difflib.get_close_matches(label.strip().casefold(), folded, n=1)
         return folded[near[0]] if near else None

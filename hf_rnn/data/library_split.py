@@ -8,15 +8,16 @@ data, never row by row.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..errors import UserError
+from ..errors import UserError, reason_of
 from .faults import EXCERPT_CHARACTERS, WHITE_SPACE, BadRow, DataError, Fault, Reason, label_fault, text_fault
 from .reading import LabelResolver, Rows
 
@@ -138,6 +139,44 @@ class LibrarySplit:
 
     def _resolve(self, label: str, labels: LabelResolver | None) -> int | str | Fault:
         return label_fault(label) or (label if labels is None else labels.resolve(label))
+
+
+def to_dataset(rows: Any, text_column: str, label_column: str, where: str) -> datasets.Dataset:
+    """Return rows in memory as a data set.
+
+    Args:
+        rows: A `Dataset`, a table or frame of Arrow, pandas or polars, or a list of dicts or of pairs (text, label).
+        text_column: Name of the column of texts, which pairs get.
+        label_column: Name of the column of labels.
+        where: What the rows are called in messages.
+
+    Raises:
+        UserError: For anything else.
+    """
+    if isinstance(rows, datasets.Dataset):
+        return rows
+    try:
+        if hasattr(rows, "__arrow_c_stream__"):
+            table = pa.table(rows)
+        elif (listed := list(rows)) and all(isinstance(row, Mapping) for row in listed):
+            table = pa.Table.from_pylist(listed)
+        else:
+            table = pa.table({text_column: [text for text, _ in listed], label_column: [label for _, label in listed]})
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise UserError(
+            f"{where} must be a Dataset, a frame of pandas or polars, or a list of dicts or pairs (text, label), "
+            f"found {type(rows).__name__}: {reason_of(error):.200}"
+        ) from error
+    names, asked = table.column_names, (text_column, label_column)
+    roots = {column if column in names else column.split(".")[0] for column in asked}
+    if roots <= set(names):
+        table = table.select(sorted(roots))
+    for index, field in enumerate(table.schema):
+        if pa.types.is_dictionary(field.type):  # categories, which the datasets library does not take
+            kind = pa.string() if "string" in str(field.type.value_type) else field.type.value_type
+            parts = [part.dictionary.cast(kind).take(part.indices) for part in table.column(index).chunks]
+            table = table.set_column(index, field.name, pa.chunked_array(parts, kind))
+    return datasets.Dataset(table)
 
 
 def _of_separators(columns: Iterable[str]) -> str:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -19,11 +20,11 @@ from datasets.iterable_dataset import ArrowExamplesIterable
 
 from ..errors import UserError, reason_of
 from .accounting import DataReport, Ledger
-from .files import Source, canonical_splits, find_files, wanted_splits
+from .files import Source, canonical_splits, find_builder, find_files, wanted_splits
 from .holdout import Holdout, check_share
 from .labels import LabelMap
 from .layout import MAX_LINE_BYTES, TsvFormat
-from .library_split import UNLABELLED, LibrarySplit
+from .library_split import UNLABELLED, LibrarySplit, to_dataset
 from .reading import Rows
 from .splits import ReadSplit, RowSource, read_splits
 from .tsv_file import TsvFile
@@ -38,6 +39,7 @@ def load_tsv(
     label_column: int | str | None = None,
     header: bool = False,
     class_names: Sequence[str] | None = None,
+    label_map: Mapping[str, str] | None = None,
     splits: Iterable[str] | None = None,
     validation_share: float = 0.1,
     seed: int = 0,
@@ -62,6 +64,8 @@ def load_tsv(
             where there are both and no others are named here. One that is a row of this data is refused.
         class_names: Names of the classes by id. By default the labels of train, sorted: by value if all are integers,
             else by alphabet. Where given, the data may carry the names, or integers from 0 that index them.
+        label_map: Labels of the data to `class_names`, where the data writes them otherwise. Integers index nothing
+            then, also if it is empty.
         splits: Read only these. Train is not needed then if `class_names` are given; nothing is held out.
         validation_share: Where there is no validation split, this share of train (at most 0.5), stratified by label,
             becomes it, and that is logged. 0 leaves it out.
@@ -89,7 +93,7 @@ def load_tsv(
     _check_rejected_path(rejected_path, files)
     sources = {split: [TsvFile.open(path, layout) for path in paths] for split, paths in files.items()}
     with Ledger(max_bad_rows, rejected_path, report) as ledger:
-        labels, read = read_splits(sources, class_names, ledger, keep=not streaming)
+        labels, read = read_splits(sources, class_names, ledger, not streaming, label_map)
     holdout = _hold_out(read, validation_share if splits is None else 0, seed, report)
     return _streams(labels, read, holdout, report) if streaming else _tables(labels, read, holdout, report)
 
@@ -102,12 +106,13 @@ def _check_rejected_path(rejected_path: str | Path | None, files: dict[str, list
 
 
 def load_named(
-    dataset: str | os.PathLike[str] | datasets.Dataset | datasets.DatasetDict,
+    dataset: str | os.PathLike[str] | datasets.Dataset | Mapping[str, Any],
     config: str | None = None,
     *,
     text_column: str = "text",
     label_column: str = "label",
     class_names: Sequence[str] | None = None,
+    label_map: Mapping[str, str] | None = None,
     splits: Iterable[str] | None = None,
     validation_share: float = 0.1,
     seed: int = 0,
@@ -118,12 +123,14 @@ def load_named(
     """Take labelled texts from any data set that the `datasets` library loads, under the contract of [`load_tsv`].
 
     Args:
-        dataset: A name on the Hub, a local path (what `load_dataset` takes, or a folder of `save_to_disk`), or a
-            loaded `DatasetDict` or `Dataset`, which is train.
+        dataset: A name on the Hub, a local path (what `load_dataset` takes, or a folder of `save_to_disk`), one file
+            of CSV, Parquet or JSON lines, which is the only split asked for, or else train; a loaded `DatasetDict`; a
+            `Dataset`, which is train; or splits by name, each as [`to_dataset`] takes it.
         config: The configuration of a data set that has several.
-        text_column: Name of the column of texts.
+        text_column: Name of the column of texts, of a nested record with dots: `fields.text`.
         label_column: Name of the column of labels: ClassLabel (keeps its names and ids), strings, integers or bools.
         class_names: See [`load_tsv`].
+        label_map: See [`load_tsv`].
         splits: See [`load_tsv`]. Without, a validation or test split whose labels are all -1, as benchmarks mark
             rows without one, is left out, which the log says.
         validation_share: See [`load_tsv`].
@@ -140,7 +147,16 @@ def load_named(
         UserError: If the data set cannot be loaded, or arguments contradict each other or the data.
     """
     report = DataReport() if report is None else report
-    loaded, name = _load_library(dataset, config)
+    splits = [splits] if isinstance(splits, str) else None if splits is None else list(splits)
+    alone = splits[0] if splits and len(splits) == 1 else "train"
+    if isinstance(dataset, Mapping):
+        in_memory = {split: to_dataset(rows, text_column, label_column, split) for split, rows in dataset.items()}
+        loaded, name = datasets.DatasetDict(in_memory), "dataset"
+    else:
+        loaded, name = _load_library(dataset, config, alone)
+    for split, rows in loaded.items():
+        if any("." in column and column not in rows.features for column in (text_column, label_column)):
+            loaded[split] = rows.flatten()
     found = canonical_splits(loaded, name)
     if unused := [split for split in loaded if split not in found.values()]:
         logger.warning("%s: splits not used: %s", name, ", ".join(unused))
@@ -154,7 +170,7 @@ def load_named(
     }
     names = next(iter(sources.values()))[0].class_names if class_names is None else list(class_names)
     with Ledger(max_bad_rows, rejected_path, report) as ledger:
-        labels, read = read_splits(sources, names, ledger, keep=True)
+        labels, read = read_splits(sources, names, ledger, True, label_map)
     holdout = _hold_out(read, validation_share if splits is None else 0, seed, report)
     return _tables(labels, read, holdout, report)
 
@@ -176,11 +192,9 @@ def _names_classes(loaded: datasets.DatasetDict, label_column: str) -> bool:
 
 
 def _load_library(
-    dataset: str | os.PathLike[str] | datasets.Dataset | datasets.DatasetDict, config: str | None
+    dataset: str | os.PathLike[str] | datasets.Dataset, config: str | None, split_of_file: str
 ) -> tuple[datasets.DatasetDict, str]:
     """Return the data set with its splits, and what to call it."""
-    if isinstance(dataset, datasets.DatasetDict):
-        return dataset, "dataset"
     if isinstance(dataset, datasets.Dataset):
         return datasets.DatasetDict(train=dataset), "dataset"
     if not isinstance(dataset, str | os.PathLike):
@@ -190,8 +204,9 @@ def _load_library(
     name = os.path.expanduser(os.fspath(dataset))
     if not name:
         raise UserError("the name of the data set is empty: give a name or a folder")
-    if os.path.isfile(name):
-        raise UserError(f"the data set {name!r} is a file: give the folder that it lies in")
+    builder = find_builder(name)
+    if os.path.isfile(name) and builder is None:
+        raise UserError(f"the data set {name!r} is no CSV, Parquet or JSON file: give a TSV file as data_dir")
     if os.path.isdir(name) and os.path.realpath(name) in map(os.path.realpath, (os.path.expanduser("~"), os.sep)):
         raise UserError(f"the data set {name!r} is all that you have here: give a folder that holds a data set alone")
     try:
@@ -199,6 +214,9 @@ def _load_library(
             return datasets.load_from_disk(name), name
         if os.path.exists(os.path.join(name, "state.json")):  # one split, saved alone
             return datasets.DatasetDict(train=datasets.load_from_disk(name)), name
+        if builder is not None:
+            as_text = {"keep_default_na": False, "na_filter": False} if builder == "csv" else {}  # NA is a word too
+            return datasets.load_dataset(builder, data_files={split_of_file: name}, **as_text), name
         return datasets.load_dataset(name, config), name
     except Exception as error:
         # not found, no network, broken files; archives, empty files and formats whose reader is not installed make the
@@ -311,7 +329,7 @@ def _fingerprints(
     labels: LabelMap, read: dict[str, ReadSplit], holdout: Holdout | None, report: DataReport
 ) -> dict[str, str]:
     """Return a fingerprint for each split to deliver, and set the report's. The same for tables and streams."""
-    names = (labels.names, labels.by_index)
+    names = (labels.names, labels.written or False)  # False, as checkpoints of older versions have it
     fingerprints = {
         split: xxhash.xxh3_64_hexdigest(
             repr((source.digest, names, held_out, source is read.get("train") and holdout)).encode()

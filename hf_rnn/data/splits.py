@@ -95,7 +95,11 @@ class _Survey:
 
 
 def read_splits(
-    sources: Mapping[str, Sequence[RowSource]], class_names: Sequence[str] | None, ledger: Ledger, keep: bool
+    sources: Mapping[str, Sequence[RowSource]],
+    class_names: Sequence[str] | None,
+    ledger: Ledger,
+    keep: bool,
+    label_map: Mapping[str, str] | None = None,
 ) -> tuple[LabelMap, dict[str, ReadSplit]]:
     """Read all splits under one label map.
 
@@ -104,6 +108,7 @@ def read_splits(
         class_names: Names by id, or None to take the labels of the first split, sorted.
         ledger: Takes every rejected row and all counts.
         keep: Whether to keep the rows, or the counts only.
+        label_map: See [`LabelMap.given`].
 
     Raises:
         DataError: For a file or row that cannot be used and that the ledger does not let pass.
@@ -113,7 +118,7 @@ def read_splits(
         ledger.report.splits[split] = SplitReport([part.path for part in parts])
     first = next(iter(sources))
     survey = _survey(sources[first], class_names, keep)
-    labels = _label_map(first, sources[first], survey, class_names, ledger)
+    labels = _label_map(first, sources[first], survey, class_names, ledger, label_map)
     if class_names is None:
         _tell_of_header(sources[first], survey.total())
     ledger.report.class_names = list(labels.names)
@@ -203,7 +208,12 @@ def _header_labels(parts: Sequence[RowSource], counts: Counter[str], class_names
 
 
 def _label_map(
-    split: str, parts: Sequence[RowSource], survey: _Survey, class_names: Sequence[str] | None, ledger: Ledger
+    split: str,
+    parts: Sequence[RowSource],
+    survey: _Survey,
+    class_names: Sequence[str] | None,
+    ledger: Ledger,
+    label_map: Mapping[str, str] | None,
 ) -> LabelMap:
     counts = survey.total()
     if not counts and not survey.headers:
@@ -212,7 +222,9 @@ def _label_map(
                 pass
         raise _nothing_left(parts)
     try:
-        return LabelMap.from_counts(counts) if class_names is None else LabelMap.given(class_names, counts)
+        if class_names is None:
+            return LabelMap.from_counts(counts)
+        return LabelMap.given(class_names, counts, label_map)
     except UserError:
         # The labels may be at odds because of a header or a bad row. Then these must be told, and reading once
         # more comes upon them.

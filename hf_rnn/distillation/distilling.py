@@ -14,6 +14,7 @@ from ..errors import UserError
 from ..folder import FinishedFolder
 from ..output_dir import check_apart
 from ..run.checks import check_early
+from ..run.text_loading import join_splits
 from ..training import TrainingResult, run_training
 from .run import Distillation
 
@@ -24,6 +25,10 @@ def distill(
     data_args: DataArguments | None = None,
     training_args: RnnTrainingArguments | None = None,
     distillation_args: DistillationArguments | None = None,
+    *,
+    train: Any = None,
+    validation: Any = None,
+    test: Any = None,
     **settings: Any,
 ) -> TrainingResult:
     """Train a classifier from labelled texts and a teacher's answers, and leave a finished folder.
@@ -38,6 +43,9 @@ def distill(
             unlabelled texts too, not those of the changed copies.
         training_args: How to train, and where the finished folder goes (`output_dir`).
         distillation_args: Who teaches, and how.
+        train: Training rows in memory, as for [`~hf_rnn.train`].
+        validation: Validation rows beside `train`.
+        test: Test rows beside `train`.
         settings: Instead of the four: settings by the names of the command's flags, on top of the recipe `recipe`.
 
     Raises:
@@ -48,6 +56,7 @@ def distill(
         >>> result = distill(teacher="runs/minilm", data_dir="data/tweets", unlabeled="tweets.txt", output_dir="out")
         >>> result.metrics["teacher"]["results"]["validation"]["agreement"]
     """
+    data = join_splits(train, validation, test)
     parts = (model_args, data_args, training_args, distillation_args)
     if settings:
         if any(part is not None for part in parts):
@@ -64,8 +73,9 @@ def distill(
             "streaming reads rows anew in each epoch, and a teacher's answers are for rows that stay: leave it out"
         )
     further.check()
-    arguments.data.check_source()
+    if data is None:
+        arguments.data.check_source()
     check_early(arguments)  # before a teacher is got from the Hub
     folder = FinishedFolder(Path(str(arguments.training.output_dir)))
     check_apart(folder, {name: getattr(further, name) for name in ("teacher", "unlabeled")})
-    return run_training(arguments, Distillation(arguments, further))
+    return run_training(arguments, Distillation(arguments, further), data)

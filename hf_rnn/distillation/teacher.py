@@ -26,7 +26,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from ..data.labels import listed
+from ..data.labels import is_integer, listed
 from ..errors import UserError, reason_of
 from ..folder import because_of_damage, read_config
 from ..hub_repo import fetch
@@ -34,7 +34,7 @@ from ..model_loading import check_name
 from ..run.fingerprints import hash_tokenizer
 
 _CONFIG = "config.json"
-_GENERIC = re.compile(r"LABEL_\d+")  # what transformers calls classes that nobody has named
+_GENERIC = re.compile(r"(LABEL|RANK)_\d+")  # names that transformers and our importer give to unnamed classes
 _NO_LIMIT = 10**9  # a tokenizer without one says a number beyond it
 _NO_TABLE = 2  # so few positions are those of a family that has no table of them
 
@@ -151,9 +151,11 @@ class Teacher:
         if len(found) != len(class_names):
             raise UserError(f"{told}: take a teacher of the same task")
         hint = "If they mean the same" if tell_which else "Such names do not tell which is which"
+        integers = all(map(is_integer, class_names))  # whose own order would be taken for the teacher's
+        example = " ".join(["LABEL"] * len(class_names)) if integers else shlex.join(class_names)
         raise UserError(
             f"{told}. {hint}: give the data's names in the order of the teacher's ids, such as "
-            f"--teacher_labels {shlex.join(class_names)}"
+            f"--teacher_labels {example}"
         )
 
     @cached_property

@@ -30,12 +30,13 @@ _ARCHITECTURE = (
 )  # fmt: skip
 # What a reader wants to know of a run besides its architecture; where one is off or unset it is left out.
 _SETTINGS = (
-    "normalizer", "lowercase", "min_frequency", "max_vocab_size", "widen_vocabulary", "embedding_dropout",
-    "word_dropout", "hidden_dropout", "recurrent_dropout", "classifier_dropout", "classifier_activation",
-    "freeze_embedding", "sparse_embedding", "optim", "learning_rate", "embedding_learning_rate", "lr_scheduler_type",
-    "warmup_steps", "weight_decay", "max_grad_norm", "per_device_train_batch_size", "tokens_per_batch",
-    "gradient_accumulation_steps", "num_train_epochs", "max_steps", "train_sampling_strategy", "class_weight_power",
-    "label_smoothing_factor", "early_stopping_patience", "bf16", "seed",
+    "tokenizer", "normalizer", "lowercase", "min_frequency", "max_vocab_size", "widen_vocabulary",
+    "embedding_dropout", "word_dropout", "hidden_dropout", "recurrent_dropout", "classifier_dropout",
+    "classifier_activation", "freeze_embedding", "sparse_embedding", "optim", "learning_rate",
+    "embedding_learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm",
+    "per_device_train_batch_size", "tokens_per_batch", "gradient_accumulation_steps", "num_train_epochs", "max_steps",
+    "train_sampling_strategy", "class_weight_power", "label_smoothing_factor", "early_stopping_patience", "bf16",
+    "seed",
 )  # fmt: skip
 _ALWAYS_TOLD = ("lowercase", "seed")
 
@@ -141,7 +142,7 @@ def _pick_settings(described: Mapping[str, Any]) -> dict[str, Any]:
         for name in _SETTINGS
         if name in described
         and not (given and name in OF_VOCABULARY)
-        and (described[name] not in (None, False, 0, "none") or name in _ALWAYS_TOLD)
+        and (described[name] not in (None, False, 0, "none", "word") or name in _ALWAYS_TOLD)
         and not (name == "per_device_train_batch_size" and described.get("tokens_per_batch"))
     }
 

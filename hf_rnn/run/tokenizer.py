@@ -47,6 +47,7 @@ def make_tokenizer(data_args: DataArguments, texts: Iterable[str]) -> PreTrained
             max_vocab_size=data_args.max_vocab_size,
             lowercase=data_args.lowercase,
             normalizer=data_args.normalizer,
+            tokenizer=data_args.tokenizer,
             **length,
         )
     if "/" in name or Path(name).exists():  # the Hub's oldest tokenizers have names without an owner

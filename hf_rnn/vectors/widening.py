@@ -35,7 +35,8 @@ def widen_vocabulary(tokenizer: PreTrainedTokenizerBase, source: str | Path, lim
     backend: Any = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None or not isinstance(backend.model, WordLevel):
         raise UserError(
-            "widen_vocabulary is for a vocabulary of whole words: leave it out, or leave out tokenizer_name_or_path"
+            "widen_vocabulary is for a vocabulary of whole words: leave it out, or leave out tokenizer and "
+            "tokenizer_name_or_path"
         )
     special = set(tokenizer.all_special_tokens)
     # tokens that were added to the tokenizer too: a saved one gives those that its model lacks new ids
