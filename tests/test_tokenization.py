@@ -404,7 +404,32 @@ def test_semeval_leaves_what_is_in_its_form(form):
     ]
 
 
-@pytest.mark.parametrize("seed", ["a", "1", "'", "-", ".", "a.", "1:", "a@", "&#0", ":p", "🇩🇪"])
+# What Oniguruma has and JavaScript's `u` flag lacks, or defines otherwise (\\s too, but for `none` that is close enough).
+ONLY_ONIGURUMA = re.compile(r"""[+*?]\+|\(\?(?![:=!]|<[=!])|\\[^ns\\SpPuU0-9.()\[\]{}|/^$*+?-]|\[\[|&&""")
+
+
+@pytest.mark.parametrize("pattern", [r"a++", r"(?>a)", r"(?i:a)", r"a\K", r"\X", r"\w", r"\b", r"\x{1F1E6}", r"\""])
+def test_constructs_that_javascript_lacks_are_noticed(pattern):
+    assert ONLY_ONIGURUMA.search(pattern)
+
+
+@pytest.mark.parametrize("lowercase", [True, False])
+@pytest.mark.parametrize("normalizer", NORMALIZERS)
+def test_patterns_are_for_javascript_too(normalizer, lowercase):
+    state = json.dumps([json.loads(stage.__getstate__()) for stage in stages(normalizer, lowercase)])
+    patterns = []
+    json.loads(state, object_hook=lambda found: patterns.append(found["Regex"]) if "Regex" in found else found)
+    assert patterns
+    assert [pattern for pattern in patterns if ONLY_ONIGURUMA.search(pattern)] == []
+
+
+def test_a_variation_selector_goes_however_often_it_comes():
+    assert words("tweet", "l \ufe0f\ufe0f\ufe0fve \u2764\ufe0f") == ["l", "ve", "\u2764"]
+
+
+@pytest.mark.parametrize(
+    "seed", ["a", "1", "'", "-", ".", "a.", "1:", "a@", "&#0", ":p", "🇩🇪", "👍🏽", "❤\u200d", "<<<url>>>"]
+)
 @pytest.mark.parametrize("normalizer", NORMALIZERS)
 def test_a_huge_line_costs_no_more_than_its_length(normalizer, seed):
     start = time.process_time()
