@@ -9,8 +9,13 @@ from collections.abc import Iterable
 from dataclasses import field, fields
 from typing import Any, Literal
 
+try:
+    from transformers import PreTrainedConfig
+except ImportError:
+    from transformers import __version__
+
+    raise ImportError(f"hf_rnn needs transformers >= 5, found {__version__}: pip install -U transformers") from None
 from huggingface_hub.dataclasses import strict
-from transformers import PreTrainedConfig
 
 # Keys that are no fields of a config, yet that transformers writes into `config.json` or passes while loading.
 _KEYS_OF_TRANSFORMERS = frozenset(

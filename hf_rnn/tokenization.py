@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from itertools import islice
 from numbers import Integral
+from pathlib import Path
 from typing import Any
 
 from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
@@ -65,9 +66,10 @@ def train_tokenizer(
       no `max_length` is given), and the end is dropped.
     - A special token typed in a text is only text (`split_special_tokens=True`, which is saved too). Under `none` the
       word `<unk>` gets the id of unknown words, as in torchtext, and so does the word `<pad>`, so that no text can
-      turn into padding; `semeval` and `tweet` cut their brackets off. The bare `tokenizers` library does not read
-      that setting: whoever loads `tokenizer.json` with it sets `encode_special_tokens = True`. Tokens of your own go
-      by `add_tokens`: those of `add_special_tokens` would be only text too.
+      turn into padding; `semeval` and `tweet` cut their brackets off. Other programs do not read that setting, so
+      `save_tokenizer` writes a `tokenizer.json` that needs none; after the stock `save_pretrained`, `tokenizers`
+      needs `encode_special_tokens = True`. Add your own tokens with `add_tokens`: those of `add_special_tokens` would
+      be only text too.
 
     Args:
         texts: The training texts, any iterable, read once. Memory grows with the distinct words, not with the texts.
@@ -121,6 +123,27 @@ def train_tokenizer(
         model_input_names=["input_ids", "attention_mask"],
         split_special_tokens=True,
     )
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Save a tokenizer so that a special token typed in a text is text to other programs too.
+
+    `tokenizers` and transformers.js find the `added_tokens` of `tokenizer.json` in any text. With
+    `split_special_tokens`, those that the vocabulary holds are left out of that file; transformers adds them by
+    `tokenizer_config.json`.
+    """
+    tokenizer.save_pretrained(folder)
+    file = folder / "tokenizer.json"
+    if not tokenizer.split_special_tokens or not file.is_file():
+        return
+    content = json.loads(file.read_text(encoding="utf-8"))
+    known, named = Tokenizer(tokenizer.backend_tokenizer.model).get_vocab(), set(tokenizer.all_special_tokens)
+    content["added_tokens"] = [
+        token
+        for token in content["added_tokens"]
+        if token["content"] not in named or known.get(token["content"]) != token["id"]
+    ]
+    file.write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")
 
 
 def count_ids(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -217,6 +217,8 @@ def test_use_names_the_model_in_each_way():
     assert "trust_remote_code=True" not in blocks[0]
     assert "import hf_rnn" not in blocks[1]
     assert "trust_remote_code=True" in blocks[1]
+    assert 'AutoTokenizer.from_pretrained("it\'s $HOME", trust_remote_code=False)' in blocks[2], "else it asks"
+    assert "transformers 5" in card
 
 
 def test_a_teacher_is_told_of():

@@ -3,14 +3,16 @@
 import importlib
 import json
 import pathlib
+import runpy
 import subprocess
 import sys
+import types
 
 import pytest
 import torch
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
-from hf_rnn import RnnConfig, RnnForSequenceClassification, RnnModel, train_tokenizer
+from hf_rnn import RnnConfig, RnnForSequenceClassification, RnnModel, configuration_rnn, train_tokenizer
 
 IDS = torch.tensor([[5, 7, 2, 9], [4, 3, 1, 1]])
 MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
@@ -140,15 +142,17 @@ def test_another_number_of_labels(tmp_path):
 
 
 WITHOUT_THE_PACKAGE = """
-import json, sys
+import builtins, json, sys
 try:
     import hf_rnn
 except ModuleNotFoundError:
     import torch
 else:
     raise AssertionError("premise: the package cannot be imported here")
-from transformers import AutoModel, AutoModelForSequenceClassification, pipeline
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, pipeline
 folder = sys.argv[1]
+builtins.input = None  # to ask "run the custom code?" is an error
+tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 model = AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True)
 encoder = AutoModel.from_pretrained(folder, trust_remote_code=True)
 ids, mask = torch.tensor(json.loads(sys.argv[2])), torch.tensor(json.loads(sys.argv[3]))
@@ -160,6 +164,7 @@ print(json.dumps({
     "again": again(ids, mask).logits.tolist(),
     "states": encoder(ids, mask).last_hidden_state.tolist(),
     "pipeline": classify(["good film", ""]),
+    "ids": tokenizer("a good film").input_ids,
     "frozen": not again.rnn.embedding.weight.requires_grad,
 }))
 """
@@ -212,6 +217,7 @@ def test_remote_code_without_the_package(tmp_path):
         assert [entry["label"] for entry in ours] == [entry["label"] for entry in theirs]
         assert [entry["score"] for entry in ours] == pytest.approx([entry["score"] for entry in theirs])
     assert there["frozen"]
+    assert there["ids"] == tokenizer("a good film").input_ids
 
 
 @pytest.fixture(scope="module")
@@ -251,6 +257,15 @@ def test_tokenizer_beside_the_model_needs_no_code_of_ours(tmp_path):
     make(vocab_size=len(tokenizer)).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     assert AutoTokenizer.from_pretrained(tmp_path)("bad good").input_ids == tokenizer("bad good").input_ids
+
+
+def test_an_old_transformers_is_named(monkeypatch):
+    """The file is also what a folder loads first as remote code."""
+    old = types.ModuleType("transformers")
+    old.__version__ = "4.57.6"
+    monkeypatch.setitem(sys.modules, "transformers", old)
+    with pytest.raises(ImportError, match=r"found 4\.57\.6: pip install"):
+        runpy.run_path(configuration_rnn.__file__)
 
 
 def test_a_subclass_does_not_claim_to_bring_its_code(tmp_path, monkeypatch):

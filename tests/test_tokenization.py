@@ -15,12 +15,13 @@ import pyarrow as pa
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer, DataCollatorWithPadding, PreTrainedTokenizerFast
 
 from hf_rnn.errors import UserError
 from hf_rnn.inference.fast_tokenization import FastTokenizer
 from hf_rnn.normalization import build_normalizer
-from hf_rnn.tokenization import NORMALIZERS, PAD_TOKEN, TOKENIZERS, UNK_TOKEN, train_tokenizer
+from hf_rnn.tokenization import NORMALIZERS, PAD_TOKEN, TOKENIZERS, UNK_TOKEN, save_tokenizer, train_tokenizer
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"the real tweets are not at {DATA}")
@@ -169,6 +170,32 @@ def test_special_tokens_in_a_text_are_text():
     assert tokenizer.tokenize("the<unk>ferry <unk> <pad> <PAD>") == [UNK_TOKEN] * 4
     for normalizer, expected in {"semeval": ["unk", "pad"], "tweet": ["<", "unk", ">", "<", "pad", ">"]}.items():
         assert words(normalizer, "<unk> <pad>") == expected
+
+
+@pytest.mark.parametrize("normalizer", NORMALIZERS)
+def test_special_tokens_in_a_text_are_text_to_the_bare_library_too(tmp_path, normalizer):
+    tokenizer = train_tokenizer([*CORPUS, "<unk> pad unk"], min_frequency=1, normalizer=normalizer)
+    save_tokenizer(tokenizer, tmp_path)
+    bare, loaded = Tokenizer.from_file(str(tmp_path / "tokenizer.json")), AutoTokenizer.from_pretrained(tmp_path)
+    for text in ["the ferry", "the <pad> ferry", "<pad>", "x<pad>y <unk>", "<unk>the"]:
+        expected = tokenizer(text).input_ids
+        assert bare.encode(text).ids == loaded(text).input_ids == expected
+        assert 1 not in expected
+    assert loaded.backend_tokenizer.to_str() == tokenizer.backend_tokenizer.to_str()
+    assert (loaded.unk_token, loaded.pad_token, loaded.pad_token_id) == ("<unk>", "<pad>", 1)
+    assert loaded.decode([1, 2, 1], skip_special_tokens=True) == tokenizer.decode([2])
+    assert DataCollatorWithPadding(loaded)([{"input_ids": [2, 3]}, {"input_ids": [2]}])["input_ids"].tolist()[1] == [
+        2,
+        1,
+    ]
+
+
+def test_tokens_that_the_vocabulary_lacks_stay_added(tmp_path):
+    tokenizer = train_tokenizer(CORPUS, min_frequency=1)
+    tokenizer.add_special_tokens({"cls_token": "<cls>"})
+    save_tokenizer(tokenizer, tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    assert loaded.cls_token_id == tokenizer.cls_token_id == len(tokenizer) - 1
 
 
 def test_saved_tokenizers_load_without_the_package(tmp_path):
@@ -405,7 +432,32 @@ def test_semeval_leaves_what_is_in_its_form(form):
     ]
 
 
-@pytest.mark.parametrize("seed", ["a", "1", "'", "-", ".", "a.", "1:", "a@", "&#0", ":p", "🇩🇪"])
+# What JavaScript's `u` flag lacks or defines otherwise, found where no backslash is escaped; `none` may have its \\S.
+ONLY_ONIGURUMA = re.compile(r"""[+*?]\+|\(\?(?![:=!]|<[=!])|\\[^ns\\SpPuU0-9.()\[\]{}|/^$*+?-]|\[\[|&&""")
+
+
+@pytest.mark.parametrize("pattern", [r"a++", r"(?>a)", r"(?i:a)", r"a\K", r"\X", r"\w", r"\b", r"\x{1F1E6}", r"\""])
+def test_constructs_that_javascript_lacks_are_noticed(pattern):
+    assert ONLY_ONIGURUMA.search(pattern)
+
+
+@pytest.mark.parametrize("lowercase", [True, False])
+@pytest.mark.parametrize("normalizer", NORMALIZERS)
+def test_patterns_are_for_javascript_too(normalizer, lowercase):
+    state = json.dumps([json.loads(stage.__getstate__()) for stage in stages(normalizer, lowercase)])
+    patterns = []
+    json.loads(state, object_hook=lambda found: patterns.append(found["Regex"]) if "Regex" in found else found)
+    assert patterns
+    assert [pattern for pattern in patterns if ONLY_ONIGURUMA.search(pattern.replace("\\\\", ""))] == []
+
+
+def test_a_variation_selector_goes_however_often_it_comes():
+    assert words("tweet", "l \ufe0f\ufe0f\ufe0fve \u2764\ufe0f") == ["l", "ve", "\u2764"]
+
+
+@pytest.mark.parametrize(
+    "seed", ["a", "1", "'", "-", ".", "a.", "1:", "a@", "&#0", ":p", "🇩🇪", "👍🏽", "❤\u200d", "<<<url>>>"]
+)
 @pytest.mark.parametrize("normalizer", NORMALIZERS)
 def test_a_huge_line_costs_no_more_than_its_length(normalizer, seed):
     start = time.process_time()

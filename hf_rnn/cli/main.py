@@ -97,7 +97,10 @@ def _answer(arguments: list[str]) -> int:
         sys.stdout.reconfigure(encoding="utf-8")  # results are JSON and texts, whatever the locale
     from .. import register
 
-    register()
+    try:
+        register()
+    except ImportError as error:  # such as an old transformers, which the message names
+        raise UserError(str(error)) from error
     return importlib.import_module(f".{verb}", __package__).run(arguments[1:]) or 0
 
 

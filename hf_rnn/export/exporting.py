@@ -68,7 +68,7 @@ def export(
     revision: str | None = None,
     texts: Iterable[str] = (),
 ) -> ExportResult:
-    """Write a trained model for ONNX Runtime.
+    """Write a trained model for ONNX Runtime (OpenVINO reads the float32 file too).
 
     The file takes `input_ids` and `attention_mask`, int64 `(batch, time)`, and gives `logits`, float32 `(batch,
     classes)`. It holds `id2label`, `model_type`, `version` and the hash of the weights in its metadata. Before it is

@@ -40,14 +40,13 @@ def build_graph(model: RnnForSequenceClassification, metadata: Mapping[str, str]
     graph = _Graph()
     texts = _Texts(graph)
     states = graph.add("Gather", graph.weight("embedding", model.rnn.embedding.weight), texts.ids)  # (T, B, E)
-    final, layers = "", list[Any](model.rnn.layers)
-    for number, layer in enumerate(layers):
+    for number, layer in enumerate(list[Any](model.rnn.layers)):
         cells = [direction.cell for direction in layer.directions]
         if model.config.cell_type == "min_gru":
-            states, final = _min_gru(graph, texts, states, cells, f"layer{number}")
+            states = _min_gru(graph, texts, states, cells, f"layer{number}")
         else:
-            states, final = _recurrent(graph, texts, states, cells, model.config.cell_type, f"layer{number}")
-    pooled = _activate(graph, _pool(graph, texts, states, final, model), model.config.classifier_activation)
+            states = _recurrent(graph, texts, states, cells, model.config.cell_type, f"layer{number}")
+    pooled = _activate(graph, _pool(graph, texts, states, model), model.config.classifier_activation)
     head = model.classifier
     weight, bias = graph.weight("classifier.weight", head.weight), graph.weight("classifier.bias", head.bias)
     logits = graph.add("Gemm", pooled, weight, bias, transB=1)
@@ -110,8 +109,7 @@ class _Texts:
             of ONNX Runtime crash on none.
         ids: (T, B), T that of the longest text and at least 1.
         lengths: (B,), int64.
-        steps_read: (B,), int32 and at least 1: the operators refuse a text of no steps. What comes of the one step is
-            masked afterwards.
+        steps_read: (B,), int64: `lengths`, at least 1. What an empty text's one step gives is masked later.
         valid: (T, B, 1), whether there is a token.
         real: (T, B, 1), the same as 0 and 1 in float32.
         some: (B, 1), whether the text has a token.
@@ -120,6 +118,7 @@ class _Texts:
     INPUTS = ("input_ids", "attention_mask")
 
     def __init__(self, graph: _Graph) -> None:
+        self._graph = graph
         one, time = graph.constant(1), graph.constant([1])
         self.count = graph.add("Shape", self.INPUTS[0], start=0, end=1)
         rows = graph.add("Sub", time, graph.add("Min", self.count, time))
@@ -138,50 +137,61 @@ class _Texts:
         longest = graph.add("Max", graph.add("ReduceMax", self.lengths, axes=[0]), time)  # (1,)
         ids = graph.add("Slice", ids, graph.constant([0]), longest, time)
         self.ids = graph.add("Transpose", ids, perm=[1, 0])
-        self.steps_read = graph.add("Cast", graph.add("Max", self.lengths, time), to=TensorProto.INT32)
+        self.steps_read = graph.add("Max", self.lengths, time)
         steps = graph.add("Range", graph.constant(0), graph.add("Squeeze", longest, graph.constant([0])), one)
         valid = graph.add("Less", graph.add("Unsqueeze", steps, time), self.lengths)
         self.valid = graph.add("Unsqueeze", valid, graph.constant([2]))
         self.real = graph.add("Cast", self.valid, to=TensorProto.FLOAT)
         self.some = graph.add("Unsqueeze", graph.add("Greater", self.lengths, graph.constant(0)), time)
 
+    def reverse(self, values: str) -> str:
+        """Reverse the steps of each text in (T, B, ...), padding left where it is."""
+        return self._graph.add("ReverseSequence", values, self.steps_read, time_axis=0, batch_axis=1)
 
-def _recurrent(
-    graph: _Graph, texts: _Texts, inputs: str, cells: list[Any], cell_type: str, name: str
-) -> tuple[str, str]:
-    """Add a layer of one of ONNX's own operators: (T, B, I) → states (T, B, S) and the last one read (B, S)."""
-    gates, hidden_size = _GATES[cell_type], cells[0].hidden_size
+    def last_read(self, states: str, hidden_size: int, directions: int) -> str:
+        """Take the last state that each direction reads: (T, B, S) → (B, S)."""
+        add, constant = self._graph.add, self._graph.constant
+        steps = add("Sub", self.steps_read, constant([1]))
+        rows = add("Range", constant(0), add("Squeeze", add("Shape", steps), constant([0])), constant(1))
+        places = [add("Unsqueeze", index, constant([1])) for index in (steps, rows)]
+        last = add("GatherND", states, add("Concat", *places, axis=1))
+        if directions == 1:
+            return last
+        first = add("Gather", states, constant(0), axis=0)
+        width = constant([hidden_size])
+        forward = add("Slice", last, constant([0]), width, constant([1]))
+        backward = add("Slice", first, width, constant([2 * hidden_size]), constant([1]))
+        return add("Concat", forward, backward, axis=1)
 
-    def stacked(*kinds: str) -> np.ndarray:
-        """(D, gates * H, ...), the gates in ONNX's order; several kinds one after the other."""
-        return np.stack([np.concatenate([_reordered(getattr(cell, kind), gates) for kind in kinds]) for cell in cells])
 
-    weights = [
-        graph.weight(f"{name}.W", stacked("weight_ih_l0")),
-        graph.weight(f"{name}.R", stacked("weight_hh_l0")),
-        graph.weight(f"{name}.B", stacked("bias_ih_l0", "bias_hh_l0")),
-    ]
-    attributes: dict[str, Any] = {"direction": "bidirectional" if len(cells) == 2 else "forward"}
+def _recurrent(graph: _Graph, texts: _Texts, inputs: str, cells: list[Any], cell_type: str, name: str) -> str:
+    """Add a layer of one of ONNX's own operators: (T, B, I) → states (T, B, S).
+
+    Each direction reads forward, and padding comes last, so it needs no `sequence_lens`, with which OpenVINO gives
+    wrong states in batches. The backward direction reads each text reversed.
+    """
+    gates, states = _GATES[cell_type], []
+    attributes: dict[str, Any] = {"hidden_size": cells[0].hidden_size}
     if cell_type == "gru":
         attributes["linear_before_reset"] = 1  # as torch and cuDNN have it
     elif cell_type == "rnn_relu":
-        attributes["activations"] = ["Relu"] * len(cells)
-    states, final = graph.add(
-        _OPERATORS[cell_type],
-        inputs,
-        *weights,
-        texts.steps_read,
-        outputs=[f"{name}.states", f"{name}.final"],
-        hidden_size=hidden_size,
-        **attributes,
-    )  # (T, D, B, H) and (D, B, H)
-    width = len(cells) * hidden_size
-    states = graph.add("Transpose", states, perm=[0, 2, 1, 3])
-    final = graph.add("Transpose", final, perm=[1, 0, 2])
-    return (
-        graph.add("Reshape", states, graph.constant([0, 0, width])),
-        graph.add("Reshape", final, graph.constant([0, width])),
-    )
+        attributes["activations"] = ["Relu"]
+    for number, cell in enumerate(cells):
+
+        def stacked(*kinds: str, cell: Any = cell) -> np.ndarray:
+            """(1, gates * H, ...), the gates in ONNX's order; several kinds one after the other."""
+            return np.concatenate([_reordered(getattr(cell, kind), gates) for kind in kinds])[None]
+
+        weights = [
+            graph.weight(f"{name}.{number}.W", stacked("weight_ih_l0")),
+            graph.weight(f"{name}.{number}.R", stacked("weight_hh_l0")),
+            graph.weight(f"{name}.{number}.B", stacked("bias_ih_l0", "bias_hh_l0")),
+        ]
+        read = texts.reverse(inputs) if number else inputs
+        read = graph.add(_OPERATORS[cell_type], read, *weights, **attributes)  # (T, 1, B, H)
+        read = graph.add("Squeeze", read, graph.constant([1]))
+        states.append(texts.reverse(read) if number else read)
+    return states[0] if len(states) == 1 else graph.add("Concat", *states, axis=2)
 
 
 def _reordered(weight: torch.Tensor, gates: tuple[int, ...]) -> np.ndarray:
@@ -190,11 +200,10 @@ def _reordered(weight: torch.Tensor, gates: tuple[int, ...]) -> np.ndarray:
     return torch.cat([parts[gate] for gate in gates]).numpy()
 
 
-def _min_gru(graph: _Graph, texts: _Texts, inputs: str, cells: list[Any], name: str) -> tuple[str, str]:
+def _min_gru(graph: _Graph, texts: _Texts, inputs: str, cells: list[Any], name: str) -> str:
     """Add a layer of minGRU as a scan of h = decay * h + addend, the directions side by side.
 
-    Where there is no token the gate is 0, so the state comes through padding unchanged: the backward direction may
-    start at the end of the padding, and the last state is that after the last token read.
+    The gate is 0 in padding, which leaves the state unchanged, so the backward direction starts at the end of it.
     """
     width = cells[0].hidden_size
     weight = torch.cat([cell.weight_ih_l0 for cell in cells]).t()
@@ -218,8 +227,7 @@ def _min_gru(graph: _Graph, texts: _Texts, inputs: str, cells: list[Any], name: 
         scan_input_directions=[0, 0, 1, 1][: len(read)],
         scan_output_directions=[0, 1][: len(cells)],
     )
-    final, states = scanned[: len(cells)], scanned[len(cells) :]
-    return graph.add("Concat", *states, axis=2), graph.add("Concat", *final, axis=1)
+    return graph.add("Concat", *scanned[len(cells) :], axis=2)
 
 
 def _linear_step(directions: int) -> onnx.GraphProto:
@@ -241,11 +249,12 @@ def _linear_step(directions: int) -> onnx.GraphProto:
     return helper.make_graph(nodes, "linear_step", declared(states + read), declared(new + told))
 
 
-def _pool(graph: _Graph, texts: _Texts, states: str, final: str, model: RnnForSequenceClassification) -> str:
-    """Add the pooling: (T, B, S) and (B, S) → (B, P), zero for a text without tokens; see [`RnnPooler`]."""
+def _pool(graph: _Graph, texts: _Texts, states: str, model: RnnForSequenceClassification) -> str:
+    """Add the pooling: (T, B, S) → (B, P), zero for a text without tokens; see [`RnnPooler`]."""
     kind, first = model.config.pooling, graph.constant([0])
     if kind == "last":
-        return graph.add("Where", texts.some, final, graph.constant(0, np.float32))
+        last = texts.last_read(states, model.config.hidden_size, 1 + model.config.bidirectional)
+        return graph.add("Where", texts.some, last, graph.constant(0, np.float32))
     if kind == "attention":
         projection, context = model.pooler.projection, model.pooler.context
         seen = graph.add("MatMul", states, graph.weight("attention.projection", projection.weight.t()))

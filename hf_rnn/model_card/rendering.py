@@ -79,7 +79,7 @@ def render(facts: CardFacts) -> str:
         "auto_model": block(
             "python",
             "from transformers import AutoModelForSequenceClassification, AutoTokenizer\n\n"
-            f"tokenizer = AutoTokenizer.from_pretrained({quoted}, trust_remote_code=True)\n"
+            f"tokenizer = AutoTokenizer.from_pretrained({quoted}, trust_remote_code=False)\n"
             f"model = AutoModelForSequenceClassification.from_pretrained({quoted}, trust_remote_code=True)\n"
             'inputs = tokenizer(["Your text"], truncation=True, return_tensors="pt")\n'
             "logits = model(**inputs).logits",

@@ -19,6 +19,7 @@ from ..model_card import CardFacts
 from ..model_card.files import write_card
 from ..modeling_rnn import RnnForSequenceClassification
 from ..plots import plot_confusion_matrix, plot_learning_curve, plot_reliability
+from ..tokenization import save_tokenizer
 
 # A list of integers over several lines, such as a row of a confusion matrix; no text holds a line break in JSON.
 _NUMBERS = re.compile(r"\[\n\s*-?\d+(?:,\n\s*-?\d+)*\n\s*\]")
@@ -51,7 +52,7 @@ def write_files(
     """
     model.save_pretrained(folder.root)
     shutil.copymode(folder.config, folder.weights)  # some versions of safetensors let nobody else read them
-    tokenizer.save_pretrained(folder.root)
+    save_tokenizer(tokenizer, folder.root)
     _write_json(folder.metrics, metrics)
     _write_json(folder.training_args, settings)
     figures = {}
