@@ -157,7 +157,7 @@ def _build_stages(tokenizer: str, normalizer: str, lowercase: bool) -> tuple[Nor
     if tokenizer == "word":
         return rewrite, cut
     if tokenizer == "char":
-        spaces = [Replace(Regex(r"\s++"), " "), Strip()]
+        spaces = [Replace(Regex(r"\s+"), " "), Strip()]
         characters = Split(Regex(r"<(?:url|user|number)>|<<<[a-zA-Z]+>>>|\s|\S"), "removed", invert=True)
         return normalizers.Sequence([rewrite, *spaces]), characters
     # a special token that is typed in a text must not be one of the pieces
