@@ -13,23 +13,23 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOME = {
-    "RnnConfig": "configuration_rnn",
-    "RnnModel": "modeling_rnn",
-    "RnnForSequenceClassification": "modeling_rnn",
-    "train_tokenizer": "tokenization",
+    "RnnConfig": "models.configuration_rnn",
+    "RnnModel": "models.modeling_rnn",
+    "RnnForSequenceClassification": "models.modeling_rnn",
+    "train_tokenizer": "tokenizers.word_level",
     "load_tsv": "data",
     "encode": "data",
-    "load_vectors": "vectors",
-    "classification_metrics": "metrics",
-    "RnnTrainer": "trainer",
-    "RnnTrainingArguments": "arguments.training_arguments",
-    "ModelArguments": "arguments.run_arguments",
-    "DataArguments": "arguments.text_arguments",
-    "train": "training",
-    "distill": "distillation",
-    "DistillationArguments": "arguments.distillation_arguments",
-    "push": "hub",
-    "RnnClassifier": "classifier",
+    "load_vectors": "data.vectors",
+    "classification_metrics": "evaluation",
+    "RnnTrainer": "training.trainer",
+    "RnnTrainingArguments": "training.arguments.training_arguments",
+    "ModelArguments": "training.arguments.run_arguments",
+    "DataArguments": "training.arguments.text_arguments",
+    "train": "training.train",
+    "distill": "training.distillation",
+    "DistillationArguments": "training.arguments.distillation_arguments",
+    "push": "hub.push",
+    "RnnClassifier": "sklearn",
     "FastRnn": "inference",
 }
 __all__ = ["__version__", "register", *_HOME]
@@ -39,8 +39,8 @@ def register() -> None:
     """Make the Auto classes know the models, and let the modelling files travel with every checkpoint."""
     from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
-    from .configuration_rnn import RnnConfig
-    from .modeling_rnn import RnnForSequenceClassification, RnnModel
+    from .models.configuration_rnn import RnnConfig
+    from .models.modeling_rnn import RnnForSequenceClassification, RnnModel
 
     AutoConfig.register(RnnConfig.model_type, RnnConfig, exist_ok=True)
     AutoModel.register(RnnConfig, RnnModel, exist_ok=True)

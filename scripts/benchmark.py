@@ -197,7 +197,7 @@ def main() -> None:
 
     import torch
 
-    from hf_rnn.errors import UserError
+    from hf_rnn.utils.errors import UserError
 
     torch.set_num_threads(arguments.threads)
     machine = {"processor": processor(), "torch": torch.__version__, "threads": arguments.threads}
@@ -242,7 +242,7 @@ def check_texts(folder: Path) -> None:
     from datasets import disable_progress_bars
 
     from hf_rnn import load_tsv
-    from hf_rnn.errors import UserError
+    from hf_rnn.utils.errors import UserError
 
     disable_progress_bars()
     splits = load_tsv(folder)

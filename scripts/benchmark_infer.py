@@ -45,7 +45,7 @@ class Texts:
         import torch
 
         from hf_rnn import RnnConfig, RnnForSequenceClassification, train_tokenizer
-        from hf_rnn.recipes import load_recipe
+        from hf_rnn.training.recipes import load_recipe
 
         if recipe:
             known = {field.name for field in dataclasses.fields(RnnConfig)}

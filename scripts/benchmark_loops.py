@@ -118,7 +118,7 @@ def tutorial_epochs(texts: Texts, model: Any, threads: int) -> Iterator[None]:
     """The tutorial's loop: SGD at 0.3, batches of 4 sorted by length, loss and accuracy read off each."""
     import torch
 
-    from hf_rnn.sampling import LengthBucketedBatchSampler
+    from hf_rnn.data.samplers import LengthBucketedBatchSampler
 
     optimizer = torch.optim.SGD(model.parameters(), lr=TUTORIAL_RATE)
     batches = LengthBucketedBatchSampler(texts.lengths, TUTORIAL_BATCH, seed=123)

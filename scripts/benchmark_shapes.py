@@ -24,7 +24,7 @@ def compare(repeats: int) -> list[dict[str, Any]]:
     import torch
 
     from hf_rnn import FastRnn, RnnConfig, RnnForSequenceClassification, train_tokenizer
-    from hf_rnn.plain_inference import compute_logits
+    from hf_rnn.inference.reference import compute_logits
 
     chance = np.random.default_rng(0)
     tokenizer = train_tokenizer(["a"], min_frequency=1)  # ids are given

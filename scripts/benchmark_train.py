@@ -166,8 +166,8 @@ def against_bare_loop(texts: Texts, ready: bool) -> dict[str, Any]:
     from transformers import DataCollatorWithPadding
 
     from hf_rnn import RnnConfig, RnnForSequenceClassification, RnnTrainingArguments
-    from hf_rnn.recipes import load_recipe
-    from hf_rnn.sampling import LengthBucketedBatchSampler
+    from hf_rnn.data.samplers import LengthBucketedBatchSampler
+    from hf_rnn.training.recipes import load_recipe
 
     recipe = load_recipe("default")
     model, settings = (

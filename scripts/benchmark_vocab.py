@@ -36,7 +36,7 @@ def make_trainer(vocab_size: int, sparse: bool, folder: str, **settings: Any) ->
     import torch
 
     from hf_rnn import RnnConfig, RnnForSequenceClassification, RnnTrainer, RnnTrainingArguments
-    from hf_rnn.recipes import load_recipe
+    from hf_rnn.training.recipes import load_recipe
 
     known = inspect.signature(RnnConfig).parameters
     model = {name: value for name, value in {**load_recipe("default"), **settings}.items() if name in known}

@@ -60,7 +60,7 @@ def parse_flags() -> argparse.Namespace:
 
 def read_lines(source: Path, text_column: int) -> Iterator[str]:
     """Yield the text of each line of a file, empty where there is none or it cannot be read."""
-    from hf_rnn.data.text_stream import read_texts
+    from hf_rnn.data.line_reader import read_texts
 
     with source.open("rb") as stream:
         for block in read_texts(stream, source.name):
@@ -71,8 +71,8 @@ def read_lines(source: Path, text_column: int) -> Iterator[str]:
 
 def find_repeats(texts: list[str], rows: list[str]) -> tuple[set[int], set[int]]:
     """Return the numbers of the texts that repeat a row, and of those that repeat an earlier text."""
-    from hf_rnn.audit.normalizing import normalize_text
-    from hf_rnn.audit.repeats import RepeatFinder
+    from hf_rnn.data.audit.duplicates import RepeatFinder
+    from hf_rnn.data.audit.normalizing import normalize_text
 
     known: dict[str, int] = {}
     numbers = [[known.setdefault(normalize_text(text), len(known)) for text in part] for part in (rows, texts)]
@@ -87,9 +87,9 @@ def main() -> None:
     from datasets import disable_progress_bars
 
     from hf_rnn import load_tsv
-    from hf_rnn.errors import UserError
-    from hf_rnn.normalization import build_normalizer
-    from hf_rnn.whole_file import write_whole
+    from hf_rnn.tokenizers.normalizers import build_normalizer
+    from hf_rnn.utils.atomic_write import write_whole
+    from hf_rnn.utils.errors import UserError
 
     disable_progress_bars()
     try:

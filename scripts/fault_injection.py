@@ -176,7 +176,7 @@ def small_disk(root: Path, size: int) -> Iterator[Path]:
 
 def _expect_clear_refusal(bench: Bench, run: Run, profile: str, whole: Path) -> str:
     """A run that could not write: one line, the checkpoints from before intact, and elsewhere it goes on."""
-    from hf_rnn.checkpoints import list_checkpoints, verify
+    from hf_rnn.training.checkpointing.manifest import list_checkpoints, verify
 
     lines = [line for line in run.told.splitlines() if line.startswith("hf-rnn train: error: ")]
     if run.end() != 2 or len(lines) != 1 or "Traceback" in run.told:

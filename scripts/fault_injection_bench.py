@@ -124,7 +124,7 @@ def _train_and_leave(flags: list[str], log: Path, pipe: int) -> None:
         descriptor = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
         os.dup2(descriptor, 1), os.dup2(descriptor, 2)
         from hf_rnn.cli.main import main
-        from hf_rnn.trainer import RnnTrainer
+        from hf_rnn.training.trainer import RnnTrainer
 
         save = RnnTrainer._save_checkpoint
 

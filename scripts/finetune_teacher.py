@@ -126,12 +126,12 @@ def main() -> None:
     from transformers import set_seed
 
     from hf_rnn import load_tsv
-    from hf_rnn.distillation.folds import UNFINISHED_FILE, fold_folder, fold_of, write_folds
-    from hf_rnn.distillation.teacher import check_tokenizer
-    from hf_rnn.errors import UserError
-    from hf_rnn.folder import FinishedFolder
-    from hf_rnn.output_dir import make_writable
-    from hf_rnn.whole_file import write_whole
+    from hf_rnn.hub.model_folder import FinishedFolder
+    from hf_rnn.training.distillation.cross_fitting import UNFINISHED_FILE, fold_folder, fold_of, write_folds
+    from hf_rnn.training.distillation.teacher import check_tokenizer
+    from hf_rnn.training.output_dir import make_writable
+    from hf_rnn.utils.atomic_write import write_whole
+    from hf_rnn.utils.errors import UserError
 
     check_output_dir(flags)
     try:
@@ -175,7 +175,7 @@ def main() -> None:
 
 def check_output_dir(flags: argparse.Namespace) -> None:
     """Refuse a folder that holds anything, and with --resume one that holds nothing to go on with."""
-    from hf_rnn.distillation.folds import UNFINISHED_FILE
+    from hf_rnn.training.distillation.cross_fitting import UNFINISHED_FILE
 
     folder, begun = flags.output_dir, (flags.output_dir / UNFINISHED_FILE).is_file()
     if flags.resume and not begun:
@@ -197,7 +197,7 @@ def describe(flags: argparse.Namespace, texts: Any) -> dict[str, Any]:
 
 def take_up(flags: argparse.Namespace, texts: Any) -> list[dict[str, Any]]:
     """Return what is told of the teachers that are done, or refuse where settings or texts are not the same."""
-    from hf_rnn.distillation.folds import UNFINISHED_FILE, fold_folder
+    from hf_rnn.training.distillation.cross_fitting import UNFINISHED_FILE, fold_folder
 
     path = flags.output_dir / UNFINISHED_FILE
     try:

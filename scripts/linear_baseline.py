@@ -22,8 +22,8 @@ def main() -> None:
     arguments = parser.parse_args()
 
     from hf_rnn import classification_metrics, load_tsv
-    from hf_rnn.errors import UserError
-    from hf_rnn.metrics.baselines import make_linear_model
+    from hf_rnn.evaluation.baselines import make_linear_model
+    from hf_rnn.utils.errors import UserError
 
     try:
         data = load_tsv(arguments.data_dir, max_bad_rows=arguments.max_bad_rows)

@@ -50,7 +50,7 @@ def main() -> None:
 
     import torch
 
-    from hf_rnn.errors import UserError
+    from hf_rnn.utils.errors import UserError
 
     torch.set_num_threads(own.threads)
     try:
@@ -112,7 +112,7 @@ def train_once(flags: list[str], seed: int) -> list[float]:
 
 def read_flags(flags: list[str], seed: int, folder: str) -> Any:
     """Typed arguments of a run."""
-    from hf_rnn.arguments.run_arguments import parse_argv
+    from hf_rnn.training.arguments.run_arguments import parse_argv
 
     return parse_argv([*flags, "--seed", str(seed), "--output_dir", folder, "--disable_tqdm", "true"])
 

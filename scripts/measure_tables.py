@@ -24,10 +24,10 @@ def main() -> None:
     import torch
 
     from hf_rnn import FastRnn, classification_metrics, load_tsv
-    from hf_rnn.errors import UserError
-    from hf_rnn.inference.folding import TABLE_DTYPES
-    from hf_rnn.model_loading import check_sorts, load_model, quiet
-    from hf_rnn.plain_inference import compute_logits
+    from hf_rnn.hub.loading import check_sorts, load_model, quiet
+    from hf_rnn.inference.fused import TABLE_DTYPES
+    from hf_rnn.inference.reference import compute_logits
+    from hf_rnn.utils.errors import UserError
 
     torch.set_num_threads(1)
     quiet()

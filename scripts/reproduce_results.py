@@ -88,10 +88,10 @@ def main() -> None:
     import results_texts
     import torch
 
-    from hf_rnn.distillation.unlabeled import read_unlabeled
-    from hf_rnn.errors import UserError
-    from hf_rnn.folder import FinishedFolder
-    from hf_rnn.output_dir import make_writable
+    from hf_rnn.hub.model_folder import FinishedFolder
+    from hf_rnn.training.distillation.unlabeled import read_unlabeled
+    from hf_rnn.training.output_dir import make_writable
+    from hf_rnn.utils.errors import UserError
 
     torch.set_num_threads(1)
     rows = flags.output_dir / "rows"
@@ -149,7 +149,8 @@ def compare(texts: Any, chosen: Sequence[Any], seeds: int, rows: Path) -> list[d
     import numpy as np
     import results_report
 
-    from hf_rnn import model_loading, recipes
+    from hf_rnn.hub import loading as model_loading
+    from hf_rnn.training import recipes
 
     model_loading.quiet()
     datasets.disable_progress_bars()
@@ -201,7 +202,7 @@ def check_row(path: Path, row: dict[str, Any], made_from: dict[str, Any]) -> Non
     Raises:
         UserError: Says of what.
     """
-    from hf_rnn.errors import UserError
+    from hf_rnn.utils.errors import UserError
 
     if row and (before := row.get("made_from")) != made_from:
         before = before if isinstance(before, dict) else {}

@@ -122,7 +122,7 @@ def models(
     Raises:
         UserError: For a teacher that cannot be used.
     """
-    from hf_rnn.distillation.teachers import Teachers
+    from hf_rnn.training.distillation.ensemble import Teachers
 
     tutorial = {"recipe": "tutorial", "load_best_model_at_end": False, "save_strategy": "no"}
     rows = [
@@ -179,7 +179,7 @@ def check_teacher(teacher: Path, texts: Texts, teacher_labels: Sequence[str] | N
         UserError: When labels are not the same; with names that say nothing (`LABEL_0`) nothing is guessed. When
             weights are missing.
     """
-    from hf_rnn.distillation.teachers import Teachers
+    from hf_rnn.training.distillation.ensemble import Teachers
 
     for member in Teachers.open(str(teacher)).members:
         member.align(texts.names, teacher_labels)

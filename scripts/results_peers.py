@@ -132,7 +132,7 @@ def teacher_itself(teachers: Any, teacher_labels: Sequence[str] | None) -> Calla
         import numpy as np
         import torch
 
-        from hf_rnn.distillation.answers import compute_answers
+        from hf_rnn.training.distillation.logits import compute_answers
 
         models = [member.load() for member in teachers.members]
         classes = teachers.members[0].align(texts.names, teacher_labels)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_rnn.model_card.markdown import plain
+from hf_rnn.hub.card.markdown import plain
 
 RESAMPLES = 2000
 

@@ -74,9 +74,9 @@ def main() -> None:
     from transformers import set_seed
 
     import hf_rnn
-    from hf_rnn.arguments.run_arguments import parse_settings
-    from hf_rnn.errors import UserError
-    from hf_rnn.run.tokenizer import make_tokenizer
+    from hf_rnn.training.arguments.run_arguments import parse_settings
+    from hf_rnn.training.build_tokenizer import make_tokenizer
+    from hf_rnn.utils.errors import UserError
 
     torch.set_num_threads(1)
     # What all trials share, and the recipe has in the end. The pruner takes the place of early stopping.

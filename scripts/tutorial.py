@@ -36,7 +36,7 @@ from hf_rnn import (
     load_tsv,
     train_tokenizer,
 )
-from hf_rnn.sampling import LengthBucketedBatchSampler, padding_share
+from hf_rnn.data.samplers import LengthBucketedBatchSampler, padding_share
 
 # A notebook has no __file__ but starts in its own folder, and its command line belongs to Jupyter.
 HERE = Path(globals().get("__file__", "tutorial.ipynb")).resolve().parent

@@ -37,7 +37,7 @@ def train_as_written(data_dir: Path, seed: int, max_bad_rows: str) -> dict[str, 
     from torch import nn
 
     from hf_rnn import classification_metrics, encode, load_tsv, train_tokenizer
-    from hf_rnn.sampling import LengthBucketedBatchSampler
+    from hf_rnn.data.samplers import LengthBucketedBatchSampler
 
     texts = load_tsv(data_dir, max_bad_rows=max_bad_rows)
     tokenizer = train_tokenizer(texts["train"]["text"], min_frequency=3)
@@ -102,7 +102,7 @@ def main() -> None:
 
     import torch
 
-    from hf_rnn.errors import UserError
+    from hf_rnn.utils.errors import UserError
 
     torch.set_num_threads(1)
     try:

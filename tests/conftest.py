@@ -195,7 +195,7 @@ def hub(tmp_path, monkeypatch):
 
 def may_train():
     """Whether this thread could begin to train now."""
-    from hf_rnn import containment
+    from hf_rnn.utils import process_state as containment
 
     if taken := containment._TRAINING.acquire(blocking=False):
         containment._TRAINING.release()

@@ -17,9 +17,9 @@ from transformers import (
     pipeline,
 )
 
-from hf_rnn.distillation.answers import Answers
-from hf_rnn.distillation.folds import fold_folder, write_folds
-from hf_rnn.distillation.teacher import Teacher
+from hf_rnn.training.distillation.cross_fitting import fold_folder, write_folds
+from hf_rnn.training.distillation.logits import Answers
+from hf_rnn.training.distillation.teacher import Teacher
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *NEUTRAL, "miro", "selk"]
 SHAPE = {

@@ -5,7 +5,7 @@ import io
 import struct
 import zipfile
 
-from hf_rnn.tokenization import train_tokenizer
+from hf_rnn.tokenizers.word_level import train_tokenizer
 
 TABLE = {
     "the": [0.5, -1.25, 2.0],

@@ -9,20 +9,20 @@ from dataclasses import dataclass, field, fields
 import datasets
 from transformers import PreTrainedTokenizerBase
 
-from .. import model_loading
-from ..arguments.parsing import SettingsParser
-from ..arguments.run_arguments import named_flags, settings_beside
-from ..arguments.text_arguments import DataArguments
-from ..audit import Origin, audit, render_text
 from ..data import DataReport, load_named
-from ..errors import UserError
-from ..recipes import DEFAULT_RECIPE, Setting
-from ..run.audit import check_leaks
-from ..run.text_loading import find_origins, load_texts
-from ..run.tokenizer import load_start, make_tokenizer
-from ..tokenization import NoFrequentWordError
-from ..vectors import widen_vocabulary
-from .telling import tell
+from ..data.audit import Origin, audit, render_text
+from ..data.vectors import widen_vocabulary
+from ..hub import loading as model_loading
+from ..tokenizers.word_level import NoFrequentWordError
+from ..training.arguments.parser import SettingsParser
+from ..training.arguments.run_arguments import named_flags, settings_beside
+from ..training.arguments.text_arguments import DataArguments
+from ..training.audit_run import check_leaks
+from ..training.build_tokenizer import load_start, make_tokenizer
+from ..training.recipes import DEFAULT_RECIPE, Setting
+from ..training.text_loading import find_origins, load_texts
+from ..utils.errors import UserError
+from .console import tell
 
 
 @dataclass

@@ -6,10 +6,10 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from .. import model_loading
-from ..arguments.parsing import SettingsParser
-from ..demo import build, serve
-from ..errors import UserError
+from ..hub import loading as model_loading
+from ..inference.demo import build, serve
+from ..training.arguments.parser import SettingsParser
+from ..utils.errors import UserError
 from .model_flags import ModelFlags
 
 

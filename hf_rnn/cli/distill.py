@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..arguments.run_arguments import parse_argv_with
-from ..distillation import DistillationArguments, distill
+from ..training.arguments.run_arguments import parse_argv_with
+from ..training.distillation import DistillationArguments, distill
 from .train import run_training
 
 

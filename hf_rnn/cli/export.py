@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 
-from .. import model_loading
-from ..arguments.parsing import SettingsParser, expand_home
 from ..data import DataError
-from ..data.faults import BadRow
-from ..data.text_stream import read_texts
-from ..errors import UserError
-from ..export import export
-from ..export.parity import MOST_EXAMPLES
+from ..data.line_reader import read_texts
+from ..data.row_errors import BadRow
+from ..hub import loading as model_loading
+from ..inference.onnx import export
+from ..inference.onnx.parity import MOST_EXAMPLES
+from ..training.arguments.parser import SettingsParser, expand_home
+from ..utils.errors import UserError
 from .model_flags import ModelFlags
 
 

@@ -7,15 +7,16 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from .. import model_loading, plain_inference
-from ..arguments.parsing import SettingsParser
-from ..errors import UserError
-from ..explaining import words_read
-from ..metrics.evaluation import check_finite_logits
-from ..modeling_rnn import RnnForSequenceClassification
-from ..valid_texts import check_text
+from ..data.text_checks import check_text
+from ..evaluation.evaluate import check_finite_logits
+from ..hub import loading as model_loading
+from ..inference import reference as plain_inference
+from ..inference.attribution import words_read
+from ..models.modeling_rnn import RnnForSequenceClassification
+from ..training.arguments.parser import SettingsParser
+from ..utils.errors import UserError
+from .console import without_controls
 from .model_flags import ModelFlags
-from .telling import without_controls
 
 _BAR = 40  # characters of a weight of 1
 

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from .. import __version__
-from ..errors import UserError
-from .telling import tell, without_controls
+from ..utils.errors import UserError
+from .console import tell, without_controls
 
 # verb: module of this package, and what it does
 _VERBS = {

@@ -15,18 +15,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from .. import model_loading
-from ..arguments.parsing import SettingsHelp, SettingsParser, expand_home
 from ..data import DataError
-from ..data.faults import EXCERPT_CHARACTERS, BadRow, Fault, Reason
-from ..data.text_stream import read_texts
-from ..errors import UserError
+from ..data.line_reader import read_texts
+from ..data.row_errors import EXCERPT_CHARACTERS, BadRow, Fault, Reason
+from ..data.text_checks import check_text
+from ..hub import loading as model_loading
 from ..inference import FastRnn
-from ..inference.folding import TABLE_DTYPES, TableDtype
-from ..inference.onnx_inference import OnnxClassifier
-from ..valid_texts import check_text
+from ..inference.fused import TABLE_DTYPES, TableDtype
+from ..inference.onnx.runtime import OnnxClassifier
+from ..training.arguments.parser import SettingsHelp, SettingsParser, expand_home
+from ..utils.errors import UserError
+from .console import tell
 from .model_flags import ModelFlags
-from .telling import tell
 
 _BACKENDS = ("torch", "onnx", "onnx_int8")
 

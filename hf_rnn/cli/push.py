@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from .. import model_loading
-from ..arguments.parsing import SettingsParser
-from ..errors import UserError
-from ..hub import PushResult, push
-from .telling import tell, without_controls
+from ..hub import loading as model_loading
+from ..hub.push import PushResult, push
+from ..training.arguments.parser import SettingsParser
+from ..utils.errors import UserError
+from .console import tell, without_controls
 
 
 @dataclass

@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 import datasets
 import torch
 
-from ..arguments.run_arguments import parse_argv
-from ..arguments.training_arguments import RnnTrainingArguments
-from ..containment import leave_out_file_times
-from ..trainer.stopping import TrainingStopped
-from ..training import TrainingResult, train
-from .telling import tell
+from ..training.arguments.run_arguments import parse_argv
+from ..training.arguments.training_arguments import RnnTrainingArguments
+from ..training.checkpointing.interrupt import TrainingStopped
+from ..training.train import TrainingResult, train
+from ..utils.process_state import leave_out_file_times
+from .console import tell
 
 
 def run(argv: Sequence[str]) -> None:

@@ -10,9 +10,9 @@ The files, in the order in which data passes them: `files` (which file is which 
 `encoding`.
 """
 
-from .accounting import DataReport, SplitReport
 from .encoding import encode
-from .faults import DataError, Reason
 from .loading import load_named, load_tsv
+from .row_errors import DataError, Reason
+from .row_report import DataReport, SplitReport
 
 __all__ = ["DataError", "DataReport", "Reason", "SplitReport", "encode", "load_named", "load_tsv"]

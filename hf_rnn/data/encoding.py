@@ -10,8 +10,8 @@ import datasets
 import pyarrow.compute as pc
 import xxhash
 
-from ..errors import UserError
-from ..valid_texts import check_texts
+from ..utils.errors import UserError
+from .text_checks import check_texts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

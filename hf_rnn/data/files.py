@@ -9,8 +9,8 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from ..errors import UserError
-from .faults import DataError, Fault, Reason
+from ..utils.errors import UserError
+from .row_errors import DataError, Fault, Reason
 
 logger = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from ..errors import UserError
-from .faults import Fault, Reason
+from ..utils.errors import UserError
+from .row_errors import Fault, Reason
 
 logger = logging.getLogger(__name__)
 

@@ -18,16 +18,16 @@ import xxhash
 from datasets.exceptions import DatasetsError
 from datasets.iterable_dataset import ArrowExamplesIterable
 
-from ..errors import UserError, reason_of
-from .accounting import DataReport, Ledger
+from ..utils.errors import UserError, reason_of
 from .files import Source, canonical_splits, find_builder, find_files, wanted_splits
-from .holdout import Holdout, check_share
+from .hf_dataset import UNLABELLED, LibrarySplit, to_dataset
 from .labels import LabelMap
-from .layout import MAX_LINE_BYTES, TsvFormat
-from .library_split import UNLABELLED, LibrarySplit, to_dataset
-from .reading import Rows
-from .splits import ReadSplit, RowSource, read_splits
+from .row_report import DataReport, Ledger
+from .split_reader import ReadSplit, RowSource, read_splits
+from .stratified_split import Holdout, check_share
 from .tsv_file import TsvFile
+from .tsv_reader import Rows
+from .tsv_schema import MAX_LINE_BYTES, TsvFormat
 
 logger = logging.getLogger(__name__)
 

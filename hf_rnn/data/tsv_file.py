@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 
-from ..errors import UserError
-from .faults import BadRow, DataError, Fault, Reason
-from .layout import Layout, TsvFormat, layout_of
-from .reading import LabelResolver, RowReader, Rows, blocks_of_lines
-from .sniffing import MAGIC_BYTES, sniff
+from ..utils.errors import UserError
+from .file_encoding import MAGIC_BYTES, sniff
+from .row_errors import BadRow, DataError, Fault, Reason
+from .tsv_reader import LabelResolver, RowReader, Rows, blocks_of_lines
+from .tsv_schema import Layout, TsvFormat, layout_of
 
 
 @dataclass(frozen=True)

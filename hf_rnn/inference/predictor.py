@@ -18,13 +18,12 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from ..configuration_rnn import RnnConfig
-from ..errors import UserError
-from ..model_loading import load_model
-from ..modeling_rnn import RnnForSequenceClassification
-from ..plain_inference import compute_logits, list_texts, scorer_of
-from .fast_tokenization import FastTokenizer
-from .folding import (
+from ..hub.loading import load_model
+from ..models.configuration_rnn import RnnConfig
+from ..models.modeling_rnn import RnnForSequenceClassification
+from ..utils.errors import UserError
+from .fast_tokenizer.fast_tokenization import FastTokenizer
+from .fused import (
     MOST_OF_A_FEW,
     TABLE_DTYPES,
     FoldedClassifier,
@@ -33,7 +32,8 @@ from .folding import (
     table_bytes,
     table_work,
 )
-from .packing import TokenIds, pack_batches
+from .fused.packing import TokenIds, pack_batches
+from .reference import compute_logits, list_texts, scorer_of
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -1,0 +1,81 @@
+"""The two files of a card in a finished folder: `README.md` for people, `card_facts.json` for programs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from typing import Any
+
+from ...utils.atomic_write import write_whole
+from ...utils.errors import UserError, reason_of
+from ..model_folder import FinishedFolder
+from .facts import CardFacts
+from .template import render
+
+logger = logging.getLogger(__name__)
+
+
+def write_card(folder: FinishedFolder, facts: CardFacts) -> None:
+    """Write the card, and the facts it is made of."""
+    for name, content in _contents(folder, facts).items():
+        write_whole(folder.root / name, content)
+
+
+def read_facts(folder: FinishedFolder) -> CardFacts | None:
+    """Return the facts that a card is made of; None where there are none, or none that this version knows."""
+    if not folder.card_facts.is_file():
+        return None
+    try:
+        return CardFacts.from_dict(json.loads(folder.card_facts.read_text(encoding="utf-8")))
+    except (UserError, ValueError, TypeError, RecursionError) as error:  # facts of another version
+        logger.info("the card stays as it is: %s (%s)", folder.card_facts.name, reason_of(error))
+        return None
+
+
+def amend_card(folder: FinishedFolder, facts: CardFacts, **changes: Any) -> bool:
+    """Change facts of a card, unless somebody has written in it.
+
+    Args:
+        folder: A finished folder.
+        facts: Those it was made of.
+        changes: New values by the names of the facts.
+
+    Returns:
+        Whether the card was changed.
+    """
+    if _is_edited(folder, facts):
+        return False
+    write_card(folder, dataclasses.replace(facts, **changes))
+    return True
+
+
+def card_for_repo(folder: FinishedFolder, repo_id: str) -> dict[str, bytes]:
+    """Return the files of a card that names the repo where the folder's own names the folder.
+
+    Args:
+        folder: A finished folder; it is not changed.
+        repo_id: Where it goes, `owner/name`.
+
+    Returns:
+        Contents by file name; empty where there are no facts, or the card is not what they give: somebody has written
+        in it, and it goes as it is.
+    """
+    facts = read_facts(folder)
+    if facts is None or _is_edited(folder, facts):
+        return {}
+    return _contents(folder, dataclasses.replace(facts, repo_id=repo_id))
+
+
+def _is_edited(folder: FinishedFolder, facts: CardFacts) -> bool:
+    """Whether a card is not what its facts give."""
+    try:
+        return not folder.card.is_file() or render(facts) != folder.card.read_text(encoding="utf-8")
+    except (ValueError, TypeError, KeyError, AttributeError) as error:  # facts that only look right, or no text
+        logger.info("the card stays as it is: %s (%s)", folder.card_facts.name, reason_of(error))
+        return True
+
+
+def _contents(folder: FinishedFolder, facts: CardFacts) -> dict[str, bytes]:
+    stored = json.dumps(facts.to_dict(), indent=2, ensure_ascii=False) + "\n"
+    return {folder.card_facts.name: stored.encode(), folder.card.name: render(facts).encode()}

@@ -1,0 +1,108 @@
+"""An explanation → HTML: the user's text, each token on a colour that tells its weight or effect.
+
+Everything that comes from a text or a model is escaped, template signs included; there is no script. Which tokens
+count, and how much, is not decided here.
+"""
+
+from __future__ import annotations
+
+import html
+
+from .attribution import Explanation, Piece
+
+_FOR, _AGAINST = "37, 99, 235", "217, 119, 6"  # blue and amber: told apart by colour-blind people too
+_STRONGEST = 0.6  # opacity of the strongest token, so that dark and light letters stay readable on it
+_SMALLEST_SCALE = 0.02  # where all effects are smaller than this, none is shown at full strength
+
+_STYLE = """
+<style>
+.tokens { white-space: pre-wrap; overflow-wrap: anywhere; unicode-bidi: plaintext; line-height: 2; max-height: 22rem;
+  overflow-y: auto; font-size: 1.05rem; }
+.tokens mark { color: inherit; padding: 0.15em 0.1em; border-radius: 0.25em; }
+.tokens .unknown, .legend u { text-decoration: underline dotted; text-underline-offset: 0.3em; }
+.tokens small { opacity: 0.65; font-size: 0.72em; padding-inline-start: 0.3em; }
+.tokens .unread { opacity: 0.45; }
+.legend { padding-top: 0.9em; font-size: 0.85rem; opacity: 0.8; line-height: 1.7; }
+.legend span { display: inline-block; margin-inline-end: 1.2em; }
+.legend i { display: inline-block; width: 1.6em; height: 0.9em; border-radius: 0.2em; vertical-align: -0.1em; }
+</style>
+"""
+
+
+def escape(text: str) -> str:
+    """Escape a text for HTML that goes through a page's templates: `$`, `{`, `}` and the backquote too."""
+    return html.escape(text).translate({ord(sign): f"&#{ord(sign)};" for sign in "${}`\\"})
+
+
+def colour(explanation: Explanation) -> str:
+    """Draw an explanation.
+
+    Args:
+        explanation: Of any text.
+
+    Returns:
+        HTML without a script, and one line below that says what the colours mean.
+    """
+    if not explanation.pieces:
+        empty = "The model finds no words in this text: this is what it says of an empty one."
+        said = "Its tokenizer does not tell where words stand in the text." if explanation.tokens else empty
+        return f'{_STYLE}<div class="legend">{said}</div>'
+    scale = _scale(explanation)
+    parts, place = [], 0
+    for piece in explanation.pieces:
+        parts.append(_between(explanation.text[place : piece.start]))
+        parts.append(_mark(piece, explanation, scale))
+        place = piece.end
+    parts.append(_between(explanation.text[place:]))
+    words = f'<div class="tokens" dir="auto">{"".join(parts)}</div>'
+    return f'{_STYLE}{words}<div class="legend">{_legend(explanation)}</div>'
+
+
+def _scale(explanation: Explanation) -> float:
+    """The effect that is shown at full strength."""
+    largest = max((abs(piece.effect) for piece in explanation.pieces if piece.effect is not None), default=0.0)
+    return largest or 1.0 if explanation.measure == "attention" else max(largest, _SMALLEST_SCALE)
+
+
+def _between(text: str) -> str:
+    """What no token was made of."""
+    return escape(text) if not text.strip() else f'<span class="unread">{escape(text)}</span>'
+
+
+def _mark(piece: Piece, explanation: Explanation, scale: float) -> str:
+    shown = explanation.text[piece.start : piece.end]
+    notes, style = [], ""
+    if piece.effect is not None:
+        strength = _STRONGEST * min(abs(piece.effect) / scale, 1)
+        style = f' style="background: rgba({_FOR if piece.effect >= 0 else _AGAINST}, {strength:.3f})"'
+        notes.append(f"{piece.effect:.3f}" if explanation.measure == "attention" else f"{piece.effect:+.3f}")
+    if not piece.known:
+        notes.append("not in the vocabulary")
+    read = ""
+    if piece.word is not None and piece.word.lower() != shown.lower():
+        notes.append(f"read as {piece.word}")
+        if not shown.lower().startswith(piece.word.lower()):  # `so` of `sooo` need not be said
+            read = f"<small>{escape(piece.word)}</small>"
+    known = "" if piece.known else ' class="unknown"'
+    return f'<mark{known}{style} title="{escape(", ".join(notes))}">{escape(shown)}{read}</mark>'
+
+
+def _legend(explanation: Explanation) -> str:
+    label = escape(explanation.label)
+    if explanation.measure == "attention":
+        told = [f"{_swatch(_FOR)} the darker, the more of the model's attention the word gets"]
+    else:
+        told = [f"{_swatch(_FOR)} speaks for <b>{label}</b>: without the word it is less probable"]
+        told.append(f"{_swatch(_AGAINST)} speaks against it")
+    if any(not piece.known for piece in explanation.pieces):
+        told.append("<u>dotted</u> unknown to the model")
+    lines = [" ".join(f"<span>{item}</span>" for item in told)]
+    if explanation.tokens > explanation.max_length:
+        lines.append(f"The model reads the first {explanation.max_length} of the {explanation.tokens} words.")
+    if any(piece.effect is None for piece in explanation.pieces):
+        lines.append(f"Colours are worked out for the first {explanation.max_explained} words only.")
+    return "<br>".join(lines)
+
+
+def _swatch(colour: str) -> str:
+    return f'<i style="background: rgba({colour}, {_STRONGEST})"></i>'

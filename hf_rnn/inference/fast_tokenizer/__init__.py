@@ -1,0 +1,1 @@
+"""Tokenize many texts faster than the tokenizers library, with the same ids."""

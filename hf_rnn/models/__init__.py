@@ -1,0 +1,1 @@
+"""Networks as transformers models; every file here travels with a checkpoint."""

@@ -1,0 +1,122 @@
+"""Convert the texts and labels of scikit-learn's `X` and `y` to a data set, and class names back to labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence, Set
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.utils.multiclass import check_classification_targets
+
+from ..data.text_checks import check_texts, out_of_arrow
+from ..utils.errors import UserError
+
+if TYPE_CHECKING:
+    import datasets
+
+
+def read_texts(X: Any, where: str = "X") -> list[str]:  # noqa: N803 - scikit-learn's name
+    """Return texts as a list.
+
+    Args:
+        X: A list, a column, an array of shape `(n,)` or `(n, 1)`, or a frame of one column; a text may be empty.
+        where: Its name in messages.
+
+    Raises:
+        UserError: For an item that is not a valid text, with its position.
+    """
+    texts = _items(X, where)
+    check_texts(texts, where)
+    return [str.__str__(text) for text in texts]  # without numpy.str_
+
+
+def read_labels(y: Any, where: str = "y") -> np.ndarray:
+    """Return labels as an array `(n,)` of strings, integers, booleans or whole floats.
+
+    Args:
+        y: A list, a column, or an array.
+        where: Its name in messages.
+
+    Raises:
+        UserError: For labels of several types, or of another type.
+        ValueError: For labels that scikit-learn refuses, such as fractions.
+    """
+    values = _items(y, where)
+    for position, value in enumerate(values):
+        if isinstance(value, str) != isinstance(values[0], str):
+            raise UserError(
+                f"{where}[{position}] is {value!r:.80} and {where}[0] {values[0]!r:.80}: give labels of one type"
+            )
+    dtype = getattr(y, "dtype", None)
+    labels = np.asarray(values, dtype=dtype if isinstance(dtype, np.dtype) and dtype.kind in "biuf" else None)
+    if labels.dtype.kind not in "biufU":
+        raise UserError(f"{where} must be strings, integers or booleans, found {values[:3]!r:.80}")
+    check_classification_targets(labels)
+    return labels
+
+
+def restore_labels(names: Sequence[str], record: Mapping[str, Any] | None) -> np.ndarray:
+    """Return the labels with these class names.
+
+    Args:
+        names: `str(label)` of each label.
+        record: What [`describe_labels`] returned; None stands for strings.
+    """
+    dtype = np.dtype(record["dtype"] if record else "str")
+    if dtype.kind == "b":
+        return np.array([name == "True" for name in names])
+    return np.array(names).astype(dtype)
+
+
+def describe_labels(labels: np.ndarray) -> dict[str, str]:
+    """Return the type of labels, for the model's configuration."""
+    kinds = {"b": "bool", "i": "int", "u": "int", "f": "float", "U": "str"}
+    kind = kinds[labels.dtype.kind]
+    return {"kind": kind, "dtype": kind if kind == "str" else labels.dtype.name}
+
+
+def as_dataset(texts: Sequence[str], labels: np.ndarray, classes: np.ndarray, where: str = "") -> datasets.Dataset:
+    """Return a split with texts and class ids.
+
+    Args:
+        texts: n texts.
+        labels: n labels.
+        classes: All labels, sorted.
+        where: Precedes `X` and `y` in messages.
+
+    Raises:
+        UserError: For an unknown label, and for what is refused in files too, such as an empty text.
+    """
+    import datasets
+
+    from ..data.row_errors import label_fault, text_fault
+
+    if len(texts) != len(labels):
+        raise UserError(f"{where}X and {where}y differ in length: {len(texts)} and {len(labels)}")
+    if labels.dtype.kind != classes.dtype.kind or (unknown := ~np.isin(labels, classes)).any():
+        found = labels[0] if labels.dtype.kind != classes.dtype.kind else labels[unknown][0]
+        raise UserError(f"{where}y contains {found!r}, which y lacks")
+    for position, text in enumerate(texts):
+        if fault := text_fault(text):
+            raise UserError(f"{where}X[{position}]: {fault.detail}. Leave out the text and its label")
+    names = [str(label) for label in classes.tolist()]
+    check_texts(names, "y")
+    for name in names:
+        if fault := label_fault(name):
+            raise UserError(f"y: {fault.detail}")
+    features = datasets.Features(text=datasets.Value("string"), label=datasets.ClassLabel(names=names))
+    rows = {"text": list(texts), "label": np.searchsorted(classes, labels)}
+    return datasets.Dataset.from_dict(rows, features=features)
+
+
+def _items(values: npt.ArrayLike, where: str) -> list[Any]:
+    """Return the items of a list, a column, or an array or a frame of one column, as Python's types."""
+    if isinstance(values, str | bytes | Mapping | Set):
+        raise UserError(f"{where} must be a list or an array, found {values!r:.80}: give a list")
+    shape: Any = getattr(values, "shape", (1,))
+    if len(shape) == 2 and shape[1] == 1:
+        values = np.asarray(values)[:, 0]
+    elif len(shape) != 1:
+        raise UserError(f"{where} must have one column, found {type(values).__name__} of shape {shape}")
+    return values.tolist() if hasattr(values, "tolist") else list(out_of_arrow(values))

@@ -1,0 +1,1 @@
+"""Train a model and save a finished folder."""

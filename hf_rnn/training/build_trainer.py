@@ -1,0 +1,85 @@
+"""Model, examples and settings of a run → the Trainer, whose checkpoints go below the finished folder."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import datasets
+import torch
+from transformers import EvalPrediction, PreTrainedTokenizerBase
+
+from ..evaluation import classification_metrics
+from ..hub.model_folder import FinishedFolder
+from ..models.modeling_rnn import RnnForSequenceClassification
+from ..utils.errors import UserError, reason_of
+from .arguments.training_arguments import RnnTrainingArguments
+from .streams import CountedStream
+from .trainer import RnnTrainer
+
+
+def make_trainer(
+    model: RnnForSequenceClassification,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Mapping[str, Any],
+    training_args: RnnTrainingArguments,
+    folder: FinishedFolder,
+    made_from: dict[str, Any] | None = None,
+    class_counts: Sequence[int] | None = None,
+    kind: Callable[..., RnnTrainer] = RnnTrainer,
+) -> RnnTrainer:
+    """Put model and examples into a Trainer whose checkpoints go below the finished folder.
+
+    Args:
+        model: To train.
+        tokenizer: Pads, and is saved with each checkpoint.
+        examples: Splits `train` and, for evaluations, `validation`, with `input_ids` and `labels`.
+        training_args: How to train.
+        folder: The finished folder to be.
+        made_from: Fingerprints of the run, which its checkpoints keep.
+        class_counts: Training rows by class; counted when absent, which a stream does not allow.
+        kind: Makes the Trainer.
+
+    Raises:
+        UserError: For settings that the Trainer, the optimiser or the schedule refuses.
+    """
+    below = copy.copy(training_args)
+    below.output_dir = str(folder.checkpoints)
+    below.push_to_hub = False  # which is done once, with the finished folder
+    train_examples: Any = examples["train"]
+    if isinstance(train_examples, datasets.IterableDataset):
+        if class_counts is None:
+            raise ValueError("a stream does not tell its length: give class_counts")
+        seed = None if below.train_sampling_strategy == "sequential" else below.data_seed
+        train_examples = CountedStream(train_examples, sum(class_counts), seed)
+    try:
+        trainer = kind(
+            model=model,
+            args=below,
+            train_dataset=train_examples,
+            eval_dataset=examples.get("validation"),
+            processing_class=tokenizer,
+            compute_metrics=_scores(list(model.config.id2label.values())),
+            made_from=made_from,
+            class_counts=class_counts,
+        )
+        if training_args.torch_compile_mode is not None:  # whose name torch would look at in the first step
+            torch._inductor.list_mode_options(training_args.torch_compile_mode)
+        trainer.try_optimizer()
+        trainer.try_batches()
+    except UserError:
+        raise
+    except (ValueError, TypeError, ImportError, RuntimeError, AttributeError, KeyError) as error:
+        raise UserError(f"the Trainer refuses these settings: {reason_of(error)}") from error
+    return trainer
+
+
+def _scores(class_names: list[str]) -> Callable[[EvalPrediction], dict[str, float]]:
+    """The numbers that are logged at each evaluation: those that are one number."""
+
+    def compute_metrics(predicted: EvalPrediction) -> dict[str, float]:
+        metrics = classification_metrics(predicted.predictions.argmax(axis=-1), predicted.label_ids, class_names)
+        return {name: value for name, value in metrics.items() if isinstance(value, float)}
+
+    return compute_metrics

@@ -1,0 +1,1 @@
+"""Write complete checkpoints and resume from them."""

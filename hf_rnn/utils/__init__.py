@@ -1,0 +1,1 @@
+"""Errors, atomic writes, CPU features and process state."""

@@ -1,0 +1,563 @@
+"""The tokenizer: torchtext's vocabulary order, normalisers that live in `tokenizer.json`, honest errors."""
+
+import functools
+import json
+import random
+import re
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer, DataCollatorWithPadding, PreTrainedTokenizerFast
+
+from hf_rnn.inference.fast_tokenizer.fast_tokenization import FastTokenizer
+from hf_rnn.tokenizers.normalizers import build_normalizer
+from hf_rnn.tokenizers.word_level import NORMALIZERS, PAD_TOKEN, TOKENIZERS, UNK_TOKEN, save_tokenizer, train_tokenizer
+from hf_rnn.utils.errors import UserError
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"the real tweets are not at {DATA}")
+
+CORPUS = ["the ferry was late again", "the FERRY was lovely", "late late show", "lovely view from the ferry"]
+
+
+def rows(folder, split):
+    lines = (DATA / folder / f"{split}.tsv").read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    return [line.split("\t")[0] for line in lines]
+
+
+stages = functools.cache(build_normalizer)
+
+
+def words(name, text, lowercase=True):
+    """The words that are looked up, as strings."""
+    normalizer, pre_tokenizer = stages(name, lowercase)
+    return [word for word, _ in pre_tokenizer.pre_tokenize_str(normalizer.normalize_str(text))]
+
+
+def reference_vocabulary(corpus, min_frequency, lowercase):
+    """torchtext's order in plain Python. Lowered by character: in a word, Python writes a final sigma differently."""
+    counter = Counter()
+    for text in corpus:
+        counter.update(("".join(map(str.lower, text)) if lowercase else text).split())
+    for special in (UNK_TOKEN, PAD_TOKEN):
+        counter.pop(special, None)
+    frequent = [(-count, word) for word, count in counter.items() if count >= min_frequency]
+    return [UNK_TOKEN, PAD_TOKEN, *(word for _, word in sorted(frequent))]
+
+
+# Vocabulary and ids
+
+
+@needs_data
+def test_vocabulary_and_ids_of_the_tutorial():
+    tokenizer = train_tokenizer(rows("semeval2016", "train"))
+    assert len(tokenizer) == 3330
+    for text, ids in {
+        "ihop is the move tomorrow": [191, 14, 2, 598, 21],
+        "<<<mention>>> make david beckham tomorrow": [4, 82, 73, 145, 21],
+        "bringing the bentley out tomorrow": [1273, 2, 215, 48, 21],
+        "new <unk> with bentley tomorrow": [49, 0, 18, 215, 21],
+    }.items():
+        assert tokenizer(text)["input_ids"] == ids
+
+
+# Up to U+2FFF, so that Python's and the library's tables agree on case; U+001C..1F are white space to Python only.
+letters = st.characters(exclude_categories=("Cs", "Cn"), exclude_characters="\x1c\x1d\x1e\x1f", max_codepoint=0x2FFF)
+some_words = st.sampled_from(
+    ["a", "b", "A", "aa", "é", "ΟΔΟΣ", "οδος", "İ", "ß", "😂", "<unk>", "<PAD>", "<pad>", "a<unk>b"]
+)
+corpora = st.lists(
+    st.lists(some_words | st.text(letters, max_size=4), max_size=8).map(" ".join) | st.text(letters), max_size=12
+)
+
+
+@given(corpus=corpora, min_frequency=st.integers(1, 3), lowercase=st.booleans())
+@settings(max_examples=150, deadline=None)
+def test_order_and_ids_equal_a_count_in_plain_python(corpus, min_frequency, lowercase):
+    expected = reference_vocabulary(corpus, min_frequency, lowercase)
+    if len(expected) == 2:
+        with pytest.raises(UserError, match="no word occurs"):
+            train_tokenizer(corpus, min_frequency, lowercase=lowercase)
+        return
+    tokenizer = train_tokenizer(corpus, min_frequency, lowercase=lowercase)
+    assert tokenizer.convert_ids_to_tokens(range(len(tokenizer))) == expected
+    ids = {word: index for index, word in enumerate(expected)} | {PAD_TOKEN: 0}
+    for text in corpus:
+        split = ("".join(map(str.lower, text)) if lowercase else text).split()
+        assert tokenizer(text)["input_ids"] == [ids.get(word, 0) for word in split]
+
+
+def test_max_vocab_size_counts_every_entry_and_keeps_the_most_frequent():
+    corpus = [" ".join(f"w{index:05d}" for index in range(stop)) for stop in (40_000, 10, 5)]
+    whole = train_tokenizer(corpus, min_frequency=1)
+    assert len(whole) == 40_002, "more than the 30,000 at which the library stops by itself"
+    small = train_tokenizer(corpus, min_frequency=1, max_vocab_size=7)
+    assert small.convert_ids_to_tokens(range(len(small))) == [
+        *(UNK_TOKEN, PAD_TOKEN),
+        *(f"w{index:05d}" for index in range(5)),
+    ]
+
+
+def test_counts_beyond_64_bits_mean_what_they_say():
+    assert train_tokenizer(CORPUS, 1, max_vocab_size=10**20).get_vocab() == train_tokenizer(CORPUS, 1).get_vocab()
+    with pytest.raises(UserError, match="no word occurs 100000000000000000000 times in the texts"):
+        train_tokenizer(CORPUS, min_frequency=10**20)
+
+
+def test_special_tokens_in_the_texts_take_no_place_of_a_word():
+    texts = ["<unk> <pad> b a <unk> <pad> b", "<unk> <pad> c"]
+    tokenizer = train_tokenizer(texts, min_frequency=1, max_vocab_size=4)
+    assert tokenizer.convert_ids_to_tokens(range(len(tokenizer))) == [UNK_TOKEN, PAD_TOKEN, "b", "a"]
+
+
+def test_texts_are_read_once_from_any_iterable():
+    reference = train_tokenizer(CORPUS, min_frequency=1).get_vocab()
+    assert train_tokenizer((text for text in CORPUS), min_frequency=1).get_vocab() == reference
+    assert train_tokenizer(iter(dict.fromkeys(CORPUS)), min_frequency=1).get_vocab() == reference
+    assert train_tokenizer(pa.chunked_array([CORPUS]), min_frequency=1).get_vocab() == reference
+
+
+# What the model sees
+
+
+@pytest.mark.parametrize("normalizer", NORMALIZERS)
+def test_shape_of_an_encoding(normalizer):
+    tokenizer = train_tokenizer(CORPUS, min_frequency=1, normalizer=normalizer, model_max_length=3)
+    assert isinstance(tokenizer, PreTrainedTokenizerFast)
+    assert (tokenizer.unk_token_id, tokenizer.pad_token_id, tokenizer.padding_side) == (0, 1, "right")
+    batch = tokenizer(["the ferry", "", "late"], padding=True)
+    assert set(batch) == {"input_ids", "attention_mask"}
+    assert batch["attention_mask"] == [[1, 1], [0, 0], [1, 0]]
+    assert batch["input_ids"][1] == [1, 1]
+    assert tokenizer("")["input_ids"] == []
+    long = tokenizer("the ferry was late")["input_ids"]
+    assert len(long) == 4, "not cut unless asked"
+    assert tokenizer("the ferry was late", truncation=True)["input_ids"] == long[:3]
+
+
+@given(
+    text=st.lists(st.sampled_from(["<pad>", "<unk>", "<PAD>", "<", "pad>", " ", "the", "\t", "\u3000"])).map("".join)
+)
+@example("<pad>")
+@example("<<pad>>")
+@settings(max_examples=200, deadline=None)
+@pytest.mark.parametrize("lowercase", [True, False])
+@pytest.mark.parametrize("normalizer", NORMALIZERS)
+def test_no_text_turns_into_padding(normalizer, lowercase, text):
+    tokenizer = train_tokenizer(["<pad> <unk> the pad"], 1, lowercase=lowercase, normalizer=normalizer)
+    assert tokenizer.pad_token_id not in tokenizer(text)["input_ids"]
+
+
+def test_every_kind_of_white_space_separates_a_padding_token_too():
+    tokenizer = train_tokenizer(CORPUS)
+    spaces = [chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000 and chr(code).isspace()]
+    assert len(spaces) > 20
+    for space in spaces:
+        assert 1 not in tokenizer(f"{space}<pad>{space}")["input_ids"], repr(space)
+
+
+def test_special_tokens_in_a_text_are_text():
+    tokenizer = train_tokenizer([*CORPUS, "<unk> pad unk"], min_frequency=1)
+    assert tokenizer.tokenize("the<unk>ferry <unk> <pad> <PAD>") == [UNK_TOKEN] * 4
+    for normalizer, expected in {"semeval": ["unk", "pad"], "tweet": ["<", "unk", ">", "<", "pad", ">"]}.items():
+        assert words(normalizer, "<unk> <pad>") == expected
+
+
+@pytest.mark.parametrize("normalizer", NORMALIZERS)
+def test_special_tokens_in_a_text_are_text_to_the_bare_library_too(tmp_path, normalizer):
+    tokenizer = train_tokenizer([*CORPUS, "<unk> pad unk"], min_frequency=1, normalizer=normalizer)
+    save_tokenizer(tokenizer, tmp_path)
+    bare, loaded = Tokenizer.from_file(str(tmp_path / "tokenizer.json")), AutoTokenizer.from_pretrained(tmp_path)
+    for text in ["the ferry", "the <pad> ferry", "<pad>", "x<pad>y <unk>", "<unk>the"]:
+        expected = tokenizer(text).input_ids
+        assert bare.encode(text).ids == loaded(text).input_ids == expected
+        assert 1 not in expected
+    assert loaded.backend_tokenizer.to_str() == tokenizer.backend_tokenizer.to_str()
+    assert (loaded.unk_token, loaded.pad_token, loaded.pad_token_id) == ("<unk>", "<pad>", 1)
+    assert loaded.decode([1, 2, 1], skip_special_tokens=True) == tokenizer.decode([2])
+    assert DataCollatorWithPadding(loaded)([{"input_ids": [2, 3]}, {"input_ids": [2]}])["input_ids"].tolist()[1] == [
+        2,
+        1,
+    ]
+
+
+def test_tokens_that_the_vocabulary_lacks_stay_added(tmp_path):
+    tokenizer = train_tokenizer(CORPUS, min_frequency=1)
+    tokenizer.add_special_tokens({"cls_token": "<cls>"})
+    save_tokenizer(tokenizer, tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    assert loaded.cls_token_id == tokenizer.cls_token_id == len(tokenizer) - 1
+
+
+def test_saved_tokenizers_load_without_the_package(tmp_path):
+    texts = ["the FERRY was sooo late :( @ann <pad> <unk> x<unk>y", "don't &amp; 7:40pm", "", "Ferry\u3000ΟΔΟΣ 👍🏽"]
+    expected = {}
+    for normalizer in NORMALIZERS:
+        tokenizer = train_tokenizer([*CORPUS, *texts], 1, normalizer=normalizer, model_max_length=77)
+        tokenizer.save_pretrained(tmp_path / normalizer)
+        expected[normalizer] = [77, *tokenizer(texts)["input_ids"]]
+    program = """
+import json, sys
+sys.modules["hf_rnn"] = None  # importing it raises
+from transformers import AutoTokenizer
+result = {}
+for name in sys.argv[2:]:
+    tokenizer = AutoTokenizer.from_pretrained(name)
+    batch = tokenizer(json.loads(sys.argv[1]))
+    assert set(batch) == {"input_ids", "attention_mask"}, batch
+    result[name] = [tokenizer.model_max_length, *batch["input_ids"]]
+print(json.dumps(result))
+"""
+    command = [sys.executable, "-c", program, json.dumps(texts), *NORMALIZERS]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, encoding="utf-8", check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == expected
+
+
+def test_a_reloaded_tokenizer_saves_the_same_again(tmp_path):
+    train_tokenizer(CORPUS, 1, normalizer="tweet").save_pretrained(tmp_path / "a")
+    AutoTokenizer.from_pretrained(tmp_path / "a").save_pretrained(tmp_path / "b")
+    first, second = ((tmp_path / name / "tokenizer.json").read_bytes() for name in "ab")
+    assert first == second
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"min_frequency": 0}, "min_frequency=0 must be a whole number of at least 1"),
+        ({"min_frequency": 2.5}, "min_frequency=2.5"),
+        ({"min_frequency": True}, "min_frequency=True must be a whole number of at least 1"),
+        ({"max_vocab_size": 2}, "max_vocab_size=2 must be a whole number of at least 3"),
+        ({"model_max_length": 0}, "model_max_length=0"),
+        ({"normalizer": "semval"}, "did you mean 'semeval'"),
+        ({"normalizer": "bert"}, "choose one of none, semeval, tweet"),
+        ({"normalizer": None}, "normalizer=None is unknown"),
+    ],
+)
+def test_arguments_out_of_range(arguments, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        train_tokenizer(CORPUS, **arguments)
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path):
+    count = np.int64
+    tokenizer = train_tokenizer(CORPUS, min_frequency=count(1), max_vocab_size=count(9), model_max_length=count(5))
+    tokenizer.save_pretrained(tmp_path)
+    assert (
+        AutoTokenizer.from_pretrained(tmp_path).get_vocab()
+        == train_tokenizer(CORPUS, min_frequency=1, max_vocab_size=9).get_vocab()
+    )
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        ([], "no word occurs 3 times"),
+        (["", " \t"], "no word occurs 3 times"),
+        (["each word once"], "no word occurs 3 times in the texts: give more texts, lower min_frequency"),
+        (["a a a", None], "texts[1] is not a str: found None"),
+        (["a"] * 1234 + [b"a"], "texts[1234] is not a str: found b'a'"),
+        (["a", "b", "c \ud83d"], "texts[2] is not valid Unicode: a lone surrogate at character 2"),
+        ("one text", "put it into a list"),
+        (7, "found int"),
+    ],
+)
+def test_texts_that_are_not_texts(texts, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        train_tokenizer(texts)
+
+
+def test_an_error_of_the_source_of_texts_comes_through():
+    def texts():
+        yield "a"
+        raise OSError("disk gone")
+
+    with pytest.raises(OSError, match="disk gone"):
+        train_tokenizer(texts())
+
+
+# The normalisers: tables by hand
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        ("Can't wait, @Nora_B! New oven's here... #BakeDay", "can't wait <<<MENTION>>> new oven's here <<<HASHTAG>>>"),
+        ("See http://ex.am/p?q=1 (or www.ex.am)", "see <<<URL>>> or <<<URL>>>"),
+        ("5 trains, 82,000 seats at 7:40pm on the 3rd", "<<<DIGIT>>> trains seats at pm on the"),
+        ("fish &amp; chips &lt;3 -&gt; 'best' *ever*", "fish chips best ever"),
+        ("Mr. Holm, 10 a.m. in the U.S. e.g at noon. Ok", "mr. holm <<<DIGIT>>> a.m. in the u.s. e.g at noon ok"),
+        ("low-cost low/high -today- café 😂 b4 a_b", "low-cost -today-"),
+        ("@Ferry's late :D :p", "<<<MENTION>>> late"),
+        ("mail bo@ex.am.org @ 9", "mail <<<MENTION>>> <<<DIGIT>>>"),
+        ("<<<MENTION>>>, make it <<<DIGIT>>>", "<<<MENTION>>> make it <<<DIGIT>>>"),
+        ("Y&#39;all can&#x27;t, it&#039;s rock&apos;n&apos;roll", "y'all can't it's rock'n'roll"),
+        ("he said &quot;no&quot;&nbsp;way&#160;ok", "he said no way ok"),
+        ("she couldn't! don't_ it can't", "she it can't"),  # the apostrophe ties a mark to the word
+        ("one &amp;lt;3 &amp;amp;lt;3 two", "one two"),  # escaped twice, and again
+        ("Http://ex.am/b <http://ex.am/a>now", "<<<URL>>> <<<URL>>> now"),
+        ("SEE HTTPS://EX.AM/B OR WWW.EX.AM", "see <<<URL>>> or <<<URL>>>"),
+        ("\uff20Ann is (@ home) now @ work", "<<<MENTION>>> is home now <<<MENTION>>> work"),
+        ("go # now #, then", "go <<<HASHTAG>>> now <<<HASHTAG>>> then"),
+        (
+            "Ms. Poe. Dr. Lee. Rep. Orr. St. Ives. Jr. Mrs. Sen. Day.",
+            "ms. poe dr. lee rep. orr st. ives jr. mrs. sen. day",
+        ),
+        ('the U.S., "U.S." a.k.a. p.m.! so.good', "the u.s. u.s. a.k.a. p.m. so good"),
+        ("a--b go->on c<-d x&gt;y", "a b go on c -d x y"),
+        ("at 10:20:30 or 1,234,567 or 12", "at or or <<<DIGIT>>>"),
+        ("(good), [fine]; {so}: \xabwell\xbb. *x*:", "good fine so well x"),
+        ("a - b -- ' . c -'- d", "a b c d"),
+        ("a\u2014b c\u2013d it's", "a b c d it's"),
+        ("", ""),
+    ],
+)
+def test_semeval_by_hand(raw, expected):
+    assert words("semeval", raw, lowercase=False) == expected.split()
+    assert words("semeval", raw, lowercase=True) == expected.lower().split()
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        ("RT @Nora_B: see http://ex.am/x1, or www.ex.am", "rt <user> : see <url> or <url>"),
+        ("#BakeDay is sooooo GOOOD!!!!", "# bakeday is soo good !!"),
+        ("don\u2019t &quot;stop&quot; &amp;amp; &lt;3 it\\u2019s\\u002c ok", "don't \" stop \" & <3 it's , ok"),
+        (
+            "$3.39 for 82,000 at 7:40pm, 2nd, b4 2 (50%)",
+            "$ <number> for <number> at <number> pm , 2nd , b4 <number> ( <number> % )",
+        ),
+        ("🇩🇪🇺🇸🇩x 🇩🇪🇺🇸 🇩🇪🏽", "🇩🇪 🇺🇸 🇩 x 🇩🇪 🇺🇸 🇩🇪🏽"),
+        ("Late :-( again :)) or :D, -_- ^_^ :'( x", "late :-( again :)) or :d , -_- ^_^ :'( x"),
+        ("nice😂😂😂😂 👍🏽👩\u200d💻 ❤\ufe0f", "nice 😂 😂 👍🏽 👩\u200d💻 ❤"),
+        ("<url> <user> <number>", "<url> <user> <number>"),
+        ("low-cost... why?! why??? no!!", "low - cost .. why ? ! why ?? no !!"),
+        ("Http://ex.am/b <http://ex.am/a>now RT@Ann", "<url> < <url> > now rt <user>"),
+        ("SEE HTTPS://EX.AM/B OR WWW.EX.AM", "see <url> or <url>"),
+        ('(https://ex.am/a) [http://ex.am/b] "http://ex.am/c" http:', '( <url> ) [ <url> ] " <url> " http :'),
+        ("1,234,567 at 10:20:30 v 1.2.3", "<number> at <number> v <number>"),
+        ("rock'n'roll y'all'd've 'n'", "rock'n'roll y'all'd've ' n '"),
+        ("(: (-: (; >_< >__< -__- ^^", "(: (-: (; >_< >__< -__- ^^"),
+        ("=) =D :S :s :o ;O :P", "=) =d :s :s :o ;o :p"),
+        ("\u06dd 1 \u06dd2 \u0600x", "\u06dd <number> \u06dd <number> \u0600 x"),  # such a mark takes nothing along
+        (
+            "it&#8217;s &#8216;s it&rsquo;s &lsquo;s it&#39;s it&#039;s it&#x27;s it&apos;s",
+            "it's ' s it's ' s" + " it's" * 4,
+        ),
+        ("it\\u2019s \\u2018s \u2019s \u2018s", "it's ' s ' s ' s"),
+        ('\\u201ca\\u201d \\"b\\" \u201cc\u201d', '" a " " b " " c "'),
+        ("&ldquo;a&rdquo; &#34;b&#34; &#8220;c&#8221;", '" a " " b " " c "'),
+        ("a\\nb c&nbsp;d&#160;e", "a b c d e"),
+        ("&amp;lt;3 &amp;amp;lt; &lt;b&gt;", "<3 < < b >"),
+        ("", ""),
+    ],
+)
+def test_tweet_by_hand(raw, expected):
+    assert words("tweet", raw) == expected.split()
+
+
+def test_tweet_keeps_capitals_when_told():
+    assert words("tweet", "SO @Bo :D", lowercase=False) == ["SO", "<user>", ":D"]
+
+
+# The normalisers: what holds for any text
+
+pieces = st.sampled_from(
+    ["&amp;", "&lt;3", "@ann", "#tag", "http://ex.am/p", "www.ex.am", ":)", ":D", "<user>", "<<<URL>>>", "it's", "x'!"]
+    + [
+        "7:40",
+        "12",
+        "3rd",
+        "sooo",
+        "!!!",
+        "...",
+        "mr.",
+        "u.s.",
+        "-",
+        "--",
+        "(",
+        ")",
+        '"',
+        "'",
+        "😂",
+        "👍🏽",
+        "é",
+        "\x00",
+    ]
+    + ["<pad>", " ", " ", " ", "A", "b"]
+)
+tweets = st.lists(pieces, max_size=15).map("".join)
+
+
+@given(text=st.text() | tweets)
+@settings(max_examples=200, deadline=None)
+@pytest.mark.parametrize("normalizer", NORMALIZERS)
+def test_any_text_is_cut_into_words(normalizer, text):
+    result = words(normalizer, text)
+    assert all(result)
+    if normalizer == "semeval":
+        assert all(re.fullmatch(r"[a-z'.-]*[a-z][a-z'.-]*|<<<(url|mention|hashtag|digit)>>>", word) for word in result)
+    else:  # every character is in a word or is white space
+        normalized = stages(normalizer, True)[0].normalize_str(text)
+        assert re.sub(r"\s", "", "".join(result)) == re.sub(r"\s", "", normalized)
+
+
+@given(text=tweets)
+@settings(max_examples=200, deadline=None)
+@pytest.mark.parametrize("normalizer", ["none", "tweet"])  # semeval drops words, which can leave others at a new edge
+def test_normalising_twice_changes_nothing(normalizer, text):
+    normalize = stages(normalizer, True)[0].normalize_str
+    once = normalize(text)
+    assert normalize(once).split() == once.split()
+
+
+@given(st.lists(st.sampled_from(["a", "don't", "low-cost", "-may", "mr.", "u.s.", "e.g", "<<<url>>>", "<<<DIGIT>>>"])))
+@settings(max_examples=200, deadline=None)
+def test_semeval_leaves_what_is_in_its_form(form):
+    assert words("semeval", " ".join(form), lowercase=True) == " ".join(form).lower().split()
+    assert words("semeval", " ".join(form), lowercase=False) == [
+        word.upper() if word.startswith("<") else word for word in form
+    ]
+
+
+# What JavaScript's `u` flag lacks or defines otherwise, found where no backslash is escaped; `none` may have its \\S.
+ONLY_ONIGURUMA = re.compile(r"""[+*?]\+|\(\?(?![:=!]|<[=!])|\\[^ns\\SpPuU0-9.()\[\]{}|/^$*+?-]|\[\[|&&""")
+
+
+@pytest.mark.parametrize("pattern", [r"a++", r"(?>a)", r"(?i:a)", r"a\K", r"\X", r"\w", r"\b", r"\x{1F1E6}", r"\""])
+def test_constructs_that_javascript_lacks_are_noticed(pattern):
+    assert ONLY_ONIGURUMA.search(pattern)
+
+
+@pytest.mark.parametrize("lowercase", [True, False])
+@pytest.mark.parametrize("normalizer", NORMALIZERS)
+def test_patterns_are_for_javascript_too(normalizer, lowercase):
+    state = json.dumps([json.loads(stage.__getstate__()) for stage in stages(normalizer, lowercase)])
+    patterns = []
+    json.loads(state, object_hook=lambda found: patterns.append(found["Regex"]) if "Regex" in found else found)
+    assert patterns
+    assert [pattern for pattern in patterns if ONLY_ONIGURUMA.search(pattern.replace("\\\\", ""))] == []
+
+
+def test_a_variation_selector_goes_however_often_it_comes():
+    assert words("tweet", "l \ufe0f\ufe0f\ufe0fve \u2764\ufe0f") == ["l", "ve", "\u2764"]
+
+
+@pytest.mark.parametrize(
+    "seed", ["a", "1", "'", "-", ".", "a.", "1:", "a@", "&#0", ":p", "🇩🇪", "👍🏽", "❤\u200d", "<<<url>>>"]
+)
+@pytest.mark.parametrize("normalizer", NORMALIZERS)
+def test_a_huge_line_costs_no_more_than_its_length(normalizer, seed):
+    start = time.process_time()
+    words(normalizer, "x" + seed * (2**17 // len(seed)) + "y")
+    assert time.process_time() - start < 15, "0.2 s here; a pattern that goes back over the line takes many minutes"
+
+
+# The normalisers on real tweets
+
+
+@needs_data
+@pytest.mark.parametrize("split", ["train", "dev"])
+def test_semeval_gives_the_preprocessed_rows(split):
+    raw, preprocessed = rows("semeval2016_raw", split), rows("semeval2016", split)
+    assert len(raw) == len(preprocessed) > 1000
+    normalizer, _ = stages("semeval", False)
+    same = [" ".join(normalizer.normalize_str(a).split()) == b for a, b in zip(raw, preprocessed, strict=True)]
+    assert sum(same) / len(same) > 0.995
+
+
+@needs_data
+def test_semeval_leaves_preprocessed_rows():
+    normalizer, _ = stages("semeval", False)
+    form = rows("semeval2016", "train") + rows("semeval2016", "dev")
+    assert sum(" ".join(normalizer.normalize_str(text).split()) != text for text in form) < 10
+
+
+@needs_data
+def test_semeval_gives_the_vocabulary_of_the_tutorial_to_raw_tweets():
+    ours = set(train_tokenizer(rows("semeval2016_raw", "train"), normalizer="semeval").get_vocab())
+    theirs = set(train_tokenizer(rows("semeval2016", "train")).get_vocab())
+    assert len(ours ^ theirs) < 10
+
+
+@needs_data
+def test_tweet_leaves_no_entity_escape_url_or_handle():
+    for text in rows("semeval_pool", "dev"):
+        normalized = stages("tweet", True)[0].normalize_str(text)
+        assert not re.search(r"&(?:amp|lt|gt|quot);|\\u[0-9a-f]{4}|https?://\w|@\w", normalized), text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("normalizer", NORMALIZERS)
+def test_a_million_short_texts_do_not_take_minutes(normalizer):
+    generator = random.Random(0)
+    some = [
+        " ".join(generator.choices(["late", "FERRY", "@ann", "sooo", "don't", ":)", "12"], k=12)) for _ in range(997)
+    ]
+    start = time.process_time()
+    tokenizer = train_tokenizer((some[index % 997] for index in range(1_000_000)), normalizer=normalizer)
+    assert time.process_time() - start < 120
+    assert "ferry" in tokenizer.get_vocab()
+
+
+# Languages without spaces
+
+
+def unspaced_texts(count=60):
+    draw = random.Random(0)
+    signs = [chr(0x4E00 + number) for number in range(50)]
+    return ["".join(draw.choices(signs, k=draw.randint(20, 30))) + "。" for _ in range(count)]
+
+
+@pytest.mark.parametrize("normalizer", ["none", "tweet"])
+@pytest.mark.parametrize("kind", TOKENIZERS)
+def test_texts_without_spaces_need_another_tokenizer_than_words(kind, normalizer, caplog, tmp_path):
+    texts = unspaced_texts()
+    few = {"min_frequency": 1} if kind == "word" and normalizer == "none" else {}  # each text is a word
+    tokenizer = train_tokenizer(texts, normalizer=normalizer, tokenizer=kind, **few)
+    assert any("--tokenizer char" in message for message in caplog.messages) is (kind == "word")
+    ids = tokenizer(["".join(reversed(text)) for text in texts])["input_ids"]
+    unknown = np.mean([number == 0 for row in ids for number in row])
+    assert unknown == 0 if kind != "word" else unknown > 0.3
+    tokenizer.save_pretrained(tmp_path)
+    again = AutoTokenizer.from_pretrained(tmp_path)
+    awkward = [*texts, "", "  ", "a <pad>b <unk>", "<pad>", "<PAD>", "soo 天  地 <url>"]
+    expected = tokenizer(awkward)["input_ids"]
+    assert again(awkward)["input_ids"] == expected
+    assert FastTokenizer(again)(awkward) == expected
+    assert not any(1 in row for row in expected), "no text is padding"
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+def test_pieces_are_the_same_in_each_run_and_as_many_as_allowed(kind):
+    texts = [*unspaced_texts(), "<pad> <unk>", "x<pad>y<unk>z"] * 3
+    first, second = (train_tokenizer(texts, max_vocab_size=120, tokenizer=kind) for _ in range(2))
+    assert first.backend_tokenizer.to_str() == second.backend_tokenizer.to_str()
+    assert (len(first), first.convert_tokens_to_ids([UNK_TOKEN, PAD_TOKEN])) == (120, [0, 1])
+    assert sorted(first.get_vocab().values()) == list(range(120))
+    with pytest.raises(UserError, match="no character occurs"):
+        train_tokenizer([""], tokenizer=kind)
+
+
+def test_characters_keep_placeholders_and_one_space():
+    tokenizer = train_tokenizer(["ab  http://x.y @me "] * 3, normalizer="tweet", tokenizer="char")
+    assert tokenizer.tokenize(" ba\u3000\tb@you") == ["b", "a", " ", "b", "<user>"]
+
+
+def test_too_rare_words_name_the_other_tokenizers():
+    with pytest.raises(UserError, match="--tokenizer char"):
+        train_tokenizer(unspaced_texts())
+    with pytest.raises(UserError, match="tokenizer='chars' is unknown: did you mean 'char'"):
+        train_tokenizer(CORPUS, tokenizer="chars")

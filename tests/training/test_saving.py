@@ -1,0 +1,285 @@
+"""Saving and loading: exact weights, nothing lost, with and without the package."""
+
+import importlib
+import json
+import pathlib
+import runpy
+import subprocess
+import sys
+import types
+
+import pytest
+import torch
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, pipeline
+
+from hf_rnn import RnnConfig, RnnForSequenceClassification, RnnModel, train_tokenizer
+from hf_rnn.models import configuration_rnn
+
+IDS = torch.tensor([[5, 7, 2, 9], [4, 3, 1, 1]])
+MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
+
+
+def make(**settings):
+    torch.manual_seed(0)
+    defaults = {"vocab_size": 13, "embedding_size": 6, "hidden_size": 5, "id2label": {0: "bad", 1: "so so", 2: "good"}}
+    return RnnForSequenceClassification(RnnConfig(**{**defaults, **settings})).eval()
+
+
+@pytest.mark.parametrize("cell", ["rnn_tanh", "rnn_relu", "gru", "lstm", "min_gru"])
+@pytest.mark.parametrize("pooling", ["last", "mean", "max", "mean_max", "attention"])
+def test_round_trip(tmp_path, cell, pooling):
+    model = make(cell_type=cell, pooling=pooling, num_hidden_layers=2)
+    model.save_pretrained(tmp_path)
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert type(loaded) is RnnForSequenceClassification
+    assert not loaded.training
+    assert loaded.state_dict().keys() == model.state_dict().keys()
+    for name, weight in model.state_dict().items():
+        assert torch.equal(weight, loaded.state_dict()[name]), name
+    torch.testing.assert_close(loaded(IDS, MASK).logits, model(IDS, MASK).logits)
+    assert loaded.config.id2label == {0: "bad", 1: "so so", 2: "good"}
+    encoder = AutoModel.from_pretrained(tmp_path)
+    assert type(encoder) is RnnModel
+    torch.testing.assert_close(encoder(IDS, MASK).last_hidden_state, model.rnn(IDS, MASK).last_hidden_state)
+
+
+def test_encoder_weights_serve_a_new_classifier(tmp_path):
+    model = make()
+    model.rnn.save_pretrained(tmp_path)
+    classifier, info = RnnForSequenceClassification.from_pretrained(tmp_path, output_loading_info=True)
+    assert set(info["missing_keys"]) == {"classifier.weight", "classifier.bias"}
+    torch.testing.assert_close(classifier.rnn(IDS, MASK).last_hidden_state, model.rnn(IDS, MASK).last_hidden_state)
+
+
+@pytest.mark.parametrize("cell", ["rnn_tanh", "gru", "lstm", "min_gru"])
+def test_missing_weights_are_initialised_and_loaded_ones_kept(tmp_path, cell):
+    model = make(cell_type=cell, pooling="attention")
+    in_cell = "weight_ih_l0" if cell == "min_gru" else "weight_hh_l0"
+    missing = [f"rnn.layers.0.directions.1.cell.{in_cell}", "classifier.bias", "pooler.projection.weight"]
+    state = {name: weight for name, weight in model.state_dict().items() if name not in missing}
+    model.save_pretrained(tmp_path, state_dict=state)
+    loaded, info = RnnForSequenceClassification.from_pretrained(tmp_path, output_loading_info=True)
+    assert set(info["missing_keys"]) == set(missing)
+    for name, weight in loaded.state_dict().items():
+        if name in missing:
+            bound = 10**-0.5 if name != missing[0] else 5**-0.5
+            assert weight.abs().max() <= bound, f"{name} holds uninitialised memory"
+            assert weight.std() > 0.01
+        else:
+            assert torch.equal(weight, model.state_dict()[name]), f"{name} was overwritten"
+
+
+def test_initial_distribution():
+    model = make(vocab_size=5000, embedding_size=20, embedding_initializer_range=0.5, hidden_size=64)
+    table = model.rnn.embedding.weight
+    assert not table[1].any(), "the padding row is zero"
+    assert abs(table.std() - 0.5) < 0.01
+    assert abs(table.mean()) < 0.01
+    recurrent = model.rnn.layers[0].directions[0].cell.weight_hh_l0
+    assert recurrent.abs().max() <= 1 / 8
+    assert abs(recurrent.std() - 1 / 8 / 3**0.5) < 0.003  # that of a uniform distribution
+
+
+@pytest.mark.parametrize(
+    "load", [RnnForSequenceClassification.from_pretrained, AutoModelForSequenceClassification.from_pretrained]
+)
+def test_frozen_and_sparse_embeddings_survive(tmp_path, load):
+    model = make(freeze_embedding=True, sparse_embedding=True)
+    assert not model.rnn.embedding.weight.requires_grad
+    model.save_pretrained(tmp_path)
+    loaded = load(tmp_path)
+    assert not loaded.rnn.embedding.weight.requires_grad
+    assert loaded.rnn.embedding.sparse
+    assert all(p.requires_grad for name, p in loaded.named_parameters() if "embedding" not in name)
+    loaded.resize_token_embeddings(20, mean_resizing=False)
+    assert not loaded.rnn.embedding.weight.requires_grad
+    thawed = load(tmp_path, freeze_embedding=False)
+    assert thawed.rnn.embedding.weight.requires_grad
+    thawed(IDS, MASK, labels=torch.tensor([0, 1])).loss.backward()
+    gradient = thawed.rnn.embedding.weight.grad
+    assert gradient.is_sparse
+    assert set(gradient.coalesce().indices()[0].tolist()) <= {1, 2, 3, 4, 5, 7, 9}
+
+
+def test_sparse_gradients_equal_dense_ones():
+    dense, sparse = make(word_dropout=0.3).train(), make(word_dropout=0.3, sparse_embedding=True).train()
+    for model in (dense, sparse):
+        torch.manual_seed(1)
+        model(IDS, MASK, labels=torch.tensor([0, 1])).loss.backward()
+    torch.testing.assert_close(sparse.rnn.embedding.weight.grad.to_dense(), dense.rnn.embedding.weight.grad)
+
+
+def test_resize_token_embeddings(tmp_path):
+    model = make(sparse_embedding=True)
+    before = model(IDS, MASK).logits
+    model.resize_token_embeddings(40, mean_resizing=False)
+    assert model.config.vocab_size == 40
+    assert model.rnn.embedding.padding_idx == 1
+    assert model.rnn.embedding.sparse
+    torch.testing.assert_close(model(IDS, MASK).logits, before)
+    assert model(torch.tensor([[39, 20]])).logits.isfinite().all()
+    model.train()
+    model.config.word_dropout = 0.5
+    assert model(torch.tensor([[39, 20]])).logits.isfinite().all(), "word dropout follows the table's new size"
+    model.save_pretrained(tmp_path)
+    assert RnnForSequenceClassification.from_pretrained(tmp_path).rnn.embedding.weight.shape == (40, 6)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "auto"])
+def test_dtype_while_loading(tmp_path, dtype):
+    model = make()
+    model.save_pretrained(tmp_path)
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path, dtype=dtype)
+    assert loaded.dtype == (torch.float32 if dtype == "auto" else getattr(torch, dtype))
+    torch.testing.assert_close(loaded(IDS, MASK).logits.float(), model(IDS, MASK).logits, atol=2e-2, rtol=2e-2)
+
+
+def test_another_number_of_labels(tmp_path):
+    make().save_pretrained(tmp_path)
+    with pytest.raises(RuntimeError, match="ignore_mismatched_sizes"):
+        RnnForSequenceClassification.from_pretrained(tmp_path, num_labels=5)
+    model = RnnForSequenceClassification.from_pretrained(tmp_path, num_labels=5, ignore_mismatched_sizes=True)
+    assert model(IDS, MASK).logits.shape == (2, 5)
+
+
+WITHOUT_THE_PACKAGE = """
+import builtins, json, sys
+try:
+    import hf_rnn
+except ModuleNotFoundError:
+    import torch
+else:
+    raise AssertionError("premise: the package cannot be imported here")
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, pipeline
+folder = sys.argv[1]
+builtins.input = None  # to ask "run the custom code?" is an error
+tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+model = AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True)
+encoder = AutoModel.from_pretrained(folder, trust_remote_code=True)
+ids, mask = torch.tensor(json.loads(sys.argv[2])), torch.tensor(json.loads(sys.argv[3]))
+classify = pipeline("text-classification", folder, trust_remote_code=True, top_k=None)
+model.save_pretrained(sys.argv[4])
+again = AutoModelForSequenceClassification.from_pretrained(sys.argv[4], trust_remote_code=True)
+print(json.dumps({
+    "logits": model(ids, mask).logits.tolist(),
+    "again": again(ids, mask).logits.tolist(),
+    "states": encoder(ids, mask).last_hidden_state.tolist(),
+    "pipeline": classify(["good film", ""]),
+    "ids": tokenizer("a good film").input_ids,
+    "frozen": not again.rnn.embedding.weight.requires_grad,
+}))
+"""
+
+
+def test_remote_code_without_the_package(tmp_path):
+    """Save here, load and predict where the package does not exist: same logits."""
+    tokenizer = train_tokenizer(["good film", "bad film", "so so film"], min_frequency=1)
+    model = make(pooling="attention", num_hidden_layers=2, freeze_embedding=True, vocab_size=len(tokenizer))
+    folder = tmp_path / "model"
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    ids, mask = IDS.clamp(max=len(tokenizer) - 1), MASK
+    environment = {"PATH": "", "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1", "PYTHONNOUSERSITE": "1"}
+    site = str(pathlib.Path(torch.__file__).parents[1])
+    blocker = tmp_path / "site"
+    blocker.mkdir()
+    # an editable or regular installation of the package lies in the same site-packages: hide just that
+    (blocker / "sitecustomize.py").write_text(
+        "import sys\n"
+        "class Hide:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.partition('.')[0] == 'hf_rnn':\n"
+        "            raise ModuleNotFoundError('No module named hf_rnn', name='hf_rnn')\n"
+        "sys.meta_path.insert(0, Hide())\n"
+    )
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            WITHOUT_THE_PACKAGE,
+            str(folder),
+            json.dumps(ids.tolist()),
+            json.dumps(mask.tolist()),
+            str(tmp_path / "again"),
+        ],
+        env={**environment, "PYTHONPATH": f"{blocker}:{site}"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 0, done.stderr
+    there = json.loads(done.stdout.splitlines()[-1])
+    torch.testing.assert_close(torch.tensor(there["logits"]), model(ids, mask).logits)
+    torch.testing.assert_close(torch.tensor(there["again"]), model(ids, mask).logits)
+    torch.testing.assert_close(torch.tensor(there["states"]), model.rnn(ids, mask).last_hidden_state)
+    here = pipeline("text-classification", str(folder), top_k=None)(["good film", ""])
+    for ours, theirs in zip(here, there["pipeline"], strict=True):
+        assert [entry["label"] for entry in ours] == [entry["label"] for entry in theirs]
+        assert [entry["score"] for entry in ours] == pytest.approx([entry["score"] for entry in theirs])
+    assert there["frozen"]
+    assert there["ids"] == tokenizer("a good film").input_ids
+
+
+@pytest.fixture(scope="module")
+def classify(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pipeline")
+    tokenizer = train_tokenizer(["good film", "bad film", "so so film"], min_frequency=1)
+    make(vocab_size=len(tokenizer)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return pipeline("text-classification", str(folder))
+
+
+class TestPipeline:
+    def test_empty_string_alone_and_in_a_batch(self, classify):
+        alone = classify("")
+        assert alone == classify(["good film", ""], batch_size=2)[1:]
+        assert alone[0]["label"] in {"bad", "so so", "good"}
+
+    def test_batches_change_nothing(self, classify):
+        texts = ["good film", "bad", "so so film so so film film", "", "unseen words here"]
+        single = classify(texts, batch_size=1)
+        for batched, one in zip(classify(texts, batch_size=5), single, strict=True):
+            assert batched["label"] == one["label"]
+            assert batched["score"] == pytest.approx(one["score"], abs=1e-6)
+
+    def test_long_text(self, classify):
+        assert 0 < classify("good film " * 20_000)[0]["score"] <= 1
+
+    def test_top_k(self, classify):
+        everything = classify("good film", top_k=None)
+        assert {entry["label"] for entry in everything} == {"bad", "so so", "good"}
+        assert sum(entry["score"] for entry in everything) == pytest.approx(1)
+        assert classify("good film", top_k=2) == everything[:2]
+
+
+def test_tokenizer_beside_the_model_needs_no_code_of_ours(tmp_path):
+    tokenizer = train_tokenizer(["good film", "bad film"], min_frequency=1)
+    make(vocab_size=len(tokenizer)).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    assert AutoTokenizer.from_pretrained(tmp_path)("bad good").input_ids == tokenizer("bad good").input_ids
+
+
+def test_an_old_transformers_is_named(monkeypatch):
+    """The file is also what a folder loads first as remote code."""
+    old = types.ModuleType("transformers")
+    old.__version__ = "4.57.6"
+    monkeypatch.setitem(sys.modules, "transformers", old)
+    with pytest.raises(ImportError, match=r"found 4\.57\.6: pip install"):
+        runpy.run_path(configuration_rnn.__file__)
+
+
+def test_a_subclass_does_not_claim_to_bring_its_code(tmp_path, monkeypatch):
+    """What `auto_map` names must lie there: of a subclass, its own module."""
+    (tmp_path / "sorter.py").write_text(
+        "from hf_rnn import RnnForSequenceClassification\n\n\nclass Sorter(RnnForSequenceClassification):\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    sorter = importlib.import_module("sorter").Sorter
+    config = RnnConfig(vocab_size=9, embedding_size=4, hidden_size=4)
+    RnnForSequenceClassification(config).save_pretrained(tmp_path / "plain")
+    sorter.from_pretrained(tmp_path / "plain").save_pretrained(tmp_path / "own")
+    named = json.loads((tmp_path / "own" / "config.json").read_text())["auto_map"]
+    assert named["AutoModelForSequenceClassification"] == "sorter.Sorter"
+    for target in named.values():
+        assert (tmp_path / "own" / f"{target.split('.')[0]}.py").is_file()
