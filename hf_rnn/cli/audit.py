@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..data import DataReport, load_named
 from ..data.audit import Origin, audit, render_text
+from ..data.source import find_origins, load_texts
 from ..data.vectors import widen_vocabulary
 from ..hub import loading as model_loading
 from ..tokenizers.word_level import NoFrequentWordError
@@ -18,9 +19,8 @@ from ..training.arguments.parser import SettingsParser
 from ..training.arguments.run_arguments import named_flags, settings_beside
 from ..training.arguments.text_arguments import DataArguments
 from ..training.audit_run import check_leaks
-from ..training.build_tokenizer import load_start, make_tokenizer
+from ..training.build_tokenizer import make_tokenizer
 from ..training.recipes import DEFAULT_RECIPE, Setting
-from ..training.text_loading import find_origins, load_texts
 from ..utils.errors import UserError
 from .console import tell
 
@@ -72,8 +72,7 @@ def _parse(argv: Sequence[str]) -> AuditArguments:
 
 def _tokenizer(arguments: AuditArguments, texts: Iterable[str]) -> PreTrainedTokenizerBase:
     """As training has it: that of the model to go on from, or one of these texts, widened where settings say so."""
-    start = load_start(arguments)
-    tokenizer = make_tokenizer(arguments, texts) if start is None else start.tokenizer
+    tokenizer = make_tokenizer(arguments, texts)
     if arguments.vectors is None or arguments.widen_vocabulary is None:
         return tokenizer
     return widen_vocabulary(tokenizer, arguments.vectors, arguments.widen_vocabulary)

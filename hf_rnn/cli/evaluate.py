@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 
 import datasets
 
+from ..data.source import load_texts
 from ..evaluation.evaluate import evaluate_logits
 from ..hub import loading as model_loading
 from ..inference import reference as plain_inference
 from ..training.arguments.parser import SettingsParser
 from ..training.arguments.text_arguments import TableArguments
-from ..training.text_loading import load_texts
 from ..utils.errors import UserError
 from .model_flags import ModelFlags
 

@@ -339,6 +339,7 @@ def _train(
 
     from ..data import DataReport, load_named
     from ..training.checks import check_early
+    from ..training.hooks import SampleWeights
     from ..training.train import train_on
 
     if arguments.training.world_size > 1:  # each process would look for the model in its own temporary folder
@@ -350,7 +351,8 @@ def _train(
     with contained(quiet):
         report = DataReport()
         texts = load_named(datasets.DatasetDict(splits), report=report)
-        result = train_on(texts, report, arguments, sample_weight=weights, task_specific_params=params, quiet=quiet)
+        hooks = [] if weights is None else [SampleWeights(weights)]
+        result = train_on(texts, report, arguments, hooks=hooks, task_specific_params=params, quiet=quiet)
     return result.card
 
 

@@ -10,9 +10,9 @@ import datasets
 
 from ..data import DataReport
 from ..data.audit import AuditReport, Overlap, Place, audit, render_line
+from ..data.source import find_origins
 from ..utils.errors import UserError
 from .arguments.text_arguments import DataArguments
-from .text_loading import find_origins
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -8,11 +8,9 @@ from typing import Any
 
 import datasets
 import torch
-from transformers import EvalPrediction, PreTrainedTokenizerBase
+from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase
 
-from ..evaluation import classification_metrics
 from ..hub.model_folder import FinishedFolder
-from ..models.modeling_rnn import RnnForSequenceClassification
 from ..utils.errors import UserError, reason_of
 from .arguments.training_arguments import RnnTrainingArguments
 from .streams import CountedStream
@@ -20,14 +18,17 @@ from .trainer import RnnTrainer
 
 
 def make_trainer(
-    model: RnnForSequenceClassification,
+    model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     examples: Mapping[str, Any],
     training_args: RnnTrainingArguments,
     folder: FinishedFolder,
     made_from: dict[str, Any] | None = None,
-    class_counts: Sequence[int] | None = None,
+    class_counts: Sequence[Any] | None = None,
     kind: Callable[..., RnnTrainer] = RnnTrainer,
+    *,
+    compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = None,
+    data_collator: Callable[[Any], Any] | None = None,
 ) -> RnnTrainer:
     """Put model and examples into a Trainer whose checkpoints go below the finished folder.
 
@@ -40,6 +41,8 @@ def make_trainer(
         made_from: Fingerprints of the run, which its checkpoints keep.
         class_counts: Training rows by class; counted when absent, which a stream does not allow.
         kind: Makes the Trainer.
+        compute_metrics: Scores of an evaluation.
+        data_collator: Makes batches; None pads with the tokenizer.
 
     Raises:
         UserError: For settings that the Trainer, the optimiser or the schedule refuses.
@@ -60,7 +63,8 @@ def make_trainer(
             train_dataset=train_examples,
             eval_dataset=examples.get("validation"),
             processing_class=tokenizer,
-            compute_metrics=_scores(list(model.config.id2label.values())),
+            compute_metrics=compute_metrics,
+            data_collator=data_collator,
             made_from=made_from,
             class_counts=class_counts,
         )
@@ -73,13 +77,3 @@ def make_trainer(
     except (ValueError, TypeError, ImportError, RuntimeError, AttributeError, KeyError) as error:
         raise UserError(f"the Trainer refuses these settings: {reason_of(error)}") from error
     return trainer
-
-
-def _scores(class_names: list[str]) -> Callable[[EvalPrediction], dict[str, float]]:
-    """The numbers that are logged at each evaluation: those that are one number."""
-
-    def compute_metrics(predicted: EvalPrediction) -> dict[str, float]:
-        metrics = classification_metrics(predicted.predictions.argmax(axis=-1), predicted.label_ids, class_names)
-        return {name: value for name, value in metrics.items() if isinstance(value, float)}
-
-    return compute_metrics

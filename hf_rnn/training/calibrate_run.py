@@ -30,7 +30,7 @@ _TRAIN = "train"  # as a target prior: the shares of the training rows
 
 
 def check_calibration(
-    settings: RnnTrainingArguments, splits: Mapping[str, Any], class_names: Sequence[str], class_counts: Sequence[int]
+    settings: RnnTrainingArguments, splits: Mapping[str, Any], class_names: Sequence[str], class_counts: Sequence[Any]
 ) -> np.ndarray | None:
     """Find out before the training what would keep the run from being calibrated after it.
 
@@ -68,7 +68,7 @@ def calibrate_run(
     trainer: RnnTrainer,
     examples: Mapping[str, Any],
     settings: RnnTrainingArguments,
-    class_counts: Sequence[int],
+    class_counts: Sequence[Any],
 ) -> dict[str, Any]:
     """Calibrate the trained model on the validation rows, and fold what was fitted into its last layer.
 

@@ -1,116 +1,138 @@
-"""What can be refused of a run: its settings before data are read, its checkpoint, and its weights at the end."""
+"""Checks of a run: settings before the data are read, the checkpoint, and weights and loss at the end."""
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
+from transformers import PreTrainedModel
+
 from ..hub.model_folder import FinishedFolder
-from ..models.modeling_rnn import RnnForSequenceClassification
+from ..models.configuration_rnn import RnnConfig
+from ..tasks import get_task
 from ..utils.cpu_features import multiplies_bfloat16
-from ..utils.errors import UserError
+from ..utils.errors import UserError, reason_of
 from . import output_dir
-from .arguments.run_arguments import Arguments
+from .arguments.run_arguments import Arguments, ModelArguments
 from .arguments.training_arguments import RnnTrainingArguments
 from .checkpointing import manifest as checkpoints
 from .checkpointing.fingerprints import compare
-from .model_config import make_config
 from .recipes import recipe_names
 from .sparse_gradients import check_sparse_gradients
 from .trainer_settings import check_trainer_settings
 
 logger = logging.getLogger(__name__)
 
-# What the optimiser's state in a checkpoint says, whatever a run that goes on from there says.
+# Settings that the state of the optimizer in a checkpoint holds.
 _IN_OPTIMIZER = ("optim", "optim_args", "learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon")
-# What makes steps large.
+# Settings that make steps large.
 _STEP_SIZES = ("learning_rate", "embedding_learning_rate", "weight_decay")
-_MOST_LOSS = 100  # times the loss of guessing: no model that learned anything comes near it
-# What can decide which epoch is the best one.
-_SCORES = ("loss", "accuracy", "macro_f1", "macro_recall")
+_MAX_LOSS_RATIO = 100  # times the loss of guessing
 
 
 def check_early(arguments: Arguments) -> None:
-    """Find mistakes that need no data to be found.
+    """Check settings before the data are read.
 
     Raises:
-        UserError: For a setting out of its range, or settings that do not fit together.
+        UserError: For a setting out of range, or settings that contradict each other.
     """
+    scores = ("loss", *get_task(arguments.data.task).scores)
     metric = arguments.training.metric_for_best_model
-    if metric is not None and metric.removeprefix("eval_") not in _SCORES:
-        raise UserError(f"metric_for_best_model {metric!r} is not known: take one of {', '.join(_SCORES)}")
+    if metric is not None and metric.removeprefix("eval_") not in scores:
+        raise UserError(f"unknown metric_for_best_model: found {metric!r}; choose one of {', '.join(scores)}")
     greater = arguments.training.greater_is_better
     if metric is not None and greater is not None and greater == metric.endswith("loss"):
-        raise UserError(f"greater_is_better {greater} would keep the worst epoch by {metric}: leave it out")
+        raise UserError(f"greater_is_better {greater} keeps the worst epoch by {metric}: leave it out")
     check_trainer_settings(arguments.training)
     names = ("tokenizer_name_or_path", "model_name_or_path", "vectors")
     sources = {name: getattr(arguments.data, name) for name in names}
     recipe = arguments.training.recipe
-    if recipe not in recipe_names() and not arguments.training.resume:  # which removes nothing
+    if recipe not in recipe_names() and not arguments.training.resume:  # resuming removes nothing
         sources["recipe"] = recipe
     texts = {name: getattr(arguments.data, name) for name in ("data_dir", "dataset_name")}
     output_dir.check_apart(FinishedFolder(Path(str(arguments.training.output_dir))), sources, texts)
     if arguments.data.streaming and arguments.data.fail_on_leak is not None:
-        raise UserError("fail_on_leak compares all rows, which a stream never holds: leave out one of the two")
+        raise UserError("fail_on_leak needs all rows in memory: leave out fail_on_leak or streaming")
     if arguments.data.streaming and arguments.training.tokens_per_batch is not None:
-        raise UserError(
-            "tokens_per_batch needs the length of each row, which a stream does not tell: leave out streaming, or "
-            "tokens_per_batch"
-        )
+        raise UserError("tokens_per_batch needs all lengths in memory: leave out tokens_per_batch or streaming")
     if arguments.model.freeze_embedding and arguments.training.embedding_learning_rate is not None:
-        raise UserError("freeze_embedding leaves the embedding out of training: leave out embedding_learning_rate")
+        raise UserError("freeze_embedding turns training of the embedding off: leave out embedding_learning_rate")
     if arguments.model.sparse_embedding and not arguments.model.freeze_embedding:
         check_sparse_gradients(arguments.training)
     make_config(arguments.model)
     if arguments.training.bf16 and arguments.training.device.type == "cpu" and multiplies_bfloat16() is False:
-        logger.warning("this processor has no instructions for bfloat16, in which training is slower: leave out bf16")
+        logger.warning("bf16 is slower on this processor, which lacks bfloat16 instructions: leave out bf16")
 
 
-def check_finite(model: RnnForSequenceClassification, training_args: RnnTrainingArguments) -> None:
-    """Refuse to call a model finished that can answer nothing.
+def make_config(
+    model_args: ModelArguments, *, task_specific_params: dict[str, Any] | None = None, **fields: Any
+) -> RnnConfig:
+    """Build the configuration of a model.
+
+    Args:
+        model_args: Architecture.
+        task_specific_params: Is stored as it is.
+        fields: Fields that data and tokenizer decide.
 
     Raises:
-        UserError: For weights that are NaN or infinite.
+        UserError: For a setting out of range, or settings that contradict each other.
+    """
+    settings = {**dataclasses.asdict(model_args), **fields}
+    if task_specific_params is not None:
+        settings["task_specific_params"] = task_specific_params
+    try:
+        return RnnConfig(**settings)
+    except (StrictDataclassError, TypeError, ValueError) as error:
+        raise UserError(reason_of(error.__cause__ or error)) from error
+
+
+def check_finite(model: PreTrainedModel, training_args: RnnTrainingArguments) -> None:
+    """Refuse weights that are NaN or infinite.
+
+    Raises:
+        UserError: With advice about the step size.
     """
     broken = [name for name, weight in model.named_parameters() if not weight.isfinite().all()]
     if broken:
-        raise _diverged(f"{broken[0]} holds numbers that are NaN or infinite", model, training_args)
+        raise _diverged(f"{broken[0]} has NaN or infinite values", model, training_args)
 
 
 def check_loss(
-    metrics: Mapping[str, Any], model: RnnForSequenceClassification, training_args: RnnTrainingArguments
+    metrics: Mapping[str, Any], chance_loss: float, model: PreTrainedModel, training_args: RnnTrainingArguments
 ) -> None:
-    """Refuse a model whose loss is over 100 times that of guessing, ln(classes).
+    """Refuse a model with more than 100 times the loss of guessing.
 
-    A finite training loss over that limit is only a warning when the validation loss is fine: it may be of an epoch
+    A finite training loss above the limit is only a warning if the validation loss is below: it may belong to an epoch
     that was not kept.
 
     Args:
-        metrics: Of the run, `training` among them.
+        metrics: Metrics of the run, including `training`.
+        chance_loss: Loss of guessing, in nats.
         model: The trained model.
         training_args: Named in the advice.
 
     Raises:
-        UserError: For such a loss, and for one that is NaN or infinite.
+        UserError: For such a loss, or a loss that is NaN or infinite.
     """
-    guessing = math.log(model.config.num_labels)
     losses = {split: metrics[split]["loss"] for split in ("validation", "training") if split in metrics}
-    if "calibration" in metrics:  # which makes the loss of any model small
+    if "calibration" in metrics:  # calibration makes any loss small
         losses["validation"] = metrics["calibration"]["splits"]["validation"]["before"]["loss"]
     for split, loss in losses.items():
-        if loss <= _MOST_LOSS * guessing:
+        if loss <= _MAX_LOSS_RATIO * chance_loss:
             continue
-        what = f"the {split} loss is {loss:g}, over {_MOST_LOSS} times that of guessing ({guessing:.2f})"
+        what = f"the {split} loss is {loss:g}, over {_MAX_LOSS_RATIO} times that of guessing ({chance_loss:.2f})"
         diverged = _diverged(what, model, training_args)
         if split == "validation" or "validation" not in losses or not math.isfinite(loss):
             raise diverged
         logger.warning("%s", diverged)
 
 
-def _diverged(what: str, model: RnnForSequenceClassification, training_args: RnnTrainingArguments) -> UserError:
+def _diverged(what: str, model: PreTrainedModel, training_args: RnnTrainingArguments) -> UserError:
     sizes = {name: getattr(training_args, name) for name in _STEP_SIZES}
     if model.config.embedding_initializer_range > 1:
         sizes["embedding_initializer_range"] = model.config.embedding_initializer_range
@@ -121,26 +143,26 @@ def _diverged(what: str, model: RnnForSequenceClassification, training_args: Rnn
 
 
 def check_unchanged(checkpoint: Path, made_from: dict[str, Any], *, anyway: bool) -> None:
-    """Refuse to go on from a checkpoint of another run, or only say so when the user wants to go on anyway.
+    """Refuse to resume from the checkpoint of another run.
 
     Args:
-        checkpoint: To go on from.
+        checkpoint: The checkpoint to resume from.
         made_from: Fingerprints of this run.
-        anyway: Only say it.
+        anyway: Only warn.
 
     Raises:
-        UserError: When data, tokenizer or settings are others than the checkpoint's; for settings that the optimiser's
-            state holds in any case.
+        UserError: If data, tokenizer or settings have changed. Settings in the state of the optimizer are refused in
+            any case.
     """
     changed = compare(checkpoint, checkpoints.read_manifest(checkpoint)["made_from"], made_from)
     if not changed:
         return
-    what = f"since {checkpoint} was saved this has changed: {', '.join(changed)}"
+    what = f"changed since {checkpoint} was saved: {', '.join(changed)}"
     if held := [name for name in _IN_OPTIMIZER if any(change.startswith(f"{name} (") for change in changed)]:
         raise UserError(
-            f"{what}. What is saved there says {', '.join(held)}, for all steps to come: go back to what it was, or "
-            "start anew, with --overwrite_output_dir instead of --resume"
+            f"{what}. The saved optimizer keeps its {', '.join(held)}: restore the old value, or start again with "
+            "--overwrite_output_dir instead of --resume"
         )
     if not anyway:
-        raise UserError(f"{what}. Go back to what it was, or type --resume_anyway to go on all the same")
-    logger.warning("%s; going on all the same", what)
+        raise UserError(f"{what}. Restore it, or resume all the same with --resume_anyway")
+    logger.warning("%s; resuming all the same", what)

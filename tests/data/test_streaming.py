@@ -104,8 +104,8 @@ def test_the_command_streams(texts_dir, tmp_path, command):
 
 def test_streams_are_streams(texts_dir):
     """The premise of this file."""
+    from hf_rnn.data.source import load_texts
     from hf_rnn.training.arguments.text_arguments import DataArguments
-    from hf_rnn.training.text_loading import load_texts
 
     texts = load_texts(DataArguments(data_dir=str(texts_dir)), streaming=True)
     assert all(isinstance(split, IterableDataset) for split in texts.values())

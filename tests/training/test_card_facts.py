@@ -7,12 +7,12 @@ import zipfile
 import pytest
 from conftest import LABELS, invent_rows
 from datasets import ClassLabel, Dataset, Features, Value
+from hf_rnn.training.card_facts import _pick_examples
 from huggingface_hub import ModelCard
 
 from hf_rnn import RnnForSequenceClassification, train, train_tokenizer
 from hf_rnn.evaluation.baselines import LINEAR_BASELINE
 from hf_rnn.hub.card import CardFacts, render
-from hf_rnn.training.card_facts import _pick_examples
 
 
 @pytest.fixture(scope="module")

@@ -73,6 +73,7 @@ class CardFacts:
     class_counts: Mapping[str, int]
     results: Mapping[str, Mapping[str, Any]]
     versions: Mapping[str, str]
+    task: str = "sequence-classification"
     baselines: Mapping[str, Mapping[str, Mapping[str, float]]] | None = None
     examples: Mapping[str, Sequence[str]] | None = None
     training: Mapping[str, float] | None = None

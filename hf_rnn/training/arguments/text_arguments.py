@@ -1,6 +1,6 @@
 """The settings that say which labelled texts to read, how they stand there, and how they become tokens.
 
-Declarations and their checks only: nothing is read here, see [`hf_rnn.training.text_loading`].
+Declarations and their checks only: nothing is read here, see [`hf_rnn.data.source`].
 """
 
 import os
@@ -132,6 +132,7 @@ class DataArguments(TableArguments):
             `vectors`, and for a tokenizer or vectors beside `model_name_or_path`.
     """
 
+    task: str = setting("sequence-classification", "what the model does")
     class_names: list[str] | None = setting(None, "names of the classes by id (default: the labels of train, sorted)")
     streaming: bool = setting(False, "read the TSV files anew in each epoch in place of holding them in memory")
     fail_on_leak: str | None = setting(

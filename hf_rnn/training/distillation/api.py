@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ...data.source import join_splits
 from ...hub.model_folder import FinishedFolder
 from ...utils.errors import UserError
 from ...utils.process_state import one_at_a_time
@@ -14,7 +15,6 @@ from ..arguments.text_arguments import DataArguments
 from ..arguments.training_arguments import RnnTrainingArguments
 from ..checks import check_early
 from ..output_dir import check_apart
-from ..text_loading import join_splits
 from ..train import TrainingResult, run_training
 from .run import Distillation
 
@@ -78,4 +78,4 @@ def distill(
     check_early(arguments)  # before a teacher is got from the Hub
     folder = FinishedFolder(Path(str(arguments.training.output_dir)))
     check_apart(folder, {name: getattr(further, name) for name in ("teacher", "unlabeled")})
-    return run_training(arguments, Distillation(arguments, further), data)
+    return run_training(arguments, Distillation(arguments, further), data=data)

@@ -11,7 +11,7 @@ import hashlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -31,8 +31,8 @@ from ...evaluation import SCORES, classification_metrics
 from ...utils.errors import UserError
 from ..arguments.distillation_arguments import DistillationArguments
 from ..arguments.run_arguments import Arguments
+from ..hooks import Run, RunHook
 from ..output_dir import TEACHER_CACHE
-from ..trainer import RnnTrainer
 from .augmentation import augment, find_mask, write_masks
 from .ensemble import JointAnswers, Teachers
 from .trainer import NO_LABEL, TEACHER_LOGITS, DistillationTrainer
@@ -41,12 +41,12 @@ from .unlabeled import UnlabeledTexts, read_unlabeled
 logger = logging.getLogger(__name__)
 
 
-class Distillation:
-    """What a training run asks of a distillation, in the order in which it does.
+class Distillation(RunHook):
+    """Train on the answers of a teacher besides the labels.
 
     Args:
-        arguments: The run's own.
-        settings: Of the distillation, checked.
+        arguments: Settings of the run.
+        settings: Settings of the distillation.
 
     Raises:
         UserError: For a teacher that cannot be used.
@@ -70,28 +70,20 @@ class Distillation:
         self._taught: str | None = None  # fingerprint of the teacher's answers to the training rows
         self._answers: dict[str, np.ndarray] = {}  # by split that is measured
 
-    @property
-    def trainer(self) -> partial[RnnTrainer]:
-        """What makes the Trainer."""
-        return partial(
+    def on_texts(self, run: Run) -> None:
+        """Match the labels to the teacher's, augment the training texts and read the unlabelled texts.
+
+        With `soft_label_weight` 0 there are neither copies nor unlabelled texts.
+
+        Raises:
+            UserError: For labels that the teacher does not have, or unlabelled texts that cannot be used.
+        """
+        run.trainer_class = partial(
             DistillationTrainer,
             temperature=self.settings.temperature,
             soft_label_weight=self.settings.soft_label_weight,
         )
-
-    def read(self, texts: datasets.DatasetDict) -> None:
-        """Compare the labels, make the changed copies and read the unlabelled texts.
-
-        Where the teacher's answers count nothing there are none of either: rows without a label and without an answer
-        would only fill batches up.
-
-        Args:
-            texts: The labelled splits.
-
-        Raises:
-            UserError: For labels that are not the teacher's, or unlabelled texts that cannot be used.
-        """
-        settings = self.settings
+        texts, settings = run.texts, self.settings
         self._class_names = list(texts["train"].features["label"].names)
         self._order = self._teachers.members[0].align(self._class_names, settings.teacher_labels)
         if settings.soft_label_weight == 0:
@@ -112,27 +104,19 @@ class Distillation:
             )
         )
 
-    def texts_with_words(self, texts: Iterable[str]) -> Iterable[str]:
-        """Return the texts whose words a tokenizer is to count: the copies would make rare words frequent."""
+    def vocabulary_texts(self, texts: Iterable[str]) -> Iterable[str]:
+        """Return the training and the unlabelled texts; copies would make rare words frequent."""
         return texts if self._unlabeled is None else chain(texts, _Strings(self._unlabeled.texts))
 
-    def teach(
-        self, texts: datasets.DatasetDict, examples: datasets.DatasetDict, tokenizer: PreTrainedTokenizerBase
-    ) -> datasets.DatasetDict:
-        """Ask the teacher, and return the examples with what it says.
+    def on_examples(self, run: Run) -> None:
+        """Ask the teacher; add its logits and the unlabelled rows to `train`.
 
-        Args:
-            texts: The labelled splits.
-            examples: The same as the student's tokens, `input_ids` and `labels`.
-            tokenizer: The student's.
-
-        Returns:
-            The splits; `train` has the column `teacher_logits` (C floats in the order of the data's classes) and
-            further rows, the label of which is -100.
+        The column `teacher_logits` has C floats in the order of the classes. Unlabelled rows have label -100.
 
         Raises:
-            UserError: When the cache cannot be made, or the teacher gives no answer that can be used.
+            UserError: If the cache cannot be written, or the teacher gives no usable answer.
         """
+        texts, examples, tokenizer = run.texts, run.examples, run.tokenizer
         training, settings = self._arguments.training, self.settings
         cache = Path(settings.teacher_cache or Path(str(training.output_dir)) / TEACHER_CACHE)
         unlabeled = pa.chunked_array([], pa.string()) if self._unlabeled is None else self._unlabeled.texts
@@ -172,7 +156,7 @@ class Distillation:
         train = datasets.concatenate_datasets(parts)
         logits = np.concatenate([part.with_format("numpy")[TEACHER_LOGITS][:] for part in parts])
         self._taught = hashlib.sha256(np.ascontiguousarray(logits, dtype=np.float32).tobytes()).hexdigest()
-        return datasets.DatasetDict({**examples, "train": train})
+        run.examples = datasets.DatasetDict({**examples, "train": train})
 
     @contextlib.contextmanager
     def _progress(self, texts: datasets.DatasetDict) -> Iterator[Callable[[int], Any]]:
@@ -197,25 +181,20 @@ class Distillation:
         return _rows(encoded, [NO_LABEL] * len(encoded), logits)
 
     def fingerprints(self) -> dict[str, Any]:
-        """Return what decides the steps of the run beside the rows, for [`take_fingerprints`]."""
+        """Return the hash of the teacher's answers and the settings of the loss."""
         weighed = {name: getattr(self.settings, name) for name in ("temperature", "soft_label_weight")}
         return {"teacher": self._taught, "further_settings": weighed}
 
-    def measure(self, predicted: Mapping[str, Any]) -> dict[str, Any]:
-        """Measure the teacher on the splits that the student was measured on.
+    def on_metrics(self, run: Run) -> None:
+        """Measure the teacher on the same splits as the student.
 
-        Args:
-            predicted: By split the student's `predictions` `(N, C)` and `label_ids` `(N)`.
-
-        Returns:
-            For `metrics.json` and card: the teacher's `name`, `folds` (how many cross-fitted ones there are; None of a
-            single one), `temperature`, `soft_label_weight`, `rows` by origin, what became of the lines of the
-            `unlabeled` file (None without one), and by split under `results` the teacher's scores and `agreement`, the
-            share of the rows to which both give the same answer.
+        Adds `teacher` to the metrics: `name`, `folds` (number of cross-fitted teachers, or None), `temperature`,
+        `soft_label_weight`, `rows` by origin, the use of the `unlabeled` file (or None), and by split under `results`
+        the scores of the teacher and `agreement`, the share of rows with the same answer.
         """
         results = {
             split: self._compare(self._answers[split], found.predictions, found.label_ids)
-            for split, found in predicted.items()
+            for split, found in run.predictions.items()
         }
         for split, found in results.items():
             logger.info(
@@ -225,7 +204,7 @@ class Distillation:
                 found["macro_recall"],
                 100 * found["agreement"],
             )
-        return {
+        run.metrics["teacher"] = {
             "name": self._teachers.name,
             "folds": self._teachers.folds,
             "temperature": self.settings.temperature,
@@ -234,6 +213,10 @@ class Distillation:
             "unlabeled": None if self._unlabeled is None else self._unlabeled.describe(),
             "results": results,
         }
+
+    def card_facts(self, run: Run) -> dict[str, Any]:
+        """Return the same for the card."""
+        return {"teacher": run.metrics["teacher"]}
 
     def _compare(self, teachers: np.ndarray, students: np.ndarray, labels: Sequence[int]) -> dict[str, float]:
         answers = teachers.argmax(axis=1)

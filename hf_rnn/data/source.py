@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from typing import Any as TableArguments  # the data settings
 
 import datasets
 
@@ -11,7 +12,6 @@ from ..data import DataReport, load_named, load_tsv
 from ..data.audit import Origin
 from ..data.files import find_builder
 from ..utils.errors import UserError
-from .arguments.text_arguments import TableArguments
 
 
 def load_texts(

@@ -1,0 +1,43 @@
+"""Everything that differs between tasks: columns, encoding, loss weights, metrics, card and serving.
+
+A task is one module here and one head in `hf_rnn.models`. Training and inference ask the task and never name a head.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from transformers import PreTrainedConfig
+
+from ..utils.errors import UserError
+from .base import Task
+
+DEFAULT_TASK = "sequence-classification"
+TASKS = {DEFAULT_TASK: "sequence_classification.SequenceClassification"}  # name: module and class of this package
+
+__all__ = ["DEFAULT_TASK", "TASKS", "Task", "get_task", "task_of"]
+
+
+def get_task(name: str) -> Task:
+    """Return the task with a name, such as `sequence-classification`.
+
+    Raises:
+        UserError: For an unknown name.
+    """
+    if name not in TASKS:
+        raise UserError(f"unknown task: found {name!r}; choose one of {', '.join(TASKS)}")
+    module, _, kind = TASKS[name].partition(".")
+    return getattr(import_module(f".{module}", __name__), kind)()
+
+
+def task_of(config: PreTrainedConfig) -> Task:
+    """Return the task that a model serves, from `config.architectures`.
+
+    Raises:
+        UserError: For an architecture that belongs to no task.
+    """
+    architectures = config.architectures or []
+    for task in map(get_task, TASKS):
+        if task.architecture in architectures or (not architectures and task.name == DEFAULT_TASK):
+            return task
+    raise UserError(f"no task for this model: found architectures {architectures} in its configuration")

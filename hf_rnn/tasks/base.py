@@ -1,0 +1,150 @@
+"""The interface of a task."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, TypeAlias
+
+import datasets
+from transformers import EvalPrediction, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from ..data import DataReport
+from ..hub.model_folder import FinishedFolder
+from ..models.auto import HEADS, head_class
+
+Splits: TypeAlias = datasets.DatasetDict | datasets.IterableDatasetDict
+
+
+class Task(ABC):
+    """Everything that differs between tasks. Training, evaluation and inference ask this object.
+
+    Attributes:
+        name: The value of `--task`.
+        architecture: Name of the head, an entry of `hf_rnn.models.auto.HEADS`.
+        pipeline: Name of the task in `transformers.pipeline` and on the Hub.
+        scores: Scores that can choose the best epoch, besides `loss`.
+        output_layer: Prefix of the weights that belong to the labels.
+        fused: Whether the fused CPU path serves the head.
+        onnx: Whether the ONNX export serves the head.
+    """
+
+    name: ClassVar[str]
+    architecture: ClassVar[str]
+    pipeline: ClassVar[str]
+    scores: ClassVar[tuple[str, ...]] = ()
+    output_layer: ClassVar[str] = "classifier."
+    fused: ClassVar[bool] = False
+    onnx: ClassVar[bool] = False
+
+    @property
+    def model_class(self) -> type[PreTrainedModel]:
+        """The class of the model."""
+        return head_class(self.architecture)
+
+    @property
+    def auto_class(self) -> str:
+        """Name of the Auto class of transformers that loads the model."""
+        return HEADS[self.architecture][1]
+
+    # ---- data ----
+
+    @abstractmethod
+    def read(self, arguments: Any, *, report: DataReport, **options: Any) -> Splits:
+        """Read the splits that the data settings name.
+
+        Args:
+            arguments: The data settings.
+            report: Is filled with the counts of rows.
+            options: `data` (rows in memory), `streaming`, `class_names`, `rejected_path`, `splits`.
+
+        Raises:
+            UserError: For rows or settings that cannot be used.
+        """
+
+    @abstractmethod
+    def vocabulary_texts(self, rows: Any) -> Iterable[str]:
+        """Return the texts of a split, from which a tokenizer learns its vocabulary."""
+
+    @abstractmethod
+    def encode(self, texts: Splits, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> Splits:
+        """Return the splits as `input_ids` and `labels`."""
+
+    def data_collator(self, tokenizer: PreTrainedTokenizerBase) -> Callable[[Any], Any] | None:
+        """Return the collator of batches; None is the Trainer's `DataCollatorWithPadding`."""
+        return None
+
+    # ---- model and loss ----
+
+    @abstractmethod
+    def config_fields(self, texts: Splits) -> dict[str, Any]:
+        """Return the fields of `RnnConfig` that the data decide, such as `id2label`."""
+
+    @abstractmethod
+    def class_counts(self, report: DataReport) -> Sequence[float] | None:
+        """Return the training rows per class for class weights; None if the task has no classes."""
+
+    @abstractmethod
+    def chance_loss(self, config: PreTrainedConfig) -> float:
+        """Return the loss of guessing, in nats. A run with 100 times this loss has diverged."""
+
+    # ---- evaluation ----
+
+    @abstractmethod
+    def evaluate(self, predictions: Any, labels: Any, config: PreTrainedConfig) -> dict[str, Any]:
+        """Return the metrics of one split, as `metrics.json` stores them.
+
+        Args:
+            predictions: Output of the model for all rows, as the Trainer returns it.
+            labels: Labels of all rows.
+            config: Names the labels.
+        """
+
+    def compute_metrics(self, config: PreTrainedConfig) -> Callable[[EvalPrediction], dict[str, float]]:
+        """Return the function that the Trainer calls after each epoch: the scores that are one number."""
+
+        def compute(output: EvalPrediction) -> dict[str, float]:
+            found = self.evaluate(output.predictions, output.label_ids, config)
+            return {name: value for name, value in found.items() if isinstance(value, float) and name != "loss"}
+
+        return compute
+
+    @abstractmethod
+    def check_model(self, name: str, config: PreTrainedConfig) -> None:
+        """Refuse a model whose configuration belongs to another task.
+
+        Raises:
+            UserError: With the name of the model.
+        """
+
+    # ---- card ----
+
+    def card_facts(
+        self,
+        texts: Splits,
+        tokenizer: PreTrainedTokenizerBase,
+        config: PreTrainedConfig,
+        report: DataReport,
+        metrics: Mapping[str, Any],
+        *,
+        baselines: bool,
+        examples: bool,
+    ) -> dict[str, Any]:
+        """Return the fields of `CardFacts` that this task adds.
+
+        Args:
+            texts: The splits as they were read.
+            tokenizer: Tokenizer of the model.
+            config: Names the labels.
+            report: Counts of rows.
+            metrics: Contents of `metrics.json`.
+            baselines: Whether to fit simpler models to the same rows.
+            examples: Whether to show training rows.
+        """
+        return {}
+
+    def draw_figures(
+        self, folder: FinishedFolder, metrics: Mapping[str, Any], config: PreTrainedConfig
+    ) -> dict[str, str]:
+        """Draw the figures of this task; return their captions with their file names."""
+        return {}

@@ -1,0 +1,149 @@
+"""One label per text."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice, pairwise
+from typing import Any
+
+import datasets
+import numpy as np
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
+from ..data import DataReport, encode
+from ..data.source import load_texts
+from ..evaluation.baselines import LINEAR_BASELINE, linear_scores
+from ..evaluation.classification import SCORES
+from ..evaluation.evaluate import evaluate_logits
+from ..evaluation.figures import plot_confusion_matrix, plot_reliability
+from ..hub.model_folder import FinishedFolder
+from ..utils.errors import UserError
+from .base import Splits, Task
+
+logger = logging.getLogger(__name__)
+
+_EXAMPLES_PER_LABEL = 2
+_EXAMPLE_LENGTH = 200  # characters
+_CANDIDATES = 50  # rows per label among which short examples are searched
+_CANDIDATES_OF_STREAM = 5_000  # rows
+
+
+class SequenceClassification(Task):
+    """Sort each text into one of several classes."""
+
+    name = "sequence-classification"
+    architecture = "RnnForSequenceClassification"
+    pipeline = "text-classification"
+    scores = SCORES
+    fused = True
+    onnx = True
+
+    def read(self, arguments: Any, *, report: DataReport, **options: Any) -> Splits:
+        """Read labelled texts: TSV files, a data set of the `datasets` library, or rows in memory."""
+        return load_texts(arguments, report=report, **options)
+
+    def vocabulary_texts(self, rows: Any) -> Iterable[str]:
+        """Return the column `text`."""
+        return rows["text"]
+
+    def encode(self, texts: Splits, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> Splits:
+        """Return the splits as `input_ids` and class ids."""
+        return encode(texts, tokenizer, max_length)
+
+    def config_fields(self, texts: Splits) -> dict[str, Any]:
+        """Return `id2label`."""
+        return {"id2label": dict(enumerate(texts["train"].features["label"].names))}
+
+    def class_counts(self, report: DataReport) -> Sequence[float]:
+        """Return the training rows per class."""
+        return report.label_counts["train"]
+
+    def chance_loss(self, config: PreTrainedConfig) -> float:
+        """Return ln(classes)."""
+        return math.log(config.num_labels)
+
+    def evaluate(self, predictions: Any, labels: Any, config: PreTrainedConfig) -> dict[str, Any]:
+        """Return loss, accuracy, macro scores, scores per class and the confusion matrix."""
+        return evaluate_logits(predictions, labels, list(config.id2label.values()))
+
+    def check_model(self, name: str, config: PreTrainedConfig) -> None:
+        """Refuse a model that does not give exactly one of several labels."""
+        if config.num_labels < 2 or config.problem_type not in (None, "single_label_classification"):
+            raise UserError(
+                f"{name} does not give one label per text: found {config.num_labels} outputs, "
+                f"problem_type {config.problem_type or 'regression'}"
+            )
+
+    def card_facts(
+        self,
+        texts: Splits,
+        tokenizer: PreTrainedTokenizerBase,
+        config: PreTrainedConfig,
+        report: DataReport,
+        metrics: Mapping[str, Any],
+        *,
+        baselines: bool,
+        examples: bool,
+    ) -> dict[str, Any]:
+        """Return class counts, results, baselines and examples."""
+        names, measured = (
+            list(config.id2label.values()),
+            [split for split in ("validation", "test") if split in metrics],
+        )
+        linear = linear_scores(texts, tokenizer) if baselines and isinstance(texts, datasets.DatasetDict) else None
+        return {
+            "class_counts": dict(zip(names, report.label_counts["train"], strict=True)),
+            "results": {
+                split: _without_matrix(metrics[split]) for split in ("validation", "test") if split in metrics
+            },
+            "baselines": {LINEAR_BASELINE: linear} if linear else None,
+            "examples": _pick_examples(texts["train"], names) if examples else None,
+        }
+
+    def draw_figures(
+        self, folder: FinishedFolder, metrics: Mapping[str, Any], config: PreTrainedConfig
+    ) -> dict[str, str]:
+        """Draw the confusion matrix, and the reliability diagram of a calibrated model."""
+        figures = {}
+        split = next((split for split in ("validation", "test") if split in metrics), None)
+        if split is not None and (matrix := metrics[split].get("confusion_matrix")):
+            plot_confusion_matrix(matrix, list(config.id2label.values()), folder.confusion_matrix)
+            figures[f"True and predicted classes on the {split} split"] = folder.confusion_matrix.name
+        if "calibration" in metrics:
+            split = metrics["calibration"]["fitted_on"]
+            scores = metrics["calibration"]["splits"][split]
+            tables = {f"{when} calibration": scores[when]["reliability"] for when in ("before", "after")}
+            plot_reliability(tables, folder.reliability)
+            figures[f"Accuracy by confidence on the {split} split"] = folder.reliability.name
+        return figures
+
+
+def _without_matrix(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in metrics.items() if name not in ("confusion_matrix", "confusion_cells")}
+
+
+def _pick_examples(
+    rows: datasets.Dataset | datasets.IterableDataset, class_names: Sequence[str]
+) -> dict[str, list[str]]:
+    """Return the first training texts of each label, short ones if possible."""
+    found: dict[str, list[str]] = {}
+    if isinstance(rows, datasets.Dataset):
+        labels = np.asarray(rows.with_format("arrow")[:]["label"])
+        order = np.argsort(labels, kind="stable")
+        starts = np.searchsorted(labels[order], range(len(class_names) + 1))
+        firsts = [order[start:end][:_CANDIDATES] for start, end in pairwise(starts)]
+        texts = iter(rows.select(np.concatenate(firsts))["text"][:])
+        found = {name: list(islice(texts, len(places))) for name, places in zip(class_names, firsts, strict=True)}
+    else:
+        for row in islice(rows, _CANDIDATES_OF_STREAM):
+            found.setdefault(class_names[row["label"]], []).append(row["text"])
+    picked = {}
+    for name in class_names:
+        texts_of_label = sorted(found.get(name, []), key=lambda text: len(text) > _EXAMPLE_LENGTH)
+        picked[name] = [
+            text if len(text) <= _EXAMPLE_LENGTH else text[: _EXAMPLE_LENGTH - 1] + "…"
+            for text in texts_of_label[:_EXAMPLES_PER_LABEL]
+        ]
+    return picked

@@ -1,0 +1,265 @@
+"""Optional parts of a training run: a hook per feature, called at fixed points of the run."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.trainer_utils import PredictionOutput
+
+from ..data import DataReport
+from ..data.vectors import Vectors
+from ..hub.loading import load_model
+from ..hub.model_folder import FinishedFolder
+from ..tasks import Task
+from ..tasks.base import Splits
+from .arguments.run_arguments import Arguments
+from .audit_run import audit_run
+from .calibrate_run import calibrate_run, check_calibration
+from .prepare_vectors import prepare_vectors, put_vectors
+from .trainer import SAMPLE_WEIGHT, RnnTrainer
+from .warm_start import check_architecture
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Run:
+    """State of one training run. Steps and hooks fill it in, from top to bottom.
+
+    Attributes:
+        task: Answers everything that depends on the task.
+        arguments: Model, data and training settings.
+        texts: Splits as they were read.
+        report: Counts of rows.
+        tokenizer: Tokenizer of the model.
+        examples: Splits as token ids and labels.
+        class_counts: Training rows per class for class weights, weighted by `sample_weight`; None without classes.
+        model: The model, untrained at first.
+        trainer: Trains the model; its class can be replaced by `trainer_class` before it is made.
+        predictions: Output for the validation and test rows after training.
+        metrics: Contents of `metrics.json`.
+    """
+
+    task: Task
+    arguments: Arguments
+    texts: Splits
+    report: DataReport
+    tokenizer: PreTrainedTokenizerBase = field(init=False)
+    examples: Any = field(init=False)
+    class_counts: Sequence[float] | None = field(init=False)
+    model: PreTrainedModel = field(init=False)
+    trainer_class: Callable[..., RnnTrainer] = RnnTrainer
+    trainer: RnnTrainer = field(init=False)
+    predictions: dict[str, PredictionOutput] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> FinishedFolder:
+        """The output folder."""
+        return FinishedFolder(Path(str(self.arguments.training.output_dir)))
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes the folder."""
+        return self.arguments.training.process_index == 0
+
+    @property
+    def table(self) -> datasets.DatasetDict | None:
+        """The splits as they were read, None if they are streams."""
+        return self.texts if isinstance(self.texts, datasets.DatasetDict) else None
+
+
+class RunHook:
+    """A feature that takes part in a run. All methods do nothing by default; the first call comes first."""
+
+    settings: Any = None  # dataclass of further settings, for `training_args.json`
+
+    def on_texts(self, run: Run) -> None:
+        """Run after the splits were read."""
+
+    def vocabulary_texts(self, texts: Iterable[str]) -> Iterable[str]:
+        """Return the texts from which a tokenizer learns its vocabulary."""
+        return texts
+
+    def on_tokenizer(self, run: Run) -> None:
+        """Run after the tokenizer was made."""
+
+    def on_examples(self, run: Run) -> None:
+        """Run after the splits were encoded."""
+
+    def config_fields(self) -> dict[str, Any]:
+        """Return further fields of the configuration."""
+        return {}
+
+    def on_model(self, run: Run) -> None:
+        """Run after the model was initialized."""
+
+    def fingerprints(self) -> dict[str, Any]:
+        """Return what decides the steps of the run besides data and settings; see `take_fingerprints`."""
+        return {}
+
+    def on_trained(self, run: Run) -> None:
+        """Run after training, before the splits are predicted."""
+
+    def on_metrics(self, run: Run) -> None:
+        """Run after the splits were predicted and measured."""
+
+    def card_facts(self, run: Run) -> dict[str, Any]:
+        """Return further fields of `CardFacts`."""
+        return {}
+
+
+class WarmStart(RunHook):
+    """Start from the weights of a trained model.
+
+    The output layer keeps its weights if the label names are the same, in any order. Otherwise it starts at random.
+
+    Args:
+        name_or_path: A finished folder, or a repo id of the Hub.
+
+    Raises:
+        UserError: If it is not a complete model of this package.
+    """
+
+    def __init__(self, name_or_path: str) -> None:
+        self.name = name_or_path
+        self.model, _ = load_model(name_or_path, device="cpu")
+
+    def keeps_output_layer(self, config: PreTrainedConfig) -> bool:
+        """Return whether a model with these labels can keep the output layer."""
+        own = self.model.config
+        one_label = own.problem_type in (None, "single_label_classification")
+        return one_label and set(own.label2id) == set(config.label2id)
+
+    def config_fields(self) -> dict[str, Any]:
+        """Return the rows of the table, which can be more than the tokens."""
+        return {"vocab_size": self.model.config.vocab_size}
+
+    @torch.no_grad()
+    def on_model(self, run: Run) -> None:
+        """Copy the weights.
+
+        Raises:
+            UserError: For another architecture.
+        """
+        own, new = self.model.config, run.model.config
+        check_architecture(self.name, own, new)
+        weights = {**run.model.state_dict(), **self._weights(run.task, new)}
+        run.model.load_state_dict(weights)
+
+    def _weights(self, task: Task, config: PreTrainedConfig) -> dict[str, torch.Tensor]:
+        """Return the weights to copy, by name; rows of the output layer in the order of the new labels."""
+        own = self.model.config
+        output = {name: value for name, value in self.model.state_dict().items() if name.startswith(task.output_layer)}
+        shared = {name: value for name, value in self.model.state_dict().items() if name not in output}
+        if not self.keeps_output_layer(config):
+            names = ", ".join(config.label2id), self.name, ", ".join(own.label2id)
+            logger.info("labels %s differ from those of %s (%s): the output layer starts at random", *names)
+            return shared
+        rows = [own.label2id[config.id2label[number]] for number in range(config.num_labels)]
+        return {**shared, **{name: value[rows] for name, value in output.items()}}
+
+    def fingerprints(self) -> dict[str, Any]:
+        """Return a hash of weights and label names."""
+        digest = hashlib.sha256(repr(sorted(self.model.config.label2id.items())).encode())
+        for name, weight in sorted(self.model.state_dict().items()):
+            digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}\n".encode())
+            digest.update(weight.contiguous().view(torch.uint8).numpy())
+        return {"start": digest.hexdigest()}
+
+    def card_facts(self, run: Run) -> dict[str, Any]:
+        """Return name, Hub id (None for a folder), and whether the output layer was kept."""
+        local = Path(self.name).exists()
+        shown = Path(self.name).resolve().name if local else self.name
+        start = {"name": shown, "id": None if local else shown}
+        return {"start": {**start, "keeps_classifier": self.keeps_output_layer(run.model.config)}}
+
+
+class PretrainedVectors(RunHook):
+    """Start the embedding from the vectors that `vectors` names."""
+
+    def __init__(self) -> None:
+        self._vectors: Vectors | None = None
+
+    def on_tokenizer(self, run: Run) -> None:
+        """Load the vectors; extend the vocabulary where `widen_vocabulary` asks for it."""
+        texts = run.task.vocabulary_texts(run.texts["train"]) if run.table is not None else None
+        run.arguments, run.tokenizer, self._vectors = prepare_vectors(run.arguments, run.tokenizer, texts)
+
+    def on_model(self, run: Run) -> None:
+        """Copy the vectors into the embedding."""
+        if self._vectors is not None:
+            put_vectors(run.model, self._vectors)
+
+    def fingerprints(self) -> dict[str, Any]:
+        """Return the hash of the vectors."""
+        return {} if self._vectors is None else {"vectors": self._vectors.fingerprint()}
+
+    def card_facts(self, run: Run) -> dict[str, Any]:
+        """Return name and coverage of the vectors."""
+        return {} if self._vectors is None else {"vectors": self._vectors.describe()}
+
+
+class Audit(RunHook):
+    """Audit the splits; refuse leaks above `fail_on_leak`. Streams are not audited."""
+
+    def __init__(self) -> None:
+        self._summary: dict[str, Any] | None = None
+
+    def on_tokenizer(self, run: Run) -> None:
+        """Audit with the tokenizer of the run."""
+        data_args = run.arguments.data
+        if run.table is not None and (run.is_main or data_args.fail_on_leak is not None):
+            self._summary = audit_run(run.table, run.tokenizer, data_args, run.report)
+
+    def card_facts(self, run: Run) -> dict[str, Any]:
+        """Return the summary of the audit."""
+        unknown = (self._summary or {}).get("unknown_token_share", {})
+        return {"audit": self._summary, "unknown_token_share": unknown.get("validation")}
+
+
+class SampleWeights(RunHook):
+    """Weigh the training rows in the loss.
+
+    Args:
+        weights: One weight per training row, shape `(n,)`, not all 0.
+    """
+
+    def __init__(self, weights: np.ndarray) -> None:
+        self._weights = (weights / weights.mean()).astype(np.float32)
+
+    def on_examples(self, run: Run) -> None:
+        """Add the column of weights; weigh the class counts."""
+        labels = np.asarray(run.examples["train"]["labels"][:])
+        run.class_counts = np.bincount(labels, self._weights, len(run.class_counts or ())).tolist()
+        run.examples["train"] = run.examples["train"].add_column(SAMPLE_WEIGHT, self._weights)
+
+
+class Calibrated(RunHook):
+    """Fit the scores to the validation rows after training, and keep the fit in the last layer."""
+
+    def on_examples(self, run: Run) -> None:
+        """Refuse a run that could not be calibrated."""
+        names = list(run.task.config_fields(run.texts)["id2label"].values())
+        check_calibration(run.arguments.training, run.examples, names, run.report.label_counts["train"])
+
+    def on_trained(self, run: Run) -> None:
+        """Calibrate."""
+        self._found = calibrate_run(run.trainer, run.examples, run.arguments.training, run.class_counts or ())
+
+    def on_metrics(self, run: Run) -> None:
+        """Add the part `calibration`."""
+        run.metrics["calibration"] = self._found
+
+    def card_facts(self, run: Run) -> dict[str, Any]:
+        """Return temperature and errors before and after."""
+        return {"calibration": run.metrics["calibration"]}
