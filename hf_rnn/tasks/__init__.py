@@ -13,7 +13,8 @@ from ..utils.errors import UserError
 from .base import Task
 
 DEFAULT_TASK = "sequence-classification"
-TASKS = {DEFAULT_TASK: "sequence_classification.SequenceClassification"}  # name: module and class of this package
+# name: module and class in this package, or a task from elsewhere
+TASKS: dict[str, str | Task] = {DEFAULT_TASK: "sequence_classification.SequenceClassification"}
 
 __all__ = ["DEFAULT_TASK", "TASKS", "Task", "get_task", "task_of"]
 
@@ -26,7 +27,10 @@ def get_task(name: str) -> Task:
     """
     if name not in TASKS:
         raise UserError(f"unknown task: found {name!r}; choose one of {', '.join(TASKS)}")
-    module, _, kind = TASKS[name].partition(".")
+    entry = TASKS[name]
+    if isinstance(entry, Task):
+        return entry
+    module, _, kind = entry.partition(".")
     return getattr(import_module(f".{module}", __name__), kind)()
 
 

@@ -88,10 +88,7 @@ class SequenceClassification(Task):
         examples: bool,
     ) -> dict[str, Any]:
         """Return class counts, results, baselines and examples."""
-        names, measured = (
-            list(config.id2label.values()),
-            [split for split in ("validation", "test") if split in metrics],
-        )
+        names = list(config.id2label.values())
         linear = linear_scores(texts, tokenizer) if baselines and isinstance(texts, datasets.DatasetDict) else None
         return {
             "class_counts": dict(zip(names, report.label_counts["train"], strict=True)),
@@ -120,8 +117,14 @@ class SequenceClassification(Task):
         return figures
 
 
-def _without_matrix(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in metrics.items() if name not in ("confusion_matrix", "confusion_cells")}
+def _results(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the metrics of each split without the confusion matrix, which grows with the square of the labels."""
+    large = ("confusion_matrix", "confusion_cells")
+    return {
+        split: {name: value for name, value in metrics[split].items() if name not in large}
+        for split in ("validation", "test")
+        if split in metrics
+    }
 
 
 def _pick_examples(
