@@ -92,9 +92,7 @@ class SequenceClassification(Task):
         linear = linear_scores(texts, tokenizer) if baselines and isinstance(texts, datasets.DatasetDict) else None
         return {
             "class_counts": dict(zip(names, report.label_counts["train"], strict=True)),
-            "results": {
-                split: _without_matrix(metrics[split]) for split in ("validation", "test") if split in metrics
-            },
+            "results": _results(metrics),
             "baselines": {LINEAR_BASELINE: linear} if linear else None,
             "examples": _pick_examples(texts["train"], names) if examples else None,
         }

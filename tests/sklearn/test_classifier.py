@@ -64,7 +64,7 @@ TEXTS, NAMES = columns(24, seed=5)
 def hurried(monkeypatch):
     """Three quarters of the time of a small fit go into drawing and into collecting this process's garbage."""
     monkeypatch.setattr("gc.collect", lambda *args: 0)
-    monkeypatch.setattr(hf_rnn.training.save, "_draw", lambda *args: False)
+    monkeypatch.setattr(hf_rnn.training.save, "draw_figures", lambda *args: {})
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +116,7 @@ def test_the_folder_is_the_commands(fitted, trained, tmp_path):
             assert expected.pop("test"), "there is no test split here"
             assert told["training"].pop("seconds") > 0 < expected["training"].pop("seconds")
         if path.name == "card_facts.json":
-            assert (told.pop("name"), told.pop("dataset_name")) == ("films", "texts that were given in Python")
+            assert (told.pop("name"), told.pop("dataset_name")) == ("films", "rows in memory")
             for fact in ("results", "baselines", "audit"):  # by split, and there is no test split here
                 assert told.pop(fact).keys() <= expected.pop(fact).keys()
             assert told.pop("command") is None and "data_dir" in expected.pop("command")

@@ -301,12 +301,7 @@ def run_until(step, settings, monkeypatch):
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch):
     """They take longer than the training here, and nothing hangs on them."""
-
-    def refuse(*args):
-        raise UserError("no figures here")
-
-    monkeypatch.setattr(hf_rnn.training.save, "plot_learning_curve", refuse)
-    monkeypatch.setattr(hf_rnn.training.save, "plot_confusion_matrix", refuse)
+    monkeypatch.setattr(hf_rnn.training.save, "draw_figures", lambda *args: {})
 
 
 @pytest.fixture
@@ -533,7 +528,7 @@ def test_a_disk_that_is_full_when_the_tokenizer_is_written(tiny_settings, tmp_pa
 
 
 def test_a_folder_that_cannot_be_made_is_found_before_texts_are_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("hf_rnn.training.train.load_texts", None)
+    monkeypatch.setattr("hf_rnn.data.source.load_tsv", None)
     file = tmp_path / "file"
     file.write_text("mine")
     with pytest.raises(UserError, match=f"out cannot be written to: {file} is no folder that you may write in"):
