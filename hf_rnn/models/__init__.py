@@ -1,1 +1,1 @@
-"""Networks as transformers models; every file here travels with a checkpoint."""
+"""Networks as transformers models. Every `*_rnn.py` file here is copied into saved models."""

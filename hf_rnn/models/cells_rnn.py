@@ -1,70 +1,280 @@
-"""One recurrent layer in one direction, and the layer made of one or two of them; padding never enters.
+"""Recurrent cells, and the layers that run them over texts without reading padding.
 
-Texts arrive *compact*: time first, all real tokens at the front of each text, whatever padding there is behind them.
-The forward direction then needs no mask at all, and the backward direction reads each text flipped within its own
-length, so that both run in torch's fused kernels (minGRU in `min_gru_rnn.py`; in training on a CPU also the loops in
-`cpu_kernels_rnn.py`). Nothing needs a length on the host.
+A new cell is a subclass of [`RecurrentCell`] and one entry in [`CELLS`].
+
+Texts are processed *compact*: time first, the real tokens of each text at the front, padding behind them. The forward
+direction then needs no mask, and the backward direction reads each text reversed within its own length. So both run in
+torch's fused kernels, and no length is needed on the host: this compiles, exports and runs on any device.
 
 Legend: B batch, T time, I input width, H hidden per direction, D directions, L layers.
 """
 
+import functools
 from typing import Any
 
 import torch
 from torch import nn
+from torch.autograd.function import once_differentiable
 
 from .configuration_rnn import RnnConfig
-from .cpu_kernels_rnn import may_loop, run_loop
-from .distinct_rnn import DistinctTokens
-from .min_gru_rnn import MinGru
+from .cpu_kernels_rnn import DistinctTokens, gather_rows, may_loop, run_loop, runs_eagerly_on_cpu
 
-# Large enough to saturate a gate to exactly 0 or 1 beside any sane sum of the others, small enough for float16.
+# Saturates a gate to exactly 0 or 1 next to any sane sum of the other inputs, and fits into float16.
 _SATURATION = 1e4
 
-_KERNELS: dict[str, Any] = {
-    "rnn_tanh": torch.rnn_tanh,
-    "rnn_relu": torch.rnn_relu,
-    "gru": torch.gru,
-    "lstm": torch.lstm,
+
+class RecurrentCell(nn.Module):
+    """Base of all cells: one layer in one direction, with the interface of torch's recurrent modules.
+
+    A subclass takes `(input_size, hidden_size)` and defines `forward(inputs, state)` with inputs `(T, B, I)`, T at
+    least 1, and state `(1, B, H)` or None for zero. It returns the states `(T, B, H)` and the last state `(1, B, H)`.
+    Padding follows the real tokens; states there are never used. The defaults below suit any such module.
+
+    Attributes:
+        has_cell_state (`bool`): Whether `state` is a pair (h, c), as for an LSTM.
+        has_recurrent_dropout (`bool`): Whether recurrent dropout applies; needs the methods of [`TorchCell`].
+        padding_gates (`tuple`, *optional*): What to add to each gate's input at padding; needs the methods of
+            [`TorchCell`]. In a cell with c it keeps c unchanged, so that c_n can be returned (else it is not); in one
+            without, it keeps unbounded states from overflowing.
+        prefers_loop (`bool`): Whether `run_loop` is the faster way to train on a CPU.
+        distinct_gain (`tuple`, *optional*): How many multiplications, and which share of all, distinct tokens must
+            save to make `run_loop` faster; None: never.
+    """
+
+    has_cell_state = False
+    has_recurrent_dropout = False
+    padding_gates: tuple[float, ...] | None = None
+    prefers_loop = False
+    distinct_gain: tuple[float, float] | None = None
+
+    @classmethod
+    def gains_by_distinct(cls, places: int, distinct: int, input_size: int, hidden_size: int) -> bool:
+        """Return whether to run over the `distinct` tokens of the `places` in a batch."""
+        if cls.distinct_gain is None:
+            return False
+        saved = (places - distinct) * input_size * 4 * hidden_size
+        whole = places * (input_size + hidden_size) * 4 * hidden_size
+        return saved >= max(cls.distinct_gain[0], cls.distinct_gain[1] * whole)
+
+    @classmethod
+    def fails_under_autocast(cls) -> bool:
+        """Return whether the cell must run in its own precision on this CPU."""
+        return False
+
+    def run_loop(self, inputs: torch.Tensor | DistinctTokens, dropout: float) -> torch.Tensor:
+        """Return the states `(T, B, H)` from a state of zero, in training on a CPU."""
+        raise NotImplementedError
+
+
+class TorchCell(RecurrentCell):
+    """Mixin for torch's own modules, whose fused kernels also take weights as arguments."""
+
+    has_recurrent_dropout = True
+    kernel: Any
+    loop: str  # its name in `cpu_kernels_rnn.py`
+
+    def list_weights(self, dropout: float) -> list[torch.Tensor]:
+        """Return W_ih, W_hh, b_ih and b_hh, with recurrent dropout on W_hh.
+
+        It drops weights, once per batch, so that the fused kernel can run (DropConnect as in Merity et al. 2018,
+        "Regularizing and Optimizing LSTM Language Models", section 4.1).
+        """
+        weights = [getattr(self, f"{kind}_l0") for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+        if dropout > 0:
+            weights[1] = nn.functional.dropout(weights[1], dropout)
+        return weights
+
+    def run_kernel(self, inputs: torch.Tensor, state: Any, weights: list[torch.Tensor]) -> Any:
+        """Return the states `(T, B, H)`, h_n `(1, B, H)` and, for an LSTM, c_n."""
+        if state is None:
+            zeros = inputs.new_zeros(1, inputs.shape[1], weights[1].shape[1])
+            state = (zeros, zeros) if self.has_cell_state else zeros
+        # positional: states, weights, has_biases, num_layers, dropout, train, bidirectional, batch_first
+        return self.kernel(inputs, state, weights, True, 1, 0.0, self.training, False, False)
+
+    def run_loop(self, inputs: torch.Tensor | DistinctTokens, dropout: float) -> torch.Tensor:
+        """Run the loop of `cpu_kernels_rnn.py`."""
+        return run_loop(self.loop, inputs, self.list_weights(dropout))
+
+
+class TanhRnn(nn.RNN, TorchCell):
+    """Torch's RNN with tanh."""
+
+    kernel, loop, prefers_loop, distinct_gain = staticmethod(torch.rnn_tanh), "tanh", True, (0.0, 0.0)
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size, nonlinearity="tanh")
+
+
+class ReluRnn(nn.RNN, TorchCell):
+    """Torch's RNN with ReLU."""
+
+    kernel, padding_gates = staticmethod(torch.rnn_relu), (-_SATURATION,)
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size, nonlinearity="relu")
+
+
+class Gru(nn.GRU, TorchCell):
+    """Torch's GRU."""
+
+    kernel, loop, prefers_loop, distinct_gain = staticmethod(torch.gru), "gru", True, (0.0, 0.0)
+
+
+class Lstm(nn.LSTM, TorchCell):
+    """Torch's LSTM."""
+
+    kernel, loop, has_cell_state = staticmethod(torch.lstm), "lstm", True
+    padding_gates = (-_SATURATION, _SATURATION, 0.0, 0.0)  # input gate 0, forget gate 1
+    # measured: 0.97 times the kernel's speed at 21 million, 1.1 at 48 million, 1.3 at 107 million
+    distinct_gain = (40e6, 0.3)
+
+    @classmethod
+    def fails_under_autocast(cls) -> bool:
+        """Return whether oneDNN's kernel would raise, on a CPU without autocast's precision."""
+        return torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") not in _find_lstm_dtypes()
+
+
+@functools.cache
+def _find_lstm_dtypes() -> tuple[torch.dtype, ...]:
+    """Return the low-precision dtypes that oneDNN, which runs torch's LSTM, supports on this CPU."""
+    if not torch.backends.mkldnn.is_available():
+        return ()
+    supported = (
+        (torch.bfloat16, torch.ops.mkldnn._is_mkldnn_bf16_supported()),
+        (torch.float16, torch.ops.mkldnn._is_mkldnn_fp16_supported()),
+    )
+    return tuple(dtype for dtype, is_supported in supported if is_supported)
+
+
+class MinGru(RecurrentCell):
+    """Minimal GRU: gate and candidate depend on the input alone, so time is a chain of multiply-adds.
+
+    Feng et al. 2024, "Were RNNs All We Needed?" (https://arxiv.org/abs/2410.01201), section 3.1:
+
+        z_t = sigmoid(W_z x_t + b_z)
+        h~_t = W_h x_t + b_h
+        h_t = (1 - z_t) * h_(t-1) + z_t * h~_t
+
+    This is the paper's plain form. Its log-space form needs positive candidates; here states may be negative.
+
+    Attributes:
+        weight_ih_l0 (`(2 * H, I)`): W_z, then W_h; named as in torch's modules.
+        bias_ih_l0 (`(2 * H,)`): b_z, then b_h.
+    """
+
+    distinct_gain = (0.0, 0.0)
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__()
+        self.input_size, self.hidden_size = input_size, hidden_size
+        self.weight_ih_l0 = nn.Parameter(torch.empty(2 * hidden_size, input_size))
+        self.bias_ih_l0 = nn.Parameter(torch.empty(2 * hidden_size))
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -(hidden_size**-0.5), hidden_size**-0.5)  # as torch's modules
+
+    def run_loop(self, inputs: torch.Tensor | DistinctTokens, dropout: float) -> torch.Tensor:
+        """Run over distinct tokens; see [`RecurrentCell`]."""
+        return self(inputs.vectors, rows=inputs.rows)[0] if isinstance(inputs, DistinctTokens) else self(inputs)[0]
+
+    def forward(
+        self, inputs: torch.Tensor, state: torch.Tensor | None = None, rows: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Read from the first place to the last; see [`RecurrentCell`].
+
+        With `rows` (`(T, B)`), inputs are `(N, I)` distinct vectors; see [`DistinctTokens`].
+        """
+        gate, candidate = nn.functional.linear(inputs, self.weight_ih_l0, self.bias_ih_l0).chunk(2, dim=-1)
+        update = gate.sigmoid()
+        decay, addend = 1 - update, update * candidate
+        if rows is not None:
+            decay, addend = gather_rows(decay, rows), gather_rows(addend, rows)
+        initial = decay.new_zeros(decay.shape[1:]) if state is None else state[0].to(decay.dtype)
+        states = linear_recurrence(decay, addend, initial)
+        return states, states[-1:]
+
+
+def linear_recurrence(decay: torch.Tensor, addend: torch.Tensor, initial: torch.Tensor) -> torch.Tensor:
+    """Return h_t = decay_t * h_(t-1) + addend_t for t = 1 to T.
+
+    Args:
+        decay (`(T, B, H)`): T is at least 1.
+        addend (`(T, B, H)`): Of the same dtype.
+        initial (`(B, H)`): h_0.
+    """
+    # A loop does the least work; a step costs a microsecond on a CPU. On an accelerator each step would be a kernel
+    # launch, and in a compiled or exported graph one or more nodes.
+    if torch.jit.is_tracing():
+        raise RuntimeError("torch.jit.trace would fix min_gru's number of steps: use `hf-rnn export`")
+    if runs_eagerly_on_cpu(decay):
+        return _LinearRecurrence.apply(decay, addend, initial)
+    return parallel_scan(decay, addend, initial)
+
+
+class _LinearRecurrence(torch.autograd.Function):
+    """The recurrence step by step, in place; backward is the same recurrence from the end."""
+
+    @staticmethod
+    def forward(ctx: Any, decay: torch.Tensor, addend: torch.Tensor, initial: torch.Tensor) -> torch.Tensor:
+        states = addend.clone()
+        previous = initial
+        for kept, state in zip(decay.unbind(0), states.unbind(0), strict=True):
+            state.addcmul_(kept, previous)
+            previous = state
+        ctx.save_for_backward(decay, states, initial)
+        return states
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        decay, states, initial = ctx.saved_tensors
+        grad_states = gradients[0].clone(memory_format=torch.contiguous_format)
+        steps, kept = grad_states.unbind(0), decay.unbind(0)
+        for time in range(len(steps) - 1, 0, -1):
+            steps[time - 1].addcmul_(kept[time], steps[time])
+        grad_decay = grad_states * torch.cat([initial[None], states[:-1]])
+        return grad_decay, grad_states, decay[0] * grad_states[0]
+
+
+def parallel_scan(decay: torch.Tensor, addend: torch.Tensor, initial: torch.Tensor) -> torch.Tensor:
+    """Compute [`linear_recurrence`] in about log2(T) vectorised steps.
+
+    Two neighbouring steps (a, b) and (a', b') are one step (a * a', a' * b + b'). Combining every place with the one
+    1, 2, 4, ... places before it leaves all prefixes (Hillis and Steele 1986, "Data Parallel Algorithms"; Blelloch
+    1990, "Prefix Sums and Their Applications", section 1.4). It needs no logarithm or division.
+    """
+    addend = torch.cat([torch.addcmul(addend[:1], decay[:1], initial[None]), addend[1:]])
+    distance = 1
+    while distance < decay.shape[0]:
+        later = torch.addcmul(addend[distance:], decay[distance:], addend[:-distance])
+        addend = torch.cat([addend[:distance], later])
+        decay = torch.cat([decay[:distance], decay[distance:] * decay[:-distance]])
+        distance *= 2
+    return addend
+
+
+CELLS: dict[str, type[RecurrentCell]] = {
+    "rnn_tanh": TanhRnn,
+    "rnn_relu": ReluRnn,
+    "gru": Gru,
+    "lstm": Lstm,
+    "min_gru": MinGru,
 }
 
 
-def _lstm_precisions() -> frozenset[torch.dtype]:
-    """In which precisions below float32 oneDNN, which torch's LSTM runs in on a CPU, computes on this one."""
-    if not torch.backends.mkldnn.is_available():
-        return frozenset()
-    found = {
-        torch.bfloat16: torch.ops.mkldnn._is_mkldnn_bf16_supported(),
-        torch.float16: torch.ops.mkldnn._is_mkldnn_fp16_supported(),
-    }
-    return frozenset(precision for precision, there in found.items() if there)
-
-
-_LSTM_PRECISIONS = _lstm_precisions()
-
-
-def _make_cell(cell_type: str, input_size: int, hidden_size: int) -> nn.RNNBase | MinGru:
-    if cell_type == "lstm":
-        return nn.LSTM(input_size, hidden_size)
-    if cell_type == "gru":
-        return nn.GRU(input_size, hidden_size)
-    if cell_type == "min_gru":
-        return MinGru(input_size, hidden_size)
-    return nn.RNN(input_size, hidden_size, nonlinearity=cell_type.removeprefix("rnn_"))
-
-
 class CompactTexts:
-    """Where the real tokens of a batch lie, and the index arithmetic that follows from it.
+    """The places of a batch's real tokens, and the index arithmetic between the batch and its compact form.
 
     A direction's states are *as read*: place 0 holds the first token that the direction read, so the backward
-    direction's states stand flipped until they are joined or restored.
+    direction's states stay reversed until they are joined or restored.
 
     Args:
         mask (`torch.BoolTensor` of shape `(B, T)`): True at real tokens, in any pattern; T is at least 1.
 
     Attributes:
-        lengths (`(B,)`): Real tokens in each text.
-        valid (`(T, B)`): True where a compact place holds a real token.
+        mask (`(B, T)`): As given.
+        lengths (`(B,)`): Real tokens per text.
+        valid (`(T, B)`): True at the compact places of real tokens.
     """
 
     def __init__(self, mask: torch.Tensor) -> None:
@@ -72,67 +282,46 @@ class CompactTexts:
         self.lengths = mask.sum(dim=1)
         steps = torch.arange(time, device=mask.device)[:, None]  # (T, 1)
         self.valid = steps < self.lengths
-        self._mask = mask
+        self.mask = mask
         self._column = torch.arange(batch, device=mask.device)
-        self._order = _real_first(mask)  # (B, T): real tokens first, in order
-        self._flipped = torch.where(self.valid, self.lengths - 1 - steps, steps)  # (T, B): an involution
+        # padded on the right, the batch is compact already; elsewhere than on a CPU, to ask would cost more
+        self._is_compact = runs_eagerly_on_cpu(mask) and bool((mask[:, :-1] >= mask[:, 1:]).all())
+        self._order = None if self._is_compact else _real_first(mask)  # (B, T)
+        self._flipped = torch.where(self.valid, self.lengths - 1 - steps, steps)  # (T, B): its own inverse
 
     def compact(self, batch_first: torch.Tensor) -> torch.Tensor:
-        """(B, T) or (B, T, I) → (T, B) or (T, B, I), real tokens first."""
-        if batch_first.dim() == 2:
-            return batch_first.gather(1, self._order).t()
-        return batch_first.gather(1, self._order[:, :, None].expand_as(batch_first)).transpose(0, 1)
+        """Reorder (B, T) or (B, T, I) to (T, B) or (T, B, I), real tokens first."""
+        if self._order is not None:
+            order = self._order if batch_first.dim() == 2 else self._order[:, :, None].expand_as(batch_first)
+            batch_first = batch_first.gather(1, order)
+        return batch_first.transpose(0, 1)
 
-    def uncompact(self, ids: torch.Tensor) -> torch.Tensor:
-        """(T, B) → (B, T), each in the place that `compact` took it from; its inverse."""
-        return ids.new_empty(self._order.shape).scatter_(1, self._order, ids.t())
-
-    def show(self, directions: list[torch.Tensor], shown: list[torch.Tensor]) -> torch.Tensor:
-        """Append what `restore` makes of states, and return what was made of that in turn: joined, (T, B, D * H).
-
-        So that what is shown is part of the graph, and has gradients.
-        """
-        shown.append(self.restore(directions))
-        return self.compact(shown[-1])
-
-    def flip(self, states: torch.Tensor) -> torch.Tensor:
-        """(T, B, I) → the same, each text reversed within its length; its own inverse."""
-        rows = (self._flipped * states.shape[1] + self._column).reshape(-1)
-        return states.flatten(0, 1).index_select(0, rows).view(states.shape)
-
-    def flip_tokens(self, tokens: DistinctTokens) -> DistinctTokens:
-        """As `flip`, which here moves no vector."""
-        return DistinctTokens(tokens.vectors, self.flip(tokens.rows[:, :, None]).squeeze(-1))
+    def flip(self, inputs: Any) -> Any:
+        """Reverse each text of (T, B, I), or of [`DistinctTokens`], within its length; its own inverse."""
+        if isinstance(inputs, DistinctTokens):
+            return DistinctTokens(inputs.vectors, inputs.rows.gather(0, self._flipped))
+        rows = (self._flipped * inputs.shape[1] + self._column).reshape(-1)
+        return inputs.flatten(0, 1).index_select(0, rows).view(inputs.shape)
 
     def join(self, directions: list[torch.Tensor]) -> torch.Tensor:
-        """D times (T, B, H) as read → (T, B, D * H), compact."""
+        """Join D times (T, B, H) as read to (T, B, D * H), compact."""
         if len(directions) == 1:
             return directions[0]
         return torch.cat([directions[0], self.flip(directions[1])], dim=-1)
 
     def restore(self, directions: list[torch.Tensor]) -> torch.Tensor:
-        """D times (T, B, H) as read → (B, T, D * H) in the original places, zero where there is no token."""
-        batch, time = self._mask.shape
-        width = directions[0].shape[-1]
-        forward = self._places()
-        rows = [forward * batch + self._column[:, None]]
-        if len(directions) == 2:
-            backward = (self.lengths[:, None] - 1 - forward).clamp(min=0)
-            rows.append((time + backward) * batch + self._column[:, None])
-        stacked = torch.cat([states.flatten(0, 1) for states in directions])
-        restored = stacked.index_select(0, torch.stack(rows, dim=-1).reshape(-1))
-        return restored.view(batch, time, len(rows) * width).masked_fill_(~self._mask[:, :, None], 0)
-
-    def restore_weights(self, weights: torch.Tensor) -> torch.Tensor:
-        """(B, T) compact, a number a token → (B, T) in the original places, zero where there is no token."""
-        return weights.gather(1, self._places()).masked_fill(~self._mask, 0)
-
-    def _places(self) -> torch.Tensor:
-        """(B, T): the compact place of the token at each original place."""
-        return (self._mask.long().cumsum(dim=1) - 1).clamp(min=0)  # ONNX has no sum of bools
+        """Join D times (T, B, H) as read to (B, T, D * H) in the original places, zero at padding."""
+        states = self.join(directions)
+        if self._order is None:
+            states = states.transpose(0, 1)
+        else:
+            places = (self.mask.long().cumsum(dim=1) - 1).clamp(min=0)  # ONNX has no sum of bools
+            rows = (places * states.shape[1] + self._column[:, None]).reshape(-1)
+            states = states.flatten(0, 1).index_select(0, rows).view(*self.mask.shape, states.shape[-1])
+        return states.masked_fill(~self.mask[:, :, None], 0)
 
     def last(self, states: torch.Tensor, initial: torch.Tensor | None) -> torch.Tensor:
-        """(T, B, H) as read → (B, H) after the last token read; the initial state (or zero) where a text has none."""
+        """Return the state (B, H) of (T, B, H) as read after the last token, or the initial one for an empty text."""
         rows = (self.lengths - 1).clamp(min=0) * states.shape[1] + self._column
         final = states.flatten(0, 1).index_select(0, rows)
         empty = (self.lengths == 0)[:, None]
@@ -140,30 +329,27 @@ class CompactTexts:
 
 
 def _real_first(mask: torch.Tensor) -> torch.Tensor:
-    """(B, T) → the places of the real tokens, in order, and then those of the others, `(B, T)`."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # ONNX has no sort that is stable: keys without ties
+    """Return the order (B, T) of places that moves real tokens to the front and keeps their order."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # ONNX has no stable sort: use keys without ties
         steps = torch.arange(mask.shape[1], device=mask.device)
         return torch.argsort(torch.where(mask, steps, steps + mask.shape[1]), dim=1)
-    return torch.argsort(mask, dim=1, descending=True, stable=True)  # sooner
+    return torch.argsort(mask, dim=1, descending=True, stable=True)
 
 
 class RnnDirection(nn.Module):
-    """One layer in one direction over compact texts, by torch's own cells and formulas or [`MinGru`].
-
-    Recurrent dropout drops hidden-to-hidden *weights*, once a batch (DropConnect as in Merity et al. 2018,
-    "Regularizing and Optimizing LSTM Language Models", section 4.1), so that the fused kernel stays.
+    """One layer in one direction over compact texts.
 
     Args:
-        config ([`RnnConfig`]): Gives cell type, hidden size and recurrent dropout.
+        config ([`RnnConfig`]): The model's settings.
         input_size (`int`): Width of the input, I.
     """
 
     def __init__(self, config: RnnConfig, input_size: int) -> None:
         super().__init__()
-        self.cell_type = config.cell_type
+        self.kind = CELLS[config.cell_type]
         self.hidden_size = config.hidden_size
         self.recurrent_dropout = config.recurrent_dropout
-        self.cell = _make_cell(config.cell_type, input_size, config.hidden_size)
+        self.cell = self.kind(input_size, config.hidden_size)
 
     def forward(
         self,
@@ -173,133 +359,66 @@ class RnnDirection(nn.Module):
         initial_cell_state: torch.Tensor | None = None,
         output_cell_state: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Run the cell from the first compact place to the last.
+        """Run the cell over the compact places.
 
         Args:
-            inputs (`(T, B, I)`, or distinct tokens, read from a state of zero): Compact, already flipped when this is
-                the backward direction.
-            texts ([`CompactTexts`]): Where the real tokens are.
+            inputs (`(T, B, I)`, or distinct tokens with a state of zero): Compact, and flipped for the backward
+                direction.
+            texts ([`CompactTexts`]): The places of the real tokens.
             initial_hidden_state (`(B, H)`, *optional*): h_0; zero when absent.
-            initial_cell_state (`(B, H)`, *optional*): c_0 of an LSTM; zero when absent.
-            output_cell_state (`bool`): Whether the LSTM's c at the last real token is wanted too.
+            initial_cell_state (`(B, H)`, *optional*): c_0; zero when absent.
+            output_cell_state (`bool`): Whether to return c at the last real token.
 
         Returns:
             The states `(T, B, H)`, meaningful at real tokens only, and c_n `(B, H)` or None.
-
-        Raises:
-            ValueError: When recurrent dropout would thin weights that hooks on the cell make.
         """
-        wants_cell_state = output_cell_state and self.cell_type == "lstm"
-        if isinstance(inputs, DistinctTokens):
-            if isinstance(self.cell, MinGru):
-                return self.cell(inputs.vectors, rows=inputs.rows)[0], None
-            return run_loop(self.cell_type, inputs, self._weights()), None
+        wants_c = output_cell_state and self.kind.has_cell_state
+        dropout = self.recurrent_dropout if self.training else 0.0
         from_zero = initial_hidden_state is None and initial_cell_state is None
-        loops = self.cell_type in ("rnn_tanh", "gru") and not self.is_hooked()
-        if self.training and from_zero and loops and may_loop(inputs):
-            return run_loop(self.cell_type, inputs, self._weights()), None
-        if self._is_cast_in_vain(inputs.device):
+        if isinstance(inputs, DistinctTokens):
+            return self.cell.run_loop(inputs, dropout), None
+        if self.training and from_zero and self.kind.prefers_loop and may_loop(inputs) and not self.is_hooked():
+            return self.cell.run_loop(inputs, dropout), None
+        state = None if from_zero else self._join_state(inputs, initial_hidden_state, initial_cell_state)
+        if inputs.device.type == "cpu" and self.kind.fails_under_autocast():
             inputs = inputs.to(next(self.cell.parameters()).dtype)
             with torch.autocast("cpu", enabled=False):
-                return self._run_kernel(inputs, texts, initial_hidden_state, initial_cell_state, wants_cell_state)
-        return self._run_kernel(inputs, texts, initial_hidden_state, initial_cell_state, wants_cell_state)
+                return self._run(inputs, texts, state, dropout, wants_c)
+        return self._run(inputs, texts, state, dropout, wants_c)
 
-    def _run_kernel(
-        self,
-        inputs: torch.Tensor,
-        texts: CompactTexts,
-        initial_hidden_state: torch.Tensor | None,
-        initial_cell_state: torch.Tensor | None,
-        wants_cell_state: bool,
+    def _run(
+        self, inputs: torch.Tensor, texts: CompactTexts, state: Any, dropout: float, wants_c: bool
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Run torch's own kernel, or [`MinGru`]."""
-        state = self._initial_state(inputs, initial_hidden_state, initial_cell_state)
-        held = self._gates_held_at_padding(wants_cell_state)
-        if not self._is_dropping() and held is None:
+        """Call the cell, or its kernel where weights or padding need a change."""
+        gates = self.kind.padding_gates if wants_c or not self.kind.has_cell_state else None
+        if not dropout and gates is None:
             return self.cell(inputs, state)[0], None
         if self.is_hooked():
-            return self._run_packed(inputs, texts, state, wants_cell_state)
-        weights = self._weights()
-        if held is not None:
-            # One more input, 1 at padding only, whose weights saturate the gates there: still one fused call.
-            inputs = torch.cat([inputs, (~texts.valid)[:, :, None].to(inputs.dtype)], dim=-1)
-            column = weights[0].new_tensor(held).repeat_interleave(self.hidden_size)
-            weights[0] = torch.cat([weights[0], column[:, None]], dim=1)
-        if state is None:
-            zeros = inputs.new_zeros(1, inputs.shape[1], self.hidden_size)
-            state = (zeros, zeros) if self.cell_type == "lstm" else zeros
-        # positional: states, weights, has_biases, num_layers, dropout, train, bidirectional, batch_first
-        result: Any = _KERNELS[self.cell_type](inputs, state, weights, True, 1, 0.0, self.training, False, False)
-        return result[0], result[2][0] if wants_cell_state else None
-
-    def _run_packed(
-        self, inputs: torch.Tensor, texts: CompactTexts, state: Any, wants_cell_state: bool
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Call the cell itself over packed texts, of which it reads no padding: slower, and its hooks run."""
-        if self._is_dropping():
             raise ValueError(
-                "recurrent_dropout thins the weights themselves, and hooks on a recurrent cell (such as those of "
-                "torch.nn.utils.prune), or an adapter around it, would not see it: set "
-                "recurrent_dropout=0, or remove the hooks or the adapter"
+                "recurrent_dropout, the last cell state and cell_type='rnn_relu' need a cell without hooks (such as "
+                "those of torch.nn.utils.prune) or adapters: set recurrent_dropout=0 and output_final_states=False, "
+                "use another cell, or remove the hooks"
             )
-        if inputs.shape[1] == 0:  # no text, which cannot be packed
-            states, final = self.cell(inputs, state)
-            return states, final[1][0] if wants_cell_state else None
-        lengths = texts.lengths.clamp(min=1).cpu()
-        outputs, final = self.cell(nn.utils.rnn.pack_padded_sequence(inputs, lengths, enforce_sorted=False), state)
-        states = nn.utils.rnn.pad_packed_sequence(outputs, total_length=inputs.shape[0])[0]
-        if not wants_cell_state:
-            return states, None
-        before = torch.zeros_like(final[1][0]) if state is None else state[1][0]
-        return states, torch.where((texts.lengths == 0)[:, None], before, final[1][0])
+        weights = self.cell.list_weights(dropout)
+        if gates is not None:
+            # One more input, 1 at padding only, whose weights set the gates there: still one fused call.
+            inputs = torch.cat([inputs, (~texts.valid)[:, :, None].to(inputs.dtype)], dim=-1)
+            column = weights[0].new_tensor(gates).repeat_interleave(self.hidden_size)
+            weights[0] = torch.cat([weights[0], column[:, None]], dim=1)
+        result = self.cell.run_kernel(inputs, state, weights)
+        return result[0], result[2][0] if wants_c else None
 
     def is_hooked(self) -> bool:
-        """Whether the cell must be called: its weights are made or watched by hooks, brought along, or elsewhere.
-
-        Accelerate brings them along; an adapter around the cell, or a quantised one in its place, has them elsewhere.
-        """
+        """Return whether the cell must be called: it has hooks (pruning, accelerate), or an adapter replaced it."""
         cell: Any = self.cell
         hooks = (cell._forward_pre_hooks, cell._forward_hooks, cell._backward_pre_hooks, cell._backward_hooks)
-        return any(hooks) or hasattr(self.cell, "_hf_hook") or not isinstance(self.cell, nn.RNNBase | MinGru)
+        return any(hooks) or hasattr(cell, "_hf_hook") or not isinstance(cell, self.kind)
 
-    def _is_cast_in_vain(self, device: torch.device) -> bool:
-        """Whether autocast would hand an LSTM over in a precision that this CPU has not, where the kernel fails."""
-        return (
-            self.cell_type == "lstm"
-            and device.type == "cpu"
-            and torch.is_autocast_enabled("cpu")
-            and torch.get_autocast_dtype("cpu") not in _LSTM_PRECISIONS
-        )
-
-    def _gates_held_at_padding(self, wants_cell_state: bool) -> list[float] | None:
-        """What padding adds to each gate's input, in the order of the weights, or None where it may do as it likes.
-
-        The states at padding are never looked at, but two things must not happen there: an LSTM's c must come through
-        unchanged when the kernel's last c is wanted (input gate 0, forget gate 1, so exactly c), and the unbounded
-        units of `rnn_relu` must not grow until they overflow (they are pushed to 0).
-        """
-        if wants_cell_state:
-            return [-_SATURATION, _SATURATION, 0.0, 0.0]
-        return [-_SATURATION] if self.cell_type == "rnn_relu" else None
-
-    def _is_dropping(self) -> bool:
-        return self.training and self.recurrent_dropout > 0
-
-    def _weights(self) -> list[torch.Tensor]:
-        """W_ih, W_hh, b_ih, b_hh in the kernel's order, W_hh thinned where recurrent dropout is on."""
-        weights = [getattr(self.cell, f"{kind}_l0") for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
-        if self._is_dropping():
-            weights[1] = nn.functional.dropout(weights[1], self.recurrent_dropout)
-        return weights
-
-    def _initial_state(
-        self, inputs: torch.Tensor, hidden: torch.Tensor | None, cell: torch.Tensor | None
-    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor] | None:
-        if hidden is None and cell is None:
-            return None
+    def _join_state(self, inputs: torch.Tensor, hidden: torch.Tensor | None, cell: torch.Tensor | None) -> Any:
+        """Return the cell's initial state, zero where it is absent."""
         zeros = inputs.new_zeros(inputs.shape[1], self.hidden_size)
         hidden = (zeros if hidden is None else hidden).to(inputs.dtype)[None]  # (1, B, H)
-        if self.cell_type != "lstm":
+        if not self.kind.has_cell_state:
             return hidden
         return hidden, (zeros if cell is None else cell).to(inputs.dtype)[None]
 
@@ -324,25 +443,18 @@ class RnnLayer(nn.Module):
         initial_cell_state: torch.Tensor | None = None,
         output_final_states: bool = False,
     ) -> tuple[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]]:
-        """Read each text forwards and, when bidirectional, from its last real token backwards.
-
-        Args:
-            inputs (`(T, B, I)` or distinct tokens): Compact.
-            texts ([`CompactTexts`]): Where the real tokens are.
-            initial_hidden_state (`(D, B, H)`, *optional*): h_0 of this layer.
-            initial_cell_state (`(D, B, H)`, *optional*): c_0 of this layer.
-            output_final_states (`bool`): Whether h_n and c_n are wanted.
+        """Run each direction; see [`RnnDirection.forward`]. Initial states are `(D, B, H)`.
 
         Returns:
-            A tensor a direction: the states `(T, B, H)` as read and, when wanted, h_n `(B, H)` and an LSTM's c_n `(B,
-            H)`.
+            Lists with one tensor per direction: the states `(T, B, H)` as read and, with `output_final_states`, h_n
+            `(B, H)` and c_n `(B, H)`.
         """
         outputs, hidden, cell = [], [], []
         for number, direction in enumerate(self.directions):
             h_0 = None if initial_hidden_state is None else initial_hidden_state[number]
             c_0 = None if initial_cell_state is None else initial_cell_state[number]
             if number == 1:
-                inputs = texts.flip_tokens(inputs) if isinstance(inputs, DistinctTokens) else texts.flip(inputs)
+                inputs = texts.flip(inputs)
             states, c_n = direction(inputs, texts, h_0, c_0, output_final_states)
             outputs.append(states)
             if output_final_states:

@@ -1,13 +1,13 @@
 """The recurrent encoder and the text classifier on top of it, as transformers models.
 
-The contract: padding never changes a number. A text has the same logits alone, in any batch, padded left or right or
-by how much; a mask with holes means the text without the masked tokens. This file travels with every checkpoint.
+Padding never changes a number: a text has the same logits alone, in any batch, padded left or right and by any amount.
+A mask with holes means the text without the masked tokens.
 
 Legend: B batch, T time, E embedding, H hidden per direction, D directions, L layers, V vocabulary, C classes.
 """
 
-import inspect
 import os
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,18 +15,50 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
+from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput
 from transformers.utils import can_return_tuple
 
-from .cells_rnn import CompactTexts, RnnLayer
+from .cells_rnn import CELLS, CompactTexts, RecurrentCell, RnnLayer
 from .configuration_rnn import RnnConfig
-from .cpu_kernels_rnn import distinct_pays, may_loop
-from .distinct_rnn import DistinctTokens
-from .min_gru_rnn import MinGru
-from .outputs_rnn import EncodedTexts, RnnModelOutput, RnnSequenceClassifierOutput
-from .pooling_rnn import RnnPooler
-from .tutorial_rnn import read_tutorial_checkpoint
+from .cpu_kernels_rnn import DistinctTokens, may_loop, runs_eagerly_on_cpu
+from .pooling_rnn import POOLERS
 
-_DRAW_FOR_ALL = 1 << 12  # words of a vocabulary; up to there that is as soon done as to find those of a batch
+_DRAW_FOR_ALL = 1 << 12  # vocabulary size up to which drawing for every word is as fast as finding those of the batch
+
+
+@dataclass
+class RnnModelOutput(BaseModelOutput):
+    """Output of [`RnnModel`].
+
+    Args:
+        last_hidden_state (`(B, T, D * H)`): States of the last layer, zero where the mask is zero.
+        hidden_states (`tuple` of `(B, T, E)`, then L times `(B, T, D * H)`): Token vectors, then each layer's states;
+            only with `output_hidden_states=True`.
+        final_hidden_state (`(L * D, B, H)`): h_n, after the last token read; only with `output_final_states=True`.
+        final_cell_state (`(L * D, B, H)`): c_n of an LSTM; only with `output_final_states=True`.
+    """
+
+    final_hidden_state: torch.Tensor | None = None
+    final_cell_state: torch.Tensor | None = None
+
+
+@dataclass
+class RnnSequenceClassifierOutput(SequenceClassifierOutput):
+    """Output of [`RnnForSequenceClassification`].
+
+    Args:
+        loss (scalar): Only with labels.
+        logits (`(B, C)`): Scores before softmax (before sigmoid for multi-label; the value itself for regression).
+        hidden_states (`tuple`): As in [`RnnModelOutput`].
+        pooling_weights (`(B, T)`): Weight of each token, summing to 1 per text (0 for a text without tokens); only
+            for a pooling that weighs tokens.
+        final_hidden_state (`(L * D, B, H)`): As in [`RnnModelOutput`].
+        final_cell_state (`(L * D, B, H)`): As in [`RnnModelOutput`].
+    """
+
+    pooling_weights: torch.Tensor | None = None
+    final_hidden_state: torch.Tensor | None = None
+    final_cell_state: torch.Tensor | None = None
 
 
 class RnnPreTrainedModel(PreTrainedModel):
@@ -36,11 +68,11 @@ class RnnPreTrainedModel(PreTrainedModel):
     base_model_prefix = "rnn"
     main_input_name = "input_ids"
     _input_embed_layer = "embedding"
-    _no_split_modules = ["RnnModel"]  # what its layers hand on is more than tensors
+    _no_split_modules = ["RnnModel"]  # its layers exchange more than tensors
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Start as torch starts its own modules.
+        """Initialise as torch does.
 
         | module | weights | bias |
         |---|---|---|
@@ -50,51 +82,27 @@ class RnnPreTrainedModel(PreTrainedModel):
         """
         if isinstance(module, nn.Embedding):
             init.normal_(module.weight, mean=0.0, std=self.config.embedding_initializer_range)
-            # slicing loses the flag by which `init` spares loaded weights, hence the look at it here
+            # a slice loses the flag that makes `init` skip loaded weights
             if module.padding_idx is not None and not getattr(module.weight, "_is_hf_initialized", False):
                 init.zeros_(module.weight[module.padding_idx])
-        elif isinstance(module, nn.RNNBase | MinGru):
-            bound = module.hidden_size**-0.5
+        elif isinstance(module, RecurrentCell | nn.Linear):
+            size = module.in_features if isinstance(module, nn.Linear) else self.config.hidden_size
             for parameter in module.parameters(recurse=False):
-                init.uniform_(parameter, -bound, bound)
-        elif isinstance(module, nn.Linear):
-            bound = module.in_features**-0.5
-            for parameter in module.parameters(recurse=False):
-                init.uniform_(parameter, -bound, bound)
+                init.uniform_(parameter, -(size**-0.5), size**-0.5)
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """As in transformers; a frozen embedding stays frozen (loading itself forgets `requires_grad`)."""
+        """Load as in transformers, and freeze the embedding again, which loading forgets."""
         loaded = super().from_pretrained(*args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         model.get_input_embeddings().weight.requires_grad_(not model.config.freeze_embedding)
         return loaded
 
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        """As in transformers; the new table is frozen too where the configuration says so."""
-        super().set_input_embeddings(value)
-        if self.config.freeze_embedding:
-            self.get_input_embeddings().weight.requires_grad_(False)
-
-    def resize_token_embeddings(self, new_num_tokens: int | None = None, *args: Any, **kwargs: Any) -> nn.Embedding:
-        """As in transformers; the padding token keeps its row.
-
-        Raises:
-            ValueError: For fewer rows than that takes.
-        """
-        padding = self.config.pad_token_id
-        if new_num_tokens is not None and padding is not None and new_num_tokens <= padding:
-            raise ValueError(f"pad_token_id is {padding}: a table of {new_num_tokens} rows has none for it")
-        return super().resize_token_embeddings(new_num_tokens, *args, **kwargs)
-
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
-        """As in transformers; the modelling files go along, so that the folder also loads without this package.
-
-        A subclass is code that stands elsewhere: its folder does not claim to hold it.
-        """
+        """Save as in transformers, with the modelling files, so that the folder also loads without this package."""
         if getattr(self, "_auto_class", None) is not None:
             auto_map = {"AutoConfig": "configuration_rnn.RnnConfig"}
-            if type(self).__module__ == __name__:
+            if type(self).__module__ == __name__:  # the code of a subclass is elsewhere
                 auto_map["AutoModel"] = "modeling_rnn.RnnModel"
                 auto_map["AutoModelForSequenceClassification"] = "modeling_rnn.RnnForSequenceClassification"
             self.config.auto_map = auto_map
@@ -102,7 +110,7 @@ class RnnPreTrainedModel(PreTrainedModel):
 
 
 class RnnModel(RnnPreTrainedModel):
-    """Embedding and stacked recurrent layers: token ids to one state a token.
+    """Embedding and stacked recurrent layers: token ids to one state per token.
 
     Args:
         config ([`RnnConfig`]): The model's settings.
@@ -130,64 +138,60 @@ class RnnModel(RnnPreTrainedModel):
         initial_cell_state: torch.Tensor | None = None,
         output_final_states: bool = False,
         output_hidden_states: bool | None = None,
-        compact: bool = False,
         **kwargs: Any,
-    ) -> RnnModelOutput | EncodedTexts:
+    ) -> RnnModelOutput:
         """Encode a batch of texts.
 
         Args:
-            input_ids (`torch.LongTensor` of shape `(B, T)`): Token ids. What stands at masked places is never read.
-            attention_mask (`(B, T)`, *optional*): 1 at tokens to read, 0 elsewhere, in any pattern. Absent: all tokens
-                that are not `pad_token_id` (all, for `inputs_embeds`).
-            inputs_embeds (`(B, T, E)`, *optional*): Token vectors in place of `input_ids`; word dropout, which needs
-                to know words, does not apply.
-            initial_hidden_state (`(L * D, B, H)`, *optional*): h_0 in torch's order, layer by layer; zero when absent.
+            input_ids (`torch.LongTensor` of shape `(B, T)`): Token ids; any at masked places.
+            attention_mask (`(B, T)`, *optional*): 1 at tokens to read, 0 elsewhere, in any pattern. Default: all
+                tokens other than `pad_token_id` (all, for `inputs_embeds`).
+            inputs_embeds (`(B, T, E)`, *optional*): Token vectors instead of `input_ids`; word dropout does not apply.
+            initial_hidden_state (`(L * D, B, H)`, *optional*): h_0 in torch's order; zero when absent.
             initial_cell_state (`(L * D, B, H)`, *optional*): c_0, for an LSTM only.
-            output_final_states (`bool`): Whether to return h_n and c_n, each exact at the last token read.
-            output_hidden_states (`bool`, *optional*): Whether to return the states of every layer, as they are in the
-                graph of the gradients.
-            compact (`bool`): For a head on top: return [`EncodedTexts`], whose states need no place to be pooled.
-            **kwargs: What other models take and this one has no use for, such as `token_type_ids`; ignored.
+            output_final_states (`bool`): Whether to return h_n and c_n, exact after the last token read.
+            output_hidden_states (`bool`, *optional*): Whether to return the states of every layer; they are part of
+                the gradient's graph.
+            **kwargs: Ignored, such as `token_type_ids`.
 
         Raises:
-            ValueError: When neither or both of `input_ids` and `inputs_embeds` are given, or a shape does not fit.
+            ValueError: For neither or both of `input_ids` and `inputs_embeds`, and for a shape that does not fit.
         """
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         mask = self.read_mask(input_ids, attention_mask, inputs_embeds)
         time = mask.shape[1]
-        if time == 0:  # torch's kernels need a step: read one masked token instead
-            mask = mask.new_zeros(mask.shape[0], 1)
-            input_ids = None if input_ids is None else input_ids.new_zeros(mask.shape)
-            inputs_embeds = (
-                None if inputs_embeds is None else inputs_embeds.new_zeros(*mask.shape, inputs_embeds.shape[2])
-            )
-        h_0 = self._split_initial_state("initial_hidden_state", initial_hidden_state, mask.shape[0])
-        c_0 = self._split_initial_state("initial_cell_state", initial_cell_state, mask.shape[0])
+        if time == 0:  # torch's kernels need a step: read one masked token
+            mask = nn.functional.pad(mask, (0, 1))
+            input_ids = None if input_ids is None else nn.functional.pad(input_ids, (0, 1))
+            inputs_embeds = None if inputs_embeds is None else nn.functional.pad(inputs_embeds, (0, 0, 0, 1))
+        h_0 = self._split_state("initial_hidden_state", initial_hidden_state, mask.shape[0])
+        c_0 = self._split_state("initial_cell_state", initial_cell_state, mask.shape[0])
+        is_plain = initial_hidden_state is None and initial_cell_state is None and not output_final_states
 
         texts = CompactTexts(mask)
-        from_zero = initial_hidden_state is None and initial_cell_state is None
-        keeps_none = not output_final_states and not output_hidden_states
-        inputs: Any = self._embed(input_ids, inputs_embeds, texts, from_zero and keeps_none)  # (T, B, E)
+        inputs: Any = self._embed(input_ids, inputs_embeds, texts, is_plain and not output_hidden_states)  # (T, B, E)
         shown: list[torch.Tensor] = []
-        if output_hidden_states:
-            inputs = texts.show([inputs], shown)
-        states: list[torch.Tensor] = []
-        hidden, cell = [], []
+        states, hidden, cell = [inputs], [], []
         for number, layer in enumerate(self.layers):
-            if number > 0:
-                inputs = self.hidden_dropout(texts.join(states))
-            states, layer_hidden, layer_cell = layer(inputs, texts, h_0[number], c_0[number], output_final_states)
             if output_hidden_states:
-                states = [texts.show(states, shown)]
+                shown.append(texts.restore(states))
+                inputs = texts.compact(shown[-1])
+            elif number > 0:
+                inputs = texts.join(states)
+            if number > 0:
+                inputs = self.hidden_dropout(inputs)
+            states, layer_hidden, layer_cell = layer(inputs, texts, h_0[number], c_0[number], output_final_states)
             hidden += layer_hidden
             cell += layer_cell
-        hidden_states = tuple(state[:, :0] if time == 0 else state for state in shown) if shown else None
-        encoded = EncodedTexts(texts, time, states, hidden_states, hidden, cell)
-        if compact:
-            return encoded
+        shown.append(texts.restore(states))
+        if time == 0:
+            shown = [each[:, :0] for each in shown]
         return RnnModelOutput(
-            last_hidden_state=encoded.last_hidden_state, hidden_states=hidden_states, **encoded.final_states()
+            last_hidden_state=shown[-1],
+            hidden_states=tuple(shown) if output_hidden_states else None,
+            final_hidden_state=torch.stack(hidden) if hidden else None,
+            final_cell_state=torch.stack(cell) if cell else None,
         )
 
     def read_mask(
@@ -196,111 +200,80 @@ class RnnModel(RnnPreTrainedModel):
         attention_mask: torch.Tensor | None,
         inputs_embeds: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """The mask that the model goes by: `attention_mask` as bool `(B, T)`, or the one that the pad ids give."""
-        if input_ids is not None and inputs_embeds is None:
-            shape = input_ids.shape
-        elif inputs_embeds is not None and input_ids is None:
-            shape = inputs_embeds.shape[:-1]
-        else:
-            raise ValueError("give either input_ids or inputs_embeds, and not both")
-        if len(shape) != 2:
+        """Return the mask `(B, T)` of the tokens to read, as bool; see [`RnnModel.forward`]."""
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("give either input_ids or inputs_embeds")
+        given: Any = input_ids if inputs_embeds is None else inputs_embeds[..., 0]
+        if given.dim() != 2:
             raise ValueError(
-                "input_ids must be of shape (batch, time) and inputs_embeds (batch, time, embedding_size); "
-                f"found {tuple(shape)} before the embedding"
+                "input_ids must be of shape (batch, time) and inputs_embeds of (batch, time, embedding_size); found "
+                f"{tuple(given.shape)} before the embedding"
             )
         if attention_mask is not None:
-            if attention_mask.shape != shape:
+            if attention_mask.shape != given.shape:
                 raise ValueError(
-                    f"attention_mask must be of shape {tuple(shape)} like the input, "
-                    f"found {tuple(attention_mask.shape)}"
+                    f"attention_mask must be of shape {tuple(given.shape)}; found {tuple(attention_mask.shape)}"
                 )
-            return attention_mask != 0
+            return attention_mask if attention_mask.dtype == torch.bool else attention_mask != 0
         if input_ids is not None and self.config.pad_token_id is not None:
             return input_ids != self.config.pad_token_id
-        given: Any = inputs_embeds if input_ids is None else input_ids
-        return torch.ones(shape, dtype=torch.bool, device=given.device)
+        return torch.ones(given.shape, dtype=torch.bool, device=given.device)
 
     def _embed(
-        self, input_ids: torch.Tensor | None, inputs_embeds: Any, texts: CompactTexts, stateless: bool
+        self, input_ids: torch.Tensor | None, inputs_embeds: Any, texts: CompactTexts, is_plain: bool
     ) -> torch.Tensor | DistinctTokens:
-        """Compact token vectors (T, B, E), zero at padding, with the dropouts that belong to words.
+        """Return compact token vectors (T, B, E), zero at padding, with word and embedding dropout.
 
-        Distinct tokens where the first layer takes them and gains by it; `stateless` tells that it starts from no
-        state and keeps none. Hooks on the embedding see (B, T, E), each vector in the place of its token.
+        Returns [`DistinctTokens`] where the first layer is faster with them; `is_plain` says that no state but
+        `last_hidden_state` is given or wanted. Hooks on the embedding see (B, T, E), each token in its place.
         """
         if input_ids is None:
             vectors = texts.compact(inputs_embeds).masked_fill(~texts.valid[:, :, None], 0)
             return self.embedding_dropout(vectors)
-        ids = self._fill_padding(texts.compact(input_ids), texts.valid)
-        rows = None
-        if stateless and self._reads_distinct_tokens():
+        input_ids = input_ids.masked_fill(~texts.mask, self.config.pad_token_id or 0)
+        ids, rows = texts.compact(input_ids), None
+        if is_plain and self._may_read_distinct():
             distinct, places = ids.unique(return_inverse=True)
-            if distinct_pays(
-                self.config.cell_type,
-                ids.numel(),
-                distinct.numel(),
-                self.config.embedding_size,
-                self.config.hidden_size,
-            ):
+            sizes = ids.numel(), len(distinct), self.config.embedding_size, self.config.hidden_size
+            if CELLS[self.config.cell_type].gains_by_distinct(*sizes):
                 ids, rows = distinct, places
-        if self._embedding_has_hooks():
-            vectors = texts.compact(self.embedding(texts.uncompact(ids)))
-        else:
-            vectors = self.embedding(ids)
+        vectors = texts.compact(self.embedding(input_ids)) if self._has_special_embedding() else self.embedding(ids)
         if self.training and self.config.word_dropout > 0:
             vectors = vectors * self._draw_kept_words(ids, vectors)[..., None]
         vectors = self.embedding_dropout(vectors)
         return vectors if rows is None else DistinctTokens(vectors, rows)
 
-    def _fill_padding(self, ids: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-        """Ids (T, B) with the padding token at padding; without one, with an id that costs least.
-
-        That is 0, but for a sparse gradient a token of the batch: an optimiser that remembers moves each row that the
-        gradient holds, be it zero there.
-        """
-        if self.config.pad_token_id is None and self.config.sparse_embedding and self.training and ids.numel() > 0:
-            return torch.where(valid, ids, ids.masked_fill(~valid, 0).max())
-        return ids.masked_fill(~valid, self.config.pad_token_id or 0)
-
     def _draw_kept_words(self, ids: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-        """Dropout's factor for each id, one draw a word type (Gal and Ghahramani 2016, section 4), shaped as the ids.
-
-        With a large vocabulary only the words of the batch are drawn for: a step must not cost more for it. An
-        accelerator draws for all, sooner than it could say how many there are, and so does a graph.
-        """
+        """Return dropout's factor for each id, drawn once per word type (Gal and Ghahramani 2016, section 4)."""
         count, places = self.embedding.weight.shape[0], ids
-        if count > _DRAW_FOR_ALL and ids.device.type == "cpu" and not torch.compiler.is_compiling():
+        if count > _DRAW_FOR_ALL and runs_eagerly_on_cpu(ids):
             distinct, places = ids.unique(return_inverse=True)
             count = len(distinct)
         return nn.functional.dropout(like.new_ones(count), self.config.word_dropout)[places]
 
-    def _reads_distinct_tokens(self) -> bool:
-        """Whether the first layer can, in training: a token's vector must be the same at all its places."""
-        weight = self.embedding.weight
+    def _may_read_distinct(self) -> bool:
+        """Return whether a token has the same vector at all its places, and the first layer may loop over them."""
         first: Any = self.layers[0]
-        hooked = self._embedding_has_hooks() or any(direction.is_hooked() for direction in first.directions)
-        alike = self.config.embedding_dropout == 0 and not hooked
-        return self.training and alike and self.config.cell_type != "rnn_relu" and may_loop(weight)
+        hooked = self._has_special_embedding() or any(direction.is_hooked() for direction in first.directions)
+        return self.training and self.config.embedding_dropout == 0 and not hooked and may_loop(self.embedding.weight)
 
-    def _embedding_has_hooks(self) -> bool:
-        """Whether what stands there may look at places: hooks do, and so may a module of another kind."""
+    def _has_special_embedding(self) -> bool:
+        """Return whether the embedding may depend on places: it has hooks, or is a module of another kind."""
         table: Any = self.embedding
         hooks = (table._forward_pre_hooks, table._forward_hooks, table._backward_pre_hooks, table._backward_hooks)
         return any(hooks) or type(table).forward is not nn.Embedding.forward
 
-    def _split_initial_state(
-        self, name: str, state: torch.Tensor | None, batch: int
-    ) -> list[torch.Tensor] | list[None]:
-        """(L * D, B, H) → L times (D, B, H)."""
+    def _split_state(self, name: str, state: torch.Tensor | None, batch: int) -> list[torch.Tensor] | list[None]:
+        """Split (L * D, B, H) into L times (D, B, H)."""
         layers, directions = self.config.num_hidden_layers, self.config.num_directions
         if state is None:
             return [None] * layers
-        if name == "initial_cell_state" and self.config.cell_type != "lstm":
-            raise ValueError(f"initial_cell_state is for cell_type='lstm'; this model has {self.config.cell_type!r}")
+        if name == "initial_cell_state" and not CELLS[self.config.cell_type].has_cell_state:
+            raise ValueError(f"initial_cell_state is for cells like 'lstm'; found cell_type={self.config.cell_type!r}")
         expected = (layers * directions, batch, self.config.hidden_size)
         if state.shape != expected:
             raise ValueError(
-                f"{name} must be of shape (layers * directions, batch, hidden_size) = {expected}, "
+                f"{name} must be of shape (layers * directions, batch, hidden_size) = {expected}; "
                 f"found {tuple(state.shape)}"
             )
         return list(state.view(layers, directions, *state.shape[1:]).unbind(0))
@@ -309,8 +282,8 @@ class RnnModel(RnnPreTrainedModel):
 class RnnForSequenceClassification(RnnPreTrainedModel):
     """[`RnnModel`], pooling over the tokens, and a linear layer: token ids to logits.
 
-    `config.problem_type` chooses the loss as in transformers: cross-entropy (`"single_label_classification"`), binary
-    cross-entropy a label (`"multi_label_classification"`) or mean squared error (`"regression"`).
+    `config.problem_type` selects the loss as in transformers: cross-entropy (`"single_label_classification"`), binary
+    cross-entropy per label (`"multi_label_classification"`) or mean squared error (`"regression"`).
 
     Args:
         config ([`RnnConfig`]): The model's settings.
@@ -320,22 +293,16 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
         super().__init__(config)
         self.num_labels = config.num_labels
         self.rnn = RnnModel(config)
-        self.pooler = RnnPooler(config)
+        self.pooler = POOLERS[config.pooling](config)
         self.activation = ACT2FN[config.classifier_activation]
         self.dropout = nn.Dropout(config.classifier_dropout)
         self.classifier = nn.Linear(self.pooler.output_size, config.num_labels)
-        self.loss_type = "ForSequenceClassification"  # transformers goes by the class's name, which a subclass changes
+        self.loss_type = "ForSequenceClassification"  # transformers' default depends on the class's name
         self.post_init()
 
     @property
     def accepts_loss_kwargs(self) -> bool:
-        """`bool`: Whether the loss goes by `num_items_in_batch`, the labels of a whole accumulated batch.
-
-        The Trainer asks: where it does not, as of a regression, the Trainer takes the mean over the parts.
-        """
-        parameters = inspect.signature(self.forward).parameters.values()
-        if all(parameter.kind != inspect.Parameter.VAR_KEYWORD for parameter in parameters):
-            return False  # the forward of a subclass, to which the Trainer must not hand more than it takes
+        """`bool`: Whether the loss uses `num_items_in_batch`; else the Trainer averages over accumulated parts."""
         return self.config.num_labels > 1 and self.config.problem_type != "regression"
 
     @can_return_tuple
@@ -351,34 +318,34 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
         output_hidden_states: bool | None = None,
         **kwargs: Any,
     ) -> RnnSequenceClassifierOutput:
-        """Classify a batch of texts.
+        """Classify a batch of texts. A text without tokens has the answer of a zero pooled vector.
 
         Args:
             input_ids (`torch.LongTensor` of shape `(B, T)`): Token ids.
-            attention_mask (`(B, T)`, *optional*): 1 at tokens to read; see [`RnnModel`].
+            attention_mask (`(B, T)`, *optional*): 1 at tokens to read.
             labels (*optional*): Class ids `(B,)`; for multi-label 0/1 floats `(B, C)`; for regression floats.
-            inputs_embeds (`(B, T, E)`, *optional*): Token vectors in place of `input_ids`.
-            initial_hidden_state (`(L * D, B, H)`, *optional*): h_0.
-            initial_cell_state (`(L * D, B, H)`, *optional*): c_0 of an LSTM.
-            output_final_states (`bool`): Whether to return h_n and c_n.
-            output_hidden_states (`bool`, *optional*): Whether to return the states of every layer.
-            **kwargs: Handed to the loss, for instance the Trainer's `num_items_in_batch`.
-
-        A text without tokens has a defined answer: that of a zero pooled vector.
+            inputs_embeds (*optional*): This and the following: see [`RnnModel.forward`].
+            initial_hidden_state (*optional*): See above.
+            initial_cell_state (*optional*): See above.
+            output_final_states (`bool`): See above.
+            output_hidden_states (`bool`, *optional*): See above.
+            **kwargs: Passed to the loss, such as the Trainer's `num_items_in_batch`.
         """
-        encoded = self.rnn(
+        mask = self.rnn.read_mask(input_ids, attention_mask, inputs_embeds)
+        outputs = self.rnn(
             input_ids,
-            attention_mask,
+            mask,
             inputs_embeds,
             initial_hidden_state,
             initial_cell_state,
             output_final_states,
             output_hidden_states,
-            compact=True,
             return_dict=True,
         )
-        states = encoded.texts.join(encoded.states).transpose(0, 1)  # (B, T, D * H), compact
-        pooled, weights = self.pooler(states, encoded.texts.valid.t())
+        states, time = outputs.last_hidden_state, mask.shape[1]
+        if time == 0:  # poolings need a place
+            states, mask = nn.functional.pad(states, (0, 0, 0, 1)), nn.functional.pad(mask, (0, 1))
+        pooled, weights = self.pooler(states, mask)
         logits = self.classifier(self.dropout(self.activation(pooled)))
         loss = None
         if labels is not None:
@@ -386,50 +353,26 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
             loss = self.loss_function(labels=labels, pooled_logits=logits, config=self.config, **kwargs)
             count = kwargs.get("num_items_in_batch")
             if count is not None and self.config.problem_type == "multi_label_classification":
-                loss = loss * labels.numel() / count  # cross-entropy divides by it itself
+                loss = loss * labels.numel() / count  # as transformers' cross-entropy does
         return RnnSequenceClassifierOutput(
             loss=loss,
             logits=logits,
-            pooling_weights=None if weights is None else encoded.texts.restore_weights(weights)[:, : encoded.time],
-            hidden_states=encoded.hidden_states,
-            **encoded.final_states(),
+            hidden_states=outputs.hidden_states,
+            pooling_weights=None if weights is None else weights[:, :time],
+            final_hidden_state=outputs.final_hidden_state,
+            final_cell_state=outputs.final_cell_state,
         )
 
     @classmethod
     def from_tutorial_checkpoint(
         cls, path: str | os.PathLike, id2label: dict[int, str] | None = None, **settings: Any
     ) -> "RnnForSequenceClassification":
-        """Build the model that a checkpoint of the tutorial's own training loop holds.
+        """Build the model of a checkpoint saved by the tutorial's training loop; needs the package hf-rnn installed.
 
-        The sizes and the cell are read off the weights. Of a network of two directions the last states of both are
-        pooled, torch's h_n, and not what stands at the last token, where the backward one has read no other.
-
-        Such a file carries no vocabulary: train the matching tokenizer on the texts the model was trained on,
-        `train_tokenizer(texts, min_frequency=3)`, and compare its length with `model.config.vocab_size`.
-
-        It carries no class names either, and torchtext's `LabelField` numbered the classes by their frequency in the
-        training rows, not by value: on the tutorial's tweets id 0 is label 1 (neutral), id 1 is label 0, id 2 is
-        label 2. Give the names in that order as `id2label`. Without it the classes are called `RANK_0` (the most
-        frequent label), `RANK_1`, ..., which no integer label stands for.
-
-        Args:
-            path (`str` or `os.PathLike`): A `torch.save`d dictionary with `model_state_dict`.
-            id2label (`dict[int, str]`, *optional*): Class names by id, from the most frequent training label on.
-            settings: Further fields of [`RnnConfig`] that weights cannot tell, such as `cell_type="rnn_relu"` for a
-                network with that nonlinearity.
-
-        Raises:
-            FileNotFoundError: When there is no such file.
-            ValueError: When the file holds something else, or weights that `settings` have no place for; the message
-                names the file and says what was found.
+        See `hf_rnn.data.tutorial_checkpoint.load_tutorial_checkpoint`.
         """
-        read, weights = read_tutorial_checkpoint(path)
-        classes = read.pop("num_labels")
-        if id2label or "label2id" not in settings:
-            settings["id2label"] = id2label or {rank: f"RANK_{rank}" for rank in range(classes)}
-        model = cls(RnnConfig(**{**read, **settings}))
         try:
-            model.load_state_dict(weights)
-        except RuntimeError as error:
-            raise ValueError(f"{path} does not fit its settings: {' '.join(str(error).split())}") from error
-        return model.eval()
+            from hf_rnn.data.tutorial_checkpoint import load_tutorial_checkpoint
+        except ImportError as error:
+            raise ImportError("reading a tutorial checkpoint needs the package: pip install hf-rnn") from error
+        return load_tutorial_checkpoint(cls, path, id2label, **settings)

@@ -1,4 +1,6 @@
-"""From one state a token to one vector a text; masked tokens have no part in it.
+"""Poolings: the states of a text's tokens → one vector per text. Masked tokens have no influence.
+
+A new pooling is a subclass of [`RnnPooler`] and one entry in [`POOLERS`].
 
 Legend: B batch, T time, S width of a state (directions x hidden), P width of the pooled vector.
 """
@@ -10,55 +12,45 @@ from .configuration_rnn import RnnConfig
 
 
 class RnnPooler(nn.Module):
-    """Pool the states of each text.
+    """Base of all poolings.
 
-    `attention` weighs each state by the softmax of context · tanh(W state + b) (Yang et al. 2016, "Hierarchical
-    Attention Networks for Document Classification", equations 5 to 7).
+    A subclass defines `forward(states, mask)` and, when the pooled vector is wider than a state, sets `output_size`.
 
     Args:
-        config ([`RnnConfig`]): Gives the kind of pooling and the widths.
+        config ([`RnnConfig`]): The model's settings.
+
+    Attributes:
+        output_size (`int`): Width of the pooled vector, P.
     """
 
     def __init__(self, config: RnnConfig) -> None:
         super().__init__()
         self.pooling = config.pooling
-        self.bidirectional = config.bidirectional
-        self.output_size = config.output_size * (2 if config.pooling == "mean_max" else 1)
-        if config.pooling == "attention":
-            self.projection = nn.Linear(config.output_size, config.output_size)
-            self.context = nn.Linear(config.output_size, 1, bias=False)
+        self.output_size = config.output_size
 
     def forward(self, states: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Pool.
+        """Pool the states of each text.
 
         Args:
-            states (`(B, T, S)`): T is at least 1; what stands where the mask is False is not looked at.
-            mask (`torch.BoolTensor` of shape `(B, T)`): True at real tokens.
+            states (`(B, T, S)`): T is at least 1; values at masked places are arbitrary finite numbers.
+            mask (`torch.BoolTensor` of shape `(B, T)`): True at real tokens, in any pattern.
 
         Returns:
-            The pooled vectors `(B, P)`, zero for a text without tokens, and for attention the weights `(B, T)`, else
-            None.
+            The pooled vectors `(B, P)`, zero for a text without tokens, and the tokens' weights `(B, T)`, or None for
+            a pooling that does not weigh tokens.
         """
-        if self.pooling == "last":
-            return self._last(states, mask), None
-        if self.pooling == "attention":
-            scores = self.context(torch.tanh(self.projection(states))).squeeze(-1)  # (B, T)
-            weights = scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(dim=1) * mask
-            return (weights[:, :, None] * states).sum(dim=1), weights
-        parts = []
-        real = mask[:, :, None].to(states.dtype)
-        if self.pooling in ("mean", "mean_max"):
-            wide = torch.promote_types(states.dtype, torch.float32)  # float16 ends at 65,504
-            mean = (states * real).sum(dim=1, dtype=wide) / real.sum(dim=1, dtype=wide).clamp(min=1)
-            parts.append(mean.to(states.dtype))
-        if self.pooling in ("max", "mean_max"):
-            barred = torch.zeros_like(real).masked_fill_(~mask[:, :, None], float("-inf"))
-            highest = (states + barred).amax(dim=1)
-            parts.append(highest.masked_fill(~mask.any(dim=1, keepdim=True), 0))
-        return torch.cat(parts, dim=-1), None
+        raise NotImplementedError
 
-    def _last(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Each direction's state after the last token that it read: the last place forwards, the first backwards."""
+
+class LastPooler(RnnPooler):
+    """Each direction's state after the last token that it read: of the last token forwards, of the first backwards."""
+
+    def __init__(self, config: RnnConfig) -> None:
+        super().__init__(config)
+        self.bidirectional = config.bidirectional
+
+    def forward(self, states: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, None]:
+        """Pool; see [`RnnPooler`]."""
         steps = torch.arange(mask.shape[1], device=mask.device)
         rows = torch.arange(mask.shape[0], device=mask.device)
         last = states[rows, (steps * mask).amax(dim=1)]
@@ -66,4 +58,72 @@ class RnnPooler(nn.Module):
             half = states.shape[-1] // 2
             first = states[rows, mask.to(torch.uint8).argmax(dim=1)]
             last = torch.cat([last[:, :half], first[:, half:]], dim=-1)
-        return last.masked_fill(~mask.any(dim=1, keepdim=True), 0)
+        return last.masked_fill(~mask.any(dim=1, keepdim=True), 0), None
+
+
+class MeanPooler(RnnPooler):
+    """The mean of a text's states."""
+
+    def forward(self, states: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, None]:
+        """Pool; see [`RnnPooler`]."""
+        return _mean(states, mask), None
+
+
+class MaxPooler(RnnPooler):
+    """The largest value of each unit."""
+
+    def forward(self, states: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, None]:
+        """Pool; see [`RnnPooler`]."""
+        return _max(states, mask), None
+
+
+class MeanMaxPooler(RnnPooler):
+    """Mean and maximum, side by side."""
+
+    def __init__(self, config: RnnConfig) -> None:
+        super().__init__(config)
+        self.output_size = 2 * config.output_size
+
+    def forward(self, states: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, None]:
+        """Pool; see [`RnnPooler`]."""
+        return torch.cat([_mean(states, mask), _max(states, mask)], dim=-1), None
+
+
+class AttentionPooler(RnnPooler):
+    """Mean of the states, weighted by the softmax of context · tanh(W state + b).
+
+    Yang et al. 2016, "Hierarchical Attention Networks for Document Classification", equations 5 to 7.
+    """
+
+    def __init__(self, config: RnnConfig) -> None:
+        super().__init__(config)
+        self.projection = nn.Linear(config.output_size, config.output_size)
+        self.context = nn.Linear(config.output_size, 1, bias=False)
+
+    def forward(self, states: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Pool; see [`RnnPooler`]."""
+        scores = self.context(torch.tanh(self.projection(states))).squeeze(-1)  # (B, T)
+        weights = scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(dim=1) * mask
+        return (weights[:, :, None] * states).sum(dim=1), weights
+
+
+POOLERS: dict[str, type[RnnPooler]] = {
+    "last": LastPooler,
+    "mean": MeanPooler,
+    "max": MaxPooler,
+    "mean_max": MeanMaxPooler,
+    "attention": AttentionPooler,
+}
+
+
+def _mean(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    real = mask[:, :, None].to(states.dtype)
+    wide = torch.promote_types(states.dtype, torch.float32)  # float16 ends at 65,504
+    mean = (states * real).sum(dim=1, dtype=wide) / real.sum(dim=1, dtype=wide).clamp(min=1)
+    return mean.to(states.dtype)
+
+
+def _max(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    barred = torch.zeros_like(mask, dtype=states.dtype).masked_fill_(~mask, float("-inf"))
+    highest = (states + barred[:, :, None]).amax(dim=1)
+    return highest.masked_fill(~mask.any(dim=1, keepdim=True), 0)

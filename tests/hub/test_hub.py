@@ -36,20 +36,7 @@ from hf_rnn.utils.errors import UserError
 TEXTS = ["good film", "bad film", "so so film", "", "a film that nobody saw"]
 FILES = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md", "metrics.json"}
 FILES |= {"training_args.json", "learning_curve.png"}
-FILES |= {
-    f"{name}_rnn.py"
-    for name in (
-        "cells",
-        "configuration",
-        "distinct",
-        "min_gru",
-        "modeling",
-        "outputs",
-        "pooling",
-        "cpu_kernels",
-        "tutorial",
-    )
-}
+FILES |= {f"{name}_rnn.py" for name in ("cells", "configuration", "cpu_kernels", "modeling", "pooling")}
 
 
 def write_finished_folder(root, seed=0):

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_rnn import RnnConfig, RnnForSequenceClassification
-from hf_rnn.models.min_gru_rnn import MinGru, linear_recurrence, parallel_scan
+from hf_rnn.models.cells_rnn import MinGru, linear_recurrence, parallel_scan
 
 
 def draw(time, batch=2, hidden=3, seed=0, dtype=torch.float64):
@@ -86,7 +86,7 @@ def test_a_trace_that_would_fix_the_number_of_steps_is_refused():
 
 def test_the_loop_runs_on_a_cpu_and_the_scan_elsewhere(monkeypatch):
     calls = []
-    monkeypatch.setattr("hf_rnn.models.min_gru_rnn.parallel_scan", lambda *inputs: calls.append("scan") or inputs[1])
+    monkeypatch.setattr("hf_rnn.models.cells_rnn.parallel_scan", lambda *inputs: calls.append("scan") or inputs[1])
     inputs = draw(3)
     linear_recurrence(*inputs)
     assert calls == []

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...models.cells_rnn import RnnDirection, RnnLayer
-from ...models.min_gru_rnn import MinGru
+from ...models.cells_rnn import MinGru, RnnDirection, RnnLayer
 from ...models.modeling_rnn import RnnForSequenceClassification, RnnModel
-from ...models.pooling_rnn import RnnPooler
+from ...models.pooling_rnn import AttentionPooler, LastPooler, MaxPooler, MeanMaxPooler, MeanPooler
 
+_POOLERS = (LastPooler, MeanPooler, MaxPooler, MeanMaxPooler, AttentionPooler)
 _CELLS = (nn.LSTM, nn.GRU, nn.RNN, MinGru)
 
 
@@ -52,7 +52,7 @@ def _parts(model: Any) -> Iterator[tuple[Any, ...]]:
     """Each part whose weights are read: its name, itself, and the kinds that it may be of."""
     yield "rnn", model.rnn, RnnModel
     yield "rnn.embedding", model.rnn.embedding, nn.Embedding
-    yield "pooler", model.pooler, RnnPooler
+    yield "pooler", model.pooler, *_POOLERS
     for name, part in model.pooler.named_children():
         yield f"pooler.{name}", part, nn.Linear
     yield "classifier", model.classifier, nn.Linear

@@ -14,7 +14,9 @@ from typing import Any, NamedTuple, TypeVar
 
 from transformers import TrainingArguments
 
+from ...models.cells_rnn import CELLS
 from ...models.configuration_rnn import RnnConfig
+from ...models.pooling_rnn import POOLERS
 from ...utils.errors import UserError
 from ..recipes import DEFAULT_RECIPE, Setting, read_settings
 from ..warm_start import ARCHITECTURE, check_architecture, read_config
@@ -36,10 +38,16 @@ _RIVALS = {
 }
 
 
+_REGISTRIES = {"cell_type": CELLS, "pooling": POOLERS}
+
+
 def _as_flag(known: Field) -> tuple[str, Any, Any]:
-    """A field of the config as a field that HfArgumentParser takes: it knows no `float | int`."""
+    """Turn a field of the config into one that HfArgumentParser takes; it does not know `float | int`."""
     kind = float if known.type == float | int else known.type
-    return known.name, kind, field(default=known.default, metadata=known.metadata)
+    metadata = {"help": known.metadata["help"]}
+    if known.name in _REGISTRIES:
+        metadata["choices"] = _REGISTRIES[known.name]  # includes names that are registered later
+    return known.name, kind, field(default=known.default, metadata=metadata)
 
 
 _ConfigFlags: Any = make_dataclass(
