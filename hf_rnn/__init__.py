@@ -1,13 +1,13 @@
 """Recurrent text classifiers (RNN, GRU, LSTM) as native Hugging Face models.
 
-Importing the package makes `AutoConfig`, `AutoModel`, `AutoModelForSequenceClassification` and `pipeline` know its
-models. Everything beyond the models is imported when it is first used, so that a process that only predicts loads
-neither Trainer nor datasets.
+Importing the package registers its models, so that `AutoConfig`, `AutoModel`, `AutoModelForSequenceClassification` and
+`pipeline` load them. Everything else is imported on first use: a process that only predicts loads neither Trainer nor
+datasets.
 """
 
 import importlib
 import sys
-from pathlib import PurePath
+from pathlib import Path
 from typing import Any
 
 __version__ = "0.1.0"
@@ -36,7 +36,7 @@ __all__ = ["__version__", "register", *_HOME]
 
 
 def register() -> None:
-    """Make the Auto classes know the models, and let the modelling files travel with every checkpoint."""
+    """Register the models with the Auto classes, and have their code saved with every checkpoint."""
     from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
     from .models.configuration_rnn import RnnConfig
@@ -54,7 +54,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
-    globals()[name] = value  # the next look-up does not come here
+    globals()[name] = value
     return value
 
 
@@ -62,6 +62,8 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-# The console command answers `--help` without loading torch; its verbs register for themselves.
-if PurePath(sys.argv[0] if sys.argv else "").name not in ("hf-rnn", "hf-rnn.exe"):
+# Registering loads torch and transformers, which takes seconds. The program `hf-rnn` registers when it runs a verb, so
+# `hf-rnn --help` does not.
+_program = Path(getattr(sys.modules.get("__main__"), "__file__", None) or "")
+if _program.name != "hf-rnn" and _program.parent.name != "hf-rnn.exe":  # the latter on Windows
     register()

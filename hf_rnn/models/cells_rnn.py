@@ -28,7 +28,7 @@ class RecurrentCell(nn.Module):
 
     A subclass takes `(input_size, hidden_size)` and defines `forward(inputs, state)` with inputs `(T, B, I)`, T at
     least 1, and state `(1, B, H)` or None for zero. It returns the states `(T, B, H)` and the last state `(1, B, H)`.
-    Padding follows the real tokens; states there are never used. The defaults below suit any such module.
+    Padding follows the real tokens; states there are ignored, but must be finite. The defaults below suit any such module.
 
     Attributes:
         has_cell_state (`bool`): Whether `state` is a pair (h, c), as for an LSTM.
@@ -284,9 +284,9 @@ class CompactTexts:
         self.valid = steps < self.lengths
         self.mask = mask
         self._column = torch.arange(batch, device=mask.device)
-        # padded on the right, the batch is compact already; elsewhere than on a CPU, to ask would cost more
-        self._is_compact = runs_eagerly_on_cpu(mask) and bool((mask[:, :-1] >= mask[:, 1:]).all())
-        self._order = None if self._is_compact else _real_first(mask)  # (B, T)
+        # a batch padded on the right is compact already; on other devices this question would cost more than the answer
+        is_compact = runs_eagerly_on_cpu(mask) and torch.equal(mask.t(), self.valid)
+        self._order = None if is_compact else _real_first(mask)  # (B, T)
         self._flipped = torch.where(self.valid, self.lengths - 1 - steps, steps)  # (T, B): its own inverse
 
     def compact(self, batch_first: torch.Tensor) -> torch.Tensor:
@@ -313,12 +313,11 @@ class CompactTexts:
         """Join D times (T, B, H) as read to (B, T, D * H) in the original places, zero at padding."""
         states = self.join(directions)
         if self._order is None:
-            states = states.transpose(0, 1)
-        else:
-            places = (self.mask.long().cumsum(dim=1) - 1).clamp(min=0)  # ONNX has no sum of bools
-            rows = (places * states.shape[1] + self._column[:, None]).reshape(-1)
-            states = states.flatten(0, 1).index_select(0, rows).view(*self.mask.shape, states.shape[-1])
-        return states.masked_fill(~self.mask[:, :, None], 0)
+            return (states * self.valid[:, :, None].to(states.dtype)).transpose(0, 1)
+        places = (self.mask.long().cumsum(dim=1) - 1).clamp(min=0)  # ONNX has no sum of bools
+        rows = (places * states.shape[1] + self._column[:, None]).reshape(-1)
+        states = states.flatten(0, 1).index_select(0, rows).view(*self.mask.shape, states.shape[-1])
+        return states * self.mask[:, :, None].to(states.dtype)
 
     def last(self, states: torch.Tensor, initial: torch.Tensor | None) -> torch.Tensor:
         """Return the state (B, H) of (T, B, H) as read after the last token, or the initial one for an empty text."""

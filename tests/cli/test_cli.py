@@ -55,7 +55,7 @@ def folder(trained):
 
 
 def test_help_is_quick_and_loads_nothing_heavy():
-    code = "import sys; sys.argv = ['hf-rnn']; from hf_rnn.cli.main import main; main(['--help']); print(*sys.modules)"
+    code = "import sys; __file__ = 'hf-rnn'; from hf_rnn.cli.main import main; main(['--help']); print(*sys.modules)"
     seconds = []
     for _ in range(3):
         start = time.perf_counter()
@@ -84,7 +84,7 @@ def test_a_stream_that_is_closed(folder, arguments, closed, message):
 
 @pytest.mark.parametrize("arguments", [[], ["predct"]])
 def test_a_mistake_does_not_come_among_results_where_there_is_no_standard_error(arguments):
-    code = f"import sys; sys.argv = ['hf-rnn']; from hf_rnn.cli.main import main; sys.exit(main({arguments}))"
+    code = f"import sys; __file__ = 'hf-rnn'; from hf_rnn.cli.main import main; sys.exit(main({arguments}))"
     command = f"{shlex.join([sys.executable, '-c', code])} 2>&-"
     done = subprocess.run(["sh", "-c", command], stdout=subprocess.PIPE, text=True, env=ENVIRONMENT, timeout=120)
     assert (done.returncode, done.stdout) == (2, "")
@@ -93,7 +93,7 @@ def test_a_mistake_does_not_come_among_results_where_there_is_no_standard_error(
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_help_that_cannot_be_written(unbuffered):
-    code = "import sys; sys.argv = ['hf-rnn']; from hf_rnn.cli.main import main; sys.exit(main(['--help']))"
+    code = "import sys; __file__ = 'hf-rnn'; from hf_rnn.cli.main import main; sys.exit(main(['--help']))"
     command = shlex.join([sys.executable, "-c", code])
     environment = {**ENVIRONMENT, "PYTHONUNBUFFERED": unbuffered}
     full = subprocess.run(["sh", "-c", f"{command} > /dev/full"], capture_output=True, text=True, env=environment)
@@ -106,7 +106,7 @@ def test_help_that_cannot_be_written(unbuffered):
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
 def test_a_mistake_that_cannot_be_told_has_its_exit_code():
-    code = "import sys; sys.argv = ['hf-rnn']; from hf_rnn.cli.main import main; sys.exit(main(['predct']))"
+    code = "import sys; __file__ = 'hf-rnn'; from hf_rnn.cli.main import main; sys.exit(main(['predct']))"
     command = f"{shlex.join([sys.executable, '-c', code])} 2>/dev/full"
     assert subprocess.run(["sh", "-c", command], env=ENVIRONMENT).returncode == 2
 

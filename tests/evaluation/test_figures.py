@@ -160,7 +160,7 @@ def test_same_numbers_same_bytes_whatever_the_user_set(tmp_path):
 
 def test_no_display_and_no_pyplot(tmp_path):
     program = (
-        "import sys; sys.argv[0] = 'hf-rnn'\n"  # leaves out the models, which take seconds to import
+        "import sys; __file__ = 'hf-rnn'\n"  # leaves out the models, which take seconds to import
         "from hf_rnn.evaluation.figures import plot_confusion_matrix\n"
         "assert 'matplotlib' not in sys.modules\n"
         f"plot_confusion_matrix([[1]], ['a'], {str(tmp_path / 'matrix.png')!r})\n"

@@ -172,7 +172,7 @@ def test_global_random_state_is_left_alone():
 
 PROCESS = """
 import sys
-sys.argv[0] = "hf-rnn"  # leaves out the models, which take seconds to import
+__file__ = "hf-rnn"  # leaves out the models, which take seconds to import
 import evaluate
 from hf_rnn.evaluation import Accuracy, MacroF1
 metric = evaluate.combine([Accuracy(["a", "b"]), MacroF1(["a", "b"])])
