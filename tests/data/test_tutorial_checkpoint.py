@@ -1,0 +1,147 @@
+"""The tutorial's network, written here in plain torch, and its checkpoints: the independent reference."""
+
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from hf_rnn import RnnConfig, RnnForSequenceClassification
+
+KINDS = {"rnn_tanh": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
+LABELS = {0: "neutral", 1: "positive", 2: "negative"}
+IDS = torch.tensor([[4, 82, 73, 45, 21], [27, 2, 15, 48, 21], [49, 0, 18, 15, 21], [19, 14, 2, 98, 21]])
+TARGETS = torch.tensor([1, 0, 2, 1])
+HIDDEN, LINEAR = "rnn_layer.weight_hh_l0", "linear_layer.weight"
+
+
+class TutorialNetwork(nn.Module):
+    """Time first, as in the tutorial; the last output represents the text."""
+
+    def __init__(self, cell, layers, vocab_size=100, embedding_size=30, hidden_size=8, bidirectional=False):
+        super().__init__()
+        self.embedding = nn.Embedding(vocab_size, embedding_size, padding_idx=1, sparse=True)
+        self.rnn_layer = KINDS[cell](embedding_size, hidden_size, layers, bidirectional=bidirectional)
+        self.linear_layer = nn.Linear(hidden_size * (1 + bidirectional), 3)
+
+    def forward(self, ids):
+        output, _ = self.rnn_layer(self.embedding(ids.t()))
+        return nn.functional.log_softmax(self.linear_layer(torch.relu(output[-1])), dim=-1)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "checkpoint.pt"
+
+
+def make_checkpoint(path, cell="rnn_tanh", layers=2, change=dict, **settings):
+    """Save what the tutorial's loop saves after one step of its optimiser."""
+    torch.manual_seed(123)
+    network = TutorialNetwork(cell, layers, **settings)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.3)
+    loss = nn.NLLLoss()(network(IDS), TARGETS)
+    loss.backward()
+    optimizer.step()
+    state = {"epoch": 4, "model_state_dict": change(network.state_dict()), "loss": loss.item()}
+    torch.save({**state, "optimizer_state_dict": optimizer.state_dict()}, path)
+    return network
+
+
+load = RnnForSequenceClassification.from_tutorial_checkpoint
+
+
+@pytest.mark.parametrize("cell", KINDS)
+@pytest.mark.parametrize("layers", [1, 2])
+def test_same_log_softmax_loss_and_gradients(cell, layers, path):
+    network = make_checkpoint(path, cell, layers)
+    model = load(path, id2label=LABELS)
+    expected = network(IDS)
+    output = model(IDS, labels=TARGETS)
+    torch.testing.assert_close(output.logits.log_softmax(-1), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(output.loss, nn.NLLLoss()(expected, TARGETS), atol=1e-6, rtol=0)
+    config = model.config
+    assert (config.cell_type, config.num_hidden_layers, config.id2label) == (cell, layers, LABELS)
+
+    network.zero_grad()
+    nn.NLLLoss()(network(IDS), TARGETS).backward()
+    output.loss.backward()
+    torch.testing.assert_close(model.classifier.weight.grad, network.linear_layer.weight.grad, atol=1e-6, rtol=1e-5)
+    gradient = network.embedding.weight.grad.to_dense()
+    torch.testing.assert_close(model.rnn.embedding.weight.grad, gradient, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("cell", KINDS)
+def test_a_bidirectional_network_has_the_same_states(cell, path):
+    network = make_checkpoint(path, cell, bidirectional=True)
+    expected = network.rnn_layer(network.embedding(IDS.t()))[0].transpose(0, 1)
+    torch.testing.assert_close(load(path).rnn(IDS).last_hidden_state, expected, atol=1e-6, rtol=0)
+
+
+def test_it_becomes_an_ordinary_model(path, tmp_path):
+    network = make_checkpoint(path, "gru")
+    model = load(path)
+    assert not model.training
+    assert model.config.id2label == {rank: f"RANK_{rank}" for rank in range(3)}, "ids are not the data's labels"
+    model.save_pretrained(tmp_path / "model")
+    again = RnnForSequenceClassification.from_pretrained(tmp_path / "model")
+    torch.testing.assert_close(again(IDS).logits.log_softmax(-1), network(IDS), atol=1e-6, rtol=0)
+
+
+def test_settings_that_weights_do_not_determine(path):
+    make_checkpoint(path)
+    assert load(path, cell_type="rnn_relu").config.cell_type == "rnn_relu"
+
+
+# torch.load raises a KeyError, an UnpicklingError, a UnicodeDecodeError and an EOFError for these
+@pytest.mark.parametrize(
+    "content",
+    [b"the film was good\n", pickle.dumps({"model_state_dict": print}), b"\x58\x01\x00\x00\x00\xff.", b""],
+    ids=["text", "code", "bytes", "empty"],
+)
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_files_that_are_something_else(content, path):
+    with pytest.raises(FileNotFoundError):
+        load(path)
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="checkpoint.pt is not a checkpoint that torch can load safely") as caught:
+        load(path)
+    assert type(caught.value) is ValueError and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("content", "found"), [([1, 2], "list"), ({"weights": {}}, r"\['weights'\]")])
+def test_other_checkpoints_of_torch(content, found, path):
+    torch.save(content, path)
+    with pytest.raises(ValueError, match=f"no 'model_state_dict'.*found {found}"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "settings", "message"),
+    [
+        (lambda state: {k: v for k, v in state.items() if "linear" not in k}, {}, r"lacks \['linear_layer.bias', '"),
+        (lambda state: {**state, "conv.weight": torch.zeros(1)}, {}, "holds 'conv.weight'"),
+        (lambda state: {**state, HIDDEN: torch.zeros(4, 3)}, {}, r"of an RNN.*found shape \(4, 3\)"),
+        (lambda state: {**state, HIDDEN: torch.zeros(8, 0)}, {}, r"matrix.*found shape \(8, 0\)"),
+        (lambda state: {**state, LINEAR: torch.zeros(3, 9)}, {}, "does not fit its settings: .*size mismatch"),
+        (lambda state: {**state, LINEAR: 3}, {}, "more than tensors"),
+        (dict, {"id2label": {0: "no", 1: "yes"}}, "does not fit its settings: .*size mismatch for classifier.weight"),
+        (dict, {"num_hidden_layers": 3}, "does not fit its settings: .*layers.2"),
+    ],
+)
+def test_weights_of_another_network_are_refused_in_one_line(change, settings, message, path):
+    make_checkpoint(path, change=change)
+    with pytest.raises(ValueError, match=f"checkpoint.pt.*{message}") as caught:
+        load(path, **settings)
+    assert type(caught.value) is ValueError and "\n" not in str(caught.value)
+
+
+def test_the_tutorials_own_sizes():
+    """The recipe's network has as many parameters as the tutorial's: 3,330 x 300, two layers of 50, 3 classes."""
+    sizes = {"vocab_size": 3330, "embedding_size": 300, "hidden_size": 50}
+    config = RnnConfig(
+        cell_type="rnn_tanh", num_hidden_layers=2, bidirectional=False, pooling="last", num_labels=3, **sizes
+    )
+    count = sum(parameter.numel() for parameter in TutorialNetwork("rnn_tanh", 2, **sizes).parameters())
+    assert (
+        RnnForSequenceClassification(config).num_parameters() == count == 3330 * 300 + 50 * 350 + 50 * 100 + 200 + 153
+    )
