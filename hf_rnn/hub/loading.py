@@ -109,9 +109,9 @@ def load_model(
         part = "tokenizer.json or tokenizer_config.json"
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         _check_tokenizer(name, tokenizer, config.vocab_size)
-        from ..inference.reference import compute_logits, tokenize  # which imports this module
-
-        logits = compute_logits(model.eval(), tokenizer, tokenize(tokenizer, ["", "a word"]))  # whether it answers
+        batch = tokenizer(["", "a word"], truncation=True, padding=True, return_tensors="pt").to(model.device)
+        with torch.inference_mode():
+            logits = model.eval()(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
         if not logits.isfinite().all():
             raise UserError(f"{name} cannot be used: its logits are {logits.tolist()}, so weights are NaN or infinite")
     except UserError:

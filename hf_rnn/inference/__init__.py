@@ -1,4 +1,4 @@
-"""A finished folder → fast predictions with the model's own answers."""
+"""Predict with a finished model."""
 
 from .predictor import FastRnn
 

@@ -1,6 +1,6 @@
-"""A file with one text a line → its answers, line by line, and those as a CSV, TSV or JSONL file.
+"""Label a file with one text per line, and write the answers as CSV, TSV or JSONL.
 
-For a person who gave a file to a page and takes one home; `hf-rnn predict` is for files of any size.
+For the demo page; `hf-rnn predict` handles files of any size.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from .predictor import FastRnn
 
 FORMATS = ("csv", "tsv", "jsonl")
 
-_BLOCK = 1024  # lines answered at a time
+_BLOCK = 1024  # lines predicted at a time
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a line got.
+    """The answer to one line.
 
     Attributes:
-        text: The line; of one that is no text, how it starts.
-        label: None where there is an error.
+        text: The line; for a refused line, its beginning.
+        label: None for a refused line.
         score: Of the label.
         error: Why the line has no label.
     """
@@ -41,27 +41,24 @@ class Answer:
 
 
 def label_file(classifier: FastRnn, path: Path, max_lines: int | None = None) -> Iterator[list[Answer]]:
-    """Label the lines of a file.
+    """Yield the answers to the lines of a file, several at a time, in the order of the lines.
 
     Args:
         classifier: Labels them.
-        path: The file; a line is what [`read_texts`] says.
-        max_lines: How many lines to read at most.
-
-    Yields:
-        Answers, some at a time, in the order of the lines.
+        path: The file, see [`read_texts`].
+        max_lines: Most lines to read.
 
     Raises:
-        DataError: For a file that is no text as a whole, such as a compressed one.
+        DataError: For a file that is not text, such as a compressed one.
     """
     with path.open("rb") as stream:
         lines = islice((line for block in read_texts(stream, path.name) for line in block), max_lines)
         while block := list(islice(lines, _BLOCK)):
             best = iter(classifier.predict([line for line in block if isinstance(line, str)]))
-            yield [_answer(line, best) for line in block]
+            yield [_make_answer(line, best) for line in block]
 
 
-def _answer(line: str | BadRow, best: Iterator[Mapping[str, Any]]) -> Answer:
+def _make_answer(line: str | BadRow, best: Iterator[Mapping[str, Any]]) -> Answer:
     if isinstance(line, BadRow):
         return Answer(line.excerpt, error=f"line {line.line}: {line.fault.reason.value}: {line.fault.detail}")
     answer = next(best)
@@ -71,13 +68,9 @@ def _answer(line: str | BadRow, best: Iterator[Mapping[str, Any]]) -> Answer:
 
 
 def write_answers(answers: Iterable[Answer], path: Path) -> None:
-    """Write answers to a file, in the format that its name ends with.
+    """Write answers in the format of the file's suffix, one of `FORMATS`.
 
-    CSV and TSV have a header and quote as spreadsheets do; JSONL leaves out what is None.
-
-    Args:
-        answers: In the order of the lines.
-        path: Ends with one of `FORMATS`.
+    CSV and TSV have a header and quote as spreadsheets do. JSONL omits None.
     """
     with path.open("w", encoding="utf-8", newline="") as stream:
         if path.suffix == ".jsonl":
@@ -85,7 +78,6 @@ def write_answers(answers: Iterable[Answer], path: Path) -> None:
                 record = {name: value for name, value in asdict(answer).items() if value is not None}
                 stream.write(json.dumps(record, ensure_ascii=False) + "\n")
             return
-        dialect = {".csv": "excel", ".tsv": "excel-tab"}[path.suffix]
-        writer = csv.writer(stream, dialect)  # lines end as in RFC 4180
+        writer = csv.writer(stream, {".csv": "excel", ".tsv": "excel-tab"}[path.suffix])  # CRLF, as in RFC 4180
         writer.writerow(field.name for field in fields(Answer))
         writer.writerows(asdict(answer).values() for answer in answers)

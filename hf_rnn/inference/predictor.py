@@ -1,93 +1,59 @@
-"""`FastRnn`: raw texts → labels and scores as fast as a CPU goes, with the model's own answers.
+"""`FastRnn`: raw texts → labels and scores with the model's own answers, as fast as a CPU allows.
 
-Texts are tokenised in blocks, sorted by length within a block, run nearly without padding in batches of about equal
-work, and answered in their order. What makes a batch fast is in `folding/`; on an accelerator, and where the table
-of the vocabulary would be too large, the plain model runs instead.
+The way of a text: `fast_tokenizer` makes ids, `fused` makes logits. `reference`, the plain model, serves where `fused`
+does not: on an accelerator, for models that it does not support, and where its table would be too large.
 """
 
 from __future__ import annotations
 
 import copy
-import functools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence, Sized
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..hub.loading import load_model
-from ..models.configuration_rnn import RnnConfig
-from ..models.modeling_rnn import RnnForSequenceClassification
 from ..utils.errors import UserError
 from .fast_tokenizer.fast_tokenization import FastTokenizer
-from .fused import (
-    MOST_OF_A_FEW,
-    TABLE_DTYPES,
-    FoldedClassifier,
-    TableDtype,
-    find_foreign_part,
-    table_bytes,
-    table_work,
-)
+from .fused import TABLE_DTYPES, FusedClassifier, TableDtype, find_unsupported_part, table_bytes
+from .fused.classifier import SEVERAL_TEXTS
 from .fused.packing import TokenIds, pack_batches
-from .reference import compute_logits, list_texts, scorer_of
+from .reference import compute_logits, find_score_function
 
 _LOGGER = logging.getLogger(__name__)
 
 MEMORY_LIMIT = 1 << 28  # bytes
-_WORK_LIMIT = 3e10  # multiplications, which take most of a second on one core; more with more memory than the above
-_BLOCK = 8192  # texts tokenised and sorted at a time
-_TOKENS_PER_BATCH, _TOKENS_AT_MOST = 8192, 4 * 8192
-_ROWS_OF_A_BATCH = 1 << 25  # bytes: rows of a batch in float32, a step of which is then some part of a second cache
-_TOKENS_OF_A_TWEET = 20  # by which these were measured: of longer texts as many run at once, up to so many tokens
-_MOST_TOKENS, _BYTES_OF_STATES = 1 << 18, 1 << 24  # the latter where a batch keeps states
-
-
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-def _in_own_precision(function: Function) -> Function:
-    """Make a function compute as it is written where the caller's program autocasts."""
-
-    @functools.wraps(function)
-    def run(*given: Any, **named: Any) -> Any:
-        if not torch.is_autocast_enabled("cpu"):
-            return function(*given, **named)
-        with torch.autocast("cpu", enabled=False):
-            return function(*given, **named)
-
-    return cast(Function, run)
+_TEXTS_PER_BATCH, _TOKENS_PER_BATCH = 512, 1 << 18
+_STATE_BYTES_PER_BATCH = 1 << 24  # where a batch keeps the states of all tokens
+_PLAIN_TEXTS, _PLAIN_TOKENS = 256, 8192  # per batch of the plain model, padding included
 
 
 class FastRnn:
-    """A text classifier made ready for inference.
+    """A text classifier prepared for inference.
 
-    The first layer's input projection is computed once for every entry of the vocabulary and kept as a table of
-    V * D * G * H numbers (`memory` says the bytes): entries of the vocabulary, directions, parts of a cell (1 for a
-    plain RNN, 2 for minGRU, 3 for GRU, 4 for LSTM) and hidden units. Training the model further does not come through.
+    The input projection of layer 1 is computed once for every vocabulary entry and kept as a table of V * D * G * H
+    numbers: vocabulary entries, directions, parts of a cell (1 for a plain RNN, 2 for minGRU, 3 for GRU, 4 for LSTM)
+    and hidden units. The model is copied: further training does not change the answers.
 
     Args:
-        model: In evaluation mode; it is copied.
-        tokenizer: The tokenizer that belongs to it; texts are cut at its `model_max_length`.
-        table_dtype: `"float32"` answers as the model does (logits within 1e-5); `"bfloat16"` and `"int8"` take a half
-            and a quarter of the memory and round, see [`FoldedClassifier`].
-        memory_limit: Bytes that the table may take. A larger one is not built, nor one that would take more than
-            about a second to compute, if this is not raised; the plain model runs, which the log says, and `memory`
-            is 0.
-        tokens_per_batch: About how many tokens run at once. None takes 8,192, of narrow models up to four times as
-            many, so that the rows of a step take about the same room, a megabyte or two; and of texts longer than
-            tweets more, up to 262,144, so that not just a few of them share a step: where only last states are kept,
-            and of an LSTM up to 16 MiB of states.
+        model: In evaluation mode.
+        tokenizer: The tokenizer of the model; texts are truncated to its `model_max_length`.
+        table_dtype: `"float32"` answers as the model does (logits within 1e-5). `"bfloat16"` and `"int8"` take a half
+            and a quarter of the memory and round.
+        memory_limit: Most bytes of the table. Beyond them the plain model runs, which the log says.
+        tokens_per_batch: About how many tokens run at once. None: 512 texts of up to 262,144 tokens, or up to 16 MiB
+            of states where a model has several layers or pools by attention.
 
     Attributes:
-        memory (`int`): Bytes of the table; 0 when the plain model runs: beyond the limit, on an accelerator, and where
-            hooks, adapters or other modules have a part in the answer, which the log says.
+        memory (`int`): Bytes of the table; 0 when the plain model runs: beyond the limit, on an accelerator, and for a
+            model with hooks, adapters or cells, poolings and modules from outside this package, which the log says.
 
     Raises:
-        UserError: For an unknown `table_dtype`, one that rounds where there is no table, or numbers that are no sizes.
+        UserError: For an unknown `table_dtype`, one that rounds where there is no table, or an invalid size.
         ValueError: When the model is in training mode.
 
     Example:
@@ -98,7 +64,7 @@ class FastRnn:
 
     def __init__(
         self,
-        model: RnnForSequenceClassification,
+        model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         table_dtype: TableDtype = "float32",
         memory_limit: int = MEMORY_LIMIT,
@@ -113,40 +79,45 @@ class FastRnn:
             )
         if model.training:
             raise ValueError("the model is in training mode, where dropout changes its answers: call model.eval()")
-        model = cast(RnnForSequenceClassification, getattr(model, "_orig_mod", model))  # what torch.compile wraps
-        self.model = copy.deepcopy(model)
+        model = getattr(model, "_orig_mod", model)  # under torch.compile
+        self.model: Any = copy.deepcopy(model)
         self.tokenizer = tokenizer
-        self._made_with = table_dtype, memory_limit, tokens_per_batch
-        self._encode = FastTokenizer(tokenizer)
-        self.tokens_per_batch = tokens_per_batch or _pick_tokens_per_batch(model.config)
-        self._long_texts = (1, 0) if tokens_per_batch else _pick_long_texts(model.config, self.tokens_per_batch)
-        self._score = scorer_of(model.config)
+        self.tokens_per_batch = tokens_per_batch
+        self._settings = table_dtype, memory_limit, tokens_per_batch
+        self._tokenize = FastTokenizer(tokenizer)
+        config: Any = model.config
+        self._labels = [config.id2label[number] for number in range(config.num_labels)]
+        self._score = find_score_function(config)
         self.memory = 0
-        self._folded: FoldedClassifier | None = None
-        self._labels = [model.config.id2label[number] for number in range(model.config.num_labels)]
+        self._fused: FusedClassifier | None = None
         if model.device.type != "cpu":
             if table_dtype != "float32":
                 raise UserError(f"table_dtype {table_dtype} is for a CPU, found the model on {model.device}")
             return
-        foreign = find_foreign_part(model)
-        if foreign is not None:
+        if unsupported := find_unsupported_part(model):
             if table_dtype != "float32":
-                raise UserError(f"table_dtype {table_dtype} is for a model as this package makes it: {foreign}")
-            _LOGGER.warning("no table for fast inference, the plain model runs: %s", foreign)
+                raise UserError(f"table_dtype {table_dtype} is for a model of this package, unchanged: {unsupported}")
+            _LOGGER.warning("the plain model predicts, without a table: %s", unsupported)
             return
-        if obstacle := _find_obstacle(model.config, table_dtype, memory_limit):
-            others = [name for name in get_args(TableDtype) if not _find_obstacle(model.config, name, memory_limit)]
+        if (size := table_bytes(config, table_dtype)) > memory_limit:
+            fitting = [name for name in get_args(TableDtype) if table_bytes(config, name) <= memory_limit]
             _LOGGER.warning(
-                "a table for fast inference %s: the plain model runs; take %sin Python a larger memory_limit",
-                obstacle,
-                f"the table_dtype {' or '.join(others)}, or " if others else "",
+                "the plain model predicts: a table of %s bytes exceeds the limit of %s bytes; %sincrease memory_limit "
+                "in Python",
+                f"{size:,}",
+                f"{memory_limit:,}",
+                f"choose table_dtype {' or '.join(fitting)}, or " if fitting else "",
             )
             return
-        self._folded = _in_own_precision(FoldedClassifier)(self.model, table_dtype)
-        self.memory = self._folded.memory
+        self._fused = FusedClassifier(self.model, table_dtype)
+        self.memory = self._fused.memory
+        most_tokens = _TOKENS_PER_BATCH
+        if self._fused.keeps_states:
+            most_tokens = _STATE_BYTES_PER_BATCH // (4 * config.output_size)
+        self._batches = (most_tokens, _TEXTS_PER_BATCH) if tokens_per_batch is None else (tokens_per_batch,) * 2
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.model, self.tokenizer, *self._made_with)  # what is folded is folded anew
+        return type(self), (self.model, self.tokenizer, *self._settings)  # the table is computed again
 
     @classmethod
     def from_pretrained(
@@ -163,15 +134,15 @@ class FastRnn:
         Args:
             name_or_path: The folder, or the repo id.
             revision: Branch, tag or commit of a repo.
-            table_dtype: As of the class; so are the next two.
-            memory_limit: Bytes that the table may take.
-            tokens_per_batch: As of the class.
-            device: Where the model runs. Elsewhere than on a CPU there is no table, the plain model runs: for very
-                wide models, and tables beyond the limit. None is the accelerator, if there is one.
+            table_dtype: See [`FastRnn`]; the next two too.
+            memory_limit: Most bytes of the table.
+            tokens_per_batch: About how many tokens run at once.
+            device: Where the model runs; None is the accelerator, if there is one. The table is for a CPU: on another
+                device the plain model runs, which suits very wide models and tables beyond the limit.
 
         Raises:
-            UserError: When there is no whole model, the message says what is missing; and for a device that is none,
-                or that is not there.
+            UserError: When the model is incomplete, the message names what is missing, and for an unknown or missing
+                device.
         """
         model, tokenizer = load_model(name_or_path, revision, device)
         return cls(model, tokenizer, table_dtype, memory_limit, tokens_per_batch)
@@ -180,7 +151,7 @@ class FastRnn:
         """Return `{"label": ..., "score": ...}` of each text's best class, in the order of the texts.
 
         Raises:
-            UserError: For something that is no list of texts; the message says which.
+            UserError: For an invalid list of texts.
         """
         scores, labels = self.predict_proba(texts), self._labels
         best = zip(scores.argmax(axis=1).tolist(), scores.max(axis=1).tolist(), strict=True)
@@ -189,11 +160,11 @@ class FastRnn:
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
         """Return the scores `(N, C)` in float32, in the order of the texts and of `id2label`.
 
-        They are probabilities: of the classes (softmax), or of each label (a sigmoid each, for multi-label); for
-        regression they are the values themselves.
+        They are probabilities: of the classes (softmax), or of each label (sigmoid, for multi-label); for regression
+        they are the values themselves.
 
         Raises:
-            UserError: For something that is no list of texts; the message says which.
+            UserError: For an invalid list of texts.
         """
         return self._score(self.text_logits(texts)).numpy()
 
@@ -201,73 +172,46 @@ class FastRnn:
         """Return the token ids of texts, equal to those of `tokenizer(texts, truncation=True)`.
 
         Raises:
-            UserError: For something that is no list of texts; the message says which.
+            UserError: For an invalid list of texts.
         """
-        return self._encode(texts)
-
-    @_in_own_precision
-    def logits(self, input_ids: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Return the logits `(N, C)` in float32 on the CPU, in the order of `input_ids`.
-
-        Args:
-            input_ids: Token ids by text, each id a token to read; a text without any is allowed.
-
-        Raises:
-            IndexError: For an id that the vocabulary does not have.
-        """
-        if self._folded is None:
-            return compute_logits(self.model, self.tokenizer, input_ids, 256, self.tokens_per_batch)
-        if self._folded.are_few(input_ids):
-            return torch.from_numpy(np.concatenate([self._folded.logits_of_one(ids) for ids in input_ids]))
-        return self._batched_logits(TokenIds.of_lists(input_ids), self._folded)
-
-    @_in_own_precision
-    @torch.inference_mode()
-    def _batched_logits(self, texts: TokenIds, folded: FoldedClassifier) -> torch.Tensor:
-        logits = torch.empty(len(texts.lengths), len(self._labels), dtype=torch.float32, device="cpu")
-        for positions, batch in pack_batches(texts, self.tokens_per_batch, *self._long_texts):
-            logits[positions] = folded.logits(batch)
-        return logits
+        return self._tokenize(texts)
 
     def text_logits(self, texts: Sequence[str]) -> torch.Tensor:
         """Return the logits `(N, C)` in float32 on the CPU, in the order of the texts.
 
         Raises:
-            UserError: For something that is no list of texts; the message says which.
+            UserError: For an invalid list of texts.
         """
-        listed = list_texts(texts)
-        if len(listed) <= _BLOCK:
-            return self._block_logits(listed)
-        blocks = (listed[start : start + _BLOCK] for start in range(0, len(listed), _BLOCK))
-        return torch.cat([self._block_logits(block) for block in blocks])
+        if self._fused is None or not isinstance(texts, Sized) or len(texts) <= SEVERAL_TEXTS:
+            return self.logits(self._tokenize(texts))
+        return self._batch_logits(self._tokenize.arrange(texts), self._fused)
 
-    def _block_logits(self, texts: list[str]) -> torch.Tensor:
-        if self._folded is None or len(texts) <= MOST_OF_A_FEW:
-            return self.logits(self.tokenize(texts))
-        return self._batched_logits(self._encode.arrange(texts), self._folded)
+    def logits(self, input_ids: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Return the logits `(N, C)` in float32 on the CPU, in the order of `input_ids`.
 
+        Args:
+            input_ids: Token ids by text, possibly empty; each id is read, also a padding id.
 
-def _find_obstacle(config: RnnConfig, table_dtype: TableDtype, memory_limit: int) -> str | None:
-    """What a table would pass, in words: its size or the work that it takes; None when it can be built."""
-    size, work = table_bytes(config, table_dtype), table_work(config, table_dtype)
-    if size > memory_limit:
-        return f"of {size:,} bytes passes the limit of {memory_limit:,} bytes"
-    if work > (most := _WORK_LIMIT * max(1, memory_limit / MEMORY_LIMIT)):
-        return f"of {size:,} bytes takes {work:.1e} multiplications, which passes the limit of {most:.1e}"
-    return None
+        Raises:
+            IndexError: For an id outside the vocabulary.
+        """
+        fused = self._fused
+        path = "model" if fused is None else fused.choose_path([*map(len, input_ids)])
+        if fused is None or path == "model":
+            return self._model_logits(input_ids)
+        if path == "batch":
+            return self._batch_logits(TokenIds.of_lists(input_ids), fused)
+        return torch.from_numpy(np.concatenate([fused.single_logits(ids) for ids in input_ids]))
 
+    @torch.autocast("cpu", enabled=False)
+    def _model_logits(self, input_ids: Sequence[Sequence[int]]) -> torch.Tensor:
+        tokens = self.tokens_per_batch or _PLAIN_TOKENS
+        return compute_logits(self.model, self.tokenizer, input_ids, _PLAIN_TEXTS, tokens)
 
-def _pick_tokens_per_batch(config: RnnConfig) -> int:
-    """Few steps of many texts cost fewer calls, as long as the rows of a step stay in the cache."""
-    row = table_bytes(config) // config.vocab_size
-    return min(max(_ROWS_OF_A_BATCH // row, _TOKENS_PER_BATCH), _TOKENS_AT_MOST)
-
-
-def _pick_long_texts(config: RnnConfig, tokens_per_batch: int) -> tuple[int, int]:
-    """How many texts run at once when they are long, and up to how many tokens; 1 and 0 where rows of all are kept."""
-    most = _MOST_TOKENS
-    if config.num_hidden_layers > 1 or config.pooling == "attention":
-        if config.cell_type != "lstm":
-            return 1, 0
-        most = _BYTES_OF_STATES // (4 * config.output_size)
-    return tokens_per_batch // _TOKENS_OF_A_TWEET, most
+    @torch.autocast("cpu", enabled=False)
+    @torch.inference_mode()
+    def _batch_logits(self, texts: TokenIds, fused: FusedClassifier) -> torch.Tensor:
+        logits = torch.empty(len(texts.lengths), len(self._labels), dtype=torch.float32, device="cpu")
+        for positions, batch in pack_batches(texts, *self._batches):
+            logits[positions] = fused.logits(batch)
+        return logits

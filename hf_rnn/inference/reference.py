@@ -1,7 +1,4 @@
-"""Texts → token ids → logits → scores by the model as it is, in the order of the texts.
-
-What `FastRnn` is held to, and where it cannot serve, what runs in its place. No Trainer and no data sets.
-"""
+"""Texts → token ids → logits → scores with the model itself: the reference for `FastRnn`, and its fallback."""
 
 from __future__ import annotations
 
@@ -11,49 +8,45 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
+from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.text_checks import check_texts, out_of_arrow
 from ..models.configuration_rnn import RnnConfig
-from ..models.modeling_rnn import RnnForSequenceClassification
 from ..utils.errors import UserError
 
 
 def list_texts(texts: Iterable[str]) -> list[str]:
-    """Return texts as a list, or refuse what is none.
+    """Return texts as a list.
 
     Raises:
-        UserError: For one text in place of several, for what is no collection, and for an element that is no text, be
-            it that it is no Unicode; the message says which.
+        UserError: For a single text, a table, a mapping or a set in place of a list, and for an element that is not a
+            str or not valid Unicode; the message names its position.
     """
-    listed = texts if type(texts) is list else _as_list(texts)
+    if isinstance(texts, str | bytes):
+        raise UserError("texts must be a list of str, found one text: put it into a list, [text]")
+    if not isinstance(texts, Iterable):
+        raise UserError(f"texts must be a list of str, found {texts!r:.80}")
+    if isinstance(texts, Mapping | Set) or getattr(texts, "ndim", 1) != 1:
+        raise UserError(f"texts must be a list of str, found a {type(texts).__name__}: give its texts as a list")
+    listed = texts if type(texts) is list else list(out_of_arrow(texts))
     check_texts(listed)
     return listed
 
 
-def _as_list(texts: Iterable[str]) -> list[str]:
-    if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
-        found = "one text: put it into a list, [text]" if isinstance(texts, str | bytes) else f"{texts!r:.80}"
-        raise UserError(f"texts must be a list of str, found {found}")
-    if isinstance(texts, Mapping | Set) or getattr(texts, "ndim", 1) != 1:  # columns, or without an order
-        raise UserError(f"texts must be a list of str, found a {type(texts).__name__}: give the texts of it as a list")
-    return list(out_of_arrow(texts))
-
-
 def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
-    """Return the token ids of texts, cut at the tokenizer's `model_max_length`."""
+    """Return the token ids of texts, truncated to the tokenizer's `model_max_length`."""
     return tokenizer(list(texts), truncation=True, return_attention_mask=False)["input_ids"] if len(texts) else []
 
 
 def batch_by_length(
     input_ids: Sequence[Sequence[int]], tokens_per_batch: int, texts_per_batch: int | None = None
 ) -> Iterator[list[int]]:
-    """Yield rows of about equal length, so many that they make a batch; every row once.
+    """Yield batches of row numbers, shortest rows first; every row comes once.
 
     Args:
         input_ids: Token ids by row.
-        tokens_per_batch: Of a batch at most, padding counted; a longer row is a batch of its own.
-        texts_per_batch: Rows of a batch at most.
+        tokens_per_batch: Most tokens per batch, padding included; a longer row is a batch of its own.
+        texts_per_batch: Most rows per batch.
     """
     batch: list[int] = []
     for row in sorted(range(len(input_ids)), key=lambda row: len(input_ids[row])):
@@ -68,7 +61,7 @@ def batch_by_length(
 
 @torch.inference_mode()
 def compute_logits(
-    model: RnnForSequenceClassification,
+    model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     input_ids: Sequence[Sequence[int]],
     batch_size: int = 64,
@@ -79,18 +72,18 @@ def compute_logits(
     Args:
         model: In evaluation mode.
         tokenizer: Pads.
-        input_ids: Token ids by text; a text without any is allowed.
-        batch_size: Texts run at once, at most.
-        tokens_per_batch: Tokens run at once, padding counted, at most; a longer text is run alone.
+        input_ids: Token ids by text, possibly empty.
+        batch_size: Most texts per batch.
+        tokens_per_batch: Most tokens per batch, padding included; a longer text runs alone.
 
     Returns:
         Logits `(N, C)` in the order of `input_ids`, in float32 on the CPU.
     """
     logits = torch.zeros(len(input_ids), model.config.num_labels, dtype=torch.float32, device="cpu")
-    collate: Any = DataCollatorWithPadding(tokenizer, return_tensors="np")  # torch's go where its default device is
+    collate: Any = DataCollatorWithPadding(tokenizer, return_tensors="np")  # "pt" would use torch's default device
     for rows in batch_by_length(input_ids, tokens_per_batch, batch_size):
         texts = [list(input_ids[row]) for row in rows]
-        if len(texts[0]) == len(texts[-1]):  # nothing to pad, as of one text: a collator takes longer than the model
+        if len(texts[0]) == len(texts[-1]):  # without padding a collator takes longer than the model
             ids = np.array(texts, dtype=np.int64)
             batch = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
         else:
@@ -100,18 +93,18 @@ def compute_logits(
     return logits
 
 
-def compute_scores(model: RnnForSequenceClassification, logits: torch.Tensor) -> torch.Tensor:
-    """Turn logits `(N, C)` into scores `(N, C)` as the task has them: softmax, a sigmoid each, or the value itself."""
+def compute_scores(model: PreTrainedModel, logits: torch.Tensor) -> torch.Tensor:
+    """Return scores `(N, C)` of logits `(N, C)`: softmax, a sigmoid per label, or for regression the value itself."""
     return scores_of(model.config, logits)
 
 
 def scores_of(config: RnnConfig, logits: torch.Tensor) -> torch.Tensor:
-    """As [`compute_scores`], of a model of which only the configuration is at hand."""
-    return scorer_of(config)(logits)
+    """Return the scores of [`compute_scores`] where only the configuration is available."""
+    return find_score_function(config)(logits)
 
 
-def scorer_of(config: RnnConfig) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Return what [`compute_scores`] does, for many calls: to look at a configuration takes longer than a softmax."""
+def find_score_function(config: RnnConfig) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return the function from logits to scores; reading a configuration takes longer than a softmax."""
     if config.problem_type == "regression":
         return lambda logits: logits
     if config.problem_type == "multi_label_classification" or config.num_labels == 1:

@@ -18,12 +18,13 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel, WordPiece
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from ...tokenizers.normalizers import NORMALIZERS, build_normalizer
+from ...tokenizers.normalizers import build_normalizer
 from .letters import LETTERS
 from .tweet_columns import TweetColumns
 from .tweet_words import make_look_up_in_tweet
 from .word_columns import WordColumns
 
+_FAST_NORMALIZERS = ("none", "semeval", "tweet")  # others are left to the tokenizer itself
 _PAD = "<pad>"  # typed in a text it is a word that nobody knows, never padding
 # Of `none`: letters, and what has no case and is no white space: Indic, Thai and Lao, accents, marks, signs, emoji.
 _OF_PLAIN = (
@@ -75,7 +76,7 @@ def find_rules(tokenizer: PreTrainedTokenizerBase) -> WordRules | None:
         or not tokenizer.split_special_tokens
     ):
         return None
-    for name in NORMALIZERS:
+    for name in _FAST_NORMALIZERS:
         for lowercase in (True, False):
             if found == [stage.__getstate__() for stage in build_normalizer(name, lowercase)]:
                 look_up = _make_look_up(name, lowercase or name == "semeval", backend.model)

@@ -1,23 +1,19 @@
-"""A trained classifier → the same function of token ids, faster on a CPU: what layer 1 reads of a token is a table.
+"""Compute a classifier's logits from token ids faster than the model, on a CPU.
 
-The files, the later ones upon the earlier: `foreign_parts` (what weights alone do not tell of, so that there is no
-table), `cells` (a step of each cell over a batch, when what it reads is known), `table` (what layer 1 reads of every
-token), `numpy_cells` and `lstm_kernel` (a layer over one text), `text_alone` (one text through all layers),
-`padded_layers` (a batch through layers of the model itself), `classifier` (which of these serves, and logits). Batches
-come packed, from `packing.py`; texts, tokenizers and devices are the concern of `predictor.py`.
+Layer 1 reads a token by its id, so its input projection is a table with one row per vocabulary entry. The files, each
+built on those before it: `packing` (texts → batches without padding), `cells` (the recurrence of each cell type when
+the projection is known), `table` (the projection of layer 1), `classifier` (which models are supported; logits).
 """
 
-from .classifier import FoldedClassifier
-from .eligibility import find_foreign_part
-from .single_text import MOST_OF_A_FEW
-from .table import TABLE_DTYPES, TableDtype, table_bytes, table_work
+from .classifier import FUSED_POOLINGS, FUSED_TASKS, FusedClassifier, find_unsupported_part
+from .table import TABLE_DTYPES, TableDtype, table_bytes
 
 __all__ = [
-    "MOST_OF_A_FEW",
+    "FUSED_POOLINGS",
+    "FUSED_TASKS",
     "TABLE_DTYPES",
-    "FoldedClassifier",
+    "FusedClassifier",
     "TableDtype",
-    "find_foreign_part",
+    "find_unsupported_part",
     "table_bytes",
-    "table_work",
 ]

@@ -1,147 +1,203 @@
-"""The recurrent cells when what they read of a token is known already: one step over a shrinking batch, in place.
+"""Compute recurrent cells whose input projection is already known, for inference on a CPU.
 
-Each class holds one layer in all its directions. A *row* is the part of a cell's sums that depends on its input alone,
-gates in the order that the class likes; whoever runs a layer hands over rows and gets states, see `classifier.py`.
-For inference only: nothing here records gradients. A text alone goes another way, `numpy_cells.py`.
+A *row* is the part of a cell's sums that depends on its input alone: W x + b, G parts of H numbers. Each class holds
+one layer in all directions and computes it in two ways. `step` reads one token of each text of a batch, in torch.
+`run` reads one whole text in NumPy, whose calls cost less than half of torch's: with one text the calls are most of
+the work.
 
-torch takes six times as long for a tanh as for a sigmoid, so tanh(x) is 2 sigmoid(2x) - 1, the 2 of what goes into it
-being in rows and weights from the start: a *doubled* part. As a power of two it rounds nothing.
+torch takes six times as long for a tanh as for a sigmoid, so `step` computes tanh(x) as 2 sigmoid(2x) - 1. The inner 2
+is in rows and weights from the start: such a part of a row is *doubled*. NumPy has a fast tanh and no sigmoid, so
+`run` computes sigmoid(x) as (1 + tanh(x / 2)) / 2 and halves rows and weights. Powers of two round nothing.
 
-Legend: B texts alive at a step, I input width, H hidden per direction, D directions, G parts of a row.
+Legend: B texts that have a token at a step, T tokens of a text, N tokens of a batch, I input width, H hidden units per
+direction, D directions, G parts of a row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
+from torch import nn
 
-Views = tuple[torch.Tensor, ...]
+from ...models.cells_rnn import MinGru
 
-_MINUS_ONE = torch.tensor(-1.0, device="cpu")  # whatever the default is
+_MINUS_ONE = torch.tensor(-1.0, device="cpu")
+_ZERO, _QUARTER, _HALF, _ONE = (np.array(number, dtype=np.float32) for number in (0, 0.25, 0.5, 1))
 
 
-def _tanh_of_half(doubled: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
-    """2x → tanh(x)."""
+def _tanh_of_doubled(doubled: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+    """Return tanh(x) of 2x, written to `out`."""
     return torch.add(_MINUS_ONE, torch.sigmoid(doubled, out=out), alpha=2, out=out)
 
 
-class FoldedCell:
-    """One layer's weights in all directions, and its step.
+def _multiply_add(base: torch.Tensor, state: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> None:
+    """Write base + state @ weight to `out` in float32; the product is in the dtype of `weight`."""
+    if weight.dtype == torch.float32:
+        torch.addmm(base, state, weight, out=out)
+    else:
+        torch.add(base, state.to(weight.dtype) @ weight, out=out)
+
+
+class FusedCell:
+    """The weights of one layer in all directions, its `step` and its `run`.
 
     Args:
-        cells: torch's modules or [`MinGru`], one a direction.
-        recurrent_dtype: Of the recurrent product: float32, or bfloat16 on a chip that multiplies in it. States and all
-            else are float32.
+        cells: Modules of type `module`, one per direction.
+        recurrent_dtype: Of the recurrent product: float32, or bfloat16 where the processor multiplies in it.
 
     Attributes:
-        row_dtype (`torch.dtype`): In which `step` takes rows.
-        input_weights (D times `(I, G * H)`): From the layer's input to rows.
-        input_biases (D times `(G * H,)`): Added to them: all biases that the formula lets come in here.
+        directions (`int`): D.
+        hidden_size (`int`): H.
+        row_size (`int`): G * H.
     """
 
-    order: ClassVar[tuple[int, ...]]  # torch's place of each part of a row
-    doubled: ClassVar[int | None] = None  # the part that comes doubled, by its place in `order`
+    module: ClassVar[type[nn.Module]]  # the module that this class computes
+    order: ClassVar[tuple[int, ...]]  # the place of each part of a row in the weights of `module`
+    doubled: ClassVar[int | None] = None  # the part of a row that is stored doubled
 
     def __init__(self, cells: Sequence[Any], recurrent_dtype: torch.dtype = torch.float32) -> None:
         self.directions = len(cells)
         self.hidden_size: int = cells[0].hidden_size
-        self.recurrent_dtype = recurrent_dtype
-        self.row_dtype = recurrent_dtype
-        self.input_weights = [self._reorder(cell.weight_ih_l0).t().contiguous() for cell in cells]
-        self.input_biases = [self._reorder(self._input_bias(cell)) for cell in cells]
+        self.row_size = len(self.order) * self.hidden_size
+        self._input_weights = [self._reorder(cell.weight_ih_l0).t().contiguous() for cell in cells]
+        self._input_biases = [self._reorder(self._input_bias(cell)) for cell in cells]
         if hasattr(cells[0], "weight_hh_l0"):
             weights = [self._reorder(cell.weight_hh_l0).t() for cell in cells]
-            self.recurrent = torch.stack(weights).to(recurrent_dtype)  # (D, H, G * H)
-
-    @property
-    def row_size(self) -> int:
-        """`int`: Width of a row, G * H."""
-        return len(self.order) * self.hidden_size
+            self._recurrent = torch.stack(weights).to(recurrent_dtype)  # (D, H, G * H)
 
     def _input_bias(self, cell: Any) -> torch.Tensor:
+        """Return all biases that can be added before the recurrent product."""
         return cell.bias_ih_l0.float() + cell.bias_hh_l0.float()
 
     def _reorder(self, weight: torch.Tensor) -> torch.Tensor:
-        """Put the parts of dimension 0 into this class's order, and double what comes doubled."""
         parts = weight.detach().float().chunk(len(self.order))
         return torch.cat([parts[place] * (1 + (number == self.doubled)) for number, place in enumerate(self.order)])
 
-    def finish_rows(self, rows: torch.Tensor) -> torch.Tensor:
-        """Do to float32 rows `(..., G * H)`, in place, what does not wait for a state."""
+    def project(self, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return the rows `(N, D, G * H)` of inputs `(N, I)`, one tensor per direction."""
+        rows = torch.empty(len(inputs[0]), self.directions, self.row_size, dtype=torch.float32, device="cpu")
+        for direction, vectors in enumerate(inputs):
+            torch.addmm(self._input_biases[direction], vectors, self._input_weights[direction], out=rows[:, direction])
         return rows
 
     def start(self, shape: Sequence[int]) -> list[torch.Tensor]:
-        """Memory of this shape that the steps over one batch share; what must start at zero is zero."""
+        """Return tensors that the steps over one batch share, with B first; `shape` is `(B, D, H)`."""
         return []
 
-    def views(self, rows: torch.Tensor) -> Views:
-        """Rows, and the parts of them that `step` looks at; taken of many steps at once where steps are small."""
-        return (rows,)
-
     def step(
-        self, views: Views, previous: torch.Tensor | None, output: torch.Tensor, memory: list[torch.Tensor]
+        self, rows: torch.Tensor, previous: torch.Tensor | None, output: torch.Tensor, shared: list[torch.Tensor]
     ) -> None:
         """Compute h_t.
 
         Args:
-            views: Of the rows read at this step; overwritten.
-            previous (`(B, D, H)`, *optional*): h_(t-1); absent at the first step, where it is zero.
-            output (`(B, D, H)`): Gets h_t; may be the same memory as `previous`.
-            memory: Of `start`, cut to B texts.
+            rows (`(B, D, G * H)`): Of the tokens of this step; overwritten.
+            previous (`(B, D, H)`, *optional*): h_(t-1); zero when absent.
+            output (`(B, D, H)`): Receives h_t; may share memory with `previous`.
+            shared: From `start`, cut to B texts.
         """
         raise NotImplementedError
 
-    def _add_recurrent(self, views: Views, previous: torch.Tensor | None) -> Views:
-        """Add W h_(t-1) to the rows, and return the views of the sum in float32."""
-        rows = views[0]
+    def run(self, rows: Sequence[np.ndarray]) -> np.ndarray:
+        """Return all states `(T, D, H)` of one text of at least one token, as each direction reads it.
+
+        Args:
+            rows (`(T, G * H)` per direction): As that direction reads them.
+        """
+        raise NotImplementedError
+
+    def _add_recurrent(self, rows: torch.Tensor, previous: torch.Tensor | None) -> torch.Tensor:
+        """Add W h_(t-1) to rows in place."""
         if previous is not None:
-            state = previous.to(self.recurrent_dtype)
-            for direction in range(self.directions):
-                rows[:, direction].addmm_(state[:, direction], self.recurrent[direction])
-        return views if rows.dtype == torch.float32 else self.views(rows.float())
+            for direction, weight in enumerate(self._recurrent):
+                part = rows[:, direction]
+                _multiply_add(part, previous[:, direction], weight, out=part)
+        return rows
+
+    def _numpy_weights(self, factor: np.ndarray) -> np.ndarray:
+        """Return the recurrent weights `(G, D, H, H)` times a factor."""
+        weights = self._recurrent.float().numpy()
+        parts = weights.reshape(*weights.shape[:2], -1, self.hidden_size).transpose(2, 0, 1, 3)
+        return np.multiply(parts, factor, order="C")
+
+    def _arrange(self, rows: Sequence[np.ndarray], factor: np.ndarray = _HALF) -> np.ndarray:
+        """Return rows as `(T, G, D, 1, H)` times a factor, so that each call of `run` sees memory without gaps."""
+        time = len(rows[0])
+        arranged = np.empty((time, len(self.order), self.directions, 1, self.hidden_size), dtype=np.float32)
+        for direction, given in enumerate(rows):
+            np.multiply(given.reshape(time, -1, self.hidden_size), factor, arranged[:, :, direction, 0])
+        return arranged
 
 
-class FoldedTanh(FoldedCell):
+class FusedTanh(FusedCell):
     """h = tanh(row + W h)."""
 
+    module = nn.RNN
     order = (0,)
-    doubled = 0
+    doubled: ClassVar[int | None] = 0
+
+    def __init__(self, cells: Sequence[Any], recurrent_dtype: torch.dtype = torch.float32) -> None:
+        super().__init__(cells, recurrent_dtype)
+        self._weights = self._numpy_weights(self._factor)[0]
+
+    _factor: ClassVar[np.ndarray] = _HALF
 
     def step(
-        self, views: Views, previous: torch.Tensor | None, output: torch.Tensor, memory: list[torch.Tensor]
+        self, rows: torch.Tensor, previous: torch.Tensor | None, output: torch.Tensor, shared: list[torch.Tensor]
     ) -> None:
-        """As in [`FoldedCell`]."""
-        _tanh_of_half(self._add_recurrent(views, previous)[0], out=output)
+        """As in [`FusedCell`]."""
+        _tanh_of_doubled(self._add_recurrent(rows, previous), out=output)
+
+    def run(self, rows: Sequence[np.ndarray]) -> np.ndarray:
+        """As in [`FusedCell`]."""
+        states = self._arrange(rows, self._factor)[:, 0]  # h_t replaces its row
+        sums = np.empty(states.shape[1:], dtype=np.float32)
+        previous = None
+        for state in states:
+            if previous is not None:
+                np.add(state, np.matmul(previous, self._weights, sums), state)
+            self._squash(state)
+            previous = state
+        return states[:, :, 0]
+
+    def _squash(self, state: np.ndarray) -> None:
+        np.tanh(state, state)
 
 
-class FoldedRelu(FoldedCell):
+class FusedRelu(FusedTanh):
     """h = max(0, row + W h)."""
 
-    order = (0,)
+    doubled = None
+    _factor = _ONE
 
     def step(
-        self, views: Views, previous: torch.Tensor | None, output: torch.Tensor, memory: list[torch.Tensor]
+        self, rows: torch.Tensor, previous: torch.Tensor | None, output: torch.Tensor, shared: list[torch.Tensor]
     ) -> None:
-        """As in [`FoldedCell`]."""
-        torch.clamp_min(self._add_recurrent(views, previous)[0], 0, out=output)
+        """As in [`FusedCell`]."""
+        torch.clamp_min(self._add_recurrent(rows, previous), 0, out=output)
+
+    def _squash(self, state: np.ndarray) -> None:
+        np.maximum(state, _ZERO, out=state)
 
 
-class FoldedGru(FoldedCell):
+class FusedGru(FusedCell):
     """r, z = sigmoid(rows + W h); n = tanh(row + r * (W h + b)); h = n + z * (h - n).
 
-    The b inside the product with r cannot go into the row, and so neither can the candidate's W h: it is kept apart.
+    r multiplies W h + b of the candidate n, so that neither can be added to its row.
     """
 
+    module = nn.GRU
     order = (0, 1, 2)
     doubled = 2
 
     def __init__(self, cells: Sequence[Any], recurrent_dtype: torch.dtype = torch.float32) -> None:
         super().__init__(cells, recurrent_dtype)
-        self.row_dtype = torch.float32
         biases = [self._reorder(cell.bias_hh_l0.float() - self._outer_bias(cell)) for cell in cells]
-        self.inner_bias = torch.stack(biases).detach().to(recurrent_dtype)  # (D, 3 * H), zero but for the candidate
+        self._inner_bias = torch.stack(biases)  # (D, 3 * H), zero except for the candidate
+        self._weights = self._numpy_weights(_HALF)
+        self._numpy_bias = self._inner_bias.numpy()[:, None, 2 * self.hidden_size :] * _HALF  # (D, 1, H)
 
     def _outer_bias(self, cell: Any) -> torch.Tensor:
         bias = cell.bias_hh_l0.detach().to(torch.float32, copy=True)
@@ -152,110 +208,150 @@ class FoldedGru(FoldedCell):
         return cell.bias_ih_l0.float() + self._outer_bias(cell)
 
     def start(self, shape: Sequence[int]) -> list[torch.Tensor]:
-        """W h + b."""
-        return [torch.empty(*shape[:-1], self.row_size, dtype=self.recurrent_dtype, device="cpu")]
-
-    def views(self, rows: torch.Tensor) -> Views:
-        """Rows, both gates, r, z, candidate."""
-        reset, update, candidate = rows.chunk(3, dim=-1)
-        return rows, rows[..., : 2 * self.hidden_size], reset, update, candidate
+        """Return room for W h + b."""
+        return [torch.empty(*shape[:-1], self.row_size, dtype=torch.float32, device="cpu")]
 
     def step(
-        self, views: Views, previous: torch.Tensor | None, output: torch.Tensor, memory: list[torch.Tensor]
+        self, rows: torch.Tensor, previous: torch.Tensor | None, output: torch.Tensor, shared: list[torch.Tensor]
     ) -> None:
-        """As in [`FoldedCell`]."""
-        rows, gates, reset, update, candidate = views
-        (sums,) = memory
+        """As in [`FusedCell`]."""
+        (sums,) = shared
         if previous is None:
-            sums.copy_(self.inner_bias)
+            sums.copy_(self._inner_bias)
         else:
-            state = previous.to(self.recurrent_dtype)
-            for direction, bias in enumerate(self.inner_bias):
-                part = sums[:, direction]
-                torch.addmm(bias, state[:, direction], self.recurrent[direction], out=part)
-        sums = sums.float()
+            for direction, (bias, weight) in enumerate(zip(self._inner_bias, self._recurrent, strict=True)):
+                _multiply_add(bias, previous[:, direction], weight, out=sums[:, direction])
         split = 2 * self.hidden_size
-        gates.add_(sums[..., :split]).sigmoid_()
-        _tanh_of_half(candidate.addcmul_(reset, sums[..., split:]), out=candidate)
+        gates, candidate = rows[..., :split], rows[..., split:]
+        reset, update = gates.add_(sums[..., :split]).sigmoid_().chunk(2, dim=-1)
+        _tanh_of_doubled(candidate.addcmul_(reset, sums[..., split:]), out=candidate)
         if previous is None:
             torch.addcmul(candidate, candidate, update, value=-1, out=output)
         else:
             torch.lerp(candidate, previous, update, out=output)
 
+    def run(self, rows: Sequence[np.ndarray]) -> np.ndarray:
+        """As in [`FusedCell`]."""
+        weights, bias = self._weights, self._numpy_bias
+        steps = self._arrange(rows)
+        states = np.empty((len(steps), *steps.shape[2:]), dtype=np.float32)
+        sums = np.zeros(steps.shape[1:], dtype=np.float32)
+        gate_sums, inner = sums[:2], sums[2]
+        previous = np.zeros_like(inner)
+        matmul, add, multiply, tanh = np.matmul, np.add, np.multiply, np.tanh
+        for number, (row, state) in enumerate(zip(steps, states, strict=True)):
+            gates, (reset, update, candidate) = row[:2], row
+            if number:
+                matmul(previous, weights, sums)
+                add(gates, gate_sums, gates)
+            tanh(gates, gates)
+            add(multiply(gates, _HALF, gates), _HALF, gates)
+            multiply(add(inner, bias, inner), reset, inner)
+            tanh(add(candidate, inner, candidate), candidate)
+            np.subtract(previous, candidate, state)
+            add(multiply(state, update, state), candidate, state)
+            previous = state
+        return states[:, :, 0]
 
-class FoldedLstm(FoldedCell):
+
+class FusedLstm(FusedCell):
     """i, f, o = sigmoid(rows + W h); g = tanh(row + W h); c = f * c + i * g; h = o * tanh(c).
 
-    All four are one sigmoid, and c is kept doubled.
+    `step` computes all four as one sigmoid and keeps 2c. `run` computes all four as one tanh and keeps c and 2h.
     """
 
-    order = (0, 1, 3, 2)
+    module = nn.LSTM
+    order = (0, 1, 3, 2)  # i, f, o, g
     doubled = 3
 
-    def start(self, shape: Sequence[int]) -> list[torch.Tensor]:
-        """The doubled cell state 2c, and room for tanh(c)."""
-        cells = torch.zeros(*shape, dtype=torch.float32, device="cpu")
-        return [cells, torch.empty_like(cells)]
+    def __init__(self, cells: Sequence[Any], recurrent_dtype: torch.dtype = torch.float32) -> None:
+        super().__init__(cells, recurrent_dtype)
+        self._weights = self._numpy_weights(_QUARTER)
 
-    def views(self, rows: torch.Tensor) -> Views:
-        """Rows, i, f, o, g."""
-        return rows, *rows.chunk(4, dim=-1)
+    def start(self, shape: Sequence[int]) -> list[torch.Tensor]:
+        """Return 2c of zero, and room for tanh(c)."""
+        doubled = torch.zeros(*shape, dtype=torch.float32, device="cpu")
+        return [doubled, torch.empty_like(doubled)]
 
     def step(
-        self, views: Views, previous: torch.Tensor | None, output: torch.Tensor, memory: list[torch.Tensor]
+        self, rows: torch.Tensor, previous: torch.Tensor | None, output: torch.Tensor, shared: list[torch.Tensor]
     ) -> None:
-        """As in [`FoldedCell`]."""
-        rows, enter, keep, leave, candidate = self._add_recurrent(views, previous)
-        rows.sigmoid_()
+        """As in [`FusedCell`]."""
+        enter, keep, leave, candidate = self._add_recurrent(rows, previous).sigmoid_().chunk(4, dim=-1)
         torch.add(_MINUS_ONE, candidate, alpha=2, out=candidate)
-        doubled, squashed = memory
+        doubled, squashed = shared
         doubled.mul_(keep).addcmul_(enter, candidate, value=2)
-        torch.mul(leave, _tanh_of_half(doubled, out=squashed), out=output)
+        torch.mul(leave, _tanh_of_doubled(doubled, out=squashed), out=output)
+
+    def run(self, rows: Sequence[np.ndarray]) -> np.ndarray:
+        """As in [`FusedCell`]."""
+        weights, steps = self._weights, self._arrange(rows)
+        states = np.empty((len(steps), *steps.shape[2:]), dtype=np.float32)
+        room = np.zeros((5, *states.shape[1:]), dtype=np.float32)  # 2i, 2f, 2o, g, c at the end of a step
+        sums, gates, entering, leave, joined, memory = room[:4], room[:3], room[:2], room[2], room[3:], room[4]
+        products = np.empty_like(joined)
+        entered, kept = products
+        squashed = np.empty_like(memory)
+        matmul, add, multiply, tanh = np.matmul, np.add, np.multiply, np.tanh
+        previous = None
+        for row, state in zip(steps, states, strict=True):
+            if previous is None:
+                tanh(row, sums)
+            else:
+                matmul(previous, weights, sums)
+                tanh(add(sums, row, sums), sums)
+            add(gates, _ONE, gates)
+            multiply(entering, joined, products)  # 2i * g and 2f * c
+            multiply(add(entered, kept, memory), _HALF, memory)
+            multiply(leave, tanh(memory, squashed), state)
+            previous = state
+        return np.multiply(states, _HALF, states)[:, :, 0]
 
 
-class FoldedMinGru(FoldedCell):
-    """h = a * h + b with a = 1 - z and b = z * h~, both known from the input."""
+class FusedMinGru(FusedCell):
+    """h = a * h + b with a = 1 - z and b = z * h~, which depend on the input alone: a row is a and b."""
 
+    module = MinGru
     order = (0, 1)
-
-    def __init__(self, cells: Sequence[Any], recurrent_dtype: torch.dtype = torch.float32) -> None:
-        super().__init__(cells, torch.float32)  # there is no recurrent product
 
     def _input_bias(self, cell: Any) -> torch.Tensor:
         return cell.bias_ih_l0
 
-    def finish_rows(self, rows: torch.Tensor) -> torch.Tensor:
-        """From the sums of z and h~ to a and b."""
+    def project(self, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
+        """As in [`FusedCell`]."""
+        rows = super().project(inputs)
         decay, addend = rows.chunk(2, dim=-1)
         update = decay.sigmoid()
         addend.mul_(update)
         torch.sub(1, update, out=decay)
         return rows
 
-    def views(self, rows: torch.Tensor) -> Views:
-        """Decay a, addend b."""
-        return tuple(rows.chunk(2, dim=-1))
-
     def step(
-        self, views: Views, previous: torch.Tensor | None, output: torch.Tensor, memory: list[torch.Tensor]
+        self, rows: torch.Tensor, previous: torch.Tensor | None, output: torch.Tensor, shared: list[torch.Tensor]
     ) -> None:
-        """As in [`FoldedCell`]."""
-        decay, addend = views
+        """As in [`FusedCell`]."""
+        decay, addend = rows.chunk(2, dim=-1)
         if previous is None:
             output.copy_(addend)
         else:
             torch.addcmul(addend, decay, previous, out=output)
 
+    def run(self, rows: Sequence[np.ndarray]) -> np.ndarray:
+        """As in [`FusedCell`]."""
+        decays, states = self._arrange(rows, _ONE).swapaxes(0, 1)[:, :, :, 0]  # h_t replaces b
+        kept = np.empty(states.shape[1:], dtype=np.float32)
+        previous = None
+        for decay, state in zip(decays, states, strict=True):
+            if previous is not None:
+                np.add(state, np.multiply(decay, previous, kept), state)
+            previous = state
+        return states
 
-FOLDED_CELLS: dict[str, type[FoldedCell]] = {
-    "rnn_tanh": FoldedTanh,
-    "rnn_relu": FoldedRelu,
-    "gru": FoldedGru,
-    "lstm": FoldedLstm,
-    "min_gru": FoldedMinGru,
+
+FUSED_CELLS: dict[str, type[FusedCell]] = {  # by `config.cell_type`
+    "rnn_tanh": FusedTanh,
+    "rnn_relu": FusedRelu,
+    "gru": FusedGru,
+    "lstm": FusedLstm,
+    "min_gru": FusedMinGru,
 }
-
-
-def split_views(cell: FoldedCell, rows: torch.Tensor, sizes: list[int]) -> Iterator[Views]:
-    """Rows `(N, D, G * H)` → the views of those of each step."""
-    return zip(*(view.split(sizes) for view in cell.views(rows)), strict=True)

@@ -1,181 +1,268 @@
-"""Which way a batch or a text goes through a folded model, and its logits.
+"""Decide whether a model can be fused, and compute its logits from packed texts or from one text.
 
-What is left of a step, where layer 1 has a table, is the recurrence, and for minGRU not even a matrix product. Where
-steps have little to do batches go through the layers as they are, and so do those of an LSTM upon a layer; a text
-alone goes through NumPy.
-
-Legend: N tokens of a batch, B its texts, T steps, H hidden per direction, D directions, G parts of a row, S width of a
-state (D * H), P of a pooled vector, C classes.
+Legend: N tokens of a batch, B texts of a batch, T tokens of a text, S width of a state, P
+width of a pooled vector, C classes; the rest as in `cells.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
-from typing import Any, cast
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn.functional import linear
 
-from ...models.cells_rnn import RnnLayer
-from ...models.modeling_rnn import RnnForSequenceClassification
 from ...utils.cpu_features import multiplies_bfloat16
-from .cells import FOLDED_CELLS, FoldedCell, Views, split_views
-from .lstm_kernel import LstmKernel
+from .cells import FUSED_CELLS, FusedCell
 from .packing import PackedTexts
-from .padded_layers import PaddedLayers
-from .single_text import LONG, MOST_OF_A_FEW, TextAlone, few_texts
-from .table import FoldedTable, TableDtype, table_bytes
+from .table import ProjectionTable, TableDtype, table_bytes
 
-_BFLOAT16_FROM = 128  # hidden units from which a product in bfloat16 gained anything; with 64 it did not
+FUSED_POOLINGS = ("last", "mean", "max", "mean_max", "attention")
+FUSED_TASKS = ("RnnForSequenceClassification",)  # classes whose forward is: encode, pool, activate, classify
+_KNOWN_CODE = ("hf_rnn.models.", "torch.nn.", "transformers.activations")  # modules that fusing does not change
+
+_BFLOAT16_UNITS = 128  # hidden units from which recurrent products in bfloat16 are faster
+_LONG_TEXT = 512  # tokens; float32 sums of more states lose digits
+
+# Measured on one core: models of 50 to 128 units, 1 and 2 layers, texts of 20, 60 and 200 tokens.
+SEVERAL_TEXTS = 64  # more are always a batch
+_FEW_TEXTS, _FEW_TEXTS_OF_MIN_GRU = 4, 8  # up to these, NumPy one by one is faster than a batch
+_SHORT_TEXT = 60  # tokens; the model's own LSTM reads a few longer texts faster than NumPy
+_MODEL_WORK = 200_000  # texts per step * E * H; up to this, the model's own kernels are faster than a batch
 
 
-class FoldedClassifier:
-    """[`RnnForSequenceClassification`] over packed token ids, on the CPU, for inference.
+def find_unsupported_part(model: nn.Module) -> str | None:
+    """Return the first part of a model that fusing would not reproduce, in words; None if there is no such part.
+
+    Fusing reads weights and calls no module. Every cell type, pooling and task must be declared (`FUSED_CELLS`,
+    `FUSED_POOLINGS`, `FUSED_TASKS`), and nothing may be hooked, replaced or quantised.
+    """
+    config: Any = model.config
+    declared = {"cell_type": FUSED_CELLS, "pooling": FUSED_POOLINGS}
+    for name, known in declared.items():
+        if getattr(config, name, None) not in known:
+            return f"{name} is {getattr(config, name, None)!r}"
+    for name, module in model.named_modules():
+        place = name or "the model"
+        if module._forward_hooks or module._forward_pre_hooks or hasattr(module, "_hf_hook"):
+            return f"{place} has hooks"
+        if "forward" in vars(module) and not hasattr(module, "_original_forward"):  # accelerate keeps the original
+            return f"forward of {place} was replaced"
+        if not f"{type(module).forward.__module__}.".startswith(_KNOWN_CODE):
+            return f"{place} is {_name_type(module)}"
+    if type(model).forward.__qualname__.partition(".")[0] not in FUSED_TASKS:
+        return f"the model is {_name_type(model)}"
+    for name, part, kind in _parts_with_weights(model):
+        if not isinstance(part, kind) or type(part).forward is not kind.forward:
+            return f"{name} is {_name_type(part)}"
+    for name, weight in model.named_parameters():
+        if type(weight) not in (nn.Parameter, torch.Tensor):
+            return f"{name} is {_name_type(weight)}"
+    return None
+
+
+def _parts_with_weights(model: Any) -> Iterator[tuple[str, nn.Module, type[nn.Module]]]:
+    """Yield the parts whose weights are read: name, module, and the type it must have."""
+    yield "rnn.embedding", model.rnn.embedding, nn.Embedding
+    yield "classifier", model.classifier, nn.Linear
+    for number, cells in enumerate(_list_cells(model)):
+        for direction, cell in enumerate(cells):
+            name = f"rnn.layers.{number}.directions.{direction}.cell"
+            yield name, cell, FUSED_CELLS[model.config.cell_type].module
+
+
+def _list_cells(model: Any) -> list[list[nn.Module]]:
+    """Return the cells of each layer, one per direction."""
+    return [[direction.cell for direction in layer.directions] for layer in model.rnn.layers]
+
+
+def _name_type(part: object) -> str:
+    return f"{type(part).__module__}.{type(part).__qualname__}"
+
+
+class FusedClassifier:
+    """A supported model over packed token ids, on the CPU, for inference.
 
     Args:
-        model: It belongs to this object: some of its weights are kept as they are, and must not change.
-        table_dtype: How the table is stored. `"float32"` gives the model's own answers; `"bfloat16"` and `"int8"` (one
-            scale a column) take half and a quarter of the memory and round. With these, and on a chip that has
-            instructions for it, recurrent products of 128 and more units are in bfloat16.
+        model: One for which [`find_unsupported_part`] returns None; its weights must not change afterwards.
+        table_dtype: The dtype of the table. `"float32"` gives the model's own answers; `"bfloat16"` and `"int8"` (one
+            scale per column) take half and a quarter of the memory and round. With these, recurrent products of 128
+            and more units are in bfloat16 where the processor has instructions for it.
 
     Attributes:
-        table ([`FoldedTable`]): Of layer 1.
-        memory (`int`): Bytes of the table, see [`table_bytes`].
+        table ([`ProjectionTable`]): Of layer 1.
+        memory (`int`): Bytes of the table.
+        keeps_states (`bool`): Whether a batch keeps the states of all tokens, not only the last or pooled ones.
     """
 
     @torch.no_grad()
-    def __init__(self, model: RnnForSequenceClassification, table_dtype: TableDtype = "float32") -> None:
+    @torch.autocast("cpu", enabled=False)
+    def __init__(self, model: Any, table_dtype: TableDtype = "float32") -> None:
         config = model.config
-        self.config = config
         self.memory = table_bytes(config, table_dtype)
-        recurrent_dtype = torch.float32
-        if table_dtype != "float32" and config.hidden_size >= _BFLOAT16_FROM and multiplies_bfloat16():
-            recurrent_dtype = torch.bfloat16
-        fold = FOLDED_CELLS[config.cell_type]
-        layers: list[list[Any]] = [
-            [direction.cell for direction in cast(RnnLayer, layer).directions] for layer in model.rnn.layers
-        ]
-        self.cells = [fold(cells, recurrent_dtype) for cells in layers]
-        self.table = FoldedTable(self.cells[0], model.rnn.embedding.weight.detach(), table_dtype)
+        low = table_dtype != "float32" and config.hidden_size >= _BFLOAT16_UNITS and multiplies_bfloat16()
+        recurrent_dtype = torch.bfloat16 if low else torch.float32
+        self.cells = [FUSED_CELLS[config.cell_type](cells, recurrent_dtype) for cells in _list_cells(model)]
+        self.table = ProjectionTable(self.cells[0], model.rnn.embedding.weight.detach(), table_dtype)
         self._pooler = deepcopy(model.pooler).float().requires_grad_(False)
         self._pooling = config.pooling
-        self._padded = PaddedLayers(model.rnn, self._pooler)
-        self._may_take_table = table_dtype == "float32"  # what is rounded must stay so
-        self._may_take_upper = config.cell_type == "lstm" and recurrent_dtype == torch.float32
-        kernels = [
-            LstmKernel(cells) if self._may_take_upper and (number or self._may_take_table) else None
-            for number, cells in enumerate(layers)
-        ]
-        self._alone = TextAlone(self.cells, kernels, self.table, model.rnn.embedding.weight.detach(), self._pooler)
-        self.activation = model.activation
+        self.keeps_states = len(self.cells) > 1 or config.pooling == "attention"
+        self._config, self._rounds = config, table_dtype != "float32"
+        self._activation = None if config.classifier_activation == "linear" else model.activation
         classifier = deepcopy(model.classifier).float().requires_grad_(False)
         self._weight, self._bias = classifier.weight, classifier.bias
-        self._column_weight, self._row_bias = np.ascontiguousarray(self._weight.numpy().T), self._bias.numpy()
+        self._numpy_weight, self._numpy_bias = np.ascontiguousarray(self._weight.numpy().T), self._bias.numpy()
 
-    def are_few(self, input_ids: Sequence[Sequence[int]]) -> bool:
-        """Whether these texts are read sooner one after the other, by [`logits_of_one`], than together."""
-        if not 0 < len(input_ids) <= MOST_OF_A_FEW:
-            return False
-        longest = max(map(len, input_ids))
-        return len(input_ids) <= max(1, few_texts(self.config, longest, rounded=not self._may_take_table))
+    def choose_path(self, lengths: Sequence[int]) -> Literal["single", "model", "batch"]:
+        """Return the fastest way to read texts of these lengths: one by one, by the model itself, or as a batch."""
+        count = len(lengths)
+        if not 0 < count <= SEVERAL_TEXTS:
+            return "batch"
+        config = self._config
+        if config.cell_type == "min_gru":
+            return "single" if count <= _FEW_TEXTS_OF_MIN_GRU else "batch"
+        longest = max(lengths)
+        long = config.cell_type == "lstm" and longest > _SHORT_TEXT and not self._rounds
+        if count == 1 or (count <= _FEW_TEXTS and not long):
+            return "single"
+        work = sum(lengths) / max(1, longest) * config.embedding_size * config.hidden_size
+        return "model" if work <= _MODEL_WORK and not self._rounds else "batch"
 
-    def logits_of_one(self, token_ids: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Logits `(1, C)` of one text.
+    def single_logits(self, token_ids: Sequence[int]) -> np.ndarray:
+        """Return the logits `(1, C)` of one text, computed in NumPy.
 
         Raises:
-            IndexError: For an id that the vocabulary does not have.
+            IndexError: For an id outside the vocabulary.
         """
         ids = np.array(token_ids, dtype=np.int64)
-        if not len(ids):
-            return self.logits(PackedTexts.of_one(ids)).numpy()
+        pooled = self._pool_text(ids)[None] if len(ids) else np.zeros((1, self._pooler.output_size), np.float32)
+        if self._activation is not None:
+            pooled = self._activation(torch.from_numpy(pooled)).numpy()
+        return pooled @ self._numpy_weight + self._numpy_bias
+
+    def _pool_text(self, ids: np.ndarray) -> np.ndarray:
+        """Return the pooled vector `(P,)` of one text of at least one token."""
         if min(ids.tolist()) < 0:
-            raise IndexError("a token id is negative")  # which NumPy would take as one from the end
-        pooled = self._alone.pooled(ids)[None]
-        if self.config.classifier_activation != "linear":
-            pooled = self.activation(torch.from_numpy(pooled)).numpy()
-        return pooled @ self._column_weight + self._row_bias
+            raise IndexError("a token id is negative")  # NumPy would count it from the end
+        states = self.cells[0].run(self.table.look_up_text(ids))  # (T, D, H)
+        if self.keeps_states:
+            return self._pool_further(states)
+        return self._pool_states(states)
+
+    @torch.autocast("cpu", enabled=False)
+    def _pool_further(self, states: np.ndarray) -> np.ndarray:
+        """Run the layers above the first one and pool, with torch where it is needed."""
+        for cell in self.cells[1:]:
+            inputs = torch.from_numpy(_join_text(states))
+            rows = cell.project([inputs, inputs.flip(0)][: cell.directions]).numpy()
+            states = cell.run(list(rows.swapaxes(0, 1)))
+        if self._pooling != "attention":
+            return self._pool_states(states)
+        inputs = torch.from_numpy(_join_text(states))[None]
+        return self._pooler(inputs, torch.ones(inputs.shape[:2], dtype=torch.bool, device="cpu"))[0][0].numpy()
+
+    def _pool_states(self, states: np.ndarray) -> np.ndarray:
+        """Return the pooled vector `(P,)` of states `(T, D, H)`."""
+        parts: list[np.ndarray] = [states[-1]] if self._pooling == "last" else []
+        if self._pooling in ("mean", "mean_max"):
+            total: Any = np.add.reduce(states, dtype=np.float64 if len(states) > _LONG_TEXT else np.float32)
+            parts.append((total / len(states)).astype(np.float32, copy=False))
+        if self._pooling in ("max", "mean_max"):
+            parts.append(np.maximum.reduce(states))
+        return np.concatenate(parts).reshape(-1)
 
     def logits(self, texts: PackedTexts) -> torch.Tensor:
-        """Logits `(B, C)` of a packed batch; to be called in inference mode.
+        """Return the logits `(B, C)` of a batch; call it in inference mode.
 
         Raises:
-            IndexError: For an id that the vocabulary does not have.
+            IndexError: For an id outside the vocabulary.
         """
-        return linear(self.activation(self._pool(texts)), self._weight, self._bias)
+        pooled = self._pool(texts)
+        return linear(pooled if self._activation is None else self._activation(pooled), self._weight, self._bias)
 
     def _pool(self, texts: PackedTexts) -> torch.Tensor:
-        """The pooled vectors `(B, P)`."""
-        if not texts.sizes:  # no token at all
+        """Return the pooled vectors `(B, P)`."""
+        if not texts.sizes:
             return torch.zeros(len(texts.lengths), self._pooler.output_size, dtype=torch.float32, device="cpu")
-        if self._may_take_table and self._padded.beats_table(texts):
-            return self._padded.pool(texts)
-        if self._may_take_upper and len(self.cells) > 1:
-            return self._padded.pool(texts, self._run_all(self.cells[0], self.table.look_up(texts), texts), 1)
-        views: Iterable[Views] = self.table.look_up(texts)
+        rows: Iterable[torch.Tensor] = self.table.look_up(texts)
         for below, cell in zip(self.cells, self.cells[1:], strict=False):
-            states = self._run_all(below, views, texts)
-            views = split_views(cell, self._project(cell, states, texts), texts.sizes)
+            states = self._run_all(below, rows, texts)
+            inputs = [_join(states, texts, reader) for reader in range(cell.directions)]
+            rows = cell.project(inputs).split(texts.sizes)
         if self._pooling == "attention":
-            return self._padded.pool(texts, self._run_all(self.cells[-1], views, texts), len(self.cells))
-        return self._run_and_pool(self.cells[-1], views, texts)
-
-    def _project(self, cell: FoldedCell, states: torch.Tensor, texts: PackedTexts) -> torch.Tensor:
-        """From the states `(N, D, H)` of the layer below to rows `(N, D, G * H)`."""
-        rows = states.new_empty(len(states), cell.directions, cell.row_size)
-        for direction in range(cell.directions):
-            inputs = self._join(states, texts, direction)
-            torch.addmm(cell.input_biases[direction], inputs, cell.input_weights[direction], out=rows[:, direction])
-        return cell.finish_rows(rows).to(cell.row_dtype)
-
-    def _join(self, states: torch.Tensor, texts: PackedTexts, reader: int) -> torch.Tensor:
-        """(N, D, H), each direction as it read → (N, S), both about the token that direction `reader` reads there."""
-        if states.shape[1] == 1:
-            return states[:, 0]
-        parts = list(states.unbind(1))
-        parts[1 - reader] = parts[1 - reader].index_select(0, texts.flip)
-        return torch.cat(parts, dim=1)
+            return self._pool_by_length(self._run_all(self.cells[-1], rows, texts), texts)
+        return self._run_and_pool(self.cells[-1], rows, texts)
 
     def _run(
-        self, cell: FoldedCell, views: Iterable[Views], outputs: Iterable[torch.Tensor]
+        self, cell: FusedCell, rows: Iterable[torch.Tensor], outputs: Iterable[torch.Tensor]
     ) -> Iterator[torch.Tensor]:
-        """Take all steps, and yield each step's h_t `(B, D, H)`, which lies in its element of `outputs`."""
+        """Yield h_t `(B, D, H)` of each step, written to the element of `outputs`."""
         previous = None
-        for of_step, output in zip(views, outputs, strict=True):
+        for step_rows, output in zip(rows, outputs, strict=True):
             if previous is None:
-                memory = cell.start(output.shape)
+                shared = cell.start(output.shape)
             elif len(previous) != len(output):
-                previous, memory = previous[: len(output)], [room[: len(output)] for room in memory]
-            cell.step(of_step, previous, output, memory)
+                previous, shared = previous[: len(output)], [room[: len(output)] for room in shared]
+            cell.step(step_rows, previous, output, shared)
             yield output
             previous = output
 
-    def _run_all(self, cell: FoldedCell, views: Iterable[Views], texts: PackedTexts) -> torch.Tensor:
-        """All states `(N, D, H)`, as read."""
+    def _run_all(self, cell: FusedCell, rows: Iterable[torch.Tensor], texts: PackedTexts) -> torch.Tensor:
+        """Return all states `(N, D, H)`, as each direction reads."""
         states = torch.empty(len(texts.forward), cell.directions, cell.hidden_size, dtype=torch.float32, device="cpu")
-        for _ in self._run(cell, views, states.split(texts.sizes)):
+        for _ in self._run(cell, rows, states.split(texts.sizes)):
             pass
         return states
 
-    def _run_and_pool(self, cell: FoldedCell, views: Iterable[Views], texts: PackedTexts) -> torch.Tensor:
-        """Pool while running, where the order of the states is of no matter: no state is kept."""
+    def _run_and_pool(self, cell: FusedCell, rows: Iterable[torch.Tensor], texts: PackedTexts) -> torch.Tensor:
+        """Pool while running, so that no state is kept."""
         batch, pooling = len(texts.lengths), self._pooling
-        # each text's last in the end
         hidden = torch.zeros(batch, cell.directions, cell.hidden_size, dtype=torch.float32, device="cpu")
-        sums = torch.float64 if len(texts.sizes) > LONG else torch.float32
-        total = torch.zeros_like(hidden, dtype=sums) if pooling in ("mean", "mean_max") else None
+        sum_dtype = torch.float64 if len(texts.sizes) > _LONG_TEXT else torch.float32
+        total = torch.zeros_like(hidden, dtype=sum_dtype) if pooling in ("mean", "mean_max") else None
         highest = torch.full_like(hidden, float("-inf")) if pooling in ("max", "mean_max") else None
-        for state in self._run(cell, views, (hidden[:size] for size in texts.sizes)):
+        for state in self._run(cell, rows, (hidden[:size] for size in texts.sizes)):
             if total is not None:
                 total[: len(state)].add_(state)
             if highest is not None:
                 part = highest[: len(state)]
                 torch.maximum(part, state, out=part)
         lengths = torch.from_numpy(texts.lengths)[:, None, None]
-        parts = [hidden] if pooling == "last" else []
+        parts = [hidden] if pooling == "last" else []  # each text's last state, because later steps have fewer texts
         if total is not None:
             parts.append(total.div_(lengths.clamp(min=1)).float())
         if highest is not None:
             parts.append(highest.masked_fill_(lengths == 0, 0))
         return torch.cat([part.flatten(1) for part in parts], dim=1)
+
+    def _pool_by_length(self, states: torch.Tensor, texts: PackedTexts) -> torch.Tensor:
+        """Pool states `(N, D, H)` with the model's own pooler, texts of equal length together."""
+        joined = _join(states, texts, 0)
+        pooled = []
+        for places in texts.places_by_length():
+            if places.shape[1]:
+                vectors = joined[places]
+                mask = torch.ones(places.shape, dtype=torch.bool, device="cpu")
+                pooled.append(self._pooler(vectors, mask)[0])
+            else:
+                pooled.append(torch.zeros(len(places), self._pooler.output_size, dtype=torch.float32, device="cpu"))
+        return torch.cat(pooled)
+
+
+def _join(states: torch.Tensor, texts: PackedTexts, reader: int) -> torch.Tensor:
+    """Return `(N, S)` from states `(N, D, H)`: both directions' states at the token that direction `reader` reads."""
+    if states.shape[1] == 1:
+        return states[:, 0]
+    parts = list(states.unbind(1))
+    parts[1 - reader] = parts[1 - reader].index_select(0, texts.flip)
+    return torch.cat(parts, dim=1)
+
+
+def _join_text(states: np.ndarray) -> np.ndarray:
+    """Return `(T, S)` in the order of the text from states `(T, D, H)` as each direction reads."""
+    if states.shape[1] == 1:
+        return states[:, 0]
+    return np.concatenate([states[:, 0], states[::-1, 1]], axis=1)

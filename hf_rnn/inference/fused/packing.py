@@ -1,8 +1,6 @@
-"""Token ids of texts → batches without padding: time first, the longest text first, shrinking as texts end.
+"""Pack token ids of texts into batches without padding: time first, longest text first, fewer texts at later steps.
 
-Only arithmetic on ids and lengths; no weights here.
-
-Legend: N tokens of a batch, B texts of a batch, T tokens of its longest text; b some texts of it.
+Legend: N tokens of a batch, B texts of a batch, T tokens of its longest text.
 """
 
 from __future__ import annotations
@@ -18,12 +16,12 @@ import torch
 
 @dataclass(frozen=True)
 class TokenIds:
-    """Token ids of many texts, in one array.
+    """Token ids of many texts in one array.
 
     Attributes:
-        token_ids: The ids of all texts, each text's in a row, in any order of the texts.
-        starts (`(B,)`): Where each text begins in them.
-        lengths (`(B,)`): Its tokens; 0 is possible.
+        token_ids: The ids of all texts; those of one text are adjacent, the texts are in any order.
+        starts (`(B,)`): The first position of each text in `token_ids`.
+        lengths (`(B,)`): Tokens per text, possibly 0.
     """
 
     token_ids: np.ndarray
@@ -32,7 +30,7 @@ class TokenIds:
 
     @classmethod
     def of_lists(cls, input_ids: Sequence[Sequence[int]]) -> TokenIds:
-        """From the ids of each text alone."""
+        """Build from a list of ids per text."""
         lengths = np.fromiter(map(len, input_ids), dtype=np.int64, count=len(input_ids))
         ends = np.cumsum(lengths)
         count = int(ends[-1]) if len(ends) else 0
@@ -40,13 +38,13 @@ class TokenIds:
         return cls(token_ids, ends - lengths, lengths)
 
     def cut(self, limit: int, truncation_side: str) -> TokenIds:
-        """At most `limit` tokens of each text: its last ones where `truncation_side` is `left`, else its first."""
-        lengths = np.minimum(self.lengths, min(limit, len(self.token_ids)))  # a limit may be beyond all numbers
+        """Return at most `limit` tokens per text: the last ones where `truncation_side` is `left`, else the first."""
+        lengths = np.minimum(self.lengths, min(limit, len(self.token_ids)))  # a limit may exceed int64
         moved = self.lengths - lengths if truncation_side == "left" else 0
         return TokenIds(self.token_ids, self.starts + moved, lengths)
 
     def merged(self, other: TokenIds, places: np.ndarray) -> TokenIds:
-        """With the texts of another one among them, which come to stand at `places`, ascending."""
+        """Insert the texts of another object, so that they have the ascending positions `places`."""
         own = np.ones(len(self.lengths) + len(places), dtype=bool)
         own[places] = False
         starts, lengths = np.empty((2, len(own)), dtype=np.int64)
@@ -57,16 +55,16 @@ class TokenIds:
 
 @dataclass(frozen=True)
 class PackedTexts:
-    """Texts of descending length, read in step: place p belongs to a step, and within the step to a text.
+    """Texts of descending length, one step after the other; a *place* is a step and a text that has a token there.
 
-    A direction's tokens are *as read*: the backward direction has each text's last token at its first step. Both
-    directions read as many tokens at a step, so they share the places.
+    Tokens are in the order that a direction reads them: the backward direction reads each text's last token at step
+    0. Both directions read equally many tokens at each step, so they share the places.
 
     Attributes:
-        lengths (`(B,)`): Tokens of each text, descending; 0 is possible.
-        forward (`(N,)`): Token ids as the forward direction reads them.
-        backward (`(N,)`): Token ids as the backward direction reads them.
-        sizes: How many texts have a token at each of the T steps; adds up to N.
+        lengths (`(B,)`): Tokens per text, descending, possibly 0.
+        forward (`(N,)`): Token ids in the order of the forward direction.
+        backward (`(N,)`): Token ids in the order of the backward direction.
+        sizes: Texts that have a token at each of the T steps; the sum is N.
     """
 
     lengths: np.ndarray
@@ -75,69 +73,41 @@ class PackedTexts:
     sizes: list[int]
 
     @classmethod
-    def of_one(cls, token_ids: Sequence[int] | np.ndarray) -> PackedTexts:
-        """A text alone."""
-        forward = np.array(token_ids, dtype=np.int64)
-        return cls(np.array([len(forward)]), forward, forward[::-1], [1] * len(forward))
-
-    @classmethod
     def pack(cls, token_ids: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> PackedTexts:
-        """Arrange texts.
-
-        Args:
-            token_ids: The ids of all texts, one after the other, in any order of the texts.
-            starts (`(B,)`): Where each text begins in them.
-            lengths (`(B,)`): Its tokens; descending.
-        """
-        if len(lengths) == 1:
-            return cls.of_one(token_ids[starts[0] : starts[0] + lengths[0]])
-        sizes = np.bincount(lengths)[::-1].cumsum()[:-1][::-1]  # (T,): texts that are longer than t
-        first = sizes.cumsum() - sizes
-        texts = np.arange(sizes.sum()) - np.repeat(first, sizes)  # (N,), as what follows
+        """Arrange texts of descending `lengths`; the arguments are those of [`TokenIds`]."""
+        sizes = np.bincount(lengths)[::-1].cumsum()[:-1][::-1]  # (T,): texts longer than t
+        texts = np.arange(sizes.sum()) - np.repeat(sizes.cumsum() - sizes, sizes)  # (N,)
         steps = np.repeat(np.arange(len(sizes)), sizes)
         forward = token_ids[starts[texts] + steps]
         backward = token_ids[(starts + lengths - 1)[texts] - steps]
         return cls(lengths, forward, backward, sizes.tolist())
 
     @cached_property
-    def texts(self) -> torch.Tensor:
-        """`(N,)`: the text that each place belongs to."""
-        return torch.from_numpy(np.concatenate([np.arange(size) for size in self.sizes]))
-
-    @cached_property
-    def flip(self) -> torch.Tensor:
-        """`(N,)`: the place at which the other direction reads the same token; its own inverse."""
-        texts = self.texts.numpy()
-        return torch.from_numpy(self._first[self.lengths[texts] - 1 - self._steps] + texts)
-
-    def padded_places(self, group: slice) -> torch.Tensor:
-        """`(T * b,)`: the places of some texts, the first of T tokens, step by step; 0 where one has ended."""
-        lengths = self.lengths[group]
-        texts = np.arange(len(self.lengths))[group]
-        first = self._first[: lengths[0], None]
-        return torch.from_numpy(np.where(np.arange(lengths[0])[:, None] < lengths, first + texts, 0).reshape(-1))
-
-    @cached_property
     def _first(self) -> np.ndarray:
-        """`(T,)`: the first place of each step."""
+        """`(T,)`: The first place of each step."""
         return np.cumsum([0, *self.sizes[:-1]])
 
     @cached_property
-    def _steps(self) -> np.ndarray:
-        """`(N,)`: the step that each place belongs to."""
-        return np.repeat(np.arange(len(self.sizes)), self.sizes)
+    def flip(self) -> torch.Tensor:
+        """`(N,)`: The place where the other direction reads the same token; its own inverse."""
+        texts = np.concatenate([np.arange(size) for size in self.sizes])
+        steps = np.repeat(np.arange(len(self.sizes)), self.sizes)
+        return torch.from_numpy(self._first[self.lengths[texts] - 1 - steps] + texts)
+
+    def places_by_length(self) -> Iterator[torch.Tensor]:
+        """Yield the places `(b, t)` of the forward direction of all b texts of t tokens, longest texts first."""
+        ends = np.flatnonzero(np.diff(self.lengths, append=-1)) + 1
+        for texts in np.split(np.arange(len(self.lengths)), ends[:-1]):
+            yield torch.from_numpy(self._first[: self.lengths[texts[0]]] + texts[:, None])
 
 
-def pack_batches(
-    texts: TokenIds, tokens_per_batch: int, texts_per_batch: int = 1, most_tokens: int = 0
-) -> Iterator[tuple[torch.Tensor, PackedTexts]]:
+def pack_batches(texts: TokenIds, most_tokens: int, most_texts: int) -> Iterator[tuple[torch.Tensor, PackedTexts]]:
     """Sort texts by length and cut them into batches.
 
     Args:
         texts: Their token ids.
-        tokens_per_batch: So many tokens make a batch; a text with more of them is a batch of its own.
-        texts_per_batch: So many texts may, where they are longer, that enough of them share each step,
-        most_tokens: as long as they have no more tokens than this.
+        most_tokens: Tokens per batch; a longer text is a batch of its own.
+        most_texts: Texts per batch.
 
     Yields:
         The positions `(B,)` of the texts of a batch, and the batch. Every text comes exactly once.
@@ -148,8 +118,8 @@ def pack_batches(
     first = 0
     while first < len(order):
         before = read[first - 1] if first else 0
-        of_tokens, of_texts = np.searchsorted(read, [before + tokens_per_batch, before + most_tokens], side="right")
-        last = max(first + 1, int(of_tokens), min(first + texts_per_batch, int(of_texts)))
+        fitting = int(np.searchsorted(read, before + most_tokens, side="right"))
+        last = max(first + 1, min(fitting, first + most_texts))
         batch = slice(first, last)
         yield torch.from_numpy(order[batch]), PackedTexts.pack(texts.token_ids, starts[batch], lengths[batch])
         first = last

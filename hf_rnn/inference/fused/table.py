@@ -1,9 +1,7 @@
-"""What layer 1 reads of a token, for every entry of the vocabulary: its input projection, biases included.
+"""Store the input projection of layer 1, biases included, for every vocabulary entry.
 
-It depends on the token alone, so that at inference it is a table, in the order and with the factors of a
-[`FoldedCell`].
-
-Legend: N tokens of a batch, T tokens of a text, V vocabulary, H hidden per direction, D directions, G parts of a row.
+Legend: N tokens of a batch, T tokens of a text, V vocabulary size, H hidden units per direction, D directions, G parts
+of a row, as in `cells.py`.
 """
 
 from __future__ import annotations
@@ -15,106 +13,84 @@ import numpy as np
 import torch
 
 from ...models.configuration_rnn import RnnConfig
-from .cells import FOLDED_CELLS, FoldedCell, Views, split_views
+from .cells import FUSED_CELLS, FusedCell
 from .packing import PackedTexts
 
 TableDtype = Literal["float32", "bfloat16", "int8"]
 TABLE_DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
 
-# Rows of a small batch are looked up at once, those of a large one a step at a time, so that they stay in the cache.
-_NUMBERS_AT_ONCE = 1 << 17
-_COMPUTED_AT_ONCE = 1 << 19  # numbers in float32, which then stay in the second cache until they are rounded
+_COMPUTED_AT_ONCE = 1 << 19  # numbers in float32, which stay in the L2 cache until they are rounded
 
 
 def table_bytes(config: RnnConfig, table_dtype: TableDtype = "float32") -> int:
-    """Memory of the table: V * D * G * H numbers, G = 1 (RNN), 2 (minGRU), 3 (GRU) or 4 (LSTM), of 4, 2 or 1 bytes."""
-    numbers = config.vocab_size * config.output_size * len(FOLDED_CELLS[config.cell_type].order)
+    """Return the size of the table in bytes: V * D * G * H numbers, G = 1 (RNN), 2 (minGRU), 3 (GRU), 4 (LSTM)."""
+    numbers = config.vocab_size * config.output_size * len(FUSED_CELLS[config.cell_type].order)
     return numbers * TABLE_DTYPES[table_dtype].itemsize
 
 
-def table_work(config: RnnConfig, table_dtype: TableDtype = "float32") -> int:
-    """Multiplications that the table takes to compute: as many a number as a vector has, for int8 twice."""
-    numbers = table_bytes(config) // TABLE_DTYPES["float32"].itemsize
-    return numbers * config.embedding_size * (2 if table_dtype == "int8" else 1)
-
-
-class FoldedTable:
-    """The rows of all entries.
+class ProjectionTable:
+    """The rows of all vocabulary entries, see [`FusedCell`].
 
     Args:
-        cell: Of layer 1.
+        cell: Layer 1.
         embedding (`(V, E)`): The vectors of the entries.
-        table_dtype: How rows are stored; int8 has one scale a column.
+        table_dtype: The dtype of stored rows. int8 has one scale per column.
 
     Attributes:
-        stored (`(V * D, G * H)`): An entry's directions one below the other.
-        scale (`(D, G * H)`): By which int8 is multiplied; None for the others.
+        stored (`(V * D, G * H)`): The rows; the directions of an entry are adjacent.
+        scale (`(D, G * H)`): The factor of each column of int8; None for the other dtypes.
     """
 
-    def __init__(self, cell: FoldedCell, embedding: torch.Tensor, table_dtype: TableDtype = "float32") -> None:
+    def __init__(self, cell: FusedCell, embedding: torch.Tensor, table_dtype: TableDtype = "float32") -> None:
         self._cell = cell
-        self.stored, self.scale = self._fold(embedding, TABLE_DTYPES[table_dtype])
-        entries = self.stored.view(len(embedding), -1)  # an entry's directions side by side
-        self._floats = entries.numpy() if entries.dtype == torch.float32 else None
+        self.stored, self.scale = self._compute(embedding, TABLE_DTYPES[table_dtype])
+        self._floats = self.stored.view(len(embedding), -1).numpy() if self.stored.dtype == torch.float32 else None
 
-    def _fold(self, embedding: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _compute(self, embedding: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor | None]:
         cell = self._cell
 
-        def rows_of(vectors: torch.Tensor) -> torch.Tensor:
-            rows = torch.empty(len(vectors), cell.directions, cell.row_size, dtype=torch.float32, device="cpu")
-            for direction in range(cell.directions):
-                weight, bias = cell.input_weights[direction], cell.input_biases[direction]
-                torch.addmm(bias, vectors.float(), weight, out=rows[:, direction])
-            return cell.finish_rows(rows)
+        def compute_rows(vectors: torch.Tensor) -> torch.Tensor:
+            return cell.project([vectors.float()] * cell.directions)
 
-        entries = max(1, _COMPUTED_AT_ONCE // (cell.directions * cell.row_size))
-        parts = embedding.split(entries)
+        parts = embedding.split(max(1, _COMPUTED_AT_ONCE // (cell.directions * cell.row_size)))
         scale = None
         if dtype == torch.int8:
-            largest = torch.stack([rows_of(part).abs_().amax(dim=0) for part in parts]).amax(dim=0)
-            scale = largest.clamp_(min=1e-12).div_(127)  # (D, G * H)
+            largest = torch.stack([compute_rows(part).abs_().amax(dim=0) for part in parts]).amax(dim=0)
+            scale = largest.clamp_(min=1e-12).div_(127)
         table = torch.empty(len(embedding), cell.directions, cell.row_size, dtype=dtype, device="cpu")
-        for part, place in zip(parts, table.split(entries), strict=True):
-            rows = rows_of(part)
+        for part, place in zip(parts, table.split(len(parts[0])), strict=True):
+            rows = compute_rows(part)
             place.copy_(rows if scale is None else rows.div_(scale).round_())
         return table.view(-1, cell.row_size), scale
 
-    def look_up(self, texts: PackedTexts) -> Iterator[Views]:
-        """The views of each step's rows, in memory that the next step may take.
+    def look_up(self, texts: PackedTexts) -> Iterator[torch.Tensor]:
+        """Yield the rows `(B, D, G * H)` of each step; the next step may overwrite them.
 
         Raises:
-            IndexError: For an id that the vocabulary does not have.
+            IndexError: For an id outside the vocabulary.
         """
-        cell, index = self._cell, self._places(texts)
-        if len(index) * cell.row_size <= _NUMBERS_AT_ONCE:
-            yield from split_views(cell, self._restored(self.stored.index_select(0, index)), texts.sizes)
-            return
-        room = self.stored.new_empty(cell.directions * texts.sizes[0], cell.row_size)
-        for step in index.split([cell.directions * size for size in texts.sizes]):
-            rows = torch.index_select(self.stored, 0, step, out=room[: len(step)])
-            yield cell.views(self._restored(rows))
+        directions = self._cell.directions
+        index = texts.forward
+        if directions == 2:
+            index = np.stack([2 * texts.forward, 2 * texts.backward + 1], axis=1).reshape(-1)
+        room = self.stored.new_empty(directions * texts.sizes[0], self._cell.row_size)
+        for step in torch.from_numpy(index).split([directions * size for size in texts.sizes]):
+            yield self._restore(torch.index_select(self.stored, 0, step, out=room[: len(step)]))
 
-    def look_up_one(self, ids: np.ndarray) -> np.ndarray:
-        """The rows `(T, D, G * H)` in float32 of the tokens as they stand in a text.
+    def look_up_text(self, ids: np.ndarray) -> list[np.ndarray]:
+        """Return the rows `(T, G * H)` of one text for each direction, in float32, as that direction reads them.
 
         Raises:
-            IndexError: For an id that the vocabulary does not have; a negative one counts from its end.
+            IndexError: For an id outside the vocabulary; a negative one counts from its end.
         """
         directions, width = self._cell.directions, self._cell.row_size
         if self._floats is not None:
-            return self._floats.take(ids, axis=0).reshape(-1, directions, width)
-        rows = self.stored.view(-1, directions * width).index_select(0, torch.from_numpy(ids))
-        return self._restored(rows).float().numpy()
+            rows = self._floats.take(ids, axis=0).reshape(-1, directions, width)
+        else:
+            rows = self._restore(self.stored.view(-1, directions * width)[torch.from_numpy(ids)]).numpy()
+        return [rows[:, 0], rows[::-1, 1]][:directions] if directions == 2 else [rows[:, 0]]
 
-    def _places(self, texts: PackedTexts) -> torch.Tensor:
-        """`(N * D,)`: the place in the table of what each direction reads."""
-        if self._cell.directions == 1:
-            return torch.from_numpy(texts.forward)
-        return torch.from_numpy(np.stack([2 * texts.forward, 2 * texts.backward + 1], axis=1).reshape(-1))
-
-    def _restored(self, stored: torch.Tensor) -> torch.Tensor:
-        """Some rows as `(N, D, G * H)` in the dtype that the cell takes."""
-        rows = stored.view(-1, self._cell.directions, self._cell.row_size)
-        if self.scale is not None:
-            rows = rows.float().mul_(self.scale)
-        return rows.to(self._cell.row_dtype)
+    def _restore(self, stored: torch.Tensor) -> torch.Tensor:
+        """Return stored rows as `(N, D, G * H)` in float32."""
+        rows = stored.view(-1, self._cell.directions, self._cell.row_size).float()
+        return rows if self.scale is None else rows.mul_(self.scale)
