@@ -1,4 +1,4 @@
-"""One file, written whole or not at all."""
+"""Write a file completely or not at all."""
 
 from __future__ import annotations
 
@@ -8,22 +8,18 @@ from pathlib import Path
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file beside its place and move it there, so that whoever looks finds the old one or the new one.
-
-    Args:
-        path: Its place, in a folder that is there.
-        content: All of it.
+    """Write a temporary file beside `path` and rename it, so that readers see the old file or the new one.
 
     Raises:
-        OSError: When it cannot be written; the old file is as it was.
+        OSError: When the file cannot be written; the old file is unchanged.
     """
-    # hidden: never shared; of this call alone, for another process may be writing the same file
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.unfinished")
+    # hidden, so that it is never shared; a random name, because another process may write the same file
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.unfinished")
     try:
-        with open(beside, "wb") as file:
+        with open(temporary, "wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())  # or the name might reach the disk before the content does
-        os.replace(beside, path)
+            os.fsync(file.fileno())  # otherwise the name might reach the disk before the content
+        os.replace(temporary, path)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)

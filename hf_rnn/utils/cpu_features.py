@@ -1,4 +1,4 @@
-"""What this machine's processor can do."""
+"""Features of this machine's processor."""
 
 from typing import Any
 
@@ -6,9 +6,9 @@ import torch
 
 
 def multiplies_bfloat16() -> bool | None:
-    """Whether it has instructions for bfloat16, without which products in it are slower than in float32.
+    """Return whether the processor has bfloat16 instructions; without them bfloat16 is slower than float32.
 
-    None where torch cannot tell, as its older versions.
+    None when an older torch does not report it.
     """
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     if not capabilities:

@@ -1,15 +1,14 @@
-"""The one exception that stands for a user's mistake, and what other libraries' say in its message.
-
-Everything that a user can put right (a bad row, a typo in a flag, a folder that is not a model) raises this or a
-subclass with a message that says what was found, where, and what to do. The command line prints the message in one
-line and exits with 2; anything else is a bug of ours and keeps its traceback.
-"""
+"""The exception for a user's mistakes."""
 
 from safetensors import SafetensorError
 
 
 class UserError(ValueError):
-    """A mistake in what the user gave: data, flags, paths or files."""
+    """A mistake in data, flags, paths or files that the user can correct.
+
+    The message says what was found, where, and what to do. The command line prints it in one line and exits with 2;
+    any other exception is a bug and keeps its traceback.
+    """
 
 
 def is_write_error(error: Exception) -> bool:
@@ -18,5 +17,5 @@ def is_write_error(error: Exception) -> bool:
 
 
 def reason_of(error: BaseException) -> str:
-    """Return what an error of a library says, in one line, and of which kind it is where it says nothing."""
+    """Return the message of a library's error in one line, or the error's type if the message is empty."""
     return " ".join(str(error).split()) or type(error).__name__

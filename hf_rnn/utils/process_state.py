@@ -1,7 +1,6 @@
-"""Training inside somebody else's program: what it changes of the process is put back afterwards.
+"""Protect a program that trains as one of its parts: a notebook, a server, threads.
 
-Random states, the libraries' bars and a few loggers. Threads that train take turns. Nothing here trains, and nothing
-is hidden that a user could act upon.
+Threads that train take turns. Afterwards random states, progress bars and loggers are as before.
 """
 
 from __future__ import annotations
@@ -27,19 +26,19 @@ def _renew_lock() -> None:
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_renew_lock)  # a thread that trained is not there to let go
+    os.register_at_fork(after_in_child=_renew_lock)  # the thread that holds the lock does not exist in the child
 
 
 @contextlib.contextmanager
 def one_at_a_time() -> Iterator[None]:
-    """Wait until no other thread trains: random states and accelerate's are the process's."""
+    """Wait until no other thread trains: random states and accelerate's state belong to the process."""
     with _TRAINING:
         yield
 
 
 @contextlib.contextmanager
 def library_bars_off() -> Iterator[None]:
-    """Hide transformers' bars of loading and writing, too quick to watch."""
+    """Hide the progress bars of transformers for loading and saving."""
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
@@ -51,16 +50,20 @@ def library_bars_off() -> Iterator[None]:
 
 @contextlib.contextmanager
 def contained(quiet: bool) -> Iterator[None]:
-    """Let a training leave random states, bars and loggers of the process as they were."""
+    """Restore random states, progress bars and loggers after a training run.
+
+    Args:
+        quiet: Whether to hide warnings about the loading of data.
+    """
     import datasets
 
     bars, loading = datasets.are_progress_bars_disabled(), logging.getLogger("hf_rnn.data.loading")
     level, state, numpy_state = loading.level, random.getstate(), np.random.get_state()  # noqa: NPY002 - the Trainer seeds this one
-    left_out = _says_something in _CHECKPOINTS.filters
+    filtered = _is_about_something_else in _CHECKPOINTS.filters
     datasets.disable_progress_bars()
     leave_out_file_times()
     if quiet:
-        loading.setLevel(logging.ERROR)  # that rows are held out is what the class says it does
+        loading.setLevel(logging.ERROR)
     devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
     try:
         with torch.random.fork_rng(devices), library_bars_off():
@@ -69,19 +72,16 @@ def contained(quiet: bool) -> Iterator[None]:
         random.setstate(state)
         np.random.set_state(numpy_state)  # noqa: NPY002
         loading.setLevel(level)
-        if not left_out:
-            _CHECKPOINTS.removeFilter(_says_something)
+        if not filtered:
+            _CHECKPOINTS.removeFilter(_is_about_something_else)
         if not bars:
             datasets.enable_progress_bars()
 
 
 def leave_out_file_times() -> None:
-    """Hide, until it is put back, what is said at every checkpoint on common file systems.
-
-    It is of no consequence: the numbers of checkpoints order them as well as their times.
-    """
-    _CHECKPOINTS.addFilter(_says_something)
+    """Hide the warning of every checkpoint about modification times: their numbers order checkpoints as well."""
+    _CHECKPOINTS.addFilter(_is_about_something_else)
 
 
-def _says_something(record: logging.LogRecord) -> bool:
+def _is_about_something_else(record: logging.LogRecord) -> bool:
     return "mtime may not be reliable" not in record.getMessage()

@@ -137,12 +137,12 @@ class FusedTanh(FusedCell):
     module = nn.RNN
     order = (0,)
     doubled: ClassVar[int | None] = 0
+    _factor: ClassVar[np.ndarray] = _HALF
+    _squash: ClassVar[Any] = np.tanh  # a ufunc, which is not bound as a method
 
     def __init__(self, cells: Sequence[Any], recurrent_dtype: torch.dtype = torch.float32) -> None:
         super().__init__(cells, recurrent_dtype)
         self._weights = self._numpy_weights(self._factor)[0]
-
-    _factor: ClassVar[np.ndarray] = _HALF
 
     def step(
         self, rows: torch.Tensor, previous: torch.Tensor | None, output: torch.Tensor, shared: list[torch.Tensor]
@@ -152,18 +152,17 @@ class FusedTanh(FusedCell):
 
     def run(self, rows: Sequence[np.ndarray]) -> np.ndarray:
         """As in [`FusedCell`]."""
+        weights, matmul, add, squash = self._weights, np.matmul, np.add, self._squash
         states = self._arrange(rows, self._factor)[:, 0]  # h_t replaces its row
         sums = np.empty(states.shape[1:], dtype=np.float32)
         previous = None
         for state in states:
             if previous is not None:
-                np.add(state, np.matmul(previous, self._weights, sums), state)
-            self._squash(state)
+                matmul(previous, weights, sums)
+                add(state, sums, state)
+            squash(state, state)
             previous = state
         return states[:, :, 0]
-
-    def _squash(self, state: np.ndarray) -> None:
-        np.tanh(state, state)
 
 
 class FusedRelu(FusedTanh):
@@ -178,8 +177,9 @@ class FusedRelu(FusedTanh):
         """As in [`FusedCell`]."""
         torch.clamp_min(self._add_recurrent(rows, previous), 0, out=output)
 
-    def _squash(self, state: np.ndarray) -> None:
-        np.maximum(state, _ZERO, out=state)
+    @staticmethod
+    def _squash(sums: np.ndarray, state: np.ndarray) -> None:
+        np.maximum(sums, _ZERO, out=state)
 
 
 class FusedGru(FusedCell):

@@ -29,8 +29,8 @@ _LONG_TEXT = 512  # tokens; float32 sums of more states lose digits
 
 # Measured on one core: models of 50 to 128 units, 1 and 2 layers, texts of 20, 60 and 200 tokens.
 SEVERAL_TEXTS = 64  # more are always a batch
-_FEW_TEXTS, _FEW_TEXTS_OF_MIN_GRU = 4, 8  # up to these, NumPy one by one is faster than a batch
-_SHORT_TEXT = 60  # tokens; the model's own LSTM reads a few longer texts faster than NumPy
+_FEW_TEXTS, _FEW_TEXTS_OF_LIGHT_CELLS = 4, 8  # up to these, NumPy one by one is faster than a batch
+_SHORT_TEXT = 60  # tokens; the LSTM of torch reads a few longer texts faster than NumPy
 _MODEL_WORK = 200_000  # texts per step * E * H; up to this, the model's own kernels are faster than a batch
 
 
@@ -121,15 +121,15 @@ class FusedClassifier:
         count = len(lengths)
         if not 0 < count <= SEVERAL_TEXTS:
             return "batch"
-        config = self._config
-        if config.cell_type == "min_gru":
-            return "single" if count <= _FEW_TEXTS_OF_MIN_GRU else "batch"
-        longest = max(lengths)
-        long = config.cell_type == "lstm" and longest > _SHORT_TEXT and not self._rounds
-        if count == 1 or (count <= _FEW_TEXTS and not long):
+        config, longest = self._config, max(lengths)
+        gated = config.cell_type in ("gru", "lstm")
+        few = count <= (_FEW_TEXTS if gated else _FEW_TEXTS_OF_LIGHT_CELLS)
+        long = config.cell_type == "lstm" and longest > _SHORT_TEXT and (count > 1 or config.num_hidden_layers > 1)
+        if few and (not long or self._rounds):
             return "single"
         work = sum(lengths) / max(1, longest) * config.embedding_size * config.hidden_size
-        return "model" if work <= _MODEL_WORK and not self._rounds else "batch"
+        served = config.cell_type != "min_gru" and not self._rounds  # a rounded table must answer for any batch
+        return "model" if served and work <= _MODEL_WORK else "batch"
 
     def single_logits(self, token_ids: Sequence[int]) -> np.ndarray:
         """Return the logits `(1, C)` of one text, computed in NumPy.
@@ -157,7 +157,7 @@ class FusedClassifier:
         """Run the layers above the first one and pool, with torch where it is needed."""
         for cell in self.cells[1:]:
             inputs = torch.from_numpy(_join_text(states))
-            rows = cell.project([inputs, inputs.flip(0)][: cell.directions]).numpy()
+            rows = cell.project([inputs, inputs.flip(0)] if cell.directions == 2 else [inputs]).numpy()
             states = cell.run(list(rows.swapaxes(0, 1)))
         if self._pooling != "attention":
             return self._pool_states(states)
