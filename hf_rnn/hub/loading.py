@@ -1,7 +1,4 @@
-"""A finished folder or a repo id → model and tokenizer, or one message that names what is wrong with it.
-
-A model is loaded whole or not at all. No Trainer and no data sets.
-"""
+"""Load model and tokenizer of a finished folder or a repo, or name in one message the part that is damaged."""
 
 from __future__ import annotations
 
@@ -13,29 +10,30 @@ import torch
 from huggingface_hub.utils import disable_progress_bars
 from huggingface_hub.utils import logging as hub_logging
 from safetensors import safe_open
-from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from ..models.auto import model_class
 from ..models.configuration_rnn import RnnConfig
-from ..models.modeling_rnn import RnnForSequenceClassification
 from ..utils.errors import UserError, reason_of
 from .client import fetch
-from .model_folder import FinishedFolder, because_of_damage, read_config
+from .model_folder import FinishedFolder, name_damage, read_config
 
 _REPO_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+_TOKENIZER = "tokenizer.json or tokenizer_config.json"
 
 
 def check_name(name: str | Path, what: str) -> None:
-    """Refuse a name that is neither a folder here nor could be a repo id, before the network is asked for it.
+    """Check that a name is a folder or could be a repo id, before the Hub is asked.
 
     Args:
         name: A folder or a repo id of the Hub, `owner/name`.
-        what: What it should be, for the message.
+        what: The thing to be found there, for the message.
 
     Raises:
-        UserError: For an empty name, and for a path at which there is no folder.
+        UserError: For an empty name, a file, and a path without a folder.
     """
-    if not str(name):  # a path would take it for the folder one is in
+    if not str(name):  # a path would mean the current folder
         raise UserError(f"the name is empty: give the folder of {what}, or its id on the Hub")
     path = Path(name)
     if path.is_dir():
@@ -47,16 +45,15 @@ def check_name(name: str | Path, what: str) -> None:
 
 
 def find_folder(name_or_path: str | Path, revision: str | None = None, token: str | None = None) -> Path:
-    """Return the folder that a name means: itself, or that of the cache, where it is got from the Hub.
+    """Return the folder of a model: the given one, or that of the cache after a download.
 
     Args:
-        name_or_path: A finished folder, a checkpoint, or a repo id of the Hub. What was got from there once is found
-            again without the network.
+        name_or_path: A finished folder, a checkpoint, or a repo id of the Hub. Downloads are found again offline.
         revision: Branch, tag or commit, for a repo id; None is `main`.
-        token: For a private repo; None takes the one that is stored.
+        token: For a private repo; None takes the stored one.
 
     Raises:
-        UserError: When there is no such folder, it cannot be had from the Hub, or is no model of this package.
+        UserError: If it does not exist, cannot be downloaded, or is not a model of this package.
     """
     name_or_path = os.path.expanduser(name_or_path)
     check_name(name_or_path, "a trained model")
@@ -66,104 +63,72 @@ def find_folder(name_or_path: str | Path, revision: str | None = None, token: st
             raise UserError(f"{name} is a folder here, which has no revision {revision!r}: leave it out")
         FinishedFolder(path).check()
         return path
-    found = FinishedFolder(fetch(name, revision, token, only=(FinishedFolder(path).config.name,)))
-    if found.config.is_file():  # before weights are got that may be large and of no use
+    found = FinishedFolder(fetch(name, revision, token, only=("config.json",)))
+    if found.config.is_file():  # before a download of weights that may be large and useless
         read_config(name, found.root, RnnConfig.model_type)
     found = FinishedFolder(fetch(name, found.root.name, token))
     if missing := found.missing_to_load():
-        raise UserError(f"{name} on the Hub has no {missing[0].name}: it is no model of this package")
+        raise UserError(f"{name} on the Hub has no {missing[0].name}: it is not a model of this package")
     return found.root
 
 
 def load_model(
     name_or_path: str | Path, revision: str | None = None, device: str | torch.device | None = "cpu"
-) -> tuple[RnnForSequenceClassification, PreTrainedTokenizerBase]:
-    """Load a classifier and its tokenizer, ready to predict.
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a model and its tokenizer, ready to predict.
 
     Args:
         name_or_path: A finished folder, a checkpoint, or a repo id of the Hub; see [`find_folder`].
         revision: Branch, tag or commit, for a repo id; None is `main`.
-        device: Where the model is to run; None is the accelerator, if there is one.
+        device: Device of the model; None is the accelerator, if there is one.
 
     Raises:
-        UserError: When it cannot be found or is no whole model of this package, the message says what is missing; and
-            for a device that is none, or that is not there.
+        UserError: If it cannot be found, a part of it is missing or damaged, or the device is not available.
     """
-    name, part, wanted = str(name_or_path), "config.json", _find_device(device)
-    try:
-        folder = find_folder(name_or_path, revision)
-        config = read_config(name, folder, RnnConfig.model_type)
-        if (folder / "adapter_config.json").is_file():
-            raise UserError(
-                f"{name} holds an adapter (adapter_config.json), without which its weights are another model's: merge "
-                "it with PeftModel.merge_and_unload() and save what that returns, or remove the file"
-            )
-        if getattr(config, "quantization_config", None) is not None:
-            raise UserError(
-                f"{name} holds quantised weights (quantization_config in config.json), which only transformers itself "
-                "loads: save the model as it was before. FastRnn and export have int8 of their own"
-            )
-        part = "model.safetensors"
-        _check_weights(name, FinishedFolder(folder).weights, config)
-        model = RnnForSequenceClassification.from_pretrained(folder, config=config)
-        part = "tokenizer.json or tokenizer_config.json"
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        _check_tokenizer(name, tokenizer, config.vocab_size)
-        batch = tokenizer(["", "a word"], truncation=True, padding=True, return_tensors="pt").to(model.device)
-        with torch.inference_mode():
-            logits = model.eval()(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-        if not logits.isfinite().all():
-            raise UserError(f"{name} cannot be used: its logits are {logits.tolist()}, so weights are NaN or infinite")
-    except UserError:
-        raise
-    except Exception as error:  # files that others wrote make the libraries raise anything, `Exception` itself too
-        raise UserError(f"{name} cannot be loaded, because of {part}: {reason_of(error):.1000}") from error
-    try:
-        return model.to(wanted).eval(), tokenizer
-    except (RuntimeError, AssertionError, ImportError) as error:  # it is full, another program's alone, or not there
+    name, target = str(name_or_path), _find_device(device)
+    folder = FinishedFolder(find_folder(name_or_path, revision))
+    config = read_config(name, folder.root, RnnConfig.model_type)
+    if (folder.root / "adapter_config.json").is_file():
         raise UserError(
-            f"{name} cannot be moved to {wanted}: {reason_of(error):.1000}. The device cpu is always there"
+            f"{name} contains an adapter (adapter_config.json), and its weights alone are another model: merge it "
+            "with PeftModel.merge_and_unload() and save the result, or remove the file"
+        )
+    with name_damage(name, "model.safetensors"):
+        _check_weights(name, folder.weights, config)
+        model = model_class(config).from_pretrained(folder.root, config=config).eval()
+    with name_damage(name, _TOKENIZER):
+        tokenizer = _load_tokenizer(name, folder, config)
+        batch = tokenizer(["", "a word"], truncation=True, padding=True, return_tensors="pt")
+        inputs = {key: batch[key].long().to(model.device) for key in ("input_ids", "attention_mask")}
+    with name_damage(name, "model.safetensors"), torch.inference_mode():
+        logits = model(**inputs).logits
+    if not logits.isfinite().all():
+        raise UserError(f"{name} cannot be used: its logits are {logits.tolist()}, so weights are NaN or infinite")
+    try:
+        return model.to(target), tokenizer
+    except (RuntimeError, AssertionError, ImportError) as error:  # missing, full, or reserved by another program
+        raise UserError(
+            f"{name} cannot be moved to {target}: {reason_of(error):.1000}. The device cpu always exists"
         ) from error
 
 
-def _find_device(device: str | torch.device | None) -> torch.device:
-    """Return the device that is meant, whether it is there or not."""
-    if device is None:
-        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        return found or torch.device("cpu")
-    try:
-        found = torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise UserError(f"device must be cpu, cuda, cuda:1, mps or another of torch's, found {device!r}") from error
-    if found.type == "meta":
-        raise UserError("device meta holds no weights: give one that computes, such as cpu")
-    return found
-
-
 def load_without_weights(name: str, folder: FinishedFolder) -> tuple[RnnConfig, PreTrainedTokenizerBase]:
-    """Load what a program needs that runs a model without its weights: the configuration and the tokenizer.
+    """Load configuration and tokenizer, for a program that runs the model from another file.
 
     Args:
-        name: Of the model, for messages.
-        folder: Where its files are.
+        name: The model's name in messages.
+        folder: Its folder.
 
     Raises:
-        UserError: When it is no model of this package, or a file cannot be read.
+        UserError: If it is not a model of this package, or a file is damaged.
     """
-    try:
-        config = read_config(name, folder.root, RnnConfig.model_type)
-        tokenizer = AutoTokenizer.from_pretrained(folder.root, trust_remote_code=False)
-        _check_tokenizer(name, tokenizer, config.vocab_size)
-    except UserError:
-        raise
-    except Exception as error:  # as in `load_model`
-        because = because_of_damage(folder.root)
-        raise UserError(f"{name} cannot be loaded{because}: {reason_of(error):.1000}") from error
-    return config, tokenizer
+    config = read_config(name, folder.root, RnnConfig.model_type)
+    with name_damage(name, _TOKENIZER):
+        return config, _load_tokenizer(name, folder, config)
 
 
 def check_sorts(name: str, config: PreTrainedConfig) -> None:
-    """Refuse a model that does not give each text exactly one of several labels.
+    """Check that a model assigns exactly one of several labels to a text.
 
     Raises:
         UserError: For a model of another task.
@@ -171,61 +136,49 @@ def check_sorts(name: str, config: PreTrainedConfig) -> None:
     if config.num_labels < 2 or config.problem_type not in (None, "single_label_classification"):
         kind = config.problem_type or "regression"
         raise UserError(
-            f"{name} gives no text exactly one label: it is a model of {config.num_labels} outputs, {kind}"
+            f"{name} does not assign exactly one label to a text: it is a model of {config.num_labels} outputs, {kind}"
         )
+
+
+def _find_device(device: str | torch.device | None) -> torch.device:
+    if device is None:
+        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        return found or torch.device("cpu")
+    try:
+        return torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise UserError(f"device must be cpu, cuda, cuda:1, mps or another of torch's, found {device!r}") from error
 
 
 def _check_weights(name: str, weights: Path, config: RnnConfig) -> None:
-    """Refuse weights that are not those of the configuration, by name and shape, before memory is taken for any."""
+    """Compare the names and shapes of the weights with the configuration, before memory is used."""
     with safe_open(weights, framework="pt") as file:
-        stored = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 - no mapping
-    if config.num_hidden_layers > len(stored):  # as many modules would take long, even without memory
-        raise UserError(
-            f"{name} holds no whole model: model.safetensors has {len(stored)} weights, and config.json "
-            f"num_hidden_layers={config.num_hidden_layers}"
-        )
+        stored = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 - not a mapping
     with torch.device("meta"):
-        weightless = RnnForSequenceClassification(config)
-    expected = {key: tuple(weight.shape) for key, weight in weightless.state_dict().items()}
-    if missing := sorted(expected.keys() - stored.keys()):
-        raise UserError(f"{name} holds no whole model: model.safetensors lacks {', '.join(missing[:3])}")
-    if left := sorted(stored.keys() - expected.keys()):
-        raise UserError(
-            f"{name}: model.safetensors has {', '.join(left[:3])}, for which config.json has no place: "
-            "the two do not belong together"
-        )
-    for key, shape in sorted(expected.items()):
-        if stored[key] != shape:
+        expected = {key: tuple(weight.shape) for key, weight in model_class(config)(config).state_dict().items()}
+    for key in sorted(expected.keys() | stored.keys()):
+        found, needed = stored.get(key), expected.get(key)
+        if found != needed:
             raise UserError(
-                f"{name}: {key} has shape {stored[key]} in model.safetensors and {shape} by config.json: "
-                "the two do not belong together"
+                f"{name}: model.safetensors and config.json do not belong together: {key} is "
+                f"{found or 'missing'} in the weights and {needed or 'missing'} by the configuration"
             )
 
 
-def _check_tokenizer(name: str, tokenizer: PreTrainedTokenizerBase, vocab_size: int) -> None:
-    """Refuse a tokenizer that is not the model's, or that makes no batches."""
+def _load_tokenizer(name: str, folder: FinishedFolder, config: RnnConfig) -> PreTrainedTokenizerBase:
+    """Load the tokenizer, and check that the model has a row for each of its ids."""
+    tokenizer = AutoTokenizer.from_pretrained(folder.root, trust_remote_code=False)
     largest = max(tokenizer.get_vocab().values(), default=-1)
-    if largest >= vocab_size:
+    if largest >= config.vocab_size:
         raise UserError(
-            f"{name}: the tokenizer has ids up to {largest}, the model a table of {vocab_size} rows: "
-            "tokenizer.json and model.safetensors do not belong together"
+            f"{name}: tokenizer.json and model.safetensors do not belong together: the tokenizer has ids up to "
+            f"{largest}, the model a table of {config.vocab_size} rows"
         )
-    longest = tokenizer.model_max_length
-    if not isinstance(longest, int | float) or not longest >= 1:
-        raise UserError(
-            f"{name}: model_max_length in tokenizer_config.json must be a number of tokens, found {longest!r:.200}"
-        )
-    if tokenizer.pad_token_id is None:
-        raise UserError(f"{name}: tokenizer_config.json names no pad_token that tokenizer.json has")
-    if not {"input_ids", "attention_mask"} <= set(tokenizer.model_input_names):
-        raise UserError(
-            f"{name}: model_input_names in tokenizer_config.json must be input_ids and attention_mask, "
-            f"found {tokenizer.model_input_names!r:.200}"
-        )
+    return tokenizer
 
 
 def quiet() -> None:
-    """Keep the libraries' loading bars and transformers' reports off the terminal; errors are raised, not logged."""
+    """Hide the libraries' progress bars and reports; errors are raised, not logged."""
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     hub_logging.set_verbosity_error()

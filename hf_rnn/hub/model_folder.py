@@ -1,13 +1,14 @@
-"""What a finished folder holds, by name: the one place that spells its files.
+"""The files of a finished folder, by name.
 
-Training leaves this folder, the Hub gets it, every command reads it. Paths, whether they exist, and what the records
-of the training say; nothing here reads weights or writes files.
+Training writes this folder, the Hub stores it, every command reads it. Nothing here reads weights or writes files.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,36 +18,47 @@ from ..utils.errors import UserError, reason_of
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-# The files that load a model where the package is not installed; others of that kind in a folder are somebody's own.
+# They load a model where the package is not installed.
 MODELLING_FILES = tuple(sorted(path.name for path in (Path(__file__).parents[1] / "models").glob("*_rnn.py")))
-
-_MAX_LABELS = 100_000  # transformers needs 600 bytes per label that has no name
-UNFINISHED = ".unfinished-"  # the prefix of the subfolder in which a run writes and replaces a model
+UNFINISHED = ".unfinished-"  # the prefix of the subfolder where a run writes and replaces a model
 
 
 def read_mapping(path: Path, content: bytes) -> dict[str, Any]:
-    """Return what a JSON file of a finished folder says by name.
+    """Return the content of a JSON file that contains an object.
 
     Args:
-        path: Of the file, for messages.
-        content: What stands in it.
+        path: The file, for messages.
+        content: Its bytes.
 
     Raises:
-        UserError: When that is something else.
+        UserError: For any other content.
     """
     try:
-        read = json.loads(content, parse_constant=_refuse_constant)
+        read = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {error}") from error
     if not isinstance(read, dict):
-        raise UserError(f"{path} must hold values by name, found {str(read)!r:.40}")
+        raise UserError(f"{path} must contain a JSON object, found {str(read)!r:.40}")
     return read
+
+
+@contextmanager
+def name_damage(name: str, part: str) -> Iterator[None]:
+    """Turn any error of a library into one that names the damaged part of a model.
+
+    Raises:
+        UserError: For any error in the block.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # damaged files make the libraries raise anything, including `Exception` itself
+        raise UserError(f"{name} cannot be loaded, because of {part}: {reason_of(error):.1000}") from error
 
 
 def read_config(name: str, folder: Path, model_type: str | None = None) -> PreTrainedConfig:
     """Return the configuration of any transformers model, without running code of its repo.
-
-    The JSON is checked first, because transformers builds a name for every label before it can be asked anything.
 
     Args:
         name: The model's name in messages.
@@ -54,33 +66,32 @@ def read_config(name: str, folder: Path, model_type: str | None = None) -> PreTr
         model_type: The only accepted type; None accepts all.
 
     Raises:
-        UserError: If the file is damaged, has another `model_type`, or too many labels.
+        UserError: If the file is damaged or has another `model_type`.
     """
     path = folder / "config.json"
-    try:
-        told = read_mapping(path, path.read_bytes())
-        if model_type is not None and (found := told.get("model_type")) != model_type:
+    with name_damage(name, path.name):
+        found = read_mapping(path, path.read_bytes()).get("model_type")
+        if model_type is not None and found != model_type:
             raise UserError(f"{name} is a {found!r:.80} model: this command runs {model_type!r} models")
-        labels = told.get("num_labels")
-        if isinstance(labels, int) and labels > _MAX_LABELS:
-            raise UserError(f"{name}: num_labels in config.json must be at most {_MAX_LABELS:,}, found {labels}")
         from transformers import AutoConfig
 
         # an explicit False: otherwise transformers asks at the terminal whether to run the repo's code
         return AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except UserError:
-        raise
-    except Exception as error:  # damaged files make the libraries raise anything, including `Exception` itself
-        raise UserError(f"{name} cannot be loaded, because of config.json: {reason_of(error):.1000}") from error
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"it holds {name}. Did the training diverge? Train again with a lower learning_rate")
+class _Entry:
+    """A path in a finished folder, as an attribute."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, folder: FinishedFolder, owner: type) -> Path:
+        return folder.root / self.name
 
 
 @dataclass(frozen=True)
 class FinishedFolder:
-    """A folder that training leaves, complete or not.
+    """The folder that training writes, complete or not. Each attribute is a path that may not exist.
 
     Attributes:
         root: The folder.
@@ -88,137 +99,72 @@ class FinishedFolder:
 
     root: Path
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "root", Path(self.root))
-
-    @property
-    def config(self) -> Path:
-        """Architecture and labels."""
-        return self.root / "config.json"
-
-    @property
-    def weights(self) -> Path:
-        """The weights of the best epoch."""
-        return self.root / "model.safetensors"
-
-    @property
-    def tokenizer(self) -> Path:
-        """Vocabulary, normaliser and splitting rules."""
-        return self.root / "tokenizer.json"
-
-    @property
-    def tokenizer_config(self) -> Path:
-        """The tokenizer's class, special tokens and greatest length."""
-        return self.root / "tokenizer_config.json"
-
-    @property
-    def card(self) -> Path:
-        """The model card."""
-        return self.root / "README.md"
-
-    @property
-    def card_facts(self) -> Path:
-        """What the card is made of, for programs."""
-        return self.root / "card_facts.json"
-
-    @property
-    def metrics(self) -> Path:
-        """Every metric by split."""
-        return self.root / "metrics.json"
-
-    @property
-    def training_args(self) -> Path:
-        """The settings that repeat the run."""
-        return self.root / "training_args.json"
-
-    @property
-    def learning_curve(self) -> Path:
-        """Figure: loss and metrics over epochs. Drawn where matplotlib is installed."""
-        return self.root / "learning_curve.png"
-
-    @property
-    def confusion_matrix(self) -> Path:
-        """Figure: true against predicted classes. Drawn where matplotlib is installed."""
-        return self.root / "confusion_matrix.png"
-
-    @property
-    def reliability(self) -> Path:
-        """Figure: accuracy by confidence. Drawn where matplotlib is installed and the scores were calibrated."""
-        return self.root / "reliability.png"
-
-    @property
-    def onnx_model(self) -> Path:
-        """The model for ONNX Runtime. Made by `hf-rnn export`."""
-        return self.root / "onnx" / "model.onnx"
-
-    @property
-    def onnx_model_int8(self) -> Path:
-        """The same with its weights in 8 bits."""
-        return self.root / "onnx" / "model_int8.onnx"
-
-    @property
-    def checkpoints(self) -> Path:
-        """The Trainer's checkpoints: never shared, may be deleted once training is done."""
-        return self.root / "checkpoints"
+    config = _Entry("config.json")
+    weights = _Entry("model.safetensors")
+    tokenizer = _Entry("tokenizer.json")
+    tokenizer_config = _Entry("tokenizer_config.json")
+    card = _Entry("README.md")
+    card_facts = _Entry("card_facts.json")
+    metrics = _Entry("metrics.json")  # every metric by split
+    training_args = _Entry("training_args.json")  # the settings that repeat the run
+    learning_curve = _Entry("learning_curve.png")  # the figures need matplotlib
+    confusion_matrix = _Entry("confusion_matrix.png")
+    reliability = _Entry("reliability.png")  # accuracy by confidence, of calibrated models
+    onnx_model = _Entry("onnx/model.onnx")  # from `hf-rnn export`
+    onnx_model_int8 = _Entry("onnx/model_int8.onnx")
+    checkpoints = _Entry("checkpoints")  # the Trainer's; never shared
 
     def named_files(self) -> list[Path]:
-        """Return all that stands here by name, there or not: the files, and the folder of the checkpoints."""
-        return [getattr(self, name) for name, kind in vars(FinishedFolder).items() if isinstance(kind, property)]
+        """Return every path that has a name here, the folder of the checkpoints included, existing or not."""
+        return [self.root / entry.name for entry in vars(FinishedFolder).values() if isinstance(entry, _Entry)]
 
     def missing_to_load(self) -> list[Path]:
-        """Return the files that the model or its tokenizer cannot be loaded without and that are not there."""
-        needed = [self.config, self.weights, self.tokenizer_config]
-        if self._tokenizer_is_one_file():
-            needed.insert(2, self.tokenizer)
+        """Return the missing files that the model or its tokenizer needs."""
+        needed = [self.config, self.weights, self.tokenizer, self.tokenizer_config]
+        if self._has_slow_tokenizer():
+            needed.remove(self.tokenizer)
         return [path for path in needed if not path.is_file()]
 
     def missing(self) -> list[Path]:
-        """Return the files that training writes last, or that loading needs, and that are not there.
-
-        Figures are not among them (they need matplotlib), nor are the modelling files (only models that load without
-        the package need them).
-        """
+        """Return the missing files that loading needs or that training writes last."""
         recorded = [self.card, self.metrics, self.training_args]
         return self.missing_to_load() + [path for path in recorded if not path.is_file()]
 
-    def _tokenizer_is_one_file(self) -> bool:
-        """Whether the tokenizer keeps its vocabulary in `tokenizer.json`; ByT5's, for one, has none."""
+    def _has_slow_tokenizer(self) -> bool:
+        """Return whether the tokenizer has no `tokenizer.json`, such as ByT5's."""
         try:
-            backend = json.loads(self.tokenizer_config.read_text(encoding="utf-8")).get("backend", "tokenizers")
+            return json.loads(self.tokenizer_config.read_bytes()).get("backend", "tokenizers") != "tokenizers"
         except (OSError, ValueError, AttributeError, RecursionError):
-            return True
-        return backend == "tokenizers"
+            return False
 
     def check(self) -> None:
-        """Make sure that the model and its tokenizer can be loaded, as far as files can tell.
+        """Check that all files of the model and its tokenizer exist.
 
         Raises:
-            UserError: When the folder or one of these files is not there; says what is missing and what to type.
+            UserError: For a missing folder or file; names it and the remedy.
         """
-        self._refuse(self.missing_to_load())
+        self._require(self.missing_to_load())
 
     def check_finished(self) -> None:
-        """Make sure that training came to its end here, so that the folder can be shared.
+        """Check that training finished here, so that the folder can be shared.
 
         Raises:
-            UserError: As [`check`], and for a record of the training that is not there, or is no record.
+            UserError: As [`check`], and for a missing or damaged record of the training.
         """
-        self._refuse(self.missing())
+        self._require(self.missing())
         for path in (self.metrics, self.training_args, self.card_facts):
             if path.is_file():
                 read_mapping(path, path.read_bytes())
 
-    def _refuse(self, missing: list[Path]) -> None:
+    def _require(self, missing: list[Path]) -> None:
         if not self.root.is_dir():
-            what = "is a file" if self.root.exists() else "does not exist"
-            raise UserError(f"{self.root} {what}: give the folder that `hf-rnn train --output_dir {self.root}` makes")
+            found = "is a file" if self.root.exists() else "does not exist"
+            raise UserError(f"{self.root} {found}: give the folder that `hf-rnn train --output_dir {self.root}` makes")
         if missing:
             names = ", ".join(path.name for path in missing)
             raise UserError(f"{self.root} has no {names}. {self._advice()}")
 
     def _advice(self) -> str:
-        if self.weights.with_name(f"{self.weights.name}.index.json").is_file():
-            return "Its weights are cut into several files: load it with transformers, and save it in one piece"
         for config in sorted(self.root.glob(f"{UNFINISHED}*/*/config.json")):
             if not FinishedFolder(config.parent).missing():
                 return (
@@ -226,24 +172,23 @@ class FinishedFolder:
                 )
         checkpoints = sorted(self.checkpoints.glob("checkpoint-*"), key=_step)
         if checkpoints:
-            whole = [path for path in checkpoints if not FinishedFolder(path).missing_to_load()]
-            other = f", or take the model as it was at {whole[-1]}" if whole else ""
-            return f"Training did not come to its end: repeat its command with --resume to go on{other}"
+            complete = [path for path in checkpoints if not FinishedFolder(path).missing_to_load()]
+            other = f", or use the checkpoint {complete[-1]}" if complete else ""
+            return f"Training did not finish: repeat its command with --resume{other}"
         if self.root.name == self.checkpoints.name and FinishedFolder(self.root.parent).config.is_file():
             return f"Did you mean {self.root.parent}?"
-        nested = nested_model(self.root)
-        if nested is not None:
+        if (nested := nested_model(self.root)) is not None:
             return f"Did you mean {nested}?"
-        return "If it was made by hf-rnn, restore what is missing; to make a new one, train into another folder"
+        return "Restore the missing files, or train a new model into another folder"
 
 
 def nested_model(folder: Path) -> Path | None:
-    """Return the first of the folders just below that hold a model, for whoever gave the one above; None without."""
+    """Return the first subfolder that contains a model, for a user who gave its parent; None without."""
     return min((path.parent for path in folder.glob("*/config.json")), default=None)
 
 
 def because_of_damage(folder: Path) -> str:
-    """Return, for a message, which JSON file of a folder is none: libraries tell its line only; else nothing."""
+    """Return `, because of NAME` for the first invalid JSON file of a folder, or an empty string."""
     for path in sorted(folder.glob("*.json")):
         try:
             json.loads(path.read_bytes())

@@ -1,22 +1,19 @@
-"""A finished folder to a repo of the Hub: checked, then sent as one commit.
-
-Reading needs nothing of ours: `from_pretrained("owner/name")` does it, and finds again offline what it once got.
-"""
+"""Check a finished folder and send it to a repo of the Hub as one commit."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from huggingface_hub import get_token
+from huggingface_hub import CommitOperationAdd, get_token
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from ..utils.errors import UserError, reason_of
 from .card.files import card_for_repo
-from .client import HubRepo
+from .client import connect, explain_errors, token_advice
 from .leak_scan import SharedFile, check_shareable, list_left_files, list_shared_files
 from .loading import load_model
 from .model_folder import FinishedFolder
@@ -24,13 +21,13 @@ from .model_folder import FinishedFolder
 
 @dataclass(frozen=True)
 class PushResult:
-    """What a push did, or would do.
+    """The result of a push, or the plan of a dry run.
 
     Attributes:
         repo_id: `owner/name`.
-        url: Page of what was pushed: the repo, its branch, or the pull request.
-        files: What the commit holds, unchanged files included.
-        left: What lies in the folder and was not sent; folders end with `/`.
+        url: Page of the repo, its branch, or the pull request.
+        files: The files of the commit, unchanged ones included.
+        left: Entries of the folder that are not sent; folders end with `/`.
         commit: Its hash; None after a dry run.
     """
 
@@ -54,25 +51,23 @@ def push(
 ) -> PushResult:
     """Share a finished folder on the Hub, in one commit.
 
-    The folder is checked first: training is complete, the model loads here and, as far as files can tell, without
-    this package, and no file holds a pickle, a token, a private key or a path of this machine. Then the repo is
-    created if it does not exist. Files of the repo that the folder does not have stay as they are. Calls that
-    fail for a reason that may pass are repeated, as late as the Hub asks for. In the repo the card names the repo
-    where the folder's own names the folder, unless somebody has written in it.
+    The folder is checked first: training is complete, the model loads here and, as far as files show, without this
+    package, and no file contains a token, a private key or a path of this machine. The repo is created if it does not
+    exist; its other files stay unchanged. In the repo the card names the repo in place of the folder, unless the card
+    was edited by hand.
 
     Args:
-        folder: What training left.
+        folder: The output folder of a training.
         repo_id: `owner/name`.
-        private: Whether only its owner sees the repo. None takes the owner's default for a new one, and leaves an old
-            one as it is.
-        revision: The branch to commit to; made from `main` if it is not there. None is `main`.
+        private: Whether a new repo is private. None takes the owner's default, and leaves an existing repo unchanged.
+        revision: The branch to commit to; created from `main` if missing. None is `main`.
         create_pr: Propose the commit as a pull request to `main` instead.
         dry_run: Only check; nothing is sent and no token is needed.
-        token: A token with write access. None takes `HF_TOKEN`, or what `hf auth login` stored.
+        token: A token with write access. None takes `HF_TOKEN`, or the one stored by `hf auth login`.
         commit_message: The commit's first line.
 
     Raises:
-        UserError: When the folder cannot be shared, the Hub refuses, or cannot be reached.
+        UserError: If the folder cannot be shared, the Hub refuses, or cannot be reached.
 
     Example:
         >>> push("out", "me/film-reviews", private=True).url
@@ -82,26 +77,37 @@ def push(
     token = find_token(token)
     finished = FinishedFolder(Path(os.path.expanduser(folder)))
     finished.check_finished()
-    _, tokenizer = load_model(finished.root)
+    model, tokenizer = load_model(finished.root)
     files = list_shared_files(finished, tokenizer.vocab_files_names.values())
-    check_shareable(finished, files, token)
-    files = _with_card(files, card_for_repo(finished, repo_id))
+    check_shareable(finished, files, model.config, token)
+    files = _replace_card(files, card_for_repo(finished, repo_id))
     left = list_left_files(finished, files)
-    hub = HubRepo.connect(repo_id, token)
-    branch = f"/tree/{revision}" if revision not in (None, "main") else ""
+    api = connect(token)
+    branch = None if revision == "main" else revision
+    url = f"{api.endpoint}/{repo_id}" + (f"/tree/{branch}" if branch else "")
     if dry_run:
-        return PushResult(repo_id, hub.url + branch, files, left)
+        return PushResult(repo_id, url, files, left)
     if token is None:
-        raise UserError(f"there is no token to push with: get one with write access {hub.at_tokens}")
-    hub.make_repo(private)
-    if revision not in (None, "main") and not revision.startswith("refs/"):
-        hub.make_branch(revision)
-    commit = hub.commit(files, commit_message, revision, create_pr)
-    return PushResult(repo_id, commit.pr_url or hub.url + branch, files, left, commit.oid)
+        raise UserError(f"there is no token to push with: {token_advice()}")
+    with explain_errors(f"the push to {repo_id} failed", repo_id, branch):
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        if private is not None and bool(api.model_info(repo_id).private) != private:
+            found, wanted = ("public", "private") if private else ("private", "public")
+            raise UserError(
+                f"{repo_id} exists already and is {found}, not {wanted}: change that at "
+                f"{api.endpoint}/{repo_id}/settings, or push without private={private}"
+            )
+        if branch and not branch.startswith("refs/"):
+            api.create_branch(repo_id, branch=branch, exist_ok=True)
+        additions = [CommitOperationAdd(file.name, file.content or file.path) for file in files]
+        commit = api.create_commit(
+            repo_id, additions, commit_message=commit_message, revision=branch, create_pr=create_pr
+        )
+    return PushResult(repo_id, commit.pr_url or url, files, left, commit.oid)
 
 
-def _with_card(files: tuple[SharedFile, ...], card: Mapping[str, bytes]) -> tuple[SharedFile, ...]:
-    """Return the files, those of the card with the contents given."""
+def _replace_card(files: Iterable[SharedFile], card: Mapping[str, bytes]) -> tuple[SharedFile, ...]:
+    """Return the files, with the given contents in place of the card's own."""
     return tuple(
         replace(file, size=len(card[file.name]), content=card[file.name]) if file.name in card else file
         for file in files
@@ -109,21 +115,21 @@ def _with_card(files: tuple[SharedFile, ...], card: Mapping[str, bytes]) -> tupl
 
 
 def find_token(token: str | None = None) -> str | None:
-    """Return the token to go by: the one given, else `HF_TOKEN`, or what `hf auth login` stored; None without any."""
+    """Return the given token, else `HF_TOKEN`, or the one stored by `hf auth login`; None without any."""
     return (token or get_token() or "").strip() or None
 
 
 def check_request(repo_id: str, revision: str | None, create_pr: bool) -> None:
-    """Find mistakes that need neither folder nor network to be found.
+    """Check what needs neither folder nor network.
 
     Raises:
-        UserError: For what is no id of a repo, and for a pull request to a branch.
+        UserError: For an invalid repo id, and for a pull request to a branch.
     """
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
-        raise UserError(f"{repo_id!r} is no id of the Hub: {reason_of(error)}") from error
+        raise UserError(f"invalid repo id: found {repo_id!r}; {reason_of(error)}") from error
     if repo_id.count("/") != 1:
-        raise UserError(f"{repo_id!r} is no id of the Hub: give owner/name")
+        raise UserError(f"invalid repo id: found {repo_id!r}; give owner/name")
     if create_pr and revision not in (None, "main"):
         raise UserError(f"a pull request goes to main: leave out either create_pr or revision {revision!r}")

@@ -1,4 +1,4 @@
-"""The heads of this package by the name that `config.architectures` holds."""
+"""The registered heads: the class that a configuration names, and the Auto class that loads it."""
 
 from __future__ import annotations
 
@@ -6,25 +6,35 @@ from importlib import import_module
 
 from transformers import PreTrainedConfig, PreTrainedModel
 
-# class: its module in this package, and the Auto class of transformers that loads it
+from ..utils.errors import UserError
+
+# Class name: its module in this package, and the Auto class of transformers.
 HEADS: dict[str, tuple[str, str]] = {
     "RnnForSequenceClassification": ("modeling_rnn", "AutoModelForSequenceClassification"),
 }
 
 
-def head_class(architecture: str) -> type[PreTrainedModel]:
-    """Return the class of a head by its name."""
-    return getattr(import_module(f".{HEADS[architecture][0]}", __package__), architecture)
+def head_name(config: PreTrainedConfig) -> str:
+    """Return the head that `architectures` names first, or the first of `HEADS` if it names nothing.
+
+    Raises:
+        UserError: For an unknown architecture.
+    """
+    name = next(iter(config.architectures or HEADS))
+    if name not in HEADS:
+        raise UserError(f"unknown architecture in config.json: found {name!r:.80}; use one of {', '.join(HEADS)}")
+    return name
+
+
+def head_class(name: str) -> type[PreTrainedModel]:
+    """Return the class of a head of `HEADS`."""
+    return getattr(import_module(f".{HEADS[name][0]}", __package__), name)
 
 
 def model_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
-    """Return the class that `config.architectures` names; the first head where it names nothing.
+    """Return the class of the head that `architectures` names.
 
     Raises:
-        ValueError: For an unknown architecture.
+        UserError: For an unknown architecture.
     """
-    found = config.architectures or list(HEADS)[:1]
-    known = [name for name in found if name in HEADS]
-    if not known:
-        raise ValueError(f"unknown architecture: found {', '.join(found)}; known are {', '.join(HEADS)}")
-    return head_class(known[0])
+    return head_class(head_name(config))

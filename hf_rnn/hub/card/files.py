@@ -8,7 +8,7 @@ import logging
 from typing import Any
 
 from ...utils.atomic_write import write_whole
-from ...utils.errors import UserError, reason_of
+from ...utils.errors import reason_of
 from ..model_folder import FinishedFolder
 from .facts import CardFacts
 from .template import render
@@ -17,28 +17,28 @@ logger = logging.getLogger(__name__)
 
 
 def write_card(folder: FinishedFolder, facts: CardFacts) -> None:
-    """Write the card, and the facts it is made of."""
+    """Write the card and its facts."""
     for name, content in _contents(folder, facts).items():
         write_whole(folder.root / name, content)
 
 
 def read_facts(folder: FinishedFolder) -> CardFacts | None:
-    """Return the facts that a card is made of; None where there are none, or none that this version knows."""
+    """Return the facts of a card; None if the folder has no facts that this version understands."""
     if not folder.card_facts.is_file():
         return None
     try:
         return CardFacts.from_dict(json.loads(folder.card_facts.read_text(encoding="utf-8")))
-    except (UserError, ValueError, TypeError, RecursionError) as error:  # facts of another version
-        logger.info("the card stays as it is: %s (%s)", folder.card_facts.name, reason_of(error))
+    except (TypeError, ValueError, AttributeError) as error:
+        logger.info("the card stays unchanged: %s (%s)", folder.card_facts.name, reason_of(error))
         return None
 
 
 def amend_card(folder: FinishedFolder, facts: CardFacts, **changes: Any) -> bool:
-    """Change facts of a card, unless somebody has written in it.
+    """Change facts of a card, unless the card was edited by hand.
 
     Args:
         folder: A finished folder.
-        facts: Those it was made of.
+        facts: The facts of its card.
         changes: New values by the names of the facts.
 
     Returns:
@@ -51,15 +51,14 @@ def amend_card(folder: FinishedFolder, facts: CardFacts, **changes: Any) -> bool
 
 
 def card_for_repo(folder: FinishedFolder, repo_id: str) -> dict[str, bytes]:
-    """Return the files of a card that names the repo where the folder's own names the folder.
+    """Return the files of a card that names the repo in place of the folder.
 
     Args:
-        folder: A finished folder; it is not changed.
-        repo_id: Where it goes, `owner/name`.
+        folder: A finished folder; it stays unchanged.
+        repo_id: The target, `owner/name`.
 
     Returns:
-        Contents by file name; empty where there are no facts, or the card is not what they give: somebody has written
-        in it, and it goes as it is.
+        Contents by file name; empty without facts, or if the card was edited by hand.
     """
     facts = read_facts(folder)
     if facts is None or _is_edited(folder, facts):
@@ -68,11 +67,11 @@ def card_for_repo(folder: FinishedFolder, repo_id: str) -> dict[str, bytes]:
 
 
 def _is_edited(folder: FinishedFolder, facts: CardFacts) -> bool:
-    """Whether a card is not what its facts give."""
+    """Return whether a card differs from its facts."""
     try:
         return not folder.card.is_file() or render(facts) != folder.card.read_text(encoding="utf-8")
-    except (ValueError, TypeError, KeyError, AttributeError) as error:  # facts that only look right, or no text
-        logger.info("the card stays as it is: %s (%s)", folder.card_facts.name, reason_of(error))
+    except Exception as error:  # facts of another version make the template raise anything
+        logger.info("the card stays unchanged: %s (%s)", folder.card_facts.name, reason_of(error))
         return True
 
 
