@@ -1,0 +1,214 @@
+"""Load from a Hub with the real client, against a small server on loopback."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from finished_folder import TEXTS, write_finished_folder
+from hub_server import Blob, HubServer
+from huggingface_hub import constants
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from hf_rnn.hub.client import fetch
+from hf_rnn.hub.loading import load_model
+from hf_rnn.hub.push import push
+from hf_rnn.utils.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    return write_finished_folder(tmp_path_factory.mktemp("finished") / "model")
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory):
+    """A folder with other weights; no test changes it."""
+    return write_finished_folder(tmp_path_factory.mktemp("other") / "model", seed=1)
+
+
+@pytest.fixture
+def folder(original, tmp_path):
+    """A copy that a test may change."""
+    return shutil.copytree(original, tmp_path / "model")
+
+
+@pytest.fixture
+def waits(monkeypatch):
+    """The seconds that the client waited for, without the wait."""
+    waited = []
+    monkeypatch.setattr(time, "sleep", waited.append)
+    return waited
+
+
+def logits_of(model, tokenizer):
+    """Return the logits of each text, run alone by the plain model."""
+    texts = [text for text in TEXTS if text]
+    with torch.no_grad():
+        return torch.cat([model.eval()(**tokenizer([text], return_tensors="pt")).logits for text in texts])
+
+
+def refusal(name, revision=None):
+    with pytest.raises(UserError) as caught:
+        load_model(name, revision)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_repo_id_in_place_of_a_folder(hub, folder, other, monkeypatch):
+    """Each revision is itself, and is found again without the network."""
+    push(folder, "me/films")
+    push(other, "me/films", revision="v2")
+    first, second = logits_of(*load_model(folder)), logits_of(*load_model(other))
+    assert not torch.allclose(first, second, atol=1e-2), "premise"
+    expected = {"main": first, "v2": second, hub.repos["me/films"].branches["v2"]: second}
+    for offline in (False, True):
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+        calls = len(hub.calls)
+        torch.testing.assert_close(logits_of(*load_model("me/films")), first)
+        for revision, logits in expected.items():
+            torch.testing.assert_close(logits_of(*load_model("me/films", revision)), logits)
+            model = AutoModelForSequenceClassification.from_pretrained("me/films", revision=revision)
+            tokenizer = AutoTokenizer.from_pretrained("me/films", revision=revision)
+            torch.testing.assert_close(logits_of(model, tokenizer), logits)
+        assert (len(hub.calls) == calls) == offline
+
+
+def test_a_changed_branch_is_downloaded_again(hub, folder, other):
+    push(folder, "me/films")
+    first = logits_of(*load_model("me/films"))
+    old = hub.repos["me/films"].branches["main"]
+    push(other, "me/films")
+    torch.testing.assert_close(logits_of(*load_model("me/films")), logits_of(*load_model(other)))
+    torch.testing.assert_close(logits_of(*load_model("me/films", old)), first)
+
+
+def test_a_folder_has_no_revisions(folder):
+    assert "has no revision 'v1'" in refusal(folder, "v1")
+
+
+@pytest.mark.parametrize(
+    ("name", "token", "failure", "message"),
+    [
+        ("me/films@v9", "hf_mine", None, "me/films has no revision 'v9'"),
+        ("me/nothing", "hf_mine", None, "me/nothing does not exist, or is private"),
+        ("me/secret", "hf_theirs", None, "me/secret does not exist, or is private"),
+        ("me/films", "hf_unknown", None, "does not accept the token"),
+        ("me/films", "hf_mine", (503, None), "busy or fails (503: failure on request); try again later"),
+        ("me/films", "hf_mine", (403, "GatedRepo"), "me/films is gated; ask for access at"),
+    ],
+)
+def test_each_reason_is_named(hub, folder, monkeypatch, waits, name, token, failure, message):
+    push(folder, "me/films")
+    push(folder, "me/secret", private=True)
+    monkeypatch.setenv("HF_TOKEN", token)
+    if failure:
+        hub.fail_next(1, failure[0], "me/films", failure[1])
+    found = refusal(*name.split("@"))
+    assert message in found and "hf_unknown" not in found
+    assert f"there is no folder {name.split('@')[0]}" in found
+    assert waits == []
+
+
+def test_without_the_network_the_cache_answers_at_once(hub, folder, monkeypatch, waits):
+    push(folder, "me/films")
+    expected = logits_of(*load_model("me/films"))
+    with HubServer() as stopped:
+        pass
+    monkeypatch.setattr(constants, "ENDPOINT", stopped.url)
+    torch.testing.assert_close(logits_of(*load_model("me/films")), expected)
+    assert f"{stopped.url} cannot be reached (" in refusal("me/films", "v2")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert "HF_HUB_OFFLINE=1 blocks the network, and the cache does not have it" in refusal("me/films", "v2")
+    assert waits == [], "transformers would retry for 46 seconds"
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"model_type": "bert"}, "is a 'bert' model"),
+        ({"model_type": "hf_rnn", "cell_type": "brain"}, "because of config.json"),
+        (None, "me/odd on the Hub has no config.json"),
+    ],
+)
+def test_weights_of_other_models_are_not_downloaded(hub, folder, config, message):
+    push(folder, "me/odd")
+    files = {"model.safetensors": Blob(b"large", lfs=True)}
+    if config:
+        files["config.json"] = Blob(json.dumps(config).encode(), lfs=False)
+    sha = hub.repos["me/odd"].add("main", "another", files)
+    assert message in refusal("me/odd")
+    assert config is None or hub.count(f"{sha}/model.safetensors") == 0
+
+
+def test_a_private_repo_and_the_files_of_any_tokenizer(hub, folder, monkeypatch):
+    push(folder, "me/secret", private=True)
+    monkeypatch.delenv("HF_TOKEN")
+    repo = hub.repos["me/secret"]
+    more = {name: Blob(b"x", lfs=False) for name in ("spiece.model", "chat_template.jinja", "merges.txt")}
+    repo.add("main", "more", {**repo.files(), **more, "optimizer.pt": Blob(b"x", lfs=False)})
+    names = {path.name for path in fetch("me/secret", token="hf_mine").iterdir()}
+    assert names == repo.files().keys() - {"optimizer.pt", ".gitattributes"}
+
+
+def test_the_commands_read_a_revision(hub, folder, other, command):
+    push(folder, "me/films")
+    push(other, "me/films", revision="v2")
+    shown = []
+    for flags in (["me/films"], ["me/films", "--revision", "v2"], [other]):
+        code, out, err = command("inspect", "--model", *flags, "--text", "good film")
+        assert code == 0, err
+        shown.append(out)
+    assert shown[1] == shown[2] != shown[0]
+    code, _, err = command("inspect", "--model", "me/films", "--revision", "v9", "--text", "good film")
+    assert (code, err.count("\n")) == (2, 1) and "me/films has no revision 'v9'" in err
+
+
+WITHOUT_THE_PACKAGE = """
+import json, sys
+sys.modules["hf_rnn"] = None  # an import of the package is an error
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+texts, found = json.loads(sys.argv[1]), {}
+for revision in ("main", "v2"):
+    settings = {"trust_remote_code": True, "revision": revision}
+    model = AutoModelForSequenceClassification.from_pretrained("me/films", **settings)
+    tokenizer = AutoTokenizer.from_pretrained("me/films", **settings)
+    with torch.no_grad():
+        batches = [tokenizer([text], return_tensors="pt") for text in texts if text]
+        found[revision] = [model(**batch).logits[0].tolist() for batch in batches]
+classify = pipeline("text-classification", "me/films", trust_remote_code=True, top_k=None)
+found["pipeline"] = [{entry["label"]: entry["score"] for entry in answer} for answer in classify(texts)]
+print(json.dumps(found))
+"""
+
+
+def run_python(arguments, cwd, **environment):
+    given = {"PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1", "HF_HUB_DISABLE_XET": "1", **environment}
+    done = subprocess.run([sys.executable, *arguments], env=given, cwd=cwd, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_round_trip_without_the_package(hub, folder, other, tmp_path):
+    """Pushed here, loaded in a new process with an empty cache, then again offline."""
+    push(folder, "me/films")
+    push(other, "me/films", revision="v2")
+    arguments = ["-c", WITHOUT_THE_PACKAGE, json.dumps(TEXTS)]
+    home = {"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": hub.url}
+    shown = json.loads(run_python(arguments, tmp_path, **home).splitlines()[-1])
+    calls = len(hub.calls)
+    assert json.loads(run_python(arguments, tmp_path, **home, HF_HUB_OFFLINE="1").splitlines()[-1]) == shown
+    assert len(hub.calls) == calls
+    model, tokenizer = load_model(folder)
+    torch.testing.assert_close(torch.tensor(shown["main"]), logits_of(model, tokenizer))
+    torch.testing.assert_close(torch.tensor(shown["v2"]), logits_of(*load_model(other)))
+    scores = [answer for answer, text in zip(shown["pipeline"], TEXTS, strict=True) if text]
+    for answer, expected in zip(scores, logits_of(model, tokenizer).softmax(dim=-1).tolist(), strict=True):
+        assert [answer[model.config.id2label[label]] for label in range(3)] == pytest.approx(expected, abs=1e-6)

@@ -1,0 +1,149 @@
+"""A model of damaged parts: one message that names the part, and no use of memory before."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from hf_rnn import RnnConfig, RnnForSequenceClassification, train_tokenizer
+from hf_rnn.hub.loading import check_name, check_sorts, load_model, load_without_weights
+from hf_rnn.hub.model_folder import FinishedFolder, read_config
+from hf_rnn.models.auto import model_class
+from hf_rnn.utils.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("loading") / "model"
+    tokenizer = train_tokenizer(["a b c d"], min_frequency=1)
+    config = RnnConfig(vocab_size=len(tokenizer), embedding_size=4, hidden_size=4, id2label={0: "no", 1: "yes"})
+    RnnForSequenceClassification(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(original, tmp_path):
+    return shutil.copytree(original, tmp_path / "model")
+
+
+def change_json(path, **changes):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def change_weights(path, change):
+    weights = load_file(path)
+    change(weights)
+    save_file(weights, path, {"format": "pt"})
+
+
+def add_weight(weights):
+    weights["a.further"] = torch.zeros(1)
+
+
+def test_it_loads_ready_to_predict(original):
+    model, tokenizer = load_model(original)
+    assert type(model) is RnnForSequenceClassification and not model.training
+    expected = load_file(original / "model.safetensors")
+    assert all(torch.equal(weight, expected[name]) for name, weight in model.state_dict().items())
+    assert tokenizer.get_vocab().keys() >= {"a", "b"}
+    config, tokenizer = load_without_weights("name", FinishedFolder(original))
+    assert config.id2label == {0: "no", 1: "yes"} and len(tokenizer) == config.vocab_size
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "message"),
+    [
+        ("config.json", lambda path: change_json(path, model_type="bert"), "is a 'bert' model"),
+        ("config.json", lambda path: change_json(path, hidden_size="9"), "because of config.json: .*hidden_size"),
+        ("config.json", lambda path: path.write_text("{"), "config.json"),
+        (
+            "config.json",
+            lambda path: change_json(path, architectures=["RnnModel"]),
+            "unknown architecture.*'RnnModel'",
+        ),
+        ("config.json", lambda path: change_json(path, vocab_size=2**27), r"embedding.weight is \(6, 4\) in the"),
+        ("model.safetensors", lambda path: change_weights(path, add_weight), "missing by the configuration"),
+        ("model.safetensors", lambda path: change_weights(path, dict.popitem), "is missing in the weights"),
+        ("model.safetensors", lambda path: path.write_bytes(path.read_bytes()[:-9]), "because of model.safetensors"),
+        (
+            "model.safetensors",
+            lambda path: change_weights(path, lambda weights: weights["classifier.bias"].fill_(torch.nan)),
+            "its logits are .*NaN",
+        ),
+        ("tokenizer.json", lambda path: path.write_text("{"), "because of tokenizer.json or tokenizer_config.json"),
+        (
+            "tokenizer.json",
+            lambda path: train_tokenizer(["a b c d e f"], min_frequency=1).save_pretrained(path.parent),
+            "tokenizer has ids up to 7, the model a table of 6 rows",
+        ),
+        ("tokenizer_config.json", lambda path: change_json(path, pad_token=None), "because of tokenizer.json or"),
+        ("adapter_config.json", lambda path: path.write_text("{}"), "contains an adapter .*merge_and_unload"),
+        ("tokenizer_config.json", lambda path: path.unlink(), "has no tokenizer_config.json"),
+    ],
+)
+def test_each_damaged_part_is_named(folder, name, damage, message):
+    damage(folder / name)
+    with pytest.raises(UserError, match=message) as caught:
+        load_model(folder)
+    assert str(folder) in str(caught.value) or "architecture" in message
+
+
+def test_no_weights_are_read_for_another_shape(folder, monkeypatch):
+    change_json(folder / "config.json", hidden_size=5)
+    monkeypatch.setattr(RnnForSequenceClassification, "from_pretrained", lambda *_, **__: pytest.fail("read weights"))
+    with pytest.raises(UserError, match="do not belong together"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("architectures", "valid"), [(None, True), (["RnnForSequenceClassification"], True), (["X"], 0)]
+)
+def test_the_architecture_selects_the_class(architectures, valid):
+    config = RnnConfig(architectures=architectures)
+    if valid:
+        assert model_class(config) is RnnForSequenceClassification
+    else:
+        with pytest.raises(ValueError, match="unknown architecture"):
+            model_class(config)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("", "is empty"),
+        ("file", "is a file"),
+        ("no/such/folder", "there is no folder"),
+        ("out/x", "there is no folder"),
+    ],
+)
+def test_names_that_need_no_request(tmp_path, monkeypatch, name, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=message):
+        check_name(name, "a model")
+
+
+@pytest.mark.parametrize(
+    ("device", "message"), [("gpu", "device must be cpu"), ("cuda:99", "cannot be moved to cuda")]
+)
+def test_a_missing_device(original, device, message):
+    with pytest.raises(UserError, match=message):
+        load_model(original, device=device)
+
+
+def test_configurations_of_other_models_can_be_read(folder):
+    change_json(folder / "config.json", model_type="bert")
+    assert read_config("x", folder).model_type == "bert"
+
+
+@pytest.mark.parametrize(
+    "settings", [{"num_labels": 1}, {"num_labels": 3, "problem_type": "multi_label_classification"}]
+)
+def test_models_of_other_tasks_are_refused(settings):
+    check_sorts("x", RnnConfig(num_labels=3))
+    with pytest.raises(UserError, match="exactly one label"):
+        check_sorts("x", RnnConfig(**settings))

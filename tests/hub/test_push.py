@@ -1,0 +1,367 @@
+"""Push to a Hub with the real client, against a small server on loopback."""
+
+import json
+import pathlib
+import re
+import shutil
+import time
+
+import huggingface_hub
+import pytest
+from finished_folder import LEFT, write_finished_folder
+from hub_server import HubServer
+from huggingface_hub import constants
+from huggingface_hub.errors import RepositoryNotFoundError
+from safetensors.torch import load_file, save_file
+
+from hf_rnn import RnnConfig, RnnForSequenceClassification, train_tokenizer
+from hf_rnn.hub.card.files import card_for_repo
+from hf_rnn.hub.leak_scan import list_shared_files
+from hf_rnn.hub.model_folder import MODELLING_FILES, FinishedFolder
+from hf_rnn.hub.push import push
+from hf_rnn.utils.errors import UserError
+
+FILES = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md", "metrics.json"}
+FILES |= {"training_args.json", "learning_curve.png", "card_facts.json", *MODELLING_FILES}
+CARD = {"README.md", "card_facts.json"}
+TOKEN = "hf_AbCdEfGhIjKlMnOpQrStUvWxYz01234567"
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    return write_finished_folder(tmp_path_factory.mktemp("finished") / "model")
+
+
+@pytest.fixture
+def folder(original, tmp_path):
+    """A copy that a test may change."""
+    return pathlib.Path(shutil.copytree(original, tmp_path / "model"))
+
+
+@pytest.fixture
+def waits(monkeypatch):
+    """The seconds that the client waited for, without the wait."""
+    waited = []
+    monkeypatch.setattr(time, "sleep", waited.append)
+    return waited
+
+
+def stored(repo, revision="main"):
+    return {name: blob.data for name, blob in repo.files(revision).items() if name != ".gitattributes"}
+
+
+def without_card(files):
+    return {name: data for name, data in files.items() if name not in CARD}
+
+
+def read(folder):
+    return without_card({name: (folder / name).read_bytes() for name in FILES})
+
+
+def fails(pattern, *args, **kwargs):
+    with pytest.raises(UserError, match=pattern) as caught:
+        push(*args, **kwargs)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# ---- one commit ----
+
+
+@pytest.mark.parametrize("lfs", [True, False])
+def test_one_commit_with_the_finished_files_and_no_others(hub, folder, lfs):
+    hub.lfs = lfs
+    result = push(folder, "me/films", commit_message="first")
+    repo = hub.repos["me/films"]
+    assert without_card(stored(repo)) == read(folder) and not repo.private
+    assert [commit.summary for commit in repo.history()] == ["first", "initial commit"]
+    binary = {"model.safetensors", "learning_curve.png"}
+    assert {name for name, blob in repo.files().items() if blob.lfs} == (binary if lfs else set())
+    assert (result.url, result.commit) == (f"{hub.url}/me/films", repo.branches["main"])
+    assert {file.name: file.size for file in result.files} == {name: len(data) for name, data in stored(repo).items()}
+    assert set(result.left) == {f"{name.split('/')[0]}/" if "/" in name else name for name in LEFT}
+
+
+def test_a_later_push_adds_a_commit_only_for_changes(hub, folder):
+    first = push(folder, "me/films")
+    assert push(folder, "me/films").commit == first.commit
+    (folder / "metrics.json").write_text('{"validation": {"accuracy": 0.75}}')
+    (folder / "learning_curve.png").unlink()
+    push(folder, "me/films", commit_message="second")
+    repo = hub.repos["me/films"]
+    assert [commit.summary for commit in repo.history()][0] == "second" and len(repo.history()) == 3
+    assert stored(repo)["metrics.json"] == b'{"validation": {"accuracy": 0.75}}'
+    assert "learning_curve.png" in repo.files(), "other files of the repo stay"
+    assert hub.count("PUT /storage") == 2, "the weights and the figure were sent once"
+
+
+def test_a_branch_is_created_once_and_main_stays(hub, folder):
+    assert push(folder, "me/films", revision="v1.0").url == f"{hub.url}/me/films/tree/v1.0"
+    (folder / "metrics.json").write_text("{}")
+    push(folder, "me/films", revision="v1.0")
+    repo = hub.repos["me/films"]
+    assert stored(repo) == {} and without_card(stored(repo, "v1.0")) == read(folder)
+    assert len(repo.history("v1.0")) == 3
+    assert push(folder, "me/films", revision="main").url == f"{hub.url}/me/films"
+
+
+def test_a_pull_request_and_a_second_commit_to_it(hub, folder):
+    push(folder, "me/films", token="hf_mine")
+    before = stored(hub.repos["me/films"])
+    for metrics, options in (
+        ("{}", {"create_pr": True, "token": "hf_theirs"}),
+        ('{"a": 1}', {"revision": "refs/pr/1"}),
+    ):
+        (folder / "metrics.json").write_text(metrics)
+        result = push(folder, "me/films", **options)
+        assert stored(hub.repos["me/films"]) == before
+        assert without_card(stored(hub.repos["me/films"], "refs/pr/1")) == read(folder)
+        assert "create_pr" not in options or result.url == f"{hub.url}/me/films/discussions/1"
+
+
+def test_private(hub, folder):
+    push(folder, "me/secret", private=True)
+    push(folder, "me/secret")
+    assert hub.repos["me/secret"].private, "without the option an existing repo stays"
+    with pytest.raises(RepositoryNotFoundError):
+        huggingface_hub.HfApi(token="hf_theirs").model_info("me/secret")
+
+
+@pytest.mark.parametrize("private", [True, False])
+def test_an_existing_repo_does_not_change_its_visibility(hub, folder, private):
+    push(folder, "me/films", private=not private)
+    commits = len(hub.repos["me/films"].commits)
+    (folder / "metrics.json").write_text("{}")
+    assert f"{hub.url}/me/films/settings" in fails("exists already", folder, "me/films", private=private)
+    assert len(hub.repos["me/films"].commits) == commits
+
+
+def test_a_dry_run_sends_nothing_and_needs_no_token(hub, folder, monkeypatch):
+    monkeypatch.delenv("HF_TOKEN")
+    result = push(folder, "me/films", revision="v1", dry_run=True)
+    assert hub.calls == [] and result.commit is None
+    assert result.url == f"{hub.url}/me/films/tree/v1"
+    assert {file.name for file in result.files} == FILES
+
+
+def test_all_files_of_a_tokenizer_are_sent(folder):
+    further = {"special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "vocab.txt"}
+    for name in further:
+        (folder / name).write_text("{}")
+    assert {file.name for file in list_shared_files(FinishedFolder(folder), ["vocab.txt"])} == FILES | further
+
+
+def test_the_card_names_the_repo_unless_it_was_edited(hub, folder):
+    push(folder, "me/films")
+    sent = stored(hub.repos["me/films"])
+    card = sent["README.md"].decode()
+    assert 'model="me/films"' in card and 'model="films"' not in card
+    assert json.loads(sent["card_facts.json"])["repo_id"] == "me/films"
+    assert 'model="films"' in (folder / "README.md").read_text(encoding="utf-8")
+    edited = (folder / "README.md").read_text(encoding="utf-8") + "\nMy own words.\n"
+    (folder / "README.md").write_text(edited, encoding="utf-8")
+    push(folder, "me/films")
+    assert stored(hub.repos["me/films"])["README.md"].decode() == edited
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"name": 3}', '{"weather": "fine"}', None])
+def test_a_card_without_usable_facts_stays(folder, content):
+    """Such as facts of another version, or of a folder that had none."""
+    if content is None:
+        (folder / "card_facts.json").unlink()
+    else:
+        (folder / "card_facts.json").write_text(content)
+    assert card_for_repo(FinishedFolder(folder), "me/x") == {}
+
+
+# ---- refusals of the Hub ----
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"token": "hf_unknown"}, "does not accept the token.*hf auth login"),
+        ({"repo_id": "they/films"}, "does not allow this.*namespace"),
+        ({"revision": "refs/pr/7"}, "has no revision 'refs/pr/7'|refs/pr/7"),
+    ],
+)
+def test_requests_that_the_hub_refuses(hub, folder, options, message):
+    found = fails(message, folder, **{"repo_id": "me/films", **options})
+    assert "hf_unknown" not in found
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [(412, "somebody else changed"), (418, "the Hub refuses .418: failure"), (503, "busy or fails .503.*try again")],
+)
+def test_a_commit_that_fails_is_explained(hub, folder, status, message):
+    hub.fail_next(1, status, "/commit/")
+    fails(message, folder, "me/films")
+    assert push(folder, "me/films").commit, "and can be repeated"
+
+
+def test_an_upload_that_fails_for_a_moment_is_repeated(hub, folder, waits):
+    hub.fail_next(1, 503, "preupload")
+    assert push(folder, "me/films").commit and waits
+
+
+def test_no_token(hub, folder, monkeypatch):
+    monkeypatch.delenv("HF_TOKEN")
+    fails("no token .*hf auth login", folder, "me/films")
+    assert hub.calls == []
+    pathlib.Path(constants.HF_TOKEN_PATH).write_text("hf_mine\n")
+    assert push(folder, "me/films").commit, "the stored token is found"
+
+
+@pytest.mark.parametrize("offline", [True, False])
+def test_no_connection(hub, folder, monkeypatch, offline):
+    with HubServer() as stopped:
+        pass
+    monkeypatch.setattr(constants, "ENDPOINT", stopped.url)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+    fails("HF_HUB_OFFLINE" if offline else f"{stopped.url} cannot be reached", folder, "me/films")
+
+
+# ---- private content ----
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("training_args.json", '{\n"data_dir": "/home/jane/tweets"}', r"json:2 holds a path .*\(/home/jane/tweets\)"),
+        ("training_args.json", r'{"data_dir": "C:\\Users\\jane\\tweets"}', "holds a path of this machine"),
+        ("training_args.json", '{"data_dir": "HOME/tweets"}', "holds a path of this machine"),
+        ("metrics.json", '{"from": "FOLDER/predictions.tsv"}', "holds a path of this machine"),
+        ("metrics.json", r'{"from": "\/home\/jane\/x"}', r"metrics.json:2 holds a path of .*\(/home/jane/x\)"),
+        ("metrics.json", r'{"t": "hf\u005fAbCdEfGhIjKlMnOpQrStUvWx"}', "metrics.json:2 holds a token"),
+        ("README.md", "see file:///tmp/plots/curve.png", r"README.md:1 holds a path of .*\(/tmp/plots/curve.png\)"),
+        ("README.md", "/home/jane/y\n/home/jane/x\n", r"README.md:1 holds a path of .*\(and 1 more\)"),
+        ("README.md", "from c:/users/jane/x", "holds a path"),
+        ("README.md", f"use run_{TOKEN}", r"holds a token \(hf_AbC\.\.\.\)"),
+        ("README.md", "use api_org_AbCdEfGhIjKlMnOp", r"holds a token \(api_or\.\.\.\)"),
+        ("README.md", "ghp_" + "AbCdEfGhIjKlMnOp" * 3, "holds a token"),
+        ("README.md", "github_pat_" + "AbCdEfGhIjKlMnOp_" * 3, "holds a token"),
+        ("README.md", "AKIA" + "ABCDEFGH" * 2, "holds a token"),
+        ("README.md", "aws_secret_access_key = " + "AbCdEfGhIj" * 4, "holds a token"),
+        ("README.md", "sk-proj-" + "AbCdEfGhIjKlMnOp_-" * 3, "holds a token"),
+        ("README.md", "-----BEGIN OPENSSH PRIVATE " + "KEY-----", "holds a token"),
+        ("README.md", "use hf_mine", "holds your token"),
+        ("cells_rnn.py", "# \n# /home/jane/cells.py", "cells_rnn.py:2 holds a path"),
+    ],
+)
+def test_private_content_stops_the_push(hub, folder, name, content, message):
+    content = content.replace("HOME", str(pathlib.Path.home())).replace("FOLDER", str(folder))
+    (folder / name).write_text(content)
+    assert "GhIjKlMn" not in fails(message, folder, "me/films")
+    assert hub.calls == []
+
+
+@pytest.mark.parametrize("content", [TOKEN, "hf_mine", "HOME/tweets"])
+def test_private_content_of_weights(hub, folder, content):
+    weights = load_file(folder / "model.safetensors")
+    metadata = {"format": "pt", "from": content.replace("HOME", str(pathlib.Path.home()))}
+    save_file(weights, folder / "model.safetensors", metadata)
+    fails("model.safetensors holds", folder, "me/films")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "see https://huggingface.co/me/films/blob/main/README.md and/or ~/tweets, 1/2/2026, km/h",
+        "hf_rnn is the package; hf_hub_download gets a file",
+        "| max/min | </s>/<unk> |",
+        "risk-averse-and-overly-long-hyphenated-compound-words, BEGIN PUBLIC KEY, AKIAX, ghp_x",
+    ],
+)
+def test_content_that_only_looks_private(folder, content, monkeypatch):
+    monkeypatch.setenv("HOME", "/")  # as in some containers
+    (folder / "README.md").write_text(content)
+    assert push(folder, "me/films", dry_run=True).files
+
+
+def test_words_of_the_texts_may_be_paths_but_not_of_own_folders(folder):
+    def learn(text):
+        tokenizer = train_tokenizer([text], min_frequency=1, lowercase=False)
+        tokenizer.save_pretrained(folder)
+        RnnForSequenceClassification(RnnConfig(vocab_size=len(tokenizer), hidden_size=3)).save_pretrained(folder)
+
+    home = pathlib.Path.home()
+    learn(f"/usr/bin/python C:\\Users\\x {home}")
+    assert push(folder, "me/films", dry_run=True).files
+    learn(f"{home}/tweets")
+    fails(r"tokenizer\.json:\d+ holds a path of this machine", folder, "me/films")
+
+
+# ---- folders that cannot be shared ----
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("metrics.json", None, "has no metrics.json.*--resume"),
+        ("metrics.json", "nope", "metrics.json is not JSON"),
+        ("training_args.json", "[]", "training_args.json must contain a JSON object"),
+        ("model.safetensors", "torn", "cannot be loaded, because of model.safetensors"),
+        ("README.md", "---\ntags: [a\n---\n", "metadata of .*README.md cannot be read"),
+    ],
+)
+def test_an_unfinished_or_damaged_folder(hub, folder, name, content, message):
+    if content is None:
+        (folder / name).unlink()
+    else:
+        (folder / name).write_text(content)
+    fails(message, folder, "me/films")
+    assert hub.calls == []
+
+
+@pytest.mark.parametrize("lost", ["auto_map", "modeling_rnn.py", "cells_rnn.py"])
+def test_a_model_that_would_need_the_package(folder, lost):
+    if lost == "auto_map":
+        config = json.loads((folder / "config.json").read_text())
+        del config["auto_map"]
+        (folder / "config.json").write_text(json.dumps(config))
+    else:
+        (folder / lost).unlink()
+    message = fails(f"has no .*{lost}", folder, "me/films")
+    exec(re.search('python -c "(.*)"', message)[1], {})
+    assert push(folder, "me/films", dry_run=True).files, "the command of the message repairs it"
+
+
+@pytest.mark.parametrize("name", ["films", "me/films/more", "me/fil ms", ""])
+def test_an_invalid_id(folder, name):
+    fails("invalid repo id", folder, name)
+
+
+def test_a_pull_request_to_a_branch(folder):
+    fails("leave out either", folder, "me/films", create_pr=True, revision="v1")
+
+
+# ---- the command ----
+
+
+def test_the_command_lists_the_files_and_ends_with_the_url(hub, folder, command):
+    code, out, err = command("push", "--model", folder, "--repo_id", "me/films", "--dry_run")
+    assert (code, hub.calls) == (0, []), err
+    code, out, err = command("push", "--model", folder, "--repo_id", "me/films", "--private", "--revision", "v1")
+    assert code == 0, err
+    lines = out.splitlines()
+    sizes = {line.split()[0]: line.split()[1] for line in lines if line.split()[0] in FILES}
+    assert sizes.keys() == FILES
+    assert sizes["model.safetensors"] == f"{(folder / 'model.safetensors').stat().st_size:,}"
+    assert any(".cache/, checkpoints/" in line for line in lines)
+    assert lines[-1] == f"{hub.url}/me/films/tree/v1"
+    assert hub.repos["me/films"].private
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--repo_id", "me/films"], "--model is missing"),
+        (["--model", "FOLDER"], "--repo_id is missing"),
+        (["--model", "nowhere", "--repo_id", "me/films"], "does not exist"),
+        (["--model", "FOLDER", "--repo_id", "they/films"], "does not allow"),
+    ],
+)
+def test_mistakes_are_one_line(hub, folder, command, arguments, message):
+    code, _, err = command("push", *(argument.replace("FOLDER", str(folder)) for argument in arguments))
+    assert code == 2 and message in err.splitlines()[-1] and "Traceback" not in err
