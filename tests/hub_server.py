@@ -135,7 +135,7 @@ class HubServer:
             raise Refusal(403, "You don't have the rights to write to this repo")
         return repo
 
-    def who_am_i(self, user, query, body):
+    def whoami(self, user, query, body):
         return {"type": "user", "name": user, "orgs": [], "auth": {"type": "access_token"}}
 
     def create(self, user, query, body):
@@ -240,7 +240,7 @@ class HubServer:
 
 _REPO = r"([^/]+/[^/]+)"
 _ROUTES = (
-    ("GET", "/api/whoami-v2", HubServer.who_am_i),
+    ("GET", "/api/whoami-v2", HubServer.whoami),
     ("POST", "/api/repos/create", HubServer.create),
     ("POST", "/api/validate-yaml", HubServer.validate_card),
     ("POST", f"/api/models/{_REPO}/branch/([^/]+)", HubServer.branch),

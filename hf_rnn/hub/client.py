@@ -83,7 +83,7 @@ def explain_errors(action: str, repo_id: str = "", revision: str | None = None) 
 
 def _explain(error: BaseException, repo_id: str, revision: str | None) -> str:
     causes = list(_causes(error))
-    # of a failed download the client reports the missing cache first
+    # the client reports the missing cache before the cause of a failed download
     answers = (cause for cause in causes if isinstance(cause, HfHubHTTPError))
     answer = next((cause for cause in answers if not isinstance(cause, LocalEntryNotFoundError)), None)
     url = f"{constants.ENDPOINT}/{repo_id}"

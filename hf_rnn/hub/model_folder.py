@@ -99,6 +99,9 @@ class FinishedFolder:
 
     root: Path
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", Path(self.root))
+
     config = _Entry("config.json")
     weights = _Entry("model.safetensors")
     tokenizer = _Entry("tokenizer.json")

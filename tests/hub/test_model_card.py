@@ -110,7 +110,7 @@ def scores_of(metrics):
 
 
 def test_the_hub_reads_the_metadata_back():
-    test = {**classification_metrics(TRUE, TRUE, NAMES), "loss": float("nan")}  # which the Hub would refuse
+    test = {**classification_metrics(TRUE, TRUE, NAMES), "loss": float("nan")}  # the Hub would refuse NaN
     card = ModelCard(render(facts(results={**REQUIRED["results"], "test": test})))
     data = card.data.to_dict()
     assert [entry["name"] for entry in data.pop("model-index")] == ["tweets"]

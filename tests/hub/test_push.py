@@ -166,7 +166,7 @@ def test_the_card_names_the_repo_unless_it_was_edited(hub, folder):
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"name": 3}', '{"weather": "fine"}', None])
 def test_a_card_without_usable_facts_stays(folder, content):
-    """Such as facts of another version, or of a folder that had none."""
+    """Such as facts of another version, or of an old folder."""
     if content is None:
         (folder / "card_facts.json").unlink()
     else:
