@@ -67,6 +67,7 @@ def write_folder(folder: FinishedFolder, run: Run, hooks: Iterable[RunHook], bes
     facts = {
         "name": run.folder.root.resolve().name,
         "task": run.task.name,
+        "pipeline_tag": run.task.pipeline,
         **{name: getattr(run.model.config, name) for name in _ARCHITECTURE},
         "num_parameters": run.model.num_parameters(),
         **_data_facts(run.arguments, run.metrics.get("teacher")),
