@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import datasets
 
 from ..data.source import load_texts
-from ..evaluation.evaluate import evaluate_logits
+from ..evaluation import evaluate_logits
 from ..hub import loading as model_loading
 from ..inference import reference as plain_inference
 from ..training.arguments.parser import SettingsParser

@@ -1,4 +1,4 @@
-"""Predictions → named numbers: `evaluation` begins with logits, `baselines` with a linear model of the same texts."""
+"""Metrics, calibration, figures and a linear baseline of a trained classifier."""
 
 from .classification import (
     SCORES,
@@ -9,6 +9,7 @@ from .classification import (
     PerClass,
     brier_score,
     classification_metrics,
+    evaluate_logits,
     expected_calibration_error,
     reliability_table,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "PerClass",
     "brier_score",
     "classification_metrics",
+    "evaluate_logits",
     "expected_calibration_error",
     "reliability_table",
 ]

@@ -1,9 +1,7 @@
-"""Predictions and references to named numbers, without hub or network.
+"""Metrics of single-label classification and of probabilities.
 
-Of predicted classes [`classification_metrics`] gives all of them; the `evaluate.Metric` classes give one each, alone
-or through `evaluate.combine`. Averages are over all classes of the label map, so a class that a split lacks counts as
-zero instead of changing what the average means. Three more functions measure probabilities. Nothing here knows models
-or logits.
+[`classification_metrics`] computes all metrics of predicted classes; the `evaluate.Metric` classes compute one each.
+Averages are over all classes of the label map: a class without rows in a split counts as 0.
 """
 
 from __future__ import annotations
@@ -15,11 +13,44 @@ import datasets
 import evaluate
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch.nn.functional import cross_entropy
 
 from ..utils.errors import UserError
 
-SCORES = ("accuracy", "macro_f1", "macro_recall")  # those of a split that are one number
-MOST_CLASSES = 1_000  # with a matrix of true and predicted ones: its zeros would soon be most of what is written
+SCORES = ("accuracy", "macro_f1", "macro_recall")  # the metrics that are one number
+MOST_CLASSES = 1_000  # with a confusion matrix; the zeros of a larger one would fill most of metrics.json
+
+
+def evaluate_logits(logits: npt.ArrayLike, labels: npt.ArrayLike, class_names: Sequence[str]) -> dict[str, Any]:
+    """Return `rows`, `loss` (mean cross-entropy in nats) and all of [`classification_metrics`].
+
+    Args:
+        logits: `(N, C)`.
+        labels: True class ids `(N)`.
+        class_names: Names by id (C).
+
+    Raises:
+        UserError: For logits that are not finite.
+    """
+    check_finite_logits(logits)
+    values, true = np.asarray(logits, dtype=np.float64), np.asarray(labels, dtype=np.int64)
+    loss = cross_entropy(torch.tensor(values), torch.tensor(true)).item()
+    return {"rows": len(true), "loss": loss, **classification_metrics(values.argmax(axis=1), true, class_names)}
+
+
+def check_finite_logits(logits: npt.ArrayLike) -> None:
+    """Refuse logits `(N, C)` that are NaN or infinite.
+
+    Raises:
+        UserError: Says how many rows have such logits.
+    """
+    finite = np.isfinite(np.asarray(logits)).all(axis=-1)
+    if not finite.all():
+        raise UserError(
+            f"{np.count_nonzero(~finite)} of {len(finite)} rows have logits that are not finite: did the training "
+            "diverge? Train again with a lower learning_rate, or with max_grad_norm 1"
+        )
 
 
 def classification_metrics(
@@ -27,8 +58,8 @@ def classification_metrics(
 ) -> dict[str, Any]:
     """Measure single-label predictions.
 
-    The formulas are those of scikit-learn with `labels=range(C)` and `zero_division=0`. `macro_recall` is the measure
-    that SemEval's tweet sentiment task ranks by.
+    The formulas are those of scikit-learn with `labels=range(C)` and `zero_division=0`. `macro_recall` ranks systems
+    in SemEval's tweet sentiment task.
 
     Args:
         predictions: Predicted class ids (N).
@@ -36,24 +67,25 @@ def classification_metrics(
         class_names: Names by id (C).
 
     Returns:
-        A dictionary of plain Python numbers that JSON can hold: `accuracy`, `macro_f1`, `macro_recall`, `per_class`
-        (name to `precision`, `recall`, `f1` and `support`) and `confusion_matrix` (C x C counts, true classes in rows,
-        predicted ones in columns). Of more than 1,000 classes it has `confusion_cells` in place of the matrix: the
-        cells of it that are not 0, each `[true id, predicted id, count]`, the largest first.
+        Plain Python numbers: `accuracy`, `macro_f1`, `macro_recall`, `per_class` (name to `precision`, `recall`, `f1`
+        and `support`) and `confusion_matrix` (C x C counts, true classes in rows, predicted classes in columns). Above
+        1,000 classes `confusion_cells` replaces the matrix: its cells that are not 0, each `[true id, predicted id,
+        count]`, the largest first.
 
     Raises:
-        UserError: When there are no rows, lengths differ, an id is no integer or out of range, or two names are equal.
+        UserError: When there are no rows, lengths differ, an id is not an integer or out of range, or two names are
+            equal.
     """
-    predicted, true = _checked_ids(predictions, references, class_names)
+    predicted, true = _check_ids(predictions, references, class_names)
     if not len(true):
-        raise UserError("there is nothing to measure: predictions and references are empty")
+        raise UserError("nothing to measure: predictions and references are empty")
     size = len(class_names)
     right = true[true == predicted]
     hits, support, claimed = (np.bincount(ids, minlength=size) for ids in (right, true, predicted))
     scores = {
-        "precision": _ratio(hits, claimed),
-        "recall": _ratio(hits, support),
-        "f1": _ratio(2 * hits, support + claimed),
+        "precision": _divide(hits, claimed),
+        "recall": _divide(hits, support),
+        "f1": _divide(2 * hits, support + claimed),
     }
     return {
         "accuracy": len(right) / len(true),
@@ -68,49 +100,40 @@ def classification_metrics(
 
 
 def _count_pairs(predicted: np.ndarray, true: np.ndarray, size: int) -> dict[str, list[list[int]]]:
-    """Count the rows by true and predicted class: all cells, or those that are not 0."""
+    pairs = true * size + predicted
     if size <= MOST_CLASSES:
-        return {"confusion_matrix": _make_matrix(predicted, true, size)}
-    cells, counts = np.unique(true * size + predicted, return_counts=True)
-    listed = np.column_stack([cells // size, cells % size, counts])
-    return {"confusion_cells": listed[np.argsort(-counts, kind="stable")].tolist()}
+        return {"confusion_matrix": np.bincount(pairs, minlength=size * size).reshape(size, size).tolist()}
+    cells, counts = np.unique(pairs, return_counts=True)
+    rows = np.column_stack([cells // size, cells % size, counts])
+    return {"confusion_cells": rows[np.argsort(-counts, kind="stable")].tolist()}
 
 
-def _make_matrix(predicted: np.ndarray, true: np.ndarray, size: int) -> list[list[int]]:
-    return np.bincount(true * size + predicted, minlength=size * size).reshape(size, size).tolist()
-
-
-def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """Divide, with 0 where there is nothing to divide by."""
+def _divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """Divide; the result is 0 where the denominator is 0."""
     return np.divide(numerator, denominator, out=np.zeros(len(numerator)), where=denominator > 0)
 
 
-def _checked_ids(
+def _check_ids(
     predictions: npt.ArrayLike | None, references: npt.ArrayLike | None, class_names: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return both as integer arrays, or say what is wrong with them."""
     names = list(class_names)
     if not names or len(set(names)) < len(names):
-        raise UserError(f"class names are {names}: give one or more, all different")
-    predicted, true = (
-        _ids(what, values, names) for what, values in (("predictions", predictions), ("references", references))
-    )
+        raise UserError(f"class names must be one or more, all different: found {names}")
+    predicted, true = _to_ids("predictions", predictions, names), _to_ids("references", references, names)
     if len(predicted) != len(true):
-        raise UserError(
-            f"there are {len(predicted)} predictions and {len(true)} references: give one of each for a row"
-        )
+        raise UserError(f"found {len(predicted)} predictions and {len(true)} references: give one of each per row")
     return predicted, true
 
 
-def _ids(what: str, values: npt.ArrayLike | None, names: list[str]) -> np.ndarray:
-    """Return class ids as an array; `evaluate` itself would cut 1.7 down to 1 and take a logit for an id."""
+def _to_ids(what: str, values: npt.ArrayLike | None, names: Sequence[str]) -> np.ndarray:
+    """Return class ids as an array; `evaluate` itself would truncate 1.7 to 1 and take a logit for an id."""
     try:
         ids = np.asarray(values)
     except ValueError:  # rows of different lengths
         ids = np.asarray(None)
     if ids.ndim != 1 or (ids.dtype.kind not in "iub" and ids.size):
         raise UserError(
-            f"{what} have shape {ids.shape} and type {ids.dtype}: give one class id for a row, a whole number "
+            f"{what} have shape {ids.shape} and type {ids.dtype}: give one class id per row, a whole number "
             "(from logits: logits.argmax(-1); from names: config.label2id[name])"
         )
     ids = ids.astype(np.int64)
@@ -122,113 +145,78 @@ def _ids(what: str, values: npt.ArrayLike | None, names: list[str]) -> np.ndarra
 
 
 def reliability_table(
-    probabilities: npt.ArrayLike, references: npt.ArrayLike, bins: int = 15, sample_weight: npt.ArrayLike | None = None
-) -> dict[str, list[Any]]:
-    """Sort rows into bins by the probability of their most probable class, and see how often that class is right.
+    probabilities: npt.ArrayLike, references: npt.ArrayLike, bins: int = 15
+) -> dict[str, list[float | None]]:
+    """Group rows by the probability of their predicted class and measure the accuracy of each group.
 
     Args:
-        probabilities: `(N, C)`, a row's numbers summing to 1.
+        probabilities: `(N, C)`; each row sums to 1.
         references: True class ids (N).
-        bins: Bins of equal width, M; bin m holds what is in ((m - 1) / M, m / M].
-        sample_weight: Weights of the rows (N); None weighs all alike.
+        bins: Number of bins of equal width, M; bin m holds the probabilities in ((m - 1) / M, m / M].
 
     Returns:
         Three lists of M: `share` of the rows in a bin, mean `confidence` and `accuracy` there, None in empty bins.
 
     Raises:
-        UserError: When there are no rows, shapes do not fit, rows are no probabilities, or there is no bin.
+        UserError: When there are no rows, shapes do not match, or rows are not probabilities.
     """
-    shares, true, weights = _checked_probabilities(probabilities, references, sample_weight)
-    if bins < 1:
-        raise UserError(f"bins must be at least 1, found {bins}")
+    shares, true = _check_probabilities(probabilities, references)
     confidence = shares.max(axis=1)
-    right = shares.argmax(axis=1) == true
-    place = np.searchsorted(np.arange(1, bins) / bins, confidence)  # how many edges lie below it
-    mass = np.bincount(place, weights, bins)
-    sums = {
-        "confidence": np.bincount(place, weights * confidence, bins),
-        "accuracy": np.bincount(place, weights * right, bins),
-    }
-    table: dict[str, list[Any]] = {"share": (mass / mass.sum()).tolist()}
-    for name, total in sums.items():
-        table[name] = [float(one / of) if of else None for one, of in zip(total, mass, strict=True)]
+    place = np.searchsorted(np.arange(1, bins) / bins, confidence)  # the number of edges below
+    counts = np.bincount(place, minlength=bins)
+    table: dict[str, list[float | None]] = {"share": (counts / len(true)).tolist()}
+    for name, values in (("confidence", confidence), ("accuracy", shares.argmax(axis=1) == true)):
+        sums = np.bincount(place, values, bins)
+        table[name] = [float(total / count) if count else None for total, count in zip(sums, counts, strict=True)]
     return table
 
 
-def expected_calibration_error(
-    probabilities: npt.ArrayLike, references: npt.ArrayLike, bins: int = 15, sample_weight: npt.ArrayLike | None = None
-) -> float:
-    """Measure how far stated confidence is from accuracy: 0 is the best, 1 the worst.
+def expected_calibration_error(probabilities: npt.ArrayLike, references: npt.ArrayLike, bins: int = 15) -> float:
+    """Return the mean difference between confidence and accuracy: 0 is the best, 1 the worst.
 
     With n_m the rows of bin m: ECE = sum over m of n_m / N * |accuracy_m - confidence_m| (Guo, Pleiss, Sun and
-    Weinberger, On Calibration of Modern Neural Networks, ICML 2017, equation 3; arXiv:1706.04599).
-
-    Args:
-        probabilities: As for [`reliability_table`], which also says what the bins are.
-        references: Likewise.
-        bins: Likewise.
-        sample_weight: Likewise.
-
-    Raises:
-        UserError: As [`reliability_table`].
+    Weinberger, "On Calibration of Modern Neural Networks", ICML 2017, equation 3; arXiv:1706.04599). Arguments and
+    errors are those of [`reliability_table`].
     """
-    table = reliability_table(probabilities, references, bins, sample_weight)
-    rows = zip(table["share"], table["accuracy"], table["confidence"], strict=True)
+    table = reliability_table(probabilities, references, bins)
+    rows: Any = zip(table["share"], table["accuracy"], table["confidence"], strict=True)
     return float(sum(share * abs(accuracy - confidence) for share, accuracy, confidence in rows if share))
 
 
-def brier_score(
-    probabilities: npt.ArrayLike, references: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None
-) -> float:
-    """Measure probabilities by their squared error over all classes: 0 is the best, 2 the worst.
+def brier_score(probabilities: npt.ArrayLike, references: npt.ArrayLike) -> float:
+    """Return the mean squared error of the probabilities over all classes: 0 is the best, 2 the worst.
 
-    Mean over rows of the sum over classes of (p_c - y_c)^2, y_c being 1 for the true class and else 0 (Brier,
-    Verification of Forecasts Expressed in Terms of Probability, Monthly Weather Review 78, 1950, equation 2).
-
-    Args:
-        probabilities: `(N, C)`, a row's numbers summing to 1.
-        references: True class ids (N).
-        sample_weight: Weights of the rows (N); None weighs all alike.
-
-    Raises:
-        UserError: When there are no rows, shapes do not fit, or rows are no probabilities.
+    Mean over rows of the sum over classes of (p_c - y_c)^2, with y_c = 1 for the true class and 0 otherwise (Brier,
+    "Verification of Forecasts Expressed in Terms of Probability", Monthly Weather Review 78, 1950, equation 2).
+    Arguments and errors are those of [`reliability_table`].
     """
-    shares, true, weights = _checked_probabilities(probabilities, references, sample_weight)
+    shares, true = _check_probabilities(probabilities, references)
     errors = shares.copy()
     errors[np.arange(len(true)), true] -= 1
-    return float(np.average((errors**2).sum(axis=1), weights=weights))
+    return float((errors**2).sum(axis=1).mean())
 
 
-def _checked_probabilities(
-    probabilities: npt.ArrayLike, references: npt.ArrayLike, sample_weight: npt.ArrayLike | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return probabilities, class ids and weights as arrays, or say what is wrong with them."""
+def _check_probabilities(probabilities: npt.ArrayLike, references: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     shares = np.asarray(probabilities, dtype=np.float64)
     if shares.ndim != 2 or not shares.size:
-        raise UserError(f"probabilities have shape {shares.shape}: give a row for each text, a column for each class")
-    if not (np.isfinite(shares).all() and (shares >= 0).all() and np.allclose(shares.sum(axis=1), 1, atol=1e-4)):
+        raise UserError(f"probabilities have shape {shares.shape}: give one row per text, one column per class")
+    if not ((shares >= 0).all() and np.allclose(shares.sum(axis=1), 1, atol=1e-4)):  # also False for NaN
         raise UserError("probabilities must be from 0 to 1 and sum to 1 in each row: give a softmax of the logits")
-    true = _ids("references", references, [str(index) for index in range(shares.shape[1])])
-    weights = np.ones(len(true)) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
-    if len(true) != len(shares) or weights.shape != true.shape:
-        raise UserError(
-            f"there are {len(shares)} rows of probabilities, {len(true)} references and {weights.size} weights: "
-            "give one of each for a row"
-        )
-    if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.any()):
-        raise UserError("weights of rows must be finite, none below 0 and one above it at least")
-    return shares, true, weights
+    true = _to_ids("references", references, [str(index) for index in range(shares.shape[1])])
+    if len(true) != len(shares):
+        raise UserError(f"found {len(shares)} rows of probabilities and {len(true)} references: give one of each")
+    return shares, true
 
 
 class _ClassificationMetric(evaluate.Metric):
-    """One number of [`classification_metrics`] behind evaluate's interface.
+    """One metric of [`classification_metrics`] with the interface of `evaluate`.
 
-    Rows are collected in memory. evaluate's own default writes them to a cache folder in the user's home, which may be
-    read-only and is shared by processes; it is used only when `num_process` asks for several, which must share files.
+    Rows are collected in memory by default: the default of `evaluate` writes them below the user's home. With
+    `num_process` above 1 they are written, because the processes share files.
 
     Args:
         class_names: Names by id.
-        **options: What `evaluate.Metric` takes, such as `num_process` and `process_id`.
+        **options: Options of `evaluate.Metric`, such as `num_process` and `process_id`.
 
     Raises:
         UserError: From `add`, `add_batch` and `compute`, as [`classification_metrics`] does.
@@ -246,23 +234,23 @@ class _ClassificationMetric(evaluate.Metric):
         return evaluate.MetricInfo(
             description=type(self).__doc__ or "",
             citation="",
-            inputs_description="Class ids, one for a row.",
+            inputs_description="One class id per row.",
             features=datasets.Features({"predictions": ids, "references": ids}),
         )
 
     def _build_data_dir(self) -> str:
-        # The base class creates the folder even when nothing is going to be written there.
+        # The base class creates the folder even if nothing is written there.
         return "" if self.keep_in_memory else super()._build_data_dir()
 
     def add_batch(
         self, *, predictions: npt.ArrayLike | None = None, references: npt.ArrayLike | None = None, **inputs: Any
     ) -> None:
         """Collect the class ids of several rows, all or none of them."""
-        predicted, true = _checked_ids(predictions, references, self.class_names)
+        predicted, true = _check_ids(predictions, references, self.class_names)
         super().add_batch(predictions=predicted, references=true, **inputs)
 
     def add(self, *, prediction: int | None = None, reference: int | None = None, **inputs: Any) -> None:
-        """Collect the class ids of one row; in the plural too, as `evaluate.combine` hands them over."""
+        """Collect the class ids of one row; `evaluate.combine` passes the plural names."""
         row = {"predictions": prediction, "references": reference, **inputs}
         predictions, references = (np.array([row.pop(name)]) for name in ("predictions", "references"))
         self.add_batch(predictions=predictions, references=references, **row)
@@ -270,9 +258,9 @@ class _ClassificationMetric(evaluate.Metric):
     def compute(
         self, *, predictions: npt.ArrayLike | None = None, references: npt.ArrayLike | None = None, **inputs: Any
     ) -> dict[str, Any] | None:
-        """Measure what is given here and what was collected before, and forget it."""
+        """Measure these rows and the collected ones, and forget them."""
         if predictions is None and references is None and self.keep_in_memory and not len(self):
-            raise UserError("there is nothing to measure: give predictions and references, or add them first")
+            raise UserError("nothing to measure: give predictions and references, or add them first")
         return super().compute(predictions=predictions, references=references, **inputs)
 
     def _compute(self, *, predictions: Sequence[int], references: Sequence[int]) -> dict[str, Any]:
@@ -298,16 +286,19 @@ class MacroRecall(_ClassificationMetric):
 
 
 class PerClass(_ClassificationMetric):
-    """Precision, recall, F1 and number of rows (support) of each class, by its name."""
+    """Precision, recall, F1 and number of rows (support) per class, by name."""
 
     key = "per_class"
 
 
 class ConfusionMatrix(_ClassificationMetric):
-    """Counts of rows by true class (rows) and predicted class (columns), of however many classes."""
+    """Counts of rows by true class (rows) and predicted class (columns), for any number of classes."""
 
     key = "confusion_matrix"
 
     def _compute(self, *, predictions: Sequence[int], references: Sequence[int]) -> dict[str, Any]:
-        pairs = _checked_ids(predictions, references, self.class_names)
-        return {self.key: _make_matrix(*pairs, len(self.class_names))}
+        predicted, true = _check_ids(predictions, references, self.class_names)
+        size = len(self.class_names)
+        counts = np.zeros((size, size), dtype=np.int64)
+        np.add.at(counts, (true, predicted), 1)
+        return {self.key: counts.tolist()}

@@ -1,17 +1,17 @@
-"""The linear baseline of a card: scikit-learn's own numbers, on the texts as the model reads them."""
+"""The linear baseline of a card against scikit-learn used directly."""
 
 import importlib.util
-import logging
 
 import pytest
 from conftest import LABELS, invent_rows
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score, f1_score, recall_score
 
 from hf_rnn import train_tokenizer
 from hf_rnn.evaluation.baselines import linear_scores, make_linear_model
 from hf_rnn.utils.errors import UserError
-
-pytest.importorskip("sklearn", reason="the baseline is scikit-learn's")
 
 
 def table(rows, names=LABELS):
@@ -20,11 +20,7 @@ def table(rows, names=LABELS):
     return Dataset.from_dict(columns, features=features)
 
 
-def test_scores_are_those_of_scikit_learn_by_hand():
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.metrics import accuracy_score, f1_score, recall_score
-
+def test_scores_are_those_of_scikit_learn():
     train, validation = invent_rows(90, 1), invent_rows(45, 2)
     texts = DatasetDict(train=table(train), validation=table(validation))
     scores = linear_scores(texts, train_tokenizer([text for text, _ in train]))
@@ -34,18 +30,16 @@ def test_scores_are_those_of_scikit_learn_by_hand():
     model = LogisticRegression(class_weight="balanced", max_iter=1000).fit(matrix, [label for _, label in train])
     true = [label for _, label in validation]
     predicted = model.predict(vectorizer.transform([text for text, _ in validation]))
-    assert scores.keys() == {"validation"}
-    assert scores["validation"] == pytest.approx(
-        {
-            "accuracy": accuracy_score(true, predicted),
-            "macro_f1": f1_score(true, predicted, average="macro"),
-            "macro_recall": recall_score(true, predicted, average="macro"),
-        }
-    )
+    expected = {
+        "accuracy": accuracy_score(true, predicted),
+        "macro_f1": f1_score(true, predicted, average="macro"),
+        "macro_recall": recall_score(true, predicted, average="macro"),
+    }
+    assert scores == {"validation": pytest.approx(expected)}
 
 
 def test_it_reads_what_the_model_reads():
-    """Only the normaliser makes the links alike: with it they tell the label, and without they never recur."""
+    """Only the normaliser makes the links equal, so that they predict the label."""
     rows = [
         (f"https://t.co/{number} here", "good") if number % 2 else (f"x{number} here", "bad") for number in range(80)
     ]
@@ -56,50 +50,25 @@ def test_it_reads_what_the_model_reads():
     assert linear_scores(texts, plain)["validation"]["accuracy"] < 0.8
 
 
-def test_what_cannot_be_had_is_told_in_one_line(monkeypatch, caplog):
-    texts = DatasetDict(train=table(invent_rows(30, 1)), validation=table(invent_rows(9, 2)))
-    tokenizer = train_tokenizer(texts["train"]["text"])
-    monkeypatch.setattr("hf_rnn.evaluation.baselines.MOST_ROWS", 29)
-    with caplog.at_level(logging.INFO, logger="hf_rnn"):
-        assert linear_scores(texts, tokenizer) is None
-    monkeypatch.undo()
-    found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "sklearn" else found(name))
-    with caplog.at_level(logging.INFO, logger="hf_rnn"):
-        assert linear_scores(texts, tokenizer) is None
-    assert "30 rows are more than 29" in caplog.messages[0]
-    assert "pip install 'hf-rnn[baselines]'" in caplog.messages[1]
-    with pytest.raises(UserError, match="scikit-learn"):
-        make_linear_model()
-
-
-def test_a_linear_model_that_is_too_large_is_left_out(monkeypatch, caplog):
-    """One weight a class and n-gram: what it takes in memory, and in time, grows with the number of labels."""
-    texts = DatasetDict(train=table([("a b", "bad"), ("b c", "good")]), validation=table([("a", "bad")]))
+@pytest.mark.parametrize("reason", ["rows", "weights", "class", "memory", "scikit-learn"])
+def test_a_missing_baseline_has_one_line_of_log(monkeypatch, caplog, reason):
+    rows = [("a b", "bad"), ("b c", "bad" if reason == "class" else "good")]
+    texts = DatasetDict(train=table(rows), validation=table([("a", "bad")]))
     tokenizer = train_tokenizer(texts["train"]["text"], min_frequency=1)
-    number = len(LABELS) * len({"a", "b", "c", "a b", "b c"})
-    monkeypatch.setattr("hf_rnn.evaluation.baselines.MOST_WEIGHTS", number)
-    assert linear_scores(texts, tokenizer) is not None
-    monkeypatch.setattr("hf_rnn.evaluation.baselines.MOST_WEIGHTS", number - 1)
-    with caplog.at_level(logging.INFO, logger="hf_rnn"):
-        assert linear_scores(texts, tokenizer) is None
-    assert caplog.messages[-1].endswith(f"its {number} weights are more than {number - 1}")
-
-
-def test_no_memory_for_a_linear_model_is_no_end_of_a_training(monkeypatch, caplog):
-    from sklearn.linear_model import LogisticRegression
+    found = importlib.util.find_spec
 
     def fit(*_):
-        raise MemoryError("Unable to allocate 1.81 GiB")
+        raise MemoryError("no memory")
 
-    monkeypatch.setattr(LogisticRegression, "fit", fit)
-    texts = DatasetDict(train=table(invent_rows(30, 1)), validation=table(invent_rows(9, 2)))
-    assert linear_scores(texts, train_tokenizer(texts["train"]["text"])) is None
-    assert caplog.messages[-1] == "no linear baseline in the card: Unable to allocate 1.81 GiB"
-
-
-def test_one_class_has_no_linear_model(caplog):
-    texts = DatasetDict(train=table([("a b", "bad"), ("b c", "bad")]), validation=table([("a", "bad")]))
-    with caplog.at_level(logging.INFO, logger="hf_rnn"):
-        assert linear_scores(texts, train_tokenizer(texts["train"]["text"], min_frequency=1)) is None
-    assert "class" in caplog.messages[0]
+    if reason == "rows":
+        monkeypatch.setattr("hf_rnn.evaluation.baselines.MOST_ROWS", 1)
+    elif reason == "weights":  # 3 classes, 5 words and word pairs
+        monkeypatch.setattr("hf_rnn.evaluation.baselines.MOST_WEIGHTS", 14)
+    elif reason == "memory":
+        monkeypatch.setattr(LogisticRegression, "fit", fit)
+    elif reason == "scikit-learn":
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "sklearn" else found(name))
+        with pytest.raises(UserError, match="pip install"):
+            make_linear_model()
+    assert linear_scores(texts, tokenizer) is None
+    assert len(caplog.messages) == 1 and reason in caplog.messages[0]

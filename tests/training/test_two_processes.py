@@ -16,7 +16,7 @@ import torch
 from conftest import LABELS, invent_rows, write_rows
 
 from hf_rnn.data import load_tsv
-from hf_rnn.evaluation.evaluate import evaluate_logits
+from hf_rnn.evaluation import evaluate_logits
 from hf_rnn.hub import loading as model_loading
 from hf_rnn.hub.model_folder import FinishedFolder
 from hf_rnn.inference import reference as plain_inference

@@ -167,8 +167,8 @@ def _parse_settings(settings: Mapping[str, Any], prog: str, *further: type) -> t
 
 
 def _make_parser(prog: str, *further: type) -> SettingsParser:
-    mappings = [*TrainingArguments._VALID_DICT_FIELDS, "target_prior"]
-    return SettingsParser([*Arguments.__annotations__.values(), *further], mappings, _of_another_verb, prog=prog)
+    kinds = [*Arguments.__annotations__.values(), *further]
+    return SettingsParser(kinds, TrainingArguments._VALID_DICT_FIELDS, _of_another_verb, prog=prog)
 
 
 def _of_another_verb(name: str) -> str:

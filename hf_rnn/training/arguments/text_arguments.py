@@ -120,8 +120,7 @@ class DataArguments(TableArguments):
             settings of the vocabulary then have no effect.
         model_name_or_path (`str`, *optional*): A trained model of this package to go on from, a finished folder or an
             id on the Hub: its architecture, tokenizer and weights, whatever a recipe says of these. Its last layer is
-            kept where the classes have the same names, without a correction by `target_prior`, and starts anew where
-            not.
+            kept where the classes have the same names, and starts anew where not.
         vectors (`str`, *optional*): Pretrained word vectors for the embedding, whose size follows them: a file, the
             folder of a transformers model, or such a model's id on the Hub; see [`~hf_rnn.data.vectors.load_vectors`].
         widen_vocabulary (`int`, *optional*): Add those of so many of the first words of `vectors` that the training

@@ -50,9 +50,6 @@ class RnnTrainingArguments(TrainingArguments):
             one for pretrained vectors; it is scheduled as the other.
         calibrate (`bool`): Whether to fit the scores to the validation rows after training, so that they can be read
             as probabilities; see [`hf_rnn.evaluation.calibration`]. The weights of the last layer hold what was fitted.
-        target_prior (`list[str]`, *optional*): With `calibrate`: shares of the classes where the model will be used,
-            if they are others than here: `positive=0.2 negative=0.8`, the same as a JSON mapping, or `train` for
-            those of the training rows, which matters where `class_weight_power` is not 0. This can change answers.
         early_stopping_patience (`int`, *optional*): Stop after so many evaluations without a better
             `metric_for_best_model`; 0 never stops.
         overwrite_output_dir (`bool`): Whether to replace what an earlier run left in `output_dir`.
@@ -96,9 +93,6 @@ class RnnTrainingArguments(TrainingArguments):
     embedding_learning_rate: float | None = setting(None, "learning rate of the embedding (default: learning_rate)")
     calibrate: bool = setting(
         False, "fit the scores to the validation rows, so that they can be read as probabilities"
-    )
-    target_prior: list[str] | None = setting(
-        None, "with calibrate: shares of the classes in use, such as positive=0.2 negative=0.8, JSON, or train"
     )
     early_stopping_patience: int | None = setting(None, "stop after so many evaluations without improvement; 0 never")
     include_num_input_tokens_seen: str = setting("no", "count the tokens read in training: all, non_padding or no")
@@ -216,8 +210,6 @@ class RnnTrainingArguments(TrainingArguments):
             )
         if self.dataloader_prefetch_factor is not None and self.dataloader_prefetch_factor < 1:
             raise UserError(f"dataloader_prefetch_factor must be at least 1, found {self.dataloader_prefetch_factor}")
-        if self.target_prior is not None and not self.calibrate:
-            raise UserError("target_prior is part of the calibration: add calibrate, or leave it out")
         self.resume = self.resume or self.resume_anyway
         for name in ("seed", "data_seed"):
             if not 0 <= (getattr(self, name) or 0) < 2**32:

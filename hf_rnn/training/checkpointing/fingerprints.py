@@ -28,7 +28,7 @@ _WITHOUT_EFFECT = frozenset(
         "include_for_metrics", "language", "length_column_name", "license", "local_rank", "output_dir",
         "overwrite_output_dir", "project", "push_to_hub", "recipe", "report_to", "resume", "resume_anyway",
         "resume_from_checkpoint", "run_name", "save_on_each_node", "save_total_limit", "skip_memory_metrics", "tags",
-        "target_prior", "use_cpu",
+        "use_cpu",
     }
 )  # fmt: skip
 _PREFIXES_WITHOUT_EFFECT = ("ddp_", "hub_", "log_", "trackio_")
