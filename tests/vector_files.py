@@ -1,4 +1,4 @@
-"""Vectors in the forms that are written in the world, byte by byte, and tokenizers for their words."""
+"""Vectors in the published file formats, and tokenizers for their words."""
 
 import gzip
 import io
@@ -17,7 +17,7 @@ TABLE = {
 
 
 def write_text(table, header=False, end=b"\n", tail=b""):
-    """GloVe's form; with `header` and `tail` of a space that of fastText's .vec and word2vec."""
+    """Write GloVe's format; with `header` and `tail` of a space that of fastText's .vec and word2vec."""
     size = len(next(iter(table.values())))
     rows = [b" ".join([word.encode(), *(repr(float(x)).encode() for x in row)]) + tail for word, row in table.items()]
     first = [f"{len(table)} {size}".encode()] if header else []
@@ -25,15 +25,15 @@ def write_text(table, header=False, end=b"\n", tail=b""):
 
 
 def write_binary(table, between=b"\n"):
-    """word2vec's own form, which ends each row with a newline; others leave that out."""
+    """Write word2vec's format, with or without a newline after each row."""
     size = len(next(iter(table.values())))
     rows = [word.encode() + b" " + struct.pack(f"<{size}f", *row) + between for word, row in table.items()]
     return f"{len(table)} {size}\n".encode() + b"".join(rows)
 
 
-def zipped(content, *names, method=zipfile.ZIP_DEFLATED):
+def zipped(content, *names):
     packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", method) as archive:
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in names:
             archive.writestr(name, content)
     return packed.getvalue()
@@ -52,7 +52,6 @@ FORMATS = {
     "word2vec.bin.gz": gzip.compress(write_binary(TABLE)),
     "fasttext.zip": zipped(write_text(TABLE, header=True), "folder/vectors.vec"),
     "word2vec.zip": zipped(write_binary(TABLE), "vectors.bin"),
-    "lzma.zip": zipped(write_text(TABLE), "vectors.txt", method=zipfile.ZIP_LZMA),
     "packed under a plain name": gzip.compress(write_text(TABLE, header=True)),
 }
 

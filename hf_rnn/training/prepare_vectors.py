@@ -1,4 +1,4 @@
-"""Pretrained vectors as part of a training run: vocabulary, size and weights of the embedding follow them."""
+"""Pretrained vectors as part of a training run."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ logger = logging.getLogger(__name__)
 def prepare_vectors(
     arguments: Arguments, tokenizer: PreTrainedTokenizerBase, texts: Iterable[str] | None
 ) -> tuple[Arguments, PreTrainedTokenizerBase, Vectors | None]:
-    """Load the vectors that the settings name, and say in one line how much of the vocabulary they cover.
+    """Load the vectors that the settings name and log their coverage of the vocabulary.
 
     Args:
-        arguments: The run's own.
-        tokenizer: Of the training texts.
-        texts: The training texts, to count how many of their tokens are covered; None leaves that out.
+        arguments: Settings of the run.
+        tokenizer: Tokenizer of the training texts.
+        texts: The training texts, to count how many of their tokens are covered; None skips the count.
 
     Returns:
-        The arguments with the vectors' `embedding_size`, the tokenizer, widened where the settings say so, and the
-        vectors; all as they were, and None, where no vectors are named.
+        The arguments with the vectors' `embedding_size`, the tokenizer, widened if the settings say so, and the
+        vectors. Without vectors in the settings: the given arguments and tokenizer, and None.
 
     Raises:
         UserError: For vectors that cannot be used, or an `embedding_size` that is not theirs.
@@ -41,22 +41,17 @@ def prepare_vectors(
     vectors = load_vectors(source, tokenizer, texts=texts, seed=arguments.training.seed)
     logger.info("vectors of %s: %s", vectors.name, vectors.coverage)
     size, asked = vectors.matrix.shape[1], arguments.model.embedding_size
-    if asked not in (size, ModelArguments().embedding_size):  # which is what stands there when nobody has set it
+    if asked not in (size, ModelArguments().embedding_size):
         raise UserError(
             f"embedding_size is {asked}, and the vectors of {source} have {size} numbers: leave embedding_size out"
         )
     if size != asked:
         logger.info("embedding_size is %d, that of the vectors", size)
-    model_args = dataclasses.replace(arguments.model, **{"embedding_size": size})  # a field made from the config's
+    model_args = dataclasses.replace(arguments.model, **{"embedding_size": size})
     return arguments._replace(model=model_args), tokenizer, vectors
 
 
+@torch.no_grad()
 def put_vectors(model: PreTrainedModel, vectors: Vectors) -> None:
-    """Make the vectors the model's embedding.
-
-    Args:
-        model: Of as many token ids, and of the vectors' size.
-        vectors: In the order of the ids.
-    """
-    with torch.no_grad():
-        model.get_input_embeddings().weight.copy_(vectors.matrix)
+    """Copy the vectors into the embedding of a model with the same ids and embedding size."""
+    model.get_input_embeddings().weight.copy_(vectors.matrix)

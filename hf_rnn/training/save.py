@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..data.vectors.archive import split_archive
+from ..data.vectors.vector_file import split_archive
 from ..evaluation.figures import plot_learning_curve
 from ..hub.card import CardFacts
 from ..hub.card.files import write_card

@@ -6,7 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from ..data.vectors.archive import split_archive
+from ..data.vectors import split_archive
 from .arguments.run_arguments import Arguments
 from .checkpointing.fingerprints import accelerator_changes
 from .recipes import DEFAULT_RECIPE, load_recipe

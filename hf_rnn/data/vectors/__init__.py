@@ -1,10 +1,6 @@
-"""Pretrained word vectors → the rows of an embedding table, for the vocabulary of a tokenizer.
+"""Pretrained word vectors for the embedding of a model: from a file, or from the table of a transformers model."""
 
-Nothing is trained here, and no vectors come with the package or are got by name: a file, a folder or a repo id says
-where they are.
-"""
+from .loading import Coverage, Vectors, load_vectors, widen_vocabulary
+from .vector_file import split_archive
 
-from .extend_vocabulary import widen_vocabulary
-from .loading import Coverage, Vectors, load_vectors
-
-__all__ = ["Coverage", "Vectors", "load_vectors", "widen_vocabulary"]
+__all__ = ["Coverage", "Vectors", "load_vectors", "split_archive", "widen_vocabulary"]

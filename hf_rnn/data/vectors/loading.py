@@ -1,61 +1,69 @@
-"""A source of word vectors and a tokenizer → one row for each entry of the vocabulary.
+"""Pretrained word vectors for the vocabulary of a tokenizer.
 
-Files, formats and models are the business of the source; fall-backs are those of [`hf_rnn.data.vectors.fallbacks`].
+A word that a source lacks is looked up in other forms, the first of these that is found:
+
+| form | example |
+|---|---|
+| other case: lower, Capitalised, UPPER | `london` → `London`, `usa` → `USA` |
+| a subword without the mark of a word's start | `▁film`, `Ġfilm` → `film` |
+| a placeholder of the same meaning, then a plain word | `<<<mention>>>` → `<user>`, `@user`, `user` |
+| the tag of GloVe's tweet vectors for an emoticon | `:-)` → `<smile>`, `<3` → `<heart>` |
+| the two parts of a contraction, as in the Penn Treebank | `don't` → the mean of `do` and `n't` |
+| the parts of a compound with hyphens | `well-known` → the mean of `well` and `known` |
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
+from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerBase
 
 from ...hub.client import fetch
 from ...utils.errors import UserError
-from .archive import split_archive
-from .fallbacks import is_placeholder, list_forms
 from .model_table import ModelTable
-from .vector_file import Table, VectorFile
+from .vector_file import VectorFile, split_archive
 
-_BATCH = 1000  # texts counted at a time
-
-
-class VectorSource(Protocol):
-    """Where word vectors come from."""
-
-    @property
-    def name(self) -> str:
-        """What the vectors are called."""
-
-    def first_words(self, limit: int) -> list[str]:
-        """Return the first words, in most sources the most frequent ones, at most so many."""
-
-    def read(self, wanted: Collection[str]) -> Table:
-        """Return the vectors of those of some words that stand in the source."""
-
-    def compose(self, words: Collection[str]) -> dict[str, np.ndarray]:
-        """Return vectors, made of those of their parts, of words that do not stand in the source."""
+_BATCH = 1000  # texts tokenized at a time
+_PLACEHOLDER = re.compile(r"<+(\w+)>+|(@user)")
+_STAND_INS = {
+    **dict.fromkeys(("mention", "user", "@user"), ("<user>", "@user", "user")),
+    "url": ("<url>", "http", "url"),
+    "hashtag": ("<hashtag>", "#", "hashtag"),
+    **dict.fromkeys(("digit", "number"), ("<number>", "<num>", "number")),
+}
+_EMOTICONS = {
+    re.compile(r"[:;=8][-o*'^]?[)\]}dD]+"): "<smile>",
+    re.compile(r"[:;=8][-o*'^]?[(\[{@]+"): "<sadface>",
+    re.compile(r"[:;=8][-o*'^]?[pP]+"): "<lolface>",
+    re.compile(r"[:;=8][-o*'^]?[/\\|]+"): "<neutralface>",
+    re.compile(r"<3"): "<heart>",
+}
+_CONTRACTION = re.compile(r"(\w+)(n't|'(?:s|m|d|re|ve|ll))", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """How much of the vocabulary has vectors; special tokens are no words.
+    """The part of the vocabulary that has vectors; special tokens are not counted.
 
     Attributes:
         words: Words of the vocabulary.
-        found: Those that have a vector, be it by a fall-back.
-        token_share: Share of the tokens of the texts, unknown ones included, whose word has a vector; None when no
-            texts were given.
+        found: Words that have a vector, also in another form.
+        token_share: Share of the tokens of the texts, unknown ones included, whose word has a vector; None without
+            texts.
     """
 
     words: int
@@ -77,9 +85,9 @@ class Vectors:
     """Vectors for the entries of a vocabulary.
 
     Attributes:
-        name: What the vectors are called: a file's or folder's name, or a repo id.
-        matrix: float32 `(V, E)`, a row an id; the padding row is zero.
-        coverage: How much of the vocabulary they cover.
+        name: Name of the file or folder, or a repo id.
+        matrix: float32 `(V, E)`, one row per id; the padding row is zero.
+        coverage: The part of the vocabulary that they cover.
     """
 
     name: str
@@ -87,12 +95,11 @@ class Vectors:
     coverage: Coverage
 
     def describe(self) -> dict[str, Any]:
-        """Return name and coverage as JSON can hold them."""
-        coverage = self.coverage
+        """Return name and coverage for JSON."""
         return {
             "name": self.name,
-            "coverage_types": coverage.type_share,
-            "coverage_tokens": coverage.token_share,
+            "coverage_types": self.coverage.type_share,
+            "coverage_tokens": self.coverage.token_share,
         }
 
     def fingerprint(self) -> str:
@@ -100,36 +107,29 @@ class Vectors:
         return hashlib.sha256(self.matrix.numpy().tobytes()).hexdigest()
 
 
-def find_source(source: str | Path) -> VectorSource:
-    """Return what a name stands for.
-
-    Args:
-        source: A file of vectors, the folder of a transformers model, or such a model's id on the Hub.
+def find_source(source: str | Path) -> VectorFile | ModelTable:
+    """Open a file of vectors, the folder of a transformers model, or such a model's id on the Hub.
 
     Raises:
         UserError: When it is none of these.
     """
     if not str(source):
         raise UserError("vectors is empty: give a file of vectors, or the folder or id of a transformers model")
-    source = os.path.expanduser(source)
-    path = Path(source)
-    try:
-        is_file = path.is_file() or split_archive(path)[1] is not None
-    except OSError as error:  # of a name that no file could have
-        raise UserError(f"there can be no vectors at {str(source):.80}...: {error.strerror}") from error
-    if is_file:
+    name = os.path.expanduser(source)
+    path = Path(name)
+    if path.is_file() or split_archive(path)[1] is not None:
         return VectorFile(path)
     if path.is_dir():
         return ModelTable.find(path, path.resolve().name)
-    if str(source).count("/") == 1 and not path.parent.is_dir() and _may_be_repo(str(source)):
-        return ModelTable.find(fetch(str(source)), str(source))
+    if name.count("/") == 1 and not path.parent.is_dir() and _is_repo_id(name):
+        return ModelTable.find(fetch(name), name)
     raise UserError(
-        f"there are no vectors at {source}: give a file (text or word2vec's binary form, plain, .gz or .zip), the "
+        f"there are no vectors at {name}: give a file (text or word2vec's binary form, plain, .gz or .zip), the "
         "folder of a transformers model, or its id on the Hub"
     )
 
 
-def _may_be_repo(name: str) -> bool:
+def _is_repo_id(name: str) -> bool:
     try:
         validate_repo_id(name)
     except HFValidationError:
@@ -147,22 +147,22 @@ def load_vectors(
 ) -> Vectors:
     """Return pretrained vectors for a vocabulary, in the order of its ids.
 
-    A file is streamed: only the vectors of words that are needed are kept in memory. Where a word is not found, its
-    other forms are tried, see [`hf_rnn.data.vectors.fallbacks`]; in a model's table it gets the mean of its pieces' vectors.
-    Words without any are drawn from N(0, s²), s being the standard deviation of the numbers that were found.
+    A file is streamed: only the vectors of needed words are kept in memory. Other forms of a missing word are listed
+    in [`hf_rnn.data.vectors.loading`]; in a model's table it gets the mean of its pieces' vectors. Words without a
+    vector are drawn from N(0, s²), where s is the standard deviation of the numbers that were found.
 
     Args:
-        source: A file of vectors (GloVe or fastText text, word2vec text or binary; plain, gzip or zip, for one file of
-            several in an archive `glove.zip/glove.50d.txt`), the folder of any transformers model, or such a model's
-            id on the Hub. A model's own tokenizer gets its rows as they are.
+        source: A file of vectors (GloVe or fastText text, word2vec text or binary; plain, gzip or zip;
+            `glove.zip/glove.50d.txt` for one of several files in an archive), the folder of any transformers model, or
+            such a model's id on the Hub. A model's own tokenizer gets its rows unchanged.
         tokenizer: Its vocabulary is looked up.
-        texts: To count how much of them is covered, by token.
-        embedding_size: Numbers that a vector must have; None takes what is there.
-        seed: Of the words that are not found.
+        texts: Texts whose tokens are counted for the coverage.
+        embedding_size: Required numbers per vector; None accepts any.
+        seed: Seed of the words without a vector.
 
     Raises:
-        UserError: For a source that is not there, cannot be read or is damaged, see [`VectorFile.read`]; for vectors
-            of another size than `embedding_size`; and when no word is found at all.
+        UserError: For a source that is missing or damaged (see [`VectorFile.read`]), vectors of another size than
+            `embedding_size` or with numbers that are not finite, and when no word is found.
 
     Example:
         >>> from hf_rnn import load_vectors
@@ -176,14 +176,17 @@ def load_vectors(
         size, vectors = found.size, {word: rows[index] for word, index in ids.items()}
     else:
         entries = [word for word, index in ids.items() if index != tokenizer.pad_token_id]
-        size, vectors = _look_up(found, _spell(entries, tokenizer), special)
+        size, vectors = _look_up(found, _decode_entries(entries, tokenizer), special)
     if embedding_size is not None and size != embedding_size:
         raise UserError(f"the vectors of {source} have {size} numbers, and embedding_size is {embedding_size}")
+    for word, vector in vectors.items():
+        if not np.isfinite(vector).all():
+            raise UserError(f"{source}: the vector of {word!r} contains a number that is not finite")
     words = ids.keys() - special
     covered = vectors.keys() & words
     if not covered:
         raise UserError(
-            f"{source} has a vector for none of the {len(words):,} words of the vocabulary: is it the right one?"
+            f"{source} has a vector for none of the {len(words):,} words of the vocabulary: check its name"
         )
     matrix = _fill(ids, vectors, (max(ids.values()) + 1, size), seed)
     if tokenizer.pad_token_id is not None:
@@ -192,44 +195,78 @@ def load_vectors(
     return Vectors(found.name, matrix, Coverage(len(words), len(covered), share))
 
 
-def _spell(entries: Collection[str], tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
-    """Return what entries of a vocabulary are in a text: `film` for `▁film`, `é` for `Ã©`, "" for half a letter."""
+def _decode_entries(entries: Collection[str], tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
+    """Return the text of vocabulary entries: `film` for `▁film`, `é` for `Ã©`, "" for part of a letter."""
     special = set(tokenizer.all_special_tokens)
-    spelt = {entry: entry if entry in special else tokenizer.convert_tokens_to_string([entry]) for entry in entries}
-    return {entry: "" if "\ufffd" in text and text != entry else text.strip() for entry, text in spelt.items()}
+    decoded = {entry: entry if entry in special else tokenizer.convert_tokens_to_string([entry]) for entry in entries}
+    return {entry: "" if "\ufffd" in text and text != entry else text.strip() for entry, text in decoded.items()}
 
 
 def _look_up(
-    source: VectorSource, words: Mapping[str, str], special: Collection[str]
+    source: VectorFile | ModelTable, words: Mapping[str, str], special: Collection[str]
 ) -> tuple[int, dict[str, np.ndarray]]:
-    """Return the size of vectors, and those of the entries, special tokens among them, that have any.
+    """Return the size of the vectors, and the vectors of the entries that have one.
 
     Args:
-        source: Where vectors are. A file may be one of subwords, and have them as a vocabulary writes them.
-        words: What each entry is in a text.
+        source: A file may contain subwords, spelt as a vocabulary spells them; a model is asked for words only.
+        words: The text of each entry.
         special: Entries that are special tokens.
     """
-    texts_only = isinstance(source, ModelTable)
+    words_only = isinstance(source, ModelTable)
     forms = {
-        entry: list(list_forms(word, None if texts_only else entry))
+        entry: list_forms(word, None if words_only else entry)
         for entry, word in words.items()
-        if word or not texts_only
+        if word or not words_only
     }
-    table = source.read({part for options in forms.values() for form in options for part in form})
+    size, rows = source.read({part for options in forms.values() for form in options for part in form})
     vectors = {}
     for entry, options in forms.items():
-        form = next((form for form in options if table.rows.keys() >= set(form)), None)
+        form = next((form for form in options if rows.keys() >= set(form)), None)
         if form is not None:
-            vectors[entry] = np.mean([table.rows[part] for part in form], axis=0)
-    # what a placeholder or a special token is spelt like means nothing
-    spelt = {entry: word for entry, word in words.items() if word and entry not in special}
-    missing = {entry: word for entry, word in spelt.items() if entry not in vectors and not is_placeholder(word)}
-    composed = source.compose(set(missing.values()))
-    return table.size, vectors | {entry: composed[word] for entry, word in missing.items() if word in composed}
+            vectors[entry] = np.mean([rows[part] for part in form], axis=0)
+    if isinstance(source, ModelTable):
+        # The letters of placeholders and special tokens have no meaning.
+        missing = {
+            entry: word
+            for entry, word in words.items()
+            if word and entry not in vectors and entry not in special and not is_placeholder(word)
+        }
+        composed = source.compose(set(missing.values()))
+        vectors |= {entry: composed[word] for entry, word in missing.items() if word in composed}
+    return size, vectors
+
+
+def is_placeholder(word: str) -> bool:
+    """Return whether a word represents a kind of words, such as `<url>`."""
+    found = _PLACEHOLDER.fullmatch(word)
+    return found is not None and found[found.lastindex or 0].lower() in _STAND_INS
+
+
+def list_forms(word: str, entry: str | None = None) -> list[tuple[str, ...]]:
+    """Return the forms under which to look up a word, best first; the mean of a form's vectors is the word's.
+
+    Args:
+        word: As in a text; empty for an entry of a vocabulary without text of its own.
+        entry: As the vocabulary spells it.
+    """
+    forms: list[tuple[str, ...]] = []
+    for spelt in (entry or word, word):
+        forms += [(spelt,), (spelt.lower(),), (spelt.capitalize(),), (spelt.upper(),)]
+    if placeholder := _PLACEHOLDER.fullmatch(word):
+        meaning = placeholder[placeholder.lastindex or 0].lower()
+        forms += [(stand_in,) for stand_in in _STAND_INS.get(meaning, ())]
+    else:
+        forms += [(tag,) for pattern, tag in _EMOTICONS.items() if pattern.fullmatch(word)]
+        for cased in (word, word.lower()):
+            if contraction := _CONTRACTION.fullmatch(cased):
+                forms.append((contraction[1], contraction[2]))
+            if len(parts := tuple(part for part in cased.split("-") if part)) > 1:
+                forms.append(parts)
+    return list(dict.fromkeys(forms))
 
 
 def _fill(ids: dict[str, int], vectors: dict[str, np.ndarray], shape: tuple[int, int], seed: int) -> torch.Tensor:
-    """Put the vectors into the order of the ids, and draw those that are missing."""
+    """Order the vectors by id and draw the missing ones."""
     places = torch.tensor([ids[word] for word in vectors])
     known = torch.from_numpy(np.stack(list(vectors.values())))
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
@@ -239,7 +276,7 @@ def _fill(ids: dict[str, int], vectors: dict[str, np.ndarray], shape: tuple[int,
 
 
 def _token_share(tokenizer: PreTrainedTokenizerBase, covered: set[int], texts: Iterable[str]) -> float | None:
-    """Share of the tokens of texts that are covered; None for texts without a token."""
+    """Return the share of the tokens of texts that are covered; None for texts without a token."""
     counts: Counter[int] = Counter()
     remaining = iter(texts)
     while batch := list(islice(remaining, _BATCH)):
@@ -247,3 +284,39 @@ def _token_share(tokenizer: PreTrainedTokenizerBase, covered: set[int], texts: I
             counts.update(ids)
     total = counts.total()
     return sum(count for index, count in counts.items() if index in covered) / total if total else None
+
+
+def widen_vocabulary(tokenizer: PreTrainedTokenizerBase, source: str | Path, limit: int) -> PreTrainedTokenizerBase:
+    """Return a copy of a tokenizer that also knows the first words of a source of vectors; existing ids stay.
+
+    Words unseen in training then have the meaning of their vector. This helps with frozen vectors, or if vectors that
+    are trained stay close to their start.
+
+    Args:
+        tokenizer: Of whole words, as [`train_tokenizer`] makes it.
+        source: As for [`load_vectors`].
+        limit: Number of the source's first words, in most sources the most frequent ones. A word is added in the
+            spelling of the tokenizer's normaliser, and only if the tokenizer does not split it.
+
+    Raises:
+        UserError: For a tokenizer of another kind, a `limit` below 1, or a source that cannot be read.
+    """
+    if limit < 1:
+        raise UserError(f"widen_vocabulary must be at least 1, found {limit}")
+    backend: Any = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None or not isinstance(backend.model, WordLevel):
+        raise UserError(
+            "widen_vocabulary is for a vocabulary of whole words: leave it out, or leave out tokenizer and "
+            "tokenizer_name_or_path"
+        )
+    # With added tokens: saving gives new ids to those that the model lacks.
+    vocabulary = dict(tokenizer.get_vocab())
+    new = count(max(vocabulary.values(), default=-1) + 1)  # ids may have gaps
+    for listed in find_source(source).first_words(limit):
+        text = listed if backend.normalizer is None else backend.normalizer.normalize_str(listed)
+        words = [(text, None)] if backend.pre_tokenizer is None else backend.pre_tokenizer.pre_tokenize_str(text)
+        if len(words) == 1 and (word := words[0][0]) and word not in vocabulary:
+            vocabulary[word] = next(new)
+    widened = copy.deepcopy(tokenizer)
+    widened.backend_tokenizer.model = WordLevel(vocabulary, unk_token=backend.model.unk_token)
+    return widened
