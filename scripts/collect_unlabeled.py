@@ -71,8 +71,7 @@ def read_lines(source: Path, text_column: int) -> Iterator[str]:
 
 def find_repeats(texts: list[str], rows: list[str]) -> tuple[set[int], set[int]]:
     """Return the numbers of the texts that repeat a row, and of those that repeat an earlier text."""
-    from hf_rnn.data.audit.duplicates import RepeatFinder
-    from hf_rnn.data.audit.normalizing import normalize_text
+    from hf_rnn.data.audit import RepeatFinder, normalize_text
 
     known: dict[str, int] = {}
     numbers = [[known.setdefault(normalize_text(text), len(known)) for text in part] for part in (rows, texts)]

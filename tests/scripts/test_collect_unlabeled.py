@@ -10,8 +10,8 @@ from conftest import run_script
 
 import hf_rnn
 from hf_rnn import load_tsv, train_tokenizer
-from hf_rnn.data.audit.near_duplicates import jaccard
-from hf_rnn.data.audit.normalizing import normalize_text
+from hf_rnn.data.audit import normalize_text
+from hf_rnn.data.audit.duplicates import jaccard
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "collect_unlabeled.py"
 SHARED = Path(__file__).parents[3] / "shared" / "data"

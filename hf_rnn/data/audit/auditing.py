@@ -1,25 +1,26 @@
-"""All measurements of one data set, in one report."""
+"""The audit of a data set: duplicates, leaks between splits, conflicting labels, shifts, unknown tokens."""
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import datasets
+import numpy as np
 
-from .duplicates import RepeatFinder
-from .near_duplicates import jaccard
-from .normalizing import excerpt, normalize_text
-from .report import AuditReport, Conflict, LongLine, Origin, Overlap, Place, Repeat, Shift, SplitFacts
-from .rows import SplitRows, read_rows
-from .statistics import count_words, label_distance, length_distance, unknown_token_share
+from ...utils.errors import UserError
+from .duplicates import RepeatFinder, jaccard, normalize_text
+from .report import AuditReport, Conflict, LongLine, Origin, Overlap, Place, Repeat, Shift, SplitFacts, WordCounts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-LONGEST = 5  # texts listed
+_ORDER = ("train", "validation", "test")  # then any others
+_LONGEST = 5  # texts listed
+_EXCERPT = 80  # characters
+_BATCH = 1000  # texts tokenized at a time
 
 
 def audit(
@@ -28,81 +29,117 @@ def audit(
     *,
     origins: Mapping[str, Origin] | None = None,
 ) -> AuditReport:
-    """Look for what would spoil training on a data set, or the scores measured on it.
+    """Find rows of a data set that spoil training or its scores. No row is changed.
 
-    Two texts are *exact* duplicates when they are equal but for case, width of characters and white space
-    ([`~hf_rnn.data.audit.normalizing.normalize_text`]), and *near* duplicates when they are not, but the sets of word
-    3-grams of these forms have a Jaccard similarity of at least 0.8. Words are what white space separates, with their
-    punctuation. A text of one or two words has no 3-gram and is a near duplicate of none. Both kinds are found without
-    exception, not estimated.
+    Exact and near duplicates are defined in [`hf_rnn.data.audit.duplicates`].
 
     Args:
         dataset: Splits with the columns `text` (string) and `label` (ClassLabel), as [`load_tsv`] returns them.
-        tokenizer: Counts the unknown tokens. Take the one that training uses.
-        origins: The file and the lines of the rows of a split, where they are known.
-
-    Returns:
-        The report. It quotes the start of each text that it is about.
+        tokenizer: The tokenizer of the training, to count unknown tokens.
+        origins: The file and the lines of the rows of a split, if they are known.
 
     Raises:
-        UserError: If a split is empty, lacks a column, has a row without text or label, or has other labels than
-            the rest.
+        UserError: If a split is empty, lacks a column, has a row without text or label, or has other labels than the
+            rest.
 
     Example:
         >>> from hf_rnn import load_tsv
         >>> audit(load_tsv("data/tweets")).leak_share
         0.0
     """
-    class_names, splits = read_rows(dataset)
+    class_names, splits = _read_splits(dataset)
     texts: dict[str, int] = {}
     numbers = [[texts.setdefault(normalize_text(text), len(texts)) for text in split.texts] for split in splits]
     places = _Places(splits, origins or {})
     facts = {}
     for split in splits:
-        origin = places.origins.get(split.name)
+        counts = np.bincount(split.labels, minlength=len(class_names))
+        low, median, high = np.quantile(split.lengths, [0.05, 0.5, 0.95]).tolist()
+        lengths = split.lengths
         facts[split.name] = SplitFacts(
             rows=len(split.texts),
-            label_counts=dict(zip(class_names, split.label_counts.tolist(), strict=True)),
-            label_shares=dict(zip(class_names, (split.label_counts / len(split.texts)).tolist(), strict=True)),
-            words=count_words(split.lengths),
-            unknown_token_share=None if tokenizer is None else unknown_token_share(split.texts, tokenizer),
-            file=None if origin is None else origin.file,
+            label_counts=dict(zip(class_names, counts.tolist(), strict=True)),
+            label_shares=dict(zip(class_names, (counts / len(split.texts)).tolist(), strict=True)),
+            words=WordCounts(float(lengths.mean()), int(lengths.min()), low, median, high, int(lengths.max())),
+            unknown_token_share=None if tokenizer is None else _unknown_token_share(split.texts, tokenizer),
+            file=places.origins[split.name].file if split.name in places.origins else None,
         )
     shifts = (
         Shift(
             source.name,
             split.name,
-            labels=label_distance(source.label_counts, split.label_counts),
-            words=length_distance(source.lengths, split.lengths),
+            labels=_label_distance(facts[source.name], facts[split.name]),
+            words=_length_distance(source.lengths, split.lengths),
         )
         for source, split in combinations(splits, 2)
     )
     return AuditReport(
         facts,
-        tuple(_overlaps(list(texts), numbers, class_names, places)),
-        tuple(_conflicts(numbers, class_names, places)),
+        tuple(_find_overlaps(list(texts), numbers, class_names, places)),
+        tuple(_find_conflicts(numbers[0], class_names, places)) if splits[0].name == "train" else (),
         tuple(shifts),
-        tuple(_longest(places)),
+        tuple(_find_longest(places)),
     )
 
 
-class _Places:
-    """Where the rows are.
+class _Rows(NamedTuple):
+    """The rows of one split; `lengths` are those of the texts in words."""
 
-    Args:
-        splits: Their rows.
-        origins: See [`audit`].
-    """
+    name: str
+    texts: list[str]
+    labels: list[int]
+    lengths: np.ndarray
 
-    def __init__(self, splits: Sequence[SplitRows], origins: Mapping[str, Origin]) -> None:
-        self.splits, self.origins = splits, origins
 
-    def __call__(self, split: int, row: int) -> Place:
+class _Places(NamedTuple):
+    splits: Sequence[_Rows]
+    origins: Mapping[str, Origin]
+
+    def at(self, split: int, row: int) -> Place:
         name = self.splits[split].name
         return Place(name, row, self.origins[name].lines[row] if name in self.origins else None)
 
 
-def _overlaps(
+def _read_splits(dataset: datasets.DatasetDict) -> tuple[list[str], list[_Rows]]:
+    """Return the label names by id, and the splits in the order of possible leaks."""
+    if not isinstance(dataset, datasets.DatasetDict) or not dataset:
+        raise UserError(
+            f"an audit needs a DatasetDict of splits, as load_tsv returns it without streaming=True: found "
+            f"{type(dataset).__name__}"
+        )
+    names = sorted(dataset, key=lambda name: _ORDER.index(name) if name in _ORDER else len(_ORDER))
+    class_names = _class_names(names[0], dataset[names[0]])
+    splits = []
+    for name in names:
+        if (others := _class_names(name, dataset[name])) != class_names:
+            raise UserError(f"{name} has the labels {others}, {names[0]} has {class_names}: load them together")
+        splits.append(_read_rows(name, dataset[name], len(class_names)))
+    return class_names, splits
+
+
+def _class_names(name: str, split: datasets.Dataset) -> list[str]:
+    for column in ("text", "label"):
+        if column not in split.features:
+            raise UserError(f"{name} has no column {column!r}: found {list(split.features)}; load it with load_named")
+    if not isinstance(split.features["label"], datasets.ClassLabel):
+        raise UserError(
+            f"the labels of {name} are not a ClassLabel: found {split.features['label']}; load it with load_named"
+        )
+    return list(split.features["label"].names)
+
+
+def _read_rows(name: str, split: datasets.Dataset, classes: int) -> _Rows:
+    if not len(split):
+        raise UserError(f"{name} has no rows: leave it out")
+    columns = split.with_format(None).select_columns(["text", "label"])[:]
+    texts, labels = columns["text"], columns["label"]
+    for row, (text, label) in enumerate(zip(texts, labels, strict=True)):
+        if not isinstance(text, str) or label is None or not 0 <= label < classes:
+            raise UserError(f"row {row} of {name} has the text {text!r:.80} and the label {label}: leave it out")
+    return _Rows(name, texts, labels, np.array([len(text.split()) for text in texts]))
+
+
+def _find_overlaps(
     texts: Sequence[str], numbers: Sequence[Sequence[int]], class_names: Sequence[str], places: _Places
 ) -> Iterator[Overlap]:
     finder = RepeatFinder(texts, numbers, [split.labels for split in places.splits])
@@ -111,42 +148,68 @@ def _overlaps(
             source = places.splits[there]
             repeats = (
                 Repeat(
-                    place=places(here, row),
-                    twin=places(there, twin),
+                    place=places.at(here, row),
+                    twin=places.at(there, twin),
                     kind="exact" if exact else "near",
                     similarity=1.0 if exact else jaccard(texts[numbers[here][row]], texts[numbers[there][twin]]),
                     label=class_names[split.labels[row]],
                     twin_label=class_names[source.labels[twin]],
-                    text=excerpt(split.texts[row]),
-                    twin_text=excerpt(source.texts[twin]),
+                    text=_shorten(split.texts[row]),
+                    twin_text=_shorten(source.texts[twin]),
                 )
                 for row, twin, exact in finder.find(there, here)
             )
             yield Overlap(source.name, split.name, len(split.texts), tuple(repeats))
 
 
-def _conflicts(numbers: Sequence[Sequence[int]], class_names: Sequence[str], places: _Places) -> Iterator[Conflict]:
-    """Yield the texts of train that have several labels, in the order in which they appear."""
-    for index, split in enumerate(places.splits):
-        if split.name != "train":
-            continue
-        rows: dict[int, list[int]] = {}
-        for row, text in enumerate(numbers[index]):
-            rows.setdefault(text, []).append(row)
-        for same in rows.values():
-            by_label: dict[int, list[int]] = {}
-            for row in same:
-                by_label.setdefault(split.labels[row], []).append(row)
-            if len(by_label) > 1:
-                found = {class_names[label]: tuple(places(index, row) for row in at) for label, at in by_label.items()}
-                yield Conflict(excerpt(split.texts[same[0]]), found)
+def _find_conflicts(numbers: Sequence[int], class_names: Sequence[str], places: _Places) -> Iterator[Conflict]:
+    """Yield the texts of the first split with several labels, in the order of their appearance."""
+    split = places.splits[0]
+    rows: dict[int, dict[int, list[int]]] = {}
+    for row, (text, label) in enumerate(zip(numbers, split.labels, strict=True)):
+        rows.setdefault(text, {}).setdefault(label, []).append(row)
+    for by_label in rows.values():
+        if len(by_label) > 1:
+            found = {class_names[label]: tuple(places.at(0, row) for row in same) for label, same in by_label.items()}
+            yield Conflict(_shorten(split.texts[min(map(min, by_label.values()))]), found)
 
 
-def _longest(places: _Places) -> Iterator[LongLine]:
-    """Yield the longest texts; of equally long ones the first."""
+def _find_longest(places: _Places) -> Iterator[LongLine]:
+    """Yield the longest texts, the first ones of equal length."""
     rows = (
         (-len(text), index, row) for index, split in enumerate(places.splits) for row, text in enumerate(split.texts)
     )
-    for characters, index, row in heapq.nsmallest(LONGEST, rows):
+    for characters, index, row in heapq.nsmallest(_LONGEST, rows):
         split = places.splits[index]
-        yield LongLine(places(index, row), -characters, int(split.lengths[row]), excerpt(split.texts[row]))
+        yield LongLine(places.at(index, row), -characters, int(split.lengths[row]), _shorten(split.texts[row]))
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= _EXCERPT else text[: _EXCERPT - 3] + "..."
+
+
+def _label_distance(a: SplitFacts, b: SplitFacts) -> float:
+    """Return the total variation distance of the label shares."""
+    return sum(abs(share - b.label_shares[name]) for name, share in a.label_shares.items()) / 2
+
+
+def _length_distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the two-sample Kolmogorov-Smirnov statistic."""
+    a, b = np.sort(a), np.sort(b)
+    lengths = np.concatenate([a, b])
+    up_to = [np.searchsorted(sample, lengths, side="right") / len(sample) for sample in (a, b)]
+    return float(np.abs(up_to[0] - up_to[1]).max())
+
+
+def _unknown_token_share(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> float | None:
+    """Return the share of the tokens of whole texts that are unknown; None if there is no unknown token."""
+    unknown = tokenizer.unk_token_id
+    if unknown is None:
+        return None
+    found = total = 0
+    for start in range(0, len(texts), _BATCH):
+        batch = texts[start : start + _BATCH]
+        for ids in tokenizer(batch, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]:
+            found += ids.count(unknown)
+            total += len(ids)
+    return found / total if total else 0.0

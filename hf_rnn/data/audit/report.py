@@ -1,15 +1,17 @@
-"""What an audit finds, as plain values that JSON can hold."""
+"""The findings of an audit, for JSON and as text."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, is_dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
+
+_SHOWN = 3  # rows of each kind in the text
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where the rows of a split come from.
+    """The source of the rows of a split.
 
     Attributes:
         file: Its file.
@@ -22,13 +24,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Place:
-    """One row.
-
-    Attributes:
-        split: Its split.
-        row: Its number there, from 0.
-        line: Its line in the split's file, from 1, where that is known.
-    """
+    """One row: its split, its number from 0, and its line in the split's file, from 1, if that is known."""
 
     split: str
     row: int
@@ -37,7 +33,7 @@ class Place:
 
 @dataclass(frozen=True)
 class WordCounts:
-    """Lengths of the texts of a split, in words (what white space separates); quantiles by linear interpolation."""
+    """Lengths of the texts of a split in words, as separated by white space."""
 
     mean: float
     minimum: int
@@ -52,13 +48,13 @@ class SplitFacts:
     """Numbers of one split.
 
     Attributes:
-        rows: How many there are.
+        rows: Number of rows.
         label_counts: Rows by label name, in the order of the ids.
         label_shares: The same as shares of the rows, from 0 to 1.
         words: Lengths of the texts.
         unknown_token_share: Share of the tokens that are the tokenizer's unknown token, from 0 to 1; None without a
-            tokenizer, or with one that has no such token.
-        file: Where the rows stand, where that is known.
+            tokenizer or an unknown token.
+        file: The file of the rows, if it is known.
     """
 
     rows: int
@@ -75,9 +71,9 @@ class Repeat:
 
     Attributes:
         place: The row.
-        twin: A row that it repeats: one with another label if the source split has one, earlier or later.
-        kind: `exact` when the normalised texts are equal, else `near`.
-        similarity: Jaccard similarity of the word triples, from 0.8 to 1; 1 for `exact`.
+        twin: A row that it repeats; one with another label if the source split has one, earlier or later.
+        kind: `exact` if the normalised texts are equal, otherwise `near`.
+        similarity: Jaccard similarity of the word 3-grams, from 0.8 to 1; 1 for `exact`.
         label: The row's label.
         twin_label: The twin's label.
         text: The start of the row's text.
@@ -99,11 +95,10 @@ class Overlap:
     """The rows of one split that repeat rows of a split, itself or another.
 
     Attributes:
-        source: The split that is repeated. When it is `split`, a row counts if it repeats an earlier one, so that of n
-            copies n - 1 count.
-        split: The split whose rows count; it leaks from `source` when these are two.
-        rows: Rows in `split`.
-        repeats: Those that repeat, in their order, each once: as `exact` when it has an exact twin, else as `near`.
+        source: The split that is repeated. If it is `split`, rows that repeat an earlier one count: n - 1 of n copies.
+        split: The split whose rows count.
+        rows: Number of rows in `split`.
+        repeats: The rows that repeat, in their order, each once, as `exact` if it has an exact twin.
     """
 
     source: str
@@ -116,30 +111,22 @@ class Overlap:
         """Share of the rows of `split` that repeat, from 0 to 1."""
         return len(self.repeats) / self.rows if self.rows else 0.0
 
-    def count(self, kind: str, other_label: bool = False) -> int:
-        """Return how many repeat in this way; with `other_label`, those that have such a twin of another label."""
-        return sum(
-            repeat.kind == kind and (not other_label or repeat.label != repeat.twin_label) for repeat in self.repeats
-        )
-
     def counts(self) -> dict[str, Any]:
-        """Return all counts and the share by name."""
-        return {
-            "exact": self.count("exact"),
-            "exact_other_label": self.count("exact", other_label=True),
-            "near": self.count("near"),
-            "near_other_label": self.count("near", other_label=True),
-            "share": self.share,
-        }
+        """Return the number of exact and near repeats, those with another label among them, and the share."""
+        found: dict[str, Any] = {"exact": 0, "exact_other_label": 0, "near": 0, "near_other_label": 0}
+        for repeat in self.repeats:
+            found[repeat.kind] += 1
+            found[f"{repeat.kind}_other_label"] += repeat.label != repeat.twin_label
+        return {**found, "share": self.share}
 
 
 @dataclass(frozen=True)
 class Conflict:
-    """One normalised text that stands in train under several labels.
+    """One normalised text with several labels in train.
 
     Attributes:
         text: The start of its first occurrence.
-        places: Its rows by label, in the order in which they appear.
+        places: Its rows by label, in the order of their appearance.
     """
 
     text: str
@@ -147,22 +134,20 @@ class Conflict:
 
     @property
     def rows(self) -> int:
-        """How many rows hold it."""
+        """Number of rows with this text."""
         return sum(map(len, self.places.values()))
 
 
 @dataclass(frozen=True)
 class Shift:
-    """How two splits differ; 0 is alike and 1 is nothing in common. Small splits differ by chance.
+    """The difference between two splits, from 0 to 1. Small splits differ by chance.
 
     Attributes:
         source: One split.
         split: The other.
-        labels: Total variation distance of the label shares, half the sum of their absolute differences: the share of
-            rows that would need another label for the shares to agree (Levin and Peres 2017, "Markov chains and mixing
-            times", proposition 4.2).
-        words: Kolmogorov-Smirnov statistic of the lengths in words: the largest difference between the shares of
-            texts up to any one length (Smirnov 1939; `scipy.stats.ks_2samp` gives the same).
+        labels: Total variation distance of the label shares (Levin and Peres 2017, "Markov chains and mixing times",
+            proposition 4.2).
+        words: Kolmogorov-Smirnov statistic of the lengths in words (Smirnov 1939), as `scipy.stats.ks_2samp` gives it.
     """
 
     source: str
@@ -183,12 +168,12 @@ class LongLine:
 
 @dataclass(frozen=True)
 class AuditReport:
-    """What [`~hf_rnn.data.audit.audit`] found.
+    """The findings of [`~hf_rnn.data.audit.audit`].
 
     Attributes:
         splits: Numbers by split: train, validation, test, then any others.
         overlaps: For every split, first the rows that repeat earlier ones of its own, then those that leak from each
-            split before it; also where there are none.
+            split before it.
         conflicts: Texts of train with several labels.
         shifts: Differences of each split from each one before it.
         longest: The longest texts of all splits by characters, longest first.
@@ -202,14 +187,16 @@ class AuditReport:
 
     @property
     def leak_share(self) -> float:
-        """Share of rows that repeat a row of train, exactly or nearly: the largest of the splits', from 0 to 1.
+        """Largest share of the rows of a split that repeat a row of train, exactly or nearly, from 0 to 1."""
+        return max((each.share for each in self.leaks), default=0.0)
 
-        The largest, because a clean validation split does not mend the scores on a test split that leaks.
-        """
-        return max((each.share for each in self.overlaps if each.source == "train" != each.split), default=0.0)
+    @property
+    def leaks(self) -> list[Overlap]:
+        """The overlaps of the other splits with train."""
+        return [each for each in self.overlaps if each.source == "train" != each.split]
 
     def summary(self) -> dict[str, Any]:
-        """Return the counts without the rows, for cards and the records of training runs."""
+        """Return the counts without the rows."""
         leaks: dict[str, dict[str, Any]] = {}
         shifts: dict[str, dict[str, Any]] = {}
         for overlap in self.overlaps:
@@ -228,14 +215,96 @@ class AuditReport:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything, with the summary in front, as JSON can hold it."""
-        return {"summary": self.summary(), **_plain(self)}
+        """Return the summary and all findings, for JSON."""
+        return {"summary": self.summary(), **asdict(self)}
+
+    def name_place(self, place: Place) -> str:
+        """Return file and line of a row if they are known, otherwise split and row."""
+        if place.line is None:
+            return f"{place.split} row {place.row}"
+        return f"{self.splits[place.split].file}:{place.line}"
 
 
-def _plain(value: Any) -> Any:
-    """Return what JSON holds in place of a value; `asdict` would copy every number, and a report can be large."""
-    if is_dataclass(value):
-        return {name: _plain(each) for name, each in vars(value).items()}
-    if isinstance(value, dict):
-        return {name: _plain(each) for name, each in value.items()}
-    return [_plain(each) for each in value] if isinstance(value, tuple) else value
+def render_line(report: AuditReport) -> str:
+    """Return leaks from train and label conflicts in train on one line."""
+    parts = []
+    for leak in report.leaks:
+        counts = leak.counts()
+        other = counts["exact_other_label"] + counts["near_other_label"]
+        parts.append(
+            f"{len(leak.repeats):,} of {leak.rows:,} rows of {leak.split} repeat a row of train "
+            f"({leak.share:.2%}{f', {other:,} with another label' if other else ''})"
+        )
+    if report.conflicts:
+        rows = sum(conflict.rows for conflict in report.conflicts)
+        parts.append(f"{len(report.conflicts):,} texts have several labels in train ({rows:,} rows)")
+    return "; ".join(parts) or "no other split to leak into, no text with several labels"
+
+
+def render_text(report: AuditReport) -> str:
+    """Return the report as lines for a terminal: tables of all counts and the first few rows of each kind."""
+    return "\n".join(_render(report))
+
+
+def _render(report: AuditReport) -> Iterator[str]:
+    splits = report.splits
+    rows = [["rows", *(f"{facts.rows:,}" for facts in splits.values())]]
+    for label in next(iter(splits.values())).label_counts:
+        shares = (f"{each.label_counts[label]:,} ({each.label_shares[label]:.1%})" for each in splits.values())
+        rows.append([_quote(label), *shares])
+    yield from _table(["rows by label", *splits], rows)
+    rows = []
+    for name, facts in splits.items():
+        unknown = facts.unknown_token_share
+        lengths = (f"{number:,.1f}".removesuffix(".0") for number in asdict(facts.words).values())
+        rows.append([name, *lengths, "-" if unknown is None else f"{unknown:.1%}"])
+    yield ""
+    yield from _table(["words per text", "mean", "least", "5%", "median", "95%", "most", "unknown tokens"], rows)
+    rows = []
+    for overlap in report.overlaps:
+        *counts, share = overlap.counts().values()
+        rows.append([_title(overlap), *(f"{count:,}" for count in counts), f"{share:.2%}"])
+    yield ""
+    yield from _table(["rows that repeat", "exactly", "other label", "nearly", "other label", "of all rows"], rows)
+    for overlap in filter(lambda overlap: overlap.repeats, report.overlaps):
+        total = len(overlap.repeats)
+        yield from ("", f"{_title(overlap)}{f', the first {_SHOWN} of {total:,} rows' if total > _SHOWN else ''}")
+        for repeat in overlap.repeats[:_SHOWN]:
+            how = "exact" if repeat.kind == "exact" else f"near, {repeat.similarity:.2f}"
+            yield f"  {report.name_place(repeat.place)} ({_quote(repeat.label)}): {repeat.text!r}"
+            yield f"    {how}: {report.name_place(repeat.twin)} ({_quote(repeat.twin_label)}): {repeat.twin_text!r}"
+    conflicts = report.conflicts
+    total = sum(conflict.rows for conflict in conflicts)
+    yield from ("", f"one text, several labels in train: {len(conflicts):,} texts in {total:,} rows")
+    for conflict in conflicts[:_SHOWN]:
+        labels = (
+            f"{_quote(label)} in {', '.join(map(report.name_place, places[:_SHOWN]))}{' ...' * (len(places) > _SHOWN)}"
+            for label, places in conflict.places.items()
+        )
+        yield f"  {conflict.text!r}: {'; '.join(labels)}"
+    if report.shifts:
+        rows = [[f"{each.source}, {each.split}", f"{each.labels:.3f}", f"{each.words:.3f}"] for each in report.shifts]
+        yield ""
+        yield from _table(["differences from 0 to 1", "labels", "words per text"], rows)
+    yield from ("", "longest texts")
+    for line in report.longest:
+        yield f"  {report.name_place(line.place)}: {line.characters:,} characters, {line.words:,} words: {line.text!r}"
+    if report.leaks:
+        yield from ("", f"rows that leak from train: at most {report.leak_share:.2%} of a split")
+
+
+def _title(overlap: Overlap) -> str:
+    return f"{overlap.split} repeats {'itself' if overlap.split == overlap.source else overlap.source}"
+
+
+def _quote(label: str) -> str:
+    """Return a label, quoted if it does not print on one line."""
+    return label if label.isprintable() else repr(label)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Yield the lines of a table, the first column aligned left and the others right."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    for first, *others in (header, *rows):
+        cells = (f"{cell:>{width}}" for cell, width in zip(others, widths[1:], strict=True))
+        yield "  ".join([f"{first:<{widths[0]}}", *cells])

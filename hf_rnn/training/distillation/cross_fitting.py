@@ -11,7 +11,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from ...data.audit.normalizing import normalize_text
+from ...data.audit import normalize_text
 from ...utils.atomic_write import write_whole
 from ...utils.errors import UserError
 

@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from ...data import encode
-from ...data.audit.normalizing import normalize_text
+from ...data.audit import normalize_text
 from ...evaluation import SCORES, classification_metrics
 from ...utils.errors import UserError
 from ..arguments.distillation_arguments import DistillationArguments

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ...data.audit.normalizing import normalize_text
+from ...data.audit import normalize_text
 from ...data.line_reader import read_texts
 from ...data.row_errors import BadRow, text_fault
 from ...utils.errors import UserError
@@ -57,7 +57,7 @@ def read_unlabeled(
     Args:
         path: The file; what a line is, says [`~hf_rnn.data.line_reader.read_texts`].
         held_out: Texts of the validation and test splits, to leave out, in the form of
-            [`~hf_rnn.data.audit.normalizing.normalize_text`]. Of a line that tabs divide, a column is enough.
+            [`~hf_rnn.data.audit.normalize_text`]. Of a line that tabs divide, a column is enough.
         labeled: Those of the training split, to leave out too, in the same form.
         class_names: Labels, none of which may be a column of a line that tabs divide: its text would not be known
             again, and its label be learned as a word.
