@@ -116,6 +116,7 @@ def _divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
 def _check_ids(
     predictions: npt.ArrayLike | None, references: npt.ArrayLike | None, class_names: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray]:
+    """Return both as arrays; `evaluate` itself would truncate 1.7 to 1 and take a logit for an id."""
     names = list(class_names)
     if not names or len(set(names)) < len(names):
         raise UserError(f"class names must be one or more, all different: found {names}")
@@ -126,7 +127,6 @@ def _check_ids(
 
 
 def _to_ids(what: str, values: npt.ArrayLike | None, names: Sequence[str]) -> np.ndarray:
-    """Return class ids as an array; `evaluate` itself would truncate 1.7 to 1 and take a logit for an id."""
     try:
         ids = np.asarray(values)
     except ValueError:  # rows of different lengths
@@ -156,11 +156,8 @@ def reliability_table(
 
     Returns:
         Three lists of M: `share` of the rows in a bin, mean `confidence` and `accuracy` there, None in empty bins.
-
-    Raises:
-        UserError: When there are no rows, shapes do not match, or rows are not probabilities.
     """
-    shares, true = _check_probabilities(probabilities, references)
+    shares, true = np.asarray(probabilities, dtype=np.float64), np.asarray(references)
     confidence = shares.max(axis=1)
     place = np.searchsorted(np.arange(1, bins) / bins, confidence)  # the number of edges below
     counts = np.bincount(place, minlength=bins)
@@ -175,8 +172,8 @@ def expected_calibration_error(probabilities: npt.ArrayLike, references: npt.Arr
     """Return the mean difference between confidence and accuracy: 0 is the best, 1 the worst.
 
     With n_m the rows of bin m: ECE = sum over m of n_m / N * |accuracy_m - confidence_m| (Guo, Pleiss, Sun and
-    Weinberger, "On Calibration of Modern Neural Networks", ICML 2017, equation 3; arXiv:1706.04599). Arguments and
-    errors are those of [`reliability_table`].
+    Weinberger, "On Calibration of Modern Neural Networks", ICML 2017, equation 3; arXiv:1706.04599). Arguments are
+    those of [`reliability_table`].
     """
     table = reliability_table(probabilities, references, bins)
     rows: Any = zip(table["share"], table["accuracy"], table["confidence"], strict=True)
@@ -184,28 +181,14 @@ def expected_calibration_error(probabilities: npt.ArrayLike, references: npt.Arr
 
 
 def brier_score(probabilities: npt.ArrayLike, references: npt.ArrayLike) -> float:
-    """Return the mean squared error of the probabilities over all classes: 0 is the best, 2 the worst.
+    """Return the mean squared error of the probabilities `(N, C)` over all classes: 0 is the best, 2 the worst.
 
     Mean over rows of the sum over classes of (p_c - y_c)^2, with y_c = 1 for the true class and 0 otherwise (Brier,
     "Verification of Forecasts Expressed in Terms of Probability", Monthly Weather Review 78, 1950, equation 2).
-    Arguments and errors are those of [`reliability_table`].
     """
-    shares, true = _check_probabilities(probabilities, references)
-    errors = shares.copy()
-    errors[np.arange(len(true)), true] -= 1
-    return float((errors**2).sum(axis=1).mean())
-
-
-def _check_probabilities(probabilities: npt.ArrayLike, references: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    shares = np.asarray(probabilities, dtype=np.float64)
-    if shares.ndim != 2 or not shares.size:
-        raise UserError(f"probabilities have shape {shares.shape}: give one row per text, one column per class")
-    if not ((shares >= 0).all() and np.allclose(shares.sum(axis=1), 1, atol=1e-4)):  # also False for NaN
-        raise UserError("probabilities must be from 0 to 1 and sum to 1 in each row: give a softmax of the logits")
-    true = _to_ids("references", references, [str(index) for index in range(shares.shape[1])])
-    if len(true) != len(shares):
-        raise UserError(f"found {len(shares)} rows of probabilities and {len(true)} references: give one of each")
-    return shares, true
+    shares = np.array(probabilities, dtype=np.float64)
+    shares[np.arange(len(shares)), np.asarray(references)] -= 1
+    return float((shares**2).sum(axis=1).mean())
 
 
 class _ClassificationMetric(evaluate.Metric):

@@ -220,19 +220,3 @@ def test_calibration_error_and_brier_score_against_loops(case):
     assert expected_calibration_error(shares, true, bins) == pytest.approx(expected, abs=1e-9)
     squares = [((row - np.eye(len(row))[label]) ** 2).sum() for row, label in zip(shares, true, strict=True)]
     assert brier_score(shares, true) == pytest.approx(np.mean(squares))
-
-
-@pytest.mark.parametrize(
-    ("shares", "true", "message"),
-    [
-        ([0.5, 0.5], [0, 1], r"probabilities have shape \(2,\)"),
-        ([[2.0, -1.0]], [0], "must be from 0 to 1 and sum to 1"),
-        ([[float("nan"), 0.5]], [0], "give a softmax of the logits"),
-        ([[0.5, 0.5]], [2], r"references\[0\] is 2, but there are 2 classes"),
-        ([[0.5, 0.5]], [0, 1], "1 rows of probabilities and 2 references"),
-    ],
-)
-def test_invalid_probabilities_are_refused(shares, true, message):
-    for measure in (reliability_table, brier_score):
-        with pytest.raises(UserError, match=message):
-            measure(shares, true)

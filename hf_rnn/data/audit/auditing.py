@@ -12,12 +12,13 @@ import numpy as np
 
 from ...utils.errors import UserError
 from .duplicates import RepeatFinder, jaccard, normalize_text
-from .report import AuditReport, Conflict, LongLine, Origin, Overlap, Place, Repeat, Shift, SplitFacts, WordCounts
+from .report import AuditReport, Conflict, LongLine, Origin, Overlap, Place, Repeat, Shift, SplitFacts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _ORDER = ("train", "validation", "test")  # then any others
+_LENGTHS = ("mean", "minimum", "quantile_05", "median", "quantile_95", "maximum")  # of texts, in words
 _LONGEST = 5  # texts listed
 _EXCERPT = 80  # characters
 _BATCH = 1000  # texts tokenized at a time
@@ -53,14 +54,14 @@ def audit(
     places = _Places(splits, origins or {})
     facts = {}
     for split in splits:
-        counts = np.bincount(split.labels, minlength=len(class_names))
-        low, median, high = np.quantile(split.lengths, [0.05, 0.5, 0.95]).tolist()
-        lengths = split.lengths
+        counts, lengths = np.bincount(split.labels, minlength=len(class_names)), split.lengths
+        low, median, high = np.quantile(lengths, [0.05, 0.5, 0.95]).tolist()
+        words = (float(lengths.mean()), int(lengths.min()), low, median, high, int(lengths.max()))
         facts[split.name] = SplitFacts(
             rows=len(split.texts),
             label_counts=dict(zip(class_names, counts.tolist(), strict=True)),
             label_shares=dict(zip(class_names, (counts / len(split.texts)).tolist(), strict=True)),
-            words=WordCounts(float(lengths.mean()), int(lengths.min()), low, median, high, int(lengths.max())),
+            words=dict(zip(_LENGTHS, words, strict=True)),
             unknown_token_share=None if tokenizer is None else _unknown_token_share(split.texts, tokenizer),
             file=places.origins[split.name].file if split.name in places.origins else None,
         )
@@ -108,35 +109,27 @@ def _read_splits(dataset: datasets.DatasetDict) -> tuple[list[str], list[_Rows]]
             f"{type(dataset).__name__}"
         )
     names = sorted(dataset, key=lambda name: _ORDER.index(name) if name in _ORDER else len(_ORDER))
-    class_names = _class_names(names[0], dataset[names[0]])
-    splits = []
+    splits, class_names = [], None
     for name in names:
-        if (others := _class_names(name, dataset[name])) != class_names:
-            raise UserError(f"{name} has the labels {others}, {names[0]} has {class_names}: load them together")
-        splits.append(_read_rows(name, dataset[name], len(class_names)))
-    return class_names, splits
-
-
-def _class_names(name: str, split: datasets.Dataset) -> list[str]:
-    for column in ("text", "label"):
-        if column not in split.features:
-            raise UserError(f"{name} has no column {column!r}: found {list(split.features)}; load it with load_named")
-    if not isinstance(split.features["label"], datasets.ClassLabel):
-        raise UserError(
-            f"the labels of {name} are not a ClassLabel: found {split.features['label']}; load it with load_named"
-        )
-    return list(split.features["label"].names)
-
-
-def _read_rows(name: str, split: datasets.Dataset, classes: int) -> _Rows:
-    if not len(split):
-        raise UserError(f"{name} has no rows: leave it out")
-    columns = split.with_format(None).select_columns(["text", "label"])[:]
-    texts, labels = columns["text"], columns["label"]
-    for row, (text, label) in enumerate(zip(texts, labels, strict=True)):
-        if not isinstance(text, str) or label is None or not 0 <= label < classes:
-            raise UserError(f"row {row} of {name} has the text {text!r:.80} and the label {label}: leave it out")
-    return _Rows(name, texts, labels, np.array([len(text.split()) for text in texts]))
+        split = dataset[name]
+        label = split.features.get("label")
+        if "text" not in split.features or not isinstance(label, datasets.ClassLabel):
+            raise UserError(
+                f"{name} needs the columns text (string) and label (ClassLabel): found {dict(split.features)}; load "
+                "it with load_named"
+            )
+        class_names = class_names or list(label.names)
+        if label.names != class_names:
+            raise UserError(f"{name} has the labels {label.names}, {names[0]} has {class_names}: load them together")
+        columns = split.with_format(None).select_columns(["text", "label"])[:]
+        texts, labels = columns["text"], columns["label"]
+        if not texts:
+            raise UserError(f"{name} has no rows: leave it out")
+        for row, (text, number) in enumerate(zip(texts, labels, strict=True)):
+            if not isinstance(text, str) or number is None or not 0 <= number < len(class_names):
+                raise UserError(f"row {row} of {name} has the text {text!r:.80} and the label {number}: leave it out")
+        splits.append(_Rows(name, texts, labels, np.array([len(text.split()) for text in texts])))
+    return class_names or [], splits
 
 
 def _find_overlaps(

@@ -5,10 +5,9 @@ Two texts are exact duplicates if their normalised forms are equal. They are nea
 
 Near duplicates come from prefix filtering with a positional filter (Bayardo, Ma and Srikant 2007, "Scaling up all
 pairs similarity search"; Xiao et al. 2008, "Efficient similarity joins for near duplicate detection"): with the
-3-grams of every text in one order, rarest first, two similar sets share a 3-gram among the first of each. A bitmap
-filter dismisses most candidates (Sandes, Teodoro and Melo 2020, "Bitmap filter"). Libraries estimate (MinHash of
-`datasketch` 2.0 missed 309 of 4,686 near pairs among 100,000 tweet-like texts) or list all pairs, half a million for
-a thousand copies of one template. Here a search ends with its first hit.
+3-grams of every text in one order, rarest first, two similar sets share a 3-gram among the first of each. Libraries
+estimate (MinHash of `datasketch` 2.0 missed 309 of 4,686 near pairs among 100,000 tweet-like texts) or list all pairs,
+half a million for a thousand copies of one template. Here a search ends with its first hit.
 """
 
 from __future__ import annotations
@@ -176,12 +175,6 @@ class _NearIndex:
         self._texts = np.array([text for text, _ in items], dtype=np.int64)
         self._triples, self._triple_bounds = _find_triples(texts)
         sizes = self._sizes = np.diff(self._triple_bounds)[self._texts]
-        # Each 3-gram flips one of 64 bits: two sets differ in at least as many 3-grams as their signatures in bits.
-        signatures = np.zeros(len(texts), dtype=np.uint64)
-        if filled := np.flatnonzero(np.diff(self._triple_bounds)).tolist():
-            flips = np.uint64(1) << (self._triples % 64).astype(np.uint64)
-            signatures[filled] = np.bitwise_xor.reduceat(flips, self._triple_bounds[filled])
-        self._signatures = signatures[self._texts]
         # A set of n 3-grams shares at least 4n/5 with a near one: the first n // 5 + 1 of both have one in common.
         lengths = np.where(sizes > 0, sizes // 5 + 1, 0)
         owners = np.repeat(np.arange(len(items)), lengths)
@@ -215,15 +208,13 @@ class _NearIndex:
             for group in self._candidates(item, other_label)
             if len(part := group[slice(*group.searchsorted((first, last)))])
         ]
-        block = _FIRST_BLOCK
+        own, block = set(self._triples_of(item)), _FIRST_BLOCK
         while candidates:
             others = np.concatenate([part[:block] for part in candidates])
-            # i common 3-grams of sets of a and b mean a + b - 2i different ones; near sets have at most (a + b) / 9.
-            flipped = (self._signatures[others] ^ self._signatures[item]).view(np.uint8)
-            bits = np.unpackbits(flipped).reshape(-1, 64).sum(axis=1)
-            similar = 9 * bits.astype(np.int64) <= self._sizes[item] + self._sizes[others]
-            for other in others[similar & (self._texts[others] != self._texts[item])].tolist():
-                if self._is_near(item, other):
+            for other in others[self._texts[others] != self._texts[item]].tolist():
+                triples = self._triples_of(other)
+                common = len(own.intersection(triples))
+                if 5 * common >= 4 * (len(own) + len(triples) - common):
                     return other
             candidates = [part[block:] for part in candidates if len(part) > block]
             block *= 4
@@ -243,11 +234,6 @@ class _NearIndex:
                     continue
                 if 9 * min(size - place, other_size - other_place) >= 4 * (size + other_size):
                     yield self._holders[start:end]
-
-    def _is_near(self, item: int, other: int) -> bool:
-        first, second = (self._triples_of(each) for each in (item, other))
-        common = len(set(first).intersection(second))
-        return 5 * common >= 4 * (len(first) + len(second) - common)
 
     def _triples_of(self, item: int) -> list[int]:
         text = self._texts[item]

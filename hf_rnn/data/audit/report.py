@@ -11,12 +11,7 @@ _SHOWN = 3  # rows of each kind in the text
 
 @dataclass(frozen=True)
 class Origin:
-    """The source of the rows of a split.
-
-    Attributes:
-        file: Its file.
-        lines: The line of each row, from 1.
-    """
+    """The file of the rows of a split, and the line of each row, from 1."""
 
     file: str
     lines: Sequence[int]
@@ -32,18 +27,6 @@ class Place:
 
 
 @dataclass(frozen=True)
-class WordCounts:
-    """Lengths of the texts of a split in words, as separated by white space."""
-
-    mean: float
-    minimum: int
-    quantile_05: float
-    median: float
-    quantile_95: float
-    maximum: int
-
-
-@dataclass(frozen=True)
 class SplitFacts:
     """Numbers of one split.
 
@@ -51,7 +34,7 @@ class SplitFacts:
         rows: Number of rows.
         label_counts: Rows by label name, in the order of the ids.
         label_shares: The same as shares of the rows, from 0 to 1.
-        words: Lengths of the texts.
+        words: Lengths of the texts in words: `mean`, `minimum`, `quantile_05`, `median`, `quantile_95`, `maximum`.
         unknown_token_share: Share of the tokens that are the tokenizer's unknown token, from 0 to 1; None without a
             tokenizer or an unknown token.
         file: The file of the rows, if it is known.
@@ -60,7 +43,7 @@ class SplitFacts:
     rows: int
     label_counts: dict[str, int]
     label_shares: dict[str, float]
-    words: WordCounts
+    words: dict[str, float]
     unknown_token_share: float | None = None
     file: str | None = None
 
@@ -256,7 +239,7 @@ def _render(report: AuditReport) -> Iterator[str]:
     rows = []
     for name, facts in splits.items():
         unknown = facts.unknown_token_share
-        lengths = (f"{number:,.1f}".removesuffix(".0") for number in asdict(facts.words).values())
+        lengths = (f"{number:,.1f}".removesuffix(".0") for number in facts.words.values())
         rows.append([name, *lengths, "-" if unknown is None else f"{unknown:.1%}"])
     yield ""
     yield from _table(["words per text", "mean", "least", "5%", "median", "95%", "most", "unknown tokens"], rows)

@@ -27,8 +27,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerBase
 
@@ -121,20 +119,12 @@ def find_source(source: str | Path) -> VectorFile | ModelTable:
         return VectorFile(path)
     if path.is_dir():
         return ModelTable.find(path, path.resolve().name)
-    if name.count("/") == 1 and not path.parent.is_dir() and _is_repo_id(name):
+    if name.count("/") == 1 and not path.parent.is_dir():
         return ModelTable.find(fetch(name), name)
     raise UserError(
         f"there are no vectors at {name}: give a file (text or word2vec's binary form, plain, .gz or .zip), the "
         "folder of a transformers model, or its id on the Hub"
     )
-
-
-def _is_repo_id(name: str) -> bool:
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        return False
-    return True
 
 
 def load_vectors(
@@ -205,19 +195,11 @@ def _decode_entries(entries: Collection[str], tokenizer: PreTrainedTokenizerBase
 def _look_up(
     source: VectorFile | ModelTable, words: Mapping[str, str], special: Collection[str]
 ) -> tuple[int, dict[str, np.ndarray]]:
-    """Return the size of the vectors, and the vectors of the entries that have one.
-
-    Args:
-        source: A file may contain subwords, spelt as a vocabulary spells them; a model is asked for words only.
-        words: The text of each entry.
-        special: Entries that are special tokens.
-    """
-    words_only = isinstance(source, ModelTable)
-    forms = {
-        entry: list_forms(word, None if words_only else entry)
-        for entry, word in words.items()
-        if word or not words_only
-    }
+    """Return the size of the vectors, and the vectors of the entries that have one, by the text of each entry."""
+    if isinstance(source, ModelTable):
+        forms = {entry: list_forms(word) for entry, word in words.items() if word}
+    else:  # a file may contain subwords, spelt as a vocabulary spells them
+        forms = {entry: list_forms(word, entry) for entry, word in words.items()}
     size, rows = source.read({part for options in forms.values() for form in options for part in form})
     vectors = {}
     for entry, options in forms.items():
