@@ -101,7 +101,7 @@ def noisy_dir(tmp_path_factory):
 def runs(tiny_settings, noisy_dir, tmp_path_factory):
     """The same training without and with calibration."""
     root = tmp_path_factory.mktemp("calibrated")
-    common = {**tiny_settings, "data_dir": str(noisy_dir), "num_train_epochs": 3, "baselines": False}
+    common = {**tiny_settings, "data_dir": str(noisy_dir), "num_train_epochs": 2, "baselines": False}
     return [train(**common, output_dir=str(root / str(flag)), calibrate=flag) for flag in (False, True)]
 
 
@@ -168,7 +168,7 @@ def test_a_stream_whose_validation_rows_lack_a_class(tiny_settings, noisy_dir, t
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
         kept = [line for line in lines if path.stem != "dev" or not line.endswith("\tplain\n")]
         (tmp_path / path.name).write_text("".join(kept), encoding="utf-8")
-    settings = {**tiny_settings, "data_dir": str(tmp_path), "streaming": True, "num_train_epochs": 1}
+    settings = {**tiny_settings, "data_dir": str(tmp_path), "streaming": True, "max_steps": 5}
     with caplog.at_level(logging.WARNING, "hf_rnn"):
         result = train(**settings, output_dir=str(tmp_path / "out"), calibrate=True)
     assert "validation has no row of 'plain'" in caplog.text

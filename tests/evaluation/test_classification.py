@@ -147,6 +147,13 @@ assert "matplotlib.pyplot" not in sys.modules
 """
 
 
+def test_rows_are_not_written_to_the_home(tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluate.config, "HF_METRICS_CACHE", tmp_path / "metrics")
+    assert Accuracy(NAMES).compute(predictions=[0], references=[0]) == {"accuracy": 1.0}
+    assert not (tmp_path / "metrics").exists()
+
+
+@pytest.mark.slow
 def test_a_process_without_writable_home_and_display(tmp_path):
     blocker = tmp_path / "file"
     blocker.write_text("even root cannot create a folder below a file")

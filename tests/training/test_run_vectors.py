@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from conftest import LABELS, invent_rows, write_rows
+from conftest import invent_rows
 from safetensors.torch import load_file
-from tiny_bert import PIECES
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from vector_files import write_text
 
@@ -41,12 +40,14 @@ def train_with(tiny_settings, vector_file, tmp_path):
     return run
 
 
-def test_frozen_vectors_stay_and_words_unseen_in_training_have_theirs(train_with, vector_file):
+def test_frozen_vectors_stay_and_words_unseen_in_training_have_theirs(train_with, vector_file, caplog):
+    caplog.set_level("INFO", "hf_rnn")
     embedding, _, result = train_with("frozen", freeze_embedding=True, widen_vocabulary=10)
     for word, vector in vector_file[1].items():
         torch.testing.assert_close(embedding[word], vector, rtol=0, atol=0)
     model = AutoModelForSequenceClassification.from_pretrained(result.folder)
     assert model.config.embedding_size == 8
+    assert "vectors of invented.txt: 5 of 18 words (27.8%), " in caplog.text
     tokenizer = AutoTokenizer.from_pretrained(result.folder)
     with torch.no_grad():
         answers = [model(**tokenizer(text, return_tensors="pt")).logits for text in ("unheard", "unknown")]
@@ -77,31 +78,18 @@ def test_the_embedding_has_its_own_learning_rate(train_with, vector_file):
     }
     runs = {
         rate: train_with(f"rate {rate}", **step, **({} if rate is None else {"embedding_learning_rate": rate}))
-        for rate in (None, 0.0, 0.5)
+        for rate in (None, 0.5)
     }
     moved = {
         rate: torch.stack([embedding[word] - vector_file[1][word] for word in INVENTED[:4]])
         for rate, (embedding, _, _) in runs.items()
     }
-    assert not moved[0.0].any()
     assert moved[0.5].abs().max() > 1e-5
     torch.testing.assert_close(moved[0.5], 2 * moved[None], rtol=1e-2, atol=1e-6)
     for embedding, weights, _ in runs.values():
         assert not embedding["<pad>"].any() and "unheard" not in embedding
         for name, weight in weights.items():
             torch.testing.assert_close(weight, runs[None][1][name], rtol=0, atol=0)
-
-
-def test_a_model_as_the_source_of_a_run(train_with, bert, tmp_path):
-    texts = tmp_path / "texts"
-    texts.mkdir()
-    rows = [(f"{'a film' if label == 'good' else 'unseen <'} >", label) for label in LABELS for _ in range(6)]
-    for name in ("train", "dev"):
-        write_rows(texts / f"{name}.tsv", rows)
-    settings = {"data_dir": str(texts), "min_frequency": 1, "freeze_embedding": True}
-    embedding, _, result = train_with("bert", vectors=str(bert[0]), **settings)
-    torch.testing.assert_close(embedding["film"], bert[1][PIECES.index("film")], rtol=0, atol=0)
-    assert result.card.vectors["name"] == "tiny-bert"
 
 
 def test_a_run_does_not_resume_with_other_vectors(train_with, vector_file, tmp_path):
@@ -135,12 +123,3 @@ def test_invalid_settings_are_refused_before_a_folder_is_made(train_with, tmp_pa
     with pytest.raises(UserError, match=message):
         train_with("out", **changes)
     assert not list(tmp_path.iterdir())
-
-
-def test_vectors_on_the_command_line(command, texts_dir, vector_file, tmp_path):
-    flags = ["--max_steps", "1", "--hidden_size", "8", "--use_cpu", "--widen_vocabulary", "5"]
-    flags += ["--baselines", "false", "--vectors", vector_file[0]]
-    code, _, err = command("train", "--data_dir", texts_dir, "--output_dir", tmp_path / "out", *flags)
-    assert code == 0, err
-    assert "vectors of invented.txt: 5 of 18 words (27.8%), " in err
-    assert "embedding_size is 8, that of the vectors" in err

@@ -109,7 +109,7 @@ def find_source(source: str | Path) -> VectorFile | ModelTable:
     """Open a file of vectors, the folder of a transformers model, or such a model's id on the Hub.
 
     Raises:
-        UserError: When it is none of these.
+        UserError: For any other name.
     """
     if not str(source):
         raise UserError("vectors is empty: give a file of vectors, or the folder or id of a transformers model")

@@ -111,7 +111,7 @@ class ModelTable:
 
     def read_rows(self, ids: Iterable[int]) -> dict[int, np.ndarray]:
         """Return rows of the table by id, float32 `(E,)`."""
-        rows = {}
+        rows: dict[int, np.ndarray] = {}
         with safe_open(self.weights, framework="pt") as file:
             table = file.get_slice(self.key)
             for first, places in groupby(sorted(set(ids)), lambda index: index - index % _ROWS):
