@@ -104,7 +104,9 @@ def measure(side: str, path: str) -> dict[str, Any]:
     import pyarrow.csv  # noqa: F401 - importing is no part of the time
 
     if side != "pyarrow":
-        sys.modules["__main__"].__file__ = "hf-rnn"  # the package imported as its command does, without the models (some 110 MB more)
+        sys.modules[
+            "__main__"
+        ].__file__ = "hf-rnn"  # the package imported as its command does, without the models (some 110 MB more)
         import torch  # noqa: F401 - a stream of `datasets` imports it as soon as it is made
 
         from hf_rnn import load_tsv  # noqa: F401

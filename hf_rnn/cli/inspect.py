@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from ..data.text_checks import check_text
-from ..evaluation.evaluate import check_finite_logits
+from ..evaluation.classification import check_finite_logits
 from ..hub import loading as model_loading
 from ..inference import reference as plain_inference
 from ..inference.attribution import words_read

@@ -17,7 +17,7 @@ import torch
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from ..data.text_checks import check_text
-from ..evaluation.evaluate import check_finite_logits
+from ..evaluation.classification import check_finite_logits
 from ..models.modeling_rnn import RnnForSequenceClassification
 from .reference import compute_logits, compute_scores
 

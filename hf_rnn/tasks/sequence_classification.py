@@ -14,9 +14,9 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from ..data import DataReport, encode
 from ..data.source import load_texts
+from ..evaluation import evaluate_logits
 from ..evaluation.baselines import LINEAR_BASELINE, linear_scores
 from ..evaluation.classification import SCORES
-from ..evaluation.evaluate import evaluate_logits
 from ..evaluation.figures import plot_confusion_matrix, plot_reliability
 from ..hub.model_folder import FinishedFolder
 from ..utils.errors import UserError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
@@ -16,15 +17,16 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from transformers.trainer_utils import PredictionOutput
 
 from ..data import DataReport
-from ..data.vectors import Vectors
+from ..data.labels import listed
+from ..data.vectors import Vectors, load_vectors, widen_vocabulary
+from ..evaluation.calibration import fit_temperature, measure_scores, scale_classifier
 from ..hub.loading import load_model
 from ..hub.model_folder import FinishedFolder
 from ..tasks import Task
 from ..tasks.base import Splits
-from .arguments.run_arguments import Arguments
+from ..utils.errors import UserError
+from .arguments.run_arguments import Arguments, ModelArguments
 from .audit_run import audit_run
-from .calibrate_run import calibrate_run, check_calibration
-from .prepare_vectors import prepare_vectors, put_vectors
 from .trainer import SAMPLE_WEIGHT, RnnTrainer
 from .warm_start import check_architecture
 
@@ -107,11 +109,11 @@ class RunHook:
         """Return what decides the steps of the run besides data and settings; see `take_fingerprints`."""
         return {}
 
-    def on_trained(self, run: Run) -> None:
-        """Run after training, before the splits are predicted."""
+    def on_predictions(self, run: Run) -> None:
+        """Run after the splits were predicted, before they are measured."""
 
     def on_metrics(self, run: Run) -> None:
-        """Run after the splits were predicted and measured."""
+        """Run after the splits were measured."""
 
     def card_facts(self, run: Run) -> dict[str, Any]:
         """Return further fields of `CardFacts`."""
@@ -187,26 +189,42 @@ class WarmStart(RunHook):
 class PretrainedVectors(RunHook):
     """Start the embedding from the vectors that `vectors` names."""
 
-    def __init__(self) -> None:
-        self._vectors: Vectors | None = None
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._vectors: Vectors
 
     def on_tokenizer(self, run: Run) -> None:
-        """Load the vectors; extend the vocabulary where `widen_vocabulary` asks for it."""
-        texts = run.task.vocabulary_texts(run.texts["train"]) if run.table is not None else None
-        run.arguments, run.tokenizer, self._vectors = prepare_vectors(run.arguments, run.tokenizer, texts)
+        """Load the vectors and extend the vocabulary if `widen_vocabulary` is set; take `embedding_size` from them.
 
+        Raises:
+            UserError: For vectors that cannot be used, or an `embedding_size` that is not theirs.
+        """
+        arguments, source = run.arguments, self._source
+        if arguments.data.widen_vocabulary is not None:
+            run.tokenizer = widen_vocabulary(run.tokenizer, source, arguments.data.widen_vocabulary)
+        texts = run.task.vocabulary_texts(run.texts["train"]) if run.table is not None else None
+        vectors = load_vectors(source, run.tokenizer, texts=texts, seed=arguments.training.seed)
+        logger.info("vectors of %s: %s", vectors.name, vectors.coverage)
+        size, asked = vectors.matrix.shape[1], arguments.model.embedding_size
+        if asked not in (size, ModelArguments().embedding_size):
+            raise UserError(f"embedding_size is {asked}, and {source} has vectors of {size} numbers: leave it out")
+        if size != asked:
+            logger.info("embedding_size is %d, that of the vectors", size)
+        model_args = dataclasses.replace(arguments.model, **{"embedding_size": size})
+        run.arguments, self._vectors = arguments._replace(model=model_args), vectors
+
+    @torch.no_grad()
     def on_model(self, run: Run) -> None:
         """Copy the vectors into the embedding."""
-        if self._vectors is not None:
-            put_vectors(run.model, self._vectors)
+        run.model.get_input_embeddings().weight.copy_(self._vectors.matrix)
 
     def fingerprints(self) -> dict[str, Any]:
         """Return the hash of the vectors."""
-        return {} if self._vectors is None else {"vectors": self._vectors.fingerprint()}
+        return {"vectors": self._vectors.fingerprint()}
 
     def card_facts(self, run: Run) -> dict[str, Any]:
         """Return name and coverage of the vectors."""
-        return {} if self._vectors is None else {"vectors": self._vectors.describe()}
+        return {"vectors": self._vectors.describe()}
 
 
 class Audit(RunHook):
@@ -244,17 +262,36 @@ class SampleWeights(RunHook):
         run.examples["train"] = run.examples["train"].add_column(SAMPLE_WEIGHT, self._weights)
 
 
-class Calibrated(RunHook):
-    """Fit the scores to the validation rows after training, and keep the fit in the last layer."""
+class Calibration(RunHook):
+    """Fit a temperature to the validation rows after training, and scale the last layer by it."""
 
     def on_examples(self, run: Run) -> None:
-        """Refuse a run that could not be calibrated."""
-        names = list(run.task.config_fields(run.texts)["id2label"].values())
-        check_calibration(run.arguments.training, run.examples, names, run.report.label_counts["train"])
+        """Refuse a run without validation rows."""
+        if "validation" not in run.examples:
+            raise UserError("calibrate needs rows that are not trained on: give a validation split, or leave it out")
 
-    def on_trained(self, run: Run) -> None:
-        """Calibrate."""
-        self._found = calibrate_run(run.trainer, run.examples, run.arguments.training, run.class_counts or ())
+    def on_predictions(self, run: Run) -> None:
+        """Calibrate the model and the predictions; measure the scores before and after."""
+        held_out = run.predictions["validation"]
+        names = list(run.model.config.id2label.values())
+        counts = np.bincount(held_out.label_ids, minlength=len(names))
+        if missing := [name for name, count in zip(names, counts, strict=True) if not count]:
+            logger.warning("validation has no row of %s: the temperature is not fitted to it", listed(missing))
+        temperature = fit_temperature(held_out.predictions, held_out.label_ids)
+        scale_classifier(run.model.classifier, temperature)
+        splits = {}
+        for split, output in run.predictions.items():
+            scaled = output.predictions / temperature
+            before, after = (measure_scores(logits, output.label_ids) for logits in (output.predictions, scaled))
+            splits[split] = {"before": before, "after": after}
+            run.predictions[split] = output._replace(predictions=scaled)
+        errors = (splits["validation"][when]["ece"] for when in ("before", "after"))
+        logger.info(
+            "calibrated: temperature %.3f, expected calibration error on validation %.3f before, %.3f after",
+            temperature,
+            *errors,
+        )
+        self._found = {"temperature": temperature, "fitted_on": "validation", "splits": splits}
 
     def on_metrics(self, run: Run) -> None:
         """Add the part `calibration`."""
@@ -262,4 +299,4 @@ class Calibrated(RunHook):
 
     def card_facts(self, run: Run) -> dict[str, Any]:
         """Return temperature and errors before and after."""
-        return {"calibration": run.metrics["calibration"]}
+        return {"calibration": self._found}

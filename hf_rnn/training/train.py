@@ -29,7 +29,7 @@ from .build_trainer import make_trainer
 from .checkpointing.fingerprints import take_fingerprints
 from .checkpointing.interrupt import TrainingStopped
 from .checks import check_early, check_finite, check_loss, check_unchanged, make_config
-from .hooks import Audit, Calibrated, PretrainedVectors, Run, RunHook, WarmStart
+from .hooks import Audit, Calibration, PretrainedVectors, Run, RunHook, WarmStart
 from .push_run import find_destination, push_run
 from .result import TrainingResult
 from .save import write_folder
@@ -169,8 +169,10 @@ def train_on(
     task = get_task(data_args.task)
     run = Run(task, arguments, texts, report)
     start = data_args.model_name_or_path
-    features: list[RunHook] = [*hooks, PretrainedVectors(), Audit()]
-    features += [Calibrated()] if arguments.training.calibrate else []
+    features: list[RunHook] = list(hooks)
+    features += [] if data_args.vectors is None else [PretrainedVectors(data_args.vectors)]
+    features += [Audit()]
+    features += [Calibration()] if arguments.training.calibrate else []
     features += [] if start is None else [WarmStart(start)]
 
     for hook in features:
@@ -195,8 +197,11 @@ def train_on(
     for hook in features:
         hook.on_model(run)
     outcome = _fit(run, features, checkpoint, quiet)
+    for split in ("validation", "test"):
+        if split in run.examples:
+            run.predictions[split] = run.trainer.predict(run.examples[split])
     for hook in features:
-        hook.on_trained(run)
+        hook.on_predictions(run)
     _measure(run, outcome)
     for hook in features:
         hook.on_metrics(run)
@@ -251,11 +256,9 @@ def _fit(run: Run, hooks: Sequence[RunHook], checkpoint: Path | None, quiet: boo
 
 
 def _measure(run: Run, outcome: TrainOutput) -> None:
-    """Predict each split once; fill in `predictions` and `metrics`."""
-    for split in ("validation", "test"):
-        if split in run.examples:
-            output = run.predictions[split] = run.trainer.predict(run.examples[split])
-            run.metrics[split] = run.task.evaluate(output.predictions, output.label_ids, run.model.config)
+    """Fill in the metrics of each split and of the training itself."""
+    for split, output in run.predictions.items():
+        run.metrics[split] = run.task.evaluate(output.predictions, output.label_ids, run.model.config)
     run.metrics["training"] = {
         "rows": sum(run.report.label_counts["train"]),
         "epochs": run.trainer.state.epoch,
