@@ -1,7 +1,7 @@
 """Check that texts and names are plain English: `python .ci/prose.py [FILE or FOLDER ...]`.
 
-Reads docstrings, comments, literals (not in tests) and defined names of Python files, comments of YAML files, Markdown.
-Skips code in backticks. Prints `file:line: check: text` and exits with 1 if anything is found.
+Reads docstrings, comments, literals (not in tests) and defined names of Python files, comments of YAML files, and
+Markdown; skips code in backticks. Prints `file:line: check: text` and exits with 1 if anything is found.
 """
 
 import ast
@@ -18,14 +18,13 @@ from proselint.tools import LintFile
 
 # The one list of forbidden patterns. Case is ignored. ¶ starts a paragraph, a comment or a string, § a name.
 PATTERNS = {
-    "tell": r"\b(tell|tells|telling|told)\b",
-    "stand": r"\bstands?\b(?![- ](alone|for|out))",
+    "tell, stand": r"\b(tell|tells|telling|told)\b|\bstands?\b(?![- ](alone|for|out))",
     "is no": r"(?<!\bthere )\b(is|are|was|were) no\b(?! (longer|more|less|fewer)\b)",
     "none": r"(?-i:\b(is|are|was|were|has|have|had|be) none\b|\bnone (is|are|was|were|has|have)\b)",
-    "go on": r"\b(go|goes|gone|going|went) on\b(?! (the|a|top)\b)|\bgone back\b",
+    "go on": r"\b(go|goes|gone|going|went) on\b(?! (the|a|top)\b)|\b(gone back|let go|hangs? on|"
+    r"(tak(e|es|en|ing)|took|giv(e|es|en|ing)|gave) up)\b",
     "word": r"\b(anew|so (many|much)|sooner|likewise|in vain|as good as|be it|made of what|as soon done|lies?)\b",
     "relative": r"\b(of|by|from|to|in) which\b|\b(save that|but that|but for)\b|\bwhose \w+ no \w+",
-    "verb": r"\b(let go|(take|takes|taken|took|taking|give|gives|gave|given|giving) up|hangs? on)\b",
     "start": r"(?<=[¶§] )(who|what|which|whoever|wherever|of) (?=\w[^?¶]*¶)|(?-i:(?<=[.:!?¶] )Where (?=[^?.¶|]*, )"
     r"|(?<=[.:!?] )((Who|What|Which|Whoever|Wherever) (?=[^?.¶|]*\.)|Of ))",
     "twice": r"(?<=\s)(?!(that|had|code) )([a-z]{2,}) \2(?=\s)",
@@ -72,23 +71,20 @@ def check_file(path: Path) -> Iterator[str]:
     """Yield a line for each finding in a file."""
     words, starts, rows = [], [0], []
     for first, text in read_texts(path):
-        prose = CODE.sub(lambda code: "CODE" + "\n" * code[0].count("\n"), text)
-        for row, line in enumerate(prose.split("\n"), first):
+        for row, line in enumerate(CODE.sub(lambda m: "CODE" + "\n" * m[0].count("\n"), text).split("\n"), first):
             for word in line.split() or ["¶"]:
                 words.append(word), rows.append(row), starts.append(starts[-1] + len(word) + 1)
     view, enabled = " ".join([*words, "¶"]), dict.fromkeys(("plain", *BUILT_IN), True)
     for (check, _, (start, end), _), _ in LintFile(str(path), view).lint({"max_errors": 10**6, "checks": enabled}):
-        excerpt = view[max(0, start - 31) : end + 30]  # LintFile puts a line break before the text
-        yield f"{path}:{rows[bisect_right(starts, start - 1) - 1]}: {check}: ...{excerpt}..."
+        yield f"{path}:{rows[bisect_right(starts, start - 1) - 1]}: {check}: {view[max(0, start - 31) : end + 30]}"
 
 
 for name, pattern in PATTERNS.items():
     check, flags = checks.types.ExistenceSimple(pattern), checks.CheckFlags(allow_quotes=True)
     CheckRegistry().register(checks.Check(check, checks.engine.Fancy(), f"plain.{name}", flags=flags))
 CheckRegistry().register_many(built_in.__register__)
-roots = [Path(name) for name in sys.argv[1:]] or [Path(__file__).resolve().parents[1]]
-files = (file for root in roots for file in ([root] if root.is_file() else sorted(root.rglob("*.*"))))
-files = (file for file in files if re.fullmatch(r"\.(py|ya?ml|md)", file.suffix) and ".venv" not in file.parts)
-findings = [finding for file in files for finding in check_file(file)]
+names = sys.argv[1:] or ("hf_rnn", "scripts", "tests", "data", ".github", "README.md")
+files = (file for root in map(Path, names) for file in [root, *sorted(root.rglob("*.*"))])
+findings = [line for file in files if file.suffix in (".py", ".yaml", ".yml", ".md") for line in check_file(file)]
 print("\n".join(findings) or "prose: nothing found")
 sys.exit(bool(findings))
