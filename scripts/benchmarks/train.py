@@ -1,10 +1,10 @@
-"""The part `train` of benchmark.py: examples a second of our Trainer against loops written by hand in plain torch.
+"""Part `train` of benchmark.py: examples per second of our Trainer against loops written by hand in plain torch.
 
-Both sides train the same network, which is asserted first, in one run and in turn: epoch by epoch, or step by step
-where the Trainer's own cost is in question. A callback runs the peer's turn inside our training, so that nothing
-starts or ends between the turns.
+Both sides train the same network, which is asserted first, in turn epoch by epoch, or step by step to measure the
+cost of the Trainer itself. A callback runs the peer inside our training, so nothing starts or ends between turns.
 """
 
+import dataclasses
 import sys
 import tempfile
 import time
@@ -12,17 +12,24 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmark_loops import EPOCHS, TUTORIAL_BATCH, Texts, best_threads, make_plain, plain_epochs, tutorial_epochs
-from benchmark_same import check_same_network
-from benchmark_timing import summarize
+from benchmarks.loops import (
+    EPOCHS,
+    TUTORIAL_BATCH,
+    Texts,
+    check_same_network,
+    find_best_threads,
+    make_plain,
+    run_plain_epochs,
+    run_tutorial_epochs,
+)
+from benchmarks.timing import summarize
 
-OUR_BATCH, OUR_RATE = 256, 1e-2  # of its three networks; with AdamW and a rate that falls to zero
-CELLS = {"rnn_tanh": ("RNN", 8.0), "gru": ("GRU", 8.0), "lstm": ("LSTM", 4.0)}  # torch's name, the goal
-Turn = Callable[[], None]
+OUR_BATCH, OUR_RATE = 256, 1e-2  # for the networks of the tutorial
+CELLS = {"rnn_tanh": "RNN", "gru": "GRU", "lstm": "LSTM"}  # and torch's name
 
 
 def make_trainer(texts: Texts, folder: str, model: dict[str, Any], **settings: Any) -> Any:
-    """Our Trainer: nothing but training."""
+    """Return our Trainer without evaluation or checkpoints."""
     import torch
 
     from hf_rnn import RnnConfig, RnnForSequenceClassification, RnnTrainer, RnnTrainingArguments
@@ -48,33 +55,29 @@ def make_trainer(texts: Texts, folder: str, model: dict[str, Any], **settings: A
     return trainer
 
 
-def take_turns(trainer: Any, peer: Turn, by_step: bool) -> dict[str, list[float]]:
-    """Train, with the peer's turn after each epoch or step of ours.
+def train_in_turn(trainer: Any, peer: Callable[[], Any], by_step: bool) -> dict[str, list[float]]:
+    """Train, and run the peer after each epoch or step of ours.
 
     Returns:
-        Seconds of each side. Our epoch is all that lies between its begin and its end; our step all that lies between
-        the peer's turn and the end of the step: batches, callbacks and logs as well.
+        Seconds of each side. Ours include everything between two turns of the peer: batches, callbacks and logs.
     """
     from transformers import TrainerCallback
 
     seconds: dict[str, list[float]] = {"ours": [], "peer": []}
 
     class Turns(TrainerCallback):
-        began = 0.0
+        start = 0.0
 
         def switch(self) -> None:
-            now = time.perf_counter()
-            if self.began:
-                seconds["ours"].append(now - self.began)
-            start = time.perf_counter()
+            end = time.perf_counter()
             peer()
-            stop = time.perf_counter()
-            if self.began:
-                seconds["peer"].append(stop - start)
-            self.began = time.perf_counter()
+            if self.start:
+                seconds["ours"].append(end - self.start)
+                seconds["peer"].append(time.perf_counter() - end)
+            self.start = time.perf_counter()
 
         def on_epoch_begin(self, *_: Any, **__: Any) -> None:
-            self.began = 0.0 if by_step else time.perf_counter()
+            self.start = 0.0 if by_step else time.perf_counter()
 
         def on_epoch_end(self, *_: Any, **__: Any) -> None:
             if not by_step:
@@ -89,78 +92,61 @@ def take_turns(trainer: Any, peer: Turn, by_step: bool) -> dict[str, list[float]
     return seconds
 
 
-def against_tutorial(texts: Texts, cell: str) -> dict[str, Any]:
-    """One of the tutorial's networks: its loop against our Trainer, the same epochs, and what each has learned."""
+def add_rates(result: dict[str, Any], rows: int, note: str = "") -> dict[str, Any]:
+    """Return the result of whole epochs with examples per second."""
+    ours, peer = (1000 * rows / result[f"{side}_ms"] for side in ("ours", "peer"))
+    note = f", {ours:,.0f} and {peer:,.0f} examples/s{note}"
+    return result | {"ours_per_second": ours, "peer_per_second": peer, "note": note}
+
+
+def compare_tutorial(texts: Texts, cell: str) -> dict[str, Any]:
+    """Compare the tutorial's loop with our Trainer on one of its networks, and the accuracy after five epochs."""
     import torch
 
-    kind, goal = CELLS[cell]
+    kind = CELLS[cell]
     torch.manual_seed(123)
     plain = make_plain(texts, kind, hidden=50, layers=2, both=False, sparse=True)
     model = {"cell_type": cell, "embedding_size": 300, "hidden_size": 50, "num_hidden_layers": 2}
     model |= {"bidirectional": False, "pooling": "last", "classifier_activation": "relu"}
+    settings = {"learning_rate": OUR_RATE, "lr_scheduler_type": "linear", "per_device_train_batch_size": OUR_BATCH}
     with tempfile.TemporaryDirectory() as folder:
-        ours = make_trainer(
-            texts,
-            folder,
-            model,
-            learning_rate=OUR_RATE,
-            lr_scheduler_type="linear",
-            per_device_train_batch_size=OUR_BATCH,
-            num_train_epochs=EPOCHS,
-        )
+        ours = make_trainer(texts, folder, model, **settings, num_train_epochs=EPOCHS)
         check_same_network(texts, plain, ours.model, OUR_BATCH)
-        threads = best_threads(texts, plain, TUTORIAL_BATCH)
-        epochs = tutorial_epochs(texts, plain, threads)
-        seconds = take_turns(ours, lambda: next(epochs), by_step=False)
+        threads = find_best_threads(texts, plain, TUTORIAL_BATCH)
+        epochs = run_tutorial_epochs(texts, plain, threads)
+        seconds = train_in_turn(ours, lambda: next(epochs), by_step=False)
     trained = ours.model.eval()
-    accuracies = {
+    scores = {
         "ours_accuracy": texts.accuracy(lambda ids: trained(ids).logits, 64),
         "peer_accuracy": texts.accuracy(plain.eval(), TUTORIAL_BATCH),
         "majority": texts.majority,
     }
-    result = summarize(f"training, {kind} 50x2, the tutorial's loop / RnnTrainer", **seconds, goal=goal, **accuracies)
-    rates = [1000 * len(texts.rows) / result[f"{side}_ms"] for side in ("ours", "peer")]
-    scores = "accuracy after {} epochs {:.3f} and {:.3f}, commonest class {:.3f}".format(EPOCHS, *accuracies.values())
-    result |= {"ours_per_second": rates[0], "peer_per_second": rates[1], "peer_threads": threads}
-    result["note"] = f", {rates[0]:,.0f} and {rates[1]:,.0f} examples/s (goal: {goal}); {scores}"
-    return result
+    note = "; accuracy after {} epochs {:.3f} and {:.3f}, majority class {:.3f}".format(EPOCHS, *scores.values())
+    result = summarize(f"training, {kind} 50x2, the tutorial's loop / RnnTrainer", **seconds, **scores)
+    return add_rates(result, len(texts.rows), note) | {"peer_threads": threads}
 
 
-def against_plain_lstm(texts: Texts, bf16: bool) -> dict[str, Any]:
-    """A bidirectional LSTM of 128 units in batches of 64: padded nn.LSTM in random order against our Trainer."""
-    goal = 1.8 if bf16 else 1.4
+def compare_plain_lstm(texts: Texts, bf16: bool) -> dict[str, Any]:
+    """Compare padded nn.LSTM in random order with our Trainer on a bi-LSTM of 128 units in batches of 64."""
     plain = make_plain(texts, "LSTM", hidden=128, layers=1, both=True, sparse=False)
+    model = {"embedding_size": 300, "hidden_size": 128, "pooling": "mean_max"}
+    settings = {"learning_rate": 1e-3, "per_device_train_batch_size": 64, "num_train_epochs": EPOCHS, "bf16": bf16}
     with tempfile.TemporaryDirectory() as folder:
-        model = {"embedding_size": 300, "hidden_size": 128, "pooling": "mean_max"}
-        ours = make_trainer(
-            texts,
-            folder,
-            model,
-            learning_rate=1e-3,
-            per_device_train_batch_size=64,
-            num_train_epochs=EPOCHS,
-            bf16=bf16,
-        )
+        ours = make_trainer(texts, folder, model, **settings)
         check_same_network(texts, plain, ours.model, 64, bf16)
-        epochs = plain_epochs(texts, plain, batch_size=64)
-        seconds = take_turns(ours, lambda: next(epochs), by_step=False)
-    what = f"training, bi-LSTM E300 H128, plain padded nn.LSTM / RnnTrainer{' bf16' if bf16 else ''}"
-    result = summarize(what, **seconds, goal=goal)
-    rates = [1000 * len(texts.rows) / result[f"{side}_ms"] for side in ("ours", "peer")]
-    result |= {"ours_per_second": rates[0], "peer_per_second": rates[1]}
-    result["note"] = f", {rates[0]:,.0f} and {rates[1]:,.0f} examples/s (goal: {goal})"
-    return result
+        epochs = run_plain_epochs(texts, plain, batch_size=64)
+        seconds = train_in_turn(ours, lambda: next(epochs), by_step=False)
+    name = f"training, bi-LSTM E300 H128, plain padded nn.LSTM / RnnTrainer{' bf16' if bf16 else ''}"
+    return add_rates(summarize(name, **seconds), len(texts.rows))
 
 
-def against_bare_loop(texts: Texts, ready: bool) -> dict[str, Any]:
-    """Recipe `default`: a loop with the same model, loss, clipping, optimiser and batches, without a Trainer.
+def compare_bare_loop(texts: Texts, in_memory: bool) -> dict[str, Any]:
+    """Compare a loop with the model, loss, clipping, optimizer and batches of recipe `default` with our Trainer.
 
     Args:
         texts: To train on.
-        ready: Whether the loop finds its batches in memory; else a DataLoader and the collator make them.
+        in_memory: Whether the loop has its batches in memory; else a DataLoader and the collator make them.
     """
-    import dataclasses
-
     import torch
     from torch.utils.data import DataLoader
     from transformers import DataCollatorWithPadding
@@ -184,12 +170,12 @@ def against_bare_loop(texts: Texts, ready: bool) -> dict[str, Any]:
         order = LengthBucketedBatchSampler(texts.lengths, ours.args.per_device_train_batch_size, seed=ours.args.seed)
         loader = DataLoader(texts.train, batch_sampler=order, collate_fn=DataCollatorWithPadding(texts.tokenizer))
 
-        def in_order() -> Iterator[Any]:
+        def make_batches() -> Iterator[Any]:
             for epoch in range(EPOCHS):
                 order.set_epoch(epoch)
                 yield from loader
 
-        batches = iter(list(in_order())) if ready else in_order()
+        batches = iter(list(make_batches())) if in_memory else make_batches()
 
         def step() -> None:
             batch = next(batches)
@@ -200,23 +186,22 @@ def against_bare_loop(texts: Texts, ready: bool) -> dict[str, Any]:
             optimizer.step()
             optimizer.zero_grad()
 
-        seconds = take_turns(ours, step, by_step=True)
-    found = "batches ready in memory" if ready else "DataLoader and collator"
-    result = summarize(f"a step of recipe default, bare loop ({found}) / RnnTrainer", **seconds, goal=0.95)
-    result["note"] = f", the Trainer takes {1 / result['ratio'] - 1:+.1%} (goal: under +5%)"
-    return result
+        seconds = train_in_turn(ours, step, by_step=True)
+    source = "batches in memory" if in_memory else "DataLoader and collator"
+    result = summarize(f"a step of recipe default, bare loop ({source}) / RnnTrainer", **seconds)
+    return result | {"note": f", the Trainer takes {1 / result['ratio'] - 1:+.1%}"}
 
 
-def train(folder: Path | None, quick: bool) -> list[dict[str, Any]]:
-    """Measure all; `quick` takes a few texts, to see that it runs and not how fast."""
+def compare(folder: Path | None, quick: bool) -> list[dict[str, Any]]:
+    """Measure everything; `quick` takes few texts, to see that it runs."""
     import torch
 
     texts = Texts(folder, rows=300 if quick else 0)
-    results = [against_tutorial(texts, cell) for cell in CELLS]
+    results = [compare_tutorial(texts, cell) for cell in CELLS]
     few = Texts(folder, rows=300 if quick else 3000)
-    results.append(against_plain_lstm(few, bf16=False))
+    results.append(compare_plain_lstm(few, bf16=False))
     if torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        results.append(against_plain_lstm(few, bf16=True))
+        results.append(compare_plain_lstm(few, bf16=True))
     else:
-        print("left out, because this processor does not compute in bf16: RnnTrainer with bf16", file=sys.stderr)
-    return [*results, against_bare_loop(few, ready=True), against_bare_loop(few, ready=False)]
+        print("skipped, this processor does not support bf16: RnnTrainer with bf16", file=sys.stderr)
+    return [*results, compare_bare_loop(few, in_memory=True), compare_bare_loop(few, in_memory=False)]

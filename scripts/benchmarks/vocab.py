@@ -1,8 +1,7 @@
-"""The part `vocab` of benchmark.py: what a training step costs when the vocabulary grows.
+"""Part `vocab` of benchmark.py: cost of a training step at small and large vocabularies.
 
-Timed are the steps of `RnnTrainer`, from before the forward pass to after the optimiser, with the sizes and dropouts
-of recipe `default`. Tokens are drawn from the whole vocabulary: a batch holds a fifth more different ones with the
-largest than with the smallest.
+Timed are steps of `RnnTrainer` from before the forward pass to after the optimizer, with the sizes and dropouts of
+recipe `default` and tokens drawn from the whole vocabulary.
 """
 
 import inspect
@@ -12,23 +11,21 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmark_same import check_close
-from benchmark_timing import summarize
-from command_line import SAMPLE
+from benchmarks.timing import summarize
+from common.command_line import SAMPLE
 
 SMALL, LARGE = 3_330, 1_000_000
 BATCH, TOKENS, CLASSES = 64, 20, 3
 STEPS, WARM_UP, MAX_ROUNDS = 12, 4, 10
-SEEDS = 3  # of whole trainings
-GOAL = 1.3  # a step at a million entries takes so many times one at a few thousand, at most
+SEEDS = 3  # for whole trainings
 
 
 def make_trainer(vocab_size: int, sparse: bool, folder: str, **settings: Any) -> Any:
-    """Our Trainer with the sizes of recipe `default`, and `STEPS` batches of tokens drawn at random.
+    """Return our Trainer with the sizes of recipe `default` and `STEPS` random batches.
 
     Args:
         vocab_size: Entries of the vocabulary.
-        sparse: The gradients of the embedding.
+        sparse: Whether gradients of the embedding are sparse.
         folder: For the Trainer.
         settings: More of `RnnConfig` or `RnnTrainingArguments`.
     """
@@ -43,31 +40,26 @@ def make_trainer(vocab_size: int, sparse: bool, folder: str, **settings: Any) ->
     config = RnnConfig(**model, vocab_size=vocab_size, num_labels=CLASSES, sparse_embedding=sparse)
     torch.manual_seed(0)
     ids = torch.randint(2, vocab_size, (STEPS * BATCH, TOKENS)).tolist()
+    labels = [row % CLASSES for row in range(len(ids))]
     rows = datasets.Dataset.from_dict(
-        {
-            "input_ids": ids,
-            "attention_mask": [[1] * TOKENS] * len(ids),
-            "labels": [row % CLASSES for row in range(len(ids))],
-        }
+        {"input_ids": ids, "attention_mask": [[1] * TOKENS] * len(ids), "labels": labels}
     )
     plain = {"per_device_train_batch_size": BATCH, "max_steps": STEPS, "learning_rate": 1e-3, "use_cpu": True}
-    off = {"save_strategy": "no", "eval_strategy": "no", "report_to": "none"}
-    args = RnnTrainingArguments(
-        output_dir=folder, **{**plain, **off, **{name: settings[name] for name in settings if name not in known}}
-    )
+    plain |= {"save_strategy": "no", "eval_strategy": "no", "report_to": "none"}
+    given = {name: value for name, value in settings.items() if name not in known}
+    args = RnnTrainingArguments(output_dir=folder, **{**plain, **given})
     trainer = RnnTrainer(RnnForSequenceClassification(config), args, train_dataset=rows)
     trainer.silence()
     return trainer
 
 
 def check_first_step() -> None:
-    """Assert that after one step sparse and dense training are at the same weights.
+    """Assert that sparse and dense training reach the same weights after one step without dropout.
 
-    Without dropout, from the same start. Later steps differ on purpose: the sparse ones leave tokens as they are that
-    a batch does not hold, where the dense ones let them drift on.
+    Later steps differ on purpose: sparse ones do not move the tokens that a batch lacks.
 
     Raises:
-        AssertionError: A weight that differs.
+        AssertionError: If a weight differs.
     """
     import torch
 
@@ -79,12 +71,12 @@ def check_first_step() -> None:
             trainer.train()
         weights.append(dict(trainer.model.named_parameters()))
     for name, dense in weights[1].items():
-        assert not torch.equal(dense, start[name]), f"{name} has learned nothing"
-        check_close(name, weights[0][name], dense, atol=1e-6)  # a thousandth of what a step moves a weight
+        assert not torch.equal(dense, start[name]), f"{name} has not changed"
+        torch.testing.assert_close(weights[0][name], dense, atol=1e-6, rtol=0)  # 1/1000 of a step
 
 
-def step_seconds(vocab_size: int, sparse: bool) -> float:
-    """Train for a few steps and return the median of what they took."""
+def time_step(vocab_size: int, sparse: bool) -> float:
+    """Return the median seconds of a few training steps."""
     from transformers import TrainerCallback
 
     class Clock(TrainerCallback):
@@ -92,10 +84,10 @@ def step_seconds(vocab_size: int, sparse: bool) -> float:
             self.start = 0.0
             self.taken: list[float] = []
 
-        def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
             self.start = time.perf_counter()
 
-        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+        def on_step_end(self, *_: Any, **__: Any) -> None:
             self.taken.append(time.perf_counter() - self.start)
 
     clock = Clock()
@@ -107,40 +99,23 @@ def step_seconds(vocab_size: int, sparse: bool) -> float:
 
 
 def compare_steps(repeats: int) -> list[dict[str, Any]]:
-    """Time the sides in turn, once a step of each is known to do the same."""
+    """Time sparse and dense steps at both vocabularies in turn, after the check that they do the same."""
     check_first_step()
-    sides = {
-        "sparse": (SMALL, True),
-        "sparse, large": (LARGE, True),
-        "dense": (SMALL, False),
-        "dense, large": (LARGE, False),
-    }
-    times: dict[str, list[float]] = {name: [] for name in sides}
+    sides = [(SMALL, True), (LARGE, True), (SMALL, False), (LARGE, False)]
+    times: dict[tuple[int, bool], list[float]] = {side: [] for side in sides}
     for number in range(min(max(3, repeats // 4), MAX_ROUNDS)):
-        for name in list(sides) if number % 2 else reversed(sides):
-            times[name].append(step_seconds(*sides[name]))
-
-    def row(what: str, ours: str, peer: str, note: str = "") -> dict[str, Any]:
-        return summarize(what, times[ours], times[peer], note=note)
-
-    return [
-        row(
-            f"training step, sparse_embedding, vocabulary {SMALL:,} / {LARGE:,}",
-            "sparse, large",
-            "sparse",
-            f" (goal: {1 / GOAL:.2f})",
-        ),
-        row(
-            f"training step, vocabulary {LARGE:,}, dense fused AdamW / sparse_embedding",
-            "sparse, large",
-            "dense, large",
-        ),
-        row(f"training step, vocabulary {SMALL:,}, dense fused AdamW / sparse_embedding", "sparse", "dense"),
-    ]
+        for side in sides if number % 2 else reversed(sides):
+            times[side].append(time_step(*side))
+    name = f"training step, sparse_embedding, vocabulary {SMALL:,} / {LARGE:,}"
+    results = [summarize(name, times[LARGE, True], times[SMALL, True])]
+    for size in (LARGE, SMALL):
+        name = f"training step, vocabulary {size:,}, dense fused AdamW / sparse_embedding"
+        results.append(summarize(name, times[size, True], times[size, False]))
+    return results
 
 
 def compare_quality(folder: Path | None) -> list[dict[str, Any]]:
-    """Train recipe `default` both ways and tell the scores on the validation split."""
+    """Train recipe `default` both ways and report macro-recall on the validation split."""
     from hf_rnn import train
 
     scores: dict[bool, list[float]] = {False: [], True: []}
@@ -148,24 +123,13 @@ def compare_quality(folder: Path | None) -> list[dict[str, Any]]:
     for seed in range(SEEDS):
         for sparse in scores:
             with tempfile.TemporaryDirectory() as scratch:
+                settings = {"sparse_embedding": sparse, "seed": seed, "data_seed": seed, "use_cpu": True}
                 start = time.perf_counter()
-                result = train(
-                    data_dir=str(folder or SAMPLE),
-                    output_dir=f"{scratch}/model",
-                    sparse_embedding=sparse,
-                    seed=seed,
-                    data_seed=seed,
-                    use_cpu=True,
-                )
+                result = train(data_dir=str(folder or SAMPLE), output_dir=f"{scratch}/model", **settings)
                 seconds[sparse].append(time.perf_counter() - start)
                 scores[sparse].append(result.metrics["validation"]["macro_recall"])
-    means = [f"{name} {statistics.mean(scores[kind]):.3f}" for kind, name in ((True, "sparse"), (False, "dense"))]
-    return [
-        summarize(
-            "whole training, recipe default, dense / sparse_embedding",
-            seconds[True],
-            seconds[False],
-            macro_recall={"sparse": scores[True], "dense": scores[False]},
-            note=f"; macro-recall on validation, mean of {SEEDS} seeds: {', '.join(means)}",
-        )
-    ]
+    name = "whole training, recipe default, dense / sparse_embedding"
+    means = [f"{side} {statistics.mean(scores[kind]):.3f}" for kind, side in ((True, "sparse"), (False, "dense"))]
+    note = f"; macro-recall on validation, mean of {SEEDS} seeds: {', '.join(means)}"
+    recall = {"sparse": scores[True], "dense": scores[False]}
+    return [summarize(name, seconds[True], seconds[False], macro_recall=recall, note=note)]
