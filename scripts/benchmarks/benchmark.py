@@ -120,7 +120,7 @@ def measure(part: str, flags: Any) -> list[dict[str, Any]]:
             step = compare_padding(3 if flags.quick else flags.repeats, True)
             return [step, *train.compare(flags.data_dir, flags.quick)]
         case "vocab":
-            return [*vocab.compare_steps(flags.repeats), *vocab.compare_quality(flags.data_dir)]
+            return vocab.compare_steps(flags.repeats)
     return data.compare(flags.repeats, flags.rows)
 
 

@@ -73,7 +73,7 @@ class Texts:
 
 
 def invent_splits() -> dict[str, Any]:
-    """Invent 6,000 texts to train on and 2,000 to score: 19 tokens on average, and a word that gives the label away."""
+    """Invent 6,000 texts to train on and 2,000 to score: 19 tokens on average, one word usually names the label."""
     from datasets import ClassLabel, Dataset, Features, Value
 
     generator = random.Random(0)

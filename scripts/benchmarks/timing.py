@@ -28,7 +28,12 @@ def interleave(name: str, ours: Callable[[], Any], peer: Callable[[], Any], repe
 
 
 def interleave_inputs(
-    name: str, ours: Callable[[Any], Any], peer: Callable[[Any], Any], inputs: Sequence[Any], repeats: int, turn: int = 1
+    name: str,
+    ours: Callable[[Any], Any],
+    peer: Callable[[Any], Any],
+    inputs: Sequence[Any],
+    repeats: int,
+    turn: int = 1,
 ) -> dict[str, Any]:
     """Time two callables on single inputs; medians are over inputs and repeats.
 

@@ -8,16 +8,13 @@ import inspect
 import statistics
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 from benchmarks.timing import summarize
-from common.command_line import SAMPLE
 
 SMALL, LARGE = 3_330, 1_000_000
 BATCH, TOKENS, CLASSES = 64, 20, 3
 STEPS, WARM_UP, MAX_ROUNDS = 12, 4, 10
-SEEDS = 3  # for whole trainings
 
 
 def make_trainer(vocab_size: int, sparse: bool, folder: str, **settings: Any) -> Any:
@@ -112,24 +109,3 @@ def compare_steps(repeats: int) -> list[dict[str, Any]]:
         name = f"training step, vocabulary {size:,}, dense fused AdamW / sparse_embedding"
         results.append(summarize(name, times[size, True], times[size, False]))
     return results
-
-
-def compare_quality(folder: Path | None) -> list[dict[str, Any]]:
-    """Train recipe `default` both ways and report macro-recall on the validation split."""
-    from hf_rnn import train
-
-    scores: dict[bool, list[float]] = {False: [], True: []}
-    seconds: dict[bool, list[float]] = {False: [], True: []}
-    for seed in range(SEEDS):
-        for sparse in scores:
-            with tempfile.TemporaryDirectory() as scratch:
-                settings = {"sparse_embedding": sparse, "seed": seed, "data_seed": seed, "use_cpu": True}
-                start = time.perf_counter()
-                result = train(data_dir=str(folder or SAMPLE), output_dir=f"{scratch}/model", **settings)
-                seconds[sparse].append(time.perf_counter() - start)
-                scores[sparse].append(result.metrics["validation"]["macro_recall"])
-    name = "whole training, recipe default, dense / sparse_embedding"
-    means = [f"{side} {statistics.mean(scores[kind]):.3f}" for kind, side in ((True, "sparse"), (False, "dense"))]
-    note = f"; macro-recall on validation, mean of {SEEDS} seeds: {', '.join(means)}"
-    recall = {"sparse": scores[True], "dense": scores[False]}
-    return [summarize(name, seconds[True], seconds[False], macro_recall=recall, note=note)]

