@@ -35,7 +35,9 @@ def parse_flags() -> argparse.Namespace:
     parser.add_argument("--learning_rate", type=float, default=5e-5, help="maximum (default: %(default)s)")
     parser.add_argument("--max_length", type=positive, default=128, help="tokens per text (default: %(default)s)")
     parser.add_argument("--folds", type=positive, default=1, help="teachers, each without a part of the texts")
-    parser.add_argument("--seed", type=int, default=42, help="of the new layer and the order (default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=42, help="seed of the new layer and the order (default: %(default)s)"
+    )
     parser.add_argument("--bf16", action="store_true", help="multiply in bfloat16")
     parser.add_argument("--resume", action="store_true", help="resume a stopped run with --folds")
     parser.add_argument("--use_cpu", action="store_true", help="do not use an accelerator")

@@ -6,7 +6,7 @@
 
 The first trial is recipe `default`; the others change the settings of `suggest`, which you can edit. The score of a
 trial is the macro-F1 on the validation split after its best epoch. After five complete trials, a trial ends early if
-it is below the median of the others at the same epoch, from the third epoch. The recipe that is written trains the best
+it is below the median of the others at the same epoch, from the third epoch. The written recipe trains the best
 trial again, number for number, on one thread. Ctrl-C ends the search and keeps the best trial so far.
 
 On a small validation split, differences under about 0.01 are noise: confirm the result with
@@ -44,9 +44,9 @@ def make_parser() -> Parser:
     parser.add_data_dir(required=True)
     parser.add_argument("--normalizer", default="none", help="none, semeval or tweet (default: %(default)s)")
     parser.add_argument("--trials", type=positive, default=20, help="the first is the recipe (default: %(default)s)")
-    parser.add_argument("--epochs", type=positive, default=10, help="of each trial (default: %(default)s)")
+    parser.add_argument("--epochs", type=positive, default=10, help="epochs per trial (default: %(default)s)")
     parser.add_argument("--output_file", type=Path, default=Path("found.yaml"), help="(default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of trials and trainings (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of trials and trainings (default: %(default)s)")
     return parser
 
 

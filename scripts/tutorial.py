@@ -1,5 +1,5 @@
 # %% [markdown]
-"""# Recurrent networks for the sentiment of tweets, one step a cell.
+"""# Recurrent networks for the sentiment of tweets, one step per cell.
 
 From a table of word vectors to trained RNN, GRU and LSTM classifiers. Each step is first done by hand in plain torch,
 then with the parts of `hf_rnn` that do it for you. Claims are followed by an `assert`, so the file is its own proof.
@@ -40,25 +40,18 @@ from hf_rnn.data.samplers import LengthBucketedBatchSampler, padding_share
 
 # A notebook has no __file__ but starts in its own folder, and its command line belongs to Jupyter.
 HERE = Path(globals().get("__file__", "tutorial.ipynb")).resolve().parent
-parser = argparse.ArgumentParser(
-    usage=argparse.SUPPRESS,  # so that a mistake is told in one line
-    description="Recurrent networks for the sentiment of tweets, one step a cell.",
-)
+parser = argparse.ArgumentParser(description="Recurrent networks for the sentiment of tweets, one step per cell.")
 parser.add_argument(
     "--data_dir", default=HERE.parent / "data" / "tweets", help="folder with train.tsv, dev.tsv, test.tsv"
 )
-parser.add_argument("--max_bad_rows", default="0", help="go on without so many: a count, or a share such as 0.1%%")
 parser.add_argument("--epochs", type=int, default=5, help="passes over the training tweets (default: %(default)s)")
 arguments = parser.parse_args([] if "ipykernel" in sys.modules else None)
-if arguments.epochs < 1:
-    parser.error(f"--epochs must be 1 or more, found {arguments.epochs}")
 try:
-    data = load_tsv(arguments.data_dir, max_bad_rows=arguments.max_bad_rows)
-except ValueError as error:
-    known = "" if "--" not in str(error) else " (flags that --help does not list are those of hf-rnn train)"
-    parser.error(f"{error}{known}")
+    data = load_tsv(arguments.data_dir)
+except ValueError as error:  # names file and line
+    parser.error(str(error))
 if isinstance(sys.stdout, io.TextIOWrapper):
-    sys.stdout.reconfigure(errors="replace")  # an emoji must not stop a terminal that lacks it
+    sys.stdout.reconfigure(errors="replace")  # for terminals without emoji
 datasets.disable_progress_bars()
 transformers.logging.disable_progress_bar()
 workspace = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
@@ -163,10 +156,7 @@ print(f"Always the commonest class is right for {majority:.1%} of the training t
 
 # %%
 title("5. the vocabulary")
-try:
-    tokenizer = train_tokenizer(data["train"]["text"], min_frequency=2, normalizer="tweet")
-except ValueError as error:  # no word is seen twice
-    parser.error(str(error))
+tokenizer = train_tokenizer(data["train"]["text"], min_frequency=2, normalizer="tweet")
 V = len(tokenizer)
 all_words = tokenizer.convert_ids_to_tokens(list(range(V)))
 print(f"{V} entries, the first: {all_words[:12]}")
@@ -306,8 +296,7 @@ torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
 # %% [markdown]
 # ## 9. Two layers
 # The second layer reads the states of the first. `output` shows the top layer only, `h_n` the last state of each, so
-# the top one is in both: `output[-1] == h_n[-1]`. With padding in the batch both are wrong in the same way, so the
-# equality is no comfort. In `RnnModel` h_n is the state after each text's own last token.
+# the top one is in both: `output[-1] == h_n[-1]`. With padding in the batch both are wrong in the same way. In `RnnModel` h_n is the state after each text's own last token.
 
 # %%
 title("9. two layers")
@@ -421,7 +410,7 @@ def accuracy(logits: torch.Tensor) -> float:
 
 
 def train(model: RnnForSequenceClassification, learning_rate: float) -> tuple[torch.optim.SGD, list[float]]:
-    """Train by plain SGD, print a line an epoch, return the optimiser and each epoch's mean loss of a batch."""
+    """Train by plain SGD, print a line per epoch, return the optimizer and the mean loss per epoch."""
     optimizer = torch.optim.SGD(model.parameters(), lr=learning_rate)
     losses = []
     for epoch in range(arguments.epochs):
@@ -474,7 +463,7 @@ torch.testing.assert_close(score(classifier, batch_size=1), logits, atol=1e-4, r
 
 # %% [markdown]
 # ## 14. Checkpoint and reload
-# To go on later, keep the optimiser as well as the weights. `weights_only=True` loads tensors and plain values and
+# To resume later, keep the optimiser as well as the weights. `weights_only=True` loads tensors and plain values and
 # refuses files that carry code. (A network of plain torch layers named `embedding`, `rnn_layer` and `linear_layer`,
 # saved like this, becomes a model of this package by `RnnForSequenceClassification.from_tutorial_checkpoint`.)
 
@@ -616,7 +605,7 @@ if "test" in encoded:
         print(f"  {name:10} precision {scores['precision']:.3f}  recall {scores['recall']:.3f}  f1 {scores['f1']:.3f}")
 
 # %% [markdown]
-# A checkpoint is for going on; a *pretrained folder* is for giving away. It holds settings, labels, weights and
+# A checkpoint is for resuming; a *pretrained folder* is for sharing. It holds settings, labels, weights and
 # vocabulary, and `pipeline` loads it.
 
 # %%

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-EPOCHS, TUTORIAL_BATCH, TUTORIAL_RATE = 5, 4, 0.3  # of the tutorial
-BF16_TOLERANCE = 0.02  # of a loss
+EPOCHS, TUTORIAL_BATCH, TUTORIAL_RATE = 5, 4, 0.3  # from the tutorial
+BF16_TOLERANCE = 0.02  # for losses
 
 
 class Texts:
@@ -47,7 +47,7 @@ class Texts:
         labels = [label for _, label in self.validation]
         self.majority = max(labels.count(label) for label in set(labels)) / len(labels)
 
-    def of_one_length(self, count: int) -> list[tuple[Any, int]]:
+    def select_one_length(self, count: int) -> list[tuple[Any, int]]:
         """Return up to `count` rows of the most frequent length."""
         common = max(set(self.lengths), key=self.lengths.count)
         return [row for row in self.rows if len(row[0]) == common][:count]
@@ -198,7 +198,7 @@ def check_same_network(texts: Texts, plain: Any, model: Any, batch_size: int, bf
     with torch.no_grad():
         for _, theirs, ours in pairs:
             ours.copy_(theirs)
-    ids, labels = texts.pad(texts.of_one_length(batch_size))
+    ids, labels = texts.pad(texts.select_one_length(batch_size))
 
     def losses() -> tuple[Any, Any]:
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):

@@ -38,7 +38,7 @@ def interleave_inputs(
     """Time two callables on single inputs; medians are over inputs and repeats.
 
     Args:
-        name: Of the result.
+        name: Name of the result.
         ours: Callable of one input.
         peer: Callable of one input.
         inputs: Each is taken by both sides.

@@ -215,8 +215,8 @@ def main() -> int:
     """Run the faults and print the table."""
     parser = Parser(__doc__)
     parser.add_argument("faults", nargs="*", metavar="FAULT", help=f"{', '.join(FAULTS)} (default: all)")
-    parser.add_argument("--tries", type=positive, help="of each fault (default: 4 to 15; damage: each file)")
-    parser.add_argument("--seed", type=int, default=0, help="of the random moments")
+    parser.add_argument("--tries", type=positive, help="tries per fault (default: 4 to 15; damage: each file)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random moments")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the counts to this file")
     flags = parser.parse_args()
     if unknown := set(flags.faults) - set(FAULTS):

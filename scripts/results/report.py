@@ -44,12 +44,12 @@ def bootstrap(
     rows = len(labels)
     counts = np.stack([np.bincount(generator.integers(0, rows, rows), minlength=rows) for _ in range(RESAMPLES)])
     weights = np.concatenate([np.ones((1, rows), dtype=counts.dtype), counts]).astype(np.float64)  # (1 + R, N)
-    of_class = (labels[:, None] == np.arange(classes)).astype(np.float64)  # (N, C)
-    total = np.maximum(weights @ of_class, 1)
+    in_class = (labels[:, None] == np.arange(classes)).astype(np.float64)  # (N, C)
+    total = np.maximum(weights @ in_class, 1)
 
     def recall(predictions: np.ndarray) -> np.ndarray:
         right = (predictions == labels).mean(axis=0)  # (N,): mean over seeds
-        return ((weights @ (of_class * right[:, None])) / total).mean(axis=1)
+        return ((weights @ (in_class * right[:, None])) / total).mean(axis=1)
 
     differences = recall(first) - recall(second)
     low, high = np.quantile(differences[1:], (0.025, 0.975))

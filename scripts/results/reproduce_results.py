@@ -32,7 +32,7 @@ from common.command_line import SAMPLE, Parser, positive, run
 from results import models, report
 
 QUICK = ("majority class", "TF-IDF words + logistic regression", "fastText", "recipe `fast`", "recipe `default`")
-ROUNDS, MAX_SECONDS = 5, 2.0  # of timing: passes over the texts, and seconds per pass
+ROUNDS, MAX_SECONDS = 5, 2.0  # timing: passes over the texts, and seconds per pass
 
 
 def parse_flags(parser: Parser) -> argparse.Namespace:
@@ -150,7 +150,7 @@ def compare(texts: models.Texts, chosen: Sequence[models.Model], seeds: int, row
 
 
 def read_row(path: Path, source: dict[str, Any]) -> dict[str, Any] | None:
-    """Return a kept row, or None if there is none.
+    """Return a kept row, or None without one.
 
     Raises:
         UserError: If it was made of something else.
