@@ -296,7 +296,8 @@ torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
 # %% [markdown]
 # ## 9. Two layers
 # The second layer reads the states of the first. `output` shows the top layer only, `h_n` the last state of each, so
-# the top one is in both: `output[-1] == h_n[-1]`. With padding in the batch both are wrong in the same way. In `RnnModel` h_n is the state after each text's own last token.
+# the top one is in both: `output[-1] == h_n[-1]`. With padding in the batch both are wrong in the same way. In
+# `RnnModel` h_n is the state after each text's own last token.
 
 # %%
 title("9. two layers")
