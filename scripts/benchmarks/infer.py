@@ -154,6 +154,11 @@ def compare_streams(repeats: int, folder: Path | None) -> list[dict[str, Any]]:
     return results
 
 
+def call_on_one(answer: Callable[[list[Any]], Any], text: Any) -> Any:
+    """Answer a batch of one text."""
+    return answer([text])
+
+
 def compare_latency(repeats: int, folder: Path | None) -> list[dict[str, Any]]:
     """Compare single texts, the sides in turn after 20 texts and, for whole answers, after each text."""
     import torch
@@ -179,9 +184,8 @@ def compare_latency(repeats: int, folder: Path | None) -> list[dict[str, Any]]:
                 raise SystemExit(f"{name}: found {answer}, but pipeline gives {other} for {text!r}")
         for turn, order in ((TURN, f"turns of {TURN}"), (1, "text by text")):
             case = f"{name}, one text to label, p50, {order}, FastRnn / pipeline()"
-            results.append(
-                interleave_inputs(case, lambda text, fast=fast: fast.predict([text]), stock, some, times, turn)
-            )
+            ours = partial(call_on_one, fast.predict)
+            results.append(interleave_inputs(case, ours, stock, some, times, turn))
 
         @torch.inference_mode()
         def eager(text: list[int], model: Any = model) -> Any:
@@ -190,7 +194,7 @@ def compare_latency(repeats: int, folder: Path | None) -> list[dict[str, Any]]:
 
         ids = tokenizer(some, truncation=True)["input_ids"]
         case = f"{name}, one text's ids to logits, p50, turns of {TURN}, FastRnn / eager torch"
-        results.append(interleave_inputs(case, lambda text, fast=fast: fast.logits([text]), eager, ids, times, TURN))
+        results.append(interleave_inputs(case, partial(call_on_one, fast.logits), eager, ids, times, TURN))
     return results
 
 

@@ -213,7 +213,7 @@ def check_same_network(texts: Texts, plain: Any, model: Any, batch_size: int, bf
         loss.backward()
     for name, theirs, ours in pairs:
         expected = theirs.grad.to_dense() if theirs.grad.is_sparse else theirs.grad
-        torch.testing.assert_close(ours.grad, expected, atol=1e-9, rtol=1e-6, msg=lambda text, name=name: name + text)
+        torch.testing.assert_close(ours.grad, expected, atol=1e-9, rtol=1e-6, msg=f"the gradients of {name} differ")
 
 
 def pair_weights(plain: Any, model: Any) -> Iterator[tuple[str, Any, Any]]:

@@ -122,8 +122,8 @@ def compare_tutorial(texts: Texts, cell: str) -> dict[str, Any]:
         "majority": texts.majority,
     }
     note = "; accuracy after {} epochs {:.3f} and {:.3f}, majority class {:.3f}".format(EPOCHS, *scores.values())
-    result = summarize(f"training, {kind} 50x2, the tutorial's loop / RnnTrainer", **seconds, **scores)
-    return add_rates(result, len(texts.rows), note) | {"peer_threads": threads}
+    result = summarize(f"training, {kind} 50x2, the tutorial's loop / RnnTrainer", **seconds)
+    return add_rates(result, len(texts.rows), note) | scores | {"peer_threads": threads}
 
 
 def compare_plain_lstm(texts: Texts, bf16: bool) -> dict[str, Any]:

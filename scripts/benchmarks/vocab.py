@@ -41,7 +41,12 @@ def make_trainer(vocab_size: int, sparse: bool, folder: str, **settings: Any) ->
     rows = datasets.Dataset.from_dict(
         {"input_ids": ids, "attention_mask": [[1] * TOKENS] * len(ids), "labels": labels}
     )
-    plain = {"per_device_train_batch_size": BATCH, "max_steps": STEPS, "learning_rate": 1e-3, "use_cpu": True}
+    plain: dict[str, Any] = {
+        "per_device_train_batch_size": BATCH,
+        "max_steps": STEPS,
+        "learning_rate": 1e-3,
+        "use_cpu": True,
+    }
     plain |= {"save_strategy": "no", "eval_strategy": "no", "report_to": "none"}
     given = {name: value for name, value in settings.items() if name not in known}
     args = RnnTrainingArguments(output_dir=folder, **{**plain, **given})

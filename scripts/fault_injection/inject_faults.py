@@ -37,6 +37,16 @@ def resume_after_kill(bench: Bench, profile: str, killed: Run) -> str:
     return "refused"
 
 
+def has_written(checkpoints: int) -> Callable[[Run], bool]:
+    """Return a condition for `Run.watch`."""
+    return lambda run: run.writes == checkpoints
+
+
+def is_writing(after: int) -> Callable[[Run], bool]:
+    """Return a condition for `Run.watch`."""
+    return lambda run: run.writing and run.writes == after
+
+
 def kill(bench: Bench, tries: int) -> None:
     """Send SIGKILL at a random moment after the start."""
 
@@ -64,7 +74,7 @@ def write(bench: Bench, tries: int) -> None:
             save = bench.random.randrange(len(times) // 2)
             seconds = times[2 * save + 1] - times[2 * save]
             training = bench.start(profile)
-            training.watch(until=lambda one, save=save: one.writing and one.writes == save)
+            training.watch(until=is_writing(save))
             training.watch(until=lambda one: not one.writing, seconds=bench.random.uniform(0, 0.8 * seconds))
             inside = training.writing
             training.stop()
@@ -85,7 +95,7 @@ def stop(bench: Bench, tries: int) -> None:
             times = bench.times[profile]
             saved = bench.random.randrange(1, len(times) // 2 - 1)
             training = bench.start(profile)
-            training.watch(until=lambda one, saved=saved: one.writes == saved)
+            training.watch(until=has_written(saved))
             training.watch(seconds=bench.random.uniform(0, times[2 * saved] - times[2 * saved - 1]))
             os.kill(training.process, number)
             code = training.end()
@@ -113,11 +123,18 @@ def flip_a_bit_of(path: Path) -> None:
     path.write_bytes(content)
 
 
+HARMS: dict[str, Callable[[Path], None]] = {
+    "truncate": truncate,
+    "delete": lambda path: path.unlink(),
+    "flip a bit of": flip_a_bit_of,
+}
+
+
 def damage(bench: Bench, tries: int) -> None:
     """Truncate, delete or change each file of the newest of three checkpoints."""
     profile = bench.profiles[0]
     training = bench.start(profile)
-    training.watch(until=lambda one: one.writes == 3)
+    training.watch(until=has_written(3))
     training.stop()
     newest = max(training.output.glob("checkpoints/checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
     names = sorted(path.name for path in newest.iterdir())
@@ -134,7 +151,7 @@ def damage(bench: Bench, tries: int) -> None:
             yield "same"
             shutil.rmtree(copy)
 
-    for verb, harm in {"truncate": truncate, "delete": Path.unlink, "flip a bit of": flip_a_bit_of}.items():
+    for verb, harm in HARMS.items():
         bench.count(f"{verb} each file of the newest checkpoint in turn", attempts(harm))
 
 
@@ -192,7 +209,7 @@ def disk(bench: Bench, tries: int) -> None:
         for number in range(tries):
             with mount_small_disk(bench.root, 100 * size) as folder:
                 training = bench.start(profile, folder / "out")
-                training.watch(until=lambda one, number=number: one.writes == 1 + number % 3)
+                training.watch(until=has_written(1 + number % 3))
                 os.kill(training.process, signal.SIGSTOP)
                 remount = ["mount", "-o", "remount,ro", str(folder)]
                 done = subprocess.run(remount, capture_output=True).returncode == 0

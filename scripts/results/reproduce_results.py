@@ -125,7 +125,11 @@ def compare(texts: models.Texts, chosen: Sequence[models.Model], seeds: int, row
         if missing := model.missing():
             print(f"{model.name}: skipped, not installed: {', '.join(missing)}", file=sys.stderr)
             continue
-        source = {"texts": hash_files(tables), "normalizer": texts.normalizer, "seeds": seeds if model.random else 1}
+        source: dict[str, Any] = {
+            "texts": hash_files(tables),
+            "normalizer": texts.normalizer,
+            "seeds": seeds if model.random else 1,
+        }
         if model.ours:
             source["recipes"] = hash_files(recipe_files)
         if model.files:
