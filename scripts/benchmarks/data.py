@@ -7,7 +7,6 @@ that of one reading.
 import json
 import random
 import re
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,9 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks.timing import summarize
 
 LABELS = ("negative", "neutral", "positive")
 MAX_REPEATS = 7
@@ -55,40 +57,26 @@ def read_with_pyarrow(path: str) -> Counter[str]:
     return counts
 
 
-def _read_with_load_tsv(path: str, streaming: bool) -> Counter[str]:
+def read_with_load_tsv(path: str) -> Counter[str]:
+    """Stream with `load_tsv`, which reads the file twice: once to check it, once for the rows."""
     from hf_rnn import load_tsv
 
-    split = load_tsv({"train": path}, splits=["train"], streaming=streaming)["train"]
-    arrow = split.with_format("arrow")
+    split = load_tsv({"train": path}, splits=["train"], streaming=True)["train"]
     counts: Counter[int] = Counter()
-    for batch in arrow.iter(batch_size=10_000) if streaming else [arrow[:]]:
+    for batch in split.with_format("arrow").iter(batch_size=10_000):
         for entry in batch["label"].value_counts().to_pylist():
             counts[entry["values"]] += entry["counts"]
     return Counter({split.features["label"].names[label]: rows for label, rows in counts.items()})
 
 
-def read_stream(path: str) -> Counter[str]:
-    """Stream with `load_tsv`, which reads the file twice: once to check it, once for the rows."""
-    return _read_with_load_tsv(path, streaming=True)
-
-
-def read_table(path: str) -> Counter[str]:
-    """Read all rows into a table with `load_tsv`."""
-    return _read_with_load_tsv(path, streaming=False)
-
-
-SIDES: dict[str, Callable[[str], Counter[str]]] = {
-    "pyarrow": read_with_pyarrow,
-    "stream": read_stream,
-    "table": read_table,
-}
+SIDES: dict[str, Callable[[str], Counter[str]]] = {"ours": read_with_load_tsv, "peer": read_with_pyarrow}
 
 
 def measure(side: str, path: str) -> dict[str, Any]:
     """Import, then read once; return seconds, peak memory, memory after the imports, and rows per label."""
     import pyarrow.csv  # noqa: F401 - imports are not timed
 
-    if side != "pyarrow":
+    if side == "ours":
         sys.argv[0] = "hf-rnn"  # import the package as its command does, without the models
         import torch  # noqa: F401 - a stream of `datasets` imports it
 
@@ -115,7 +103,7 @@ def peak_mb() -> float:
 
 
 def compare(repeats: int, rows: int) -> list[dict[str, Any]]:
-    """Read one generated file in turn with every side; the ratio is ours / peer, below 1 ours is faster."""
+    """Read one generated file with both sides in turn; the ratio is ours / peer, below 1 ours is faster."""
     taken: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rows.tsv"
@@ -127,33 +115,20 @@ def compare(repeats: int, rows: int) -> list[dict[str, Any]]:
                 taken[side].append(json.loads(done.stdout))
                 if taken[side][-1]["counts"] != counts:
                     raise SystemExit(f"{side} counts {taken[side][-1]['counts']}, written were {dict(counts)}")
-    peers = taken.pop("pyarrow")
-    results = []
-    for side, ours in taken.items():
-        ratios = [mine["seconds"] / peer["seconds"] for mine, peer in zip(ours, peers, strict=True)]
-        low, middle, high = statistics.quantiles(ratios, n=4)
-        memory = {
-            f"{who}_{key}": max(one[key] for one in runs)
-            for who, runs in (("ours", ours), ("peer", peers))
-            for key in ("peak_mb", "import_mb")
-        }
-        note = (
-            "; peak memory (after the imports): ours {ours_peak_mb:.0f} MB ({ours_import_mb:.0f}), "
-            "peer {peer_peak_mb:.0f} MB ({peer_import_mb:.0f})"
-        )
-        results.append(
-            {
-                "name": f"{rows:,} rows, load_tsv as a {side} / pyarrow.csv streaming",
-                "ours_ms": 1000 * statistics.median(one["seconds"] for one in ours),
-                "peer_ms": 1000 * statistics.median(one["seconds"] for one in peers),
-                "ratio": middle,
-                "ratio_quartiles": [low, high],
-                **memory,
-                "repeats": len(ours),
-                "note": note.format(**memory),
-            }
-        )
-    return results
+    seconds = {side: [one["seconds"] for one in runs] for side, runs in taken.items()}
+    memory = {
+        f"{side}_{key}": max(one[key] for one in runs)
+        for side, runs in taken.items()
+        for key in ("peak_mb", "import_mb")
+    }
+    note = (
+        "; peak memory (after the imports): ours {ours_peak_mb:.0f} MB ({ours_import_mb:.0f}), "
+        "peer {peer_peak_mb:.0f} MB ({peer_import_mb:.0f})"
+    )
+    name = f"{rows:,} rows, load_tsv streaming / pyarrow.csv streaming"
+    # summarize gives peer / ours
+    result = summarize(name, seconds["peer"], seconds["ours"], **memory, note=note.format(**memory))
+    return [result | {"ours_ms": result["peer_ms"], "peer_ms": result["ours_ms"]}]
 
 
 if __name__ == "__main__":

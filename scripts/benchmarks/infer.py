@@ -131,9 +131,8 @@ def compare_streams(repeats: int, folder: Path | None) -> list[dict[str, Any]]:
 
     model, tokenizer = texts.make("fast")
     ids = tokenizer(texts.texts, truncation=True)["input_ids"]
-    fast, eager = FastRnn(model, tokenizer), peers.Eager(model, ids)
-    check_logits("FastRnn, recipe fast", fast.logits(ids), eager(), 1e-5)
-    add("recipe fast, ids to logits, FastRnn / eager torch", lambda: fast.logits(ids), eager)
+    fast = FastRnn(model, tokenizer)
+    check_logits("FastRnn, recipe fast", fast.logits(ids), peers.Eager(model, ids)(), 1e-5)
     if installed("sklearn"):
         linear = partial(peers.train_linear(texts.train, texts.labels), texts.texts)
         name = "TF-IDF word(1,2) + logistic regression, whole"
@@ -161,7 +160,6 @@ def call_on_one(answer: Callable[[list[Any]], Any], text: Any) -> Any:
 
 def compare_latency(repeats: int, folder: Path | None) -> list[dict[str, Any]]:
     """Compare single texts, the sides in turn after 20 texts and, for whole answers, after each text."""
-    import torch
     from transformers import pipeline
     from transformers.utils import logging
 
@@ -186,15 +184,6 @@ def compare_latency(repeats: int, folder: Path | None) -> list[dict[str, Any]]:
             case = f"{name}, one text to label, p50, {order}, FastRnn / pipeline()"
             ours = partial(call_on_one, fast.predict)
             results.append(interleave_inputs(case, ours, stock, some, times, turn))
-
-        @torch.inference_mode()
-        def eager(text: list[int], model: Any = model) -> Any:
-            ids = torch.tensor([text], dtype=torch.long)
-            return model(ids, torch.ones_like(ids)).logits
-
-        ids = tokenizer(some, truncation=True)["input_ids"]
-        case = f"{name}, one text's ids to logits, p50, turns of {TURN}, FastRnn / eager torch"
-        results.append(interleave_inputs(case, partial(call_on_one, fast.logits), eager, ids, times, TURN))
     return results
 
 
