@@ -22,7 +22,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.command_line import Parser, positive, run
-from fault_injection.runs import Bench, Lost, Run
+from fault_injection.runs import PROFILES, Bench, Lost, Run
 
 
 def resume_after_kill(bench: Bench, profile: str, killed: Run) -> str:
@@ -234,7 +234,8 @@ def main() -> int:
     parser.add_argument("faults", nargs="*", metavar="FAULT", help=f"{', '.join(FAULTS)} (default: all)")
     parser.add_argument("--tries", type=positive, help="tries per fault (default: 4 to 15; damage: each file)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the random moments")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the counts to this file")
+    parser.add_argument("--profiles", nargs="+", choices=PROFILES, default=list(PROFILES), help="when to save")
+    parser.add_argument("--json", metavar="FILE", help="also write the counts to this file; - prints them instead")
     flags = parser.parse_args()
     if unknown := set(flags.faults) - set(FAULTS):
         parser.error(f"unknown fault: found {', '.join(sorted(unknown))}; choose from {', '.join(FAULTS)}")
@@ -246,15 +247,18 @@ def main() -> int:
         import matplotlib.pyplot  # noqa: F401
 
     with tempfile.TemporaryDirectory(prefix="faults-") as root, Run.end_all():
-        bench = Bench(Path(root), flags.seed)
+        bench = Bench(Path(root), flags.seed, flags.profiles)
         for name in flags.faults or FAULTS:
             inject, tries = FAULTS[name]
             inject(bench, flags.tries or tries)
-    if flags.json:
-        flags.json.write_text(json.dumps(bench.rows, indent=1), encoding="utf-8")
-    print("| fault | tried | survived | lost | of the survived: refused |\n|---|---|---|---|---|")
-    for row in bench.rows:
-        print("| {fault} | {tried} | {survived} | {lost} | {refused} |".format(**row))
+    if flags.json == "-":
+        print(json.dumps(bench.rows))
+    else:
+        if flags.json:
+            Path(flags.json).write_text(json.dumps(bench.rows, indent=1), encoding="utf-8")
+        print("| fault | tried | survived | lost | of the survived: refused |\n|---|---|---|---|---|")
+        for row in bench.rows:
+            print("| {fault} | {tried} | {survived} | {lost} | {refused} |".format(**row))
     for row in bench.rows:
         for reason in row["reasons"]:
             print(f"{row['fault']}: {reason}", file=sys.stderr)

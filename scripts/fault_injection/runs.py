@@ -166,10 +166,11 @@ class Bench:
     Args:
         root: Folder for everything.
         seed: Seed of the random moments.
+        profiles: Ways of saving, taken in turn.
     """
 
-    def __init__(self, root: Path, seed: int) -> None:
-        self.profiles = list(PROFILES)
+    def __init__(self, root: Path, seed: int, profiles: list[str]) -> None:
+        self.profiles = profiles
         self.root = root
         self.random = random.Random(seed)
         self.texts = root / "texts"
