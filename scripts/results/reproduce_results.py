@@ -115,6 +115,7 @@ def compare(texts: models.Texts, chosen: Sequence[models.Model], seeds: int, row
     from transformers.utils import logging
 
     from hf_rnn.training import recipes
+    from hf_rnn.utils.atomic_write import write_whole
 
     datasets.disable_progress_bars()
     logging.disable_progress_bar()
@@ -143,7 +144,7 @@ def compare(texts: models.Texts, chosen: Sequence[models.Model], seeds: int, row
         row = read_row(kept, source)
         if row is None:
             row = {**make_row(texts, model, source["seeds"], yardstick), "made_from": source}
-            kept.write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
+            write_whole(kept, json.dumps(row, ensure_ascii=False).encode())
         results.append(row)
         print(report.make_table([row], texts.names).splitlines()[-1], file=sys.stderr)
     labels = np.array(texts.dev_labels)
