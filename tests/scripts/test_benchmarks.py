@@ -111,7 +111,7 @@ def test_logits_must_be_equal():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "rows"),
-    [(["train", "--quick"], 6), (["latency"], 6), (["vocab"], 3), (["data", "--rows", 2000], 1)],
+    [(["train", "--quick"], 6), (["latency"], 6), (["data", "--rows", 2000], 1)],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
 def test_parts(flags, rows, tmp_path, monkeypatch, capfd):
