@@ -196,9 +196,9 @@ def compare(folder: Path | None, quick: bool) -> list[dict[str, Any]]:
     """Measure everything; `quick` takes few texts, to see that it runs."""
     import torch
 
-    texts = Texts(folder, rows=300 if quick else 0)
+    texts = Texts(folder, rows=100 if quick else 0)
     results = [compare_tutorial(texts, cell) for cell in CELLS]
-    few = Texts(folder, rows=300 if quick else 3000)
+    few = Texts(folder, rows=100 if quick else 3000)
     results.append(compare_plain_lstm(few, bf16=False))
     if torch.ops.mkldnn._is_mkldnn_bf16_supported():
         results.append(compare_plain_lstm(few, bf16=True))
