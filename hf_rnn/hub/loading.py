@@ -93,9 +93,11 @@ def load_model(
             f"{name} contains an adapter (adapter_config.json), and its weights alone are another model: merge it "
             "with PeftModel.merge_and_unload() and save the result, or remove the file"
         )
+    with name_damage(name, "config.json"):
+        head = model_class(config)
     with name_damage(name, "model.safetensors"):
         _check_weights(name, folder.weights, config)
-        model = model_class(config).from_pretrained(folder.root, config=config).eval()
+        model = head.from_pretrained(folder.root, config=config).eval()
     with name_damage(name, _TOKENIZER):
         tokenizer = _load_tokenizer(name, folder, config)
         batch = tokenizer(["", "a word"], truncation=True, padding=True, return_tensors="pt")

@@ -6,8 +6,6 @@ from importlib import import_module
 
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from ..utils.errors import UserError
-
 # Class name: its module in this package, and the Auto class of transformers.
 HEADS: dict[str, tuple[str, str]] = {
     "RnnForSequenceClassification": ("modeling_rnn", "AutoModelForSequenceClassification"),
@@ -18,11 +16,11 @@ def head_name(config: PreTrainedConfig) -> str:
     """Return the head that `architectures` names first, or the first of `HEADS` if it names nothing.
 
     Raises:
-        UserError: For an unknown architecture.
+        ValueError: For an unknown architecture.
     """
     name = next(iter(config.architectures or HEADS))
     if name not in HEADS:
-        raise UserError(f"unknown architecture in config.json: found {name!r:.80}; use one of {', '.join(HEADS)}")
+        raise ValueError(f"unknown architecture in config.json: found {name!r:.80}; use one of {', '.join(HEADS)}")
     return name
 
 
@@ -35,6 +33,6 @@ def model_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
     """Return the class of the head that `architectures` names.
 
     Raises:
-        UserError: For an unknown architecture.
+        ValueError: For an unknown architecture.
     """
     return head_class(head_name(config))
