@@ -84,7 +84,7 @@ class FastRnn:
         self.tokenizer = tokenizer
         self.tokens_per_batch = tokens_per_batch
         self._settings = table_dtype, memory_limit, tokens_per_batch
-        self._tokenize = FastTokenizer(tokenizer)
+        self._encode = FastTokenizer(tokenizer)
         config: Any = model.config
         self._labels = [config.id2label[number] for number in range(config.num_labels)]
         self._score = find_score_function(config)
@@ -134,15 +134,13 @@ class FastRnn:
         Args:
             name_or_path: The folder, or the repo id.
             revision: Branch, tag or commit of a repo.
-            table_dtype: See [`FastRnn`]; the next two too.
+            table_dtype: See [`FastRnn`], for the next two arguments too.
             memory_limit: Most bytes of the table.
             tokens_per_batch: About how many tokens run at once.
-            device: Where the model runs; None is the accelerator, if there is one. The table is for a CPU: on another
-                device the plain model runs, which suits very wide models and tables beyond the limit.
+            device: Where the model runs; None is the accelerator, if there is one. Off the CPU the plain model runs.
 
         Raises:
-            UserError: When the model is incomplete, the message names what is missing, and for an unknown or missing
-                device.
+            UserError: For an incomplete model, named in the message, and for an unknown or missing device.
         """
         model, tokenizer = load_model(name_or_path, revision, device)
         return cls(model, tokenizer, table_dtype, memory_limit, tokens_per_batch)
@@ -151,7 +149,7 @@ class FastRnn:
         """Return `{"label": ..., "score": ...}` of each text's best class, in the order of the texts.
 
         Raises:
-            UserError: For an invalid list of texts.
+            UserError: For an invalid list of texts, here and in the next methods; the message names the position.
         """
         scores, labels = self.predict_proba(texts), self._labels
         best = zip(scores.argmax(axis=1).tolist(), scores.max(axis=1).tolist(), strict=True)
@@ -162,29 +160,18 @@ class FastRnn:
 
         They are probabilities: of the classes (softmax), or of each label (sigmoid, for multi-label); for regression
         they are the values themselves.
-
-        Raises:
-            UserError: For an invalid list of texts.
         """
         return self._score(self.text_logits(texts)).numpy()
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the token ids of texts, equal to those of `tokenizer(texts, truncation=True)`.
-
-        Raises:
-            UserError: For an invalid list of texts.
-        """
-        return self._tokenize(texts)
+        """Return the token ids of texts, equal to those of `tokenizer(texts, truncation=True)`."""
+        return self._encode(texts)
 
     def text_logits(self, texts: Sequence[str]) -> torch.Tensor:
-        """Return the logits `(N, C)` in float32 on the CPU, in the order of the texts.
-
-        Raises:
-            UserError: For an invalid list of texts.
-        """
+        """Return the logits `(N, C)` in float32 on the CPU, in the order of the texts."""
         if self._fused is None or not isinstance(texts, Sized) or len(texts) <= SEVERAL_TEXTS:
-            return self.logits(self._tokenize(texts))
-        return self._batch_logits(self._tokenize.arrange(texts), self._fused)
+            return self.logits(self._encode(texts))
+        return self._batch_logits(self._encode.arrange(texts), self._fused)
 
     def logits(self, input_ids: Sequence[Sequence[int]]) -> torch.Tensor:
         """Return the logits `(N, C)` in float32 on the CPU, in the order of `input_ids`.

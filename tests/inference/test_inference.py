@@ -81,7 +81,7 @@ def pair(tokenizer):
 @pytest.mark.parametrize("cell", CELLS)
 def test_logits_are_those_of_the_model(cell, pooling, tokenizer):
     activations = itertools.cycle(["linear", "relu", "tanh", "gelu"])
-    for layers, bidirectional in ((1, True), (1, False), (3, True), (2, False)):
+    for layers, bidirectional in ((1, True), (3, True), (2, False)):
         model = make(
             cell_type=cell,
             pooling=pooling,
@@ -256,7 +256,7 @@ class TestAnswers:
     def test_of_a_model_in_bfloat16_are_those_of_its_weights_in_float32(self, tokenizer, cell):
         model = make(cell_type=cell, num_hidden_layers=2).bfloat16()
         fast = FastRnn(model, tokenizer)
-        for count in (1, 70):
+        for count in (1, 10, 70):
             assert_close(fast.logits(draw_ids(count)), plain_logits(copy.deepcopy(model).float(), draw_ids(count)))
 
     @pytest.mark.parametrize("settings", [{}, {"memory_limit": 0}], ids=["table", "plain"])
@@ -549,12 +549,6 @@ class TestFromPretrained:
         np.testing.assert_allclose(fast.predict_proba(TEXTS), logits.softmax(dim=1), atol=1e-6)
         with pytest.raises(UserError, match="no/such/folder"):
             FastRnn.from_pretrained("no/such/folder")
-
-    def test_a_folder_below_the_home_folder(self, trained, tmp_path, monkeypatch):
-        monkeypatch.setenv("HOME", str(tmp_path))
-        monkeypatch.setenv("USERPROFILE", str(tmp_path))
-        (tmp_path / "model").symlink_to(trained.folder)
-        assert FastRnn.from_pretrained("~/model").predict(["miro"])
 
     def test_settings_of_the_class(self, trained):
         whole = FastRnn.from_pretrained(trained.folder)

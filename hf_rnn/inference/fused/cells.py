@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ...models.cells_rnn import MinGru
 
@@ -28,12 +28,12 @@ _MINUS_ONE = torch.tensor(-1.0, device="cpu")
 _ZERO, _QUARTER, _HALF, _ONE = (np.array(number, dtype=np.float32) for number in (0, 0.25, 0.5, 1))
 
 
-def _tanh_of_doubled(doubled: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+def _tanh_of_doubled(doubled: Tensor, out: Tensor) -> Tensor:
     """Return tanh(x) of 2x, written to `out`."""
     return torch.add(_MINUS_ONE, torch.sigmoid(doubled, out=out), alpha=2, out=out)
 
 
-def _multiply_add(base: torch.Tensor, state: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> None:
+def _multiply_add(base: Tensor, state: Tensor, weight: Tensor, out: Tensor) -> None:
     """Write base + state @ weight to `out` in float32; the product is in the dtype of `weight`."""
     if weight.dtype == torch.float32:
         torch.addmm(base, state, weight, out=out)
@@ -68,28 +68,26 @@ class FusedCell:
             weights = [self._reorder(cell.weight_hh_l0).t() for cell in cells]
             self._recurrent = torch.stack(weights).to(recurrent_dtype)  # (D, H, G * H)
 
-    def _input_bias(self, cell: Any) -> torch.Tensor:
+    def _input_bias(self, cell: Any) -> Tensor:
         """Return all biases that can be added before the recurrent product."""
         return cell.bias_ih_l0.float() + cell.bias_hh_l0.float()
 
-    def _reorder(self, weight: torch.Tensor) -> torch.Tensor:
+    def _reorder(self, weight: Tensor) -> Tensor:
         parts = weight.detach().float().chunk(len(self.order))
         return torch.cat([parts[place] * (1 + (number == self.doubled)) for number, place in enumerate(self.order)])
 
-    def project(self, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
+    def project(self, inputs: Sequence[Tensor]) -> Tensor:
         """Return the rows `(N, D, G * H)` of inputs `(N, I)`, one tensor per direction."""
         rows = torch.empty(len(inputs[0]), self.directions, self.row_size, dtype=torch.float32, device="cpu")
         for direction, vectors in enumerate(inputs):
             torch.addmm(self._input_biases[direction], vectors, self._input_weights[direction], out=rows[:, direction])
         return rows
 
-    def start(self, shape: Sequence[int]) -> list[torch.Tensor]:
+    def start(self, shape: Sequence[int]) -> list[Tensor]:
         """Return tensors that the steps over one batch share, with B first; `shape` is `(B, D, H)`."""
         return []
 
-    def step(
-        self, rows: torch.Tensor, previous: torch.Tensor | None, output: torch.Tensor, shared: list[torch.Tensor]
-    ) -> None:
+    def step(self, rows: Tensor, previous: Tensor | None, output: Tensor, shared: list[Tensor]) -> None:
         """Compute h_t.
 
         Args:
@@ -108,7 +106,7 @@ class FusedCell:
         """
         raise NotImplementedError
 
-    def _add_recurrent(self, rows: torch.Tensor, previous: torch.Tensor | None) -> torch.Tensor:
+    def _add_recurrent(self, rows: Tensor, previous: Tensor | None) -> Tensor:
         """Add W h_(t-1) to rows in place."""
         if previous is not None:
             for direction, weight in enumerate(self._recurrent):
@@ -144,9 +142,7 @@ class FusedTanh(FusedCell):
         super().__init__(cells, recurrent_dtype)
         self._weights = self._numpy_weights(self._factor)[0]
 
-    def step(
-        self, rows: torch.Tensor, previous: torch.Tensor | None, output: torch.Tensor, shared: list[torch.Tensor]
-    ) -> None:
+    def step(self, rows: Tensor, previous: Tensor | None, output: Tensor, shared: list[Tensor]) -> None:
         """As in [`FusedCell`]."""
         _tanh_of_doubled(self._add_recurrent(rows, previous), out=output)
 
@@ -171,9 +167,7 @@ class FusedRelu(FusedTanh):
     doubled = None
     _factor = _ONE
 
-    def step(
-        self, rows: torch.Tensor, previous: torch.Tensor | None, output: torch.Tensor, shared: list[torch.Tensor]
-    ) -> None:
+    def step(self, rows: Tensor, previous: Tensor | None, output: Tensor, shared: list[Tensor]) -> None:
         """As in [`FusedCell`]."""
         torch.clamp_min(self._add_recurrent(rows, previous), 0, out=output)
 
@@ -199,21 +193,19 @@ class FusedGru(FusedCell):
         self._weights = self._numpy_weights(_HALF)
         self._numpy_bias = self._inner_bias.numpy()[:, None, 2 * self.hidden_size :] * _HALF  # (D, 1, H)
 
-    def _outer_bias(self, cell: Any) -> torch.Tensor:
+    def _outer_bias(self, cell: Any) -> Tensor:
         bias = cell.bias_hh_l0.detach().to(torch.float32, copy=True)
         bias[2 * self.hidden_size :] = 0
         return bias
 
-    def _input_bias(self, cell: Any) -> torch.Tensor:
+    def _input_bias(self, cell: Any) -> Tensor:
         return cell.bias_ih_l0.float() + self._outer_bias(cell)
 
-    def start(self, shape: Sequence[int]) -> list[torch.Tensor]:
+    def start(self, shape: Sequence[int]) -> list[Tensor]:
         """Return room for W h + b."""
         return [torch.empty(*shape[:-1], self.row_size, dtype=torch.float32, device="cpu")]
 
-    def step(
-        self, rows: torch.Tensor, previous: torch.Tensor | None, output: torch.Tensor, shared: list[torch.Tensor]
-    ) -> None:
+    def step(self, rows: Tensor, previous: Tensor | None, output: Tensor, shared: list[Tensor]) -> None:
         """As in [`FusedCell`]."""
         (sums,) = shared
         if previous is None:
@@ -268,14 +260,12 @@ class FusedLstm(FusedCell):
         super().__init__(cells, recurrent_dtype)
         self._weights = self._numpy_weights(_QUARTER)
 
-    def start(self, shape: Sequence[int]) -> list[torch.Tensor]:
+    def start(self, shape: Sequence[int]) -> list[Tensor]:
         """Return 2c of zero, and room for tanh(c)."""
         doubled = torch.zeros(*shape, dtype=torch.float32, device="cpu")
         return [doubled, torch.empty_like(doubled)]
 
-    def step(
-        self, rows: torch.Tensor, previous: torch.Tensor | None, output: torch.Tensor, shared: list[torch.Tensor]
-    ) -> None:
+    def step(self, rows: Tensor, previous: Tensor | None, output: Tensor, shared: list[Tensor]) -> None:
         """As in [`FusedCell`]."""
         enter, keep, leave, candidate = self._add_recurrent(rows, previous).sigmoid_().chunk(4, dim=-1)
         torch.add(_MINUS_ONE, candidate, alpha=2, out=candidate)
@@ -314,10 +304,10 @@ class FusedMinGru(FusedCell):
     module = MinGru
     order = (0, 1)
 
-    def _input_bias(self, cell: Any) -> torch.Tensor:
+    def _input_bias(self, cell: Any) -> Tensor:
         return cell.bias_ih_l0
 
-    def project(self, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
+    def project(self, inputs: Sequence[Tensor]) -> Tensor:
         """As in [`FusedCell`]."""
         rows = super().project(inputs)
         decay, addend = rows.chunk(2, dim=-1)
@@ -326,9 +316,7 @@ class FusedMinGru(FusedCell):
         torch.sub(1, update, out=decay)
         return rows
 
-    def step(
-        self, rows: torch.Tensor, previous: torch.Tensor | None, output: torch.Tensor, shared: list[torch.Tensor]
-    ) -> None:
+    def step(self, rows: Tensor, previous: Tensor | None, output: Tensor, shared: list[Tensor]) -> None:
         """As in [`FusedCell`]."""
         decay, addend = rows.chunk(2, dim=-1)
         if previous is None:

@@ -110,7 +110,7 @@ class FusedClassifier:
         self._pooler = deepcopy(model.pooler).float().requires_grad_(False)
         self._pooling = config.pooling
         self.keeps_states = len(self.cells) > 1 or config.pooling == "attention"
-        self._config, self._rounds = config, table_dtype != "float32"
+        self._config, self._rounds = config, table_dtype != "float32" or model.dtype != torch.float32
         self._activation = None if config.classifier_activation == "linear" else model.activation
         classifier = deepcopy(model.classifier).float().requires_grad_(False)
         self._weight, self._bias = classifier.weight, classifier.bias
@@ -128,7 +128,7 @@ class FusedClassifier:
         if few and (not long or self._rounds):
             return "single"
         work = sum(lengths) / max(1, longest) * config.embedding_size * config.hidden_size
-        served = config.cell_type != "min_gru" and not self._rounds  # a rounded table must answer for any batch
+        served = config.cell_type != "min_gru" and not self._rounds  # answers must not depend on the batch
         return "model" if served and work <= _MODEL_WORK else "batch"
 
     def single_logits(self, token_ids: Sequence[int]) -> np.ndarray:
