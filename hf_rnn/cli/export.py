@@ -57,6 +57,6 @@ def _read(name: str) -> list[str]:
     with open(name, "rb") as stream:
         for line in islice(chain.from_iterable(read_texts(stream, name)), MOST_EXAMPLES):
             if isinstance(line, BadRow):
-                raise DataError.of_row(line)
+                raise DataError.for_row(line)
             texts.append(line)
     return texts

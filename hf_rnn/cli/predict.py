@@ -99,7 +99,7 @@ def run(argv: Sequence[str]) -> int:
         bad = next((row for row in answers if isinstance(row, BadRow)), None) if arguments.strict else None
         _write(map(_record, answers[: answers.index(bad)] if bad else answers))
         if bad is not None:
-            raise DataError.of_row(bad, "Without --strict this line gets an error record and the others are answered")
+            raise DataError.for_row(bad, "Without --strict this line gets an error record and the others are answered")
         lines += len(block)
         refused += sum(isinstance(row, BadRow) for row in answers)
     if refused:

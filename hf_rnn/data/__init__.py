@@ -1,18 +1,15 @@
-"""Labelled texts in, data sets out: TSV files or any data set of the `datasets` library, every row accounted for.
+"""Labelled texts in, data sets out: TSV files or any data set of the `datasets` library, every row counted.
 
-[`load_tsv`] and [`load_named`] return splits with the columns `text` (string) and `label` (ClassLabel);
-[`encode`] turns these into `input_ids` and `labels`. A row is delivered exactly as it stands, or refused with its
-place and a typed reason; nothing is dropped, merged, retyped or relabelled without a word.
+[`load_tsv`] and [`load_named`] return splits with the columns `text` (string) and `label` (ClassLabel); [`encode`]
+turns these into `input_ids` and `labels`. A row is delivered unchanged, or refused with its place and a typed reason.
 
-The files, in the order in which data passes them: `files` (which file is which split), `layout` (columns), `sniffing`
-(what is no UTF-8), `reading` (bytes to rows), `tsv_file` and `library_split` (what rows are read from), `labels`,
-`faults` and `accounting` (what is refused, and the count), `splits` (all of these together), `holdout`, `loading`,
-`encoding`.
+Modules, in the order of the data: `loading` (which sources), `tsv_file`, `tsv_reader` and `hf_dataset`
+(rows), `labels`, `row_errors` (refusals and their count), `split_reader` and `stratified_split` (splits), `encoding`,
+`samplers` and `padded_dataset` (batches). `line_reader` reads texts without labels.
 """
 
 from .encoding import encode
 from .loading import load_named, load_tsv
-from .row_errors import DataError, Reason
-from .row_report import DataReport, SplitReport
+from .row_errors import DataError, DataReport, Reason, SplitReport
 
 __all__ = ["DataError", "DataReport", "Reason", "SplitReport", "encode", "load_named", "load_tsv"]

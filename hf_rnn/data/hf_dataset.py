@@ -1,14 +1,12 @@
-"""One split of any data set that the `datasets` library loads, read under the same contract as a TSV file.
+"""One split of a data set of the `datasets` library, read under the same contract as a TSV file.
 
-It delivers the same [`~hf_rnn.data.tsv_reader.Rows`]; text and labels are checked by the same rules, while what
-belongs to the lines of a file (field counts, encodings, the cap) has no meaning here. Columns are taken as Arrow
-data, never row by row.
+It delivers the same [`~hf_rnn.data.tsv_reader.Rows`], with the same checks of text and label. Columns are read as
+Arrow data, never row by row.
 """
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..utils.errors import UserError, reason_of
+from .labels import LabelMap
 from .row_errors import EXCERPT_CHARACTERS, WHITE_SPACE, BadRow, DataError, Fault, Reason, label_fault, text_fault
-from .tsv_reader import LabelResolver, Rows
+from .tsv_reader import Rows
 
 BATCH_ROWS = 10_000
-_LABELS = ("string", "int", "bool")  # parts of the names of types
-UNLABELLED = -1  # what data sets write where a row of a ClassLabel column has no label
+UNLABELLED = -1  # published data sets mark rows without a label so, in ClassLabel columns
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class LibrarySplit:
     """One split of a data set.
 
     Attributes:
-        path: How messages name it, as `name[split]`.
+        path: Its name in messages: `name[split]`.
         dataset: The map-style data set.
         text_column: Name of a string column.
         label_column: Name of a ClassLabel, string, integer or bool column.
@@ -45,23 +43,20 @@ class LibrarySplit:
     def __post_init__(self) -> None:
         features = self.dataset.features
         if self.text_column == self.label_column:
-            raise UserError(f"text and label are both column {self.text_column!r}: they must be two columns")
+            raise UserError(f"text and label must be two columns: found {self.text_column!r} for both")
         for column in (self.text_column, self.label_column):
             if column not in features:
-                near = difflib.get_close_matches(str(column), features, n=1)
-                detail = f"it has no column {column!r}; there are {', '.join(map(repr, features))}"
-                detail += f"; the nearest is {near[0]!r}" if near else ""
-                raise self._misfit(detail, _of_separators(features))
+                raise self._misfit(f"no column {column!r}: found {', '.join(map(repr, features))}")
         if getattr(features[self.text_column], "dtype", None) not in ("string", "large_string", "string_view"):
-            raise self._misfit(f"column {self.text_column!r} holds no strings but {features[self.text_column]}")
+            raise self._misfit(f"column {self.text_column!r} must hold strings: found {features[self.text_column]}")
         label, kind = features[self.label_column], getattr(features[self.label_column], "dtype", "")
-        if not isinstance(label, datasets.ClassLabel) and not any(each in kind for each in _LABELS):
+        if not isinstance(label, datasets.ClassLabel) and not any(part in kind for part in ("string", "int", "bool")):
             raise self._misfit(
-                f"column {self.label_column!r} holds {label}: labels are ClassLabel, strings, integers or bools"
+                f"column {self.label_column!r} must hold ClassLabel, strings, integers or bools: found {label}"
             )
 
-    def _misfit(self, detail: str, remedy: str = "Set --text_column and --label_column") -> DataError:
-        return DataError.of_file(self.path, Fault(Reason.MISSING_COLUMN, detail, remedy))
+    def _misfit(self, detail: str) -> DataError:
+        return DataError.for_file(self.path, Reason.MISSING_COLUMN, f"{detail}; set --text_column and --label_column")
 
     @property
     def class_names(self) -> list[str] | None:
@@ -71,24 +66,20 @@ class LibrarySplit:
 
     @property
     def layout(self) -> tuple[str, str]:
-        """What besides the bytes decides which rows come out."""
+        """The columns, which the fingerprint of the rows depends on."""
         return self.text_column, self.label_column
 
     @property
     def header_label(self) -> None:
-        """None: there is no header."""
-
-    def first_row(self) -> None:
-        """Return None: there is no header that could be left undeclared."""
+        """None: there is never a header."""
 
     def rows(
         self,
-        labels: LabelResolver | None,
+        labels: LabelMap | None,
         on_bad_row: Callable[[BadRow], None],
         on_bytes: Callable[[bytes], object] = lambda block: None,
-        with_texts: bool = True,
     ) -> Iterator[Rows]:
-        """Read the split; see [`~hf_rnn.data.tsv_file.TsvFile.rows`]. A row's number, from 0, is its line."""
+        """Read the split; see [`~hf_rnn.data.tsv_file.TsvFile.rows`]. The `line` of a bad row is its number from 0."""
         on_bytes(self.dataset._fingerprint.encode())
         start = 0
         columns = self.dataset.select_columns([self.text_column, self.label_column]).with_format("arrow")
@@ -97,47 +88,36 @@ class LibrarySplit:
             start += len(batch)
 
     def _read(
-        self, batch: pa.Table, start: int, labels: LabelResolver | None, on_bad_row: Callable[[BadRow], None]
+        self, batch: pa.Table, start: int, labels: LabelMap | None, on_bad_row: Callable[[BadRow], None]
     ) -> Rows:
         texts = batch[self.text_column].cast(pa.string()).combine_chunks()
         trimmed = pc.binary_length(pc.utf8_trim(texts, characters=WHITE_SPACE))
-        doubtful = pc.or_(
-            pc.fill_null(pc.equal(trimmed, 0), True), pc.fill_null(pc.match_substring(texts, "\0"), True)
-        )
-        bad = doubtful.to_numpy(zero_copy_only=False).copy()
+        suspect = pc.or_(pc.fill_null(pc.equal(trimmed, 0), True), pc.fill_null(pc.match_substring(texts, "\0"), True))
+        bad = suspect.to_numpy(zero_copy_only=False).copy()
 
         coded = batch[self.label_column].combine_chunks().dictionary_encode()
-        names = [self._label(value) for value in coded.dictionary.to_pylist()]
-        resolved = [name if isinstance(name, Fault) else self._resolve(name, labels) for name in names]
+        resolved = [self._resolve(value, labels) for value in coded.dictionary.to_pylist()]
+        codes = pc.fill_null(coded.indices, len(resolved)).to_numpy()
         resolved.append(Fault(Reason.EMPTY_LABEL, "its label is missing"))
-        codes = pc.fill_null(coded.indices, len(names)).to_numpy()
         bad |= np.array([isinstance(label, Fault) for label in resolved])[codes]
         for row in np.flatnonzero(bad):
             text, label = texts[int(row)].as_py() or "", resolved[codes[row]]
             fault = text_fault(text) or label
             assert isinstance(fault, Fault)
             on_bad_row(BadRow(self.path, start + int(row), None, fault, text[:EXCERPT_CHARACTERS]))
-        if bad.any():
-            texts, codes = texts.filter(pa.array(~bad)), codes[~bad]
-        if labels is None:
-            strings = pa.array([None if isinstance(name, Fault) else name for name in resolved], pa.string())
-            kept = pa.array(strings.to_numpy(zero_copy_only=False)[codes], pa.string()).dictionary_encode()
-        else:
-            ids = np.array([-1 if isinstance(label, Fault) else label for label in resolved], dtype=np.int64)
-            kept = pa.array(ids[codes])
-        return Rows(texts, kept, len(batch))
+        texts, codes = texts.filter(pa.array(~bad)), codes[~bad]
+        known = [None if isinstance(label, Fault) else label for label in resolved]
+        kept = pa.array(known, pa.string() if labels is None else pa.int64()).take(pa.array(codes))
+        return Rows(texts, kept.dictionary_encode() if labels is None else kept, len(batch))
 
-    def _label(self, value: str | int) -> str | Fault:
-        """Return a label as the string it would be in a TSV file."""
-        names = self.class_names
-        if names is None:
-            return str(value)
-        if isinstance(value, int) and 0 <= value < len(names):
-            return str(names[value])
-        remedy = "-1 marks a row without a label" if value == UNLABELLED else ""
-        return Fault(Reason.LABEL_OUT_OF_RANGE, f"label {value}, known are 0 to {len(names) - 1}", remedy)
-
-    def _resolve(self, label: str, labels: LabelResolver | None) -> int | str | Fault:
+    def _resolve(self, value: str | int, labels: LabelMap | None) -> int | str | Fault:
+        """Return a label's id, or, without a label map, the label as TSV would write it; or what is wrong with it."""
+        label, names = str(value), self.class_names
+        if names is not None:
+            if not isinstance(value, int) or not 0 <= value < len(names):
+                remedy = "-1 marks a row without a label" if value == UNLABELLED else ""
+                return Fault(Reason.LABEL_OUT_OF_RANGE, f"label {value}; known labels: 0 to {len(names) - 1}", remedy)
+            label = str(names[value])
         return label_fault(label) or (label if labels is None else labels.resolve(label))
 
 
@@ -146,9 +126,9 @@ def to_dataset(rows: Any, text_column: str, label_column: str, where: str) -> da
 
     Args:
         rows: A `Dataset`, a table or frame of Arrow, pandas or polars, or a list of dicts or of pairs (text, label).
-        text_column: Name of the column of texts, which pairs get.
-        label_column: Name of the column of labels.
-        where: What the rows are called in messages.
+        text_column: Name of the text column, also for pairs.
+        label_column: Name of the label column.
+        where: Name of the rows in messages.
 
     Raises:
         UserError: For anything else.
@@ -158,33 +138,23 @@ def to_dataset(rows: Any, text_column: str, label_column: str, where: str) -> da
     try:
         if hasattr(rows, "__arrow_c_stream__"):
             table = pa.table(rows)
-        elif (listed := list(rows)) and all(isinstance(row, Mapping) for row in listed):
-            table = pa.Table.from_pylist(listed)
+        elif (items := list(rows)) and all(isinstance(row, Mapping) for row in items):
+            table = pa.Table.from_pylist(items)
         else:
-            table = pa.table({text_column: [text for text, _ in listed], label_column: [label for _, label in listed]})
+            table = pa.table({text_column: [text for text, _ in items], label_column: [label for _, label in items]})
     except (pa.ArrowException, TypeError, ValueError) as error:
         raise UserError(
-            f"{where} must be a Dataset, a frame of pandas or polars, or a list of dicts or pairs (text, label), "
-            f"found {type(rows).__name__}: {reason_of(error):.200}"
+            f"{where} must be a Dataset, a frame of pandas or polars, or a list of dicts or pairs (text, label): "
+            f"found {type(rows).__name__} ({reason_of(error):.200})"
         ) from error
-    names, asked = table.column_names, (text_column, label_column)
-    roots = {column if column in names else column.split(".")[0] for column in asked}
-    if roots <= set(names):
+    roots = {
+        column if column in table.column_names else column.split(".")[0] for column in (text_column, label_column)
+    }
+    if roots <= set(table.column_names):
         table = table.select(sorted(roots))
     for index, field in enumerate(table.schema):
-        if pa.types.is_dictionary(field.type):  # categories, which the datasets library does not take
+        if pa.types.is_dictionary(field.type):  # categories, which the datasets library refuses
             kind = pa.string() if "string" in str(field.type.value_type) else field.type.value_type
             parts = [part.dictionary.cast(kind).take(part.indices) for part in table.column(index).chunks]
             table = table.set_column(index, field.name, pa.chunked_array(parts, kind))
     return datasets.Dataset(table)
-
-
-def _of_separators(columns: Iterable[str]) -> str:
-    """What to do about columns that are not there, which of a CSV file may be those of another kind of file."""
-    names = list(columns)
-    separator = next((sign for sign in (";", "\t") if len(names) == 1 and sign in names[0]), None)
-    if separator is not None:
-        return f"Fields of a CSV file stand apart by commas, not {separator!r}: save it so, or with tabs as train.tsv"
-    return (
-        "Set --text_column and --label_column; a CSV file that begins with a row needs a line before that names them"
-    )

@@ -1,18 +1,23 @@
-"""What can be wrong with a row or a file: typed reasons, the rules for texts and labels, the error that stops."""
+"""Refused rows: the rules for texts and labels, the error that stops a load, and the count of all rows."""
 
 from __future__ import annotations
 
 import json
-import re
-from dataclasses import dataclass
+import logging
+from collections import Counter
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import TextIO
 
 from ..utils.errors import UserError
 
-EXCERPT_CHARACTERS = 80
+logger = logging.getLogger(__name__)
 
-# What str.isspace says in Unicode 16, written out so that it does not change with Python.
+EXCERPT_CHARACTERS = 80
+_LOGGED_ROWS = 20  # refused rows that are logged one by one when no file lists them
+
+# The characters for which str.isspace is true in Unicode 16, independent of the version of Python.
 WHITE_SPACE = (
     "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
     "\u2028\u2029\u202f\u205f\u3000"
@@ -20,7 +25,7 @@ WHITE_SPACE = (
 
 
 class Reason(StrEnum):
-    """Why a row or a whole file is refused; the value is what messages and `rejected.jsonl` say."""
+    """Why a row or a whole file is refused; messages and `rejected.jsonl` contain the value."""
 
     TOO_FEW_FIELDS = "too few fields"
     TOO_MANY_FIELDS = "too many fields"
@@ -32,9 +37,9 @@ class Reason(StrEnum):
     NOT_UTF8 = "not UTF-8"
     NUL = "NUL character"
     LINE_TOO_LONG = "line over the cap"
-    UNDECLARED_HEADER = "header where none was declared"
     SCORE_NOT_FINITE = "score not finite"
-    # Below: whole files and folders, which no limit on bad rows lets pass.
+    # Reasons below concern whole files and folders; no limit on bad rows applies.
+    UNDECLARED_HEADER = "undeclared header"
     UTF16 = "UTF-16"
     COMPRESSED = "compressed file"
     EMPTY_FILE = "empty file"
@@ -46,7 +51,7 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True)
 class Fault:
-    """What is wrong, without where: a reason, what was found, and what to do about it (may be empty)."""
+    """A reason, what was found, and a remedy (may be empty), without the place."""
 
     reason: Reason
     detail: str
@@ -56,7 +61,7 @@ class Fault:
 def text_fault(text: str) -> Fault | None:
     """Return what is wrong with a text."""
     if not text:
-        return Fault(Reason.EMPTY_TEXT, "nothing stands where the text should")
+        return Fault(Reason.EMPTY_TEXT, "the text has no character")
     if not text.strip(WHITE_SPACE):
         return Fault(Reason.BLANK_TEXT, f"the text is {text[:EXCERPT_CHARACTERS]!r}")
     if "\0" in text:
@@ -65,12 +70,12 @@ def text_fault(text: str) -> Fault | None:
 
 
 def label_fault(label: str) -> Fault | None:
-    """Return what is wrong with a label whichever labels are known."""
+    """Return what is wrong with a label, independent of the known labels."""
     bare = label.strip(WHITE_SPACE)
     if not bare:
-        return Fault(Reason.EMPTY_LABEL, f"the label is {label!r}")
+        return Fault(Reason.EMPTY_LABEL, f"the label is {label!r:.80}")
     if bare != label:
-        return Fault(Reason.UNKNOWN_LABEL, f"label {label!r} has white space at its ends; the nearest is {bare!r}")
+        return Fault(Reason.UNKNOWN_LABEL, f"label {label!r:.80} has white space at its ends")
     if "\0" in label:
         return Fault(Reason.NUL, f"NUL is character {label.index(chr(0)) + 1} of label {label!r:.80}")
     return None
@@ -81,11 +86,11 @@ class BadRow:
     r"""One refused row.
 
     Attributes:
-        path: The file, or `name[split]` of a data set that is no file.
+        path: The file, or `name[split]` of a data set without files.
         line: Line of the file from 1, or row of such a data set from 0.
-        byte_offset: Offset of the line's first byte in the file; None for a data set that is no file.
+        byte_offset: Offset of the line's first byte in the file; None without a file.
         fault: What is wrong with it.
-        excerpt: The start of its text, or of the line where no text can be told; undecodable bytes as `\xNN`.
+        excerpt: The start of its text, or of the line if its text is unknown; undecodable bytes as `\xNN`.
     """
 
     path: str
@@ -95,13 +100,13 @@ class BadRow:
     excerpt: str
 
     def describe(self) -> str:
-        """Return place, reason, finding and excerpt in one line."""
+        """Return place, reason, detail and excerpt in one line."""
         place = f"{self.path}:{self.line}" if self.byte_offset is not None else f"{self.path} row {self.line}"
         start = f" (it starts {self.excerpt!r})" if self.excerpt else ""
         return f"{place}: {self.fault.reason}: {self.fault.detail}{start}"
 
     def as_json(self) -> str:
-        """Return the line that `rejected.jsonl` holds for this row."""
+        """Return the line of `rejected.jsonl` for this row."""
         record = {
             "file": self.path,
             "line": self.line,
@@ -110,69 +115,190 @@ class BadRow:
             "detail": self.fault.detail,
             "text": self.excerpt,
         }
-        # JSON lets these three stand as they are, and many readers of lines would cut there.
-        return re.sub(
-            "[\x85\u2028\u2029]", lambda end: f"\\u{ord(end[0]):04x}", json.dumps(record, ensure_ascii=False)
-        )
+        return json.dumps(record, ensure_ascii=False)
 
 
 class DataError(UserError):
-    """Data that cannot be used as it stands.
+    """Unusable data.
 
     Attributes:
         path: The file, folder or data set.
-        line: Line from 1 (row from 0 in a data set that is no file), None when the whole file is meant.
-        byte_offset: Offset of that line in the file, if there is one.
         reason: The typed reason.
-        excerpt: The start of the row's text, empty when the whole file is meant.
+        line: Line from 1 (row from 0 of a data set without files); None for a whole file.
+        byte_offset: Offset of that line in the file, if there is one.
     """
 
     def __init__(
         self,
         message: str,
-        *,
         path: str,
         reason: Reason,
         line: int | None = None,
         byte_offset: int | None = None,
-        excerpt: str = "",
     ) -> None:
         super().__init__(message)
-        self.path, self.line, self.byte_offset, self.reason, self.excerpt = path, line, byte_offset, reason, excerpt
+        self.path, self.reason, self.line, self.byte_offset = path, reason, line, byte_offset
+
+    @classmethod
+    def for_file(cls, path: str | Path, reason: Reason, detail: str) -> DataError:
+        """Make the error for a whole file."""
+        return cls(f"{path}: {reason}: {detail}", str(path), reason)
+
+    @classmethod
+    def for_row(cls, row: BadRow, advice: str = "") -> DataError:
+        """Make the error for one row; the fault's remedy and further advice end its message."""
+        message = ". ".join(part for part in (row.describe(), row.fault.remedy, advice) if part)
+        return cls(message, row.path, row.fault.reason, row.line, row.byte_offset)
+
+
+@dataclass
+class SplitReport:
+    """Counts of one split before any hold-out: `rows_read == rows_kept + sum(rejected.values())`."""
+
+    files: list[str] = field(default_factory=list)
+    rows_read: int = 0
+    rows_kept: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)  # reason -> rows
+    label_counts: list[int] = field(default_factory=list)  # kept rows by label id
+
+
+@dataclass
+class DataReport:
+    """The counts of one load; pass an empty one to a loader, which fills it in.
+
+    Attributes:
+        splits: Counts by split, for the splits that were read.
+        class_names: Label names by id.
+        held_out: Rows of train that became the validation split; 0 if there was one.
+        label_counts: Rows by label id of each returned split, after any hold-out.
+        rejected_path: The file that lists the refused rows; None without refused rows or without a path.
+        fingerprint: Depends on the returned rows, their labels and their split; not on the path.
+    """
+
+    splits: dict[str, SplitReport] = field(default_factory=dict)
+    class_names: list[str] = field(default_factory=list)
+    held_out: int = 0
+    label_counts: dict[str, list[int]] = field(default_factory=dict)
+    rejected_path: str | None = None
+    fingerprint: str = ""
 
     @property
-    def is_of_a_name(self) -> bool:
-        """`bool`: Whether a label is not known by what it is called, so that it helps to list those that are."""
-        # the number of a data set's own label says nothing beside names
-        numbered = self.reason is Reason.LABEL_OUT_OF_RANGE and self.byte_offset is not None
-        return numbered or self.reason is Reason.UNKNOWN_LABEL
+    def rows_read(self) -> int:
+        """Rows read in all splits."""
+        return sum(split.rows_read for split in self.splits.values())
 
-    @classmethod
-    def of_file(cls, path: str | Path, fault: Fault) -> DataError:
-        """Make the error for a fault of a whole file."""
-        remedy = f". {fault.remedy}" if fault.remedy else ""
-        return cls(f"{path}: {fault.reason}: {fault.detail}{remedy}", path=str(path), reason=fault.reason)
+    @property
+    def rows_rejected(self) -> int:
+        """Rows refused in all splits."""
+        return sum(sum(split.rejected.values()) for split in self.splits.values())
 
-    @classmethod
-    def of_row(cls, row: BadRow, advice: str = "") -> DataError:
-        """Make the error for one row, with the fault's remedy and further advice at its end."""
-        message = ". ".join(part for part in (row.describe(), row.fault.remedy, advice) if part)
-        return cls(
-            message,
-            path=row.path,
-            reason=row.fault.reason,
-            line=row.line,
-            byte_offset=row.byte_offset,
-            excerpt=row.excerpt,
-        )
+    def __str__(self) -> str:
+        lines = []
+        for name, split in self.splits.items():
+            line = f"{name}: {split.rows_read} rows read, {split.rows_kept} kept"
+            if split.rejected:
+                reasons = ", ".join(f"{count} {reason}" for reason, count in split.rejected.most_common())
+                line += f", {sum(split.rejected.values())} rejected ({reasons})"
+            lines.append(line)
+        if self.held_out:
+            lines.append(f"validation: {self.held_out} rows held out of train, stratified by label")
+        if self.rejected_path:
+            lines.append(f"rejected rows are listed in {self.rejected_path}")
+        return "\n".join(lines)
 
-    def with_advice(self, advice: str) -> DataError:
-        """Return the same error with a further sentence at the end of its message."""
-        return DataError(
-            f"{self}. {advice}",
-            path=self.path,
-            reason=self.reason,
-            line=self.line,
-            byte_offset=self.byte_offset,
-            excerpt=self.excerpt,
-        )
+
+def parse_limit(max_bad_rows: int | float | str) -> tuple[int | None, float | None]:
+    """Read a limit on bad rows.
+
+    Args:
+        max_bad_rows: A count (5, "5") or a share of the rows read ("0.1%", 0.001, "0.001").
+
+    Returns:
+        (count, None) or (None, share).
+
+    Raises:
+        UserError: For anything else.
+    """
+    number = str(max_bad_rows).strip()
+    if number.isdecimal():
+        return int(number), None
+    try:
+        share = float(number.removesuffix("%")) / (100 if number.endswith("%") else 1)
+    except ValueError:
+        share = -1.0
+    if 0 <= share < 1:
+        return None, share
+    raise UserError(
+        f"invalid max_bad_rows: found {max_bad_rows!r}; give a count such as 5, or a share of the rows such as 0.1%"
+    )
+
+
+class Ledger:
+    """Count and list the refused rows of one load, and stop the load past the limit.
+
+    Args:
+        max_bad_rows: See [`parse_limit`].
+        rejected_path: The file that lists the refused rows, one JSON object per line. The first of them creates it in
+            place of an older one; a load without any removes the older one at its end.
+        report: Is filled in.
+    """
+
+    def __init__(self, max_bad_rows: int | float | str, rejected_path: str | Path | None, report: DataReport) -> None:
+        self.limit, self.share = parse_limit(max_bad_rows)
+        self.max_bad_rows = max_bad_rows
+        self.report = report
+        vars(report).update(vars(DataReport()))  # forget an earlier load
+        self._path = Path(rejected_path) if rejected_path is not None else None
+        self._stream: TextIO | None = None
+        self._first: BadRow | None = None
+
+    def reject(self, split: str, row: BadRow) -> None:
+        """Count and list a bad row of a split.
+
+        Raises:
+            DataError: If the row exceeds the limit.
+        """
+        self._first = self._first or row
+        if self.limit == 0:
+            raise DataError.for_row(row, "To skip such rows: --max_bad_rows N")
+        self.report.splits[split].rejected[row.fault.reason.value] += 1
+        if self._path is not None:
+            self._list(self._path, row)
+        elif self.report.rows_rejected <= _LOGGED_ROWS:
+            logger.warning("rejected %s", row.describe())
+        if self.limit is not None and self.report.rows_rejected > self.limit:
+            raise DataError.for_row(row, f"This is one bad row more than --max_bad_rows {self.max_bad_rows} allows")
+
+    def _list(self, path: Path, row: BadRow) -> None:
+        try:
+            if self._stream is None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                # names of files may hold bytes that are not UTF-8
+                self._stream = path.open("w", encoding="utf-8", errors="backslashreplace", newline="\n")
+                self.report.rejected_path = str(path)
+            self._stream.write(row.as_json() + "\n")
+            self._stream.flush()
+        except OSError as error:
+            raise UserError(f"bad rows cannot be listed in {path}: {error.strerror or error}") from error
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        """Close the list; after a load without error check a limit that is a share, and the counts."""
+        if self._stream is not None:
+            self._stream.close()
+        if kind is not None:
+            return
+        read, rejected = self.report.rows_read, self.report.rows_rejected
+        for name, split in self.report.splits.items():
+            if split.rows_read != split.rows_kept + sum(split.rejected.values()):
+                raise RuntimeError(f"rows went missing in {name}: {split}")  # a bug of this package
+        if self.share is not None and self._first is not None and rejected > self.share * read:
+            found = f"{rejected} of {read} rows are bad, more than --max_bad_rows {self.max_bad_rows} allows"
+            raise DataError.for_row(self._first, f"This is the first; {found}")
+        if self._path is not None and not rejected:
+            self._path.unlink(missing_ok=True)
+        if rejected:
+            where = f"; they are listed in {self.report.rejected_path}" if self.report.rejected_path else ""
+            logger.warning("%d of %d rows rejected%s", rejected, read, where)

@@ -1,18 +1,18 @@
-"""Batches of texts of like length: little padding, a new order each epoch, and the same order again on demand.
-
-Two torch batch samplers, for batches of so many texts and of so many tokens, and the share of padding that an order
-costs. Nothing here knows what a token is, nor a model.
-"""
+"""The order of training rows: batches of similar lengths, or streams with a length; each epoch has a new order."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
+import datasets
 import numpy as np
-from torch.utils.data import Sampler
+from torch.utils.data import IterableDataset, Sampler
 
 from ..utils.errors import UserError
+
+SHUFFLED_ROWS = 10_000  # rows of a stream in memory; the next one is drawn from these
 
 
 def padding_share(lengths: Sequence[int], batches: Iterable[Sequence[int]]) -> float:
@@ -23,7 +23,7 @@ def padding_share(lengths: Sequence[int], batches: Iterable[Sequence[int]]) -> f
         batches: Indices by batch.
 
     Returns:
-        Padding tokens by all tokens, from 0 (none) towards 1; 0 when there are no tokens.
+        Padding tokens divided by all tokens, from 0 (no padding) towards 1; 0 without tokens.
     """
     rows = [[lengths[index] for index in batch] for batch in batches]
     padded = sum(len(row) * max(row) for row in rows if row)
@@ -31,23 +31,27 @@ def padding_share(lengths: Sequence[int], batches: Iterable[Sequence[int]]) -> f
 
 
 class _EpochBatchSampler(Sampler[list[int]]):
-    """What the two samplers share: an order that follows from the arguments and the epoch alone."""
+    """A batch sampler with an order that depends on its arguments and the epoch only.
+
+    It uses no global random generator and keeps no state, so a run that stops inside an epoch can resume with the
+    batches that it has not seen.
+    """
 
     def __init__(self, lengths: np.ndarray, seed: int, **sizes: int) -> None:
         for name, value, least in (*((name, value, 1) for name, value in sizes.items()), ("seed", seed, 0)):
             if value < least:
-                raise UserError(f"{name} is {value}: give {least} or more")
+                raise UserError(f"{name} must be at least {least}: found {value}")
         self.lengths = lengths
         self.seed = seed
         self.epoch = 0
 
     @property
     def sampler(self) -> _EpochBatchSampler:
-        """The sampler itself: where accelerate looks for `set_epoch` once it has split the batches over processes."""
+        """The sampler itself: accelerate looks here for `set_epoch` after it has split batches over processes."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch, from 0, whose order the next iteration yields."""
+        """Choose the epoch, from 0, for the next iteration."""
         self.epoch = epoch
 
     def _generator(self) -> np.random.Generator:
@@ -55,23 +59,22 @@ class _EpochBatchSampler(Sampler[list[int]]):
 
 
 class LengthBucketedBatchSampler(_EpochBatchSampler):
-    """Yields lists of indices of texts of like length, each index once an epoch.
+    """Yield lists of indices of texts of similar length, each index once per epoch.
 
     The indices are shuffled, cut into pools of `pool_batches` batches, sorted by length inside a pool, cut into
-    batches, and the batches are shuffled. The order depends on the arguments and the epoch alone, on no state and no
-    global random generator, so a run that stops inside an epoch goes on with the batches it has not seen.
+    batches, and the batches are shuffled.
 
-    What does not fill a batch is drawn at random, not from the longest texts, and comes last: accelerate loses rows
-    when a short batch stands anywhere else and several processes share the batches.
+    The rows that do not fill a batch are drawn at random, not from the longest texts, and come last: accelerate loses
+    rows if a short batch comes earlier and several processes share the batches.
 
     Args:
         lengths: Tokens by index.
-        batch_size: Texts in a batch.
-        seed: Makes one sequence of orders; together with the epoch it makes one order.
-        pool_batches: Batches in a pool: 1 is a random order, more is less padding and less mixing. On 6,000 tweets
+        batch_size: Texts per batch.
+        seed: Chooses a sequence of orders, one per epoch.
+        pool_batches: Batches per pool: 1 is a random order, more means less padding and less mixing. On 6,000 tweets
             (18.8 tokens on average, 32 at most) in batches of 32 the share of padding is .317 for a random order and
             .108, .059, .015 and .008 for pools of 5, 10, 50 and 100 batches.
-        drop_last: Leave out what does not fill a batch.
+        drop_last: Leave out the rows that do not fill a batch.
 
     Raises:
         UserError: For a batch or pool size under 1, or a negative seed.
@@ -115,26 +118,25 @@ class LengthBucketedBatchSampler(_EpochBatchSampler):
 
 
 class TokenBudgetBatchSampler(_EpochBatchSampler):
-    """Yields lists of indices of texts of like length whose tokens fit a budget, each index once an epoch.
+    """Yield lists of indices of texts of similar length, within a budget of tokens, each index once per epoch.
 
-    The tokens of a batch are its rows times its longest text, padding counted, and an empty text counts as one token.
-    A text with more tokens than the budget is a batch of its own.
+    The tokens of a batch are its rows times its longest text, padding counted; an empty text counts as one token. A
+    text with more tokens than the budget is a batch of its own.
 
-    The indices are sorted by length, equally long texts at random, and cut from the longest on: so many rows a batch
-    as the budget holds texts of the longest of them. Then the rows of each `mixed_batches` neighbouring batches are
-    dealt anew, and all batches are shuffled. How many rows each batch has follows from the lengths alone, so that all
-    epochs have as many batches. As in [`LengthBucketedBatchSampler`], the order depends on the arguments and the epoch
-    alone, and a run that stops inside an epoch goes on with the batches it has not seen.
+    The indices are sorted by length, equal lengths at random, and cut from the longest on into batches that fit the
+    budget. Then the rows of each `mixed_batches` neighbouring batches are dealt again, and all batches are shuffled.
+    The sizes of the batches depend on the lengths alone, so all epochs have equally many.
 
     Args:
         lengths: Tokens by index.
-        tokens_per_batch: The most tokens in a batch.
-        seed: Makes one sequence of orders; together with the epoch it makes one order.
-        mixed_batches: Neighbouring batches whose rows are dealt anew each epoch. 1 is the least padding, and only
-            texts equally long change their batch; more is more mixing and more padding. On 6,000 tweets (18.8 tokens
-            on average, 32 at most) with 640 tokens a batch, 1, 2, 4, 8 and 16 make 180, 181, 182, 186 and 189 batches
-            whose share of padding is .005, .007, .015, .031 and .044.
-        processes: How many share the batches: there are a multiple of so many, for which the largest are halved.
+        tokens_per_batch: The most tokens per batch.
+        seed: Chooses a sequence of orders, one per epoch.
+        mixed_batches: Neighbouring batches that exchange rows in each epoch. 1 is the least padding: only texts of
+            equal length change their batch; more means more mixing and more padding. On 6,000 tweets (18.8 tokens on
+            average, 32 at most) with 640 tokens per batch, 1, 2, 4, 8 and 16 make 180, 181, 182, 186 and 189 batches
+            with a share of padding of .005, .007, .015, .031 and .044.
+        processes: Number of processes that share the batches; the largest batches are halved until it divides their
+            number.
 
     Raises:
         UserError: For a size under 1, a negative seed, or batches of one text each that processes cannot share evenly.
@@ -167,7 +169,7 @@ class TokenBudgetBatchSampler(_EpochBatchSampler):
         self._sizes, self._groups = self._cut()
 
     def _cut(self) -> tuple[list[int], list[int]]:
-        """Rows of each batch, longest texts first, and the places between which rows are dealt anew."""
+        """Return the rows of each batch, longest texts first, and the limits between which rows are dealt again."""
         longest_first = np.sort(self.lengths)[::-1].tolist()
         sizes, groups = [], [0]
         while groups[-1] < len(longest_first):
@@ -181,7 +183,7 @@ class TokenBudgetBatchSampler(_EpochBatchSampler):
             if sizes[place] == 1:
                 raise UserError(
                     f"tokens_per_batch {self.tokens_per_batch} makes {len(sizes)} batches of one text each, which "
-                    f"{self.processes} processes cannot share evenly: give more tokens or start fewer processes"
+                    f"{self.processes} processes cannot share evenly: raise it, or start fewer processes"
                 )
             sizes[place : place + 1] = [-(-sizes[place] // 2), sizes[place] // 2]
         return sizes, groups
@@ -198,3 +200,43 @@ class TokenBudgetBatchSampler(_EpochBatchSampler):
         batches = np.split(order, np.cumsum(self._sizes)[:-1])
         for number in generator.permutation(len(self)):
             yield batches[number].tolist()
+
+
+class CountedStream(IterableDataset):
+    """Rows of a stream, with a length: the Trainer needs it to count epochs and to resume in the right one.
+
+    Args:
+        rows: The stream; it must give the same rows each time.
+        count: Its number of rows.
+        shuffle_seed: Draw the rows in a new order in each epoch, from a buffer of `SHUFFLED_ROWS`; None keeps the
+            stream's own order.
+    """
+
+    def __init__(self, rows: datasets.IterableDataset, count: int, shuffle_seed: int | None = None) -> None:
+        self._rows = rows if shuffle_seed is None else rows.shuffle(seed=shuffle_seed, buffer_size=SHUFFLED_ROWS)
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self._rows)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of the rows."""
+        self._rows.set_epoch(epoch)
+
+
+def with_lengths(examples: Mapping[str, Any], label_counts: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+    """Return the splits, evaluated streams as [`CountedStream`]; without, several processes count rows twice.
+
+    Args:
+        examples: Tables or streams by split. `train` is not changed.
+        label_counts: Rows by class, of each split.
+    """
+    return {
+        split: CountedStream(rows, sum(label_counts[split]))
+        if split != "train" and isinstance(rows, datasets.IterableDataset)
+        else rows
+        for split, rows in examples.items()
+    }

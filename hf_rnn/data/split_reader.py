@@ -1,59 +1,35 @@
-"""All splits read under one label map, with one account of the rows.
+"""All splits under one label map and one count of rows, delivered as tables or streams.
 
-The first split (train, or the only one asked for) is surveyed first: which labels it holds, and whether anything is
-odd. If nothing is, the survey is the reading. If something is, the split is read again with the label map known, so
-that bad rows are met and reported in the order of lines whatever is wrong with them.
+Tables are Arrow columns in memory; streams read their files again in each epoch. Neither writes a cache.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Protocol
+from typing import Any
 
+import datasets
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import xxhash
+from datasets.iterable_dataset import ArrowExamplesIterable
 
-from ..utils.errors import UserError
-from .labels import MAX_CLASSES, LabelMap, is_integer, listed, sort_labels
-from .row_errors import BadRow, DataError, Fault, Reason
-from .row_report import Ledger, SplitReport
-from .tsv_reader import LabelResolver, Rows
-from .tsv_schema import looks_like_header
+from .hf_dataset import LibrarySplit
+from .labels import LabelMap, listed
+from .row_errors import DataError, DataReport, Fault, Ledger, Reason, SplitReport
+from .stratified_split import Holdout
+from .tsv_file import TsvFile
+from .tsv_reader import Rows
 
 logger = logging.getLogger(__name__)
 
 
-class RowSource(Protocol):
-    """A file, or another part of a split, that can be read more than once and gives the same rows each time."""
-
-    @property
-    def path(self) -> str:
-        """Its name in messages."""
-
-    @property
-    def layout(self) -> object:
-        """What besides its bytes decides which rows come out."""
-
-    @property
-    def header_label(self) -> str | None:
-        """What a declared header has in the label's column."""
-
-    def first_row(self) -> tuple[str, str] | None:
-        """Return text and label of a first line that may be an undeclared header."""
-
-    def rows(
-        self,
-        labels: LabelResolver | None,
-        on_bad_row: Callable[[BadRow], None],
-        on_bytes: Callable[[bytes], object] = ...,
-        with_texts: bool = ...,
-    ) -> Iterator[Rows]:
-        """Read it; see [`~hf_rnn.data.tsv_file.TsvFile.rows`]."""
+RowSource = TsvFile | LibrarySplit
 
 
 @dataclass
@@ -61,37 +37,21 @@ class ReadSplit:
     """The good rows of one split.
 
     Attributes:
-        sources: Where they come from.
-        counts: For each source, kept rows by label id, shape (classes,).
-        rows: The rows in order; empty when only counts are wanted.
-        digest: Hash of all that was read.
+        sources: Its parts.
+        counts: For each part, kept rows by label id, or by label without a label map.
+        rows: The rows in order; empty if only counts are requested.
+        digest: Hash of all bytes that were read.
     """
 
     sources: Sequence[RowSource]
-    counts: list[np.ndarray] = field(default_factory=list)
+    counts: list[Counter[Any]] = field(default_factory=list)
     rows: list[Rows] = field(default_factory=list)
     digest: str = ""
 
-    def total(self) -> list[int]:
+    def count_labels(self, classes: int) -> list[int]:
         """Return the kept rows by label id."""
-        return [int(count) for count in np.sum(self.counts, axis=0)]
-
-
-@dataclass
-class _Survey:
-    """What a split holds before there is a label map."""
-
-    counts: list[Counter[str]] = field(default_factory=list)  # for each source, rows by label
-    rows: list[Rows] = field(default_factory=list)
-    lines: int = 0
-    bad_row: BadRow | None = None
-    headers: set[str] = field(default_factory=set)  # labels that stand in undeclared headers only
-    digest: str = ""
-
-    def total(self) -> Counter[str]:
-        """Return the rows by label, headers left out."""
         total = sum(self.counts, Counter())
-        return Counter({label: rows for label, rows in total.items() if label not in self.headers})
+        return [total[label] for label in range(classes)]
 
 
 def read_splits(
@@ -104,182 +64,179 @@ def read_splits(
     """Read all splits under one label map.
 
     Args:
-        sources: What to read, by canonical split name; the first decides about the labels.
-        class_names: Names by id, or None to take the labels of the first split, sorted.
-        ledger: Takes every rejected row and all counts.
-        keep: Whether to keep the rows, or the counts only.
+        sources: The parts of each split, by canonical split name; the first split decides about the labels.
+        class_names: Names by id; None for the labels of the first split, sorted.
+        ledger: Counts the refused rows.
+        keep: Whether to keep the rows, or only their counts.
         label_map: See [`LabelMap.given`].
 
     Raises:
-        DataError: For a file or row that cannot be used and that the ledger does not let pass.
+        DataError: For an unusable file, and for a row that the ledger refuses.
         UserError: If the labels make no map.
     """
     for split, parts in sources.items():
         ledger.report.splits[split] = SplitReport([part.path for part in parts])
-    first = next(iter(sources))
-    survey = _survey(sources[first], class_names, keep)
-    labels = _label_map(first, sources[first], survey, class_names, ledger, label_map)
+    first, splits = next(iter(sources)), {}
     if class_names is None:
-        _tell_of_header(sources[first], survey.total())
+        read = _read(first, sources[first], None, ledger, keep)
+        labels = LabelMap.from_counts(sum(read.counts, Counter()))
+        splits[first] = _number_labels(read, labels)
+    else:
+        labels = LabelMap.given(class_names, _survey_labels(sources[first]), label_map)
     ledger.report.class_names = list(labels.names)
-    surveyed = _settle(sources[first], survey, labels)
-    survey.rows.clear()
-    splits: dict[str, ReadSplit] = {}
     for split, parts in sources.items():
         for part in parts:
             _check_header(part, labels)
-        report = ledger.report.splits[split]
-        if split == first and surveyed is not None:
-            splits[split], report.rows_read = surveyed, survey.lines
-        else:
+        if split not in splits:
             splits[split] = _read(split, parts, labels, ledger, keep)
-        report.label_counts = splits[split].total()
-        report.rows_kept = sum(report.label_counts)
-        if not report.rows_kept:
-            raise _nothing_left(parts)
+        report = ledger.report.splits[split]
+        report.label_counts = splits[split].count_labels(len(labels.names))
         if absent := [name for name, rows in zip(labels.names, report.label_counts, strict=True) if not rows]:
             logger.warning("%s has no row with label %s", split, listed(absent))
     return labels, splits
 
 
-def _check_header(part: RowSource, labels: LabelMap) -> None:
-    """Refuse a declared header that is a row: it would be lost."""
-    cell = part.header_label
-    if cell is not None and not isinstance(labels.resolve(cell), Fault):
-        detail = f"its first line, declared a header, has the label {cell!r:.80} in the label's column"
-        raise DataError.of_file(part.path, Fault(Reason.NO_HEADER, detail, "If it is a row, leave out --header"))
-
-
-def _tell_of_header(parts: Sequence[RowSource], counts: Counter[str]) -> None:
-    """Say that a first line may name columns in words of its own, where its label alone stands nowhere else."""
-    once = [label for label, rows in counts.items() if rows == 1]
+def _read(split: str, parts: Sequence[RowSource], labels: LabelMap | None, ledger: Ledger, keep: bool) -> ReadSplit:
+    """Read a split, under the label map if there is one."""
+    read, hasher, report = ReadSplit(parts), xxhash.xxh3_128(), ledger.report.splits[split]
     for part in parts:
-        text, label = part.first_row() or ("", "")
-        if once == [label] and len(text.split()) <= 3:
-            logger.warning(
-                "%s:1: label %s stands there only, and is taken as a class. If this line names the columns: --header",
-                part.path,
-                listed(once),
-            )
-
-
-def _survey(parts: Sequence[RowSource], class_names: Sequence[str] | None, keep: bool) -> _Survey:
-    """Read a split without a label map."""
-    survey, hasher = _Survey(), xxhash.xxh3_128()
-
-    def note(row: BadRow) -> None:
-        survey.bad_row = survey.bad_row or row
-
-    for part in parts:
-        counts: Counter[str] = Counter()
-        survey.counts.append(counts)
+        counts: Counter[Any] = Counter()
+        read.counts.append(counts)
         hasher.update(repr(part.layout).encode())
-        for rows in part.rows(None, note, hasher.update, with_texts=keep):
-            survey.lines += rows.lines
-            names = rows.labels.dictionary.to_pylist()
-            counts.update(
-                dict(zip(names, np.bincount(rows.labels.indices, minlength=len(names)).tolist(), strict=True))
-            )
-            if len(counts) > MAX_CLASSES:
-                raise UserError(
-                    f"{part.path}: more than {MAX_CLASSES} different labels, such as {listed(names[:3])}. "
-                    "Are the columns swapped? Set --text_column and --label_column"
-                )
+        for rows in part.rows(labels, partial(ledger.reject, split), hasher.update):
+            report.rows_read += rows.lines
+            counts.update(_count(rows))
             if keep:
-                survey.rows.append(rows)
-    survey.digest = hasher.hexdigest()
-    survey.headers = _header_labels(parts, survey.total(), class_names or ())
-    return survey
-
-
-def _header_labels(parts: Sequence[RowSource], counts: Counter[str], class_names: Sequence[str]) -> set[str]:
-    """Return the labels that stand only in first lines and look as if they named a column."""
-    firsts = [row for part in parts if (row := part.first_row()) is not None]
-    first_labels = Counter(label for _, label in firsts)
-    others = [label for label in counts if counts[label] > first_labels[label]]
-    integers = bool(others) and all(map(is_integer, others))
-    return {
-        label
-        for text, label in firsts
-        if label not in class_names
-        and counts[label] == first_labels[label]
-        and looks_like_header(text, label, integers)
-    }
-
-
-def _label_map(
-    split: str,
-    parts: Sequence[RowSource],
-    survey: _Survey,
-    class_names: Sequence[str] | None,
-    ledger: Ledger,
-    label_map: Mapping[str, str] | None,
-) -> LabelMap:
-    counts = survey.total()
-    if not counts and not survey.headers:
-        for part in parts:  # not one good row: the first bad ones say what is wrong
-            for _ in part.rows(None, partial(ledger.reject, split)):
-                pass
-        raise _nothing_left(parts)
-    try:
-        if class_names is None:
-            return LabelMap.from_counts(counts)
-        return LabelMap.given(class_names, counts, label_map)
-    except UserError:
-        # The labels may be at odds because of a header or a bad row. Then these must be told, and reading once
-        # more comes upon them.
-        if survey.headers or (survey.bad_row is not None and ledger.limit == 0):
-            _read(split, parts, LabelMap(tuple(sort_labels(counts))), ledger, keep=False)
-        raise
-
-
-def _settle(parts: Sequence[RowSource], survey: _Survey, labels: LabelMap) -> ReadSplit | None:
-    """Turn a survey into the split, if nothing was odd about it."""
-    resolved = {label: labels.resolve(label) for label in survey.total()}
-    ids = {label: number for label, number in resolved.items() if not isinstance(number, Fault)}
-    if survey.bad_row or survey.headers or len(ids) < len(resolved):
-        return None
-    counts = []
-    for by_label in survey.counts:
-        counts.append(np.zeros(len(labels.names), dtype=np.int64))
-        for label, number in by_label.items():
-            counts[-1][ids[label]] += number
-    settled = []
-    for rows in survey.rows:
-        table = np.array([ids[label] for label in rows.labels.dictionary.to_pylist()], dtype=np.int64)
-        settled.append(Rows(rows.texts, pa.array(table[rows.labels.indices.to_numpy()]), rows.lines))
-    return ReadSplit(parts, counts, settled, survey.digest)
-
-
-def _read(split: str, parts: Sequence[RowSource], labels: LabelMap, ledger: Ledger, keep: bool) -> ReadSplit:
-    """Read a split with the label map known."""
-    read, hasher = ReadSplit(parts), xxhash.xxh3_128()
-    try:
-        for part in parts:
-            read.counts.append(counts := np.zeros(len(labels.names), dtype=np.int64))
-            hasher.update(repr(part.layout).encode())
-            for rows in part.rows(labels, partial(ledger.reject, split), hasher.update, with_texts=keep):
-                ledger.report.splits[split].rows_read += rows.lines
-                counts += np.bincount(rows.labels, minlength=len(labels.names))
-                if keep:
-                    read.rows.append(rows)
-    except DataError as error:
-        if error.is_of_a_name:
-            raise error.with_advice(f"All labels in {split}: {_all_labels(parts)}") from None
-        raise
+                read.rows.append(rows)
     read.digest = hasher.hexdigest()
+    report.rows_kept = sum(counts.total() for counts in read.counts)
+    if not report.rows_kept:
+        raise DataError.for_file(", ".join(report.files), Reason.EMPTY_FILE, "found no usable row")
     return read
 
 
-def _all_labels(parts: Sequence[RowSource]) -> str:
-    try:
-        return listed(sort_labels(_survey(parts, None, keep=False).total()))
-    except DataError:  # another fault than too many labels: the file has changed, or is gone
-        raise
-    except UserError:
-        return f"more than {MAX_CLASSES}"
+def _count(rows: Rows) -> dict[Any, int]:
+    counted = pc.value_counts(rows.labels)
+    return dict(zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True))
 
 
-def _nothing_left(parts: Sequence[RowSource]) -> DataError:
-    fault = Fault(Reason.EMPTY_FILE, "not one of its lines is a row that can be used")
-    return DataError.of_file(", ".join(part.path for part in parts), fault)
+def _survey_labels(parts: Sequence[RowSource]) -> Counter[str]:
+    """Count the rows of a split by label, without the bad rows."""
+    counts: Counter[str] = Counter()
+    for part in parts:
+        for rows in part.rows(None, lambda row: None):
+            counts.update(_count(rows))
+    return counts
+
+
+def _number_labels(read: ReadSplit, labels: LabelMap) -> ReadSplit:
+    """Return a split that was read without label map with label ids."""
+    ids = {name: number for number, name in enumerate(labels.names)}
+    counts = [Counter({ids[name]: rows for name, rows in part.items()}) for part in read.counts]
+    numbered = []
+    while read.rows:
+        rows = read.rows.pop(0)
+        table = np.array([ids[name] for name in rows.labels.dictionary.to_pylist()], dtype=np.int64)
+        numbered.append(Rows(rows.texts, pa.array(table[rows.labels.indices.to_numpy()]), rows.lines))
+    return ReadSplit(read.sources, counts, numbered, read.digest)
+
+
+def _check_header(part: RowSource, labels: LabelMap) -> None:
+    """Refuse a declared header that is a row, which would be lost."""
+    label = part.header_label
+    if label is not None and not isinstance(labels.resolve(label), Fault):
+        detail = f"found the label {label!r:.80} in the first line; if it is a row, leave out --header"
+        raise DataError.for_file(part.path, Reason.NO_HEADER, detail)
+
+
+def build_tables(
+    labels: LabelMap, read: dict[str, ReadSplit], holdout: Holdout | None, report: DataReport
+) -> datasets.DatasetDict:
+    """Return the splits as tables, after the hold-out; empties the rows of `read`."""
+    fingerprints = _set_fingerprints(labels, read, holdout, report)
+    columns = {split: source.rows for split, source in read.items()}
+    if holdout is not None:
+        columns = dict(zip(("train", "validation"), _divide(columns.pop("train"), holdout), strict=True)) | columns
+    tables = {}
+    for split, rows in columns.items():
+        texts = pa.chunked_array([block.texts for block in rows], pa.string())
+        ids = pa.chunked_array([block.labels for block in rows], pa.int64())
+        table, name = pa.table({"text": texts, "label": ids}), datasets.NamedSplit(split)
+        tables[split] = datasets.Dataset(table, _describe(labels), name, fingerprint=fingerprints[split])
+    return datasets.DatasetDict(tables)
+
+
+def build_streams(
+    labels: LabelMap, read: dict[str, ReadSplit], holdout: Holdout | None, report: DataReport
+) -> datasets.IterableDatasetDict:
+    """Return the splits as streams, after the hold-out."""
+    _set_fingerprints(labels, read, holdout, report)
+    streams = {}
+    for split, (source, held_out) in _find_parts(read, holdout).items():
+        counts = np.array([[part[label] for label in range(len(labels.names))] for part in source.counts])
+        # The library treats a list among the arguments as shards, which workers share: here the files.
+        arguments = {
+            "shards": list(zip(source.sources, (np.cumsum(counts, axis=0) - counts).tolist(), strict=True)),
+            "labels": labels,
+            "holdout": holdout if source is read.get("train") else None,
+            "held_out": held_out,
+        }
+        rows = ArrowExamplesIterable(_stream, arguments)
+        streams[split] = datasets.IterableDataset(rows, _describe(labels), datasets.NamedSplit(split))
+    return datasets.IterableDatasetDict(streams)
+
+
+def _stream(
+    shards: list[tuple[RowSource, list[int]]], labels: LabelMap, holdout: Holdout | None, held_out: bool
+) -> Iterator[tuple[int, pa.Table]]:
+    """Read files again, once per epoch; their bad rows are counted already."""
+    key = 0
+    for source, before in shards:
+        seen = np.array(before, dtype=np.int64)
+        for rows in source.rows(labels, lambda row: None):
+            if holdout is not None:
+                rows = rows.filter(holdout.select(rows.labels.to_numpy(), seen) == held_out)
+            if len(rows.texts):
+                yield key, pa.table({"text": rows.texts, "label": rows.labels})
+                key += 1
+
+
+def _divide(blocks: list[Rows], holdout: Holdout) -> tuple[list[Rows], list[Rows]]:
+    """Divide the rows of train into training and held-out rows; empties the given list."""
+    train: list[Rows] = []
+    validation: list[Rows] = []
+    seen = np.zeros(len(holdout.counts), dtype=np.int64)
+    while blocks:  # frees each block once it is copied: the texts are never held twice
+        block = blocks.pop(0)
+        held_out = holdout.select(block.labels.to_numpy(), seen)
+        train.append(block.filter(~held_out))
+        validation.append(block.filter(held_out))
+    return train, validation
+
+
+def _describe(labels: LabelMap) -> datasets.DatasetInfo:
+    label = datasets.ClassLabel(names=list(labels.names))
+    return datasets.DatasetInfo(features=datasets.Features(text=datasets.Value("string"), label=label))
+
+
+def _find_parts(read: dict[str, ReadSplit], holdout: Holdout | None) -> dict[str, tuple[ReadSplit, bool]]:
+    """Return for each split to deliver its source, and whether it takes the held-out rows of that source."""
+    parts = {split: (rows, False) for split, rows in read.items()}
+    if holdout is None:
+        return parts
+    return {"train": parts.pop("train"), "validation": (read["train"], True), **parts}
+
+
+def _set_fingerprints(
+    labels: LabelMap, read: dict[str, ReadSplit], holdout: Holdout | None, report: DataReport
+) -> dict[str, str]:
+    """Return a fingerprint for each split to deliver, and set the report's; tables and streams have the same."""
+    names = (labels.names, labels.written or False)
+    fingerprints = {
+        split: xxhash.xxh3_64_hexdigest(
+            repr((source.digest, names, held_out, source is read.get("train") and holdout)).encode()
+        )
+        for split, (source, held_out) in _find_parts(read, holdout).items()
+    }
+    report.fingerprint = xxhash.xxh3_64_hexdigest(repr(sorted(fingerprints.items())).encode())
+    return fingerprints

@@ -1,8 +1,7 @@
-"""A stratified validation split for data that has none, chosen the same way whether rows are in memory or streamed.
+"""A stratified validation split for data without one; tables and streams hold out the same rows.
 
-`Dataset.train_test_split(stratify_by_column=...)` needs all rows at hand and refuses a class with one row; here a
-row's side follows from its label and from how many rows of that label came before it, so that a stream can be split
-in constant memory and both ways of reading deliver the same rows.
+`Dataset.train_test_split(stratify_by_column=...)` needs all rows in memory and refuses a class with one row. Here the
+label of a row and the number of earlier rows with that label decide, so a stream is split in constant memory.
 """
 
 from __future__ import annotations
@@ -14,22 +13,12 @@ import numpy as np
 from ..utils.errors import UserError
 
 
-def check_share(share: float) -> None:
-    """Refuse what is no share of the rows.
-
-    Raises:
-        UserError: For one that is not above 0, or above 0.5.
-    """
-    if not 0 < share <= 0.5:
-        raise UserError(f"validation_share is {share}: give a share above 0 and at most 0.5, such as 0.1")
-
-
 @dataclass(frozen=True)
 class Holdout:
-    """Which rows of train become validation.
+    """The rows of train that become validation.
 
-    The rows of each class, in file order, are cut into as many runs of equal length as rows are wanted, and a seeded
-    draw takes one row of each run: exact counts, every part of the file represented, no period.
+    The rows of each class, in file order, are cut into as many equal runs as rows are wanted, and a seeded draw takes
+    one row of each run: exact counts, every part of the file represented, no period.
 
     Attributes:
         counts: Rows by label id.
@@ -42,29 +31,30 @@ class Holdout:
     seed: int
 
     def __post_init__(self) -> None:
-        check_share(self.share)
+        if not 0 < self.share <= 0.5:
+            raise UserError(f"invalid validation_share: found {self.share}; give more than 0 and at most 0.5")
         if not self.rows:
             raise UserError(
-                f"train has {sum(self.counts)} rows, no two of one label: too few to hold validation rows out of. "
-                "Give a dev.tsv"
+                f"too few rows to hold out validation rows: found {sum(self.counts)} in train, no two with one label; "
+                "give a dev.tsv"
             )
 
     def quota(self, label: int) -> int:
-        """Return how many rows of a class are held out: its share, at least one, and never all."""
+        """Return the number of held-out rows of a class: its share, at least one, at most half."""
         count = self.counts[label]
         return min(max(1, round(self.share * count)), count // 2)
 
     @property
     def rows(self) -> int:
-        """How many rows are held out."""
+        """The number of held-out rows."""
         return sum(map(self.quota, range(len(self.counts))))
 
     def select(self, labels: np.ndarray, seen: np.ndarray) -> np.ndarray:
-        """Tell the held-out rows among the next rows of train.
+        """Return which of the next rows of train are held out.
 
         Args:
             labels: Label ids of consecutive rows, shape (rows,).
-            seen: Rows of each class before these, shape (classes,); is advanced past them.
+            seen: Earlier rows of each class, shape (classes,); is advanced past these rows.
 
         Returns:
             A boolean mask of shape (rows,): True where the row goes to validation.

@@ -1,4 +1,4 @@
-"""What a text must be, wherever texts come in: a str that is Unicode; what is none is named by its position."""
+"""Checks of texts from any source: each must be a str of valid Unicode; an invalid one is named by its position."""
 
 from __future__ import annotations
 
@@ -9,42 +9,42 @@ from ..utils.errors import UserError
 
 
 def check_text(text: str) -> None:
-    """Refuse a text that is no Unicode, as a terminal hands over bytes that are not UTF-8.
+    """Refuse a text that is not Unicode, for example from a terminal that passes bytes other than UTF-8.
 
     Raises:
-        UserError: When it cannot be encoded.
+        UserError: If it cannot be encoded.
     """
     place = _find_surrogate(text)
     if place is not None:
-        raise UserError(f"the text is not UTF-8 at character {place}: {text!r:.60}")
+        raise UserError(f"the text is not UTF-8 at character {place}: found {text!r:.60}")
 
 
 def check_texts(texts: Iterable[Any], where: str = "texts", first: int = 0) -> None:
-    """Refuse texts of which one is no str or no Unicode; an empty one is allowed.
+    """Refuse texts that are not str or not Unicode; an empty one is allowed.
 
     Args:
-        texts: To look at, in their order.
-        where: What they are called in messages.
+        texts: The texts in their order.
+        where: Their name in messages.
         first: The position of the first of them.
 
     Raises:
-        UserError: For what is no valid text, named by its position.
+        UserError: For an invalid text, with its position.
     """
     for position, text in enumerate(texts, start=first):
         if not isinstance(text, str):
             raise UserError(f"{where}[{position}] is not a str: found {text!r:.80}; give '' for an empty text")
         if not text.isascii() and (place := _find_surrogate(text)) is not None:
             found = f"a lone surrogate at character {place} of {text!r:.80}"
-            raise UserError(f"{where}[{position}] is not valid Unicode: {found}; decode its file as UTF-8")
+            raise UserError(f"{where}[{position}] is not valid Unicode: found {found}; decode its file as UTF-8")
 
 
 def out_of_arrow(values: Any) -> Any:
-    """Return what a column of Arrow's holds as a list, for its own items are no str; all else as it is."""
+    """Return a column of Arrow as a list of Python objects; return anything else unchanged."""
     return values.to_pylist() if hasattr(values, "to_pylist") else values
 
 
 def _find_surrogate(text: str) -> int | None:
-    """Return where half a UTF-16 pair stands alone, from 0; None in a text that is Unicode."""
+    """Return the place of the first lone surrogate, from 0; None in valid Unicode."""
     try:
         text.encode()
     except UnicodeEncodeError as error:

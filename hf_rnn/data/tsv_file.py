@@ -1,4 +1,4 @@
-"""One TSV file that can be read again and again, and that must not change meanwhile."""
+"""One TSV file with its declared columns; it can be read again and must not change meanwhile."""
 
 from __future__ import annotations
 
@@ -10,23 +10,106 @@ from io import FileIO
 from pathlib import Path
 
 from ..utils.errors import UserError
-from .file_encoding import MAGIC_BYTES, sniff
-from .row_errors import BadRow, DataError, Fault, Reason
-from .tsv_reader import LabelResolver, RowReader, Rows, blocks_of_lines
-from .tsv_schema import Layout, TsvFormat, layout_of
+from .labels import LabelMap, listed
+from .row_errors import BadRow, DataError, Reason
+from .tsv_reader import (
+    MAX_LINE_BYTES,
+    Layout,
+    RowReader,
+    Rows,
+    blocks_of_lines,
+    check_signature,
+    excerpt_of,
+)
+
+# A first line with one of each, in any case, names the columns.
+_TEXT_HEADERS = {"text", "tweet", "sentence", "review", "content", "comment", "message"}
+_LABEL_HEADERS = {"label", "labels", "sentiment", "class", "category", "target", "emotion", "polarity"}
+
+
+@dataclass(frozen=True)
+class TsvFormat:
+    """The declared columns of TSV files.
+
+    Attributes:
+        text_column: The text column, by number from 0 or by its name in the header; None means 0.
+        label_column: The label column; None means 1.
+        header: Whether the first line names the columns. Without declared columns those called `text` and `label`, in
+            any case, are used; else the two that there are.
+        max_line_bytes: Longer lines, their ends not counted, are refused; bounds the memory.
+    """
+
+    text_column: int | str | None = None
+    label_column: int | str | None = None
+    header: bool = False
+    max_line_bytes: int = MAX_LINE_BYTES
+
+    def __post_init__(self) -> None:
+        for column in (self.text_column, self.label_column):
+            if isinstance(column, str) and not self.header:
+                raise UserError(f"a column name needs a header: found {column!r}; add --header, or give its number")
+
+    def find_layout(self, path: str, first_line: bytes) -> Layout:
+        """Return the layout of a file.
+
+        Without declarations, lines have two fields; else all have as many as the first line.
+
+        Args:
+            path: The file's name, for messages.
+            first_line: Its first line.
+
+        Raises:
+            DataError: For a missing column.
+            UserError: If text and label are the same column.
+        """
+        text: int | str | None = 0 if self.text_column is None else self.text_column
+        label: int | str | None = 1 if self.label_column is None else self.label_column
+        declared = self.text_column is not None or self.label_column is not None
+        if not self.header and not declared:
+            return Layout(2, 0, 1, self.max_line_bytes)
+        names = first_line.removesuffix(b"\n").removesuffix(b"\r").decode(errors="backslashreplace").split("\t")
+        if not declared:
+            folded = {name.strip().casefold(): name for name in reversed(names)}
+            named = [wanted if wanted in names else folded.get(wanted) for wanted in ("text", "label")]
+            if None not in named:
+                text, label = named
+            elif len(names) > 2:
+                raise DataError.for_file(
+                    path,
+                    Reason.MISSING_COLUMN,
+                    f"found columns {listed(names)}; name two of them with --text_column and --label_column",
+                )
+        first, second = (self._find_column(path, column, names) for column in (text, label))
+        if first == second:
+            raise UserError(f"{path}: text and label must be two columns: found {first} for both")
+        return Layout(len(names), first, second, self.max_line_bytes)
+
+    def _find_column(self, path: str, column: int | str | None, names: list[str]) -> int:
+        if isinstance(column, int) and 0 <= column < len(names):
+            return column
+        if isinstance(column, str) and names.count(column) == 1:
+            return names.index(column)
+        there = listed(names) if self.header else f"{len(names)} columns, counted from 0"
+        twice = " (twice)" if column in names else ""
+        raise DataError.for_file(
+            path,
+            Reason.MISSING_COLUMN,
+            f"column {column!r:.80}{twice}: found {there}; set --text_column and --label_column by number, or by name "
+            "with --header",
+        )
 
 
 @dataclass(frozen=True)
 class TsvFile:
-    """One file whose layout is known; small and picklable.
+    """One file with a known layout; small and picklable.
 
     Attributes:
         path: As the user wrote it.
-        layout: Its fields.
-        start: Offset of the first row: after a byte order mark and a header.
+        layout: Its columns.
+        start: Offset of the first row, after a byte order mark and a header.
         first_line: Line number of the first row, from 1.
         stamp: Size and time of change when the layout was read.
-        header_label: What a declared header has in the label's column.
+        header_label: The declared header's field in the label column.
     """
 
     path: str
@@ -38,103 +121,79 @@ class TsvFile:
 
     @classmethod
     def open(cls, path: str | Path, declared: TsvFormat) -> TsvFile:
-        """Look at a file's start.
+        """Read a file's start.
 
         Raises:
-            DataError: If it is empty, no UTF-8 text, or lacks a column.
-            UserError: If it cannot be read.
+            DataError: For a file that is empty, is not text, lacks a column, or has an undeclared header.
+            UserError: For a file that cannot be read.
         """
         name = str(path)
-        if not os.path.isfile(name):
-            if os.path.exists(name):
-                raise UserError(
-                    f"{name} is not a regular file, which alone can be read more than once: save it as one"
-                )
-            raise UserError(f"{name} does not exist: give a folder with train.tsv in it, or a TSV file")
         try:
             with open(name, "rb") as stream:
                 status = os.fstat(stream.fileno())
-                head = stream.read(MAGIC_BYTES)
+                head = stream.read(4)
                 start = len(BOM_UTF8) if head.startswith(BOM_UTF8) else 0
                 stream.seek(start)
-                first = stream.readline(declared.max_line_bytes + 2)
+                first = stream.readline(-1 if declared.header else declared.max_line_bytes)
         except OSError as error:
-            raise UserError(f"{name} cannot be read: {error.strerror}") from None
-        if fault := sniff(head):
-            raise DataError.of_file(name, fault)
-        if not first:
-            raise DataError.of_file(name, Fault(Reason.EMPTY_FILE, "it holds no line"))
-        layout = layout_of(name, first, declared)
-        if declared.header:
-            start += len(first)
-            if not first.endswith(b"\n") and start < status.st_size:
-                raise DataError.of_file(
-                    name, Fault(Reason.LINE_TOO_LONG, f"its header has more than {len(first)} bytes")
-                )
-            if start >= status.st_size:
-                raise DataError.of_file(name, Fault(Reason.EMPTY_FILE, "it holds a header and no row"))
-        header_label = first.decode().rstrip("\r\n").split("\t")[layout.label] if declared.header else None
+            raise UserError(
+                f"{name} cannot be read: {error.strerror}; give a folder with train.tsv in it, or a TSV file"
+            ) from None
+        check_signature(name, head)
+        layout = declared.find_layout(name, first)
+        start += len(first) if declared.header else 0
+        if start >= status.st_size:
+            raise DataError.for_file(name, Reason.EMPTY_FILE, "found no row")
+        fields = first.rstrip(b"\r\n").split(b"\t")
+        text, label = (
+            excerpt_of(fields[column]) if column < len(fields) else "" for column in (layout.text, layout.label)
+        )
+        if not declared.header and text.casefold() in _TEXT_HEADERS and label.casefold() in _LABEL_HEADERS:
+            raise DataError.for_file(
+                name,
+                Reason.UNDECLARED_HEADER,
+                f"found {text!r} and {label!r} in the first line; if it names the columns, add --header",
+            )
         stamp = status.st_size, status.st_mtime_ns
-        return cls(name, layout, start, 1 + declared.header, stamp, header_label)
-
-    def first_row(self) -> tuple[str, str] | None:
-        """Return text and label of line 1 where it may be an undeclared header, None where it cannot be."""
-        if self.first_line > 1:
-            return None
-        with self._stream() as stream:
-            line = stream.readline(self.layout.max_line_bytes)
-        fields = line.removesuffix(b"\n").removesuffix(b"\r").split(b"\t")
-        if len(fields) != self.layout.fields:
-            return None
-        return fields[self.layout.text].decode(errors="replace"), fields[self.layout.label].decode(errors="replace")
+        return cls(name, layout, start, 1 + declared.header, stamp, label if declared.header else None)
 
     def rows(
         self,
-        labels: LabelResolver | None,
+        labels: LabelMap | None,
         on_bad_row: Callable[[BadRow], None],
         on_bytes: Callable[[bytes], object] = lambda block: None,
-        with_texts: bool = True,
     ) -> Iterator[Rows]:
         """Read the file from its first row to its end.
 
         Args:
-            labels: Turns labels into ids; None to get the labels themselves.
-            on_bad_row: Is called with each bad row, in the order of lines; may raise to stop.
-            on_bytes: Is called with all bytes that are looked at, in order (for a hash).
-            with_texts: Whether the texts are wanted; they are checked in any case.
+            labels: Resolves labels to ids; None to get the labels themselves.
+            on_bad_row: Called with each bad row, in the order of lines; may raise to stop.
+            on_bytes: Called with all bytes that are read, in order (for a hash).
 
         Raises:
-            DataError: If the file is not as it was when it was opened.
+            DataError: If the file has changed since it was opened.
         """
-        reader = RowReader(self.path, self.layout, self.first_line, self.start, labels, on_bad_row, with_texts)
-        with self._stream() as stream:
+        reader = RowReader(self.path, self.layout, self.first_line, self.start, labels, on_bad_row)
+        try:
+            stream = FileIO(self.path)
+        except OSError as error:
+            raise DataError.for_file(
+                self.path, Reason.FILE_CHANGED, f"it can no longer be read ({error.strerror})"
+            ) from None
+        with stream:
+            self._check_unchanged(stream)
+            stream.seek(self.start)
             for block, length, size in blocks_of_lines(stream, self.layout.max_line_bytes):
                 on_bytes(block)
                 if length:
                     on_bytes(b"%d" % length)
-                    yield reader.too_long(block, length, size)
+                    yield reader.skip_long_line(block, length, size)
                 else:
-                    yield from reader.read(block)
+                    yield reader.read(block)
             self._check_unchanged(stream)
-
-    def _stream(self) -> FileIO:
-        """Open the file at its first row."""
-        try:
-            stream = FileIO(self.path)
-        except OSError as error:
-            raise DataError.of_file(
-                self.path, Fault(Reason.FILE_CHANGED, f"it cannot be read any more ({error.strerror})")
-            ) from None
-        try:
-            self._check_unchanged(stream)
-            stream.seek(self.start)
-        except BaseException:
-            stream.close()  # Windows lets nobody remove a file that is open
-            raise
-        return stream
 
     def _check_unchanged(self, stream: FileIO) -> None:
         status = os.fstat(stream.fileno())
         if (status.st_size, status.st_mtime_ns) != self.stamp:
-            detail = f"it had {self.stamp[0]} bytes, has {status.st_size} now, and was written to"
-            raise DataError.of_file(self.path, Fault(Reason.FILE_CHANGED, detail, "Load it again when it is complete"))
+            detail = f"it had {self.stamp[0]} bytes, found {status.st_size} and a later change; load it again"
+            raise DataError.for_file(self.path, Reason.FILE_CHANGED, detail)

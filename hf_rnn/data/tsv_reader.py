@@ -1,12 +1,10 @@
-r"""The strict reader of TSV lines: bytes to Arrow columns of texts and labels, with every line accounted for.
+r"""The strict reader of TSV lines: bytes to Arrow columns of texts and labels, every line counted.
 
 The csv readers of the stack turn `NA` into None, merge rows at quotes, split at a lone CR and shift columns, all
-without a word. Here a line ends at LF or CRLF and nowhere else, fields are separated by TAB, and every other
-character is itself.
+silently. Here a line ends at LF or CRLF only, TAB separates fields, and every other character is itself.
 
-Files are read in blocks, in memory that does not depend on their size. A block whose lines all pass checks made on the
-whole of it becomes columns by array operations. Lines that a check finds odd are looked at one by one, and the others
-tried again. The fast way may only ever accept what the careful one accepts, with the same values.
+Files are read in blocks, in memory independent of their size. Array operations read a block without bad rows; a block
+with one is read line by line, with the same values for the good rows.
 """
 
 from __future__ import annotations
@@ -14,36 +12,46 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import RawIOBase
-from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .file_encoding import not_utf8
-from .row_errors import EXCERPT_CHARACTERS, WHITE_SPACE, BadRow, Fault, Reason, label_fault, text_fault
-from .tsv_schema import Layout, looks_like_header
+from .labels import LabelMap
+from .row_errors import EXCERPT_CHARACTERS, WHITE_SPACE, BadRow, DataError, Fault, Reason, label_fault, text_fault
 
 BLOCK_BYTES = 256 * 1024  # fits the second-level cache: a fifth faster than 1 MiB
-CAREFUL_LINES = 32  # for so few lines array operations cost more than they save
-ODD_SHARE = 1 / 16  # with more odd lines than this the whole block is looked at line by line
+MAX_LINE_BYTES = 1 << 20
 
 _TAB, _LF, _CR = b"\t\n\r"
 
-# Bytes that a text of only white space can start with, and end with.
+# First and last bytes of texts of only white space.
 _BLANK_FIRST = np.isin(np.arange(256), [character.encode()[0] for character in WHITE_SPACE])
 _BLANK_LAST = np.isin(np.arange(256), [character.encode()[-1] for character in WHITE_SPACE])
 
+_SIGNATURES = (
+    (b"\xff\xfe", Reason.UTF16, "found its byte order mark; save the file as UTF-8"),
+    (b"\xfe\xff", Reason.UTF16, "found its byte order mark; save the file as UTF-8"),
+    (b"\x1f\x8b", Reason.COMPRESSED, "found gzip; unpack it first"),
+    (b"PK\x03\x04", Reason.COMPRESSED, "found zip; unpack it first, or export a spreadsheet as tab-separated text"),
+)
 
-class LabelResolver(Protocol):
-    """What the reader needs of a label map."""
 
-    @property
-    def integers(self) -> bool:
-        """Whether the labels in the data are integers."""
+@dataclass(frozen=True)
+class Layout:
+    """Columns of the lines of one file.
 
-    def resolve(self, label: str) -> int | Fault:
-        """Return a label's id, or what is wrong with it."""
+    Attributes:
+        fields: Required number of fields per line.
+        text: Number of the text column, from 0.
+        label: Number of the label column, from 0.
+        max_line_bytes: Longer lines, their ends not counted, are refused.
+    """
+
+    fields: int
+    text: int
+    label: int
+    max_line_bytes: int = MAX_LINE_BYTES
 
 
 @dataclass(frozen=True)
@@ -51,9 +59,9 @@ class Rows:
     """The good rows of some consecutive lines.
 
     Attributes:
-        texts: Arrow strings, exactly as in the file; may be None where none were asked for.
+        texts: Arrow strings, exactly as in the file.
         labels: Label ids (int64), or, without a label map, the labels themselves (dictionary of strings).
-        lines: Lines that were read, the rejected ones included.
+        lines: Lines that were read, including the refused ones.
     """
 
     texts: pa.Array
@@ -61,7 +69,7 @@ class Rows:
     lines: int
 
     def filter(self, mask: np.ndarray) -> Rows:
-        """Return the rows where a boolean mask is True; the lines they came from are counted once, with the others."""
+        """Return the rows where a boolean mask is True, with 0 lines."""
         keep = pa.array(mask)
         return Rows(self.texts.filter(keep), self.labels.filter(keep), 0)
 
@@ -69,18 +77,14 @@ class Rows:
 def blocks_of_lines(stream: RawIOBase, max_line_bytes: int) -> Iterator[tuple[bytes, int, int]]:
     """Cut a stream into blocks of whole lines, each ended by LF.
 
-    Args:
-        stream: Is read to its end.
-        max_line_bytes: The cap.
-
     Yields:
-        (block, 0, its bytes), or, for a line over the cap for sure, (start of it, its length without its end, its
+        (block, 0, its bytes), or, for a line certainly over the cap, (its start, its length without its end, its
         bytes).
     """
     pieces: list[bytes] = []
     pending = 0  # bytes in `pieces`, the start of a line
-    skipped = 0  # bytes so far of a line over the cap, of which `pieces` keeps the start
-    before = b""  # the last byte of these
+    skipped = 0  # bytes so far of a line over the cap; `pieces` holds its start
+    before = b""  # the last of these bytes
     while data := stream.read(BLOCK_BYTES):
         if skipped:
             cut = data.find(b"\n")
@@ -104,36 +108,51 @@ def blocks_of_lines(stream: RawIOBase, max_line_bytes: int) -> Iterator[tuple[by
     if skipped:
         yield pieces.pop(), skipped, skipped
     elif pieces:
-        # The end of a last line without LF. Its CR, if it has one, ends no line, so it gets a CRLF to lose instead.
+        # A last line without LF: a CR at its end belongs to the line, so CRLF is added instead of LF.
         yield b"".join(pieces) + b"\r\n", 0, pending
 
 
-def decode_line(line: bytes, offset: int) -> str | Fault:
-    """Decode a line without its end, or tell what is wrong with it; `offset` is where it starts in the file."""
+def check_signature(name: str, head: bytes) -> None:
+    """Raise DataError if the first bytes of a file are those of UTF-16 or of a compressed file."""
+    for signature, reason, detail in _SIGNATURES:
+        if head.startswith(signature):
+            raise DataError.for_file(name, reason, detail)
+
+
+def decode_line(line: bytes, offset: int, max_line_bytes: int) -> str | Fault:
+    """Decode a line without its end, or return what is wrong with it; `offset` is its place in the file."""
+    if len(line) > max_line_bytes:
+        return line_too_long(len(line), max_line_bytes)
     if b"\0" in line:
         return Fault(Reason.NUL, f"NUL at byte {line.index(0) + 1} of the line")
     try:
         return line.decode()
     except UnicodeDecodeError as error:
-        return not_utf8(line, error, offset)
+        at = error.start
+        found = f"found byte 0x{line[at]:02x} at byte {at + 1} of the line (offset {offset + at})"
+        return Fault(Reason.NOT_UTF8, found, "Save the file as UTF-8")
+
+
+def line_too_long(length: int, cap: int) -> Fault:
+    """Return the fault of a line over the cap."""
+    return Fault(Reason.LINE_TOO_LONG, f"it has {length} bytes, the cap is {cap}", "Split or shorten the text")
 
 
 def excerpt_of(line: bytes) -> str:
-    r"""Return the start of a line for a message, bytes that do not decode as `\xNN`."""
+    r"""Return the start of a line for a message, undecodable bytes as `\xNN`."""
     return line[: 4 * EXCERPT_CHARACTERS].decode(errors="backslashreplace")[:EXCERPT_CHARACTERS]
 
 
 class RowReader:
-    """Turns the blocks of one file into rows; keeps count of lines and bytes.
+    """Turn the blocks of one file into rows; count lines and bytes.
 
     Args:
         path: The file's name, for messages.
-        layout: Its fields.
-        line: Number of its first line that is read.
+        layout: Its columns.
+        line: Number of the first line to read.
         offset: Offset of that line.
-        labels: Turns labels into ids; None to get the labels themselves.
-        on_bad_row: Is called with each bad row; may raise.
-        with_texts: Whether the texts are wanted.
+        labels: Resolves labels to ids; None to get the labels themselves.
+        on_bad_row: Called with each bad row, in the order of lines; may raise.
     """
 
     def __init__(
@@ -142,163 +161,120 @@ class RowReader:
         layout: Layout,
         line: int,
         offset: int,
-        labels: LabelResolver | None,
+        labels: LabelMap | None,
         on_bad_row: Callable[[BadRow], None],
-        with_texts: bool = True,
     ) -> None:
         self.path, self.layout, self.labels, self.on_bad_row = path, layout, labels, on_bad_row
-        self.line, self.offset, self.with_texts = line, offset, with_texts
+        self.line, self.offset = line, offset
 
-    def too_long(self, start: bytes, length: int, size: int) -> Rows:
-        """Reject a line over the cap, of which only the start was kept."""
-        self._reject(start, self._over_cap(length))
+    def skip_long_line(self, start: bytes, length: int, size: int) -> Rows:
+        """Refuse a line over the cap; only its start is held."""
+        self._reject(start, line_too_long(length, self.layout.max_line_bytes))
         self._advance(1, size)
-        return self._as_rows([], [], 1)
+        return self._build_rows([], [], 1)
 
-    def read(self, block: bytes) -> Iterator[Rows]:
+    def read(self, block: bytes) -> Rows:
         """Read whole lines, each ended by LF."""
-        result = self._fast(block)
-        if isinstance(result, Rows):
-            self._advance(result.lines, len(block))
-            yield result
-            return
-        if result.mean() > ODD_SHARE or len(result) <= CAREFUL_LINES:
-            yield self._careful(block)
-            return
-        ends = np.flatnonzero(np.frombuffer(block, dtype=np.uint8) == _LF)
-        first, start = 0, 0
-        for last in (
-            *np.flatnonzero(np.diff(result)),
-            len(result) - 1,
-        ):  # of a run of lines that are all odd or all not
-            part = block[start : ends[last] + 1]
-            if result[last] or last - first < CAREFUL_LINES:
-                yield self._careful(part)
-            else:
-                yield from self.read(part)
-            first, start = last + 1, ends[last] + 1
+        rows = self._read_arrays(block)
+        if rows is None:
+            return self._read_lines(block)
+        self._advance(rows.lines, len(block))
+        return rows
 
     def _advance(self, lines: int, size: int) -> None:
         self.line += lines
         self.offset += size
 
-    def _fast(self, block: bytes) -> Rows | np.ndarray:
-        """Return a block's rows, or a mask of the lines that one of the checks finds odd."""
+    def _read_arrays(self, block: bytes) -> Rows | None:
+        """Return a block's rows, or None if a line is bad."""
         layout, data = self.layout, np.frombuffer(block, dtype=np.uint8)
-        if b"\0" in block:
-            ends = np.flatnonzero(data == _LF)
-            odd = np.zeros(len(ends), dtype=bool)
-            odd[np.searchsorted(ends, np.flatnonzero(data == 0))] = True
-            return odd
-        # One search finds tabs and line ends, bytes 9 and 10; their order tells whether all fields are there.
+        # One search finds tabs and line ends, bytes 9 and 10.
         found = np.flatnonzero(data - np.uint8(_TAB) <= _LF - _TAB)
-        kinds = data[found]
-        if len(found) % layout.fields or not _is_even(kinds.reshape(-1, layout.fields)):
-            return np.diff(np.flatnonzero(kinds == _LF), prepend=-1) != layout.fields
+        if b"\0" in block or len(found) % layout.fields:
+            return None
         separators = found.reshape(-1, layout.fields)
+        kinds = data[separators]
+        if (kinds[:, -1] != _LF).any() or (kinds[:, :-1] != _TAB).any():
+            return None
         ends = separators[:, -1].copy()
         starts = np.empty_like(ends)
         starts[0] = 0
         np.add(ends[:-1], 1, out=starts[1:])
-        ends -= data[ends - 1] == _CR  # a line holds a tab at least, so there is a byte before its end
-        lengths: Any = ends - starts  # NumPy 2.5 types its methods otherwise than NumPy 2.4
-        if lengths.max() > layout.max_line_bytes:
-            return lengths > layout.max_line_bytes
+        ends -= data[ends - 1] == _CR  # a line holds at least a tab, so a byte precedes its end
+        if np.max(ends - starts) > layout.max_line_bytes:
+            return None
 
-        # The offsets of text, gap, label, gap, text, ... make one string array over the block itself, without a copy.
+        # The offsets of text, gap, label, gap, text, ... make one string array over the block, without a copy.
         first, second = sorted((layout.text, layout.label))
         offsets = np.empty((len(starts), 4), dtype=np.int32)
         for place, column in ((0, first), (2, second)):
             offsets[:, place] = separators[:, column - 1] + 1 if column else starts
             offsets[:, place + 1] = ends if column == layout.fields - 1 else separators[:, column]
         text, label = (0, 2) if layout.text < layout.label else (2, 0)
-        empty = offsets[:, text] == offsets[:, text + 1]
-        if empty.any():
-            return empty
+        if (offsets[:, text] == offsets[:, text + 1]).any():
+            return None
         buffer = pa.py_buffer(block)
         if not block.isascii() and not _is_utf8(buffer):
-            return np.array(
-                [not line.isascii() and not _is_utf8(pa.py_buffer(line)) for line in block.split(b"\n")[:-1]]
-            )
+            return None
         fields = pa.StringArray.from_buffers(offsets.size - 1, pa.py_buffer(offsets), buffer)
         suspects = np.flatnonzero(_BLANK_FIRST[data[offsets[:, text]]] & _BLANK_LAST[data[offsets[:, text + 1] - 1]])
         if len(suspects):
             trimmed = pc.utf8_trim(fields.take(pa.array(4 * suspects + text)), characters=WHITE_SPACE)
-            blank = suspects[pc.binary_length(trimmed).to_numpy() == 0]
-            if len(blank):
-                return np.isin(np.arange(len(starts)), blank)
+            if (pc.binary_length(trimmed).to_numpy() == 0).any():
+                return None
         labels = fields.take(pa.array(np.arange(label, offsets.size, 4))).dictionary_encode()
         resolved = [self._resolve(label) for label in labels.dictionary.to_pylist()]
-        faulty = np.array([isinstance(label, Fault) for label in resolved])
-        if faulty.any():
-            return faulty[labels.indices.to_numpy()]
+        if any(isinstance(label, Fault) for label in resolved):
+            return None
         if self.labels is not None:
             labels = pa.array(np.array(resolved, dtype=np.int64)[labels.indices.to_numpy()])
-        texts = fields.take(pa.array(np.arange(text, offsets.size, 4))) if self.with_texts else None
+        texts = fields.take(pa.array(np.arange(text, offsets.size, 4)))
         return Rows(texts, labels, len(starts))
 
-    def _careful(self, block: bytes) -> Rows:
-        """Look at the lines one by one; hand over the bad ones and return the others."""
+    def _read_lines(self, block: bytes) -> Rows:
+        """Read the lines one by one; report the bad ones and return the others."""
         texts: list[str] = []
         labels: list[int | str] = []
         lines = block.split(b"\n")[:-1]
         for line in lines:
-            row = self._row(line.removesuffix(b"\r"))
+            row = self._parse(line.removesuffix(b"\r"))
             if isinstance(row, Fault):
                 self._reject(line, row)
             else:
                 texts.append(row[0])
                 labels.append(row[1])
             self._advance(1, len(line) + 1)
-        return self._as_rows(texts, labels, len(lines))
+        return self._build_rows(texts, labels, len(lines))
 
-    def _row(self, line: bytes) -> tuple[str, int | str] | Fault:
+    def _parse(self, line: bytes) -> tuple[str, int | str] | Fault:
         """Return text and label of a line, or what is wrong with it."""
-        if len(line) > self.layout.max_line_bytes:
-            return self._over_cap(len(line))
-        decoded = decode_line(line, self.offset)
+        decoded = decode_line(line, self.offset, self.layout.max_line_bytes)
         if isinstance(decoded, Fault):
             return decoded
         fields = decoded.split("\t")
         if len(fields) != self.layout.fields:
-            return _miscounted(line, len(fields), self.layout.fields)
+            return _wrong_number(line, len(fields), self.layout.fields)
         text, label = fields[self.layout.text], fields[self.layout.label]
         if fault := text_fault(text):
             return fault
         resolved = self._resolve(label)
-        if not isinstance(resolved, Fault):
-            return text, resolved
-        known = self.labels
-        if known and self.line == 1 and not label_fault(label) and looks_like_header(text, label, known.integers):
-            detail = f"the first line holds {text[:EXCERPT_CHARACTERS]!r} and {label[:EXCERPT_CHARACTERS]!r}"
-            return Fault(Reason.UNDECLARED_HEADER, detail, "If these name the columns, declare it: --header")
-        return resolved
+        return resolved if isinstance(resolved, Fault) else (text, resolved)
 
     def _resolve(self, label: str) -> int | str | Fault:
         return label_fault(label) or (label if self.labels is None else self.labels.resolve(label))
 
-    def _over_cap(self, length: int) -> Fault:
-        detail = f"it has {length} bytes, the cap is {self.layout.max_line_bytes}"
-        remedy = "If it is one text for sure, cut it, or in Python raise max_line_bytes"
-        return Fault(Reason.LINE_TOO_LONG, detail, remedy)
-
     def _reject(self, line: bytes, fault: Fault) -> None:
         start, fields = line, line.split(b"\t")
         if fault.reason is Reason.LINE_TOO_LONG:
-            start = line[: self.layout.max_line_bytes]  # as much as is kept of it wherever blocks are cut
+            start = line[: self.layout.max_line_bytes]  # the same excerpt however blocks are cut
         elif len(fields) == self.layout.fields and fields[self.layout.text]:
             start = fields[self.layout.text]
         self.on_bad_row(BadRow(self.path, self.line, self.offset, fault, excerpt_of(start).removesuffix("\r")))
 
-    def _as_rows(self, texts: list[str], labels: list[int | str], lines: int) -> Rows:
+    def _build_rows(self, texts: list[str], labels: list[int | str], lines: int) -> Rows:
         if self.labels is None:
             return Rows(pa.array(texts, pa.string()), pa.array(labels, pa.string()).dictionary_encode(), lines)
         return Rows(pa.array(texts, pa.string()), pa.array(labels, pa.int64()), lines)
-
-
-def _is_even(kinds: np.ndarray) -> bool:
-    """Whether separators, one line a row, are tabs up to the last one, which is a line end."""
-    return bool((kinds[:, -1] == _LF).all() and (kinds[:, :-1] == _TAB).all())
 
 
 def _is_utf8(buffer: pa.Buffer) -> bool:
@@ -310,16 +286,11 @@ def _is_utf8(buffer: pa.Buffer) -> bool:
     return True
 
 
-def _miscounted(line: bytes, found: int, expected: int) -> Fault:
-    detail = f"it has {found} of {expected}"
+def _wrong_number(line: bytes, found: int, expected: int) -> Fault:
+    detail = f"found {found} of {expected}"
     if found < expected:
-        if not line:
-            return Fault(Reason.TOO_FEW_FIELDS, "the line is empty", "Delete it")
-        return Fault(Reason.TOO_FEW_FIELDS, detail, "Separate text and label by one tab")
+        return Fault(Reason.TOO_FEW_FIELDS, detail if line else "the line is empty", "Put one tab between columns")
     if b"\r" in line:
         return Fault(Reason.TOO_MANY_FIELDS, f"{detail}, and a lone CR, which ends no line", "End lines with LF")
-    return Fault(
-        Reason.TOO_MANY_FIELDS,
-        detail,
-        "A text cannot hold a tab; if the file has more columns, set --text_column and --label_column, from 0",
-    )
+    remedy = "A text cannot hold a tab; if the file has more columns, set --text_column and --label_column, from 0"
+    return Fault(Reason.TOO_MANY_FIELDS, detail, remedy)

@@ -13,7 +13,6 @@ from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBas
 from ..hub.model_folder import FinishedFolder
 from ..utils.errors import UserError, reason_of
 from .arguments.training_arguments import RnnTrainingArguments
-from .streams import CountedStream
 from .trainer import RnnTrainer
 
 

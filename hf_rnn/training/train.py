@@ -14,7 +14,7 @@ from transformers import set_seed
 from transformers.trainer_utils import TrainOutput
 
 from ..data import DataReport
-from ..data.source import join_splits
+from ..data.loading import join_splits
 from ..hub.model_folder import FinishedFolder
 from ..tasks import get_task
 from ..tasks.base import Splits
@@ -33,7 +33,7 @@ from .hooks import Audit, Calibration, PretrainedVectors, Run, RunHook, WarmStar
 from .push_run import find_destination, push_run
 from .result import TrainingResult
 from .save import write_folder
-from .streams import with_lengths
+from ..data.samplers import with_lengths
 from .trainer import RnnTrainer
 
 logger = logging.getLogger(__name__)

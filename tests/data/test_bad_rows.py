@@ -15,9 +15,9 @@ from tsv_files import GOOD, NAMES, load_train, write
 
 from hf_rnn.data import DataError, DataReport, Reason, load_tsv
 from hf_rnn.data import tsv_reader as reading
-from hf_rnn.data.row_report import parse_limit
+from hf_rnn.data.row_errors import parse_limit
 from hf_rnn.data.tsv_file import TsvFile
-from hf_rnn.data.tsv_schema import TsvFormat
+from hf_rnn.data.tsv_file import TsvFormat
 from hf_rnn.utils.errors import UserError
 
 BAD_LINES = {  # name: (line, reason, what the message says, options)

@@ -8,7 +8,7 @@ from tsv_files import GOOD, NAMES, load_train, write
 from hf_rnn.data import DataError, Reason, load_tsv
 from hf_rnn.data import split_reader as splits
 from hf_rnn.data.labels import LabelMap
-from hf_rnn.data.row_report import Ledger
+from hf_rnn.data.row_errors import Ledger
 from hf_rnn.utils.errors import UserError
 
 

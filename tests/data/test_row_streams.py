@@ -13,7 +13,7 @@ from tsv_files import GOOD, write
 from hf_rnn.data import DataError, DataReport, Reason, load_tsv
 from hf_rnn.data import tsv_reader as reading
 from hf_rnn.data.tsv_file import TsvFile
-from hf_rnn.data.tsv_schema import TsvFormat
+from hf_rnn.data.tsv_file import TsvFormat
 
 
 @pytest.fixture

@@ -104,7 +104,7 @@ def test_the_command_streams(texts_dir, tmp_path, command):
 
 def test_streams_are_streams(texts_dir):
     """The premise of this file."""
-    from hf_rnn.data.source import load_texts
+    from hf_rnn.data.loading import load_texts
     from hf_rnn.training.arguments.text_arguments import DataArguments
 
     texts = load_texts(DataArguments(data_dir=str(texts_dir)), streaming=True)

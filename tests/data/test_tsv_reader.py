@@ -17,7 +17,7 @@ from hf_rnn.data import tsv_reader as reading
 from hf_rnn.data.labels import LabelMap
 from hf_rnn.data.row_errors import WHITE_SPACE
 from hf_rnn.data.tsv_file import TsvFile
-from hf_rnn.data.tsv_schema import TsvFormat
+from hf_rnn.data.tsv_file import TsvFormat
 
 texts = st.text(st.characters(exclude_characters="\t\n\0", exclude_categories=["Cs"])).filter(
     lambda text: text.strip()

@@ -528,7 +528,7 @@ def test_a_disk_that_is_full_when_the_tokenizer_is_written(tiny_settings, tmp_pa
 
 
 def test_a_folder_that_cannot_be_made_is_found_before_texts_are_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("hf_rnn.data.source.load_tsv", None)
+    monkeypatch.setattr("hf_rnn.data.loading.load_tsv", None)
     file = tmp_path / "file"
     file.write_text("mine")
     with pytest.raises(UserError, match=f"out cannot be written to: {file} is no folder that you may write in"):

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from hf_rnn import FastRnn, distill, load_tsv, train
 from hf_rnn.data import DataReport
-from hf_rnn.data.source import find_origins, load_texts
+from hf_rnn.data.loading import find_origins, load_texts
 from hf_rnn.training.arguments.text_arguments import TableArguments
 from hf_rnn.utils.errors import UserError
 

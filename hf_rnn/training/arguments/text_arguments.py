@@ -1,6 +1,6 @@
 """The settings that say which labelled texts to read, how they stand there, and how they become tokens.
 
-Declarations and their checks only: nothing is read here, see [`hf_rnn.data.source`].
+Declarations and their checks only: nothing is read here, see [`hf_rnn.data.loading`].
 """
 
 import os
