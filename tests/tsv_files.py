@@ -1,16 +1,11 @@
-"""TSV files of a few rows, and what is read of them."""
-
-from pathlib import Path
+"""TSV files of a few rows, and how to read them."""
 
 from hypothesis import HealthCheck, settings
 
 from hf_rnn.data import load_tsv
 
-SHARED = Path(__file__).parents[2] / "shared" / "data"
-
-
 GOOD = b"good day\tpositive\nbad day\tnegative\n"
-
+NAMES = ["negative", "positive"]
 
 SAME_FILE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 
@@ -21,10 +16,7 @@ def write(path, content):
 
 
 def load_train(path, **options):
-    """The rows of one file of training rows, as (text, label name)."""
+    """Return the rows of one file of training rows, as (text, label name)."""
     train = load_tsv({"train": path}, splits=["train"], **options)["train"]
     names = train.features["label"].names
     return [(row["text"], names[row["label"]]) for row in train]
-
-
-NAMES = ["negative", "positive"]

@@ -9,6 +9,7 @@ Legend: N rows of the table, B rows of a batch, T tokens of its longest row.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import datasets
@@ -23,10 +24,11 @@ _MOST_TOKENS = 250_000_000  # in memory, 4 bytes each; the collator serves large
 _LABELS = {"label": "labels", "label_ids": "labels"}  # as the collator renames them
 
 
+@dataclass(eq=False)
 class PaddedBatches(Dataset):
     """Padded batches of a table by row numbers; the data loader needs no collator.
 
-    Args:
+    Attributes:
         token_ids: The ids of all rows, concatenated.
         lengths (`(N,)`): Tokens of each row.
         others: Further columns by name, each an array of N numbers or N rows of numbers.
@@ -34,20 +36,14 @@ class PaddedBatches(Dataset):
         left: Whether padding precedes a row's tokens.
     """
 
-    def __init__(
-        self,
-        token_ids: np.ndarray,
-        lengths: np.ndarray,
-        others: dict[str, np.ndarray],
-        pad_token_id: int,
-        left: bool = False,
-    ) -> None:
-        self.token_ids = token_ids
-        self.lengths = lengths
-        self.starts = np.cumsum(lengths) - lengths
-        self.others = others
-        self.pad_token_id = pad_token_id
-        self.left = left
+    token_ids: np.ndarray
+    lengths: np.ndarray
+    others: dict[str, np.ndarray]
+    pad_token_id: int
+    left: bool = False
+
+    def __post_init__(self) -> None:
+        self.starts = np.cumsum(self.lengths) - self.lengths
 
     def __len__(self) -> int:
         return len(self.lengths)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -115,7 +116,8 @@ class BadRow:
             "detail": self.fault.detail,
             "text": self.excerpt,
         }
-        return json.dumps(record, ensure_ascii=False)
+        # str.splitlines cuts at these three too
+        return re.sub("[\x85\u2028\u2029]", lambda end: f"\\u{ord(end[0]):04x}", json.dumps(record, ensure_ascii=False))
 
 
 class DataError(UserError):

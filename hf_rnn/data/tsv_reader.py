@@ -143,29 +143,25 @@ def excerpt_of(line: bytes) -> str:
     return line[: 4 * EXCERPT_CHARACTERS].decode(errors="backslashreplace")[:EXCERPT_CHARACTERS]
 
 
+@dataclass
 class RowReader:
-    """Turn the blocks of one file into rows; count lines and bytes.
+    """Turn the blocks of one file into rows.
 
-    Args:
+    Attributes:
         path: The file's name, for messages.
         layout: Its columns.
-        line: Number of the first line to read.
+        line: Number of the next line.
         offset: Offset of that line.
         labels: Resolves labels to ids; None to get the labels themselves.
         on_bad_row: Called with each bad row, in the order of lines; may raise.
     """
 
-    def __init__(
-        self,
-        path: str,
-        layout: Layout,
-        line: int,
-        offset: int,
-        labels: LabelMap | None,
-        on_bad_row: Callable[[BadRow], None],
-    ) -> None:
-        self.path, self.layout, self.labels, self.on_bad_row = path, layout, labels, on_bad_row
-        self.line, self.offset = line, offset
+    path: str
+    layout: Layout
+    line: int
+    offset: int
+    labels: LabelMap | None
+    on_bad_row: Callable[[BadRow], None]
 
     def skip_long_line(self, start: bytes, length: int, size: int) -> Rows:
         """Refuse a line over the cap; only its start is held."""

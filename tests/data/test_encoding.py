@@ -1,12 +1,13 @@
-"""Rows → token ids and labels, against the tokenizer itself."""
+"""Rows become token ids and labels, compared with the tokenizer itself."""
 
+import copy
 import logging
-import pickle
 import re
 
 import datasets
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 from tsv_files import GOOD, write
 
@@ -18,9 +19,7 @@ from hf_rnn.utils.errors import UserError
 def tokenizer():
     words = Tokenizer(models.WordLevel({"<unk>": 0, "<pad>": 1, "good": 2, "bad": 3, "day": 4}, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=words, unk_token="<unk>", pad_token="<pad>", model_input_names=["input_ids", "attention_mask"]
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>", pad_token="<pad>")
 
 
 @pytest.mark.parametrize("streaming", [False, True])
@@ -31,9 +30,8 @@ def test_encode_gives_ids_and_labels(tmp_path, tokenizer, streaming, caplog):
     assert type(encoded) is type(texts) and list(encoded) == ["train", "validation"]
     ids = {"good day": [2, 4], "bad day": [3, 4], "good good bad day night": [2, 2, 3, 4, 0]}
     for split in texts:
-        assert list(encoded[split]) == [
-            {"input_ids": ids[row["text"]], "labels": row["label"]} for row in texts[split]
-        ]
+        rows = [{"input_ids": ids[row["text"]], "labels": row["label"]} for row in texts[split]]
+        assert list(encoded[split]) == rows
         assert encoded[split].features["labels"] == texts[split].features["label"]
     caplog.clear()
     short = list(encode(texts["train"], tokenizer, max_length=3))
@@ -41,7 +39,7 @@ def test_encode_gives_ids_and_labels(tmp_path, tokenizer, streaming, caplog):
     assert re.search(r"\b1 (of 19 )?texts in train .*longer than 3 tokens", caplog.text)
     with pytest.raises(UserError, match="max_length"):
         encode(texts, tokenizer, max_length=0)
-    with pytest.raises(UserError, match="no column 'text'"):
+    with pytest.raises(UserError, match="'text'"):
         encode(encoded, tokenizer)
 
 
@@ -53,22 +51,15 @@ def test_labels_under_each_name_that_collators_know(tokenizer, name, streaming):
     assert [row["labels"] for row in encode(rows, tokenizer)] == [[1.0, 0.0], [1.0, 1.0]]
 
 
-def test_labels_twice_are_refused(tokenizer):
+def test_two_columns_of_labels_are_refused(tokenizer):
     rows = datasets.Dataset.from_dict({"text": ["good"], "label": [1], "labels": [0]})
-    with pytest.raises(UserError, match="columns 'label' and 'labels': remove one"):
+    with pytest.raises(UserError, match="'label' and 'labels'"):
         encode(rows, tokenizer)
 
 
-def test_what_is_encoded_is_a_data_set(tokenizer):
-    with pytest.raises(UserError, match="must be a Dataset with a column 'text', found a list"):
-        encode(["some words"], tokenizer)
-
-
-def test_truncation_is_the_tokenizers_own(tmp_path, tokenizer):
-    """With special tokens around, cutting must keep them: as when the tokenizer is asked itself."""
-    from tokenizers.processors import TemplateProcessing
-
-    own = pickle.loads(pickle.dumps(tokenizer))
+def test_truncation_is_that_of_the_tokenizer(tokenizer):
+    """Special tokens at the ends are kept."""
+    own = copy.deepcopy(tokenizer)
     own.backend_tokenizer.post_processor = TemplateProcessing(single="<pad> $A <pad>", special_tokens=[("<pad>", 1)])
     own.model_max_length = 4
     texts = datasets.Dataset.from_dict({"text": ["good bad good bad", "day"], "label": [0, 1]})
@@ -76,66 +67,43 @@ def test_truncation_is_the_tokenizers_own(tmp_path, tokenizer):
     assert encoded == own(texts["text"][:], truncation=True)["input_ids"] == [[1, 2, 3, 1], [1, 4, 1]]
 
 
-def test_encode_leaves_no_files_and_has_a_fingerprint_of_its_own(tmp_path, tokenizer, monkeypatch):
+def test_encode_writes_no_cache_and_sets_a_fingerprint(tmp_path, tokenizer, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     texts = load_tsv(write(tmp_path / "train.tsv", GOOD * 10))["train"]
     first, second, other = (encode(texts, tokenizer, length) for length in (None, None, 1))
     assert first._fingerprint == second._fingerprint != other._fingerprint
-    sided = pickle.loads(pickle.dumps(tokenizer))
-    sided.truncation_side = "left"
-    assert encode(texts, sided, 1)._fingerprint != other._fingerprint
+    left = copy.deepcopy(tokenizer)
+    left.truncation_side = "left"
+    assert encode(texts, left, 1)._fingerprint != other._fingerprint
     assert not texts.cache_files and not first.cache_files and not (tmp_path / "cache").exists()
 
 
-def test_a_long_stream_says_now_and_then_how_many_texts_it_cut(tmp_path, tokenizer, caplog):
+def test_a_long_stream_logs_truncation_a_few_times(tmp_path, tokenizer, caplog):
     texts = load_tsv(write(tmp_path / "train.tsv", GOOD * 6000), streaming=True, splits="train")["train"]
     with caplog.at_level(logging.WARNING):
         assert sum(1 for _ in encode(texts, tokenizer, max_length=1)) == 12_000
-    said = [record for record in caplog.records if "were cut" in record.message]
-    assert 1 <= len(said) <= 3
+    assert 1 <= sum("truncated" in record.message for record in caplog.records) <= 3
 
 
-@pytest.mark.parametrize("kind", ["torch", "numpy", "pandas", "arrow"])
-def test_the_format_of_a_table_stays(tokenizer, kind):
-    texts = datasets.Dataset.from_dict({"text": ["good day", "", "bad"], "label": [1, 0, 1]})
-    encoded = encode(texts.with_format(kind), tokenizer)
-    assert encoded.format["type"] == kind
-    assert encoded.with_format(None).to_dict() == encode(texts, tokenizer).to_dict()
-
-
-def test_texts_that_are_made_as_they_are_read(tokenizer):
+def test_texts_of_a_transform(tokenizer):
     texts = datasets.Dataset.from_dict({"text": ["GOOD DAY", "BAD"], "label": [1, 0]})
     made = texts.with_transform(lambda rows: {**rows, "text": [text.lower() for text in rows["text"]]})
     assert encode(made, tokenizer).to_dict() == {"input_ids": [[2, 4], [3]], "labels": [1, 0]}
-    assert encode(made, tokenizer)[1] == {"input_ids": [3], "labels": 0}
 
 
-def test_a_table_without_rows(tokenizer):
-    texts = datasets.Dataset.from_dict({"text": ["good"], "label": [1]}, split="test")
-    encoded, empty = encode(texts, tokenizer), encode(texts.select([]), tokenizer)
-    assert (len(empty), empty.features, str(empty.split)) == (0, encoded.features, "test")
-
-
-def test_streams_that_do_not_tell_their_columns(tokenizer):
+def test_streams_with_unknown_columns(tokenizer):
     rows = [{"text": "good day", "label": 1}, {"text": "bad", "label": 0}]
     mapped = datasets.Dataset.from_list(rows).to_iterable_dataset().map(lambda row: row)
-    made = datasets.IterableDataset.from_generator(lambda: iter(rows))
-    for stream in (mapped, made, mapped.with_format("numpy")):
-        assert stream.features is None
+    for stream in (mapped, mapped.with_format("numpy")):
         encoded = [dict(row) for row in encode(stream, tokenizer)]
         assert [(list(row["input_ids"]), row["labels"]) for row in encoded] == [([2, 4], 1), ([3], 0)]
 
 
 @pytest.mark.parametrize("streaming", [False, True])
 @pytest.mark.parametrize(
-    ("texts", "found"),
-    [
-        (["good"] * 1500 + [None], r"\[1500\] is not a str: found None"),
-        ([["good", "day"]], r"\[0\] .* found \['good'"),
-    ],
-    ids=["none", "words"],
+    ("texts", "found"), [(["good"] * 1500 + [None], r"\[1500\].*None"), ([["good", "day"]], r"\[0\].*\['good'")]
 )
-def test_what_is_no_text_is_named_by_its_position(tokenizer, streaming, texts, found):
+def test_an_invalid_text_is_named_by_its_position(tokenizer, streaming, texts, found):
     rows = datasets.Dataset.from_dict({"text": texts})
     with pytest.raises(UserError, match="texts" + found):
         list(encode(rows.to_iterable_dataset() if streaming else rows, tokenizer))

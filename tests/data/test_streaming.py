@@ -1,111 +1,126 @@
-"""Training from streams: the same rows and classes as from tables, and a resume that changes nothing."""
+"""Streams deliver the rows of the tables of the same files; training from them can be resumed."""
 
-import json
+import os
+import pickle
 import shutil
+from pathlib import Path
 
+import datasets
+import pyarrow as pa
 import pytest
 import torch
-from datasets import IterableDataset
 from safetensors.torch import load_file
+from tsv_files import GOOD, write
 
 from hf_rnn import train
+from hf_rnn.data import DataError, DataReport, Reason, load_tsv, tsv_reader
+from hf_rnn.data.samplers import CountedStream
+from hf_rnn.data.tsv_file import TsvFile, TsvFormat
 from hf_rnn.utils.errors import UserError
 
-STEPS = 40  # 240 rows in batches of 16: 15 steps an epoch
+
+@pytest.fixture
+def two_files(tmp_path):
+    lines = [f"text {number}\t{'abc'[number * number % 3]}" if number % 50 else "bad" for number in range(1, 2001)]
+    return [write(tmp_path / f"{part}.tsv", "\n".join(lines[part::2]).encode()) for part in (0, 1)]
 
 
-@pytest.fixture(scope="module")
-def settings(tiny_settings):
-    strategy = {"eval_strategy": "steps", "save_strategy": "steps", "eval_steps": 10, "save_steps": 10}
-    return {**tiny_settings, **strategy, "streaming": True, "max_steps": STEPS, "save_total_limit": 10}
-
-
-@pytest.fixture(scope="module")
-def streamed(settings, tmp_path_factory):
-    return train(**settings, output_dir=str(tmp_path_factory.mktemp("streamed") / "model"))
-
-
-def test_it_learns_from_all_rows(streamed, trained):
-    assert streamed.metrics["validation"]["accuracy"] > 0.9
-    training = streamed.metrics["training"]
-    assert (training["rows"], training["steps"]) == (240, STEPS)
-    assert training["epochs"] == pytest.approx(STEPS / 15, abs=0.01)
-    assert streamed.card.class_counts == trained.card.class_counts
-    assert streamed.card.vocab_size == trained.card.vocab_size, "the vocabulary is made from every row"
-    assert streamed.card.audit is None and streamed.card.baselines is None, "these need all rows at once"
-    assert [len(texts) for texts in streamed.card.examples.values()] == [2, 2, 2]
-
-
-def test_batches_are_shuffled_anew_in_each_epoch(settings, monkeypatch, tmp_path):
-    from hf_rnn.training.trainer import RnnTrainer
-
-    seen = []
-    step = RnnTrainer.training_step
-
-    def spy(self, model, inputs, *args, **kwargs):
-        seen.extend(map(tuple, inputs["input_ids"].tolist()))
-        return step(self, model, inputs, *args, **kwargs)
-
-    monkeypatch.setattr(RnnTrainer, "training_step", spy)
-    train(**{**settings, "max_steps": 30, "baselines": False}, output_dir=str(tmp_path / "a"))
-
-    def words(rows):
-        return sorted(tuple(token for token in row if token != 1) for row in rows)
-
-    first, second = seen[:240], seen[240:]
-    assert words(first) == words(second), "each epoch holds every row once"
-    assert first != second
-
-
-def test_a_resumed_stream_is_the_one_that_never_stopped(streamed, settings, tmp_path):
-    """As if killed after step 20, in the second epoch: only what was saved by then is there."""
-    again = tmp_path / "again"
-    for step in (10, 20):
-        name = f"checkpoint-{step}"
-        shutil.copytree(streamed.folder / "checkpoints" / name, again / "checkpoints" / name)
-    result = train(**settings, output_dir=str(again), resume=True)
-    before, after = (load_file(folder / "model.safetensors") for folder in (streamed.folder, result.folder))
-    assert before.keys() == after.keys()
-    assert all(torch.equal(before[name], after[name]) for name in before)
-
-
-def test_other_rows_are_noticed(streamed, settings, tmp_path, texts_dir):
-    again, texts = tmp_path / "again", tmp_path / "texts"
-    shutil.copytree(streamed.folder / "checkpoints" / "checkpoint-10", again / "checkpoints" / "checkpoint-10")
-    shutil.copytree(texts_dir, texts)
-    changed = (texts / "train.tsv").read_text().replace("miro", "mira", 1)
-    (texts / "train.tsv").write_text(changed)
-    with pytest.raises(UserError, match="the texts or their labels"):
-        train(**{**settings, "data_dir": str(texts)}, output_dir=str(again), resume=True)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"fail_on_leak": "1%"}, "fail_on_leak compares all rows"),
-        ({"data_dir": None, "dataset_name": "me/x"}, "streaming is for TSV files"),
-    ],
-)
-def test_settings_that_do_not_go_with_streams(settings, tmp_path, changes, message):
-    with pytest.raises(UserError, match=message):
-        train(**{**settings, **changes}, output_dir=str(tmp_path / "out"))
-
-
-def test_the_command_streams(texts_dir, tmp_path, command):
-    out = tmp_path / "out"
-    flags = (
-        "--streaming --max_steps 20 --embedding_size 8 --hidden_size 4 --use_cpu --train_sampling_strategy sequential"
+def test_streams_deliver_the_rows_of_tables(two_files, monkeypatch):
+    monkeypatch.setattr(tsv_reader, "BLOCK_BYTES", 1000)
+    reports = [DataReport(), DataReport()]
+    table, stream = (
+        load_tsv({"train": two_files}, max_bad_rows="2%", streaming=streaming, report=report)
+        for streaming, report in zip((False, True), reports, strict=True)
     )
-    code, told, _ = command("train", "--data_dir", texts_dir, "--output_dir", out, *flags.split())
-    assert code == 0
-    assert json.loads(told)["training"]["steps"] == 20
-    assert json.loads((out / "training_args.json").read_text())["streaming"] is True
+    assert isinstance(stream, datasets.IterableDatasetDict) and isinstance(table, datasets.DatasetDict)
+    for split in ("train", "validation"):
+        assert stream[split].features == table[split].features
+        assert list(stream[split]) == list(table[split]) == list(stream[split]), "in a second epoch too"
+    assert reports[0] == reports[1] and reports[0].rows_rejected == 40
+    with pytest.raises(DataError):  # before the first batch
+        load_tsv({"train": two_files}, streaming=True)
 
 
-def test_streams_are_streams(texts_dir):
-    """The premise of this file."""
-    from hf_rnn.data.loading import load_texts
-    from hf_rnn.training.arguments.text_arguments import DataArguments
+def test_a_stream_divides_its_files_among_workers_and_resumes(two_files):
+    train_rows = load_tsv({"train": two_files}, max_bad_rows=40, streaming=True)["train"]
+    whole = list(train_rows)
+    assert train_rows.num_shards == 2
+    assert [row for index in (0, 1) for row in train_rows.shard(num_shards=2, index=index)] == whole
+    assert list(pickle.loads(pickle.dumps(train_rows))) == whole
+    rows = iter(train_rows)
+    first = [next(rows) for _ in range(700)]
+    again = load_tsv({"train": two_files}, max_bad_rows=40, streaming=True)["train"]
+    again.load_state_dict(train_rows.state_dict())
+    assert first + list(again) == whole
 
-    texts = load_texts(DataArguments(data_dir=str(texts_dir)), streaming=True)
-    assert all(isinstance(split, IterableDataset) for split in texts.values())
+
+def test_a_stream_notices_a_changed_file(tmp_path):
+    path = write(tmp_path / "train.tsv", GOOD * 10)
+    opened, stream = TsvFile.open(path, TsvFormat()), load_tsv(path, streaming=True)["train"]
+    assert len(list(stream)) == 18
+    reader = opened.rows(None, pytest.fail)
+    assert next(reader).lines == 20
+    write(tmp_path / "train.tsv", GOOD.replace(b"good", b"evil") * 10)
+    os.utime(path, (0, 0))  # the same size; another time on any clock
+    for rows in (stream, reader, opened.rows(None, pytest.fail)):
+        with pytest.raises(DataError) as caught:
+            list(rows)
+        assert caught.value.reason == Reason.FILE_CHANGED
+    (tmp_path / "train.tsv").unlink()
+    with pytest.raises(DataError, match="no longer"):
+        list(stream)
+
+
+def test_a_stream_holds_a_block_in_memory(tmp_path):
+    path = write(tmp_path / "train.tsv", GOOD * 400_000)
+    before, most = pa.total_allocated_bytes(), 0
+    for batch in load_tsv(path, streaming=True)["train"].with_format("arrow").iter(batch_size=1000):
+        most = max(most, pa.total_allocated_bytes() - before)
+        assert len(batch) <= 1000
+    assert most < 4_000_000 < Path(path).stat().st_size
+
+
+def test_a_counted_stream_has_every_row_in_each_epoch_in_another_order(two_files):
+    rows = load_tsv({"train": two_files}, max_bad_rows=40, streaming=True, splits="train")["train"]
+    stream = CountedStream(rows, 1960, shuffle_seed=3)
+    epochs = []
+    for epoch in (0, 1, 0):
+        stream.set_epoch(epoch)
+        epochs.append([row["text"] for row in stream])
+    assert epochs[0] == epochs[2] != epochs[1]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == sorted(row["text"] for row in rows)
+    assert len(stream) == len(epochs[0])
+
+
+@pytest.fixture(scope="module")
+def streaming(tiny_settings):
+    """240 rows in batches of 32: 8 steps per epoch."""
+    strategy = {"eval_strategy": "steps", "save_strategy": "steps", "eval_steps": 10, "save_steps": 10}
+    return {**tiny_settings, **strategy, "per_device_train_batch_size": 32, "streaming": True, "max_steps": 20}
+
+
+@pytest.fixture(scope="module")
+def streamed(streaming, tmp_path_factory):
+    return train(**streaming, output_dir=str(tmp_path_factory.mktemp("streamed") / "model"))
+
+
+def resume(streamed, settings, folder):
+    """Resume after step 10, in the second epoch, with only the files that were saved by then."""
+    shutil.copytree(streamed.folder / "checkpoints" / "checkpoint-10", folder / "checkpoints" / "checkpoint-10")
+    return train(**settings, output_dir=str(folder), resume=True)
+
+
+def test_training_uses_all_rows_and_resumes_bit_for_bit(streamed, streaming, tmp_path):
+    training = streamed.metrics["training"]
+    assert (training["rows"], training["steps"], training["epochs"]) == (240, 20, pytest.approx(2.5, abs=0.01))
+    resumed = resume(streamed, streaming, tmp_path / "resumed")
+    before, after = (load_file(result.folder / "model.safetensors") for result in (streamed, resumed))
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_resuming_with_other_rows_is_refused(streamed, streaming, tmp_path, texts_dir):
+    shutil.copytree(texts_dir, tmp_path / "texts")
+    changed = (texts_dir / "train.tsv").read_text().replace("miro", "mira", 1)
+    (tmp_path / "texts" / "train.tsv").write_text(changed)
+    with pytest.raises(UserError, match="texts"):
+        resume(streamed, {**streaming, "data_dir": str(tmp_path / "texts")}, tmp_path / "resumed")

@@ -1,0 +1,253 @@
+"""Files, folders, single files of records and memory become splits with a held-out validation and fingerprints."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from conftest import invent_rows
+from datasets import Dataset, DatasetDict
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tsv_files import GOOD, NAMES, load_train, write
+
+from hf_rnn import load_tsv, train
+from hf_rnn.data import DataError, DataReport, Reason
+from hf_rnn.data.loading import find_origins, load_texts
+from hf_rnn.data.stratified_split import Holdout
+from hf_rnn.training.arguments.text_arguments import TableArguments
+from hf_rnn.utils.errors import UserError
+
+
+@pytest.mark.parametrize("dev", ["dev.tsv", "validation.tsv"])
+def test_a_folder_has_splits_by_name(tmp_path, dev, caplog):
+    for name, rows in (("train.tsv", 3), (dev, 2), ("test.tsv", 1), ("val.tsv", 1)):
+        write(tmp_path / name, GOOD * rows)
+    read = load_tsv(tmp_path)
+    assert {split: len(rows) for split, rows in read.items()} == {"train": 6, "validation": 4, "test": 2}
+    assert list(read) == ["train", "validation", "test"] and "not read: val.tsv" in caplog.text
+    assert load_tsv(tmp_path, splits=["dev"], class_names=NAMES).keys() == {"validation"}
+    with pytest.raises(UserError, match="class names"):
+        load_tsv(tmp_path, splits="test")
+    write(tmp_path / ("dev.tsv" if dev == "validation.tsv" else "validation.tsv"), GOOD)
+    with pytest.raises(UserError, match="both 'dev' and 'validation'"):
+        load_tsv(tmp_path)
+
+
+def test_several_files_make_one_split_in_order(tmp_path):
+    one, two = write(tmp_path / "1.tsv", GOOD), write(tmp_path / "2.tsv", b"x\tneutral\n")
+    assert [text for text, _ in load_train([one, two])] == ["good day", "bad day", "x"]
+    assert [text for text, _ in load_train([two, one])] == ["x", "good day", "bad day"]
+
+
+def test_one_split_is_read_without_train(tmp_path):
+    path = write(tmp_path / "held_back.tsv", GOOD)
+    (split,) = load_tsv(path, splits=["test"], class_names=np.array(NAMES)).items()
+    assert split[0] == "test" and split[1]["label"][:] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("source", "splits", "message"),
+    [
+        ("nowhere", None, "nowhere cannot be read"),
+        ({"trian": "a.tsv"}, None, "'trian'"),
+        ({"train": "train.tsv", "test": "./train.tsv"}, None, "twice"),
+        ({"train": ["train.tsv", "train.tsv"]}, None, "twice"),
+        (".", [], "splits"),
+        (".", ["train", "test"], "no split test: found train"),
+    ],
+)
+def test_invalid_sources(tmp_path, monkeypatch, source, splits, message):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "train.tsv", GOOD)
+    with pytest.raises(UserError, match=message):
+        load_tsv(source, splits=splits)
+
+
+def test_a_folder_without_train(tmp_path):
+    write(tmp_path / "dev.tsv", GOOD)
+    write(tmp_path / "train.csv", GOOD)
+    with pytest.raises(DataError, match=r"validation in the files dev\.tsv, train\.csv.*--dataset_name") as caught:
+        load_tsv(tmp_path)
+    assert caught.value.reason == Reason.NO_TRAIN_SPLIT
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.integers(0, 60), min_size=2, max_size=5),
+    st.sampled_from([0.1, 0.25, 0.5]),
+    st.integers(-5, 5),
+    st.data(),
+)
+def test_held_out_rows_are_a_stratified_share_in_any_blocks(counts, share, seed, data):
+    rows = np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)), counts))
+    if max(counts) < 2:
+        with pytest.raises(UserError, match="too few"):
+            Holdout(tuple(counts), share, seed)
+        return
+    holdout = Holdout(tuple(counts), share, seed)
+    whole = holdout.select(rows, np.zeros(len(counts), dtype=np.int64))
+    for label, count in enumerate(counts):
+        held = int((rows[whole] == label).sum())
+        assert abs(held - share * count) <= 0.5 or held in (1, count // 2), "the nearest number of rows"
+        assert count < 2 or 1 <= held < count
+    assert whole.sum() == holdout.rows
+    cut, seen = data.draw(st.integers(0, len(rows))), np.zeros(len(counts), dtype=np.int64)
+    assert (np.concatenate([holdout.select(part, seen) for part in (rows[:cut], rows[cut:])]) == whole).all()
+
+
+def test_held_out_rows_are_uniform_over_seeds():
+    draws = [Holdout((200,), 0.1, s).select(np.zeros(200, int), np.zeros(1, int)) for s in range(-1000, 1000)]
+    assert np.abs(np.mean(draws, axis=0) - 0.1).max() < 0.03  # 4.5 standard deviations
+    assert (draws[999] != draws[1001]).any(), "seeds -1 and 1"
+
+
+def test_validation_is_held_out_of_train(tmp_path, caplog):
+    content = "".join(f"text {number}\t{'aab'[number % 3]}\n" for number in range(300)).encode()
+    path, report = write(tmp_path / "train.tsv", content), DataReport()
+    read = load_tsv(path, report=report)
+    counts = {split: np.bincount(rows["label"]).tolist() for split, rows in read.items()}
+    assert counts == report.label_counts == {"train": [180, 90], "validation": [20, 10]}
+    both = [row["text"] for split in read.values() for row in split]
+    assert sorted(both) == sorted(f"text {number}" for number in range(300)), "each row once"
+    assert "30 of 300 rows of train are held out" in caplog.text and "30 rows held out" in str(report)
+    assert load_tsv(path)["validation"][:] == read["validation"][:] != load_tsv(path, seed=1)["validation"][:]
+    assert load_tsv(tmp_path, validation_share=0).keys() == {"train"}
+    with pytest.raises(UserError, match="validation_share"):
+        load_tsv(path, validation_share=0.9)
+
+
+def fingerprints(source, **options):
+    report = DataReport()
+    read = load_tsv(source, report=report, **options)
+    return report.fingerprint, *(split._fingerprint for split in read.values())
+
+
+def test_fingerprints_depend_on_the_rows_only(tmp_path):
+    (tmp_path / "a").mkdir()
+    path = write(tmp_path / "a" / "train.tsv", b"a\tb\nb\ta\n" * 5)
+    first = fingerprints(path)
+    assert len(set(first)) == 3
+    assert fingerprints(tmp_path / "a") == fingerprints(write(tmp_path / "b.tsv", b"a\tb\nb\ta\n" * 5)) == first
+    others = [
+        fingerprints(path, seed=1),
+        fingerprints(path, class_names=["b", "a"]),
+        fingerprints(path, text_column=1, label_column=0),
+        fingerprints(write(tmp_path / "c.tsv", b"a\tb\nb\ta\n" * 4 + b"a\tb\nc\ta\n")),
+    ]
+    assert len({first, *others}) == 5
+
+
+def columns_of(splits):
+    return {split: [rows["text"][:], rows["label"][:], rows.features["label"].names] for split, rows in splits.items()}
+
+
+FORMS = {
+    "dicts": lambda rows: [{"text": text, "label": label, "more": None} for text, label in rows],
+    "dataset": lambda rows: Dataset.from_list(FORMS["dicts"](rows)),
+    "pandas": lambda rows: pd.DataFrame(rows, columns=["text", "label"]),
+    "categories": lambda rows: pd.DataFrame(rows, columns=["text", "label"]).astype({"label": "category"}),
+    "polars": lambda rows: pl.DataFrame(rows, schema=["text", "label"], orient="row"),
+    "polars categories": lambda rows: FORMS["polars"](rows).with_columns(pl.col("label").cast(pl.Categorical)),
+    "pairs": list,
+}
+
+
+@pytest.mark.parametrize(
+    ("form", "integers"), [*((form, False) for form in FORMS), ("dicts", True), ("categories", True)]
+)
+def test_rows_in_memory_are_read_like_files(form, integers, tmp_path):
+    rows = invent_rows(60, seed=5)
+    numbers = {label: number for number, label in enumerate(sorted({label for _, label in rows}), start=3)}
+    rows = [(text, numbers[label] if integers else label) for text, label in rows]
+    (tmp_path / "train.tsv").write_text("".join(f"{text}\t{label}\n" for text, label in rows), encoding="utf-8")
+    memory, rejected = DataReport(), tmp_path / "rejected.jsonl"
+    data = {"train": FORMS[form](rows), "validation": FORMS[form]([*rows[:9], ("", rows[0][1])])}
+    found = load_texts(TableArguments(max_bad_rows="1"), data=data, report=memory, rejected_path=rejected)
+    expected = load_texts(TableArguments(data_dir=str(tmp_path)), validation_share=0)
+    assert columns_of({"train": found["train"]}) == columns_of(expected)
+    assert (memory.splits["validation"].rows_kept, memory.rows_rejected) == (9, 1)
+    assert json.loads(rejected.read_text(encoding="utf-8"))["line"] == 9
+    again = DataReport()
+    load_texts(TableArguments(max_bad_rows="1"), data=data, report=again)
+    assert again.fingerprint == memory.fingerprint
+
+
+@pytest.mark.parametrize(("suffix", "split"), [("csv", "train"), ("jsonl", "test"), ("parquet", "train")])
+@pytest.mark.parametrize("setting", ["data_dir", "dataset_name"])
+def test_a_single_file_of_records(suffix, split, setting, tmp_path):
+    rows = [("NA", "good"), ("none, too", "bad"), ("null", "good")]
+    path, frame = tmp_path / f"moods.{suffix}", FORMS["polars"](rows)
+    {"csv": frame.write_csv, "jsonl": frame.write_ndjson, "parquet": frame.write_parquet}[suffix](path)
+    arguments = TableArguments(**{setting: str(path)})
+    found = load_texts(arguments, class_names=["bad", "good"], splits=[split], validation_share=0)
+    assert columns_of(found) == {split: [[text for text, _ in rows], [1, 0, 1], ["bad", "good"]]}
+    for option in ({"streaming": True}, {"header": True}):
+        arguments.header = option.pop("header", False)
+        with pytest.raises(UserError, match="requires TSV files"):
+            load_texts(arguments, **option)
+
+
+def test_csv_files_in_a_folder(tmp_path):
+    """There the library reads NA as a missing text, which is refused, not lost."""
+    (tmp_path / "train.csv").write_text('text,label\n"a, b",good\nc,bad\nNA,good\nd,bad\n')
+    arguments = TableArguments(dataset_name=str(tmp_path))
+    with pytest.raises(UserError, match="train.*2"):
+        load_texts(arguments)
+    arguments.max_bad_rows = "2"
+    assert load_texts(arguments, validation_share=0)["train"]["text"][:] == ["a, b", "c", "d"]
+
+
+def test_columns_of_nested_records_have_dots(tmp_path):
+    rows = [{"id": 1, "fields": {"text": text, "mood": {"name": mood}}} for text, mood in invent_rows(30, seed=6)]
+    (tmp_path / "moods.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    names = {"text_column": "fields.text", "label_column": "fields.mood.name"}
+    expected = load_texts(TableArguments(), data={"train": invent_rows(30, seed=6)}, validation_share=0)
+    file = load_texts(TableArguments(data_dir=str(tmp_path / "moods.jsonl"), **names), validation_share=0)
+    memory = load_texts(TableArguments(**names), data={"train": rows}, validation_share=0)
+    assert columns_of(file) == columns_of(memory) == columns_of(expected)
+    with pytest.raises(UserError, match="'fields.words'"):
+        load_texts(TableArguments(**names | {"text_column": "fields.words"}), data={"train": rows})
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"validation": [("a", "x")]}, "without train"),
+        ({"train": DatasetDict(), "test": []}, "put test there"),
+        ({"train": [("a", "x"), ("b", "y")], "data_dir": "moods"}, "two sources"),
+        ({"train": ["only texts"]}, "pairs"),
+        ({"train": [("a", "x"), ("b", 1)]}, "pairs"),
+    ],
+)
+def test_invalid_rows_in_memory(given, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        train(**given, output_dir=str(tmp_path))
+
+
+def test_lines_are_known_if_no_row_is_missing(tmp_path):
+    (tmp_path / "train.tsv").write_text("text\tlabel\na\tx\nb\ty\n\tx\nc\tx\nd\ty\n")
+    (tmp_path / "dev.tsv").write_text("text\tlabel\ne\tx\nf\ty\n")
+    arguments, report = TableArguments(data_dir=str(tmp_path), header=True, max_bad_rows="1"), DataReport()
+    load_texts(arguments, report=report)
+    origins = find_origins(arguments, report)
+    assert {name: (origin.file, list(origin.lines)) for name, origin in origins.items()} == {
+        "validation": (str(tmp_path / "dev.tsv"), [2, 3])
+    }
+
+
+def test_commands_take_a_data_set_of_the_library(texts_dir, trained, tmp_path, command):
+    tables = load_tsv(texts_dir)
+    saved = DatasetDict(
+        {split: table.rename_columns({"text": "tweet", "label": "mood"}) for split, table in tables.items()}
+    )
+    saved.save_to_disk(tmp_path / "moods")
+    columns = ("--dataset_name", tmp_path / "moods", "--text_column", "tweet", "--label_column", "mood")
+    for verb in (("evaluate", "--model", trained.folder), ("audit", "--json")):
+        found, expected = (command(*verb, *source) for source in (columns, ("--data_dir", texts_dir)))
+        assert (found[0], expected[0]) == (0, 0)
+        found, expected = (json.loads(output) for _, output, _ in (found, expected))
+        assert found.get("summary") == expected.get("summary") and found.get("accuracy") == expected.get("accuracy")
+    code, out, err = command("train", *columns[:4], "--output_dir", tmp_path / "out")
+    assert (code, out, len(err.splitlines())) == (2, "", 1) and "'label'" in err
