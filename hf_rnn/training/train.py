@@ -15,6 +15,7 @@ from transformers.trainer_utils import TrainOutput
 
 from ..data import DataReport
 from ..data.loading import join_splits
+from ..data.samplers import with_lengths
 from ..hub.model_folder import FinishedFolder
 from ..tasks import get_task
 from ..tasks.base import Splits
@@ -33,7 +34,6 @@ from .hooks import Audit, Calibration, PretrainedVectors, Run, RunHook, WarmStar
 from .push_run import find_destination, push_run
 from .result import TrainingResult
 from .save import write_folder
-from ..data.samplers import with_lengths
 from .trainer import RnnTrainer
 
 logger = logging.getLogger(__name__)
