@@ -1,4 +1,4 @@
-"""Model, examples and settings of a run → the Trainer, whose checkpoints go below the finished folder."""
+"""Build the Trainer of a run from model, examples and settings."""
 
 from __future__ import annotations
 
@@ -29,36 +29,37 @@ def make_trainer(
     compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = None,
     data_collator: Callable[[Any], Any] | None = None,
 ) -> RnnTrainer:
-    """Put model and examples into a Trainer whose checkpoints go below the finished folder.
+    """Return the Trainer of a run, with checkpoints below the finished folder.
 
     Args:
-        model: To train.
-        tokenizer: Pads, and is saved with each checkpoint.
+        model: Is trained.
+        tokenizer: Pads batches, and is saved with each checkpoint.
         examples: Splits `train` and, for evaluations, `validation`, with `input_ids` and `labels`.
-        training_args: How to train.
-        folder: The finished folder to be.
-        made_from: Fingerprints of the run, which its checkpoints keep.
-        class_counts: Training rows by class; counted when absent, which a stream does not allow.
+        training_args: Training settings.
+        folder: Where the finished model will be.
+        made_from: Fingerprints of the run, for its checkpoints.
+        class_counts: Training rows per class; counted if absent, required for a stream.
         kind: Makes the Trainer.
         compute_metrics: Scores of an evaluation.
         data_collator: Makes batches; None pads with the tokenizer.
 
     Raises:
-        UserError: For settings that the Trainer, the optimiser or the schedule refuses.
+        UserError: For settings that the Trainer, the optimizer or the schedule refuses.
     """
-    below = copy.copy(training_args)
-    below.output_dir = str(folder.checkpoints)
-    below.push_to_hub = False  # which is done once, with the finished folder
+    args = copy.copy(training_args)
+    args.output_dir = str(folder.checkpoints)
+    args.push_to_hub = False  # only the finished folder is pushed
     train_examples: Any = examples["train"]
     if isinstance(train_examples, datasets.IterableDataset):
         if class_counts is None:
-            raise ValueError("a stream does not tell its length: give class_counts")
-        seed = None if below.train_sampling_strategy == "sequential" else below.data_seed
+            raise ValueError("a stream has no length: give class_counts")
+        seed = None if args.train_sampling_strategy == "sequential" else args.data_seed
         train_examples = CountedStream(train_examples, sum(class_counts), seed)
     try:
         trainer = kind(
             model=model,
-            args=below,
+            args=args,
+            data_collator=data_collator,
             train_dataset=train_examples,
             eval_dataset=examples.get("validation"),
             processing_class=tokenizer,
@@ -67,10 +68,9 @@ def make_trainer(
             made_from=made_from,
             class_counts=class_counts,
         )
-        if training_args.torch_compile_mode is not None:  # whose name torch would look at in the first step
+        if training_args.torch_compile_mode is not None:  # torch would check the name in the first step
             torch._inductor.list_mode_options(training_args.torch_compile_mode)
-        trainer.try_optimizer()
-        trainer.try_batches()
+        trainer.check_settings()
     except UserError:
         raise
     except (ValueError, TypeError, ImportError, RuntimeError, AttributeError, KeyError) as error:

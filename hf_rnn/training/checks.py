@@ -22,8 +22,8 @@ from .arguments.run_arguments import Arguments, ModelArguments
 from .arguments.training_arguments import RnnTrainingArguments
 from .checkpointing import manifest as checkpoints
 from .checkpointing.fingerprints import compare
+from .optimizers import check_sparse_gradients
 from .recipes import recipe_names
-from .sparse_gradients import check_sparse_gradients
 from .trainer_settings import check_trainer_settings
 
 logger = logging.getLogger(__name__)

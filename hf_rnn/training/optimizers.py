@@ -1,49 +1,51 @@
-"""Adam for models of which one part has sparse gradients: touched embedding rows beside dense weights.
-
-One optimiser for all parameters, so that schedulers, clipping and checkpoints see what they always see. It chooses no
-learning rates and knows no models; [`RnnTrainer`] takes it where torch's own AdamW would refuse the gradients.
-"""
+"""Optimizers for models with a sparse embedding: LazyAdamW, gradient clipping and learning rates per parameter."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
+from torch import nn
 from torch.optim.adamw import adamw
+from transformers import TrainingArguments
+
+from ..utils.errors import UserError
+
+LAZY_OPTIMIZERS = ("adamw_torch_fused", "adamw_torch")  # values of --optim that `LazyAdamW` replaces
+_SPARSE_OPTIMIZERS = ("sgd", "adagrad")  # torch's own support sparse gradients, without weight decay only
 
 
 class LazyAdamW(torch.optim.Optimizer):
-    """AdamW (Loshchilov and Hutter 2019, algorithm 2) that leaves alone the rows a sparse gradient does not hold.
+    """AdamW (Loshchilov and Hutter 2019, algorithm 2) that updates only the rows in a sparse gradient.
 
-    A parameter with a dense gradient is updated by torch's own AdamW; one whose gradients are sparse in some steps and
-    dense in others by the formula below, in a dense step for all rows. Of one with a sparse gradient only the rows in
-    the gradient are read and written, so that a step costs what the batch holds and not what the vocabulary holds.
-    AdamW itself goes on moving a row that no batch holds, by what its moments remember, and a rare word goes most of
-    its way so. Here the row goes that way when it is touched. With g its gradient, p the row, t the number of this
-    step, k the steps since it was touched before (t where it never was) and k' the k of that time:
+    A parameter with a dense gradient is updated by torch's AdamW. Of a parameter with a sparse gradient only the rows
+    in the gradient are read and written, so a step costs what the batch holds, not what the vocabulary holds. AdamW
+    keeps moving a row that is in no batch by its moments, and a rare word moves mostly that way. Here a row makes up
+    for that movement when it is next touched. With g the gradient of row p, t the number of this step, k the steps
+    since the row was last touched (t if never), and k' the k of that time:
 
-        u = m / (1 - β₁ᵗ⁻ᵏ) / (√(v / (1 - β₂ᵗ⁻ᵏ)) + ε)    as it was left, and so for the next line
+        u = m / (1 - β₁ᵗ⁻ᵏ) / (√(v / (1 - β₂ᵗ⁻ᵏ)) + ε)    with the moments as they were left
         p = (1 - lr · weight_decay)ᵏ p - lr · (S(k - 1) - S(k' - 1)) · u
         m = β₁ᵏ m + (1 - β₁) g
         v = β₂ᵏ v + (1 - β₂) g²
         p = p - lr · (1 + S(k - 1)) · m / (1 - β₁ᵗ) / (√(v / (1 - β₂ᵗ)) + ε)
 
-    S(n) = r + r² + … + rⁿ, with r = β₁ / √β₂, is what a step is followed by in n steps without the row, as shares of
-    it: from one such step to the next m shrinks by β₁ and √v by √β₂. It is taken in advance for as many steps as the
-    row was away before, and when the row comes back, the second line makes good what was too much or too little.
-    So the moments are AdamW's own, and the row is about where AdamW has it; where each step touches each row, S is 0,
-    and all is AdamW. `torch.optim.SparseAdam` takes a row's moments over the steps that touch it, and leaves out the
-    way between, so that rare words learn several times more slowly. Where r ≥ 1 that way has no end, and S is 0 too.
+    S(n) = r + r² + … + rⁿ with r = β₁ / √β₂ is the movement of AdamW in n steps without the row, in units of the last
+    step: from one such step to the next m shrinks by β₁ and √v by √β₂. It is applied in advance, for as many steps as
+    the row was absent before; the second line corrects the estimate when the row returns. The moments are those of
+    AdamW, and the row is about where AdamW has it. If every step touches every row, S is 0 and this is AdamW. Where
+    r ≥ 1 the movement has no limit, and S is 0 too. `torch.optim.SparseAdam` omits the movement in between, and rare
+    words learn several times more slowly.
 
     Args:
-        params: Parameters or parameter groups, as for every torch optimiser.
+        params: Parameters or parameter groups, as for every torch optimizer.
         lr: Learning rate.
         betas: Decay of the two moments.
         eps: Added to the root of the second moment.
-        weight_decay: Decoupled.
-        fused: Whether the dense parameters go through torch's fused kernel; None lets torch choose another.
+        weight_decay: Decoupled weight decay.
+        fused: Whether dense parameters use torch's fused kernel; None lets torch choose.
 
     Raises:
         ValueError: For a value out of its range.
@@ -72,52 +74,41 @@ class LazyAdamW(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Take one step.
-
-        Args:
-            closure: Computes the loss and its gradients anew, if given.
-
-        Returns:
-            What `closure` returned.
-        """
+        """Take one step, and return the result of `closure`, which recomputes the loss if given."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            parameters, gradients = [], []
+            dense = []
             for parameter in group["params"]:
                 gradient = parameter.grad
                 if gradient is None:
                     continue
+                state = self.state[parameter]
+                if not state:
+                    # torch's fused kernels expect the step beside the parameter, the others on the host
+                    on_device = group["fused"] and not gradient.is_sparse
+                    state["step"] = torch.zeros((), device=parameter.device if on_device else "cpu")
+                    state["exp_avg"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+                    state["exp_avg_sq"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
                 if gradient.is_sparse:
                     gradient = gradient.coalesce()
                     self._update_rows(parameter, gradient.indices()[0], gradient.values(), group)
-                elif "rows" in self.state[parameter]:  # it was sparse before: now all rows are touched
-                    every = torch.arange(len(parameter), device=parameter.device)
-                    self._update_rows(parameter, every, gradient, group)
+                elif "rows" in state:  # sparse in earlier steps; a dense gradient touches all rows
+                    rows = torch.arange(len(parameter), device=parameter.device)
+                    self._update_rows(parameter, rows, gradient, group)
                 else:
-                    parameters.append(parameter)
-                    gradients.append(gradient)
-            if parameters:
-                self._update_whole(parameters, gradients, group)
+                    dense.append(parameter)
+            if dense:
+                self._update_dense(dense, group)
         return loss
 
-    def _update_whole(
-        self, parameters: list[torch.Tensor], gradients: list[torch.Tensor], group: dict[str, Any]
-    ) -> None:
-        """Torch's own AdamW."""
-        states = []
-        for parameter in parameters:
-            state = self.state[parameter]
-            if not state:
-                # torch's kernels want it beside the parameter when fused, on the host otherwise
-                state["step"] = torch.zeros((), device=parameter.device if group["fused"] else "cpu")
-                _start_moments(state, parameter)
-            states.append(state)
+    def _update_dense(self, parameters: list[torch.Tensor], group: dict[str, Any]) -> None:
+        states = [self.state[parameter] for parameter in parameters]
         adamw(
             parameters,
-            gradients,
+            [parameter.grad for parameter in parameters if parameter.grad is not None],
             [state["exp_avg"] for state in states],
             [state["exp_avg_sq"] for state in states],
             [],
@@ -135,12 +126,9 @@ class LazyAdamW(torch.optim.Optimizer):
     def _update_rows(
         self, parameter: torch.Tensor, rows: torch.Tensor, values: torch.Tensor, group: dict[str, Any]
     ) -> None:
-        """The formula in the class's docstring, for rows and their gradients; each row stands there once."""
+        """Apply the formula of the class to distinct rows and their gradients."""
         state = self.state[parameter]
-        if not state:
-            state["step"] = torch.zeros(())
-            _start_moments(state, parameter)
-        if "rows" not in state:  # dense before, if at all: each step has touched all rows
+        if "rows" not in state:  # last step and steps applied in advance, per row; dense steps touched all rows
             state["rows"] = torch.zeros(len(parameter), 2, dtype=torch.int32, device=parameter.device)
             state["rows"][:, 0] = state["step"]
         state["step"] += 1
@@ -149,27 +137,26 @@ class LazyAdamW(torch.optim.Optimizer):
         first, second = group["betas"]
         touched, ahead = state["rows"].index_select(0, rows).to(precision).unbind(1)
         gap = now - touched
-        met = touched > 0  # else there is nothing to make good
-        between = _follow(first, second, gap - 1)
-        missed = torch.where(met, between - _follow(first, second, ahead), 0)
+        known = touched > 0  # a new row has nothing to make up for
+        between = _sum_powers(first, second, gap - 1)
+        missed = torch.where(known, between - _sum_powers(first, second, ahead), 0)
         mean, square, moved = (
-            values_of.index_select(0, rows) for values_of in (state["exp_avg"], state["exp_avg_sq"], parameter)
+            table.index_select(0, rows) for table in (state["exp_avg"], state["exp_avg_sq"], parameter)
         )
 
         def column(numbers: torch.Tensor) -> torch.Tensor:
-            """A number a row, beside the row's values; one for all as it is."""
             return numbers if numbers.dim() == 0 else numbers.view(-1, *[1] * (parameter.dim() - 1))
 
         def move(times: torch.Tensor, count: torch.Tensor, epsilon: torch.Tensor) -> None:
-            """Go so many of AdamW's steps, by moments after `count` steps; √(1 - β₂ᵗ) goes out of the denominator."""
-            root = _correction(second, count).sqrt()
-            far = mean * column(times * root / _correction(first, count))
+            """Take `times` steps of AdamW with the moments after `count` steps; √(1 - β₂ᵗ) is factored out."""
+            root = _correct_bias(second, count).sqrt()
+            far = mean * column(times * root / _correct_bias(first, count))
             moved.addcdiv_(far, square.sqrt().add_(column(epsilon * root)), value=-rate)
 
         if group["weight_decay"]:
             moved.mul_(column((1 - rate * group["weight_decay"]) ** gap))
-        # where ε is 0, what was never touched must not divide by it
-        move(missed, touched.clamp(min=1), torch.where(met, group["eps"], 1.0))
+        # a new row has moments of 0 and must not divide by an ε of 0
+        move(missed, touched.clamp(min=1), torch.where(known, group["eps"], 1.0))
         mean.mul_(column(first**gap)).add_(values, alpha=1 - first)
         square.mul_(column(second**gap)).addcmul_(values, values, value=1 - second)
         move(1 + between, now, torch.full_like(now, group["eps"]))
@@ -181,49 +168,34 @@ class LazyAdamW(torch.optim.Optimizer):
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a state, as every torch optimiser does.
-
-        Args:
-            state_dict: What `state_dict()` returned.
-
-        Raises:
-            ValueError: For a state of an older version, from which a run cannot go on.
-        """
-        for saved in state_dict["state"].values():
-            if torch.as_tensor(saved.get("step", 0)).dim() > 0:
-                raise ValueError("an older LazyAdamW wrote them, which counted the steps of each row by themselves")
+        """Load a state, and keep step numbers as integers, which torch would cast to the parameter's dtype."""
         super().load_state_dict(state_dict)
         numbers, parameters = (
-            [one for group in groups for one in group["params"]]
+            [each for group in groups for each in group["params"]]
             for groups in (state_dict["param_groups"], self.param_groups)
         )
         for number, parameter in zip(numbers, parameters, strict=True):
-            if "rows" in (saved := state_dict["state"].get(number, {})):  # torch casts it to the parameter's dtype
+            if "rows" in (saved := state_dict["state"].get(number, {})):
                 self.state[parameter]["rows"] = saved["rows"].to(parameter.device, copy=True)
 
 
-def _follow(first: float, second: float, count: torch.Tensor) -> torch.Tensor:
-    """S(n) of [`LazyAdamW`] for n = `count`: what follows a step in so many without a gradient, in such steps."""
+def _sum_powers(first: float, second: float, count: torch.Tensor) -> torch.Tensor:
+    """Return S(n) of [`LazyAdamW`] for n = `count`."""
     ratio = first / math.sqrt(second) if second else math.inf
     return ratio * (1 - ratio**count) / (1 - ratio) if ratio < 1 else torch.zeros_like(count)
 
 
-def _correction(beta: float, count: torch.Tensor) -> torch.Tensor:
-    """1 - beta ** count, without the digits that a small count would lose in the difference."""
+def _correct_bias(beta: float, count: torch.Tensor) -> torch.Tensor:
+    """Return 1 - beta ** count, without the digits that the difference loses for small counts."""
     return -torch.expm1(count * (math.log(beta) if beta else -math.inf))
 
 
-def _start_moments(state: dict[str, Any], parameter: torch.Tensor) -> None:
-    state["exp_avg"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
-    state["exp_avg_sq"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, parameter: torch.nn.Parameter, rate: float) -> None:
-    """Give one parameter a learning rate of its own: it moves into a group of its own, all else stays as in the old.
+def set_learning_rate(optimizer: torch.optim.Optimizer, parameter: nn.Parameter, rate: float) -> None:
+    """Move one parameter into a group with its own learning rate and otherwise the same settings.
 
     Args:
-        optimizer: Has not taken a step yet, and has no scheduler.
-        parameter: Stands in one of its groups; one that is not trained stands in none and is left alone.
+        optimizer: Before its first step, without a scheduler.
+        parameter: Ignored if the optimizer does not train it.
         rate: The learning rate.
     """
     for group in optimizer.param_groups:
@@ -232,3 +204,63 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, parameter: torch.nn.Para
             group["params"] = others
             optimizer.add_param_group({**group, "params": [parameter], "lr": rate})
             return
+
+
+# ---- sparse gradients ----
+
+
+def has_sparse_gradients(model: nn.Module) -> bool:
+    """Return whether an embedding of a model trains with sparse gradients."""
+    return any(
+        isinstance(part, nn.Embedding) and part.sparse and part.weight.requires_grad for part in model.modules()
+    )
+
+
+def check_sparse_gradients(args: TrainingArguments) -> None:
+    """Refuse an optimizer that fails on sparse gradients.
+
+    Raises:
+        UserError: For such an optimizer, or weight decay with one that supports none.
+    """
+    if args.optim in LAZY_OPTIMIZERS:
+        return
+    if args.optim not in _SPARSE_OPTIMIZERS:
+        raise UserError(
+            f"sparse_embedding: optim {args.optim.value!r} does not support sparse gradients; set sparse_embedding to "
+            f"false, or optim to {' or '.join(LAZY_OPTIMIZERS + _SPARSE_OPTIMIZERS)}"
+        )
+    if args.weight_decay != 0:
+        raise UserError(
+            f"sparse_embedding: weight_decay {args.weight_decay} does not support sparse gradients; set "
+            f"sparse_embedding to false, weight_decay to 0, or optim to {LAZY_OPTIMIZERS[0]}"
+        )
+
+
+def clip_grad_norm(parameters: Iterator[nn.Parameter], max_norm: float) -> torch.Tensor:
+    """Scale dense and sparse gradients in place so that their total 2-norm is at most `max_norm`.
+
+    Like `torch.nn.utils.clip_grad_norm_`, which fails on sparse gradients. These are coalesced first, because a row
+    that occurs twice in a batch is in them twice.
+
+    Args:
+        parameters: Parameters with gradients.
+        max_norm: Largest norm; infinity only measures.
+
+    Returns:
+        The norm before scaling, a scalar.
+    """
+    values = []
+    for parameter in parameters:
+        if parameter.grad is None:
+            continue
+        if parameter.grad.is_sparse:
+            parameter.grad = parameter.grad.coalesce()
+            values.append(parameter.grad.values())
+        else:
+            values.append(parameter.grad)
+    norm = nn.utils.get_total_norm(values)
+    if max_norm < float("inf"):
+        scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)  # 1e-6 as in torch
+        for gradient in values:
+            gradient.mul_(scale.to(gradient.device))
+    return norm

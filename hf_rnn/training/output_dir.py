@@ -19,115 +19,107 @@ from ..hub.model_folder import MODELLING_FILES, UNFINISHED, FinishedFolder
 from ..utils.errors import UserError, is_write_error
 from .checkpointing import manifest as checkpoints
 
-_HELD: set[int] = set()  # descriptors of folders that this process has to itself
-if sys.platform != "win32":  # which has no locks of folders
+if sys.platform != "win32":  # Windows has no locks of folders
     import fcntl
-
-    def _let_go() -> None:
-        """Close what a forked process, such as one that loads batches, would hold on to when this one is killed."""
-        while _HELD:
-            os.close(_HELD.pop())
-
-    os.register_at_fork(after_in_child=_let_go)
 
 Written = TypeVar("Written")
 
-REJECTED_ROWS = "rejected.jsonl"  # left by a run that stopped at its data; stands in no other run's way
-TEACHER_CACHE = "teacher_cache"  # likewise: what a teacher said before a run stopped is of use to the next
+REJECTED_ROWS = "rejected.jsonl"  # left by a run that stopped at its data
+TEACHER_CACHE = "teacher_cache"  # left by a run that stopped after asking its teacher; the next one uses it
 _RESUME = "The checkpoints are intact: make room there, then repeat the command with --resume"
 
 
 def check_output_dir(
     folder: FinishedFolder, *, overwrite: bool, resume: bool, processes: int = 1, needs_best: bool = False
 ) -> Path | None:
-    """Refuse a folder that holds something already, unless the user says what is to be done with it.
+    """Refuse a folder with files, unless the user chose to overwrite it or to resume.
 
     Args:
-        folder: Where the finished model is to go.
-        overwrite: Whether to replace what is there.
-        resume: Whether to go on from the newest valid checkpoint there.
-        processes: Of the run, see [`find_newest`].
+        folder: Where the finished model will be.
+        overwrite: Whether to replace an earlier run there.
+        resume: Whether to resume from the newest valid checkpoint there.
+        processes: Processes of the run, see [`find_newest`].
         needs_best: Whether the best checkpoint is needed too.
 
     Returns:
-        The checkpoint to go on from, None to start anew.
+        The checkpoint to resume from, None to start.
 
     Raises:
-        UserError: When the folder is in the way, or there is nothing to go on from.
+        UserError: When the folder cannot be used, or has no checkpoint to resume from.
     """
     if folder.root.exists() and not folder.root.is_dir():
         raise UserError(f"output_dir {folder.root} is a file: give a folder")
-    if (there := find_obstacle(folder.root)) is not None:  # before texts are read that may be many
+    if (obstacle := find_obstacle(folder.root)) is not None:
         raise UserError(
-            f"output_dir {folder.root} cannot be written to: {there} is no folder that you may write in. Take another"
+            f"output_dir {folder.root} cannot be written: {obstacle} is not a writable folder; give another"
         )
     if resume:
         return checkpoints.find_newest(folder.checkpoints, processes=processes, needs_best=needs_best)
     if folder.root.is_dir() and not overwrite:
-        found = sorted(path.name for path in folder.root.iterdir() if not _stands_in_no_way(folder, path))
+        found = sorted(path.name for path in folder.root.iterdir() if not _is_leftover(folder, path))
         if found:
             holds = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
-            advice = "--overwrite_output_dir replaces an earlier run, --resume goes on with it"
-            raise UserError(f"output_dir {folder.root} is not empty (it holds {holds}). Take another, or: {advice}")
+            raise UserError(
+                f"output_dir {folder.root} is not empty (it holds {holds}): give another, or "
+                "--overwrite_output_dir to replace an earlier run, or --resume to continue it"
+            )
     if overwrite:
         _check_own(folder)
     return None
 
 
 def find_obstacle(folder: Path) -> Path | None:
-    """Return what stands in the way of writing to a folder that may have to be made; None where nothing does."""
+    """Return the path that prevents writing to a folder, which may be missing itself; None if nothing does."""
     paths = (folder, *folder.absolute().parents)
-    there = next((path for path in paths if path.exists()), paths[-1])  # on Windows a drive may be missing
-    return None if there.is_dir() and os.access(there, os.W_OK | os.X_OK) else there
+    found = next((path for path in paths if path.exists()), paths[-1])
+    return None if found.is_dir() and os.access(found, os.W_OK | os.X_OK) else found
 
 
-def _stands_in_no_way(folder: FinishedFolder, path: Path) -> bool:
-    """Whether a run that came to nothing left this in a folder."""
+def _is_leftover(folder: FinishedFolder, path: Path) -> bool:
+    """Return whether a run that failed early left this."""
     if path == folder.checkpoints:
         return path.is_dir() and not any(path.iterdir())
     return path.name in (REJECTED_ROWS, TEACHER_CACHE)
 
 
 def _check_own(folder: FinishedFolder) -> None:
-    """Refuse to replace files with the names of ours when there is no sign of an earlier run."""
+    """Refuse to replace files with the names of a run's files when there is no sign of an earlier run."""
     marks = [path for path in (folder.card_facts, folder.training_args) if path.exists()]
     if marks or any(folder.checkpoints.glob("checkpoint-*")) or any(folder.root.glob(f"{UNFINISHED}*")):
         return
     taken = [path for path in _finished_files(folder) if path.exists()]
-    if folder.checkpoints.exists() and not _stands_in_no_way(folder, folder.checkpoints):
+    if folder.checkpoints.exists() and not _is_leftover(folder, folder.checkpoints):
         taken.append(folder.checkpoints)
     if taken:
         raise UserError(
-            f"output_dir {folder.root} holds no run of hf-rnn, and files that one would replace: "
-            f"{', '.join(path.name for path in taken[:3])}. Take another"
+            f"output_dir {folder.root} holds no run of hf-rnn, and a run would replace "
+            f"{', '.join(path.name for path in taken[:3])}: give another"
         )
 
 
 def check_apart(
     folder: FinishedFolder, sources: Mapping[str, str | None], texts: Mapping[str, str | None] | None = None
 ) -> None:
-    """Refuse to replace what a run reads.
+    """Refuse to replace files that the run reads.
 
     Args:
-        folder: Where the finished model is to go.
-        sources: Names by setting: a path, or of no path an id on the Hub, or None.
-        texts: The same of texts, which may lie in the output folder itself, where they stay.
+        folder: Where the finished model will be.
+        sources: Paths or Hub ids by setting.
+        texts: The same for texts, which may be in the output folder itself, where they stay.
 
     Raises:
-        UserError: For the output folder itself, and for what would be removed there.
+        UserError: For the output folder itself, and for files that would be replaced or removed there.
     """
-    # of the system's own function, for that of Path raises where links go in a circle
-    removed = {Path(os.path.realpath(path)) for path in (*_finished_files(folder), folder.checkpoints)}
+    replaced = {path.resolve() for path in (*_finished_files(folder), folder.checkpoints)}
     texts = texts or {}
     for setting, name in {**sources, **texts}.items():
-        if not name or not os.path.exists(name):  # of Path it may raise, for a name that no file could have
+        if not name or not os.path.exists(name):
             continue
-        place = Path(os.path.realpath(name))
-        is_root = place == Path(os.path.realpath(folder.root)) and setting not in texts
-        if is_root or not removed.isdisjoint((place, *place.parents)):
+        path = Path(name).resolve()
+        is_root = path == folder.root.resolve() and setting not in texts
+        if is_root or not replaced.isdisjoint((path, *path.parents)):
             raise UserError(
-                f"{setting} {name} lies in the output_dir, where the new model would replace it: "
-                "give another output_dir"
+                f"{setting} {name} is inside the output_dir and would be replaced: give another output_dir"
             )
 
 
@@ -139,42 +131,36 @@ def remove_checkpoints(folder: FinishedFolder) -> None:
 
 
 def make_writable(folder: FinishedFolder) -> None:
-    """Make the folder if need be, and find out before training whether files can be made there.
+    """Create the folder.
 
     Raises:
-        UserError: When they cannot.
+        UserError: When that fails.
     """
     try:
         folder.root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder.root):
-            pass
     except OSError as error:
-        raise UserError(f"output_dir {folder.root} cannot be written to: {error.strerror}. Take another") from error
+        raise UserError(f"output_dir {folder.root} cannot be written: {error.strerror}; give another") from error
 
 
 @contextlib.contextmanager
 def hold(folder: FinishedFolder) -> Iterator[None]:
-    """Keep other runs out of a folder that is there; the system lets go of it when the process ends, however it does.
+    """Lock an existing folder against other runs until this block or the process ends.
 
     Raises:
-        UserError: When another run has it: the two would take each other's checkpoints for their own.
+        UserError: When another run has the lock; the two would mix their checkpoints.
     """
-    if sys.platform == "win32":
-        yield
-        return
     with contextlib.ExitStack() as stack:
-        try:
+        if sys.platform != "win32":
             descriptor = os.open(folder.root, os.O_RDONLY)
             stack.callback(os.close, descriptor)
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            stack.callback(_HELD.discard, descriptor)
-            _HELD.add(descriptor)
-        except BlockingIOError as error:
-            raise UserError(
-                f"another run is training into output_dir {folder.root}: wait until it ends, or take another"
-            ) from error
-        except OSError:  # not every file system has locks
-            pass
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(
+                    f"output_dir {folder.root} is in use by another run: wait until it ends, or give another"
+                ) from error
+            except OSError:  # some file systems have no locks
+                pass
         yield
 
 
@@ -212,10 +198,10 @@ def _fill(folder: FinishedFolder, write: Callable[[FinishedFolder], Written]) ->
         new.root.mkdir()
         written = write(new)
         files = sorted((path for path in new.root.rglob("*") if path.is_file()), key=lambda path: path == new.config)
-        coming = {path: folder.root / path.relative_to(new.root) for path in files}
-        leaving = dict.fromkeys([*_finished_files(folder), *coming.values()])
-        moves = [(path, old.root / path.relative_to(folder.root)) for path in leaving if path.exists()]
-        moves += coming.items()
+        incoming = {path: folder.root / path.relative_to(new.root) for path in files}
+        outgoing = dict.fromkeys([*_finished_files(folder), *incoming.values()])
+        moves = [(path, old.root / path.relative_to(folder.root)) for path in outgoing if path.exists()]
+        moves += incoming.items()
         try:
             for source, target in moves:
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -227,12 +213,12 @@ def _fill(folder: FinishedFolder, write: Callable[[FinishedFolder], Written]) ->
             raise
     with contextlib.suppress(OSError):  # missing, or it holds a file of the user
         folder.onnx_model.parent.rmdir()
-    for left in folder.root.glob(f"{UNFINISHED}*"):  # by a run that was killed while it wrote
-        shutil.rmtree(left)
+    for leftover in folder.root.glob(f"{UNFINISHED}*"):  # from a run that was killed while it wrote
+        shutil.rmtree(leftover)
     return written
 
 
 def _finished_files(folder: FinishedFolder) -> list[Path]:
-    """What belongs to a finished folder but the checkpoints, `config.json` first."""
+    """Return the files of a finished folder, `config.json` first, without checkpoints."""
     files = [path for path in folder.named_files() if path not in (folder.config, folder.checkpoints)]
     return [folder.config, *files, *(folder.root / name for name in MODELLING_FILES)]

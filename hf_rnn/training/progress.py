@@ -1,8 +1,4 @@
-"""What a training run tells while it runs: a bar, and one line an epoch, on stderr; stdout is for results.
-
-The Trainer's own callbacks print a dictionary on stdout at each log. These take their place; nothing here changes
-training.
-"""
+"""Progress of a training run on stderr: bars on a terminal and one line per evaluation. stdout is for results."""
 
 from __future__ import annotations
 
@@ -14,14 +10,13 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_callback import ExportableState, ProgressCallback
+from transformers.trainer_callback import ProgressCallback
 
-# What an evaluation reports beside scores and epoch; of several data sets each name begins with that of its set.
-_TIMES = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
+_TIMES = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")  # suffixes of names
 
 
 class ProgressBars(ProgressCallback):
-    """The Trainer's bars, drawn on a terminal only and without its log lines."""
+    """The Trainer's bars, on a terminal only and without its log lines."""
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -39,37 +34,32 @@ class ProgressBars(ProgressCallback):
             super().on_prediction_step(args, state, control, **kwargs)
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Print nothing: [`EpochLines`] does."""
+        """Print nothing; [`EpochLines`] does."""
 
 
-class EpochLines(TrainerCallback, ExportableState):
-    """Counts right answers on the training texts as they are trained on, and prints a line at each evaluation.
-
-    The counts stay on the device until they are asked for, and go into checkpoints, so that an epoch's training
-    accuracy is the same in a resumed run.
-    """
+class EpochLines(TrainerCallback):
+    """Count correct answers on the training texts, and print one line per evaluation."""
 
     def __init__(self) -> None:
-        self.epoch = -1  # the epoch that the counts belong to, from 0
-        self.correct: torch.Tensor | int = 0
-        self.seen: torch.Tensor | int = 0
         self.quiet = False  # whether to count only
         self._logged: dict[str, float] = {}
         self._training = False
+        self.restore(-1, 0, 0)
+
+    def restore(self, epoch: int, correct: int, seen: int) -> None:
+        """Set the counts of an epoch, from 0."""
+        self._epoch = epoch
+        self._correct: torch.Tensor | int = correct  # tensors stay on the device until a line needs them
+        self._seen: torch.Tensor | int = seen
 
     def count(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
-        """Add a batch: logits `(B, C)` and class ids `(B,)`; -100 is no label."""
-        self.correct = self.correct + (logits.detach().argmax(dim=-1) == labels).sum()
-        self.seen = self.seen + (labels != -100).sum()
+        """Add a batch: logits `(B, C)` and class ids `(B,)`, -100 for none."""
+        self._correct = self._correct + (logits.detach().argmax(dim=-1) == labels).sum()
+        self._seen = self._seen + (labels != -100).sum()
 
     def counts(self, device: torch.device) -> torch.Tensor:
-        """Right answers and texts of this epoch so far, in this process, as a tensor of two."""
-        return torch.stack([torch.as_tensor(self.correct, device=device), torch.as_tensor(self.seen, device=device)])
-
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
-        attributes = {"epoch": self.epoch, "correct": int(self.correct), "seen": int(self.seen)}
-        return {"args": {}, "attributes": attributes}
+        """Return the correct answers and the texts of this epoch so far, in this process, as a tensor of two."""
+        return torch.stack([torch.as_tensor(count, device=device) for count in (self._correct, self._seen)])
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -77,15 +67,14 @@ class EpochLines(TrainerCallback, ExportableState):
         """Forget an earlier run of the same Trainer."""
         self._training = True
         if state.global_step == 0:
-            self.epoch = -1
+            self.restore(-1, 0, 0)
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Count anew, unless the run was resumed within this epoch."""
-        epoch = int(state.epoch or 0)
-        if epoch != self.epoch:
-            self.epoch, self.correct, self.seen = epoch, 0, 0
+        """Start at 0, unless the run was resumed within this epoch."""
+        if (epoch := int(state.epoch or 0)) != self._epoch:
+            self.restore(epoch, 0, 0)
 
     def on_log(
         self,
@@ -95,7 +84,7 @@ class EpochLines(TrainerCallback, ExportableState):
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Keep the training loss for the next line, or print it when no evaluation will."""
+        """Keep the training loss for the next line, or print it if no evaluation follows."""
         if not logs or "loss" not in logs:
             return
         self._logged = {"loss": logs["loss"]}
@@ -112,32 +101,34 @@ class EpochLines(TrainerCallback, ExportableState):
         metrics: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Print the line of this evaluation."""
+        """Print the line of this evaluation: accuracy first, then the loss, then other scores."""
         if not self._training:
             return
         scores = {name.removeprefix("eval_"): value for name, value in (metrics or {}).items()}
         names = [name for name in scores if name != "epoch" and not name.endswith(_TIMES)]
         names.sort(key=lambda name: (name != "accuracy", name == "loss" and "accuracy" not in scores))
-        # the training loss stands in the same line
-        title = {"loss": "validation loss"}
-        numbers = {title.get(name, name): scores[name] for name in names if isinstance(scores[name], float)}
-        self._print(args, state, [f"{name} {value:.3f}" for name, value in numbers.items()])
+        titles = {"loss": "validation loss"}  # the line has the training loss too
+        self._print(
+            args,
+            state,
+            [f"{titles.get(name, name)} {scores[name]:.3f}" for name in names if isinstance(scores[name], float)],
+        )
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Later evaluations are the caller's own to report."""
+        """Leave later evaluations to the caller."""
         self._training = False
 
     def _print(self, args: TrainingArguments, state: TrainerState, scores: Sequence[str] = ()) -> None:
         if self.quiet or not state.is_world_process_zero:
             return
-        if args.max_steps > 0:  # the epochs of a stream have no number
+        if args.max_steps > 0:
             place = f"step {state.global_step}/{state.max_steps}"
         else:
             place = f"epoch {state.epoch:.2f}".rstrip("0").rstrip(".") + f"/{state.num_train_epochs}"
         parts = [place, *(f"{name} {value:.3f}" for name, value in self._logged.items())]
         if scores:
             parts.append("validation " + "  ".join(scores).removeprefix("validation "))
-        with contextlib.suppress(OSError):  # a terminal that is gone or a full disk of logs is no reason to stop
+        with contextlib.suppress(OSError):  # a closed terminal or a full disk must not end the training
             tqdm.write("  ".join(parts), file=sys.stderr)

@@ -21,10 +21,10 @@ from hf_rnn.models.modeling_rnn import RnnForSequenceClassification
 from hf_rnn.tokenizers.word_level import train_tokenizer
 from hf_rnn.training.arguments.training_arguments import RnnTrainingArguments
 from hf_rnn.training.checkpointing.interrupt import TrainingStopped
-from hf_rnn.training.class_weights import weigh_classes
+from hf_rnn.training.trainer import weigh_classes
 from hf_rnn.training.optimizers import LazyAdamW
-from hf_rnn.training.row_columns import count_tokens
-from hf_rnn.training.sparse_gradients import clip_grad_norm
+from hf_rnn.training.trainer import count_tokens
+from hf_rnn.training.optimizers import clip_grad_norm
 from hf_rnn.training.trainer import RnnTrainer
 from hf_rnn.utils.errors import UserError
 

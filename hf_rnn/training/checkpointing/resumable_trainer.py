@@ -1,155 +1,159 @@
-"""The Trainer whose runs can be stopped at any moment and go on as if they had not been, and what it tells meanwhile.
-
-A checkpoint is complete or not valid, see [`hf_rnn.training.checkpointing.manifest`]. What is counted for the log lines stands here too,
-since checkpoints carry it.
-"""
+"""A Trainer that resumes from complete checkpoints only, bit for bit, and reports progress on stderr."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import pickle
-import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import IterableDataset
 from transformers import EarlyStoppingCallback, Trainer
 from transformers import trainer as transformers_trainer
 from transformers.trainer import TRAINING_ARGS_NAME
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy, TrainOutput, has_length
-from transformers.utils import CONFIG_NAME
+from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy, TrainOutput
 
 from ...utils.errors import UserError, is_write_error
 from ..progress import EpochLines, ProgressBars
 from . import manifest as checkpoints
-from .interrupt import RunningLoss, SavePoints, StopRequest, TrainingStopped
-
-logger = logging.getLogger(__name__)
+from .interrupt import SavePoints, StopRequest, TrainingStopped
 
 
 class ResumableTrainer(Trainer):
-    """[`~transformers.Trainer`] with checkpoints that are whole, early stopping, and its progress on stderr.
+    """[`~transformers.Trainer`] with complete checkpoints, early stopping and one progress line per evaluation.
+
+    A checkpoint is complete or invalid, see [`hf_rnn.training.checkpointing.manifest`]. A resumed run takes the same
+    steps as an uninterrupted one; with a stream, only if the stream has a length.
 
     Args:
-        args: As for the Trainer, and with all that is in [`Trainer`].
-        made_from (`Mapping[str, Any]`, *optional*): Fingerprints of the run, see [`take_fingerprints`], that its
-            checkpoints keep.
+        args: As for the Trainer.
+        made_from (`Mapping[str, Any]`, *optional*): Fingerprints of the run for its checkpoints, see
+            [`take_fingerprints`].
         kwargs: As for the Trainer.
 
     Attributes:
-        stop_request ([`StopRequest`]): Within `with trainer.stop_request:` SIGTERM and Ctrl-C finish the step, save,
+        stop_request ([`StopRequest`]): Inside `with trainer.stop_request:` SIGTERM and Ctrl-C finish the step, save,
             and raise [`TrainingStopped`].
-        seconds_before (`float`): What the steps before a resume took; the Trainer's own times begin there.
+        seconds_before (`float`): Training time before a resume, in seconds; the Trainer's own times start there.
+        batch_sampler: Draws the training batches; its `set_epoch` is called for every epoch.
     """
 
     def __init__(self, *args: Any, made_from: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.seconds_before = 0.0
-        self._began = 0.0
         self.stop_request = StopRequest()
+        self.batch_sampler: Any = None
         self._made_from = made_from
-        self._install_callbacks()
+        self._began: float | None = None  # when the first step of this call could start
+        self._progress: dict[str, Any] = {}  # from the manifest of the checkpoint
+        self._epoch_lines = EpochLines()
+        bars = self.pop_callback(transformers_trainer.DEFAULT_PROGRESS_CALLBACK)
+        self.pop_callback(PrinterCallback)
+        self._save_points = SavePoints(self._restore_progress, self.asked_to_stop)
+        patience = getattr(self.args, "early_stopping_patience", None)
+        callbacks = (bars and ProgressBars, self._epoch_lines, patience and EarlyStoppingCallback(patience))
+        for callback in (*callbacks, self._save_points):  # the last, after those that request a save
+            if callback:
+                self.add_callback(callback)
 
     def silence(self) -> None:
-        """Show neither bars nor a line an evaluation."""
-        self.pop_callback(transformers_trainer.DEFAULT_PROGRESS_CALLBACK)
+        """Show neither bars nor progress lines."""
+        self.pop_callback(ProgressBars)
         self._epoch_lines.quiet = True
 
-    def _install_callbacks(self) -> None:
-        bars = self.pop_callback(transformers_trainer.DEFAULT_PROGRESS_CALLBACK)
-        in_table = bars is not None and not isinstance(bars, ProgressCallback)  # as the Trainer has it in a notebook
-        if bars is not None:
-            self.add_callback(bars if in_table else ProgressBars)
-        self.pop_callback(PrinterCallback)
-        self.add_callback(EpochLines)
-        self._epoch_lines.quiet = in_table  # which tells it already
-        patience = getattr(self.args, "early_stopping_patience", None)
-        if patience:
-            self.add_callback(EarlyStoppingCallback(patience))
-        self.add_callback(RunningLoss)
-        self.add_callback(SavePoints(self._take_up, self.asked_to_stop))  # after those that ask for a save
-
-    # ---- checkpoints ----
+    # ---- resume ----
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
-        """Train as the Trainer does, but go on from whole checkpoints only.
+        """Train as the Trainer does, but resume from valid checkpoints only.
 
         Args:
-            resume_from_checkpoint: A checkpoint; with True the newest valid one in `args.output_dir`.
+            resume_from_checkpoint: A checkpoint; True takes the newest valid one in `args.output_dir`.
             args: As for the Trainer.
-            kwargs: Likewise.
+            kwargs: As for the Trainer.
 
         Returns:
-            As the Trainer; the training loss is the whole run's, before a resume too.
+            As the Trainer; the training loss covers the steps before a resume too.
 
         Raises:
-            UserError: When the checkpoint is damaged or there is none; when one cannot be written.
+            UserError: When the checkpoint is damaged, missing or from another model; when one cannot be written.
             TrainingStopped: See `stop_request`.
         """
         if not self.stop_request.entered:
-            self.stop_request.number = 0  # of a run before
-        processes = self.args.world_size
-        if resume_from_checkpoint is True:
-            needs_best = bool(self.args.load_best_model_at_end)
-            folder = Path(str(self.args.output_dir))
-            resume_from_checkpoint = str(checkpoints.find_newest(folder, processes=processes, needs_best=needs_best))
-        elif resume_from_checkpoint:
-            checkpoints.check_states(Path(resume_from_checkpoint), processes)
-        uncounted = isinstance(self.train_dataset, IterableDataset) and not has_length(self.train_dataset)
-        if resume_from_checkpoint and uncounted:
-            logger.warning(
-                "going on with a stream that has no length, by which the epoch would be known: from its second epoch "
-                "on the rows to come are not those of a run that never stopped. Give train_dataset a __len__"
-            )
-        outcome = super().train(resume_from_checkpoint, *args, **kwargs)
+            self.stop_request.number = 0  # left by an earlier run
+        checkpoint, processes, self._began, self._progress = None, self.args.world_size, None, {}
+        if resume_from_checkpoint:
+            if resume_from_checkpoint is True:
+                needs_best = bool(self.args.load_best_model_at_end)
+                folder = Path(str(self.args.output_dir))
+                checkpoint = checkpoints.find_newest(folder, processes=processes, needs_best=needs_best)
+            else:
+                checkpoint = Path(resume_from_checkpoint)
+                checkpoints.check_states(checkpoint, processes)
+            checkpoints.check_weights(checkpoint, self.model)
+            self._progress = checkpoints.read_manifest(checkpoint).get("progress", {})
+        try:
+            outcome = super().train(None if checkpoint is None else str(checkpoint), *args, **kwargs)
+        except UserError:
+            raise
+        except (ValueError, KeyError, TypeError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            if checkpoint is None or self._began is not None:
+                raise
+            raise UserError(
+                f"{checkpoint} does not match this run: {_first_line(error)}. Train from the start with "
+                "--overwrite_output_dir instead of --resume"
+            ) from error
         return outcome._replace(training_loss=outcome.metrics["train_loss"])
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        if self._has_ended():  # a run that was killed after its last checkpoint; the Trainer would take a step more
+        early = self._early_stopping()
+        stale = early is not None and early.early_stopping_patience_counter >= early.early_stopping_patience
+        if stale or self.state.global_step >= self.state.max_steps:
+            # a finished run, killed after its last checkpoint; the Trainer would take one more step
             self.control.should_training_stop = True
             return
+        for part in (self.batch_sampler, self.train_dataset):  # accelerate does not find them after a resume
+            if hasattr(part, "set_epoch"):
+                part.set_epoch(kwargs["epoch"])
         super()._run_epoch(*args, **kwargs)
 
-    def _has_ended(self) -> bool:
-        patience = getattr(self.args, "early_stopping_patience", None)
-        stale = [
-            part.early_stopping_patience_counter
-            for part in self.callback_handler.callbacks
-            if isinstance(part, EarlyStoppingCallback)
-        ]
-        return self.state.global_step >= self.state.max_steps or bool(patience and stale and stale[0] >= patience)
+    def _early_stopping(self) -> Any:
+        """Return the callback; resuming replaces it, so it is looked up each time."""
+        callbacks = self.callback_handler.callbacks
+        return next((callback for callback in callbacks if isinstance(callback, EarlyStoppingCallback)), None)
 
-    def _take_up(self) -> None:
-        """Take up what the Trainer does not: loss and time so far, the best checkpoint's place, the new patience."""
-        self.seconds_before, self._began = 0.0, time.monotonic()
-        if self.state.global_step == 0:
-            for part in self.callback_handler.callbacks:
-                if isinstance(part, EarlyStoppingCallback):
-                    part.early_stopping_patience_counter = 0  # of an earlier run of this Trainer
-            return
-        running = self._callback(RunningLoss)
-        self.seconds_before = running.seconds
-        self._tr_loss += running.unlogged
-        self._total_loss_scalar = running.logged
-        self._globalstep_last_logged = running.logged_step
-        lines, first = self._epoch_lines, self.args.process_index == 0
-        lines.correct, lines.seen = (running.correct, running.seen) if first else (0, 0)
-        for part in self.callback_handler.callbacks:
-            if isinstance(part, EarlyStoppingCallback) and getattr(self.args, "early_stopping_patience", None):
-                part.early_stopping_patience = self.args.early_stopping_patience
+    def _restore_progress(self) -> None:
+        """Restore what the Trainer does not: losses and times so far, the best checkpoint's path, the patience."""
+        self._began = time.monotonic()
+        self.seconds_before = self._progress.get("seconds", 0.0)
+        if (early := self._early_stopping()) is not None:
+            early.early_stopping_patience = getattr(
+                self.args, "early_stopping_patience", early.early_stopping_patience
+            )
+            if self.state.global_step == 0:
+                early.early_stopping_patience_counter = 0  # of an earlier run of this Trainer
         best = self._checkpoint(self.state.best_global_step or 0)
-        if best.is_dir():  # the folder may have been moved
+        if best.is_dir():  # the output folder may have been moved
             self.state.best_model_checkpoint = str(best)
+        if not self._progress:
+            return
+        self._tr_loss += self._progress["unlogged_loss"]
+        self._total_loss_scalar = self._progress["logged_loss"]
+        self._globalstep_last_logged = self._progress["logged_step"]
+        first, epoch = self.args.process_index == 0, float(self.state.epoch or 0)
+        if first and not epoch.is_integer():
+            self._epoch_lines.restore(int(epoch), self._progress["correct"], self._progress["seen"])
+        else:  # the counts are sums over all processes
+            self._epoch_lines.restore(int(epoch), 0, 0)
+
+    # ---- save ----
 
     def asked_to_stop(self) -> bool:
-        """Whether any process was asked to stop; all of them have to call this at the same time."""
-        if self.accelerator.num_processes > 1:  # the signal may have reached one of them only, or not yet
+        """Return whether any process was asked to stop; all processes must call this together."""
+        if self.accelerator.num_processes > 1:
             number = torch.tensor([self.stop_request.number], device=self.args.device)
             self.stop_request.number = int(self.accelerator.gather(number).max())
         return self.stop_request.number > 0
@@ -158,102 +162,63 @@ class ResumableTrainer(Trainer):
         return Path(self._get_output_dir(trial), f"{PREFIX_CHECKPOINT_DIR}-{step}")
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
-        """As in the Trainer; in steps, where evaluations may be more frequent than saves, the best is saved too."""
+        """Save the best model at every new best evaluation, also between two regular saves."""
         is_best = super()._determine_best_metric(metrics, trial)
         if is_best and self.args.load_best_model_at_end and self.args.eval_strategy == IntervalStrategy.STEPS:
-            self._callback(SavePoints).ask(self.state, self.control)
+            self._save_points.request(self.state, self.control)
         return is_best
 
     def _save_checkpoint(self, model: nn.Module, trial: Any = None) -> None:
-        """Save as the Trainer does, then the manifest, then remove what is too old, then stop if asked to."""
-        checkpoint = self._checkpoint(self.state.global_step, trial)
-        running = self._callback(RunningLoss)
-        running.unlogged = self.accelerator.gather(self._tr_loss.detach().reshape(1)).mean().item()
-        running.logged = self._total_loss_scalar
-        running.logged_step = self._globalstep_last_logged
-        running.correct, running.seen = self._count_texts()
-        running.seconds = self.seconds_before + time.monotonic() - self._began
-        limit = self.args.save_total_limit
+        """Save as the Trainer does, write the manifest, remove old checkpoints, then stop if asked to."""
+        checkpoint, args = self._checkpoint(self.state.global_step, trial), self.args
+        limit, push = args.save_total_limit, args.push_to_hub
+        correct, seen = self._count_texts()
+        progress = {
+            "unlogged_loss": self.accelerator.gather(self._tr_loss.detach().reshape(1)).mean().item(),
+            "logged_loss": self._total_loss_scalar,
+            "logged_step": self._globalstep_last_logged,
+            "correct": correct,
+            "seen": seen,
+            "seconds": self.seconds_before + time.monotonic() - (self._began or 0.0),
+        }
         try:
-            if self.args.should_save:
-                checkpoints.remove(checkpoint)  # of a run that was gone back from
+            if args.should_save:
+                checkpoints.remove(checkpoint)  # from an abandoned run
             self.accelerator.wait_for_everyone()
-            self.args.save_total_limit = None  # the Trainer would remove others before this one is whole
+            args.save_total_limit, args.push_to_hub = None, False  # both only after the manifest
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
-            if self.args.should_save:
+            if args.should_save:
+                (checkpoint / TRAINING_ARGS_NAME).unlink(missing_ok=True)  # an unused pickle with local paths
                 best = self.state.best_global_step or None
-                checkpoints.write_manifest(checkpoint, best_step=best, made_from=self._made_from)
+                checkpoints.write_manifest(checkpoint, best_step=best, made_from=self._made_from, progress=progress)
         except Exception as error:
-            if not is_write_error(error) and not isinstance(error, RuntimeError):  # which torch raises
+            if not is_write_error(error) and not isinstance(error, RuntimeError):  # torch raises RuntimeError
                 raise
             with contextlib.suppress(OSError):
                 checkpoints.remove(checkpoint)
             saved = checkpoints.list_checkpoints(checkpoint.parent)
-            advice = "What was saved before is intact: make room there, then repeat the command with --resume"
             raise UserError(
-                f"{checkpoint} could not be written: {_first_line(error)}. "
-                f"{advice if saved else 'Nothing was saved before: make room there, then repeat the command'}"
+                f"{checkpoint} could not be written: {_first_line(error)}. Make room there, then repeat the command"
+                f"{' with --resume: earlier checkpoints are intact' if saved else ''}"
             ) from error
         finally:
-            self.args.save_total_limit = limit
-        if self.args.push_to_hub:
-            super()._push_from_checkpoint(str(checkpoint))
-        if self.args.should_save:
-            checkpoints.rotate(checkpoint, limit, needs_best=bool(self.args.load_best_model_at_end))
-        if self.asked_to_stop():  # all processes or none: else one would leave, and the others wait for it
+            args.save_total_limit, args.push_to_hub = limit, push
+        if push:
+            self._push_from_checkpoint(str(checkpoint))
+        if args.should_save:
+            checkpoints.rotate(checkpoint, limit, needs_best=bool(args.load_best_model_at_end))
+        if self.asked_to_stop():  # in all processes or none, or the others would wait for ever
             raise TrainingStopped(self.stop_request.number, checkpoint)
 
-    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """Nothing yet: the Trainer would share a checkpoint before its manifest, and nobody could go on from that."""
-
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        super()._save(output_dir, state_dict)
-        folder = Path(str(output_dir or self.args.output_dir))
-        # a pickle with paths of this machine, which nothing reads and a push of the Trainer's own would share
-        (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
-        if (config := folder / CONFIG_NAME).is_file() and (weights := folder / checkpoints.WEIGHTS).is_file():
-            shutil.copymode(config, weights)  # some versions of safetensors let nobody else read them
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        if (Path(resume_from_checkpoint) / checkpoints.WEIGHTS).is_file():
-            checkpoints.check_weights(Path(resume_from_checkpoint), self.model if model is None else model)
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        with _reading(checkpoint):
-            super()._load_optimizer_and_scheduler(checkpoint)
-
-    def _load_callback_state(self) -> None:
-        """As in the Trainer; what log lines count goes on even where the settings leave callbacks' states alone."""
-        quiet = self._epoch_lines.quiet
-        super()._load_callback_state()
-        self._epoch_lines.quiet = quiet  # of this run, while what is kept is of an earlier one
-        for kind in (RunningLoss, EpochLines):
-            kept = self.state.stateful_callbacks.get(kind.__name__, {})
-            vars(self._callback(kind)).update(kept.get("attributes", {}))
-
-    def _load_rng_state(self, checkpoint: str | None) -> None:
-        with _reading(checkpoint):
-            super()._load_rng_state(checkpoint)
-
-    # ---- reports ----
-
-    def _callback(self, kind: type) -> Any:
-        """The callback of a kind; looked up, since resuming puts a new one in its place."""
-        return next(part for part in self.callback_handler.callbacks if isinstance(part, kind))
-
-    @property
-    def _epoch_lines(self) -> EpochLines:
-        """The callback that counts."""
-        return self._callback(EpochLines)
+    # ---- log ----
 
     def _count_texts(self) -> list[int]:
-        """Right answers and texts of this epoch so far, in all processes."""
+        """Return the correct answers and the texts of this epoch so far, in all processes."""
         return self.accelerator.reduce(self._epoch_lines.counts(self.args.device), "sum").tolist()
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Log, with the accuracy on the texts of this epoch that were trained on so far."""
+        """Log, with the accuracy on the training texts of this epoch so far."""
         if "loss" in logs:
             correct, seen = self._count_texts()
             if seen:
@@ -261,18 +226,6 @@ class ResumableTrainer(Trainer):
         if "train_loss" in logs:  # the Trainer divides by the steps since the resume
             logs["train_loss"] = self._total_loss_scalar / max(self.state.global_step, 1)
         super().log(logs, *args, **kwargs)
-
-
-@contextlib.contextmanager
-def _reading(checkpoint: str | None) -> Iterator[None]:
-    """Turn what states raise that are not as expected, or are no plain data, into one line."""
-    try:
-        yield
-    except (ValueError, KeyError, TypeError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise UserError(
-            f"the states in {checkpoint} do not go with this run: {_first_line(error)}. "
-            "--overwrite_output_dir instead of --resume starts anew"
-        ) from error
 
 
 def _first_line(error: BaseException) -> str:
