@@ -10,6 +10,7 @@ import datasets
 import torch
 from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase
 
+from ..data.samplers import CountedStream
 from ..hub.model_folder import FinishedFolder
 from ..utils.errors import UserError, reason_of
 from .arguments.training_arguments import RnnTrainingArguments
@@ -59,7 +60,6 @@ def make_trainer(
         trainer = kind(
             model=model,
             args=args,
-            data_collator=data_collator,
             train_dataset=train_examples,
             eval_dataset=examples.get("validation"),
             processing_class=tokenizer,

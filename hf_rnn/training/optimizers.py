@@ -20,8 +20,8 @@ _SPARSE_OPTIMIZERS = ("sgd", "adagrad")  # torch's own support sparse gradients,
 class LazyAdamW(torch.optim.Optimizer):
     """AdamW (Loshchilov and Hutter 2019, algorithm 2) that updates only the rows in a sparse gradient.
 
-    A parameter with a dense gradient is updated by torch's AdamW. Of a parameter with a sparse gradient only the rows
-    in the gradient are read and written, so a step costs what the batch holds, not what the vocabulary holds. AdamW
+    A parameter with a dense gradient is updated by torch's AdamW. If the gradient is sparse, only its rows are read
+    and written, so a step costs what the batch holds, not what the vocabulary holds. AdamW
     keeps moving a row that is in no batch by its moments, and a rare word moves mostly that way. Here a row makes up
     for that movement when it is next touched. With g the gradient of row p, t the number of this step, k the steps
     since the row was last touched (t if never), and k' the k of that time:
@@ -35,7 +35,7 @@ class LazyAdamW(torch.optim.Optimizer):
     S(n) = r + r² + … + rⁿ with r = β₁ / √β₂ is the movement of AdamW in n steps without the row, in units of the last
     step: from one such step to the next m shrinks by β₁ and √v by √β₂. It is applied in advance, for as many steps as
     the row was absent before; the second line corrects the estimate when the row returns. The moments are those of
-    AdamW, and the row is about where AdamW has it. If every step touches every row, S is 0 and this is AdamW. Where
+    AdamW, and the row is about where AdamW has it. If every step touches every row, S is 0 and this is AdamW. For
     r ≥ 1 the movement has no limit, and S is 0 too. `torch.optim.SparseAdam` omits the movement in between, and rare
     words learn several times more slowly.
 
@@ -46,9 +46,6 @@ class LazyAdamW(torch.optim.Optimizer):
         eps: Added to the root of the second moment.
         weight_decay: Decoupled weight decay.
         fused: Whether dense parameters use torch's fused kernel; None lets torch choose.
-
-    Raises:
-        ValueError: For a value out of its range.
 
     Example:
         >>> embedding, linear = nn.Embedding(1_000_000, 100, sparse=True), nn.Linear(100, 3)
@@ -65,11 +62,6 @@ class LazyAdamW(torch.optim.Optimizer):
         *,
         fused: bool | None = None,
     ) -> None:
-        if not all(0 <= beta < 1 for beta in betas):
-            raise ValueError(f"betas must be at least 0 and below 1, found {betas}")
-        for name, value in (("lr", lr), ("eps", eps), ("weight_decay", weight_decay)):
-            if not value >= 0:
-                raise ValueError(f"{name} must not be negative, found {value}")
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "fused": fused})
 
     @torch.no_grad()
@@ -95,9 +87,6 @@ class LazyAdamW(torch.optim.Optimizer):
                 if gradient.is_sparse:
                     gradient = gradient.coalesce()
                     self._update_rows(parameter, gradient.indices()[0], gradient.values(), group)
-                elif "rows" in state:  # sparse in earlier steps; a dense gradient touches all rows
-                    rows = torch.arange(len(parameter), device=parameter.device)
-                    self._update_rows(parameter, rows, gradient, group)
                 else:
                     dense.append(parameter)
             if dense:
@@ -128,9 +117,8 @@ class LazyAdamW(torch.optim.Optimizer):
     ) -> None:
         """Apply the formula of the class to distinct rows and their gradients."""
         state = self.state[parameter]
-        if "rows" not in state:  # last step and steps applied in advance, per row; dense steps touched all rows
+        if "rows" not in state:  # last step and steps applied in advance, per row
             state["rows"] = torch.zeros(len(parameter), 2, dtype=torch.int32, device=parameter.device)
-            state["rows"][:, 0] = state["step"]
         state["step"] += 1
         precision = torch.float64 if values.dtype == torch.float64 else torch.float32
         now, rate = state["step"].to(parameter.device, precision), group["lr"]
@@ -226,13 +214,13 @@ def check_sparse_gradients(args: TrainingArguments) -> None:
         return
     if args.optim not in _SPARSE_OPTIMIZERS:
         raise UserError(
-            f"sparse_embedding: optim {args.optim.value!r} does not support sparse gradients; set sparse_embedding to "
-            f"false, or optim to {' or '.join(LAZY_OPTIMIZERS + _SPARSE_OPTIMIZERS)}"
+            f"sparse_embedding gives sparse gradients: found optim {args.optim.value!r}, which does not support them; "
+            f"set sparse_embedding to false, or optim to {' or '.join(LAZY_OPTIMIZERS + _SPARSE_OPTIMIZERS)}"
         )
     if args.weight_decay != 0:
         raise UserError(
-            f"sparse_embedding: weight_decay {args.weight_decay} does not support sparse gradients; set "
-            f"sparse_embedding to false, weight_decay to 0, or optim to {LAZY_OPTIMIZERS[0]}"
+            f"sparse_embedding gives sparse gradients: found weight_decay {args.weight_decay}, which does not support "
+            f"them; set sparse_embedding to false, weight_decay to 0, or optim to {LAZY_OPTIMIZERS[0]}"
         )
 
 

@@ -47,11 +47,9 @@ def check_output_dir(
     Raises:
         UserError: When the folder cannot be used, or has no checkpoint to resume from.
     """
-    if folder.root.exists() and not folder.root.is_dir():
-        raise UserError(f"output_dir {folder.root} is a file: give a folder")
     if (obstacle := find_obstacle(folder.root)) is not None:
         raise UserError(
-            f"output_dir {folder.root} cannot be written: {obstacle} is not a writable folder; give another"
+            f"output_dir {folder.root} cannot be written to: {obstacle} is not a writable folder; give another"
         )
     if resume:
         return checkpoints.find_newest(folder.checkpoints, processes=processes, needs_best=needs_best)
@@ -92,8 +90,8 @@ def _check_own(folder: FinishedFolder) -> None:
         taken.append(folder.checkpoints)
     if taken:
         raise UserError(
-            f"output_dir {folder.root} holds no run of hf-rnn, and a run would replace "
-            f"{', '.join(path.name for path in taken[:3])}: give another"
+            f"output_dir {folder.root} holds no run of hf-rnn, and files that one would replace: "
+            f"{', '.join(path.name for path in taken[:3])}. Give another"
         )
 
 
@@ -139,7 +137,7 @@ def make_writable(folder: FinishedFolder) -> None:
     try:
         folder.root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"output_dir {folder.root} cannot be written: {error.strerror}; give another") from error
+        raise UserError(f"output_dir {folder.root} cannot be written to: {error.strerror}; give another") from error
 
 
 @contextlib.contextmanager
@@ -170,7 +168,7 @@ def fill(folder: FinishedFolder, write: Callable[[FinishedFolder], Written], rem
     Args:
         folder: Where the files go; those of an earlier run are replaced.
         write: Writes the files into the folder that it is given.
-        remedy: What to do when they cannot be written.
+        remedy: The advice when they cannot be written.
 
     Returns:
         The result of `write`.

@@ -9,31 +9,16 @@ from typing import Any
 
 import torch
 from tqdm.auto import tqdm
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback
 from transformers.trainer_callback import ProgressCallback
 
 _TIMES = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")  # suffixes of names
 
 
 class ProgressBars(ProgressCallback):
-    """The Trainer's bars, on a terminal only and without its log lines."""
+    """The Trainer's bars without its log lines, which go to stdout."""
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Open the bar of the whole run."""
-        if state.is_world_process_zero:
-            self.training_bar = tqdm(total=state.max_steps, dynamic_ncols=True, disable=not sys.stderr.isatty())
-        self.current_step = 0
-
-    def on_prediction_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Advance the bar of an evaluation."""
-        if sys.stderr.isatty():
-            super().on_prediction_step(args, state, control, **kwargs)
-
-    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Print nothing; [`EpochLines`] does."""
 
 
@@ -61,29 +46,18 @@ class EpochLines(TrainerCallback):
         """Return the correct answers and the texts of this epoch so far, in this process, as a tensor of two."""
         return torch.stack([torch.as_tensor(count, device=device) for count in (self._correct, self._seen)])
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Forget an earlier run of the same Trainer."""
         self._training = True
         if state.global_step == 0:
             self.restore(-1, 0, 0)
 
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Start at 0, unless the run was resumed within this epoch."""
         if (epoch := int(state.epoch or 0)) != self._epoch:
             self.restore(epoch, 0, 0)
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Keep the training loss for the next line, or print it if no evaluation follows."""
         if not logs or "loss" not in logs:
             return
@@ -93,14 +67,7 @@ class EpochLines(TrainerCallback):
         if args.eval_strategy == "no" or args.logging_strategy == "steps":
             self._print(args, state)
 
-    def on_evaluate(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        metrics: dict[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
         """Print the line of this evaluation: accuracy first, then the loss, then other scores."""
         if not self._training:
             return
@@ -114,13 +81,11 @@ class EpochLines(TrainerCallback):
             [f"{titles.get(name, name)} {scores[name]:.3f}" for name in names if isinstance(scores[name], float)],
         )
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Leave later evaluations to the caller."""
         self._training = False
 
-    def _print(self, args: TrainingArguments, state: TrainerState, scores: Sequence[str] = ()) -> None:
+    def _print(self, args: Any, state: Any, scores: Sequence[str] = ()) -> None:
         if self.quiet or not state.is_world_process_zero:
             return
         if args.max_steps > 0:

@@ -19,7 +19,6 @@ from functools import partial
 from typing import Any
 
 import datasets
-import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from torch import nn
@@ -93,13 +92,11 @@ class RnnTrainer(ResumableTrainer):
         super().__init__(*args, **kwargs)
         data = self.train_dataset
         if self._token_budget is not None and isinstance(data, IterableDataset):
-            raise UserError(
-                "tokens_per_batch needs the length of each row: found a stream; leave it out"
-            )
+            raise UserError("tokens_per_batch needs the length of each row: found a stream; leave it out")
         self._set_signature_columns_if_needed()
         self._signature_columns.append(SAMPLE_WEIGHT)
         self._class_weights: torch.Tensor | None = None
-        self._sample_weight: torch.Tensor | None = None  # of the current batch
+        self._sample_weight: torch.Tensor | None = None  # in the current batch
         power = getattr(self.args, "class_weight_power", 0)
         if power > 0 and (data is not None or class_counts is not None):
             counts = self._count_classes() if class_counts is None else list(class_counts)
@@ -339,12 +336,8 @@ def _column_names(data: Any) -> Sequence[str]:
     return list(data[0]) if len(data) else ()
 
 
-def _read_column(data: datasets.Dataset, name: str) -> pa.ChunkedArray:
-    return data.select_columns([name]).with_format("arrow")[:][name]
-
-
 def read_labels(data: Any) -> torch.Tensor:
-    """Return the column `labels` or `label` of all rows as a tensor.
+    """Return the column `labels` or `label` of all rows.
 
     Raises:
         UserError: When there is neither.
@@ -353,11 +346,7 @@ def read_labels(data: Any) -> torch.Tensor:
     name = next((name for name in ("labels", "label") if name in found), None)
     if name is None:
         raise UserError(f"the training rows need a column labels: found {', '.join(found) or 'no rows'}; add it")
-    if not _is_table(data):
-        return torch.as_tensor([row[name] for row in data])
-    column = _read_column(data, name)
-    flat = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
-    return torch.tensor(column.to_numpy() if flat else column.to_pylist())
+    return torch.as_tensor(data[name][:] if _is_table(data) else [row[name] for row in data])
 
 
 def count_tokens(data: Any, length_column: str) -> list[int]:
@@ -366,4 +355,4 @@ def count_tokens(data: Any, length_column: str) -> list[int]:
         return [len(row["input_ids"]) for row in data]
     if length_column in data.column_names:
         return list(data[length_column])
-    return pc.list_value_length(_read_column(data, "input_ids")).to_pylist()
+    return pc.list_value_length(data.select_columns(["input_ids"]).with_format("arrow")[:]["input_ids"]).to_pylist()

@@ -1,4 +1,4 @@
-"""LazyAdamW against torch's own optimisers, each where they must agree."""
+"""LazyAdamW against torch's own optimizers, where they must agree, and clipping against torch's on dense gradients."""
 
 import copy
 import io
@@ -7,22 +7,22 @@ import pytest
 import torch
 from torch import nn
 
-from hf_rnn.training.optimizers import LazyAdamW, set_learning_rate
+from hf_rnn.training.optimizers import LazyAdamW, clip_grad_norm, set_learning_rate
 
 ROWS, WIDTH = 7, 5
 
 
 def make_parts(*, sparse, dtype=torch.float64):
-    """An embedding and a linear layer on it, the same for each call."""
+    """Return an embedding and a linear layer on it, the same for each call."""
     torch.manual_seed(0)
     return nn.ModuleList([nn.Embedding(ROWS, WIDTH, sparse=sparse), nn.Linear(WIDTH, 3)]).to(dtype)
 
 
-def make_steps(count, *, everyone):
-    """Ids a step; some stand twice in it, and with `everyone` none is missing."""
+def make_steps(count, *, all_rows):
+    """Return the ids of each step, some of them twice; with `all_rows` every row is in every step."""
     generator = torch.Generator().manual_seed(1)
     steps = [torch.randint(ROWS, (4,), generator=generator) for _ in range(count)]
-    return [torch.cat([torch.arange(ROWS), ids]) for ids in steps] if everyone else steps
+    return [torch.cat([torch.arange(ROWS), ids]) for ids in steps] if all_rows else steps
 
 
 def take_steps(parts, optimizer, steps):
@@ -35,67 +35,19 @@ def take_steps(parts, optimizer, steps):
 @pytest.mark.parametrize("fused", [True, None])
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-6)])
-def test_where_each_step_touches_each_row_it_is_adamw(fused, weight_decay, dtype, tolerance):
+@pytest.mark.parametrize("betas", [(0.8, 0.99), (0.0, 0.99)])
+def test_it_is_adamw_if_each_step_touches_each_row(fused, weight_decay, dtype, tolerance, betas):
     ours, theirs = make_parts(sparse=True, dtype=dtype), make_parts(sparse=False, dtype=dtype)
-    settings = {"lr": 0.01, "weight_decay": weight_decay, "betas": (0.8, 0.99), "fused": fused}
-    steps = make_steps(20, everyone=True)
+    settings = {"lr": 0.01, "weight_decay": weight_decay, "betas": betas, "fused": fused}
+    steps = make_steps(20, all_rows=True)
     take_steps(ours, LazyAdamW(ours.parameters(), **settings), steps)
     take_steps(theirs, torch.optim.AdamW(theirs.parameters(), **settings), steps)
     for found, expected in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(found, expected, atol=tolerance, rtol=tolerance)
 
 
-@pytest.mark.parametrize("betas", [(0.0, 0.99), (0.8, 0.0)])
-def test_without_one_of_the_averages_it_is_adamw_too(betas):
-    """Five steps only: where each is divided by its own size, torch's own rounding grows with each."""
-    ours, theirs = make_parts(sparse=True), make_parts(sparse=False)
-    steps = make_steps(5, everyone=True)
-    take_steps(ours, LazyAdamW(ours.parameters(), betas=betas), steps)
-    take_steps(theirs, torch.optim.AdamW(theirs.parameters(), betas=betas), steps)
-    for found, expected in zip(ours.parameters(), theirs.parameters(), strict=True):
-        torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-12)
-
-
-@pytest.mark.parametrize("fused", [True, None])
-@pytest.mark.parametrize("dense", [range(1), range(3, 6), range(0, 8, 2)], ids=["first", "middle", "in_turn"])
-def test_dense_gradients_between_sparse_ones(fused, dense):
-    """As of a loss that also looks at the whole table; each step touches each row, so that all is AdamW."""
-    ours, theirs = make_parts(sparse=True), make_parts(sparse=False)
-    settings = {"lr": 0.01, "weight_decay": 0.1, "fused": fused}
-    optimizers = LazyAdamW(ours.parameters(), **settings), torch.optim.AdamW(theirs.parameters(), **settings)
-    kinds = set()
-    for number, ids in enumerate(make_steps(8, everyone=True)):
-        for parts, optimizer in zip((ours, theirs), optimizers, strict=True):
-            parts.zero_grad()
-            (parts[1](parts[0](ids)) ** 2).sum().backward()
-            if number in dense:
-                parts[0].weight.grad = parts[0].weight.grad.to_dense() + parts[0].weight.detach()
-            if parts is ours:
-                kinds.add(parts[0].weight.grad.is_sparse)
-            optimizer.step()
-    assert kinds == {True, False}, "premise"
-    for found, expected in zip(ours.parameters(), theirs.parameters(), strict=True):
-        torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-12)
-
-
-def test_where_each_step_touches_each_row_it_is_sparse_adam():
-    """Its bias correction counts all steps: the same here. Its epsilon stands elsewhere: none to speak of."""
-    ours, theirs = (nn.Embedding(ROWS, WIDTH, sparse=True).double() for _ in range(2))
-    theirs.load_state_dict(ours.state_dict())
-    optimizers = (
-        LazyAdamW(ours.parameters(), eps=1e-30, weight_decay=0),
-        torch.optim.SparseAdam(theirs.parameters(), eps=1e-30),
-    )
-    for ids in make_steps(20, everyone=True):
-        for embedding, optimizer in zip((ours, theirs), optimizers, strict=True):
-            optimizer.zero_grad()
-            (embedding(ids) ** 3).sum().backward()
-            optimizer.step()
-    torch.testing.assert_close(ours.weight, theirs.weight, atol=1e-12, rtol=0)
-
-
-def follow(kind, steps, *, sparse, **settings):
-    """A table after steps whose gradients do not hang on it, the same in each call; its optimiser; how far it went."""
+def train_table(kind, steps, *, sparse, **settings):
+    """Return a table after steps with fixed gradients, its optimizer's state, and how far each row moved."""
     torch.manual_seed(0)
     embedding = nn.Embedding(ROWS, WIDTH, sparse=sparse).double()
     start = embedding.weight.detach().clone()
@@ -108,154 +60,97 @@ def follow(kind, steps, *, sparse, **settings):
 
 
 @pytest.mark.parametrize(("weight_decay", "tolerance"), [(0.0, 1e-9), (0.1, 1e-3)])
-def test_rows_come_back_to_where_adamw_has_them(weight_decay, tolerance):
-    """After two steps with all rows nothing is taken in advance; decay stands before the way between, not within it.
-
-    The premise: torch's corrections of the moments' start are one by then.
-    """
-    every = torch.arange(ROWS)
-    middle = [ids[: 1 + number % 3] for number, ids in enumerate(make_steps(60, everyone=False))]
-    assert any(len(ids.unique()) < len(ids) for ids in middle), "premise: some stand twice in a gradient"
+def test_returning_rows_are_where_adamw_has_them(weight_decay, tolerance):
+    """400 steps first, so that the corrections of the moments are one; decay precedes the movement in between."""
+    everything = torch.arange(ROWS)
+    middle = [ids[: 1 + number % 3] for number, ids in enumerate(make_steps(60, all_rows=False))]
     counts = torch.cat([ids.unique() for ids in middle]).bincount(minlength=ROWS)
-    assert counts.min() > 0 and counts.max() < 40, "premise: each is away, and comes back"
+    assert counts.min() > 0 and counts.max() < 40, "premise: each row is absent and returns"
     settings = {"lr": 0.01, "betas": (0.6, 0.9), "eps": 1e-30, "weight_decay": weight_decay}
-    steps = [*[every] * 400, *middle, every, every]
-    found, state, _ = follow(LazyAdamW, steps, sparse=True, **settings)
-    expected, theirs, _ = follow(torch.optim.AdamW, steps, sparse=False, **settings)
+    steps = [*[everything] * 400, *middle, everything, everything]
+    found, state, _ = train_table(LazyAdamW, steps, sparse=True, **settings)
+    expected, theirs, _ = train_table(torch.optim.AdamW, steps, sparse=False, **settings)
     torch.testing.assert_close(found, expected, atol=tolerance, rtol=tolerance)
     for name in ("exp_avg", "exp_avg_sq"):
         torch.testing.assert_close(state[name], theirs[name], atol=1e-12, rtol=0)
 
 
-def test_rare_rows_go_as_far_as_by_adamw():
-    """From the first step on, with torch's own settings; SparseAdam leaves them behind."""
+def test_rare_rows_move_as_far_as_with_adamw():
+    """With torch's default settings from the first step; SparseAdam leaves rare rows behind."""
     steps = [torch.tensor([0, 1 + number // 40 % (ROWS - 1)][: 1 + (number % 40 == 7)]) for number in range(1200)]
-    counts = torch.cat(steps).bincount()
-    assert counts.tolist() == [1200] + [5] * (ROWS - 1), "premise: one in each step, the others in one of 240"
-    ways = [
-        follow(LazyAdamW, steps, sparse=True, weight_decay=0)[2],
-        follow(torch.optim.SparseAdam, steps, sparse=True)[2],
-        follow(torch.optim.AdamW, steps, sparse=False, weight_decay=0)[2],
-    ]
-    lengths = [way.norm(dim=1) for way in ways]
-    torch.testing.assert_close(ways[0][0], ways[2][0], atol=1e-9, rtol=0)
-    off = ((ways[0] - ways[2]).norm(dim=1) / lengths[2])[1:]
-    assert off.max() < 0.1, off
-    assert (lengths[1] / lengths[2])[1:].max() < 0.5, "premise: not every optimiser of sparse rows does"
+    assert torch.cat(steps).bincount().tolist() == [1200] + [5] * (ROWS - 1), "premise"
+    ours = train_table(LazyAdamW, steps, sparse=True, weight_decay=0)[2]
+    adamw = train_table(torch.optim.AdamW, steps, sparse=False, weight_decay=0)[2]
+    sparse_adam = train_table(torch.optim.SparseAdam, steps, sparse=True)[2]
+    torch.testing.assert_close(ours[0], adamw[0], atol=1e-9, rtol=0)
+    lengths = adamw.norm(dim=1)
+    assert ((ours - adamw).norm(dim=1) / lengths)[1:].max() < 0.1
+    assert (sparse_adam.norm(dim=1) / lengths)[1:].max() < 0.5, "premise"
 
 
-def test_where_the_way_between_has_no_end_rows_wait():
-    """β₁ above √β₂: what remains of a step grows without a gradient."""
+def test_rows_wait_if_the_movement_in_between_has_no_limit():
+    """β₁ above √β₂: a step grows without a gradient."""
     steps = [torch.tensor([0]), *[torch.tensor([1])] * 500, torch.tensor([0])]
-    found, _, way = follow(LazyAdamW, steps, sparse=True, lr=0.01, betas=(0.9, 0.5), weight_decay=0)
-    assert found.isfinite().all() and way[0].abs().max() < 0.05
-    assert way[2:].count_nonzero() == 0
+    found, _, moved = train_table(LazyAdamW, steps, sparse=True, lr=0.01, betas=(0.9, 0.5), weight_decay=0)
+    assert found.isfinite().all() and moved[0].abs().max() < 0.05
 
 
 @pytest.mark.parametrize("betas", [(0.9, 0.999), (0.0, 0.99), (0.8, 0.0)])
-def test_without_an_epsilon_a_new_row_is_a_number(betas):
-    """Which has moments of zero, and nothing to make good."""
+def test_a_new_row_is_finite_with_an_epsilon_of_0(betas):
     steps = [torch.tensor([0]), torch.tensor([0]), torch.tensor([0, 1]), torch.tensor([1])]
-    found, _, way = follow(LazyAdamW, steps, sparse=True, eps=0.0, betas=betas)
-    assert found.isfinite().all() and way[:2].all()
+    found, _, moved = train_table(LazyAdamW, steps, sparse=True, eps=0.0, betas=betas)
+    assert found.isfinite().all() and moved[:2].all()
 
 
 def test_a_first_step_in_single_precision_is_exact():
-    """The second moment's correction is 0.001 then, which a difference of near numbers would give four digits of."""
+    """The correction of the second moment is 0.001 then; 1 - β₂ in float32 has four digits of it."""
     ours, theirs = nn.Embedding(ROWS, WIDTH, sparse=True), nn.Embedding(ROWS, WIDTH).double()
     for embedding, kind in ((ours, LazyAdamW), (theirs, torch.optim.AdamW)):
         nn.init.zeros_(embedding.weight)
         optimizer = kind(embedding.parameters(), lr=0.01)
         (embedding(torch.arange(ROWS)) * torch.arange(1, WIDTH + 1)).sum().backward()
         optimizer.step()
-    assert theirs.weight.all(), "premise"
     torch.testing.assert_close(ours.weight.double(), theirs.weight, rtol=1e-6, atol=0)
 
 
-def test_what_is_not_touched_is_not_changed():
+def test_only_touched_rows_change():
     parts = make_parts(sparse=True)
     optimizer = LazyAdamW(parts.parameters(), lr=0.1, weight_decay=0.5)
     take_steps(parts, optimizer, [torch.arange(ROWS)])
     weight = parts[0].weight
     before, state = weight.detach().clone(), copy.deepcopy(optimizer.state[weight])
     take_steps(parts, optimizer, [torch.tensor([3, 3])])
-    changed = (weight != before).all(dim=1)
-    assert changed.tolist() == [row == 3 for row in range(ROWS)]
-    for name, values in optimizer.state[weight].items():
-        if name != "step":
-            kept = (values == state[name]).view(ROWS, -1).all(dim=1)
-            assert kept.tolist() == [row != 3 for row in range(ROWS)], name
+    assert (weight != before).all(dim=1).tolist() == [row == 3 for row in range(ROWS)]
+    for name in state.keys() - {"step"}:
+        kept = (optimizer.state[weight][name] == state[name]).view(ROWS, -1).all(dim=1)
+        assert kept.tolist() == [row != 3 for row in range(ROWS)], name
 
 
-def test_an_empty_gradient_is_no_step():
-    embedding = nn.Embedding(ROWS, WIDTH, sparse=True, padding_idx=1)
-    optimizer = LazyAdamW(embedding.parameters(), lr=0.1)
-    before = embedding.weight.detach().clone()
-    embedding(torch.tensor([1, 1])).sum().backward()
-    assert embedding.weight.grad.coalesce().values().numel() == 0
-    optimizer.step()
-    assert torch.equal(embedding.weight, before)
-
-
-def test_accumulated_gradients_are_those_of_one_batch():
-    whole, halves = make_parts(sparse=True), make_parts(sparse=True)
-    optimizers = [LazyAdamW(parts.parameters(), lr=0.01) for parts in (whole, halves)]
-    for ids in make_steps(5, everyone=False):
-        for parts, optimizer, pieces in zip((whole, halves), optimizers, ([ids], ids.split(2)), strict=True):
-            parts.zero_grad()
-            for piece in pieces:
-                (parts[1](parts[0](piece)) ** 2).sum().backward()
-            optimizer.step()
-    for found, expected in zip(halves.parameters(), whole.parameters(), strict=True):
-        torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
-
-
-@pytest.mark.parametrize("fused", [True, None])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_saved_state_goes_on_bit_for_bit(fused, dtype):
-    """bfloat16 counts to 256 only: neither steps nor rows' steps may be cast to the parameter's dtype."""
-    steps = make_steps(8, everyone=False)
+def test_a_saved_state_resumes_bit_for_bit(dtype):
+    """bfloat16 counts to 256 only, so steps must not be cast to the parameter's dtype."""
+    steps = make_steps(8, all_rows=False)
     parts = make_parts(sparse=True, dtype=dtype)
-    optimizer = LazyAdamW(parts.parameters(), lr=0.01, fused=fused)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
+    optimizer = LazyAdamW(parts.parameters(), lr=0.01, fused=True)
     take_steps(parts, optimizer, steps[:4])
     optimizer.state[parts[0].weight]["step"] += 512
     optimizer.state[parts[0].weight]["rows"][:, 0] += 511
-    scheduler.step()
-    file = io.BytesIO()
-    torch.save(optimizer.state_dict(), file)
+    torch.save(optimizer.state_dict(), file := io.BytesIO())
     file.seek(0)
-    resumed_parts = copy.deepcopy(parts)
-    resumed = LazyAdamW(resumed_parts.parameters(), lr=1.0, fused=fused)
-    saved = torch.load(file, weights_only=True)
+    saved, resumed_parts = torch.load(file, weights_only=True), copy.deepcopy(parts)
+    resumed = LazyAdamW(resumed_parts.parameters(), lr=1.0, fused=True)
     resumed.load_state_dict(saved)
-    assert resumed.param_groups[0]["lr"] == 0.005
+    assert resumed.param_groups[0]["lr"] == 0.01
     take_steps(parts, optimizer, steps[4:])
     take_steps(resumed_parts, resumed, steps[4:])
     for found, expected in zip(resumed_parts.parameters(), parts.parameters(), strict=True):
         assert torch.equal(found, expected)
-        assert resumed.state[found]["step"].dtype == torch.float32
     rows = resumed.state[resumed_parts[0].weight]["rows"]
-    assert rows.dtype == torch.int32 and rows.equal(optimizer.state[parts[0].weight]["rows"]) and rows.max() > 512
-    assert saved["state"][0]["rows"].max() < rows.max(), "a copy went on"
+    assert rows.dtype == torch.int32 and rows.equal(optimizer.state[parts[0].weight]["rows"])
+    assert saved["state"][0]["rows"].max() < rows.max(), "the loaded state is a copy"
 
 
-def test_a_state_of_an_older_version_is_refused():
-    """It held a number of steps a row, and failed in the first step, by the shapes of tensors."""
-    parts = make_parts(sparse=True)
-    optimizer = LazyAdamW(parts.parameters())
-    take_steps(parts, optimizer, make_steps(2, everyone=True))
-    state = copy.deepcopy(optimizer.state_dict())
-    assert "rows" in state["state"][0], "premise: the table's"
-    del state["state"][0]["rows"]
-    state["state"][0]["step"] = torch.full((ROWS,), 2.0)
-    other = LazyAdamW(make_parts(sparse=True).parameters())
-    with pytest.raises(ValueError, match="an older LazyAdamW wrote them"):
-        other.load_state_dict(state)
-    assert not other.state, "nothing was loaded by half"
-
-
-def test_closure_and_values_out_of_range():
+def test_a_closure_computes_the_loss():
     parts = make_parts(sparse=True)
     optimizer = LazyAdamW(parts.parameters(), lr=0.01)
 
@@ -267,12 +162,9 @@ def test_closure_and_values_out_of_range():
 
     losses = [optimizer.step(closure).item() for _ in range(3)]
     assert losses[2] < losses[0]
-    for settings in ({"lr": -1}, {"eps": float("nan")}, {"weight_decay": -0.1}, {"betas": (0.9, 1.0)}):
-        with pytest.raises(ValueError, match=f"{next(iter(settings))} must"):
-            LazyAdamW(parts.parameters(), **settings)
 
 
-def test_a_learning_rate_of_ones_own_changes_nothing_else():
+def test_a_parameters_learning_rate_changes_nothing_else():
     table, linear = make_parts(sparse=False)
     groups = [
         {"params": [linear.bias], "weight_decay": 0.0},
@@ -280,7 +172,7 @@ def test_a_learning_rate_of_ones_own_changes_nothing_else():
     ]
     optimizer = torch.optim.AdamW(groups, lr=0.1, betas=(0.5, 0.6))
     set_learning_rate(optimizer, nn.Parameter(torch.zeros(1)), 7.0)
-    assert len(optimizer.param_groups) == 2, "one that is not trained is left alone"
+    assert len(optimizer.param_groups) == 2, "a parameter that is not trained is ignored"
     set_learning_rate(optimizer, table.weight, 0.02)
     names = {linear.bias: "bias", linear.weight: "weight", table.weight: "table"}
     found = [
@@ -292,3 +184,18 @@ def test_a_learning_rate_of_ones_own_changes_nothing_else():
         (["weight"], 0.1, 0.3, (0.5, 0.6)),
         (["table"], 0.02, 0.3, (0.5, 0.6)),
     ]
+
+
+def test_norm_and_clipping_against_torchs_on_dense_gradients():
+    ids, results = torch.tensor([1, 3, 3, 5, 1]), []  # rows that occur twice
+    for sparse in (False, True):
+        torch.manual_seed(0)
+        embedding, linear = nn.Embedding(8, 4, sparse=sparse), nn.Linear(4, 2)
+        (linear(embedding(ids)) ** 2).sum().backward()
+        parameters = [*embedding.parameters(), *linear.parameters()]
+        clip = clip_grad_norm if sparse else nn.utils.clip_grad_norm_
+        norm = clip(iter(parameters), 0.5)
+        assert norm > 0.5, "premise: clipped"
+        results.append([norm, *(parameter.grad.to_dense() for parameter in parameters)])
+    for dense, sparse in zip(*results, strict=True):
+        torch.testing.assert_close(dense, sparse)

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback
 
 
 class TrainingStopped(KeyboardInterrupt):
@@ -83,33 +83,27 @@ class SavePoints(TrainerCallback):
         self._asked_to_stop = asked_to_stop
         self._postponed = False
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Let the Trainer restore its progress."""
         self._postponed = False
         self._on_begin()
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Save if asked to stop; postpone every save at the end of an epoch."""
         if self._asked_to_stop():
             control.should_save = True
         self._postpone(state, control)
 
-    def request(self, state: TrainerState, control: TrainerControl) -> None:
+    def request(self, state: Any, control: Any) -> None:
         """Save after this step, or after the evaluation of the epoch if this is its last step."""
         control.should_save = True
         self._postpone(state, control)
 
-    def _postpone(self, state: TrainerState, control: TrainerControl) -> None:
+    def _postpone(self, state: Any, control: Any) -> None:
         if control.should_save and (float(state.epoch or 0).is_integer() or state.global_step >= state.max_steps):
             control.should_save, self._postponed = False, True
 
-    def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Do a postponed save."""
         if self._postponed:
             control.should_save, self._postponed = True, False

@@ -17,8 +17,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ...utils.errors import UserError
@@ -159,7 +157,7 @@ def find_newest(folder: Path, *, processes: int = 1, needs_best: bool = False) -
         needs_best: Whether the run loads its best checkpoint at the end, which must be valid too.
 
     Raises:
-        UserError: When there is none.
+        UserError: When there is no valid checkpoint.
     """
     skipped = []
     for checkpoint in list_checkpoints(folder):
@@ -177,8 +175,11 @@ def find_newest(folder: Path, *, processes: int = 1, needs_best: bool = False) -
         if skipped:
             logger.warning("resuming from %s; skipped %s", checkpoint, ", ".join(skipped))
         return checkpoint
-    found = ", ".join(skipped) or "none at all; leave out --resume"
-    raise UserError(f"no checkpoint in {folder} can be resumed: found {found}. {_RESTART}")
+    if not skipped:
+        raise UserError(
+            f"there is no checkpoint in {folder}: leave out --resume, or if other files are there: {_RESTART}"
+        )
+    raise UserError(f"no checkpoint in {folder} can be resumed: found {', '.join(skipped)}. {_RESTART}")
 
 
 def check_states(checkpoint: Path, processes: int = 1) -> dict[str, Any]:
@@ -198,29 +199,6 @@ def check_states(checkpoint: Path, processes: int = 1) -> dict[str, Any]:
         if name not in manifest["files"]:
             raise DamagedCheckpoint(f"it was saved without {name}", checkpoint)
     return manifest
-
-
-def check_weights(checkpoint: Path, model: torch.nn.Module) -> None:
-    """Check that a checkpoint has all weights of a model by name and shape; the Trainer would keep fresh ones.
-
-    Raises:
-        UserError: For another model.
-    """
-    path = checkpoint / WEIGHTS
-    if not path.is_file():
-        return
-    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    try:
-        with safe_open(path, framework="pt") as file:
-            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - no mapping
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} cannot be read: {error}. {_RESTART}") from error
-    for name in sorted(expected.keys() | found.keys()):
-        if expected.get(name) != found.get(name):
-            raise UserError(
-                f"{checkpoint} is from another model: {name} has shape {found.get(name)} there, {expected.get(name)} "
-                "here. Repeat the command with the settings of the first run"
-            )
 
 
 # ---- remove ----

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import pickle
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy, TrainOutput
 
-from ...utils.errors import UserError, is_write_error
+from ...utils.errors import UserError, is_write_error, reason_of
 from ..progress import EpochLines, ProgressBars
 from . import manifest as checkpoints
 from .interrupt import SavePoints, StopRequest, TrainingStopped
@@ -39,7 +40,7 @@ class ResumableTrainer(Trainer):
         stop_request ([`StopRequest`]): Inside `with trainer.stop_request:` SIGTERM and Ctrl-C finish the step, save,
             and raise [`TrainingStopped`].
         seconds_before (`float`): Training time before a resume, in seconds; the Trainer's own times start there.
-        batch_sampler: Draws the training batches; its `set_epoch` is called for every epoch.
+        batch_sampler: Draws the training batches; each epoch starts with its `set_epoch`.
     """
 
     def __init__(self, *args: Any, made_from: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
@@ -51,14 +52,14 @@ class ResumableTrainer(Trainer):
         self._began: float | None = None  # when the first step of this call could start
         self._progress: dict[str, Any] = {}  # from the manifest of the checkpoint
         self._epoch_lines = EpochLines()
-        bars = self.pop_callback(transformers_trainer.DEFAULT_PROGRESS_CALLBACK)
-        self.pop_callback(PrinterCallback)
         self._save_points = SavePoints(self._restore_progress, self.asked_to_stop)
-        patience = getattr(self.args, "early_stopping_patience", None)
-        callbacks = (bars and ProgressBars, self._epoch_lines, patience and EarlyStoppingCallback(patience))
-        for callback in (*callbacks, self._save_points):  # the last, after those that request a save
-            if callback:
-                self.add_callback(callback)
+        if self.pop_callback(transformers_trainer.DEFAULT_PROGRESS_CALLBACK) and sys.stderr.isatty():
+            self.add_callback(ProgressBars)
+        self.pop_callback(PrinterCallback)
+        self.add_callback(self._epoch_lines)
+        if patience := getattr(self.args, "early_stopping_patience", None):
+            self.add_callback(EarlyStoppingCallback(patience))
+        self.add_callback(self._save_points)  # after those that request a save
 
     def silence(self) -> None:
         """Show neither bars nor progress lines."""
@@ -93,7 +94,6 @@ class ResumableTrainer(Trainer):
             else:
                 checkpoint = Path(resume_from_checkpoint)
                 checkpoints.check_states(checkpoint, processes)
-            checkpoints.check_weights(checkpoint, self.model)
             self._progress = checkpoints.read_manifest(checkpoint).get("progress", {})
         try:
             outcome = super().train(None if checkpoint is None else str(checkpoint), *args, **kwargs)
@@ -103,7 +103,7 @@ class ResumableTrainer(Trainer):
             if checkpoint is None or self._began is not None:
                 raise
             raise UserError(
-                f"{checkpoint} does not match this run: {_first_line(error)}. Train from the start with "
+                f"{checkpoint} does not match this run: {reason_of(error):.300}. Train from the start with "
                 "--overwrite_output_dir instead of --resume"
             ) from error
         return outcome._replace(training_loss=outcome.metrics["train_loss"])
@@ -134,7 +134,7 @@ class ResumableTrainer(Trainer):
                 self.args, "early_stopping_patience", early.early_stopping_patience
             )
             if self.state.global_step == 0:
-                early.early_stopping_patience_counter = 0  # of an earlier run of this Trainer
+                early.early_stopping_patience_counter = 0  # from an earlier run
         best = self._checkpoint(self.state.best_global_step or 0)
         if best.is_dir():  # the output folder may have been moved
             self.state.best_model_checkpoint = str(best)
@@ -199,7 +199,7 @@ class ResumableTrainer(Trainer):
                 checkpoints.remove(checkpoint)
             saved = checkpoints.list_checkpoints(checkpoint.parent)
             raise UserError(
-                f"{checkpoint} could not be written: {_first_line(error)}. Make room there, then repeat the command"
+                f"{checkpoint} could not be written: {reason_of(error):.300}. Make room there, then repeat the command"
                 f"{' with --resume: earlier checkpoints are intact' if saved else ''}"
             ) from error
         finally:
@@ -208,7 +208,7 @@ class ResumableTrainer(Trainer):
             self._push_from_checkpoint(str(checkpoint))
         if args.should_save:
             checkpoints.rotate(checkpoint, limit, needs_best=bool(args.load_best_model_at_end))
-        if self.asked_to_stop():  # in all processes or none, or the others would wait for ever
+        if self.asked_to_stop():  # in all processes or none, or the others would wait
             raise TrainingStopped(self.stop_request.number, checkpoint)
 
     # ---- log ----
@@ -226,7 +226,3 @@ class ResumableTrainer(Trainer):
         if "train_loss" in logs:  # the Trainer divides by the steps since the resume
             logs["train_loss"] = self._total_loss_scalar / max(self.state.global_step, 1)
         super().log(logs, *args, **kwargs)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
