@@ -110,7 +110,7 @@ class RnnTrainer(ResumableTrainer):
         weighted = self._class_weights is not None or SAMPLE_WEIGHT in _column_names(data)
         self._own_loss = (weighted or self.label_smoother is not None) and self.compute_loss_func is None
         if self._own_loss:
-            self._check_labels("label_smoothing_factor or sample_weight")
+            self._check_labels("class_weight_power, label_smoothing_factor or sample_weight")
             self.compute_loss_func = self._training_loss
         self._sparse = has_sparse_gradients(self.model)
         if self._sparse and self.optimizer is None and self.optimizer_cls_and_kwargs is None:

@@ -76,7 +76,7 @@ def test_labels_that_are_lists_or_numbers_count(take, tmp_path):
         assert compare(tmp_path, before, now) == ["the texts or their labels"]
 
 
-def test_test_rows_count(take, tmp_path):
+def test_rows_of_test_count(take, tmp_path):
     splits = {"train": table(TRAIN), "validation": table(VALIDATION)}
     one, same, other = (take({**splits, "test": table(rows)}) for rows in (TRAIN, TRAIN, VALIDATION))
     assert compare(tmp_path, one, same) == []

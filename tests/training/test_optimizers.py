@@ -77,8 +77,8 @@ def test_returning_rows_are_where_adamw_has_them(weight_decay, tolerance):
 
 def test_rare_rows_move_as_far_as_with_adamw():
     """With torch's default settings from the first step; SparseAdam leaves rare rows behind."""
-    steps = [torch.tensor([0, 1 + number // 40 % (ROWS - 1)][: 1 + (number % 40 == 7)]) for number in range(1200)]
-    assert torch.cat(steps).bincount().tolist() == [1200] + [5] * (ROWS - 1), "premise"
+    steps = [torch.tensor([0, 1 + number // 20 % (ROWS - 1)][: 1 + (number % 20 == 7)]) for number in range(600)]
+    assert torch.cat(steps).bincount().tolist() == [600] + [5] * (ROWS - 1), "premise"
     ours = train_table(LazyAdamW, steps, sparse=True, weight_decay=0)[2]
     adamw = train_table(torch.optim.AdamW, steps, sparse=False, weight_decay=0)[2]
     sparse_adam = train_table(torch.optim.SparseAdam, steps, sparse=True)[2]
@@ -148,20 +148,6 @@ def test_a_saved_state_resumes_bit_for_bit(dtype):
     rows = resumed.state[resumed_parts[0].weight]["rows"]
     assert rows.dtype == torch.int32 and rows.equal(optimizer.state[parts[0].weight]["rows"])
     assert saved["state"][0]["rows"].max() < rows.max(), "the loaded state is a copy"
-
-
-def test_a_closure_computes_the_loss():
-    parts = make_parts(sparse=True)
-    optimizer = LazyAdamW(parts.parameters(), lr=0.01)
-
-    def closure():
-        optimizer.zero_grad()
-        loss = (parts[1](parts[0](torch.arange(3))) ** 2).sum()
-        loss.backward()
-        return loss
-
-    losses = [optimizer.step(closure).item() for _ in range(3)]
-    assert losses[2] < losses[0]
 
 
 def test_a_parameters_learning_rate_changes_nothing_else():

@@ -133,14 +133,6 @@ def test_training_takes_the_batches_of_the_sampler(make, settings):
     assert rates == pytest.approx([0.1 * (1 - step / steps) for step in range(steps)])
 
 
-def test_the_sequential_order_is_that_of_the_data(make):
-    examples = make_examples(20)
-    trainer = make(examples=examples, settings=IN_ORDER)
-    seen = record_rows(trainer, examples)
-    trainer.train()
-    assert sum(seen, []) == list(range(20))
-
-
 def test_a_text_beyond_the_token_budget_and_empty_texts_train(make):
     empty = make_examples(9, seed=1).map(lambda row: {"input_ids": []})
     examples = datasets.concatenate_datasets([make_examples(6), empty])
@@ -401,22 +393,6 @@ def test_steps_are_those_of_a_loop_by_hand(max_grad_norm, tokenizer, make):
     assert min(norms) > 0.05, "premise: the smallest bound clips"
     for (name, ours), theirs in zip(model.named_parameters(), by_hand.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4, msg=name)
-
-
-def test_neftune_adds_noise_of_the_right_size(make):
-    """Jain et al. 2023: uniform, at most alpha / sqrt(T * E) for texts of T tokens."""
-    model, largest = make_model(), []
-
-    def measure(module, given, vectors):
-        noise = (vectors - nn.functional.embedding(given[0], module.weight)).detach().abs().max()
-        largest.append(noise.item() / (5 / vectors[0].numel() ** 0.5))
-
-    class Measure(TrainerCallback):
-        def on_train_begin(self, *args, model, **kwargs):
-            model.get_input_embeddings().register_forward_hook(measure)
-
-    make(model, settings={"neftune_noise_alpha": 5.0}, callbacks=[Measure]).train()
-    assert len(largest) == 3 and all(0.9 < share <= 1 for share in largest), largest
 
 
 # ---- progress ----
