@@ -33,7 +33,7 @@ from hf_rnn.training.checkpointing.manifest import (
 from hf_rnn.training.train import train
 from hf_rnn.utils.errors import UserError
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "fault_injection.py"
+SCRIPT = Path(__file__).parents[2] / "scripts" / "fault_injection" / "inject_faults.py"
 FILES = ("model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json", "rng_state.pth")
 
 
@@ -249,12 +249,7 @@ def run_until(step, settings, monkeypatch):
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch):
     """Skip figures, which take longer than the training here."""
-
-    def refuse(*args):
-        raise UserError("no figures here")
-
-    monkeypatch.setattr(hf_rnn.training.save, "plot_learning_curve", refuse)
-    monkeypatch.setattr(hf_rnn.training.save, "plot_confusion_matrix", refuse)
+    monkeypatch.setattr(hf_rnn.training.save, "draw_figures", lambda *args: {})
 
 
 @pytest.fixture
