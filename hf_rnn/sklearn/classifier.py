@@ -52,7 +52,7 @@ _COMMAND = [
 _REPLACED = [
     name
     for name in _COMMAND
-    if name in {*(field.name for field in dataclasses.fields(TableArguments)), "class_names", "streaming"}
+    if name in {*(field.name for field in dataclasses.fields(TableArguments)), "class_names", "streaming", "task"}
     or name in ("output_dir", "overwrite_output_dir", "disable_tqdm")
     or name.startswith(("resume", "hub_", "push_to_hub"))
 ]

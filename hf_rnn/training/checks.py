@@ -19,12 +19,11 @@ from ..utils.cpu_features import multiplies_bfloat16
 from ..utils.errors import UserError, reason_of
 from . import output_dir
 from .arguments.run_arguments import Arguments, ModelArguments
-from .arguments.training_arguments import RnnTrainingArguments
+from .arguments.training_arguments import RnnTrainingArguments, check_trainer_settings
 from .checkpointing import manifest as checkpoints
 from .checkpointing.fingerprints import compare
 from .optimizers import check_sparse_gradients
 from .recipes import recipe_names
-from .trainer_settings import check_trainer_settings
 
 logger = logging.getLogger(__name__)
 

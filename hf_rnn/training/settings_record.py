@@ -1,8 +1,7 @@
-"""What a run was trained with, as a recipe that repeats it: typed arguments back to a flat mapping of settings."""
+"""The record of a run: its settings as a recipe that repeats it."""
 
 import dataclasses
 import os
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from .arguments.run_arguments import Arguments
 from .checkpointing.fingerprints import accelerator_changes
 from .recipes import DEFAULT_RECIPE, load_recipe
 
-# Where a run happened, how it was started, and what follows from other settings: not what was trained.
+# The place and the start of a run, and what other settings imply.
 _NOT_RECORDED = frozenset(
     {
         "dataloader_pin_memory",
@@ -33,42 +32,41 @@ _NOT_RECORDED = frozenset(
 
 
 def describe_settings(arguments: Arguments, further: Any = None) -> dict[str, Any]:
-    """Return the settings of a run as a flat mapping that is itself a recipe, without secrets or the machine's paths.
+    """Return the settings of a run as a recipe, without secrets and without paths of the machine.
 
-    All settings of model and data are in it, and those of training that a recipe sets or that differ from their
-    default. A path is reduced to its last part.
+    It has all settings of model and data, and those of training that a recipe sets or that differ from their default.
+    A path is reduced to its last part.
 
     Args:
-        arguments: What was trained with.
-        further: Dataclass of settings beside these; all that are set are told.
+        arguments: The settings of the run.
+        further: A dataclass of further settings; those that are not None are recorded.
     """
-    described: dict[str, Any] = {"recipe": None}  # complete in itself: it builds on nothing
-    for name, value in {**dataclasses.asdict(arguments.model), **dataclasses.asdict(arguments.data)}.items():
-        described[name] = _without_path(value)
+    recorded: dict[str, Any] = {"recipe": None}  # it is complete, and builds on nothing
+    recorded |= {**dataclasses.asdict(arguments.model), **dataclasses.asdict(arguments.data)}
     values, usual = arguments.training.to_dict(), load_recipe(DEFAULT_RECIPE)
     values["accelerator_config"] = accelerator_changes(arguments.training)
-    for known in fields(arguments.training):
+    for known in dataclasses.fields(arguments.training):
         name, value = known.name, values.get(known.name)
         if name in _NOT_RECORDED or name.startswith("hub_") or name.endswith("_token") or value in (None, [], {}):
             continue
-        if name == "data_seed" and value == values["seed"]:  # which it follows, also where a flag gives another
+        if name == "data_seed" and value == values["seed"]:  # a flag for seed changes both
             continue
-        unset = getattr(known.default, "value", known.default)
-        if name in usual or not (value == unset or (value is False and unset is None)):
-            described[name] = _without_path(value)
-    own = {} if further is None else dataclasses.asdict(further)
-    return described | {
-        name: _without_path(value) for name, value in own.items() if value is not None and name not in _NOT_RECORDED
-    }
+        default = getattr(known.default, "value", known.default)
+        if name in usual or not (value == default or (value is False and default is None)):
+            recorded[name] = value
+    for name, value in dataclasses.asdict(further).items() if further is not None else ():
+        if value is not None and name not in _NOT_RECORDED:
+            recorded[name] = value
+    return {name: _shorten_path(value) for name, value in recorded.items()}
 
 
-def _without_path(value: Any) -> Any:
+def _shorten_path(value: Any) -> Any:
     if isinstance(value, str | os.PathLike) and (os.path.isabs(value) or split_archive(Path(value))[0].exists()):
         return name_of_path(value)
     return value
 
 
 def name_of_path(path: str | os.PathLike[str]) -> str:
-    """The last part of a path; of a file in an archive that of the archive, and the place in it."""
+    """Return the last part of a path; for a file in an archive also the archive's name."""
     archive, member = split_archive(Path(path))
     return archive.name if member is None else f"{archive.name}/{member}"

@@ -1,4 +1,4 @@
-"""Settings: every one declared once, with its help, and the one way from flags, YAML and keywords to typed arguments.
+"""Settings of a training: each declared once, and built from flags, recipes and keywords.
 
-Nothing is handed on here, so that a verb with few settings does not load the Trainer's.
+Nothing is imported here: a command with few settings loads no Trainer.
 """

@@ -1,7 +1,7 @@
-"""Settings from recipes, keywords and flags → dataclasses, all by way of one command-line parser.
+"""Build dataclasses of settings from flags, recipes and keywords.
 
-`HfArgumentParser` does the work. This adds that a mistake is a message of one line with the nearest name, and that
-values of a YAML file become flags of their own. Which settings there are is not known here.
+Every source becomes a dictionary of typed values; the dictionaries are merged and the dataclasses built once. A flag
+and a value of a recipe are converted by the same type, that of the dataclass field, as `HfArgumentParser` reads it.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import difflib
 import json
 import os
 import re
-from argparse import SUPPRESS, Action, ArgumentDefaultsHelpFormatter
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from argparse import SUPPRESS, Action, ArgumentDefaultsHelpFormatter, ArgumentTypeError, Namespace
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import field
 from enum import Enum
 from pathlib import Path
@@ -20,9 +20,9 @@ from typing import Any, NoReturn
 from transformers import HfArgumentParser
 
 from ...utils.errors import UserError, reason_of
-from ..recipes import Setting
+from ..recipes import DEFAULT_RECIPE, Setting, load_recipe
 
-# What other programs call a setting, and Trainer's users have at their fingertips.
+# Names that people know from other programs.
 _OTHER_NAMES = {
     "batch_size": "per_device_train_batch_size",
     "data": "data_dir",
@@ -36,219 +36,187 @@ _OTHER_NAMES = {
     "o": "output_dir",
     "output": "output_dir",
 }
-
-
-_ANY_BYTES = ("input", "text")  # what is only read, or looked at by others
+_EXPECTED = {int: "a whole number", float: "a number", str: "text"}  # any other type is true or false
 
 
 def setting(default: Any, meaning: str, **more: Any) -> Any:
     """Declare a field of a dataclass of settings.
 
     Args:
-        default: Its value when nothing sets it.
-        meaning: Its line in the help; a `%` is written twice.
-        more: Further metadata that `HfArgumentParser` knows, such as `choices`.
+        default: The default value.
+        meaning: The text of the help; a `%` is written twice.
+        more: Further metadata for `HfArgumentParser`, such as `choices`.
     """
     return field(default=default, metadata={"help": meaning, **more})
 
 
 def expand_home(arguments: Any, *names: str) -> None:
-    """Let `~` be the home folder in settings that may name a file or folder; no shell looks at `--model=~/out`."""
+    """Replace `~` by the home folder in paths; no shell expands `--model=~/out`."""
     for name in names:
         if isinstance(path := getattr(arguments, name), str | os.PathLike):
             setattr(arguments, name, os.path.expanduser(path))
 
 
 class SettingsHelp(ArgumentDefaultsHelpFormatter):
-    """Tells defaults, but None, which is none: what happens then is said in words where there is something to say."""
+    """Show defaults other than None."""
 
     def _get_help_string(self, action: Action) -> str | None:
         return action.help if action.default is None else super()._get_help_string(action)
 
 
 class SettingsParser(HfArgumentParser):
-    """`HfArgumentParser` whose mistakes are [`UserError`]s with the nearest name, and that takes values from recipes.
+    """An `HfArgumentParser` that separates reading flags from building the dataclasses.
 
     Args:
-        dataclass_types: The dataclasses to fill.
-        mappings: Names of settings that take a mapping, which the command line takes as JSON.
-        elsewhere: Says of a setting that is not known whose it is; an empty text says nothing.
-        kwargs: As for `argparse.ArgumentParser`.
+        dataclass_types: The dataclasses to build.
+        mappings: Names of settings that are mappings; as flags they are JSON, or a file of JSON.
+        elsewhere: Advice for settings that belong to another command, by name.
+        kwargs: Arguments of `argparse.ArgumentParser`.
     """
 
     def __init__(
         self,
-        dataclass_types: Any = None,
-        mappings: Iterable[str] = (),
-        elsewhere: Callable[[str], str] = lambda name: "",
+        dataclass_types: Any,
+        mappings: Collection[str] = (),
+        elsewhere: Mapping[str, str] | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(dataclass_types, allow_abbrev=False, **{"formatter_class": SettingsHelp, **kwargs})
-        self._mappings = frozenset(mappings)
-        self._elsewhere = elsewhere
+        usual = {"formatter_class": SettingsHelp, "allow_abbrev": False, "add_help": False}
+        super().__init__(dataclass_types, **usual | kwargs)
+        self.add_argument("-h", "--help", action="store_true", default=SUPPRESS, help="show this help and exit")
+        self._mappings = mappings
+        self._elsewhere = elsewhere or {}
         for action in self._actions:
-            if action.nargs == 0 and action.option_strings[0] == f"--no_{action.dest}":
-                action.help = f"the same as --{action.dest} false"  # the library repeats what the other flag says
-                action.default = SUPPRESS  # it is the other's
+            if action.option_strings[0] == f"--no_{action.dest}":
+                action.help, action.default = f"the same as --{action.dest} false", SUPPRESS
 
-    def error(self, message: str) -> NoReturn:
-        """Raise instead of printing 150 flags and leaving.
-
-        Raises:
-            UserError: Always.
-        """
-        bare = re.fullmatch(r"argument (?:\S+/)?(--\w+): expected one argument", message)
-        raise UserError(message if bare is None else f"{message}; one that starts with a dash as {bare[1]}=-...")
-
-    def _get_values(self, action: Action, arg_strings: list[str]) -> Any:
-        """Take `--text=--` for the text `--`, which argparse leaves out, so that the value is an empty list."""
-        if action.option_strings and arg_strings == ["--"] and action.nargs in (None, "?", "+"):
-            value = self._get_value(action, "--")
-            self._check_value(action, value)
-            return [value] if action.nargs == "+" else value
-        return super()._get_values(action, arg_strings)
-
-    def parse(self, tokens: Sequence[str]) -> tuple[Any, ...]:
-        """Parse tokens into the dataclasses.
-
-        Raises:
-            UserError: For an unknown flag or a value that a dataclass refuses.
-        """
-        rest = self.parse_known_args(list(tokens))[1]
-        if rest:  # before the dataclasses miss what a misspelt flag should have set
-            raise UserError(self._unknown(rest[0]))
-        self._check_mappings(tokens)
-        try:
-            parsed = tuple(self.parse_args_into_dataclasses(list(tokens), look_for_args_file=False))
-        except UserError:
-            raise
-        except (ValueError, TypeError, ImportError, RuntimeError, OSError) as error:  # a dataclass's own checks
-            raise UserError(reason_of(error)) from error
-        for part in parsed:
-            for name, value in vars(part).items():
-                if name not in _ANY_BYTES:
-                    _check_utf8(name, value)
-        return parsed
-
-    def _check_mappings(self, tokens: Sequence[str]) -> None:
-        """Refuse what is neither a mapping nor a file of one, before the dataclasses say so without its name."""
-        given = vars(self.parse_known_args(list(tokens))[0])
-        for name in sorted(self._mappings & given.keys()):
-            value = given[name]
-            if not isinstance(value, str):
-                continue
-            is_file = not value.lstrip().startswith("{") and os.path.isfile(value)
-            try:
-                mapping = json.loads(Path(value).read_bytes() if is_file else value)
-            except (ValueError, RecursionError):
-                mapping = None
-            if not isinstance(mapping, dict):
-                what = "holds" if is_file else "is"
-                where = "" if is_file else ", nor a file that is there"
-                raise UserError(f"{name} {_in_short(value)} {what} no JSON object, such as '{{\"name\": 1}}'{where}")
-
-    def tokens(self, settings: Mapping[str, Setting]) -> list[str]:
-        """Write settings as command-line tokens, each checked by itself.
-
-        Args:
-            settings: Values by the names of the flags; None sets nothing.
-
-        Raises:
-            UserError: For an unknown name or a bad value; the message starts with where it was set.
-        """
-        actions = {action.dest: action for action in reversed(self._actions) if action.dest != "help"}
-        written: list[str] = []
-        for name, setting in settings.items():
-            if name not in actions:
-                hint = self._elsewhere(name) or self._nearest(name)
-                raise UserError(f"{setting.origin}: there is no setting {name!r}{hint}")
-            value = setting.value
-            if hasattr(value, "tolist") and not isinstance(value, type):  # of NumPy
-                value = value.tolist()
-            try:
-                own = _tokens(actions[name], value, takes_mapping=name in self._mappings)
-                self.parse_known_args(own)
-            except UserError as error:
-                reason = re.sub(r"^argument \S+: ", "", str(error))  # argparse names the flag, we the setting
-                raise UserError(f"{setting.origin}: {name}: {reason}") from error
-            written += own
-        return written
-
-    def show_defaults(self, settings: Mapping[str, Setting]) -> None:
-        """Let the help show the values of a recipe as the defaults that they are.
-
-        Args:
-            settings: Values by the names of the flags.
-        """
-        for action in self._actions:
-            if action.dest in settings and action.default is not SUPPRESS:
-                action.default = settings[action.dest].value
-
-    def _unknown(self, token: str) -> str:
-        """What is wrong with a token that nothing takes, and what to type."""
-        if not token.startswith("-"):
-            places = [f"a {name} as --{name}" for name in ("model", "text") if name in self._names()]
-            advice = ", ".join(["put a value of several words into quotes", *places])
-            return f"{token!r} belongs to no option: {advice}"
-        name = token.lstrip("-").split("=")[0]
-        hint = self._elsewhere(name.replace("-", "_")) or self._nearest(name, "--") or ". --help lists all"
-        return f"unknown option {token!r}{hint}"
-
-    def _names(self) -> set[str]:
+    @property
+    def names(self) -> set[str]:
+        """The names of all settings."""
         return {action.dest for action in self._actions} - {"help"}
 
-    def _nearest(self, name: str, dashes: str = "") -> str:
+    def error(self, message: str) -> NoReturn:
+        """Raise a [`UserError`] in place of printing 150 flags."""
+        bare = re.fullmatch(r"argument (--\w+)\S*: expected one argument", message)
+        raise UserError(f"{message}; write {bare[1]}=-... for a value with a dash" if bare else message)
+
+    def parse(self, argv: Sequence[str]) -> tuple[Any, ...]:
+        """Build the dataclasses from flags alone."""
+        return self.build(self.parse_flags(argv))
+
+    def parse_flags(self, argv: Sequence[str]) -> dict[str, Any]:
+        """Return the values of the flags that are given.
+
+        Raises:
+            UserError: For an unknown flag or an invalid value.
+            SystemExit: After printing the help for `--help`.
+        """
+        # argparse sets no default for an attribute that exists
+        namespace, rest = self.parse_known_args(list(argv), Namespace(**dict.fromkeys(self.names)))
+        if vars(namespace).pop("help", False):
+            self._print_help_with(namespace)
+        if rest:
+            raise UserError(self._describe_unknown(rest[0]))
+        flags = {name: value for name, value in vars(namespace).items() if value is not None}
+        return {name: self._read_mapping(name, value) for name, value in flags.items()}
+
+    def _print_help_with(self, namespace: Namespace) -> NoReturn:
+        """Print the help with the values of the recipe as defaults."""
+        if "recipe" in self.names:
+            recipe = namespace.recipe or DEFAULT_RECIPE
+            defaults = {**load_recipe(recipe), "recipe": recipe}
+            for action in self._actions:
+                if action.dest in defaults and action.default is not SUPPRESS:
+                    action.default = defaults[action.dest]
+        self.print_help()
+        self.exit()
+
+    def convert(self, settings: Mapping[str, Setting]) -> dict[str, Any]:
+        """Return the values of a recipe or of keywords as flags would give them.
+
+        Raises:
+            UserError: For an unknown setting or an invalid value; the message starts with the origin.
+        """
+        actions = {action.dest: action for action in reversed(self._actions)}
+        converted = {}
+        for name, given in settings.items():
+            if name not in self.names:
+                raise UserError(f"{given.origin}: there is no setting {name!r}{self._advise(name)}")
+            try:
+                value = self._read_mapping(name, given.value)
+                converted[name] = value if name in self._mappings else _convert(actions[name], value)
+            except UserError as error:
+                raise UserError(f"{given.origin}: {name}: {error}") from error
+        return converted
+
+    def build(self, settings: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Return the dataclasses with these values.
+
+        Raises:
+            UserError: For a value that a dataclass refuses.
+        """
+        try:
+            return self.parse_dict(dict(settings))
+        except UserError:
+            raise
+        except (ValueError, TypeError, ImportError, RuntimeError, OSError) as error:
+            raise UserError(reason_of(error)) from error
+
+    def _read_mapping(self, name: str, value: Any) -> Any:
+        """Return a mapping from JSON or a file of JSON; any other setting's value as it is."""
+        if name not in self._mappings:
+            return value
+        try:
+            if isinstance(value, str):
+                value = json.loads(Path(value).read_text("utf-8") if os.path.isfile(value) else value)
+            if isinstance(value, dict):
+                return json.loads(json.dumps(value, default=lambda number: number.tolist()))  # NumPy's
+        except (ValueError, AttributeError):
+            pass
+        raise UserError(
+            f"{name} must be a JSON object such as '{{\"name\": 1}}', or a file with one: found {value!r:.80}"
+        )
+
+    def _describe_unknown(self, token: str) -> str:
+        if not token.startswith("-"):
+            return f"{token!r} belongs to no option: put a value of several words into quotes"
+        name = token.lstrip("-").split("=")[0]
+        return f"unknown option {token!r}{self._advise(name, '--') or '. --help lists all'}"
+
+    def _advise(self, name: str, dashes: str = "") -> str:
+        """Return where an unknown setting belongs, or the nearest name."""
         name = name.replace("-", "_")
-        near = [_OTHER_NAMES[name]] if _OTHER_NAMES.get(name) in self._names() else []
-        near = near or difflib.get_close_matches(name, self._names(), n=1)
-        return f". Did you mean {dashes}{near[0]}?" if near else ""
+        near = [_OTHER_NAMES.get(name), *difflib.get_close_matches(name, self.names, n=1)]
+        found = next((other for other in near if other in self.names), None)
+        return self._elsewhere.get(name) or (f". Did you mean {dashes}{found}?" if found else "")
 
 
-def _check_utf8(name: str, value: Any) -> None:
-    """Refuse what could stand in no file that is written: a name of bytes that are no UTF-8."""
-    for item in value if isinstance(value, list | tuple) else [value]:
-        if isinstance(item, str) and item != item.encode(errors="replace").decode():
-            raise UserError(f"{name} {item!r} is not UTF-8: rename it, or give a link to it that is")
+def _convert(action: Action, value: Any) -> Any:
+    """Convert a value by the type of its flag."""
+    if hasattr(value, "tolist"):  # NumPy's
+        value = value.tolist()
+    if isinstance(value, list | tuple) and action.nargs != "+" and len(value) == 1:
+        value = value[0]  # such as report_to: [none]
+    if action.nargs == "+":
+        if isinstance(value, dict):  # target_prior
+            return [json.dumps(value)]
+        return [_convert_one(action, item) for item in (value if isinstance(value, list | tuple) else [value])]
+    return _convert_one(action, value)
 
 
-def _tokens(action: Action, value: Any, takes_mapping: bool) -> list[str]:
-    """One setting as tokens; `--name=value` keeps a value that starts with a dash a value."""
-    flag = action.option_strings[0]
-    if value is None or value == []:
-        return []
-    for item in value if isinstance(value, list | tuple) and action.nargs == "+" else ():
-        if re.match(r"-[^\d.]", str(item)):
-            raise UserError(f"{item!r} cannot be one of several values: a value that starts with a dash is a flag")
-        if isinstance(item, list | tuple | dict):  # which would be taken as it is written in Python
-            raise UserError(f"each of several values is a text or a number, found {_in_short(item)}")
-    if isinstance(value, list | tuple) and (action.nargs == "+" or len(value) == 1):
-        return [flag, *map(_written, value)] if action.nargs == "+" else [f"{flag}={_written(value[0])}"]
-    if isinstance(value, list | tuple) or (isinstance(value, dict) and not takes_mapping):
-        raise UserError(f"one value is wanted, found {_in_short(value)}")
-    return [flag, _written(value)] if action.nargs == "+" else [f"{flag}={_written(value)}"]
-
-
-def _written(value: Any) -> str:
-    if isinstance(value, Enum):  # as transformers has strategies, schedules and optimisers
+def _convert_one(action: Action, value: Any) -> Any:
+    if isinstance(value, Enum):
         value = value.value
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, dict):
-        return json.dumps(value, default=_as_plain)
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if isinstance(value, Set | bytes) or (callable(value) and not isinstance(value, str)):
-        raise UserError(f"a setting is a text, a number, true or false, or a path, found {_in_short(value)}")
-    return str(value)
-
-
-def _as_plain(value: Any) -> Any:
-    """What JSON takes, of a number or an array of NumPy."""
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    raise UserError(f"a setting is made of texts and numbers, found {_in_short(value)}")
-
-
-def _in_short(value: Any) -> str:
-    """A value in one line of bounded length."""
-    return f"{' '.join(repr(value).split()):.80}"
+    kind: Any = action.type or str
+    expected = (
+        f"one of {', '.join(map(str, action.choices))}" if action.choices else _EXPECTED.get(kind, "true or false")
+    )
+    try:
+        if not isinstance(value, str | int | float | os.PathLike):
+            raise TypeError
+        converted = kind(str(value))
+        if action.choices and converted not in action.choices:
+            raise ValueError
+    except (TypeError, ValueError, ArgumentTypeError):
+        raise UserError(f"expected {expected}: found {' '.join(repr(value).split()):.80}") from None
+    return converted

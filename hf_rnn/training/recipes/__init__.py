@@ -1,16 +1,15 @@
-"""Named settings as YAML files: where they are found, how one builds on another, and on which line each value stands.
+"""Recipes: named settings in YAML files, found by name or path and merged with the recipe that they build on.
 
-A recipe is a flat mapping from setting to value, the settings being those of `hf_rnn.training.arguments`; this module does not
-know them. The key `recipe` names the recipe that a file builds on: one of ours, or a path beside the file. A file of
-the user that names none builds on `default`; `recipe: null` builds on nothing. A setting that is `null` is left at
-the default that it has without any recipe. In Python a mapping is a recipe too, to the same rules.
+A recipe is a flat mapping from setting to value. Its key `recipe` names its base: a recipe of this package, or a path
+relative to the file. A user's file without that key builds on `default`; `recipe: null` builds on nothing. A setting
+that is `null` is reset to the default that it has without any recipe. In Python a mapping is a recipe too.
 """
 
 from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,142 +24,118 @@ _BASE_KEY = "recipe"
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML, but that `yes` and `no` are words: an answer, a class, the language of Norway, a strategy.
+    """YAML 1.2 booleans: `yes` and `no` are text, such as a class name or `eval_strategy: no`."""
 
-    And that only a single value may be repeated by its anchor: lists of lists of lists would grow beyond all memory.
-    """
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        alias = self.peek_event() if self.check_event(yaml.AliasEvent) else None
-        node = super().compose_node(parent, index)
-        if alias is not None and not isinstance(node, yaml.ScalarNode):
-            mark = alias.start_mark
-            raise UserError(
-                f"{mark.name}:{mark.line + 1}: *{alias.anchor} repeats a list or a mapping, which a recipe may not: "
-                "write it out"
-            )
-        return node
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in known if first not in "yYnN" or not tag.endswith(":bool")]
-    for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
+    yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in known if first not in "yYnN" or not tag.endswith(":bool")]
+        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A value and where it was set.
+    """A value and its source.
 
     Attributes:
-        value: As YAML reads it.
-        origin: File and line, for messages.
-        ours: Whether it stands in a recipe that comes with the package.
+        value: The value as YAML, the command line or Python gave it.
+        source: The file, or a word for anything else.
+        line: The line in the file, 0 without one.
     """
 
     value: Any
-    origin: str
-    ours: bool = False
+    source: str
+    line: int = 0
+
+    @property
+    def origin(self) -> str:
+        """The source and line for messages."""
+        return f"{self.source}:{self.line}" if self.line else self.source
+
+    @property
+    def built_in(self) -> bool:
+        """Whether a recipe of this package sets the value."""
+        return Path(self.source).parent == _FOLDER
 
 
 def recipe_names() -> list[str]:
-    """Return the names of the recipes that come with the package."""
+    """Return the names of the recipes of this package."""
     return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
 
 
 def load_recipe(recipe: str | Path | Mapping[str, Any]) -> dict[str, Any]:
-    """Read a recipe and all that it builds on.
+    """Read a recipe merged with its bases.
 
     Args:
-        recipe: The name of one of ours (see [`recipe_names`]), the path of a YAML file, or what such a file holds.
+        recipe: A name (see [`recipe_names`]), the path of a YAML or JSON file, or a mapping like such a file.
 
     Returns:
-        The settings that the recipe makes, by name; those set to null are left out.
+        Values by setting, without those set to null.
 
     Raises:
-        UserError: When there is no such recipe, or a file is no flat YAML mapping; the message names file and line.
+        UserError: For a missing recipe or an invalid file; the message names file and line.
     """
-    return {name: setting.value for name, setting in read_settings(recipe).items()}
+    merged = {name: setting.value for layer in read_layers(recipe) for name, setting in layer.items()}
+    return {name: value for name, value in merged.items() if value is not None}
 
 
-def read_settings(recipe: str | Path | Mapping[str, Any]) -> dict[str, Setting]:
-    """Do as [`load_recipe`], but tell of each value where it was set."""
-    if isinstance(recipe, Mapping):
-        own = {name: Setting(value, f"recipe[{name!r}]") for name, value in recipe.items()}
-        for name in own:
-            if not isinstance(name, str):
-                raise UserError(f"recipe: a setting's name must be text, found {name!r}")
-        settings = _on_base(own, DEFAULT_RECIPE, "recipe", beside=Path(), above=())
-    else:
-        settings = _read(_find(str(recipe), beside=Path()), above=())
-    return {name: setting for name, setting in settings.items() if setting.value is not None}
+def read_layers(recipe: str | Path | Mapping[str, Any]) -> list[dict[str, Setting]]:
+    """Read a recipe as [`load_recipe`] does: the settings of each file, the lowest base first."""
+    if not isinstance(recipe, Mapping):
+        return _read(_find(str(recipe), Path()))
+    return _with_bases({name: Setting(value, "recipe") for name, value in recipe.items()}, "recipe", Path())
 
 
-def _find(name: str, beside: Path, origin: str = "") -> Path:
-    """Return the file that a name or path means."""
+def _find(name: str, folder: Path, origin: str = "") -> Path:
+    """Return the file of a recipe's name or path; a path is relative to `folder`."""
     name = os.path.expanduser(name)
-    where = f"{origin}: " if origin else ""
     if Path(name).suffix in (".yaml", ".yml", ".json") or len(Path(name).parts) > 1:
-        path = beside / name
-        if not path.is_file():
-            raise UserError(f"{where}there is no recipe file {path}")
-        return path
+        if not (folder / name).is_file():
+            raise UserError(f"{origin}there is no recipe file {folder / name}")
+        return folder / name
     if name not in recipe_names():
         near = difflib.get_close_matches(name, recipe_names(), n=1)
-        hint = (
-            f"Did you mean {near[0]!r}?"
-            if near
-            else f"There are {', '.join(recipe_names())}, and paths of YAML files."
-        )
-        raise UserError(f"{where}there is no recipe {name!r}. {hint}")
+        hint = f"Did you mean {near[0]!r}?" if near else f"Take {', '.join(recipe_names())}, or a path of a YAML file"
+        raise UserError(f"{origin}there is no recipe {name!r}. {hint}")
     return _FOLDER / f"{name}.yaml"
 
 
-def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Setting]:
-    """Read a file on top of its base; `above` are the files that led here."""
+def _read(path: Path, above: tuple[Path, ...] = ()) -> list[dict[str, Setting]]:
+    """Return the settings of a file's bases and of the file; `above` are the files that build on it."""
     if path.resolve() in above:
-        raise UserError(f"{path}: this recipe builds on itself, by way of {', '.join(file.name for file in above)}")
-    usual = None if path.parent == _FOLDER else DEFAULT_RECIPE
-    return _on_base(dict(_settings(path)), usual, str(path), path.parent, (*above, path.resolve()))
+        raise UserError(f"{path}: this recipe builds on itself through {', '.join(file.name for file in above)}")
+    return _with_bases(_read_file(path), str(path), path.parent, (*above, path.resolve()))
 
 
-def _on_base(
-    own: dict[str, Setting], usual: str | None, origin: str, beside: Path, above: tuple[Path, ...]
-) -> dict[str, Setting]:
-    """Settings on top of the recipe that they name, or of the usual one."""
-    base = own.pop(_BASE_KEY, Setting(usual, origin))
+def _with_bases(
+    own: dict[str, Setting], source: str, folder: Path, above: tuple[Path, ...] = ()
+) -> list[dict[str, Setting]]:
+    """Return the layers below some settings, and these as the last one."""
+    if wrong := [name for name in own if not isinstance(name, str)]:
+        raise UserError(f"{own[wrong[0]].origin}: the name of a setting must be text: found {wrong[0]!r}")
+    base = own.pop(_BASE_KEY, Setting(None if folder == _FOLDER else DEFAULT_RECIPE, source))
     if base.value is None:
-        return own
+        return [own]
     if not isinstance(base.value, str):
-        raise UserError(f"{base.origin}: recipe must be a name or a path, found {base.value!r}")
-    return {**_read(_find(base.value, beside, base.origin), above), **own}
+        raise UserError(f"{base.origin}: recipe must be a name or a path: found {base.value!r}")
+    return [*_read(_find(base.value, folder, f"{base.origin}: "), above), own]
 
 
-def _settings(path: Path) -> Iterator[tuple[str, Setting]]:
-    """Yield the settings of one file, in its order."""
+def _read_file(path: Path) -> dict[str, Setting]:
+    """Return the settings of one file."""
+    settings: dict[str, Setting] = {}
     try:
         loader = _Loader(path.read_text(encoding="utf-8-sig"))
-        loader.name = str(path)  # of its marks
         root = loader.get_single_node()
-        if root is None:  # an empty file, or comments only
-            return
-        if not isinstance(root, yaml.MappingNode):
-            raise UserError(f"{path}:{root.start_mark.line + 1}: a recipe is a list of `setting: value`, one a line")
-        seen: dict[str, int] = {}
-        for key_node, value_node in root.value:
-            line = key_node.start_mark.line + 1
-            name = loader.construct_object(key_node, deep=True)
-            if not isinstance(name, str):
-                raise UserError(f"{path}:{line}: a setting's name must be text, found {name!r}")
-            if name in seen:
-                raise UserError(f"{path}:{line}: {name} is set twice, first on line {seen[name]}")
-            seen[name] = line
-            value = loader.construct_object(value_node, deep=True)
-            yield name, Setting(value, f"{path}:{line}", ours=path.parent == _FOLDER)
-    except UserError:
-        raise
+        if root is not None and not isinstance(root, yaml.MappingNode):
+            raise UserError(f"{path}:{root.start_mark.line + 1}: a recipe must have lines of `setting: value`")
+        for key, value in root.value if root is not None else ():
+            name, line = loader.construct_object(key, deep=True), key.start_mark.line + 1
+            if name in settings:
+                raise UserError(f"{path}:{line}: {name} is set twice, first on line {settings[name].line}")
+            settings[name] = Setting(loader.construct_object(value, deep=True), str(path), line)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise UserError(f"{path}:{line}: this is not YAML: {error.problem}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # not UTF-8, a NUL, the 31st of February, too deep
-        raise UserError(f"{path}: this is not YAML: {reason_of(error)}") from error
+        raise UserError(f"{path}:{line}: invalid YAML: {error.problem}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: invalid YAML: {reason_of(error)}") from error
+    return settings
