@@ -1,4 +1,4 @@
-"""`python -m hf_rnn VERB`: the command where no folder of scripts is on the path."""
+"""`python -m hf_rnn VERB`: the command `hf-rnn`."""
 
 import sys
 

@@ -1,1 +1,1 @@
-"""The `hf-rnn` command: one file a verb, parsing and printing only."""
+"""The `hf-rnn` command: one file per verb, with parsing and printing only."""

@@ -1,10 +1,10 @@
-"""`hf-rnn audit`: what would spoil training on labelled texts, or the scores on them; prints tables or JSON."""
+"""`hf-rnn audit`: report problems of labelled texts for training and scores; print tables or JSON."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 
 import datasets
 from transformers import PreTrainedTokenizerBase
@@ -15,29 +15,29 @@ from ..data.loading import find_origins, load_texts
 from ..data.vectors import widen_vocabulary
 from ..hub import loading as model_loading
 from ..tokenizers.word_level import NoFrequentWordError
-from ..training.arguments.parser import SettingsParser
-from ..training.arguments.run_arguments import named_flags, settings_beside
+from ..training.arguments.parser import SettingsParser, setting
+from ..training.arguments.run_arguments import merge_recipe
 from ..training.arguments.text_arguments import DataArguments
 from ..training.audit_run import check_leaks
 from ..training.build_tokenizer import make_tokenizer
 from ..training.recipes import DEFAULT_RECIPE, Setting
 from ..utils.errors import UserError
-from .console import tell
+from .console import print_note
 
 
 @dataclass
 class AuditArguments(DataArguments):
-    """Flags of this verb, besides those that say what the texts are and how they become tokens."""
+    """Flags of this verb, beside those of the texts and their tokens."""
 
-    json: bool = field(default=False, metadata={"help": "print one JSON object, with every row that is found"})
-    recipe: str = field(default=DEFAULT_RECIPE, metadata={"help": "whose settings of texts and tokens to start from"})
+    json: bool = setting(False, "print one JSON object with every row that is found")
+    recipe: str = setting(DEFAULT_RECIPE, "recipe with settings of texts and tokens to start from")
 
 
 def run(argv: Sequence[str]) -> None:
-    """Audit the very splits, and with the very tokenizer, that `hf-rnn train` would use; no row is changed.
+    """Audit the splits that `hf-rnn train` would use, with its tokenizer; no row is changed.
 
     Raises:
-        UserError: For a mistake in flags or data; after the report, when more leaks than `fail_on_leak` allows.
+        UserError: For a mistake in flags or data; after the report, for more leaks than `fail_on_leak` allows.
     """
     arguments = _parse(argv)
     arguments.check_source()
@@ -47,9 +47,9 @@ def run(argv: Sequence[str]) -> None:
     model_loading.quiet()
     texts, origins = _load(arguments)
     try:
-        tokenizer = _tokenizer(arguments, texts["train"]["text"])
-    except NoFrequentWordError as error:  # training would stop there; all else can be told
-        tell(f"unknown tokens are not counted: {error}")
+        tokenizer = _make_tokenizer(arguments, texts["train"]["text"])
+    except NoFrequentWordError as error:  # the rest of the report needs no tokenizer
+        print_note(f"unknown tokens are not counted: {error}")
         tokenizer = None
     report = audit(texts, tokenizer, origins=origins)
     print(json.dumps(report.to_dict(), ensure_ascii=False) if arguments.json else render_text(report))
@@ -57,21 +57,17 @@ def run(argv: Sequence[str]) -> None:
 
 
 def _parse(argv: Sequence[str]) -> AuditArguments:
-    chooser = SettingsParser(prog="hf-rnn audit", add_help=False)
-    chooser.add_argument("--recipe", default=DEFAULT_RECIPE)
-    recipe = chooser.parse_known_args(list(argv))[0].recipe
     parser = SettingsParser(AuditArguments, prog="hf-rnn audit")
-    known = {setting.name for setting in fields(DataArguments)}
-    of_recipe = settings_beside(recipe, named_flags(argv))
-    settings = {name: setting for name, setting in of_recipe.items() if name in known}
-    if {"-h", "--help"} & set(argv):
-        parser.show_defaults({**settings, "recipe": Setting(recipe, parser.prog)})
-    (arguments,) = parser.parse([*parser.tokens(settings), *argv])
+    flags = {name: Setting(value, parser.prog) for name, value in parser.parse_flags(argv).items()}
+    recipe = flags["recipe"].value if "recipe" in flags else DEFAULT_RECIPE
+    known = {known.name for known in fields(AuditArguments)}
+    merged = {name: value for name, value in merge_recipe(recipe, flags).items() if name in known}
+    (arguments,) = parser.build(parser.convert(merged))
     return arguments
 
 
-def _tokenizer(arguments: AuditArguments, texts: Iterable[str]) -> PreTrainedTokenizerBase:
-    """As training has it: that of the model to go on from, or one of these texts, widened where settings say so."""
+def _make_tokenizer(arguments: AuditArguments, texts: Iterable[str]) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of a training: a given model's or a new one, widened if settings say so."""
     tokenizer = make_tokenizer(arguments, texts)
     if arguments.vectors is None or arguments.widen_vocabulary is None:
         return tokenizer
@@ -79,22 +75,18 @@ def _tokenizer(arguments: AuditArguments, texts: Iterable[str]) -> PreTrainedTok
 
 
 def _load(arguments: AuditArguments) -> tuple[datasets.DatasetDict, dict[str, Origin]]:
-    """Return the splits, and where their rows stand as far as no bad row was left out."""
+    """Return the splits, and the lines of their rows in files without bad rows."""
     report = DataReport()
     texts = load_texts(arguments, class_names=arguments.class_names, validation_share=0, report=report)
     origins = find_origins(arguments, report)
     if "validation" in texts:
         return texts, origins
-    # Numbers in the place of texts are held out as the texts are in training, and so tell which rows these are.
-    train = texts["train"]
+    # hold out validation rows as training does, with row numbers as texts, to know the line of each row
+    train, origin = texts["train"], origins.pop("train", None)
     numbers = train.remove_columns("text").add_column("text", [str(row) for row in range(len(train))])
-    parts = {
-        name: [int(row) for row in part["text"]]
-        for name, part in load_named(datasets.DatasetDict(train=numbers)).items()
-    }
-    for name, rows in parts.items():
+    for name, part in load_named(datasets.DatasetDict(train=numbers)).items():
+        rows = [int(row) for row in part["text"]]
         texts[name] = train.select(rows)
-    if "train" in origins:
-        found = origins["train"]
-        origins |= {name: Origin(found.file, [found.lines[row] for row in rows]) for name, rows in parts.items()}
+        if origin is not None:
+            origins[name] = Origin(origin.file, [origin.lines[row] for row in rows])
     return texts, origins

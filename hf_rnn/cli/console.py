@@ -1,24 +1,49 @@
-"""What people read at a terminal: a line on stderr beside the results, and texts of others without commands to it."""
+"""Shared by the verbs: the flags that name a model, and output for a terminal."""
 
 from __future__ import annotations
 
-import contextlib
 import re
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and line feed
+from ..utils.errors import UserError
+
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # except tab and line feed
 
 
-def without_controls(text: str) -> str:
-    """Return a text with escapes for what a terminal would obey: names and labels are others' to choose."""
+@dataclass
+class ModelFlags:
+    """Flags that name a model."""
+
+    model: str | None = field(default=None, metadata={"help": "finished folder, or id on the Hub"})
+    revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of an id on the Hub"})
+
+    def model_name(self) -> str:
+        """Return `--model`, or raise a [`UserError`]; argparse would report a misspelt flag as a missing one."""
+        if self.model is None:
+            raise UserError("--model is missing: give a finished folder")
+        return self.model
+
+
+def escape_controls(text: str) -> str:
+    """Return a text with control characters escaped, which a terminal would execute."""
     return _CONTROLS.sub(lambda control: ascii(control.group())[1:-1], text)
 
 
-def tell(line: str) -> None:
-    """Print a line on stderr; where its disk is full or its reader has left, the results and the exit code still tell.
+def format_columns(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
+    """Return rows as aligned columns; those numbered in `right` are aligned at the right."""
+    lines = [[escape_controls(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if number in right else cell.ljust(width)
+            for number, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
 
-    Args:
-        line: Of no use to a program.
-    """
-    with contextlib.suppress(OSError):
-        print(without_controls(line), file=sys.stderr, flush=True)
+
+def print_note(line: str) -> None:
+    """Print a line on stderr, beside the results."""
+    print(escape_controls(line), file=sys.stderr, flush=True)

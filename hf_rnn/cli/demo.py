@@ -1,32 +1,32 @@
-"""`hf-rnn demo`: a page to try a model on, served on this machine until Ctrl-C; prints its URL."""
+"""`hf-rnn demo`: serve a page to try a model on until Ctrl-C; print its URL."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ..hub import loading as model_loading
 from ..inference.demo import build, serve
-from ..training.arguments.parser import SettingsParser
+from ..training.arguments.parser import SettingsParser, setting
 from ..utils.errors import UserError
-from .model_flags import ModelFlags
+from .console import ModelFlags
 
 
 @dataclass
 class DemoArguments(ModelFlags):
     """Flags of this verb."""
 
-    host: str = field(default="127.0.0.1", metadata={"help": "address to listen at; 0.0.0.0 lets others in"})
-    port: int | None = field(default=None, metadata={"help": "port; the first free one from 7860 if not given"})
+    host: str = setting("127.0.0.1", "address to listen at; 0.0.0.0 is open to other machines")
+    port: int | None = setting(None, "port (default: the first free one from 7860)")
 
 
 def run(argv: Sequence[str]) -> None:
-    """Serve the page and print where it is.
+    """Serve the page and print its URL.
 
     Raises:
-        UserError: For a mistake in flags or model, without Gradio, and for a port that is taken.
-        KeyboardInterrupt: Ctrl-C, the way to end it.
+        UserError: For a mistake in flags or model, a missing Gradio, and a port in use.
+        KeyboardInterrupt: After Ctrl-C.
     """
     (arguments,) = SettingsParser(DemoArguments, prog="hf-rnn demo").parse(argv)
     name = arguments.model_name()

@@ -1,4 +1,4 @@
-"""`hf-rnn distill`: all flags of `train` and a teacher, to a finished folder of the same kind."""
+"""`hf-rnn distill`: train a student; it has the flags of `train` and those of the teacher."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def run(argv: Sequence[str]) -> None:
 
     Raises:
         UserError: For a mistake in flags, recipe, data or teacher.
-        SystemExit: After SIGTERM (143) or Ctrl-C (130); a line on stderr tells the command that goes on.
+        SystemExit: After SIGTERM (143) or Ctrl-C (130); a line on stderr has the command that resumes.
     """
     arguments, further = parse_argv_with(DistillationArguments, argv, "hf-rnn distill")
     run_training("distill", argv, arguments.training, lambda: distill(*arguments, further))

@@ -1,10 +1,10 @@
-"""`hf-rnn evaluate`: a trained model on one split of labelled texts; prints one JSON object."""
+"""`hf-rnn evaluate`: measure a trained model on one split of labelled texts; print one JSON object."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import datasets
 
@@ -12,35 +12,28 @@ from ..data.loading import load_texts
 from ..evaluation import evaluate_logits
 from ..hub import loading as model_loading
 from ..inference import reference as plain_inference
-from ..training.arguments.parser import SettingsParser
+from ..training.arguments.parser import SettingsParser, setting
 from ..training.arguments.text_arguments import TableArguments
 from ..utils.errors import UserError
-from .model_flags import ModelFlags
+from .console import ModelFlags
 
 
 @dataclass
 class EvaluateArguments(ModelFlags, TableArguments):
     """Flags of `evaluate` beside those of the texts and their files."""
 
-    split: str = field(default="test", metadata={"help": "train, validation (or dev) or test"})
-    label_map: list[str] | None = field(
-        default=None,
-        metadata={"help": "labels of the data that the model calls otherwise, each as DATA=MODEL: 0=neutral 1=bad"},
+    split: str = setting("test", "train, validation (or dev) or test")
+    label_map: list[str] | None = setting(
+        None, "labels of the data with other names in the model, each as DATA=MODEL: 0=neutral 1=bad"
     )
-    batch_size: int = field(default=256, metadata={"help": "texts run at once"})
-    device: str | None = field(
-        default=None, metadata={"help": "where torch runs: cpu, cuda, mps ...; unset, an accelerator if there is one"}
-    )
+    batch_size: int = setting(256, "texts per batch")
+    device: str | None = setting(None, "device of torch: cpu, cuda, mps ... (default: an accelerator if there is one)")
 
     def read_label_map(self) -> dict[str, str]:
-        """Return `label_map` as labels of the data to names of the model.
-
-        Raises:
-            UserError: For a part without `=`, or two of one label.
-        """
+        """Return `label_map` as the model's names by label of the data, or raise a [`UserError`]."""
         pairs = [pair.rpartition("=")[::2] for pair in self.label_map or ()]
         found = dict(pairs)
-        if len(found) < len(pairs) or not all(label for label in found):
+        if len(found) < len(pairs) or not all(found):
             raise UserError(
                 f"label_map is {' '.join(self.label_map or ())}: give each label of the data once, as "
                 "--label_map 0=negative 1=neutral"
@@ -49,7 +42,7 @@ class EvaluateArguments(ModelFlags, TableArguments):
 
 
 def run(argv: Sequence[str]) -> None:
-    """Measure, and print `model`, `split` and all that [`evaluate_logits`] returns.
+    """Measure, and print `model`, `split` and the scores of [`evaluate_logits`].
 
     Raises:
         UserError: For a mistake in flags, model or data, and for data with other labels than the model's.
@@ -64,18 +57,12 @@ def run(argv: Sequence[str]) -> None:
     model, tokenizer = model_loading.load_model(name, arguments.revision, arguments.device)
     model_loading.check_sorts(name, model.config)
     class_names = [model.config.id2label[index] for index in range(model.config.num_labels)]
-    texts = _load(arguments, class_names)
-    logits = plain_inference.compute_logits(
-        model, tokenizer, plain_inference.tokenize(tokenizer, texts["text"]), arguments.batch_size
-    )
-    metrics = evaluate_logits(logits, texts["label"], class_names)
-    print(json.dumps({"model": name, "split": arguments.split, **metrics}, ensure_ascii=False))
-
-
-def _load(arguments: EvaluateArguments, class_names: list[str]) -> datasets.Dataset:
-    """Read the split under the model's labels; integers index them only where transformers itself numbered them."""
     label_map = arguments.read_label_map()
     if not label_map and class_names == [f"LABEL_{index}" for index in range(len(class_names))]:
-        label_map = {str(index): name for index, name in enumerate(class_names)}
-    texts = load_texts(arguments, class_names=class_names, label_map=label_map, splits=[arguments.split])
-    return next(iter(texts.values()))
+        label_map = {str(index): name for index, name in enumerate(class_names)}  # as transformers numbers integers
+    splits = load_texts(arguments, class_names=class_names, label_map=label_map, splits=[arguments.split])
+    texts = next(iter(splits.values()))
+    ids = plain_inference.tokenize(tokenizer, texts["text"])
+    logits = plain_inference.compute_logits(model, tokenizer, ids, arguments.batch_size)
+    metrics = evaluate_logits(logits, texts["label"], class_names)
+    print(json.dumps({"model": name, "split": arguments.split, **metrics}, ensure_ascii=False))

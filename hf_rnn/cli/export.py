@@ -1,11 +1,11 @@
-"""`hf-rnn export`: a trained model as a file for ONNX Runtime, which is written once it gives the model's answers."""
+"""`hf-rnn export`: write a trained model for ONNX Runtime, after comparing its answers with the model's."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 
@@ -15,48 +15,41 @@ from ..data.row_errors import BadRow
 from ..hub import loading as model_loading
 from ..inference.onnx import export
 from ..inference.onnx.parity import MOST_EXAMPLES
-from ..training.arguments.parser import SettingsParser, expand_home
+from ..training.arguments.parser import SettingsParser, expand_home, setting
 from ..utils.errors import UserError
-from .model_flags import ModelFlags
+from .console import ModelFlags
 
 
 @dataclass
 class ExportArguments(ModelFlags):
     """Flags of this verb."""
 
-    quantize: str | None = field(default=None, metadata={"help": "int8: weights in 8 bits; float32 if not given"})
-    output_dir: str | None = field(
-        default=None, metadata={"help": "folder for the file; onnx/ in the finished folder if not given"}
-    )
-    input: str | None = field(
-        default=None,
-        metadata={"help": "file with a text a line, such as the model will meet: the first 100 are compared too"},
-    )
+    quantize: str | None = setting(None, "int8 for weights in 8 bits (default: float32)")
+    output_dir: str | None = setting(None, "folder for the file (default: onnx/ in the finished folder)")
+    input: str | None = setting(None, "file with typical texts, one per line: the first 100 are compared too")
 
 
 def run(argv: Sequence[str]) -> None:
     """Write the file and print one JSON object: `file`, `bytes`, `max_difference`, `agreement`, `texts`.
 
     Raises:
-        UserError: For a mistake in flags or model, and when the file would not give the model's answers.
+        UserError: For a mistake in flags or model, and for a file with other answers than the model's.
     """
     (arguments,) = SettingsParser(ExportArguments, prog="hf-rnn export").parse(argv)
     name = arguments.model_name()
     expand_home(arguments, "input")
-    texts = [] if arguments.input is None else _read(arguments.input)
+    texts = [] if arguments.input is None else _read_lines(arguments.input)
     model_loading.quiet()
     result = export(name, arguments.quantize, arguments.output_dir, arguments.revision, texts)
     print(json.dumps({**dataclasses.asdict(result), "file": str(result.file)}, ensure_ascii=False))
 
 
-def _read(name: str) -> list[str]:
+def _read_lines(name: str) -> list[str]:
     """Return the first lines of a file."""
-    if not name or Path(name).is_dir() or not Path(name).exists():  # a named pipe is as good as a file
-        raise UserError(f"--input {name!r} is no file: give one with a text a line")
-    texts: list[str] = []
+    if not Path(name).is_file():
+        raise UserError(f"--input: there is no file {name!r}: give one with one text per line")
     with open(name, "rb") as stream:
-        for line in islice(chain.from_iterable(read_texts(stream, name)), MOST_EXAMPLES):
-            if isinstance(line, BadRow):
-                raise DataError.for_row(line)
-            texts.append(line)
-    return texts
+        lines = list(islice(chain.from_iterable(read_texts(stream, name)), MOST_EXAMPLES))
+    if bad := [line for line in lines if isinstance(line, BadRow)]:
+        raise DataError.for_row(bad[0])
+    return [line for line in lines if isinstance(line, str)]

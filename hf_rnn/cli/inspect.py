@@ -1,4 +1,4 @@
-"""`hf-rnn inspect`: what a model does to one text, stage by stage: tokens, ids, shapes, pooling weights, scores."""
+"""`hf-rnn inspect`: print each stage of a model for a text: tokens, ids, shapes, pooling weights, scores."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ from ..inference.attribution import words_read
 from ..models.modeling_rnn import RnnForSequenceClassification
 from ..training.arguments.parser import SettingsParser
 from ..utils.errors import UserError
-from .console import without_controls
-from .model_flags import ModelFlags
+from .console import ModelFlags, escape_controls, format_columns
 
-_BAR = 40  # characters of a weight of 1
+_BAR = 40  # characters for a weight of 1
 
 
 def run(argv: Sequence[str]) -> None:
-    """Print the stages that each text goes through.
+    """Print the stages of each text.
 
     Raises:
         UserError: For a mistake in flags or model.
     """
     parser = SettingsParser(ModelFlags, prog="hf-rnn inspect")
-    parser.add_argument("--text", action="append", help="the text to look at; may be given several times")
-    arguments, namespace = parser.parse(argv)
+    parser.add_argument("--text", action="append", help="a text; may be given several times")
+    flags = parser.parse_flags(argv)
+    texts = flags.pop("text", [])
+    (arguments,) = parser.build(flags)
     name = arguments.model_name()
-    if namespace.text is None:
-        raise UserError("--text is missing: give the text to look at")
-    for text in namespace.text:
+    if not texts:
+        raise UserError("--text is missing: give a text")
+    for text in texts:
         check_text(text)
     model_loading.quiet()
     model, tokenizer = model_loading.load_model(name, arguments.revision)
-    several = len(namespace.text) > 1
-    for number, text in enumerate(namespace.text):
-        parts = [without_controls(text)] * several + _tell(model, tokenizer, text)
-        print("\n" * (2 * (number > 0)) + "\n\n".join(parts))
+    for number, text in enumerate(texts):
+        title = [escape_controls(text)] * (len(texts) > 1)
+        print("\n" * (2 * (number > 0)) + "\n\n".join([*title, *_describe_stages(model, tokenizer, text)]))
 
 
-def _tell(model: RnnForSequenceClassification, tokenizer: PreTrainedTokenizerBase, text: str) -> list[str]:
-    """The parts of the output."""
+def _describe_stages(model: RnnForSequenceClassification, tokenizer: PreTrainedTokenizerBase, text: str) -> list[str]:
+    """Return the tables of the output."""
     encoded = tokenizer(text, truncation=True)
     ids = encoded["input_ids"]
     input_ids = torch.tensor([ids], dtype=torch.long, device=model.device)  # (1, T)
@@ -57,41 +57,31 @@ def _tell(model: RnnForSequenceClassification, tokenizer: PreTrainedTokenizerBas
     tokens = tokenizer.convert_ids_to_tokens(ids)
     words = words_read(tokenizer, text, encoded) or tokens
     rows = [[token, str(number), word] for token, number, word in zip(tokens, ids, words, strict=True)]
-    parts = [_table(["token", "id", "word"], rows) if rows else "the text has no tokens"]
+    tables = [format_columns([["token", "id", "word"], *rows]) if rows else "the text has no tokens"]
 
     embedding, *layers = outputs.hidden_states
-    stages = [("token ids", "batch, time", input_ids), ("embedding", "batch, time, embedding", embedding)]
-    name = f"{model.config.cell_type}, {'both directions' if model.config.bidirectional else 'one direction'}"
-    stages += [
-        (f"layer {number} ({name})", "batch, time, directions x hidden", states)
-        for number, states in enumerate(layers, 1)
-    ]
-    stages += [
+    layer = f"{model.config.cell_type}, {'both directions' if model.config.bidirectional else 'one direction'}"
+    stages = [
+        ("token ids", "batch, time", input_ids),
+        ("embedding", "batch, time, embedding", embedding),
+        *((f"layer {n} ({layer})", "batch, time, directions x hidden", states) for n, states in enumerate(layers, 1)),
         (f"pooling ({model.config.pooling})", "batch, pooled", pooled[0]),
         ("logits", "batch, classes", outputs.logits),
     ]
-    parts.append(
-        _table(["stage", "shape", "of"], [[stage, str(tuple(value.shape)), of] for stage, of, value in stages])
-    )
+    shapes = [[stage, str(tuple(value.shape)), axes] for stage, axes, value in stages]
+    tables.append(format_columns([["stage", "shape", "axes"], *shapes]))
 
     if outputs.pooling_weights is not None and rows:
-        shares = outputs.pooling_weights[0].tolist()
-        bars = [[token, f"{share:.3f}", _bar(share)] for token, share in zip(tokens, shares, strict=True)]
-        parts.append(_table(["token", "weight", ""], bars))
+        bars = _draw_bars(tokens, outputs.pooling_weights[0].tolist())
+        tables.append(format_columns([["token", "weight", ""], *bars]))
     scores = plain_inference.compute_scores(model, outputs.logits.float())[0].tolist()
-    classes = [[model.config.id2label[index], f"{score:.3f}", _bar(score)] for index, score in enumerate(scores)]
-    parts.append(_table(["label", "score", ""], classes))
-    return parts
+    labels = [model.config.id2label[index] for index in range(len(scores))]
+    tables.append(format_columns([["label", "score", ""], *_draw_bars(labels, scores)]))
+    return tables
 
 
-def _bar(share: float) -> str:
-    return "█" * round(_BAR * min(max(share, 0), 1))
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns of text, each as wide as its widest cell."""
-    lines = [[without_controls(cell) for cell in line] for line in (header, *rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-    )
+def _draw_bars(names: Sequence[str], shares: Sequence[float]) -> list[list[str]]:
+    return [
+        [name, f"{share:.3f}", "█" * round(_BAR * min(max(share, 0), 1))]
+        for name, share in zip(names, shares, strict=True)
+    ]

@@ -1,7 +1,7 @@
-"""`hf-rnn predict`: texts in, one JSON line each out, in the order of the texts and as soon as they are known.
+"""`hf-rnn predict`: read texts, write one JSON line for each, in their order and as soon as it is known.
 
-Input is read in blocks of what has arrived, so that a person at a terminal gets an answer a line and a file of any
-size never lies in memory as a whole. Whenever this ends, all that it wrote is whole lines.
+Input is read in blocks of the lines that have arrived: at a terminal each line is answered at once, and a file of any
+size needs little memory.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, cast
 
 from ..data import DataError
@@ -23,123 +23,98 @@ from ..hub import loading as model_loading
 from ..inference import FastRnn
 from ..inference.fused import TABLE_DTYPES, TableDtype
 from ..inference.onnx.runtime import OnnxClassifier
-from ..training.arguments.parser import SettingsHelp, SettingsParser, expand_home
+from ..training.arguments.parser import SettingsHelp, SettingsParser, expand_home, setting
 from ..utils.errors import UserError
-from .console import tell
-from .model_flags import ModelFlags
+from .console import ModelFlags, print_note
 
-_BACKENDS = ("torch", "onnx", "onnx_int8")
-
-# A pipe takes so many bytes at once or none of them, whatever signal comes; POSIX promises 512, Linux 4096.
-_WHOLE_WRITE = 4096 if sys.platform == "linux" else 512
+_ATOMIC_BYTES = (
+    4096  # a pipe takes this number of bytes at once on Linux: an interrupted output ends with a whole line
+)
 
 _EPILOG = """\
-A line of the input ends at LF or CRLF; an empty one is a text too. Each has its answer in its place:
+A line of the input ends with LF or CRLF; an empty one is a text too. Each line is answered in order by
   {"label": ..., "score": ...}
   {"error": {"line": 3, "reason": "not UTF-8", "detail": ...}}
-for a line that is not UTF-8, holds a NUL, or is longer than 1 MiB ("line over the cap"), and where the model gives NaN
-or infinity ("score not finite").
+The second is for a line that is not UTF-8, has a NUL, or is longer than 1 MiB ("line over the cap"), and for NaN or
+infinity from the model ("score not finite").
 
 exit code:
   0  every text has an answer
   1  the input was read to its end, and some of its lines were refused; stderr says how many
-  2  it could not go on: a mistake in flags, model or input, or with --strict the first refused line;
-     the lines before are answered
-  130, 143, 141  Ctrl-C, SIGTERM, or whoever read the output has left; what was written is whole lines
+  2  a mistake in flags, model or input, or with --strict the first refused line; the lines before are answered
+  130, 143, 141  Ctrl-C, SIGTERM, or a closed output; the written lines are whole
 """
 
 
 class _Help(SettingsHelp, argparse.RawDescriptionHelpFormatter):
-    """Tells defaults, as of all verbs, and keeps the lines of the epilogue."""
+    """Show defaults as all verbs do, and keep the lines of the epilogue."""
 
 
 @dataclass
 class PredictArguments(ModelFlags):
     """Flags of this verb."""
 
-    input: str | None = field(default=None, metadata={"help": "file with one text a line; - reads what is piped in"})
-    backend: str = field(
-        default="torch", metadata={"help": "torch, or a file that export made: onnx or onnx_int8, in ONNX Runtime"}
+    input: str | None = setting(None, "file with one text per line; - reads standard input")
+    backend: str = setting(
+        "torch", "torch, or ONNX Runtime with a file of hf-rnn export", choices=["torch", "onnx", "onnx_int8"]
     )
-    table_dtype: str = field(
-        default="float32",
-        metadata={"help": "of what torch looks up: float32, exact, or bfloat16 or int8, smaller and rounded"},
+    table_dtype: str = setting(
+        "float32", "type of torch's table: float32 is exact, bfloat16 and int8 are smaller", choices=[*TABLE_DTYPES]
     )
-    device: str = field(
-        default="cpu",
-        metadata={"help": "where torch runs: cpu, with tables that make it fast, or the plain model on cuda, mps ..."},
+    device: str = setting("cpu", "device of torch: cpu has the fast tables, cuda, mps ... run the plain model")
+    strict: bool = setting(False, "stop at the first line that is refused")
+    tokens_per_batch: int | None = setting(
+        None, "approximate tokens per batch (default: 8192, with torch more for narrow models)"
     )
-    strict: bool = field(default=False, metadata={"help": "stop at the first line that is refused"})
-    tokens_per_batch: int | None = field(
-        default=None,
-        metadata={"help": "about how many tokens run at once; unset, 8192, or with torch more for narrow models"},
-    )
+
+    def check(self, texts: Sequence[str] | None) -> None:
+        """Raise a [`UserError`] for mistakes that are visible without the model."""
+        self.model_name()
+        if (texts is None) == (self.input is None):
+            raise UserError("give either --text (several times if you like) or --input FILE (- for standard input)")
+        if self.strict and texts is not None:
+            raise UserError("--strict is for the lines of --input: leave it out with --text")
+        if self.backend != "torch" and (self.table_dtype, self.device) != ("float32", "cpu"):
+            raise UserError(f"--table_dtype and --device are for --backend torch: leave them out with {self.backend}")
+        if self.input not in (None, "-") and not os.path.exists(self.input):
+            raise UserError(f"there is no file {self.input!r}: give one with one text per line, or -")
+        if self.input is not None and os.path.isdir(self.input):
+            raise UserError(f"{self.input} is a folder: give a file with one text per line")
+        for text in texts or ():
+            check_text(text)
 
 
 def run(argv: Sequence[str]) -> int:
-    """Print `{"label": ..., "score": ...}` for each text, and `{"error": ...}` for each line that is none.
+    """Print `{"label": ..., "score": ...}` for each text, and `{"error": ...}` for each invalid line.
 
     Returns:
         The exit code: 0, or 1 when lines were refused.
 
     Raises:
-        UserError: For a mistake in flags or model, for input that is no UTF-8 text at all, and with `--strict` for a
-            line that is refused; earlier lines are answered by then.
+        UserError: For a mistake in flags or model, for input that is not text, and with `--strict` for a refused line,
+            after the answers to earlier lines.
     """
     parser = SettingsParser(PredictArguments, prog="hf-rnn predict", epilog=_EPILOG, formatter_class=_Help)
     parser.add_argument("--text", action="append", help="a text; may be given several times")
-    arguments, namespace = parser.parse(argv)
+    flags = parser.parse_flags(argv)
+    texts = flags.pop("text", None)
+    (arguments,) = parser.build(flags)
     expand_home(arguments, "input")
-    _check(arguments, namespace.text)
+    arguments.check(texts)
     model_loading.quiet()
     classifier = _load(arguments)
     lines = refused = 0
-    for block in _read(arguments.input) if namespace.text is None else [namespace.text]:
+    for block in _read(arguments.input) if texts is None else [texts]:
         answers = _answer(classifier, block, arguments.input or "--text", lines + 1)
         bad = next((row for row in answers if isinstance(row, BadRow)), None) if arguments.strict else None
-        _write(map(_record, answers[: answers.index(bad)] if bad else answers))
+        _write(answers[: answers.index(bad)] if bad else answers)
         if bad is not None:
             raise DataError.for_row(bad, "Without --strict this line gets an error record and the others are answered")
         lines += len(block)
         refused += sum(isinstance(row, BadRow) for row in answers)
     if refused:
-        tell(f"hf-rnn predict: {refused} of {lines} lines were refused: see their error records")
+        print_note(f"hf-rnn predict: {refused} of {lines} lines were refused: see their error records")
     return 1 if refused else 0
-
-
-def _check(arguments: PredictArguments, texts: Sequence[str] | None) -> None:
-    """Find mistakes that need no model to be found."""
-    arguments.model_name()
-    if (texts is None) == (arguments.input is None):
-        raise UserError("give either --text (several times if you like) or --input FILE (- for what is piped in)")
-    if arguments.strict and texts is not None:
-        raise UserError("--strict is for the lines of --input: leave it out with --text")
-    if arguments.backend not in _BACKENDS:
-        raise UserError(f"--backend must be one of {', '.join(_BACKENDS)}, found {arguments.backend!r}")
-    if arguments.table_dtype not in TABLE_DTYPES:
-        raise UserError(f"--table_dtype must be one of {', '.join(TABLE_DTYPES)}, found {arguments.table_dtype!r}")
-    if arguments.table_dtype != "float32" and arguments.backend != "torch":
-        raise UserError(f"--table_dtype is for --backend torch: leave it out with {arguments.backend}")
-    if arguments.device != "cpu":
-        if arguments.backend != "torch":
-            raise UserError(f"--device is for --backend torch: leave it out with {arguments.backend}")
-        if arguments.table_dtype != "float32":
-            raise UserError(f"--table_dtype {arguments.table_dtype} is for a CPU: leave it or --device out")
-    if arguments.tokens_per_batch is not None and arguments.tokens_per_batch < 1:
-        raise UserError(f"--tokens_per_batch must be at least 1, found {arguments.tokens_per_batch}")
-    if arguments.input == "-" and sys.stdin is None:
-        raise UserError("standard input is closed: pipe texts in, or give a file")
-    if arguments.input == "":
-        raise UserError("--input is empty: give a file with one text a line, or - for what is piped in")
-    if arguments.input not in (None, "-"):
-        if Path(arguments.input).is_dir():
-            raise UserError(f"{arguments.input} is a folder: give a file with one text a line")
-        if not Path(arguments.input).exists():  # a named pipe is as good as a file
-            raise UserError(
-                f"there is no file {arguments.input}: give one with one text a line, or - for what is piped in"
-            )
-    for text in texts or ():
-        check_text(text)
 
 
 def _load(arguments: PredictArguments) -> FastRnn | OnnxClassifier:
@@ -163,50 +138,33 @@ def _read(name: str) -> Iterator[list[str | BadRow]]:
 def _answer(
     classifier: FastRnn | OnnxClassifier, block: Sequence[str | BadRow], name: str, first: int
 ) -> list[dict[str, Any] | BadRow]:
-    """Return the answer to each line of a block, whose first line has the number `first`."""
+    """Return the answer to each line of a block, with `first` as the number of its first line."""
     answers = iter(classifier.predict([text for text in block if isinstance(text, str)]))
     answered: list[dict[str, Any] | BadRow] = []
     for number, line in enumerate(block, first):
         answer = line if isinstance(line, BadRow) else next(answers)
         if isinstance(line, str) and isinstance(answer, dict) and not math.isfinite(score := answer["score"]):
-            fault = Fault(Reason.SCORE_NOT_FINITE, f"the model gives {score} for it; did its training diverge?")
+            fault = Fault(Reason.SCORE_NOT_FINITE, f"the model gives {score}; did its training diverge?")
             answer = BadRow(name, number, None, fault, line[:EXCERPT_CHARACTERS])
         answered.append(answer)
     return answered
 
 
-def _record(answer: dict[str, Any] | BadRow) -> dict[str, Any]:
-    """Return what an answer's JSON line holds."""
-    if isinstance(answer, BadRow):
-        return {"error": {"line": answer.line, "reason": answer.fault.reason.value, "detail": answer.fault.detail}}
-    return answer
-
-
-def _write(records: Iterable[dict[str, Any]]) -> None:
-    """Write JSON lines to standard output, past its buffers, which may be cut anywhere when the process is ended."""
-    sys.stdout.flush()
-    stream: Any = getattr(sys.stdout.buffer, "raw", sys.stdout.buffer)
+def _write(answers: Iterable[dict[str, Any] | BadRow]) -> None:
+    """Write JSON lines to standard output, whole lines at a time."""
     piece = b""
-    for record in records:
-        line = json.dumps(record, ensure_ascii=False).encode("utf-8") + b"\n"
-        if len(piece) + len(line) > _WHOLE_WRITE:
-            _write_whole(stream, piece)
+    for answer in answers:
+        if isinstance(answer, BadRow):
+            fault = answer.fault
+            answer = {"error": {"line": answer.line, "reason": fault.reason.value, "detail": fault.detail}}
+        line = json.dumps(answer, ensure_ascii=False).encode() + b"\n"
+        if len(piece) + len(line) > _ATOMIC_BYTES:
+            _write_piece(piece)
             piece = b""
         piece += line
-    _write_whole(stream, piece)
+    _write_piece(piece)
 
 
-def _write_whole(stream: Any, piece: bytes) -> None:
-    """Write whole lines; what a full disk takes of a last one is taken back."""
-    done = 0
-    try:
-        while done < len(piece):
-            written = stream.write(piece[done:])
-            if written is None:
-                raise BlockingIOError("standard output takes no more for now: write to a file, or to what waits")
-            done += written
-    except OSError:
-        torn = done - (piece.rfind(b"\n", 0, done) + 1)
-        if torn and stream.seekable():
-            stream.truncate(stream.tell() - torn)
-        raise
+def _write_piece(piece: bytes) -> None:
+    sys.stdout.buffer.write(piece)
+    sys.stdout.buffer.flush()

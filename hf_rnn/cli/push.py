@@ -1,27 +1,27 @@
-"""`hf-rnn push`: a finished folder to the Hub; prints what goes and, last, the page where it is."""
+"""`hf-rnn push`: send a finished folder to the Hub; print its files and, last, its page."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ..hub import loading as model_loading
-from ..hub.push import PushResult, push
-from ..training.arguments.parser import SettingsParser
+from ..hub.push import push
+from ..training.arguments.parser import SettingsParser, setting
 from ..utils.errors import UserError
-from .console import tell, without_controls
+from .console import escape_controls, format_columns, print_note
 
 
 @dataclass
 class PushArguments:
     """Flags of this verb."""
 
-    model: str | None = field(default=None, metadata={"help": "finished folder"})
-    repo_id: str | None = field(default=None, metadata={"help": "where it goes on the Hub: owner/name"})
-    private: bool = field(default=False, metadata={"help": "a new repo is seen by its owner only"})
-    revision: str | None = field(default=None, metadata={"help": "branch to commit to; main if not given"})
-    create_pr: bool = field(default=False, metadata={"help": "propose it as a pull request"})
-    dry_run: bool = field(default=False, metadata={"help": "check and list the files, send nothing"})
+    model: str | None = setting(None, "finished folder")
+    repo_id: str | None = setting(None, "repo on the Hub: owner/name")
+    private: bool = setting(False, "make a new repo visible to its owner only")
+    revision: str | None = setting(None, "branch to commit to (default: main)")
+    create_pr: bool = setting(False, "open a pull request")
+    dry_run: bool = setting(False, "check and list the files, send nothing")
 
 
 def run(argv: Sequence[str]) -> None:
@@ -36,25 +36,16 @@ def run(argv: Sequence[str]) -> None:
     if arguments.repo_id is None:
         raise UserError("--repo_id is missing: give owner/name")
     model_loading.quiet()
-    private = arguments.private or None  # without the flag, whatever a new repo of this owner is
+    private = arguments.private or None  # without the flag, the default of the owner
     settings = {"private": private, "revision": arguments.revision, "create_pr": arguments.create_pr}
     planned = push(arguments.model, arguments.repo_id, **settings, dry_run=True)
-    print(without_controls(_tell(planned)), flush=True)
+    rows = [(file.name, f"{file.size:,} bytes") for file in planned.files]
+    rows.append((f"{len(rows)} files", f"{sum(file.size for file in planned.files):,} bytes"))
+    print(format_columns(rows, right=[1]), flush=True)
+    if planned.left:
+        print(escape_controls(f"not sent: {', '.join(planned.left)}"), flush=True)
     if arguments.dry_run:
-        tell("dry run: nothing was sent")
+        print_note("dry run: nothing was sent")
         print(planned.url)
     else:
         print(push(arguments.model, arguments.repo_id, **settings).url)
-
-
-def _tell(planned: PushResult) -> str:
-    """One line a file, and one on what stays."""
-    sizes = [(file.name, f"{file.size:,}") for file in planned.files]
-    sizes.append((f"{len(sizes)} files", f"{sum(file.size for file in planned.files):,} bytes"))
-    name, size = (max(len(row[column]) for row in sizes) for column in (0, 1))
-    unit = len(" bytes")
-    lines = [f"{row[0]:<{name}}  {row[1]:>{size - unit}}" for row in sizes[:-1]]
-    lines.append(f"{sizes[-1][0]:<{name}}  {sizes[-1][1]:>{size}}")
-    if planned.left:
-        lines.append(f"not sent: {', '.join(planned.left)}")
-    return "\n".join(lines)

@@ -129,7 +129,7 @@ class SettingsParser(HfArgumentParser):
                 if action.dest in defaults and action.default is not SUPPRESS:
                     action.default = defaults[action.dest]
         self.print_help()
-        self.exit()
+        raise SystemExit(0)
 
     def convert(self, settings: Mapping[str, Setting]) -> dict[str, Any]:
         """Return the values of a recipe or of keywords as flags would give them.

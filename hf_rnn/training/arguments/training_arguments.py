@@ -91,11 +91,6 @@ class RnnTrainingArguments(TrainingArguments):
         None, "learning rate of the embedding, with the same schedule (default: learning_rate)"
     )
     calibrate: bool = setting(False, "fit the scores to the validation rows, so that they are probabilities")
-    target_prior: list[str] | None = setting(
-        None,
-        "with calibrate: shares of the classes in use, such as positive=0.2 negative=0.8, JSON, or train for those of "
-        "the training rows; can change predictions",
-    )
     early_stopping_patience: int | None = setting(
         None, "stop after this number of evaluations without a better metric_for_best_model; 0 never"
     )
@@ -155,8 +150,6 @@ class RnnTrainingArguments(TrainingArguments):
     def _check_combinations(self) -> None:
         if self.overwrite_output_dir and (self.resume or self.resume_anyway):
             raise UserError("overwrite_output_dir starts a new run and resume continues one: give one of them")
-        if self.target_prior is not None and not self.calibrate:
-            raise UserError("target_prior is part of the calibration: add calibrate, or leave it out")
         if self.load_best_model_at_end and "no" in (self.eval_strategy, self.save_strategy):
             raise UserError(
                 "load_best_model_at_end needs eval_strategy and save_strategy, found no: set load_best_model_at_end "
