@@ -198,8 +198,6 @@ def _convert(action: Action, value: Any) -> Any:
     if isinstance(value, list | tuple) and action.nargs != "+" and len(value) == 1:
         value = value[0]  # such as report_to: [none]
     if action.nargs == "+":
-        if isinstance(value, dict):  # target_prior
-            return [json.dumps(value)]
         return [_convert_one(action, item) for item in (value if isinstance(value, list | tuple) else [value])]
     return _convert_one(action, value)
 
