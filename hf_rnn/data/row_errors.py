@@ -117,7 +117,9 @@ class BadRow:
             "text": self.excerpt,
         }
         # str.splitlines cuts at these three too
-        return re.sub("[\x85\u2028\u2029]", lambda end: f"\\u{ord(end[0]):04x}", json.dumps(record, ensure_ascii=False))
+        return re.sub(
+            "[\x85\u2028\u2029]", lambda end: f"\\u{ord(end[0]):04x}", json.dumps(record, ensure_ascii=False)
+        )
 
 
 class DataError(UserError):

@@ -23,7 +23,12 @@ BAD_LINES = {  # name: (line, reason, part of the message, options)
     "framed label": (b"a\tpositive ", Reason.UNKNOWN_LABEL, "white space", {}),
     "label of other case": (b"a\tPOSITIVE", Reason.UNKNOWN_LABEL, "mean 'positive'", {"class_names": NAMES}),
     "unknown label": (b"a\txyz", Reason.UNKNOWN_LABEL, "'negative', 'positive'", {"class_names": NAMES}),
-    "Latin-1": ("café noir\tpositive".encode("latin-1"), Reason.NOT_UTF8, "0xe9 at byte 4 of the line (offset 38)", {}),
+    "Latin-1": (
+        "café noir\tpositive".encode("latin-1"),
+        Reason.NOT_UTF8,
+        "0xe9 at byte 4 of the line (offset 38)",
+        {},
+    ),
     "surrogate": (b"a\xed\xa0\x80\tpositive", Reason.NOT_UTF8, "0xed at byte 2", {}),
     "NUL": (b"a\0b\tpositive", Reason.NUL, "byte 2", {}),
     "over the cap": (b"a" * 100 + b"\tpositive", Reason.LINE_TOO_LONG, "109 bytes", {"max_line_bytes": 108}),

@@ -59,7 +59,9 @@ def expect(content):
 
 
 PIECES = st.one_of(
-    st.sampled_from([b"\n", b"\r\n", b"\r", BYTE_ORDER_MARK, b"\xe2\x80\xa8", b"\xc2\x85", b"\0", b" ", b"\t", b"\xe9"]),
+    st.sampled_from(
+        [b"\n", b"\r\n", b"\r", BYTE_ORDER_MARK, b"\xe2\x80\xa8", b"\xc2\x85", b"\0", b" ", b"\t", b"\xe9"]
+    ),
     st.text(max_size=8).map(lambda text: text.encode("utf-8", "ignore")),
     st.integers(CAP - 4, 2 * CAP).map(lambda size: b"x" * size),
 )
