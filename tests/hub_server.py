@@ -86,12 +86,11 @@ class HubServer:
         users: Names by token. A user may write to the repos under the own name.
         repos: Repos by `owner/name`.
         calls: The requests, as `(method, path with query, token or None)`.
-        lfs: Whether weights and figures are stored by LFS.
     """
 
     def __init__(self):
         self.users = {"hf_mine": "me", "hf_theirs": "they"}
-        self.repos, self.calls, self.objects, self.lfs = {}, [], {}, True
+        self.repos, self.calls, self.objects = {}, [], {}
         self._failures, self._lock = [], threading.RLock()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (_Handler,), {"hub": self}))
         self._http.daemon_threads = True
@@ -168,7 +167,7 @@ class HubServer:
         present = self._repo(repo_id, user, write="create_pr" not in query).files(revision)
 
         def plan(name):
-            mode = "lfs" if self.lfs and name.endswith((".safetensors", ".png")) else "regular"
+            mode = "lfs" if name.endswith((".safetensors", ".png")) else "regular"
             oid = present[name].oid if name in present else None
             return {"path": name, "uploadMode": mode, "shouldIgnore": False, "oid": oid}
 
