@@ -472,6 +472,7 @@ def start(folder):
         process.communicate()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 def test_a_terminal_gets_an_answer_per_line_until_ctrl_c(start):
     process = start("-", stdin=subprocess.PIPE, bufsize=0)

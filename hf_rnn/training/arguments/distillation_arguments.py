@@ -58,7 +58,7 @@ class DistillationArguments:
         if self.teacher is None:
             raise UserError("teacher is not set: give the folder of a sequence classifier, or its id on the Hub")
         if self.unlabeled is not None and not os.path.exists(self.unlabeled):
-            raise UserError(f"unlabeled: there is no file {self.unlabeled!r}: give a file with one text per line")
+            raise UserError(f"unlabeled: there is no file {self.unlabeled}: give a file with one text per line")
         if self.unlabeled is not None and os.path.isdir(self.unlabeled):
             raise UserError(f"unlabeled {self.unlabeled} is a folder: give a file with one text per line")
         if self.teacher_cache is not None and os.path.isfile(os.path.join(self.teacher_cache, "config.json")):

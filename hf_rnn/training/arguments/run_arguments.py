@@ -16,7 +16,7 @@ from ...models.configuration_rnn import RnnConfig
 from ...models.pooling_rnn import POOLERS
 from ...utils.errors import UserError
 from ..recipes import DEFAULT_RECIPE, Setting, read_layers
-from ..warm_start import check_architecture, read_config
+from ..warm_start import ARCHITECTURE, check_architecture, read_config
 from .distillation_arguments import DistillationArguments
 from .parser import SettingsParser
 from .text_arguments import OF_VOCABULARY, DataArguments
@@ -180,6 +180,8 @@ def merge_recipe(recipe: Any, given: dict[str, Setting]) -> dict[str, Setting]:
     merged: dict[str, Setting] = {}
     for layer in [*read_layers(recipe), given]:
         rivals = {rival for name in layer if layer[name].value is not None for rival in _RIVALS.get(name, ())}
+        if "model_name_or_path" in merged:  # the lower layer has settings for fine-tuning, such as dropouts
+            rivals -= {*_MODEL_SETTINGS} - {*ARCHITECTURE}
         merged = {name: setting for name, setting in merged.items() if name not in rivals} | layer
     return {name: setting for name, setting in merged.items() if setting.value is not None}
 
