@@ -348,7 +348,7 @@ class RnnDirection(nn.Module):
         self.kind = CELLS[config.cell_type]
         self.hidden_size = config.hidden_size
         self.recurrent_dropout = config.recurrent_dropout
-        self.cell = self.kind(input_size, config.hidden_size)
+        self.cell: Any = self.kind(input_size, config.hidden_size)
 
     def forward(
         self,

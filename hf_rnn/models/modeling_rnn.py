@@ -293,7 +293,7 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
         super().__init__(config)
         self.num_labels = config.num_labels
         self.rnn = RnnModel(config)
-        self.pooler = POOLERS[config.pooling](config)
+        self.pooler: Any = POOLERS[config.pooling](config)
         self.activation = ACT2FN[config.classifier_activation]
         self.dropout = nn.Dropout(config.classifier_dropout)
         self.classifier = nn.Linear(self.pooler.output_size, config.num_labels)
