@@ -28,7 +28,7 @@ class RecurrentCell(nn.Module):
 
     A subclass takes `(input_size, hidden_size)` and defines `forward(inputs, state)` with inputs `(T, B, I)`, T at
     least 1, and state `(1, B, H)` or None for zero. It returns the states `(T, B, H)` and the last state `(1, B, H)`.
-    Padding follows the real tokens; states there are ignored, but must be finite. The defaults below suit any such module.
+    Padding follows the real tokens; states there are ignored, but must be finite. The defaults suit any such module.
 
     Attributes:
         has_cell_state (`bool`): Whether `state` is a pair (h, c), as for an LSTM.
@@ -284,7 +284,7 @@ class CompactTexts:
         self.valid = steps < self.lengths
         self.mask = mask
         self._column = torch.arange(batch, device=mask.device)
-        # a batch padded on the right is compact already; on other devices this question would cost more than the answer
+        # a batch padded on the right is compact already; other devices would wait for this answer
         is_compact = runs_eagerly_on_cpu(mask) and torch.equal(mask.t(), self.valid)
         self._order = None if is_compact else _real_first(mask)  # (B, T)
         self._flipped = torch.where(self.valid, self.lengths - 1 - steps, steps)  # (T, B): its own inverse

@@ -23,7 +23,7 @@ from .configuration_rnn import RnnConfig
 from .cpu_kernels_rnn import DistinctTokens, may_loop, runs_eagerly_on_cpu
 from .pooling_rnn import POOLERS
 
-_DRAW_FOR_ALL = 1 << 12  # vocabulary size up to which drawing for every word is as fast as finding those of the batch
+_DRAW_FOR_ALL = 1 << 12  # vocabulary size; below it, drawing for every word is as fast
 
 
 @dataclass
