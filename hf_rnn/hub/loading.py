@@ -156,6 +156,11 @@ def _check_weights(name: str, weights: Path, config: RnnConfig) -> None:
     """Compare the names and shapes of the weights with the configuration, before memory is used."""
     with safe_open(weights, framework="pt") as file:
         stored = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 - not a mapping
+    if config.num_hidden_layers > len(stored):  # without memory, too many layers still take minutes
+        raise UserError(
+            f"{name}: model.safetensors and config.json do not belong together: {len(stored)} weights and "
+            f"num_hidden_layers={config.num_hidden_layers}"
+        )
     with torch.device("meta"):
         expected = {key: tuple(weight.shape) for key, weight in model_class(config)(config).state_dict().items()}
     for key in sorted(expected.keys() | stored.keys()):

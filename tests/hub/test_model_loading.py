@@ -66,6 +66,7 @@ def test_it_loads_ready_to_predict(original):
         ),
         ("config.json", lambda path: change_json(path, vocab_size=2**27), r"embedding.weight is \(6, 4\) in the"),
         ("model.safetensors", lambda path: change_weights(path, add_weight), "missing by the configuration"),
+        ("config.json", lambda path: change_json(path, num_hidden_layers=2**20), "weights and num_hidden_layers="),
         ("model.safetensors", lambda path: change_weights(path, dict.popitem), "is missing in the weights"),
         ("model.safetensors", lambda path: path.write_bytes(path.read_bytes()[:-9]), "because of model.safetensors"),
         (
