@@ -116,7 +116,7 @@ class LibrarySplit:
         if names is not None:
             if not isinstance(value, int) or not 0 <= value < len(names):
                 remedy = "-1 marks a row without a label" if value == UNLABELLED else ""
-                return Fault(Reason.LABEL_OUT_OF_RANGE, f"label {value}; known labels: 0 to {len(names) - 1}", remedy)
+                return Fault(Reason.LABEL_OUT_OF_RANGE, f"label {value}, known are 0 to {len(names) - 1}", remedy)
             label = str(names[value])
         return label_fault(label) or (label if labels is None else labels.resolve(label))
 

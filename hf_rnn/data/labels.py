@@ -133,10 +133,10 @@ class LabelMap:
         if (found := self._ids.get(label)) is not None:
             return found
         if is_integer(label) and all(map(is_integer, self._ids)):
-            return Fault(Reason.LABEL_OUT_OF_RANGE, f"label {label:.80}; known labels: {self.known}")
+            return Fault(Reason.LABEL_OUT_OF_RANGE, f"label {label:.80}, known are {self.known}")
         similar = self._folded.get(label.strip().casefold())
         hint = f"; did you mean {similar!r:.80}?" if similar else ""
-        return Fault(Reason.UNKNOWN_LABEL, f"label {label!r:.80}; known labels: {self.known}{hint}")
+        return Fault(Reason.UNKNOWN_LABEL, f"label {label!r:.80}, known are {self.known}{hint}")
 
     @cached_property
     def _ids(self) -> dict[str, int]:

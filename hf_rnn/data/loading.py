@@ -336,8 +336,9 @@ def _choose_splits(
         wanted = {"train", *found}
     else:
         wanted = {_ALIASES.get(name, name) for name in _as_list(splits)}
-        if not wanted or not wanted <= set(_SPLITS):
-            raise UserError(f"unknown splits: found {sorted(wanted)}; use train, validation (or dev), test")
+        if not wanted or wanted - set(_SPLITS):
+            unknown = ", ".join(sorted(wanted - set(_SPLITS))) or "[]"
+            raise UserError(f"there is no split named {unknown}: use train, validation (or dev), test")
         if not names_given and "train" not in wanted:
             raise UserError(
                 f"reading {' and '.join(sorted(wanted))} without train needs class names: add --class_names"

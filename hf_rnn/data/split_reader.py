@@ -20,7 +20,7 @@ import xxhash
 from datasets.iterable_dataset import ArrowExamplesIterable
 
 from .hf_dataset import LibrarySplit
-from .labels import LabelMap, listed
+from .labels import LabelMap, listed, sort_labels
 from .row_errors import DataError, DataReport, Fault, Ledger, Reason, SplitReport
 from .stratified_split import Holdout
 from .tsv_file import TsvFile
@@ -82,7 +82,15 @@ def read_splits(
         labels = LabelMap.from_counts(sum(read.counts, Counter()))
         splits[first] = _number_labels(read, labels)
     else:
-        labels = LabelMap.given(class_names, _survey_labels(sources[first]), label_map)
+        surveyed = _survey_labels(sources[first])
+        labels = LabelMap.given(class_names, surveyed, label_map)
+        try:
+            splits[first] = _read(first, sources[first], labels, ledger, keep)
+        except DataError as error:
+            if error.reason in (Reason.UNKNOWN_LABEL, Reason.LABEL_OUT_OF_RANGE):
+                found = f"All labels in {first}: {listed(sort_labels(surveyed))}"
+                raise DataError(f"{error}. {found}", error.path, error.reason, error.line, error.byte_offset) from None
+            raise
     ledger.report.class_names = list(labels.names)
     for split, parts in sources.items():
         for part in parts:

@@ -35,7 +35,7 @@ def check_texts(texts: Iterable[Any], where: str = "texts", first: int = 0) -> N
             raise UserError(f"{where}[{position}] is not a str: found {text!r:.80}; give '' for an empty text")
         if not text.isascii() and (place := _find_surrogate(text)) is not None:
             found = f"a lone surrogate at character {place} of {text!r:.80}"
-            raise UserError(f"{where}[{position}] is not valid Unicode: found {found}; decode its file as UTF-8")
+            raise UserError(f"{where}[{position}] is not valid Unicode: {found}; decode its file as UTF-8")
 
 
 def out_of_arrow(values: Any) -> Any:

@@ -47,7 +47,9 @@ class TsvFormat:
     def __post_init__(self) -> None:
         for column in (self.text_column, self.label_column):
             if isinstance(column, str) and not self.header:
-                raise UserError(f"a column name needs a header: found {column!r}; add --header, or give its number")
+                raise UserError(
+                    f"column {column!r} is a name, and no header is declared: add --header, or give its number"
+                )
 
     def find_layout(self, path: str, first_line: bytes) -> Layout:
         """Return the layout of a file.
@@ -136,9 +138,8 @@ class TsvFile:
                 stream.seek(start)
                 first = stream.readline(-1 if declared.header else declared.max_line_bytes)
         except OSError as error:
-            raise UserError(
-                f"{name} cannot be read: {error.strerror}; give a folder with train.tsv in it, or a TSV file"
-            ) from None
+            reason = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
+            raise UserError(f"{name} {reason}; give a folder with train.tsv in it, or a TSV file") from None
         check_signature(name, head)
         layout = declared.find_layout(name, first)
         start += len(first) if declared.header else 0

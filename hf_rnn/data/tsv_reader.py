@@ -30,10 +30,10 @@ _BLANK_FIRST = np.isin(np.arange(256), [character.encode()[0] for character in W
 _BLANK_LAST = np.isin(np.arange(256), [character.encode()[-1] for character in WHITE_SPACE])
 
 _SIGNATURES = (
-    (b"\xff\xfe", Reason.UTF16, "found its byte order mark; save the file as UTF-8"),
-    (b"\xfe\xff", Reason.UTF16, "found its byte order mark; save the file as UTF-8"),
-    (b"\x1f\x8b", Reason.COMPRESSED, "found gzip; unpack it first"),
-    (b"PK\x03\x04", Reason.COMPRESSED, "found zip; unpack it first, or export a spreadsheet as tab-separated text"),
+    (b"\xff\xfe", Reason.UTF16, "it starts with the byte order mark ff fe; save it as UTF-8"),
+    (b"\xfe\xff", Reason.UTF16, "it starts with the byte order mark fe ff; save it as UTF-8"),
+    (b"\x1f\x8b", Reason.COMPRESSED, "its first bytes are those of gzip; unpack it"),
+    (b"PK\x03\x04", Reason.COMPRESSED, "its first bytes are those of zip; unpack it, or export a table with tabs"),
 )
 
 
@@ -129,7 +129,7 @@ def decode_line(line: bytes, offset: int, max_line_bytes: int) -> str | Fault:
         return line.decode()
     except UnicodeDecodeError as error:
         at = error.start
-        found = f"found byte 0x{line[at]:02x} at byte {at + 1} of the line (offset {offset + at})"
+        found = f"byte 0x{line[at]:02x} at byte {at + 1} of the line (offset {offset + at})"
         return Fault(Reason.NOT_UTF8, found, "Save the file as UTF-8")
 
 

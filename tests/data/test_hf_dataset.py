@@ -69,13 +69,13 @@ def test_a_split_without_labels_is_left_out(caplog):
     feature = datasets.ClassLabel(names=["n", "p"])
     data = make_splits(feature, train=rows, validation=rows, test=blank)
     assert set(load_named(data)) == {"train", "validation"} and "dataset[test] is left out" in caplog.text
-    for data, options in (
+    for source, options in (
         (data, {"splits": ["train", "test"]}),
         (make_splits(feature, train=rows, validation=rows, test=blank + rows), {}),
         (make_splits(feature, train=blank, validation=rows), {}),
     ):
         with pytest.raises(DataError, match="row 0: label out of range: label -1"):
-            load_named(data, **options)
+            load_named(source, **options)
 
 
 def test_unusable_columns_and_sources(tmp_path):

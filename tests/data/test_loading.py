@@ -50,11 +50,11 @@ def test_one_split_is_read_without_train(tmp_path):
 @pytest.mark.parametrize(
     ("source", "splits", "message"),
     [
-        ("nowhere", None, "nowhere cannot be read"),
+        ("nowhere", None, "nowhere does not exist"),
         ({"trian": "a.tsv"}, None, "'trian'"),
         ({"train": "train.tsv", "test": "./train.tsv"}, None, "twice"),
         ({"train": ["train.tsv", "train.tsv"]}, None, "twice"),
-        (".", [], "splits"),
+        (".", [], "no split named"),
         (".", ["train", "test"], "no split test: found train"),
     ],
 )

@@ -548,7 +548,7 @@ def test_early_stopping(hurried):
         (["a", None, "b"], [1, 0, 1], r"^X\[1\] is not a str: found None"),
         (pd.Series(["a", pd.NA, "b"], dtype="string"), [1, 0, 1], r"^X\[1\] is not a str: found <NA>"),
         (["a", "b", "\ud800"], [1, 0, 1], r"X\[2\] is not valid Unicode: a lone surrogate at character 0"),
-        (["a", "", "b"], [1, 0, 1], r"^X\[1\]: nothing stands where the text should"),
+        (["a", "", "b"], [1, 0, 1], r"^X\[1\]: the text has no character"),
         ("a b", [1, 0, 1], "give a list"),
         ({"text": ["a"]}, [1], "give a list"),
         (pd.DataFrame({"text": ["a", "b"], "b": 1}), [1, 0], "must have one column"),
