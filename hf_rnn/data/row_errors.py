@@ -90,7 +90,7 @@ class BadRow:
         path: The file, or `name[split]` of a data set without files.
         line: Line of the file from 1, or row of such a data set from 0.
         byte_offset: Offset of the line's first byte in the file; None without a file.
-        fault: What is wrong with it.
+        fault: The reason and its detail.
         excerpt: The start of its text, or of the line if its text is unknown; undecodable bytes as `\xNN`.
     """
 

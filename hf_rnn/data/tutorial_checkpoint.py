@@ -34,7 +34,7 @@ def load_tutorial_checkpoint(
     It has no class names either, and torchtext's `LabelField` numbered the classes by their frequency in the training
     rows, not by value: on the tutorial's tweets id 0 is label 1 (neutral), id 1 is label 0, id 2 is label 2. Give the
     names in that order as `id2label`. Without it the classes are called `RANK_0` (the most frequent label), `RANK_1`,
-    ..., so that none is mistaken for an integer label.
+    ..., so that no name is mistaken for an integer label.
 
     Args:
         kind: [`RnnForSequenceClassification`] or a subclass.

@@ -187,7 +187,7 @@ class FastRnn:
         if fused is None or path == "model":
             return self._model_logits(input_ids)
         if path == "batch":
-            return self._batch_logits(TokenIds.of_lists(input_ids), fused)
+            return self._batch_logits(TokenIds.from_lists(input_ids), fused)
         return torch.from_numpy(np.concatenate([fused.single_logits(ids) for ids in input_ids]))
 
     @torch.autocast("cpu", enabled=False)

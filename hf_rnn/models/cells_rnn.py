@@ -33,7 +33,7 @@ class RecurrentCell(nn.Module):
     Attributes:
         has_cell_state (`bool`): Whether `state` is a pair (h, c), as for an LSTM.
         has_recurrent_dropout (`bool`): Whether recurrent dropout applies; needs the methods of [`TorchCell`].
-        padding_gates (`tuple`, *optional*): What to add to each gate's input at padding; needs the methods of
+        padding_gates (`tuple`, *optional*): Numbers to add to each gate's input at padding; needs the methods of
             [`TorchCell`]. In a cell with c it keeps c unchanged, so that c_n can be returned (else it is not); in one
             without, it keeps unbounded states from overflowing.
         prefers_loop (`bool`): Whether `run_loop` is the faster way to train on a CPU.
@@ -199,7 +199,7 @@ def linear_recurrence(decay: torch.Tensor, addend: torch.Tensor, initial: torch.
 
     Args:
         decay (`(T, B, H)`): T is at least 1.
-        addend (`(T, B, H)`): Of the same dtype.
+        addend (`(T, B, H)`): Has the same dtype.
         initial (`(B, H)`): h_0.
     """
     # A loop does the least work; a step costs a microsecond on a CPU. On an accelerator each step would be a kernel

@@ -91,11 +91,11 @@ class RnnConfig(PreTrainedConfig):
     )
     hidden_dropout: float | int = _setting(0.0, "dropout between recurrent layers")
     recurrent_dropout: float | int = _setting(
-        0.0, "share of the hidden-to-hidden weights to drop per training batch; min_gru has none"
+        0.0, "share of the hidden-to-hidden weights to drop per training batch; not for min_gru"
     )
     classifier_dropout: float | int = _setting(0.0, "dropout on the pooled vector")
     classifier_activation: Literal["linear", "relu", "tanh", "gelu"] = _setting(
-        "linear", "function between pooling and the last linear layer; linear is none"
+        "linear", "function between pooling and the last linear layer; linear is the identity"
     )
     sparse_embedding: bool = _setting(
         False, "embedding gradients hold only rows of the batch; needs RnnTrainer, not transformers' Trainer"

@@ -6,7 +6,7 @@ autograd, while backward is written out here. Training steps are 1.3 to 2 times 
 core). An LSTM gains only by distinct tokens; else torch's kernel runs it.
 
 Formulas: https://docs.pytorch.org/docs/stable/generated/torch.nn.LSTM.html (and RNN, GRU). Gradients: Werbos 1990,
-"Backpropagation Through Time: What It Does and How to Do It". Backward computes local derivatives for many steps at
+`Backpropagation Through Time: What It Does and How to Do It`. Backward computes local derivatives for many steps at
 once, as many as fit the cache. tanh(a) is 2 sigmoid(2 a) - 1, since torch's sigmoid is several times faster.
 
 Legend: B batch, T time, I input width, H hidden per direction, G gates, N distinct tokens.

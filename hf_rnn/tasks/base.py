@@ -64,7 +64,7 @@ class Task(ABC):
 
     @abstractmethod
     def vocabulary_texts(self, rows: Any) -> Iterable[str]:
-        """Return the texts of a split, from which a tokenizer learns its vocabulary."""
+        """Return the texts of a split for the vocabulary of a new tokenizer."""
 
     @abstractmethod
     def encode(self, texts: Splits, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> Splits:

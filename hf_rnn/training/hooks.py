@@ -89,7 +89,7 @@ class RunHook:
         """Run after the splits were read."""
 
     def vocabulary_texts(self, texts: Iterable[str]) -> Iterable[str]:
-        """Return the texts from which a tokenizer learns its vocabulary."""
+        """Return the texts for the vocabulary of a new tokenizer."""
         return texts
 
     def on_tokenizer(self, run: Run) -> None:

@@ -16,7 +16,7 @@ from ..hub.model_folder import FinishedFolder
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a training run leaves.
+    """The result of a training run.
 
     Attributes:
         folder: The finished folder.
@@ -33,11 +33,11 @@ class TrainingResult:
 
     def __repr__(self) -> str:
         """Return the folder and the main scores."""
-        told = [f"folder={str(self.folder)!r}"]
+        parts = [f"folder={str(self.folder)!r}"]
         for split, scores in self._scores().items():
-            told.append(f"{split}: {', '.join(f'{name} {value:.3f}' for name, value in scores.items())}")
-        told += [] if self.url is None else [f"url={self.url!r}"]
-        return f"{type(self).__name__}({'; '.join(told)})"
+            parts.append(f"{split}: {', '.join(f'{name} {value:.3f}' for name, value in scores.items())}")
+        parts += [] if self.url is None else [f"url={self.url!r}"]
+        return f"{type(self).__name__}({'; '.join(parts)})"
 
     def _repr_html_(self) -> str:
         """Return scores, learning curve and confusion matrix for a notebook."""

@@ -21,7 +21,7 @@ from ..hub.model_folder import FinishedFolder
 from ..tokenizers.word_level import save_tokenizer
 from ..utils.errors import UserError
 from .arguments.run_arguments import Arguments
-from .arguments.text_arguments import OF_VOCABULARY
+from .arguments.text_arguments import VOCABULARY_SETTINGS
 from .hooks import Run, RunHook
 from .settings_record import describe_settings, name_of_path
 
@@ -121,8 +121,8 @@ def _data_facts(arguments: Arguments, teacher: Mapping[str, Any] | None) -> dict
         path = None if source is None else split_archive(Path(source))[0].resolve()
         if path is not None and path.exists():  # ids on the Hub are among the settings
             name = name_of_path(Path(source).resolve())
-            of_teacher = teacher is not None and path.parent.name == teacher["name"]
-            command += [f"--{flag}", f"{path.parent.name}/{name}" if of_teacher else name]
+            beside_teacher = teacher is not None and path.parent.name == teacher["name"]
+            command += [f"--{flag}", f"{path.parent.name}/{name}" if beside_teacher else name]
     if data.dataset_name is not None:
         local = Path(data.dataset_name).exists()
         name = Path(data.dataset_name).resolve().name if local else data.dataset_name
@@ -140,7 +140,7 @@ def _shown_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
         name: settings[name]
         for name in _SHOWN_SETTINGS
         if name in settings
-        and not (given and name in OF_VOCABULARY)
+        and not (given and name in VOCABULARY_SETTINGS)
         and (settings[name] not in (None, False, 0, "none", "word") or name in _SHOWN_WHEN_OFF)
         and not (name == "per_device_train_batch_size" and settings.get("tokens_per_batch"))
     }

@@ -167,7 +167,7 @@ class TestPacking:
             return len(lengths) == 1 or (sum(lengths) <= tokens and len(lengths) <= texts)
 
         seen, before = [], []
-        for positions, packed in pack_batches(TokenIds.of_lists(ids), tokens, texts):
+        for positions, packed in pack_batches(TokenIds.from_lists(ids), tokens, texts):
             lengths = packed.lengths.tolist()
             assert lengths == sorted(lengths, reverse=True) and sum(packed.sizes) == sum(lengths)
             assert fits(lengths) and not (before and fits([*before, lengths[0]]))

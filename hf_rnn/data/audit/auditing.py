@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _ORDER = ("train", "validation", "test")  # then any others
-_LENGTHS = ("mean", "minimum", "quantile_05", "median", "quantile_95", "maximum")  # of texts, in words
+_LENGTHS = ("mean", "minimum", "quantile_05", "median", "quantile_95", "maximum")  # text lengths in words
 _LONGEST = 5  # texts listed
 _EXCERPT = 80  # characters
 _BATCH = 1000  # texts tokenized at a time

@@ -248,7 +248,7 @@ def _render(report: AuditReport) -> Iterator[str]:
         *counts, share = overlap.counts().values()
         rows.append([_title(overlap), *(f"{count:,}" for count in counts), f"{share:.2%}"])
     yield ""
-    yield from _table(["rows that repeat", "exactly", "other label", "nearly", "other label", "of all rows"], rows)
+    yield from _table(["rows that repeat", "exactly", "other label", "nearly", "other label", "share of rows"], rows)
     for overlap in filter(lambda overlap: overlap.repeats, report.overlaps):
         total = len(overlap.repeats)
         yield from ("", f"{_title(overlap)}{f', the first {_SHOWN} of {total:,} rows' if total > _SHOWN else ''}")

@@ -37,7 +37,7 @@ from .vector_file import VectorFile, split_archive
 
 _BATCH = 1000  # texts tokenized at a time
 _PLACEHOLDER = re.compile(r"<+(\w+)>+|(@user)")
-_STAND_INS = {
+_SUBSTITUTES = {
     **dict.fromkeys(("mention", "user", "@user"), ("<user>", "@user", "user")),
     "url": ("<url>", "http", "url"),
     "hashtag": ("<hashtag>", "#", "hashtag"),
@@ -221,7 +221,7 @@ def _look_up(
 def is_placeholder(word: str) -> bool:
     """Return whether a word represents a kind of words, such as `<url>`."""
     found = _PLACEHOLDER.fullmatch(word)
-    return found is not None and found[found.lastindex or 0].lower() in _STAND_INS
+    return found is not None and found[found.lastindex or 0].lower() in _SUBSTITUTES
 
 
 def list_forms(word: str, entry: str | None = None) -> list[tuple[str, ...]]:
@@ -236,7 +236,7 @@ def list_forms(word: str, entry: str | None = None) -> list[tuple[str, ...]]:
         forms += [(spelt,), (spelt.lower(),), (spelt.capitalize(),), (spelt.upper(),)]
     if placeholder := _PLACEHOLDER.fullmatch(word):
         meaning = placeholder[placeholder.lastindex or 0].lower()
-        forms += [(stand_in,) for stand_in in _STAND_INS.get(meaning, ())]
+        forms += [(substitute,) for substitute in _SUBSTITUTES.get(meaning, ())]
     else:
         forms += [(tag,) for pattern, tag in _EMOTICONS.items() if pattern.fullmatch(word)]
         for cased in (word, word.lower()):
@@ -275,7 +275,7 @@ def widen_vocabulary(tokenizer: PreTrainedTokenizerBase, source: str | Path, lim
     are trained stay close to their start.
 
     Args:
-        tokenizer: Of whole words, as [`train_tokenizer`] makes it.
+        tokenizer: A tokenizer of whole words, from [`train_tokenizer`].
         source: As for [`load_vectors`].
         limit: Number of the source's first words, in most sources the most frequent ones. A word is added in the
             spelling of the tokenizer's normaliser, and only if the tokenizer does not split it.

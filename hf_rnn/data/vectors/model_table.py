@@ -22,7 +22,7 @@ from ...hub.model_folder import because_of_damage, nested_model, read_config
 from ...utils.errors import UserError, reason_of
 
 _WEIGHTS = "model.safetensors"
-_DTYPES = ("F16", "BF16", "F32", "F64")  # of weights that are not quantised
+_DTYPES = ("F16", "BF16", "F32", "F64")  # weights that are not quantised
 _BEFORE = "a "  # precedes a word while it is split
 _BATCH = 1000  # words split at a time
 _ROWS = 1024  # rows of the table read at a time

@@ -102,7 +102,7 @@ class VectorFile:
     def read(self, wanted: Collection[str]) -> tuple[int, dict[str, np.ndarray]]:
         """Return the size of the vectors, and those of the wanted words that the file has, float32 `(E,)`.
 
-        The whole file is read, so that damage anywhere is found. Of rows with the same word the first counts.
+        The whole file is read, so that damage anywhere is found. The first row of a word counts.
 
         Raises:
             UserError: For a file that is empty, cut short or not a file of vectors, and for a row with more or fewer

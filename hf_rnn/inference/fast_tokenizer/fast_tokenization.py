@@ -122,7 +122,7 @@ class FastTokenizer:
         texts = list_texts(texts)
         known, columns, limit = self._known, self._columns, self._room()
         if known is None or columns is None or limit <= 0 or len(texts) < max(columns.fewest, self._fewest):
-            return TokenIds.of_lists(self(texts))
+            return TokenIds.from_lists(self(texts))
         return columns(texts, lambda others: self._look_up(others, known)).cut(limit, self.tokenizer.truncation_side)
 
     def _look_up(self, texts: list[str], known: _Words) -> list[list[int]]:

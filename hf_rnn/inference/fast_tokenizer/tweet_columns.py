@@ -99,7 +99,7 @@ class TweetColumns:
         lengths = (own >= 0).sum(axis=1)
         starts = np.cumsum(lengths) - lengths
         others = np.flatnonzero(lengths == 0)
-        found = TokenIds.of_lists(look_up(coded.dictionary.take(pa.array(others)).to_pylist()))
+        found = TokenIds.from_lists(look_up(coded.dictionary.take(pa.array(others)).to_pylist()))
         starts[others], lengths[others] = lengths.sum() + found.starts, found.lengths
         ids = np.concatenate([own[own >= 0], found.token_ids])
 

@@ -81,7 +81,7 @@ class WordColumns:
             return self._find(texts)
         left_out = set(others)
         taken = self._find([text for place, text in enumerate(texts) if place not in left_out])
-        return taken.merged(TokenIds.of_lists(look_up([texts[place] for place in others])), np.array(others))
+        return taken.merged(TokenIds.from_lists(look_up([texts[place] for place in others])), np.array(others))
 
     def _find(self, texts: Sequence[str]) -> TokenIds:
         import pyarrow as pa

@@ -91,7 +91,7 @@ class FusedCell:
         """Compute h_t.
 
         Args:
-            rows (`(B, D, G * H)`): Of the tokens of this step; overwritten.
+            rows (`(B, D, G * H)`): Rows for the tokens of this step; overwritten.
             previous (`(B, D, H)`, *optional*): h_(t-1); zero when absent.
             output (`(B, D, H)`): Receives h_t; may share memory with `previous`.
             shared: From `start`, cut to B texts.

@@ -24,7 +24,7 @@ FUSED_POOLINGS = ("last", "mean", "max", "mean_max", "attention")
 FUSED_TASKS = ("RnnForSequenceClassification",)  # classes whose forward is: encode, pool, activate, classify
 _KNOWN_CODE = ("hf_rnn.models.", "torch.nn.", "transformers.activations")  # modules that fusing does not change
 
-_BFLOAT16_UNITS = 128  # hidden units from which recurrent products in bfloat16 are faster
+_BFLOAT16_UNITS = 128  # recurrent products in bfloat16 are used from this number of hidden units
 _LONG_TEXT = 512  # tokens; float32 sums of more states lose digits
 
 # Measured on one core: models of 50 to 128 units, 1 and 2 layers, texts of 20, 60 and 200 tokens.
@@ -93,7 +93,7 @@ class FusedClassifier:
             and more units are in bfloat16 where the processor has instructions for it.
 
     Attributes:
-        table ([`ProjectionTable`]): Of layer 1.
+        table ([`ProjectionTable`]): The table of layer 1.
         memory (`int`): Bytes of the table.
         keeps_states (`bool`): Whether a batch keeps the states of all tokens, not only the last or pooled ones.
     """

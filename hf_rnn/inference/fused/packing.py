@@ -29,7 +29,7 @@ class TokenIds:
     lengths: np.ndarray
 
     @classmethod
-    def of_lists(cls, input_ids: Sequence[Sequence[int]]) -> TokenIds:
+    def from_lists(cls, input_ids: Sequence[Sequence[int]]) -> TokenIds:
         """Build from a list of ids per text."""
         lengths = np.fromiter(map(len, input_ids), dtype=np.int64, count=len(input_ids))
         ends = np.cumsum(lengths)

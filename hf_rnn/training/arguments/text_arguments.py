@@ -8,7 +8,7 @@ from ...utils.errors import UserError
 from .parser import expand_home, setting
 
 # Settings of a new vocabulary; unused with a given tokenizer.
-OF_VOCABULARY = ("tokenizer", "normalizer", "min_frequency", "max_vocab_size", "lowercase")
+VOCABULARY_SETTINGS = ("tokenizer", "normalizer", "min_frequency", "max_vocab_size", "lowercase")
 
 
 @dataclass
