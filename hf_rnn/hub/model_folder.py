@@ -18,10 +18,14 @@ from ..utils.errors import UserError, reason_of
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-# They load a model where the package is not installed. Folders of earlier versions also hold the second group.
-MODELLING_FILES = (
-    *sorted(path.name for path in (Path(__file__).parents[1] / "models").glob("*_rnn.py")),
-    *("distinct_rnn.py", "min_gru_rnn.py", "outputs_rnn.py", "recurrence_rnn.py", "tutorial_rnn.py"),
+# They load a model where the package is not installed; folders of earlier versions also hold the former ones.
+MODELLING_FILES = tuple(sorted(path.name for path in (Path(__file__).parents[1] / "models").glob("*_rnn.py")))
+FORMER_MODELLING_FILES = (
+    "distinct_rnn.py",
+    "min_gru_rnn.py",
+    "outputs_rnn.py",
+    "recurrence_rnn.py",
+    "tutorial_rnn.py",
 )
 UNFINISHED = ".unfinished-"  # the prefix of the subfolder where a run writes and replaces a model
 

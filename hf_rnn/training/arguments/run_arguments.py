@@ -197,7 +197,11 @@ def find_unused(given: Collection[str], model: Any, data: Any, training: Any) ->
     """
     schedule, best = training.lr_scheduler_type.value, training.load_best_model_at_end
     rules: list[tuple[Any, Collection[str], str]] = [
-        (data.tokenizer_name_or_path or data.model_name_or_path, VOCABULARY_SETTINGS, "a given tokenizer is used as it is"),
+        (
+            data.tokenizer_name_or_path or data.model_name_or_path,
+            VOCABULARY_SETTINGS,
+            "a given tokenizer is used as it is",
+        ),
         (model.num_hidden_layers == 1, ["hidden_dropout"], "it is between layers, and num_hidden_layers is 1"),
         (
             not best and not training.early_stopping_patience,
