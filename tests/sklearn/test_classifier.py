@@ -438,7 +438,7 @@ def test_no_setting(setting):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"hidden_size": "wide"}, "hidden_size: invalid int value: 'wide'"),
+        ({"hidden_size": "wide"}, "hidden_size: expected a whole number: found 'wide'"),
         ({"recipe": "tutoral"}, "Did you mean 'tutorial'"),
         ({"random_state": "x"}, "'x' cannot be used to seed"),
     ],

@@ -91,10 +91,10 @@ def test_values_have_an_origin(tmp_path):
         (b"3: 7\n", r"mine.yaml:1: .* must be text: found 3"),
         (
             b"hidden_size: 7\nrecipe: tutorail\n",
-            r"mine.yaml:2: there is no recipe 'tutorail'. Did you mean 'tutorial'",
+            r"mine.yaml:2: recipe 'tutorail' is unknown. Did you mean 'tutorial'",
         ),
         (b"recipe: [default]\n", r"mine.yaml:1: recipe must be a name or a path"),
-        (b"recipe: missing.yaml\n", r"mine.yaml:1: there is no recipe file .*missing.yaml"),
+        (b"recipe: missing.yaml\n", r"mine.yaml:1: the recipe file .*missing.yaml does not exist"),
         (b"recipe: mine.yaml\n", r"builds on itself"),
     ],
 )
@@ -116,7 +116,8 @@ def test_a_mapping_is_a_recipe_like_a_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("defualt", "Did you mean 'default'"), ("x/y.yaml", "no recipe file x/y.yaml"), ("", "best")]
+    ("name", "message"),
+    [("defualt", "Did you mean 'default'"), ("x/y.yaml", "recipe file x/y.yaml does not exist"), ("", "best")],
 )
 def test_an_unknown_recipe(name, message):
     with pytest.raises(UserError, match=message):

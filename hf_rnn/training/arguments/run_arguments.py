@@ -200,7 +200,7 @@ def find_unused(given: Collection[str], model: Any, data: Any, training: Any) ->
         (
             data.tokenizer_name_or_path or data.model_name_or_path,
             VOCABULARY_SETTINGS,
-            "a given tokenizer is used as it is",
+            "a given tokenizer never changes",
         ),
         (model.num_hidden_layers == 1, ["hidden_dropout"], "it is between layers, and num_hidden_layers is 1"),
         (

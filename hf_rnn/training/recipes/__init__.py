@@ -90,12 +90,12 @@ def _find(name: str, folder: Path, origin: str = "") -> Path:
     name = os.path.expanduser(name)
     if Path(name).suffix in (".yaml", ".yml", ".json") or len(Path(name).parts) > 1:
         if not (folder / name).is_file():
-            raise UserError(f"{origin}recipe file not found: {folder / name}")
+            raise UserError(f"{origin}the recipe file {folder / name} does not exist")
         return folder / name
     if name not in recipe_names():
         near = difflib.get_close_matches(name, recipe_names(), n=1)
         hint = f"Did you mean {near[0]!r}?" if near else f"Take {', '.join(recipe_names())}, or a path of a YAML file"
-        raise UserError(f"{origin}unknown recipe: found {name!r}. {hint}")
+        raise UserError(f"{origin}recipe {name!r} is unknown. {hint}")
     return _FOLDER / f"{name}.yaml"
 
 
