@@ -149,7 +149,7 @@ def load_named(
     elif isinstance(dataset, datasets.Dataset):
         loaded, name = datasets.DatasetDict(train=dataset), "dataset"
     elif isinstance(dataset, str | os.PathLike):
-        name = os.fspath(dataset)
+        name = os.path.expanduser(dataset)
         loaded = _load_library(name, config, splits[0] if splits and len(splits) == 1 else "train")
     else:
         raise UserError(
@@ -290,10 +290,10 @@ def _find_files(source: Source, splits: Iterable[str] | None, names_given: bool)
     """
     if isinstance(source, Mapping):
         where = "the mapping"
-        given = {name: list(map(os.fspath, _as_list(files))) for name, files in source.items()}
+        given = {name: list(map(os.path.expanduser, _as_list(files))) for name, files in source.items()}
         if unknown := [name for name in given if name not in (*_SPLITS, *_ALIASES)]:
             raise UserError(f"unknown split: found {unknown[0]!r}; use train, validation (or dev), test")
-    elif os.path.isdir(source):
+    elif os.path.isdir(source := os.path.expanduser(source)):
         where = str(source)
         given = {path.stem: [str(path)] for path in sorted(Path(source).glob("*.tsv"))}
         if unused := [f"{name}.tsv" for name in given if name not in (*_SPLITS, *_ALIASES)]:

@@ -232,9 +232,7 @@ def parse_limit(max_bad_rows: int | float | str) -> tuple[int | None, float | No
         share = -1.0
     if 0 <= share < 1:
         return None, share
-    raise UserError(
-        f"invalid max_bad_rows: found {max_bad_rows!r}; give a count such as 5, or a share of the rows such as 0.1%"
-    )
+    raise UserError(f"max_bad_rows is {max_bad_rows!r}: give a count such as 5, or a share of the rows such as 0.1%")
 
 
 class Ledger:
