@@ -1,4 +1,4 @@
-"""What several test files share: a folder of invented texts with a rule to learn, and one model trained on it."""
+"""Shared fixtures: a folder of invented texts with a rule to learn, and one model trained on it."""
 
 import gc
 import importlib.util
@@ -12,17 +12,17 @@ from pathlib import Path
 
 import pytest
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: the tests share the cores among themselves
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; the workers share the cores
 
 
 def pytest_collection_finish():
-    """Hide what is imported by now from the garbage collector, which each training calls several times."""
+    """Exempt imported modules from the garbage collector, which each training calls several times."""
     gc.collect()
     gc.freeze()
 
 
 def pytest_collection_modifyitems(items):
-    """Begin with what says that it takes minutes: at the end the other cores would wait for it."""
+    """Start the longest tests first, so that no core waits for them at the end."""
 
     def minutes(item):
         marker = item.get_closest_marker("slow")
@@ -36,7 +36,7 @@ LABELS = ("bad", "good", "plain")
 
 
 def invent_rows(count, seed):
-    """Texts of 1 to 12 words whose label is told by one invented word: miro is good, selk is bad, neither is plain."""
+    """Return texts of 1 to 12 words with labels: miro means good, selk means bad, neither means plain."""
     chance = random.Random(seed)
     rows = []
     for number in range(count):
@@ -78,7 +78,7 @@ def tiny_settings(texts_dir):
 
 @pytest.fixture(scope="session")
 def trained(tiny_settings, tmp_path_factory):
-    """What one training run returned; nobody changes its folder."""
+    """The result of one training run; tests do not change its folder."""
     from hf_rnn import train
 
     return train(**tiny_settings, output_dir=str(tmp_path_factory.mktemp("trained") / "model"))
@@ -86,7 +86,7 @@ def trained(tiny_settings, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def teacher(tmp_path_factory) -> Path:
-    """The folder of a BERT that knows the rule, its labels in another order than the data's; nobody changes it."""
+    """The folder of a BERT that knows the rule, with its labels in another order; tests do not change it."""
     from tiny_teacher import make_teacher
 
     folder = tmp_path_factory.mktemp("teachers") / "tiny-bert"
@@ -105,7 +105,7 @@ def bert(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def crew(teacher, tmp_path_factory) -> Path:
-    """The folder of three cross-fitted teachers, which differ in what they lean to; nobody changes it."""
+    """The folder of three different cross-fitted teachers; tests do not change it."""
     from tiny_teacher import make_crew
 
     folder = tmp_path_factory.mktemp("crews") / "crew"
@@ -126,7 +126,7 @@ def write(tmp_path):
 
 @pytest.fixture
 def asked(monkeypatch):
-    """How many texts each forward call of a BERT was given."""
+    """The number of texts in each forward call of a BERT."""
     from transformers import BertForSequenceClassification
 
     calls, forward = [], BertForSequenceClassification.forward
@@ -141,12 +141,12 @@ def asked(monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def _logger_as_it_was():
-    """The command shows the package's log on stderr and quiets others; not so for the next test in this process."""
+def _restore_loggers():
+    """Restore the loggers that the command changes."""
     logger, filtered = logging.getLogger("hf_rnn"), logging.getLogger("transformers.trainer_utils")
-    quieted = logging.getLogger("transformers")  # on whose level defaults of the Trainer's settings hang
+    quieted = logging.getLogger("transformers")  # its level decides defaults of the Trainer
     handlers, level, filters = list(logger.handlers), logger.level, list(filtered.filters)
-    verbosity = quieted.level or logging.WARNING  # which it gets when it is imported
+    verbosity = quieted.level or logging.WARNING
     yield
     logger.handlers[:], filtered.filters[:] = handlers, filters
     logger.setLevel(level)
@@ -155,7 +155,7 @@ def _logger_as_it_was():
 
 @pytest.fixture
 def command(capfd):
-    """Run `hf-rnn` in this process and return exit code, what it wrote to stdout, and to stderr."""
+    """Run `hf-rnn` in this process; return exit code, stdout and stderr."""
     from transformers.utils import logging as transformers_logging
 
     from hf_rnn.cli.main import main
@@ -172,7 +172,7 @@ def command(capfd):
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """A server that this process takes for the Hub, with the token of `me`."""
+    """A loopback server in place of the Hub, with the token of `me`."""
     from hub_server import HubServer
     from huggingface_hub import constants
 
@@ -180,7 +180,7 @@ def hub(tmp_path, monkeypatch):
         monkeypatch.setattr(constants, "ENDPOINT", server.url)
         template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        # these remember the address: one of today's transformers, one of the oldest that we support
+        # these cache the address, in different versions of transformers
         monkeypatch.setattr("transformers.utils.hub._hf_api", None, raising=False)
         monkeypatch.setattr("huggingface_hub.hf_api.api.endpoint", server.url)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
@@ -194,7 +194,7 @@ def hub(tmp_path, monkeypatch):
 
 
 def may_train():
-    """Whether this thread could begin to train now."""
+    """Return whether this thread could start a training now."""
     from hf_rnn.utils import process_state as containment
 
     if taken := containment._TRAINING.acquire(blocking=False):
@@ -202,8 +202,8 @@ def may_train():
     return taken
 
 
-def import_anew(module, device):
-    """A module as it is when it is imported under another default device of torch; the one in use stays."""
+def import_again(module, device):
+    """Import a second copy of a module under another default device of torch."""
     found = importlib.util.find_spec(module.__name__)
     again = importlib.util.module_from_spec(found)
     with device:
@@ -212,17 +212,7 @@ def import_anew(module, device):
 
 
 def run_script(script, arguments, monkeypatch, captured):
-    """Run a script in this process, which has the imports done.
-
-    Args:
-        script: Its path.
-        arguments: Of its command line, of any type.
-        monkeypatch: pytest's.
-        captured: pytest's `capsys` or `capfd`.
-
-    Returns:
-        Exit code, stdout and stderr.
-    """
+    """Run a script in this process; return exit code, stdout and stderr. `captured` is `capsys` or `capfd`."""
     monkeypatch.setattr(sys, "argv", [str(script), *map(str, arguments)])
     captured.readouterr()
     code = 0

@@ -391,7 +391,7 @@ def test_initial_weights(cell):
     model = RnnForSequenceClassification(config)
     for parameter in model.rnn.layers.parameters():
         assert parameter.abs().max() <= 64**-0.5
-        assert parameter.std().item() == pytest.approx(64**-0.5 / 3**0.5, rel=0.2)  # of the uniform distribution
+        assert parameter.std().item() == pytest.approx(64**-0.5 / 3**0.5, rel=0.2)  # uniform
     table = model.rnn.embedding.weight
     assert not table[config.pad_token_id].any()
     assert table.std().item() == pytest.approx(0.3, rel=0.02)

@@ -55,7 +55,7 @@ def found_rows(report, source, split):
 
 
 def brute_force(splits, source, split):
-    """What `found_rows` must be, and the allowed twins of each row, from every pair of rows."""
+    """Return the expected `found_rows` and the allowed twins of each row, from every pair of rows."""
 
     def words(text):
         return text.lower().split()
