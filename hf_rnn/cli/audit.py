@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..data import DataReport, load_named
 from ..data.audit import Origin, audit, render_text
-from ..data.loading import find_origins, load_texts
+from ..data.source import find_origins, load_texts
 from ..data.vectors import widen_vocabulary
 from ..hub import loading as model_loading
 from ..tokenizers.word_level import NoFrequentWordError

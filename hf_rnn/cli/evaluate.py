@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import datasets
 
-from ..data.loading import load_texts
+from ..data.source import load_texts
 from ..evaluation import evaluate_logits
 from ..hub import loading as model_loading
 from ..inference import reference as plain_inference

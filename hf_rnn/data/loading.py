@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import datasets
 from datasets.exceptions import DatasetsError
@@ -18,9 +18,6 @@ from .split_reader import ReadSplit, build_streams, build_tables, read_splits
 from .stratified_split import Holdout
 from .tsv_file import TsvFile, TsvFormat
 from .tsv_reader import MAX_LINE_BYTES
-
-if TYPE_CHECKING:
-    from .audit import Origin
 
 logger = logging.getLogger(__name__)
 
@@ -177,79 +174,7 @@ def load_named(
     return build_tables(labels, read, holdout, report)
 
 
-def load_texts(
-    arguments: Any, *, data: Mapping[str, Any] | None = None, streaming: bool = False, **options: Any
-) -> datasets.DatasetDict | datasets.IterableDatasetDict:
-    """Read the labelled texts that settings name.
-
-    Args:
-        arguments: The settings, as [`~hf_rnn.training.arguments.text_arguments.TableArguments`] has them.
-        data: Rows in memory by split, instead of those that the settings name.
-        streaming: Return streams instead of tables.
-        options: Further keywords of [`load_tsv`] and [`load_named`], such as `splits`.
-
-    Raises:
-        DataError: For bad rows beyond `max_bad_rows`.
-        UserError: For settings that contradict each other or the data.
-    """
-    if data is None:
-        arguments.check_source()
-    elif arguments.data_dir is not None or arguments.dataset_name is not None:
-        raise UserError("the texts have two sources: found train and data_dir or dataset_name; give one of them")
-    source = data if data is not None else _find_library_source(arguments)
-    if source is None:
-        return load_tsv(arguments.data_dir, **arguments.layout(), streaming=streaming, **options)
-    for name, given in (("streaming", streaming), ("header", arguments.header)):
-        if given:
-            raise UserError(f"{name} requires TSV files: found another source of texts; leave it out")
-    return load_named(source, arguments.dataset_config, **arguments.layout(named=True), **options)
-
-
-def join_splits(train: Any, validation: Any, test: Any) -> Mapping[str, Any] | None:
-    """Return rows in memory by split; None without any.
-
-    Raises:
-        UserError: For splits without train, and for splits beside a train that holds splits.
-    """
-    others = {name: rows for name, rows in (("validation", validation), ("test", test)) if rows is not None}
-    if train is None and others:
-        raise UserError(f"{' and '.join(others)} in memory without train: give the training rows as train")
-    if isinstance(train, Mapping):
-        if others:
-            raise UserError(f"train holds splits by name: put {' and '.join(others)} there")
-        return train
-    return None if train is None else {"train": train, **others}
-
-
-def find_origins(arguments: Any, report: DataReport) -> dict[str, Origin]:
-    """Return the file and the lines of each split's rows.
-
-    Splits with refused or held-out rows or from several files are left out.
-
-    Args:
-        arguments: The settings that [`load_texts`] read.
-        report: Its report.
-    """
-    from .audit import Origin
-
-    if _find_library_source(arguments) is not None:
-        return {}
-    first = 2 if arguments.header else 1
-    return {
-        name: Origin(split.files[0], range(first, first + split.rows_kept))
-        for name, split in report.splits.items()
-        if not split.rejected and len(split.files) == 1 and not (name == "train" and report.held_out)
-    }
-
-
-def _find_library_source(arguments: Any) -> str | None:
-    """Return what the `datasets` library reads; None for TSV files."""
-    if arguments.dataset_name is not None:
-        return str(arguments.dataset_name)
-    return arguments.data_dir if _find_builder(arguments.data_dir) else None
-
-
-def _find_builder(path: str | None) -> str | None:
+def find_builder(path: str | None) -> str | None:
     """Return the builder of the `datasets` library for a single file; None for TSV files and folders."""
     if path is None or not os.path.isfile(path):
         return None
@@ -257,7 +182,7 @@ def _find_builder(path: str | None) -> str | None:
 
 
 def _load_library(name: str, config: str | None, split_of_file: str) -> datasets.DatasetDict:
-    builder = _find_builder(name)
+    builder = find_builder(name)
     if not name or (os.path.isfile(name) and builder is None):
         raise UserError(f"the data set must be a name, a folder, or a CSV, Parquet or JSON file: found {name!r}; give "
                         "a TSV file as data_dir")  # fmt: skip

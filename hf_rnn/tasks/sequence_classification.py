@@ -13,7 +13,7 @@ import numpy as np
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from ..data import DataReport, encode
-from ..data.loading import load_texts
+from ..data.source import load_texts
 from ..evaluation import evaluate_logits
 from ..evaluation.baselines import LINEAR_BASELINE, linear_scores
 from ..evaluation.classification import SCORES

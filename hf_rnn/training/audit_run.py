@@ -10,7 +10,7 @@ import datasets
 
 from ..data import DataReport
 from ..data.audit import AuditReport, audit, render_line
-from ..data.loading import find_origins
+from ..data.source import find_origins
 from ..utils.errors import UserError
 from .arguments.text_arguments import DataArguments
 

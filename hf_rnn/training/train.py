@@ -14,8 +14,9 @@ from transformers import set_seed
 from transformers.trainer_utils import TrainOutput
 
 from ..data import DataReport
-from ..data.loading import join_splits
+from ..data.source import join_splits
 from ..data.samplers import with_lengths
+from ..data.source import join_splits, load_texts
 from ..hub.model_folder import FinishedFolder
 from ..tasks import get_task
 from ..tasks.base import Splits

@@ -14,7 +14,7 @@ from tsv_files import GOOD, NAMES, load_train, write
 
 from hf_rnn import load_tsv, train
 from hf_rnn.data import DataError, DataReport, Reason
-from hf_rnn.data.loading import find_origins, load_texts
+from hf_rnn.data.source import find_origins, load_texts
 from hf_rnn.data.stratified_split import Holdout
 from hf_rnn.training.arguments.text_arguments import TableArguments
 from hf_rnn.utils.errors import UserError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ...data.loading import join_splits
+from ...data.source import join_splits
 from ...hub.model_folder import FinishedFolder
 from ...utils.errors import UserError
 from ...utils.process_state import one_at_a_time
