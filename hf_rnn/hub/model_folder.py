@@ -41,12 +41,16 @@ def read_mapping(path: Path, content: bytes) -> dict[str, Any]:
         UserError: For any other content.
     """
     try:
-        read = json.loads(content)
+        read = json.loads(content, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {error}") from error
     if not isinstance(read, dict):
         raise UserError(f"{path} must contain a JSON object, found {str(read)!r:.40}")
     return read
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"found {name}. Did the training diverge? Train again with a lower learning_rate")
 
 
 @contextmanager

@@ -267,6 +267,7 @@ def test_words_of_the_texts_may_be_paths_but_not_of_own_folders(folder):
     [
         ("metrics.json", None, "has no metrics.json.*--resume"),
         ("metrics.json", "nope", "metrics.json is not JSON"),
+        ("metrics.json", '{"test": {"loss": NaN}}', "metrics.json is not JSON: found NaN. Did the training diverge"),
         ("training_args.json", "[]", "training_args.json must contain a JSON object"),
         ("model.safetensors", "torn", "cannot be loaded, because of model.safetensors"),
         ("README.md", "---\ntags: [a\n---\n", "metadata of .*README.md cannot be read"),
