@@ -103,7 +103,7 @@ def test_export_refuses_it_in_one_line(setting, registered, trained, tmp_path):
 
 @pytest.mark.parametrize("setting", [setting for setting, _, _ in EXTENSIONS])
 def test_a_name_that_is_not_registered_is_refused(setting, data_dir, tmp_path):
-    with pytest.raises(UserError, match="invalid choice: 'test_only'"):
+    with pytest.raises(UserError, match="'test_only'"):
         train(data_dir=str(data_dir), output_dir=str(tmp_path / "model"), **{setting: "test_only"})
     with pytest.raises(StrictDataclassFieldValidationError, match="must be one of"):
         RnnConfig(**{setting: "test_only"})

@@ -35,7 +35,8 @@ _HUB_METRICS = {"macro_f1": "f1", "macro_recall": "recall"}  # where the Hub's n
 def render(facts: CardFacts) -> str:
     """Return the content of `README.md`: a YAML block for the Hub and Markdown for people."""
     cell, paper = _CELLS.get(facts.cell_type, (facts.cell_type, ""))
-    template = _ENVIRONMENT.get_template(f"{facts.task.replace('-', '_')}.md")
+    # a task without a template of its own gets the base template
+    template = _ENVIRONMENT.select_template([f"{facts.task.replace('-', '_')}.md", "model_card.md"])
     metadata, reference = _metadata(facts).to_yaml(), facts.repo_id or facts.name
     card = ModelCard(template.render(card_data=metadata, facts=facts, reference=reference, cell=cell, paper=paper))
     card.text = re.sub(r"\n{3,}", "\n\n", card.text).rstrip() + "\n"
