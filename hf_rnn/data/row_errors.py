@@ -243,6 +243,9 @@ class Ledger:
         rejected_path: The file that lists the refused rows, one JSON object per line. The first of them creates it in
             place of an older one; a load without any removes the older one at its end.
         report: Is filled in.
+
+    Raises:
+        UserError: If `rejected_path` is a file with other content.
     """
 
     def __init__(self, max_bad_rows: int | float | str, rejected_path: str | Path | None, report: DataReport) -> None:
@@ -251,6 +254,10 @@ class Ledger:
         self.report = report
         vars(report).update(vars(DataReport()))  # forget an earlier load
         self._path = Path(rejected_path) if rejected_path is not None else None
+        if self._path is not None and self._path.is_file():
+            with self._path.open("rb") as file:
+                if file.read(8) not in (b"", b'{"file":'):
+                    raise UserError(f"{rejected_path} does not list rejected rows: give another rejected_path")
         self._stream: TextIO | None = None
         self._first: BadRow | None = None
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 from tsv_files import GOOD, NAMES, load_train, write
 
-from hf_rnn.data import DataError, DataReport, Reason
+from hf_rnn.data import DataError, DataReport, Reason, load_tsv
 from hf_rnn.data.row_errors import parse_limit
 from hf_rnn.utils.errors import UserError
 
@@ -172,3 +172,11 @@ def test_columns_in_addition_to_text_and_label(tmp_path):
     with pytest.raises(DataError, match="--text_column"):
         load_train(path)
     assert load_train(path, text_column=0) == [("a", "positive"), ("b", "negative")]
+
+
+def test_a_file_of_other_content_is_not_replaced_by_the_list_of_rejected_rows(tmp_path):
+    write(tmp_path / "train.tsv", GOOD)
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(UserError, match="mine.txt"):
+        load_tsv({"train": tmp_path / "train.tsv"}, rejected_path=tmp_path / "mine.txt")
+    assert (tmp_path / "mine.txt").read_text() == "mine"
