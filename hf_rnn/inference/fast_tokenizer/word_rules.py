@@ -1,8 +1,8 @@
-"""Tokenizer → what its words become: for tokenizers that never look beyond a space, by rules of their own kind.
+"""Tokenizer → a function from a word to its ids, for tokenizers whose tokens never depend on other words.
 
-Those are all that `train_tokenizer` makes, and BERT's (a `BertNormalizer`, a `BertPreTokenizer`, WordPiece), whose
-tokens a distilled student has. What is looked up without the tokenizer are plain words only, of which the rules below
-are sure.
+These are the word tokenizers of `train_tokenizer` with the normalisers below, and BERT's (a `BertNormalizer`, a
+`BertPreTokenizer`, WordPiece), whose tokens a distilled student has. Only plain words, about which the rules are sure,
+are looked up; any other normaliser is left to the tokenizer.
 """
 
 from __future__ import annotations
@@ -18,22 +18,46 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel, WordPiece
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from ...tokenizers.normalizers import build_normalizer
-from .letters import LETTERS
-from .tweet_columns import TweetColumns
-from .tweet_words import make_look_up_in_tweet
-from .word_columns import WordColumns
+from ...tokenizers.normalizers import TWEET_PLACEHOLDERS, TWEET_SIGNS, TWEET_WORDS, build_normalizer
+from .columns import TweetColumns, WordColumns
 
-_FAST_NORMALIZERS = ("none", "semeval", "tweet")  # others are left to the tokenizer itself
-_PAD = "<pad>"  # typed in a text it is a word that nobody knows, never padding
-# Of `none`: letters, and what has no case and is no white space: Indic, Thai and Lao, accents, marks, signs, emoji.
-_OF_PLAIN = (
-    rf"!-~{LETTERS}\u00a1-\u00ac\u00ae-\u00bf\u00d7\u00f7\u0300-\u036f\u0900-\u0eff\u2010-\u2027\u2030-\u205e"
+_FAST_NORMALIZERS = ("none", "semeval", "tweet")
+_PAD = "<pad>"  # in a text it is an unknown word, never padding
+
+# Letters whose lower case and class are the same to Python and to a tokenizer, whatever version of Unicode each has:
+# Latin, Greek, Cyrillic, Hebrew, Arabic, kana, Chinese, Hangul; not the capital sigma, which Python lowers by context.
+_LETTERS = (
+    r"A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u012f\u0131-\u024f\u0386\u0388-\u038a\u038c\u038e-\u03a1\u03a4-\u03ce"
+    r"\u0400-\u0481\u048a-\u04ff\u05d0-\u05ea\u0621-\u063a\u0641-\u064a\u3041-\u3096\u30a1-\u30fa\u4e00-\u9fd5"
+    r"\uac00-\ud7a3"
+)
+# For `none`: letters, and characters without case that are not white space: Indic, Thai, Lao, accents, signs, emoji.
+_PLAIN_CHARACTERS = (
+    rf"!-~{_LETTERS}\u00a1-\u00ac\u00ae-\u00bf\u00d7\u00f7\u0300-\u036f\u0900-\u0eff\u2010-\u2027\u2030-\u205e"
     r"\u20a0-\u20bf\u2190-\u24b5\u24ea-\u27bf\u3001-\u3040\ufe0f\U0001f300-\U0001faff"
 )
-_PLAIN, _PLAIN_TEXT = re.compile(f"[{_OF_PLAIN}]+"), re.compile(f"[ {_OF_PLAIN}]+")
-_BERT_PARTS = re.compile("[A-Za-z0-9]+|.")  # of a word of ASCII, where all that is no letter or digit is punctuation
-_BERT_AROUND = ("TemplateProcessing", "BertProcessing", "RobertaProcessing")
+_PLAIN, _PLAIN_TEXT = re.compile(f"[{_PLAIN_CHARACTERS}]+"), re.compile(f"[ {_PLAIN_CHARACTERS}]+")
+
+# For `tweet`: a word, perhaps with a mark before or after it, and words that become a placeholder.
+_TWEET_WORD = re.compile(rf"(#?)([{_LETTERS}]+(?:'[{_LETTERS}]+)*)([,.!?;:\"')]?)")
+_PLACEHOLDER = re.compile(r"(@[A-Za-z0-9_]+)|([hH]ttps?://[A-Za-z0-9./_-]+)|([0-9]+)")
+_PLACEHOLDERS = ("<user>", "<url>", "<number>")  # for its groups
+_TRIPLE = re.compile(r"(.)\1\1")
+# Non-ASCII signs that are always a word each: dashes, dots, quotes (which become ASCII), pictures. None joins its
+# neighbours, as skin tones do. U+FE0F, which asks for a picture in colour, is removed, but the tokenizer takes it as
+# part of a word when it looks for numbers.
+_SIGNS = (
+    r"\u2013\u2014\u2018\u2019\u201c\u201d\u2022\u2026\u2600-\u2775\u2794-\u27bf"
+    r"\U0001f300-\U0001f3fa\U0001f400-\U0001f64f\U0001f680-\U0001f6c5\U0001f910-\U0001f93a"
+)
+_SURE = re.compile(rf"(?:[{_SIGNS}]\ufe0f(?![0-9])|[!-~{_LETTERS}{_SIGNS}])++")
+_RULES = [(re.compile(pattern), placeholder) for pattern, placeholder in TWEET_PLACEHOLDERS]
+_MAY_MATCH_RULE = re.compile(r"://|[wW]\.|@|[0-9]")
+_TWEET_TOKENS = re.compile(rf"{TWEET_WORDS}|\S")
+_REPEATED = re.compile(r"(.)\1\1+|\ufe0f")
+
+_BERT_PARTS = re.compile("[A-Za-z0-9]+|.")  # of an ASCII word, where all but letters and digits is punctuation
+_BERT_TEMPLATES = ("TemplateProcessing", "BertProcessing", "RobertaProcessing")
 
 Ids = tuple[int, ...]
 LookUp = Callable[[str], Ids | None]
@@ -41,12 +65,12 @@ LookUp = Callable[[str], Ids | None]
 
 @dataclass(frozen=True)
 class WordRules:
-    """Of a tokenizer.
+    """Rules of a tokenizer.
 
     Attributes:
-        look_up: Gives the ids of a word without a space, as the tokenizer would; None where only that can tell.
+        look_up: Returns the ids of a word without spaces; None if only the tokenizer knows them.
         around: Ids that the tokenizer puts before and after each text.
-        columns: The same for many texts at once, where that is sooner.
+        columns: Encodes many texts at once; None if there is nothing faster.
     """
 
     look_up: LookUp
@@ -55,7 +79,7 @@ class WordRules:
 
 
 def find_rules(tokenizer: PreTrainedTokenizerBase) -> WordRules | None:
-    """Return the rules of a tokenizer; None if it may look beyond a space, or is of another kind."""
+    """Return the rules of a tokenizer; None for one that is of another kind or may look beyond a space."""
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         return None
     backend = tokenizer.backend_tokenizer
@@ -63,12 +87,8 @@ def find_rules(tokenizer: PreTrainedTokenizerBase) -> WordRules | None:
         return None
     if not all(token.special for token in tokenizer.added_tokens_decoder.values()):
         return None
-    try:
-        found = [backend.normalizer.__getstate__(), backend.pre_tokenizer.__getstate__()]
-    except Exception:  # they are written in Python, and the backend raises no narrower kind
-        return None
     if isinstance(backend.model, WordPiece):
-        return _find_rules_of_bert(tokenizer)
+        return _find_bert_rules(tokenizer)
     if (
         backend.num_special_tokens_to_add(is_pair=False) > 0
         or not isinstance(backend.model, WordLevel)
@@ -76,37 +96,29 @@ def find_rules(tokenizer: PreTrainedTokenizerBase) -> WordRules | None:
         or not tokenizer.split_special_tokens
     ):
         return None
+    found = [backend.normalizer.__getstate__(), backend.pre_tokenizer.__getstate__()]
     for name in _FAST_NORMALIZERS:
         for lowercase in (True, False):
             if found == [stage.__getstate__() for stage in build_normalizer(name, lowercase)]:
-                look_up = _make_look_up(name, lowercase or name == "semeval", backend.model)
-                return WordRules(look_up, columns=_make_columns(name, lowercase, backend.model))
+                return _make_word_rules(name, lowercase, backend.model)
     return None
 
 
-def _make_columns(normalizer: str, lowercase: bool, model: Any) -> WordColumns | TweetColumns | None:
-    def vocabulary() -> dict[str, int]:  # of the model, as the look-ups: the tokenizer may be given another one
-        return {word: number for word, number in Tokenizer(model).get_vocab().items() if word != _PAD}
+def _make_word_rules(normalizer: str, lowercase: bool, model: Any) -> WordRules:
+    """Return the rules of a word tokenizer.
 
-    unknown = model.token_to_id(model.unk_token)
-    if normalizer == "none":
-        return WordColumns(vocabulary, unknown, lowercase, _PLAIN_TEXT)
-    return TweetColumns(vocabulary, unknown, lowercase) if normalizer == "tweet" else None
-
-
-def _make_look_up(normalizer: str, lowercase: bool, model: WordLevel) -> LookUp:
-    """A function of words without a space that gives the tokenizer's ids, or None where it does not know them.
-
-    The rules of `none` leave any word without white space as it is but for its case, those of `semeval` one of ASCII
-    letters; for those of `tweet` see `tweet_words.py`.
+    `none` changes only the case of words; `semeval` lowercases words of ASCII letters.
     """
-    id_of: Any = model.token_to_id
-    unknown: Ids = (id_of(model.unk_token),)
+    id_of = model.token_to_id
+    unknown: int = id_of(model.unk_token)
     not_read = None, id_of(_PAD)
 
+    def vocabulary() -> dict[str, int]:
+        return {word: number for word, number in Tokenizer(model).get_vocab().items() if word != _PAD}
+
     def find(word: str) -> Ids:
-        number = id_of(word.lower() if lowercase else word)
-        return unknown if number in not_read else (number,)
+        number = id_of(word.lower() if lowercase or normalizer == "semeval" else word)
+        return (unknown,) if number in not_read else (number,)
 
     def look_up(word: str) -> Ids | None:
         return find(word) if word.isascii() and word.isprintable() or _PLAIN.fullmatch(word) else None
@@ -114,11 +126,51 @@ def _make_look_up(normalizer: str, lowercase: bool, model: WordLevel) -> LookUp:
     def look_up_letters(word: str) -> Ids | None:
         return find(word) if word.isascii() and word.isalpha() else None
 
-    return {"none": look_up, "semeval": look_up_letters, "tweet": make_look_up_in_tweet(find, lowercase)}[normalizer]
+    if normalizer == "semeval":
+        return WordRules(look_up_letters)
+    if normalizer == "none":
+        return WordRules(look_up, columns=WordColumns(vocabulary, unknown, lowercase, _PLAIN_TEXT))
+    return WordRules(make_tweet_look_up(find, lowercase), columns=TweetColumns(vocabulary, unknown, lowercase))
 
 
-def _find_rules_of_bert(tokenizer: PreTrainedTokenizerFast) -> WordRules | None:
-    """The rules of a tokenizer with WordPiece, if its other parts are BERT's too."""
+def make_tweet_look_up(find: Callable[[str], Ids], lowercase: bool) -> LookUp:
+    """Return the look-up of words by the rules of `tweet`.
+
+    Args:
+        find: Returns the id of a token, possibly the unknown one.
+        lowercase: Whether tokens are in lower case.
+    """
+
+    def look_up(word: str) -> Ids | None:
+        parts = _TWEET_WORD.fullmatch(word)
+        if parts is None:
+            placeholder = _PLACEHOLDER.fullmatch(word)
+            return find(_PLACEHOLDERS[(placeholder.lastindex or 1) - 1]) if placeholder else apply_rules(word)
+        if _TRIPLE.search(word.lower()):
+            return apply_rules(word)
+        before, letters, after = parts.groups()
+        ids = find(letters)
+        if before:
+            ids = find(before) + ids
+        return ids + find(after) if after else ids
+
+    def apply_rules(word: str) -> Ids | None:
+        if not _SURE.fullmatch(word):
+            return None
+        if not word.isascii() or "&" in word or "\\" in word:
+            for written, sign in TWEET_SIGNS:
+                word = word.replace(written, sign) if isinstance(written, str) else written.sub(sign, word)
+        if _MAY_MATCH_RULE.search(word):
+            for pattern, placeholder in _RULES:
+                word = pattern.sub(placeholder, word)
+        word = _REPEATED.sub(r"\1\1", word.lower() if lowercase else word)
+        return tuple(chain.from_iterable(map(find, _TWEET_TOKENS.findall(word))))
+
+    return look_up
+
+
+def _find_bert_rules(tokenizer: PreTrainedTokenizerFast) -> WordRules | None:
+    """Return the rules of a tokenizer with WordPiece, if its other parts are BERT's too."""
     backend = tokenizer.backend_tokenizer
     normalizer, pre_tokenizer = _state(backend.normalizer), _state(backend.pre_tokenizer)
     if (normalizer["type"], pre_tokenizer["type"]) != ("BertNormalizer", "BertPreTokenizer"):
@@ -131,20 +183,21 @@ def _find_rules_of_bert(tokenizer: PreTrainedTokenizerFast) -> WordRules | None:
     around = _find_around(tokenizer)
     if around is None:
         return None
-    look_up = _make_look_up_of_bert(normalizer["lowercase"], backend.model, [token.content for token in added])
+    look_up = _make_bert_look_up(normalizer["lowercase"], backend.model, [token.content for token in added])
     return WordRules(look_up, around)
 
 
 def _find_around(tokenizer: PreTrainedTokenizerFast) -> tuple[Ids, Ids] | None:
-    """What is put around a text; None where it is unknown whether that is the same for all."""
+    """Return the ids around a text; None if they may differ between texts, or the text is repeated."""
     processor = tokenizer.backend_tokenizer.post_processor
-    if processor is not None and _state(processor)["type"] not in _BERT_AROUND:
+    if processor is not None and _state(processor)["type"] not in _BERT_TEMPLATES:
         return None
     once = [token.id for token in tokenizer.backend_tokenizer.model.tokenize("a")]
-    if tokenizer("a", add_special_tokens=False)["input_ids"] != once:  # a template may say the text twice
-        return None
     whole = tokenizer("a", return_special_tokens_mask=True)
-    ids, start = whole["input_ids"], whole["special_tokens_mask"].index(0)
+    ids, mask = whole["input_ids"], whole["special_tokens_mask"]
+    start = mask.index(0)
+    if mask.count(0) != len(once) or ids[start : start + len(once)] != once:
+        return None
     return tuple(ids[:start]), tuple(ids[start + len(once) :])
 
 
@@ -152,8 +205,8 @@ def _state(part: Any) -> dict[str, Any]:
     return json.loads(part.__getstate__())
 
 
-def _make_look_up_of_bert(lowercase: bool, model: WordPiece, added: Sequence[str]) -> LookUp:
-    """A function of words without a space that gives the ids of those of ASCII in which no added token stands."""
+def _make_bert_look_up(lowercase: bool, model: WordPiece, added: Sequence[str]) -> LookUp:
+    """Return the look-up of ASCII words that contain no added token."""
     id_of: Any = model.token_to_id
     unknown: Ids = (id_of(model.unk_token),)
     longest, inside = model.max_input_chars_per_word, model.continuing_subword_prefix
@@ -170,7 +223,7 @@ def _make_look_up_of_bert(lowercase: bool, model: WordPiece, added: Sequence[str
         return cut(part) if number is None or len(part) > longest else (number,)
 
     def cut(part: str) -> Ids:
-        """The longest piece of the vocabulary that the part begins with, and so on: WordPiece."""
+        """Return the longest piece that the part begins with, and so on, as WordPiece does."""
         if len(part) > longest:
             return unknown
         ids, start, before = [], 0, ""
