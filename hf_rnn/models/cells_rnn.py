@@ -398,13 +398,14 @@ class RnnDirection(nn.Module):
                 "those of torch.nn.utils.prune) or adapters: set recurrent_dropout=0 and output_final_states=False, "
                 "use another cell, or remove the hooks"
             )
-        weights = self.cell.list_weights(dropout)
+        cell: Any = self.cell  # a `TorchCell`
+        weights = cell.list_weights(dropout)
         if gates is not None:
             # One more input, 1 at padding only, whose weights set the gates there: still one fused call.
             inputs = torch.cat([inputs, (~texts.valid)[:, :, None].to(inputs.dtype)], dim=-1)
             column = weights[0].new_tensor(gates).repeat_interleave(self.hidden_size)
             weights[0] = torch.cat([weights[0], column[:, None]], dim=1)
-        result = self.cell.run_kernel(inputs, state, weights)
+        result = cell.run_kernel(inputs, state, weights)
         return result[0], result[2][0] if wants_c else None
 
     def is_hooked(self) -> bool:

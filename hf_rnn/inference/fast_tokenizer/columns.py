@@ -94,7 +94,7 @@ class WordColumns:
 # Shapes of words in tweets, all ASCII, without entities or escapes; their tokens do not depend on other words.
 _BEFORE = "#\"'"
 _AFTER = ",.!?;:\"')"
-_TWICE = ".!?"  # of two or more in a row, two remain as one token
+_TWICE = ".!?"  # two remain of a longer row, as one token
 _END = rf"(?:[{_AFTER}]|\.\.+|!!+|\?\?+)?$"
 _PART = "[A-Za-z_][A-Za-z0-9_]*"
 _WORD = rf"^[{_BEFORE}]?{_PART}(?:'{_PART})*{_END}"
@@ -158,7 +158,7 @@ class TweetColumns:
         return TokenIds(ids[places], bounds[:-1], np.diff(bounds))
 
     def _find(self, words: Any) -> np.ndarray:
-        """Return the ids `(words, 3)` of a mark before, the word and a mark after; -1 where there is none."""
+        """Return the ids `(words, 3)` of a mark before, the word and a mark after; -1 for a missing one."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -191,7 +191,7 @@ def _bytes_of(words: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _has_triples(ends: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Return which words have a letter or digit three times in a row; the rules shorten it, and `www` starts a link."""
+    """Return which words have a letter or digit three times in a row, which the rules shorten or, in `www`, read."""
     found = np.zeros(len(ends), dtype=bool)
     places = np.flatnonzero((codes[2:] == codes[1:-1]) & (codes[1:-1] == codes[:-2]) & _IN_WORDS[codes[2:]])
     words = np.searchsorted(ends, places, side="right")

@@ -56,7 +56,7 @@ _MAY_MATCH_RULE = re.compile(r"://|[wW]\.|@|[0-9]")
 _TWEET_TOKENS = re.compile(rf"{TWEET_WORDS}|\S")
 _REPEATED = re.compile(r"(.)\1\1+|\ufe0f")
 
-_BERT_PARTS = re.compile("[A-Za-z0-9]+|.")  # of an ASCII word, where all but letters and digits is punctuation
+_BERT_PARTS = re.compile("[A-Za-z0-9]+|.")  # parts of an ASCII word, where all but letters and digits is punctuation
 _BERT_TEMPLATES = ("TemplateProcessing", "BertProcessing", "RobertaProcessing")
 
 Ids = tuple[int, ...]

@@ -1,4 +1,4 @@
-"""A finished folder → ONNX files in it, once ONNX Runtime gives the model's answers."""
+"""Write and run the ONNX file of a finished folder; a file is written only if it gives the model's answers."""
 
 from .exporter import export
 

@@ -1,68 +1,65 @@
 """A classifier's weights → an ONNX graph with the model's own contract: `input_ids` and `attention_mask` to `logits`.
 
-The graph is written node by node, with no exporter: these lose the lengths of the texts, or fix the batch. It moves
-real tokens to the front itself, so a mask may have any pattern. Nothing is run, checked or written here.
+The graph is written node by node, because torch's exporters lose the lengths of the texts or fix the batch. It moves
+real tokens to the front itself, so a mask may have any pattern.
+
+A cell or pooling is supported if `ONNX_CELLS` or `ONNX_POOLINGS`, at the end, has a function that adds its nodes.
 
 Legend: B batch, T time, I input width, H hidden per direction, D directions, S width of a state (D * H), V vocabulary,
-E embedding, C classes.
+E embedding, P width of a pooled vector, C classes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from transformers import PreTrainedModel
 
-from ...models.modeling_rnn import RnnForSequenceClassification
-
-_OPSET, _IR_VERSION = 17, 8  # what ONNX Runtime reads since 1.12; nothing here needs more
-# torch's order of the gates → ONNX's: i f g o → i o f c, and r z n → z r h
-_GATES = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2), "rnn_tanh": (0,), "rnn_relu": (0,)}
-_OPERATORS = {"lstm": "LSTM", "gru": "GRU", "rnn_tanh": "RNN", "rnn_relu": "RNN"}
+_OPSET, _IR_VERSION = 17, 8  # ONNX Runtime reads these since 1.12
 _LOWEST = np.finfo(np.float32).min
 
 
-def build_graph(model: RnnForSequenceClassification, metadata: Mapping[str, str]) -> onnx.ModelProto:
+def build_graph(model: PreTrainedModel, metadata: Mapping[str, str]) -> onnx.ModelProto:
     """Write a classifier as an ONNX graph in float32, batch and time dynamic.
 
     Args:
-        model: Weights of another type are converted.
-        metadata: Goes into the file as it is, by name.
+        model: A model whose cell and pooling are supported; weights of another type are converted.
+        metadata: Text by name, stored in the file.
 
     Returns:
         The graph: `input_ids` and `attention_mask`, int64 `(B, T)`, to `logits`, float32 `(B, C)`. As in the model,
-        any mask but 0 means a token to read, ids at masked places are never looked at, and T may be 0.
+        any mask but 0 means a token to read, ids at masked places are ignored, and T may be 0.
     """
-    graph = _Graph()
-    texts = _Texts(graph)
-    states = graph.add("Gather", graph.weight("embedding", model.rnn.embedding.weight), texts.ids)  # (T, B, E)
-    for number, layer in enumerate(list[Any](model.rnn.layers)):
+    classifier: Any = model
+    config, graph = classifier.config, Graph()
+    texts = Texts(graph)
+    states = graph.add("Gather", graph.weight("embedding", classifier.rnn.embedding.weight), texts.ids)  # (T, B, E)
+    for number, layer in enumerate(classifier.rnn.layers):
         cells = [direction.cell for direction in layer.directions]
-        if model.config.cell_type == "min_gru":
-            states = _min_gru(graph, texts, states, cells, f"layer{number}")
-        else:
-            states = _recurrent(graph, texts, states, cells, model.config.cell_type, f"layer{number}")
-    pooled = _activate(graph, _pool(graph, texts, states, model), model.config.classifier_activation)
-    head = model.classifier
+        states = ONNX_CELLS[config.cell_type](graph, texts, states, cells, f"layer{number}")
+    pooled = _activate(graph, ONNX_POOLINGS[config.pooling](graph, texts, states, classifier), classifier)
+    head = classifier.classifier
     weight, bias = graph.weight("classifier.weight", head.weight), graph.weight("classifier.bias", head.bias)
     logits = graph.add("Gemm", pooled, weight, bias, transB=1)
     graph.add("Slice", logits, graph.constant([0]), texts.count, graph.constant([0]), outputs=["logits"])
-    return graph.finish(metadata, {"logits": (TensorProto.FLOAT, ["batch", model.config.num_labels])})
+    return graph.finish(metadata, {"logits": (TensorProto.FLOAT, ["batch", config.num_labels])})
 
 
-class _Graph:
-    """Collects nodes and constants, and gives each value a name."""
+class Graph:
+    """Nodes and constants under unique names."""
 
     def __init__(self) -> None:
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, onnx.TensorProto] = {}
 
     def add(self, operator: str, *inputs: str, outputs: int | list[str] = 1, **attributes: Any) -> Any:
-        """Add a node and return the name of its output, or a list of them when more than one is asked for."""
+        """Add a node and return the name of its output, or a list if there are several."""
         number = len(self._nodes)
         names = [f"{operator}_{number}_{i}" for i in range(outputs)] if isinstance(outputs, int) else outputs
         self._nodes.append(helper.make_node(operator, inputs, names, name=f"{operator}_{number}", **attributes))
@@ -76,18 +73,18 @@ class _Graph:
         return name
 
     def weight(self, name: str, value: torch.Tensor | np.ndarray) -> str:
-        """Store a weight in float32 under a name, and return that."""
+        """Store a weight in float32 and return its name."""
         array = value.detach().float().cpu().numpy() if isinstance(value, torch.Tensor) else value
         self._constants[name] = numpy_helper.from_array(np.ascontiguousarray(array, np.float32), name)
         return name
 
     def finish(self, metadata: Mapping[str, str], outputs: Mapping[str, tuple[int, list[Any]]]) -> onnx.ModelProto:
-        """Return the whole, sorted and named."""
+        """Return the complete model."""
         text_shape = ["batch", "time"]
         graph = helper.make_graph(
             self._nodes,
             "hf_rnn",
-            [helper.make_tensor_value_info(name, TensorProto.INT64, text_shape) for name in _Texts.INPUTS],
+            [helper.make_tensor_value_info(name, TensorProto.INT64, text_shape) for name in Texts.INPUTS],
             [helper.make_tensor_value_info(name, *kind) for name, kind in outputs.items()],
             list(self._constants.values()),
         )
@@ -101,15 +98,15 @@ class _Graph:
         return model
 
 
-class _Texts:
-    """The texts of a batch moved to the front, and where their tokens are.
+class Texts:
+    """The texts of a batch, real tokens moved to the front, and the places of these.
 
     Attributes:
-        count: (1,), how many texts were given. Without any there is one here, which the end cuts off again: operators
-            of ONNX Runtime crash on none.
+        count: (1,), the number of texts. An empty batch gets one text here, which the end removes again, because
+            operators of ONNX Runtime crash on an empty batch.
         ids: (T, B), T that of the longest text and at least 1.
         lengths: (B,), int64.
-        steps_read: (B,), int64: `lengths`, at least 1. What an empty text's one step gives is masked later.
+        steps_read: (B,), int64: `lengths`, at least 1. An empty text has one step, which is masked later.
         valid: (T, B, 1), whether there is a token.
         real: (T, B, 1), the same as 0 and 1 in float32.
         some: (B, 1), whether the text has a token.
@@ -117,7 +114,7 @@ class _Texts:
 
     INPUTS = ("input_ids", "attention_mask")
 
-    def __init__(self, graph: _Graph) -> None:
+    def __init__(self, graph: Graph) -> None:
         self._graph = graph
         one, time = graph.constant(1), graph.constant([1])
         self.count = graph.add("Shape", self.INPUTS[0], start=0, end=1)
@@ -164,46 +161,49 @@ class _Texts:
         return add("Concat", forward, backward, axis=1)
 
 
-def _recurrent(graph: _Graph, texts: _Texts, inputs: str, cells: list[Any], cell_type: str, name: str) -> str:
-    """Add a layer of one of ONNX's own operators: (T, B, I) → states (T, B, S).
+# Each function of a cell adds a layer: inputs (T, B, I), one cell per direction → states (T, B, S).
 
-    Each direction reads forward, and padding comes last, so it needs no `sequence_lens`, with which OpenVINO gives
-    wrong states in batches. The backward direction reads each text reversed.
+
+def _add_operator(
+    graph: Graph,
+    texts: Texts,
+    inputs: str,
+    cells: list[Any],
+    name: str,
+    *,
+    operator: str,
+    gates: tuple[int, ...],
+    **attributes: Any,
+) -> str:
+    """Add a layer of one of ONNX's own recurrent operators; `gates` is their order in torch's weights.
+
+    Each direction reads forward and padding comes last, so no `sequence_lens` is needed, with which OpenVINO computes
+    wrong states for batches. The backward direction reads each text reversed.
     """
-    gates, states = _GATES[cell_type], []
-    attributes: dict[str, Any] = {"hidden_size": cells[0].hidden_size}
-    if cell_type == "gru":
-        attributes["linear_before_reset"] = 1  # as torch and cuDNN have it
-    elif cell_type == "rnn_relu":
-        attributes["activations"] = ["Relu"]
+    states = []
     for number, cell in enumerate(cells):
 
-        def stacked(*kinds: str, cell: Any = cell) -> np.ndarray:
-            """(1, gates * H, ...), the gates in ONNX's order; several kinds one after the other."""
-            return np.concatenate([_reordered(getattr(cell, kind), gates) for kind in kinds])[None]
+        def stack(*kinds: str, cell: Any = cell) -> np.ndarray:
+            """Return weights `(1, kinds * gates * H, ...)`, the gates in ONNX's order."""
+            parts = [getattr(cell, kind).detach().float().cpu().chunk(len(gates)) for kind in kinds]
+            return torch.cat([part[gate] for part in parts for gate in gates]).numpy()[None]
 
         weights = [
-            graph.weight(f"{name}.{number}.W", stacked("weight_ih_l0")),
-            graph.weight(f"{name}.{number}.R", stacked("weight_hh_l0")),
-            graph.weight(f"{name}.{number}.B", stacked("bias_ih_l0", "bias_hh_l0")),
+            graph.weight(f"{name}.{number}.W", stack("weight_ih_l0")),
+            graph.weight(f"{name}.{number}.R", stack("weight_hh_l0")),
+            graph.weight(f"{name}.{number}.B", stack("bias_ih_l0", "bias_hh_l0")),
         ]
         read = texts.reverse(inputs) if number else inputs
-        read = graph.add(_OPERATORS[cell_type], read, *weights, **attributes)  # (T, 1, B, H)
+        read = graph.add(operator, read, *weights, hidden_size=cell.hidden_size, **attributes)  # (T, 1, B, H)
         read = graph.add("Squeeze", read, graph.constant([1]))
         states.append(texts.reverse(read) if number else read)
     return states[0] if len(states) == 1 else graph.add("Concat", *states, axis=2)
 
 
-def _reordered(weight: torch.Tensor, gates: tuple[int, ...]) -> np.ndarray:
-    """(gates * H, ...) in another order of the gates."""
-    parts = weight.detach().float().cpu().chunk(len(gates))
-    return torch.cat([parts[gate] for gate in gates]).numpy()
+def _add_min_gru(graph: Graph, texts: Texts, inputs: str, cells: list[Any], name: str) -> str:
+    """Add a layer of minGRU as a scan of h = decay * h + addend, both directions in one scan.
 
-
-def _min_gru(graph: _Graph, texts: _Texts, inputs: str, cells: list[Any], name: str) -> str:
-    """Add a layer of minGRU as a scan of h = decay * h + addend, the directions side by side.
-
-    The gate is 0 in padding, which leaves the state unchanged, so the backward direction starts at the end of it.
+    The gate is 0 at padding, which leaves the state unchanged, so the backward direction starts at the end of it.
     """
     width = cells[0].hidden_size
     weight = torch.cat([cell.weight_ih_l0 for cell in cells]).t()
@@ -232,51 +232,61 @@ def _min_gru(graph: _Graph, texts: _Texts, inputs: str, cells: list[Any], name: 
 
 def _linear_step(directions: int) -> onnx.GraphProto:
     """Return one step of h = decay * h + addend in each direction, the body of a Scan."""
-    nodes, states, read, new, told = [], [], [], [], []
+    nodes, states, read, updated, scanned = [], [], [], [], []
     for number in range(directions):
         state, decay, addend = f"h{number}", f"decay{number}", f"addend{number}"
         states.append(state)
         read += [decay, addend]
-        new.append(f"next{number}")
-        told.append(f"state{number}")
+        updated.append(f"next{number}")
+        scanned.append(f"state{number}")
         nodes.append(helper.make_node("Mul", [decay, state], [f"kept{number}"]))
-        nodes.append(helper.make_node("Add", [f"kept{number}", addend], [new[-1]]))
-        nodes.append(helper.make_node("Identity", [new[-1]], [told[-1]]))
+        nodes.append(helper.make_node("Add", [f"kept{number}", addend], [updated[-1]]))
+        nodes.append(helper.make_node("Identity", [updated[-1]], [scanned[-1]]))
 
-    def declared(names: list[str]) -> list[onnx.ValueInfoProto]:
+    def declare(names: list[str]) -> list[onnx.ValueInfoProto]:
         return [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names]
 
-    return helper.make_graph(nodes, "linear_step", declared(states + read), declared(new + told))
+    return helper.make_graph(nodes, "linear_step", declare(states + read), declare(updated + scanned))
 
 
-def _pool(graph: _Graph, texts: _Texts, states: str, model: RnnForSequenceClassification) -> str:
-    """Add the pooling: (T, B, S) → (B, P), zero for a text without tokens; see [`RnnPooler`]."""
-    kind, first = model.config.pooling, graph.constant([0])
-    if kind == "last":
-        last = texts.last_read(states, model.config.hidden_size, 1 + model.config.bidirectional)
-        return graph.add("Where", texts.some, last, graph.constant(0, np.float32))
-    if kind == "attention":
-        projection, context = model.pooler.projection, model.pooler.context
-        seen = graph.add("MatMul", states, graph.weight("attention.projection", projection.weight.t()))
-        seen = graph.add("Tanh", graph.add("Add", seen, graph.weight("attention.bias", projection.bias)))
-        scores = graph.add("MatMul", seen, graph.weight("attention.context", context.weight.t()))  # (T, B, 1)
-        scores = graph.add("Where", texts.valid, scores, graph.constant(_LOWEST, np.float32))
-        shares = graph.add("Mul", graph.add("Softmax", scores, axis=0), texts.real)
-        return graph.add("ReduceSum", graph.add("Mul", states, shares), first, keepdims=0)
-    parts = []
-    if kind in ("mean", "mean_max"):
-        total = graph.add("ReduceSum", graph.add("Mul", states, texts.real), first, keepdims=0)
-        count = graph.add("Cast", graph.add("Max", texts.lengths, graph.constant([1])), to=TensorProto.FLOAT)
-        parts.append(graph.add("Div", total, graph.add("Unsqueeze", count, graph.constant([1]))))
-    if kind in ("max", "mean_max"):
-        barred = graph.add("Where", texts.valid, states, graph.constant(_LOWEST, np.float32))
-        highest = graph.add("ReduceMax", barred, axes=[0], keepdims=0)
-        parts.append(graph.add("Where", texts.some, highest, graph.constant(0, np.float32)))
-    return parts[0] if len(parts) == 1 else graph.add("Concat", *parts, axis=1)
+# Each function of a pooling pools states: (T, B, S) → (B, P), zero for a text without tokens; see `RnnPooler`.
 
 
-def _activate(graph: _Graph, pooled: str, activation: str) -> str:
+def _add_last(graph: Graph, texts: Texts, states: str, model: Any) -> str:
+    last = texts.last_read(states, model.config.hidden_size, model.config.num_directions)
+    return graph.add("Where", texts.some, last, graph.constant(0, np.float32))
+
+
+def _add_mean(graph: Graph, texts: Texts, states: str, model: Any) -> str:
+    total = graph.add("ReduceSum", graph.add("Mul", states, texts.real), graph.constant([0]), keepdims=0)
+    count = graph.add("Cast", graph.add("Max", texts.lengths, graph.constant([1])), to=TensorProto.FLOAT)
+    return graph.add("Div", total, graph.add("Unsqueeze", count, graph.constant([1])))
+
+
+def _add_max(graph: Graph, texts: Texts, states: str, model: Any) -> str:
+    barred = graph.add("Where", texts.valid, states, graph.constant(_LOWEST, np.float32))
+    highest = graph.add("ReduceMax", barred, axes=[0], keepdims=0)
+    return graph.add("Where", texts.some, highest, graph.constant(0, np.float32))
+
+
+def _add_mean_max(graph: Graph, texts: Texts, states: str, model: Any) -> str:
+    parts = [add(graph, texts, states, model) for add in (_add_mean, _add_max)]
+    return graph.add("Concat", *parts, axis=1)
+
+
+def _add_attention(graph: Graph, texts: Texts, states: str, model: Any) -> str:
+    projection, context = model.pooler.projection, model.pooler.context
+    keys = graph.add("MatMul", states, graph.weight("attention.projection", projection.weight.t()))
+    keys = graph.add("Tanh", graph.add("Add", keys, graph.weight("attention.bias", projection.bias)))
+    scores = graph.add("MatMul", keys, graph.weight("attention.context", context.weight.t()))  # (T, B, 1)
+    scores = graph.add("Where", texts.valid, scores, graph.constant(_LOWEST, np.float32))
+    weights = graph.add("Mul", graph.add("Softmax", scores, axis=0), texts.real)
+    return graph.add("ReduceSum", graph.add("Mul", states, weights), graph.constant([0]), keepdims=0)
+
+
+def _activate(graph: Graph, pooled: str, model: Any) -> str:
     """Add the function before the classifier; GELU is x/2 * (1 + erf(x / sqrt 2)) (Hendrycks and Gimpel 2016)."""
+    activation = model.config.classifier_activation
     if activation == "linear":
         return pooled
     if activation in ("relu", "tanh"):
@@ -284,3 +294,20 @@ def _activate(graph: _Graph, pooled: str, activation: str) -> str:
     half, root, one = (graph.constant(value, np.float32) for value in (0.5, 0.5**0.5, 1))
     error = graph.add("Erf", graph.add("Mul", pooled, root))
     return graph.add("Mul", graph.add("Mul", pooled, half), graph.add("Add", error, one))
+
+
+# Gates in ONNX's order: torch's i f g o → i o f c, and r z n → z r h; reset before the product, as in torch and cuDNN.
+ONNX_CELLS: dict[str, Callable[[Graph, Texts, str, list[Any], str], str]] = {
+    "rnn_tanh": partial(_add_operator, operator="RNN", gates=(0,)),
+    "rnn_relu": partial(_add_operator, operator="RNN", gates=(0,), activations=["Relu"]),
+    "gru": partial(_add_operator, operator="GRU", gates=(1, 0, 2), linear_before_reset=1),
+    "lstm": partial(_add_operator, operator="LSTM", gates=(0, 3, 1, 2)),
+    "min_gru": _add_min_gru,
+}
+ONNX_POOLINGS: dict[str, Callable[[Graph, Texts, str, Any], str]] = {
+    "last": _add_last,
+    "mean": _add_mean,
+    "max": _add_max,
+    "mean_max": _add_mean_max,
+    "attention": _add_attention,
+}

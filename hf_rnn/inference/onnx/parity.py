@@ -1,6 +1,4 @@
-"""Does another program give a model's answers? 200 texts, real and hostile, in batches padded in every way.
-
-The other program is a function of two arrays, so nothing here knows what runs it.
+"""Compare another program's answers with a model's: 200 texts, real and hostile, in batches padded in every way.
 
 Legend: N texts, B batch, T time, C classes.
 """
@@ -11,19 +9,18 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ...models.configuration_rnn import RnnConfig
-from ...models.modeling_rnn import RnnForSequenceClassification
 from ..reference import tokenize
 
 TEXTS, MOST_EXAMPLES = 200, 100
-_BATCHES = (1, 2, 5, 16)  # texts at once, in turn
-_LONGEST = 60  # words of a text that is made up
-# What has broken text programs before. The first is a batch of its own, which has no tokens at all.
+_BATCHES = (1, 2, 5, 16)  # texts per batch, in turn
+_LONGEST = 60  # words of a random text
+# Texts that have broken text programs before. The first is a batch of its own, without any token.
 _HOSTILE = (
     "",
     " \t ",
@@ -52,13 +49,13 @@ _HOSTILE = (
 
 @dataclass(frozen=True)
 class Parity:
-    """How far two programs agree on the same texts.
+    """Agreement of two programs on the same texts.
 
     Attributes:
-        texts: How many they were; each ran padded on the right, on the left, and with holes.
-        max_difference: Of two logits, the largest difference; NaN when some are no numbers.
+        texts: Number of texts; each ran padded on the right, on the left, and with holes.
+        max_difference: The largest difference between two logits; NaN if some are not numbers.
         largest_logit: The largest absolute logit of the model itself.
-        agreement: Share of the answers that are the same, from 0 to 1.
+        agreement: Share of equal answers, from 0 to 1.
     """
 
     texts: int
@@ -68,11 +65,9 @@ class Parity:
 
 
 def make_texts(tokenizer: PreTrainedTokenizerBase, examples: Iterable[str] = ()) -> list[str]:
-    """Return `TEXTS` texts: hostile ones, the examples given, and words of the vocabulary up to that number.
+    """Return `TEXTS` texts: hostile ones, the first hundred examples, and random words of the vocabulary.
 
-    Args:
-        tokenizer: Its vocabulary is drawn from, the first entries more often, as they are in texts.
-        examples: Real texts; the first hundred are taken.
+    The first entries of the vocabulary are drawn more often, as they are more frequent in texts.
     """
     chance = random.Random(0)
     texts = [*_HOSTILE, *islice(examples, MOST_EXAMPLES)]
@@ -84,7 +79,7 @@ def make_texts(tokenizer: PreTrainedTokenizerBase, examples: Iterable[str] = ())
 
 
 def measure_parity(
-    model: RnnForSequenceClassification,
+    model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     run: Callable[[np.ndarray, np.ndarray], np.ndarray],
     examples: Iterable[str] = (),
@@ -95,7 +90,7 @@ def measure_parity(
         model: In evaluation mode, in float32 on the CPU.
         tokenizer: Its tokenizer.
         run: Takes `input_ids` and `attention_mask`, int64 `(B, T)`, and returns logits `(B, C)`.
-        examples: Real texts, to be among those that are run.
+        examples: Real texts to include.
     """
     input_ids = tokenize(tokenizer, make_texts(tokenizer, examples))
     ours, theirs = [], []
@@ -105,23 +100,24 @@ def measure_parity(
         ours.append(batch.logits.numpy())
         theirs.append(run(ids, mask))
     expected, found = np.concatenate(ours), np.concatenate(theirs)
+    equal = _answers(model.config, expected) == _answers(model.config, found)
     return Parity(
         len(input_ids),
         float(np.abs(expected - found).max()),
         float(np.abs(expected).max()),
-        float((_answers(model.config, expected) == _answers(model.config, found)).all(axis=1).mean()),
+        float(equal.all(axis=1).mean()),
     )
 
 
-def _answers(config: RnnConfig, logits: np.ndarray) -> np.ndarray:
-    """(N, C) → (N, 1), the class; for labels that stand alone (N, C), whether each holds."""
+def _answers(config: Any, logits: np.ndarray) -> np.ndarray:
+    """Return the class `(N, 1)`; for labels that are independent of each other, whether each holds `(N, C)`."""
     if config.problem_type == "multi_label_classification" or config.num_labels == 1:
         return logits > 0
     return logits.argmax(axis=1, keepdims=True)
 
 
 def _batches(input_ids: Sequence[Sequence[int]], vocab_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield ids and masks, int64 (B, T): every text three times. At masked places stand any ids."""
+    """Yield ids and masks, int64 (B, T): each text three times, with random ids at masked places."""
     chance = np.random.default_rng(0)
     start = turn = 0
     while start < len(input_ids):
