@@ -1,9 +1,11 @@
-"""A cell and a pooling that are registered from outside the package train, predict and save like the package's own."""
+"""A cell, a pooling and a normaliser that are registered from outside the package work like the package's own."""
 
+import numpy as np
 import pytest
 import torch
 from conftest import invent_rows, write_rows
 from huggingface_hub.errors import StrictDataclassFieldValidationError
+from tokenizers import normalizers
 from torch import nn
 from transformers import AutoModelForSequenceClassification
 
@@ -12,6 +14,7 @@ from hf_rnn.cli.main import main
 from hf_rnn.hub.loading import load_model
 from hf_rnn.models.cells_rnn import CELLS, RecurrentCell
 from hf_rnn.models.pooling_rnn import POOLERS, RnnPooler
+from hf_rnn.tokenizers.normalizers import NORMALIZERS, build_normalizer
 from hf_rnn.utils.errors import UserError
 
 
@@ -49,7 +52,6 @@ class FirstPooler(RnnPooler):
         return torch.cat([first, first], dim=-1), None
 
 
-# A normaliser belongs here too, once tokenizers have a registry.
 EXTENSIONS = [("cell_type", CELLS, AveragingCell), ("pooling", POOLERS, FirstPooler)]
 
 
@@ -82,14 +84,13 @@ def test_it_trains_and_predicts(setting, kind, registered, data_dir, tmp_path):
     for side in ("left", "right"):
         batch = tokenizer(texts, padding=True, padding_side=side, return_tensors="pt")
         torch.testing.assert_close(model(**batch).logits, alone, atol=1e-6, rtol=1e-5)
-    fast = FastRnn(model, tokenizer)  # TODO: for the cell, needs a FastRnn that asks which cells it knows
+    fast = FastRnn(model, tokenizer)
     torch.testing.assert_close(torch.from_numpy(fast.predict_proba(texts)), alone.softmax(-1), atol=1e-6, rtol=1e-5)
 
 
-# TODO: inference/onnx must refuse what it does not declare
-@pytest.mark.xfail(reason="the exporter does not check yet", strict=False)
 @pytest.mark.parametrize("setting", [setting for setting, _, _ in EXTENSIONS])
 def test_export_refuses_it_in_one_line(setting, registered, trained, tmp_path):
+    pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
     from hf_rnn.inference.onnx import export
 
     model, tokenizer = load_model(trained.folder)
@@ -107,6 +108,34 @@ def test_a_name_that_is_not_registered_is_refused(setting, data_dir, tmp_path):
         train(data_dir=str(data_dir), output_dir=str(tmp_path / "model"), **{setting: "test_only"})
     with pytest.raises(StrictDataclassFieldValidationError, match="must be one of"):
         RnnConfig(**{setting: "test_only"})
+
+
+def build_shout(lowercase):
+    """Cut off exclamation marks as words."""
+    rewrite, words = build_normalizer("none", lowercase)
+    return normalizers.Sequence([rewrite, normalizers.Replace("!", " ! ")]), words
+
+
+def test_a_normaliser_trains_predicts_and_exports(data_dir, tmp_path, monkeypatch):
+    settings = {"embedding_size": 8, "hidden_size": 6, "num_train_epochs": 1, "use_cpu": True}
+    with pytest.raises(UserError, match="normalizer='shout' is unknown"):
+        train(data_dir=str(data_dir), output_dir=str(tmp_path / "model"), normalizer="shout", **settings)
+    monkeypatch.setitem(NORMALIZERS, "shout", build_shout)
+    train(data_dir=str(data_dir), output_dir=str(tmp_path / "model"), normalizer="shout", **settings)
+    monkeypatch.undo()  # the model needs no registry
+    model, tokenizer = load_model(tmp_path / "model")
+    assert tokenizer.convert_ids_to_tokens(tokenizer("Miro!box")["input_ids"]) == ["miro", "<unk>", "box"]
+    texts = ["the miro!box", "selk!", "", "a door and sand"] * 30
+    with torch.no_grad():
+        expected = torch.cat([model(**tokenizer([text], return_tensors="pt")).logits for text in texts]).softmax(-1)
+    np.testing.assert_allclose(FastRnn(model, tokenizer).predict_proba(texts), expected, atol=1e-6)
+    pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+    from hf_rnn.inference.onnx import export
+    from hf_rnn.inference.onnx.runtime import OnnxClassifier
+
+    export(tmp_path / "model")
+    found = OnnxClassifier.from_pretrained(tmp_path / "model").predict_proba(texts)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_the_commands_help_lists_registered_names(registered, capsys):

@@ -1,49 +1,44 @@
-r"""Named ways to clean a text before its words are looked up, made only of parts that `tokenizer.json` can store.
+r"""Normalisers: how a text is cleaned and cut into words, made only of parts that `tokenizer.json` can store.
 
-Each name stands for a normaliser (rewrites the text) and a pre-tokeniser (cuts it into words), so that whoever loads
-the tokenizer gets both without this package. That is also why the rules are replacements by constants and not Python
-code: a rule can delete, mark or insert, but it cannot compute.
+A normaliser is an entry of `NORMALIZERS`: a function that builds a normaliser (rewrites the text) and a pre-tokeniser
+(cuts it into words) of the `tokenizers` library. So the tokenizer works without this package, and rules are
+replacements by constants: they can delete, mark or insert, but not compute.
 
-Patterns use only what Oniguruma, which reads them in `tokenizers`, has in common with JavaScript's `u` flag, which
-reads them in transformers.js: no possessive quantifiers, atomic groups, `\K`, `\X` or `(?i:...)`. `\w` and `\s` differ
-there, so `_replace` writes them out. A match starts only where a run starts, so time is linear in the length.
+Patterns use only the syntax that Oniguruma (`tokenizers`) shares with JavaScript's `u` flag (transformers.js): no
+possessive quantifiers, atomic groups, `\K`, `\X` or `(?i:...)`. `\w` and `\s` differ, so `_replace` writes them out. A
+match starts only where a run starts, so time is linear in the length.
 """
 
 import re
+from collections.abc import Callable
 
 from tokenizers import Regex, normalizers
 from tokenizers.normalizers import Lowercase, Normalizer, Replace
 from tokenizers.pre_tokenizers import PreTokenizer, Split, WhitespaceSplit
 
-NORMALIZERS = ("none", "semeval", "tweet")
-
 
 def build_normalizer(name: str, lowercase: bool) -> tuple[Normalizer, PreTokenizer]:
-    """Build the two stages that turn a text into words.
+    """Return the two stages of an entry of `NORMALIZERS`.
 
     Args:
-        name: One of `NORMALIZERS`.
+        name: The entry.
 
             - `none`: the text as it is, cut at white space. A word `<pad>` becomes `<unk>`: text is never padding.
-            - `semeval`: a raw tweet becomes the form in which the SemEval-2016 files of the source tutorial are:
-              lower case, words of `a-z ' - .` only, and the placeholders `<<<MENTION>>>`, `<<<HASHTAG>>>`,
-              `<<<URL>>>`, `<<<DIGIT>>>`. It gives the tutorial's vocabulary to raw text. Everything else (emoji, words
-              with a digit or an accent) is dropped, as it was there.
-            - `tweet`: nothing is dropped. HTML entities are decoded, URLs, handles and numbers become `<url>`,
-              `<user>`, `<number>`, a character that comes three times or more in a row is kept twice (`soooo` →
-              `soo`). Words, punctuation marks, emoticons and emoji are tokens of their own, so `#word` is two.
-        lowercase: Lower the case. The words of `semeval` are always lower case; there it concerns the placeholders
-            only, which the files have in capitals.
-
-    Returns:
-        The normaliser and the pre-tokeniser.
+            - `semeval`: a raw tweet gets the form of the SemEval-2016 files of the source tutorial: lower case, words
+              of `a-z ' - .` only, and the placeholders `<<<MENTION>>>`, `<<<HASHTAG>>>`, `<<<URL>>>`, `<<<DIGIT>>>`.
+              So raw text has the tutorial's vocabulary. Everything else (emoji, words with a digit or an accent) is
+              dropped, as in the tutorial.
+            - `tweet`: nothing is dropped. HTML entities are decoded; URLs, handles and numbers become `<url>`,
+              `<user>`, `<number>`; of a character three times or more in a row two remain (`soooo` → `soo`). Words,
+              punctuation marks, emoticons and emoji are tokens of their own, so `#word` is two.
+        lowercase: Whether to lowercase the text. Words of `semeval` are always lower case; there it concerns only the
+            placeholders, which are capitals in the tutorial's files.
     """
-    rules = {"none": _none_rules, "semeval": _semeval_rules, "tweet": _tweet_rules}[name](lowercase)
-    return normalizers.Sequence(rules), _tweet_words() if name == "tweet" else WhitespaceSplit()
+    return NORMALIZERS[name](lowercase)
 
 
 def _portable(pattern: str) -> Regex:
-    """Write out the classes that JavaScript defines otherwise."""
+    """Write out the classes that JavaScript defines differently."""
     word = r"\p{Alphabetic}\p{M}\p{Nd}\p{Pc}²³¹¼½¾"  # Oniguruma's \w
     classes = {r"\w": f"[{word}]", r"\W": f"[^{word}]", r"\s": r"\p{White_Space}", r"\S": r"\P{White_Space}"}
     for short, written in classes.items():
@@ -55,27 +50,27 @@ def _replace(pattern: str, content: str = " ") -> Normalizer:
     return Replace(_portable(pattern), content)
 
 
-def _none_rules(lowercase: bool) -> list[Normalizer]:
+def _build_none(lowercase: bool) -> tuple[Normalizer, PreTokenizer]:
     case = [Lowercase()] if lowercase else []
-    return [*case, Replace(Regex(r"(?<!\S)<pad>(?!\S)"), "<unk>")]
+    return normalizers.Sequence([*case, Replace(Regex(r"(?<!\S)<pad>(?!\S)"), "<unk>")]), WhitespaceSplit()
 
 
-# semeval: learnt from 6,000 aligned rows: the tweets were cut by a tweet tokenizer, then each token was kept,
-# replaced by a placeholder or dropped. What follows marks the places where that tokenizer cut, and drops at the end.
+# semeval: learnt from 6,000 aligned rows. Their tweets were cut by a tweet tokenizer, then each token was kept,
+# replaced by a placeholder or dropped. These rules mark the places where that tokenizer cut, and drop at the end.
 _EDGE = "[\"'“”‘’«»{}()\\[\\]*&]"  # cut off at the edge of a word; within a word they make it a word to drop
-_RUN = r'[^\s.,?"]'  # what a word with an apostrophe can run over
-_END = r'(?![^\s“"?!,:;])'  # what may follow the last dot of an abbreviation
+_RUN = r'[^\s.,?"]'  # characters that continue a word with an apostrophe
+_END = r'(?![^\s“"?!,:;])'  # after the last dot of an abbreviation
 _INITIAL = r"(?:^|\W)[a-zA-Z]"  # no lookbehind, which Oniguruma refuses in a lookbehind
 _TITLE = r"(?:^|\W)(?:[mMsSdDjJ][rR]|[mM]r?s|[rR]ep|[sS]en|[sS]t)"
 _PLACEHOLDERS = ("url", "mention", "hashtag", "digit")
 _NAMES = f"(?:{'|'.join(_PLACEHOLDERS)})"
 
 
-def _semeval_rules(lowercase: bool) -> list[Normalizer]:
+def _build_semeval(lowercase: bool) -> tuple[Normalizer, PreTokenizer]:
     capitals = [] if lowercase else [Replace(f"<<<{name}>>>", f"<<<{name.upper()}>>>") for name in _PLACEHOLDERS]
     opening = rf"<(?!<<{_NAMES}>>>|(?<=<<)<{_NAMES}>>>|(?<=<<<){_NAMES}>>>)"
     closing = rf">(?!(?<=<<<{_NAMES}>)>>|(?<=<<<{_NAMES}>>)>|(?<=<<<{_NAMES}>>>))"
-    return [
+    rules = [
         _replace(r"&(?:amp;)+", "&"),
         Replace("&lt;", "<"),
         Replace("&gt;", ">"),
@@ -103,15 +98,16 @@ def _semeval_rules(lowercase: bool) -> list[Normalizer]:
         _replace(rf'[,!?:;…“”‘’"~–—―=←-⇿♫♪★☆♥❤♡☹-☻]|{opening}|{closing}|--+|->'),
         Lowercase(),
         _replace(r"(?<!\S)[0-9]+(?!\S)", "<<<digit>>>"),
-        # what is neither a word nor a placeholder goes
+        # drop everything that is neither a word nor a placeholder
         _replace(rf"(?<!\S)(?!(?:(?=['.-]*[a-z])[a-z'.-]+|<<<{_NAMES}>>>)(?!\S))\S+"),
         *capitals,
     ]
+    return normalizers.Sequence(rules), WhitespaceSplit()
 
 
-# tweet: what other signs are written as, what becomes a placeholder, each in this order, and what is a word; these
-# patterns mean the same to Python's `re`, of the characters that `inference/tweet_words.py` knows. The backslash forms
-# are how some published tweet files write these signs.
+# tweet: other spellings of signs, patterns that become a placeholder, each in this order, and words. The patterns mean
+# the same to Python's `re` for the characters that `inference/fast_tokenizer/word_rules.py` knows. The backslash forms
+# are spellings in some published tweet files.
 TWEET_SIGNS: tuple[tuple[re.Pattern[str] | str, str], ...] = (
     (re.compile(r"&(?:amp;)+"), "&"),  # first: tweets are often escaped twice
     ("&lt;", "<"),
@@ -139,22 +135,16 @@ TWEET_WORDS = "|".join(
 )
 
 
-# A rule that finds nothing costs 0.3 us a tweet, so that rare characters share one rule.
-def _tweet_rules(lowercase: bool) -> list[Normalizer]:
-    case = [Lowercase()] if lowercase else []
-    return [
-        *(
-            _replace(written.pattern, sign) if isinstance(written, re.Pattern) else Replace(written, sign)
-            for written, sign in TWEET_SIGNS
-        ),
-        *(_replace(pattern, placeholder) for pattern, placeholder in TWEET_PLACEHOLDERS),
-        *case,
-        _replace(r"([^\n])(?=\1\1)|\uFE0F", ""),  # U+FE0F only asks for a coloured picture of the same sign
+# A rule without a match costs 0.3 us per tweet, so rare characters share one rule.
+def _build_tweet(lowercase: bool) -> tuple[Normalizer, PreTokenizer]:
+    rules = [
+        _replace(written.pattern, sign) if isinstance(written, re.Pattern) else Replace(written, sign)
+        for written, sign in TWEET_SIGNS
     ]
-
-
-def _tweet_words() -> PreTokenizer:
-    """Cut out words, then signs: an emoji with its skin tone, or a family of them, is one (Unicode's grapheme)."""
+    rules += [_replace(pattern, placeholder) for pattern, placeholder in TWEET_PLACEHOLDERS]
+    rules += [Lowercase()] if lowercase else []
+    rules.append(_replace(r"([^\n])(?=\1\1)|\uFE0F", ""))  # U+FE0F only asks for a coloured picture of the same sign
+    # words, then signs: an emoji with its skin tone, or a family of them, is one (Unicode's grapheme)
     extend = "\\p{M}\u200c\uff9e\uff9f\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f"
     flag, joiner, picture = "[\U0001f1e6-\U0001f1ff]", "\u200d", r"\p{Extended_Pictographic}"
     signs = (
@@ -163,4 +153,12 @@ def _tweet_words() -> PreTokenizer:
         rf"(?![{extend}{joiner}])[\p{{Cc}}\p{{Cf}}](?<!\s)",
         rf"\S[{extend}{joiner}]*",
     )
-    return Split(_portable("|".join((TWEET_WORDS, *signs))), "removed", invert=True)
+    words = Split(_portable("|".join((TWEET_WORDS, *signs))), "removed", invert=True)
+    return normalizers.Sequence(rules), words
+
+
+NORMALIZERS: dict[str, Callable[[bool], tuple[Normalizer, PreTokenizer]]] = {
+    "none": _build_none,
+    "semeval": _build_semeval,
+    "tweet": _build_tweet,
+}

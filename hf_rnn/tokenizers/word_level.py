@@ -1,8 +1,7 @@
-"""Texts → tokenizer: a stock `PreTrainedTokenizerFast`; by default of whole words, in the order of torchtext.
+"""Train a tokenizer on texts: a stock `PreTrainedTokenizerFast`, by default of whole words in torchtext's order.
 
-The normaliser and pre-tokeniser that will encode also count, inside the `tokenizers` library, so that both sides agree
-on every character (Python lowers a final Greek sigma differently). No files and no torch here: `save_pretrained` saves
-the result and `AutoTokenizer` loads it without this package.
+The stages that will encode also count, inside the `tokenizers` library, so both agree on every character (Python
+lowers a final Greek sigma differently). `AutoTokenizer` loads the saved tokenizer without this package.
 """
 
 import json
@@ -33,11 +32,10 @@ PAD_TOKEN = "<pad>"  # id 1
 TOKENIZERS = ("word", "char", "bpe", "unigram")
 logger = logging.getLogger(__name__)
 
-_BATCH = 1000  # texts handed over at a time
+_BATCH = 1000  # texts counted at once
 _PIECES = 16_000  # entries of a vocabulary of pieces
-_LONG = 20  # characters of a text that should have a space
-_FEWEST = 10  # texts that tell something of the others
-_MOST = 2**63 - 1  # what the library can count to
+_LONG = 20  # characters of a text that should contain a space
+_FEWEST = 10  # texts needed for a warning about all texts
 
 
 class NoFrequentWordError(UserError):
@@ -53,43 +51,41 @@ def train_tokenizer(
     model_max_length: int = 512,
     tokenizer: str = "word",
 ) -> PreTrainedTokenizerFast:
-    """Learn a vocabulary of whole words, characters or pieces of words and return the tokenizer that looks them up.
+    """Train a tokenizer of whole words, characters or pieces of words.
 
-    The order of ids is that of torchtext's `build_vocab`: `<unk>` = 0, `<pad>` = 1, then the words or characters from
-    the most frequent to the rarest, ties by code point. Words that are themselves `<unk>` or `<pad>` are not counted.
+    Ids are in the order of torchtext's `build_vocab`: `<unk>` = 0, `<pad>` = 1, then the words or characters from the
+    most frequent to the rarest, ties by code point. The words `<unk>` and `<pad>` are not counted.
 
-    What the tokenizer does with a text:
+    How the tokenizer encodes a text:
 
-    - It returns `input_ids` and `attention_mask`, adds no token of its own, and pads on the right. An empty text is an
-      empty list.
-    - Nothing is cut unless asked: with `truncation=True` the first `max_length` tokens stay (`model_max_length` when
-      no `max_length` is given), and the end is dropped.
-    - A special token typed in a text is only text (`split_special_tokens=True`, which is saved too). Under `none` the
-      word `<unk>` gets the id of unknown words, as in torchtext, and so does the word `<pad>`, so that no text can
-      turn into padding; `semeval` and `tweet` cut their brackets off. Other programs do not read that setting, so
-      `save_tokenizer` writes a `tokenizer.json` that needs none; after the stock `save_pretrained`, `tokenizers`
-      needs `encode_special_tokens = True`. Add your own tokens with `add_tokens`: those of `add_special_tokens` would
-      be only text too.
+    - It returns `input_ids` and `attention_mask`, adds no tokens around the text, and pads on the right. An empty text
+      is an empty list.
+    - With `truncation=True` the first `max_length` tokens stay (`model_max_length` by default); otherwise all.
+    - A special token typed in a text is ordinary text (`split_special_tokens=True`, which is saved too). Under `none`
+      the words `<unk>` and `<pad>` get the id of unknown words, so no text can turn into padding; `semeval` and
+      `tweet` separate or drop their brackets. Other programs do not read that setting, so `save_tokenizer` writes a
+      `tokenizer.json` without these tokens; after the stock `save_pretrained`, `tokenizers` needs
+      `encode_special_tokens = True`. Add own tokens with `add_tokens`; those of `add_special_tokens` are text too.
 
     Args:
         texts: The training texts, any iterable, read once. Memory grows with the distinct words, not with the texts.
         min_frequency: A word, character or merge of `bpe` must occur at least this often to get an id.
-        max_vocab_size: At most this many entries, `<unk>` and `<pad>` among them, so it bounds `RnnConfig.vocab_size`
-            (torchtext's `max_size` did not count them). None keeps 16,000 pieces, or every word or
-            character that is frequent enough.
-        lowercase: Lower the case of every text.
-        normalizer: One of `NORMALIZERS`, see `hf_rnn.tokenizers.normalizers.build_normalizer`.
-        model_max_length: How many tokens of a text `truncation=True` leaves.
-        tokenizer: What a token is: a `word`; a `char`, also a space; or a piece of a word that is learned from the
-            texts, by `bpe` or `unigram`. Languages written without spaces need one of the last three: there a `word`
-            is a whole clause, rarely seen twice.
+        max_vocab_size: At most this many entries, `<unk>` and `<pad>` included, so it bounds `RnnConfig.vocab_size`
+            (torchtext's `max_size` excludes them). None keeps 16,000 pieces, or every word or character that is
+            frequent enough.
+        lowercase: Whether to lowercase every text.
+        normalizer: An entry of `hf_rnn.tokenizers.normalizers.NORMALIZERS`.
+        model_max_length: Tokens per text with `truncation=True`.
+        tokenizer: `word`; `char`, where spaces are tokens too; or `bpe` or `unigram`, pieces of words that are learned
+            from the texts. Languages written without spaces need one of the last three, because there a `word` is a
+            whole clause and rarely seen twice.
 
     Returns:
         A tokenizer that `save_pretrained` writes and `AutoTokenizer` loads without this package.
 
     Raises:
-        UserError: An argument out of its range, or a text that is not a valid str (named by its position, from 0).
-        NoFrequentWordError: Texts in which no word is frequent enough; a UserError too.
+        UserError: For an argument out of range, or an invalid text (named by its position, from 0).
+        NoFrequentWordError: If no word is frequent enough.
     """
     _check_counts(min_frequency=min_frequency, max_vocab_size=max_vocab_size, model_max_length=model_max_length)
     for name, value, known in (("normalizer", normalizer, NORMALIZERS), ("tokenizer", tokenizer, TOKENIZERS)):
@@ -98,7 +94,7 @@ def train_tokenizer(
             hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(known)}"
             raise UserError(f"{name}={value!r} is unknown: {hint}")
 
-    min_frequency, model_max_length = int(min_frequency), int(model_max_length)  # of NumPy too, which JSON is not
+    min_frequency, model_max_length = int(min_frequency), int(model_max_length)  # NumPy's are not JSON
     max_vocab_size = None if max_vocab_size is None else int(max_vocab_size)
     empty = {"bpe": BPE(unk_token=UNK_TOKEN), "unigram": Unigram()}.get(tokenizer, WordLevel({}, unk_token=UNK_TOKEN))
     backend = Tokenizer(empty)
@@ -128,8 +124,8 @@ def train_tokenizer(
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Save a tokenizer so that a special token typed in a text is text to other programs too.
 
-    `tokenizers` and transformers.js find the `added_tokens` of `tokenizer.json` in any text. With
-    `split_special_tokens`, those that the vocabulary holds are left out of that file; transformers adds them by
+    `tokenizers` and transformers.js find the `added_tokens` of `tokenizer.json` in any text. So with
+    `split_special_tokens`, those that the vocabulary holds are omitted there; transformers reads them from
     `tokenizer_config.json`.
     """
     tokenizer.save_pretrained(folder)
@@ -147,12 +143,12 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
 
 
 def count_ids(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Return how many rows a table of its ids needs: more than it has entries where ids are left out."""
+    """Return the rows that an embedding of its ids needs; with unused ids these are more than its entries."""
     return max(tokenizer.get_vocab().values(), default=-1) + 1
 
 
 def _build_stages(tokenizer: str, normalizer: str, lowercase: bool) -> tuple[Normalizer, PreTokenizer]:
-    """Build what turns a text into words, characters, or words whose pieces are learned."""
+    """Return the stages that turn a text into words, characters, or words to learn pieces from."""
     rewrite, cut = build_normalizer(normalizer, lowercase)
     if tokenizer == "word":
         return rewrite, cut
@@ -169,11 +165,11 @@ def _build_stages(tokenizer: str, normalizer: str, lowercase: bool) -> tuple[Nor
 def _count(
     backend: Tokenizer, texts: Iterable[list[str]], min_frequency: int, max_vocab_size: int | None
 ) -> WordLevel:
-    """Count with the backend's own stages; return the vocabulary in the order of its ids."""
+    """Count words with the backend's own stages and return their model."""
     # The trainer must not know the special tokens: one that occurs in a text would get two ids and shift the others.
     trainer = WordLevelTrainer(
-        min_frequency=min(min_frequency, _MOST),
-        vocab_size=min(max_vocab_size or 2**31, _MOST),  # the library's default is 30,000, silently
+        min_frequency=min_frequency,
+        vocab_size=max_vocab_size or 2**31,  # the library's default is 30,000
         special_tokens=[],
         show_progress=False,
     )
@@ -188,11 +184,11 @@ def _count(
 def _learn_pieces(
     backend: Tokenizer, texts: Iterable[list[str]], min_frequency: int, max_vocab_size: int | None
 ) -> BPE | Unigram:
-    """Learn the pieces of words with the library's own trainer; return its model."""
-    size = min(max_vocab_size or _PIECES, _MOST)
+    """Learn pieces of words with the library's own trainer and return its model."""
+    size = max_vocab_size or _PIECES
     options: dict[str, Any] = {"vocab_size": size, "special_tokens": [UNK_TOKEN, PAD_TOKEN], "show_progress": False}
     if isinstance(backend.model, BPE):
-        options |= {"min_frequency": min(min_frequency, _MOST), "limit_alphabet": size - 2}
+        options |= {"min_frequency": min_frequency, "limit_alphabet": size - 2}
         backend.train_from_iterator(texts, BpeTrainer(**options))
         return backend.model
     try:
@@ -202,7 +198,7 @@ def _learn_pieces(
     except Exception as error:  # the backend raises no narrower kind
         raise UserError(f"unigram pieces cannot be learned with max_vocab_size {size}: {error}; raise it") from error
     specials, learned = (found := json.loads(backend.to_str())["model"]["vocab"])[:2], found[2:]
-    # From run to run change the last digits of the scores, the order of equal ones, and which rare characters get the
+    # Between runs the last digits of scores differ, the order of equal scores, and the rare characters that get the
     # least score plus 0.0001, 0.0002, ...
     least = min((score for _, score in learned), default=0.0)
     rare = least + 1e-4 * sum(len(piece) == 1 for piece, _ in learned)
@@ -212,7 +208,7 @@ def _learn_pieces(
 
 
 def _warn_of_lost_letters(backend: Tokenizer, sample: list[str]) -> None:
-    """Warn where whole words do not carry the texts, as in languages that are written without spaces."""
+    """Warn if whole words do not suit the texts, as in languages written without spaces."""
     unknown = backend.token_to_id(UNK_TOKEN)
     letters = sum(sum(map(str.isalpha, text)) for text in sample)
     known = 0
@@ -223,7 +219,7 @@ def _warn_of_lost_letters(backend: Tokenizer, sample: list[str]) -> None:
     unspaced = sum(len(text.split()) == 1 for text in long)
     if (len(sample) >= _FEWEST and known < letters / 2) or (len(long) >= _FEWEST and unspaced > len(long) / 2):
         logger.warning(
-            "%.0f%% of the letters stand in unknown words, and %d of %d long texts have no spaces: for languages "
+            "%.0f%% of the letters are in unknown words, and %d of %d long texts have no spaces: for languages "
             "written without spaces set tokenizer to char, bpe or unigram (--tokenizer char); else lower "
             "min_frequency",
             100 * max(0.0, 1 - known / max(letters, 1)),
@@ -233,7 +229,7 @@ def _warn_of_lost_letters(backend: Tokenizer, sample: list[str]) -> None:
 
 
 def _checked(texts: Iterable[str], sample: list[str]) -> Iterator[list[str]]:
-    """Check the texts, hand them over in batches and add the first batch to the sample."""
+    """Yield the texts in checked batches and add the first batch to the sample."""
     if isinstance(texts, str | bytes):
         raise UserError("texts must be an iterable of str, found one text: put it into a list, [text]")
     try:

@@ -81,7 +81,7 @@ corpora = st.lists(
 
 
 @given(corpus=corpora, min_frequency=st.integers(1, 3), lowercase=st.booleans())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_order_and_ids_equal_a_count_in_plain_python(corpus, min_frequency, lowercase):
     expected = reference_vocabulary(corpus, min_frequency, lowercase)
     if len(expected) == 2:
@@ -105,18 +105,6 @@ def test_max_vocab_size_counts_every_entry_and_keeps_the_most_frequent():
         *(UNK_TOKEN, PAD_TOKEN),
         *(f"w{index:05d}" for index in range(5)),
     ]
-
-
-def test_counts_beyond_64_bits_mean_what_they_say():
-    assert train_tokenizer(CORPUS, 1, max_vocab_size=10**20).get_vocab() == train_tokenizer(CORPUS, 1).get_vocab()
-    with pytest.raises(UserError, match="no word occurs 100000000000000000000 times in the texts"):
-        train_tokenizer(CORPUS, min_frequency=10**20)
-
-
-def test_special_tokens_in_the_texts_take_no_place_of_a_word():
-    texts = ["<unk> <pad> b a <unk> <pad> b", "<unk> <pad> c"]
-    tokenizer = train_tokenizer(texts, min_frequency=1, max_vocab_size=4)
-    assert tokenizer.convert_ids_to_tokens(range(len(tokenizer))) == [UNK_TOKEN, PAD_TOKEN, "b", "a"]
 
 
 def test_texts_are_read_once_from_any_iterable():
@@ -149,27 +137,12 @@ def test_shape_of_an_encoding(normalizer):
 )
 @example("<pad>")
 @example("<<pad>>")
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @pytest.mark.parametrize("lowercase", [True, False])
 @pytest.mark.parametrize("normalizer", NORMALIZERS)
 def test_no_text_turns_into_padding(normalizer, lowercase, text):
     tokenizer = train_tokenizer(["<pad> <unk> the pad"], 1, lowercase=lowercase, normalizer=normalizer)
     assert tokenizer.pad_token_id not in tokenizer(text)["input_ids"]
-
-
-def test_every_kind_of_white_space_separates_a_padding_token_too():
-    tokenizer = train_tokenizer(CORPUS)
-    spaces = [chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000 and chr(code).isspace()]
-    assert len(spaces) > 20
-    for space in spaces:
-        assert 1 not in tokenizer(f"{space}<pad>{space}")["input_ids"], repr(space)
-
-
-def test_special_tokens_in_a_text_are_text():
-    tokenizer = train_tokenizer([*CORPUS, "<unk> pad unk"], min_frequency=1)
-    assert tokenizer.tokenize("the<unk>ferry <unk> <pad> <PAD>") == [UNK_TOKEN] * 4
-    for normalizer, expected in {"semeval": ["unk", "pad"], "tweet": ["<", "unk", ">", "<", "pad", ">"]}.items():
-        assert words(normalizer, "<unk> <pad>") == expected
 
 
 @pytest.mark.parametrize("normalizer", NORMALIZERS)
@@ -188,14 +161,6 @@ def test_special_tokens_in_a_text_are_text_to_the_bare_library_too(tmp_path, nor
         2,
         1,
     ]
-
-
-def test_tokens_that_the_vocabulary_lacks_stay_added(tmp_path):
-    tokenizer = train_tokenizer(CORPUS, min_frequency=1)
-    tokenizer.add_special_tokens({"cls_token": "<cls>"})
-    save_tokenizer(tokenizer, tmp_path)
-    loaded = AutoTokenizer.from_pretrained(tmp_path)
-    assert loaded.cls_token_id == tokenizer.cls_token_id == len(tokenizer) - 1
 
 
 def test_saved_tokenizers_load_without_the_package(tmp_path):
@@ -223,13 +188,6 @@ print(json.dumps(result))
     assert json.loads(done.stdout) == expected
 
 
-def test_a_reloaded_tokenizer_saves_the_same_again(tmp_path):
-    train_tokenizer(CORPUS, 1, normalizer="tweet").save_pretrained(tmp_path / "a")
-    AutoTokenizer.from_pretrained(tmp_path / "a").save_pretrained(tmp_path / "b")
-    first, second = ((tmp_path / name / "tokenizer.json").read_bytes() for name in "ab")
-    assert first == second
-
-
 # Refusals
 
 
@@ -251,16 +209,6 @@ def test_arguments_out_of_range(arguments, message):
         train_tokenizer(CORPUS, **arguments)
 
 
-def test_numbers_of_numpy_are_numbers(tmp_path):
-    count = np.int64
-    tokenizer = train_tokenizer(CORPUS, min_frequency=count(1), max_vocab_size=count(9), model_max_length=count(5))
-    tokenizer.save_pretrained(tmp_path)
-    assert (
-        AutoTokenizer.from_pretrained(tmp_path).get_vocab()
-        == train_tokenizer(CORPUS, min_frequency=1, max_vocab_size=9).get_vocab()
-    )
-
-
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
@@ -277,15 +225,6 @@ def test_numbers_of_numpy_are_numbers(tmp_path):
 def test_texts_that_are_not_texts(texts, message):
     with pytest.raises(UserError, match=re.escape(message)):
         train_tokenizer(texts)
-
-
-def test_an_error_of_the_source_of_texts_comes_through():
-    def texts():
-        yield "a"
-        raise OSError("disk gone")
-
-    with pytest.raises(OSError, match="disk gone"):
-        train_tokenizer(texts())
 
 
 # The normalisers: tables by hand
@@ -368,10 +307,6 @@ def test_tweet_by_hand(raw, expected):
     assert words("tweet", raw) == expected.split()
 
 
-def test_tweet_keeps_capitals_when_told():
-    assert words("tweet", "SO @Bo :D", lowercase=False) == ["SO", "<user>", ":D"]
-
-
 # The normalisers: what holds for any text
 
 pieces = st.sampled_from(
@@ -402,7 +337,7 @@ tweets = st.lists(pieces, max_size=15).map("".join)
 
 
 @given(text=st.text() | tweets)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @pytest.mark.parametrize("normalizer", NORMALIZERS)
 def test_any_text_is_cut_into_words(normalizer, text):
     result = words(normalizer, text)
@@ -415,7 +350,7 @@ def test_any_text_is_cut_into_words(normalizer, text):
 
 
 @given(text=tweets)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @pytest.mark.parametrize("normalizer", ["none", "tweet"])  # semeval drops words, which can leave others at a new edge
 def test_normalising_twice_changes_nothing(normalizer, text):
     normalize = stages(normalizer, True)[0].normalize_str
@@ -424,7 +359,7 @@ def test_normalising_twice_changes_nothing(normalizer, text):
 
 
 @given(st.lists(st.sampled_from(["a", "don't", "low-cost", "-may", "mr.", "u.s.", "e.g", "<<<url>>>", "<<<DIGIT>>>"])))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_semeval_leaves_what_is_in_its_form(form):
     assert words("semeval", " ".join(form), lowercase=True) == " ".join(form).lower().split()
     assert words("semeval", " ".join(form), lowercase=False) == [
@@ -436,11 +371,6 @@ def test_semeval_leaves_what_is_in_its_form(form):
 ONLY_ONIGURUMA = re.compile(r"""[+*?]\+|\(\?(?![:=!]|<[=!])|\\[^ns\\SpPuU0-9.()\[\]{}|/^$*+?-]|\[\[|&&""")
 
 
-@pytest.mark.parametrize("pattern", [r"a++", r"(?>a)", r"(?i:a)", r"a\K", r"\X", r"\w", r"\b", r"\x{1F1E6}", r"\""])
-def test_constructs_that_javascript_lacks_are_noticed(pattern):
-    assert ONLY_ONIGURUMA.search(pattern)
-
-
 @pytest.mark.parametrize("lowercase", [True, False])
 @pytest.mark.parametrize("normalizer", NORMALIZERS)
 def test_patterns_are_for_javascript_too(normalizer, lowercase):
@@ -449,10 +379,6 @@ def test_patterns_are_for_javascript_too(normalizer, lowercase):
     json.loads(state, object_hook=lambda found: patterns.append(found["Regex"]) if "Regex" in found else found)
     assert patterns
     assert [pattern for pattern in patterns if ONLY_ONIGURUMA.search(pattern.replace("\\\\", ""))] == []
-
-
-def test_a_variation_selector_goes_however_often_it_comes():
-    assert words("tweet", "l \ufe0f\ufe0f\ufe0fve \u2764\ufe0f") == ["l", "ve", "\u2764"]
 
 
 @pytest.mark.parametrize(
@@ -476,40 +402,6 @@ def test_semeval_gives_the_preprocessed_rows(split):
     normalizer, _ = stages("semeval", False)
     same = [" ".join(normalizer.normalize_str(a).split()) == b for a, b in zip(raw, preprocessed, strict=True)]
     assert sum(same) / len(same) > 0.995
-
-
-@needs_data
-def test_semeval_leaves_preprocessed_rows():
-    normalizer, _ = stages("semeval", False)
-    form = rows("semeval2016", "train") + rows("semeval2016", "dev")
-    assert sum(" ".join(normalizer.normalize_str(text).split()) != text for text in form) < 10
-
-
-@needs_data
-def test_semeval_gives_the_vocabulary_of_the_tutorial_to_raw_tweets():
-    ours = set(train_tokenizer(rows("semeval2016_raw", "train"), normalizer="semeval").get_vocab())
-    theirs = set(train_tokenizer(rows("semeval2016", "train")).get_vocab())
-    assert len(ours ^ theirs) < 10
-
-
-@needs_data
-def test_tweet_leaves_no_entity_escape_url_or_handle():
-    for text in rows("semeval_pool", "dev"):
-        normalized = stages("tweet", True)[0].normalize_str(text)
-        assert not re.search(r"&(?:amp|lt|gt|quot);|\\u[0-9a-f]{4}|https?://\w|@\w", normalized), text
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("normalizer", NORMALIZERS)
-def test_a_million_short_texts_do_not_take_minutes(normalizer):
-    generator = random.Random(0)
-    some = [
-        " ".join(generator.choices(["late", "FERRY", "@ann", "sooo", "don't", ":)", "12"], k=12)) for _ in range(997)
-    ]
-    start = time.process_time()
-    tokenizer = train_tokenizer((some[index % 997] for index in range(1_000_000)), normalizer=normalizer)
-    assert time.process_time() - start < 120
-    assert "ferry" in tokenizer.get_vocab()
 
 
 # Languages without spaces
@@ -554,10 +446,3 @@ def test_pieces_are_the_same_in_each_run_and_as_many_as_allowed(kind):
 def test_characters_keep_placeholders_and_one_space():
     tokenizer = train_tokenizer(["ab  http://x.y @me "] * 3, normalizer="tweet", tokenizer="char")
     assert tokenizer.tokenize(" ba\u3000\tb@you") == ["b", "a", " ", "b", "<user>"]
-
-
-def test_too_rare_words_name_the_other_tokenizers():
-    with pytest.raises(UserError, match="--tokenizer char"):
-        train_tokenizer(unspaced_texts())
-    with pytest.raises(UserError, match="tokenizer='chars' is unknown: did you mean 'char'"):
-        train_tokenizer(CORPUS, tokenizer="chars")
