@@ -1,9 +1,8 @@
-"""One text and a model → its scores, and how much each token of the text has to do with them.
+"""Measure the effect of each token of a text on the predicted label.
 
-Two measures, both as old as they are plain. Where the model pools by attention, a token's weight in the pooled vector.
-Elsewhere, what the probability of the predicted label loses when the token alone is left out ("erasure", Li, Monroe
-and Jurafsky 2016, "Understanding Neural Networks through Representation Erasure"). Nothing here draws; nothing here
-knows of pages.
+With attention pooling it is the token's weight in the pooled vector. Otherwise it is the loss in probability of the
+predicted label when only this token is left out ("erasure", Li, Monroe and Jurafsky 2016, "Understanding Neural
+Networks through Representation Erasure").
 """
 
 from __future__ import annotations
@@ -14,32 +13,29 @@ from threading import Lock
 from typing import Any, Literal
 
 import torch
-from transformers import BatchEncoding, PreTrainedTokenizerBase
+from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.text_checks import check_text
 from ..evaluation.classification import check_finite_logits
-from ..models.modeling_rnn import RnnForSequenceClassification
 from .reference import compute_logits, compute_scores
 
-_TOKENIZING = Lock()  # a tokenizer keeps how it cuts from one call to the next, whoever calls
+_TOKENIZING = Lock()  # each call of a tokenizer changes how it truncates, for all threads
 
 MAX_TOKENS = 256  # left out one by one: 256 runs of 256 tokens take a second or two on one core
 
-_JOINS = (
-    "\ufe0f\u200d"  # ask for a coloured picture, and glue several into one: a sign on the screen with what is before
-)
+_JOINERS = "\ufe0f\u200d"  # ask for a coloured picture, and join pictures into one; shown with the sign before
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A token, as the part of the user's text that it was made of.
+    """A token, and the part of the text that it was made from.
 
     Attributes:
         start: Its first character in the text.
         end: The character after its last.
-        word: What the model's vocabulary was asked for, such as `<url>`; None where the tokenizer cuts words further.
+        word: The word that is looked up in the vocabulary, such as `<url>`; None if the tokenizer cuts words further.
         known: Whether it is in the vocabulary.
-        effect: Weight or effect; None for a token behind those that are explained.
+        effect: Weight or effect; None for tokens after the explained ones.
     """
 
     start: int
@@ -51,19 +47,19 @@ class Piece:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What a model makes of a text.
+    """The prediction for a text, and the effects of its tokens.
 
     Attributes:
         text: The text.
-        scores: By label, in the order of the ids.
-        label: That of the highest score.
-        measure: `attention`: effects are pooling weights, from 0 to 1, and sum to 1 with those of tokens that stand
-            nowhere in the text, such as `[CLS]`. `leave_one_out`: an effect is the score of `label` less what it is
-            without the token; negative where the token speaks against the label.
+        scores: Scores by label, in the order of the ids.
+        label: The label of the highest score.
+        measure: `attention`: effects are pooling weights from 0 to 1; their sum, with those of tokens without a place
+            in the text such as `[CLS]`, is 1. `leave_one_out`: an effect is the score of `label` minus its score
+            without the token; negative if the token is evidence against the label.
         pieces: The tokens that were read, in the order of the text.
-        tokens: How many tokens the text has, those that are not read among them.
-        max_length: How many are read at most.
-        max_explained: How many are explained at most.
+        tokens: Number of tokens in the text, truncated ones included.
+        max_length: Most tokens that are read.
+        max_explained: Most tokens that are explained.
     """
 
     text: str
@@ -77,22 +73,21 @@ class Explanation:
 
 
 def explain(
-    model: RnnForSequenceClassification,
+    model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     text: str,
     max_tokens: int = MAX_TOKENS,
 ) -> Explanation:
-    """Label a text and measure what its tokens have to do with the label.
+    """Predict the label of a text and measure the effect of its tokens.
 
     Args:
         model: In evaluation mode.
         tokenizer: Its tokenizer.
-        text: Any text; that of a text without tokens is what the model says of an empty one.
-        max_tokens: How many tokens are left out one by one at most, from the first. Weights come at no cost, and have
-            no such bound.
+        text: Any text.
+        max_tokens: Most tokens that are left out one by one, from the first. Attention weights have no such limit.
 
     Raises:
-        UserError: For a text that is no Unicode, and for logits that are not finite.
+        UserError: For a text that is not valid Unicode, and for logits that are not finite.
     """
     check_text(text)
     with _TOKENIZING:
@@ -121,8 +116,8 @@ def explain(
 
 
 @torch.inference_mode()
-def _weights(model: RnnForSequenceClassification, ids: Sequence[int]) -> list[float]:
-    """The pooling weight of each token."""
+def _weights(model: PreTrainedModel, ids: Sequence[int]) -> list[float]:
+    """Return the pooling weight of each token."""
     if not ids:
         return []
     input_ids = torch.tensor([list(ids)], device=model.device)  # (1, T)
@@ -130,15 +125,15 @@ def _weights(model: RnnForSequenceClassification, ids: Sequence[int]) -> list[fl
 
 
 def words_read(tokenizer: PreTrainedTokenizerBase, text: str, encoded: BatchEncoding) -> list[str] | None:
-    """Return the word behind each token, as the normaliser left it: tells what an unknown token was.
+    """Return the word behind each token as the normaliser left it, which explains unknown tokens.
 
     Args:
         tokenizer: The tokenizer.
         text: A text.
-        encoded: What the tokenizer made of it.
+        encoded: The tokenizer's encoding of the text.
 
     Returns:
-        A word a token; None for a tokenizer of which that cannot be told.
+        One word per token; None if the tokenizer does not provide words.
     """
     backend: Any = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None or backend.pre_tokenizer is None:
@@ -156,9 +151,9 @@ def words_read(tokenizer: PreTrainedTokenizerBase, text: str, encoded: BatchEnco
 def _pieces(
     tokenizer: PreTrainedTokenizerBase, text: str, encoded: BatchEncoding, effects: Sequence[float]
 ) -> tuple[Piece, ...]:
-    """Find the characters behind each token; a token of the tokenizer's own has none."""
+    """Return the tokens that were made from characters of the text."""
     ids, spans = encoded["input_ids"], encoded.get("offset_mapping")
-    if spans is None:  # ByT5's, for one, tells no offsets
+    if spans is None:  # tokenizers without a backend, such as ByT5's
         return ()
     whole_words = type(tokenizer.backend_tokenizer.model).__name__ == "WordLevel"
     words = words_read(tokenizer, text, encoded) if whole_words else None
@@ -178,11 +173,11 @@ def _pieces(
 
 
 def _widen(text: str, spans: Sequence[tuple[int, int]], words: Sequence[str]) -> list[tuple[int, int]]:
-    """Give back to tokens what the normaliser took.
+    """Return spans extended by the characters that the normaliser removed.
 
-    Where a rule of it replaces `@name` by `<user>`, the offsets are those of the last character only: a word that is
-    not what stands there has all the signs before it too, up to a space or another token. What follows a token and
-    repeats its last sign (`soooo`) or joins it belongs to it.
+    If a rule replaces `@name` by `<user>`, the offsets contain only its last character. So a word that differs from
+    its span also gets the characters before it, up to a space or another token. Characters after a token that repeat
+    its last one (`soooo`) or join it belong to it.
     """
     widened: list[tuple[int, int]] = []
     floor = 0
@@ -192,7 +187,7 @@ def _widen(text: str, spans: Sequence[tuple[int, int]], words: Sequence[str]) ->
                 start -= 1
         ceiling = spans[place + 1][0] if place + 1 < len(spans) else len(text)
         last = text[end - 1 : end].lower()
-        while 0 < end < ceiling and (text[end].lower() == last or text[end] in _JOINS):
+        while 0 < end < ceiling and (text[end].lower() == last or text[end] in _JOINERS):
             end += 1
         widened.append((start, end))
         floor = end

@@ -1,7 +1,6 @@
-"""An explanation → HTML: the user's text, each token on a colour that tells its weight or effect.
+"""Render an explanation as HTML: the text, each token on a colour that shows its weight or effect.
 
-Everything that comes from a text or a model is escaped, template signs included; there is no script. Which tokens
-count, and how much, is not decided here.
+Everything from a text or a model is escaped, template signs included; there is no script.
 """
 
 from __future__ import annotations
@@ -10,9 +9,9 @@ import html
 
 from .attribution import Explanation, Piece
 
-_FOR, _AGAINST = "37, 99, 235", "217, 119, 6"  # blue and amber: told apart by colour-blind people too
-_STRONGEST = 0.6  # opacity of the strongest token, so that dark and light letters stay readable on it
-_SMALLEST_SCALE = 0.02  # where all effects are smaller than this, none is shown at full strength
+_FOR, _AGAINST = "37, 99, 235", "217, 119, 6"  # blue and amber, which colour-blind people can distinguish
+_STRONGEST = 0.6  # opacity of the strongest token; dark and light letters are readable on it
+_SMALLEST_SCALE = 0.02  # smaller effects are never shown at full strength
 
 _STYLE = """
 <style>
@@ -35,18 +34,12 @@ def escape(text: str) -> str:
 
 
 def colour(explanation: Explanation) -> str:
-    """Draw an explanation.
-
-    Args:
-        explanation: Of any text.
-
-    Returns:
-        HTML without a script, and one line below that says what the colours mean.
-    """
+    """Return an explanation as HTML without a script, with a legend of the colours."""
     if not explanation.pieces:
-        empty = "The model finds no words in this text: this is what it says of an empty one."
-        said = "Its tokenizer does not tell where words stand in the text." if explanation.tokens else empty
-        return f'{_STYLE}<div class="legend">{said}</div>'
+        note = "The model finds no words in this text: this is its prediction for an empty one."
+        if explanation.tokens:
+            note = "The tokenizer does not provide the places of its tokens in the text."
+        return f'{_STYLE}<div class="legend">{note}</div>'
     scale = _scale(explanation)
     parts, place = [], 0
     for piece in explanation.pieces:
@@ -59,13 +52,13 @@ def colour(explanation: Explanation) -> str:
 
 
 def _scale(explanation: Explanation) -> float:
-    """The effect that is shown at full strength."""
+    """Return the effect that is shown at full strength."""
     largest = max((abs(piece.effect) for piece in explanation.pieces if piece.effect is not None), default=0.0)
     return largest or 1.0 if explanation.measure == "attention" else max(largest, _SMALLEST_SCALE)
 
 
 def _between(text: str) -> str:
-    """What no token was made of."""
+    """Return the characters between two tokens."""
     return escape(text) if not text.strip() else f'<span class="unread">{escape(text)}</span>'
 
 
@@ -81,7 +74,7 @@ def _mark(piece: Piece, explanation: Explanation, scale: float) -> str:
     read = ""
     if piece.word is not None and piece.word.lower() != shown.lower():
         notes.append(f"read as {piece.word}")
-        if not shown.lower().startswith(piece.word.lower()):  # `so` of `sooo` need not be said
+        if not shown.lower().startswith(piece.word.lower()):  # no note for `so` of `sooo`
             read = f"<small>{escape(piece.word)}</small>"
     known = "" if piece.known else ' class="unknown"'
     return f'<mark{known}{style} title="{escape(", ".join(notes))}">{escape(shown)}{read}</mark>'
@@ -90,17 +83,17 @@ def _mark(piece: Piece, explanation: Explanation, scale: float) -> str:
 def _legend(explanation: Explanation) -> str:
     label = escape(explanation.label)
     if explanation.measure == "attention":
-        told = [f"{_swatch(_FOR)} the darker, the more of the model's attention the word gets"]
+        items = [f"{_swatch(_FOR)} the darker, the more of the model's attention the word gets"]
     else:
-        told = [f"{_swatch(_FOR)} speaks for <b>{label}</b>: without the word it is less probable"]
-        told.append(f"{_swatch(_AGAINST)} speaks against it")
+        items = [f"{_swatch(_FOR)} speaks for <b>{label}</b>: without the word it is less probable"]
+        items.append(f"{_swatch(_AGAINST)} speaks against it")
     if any(not piece.known for piece in explanation.pieces):
-        told.append("<u>dotted</u> unknown to the model")
-    lines = [" ".join(f"<span>{item}</span>" for item in told)]
+        items.append("<u>dotted</u> unknown to the model")
+    lines = [" ".join(f"<span>{item}</span>" for item in items)]
     if explanation.tokens > explanation.max_length:
         lines.append(f"The model reads the first {explanation.max_length} of the {explanation.tokens} words.")
     if any(piece.effect is None for piece in explanation.pieces):
-        lines.append(f"Colours are worked out for the first {explanation.max_explained} words only.")
+        lines.append(f"Colours are computed for the first {explanation.max_explained} words only.")
     return "<br>".join(lines)
 
 
