@@ -176,8 +176,8 @@ def _widen(text: str, spans: Sequence[tuple[int, int]], words: Sequence[str]) ->
     """Return spans extended by the characters that the normaliser removed.
 
     If a rule replaces `@name` by `<user>`, the offsets contain only its last character. So a word that differs from
-    its span also gets the characters before it, up to a space or another token. Characters after a token that repeat
-    its last one (`soooo`) or join it belong to it.
+    its span also gets the characters before it, up to a space or another token. Characters beside a token that repeat
+    its own (`soooo`, `!!!!`), or join it, belong to it.
     """
     widened: list[tuple[int, int]] = []
     floor = 0
@@ -185,6 +185,9 @@ def _widen(text: str, spans: Sequence[tuple[int, int]], words: Sequence[str]) ->
         if text[start:end].lower() != word.lower():
             while start > floor and not text[start - 1].isspace():
                 start -= 1
+        first = text[start : start + 1].lower()
+        while floor < start and text[start - 1].lower() == first:
+            start -= 1
         ceiling = spans[place + 1][0] if place + 1 < len(spans) else len(text)
         last = text[end - 1 : end].lower()
         while 0 < end < ceiling and (text[end].lower() == last or text[end] in _JOINERS):

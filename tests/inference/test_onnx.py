@@ -278,9 +278,9 @@ def test_given_texts_and_those_of_the_card_are_compared(folder, monkeypatch):
     monkeypatch.setitem(
         export.__globals__, "measure_parity", lambda *parts: compared.extend(parts[3]) or measure(*parts)
     )
-    of_card = [text for texts in read_facts(FinishedFolder(folder)).examples.values() for text in texts]
+    card_texts = [text for texts in read_facts(FinishedFolder(folder)).examples.values() for text in texts]
     export(folder, texts=itertools.chain(["so good"] * 100, (1 / 0 for _ in range(1))))
-    assert compared == ["so good"] * 100 + of_card and of_card
+    assert compared == ["so good"] * 100 + card_texts and card_texts
 
 
 # ---- the file ----

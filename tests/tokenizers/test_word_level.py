@@ -44,7 +44,7 @@ def words(name, text, lowercase=True):
 
 
 def reference_vocabulary(corpus, min_frequency, lowercase):
-    """torchtext's order in plain Python. Lowered by character: in a word, Python writes a final sigma differently."""
+    """torchtext's order in plain Python, lowercased by character: Python lowers a final sigma differently."""
     counter = Counter()
     for text in corpus:
         counter.update(("".join(map(str.lower, text)) if lowercase else text).split())
@@ -114,7 +114,7 @@ def test_texts_are_read_once_from_any_iterable():
     assert train_tokenizer(pa.chunked_array([CORPUS]), min_frequency=1).get_vocab() == reference
 
 
-# What the model sees
+# Encodings
 
 
 @pytest.mark.parametrize("normalizer", NORMALIZERS)
@@ -367,7 +367,7 @@ def test_semeval_leaves_what_is_in_its_form(form):
     ]
 
 
-# What JavaScript's `u` flag lacks or defines otherwise, found where no backslash is escaped; `none` may have its \\S.
+# Syntax that JavaScript's `u` flag lacks or defines differently, where no backslash is escaped; `none` may use \\S.
 ONLY_ONIGURUMA = re.compile(r"""[+*?]\+|\(\?(?![:=!]|<[=!])|\\[^ns\\SpPuU0-9.()\[\]{}|/^$*+?-]|\[\[|&&""")
 
 
