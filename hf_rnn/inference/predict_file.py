@@ -30,7 +30,7 @@ class Answer:
     Attributes:
         text: The line; for a refused line, its beginning.
         label: None for a refused line.
-        score: Of the label.
+        score: Score of the label.
         error: Why the line has no label.
     """
 

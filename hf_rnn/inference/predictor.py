@@ -137,7 +137,7 @@ class FastRnn:
             table_dtype: See [`FastRnn`], for the next two arguments too.
             memory_limit: Most bytes of the table.
             tokens_per_batch: About how many tokens run at once.
-            device: Where the model runs; None is the accelerator, if there is one. Off the CPU the plain model runs.
+            device: Device of the model; None is the accelerator, if there is one. Off the CPU the plain model runs.
 
         Raises:
             UserError: For an incomplete model, named in the message, and for an unknown or missing device.

@@ -14,9 +14,8 @@ from transformers import set_seed
 from transformers.trainer_utils import TrainOutput
 
 from ..data import DataReport
-from ..data.source import join_splits
 from ..data.samplers import with_lengths
-from ..data.source import join_splits, load_texts
+from ..data.source import join_splits
 from ..hub.model_folder import FinishedFolder
 from ..tasks import get_task
 from ..tasks.base import Splits

@@ -75,7 +75,7 @@ class WordColumns:
             return self._find(texts)
         left_out = set(others)
         found = self._find([text for place, text in enumerate(texts) if place not in left_out])
-        return found.merged(TokenIds.of_lists(encode_others([texts[place] for place in others])), np.array(others))
+        return found.merged(TokenIds.from_lists(encode_others([texts[place] for place in others])), np.array(others))
 
     def _find(self, texts: Sequence[str]) -> TokenIds:
         import pyarrow as pa
@@ -146,7 +146,7 @@ class TweetColumns:
         lengths = (own >= 0).sum(axis=1)
         starts = np.cumsum(lengths) - lengths
         others = np.flatnonzero(lengths == 0)
-        found = TokenIds.of_lists(encode_others(coded.dictionary.take(pa.array(others)).to_pylist()))
+        found = TokenIds.from_lists(encode_others(coded.dictionary.take(pa.array(others)).to_pylist()))
         starts[others], lengths[others] = lengths.sum() + found.starts, found.lengths
         ids = np.concatenate([own[own >= 0], found.token_ids])
 
