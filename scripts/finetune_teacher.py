@@ -97,8 +97,13 @@ def main() -> None:
     from transformers import set_seed
 
     from hf_rnn import load_tsv
-    from hf_rnn.training.distillation.cross_fitting import UNFINISHED_FILE, fold_folder, fold_of, write_folds
-    from hf_rnn.training.distillation.teacher import check_tokenizer
+    from hf_rnn.training.distillation.teacher import (
+        UNFINISHED_FILE,
+        check_tokenizer,
+        fold_folder,
+        fold_of,
+        write_folds,
+    )
     from hf_rnn.utils.atomic_write import write_whole
 
     unfinished = flags.output_dir / UNFINISHED_FILE

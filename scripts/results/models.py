@@ -298,7 +298,7 @@ def list_models(
     teacher: Path | None, unlabeled: Path | None, cache: Path, teacher_labels: Sequence[str] | None = None
 ) -> list[Model]:
     """Return all rows, from the simplest to the teacher, whose answers are cached in a folder."""
-    from hf_rnn.training.distillation.ensemble import Teachers
+    from hf_rnn.training.distillation.teacher import Teachers
 
     last_epoch = {"recipe": "tutorial", "load_best_model_at_end": False, "save_strategy": "no"}
     minilm = {"recipe": "best", "vectors": find_minilm, "tokenizer_name_or_path": find_minilm}

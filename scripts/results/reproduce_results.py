@@ -64,7 +64,7 @@ def main() -> None:
 
     import torch
 
-    from hf_rnn.training.distillation.ensemble import Teachers
+    from hf_rnn.training.distillation.teacher import Teachers
 
     torch.set_num_threads(1)
     chosen = models.list_models(

@@ -223,7 +223,7 @@ def test_collected_texts_repeat_no_row(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("folds", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_finetune_teacher(folds, bert, texts_dir, tmp_path, monkeypatch, capfd):
     """One object on stdout; teachers with the data's labels, which `distill` opens."""
-    from hf_rnn.training.distillation.ensemble import Teachers
+    from hf_rnn.training.distillation.teacher import Teachers
 
     flags = ["--model", bert[0], "--data_dir", texts_dir, "--output_dir", tmp_path / "out", "--max_length", 16]
     flags += ["--epochs", 1, "--use_cpu", "--folds", folds]

@@ -1,4 +1,4 @@
-"""Any sequence classifier of transformers → a recurrent student that learns from labels and from its answers."""
+"""Distillation: any sequence classifier of transformers teaches a recurrent student."""
 
 from ..arguments.distillation_arguments import DistillationArguments
 from .api import distill

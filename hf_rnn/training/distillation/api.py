@@ -1,4 +1,4 @@
-"""A teacher and labelled texts → a finished folder: the entry, in settings or dataclasses, of a distillation."""
+"""`distill`: train a student from labelled texts and a teacher, given settings or dataclasses."""
 
 from __future__ import annotations
 
@@ -31,26 +31,26 @@ def distill(
     test: Any = None,
     **settings: Any,
 ) -> TrainingResult:
-    """Train a classifier from labelled texts and a teacher's answers, and leave a finished folder.
+    """Train a classifier from labels and the logits of a teacher, and save a finished folder.
 
-    It is [`~hf_rnn.train`] with a teacher: each training row has the teacher's logits beside its label, and there are
-    further texts that only the teacher has labelled. The loss is [`distillation_loss`]; what is measured are true
-    labels.
+    This is [`~hf_rnn.train`] with a teacher: each training row has the teacher's logits beside its label, and only the
+    teacher labels further texts. The loss is [`~hf_rnn.training.distillation.run.distillation_loss`]; scores are on
+    true labels.
 
     Args:
         model_args: Architecture of the student.
-        data_args: Texts and how they become the student's tokens. A tokenizer that is trained counts the words of the
-            unlabelled texts too, not those of the changed copies.
-        training_args: How to train, and where the finished folder goes (`output_dir`).
-        distillation_args: Who teaches, and how.
+        data_args: Data and tokenizer of the student. A new tokenizer also learns words from the unlabelled texts.
+        training_args: Training and output folder.
+        distillation_args: The teacher and its use.
         train: Training rows in memory, as for [`~hf_rnn.train`].
-        validation: Validation rows beside `train`.
-        test: Test rows beside `train`.
-        settings: Instead of the four: settings by the names of the command's flags, on top of the recipe `recipe`.
+        validation: Validation rows in memory.
+        test: Test rows in memory.
+        settings: In place of the four dataclasses: settings by the names of the command's flags, on top of the recipe
+            `recipe`.
 
     Raises:
-        UserError: For a mistake in settings, data or teacher. Nothing of an earlier run is touched by then.
-        TrainingStopped: When SIGTERM or Ctrl-C asked for it; a checkpoint to resume from is saved by then.
+        UserError: For a mistake in settings, data or teacher. An earlier model in the folder is left as it was.
+        TrainingStopped: After SIGTERM or Ctrl-C, when a checkpoint to resume from is saved.
 
     Example:
         >>> result = distill(teacher="runs/minilm", data_dir="data/tweets", unlabeled="tweets.txt", output_dir="out")
@@ -69,13 +69,11 @@ def distill(
     else:
         arguments, further = Arguments(model_args, data_args, training_args), distillation_args
     if arguments.data.streaming:
-        raise UserError(
-            "streaming reads rows anew in each epoch, and a teacher's answers are for rows that stay: leave it out"
-        )
+        raise UserError("streaming does not keep rows, and a teacher labels each row once: leave it out")
     further.check()
     if data is None:
         arguments.data.check_source()
-    check_early(arguments)  # before a teacher is got from the Hub
+    check_early(arguments)  # before a download of the teacher
     folder = FinishedFolder(Path(str(arguments.training.output_dir)))
     check_apart(folder, {name: getattr(further, name) for name in ("teacher", "unlabeled")})
     return run_training(arguments, Distillation(arguments, further), data=data)

@@ -1,101 +1,156 @@
-"""A teacher and texts → its logits: from the cache where they are kept, else from the model, batched by length."""
+"""Logits of teachers for texts, cached on disk in blocks: a stopped run continues where it was."""
 
 from __future__ import annotations
 
+import hashlib
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
-from ...utils.errors import UserError, reason_of
-from .cache import LogitsCache
-from .teacher import Teacher
+from ...utils.atomic_write import write_whole
+from ...utils.errors import UserError
+from .teacher import Teacher, Teachers, fold_of
+
+logger = logging.getLogger(__name__)
+
+BLOCK_TEXTS = 2_000  # texts per file; a killed run loses at most one file
+_LOGITS = "logits"
 
 
 class Answers:
-    """A teacher's logits, from a cache or from the model, which is loaded for the first that is not there.
+    """Logits of teachers, from the cache or from the models; at most one model is in memory.
 
     Args:
-        teacher: Who is asked.
-        folder: Of the cache.
-        advance: Told of each number of texts that now have an answer.
+        teachers: One teacher, or cross-fitted ones.
+        cache: Folder of the cache. A file is named after a hash of the teacher and its texts.
+        advance: Is called with each number of texts that a teacher is done with.
 
     Attributes:
-        answered: Texts that have an answer.
-        asked: Those that the model itself has read.
+        computed: Texts that a model has read.
+        cached: Texts whose logits were in the cache.
     """
 
-    def __init__(self, teacher: Teacher, folder: Path, advance: Callable[[int], Any] | None = None) -> None:
-        self.answered = self.asked = 0
-        self._advance = advance or (lambda count: None)
-        self._teacher, self._cache = teacher, LogitsCache(folder, teacher.fingerprint)
-        self._model: torch.nn.Module | None = None
+    def __init__(self, teachers: Teachers, cache: Path, advance: Callable[[int], Any] = lambda count: None) -> None:
+        self.computed = self.cached = 0
+        self._teachers, self._cache, self._advance = teachers, cache, advance
+        self._loaded: tuple[Teacher, torch.nn.Module] | None = None
 
-    def to(self, texts: Iterable[str]) -> np.ndarray:
-        """Return logits `(N, C)` in float32 for N texts, C in the order of the teacher's ids."""
-        asked = self.asked
-        logits = self._cache.look_up(texts, self._ask, self._teacher.config.num_labels)
-        self._advance(len(logits) - (self.asked - asked))  # the others were told of as they came
-        self.answered += len(logits)
+    def for_training(self, texts: Sequence[str], sources: Sequence[str]) -> np.ndarray:
+        """Return logits `(N, C)` of N texts, each from the teacher that has not seen its source.
+
+        Args:
+            texts: Training texts, or copies of them.
+            sources: The training text of each.
+        """
+        members = self._teachers.members
+        folds = np.array([fold_of(source, len(members)) for source in sources])
+        logits = np.empty((len(texts), members[0].config.num_labels), dtype=np.float32)
+        for fold, member in enumerate(members):
+            rows = np.flatnonzero(folds == fold).tolist()
+            logits[rows] = self._look_up(member, [texts[row] for row in rows])
         return logits
 
-    def release(self) -> None:
-        """Let the model go; the next text that is not in the cache loads it again."""
-        self._model = None
+    def for_others(self, texts: Sequence[str]) -> np.ndarray:
+        """Return logits `(N, C)` of N unseen texts; of several teachers, the mean of their log-probabilities."""
+        logits = [self._look_up(member, texts) for member in self._teachers.members]
+        if len(logits) == 1:
+            return logits[0]
+        return torch.stack([torch.from_numpy(one).log_softmax(dim=1) for one in logits]).mean(dim=0).numpy()
 
-    def _ask(self, texts: Sequence[str]) -> np.ndarray:
-        if self._model is None:
-            self._model = self._teacher.load()
-        self.asked += len(texts)
-        return compute_answers(self._teacher, self._model, texts, self._advance)
+    def _look_up(self, teacher: Teacher, texts: Sequence[str]) -> np.ndarray:
+        blocks = [np.empty((0, teacher.config.num_labels), dtype=np.float32)]
+        for start in range(0, len(texts), BLOCK_TEXTS):
+            block = texts[start : start + BLOCK_TEXTS]
+            path = self._cache / f"{_hash(teacher, block)}.safetensors"
+            logits = _read(path)
+            if logits is None:
+                logits = compute_answers(teacher, self._load(teacher), block, self._advance)
+                _write(path, logits)
+                self.computed += len(block)
+            else:
+                self._advance(len(block))
+                self.cached += len(block)
+            blocks.append(logits)
+        return np.concatenate(blocks)
+
+    def _load(self, teacher: Teacher) -> torch.nn.Module:
+        if self._loaded is None or self._loaded[0] is not teacher:
+            self._loaded = None  # frees the memory first
+            self._loaded = teacher, teacher.load()
+        return self._loaded[1]
+
+
+def _hash(teacher: Teacher, texts: Sequence[str]) -> str:
+    digest = hashlib.sha256(teacher.fingerprint.encode())
+    for text in texts:
+        encoded = text.encode("utf-8", "surrogatepass")
+        digest.update(len(encoded).to_bytes(8, "big") + encoded)
+    return digest.hexdigest()
+
+
+def _read(path: Path) -> np.ndarray | None:
+    """Return the logits in a file of the cache, None if it is missing or damaged."""
+    try:
+        return load(path.read_bytes())[_LOGITS]
+    except FileNotFoundError:
+        return None
+    except (SafetensorError, KeyError):
+        logger.warning("%s is damaged: its logits are computed again", path)
+        return None
+
+
+def _write(path: Path, logits: np.ndarray) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, save({_LOGITS: logits}))
+    except OSError as error:
+        raise UserError(
+            f"the teacher's logits cannot be written to {path.parent}: {error.strerror}; give another teacher_cache"
+        ) from error
 
 
 @torch.inference_mode()
 def compute_answers(
     teacher: Teacher, model: torch.nn.Module, texts: Sequence[str], advance: Callable[[int], Any] = lambda count: None
 ) -> np.ndarray:
-    """Run a teacher's model, batched by length.
+    """Run a teacher's model on texts, batched by length.
 
     Args:
-        teacher: Says how.
-        model: As the teacher loads it.
-        texts: N of them.
-        advance: Told of each number of texts that now have an answer.
+        teacher: Tokenizer, batch size, device and precision.
+        model: The loaded model.
+        texts: N texts.
+        advance: Is called with the size of each finished batch.
 
     Returns:
         Logits `(N, C)` in float32, C in the order of the teacher's ids.
 
     Raises:
-        UserError: For a text that the model cannot read, and for logits that are not finite.
+        UserError: For logits that are not finite.
     """
     tokenizer, limit = teacher.tokenizer, teacher.max_length
     length = {"truncation": True, "max_length": limit} if limit is not None else {}
     accepted = inspect.signature(model.forward).parameters
     encoded = {name: rows for name, rows in tokenizer(list(texts), **length).items() if name in accepted}
-    ids = encoded["input_ids"]
-    order = sorted(range(len(texts)), key=lambda row: len(ids[row]))
+    order = sorted(range(len(texts)), key=lambda row: len(encoded["input_ids"][row]))
     logits = np.empty((len(texts), teacher.config.num_labels), dtype=np.float32)
     for start in range(0, len(order), teacher.batch_size):
         rows = order[start : start + teacher.batch_size]
         batch: Any = {name: [values[row] for row in rows] for name, values in encoded.items()}
         if tokenizer.pad_token_id is not None:
             batch = tokenizer.pad(batch, return_tensors="pt")
-        # a batch of empty texts only comes as a tensor of floats
         inputs = {name: torch.as_tensor(values).long().to(teacher.device) for name, values in batch.items()}
-        try:
-            with torch.autocast(teacher.device.type, torch.bfloat16, enabled=teacher.bf16):
-                answers = model(**inputs, return_dict=True).logits
-        except (RuntimeError, ValueError, IndexError) as error:  # some cannot read some texts, and say so in many ways
-            first, more = texts[rows[0]], f" or one of the {len(rows) - 1} after it" if len(rows) > 1 else ""
-            raise UserError(
-                f"the teacher {teacher.name} cannot answer for {first!r:.80}{more}: {reason_of(error):.1000}"
-            ) from error
+        with torch.autocast(teacher.device.type, torch.bfloat16, enabled=teacher.bf16):
+            answers = model(**inputs, return_dict=True).logits
         logits[rows] = answers.float().cpu().numpy()
         advance(len(rows))
     if not (finite := np.isfinite(logits).all(axis=1)).all():
         text = texts[int(np.flatnonzero(~finite)[0])]
-        raise UserError(f"the teacher {teacher.name} gives logits that are not finite, for one to {text!r:.80}")
+        raise UserError(f"the teacher {teacher.name} has logits that are not finite: found some for {text!r:.80}")
     return logits

@@ -1,18 +1,15 @@
-"""A teacher's answers as part of a training run: any sequence classifier of transformers → a recurrent student.
+"""Distillation in a training run: the hook, the loss, and the Trainer.
 
-The run is that of [`hf_rnn.training.train`]. What is added to it: texts beside the labelled ones, which only the teacher has
-labelled; its logits on every training row; a Trainer that learns from both; and at the end how well the two agree.
+The hook adds texts that only the teacher labels, and the teacher's logits of every training row. The Trainer learns
+from labels and logits. At the end the agreement of teacher and student is measured.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
-import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -22,27 +19,31 @@ import datasets
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import torch
+from torch import nn
+from torch.nn import functional
 from tqdm.auto import tqdm
-from transformers import PreTrainedTokenizerBase
 
 from ...data import encode
 from ...data.audit import normalize_text
 from ...evaluation import SCORES, classification_metrics
-from ...utils.errors import UserError
 from ..arguments.distillation_arguments import DistillationArguments
 from ..arguments.run_arguments import Arguments
 from ..hooks import Run, RunHook
 from ..output_dir import TEACHER_CACHE
-from .augmentation import augment, find_mask, write_masks
-from .ensemble import JointAnswers, Teachers
-from .trainer import NO_LABEL, TEACHER_LOGITS, DistillationTrainer
-from .unlabeled import UnlabeledTexts, read_unlabeled
+from ..trainer import RnnTrainer
+from .logits import Answers
+from .teacher import Teachers
+from .unlabeled import augment, read_unlabeled, write_masks
 
 logger = logging.getLogger(__name__)
 
+TEACHER_LOGITS = "teacher_logits"  # column of the training rows: C floats
+NO_LABEL = -100  # label of a row that has only the teacher's logits
+
 
 class Distillation(RunHook):
-    """Train on the answers of a teacher besides the labels.
+    """Learn from the logits of a teacher besides the labels.
 
     Args:
         arguments: Settings of the run.
@@ -63,36 +64,35 @@ class Distillation(RunHook):
             bf16=arguments.training.bf16,
         )
         self._class_names: list[str] = []
-        self._order: list[int] = []  # of the teacher's ids, by the data's
-        self._copies: list[tuple[int, str]] = []  # each after the number of its text
-        self._unlabeled: UnlabeledTexts | None = None
+        self._ids: list[int] = []  # the teacher's id of each class
+        self._copies: list[tuple[int, str]] = []  # number of the text, and the copy
+        self._unlabeled: list[str] = []
+        self._unlabeled_record: dict[str, Any] | None = None
         self._rows: dict[str, int] = {}
-        self._taught: str | None = None  # fingerprint of the teacher's answers to the training rows
-        self._answers: dict[str, np.ndarray] = {}  # by split that is measured
+        self._fingerprint = ""
+        self._logits: dict[str, np.ndarray] = {}  # the teacher's, by measured split
 
     def on_texts(self, run: Run) -> None:
-        """Match the labels to the teacher's, augment the training texts and read the unlabelled texts.
+        """Match the labels to the teacher's, copy the training texts and read the unlabelled texts.
 
         With `soft_label_weight` 0 there are neither copies nor unlabelled texts.
 
         Raises:
             UserError: For labels that the teacher does not have, or unlabelled texts that cannot be used.
         """
-        run.trainer_class = partial(
-            DistillationTrainer,
-            temperature=self.settings.temperature,
-            soft_label_weight=self.settings.soft_label_weight,
-        )
         texts, settings = run.texts, self.settings
+        run.trainer_class = partial(
+            DistillationTrainer, temperature=settings.temperature, soft_label_weight=settings.soft_label_weight
+        )
         self._class_names = list(texts["train"].features["label"].names)
-        self._order = self._teachers.members[0].align(self._class_names, settings.teacher_labels)
+        self._ids = self._teachers.members[0].align(self._class_names, settings.teacher_labels)
         if settings.soft_label_weight == 0:
             return
         if settings.unlabeled is not None:
             known = {split: set(map(normalize_text, rows["text"])) for split, rows in texts.items()}
-            held_out = known.get("validation", set()) | known.get("test", set())
-            self._unlabeled = read_unlabeled(
-                Path(settings.unlabeled), held_out, known["train"], frozenset(self._class_names)
+            labeled = known.pop("train")
+            self._unlabeled, self._unlabeled_record = read_unlabeled(
+                Path(settings.unlabeled), set().union(*known.values()), labeled, set(self._class_names)
             )
         self._copies = list(
             augment(
@@ -106,103 +106,79 @@ class Distillation(RunHook):
 
     def vocabulary_texts(self, texts: Iterable[str]) -> Iterable[str]:
         """Return the training and the unlabelled texts; copies would make rare words frequent."""
-        return texts if self._unlabeled is None else chain(texts, _Strings(self._unlabeled.texts))
+        return chain(texts, self._unlabeled)
 
     def on_examples(self, run: Run) -> None:
-        """Ask the teacher; add its logits and the unlabelled rows to `train`.
+        """Add the column `teacher_logits` and the rows without a label to `train`.
 
-        The column `teacher_logits` has C floats in the order of the classes. Unlabelled rows have label -100.
+        The column has C floats in the order of the classes; rows without a label have label -100.
 
         Raises:
-            UserError: If the cache cannot be written, or the teacher gives no usable answer.
+            UserError: If the cache cannot be written, or the teacher's logits are not finite.
         """
-        texts, examples, tokenizer = run.texts, run.examples, run.tokenizer
-        training, settings = self._arguments.training, self.settings
-        cache = Path(settings.teacher_cache or Path(str(training.output_dir)) / TEACHER_CACHE)
-        unlabeled = pa.chunked_array([], pa.string()) if self._unlabeled is None else self._unlabeled.texts
-        self._rows = {"train": len(texts["train"]), "copies": len(self._copies), "unlabeled": len(unlabeled)}
-        _make(cache)  # what the teacher says should not be lost at the end
-        # of several processes the first asks, and the others find its answers in the cache
+        training, texts, members = self._arguments.training, run.texts, self._teachers.members
+        cache = Path(self.settings.teacher_cache or Path(str(training.output_dir)) / TEACHER_CACHE)
+        labeled, measured = list(texts["train"]["text"]), [split for split in texts if split != "train"]
+        self._rows = {"train": len(labeled), "copies": len(self._copies), "unlabeled": len(self._unlabeled)}
+        for_all = len(self._unlabeled) + sum(len(texts[split]) for split in measured)
+        total = len(labeled) + len(self._copies) + for_all * len(members)
+        shown = sys.stderr.isatty() and training.process_index == 0
+        # the first of several processes computes the logits, the others read the cache
         with (
-            training.main_process_first(desc="asking the teacher"),
-            _tell_what_stays(cache),
-            self._progress(texts) as advance,
+            training.main_process_first(desc="teacher"),
+            tqdm(desc="teacher", total=total, unit=" texts", dynamic_ncols=True, disable=not shown) as bar,
         ):
-            answers = JointAnswers(self._teachers, cache, advance)
-            counts = ", ".join(f"{count:,} {what}" for what, count in self._rows.items())
-            tell = logger.info if training.process_index == 0 else logger.debug
-            name, folds = self._teachers.name, self._teachers.folds
-            who = f"the {folds} teachers of {name} label" if folds else f"the teacher {name} labels"
-            tell("%s the training rows: %s", who, counts)
-            labelled = list(texts["train"]["text"])
-            said = self._reorder(answers.to_trained(labelled, labelled))
-            parts = [_rows(examples["train"], examples["train"]["labels"], said)]
+            answers = Answers(self._teachers, cache, bar.update)
+            counts = ", ".join(f"{count:,} {origin}" for origin, count in self._rows.items())
+            logger.info("teacher %s labels these training rows: %s", self._teachers.name, counts)
+            parts = [(run.examples["train"], answers.for_training(labeled, labeled))]
             if self._copies:
-                copies = [copy for _, copy in self._copies]
-                read = write_masks(copies, find_mask(self._teachers.members[0].tokenizer))
-                said = self._reorder(answers.to_trained(read, [labelled[number] for number, _ in self._copies]))
-                learned = pa.array(write_masks(copies, find_mask(tokenizer)), pa.string())
-                parts.append(self._further_rows("copies", learned, tokenizer, said))
-            if len(unlabeled):
-                said = self._reorder(answers.to_others(_Strings(unlabeled)))
-                parts.append(self._further_rows("unlabeled", unlabeled, tokenizer, said))
-            self._answers = {
-                split: self._reorder(answers.to_others(texts[split]["text"]))
-                for split in ("validation", "test")
-                if split in texts
-            }
-            new, kept = answers.counts
-            tell("%s of the answers are new, %s were kept in %s", f"{new:,}", f"{kept:,}", cache)
-        train = datasets.concatenate_datasets(parts)
-        logits = np.concatenate([part.with_format("numpy")[TEACHER_LOGITS][:] for part in parts])
-        self._taught = hashlib.sha256(np.ascontiguousarray(logits, dtype=np.float32).tobytes()).hexdigest()
-        run.examples = datasets.DatasetDict({**examples, "train": train})
+                numbers, copies = zip(*self._copies, strict=True)
+                read = write_masks(copies, members[0].tokenizer)
+                logits = answers.for_training(read, [labeled[number] for number in numbers])
+                parts.append((self._encode("copies", write_masks(copies, run.tokenizer), run), logits))
+            if self._unlabeled:
+                logits = answers.for_others(self._unlabeled)
+                parts.append((self._encode("unlabeled", self._unlabeled, run), logits))
+            for split in measured:
+                self._logits[split] = answers.for_others(list(texts[split]["text"]))[:, self._ids]
+            logger.info("%s logits computed, %s found in %s", f"{answers.computed:,}", f"{answers.cached:,}", cache)
+        digest, rows = hashlib.sha256(), []
+        for encoded, logits in parts:
+            ordered = np.ascontiguousarray(logits[:, self._ids])
+            digest.update(ordered.tobytes())
+            rows.append(_make_rows(encoded, ordered))
+        self._fingerprint = digest.hexdigest()
+        run.examples = datasets.DatasetDict({**run.examples, "train": datasets.concatenate_datasets(rows)})
 
-    @contextlib.contextmanager
-    def _progress(self, texts: datasets.DatasetDict) -> Iterator[Callable[[int], Any]]:
-        """Draw a bar of the answers, on a terminal only; a large teacher takes its time."""
-        measured = sum(len(rows) for split, rows in texts.items() if split != "train")
-        by_one, by_all = self._rows["train"] + self._rows["copies"], self._rows["unlabeled"] + measured
-        total = by_one + by_all * len(self._teachers.members)
-        shown = sys.stderr.isatty() and self._arguments.training.process_index == 0
-        with tqdm(desc="asking the teacher", total=total, unit=" texts", dynamic_ncols=True, disable=not shown) as bar:
-            yield bar.update
-
-    def _reorder(self, logits: np.ndarray) -> np.ndarray:
-        """Logits in the order of the teacher's ids → in that of the data's."""
-        return np.ascontiguousarray(logits[:, self._order])
-
-    def _further_rows(
-        self, name: str, texts: pa.Array | pa.ChunkedArray, tokenizer: PreTrainedTokenizerBase, logits: np.ndarray
-    ) -> datasets.Dataset:
-        """Training rows without a label."""
-        table = datasets.Dataset(pa.table({"text": texts}), split=datasets.NamedSplit(name))
-        encoded = encode(table, tokenizer, self._arguments.data.max_length)
-        return _rows(encoded, [NO_LABEL] * len(encoded), logits)
+    def _encode(self, name: str, texts: list[str], run: Run) -> datasets.Dataset:
+        table = datasets.Dataset.from_dict({"text": texts}, split=datasets.NamedSplit(name))
+        return encode(table, run.tokenizer, self._arguments.data.max_length)
 
     def fingerprints(self) -> dict[str, Any]:
-        """Return the hash of the teacher's answers and the settings of the loss."""
+        """Return the hash of the teacher's logits and the settings of the loss."""
         weighed = {name: getattr(self.settings, name) for name in ("temperature", "soft_label_weight")}
-        return {"teacher": self._taught, "further_settings": weighed}
+        return {"teacher": self._fingerprint, "further_settings": weighed}
 
     def on_metrics(self, run: Run) -> None:
         """Measure the teacher on the same splits as the student.
 
         Adds `teacher` to the metrics: `name`, `folds` (number of cross-fitted teachers, or None), `temperature`,
         `soft_label_weight`, `rows` by origin, the use of the `unlabeled` file (or None), and by split under `results`
-        the scores of the teacher and `agreement`, the share of rows with the same answer.
+        the scores of the teacher and `agreement`, the share of rows with the same label from both.
         """
-        results = {
-            split: self._compare(self._answers[split], found.predictions, found.label_ids)
-            for split, found in run.predictions.items()
-        }
-        for split, found in results.items():
+        results = {}
+        for split, found in run.predictions.items():
+            predicted = self._logits[split].argmax(axis=1)
+            scores = classification_metrics(predicted, found.label_ids, self._class_names)
+            agreement = float((predicted == found.predictions.argmax(axis=1)).mean())
+            results[split] = {**{name: scores[name] for name in SCORES}, "agreement": agreement}
             logger.info(
-                "on %s the teacher has accuracy %.3f and macro_recall %.3f; the student gives its answer to %.1f %%",
+                "%s: the teacher has accuracy %.3f and macro_recall %.3f; the student agrees on %.1f %%",
                 split,
-                found["accuracy"],
-                found["macro_recall"],
-                100 * found["agreement"],
+                scores["accuracy"],
+                scores["macro_recall"],
+                100 * agreement,
             )
         run.metrics["teacher"] = {
             "name": self._teachers.name,
@@ -210,7 +186,7 @@ class Distillation(RunHook):
             "temperature": self.settings.temperature,
             "soft_label_weight": self.settings.soft_label_weight,
             "rows": self._rows,
-            "unlabeled": None if self._unlabeled is None else self._unlabeled.describe(),
+            "unlabeled": self._unlabeled_record,
             "results": results,
         }
 
@@ -218,57 +194,122 @@ class Distillation(RunHook):
         """Return the same for the card."""
         return {"teacher": run.metrics["teacher"]}
 
-    def _compare(self, teachers: np.ndarray, students: np.ndarray, labels: Sequence[int]) -> dict[str, float]:
-        answers = teachers.argmax(axis=1)
-        scores = classification_metrics(answers, labels, self._class_names)
-        agreement = float((answers == students.argmax(axis=1)).mean())
-        return {**{name: scores[name] for name in SCORES}, "agreement": agreement}
 
-
-def _rows(encoded: datasets.Dataset, labels: npt.ArrayLike, logits: np.ndarray) -> datasets.Dataset:
-    """Training rows of one origin: the student's tokens, a label or none, and the teacher's logits."""
-    classes = logits.shape[1]
-    columns = {
-        "input_ids": encoded.with_format("arrow")[:]["input_ids"],
-        "labels": pa.array(np.asarray(labels, dtype=np.int64)),
-        TEACHER_LOGITS: pa.FixedSizeListArray.from_arrays(pa.array(logits.ravel()), classes),
-    }
+def _make_rows(encoded: datasets.Dataset, logits: np.ndarray) -> datasets.Dataset:
+    """Return training rows with the student's tokens, a label or -100, and the teacher's logits."""
+    labels: npt.ArrayLike = encoded["labels"][:] if "labels" in encoded.features else [NO_LABEL] * len(encoded)
     features = datasets.Features(
         {
             "input_ids": encoded.features["input_ids"],
             "labels": datasets.Value("int64"),
-            TEACHER_LOGITS: datasets.List(datasets.Value("float32"), length=classes),
+            TEACHER_LOGITS: datasets.List(datasets.Value("float32"), length=logits.shape[1]),
         }
     )
+    columns = {
+        "input_ids": encoded.with_format("arrow")[:]["input_ids"],
+        "labels": pa.array(np.asarray(labels, dtype=np.int64)),
+        TEACHER_LOGITS: pa.FixedSizeListArray.from_arrays(pa.array(logits.ravel()), logits.shape[1]),
+    }
     return datasets.Dataset(pa.table(columns), datasets.DatasetInfo(features=features))
 
 
-@contextlib.contextmanager
-def _tell_what_stays(cache: Path) -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        logger.warning("stopped; what the teacher has answered stays in %s, and the same command goes on there", cache)
-        raise
+def distillation_loss(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    teacher_logits: torch.Tensor,
+    temperature: float,
+    soft_label_weight: float,
+    class_weights: torch.Tensor | None = None,
+    label_smoothing: float = 0.0,
+) -> torch.Tensor:
+    """Return the loss of a batch, summed over its rows.
+
+    With a = `soft_label_weight` and the temperature T, a row has the loss a T² KL(p ‖ q) + (1 - a) CE. Here p and q
+    are softmax(logits / T) of teacher and student, and CE is the cross-entropy of the true label at temperature 1. A
+    row without a label has the first part only. The factor T² keeps the size of its gradients about the same for
+    every T. After G. Hinton, O. Vinyals, J. Dean: Distilling the Knowledge in a Neural Network. arXiv:1503.02531,
+    2015, section 2.
+
+    Class weights w make the cross-entropy learn w_c p(c | x), scaled to sum to 1, in place of p(c | x). Adding log w
+    to the teacher's logits makes both parts learn the same.
+
+    Args:
+        logits: The student's, `(B, C)`.
+        labels: Class ids `(B)`, or -100 without a label.
+        teacher_logits: `(B, C)`.
+        temperature: T, above 0.
+        soft_label_weight: a, from 0 to 1.
+        class_weights: w, `(C)`, above 0.
+        label_smoothing: Of the cross-entropy.
+
+    Returns:
+        A scalar, in nats.
+    """
+    if class_weights is not None:
+        teacher_logits = teacher_logits + class_weights.log()
+    soft = functional.kl_div(
+        functional.log_softmax(logits / temperature, dim=-1),
+        functional.log_softmax(teacher_logits / temperature, dim=-1),
+        reduction="sum",
+        log_target=True,
+    )
+    hard = functional.cross_entropy(
+        logits, labels, class_weights, reduction="sum", label_smoothing=label_smoothing, ignore_index=NO_LABEL
+    )
+    return soft_label_weight * temperature**2 * soft + (1 - soft_label_weight) * hard
 
 
-def _make(cache: Path) -> None:
-    """Make the folder of a cache, or say that the user is to name another."""
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"the folder of the teacher's answers, {cache}, cannot be made: {error.strerror}") from error
-    if not os.access(cache, os.R_OK | os.X_OK):
-        raise UserError(f"the folder of the teacher's answers, {cache}, is not yours to read: give another")
+class DistillationTrainer(RnnTrainer):
+    """[`RnnTrainer`] whose training rows have a column `teacher_logits`; it evaluates on true labels only.
 
+    The loss of an accumulated batch is the sum of [`distillation_loss`] over its rows divided by their number, with or
+    without a label. Class weights and label smoothing of the settings apply to its cross-entropy.
 
-@dataclass(frozen=True)
-class _Strings:
-    """Texts one by one, as often as they are asked for, without a list of all of them."""
+    Args:
+        args: As for [`RnnTrainer`].
+        temperature (`float`): See [`distillation_loss`].
+        soft_label_weight (`float`): See [`distillation_loss`].
+        kwargs: As for [`RnnTrainer`].
+    """
 
-    texts: pa.ChunkedArray
+    def __init__(self, *args: Any, temperature: float, soft_label_weight: float, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._temperature, self._soft_label_weight = temperature, soft_label_weight
+        self._signature_columns.append(TEACHER_LOGITS)
+        self._teacher_logits: torch.Tensor | None = None  # in the current batch
+        self._own_loss, self.compute_loss_func = True, self._training_loss
 
-    def __iter__(self) -> Iterator[str]:
-        for chunk in self.texts.chunks:
-            for start in range(0, len(chunk), 1000):
-                yield from chunk[start : start + 1000].to_pylist()
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor | int | None:
+        # the Trainer counts labels; rows without one count too
+        rows = [{"labels": torch.zeros_like(batch["labels"])} for batch in batch_samples]
+        return super()._get_num_items_in_batch(rows, device)
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """Return the loss, as [`RnnTrainer`] does."""
+        self._teacher_logits = inputs.pop(TEACHER_LOGITS, None)
+        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+
+    def _training_loss(
+        self, outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        """Return the mean over the rows of the whole accumulated batch."""
+        assert self._teacher_logits is not None, f"a training batch has no {TEACHER_LOGITS}"
+        logits = outputs["logits"].float()
+        total = distillation_loss(
+            logits,
+            labels,
+            self._teacher_logits.float(),
+            self._temperature,
+            self._soft_label_weight,
+            None if self._class_weights is None else self._class_weights.to(logits.device),
+            self.args.label_smoothing_factor,
+        )
+        if num_items_in_batch is None:
+            return total / len(labels)
+        return total / num_items_in_batch / max(self.args.n_gpu, 1)  # as `RnnTrainer._training_loss`

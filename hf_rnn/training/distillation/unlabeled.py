@@ -1,14 +1,15 @@
-"""A file with one text a line → texts for a teacher to label, every line accounted for."""
+"""Texts that only the teacher labels: a file of unlabelled texts, and modified copies of the training texts."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Container, Sequence
-from dataclasses import dataclass
+import random
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
+from transformers import PreTrainedTokenizerBase
 
 from ...data.audit import normalize_text
 from ...data.line_reader import read_texts
@@ -17,105 +18,127 @@ from ...utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class UnlabeledTexts:
-    """The texts of a file; `lines` is the sum of the other counts.
-
-    Attributes:
-        name: Of the file.
-        texts: Strings (N), in the order of the lines. They lie in memory as bytes of the file do, without more.
-        lines: Lines of the file.
-        refused: Lines that are no text: not UTF-8, a NUL, too long.
-        blank: Lines without a character, or of white space only.
-        held_out: Texts that stand in the validation or test split too, which are not learned from.
-        labeled: Texts that stand in the training split, where a teacher that has not seen them is asked.
-    """
-
-    name: str
-    texts: pa.ChunkedArray
-    lines: int
-    refused: int
-    blank: int
-    held_out: int
-    labeled: int
-
-    def describe(self) -> dict[str, Any]:
-        """Return the counts as JSON can hold them."""
-        counts = {name: getattr(self, name) for name in ("lines", "refused", "blank", "held_out", "labeled")}
-        return {"file": self.name, **counts, "kept": len(self.texts)}
+MASKED = "\ufdd0"  # a hidden word, before the tokenizer is known: a code point that is never used in texts
+_LONGEST_NGRAM = 5
+# Words that are in no vocabulary, for tokenizers that read special tokens as text; some tokenizers keep letters only.
+_UNKNOWN_WORDS = (MASKED, "qzxjwv")
 
 
 def read_unlabeled(
     path: Path,
-    held_out: Container[str] = frozenset(),
-    labeled: Container[str] = frozenset(),
-    class_names: Container[str] = frozenset(),
-) -> UnlabeledTexts:
-    """Read a file, and say in one line how many of its lines are left out, and why.
+    held_out: Set[str] = frozenset(),
+    labeled: Set[str] = frozenset(),
+    class_names: Set[str] = frozenset(),
+) -> tuple[list[str], dict[str, Any]]:
+    """Read a file with one text per line, and log how many lines are left out and why.
 
     Args:
-        path: The file; what a line is, says [`~hf_rnn.data.line_reader.read_texts`].
-        held_out: Texts of the validation and test splits, to leave out, in the form of
-            [`~hf_rnn.data.audit.normalize_text`]. Of a line that tabs divide, a column is enough.
-        labeled: Those of the training split, to leave out too, in the same form.
-        class_names: Labels, none of which may be a column of a line that tabs divide: its text would not be known
-            again, and its label be learned as a word.
+        path: The file; lines are those of [`~hf_rnn.data.line_reader.read_texts`].
+        held_out: Validation and test texts to leave out, normalized by [`~hf_rnn.data.audit.normalize_text`]. A line
+            with tabs is left out if one of its columns is among them.
+        labeled: Training texts to leave out, in the same form; a teacher that has not seen them labels them.
+        class_names: Labels that must not be a column of a line with tabs: they would be learned as words.
+
+    Returns:
+        The texts in the order of the lines, and a record of the name of the `file` and of the numbers of `lines`,
+        `refused`, `blank`, `held_out`, `labeled` and `kept` ones; `lines` is the sum of the others.
 
     Raises:
-        DataError: For a file that is no text as a whole, such as a compressed one.
-        UserError: For a file of labelled rows, and when no text is left.
+        DataError: For a file that is not text, such as a compressed one.
+        UserError: For a file of labelled rows, and if no text is left.
     """
-    blocks: list[pa.Array] = []
-    lines = refused = blank = number_held_out = number_labeled = 0
-    first_refused: BadRow | None = None
+    texts: list[str] = []
+    counts: Counter[str] = Counter()
+    lines, first_refused = 0, ""
     with path.open("rb") as stream:
-        for block in read_texts(stream, path.name):
-            kept = []
-            for position, line in enumerate(block, 1):
-                if isinstance(line, BadRow):
-                    refused += 1
-                    first_refused = first_refused or line
-                elif "\t" in line and (label := _label_in(line.split("\t"), class_names)) is not None:
-                    raise UserError(
-                        f"unlabeled {path}, line {lines + position}: a column with the label {label!r}. Give one "
-                        "text a line: the column of the texts alone, as scripts/collect_unlabeled.py takes it"
-                    )
-                elif text_fault(line):  # a NUL is refused by then
-                    blank += 1
-                elif _stands_in(held_out, line):
-                    number_held_out += 1
-                elif _stands_in(labeled, line):
-                    number_labeled += 1
-                else:
-                    kept.append(line)
-            lines += len(block)
-            blocks.append(pa.array(kept, pa.string()))
-    texts = pa.chunked_array(blocks, pa.string())
-    read = UnlabeledTexts(path.name, texts, lines, refused, blank, number_held_out, number_labeled)
-    left_out = {
-        "" if first_refused is None else f"no text (the first is {first_refused.describe()})": refused,
-        "blank": blank,
-        "in the validation or test split too": number_held_out,
-        "in the training split, with a label": number_labeled,
+        for line in (line for block in read_texts(stream, path.name) for line in block):
+            lines += 1
+            if isinstance(line, BadRow):
+                counts["refused"] += 1
+                first_refused = first_refused or line.describe()
+                continue
+            parts = [line, *line.split("\t")] if "\t" in line else [line]
+            if labels := class_names & {column.strip() for column in parts[1:]}:
+                raise UserError(
+                    f"unlabeled {path}, line {lines} has columns: found the label {min(labels)!r}; give one text per "
+                    "line, as scripts/results/collect_unlabeled.py writes it"
+                )
+            known = set(map(normalize_text, parts))
+            if text_fault(line):
+                counts["blank"] += 1
+            elif not known.isdisjoint(held_out):
+                counts["held_out"] += 1
+            elif not known.isdisjoint(labeled):
+                counts["labeled"] += 1
+            else:
+                texts.append(line)
+    reasons = {
+        "refused": f"invalid (the first is {first_refused})",
+        "blank": "blank",
+        "held_out": "in the validation or test split",
+        "labeled": "in the training split",
     }
-    told = ", ".join(f"{count:,} are {reason}" for reason, count in left_out.items() if count)
-    if not len(read.texts):
+    left_out = ", ".join(f"{counts[name]:,} {reason}" for name, reason in reasons.items() if counts[name])
+    if not texts:
         raise UserError(
-            f"unlabeled {path} has no text to learn from: of its {lines:,} lines {told or 'there is none'}"
+            f"unlabeled {path} has no text to learn from: found {lines:,} lines ({left_out or 'empty file'})"
         )
-    if told:
-        logger.warning("of the %s lines of %s these are left out: %s", f"{lines:,}", path.name, told)
-    return read
+    if left_out:
+        logger.warning("%s: of %s lines, these are left out: %s", path.name, f"{lines:,}", left_out)
+    record = {"lines": lines, **{name: counts[name] for name in reasons}, "kept": len(texts)}
+    return texts, {"file": path.name, **record}
 
 
-def _label_in(columns: Sequence[str], class_names: Container[str]) -> str | None:
-    """The label that stands in one of several columns, if there is one."""
-    return next((column.strip() for column in columns if column.strip() in class_names), None)
+def augment(
+    texts: Sequence[str],
+    copies: int,
+    *,
+    mask_probability: float = 0.1,
+    ngram_probability: float = 0.25,
+    seed: int = 0,
+) -> Iterator[tuple[int, str]]:
+    """Yield modified copies of texts, each with the number of its text.
+
+    Each word of a copy is hidden with `mask_probability`; then, with `ngram_probability`, the copy is cut to one to
+    five neighbouring words. Copies that equal their text or an earlier copy, or that have only hidden words, are left
+    out. After R. Tang et al.: Distilling Task-Specific Knowledge from BERT into Simple Neural Networks.
+    arXiv:1903.12136, 2019, with its probabilities as defaults and without its replacement by part of speech.
+
+    Args:
+        texts: N texts.
+        copies: Copies drawn per text.
+        mask_probability: From 0 to 1.
+        ngram_probability: From 0 to 1.
+        seed: Copies depend on it and on nothing else.
+
+    Yields:
+        The first copy of each text, then the second of each, and so on; hidden words are written as `MASKED`. More
+        `copies` start with those of fewer, so cached logits are used again.
+    """
+    seen = [{" ".join(text.split())} for text in texts]
+    for round_number in range(copies):
+        chance = random.Random(f"{seed} {round_number}")
+        for number, (text, copies_of_text) in enumerate(zip(texts, seen, strict=True)):
+            words = [MASKED if chance.random() < mask_probability else word for word in text.split()]
+            if chance.random() < ngram_probability:
+                size = min(chance.randint(1, _LONGEST_NGRAM), len(words))
+                start = chance.randint(0, len(words) - size)
+                words = words[start : start + size]
+            copy = " ".join(words)
+            if copy not in copies_of_text and any(word != MASKED for word in words):
+                copies_of_text.add(copy)
+                yield number, copy
 
 
-def _stands_in(texts: Container[str], line: str) -> bool:
-    """Whether a line, or a column of one that tabs divide, is one of these texts."""
-    return normalize_text(line) in texts or (
-        "\t" in line and any(normalize_text(c) in texts for c in line.split("\t"))
-    )
+def write_masks(copies: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Replace the hidden words of copies by a word that becomes the tokenizer's mask token, else its unknown token.
+
+    A tokenizer without either, such as one of bytes, leaves hidden words out.
+    """
+    wanted = [[index] for index in (tokenizer.mask_token_id, tokenizer.unk_token_id) if index is not None]
+    mask = ""
+    for word in (tokenizer.mask_token, tokenizer.unk_token, *_UNKNOWN_WORDS):
+        if word is not None and tokenizer(word, add_special_tokens=False)["input_ids"] in wanted:
+            mask = word
+            break
+    return [copy.replace(MASKED, mask) for copy in copies]
