@@ -1,4 +1,4 @@
-"""A teacher small enough for tests, three cross-fitted ones, and what is asked of them."""
+"""Teachers small enough for tests: one, and three cross-fitted ones."""
 
 import json
 import shutil
@@ -14,12 +14,10 @@ from transformers import (
     BertForSequenceClassification,
     BertTokenizerFast,
     PreTrainedTokenizerFast,
-    pipeline,
 )
 
-from hf_rnn.training.distillation.cross_fitting import fold_folder, write_folds
 from hf_rnn.training.distillation.logits import Answers
-from hf_rnn.training.distillation.teacher import Teacher
+from hf_rnn.training.distillation.teacher import Teachers, fold_folder, write_folds
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *NEUTRAL, "miro", "selk"]
 SHAPE = {
@@ -43,7 +41,7 @@ def bytes_tokenizer():
 
 
 def make_teacher(folder):
-    """Leave in a folder a BERT that knows the rule, its labels in another order than the data's."""
+    """Save a BERT that knows the rule; its labels are in another order than the data's."""
     names = ["plain", "bad", "good"]
     assert sorted(names) == sorted(LABELS) != names
     with torch.random.fork_rng():
@@ -60,15 +58,15 @@ def make_teacher(folder):
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+        texts, labels = zip(*invent_rows(90, seed=12), strict=True)
+        predicted = model.eval()(**tokenizer(list(texts), padding=True, return_tensors="pt")).logits.argmax(dim=1)
+    assert np.mean([names[index] == label for index, label in zip(predicted, labels, strict=True)]) > 0.95
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    classify = pipeline("text-classification", str(folder), device="cpu")
-    said = [answer["label"] for answer in classify([text for text, _ in invent_rows(90, seed=12)])]
-    assert np.mean([label == true for label, (_, true) in zip(said, invent_rows(90, seed=12), strict=True)]) > 0.95
 
 
 def make_crew(teacher, folder):
-    """Leave in a folder three cross-fitted teachers, which differ in what they lean to."""
+    """Save three cross-fitted teachers, each biased to another label."""
     for fold in range(3):
         model = BertForSequenceClassification.from_pretrained(teacher)
         with torch.no_grad():
@@ -78,13 +76,13 @@ def make_crew(teacher, folder):
     write_folds(folder, 3)
 
 
-def change_config(folder, target, **changes):
-    """A copy of a model's folder with another configuration."""
+def change_config(folder, target, file="config.json", **changes):
+    """Copy the folder of a model with other values in a JSON file."""
     shutil.copytree(folder, target, ignore=shutil.ignore_patterns("checkpoints"))
-    path = target / "config.json"
+    path = target / file
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
     return target
 
 
-def ask(folder, texts, cache, **options):
-    return Answers(Teacher.open(str(folder), **options), cache).to(texts)
+def compute_logits(folder, texts, cache, **options):
+    return Answers(Teachers.open(str(folder), **options), cache).for_others(texts)

@@ -145,19 +145,17 @@ class RnnClassifier(ClassifierMixin, BaseEstimator):
             validation = train.select(np.flatnonzero(held_out))
             train = train.select(np.flatnonzero(~held_out))
             weights = None if weights is None else weights[~held_out]
-        elif isinstance(eval_set, tuple | list) and len(eval_set) == 2:
-            asked, known = read_texts(eval_set[0], "eval_set X"), read_labels(eval_set[1], "eval_set y")
-            validation = as_dataset(asked, known, classes, "eval_set ")
         else:
-            raise UserError(f"eval_set must be (X, y), found {eval_set!r:.80}")
-        if weights is not None and not weights.any():
-            raise UserError("sample_weight is 0 for every training row: give a positive weight to some")
+            asked, known = eval_set
+            validation = as_dataset(
+                read_texts(asked, "eval_set X"), read_labels(known, "eval_set y"), classes, "eval_set "
+            )
         record = {_LABEL_TYPE: describe_labels(classes)}
         quiet = self.verbose is not None and not self.verbose
         with tempfile.TemporaryDirectory(prefix="hf-rnn-", ignore_cleanup_errors=True) as room:
             folder = FinishedFolder(Path(room) / _NAME)
             with one_at_a_time():
-                # which resets accelerate's state of the process
+                # inside, because it resets accelerate's state of the process
                 arguments = parse_settings(self._settings(str(folder.root)), prog=type(self).__name__)
                 card = _train(arguments, {"train": train, "validation": validation}, weights, record, quiet)
             self._adopt(folder, card)
@@ -233,8 +231,6 @@ class RnnClassifier(ClassifierMixin, BaseEstimator):
             raise UserError("save_directory is empty: name a folder, '.' for this one")
         check_is_fitted(self)
         target = FinishedFolder(Path(save_directory).expanduser())
-        if target.root.exists() and not target.root.is_dir():
-            raise UserError(f"{target.root} is a file: give a folder")
 
         def write(folder: FinishedFolder) -> None:
             _write_files(folder.root, self._files)
@@ -342,11 +338,6 @@ def _train(
     from ..training.hooks import SampleWeights
     from ..training.train import train_on
 
-    if arguments.training.world_size > 1:  # each process would look for the model in its own temporary folder
-        raise UserError(
-            "RnnClassifier trains in one process, found several, as torchrun starts them: train with hf_rnn.train, "
-            "and load the folder with RnnClassifier.from_pretrained"
-        )
     check_early(arguments)
     with contained(quiet):
         report = DataReport()

@@ -46,7 +46,7 @@ def read_labels(y: Any, where: str = "y") -> np.ndarray:
     for position, value in enumerate(values):
         if isinstance(value, str) != isinstance(values[0], str):
             raise UserError(
-                f"{where}[{position}] is {value!r:.80} and {where}[0] {values[0]!r:.80}: give labels of one type"
+                f"{where} must have labels of one type: found {values[0]!r:.80} and {value!r:.80} at {position}"
             )
     dtype = getattr(y, "dtype", None)
     labels = np.asarray(values, dtype=dtype if isinstance(dtype, np.dtype) and dtype.kind in "biuf" else None)
@@ -61,7 +61,7 @@ def restore_labels(names: Sequence[str], record: Mapping[str, Any] | None) -> np
 
     Args:
         names: `str(label)` of each label.
-        record: What [`describe_labels`] returned; None stands for strings.
+        record: Result of [`describe_labels`]; None means strings.
     """
     dtype = np.dtype(record["dtype"] if record else "str")
     if dtype.kind == "b":
@@ -86,11 +86,11 @@ def as_dataset(texts: Sequence[str], labels: np.ndarray, classes: np.ndarray, wh
         where: Precedes `X` and `y` in messages.
 
     Raises:
-        UserError: For an unknown label, and for what is refused in files too, such as an empty text.
+        UserError: For an unknown label and an empty text.
     """
     import datasets
 
-    from ..data.row_errors import label_fault, text_fault
+    from ..data.row_errors import text_fault
 
     if len(texts) != len(labels):
         raise UserError(f"{where}X and {where}y differ in length: {len(texts)} and {len(labels)}")
@@ -99,12 +99,8 @@ def as_dataset(texts: Sequence[str], labels: np.ndarray, classes: np.ndarray, wh
         raise UserError(f"{where}y contains {found!r}, which y lacks")
     for position, text in enumerate(texts):
         if fault := text_fault(text):
-            raise UserError(f"{where}X[{position}]: {fault.detail}. Leave out the text and its label")
+            raise UserError(f"{where}X[{position}]: {fault.detail}; leave out the text and its label")
     names = [str(label) for label in classes.tolist()]
-    check_texts(names, "y")
-    for name in names:
-        if fault := label_fault(name):
-            raise UserError(f"y: {fault.detail}")
     features = datasets.Features(text=datasets.Value("string"), label=datasets.ClassLabel(names=names))
     rows = {"text": list(texts), "label": np.searchsorted(classes, labels)}
     return datasets.Dataset.from_dict(rows, features=features)
@@ -113,7 +109,7 @@ def as_dataset(texts: Sequence[str], labels: np.ndarray, classes: np.ndarray, wh
 def _items(values: npt.ArrayLike, where: str) -> list[Any]:
     """Return the items of a list, a column, or an array or a frame of one column, as Python's types."""
     if isinstance(values, str | bytes | Mapping | Set):
-        raise UserError(f"{where} must be a list or an array, found {values!r:.80}: give a list")
+        raise UserError(f"{where} must be a list or an array: found {values!r:.80}")
     shape: Any = getattr(values, "shape", (1,))
     if len(shape) == 2 and shape[1] == 1:
         values = np.asarray(values)[:, 0]

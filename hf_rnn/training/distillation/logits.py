@@ -97,10 +97,10 @@ def _hash(teacher: Teacher, texts: Sequence[str]) -> str:
 
 def _read(path: Path) -> np.ndarray | None:
     """Return the logits in a file of the cache, None if it is missing or damaged."""
+    if not path.is_file():
+        return None
     try:
         return load(path.read_bytes())[_LOGITS]
-    except FileNotFoundError:
-        return None
     except (SafetensorError, KeyError):
         logger.warning("%s is damaged: its logits are computed again", path)
         return None

@@ -1,15 +1,20 @@
-"""A teacher: its answers to a text, its labels by name, and what cannot teach."""
+"""Teachers: their labels, limits and logits; cross-fitted ones; the cache."""
 
+import gc
+import hashlib
 import json
 import shutil
+import weakref
 
 import numpy as np
 import pytest
 import torch
 from conftest import LABELS, invent_rows
 from hub_server import Blob
-from tiny_teacher import ask, bytes_tokenizer, change_config
+from tiny_teacher import SHAPE, bert_tokenizer, bytes_tokenizer, change_config, compute_logits
 from transformers import (
+    BertConfig,
+    BertForMaskedLM,
     BertForSequenceClassification,
     GPT2Config,
     GPT2ForSequenceClassification,
@@ -17,189 +22,289 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
+import hf_rnn.training.distillation.logits
 from hf_rnn import push
-from hf_rnn.training.distillation.ensemble import Teachers
 from hf_rnn.training.distillation.logits import Answers
-from hf_rnn.training.distillation.teacher import Teacher
+from hf_rnn.training.distillation.teacher import FOLDS_FILE, UNFINISHED_FILE, Teacher, Teachers, fold_folder, fold_of
 from hf_rnn.utils.errors import UserError
 
-
-def test_answers_are_those_of_one_text_alone(teacher, trained, tmp_path):
-    """In batches by length, cut where the reading ends; of a BERT, of our own, and of one that cannot pad."""
-    texts = [text for text, _ in invent_rows(40, seed=31)] + ["sand " * 50, "?", "miro"]
-    gpt = tmp_path / "gpt"
-    shape = {"vocab_size": 256, "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 64}
-    GPT2ForSequenceClassification(GPT2Config(**shape, num_labels=3)).save_pretrained(gpt)
-    bytes_tokenizer().save_pretrained(gpt)
-    assert Teacher.open(str(gpt)).batch_size == 1
-    for folder, limit in ((teacher, 32), (trained.folder, 512), (gpt, 64)):
-        found = ask(folder, texts, tmp_path / "cache", batch_size=8)
-        asked = Teacher.open(str(folder))
-        model = asked.load()
-        for text, row in zip(texts, found, strict=True):
-            inputs = asked.tokenizer(text, truncation=True, max_length=limit, return_tensors="pt")
-            inputs = {name: inputs[name].long() for name in ("input_ids", "attention_mask")}
-            with torch.no_grad():
-                np.testing.assert_allclose(row, model(**inputs).logits[0].numpy(), atol=2e-5)
+TEXTS = [text for text, _ in invent_rows(40, seed=31)]
 
 
-def test_answers_in_bfloat16_are_near_and_kept_apart(teacher, tmp_path):
-    texts = [text for text, _ in invent_rows(40, seed=32)]
-    exact = ask(teacher, texts, tmp_path)
-    rounded = ask(teacher, texts, tmp_path, bf16=True)
-    assert not np.array_equal(rounded, exact)
-    np.testing.assert_allclose(rounded, exact, atol=0.02 * np.abs(exact).max())
-    assert np.array_equal(ask(teacher, texts, tmp_path), exact)
+# ---- labels ----
 
 
-def test_labels_are_found_by_name(teacher, tmp_path):
+@pytest.mark.parametrize(
+    ("classes", "own", "expected"),
+    [
+        (["bad", "good", "plain"], None, [1, 2, 0]),
+        (["bad", "good", "plain"], ["plain", "bad", "good"], [1, 2, 0]),
+        (["low", "mid", "high"], ["mid", "low", "high"], [1, 0, 2]),
+        (["bad", "good", "awful"], None, "give the data's labels"),
+        (["bad", "good"], None, "same task"),
+        (["low", "mid", "high"], ["mid", "low"], "must name 3 classes"),
+        (["low", "mid", "high"], ["mid", "low", "low"], "by teacher_labels"),
+        (["bad", "good", "plain"], ["bad", "good", "plain"], "contradicts"),
+    ],
+)
+def test_labels_are_matched_by_name(teacher, classes, own, expected):
     opened = Teacher.open(str(teacher))
-    assert opened.label_names() == ["plain", "bad", "good"]
-    assert opened.align(["bad", "good", "plain"]) == [1, 2, 0]
-    for names, told in (
-        (
-            ["bad", "good", "awful"],
-            "'plain', 'bad', 'good', and the data 'bad', 'good', 'awful'. If they mean the same",
-        ),
-        (["bad", "good"], "take a teacher of the same task"),
-    ):
-        with pytest.raises(UserError, match=told):
-            opened.align(names)
-    assert opened.align(["low", "mid", "high"], ["mid", "low", "high"]) == [1, 0, 2]
-    with pytest.raises(UserError, match="teacher_labels names 2 classes"):
-        opened.align(["low", "mid", "high"], ["mid", "low"])
-    with pytest.raises(UserError, match="by teacher_labels .* give the data's names"):
-        opened.align(["low", "mid", "high"], ["mid", "low", "low"])
-    assert opened.align(["bad", "good", "plain"], ["plain", "bad", "good"]) == [1, 2, 0], "what it says itself"
-    with pytest.raises(UserError, match="gives 'bad', 'good', 'plain', and the teacher .* itself 'plain', "):
-        opened.align(["bad", "good", "plain"], ["bad", "good", "plain"])
+    if isinstance(expected, list):
+        assert opened.align(classes, own) == expected
+    else:
+        with pytest.raises(UserError, match=expected):
+            opened.align(classes, own)
 
 
-def test_labels_without_a_meaning_are_not_guessed(teacher, tmp_path):
-    nameless = change_config(teacher, tmp_path / "nameless", id2label=None, label2id=None, num_labels=3)
-    opened = Teacher.open(str(nameless))
-    assert opened.label_names() == ["LABEL_0", "LABEL_1", "LABEL_2"]
-    with pytest.raises(UserError, match=r"Such names do not tell .* --teacher_labels bad good plain"):
+def test_generic_labels_are_not_guessed(teacher, tmp_path):
+    opened = Teacher.open(str(change_config(teacher, tmp_path / "x", id2label=None, label2id=None, num_labels=3)))
+    with pytest.raises(UserError, match="teacher_labels"):
         opened.align(["bad", "good", "plain"])
     assert opened.align(["bad", "good", "plain"], ["plain", "bad", "good"]) == [1, 2, 0]
-    assert opened.align(["LABEL_1", "LABEL_0", "LABEL_2"]) == [1, 0, 2], "unless the data has the same names"
+    assert opened.align(["LABEL_1", "LABEL_0", "LABEL_2"]) == [1, 0, 2]
     assert opened.fingerprint == Teacher.open(str(teacher)).fingerprint, "names change no logit"
 
 
-def test_a_model_of_one_label_is_a_regression_though_it_does_not_say_so(teacher, tmp_path):
-    one = change_config(teacher, tmp_path / "one", problem_type=None, id2label={0: "score"}, label2id={"score": 0})
-    with pytest.raises(UserError, match=r"gives a number \(regression\), not one of several labels"):
-        Teacher.open(str(one))
+# ---- models ----
 
 
-def test_what_its_answers_hang_on(teacher, tmp_path):
-    known = Teacher.open(str(teacher)).fingerprint
-    moved = change_config(teacher, tmp_path / "elsewhere" / "moved")
-    assert Teacher.open(str(moved)).fingerprint == known
-    assert Teacher.open(str(teacher), max_length=8).fingerprint != known
-    assert Teacher.open(str(teacher), max_length=99).fingerprint == known, "it reads 32 tokens at most"
-    assert Teacher.open(str(teacher), bf16=True).fingerprint != known
-    content = bytearray((moved / "model.safetensors").read_bytes())
-    content[-1] ^= 1
-    (moved / "model.safetensors").write_bytes(content)
-    assert Teacher.open(str(moved)).fingerprint != known
-    other = change_config(teacher, tmp_path / "other", layer_norm_eps=1e-3)
-    assert Teacher.open(str(other)).fingerprint != known
-    words = change_config(teacher, tmp_path / "words")
-    text = (words / "tokenizer.json").read_text()
-    (words / "tokenizer.json").write_text(text.replace('"miro"', '"mirr"'))
-    assert Teacher.open(str(words)).fingerprint != known
-    for side in ("padding_side", "truncation_side"):  # both change what a short or a long text is to the model
-        sided = change_config(teacher, tmp_path / side)
-        settings = json.loads((sided / "tokenizer_config.json").read_text())
-        (sided / "tokenizer_config.json").write_text(json.dumps({**settings, side: "left"}))
-        assert Teacher.open(str(sided)).fingerprint != known
-        (sided / "tokenizer_config.json").write_text(json.dumps({**settings, side: "right"}))
-        assert Teacher.open(str(sided)).fingerprint == known
-    for name, value in (("split_special_tokens", True), ("model_input_names", ["input_ids"])):
-        read = change_config(teacher, tmp_path / name)
-        settings = json.loads((read / "tokenizer_config.json").read_text())
-        (read / "tokenizer_config.json").write_text(json.dumps({**settings, name: value}))
-        assert Teacher.open(str(read)).fingerprint != known
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"problem_type": "multi_label_classification"}, "exactly one label"),
+        ({"problem_type": None, "id2label": {0: "score"}, "label2id": {"score": 0}}, "exactly one label"),
+        ({"problem_type": "regression"}, "exactly one label"),
+        ({"architectures": ["BertForMaskedLM"]}, "does not classify texts"),
+        ({"model_type": "unknown"}, r"config\.json"),
+        ({"vocab_size": 5}, "another model"),
+        ({"hidden_size": 64}, "no weights that fit"),
+        ({"max_position_embeddings": 16}, "no weights that fit"),
+    ],
+)
+def test_models_that_cannot_teach(teacher, tmp_path, changes, message):
+    folder = change_config(teacher, tmp_path / "other", **changes)
+    with pytest.raises(UserError, match=message):
+        Teacher.open(str(folder)).load()
+
+
+def test_folders_that_cannot_teach(teacher, tmp_path):
+    """An encoder without a trained last layer, a model without its tokenizer, and pickled weights."""
+    encoder, bare, pickled = (tmp_path / name for name in ("encoder", "bare", "pickled"))
+    names = {"id2label": dict(enumerate(LABELS)), "label2id": {name: index for index, name in enumerate(LABELS)}}
+    BertForMaskedLM(BertConfig(**SHAPE, **names)).save_pretrained(encoder)
+    bert_tokenizer().save_pretrained(encoder)
+    config = json.loads((encoder / "config.json").read_text())
+    (encoder / "config.json").write_text(json.dumps({**config, "architectures": None}))
+    with pytest.raises(UserError, match="no weights that fit"):
+        Teacher.open(str(encoder)).load()
+    shutil.copytree(teacher, bare, ignore=lambda folder, names: {name for name in names if "token" in name})
+    with pytest.raises(UserError, match="without words"):
+        Teachers.open(str(bare))
+    shutil.copytree(teacher, pickled)
+    (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
+    with pytest.raises(UserError, match=r"no model\.safetensors"):
+        Teachers.open(str(pickled))
 
 
 def test_a_teacher_on_the_hub(hub, trained, tmp_path):
-    texts = [text for text, _ in invent_rows(9, seed=33)]
     push(trained.folder, "me/films")
-    opened = Teacher.open("me/films")
-    assert opened.name == "me/films" and opened.label_names() == sorted(LABELS)
-    assert opened.fingerprint == Teacher.open(str(trained.folder)).fingerprint
-    expected = ask(trained.folder, texts, tmp_path / "here")
-    assert np.array_equal(Answers(opened, tmp_path / "there").to(texts), expected)
+    opened = Teachers.open("me/films")
+    assert opened.name == "me/films" and opened.members[0].label_names() == sorted(LABELS)
+    expected = compute_logits(trained.folder, TEXTS, tmp_path / "here")
+    assert np.array_equal(Answers(opened, tmp_path / "there").for_others(TEXTS), expected)
     config = json.dumps({"model_type": "bert", "architectures": ["BertForMaskedLM"]}).encode()
     files = {"config.json": Blob(config, lfs=False), "model.safetensors": Blob(b"large", lfs=True)}
     commit = hub.repos["me/films"].add("main", "another", files)
-    with pytest.raises(UserError, match="is a BertForMaskedLM"):
+    with pytest.raises(UserError, match="BertForMaskedLM"):
         Teacher.open("me/films")
-    assert hub.count(f"{commit}/model.safetensors") == 0, "its weights were not got"
-
-
-def test_tokenizers_that_are_not_the_teachers(teacher, tmp_path):
-    """Without files of one the library makes one up, to which every text is the same."""
-    bare = tmp_path / "bare"
-    BertForSequenceClassification.from_pretrained(teacher).save_pretrained(bare)
-    with pytest.raises(UserError, match="bare has a tokenizer without a word: put its files"):
-        Teachers.open(str(bare))
-    with pytest.raises(UserError, match="has a table of 5 tokens, and its tokenizer ids up to"):
-        Teachers.open(str(change_config(teacher, tmp_path / "small", vocab_size=5)))
+    assert hub.count(f"{commit}/model.safetensors") == 0, "its weights are not downloaded"
 
 
 @pytest.mark.parametrize(
     ("own", "positions", "asked", "expected"),
-    [
-        (20, 20, None, 20),
-        (16, 20, None, 16),
-        (32, 20, None, 20),
-        (10**30, 20, None, 20),
-        (32, 32, 8, 8),
-        (10**30, 1, 8, 8),
-    ],
+    [(20, 20, None, 20), (16, 20, None, 16), (10**30, 20, None, 20), (32, 32, 8, 8), (10**30, 1, 8, 8)],
 )
-def test_it_reads_no_more_than_it_has_positions_for(teacher, tmp_path, own, positions, asked, expected):
-    folder = change_config(teacher, tmp_path / "other", max_position_embeddings=positions)
-    path = folder / "tokenizer_config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "model_max_length": own}))
-    (member,) = Teachers.open(str(folder), max_length=asked).members
-    assert member.max_length == expected
-    with pytest.raises(UserError, match="would read 2 tokens of a text, of which 2 are special: let it read more"):
-        Teachers.open(str(folder), max_length=2)
+def test_texts_are_truncated_to_the_positions(teacher, tmp_path, own, positions, asked, expected):
+    folder = change_config(teacher, tmp_path / "positions", max_position_embeddings=positions)
+    folder = change_config(folder, tmp_path / "other", "tokenizer_config.json", model_max_length=own)
+    assert Teacher.open(str(folder), max_length=asked).max_length == expected
+    with pytest.raises(UserError, match="2 are special"):
+        Teacher.open(str(folder), max_length=2)
 
 
-@pytest.mark.parametrize("own", [19, 20, 10**30])
-def test_positions_that_a_roberta_does_not_use(tmp_path, own):
-    """It counts them from its padding's id on, so that of 20 it has 18."""
+def test_roberta_has_fewer_positions_than_its_table(tmp_path):
+    """It counts from the id of its padding token: 18 of 20 are used."""
     shape = {"vocab_size": 256, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     shape |= {"intermediate_size": 16, "max_position_embeddings": 20, "num_labels": 3, "pad_token_id": 1}
     RobertaForSequenceClassification(RobertaConfig(**shape)).save_pretrained(tmp_path)
     tokenizer = bytes_tokenizer()
-    tokenizer.pad_token, tokenizer.model_max_length = tokenizer.convert_ids_to_tokens(1), own
+    tokenizer.pad_token, tokenizer.model_max_length = tokenizer.convert_ids_to_tokens(1), 20
     tokenizer.save_pretrained(tmp_path)
     assert Teacher.open(str(tmp_path)).max_length == 18
-    assert np.isfinite(ask(tmp_path, ["sand " * 20, "sand"], tmp_path / "cache")).all()
-    tokenizer.model_max_length = 7
-    tokenizer.save_pretrained(tmp_path)
-    assert Teacher.open(str(tmp_path)).max_length == 7
+    assert np.isfinite(compute_logits(tmp_path, ["sand " * 20, "sand"], tmp_path / "cache")).all()
 
 
-def test_a_text_that_it_cannot_read(tmp_path):
-    shape = {"vocab_size": 256, "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 64}
-    GPT2ForSequenceClassification(GPT2Config(**shape, num_labels=3)).save_pretrained(tmp_path)
-    bytes_tokenizer().save_pretrained(tmp_path)
-    with pytest.raises(UserError, match=r"the teacher .* cannot answer for '': \w+"):
-        ask(tmp_path, ["sand", ""], tmp_path / "cache")
+# ---- logits ----
 
 
-def test_logits_that_are_none(teacher, tmp_path):
-    spoilt = tmp_path / "spoilt"
-    shutil.copytree(teacher, spoilt)
+@pytest.mark.parametrize(("kind", "limit"), [("bert", 32), ("recurrent", 512), ("gpt without padding", 64)])
+def test_logits_equal_those_of_single_texts(teacher, trained, tmp_path, kind, limit):
+    folder = {"bert": teacher, "recurrent": trained.folder}.get(kind, tmp_path / "gpt")
+    if not folder.exists():
+        shape = {"vocab_size": 256, "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 64}
+        GPT2ForSequenceClassification(GPT2Config(**shape, num_labels=3)).save_pretrained(folder)
+        bytes_tokenizer().save_pretrained(folder)
+    texts = [*TEXTS, "sand " * 50, "?", "miro"]
+    found = compute_logits(folder, texts, tmp_path / "cache", batch_size=8)
+    opened = Teacher.open(str(folder))
+    model = opened.load()
+    for text, row in zip(texts, found, strict=True):
+        inputs = opened.tokenizer(text, truncation=True, max_length=limit, return_tensors="pt")
+        inputs = {name: inputs[name].long() for name in ("input_ids", "attention_mask")}
+        with torch.no_grad():
+            np.testing.assert_allclose(row, model(**inputs).logits[0].numpy(), atol=2e-5)
+
+
+def test_bfloat16_is_near_and_cached_apart(teacher, tmp_path):
+    exact = compute_logits(teacher, TEXTS, tmp_path)
+    rounded = compute_logits(teacher, TEXTS, tmp_path, bf16=True)
+    assert not np.array_equal(rounded, exact)
+    np.testing.assert_allclose(rounded, exact, atol=0.02 * np.abs(exact).max())
+    assert np.array_equal(compute_logits(teacher, TEXTS, tmp_path), exact)
+
+
+def test_logits_that_are_not_finite(teacher, tmp_path):
+    shutil.copytree(teacher, tmp_path / "teacher")
     model = BertForSequenceClassification.from_pretrained(teacher)
     with torch.no_grad():
         model.classifier.bias[0] = float("nan")
-    model.save_pretrained(spoilt)
-    with pytest.raises(UserError, match="gives logits that are not finite, for one to 'sand'"):
-        ask(spoilt, ["sand"], tmp_path / "cache")
+    model.save_pretrained(tmp_path / "teacher")
+    with pytest.raises(UserError, match="not finite"):
+        compute_logits(tmp_path / "teacher", ["sand"], tmp_path / "cache")
+
+
+# ---- cache ----
+
+
+def test_fingerprint(teacher, tmp_path):
+    """It depends on all that changes a logit, and not on the place."""
+    known = Teacher.open(str(teacher)).fingerprint
+    moved = change_config(teacher, tmp_path / "moved")
+    assert known == Teacher.open(str(moved)).fingerprint == Teacher.open(str(teacher), max_length=99).fingerprint
+    others = [Teacher.open(str(teacher), **options) for options in ({"max_length": 8}, {"bf16": True})]
+    changes = [{"padding_side": "left"}, {"truncation_side": "left"}, {"split_special_tokens": True}]
+    for number, change in enumerate([*changes, {"model_input_names": ["input_ids"]}]):
+        folder = change_config(teacher, tmp_path / str(number), "tokenizer_config.json", **change)
+        others.append(Teacher.open(str(folder)))
+    others.append(Teacher.open(str(change_config(teacher, tmp_path / "norm", layer_norm_eps=1e-3))))
+    content = bytearray((moved / "model.safetensors").read_bytes())
+    content[-1] ^= 1
+    (moved / "model.safetensors").write_bytes(content)
+    others.append(Teacher.open(str(moved)))
+    assert known not in {other.fingerprint for other in others}
+
+
+def test_a_stopped_computation_continues(teacher, tmp_path, asked, monkeypatch):
+    monkeypatch.setattr(hf_rnn.training.distillation.logits, "BLOCK_TEXTS", 10)
+
+    def stop(count):
+        if sum(asked) == 40:  # while the last block is computed
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Answers(Teachers.open(str(teacher)), tmp_path, stop).for_others(TEXTS)
+    asked.clear()
+    first = compute_logits(teacher, TEXTS, tmp_path)
+    assert sum(asked) == 10
+    with monkeypatch.context() as patch:
+        patch.setattr(Teacher, "load", None)
+        assert np.array_equal(compute_logits(teacher, TEXTS, tmp_path), first)
+    compute_logits(teacher, [*TEXTS, "miro"], tmp_path)
+    assert sum(asked) == 11
+
+
+@pytest.mark.parametrize("content", [b"", b"hello" * 99, None], ids=["empty", "other", "truncated"])
+def test_a_damaged_file_is_computed_again(teacher, tmp_path, caplog, content):
+    first = compute_logits(teacher, TEXTS, tmp_path)
+    (path,) = tmp_path.iterdir()
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-9] if content is None else content)
+    assert np.array_equal(compute_logits(teacher, TEXTS, tmp_path), first)
+    assert "is damaged" in caplog.text and path.read_bytes() == whole
+
+
+def test_a_cache_that_cannot_be_written(teacher, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="teacher_cache"):
+        compute_logits(teacher, TEXTS, tmp_path / "file" / "cache")
+
+
+# ---- cross-fitted teachers ----
+
+
+def test_the_fold_of_a_text_never_changes():
+    """Otherwise a teacher of an earlier version would label texts that it has seen."""
+    for text, folds in (("The box of dry sand", 3), ("  miro\t", 2), ("", 5), ("se\u0301lk 😀", 7)):
+        digest = hashlib.sha256(text.strip().lower().encode()).hexdigest()
+        assert fold_of(text, folds) == int(digest[:16], 16) % folds
+    counts = np.bincount([fold_of(f"text number {number}", 3) for number in range(3000)])
+    assert abs(counts - 1000).max() < 4 * (3000 * 2 / 9) ** 0.5, "four standard deviations"
+
+
+def log_probabilities(folder, texts):
+    """Compute those of single texts with transformers alone."""
+    model, tokenizer = BertForSequenceClassification.from_pretrained(folder).eval(), bert_tokenizer()
+    with torch.no_grad():
+        logits = [model(**tokenizer(text, truncation=True, return_tensors="pt")).logits[0] for text in texts]
+    return torch.stack(logits).log_softmax(dim=-1).numpy()
+
+
+def test_each_text_is_labelled_by_a_teacher_that_has_not_seen_it(crew, tmp_path, asked, monkeypatch):
+    """One model is in memory at a time, and the cache serves a second run."""
+    loaded, load = [], Teacher.load
+
+    def load_one(self):
+        gc.collect()
+        assert not any(model() for model in loaded)
+        model = load(self)
+        loaded.append(weakref.ref(model))
+        return model
+
+    monkeypatch.setattr(Teacher, "load", load_one)
+    texts = [source.split()[0] for source in TEXTS]
+    assert {fold_of(source, 3) for source in TEXTS} == {0, 1, 2}
+    by_fold = [log_probabilities(fold_folder(crew, fold), texts) for fold in range(3)]
+    asked.clear()
+    finished = []
+    answers = Answers(Teachers.open(str(crew)), tmp_path, finished.append)
+    found = answers.for_training(texts, TEXTS)
+    expected = [by_fold[fold_of(source, 3)][row] for row, source in enumerate(TEXTS)]
+    np.testing.assert_allclose(found - np.log(np.exp(found).sum(axis=1, keepdims=True)), expected, atol=1e-5)
+    np.testing.assert_allclose(answers.for_others(texts), np.mean(by_fold, axis=0), atol=1e-5)
+    assert sum(asked) == sum(finished) == answers.computed == 4 * len(texts) and len(finished) > 8
+    again = Answers(Teachers.open(str(crew)), tmp_path, finished.append)
+    assert np.array_equal(again.for_training(texts, TEXTS), found)
+    again.for_others(texts)
+    assert (again.computed, again.cached, sum(finished)) == (0, 4 * len(texts), 8 * len(texts))
+
+
+def test_one_teacher_labels_all(teacher, tmp_path):
+    opened = Teachers.open(str(teacher))
+    assert (opened.name, opened.folds, len(opened.members)) == ("tiny-bert", None, 1)
+    answers = Answers(opened, tmp_path)
+    assert np.array_equal(answers.for_training(TEXTS, TEXTS), answers.for_others(TEXTS))
+
+
+def test_incomplete_cross_fitted_teachers(crew, tmp_path):
+    def refuse(change, message):
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        shutil.copytree(crew, folder)
+        change(folder)
+        with pytest.raises(UserError, match=message):
+            Teachers.open(str(folder))
+
+    refuse(lambda folder: (folder / FOLDS_FILE).rename(folder / UNFINISHED_FILE), "--resume")
+    refuse(lambda folder: (folder / FOLDS_FILE).write_text("{"), "is not JSON")
+    refuse(lambda folder: shutil.rmtree(folder / "fold-2"), "fold-2")
+    path = "fold-3/config.json"
+    refuse(lambda folder: (folder / path).write_text((folder / path).read_text().replace('"plain"', '"dull"')), "dull")

@@ -1,65 +1,90 @@
-"""A file of texts without labels: every line is accounted for."""
+"""Texts that only the teacher labels: each line of a file is accounted for; copies are drawn as set."""
 
 import gzip
-import re
+from collections import Counter
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_teacher import bert_tokenizer, bytes_tokenizer
 
+from hf_rnn import train_tokenizer
 from hf_rnn.data.tsv_reader import BLOCK_BYTES
-from hf_rnn.training.distillation.unlabeled import read_unlabeled
+from hf_rnn.tokenizers.normalizers import NORMALIZERS
+from hf_rnn.training.distillation.unlabeled import MASKED, augment, read_unlabeled, write_masks
 from hf_rnn.utils.errors import UserError
 
 
 def test_every_line_is_accounted_for(tmp_path, caplog):
     path = tmp_path / "texts.txt"
     path.write_bytes(b"the dry box\n\nsand \xff\nThe  DOOR\n \t\nmiro\xe2\x80\xa8selk\r\nsa\0nd\nthe dry box\nA  box")
-    found = read_unlabeled(path, held_out={"the door"}, labeled={"a box"})
-    assert found.texts.to_pylist() == ["the dry box", "miro\u2028selk", "the dry box"]
-    assert found.describe() == {
-        "file": "texts.txt", "lines": 9, "refused": 2, "blank": 2, "held_out": 1, "labeled": 1, "kept": 3,
-    }  # fmt: skip
+    texts, record = read_unlabeled(path, held_out={"the door"}, labeled={"a box"})
+    assert texts == ["the dry box", "miro\u2028selk", "the dry box"]
+    counts = {"lines": 9, "refused": 2, "blank": 2, "held_out": 1, "labeled": 1, "kept": 3}
+    assert record == {"file": "texts.txt", **counts}
     (line,) = caplog.messages
-    assert "of the 9 lines of texts.txt" in line and "2 are no text (the first is texts.txt:3: not UTF-8" in line
-    assert "2 are blank, 1 are in the validation or test split too, 1 are in the training split, with a label" in line
+    assert "texts.txt:3: not UTF-8" in line
 
 
-def test_labelled_rows_are_no_texts(tmp_path):
-    """A tab in a text is white space, as long as no label stands beside it."""
-    path = tmp_path / "rows.tsv"
-    path.write_text("the box\tof sand\nno news\tplain\n")
-    assert len(read_unlabeled(path, class_names=["good", "bad"]).texts) == 2
-    for row in ("miro day\tgood", "good\tmiro day", "7\tmiro day\t good", "7\tgood\tmiro day"):
-        path.write_text(f"the box\tof sand\n{row}\n")
-        with pytest.raises(UserError, match=r"rows\.tsv, line 2: a column with the label 'good'\. Give one"):
-            read_unlabeled(path, class_names=["good", "bad"])
+def test_texts_of_the_splits_are_found_beside_other_columns(tmp_path):
+    path = tmp_path / "texts.tsv"
+    path.write_text("1\tPOS\tA  box\n2\tNEG\tthe door\n3\tPOS\tnew sand\n")
+    texts, record = read_unlabeled(path, held_out={"a box"}, labeled={"the door"}, class_names={"good", "bad"})
+    assert (record["held_out"], record["labeled"], texts) == (1, 1, ["3\tPOS\tnew sand"])
 
 
-def test_a_labelled_row_far_down_is_named_by_its_own_line(tmp_path):
-    path = tmp_path / "rows.tsv"
-    path.write_text("the box of sand\n" * 20_000 + "miro day\tgood\n")
-    assert path.stat().st_size > BLOCK_BYTES, "premise: it is not read at once"
-    with pytest.raises(UserError, match=r"rows\.tsv, line 20001: a column with the label 'good'"):
-        read_unlabeled(path, class_names=["good", "bad"])
+@pytest.mark.parametrize("row", ["miro day\tgood", "good\tmiro day", "7\tmiro day\t good", "7\tgood\tmiro day"])
+def test_labelled_rows_are_refused_with_their_line(tmp_path, row):
+    path, first = tmp_path / "rows.tsv", "the box\tof sand\n" * (BLOCK_BYTES // 16 + 9)
+    path.write_text(f"{first}{row}\n")
+    with pytest.raises(UserError, match=rf"line {BLOCK_BYTES // 16 + 10} .*'good'"):
+        read_unlabeled(path, class_names={"good", "bad"})
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [
-        (b"", "no text to learn from: of its 0 lines there is none"),
-        (b"\n \n", "of its 2 lines 2 are blank"),
-        (gzip.compress(b"miro\n", mtime=0), "compressed file"),
-    ],
-    ids=["empty", "blank", "gzip"],  # the same in each process: pytest-xdist compares them
+    [(b"", "0 lines"), (b"\n \n", "2 blank"), (gzip.compress(b"miro\n", mtime=0), "compressed")],
 )
-def test_a_file_without_texts(tmp_path, content, message):
+def test_files_without_texts(tmp_path, content, message):
     (tmp_path / "texts.txt").write_bytes(content)
-    with pytest.raises(UserError, match=re.escape(message)):
+    with pytest.raises(UserError, match=message):
         read_unlabeled(tmp_path / "texts.txt")
 
 
-def test_a_text_of_the_splits_is_known_beside_other_columns(tmp_path):
-    """As `id<TAB>label<TAB>text` has it, where the labels are not spelt as those of the data."""
-    path = tmp_path / "texts.tsv"
-    path.write_text("1\tPOS\tA  box\n2\tNEG\tthe door\n3\tPOS\tnew sand\n")
-    read = read_unlabeled(path, held_out={"a box"}, labeled={"the door"}, class_names=["good", "bad"])
-    assert (read.held_out, read.labeled, read.texts.to_pylist()) == (1, 1, ["3\tPOS\tnew sand"])
+@given(st.lists(st.text(), max_size=4), st.integers(0, 5), st.floats(0, 1), st.floats(0, 1), st.integers(0, 99))
+@settings(max_examples=60, deadline=None)
+def test_copies_of_any_text(texts, copies, hidden, cut, seed):
+    chances = {"mask_probability": hidden, "ngram_probability": cut, "seed": seed}
+    drawn = list(augment(texts, copies, **chances))
+    assert (
+        drawn == list(augment(texts, copies, **chances)) == list(augment(texts, copies + 3, **chances))[: len(drawn)]
+    )
+    assert len(set(drawn)) == len(drawn)
+    for number, copy in drawn:
+        words, kept = texts[number].split(), copy.split(" ")
+        assert kept != words and (set(kept) != {MASKED} or MASKED in words)
+        assert len(kept) == len(words) or len(kept) <= 5
+        windows = [words[first : first + len(kept)] for first in range(len(words) - len(kept) + 1)]
+        assert any(all(one in (MASKED, other) for one, other in zip(kept, part, strict=True)) for part in windows)
+
+
+def test_copies_follow_the_probabilities():
+    text = " ".join(f"w{number}" for number in range(40))
+    copies = [copy for _, copy in augment([text] * 2000, 1, mask_probability=0.3, ngram_probability=0.25)]
+    cut = [copy for copy in copies if len(copy.split()) < 40]
+    hidden = Counter(word == MASKED for copy in copies if len(copy.split()) == 40 for word in copy.split())
+    # copies with hidden words only are left out: a share of 0.3 of those of one word, 0.09 of two, ...
+    assert len(cut) / 2000 == pytest.approx(0.25 * (1 - (0.3 + 0.09 + 0.027 + 0.008 + 0.002) / 5), abs=0.03)
+    assert hidden[True] / hidden.total() == pytest.approx(0.3, abs=0.01)
+    assert {len(copy.split()) for copy in cut} == {1, 2, 3, 4, 5}
+
+
+def test_a_hidden_word_is_one_token():
+    """The mask token, else the unknown token; a tokenizer of bytes knows every word and loses it."""
+    copies = [f"the {MASKED} sand"]
+    assert write_masks(copies, bert_tokenizer()) == ["the [MASK] sand"]
+    assert write_masks(copies, bytes_tokenizer()) == ["the  sand"]
+    for normalizer in NORMALIZERS:
+        own = train_tokenizer(["the sand unk mask"], min_frequency=1, normalizer=normalizer)
+        (copy,) = write_masks(copies, own)
+        assert own.convert_ids_to_tokens(own(copy)["input_ids"]) == ["the", "<unk>", "sand"], normalizer
