@@ -160,7 +160,7 @@ def _parse(parser: SettingsParser, recipe: Any, given: dict[str, Setting]) -> tu
             "teacher's), or set freeze_embedding to false"
         )
     own = {name for name, value in merged.items() if value.source.endswith((".yaml", ".yml")) and not value.built_in}
-    for line in find_unused({*given, *own}, *parsed[:3]):
+    for line in find_unused({*given, *own} & merged.keys(), *parsed[:3]):  # None is not given
         logger.warning(line)
     return parsed
 
