@@ -344,7 +344,7 @@ def test_any_text_is_cut_into_words(normalizer, text):
     assert all(result)
     if normalizer == "semeval":
         assert all(re.fullmatch(r"[a-z'.-]*[a-z][a-z'.-]*|<<<(url|mention|hashtag|digit)>>>", word) for word in result)
-    else:  # every character is in a word or is white space
+    else:  # each character is part of a word or white space
         normalized = stages(normalizer, True)[0].normalize_str(text)
         assert re.sub(r"\s", "", "".join(result)) == re.sub(r"\s", "", normalized)
 

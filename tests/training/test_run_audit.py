@@ -9,7 +9,7 @@ from conftest import invent_rows, write_rows
 from hf_rnn import train
 from hf_rnn.utils.errors import UserError
 
-LEAKS = 3  # of the 60 rows of dev: 5 %
+LEAKS = 3  # 5 % of the 60 rows of dev
 
 
 @pytest.fixture

@@ -53,10 +53,10 @@ def start_from(trained, texts_dir, tmp_path, monkeypatch):
 
 def test_every_setting_is_of_the_architecture_or_of_training():
     """A new setting of RnnConfig must be added to one of the two."""
-    of_training = {name for name in RnnConfig.__annotations__ if "dropout" in name}
-    of_training |= {"sparse_embedding", "freeze_embedding", "embedding_initializer_range"}
+    training_only = {name for name in RnnConfig.__annotations__ if "dropout" in name}
+    training_only |= {"sparse_embedding", "freeze_embedding", "embedding_initializer_range"}
     fields = {field.name for field in dataclasses.fields(RnnConfig) if "help" in field.metadata}
-    assert {*ARCHITECTURE, *of_training, "vocab_size", "pad_token_id"} == fields
+    assert {*ARCHITECTURE, *training_only, "vocab_size", "pad_token_id"} == fields
 
 
 @pytest.mark.parametrize("recipe", ["default", "best", "tutorial"])
