@@ -14,7 +14,7 @@ import sys
 import pytest
 import torch
 from conftest import LABELS, invent_rows, write_rows
-from hf_rnn.evaluation.evaluate import evaluate_logits
+from hf_rnn.evaluation import evaluate_logits
 
 from hf_rnn.data import load_tsv
 from hf_rnn.hub.loading import load_model
