@@ -15,6 +15,7 @@ from the page's own server.
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import tempfile
 from collections import Counter, deque
@@ -119,6 +120,7 @@ def serve(page: gradio.Blocks, host: str = "127.0.0.1", port: int | None = None)
     Raises:
         UserError: If the port is taken, or the address does not belong to this machine.
     """
+    _check_address(host)
     settings: dict[str, Any] = {"share": False, "quiet": True, "prevent_thread_lock": True, "show_error": True}
     settings |= {"footer_links": [], "run_history": False, "ssr_mode": False, "mcp_server": False}
     gr = _import_gradio()
@@ -129,10 +131,20 @@ def serve(page: gradio.Blocks, host: str = "127.0.0.1", port: int | None = None)
         page.launch(server_name=host, server_port=port, **settings)
     except OSError as error:
         where = f"port {port} of {host}" if port is not None else host
-        raise UserError(
-            f"the page cannot be served at {where}: set --port to a free one, or leave out --host"
-        ) from error
+        raise UserError(f"the page cannot be served at {where}: set --port to a free one") from error
     return page.local_url
+
+
+def _check_address(host: str) -> None:
+    """Refuse an address of another machine, because Gradio would try port after port for minutes."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.bind(address)
+    except (OSError, UnicodeError) as error:  # the second for an invalid name
+        raise UserError(
+            f"this machine has no address {host!r}: leave out --host, or set it to 0.0.0.0 to let others in"
+        ) from error
 
 
 def _import_gradio() -> Any:

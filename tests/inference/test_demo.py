@@ -88,6 +88,9 @@ def test_a_page_is_served_at_one_address_and_not_shared(monkeypatch):
     page.launch = fail
     with pytest.raises(UserError, match="served at port 7861 of 127.0.0.1: set --port"):
         demo.serve(page, port=7861)
+    for host in ("203.0.113.9", "no such host", "a" * 80 + ".b", ""):
+        with pytest.raises(UserError, match="leave out --host"):
+            demo.serve(page, host)
 
 
 def test_the_heading_has_name_and_labels_as_text():

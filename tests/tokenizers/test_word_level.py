@@ -309,30 +309,11 @@ def test_tweet_by_hand(raw, expected):
 
 # The normalisers: what holds for any text
 
-pieces = st.sampled_from(
-    ["&amp;", "&lt;3", "@ann", "#tag", "http://ex.am/p", "www.ex.am", ":)", ":D", "<user>", "<<<URL>>>", "it's", "x'!"]
-    + [
-        "7:40",
-        "12",
-        "3rd",
-        "sooo",
-        "!!!",
-        "...",
-        "mr.",
-        "u.s.",
-        "-",
-        "--",
-        "(",
-        ")",
-        '"',
-        "'",
-        "😂",
-        "👍🏽",
-        "é",
-        "\x00",
-    ]
-    + ["<pad>", " ", " ", " ", "A", "b"]
+PIECES = (
+    "&amp; &lt;3 @ann #tag http://ex.am/p www.ex.am :) :D <user> <<<URL>>> it's x'! 7:40 12 3rd sooo !!! ... mr. u.s. "
+    "- -- ( ) \" ' 😂 👍🏽 é \x00 <pad> A b"
 )
+pieces = st.sampled_from([*PIECES.split(" "), " ", " ", " "])
 tweets = st.lists(pieces, max_size=15).map("".join)
 
 
@@ -381,9 +362,7 @@ def test_patterns_are_for_javascript_too(normalizer, lowercase):
     assert [pattern for pattern in patterns if ONLY_ONIGURUMA.search(pattern.replace("\\\\", ""))] == []
 
 
-@pytest.mark.parametrize(
-    "seed", ["a", "1", "'", "-", ".", "a.", "1:", "a@", "&#0", ":p", "🇩🇪", "👍🏽", "❤\u200d", "<<<url>>>"]
-)
+@pytest.mark.parametrize("seed", ["a", "'", ".", "1:", "a@", "&#0", ":p", "🇩🇪", "❤\u200d", "<<<url>>>"])
 @pytest.mark.parametrize("normalizer", NORMALIZERS)
 def test_a_huge_line_costs_no_more_than_its_length(normalizer, seed):
     start = time.process_time()
