@@ -5,7 +5,8 @@ Types and ranges are checked, and a misspelt setting is refused, so that a typo 
 
 import difflib
 from dataclasses import field, fields
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, cast
 
 try:
     from transformers import PreTrainedConfig
@@ -22,25 +23,25 @@ _KEYS_OF_TRANSFORMERS = {
     "tie_word_embeddings", "tokenizer_class", "torch_dtype", "use_cache",
 }  # fmt: skip
 _MAX_PARAMETERS = 2**33  # 32 GiB in float32: a larger number in `config.json` is a mistake
-_MAX_LABELS = 2**16  # transformers creates a name for each
+_RANGES = {  # setting: smallest value, and the limit that values stay below
+    **dict.fromkeys(("vocab_size", "embedding_size", "hidden_size", "num_hidden_layers"), (1, _MAX_PARAMETERS)),
+    **dict.fromkeys(("embedding_dropout", "word_dropout", "hidden_dropout", "recurrent_dropout"), (0, 1)),
+    "classifier_dropout": (0, 1),
+    "embedding_initializer_range": (0, float("inf")),
+}
 
 
 def _setting(default: Any, meaning: str, **metadata: Any) -> Any:
     return field(default=default, metadata={"help": meaning, **metadata})
 
 
-def _check_cell_type(name: str) -> None:
+def _check_name(setting: str, name: str) -> None:
     from .cells_rnn import CELLS  # not at import: loads torch
-
-    if name not in CELLS:
-        raise ValueError(f"cell_type must be one of {', '.join(CELLS)}; found {name!r}")
-
-
-def _check_pooling(name: str) -> None:
     from .pooling_rnn import POOLERS
 
-    if name not in POOLERS:
-        raise ValueError(f"pooling must be one of {', '.join(POOLERS)}; found {name!r}")
+    known: Any = CELLS if setting == "cell_type" else POOLERS
+    if name not in known:
+        raise ValueError(f"{setting} must be one of {', '.join(known)}; found {name!r}")
 
 
 @strict
@@ -50,14 +51,11 @@ class RnnConfig(PreTrainedConfig):
     The defaults make a bidirectional LSTM. Labels are set with `id2label` or `label2id` (either gives the other) or
     `num_labels`.
 
-    Args: the fields below, each with its meaning.
-
     Raises:
-        TypeError: For an unknown setting (the message names the nearest one) and labels that are not a mapping.
-        ValueError: For `num_labels` out of range or different from the number of labels.
-        StrictDataclassFieldValidationError: For a value of a wrong type, or not among the choices.
-        StrictDataclassClassValidationError: For a value out of range, and labels that are not texts, repeat, leave out
-            an id, or differ between the two maps.
+        TypeError: For an unknown setting; the message names the nearest one.
+        ValueError: For `num_labels` different from the number of labels.
+        StrictDataclassError: For a value of a wrong type, not among the choices or out of range, and labels that
+            repeat, leave out an id, or differ between the two maps.
 
     Example:
         >>> config = RnnConfig(vocab_size=3330, cell_type="gru", id2label={0: "negative", 1: "positive"})
@@ -74,7 +72,7 @@ class RnnConfig(PreTrainedConfig):
     cell_type: str = _setting(
         "lstm",
         "the recurrent cell; the gates of min_gru depend on the input alone, which makes it the fastest",
-        validator=_check_cell_type,
+        validator=partial(_check_name, "cell_type"),
     )
     hidden_size: int = _setting(128, "units per direction")
     num_hidden_layers: int = _setting(1, "stacked recurrent layers")
@@ -83,7 +81,7 @@ class RnnConfig(PreTrainedConfig):
         "mean_max",
         "how the states of a text become one vector: last (after the last token read, per direction), mean, max, "
         "mean_max (both, side by side), attention (a learned weighted mean)",
-        validator=_check_pooling,
+        validator=partial(_check_name, "pooling"),
     )
     embedding_dropout: float | int = _setting(0.0, "share of the elements of the token vectors to drop")
     word_dropout: float | int = _setting(
@@ -103,19 +101,17 @@ class RnnConfig(PreTrainedConfig):
     freeze_embedding: bool = _setting(False, "exclude the embedding from training")
     embedding_initializer_range: float | int = _setting(1.0, "standard deviation of the initial embedding")
     pad_token_id: int | None = _setting(1, "id of padding; its embedding is zero and stays zero")
+    # fields of transformers, which checks types only of a subclass
+    id2label: dict[int, str] | dict[str, str] | None = None
+    label2id: dict[str, int] | dict[str, str] | None = None
+    problem_type: Literal["regression", "single_label_classification", "multi_label_classification"] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Refuse unknown settings, and derive one label map from the other."""
         for key in kwargs:
             if not self._is_known(key):
                 self._refuse(key)
-        maps: Any = self
-        for name in ("id2label", "label2id"):
-            if not isinstance(getattr(maps, name), dict | type(None)):
-                raise TypeError(f"{name} must be a mapping like {{0: 'no', 1: 'yes'}}; found {getattr(maps, name)!r}")
-        number, label2id = kwargs.get("num_labels"), maps.label2id
-        if number is not None and (not isinstance(number, int) or not 1 <= number <= _MAX_LABELS):
-            raise ValueError(f"num_labels must be from 1 to {_MAX_LABELS}; found {number!r:.40}")
+        number, label2id, maps = kwargs.get("num_labels"), self.label2id, cast(Any, self)
         if label2id is not None and maps.id2label is None:
             maps.id2label = {int(index): label for label, index in label2id.items()}
         if number is not None and maps.id2label is not None and len(maps.id2label) != number:
@@ -188,41 +184,22 @@ class RnnConfig(PreTrainedConfig):
         """`int`: Width of `last_hidden_state`, directions x hidden."""
         return self.num_directions * self.hidden_size
 
-    def validate_sizes(self) -> None:
-        """Check that sizes are positive, and small enough that a damaged file does not exhaust the memory."""
-        for name in ("vocab_size", "embedding_size", "hidden_size", "num_hidden_layers"):
-            if not 1 <= getattr(self, name) <= _MAX_PARAMETERS:
-                raise ValueError(f"{name} must be from 1 to {_MAX_PARAMETERS}; found {getattr(self, name)!r:.40}")
+    def validate_settings(self) -> None:
+        """Check ranges, the number of parameters, and that the cell supports recurrent dropout where it is on."""
+        from .cells_rnn import CELLS
+
+        for name, (least, limit) in {**_RANGES, "pad_token_id": (0, self.vocab_size)}.items():
+            value = getattr(self, name)
+            if value is not None and not least <= value < limit:
+                raise ValueError(f"{name} must be at least {least} and below {limit}; found {value}")
         inputs = self.embedding_size + (self.num_hidden_layers - 1) * self.output_size
         recurrent = inputs + self.num_hidden_layers * self.hidden_size
         parameters = self.vocab_size * self.embedding_size + 4 * self.output_size * recurrent
         if parameters > _MAX_PARAMETERS:
             raise ValueError(
-                f"the model is too large: vocab_size={self.vocab_size}, embedding_size={self.embedding_size}, "
-                f"hidden_size={self.hidden_size}, num_hidden_layers={self.num_hidden_layers} need about "
-                f"{parameters:.1e} parameters; the limit is {_MAX_PARAMETERS:.1e}"
+                f"the model is too large: found about {parameters:.1e} parameters, more than {_MAX_PARAMETERS:.1e}; "
+                "reduce vocab_size, embedding_size, hidden_size or num_hidden_layers"
             )
-
-    def validate_ranges(self) -> None:
-        """Check dropouts, the embedding's standard deviation, the padding id and the problem type."""
-        for name in ("embedding_dropout", "word_dropout", "hidden_dropout", "recurrent_dropout", "classifier_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 0 and below 1; found {getattr(self, name)}")
-        if not 0 <= self.embedding_initializer_range < float("inf"):
-            found = self.embedding_initializer_range
-            raise ValueError(f"embedding_initializer_range must be finite and not negative; found {found}")
-        if self.pad_token_id is not None and not 0 <= self.pad_token_id < self.vocab_size:
-            raise ValueError(
-                f"pad_token_id must be from 0 to vocab_size - 1 = {self.vocab_size - 1}; found {self.pad_token_id}"
-            )
-        known = ("regression", "single_label_classification", "multi_label_classification")
-        if self.problem_type is not None and self.problem_type not in known:
-            raise ValueError(f"problem_type must be one of {', '.join(known)}; found {self.problem_type!r}")
-
-    def validate_recurrent_dropout(self) -> None:
-        """Check that the cell supports recurrent dropout, where it is on."""
-        from .cells_rnn import CELLS
-
         if self.recurrent_dropout > 0 and not CELLS[self.cell_type].has_recurrent_dropout:
             raise ValueError(
                 f"cell_type={self.cell_type!r} does not support recurrent_dropout: found {self.recurrent_dropout}; "
@@ -230,12 +207,9 @@ class RnnConfig(PreTrainedConfig):
             )
 
     def validate_labels(self) -> None:
-        """Check that labels are distinct texts, that ids run from 0 without a gap, and that both maps agree."""
+        """Check that labels are distinct, that ids run from 0 without a gap, and that both maps agree."""
         if not self.id2label:
             raise ValueError("a classifier needs at least one label: give id2label, label2id or num_labels")
-        for label in self.id2label.values():
-            if not isinstance(label, str) or label != label.encode(errors="replace").decode():  # a lone surrogate
-                raise ValueError(f"labels must be texts; found {label!r:.80}")
         if sorted(self.id2label) != list(range(len(self.id2label))):
             raise ValueError(
                 f"the ids in id2label must be 0 to {len(self.id2label) - 1}; found {sorted(self.id2label)}"
