@@ -9,7 +9,6 @@ torch's fused kernels, and no length is needed on the host: this compiles, expor
 Legend: B batch, T time, I input width, H hidden per direction, D directions, L layers.
 """
 
-import functools
 from typing import Any
 
 import torch
@@ -36,8 +35,9 @@ class RecurrentCell(nn.Module):
         padding_gates (`tuple`, *optional*): Numbers to add to each gate's input at padding; needs the methods of
             [`TorchCell`]. In a cell with c it keeps c unchanged, so that c_n can be returned (else it is not); in one
             without, it keeps unbounded states from overflowing.
-        prefers_loop (`bool`): Whether `run_loop` is the faster way to train on a CPU.
-        distinct_gain (`tuple`, *optional*): How many multiplications, and which share of all, distinct tokens must
+        prefers_loop (`bool`): Whether `run_loop(inputs, dropout)` is the faster way to train on a CPU. It returns the
+            states `(T, B, H)` from a state of zero.
+        distinct_gain (`tuple`, *optional*): How many multiplications, and which share of all, [`DistinctTokens`] must
             save to make `run_loop` faster; None: never.
     """
 
@@ -50,20 +50,9 @@ class RecurrentCell(nn.Module):
     @classmethod
     def gains_by_distinct(cls, places: int, distinct: int, input_size: int, hidden_size: int) -> bool:
         """Return whether to run over the `distinct` tokens of the `places` in a batch."""
-        if cls.distinct_gain is None:
-            return False
         saved = (places - distinct) * input_size * 4 * hidden_size
         whole = places * (input_size + hidden_size) * 4 * hidden_size
-        return saved >= max(cls.distinct_gain[0], cls.distinct_gain[1] * whole)
-
-    @classmethod
-    def fails_under_autocast(cls) -> bool:
-        """Return whether the cell must run in its own precision on this CPU."""
-        return False
-
-    def run_loop(self, inputs: torch.Tensor | DistinctTokens, dropout: float) -> torch.Tensor:
-        """Return the states `(T, B, H)` from a state of zero, in training on a CPU."""
-        raise NotImplementedError
+        return cls.distinct_gain is not None and saved >= max(cls.distinct_gain[0], cls.distinct_gain[1] * whole)
 
 
 class TorchCell(RecurrentCell):
@@ -129,23 +118,6 @@ class Lstm(nn.LSTM, TorchCell):
     # measured: 0.97 times the kernel's speed at 21 million, 1.1 at 48 million, 1.3 at 107 million
     distinct_gain = (40e6, 0.3)
 
-    @classmethod
-    def fails_under_autocast(cls) -> bool:
-        """Return whether oneDNN's kernel would raise, on a CPU without autocast's precision."""
-        return torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") not in _find_lstm_dtypes()
-
-
-@functools.cache
-def _find_lstm_dtypes() -> tuple[torch.dtype, ...]:
-    """Return the low-precision dtypes that oneDNN, which runs torch's LSTM, supports on this CPU."""
-    if not torch.backends.mkldnn.is_available():
-        return ()
-    supported = (
-        (torch.bfloat16, torch.ops.mkldnn._is_mkldnn_bf16_supported()),
-        (torch.float16, torch.ops.mkldnn._is_mkldnn_fp16_supported()),
-    )
-    return tuple(dtype for dtype, is_supported in supported if is_supported)
-
 
 class MinGru(RecurrentCell):
     """Minimal GRU: gate and candidate depend on the input alone, so time is a chain of multiply-adds.
@@ -156,7 +128,7 @@ class MinGru(RecurrentCell):
         h~_t = W_h x_t + b_h
         h_t = (1 - z_t) * h_(t-1) + z_t * h~_t
 
-    This is the paper's plain form. Its log-space form needs positive candidates; here states may be negative.
+    The paper's log-space form needs positive candidates; here states may be negative.
 
     Attributes:
         weight_ih_l0 (`(2 * H, I)`): W_z, then W_h; named as in torch's modules.
@@ -173,9 +145,9 @@ class MinGru(RecurrentCell):
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -(hidden_size**-0.5), hidden_size**-0.5)  # as torch's modules
 
-    def run_loop(self, inputs: torch.Tensor | DistinctTokens, dropout: float) -> torch.Tensor:
+    def run_loop(self, inputs: DistinctTokens, dropout: float) -> torch.Tensor:
         """Run over distinct tokens; see [`RecurrentCell`]."""
-        return self(inputs.vectors, rows=inputs.rows)[0] if isinstance(inputs, DistinctTokens) else self(inputs)[0]
+        return self(inputs.vectors, rows=inputs.rows)[0]
 
     def forward(
         self, inputs: torch.Tensor, state: torch.Tensor | None = None, rows: torch.Tensor | None = None
@@ -195,20 +167,11 @@ class MinGru(RecurrentCell):
 
 
 def linear_recurrence(decay: torch.Tensor, addend: torch.Tensor, initial: torch.Tensor) -> torch.Tensor:
-    """Return h_t = decay_t * h_(t-1) + addend_t for t = 1 to T.
-
-    Args:
-        decay (`(T, B, H)`): T is at least 1.
-        addend (`(T, B, H)`): Has the same dtype.
-        initial (`(B, H)`): h_0.
-    """
-    # A loop does the least work; a step costs a microsecond on a CPU. On an accelerator each step would be a kernel
-    # launch, and in a compiled or exported graph one or more nodes.
+    """Return h_t = decay_t * h_(t-1) + addend_t for t = 1 to T, `(T, B, H)` like both, from h_0 `(B, H)`; T >= 1."""
+    # A loop does the least work on a CPU; elsewhere each step would be a kernel launch or a node of the graph.
     if torch.jit.is_tracing():
         raise RuntimeError("torch.jit.trace would fix min_gru's number of steps: use `hf-rnn export`")
-    if runs_eagerly_on_cpu(decay):
-        return _LinearRecurrence.apply(decay, addend, initial)
-    return parallel_scan(decay, addend, initial)
+    return (_LinearRecurrence.apply if runs_eagerly_on_cpu(decay) else parallel_scan)(decay, addend, initial)
 
 
 class _LinearRecurrence(torch.autograd.Function):
@@ -272,22 +235,20 @@ class CompactTexts:
         mask (`torch.BoolTensor` of shape `(B, T)`): True at real tokens, in any pattern; T is at least 1.
 
     Attributes:
-        mask (`(B, T)`): As given.
-        lengths (`(B,)`): Real tokens per text.
         valid (`(T, B)`): True at the compact places of real tokens.
     """
 
     def __init__(self, mask: torch.Tensor) -> None:
         batch, time = mask.shape
-        self.lengths = mask.sum(dim=1)
+        self.mask, self.lengths = mask, mask.sum(dim=1)
         steps = torch.arange(time, device=mask.device)[:, None]  # (T, 1)
         self.valid = steps < self.lengths
-        self.mask = mask
         self._column = torch.arange(batch, device=mask.device)
-        # a batch padded on the right is compact already; other devices would wait for this answer
-        is_compact = runs_eagerly_on_cpu(mask) and torch.equal(mask.t(), self.valid)
-        self._order = None if is_compact else _real_first(mask)  # (B, T)
         self._flipped = torch.where(self.valid, self.lengths - 1 - steps, steps)  # (T, B): its own inverse
+        self._order = None  # (B, T): real tokens first; None for a batch padded on the right, which is compact
+        if not (runs_eagerly_on_cpu(mask) and torch.equal(mask.t(), self.valid)):  # elsewhere, to ask would wait
+            places = steps[:, 0]  # distinct keys: ONNX has no stable sort
+            self._order = torch.argsort(torch.where(mask, places, places + time), dim=1)
 
     def compact(self, batch_first: torch.Tensor) -> torch.Tensor:
         """Reorder (B, T) or (B, T, I) to (T, B) or (T, B, I), real tokens first."""
@@ -327,21 +288,23 @@ class CompactTexts:
         return final.masked_fill(empty, 0) if initial is None else torch.where(empty, initial.to(final.dtype), final)
 
 
-def _real_first(mask: torch.Tensor) -> torch.Tensor:
-    """Return the order (B, T) of places that moves real tokens to the front and keeps their order."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # ONNX has no stable sort: use keys without ties
-        steps = torch.arange(mask.shape[1], device=mask.device)
-        return torch.argsort(torch.where(mask, steps, steps + mask.shape[1]), dim=1)
-    return torch.argsort(mask, dim=1, descending=True, stable=True)
+def _fails_under_autocast(inputs: torch.Tensor) -> bool:
+    """Return whether oneDNN, which runs torch's LSTM on a CPU, would raise, since this CPU lacks autocast's dtype."""
+    if inputs.device.type != "cpu" or not torch.is_autocast_enabled("cpu") or not torch.backends.mkldnn.is_available():
+        return False
+    is_half = torch.get_autocast_dtype("cpu") == torch.float16
+    known = torch.ops.mkldnn
+    return not (known._is_mkldnn_fp16_supported() if is_half else known._is_mkldnn_bf16_supported())
+
+
+def has_hooks(module: Any) -> bool:
+    """Return whether a module has hooks of torch (pruning) or accelerate, and so must be called."""
+    hooks = (module._forward_pre_hooks, module._forward_hooks, module._backward_pre_hooks, module._backward_hooks)
+    return any(hooks) or hasattr(module, "_hf_hook")
 
 
 class RnnDirection(nn.Module):
-    """One layer in one direction over compact texts.
-
-    Args:
-        config ([`RnnConfig`]): The model's settings.
-        input_size (`int`): Width of the input, I.
-    """
+    """One layer in one direction over compact texts, from inputs of width `input_size`."""
 
     def __init__(self, config: RnnConfig, input_size: int) -> None:
         super().__init__()
@@ -361,8 +324,7 @@ class RnnDirection(nn.Module):
         """Run the cell over the compact places.
 
         Args:
-            inputs (`(T, B, I)`, or distinct tokens with a state of zero): Compact, and flipped for the backward
-                direction.
+            inputs (`(T, B, I)`, or distinct tokens with a state of zero): Flipped for the backward direction.
             texts ([`CompactTexts`]): The places of the real tokens.
             initial_hidden_state (`(B, H)`, *optional*): h_0; zero when absent.
             initial_cell_state (`(B, H)`, *optional*): c_0; zero when absent.
@@ -371,15 +333,14 @@ class RnnDirection(nn.Module):
         Returns:
             The states `(T, B, H)`, meaningful at real tokens only, and c_n `(B, H)` or None.
         """
-        wants_c = output_cell_state and self.kind.has_cell_state
         dropout = self.recurrent_dropout if self.training else 0.0
         from_zero = initial_hidden_state is None and initial_cell_state is None
-        if isinstance(inputs, DistinctTokens):
-            return self.cell.run_loop(inputs, dropout), None
-        if self.training and from_zero and self.kind.prefers_loop and may_loop(inputs) and not self.is_hooked():
+        is_loop = self.training and from_zero and self.kind.prefers_loop
+        if isinstance(inputs, DistinctTokens) or (is_loop and may_loop(inputs) and not self.must_call()):
             return self.cell.run_loop(inputs, dropout), None
         state = None if from_zero else self._join_state(inputs, initial_hidden_state, initial_cell_state)
-        if inputs.device.type == "cpu" and self.kind.fails_under_autocast():
+        wants_c = output_cell_state and self.kind.has_cell_state
+        if issubclass(self.kind, Lstm) and _fails_under_autocast(inputs):
             inputs = inputs.to(next(self.cell.parameters()).dtype)
             with torch.autocast("cpu", enabled=False):
                 return self._run(inputs, texts, state, dropout, wants_c)
@@ -392,7 +353,7 @@ class RnnDirection(nn.Module):
         gates = self.kind.padding_gates if wants_c or not self.kind.has_cell_state else None
         if not dropout and gates is None:
             return self.cell(inputs, state)[0], None
-        if self.is_hooked():
+        if self.must_call():
             raise ValueError(
                 "recurrent_dropout, the last cell state and cell_type='rnn_relu' need a cell without hooks (such as "
                 "those of torch.nn.utils.prune) or adapters: set recurrent_dropout=0 and output_final_states=False, "
@@ -408,28 +369,19 @@ class RnnDirection(nn.Module):
         result = cell.run_kernel(inputs, state, weights)
         return result[0], result[2][0] if wants_c else None
 
-    def is_hooked(self) -> bool:
-        """Return whether the cell must be called: it has hooks (pruning, accelerate), or an adapter replaced it."""
-        cell: Any = self.cell
-        hooks = (cell._forward_pre_hooks, cell._forward_hooks, cell._backward_pre_hooks, cell._backward_hooks)
-        return any(hooks) or hasattr(cell, "_hf_hook") or not isinstance(cell, self.kind)
+    def must_call(self) -> bool:
+        """Return whether the cell must be called: it has hooks, or an adapter replaced it."""
+        return has_hooks(self.cell) or not isinstance(self.cell, self.kind)
 
     def _join_state(self, inputs: torch.Tensor, hidden: torch.Tensor | None, cell: torch.Tensor | None) -> Any:
         """Return the cell's initial state, zero where it is absent."""
         zeros = inputs.new_zeros(inputs.shape[1], self.hidden_size)
-        hidden = (zeros if hidden is None else hidden).to(inputs.dtype)[None]  # (1, B, H)
-        if not self.kind.has_cell_state:
-            return hidden
-        return hidden, (zeros if cell is None else cell).to(inputs.dtype)[None]
+        h_0, c_0 = ((zeros if state is None else state).to(inputs.dtype)[None] for state in (hidden, cell))
+        return (h_0, c_0) if self.kind.has_cell_state else h_0
 
 
 class RnnLayer(nn.Module):
-    """One recurrent layer in one or two directions over compact texts.
-
-    Args:
-        config ([`RnnConfig`]): The model's settings.
-        input_size (`int`): Width of the input, I.
-    """
+    """One recurrent layer in one or two directions over compact texts, from inputs of width `input_size`."""
 
     def __init__(self, config: RnnConfig, input_size: int) -> None:
         super().__init__()

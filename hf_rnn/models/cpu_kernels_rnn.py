@@ -1,9 +1,8 @@
 """Recurrences of torch's tanh RNN, GRU and LSTM as Python loops, for training on a CPU; not used for inference.
 
-They are faster than torch's kernels for two reasons. A batch repeats words, and the input projection is computed once
-per distinct token ([`DistinctTokens`]), then gathered. And torch's RNN and GRU record every small operation for
-autograd, while backward is written out here. Training steps are 1.3 to 2 times faster from 64 texts per batch on (one
-core). An LSTM gains only by distinct tokens; else torch's kernel runs it.
+Training steps are 1.3 to 2 times faster than with torch's kernels from 64 texts per batch on (one core): the input
+projection is computed once per distinct token ([`DistinctTokens`]), and backward is written out, while torch's RNN and
+GRU record every small operation. An LSTM gains only by distinct tokens; else torch's kernel runs it.
 
 Formulas: https://docs.pytorch.org/docs/stable/generated/torch.nn.LSTM.html (and RNN, GRU). Gradients: Werbos 1990,
 `Backpropagation Through Time: What It Does and How to Do It`. Backward computes local derivatives for many steps at
@@ -12,7 +11,7 @@ once, as many as fit the cache. tanh(a) is 2 sigmoid(2 a) - 1, since torch's sig
 Legend: B batch, T time, I input width, H hidden per direction, G gates, N distinct tokens.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -47,12 +46,8 @@ def runs_eagerly_on_cpu(tensor: torch.Tensor) -> bool:
 
 def may_loop(tensor: torch.Tensor) -> bool:
     """Return whether the loops apply: full precision on a CPU with gradients."""
-    return (
-        runs_eagerly_on_cpu(tensor)
-        and tensor.dtype in (torch.float32, torch.float64)
-        and torch.is_grad_enabled()
-        and not torch.is_autocast_enabled("cpu")
-    )
+    is_full = tensor.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
+    return is_full and torch.is_grad_enabled() and runs_eagerly_on_cpu(tensor)
 
 
 def run_loop(cell: str, inputs: torch.Tensor | DistinctTokens, weights: list[torch.Tensor]) -> torch.Tensor:
@@ -66,25 +61,41 @@ def run_loop(cell: str, inputs: torch.Tensor | DistinctTokens, weights: list[tor
     Returns:
         The states `(T, B, H)`.
     """
-    vectors, rows = (inputs.vectors, inputs.rows) if isinstance(inputs, DistinctTokens) else (inputs, None)
+    vectors, rows = inputs if isinstance(inputs, DistinctTokens) else (inputs, None)
     w_ih, w_hh, b_ih, b_hh = weights
+    inner = None
     if cell == "gru":  # the last third of b_hh belongs inside the reset gate's product
         outer, inner = b_hh.tensor_split([2 * w_hh.shape[1]])
-        return _Gru.apply(linear(vectors, w_ih, b_ih + pad(outer, (0, len(inner)))), rows, w_hh, inner)
-    loop = _Lstm if cell == "lstm" else _Tanh
-    return loop.apply(linear(vectors, w_ih, b_ih + b_hh), rows, w_hh)
+        b_hh = pad(outer, (0, len(inner)))
+    return _Loop.apply(cell, linear(vectors, w_ih, b_ih + b_hh), rows, w_hh, inner)
 
 
-def _gather(projected: torch.Tensor, rows: torch.Tensor | None) -> torch.Tensor:
-    """Return rows (T, B) of (N, G * H), or a copy of (T, B, G * H) without rows."""
-    return projected.clone(memory_format=torch.contiguous_format) if rows is None else gather_rows(projected, rows)
+class _Loop(torch.autograd.Function):
+    """The part common to all cells: gather input projections, and sum gradients per distinct token and weight."""
 
+    @staticmethod
+    def forward(ctx: Any, cell: str, projected: torch.Tensor, rows: Any, weight: torch.Tensor, bias: Any) -> Any:
+        copy = torch.contiguous_format
+        gates = projected.clone(memory_format=copy) if rows is None else gather_rows(projected, rows)
+        kept = _CELLS[cell][0](gates, weight, bias)  # the states `(T, B, H)`, and what backward needs
+        ctx.save_for_backward(rows, weight, *kept)
+        ctx.cell, ctx.count = cell, projected.shape[0]
+        return kept[0]
 
-def _scatter(gradient: torch.Tensor, rows: torch.Tensor | None, count: int) -> torch.Tensor:
-    """Return the gradient of [`_gather`]'s input, `(N, G * H)` for N = `count`: each row sums that of its places."""
-    if rows is None:
-        return gradient
-    return gradient.new_zeros(count, gradient.shape[-1]).index_add_(0, rows.reshape(-1), gradient.flatten(0, 1))
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        rows, weight, states, *kept = ctx.saved_tensors
+        grad_states = gradients[0].clone(memory_format=torch.contiguous_format)
+        # gradients `(T, B, G * H)` of the gates' sums: of the input's side, and of the state's side
+        sums, products = _CELLS[ctx.cell][1](grad_states, weight, states, *kept)
+        time, batch, size = states.shape
+        grad_weight = products.flatten(0, 1)[batch:].t() @ states.flatten(0, 1)[: time * batch - batch]
+        grad_bias = products[..., 2 * size :].sum(dim=(0, 1)) if ctx.cell == "gru" else None
+        if rows is not None:
+            by_token = sums.new_zeros(ctx.count, sums.shape[-1])
+            sums = by_token.index_add_(0, rows.reshape(-1), sums.flatten(0, 1))
+        return None, sums, None, grad_weight, grad_bias
 
 
 def _tanh_from_double(doubled: torch.Tensor) -> torch.Tensor:
@@ -105,159 +116,127 @@ def _parts(gates: torch.Tensor) -> Iterator[slice]:
         yield slice(max(0, end - most), end)
 
 
-def _before(states: torch.Tensor, part: slice) -> torch.Tensor:
-    """Return the states (T, B, H) before each step of a part; step 0 has no predecessor and is left out."""
-    return states[max(part.start, 1) - 1 : part.stop - 1]
+def _run_tanh(states: torch.Tensor, weight: torch.Tensor, _: None) -> tuple[torch.Tensor, ...]:
+    """Compute h_t = tanh(x_t + W h_(t-1)) in place."""
+    steps, doubled = states.mul_(2).unbind(0), 2 * weight.t()
+    for time, state in enumerate(steps):
+        if time > 0:
+            state.addmm_(steps[time - 1], doubled)
+        _tanh_from_double(state)
+    return (states,)
 
 
-def _weight_gradient(gradient: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
-    """Return the gradient of W_hh from that of its products `(T, B, G * H)` and the states `(T, B, H)`."""
-    batch = states.shape[1]
-    return gradient.flatten(0, 1)[batch:].t() @ states.flatten(0, 1)[: states.shape[0] * batch - batch]
+def _differentiate_tanh(grad_states: torch.Tensor, weight: torch.Tensor, states: torch.Tensor) -> Any:
+    """Turn the gradients of the states into those of the sums."""
+    steps, local = grad_states.unbind(0), (states * states).neg_().add_(1).unbind(0)
+    for time in range(len(steps) - 1, -1, -1):
+        if time + 1 < len(steps):
+            steps[time].addmm_(steps[time + 1], weight)
+        steps[time].mul_(local[time])
+    return grad_states, grad_states
 
 
-class _Tanh(torch.autograd.Function):
-    """h_t = tanh(x_t + W h_(t-1))."""
-
-    @staticmethod
-    def forward(ctx: Any, projected: torch.Tensor, rows: torch.Tensor | None, weight: torch.Tensor) -> torch.Tensor:
-        states = _gather(projected, rows).mul_(2)
-        steps = states.unbind(0)
-        doubled = 2 * weight.t()
-        for time, state in enumerate(steps):
-            if time > 0:
-                state.addmm_(steps[time - 1], doubled)
-            _tanh_from_double(state)
-        ctx.save_for_backward(rows, weight, states)
-        ctx.count = projected.shape[0]
-        return states
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        rows, weight, states = ctx.saved_tensors
-        grad_sums = gradients[0].clone(memory_format=torch.contiguous_format)  # states first, then sums
-        steps, local = grad_sums.unbind(0), (states * states).neg_().add_(1).unbind(0)
-        for time in range(len(steps) - 1, -1, -1):
-            if time + 1 < len(steps):
-                steps[time].addmm_(steps[time + 1], weight)
-            steps[time].mul_(local[time])
-        return _scatter(grad_sums, rows, ctx.count), None, _weight_gradient(grad_sums, states)
+def _run_gru(gates: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Compute r, z = sigmoid(x + W h); n = tanh(x_n + r * (W_n h + b_n)); h_t = (1 - z) * n + z * h, h = h_(t-1)."""
+    time, batch, size = *gates.shape[:2], weight.shape[1]
+    states, inner = gates.new_empty(2, time, batch, size).unbind(0)  # inner: W_n h_(t-1) + b_n
+    product = gates.new_empty(batch, 3 * size)
+    transposed, biases = weight.t(), pad(bias, (2 * size, 0))
+    reset, update, new = (part.unbind(0) for part in gates.split(size, dim=-1))
+    both = gates[..., : 2 * size].unbind(0)
+    before = gates.new_zeros(batch, size)
+    for step in range(time):
+        torch.addmm(biases, before, transposed, out=product)
+        both[step].add_(product[:, : 2 * size]).sigmoid_()
+        inner[step].copy_(product[:, 2 * size :])
+        _tanh_from_double(new[step].addcmul_(reset[step], inner[step]).mul_(2))
+        torch.lerp(new[step], before, update[step], out=states[step])
+        before = states[step]
+    return states, gates, inner
 
 
-class _Gru(torch.autograd.Function):
-    """r, z = sigmoid(x + W h_(t-1)); n = tanh(x_n + r * (W_n h_(t-1) + b_n)); h_t = (1 - z) * n + z * h_(t-1)."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, projected: torch.Tensor, rows: torch.Tensor | None, weight: torch.Tensor, bias: torch.Tensor
-    ) -> torch.Tensor:
-        size = weight.shape[1]
-        gates = _gather(projected, rows)  # become r, z, n
-        time, batch = gates.shape[:2]
-        states, inner = gates.new_empty(2, time, batch, size).unbind(0)  # inner: W_n h_(t-1) + b_n
-        product = gates.new_empty(batch, 3 * size)
-        transposed, biases = weight.t(), pad(bias, (2 * size, 0))
-        reset, update, new = (part.unbind(0) for part in gates.split(size, dim=-1))
-        both = gates[..., : 2 * size].unbind(0)
-        before = gates.new_zeros(batch, size)
-        for step in range(time):
-            torch.addmm(biases, before, transposed, out=product)
-            both[step].add_(product[:, : 2 * size]).sigmoid_()
-            inner[step].copy_(product[:, 2 * size :])
-            _tanh_from_double(new[step].addcmul_(reset[step], inner[step]).mul_(2))
-            torch.lerp(new[step], before, update[step], out=states[step])
-            before = states[step]
-        ctx.save_for_backward(rows, weight, gates, states, inner)
-        ctx.count = projected.shape[0]
-        return states
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        rows, weight, gates, states, inner = ctx.saved_tensors
-        time, batch, size = states.shape
-        grad_states = gradients[0].clone(memory_format=torch.contiguous_format)
-        grad_sums, grad_products = torch.empty_like(gates), torch.empty_like(gates)
-        steps, kept = grad_states.unbind(0), gates[..., size : 2 * size].unbind(0)
-        flat, by_gate = grad_products.unbind(0), grad_products.view(time, batch, 3, size).unbind(0)
-        for part in _parts(gates):
-            # local derivatives of all gates' sums by h_t: of the input's side, then of the state's
-            reset, update, new = gates[part].split(size, dim=-1)
-            sums, products = grad_sums[part], grad_products[part]
-            torch.sub(1, gates[part], out=sums).mul_(gates[part])
-            grad_reset, grad_update, grad_new = sums.split(size, dim=-1)
-            torch.mul(new, new, out=grad_new).neg_().add_(1).mul_(1 - update)
-            grad_reset.mul_(inner[part]).mul_(grad_new)
-            first = int(part.start == 0)  # step 0 starts from zero
-            grad_update[first:].mul_(_before(states, part) - new[first:])
-            grad_update[:first].mul_(new[:first]).neg_()
-            products.copy_(sums)
-            products[..., 2 * size :].mul_(reset)
-            for step in reversed(range(part.start, part.stop)):
-                by_gate[step].mul_(steps[step][:, None])
-                if step > 0:
-                    steps[step - 1].addmm_(flat[step], weight).addcmul_(steps[step], kept[step])
-            sums.unflatten(-1, (3, size)).mul_(grad_states[part][:, :, None])
-        grad_bias = grad_products[..., 2 * size :].sum(dim=(0, 1))
-        return _scatter(grad_sums, rows, ctx.count), None, _weight_gradient(grad_products, states), grad_bias
-
-
-class _Lstm(torch.autograd.Function):
-    """i, f, o = sigmoid(x + W h_(t-1)); g = tanh(x + W h_(t-1)); c_t = f * c_(t-1) + i * g; h_t = o * tanh(c_t)."""
-
-    @staticmethod
-    def forward(ctx: Any, projected: torch.Tensor, rows: torch.Tensor | None, weight: torch.Tensor) -> torch.Tensor:
-        size = weight.shape[1]
-        gates = _gather(projected, rows)  # become i, f, g, o, torch's order
-        gates[..., 2 * size : 3 * size].mul_(2)  # one sigmoid serves all four gates
-        doubled = weight.clone()
-        doubled[2 * size : 3 * size].mul_(2)
-        transposed = doubled.t()
-        time, batch = gates.shape[:2]
-        states, cells, squashed = gates.new_empty(3, time, batch, size).unbind(0)  # h, c, tanh(c)
-        entry, forget, new, output = (part.unbind(0) for part in gates.split(size, dim=-1))
-        for step, gate in enumerate(gates.unbind(0)):
+def _differentiate_gru(
+    grad_states: torch.Tensor, weight: torch.Tensor, states: torch.Tensor, gates: torch.Tensor, inner: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    time, batch, size = states.shape
+    grad_sums, grad_products = torch.empty_like(gates), torch.empty_like(gates)
+    steps, kept = grad_states.unbind(0), gates[..., size : 2 * size].unbind(0)
+    flat, by_gate = grad_products.unbind(0), grad_products.view(time, batch, 3, size).unbind(0)
+    for part in _parts(gates):
+        # local derivatives of all gates' sums by h_t: of the input's side, then of the state's
+        reset, update, new = gates[part].split(size, dim=-1)
+        sums, products = grad_sums[part], grad_products[part]
+        torch.sub(1, gates[part], out=sums).mul_(gates[part])
+        grad_reset, grad_update, grad_new = sums.split(size, dim=-1)
+        torch.mul(new, new, out=grad_new).neg_().add_(1).mul_(1 - update)
+        grad_reset.mul_(inner[part]).mul_(grad_new)
+        first = int(part.start == 0)  # step 0 starts from zero
+        grad_update[first:].mul_(states[part.start - 1 + first : part.stop - 1] - new[first:])
+        grad_update[:first].mul_(new[:first]).neg_()
+        products.copy_(sums)
+        products[..., 2 * size :].mul_(reset)
+        for step in reversed(range(part.start, part.stop)):
+            by_gate[step].mul_(steps[step][:, None])
             if step > 0:
-                gate.addmm_(states[step - 1], transposed)
-            gate.sigmoid_()
-            torch.mul(entry[step], _twice_less_one(new[step]), out=cells[step])
-            if step > 0:
-                cells[step].addcmul_(forget[step], cells[step - 1])
-            _tanh_from_double(torch.mul(cells[step], 2, out=squashed[step]))
-            torch.mul(output[step], squashed[step], out=states[step])
-        ctx.save_for_backward(rows, weight, gates, states, cells, squashed)
-        ctx.count = projected.shape[0]
-        return states
+                steps[step - 1].addmm_(flat[step], weight).addcmul_(steps[step], kept[step])
+        sums.unflatten(-1, (3, size)).mul_(grad_states[part][:, :, None])
+    return grad_sums, grad_products
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        rows, weight, gates, states, cells, squashed = ctx.saved_tensors
-        time, batch, size = states.shape
-        grad_states = gradients[0].clone(memory_format=torch.contiguous_format)
-        grad_sums, grad_cell = torch.empty_like(gates), torch.zeros_like(grad_states[0])
-        by_gate = grad_sums.view(time, batch, 4, size)
-        by_cell, by_state = by_gate[:, :, :3].unbind(0), by_gate[:, :, 3].unbind(0)
-        steps, flat, kept = grad_states.unbind(0), grad_sums.unbind(0), gates[..., size : 2 * size].unbind(0)
-        for part in _parts(gates):
-            # local derivatives of all gates' sums: i, f, g by c_t, o by h_t; then that of c_t by h_t
-            entry, _, new, output = gates[part].split(size, dim=-1)
-            sums, tanh = grad_sums[part], squashed[part]
-            torch.sub(1, gates[part], out=sums).mul_(gates[part])
-            grad_entry, grad_forget, grad_new, grad_output = sums.split(size, dim=-1)
-            grad_entry.mul_(new)
-            first = int(part.start == 0)  # step 0 starts from zero
-            grad_forget[first:].mul_(_before(cells, part))
-            grad_forget[:first].zero_()
-            torch.mul(new, new, out=grad_new).neg_().add_(1).mul_(entry)
-            grad_output.mul_(tanh)
-            local = (tanh * tanh).neg_().add_(1).mul_(output).unbind(0)
-            for step in reversed(range(part.start, part.stop)):
-                if step + 1 < time:
-                    steps[step].addmm_(flat[step + 1], weight)
-                    grad_cell.mul_(kept[step + 1])
-                grad_cell.addcmul_(steps[step], local[step - part.start])
-                by_cell[step].mul_(grad_cell[:, None])
-                by_state[step].mul_(steps[step])
-        return _scatter(grad_sums, rows, ctx.count), None, _weight_gradient(grad_sums, states)
+
+def _run_lstm(gates: torch.Tensor, weight: torch.Tensor, _: None) -> tuple[torch.Tensor, ...]:
+    """Compute i, f, o = sigmoid(x + W h_(t-1)); g = tanh(same); c_t = f * c_(t-1) + i * g; h_t = o * tanh(c_t)."""
+    time, batch, size = *gates.shape[:2], weight.shape[1]
+    gates[..., 2 * size : 3 * size].mul_(2)  # one sigmoid serves all four gates; torch's order is i, f, g, o
+    doubled = weight.clone()
+    doubled[2 * size : 3 * size].mul_(2)
+    transposed = doubled.t()
+    states, cells, squashed = gates.new_empty(3, time, batch, size).unbind(0)  # h, c, tanh(c)
+    entry, forget, new, output = (part.unbind(0) for part in gates.split(size, dim=-1))
+    for step, gate in enumerate(gates.unbind(0)):
+        if step > 0:
+            gate.addmm_(states[step - 1], transposed)
+        gate.sigmoid_()
+        torch.mul(entry[step], _twice_less_one(new[step]), out=cells[step])
+        if step > 0:
+            cells[step].addcmul_(forget[step], cells[step - 1])
+        _tanh_from_double(torch.mul(cells[step], 2, out=squashed[step]))
+        torch.mul(output[step], squashed[step], out=states[step])
+    return states, gates, cells, squashed
+
+
+def _differentiate_lstm(
+    grad_states: torch.Tensor, weight: torch.Tensor, states: torch.Tensor, *kept: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    (time, batch, size), (gates, cells, squashed) = states.shape, kept
+    grad_sums, grad_cell = torch.empty_like(gates), torch.zeros_like(grad_states[0])
+    by_gate = grad_sums.view(time, batch, 4, size)
+    by_cell, by_state = by_gate[:, :, :3].unbind(0), by_gate[:, :, 3].unbind(0)
+    steps, flat, forget = grad_states.unbind(0), grad_sums.unbind(0), gates[..., size : 2 * size].unbind(0)
+    for part in _parts(gates):
+        # local derivatives of all gates' sums: i, f, g by c_t, o by h_t; then that of c_t by h_t
+        entry, _, new, output = gates[part].split(size, dim=-1)
+        sums, tanh = grad_sums[part], squashed[part]
+        torch.sub(1, gates[part], out=sums).mul_(gates[part])
+        grad_entry, grad_forget, grad_new, grad_output = sums.split(size, dim=-1)
+        grad_entry.mul_(new)
+        first = int(part.start == 0)  # step 0 starts from zero
+        grad_forget[first:].mul_(cells[part.start - 1 + first : part.stop - 1])
+        grad_forget[:first].zero_()
+        torch.mul(new, new, out=grad_new).neg_().add_(1).mul_(entry)
+        grad_output.mul_(tanh)
+        local = (tanh * tanh).neg_().add_(1).mul_(output).unbind(0)
+        for step in reversed(range(part.start, part.stop)):
+            if step + 1 < time:
+                steps[step].addmm_(flat[step + 1], weight)
+                grad_cell.mul_(forget[step + 1])
+            grad_cell.addcmul_(steps[step], local[step - part.start])
+            by_cell[step].mul_(grad_cell[:, None])
+            by_state[step].mul_(steps[step])
+    return grad_sums, grad_sums
+
+
+_CELLS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    "tanh": (_run_tanh, _differentiate_tanh),
+    "gru": (_run_gru, _differentiate_gru),
+    "lstm": (_run_lstm, _differentiate_lstm),
+}

@@ -254,7 +254,7 @@ class RnnModel(RnnPreTrainedModel):
     def _may_read_distinct(self) -> bool:
         """Return whether a token has the same vector at all its places, and the first layer may loop over them."""
         first: Any = self.layers[0]
-        hooked = self._has_special_embedding() or any(direction.is_hooked() for direction in first.directions)
+        hooked = self._has_special_embedding() or any(direction.must_call() for direction in first.directions)
         return self.training and self.config.embedding_dropout == 0 and not hooked and may_loop(self.embedding.weight)
 
     def _has_special_embedding(self) -> bool:
