@@ -5,20 +5,19 @@ projection is computed once per distinct token ([`DistinctTokens`]), and backwar
 GRU record every small operation. An LSTM gains only by distinct tokens; else torch's kernel runs it.
 
 Formulas: https://docs.pytorch.org/docs/stable/generated/torch.nn.LSTM.html (and RNN, GRU). Gradients: Werbos 1990,
-`Backpropagation Through Time: What It Does and How to Do It`. Backward computes local derivatives for many steps at
-once, as many as fit the cache. tanh(a) is 2 sigmoid(2 a) - 1, since torch's sigmoid is several times faster.
+`Backpropagation Through Time: What It Does and How to Do It`. Backward computes the local derivatives of all steps at
+once. tanh(a) is 2 sigmoid(2 a) - 1, since torch's sigmoid is several times faster.
 
 Legend: B batch, T time, I input width, H hidden per direction, G gates, N distinct tokens.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear, pad
 
-_NUMBERS_AT_ONCE = 1 << 19  # gate values per part of a backward pass
 _MINUS_ONE = torch.tensor(-1.0, device="cpu")
 
 
@@ -98,22 +97,9 @@ class _Loop(torch.autograd.Function):
         return None, sums, None, grad_weight, grad_bias
 
 
-def _tanh_from_double(doubled: torch.Tensor) -> torch.Tensor:
-    """Replace 2 a by tanh(a)."""
-    return _twice_less_one(doubled.sigmoid_())
-
-
 def _twice_less_one(values: torch.Tensor) -> torch.Tensor:
-    """Replace a by 2 a - 1, in one call."""
+    """Replace a by 2 a - 1, in one call; of sigmoid(2 a) this makes tanh(a)."""
     return torch.add(_MINUS_ONE, values, alpha=2, out=values)
-
-
-def _parts(gates: torch.Tensor) -> Iterator[slice]:
-    """Yield slices of the steps of gates (T, B, G * H), the last first; each fits the second-level cache."""
-    time, numbers = gates.shape[0], gates.numel()
-    most = time if numbers <= 2 * _NUMBERS_AT_ONCE else max(1, _NUMBERS_AT_ONCE * time // numbers)
-    for end in range(time, 0, -most):
-        yield slice(max(0, end - most), end)
 
 
 def _run_tanh(states: torch.Tensor, weight: torch.Tensor, _: None) -> tuple[torch.Tensor, ...]:
@@ -122,7 +108,7 @@ def _run_tanh(states: torch.Tensor, weight: torch.Tensor, _: None) -> tuple[torc
     for time, state in enumerate(steps):
         if time > 0:
             state.addmm_(steps[time - 1], doubled)
-        _tanh_from_double(state)
+        _twice_less_one(state.sigmoid_())
     return (states,)
 
 
@@ -149,7 +135,7 @@ def _run_gru(gates: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> t
         torch.addmm(biases, before, transposed, out=product)
         both[step].add_(product[:, : 2 * size]).sigmoid_()
         inner[step].copy_(product[:, 2 * size :])
-        _tanh_from_double(new[step].addcmul_(reset[step], inner[step]).mul_(2))
+        _twice_less_one(new[step].addcmul_(reset[step], inner[step]).mul_(2).sigmoid_())
         torch.lerp(new[step], before, update[step], out=states[step])
         before = states[step]
     return states, gates, inner
@@ -158,29 +144,25 @@ def _run_gru(gates: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> t
 def _differentiate_gru(
     grad_states: torch.Tensor, weight: torch.Tensor, states: torch.Tensor, gates: torch.Tensor, inner: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    time, batch, size = states.shape
-    grad_sums, grad_products = torch.empty_like(gates), torch.empty_like(gates)
-    steps, kept = grad_states.unbind(0), gates[..., size : 2 * size].unbind(0)
-    flat, by_gate = grad_products.unbind(0), grad_products.view(time, batch, 3, size).unbind(0)
-    for part in _parts(gates):
-        # local derivatives of all gates' sums by h_t: of the input's side, then of the state's
-        reset, update, new = gates[part].split(size, dim=-1)
-        sums, products = grad_sums[part], grad_products[part]
-        torch.sub(1, gates[part], out=sums).mul_(gates[part])
-        grad_reset, grad_update, grad_new = sums.split(size, dim=-1)
-        torch.mul(new, new, out=grad_new).neg_().add_(1).mul_(1 - update)
-        grad_reset.mul_(inner[part]).mul_(grad_new)
-        first = int(part.start == 0)  # step 0 starts from zero
-        grad_update[first:].mul_(states[part.start - 1 + first : part.stop - 1] - new[first:])
-        grad_update[:first].mul_(new[:first]).neg_()
-        products.copy_(sums)
-        products[..., 2 * size :].mul_(reset)
-        for step in reversed(range(part.start, part.stop)):
-            by_gate[step].mul_(steps[step][:, None])
-            if step > 0:
-                steps[step - 1].addmm_(flat[step], weight).addcmul_(steps[step], kept[step])
-        sums.unflatten(-1, (3, size)).mul_(grad_states[part][:, :, None])
-    return grad_sums, grad_products
+    size = states.shape[2]
+    reset, update, new = gates.split(size, dim=-1)
+    # local derivatives of all gates' sums by h_t: of the input's side, then of the state's
+    sums = torch.sub(1, gates).mul_(gates)
+    grad_reset, grad_update, grad_new = sums.split(size, dim=-1)
+    torch.mul(new, new, out=grad_new).neg_().add_(1).mul_(1 - update)
+    grad_reset.mul_(inner).mul_(grad_new)
+    grad_update[1:].mul_(states[:-1] - new[1:])
+    grad_update[0].mul_(new[0]).neg_()  # step 0 starts from zero
+    products = sums.clone()
+    products[..., 2 * size :].mul_(reset)
+    steps, kept, flat = grad_states.unbind(0), update.unbind(0), products.unbind(0)
+    by_gate = products.unflatten(-1, (3, size)).unbind(0)
+    for step in range(len(steps) - 1, -1, -1):
+        by_gate[step].mul_(steps[step][:, None])
+        if step > 0:
+            steps[step - 1].addmm_(flat[step], weight).addcmul_(steps[step], kept[step])
+    sums.unflatten(-1, (3, size)).mul_(grad_states[:, :, None])
+    return sums, products
 
 
 def _run_lstm(gates: torch.Tensor, weight: torch.Tensor, _: None) -> tuple[torch.Tensor, ...]:
@@ -199,7 +181,7 @@ def _run_lstm(gates: torch.Tensor, weight: torch.Tensor, _: None) -> tuple[torch
         torch.mul(entry[step], _twice_less_one(new[step]), out=cells[step])
         if step > 0:
             cells[step].addcmul_(forget[step], cells[step - 1])
-        _tanh_from_double(torch.mul(cells[step], 2, out=squashed[step]))
+        _twice_less_one(torch.mul(cells[step], 2, out=squashed[step]).sigmoid_())
         torch.mul(output[step], squashed[step], out=states[step])
     return states, gates, cells, squashed
 
@@ -207,32 +189,28 @@ def _run_lstm(gates: torch.Tensor, weight: torch.Tensor, _: None) -> tuple[torch
 def _differentiate_lstm(
     grad_states: torch.Tensor, weight: torch.Tensor, states: torch.Tensor, *kept: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    (time, batch, size), (gates, cells, squashed) = states.shape, kept
-    grad_sums, grad_cell = torch.empty_like(gates), torch.zeros_like(grad_states[0])
-    by_gate = grad_sums.view(time, batch, 4, size)
+    size, (gates, cells, squashed) = states.shape[2], kept
+    entry, forget, new, output = gates.split(size, dim=-1)
+    # local derivatives of all gates' sums: i, f, g by c_t, o by h_t; then that of c_t by h_t
+    sums = torch.sub(1, gates).mul_(gates)
+    grad_entry, grad_forget, grad_new, grad_output = sums.split(size, dim=-1)
+    grad_entry.mul_(new)
+    grad_forget[1:].mul_(cells[:-1])
+    grad_forget[0].zero_()  # step 0 starts from zero
+    torch.mul(new, new, out=grad_new).neg_().add_(1).mul_(entry)
+    grad_output.mul_(squashed)
+    local = (squashed * squashed).neg_().add_(1).mul_(output).unbind(0)
+    by_gate, grad_cell = sums.unflatten(-1, (4, size)), torch.zeros_like(grad_states[0])
     by_cell, by_state = by_gate[:, :, :3].unbind(0), by_gate[:, :, 3].unbind(0)
-    steps, flat, forget = grad_states.unbind(0), grad_sums.unbind(0), gates[..., size : 2 * size].unbind(0)
-    for part in _parts(gates):
-        # local derivatives of all gates' sums: i, f, g by c_t, o by h_t; then that of c_t by h_t
-        entry, _, new, output = gates[part].split(size, dim=-1)
-        sums, tanh = grad_sums[part], squashed[part]
-        torch.sub(1, gates[part], out=sums).mul_(gates[part])
-        grad_entry, grad_forget, grad_new, grad_output = sums.split(size, dim=-1)
-        grad_entry.mul_(new)
-        first = int(part.start == 0)  # step 0 starts from zero
-        grad_forget[first:].mul_(cells[part.start - 1 + first : part.stop - 1])
-        grad_forget[:first].zero_()
-        torch.mul(new, new, out=grad_new).neg_().add_(1).mul_(entry)
-        grad_output.mul_(tanh)
-        local = (tanh * tanh).neg_().add_(1).mul_(output).unbind(0)
-        for step in reversed(range(part.start, part.stop)):
-            if step + 1 < time:
-                steps[step].addmm_(flat[step + 1], weight)
-                grad_cell.mul_(forget[step + 1])
-            grad_cell.addcmul_(steps[step], local[step - part.start])
-            by_cell[step].mul_(grad_cell[:, None])
-            by_state[step].mul_(steps[step])
-    return grad_sums, grad_sums
+    steps, flat, remembered = grad_states.unbind(0), sums.unbind(0), forget.unbind(0)
+    for step in range(len(steps) - 1, -1, -1):
+        if step + 1 < len(steps):
+            steps[step].addmm_(flat[step + 1], weight)
+            grad_cell.mul_(remembered[step + 1])
+        grad_cell.addcmul_(steps[step], local[step])
+        by_cell[step].mul_(grad_cell[:, None])
+        by_state[step].mul_(steps[step])
+    return sums, sums
 
 
 _CELLS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {

@@ -12,20 +12,14 @@ from .configuration_rnn import RnnConfig
 
 
 class RnnPooler(nn.Module):
-    """Base of all poolings.
-
-    A subclass defines `forward(states, mask)` and, when the pooled vector is wider than a state, sets `output_size`.
-
-    Args:
-        config ([`RnnConfig`]): The model's settings.
+    """Base of all poolings: a subclass defines `forward(states, mask)`.
 
     Attributes:
-        output_size (`int`): Width of the pooled vector, P.
+        output_size (`int`): Width of the pooled vector, P; a subclass sets it where it is not S.
     """
 
     def __init__(self, config: RnnConfig) -> None:
         super().__init__()
-        self.pooling = config.pooling
         self.output_size = config.output_size
 
     def forward(self, states: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -66,7 +60,10 @@ class MeanPooler(RnnPooler):
 
     def forward(self, states: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, None]:
         """Pool; see [`RnnPooler`]."""
-        return _mean(states, mask), None
+        real = mask[:, :, None].to(states.dtype)
+        wide = torch.promote_types(states.dtype, torch.float32)  # float16 ends at 65,504
+        mean = (states * real).sum(dim=1, dtype=wide) / real.sum(dim=1, dtype=wide).clamp(min=1)
+        return mean.to(states.dtype), None
 
 
 class MaxPooler(RnnPooler):
@@ -74,7 +71,9 @@ class MaxPooler(RnnPooler):
 
     def forward(self, states: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, None]:
         """Pool; see [`RnnPooler`]."""
-        return _max(states, mask), None
+        barred = torch.zeros_like(mask, dtype=states.dtype).masked_fill_(~mask, float("-inf"))
+        highest = (states + barred[:, :, None]).amax(dim=1)
+        return highest.masked_fill(~mask.any(dim=1, keepdim=True), 0), None
 
 
 class MeanMaxPooler(RnnPooler):
@@ -83,10 +82,11 @@ class MeanMaxPooler(RnnPooler):
     def __init__(self, config: RnnConfig) -> None:
         super().__init__(config)
         self.output_size = 2 * config.output_size
+        self.parts = MeanPooler(config), MaxPooler(config)  # a tuple: they have no weights to save
 
     def forward(self, states: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, None]:
         """Pool; see [`RnnPooler`]."""
-        return torch.cat([_mean(states, mask), _max(states, mask)], dim=-1), None
+        return torch.cat([part(states, mask)[0] for part in self.parts], dim=-1), None
 
 
 class AttentionPooler(RnnPooler):
@@ -114,16 +114,3 @@ POOLERS: dict[str, type[RnnPooler]] = {
     "mean_max": MeanMaxPooler,
     "attention": AttentionPooler,
 }
-
-
-def _mean(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    real = mask[:, :, None].to(states.dtype)
-    wide = torch.promote_types(states.dtype, torch.float32)  # float16 ends at 65,504
-    mean = (states * real).sum(dim=1, dtype=wide) / real.sum(dim=1, dtype=wide).clamp(min=1)
-    return mean.to(states.dtype)
-
-
-def _max(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    barred = torch.zeros_like(mask, dtype=states.dtype).masked_fill_(~mask, float("-inf"))
-    highest = (states + barred[:, :, None]).amax(dim=1)
-    return highest.masked_fill(~mask.any(dim=1, keepdim=True), 0)

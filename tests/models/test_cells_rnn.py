@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from hf_rnn import RnnConfig, RnnForSequenceClassification
-from hf_rnn.models import cells_rnn, cpu_kernels_rnn, modeling_rnn
+from hf_rnn.models import cells_rnn, modeling_rnn
 from hf_rnn.models.cells_rnn import CELLS, Lstm, linear_recurrence, parallel_scan
 from hf_rnn.models.cpu_kernels_rnn import DistinctTokens, run_loop
 
@@ -65,11 +65,9 @@ def test_a_trace_that_would_fix_the_number_of_steps_is_refused():
     time=st.integers(1, 6),
     batch=st.integers(1, 5),
     sizes=st.tuples(st.integers(1, 7), st.integers(1, 7), st.integers(1, 9)),
-    at_once=st.sampled_from([1, 30, 1 << 19]),
     seed=st.integers(0, 2**31),
 )
-def test_states_and_gradients_of_the_loops(cell, time, batch, sizes, at_once, seed):
-    """Backward passes run in parts of one step, of some, or of all."""
+def test_states_and_gradients_of_the_loops(cell, time, batch, sizes, seed):
     width, hidden, distinct = sizes
     torch.manual_seed(seed)
     kernel = KERNELS[cell](width, hidden).double()
@@ -83,8 +81,7 @@ def test_states_and_gradients_of_the_loops(cell, time, batch, sizes, at_once, se
 
     expected = with_gradients(kernel(vectors[rows])[0])
     for inputs in (vectors[rows], DistinctTokens(vectors, rows)):
-        with mock.patch.object(cpu_kernels_rnn, "_NUMBERS_AT_ONCE", at_once):
-            found = with_gradients(run_loop(cell, inputs, weights_of(kernel)))
+        found = with_gradients(run_loop(cell, inputs, weights_of(kernel)))
         torch.testing.assert_close(found, expected, **EXACT)
 
 
