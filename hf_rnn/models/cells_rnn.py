@@ -9,6 +9,7 @@ torch's fused kernels, and no length is needed on the host: this compiles, expor
 Legend: B batch, T time, I input width, H hidden per direction, D directions, L layers.
 """
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -317,39 +318,41 @@ class RnnDirection(nn.Module):
         self,
         inputs: torch.Tensor | DistinctTokens,
         texts: CompactTexts,
-        initial_hidden_state: torch.Tensor | None = None,
-        initial_cell_state: torch.Tensor | None = None,
-        output_cell_state: bool = False,
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        h_0: torch.Tensor | None = None,
+        c_0: torch.Tensor | None = None,
+        output_final_states: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         """Run the cell over the compact places.
 
         Args:
             inputs (`(T, B, I)`, or distinct tokens with a state of zero): Flipped for the backward direction.
             texts ([`CompactTexts`]): The places of the real tokens.
-            initial_hidden_state (`(B, H)`, *optional*): h_0; zero when absent.
-            initial_cell_state (`(B, H)`, *optional*): c_0; zero when absent.
-            output_cell_state (`bool`): Whether to return c at the last real token.
+            h_0 (`(B, H)`, *optional*): Zero when absent.
+            c_0 (`(B, H)`, *optional*): Zero when absent.
+            output_final_states (`bool`): Whether to return h_n and c_n, at the last real token.
 
         Returns:
-            The states `(T, B, H)`, meaningful at real tokens only, and c_n `(B, H)` or None.
+            The states `(T, B, H)`, meaningful at real tokens only, h_n and c_n `(B, H)` or None.
         """
         dropout = self.recurrent_dropout if self.training else 0.0
-        from_zero = initial_hidden_state is None and initial_cell_state is None
+        from_zero = h_0 is None and c_0 is None
         is_loop = self.training and from_zero and self.kind.prefers_loop
+        c_n = None
         if isinstance(inputs, DistinctTokens) or (is_loop and may_loop(inputs) and not self.must_call()):
-            return self.cell.run_loop(inputs, dropout), None
-        state = None if from_zero else self._join_state(inputs, initial_hidden_state, initial_cell_state)
-        wants_c = output_cell_state and self.kind.has_cell_state
-        if issubclass(self.kind, Lstm) and _fails_under_autocast(inputs):
-            inputs = inputs.to(next(self.cell.parameters()).dtype)
-            with torch.autocast("cpu", enabled=False):
-                return self._run(inputs, texts, state, dropout, wants_c)
-        return self._run(inputs, texts, state, dropout, wants_c)
+            states = self.cell.run_loop(inputs, dropout)
+        else:
+            fails = issubclass(self.kind, Lstm) and _fails_under_autocast(inputs)
+            inputs = inputs.to(next(self.cell.parameters()).dtype) if fails else inputs
+            state = None if from_zero else self._join_state(inputs, h_0, c_0)
+            with torch.autocast("cpu", enabled=False) if fails else nullcontext():
+                states, c_n = self._run(inputs, texts, state, dropout, output_final_states)
+        return states, texts.last(states, h_0) if output_final_states else None, c_n
 
     def _run(
-        self, inputs: torch.Tensor, texts: CompactTexts, state: Any, dropout: float, wants_c: bool
+        self, inputs: torch.Tensor, texts: CompactTexts, state: Any, dropout: float, output_final_states: bool
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Call the cell, or its kernel where weights or padding need a change."""
+        """Call the cell, or its kernel where weights or padding need a change; return the states and c_n."""
+        wants_c = output_final_states and self.kind.has_cell_state
         gates = self.kind.padding_gates if wants_c or not self.kind.has_cell_state else None
         if not dropout and gates is None:
             return self.cell(inputs, state)[0], None
@@ -388,29 +391,12 @@ class RnnLayer(nn.Module):
         self.directions = nn.ModuleList(RnnDirection(config, input_size) for _ in range(config.num_directions))
 
     def forward(
-        self,
-        inputs: torch.Tensor | DistinctTokens,
-        texts: CompactTexts,
-        initial_hidden_state: torch.Tensor | None = None,
-        initial_cell_state: torch.Tensor | None = None,
-        output_final_states: bool = False,
-    ) -> tuple[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]]:
-        """Run each direction; see [`RnnDirection.forward`]. Initial states are `(D, B, H)`.
-
-        Returns:
-            Lists with one tensor per direction: the states `(T, B, H)` as read and, with `output_final_states`, h_n
-            `(B, H)` and c_n `(B, H)`.
-        """
-        outputs, hidden, cell = [], [], []
-        for number, direction in enumerate(self.directions):
-            h_0 = None if initial_hidden_state is None else initial_hidden_state[number]
-            c_0 = None if initial_cell_state is None else initial_cell_state[number]
-            if number == 1:
+        self, inputs: torch.Tensor | DistinctTokens, texts: CompactTexts, h_0: Any, c_0: Any, output_final_states: bool
+    ) -> Any:
+        """Run each direction, from its `h_0` and `c_0`, and return its results as three tuples."""
+        results = []
+        for direction, h, c in zip(self.directions, h_0, c_0, strict=True):
+            results.append(direction(inputs, texts, h, c, output_final_states))
+            if len(results) < len(self.directions):
                 inputs = texts.flip(inputs)
-            states, c_n = direction(inputs, texts, h_0, c_0, output_final_states)
-            outputs.append(states)
-            if output_final_states:
-                hidden.append(texts.last(states, h_0))
-            if c_n is not None:
-                cell.append(c_n)
-        return outputs, hidden, cell
+        return zip(*results, strict=True)

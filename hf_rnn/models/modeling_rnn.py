@@ -18,7 +18,7 @@ from transformers.activations import ACT2FN
 from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput
 from transformers.utils import can_return_tuple
 
-from .cells_rnn import CELLS, CompactTexts, RecurrentCell, RnnLayer
+from .cells_rnn import CELLS, CompactTexts, RecurrentCell, RnnLayer, has_hooks
 from .configuration_rnn import RnnConfig
 from .cpu_kernels_rnn import DistinctTokens, may_loop, runs_eagerly_on_cpu
 from .pooling_rnn import POOLERS
@@ -32,10 +32,10 @@ class RnnModelOutput(BaseModelOutput):
 
     Args:
         last_hidden_state (`(B, T, D * H)`): States of the last layer, zero where the mask is zero.
-        hidden_states (`tuple` of `(B, T, E)`, then L times `(B, T, D * H)`): Token vectors, then each layer's states;
-            only with `output_hidden_states=True`.
-        final_hidden_state (`(L * D, B, H)`): h_n, after the last token read; only with `output_final_states=True`.
-        final_cell_state (`(L * D, B, H)`): c_n of an LSTM; only with `output_final_states=True`.
+        hidden_states (`tuple` of `(B, T, E)`, then L times `(B, T, D * H)`): With `output_hidden_states`: token
+            vectors, then each layer's states.
+        final_hidden_state (`(L * D, B, H)`): With `output_final_states`: h_n, after the last token read.
+        final_cell_state (`(L * D, B, H)`): With `output_final_states`: c_n of an LSTM.
     """
 
     final_hidden_state: torch.Tensor | None = None
@@ -44,16 +44,13 @@ class RnnModelOutput(BaseModelOutput):
 
 @dataclass
 class RnnSequenceClassifierOutput(SequenceClassifierOutput):
-    """Output of [`RnnForSequenceClassification`].
+    """Output of [`RnnForSequenceClassification`]; the states are those of [`RnnModelOutput`].
 
     Args:
         loss (scalar): Only with labels.
         logits (`(B, C)`): Scores before softmax (before sigmoid for multi-label; the value itself for regression).
-        hidden_states (`tuple`): As in [`RnnModelOutput`].
         pooling_weights (`(B, T)`): Weight of each token, summing to 1 per text (0 for a text without tokens); only
             for a pooling that weighs tokens.
-        final_hidden_state (`(L * D, B, H)`): As in [`RnnModelOutput`].
-        final_cell_state (`(L * D, B, H)`): As in [`RnnModelOutput`].
     """
 
     pooling_weights: torch.Tensor | None = None
@@ -72,14 +69,7 @@ class RnnPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Initialise as torch does.
-
-        | module | weights | bias |
-        |---|---|---|
-        | embedding | N(0, `embedding_initializer_range`²), padding row 0 | |
-        | recurrent cells | U(-k, k), k = H^-1/2 | the same |
-        | linear | U(-k, k), k = fan_in^-1/2 | the same |
-        """
+        """Initialise cells and linear layers as torch does, and the embedding from a normal distribution."""
         if isinstance(module, nn.Embedding):
             init.normal_(module.weight, mean=0.0, std=self.config.embedding_initializer_range)
             # a slice loses the flag that makes `init` skip loaded weights
@@ -110,11 +100,7 @@ class RnnPreTrainedModel(PreTrainedModel):
 
 
 class RnnModel(RnnPreTrainedModel):
-    """Embedding and stacked recurrent layers: token ids to one state per token.
-
-    Args:
-        config ([`RnnConfig`]): The model's settings.
-    """
+    """Embedding and stacked recurrent layers: token ids to one state per token."""
 
     def __init__(self, config: RnnConfig) -> None:
         super().__init__(config)
@@ -150,8 +136,7 @@ class RnnModel(RnnPreTrainedModel):
             initial_hidden_state (`(L * D, B, H)`, *optional*): h_0 in torch's order; zero when absent.
             initial_cell_state (`(L * D, B, H)`, *optional*): c_0, for an LSTM only.
             output_final_states (`bool`): Whether to return h_n and c_n, exact after the last token read.
-            output_hidden_states (`bool`, *optional*): Whether to return the states of every layer; they are part of
-                the gradient's graph.
+            output_hidden_states (`bool`, *optional*): Whether to return the states of every layer, with gradients.
             **kwargs: Ignored, such as `token_type_ids`.
 
         Raises:
@@ -160,19 +145,18 @@ class RnnModel(RnnPreTrainedModel):
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         mask = self.read_mask(input_ids, attention_mask, inputs_embeds)
-        time = mask.shape[1]
+        batch, time = mask.shape
         if time == 0:  # torch's kernels need a step: read one masked token
             mask = nn.functional.pad(mask, (0, 1))
             input_ids = None if input_ids is None else nn.functional.pad(input_ids, (0, 1))
             inputs_embeds = None if inputs_embeds is None else nn.functional.pad(inputs_embeds, (0, 0, 0, 1))
-        h_0 = self._split_state("initial_hidden_state", initial_hidden_state, mask.shape[0])
-        c_0 = self._split_state("initial_cell_state", initial_cell_state, mask.shape[0])
+        h_0 = self._split_state("initial_hidden_state", initial_hidden_state, batch)
+        c_0 = self._split_state("initial_cell_state", initial_cell_state, batch)
         is_plain = initial_hidden_state is None and initial_cell_state is None and not output_final_states
 
         texts = CompactTexts(mask)
         inputs: Any = self._embed(input_ids, inputs_embeds, texts, is_plain and not output_hidden_states)  # (T, B, E)
-        shown: list[torch.Tensor] = []
-        states, hidden, cell = [inputs], [], []
+        states, shown, hidden, cell = [inputs], [], [], []
         for number, layer in enumerate(self.layers):
             if output_hidden_states:
                 shown.append(texts.restore(states))
@@ -181,33 +165,28 @@ class RnnModel(RnnPreTrainedModel):
                 inputs = texts.join(states)
             if number > 0:
                 inputs = self.hidden_dropout(inputs)
-            states, layer_hidden, layer_cell = layer(inputs, texts, h_0[number], c_0[number], output_final_states)
-            hidden += layer_hidden
-            cell += layer_cell
+            states, h_n, c_n = layer(inputs, texts, h_0[number], c_0[number], output_final_states)
+            hidden += h_n
+            cell += c_n
         shown.append(texts.restore(states))
         if time == 0:
             shown = [each[:, :0] for each in shown]
         return RnnModelOutput(
             last_hidden_state=shown[-1],
             hidden_states=tuple(shown) if output_hidden_states else None,
-            final_hidden_state=torch.stack(hidden) if hidden else None,
-            final_cell_state=torch.stack(cell) if cell else None,
+            final_hidden_state=torch.stack(hidden) if output_final_states else None,
+            final_cell_state=None if cell[0] is None else torch.stack(cell),
         )
 
-    def read_mask(
-        self,
-        input_ids: torch.Tensor | None,
-        attention_mask: torch.Tensor | None,
-        inputs_embeds: torch.Tensor | None = None,
-    ) -> torch.Tensor:
+    def read_mask(self, input_ids: Any, attention_mask: Any, inputs_embeds: Any = None) -> torch.Tensor:
         """Return the mask `(B, T)` of the tokens to read, as bool; see [`RnnModel.forward`]."""
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give either input_ids or inputs_embeds")
-        given: Any = input_ids if inputs_embeds is None else inputs_embeds[..., 0]
+        given = input_ids if inputs_embeds is None else inputs_embeds[..., 0]
         if given.dim() != 2:
             raise ValueError(
-                "input_ids must be of shape (batch, time) and inputs_embeds of (batch, time, embedding_size); found "
-                f"{tuple(given.shape)} before the embedding"
+                f"input_ids must be of shape (batch, time): found {tuple(given.shape)}; inputs_embeds have one more "
+                "dimension"
             )
         if attention_mask is not None:
             if attention_mask.shape != given.shape:
@@ -224,7 +203,7 @@ class RnnModel(RnnPreTrainedModel):
     ) -> torch.Tensor | DistinctTokens:
         """Return compact token vectors (T, B, E), zero at padding, with word and embedding dropout.
 
-        Returns [`DistinctTokens`] where the first layer is faster with them; `is_plain` says that no state but
+        Returns [`DistinctTokens`] where the first layer is faster with them; `is_plain` means that no state but
         `last_hidden_state` is given or wanted. Hooks on the embedding see (B, T, E), each token in its place.
         """
         if input_ids is None:
@@ -259,15 +238,13 @@ class RnnModel(RnnPreTrainedModel):
 
     def _has_special_embedding(self) -> bool:
         """Return whether the embedding may depend on places: it has hooks, or is a module of another kind."""
-        table: Any = self.embedding
-        hooks = (table._forward_pre_hooks, table._forward_hooks, table._backward_pre_hooks, table._backward_hooks)
-        return any(hooks) or type(table).forward is not nn.Embedding.forward
+        return has_hooks(self.embedding) or type(self.embedding).forward is not nn.Embedding.forward
 
-    def _split_state(self, name: str, state: torch.Tensor | None, batch: int) -> list[torch.Tensor] | list[None]:
-        """Split (L * D, B, H) into L times (D, B, H)."""
+    def _split_state(self, name: str, state: torch.Tensor | None, batch: int) -> Any:
+        """Split (L * D, B, H) into L times D times (B, H), or return as many None."""
         layers, directions = self.config.num_hidden_layers, self.config.num_directions
         if state is None:
-            return [None] * layers
+            return [[None] * directions] * layers
         if name == "initial_cell_state" and not CELLS[self.config.cell_type].has_cell_state:
             raise ValueError(f"initial_cell_state is for cells like 'lstm'; found cell_type={self.config.cell_type!r}")
         expected = (layers * directions, batch, self.config.hidden_size)
@@ -276,7 +253,7 @@ class RnnModel(RnnPreTrainedModel):
                 f"{name} must be of shape (layers * directions, batch, hidden_size) = {expected}; "
                 f"found {tuple(state.shape)}"
             )
-        return list(state.view(layers, directions, *state.shape[1:]).unbind(0))
+        return state.view(layers, directions, *state.shape[1:])
 
 
 class RnnForSequenceClassification(RnnPreTrainedModel):
@@ -284,9 +261,6 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
 
     `config.problem_type` selects the loss as in transformers: cross-entropy (`"single_label_classification"`), binary
     cross-entropy per label (`"multi_label_classification"`) or mean squared error (`"regression"`).
-
-    Args:
-        config ([`RnnConfig`]): The model's settings.
     """
 
     def __init__(self, config: RnnConfig) -> None:
@@ -321,26 +295,15 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
         """Classify a batch of texts. A text without tokens has the answer of a zero pooled vector.
 
         Args:
-            input_ids (`torch.LongTensor` of shape `(B, T)`): Token ids.
-            attention_mask (`(B, T)`, *optional*): 1 at tokens to read.
             labels (*optional*): Class ids `(B,)`; for multi-label 0/1 floats `(B, C)`; for regression floats.
-            inputs_embeds (*optional*): This and the following: see [`RnnModel.forward`].
-            initial_hidden_state (*optional*): See above.
-            initial_cell_state (*optional*): See above.
-            output_final_states (`bool`): See above.
-            output_hidden_states (`bool`, *optional*): See above.
             **kwargs: Passed to the loss, such as the Trainer's `num_items_in_batch`.
+
+        The other arguments are those of [`RnnModel.forward`].
         """
         mask = self.rnn.read_mask(input_ids, attention_mask, inputs_embeds)
+        initial = initial_hidden_state, initial_cell_state
         outputs = self.rnn(
-            input_ids,
-            mask,
-            inputs_embeds,
-            initial_hidden_state,
-            initial_cell_state,
-            output_final_states,
-            output_hidden_states,
-            return_dict=True,
+            input_ids, mask, inputs_embeds, *initial, output_final_states, output_hidden_states, return_dict=True
         )
         states, time = outputs.last_hidden_state, mask.shape[1]
         if time == 0:  # poolings need a place
@@ -367,10 +330,7 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
     def from_tutorial_checkpoint(
         cls, path: str | os.PathLike, id2label: dict[int, str] | None = None, **settings: Any
     ) -> "RnnForSequenceClassification":
-        """Build the model of a checkpoint saved by the tutorial's training loop; needs the package hf-rnn installed.
-
-        See `hf_rnn.data.tutorial_checkpoint.load_tutorial_checkpoint`.
-        """
+        """Build the model of a checkpoint of the tutorial's training loop; needs the installed package hf-rnn."""
         try:
             from hf_rnn.data.tutorial_checkpoint import load_tutorial_checkpoint
         except ImportError as error:
