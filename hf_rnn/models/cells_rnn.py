@@ -3,8 +3,8 @@
 A new cell is a subclass of [`RecurrentCell`] and one entry in [`CELLS`].
 
 Texts are processed *compact*: time first, the real tokens of each text at the front, padding behind them. The forward
-direction then needs no mask, and the backward direction reads each text reversed within its own length. So both run in
-torch's fused kernels, and no length is needed on the host: this compiles, exports and runs on any device.
+direction then needs no mask, and the backward direction reads each text reversed within its own length. So torch's
+fused kernels run both, and no length is needed on the host: this compiles, exports and runs on any device.
 
 Legend: B batch, T time, I input width, H hidden per direction, D directions, L layers.
 """
@@ -33,11 +33,10 @@ class RecurrentCell(nn.Module):
     Attributes:
         has_cell_state (`bool`): Whether `state` is a pair (h, c), as for an LSTM.
         has_recurrent_dropout (`bool`): Whether recurrent dropout applies; needs the methods of [`TorchCell`].
-        padding_gates (`tuple`, *optional*): Numbers to add to each gate's input at padding; needs the methods of
-            [`TorchCell`]. In a cell with c it keeps c unchanged, so that c_n can be returned (else it is not); in one
-            without, it keeps unbounded states from overflowing.
-        prefers_loop (`bool`): Whether `run_loop(inputs, dropout)` is the faster way to train on a CPU. It returns the
-            states `(T, B, H)` from a state of zero.
+        padding_gates (`tuple`, *optional*): Numbers to add to each gate's input at padding, which keep c unchanged (so
+            that c_n can be returned) or unbounded states from overflowing; needs the methods of [`TorchCell`].
+        prefers_loop (`bool`): Whether `run_loop(inputs, dropout)`, which returns the states `(T, B, H)` from a state
+            of zero, is the faster way to train on a CPU.
         distinct_gain (`tuple`, *optional*): How many multiplications, and which share of all, [`DistinctTokens`] must
             save to make `run_loop` faster; None: never.
     """
@@ -92,9 +91,6 @@ class TanhRnn(nn.RNN, TorchCell):
 
     kernel, loop, prefers_loop, distinct_gain = staticmethod(torch.rnn_tanh), "tanh", True, (0.0, 0.0)
 
-    def __init__(self, input_size: int, hidden_size: int) -> None:
-        super().__init__(input_size, hidden_size, nonlinearity="tanh")
-
 
 class ReluRnn(nn.RNN, TorchCell):
     """Torch's RNN with ReLU."""
@@ -130,10 +126,7 @@ class MinGru(RecurrentCell):
         h_t = (1 - z_t) * h_(t-1) + z_t * h~_t
 
     The paper's log-space form needs positive candidates; here states may be negative.
-
-    Attributes:
-        weight_ih_l0 (`(2 * H, I)`): W_z, then W_h; named as in torch's modules.
-        bias_ih_l0 (`(2 * H,)`): b_z, then b_h.
+    The weights, named as in torch's modules, are W_z, then W_h `(2 * H, I)`, and b_z, then b_h `(2 * H,)`.
     """
 
     distinct_gain = (0.0, 0.0)
@@ -180,8 +173,7 @@ class _LinearRecurrence(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, decay: torch.Tensor, addend: torch.Tensor, initial: torch.Tensor) -> torch.Tensor:
-        states = addend.clone()
-        previous = initial
+        states, previous = addend.clone(), initial
         for kept, state in zip(decay.unbind(0), states.unbind(0), strict=True):
             state.addcmul_(kept, previous)
             previous = state
@@ -204,8 +196,7 @@ def parallel_scan(decay: torch.Tensor, addend: torch.Tensor, initial: torch.Tens
     """Compute [`linear_recurrence`] in about log2(T) vectorised steps.
 
     Two neighbouring steps (a, b) and (a', b') are one step (a * a', a' * b + b'). Combining every place with the one
-    1, 2, 4, ... places before it leaves all prefixes (Hillis and Steele 1986, "Data Parallel Algorithms"; Blelloch
-    1990, "Prefix Sums and Their Applications", section 1.4). It needs no logarithm or division.
+    1, 2, 4, ... places before it leaves all prefixes (Hillis and Steele 1986, "Data Parallel Algorithms").
     """
     addend = torch.cat([torch.addcmul(addend[:1], decay[:1], initial[None]), addend[1:]])
     distance = 1
@@ -218,12 +209,8 @@ def parallel_scan(decay: torch.Tensor, addend: torch.Tensor, initial: torch.Tens
 
 
 CELLS: dict[str, type[RecurrentCell]] = {
-    "rnn_tanh": TanhRnn,
-    "rnn_relu": ReluRnn,
-    "gru": Gru,
-    "lstm": Lstm,
-    "min_gru": MinGru,
-}
+    "rnn_tanh": TanhRnn, "rnn_relu": ReluRnn, "gru": Gru, "lstm": Lstm, "min_gru": MinGru
+}  # fmt: skip
 
 
 class CompactTexts:
@@ -232,11 +219,7 @@ class CompactTexts:
     A direction's states are *as read*: place 0 holds the first token that the direction read, so the backward
     direction's states stay reversed until they are joined or restored.
 
-    Args:
-        mask (`torch.BoolTensor` of shape `(B, T)`): True at real tokens, in any pattern; T is at least 1.
-
-    Attributes:
-        valid (`(T, B)`): True at the compact places of real tokens.
+    `mask` (B, T) is True at real tokens, in any pattern; T is at least 1. `valid` (T, B) is True at their compact places.
     """
 
     def __init__(self, mask: torch.Tensor) -> None:
@@ -262,8 +245,7 @@ class CompactTexts:
         """Reverse each text of (T, B, I), or of [`DistinctTokens`], within its length; its own inverse."""
         if isinstance(inputs, DistinctTokens):
             return DistinctTokens(inputs.vectors, inputs.rows.gather(0, self._flipped))
-        rows = (self._flipped * inputs.shape[1] + self._column).reshape(-1)
-        return inputs.flatten(0, 1).index_select(0, rows).view(inputs.shape)
+        return gather_rows(inputs.flatten(0, 1), self._flipped * inputs.shape[1] + self._column)
 
     def join(self, directions: list[torch.Tensor]) -> torch.Tensor:
         """Join D times (T, B, H) as read to (T, B, D * H), compact."""
@@ -277,14 +259,12 @@ class CompactTexts:
         if self._order is None:
             return (states * self.valid[:, :, None].to(states.dtype)).transpose(0, 1)
         places = (self.mask.long().cumsum(dim=1) - 1).clamp(min=0)  # ONNX has no sum of bools
-        rows = (places * states.shape[1] + self._column[:, None]).reshape(-1)
-        states = states.flatten(0, 1).index_select(0, rows).view(*self.mask.shape, states.shape[-1])
+        states = gather_rows(states.flatten(0, 1), places * states.shape[1] + self._column[:, None])
         return states * self.mask[:, :, None].to(states.dtype)
 
     def last(self, states: torch.Tensor, initial: torch.Tensor | None) -> torch.Tensor:
         """Return the state (B, H) of (T, B, H) as read after the last token, or the initial one for an empty text."""
-        rows = (self.lengths - 1).clamp(min=0) * states.shape[1] + self._column
-        final = states.flatten(0, 1).index_select(0, rows)
+        final = gather_rows(states.flatten(0, 1), (self.lengths - 1).clamp(min=0) * states.shape[1] + self._column)
         empty = (self.lengths == 0)[:, None]
         return final.masked_fill(empty, 0) if initial is None else torch.where(empty, initial.to(final.dtype), final)
 
@@ -294,8 +274,8 @@ def _fails_under_autocast(inputs: torch.Tensor) -> bool:
     if inputs.device.type != "cpu" or not torch.is_autocast_enabled("cpu") or not torch.backends.mkldnn.is_available():
         return False
     is_half = torch.get_autocast_dtype("cpu") == torch.float16
-    known = torch.ops.mkldnn
-    return not (known._is_mkldnn_fp16_supported() if is_half else known._is_mkldnn_bf16_supported())
+    name = f"_is_mkldnn_{'fp16' if is_half else 'bf16'}_supported"
+    return not getattr(torch.ops.mkldnn, name)()
 
 
 def has_hooks(module: Any) -> bool:
@@ -315,24 +295,12 @@ class RnnDirection(nn.Module):
         self.cell: Any = self.kind(input_size, config.hidden_size)
 
     def forward(
-        self,
-        inputs: torch.Tensor | DistinctTokens,
-        texts: CompactTexts,
-        h_0: torch.Tensor | None = None,
-        c_0: torch.Tensor | None = None,
-        output_final_states: bool = False,
+        self, inputs: torch.Tensor | DistinctTokens, texts: CompactTexts, h_0: Any, c_0: Any, output_final_states: bool
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """Run the cell over the compact places.
+        """Return the states `(T, B, H)`, meaningful at real tokens only, and h_n and c_n, if asked for.
 
-        Args:
-            inputs (`(T, B, I)`, or distinct tokens with a state of zero): Flipped for the backward direction.
-            texts ([`CompactTexts`]): The places of the real tokens.
-            h_0 (`(B, H)`, *optional*): Zero when absent.
-            c_0 (`(B, H)`, *optional*): Zero when absent.
-            output_final_states (`bool`): Whether to return h_n and c_n, at the last real token.
-
-        Returns:
-            The states `(T, B, H)`, meaningful at real tokens only, h_n and c_n `(B, H)` or None.
+        Inputs are `(T, B, I)`, flipped for the backward direction; or [`DistinctTokens`], with a state of zero. All
+        other states are `(B, H)`, or None for zero.
         """
         dropout = self.recurrent_dropout if self.training else 0.0
         from_zero = h_0 is None and c_0 is None
@@ -343,7 +311,9 @@ class RnnDirection(nn.Module):
         else:
             fails = issubclass(self.kind, Lstm) and _fails_under_autocast(inputs)
             inputs = inputs.to(next(self.cell.parameters()).dtype) if fails else inputs
-            state = None if from_zero else self._join_state(inputs, h_0, c_0)
+            zeros = inputs.new_zeros(inputs.shape[1], self.hidden_size)
+            h, c = ((zeros if state is None else state).to(inputs.dtype)[None] for state in (h_0, c_0))
+            state = None if from_zero else (h, c) if self.kind.has_cell_state else h
             with torch.autocast("cpu", enabled=False) if fails else nullcontext():
                 states, c_n = self._run(inputs, texts, state, dropout, output_final_states)
         return states, texts.last(states, h_0) if output_final_states else None, c_n
@@ -375,12 +345,6 @@ class RnnDirection(nn.Module):
     def must_call(self) -> bool:
         """Return whether the cell must be called: it has hooks, or an adapter replaced it."""
         return has_hooks(self.cell) or not isinstance(self.cell, self.kind)
-
-    def _join_state(self, inputs: torch.Tensor, hidden: torch.Tensor | None, cell: torch.Tensor | None) -> Any:
-        """Return the cell's initial state, zero where it is absent."""
-        zeros = inputs.new_zeros(inputs.shape[1], self.hidden_size)
-        h_0, c_0 = ((zeros if state is None else state).to(inputs.dtype)[None] for state in (hidden, cell))
-        return (h_0, c_0) if self.kind.has_cell_state else h_0
 
 
 class RnnLayer(nn.Module):

@@ -109,8 +109,7 @@ class RnnConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         """Refuse unknown settings, and derive one label map from the other."""
         for key in kwargs:
-            if not self._is_known(key):
-                self._refuse(key)
+            self._check_key(key)
         number, label2id, maps = kwargs.get("num_labels"), self.label2id, cast(Any, self)
         if label2id is not None and maps.id2label is None:
             maps.id2label = {int(index): label for label, index in label2id.items()}
@@ -125,8 +124,8 @@ class RnnConfig(PreTrainedConfig):
         if key == "id2label" and isinstance(value, dict):
             value = {int(index): label for index, label in value.items()}
             super().__setattr__("label2id", {label: index for index, label in value.items()})
-        elif type(self) is RnnConfig and not self._is_known(key) and self._find_nearest(key):
-            self._refuse(key)
+        elif type(self) is RnnConfig:
+            self._check_key(key, only_near=True)
         super().__setattr__(key, value)
 
     @classmethod
@@ -144,16 +143,18 @@ class RnnConfig(PreTrainedConfig):
             } | maps
         if "problem_type" in kwargs:  # before a saved one is checked against the new labels
             config_dict = config_dict | {"problem_type": kwargs.pop("problem_type")}
-        foreign = {k: v for k, v in config_dict.items() if not cls._is_known(k) and not cls._find_nearest(k)}
-        own = {key: value for key, value in config_dict.items() if key not in foreign}
+        own: dict[str, Any] = {}
+        foreign: dict[str, Any] = {}
+        for key, value in config_dict.items():
+            cls._check_key(key, only_near=True)
+            (own if cls._is_known(key) else foreign)[key] = value
         config, unused = super().from_dict(own, return_unused_kwargs=True, **kwargs)
         for key, value in foreign.items():
             setattr(config, key, unused.pop(key, value))
         if return_unused_kwargs:
             return config, unused
         for key in unused:
-            if not cls._is_known(key) and cls._find_nearest(key):
-                cls._refuse(key)
+            cls._check_key(key, only_near=True)
         return config
 
     @classmethod
@@ -163,16 +164,14 @@ class RnnConfig(PreTrainedConfig):
         return ours or key.startswith("_") or key.endswith(("_token", "_token_id")) or hasattr(cls, key)
 
     @classmethod
-    def _find_nearest(cls, key: str) -> list[str]:
-        known = [setting.name for setting in fields(cls)]
-        return difflib.get_close_matches(key, [*known, "num_labels"], n=2, cutoff=0.7)
-
-    @classmethod
-    def _refuse(cls, key: str) -> None:
-        nearest = " or ".join(map(repr, cls._find_nearest(key)))
-        known = ", ".join(sorted(setting.name for setting in fields(cls)))
-        hint = f"Did you mean {nearest}?" if nearest else f"Known settings: {known}."
-        raise TypeError(f"RnnConfig has no setting {key!r}. {hint}")
+    def _check_key(cls, key: str, only_near: bool = False) -> None:
+        """Refuse an unknown key, or only one that looks like a misspelt setting."""
+        known = sorted(setting.name for setting in fields(cls))
+        nearest = [] if cls._is_known(key) else difflib.get_close_matches(key, [*known, "num_labels"], n=2, cutoff=0.7)
+        if nearest:
+            raise TypeError(f"RnnConfig has no setting {key!r}. Did you mean {' or '.join(map(repr, nearest))}?")
+        if not only_near and not cls._is_known(key):
+            raise TypeError(f"RnnConfig has no setting {key!r}. Known settings: {', '.join(known)}.")
 
     @property
     def num_directions(self) -> int:
@@ -210,10 +209,9 @@ class RnnConfig(PreTrainedConfig):
         """Check that labels are distinct, that ids run from 0 without a gap, and that both maps agree."""
         if not self.id2label:
             raise ValueError("a classifier needs at least one label: give id2label, label2id or num_labels")
-        if sorted(self.id2label) != list(range(len(self.id2label))):
-            raise ValueError(
-                f"the ids in id2label must be 0 to {len(self.id2label) - 1}; found {sorted(self.id2label)}"
-            )
+        ids, last = sorted(self.id2label), len(self.id2label) - 1
+        if ids != list(range(last + 1)):
+            raise ValueError(f"the ids in id2label must be 0 to {last}; found {ids}")
         if self.label2id != {label: index for index, label in self.id2label.items()}:
             raise ValueError(
                 f"id2label and label2id disagree: found {self.id2label} and {self.label2id}; assign config.id2label, "

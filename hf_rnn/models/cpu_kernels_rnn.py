@@ -22,12 +22,7 @@ _MINUS_ONE = torch.tensor(-1.0, device="cpu")
 
 
 class DistinctTokens(NamedTuple):
-    """Vectors of the distinct tokens of a batch, and their places.
-
-    Attributes:
-        vectors (`(N, I)`): One row per distinct token.
-        rows (`torch.LongTensor` of shape `(T, B)`): The row of `vectors` at each place.
-    """
+    """Vectors `(N, I)` of the distinct tokens of a batch, and the row `(T, B)` of `vectors` at each place."""
 
     vectors: torch.Tensor
     rows: torch.Tensor
@@ -50,15 +45,10 @@ def may_loop(tensor: torch.Tensor) -> bool:
 
 
 def run_loop(cell: str, inputs: torch.Tensor | DistinctTokens, weights: list[torch.Tensor]) -> torch.Tensor:
-    """Run one layer in one direction from a state of zero.
+    """Run one layer in one direction from a state of zero, and return the states `(T, B, H)`.
 
-    Args:
-        cell: `tanh`, `gru` or `lstm`.
-        inputs (`(T, B, I)` or distinct tokens): The layer's input.
-        weights: W_ih `(G * H, I)`, W_hh `(G * H, H)`, b_ih and b_hh `(G * H,)`, in torch's order of gates.
-
-    Returns:
-        The states `(T, B, H)`.
+    `cell` is `tanh`, `gru` or `lstm`. Inputs are `(T, B, I)` or distinct tokens. Weights are W_ih `(G * H, I)`, W_hh
+    `(G * H, H)`, b_ih and b_hh `(G * H,)`, in torch's order of gates.
     """
     vectors, rows = inputs if isinstance(inputs, DistinctTokens) else (inputs, None)
     w_ih, w_hh, b_ih, b_hh = weights
@@ -141,10 +131,8 @@ def _run_gru(gates: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> t
     return states, gates, inner
 
 
-def _differentiate_gru(
-    grad_states: torch.Tensor, weight: torch.Tensor, states: torch.Tensor, gates: torch.Tensor, inner: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    size = states.shape[2]
+def _differentiate_gru(grad_states: torch.Tensor, weight: torch.Tensor, states: torch.Tensor, *kept: Any) -> Any:
+    size, (gates, inner) = states.shape[2], kept
     reset, update, new = gates.split(size, dim=-1)
     # local derivatives of all gates' sums by h_t: of the input's side, then of the state's
     sums = torch.sub(1, gates).mul_(gates)
@@ -155,12 +143,12 @@ def _differentiate_gru(
     grad_update[0].mul_(new[0]).neg_()  # step 0 starts from zero
     products = sums.clone()
     products[..., 2 * size :].mul_(reset)
-    steps, kept, flat = grad_states.unbind(0), update.unbind(0), products.unbind(0)
+    steps, carried, flat = grad_states.unbind(0), update.unbind(0), products.unbind(0)
     by_gate = products.unflatten(-1, (3, size)).unbind(0)
     for step in range(len(steps) - 1, -1, -1):
         by_gate[step].mul_(steps[step][:, None])
         if step > 0:
-            steps[step - 1].addmm_(flat[step], weight).addcmul_(steps[step], kept[step])
+            steps[step - 1].addmm_(flat[step], weight).addcmul_(steps[step], carried[step])
     sums.unflatten(-1, (3, size)).mul_(grad_states[:, :, None])
     return sums, products
 
@@ -186,9 +174,7 @@ def _run_lstm(gates: torch.Tensor, weight: torch.Tensor, _: None) -> tuple[torch
     return states, gates, cells, squashed
 
 
-def _differentiate_lstm(
-    grad_states: torch.Tensor, weight: torch.Tensor, states: torch.Tensor, *kept: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _differentiate_lstm(grad_states: torch.Tensor, weight: torch.Tensor, states: torch.Tensor, *kept: Any) -> Any:
     size, (gates, cells, squashed) = states.shape[2], kept
     entry, forget, new, output = gates.split(size, dim=-1)
     # local derivatives of all gates' sums: i, f, g by c_t, o by h_t; then that of c_t by h_t

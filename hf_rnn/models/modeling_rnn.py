@@ -8,7 +8,7 @@ Legend: B batch, T time, E embedding, H hidden per direction, D directions, L la
 
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -184,14 +184,11 @@ class RnnModel(RnnPreTrainedModel):
             raise ValueError("give either input_ids or inputs_embeds")
         given = input_ids if inputs_embeds is None else inputs_embeds[..., 0]
         if given.dim() != 2:
-            raise ValueError(
-                f"input_ids must be of shape (batch, time): found {tuple(given.shape)}; inputs_embeds have one more "
-                "dimension"
-            )
+            raise ValueError(f"input_ids must be of shape (batch, time); found {tuple(given.shape)}")
         if attention_mask is not None:
             if attention_mask.shape != given.shape:
                 raise ValueError(
-                    f"attention_mask must be of shape {tuple(given.shape)}; found {tuple(attention_mask.shape)}"
+                    f"attention_mask must be of shape {(*given.shape,)}; found {(*attention_mask.shape,)}"
                 )
             return attention_mask if attention_mask.dtype == torch.bool else attention_mask != 0
         if input_ids is not None and self.config.pad_token_id is not None:
@@ -211,12 +208,15 @@ class RnnModel(RnnPreTrainedModel):
             return self.embedding_dropout(vectors)
         input_ids = input_ids.masked_fill(~texts.mask, self.config.pad_token_id or 0)
         ids, rows = texts.compact(input_ids), None
-        if is_plain and self._may_read_distinct():
+        special = has_hooks(self.embedding) or type(self.embedding).forward is not nn.Embedding.forward
+        must_call = special or any(direction.must_call() for direction in cast(Any, self.layers[0]).directions)
+        may_share = is_plain and self.training and self.config.embedding_dropout == 0 and not must_call
+        if may_share and may_loop(self.embedding.weight):
             distinct, places = ids.unique(return_inverse=True)
             sizes = ids.numel(), len(distinct), self.config.embedding_size, self.config.hidden_size
             if CELLS[self.config.cell_type].gains_by_distinct(*sizes):
                 ids, rows = distinct, places
-        vectors = texts.compact(self.embedding(input_ids)) if self._has_special_embedding() else self.embedding(ids)
+        vectors = texts.compact(self.embedding(input_ids)) if special else self.embedding(ids)
         if self.training and self.config.word_dropout > 0:
             vectors = vectors * self._draw_kept_words(ids, vectors)[..., None]
         vectors = self.embedding_dropout(vectors)
@@ -230,16 +230,6 @@ class RnnModel(RnnPreTrainedModel):
             count = len(distinct)
         return nn.functional.dropout(like.new_ones(count), self.config.word_dropout)[places]
 
-    def _may_read_distinct(self) -> bool:
-        """Return whether a token has the same vector at all its places, and the first layer may loop over them."""
-        first: Any = self.layers[0]
-        hooked = self._has_special_embedding() or any(direction.must_call() for direction in first.directions)
-        return self.training and self.config.embedding_dropout == 0 and not hooked and may_loop(self.embedding.weight)
-
-    def _has_special_embedding(self) -> bool:
-        """Return whether the embedding may depend on places: it has hooks, or is a module of another kind."""
-        return has_hooks(self.embedding) or type(self.embedding).forward is not nn.Embedding.forward
-
     def _split_state(self, name: str, state: torch.Tensor | None, batch: int) -> Any:
         """Split (L * D, B, H) into L times D times (B, H), or return as many None."""
         layers, directions = self.config.num_hidden_layers, self.config.num_directions
@@ -249,10 +239,7 @@ class RnnModel(RnnPreTrainedModel):
             raise ValueError(f"initial_cell_state is for cells like 'lstm'; found cell_type={self.config.cell_type!r}")
         expected = (layers * directions, batch, self.config.hidden_size)
         if state.shape != expected:
-            raise ValueError(
-                f"{name} must be of shape (layers * directions, batch, hidden_size) = {expected}; "
-                f"found {tuple(state.shape)}"
-            )
+            raise ValueError(f"{name} must be of shape (L * D, B, H) = {expected}; found {tuple(state.shape)}")
         return state.view(layers, directions, *state.shape[1:])
 
 
@@ -294,11 +281,8 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
     ) -> RnnSequenceClassifierOutput:
         """Classify a batch of texts. A text without tokens has the answer of a zero pooled vector.
 
-        Args:
-            labels (*optional*): Class ids `(B,)`; for multi-label 0/1 floats `(B, C)`; for regression floats.
-            **kwargs: Passed to the loss, such as the Trainer's `num_items_in_batch`.
-
-        The other arguments are those of [`RnnModel.forward`].
+        Arguments are those of [`RnnModel.forward`], and `labels`: class ids `(B,)`; for multi-label 0/1 floats
+        `(B, C)`; for regression floats. Others, such as the Trainer's `num_items_in_batch`, are passed to the loss.
         """
         mask = self.rnn.read_mask(input_ids, attention_mask, inputs_embeds)
         initial = initial_hidden_state, initial_cell_state

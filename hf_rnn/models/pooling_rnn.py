@@ -20,28 +20,19 @@ class RnnPooler(nn.Module):
 
     def __init__(self, config: RnnConfig) -> None:
         super().__init__()
-        self.output_size = config.output_size
+        self.output_size, self.bidirectional = config.output_size, config.bidirectional
 
     def forward(self, states: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Pool the states of each text.
+        """Pool states `(B, T, S)` by a mask `(B, T)`, True at real tokens in any pattern; T is at least 1.
 
-        Args:
-            states (`(B, T, S)`): T is at least 1; values at masked places are arbitrary finite numbers.
-            mask (`torch.BoolTensor` of shape `(B, T)`): True at real tokens, in any pattern.
-
-        Returns:
-            The pooled vectors `(B, P)`, zero for a text without tokens, and the tokens' weights `(B, T)`, or None for
-            a pooling that does not weigh tokens.
+        Returns the pooled vectors `(B, P)`, zero for a text without tokens, and the tokens' weights `(B, T)`, or None
+        for a pooling that does not weigh tokens. Values at masked places are arbitrary finite numbers.
         """
         raise NotImplementedError
 
 
 class LastPooler(RnnPooler):
     """Each direction's state after the last token that it read: of the last token forwards, of the first backwards."""
-
-    def __init__(self, config: RnnConfig) -> None:
-        super().__init__(config)
-        self.bidirectional = config.bidirectional
 
     def forward(self, states: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, None]:
         """Pool; see [`RnnPooler`]."""
@@ -108,9 +99,5 @@ class AttentionPooler(RnnPooler):
 
 
 POOLERS: dict[str, type[RnnPooler]] = {
-    "last": LastPooler,
-    "mean": MeanPooler,
-    "max": MaxPooler,
-    "mean_max": MeanMaxPooler,
-    "attention": AttentionPooler,
-}
+    "last": LastPooler, "mean": MeanPooler, "max": MaxPooler, "mean_max": MeanMaxPooler, "attention": AttentionPooler
+}  # fmt: skip
