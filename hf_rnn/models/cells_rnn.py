@@ -19,8 +19,7 @@ from torch.autograd.function import once_differentiable
 from .configuration_rnn import RnnConfig
 from .cpu_kernels_rnn import DistinctTokens, gather_rows, may_loop, run_loop, runs_eagerly_on_cpu
 
-# Saturates a gate to exactly 0 or 1 next to any sane sum of the other inputs, and fits into float16.
-_SATURATION = 1e4
+_SATURATION = 1e4  # saturates a gate to exactly 0 or 1 next to any sane sum of other inputs, and fits into float16
 
 
 class RecurrentCell(nn.Module):
@@ -146,10 +145,7 @@ class MinGru(RecurrentCell):
     def forward(
         self, inputs: torch.Tensor, state: torch.Tensor | None = None, rows: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Read from the first place to the last; see [`RecurrentCell`].
-
-        With `rows` (`(T, B)`), inputs are `(N, I)` distinct vectors; see [`DistinctTokens`].
-        """
+        """Read from the first place to the last; with `rows` (T, B), inputs are (N, I) as in [`DistinctTokens`]."""
         gate, candidate = nn.functional.linear(inputs, self.weight_ih_l0, self.bias_ih_l0).chunk(2, dim=-1)
         update = gate.sigmoid()
         decay, addend = 1 - update, update * candidate
@@ -219,7 +215,7 @@ class CompactTexts:
     A direction's states are *as read*: place 0 holds the first token that the direction read, so the backward
     direction's states stay reversed until they are joined or restored.
 
-    `mask` (B, T) is True at real tokens, in any pattern; T is at least 1. `valid` (T, B) is True at their compact places.
+    `mask` (B, T) is True at real tokens, in any pattern, with T at least 1; `valid` (T, B) at their compact places.
     """
 
     def __init__(self, mask: torch.Tensor) -> None:
@@ -249,9 +245,7 @@ class CompactTexts:
 
     def join(self, directions: list[torch.Tensor]) -> torch.Tensor:
         """Join D times (T, B, H) as read to (T, B, D * H), compact."""
-        if len(directions) == 1:
-            return directions[0]
-        return torch.cat([directions[0], self.flip(directions[1])], dim=-1)
+        return directions[0] if len(directions) == 1 else torch.cat([directions[0], self.flip(directions[1])], dim=-1)
 
     def restore(self, directions: list[torch.Tensor]) -> torch.Tensor:
         """Join D times (T, B, H) as read to (B, T, D * H) in the original places, zero at padding."""
@@ -273,9 +267,8 @@ def _fails_under_autocast(inputs: torch.Tensor) -> bool:
     """Return whether oneDNN, which runs torch's LSTM on a CPU, would raise, since this CPU lacks autocast's dtype."""
     if inputs.device.type != "cpu" or not torch.is_autocast_enabled("cpu") or not torch.backends.mkldnn.is_available():
         return False
-    is_half = torch.get_autocast_dtype("cpu") == torch.float16
-    name = f"_is_mkldnn_{'fp16' if is_half else 'bf16'}_supported"
-    return not getattr(torch.ops.mkldnn, name)()
+    kind = "fp16" if torch.get_autocast_dtype("cpu") == torch.float16 else "bf16"
+    return not getattr(torch.ops.mkldnn, f"_is_mkldnn_{kind}_supported")()
 
 
 def has_hooks(module: Any) -> bool:
@@ -358,9 +351,8 @@ class RnnLayer(nn.Module):
         self, inputs: torch.Tensor | DistinctTokens, texts: CompactTexts, h_0: Any, c_0: Any, output_final_states: bool
     ) -> Any:
         """Run each direction, from its `h_0` and `c_0`, and return its results as three tuples."""
-        results = []
+        results: list[Any] = []
         for direction, h, c in zip(self.directions, h_0, c_0, strict=True):
+            inputs = texts.flip(inputs) if results else inputs
             results.append(direction(inputs, texts, h, c, output_final_states))
-            if len(results) < len(self.directions):
-                inputs = texts.flip(inputs)
-        return zip(*results, strict=True)
+        return tuple(zip(*results, strict=True))

@@ -51,11 +51,8 @@ class RnnConfig(PreTrainedConfig):
     The defaults make a bidirectional LSTM. Labels are set with `id2label` or `label2id` (either gives the other) or
     `num_labels`.
 
-    Raises:
-        TypeError: For an unknown setting; the message names the nearest one.
-        ValueError: For `num_labels` different from the number of labels.
-        StrictDataclassError: For a value of a wrong type, not among the choices or out of range, and labels that
-            repeat, leave out an id, or differ between the two maps.
+    An unknown setting raises a TypeError that names the nearest one. A wrong type, choice or range, and labels that
+    repeat, leave out an id or differ between the two maps, raise a StrictDataclassError.
 
     Example:
         >>> config = RnnConfig(vocab_size=3330, cell_type="gru", id2label={0: "negative", 1: "positive"})
@@ -102,8 +99,8 @@ class RnnConfig(PreTrainedConfig):
     embedding_initializer_range: float | int = _setting(1.0, "standard deviation of the initial embedding")
     pad_token_id: int | None = _setting(1, "id of padding; its embedding is zero and stays zero")
     # fields of transformers, which checks types only of a subclass
-    id2label: dict[int, str] | dict[str, str] | None = None
-    label2id: dict[str, int] | dict[str, str] | None = None
+    id2label: dict[Any, str] | None = None  # ids become integers
+    label2id: dict[str, Any] | None = None
     problem_type: Literal["regression", "single_label_classification", "multi_label_classification"] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -138,16 +135,13 @@ class RnnConfig(PreTrainedConfig):
         return_unused_kwargs = kwargs.pop("return_unused_kwargs", False)
         maps = {name: kwargs.pop(name) for name in ("id2label", "label2id") if kwargs.get(name) is not None}
         if maps or kwargs.get("num_labels") not in (None, len(config_dict.get("id2label") or ())):
-            config_dict = {
-                key: value for key, value in config_dict.items() if key not in ("id2label", "label2id")
-            } | maps
+            config_dict = {k: v for k, v in config_dict.items() if k not in ("id2label", "label2id")} | maps
         if "problem_type" in kwargs:  # before a saved one is checked against the new labels
             config_dict = config_dict | {"problem_type": kwargs.pop("problem_type")}
-        own: dict[str, Any] = {}
-        foreign: dict[str, Any] = {}
-        for key, value in config_dict.items():
+        for key in config_dict:
             cls._check_key(key, only_near=True)
-            (own if cls._is_known(key) else foreign)[key] = value
+        own = {key: value for key, value in config_dict.items() if cls._is_known(key)}
+        foreign = {key: value for key, value in config_dict.items() if key not in own}
         config, unused = super().from_dict(own, return_unused_kwargs=True, **kwargs)
         for key, value in foreign.items():
             setattr(config, key, unused.pop(key, value))
@@ -166,11 +160,13 @@ class RnnConfig(PreTrainedConfig):
     @classmethod
     def _check_key(cls, key: str, only_near: bool = False) -> None:
         """Refuse an unknown key, or only one that looks like a misspelt setting."""
+        if cls._is_known(key):
+            return
         known = sorted(setting.name for setting in fields(cls))
-        nearest = [] if cls._is_known(key) else difflib.get_close_matches(key, [*known, "num_labels"], n=2, cutoff=0.7)
+        nearest = difflib.get_close_matches(key, [*known, "num_labels"], n=2, cutoff=0.7)
         if nearest:
             raise TypeError(f"RnnConfig has no setting {key!r}. Did you mean {' or '.join(map(repr, nearest))}?")
-        if not only_near and not cls._is_known(key):
+        if not only_near:
             raise TypeError(f"RnnConfig has no setting {key!r}. Known settings: {', '.join(known)}.")
 
     @property
@@ -200,10 +196,7 @@ class RnnConfig(PreTrainedConfig):
                 "reduce vocab_size, embedding_size, hidden_size or num_hidden_layers"
             )
         if self.recurrent_dropout > 0 and not CELLS[self.cell_type].has_recurrent_dropout:
-            raise ValueError(
-                f"cell_type={self.cell_type!r} does not support recurrent_dropout: found {self.recurrent_dropout}; "
-                "set it to 0"
-            )
+            raise ValueError(f"{self.cell_type} has no recurrent_dropout: found {self.recurrent_dropout}; set it to 0")
 
     def validate_labels(self) -> None:
         """Check that labels are distinct, that ids run from 0 without a gap, and that both maps agree."""
@@ -212,10 +205,9 @@ class RnnConfig(PreTrainedConfig):
         ids, last = sorted(self.id2label), len(self.id2label) - 1
         if ids != list(range(last + 1)):
             raise ValueError(f"the ids in id2label must be 0 to {last}; found {ids}")
-        if self.label2id != {label: index for index, label in self.id2label.items()}:
+        inverse = {label: index for index, label in self.id2label.items()}
+        if self.label2id != inverse or len(inverse) != len(ids):
             raise ValueError(
-                f"id2label and label2id disagree: found {self.id2label} and {self.label2id}; assign config.id2label, "
-                "which sets both"
+                f"id2label and label2id disagree, or labels repeat: found {self.id2label} and {self.label2id}; assign "
+                "config.id2label, which sets both"
             )
-        if len(self.label2id) != len(self.id2label):
-            raise ValueError(f"labels must be distinct; found {self.id2label}")

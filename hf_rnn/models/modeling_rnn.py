@@ -183,17 +183,16 @@ class RnnModel(RnnPreTrainedModel):
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give either input_ids or inputs_embeds")
         given = input_ids if inputs_embeds is None else inputs_embeds[..., 0]
-        if given.dim() != 2:
-            raise ValueError(f"input_ids must be of shape (batch, time); found {tuple(given.shape)}")
+        shape = tuple(given.shape)
+        if len(shape) != 2:
+            raise ValueError(f"input_ids must be of shape (batch, time); found {shape}")
         if attention_mask is not None:
-            if attention_mask.shape != given.shape:
-                raise ValueError(
-                    f"attention_mask must be of shape {(*given.shape,)}; found {(*attention_mask.shape,)}"
-                )
+            if attention_mask.shape != shape:
+                raise ValueError(f"attention_mask must be of shape {shape}; found {tuple(attention_mask.shape)}")
             return attention_mask if attention_mask.dtype == torch.bool else attention_mask != 0
         if input_ids is not None and self.config.pad_token_id is not None:
             return input_ids != self.config.pad_token_id
-        return torch.ones(given.shape, dtype=torch.bool, device=given.device)
+        return torch.ones(shape, dtype=torch.bool, device=given.device)
 
     def _embed(
         self, input_ids: torch.Tensor | None, inputs_embeds: Any, texts: CompactTexts, is_plain: bool
@@ -285,10 +284,8 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
         `(B, C)`; for regression floats. Others, such as the Trainer's `num_items_in_batch`, are passed to the loss.
         """
         mask = self.rnn.read_mask(input_ids, attention_mask, inputs_embeds)
-        initial = initial_hidden_state, initial_cell_state
-        outputs = self.rnn(
-            input_ids, mask, inputs_embeds, *initial, output_final_states, output_hidden_states, return_dict=True
-        )
+        options = initial_hidden_state, initial_cell_state, output_final_states, output_hidden_states
+        outputs = self.rnn(input_ids, mask, inputs_embeds, *options, return_dict=True)
         states, time = outputs.last_hidden_state, mask.shape[1]
         if time == 0:  # poolings need a place
             states, mask = nn.functional.pad(states, (0, 0, 0, 1)), nn.functional.pad(mask, (0, 1))

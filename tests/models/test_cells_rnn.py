@@ -190,7 +190,8 @@ def test_distinct_tokens_are_not_used_where_places_matter(cell, case, distinct_t
 @pytest.mark.parametrize("training", [True, False])
 def test_autocast_leaves_an_lstm_in_float32_on_a_cpu_without_the_precision(precision, training, monkeypatch):
     """There oneDNN's LSTM raises."""
-    monkeypatch.setattr(cells_rnn, "_fails_under_autocast", lambda inputs: torch.is_autocast_enabled("cpu"))
+    for name in ("_is_mkldnn_bf16_supported", "_is_mkldnn_fp16_supported"):
+        monkeypatch.setattr(torch.ops.mkldnn, name, lambda: False)
     model = make("lstm", torch.float32).train(training)
     model.config.word_dropout = 0.0
     expected = model.rnn(IDS, MASK, output_final_states=True)

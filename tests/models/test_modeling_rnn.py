@@ -286,7 +286,7 @@ def test_outputs_are_those_of_transformers():
     assert isinstance(model.rnn(IDS), BaseModelOutput)
     as_tuple = model(IDS, labels=LABELS[:2], output_final_states=True, return_dict=False)
     torch.testing.assert_close(as_tuple, outputs.to_tuple())
-    foreign = model(IDS, token_type_ids=torch.zeros_like(IDS))  # some tokenizers make them
+    foreign = model(IDS, token_type_ids=torch.zeros_like(IDS))  # made by some tokenizers
     torch.testing.assert_close(foreign.logits, outputs.logits)
 
 

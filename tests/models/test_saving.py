@@ -183,7 +183,7 @@ def test_remote_code_without_the_package(tmp_path):
     site = str(pathlib.Path(torch.__file__).parents[1])
     blocker = tmp_path / "site"
     blocker.mkdir()
-    # hide only this package of site-packages
+    # hide the installed package, which is in the same site-packages
     (blocker / "sitecustomize.py").write_text(
         "import sys\n"
         "class Hide:\n"
@@ -270,7 +270,7 @@ def test_an_old_transformers_is_named(monkeypatch):
 
 
 def test_a_subclass_does_not_claim_to_bring_its_code(tmp_path, monkeypatch):
-    """`auto_map` names files in the folder: for a subclass, its own module."""
+    """Each file in `auto_map` must exist; a subclass has its own module."""
     (tmp_path / "sorter.py").write_text(
         "from hf_rnn import RnnForSequenceClassification\n\n\nclass Sorter(RnnForSequenceClassification):\n    pass\n"
     )
