@@ -6,7 +6,7 @@ Types and ranges are checked, and a misspelt setting is refused, so that a typo 
 import difflib
 from dataclasses import field, fields
 from functools import partial
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 try:
     from transformers import PreTrainedConfig
@@ -99,8 +99,10 @@ class RnnConfig(PreTrainedConfig):
     embedding_initializer_range: float | int = _setting(1.0, "standard deviation of the initial embedding")
     pad_token_id: int | None = _setting(1, "id of padding; its embedding is zero and stays zero")
     # fields of transformers, which checks types only of a subclass
-    id2label: dict[Any, str] | None = None  # ids become integers
-    label2id: dict[str, Any] | None = None
+    if TYPE_CHECKING:
+        id2label: dict[int, str]
+    else:
+        id2label: dict[Any, str] | None = None  # ids become integers, and None becomes names
     problem_type: Literal["regression", "single_label_classification", "multi_label_classification"] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -207,7 +209,5 @@ class RnnConfig(PreTrainedConfig):
             raise ValueError(f"the ids in id2label must be 0 to {last}; found {ids}")
         inverse = {label: index for index, label in self.id2label.items()}
         if self.label2id != inverse or len(inverse) != len(ids):
-            raise ValueError(
-                f"id2label and label2id disagree, or labels repeat: found {self.id2label} and {self.label2id}; assign "
-                "config.id2label, which sets both"
-            )
+            both = f"{self.id2label} and {self.label2id}"
+            raise ValueError(f"id2label and label2id disagree or repeat a label: found {both}; assign config.id2label")

@@ -75,6 +75,9 @@ def test_what_transformers_and_others_store_is_kept(tmp_path):
         ("cell_type", "lstn"),
         ("cell_type", 3),
         ("pooling", "sum"),
+        ("id2label", ["no", "yes"]),
+        ("id2label", {0: 3}),
+        ("problem_type", "ranking"),
     ],
 )
 def test_wrong_types_and_choices(name, value):
@@ -106,7 +109,6 @@ def test_an_unknown_name_lists_those_registered(name, known):
         {"embedding_initializer_range": float("inf")},
         {"pad_token_id": 30000},
         {"pad_token_id": -1},
-        {"problem_type": "ranking"},
         {"id2label": {}},
         {"id2label": {0: "a", 2: "b"}},
         {"id2label": {0: "a", 1: "a"}},
