@@ -103,7 +103,7 @@ def load_model(
         batch = tokenizer(["", "a word"], truncation=True, padding=True, return_tensors="pt")
         inputs = {key: batch[key].long().to(model.device) for key in ("input_ids", "attention_mask")}
     with name_damage(name, "model.safetensors"), torch.inference_mode():
-        logits = model(**inputs).logits
+        logits = model(**inputs, return_dict=True).logits
     if not logits.isfinite().all():
         raise UserError(f"{name} cannot be used: its logits are {logits.tolist()}, so weights are NaN or infinite")
     try:

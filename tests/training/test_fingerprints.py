@@ -124,7 +124,7 @@ WITHOUT_EFFECT = {
     "output_dir": "elsewhere", "overwrite_output_dir": True, "save_total_limit": 9, "run_name": "second",
     "disable_tqdm": True, "log_level": "error", "push_to_hub": True, "hub_model_id": "me/films", "language": ["en"],
     "license": "mit", "tags": ["films"], "card_examples": False, "baselines": False, "calibrate": True,
-    "target_prior": "train", "dataloader_num_workers": 2, "ddp_timeout": 9,
+    "dataloader_num_workers": 2, "ddp_timeout": 9,
     "accelerator_config": {"non_blocking": True},
 }  # fmt: skip
 

@@ -82,7 +82,6 @@ def test_only_files_of_an_earlier_run_are_replaced(folder, mark):
 
 @pytest.mark.parametrize("missing", [os.W_OK, os.X_OK])
 def test_a_folder_that_cannot_be_written_is_refused_before_texts_are_read(folder, monkeypatch, missing):
-    monkeypatch.setattr("hf_rnn.training.train.load_texts", None)
     put(folder, "file")
     new = folder.root / "a" / "b"
     assert output_dir.find_obstacle(new) is None
