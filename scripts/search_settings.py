@@ -69,7 +69,7 @@ def main() -> int:
 
     import hf_rnn
     from hf_rnn.training.arguments.run_arguments import parse_settings
-    from hf_rnn.training.build_tokenizer import make_tokenizer
+    from hf_rnn.training.build import make_tokenizer
 
     torch.set_num_threads(1)
     # Settings of all trials, which the written recipe holds too. The pruner replaces early stopping.

@@ -18,8 +18,8 @@ from ..tokenizers.word_level import NoFrequentWordError
 from ..training.arguments.parser import SettingsParser, setting
 from ..training.arguments.run_arguments import merge_recipe
 from ..training.arguments.text_arguments import DataArguments
-from ..training.audit_run import check_leaks
-from ..training.build_tokenizer import make_tokenizer
+from ..training.build import make_tokenizer
+from ..training.hooks import check_leaks
 from ..training.recipes import DEFAULT_RECIPE, Setting
 from ..utils.errors import UserError
 from .console import print_note

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedModel
 
 from ..hub.model_folder import FinishedFolder
-from ..models.configuration_rnn import RnnConfig
 from ..tasks import get_task
 from ..utils.cpu_features import multiplies_bfloat16
-from ..utils.errors import UserError, reason_of
+from ..utils.errors import UserError
 from . import output_dir
-from .arguments.run_arguments import Arguments, ModelArguments
+from .arguments.run_arguments import Arguments
 from .arguments.training_arguments import RnnTrainingArguments, check_trainer_settings
+from .build import make_config
 from .checkpointing import manifest as checkpoints
 from .checkpointing.fingerprints import compare
 from .optimizers import check_sparse_gradients
@@ -40,54 +38,30 @@ def check_early(arguments: Arguments) -> None:
     Raises:
         UserError: For a setting out of range, or settings that contradict each other.
     """
-    scores = ("loss", *get_task(arguments.data.task).scores)
-    metric = arguments.training.metric_for_best_model
+    model, data, training = arguments
+    scores = ("loss", *get_task(data.task).scores)
+    metric, greater = training.metric_for_best_model, training.greater_is_better
     if metric is not None and metric.removeprefix("eval_") not in scores:
         raise UserError(f"unknown metric_for_best_model: found {metric!r}; choose one of {', '.join(scores)}")
-    greater = arguments.training.greater_is_better
     if metric is not None and greater is not None and greater == metric.endswith("loss"):
         raise UserError(f"greater_is_better {greater} keeps the worst epoch by {metric}: leave it out")
-    check_trainer_settings(arguments.training)
+    check_trainer_settings(training)
     names = ("tokenizer_name_or_path", "model_name_or_path", "vectors")
-    sources = {name: getattr(arguments.data, name) for name in names}
-    recipe = arguments.training.recipe
-    if recipe not in recipe_names() and not arguments.training.resume:  # resuming removes nothing
-        sources["recipe"] = recipe
-    texts = {name: getattr(arguments.data, name) for name in ("data_dir", "dataset_name")}
-    output_dir.check_apart(FinishedFolder(Path(str(arguments.training.output_dir))), sources, texts)
-    if arguments.data.streaming and arguments.data.fail_on_leak is not None:
-        raise UserError("fail_on_leak needs all rows in memory: leave out fail_on_leak or streaming")
-    if arguments.data.streaming and arguments.training.tokens_per_batch is not None:
-        raise UserError("tokens_per_batch needs all lengths in memory: leave out tokens_per_batch or streaming")
-    if arguments.model.freeze_embedding and arguments.training.embedding_learning_rate is not None:
+    sources = {name: getattr(data, name) for name in names}
+    if training.recipe not in recipe_names() and not training.resume:  # resuming removes nothing
+        sources["recipe"] = training.recipe
+    texts = {name: getattr(data, name) for name in ("data_dir", "dataset_name")}
+    output_dir.check_apart(FinishedFolder(Path(str(training.output_dir))), sources, texts)
+    for name, value in (("fail_on_leak", data.fail_on_leak), ("tokens_per_batch", training.tokens_per_batch)):
+        if data.streaming and value is not None:
+            raise UserError(f"{name} needs all rows in memory: leave out {name} or streaming")
+    if model.freeze_embedding and training.embedding_learning_rate is not None:
         raise UserError("freeze_embedding turns training of the embedding off: leave out embedding_learning_rate")
-    if arguments.model.sparse_embedding and not arguments.model.freeze_embedding:
-        check_sparse_gradients(arguments.training)
-    make_config(arguments.model)
-    if arguments.training.bf16 and arguments.training.device.type == "cpu" and multiplies_bfloat16() is False:
+    if model.sparse_embedding and not model.freeze_embedding:
+        check_sparse_gradients(training)
+    make_config(model)
+    if training.bf16 and training.device.type == "cpu" and multiplies_bfloat16() is False:
         logger.warning("bf16 is slower on this processor, which lacks bfloat16 instructions: leave out bf16")
-
-
-def make_config(
-    model_args: ModelArguments, *, task_specific_params: dict[str, Any] | None = None, **fields: Any
-) -> RnnConfig:
-    """Build the configuration of a model.
-
-    Args:
-        model_args: Architecture.
-        task_specific_params: Is stored as it is.
-        fields: Fields that data and tokenizer decide.
-
-    Raises:
-        UserError: For a setting out of range, or settings that contradict each other.
-    """
-    settings = {**dataclasses.asdict(model_args), **fields}
-    if task_specific_params is not None:
-        settings["task_specific_params"] = task_specific_params
-    try:
-        return RnnConfig(**settings)
-    except (StrictDataclassError, TypeError, ValueError) as error:
-        raise UserError(reason_of(error.__cause__ or error)) from error
 
 
 def check_finite(model: PreTrainedModel, training_args: RnnTrainingArguments) -> None:
@@ -104,16 +78,10 @@ def check_finite(model: PreTrainedModel, training_args: RnnTrainingArguments) ->
 def check_loss(
     metrics: Mapping[str, Any], chance_loss: float, model: PreTrainedModel, training_args: RnnTrainingArguments
 ) -> None:
-    """Refuse a model with more than 100 times the loss of guessing.
+    """Refuse a model with more than 100 times the loss of guessing, `chance_loss` in nats.
 
     A finite training loss above the limit is only a warning if the validation loss is below: it may belong to an epoch
     that was not kept.
-
-    Args:
-        metrics: Metrics of the run, including `training`.
-        chance_loss: Loss of guessing, in nats.
-        model: The trained model.
-        training_args: Named in the advice.
 
     Raises:
         UserError: For such a loss, or a loss that is NaN or infinite.
@@ -142,16 +110,12 @@ def _diverged(what: str, model: PreTrainedModel, training_args: RnnTrainingArgum
 
 
 def check_unchanged(checkpoint: Path, made_from: dict[str, Any], *, anyway: bool) -> None:
-    """Refuse to resume from the checkpoint of another run.
+    """Refuse to resume from a checkpoint with other fingerprints than `made_from`, those of this run.
 
-    Args:
-        checkpoint: The checkpoint to resume from.
-        made_from: Fingerprints of this run.
-        anyway: Only warn.
+    With `anyway` it only warns, except for settings in the state of the optimizer.
 
     Raises:
-        UserError: If data, tokenizer or settings have changed. Settings in the state of the optimizer are refused in
-            any case.
+        UserError: If data, tokenizer or settings have changed.
     """
     changed = compare(checkpoint, checkpoints.read_manifest(checkpoint)["made_from"], made_from)
     if not changed:

@@ -1,10 +1,11 @@
-"""Optional parts of a training run: a hook per feature, called at fixed points of the run."""
+"""Optional parts of a training run, such as vectors and the audit: a hook each, called at fixed points of the run."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import logging
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,9 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from transformers.trainer_utils import PredictionOutput
 
 from ..data import DataReport
+from ..data.audit import AuditReport, audit, render_line
 from ..data.labels import listed
+from ..data.loading import find_origins
 from ..data.vectors import Vectors, load_vectors, widen_vocabulary
 from ..evaluation.calibration import fit_temperature, measure_scores, scale_classifier
 from ..hub.loading import load_model
@@ -25,12 +28,13 @@ from ..hub.model_folder import FinishedFolder
 from ..tasks import Task
 from ..tasks.base import Splits
 from ..utils.errors import UserError
-from .arguments.run_arguments import Arguments, ModelArguments
-from .audit_run import audit_run
+from .arguments.run_arguments import Arguments, ModelArguments, check_architecture
+from .arguments.text_arguments import DataArguments
 from .trainer import SAMPLE_WEIGHT, RnnTrainer
-from .warm_start import check_architecture
 
 logger = logging.getLogger(__name__)
+
+_MANY_UNKNOWN = 0.5  # share of the tokens of validation
 
 
 @dataclass
@@ -124,12 +128,6 @@ class WarmStart(RunHook):
     """Start from the weights of a trained model.
 
     The output layer keeps its weights if the label names are the same, in any order. Otherwise it starts at random.
-
-    Args:
-        name_or_path: A finished folder, or a repo id of the Hub.
-
-    Raises:
-        UserError: If it is not a complete model of this package.
     """
 
     def __init__(self, name_or_path: str) -> None:
@@ -148,11 +146,7 @@ class WarmStart(RunHook):
 
     @torch.no_grad()
     def on_model(self, run: Run) -> None:
-        """Copy the weights.
-
-        Raises:
-            UserError: For another architecture.
-        """
+        """Copy the weights; refuse another architecture."""
         own, new = self.model.config, run.model.config
         check_architecture(self.name, own, new)
         weights = {**run.model.state_dict(), **self._weights(run.task, new)}
@@ -234,15 +228,59 @@ class Audit(RunHook):
         self._summary: dict[str, Any] | None = None
 
     def on_tokenizer(self, run: Run) -> None:
-        """Audit with the tokenizer of the run."""
+        """Audit with the tokenizer of the run; log the findings on one line."""
         data_args = run.arguments.data
-        if run.table is not None and (run.is_main or data_args.fail_on_leak is not None):
-            self._summary = audit_run(run.table, run.tokenizer, data_args, run.report)
+        if run.table is None or not (run.is_main or data_args.fail_on_leak is not None):
+            return
+        found = audit(run.table, run.tokenizer, origins=find_origins(data_args, run.report))
+        check_leaks(found, data_args)
+        logger.info("audit: %s", render_line(found))
+        unknown = found.splits["validation"].unknown_token_share if "validation" in found.splits else None
+        if unknown is not None and unknown > _MANY_UNKNOWN:
+            logger.warning(
+                "%.0f %% of the tokens of validation are not in the vocabulary: lower min_frequency, raise "
+                "max_vocab_size, or give a tokenizer that knows them; --tokenizer char or bpe for languages written "
+                "without spaces",
+                100 * unknown,
+            )
+        self._summary = found.summary()
 
     def card_facts(self, run: Run) -> dict[str, Any]:
         """Return the summary of the audit."""
         unknown = (self._summary or {}).get("unknown_token_share", {})
         return {"audit": self._summary, "unknown_token_share": unknown.get("validation")}
+
+
+def check_leaks(found: AuditReport, arguments: DataArguments) -> None:
+    """Refuse splits with more rows that repeat rows of train than `fail_on_leak` allows.
+
+    Raises:
+        UserError: For such a split; the message names the first row and the command that lists all.
+    """
+    limit = arguments.leak_limit()
+    if limit is None or found.leak_share <= limit:
+        return
+    worst = max(found.leaks, key=lambda leak: leak.share)
+    first = worst.repeats[0]
+    raise UserError(
+        f"{len(worst.repeats):,} of {worst.rows:,} rows of {worst.split} ({worst.share:.2%}) repeat a row of train, "
+        f"more than fail_on_leak {arguments.fail_on_leak} allows: first {found.name_place(first.place)} repeats "
+        f"{found.name_place(first.twin)}; remove them from train, list all with {_audit_command(arguments)}"
+    )
+
+
+def _audit_command(arguments: DataArguments) -> str:
+    """Return the command, or the call in Python, that lists all leaks."""
+    if arguments.dataset_name is None and arguments.data_dir is None:
+        return "hf_rnn.data.audit.audit(texts)"
+    command = ["hf-rnn", "audit"]
+    for name in ("dataset_name", "dataset_config", "data_dir", "text_column", "label_column"):
+        value = getattr(arguments, name)
+        command += [] if value is None else [f"--{name}", str(value)]
+    command += ["--header"] if arguments.header else []
+    command += ["--class_names", *arguments.class_names] if arguments.class_names else []
+    command += ["--max_bad_rows", str(arguments.max_bad_rows)] if str(arguments.max_bad_rows) != "0" else []
+    return shlex.join([*command, "--json"])
 
 
 class SampleWeights(RunHook):

@@ -181,10 +181,7 @@ def _correct_bias(beta: float, count: torch.Tensor) -> torch.Tensor:
 def set_learning_rate(optimizer: torch.optim.Optimizer, parameter: nn.Parameter, rate: float) -> None:
     """Move one parameter into a group with its own learning rate and otherwise the same settings.
 
-    Args:
-        optimizer: Before its first step, without a scheduler.
-        parameter: Ignored if the optimizer does not train it.
-        rate: The learning rate.
+    Call it before the first step. A parameter that the optimizer does not train is ignored.
     """
     for group in optimizer.param_groups:
         others = [other for other in group["params"] if other is not parameter]
@@ -205,37 +202,21 @@ def has_sparse_gradients(model: nn.Module) -> bool:
 
 
 def check_sparse_gradients(args: TrainingArguments) -> None:
-    """Refuse an optimizer that fails on sparse gradients.
-
-    Raises:
-        UserError: For such an optimizer, or weight decay with one that supports none.
-    """
-    if args.optim in LAZY_OPTIMIZERS:
+    """Raise a [`UserError`] for an optimizer, or a weight decay with it, that fails on sparse gradients."""
+    if args.optim in LAZY_OPTIMIZERS or (args.optim in _SPARSE_OPTIMIZERS and args.weight_decay == 0):
         return
-    if args.optim not in _SPARSE_OPTIMIZERS:
-        raise UserError(
-            f"sparse_embedding gives sparse gradients: found optim {args.optim.value!r}, which does not support them; "
-            f"set sparse_embedding to false, or optim to {' or '.join(LAZY_OPTIMIZERS + _SPARSE_OPTIMIZERS)}"
-        )
-    if args.weight_decay != 0:
-        raise UserError(
-            f"sparse_embedding gives sparse gradients: found weight_decay {args.weight_decay}, which does not support "
-            f"them; set sparse_embedding to false, weight_decay to 0, or optim to {LAZY_OPTIMIZERS[0]}"
-        )
+    found = f"weight_decay {args.weight_decay}" if args.optim in _SPARSE_OPTIMIZERS else f"optim {args.optim.value}"
+    raise UserError(
+        f"sparse_embedding gives sparse gradients, unsupported here: found {found}; set sparse_embedding to false, or "
+        f"optim to {LAZY_OPTIMIZERS[0]}"
+    )
 
 
 def clip_grad_norm(parameters: Iterator[nn.Parameter], max_norm: float) -> torch.Tensor:
-    """Scale dense and sparse gradients in place so that their total 2-norm is at most `max_norm`.
+    """Scale gradients in place so that their total 2-norm is at most `max_norm`; return the norm before, a scalar.
 
     Like `torch.nn.utils.clip_grad_norm_`, which fails on sparse gradients. These are coalesced first, because a row
-    that occurs twice in a batch is in them twice.
-
-    Args:
-        parameters: Parameters with gradients.
-        max_norm: Largest norm; infinity only measures.
-
-    Returns:
-        The norm before scaling, a scalar.
+    that occurs twice in a batch is in them twice. A `max_norm` of infinity only measures.
     """
     values = []
     for parameter in parameters:

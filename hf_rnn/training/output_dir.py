@@ -32,17 +32,11 @@ _RESUME = "The checkpoints are intact: make room there, then repeat the command 
 def check_output_dir(
     folder: FinishedFolder, *, overwrite: bool, resume: bool, processes: int = 1, needs_best: bool = False
 ) -> Path | None:
-    """Refuse a folder with files, unless the user chose to overwrite it or to resume.
-
-    Args:
-        folder: Where the finished model will be.
-        overwrite: Whether to replace an earlier run there.
-        resume: Whether to resume from the newest valid checkpoint there.
-        processes: Processes of the run, see [`find_newest`].
-        needs_best: Whether the best checkpoint is needed too.
+    """Refuse a folder with files, unless the user chose to overwrite an earlier run there or to resume it.
 
     Returns:
-        The checkpoint to resume from, None to start.
+        The newest valid checkpoint to resume from, see [`find_newest`] with its `processes` and `needs_best`; None to
+        start.
 
     Raises:
         UserError: When the folder cannot be used, or has no checkpoint to resume from.
@@ -98,15 +92,12 @@ def _check_own(folder: FinishedFolder) -> None:
 def check_apart(
     folder: FinishedFolder, sources: Mapping[str, str | None], texts: Mapping[str, str | None] | None = None
 ) -> None:
-    """Refuse to replace files that the run reads.
+    """Refuse an output folder whose files that the run reads would be replaced or removed.
 
-    Args:
-        folder: Where the finished model will be.
-        sources: Paths or Hub ids by setting.
-        texts: The same for texts, which may be in the output folder itself, where they stay.
+    `sources` and `texts` are paths or Hub ids by setting; texts may be in the output folder itself, where they stay.
 
     Raises:
-        UserError: For the output folder itself, and for files that would be replaced or removed there.
+        UserError: For such a file.
     """
     replaced = {path.resolve() for path in (*_finished_files(folder), folder.checkpoints)}
     texts = texts or {}
@@ -129,11 +120,7 @@ def remove_checkpoints(folder: FinishedFolder) -> None:
 
 
 def make_writable(folder: FinishedFolder) -> None:
-    """Create the folder.
-
-    Raises:
-        UserError: When that fails.
-    """
+    """Create the folder, or raise a [`UserError`]."""
     try:
         folder.root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -167,11 +154,8 @@ def fill(folder: FinishedFolder, write: Callable[[FinishedFolder], Written], rem
 
     Args:
         folder: Where the files go; those of an earlier run are replaced.
-        write: Writes the files into the folder that it is given.
+        write: Writes the files into the folder that it is given; its result is returned.
         remedy: The advice when they cannot be written.
-
-    Returns:
-        The result of `write`.
 
     Raises:
         UserError: When the files cannot be written, for example to a full disk.

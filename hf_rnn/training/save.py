@@ -1,19 +1,25 @@
-"""Write the finished folder of a run: weights, tokenizer, metrics, settings, figures and card. No pickle."""
+"""Write the finished folder of a run: weights, tokenizer, metrics, settings, figures and card. No pickle.
+
+The record of the settings, `training_args.json`, is a recipe that repeats the run.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
-import re
+import os
 import shlex
 import shutil
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from .. import __version__
 from ..data.vectors.vector_file import split_archive
+from ..evaluation.classification import SCORES
 from ..evaluation.figures import plot_learning_curve
 from ..hub.card import CardFacts
 from ..hub.card.files import write_card
@@ -22,8 +28,9 @@ from ..tokenizers.word_level import save_tokenizer
 from ..utils.errors import UserError
 from .arguments.run_arguments import Arguments
 from .arguments.text_arguments import VOCABULARY_SETTINGS
+from .checkpointing.fingerprints import accelerator_changes
 from .hooks import Run, RunHook
-from .settings_record import describe_settings, name_of_path
+from .recipes import DEFAULT_RECIPE, load_recipe
 
 logger = logging.getLogger(__name__)
 
@@ -41,21 +48,48 @@ _SHOWN_SETTINGS = (
     "label_smoothing_factor", "early_stopping_patience", "bf16", "seed",
 )  # fmt: skip
 _SHOWN_WHEN_OFF = ("lowercase", "seed")
-# A list of integers over several lines, such as a row of a confusion matrix. No JSON text contains a line break.
-_INTEGERS = re.compile(r"\[\n\s*-?\d+(?:,\n\s*-?\d+)*\n\s*\]")
+# Settings that are not recorded: the place and the start of a run, and what other settings imply.
+_NOT_RECORDED = frozenset(
+    {
+        "dataloader_pin_memory", "disable_tqdm", "do_eval", "gradient_checkpointing", "gradient_checkpointing_kwargs",
+        "greater_is_better", "output_dir", "overwrite_output_dir", "recipe", "resume", "resume_anyway", "run_name",
+        "teacher_cache", "use_cpu",
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """The result of a training run.
+
+    Attributes:
+        folder: The finished folder.
+        metrics: Contents of its `metrics.json`: `validation` and, if there is one, `test`, each as
+            [`evaluate_logits`] returns them; `training` with numbers of the run; `calibration` and `teacher` if used.
+        card: The facts of its card; None in a process that does not write it.
+        url: Its page on the Hub, if `push_to_hub` asked for one.
+    """
+
+    folder: Path
+    metrics: dict[str, Any]
+    card: CardFacts | None = None
+    url: str | None = None
+
+    def __repr__(self) -> str:
+        """Return the folder and the main scores."""
+        parts = [f"folder={str(self.folder)!r}"]
+        for split in ("validation", "test"):
+            scores = self.metrics.get(split, {})
+            shown = [f"{name} {scores[name]:.3f}" for name in SCORES if name in scores]
+            parts += [f"{split}: {', '.join(shown)}"] if shown else []
+        parts += [] if self.url is None else [f"url={self.url!r}"]
+        return f"{type(self).__name__}({'; '.join(parts)})"
 
 
 def write_folder(folder: FinishedFolder, run: Run, hooks: Iterable[RunHook], best_kept: bool) -> CardFacts:
-    """Write all files of the finished folder.
+    """Write all files of a run to an empty folder, and return the facts on its card.
 
-    Args:
-        folder: An empty folder.
-        run: A run after its evaluation.
-        hooks: Hooks of the run.
-        best_kept: Whether the weights are those of the best epoch.
-
-    Returns:
-        The facts on the card.
+    `best_kept` is whether the weights are those of the best epoch.
     """
     run.model.save_pretrained(folder.root)
     shutil.copymode(folder.config, folder.weights)  # some versions of safetensors make it private
@@ -147,6 +181,44 @@ def _shown_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    text = json.dumps(content, indent=2, ensure_ascii=False)
-    text = _INTEGERS.sub(lambda found: " ".join(found[0].split()).replace("[ ", "[").replace(" ]", "]"), text)
-    path.write_text(text + "\n", encoding="utf-8")
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+# ---- the record ----
+
+
+def describe_settings(arguments: Arguments, further: Any = None) -> dict[str, Any]:
+    """Return the settings of a run as a recipe, without secrets and without paths of the machine.
+
+    It has all settings of model and data, those of training that a recipe sets or that differ from their default, and
+    those of the dataclass `further` that are not None. A path is reduced to its last part.
+    """
+    recorded: dict[str, Any] = {"recipe": None}  # it is complete, and builds on nothing
+    recorded |= {**dataclasses.asdict(arguments.model), **dataclasses.asdict(arguments.data)}
+    values, usual = arguments.training.to_dict(), load_recipe(DEFAULT_RECIPE)
+    values["accelerator_config"] = accelerator_changes(arguments.training)
+    for known in dataclasses.fields(arguments.training):
+        name, value = known.name, values.get(known.name)
+        if name in _NOT_RECORDED or name.startswith("hub_") or name.endswith("_token") or value in (None, [], {}):
+            continue
+        if name == "data_seed" and value == values["seed"]:  # a flag for seed changes both
+            continue
+        default = getattr(known.default, "value", known.default)
+        if name in usual or not (value == default or (value is False and default is None)):
+            recorded[name] = value
+    for name, value in dataclasses.asdict(further).items() if further is not None else ():
+        if value is not None and name not in _NOT_RECORDED:
+            recorded[name] = value
+    return {name: _shorten_path(value) for name, value in recorded.items()}
+
+
+def _shorten_path(value: Any) -> Any:
+    if isinstance(value, str | os.PathLike) and (os.path.isabs(value) or split_archive(Path(value))[0].exists()):
+        return name_of_path(value)
+    return value
+
+
+def name_of_path(path: str | os.PathLike[str]) -> str:
+    """Return the last part of a path; for a file in an archive also the archive's name."""
+    archive, member = split_archive(Path(path))
+    return archive.name if member is None else f"{archive.name}/{member}"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +19,22 @@ from ..data import DataReport
 from ..data.samplers import with_lengths
 from ..data.source import join_splits
 from ..hub.model_folder import FinishedFolder
+from ..hub.push import PushResult, check_request, find_token, push
 from ..tasks import get_task
 from ..tasks.base import Splits
 from ..tokenizers.word_level import count_ids
+from ..utils.errors import UserError
 from ..utils.process_state import library_bars_off, one_at_a_time
 from . import output_dir
 from .arguments.run_arguments import Arguments, ModelArguments, parse_settings
 from .arguments.text_arguments import DataArguments
 from .arguments.training_arguments import RnnTrainingArguments
-from .build_tokenizer import make_tokenizer
-from .build_trainer import make_trainer
+from .build import make_config, make_tokenizer, make_trainer
 from .checkpointing.fingerprints import take_fingerprints
 from .checkpointing.interrupt import TrainingStopped
-from .checks import check_early, check_finite, check_loss, check_unchanged, make_config
+from .checks import check_early, check_finite, check_loss, check_unchanged
 from .hooks import Audit, Calibration, PretrainedVectors, Run, RunHook, WarmStart
-from .push_run import find_destination, push_run
-from .result import TrainingResult
-from .save import write_folder
+from .save import TrainingResult, write_folder
 from .trainer import RnnTrainer
 
 logger = logging.getLogger(__name__)
@@ -88,10 +89,7 @@ def train(
 def run_training(arguments: Arguments, *hooks: RunHook, data: Mapping[str, Any] | None = None) -> TrainingResult:
     """Read the data, train, and push the folder if asked for; see [`train`].
 
-    Args:
-        arguments: Model, data and training settings.
-        hooks: Further features of the run, such as a distillation.
-        data: Rows in memory by split, in place of those that the settings name.
+    `hooks` are further features of the run, such as a distillation; `data` are rows in memory by split.
     """
     data_args, training_args = arguments.data, arguments.training
     if data is None:
@@ -156,14 +154,10 @@ def train_on(
         texts: Splits as the task reads them; `validation` is measured after each epoch.
         report: Counts of rows.
         arguments: Settings that [`check_early`] accepts.
-        checkpoint: Resume from this checkpoint.
+        checkpoint: The checkpoint to resume from.
         hooks: Further features of the run.
-        task_specific_params: Is stored in the configuration.
+        task_specific_params: Stored in the configuration.
         quiet: Show neither bars nor a line per epoch.
-
-    Raises:
-        UserError: For texts without a frequent word, splits that leak more than `fail_on_leak` allows, and settings
-            that contradict each other.
     """
     data_args = arguments.data
     task = get_task(data_args.task)
@@ -215,12 +209,7 @@ def train_on(
 
 
 def _fit(run: Run, hooks: Sequence[RunHook], checkpoint: Path | None, quiet: bool) -> TrainOutput:
-    """Train the model of a run.
-
-    Raises:
-        UserError: For a checkpoint of another run, or weights that are not finite.
-        TrainingStopped: After SIGTERM or Ctrl-C.
-    """
+    """Train the model of a run, from a checkpoint if given."""
     training_args = run.arguments.training
     further = {name: value for hook in hooks for name, value in hook.fingerprints().items()}
     made_from = take_fingerprints(
@@ -276,3 +265,54 @@ def _keeps_best(trainer: RnnTrainer) -> bool:
     if trainer.state.best_model_checkpoint is None:
         logger.warning("no epoch was evaluated before training ended (eval_delay, eval_steps): the last one is kept")
     return trainer.state.best_model_checkpoint is not None
+
+
+# ---- push_to_hub ----
+
+
+@dataclass(frozen=True)
+class Destination:
+    """The target of a finished folder; see [`push`] for all but the resolved `repo_id`, `owner/name`."""
+
+    repo_id: str
+    private: bool | None
+    revision: str | None
+    token: str
+
+
+def find_destination(arguments: RnnTrainingArguments) -> Destination | None:
+    """Return the target of a run's push, or None without `push_to_hub`.
+
+    The settings are those of transformers: `hub_model_id` (by default the name of `output_dir`, and the user's own),
+    `hub_private_repo`, `hub_revision` and `hub_token`. Checkpoints are not pushed, whatever `hub_strategy` is.
+
+    Raises:
+        UserError: Without a token, for a token that the Hub refuses, and for an invalid repo id.
+    """
+    if not arguments.push_to_hub:
+        return None
+    name = arguments.hub_model_id or Path(str(arguments.output_dir)).resolve().name
+    token = find_token(arguments.hub_token)
+    if token is None:
+        raise UserError(f"push_to_hub: there is no token to push with: {token_advice()}")
+    user = find_user(token)  # also with a full name, because it finds a refused token before the training
+    repo_id = name if "/" in name else f"{user}/{name}"
+    check_request(repo_id, arguments.hub_revision, create_pr=False)
+    return Destination(repo_id, arguments.hub_private_repo, arguments.hub_revision, token)
+
+
+def push_run(folder: Path, destination: Destination) -> PushResult:
+    """Push the finished folder of a run.
+
+    Raises:
+        UserError: If it cannot be pushed; the message contains the command that pushes it later.
+    """
+    private, revision = destination.private, destination.revision
+    try:
+        return push(folder, destination.repo_id, private=private, revision=revision, token=destination.token)
+    except UserError as error:
+        again = ["hf-rnn", "push", "--model", str(folder), "--repo_id", destination.repo_id]
+        again += ["--private"] * bool(private) + ([] if revision is None else ["--revision", revision])
+        raise UserError(
+            f"the finished model is in {folder}, but {error}. To push it later: {shlex.join(again)}"
+        ) from error

@@ -45,14 +45,8 @@ SAMPLE_WEIGHT = "sample_weight"  # column of the training rows: weights in the l
 def weigh_classes(counts: Sequence[int], power: float) -> torch.Tensor:
     """Return one weight per class: (n / (C n_c)) ** power, scaled to mean 1 over the rows.
 
-    The scale keeps the size of the loss, and so the meaning of a learning rate, the same for every power.
-
-    Args:
-        counts: Training rows per class, n_c.
-        power: 0 weighs all rows alike, 1 all classes alike.
-
-    Returns:
-        Weights of shape `(C,)`. An empty class has weight 1; label smoothing and a teacher's logits use it.
+    The scale keeps the size of the loss, and so the meaning of a learning rate, the same for every power: 0 weighs all
+    rows alike, 1 all classes alike. An empty class has weight 1; label smoothing and a teacher's logits use it.
     """
     rows = torch.tensor(counts, dtype=torch.float64)
     weights = (rows.sum() / (len(counts) * rows)) ** power
@@ -275,11 +269,7 @@ class RnnTrainer(ResumableTrainer):
         return optimizer
 
     def check_settings(self) -> None:
-        """Create optimizer, schedule and training batches once, so that wrong settings raise before training.
-
-        Raises:
-            UserError: When no batch is left.
-        """
+        """Create optimizer, schedule and training batches once, so that wrong settings raise before training."""
         if self.optimizer is None:
             try:
                 self.create_optimizer_and_scheduler(num_training_steps=100)
@@ -337,11 +327,7 @@ def _column_names(data: Any) -> Sequence[str]:
 
 
 def read_labels(data: Any) -> torch.Tensor:
-    """Return the column `labels` or `label` of all rows.
-
-    Raises:
-        UserError: When there is neither.
-    """
+    """Return the column `labels` or `label` of all rows, or raise a [`UserError`]."""
     found = _column_names(data)
     name = next((name for name in ("labels", "label") if name in found), None)
     if name is None:

@@ -24,7 +24,7 @@ from hf_rnn.training.arguments.training_arguments import RnnTrainingArguments
 from hf_rnn.training.checks import check_early
 from hf_rnn.training.distillation import DistillationArguments
 from hf_rnn.training.recipes import load_recipe
-from hf_rnn.training.settings_record import describe_settings
+from hf_rnn.training.save import describe_settings
 from hf_rnn.utils.errors import UserError
 
 

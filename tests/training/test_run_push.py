@@ -8,7 +8,7 @@ from finished_folder import write_finished_folder
 from hf_rnn import train
 from hf_rnn.hub.model_folder import FinishedFolder
 from hf_rnn.hub.push import push
-from hf_rnn.training.push_run import Destination, push_run
+from hf_rnn.training.train import Destination, push_run
 from hf_rnn.utils.errors import UserError
 
 

@@ -15,8 +15,7 @@ from transformers import AutoTokenizer
 import hf_rnn.training.save
 from hf_rnn import FastRnn, RnnClassifier, RnnConfig, RnnForSequenceClassification, train
 from hf_rnn.hub.push import push
-from hf_rnn.training.arguments.run_arguments import parse_settings
-from hf_rnn.training.warm_start import ARCHITECTURE
+from hf_rnn.training.arguments.run_arguments import ARCHITECTURE, parse_settings
 from hf_rnn.utils.errors import UserError
 
 TEXTS = ["miro", "the selk stood", "near a door", "", "qwertz miro"]

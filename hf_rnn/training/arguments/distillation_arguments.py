@@ -13,9 +13,6 @@ class DistillationArguments:
 
     The teacher's code is never run, and its weights are read from safetensors only. With the setting `bf16` it
     computes in bfloat16, as the student does.
-
-    Raises:
-        UserError: For a value out of range.
     """
 
     _argument_group_name = "distillation"

@@ -25,16 +25,12 @@ from ..recipes import DEFAULT_RECIPE, Setting, load_recipe
 # Names that people know from other programs.
 _OTHER_NAMES = {
     "batch_size": "per_device_train_batch_size",
-    "data": "data_dir",
     "epochs": "num_train_epochs",
     "group_by_length": "train_sampling_strategy",
     "lr": "learning_rate",
-    "m": "model",
     "model_name": "model_name_or_path",
     "no_cuda": "use_cpu",
     "num_epochs": "num_train_epochs",
-    "o": "output_dir",
-    "output": "output_dir",
 }
 _EXPECTED = {int: "a whole number", float: "a number", str: "text"}  # any other type is true or false
 
@@ -42,10 +38,8 @@ _EXPECTED = {int: "a whole number", float: "a number", str: "text"}  # any other
 def setting(default: Any, meaning: str, **more: Any) -> Any:
     """Declare a field of a dataclass of settings.
 
-    Args:
-        default: The default value.
-        meaning: The text of the help; a `%` is written twice.
-        more: Further metadata for `HfArgumentParser`, such as `choices`.
+    `meaning` is the text of the help, with `%` written twice; `more` is further metadata for `HfArgumentParser`, such
+    as `choices`.
     """
     return field(default=default, metadata={"help": meaning, **more})
 
@@ -105,11 +99,10 @@ class SettingsParser(HfArgumentParser):
         return self.build(self.parse_flags(argv))
 
     def parse_flags(self, argv: Sequence[str]) -> dict[str, Any]:
-        """Return the values of the flags that are given.
+        """Return the values of the flags that are given; print the help and raise `SystemExit` for `--help`.
 
         Raises:
             UserError: For an unknown flag or an invalid value.
-            SystemExit: After printing the help for `--help`.
         """
         # argparse sets no default for an attribute that exists
         namespace, rest = self.parse_known_args(list(argv), Namespace(**dict.fromkeys(self.names)))
@@ -203,12 +196,9 @@ def _convert(action: Action, value: Any) -> Any:
 
 
 def _convert_one(action: Action, value: Any) -> Any:
-    if isinstance(value, Enum):
-        value = value.value
+    value = value.value if isinstance(value, Enum) else value
     kind: Any = action.type or str
-    expected = (
-        f"one of {', '.join(map(str, action.choices))}" if action.choices else _EXPECTED.get(kind, "true or false")
-    )
+    choices = action.choices and f"one of {', '.join(map(str, action.choices))}"
     try:
         if not isinstance(value, str | int | float | os.PathLike):
             raise TypeError
@@ -216,5 +206,6 @@ def _convert_one(action: Action, value: Any) -> Any:
         if action.choices and converted not in action.choices:
             raise ValueError
     except (TypeError, ValueError, ArgumentTypeError):
+        expected = choices or _EXPECTED.get(kind, "true or false")
         raise UserError(f"expected {expected}: found {' '.join(repr(value).split()):.80}") from None
     return converted

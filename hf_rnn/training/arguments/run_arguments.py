@@ -11,12 +11,13 @@ from typing import Any, NamedTuple, TypeVar
 
 from transformers import TrainingArguments
 
+from ...hub.loading import find_folder, load_without_weights
+from ...hub.model_folder import FinishedFolder
 from ...models.cells_rnn import CELLS
 from ...models.configuration_rnn import RnnConfig
 from ...models.pooling_rnn import POOLERS
 from ...utils.errors import UserError
 from ..recipes import DEFAULT_RECIPE, Setting, read_layers
-from ..warm_start import ARCHITECTURE, check_architecture, read_config
 from .distillation_arguments import DistillationArguments
 from .parser import SettingsParser
 from .text_arguments import VOCABULARY_SETTINGS, DataArguments
@@ -25,9 +26,13 @@ from .training_arguments import RnnTrainingArguments
 logger = logging.getLogger(__name__)
 
 _SET_BY_TOKENIZER = ("vocab_size", "pad_token_id")
-
-
 _REGISTRIES = {"cell_type": CELLS, "pooling": POOLERS}
+
+# Settings that decide the shapes and the function of the weights; no recipe changes those of a model to start from.
+ARCHITECTURE = (
+    "cell_type", "embedding_size", "hidden_size", "num_hidden_layers", "bidirectional", "pooling",
+    "classifier_activation",
+)  # fmt: skip
 
 
 def _as_flag(known: Field) -> tuple[str, Any, Any]:
@@ -39,13 +44,9 @@ def _as_flag(known: Field) -> tuple[str, Any, Any]:
     return known.name, kind, field(default=known.default, metadata=metadata)
 
 
+_config_fields = [known for known in fields(RnnConfig) if "help" in known.metadata]
 _ConfigFlags: Any = make_dataclass(
-    "_ConfigFlags",
-    [
-        _as_flag(known)
-        for known in fields(RnnConfig)
-        if "help" in known.metadata and known.name not in _SET_BY_TOKENIZER
-    ],
+    "_ConfigFlags", [_as_flag(known) for known in _config_fields if known.name not in _SET_BY_TOKENIZER]
 )
 
 
@@ -84,10 +85,7 @@ _FOR_DISTILL = ": it belongs to hf-rnn distill (hf_rnn.distill), which has all s
 
 
 def parse_argv(argv: Sequence[str]) -> Arguments:
-    """Return typed settings from flags on top of a recipe.
-
-    Args:
-        argv: Flags without the program's name; `--recipe NAME|FILE.yaml` sets the recipe, `default` without it.
+    """Return typed settings from flags on top of a recipe: `--recipe NAME|FILE.yaml`, `default` without it.
 
     Raises:
         UserError: For a mistake in a flag or a recipe; for a recipe it names file and line.
@@ -147,7 +145,7 @@ def _parse(parser: SettingsParser, recipe: Any, given: dict[str, Setting]) -> tu
     settings = parser.convert(merged)
     config = None
     if (start := settings.get("model_name_or_path")) is not None:
-        config = read_config(start)
+        config = load_without_weights(start, FinishedFolder(find_folder(start)))[0]
         settings = {name: getattr(config, name) for name in _MODEL_SETTINGS} | settings
     parsed = parser.build(settings)
     model, data, training, *_ = parsed
@@ -166,13 +164,9 @@ def _parse(parser: SettingsParser, recipe: Any, given: dict[str, Setting]) -> tu
 
 
 def merge_recipe(recipe: Any, given: dict[str, Setting]) -> dict[str, Setting]:
-    """Return the settings of a recipe and its bases merged with given ones, without those that None resets.
+    """Return the settings of a recipe (name, path or mapping) and its bases merged with given ones.
 
-    A setting also removes contradicting settings of the layers below it.
-
-    Args:
-        recipe: A name, a path or a mapping.
-        given: Flags or keywords.
+    A setting also removes contradicting settings of the layers below it; None removes its own value there.
 
     Raises:
         UserError: For a recipe that cannot be read.
@@ -186,16 +180,24 @@ def merge_recipe(recipe: Any, given: dict[str, Setting]) -> dict[str, Setting]:
     return {name: setting for name, setting in merged.items() if setting.value is not None}
 
 
-def find_unused(given: Collection[str], model: Any, data: Any, training: Any) -> Iterator[str]:
-    """Yield a warning for each reason why given settings have no effect.
+def check_architecture(name: str, start: RnnConfig, wanted: Any) -> None:
+    """Refuse settings, the attributes of `wanted`, that contradict the model to start from.
 
-    Args:
-        given: Names of the settings to check.
-        model: The [`ModelArguments`].
-        data: The [`DataArguments`].
-        training: The [`RnnTrainingArguments`].
+    Raises:
+        UserError: For the first difference.
     """
-    schedule, best = training.lr_scheduler_type.value, training.load_best_model_at_end
+    for setting in ARCHITECTURE:
+        found, asked = getattr(start, setting), getattr(wanted, setting)
+        if found != asked:
+            raise UserError(f"{setting} of the model {name} is {found}: found {asked} in the settings; leave it out")
+
+
+def find_unused(
+    given: Collection[str], model: ModelArguments, data: DataArguments, training: RnnTrainingArguments
+) -> Iterator[str]:
+    """Yield a warning for each reason why given settings have no effect."""
+    keeps_last = not training.load_best_model_at_end and not training.early_stopping_patience
+    constant = training.lr_scheduler_type.value == "constant"
     rules: list[tuple[Any, Collection[str], str]] = [
         (
             data.tokenizer_name_or_path or data.model_name_or_path,
@@ -203,24 +205,13 @@ def find_unused(given: Collection[str], model: Any, data: Any, training: Any) ->
             "a given tokenizer never changes",
         ),
         (model.num_hidden_layers == 1, ["hidden_dropout"], "it is between layers, and num_hidden_layers is 1"),
-        (
-            not best and not training.early_stopping_patience,
-            ["metric_for_best_model", "greater_is_better"],
-            "without load_best_model_at_end or early stopping the last epoch is kept",
-        ),
-        (
-            schedule == "constant",
-            ["warmup_steps"],
-            "lr_scheduler_type is constant: use constant_with_warmup or linear",
-        ),
-        (schedule.startswith("constant"), ["lr_scheduler_kwargs"], f"lr_scheduler_type is {schedule}"),
+        (keeps_last, ["metric_for_best_model"], "without load_best_model_at_end the last epoch is kept"),
+        (constant, ["warmup_steps"], "lr_scheduler_type is constant: use constant_with_warmup or linear"),
         (training.max_steps > 0, ["num_train_epochs"], "max_steps sets the end of the training"),
         (training.tokens_per_batch, ["per_device_train_batch_size"], "tokens_per_batch sets the training batches"),
-        (not training.push_to_hub, ["hub_model_id", "hub_private_repo", "hub_token"], "push_to_hub is off"),
+        (training.eval_strategy != "steps", ["eval_steps"], "eval_strategy is not steps"),
+        (training.save_strategy != "steps", ["save_steps"], "save_strategy is not steps"),
     ]
-    for what in ("eval", "save", "logging"):
-        strategy = getattr(training, f"{what}_strategy")
-        rules.append((strategy != "steps", [f"{what}_steps"], f"{what}_strategy is {strategy.value}, not steps"))
     for applies, names, reason in rules:
         if applies and (found := [name for name in names if name in given]):
             yield f"no effect of {', '.join(found)}: {reason}"

@@ -40,26 +40,22 @@ class TableArguments:
 
     def check_source(self) -> None:
         """Raise a [`UserError`] unless exactly one source is given; a folder must exist."""
-        if self.data_dir is not None and self.dataset_name is not None:
-            raise UserError(
-                f"data_dir {self.data_dir} and dataset_name {self.dataset_name} are both set: give one of them"
-            )
-        if self.dataset_name is not None:
+        folder, name = self.data_dir, self.dataset_name
+        if folder is not None and name is not None:
+            raise UserError(f"data_dir {folder} and dataset_name {name} are both set: give one of them")
+        if name is not None:
             return
         if self.dataset_config is not None:
             raise UserError(f"dataset_config {self.dataset_config} needs dataset_name: give both")
-        if self.data_dir is None:
-            raise UserError(
-                "data_dir is not set: give a folder with train.tsv, or dataset_name, the name of a data set"
-            )
-        if not os.path.exists(self.data_dir):
-            raise UserError(f"data_dir {self.data_dir} does not exist: give a folder with train.tsv")
+        if folder is None:
+            raise UserError("data_dir is not set: give a folder with train.tsv, or a dataset_name")
+        if not os.path.exists(folder):
+            raise UserError(f"data_dir {folder} does not exist: give a folder with train.tsv")
 
     def layout(self, named: bool = False) -> dict[str, Any]:
         """Return the keywords of [`load_tsv`], or of [`load_named`], for columns and bad rows."""
         if named:
-            columns: dict[str, Any] = {"text_column": self.text_column or "text"}
-            columns["label_column"] = self.label_column or "label"
+            columns = {"text_column": self.text_column or "text", "label_column": self.label_column or "label"}
             return {**columns, "max_bad_rows": self.max_bad_rows}
         return {
             "text_column": _parse_column(self.text_column),
@@ -75,11 +71,7 @@ def _parse_column(name: str | None) -> int | str | None:
 
 @dataclass
 class DataArguments(TableArguments):
-    """Labelled texts and how they become tokens. The help of each field describes it.
-
-    Raises:
-        UserError: For a value out of range, and for settings that contradict `model_name_or_path`.
-    """
+    """Labelled texts and how they become tokens. The help of each field describes it."""
 
     task: str = setting("sequence-classification", "task of the model, such as sequence-classification")
     class_names: list[str] | None = setting(None, "names of the classes by id (default: the labels of train, sorted)")

@@ -12,41 +12,25 @@ from ...utils.errors import UserError
 from .parser import expand_home, setting
 
 _POSITIVE = (
-    "num_train_epochs",
-    "per_device_train_batch_size",
-    "per_device_eval_batch_size",
-    "gradient_accumulation_steps",
+    "num_train_epochs", "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps",
     "tokens_per_batch",
-)
+)  # fmt: skip
 _NOT_NEGATIVE = (
-    "learning_rate",
-    "embedding_learning_rate",
-    "weight_decay",
-    "max_grad_norm",
-    "warmup_steps",
-    "class_weight_power",
-    "early_stopping_patience",
-    "seed",
-    "data_seed",
-)
-_HALF = "it leaves the model in half precision"
-_RECURRENT = "a recurrent layer has no activations to recompute"
-_WHOLE = "scores are computed from all rows"
+    "learning_rate", "embedding_learning_rate", "weight_decay", "max_grad_norm", "warmup_steps", "class_weight_power",
+    "early_stopping_patience", "seed", "data_seed",
+)  # fmt: skip
 # Settings of the Trainer that a run cannot follow: setting, supported values, reason.
 _UNSUPPORTED: list[tuple[str, tuple[Any, ...], str]] = [
     ("resume_from_checkpoint", (None,), "use resume, which starts from the newest checkpoint in output_dir"),
     ("label_names", (None, ["labels"]), "the labels are those of the data"),
     ("prediction_loss_only", (False, None), "a run is measured by its predictions"),
-    ("bf16_full_eval", (False,), _HALF),
-    ("fp16_full_eval", (False,), _HALF),
-    ("batch_eval_metrics", (False,), _WHOLE),
-    ("eval_do_concat_batches", (True,), _WHOLE),
-    ("use_liger_kernel", (False,), "its kernels are for other models"),
+    ("bf16_full_eval", (False,), "it leaves the model in half precision"),
+    ("fp16_full_eval", (False,), "it leaves the model in half precision"),
+    ("batch_eval_metrics", (False,), "scores are computed from all rows"),
     ("dataloader_persistent_workers", (False,), "a resumed run would take other steps"),
     ("dataloader_in_order", (True,), "a resumed run would see the batches in another order"),
-    ("debug", ([], "", None), "its hooks fail on boolean masks"),
-    ("activation_checkpointing", (False, None), _RECURRENT),
-    ("gradient_checkpointing", (False, None), _RECURRENT),
+    ("activation_checkpointing", (False, None), "a recurrent layer has no activations to recompute"),
+    ("gradient_checkpointing", (False, None), "a recurrent layer has no activations to recompute"),
 ]
 
 
@@ -62,9 +46,6 @@ class RnnTrainingArguments(TrainingArguments):
 
     `tokens_per_batch`: see [`TokenBudgetBatchSampler`]. A step is the mean over its rows, so that a row weighs more
     in a batch of few long texts.
-
-    Raises:
-        UserError: For a value out of range, or a tracker in `report_to` without its package.
     """
 
     _argument_group_name = "training"

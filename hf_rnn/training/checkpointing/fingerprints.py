@@ -62,15 +62,14 @@ def take_fingerprints(
         tokenizer: Made the ids.
         config: Architecture and labels.
         settings: Training settings.
-        stream: Identifies the rows if they are a stream.
-        vectors: Identifies the pretrained vectors of the embedding, if any.
-        start: Identifies the trained model that all weights start from, if any.
-        teacher: Identifies a teacher's answers for the training rows, if any.
+        stream: Hash of the rows if they are a stream.
+        vectors: Hash of the pretrained vectors of the embedding, if any.
+        start: Hash of the trained model that all weights start from, if any.
+        teacher: Hash of a teacher's answers for the training rows, if any.
         further_settings: Training settings that are not in `settings`.
     """
     rows = _hash_rows(examples, "train", "validation")
-    # workers split a stream
-    order = {} if rows else {"dataloader_num_workers": settings.dataloader_num_workers}
+    order = {} if rows else {"dataloader_num_workers": settings.dataloader_num_workers}  # workers split a stream
     taken = {
         "data": rows or stream,
         "test": _hash_rows(examples, "test") if "test" in examples else None,
@@ -85,12 +84,9 @@ def take_fingerprints(
 
 
 def compare(checkpoint: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return the differences between a checkpoint's run and this one, in words.
+    """Return the differences between the fingerprints of a checkpoint and those of a run, in words.
 
-    Args:
-        checkpoint: For the message.
-        before: Fingerprints in the checkpoint.
-        now: Fingerprints of this run. Settings in only one of the two are from another version and ignored.
+    Settings in only one of the two are from another version and ignored.
 
     Raises:
         UserError: When the checkpoint has no fingerprints.
@@ -142,8 +138,6 @@ def hash_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
     rules |= {name: side for name, side in sides.items() if side != "right"}  # not part of the rules
     if getattr(tokenizer, "split_special_tokens", False):
         rules["split_special_tokens"] = True
-    if "attention_mask" not in tokenizer.model_input_names:
-        rules["model_input_names"] = list(tokenizer.model_input_names)
     return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()
 
 

@@ -6,7 +6,7 @@ import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 from transformers import TrainerCallback
@@ -19,7 +19,7 @@ class TrainingStopped(KeyboardInterrupt):
         signal: The signal.
         checkpoint: The checkpoint to resume from, None when nothing was left to save.
         exit_code: The exit code of a process that this signal ends.
-        advice: How to resume, for the message; set by the caller that knows.
+        advice: How to resume, for the message.
     """
 
     def __init__(self, number: int, checkpoint: Path | None) -> None:
@@ -34,14 +34,10 @@ class TrainingStopped(KeyboardInterrupt):
 
 
 class StopRequest:
-    """Note SIGTERM and Ctrl-C inside a `with` block; a Ctrl-C after either of them interrupts at once.
-
-    Attributes:
-        number: The signal, 0 for none.
-    """
+    """Note SIGTERM and Ctrl-C inside a `with` block as `number`; a Ctrl-C after either of them interrupts at once."""
 
     def __init__(self) -> None:
-        self.number = 0
+        self.number = 0  # the signal, 0 for none
         self._handlers: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
@@ -50,9 +46,7 @@ class StopRequest:
             self._handlers = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: Any) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._handlers = {}
@@ -71,11 +65,8 @@ class StopRequest:
 class SavePoints(TrainerCallback):
     """Save when a stop was requested, and never between the last step of an epoch and its evaluation.
 
-    A checkpoint between them would miss the log line and the evaluation of that epoch.
-
-    Args:
-        on_begin: Called when training begins, with all states loaded.
-        asked_to_stop: Returns whether a stop was requested, the same in all processes.
+    A checkpoint between them would miss the log line and the evaluation of that epoch. `on_begin` is called when
+    training begins, with all states loaded; `asked_to_stop` returns the same in all processes.
     """
 
     def __init__(self, on_begin: Callable[[], None], asked_to_stop: Callable[[], bool]) -> None:

@@ -30,11 +30,7 @@ _RESTART = "--overwrite_output_dir instead of --resume trains from the start"
 
 
 class DamagedCheckpoint(UserError):
-    """A checkpoint that differs from what was written.
-
-    Attributes:
-        reason: The difference.
-    """
+    """A checkpoint that differs from what was written: `reason` is the difference."""
 
     def __init__(self, reason: str, checkpoint: Path) -> None:
         self.reason = reason
@@ -74,9 +70,6 @@ def write_manifest(
         best_step: Step of the best checkpoint so far, which a run with `load_best_model_at_end` needs too.
         made_from: Fingerprints of the run, see [`take_fingerprints`].
         progress: Losses, counts and times of the run so far.
-
-    Raises:
-        OSError: When the disk is full or read-only.
     """
     files = {}
     for path in sorted(checkpoint.rglob("*")):
@@ -122,9 +115,7 @@ def read_manifest(checkpoint: Path) -> dict[str, Any]:
 def verify(checkpoint: Path, *, contents: bool = True) -> dict[str, Any]:
     """Check a checkpoint against its manifest, and return the manifest.
 
-    Args:
-        checkpoint: The folder.
-        contents: Whether to read all files; otherwise only sizes are compared, which is fast.
+    Without `contents` only sizes are compared, which is fast.
 
     Raises:
         DamagedCheckpoint: For a file that is missing or changed.
@@ -176,26 +167,23 @@ def find_newest(folder: Path, *, processes: int = 1, needs_best: bool = False) -
             logger.warning("resuming from %s; skipped %s", checkpoint, ", ".join(skipped))
         return checkpoint
     if not skipped:
-        raise UserError(
-            f"there is no checkpoint in {folder}: leave out --resume, or if other files are there: {_RESTART}"
-        )
+        raise UserError(f"there is no checkpoint in {folder}: leave out --resume. {_RESTART}")
     raise UserError(f"no checkpoint in {folder} can be resumed: found {', '.join(skipped)}. {_RESTART}")
 
 
 def check_states(checkpoint: Path, processes: int = 1) -> dict[str, Any]:
-    """Check that a checkpoint is valid and has every state; the Trainer would reset a missing one silently.
+    """Check that a checkpoint is valid and has every state, and return its manifest.
 
-    Returns:
-        The manifest.
+    The Trainer would reset a missing state silently.
 
     Raises:
         DamagedCheckpoint: For a missing or changed file.
     """
     manifest = verify(checkpoint)
-    names = ["rng_state.pth"] if processes == 1 else [f"rng_state_{rank}.pth" for rank in range(processes)]
+    generators = ["rng_state.pth"] if processes == 1 else [f"rng_state_{rank}.pth" for rank in range(processes)]
     adapter = f"adapter_{WEIGHTS}"  # PEFT saves nothing else
     weights = adapter if adapter in manifest["files"] else WEIGHTS
-    for name in (weights, "optimizer.pt", "scheduler.pt", "trainer_state.json", *names):
+    for name in (weights, "optimizer.pt", "scheduler.pt", "trainer_state.json", *generators):
         if name not in manifest["files"]:
             raise DamagedCheckpoint(f"it was saved without {name}", checkpoint)
     return manifest
@@ -212,17 +200,12 @@ def remove(checkpoint: Path) -> None:
 
 
 def rotate(newest: Path, limit: int | None, *, needs_best: bool = True) -> None:
-    """Remove old, incomplete and abandoned later checkpoints.
+    """Remove old, incomplete and abandoned later checkpoints until `limit` are left; None keeps all.
 
     The newest and its best are kept in any case. Then come those that a run could resume from without the newest:
-    valid, and with their own best among the kept.
-
-    Args:
-        newest: The checkpoint just written.
-        limit: Checkpoints to keep; None keeps all.
-        needs_best: Whether the run loads its best checkpoint at the end.
+    valid and, if it `needs_best` at its end, with their own best among the kept.
     """
-    if limit is None or limit < 1:
+    if limit is None:
         return
     best_steps: dict[Path, int] = {}  # newest first
     for checkpoint in list_checkpoints(newest.parent):

@@ -34,17 +34,11 @@ class _Loader(yaml.SafeLoader):
 
 @dataclass(frozen=True)
 class Setting:
-    """A value and its source.
-
-    Attributes:
-        value: The value as YAML, the command line or Python gave it.
-        source: The file, or a word for anything else.
-        line: The line in the file, 0 without one.
-    """
+    """A value as YAML, the command line or Python gave it, and its source: the file, or a word for anything else."""
 
     value: Any
     source: str
-    line: int = 0
+    line: int = 0  # in the file
 
     @property
     def origin(self) -> str:
@@ -63,13 +57,10 @@ def recipe_names() -> list[str]:
 
 
 def load_recipe(recipe: str | Path | Mapping[str, Any]) -> dict[str, Any]:
-    """Read a recipe merged with its bases.
+    """Return the settings of a recipe merged with its bases, without those set to null.
 
     Args:
         recipe: A name (see [`recipe_names`]), the path of a YAML or JSON file, or a mapping like such a file.
-
-    Returns:
-        Values by setting, without those set to null.
 
     Raises:
         UserError: For a missing recipe or an invalid file; the message names file and line.
@@ -82,7 +73,7 @@ def read_layers(recipe: str | Path | Mapping[str, Any]) -> list[dict[str, Settin
     """Read a recipe as [`load_recipe`] does: the settings of each file, the lowest base first."""
     if not isinstance(recipe, Mapping):
         return _read(_find(str(recipe), Path()))
-    return _with_bases({name: Setting(value, "recipe") for name, value in recipe.items()}, "recipe", Path())
+    return _with_bases({str(name): Setting(value, "recipe") for name, value in recipe.items()}, "recipe", Path())
 
 
 def _find(name: str, folder: Path, origin: str = "") -> Path:
@@ -99,25 +90,19 @@ def _find(name: str, folder: Path, origin: str = "") -> Path:
     return _FOLDER / f"{name}.yaml"
 
 
-def _read(path: Path, above: tuple[Path, ...] = ()) -> list[dict[str, Setting]]:
-    """Return the settings of a file's bases and of the file; `above` are the files that build on it."""
-    if path.resolve() in above:
-        raise UserError(f"{path}: this recipe builds on itself through {', '.join(file.name for file in above)}")
-    return _with_bases(_read_file(path), str(path), path.parent, (*above, path.resolve()))
+def _read(path: Path) -> list[dict[str, Setting]]:
+    """Return the settings of a file's bases and of the file."""
+    return _with_bases(_read_file(path), str(path), path.parent)
 
 
-def _with_bases(
-    own: dict[str, Setting], source: str, folder: Path, above: tuple[Path, ...] = ()
-) -> list[dict[str, Setting]]:
+def _with_bases(own: dict[str, Setting], source: str, folder: Path) -> list[dict[str, Setting]]:
     """Return the layers below some settings, and these as the last one."""
-    if wrong := [name for name in own if not isinstance(name, str)]:
-        raise UserError(f"{own[wrong[0]].origin}: the name of a setting must be text: found {wrong[0]!r}")
     base = own.pop(_BASE_KEY, Setting(None if folder == _FOLDER else DEFAULT_RECIPE, source))
     if base.value is None:
         return [own]
     if not isinstance(base.value, str):
         raise UserError(f"{base.origin}: recipe must be a name or a path: found {base.value!r}")
-    return [*_read(_find(base.value, folder, f"{base.origin}: "), above), own]
+    return [*_read(_find(base.value, folder, f"{base.origin}: ")), own]
 
 
 def _read_file(path: Path) -> dict[str, Setting]:
@@ -129,7 +114,7 @@ def _read_file(path: Path) -> dict[str, Setting]:
         if root is not None and not isinstance(root, yaml.MappingNode):
             raise UserError(f"{path}:{root.start_mark.line + 1}: a recipe must have lines of `setting: value`")
         for key, value in root.value if root is not None else ():
-            name, line = loader.construct_object(key, deep=True), key.start_mark.line + 1
+            name, line = str(loader.construct_object(key, deep=True)), key.start_mark.line + 1
             if name in settings:
                 raise UserError(f"{path}:{line}: {name} is set twice, first on line {settings[name].line}")
             settings[name] = Setting(loader.construct_object(value, deep=True), str(path), line)

@@ -1,0 +1,147 @@
+"""Build the parts of a run from its settings: the tokenizer, the configuration of the model, and the Trainer."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoTokenizer, EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase
+
+from ..data.samplers import CountedStream
+from ..hub.loading import check_name, find_folder, load_without_weights
+from ..hub.model_folder import FinishedFolder, because_of_damage, nested_model
+from ..models.configuration_rnn import RnnConfig
+from ..tokenizers.word_level import train_tokenizer
+from ..utils.errors import UserError, reason_of
+from .arguments.run_arguments import ModelArguments
+from .arguments.text_arguments import DataArguments
+from .arguments.training_arguments import RnnTrainingArguments
+from .trainer import RnnTrainer
+
+
+def make_tokenizer(data_args: DataArguments, texts: Iterable[str]) -> PreTrainedTokenizerBase:
+    """Train a tokenizer on the training texts, or load the one that the settings name.
+
+    Raises:
+        UserError: For a tokenizer that cannot be loaded or cannot pad.
+    """
+    name, start, length = data_args.tokenizer_name_or_path, data_args.model_name_or_path, data_args.max_length
+    if start is None and name is None:
+        return train_tokenizer(
+            texts,
+            min_frequency=data_args.min_frequency,
+            max_vocab_size=data_args.max_vocab_size,
+            lowercase=data_args.lowercase,
+            normalizer=data_args.normalizer,
+            tokenizer=data_args.tokenizer,
+            **({} if length is None else {"model_max_length": length}),
+        )
+    if start is not None:
+        tokenizer = load_without_weights(start, FinishedFolder(find_folder(start)))[1]
+    else:
+        tokenizer = _load_tokenizer(str(name))
+    if length is not None:
+        tokenizer.model_max_length = length  # saved, so that prediction truncates at the same length
+    return tokenizer
+
+
+def _load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    if "/" in name or Path(name).exists():  # the oldest tokenizers of the Hub have names without an owner
+        check_name(name, "a tokenizer")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except Exception as error:  # tokenizers raises a bare `Exception` for files of newer versions
+        if (nested := nested_model(Path(name))) is not None:
+            raise UserError(f"{name} holds no tokenizer. Did you mean {nested}?") from error
+        because = because_of_damage(Path(name))
+        raise UserError(f"the tokenizer {name} cannot be loaded{because}: {reason_of(error)}") from error
+    if tokenizer.pad_token_id is None:
+        raise UserError(f"the tokenizer {name} has no padding token: batches need one")
+    if "attention_mask" not in tokenizer.model_input_names:  # true for encoders that mask nothing
+        tokenizer.model_input_names = [*tokenizer.model_input_names, "attention_mask"]
+        tokenizer.init_kwargs["model_input_names"] = tokenizer.model_input_names  # so that it is saved
+    return tokenizer
+
+
+def make_config(
+    model_args: ModelArguments, *, task_specific_params: dict[str, Any] | None = None, **fields: Any
+) -> RnnConfig:
+    """Return the configuration of a model, with further `fields` that data and tokenizer decide.
+
+    Raises:
+        UserError: For a setting out of range, or settings that contradict each other.
+    """
+    settings = {**dataclasses.asdict(model_args), **fields}
+    if task_specific_params is not None:
+        settings["task_specific_params"] = task_specific_params
+    try:
+        return RnnConfig(**settings)
+    except (StrictDataclassError, TypeError, ValueError) as error:
+        raise UserError(reason_of(error.__cause__ or error)) from error
+
+
+def make_trainer(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Mapping[str, Any],
+    training_args: RnnTrainingArguments,
+    folder: FinishedFolder,
+    made_from: dict[str, Any] | None = None,
+    class_counts: Sequence[Any] | None = None,
+    kind: Callable[..., RnnTrainer] = RnnTrainer,
+    *,
+    compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = None,
+    data_collator: Callable[[Any], Any] | None = None,
+) -> RnnTrainer:
+    """Return the Trainer of a run, with checkpoints below the finished folder.
+
+    Args:
+        model: The model to train.
+        tokenizer: Pads batches, and is saved with each checkpoint.
+        examples: Splits `train` and, for evaluations, `validation`, with `input_ids` and `labels`.
+        training_args: Training settings.
+        folder: Where the finished model will be.
+        made_from: Fingerprints of the run, for its checkpoints.
+        class_counts: Training rows per class; required for a stream.
+        kind: Makes the Trainer.
+        compute_metrics: Scores of an evaluation.
+        data_collator: Makes batches; None pads with the tokenizer.
+
+    Raises:
+        UserError: For settings that the Trainer, the optimizer or the schedule refuses.
+    """
+    args = copy.copy(training_args)
+    args.output_dir = str(folder.checkpoints)
+    args.push_to_hub = False  # only the finished folder is pushed
+    train_examples: Any = examples["train"]
+    if isinstance(train_examples, datasets.IterableDataset):
+        if class_counts is None:
+            raise ValueError("a stream has no length: give class_counts")
+        seed = None if args.train_sampling_strategy == "sequential" else args.data_seed
+        train_examples = CountedStream(train_examples, sum(class_counts), seed)
+    try:
+        trainer = kind(
+            model=model,
+            args=args,
+            train_dataset=train_examples,
+            eval_dataset=examples.get("validation"),
+            processing_class=tokenizer,
+            compute_metrics=compute_metrics,
+            data_collator=data_collator,
+            made_from=made_from,
+            class_counts=class_counts,
+        )
+        if training_args.torch_compile_mode is not None:  # torch would check the name in the first step
+            torch._inductor.list_mode_options(training_args.torch_compile_mode)
+        trainer.check_settings()
+    except UserError:
+        raise
+    except (ValueError, TypeError, ImportError, RuntimeError, AttributeError, KeyError) as error:
+        raise UserError(f"the Trainer refuses these settings: {reason_of(error)}") from error
+    return trainer
