@@ -99,19 +99,9 @@ def make_trainer(
     compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = None,
     data_collator: Callable[[Any], Any] | None = None,
 ) -> RnnTrainer:
-    """Return the Trainer of a run, with checkpoints below the finished folder.
+    """Return the Trainer of a run, made by `kind`, with checkpoints below the finished folder.
 
-    Args:
-        model: The model to train.
-        tokenizer: Pads batches, and is saved with each checkpoint.
-        examples: Splits `train` and, for evaluations, `validation`, with `input_ids` and `labels`.
-        training_args: Training settings.
-        folder: Where the finished model will be.
-        made_from: Fingerprints of the run, for its checkpoints.
-        class_counts: Training rows per class; required for a stream.
-        kind: Makes the Trainer.
-        compute_metrics: Scores of an evaluation.
-        data_collator: Makes batches; None pads with the tokenizer.
+    `made_from` are the fingerprints of the run, `class_counts` the training rows per class, required for a stream.
 
     Raises:
         UserError: For settings that the Trainer, the optimizer or the schedule refuses.

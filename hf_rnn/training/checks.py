@@ -65,11 +65,7 @@ def check_early(arguments: Arguments) -> None:
 
 
 def check_finite(model: PreTrainedModel, training_args: RnnTrainingArguments) -> None:
-    """Refuse weights that are NaN or infinite.
-
-    Raises:
-        UserError: With advice about the step size.
-    """
+    """Raise a [`UserError`] with advice about the step size for weights that are NaN or infinite."""
     broken = [name for name, weight in model.named_parameters() if not weight.isfinite().all()]
     if broken:
         raise _diverged(f"{broken[0]} has NaN or infinite values", model, training_args)

@@ -20,7 +20,7 @@ from transformers.trainer_utils import PredictionOutput
 from ..data import DataReport
 from ..data.audit import AuditReport, audit, render_line
 from ..data.labels import listed
-from ..data.loading import find_origins
+from ..data.source import find_origins
 from ..data.vectors import Vectors, load_vectors, widen_vocabulary
 from ..evaluation.calibration import fit_temperature, measure_scores, scale_classifier
 from ..hub.loading import load_model
@@ -39,34 +39,20 @@ _MANY_UNKNOWN = 0.5  # share of the tokens of validation
 
 @dataclass
 class Run:
-    """State of one training run. Steps and hooks fill it in, from top to bottom.
-
-    Attributes:
-        task: Answers everything that depends on the task.
-        arguments: Model, data and training settings.
-        texts: Splits as they were read.
-        report: Counts of rows.
-        tokenizer: Tokenizer of the model.
-        examples: Splits as token ids and labels.
-        class_counts: Training rows per class for class weights, weighted by `sample_weight`; None without classes.
-        model: The model, untrained at first.
-        trainer: Trains the model; its class can be replaced by `trainer_class` before it is made.
-        predictions: Output for the validation and test rows after training.
-        metrics: Contents of `metrics.json`.
-    """
+    """State of one training run. Steps and hooks fill it in, from top to bottom."""
 
     task: Task
     arguments: Arguments
-    texts: Splits
+    texts: Splits  # as they were read
     report: DataReport
     tokenizer: PreTrainedTokenizerBase = field(init=False)
-    examples: Any = field(init=False)
-    class_counts: Sequence[float] | None = field(init=False)
+    examples: Any = field(init=False)  # splits as token ids and labels
+    class_counts: Sequence[float] | None = field(init=False)  # training rows, for class weights
     model: PreTrainedModel = field(init=False)
     trainer_class: Callable[..., RnnTrainer] = RnnTrainer
     trainer: RnnTrainer = field(init=False)
-    predictions: dict[str, PredictionOutput] = field(default_factory=dict)
-    metrics: dict[str, Any] = field(default_factory=dict)
+    predictions: dict[str, PredictionOutput] = field(default_factory=dict)  # of validation and test
+    metrics: dict[str, Any] = field(default_factory=dict)  # contents of metrics.json
 
     @property
     def folder(self) -> FinishedFolder:
@@ -154,9 +140,9 @@ class WarmStart(RunHook):
 
     def _weights(self, task: Task, config: PreTrainedConfig) -> dict[str, torch.Tensor]:
         """Return the weights to copy, by name; rows of the output layer in the order of the new labels."""
-        own = self.model.config
-        output = {name: value for name, value in self.model.state_dict().items() if name.startswith(task.output_layer)}
-        shared = {name: value for name, value in self.model.state_dict().items() if name not in output}
+        own, weights = self.model.config, self.model.state_dict()
+        output = {name: value for name, value in weights.items() if name.startswith(task.output_layer)}
+        shared = {name: value for name, value in weights.items() if name not in output}
         if not self.keeps_output_layer(config):
             names = ", ".join(config.label2id), self.name, ", ".join(own.label2id)
             logger.info("labels %s differ from those of %s (%s): the output layer starts at random", *names)
@@ -188,11 +174,7 @@ class PretrainedVectors(RunHook):
         self._vectors: Vectors
 
     def on_tokenizer(self, run: Run) -> None:
-        """Load the vectors and extend the vocabulary if `widen_vocabulary` is set; take `embedding_size` from them.
-
-        Raises:
-            UserError: For vectors that cannot be used, or an `embedding_size` that is not theirs.
-        """
+        """Load the vectors and extend the vocabulary if `widen_vocabulary` is set; take `embedding_size` from them."""
         arguments, source = run.arguments, self._source
         if arguments.data.widen_vocabulary is not None:
             run.tokenizer = widen_vocabulary(run.tokenizer, source, arguments.data.widen_vocabulary)
@@ -237,12 +219,9 @@ class Audit(RunHook):
         logger.info("audit: %s", render_line(found))
         unknown = found.splits["validation"].unknown_token_share if "validation" in found.splits else None
         if unknown is not None and unknown > _MANY_UNKNOWN:
-            logger.warning(
-                "%.0f %% of the tokens of validation are not in the vocabulary: lower min_frequency, raise "
-                "max_vocab_size, or give a tokenizer that knows them; --tokenizer char or bpe for languages written "
-                "without spaces",
-                100 * unknown,
-            )
+            advice = "lower min_frequency, or set tokenizer to char or bpe for languages written without spaces"
+            message = "%.0f %% of the tokens of validation are not in the vocabulary: %s"
+            logger.warning(message, 100 * unknown, advice)
         self._summary = found.summary()
 
     def card_facts(self, run: Run) -> dict[str, Any]:
@@ -284,11 +263,7 @@ def _audit_command(arguments: DataArguments) -> str:
 
 
 class SampleWeights(RunHook):
-    """Weigh the training rows in the loss.
-
-    Args:
-        weights: One weight per training row, shape `(n,)`, not all 0.
-    """
+    """Weigh the training rows in the loss, by weights of shape `(n,)` that are not all 0."""
 
     def __init__(self, weights: np.ndarray) -> None:
         self._weights = (weights / weights.mean()).astype(np.float32)
@@ -323,12 +298,9 @@ class Calibration(RunHook):
             before, after = (measure_scores(logits, output.label_ids) for logits in (output.predictions, scaled))
             splits[split] = {"before": before, "after": after}
             run.predictions[split] = output._replace(predictions=scaled)
-        errors = (splits["validation"][when]["ece"] for when in ("before", "after"))
-        logger.info(
-            "calibrated: temperature %.3f, expected calibration error on validation %.3f before, %.3f after",
-            temperature,
-            *errors,
-        )
+        before, after = (splits["validation"][when]["ece"] for when in ("before", "after"))
+        message = "calibrated: temperature %.3f, expected calibration error on validation %.3f before, %.3f after"
+        logger.info(message, temperature, before, after)
         self._found = {"temperature": temperature, "fitted_on": "validation", "splits": splits}
 
     def on_metrics(self, run: Run) -> None:

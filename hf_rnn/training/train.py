@@ -74,14 +74,10 @@ def train(
         >>> result = train(train=[("so good", "positive"), ("so bad", "negative")] * 50, output_dir="out2")
     """
     data = join_splits(train, validation, test)
-    if settings:
-        if any(part is not None for part in (model_args, data_args, training_args)):
-            raise TypeError(
-                f"train takes three dataclasses or settings by name, not both: found {', '.join(settings)}"
-            )
+    if settings and model_args is data_args is training_args is None:
         return run_training(parse_settings(settings), data=data)
-    if model_args is None or data_args is None or training_args is None:
-        raise TypeError("train takes model_args, data_args and training_args, or settings by name: data_dir=...")
+    if settings or model_args is None or data_args is None or training_args is None:
+        raise TypeError(f"train takes three dataclasses or settings by name: found {', '.join(settings)}")
     return run_training(Arguments(model_args, data_args, training_args), data=data)
 
 
@@ -260,11 +256,10 @@ def _measure(run: Run, outcome: TrainOutput) -> None:
 
 def _keeps_best(trainer: RnnTrainer) -> bool:
     """Return whether the weights are those of the best epoch; warn if no epoch was evaluated."""
-    if not trainer.args.load_best_model_at_end:
-        return False
-    if trainer.state.best_model_checkpoint is None:
+    kept = trainer.state.best_model_checkpoint is not None
+    if trainer.args.load_best_model_at_end and not kept:
         logger.warning("no epoch was evaluated before training ended (eval_delay, eval_steps): the last one is kept")
-    return trainer.state.best_model_checkpoint is not None
+    return bool(trainer.args.load_best_model_at_end) and kept
 
 
 # ---- push_to_hub ----

@@ -104,23 +104,26 @@ class RnnTrainer(ResumableTrainer):
         weighted = self._class_weights is not None or SAMPLE_WEIGHT in _column_names(data)
         self._own_loss = (weighted or self.label_smoother is not None) and self.compute_loss_func is None
         if self._own_loss:
-            self._check_labels("class_weight_power, label_smoothing_factor or sample_weight")
+            self._check_labels()
             self.compute_loss_func = self._training_loss
         self._sparse = has_sparse_gradients(self.model)
         if self._sparse and self.optimizer is None and self.optimizer_cls_and_kwargs is None:
             check_sparse_gradients(self.args)
 
-    def _check_labels(self, setting: str, labels: torch.Tensor | None = None) -> None:
+    def _check_labels(self, labels: torch.Tensor | None = None) -> None:
         config = self.model.config
         one_label = config.num_labels > 1 and config.problem_type in (None, "single_label_classification")
         if not one_label or (labels is not None and (labels.dim() != 1 or labels.is_floating_point())):
-            raise UserError(f"{setting} needs one label per text: found another task; set it to 0")
+            raise UserError(
+                "class_weight_power, label_smoothing_factor and sample_weight need one label per text: found another "
+                "task; leave them out"
+            )
 
     def _count_classes(self) -> list[int]:
         if isinstance(self.train_dataset, IterableDataset):
             raise UserError("class_weight_power needs the rows per class: found a stream; give class_counts")
         labels = read_labels(self.train_dataset)
-        self._check_labels("class_weight_power", labels)
+        self._check_labels(labels)
         return torch.bincount(labels[labels >= 0], minlength=self.model.config.num_labels).tolist()
 
     # ---- data ----
@@ -211,7 +214,7 @@ class RnnTrainer(ResumableTrainer):
         Weights have mean 1 over the training set, so the divisor is a number of rows, and accumulated gradients equal
         those of one large batch.
         """
-        self._check_labels("class_weight_power, label_smoothing_factor or sample_weight", labels)
+        self._check_labels(labels)
         logits = outputs["logits"].float()
         weights = None if self._class_weights is None else self._class_weights.to(logits.device)
         losses = nn.functional.cross_entropy(
@@ -240,8 +243,7 @@ class RnnTrainer(ResumableTrainer):
         recompute = recompute and getattr(self.model, "loss_type", None) == "ForSequenceClassification"
         loss_only = False if recompute else prediction_loss_only
         output = super().evaluation_loop(dataloader, description, loss_only, ignore_keys, metric_key_prefix)
-        name = f"{metric_key_prefix}_loss"
-        if recompute and name in output.metrics:
+        if recompute and (name := f"{metric_key_prefix}_loss") in output.metrics:
             logits = output.predictions[0] if isinstance(output.predictions, tuple) else output.predictions
             logits, labels = torch.from_numpy(logits).float(), torch.from_numpy(output.label_ids)
             loss = self.model.loss_function(labels=labels, pooled_logits=logits, config=self.model.config)

@@ -1,10 +1,8 @@
 """The command as a user types it: results on stdout, all else on stderr, one line and exit code 2 for a mistake."""
 
-import gzip
 import io
 import json
 import os
-import re
 import shlex
 import shutil
 import signal
@@ -13,18 +11,14 @@ import sys
 import threading
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-import torch
 from conftest import LABELS, invent_rows, write_rows
 from transformers import pipeline
 
-import hf_rnn
-from hf_rnn import FastRnn, RnnConfig, RnnForSequenceClassification, train_tokenizer
+from hf_rnn import RnnConfig, RnnForSequenceClassification, train_tokenizer
 from hf_rnn.cli.main import main
 from hf_rnn.hub import loading as model_loading
-from hf_rnn.inference.onnx.runtime import OnnxClassifier
 
 VERBS = ["train", "evaluate", "predict", "inspect", "audit", "push", "export", "distill", "demo"]
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
@@ -95,11 +89,6 @@ def test_a_full_disk_and_a_closed_pipe(run_help):
     assert (closed.returncode, closed.stderr) in ((141, ""), (0, ""))  # 0: it had written before the reader left
 
 
-def test_short_help_and_the_version(command):
-    assert command("-h") == command("--help")
-    assert command("--version") == (0, f"hf-rnn {hf_rnn.__version__}\n", "")
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -120,17 +109,6 @@ def test_help_of_a_verb(command, verb):
     assert code == 0 and out.startswith(f"usage: hf-rnn {verb}")
     assert ("--hidden_size" in out, "--teacher" in out) == (verb in ("train", "distill"), verb == "distill")
     assert "default: None" not in " ".join(out.split())
-
-
-def test_help_of_audit_shows_the_recipe(command, tmp_path):
-    (tmp_path / "mine.yaml").write_text("normalizer: tweet\nmin_frequency: 7\nhidden_size: 9\n")
-    shown = " ".join(command("audit", "--recipe", tmp_path / "mine.yaml", "--help")[1].split())
-    assert "semeval or tweet (default: tweet)" in shown and "unknown token (default: 7)" in shown
-
-
-def test_help_of_predict_lists_exit_codes(command):
-    _, out, _ = command("predict", "--help")
-    assert re.findall(r"^  (\d[\d, ]*)  ", out, re.MULTILINE) == ["0", "1", "2", "130, 143, 141"]
 
 
 def test_output_is_utf8_in_any_locale(copy, monkeypatch):
@@ -341,16 +319,6 @@ def test_scores_that_are_not_finite(command, half_nan, texts_dir):
         assert "logits that are not finite" in mistake(command(verb, "--model", half_nan, *flags))
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [("miro\n".encode("utf-16"), "texts.txt: UTF-16"), (gzip.compress(b"miro\n", mtime=0), "compressed file")],
-    ids=["UTF-16", "gzip"],
-)
-def test_predict_refuses_a_file_that_is_not_text(command, folder, tmp_path, content, message):
-    (tmp_path / "texts.txt").write_bytes(content)
-    assert message in mistake(command("predict", "--model", folder, "--input", tmp_path / "texts.txt"))
-
-
 @pytest.mark.parametrize("backend", ["onnx", "onnx_int8"])
 def test_predict_with_onnx_runtime(command, folder, copy, tmp_path, backend):
     pytest.importorskip("onnxruntime", reason="needs the extra onnx")
@@ -366,26 +334,6 @@ def test_predict_with_onnx_runtime(command, folder, copy, tmp_path, backend):
     for found, right in zip(records(out), records(expected), strict=True):
         assert found.get("error") == right.get("error") and found.get("label") == right.get("label")
         assert found.get("score", 0) == pytest.approx(right.get("score", 0), abs=0.05 if quantize else 1e-4)
-
-
-def test_flags_of_predict_reach_the_classifier(command, monkeypatch):
-    calls = []
-
-    def record(*args, **kwargs):
-        calls.append((args, kwargs))
-        return SimpleNamespace(predict=lambda texts: [{"label": "good", "score": 1.0} for _ in texts])
-
-    monkeypatch.setattr(OnnxClassifier, "from_pretrained", record)
-    monkeypatch.setattr(FastRnn, "from_pretrained", record)
-    flags = ("predict", "--model", "me/x", "--text", "x", "--revision", "v1", "--tokens_per_batch", 7)
-    for more in (["--table_dtype", "int8"], ["--device", "cuda"], ["--backend", "onnx"], ["--backend", "onnx_int8"]):
-        assert command(*flags, *more)[0] == 0
-    assert calls == [
-        (("me/x", "v1", "int8"), {"device": "cpu", "tokens_per_batch": 7}),
-        (("me/x", "v1", "float32"), {"device": "cuda", "tokens_per_batch": 7}),
-        (("me/x", False, "v1"), {"tokens_per_batch": 7}),
-        (("me/x", True, "v1"), {"tokens_per_batch": 7}),
-    ]
 
 
 def test_predict_mistakes(command, folder, tmp_path):
@@ -408,13 +356,6 @@ def test_predict_mistakes(command, folder, tmp_path):
     assert "'b' belongs to no option: put a value of" in predict("--model", folder, "--text", "a", "b")
     not_utf8 = b"miro \xff".decode("utf-8", "surrogateescape")  # as Python decodes such an argument
     assert "not UTF-8 at character 5" in predict("--model", folder, "--text", not_utf8)
-
-
-def test_predict_runs_on_the_cpu(command, folder, monkeypatch):
-    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
-    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
-    status, out, _ = command("predict", "--model", folder, "--text", "x")
-    assert status == 0 and json.loads(out)["label"]
 
 
 def test_a_model_that_returns_tuples_gives_the_same_answers(command, folder, texts_dir, copy):
@@ -559,23 +500,6 @@ def test_inspect_shows_attention_as_bars(command, tmp_path):
     assert sum(float(row[1]) for row in table) == pytest.approx(1, abs=0.003)
     assert all(abs(len(row[2]) - 40 * float(row[1])) < 0.6 for row in table)
     assert any(line.startswith("layer 2 (lstm, one direction)") for line in lines)
-
-
-@pytest.mark.parametrize(
-    ("problem", "scores", "bars"),
-    [
-        ("regression", [7, 0.5, -2], [40, 20, 0]),
-        ("multi_label_classification", [0.999, 0.622, 0.119], [40, 25, 5]),  # 1 / (1 + exp(-score))
-    ],
-)
-def test_inspect_scores_of_other_problems(command, tmp_path, problem, scores, bars):
-    model = save_model(tmp_path, num_labels=3, problem_type=problem)
-    model.classifier.weight.data.zero_()
-    model.classifier.bias.data = torch.tensor([7, 0.5, -2])
-    model.save_pretrained(tmp_path)
-    rows = [line.split() for line in command("inspect", "--model", tmp_path, "--text", "miro")[1].splitlines()[-3:]]
-    assert [float(row[1]) for row in rows] == scores
-    assert [len("".join(row[2:])) for row in rows] == bars
 
 
 def test_control_characters_of_texts_and_labels_are_escaped(command, copy):

@@ -21,7 +21,6 @@ from hf_rnn.training.arguments.run_arguments import (
 )
 from hf_rnn.training.arguments.text_arguments import DataArguments, TableArguments
 from hf_rnn.training.arguments.training_arguments import RnnTrainingArguments
-from hf_rnn.training.checks import check_early
 from hf_rnn.training.distillation import DistillationArguments
 from hf_rnn.training.recipes import load_recipe
 from hf_rnn.training.save import describe_settings
@@ -103,12 +102,6 @@ def test_booleans():
     assert parse_argv(flags()).model.bidirectional and not parse_argv(flags("--no_bidirectional")).model.bidirectional
     assert not parse_argv(flags("--bidirectional", "false")).model.bidirectional
     assert parse_argv(flags("--streaming")).data.streaming
-
-
-def test_a_mapping_may_be_in_a_file(mine):
-    schedule = ["--lr_scheduler_type", "polynomial", "--lr_scheduler_kwargs"]
-    for given in (mine('{"power": 2}', "schedule.json"), '{"power": 2}'):
-        assert parse_argv(flags(*schedule, given)).training.lr_scheduler_kwargs == {"power": 2}
 
 
 def test_keywords_are_flags(tmp_path):
@@ -209,12 +202,9 @@ def test_a_tilde_is_the_home_folder(argv, tmp_path, monkeypatch):
         ("hiden_size: 7", r"mine.yaml:2: there is no setting 'hiden_size'. Did you mean hidden_size\?"),
         ("hidden_size: many", r"mine.yaml:2: hidden_size: expected a whole number: found 'many'"),
         ("hidden_size: 8.5", r"mine.yaml:2: hidden_size: expected a whole number: found 8.5"),
-        ("hidden_size: true", r"mine.yaml:2: hidden_size: expected a whole number: found True"),
-        ("hidden_size: [1, 2]", r"mine.yaml:2: hidden_size: expected a whole number"),
         ("learning_rate: fast", r"mine.yaml:2: learning_rate: expected a number"),
         ("cell_type: rnn", r"mine.yaml:2: cell_type: expected one of .*lstm.* found 'rnn'"),
         ("bidirectional: perhaps", r"mine.yaml:2: bidirectional: expected true or false: found 'perhaps'"),
-        ("tokenizer: [a, b]", r"mine.yaml:2: tokenizer: expected text"),
         ("tags: [a, [b]]", r"mine.yaml:2: tags: expected text: found \['b'\]"),
         ("lr_scheduler_kwargs: 3", r"mine.yaml:2: lr_scheduler_kwargs.*must be a JSON object"),
     ],
@@ -238,13 +228,10 @@ def test_a_mistake_in_a_recipe_names_file_line_and_setting(mine, content, messag
         ),
         (["stray"], r"'stray' belongs to no option"),
         (["--hidden_size", "many"], r"hidden_size.*invalid int value: 'many'"),
-        (["--tags"], r"tags.*expected at least one argument"),
         (["--data_dir", "-x"], r"--data_dir=-\.\.\."),
         (["--recipe", "tutorail"], r"Did you mean 'tutorial'"),
         (["--learning_rate", "-0.1"], r"learning_rate must be finite and not negative, found -0.1"),
-        (["--warmup_steps", "nan"], r"warmup_steps must be finite"),
         (["--per_device_train_batch_size", "0"], r"per_device_train_batch_size must be greater than 0"),
-        (["--tokens_per_batch", "0"], r"tokens_per_batch must be greater than 0, found 0"),
         (["--tokens_per_batch", "500", "--train_sampling_strategy", "random"], r"group_by_length, found 'random'"),
         (["--label_smoothing_factor", "2"], r"from 0 to 1, found 2"),
         (["--max_length", "0"], r"max_length must be at least 1, found 0"),
@@ -252,7 +239,6 @@ def test_a_mistake_in_a_recipe_names_file_line_and_setting(mine, content, messag
         (["--eval_strategy", "no"], r"set load_best_model_at_end to false"),
         (["--save_strategy", "steps"], r"save and eval strategy to match"),  # the Trainer's own check
         (["--lr_scheduler_kwargs", "{a:1}"], r"lr_scheduler_kwargs must be a JSON object"),
-        (["--accelerator_config", __file__], r"accelerator_config must be a JSON object"),
         (["--resume", "--overwrite_output_dir"], r"give one of them"),
         (["--report_to", "tensorbord"], r"report_to 'tensorbord' is unknown"),
         (["--widen_vocabulary", "9"], r"needs pretrained vectors"),
@@ -299,18 +285,12 @@ def test_columns_by_number_or_name():
     assert named == {"text_column": "text", "label_column": "mood", "max_bad_rows": "3"}
 
 
-@pytest.mark.parametrize(
-    ("written", "share"), [("1%", 0.01), ("0.01", 0.01), ("0", 0), ("100%", 1), (" 2.5 %", 0.025)]
-)
-def test_a_limit_on_leaks_is_a_share(written, share):
-    assert DataArguments(fail_on_leak=written).leak_limit() == pytest.approx(share)
-    assert DataArguments().leak_limit() is None
-
-
-@pytest.mark.parametrize("written", ["1", "-1%", "101%", "few", "nan", ""])
-def test_an_invalid_limit_on_leaks(written):
-    with pytest.raises(UserError, match="fail_on_leak.*such as 1% or 0.01"):
-        DataArguments(fail_on_leak=written)
+def test_a_limit_on_leaks_is_a_share():
+    for written, share in (("1%", 0.01), ("0.01", 0.01), ("0", 0), ("100%", 1), (" 2.5 %", 0.025)):
+        assert DataArguments(fail_on_leak=written).leak_limit() == pytest.approx(share)
+    for wrong in ("1", "-1%", "101%", "few", "nan", ""):
+        with pytest.raises(UserError, match="fail_on_leak"):
+            DataArguments(fail_on_leak=wrong)
 
 
 # ---- training ----
@@ -321,11 +301,6 @@ def test_a_missing_tracker_says_how_to_install_it(monkeypatch):
     monkeypatch.setattr(f"{module}.is_tensorboard_available", lambda: False)
     with pytest.raises(UserError, match=r"pip install 'hf-rnn\[tensorboard\]'"):
         RnnTrainingArguments(output_dir="out", report_to="tensorboard")
-
-
-def test_data_seed_follows_seed():
-    assert RnnTrainingArguments(output_dir="out", seed=5).data_seed == 5
-    assert RnnTrainingArguments(output_dir="out", seed=5, data_seed=6).data_seed == 6
 
 
 def test_bfloat16_works_on_a_cpu(monkeypatch):
@@ -339,13 +314,6 @@ def test_bfloat16_works_on_a_cpu(monkeypatch):
     assert not RnnTrainingArguments(output_dir="out").use_cpu
 
 
-@pytest.mark.parametrize("fast", [False, True])
-def test_a_processor_with_slow_bfloat16_gets_a_warning(fast, monkeypatch, caplog):
-    monkeypatch.setattr("hf_rnn.training.checks.multiplies_bfloat16", lambda: fast)
-    check_early(parse_argv(flags("--bf16", "--use_cpu")))
-    assert ["leave out bf16" in record.getMessage() for record in caplog.records] == [True] * (not fast)
-
-
 # ---- the record ----
 
 
@@ -357,6 +325,9 @@ def test_the_record_is_a_recipe_that_repeats_the_run(mine):
     assert [dataclasses.asdict(part) for part in again[:2]] == [dataclasses.asdict(part) for part in arguments[:2]]
     before, after = arguments.training.to_dict(), again.training.to_dict()
     assert {name for name in before if before[name] != after[name]} == {"recipe"}
+    path = mine(json.dumps(describe_settings(parse_argv(flags()))), "training_args.json")
+    again = parse_argv(flags("--recipe", path, "--seed=7")).training
+    assert (again.seed, again.data_seed) == (7, 7), "another seed draws another order"
 
 
 def test_the_record_has_no_secrets_and_paths(tmp_path):
@@ -368,64 +339,36 @@ def test_the_record_has_no_secrets_and_paths(tmp_path):
     assert record["data_dir"] == "somebody"
 
 
-@pytest.mark.parametrize(
-    ("given", "again", "seeds"),
-    [([], [], (42, 42)), (["--seed=5"], ["--seed=7"], (7, 7)), (["--data_seed=6"], ["--seed=7"], (7, 6))],
-)
-def test_a_record_with_another_seed_draws_another_order(mine, given, again, seeds):
-    path = mine(json.dumps(describe_settings(parse_argv(flags(*given)))), "training_args.json")
-    training = parse_argv(flags("--recipe", path, *again)).training
-    assert (training.seed, training.data_seed) == seeds
-
-
 # ---- settings without effect ----
 
 
 @pytest.mark.parametrize(
-    ("unused", "used", "message"),
+    ("unused", "used"),
     [
-        ("--warmup_steps=0.1", "--lr_scheduler_type=linear", "warmup_steps: lr_scheduler_type is constant"),
-        ("--hidden_dropout=0.2", "--num_hidden_layers=2", "hidden_dropout: it is between layers"),
-        (
-            "--save_steps=7",
-            "--eval_strategy=steps --save_strategy=steps --eval_steps=7",
-            "save_steps: save_strategy is",
-        ),
-        (
-            "--hub_model_id=me/x --hub_private_repo=true",
-            "--push_to_hub",
-            "hub_model_id, hub_private_repo: push_to_hub",
-        ),
-        ('--lr_scheduler_kwargs={"a":2}', "--lr_scheduler_type=cosine", "lr_scheduler_kwargs: lr_scheduler_type is"),
-        ("--tokens_per_batch=99 --per_device_train_batch_size=7", None, "per_device_train_batch_size: tokens_per"),
-        ("--num_train_epochs=3 --max_steps=9", "--max_steps=-1", "num_train_epochs: max_steps"),
-        (
-            "--tokenizer_name_or_path=t --min_frequency=2 --no_lowercase",
-            None,
-            "min_frequency, lowercase: a given token",
-        ),
+        ("--warmup_steps=0.1", "--lr_scheduler_type=linear"),
+        ("--hidden_dropout=0.2", "--num_hidden_layers=2"),
+        ("--save_steps=7", "--eval_strategy=steps --save_strategy=steps --eval_steps=7"),
+        ("--per_device_train_batch_size=7 --tokens_per_batch=99", None),
+        ("--num_train_epochs=3 --max_steps=9", "--max_steps=-1"),
+        ("--min_frequency=2 --tokenizer_name_or_path=t", None),
         (
             "--metric_for_best_model=accuracy --load_best_model_at_end=false --early_stopping_patience=0",
             "--early_stopping_patience=2 --load_best_model_at_end=true",
-            "metric_for_best_model: without load_best_model_at_end",
         ),
     ],
 )
-def test_given_settings_without_effect_are_logged(unused, used, message, caplog):
+def test_given_settings_without_effect_are_logged(unused, used, caplog):
     parse_argv(flags(*unused.split()))
     (record,) = caplog.records
-    assert f"no effect of {message}" in record.getMessage()
+    assert f"no effect of {unused[2:].split('=')[0]}" in record.getMessage()
     caplog.clear()
     if used:
         parse_argv(flags(*unused.split(), *used.split()))
         assert not caplog.records
 
 
-def test_settings_without_effect_of_the_users_own_recipe_are_logged(mine, caplog):
-    record = mine('{"recipe": null, "warmup_steps": 5, "hidden_dropout": 0.5}', "training_args.json")
-    parse_argv(flags("--recipe", record))
+def test_settings_without_effect_in_a_record_are_not_logged(mine, caplog):
+    parse_argv(flags("--recipe", mine('{"recipe": null, "warmup_steps": 5}', "training_args.json")))
     assert not caplog.records, "a record has all settings"
-    mine("hidden_dropout: 0.5\n", "base.yaml")
-    parse_argv(flags("--recipe", mine("recipe: base.yaml\nwarmup_steps: 5\n")))
-    logged = sorted(record.getMessage().split(":")[0] for record in caplog.records)
-    assert logged == ["no effect of hidden_dropout", "no effect of warmup_steps"]
+    parse_argv(flags("--recipe", mine("warmup_steps: 5\n")))
+    assert "no effect of warmup_steps" in caplog.text

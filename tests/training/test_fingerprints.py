@@ -6,14 +6,12 @@ import json
 
 import datasets
 import pytest
-import torch
 from datasets import Dataset
 from transformers import ByT5Tokenizer
 
 from hf_rnn import RnnConfig
 from hf_rnn.tokenizers.word_level import train_tokenizer
 from hf_rnn.training.arguments.run_arguments import parse_settings
-from hf_rnn.training.arguments.training_arguments import RnnTrainingArguments
 from hf_rnn.training.checkpointing.fingerprints import compare, hash_tokenizer, take_fingerprints
 from hf_rnn.utils.errors import UserError
 
@@ -70,19 +68,6 @@ def test_storage_of_the_rows_does_not_count(changes):
     assert changes({"train": train, "validation": validation}) == []
 
 
-def test_labels_that_are_lists_or_numbers_count(take, tmp_path):
-    for one, other in (([[0, 1], [1]], [[0], [1, 1]]), ([0.5, 1.0], [0.25, 1.0])):
-        before, now = (take({"train": table(list(zip([[2], [3]], labels, strict=True)))}) for labels in (one, other))
-        assert compare(tmp_path, before, now) == ["the texts or their labels"]
-
-
-def test_rows_of_test_count(take, tmp_path):
-    splits = {"train": table(TRAIN), "validation": table(VALIDATION)}
-    one, same, other = (take({**splits, "test": table(rows)}) for rows in (TRAIN, TRAIN, VALIDATION))
-    assert compare(tmp_path, one, same) == []
-    assert compare(tmp_path, one, other) == compare(tmp_path, one, take(splits)) == ["the test texts or their labels"]
-
-
 def test_a_stream_counts_by_its_fingerprint_and_its_workers(take, tmp_path):
     examples = {"train": table(TRAIN).to_iterable_dataset(), "validation": table(VALIDATION)}
     one, same, other = (take(examples, stream=name) for name in ("1", "1", "2"))
@@ -90,15 +75,6 @@ def test_a_stream_counts_by_its_fingerprint_and_its_workers(take, tmp_path):
     assert compare(tmp_path, one, other) == ["the texts or their labels"]
     workers = take(examples, stream="1", settings={"dataloader_num_workers": 2})
     assert compare(tmp_path, one, workers) == ["dataloader_num_workers (was 0, now 2)"]
-
-
-@pytest.mark.parametrize(
-    ("name", "meaning"), [("vectors", "vectors"), ("start", "starts from"), ("teacher", "answers of the teacher")]
-)
-def test_further_sources_count(take, changes, tmp_path, name, meaning):
-    (change,) = changes(**{name: "one"})
-    assert meaning in change
-    assert compare(tmp_path, take(**{name: "one"}), take(**{name: "two"})) == [change]
 
 
 @pytest.mark.parametrize(
@@ -135,20 +111,6 @@ def test_settings_without_effect_on_the_steps_do_not_count(take, changes, tiny_s
     assert changes(settings=WITHOUT_EFFECT) == changes(settings={"resume": True}) == []
     one, other = (take(further_settings={"temperature": value}) for value in (1.0, 2.0))
     assert compare(tmp_path, one, other) == ["temperature (was 1.0, now 2.0)"]
-
-
-def test_processes_and_device_count(tokenizer, tiny_settings, monkeypatch, tmp_path):
-    settings = parse_settings({**tiny_settings, "output_dir": "out"}).training
-    given = {"train": table(TRAIN)}, tokenizer, RnnConfig(), settings
-    before = take_fingerprints(*given)
-    for name, value, change in (
-        ("world_size", 2, "processes (was 1, now 2)"),
-        ("device", torch.device("meta"), "device"),
-    ):
-        with monkeypatch.context() as patch:
-            patch.setattr(RnnTrainingArguments, name, value)
-            (found,) = compare(tmp_path, before, take_fingerprints(*given))
-        assert found.startswith(change)
 
 
 def test_architecture_counts_and_versions_do_not(take, changes, monkeypatch, tmp_path):

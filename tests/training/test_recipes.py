@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from hf_rnn.training.recipes import load_recipe, read_layers, recipe_names
+from hf_rnn.training.recipes import load_recipe, recipe_names
 from hf_rnn.utils.errors import UserError
 
 
@@ -57,28 +57,12 @@ def test_a_file_names_its_base(tmp_path):
     assert load_recipe(tmp_path / "mine.yaml") == {**load_recipe("tutorial"), "learning_rate": 0.03, "hidden_size": 7}
 
 
-def test_null_resets_a_setting(tmp_path):
+def test_yes_and_no_are_text_and_null_resets_a_setting(tmp_path):
     path = tmp_path / "mine.yaml"
-    path.write_text("recipe: null\nhidden_size: 7\nlearning_rate: null\n")
-    assert load_recipe(path) == {"hidden_size": 7}
+    path.write_text("recipe: null\neval_strategy: no\nlanguage: [en, no]\nbidirectional: false\nseed: null\n")
+    assert load_recipe(path) == {"eval_strategy": "no", "language": ["en", "no"], "bidirectional": False}
     path.write_text("learning_rate: null\n")
     assert "learning_rate" in load_recipe("default") and "learning_rate" not in load_recipe(path)
-
-
-def test_yes_and_no_are_text(tmp_path):
-    path = tmp_path / "mine.yaml"
-    path.write_text("recipe: null\neval_strategy: no\nlanguage: [en, no]\nbidirectional: false\n")
-    assert load_recipe(path) == {"eval_strategy": "no", "language": ["en", "no"], "bidirectional": False}
-
-
-def test_values_have_an_origin(tmp_path):
-    path = tmp_path / "mine.yaml"
-    path.write_text("# a comment\nhidden_size: 7\n\nlearning_rate: 0.1\n")
-    *_, own = read_layers(path)
-    assert {name: setting.origin for name, setting in own.items()} == {
-        "hidden_size": f"{path}:2",
-        "learning_rate": f"{path}:4",
-    }
 
 
 @pytest.mark.parametrize(
@@ -94,8 +78,7 @@ def test_values_have_an_origin(tmp_path):
             r"mine.yaml:2: recipe 'tutorail' is unknown. Did you mean 'tutorial'",
         ),
         (b"recipe: [default]\n", r"mine.yaml:1: recipe must be a name or a path"),
-        (b"recipe: missing.yaml\n", r"mine.yaml:1: the recipe file .*missing.yaml does not exist"),
-        (b"recipe: mine.yaml\n", r"builds on itself"),
+        (b"recipe: missing.yaml\n", r"mine.yaml:1: .*missing.yaml"),
     ],
 )
 def test_mistakes_in_a_file(tmp_path, content, message):
@@ -111,8 +94,6 @@ def test_a_mapping_is_a_recipe_like_a_file(tmp_path):
     assert load_recipe(mapping) == load_recipe(tmp_path / "mine.yaml") != load_recipe("tutorial")
     assert load_recipe({}) == load_recipe("default")
     assert load_recipe({"recipe": None, "hidden_size": 7}) == {"hidden_size": 7}
-    with pytest.raises(UserError, match="must be text: found 3"):
-        load_recipe({3: 7})
 
 
 @pytest.mark.parametrize(

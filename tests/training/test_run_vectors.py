@@ -9,7 +9,6 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from vector_files import write_text
 
 from hf_rnn import train
-from hf_rnn.training.arguments.run_arguments import parse_argv
 from hf_rnn.utils.errors import UserError
 
 INVENTED = ("the", "box", "miro", "selk", "unheard")
@@ -98,14 +97,6 @@ def test_a_run_does_not_resume_with_other_vectors(train_with, vector_file, tmp_p
     other.write_bytes(vector_file[0].read_bytes().replace(b"miro -", b"miro ").replace(b"miro ", b"miro 1", 1))
     with pytest.raises(UserError, match="pretrained vectors"):
         train_with("run", vectors=str(other), resume=True, max_steps=4)
-
-
-def test_a_recipe_widens_only_a_vocabulary_of_words():
-    flags = ["--recipe", "best", "--vectors", "there", "--data_dir", "here", "--output_dir", "out"]
-    assert parse_argv(flags).data.widen_vocabulary == 50_000
-    flags += ["--tokenizer_name_or_path", "there"]
-    assert parse_argv(flags).data.widen_vocabulary is None
-    assert parse_argv([*flags, "--widen_vocabulary", "7"]).data.widen_vocabulary == 7
 
 
 @pytest.mark.parametrize(

@@ -125,12 +125,6 @@ def test_the_card_claims_no_best_epoch_when_the_last_is_kept(short, settings):
     assert result.card.best_metric is None and "was kept" not in (result.folder / "README.md").read_text()
 
 
-def test_the_result_is_one_line_and_a_page_in_a_notebook(trained):
-    assert len(repr(trained)) < 300 and f"accuracy {trained.metrics['test']['accuracy']:.3f}" in repr(trained)
-    page = trained._repr_html_()
-    assert page.count("<img ") == 2 and f"{trained.metrics['test']['accuracy']:.3f}" in page
-
-
 def test_without_matplotlib_there_are_no_figures(tiny_settings, tmp_path, monkeypatch):
     def refuse(*args):
         raise UserError("figures need matplotlib")
@@ -139,14 +133,6 @@ def test_without_matplotlib_there_are_no_figures(tiny_settings, tmp_path, monkey
     folder = train(**{**tiny_settings, "num_train_epochs": 1}, output_dir=str(tmp_path / "out")).folder
     FinishedFolder(folder).check_finished()
     assert not list(folder.glob("*.png")) and "png" not in (folder / "README.md").read_text()
-
-
-def test_many_classes_have_cells_in_place_of_a_matrix(tiny_settings, tmp_path, monkeypatch):
-    monkeypatch.setattr(hf_rnn.evaluation.classification, "MOST_CLASSES", 2)
-    result = train(**{**tiny_settings, "num_train_epochs": 1}, output_dir=str(tmp_path / "out"))
-    found = json.loads((result.folder / "metrics.json").read_text())["test"]
-    assert "confusion_matrix" not in found and sum(count for _, _, count in found["confusion_cells"]) == 60
-    assert not (result.folder / "confusion_matrix.png").exists()
 
 
 # ---- ways to start a run ----
@@ -260,14 +246,6 @@ def test_a_run_that_dies_leaves_the_old_model(copy_of_trained, short, monkeypatc
     assert not list(copy_of_trained.glob(".unfinished-*"))
 
 
-def test_tensorboard_keeps_the_logs_of_the_new_run(short):
-    logs = []
-    for _ in range(2):
-        folder = train(**short, report_to="tensorboard", overwrite_output_dir=True).folder
-        logs.append({path.name for path in (folder / "checkpoints").rglob("events.out.tfevents*")})
-    assert logs[0] and logs[1] and not logs[0] & logs[1]
-
-
 def test_a_mistake_overwrites_nothing(copy_of_trained, trained, tiny_settings, tmp_path):
     bad = tmp_path / "bad"
     bad.mkdir()
@@ -285,18 +263,6 @@ def test_a_mistake_overwrites_nothing(copy_of_trained, trained, tiny_settings, t
             train(**{**tiny_settings, **mistake}, overwrite_output_dir=True, output_dir=str(copy_of_trained))
     assert same_weights(copy_of_trained, trained.folder)
     assert (copy_of_trained / "checkpoints").is_dir()
-
-
-@pytest.mark.parametrize("where", ["predict", "write_card"])
-def test_an_interrupted_run_does_not_look_finished(short, monkeypatch, where):
-    def interrupt(*args, **kwargs):
-        raise KeyboardInterrupt
-
-    owner = hf_rnn.training.trainer.RnnTrainer if where == "predict" else hf_rnn.training.save
-    monkeypatch.setattr(owner, where, interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        train(**short)
-    assert [path.name for path in Path(short["output_dir"]).iterdir()] == ["checkpoints"]
 
 
 # ---- diverged runs ----
@@ -352,11 +318,6 @@ def test_a_resumed_run_ends_with_the_same_weights(short, tmp_path, budget):
     assert same_weights(resumed.folder, whole.folder)
     assert resumed.metrics["validation"] == whole.metrics["validation"]
     assert resumed.metrics["training"]["steps"] == whole.metrics["training"]["steps"]
-
-
-def test_there_must_be_a_checkpoint_to_resume_from(short):
-    with pytest.raises(UserError, match="no checkpoint"):
-        train(**short, resume=True)
 
 
 # ---- mistakes ----

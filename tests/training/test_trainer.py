@@ -9,19 +9,17 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from huggingface_hub import snapshot_download
 from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
-from transformers import DataCollatorWithPadding, TrainerCallback, TrainingArguments
+from transformers import DataCollatorWithPadding, TrainerCallback
 
 from hf_rnn.data.samplers import LengthBucketedBatchSampler, TokenBudgetBatchSampler
 from hf_rnn.models.configuration_rnn import RnnConfig
 from hf_rnn.models.modeling_rnn import RnnForSequenceClassification
 from hf_rnn.tokenizers.word_level import train_tokenizer
 from hf_rnn.training.arguments.training_arguments import RnnTrainingArguments
-from hf_rnn.training.checkpointing.interrupt import TrainingStopped
 from hf_rnn.training.optimizers import LazyAdamW
-from hf_rnn.training.trainer import SAMPLE_WEIGHT, RnnTrainer, count_tokens, weigh_classes
+from hf_rnn.training.trainer import SAMPLE_WEIGHT, RnnTrainer, weigh_classes
 from hf_rnn.utils.errors import UserError
 
 CLASSES = 3
@@ -171,12 +169,6 @@ def test_batches_are_what_the_collator_makes(kind, tokenizer, make):
             assert batch[name].dtype == tensor.dtype and torch.equal(batch[name], tensor)
 
 
-def test_lengths_come_from_the_named_column():
-    rows = datasets.Dataset.from_dict({"input_ids": [[2], [3, 4]], "length": [7, 8]})
-    assert count_tokens(rows, "length") == [7, 8]
-    assert count_tokens(rows, "size") == count_tokens(list(rows), "size") == [1, 2]
-
-
 def test_predictions_keep_the_order_of_the_texts(make):
     """Each row once, also with `dataloader_drop_last`, and empty texts too."""
     model, examples = make_model().eval(), make_examples(17, empty=True)
@@ -270,17 +262,6 @@ def test_evaluation_loss_is_the_plain_mean_over_rows(tokenizer, make, monkeypatc
     assert len(loop.label_ids) == 17 and loop.metrics["eval_loss"] == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_the_callers_own_loss_is_used(make, monkeypatch, processes):
-    def constant(outputs, labels, num_items_in_batch=None):
-        return outputs["logits"].sum() * 0 + 7
-
-    settings = {"class_weight_power": 0.5}
-    trainer = make(settings=settings, compute_loss_func=constant, eval_dataset=make_examples(5))
-    monkeypatch.setattr(RnnTrainingArguments, "world_size", processes)
-    assert trainer.evaluate()["eval_loss"] == 7
-
-
 def test_class_counts_come_from_either_label_column(make):
     examples, settings, found = make_examples(24), {"class_weight_power": 1.0}, []
     for rows in (examples, examples.rename_column("labels", "label"), list(examples)):
@@ -316,19 +297,6 @@ def test_other_tasks_have_neither_class_weights_nor_smoothing(make, setting, dec
     examples = datasets.Dataset.from_dict({"input_ids": make_examples(24)["input_ids"], "labels": targets})
     with pytest.raises(UserError, match=f"{setting}.* one label per text"):
         make(make_model(problem_type=declared), examples, {setting: 0.1}).train()
-
-
-@pytest.mark.parametrize("average", [True, False])
-def test_the_loss_of_replicas_on_two_devices(tokenizer, make, monkeypatch, average):
-    """The Trainer scales for DataParallel's mean of one loss per replica; this one is over all rows."""
-    losses = []
-    for devices in (1, 2):
-        trainer = make(settings={"class_weight_power": 1.0, "average_tokens_across_devices": average})
-        monkeypatch.setattr(type(trainer.args), "n_gpu", property(lambda _, devices=devices: devices))
-        batch = pad(tokenizer, make_examples(), range(8))
-        _, rows = trainer.get_batch_samples(iter([batch]), 1, torch.device("cpu"))
-        losses.append(trainer.compute_loss(trainer.model.train(), batch, num_items_in_batch=rows).mean().item())
-    assert losses[0] == pytest.approx(losses[1]) and losses[0] > 0.1
 
 
 # ---- optimizers ----
@@ -398,17 +366,6 @@ def test_steps_are_those_of_a_loop_by_hand(max_grad_norm, tokenizer, make):
 # ---- progress ----
 
 
-def test_train_accuracy_is_that_of_the_model(make):
-    """At a learning rate of 0 the model does not change."""
-    model, examples = make_model(), make_examples(45)
-    trainer = make(model, examples, {"learning_rate": 0.0, "num_train_epochs": 2})
-    trainer.train()
-    model.eval()
-    right = [model(torch.tensor([row["input_ids"]])).logits.argmax().item() == row["labels"] for row in examples]
-    logged = [entry["train_accuracy"] for entry in trainer.state.log_history if "train_accuracy" in entry]
-    assert logged == pytest.approx([sum(right) / 45] * 2) and 0 < sum(right) < 45
-
-
 @pytest.mark.parametrize("disable_tqdm", [True, False])
 @pytest.mark.parametrize(
     ("own", "expected"),
@@ -457,16 +414,6 @@ def test_early_stopping(make):
     never = make(settings={**STALE, "early_stopping_patience": 0}, eval_dataset=make_examples(9))
     never.train()
     assert never.state.epoch == 9
-
-
-def test_an_earlier_signal_does_not_stop_a_run(make):
-    trainer = make()
-    trainer.stop_request.number = 15  # left by a `with` block that ended
-    try:
-        trainer.train()
-    except TrainingStopped:  # a KeyboardInterrupt would end pytest
-        pytest.fail("it was stopped")
-    assert trainer.state.global_step == 3
 
 
 # ---- resume ----
@@ -518,22 +465,6 @@ def test_a_resumed_run_equals_an_uninterrupted_one(make, tmp_path, step, sparse,
     assert logs[0] == logs[1] and [epoch for epoch, *_ in logs[0]] == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("step", [4, 6])  # within the second epoch of 3 steps, and at its end
-def test_log_lines_continue_with_the_trainers_own_arguments(tokenizer, tmp_path, step):
-    def run(resume=None):
-        names = ("per_device_train_batch_size", "logging_strategy", "use_cpu")
-        settings = {name: SETTINGS[name] for name in names} | {"num_train_epochs": 3, "save_steps": step}
-        trainer = RnnTrainer(make_model(), TrainingArguments(str(tmp_path), **settings), train_dataset=make_examples())
-        trainer.data_collator = DataCollatorWithPadding(tokenizer)
-        trainer.train(resume)
-        names = ("epoch", "loss", "train_accuracy", "train_loss")
-        return [{name: entry.get(name) for name in names} for entry in trainer.state.log_history]
-
-    whole = run()
-    assert [entry["epoch"] for entry in whole] == [1, 2, 3, 3], "premise: one entry per epoch and one for the run"
-    assert run(str(tmp_path / f"checkpoint-{step}")) == whole
-
-
 class SizedStream(torch.utils.data.IterableDataset):
     def __iter__(self):
         return iter(make_examples())
@@ -579,25 +510,6 @@ def test_the_best_checkpoint_is_found_in_a_moved_folder(make, tmp_path):
     trainer = make(settings=settings, eval_dataset=make_examples(9), folder=tmp_path / "new")
     trainer.train(resume_from_checkpoint=True)
     assert trainer.state.best_model_checkpoint == str(tmp_path / "new" / "checkpoint-3")
-
-
-def test_a_checkpoint_has_only_its_own_files(make, tmp_path):
-    """None of an abandoned run, and no pickle of the arguments."""
-    left = tmp_path / "checkpoint-3" / "rng_state_1.pth"
-    left.parent.mkdir()
-    left.write_bytes(b"of two processes")
-    make(settings={"save_strategy": "epoch"}).train()
-    names = {path.name for path in left.parent.iterdir()}
-    assert "manifest.json" in names and names.isdisjoint({left.name, "training_args.bin"})
-
-
-def test_a_run_resumes_from_a_checkpoint_on_the_hub(make, tmp_path, hub):
-    settings = {"push_to_hub": True, "hub_model_id": "me/run", "hub_strategy": "checkpoint", "save_strategy": "epoch"}
-    make(settings=settings, folder=tmp_path / "here").train()
-    folder = snapshot_download("me/run", allow_patterns="last-checkpoint/*", local_dir=tmp_path / "there")
-    second = make(settings={"num_train_epochs": 2}, folder=tmp_path / "there")
-    second.train(resume_from_checkpoint=f"{folder}/last-checkpoint")
-    assert second.state.global_step == 6
 
 
 def test_states_of_another_model_are_refused(make, tmp_path):

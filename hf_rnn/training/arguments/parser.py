@@ -28,6 +28,7 @@ _OTHER_NAMES = {
     "epochs": "num_train_epochs",
     "group_by_length": "train_sampling_strategy",
     "lr": "learning_rate",
+    "m": "model",
     "model_name": "model_name_or_path",
     "no_cuda": "use_cpu",
     "num_epochs": "num_train_epochs",
