@@ -22,12 +22,7 @@ class DemoArguments(ModelFlags):
 
 
 def run(argv: Sequence[str]) -> None:
-    """Serve the page and print its URL.
-
-    Raises:
-        UserError: For a mistake in flags or model, a missing Gradio, and a port in use.
-        KeyboardInterrupt: After Ctrl-C.
-    """
+    """Serve the page and print its URL."""
     (arguments,) = SettingsParser(DemoArguments, prog="hf-rnn demo").parse(argv)
     name = arguments.model_name()
     if arguments.port is not None and not 0 < arguments.port < 65536:

@@ -10,11 +10,6 @@ from .train import run_training
 
 
 def run(argv: Sequence[str]) -> None:
-    """Distil, then print one JSON object as `hf-rnn train` does.
-
-    Raises:
-        UserError: For a mistake in flags, recipe, data or teacher.
-        SystemExit: After SIGTERM (143) or Ctrl-C (130); a line on stderr has the command that resumes.
-    """
+    """Distil, then print one JSON object as `hf-rnn train` does."""
     arguments, further = parse_argv_with(DistillationArguments, argv, "hf-rnn distill")
     run_training("distill", argv, arguments.training, lambda: distill(*arguments, further))

@@ -42,11 +42,7 @@ class EvaluateArguments(ModelFlags, TableArguments):
 
 
 def run(argv: Sequence[str]) -> None:
-    """Measure, and print `model`, `split` and the scores of [`evaluate_logits`].
-
-    Raises:
-        UserError: For a mistake in flags, model or data, and for data with other labels than the model's.
-    """
+    """Measure, and print `model`, `split` and the scores of [`evaluate_logits`]."""
     (arguments,) = SettingsParser(EvaluateArguments, prog="hf-rnn evaluate").parse(argv)
     name = arguments.model_name()
     arguments.check_source()  # before the model is loaded

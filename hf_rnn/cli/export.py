@@ -30,11 +30,7 @@ class ExportArguments(ModelFlags):
 
 
 def run(argv: Sequence[str]) -> None:
-    """Write the file and print one JSON object: `file`, `bytes`, `max_difference`, `agreement`, `texts`.
-
-    Raises:
-        UserError: For a mistake in flags or model, and for a file with other answers than the model's.
-    """
+    """Write the file and print one JSON object: `file`, `bytes`, `max_difference`, `agreement`, `texts`."""
     (arguments,) = SettingsParser(ExportArguments, prog="hf-rnn export").parse(argv)
     name = arguments.model_name()
     expand_home(arguments, "input")

@@ -21,11 +21,7 @@ _BAR = 40  # characters for a weight of 1
 
 
 def run(argv: Sequence[str]) -> None:
-    """Print the stages of each text.
-
-    Raises:
-        UserError: For a mistake in flags or model.
-    """
+    """Print the stages of each text."""
     parser = SettingsParser(ModelFlags, prog="hf-rnn inspect")
     parser.add_argument("--text", action="append", help="a text; may be given several times")
     flags = parser.parse_flags(argv)

@@ -35,13 +35,9 @@ _INTERRUPTED, _BROKEN_PIPE = 130, 141  # as a shell reports these signals
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command.
+    """Run the command with `argv`, by default the arguments of the process, and return the exit code.
 
-    Args:
-        argv: Arguments without the program's name; those of the process by default.
-
-    Returns:
-        The exit code: 0, or the verb's own; 2 after a user's mistake, 130 after Ctrl-C, 141 for a closed output.
+    It is 0, or the verb's own; 2 after a user's mistake, 130 after Ctrl-C, 141 for a closed output.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = f"hf-rnn {arguments[0]}" if arguments and arguments[0] in _VERBS else "hf-rnn"

@@ -27,9 +27,7 @@ from ..training.arguments.parser import SettingsHelp, SettingsParser, expand_hom
 from ..utils.errors import UserError
 from .console import ModelFlags, print_note
 
-_ATOMIC_BYTES = (
-    4096  # a pipe takes this number of bytes at once on Linux: an interrupted output ends with a whole line
-)
+_ATOMIC_BYTES = 4096  # a pipe takes these at once on Linux: an interrupted output ends with a whole line
 
 _EPILOG = """\
 A line of the input ends with LF or CRLF; an empty one is a text too. Each line is answered in order by
@@ -89,10 +87,6 @@ def run(argv: Sequence[str]) -> int:
 
     Returns:
         The exit code: 0, or 1 when lines were refused.
-
-    Raises:
-        UserError: For a mistake in flags or model, for input that is not text, and with `--strict` for a refused line,
-            after the answers to earlier lines.
     """
     parser = SettingsParser(PredictArguments, prog="hf-rnn predict", epilog=_EPILOG, formatter_class=_Help)
     parser.add_argument("--text", action="append", help="a text; may be given several times")

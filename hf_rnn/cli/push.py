@@ -25,11 +25,7 @@ class PushArguments:
 
 
 def run(argv: Sequence[str]) -> None:
-    """Check a folder, print its files, send them, and print the URL.
-
-    Raises:
-        UserError: For a mistake in flags or folder, and when the Hub refuses or cannot be reached.
-    """
+    """Check a folder, print its files, send them, and print the URL."""
     (arguments,) = SettingsParser(PushArguments, prog="hf-rnn push").parse(argv)
     if arguments.model is None:
         raise UserError("--model is missing: give a finished folder")

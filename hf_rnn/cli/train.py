@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 from collections.abc import Callable, Sequence
 
@@ -19,12 +20,7 @@ from .console import print_note
 
 
 def run(argv: Sequence[str]) -> None:
-    """Train, then print one JSON object: the folder, its page on the Hub if it was pushed, and the scores by split.
-
-    Raises:
-        UserError: For a mistake in flags, recipe or data.
-        SystemExit: After SIGTERM (143) or Ctrl-C (130); a line on stderr has the command that resumes.
-    """
+    """Train, then print one JSON object: the folder, its page on the Hub if it was pushed, and the scores by split."""
     arguments = parse_argv(argv)
     run_training("train", argv, arguments.training, lambda: train(*arguments))
 
@@ -32,14 +28,7 @@ def run(argv: Sequence[str]) -> None:
 def run_training(
     verb: str, argv: Sequence[str], settings: RnnTrainingArguments, start: Callable[[], TrainingResult]
 ) -> None:
-    """Run a training and print its result; see [`run`].
-
-    Args:
-        verb: The verb of the command.
-        argv: Its flags.
-        settings: Those of the training.
-        start: Trains.
-    """
+    """Run `start`, a training with these settings, and print its result; see [`run`]."""
     datasets.disable_progress_bars()  # those of reading and tokenizing
     leave_out_file_times()
     try:
@@ -71,10 +60,8 @@ def _describe_resume(verb: str, argv: Sequence[str], settings: RnnTrainingArgume
         return "with save_only_model there is no checkpoint to resume from"
     command = ["hf-rnn", verb]
     for token in argv:  # a token of the Hub does not belong into a log
-        secret = command[-1].replace("-", "_") == "__hub_token"
-        flag, given, _ = token.partition("=")
-        hidden = f"{flag}=..." if given and flag.replace("-", "_") == "__hub_token" else token
-        command.append("..." if secret else hidden)
+        secret = re.fullmatch("--hub[_-]token", command[-1])
+        command.append("..." if secret else re.sub("^(--hub[_-]token=).*", r"\1...", token))
     command += ["--overwrite_output_dir=false"] * settings.overwrite_output_dir
     command += ["--resume"] * (not settings.resume)
     if "TORCHELASTIC_RUN_ID" in os.environ:
