@@ -70,8 +70,6 @@ class PredictArguments(ModelFlags):
         self.model_name()
         if (texts is None) == (self.input is None):
             raise UserError("give either --text (several times if you like) or --input FILE (- for standard input)")
-        if self.strict and texts is not None:
-            raise UserError("--strict is for the lines of --input: leave it out with --text")
         if self.backend != "torch" and (self.table_dtype, self.device) != ("float32", "cpu"):
             raise UserError(f"--table_dtype and --device are for --backend torch: leave them out with {self.backend}")
         if self.input not in (None, "-") and not os.path.exists(self.input):

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoTokenizer, EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -127,8 +126,6 @@ def make_trainer(
             made_from=made_from,
             class_counts=class_counts,
         )
-        if training_args.torch_compile_mode is not None:  # torch would check the name in the first step
-            torch._inductor.list_mode_options(training_args.torch_compile_mode)
         trainer.check_settings()
     except UserError:
         raise

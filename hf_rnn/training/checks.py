@@ -40,11 +40,9 @@ def check_early(arguments: Arguments) -> None:
     """
     model, data, training = arguments
     scores = ("loss", *get_task(data.task).scores)
-    metric, greater = training.metric_for_best_model, training.greater_is_better
+    metric = training.metric_for_best_model
     if metric is not None and metric.removeprefix("eval_") not in scores:
         raise UserError(f"unknown metric_for_best_model: found {metric!r}; choose one of {', '.join(scores)}")
-    if metric is not None and greater is not None and greater == metric.endswith("loss"):
-        raise UserError(f"greater_is_better {greater} keeps the worst epoch by {metric}: leave it out")
     check_trainer_settings(training)
     names = ("tokenizer_name_or_path", "model_name_or_path", "vectors")
     sources = {name: getattr(data, name) for name in names}
@@ -74,25 +72,22 @@ def check_finite(model: PreTrainedModel, training_args: RnnTrainingArguments) ->
 def check_loss(
     metrics: Mapping[str, Any], chance_loss: float, model: PreTrainedModel, training_args: RnnTrainingArguments
 ) -> None:
-    """Refuse a model with more than 100 times the loss of guessing, `chance_loss` in nats.
+    """Refuse a model with a loss that is not finite, or over 100 times that of guessing, `chance_loss` in nats.
 
-    A finite training loss above the limit is only a warning if the validation loss is below: it may belong to an epoch
-    that was not kept.
+    The validation loss decides; without validation rows, the training loss.
 
     Raises:
-        UserError: For such a loss, or a loss that is NaN or infinite.
+        UserError: With advice about the step size.
     """
-    losses = {split: metrics[split]["loss"] for split in ("validation", "training") if split in metrics}
+    if not math.isfinite(metrics["training"]["loss"]):
+        raise _diverged("the training loss is not finite", model, training_args)
+    split = "validation" if "validation" in metrics else "training"
+    loss = metrics[split]["loss"]
     if "calibration" in metrics:  # calibration makes any loss small
-        losses["validation"] = metrics["calibration"]["splits"]["validation"]["before"]["loss"]
-    for split, loss in losses.items():
-        if loss <= _MAX_LOSS_RATIO * chance_loss:
-            continue
+        loss = metrics["calibration"]["splits"]["validation"]["before"]["loss"]
+    if not loss <= _MAX_LOSS_RATIO * chance_loss:
         what = f"the {split} loss is {loss:g}, over {_MAX_LOSS_RATIO} times that of guessing ({chance_loss:.2f})"
-        diverged = _diverged(what, model, training_args)
-        if split == "validation" or "validation" not in losses or not math.isfinite(loss):
-            raise diverged
-        logger.warning("%s", diverged)
+        raise _diverged(what, model, training_args)
 
 
 def _diverged(what: str, model: PreTrainedModel, training_args: RnnTrainingArguments) -> UserError:

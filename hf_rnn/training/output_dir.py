@@ -42,9 +42,7 @@ def check_output_dir(
         UserError: When the folder cannot be used, or has no checkpoint to resume from.
     """
     if (obstacle := find_obstacle(folder.root)) is not None:
-        raise UserError(
-            f"output_dir {folder.root} cannot be written to: {obstacle} is not a writable folder; give another"
-        )
+        raise UserError(f"output_dir {folder.root} is not writable: found {obstacle} in its way; give another")
     if resume:
         return checkpoints.find_newest(folder.checkpoints, processes=processes, needs_best=needs_best)
     if folder.root.is_dir() and not overwrite:
@@ -76,8 +74,8 @@ def _is_leftover(folder: FinishedFolder, path: Path) -> bool:
 
 def _check_own(folder: FinishedFolder) -> None:
     """Refuse to replace files with the names of a run's files when there is no sign of an earlier run."""
-    marks = [path for path in (folder.card_facts, folder.training_args) if path.exists()]
-    if marks or any(folder.checkpoints.glob("checkpoint-*")) or any(folder.root.glob(f"{UNFINISHED}*")):
+    marks = (folder.card_facts.name, folder.training_args.name, "checkpoints/checkpoint-*", f"{UNFINISHED}*")
+    if any(True for mark in marks for _ in folder.root.glob(mark)):
         return
     taken = [path for path in _finished_files(folder) if path.exists()]
     if folder.checkpoints.exists() and not _is_leftover(folder, folder.checkpoints):
@@ -107,9 +105,7 @@ def check_apart(
         path = Path(name).resolve()
         is_root = path == folder.root.resolve() and setting not in texts
         if is_root or not replaced.isdisjoint((path, *path.parents)):
-            raise UserError(
-                f"{setting} {name} is inside the output_dir and would be replaced: give another output_dir"
-            )
+            raise UserError(f"{setting} {name} is inside the output_dir and would be replaced: give another")
 
 
 def remove_checkpoints(folder: FinishedFolder) -> None:
@@ -117,14 +113,6 @@ def remove_checkpoints(folder: FinishedFolder) -> None:
     for checkpoint in checkpoints.list_checkpoints(folder.checkpoints):
         checkpoints.remove(checkpoint)
     shutil.rmtree(folder.checkpoints / "runs", ignore_errors=True)  # TensorBoard's logs
-
-
-def make_writable(folder: FinishedFolder) -> None:
-    """Create the folder, or raise a [`UserError`]."""
-    try:
-        folder.root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"output_dir {folder.root} cannot be written to: {error.strerror}; give another") from error
 
 
 @contextlib.contextmanager

@@ -214,7 +214,7 @@ def _fit(run: Run, hooks: Sequence[RunHook], checkpoint: Path | None, quiet: boo
     if checkpoint is not None:
         check_unchanged(checkpoint, made_from, anyway=training_args.resume_anyway)
     if run.is_main:
-        output_dir.make_writable(run.folder)
+        run.folder.root.mkdir(parents=True, exist_ok=True)
     run.examples = with_lengths(run.examples, run.report.label_counts)
     run.trainer = make_trainer(
         run.model,

@@ -93,14 +93,7 @@ class RnnTrainer(ResumableTrainer):
         self._sample_weight: torch.Tensor | None = None  # in the current batch
         power = getattr(self.args, "class_weight_power", 0)
         if power > 0 and (data is not None or class_counts is not None):
-            counts = self._count_classes() if class_counts is None else list(class_counts)
-            labels = self.model.config.num_labels
-            if len(counts) != labels:
-                raise UserError(
-                    f"class_weight_power: found {len(counts)} classes in the training rows and {labels} labels in the "
-                    f"model; set num_labels={len(counts)}"
-                )
-            self._class_weights = weigh_classes(counts, power)
+            self._class_weights = weigh_classes(self._count_classes() if class_counts is None else class_counts, power)
         weighted = self._class_weights is not None or SAMPLE_WEIGHT in _column_names(data)
         self._own_loss = (weighted or self.label_smoother is not None) and self.compute_loss_func is None
         if self._own_loss:
@@ -133,7 +126,7 @@ class RnnTrainer(ResumableTrainer):
         data, collator, args = self.train_dataset, self.data_collator, self.args
         if args.train_sampling_strategy != "group_by_length" or data is None or isinstance(data, IterableDataset):
             return super().get_train_dataloader()
-        lengths = count_tokens(data, args.length_column_name)
+        lengths = count_tokens(data)
         if isinstance(data, datasets.Dataset):
             data = self._remove_unused_columns(data, description="training")
             padded = as_padded_batches(data, collator)
@@ -142,15 +135,14 @@ class RnnTrainer(ResumableTrainer):
         else:
             collator = self._get_collator_with_removed_columns(collator, description="training")
         seed, processes = args.seed if args.data_seed is None else args.data_seed, self.accelerator.num_processes
-        if self._token_budget is None:
-            drop_last = args.dataloader_drop_last
-            batches: Any = LengthBucketedBatchSampler(lengths, self._train_batch_size, seed=seed, drop_last=drop_last)
+        if self._token_budget is not None:
+            self.batch_sampler = TokenBudgetBatchSampler(lengths, self._token_budget, seed=seed, processes=processes)
         else:
-            batches = TokenBudgetBatchSampler(lengths, self._token_budget, seed=seed, processes=processes)
-        self.batch_sampler = batches
+            size, drop_last = self._train_batch_size, args.dataloader_drop_last
+            self.batch_sampler = LengthBucketedBatchSampler(lengths, size, seed=seed, drop_last=drop_last)
         loader = DataLoader(
             data,
-            batch_sampler=batches,
+            batch_sampler=self.batch_sampler,
             collate_fn=collator,
             num_workers=args.dataloader_num_workers,
             pin_memory=args.dataloader_pin_memory,
@@ -337,10 +329,8 @@ def read_labels(data: Any) -> torch.Tensor:
     return torch.as_tensor(data[name][:] if _is_table(data) else [row[name] for row in data])
 
 
-def count_tokens(data: Any, length_column: str) -> list[int]:
-    """Return the tokens per row, from `length_column` if the table has it."""
+def count_tokens(data: Any) -> list[int]:
+    """Return the tokens per row."""
     if not _is_table(data):
         return [len(row["input_ids"]) for row in data]
-    if length_column in data.column_names:
-        return list(data[length_column])
     return pc.list_value_length(data.select_columns(["input_ids"]).with_format("arrow")[:]["input_ids"]).to_pylist()

@@ -121,12 +121,6 @@ def test_output_is_utf8_in_any_locale(copy, monkeypatch):
         assert expected in out.buffer.getvalue().decode("utf-8")
 
 
-def test_a_bug_keeps_its_traceback(monkeypatch):
-    monkeypatch.setattr("hf_rnn.cli.inspect.run", lambda arguments: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        main(["inspect"])
-
-
 # ---- train ----
 
 
@@ -350,21 +344,11 @@ def test_predict_mistakes(command, folder, tmp_path):
     assert "invalid choice: 'int4'" in predict("--model", folder, "--text", "x", "--table_dtype", "int4")
     assert "are for --backend torch" in predict("--model", folder, "--text", "x", "--device=cuda", "--backend=onnx")
     assert "device" in predict("--model", folder, "--text", "x", "--device", "gpu")
-    assert "--strict is for the lines of --input" in predict("--model", folder, "--text", "x", "--strict")
     assert "Did you mean --text?" in predict("--model", folder, "--txt", "x")
     assert "Did you mean --model?" in predict("-m", folder, "--text", "x")
     assert "'b' belongs to no option: put a value of" in predict("--model", folder, "--text", "a", "b")
     not_utf8 = b"miro \xff".decode("utf-8", "surrogateescape")  # as Python decodes such an argument
     assert "not UTF-8 at character 5" in predict("--model", folder, "--text", not_utf8)
-
-
-def test_a_model_that_returns_tuples_gives_the_same_answers(command, folder, texts_dir, copy):
-    config = json.loads((copy / "config.json").read_text())
-    (copy / "config.json").write_text(json.dumps({**config, "return_dict": False}))
-    text, data = ["--text", "x"], ["--data_dir", texts_dir]
-    for verb, flags in (("predict", text), ("inspect", text), ("evaluate", data)):
-        expected, found = (command(verb, "--model", model, *flags) for model in (folder, copy))
-        assert found[:2] == (0, expected[1].replace(json.dumps(str(folder)), json.dumps(str(copy))))
 
 
 def test_an_invalid_model(command, folder, texts_dir, copy, monkeypatch):
@@ -434,17 +418,6 @@ def test_a_terminal_gets_an_answer_per_line_until_ctrl_c(start):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")
-def test_a_reader_that_leaves_causes_no_message(start, tmp_path):
-    (tmp_path / "texts.txt").write_text("miro\n" * 5_000)
-    process = start(tmp_path / "texts.txt")
-    process.stdout.readline()
-    process.stdout.close()
-    assert (process.stderr.read(), process.wait(300)) == (b"", 141)
-    process.stdout = None
-
-
-@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
 def test_an_interrupted_output_has_only_whole_lines(start, tmp_path, number, code):
@@ -482,14 +455,6 @@ def test_inspect_shows_tokens_ids_and_shapes(command, folder, trained):
         assert [shape in line for line in out.splitlines() if line.startswith(stage)] == [True], stage
     assert {row[0] for row in rows[-3:]} == set(LABELS)
     assert sum(float(row[1]) for row in rows[-3:]) == pytest.approx(1, abs=0.002)
-
-
-def test_inspect_shows_each_of_several_texts(command, folder):
-    texts = ["miro zzz", "", "sand"]
-    out = command("inspect", "--model", folder, *(part for text in texts for part in ("--text", text)))[1]
-    alone = [command("inspect", "--model", folder, "--text", text)[1] for text in texts]
-    assert out == "\n\n\n".join(f"{text}\n\n{one.rstrip()}" for text, one in zip(texts, alone, strict=True)) + "\n"
-    assert "the text has no tokens" in alone[1] and "(1, 0)" in alone[1]
 
 
 def test_inspect_shows_attention_as_bars(command, tmp_path):

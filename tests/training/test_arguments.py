@@ -240,7 +240,6 @@ def test_a_mistake_in_a_recipe_names_file_line_and_setting(mine, content, messag
         (["--save_strategy", "steps"], r"save and eval strategy to match"),  # the Trainer's own check
         (["--lr_scheduler_kwargs", "{a:1}"], r"lr_scheduler_kwargs must be a JSON object"),
         (["--resume", "--overwrite_output_dir"], r"give one of them"),
-        (["--report_to", "tensorbord"], r"report_to 'tensorbord' is unknown"),
         (["--widen_vocabulary", "9"], r"needs pretrained vectors"),
         (["--model_name_or_path", "m", "--vectors", "v"], r"no folder m|leave out vectors"),
     ],
@@ -296,13 +295,6 @@ def test_a_limit_on_leaks_is_a_share():
 # ---- training ----
 
 
-def test_a_missing_tracker_says_how_to_install_it(monkeypatch):
-    module = "hf_rnn.training.arguments.training_arguments"
-    monkeypatch.setattr(f"{module}.is_tensorboard_available", lambda: False)
-    with pytest.raises(UserError, match=r"pip install 'hf-rnn\[tensorboard\]'"):
-        RnnTrainingArguments(output_dir="out", report_to="tensorboard")
-
-
 def test_bfloat16_works_on_a_cpu(monkeypatch):
     """The premise: the Trainer's own arguments refuse it there, unless use_cpu is given too."""
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
@@ -350,6 +342,7 @@ def test_the_record_has_no_secrets_and_paths(tmp_path):
         ("--save_steps=7", "--eval_strategy=steps --save_strategy=steps --eval_steps=7"),
         ("--per_device_train_batch_size=7 --tokens_per_batch=99", None),
         ("--num_train_epochs=3 --max_steps=9", "--max_steps=-1"),
+        ("--hub_model_id=me/x", "--push_to_hub"),
         ("--min_frequency=2 --tokenizer_name_or_path=t", None),
         (
             "--metric_for_best_model=accuracy --load_best_model_at_end=false --early_stopping_patience=0",

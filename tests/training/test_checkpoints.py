@@ -243,17 +243,6 @@ def test_a_run_with_workers_resumes_bit_for_bit(tiny_settings, tmp_path, monkeyp
     assert outcome(train(**settings, output_dir=str(tmp_path / "out"), resume=True).folder) == outcome(whole)
 
 
-def test_saving_by_steps_misses_no_evaluation(tiny_settings, tmp_path):
-    """The last saved step is also the last of an epoch: its evaluation and its log line come first."""
-    settings = {**tiny_settings, "num_train_epochs": 2, "save_strategy": "steps", "save_steps": 15}
-    settings |= {"load_best_model_at_end": False, "early_stopping_patience": 0}
-    whole = train(**settings, output_dir=str(tmp_path / "whole")).folder
-    shutil.copytree(whole, tmp_path / "cut")
-    shutil.rmtree(tmp_path / "cut" / "checkpoints" / "checkpoint-30")
-    assert outcome(train(**settings, resume=True, output_dir=str(tmp_path / "cut")).folder) == outcome(whole)
-    assert [entry["epoch"] for entry in outcome(whole)["log"] if "eval_loss" in entry] == [1, 2]
-
-
 def test_a_run_that_stopped_early_takes_no_further_step(tiny_settings, tmp_path):
     settings = {**tiny_settings, "learning_rate": 0.0, "num_train_epochs": 9, "early_stopping_patience": 2}
     settings["output_dir"] = str(tmp_path / "out")

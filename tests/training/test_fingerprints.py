@@ -4,7 +4,6 @@ import copy
 import hashlib
 import json
 
-import datasets
 import pytest
 from datasets import Dataset
 from transformers import ByT5Tokenizer
@@ -59,13 +58,6 @@ def changes(take, tmp_path):
 def test_every_row_counts(changes, train, validation):
     examples = {"train": table(train)} | ({} if validation is None else {"validation": table(validation)})
     assert changes(examples) == ["the texts or their labels"]
-
-
-def test_storage_of_the_rows_does_not_count(changes):
-    """In chunks, behind indices, with another column."""
-    train = datasets.concatenate_datasets([table(TRAIN[:1]), table(TRAIN[1:])])
-    validation = table([([9], 1), *VALIDATION]).select([1]).add_column("text", ["x"])
-    assert changes({"train": train, "validation": validation}) == []
 
 
 def test_a_stream_counts_by_its_fingerprint_and_its_workers(take, tmp_path):

@@ -166,13 +166,6 @@ def test_a_failed_rename_restores_the_old_model(folder, tmp_path, monkeypatch):
     assert list_files(folder) == {*NEW, "notes.txt"}
 
 
-def test_a_model_left_by_a_killed_replacement_is_named(trained, tmp_path):
-    left = tmp_path / ".unfinished-x" / "old"
-    shutil.copytree(trained.folder, left, ignore=shutil.ignore_patterns("checkpoints"))
-    with pytest.raises(UserError, match=r"move the files of .*\.unfinished-x.old to"):
-        FinishedFolder(tmp_path).check()
-
-
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("No space left on device")])
 def test_a_failed_write_leaves_the_old_files(folder, error):
     put(folder, *FINISHED, *MINE)

@@ -14,7 +14,6 @@ import sys
 import pytest
 import torch
 from conftest import LABELS, invent_rows, write_rows
-from hf_rnn.evaluation import evaluate_logits
 
 from hf_rnn.data import load_tsv
 from hf_rnn.evaluation import evaluate_logits

@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 import hf_rnn.training.save
-from hf_rnn import FastRnn, RnnClassifier, RnnConfig, train
+from hf_rnn import FastRnn, RnnConfig, train
 from hf_rnn.hub.push import push
-from hf_rnn.training.arguments.run_arguments import ARCHITECTURE, parse_settings
+from hf_rnn.training.arguments.run_arguments import ARCHITECTURE
 from hf_rnn.utils.errors import UserError
 
 TEXTS = ["miro", "the selk stood", "near a door", "", "qwertz miro"]
@@ -115,14 +115,6 @@ def test_flags_change_training_and_not_the_architecture(start_from):
             start_from(**{setting: value, "output_dir": "refused"})
 
 
-def test_dataclasses_must_agree_with_the_model(trained, texts_dir, tmp_path):
-    settings = {"data_dir": str(texts_dir), "output_dir": str(tmp_path / "new"), **STILL}
-    model, data, training = parse_settings({**settings, "model_name_or_path": str(trained.folder)})
-    assert model.hidden_size == 8
-    with pytest.raises(UserError, match="pooling"):
-        train(dataclasses.replace(model, pooling="last"), data, training)
-
-
 def test_the_record_repeats_a_run_with_a_start(start_from, trained, texts_dir, tmp_path):
     """Dropouts and a frozen table that flags asked for are in the record and win over the model's own."""
     first = start_from(learning_rate=0.02, freeze_embedding=True, word_dropout=0.25, output_dir="first")
@@ -140,13 +132,6 @@ def test_start_from_the_hub(hub, trained, texts_dir, tmp_path, monkeypatch):
     assert result.metrics["test"]["macro_f1"] == trained.metrics["test"]["macro_f1"]
     assert ModelCard.load(result.folder / "README.md").data.base_model == "me/base"
     assert json.loads((result.folder / "training_args.json").read_text())["model_name_or_path"] == "me/base"
-
-
-def test_start_of_the_scikit_learn_classifier(trained):
-    classifier = RnnClassifier(model_name_or_path=str(trained.folder), **STILL, verbose=False)
-    classifier.fit(["miro", "selk", "sand"] * 10, ["good", "bad", "plain"] * 10)
-    before = np.array(list(scores_of(trained.folder).values())).T
-    np.testing.assert_allclose(classifier.predict_proba(TEXTS), before, atol=1e-6)
 
 
 def test_a_run_resumes_only_with_the_same_start(start_from, trained, tmp_path):

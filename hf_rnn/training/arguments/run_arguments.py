@@ -211,6 +211,7 @@ def find_unused(
         (training.tokens_per_batch, ["per_device_train_batch_size"], "tokens_per_batch sets the training batches"),
         (training.eval_strategy != "steps", ["eval_steps"], "eval_strategy is not steps"),
         (training.save_strategy != "steps", ["save_steps"], "save_strategy is not steps"),
+        (not training.push_to_hub, ["hub_model_id"], "push_to_hub is off"),
     ]
     for applies, names, reason in rules:
         if applies and (found := [name for name in names if name in given]):

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from transformers import TrainingArguments
-from transformers.integrations import INTEGRATION_TO_CALLBACK, is_tensorboard_available
 
 from ...utils.errors import UserError
 from .parser import expand_home, setting
@@ -93,8 +92,7 @@ class RnnTrainingArguments(TrainingArguments):
         """Check what the Trainer would find late, and derive dependent settings."""
         expand_home(self, "recipe")
         if not self.output_dir:
-            found = "not set" if self.output_dir is None else "empty"
-            raise UserError(f"output_dir is {found}: give the folder of the finished model")
+            raise UserError("output_dir is not set: give the folder of the finished model")
         self._check_ranges()
         self._check_combinations()
         self.resume = self.resume or self.resume_anyway
@@ -104,11 +102,6 @@ class RnnTrainingArguments(TrainingArguments):
         if (self.bf16 or self.bf16_full_eval or several) and not torch.accelerator.is_available():
             self.use_cpu = True  # the Trainer refuses bfloat16 and several processes on a CPU otherwise
         super().__post_init__()
-        for tracker in self.report_to:
-            if tracker not in INTEGRATION_TO_CALLBACK:
-                raise UserError(f"report_to {tracker!r} is unknown: take one of {', '.join(INTEGRATION_TO_CALLBACK)}")
-        if "tensorboard" in self.report_to and not is_tensorboard_available():
-            raise UserError("report_to tensorboard: the package is missing: pip install 'hf-rnn[tensorboard]'")
         if self.early_stopping_patience and (self.eval_strategy == "no" or self.metric_for_best_model is None):
             raise UserError(
                 "early_stopping_patience needs scores: set eval_strategy (such as epoch) and metric_for_best_model "

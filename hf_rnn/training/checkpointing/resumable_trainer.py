@@ -145,11 +145,10 @@ class ResumableTrainer(Trainer):
         self._tr_loss += self._progress["unlogged_loss"]
         self._total_loss_scalar = self._progress["logged_loss"]
         self._globalstep_last_logged = self._progress["logged_step"]
-        first, epoch = self.args.process_index == 0, float(self.state.epoch or 0)
-        if first and not epoch.is_integer():
-            self._epoch_lines.restore(int(epoch), self._progress["correct"], self._progress["seen"])
-        else:  # the counts are sums over all processes
-            self._epoch_lines.restore(int(epoch), 0, 0)
+        epoch = float(self.state.epoch or 0)
+        resumed = self.args.process_index == 0 and not epoch.is_integer()  # the counts are sums over all processes
+        counts = (self._progress["correct"], self._progress["seen"]) if resumed else (0, 0)
+        self._epoch_lines.restore(int(epoch), *counts)
 
     # ---- save ----
 
@@ -290,14 +289,10 @@ class EpochLines(TrainerCallback):
         if not self._training:
             return
         scores = {name.removeprefix("eval_"): value for name, value in (metrics or {}).items()}
-        names = [name for name in scores if name != "epoch" and not name.endswith(_TIMES)]
-        names.sort(key=lambda name: (name != "accuracy", name == "loss" and "accuracy" not in scores))
+        names = [name for name in scores if isinstance(scores[name], float) and not name.endswith(("epoch", *_TIMES))]
+        names.sort(key=lambda name: name != "accuracy")
         titles = {"loss": "validation loss"}  # the line has the training loss too
-        self._print(
-            args,
-            state,
-            [f"{titles.get(name, name)} {scores[name]:.3f}" for name in names if isinstance(scores[name], float)],
-        )
+        self._print(args, state, [f"{titles.get(name, name)} {scores[name]:.3f}" for name in names])
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Leave later evaluations to the caller."""
