@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import datasets
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoTokenizer, EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ..data.samplers import CountedStream
 from ..hub.loading import check_name, find_folder, load_without_weights
@@ -20,7 +20,7 @@ from ..tokenizers.word_level import train_tokenizer
 from ..utils.errors import UserError, reason_of
 from .arguments.run_arguments import ModelArguments
 from .arguments.text_arguments import DataArguments
-from .arguments.training_arguments import RnnTrainingArguments
+from .hooks import Run
 from .trainer import RnnTrainer
 
 
@@ -85,46 +85,30 @@ def make_config(
         raise UserError(reason_of(error.__cause__ or error)) from error
 
 
-def make_trainer(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    examples: Mapping[str, Any],
-    training_args: RnnTrainingArguments,
-    folder: FinishedFolder,
-    made_from: dict[str, Any] | None = None,
-    class_counts: Sequence[Any] | None = None,
-    kind: Callable[..., RnnTrainer] = RnnTrainer,
-    *,
-    compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = None,
-    data_collator: Callable[[Any], Any] | None = None,
-) -> RnnTrainer:
-    """Return the Trainer of a run, made by `kind`, with checkpoints below the finished folder.
-
-    `made_from` are the fingerprints of the run, `class_counts` the training rows per class, required for a stream.
+def make_trainer(run: Run, made_from: dict[str, Any]) -> RnnTrainer:
+    """Return the Trainer of a run with these fingerprints; its checkpoints are below the finished folder.
 
     Raises:
         UserError: For settings that the Trainer, the optimizer or the schedule refuses.
     """
-    args = copy.copy(training_args)
-    args.output_dir = str(folder.checkpoints)
+    args = copy.copy(run.arguments.training)
+    args.output_dir = str(run.folder.checkpoints)
     args.push_to_hub = False  # only the finished folder is pushed
-    train_examples: Any = examples["train"]
+    train_examples: Any = run.examples["train"]
     if isinstance(train_examples, datasets.IterableDataset):
-        if class_counts is None:
-            raise ValueError("a stream has no length: give class_counts")
         seed = None if args.train_sampling_strategy == "sequential" else args.data_seed
-        train_examples = CountedStream(train_examples, sum(class_counts), seed)
+        train_examples = CountedStream(train_examples, sum(run.report.label_counts["train"]), seed)
     try:
-        trainer = kind(
-            model=model,
+        trainer = run.trainer_class(
+            model=run.model,
             args=args,
             train_dataset=train_examples,
-            eval_dataset=examples.get("validation"),
-            processing_class=tokenizer,
-            compute_metrics=compute_metrics,
-            data_collator=data_collator,
+            eval_dataset=run.examples.get("validation"),
+            processing_class=run.tokenizer,
+            compute_metrics=run.task.compute_metrics(run.model.config),
+            data_collator=run.task.data_collator(run.tokenizer),
             made_from=made_from,
-            class_counts=class_counts,
+            class_counts=run.class_counts,
         )
         trainer.check_settings()
     except UserError:

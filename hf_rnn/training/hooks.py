@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import logging
-import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -234,7 +233,7 @@ def check_leaks(found: AuditReport, arguments: DataArguments) -> None:
     """Refuse splits with more rows that repeat rows of train than `fail_on_leak` allows.
 
     Raises:
-        UserError: For such a split; the message names the first row and the command that lists all.
+        UserError: For such a split; the message names the first row.
     """
     limit = arguments.leak_limit()
     if limit is None or found.leak_share <= limit:
@@ -244,22 +243,8 @@ def check_leaks(found: AuditReport, arguments: DataArguments) -> None:
     raise UserError(
         f"{len(worst.repeats):,} of {worst.rows:,} rows of {worst.split} ({worst.share:.2%}) repeat a row of train, "
         f"more than fail_on_leak {arguments.fail_on_leak} allows: first {found.name_place(first.place)} repeats "
-        f"{found.name_place(first.twin)}; remove them from train, list all with {_audit_command(arguments)}"
+        f"{found.name_place(first.twin)}; remove them from train; hf-rnn audit with the same flags lists all"
     )
-
-
-def _audit_command(arguments: DataArguments) -> str:
-    """Return the command, or the call in Python, that lists all leaks."""
-    if arguments.dataset_name is None and arguments.data_dir is None:
-        return "hf_rnn.data.audit.audit(texts)"
-    command = ["hf-rnn", "audit"]
-    for name in ("dataset_name", "dataset_config", "data_dir", "text_column", "label_column"):
-        value = getattr(arguments, name)
-        command += [] if value is None else [f"--{name}", str(value)]
-    command += ["--header"] if arguments.header else []
-    command += ["--class_names", *arguments.class_names] if arguments.class_names else []
-    command += ["--max_bad_rows", str(arguments.max_bad_rows)] if str(arguments.max_bad_rows) != "0" else []
-    return shlex.join([*command, "--json"])
 
 
 class SampleWeights(RunHook):

@@ -7,7 +7,6 @@ import dataclasses
 import logging
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -128,9 +127,8 @@ def _resume_advice(training_args: RnnTrainingArguments) -> str:
     if training_args.save_only_model:
         return "save_only_model leaves no checkpoint to resume from"
     changed = "" if training_args.resume else " with resume=True"
-    return (
-        f"to resume, repeat the call{changed}{' and overwrite_output_dir=False' * training_args.overwrite_output_dir}"
-    )
+    changed += " and overwrite_output_dir=False" * training_args.overwrite_output_dir
+    return f"to resume, repeat the call{changed}"
 
 
 @torch.inference_mode(False)  # the caller may have turned gradients off
@@ -216,18 +214,7 @@ def _fit(run: Run, hooks: Sequence[RunHook], checkpoint: Path | None, quiet: boo
     if run.is_main:
         run.folder.root.mkdir(parents=True, exist_ok=True)
     run.examples = with_lengths(run.examples, run.report.label_counts)
-    run.trainer = make_trainer(
-        run.model,
-        run.tokenizer,
-        run.examples,
-        training_args,
-        run.folder,
-        made_from,
-        run.class_counts,
-        run.trainer_class,
-        compute_metrics=run.task.compute_metrics(run.model.config),
-        data_collator=run.task.data_collator(run.tokenizer),
-    )
+    run.trainer = make_trainer(run, made_from)
     if quiet:
         run.trainer.silence()
     with output_dir.hold(run.folder) if run.is_main else contextlib.nullcontext(), run.trainer.stop_request as asked:
@@ -265,18 +252,8 @@ def _keeps_best(trainer: RnnTrainer) -> bool:
 # ---- push_to_hub ----
 
 
-@dataclass(frozen=True)
-class Destination:
-    """The target of a finished folder; see [`push`] for all but the resolved `repo_id`, `owner/name`."""
-
-    repo_id: str
-    private: bool | None
-    revision: str | None
-    token: str
-
-
-def find_destination(arguments: RnnTrainingArguments) -> Destination | None:
-    """Return the target of a run's push, or None without `push_to_hub`.
+def find_destination(arguments: RnnTrainingArguments) -> dict[str, Any] | None:
+    """Return the arguments of [`push`] for a run, or None without `push_to_hub`.
 
     The settings are those of transformers: `hub_model_id` (by default the name of `output_dir`, and the user's own),
     `hub_private_repo`, `hub_revision` and `hub_token`. Checkpoints are not pushed, whatever `hub_strategy` is.
@@ -293,21 +270,22 @@ def find_destination(arguments: RnnTrainingArguments) -> Destination | None:
     user = find_user(token)  # also with a full name, because it finds a refused token before the training
     repo_id = name if "/" in name else f"{user}/{name}"
     check_request(repo_id, arguments.hub_revision, create_pr=False)
-    return Destination(repo_id, arguments.hub_private_repo, arguments.hub_revision, token)
+    private, revision = arguments.hub_private_repo, arguments.hub_revision
+    return {"repo_id": repo_id, "private": private, "revision": revision, "token": token}
 
 
-def push_run(folder: Path, destination: Destination) -> PushResult:
+def push_run(folder: Path, destination: dict[str, Any]) -> PushResult:
     """Push the finished folder of a run.
 
     Raises:
         UserError: If it cannot be pushed; the message contains the command that pushes it later.
     """
-    private, revision = destination.private, destination.revision
     try:
-        return push(folder, destination.repo_id, private=private, revision=revision, token=destination.token)
+        return push(folder, **destination)
     except UserError as error:
-        again = ["hf-rnn", "push", "--model", str(folder), "--repo_id", destination.repo_id]
-        again += ["--private"] * bool(private) + ([] if revision is None else ["--revision", revision])
+        revision = destination["revision"]
+        again = ["hf-rnn", "push", "--model", str(folder), "--repo_id", destination["repo_id"]]
+        again += ["--private"] * bool(destination["private"]) + ([] if revision is None else ["--revision", revision])
         raise UserError(
             f"the finished model is in {folder}, but {error}. To push it later: {shlex.join(again)}"
         ) from error

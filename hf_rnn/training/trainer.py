@@ -73,10 +73,6 @@ class RnnTrainer(ResumableTrainer):
         class_counts (`Sequence[int]`, *optional*): Training rows per class, for class weights. Counted in the column
             `labels` or `label` if absent; required for a stream.
         kwargs: As for [`ResumableTrainer`].
-
-    Raises:
-        UserError: For sparse gradients with an optimizer that does not support them, class weights without classes to
-            count, or `tokens_per_batch` with a stream.
     """
 
     optimizer: Any

@@ -89,8 +89,8 @@ def test_a_checkpoint_without_a_state_is_not_resumed(tmp_path, name):
         find_newest(tmp_path)
 
 
-def test_each_process_needs_its_random_state_and_peft_only_its_adapter(tmp_path):
-    files = ["adapter_model.safetensors", *FILES[1:4], "rng_state_0.pth"]
+def test_each_process_needs_its_random_state(tmp_path):
+    files = [*FILES[:4], "rng_state_0.pth"]
     make_checkpoint(tmp_path, 8, files=files)
     with pytest.raises(UserError, match=r"saved without rng_state_1.pth"):
         find_newest(tmp_path, processes=2)

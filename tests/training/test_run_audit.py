@@ -33,7 +33,6 @@ def test_a_run_stops_at_leaks_before_a_folder_is_made(leaking_dir, tmp_path, tin
     for part in (
         "3 of 60 rows of validation (5.00%) repeat a row of train",
         f"{leaking_dir / 'dev.tsv'}:58 repeats {leaking_dir / 'train.tsv'}:1",
-        f"hf-rnn audit --data_dir {leaking_dir} --class_names bad good plain --max_bad_rows 1% --json",
     ):
         assert part in str(refused.value)
     assert not (tmp_path / "out").exists()
@@ -68,13 +67,11 @@ def test_a_run_with_only_unknown_words_warns(tiny_settings, tmp_path, caplog):
 
 
 def test_the_command_refuses_after_its_report(leaking_dir, command):
-    """The command in the message reads the same columns."""
     for path in leaking_dir.iterdir():
         path.write_text("text of it\tkind\n" + path.read_text(encoding="utf-8"), encoding="utf-8")
     columns = ["--text_column", "text of it", "--label_column", "kind", "--header"]
-    code, out, err = command("audit", "--data_dir", leaking_dir, *columns, "--fail_on_leak", "1%", "--json")
+    code, out, _ = command("audit", "--data_dir", leaking_dir, *columns, "--fail_on_leak", "1%", "--json")
     assert (code, json.loads(out)["summary"]["leak_share"]) == (2, 0.05)
-    assert f"hf-rnn audit --data_dir {leaking_dir} --text_column 'text of it' --label_column kind --header" in err
     assert command("audit", "--data_dir", leaking_dir, *columns, "--fail_on_leak", "5%")[0] == 0
 
 

@@ -8,7 +8,7 @@ from finished_folder import write_finished_folder
 from hf_rnn import train
 from hf_rnn.hub.model_folder import FinishedFolder
 from hf_rnn.hub.push import push
-from hf_rnn.training.train import Destination, push_run
+from hf_rnn.training.train import push_run
 from hf_rnn.utils.errors import UserError
 
 
@@ -47,5 +47,5 @@ def test_a_push_that_fails_names_the_command_that_repeats_it(hub, tmp_path):
     folder = write_finished_folder(tmp_path / "out")
     again = r"To push it later: hf-rnn push --model .*out --repo_id somebody/x --private --revision v2$"
     with pytest.raises(UserError, match=rf"model is in .*out, but .*{again}"):
-        push_run(folder, Destination("somebody/x", private=True, revision="v2", token="hf_mine"))
+        push_run(folder, {"repo_id": "somebody/x", "private": True, "revision": "v2", "token": "hf_mine"})
     FinishedFolder(folder).check_finished()

@@ -51,11 +51,6 @@ class StopRequest:
             signal.signal(number, handler)
         self._handlers = {}
 
-    @property
-    def entered(self) -> bool:
-        """Return whether signals are noted now."""
-        return bool(self._handlers)
-
     def _note(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.number:
             raise KeyboardInterrupt

@@ -129,8 +129,6 @@ def verify(checkpoint: Path, *, contents: bool = True) -> dict[str, Any]:
                     raise DamagedCheckpoint(f"{name} has {size} bytes of {recorded['size']}", checkpoint)
                 if contents and hashlib.file_digest(file, "sha256").hexdigest() != recorded["sha256"]:
                     raise DamagedCheckpoint(f"{name} is damaged", checkpoint)
-        except FileNotFoundError:
-            raise DamagedCheckpoint(f"{name} is missing", checkpoint) from None
         except OSError as error:
             raise DamagedCheckpoint(f"{name} cannot be read: {error.strerror}", checkpoint) from error
     return manifest
@@ -181,9 +179,7 @@ def check_states(checkpoint: Path, processes: int = 1) -> dict[str, Any]:
     """
     manifest = verify(checkpoint)
     generators = ["rng_state.pth"] if processes == 1 else [f"rng_state_{rank}.pth" for rank in range(processes)]
-    adapter = f"adapter_{WEIGHTS}"  # PEFT saves nothing else
-    weights = adapter if adapter in manifest["files"] else WEIGHTS
-    for name in (weights, "optimizer.pt", "scheduler.pt", "trainer_state.json", *generators):
+    for name in (WEIGHTS, "optimizer.pt", "scheduler.pt", "trainer_state.json", *generators):
         if name not in manifest["files"]:
             raise DamagedCheckpoint(f"it was saved without {name}", checkpoint)
     return manifest
@@ -205,7 +201,7 @@ def rotate(newest: Path, limit: int | None, *, needs_best: bool = True) -> None:
     The newest and its best are kept in any case. Then come those that a run could resume from without the newest:
     valid and, if it `needs_best` at its end, with their own best among the kept.
     """
-    if limit is None:
+    if limit is None or limit < 1:
         return
     best_steps: dict[Path, int] = {}  # newest first
     for checkpoint in list_checkpoints(newest.parent):

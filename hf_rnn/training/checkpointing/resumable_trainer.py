@@ -85,8 +85,6 @@ class ResumableTrainer(Trainer):
             UserError: When the checkpoint is damaged, missing or from another model; when one cannot be written.
             TrainingStopped: See `stop_request`.
         """
-        if not self.stop_request.entered:
-            self.stop_request.number = 0  # left by an earlier run
         checkpoint, processes, self._began, self._progress = None, self.args.world_size, None, {}
         if resume_from_checkpoint:
             if resume_from_checkpoint is True:
