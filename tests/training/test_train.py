@@ -5,7 +5,6 @@ import json
 import math
 import pydoc
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -139,16 +138,14 @@ def test_without_matplotlib_there_are_no_figures(tiny_settings, tmp_path, monkey
 
 
 def test_the_same_settings_give_the_same_model(trained, tiny_settings, texts_dir, tmp_path):
-    """From the record of the run, from dataclasses, and in two threads at once; another seed gives another model."""
+    """From the record of the run and from dataclasses; another seed gives another model."""
     record = {"recipe": str(trained.folder / "training_args.json"), "data_dir": str(texts_dir), "use_cpu": True}
     again = train(**record, output_dir=str(tmp_path / "again"))
     assert again.metrics["validation"] == trained.metrics["validation"]
     parsed = train(*parse_settings({**tiny_settings, "output_dir": str(tmp_path / "parsed")}))
-    with ThreadPoolExecutor() as threads:
-        folders = [str(tmp_path / name) for name in ("one", "other")]
-        results = list(threads.map(lambda folder: train(**tiny_settings, output_dir=folder), folders))
-    assert all(same_weights(trained.folder, result.folder) for result in (again, parsed, *results))
-    assert not same_weights(trained.folder, train(**tiny_settings, seed=7, output_dir=str(tmp_path / "seven")).folder)
+    assert all(same_weights(trained.folder, result.folder) for result in (again, parsed))
+    seven = train(**{**tiny_settings, "num_train_epochs": 1}, seed=7, output_dir=str(tmp_path / "seven"))
+    assert not same_weights(trained.folder, seven.folder)
 
 
 def test_train_takes_dataclasses_or_settings(tiny_settings):
