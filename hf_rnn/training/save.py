@@ -157,15 +157,13 @@ def _data_facts(arguments: Arguments, teacher: Mapping[str, Any] | None) -> dict
             name = name_of_path(Path(source).resolve())
             beside_teacher = teacher is not None and path.parent.name == teacher["name"]
             command += [f"--{flag}", f"{path.parent.name}/{name}" if beside_teacher else name]
-    if data.dataset_name is not None:
-        local = Path(data.dataset_name).exists()
-        name = Path(data.dataset_name).resolve().name if local else data.dataset_name
-        command += ["--dataset_name", name, "--output_dir", "again"]
-        return {"dataset_name": name, "dataset_id": None if local else name, "command": shlex.join(command)}
-    if data.data_dir is None:
+    flag = "data_dir" if data.dataset_name is None else "dataset_name"
+    if (source := getattr(data, flag)) is None:
         return {"dataset_name": "rows in memory"}
-    name = Path(data.data_dir).resolve().name
-    return {"dataset_name": name, "command": shlex.join([*command, "--data_dir", name, "--output_dir", "again"])}
+    local = Path(source).exists()
+    name = Path(source).resolve().name if local else source
+    command += [f"--{flag}", name, "--output_dir", "again"]
+    return {"dataset_name": name, "dataset_id": None if local else name, "command": shlex.join(command)}
 
 
 def _shown_settings(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_texts_are_read(folder
     put(folder, "file")
     new = folder.root / "a" / "b"
     assert output_dir.find_obstacle(new) is None
-    with pytest.raises(UserError, match=f"cannot be written to: {folder.root / 'file'}"):
+    with pytest.raises(UserError, match=f"not writable: found {folder.root / 'file'}"):
         train(data_dir=str(folder.root), output_dir=str(folder.root / "file" / "a"))
     monkeypatch.setattr(os, "access", lambda path, mode: not mode & missing)  # root may do everything
     assert output_dir.find_obstacle(new) == folder.root

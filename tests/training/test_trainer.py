@@ -224,26 +224,6 @@ def test_a_step_is_that_of_torch_over_all_rows(tokenizer, make, parts, power, sm
         torch.testing.assert_close(found, before - 0.1 * before.grad, atol=1e-6, rtol=1e-5, msg=name)
 
 
-@pytest.mark.parametrize(
-    "task",
-    [{"num_labels": 1}, {"num_labels": 2, "problem_type": "multi_label_classification"}, {"num_labels": 2}],
-    ids=str,
-)
-def test_accumulated_gradients_of_other_tasks(make, task):
-    """Their losses are means; float labels with two labels are multi-label."""
-    examples = make_examples(24)
-    targets = [[float(label > 0), float(label > 1)] for label in examples["labels"]]
-    targets = [row[0] for row in targets] if task["num_labels"] == 1 else targets
-    examples = datasets.Dataset.from_dict({"input_ids": examples["input_ids"], "labels": targets})
-    runs = []
-    for size, steps in ((8, 1), (2, 4)):
-        settings = {"per_device_train_batch_size": size, "gradient_accumulation_steps": steps, **IN_ORDER}
-        runs.append(make(make_model(**task), examples, settings))
-        runs[-1].train()
-    for one, other in zip(runs[0].model.parameters(), runs[1].model.parameters(), strict=True):
-        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
-
-
 @pytest.mark.parametrize(("processes", "hidden"), [(1, False), (2, False), (2, True)])
 def test_evaluation_loss_is_the_plain_mean_over_rows(tokenizer, make, monkeypatch, processes, hidden):
     """17 rows in batches of 5; in two processes the Trainer's mean over batches would be wrong."""
@@ -360,20 +340,6 @@ def test_one_line_per_evaluation_on_stderr(make, capfd, own, expected):
     first = trainer.state.log_history[0]
     start = f"epoch 1/2  loss {first['loss']:.3f}  train accuracy {first['train_accuracy']:.3f}"
     assert re.fullmatch(re.escape(start) + expected, lines[0])
-
-
-def test_lines_of_streams_several_data_sets_and_silence(make, capfd):
-    sets = {"easy": make_examples(9), "hard": make_examples(7, seed=1)}
-    make(settings={"eval_strategy": "epoch"}, eval_dataset=sets).train()
-    assert re.search(r"validation easy_loss .*\n.*validation hard_loss", capfd.readouterr().err)
-    settings = {"max_steps": 4, "logging_strategy": "steps", "logging_steps": 2}
-    make(examples=make_examples().to_iterable_dataset(), settings=settings).train()
-    assert re.search(r"step 2/4  loss .*\nstep 4/4  loss", capfd.readouterr().err)
-    quiet = make(settings={"save_strategy": "epoch"})
-    for resume in (None, True):
-        quiet.silence()
-        quiet.train(resume)
-    assert "epoch" not in capfd.readouterr().err
 
 
 # At a learning rate of 0 the first evaluation is the best.
