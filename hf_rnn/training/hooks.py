@@ -50,7 +50,7 @@ class Run:
     model: PreTrainedModel = field(init=False)
     trainer_class: Callable[..., RnnTrainer] = RnnTrainer
     trainer: RnnTrainer = field(init=False)
-    predictions: dict[str, PredictionOutput] = field(default_factory=dict)  # of validation and test
+    predictions: dict[str, PredictionOutput] = field(default_factory=dict)  # by split
     metrics: dict[str, Any] = field(default_factory=dict)  # contents of metrics.json
 
     @property
