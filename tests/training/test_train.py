@@ -236,6 +236,7 @@ def test_a_mistake_overwrites_nothing(copy_of_trained, trained, tiny_settings, t
         {"model_name_or_path": str(copy_of_trained / "checkpoints" / "checkpoint-60")},
         {"recipe": str(copy_of_trained / "training_args.json")},
         {"dataloader_drop_last": True, "per_device_train_batch_size": 512},
+        {"report_to": "tensorbord"},
     ):
         with pytest.raises(UserError):
             train(**{**tiny_settings, **mistake}, overwrite_output_dir=True, output_dir=str(copy_of_trained))
@@ -325,7 +326,6 @@ def test_rejected_rows_are_listed_and_leave_the_folder_usable(short, texts_dir, 
         ({"resume_from_checkpoint": "x"}, "resume"),
         ({"label_smoothing_factor": -0.1}, "label_smoothing_factor"),
         ({"tokens_per_batch": 200, "streaming": True, "max_steps": 5}, "tokens_per_batch"),
-        ({"report_to": "tensorbord"}, "tensorbord"),
         ({"task": "translation"}, "sequence-classification"),
         ({"output_dir": ""}, "output_dir"),
         ({"output_dir": __file__}, "writable"),

@@ -138,6 +138,8 @@ def hash_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
     rules |= {name: side for name, side in sides.items() if side != "right"}  # not part of the rules
     if getattr(tokenizer, "split_special_tokens", False):
         rules["split_special_tokens"] = True
+    if "attention_mask" not in tokenizer.model_input_names:
+        rules["model_input_names"] = list(tokenizer.model_input_names)
     return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()
 
 
