@@ -17,6 +17,7 @@ from transformers.trainer_utils import TrainOutput
 from ..data import DataReport
 from ..data.samplers import with_lengths
 from ..data.source import join_splits
+from ..hub.client import find_user, token_advice
 from ..hub.model_folder import FinishedFolder
 from ..hub.push import PushResult, check_request, find_token, push
 from ..tasks import get_task
