@@ -36,43 +36,22 @@ def token_advice() -> str:
 def fetch(repo_id: str, revision: str | None = None, token: str | None = None, only: Sequence[str] = _PULLED) -> Path:
     """Download a finished folder and return its folder in the cache, which is named after the commit.
 
-    Without a connection it is the folder of the last download.
-
-    Args:
-        repo_id: `owner/name`.
-        revision: Branch, tag or commit; None is `main`.
-        token: For a private repo; None takes `HF_TOKEN`, or the one stored by `hf auth login`.
-        only: Names or patterns (`*.json`) of the files.
-
-    Raises:
-        UserError: If it is neither on the Hub nor in the cache.
+    Without a connection it is the folder of the last download. `revision` None is `main`, `token` None takes
+    `HF_TOKEN` or the stored one, and `only` has names or patterns of files.
     """
     with explain_errors(f"there is no folder {repo_id}, and the Hub cannot provide it", repo_id, revision):
         return Path(connect(token).snapshot_download(repo_id, revision=revision, allow_patterns=list(only)))
 
 
 def find_user(token: str) -> str:
-    """Return the name of the user that a token belongs to.
-
-    Raises:
-        UserError: If the Hub refuses the token or cannot be reached.
-    """
+    """Return the name of the user that a token belongs to."""
     with explain_errors("the Hub cannot check the token"):
         return str(connect(token).whoami()["name"])
 
 
 @contextmanager
 def explain_errors(action: str, repo_id: str = "", revision: str | None = None) -> Iterator[None]:
-    """Turn an error of the client into one line with a remedy.
-
-    Args:
-        action: The failure, for the message.
-        repo_id: `owner/name`, if a repo is asked for.
-        revision: Its branch, tag or commit; None is `main`.
-
-    Raises:
-        UserError: If the Hub refuses, does not have what is asked for, or cannot be reached.
-    """
+    """Turn an error of the client into a `UserError` that starts with the failed `action` and has a remedy."""
     try:
         yield
     except UserError:

@@ -38,28 +38,16 @@ _PATH = re.compile(r"(?<![\w.~>-])/[\w.@+-]+(?:/[\w.@+-]+)+|\b[A-Za-z]:(?:\\{1,2
 
 @dataclass(frozen=True)
 class SharedFile:
-    """A file that goes to the Hub.
+    """A file that goes to the Hub."""
 
-    Attributes:
-        path: The local file.
-        name: Its name in the repo, with `/` between the parts.
-        size: Bytes.
-        content: Bytes sent in place of the file's own; None sends the file.
-    """
-
-    path: Path
-    name: str
-    size: int
-    content: bytes | None = field(default=None, repr=False)
+    path: Path  # the local file
+    name: str  # in the repo, with `/` between the parts
+    size: int  # bytes
+    content: bytes | None = field(default=None, repr=False)  # sent in place of the file's own, unless None
 
 
 def list_shared_files(folder: FinishedFolder, tokenizer_files: Iterable[str] = ()) -> tuple[SharedFile, ...]:
-    """Return the files of a finished folder that are shared, sorted by name.
-
-    Args:
-        folder: A finished folder.
-        tokenizer_files: Further files of its tokenizer.
-    """
+    """Return the files of a finished folder that are shared, sorted by name, those of its tokenizer included."""
     names = {*_TOKENIZER, *tokenizer_files, *MODELLING_FILES, *FORMER_MODELLING_FILES, *_modelling_files(folder)}
     named = {*folder.named_files(), *(folder.root / name for name in names)}
     files = ((path.relative_to(folder.root).as_posix(), path) for path in named if path.is_file())
@@ -78,15 +66,7 @@ def check_shareable(
 ) -> None:
     """Check that the files load without this package and contain nothing private.
 
-    Args:
-        folder: A finished folder.
-        shared: Its files that are shared.
-        config: Its configuration.
-        token: A token that must not be in them, whatever its format.
-
-    Raises:
-        UserError: For missing modelling files, a card with damaged metadata, and a file with a token, a private key
-            or an absolute path of this machine.
+    Private are the given token, anything that looks like a token or a private key, and absolute paths of this machine.
     """
     missing = [name for name in sorted(_modelling_files(folder)) if not (folder.root / name).is_file()]
     if not {"AutoConfig", HEADS[head_name(config)][1]} <= _auto_map(folder).keys():

@@ -24,15 +24,7 @@ _TOKENIZER = "tokenizer.json or tokenizer_config.json"
 
 
 def check_name(name: str | Path, what: str) -> None:
-    """Check that a name is a folder or could be a repo id, before the Hub is asked.
-
-    Args:
-        name: A folder or a repo id of the Hub, `owner/name`.
-        what: The thing to be found there, for the message.
-
-    Raises:
-        UserError: For an empty name, a file, and a path without a folder.
-    """
+    """Check that the name of `what` is a folder or could be a repo id, before the Hub is asked."""
     if not str(name):  # a path would mean the current folder
         raise UserError(f"the name is empty: give the folder of {what}, or its id on the Hub")
     path = Path(name)
@@ -51,9 +43,6 @@ def find_folder(name_or_path: str | Path, revision: str | None = None, token: st
         name_or_path: A finished folder, a checkpoint, or a repo id of the Hub. Downloads are found again offline.
         revision: Branch, tag or commit, for a repo id; None is `main`.
         token: For a private repo; None takes the stored one.
-
-    Raises:
-        UserError: If it does not exist, cannot be downloaded, or is not a model of this package.
     """
     name_or_path = os.path.expanduser(name_or_path)
     check_name(name_or_path, "a trained model")
@@ -115,26 +104,14 @@ def load_model(
 
 
 def load_without_weights(name: str, folder: FinishedFolder) -> tuple[RnnConfig, PreTrainedTokenizerBase]:
-    """Load configuration and tokenizer, for a program that runs the model from another file.
-
-    Args:
-        name: The model's name in messages.
-        folder: Its folder.
-
-    Raises:
-        UserError: If it is not a model of this package, or a file is damaged.
-    """
+    """Load configuration and tokenizer, for a program that runs the model from another file."""
     config = read_config(name, folder.root, RnnConfig.model_type)
     with name_damage(name, _TOKENIZER):
         return config, _load_tokenizer(name, folder, config)
 
 
 def check_sorts(name: str, config: PreTrainedConfig) -> None:
-    """Check that a model assigns exactly one of several labels to a text.
-
-    Raises:
-        UserError: For a model of another task.
-    """
+    """Check that a model assigns exactly one of several labels to a text."""
     if config.num_labels < 2 or config.problem_type not in (None, "single_label_classification"):
         kind = config.problem_type or "regression"
         raise UserError(

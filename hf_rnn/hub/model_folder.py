@@ -20,26 +20,13 @@ if TYPE_CHECKING:
 
 # They load a model where the package is not installed; folders of earlier versions also hold the former ones.
 MODELLING_FILES = tuple(sorted(path.name for path in (Path(__file__).parents[1] / "models").glob("*_rnn.py")))
-FORMER_MODELLING_FILES = (
-    "distinct_rnn.py",
-    "min_gru_rnn.py",
-    "outputs_rnn.py",
-    "recurrence_rnn.py",
-    "tutorial_rnn.py",
-)
+_FORMER = ("distinct", "min_gru", "outputs", "recurrence", "tutorial")
+FORMER_MODELLING_FILES = tuple(f"{name}_rnn.py" for name in _FORMER)
 UNFINISHED = ".unfinished-"  # the prefix of the subfolder where a run writes and replaces a model
 
 
 def read_mapping(path: Path, content: bytes) -> dict[str, Any]:
-    """Return the content of a JSON file that contains an object.
-
-    Args:
-        path: The file, for messages.
-        content: Its bytes.
-
-    Raises:
-        UserError: For any other content.
-    """
+    """Return the content of a JSON file that must contain an object."""
     try:
         read = json.loads(content, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
@@ -55,11 +42,7 @@ def _refuse_constant(name: str) -> None:
 
 @contextmanager
 def name_damage(name: str, part: str) -> Iterator[None]:
-    """Turn any error of a library into one that names the damaged part of a model.
-
-    Raises:
-        UserError: For any error in the block.
-    """
+    """Turn any error of a library into a `UserError` that names the damaged part of a model."""
     try:
         yield
     except UserError:
@@ -69,16 +52,7 @@ def name_damage(name: str, part: str) -> Iterator[None]:
 
 
 def read_config(name: str, folder: Path, model_type: str | None = None) -> PreTrainedConfig:
-    """Return the configuration of any transformers model, without running code of its repo.
-
-    Args:
-        name: The model's name in messages.
-        folder: Contains `config.json`.
-        model_type: The only accepted type; None accepts all.
-
-    Raises:
-        UserError: If the file is damaged or has another `model_type`.
-    """
+    """Return the configuration of a transformers model, of one type if given, without running code of its repo."""
     path = folder / "config.json"
     with name_damage(name, path.name):
         found = read_mapping(path, path.read_bytes()).get("model_type")
@@ -102,11 +76,7 @@ class _Entry:
 
 @dataclass(frozen=True)
 class FinishedFolder:
-    """The folder that training writes, complete or not. Each attribute is a path that may not exist.
-
-    Attributes:
-        root: The folder.
-    """
+    """The folder that training writes, complete or not. Each attribute is a path that may not exist."""
 
     root: Path
 
@@ -152,19 +122,11 @@ class FinishedFolder:
             return False
 
     def check(self) -> None:
-        """Check that all files of the model and its tokenizer exist.
-
-        Raises:
-            UserError: For a missing folder or file; names it and the remedy.
-        """
+        """Check that all files of the model and its tokenizer exist."""
         self._require(self.missing_to_load())
 
     def check_finished(self) -> None:
-        """Check that training finished here, so that the folder can be shared.
-
-        Raises:
-            UserError: As [`check`], and for a missing or damaged record of the training.
-        """
+        """Check that training finished here and its records are valid, so that the folder can be shared."""
         self._require(self.missing())
         for path in (self.metrics, self.training_args, self.card_facts):
             if path.is_file():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,21 +20,13 @@ from .model_folder import FinishedFolder
 
 @dataclass(frozen=True)
 class PushResult:
-    """The result of a push, or the plan of a dry run.
-
-    Attributes:
-        repo_id: `owner/name`.
-        url: Page of the repo, its branch, or the pull request.
-        files: The files of the commit, unchanged ones included.
-        left: Entries of the folder that are not sent; folders end with `/`.
-        commit: Its hash; None after a dry run.
-    """
+    """The result of a push, or the plan of a dry run."""
 
     repo_id: str
-    url: str
-    files: tuple[SharedFile, ...]
-    left: tuple[str, ...]
-    commit: str | None = None
+    url: str  # page of the repo, its branch, or the pull request
+    files: tuple[SharedFile, ...]  # those of the commit, unchanged ones included
+    left: tuple[str, ...]  # entries of the folder that are not sent; folders end with `/`
+    commit: str | None = None  # its hash; None after a dry run
 
 
 def push(
@@ -80,7 +71,11 @@ def push(
     model, tokenizer = load_model(finished.root)
     files = list_shared_files(finished, tokenizer.vocab_files_names.values())
     check_shareable(finished, files, model.config, token)
-    files = _replace_card(files, card_for_repo(finished, repo_id))
+    card = card_for_repo(finished, repo_id)
+    files = tuple(
+        replace(file, size=len(card[file.name]), content=card[file.name]) if file.name in card else file
+        for file in files
+    )
     left = list_left_files(finished, files)
     api = connect(token)
     branch = None if revision == "main" else revision
@@ -106,25 +101,13 @@ def push(
     return PushResult(repo_id, commit.pr_url or url, files, left, commit.oid)
 
 
-def _replace_card(files: Iterable[SharedFile], card: Mapping[str, bytes]) -> tuple[SharedFile, ...]:
-    """Return the files, with the given contents in place of the card's own."""
-    return tuple(
-        replace(file, size=len(card[file.name]), content=card[file.name]) if file.name in card else file
-        for file in files
-    )
-
-
 def find_token(token: str | None = None) -> str | None:
     """Return the given token, else `HF_TOKEN`, or the one stored by `hf auth login`; None without any."""
     return (token or get_token() or "").strip() or None
 
 
 def check_request(repo_id: str, revision: str | None, create_pr: bool) -> None:
-    """Check what needs neither folder nor network.
-
-    Raises:
-        UserError: For an invalid repo id, and for a pull request to a branch.
-    """
+    """Check what needs neither folder nor network: the repo id, and that a pull request goes to `main`."""
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:

@@ -28,55 +28,36 @@ _JOINERS = "\ufe0f\u200d"  # ask for a coloured picture, and join pictures into 
 
 @dataclass(frozen=True)
 class Piece:
-    """A token, and the part of the text that it was made from.
+    """A token, and the part of the text that it was made from."""
 
-    Attributes:
-        start: Its first character in the text.
-        end: The character after its last.
-        word: The word that is looked up in the vocabulary, such as `<url>`; None if the tokenizer cuts words further.
-        known: Whether it is in the vocabulary.
-        effect: Weight or effect; None for tokens after the explained ones.
-    """
-
-    start: int
-    end: int
-    word: str | None
-    known: bool
-    effect: float | None
+    start: int  # its first character in the text
+    end: int  # the character after its last
+    word: str | None  # is looked up in the vocabulary, such as `<url>`; None if the tokenizer cuts words further
+    known: bool  # whether it is in the vocabulary
+    effect: float | None  # None for tokens after the explained ones
 
 
 @dataclass(frozen=True)
 class Explanation:
     """The prediction for a text, and the effects of its tokens.
 
-    Attributes:
-        text: The text.
-        scores: Scores by label, in the order of the ids.
-        label: The label of the highest score.
-        measure: `attention`: effects are pooling weights from 0 to 1; their sum, with those of tokens without a place
-            in the text such as `[CLS]`, is 1. `leave_one_out`: an effect is the score of `label` minus its score
-            without the token; negative if the token is evidence against the label.
-        pieces: The tokens that were read, in the order of the text.
-        tokens: Number of tokens in the text, truncated ones included.
-        max_length: Most tokens that are read.
-        max_explained: Most tokens that are explained.
+    With `measure` `attention` effects are pooling weights from 0 to 1; their sum, with those of tokens without a place
+    in the text such as `[CLS]`, is 1. With `leave_one_out` an effect is the score of `label` minus its score without
+    the token; negative if the token is evidence against the label.
     """
 
     text: str
-    scores: dict[str, float]
-    label: str
+    scores: dict[str, float]  # by label, in the order of the ids
+    label: str  # of the highest score
     measure: Literal["attention", "leave_one_out"]
-    pieces: tuple[Piece, ...]
-    tokens: int
-    max_length: int
-    max_explained: int
+    pieces: tuple[Piece, ...]  # the tokens that were read, in the order of the text
+    tokens: int  # in the text, truncated ones included
+    max_length: int  # most tokens that are read
+    max_explained: int  # most tokens that are explained
 
 
 def explain(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    text: str,
-    max_tokens: int = MAX_TOKENS,
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: str, max_tokens: int = MAX_TOKENS
 ) -> Explanation:
     """Predict the label of a text and measure the effect of its tokens.
 
@@ -125,16 +106,7 @@ def _weights(model: PreTrainedModel, ids: Sequence[int]) -> list[float]:
 
 
 def words_read(tokenizer: PreTrainedTokenizerBase, text: str, encoded: BatchEncoding) -> list[str] | None:
-    """Return the word behind each token as the normaliser left it, which explains unknown tokens.
-
-    Args:
-        tokenizer: The tokenizer.
-        text: A text.
-        encoded: The tokenizer's encoding of the text.
-
-    Returns:
-        One word per token; None if the tokenizer does not provide words.
-    """
+    """Return the word behind each token as the normaliser left it; None if the tokenizer does not provide words."""
     backend: Any = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None or backend.pre_tokenizer is None:
         return None

@@ -60,9 +60,6 @@ def build(model_name_or_path: str | Path, revision: str | None = None) -> gradio
     Args:
         model_name_or_path: A finished folder, or a repo id of the Hub.
         revision: Branch, tag or commit, for a repo id.
-
-    Raises:
-        UserError: If Gradio is not installed, or the model cannot be loaded.
     """
     gr = _import_gradio()
     folder = find_folder(model_name_or_path, revision)
@@ -116,9 +113,6 @@ def serve(page: gradio.Blocks, host: str = "127.0.0.1", port: int | None = None)
         page: The result of [`build`].
         host: Address to listen at. `0.0.0.0` admits everybody who can reach this machine.
         port: None takes the first free one from 7860.
-
-    Raises:
-        UserError: If the port is taken, or the address does not belong to this machine.
     """
     _check_address(host)
     settings: dict[str, Any] = {"share": False, "quiet": True, "prevent_thread_lock": True, "show_error": True}

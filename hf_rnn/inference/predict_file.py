@@ -25,14 +25,7 @@ _BLOCK = 1024  # lines predicted at a time
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer to one line.
-
-    Attributes:
-        text: The line; for a refused line, its beginning.
-        label: None for a refused line.
-        score: Score of the label.
-        error: Why the line has no label.
-    """
+    """The answer to one line: `text` is its beginning if it is refused, and `error` says why."""
 
     text: str
     label: str | None = None
@@ -41,16 +34,7 @@ class Answer:
 
 
 def label_file(classifier: FastRnn, path: Path, max_lines: int | None = None) -> Iterator[list[Answer]]:
-    """Yield the answers to the lines of a file, several at a time, in the order of the lines.
-
-    Args:
-        classifier: Labels them.
-        path: The file, see [`read_texts`].
-        max_lines: Most lines to read.
-
-    Raises:
-        DataError: For a file that is not text, such as a compressed one.
-    """
+    """Yield the answers to the lines of a file, several at a time, in order; a file that is not text is refused."""
     with path.open("rb") as stream:
         lines = islice((line for block in read_texts(stream, path.name) for line in block), max_lines)
         while block := list(islice(lines, _BLOCK)):

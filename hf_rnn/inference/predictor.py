@@ -129,12 +129,12 @@ class FastRnn:
         tokens_per_batch: int | None = None,
         device: str | torch.device | None = "cpu",
     ) -> FastRnn:
-        """Load a finished folder, or a repo of the Hub.
+        """Load a finished folder, or a repo of the Hub; the settings are those of [`FastRnn`].
 
         Args:
             name_or_path: The folder, or the repo id.
             revision: Branch, tag or commit of a repo.
-            table_dtype: See [`FastRnn`], for the next two arguments too.
+            table_dtype: Dtype of the table.
             memory_limit: Most bytes of the table.
             tokens_per_batch: About how many tokens run at once.
             device: Device of the model; None is the accelerator, if there is one. Off the CPU the plain model runs.
@@ -151,9 +151,9 @@ class FastRnn:
         Raises:
             UserError: For an invalid list of texts, here and in the next methods; the message names the position.
         """
-        scores, labels = self.predict_proba(texts), self._labels
+        scores = self.predict_proba(texts)
         best = zip(scores.argmax(axis=1).tolist(), scores.max(axis=1).tolist(), strict=True)
-        return [{"label": labels[number], "score": score} for number, score in best]
+        return [{"label": self._labels[number], "score": score} for number, score in best]
 
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
         """Return the scores `(N, C)` in float32, in the order of the texts and of `id2label`.

@@ -16,12 +16,7 @@ from ..utils.errors import UserError
 
 
 def list_texts(texts: Iterable[str]) -> list[str]:
-    """Return texts as a list.
-
-    Raises:
-        UserError: For a single text, a table, a mapping or a set in place of a list, and for an element that is not a
-            str or not valid Unicode; the message names its position.
-    """
+    """Return texts as a list; refuse other things than a list of valid texts, by position."""
     if isinstance(texts, str | bytes):
         raise UserError("texts must be a list of str, found one text: put it into a list, [text]")
     if not isinstance(texts, Iterable):
@@ -41,13 +36,7 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[l
 def batch_by_length(
     input_ids: Sequence[Sequence[int]], tokens_per_batch: int, texts_per_batch: int | None = None
 ) -> Iterator[list[int]]:
-    """Yield batches of row numbers, shortest rows first; every row comes once.
-
-    Args:
-        input_ids: Token ids by row.
-        tokens_per_batch: Most tokens per batch, padding included; a longer row is a batch of its own.
-        texts_per_batch: Most rows per batch.
-    """
+    """Yield batches of row numbers, shortest rows first; a row longer than `tokens_per_batch` is alone."""
     batch: list[int] = []
     for row in sorted(range(len(input_ids)), key=lambda row: len(input_ids[row])):
         full = (len(batch) + 1) * len(input_ids[row]) > tokens_per_batch or len(batch) == texts_per_batch
@@ -67,17 +56,9 @@ def compute_logits(
     batch_size: int = 64,
     tokens_per_batch: int = 8192,
 ) -> torch.Tensor:
-    """Run a model over texts, batched by length.
+    """Return the logits `(N, C)` of a model in evaluation mode, in float32 on the CPU, in the order of `input_ids`.
 
-    Args:
-        model: In evaluation mode.
-        tokenizer: Pads.
-        input_ids: Token ids by text, possibly empty.
-        batch_size: Most texts per batch.
-        tokens_per_batch: Most tokens per batch, padding included; a longer text runs alone.
-
-    Returns:
-        Logits `(N, C)` in the order of `input_ids`, in float32 on the CPU.
+    Batches have at most `batch_size` texts and `tokens_per_batch` tokens, padding included; a longer text runs alone.
     """
     logits = torch.zeros(len(input_ids), model.config.num_labels, dtype=torch.float32, device="cpu")
     collate: Any = DataCollatorWithPadding(tokenizer, return_tensors="np")  # "pt" would use torch's default device
@@ -95,12 +76,7 @@ def compute_logits(
 
 def compute_scores(model: PreTrainedModel, logits: torch.Tensor) -> torch.Tensor:
     """Return scores `(N, C)` of logits `(N, C)`: softmax, a sigmoid per label, or for regression the value itself."""
-    return scores_of(model.config, logits)
-
-
-def scores_of(config: RnnConfig, logits: torch.Tensor) -> torch.Tensor:
-    """Return the scores of [`compute_scores`] where only the configuration is available."""
-    return find_score_function(config)(logits)
+    return find_score_function(model.config)(logits)
 
 
 def find_score_function(config: RnnConfig) -> Callable[[torch.Tensor], torch.Tensor]:

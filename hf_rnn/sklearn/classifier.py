@@ -49,13 +49,9 @@ _COMMAND = [
     if field.init
 ]
 # Settings of the command that the methods replace.
-_REPLACED = [
-    name
-    for name in _COMMAND
-    if name in {*(field.name for field in dataclasses.fields(TableArguments)), "class_names", "streaming", "task"}
-    or name in ("output_dir", "overwrite_output_dir", "disable_tqdm")
-    or name.startswith(("resume", "hub_", "push_to_hub"))
-]
+_REPLACED = {"class_names", "streaming", "task", "output_dir", "overwrite_output_dir", "disable_tqdm"}
+_REPLACED |= {field.name for field in dataclasses.fields(TableArguments)}
+_REPLACED |= {name for name in _COMMAND if name.startswith(("resume", "hub_", "push_to_hub"))}
 
 
 class RnnClassifier(ClassifierMixin, BaseEstimator):
@@ -219,10 +215,6 @@ class RnnClassifier(ClassifierMixin, BaseEstimator):
 
         Args:
             save_directory: The folder; its last part becomes the model's name in the card.
-
-        Raises:
-            NotFittedError: Before `fit`.
-            UserError: If the files cannot be written.
         """
         from ..hub.card.files import write_card
         from ..training.output_dir import fill
@@ -253,9 +245,6 @@ class RnnClassifier(ClassifierMixin, BaseEstimator):
             token: For a private repo; None takes the stored one.
             settings: Further settings, such as `use_cpu=True`.
 
-        Raises:
-            UserError: If it does not exist or is not a complete classifier of this package.
-
         Example:
             >>> RnnClassifier.from_pretrained("me/film-reviews", revision="v1").predict(["never again"])
             array([0])
@@ -273,10 +262,6 @@ class RnnClassifier(ClassifierMixin, BaseEstimator):
         Args:
             repo_id: `owner/name`.
             options: As for [`push`]: `private`, `revision`, `create_pr`, `dry_run`, `token`, `commit_message`.
-
-        Raises:
-            NotFittedError: Before `fit`.
-            UserError: If the Hub refuses or cannot be reached.
         """
         from ..hub.push import check_request, push
 
@@ -300,16 +285,12 @@ class RnnClassifier(ClassifierMixin, BaseEstimator):
                 self._adopt(FinishedFolder(Path(room)), self._card)
 
 
-_SIGNATURE = inspect.Signature(
-    [
-        inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY),
-        *(
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None)
-            for name in [*_COMMAND, *_OWN]
-            if name not in _REPLACED
-        ),
-    ]
-)
+_PARAMETERS = [
+    inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None)
+    for name in [*_COMMAND, *_OWN]
+    if name not in _REPLACED
+]
+_SIGNATURE = inspect.Signature([inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY), *_PARAMETERS])
 RnnClassifier.__init__.__signature__ = _SIGNATURE  # type: ignore[attr-defined]  # scikit-learn reads the settings here
 
 
@@ -324,11 +305,7 @@ def _hold_out(ids: np.ndarray) -> np.ndarray:
 
 
 def _train(
-    arguments: Arguments,
-    splits: Mapping[str, Any],
-    weights: np.ndarray | None,
-    params: dict[str, Any],
-    quiet: bool,
+    arguments: Arguments, splits: Mapping[str, Any], weights: np.ndarray | None, params: dict[str, Any], quiet: bool
 ) -> CardFacts | None:
     """Train into the folder that the arguments name; return the facts of its card."""
     import datasets

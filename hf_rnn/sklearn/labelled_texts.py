@@ -17,31 +17,14 @@ if TYPE_CHECKING:
 
 
 def read_texts(X: Any, where: str = "X") -> list[str]:  # noqa: N803 - scikit-learn's name
-    """Return texts as a list.
-
-    Args:
-        X: A list, a column, an array of shape `(n,)` or `(n, 1)`, or a frame of one column; a text may be empty.
-        where: Its name in messages.
-
-    Raises:
-        UserError: For an item that is not a valid text, with its position.
-    """
+    """Return texts of a list, a column, an array `(n,)` or `(n, 1)`, or a frame of one column; any may be empty."""
     texts = _items(X, where)
     check_texts(texts, where)
     return [str.__str__(text) for text in texts]  # without numpy.str_
 
 
 def read_labels(y: Any, where: str = "y") -> np.ndarray:
-    """Return labels as an array `(n,)` of strings, integers, booleans or whole floats.
-
-    Args:
-        y: A list, a column, or an array.
-        where: Its name in messages.
-
-    Raises:
-        UserError: For labels of several types, or of another type.
-        ValueError: For labels that scikit-learn refuses, such as fractions.
-    """
+    """Return labels as an array `(n,)` of strings, integers, booleans or whole floats."""
     values = _items(y, where)
     for position, value in enumerate(values):
         if isinstance(value, str) != isinstance(values[0], str):
@@ -57,12 +40,7 @@ def read_labels(y: Any, where: str = "y") -> np.ndarray:
 
 
 def restore_labels(names: Sequence[str], record: Mapping[str, Any] | None) -> np.ndarray:
-    """Return the labels with these class names.
-
-    Args:
-        names: `str(label)` of each label.
-        record: Result of [`describe_labels`]; None means strings.
-    """
+    """Return the labels of these names, `str(label)`; `record` is from [`describe_labels`], None for strings."""
     dtype = np.dtype(record["dtype"] if record else "str")
     if dtype.kind == "b":
         return np.array([name == "True" for name in names])
@@ -77,17 +55,7 @@ def describe_labels(labels: np.ndarray) -> dict[str, str]:
 
 
 def as_dataset(texts: Sequence[str], labels: np.ndarray, classes: np.ndarray, where: str = "") -> datasets.Dataset:
-    """Return a split with texts and class ids.
-
-    Args:
-        texts: n texts.
-        labels: n labels.
-        classes: All labels, sorted.
-        where: Precedes `X` and `y` in messages.
-
-    Raises:
-        UserError: For an unknown label and an empty text.
-    """
+    """Return a split with texts and class ids; `where` precedes `X` and `y` in messages."""
     import datasets
 
     from ..data.row_errors import text_fault

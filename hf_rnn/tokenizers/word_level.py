@@ -80,12 +80,8 @@ def train_tokenizer(
             from the texts. Languages written without spaces need one of the last three, because there a `word` is a
             whole clause and rarely seen twice.
 
-    Returns:
-        A tokenizer that `save_pretrained` writes and `AutoTokenizer` loads without this package.
-
     Raises:
-        UserError: For an argument out of range, or an invalid text (named by its position, from 0).
-        NoFrequentWordError: If no word is frequent enough.
+        UserError: For an argument out of range, an invalid text, or texts without a word that is frequent enough.
     """
     _check_counts(min_frequency=min_frequency, max_vocab_size=max_vocab_size, model_max_length=model_max_length)
     for name, value, known in (("normalizer", normalizer, NORMALIZERS), ("tokenizer", tokenizer, TOKENIZERS)):

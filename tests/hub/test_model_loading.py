@@ -10,7 +10,6 @@ from safetensors.torch import load_file, save_file
 from hf_rnn import RnnConfig, RnnForSequenceClassification, train_tokenizer
 from hf_rnn.hub.loading import check_name, check_sorts, load_model, load_without_weights
 from hf_rnn.hub.model_folder import FinishedFolder, read_config
-from hf_rnn.models.auto import model_class
 from hf_rnn.utils.errors import UserError
 
 
@@ -97,18 +96,6 @@ def test_no_weights_are_read_for_another_shape(folder, monkeypatch):
     monkeypatch.setattr(RnnForSequenceClassification, "from_pretrained", lambda *_, **__: pytest.fail("read weights"))
     with pytest.raises(UserError, match="do not belong together"):
         load_model(folder)
-
-
-@pytest.mark.parametrize(
-    ("architectures", "valid"), [(None, True), (["RnnForSequenceClassification"], True), (["X"], 0)]
-)
-def test_the_architecture_selects_the_class(architectures, valid):
-    config = RnnConfig(architectures=architectures)
-    if valid:
-        assert model_class(config) is RnnForSequenceClassification
-    else:
-        with pytest.raises(ValueError, match="unknown architecture"):
-            model_class(config)
 
 
 @pytest.mark.parametrize(

@@ -261,15 +261,6 @@ def test_a_saved_tokenizer_without_a_limit(tmp_path):
     assert len(FastTokenizer(tokenizer)(["a " * 600])[0]) == 602
 
 
-def test_memory_is_bounded(monkeypatch):
-    monkeypatch.setattr(fast_tokenization, "_KEPT", 4)
-    tokenizer = train()
-    fast = FastTokenizer(tokenizer)
-    for text in ["a b", "c d e f g", "a " + "x" * 65, "", "h i j a", "a  b"]:
-        assert fast([text]) == tokenizer([text])["input_ids"]
-        assert len(fast._known) <= 5 and "x" * 65 not in fast._known
-
-
 def test_threads_get_the_ids_that_one_would(monkeypatch):
     """Words with a capital sigma reach the backend; all words are forgotten all the time."""
     monkeypatch.setattr(fast_tokenization, "_KEPT", 20)

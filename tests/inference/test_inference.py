@@ -13,19 +13,14 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from tokenizers import normalizers
 from transformers import pipeline
 
 from hf_rnn import RnnConfig, RnnForSequenceClassification, load_tsv, train_tokenizer
 from hf_rnn.hub.loading import load_model
 from hf_rnn.inference import FastRnn, reference
-from hf_rnn.inference.fast_tokenizer import word_rules
 from hf_rnn.inference.fused import FusedClassifier, classifier, table_bytes
 from hf_rnn.inference.fused.cells import FUSED_CELLS
-from hf_rnn.inference.fused.packing import PackedTexts, TokenIds, pack_batches
-from hf_rnn.tokenizers.normalizers import build_normalizer
+from hf_rnn.inference.fused.packing import PackedTexts
 from hf_rnn.utils.errors import UserError
 
 CELLS = ["rnn_tanh", "rnn_relu", "gru", "lstm", "min_gru"]
@@ -98,28 +93,6 @@ def test_logits_are_those_of_the_model(cell, pooling, tokenizer):
             assert_close(fast.logits(ids[-count:]), expected[-count:])
 
 
-@pytest.mark.parametrize(
-    ("cell", "settings", "dtype", "count", "length", "path"),
-    [
-        ("lstm", {}, "float32", 1, 200, "single"),
-        ("lstm", {"num_hidden_layers": 2}, "float32", 1, 200, "model"),
-        ("lstm", {}, "float32", 4, 20, "single"),
-        ("lstm", {}, "float32", 4, 200, "model"),
-        ("lstm", {}, "float32", 16, 20, "model"),
-        ("lstm", {}, "float32", 65, 20, "batch"),
-        ("lstm", {"hidden_size": 128, "embedding_size": 300}, "float32", 6, 20, "batch"),
-        ("lstm", {}, "int8", 4, 200, "single"),
-        ("lstm", {}, "int8", 5, 200, "batch"),
-        ("gru", {}, "float32", 4, 200, "single"),
-        ("gru", {}, "float32", 5, 200, "model"),
-        ("min_gru", {}, "float32", 8, 200, "single"),
-        ("min_gru", {}, "float32", 9, 200, "batch"),
-    ],
-)
-def test_number_and_length_of_texts_choose_the_path(cell, settings, dtype, count, length, path):
-    assert FusedClassifier(make(cell_type=cell, **settings), dtype).choose_path([length] * count) == path
-
-
 @pytest.mark.parametrize("pooling", ["mean", "mean_max", "attention"])
 @pytest.mark.parametrize("cell", ["gru", "min_gru"])
 def test_a_very_long_text_loses_no_digits(cell, pooling, tokenizer):
@@ -156,29 +129,6 @@ def test_settings_of_the_calling_program_change_nothing(cell, memory_limit, toke
 
 
 class TestPacking:
-    @settings(max_examples=40, deadline=None)
-    @given(
-        ids=st.lists(st.lists(st.integers(0, VOCABULARY - 1), max_size=12), max_size=12),
-        tokens=st.integers(1, 60),
-        texts=st.integers(1, 6),
-    )
-    def test_batches_hold_every_text_once_and_are_full(self, ids, tokens, texts):
-        def fits(lengths):
-            return len(lengths) == 1 or (sum(lengths) <= tokens and len(lengths) <= texts)
-
-        seen, before = [], []
-        for positions, packed in pack_batches(TokenIds.from_lists(ids), tokens, texts):
-            lengths = packed.lengths.tolist()
-            assert lengths == sorted(lengths, reverse=True) and sum(packed.sizes) == sum(lengths)
-            assert fits(lengths) and not (before and fits([*before, lengths[0]]))
-            before = lengths
-            for text, position in enumerate(positions.tolist()):
-                places = np.cumsum([0, *packed.sizes])[: lengths[text]] + text
-                assert packed.forward[places].tolist() == ids[position]
-                assert packed.backward[places].tolist() == ids[position][::-1]
-            seen += positions.tolist()
-        assert sorted(seen) == list(range(len(ids)))
-
     def test_one_long_text_among_short_ones_takes_no_memory_for_padding(self):
         lengths = np.array([100_000] + [1] * 5_000)
         tracemalloc.start()
@@ -331,7 +281,7 @@ class TestTable:
         self, cell, dtype, recurrent, tokenizer, monkeypatch
     ):
         """With several pieces of the vocabulary; products in bfloat16 as on a processor that has them."""
-        monkeypatch.setattr("hf_rnn.inference.fused.table._COMPUTED_AT_ONCE", 3 * 2 * 5)
+        monkeypatch.setattr("hf_rnn.inference.fused.classifier._COMPUTED_AT_ONCE", 3 * 2 * 5)
         monkeypatch.setattr(classifier, "_BFLOAT16_UNITS", 1)
         monkeypatch.setattr(classifier, "multiplies_bfloat16", lambda: recurrent == torch.bfloat16)
         model, ids = make(cell_type=cell, num_hidden_layers=2), draw_ids(70)
@@ -340,14 +290,6 @@ class TestTable:
         assert 0 < (batch - expected).abs().max() < 0.03 < expected.std(dim=0).max()
         alone = torch.cat([fast.logits([text]) for text in ids])
         assert_close(alone, batch, atol=0.02 if recurrent == torch.bfloat16 else 2e-6)
-
-    @pytest.mark.parametrize("cell", CELLS)
-    def test_each_column_of_int8_has_its_own_scale(self, cell):
-        model = make(cell_type=cell)
-        exact, small = FusedClassifier(model).table, FusedClassifier(model, "int8").table
-        table = small.stored.view(VOCABULARY, *small.scale.shape)
-        assert (table.abs().amax(dim=0) == 127).all()
-        assert ((table * small.scale - exact.stored.view_as(table)).abs() <= 0.501 * small.scale).all()
 
 
 class Doubling(torch.nn.Module):
@@ -482,22 +424,6 @@ class TestUnsupportedModels:
         assert fast.memory > 0
         assert_close(fast.logits([[2, 3], [4]]), plain_logits(model, [[2, 3], [4]]))
         assert FastRnn(torch.compile(model, backend="eager"), tokenizer).memory > 0
-
-    def test_a_new_normaliser_runs_in_the_tokenizer_itself(self, monkeypatch):
-        def build(name, lowercase):
-            rule, words = build_normalizer("none" if name == "shout" else name, lowercase)
-            return (normalizers.Sequence([rule, normalizers.Replace("!", " !")]) if name == "shout" else rule), words
-
-        monkeypatch.setattr(word_rules, "NORMALIZERS", ("none", "semeval", "tweet", "shout"), raising=False)
-        monkeypatch.setattr(word_rules, "build_normalizer", build)
-        tokenizer = train_tokenizer(["a good day !"], min_frequency=1)
-        tokenizer.backend_tokenizer.normalizer, tokenizer.backend_tokenizer.pre_tokenizer = build("shout", True)
-        texts = ["A good day!", "day !"] * 40
-        expected = tokenizer(texts)["input_ids"]
-        assert len(expected[0]) == 4, "premise"
-        fast = FastRnn(make(vocab_size=len(tokenizer)), tokenizer)
-        assert fast.tokenize(texts) == expected
-        assert_close(fast.text_logits(texts), plain_logits(fast.model, expected))
 
 
 class TestRefusals:

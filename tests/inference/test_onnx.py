@@ -21,7 +21,7 @@ from hf_rnn.hub.leak_scan import list_shared_files
 from hf_rnn.hub.loading import load_model
 from hf_rnn.hub.model_folder import FinishedFolder
 from hf_rnn.inference.onnx import export
-from hf_rnn.inference.onnx.parity import TEXTS, Parity, make_texts, measure_parity
+from hf_rnn.inference.onnx.parity import TEXTS, Parity, measure_parity
 from hf_rnn.inference.reference import compute_logits, tokenize
 from hf_rnn.utils.errors import UserError
 
@@ -168,38 +168,6 @@ def tokenizer(trained):
     return AutoTokenizer.from_pretrained(trained.folder)
 
 
-def test_the_texts_are_hostile_real_and_random(tokenizer):
-    texts = make_texts(tokenizer, ["a real text"])
-    assert len(texts) == TEXTS == 200
-    assert texts == make_texts(tokenizer, ["a real text"])
-    assert {"", "a real text", "<unk>"} <= set(texts)
-    vocabulary = set(tokenizer.get_vocab())
-    assert sum(set(text.split()) <= vocabulary for text in texts) > 100
-    texts = make_texts(tokenizer, map(str, range(1000)))
-    assert len(texts) == TEXTS and [text for text in texts if text.isdigit()] == list(map(str, range(100)))
-
-
-def test_each_text_runs_padded_right_left_and_with_holes(tokenizer):
-    batches = []
-
-    def run(ids, mask):
-        batches.append((ids, mask))
-        return np.zeros((len(ids), 3), np.float32)
-
-    measure_parity(make(vocab_size=len(tokenizer)), tokenizer, run, ["a real text"])
-    expected = tokenize(tokenizer, make_texts(tokenizer, ["a real text"]))
-    for layout in range(3):
-        rows = [row for batch in batches[layout::3] for row in zip(*batch, strict=True)]
-        assert [ids[mask == 1].tolist() for ids, mask in rows] == expected
-    assert batches[0][0].shape == (1, 0), "no token at all"
-    inner = 0
-    for (_, right), (_, left), (_, holes) in zip(batches[::3], batches[1::3], batches[2::3], strict=True):
-        assert (right == -np.sort(-right, axis=1)).all()
-        assert (left == np.sort(left, axis=1)).all() and not left[:, 0].any(), "also the longest text"
-        inner += (holes != np.sort(holes, axis=1)).any(axis=1).sum()
-    assert inner > len(expected) / 2
-
-
 def test_parity_of_an_equal_and_of_wrong_programs(trained):
     model, tokenizer = load_model(trained.folder)
 
@@ -214,23 +182,6 @@ def test_parity_of_an_equal_and_of_wrong_programs(trained):
     assert parity.max_difference > 0.1 and parity.agreement < 0.99
     assert measure_parity(model, tokenizer, partial(run, wrong=-1000)).max_difference == pytest.approx(1000)
     assert np.isnan(measure_parity(model, tokenizer, partial(run, wrong=np.nan)).max_difference)
-
-
-@pytest.mark.parametrize(
-    ("problem", "own", "other", "agreement"),
-    [
-        ("multi_label_classification", [2.0, 0.5, -1.0], [2.0, -0.5, -1.0], 0),
-        ("single_label_classification", [2.0, 0.5, -1.0], [2.0, -0.5, -1.0], 1),
-        ("multi_label_classification", [0.5], [0.1], 1),
-        ("multi_label_classification", [0.5], [-0.1], 0),
-    ],
-)
-def test_independent_labels_agree_by_their_signs(tokenizer, problem, own, other, agreement):
-    model = make(vocab_size=len(tokenizer), problem_type=problem, num_labels=len(own))
-    model.classifier.weight.data.zero_()
-    model.classifier.bias.data = torch.tensor(own)
-    parity = measure_parity(model, tokenizer, lambda ids, mask: np.array([other] * len(ids), np.float32))
-    assert (parity.agreement, parity.largest_logit) == (agreement, max(own))
 
 
 @pytest.fixture
@@ -483,11 +434,6 @@ def test_int8_gives_the_same_labels_without_the_weights_and_in_other_processes(e
         assert [answer["label"] for answer in classifier.predict(TEXTS_TO_PREDICT)] == expected[0]
     with pytest.raises(TypeError, match="from_pretrained"):
         pickle.dumps(OnnxClassifier(first.session, first.tokenizer, first.config))
-
-
-def test_it_takes_as_many_threads_as_torch(exported, monkeypatch):
-    monkeypatch.setattr("torch.get_num_threads", lambda: 3)
-    assert open_session(str(exported[0].onnx_model)).get_session_options().intra_op_num_threads == 3
 
 
 def test_invalid_texts_and_ids_are_refused(exported):

@@ -31,7 +31,7 @@ import hf_rnn.training.save
 import hf_rnn.training.train
 from hf_rnn import RnnClassifier
 from hf_rnn.hub.model_folder import FinishedFolder
-from hf_rnn.sklearn.labelled_texts import describe_labels, read_labels, read_texts, restore_labels
+from hf_rnn.sklearn.labelled_texts import read_texts
 from hf_rnn.training.arguments.run_arguments import parse_settings
 from hf_rnn.training.recipes import load_recipe
 from hf_rnn.training.train import train
@@ -190,29 +190,6 @@ def test_bad_arguments_change_nothing(fitted, more, message):
 
 
 # ---- labels and texts ----
-
-
-@pytest.mark.parametrize(
-    ("labels", "dtype"),
-    [
-        (["so", "bad", "good", "so"], "<U4"),
-        (np.array(["b", "a", "ä"], dtype=object), "<U1"),
-        (["10", "9", "-1"], "<U2"),
-        ([2.0, 1.0], float),
-        (np.array([3, -2], dtype=np.int8), np.int8),
-        (np.array([2**64 - 1, 1], dtype=np.uint64), np.uint64),
-        ([True, False, True], bool),
-        (pd.Series([1, 0], index=[7, 3], dtype="int16"), np.int16),
-        (pd.Series(["b", "a", "b"], dtype="category"), "<U1"),
-        (pd.Series([3, 1], dtype="Int64"), np.int64),
-    ],
-)
-def test_labels_survive_names_and_json(labels, dtype):
-    expected = np.unique(np.asarray(labels)).tolist()
-    record = json.loads(json.dumps(describe_labels(read_labels(labels))))
-    restored = restore_labels([str(label) for label in expected], record)
-    assert restored.dtype == dtype
-    assert [(type(label), label) for label in restored.tolist()] == [(type(label), label) for label in expected]
 
 
 @pytest.mark.parametrize("values", [(9, -1, 10), (False, True)], ids=["integers", "booleans"])

@@ -34,16 +34,7 @@ def read_facts(folder: FinishedFolder) -> CardFacts | None:
 
 
 def amend_card(folder: FinishedFolder, facts: CardFacts, **changes: Any) -> bool:
-    """Change facts of a card, unless the card was edited by hand.
-
-    Args:
-        folder: A finished folder.
-        facts: The facts of its card.
-        changes: New values by the names of the facts.
-
-    Returns:
-        Whether the card was changed.
-    """
+    """Change facts of a card, unless the card was edited by hand; return whether it was changed."""
     if _is_edited(folder, facts):
         return False
     write_card(folder, dataclasses.replace(facts, **changes))
@@ -53,12 +44,7 @@ def amend_card(folder: FinishedFolder, facts: CardFacts, **changes: Any) -> bool
 def card_for_repo(folder: FinishedFolder, repo_id: str) -> dict[str, bytes]:
     """Return the files of a card that names the repo in place of the folder.
 
-    Args:
-        folder: A finished folder; it stays unchanged.
-        repo_id: The target, `owner/name`.
-
-    Returns:
-        Contents by file name; empty without facts, or if the card was edited by hand.
+    The result has contents by file name; it is empty without facts, or if the card was edited by hand.
     """
     facts = read_facts(folder)
     if facts is None or _is_edited(folder, facts):

@@ -94,18 +94,13 @@ def _backticks(text: str, least: int) -> str:
     return "`" * max(least, max(map(len, re.findall("`+", text)), default=0) + 1)
 
 
-def _create_environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        undefined=StrictUndefined,
-    )
-    # `fmt` is Python's format function: `{{ 1234 | fmt(",") }}`
-    filters = {"plain": plain, "code": code, "fence": fence, "fmt": format, "shell": shlex.quote}
-    environment.filters.update(filters, quoted=lambda text: json.dumps(text, ensure_ascii=False))
-    return environment
-
-
-_ENVIRONMENT = _create_environment()
+_ENVIRONMENT = Environment(
+    loader=FileSystemLoader(Path(__file__).parent),
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+    undefined=StrictUndefined,
+)
+# `fmt` is Python's format function: `{{ 1234 | fmt(",") }}`
+_ENVIRONMENT.filters.update(plain=plain, code=code, fence=fence, fmt=format, shell=shlex.quote)
+_ENVIRONMENT.filters["quoted"] = lambda text: json.dumps(text, ensure_ascii=False)

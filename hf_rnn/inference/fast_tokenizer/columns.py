@@ -18,12 +18,7 @@ EncodeTexts = Callable[[list[str]], list[list[int]]]
 
 
 class IdsOf:
-    """Numbers of the words in a column.
-
-    Args:
-        numbers: Number by word.
-        other: The number of all other words.
-    """
+    """Numbers of the words in a column, `other` for words without a number."""
 
     def __init__(self, numbers: Mapping[str, int], other: int) -> None:
         import pyarrow as pa  # here, because the import takes longer than a few texts
@@ -41,18 +36,11 @@ class IdsOf:
 class WordColumns:
     """The ids of words between white space, for tokenizers with the normaliser `none`.
 
-    Args:
-        vocabulary: Returns the id of each word; called at first use.
-        unknown: The id of all other words.
-        lowercase: Whether texts are lowercased.
-        plain: Matches non-ASCII texts without white space other than spaces, whose lower case is the same to Arrow and
-            to the tokenizer.
-
-    Attributes:
-        fewest: From this number of texts on, a call is faster than the dictionary.
+    `vocabulary` is called at first use. `plain` matches non-ASCII texts without white space other than spaces, whose
+    lower case is the same to Arrow and to the tokenizer.
     """
 
-    fewest = 1
+    fewest = 1  # from this number of texts on, a call is faster than the dictionary
 
     def __init__(
         self, vocabulary: Callable[[], Mapping[str, int]], unknown: int, lowercase: bool, plain: re.Pattern[str]
@@ -64,13 +52,9 @@ class WordColumns:
     def _ids_of(self) -> IdsOf:
         return IdsOf({**self._vocabulary(), "": -1}, self._unknown)
 
-    def supports(self, text: str) -> bool:
-        """Return whether Arrow finds the same words as the tokenizer."""
-        return text.isascii() or self._plain.fullmatch(text) is not None
-
     def __call__(self, texts: Sequence[str], encode_others: EncodeTexts) -> TokenIds:
         """Return the ids of texts; `encode_others` encodes unsupported texts."""
-        others = [place for place, text in enumerate(texts) if not self.supports(text)]
+        others = [place for place, text in enumerate(texts) if not text.isascii() and not self._plain.fullmatch(text)]
         if not others:
             return self._find(texts)
         left_out = set(others)
@@ -108,18 +92,10 @@ class TweetColumns:
     """The ids of words between spaces, for tokenizers with the normaliser `tweet`.
 
     Each distinct word is looked at once. Most have one of a few shapes: a word, a handle or a number, perhaps with
-    marks around it, or a link. The rest is encoded otherwise.
-
-    Args:
-        vocabulary: Returns the id of each word; called at first use.
-        unknown: The id of all other words.
-        lowercase: Whether texts are lowercased.
-
-    Attributes:
-        fewest: From this number of texts on, a call is faster than the dictionary.
+    marks around it, or a link. The rest is encoded otherwise. `vocabulary` is called at first use.
     """
 
-    fewest = 512
+    fewest = 512  # from this number of texts on, a call is faster than the dictionary
 
     def __init__(self, vocabulary: Callable[[], Mapping[str, int]], unknown: int, lowercase: bool) -> None:
         self._vocabulary, self._unknown, self._lowercase = vocabulary, unknown, lowercase

@@ -30,37 +30,23 @@ _NO_LIMIT = int(1e20)  # transformers takes a larger `model_max_length` as no li
 class _Words(dict[str, Ids]):
     """The ids of words that have been seen; plain words are added when they are asked for."""
 
-    def __init__(self, known: dict[str, Ids], look_up: LookUp) -> None:
-        super().__init__(known)
-        self._look_up = look_up
+    def __init__(self, look_up: LookUp) -> None:
+        super().__init__({"": ()})
+        self.look_up = look_up
 
     def __missing__(self, word: str) -> Ids:
-        ids = self._look_up(word)
+        ids = self.look_up(word)
         if ids is None:
             raise KeyError(word)
         if len(word) <= _LONGEST:
             self[word] = ids
         return ids
 
-    def knows(self, word: str) -> bool:
-        """Return whether the ids of a word are available without the tokenizer."""
-        try:
-            self[word]
-        except KeyError:
-            return False
-        return True
-
-    def emptied(self) -> _Words:
-        """Return a dictionary of the same rules without words."""
-        return _Words({"": ()}, self._look_up)
-
 
 class FastTokenizer:
-    """The token ids of `tokenizer(texts, truncation=True)`, faster.
+    """The token ids of `tokenizer(texts, truncation=True)`, faster, for any tokenizer.
 
-    Args:
-        tokenizer: Any tokenizer. `model_max_length` and `truncation_side` are read at each call, vocabulary and rules
-            at construction.
+    `model_max_length` and `truncation_side` are read at each call, vocabulary and rules at construction.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -74,17 +60,13 @@ class FastTokenizer:
             self._backend.encode_special_tokens = tokenizer.split_special_tokens
         self._truncation: tuple[int, str] | None = None
         rules = find_rules(tokenizer)
-        self._known = None if rules is None else _Words({}, rules.look_up).emptied()
+        self._known = None if rules is None else _Words(rules.look_up)
         self._before, self._after = ((), ()) if rules is None else rules.around
         self._columns = None if rules is None else rules.columns
         self._fewest = 0 if rules is None else len(tokenizer) / _ENTRIES_PER_TEXT
 
     def __call__(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the token ids of texts, truncated to the tokenizer's `model_max_length`.
-
-        Raises:
-            UserError: For an invalid list of texts.
-        """
+        """Return the token ids of texts, truncated to the tokenizer's `model_max_length`."""
         texts = list_texts(texts)
         if self._known is not None and self._room() > 0:
             return self._look_up(texts, self._known)
@@ -93,11 +75,7 @@ class FastTokenizer:
         return tokenize(self.tokenizer, texts)
 
     def arrange(self, texts: Sequence[str]) -> TokenIds:
-        """Return the same ids in one array, which is faster for many texts.
-
-        Raises:
-            UserError: For an invalid list of texts.
-        """
+        """Return the same ids in one array, which is faster for many texts."""
         texts = list_texts(texts)
         known, columns, limit = self._known, self._columns, self._room()
         if known is None or columns is None or limit <= 0 or len(texts) < max(columns.fewest, self._fewest):
@@ -118,14 +96,14 @@ class FastTokenizer:
                 encoded.append([])
         if waiting:
             distinct = dict.fromkeys(chain.from_iterable(words for _, words in waiting))
-            new = [word for word in distinct if not known.knows(word)]
+            new = [word for word in distinct if word not in known and known.look_up(word) is None]
             found = dict(zip(new, self._encode_words(new), strict=True))
             ids_of = {word: found[word] if word in found else known[word] for word in distinct}.__getitem__
             for position, words in waiting:
                 encoded[position] = list(chain.from_iterable(map(ids_of, words)))
             known.update((word, ids) for word, ids in found.items() if len(word) <= _LONGEST)
         if len(known) > _KEPT:
-            self._known = known.emptied()  # not cleared in place: other threads may be reading
+            self._known = _Words(known.look_up)  # not cleared in place: other threads may be reading
         return self._finish(encoded)
 
     def _room(self) -> int:

@@ -65,17 +65,11 @@ LookUp = Callable[[str], Ids | None]
 
 @dataclass(frozen=True)
 class WordRules:
-    """Rules of a tokenizer.
+    """Rules of a tokenizer."""
 
-    Attributes:
-        look_up: Returns the ids of a word without spaces; None if only the tokenizer knows them.
-        around: Ids that the tokenizer puts before and after each text.
-        columns: Encodes many texts at once; None if there is nothing faster.
-    """
-
-    look_up: LookUp
-    around: tuple[Ids, Ids] = ((), ())
-    columns: WordColumns | TweetColumns | None = None
+    look_up: LookUp  # returns the ids of a word without spaces; None if only the tokenizer knows them
+    around: tuple[Ids, Ids] = ((), ())  # ids that the tokenizer puts before and after each text
+    columns: WordColumns | TweetColumns | None = None  # encodes many texts at once; None if there is nothing faster
 
 
 def find_rules(tokenizer: PreTrainedTokenizerBase) -> WordRules | None:
@@ -83,18 +77,17 @@ def find_rules(tokenizer: PreTrainedTokenizerBase) -> WordRules | None:
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         return None
     backend = tokenizer.backend_tokenizer
-    if backend.normalizer is None or backend.pre_tokenizer is None:
-        return None
-    if not all(token.special for token in tokenizer.added_tokens_decoder.values()):
+    if (
+        backend.normalizer is None
+        or backend.pre_tokenizer is None
+        or not isinstance(backend.model, WordLevel | WordPiece)
+        or backend.model.token_to_id(backend.model.unk_token) is None
+        or not all(token.special for token in tokenizer.added_tokens_decoder.values())
+    ):
         return None
     if isinstance(backend.model, WordPiece):
         return _find_bert_rules(tokenizer)
-    if (
-        backend.num_special_tokens_to_add(is_pair=False) > 0
-        or not isinstance(backend.model, WordLevel)
-        or backend.model.token_to_id(backend.model.unk_token) is None
-        or not tokenizer.split_special_tokens
-    ):
+    if backend.num_special_tokens_to_add(is_pair=False) > 0 or not tokenizer.split_special_tokens:
         return None
     found = [backend.normalizer.__getstate__(), backend.pre_tokenizer.__getstate__()]
     for name in _FAST_NORMALIZERS:
@@ -123,23 +116,15 @@ def _make_word_rules(normalizer: str, lowercase: bool, model: Any) -> WordRules:
     def look_up(word: str) -> Ids | None:
         return find(word) if word.isascii() and word.isprintable() or _PLAIN.fullmatch(word) else None
 
-    def look_up_letters(word: str) -> Ids | None:
-        return find(word) if word.isascii() and word.isalpha() else None
-
     if normalizer == "semeval":
-        return WordRules(look_up_letters)
+        return WordRules(lambda word: find(word) if word.isascii() and word.isalpha() else None)
     if normalizer == "none":
         return WordRules(look_up, columns=WordColumns(vocabulary, unknown, lowercase, _PLAIN_TEXT))
     return WordRules(make_tweet_look_up(find, lowercase), columns=TweetColumns(vocabulary, unknown, lowercase))
 
 
 def make_tweet_look_up(find: Callable[[str], Ids], lowercase: bool) -> LookUp:
-    """Return the look-up of words by the rules of `tweet`.
-
-    Args:
-        find: Returns the id of a token, possibly the unknown one.
-        lowercase: Whether tokens are in lower case.
-    """
+    """Return the look-up of words by the rules of `tweet`; `find` returns the id of a token."""
 
     def look_up(word: str) -> Ids | None:
         parts = _TWEET_WORD.fullmatch(word)
@@ -177,8 +162,6 @@ def _find_bert_rules(tokenizer: PreTrainedTokenizerFast) -> WordRules | None:
         return None
     added = list(tokenizer.added_tokens_decoder.values())
     if any(token.lstrip or token.rstrip or token.normalized or " " in token.content for token in added):
-        return None
-    if backend.model.token_to_id(backend.model.unk_token) is None:
         return None
     around = _find_around(tokenizer)
     if around is None:

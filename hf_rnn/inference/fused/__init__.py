@@ -2,18 +2,9 @@
 
 Layer 1 reads a token by its id, so its input projection is a table with one row per vocabulary entry. The files, each
 built on those before it: `packing` (texts → batches without padding), `cells` (the recurrence of each cell type when
-the projection is known), `table` (the projection of layer 1), `classifier` (which models are supported; logits).
+the projection is known), `classifier` (which models are supported; the table; logits).
 """
 
-from .classifier import FUSED_POOLINGS, FUSED_TASKS, FusedClassifier, find_unsupported_part
-from .table import TABLE_DTYPES, TableDtype, table_bytes
+from .classifier import TABLE_DTYPES, FusedClassifier, TableDtype, find_unsupported_part, table_bytes
 
-__all__ = [
-    "FUSED_POOLINGS",
-    "FUSED_TASKS",
-    "TABLE_DTYPES",
-    "FusedClassifier",
-    "TableDtype",
-    "find_unsupported_part",
-    "table_bytes",
-]
+__all__ = ["TABLE_DTYPES", "FusedClassifier", "TableDtype", "find_unsupported_part", "table_bytes"]

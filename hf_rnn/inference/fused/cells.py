@@ -44,14 +44,8 @@ def _multiply_add(base: Tensor, state: Tensor, weight: Tensor, out: Tensor) -> N
 class FusedCell:
     """The weights of one layer in all directions, its `step` and its `run`.
 
-    Args:
-        cells: Modules of type `module`, one per direction.
-        recurrent_dtype: Of the recurrent product: float32, or bfloat16 where the processor multiplies in it.
-
-    Attributes:
-        directions (`int`): D.
-        hidden_size (`int`): H.
-        row_size (`int`): G * H.
+    `cells` are modules of type `module`, one per direction. The recurrent product is in float32, or in bfloat16 where
+    the processor multiplies in it.
     """
 
     module: ClassVar[type[nn.Module]]  # the module that this class computes
@@ -88,22 +82,15 @@ class FusedCell:
         return []
 
     def step(self, rows: Tensor, previous: Tensor | None, output: Tensor, shared: list[Tensor]) -> None:
-        """Compute h_t.
+        """Write h_t to `output` `(B, D, H)`.
 
-        Args:
-            rows (`(B, D, G * H)`): Rows for the tokens of this step; overwritten.
-            previous (`(B, D, H)`, *optional*): h_(t-1); zero when absent.
-            output (`(B, D, H)`): Receives h_t; may share memory with `previous`.
-            shared: From `start`, cut to B texts.
+        `rows` `(B, D, G * H)` are overwritten. `previous` is h_(t-1), zero when absent, and may share memory with
+        `output`; `shared` is from `start`, cut to B texts.
         """
         raise NotImplementedError
 
     def run(self, rows: Sequence[np.ndarray]) -> np.ndarray:
-        """Return all states `(T, D, H)` of one text of at least one token, as each direction reads it.
-
-        Args:
-            rows (`(T, G * H)` per direction): As that direction reads them.
-        """
+        """Return all states `(T, D, H)` of one text from rows `(T, G * H)` per direction, as each reads it."""
         raise NotImplementedError
 
     def _add_recurrent(self, rows: Tensor, previous: Tensor | None) -> Tensor:
@@ -194,6 +181,7 @@ class FusedGru(FusedCell):
         self._numpy_bias = self._inner_bias.numpy()[:, None, 2 * self.hidden_size :] * _HALF  # (D, 1, H)
 
     def _outer_bias(self, cell: Any) -> Tensor:
+        """Return the recurrent biases that can be added to rows, all but the candidate's."""
         bias = cell.bias_hh_l0.detach().to(torch.float32, copy=True)
         bias[2 * self.hidden_size :] = 0
         return bias

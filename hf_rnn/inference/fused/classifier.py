@@ -1,7 +1,8 @@
 """Decide whether a model can be fused, and compute its logits from packed texts or from one text.
 
-Legend: N tokens of a batch, B texts of a batch, T tokens of a text, S width of a state, P
-width of a pooled vector, C classes; the rest as in `cells.py`.
+The input projection of layer 1, biases included, is a table with a row for every vocabulary entry.
+
+Legend: V vocabulary size, S width of a state, P width of a pooled vector, C classes; the rest as in `cells.py`.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ import torch
 from torch import nn
 from torch.nn.functional import linear
 
+from ...models.configuration_rnn import RnnConfig
 from ...utils.cpu_features import multiplies_bfloat16
 from .cells import FUSED_CELLS, FusedCell
 from .packing import PackedTexts
-from .table import ProjectionTable, TableDtype, table_bytes
 
 FUSED_POOLINGS = ("last", "mean", "max", "mean_max", "attention")
 FUSED_TASKS = ("RnnForSequenceClassification",)  # classes whose forward is: encode, pool, activate, classify
@@ -33,6 +34,69 @@ _FEW_TEXTS, _FEW_TEXTS_OF_LIGHT_CELLS = 4, 8  # up to these, NumPy one by one is
 _SHORT_TEXT = 60  # tokens; the LSTM of torch reads a few longer texts faster than NumPy
 _MODEL_WORK = 200_000  # texts per step * E * H; up to this, the model's own kernels are faster than a batch
 
+TableDtype = Literal["float32", "bfloat16", "int8"]
+TABLE_DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
+
+_COMPUTED_AT_ONCE = 1 << 19  # numbers in float32, which stay in the L2 cache until they are rounded
+
+
+def table_bytes(config: RnnConfig, table_dtype: TableDtype = "float32") -> int:
+    """Return the size of the table in bytes: V * D * G * H numbers, G = 1 (RNN), 2 (minGRU), 3 (GRU), 4 (LSTM)."""
+    numbers = config.vocab_size * config.output_size * len(FUSED_CELLS[config.cell_type].order)
+    return numbers * TABLE_DTYPES[table_dtype].itemsize
+
+
+class ProjectionTable:
+    """The rows of all vocabulary entries, see [`FusedCell`].
+
+    Attributes:
+        stored (`(V * D, G * H)`): The rows; the directions of an entry are adjacent.
+        scale (`(D, G * H)`): The factor of each column of int8; None for the other dtypes.
+    """
+
+    def __init__(self, cell: FusedCell, embedding: torch.Tensor, table_dtype: TableDtype = "float32") -> None:
+        self._cell = cell
+        dtype = TABLE_DTYPES[table_dtype]
+
+        def compute_rows(vectors: torch.Tensor) -> torch.Tensor:
+            return cell.project([vectors.float()] * cell.directions)
+
+        parts = embedding.split(max(1, _COMPUTED_AT_ONCE // (cell.directions * cell.row_size)))
+        self.scale: torch.Tensor | None = None
+        if dtype == torch.int8:
+            largest = torch.stack([compute_rows(part).abs_().amax(dim=0) for part in parts]).amax(dim=0)
+            self.scale = largest.clamp_(min=1e-12).div_(127)
+        table = torch.empty(len(embedding), cell.directions, cell.row_size, dtype=dtype, device="cpu")
+        for part, place in zip(parts, table.split(len(parts[0])), strict=True):
+            rows = compute_rows(part)
+            place.copy_(rows if self.scale is None else rows.div_(self.scale).round_())
+        self.stored = table.view(-1, cell.row_size)
+        self._floats = self.stored.view(len(embedding), -1).numpy() if dtype == torch.float32 else None
+
+    def look_up(self, texts: PackedTexts) -> Iterator[torch.Tensor]:
+        """Yield the rows `(B, D, G * H)` of each step; the next step may overwrite them."""
+        directions = self._cell.directions
+        index = texts.forward
+        if directions == 2:
+            index = np.stack([2 * texts.forward, 2 * texts.backward + 1], axis=1).reshape(-1)
+        room = self.stored.new_empty(directions * texts.sizes[0], self._cell.row_size)
+        for step in torch.from_numpy(index).split([directions * size for size in texts.sizes]):
+            yield self._restore(torch.index_select(self.stored, 0, step, out=room[: len(step)]))
+
+    def look_up_text(self, ids: np.ndarray) -> list[np.ndarray]:
+        """Return the rows `(T, G * H)` of one text for each direction, in float32, as that direction reads them."""
+        directions, width = self._cell.directions, self._cell.row_size
+        if self._floats is not None:
+            rows = self._floats.take(ids, axis=0).reshape(-1, directions, width)
+        else:
+            rows = self._restore(self.stored.view(-1, directions * width)[torch.from_numpy(ids)]).numpy()
+        return [rows[:, 0], rows[::-1, 1]] if directions == 2 else [rows[:, 0]]
+
+    def _restore(self, stored: torch.Tensor) -> torch.Tensor:
+        """Return stored rows as `(N, D, G * H)` in float32."""
+        rows = stored.view(-1, self._cell.directions, self._cell.row_size).float()
+        return rows if self.scale is None else rows.mul_(self.scale)
+
 
 def find_unsupported_part(model: nn.Module) -> str | None:
     """Return the first part of a model that fusing would not reproduce, in words; None if there is no such part.
@@ -40,11 +104,9 @@ def find_unsupported_part(model: nn.Module) -> str | None:
     Fusing reads weights and calls no module. Every cell type, pooling and task must be declared (`FUSED_CELLS`,
     `FUSED_POOLINGS`, `FUSED_TASKS`), and nothing may be hooked, replaced or quantised.
     """
-    config: Any = model.config
-    declared = {"cell_type": FUSED_CELLS, "pooling": FUSED_POOLINGS}
-    for name, known in declared.items():
-        if getattr(config, name, None) not in known:
-            return f"{name} is {getattr(config, name, None)!r}"
+    for name, known in (("cell_type", FUSED_CELLS), ("pooling", FUSED_POOLINGS)):
+        if (found := getattr(model.config, name, None)) not in known:
+            return f"{name} is {found!r}"
     for name, module in model.named_modules():
         place = name or "the model"
         if module._forward_hooks or module._forward_pre_hooks or hasattr(module, "_hf_hook"):
@@ -132,11 +194,7 @@ class FusedClassifier:
         return "model" if served and work <= _MODEL_WORK else "batch"
 
     def single_logits(self, token_ids: Sequence[int]) -> np.ndarray:
-        """Return the logits `(1, C)` of one text, computed in NumPy.
-
-        Raises:
-            IndexError: For an id outside the vocabulary.
-        """
+        """Return the logits `(1, C)` of one text, computed in NumPy."""
         ids = np.array(token_ids, dtype=np.int64)
         pooled = self._pool_text(ids)[None] if len(ids) else np.zeros((1, self._pooler.output_size), np.float32)
         if self._activation is not None:
@@ -148,9 +206,7 @@ class FusedClassifier:
         if min(ids.tolist()) < 0:
             raise IndexError("a token id is negative")  # NumPy would count it from the end
         states = self.cells[0].run(self.table.look_up_text(ids))  # (T, D, H)
-        if self.keeps_states:
-            return self._pool_further(states)
-        return self._pool_states(states)
+        return self._pool_further(states) if self.keeps_states else self._pool_states(states)
 
     @torch.autocast("cpu", enabled=False)
     def _pool_further(self, states: np.ndarray) -> np.ndarray:
@@ -175,11 +231,7 @@ class FusedClassifier:
         return np.concatenate(parts).reshape(-1)
 
     def logits(self, texts: PackedTexts) -> torch.Tensor:
-        """Return the logits `(B, C)` of a batch; call it in inference mode.
-
-        Raises:
-            IndexError: For an id outside the vocabulary.
-        """
+        """Return the logits `(B, C)` of a batch; call it in inference mode."""
         pooled = self._pool(texts)
         return linear(pooled if self._activation is None else self._activation(pooled), self._weight, self._bias)
 
@@ -243,12 +295,9 @@ class FusedClassifier:
         joined = _join(states, texts, 0)
         pooled = []
         for places in texts.places_by_length():
-            if places.shape[1]:
-                vectors = joined[places]
-                mask = torch.ones(places.shape, dtype=torch.bool, device="cpu")
-                pooled.append(self._pooler(vectors, mask)[0])
-            else:
-                pooled.append(torch.zeros(len(places), self._pooler.output_size, dtype=torch.float32, device="cpu"))
+            mask = torch.ones(places.shape, dtype=torch.bool, device="cpu")
+            no_tokens = torch.zeros(len(places), self._pooler.output_size, dtype=torch.float32, device="cpu")
+            pooled.append(self._pooler(joined[places], mask)[0] if places.shape[1] else no_tokens)
         return torch.cat(pooled)
 
 

@@ -16,17 +16,11 @@ import torch
 
 @dataclass(frozen=True)
 class TokenIds:
-    """Token ids of many texts in one array.
+    """Token ids of many texts in one array."""
 
-    Attributes:
-        token_ids: The ids of all texts; those of one text are adjacent, the texts are in any order.
-        starts (`(B,)`): The first position of each text in `token_ids`.
-        lengths (`(B,)`): Tokens per text, possibly 0.
-    """
-
-    token_ids: np.ndarray
-    starts: np.ndarray
-    lengths: np.ndarray
+    token_ids: np.ndarray  # those of one text are adjacent, the texts are in any order
+    starts: np.ndarray  # (B,): the first position of each text in `token_ids`
+    lengths: np.ndarray  # (B,): tokens per text, possibly 0
 
     @classmethod
     def from_lists(cls, input_ids: Sequence[Sequence[int]]) -> TokenIds:
@@ -59,18 +53,12 @@ class PackedTexts:
 
     Tokens are in the order that a direction reads them: the backward direction reads each text's last token at step
     0. Both directions read equally many tokens at each step, so they share the places.
-
-    Attributes:
-        lengths (`(B,)`): Tokens per text, descending, possibly 0.
-        forward (`(N,)`): Token ids in the order of the forward direction.
-        backward (`(N,)`): Token ids in the order of the backward direction.
-        sizes: Texts that have a token at each of the T steps; the sum is N.
     """
 
-    lengths: np.ndarray
-    forward: np.ndarray
-    backward: np.ndarray
-    sizes: list[int]
+    lengths: np.ndarray  # (B,): tokens per text, descending, possibly 0
+    forward: np.ndarray  # (N,): token ids in the order of the forward direction
+    backward: np.ndarray  # (N,): token ids in the order of the backward direction
+    sizes: list[int]  # texts that have a token at each of the T steps; the sum is N
 
     @classmethod
     def pack(cls, token_ids: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> PackedTexts:
@@ -102,15 +90,9 @@ class PackedTexts:
 
 
 def pack_batches(texts: TokenIds, most_tokens: int, most_texts: int) -> Iterator[tuple[torch.Tensor, PackedTexts]]:
-    """Sort texts by length and cut them into batches.
+    """Sort texts by length, cut them into batches, and yield the positions `(B,)` of each batch's texts and the batch.
 
-    Args:
-        texts: Their token ids.
-        most_tokens: Tokens per batch; a longer text is a batch of its own.
-        most_texts: Texts per batch.
-
-    Yields:
-        The positions `(B,)` of the texts of a batch, and the batch. Every text comes exactly once.
+    A text of more than `most_tokens` is a batch of its own.
     """
     order = np.argsort(-texts.lengths, kind="stable")
     lengths, starts = texts.lengths[order], texts.starts[order]

@@ -41,21 +41,13 @@ _LARGEST_FILE = 2**31 - 2**20  # bytes: protobuf's limit, less 1 MB for the grap
 
 @dataclass(frozen=True)
 class ExportResult:
-    """The file that an export wrote, and its agreement with the model.
-
-    Attributes:
-        file: The file.
-        bytes: Its size.
-        max_difference: The largest difference between its logits and the model's.
-        agreement: Share of equal answers, from 0 to 1.
-        texts: Number of texts compared; each is padded on the right, on the left, and with holes.
-    """
+    """The file that an export wrote, and its agreement with the model."""
 
     file: Path
-    bytes: int
-    max_difference: float
-    agreement: float
-    texts: int
+    bytes: int  # its size
+    max_difference: float  # between its logits and the model's
+    agreement: float  # share of equal answers, from 0 to 1
+    texts: int  # compared; each is padded on the right, on the left, and with holes
 
 
 def export(
@@ -91,7 +83,11 @@ def export(
     """
     if quantize not in (None, "int8"):
         raise UserError(f"quantize must be int8, or be left out, found {quantize!r}")
-    _check_packages()
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime.quantization  # noqa: F401
+    except ImportError as error:
+        raise UserError("export needs onnx and onnxruntime. Type: pip install 'hf-rnn[onnx]'") from error
     examples = list_texts(list(islice(texts, MOST_EXAMPLES)))
     name_or_path = os.path.expanduser(name_or_path)
     check_name(name_or_path, "a trained model")
@@ -102,7 +98,8 @@ def export(
     model, tokenizer = load_model(folder.root)
     model = model.float()
     _check_model(model.config, quantize, str(name_or_path))
-    content = _make_file(model, folder, quantize)
+    graph = _make_graph(model, folder)
+    content = graph.SerializeToString() if quantize is None else _quantize(graph)
     examples += [text for shown in (facts.examples if facts and facts.examples else {}).values() for text in shown]
     parity = measure_parity(model, tokenizer, partial(run_session, open_session(content)), examples)
     target = folder.onnx_model if quantize is None else folder.onnx_model_int8
@@ -130,14 +127,6 @@ def export(
     return result
 
 
-def _check_packages() -> None:
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime.quantization  # noqa: F401
-    except ImportError as error:
-        raise UserError("export needs onnx and onnxruntime. Type: pip install 'hf-rnn[onnx]'") from error
-
-
 def _check_model(config: Any, quantize: str | None, name: str) -> None:
     """Refuse a model that the graph does not support, or whose answers cannot be compared."""
     from .graph import ONNX_CELLS, ONNX_POOLINGS
@@ -157,8 +146,7 @@ def _check_model(config: Any, quantize: str | None, name: str) -> None:
         raise UserError(f"{name} has an embedding of {size:,} bytes: an ONNX file holds {_LARGEST_FILE:,} at most")
 
 
-def _make_file(model: Any, folder: FinishedFolder, quantize: str | None) -> bytes:
-    """Return the content of the file."""
+def _make_graph(model: Any, folder: FinishedFolder) -> onnx.ModelProto:
     from .graph import build_graph
 
     metadata = {
@@ -168,8 +156,7 @@ def _make_file(model: Any, folder: FinishedFolder, quantize: str | None) -> byte
         "version": __version__,
         WEIGHTS_KEY: hash_weights(folder),
     }
-    graph = build_graph(model, metadata)
-    return graph.SerializeToString() if quantize is None else _quantize(graph)
+    return build_graph(model, metadata)
 
 
 def _quantize(graph: onnx.ModelProto) -> bytes:
@@ -186,11 +173,7 @@ def _quantize(graph: onnx.ModelProto) -> bytes:
 @contextlib.contextmanager
 def _mute_root_logger() -> Iterator[None]:
     """Suppress the quantiser's advice, and keep its messages from setting up logging."""
-
-    def refuse(record: logging.LogRecord) -> bool:
-        return False
-
-    root, handler = logging.getLogger(), logging.NullHandler()
+    root, handler, refuse = logging.getLogger(), logging.NullHandler(), lambda record: False
     root.addHandler(handler)
     root.addFilter(refuse)
     try:

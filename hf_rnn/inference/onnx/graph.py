@@ -28,13 +28,8 @@ _LOWEST = np.finfo(np.float32).min
 def build_graph(model: PreTrainedModel, metadata: Mapping[str, str]) -> onnx.ModelProto:
     """Write a classifier as an ONNX graph in float32, batch and time dynamic.
 
-    Args:
-        model: A model whose cell and pooling are supported; weights of another type are converted.
-        metadata: Text by name, stored in the file.
-
-    Returns:
-        The graph: `input_ids` and `attention_mask`, int64 `(B, T)`, to `logits`, float32 `(B, C)`. As in the model,
-        any mask but 0 means a token to read, ids at masked places are ignored, and T may be 0.
+    It maps `input_ids` and `attention_mask`, int64 `(B, T)`, to `logits`, float32 `(B, C)`. As in the model, any mask
+    but 0 means a token to read, ids at masked places are ignored, and T may be 0. `metadata` are stored in the file.
     """
     classifier: Any = model
     config, graph = classifier.config, Graph()

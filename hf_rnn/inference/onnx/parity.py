@@ -49,19 +49,12 @@ _HOSTILE = (
 
 @dataclass(frozen=True)
 class Parity:
-    """Agreement of two programs on the same texts.
+    """Agreement of two programs on the same texts."""
 
-    Attributes:
-        texts: Number of texts; each ran padded on the right, on the left, and with holes.
-        max_difference: The largest difference between two logits; NaN if some are not numbers.
-        largest_logit: The largest absolute logit of the model itself.
-        agreement: Share of equal answers, from 0 to 1.
-    """
-
-    texts: int
-    max_difference: float
-    largest_logit: float
-    agreement: float
+    texts: int  # each ran padded on the right, on the left, and with holes
+    max_difference: float  # between two logits; NaN if some are not numbers
+    largest_logit: float  # absolute, of the model itself
+    agreement: float  # share of equal answers, from 0 to 1
 
 
 def make_texts(tokenizer: PreTrainedTokenizerBase, examples: Iterable[str] = ()) -> list[str]:
@@ -84,13 +77,9 @@ def measure_parity(
     run: Callable[[np.ndarray, np.ndarray], np.ndarray],
     examples: Iterable[str] = (),
 ) -> Parity:
-    """Run a model and another program on the same batches.
+    """Run a model, in float32 on the CPU, and another program on the same batches.
 
-    Args:
-        model: In evaluation mode, in float32 on the CPU.
-        tokenizer: Its tokenizer.
-        run: Takes `input_ids` and `attention_mask`, int64 `(B, T)`, and returns logits `(B, C)`.
-        examples: Real texts to include.
+    `run` takes `input_ids` and `attention_mask`, int64 `(B, T)`, and returns logits `(B, C)`.
     """
     input_ids = tokenize(tokenizer, make_texts(tokenizer, examples))
     ours, theirs = [], []

@@ -22,7 +22,7 @@ from ...hub.loading import check_name, load_without_weights
 from ...hub.model_folder import FinishedFolder
 from ...utils.errors import UserError, reason_of
 from ..fast_tokenizer.fast_tokenization import FastTokenizer
-from ..reference import batch_by_length, scores_of
+from ..reference import batch_by_length, find_score_function
 
 # In the metadata of the file, which show whether it still belongs to its folder.
 WEIGHTS_KEY = "weights_sha256"
@@ -31,14 +31,7 @@ _TOKENIZER_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
 
 
 def open_session(model: str | bytes) -> Any:
-    """Return a session of ONNX Runtime on the CPU, with as many threads as torch has.
-
-    Args:
-        model: Path of an ONNX file, or its content.
-
-    Raises:
-        UserError: If ONNX Runtime is not installed.
-    """
+    """Return a session on the path or content of an ONNX file, on the CPU with as many threads as torch has."""
     try:
         import onnxruntime
     except ImportError as error:
@@ -154,12 +147,8 @@ class OnnxClassifier:
         return classifier
 
     def predict(self, texts: Sequence[str]) -> list[dict[str, Any]]:
-        """Return `{"label": ..., "score": ...}` of each text's best class, in the order of the texts.
-
-        Raises:
-            UserError: For an invalid list of texts.
-        """
-        scores, numbers = scores_of(self.config, self.logits(self.tokenize(texts))).max(dim=-1)
+        """Return `{"label": ..., "score": ...}` of each text's best class, in the order of the texts."""
+        scores, numbers = torch.from_numpy(self.predict_proba(texts)).max(dim=-1)
         labels = self.config.id2label
         return [
             {"label": labels[number], "score": score}
@@ -167,19 +156,11 @@ class OnnxClassifier:
         ]
 
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
-        """Return the scores `(N, C)` in float32, in the order of the texts and of `id2label`.
-
-        Raises:
-            UserError: For an invalid list of texts.
-        """
-        return scores_of(self.config, self.logits(self.tokenize(texts))).numpy()
+        """Return the scores `(N, C)` in float32, in the order of the texts and of `id2label`."""
+        return find_score_function(self.config)(self.logits(self.tokenize(texts))).numpy()
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the token ids of texts, equal to those of `tokenizer(texts, truncation=True)`.
-
-        Raises:
-            UserError: For an invalid list of texts.
-        """
+        """Return the token ids of texts, equal to those of `tokenizer(texts, truncation=True)`."""
         return self._encode(texts)
 
     def logits(self, input_ids: Sequence[Sequence[int]]) -> torch.Tensor:
@@ -208,14 +189,8 @@ class OnnxClassifier:
         return torch.from_numpy(logits)
 
 
-def _unpickle(
-    kind: type[OnnxClassifier],
-    content: bytes,
-    tokenizer: PreTrainedTokenizerBase,
-    config: PreTrainedConfig,
-    tokens_per_batch: int,
-) -> OnnxClassifier:
-    classifier = kind(open_session(content), tokenizer, config, tokens_per_batch)
+def _unpickle(kind: type[OnnxClassifier], content: bytes, *settings: Any) -> OnnxClassifier:
+    classifier = kind(open_session(content), *settings)
     classifier._file = content
     return classifier
 
