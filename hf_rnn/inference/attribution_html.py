@@ -11,6 +11,9 @@ from .attribution import Explanation, Piece
 
 _FOR, _AGAINST = "37, 99, 235", "217, 119, 6"  # blue and amber, which colour-blind people can distinguish
 _STRONGEST = 0.6  # opacity of the strongest token; dark and light letters are readable on it
+_SWATCH_FOR, _SWATCH_AGAINST = (
+    f'<i style="background: rgba({colour}, {_STRONGEST})"></i>' for colour in (_FOR, _AGAINST)
+)
 _SMALLEST_SCALE = 0.02  # smaller effects are never shown at full strength
 
 _STYLE = """
@@ -40,7 +43,9 @@ def colour(explanation: Explanation) -> str:
         if explanation.tokens:
             note = "The tokenizer does not provide the places of its tokens in the text."
         return f'{_STYLE}<div class="legend">{note}</div>'
-    scale = _scale(explanation)
+    largest = max((abs(piece.effect) for piece in explanation.pieces if piece.effect is not None), default=0.0)
+    # the effect that is shown at full strength
+    scale = largest or 1.0 if explanation.measure == "attention" else max(largest, _SMALLEST_SCALE)
     parts, place = [], 0
     for piece in explanation.pieces:
         parts.append(_between(explanation.text[place : piece.start]))
@@ -49,12 +54,6 @@ def colour(explanation: Explanation) -> str:
     parts.append(_between(explanation.text[place:]))
     words = f'<div class="tokens" dir="auto">{"".join(parts)}</div>'
     return f'{_STYLE}{words}<div class="legend">{_legend(explanation)}</div>'
-
-
-def _scale(explanation: Explanation) -> float:
-    """Return the effect that is shown at full strength."""
-    largest = max((abs(piece.effect) for piece in explanation.pieces if piece.effect is not None), default=0.0)
-    return largest or 1.0 if explanation.measure == "attention" else max(largest, _SMALLEST_SCALE)
 
 
 def _between(text: str) -> str:
@@ -83,10 +82,10 @@ def _mark(piece: Piece, explanation: Explanation, scale: float) -> str:
 def _legend(explanation: Explanation) -> str:
     label = escape(explanation.label)
     if explanation.measure == "attention":
-        items = [f"{_swatch(_FOR)} the darker, the more of the model's attention the word gets"]
+        items = [f"{_SWATCH_FOR} the darker, the more of the model's attention the word gets"]
     else:
-        items = [f"{_swatch(_FOR)} speaks for <b>{label}</b>: without the word it is less probable"]
-        items.append(f"{_swatch(_AGAINST)} speaks against it")
+        items = [f"{_SWATCH_FOR} speaks for <b>{label}</b>: without the word it is less probable"]
+        items.append(f"{_SWATCH_AGAINST} speaks against it")
     if any(not piece.known for piece in explanation.pieces):
         items.append("<u>dotted</u> unknown to the model")
     lines = [" ".join(f"<span>{item}</span>" for item in items)]
@@ -95,7 +94,3 @@ def _legend(explanation: Explanation) -> str:
     if any(piece.effect is None for piece in explanation.pieces):
         lines.append(f"Colours are computed for the first {explanation.max_explained} words only.")
     return "<br>".join(lines)
-
-
-def _swatch(colour: str) -> str:
-    return f'<i style="background: rgba({colour}, {_STRONGEST})"></i>'

@@ -38,8 +38,7 @@ if TYPE_CHECKING:
 
 MAX_LINES = 50_000  # per file, because a Space is shared by many users
 
-_SHOWN_LINES = 200  # in the table; the file has all
-_SHOWN_LABELS = 10
+_SHOWN_LINES, _SHOWN_LABELS = 200, 10  # the file has all
 _EXAMPLES = ("best day of the year, thank you!", "late again, so tired of this", "the shop opens at nine on Saturday")
 _EXAMPLES_SHOWN = 6
 
@@ -89,15 +88,9 @@ def build(model_name_or_path: str | Path, revision: str | None = None) -> gradio
                     go = gr.Button("Label all lines", variant="primary")
             said = gr.HTML()
             result = gr.File(label="Answers", visible=False, interactive=False)
-            table = gr.Dataframe(
-                headers=["text", "label", "score"],
-                datatype=["str", "str", "number"],
-                wrap=True,
-                interactive=False,
-                visible=False,
-                buttons=[],
-                column_widths=["48%", "31%", "21%"],
-            )
+            columns = {"headers": ["text", "label", "score"], "datatype": ["str", "str", "number"]}
+            columns["column_widths"] = ["48%", "31%", "21%"]
+            table = gr.Dataframe(**columns, wrap=True, interactive=False, visible=False, buttons=[])
         one: dict[str, Any] = {"fn": answers.for_text, "inputs": text, "outputs": [label, words]}
         private: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal"}
         gr.on([button.click, text.submit], **one, **private)

@@ -32,7 +32,57 @@ _STATE_BYTES_PER_BATCH = 1 << 24  # where a batch keeps the states of all tokens
 _PLAIN_TEXTS, _PLAIN_TOKENS = 256, 8192  # per batch of the plain model, padding included
 
 
-class FastRnn:
+class TextClassifier:
+    """From texts to labels and scores, for a subclass that computes logits."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, config: Any, tokens_per_batch: int | None) -> None:
+        if tokens_per_batch is not None and tokens_per_batch < 1:
+            raise UserError(f"tokens_per_batch must be at least 1, found {tokens_per_batch}")
+        self.tokenizer = tokenizer
+        self.tokens_per_batch: Any = tokens_per_batch
+        self._encode = FastTokenizer(tokenizer)
+        self._labels = [config.id2label[number] for number in range(config.num_labels)]
+        self._score = find_score_function(config)
+
+    def predict(self, texts: Sequence[str]) -> list[dict[str, Any]]:
+        """Return `{"label": ..., "score": ...}` of each text's best class, in the order of the texts.
+
+        Raises:
+            UserError: For an invalid list of texts, here and in the next methods; the message names the position.
+        """
+        scores = self.predict_proba(texts)
+        best = zip(scores.argmax(axis=1).tolist(), scores.max(axis=1).tolist(), strict=True)
+        return [{"label": self._labels[number], "score": score} for number, score in best]
+
+    def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the scores `(N, C)` in float32, in the order of the texts and of `id2label`.
+
+        They are probabilities: of the classes (softmax), or of each label (sigmoid, for multi-label); for regression
+        they are the values themselves.
+        """
+        return self._score(self.text_logits(texts)).numpy()
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the token ids of texts, equal to those of `tokenizer(texts, truncation=True)`."""
+        return self._encode(texts)
+
+    def text_logits(self, texts: Sequence[str]) -> torch.Tensor:
+        """Return the logits `(N, C)` in float32 on the CPU, in the order of the texts."""
+        return self.logits(self._encode(texts))
+
+    def logits(self, input_ids: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Return the logits `(N, C)` in float32 on the CPU, in the order of `input_ids`.
+
+        Args:
+            input_ids: Token ids by text, possibly empty; each id is read, also a padding id.
+
+        Raises:
+            IndexError: For an id outside the vocabulary.
+        """
+        raise NotImplementedError
+
+
+class FastRnn(TextClassifier):
     """A text classifier prepared for inference.
 
     The input projection of layer 1 is computed once for every vocabulary entry and kept as a table of V * D * G * H
@@ -72,22 +122,15 @@ class FastRnn:
     ) -> None:
         if table_dtype not in TABLE_DTYPES:
             raise UserError(f"table_dtype must be one of {', '.join(TABLE_DTYPES)}, found {table_dtype!r}")
-        if (tokens_per_batch is not None and tokens_per_batch < 1) or memory_limit < 0:
-            raise UserError(
-                "tokens_per_batch must be at least 1 and memory_limit at least 0, "
-                f"found {tokens_per_batch} and {memory_limit}"
-            )
+        if memory_limit < 0:
+            raise UserError(f"memory_limit must be at least 0, found {memory_limit}")
         if model.training:
             raise ValueError("the model is in training mode, where dropout changes its answers: call model.eval()")
         model = getattr(model, "_orig_mod", model)  # under torch.compile
-        self.model: Any = copy.deepcopy(model)
-        self.tokenizer = tokenizer
-        self.tokens_per_batch = tokens_per_batch
-        self._settings = table_dtype, memory_limit, tokens_per_batch
-        self._encode = FastTokenizer(tokenizer)
         config: Any = model.config
-        self._labels = [config.id2label[number] for number in range(config.num_labels)]
-        self._score = find_score_function(config)
+        super().__init__(tokenizer, config, tokens_per_batch)
+        self.model: Any = copy.deepcopy(model)
+        self._settings = table_dtype, memory_limit, tokens_per_batch
         self.memory = 0
         self._fused: FusedClassifier | None = None
         if model.device.type != "cpu":
@@ -145,55 +188,23 @@ class FastRnn:
         model, tokenizer = load_model(name_or_path, revision, device)
         return cls(model, tokenizer, table_dtype, memory_limit, tokens_per_batch)
 
-    def predict(self, texts: Sequence[str]) -> list[dict[str, Any]]:
-        """Return `{"label": ..., "score": ...}` of each text's best class, in the order of the texts.
-
-        Raises:
-            UserError: For an invalid list of texts, here and in the next methods; the message names the position.
-        """
-        scores = self.predict_proba(texts)
-        best = zip(scores.argmax(axis=1).tolist(), scores.max(axis=1).tolist(), strict=True)
-        return [{"label": self._labels[number], "score": score} for number, score in best]
-
-    def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
-        """Return the scores `(N, C)` in float32, in the order of the texts and of `id2label`.
-
-        They are probabilities: of the classes (softmax), or of each label (sigmoid, for multi-label); for regression
-        they are the values themselves.
-        """
-        return self._score(self.text_logits(texts)).numpy()
-
-    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the token ids of texts, equal to those of `tokenizer(texts, truncation=True)`."""
-        return self._encode(texts)
-
     def text_logits(self, texts: Sequence[str]) -> torch.Tensor:
-        """Return the logits `(N, C)` in float32 on the CPU, in the order of the texts."""
+        """As in [`TextClassifier`]."""
         if self._fused is None or not isinstance(texts, Sized) or len(texts) <= SEVERAL_TEXTS:
             return self.logits(self._encode(texts))
         return self._batch_logits(self._encode.arrange(texts), self._fused)
 
     def logits(self, input_ids: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Return the logits `(N, C)` in float32 on the CPU, in the order of `input_ids`.
-
-        Args:
-            input_ids: Token ids by text, possibly empty; each id is read, also a padding id.
-
-        Raises:
-            IndexError: For an id outside the vocabulary.
-        """
+        """As in [`TextClassifier`]."""
         fused = self._fused
         path = "model" if fused is None else fused.choose_path([*map(len, input_ids)])
         if fused is None or path == "model":
-            return self._model_logits(input_ids)
+            tokens = self.tokens_per_batch or _PLAIN_TOKENS
+            with torch.autocast("cpu", enabled=False):
+                return compute_logits(self.model, self.tokenizer, input_ids, _PLAIN_TEXTS, tokens)
         if path == "batch":
             return self._batch_logits(TokenIds.from_lists(input_ids), fused)
         return torch.from_numpy(np.concatenate([fused.single_logits(ids) for ids in input_ids]))
-
-    @torch.autocast("cpu", enabled=False)
-    def _model_logits(self, input_ids: Sequence[Sequence[int]]) -> torch.Tensor:
-        tokens = self.tokens_per_batch or _PLAIN_TOKENS
-        return compute_logits(self.model, self.tokenizer, input_ids, _PLAIN_TEXTS, tokens)
 
     @torch.autocast("cpu", enabled=False)
     @torch.inference_mode()

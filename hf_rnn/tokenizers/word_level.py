@@ -56,16 +56,12 @@ def train_tokenizer(
     Ids are in the order of torchtext's `build_vocab`: `<unk>` = 0, `<pad>` = 1, then the words or characters from the
     most frequent to the rarest, ties by code point. The words `<unk>` and `<pad>` are not counted.
 
-    How the tokenizer encodes a text:
-
-    - It returns `input_ids` and `attention_mask`, adds no tokens around the text, and pads on the right. An empty text
-      is an empty list.
-    - With `truncation=True` the first `max_length` tokens stay (`model_max_length` by default); otherwise all.
-    - A special token typed in a text is ordinary text (`split_special_tokens=True`, which is saved too). Under `none`
-      the words `<unk>` and `<pad>` get the id of unknown words, so no text can turn into padding; `semeval` and
-      `tweet` separate or drop their brackets. Other programs do not read that setting, so `save_tokenizer` writes a
-      `tokenizer.json` without these tokens; after the stock `save_pretrained`, `tokenizers` needs
-      `encode_special_tokens = True`. Add own tokens with `add_tokens`; those of `add_special_tokens` are text too.
+    The tokenizer returns `input_ids` and `attention_mask`, adds no tokens around a text, and pads on the right; an
+    empty text is an empty list. A special token typed in a text is ordinary text (`split_special_tokens=True`): under
+    `none` the words `<unk>` and `<pad>` get the id of unknown words, so no text can turn into padding; `semeval` and
+    `tweet` separate or drop their brackets. Other programs do not read that setting, so `save_tokenizer` writes a
+    `tokenizer.json` without these tokens; after the stock `save_pretrained`, `tokenizers` needs
+    `encode_special_tokens = True`.
 
     Args:
         texts: The training texts, any iterable, read once. Memory grows with the distinct words, not with the texts.
@@ -83,7 +79,12 @@ def train_tokenizer(
     Raises:
         UserError: For an argument out of range, an invalid text, or texts without a word that is frequent enough.
     """
-    _check_counts(min_frequency=min_frequency, max_vocab_size=max_vocab_size, model_max_length=model_max_length)
+    counts = {"min_frequency": (min_frequency, 1), "model_max_length": (model_max_length, 1)}
+    if max_vocab_size is not None:
+        counts["max_vocab_size"] = (max_vocab_size, 3)  # <unk>, <pad> and one word
+    for name, (count, least) in counts.items():
+        if not isinstance(count, Integral) or isinstance(count, bool) or count < least:
+            raise UserError(f"{name}={count!r} must be a whole number of at least {least}")
     for name, value, known in (("normalizer", normalizer, NORMALIZERS), ("tokenizer", tokenizer, TOKENIZERS)):
         if value not in known:
             near = get_close_matches(str(value), known, n=1)
@@ -158,14 +159,12 @@ def _build_stages(tokenizer: str, normalizer: str, lowercase: bool) -> tuple[Nor
     return normalizers.Sequence(rules), pre_tokenizers.Sequence([cut, begin])
 
 
-def _count(
-    backend: Tokenizer, texts: Iterable[list[str]], min_frequency: int, max_vocab_size: int | None
-) -> WordLevel:
+def _count(backend: Tokenizer, texts: Iterable[list[str]], min_frequency: int, max_size: int | None) -> WordLevel:
     """Count words with the backend's own stages and return their model."""
     # The trainer must not know the special tokens: one that occurs in a text would get two ids and shift the others.
     trainer = WordLevelTrainer(
         min_frequency=min_frequency,
-        vocab_size=max_vocab_size or 2**31,  # the library's default is 30,000
+        vocab_size=max_size or 2**31,  # the library's default is 30,000
         special_tokens=[],
         show_progress=False,
     )
@@ -173,15 +172,15 @@ def _count(
     ids = backend.get_vocab()
     specials = [UNK_TOKEN, PAD_TOKEN]
     words = [word for word in sorted(ids, key=ids.__getitem__) if word not in specials]
-    vocabulary = (specials + words)[:max_vocab_size]
+    vocabulary = (specials + words)[:max_size]
     return WordLevel({word: index for index, word in enumerate(vocabulary)}, unk_token=UNK_TOKEN)
 
 
 def _learn_pieces(
-    backend: Tokenizer, texts: Iterable[list[str]], min_frequency: int, max_vocab_size: int | None
+    backend: Tokenizer, texts: Iterable[list[str]], min_frequency: int, max_size: int | None
 ) -> BPE | Unigram:
     """Learn pieces of words with the library's own trainer and return its model."""
-    size = max_vocab_size or _PIECES
+    size = max_size or _PIECES
     options: dict[str, Any] = {"vocab_size": size, "special_tokens": [UNK_TOKEN, PAD_TOKEN], "show_progress": False}
     if isinstance(backend.model, BPE):
         options |= {"min_frequency": min_frequency, "limit_alphabet": size - 2}
@@ -238,12 +237,3 @@ def _checked(texts: Iterable[str], sample: list[str]) -> Iterator[list[str]]:
         first += len(batch)
         sample += [] if sample else batch
         yield batch
-
-
-def _check_counts(min_frequency: int, max_vocab_size: int | None, model_max_length: int) -> None:
-    least = {"min_frequency": (min_frequency, 1), "model_max_length": (model_max_length, 1)}
-    if max_vocab_size is not None:
-        least["max_vocab_size"] = (max_vocab_size, 3)  # <unk>, <pad> and one word
-    for name, (value, minimum) in least.items():
-        if not isinstance(value, Integral) or isinstance(value, bool) or value < minimum:
-            raise UserError(f"{name}={value!r} must be a whole number of at least {minimum}")

@@ -98,7 +98,7 @@ class ProjectionTable:
         return rows if self.scale is None else rows.mul_(self.scale)
 
 
-def find_unsupported_part(model: nn.Module) -> str | None:
+def find_unsupported_part(model: Any) -> str | None:
     """Return the first part of a model that fusing would not reproduce, in words; None if there is no such part.
 
     Fusing reads weights and calls no module. Every cell type, pooling and task must be declared (`FUSED_CELLS`,
@@ -117,23 +117,20 @@ def find_unsupported_part(model: nn.Module) -> str | None:
             return f"{place} is {_name_type(module)}"
     if type(model).forward.__qualname__.partition(".")[0] not in FUSED_TASKS:
         return f"the model is {_name_type(model)}"
-    for name, part, kind in _parts_with_weights(model):
+    parts: list[tuple[str, Any, type[nn.Module]]] = [
+        ("rnn.embedding", model.rnn.embedding, nn.Embedding),
+        ("classifier", model.classifier, nn.Linear),
+    ]
+    for number, cells in enumerate(_list_cells(model)):
+        kind = FUSED_CELLS[model.config.cell_type].module
+        parts += [(f"rnn.layers.{number}.directions.{side}.cell", cell, kind) for side, cell in enumerate(cells)]
+    for name, part, kind in parts:
         if not isinstance(part, kind) or type(part).forward is not kind.forward:
             return f"{name} is {_name_type(part)}"
     for name, weight in model.named_parameters():
         if type(weight) not in (nn.Parameter, torch.Tensor):
             return f"{name} is {_name_type(weight)}"
     return None
-
-
-def _parts_with_weights(model: Any) -> Iterator[tuple[str, nn.Module, type[nn.Module]]]:
-    """Yield the parts whose weights are read: name, module, and the type it must have."""
-    yield "rnn.embedding", model.rnn.embedding, nn.Embedding
-    yield "classifier", model.classifier, nn.Linear
-    for number, cells in enumerate(_list_cells(model)):
-        for direction, cell in enumerate(cells):
-            name = f"rnn.layers.{number}.directions.{direction}.cell"
-            yield name, cell, FUSED_CELLS[model.config.cell_type].module
 
 
 def _list_cells(model: Any) -> list[list[nn.Module]]:

@@ -43,7 +43,7 @@ def build_graph(model: PreTrainedModel, metadata: Mapping[str, str]) -> onnx.Mod
     weight, bias = graph.weight("classifier.weight", head.weight), graph.weight("classifier.bias", head.bias)
     logits = graph.add("Gemm", pooled, weight, bias, transB=1)
     graph.add("Slice", logits, graph.constant([0]), texts.count, graph.constant([0]), outputs=["logits"])
-    return graph.finish(metadata, {"logits": (TensorProto.FLOAT, ["batch", config.num_labels])})
+    return graph.finish(metadata, config.num_labels)
 
 
 class Graph:
@@ -73,14 +73,13 @@ class Graph:
         self._constants[name] = numpy_helper.from_array(np.ascontiguousarray(array, np.float32), name)
         return name
 
-    def finish(self, metadata: Mapping[str, str], outputs: Mapping[str, tuple[int, list[Any]]]) -> onnx.ModelProto:
+    def finish(self, metadata: Mapping[str, str], classes: int) -> onnx.ModelProto:
         """Return the complete model."""
-        text_shape = ["batch", "time"]
         graph = helper.make_graph(
             self._nodes,
             "hf_rnn",
-            [helper.make_tensor_value_info(name, TensorProto.INT64, text_shape) for name in Texts.INPUTS],
-            [helper.make_tensor_value_info(name, *kind) for name, kind in outputs.items()],
+            [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "time"]) for name in Texts.INPUTS],
+            [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", classes])],
             list(self._constants.values()),
         )
         model = helper.make_model(
@@ -227,21 +226,19 @@ def _add_min_gru(graph: Graph, texts: Texts, inputs: str, cells: list[Any], name
 
 def _linear_step(directions: int) -> onnx.GraphProto:
     """Return one step of h = decay * h + addend in each direction, the body of a Scan."""
-    nodes, states, read, updated, scanned = [], [], [], [], []
+    nodes = []
     for number in range(directions):
-        state, decay, addend = f"h{number}", f"decay{number}", f"addend{number}"
-        states.append(state)
-        read += [decay, addend]
-        updated.append(f"next{number}")
-        scanned.append(f"state{number}")
-        nodes.append(helper.make_node("Mul", [decay, state], [f"kept{number}"]))
-        nodes.append(helper.make_node("Add", [f"kept{number}", addend], [updated[-1]]))
-        nodes.append(helper.make_node("Identity", [updated[-1]], [scanned[-1]]))
+        nodes.append(helper.make_node("Mul", [f"h{number}", f"decay{number}"], [f"kept{number}"]))
+        nodes.append(helper.make_node("Add", [f"kept{number}", f"addend{number}"], [f"next{number}"]))
+        nodes.append(helper.make_node("Identity", [f"next{number}"], [f"state{number}"]))
 
-    def declare(names: list[str]) -> list[onnx.ValueInfoProto]:
+    def declare(*groups: tuple[str, ...]) -> list[onnx.ValueInfoProto]:
+        names = [f"{kind}{number}" for group in groups for number in range(directions) for kind in group]
         return [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names]
 
-    return helper.make_graph(nodes, "linear_step", declare(states + read), declare(updated + scanned))
+    return helper.make_graph(
+        nodes, "linear_step", declare(("h",), ("decay", "addend")), declare(("next",), ("state",))
+    )
 
 
 # Each function of a pooling pools states: (T, B, S) → (B, P), zero for a text without tokens; see `RnnPooler`.

@@ -21,8 +21,8 @@ from ...hub.client import fetch
 from ...hub.loading import check_name, load_without_weights
 from ...hub.model_folder import FinishedFolder
 from ...utils.errors import UserError, reason_of
-from ..fast_tokenizer.fast_tokenization import FastTokenizer
-from ..reference import batch_by_length, find_score_function
+from ..predictor import TextClassifier
+from ..reference import batch_by_length
 
 # In the metadata of the file, which show whether it still belongs to its folder.
 WEIGHTS_KEY = "weights_sha256"
@@ -58,7 +58,7 @@ def write_labels(config: PreTrainedConfig) -> str:
     return json.dumps(dict(sorted(config.id2label.items())), ensure_ascii=False)
 
 
-class OnnxClassifier:
+class OnnxClassifier(TextClassifier):
     """A text classifier in ONNX Runtime.
 
     The float32 file gives the model's own logits, within 1e-4, in any batch. The int8 file is smaller and rounds; as
@@ -71,9 +71,6 @@ class OnnxClassifier:
         config: Has labels and kind of task.
         tokens_per_batch: About how many tokens run at once.
 
-    Raises:
-        UserError: For `tokens_per_batch` under 1.
-
     Example:
         >>> classifier = OnnxClassifier.from_pretrained("out/tweets")
         >>> classifier.predict(["best concert of my life!"])
@@ -83,13 +80,9 @@ class OnnxClassifier:
     def __init__(
         self, session: Any, tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, tokens_per_batch: int = 8192
     ) -> None:
-        if tokens_per_batch < 1:
-            raise UserError(f"tokens_per_batch must be at least 1, found {tokens_per_batch}")
+        super().__init__(tokenizer, config, tokens_per_batch)
         self.session = session
-        self.tokenizer = tokenizer
-        self._encode = FastTokenizer(tokenizer)
         self.config: Any = config
-        self.tokens_per_batch = tokens_per_batch
         self._file: Path | bytes | None = None  # a session does not give its file back
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -146,37 +139,12 @@ class OnnxClassifier:
         classifier._file = path.absolute()
         return classifier
 
-    def predict(self, texts: Sequence[str]) -> list[dict[str, Any]]:
-        """Return `{"label": ..., "score": ...}` of each text's best class, in the order of the texts."""
-        scores, numbers = torch.from_numpy(self.predict_proba(texts)).max(dim=-1)
-        labels = self.config.id2label
-        return [
-            {"label": labels[number], "score": score}
-            for number, score in zip(numbers.tolist(), scores.tolist(), strict=True)
-        ]
-
-    def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
-        """Return the scores `(N, C)` in float32, in the order of the texts and of `id2label`."""
-        return find_score_function(self.config)(self.logits(self.tokenize(texts))).numpy()
-
-    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the token ids of texts, equal to those of `tokenizer(texts, truncation=True)`."""
-        return self._encode(texts)
-
     def logits(self, input_ids: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Return the logits `(N, C)` in float32, in the order of `input_ids`.
-
-        Args:
-            input_ids: Token ids by text, possibly empty; each id is read.
-
-        Raises:
-            IndexError: For an id outside the vocabulary; ONNX Runtime would count a negative one from its end.
-        """
+        """As in [`TextClassifier`]; ONNX Runtime would count a negative id from the end of the vocabulary."""
         ends = [end for ids in input_ids if len(ids) for end in (min(ids), max(ids))]
-        if ends and not 0 <= min(ends) <= max(ends) < self.config.vocab_size:
-            raise IndexError(
-                f"token ids must be from 0 to {self.config.vocab_size - 1}, found {min(ends)}, {max(ends)}"
-            )
+        largest = self.config.vocab_size - 1
+        if ends and not 0 <= min(ends) <= max(ends) <= largest:
+            raise IndexError(f"token ids must be from 0 to {largest}, found {min(ends)}, {max(ends)}")
         logits = np.zeros((len(input_ids), self.config.num_labels), np.float32)
         for rows in batch_by_length(input_ids, self.tokens_per_batch):
             time = max(len(input_ids[row]) for row in rows)
