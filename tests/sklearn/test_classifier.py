@@ -19,7 +19,7 @@ from conftest import LABELS, invent_rows, write_rows
 from safetensors.torch import load, load_file
 from sklearn.base import clone, is_classifier
 from sklearn.exceptions import NotFittedError
-from sklearn.metrics import accuracy_score, log_loss
+from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
@@ -248,14 +248,6 @@ def test_columns_are_sorted_for_any_order_of_ids(trained, tmp_path):
     assert classifier.predict(ASKED).tolist() == [answer["label"] for answer in best]
     scores = [answer["score"] for answer in best]
     np.testing.assert_allclose(classifier.predict_proba(ASKED).max(axis=1), scores, atol=1e-6)
-
-
-def test_score_equals_sklearns(fitted):
-    texts, labels = columns(60, seed=3)
-    answers, weights = fitted.predict(texts), np.arange(60)
-    assert fitted.score(texts, labels) == accuracy_score(labels, answers) > 0.9
-    expected = accuracy_score(labels, answers, sample_weight=weights)
-    assert fitted.score(np.array(texts), pd.Series(labels), weights) == pytest.approx(expected)
 
 
 # ---- scikit-learn ----

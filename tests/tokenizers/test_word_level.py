@@ -331,24 +331,6 @@ def test_any_text_is_cut_into_words(normalizer, text):
         assert re.sub(r"\s", "", "".join(result)) == re.sub(r"\s", "", normalized)
 
 
-@given(text=tweets)
-@settings(max_examples=60, deadline=None)
-@pytest.mark.parametrize("normalizer", ["none", "tweet"])  # semeval drops words, which can leave others at a new edge
-def test_normalising_twice_changes_nothing(normalizer, text):
-    normalize = stages(normalizer, True)[0].normalize_str
-    once = normalize(text)
-    assert normalize(once).split() == once.split()
-
-
-@given(st.lists(st.sampled_from(["a", "don't", "low-cost", "-may", "mr.", "u.s.", "e.g", "<<<url>>>", "<<<DIGIT>>>"])))
-@settings(max_examples=60, deadline=None)
-def test_semeval_leaves_what_is_in_its_form(form):
-    assert words("semeval", " ".join(form), lowercase=True) == " ".join(form).lower().split()
-    assert words("semeval", " ".join(form), lowercase=False) == [
-        word.upper() if word.startswith("<") else word for word in form
-    ]
-
-
 # Syntax that JavaScript's `u` flag lacks or defines differently, where no backslash is escaped; `none` may use \\S.
 ONLY_ONIGURUMA = re.compile(r"""[+*?]\+|\(\?(?![:=!]|<[=!])|\\[^ns\\SpPuU0-9.()\[\]{}|/^$*+?-]|\[\[|&&""")
 

@@ -1,6 +1,5 @@
 """Facts about a model → the card of its folder."""
 
-from .facts import CardFacts
-from .template import render
+from .template import CardFacts, render
 
 __all__ = ["CardFacts", "render"]

@@ -10,8 +10,7 @@ from typing import Any
 from ...utils.atomic_write import write_whole
 from ...utils.errors import reason_of
 from ..model_folder import FinishedFolder
-from .facts import CardFacts
-from .template import render
+from .template import CardFacts, render
 
 logger = logging.getLogger(__name__)
 
