@@ -48,7 +48,7 @@ class Explanation:
 
     text: str
     scores: dict[str, float]  # by label, in the order of the ids
-    label: str  # of the highest score
+    label: str  # the label with the highest score
     measure: Literal["attention", "leave_one_out"]
     pieces: tuple[Piece, ...]  # the tokens that were read, in the order of the text
     tokens: int  # in the text, truncated ones included

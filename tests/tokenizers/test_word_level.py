@@ -314,7 +314,6 @@ pieces = st.sampled_from(
     + ["7:40", "12", "3rd", "sooo", "!!!", "...", "mr.", "u.s.", "-", "--", "(", ")", '"', "'", "😂", "👍🏽", "é"]
     + ["\x00", "<pad>", " ", " ", " ", "A", "b"]
 )
-pieces = st.sampled_from([*PIECES.split(" "), " ", " ", " "])
 tweets = st.lists(pieces, max_size=15).map("".join)
 
 

@@ -30,7 +30,7 @@ _CELLS = {
     "lstm": ("LSTM", "S. Hochreiter, J. Schmidhuber: Long Short-Term Memory. Neural Computation 9(8), 1997."),
     "min_gru": ("minimal GRU", "L. Feng et al.: Were RNNs All We Needed? arXiv:2410.01201, 2024."),
 }
-_HUB_METRICS = {"macro_f1": "f1", "macro_recall": "recall"}  # where the Hub's name differs
+_HUB_METRICS = {"macro_f1": "f1", "macro_recall": "recall"}  # names on the Hub that differ
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class CardFacts:
     A task is added by a template `<task>.md` beside this file and `CardFacts(task=...)`.
     """
 
-    name: str  # of the model: the title, and in the metadata
+    name: str  # name of the model: the title, and in the metadata
     cell_type: str  # as in the configuration; so are the next six
     num_hidden_layers: int
     hidden_size: int
@@ -66,7 +66,7 @@ class CardFacts:
     license: str | None = None  # the Hub's identifier, such as `apache-2.0`
     tags: tuple[str, ...] = ()  # beside the package's own
     best_metric: str | None = None  # selected the epoch on the validation split
-    size_in_bytes: int | None = None  # of the weights
+    size_in_bytes: int | None = None  # size of the weights
     max_length: int | None = None  # tokens read per text
     unknown_token_share: float | None = None  # in the validation split, from 0 to 1
     command: str | None = None  # repeats the run
