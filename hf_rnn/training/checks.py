@@ -43,6 +43,9 @@ def check_early(arguments: Arguments) -> None:
     metric = training.metric_for_best_model
     if metric is not None and metric.removeprefix("eval_") not in scores:
         raise UserError(f"unknown metric_for_best_model: found {metric!r}; choose one of {', '.join(scores)}")
+    greater = training.greater_is_better
+    if metric is not None and greater is not None and greater == metric.endswith("loss"):
+        raise UserError(f"greater_is_better {greater} keeps the worst epoch by {metric}: leave it out")
     check_trainer_settings(training)
     names = ("tokenizer_name_or_path", "model_name_or_path", "vectors")
     sources = {name: getattr(data, name) for name in names}

@@ -5,14 +5,16 @@ The record of the settings, `training_args.json`, is a recipe that repeats the r
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 import logging
 import os
 import shlex
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -78,12 +80,43 @@ class TrainingResult:
     def __repr__(self) -> str:
         """Return the folder and the main scores."""
         parts = [f"folder={str(self.folder)!r}"]
-        for split in ("validation", "test"):
-            scores = self.metrics.get(split, {})
-            shown = [f"{name} {scores[name]:.3f}" for name in SCORES if name in scores]
-            parts += [f"{split}: {', '.join(shown)}"] if shown else []
+        for split, scores in self._scores().items():
+            parts.append(f"{split}: {', '.join(f'{name} {value:.3f}' for name, value in scores.items())}")
         parts += [] if self.url is None else [f"url={self.url!r}"]
         return f"{type(self).__name__}({'; '.join(parts)})"
+
+    def _repr_html_(self) -> str:
+        """Return scores, learning curve and confusion matrix for a notebook."""
+        scores = self._scores()
+        parts = [f"<p><code>{escape(str(self.folder))}</code></p>"]
+        if self.url is not None:
+            parts[0] = f'<p><a href="{escape(self.url)}">{escape(self.url)}</a></p>'
+        rows = [[split, *(f"{found[name]:.3f}" for name in SCORES)] for split, found in scores.items()]
+        parts.append(_table(["", *SCORES], rows))
+        folder = FinishedFolder(self.folder)
+        parts += [_image(path) for path in (folder.learning_curve, folder.confusion_matrix) if path.is_file()]
+        matrix = self.metrics[next(iter(scores))].get("confusion_matrix") if scores else None
+        if matrix and self.card is not None and not folder.confusion_matrix.is_file():
+            names = list(self.card.class_counts)
+            parts.append(
+                _table(["true \\ predicted", *names], ([name, *row] for name, row in zip(names, matrix, strict=True)))
+            )
+        return "\n".join(parts)
+
+    def _scores(self) -> dict[str, dict[str, float]]:
+        found = {split: self.metrics.get(split, {}) for split in ("validation", "test")}
+        return {split: {name: scores[name] for name in SCORES} for split, scores in found.items() if scores}
+
+
+def _table(header: Sequence[Any], rows: Iterable[Sequence[Any]]) -> str:
+    lines = ["".join(f"<th>{escape(str(cell))}</th>" for cell in header)]
+    lines += ["".join(f"<td>{escape(str(cell))}</td>" for cell in row) for row in rows]
+    return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
+
+
+def _image(path: Path) -> str:
+    content = base64.b64encode(path.read_bytes()).decode()
+    return f'<img alt="{path.stem}" src="data:image/png;base64,{content}">'
 
 
 def write_folder(folder: FinishedFolder, run: Run, hooks: Iterable[RunHook], best_kept: bool) -> CardFacts:

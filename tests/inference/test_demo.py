@@ -262,7 +262,7 @@ class Page:
 
 
 @pytest.mark.slow
-def test_the_page_in_a_browser(browser, served, trained, tmp_path):
+def test_the_page_in_a_browser(served, browser, trained, tmp_path):
     page = Page(browser, served[0])
     page.find("textarea").send_keys("the miro box")
     page.button("Label it").click()

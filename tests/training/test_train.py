@@ -1,6 +1,7 @@
 """Training from data to a finished folder: its contents, what happens to an earlier model, resuming, mistakes."""
 
 import contextlib
+import dataclasses
 import json
 import math
 import pydoc
@@ -320,6 +321,7 @@ def test_rejected_rows_are_listed_and_leave_the_folder_usable(short, texts_dir, 
         ({"hidden_size": 0}, "hidden_size"),
         ({"embedding_dropout": 1.5}, "embedding_dropout"),
         ({"metric_for_best_model": "macro_recal"}, "macro_recall"),
+        ({"greater_is_better": False}, "greater_is_better"),
         ({"sparse_embedding": True, "optim": "adafactor"}, "sparse"),
         ({"tokenizer_name_or_path": "./nowhere"}, "nowhere"),
         ({"normalizer": "tweeet"}, "tweet"),
@@ -345,3 +347,12 @@ def test_a_damaged_tokenizer_is_named_with_its_file(short, trained, tmp_path, se
     torn.write_text(torn.read_text()[:900])
     with pytest.raises(UserError, match=r"torn cannot be loaded, because of tokenizer\.json"):
         train(**{**short, setting: str(tmp_path / "torn")})
+
+
+def test_a_notebook_shows_scores_and_figures_and_escapes_names(trained, tmp_path):
+    page = trained._repr_html_()
+    assert f"{trained.metrics['test']['accuracy']:.3f}" in page and page.count("<img ") == 2
+    odd = dataclasses.replace(trained.card, class_counts={"<b>": 1, "c": 1, "d": 1}, results={})
+    page = dataclasses.replace(trained, folder=tmp_path / "<i>", card=odd)._repr_html_()
+    assert "<td>&lt;b&gt;</td>" in page and "<b>" not in page and "<i>" not in page and "<img" not in page
+    assert dataclasses.replace(trained, metrics={"training": {}})._repr_html_()
