@@ -60,12 +60,8 @@ def encode(dataset: AnyDataset, tokenizer: PreTrainedTokenizerBase, max_length: 
     encoded = {"input_ids": datasets.List(datasets.Value("int32"))}
     encoded |= {"labels": features[labels[0]]} if labels else {}
     encoder = _Encoder(tokenizer, limit, labels[0] if labels else None, str(dataset.split or "the data"), streamed)
-    arguments: dict[str, Any] = {
-        "batched": True,
-        "with_indices": True,
-        "remove_columns": list(features),
-        "features": datasets.Features(encoded),
-    }
+    arguments: dict[str, Any] = {"batched": True, "with_indices": True, "remove_columns": list(features)}
+    arguments["features"] = datasets.Features(encoded)
     if streamed:
         return dataset.map(encoder, **arguments)
     fingerprint = _fingerprint(dataset, tokenizer, limit)
@@ -73,13 +69,8 @@ def encode(dataset: AnyDataset, tokenizer: PreTrainedTokenizerBase, max_length: 
         dataset = dataset.with_format(None)
     rows = dataset.map(encoder, new_fingerprint=fingerprint, **arguments).with_format(None)
     if encoder.truncated:
-        logger.warning(
-            "%d of %d texts in %s are longer than %d tokens and were truncated",
-            encoder.truncated,
-            len(rows),
-            encoder.name,
-            limit,
-        )
+        found = f"{encoder.truncated} of {len(rows)} texts in {encoder.name}"
+        logger.warning("%s are longer than %d tokens and were truncated", found, limit)
     return rows
 
 
@@ -102,12 +93,8 @@ class _Encoder:
                 rows[number] = ids
             digits, self.truncated = len(str(self.truncated or "")), self.truncated + len(long)
             if self.streamed and len(str(self.truncated)) > digits:
-                logger.warning(
-                    "%d texts in %s so far are longer than %d tokens and were truncated",
-                    self.truncated,
-                    self.name,
-                    self.limit,
-                )
+                found = f"{self.truncated} texts in {self.name} so far"
+                logger.warning("%s are longer than %d tokens and were truncated", found, self.limit)
         labels = {} if self.label_column is None else {"labels": batch[self.label_column]}
         return {"input_ids": rows, **labels}
 

@@ -78,6 +78,7 @@ class LibrarySplit:
         labels: LabelMap | None,
         on_bad_row: Callable[[BadRow], None],
         on_bytes: Callable[[bytes], object] = lambda block: None,
+        keep_texts: bool = True,
     ) -> Iterator[Rows]:
         """Read the split; see [`~hf_rnn.data.tsv_file.TsvFile.rows`]. The `line` of a bad row is its number from 0."""
         on_bytes(self.dataset._fingerprint.encode())
@@ -124,14 +125,8 @@ class LibrarySplit:
 def to_dataset(rows: Any, text_column: str, label_column: str, where: str) -> datasets.Dataset:
     """Return rows in memory as a data set.
 
-    Args:
-        rows: A `Dataset`, a table or frame of Arrow, pandas or polars, or a list of dicts or of pairs (text, label).
-        text_column: Name of the text column, also for pairs.
-        label_column: Name of the label column.
-        where: Name of the rows in messages.
-
-    Raises:
-        UserError: For anything else.
+    Rows are a `Dataset`, a table or frame of Arrow, pandas or polars, or a list of dicts or of pairs (text, label).
+    `where` names them in messages.
     """
     if isinstance(rows, datasets.Dataset):
         return rows
@@ -147,10 +142,9 @@ def to_dataset(rows: Any, text_column: str, label_column: str, where: str) -> da
             f"{where} must be a Dataset, a frame of pandas or polars, or a list of dicts or pairs (text, label): "
             f"found {type(rows).__name__} ({reason_of(error):.200})"
         ) from error
-    roots = {
-        column if column in table.column_names else column.split(".")[0] for column in (text_column, label_column)
-    }
-    if roots <= set(table.column_names):
+    known = table.column_names
+    roots = {column if column in known else column.split(".")[0] for column in (text_column, label_column)}
+    if roots <= set(known):
         table = table.select(sorted(roots))
     for index, field in enumerate(table.schema):
         if pa.types.is_dictionary(field.type):  # categories, which the datasets library refuses

@@ -34,7 +34,6 @@ def listed(labels: Iterable[str]) -> str:
 
 
 def _shorten(items: Sequence[str]) -> str:
-    """Join the first items for a message and count the others."""
     more = len(items) - _MOST_LISTED
     return ", ".join(items[:_MOST_LISTED]) + (f" and {more} more" if more > 0 else "")
 
@@ -59,14 +58,7 @@ class LabelMap:
 
     @classmethod
     def from_counts(cls, counts: Mapping[str, int]) -> LabelMap:
-        """Make the map from the labels of the train split.
-
-        Args:
-            counts: Rows by label.
-
-        Raises:
-            UserError: For one label only, and for as many labels as a column of texts has.
-        """
+        """Make the map from the rows by label of train; raise UserError for one label, and for too many."""
         rows = sum(counts.values())
         if len(counts) > 50 and len(counts) > rows / 2:
             raise UserError(
@@ -96,9 +88,6 @@ class LabelMap:
             class_names: Names by id.
             counts: Rows by label in the first split.
             label_map: Labels of the data to class names. If given, even empty, integers do not index the names.
-
-        Raises:
-            UserError: For invalid names, and for names that have nothing in common with the data.
         """
         names = tuple(class_names)
         if len(set(names)) < len(names) or len(names) < 2 or any(name.strip() != name or not name for name in names):

@@ -41,37 +41,28 @@ def read_texts(stream: BinaryIO, name: str, max_line_bytes: int = MAX_LINE_BYTES
             offset += size
         else:
             for line in block.split(b"\n")[:-1]:
-                text = decode_line(line.removesuffix(b"\r"), offset, max_line_bytes)
+                text: str | Fault | BadRow = decode_line(line.removesuffix(b"\r"), offset, max_line_bytes)
                 if isinstance(text, Fault):
-                    excerpt = excerpt_of(line).removesuffix("\r")
-                    lines.append(BadRow(name, number + len(lines), offset, text, excerpt))
-                else:
-                    lines.append(text)
+                    text = BadRow(name, number + len(lines), offset, text, excerpt_of(line).removesuffix("\r"))
+                lines.append(text)
                 offset += len(line) + 1
         number += len(lines)
         yield lines
 
 
 class _Arriving(RawIOBase):
-    """A stream behind its byte order mark; a read waits for the first bytes only.
-
-    Attributes:
-        start: Bytes of the byte order mark.
-    """
+    """A stream behind its byte order mark, which has `start` bytes; a read waits for the first bytes only."""
 
     def __init__(self, stream: BinaryIO, name: str) -> None:
-        self._stream, head = stream, b""
+        self._read1, head = stream.read1, b""  # type: ignore[attr-defined] # of buffered streams
         # no text is complete before the first line is
-        while len(head) < 4 and b"\n" not in head and (data := self._read_arrived(1 << 12)):
+        while len(head) < 4 and b"\n" not in head and (data := self._read1(1 << 12)):
             head += data
         check_signature(name, head)
         self.start = len(BOM_UTF8) if head.startswith(BOM_UTF8) else 0
         self._head = head[self.start :]
 
-    def _read_arrived(self, size: int) -> bytes:
-        return self._stream.read1(size)  # type: ignore[attr-defined] # of buffered streams
-
     def read(self, size: int = -1) -> bytes:
         """Return the bytes that have arrived, at most `size`; empty only at the end."""
         head, self._head = self._head[:size], self._head[size:]
-        return head or self._read_arrived(size)
+        return head or self._read1(size)

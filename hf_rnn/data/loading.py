@@ -97,7 +97,7 @@ def load_tsv(
     return (build_streams if streaming else build_tables)(labels, read, holdout, report)
 
 
-def load_named(
+def load_named(  # noqa: D417 - the other arguments are those of load_tsv
     dataset: PathLike | datasets.Dataset | Mapping[str, Any],
     config: str | None = None,
     *,
@@ -121,15 +121,9 @@ def load_named(
         config: The configuration of a data set that has several.
         text_column: Name of the text column; dots lead into nested records: `fields.text`.
         label_column: Name of the label column: ClassLabel (keeps its names and ids), strings, integers or bools.
-        class_names: See [`load_tsv`].
-        label_map: See [`load_tsv`].
         splits: See [`load_tsv`]. By default a validation or test split with only the label -1, which marks rows
             without a label, is left out, with a line in the log.
-        validation_share: See [`load_tsv`].
-        seed: See [`load_tsv`].
-        max_bad_rows: See [`load_tsv`].
-        rejected_path: See [`load_tsv`]; `line` counts rows from 0.
-        report: See [`load_tsv`].
+        rejected_path: See [`load_tsv`], as for all other arguments; `line` counts rows from 0.
 
     Returns:
         Splits as [`load_tsv`] returns them.
@@ -202,17 +196,7 @@ def _load_library(name: str, config: str | None, split_of_file: str) -> datasets
 
 
 def _find_files(source: Source, splits: Iterable[str] | None, names_given: bool) -> dict[str, list[str]]:
-    """Return the files of each split to read, train first.
-
-    Args:
-        source: See [`load_tsv`]. A single file is the only requested split, or else train.
-        splits: See [`load_tsv`].
-        names_given: Whether there are class names, so that train is not required.
-
-    Raises:
-        UserError: For unknown splits, and for a file that is given twice.
-        DataError: Without a train split, if one is required.
-    """
+    """Return the files of each split to read, train first; a single file is the only requested split, or train."""
     if isinstance(source, Mapping):
         where = "the mapping"
         given = {name: list(map(os.path.expanduser, _as_list(files))) for name, files in source.items()}
@@ -272,13 +256,9 @@ def _choose_splits(
         there = f"found {', '.join(found) or 'no split'}"
         if "train" in missing:
             files = sorted(os.listdir(where))[:10] if os.path.isdir(where) else []
-            advice = f" in the files {', '.join(files)}" if files else ""
-            raise DataError.for_file(
-                where,
-                Reason.NO_TRAIN_SPLIT,
-                f"{there}{advice}; put training rows into train.tsv, or name CSV, Parquet or JSON files with "
-                "--dataset_name instead of --data_dir",
-            )
+            there += f" in the files {', '.join(files)}" if files else ""
+            advice = "put training rows into train.tsv, or name CSV, Parquet or JSON files with --dataset_name instead"
+            raise DataError.for_file(where, Reason.NO_TRAIN_SPLIT, f"{there}; {advice} of --data_dir")
         raise UserError(f"{where} has no split {' and '.join(missing)}: {there}")
     return tuple(split for split in _SPLITS if split in wanted)
 
@@ -294,10 +274,6 @@ def _hold_out(read: dict[str, ReadSplit], classes: int, share: float, seed: int,
     report.label_counts["train"] = [count - out for count, out in zip(counts, held_out, strict=True)]
     report.label_counts["validation"] = held_out
     report.held_out = holdout.rows
-    logger.warning(
-        "there is no validation split: %d of %d rows of train are held out as one, stratified by label (seed %d)",
-        holdout.rows,
-        sum(counts),
-        seed,
-    )
+    found = f"{holdout.rows} of {sum(counts)} rows of train are held out as one"
+    logger.warning("there is no validation split: %s, stratified by label (seed %d)", found, seed)
     return holdout

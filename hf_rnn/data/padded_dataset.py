@@ -1,7 +1,7 @@
 """Padded batches of a table of token ids, ten times as fast as a collator of rows.
 
 They equal those of [`~transformers.DataCollatorWithPadding`], but come from the table's columns: a batch is one
-look-up in an array of all ids. [`as_padded_batches`] returns None for tables and collators that it does not support.
+look-up in an array of all ids.
 
 Legend: N rows of the table, B rows of a batch, T tokens of its longest row.
 """
@@ -68,12 +68,7 @@ class PaddedBatches(Dataset):
 
 
 def as_padded_batches(data: Any, collator: Any) -> PaddedBatches | None:
-    """Return the batches that `collator` would make of a table's rows; None if only the collator can make them.
-
-    Args:
-        data: The training rows.
-        collator: The collator that would pad them.
-    """
+    """Return the batches that `collator` would make of a table's rows; None if only the collator can make them."""
     if not isinstance(data, datasets.Dataset) or data.format["type"] is not None or len(data) == 0:
         return None
     if not _is_standard(collator) or not isinstance(data.features.get("input_ids"), datasets.List):

@@ -108,18 +108,10 @@ class BadRow:
 
     def as_json(self) -> str:
         """Return the line of `rejected.jsonl` for this row."""
-        record = {
-            "file": self.path,
-            "line": self.line,
-            "byte_offset": self.byte_offset,
-            "reason": self.fault.reason.value,
-            "detail": self.fault.detail,
-            "text": self.excerpt,
-        }
-        # str.splitlines cuts at these three too
-        return re.sub(
-            "[\x85\u2028\u2029]", lambda end: f"\\u{ord(end[0]):04x}", json.dumps(record, ensure_ascii=False)
-        )
+        record = {"file": self.path, "line": self.line, "byte_offset": self.byte_offset}
+        record |= {"reason": self.fault.reason.value, "detail": self.fault.detail, "text": self.excerpt}
+        text = json.dumps(record, ensure_ascii=False)
+        return re.sub("[\x85\u2028\u2029]", lambda end: f"\\u{ord(end[0]):04x}", text)  # str.splitlines cuts there
 
 
 class DataError(UserError):
@@ -133,12 +125,7 @@ class DataError(UserError):
     """
 
     def __init__(
-        self,
-        message: str,
-        path: str,
-        reason: Reason,
-        line: int | None = None,
-        byte_offset: int | None = None,
+        self, message: str, path: str, reason: Reason, line: int | None = None, byte_offset: int | None = None
     ) -> None:
         super().__init__(message)
         self.path, self.reason, self.line, self.byte_offset = path, reason, line, byte_offset
@@ -212,17 +199,7 @@ class DataReport:
 
 
 def parse_limit(max_bad_rows: int | float | str) -> tuple[int | None, float | None]:
-    """Read a limit on bad rows.
-
-    Args:
-        max_bad_rows: A count (5, "5") or a share of the rows read ("0.1%", 0.001, "0.001").
-
-    Returns:
-        (count, None) or (None, share).
-
-    Raises:
-        UserError: For anything else.
-    """
+    """Read a limit on bad rows, a count (5, "5") or a share ("0.1%", 0.001); return (count, None) or (None, share)."""
     number = str(max_bad_rows).strip()
     if number.isdecimal():
         return int(number), None
@@ -243,15 +220,11 @@ class Ledger:
         rejected_path: The file that lists the refused rows, one JSON object per line. The first of them creates it in
             place of an older one; a load without any removes the older one at its end.
         report: Is filled in.
-
-    Raises:
-        UserError: If `rejected_path` is a file with other content.
     """
 
     def __init__(self, max_bad_rows: int | float | str, rejected_path: str | Path | None, report: DataReport) -> None:
         self.limit, self.share = parse_limit(max_bad_rows)
-        self.max_bad_rows = max_bad_rows
-        self.report = report
+        self.max_bad_rows, self.report = max_bad_rows, report
         vars(report).update(vars(DataReport()))  # forget an earlier load
         self._path = Path(rejected_path) if rejected_path is not None else None
         if self._path is not None and self._path.is_file():
@@ -262,11 +235,7 @@ class Ledger:
         self._first: BadRow | None = None
 
     def reject(self, split: str, row: BadRow) -> None:
-        """Count and list a bad row of a split.
-
-        Raises:
-            DataError: If the row exceeds the limit.
-        """
+        """Count and list a bad row of a split; raise DataError past the limit."""
         self._first = self._first or row
         if self.limit == 0:
             raise DataError.for_row(row, "To skip such rows: --max_bad_rows N")

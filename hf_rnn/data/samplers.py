@@ -16,14 +16,11 @@ SHUFFLED_ROWS = 10_000  # rows of a stream in memory; the next one is drawn from
 
 
 def padding_share(lengths: Sequence[int], batches: Iterable[Sequence[int]]) -> float:
-    """Return the share of padding in batches that are each padded to their longest text.
+    """Return padding divided by all tokens, if each batch of indices is padded to its longest text; 0 without tokens.
 
     Args:
         lengths: Tokens by index.
         batches: Indices by batch.
-
-    Returns:
-        Padding tokens divided by all tokens, from 0 (no padding) towards 1; 0 without tokens.
     """
     rows = [[lengths[index] for index in batch] for batch in batches]
     padded = sum(len(row) * max(row) for row in rows if row)
@@ -41,9 +38,7 @@ class _EpochBatchSampler(Sampler[list[int]]):
         for name, value, least in (*((name, value, 1) for name, value in sizes.items()), ("seed", seed, 0)):
             if value < least:
                 raise UserError(f"{name} must be at least {least}: found {value}")
-        self.lengths = lengths
-        self.seed = seed
-        self.epoch = 0
+        self.lengths, self.seed, self.epoch = lengths, seed, 0
 
     @property
     def sampler(self) -> _EpochBatchSampler:
@@ -76,9 +71,6 @@ class LengthBucketedBatchSampler(_EpochBatchSampler):
             .108, .059, .015 and .008 for pools of 5, 10, 50 and 100 batches.
         drop_last: Leave out the rows that do not fill a batch.
 
-    Raises:
-        UserError: For a batch or pool size under 1, or a negative seed.
-
     Example:
         >>> sampler = LengthBucketedBatchSampler([len(ids) for ids in train["input_ids"]], batch_size=32)
         >>> loader = DataLoader(train, batch_sampler=sampler, collate_fn=DataCollatorWithPadding(tokenizer))
@@ -95,9 +87,7 @@ class LengthBucketedBatchSampler(_EpochBatchSampler):
         drop_last: bool = False,
     ) -> None:
         super().__init__(np.asarray(lengths, dtype=np.int64), seed, batch_size=batch_size, pool_batches=pool_batches)
-        self.batch_size = batch_size
-        self.pool_batches = pool_batches
-        self.drop_last = drop_last
+        self.batch_size, self.pool_batches, self.drop_last = batch_size, pool_batches, drop_last
 
     def __len__(self) -> int:
         full, rest = divmod(len(self.lengths), self.batch_size)
@@ -139,12 +129,7 @@ class TokenBudgetBatchSampler(_EpochBatchSampler):
             number.
 
     Raises:
-        UserError: For a size under 1, a negative seed, or batches of one text each that processes cannot share evenly.
-
-    Example:
-        >>> sampler = TokenBudgetBatchSampler([len(ids) for ids in train["input_ids"]], tokens_per_batch=1024)
-        >>> loader = DataLoader(train, batch_sampler=sampler, collate_fn=DataCollatorWithPadding(tokenizer))
-        >>> sampler.set_epoch(1)
+        UserError: For batches of one text each that the processes cannot share evenly.
     """
 
     def __init__(
@@ -156,16 +141,9 @@ class TokenBudgetBatchSampler(_EpochBatchSampler):
         mixed_batches: int = 4,
         processes: int = 1,
     ) -> None:
-        super().__init__(
-            np.maximum(np.asarray(lengths, dtype=np.int64), 1),
-            seed,
-            tokens_per_batch=tokens_per_batch,
-            mixed_batches=mixed_batches,
-            processes=processes,
-        )
-        self.tokens_per_batch = tokens_per_batch
-        self.mixed_batches = mixed_batches
-        self.processes = processes
+        sizes = {"tokens_per_batch": tokens_per_batch, "mixed_batches": mixed_batches, "processes": processes}
+        super().__init__(np.maximum(np.asarray(lengths, dtype=np.int64), 1), seed, **sizes)
+        self.tokens_per_batch, self.mixed_batches, self.processes = tokens_per_batch, mixed_batches, processes
         self._sizes, self._groups = self._cut()
 
     def _cut(self) -> tuple[list[int], list[int]]:
@@ -228,12 +206,7 @@ class CountedStream(IterableDataset):
 
 
 def with_lengths(examples: Mapping[str, Any], label_counts: Mapping[str, Sequence[int]]) -> dict[str, Any]:
-    """Return the splits, evaluated streams as [`CountedStream`]; without, several processes count rows twice.
-
-    Args:
-        examples: Tables or streams by split. `train` is not changed.
-        label_counts: Rows by class, of each split.
-    """
+    """Return the splits, evaluated streams as [`CountedStream`]; without, several processes count rows twice."""
     return {
         split: CountedStream(rows, sum(label_counts[split]))
         if split != "train" and isinstance(rows, datasets.IterableDataset)

@@ -23,10 +23,6 @@ def load_texts(
         data: Rows in memory by split, instead of those that the settings name.
         streaming: Return streams instead of tables.
         options: Further keywords of [`load_tsv`] and [`load_named`], such as `splits`.
-
-    Raises:
-        DataError: For bad rows beyond `max_bad_rows`.
-        UserError: For settings that contradict each other or the data.
     """
     if data is None:
         arguments.check_source()
@@ -42,11 +38,7 @@ def load_texts(
 
 
 def join_splits(train: Any, validation: Any, test: Any) -> Mapping[str, Any] | None:
-    """Return rows in memory by split; None without any.
-
-    Raises:
-        UserError: For splits without train, and for splits beside a train that holds splits.
-    """
+    """Return rows in memory by split; None without any."""
     others = {name: rows for name, rows in (("validation", validation), ("test", test)) if rows is not None}
     if train is None and others:
         raise UserError(f"{' and '.join(others)} in memory without train: give the training rows as train")
@@ -58,14 +50,7 @@ def join_splits(train: Any, validation: Any, test: Any) -> Mapping[str, Any] | N
 
 
 def find_origins(arguments: Any, report: DataReport) -> dict[str, Origin]:
-    """Return the file and the lines of each split's rows.
-
-    Splits with refused or held-out rows or from several files are left out.
-
-    Args:
-        arguments: The settings that [`load_texts`] read.
-        report: Its report.
-    """
+    """Return file and lines of each split that [`load_texts`] read whole, from one file."""
     if _find_library_source(arguments) is not None:
         return {}
     first = 2 if arguments.header else 1

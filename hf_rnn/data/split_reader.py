@@ -28,7 +28,6 @@ from .tsv_reader import Rows
 
 logger = logging.getLogger(__name__)
 
-
 RowSource = TsvFile | LibrarySplit
 
 
@@ -69,10 +68,6 @@ def read_splits(
         ledger: Counts the refused rows.
         keep: Whether to keep the rows, or only their counts.
         label_map: See [`LabelMap.given`].
-
-    Raises:
-        DataError: For an unusable file, and for a row that the ledger refuses.
-        UserError: If the labels make no map.
     """
     for split, parts in sources.items():
         ledger.report.splits[split] = SplitReport([part.path for part in parts])
@@ -111,7 +106,7 @@ def _read(split: str, parts: Sequence[RowSource], labels: LabelMap | None, ledge
         counts: Counter[Any] = Counter()
         read.counts.append(counts)
         hasher.update(repr(part.layout).encode())
-        for rows in part.rows(labels, partial(ledger.reject, split), hasher.update):
+        for rows in part.rows(labels, partial(ledger.reject, split), hasher.update, keep):
             report.rows_read += rows.lines
             counts.update(_count(rows))
             if keep:
@@ -132,7 +127,7 @@ def _survey_labels(parts: Sequence[RowSource]) -> Counter[str]:
     """Count the rows of a split by label, without the bad rows."""
     counts: Counter[str] = Counter()
     for part in parts:
-        for rows in part.rows(None, lambda row: None):
+        for rows in part.rows(None, lambda row: None, keep_texts=False):
             counts.update(_count(rows))
     return counts
 
@@ -229,10 +224,8 @@ def _describe(labels: LabelMap) -> datasets.DatasetInfo:
 
 def _find_parts(read: dict[str, ReadSplit], holdout: Holdout | None) -> dict[str, tuple[ReadSplit, bool]]:
     """Return for each split to deliver its source, and whether it takes the held-out rows of that source."""
-    parts = {split: (rows, False) for split, rows in read.items()}
-    if holdout is None:
-        return parts
-    return {"train": parts.pop("train"), "validation": (read["train"], True), **parts}
+    held_out = {"train": (read["train"], False), "validation": (read["train"], True)} if holdout else {}
+    return held_out | {split: (rows, False) for split, rows in read.items()}
 
 
 def _set_fingerprints(

@@ -50,14 +50,9 @@ class Holdout:
         return sum(map(self.quota, range(len(self.counts))))
 
     def select(self, labels: np.ndarray, seen: np.ndarray) -> np.ndarray:
-        """Return which of the next rows of train are held out.
+        """Return for each of the next rows of train, by their label ids (rows,), whether it is held out.
 
-        Args:
-            labels: Label ids of consecutive rows, shape (rows,).
-            seen: Earlier rows of each class, shape (classes,); is advanced past these rows.
-
-        Returns:
-            A boolean mask of shape (rows,): True where the row goes to validation.
+        `seen` has the earlier rows of each class (classes,), and is advanced past these rows.
         """
         held_out = np.zeros(len(labels), dtype=bool)
         for label in np.unique(labels):

@@ -9,27 +9,13 @@ from ..utils.errors import UserError
 
 
 def check_text(text: str) -> None:
-    """Refuse a text that is not Unicode, for example from a terminal that passes bytes other than UTF-8.
-
-    Raises:
-        UserError: If it cannot be encoded.
-    """
-    place = _find_surrogate(text)
-    if place is not None:
+    """Raise UserError for a text that is not Unicode, for example from a terminal with another encoding."""
+    if (place := _find_surrogate(text)) is not None:
         raise UserError(f"the text is not UTF-8 at character {place}: found {text!r:.60}")
 
 
 def check_texts(texts: Iterable[Any], where: str = "texts", first: int = 0) -> None:
-    """Refuse texts that are not str or not Unicode; an empty one is allowed.
-
-    Args:
-        texts: The texts in their order.
-        where: Their name in messages.
-        first: The position of the first of them.
-
-    Raises:
-        UserError: For an invalid text, with its position.
-    """
+    """Raise UserError for a text that is not str or not Unicode, with its position, counted on from `first`."""
     for position, text in enumerate(texts, start=first):
         if not isinstance(text, str):
             raise UserError(f"{where}[{position}] is not a str: found {text!r:.80}; give '' for an empty text")

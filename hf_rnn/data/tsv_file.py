@@ -12,15 +12,7 @@ from pathlib import Path
 from ..utils.errors import UserError
 from .labels import LabelMap, listed
 from .row_errors import BadRow, DataError, Reason
-from .tsv_reader import (
-    MAX_LINE_BYTES,
-    Layout,
-    RowReader,
-    Rows,
-    blocks_of_lines,
-    check_signature,
-    excerpt_of,
-)
+from .tsv_reader import MAX_LINE_BYTES, Layout, RowReader, Rows, blocks_of_lines, check_signature, excerpt_of
 
 # A first line with one of each, in any case, names the columns.
 _TEXT_HEADERS = {"text", "tweet", "sentence", "review", "content", "comment", "message"}
@@ -52,18 +44,7 @@ class TsvFormat:
                 )
 
     def find_layout(self, path: str, first_line: bytes) -> Layout:
-        """Return the layout of a file.
-
-        Without declarations, lines have two fields; else all have as many as the first line.
-
-        Args:
-            path: The file's name, for messages.
-            first_line: Its first line.
-
-        Raises:
-            DataError: For a missing column.
-            UserError: If text and label are the same column.
-        """
+        """Return the layout of a file: two fields a line without declarations, else as many as the first has."""
         text: int | str | None = 0 if self.text_column is None else self.text_column
         label: int | str | None = 1 if self.label_column is None else self.label_column
         declared = self.text_column is not None or self.label_column is not None
@@ -76,11 +57,8 @@ class TsvFormat:
             if None not in named:
                 text, label = named
             elif len(names) > 2:
-                raise DataError.for_file(
-                    path,
-                    Reason.MISSING_COLUMN,
-                    f"found columns {listed(names)}; name two of them with --text_column and --label_column",
-                )
+                detail = f"found columns {listed(names)}; name two of them with --text_column and --label_column"
+                raise DataError.for_file(path, Reason.MISSING_COLUMN, detail)
         first, second = (self._find_column(path, column, names) for column in (text, label))
         if first == second:
             raise UserError(f"{path}: text and label must be two columns: found {first} for both")
@@ -93,12 +71,9 @@ class TsvFormat:
             return names.index(column)
         there = listed(names) if self.header else f"{len(names)} columns, counted from 0"
         twice = " (twice)" if column in names else ""
-        raise DataError.for_file(
-            path,
-            Reason.MISSING_COLUMN,
-            f"column {column!r:.80}{twice}: found {there}; set --text_column and --label_column by number, or by name "
-            "with --header",
-        )
+        advice = "set --text_column and --label_column by number, or by name with --header"
+        found = f"column {column!r:.80}{twice}: found {there}; {advice}"
+        raise DataError.for_file(path, Reason.MISSING_COLUMN, found)
 
 
 @dataclass(frozen=True)
@@ -123,12 +98,7 @@ class TsvFile:
 
     @classmethod
     def open(cls, path: str | Path, declared: TsvFormat) -> TsvFile:
-        """Read a file's start.
-
-        Raises:
-            DataError: For a file that is empty, is not text, lacks a column, or has an undeclared header.
-            UserError: For a file that cannot be read.
-        """
+        """Read and check a file's start."""
         name = str(path)
         try:
             with open(name, "rb") as stream:
@@ -146,15 +116,10 @@ class TsvFile:
         if start >= status.st_size:
             raise DataError.for_file(name, Reason.EMPTY_FILE, "found no row")
         fields = first.rstrip(b"\r\n").split(b"\t")
-        text, label = (
-            excerpt_of(fields[column]) if column < len(fields) else "" for column in (layout.text, layout.label)
-        )
+        text, label = (excerpt_of(b"".join(fields[column : column + 1])) for column in (layout.text, layout.label))
         if not declared.header and text.casefold() in _TEXT_HEADERS and label.casefold() in _LABEL_HEADERS:
-            raise DataError.for_file(
-                name,
-                Reason.UNDECLARED_HEADER,
-                f"found {text!r} and {label!r} in the first line; if it names the columns, add --header",
-            )
+            detail = f"found {text!r} and {label!r} in the first line; if it names the columns, add --header"
+            raise DataError.for_file(name, Reason.UNDECLARED_HEADER, detail)
         stamp = status.st_size, status.st_mtime_ns
         return cls(name, layout, start, 1 + declared.header, stamp, label if declared.header else None)
 
@@ -163,6 +128,7 @@ class TsvFile:
         labels: LabelMap | None,
         on_bad_row: Callable[[BadRow], None],
         on_bytes: Callable[[bytes], object] = lambda block: None,
+        keep_texts: bool = True,
     ) -> Iterator[Rows]:
         """Read the file from its first row to its end.
 
@@ -170,17 +136,17 @@ class TsvFile:
             labels: Resolves labels to ids; None to get the labels themselves.
             on_bad_row: Called with each bad row, in the order of lines; may raise to stop.
             on_bytes: Called with all bytes that are read, in order (for a hash).
+            keep_texts: Whether rows need their texts; a pass that counts is faster without.
 
         Raises:
             DataError: If the file has changed since it was opened.
         """
-        reader = RowReader(self.path, self.layout, self.first_line, self.start, labels, on_bad_row)
+        reader = RowReader(self.path, self.layout, self.first_line, self.start, labels, on_bad_row, keep_texts)
         try:
             stream = FileIO(self.path)
         except OSError as error:
-            raise DataError.for_file(
-                self.path, Reason.FILE_CHANGED, f"it can no longer be read ({error.strerror})"
-            ) from None
+            detail = f"it can no longer be read ({error.strerror})"
+            raise DataError.for_file(self.path, Reason.FILE_CHANGED, detail) from None
         with stream:
             self._check_unchanged(stream)
             stream.seek(self.start)

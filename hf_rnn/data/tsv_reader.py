@@ -154,6 +154,7 @@ class RowReader:
         offset: Offset of that line.
         labels: Resolves labels to ids; None to get the labels themselves.
         on_bad_row: Called with each bad row, in the order of lines; may raise.
+        keep_texts: Whether the texts of blocks without a bad row are returned.
     """
 
     path: str
@@ -162,12 +163,13 @@ class RowReader:
     offset: int
     labels: LabelMap | None
     on_bad_row: Callable[[BadRow], None]
+    keep_texts: bool = True
 
     def skip_long_line(self, start: bytes, length: int, size: int) -> Rows:
         """Refuse a line over the cap; only its start is held."""
         self._reject(start, line_too_long(length, self.layout.max_line_bytes))
         self._advance(1, size)
-        return self._build_rows([], [], 1)
+        return self._build_rows([], 1)
 
     def read(self, block: bytes) -> Rows:
         """Read whole lines, each ended by LF."""
@@ -224,23 +226,20 @@ class RowReader:
             return None
         if self.labels is not None:
             labels = pa.array(np.array(resolved, dtype=np.int64)[labels.indices.to_numpy()])
-        texts = fields.take(pa.array(np.arange(text, offsets.size, 4)))
+        texts = fields.take(pa.array(np.arange(text, offsets.size, 4))) if self.keep_texts else fields[:0]
         return Rows(texts, labels, len(starts))
 
     def _read_lines(self, block: bytes) -> Rows:
         """Read the lines one by one; report the bad ones and return the others."""
-        texts: list[str] = []
-        labels: list[int | str] = []
-        lines = block.split(b"\n")[:-1]
+        rows, lines = [], block.split(b"\n")[:-1]
         for line in lines:
             row = self._parse(line.removesuffix(b"\r"))
             if isinstance(row, Fault):
                 self._reject(line, row)
             else:
-                texts.append(row[0])
-                labels.append(row[1])
+                rows.append(row)
             self._advance(1, len(line) + 1)
-        return self._build_rows(texts, labels, len(lines))
+        return self._build_rows(rows, len(lines))
 
     def _parse(self, line: bytes) -> tuple[str, int | str] | Fault:
         """Return text and label of a line, or what is wrong with it."""
@@ -267,10 +266,10 @@ class RowReader:
             start = fields[self.layout.text]
         self.on_bad_row(BadRow(self.path, self.line, self.offset, fault, excerpt_of(start).removesuffix("\r")))
 
-    def _build_rows(self, texts: list[str], labels: list[int | str], lines: int) -> Rows:
-        if self.labels is None:
-            return Rows(pa.array(texts, pa.string()), pa.array(labels, pa.string()).dictionary_encode(), lines)
-        return Rows(pa.array(texts, pa.string()), pa.array(labels, pa.int64()), lines)
+    def _build_rows(self, rows: list[tuple[str, int | str]], lines: int) -> Rows:
+        texts = pa.array([text for text, _ in rows], pa.string())
+        labels = pa.array([label for _, label in rows], pa.string() if self.labels is None else pa.int64())
+        return Rows(texts, labels.dictionary_encode() if self.labels is None else labels, lines)
 
 
 def _is_utf8(buffer: pa.Buffer) -> bool:

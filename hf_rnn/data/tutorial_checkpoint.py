@@ -17,7 +17,6 @@ from ..models.configuration_rnn import RnnConfig
 Model = TypeVar("Model", bound=torch.nn.Module)
 
 _GATES = {1: "rnn_tanh", 3: "gru", 4: "lstm"}
-_MATRICES = ("embedding.weight", "rnn_layer.weight_hh_l0", "linear_layer.weight")  # their shapes give the sizes
 
 
 def load_tutorial_checkpoint(
@@ -44,7 +43,6 @@ def load_tutorial_checkpoint(
         settings: Further fields of [`RnnConfig`] that the weights do not determine, such as `cell_type="rnn_relu"`.
 
     Raises:
-        FileNotFoundError: When there is no such file.
         ValueError: When the file is not such a checkpoint, or its weights do not fit `settings`.
     """
     found, weights = read_tutorial_checkpoint(path)
@@ -60,12 +58,7 @@ def load_tutorial_checkpoint(
 
 
 def read_tutorial_checkpoint(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """Return the settings that the weights determine, and the state dict of [`RnnForSequenceClassification`].
-
-    Raises:
-        FileNotFoundError: When there is no such file.
-        ValueError: When the file is not such a checkpoint.
-    """
+    """Return the settings that the weights determine, and the state dict of [`RnnForSequenceClassification`]."""
     with open(path, "rb") as file:
         try:
             checkpoint = torch.load(file, map_location="cpu", weights_only=True)
@@ -78,8 +71,6 @@ def read_tutorial_checkpoint(path: str | os.PathLike) -> tuple[dict[str, Any], d
     if not isinstance(state, dict):
         content = sorted(map(str, checkpoint)) if isinstance(checkpoint, dict) else type(checkpoint).__name__
         raise ValueError(f"{path} has no 'model_state_dict', unlike a tutorial checkpoint: found {content}")
-    if not all(isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in state.items()):
-        raise ValueError(f"{path}: model_state_dict holds more than tensors by name")
     layers = sum(re.fullmatch(r"rnn_layer\.weight_hh_l\d+", name) is not None for name in state)
     bidirectional = any(name.endswith("_reverse") for name in state)
     names = _list_names(max(layers, 1), bidirectional)
@@ -87,10 +78,6 @@ def read_tutorial_checkpoint(path: str | os.PathLike) -> tuple[dict[str, Any], d
         raise ValueError(f"{path}: model_state_dict lacks {sorted(missing)}; found {sorted(state)}")
     if unknown := sorted(state.keys() - names.keys()):
         raise ValueError(f"{path}: model_state_dict holds {unknown[0]!r}, which the tutorial's network does not have")
-    for name in _MATRICES:
-        if state[name].ndim != 2 or not state[name].numel():
-            raise ValueError(f"{path}: {name} must be a matrix of weights; found shape {tuple(state[name].shape)}")
-
     gate_rows, hidden_size = state["rnn_layer.weight_hh_l0"].shape
     if gate_rows % hidden_size or gate_rows // hidden_size not in _GATES:
         shape = (gate_rows, hidden_size)

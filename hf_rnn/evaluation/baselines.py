@@ -42,13 +42,8 @@ def make_linear_model(
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
-    words = TfidfVectorizer(
-        ngram_range=(1, 2),
-        token_pattern=r"\S+",
-        sublinear_tf=True,
-        preprocessor=preprocessor,
-        lowercase=preprocessor is None,
-    )
+    options = {"ngram_range": (1, 2), "token_pattern": r"\S+", "sublinear_tf": True}
+    words = TfidfVectorizer(**options, preprocessor=preprocessor, lowercase=preprocessor is None)
     return make_pipeline(words, LogisticRegression(C=strength, class_weight=class_weight, max_iter=1000))
 
 

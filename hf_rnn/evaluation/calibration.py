@@ -22,8 +22,6 @@ from .classification import brier_score, check_finite_logits, expected_calibrati
 logger = logging.getLogger(__name__)
 
 _LOWEST, _HIGHEST = 0.05, 20.0  # temperatures
-_PRECISION = 1e-10  # relative
-_MOST_STEPS = 100
 
 
 def fit_temperature(logits: npt.ArrayLike, labels: npt.ArrayLike) -> float:
@@ -51,7 +49,7 @@ def fit_temperature(logits: npt.ArrayLike, labels: npt.ArrayLike) -> float:
         return 1.0
     scores, own = torch.tensor(values), torch.tensor(chosen)
     low, high, inverse = 1 / _HIGHEST, 1 / _LOWEST, 1.0
-    for _ in range(_MOST_STEPS):
+    for _ in range(100):
         weighted = (scores * inverse).softmax(dim=1) * scores
         mean = weighted.sum(dim=1)
         slope = (mean - own).mean().item()
@@ -61,7 +59,7 @@ def fit_temperature(logits: npt.ArrayLike, labels: npt.ArrayLike) -> float:
         if not low < following < high:
             following = math.sqrt(low * high)
         inverse, step = following, abs(following - inverse)
-        if step <= _PRECISION * inverse:
+        if step <= 1e-10 * inverse:
             break
     found = 1 / inverse
     if not 1.001 * _LOWEST < found < 0.999 * _HIGHEST:
@@ -77,14 +75,11 @@ def scale_classifier(layer: nn.Linear, temperature: float) -> None:
 
 
 def measure_scores(logits: npt.ArrayLike, labels: npt.ArrayLike) -> dict[str, Any]:
-    """Measure softmax probabilities.
+    """Return `loss` (mean cross-entropy in nats), `ece` in 15 bins, `brier`, and the `reliability` table of the bins.
 
     Args:
         logits: `(N, C)`.
         labels: True class ids `(N)`.
-
-    Returns:
-        `loss` (mean cross-entropy in nats), `ece` in 15 bins, `brier`, and the `reliability` table of these bins.
     """
     values, true = np.asarray(logits, dtype=np.float64), np.asarray(labels, dtype=np.int64)
     probabilities = torch.tensor(values).softmax(dim=1).numpy()

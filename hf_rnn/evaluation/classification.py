@@ -40,11 +40,7 @@ def evaluate_logits(logits: npt.ArrayLike, labels: npt.ArrayLike, class_names: S
 
 
 def check_finite_logits(logits: npt.ArrayLike) -> None:
-    """Refuse logits `(N, C)` that are NaN or infinite.
-
-    Raises:
-        UserError: Says how many rows have such logits.
-    """
+    """Raise UserError for logits `(N, C)` that are NaN or infinite."""
     finite = np.isfinite(np.asarray(logits)).all(axis=-1)
     if not finite.all():
         raise UserError(
@@ -67,14 +63,13 @@ def classification_metrics(
         class_names: Names by id (C).
 
     Returns:
-        Plain Python numbers: `accuracy`, `macro_f1`, `macro_recall`, `per_class` (name to `precision`, `recall`, `f1`
+        `accuracy`, `macro_f1`, `macro_recall`, `per_class` (name to `precision`, `recall`, `f1`
         and `support`) and `confusion_matrix` (C x C counts, true classes in rows, predicted classes in columns). Above
         1,000 classes `confusion_cells` replaces the matrix: its cells that are not 0, each `[true id, predicted id,
         count]`, the largest first.
 
     Raises:
-        UserError: When there are no rows, lengths differ, an id is not an integer or out of range, or two names are
-            equal.
+        UserError: For no rows, different lengths, an invalid id, or two equal names.
     """
     predicted, true = _check_ids(predictions, references, class_names)
     if not len(true):
@@ -82,11 +77,8 @@ def classification_metrics(
     size = len(class_names)
     right = true[true == predicted]
     hits, support, claimed = (np.bincount(ids, minlength=size) for ids in (right, true, predicted))
-    scores = {
-        "precision": _divide(hits, claimed),
-        "recall": _divide(hits, support),
-        "f1": _divide(2 * hits, support + claimed),
-    }
+    ratios = {"precision": (hits, claimed), "recall": (hits, support), "f1": (2 * hits, support + claimed)}
+    scores = {name: above / np.maximum(below, 1) for name, (above, below) in ratios.items()}
     return {
         "accuracy": len(right) / len(true),
         "macro_f1": float(scores["f1"].mean()),
@@ -95,22 +87,18 @@ def classification_metrics(
             name: {**{score: float(values[index]) for score, values in scores.items()}, "support": int(support[index])}
             for index, name in enumerate(class_names)
         },
-        **_count_pairs(predicted, true, size),
+        **_count_pairs(predicted, true, size, MOST_CLASSES),
     }
 
 
-def _count_pairs(predicted: np.ndarray, true: np.ndarray, size: int) -> dict[str, list[list[int]]]:
+def _count_pairs(predicted: np.ndarray, true: np.ndarray, size: int, most: float) -> dict[str, list[list[int]]]:
+    """Return the confusion matrix, or its cells that are not 0 for more than `most` classes."""
     pairs = true * size + predicted
-    if size <= MOST_CLASSES:
+    if size <= most:
         return {"confusion_matrix": np.bincount(pairs, minlength=size * size).reshape(size, size).tolist()}
     cells, counts = np.unique(pairs, return_counts=True)
     rows = np.column_stack([cells // size, cells % size, counts])
     return {"confusion_cells": rows[np.argsort(-counts, kind="stable")].tolist()}
-
-
-def _divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """Divide; the result is 0 where the denominator is 0."""
-    return np.divide(numerator, denominator, out=np.zeros(len(numerator)), where=denominator > 0)
 
 
 def _check_ids(
@@ -200,9 +188,6 @@ class _ClassificationMetric(evaluate.Metric):
     Args:
         class_names: Names by id.
         **options: Options of `evaluate.Metric`, such as `num_process` and `process_id`.
-
-    Raises:
-        UserError: From `add`, `add_batch` and `compute`, as [`classification_metrics`] does.
     """
 
     key: str  # in the dictionary of `classification_metrics`
@@ -214,12 +199,8 @@ class _ClassificationMetric(evaluate.Metric):
 
     def _info(self) -> evaluate.MetricInfo:
         ids = datasets.Value("int64")
-        return evaluate.MetricInfo(
-            description=type(self).__doc__ or "",
-            citation="",
-            inputs_description="One class id per row.",
-            features=datasets.Features({"predictions": ids, "references": ids}),
-        )
+        features = datasets.Features({"predictions": ids, "references": ids})
+        return evaluate.MetricInfo(type(self).__doc__ or "", "", features, "One class id per row.")
 
     def _build_data_dir(self) -> str:
         # The base class creates the folder even if nothing is written there.
@@ -281,7 +262,4 @@ class ConfusionMatrix(_ClassificationMetric):
 
     def _compute(self, *, predictions: Sequence[int], references: Sequence[int]) -> dict[str, Any]:
         predicted, true = _check_ids(predictions, references, self.class_names)
-        size = len(self.class_names)
-        counts = np.zeros((size, size), dtype=np.int64)
-        np.add.at(counts, (true, predicted), 1)
-        return {self.key: counts.tolist()}
+        return dict(_count_pairs(predicted, true, len(self.class_names), np.inf))

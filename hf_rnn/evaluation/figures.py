@@ -29,10 +29,7 @@ _FEW_CLASSES, _MOST_CLASSES = 6, 40  # large cells up to the first, names and nu
 _FEW_POINTS = 30  # longer curves are thin lines without markers
 
 # Keys of the Trainer's log: label, colour, line style, marker.
-_LOSSES = {
-    "loss": ("train", _BLUE, "--", "o"),
-    "eval_loss": ("validation", _ORANGE, "-", "s"),
-}
+_LOSSES = {"loss": ("train", _BLUE, "--", "o"), "eval_loss": ("validation", _ORANGE, "-", "s")}
 _SCORES = {
     "accuracy": ("accuracy, train", _BLUE, "--", "o"),
     "train_accuracy": ("accuracy, train", _BLUE, "--", "o"),
@@ -110,13 +107,13 @@ def plot_confusion_matrix(matrix: Sequence[Sequence[int]], class_names: Sequence
     if counts.shape != (size, size) or not size:
         raise UserError(f"no confusion matrix: found shape {counts.shape} and {size} class names")
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    named = size <= _MOST_CLASSES and _has_font("".join(class_names))
-    names = [_shorten(name) for name in class_names] if named else [str(index) for index in range(size)]
-    if len(set(names)) < size:  # they differ in the part that was cut
-        names = [f"{index}: {name}" for index, name in enumerate(names)]
     large = size <= _FEW_CLASSES
     cell = 0.8 if large else min(0.55, _WIDEST / size)  # inches
     with _figure((cell * size + 2.6, cell * size + 1.9), path) as figure:
+        named = size <= _MOST_CLASSES and _has_font("".join(class_names))
+        names = [_shorten(name) for name in class_names] if named else [str(index) for index in range(size)]
+        if len(set(names)) < size:  # they differ in the part that was cut
+            names = [f"{index}: {name}" for index, name in enumerate(names)]
         axes = figure.subplots()
         image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         if size <= _MOST_CLASSES:
@@ -147,8 +144,7 @@ def _shorten(name: str) -> str:
 
 def _has_font(text: str) -> bool:
     """Return whether matplotlib's font has all characters of a text; warn otherwise."""
-    with _needing_matplotlib():
-        from matplotlib.font_manager import findfont, get_font
+    from matplotlib.font_manager import findfont, get_font
 
     known = get_font(findfont("DejaVu Sans")).get_charmap()
     missing = sorted({character for character in text if ord(character) not in known and not character.isspace()})
@@ -186,21 +182,14 @@ def plot_reliability(tables: Mapping[str, Mapping[str, Sequence[float | None]]],
 
 
 @contextmanager
-def _needing_matplotlib() -> Iterator[None]:
-    try:
-        yield
-    except ImportError as error:
-        raise UserError("matplotlib is not installed: pip install 'hf-rnn[plots]'") from error
-
-
-@contextmanager
 def _figure(size: tuple[float, float], path: str | Path) -> Iterator[Figure]:
     """Yield an empty figure of this size in inches, then write it to a PNG file."""
-    with _needing_matplotlib():
+    try:
         import matplotlib.style
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-
+    except ImportError as error:
+        raise UserError("matplotlib is not installed: pip install 'hf-rnn[plots]'") from error
     with matplotlib.style.context("default"):
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)

@@ -1,8 +1,6 @@
 """Bad rows stop a load with place and reason, or are skipped, listed and counted."""
 
 import json
-import os
-import sys
 
 import pytest
 from tsv_files import GOOD, NAMES, load_train, write
@@ -158,13 +156,6 @@ def test_the_list_does_not_replace_a_file_of_the_data(tmp_path):
     with pytest.raises(UserError, match="listed"):
         load_train(path, max_bad_rows=1, rejected_path=tmp_path / "train.tsv" / "rejected.jsonl")
     assert (tmp_path / "train.tsv").read_bytes() == GOOD + b"bad\n"
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the name of a file is UTF-8")
-def test_a_file_name_that_is_not_utf8_is_listed(tmp_path):
-    path = write(tmp_path / os.fsdecode(b"caf\xe9.tsv"), GOOD + b"bad\n")
-    load_train(path, max_bad_rows=1, rejected_path=tmp_path / "rejected.jsonl")
-    assert json.loads((tmp_path / "rejected.jsonl").read_text())["file"] == path
 
 
 def test_columns_in_addition_to_text_and_label(tmp_path):

@@ -157,18 +157,6 @@ def test_every_index_once_and_within_the_budget(lengths, tokens, mixed_batches, 
     assert sorted(map(len, batches)) == sizes, "all epochs have as many steps"
 
 
-@settings(max_examples=40, deadline=None)
-@given(lengths=st.lists(st.integers(0, 20), min_size=1, max_size=30), tokens=st.integers(1, 60))
-def test_unmixed_batches_are_the_fewest_possible(lengths, tokens):
-    """Compared with the best cut of the sorted lengths, by dynamic programming."""
-    ordered = sorted(max(length, 1) for length in lengths)
-    fewest = [0]
-    for end in range(1, len(ordered) + 1):
-        starts = [start for start in range(end) if end - start == 1 or (end - start) * ordered[end - 1] <= tokens]
-        fewest.append(1 + min(fewest[start] for start in starts))
-    assert len(TokenBudgetBatchSampler(lengths, tokens, mixed_batches=1)) == fewest[-1]
-
-
 @settings(max_examples=15, deadline=None)
 @given(lengths=st.lists(st.integers(1, 20), min_size=8, max_size=60), processes=st.integers(2, 4))
 def test_processes_share_token_batches_evenly(lengths, processes):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from hf_rnn import RnnConfig, RnnForSequenceClassification
+from hf_rnn import RnnForSequenceClassification
 
 KINDS = {"rnn_tanh": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 LABELS = {0: "neutral", 1: "positive", 2: "negative"}
@@ -121,9 +121,7 @@ def test_other_checkpoints_of_torch(content, found, path):
         (lambda state: {k: v for k, v in state.items() if "linear" not in k}, {}, r"lacks \['linear_layer.bias', '"),
         (lambda state: {**state, "conv.weight": torch.zeros(1)}, {}, "holds 'conv.weight'"),
         (lambda state: {**state, HIDDEN: torch.zeros(4, 3)}, {}, r"of an RNN.*found shape \(4, 3\)"),
-        (lambda state: {**state, HIDDEN: torch.zeros(8, 0)}, {}, r"matrix.*found shape \(8, 0\)"),
         (lambda state: {**state, LINEAR: torch.zeros(3, 9)}, {}, "does not fit its settings: .*size mismatch"),
-        (lambda state: {**state, LINEAR: 3}, {}, "more than tensors"),
         (dict, {"id2label": {0: "no", 1: "yes"}}, "does not fit its settings: .*size mismatch for classifier.weight"),
         (dict, {"num_hidden_layers": 3}, "does not fit its settings: .*layers.2"),
     ],
@@ -133,15 +131,3 @@ def test_weights_of_another_network_are_refused_in_one_line(change, settings, me
     with pytest.raises(ValueError, match=f"checkpoint.pt.*{message}") as caught:
         load(path, **settings)
     assert type(caught.value) is ValueError and "\n" not in str(caught.value)
-
-
-def test_the_tutorials_own_sizes():
-    """The recipe's network has as many parameters as the tutorial's: 3,330 x 300, two layers of 50, 3 classes."""
-    sizes = {"vocab_size": 3330, "embedding_size": 300, "hidden_size": 50}
-    config = RnnConfig(
-        cell_type="rnn_tanh", num_hidden_layers=2, bidirectional=False, pooling="last", num_labels=3, **sizes
-    )
-    count = sum(parameter.numel() for parameter in TutorialNetwork("rnn_tanh", 2, **sizes).parameters())
-    assert (
-        RnnForSequenceClassification(config).num_parameters() == count == 3330 * 300 + 50 * 350 + 50 * 100 + 200 + 153
-    )

@@ -84,7 +84,7 @@ def audit(
 
 
 class _Rows(NamedTuple):
-    """The rows of one split; `lengths` are those of the texts in words."""
+    """The rows of one split; `lengths` are in words."""
 
     name: str
     texts: list[str]
@@ -104,20 +104,16 @@ class _Places(NamedTuple):
 def _read_splits(dataset: datasets.DatasetDict) -> tuple[list[str], list[_Rows]]:
     """Return the label names by id, and the splits in the order of possible leaks."""
     if not isinstance(dataset, datasets.DatasetDict) or not dataset:
-        raise UserError(
-            f"an audit needs a DatasetDict of splits, as load_tsv returns it without streaming=True: found "
-            f"{type(dataset).__name__}"
-        )
+        found = type(dataset).__name__
+        raise UserError(f"an audit needs a DatasetDict of splits, as load_tsv without streaming=True: found {found}")
     names = sorted(dataset, key=lambda name: _ORDER.index(name) if name in _ORDER else len(_ORDER))
     splits, class_names = [], None
     for name in names:
         split = dataset[name]
         label = split.features.get("label")
         if "text" not in split.features or not isinstance(label, datasets.ClassLabel):
-            raise UserError(
-                f"{name} needs the columns text (string) and label (ClassLabel): found {dict(split.features)}; load "
-                "it with load_named"
-            )
+            found = f"found {dict(split.features)}; load it with load_named"
+            raise UserError(f"{name} needs the columns text (string) and label (ClassLabel): {found}")
         class_names = class_names or list(label.names)
         if label.names != class_names:
             raise UserError(f"{name} has the labels {label.names}, {names[0]} has {class_names}: load them together")
@@ -169,11 +165,10 @@ def _find_conflicts(numbers: Sequence[int], class_names: Sequence[str], places: 
 
 def _find_longest(places: _Places) -> Iterator[LongLine]:
     """Yield the longest texts, the first ones of equal length."""
-    rows = (
-        (-len(text), index, row) for index, split in enumerate(places.splits) for row, text in enumerate(split.texts)
-    )
+    splits = places.splits
+    rows = ((-len(text), index, row) for index, split in enumerate(splits) for row, text in enumerate(split.texts))
     for characters, index, row in heapq.nsmallest(_LONGEST, rows):
-        split = places.splits[index]
+        split = splits[index]
         yield LongLine(places.at(index, row), -characters, int(split.lengths[row]), _shorten(split.texts[row]))
 
 

@@ -28,15 +28,11 @@ class Place:
 
 @dataclass(frozen=True)
 class SplitFacts:
-    """Numbers of one split.
+    """Numbers of one split; labels by name in the order of the ids, shares from 0 to 1.
 
     Attributes:
-        rows: Number of rows.
-        label_counts: Rows by label name, in the order of the ids.
-        label_shares: The same as shares of the rows, from 0 to 1.
         words: Lengths of the texts in words: `mean`, `minimum`, `quantile_05`, `median`, `quantile_95`, `maximum`.
-        unknown_token_share: Share of the tokens that are the tokenizer's unknown token, from 0 to 1; None without a
-            tokenizer or an unknown token.
+        unknown_token_share: Share of the tokenizer's unknown token; None without a tokenizer or such a token.
         file: The file of the rows, if it is known.
     """
 
@@ -50,17 +46,12 @@ class SplitFacts:
 
 @dataclass(frozen=True)
 class Repeat:
-    """A row that repeats another one.
+    """A row that repeats another one, with labels and the starts of the texts.
 
     Attributes:
-        place: The row.
         twin: A row that it repeats; one with another label if the source split has one, earlier or later.
         kind: `exact` if the normalised texts are equal, otherwise `near`.
         similarity: Jaccard similarity of the word 3-grams, from 0.8 to 1; 1 for `exact`.
-        label: The row's label.
-        twin_label: The twin's label.
-        text: The start of the row's text.
-        twin_text: The start of the twin's text.
     """
 
     place: Place
@@ -80,7 +71,7 @@ class Overlap:
     Attributes:
         source: The split that is repeated. If it is `split`, rows that repeat an earlier one count: n - 1 of n copies.
         split: The split whose rows count.
-        rows: Number of rows in `split`.
+        rows: Its number of rows.
         repeats: The rows that repeat, in their order, each once, as `exact` if it has an exact twin.
     """
 
@@ -105,12 +96,7 @@ class Overlap:
 
 @dataclass(frozen=True)
 class Conflict:
-    """One normalised text with several labels in train.
-
-    Attributes:
-        text: The start of its first occurrence.
-        places: Its rows by label, in the order of their appearance.
-    """
+    """One normalised text with several labels in train: the start of its first occurrence, and its rows by label."""
 
     text: str
     places: dict[str, tuple[Place, ...]]
@@ -126,8 +112,6 @@ class Shift:
     """The difference between two splits, from 0 to 1. Small splits differ by chance.
 
     Attributes:
-        source: One split.
-        split: The other.
         labels: Total variation distance of the label shares (Levin and Peres 2017, "Markov chains and mixing times",
             proposition 4.2).
         words: Kolmogorov-Smirnov statistic of the lengths in words (Smirnov 1939), as `scipy.stats.ks_2samp` gives it.
@@ -154,7 +138,7 @@ class AuditReport:
     """The findings of [`~hf_rnn.data.audit.audit`].
 
     Attributes:
-        splits: Numbers by split: train, validation, test, then any others.
+        splits: Numbers by split, train first.
         overlaps: For every split, first the rows that repeat earlier ones of its own, then those that leak from each
             split before it.
         conflicts: Texts of train with several labels.
@@ -226,7 +210,7 @@ def render_line(report: AuditReport) -> str:
 
 def render_text(report: AuditReport) -> str:
     """Return the report as lines for a terminal: tables of all counts and the first few rows of each kind."""
-    return "\n".join(_render(report))
+    return "\n".join(_render(report)).removeprefix("\n")
 
 
 def _render(report: AuditReport) -> Iterator[str]:
@@ -241,13 +225,11 @@ def _render(report: AuditReport) -> Iterator[str]:
         unknown = facts.unknown_token_share
         lengths = (f"{number:,.1f}".removesuffix(".0") for number in facts.words.values())
         rows.append([name, *lengths, "-" if unknown is None else f"{unknown:.1%}"])
-    yield ""
     yield from _table(["words per text", "mean", "least", "5%", "median", "95%", "most", "unknown tokens"], rows)
     rows = []
     for overlap in report.overlaps:
         *counts, share = overlap.counts().values()
         rows.append([_title(overlap), *(f"{count:,}" for count in counts), f"{share:.2%}"])
-    yield ""
     yield from _table(["rows that repeat", "exactly", "other label", "nearly", "other label", "share of rows"], rows)
     for overlap in filter(lambda overlap: overlap.repeats, report.overlaps):
         total = len(overlap.repeats)
@@ -267,7 +249,6 @@ def _render(report: AuditReport) -> Iterator[str]:
         yield f"  {conflict.text!r}: {'; '.join(labels)}"
     if report.shifts:
         rows = [[f"{each.source}, {each.split}", f"{each.labels:.3f}", f"{each.words:.3f}"] for each in report.shifts]
-        yield ""
         yield from _table(["differences from 0 to 1", "labels", "words per text"], rows)
     yield from ("", "longest texts")
     for line in report.longest:
@@ -286,7 +267,8 @@ def _quote(label: str) -> str:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Yield the lines of a table, the first column aligned left and the others right."""
+    """Yield an empty line and those of a table, the first column aligned left and the others right."""
+    yield ""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     for first, *others in (header, *rows):
         cells = (f"{cell:>{width}}" for cell, width in zip(others, widths[1:], strict=True))

@@ -55,13 +55,9 @@ _CONTRACTION = re.compile(r"(\w+)(n't|'(?:s|m|d|re|ve|ll))", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Coverage:
-    """The part of the vocabulary that has vectors; special tokens are not counted.
+    """Words of the vocabulary without special tokens, those that have vectors, and the share of the texts' tokens.
 
-    Attributes:
-        words: Words of the vocabulary.
-        found: Words that have a vector, also in another form.
-        token_share: Share of the tokens of the texts, unknown ones included, whose word has a vector; None without
-            texts.
+    Unknown tokens count; the share is None without texts.
     """
 
     words: int
@@ -80,13 +76,7 @@ class Coverage:
 
 @dataclass(frozen=True)
 class Vectors:
-    """Vectors for the entries of a vocabulary.
-
-    Attributes:
-        name: Name of the file or folder, or a repo id.
-        matrix: float32 `(V, E)`, one row per id; the padding row is zero.
-        coverage: The part of the vocabulary that they cover.
-    """
+    """Vectors of a source for a vocabulary: float32 `(V, E)`, one row per id; the padding row is zero."""
 
     name: str
     matrix: torch.Tensor
@@ -94,11 +84,8 @@ class Vectors:
 
     def describe(self) -> dict[str, Any]:
         """Return name and coverage for JSON."""
-        return {
-            "name": self.name,
-            "coverage_types": self.coverage.type_share,
-            "coverage_tokens": self.coverage.token_share,
-        }
+        shares = {"coverage_types": self.coverage.type_share, "coverage_tokens": self.coverage.token_share}
+        return {"name": self.name, **shares}
 
     def fingerprint(self) -> str:
         """Return a hash of the numbers."""
@@ -106,11 +93,7 @@ class Vectors:
 
 
 def find_source(source: str | Path) -> VectorFile | ModelTable:
-    """Open a file of vectors, the folder of a transformers model, or such a model's id on the Hub.
-
-    Raises:
-        UserError: For any other name.
-    """
+    """Open a file of vectors, the folder of a transformers model, or such a model's id on the Hub."""
     if not str(source):
         raise UserError("vectors is empty: give a file of vectors, or the folder or id of a transformers model")
     name = os.path.expanduser(source)
@@ -178,7 +161,10 @@ def load_vectors(
         raise UserError(
             f"{source} has a vector for none of the {len(words):,} words of the vocabulary: check its name"
         )
-    matrix = _fill(ids, vectors, (max(ids.values()) + 1, size), seed)
+    known = torch.from_numpy(np.stack(list(vectors.values())))
+    matrix = torch.randn(max(ids.values()) + 1, size, generator=torch.Generator().manual_seed(seed))
+    matrix *= known.double().std(correction=0).item()
+    matrix[torch.tensor([ids[word] for word in vectors])] = known
     if tokenizer.pad_token_id is not None:
         matrix[tokenizer.pad_token_id] = 0
     share = None if texts is None else _token_share(tokenizer, {ids[word] for word in covered}, texts)
@@ -208,11 +194,8 @@ def _look_up(
             vectors[entry] = np.mean([rows[part] for part in form], axis=0)
     if isinstance(source, ModelTable):
         # The letters of placeholders and special tokens have no meaning.
-        missing = {
-            entry: word
-            for entry, word in words.items()
-            if word and entry not in vectors and entry not in special and not is_placeholder(word)
-        }
+        missing = {entry: word for entry, word in words.items() if not (entry in vectors or entry in special)}
+        missing = {entry: word for entry, word in missing.items() if word and not is_placeholder(word)}
         composed = source.compose(set(missing.values()))
         vectors |= {entry: composed[word] for entry, word in missing.items() if word in composed}
     return size, vectors
@@ -227,9 +210,7 @@ def is_placeholder(word: str) -> bool:
 def list_forms(word: str, entry: str | None = None) -> list[tuple[str, ...]]:
     """Return the forms under which to look up a word, best first; the mean of a form's vectors is the word's.
 
-    Args:
-        word: As in a text; empty for an entry of a vocabulary without text of its own.
-        entry: As the vocabulary spells it.
+    `entry` is the word as the vocabulary spells it; the word is empty for an entry without text of its own.
     """
     forms: list[tuple[str, ...]] = []
     for spelt in (entry or word, word):
@@ -245,16 +226,6 @@ def list_forms(word: str, entry: str | None = None) -> list[tuple[str, ...]]:
             if len(parts := tuple(part for part in cased.split("-") if part)) > 1:
                 forms.append(parts)
     return list(dict.fromkeys(forms))
-
-
-def _fill(ids: dict[str, int], vectors: dict[str, np.ndarray], shape: tuple[int, int], seed: int) -> torch.Tensor:
-    """Order the vectors by id and draw the missing ones."""
-    places = torch.tensor([ids[word] for word in vectors])
-    known = torch.from_numpy(np.stack(list(vectors.values())))
-    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-    matrix *= known.double().std(correction=0).item()
-    matrix[places] = known
-    return matrix
 
 
 def _token_share(tokenizer: PreTrainedTokenizerBase, covered: set[int], texts: Iterable[str]) -> float | None:
@@ -281,7 +252,7 @@ def widen_vocabulary(tokenizer: PreTrainedTokenizerBase, source: str | Path, lim
             spelling of the tokenizer's normaliser, and only if the tokenizer does not split it.
 
     Raises:
-        UserError: For a tokenizer of another kind, a `limit` below 1, or a source that cannot be read.
+        UserError: For a tokenizer of another kind, a `limit` below 1, or an invalid source.
     """
     if limit < 1:
         raise UserError(f"widen_vocabulary must be at least 1, found {limit}")

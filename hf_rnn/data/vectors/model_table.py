@@ -30,15 +30,7 @@ _ROWS = 1024  # rows of the table read at a time
 
 @dataclass(frozen=True)
 class ModelTable:
-    """The input embedding of a model.
-
-    Attributes:
-        name: Name of the model.
-        tokenizer: The model's own.
-        weights: The file that contains the table.
-        key: The table's name in that file.
-        size: Numbers per vector, E.
-    """
+    """The input embedding of a model: tensor `key` of the file `weights`, with `size` numbers (E) per vector."""
 
     name: str
     tokenizer: PreTrainedTokenizerBase
@@ -48,15 +40,7 @@ class ModelTable:
 
     @classmethod
     def find(cls, folder: Path, name: str) -> Self:
-        """Find the table in a model's folder.
-
-        Args:
-            folder: Contains `config.json`, `model.safetensors` and the files of the tokenizer.
-            name: Name of the model.
-
-        Raises:
-            UserError: When a part is missing or cannot be loaded.
-        """
+        """Find the table in a model's folder, which has the files of the tokenizer too."""
         if not (folder / "config.json").is_file():
             nested = nested_model(folder)
             advice = "give the folder of a transformers model, or a file of vectors"

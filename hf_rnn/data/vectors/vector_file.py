@@ -80,11 +80,7 @@ def _choose_member(path: Path, archive: zipfile.ZipFile, member: str | None) -> 
 
 @dataclass(frozen=True)
 class VectorFile:
-    """A file of word vectors.
-
-    Attributes:
-        path: The file, or `archive.zip/file`.
-    """
+    """A file of word vectors, or `archive.zip/file`."""
 
     path: Path
 
@@ -105,8 +101,7 @@ class VectorFile:
         The whole file is read, so that damage anywhere is found. The first row of a word counts.
 
         Raises:
-            UserError: For a file that is empty, cut short or not a file of vectors, and for a row with more or fewer
-                numbers than the others. The message names the file and the line.
+            UserError: For damage and other content; the message names the file and the line.
         """
         keys = {word.encode(): word for word in wanted}
         rows: dict[str, np.ndarray] = {}
@@ -123,16 +118,12 @@ class _TextRows:
 
     def __init__(self, stream: io.BufferedReader, path: Path, first: bytes, header: tuple[int, int] | None) -> None:
         self.stream, self.path, self.first, self.header = stream, path, first, header
-        self.size = header[1] if header else self._count_numbers(first)
-
-    def _count_numbers(self, line: bytes) -> int:
-        size = sum(1 for _ in takewhile(_is_number, reversed(line.split()[1:])))
-        if not size:
+        self.size = header[1] if header else sum(1 for _ in takewhile(_is_number, reversed(first.split()[1:])))
+        if not self.size:
             raise UserError(
-                f"{self.path}, line 1: expected a word and its numbers, found {line.strip()!r:.80}; give vectors as "
-                "text (GloVe, fastText's .vec, word2vec) or in word2vec's binary form"
+                f"{path}, line 1: expected a word and its numbers, found {first.strip()!r:.80}; give vectors as text "
+                "(GloVe, fastText's .vec, word2vec) or in word2vec's binary form"
             )
-        return size
 
     def __iter__(self) -> Iterator[tuple[int, bytes, bytes]]:
         size, count, line = self.size, 0, b"\n"

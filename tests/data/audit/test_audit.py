@@ -7,19 +7,15 @@ import time
 from pathlib import Path
 
 import datasets
-import numpy as np
 import pytest
 from conftest import NEUTRAL
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy.stats import ks_2samp
-from sklearn.feature_extraction.text import CountVectorizer
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
 from hf_rnn import load_tsv, train_tokenizer
-from hf_rnn.data.audit import Origin, Place, audit, normalize_text, render_line, render_text
+from hf_rnn.data.audit import Origin, Place, audit, normalize_text, render_text
 from hf_rnn.data.audit.duplicates import jaccard
 from hf_rnn.training.recipes import load_recipe
 from hf_rnn.utils.errors import UserError
@@ -118,17 +114,6 @@ def test_brute_force_gives_the_same_rows(seed):
     assert len(sorts) == 8, "every sort of repeat is among them"
 
 
-@given(
-    st.lists(st.tuples(st.text("ab", min_size=1, max_size=14), st.sampled_from(LABELS)), min_size=3, max_size=20),
-    st.integers(0, 2**32),
-)
-@settings(max_examples=25, deadline=None)
-def test_brute_force_gives_the_same_rows_for_two_words(rows, seed):
-    rows = [(" ".join(text), label) for text, label in rows]
-    first, second = sorted(random.Random(seed).sample(range(1, len(rows)), 2))
-    check_against_brute_force({"train": rows[:first], "validation": rows[first:second], "test": rows[second:]})
-
-
 @pytest.mark.parametrize("words", [6, 10, 11, 16])
 def test_templates_with_a_word_to_fill(words):
     """Rows that share most of their words, on either side of the limit."""
@@ -151,34 +136,6 @@ def test_more_candidates_than_a_block():
     rows = [(f"{frame} {number}", "good" if number % 60 else "bad") for number in range(150)]
     rows.sort(key=lambda row: row[1], reverse=True)
     assert sum(check_against_brute_force({"train": rows[:120], "test": rows[120:]}).values()) > 120
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("folder", ["semeval2016", "semeval2016_raw", "emotion"])
-def test_near_duplicates_of_real_tweets(folder):
-    """scikit-learn counts the 3-grams and their overlaps."""
-    if not (SHARED / folder).is_dir():
-        pytest.skip(f"needs the real tweets in {SHARED / folder}")
-    dataset = load_tsv(SHARED / folder)
-    report = audit(dataset)
-    texts = [normalize_text(text) for split in ("train", "validation") for text in dataset[split]["text"]]
-    vectorizer = CountVectorizer(ngram_range=(3, 3), token_pattern=r"\S+", lowercase=False, binary=True)
-    grams = vectorizer.fit_transform(texts)
-    common = (grams @ grams.T).tocoo()
-    sizes = np.asarray(grams.sum(axis=1)).ravel()
-    near = common.data * 5 >= 4 * (sizes[common.row] + sizes[common.col] - common.data)
-    pairs = [(int(a), int(b)) for a, b in zip(common.row[near], common.col[near], strict=True) if texts[a] != texts[b]]
-    count, first = len(dataset["train"]), {}
-    for row, text in enumerate(texts[: len(dataset["train"])]):
-        first.setdefault(text, row)
-    known = set(texts[:count])
-    in_train = {a for a, b in pairs if b < a < count and first[texts[a]] == a}
-    leaks = {a - count for a, b in pairs if b < count <= a and texts[a] not in known}
-    assert {row for row, (kind, _) in found_rows(report, "train", "train").items() if kind == "near"} == in_train
-    assert {row for row, (kind, _) in found_rows(report, "train", "validation").items() if kind == "near"} == leaks
-    assert overlap_of(report, "train", "train").counts()["exact"] == sum(
-        first[t] != r for r, t in enumerate(texts[:count])
-    )
 
 
 @pytest.mark.slow
@@ -330,19 +287,6 @@ def test_summary_and_json():
     assert everything["splits"]["test"]["file"] == "tests.tsv"
 
 
-def test_report_on_one_line():
-    rows = {
-        "train": [(LONG, "good"), ("a", "bad"), ("A", "good")],
-        "validation": [("one word", "good")],
-        "test": [(f"{LONG} more", "bad"), ("One  word", "good")],
-    }
-    assert render_line(audit(as_dataset(rows))) == (
-        "0 of 1 rows of validation repeat a row of train (0.00%); "
-        "1 of 2 rows of test repeat a row of train (50.00%, 1 with another label); "
-        "1 texts have several labels in train (2 rows)"
-    )
-
-
 def test_text_report_names_places_and_prints_no_control_characters():
     rows = [(f"bell \x1b[31m\u202e rings {number}", "good") for number in range(5)] * 2 + [("Bell", "ba\x07d")]
     dataset = as_dataset({"train": rows, "test": rows[:1]}, ["ba\x07d", "good"])
@@ -373,13 +317,6 @@ def test_data_that_cannot_be_audited(data, message):
 
 
 # ---- the command ----
-
-
-def test_command_prints_tables(command, texts_dir):
-    code, out, err = command("audit", "--data_dir", texts_dir)
-    assert (code, err) == (0, "")
-    assert out.splitlines()[1].split() == ["rows", "240", "60", "60"]
-    assert f"{texts_dir}/train.tsv:" in out.replace("\\", "/")
 
 
 def test_command_names_lines_and_uses_the_tokenizer_of_train(command, tmp_path):
@@ -465,11 +402,3 @@ def test_command_counts_with_the_tokenizer_of_a_model_and_of_vectors(command, te
     best = ("--recipe", "best")
     assert count_unknown("--model_name_or_path", other, *best) == count_unknown("--tokenizer_name_or_path", other)
     assert count_unknown("--tokenizer_name_or_path", bert[0], "--vectors", bert[0], *best) > 0
-
-
-def test_command_on_texts_without_a_vocabulary(command, tmp_path):
-    (tmp_path / "train.tsv").write_text("good film\tgood\nbad movie\tbad\n", encoding="utf-8")
-    (tmp_path / "dev.tsv").write_text("good film\tgood\nold book\tbad\n", encoding="utf-8")
-    code, out, err = command("audit", "--data_dir", tmp_path, "--json")
-    assert code == 0 and "unknown tokens are not counted" in err
-    assert json.loads(out)["summary"]["unknown_token_share"] == {"train": None, "validation": None}

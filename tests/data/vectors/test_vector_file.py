@@ -4,7 +4,6 @@ import gzip
 import logging
 import struct
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -145,11 +144,3 @@ def test_a_cut_anywhere_loses_no_number_silently(write, kind):
         wrong = [word for word, row in read.items() if row != LONG[word]]
         assert len(wrong) <= (kind != "binary"), "at most the last number of a text, with a warning"
         assert kind == "text" or len(read) == len(LONG)
-
-
-def test_only_needed_vectors_are_kept(write):
-    numbers = np.random.default_rng(0).normal(size=(2_000, 50)).astype(np.float32)
-    table = {f"word{number}": row.tolist() for number, row in enumerate(numbers)}
-    size, rows = VectorFile(write(write_text(table))).read(["word7", "word1999"])
-    assert (size, list(rows)) == (50, ["word7", "word1999"])
-    assert rows["word1999"].tolist() == table["word1999"]
