@@ -28,18 +28,16 @@ def encode(dataset: AnyDataset, tokenizer: PreTrainedTokenizerBase, max_length: 
     """Turn texts into token ids.
 
     Args:
-        dataset: A data set or a dict of them, tables or streams, with the column `text` and, if there are labels,
-            `label`, or `labels` in the form that a model takes.
+        dataset: A data set or a dict of them, tables or streams, with the column `text`, and `label` or `labels` if
+            any.
         tokenizer: Any tokenizer of the library.
-        max_length: Longer texts are truncated to this number of tokens, including special ones, as the tokenizer
-            truncates; their number is logged. By default the tokenizer's `model_max_length`.
+        max_length: Longer texts are truncated to this, and logged. By default the tokenizer's `model_max_length`.
 
     Returns:
         The same container with only the columns `input_ids` (list of int32, not padded) and `labels`, without format.
 
     Raises:
-        UserError: Without a column `text`, with two columns of labels, or for a `max_length` below 1; while rows are
-            read, for an invalid text, with its position.
+        UserError: For unusable columns and a `max_length` below 1; while rows are read, for an invalid text.
     """
     if isinstance(dataset, dict):
         return type(dataset)({split: encode(part, tokenizer, max_length) for split, part in dataset.items()})

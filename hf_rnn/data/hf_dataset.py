@@ -26,13 +26,9 @@ UNLABELLED = -1  # published data sets mark rows without a label so, in ClassLab
 
 @dataclass(frozen=True)
 class LibrarySplit:
-    """One split of a data set.
+    """One split of a map-style data set, with a string column and one of ClassLabel, strings, integers or bools.
 
-    Attributes:
-        path: Its name in messages: `name[split]`.
-        dataset: The map-style data set.
-        text_column: Name of a string column.
-        label_column: Name of a ClassLabel, string, integer or bool column.
+    `path` is its name in messages: `name[split]`.
     """
 
     path: str
@@ -80,7 +76,7 @@ class LibrarySplit:
         on_bytes: Callable[[bytes], object] = lambda block: None,
         keep_texts: bool = True,
     ) -> Iterator[Rows]:
-        """Read the split; see [`~hf_rnn.data.tsv_file.TsvFile.rows`]. The `line` of a bad row is its number from 0."""
+        """Read the split; see [`~hf_rnn.data.tsv_reader.TsvFile.rows`]. Bad rows are numbered from 0."""
         on_bytes(self.dataset._fingerprint.encode())
         start = 0
         columns = self.dataset.select_columns([self.text_column, self.label_column]).with_format("arrow")

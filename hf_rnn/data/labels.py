@@ -46,12 +46,7 @@ def sort_labels(labels: Iterable[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class LabelMap:
-    """Label strings to ids.
-
-    Attributes:
-        names: Class names by id.
-        written: Pairs of label in the data and class name; empty if the data carries the names.
-    """
+    """Label strings to ids; `written` are pairs of label and class name, empty if the data carries the names."""
 
     names: tuple[str, ...]
     written: tuple[tuple[str, str], ...] = ()

@@ -15,19 +15,15 @@ from .tsv_reader import MAX_LINE_BYTES, blocks_of_lines, check_signature, decode
 
 
 def read_texts(stream: BinaryIO, name: str, max_line_bytes: int = MAX_LINE_BYTES) -> Iterator[list[str | BadRow]]:
-    r"""Read a stream to its end, one text per line.
+    """Read a stream to its end, one text per line; yield the lines that each read completes.
 
     A line ends at LF or CRLF, the last one also at the end of the stream; a lone CR, U+2028 and NEL are characters. A
-    byte order mark at the start is skipped. A line over the cap is never held as a whole.
+    byte order mark at the start is skipped. Refused lines (not UTF-8, a NUL, over the cap) have their number, from 1.
 
     Args:
         stream: Buffered, such as `sys.stdin.buffer`; bytes that have arrived are read without waiting for more.
         name: Name of the stream in messages.
-        max_line_bytes: The cap on a line, without its end.
-
-    Yields:
-        The lines that each read completes, in order: the text, or the refused line (not UTF-8, a NUL, over the cap)
-        with its number from 1 and its offset.
+        max_line_bytes: The cap on a line, without its end; longer ones are never held as a whole.
 
     Raises:
         DataError: If the first bytes are those of UTF-16 or of a compressed file.

@@ -16,8 +16,7 @@ from .hf_dataset import UNLABELLED, LibrarySplit, to_dataset
 from .row_errors import DataError, DataReport, Ledger, Reason
 from .split_reader import ReadSplit, build_streams, build_tables, read_splits
 from .stratified_split import Holdout
-from .tsv_file import TsvFile, TsvFormat
-from .tsv_reader import MAX_LINE_BYTES
+from .tsv_reader import MAX_LINE_BYTES, TsvFile, TsvFormat
 
 logger = logging.getLogger(__name__)
 
@@ -55,26 +54,19 @@ def load_tsv(
     columns are declared; then every line must have as many fields as the first.
 
     Args:
-        source: A folder with `train.tsv`, `dev.tsv` or `validation.tsv`, and `test.tsv` (only train is required); or a
-            mapping from split names to one file or several; or one file of training rows. `dev` means `validation`.
+        source: A folder with `train.tsv`, `dev.tsv`, `test.tsv`; files by split; or one file of training rows.
         text_column: Column of the text, by number from 0, or by name with `header=True`; by default 0.
         label_column: Column of the label; by default 1. If either is given, lines may have further columns.
-        header: Whether the first line of every file names the columns: without given columns those called `text` and
-            `label` are used, else the two that there are. A header that is a row of this data is refused.
-        class_names: Names of the classes by id. By default the labels of train, sorted: by value if all are integers,
-            else by alphabet. If given, the data may carry the names, or integers from 0 that index them.
-        label_map: Labels of the data to `class_names`, for data with other labels. If given, even empty, integers do
-            not index the names.
-        splits: Read only these. Train is not required then if `class_names` are given; nothing is held out.
-        validation_share: Without a validation split, this share of train (at most 0.5), stratified by label, becomes
-            it, with a line in the log. 0 disables this.
+        header: Whether the first line names the columns: `text` and `label` by default, else the two that there are.
+        class_names: Names by id; the data may carry them or their indices. By default the labels of train, sorted.
+        label_map: Labels of the data to `class_names`. If given, even empty, integers do not index the names.
+        splits: Read only these, without a hold-out. Train is not required then if `class_names` are given.
+        validation_share: Without a validation split, this share of train, stratified by label, becomes it; 0 for none.
         seed: Changes which rows are held out.
         max_bad_rows: Skip up to this many bad rows: a count, or a share of all rows such as `"0.1%"`.
-        rejected_path: File that lists these (JSON lines: file, line, byte_offset, reason, detail, text). Without it
-            the first few are logged.
+        rejected_path: File that lists these (JSON lines). Without it the first few are logged.
         max_line_bytes: Longer lines are bad rows.
-        streaming: Return streams instead of tables. The files are still read once here, so that all errors and counts
-            come before the first batch; memory is independent of their size.
+        streaming: Return streams. The files are still read once here, so that all errors come before the first batch.
         report: An empty report to fill in.
 
     Returns:
@@ -114,23 +106,15 @@ def load_named(  # noqa: D417 - the other arguments are those of load_tsv
 ) -> datasets.DatasetDict:
     """Read labelled texts from a data set of the `datasets` library, under the contract of [`load_tsv`].
 
+    Other arguments, results and errors are those of [`load_tsv`]. Rows count from 0 in messages and lists.
+
     Args:
-        dataset: A name on the Hub, a local path (as `load_dataset` takes it, or a folder of `save_to_disk`), one file
-            of CSV, Parquet or JSON lines, which is the only requested split, or else train; a loaded `DatasetDict`; a
-            `Dataset`, which is train; or splits by name, each as [`to_dataset`] takes it.
+        dataset: A name on the Hub; a folder; a file of CSV, Parquet or JSON lines, which is the only requested split,
+            or train; a `DatasetDict`; a `Dataset`, which is train; or splits by name, each as [`to_dataset`] takes it.
         config: The configuration of a data set that has several.
         text_column: Name of the text column; dots lead into nested records: `fields.text`.
         label_column: Name of the label column: ClassLabel (keeps its names and ids), strings, integers or bools.
-        splits: See [`load_tsv`]. By default a validation or test split with only the label -1, which marks rows
-            without a label, is left out, with a line in the log.
-        rejected_path: See [`load_tsv`], as for all other arguments; `line` counts rows from 0.
-
-    Returns:
-        Splits as [`load_tsv`] returns them.
-
-    Raises:
-        DataError: For an unusable column, and for bad rows beyond `max_bad_rows`.
-        UserError: If the data set cannot be loaded, or arguments contradict each other or the data.
+        splits: By default a validation or test split with only the label -1, no label, is left out and logged.
     """
     report = DataReport() if report is None else report
     splits = None if splits is None else _as_list(splits)

@@ -26,14 +26,10 @@ _LABELS = {"label": "labels", "label_ids": "labels"}  # as the collator renames 
 
 @dataclass(eq=False)
 class PaddedBatches(Dataset):
-    """Padded batches of a table by row numbers; the data loader needs no collator.
+    """Padded batches by row numbers, without a collator.
 
-    Attributes:
-        token_ids: The ids of all rows, concatenated.
-        lengths (`(N,)`): Tokens of each row.
-        others: Further columns by name, each an array of N numbers or N rows of numbers.
-        pad_token_id: The padding.
-        left: Whether padding precedes a row's tokens.
+    `token_ids` are the ids of all rows, concatenated; `lengths` `(N,)` and `others` (N numbers or N rows of numbers)
+    are by row; `left` means that padding precedes the tokens.
     """
 
     token_ids: np.ndarray

@@ -84,14 +84,9 @@ def label_fault(label: str) -> Fault | None:
 
 @dataclass(frozen=True)
 class BadRow:
-    r"""One refused row.
+    r"""One refused row: line from 1 and byte offset in a file, or row from 0 and None in `name[split]` without files.
 
-    Attributes:
-        path: The file, or `name[split]` of a data set without files.
-        line: Line of the file from 1, or row of such a data set from 0.
-        byte_offset: Offset of the line's first byte in the file; None without a file.
-        fault: The reason and its detail.
-        excerpt: The start of its text, or of the line if its text is unknown; undecodable bytes as `\xNN`.
+    `excerpt` is the start of its text, or of the line if its text is unknown; undecodable bytes as `\xNN`.
     """
 
     path: str
@@ -115,14 +110,7 @@ class BadRow:
 
 
 class DataError(UserError):
-    """Unusable data.
-
-    Attributes:
-        path: The file, folder or data set.
-        reason: The typed reason.
-        line: Line from 1 (row from 0 of a data set without files); None for a whole file.
-        byte_offset: Offset of that line in the file, if there is one.
-    """
+    """Unusable data: `path`, typed `reason`, and, unless it is a whole file, `line` and `byte_offset` as of [`BadRow`]."""
 
     def __init__(
         self, message: str, path: str, reason: Reason, line: int | None = None, byte_offset: int | None = None
@@ -158,8 +146,6 @@ class DataReport:
     """The counts of one load; pass an empty one to a loader, which fills it in.
 
     Attributes:
-        splits: Counts by split, for the splits that were read.
-        class_names: Label names by id.
         held_out: Rows of train that became the validation split; 0 if there was one.
         label_counts: Rows by label id of each returned split, after any hold-out.
         rejected_path: The file that lists the refused rows; None without refused rows or without a path.
@@ -215,11 +201,7 @@ def parse_limit(max_bad_rows: int | float | str) -> tuple[int | None, float | No
 class Ledger:
     """Count and list the refused rows of one load, and stop the load past the limit.
 
-    Args:
-        max_bad_rows: See [`parse_limit`].
-        rejected_path: The file that lists the refused rows, one JSON object per line. The first of them creates it in
-            place of an older one; a load without any removes the older one at its end.
-        report: Is filled in.
+    The first refused row creates `rejected_path` in place of an older one; a load without any removes the older one.
     """
 
     def __init__(self, max_bad_rows: int | float | str, rejected_path: str | Path | None, report: DataReport) -> None:

@@ -30,8 +30,7 @@ def padding_share(lengths: Sequence[int], batches: Iterable[Sequence[int]]) -> f
 class _EpochBatchSampler(Sampler[list[int]]):
     """A batch sampler with an order that depends on its arguments and the epoch only.
 
-    It uses no global random generator and keeps no state, so a run that stops inside an epoch can resume with the
-    batches that it has not seen.
+    A run that stops inside an epoch can resume with the batches that it has not seen.
     """
 
     def __init__(self, lengths: np.ndarray, seed: int, **sizes: int) -> None:
@@ -57,24 +56,19 @@ class LengthBucketedBatchSampler(_EpochBatchSampler):
     """Yield lists of indices of texts of similar length, each index once per epoch.
 
     The indices are shuffled, cut into pools of `pool_batches` batches, sorted by length inside a pool, cut into
-    batches, and the batches are shuffled.
-
-    The rows that do not fill a batch are drawn at random, not from the longest texts, and come last: accelerate loses
-    rows if a short batch comes earlier and several processes share the batches.
+    batches, and the batches are shuffled. The rows that do not fill a batch are drawn at random and come last:
+    accelerate loses rows if a short batch comes earlier and several processes share the batches.
 
     Args:
         lengths: Tokens by index.
         batch_size: Texts per batch.
         seed: Chooses a sequence of orders, one per epoch.
-        pool_batches: Batches per pool: 1 is a random order, more means less padding and less mixing. On 6,000 tweets
-            (18.8 tokens on average, 32 at most) in batches of 32 the share of padding is .317 for a random order and
-            .108, .059, .015 and .008 for pools of 5, 10, 50 and 100 batches.
+        pool_batches: More mean less padding and less mixing: for tweets a share of .317 with 1, .015 with 50.
         drop_last: Leave out the rows that do not fill a batch.
 
     Example:
         >>> sampler = LengthBucketedBatchSampler([len(ids) for ids in train["input_ids"]], batch_size=32)
         >>> loader = DataLoader(train, batch_sampler=sampler, collate_fn=DataCollatorWithPadding(tokenizer))
-        >>> sampler.set_epoch(1)
     """
 
     def __init__(
@@ -110,23 +104,18 @@ class LengthBucketedBatchSampler(_EpochBatchSampler):
 class TokenBudgetBatchSampler(_EpochBatchSampler):
     """Yield lists of indices of texts of similar length, within a budget of tokens, each index once per epoch.
 
-    The tokens of a batch are its rows times its longest text, padding counted; an empty text counts as one token. A
-    text with more tokens than the budget is a batch of its own.
-
-    The indices are sorted by length, equal lengths at random, and cut from the longest on into batches that fit the
-    budget. Then the rows of each `mixed_batches` neighbouring batches are dealt again, and all batches are shuffled.
-    The sizes of the batches depend on the lengths alone, so all epochs have equally many.
+    The tokens of a batch are its rows times its longest text; an empty text counts as one token. A text with more
+    tokens than the budget is a batch of its own. The indices are sorted by length, equal lengths at random, and cut
+    from the longest on into batches that fit the budget. Then the rows of each `mixed_batches` neighbouring batches
+    are dealt again, and all batches are shuffled. The sizes of the batches depend on the lengths alone, so all epochs
+    have equally many.
 
     Args:
         lengths: Tokens by index.
         tokens_per_batch: The most tokens per batch.
         seed: Chooses a sequence of orders, one per epoch.
-        mixed_batches: Neighbouring batches that exchange rows in each epoch. 1 is the least padding: only texts of
-            equal length change their batch; more means more mixing and more padding. On 6,000 tweets (18.8 tokens on
-            average, 32 at most) with 640 tokens per batch, 1, 2, 4, 8 and 16 make 180, 181, 182, 186 and 189 batches
-            with a share of padding of .005, .007, .015, .031 and .044.
-        processes: Number of processes that share the batches; the largest batches are halved until it divides their
-            number.
+        mixed_batches: More mean more mixing and padding: for tweets a share of .005 with 1, .015 with 4, .044 with 16.
+        processes: The largest batches are halved until this number of processes divides the number of batches.
 
     Raises:
         UserError: For batches of one text each that the processes cannot share evenly.
@@ -181,13 +170,9 @@ class TokenBudgetBatchSampler(_EpochBatchSampler):
 
 
 class CountedStream(IterableDataset):
-    """Rows of a stream, with a length: the Trainer needs it to count epochs and to resume in the right one.
+    """A stream with its number of rows: the Trainer needs it to count epochs and to resume in the right one.
 
-    Args:
-        rows: The stream; it must give the same rows each time.
-        count: Its number of rows.
-        shuffle_seed: Draw the rows in a new order in each epoch, from a buffer of `SHUFFLED_ROWS`; None keeps the
-            stream's own order.
+    With `shuffle_seed` rows are drawn in a new order in each epoch, from a buffer of `SHUFFLED_ROWS`.
     """
 
     def __init__(self, rows: datasets.IterableDataset, count: int, shuffle_seed: int | None = None) -> None:

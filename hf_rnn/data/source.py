@@ -16,13 +16,9 @@ from .row_errors import DataReport
 def load_texts(
     arguments: Any, *, data: Mapping[str, Any] | None = None, streaming: bool = False, **options: Any
 ) -> datasets.DatasetDict | datasets.IterableDatasetDict:
-    """Read the labelled texts that settings name.
+    """Read the labelled texts that settings (`TableArguments`) name, or rows in memory by split.
 
-    Args:
-        arguments: The settings, as [`~hf_rnn.training.arguments.text_arguments.TableArguments`] has them.
-        data: Rows in memory by split, instead of those that the settings name.
-        streaming: Return streams instead of tables.
-        options: Further keywords of [`load_tsv`] and [`load_named`], such as `splits`.
+    Options are further keywords of [`load_tsv`] and [`load_named`].
     """
     if data is None:
         arguments.check_source()

@@ -23,8 +23,7 @@ from .hf_dataset import LibrarySplit
 from .labels import LabelMap, listed, sort_labels
 from .row_errors import DataError, DataReport, Fault, Ledger, Reason, SplitReport
 from .stratified_split import Holdout
-from .tsv_file import TsvFile
-from .tsv_reader import Rows
+from .tsv_reader import Rows, TsvFile
 
 logger = logging.getLogger(__name__)
 
@@ -33,13 +32,9 @@ RowSource = TsvFile | LibrarySplit
 
 @dataclass
 class ReadSplit:
-    """The good rows of one split.
+    """The good rows of one split, empty if only counts are requested, and a hash of all bytes that were read.
 
-    Attributes:
-        sources: Its parts.
-        counts: For each part, kept rows by label id, or by label without a label map.
-        rows: The rows in order; empty if only counts are requested.
-        digest: Hash of all bytes that were read.
+    `counts` has for each source the kept rows by label id, or by label without a label map.
     """
 
     sources: Sequence[RowSource]

@@ -19,11 +19,6 @@ class Holdout:
 
     The rows of each class, in file order, are cut into as many equal runs as rows are wanted, and a seeded draw takes
     one row of each run: exact counts, every part of the file represented, no period.
-
-    Attributes:
-        counts: Rows by label id.
-        share: Wanted share of the rows, above 0 and at most 0.5.
-        seed: Changes the draw.
     """
 
     counts: tuple[int, ...]

@@ -25,20 +25,13 @@ def load_tutorial_checkpoint(
     """Build the model of a checkpoint saved by the tutorial's training loop.
 
     Sizes and cell are read from the weights. A bidirectional network pools the last states of both directions, torch's
-    h_n, and not the output at the last token, where the backward direction has read one token only.
-
-    The file has no vocabulary: train the matching tokenizer on the texts the model was trained on,
-    `train_tokenizer(texts, min_frequency=3)`, and compare its length with `model.config.vocab_size`.
-
-    It has no class names either, and torchtext's `LabelField` numbered the classes by their frequency in the training
-    rows, not by value: on the tutorial's tweets id 0 is label 1 (neutral), id 1 is label 0, id 2 is label 2. Give the
-    names in that order as `id2label`. Without it the classes are called `RANK_0` (the most frequent label), `RANK_1`,
-    ..., so that no name is mistaken for an integer label.
+    h_n. The file has no vocabulary: train the tokenizer on the same texts, `train_tokenizer(texts, min_frequency=3)`.
+    It has no class names either: torchtext numbered the classes by their frequency in the training rows, so they are
+    called `RANK_0` (the most frequent), `RANK_1`, ... unless `id2label` names them.
 
     Args:
         kind: [`RnnForSequenceClassification`] or a subclass.
-        path: A dictionary with `model_state_dict`, saved by `torch.save`; read with `weights_only=True`, so that no
-            code in it runs.
+        path: A dictionary with `model_state_dict`; read with `weights_only=True`, so that no code in it runs.
         id2label: Class names by id, the most frequent training label first.
         settings: Further fields of [`RnnConfig`] that the weights do not determine, such as `cell_type="rnn_relu"`.
 

@@ -26,12 +26,9 @@ def evaluate_logits(logits: npt.ArrayLike, labels: npt.ArrayLike, class_names: S
     """Return `rows`, `loss` (mean cross-entropy in nats) and all of [`classification_metrics`].
 
     Args:
-        logits: `(N, C)`.
+        logits: `(N, C)`; UserError if one is not finite.
         labels: True class ids `(N)`.
         class_names: Names by id (C).
-
-    Raises:
-        UserError: For logits that are not finite.
     """
     check_finite_logits(logits)
     values, true = np.asarray(logits, dtype=np.float64), np.asarray(labels, dtype=np.int64)
@@ -52,10 +49,7 @@ def check_finite_logits(logits: npt.ArrayLike) -> None:
 def classification_metrics(
     predictions: npt.ArrayLike, references: npt.ArrayLike, class_names: Sequence[str]
 ) -> dict[str, Any]:
-    """Measure single-label predictions.
-
-    The formulas are those of scikit-learn with `labels=range(C)` and `zero_division=0`. `macro_recall` ranks systems
-    in SemEval's tweet sentiment task.
+    """Measure single-label predictions, by the formulas of scikit-learn with `labels=range(C)` and `zero_division=0`.
 
     Args:
         predictions: Predicted class ids (N).
@@ -63,10 +57,9 @@ def classification_metrics(
         class_names: Names by id (C).
 
     Returns:
-        `accuracy`, `macro_f1`, `macro_recall`, `per_class` (name to `precision`, `recall`, `f1`
-        and `support`) and `confusion_matrix` (C x C counts, true classes in rows, predicted classes in columns). Above
-        1,000 classes `confusion_cells` replaces the matrix: its cells that are not 0, each `[true id, predicted id,
-        count]`, the largest first.
+        `accuracy`, `macro_f1`, `macro_recall`, `per_class` (name to `precision`, `recall`, `f1` and `support`) and
+        `confusion_matrix` (true classes in rows). Above 1,000 classes `confusion_cells` replaces the matrix: its cells
+        that are not 0, each `[true id, predicted id, count]`, the largest first.
 
     Raises:
         UserError: For no rows, different lengths, an invalid id, or two equal names.
@@ -180,14 +173,10 @@ def brier_score(probabilities: npt.ArrayLike, references: npt.ArrayLike) -> floa
 
 
 class _ClassificationMetric(evaluate.Metric):
-    """One metric of [`classification_metrics`] with the interface of `evaluate`.
+    """One metric of [`classification_metrics`] with the interface and options of `evaluate.Metric`.
 
     Rows are collected in memory by default: the default of `evaluate` writes them below the user's home. With
     `num_process` above 1 they are written, because the processes share files.
-
-    Args:
-        class_names: Names by id.
-        **options: Options of `evaluate.Metric`, such as `num_process` and `process_id`.
     """
 
     key: str  # in the dictionary of `classification_metrics`

@@ -96,18 +96,6 @@ def test_unusable_columns_and_sources(tmp_path):
     assert caught.value.reason == Reason.NO_TRAIN_SPLIT
 
 
-def test_a_folder_of_records_with_one_split(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    (tmp_path / "named").mkdir()
-    lines = [json.dumps({"words": f"text {number}", "kind": "ab"[number % 2]}) for number in range(100)]
-    (tmp_path / "named" / "train.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    columns = {"text_column": "words", "label_column": "kind"}
-    read = load_named(tmp_path / "named", **columns)
-    assert (len(read["train"]), len(read["validation"])) == (90, 10)
-    only = load_named(tmp_path / "named", **columns, splits="train", class_names=["b", "a"])
-    assert only["train"]["label"][:4] == [1, 0, 1, 0]
-
-
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

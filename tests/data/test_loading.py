@@ -97,12 +97,6 @@ def test_held_out_rows_are_a_stratified_share_in_any_blocks(counts, share, seed,
     assert (np.concatenate([holdout.select(part, seen) for part in (rows[:cut], rows[cut:])]) == whole).all()
 
 
-def test_held_out_rows_are_uniform_over_seeds():
-    draws = [Holdout((200,), 0.1, s).select(np.zeros(200, int), np.zeros(1, int)) for s in range(-1000, 1000)]
-    assert np.abs(np.mean(draws, axis=0) - 0.1).max() < 0.03  # 4.5 standard deviations
-    assert (draws[999] != draws[1001]).any(), "seeds -1 and 1"
-
-
 def test_validation_is_held_out_of_train(tmp_path, caplog):
     content = "".join(f"text {number}\t{'aab'[number % 3]}\n" for number in range(300)).encode()
     path, report = write(tmp_path / "train.tsv", content), DataReport()

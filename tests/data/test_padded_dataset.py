@@ -56,12 +56,6 @@ def test_equal_to_the_collator(rows, side, label, shuffled):
     assert_same({name: tensor[None] for name, tensor in batches[filled].items()}, collator([table[filled]]))
 
 
-def test_a_batch_without_tokens():
-    batch = as_padded_batches(make_table([[], [2]]), DataCollatorWithPadding(make_tokenizer())).__getitems__([0])
-    assert batch["input_ids"].shape == batch["attention_mask"].shape == (1, 0)
-    assert batch["input_ids"].dtype == torch.int64
-
-
 class OwnCollator(DataCollatorWithPadding):
     pass
 

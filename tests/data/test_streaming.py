@@ -15,8 +15,7 @@ from tsv_files import GOOD, write
 from hf_rnn import train
 from hf_rnn.data import DataError, DataReport, Reason, load_tsv, tsv_reader
 from hf_rnn.data.samplers import CountedStream
-from hf_rnn.data.tsv_file import TsvFile, TsvFormat
-from hf_rnn.utils.errors import UserError
+from hf_rnn.data.tsv_reader import TsvFile, TsvFormat
 
 
 @pytest.fixture
@@ -116,11 +115,3 @@ def test_training_uses_all_rows_and_resumes_bit_for_bit(streamed, streaming, tmp
     resumed = resume(streamed, streaming, tmp_path / "resumed")
     before, after = (load_file(result.folder / "model.safetensors") for result in (streamed, resumed))
     assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
-
-
-def test_resuming_with_other_rows_is_refused(streamed, streaming, tmp_path, texts_dir):
-    shutil.copytree(texts_dir, tmp_path / "texts")
-    changed = (texts_dir / "train.tsv").read_text().replace("miro", "mira", 1)
-    (tmp_path / "texts" / "train.tsv").write_text(changed)
-    with pytest.raises(UserError, match="texts"):
-        resume(streamed, {**streaming, "data_dir": str(tmp_path / "texts")}, tmp_path / "resumed")

@@ -16,7 +16,7 @@ from tsv_files import GOOD, SAME_FILE, load_train, write
 from hf_rnn.data import Reason, tsv_reader
 from hf_rnn.data.labels import LabelMap
 from hf_rnn.data.row_errors import WHITE_SPACE
-from hf_rnn.data.tsv_file import TsvFile, TsvFormat
+from hf_rnn.data.tsv_reader import TsvFile, TsvFormat
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 

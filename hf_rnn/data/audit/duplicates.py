@@ -54,13 +54,7 @@ class Twin(NamedTuple):
 
 
 class RepeatFinder:
-    """Finds rows that repeat other rows.
-
-    Args:
-        texts: The distinct normalised texts of all splits, by number.
-        numbers: For each split, the number of each row's text.
-        labels: For each split, the label id of each row.
-    """
+    """Finds rows that repeat others: `texts` are distinct and normalised; numbers of texts and labels are by split."""
 
     def __init__(
         self, texts: Sequence[str], numbers: Sequence[Sequence[int]], labels: Sequence[Sequence[int]]
@@ -72,12 +66,7 @@ class RepeatFinder:
     def find(self, source: int, split: int) -> Iterator[Twin]:
         """Yield each row of a split that repeats a row of the source, exactly if it can be, with one twin.
 
-        A twin with another label is preferred. Results are the same in each run.
-
-        Args:
-            source: Number of the split that may be repeated.
-            split: Number of the split whose rows are yielded. If it is `source`, a row is yielded when it repeats an
-                earlier one.
+        If both are one split, a row must repeat an earlier one. A twin with another label is preferred.
         """
         known, found = self._splits[source], self._splits[split]
         near: dict[tuple[int, int], int | None] = {}
@@ -107,13 +96,9 @@ class RepeatFinder:
 
 
 class _Split:
-    """The rows of one split.
+    """Text and label of each row of a split, and the first row of each text and of each pair (`items`), ascending.
 
-    Attributes:
-        rows: Text and label of each row.
-        first: The first row of each text.
-        items: The first row of each pair of text and label, in ascending order.
-        several: For texts with several labels, the first row of each label, in ascending order.
+    `several` has the first row of each label, for texts with several labels.
     """
 
     def __init__(self, rows: list[tuple[int, int]]) -> None:
@@ -153,13 +138,8 @@ def _find_triples(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
 class _NearIndex:
     """Finds near duplicates among items, the pairs of text and label of each split.
 
-    All conditions are those of a similarity of 4/5 in whole numbers, so that no rounding decides.
-
-    Attributes:
-        numbers: For each split, the number of each item.
-        bounds: For each split, its first item and the one after its last.
-        labels: The label of each item.
-        first_rows: The first row of each item.
+    All conditions are those of a similarity of 4/5 in whole numbers, so that no rounding decides. `numbers` and
+    `bounds` are by split; `labels` and `first_rows` by item.
     """
 
     def __init__(self, texts: Sequence[str], splits: Sequence[_Split]) -> None:
@@ -195,14 +175,7 @@ class _NearIndex:
         self._group_bounds = np.searchsorted(keys[0, starts], np.arange(triples.max(initial=-1) + 2)).tolist()
 
     def search(self, item: int, first: int, last: int, other_label: bool = False) -> int | None:
-        """Return an item from `first` to before `last` that is near to this one and has another text.
-
-        Args:
-            item: Its text is compared.
-            first: Number of the first candidate.
-            last: The number after the last candidate.
-            other_label: Return only an item with another label.
-        """
+        """Return an item from `first` to before `last` that is near to this one and has another text."""
         candidates = [
             part
             for group in self._candidates(item, other_label)

@@ -125,20 +125,17 @@ def load_vectors(
     vector are drawn from N(0, s²), where s is the standard deviation of the numbers that were found.
 
     Args:
-        source: A file of vectors (GloVe or fastText text, word2vec text or binary; plain, gzip or zip;
-            `glove.zip/glove.50d.txt` for one of several files in an archive), the folder of any transformers model, or
-            such a model's id on the Hub. A model's own tokenizer gets its rows unchanged.
-        tokenizer: Its vocabulary is looked up.
+        source: A file (GloVe, fastText or word2vec; plain, gzip or zip, or `archive.zip/file`), or a model's folder or
+            id.
+        tokenizer: Its vocabulary is looked up. A model's own tokenizer gets its rows unchanged.
         texts: Texts whose tokens are counted for the coverage.
         embedding_size: Required numbers per vector; None accepts any.
         seed: Seed of the words without a vector.
 
     Raises:
-        UserError: For a source that is missing or damaged (see [`VectorFile.read`]), vectors of another size than
-            `embedding_size` or with numbers that are not finite, and when no word is found.
+        UserError: For a missing or damaged source, vectors of another size or not finite, and when no word is found.
 
     Example:
-        >>> from hf_rnn import load_vectors
         >>> vectors = load_vectors("glove.6B.50d.txt", tokenizer, texts=data["train"]["text"])
         >>> print(vectors.coverage)
         3,250 of 3,328 words (97.7%), 97.9% of the tokens
@@ -242,14 +239,12 @@ def _token_share(tokenizer: PreTrainedTokenizerBase, covered: set[int], texts: I
 def widen_vocabulary(tokenizer: PreTrainedTokenizerBase, source: str | Path, limit: int) -> PreTrainedTokenizerBase:
     """Return a copy of a tokenizer that also knows the first words of a source of vectors; existing ids stay.
 
-    Words unseen in training then have the meaning of their vector. This helps with frozen vectors, or if vectors that
-    are trained stay close to their start.
+    Words unseen in training then have the meaning of their vector.
 
     Args:
         tokenizer: A tokenizer of whole words, from [`train_tokenizer`].
         source: As for [`load_vectors`].
-        limit: Number of the source's first words, in most sources the most frequent ones. A word is added in the
-            spelling of the tokenizer's normaliser, and only if the tokenizer does not split it.
+        limit: Number of the source's first words; one is added as the normaliser spells it, if it is not split.
 
     Raises:
         UserError: For a tokenizer of another kind, a `limit` below 1, or an invalid source.

@@ -6,8 +6,6 @@ import struct
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from vector_files import FORMATS, TABLE, make_tokenizer, row_of, write_binary, write_text, zipped
 
 from hf_rnn.data.vectors import load_vectors
@@ -30,27 +28,6 @@ def test_every_format_gives_the_same_numbers(write, name):
     assert loaded.matrix.shape == (5, 3) and loaded.matrix.dtype == torch.float32
     assert all(row_of(loaded, tokenizer, word) == TABLE[word] for word in ("film", "the", "näive"))
     assert loaded.name == name
-
-
-WORDS = st.text(
-    st.characters(exclude_categories=("Cs",), exclude_characters=" \t\n\r\x0b\x0c\x00\ufeff"), min_size=1, max_size=6
-)
-
-
-@st.composite
-def tables(draw):
-    size = draw(st.integers(2, 6))
-    rows = st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=size, max_size=size)
-    return draw(st.dictionaries(WORDS, rows, min_size=1, max_size=12))
-
-
-@given(tables(), st.sampled_from([write_text, write_binary]), st.booleans())
-@settings(max_examples=40, deadline=None)
-def test_any_table_is_read_as_written(tmp_path_factory, table, writer, option):
-    content = writer(table, between=b"\n" if option else b"") if writer is write_binary else writer(table, option)
-    path = tmp_path_factory.getbasetemp() / "random table"
-    path.write_bytes(content)
-    assert read_lists(path, table) == table
 
 
 def test_words_with_spaces(write):
