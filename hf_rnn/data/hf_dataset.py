@@ -47,9 +47,8 @@ class LibrarySplit:
             raise self._misfit(f"column {self.text_column!r} must hold strings: found {features[self.text_column]}")
         label, kind = features[self.label_column], getattr(features[self.label_column], "dtype", "")
         if not isinstance(label, datasets.ClassLabel) and not any(part in kind for part in ("string", "int", "bool")):
-            raise self._misfit(
-                f"column {self.label_column!r} must hold ClassLabel, strings, integers or bools: found {label}"
-            )
+            allowed = "ClassLabel, strings, integers or bools"
+            raise self._misfit(f"column {self.label_column!r} must hold {allowed}: found {label}")
 
     def _misfit(self, detail: str) -> DataError:
         return DataError.for_file(self.path, Reason.MISSING_COLUMN, f"{detail}; set --text_column and --label_column")
@@ -134,10 +133,8 @@ def to_dataset(rows: Any, text_column: str, label_column: str, where: str) -> da
         else:
             table = pa.table({text_column: [text for text, _ in items], label_column: [label for _, label in items]})
     except (pa.ArrowException, TypeError, ValueError) as error:
-        raise UserError(
-            f"{where} must be a Dataset, a frame of pandas or polars, or a list of dicts or pairs (text, label): "
-            f"found {type(rows).__name__} ({reason_of(error):.200})"
-        ) from error
+        found = f"found {type(rows).__name__} ({reason_of(error):.200})"
+        raise UserError(f"{where} must be a Dataset, a frame, or a list of dicts or pairs: {found}") from error
     known = table.column_names
     roots = {column if column in known else column.split(".")[0] for column in (text_column, label_column)}
     if roots <= set(known):

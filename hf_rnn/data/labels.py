@@ -56,16 +56,11 @@ class LabelMap:
         """Make the map from the rows by label of train; raise UserError for one label, and for too many."""
         rows = sum(counts.values())
         if len(counts) > 50 and len(counts) > rows / 2:
-            raise UserError(
-                f"too many labels: found {len(counts)} in {rows} rows, such as "
-                f"{listed(sorted(counts, key=len)[:3])}; if the columns are swapped, set --text_column and "
-                "--label_column"
-            )
+            found = f"found {len(counts)} in {rows} rows, such as {listed(sorted(counts, key=len)[:3])}"
+            raise UserError(f"too many labels: {found}; are columns swapped? Set --text_column and --label_column")
         if len(counts) < 2:
-            raise UserError(
-                f"a classifier needs two labels: found {listed(counts)} only; set --label_column, or give all names "
-                "with --class_names"
-            )
+            advice = "set --label_column, or give all names with --class_names"
+            raise UserError(f"a classifier needs two labels: found {listed(counts)} only; {advice}")
         if 0 < sum(map(is_integer, counts)) < len(counts):
             logger.warning("labels mix integers and names, and are used as names: %s", listed(sorted(counts)))
         return cls(tuple(sort_labels(counts)))
@@ -86,10 +81,8 @@ class LabelMap:
         """
         names = tuple(class_names)
         if len(set(names)) < len(names) or len(names) < 2 or any(name.strip() != name or not name for name in names):
-            raise UserError(
-                f"invalid class names: found {listed(names)}; give two or more, all different, without white space at "
-                "their ends"
-            )
+            advice = "give two or more, all different, without white space at their ends"
+            raise UserError(f"invalid class names: found {listed(names)}; {advice}")
         if unknown := [name for name in (label_map or {}).values() if name not in names]:
             raise UserError(f"label_map has unknown classes: found {listed(unknown)}; the classes are {listed(names)}")
         chosen = cls(names)
@@ -107,10 +100,8 @@ class LabelMap:
         if label_map is not None:
             pairs = " ".join(f"{label}=NAME" for label in sort_labels(counts)[: len(names)][:_MOST_LISTED])
             advice = f"; map them with --label_map {pairs:.150}"
-        raise UserError(
-            f"labels and class names have nothing in common: found labels {listed(sort_labels(counts))} and class "
-            f"names {listed(names)}{advice}"
-        )
+        found = f"found labels {listed(sort_labels(counts))} and class names {listed(names)}"
+        raise UserError(f"labels and class names have nothing in common: {found}{advice}")
 
     def resolve(self, label: str) -> int | Fault:
         """Return the id of a label, or what is wrong with it."""

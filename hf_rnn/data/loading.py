@@ -127,9 +127,7 @@ def load_named(  # noqa: D417 - the other arguments are those of load_tsv
         name = os.path.expanduser(dataset)
         loaded = _load_library(name, config, splits[0] if splits and len(splits) == 1 else "train")
     else:
-        raise UserError(
-            f"a data set must be a Dataset, a DatasetDict, a name or a folder: found {type(dataset).__name__}"
-        )
+        raise UserError(f"a data set must be a Dataset, a dict, a name or a folder: found {type(dataset).__name__}")
     for split, rows in loaded.items():
         if any("." in column and column not in rows.features for column in (text_column, label_column)):
             loaded[split] = rows.flatten()
@@ -233,9 +231,7 @@ def _choose_splits(
             unknown = ", ".join(sorted(wanted - set(_SPLITS))) or "[]"
             raise UserError(f"there is no split named {unknown}: use train, validation (or dev), test")
         if not names_given and "train" not in wanted:
-            raise UserError(
-                f"reading {' and '.join(sorted(wanted))} without train needs class names: add --class_names"
-            )
+            raise UserError(f"{' and '.join(sorted(wanted))} without train needs class names: add --class_names")
     if missing := sorted(wanted - set(found)):
         there = f"found {', '.join(found) or 'no split'}"
         if "train" in missing:

@@ -110,7 +110,7 @@ class BadRow:
 
 
 class DataError(UserError):
-    """Unusable data: `path`, typed `reason`, and, unless it is a whole file, `line` and `byte_offset` as of [`BadRow`]."""
+    """Unusable data: `path`, typed `reason`, and for a row `line` and `byte_offset` as of [`BadRow`]."""
 
     def __init__(
         self, message: str, path: str, reason: Reason, line: int | None = None, byte_offset: int | None = None

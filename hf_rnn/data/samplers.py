@@ -148,10 +148,8 @@ class TokenBudgetBatchSampler(_EpochBatchSampler):
         while len(sizes) % self.processes:
             place = max(range(len(sizes)), key=sizes.__getitem__)
             if sizes[place] == 1:
-                raise UserError(
-                    f"tokens_per_batch {self.tokens_per_batch} makes {len(sizes)} batches of one text each, which "
-                    f"{self.processes} processes cannot share evenly: raise it, or start fewer processes"
-                )
+                found = f"{len(sizes)} batches of one text each for {self.processes} processes"
+                raise UserError(f"tokens_per_batch {self.tokens_per_batch} makes {found}: raise it")
             sizes[place : place + 1] = [-(-sizes[place] // 2), sizes[place] // 2]
         return sizes, groups
 

@@ -29,10 +29,7 @@ class Holdout:
         if not 0 < self.share <= 0.5:
             raise UserError(f"invalid validation_share: found {self.share}; give more than 0 and at most 0.5")
         if not self.rows:
-            raise UserError(
-                f"too few rows to hold out validation rows: found {sum(self.counts)} in train, no two with one label; "
-                "give a dev.tsv"
-            )
+            raise UserError(f"too few rows to hold out validation rows: found {self.counts} by label; give a dev.tsv")
 
     def quota(self, label: int) -> int:
         """Return the number of held-out rows of a class: its share, at least one, at most half."""

@@ -294,9 +294,7 @@ class TsvFormat:
     def __post_init__(self) -> None:
         for column in (self.text_column, self.label_column):
             if isinstance(column, str) and not self.header:
-                raise UserError(
-                    f"column {column!r} is a name, and no header is declared: add --header, or give its number"
-                )
+                raise UserError(f"column {column!r} is a name, without a header: add --header, or give its number")
 
     def find_layout(self, path: str, first_line: bytes) -> Layout:
         """Return the layout of a file: two fields a line without declarations, else as many as the first has."""

@@ -56,10 +56,8 @@ def read_tutorial_checkpoint(path: str | os.PathLike) -> tuple[dict[str, Any], d
         try:
             checkpoint = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # depending on the bytes torch raises anything, such as a KeyError for a text file
-            raise ValueError(
-                f"{path} is not a checkpoint that torch can load safely (weights_only=True): found "
-                f"{type(error).__name__}; give the file that the tutorial's loop saved"
-            ) from error
+            found = f"found {type(error).__name__}; give the file that the tutorial's loop saved"
+            raise ValueError(f"{path} is not a checkpoint that torch can load safely: {found}") from error
     state = checkpoint.get("model_state_dict") if isinstance(checkpoint, dict) else None
     if not isinstance(state, dict):
         content = sorted(map(str, checkpoint)) if isinstance(checkpoint, dict) else type(checkpoint).__name__

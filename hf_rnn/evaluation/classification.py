@@ -40,10 +40,8 @@ def check_finite_logits(logits: npt.ArrayLike) -> None:
     """Raise UserError for logits `(N, C)` that are NaN or infinite."""
     finite = np.isfinite(np.asarray(logits)).all(axis=-1)
     if not finite.all():
-        raise UserError(
-            f"{np.count_nonzero(~finite)} of {len(finite)} rows have logits that are not finite: did the training "
-            "diverge? Train again with a lower learning_rate, or with max_grad_norm 1"
-        )
+        advice = "did the training diverge? Train again with a lower learning_rate, or with max_grad_norm 1"
+        raise UserError(f"{np.count_nonzero(~finite)} of {len(finite)} rows have logits that are not finite: {advice}")
 
 
 def classification_metrics(
@@ -113,10 +111,8 @@ def _to_ids(what: str, values: npt.ArrayLike | None, names: Sequence[str]) -> np
     except ValueError:  # rows of different lengths
         ids = np.asarray(None)
     if ids.ndim != 1 or (ids.dtype.kind not in "iub" and ids.size):
-        raise UserError(
-            f"{what} have shape {ids.shape} and type {ids.dtype}: give one class id per row, a whole number "
-            "(from logits: logits.argmax(-1); from names: config.label2id[name])"
-        )
+        advice = "give one class id per row (from logits: logits.argmax(-1); from names: config.label2id[name])"
+        raise UserError(f"{what} have shape {ids.shape} and type {ids.dtype}: {advice}")
     ids = ids.astype(np.int64)
     (wrong,) = np.nonzero((ids < 0) | (ids >= len(names)))
     if len(wrong):

@@ -104,10 +104,7 @@ def find_source(source: str | Path) -> VectorFile | ModelTable:
         return ModelTable.find(path, path.resolve().name)
     if name.count("/") == 1 and not path.parent.is_dir():
         return ModelTable.find(fetch(name), name)
-    raise UserError(
-        f"there are no vectors at {name}: give a file (text or word2vec's binary form, plain, .gz or .zip), the "
-        "folder of a transformers model, or its id on the Hub"
-    )
+    raise UserError(f"there are no vectors at {name}: give a file, the folder of a transformers model, or its Hub id")
 
 
 def load_vectors(
@@ -155,9 +152,7 @@ def load_vectors(
     words = ids.keys() - special
     covered = vectors.keys() & words
     if not covered:
-        raise UserError(
-            f"{source} has a vector for none of the {len(words):,} words of the vocabulary: check its name"
-        )
+        raise UserError(f"{source} has a vector for none of the {len(words):,} words of the vocabulary: check it")
     known = torch.from_numpy(np.stack(list(vectors.values())))
     matrix = torch.randn(max(ids.values()) + 1, size, generator=torch.Generator().manual_seed(seed))
     matrix *= known.double().std(correction=0).item()
@@ -253,10 +248,7 @@ def widen_vocabulary(tokenizer: PreTrainedTokenizerBase, source: str | Path, lim
         raise UserError(f"widen_vocabulary must be at least 1, found {limit}")
     backend: Any = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None or not isinstance(backend.model, WordLevel):
-        raise UserError(
-            "widen_vocabulary is for a vocabulary of whole words: leave it out, or leave out tokenizer and "
-            "tokenizer_name_or_path"
-        )
+        raise UserError("widen_vocabulary is for a vocabulary of whole words: leave it out, or the other tokenizer")
     # With added tokens: saving gives new ids to those that the model lacks.
     vocabulary = dict(tokenizer.get_vocab())
     new = count(max(vocabulary.values(), default=-1) + 1)  # ids may have gaps

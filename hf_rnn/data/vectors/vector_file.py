@@ -120,10 +120,8 @@ class _TextRows:
         self.stream, self.path, self.first, self.header = stream, path, first, header
         self.size = header[1] if header else sum(1 for _ in takewhile(_is_number, reversed(first.split()[1:])))
         if not self.size:
-            raise UserError(
-                f"{path}, line 1: expected a word and its numbers, found {first.strip()!r:.80}; give vectors as text "
-                "(GloVe, fastText's .vec, word2vec) or in word2vec's binary form"
-            )
+            found = f"found {first.strip()!r:.80}; give vectors of GloVe, fastText (.vec) or word2vec"
+            raise UserError(f"{path}, line 1: expected a word and its numbers, {found}")
 
     def __iter__(self) -> Iterator[tuple[int, bytes, bytes]]:
         size, count, line = self.size, 0, b"\n"
@@ -138,10 +136,8 @@ class _TextRows:
             count += 1
             yield number, word, numbers
         if self.header and count != self.header[0]:
-            raise UserError(
-                f"{self.path} has {count:,} rows and announces {self.header[0]:,} on line 1: is it cut short? "
-                "Download it again"
-            )
+            announced = f"{self.header[0]:,} on line 1: is it cut short? Download it again"
+            raise UserError(f"{self.path} has {count:,} rows and announces {announced}")
         if not line.endswith(b"\n"):
             logger.warning("%s: its last line has no line break: is it cut short?", self.path)
 
@@ -150,10 +146,8 @@ class _TextRows:
         fields = line.split()
         cut = len(fields) - self.size  # the first number
         if cut < 1 or (cut > 1 and _is_number(fields[cut - 1])):
-            raise UserError(
-                f"{self.path}, line {number:,}: found {len(fields) - 1} numbers, expected {self.size}; if this is the "
-                "last line, the file is cut short"
-            )
+            found = f"found {len(fields) - 1} numbers, expected {self.size}"
+            raise UserError(f"{self.path}, line {number:,}: {found}; if this is the last line, the file is cut short")
         return b" ".join(fields[:cut]), b" ".join(fields[cut:])
 
     def parse(self, numbers: bytes, place: int) -> np.ndarray:
@@ -176,10 +170,8 @@ class _BinaryRows:
             while (end := buffer.find(b" ", start)) < 0 or len(buffer) <= end + width:
                 more = self.stream.read(max(_CHUNK, width))
                 if not more:
-                    raise UserError(
-                        f"{self.path} ends within word {number:,} of the {self.count:,} on its first line: is it cut "
-                        "short? Download it again"
-                    )
+                    place = f"word {number:,} of the {self.count:,} on its first line"
+                    raise UserError(f"{self.path} ends within {place}: is it cut short? Download it again")
                 buffer, start = buffer[start:] + more, 0
             yield number, buffer[start:end].lstrip(b"\n"), buffer[end + 1 : end + 1 + width]
             start = end + 1 + width
