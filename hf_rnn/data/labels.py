@@ -69,15 +69,10 @@ class LabelMap:
     def given(
         cls, class_names: Sequence[str], counts: Mapping[str, int], label_map: Mapping[str, str] | None = None
     ) -> LabelMap:
-        """Make the map from given class names.
+        """Make the map from given class names, the rows by label of the first split, and a map of labels to names.
 
         A label that equals a name means that class, unless `label_map` says otherwise. Without a `label_map`, if no
         label of the data equals a name and most rows carry integers, these index the names.
-
-        Args:
-            class_names: Names by id.
-            counts: Rows by label in the first split.
-            label_map: Labels of the data to class names. If given, even empty, integers do not index the names.
         """
         names = tuple(class_names)
         if len(set(names)) < len(names) or len(names) < 2 or any(name.strip() != name or not name for name in names):

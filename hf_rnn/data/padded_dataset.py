@@ -85,11 +85,10 @@ def as_padded_batches(data: Any, collator: Any) -> PaddedBatches | None:
 
 def _is_standard(collator: Any) -> bool:
     """Return whether a collator is the library's own, with default settings and a tokenizer that pads as usual."""
-    if type(collator) is not DataCollatorWithPadding:
-        return False
-    tokenizer = collator.tokenizer
+    tokenizer = getattr(collator, "tokenizer", None)
     return (
-        collator.padding in (True, "longest")
+        type(collator) is DataCollatorWithPadding
+        and collator.padding in (True, "longest")
         and collator.pad_to_multiple_of is None
         and collator.return_tensors == "pt"
         and type(tokenizer).pad is PreTrainedTokenizerBase.pad

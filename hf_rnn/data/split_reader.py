@@ -55,14 +55,9 @@ def read_splits(
     keep: bool,
     label_map: Mapping[str, str] | None = None,
 ) -> tuple[LabelMap, dict[str, ReadSplit]]:
-    """Read all splits under one label map.
+    """Read all splits under one label map: that of `class_names`, or of the labels of the first split, sorted.
 
-    Args:
-        sources: The parts of each split, by canonical split name; the first split decides about the labels.
-        class_names: Names by id; None for the labels of the first split, sorted.
-        ledger: Counts the refused rows.
-        keep: Whether to keep the rows, or only their counts.
-        label_map: See [`LabelMap.given`].
+    With `keep` the rows are kept, else only their counts.
     """
     for split, parts in sources.items():
         ledger.report.splits[split] = SplitReport([part.path for part in parts])
@@ -72,7 +67,10 @@ def read_splits(
         labels = LabelMap.from_counts(sum(read.counts, Counter()))
         splits[first] = _number_labels(read, labels)
     else:
-        surveyed = _survey_labels(sources[first])
+        surveyed: Counter[str] = Counter()
+        for part in sources[first]:
+            for rows in part.rows(None, lambda row: None, keep_texts=False):
+                surveyed.update(_count(rows))
         labels = LabelMap.given(class_names, surveyed, label_map)
         try:
             splits[first] = _read(first, sources[first], labels, ledger, keep)
@@ -84,7 +82,10 @@ def read_splits(
     ledger.report.class_names = list(labels.names)
     for split, parts in sources.items():
         for part in parts:
-            _check_header(part, labels)
+            label = part.header_label  # if it is a row, it would be lost
+            if label is not None and not isinstance(labels.resolve(label), Fault):
+                detail = f"found the label {label!r:.80} in the first line; if it is a row, leave out --header"
+                raise DataError.for_file(part.path, Reason.NO_HEADER, detail)
         if split not in splits:
             splits[split] = _read(split, parts, labels, ledger, keep)
         report = ledger.report.splits[split]
@@ -118,15 +119,6 @@ def _count(rows: Rows) -> dict[Any, int]:
     return dict(zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True))
 
 
-def _survey_labels(parts: Sequence[RowSource]) -> Counter[str]:
-    """Count the rows of a split by label, without the bad rows."""
-    counts: Counter[str] = Counter()
-    for part in parts:
-        for rows in part.rows(None, lambda row: None, keep_texts=False):
-            counts.update(_count(rows))
-    return counts
-
-
 def _number_labels(read: ReadSplit, labels: LabelMap) -> ReadSplit:
     """Return a split that was read without label map with label ids."""
     ids = {name: number for number, name in enumerate(labels.names)}
@@ -137,14 +129,6 @@ def _number_labels(read: ReadSplit, labels: LabelMap) -> ReadSplit:
         table = np.array([ids[name] for name in rows.labels.dictionary.to_pylist()], dtype=np.int64)
         numbered.append(Rows(rows.texts, pa.array(table[rows.labels.indices.to_numpy()]), rows.lines))
     return ReadSplit(read.sources, counts, numbered, read.digest)
-
-
-def _check_header(part: RowSource, labels: LabelMap) -> None:
-    """Refuse a declared header that is a row, which would be lost."""
-    label = part.header_label
-    if label is not None and not isinstance(labels.resolve(label), Fault):
-        detail = f"found the label {label!r:.80} in the first line; if it is a row, leave out --header"
-        raise DataError.for_file(part.path, Reason.NO_HEADER, detail)
 
 
 def build_tables(

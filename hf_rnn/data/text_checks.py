@@ -30,7 +30,7 @@ def out_of_arrow(values: Any) -> Any:
 
 
 def _find_surrogate(text: str) -> int | None:
-    """Return the place of the first lone surrogate, from 0; None in valid Unicode."""
+    """Return the place of the first lone surrogate."""
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -50,15 +50,14 @@ def make_linear_model(
 def linear_scores(
     texts: Mapping[str, datasets.Dataset], tokenizer: PreTrainedTokenizerBase
 ) -> dict[str, dict[str, float]] | None:
-    """Fit the linear model to train and measure it on the other splits.
+    """Fit the linear model to train and return accuracy, macro-F1 and macro-recall of the other splits.
 
     Args:
         texts: Splits with `text` and `label`, `train` among them.
         tokenizer: Its normaliser is applied to the texts, so that both models read the same.
 
     Returns:
-        Accuracy, macro-F1 and macro-recall by split; None, with the reason in the log, without scikit-learn and for
-        data that is too large or cannot be fitted.
+        Scores by split; None, with the reason in the log, without scikit-learn and for unsuitable data.
     """
     train = texts["train"]
     class_names = list(train.features["label"].names)

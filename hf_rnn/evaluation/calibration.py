@@ -30,11 +30,8 @@ def fit_temperature(logits: npt.ArrayLike, labels: npt.ArrayLike) -> float:
     The cross-entropy is convex in 1 / T. Its minimum is found by Newton's method with bisection as a fallback.
 
     Args:
-        logits: `(N, C)`, of rows that the model was not trained on.
+        logits: `(N, C)`, finite, of rows that the model was not trained on.
         labels: True class ids `(N)`.
-
-    Raises:
-        UserError: For shapes that are not one class per row, and for logits that are not finite.
     """
     values, true = np.asarray(logits, dtype=np.float64), np.asarray(labels)
     if values.ndim != 2 or true.shape != values.shape[:1] or true.dtype.kind not in "iu" or not values.size:

@@ -40,11 +40,10 @@ _SCORES = {
 
 
 def plot_learning_curve(log_history: Sequence[Mapping[str, Any]], path: str | Path) -> None:
-    """Draw loss and metrics over epochs.
+    """Draw loss and, if there are any, metrics over epochs.
 
     Args:
-        log_history: `trainer.state.log_history`. The left panel shows `loss` and `eval_loss`, the right one the
-            accuracies, `eval_macro_f1` and `eval_macro_recall` if there are any.
+        log_history: `trainer.state.log_history`.
         path: The PNG file.
 
     Raises:
@@ -96,8 +95,7 @@ def plot_confusion_matrix(matrix: Sequence[Sequence[int]], class_names: Sequence
 
     Args:
         matrix: Counts by true class (rows) and predicted class (columns), C x C.
-        class_names: Names by id. Long names are shortened. Ids replace them above 40 classes, and for names with
-            characters that matplotlib's font lacks.
+        class_names: Names by id; ids replace them above 40 classes and where matplotlib's font lacks a character.
         path: The PNG file.
 
     Raises:
@@ -157,8 +155,7 @@ def plot_reliability(tables: Mapping[str, Mapping[str, Sequence[float | None]]],
     """Draw accuracy against confidence; calibrated scores are on the diagonal.
 
     Args:
-        tables: Results of [`~hf_rnn.evaluation.reliability_table`] by label, two at most. The size of a point is the
-            share of the rows in its bin.
+        tables: Results of [`~hf_rnn.evaluation.reliability_table`] by label, two at most; points grow with their rows.
         path: The PNG file.
 
     Raises:

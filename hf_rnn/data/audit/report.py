@@ -127,10 +127,8 @@ class Conflict:
 class Shift:
     """The difference between two splits, from 0 to 1. Small splits differ by chance.
 
-    Attributes:
-        labels: Total variation distance of the label shares (Levin and Peres 2017, "Markov chains and mixing times",
-            proposition 4.2).
-        words: Kolmogorov-Smirnov statistic of the lengths in words (Smirnov 1939), as `scipy.stats.ks_2samp` gives it.
+    `labels` is the total variation distance of the label shares (Levin and Peres 2017, "Markov chains and mixing
+    times", proposition 4.2), `words` the Kolmogorov-Smirnov statistic of the lengths in words (Smirnov 1939).
     """
 
     source: str
@@ -153,13 +151,8 @@ class LongLine:
 class AuditReport:
     """The findings of [`~hf_rnn.data.audit.audit`].
 
-    Attributes:
-        splits: Numbers by split, train first.
-        overlaps: For every split, first the rows that repeat earlier ones of its own, then those that leak from each
-            split before it.
-        conflicts: Texts of train with several labels.
-        shifts: Differences of each split from each one before it.
-        longest: The longest texts of all splits by characters, longest first.
+    For every split `overlaps` has first the rows that repeat earlier ones of its own, then those that leak from each
+    split before it. `shifts` are from each split before. `longest` are the longest texts of all splits.
     """
 
     splits: dict[str, SplitFacts]
