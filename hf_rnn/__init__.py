@@ -29,7 +29,7 @@ _HOME = {
     "distill": "training.distillation",
     "DistillationArguments": "training.arguments.distillation_arguments",
     "push": "hub.push",
-    "RnnClassifier": "sklearn",
+    "RnnClassifier": "training.sklearn",
     "FastRnn": "inference",
 }
 __all__ = ["__version__", "register", *_HOME]

@@ -85,7 +85,7 @@ def as_padded_batches(data: Any, collator: Any) -> PaddedBatches | None:
 
 def _is_standard(collator: Any) -> bool:
     """Return whether a collator is the library's own, with default settings and a tokenizer that pads as usual."""
-    tokenizer = getattr(collator, "tokenizer", None)
+    tokenizer: Any = getattr(collator, "tokenizer", None)
     return (
         type(collator) is DataCollatorWithPadding
         and collator.padding in (True, "longest")

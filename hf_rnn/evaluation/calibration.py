@@ -35,8 +35,8 @@ def fit_temperature(logits: npt.ArrayLike, labels: npt.ArrayLike) -> float:
     """
     values, true = np.asarray(logits, dtype=np.float64), np.asarray(labels)
     if values.ndim != 2 or true.shape != values.shape[:1] or true.dtype.kind not in "iu" or not values.size:
-        found = f"found logits of shape {values.shape} and labels of shape {true.shape}, {true.dtype}"
-        raise UserError(f"cannot calibrate: {found}; give one class id per row")
+        shapes = f"found logits of shape {values.shape} and labels of shape {true.shape}, {true.dtype}"
+        raise UserError(f"cannot calibrate: {shapes}; give one class id per row")
     check_finite_logits(values)
     chosen = values[np.arange(len(true)), true]
     if (chosen == values.max(axis=1)).all():

@@ -2,7 +2,7 @@
 
 from importlib.util import find_spec
 
-from ..utils.errors import UserError
+from ...utils.errors import UserError
 
 if find_spec("sklearn") is None:
     raise UserError("RnnClassifier needs scikit-learn: pip install 'hf-rnn[sklearn]'")

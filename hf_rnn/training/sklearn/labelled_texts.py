@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.utils.multiclass import check_classification_targets
 
-from ..data.text_checks import check_texts, out_of_arrow
-from ..utils.errors import UserError
+from ...data.text_checks import check_texts, out_of_arrow
+from ...utils.errors import UserError
 
 if TYPE_CHECKING:
     import datasets
@@ -58,7 +58,7 @@ def as_dataset(texts: Sequence[str], labels: np.ndarray, classes: np.ndarray, wh
     """Return a split with texts and class ids; `where` precedes `X` and `y` in messages."""
     import datasets
 
-    from ..data.row_errors import text_fault
+    from ...data.row_errors import text_fault
 
     if len(texts) != len(labels):
         raise UserError(f"{where}X and {where}y differ in length: {len(texts)} and {len(labels)}")

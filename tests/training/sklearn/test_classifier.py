@@ -26,14 +26,14 @@ from sklearn.preprocessing import FunctionTransformer
 from transformers import pipeline
 from transformers.utils import logging as transformers_logging
 
-import hf_rnn.sklearn
 import hf_rnn.training.save
+import hf_rnn.training.sklearn
 import hf_rnn.training.train
 from hf_rnn import RnnClassifier
 from hf_rnn.hub.model_folder import FinishedFolder
-from hf_rnn.sklearn.labelled_texts import read_texts
 from hf_rnn.training.arguments.run_arguments import parse_settings
 from hf_rnn.training.recipes import load_recipe
+from hf_rnn.training.sklearn.labelled_texts import read_texts
 from hf_rnn.training.train import train
 from hf_rnn.utils.errors import UserError
 
@@ -281,7 +281,7 @@ def test_a_grid_over_a_pipeline():
 def test_without_scikit_learn(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn", None)
     with pytest.raises(UserError, match="pip install"):
-        importlib.reload(hf_rnn.sklearn)
+        importlib.reload(hf_rnn.training.sklearn)
 
 
 # ---- settings ----

@@ -20,24 +20,24 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
-from ..hub.leak_scan import list_shared_files
-from ..hub.loading import check_sorts, find_folder, load_model
-from ..hub.model_folder import FinishedFolder, read_mapping
-from ..inference import FastRnn
-from ..inference.reference import compute_scores
-from ..training.arguments.distillation_arguments import is_of_distill
-from ..training.arguments.run_arguments import Arguments, ModelArguments, parse_settings
-from ..training.arguments.text_arguments import DataArguments, TableArguments
-from ..training.arguments.training_arguments import RnnTrainingArguments
-from ..utils.errors import UserError
-from ..utils.process_state import contained, library_bars_off, one_at_a_time
+from ...hub.leak_scan import list_shared_files
+from ...hub.loading import check_sorts, find_folder, load_model
+from ...hub.model_folder import FinishedFolder, read_mapping
+from ...inference import FastRnn
+from ...inference.reference import compute_scores
+from ...utils.errors import UserError
+from ...utils.process_state import contained, library_bars_off, one_at_a_time
+from ..arguments.distillation_arguments import is_of_distill
+from ..arguments.run_arguments import Arguments, ModelArguments, parse_settings
+from ..arguments.text_arguments import DataArguments, TableArguments
+from ..arguments.training_arguments import RnnTrainingArguments
 from .labelled_texts import as_dataset, describe_labels, read_labels, read_texts, restore_labels
 
 if TYPE_CHECKING:
     from sklearn.utils import Tags
 
-    from ..hub.card import CardFacts
-    from ..hub.push import PushResult
+    from ...hub.card import CardFacts
+    from ...hub.push import PushResult
 
 _LABEL_TYPE = "label_type"  # key of a configuration's `task_specific_params`
 _NAME = "rnn-classifier"  # the model's name until it is saved
@@ -216,8 +216,8 @@ class RnnClassifier(ClassifierMixin, BaseEstimator):
         Args:
             save_directory: The folder; its last part becomes the model's name in the card.
         """
-        from ..hub.card.files import write_card
-        from ..training.output_dir import fill
+        from ...hub.card.files import write_card
+        from ..output_dir import fill
 
         if not str(save_directory):  # a path would mean the current folder
             raise UserError("save_directory is empty: name a folder, '.' for this one")
@@ -263,7 +263,7 @@ class RnnClassifier(ClassifierMixin, BaseEstimator):
             repo_id: `owner/name`.
             options: As for [`push`]: `private`, `revision`, `create_pr`, `dry_run`, `token`, `commit_message`.
         """
-        from ..hub.push import check_request, push
+        from ...hub.push import check_request, push
 
         check_is_fitted(self)
         check_request(repo_id, options.get("revision"), options.get("create_pr", False))  # it becomes a folder's name
@@ -296,7 +296,7 @@ RnnClassifier.__init__.__signature__ = _SIGNATURE  # type: ignore[attr-defined] 
 
 def _hold_out(ids: np.ndarray) -> np.ndarray:
     """Return which rows become validation rows."""
-    from ..data.stratified_split import Holdout
+    from ...data.stratified_split import Holdout
 
     counts = np.bincount(ids)
     if counts.max() < 2:
@@ -310,10 +310,10 @@ def _train(
     """Train into the folder that the arguments name; return the facts of its card."""
     import datasets
 
-    from ..data import DataReport, load_named
-    from ..training.checks import check_early
-    from ..training.hooks import SampleWeights
-    from ..training.train import train_on
+    from ...data import DataReport, load_named
+    from ..checks import check_early
+    from ..hooks import SampleWeights
+    from ..train import train_on
 
     check_early(arguments)
     with contained(quiet):
