@@ -7,6 +7,7 @@ import logging
 import os
 import random
 import runpy
+import signal
 import sys
 from pathlib import Path
 
@@ -215,9 +216,11 @@ def run_script(script, arguments, monkeypatch, captured):
     """Run a script in this process; return exit code, stdout and stderr. `captured` is `capsys` or `capfd`."""
     monkeypatch.setattr(sys, "argv", [str(script), *map(str, arguments)])
     captured.readouterr()
-    code = 0
+    code, handler = 0, signal.getsignal(signal.SIGTERM)
     try:
         runpy.run_path(str(script), run_name="__main__")
     except SystemExit as leaving:
         code = leaving.code or 0
+    finally:
+        signal.signal(signal.SIGTERM, handler)
     return (code, *captured.readouterr())

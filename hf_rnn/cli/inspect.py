@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.text_checks import check_text
 from ..evaluation.classification import check_finite_logits
 from ..hub import loading as model_loading
 from ..inference import reference as plain_inference
 from ..inference.attribution import words_read
-from ..models.modeling_rnn import RnnForSequenceClassification
 from ..training.arguments.parser import SettingsParser
 from ..utils.errors import UserError
 from .console import ModelFlags, escape_controls, format_columns
@@ -39,7 +38,7 @@ def run(argv: Sequence[str]) -> None:
         print("\n" * (2 * (number > 0)) + "\n\n".join([*title, *_describe_stages(model, tokenizer, text)]))
 
 
-def _describe_stages(model: RnnForSequenceClassification, tokenizer: PreTrainedTokenizerBase, text: str) -> list[str]:
+def _describe_stages(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: str) -> list[str]:
     """Return the tables of the output."""
     encoded = tokenizer(text, truncation=True)
     ids = encoded["input_ids"]

@@ -17,12 +17,12 @@ from torch import nn
 from torch.nn.functional import linear
 
 from ...models.configuration_rnn import RnnConfig
+from ...tasks import TASKS, get_task
 from ...utils.cpu_features import multiplies_bfloat16
 from .cells import FUSED_CELLS, FusedCell
 from .packing import PackedTexts
 
 FUSED_POOLINGS = ("last", "mean", "max", "mean_max", "attention")
-FUSED_TASKS = ("RnnForSequenceClassification",)  # classes whose forward is: encode, pool, activate, classify
 _KNOWN_CODE = ("hf_rnn.models.", "torch.nn.", "transformers.activations")  # modules that fusing does not change
 
 _BFLOAT16_UNITS = 128  # recurrent products in bfloat16 are used from this number of hidden units
@@ -102,7 +102,7 @@ def find_unsupported_part(model: Any) -> str | None:
     """Return the first part of a model that fusing would not reproduce, in words; None if there is no such part.
 
     Fusing reads weights and calls no module. Every cell type, pooling and task must be declared (`FUSED_CELLS`,
-    `FUSED_POOLINGS`, `FUSED_TASKS`), and nothing may be hooked, replaced or quantised.
+    `FUSED_POOLINGS`, `Task.fused`), and nothing may be hooked, replaced or quantised.
     """
     for name, known in (("cell_type", FUSED_CELLS), ("pooling", FUSED_POOLINGS)):
         if (found := getattr(model.config, name, None)) not in known:
@@ -115,7 +115,8 @@ def find_unsupported_part(model: Any) -> str | None:
             return f"forward of {place} was replaced"
         if not f"{type(module).forward.__module__}.".startswith(_KNOWN_CODE):
             return f"{place} is {_name_type(module)}"
-    if type(model).forward.__qualname__.partition(".")[0] not in FUSED_TASKS:
+    heads = {task.architecture for task in map(get_task, TASKS) if task.fused}
+    if type(model).forward.__qualname__.partition(".")[0] not in heads:
         return f"the model is {_name_type(model)}"
     parts: list[tuple[str, Any, type[nn.Module]]] = [
         ("rnn.embedding", model.rnn.embedding, nn.Embedding),
