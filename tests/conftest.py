@@ -77,12 +77,26 @@ def tiny_settings(texts_dir):
     }
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _figures():
+    """Skip figures and garbage collection, three quarters of a small training; yield the function that draws."""
+    import hf_rnn.training.save as save
+
+    draw = save.draw_figures
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(save, "draw_figures", lambda *args: {})
+        patch.setattr(gc, "collect", lambda *args: 0)
+        yield draw
+
+
 @pytest.fixture(scope="session")
-def trained(tiny_settings, tmp_path_factory):
+def trained(tiny_settings, tmp_path_factory, _figures):
     """The result of one training run; tests do not change its folder."""
     from hf_rnn import train
 
-    return train(**tiny_settings, output_dir=str(tmp_path_factory.mktemp("trained") / "model"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hf_rnn.training.save.draw_figures", _figures)
+        return train(**tiny_settings, output_dir=str(tmp_path_factory.mktemp("trained") / "model"))
 
 
 @pytest.fixture(scope="session")

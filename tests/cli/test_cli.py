@@ -111,6 +111,7 @@ def test_help_of_a_verb(command, verb):
     assert "default: None" not in " ".join(out.split())
 
 
+@pytest.mark.slow
 def test_output_is_utf8_in_any_locale(copy, monkeypatch):
     config = copy / "config.json"
     config.write_text(config.read_text(encoding="utf-8").replace('"good"', '"gut 🙂"'), encoding="utf-8")

@@ -103,6 +103,7 @@ def test_every_line_is_a_row_or_a_refusal(tmp_path, monkeypatch, parts, known):
     assert [(row.line, row.byte_offset) for row in bad] == places
 
 
+@pytest.mark.slow
 def test_a_clean_file_is_not_read_line_by_line(tmp_path, monkeypatch):
     monkeypatch.setattr(tsv_reader.RowReader, "_read_lines", lambda self, block: pytest.fail("read line by line"))
     lines = [f" “{number}”\t{'ab'[number % 2]}" for number in range(40_000)]

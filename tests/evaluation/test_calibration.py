@@ -98,11 +98,13 @@ def noisy_dir(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def runs(tiny_settings, noisy_dir, tmp_path_factory):
+def runs(tiny_settings, noisy_dir, tmp_path_factory, _figures):
     """The same training without and with calibration."""
     root = tmp_path_factory.mktemp("calibrated")
     common = {**tiny_settings, "data_dir": str(noisy_dir), "num_train_epochs": 2, "baselines": False}
-    return [train(**common, output_dir=str(root / str(flag)), calibrate=flag) for flag in (False, True)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hf_rnn.training.save.draw_figures", _figures)
+        return [train(**common, output_dir=str(root / str(flag)), calibrate=flag) for flag in (False, True)]
 
 
 def answer(result, folder, split):

@@ -108,6 +108,7 @@ def test_reliability_shows_the_tables(tmp_path, drawn):
     assert few < many
 
 
+@pytest.mark.slow
 def test_same_numbers_same_bytes_whatever_the_user_set(tmp_path):
     def draw(name):
         plot_learning_curve(LOG, tmp_path / f"curve {name}")

@@ -145,6 +145,7 @@ def test_other_tokenizers_are_called(make):
 
 @pytest.mark.skipif(not REAL.is_file(), reason=f"no real tweets at {REAL}")
 @pytest.mark.parametrize("name", [*NORMALIZERS, "bert"])
+@pytest.mark.slow
 def test_on_real_tweets(name):
     texts = [line.rsplit("\t", 1)[0] for line in REAL.read_text(encoding="utf-8").split("\n")][:1500]
     tokenizer = bert(texts=texts[:700]) if name == "bert" else train_tokenizer(texts[:700], 2, normalizer=name)

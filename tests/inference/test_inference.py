@@ -95,6 +95,7 @@ def test_logits_are_those_of_the_model(cell, pooling, tokenizer):
 
 @pytest.mark.parametrize("pooling", ["mean", "mean_max", "attention"])
 @pytest.mark.parametrize("cell", ["gru", "min_gru"])
+@pytest.mark.slow
 def test_a_very_long_text_loses_no_digits(cell, pooling, tokenizer):
     """Sums of thousands of states; the reference is the model itself in float64."""
     model = make(cell_type=cell, pooling=pooling)
@@ -231,6 +232,7 @@ class TestAnswers:
         assert fast.predict(collect(TEXTS * 9)) == fast.predict(TEXTS * 9)
 
     @pytest.mark.skipif(not REAL.is_dir(), reason=f"no real tweets at {REAL}")
+    @pytest.mark.slow
     def test_to_real_tweets_are_those_of_the_model(self):
         texts = load_tsv(REAL)
         tokenizer = train_tokenizer(texts["train"]["text"])

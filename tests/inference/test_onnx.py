@@ -168,6 +168,7 @@ def tokenizer(trained):
     return AutoTokenizer.from_pretrained(trained.folder)
 
 
+@pytest.mark.slow
 def test_parity_of_an_equal_and_of_wrong_programs(trained):
     model, tokenizer = load_model(trained.folder)
 
@@ -271,6 +272,7 @@ def test_no_processor_overflows_in_int8(exported):
     assert max(abs(weight).max() for weight in weights) * 2 * 255 < 2**15
 
 
+@pytest.mark.slow
 def test_int8_is_smaller(tokenizer, tmp_path):
     torch.manual_seed(0)
     config = RnnConfig(vocab_size=len(tokenizer), embedding_size=128, hidden_size=64, num_labels=2)
@@ -293,6 +295,7 @@ def test_another_folder_leaves_the_model_as_it_was(folder, tmp_path):
     assert contents(folder) == before
 
 
+@pytest.mark.slow
 def test_a_card_that_was_edited_by_hand_stays(folder, caplog):
     export(folder, "int8").file.unlink()
     export(folder)
@@ -315,6 +318,7 @@ def test_a_saved_classifier_carries_the_files(exported, tmp_path):
     assert "onnx/model.onnx" in again.card.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_an_older_file_survives_a_full_disk(folder, monkeypatch):
     export(folder)
     before = contents(folder)

@@ -171,6 +171,7 @@ print(json.dumps({
 """
 
 
+@pytest.mark.slow
 def test_remote_code_without_the_package(tmp_path):
     """Save here, load and predict where the package does not exist: same logits."""
     tokenizer = train_tokenizer(["good film", "bad film", "so so film"], min_frequency=1)

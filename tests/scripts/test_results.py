@@ -57,6 +57,7 @@ def test_table():
     assert second.endswith("| 4.4 | 52,346 | +0.010 (-0.020 to +0.040) |")
 
 
+@pytest.mark.slow
 def test_figure_names_each_point_in_a_free_place(tmp_path, monkeypatch):
     pyplot = pytest.importorskip("matplotlib.pyplot", reason="needs the extra plots")
     charts = []
@@ -110,6 +111,7 @@ def test_a_row_has_the_scores_of_all_seeds(texts_dir):
     assert list(row["f1_by_class"]) == texts.names and row["seconds"] == 3 and row["ours"]
 
 
+@pytest.mark.slow
 def test_kept_rows(texts_dir, tmp_path, monkeypatch, capsys):
     """A second run needs --resume, keeps the rows, and refuses those of other settings."""
     pytest.importorskip("sklearn", reason="needs the extra baselines")
@@ -132,6 +134,7 @@ def test_kept_rows(texts_dir, tmp_path, monkeypatch, capsys):
     assert "unknown row" in reproduce("--resume", "--only", "BERT")[2]
 
 
+@pytest.mark.slow
 def test_the_row_of_cross_fitted_teachers(crew, texts_dir, tmp_path):
     """Their mean, by transformers' pipeline."""
     from transformers import pipeline

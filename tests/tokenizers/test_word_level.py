@@ -163,6 +163,7 @@ def test_special_tokens_in_a_text_are_text_to_the_bare_library_too(tmp_path, nor
     ]
 
 
+@pytest.mark.slow
 def test_saved_tokenizers_load_without_the_package(tmp_path):
     texts = ["the FERRY was sooo late :( @ann <pad> <unk> x<unk>y", "don't &amp; 7:40pm", "", "Ferry\u3000ΟΔΟΣ 👍🏽"]
     expected = {}
@@ -346,6 +347,7 @@ def test_patterns_are_for_javascript_too(normalizer, lowercase):
 
 @pytest.mark.parametrize("seed", ["a", "'", ".", "1:", "a@", "&#0", ":p", "🇩🇪", "❤\u200d", "<<<url>>>"])
 @pytest.mark.parametrize("normalizer", NORMALIZERS)
+@pytest.mark.slow
 def test_a_huge_line_costs_no_more_than_its_length(normalizer, seed):
     start = time.process_time()
     words(normalizer, "x" + seed * (2**17 // len(seed)) + "y")

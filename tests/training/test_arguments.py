@@ -48,7 +48,9 @@ def mine(tmp_path):
 def test_model_arguments_are_the_settings_of_the_config():
     own = [known.name for known in dataclasses.fields(RnnConfig) if known.name in RnnConfig.__annotations__]
     names = [known.name for known in dataclasses.fields(ModelArguments)]
-    assert names == [name for name in own if name not in ("vocab_size", "pad_token_id", "model_type", "id2label")]
+    assert names == [
+        name for name in own if name not in ("vocab_size", "pad_token_id", "model_type", "id2label", "problem_type")
+    ]
     assert dataclasses.asdict(ModelArguments()) == {name: getattr(RnnConfig(), name) for name in names}
 
 

@@ -60,6 +60,7 @@ def train_table(kind, steps, *, sparse, **settings):
 
 
 @pytest.mark.parametrize(("weight_decay", "tolerance"), [(0.0, 1e-9), (0.1, 1e-3)])
+@pytest.mark.slow
 def test_returning_rows_are_where_adamw_has_them(weight_decay, tolerance):
     """400 steps first, so that the corrections of the moments are one; decay precedes the movement in between."""
     everything = torch.arange(ROWS)
@@ -75,6 +76,7 @@ def test_returning_rows_are_where_adamw_has_them(weight_decay, tolerance):
         torch.testing.assert_close(state[name], theirs[name], atol=1e-12, rtol=0)
 
 
+@pytest.mark.slow
 def test_rare_rows_move_as_far_as_with_adamw():
     """With torch's default settings from the first step; SparseAdam leaves rare rows behind."""
     steps = [torch.tensor([0, 1 + number // 20 % (ROWS - 1)][: 1 + (number % 20 == 7)]) for number in range(600)]

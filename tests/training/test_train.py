@@ -93,6 +93,7 @@ def test_the_best_epoch_is_kept(trained):
     assert same_weights(trained.folder, best)
 
 
+@pytest.mark.slow
 def test_the_best_step_is_kept_between_regular_saves(short):
     settings = {**short, "num_train_epochs": 3, "eval_strategy": "steps", "save_strategy": "steps", "eval_steps": 1}
     settings |= {"save_steps": 4, "learning_rate": 0.05, "early_stopping_patience": 0, "save_total_limit": 2}
@@ -124,6 +125,7 @@ def test_without_matplotlib_there_are_no_figures(tiny_settings, tmp_path, monkey
 # ---- ways to start a run ----
 
 
+@pytest.mark.slow
 def test_the_same_settings_give_the_same_model(trained, tiny_settings, texts_dir, tmp_path):
     """From the record of the run and from dataclasses; another seed gives another model."""
     record = {"recipe": str(trained.folder / "training_args.json"), "data_dir": str(texts_dir), "use_cpu": True}
@@ -280,7 +282,14 @@ def test_a_loss_over_100_times_that_of_guessing_is_refused(trained, tiny_setting
 # ---- resuming ----
 
 
-@pytest.mark.parametrize("budget", [{}, {"tokens_per_batch": 130}, {"recipe": "tutorial"}], ids=str)
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "budget",
+    [{}, pytest.param({"tokens_per_batch": 130}, marks=SLOW), pytest.param({"recipe": "tutorial"}, marks=SLOW)],
+    ids=str,
+)
 def test_a_resumed_run_ends_with_the_same_weights(short, tmp_path, budget):
     settings = {**short, "num_train_epochs": 3, "learning_rate": 0.01, **budget}
     whole = train(**settings)

@@ -55,10 +55,12 @@ def _without_figures(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def fitted(tiny_settings):
+def fitted(tiny_settings, _figures):
     """Return a classifier that was trained on the rows of `trained` and does not change."""
     settings = {name: value for name, value in tiny_settings.items() if name != "data_dir"}
-    return RnnClassifier(**settings, verbose=False).fit(*columns(240, seed=1), eval_set=columns(60, seed=2))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hf_rnn.training.save.draw_figures", _figures)
+        return RnnClassifier(**settings, verbose=False).fit(*columns(240, seed=1), eval_set=columns(60, seed=2))
 
 
 def read_weights(source):
@@ -110,6 +112,7 @@ def test_sample_weight_equals_repeated_rows(trained):
     assert abs(fit(TEXTS, NAMES) - expected).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_threads_and_inference_mode_change_nothing():
     rows, seeds = columns(60, seed=3), [1, 2]
     with torch.inference_mode():
@@ -260,6 +263,7 @@ def test_it_is_an_estimator(fitted):
     assert clone(fitted).get_params() == fitted.get_params() and not hasattr(clone(fitted), "classes_")
 
 
+@pytest.mark.slow
 def test_a_grid_over_a_pipeline():
     """Compared with a loop; the classifier sees the output of the step before it, and its fit gets the weights."""
     texts, labels, cut = np.array(TEXTS, dtype=object), np.array([len(name) for name in NAMES]), StratifiedKFold(2)
