@@ -33,6 +33,4 @@ def run(argv: Sequence[str]) -> None:
     try:
         threading.Event().wait()
     finally:
-        if (server := getattr(page, "server", None)) is not None:
-            server.force_exit = True  # else pages that are open in a browser delay the end
         page.close(verbose=False)
