@@ -25,6 +25,7 @@ if sys.platform != "win32":  # Windows has no locks of folders
 Written = TypeVar("Written")
 
 REJECTED_ROWS = "rejected.jsonl"  # left by a run that stopped at its data
+PRETRAINING_CACHE = "pretraining_cache"  # texts and teacher's vectors
 TEACHER_CACHE = "teacher_cache"  # left by a run that stopped after asking its teacher; the next one uses it
 _RESUME = "The checkpoints are intact: make room there, then repeat the command with --resume"
 
@@ -69,7 +70,7 @@ def _is_leftover(folder: FinishedFolder, path: Path) -> bool:
     """Return whether a run that failed early left this."""
     if path == folder.checkpoints:
         return path.is_dir() and not any(path.iterdir())
-    return path.name in (REJECTED_ROWS, TEACHER_CACHE)
+    return path.name in (REJECTED_ROWS, TEACHER_CACHE, PRETRAINING_CACHE)
 
 
 def _check_own(folder: FinishedFolder) -> None:

@@ -66,6 +66,7 @@ class SettingsParser(HfArgumentParser):
         dataclass_types: The dataclasses to build.
         mappings: Names of settings that are mappings; as flags they are JSON, or a file of JSON.
         elsewhere: Advice for settings that belong to another command, by name.
+        recipe: The recipe that the help shows if none is given.
         kwargs: Arguments of `argparse.ArgumentParser`.
     """
 
@@ -74,6 +75,7 @@ class SettingsParser(HfArgumentParser):
         dataclass_types: Any,
         mappings: Collection[str] = (),
         elsewhere: Mapping[str, str] | None = None,
+        recipe: str = DEFAULT_RECIPE,
         **kwargs: Any,
     ) -> None:
         usual = {"formatter_class": SettingsHelp, "allow_abbrev": False, "add_help": False}
@@ -81,6 +83,7 @@ class SettingsParser(HfArgumentParser):
         self.add_argument("-h", "--help", action="store_true", default=SUPPRESS, help="show this help and exit")
         self._mappings = mappings
         self._elsewhere = elsewhere or {}
+        self._recipe = recipe
         for action in self._actions:
             if action.option_strings[0] == f"--no_{action.dest}":
                 action.help, action.default = f"the same as --{action.dest} false", SUPPRESS
@@ -117,7 +120,7 @@ class SettingsParser(HfArgumentParser):
     def _print_help_with(self, namespace: Namespace) -> NoReturn:
         """Print the help with the values of the recipe as defaults."""
         if "recipe" in self.names:
-            recipe = namespace.recipe or DEFAULT_RECIPE
+            recipe = namespace.recipe or self._recipe
             defaults = {**load_recipe(recipe), "recipe": recipe}
             for action in self._actions:
                 if action.dest in defaults and action.default is not SUPPRESS:

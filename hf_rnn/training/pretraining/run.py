@@ -1,0 +1,328 @@
+"""Run a pretraining: prepare texts, ask the teacher, train the student, and save an encoder."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from datasets.arrow_writer import ArrowWriter
+from transformers import EvalPrediction, PreTrainedTokenizerBase, set_seed
+
+from ...data.vectors.model_table import ModelTable
+from ...hub.model_folder import FinishedFolder
+from ...utils.errors import UserError, reason_of
+from ...utils.process_state import library_bars_off, one_at_a_time
+from .. import output_dir
+from ..arguments.parser import SettingsParser
+from ..arguments.pretraining_arguments import PretrainingArguments
+from ..arguments.run_arguments import ModelArguments, merge_recipe
+from ..arguments.training_arguments import RnnTrainingArguments
+from ..build import make_config
+from ..checkpointing.fingerprints import take_fingerprints
+from ..checkpointing.interrupt import TrainingStopped
+from ..checks import check_finite, check_unchanged
+from ..recipes import Setting
+from ..trainer import RnnTrainer
+from .save import write_encoder
+from .student import SentenceStudent, compress_table, prune_tokenizer
+from .teacher import SentenceTeacher, TeacherVectors, iterate
+from .texts import prepare_texts, read_dataset, read_lines
+
+logger = logging.getLogger(__name__)
+
+RECIPE = "pretrain"
+POOLING = "mean"  # that of sentence-transformers; heads choose their own
+_MOST_PAIRS = 200_000  # of held-out texts, for the rank agreement
+
+
+@dataclass(frozen=True)
+class PretrainingResult:
+    """The folder of the encoder, and the parts `texts`, `held_out` and `training` of its `pretraining.json`."""
+
+    folder: Path
+    metrics: dict[str, Any]
+    url: str | None = None
+
+
+def parse(settings: Mapping[str, Any] | Sequence[str], prog: str) -> tuple[Any, ...]:
+    """Return the three dataclasses of settings, from flags or keywords, on top of the recipe `pretrain`.
+
+    Raises:
+        UserError: For a mistake in a setting or a recipe.
+    """
+    parser = SettingsParser(
+        [ModelArguments, PretrainingArguments, RnnTrainingArguments],
+        RnnTrainingArguments._VALID_DICT_FIELDS,
+        prog=prog,
+        recipe=RECIPE,
+    )
+    values = dict(settings) if isinstance(settings, Mapping) else parser.parse_flags(settings)
+    recipe = values.get("recipe") or RECIPE
+    named = None if isinstance(recipe, Mapping) else recipe
+    given = {name: Setting(value, prog) for name, value in {**values, "recipe": named}.items()}
+    return parser.build(parser.convert(merge_recipe(recipe, given)))
+
+
+@one_at_a_time()
+@library_bars_off()
+def pretrain(
+    model_args: ModelArguments | None = None,
+    pretraining_args: PretrainingArguments | None = None,
+    training_args: RnnTrainingArguments | None = None,
+    **settings: Any,
+) -> PretrainingResult:
+    """Teach a recurrent encoder a teacher's sentence vectors, and save it.
+
+    The folder is loaded by `AutoModel`, by `SentenceTransformer` and, as a start, by `train` and `RnnClassifier` with
+    `model_name_or_path`.
+
+    Args:
+        model_args: Architecture.
+        pretraining_args: Teacher and texts.
+        training_args: Training and output folder.
+        settings: In place of the three dataclasses: settings by the names of the command's flags, on top of the recipe
+            `pretrain`.
+
+    Raises:
+        UserError: For a mistake in settings, texts or teacher.
+        TrainingStopped: After SIGTERM or Ctrl-C, when a checkpoint to resume from is saved.
+
+    Example:
+        >>> pretrain(teacher="all-MiniLM-L6-v2", input=["tweets.txt.gz"], output_dir="encoder")
+    """
+    if model_args is None or pretraining_args is None or training_args is None:
+        model_args, pretraining_args, training_args = parse(settings, "pretrain")
+    elif settings:
+        raise TypeError(f"pretrain takes three dataclasses or settings by name: found {', '.join(settings)}")
+    own = pretraining_args
+    own.check()
+    if model_args.pooling != POOLING:
+        raise UserError(
+            f"pooling must be {POOLING} in a pretraining: found {model_args.pooling!r}; heads choose their own"
+        )
+    folder = FinishedFolder(Path(str(training_args.output_dir)))
+    checkpoint = output_dir.check_output_dir(
+        folder,
+        overwrite=training_args.overwrite_output_dir,
+        resume=training_args.resume,
+        processes=training_args.world_size,
+    )
+    teacher = SentenceTeacher.open(
+        str(own.teacher), max_length=own.teacher_max_length, device=training_args.device, bf16=training_args.bf16
+    )
+    cache = Path(own.cache_dir) if own.cache_dir else folder.root / output_dir.PRETRAINING_CACHE
+    main = training_args.process_index == 0
+    counts: Counter[str] = Counter()
+    with training_args.main_process_first(desc="texts"):
+        texts = _make_texts(own, cache, counts)
+        tokenizer, kept = prune_tokenizer(teacher.tokenizer, iterate(texts), own.max_vocab_size, own.model_max_length)
+        rows = _encode(texts, tokenizer)
+        answers = TeacherVectors(teacher, texts, cache)
+        if main:
+            answers.prepare()
+    answers.compute(training_args.process_index, training_args.world_size)
+    training_args.distributed_state.wait_for_everyone()
+    vectors = answers.read()
+
+    held_out = min(own.held_out, len(texts) // 10)
+    order = np.random.default_rng(training_args.seed).permutation(len(texts))
+    set_seed(training_args.seed)
+    model = _make_student(model_args, own, teacher, kept, vectors.shape[1])
+    shared = {"input_ids": rows, "labels": vectors}
+    made_from = take_fingerprints(
+        {}, tokenizer, model.config, training_args, stream=answers.fingerprint, teacher=teacher.fingerprint,
+        further_settings={"similarity_weight": own.similarity_weight, "held_out": own.held_out},
+    )  # fmt: skip
+    if checkpoint is not None:
+        check_unchanged(checkpoint, made_from, anyway=training_args.resume_anyway)
+    args = copy.copy(training_args)
+    args.output_dir, args.push_to_hub, args.load_best_model_at_end = str(folder.checkpoints), False, False
+    trainer = _make_trainer(model, args, order, held_out, shared, tokenizer, made_from)
+    folder.root.mkdir(parents=True, exist_ok=True)
+    with output_dir.hold(folder) if main else contextlib.nullcontext(), trainer.stop_request as asked:
+        if main and training_args.overwrite_output_dir:
+            output_dir.remove_checkpoints(folder)
+        outcome = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    if trainer.asked_to_stop():
+        raise TrainingStopped(asked.number, None)
+    check_finite(model, training_args)
+    measured = trainer.predict(trainer.eval_dataset).metrics
+    sample = [texts[int(row)]["text"] for row in order[:held_out]]
+    record = {
+        "teacher": {"name": teacher.name, "vector_size": vectors.shape[1], "max_length": teacher.max_length},
+        "texts": {**counts, "learned": len(texts) - held_out, "held_out": held_out},
+        "held_out": {name: measured[f"test_{name}"] for name in ("cosine", "rank_agreement")},
+        **_describe_tokens(tokenizer, sample),
+        "training": {
+            "epochs": trainer.state.epoch,
+            "steps": outcome.global_step,
+            "seconds": round(trainer.seconds_before + outcome.metrics["train_runtime"], 1),
+            "loss": outcome.training_loss,
+        },
+        "parameters": model.rnn.num_parameters(),
+    }
+    if main:
+        output_dir.fill(
+            folder, lambda unfinished: write_encoder(unfinished, model, tokenizer, record, own, training_args)
+        )
+        logger.info("the encoder is in %s", folder.root)
+    return PretrainingResult(folder.root, {name: record[name] for name in ("texts", "held_out", "training")})
+
+
+def _make_texts(own: PretrainingArguments, cache: Path, counts: Counter[str]) -> datasets.Dataset:
+    """Return the distinct texts as a table on disk, made anew if the settings or the files have changed."""
+    named: Any = own.input or [own.dataset_name, own.dataset_config, own.dataset_split, own.text_column]
+    sizes = [
+        [Path(path).stat().st_size, Path(path).stat().st_mtime_ns] for path in own.input or () if Path(path).is_file()
+    ]
+    made_from = json.loads(
+        json.dumps({"from": named, "sizes": sizes, "split": own.split_words, "most": own.max_texts})
+    )
+    record, file = cache / "texts.json", cache / "texts.arrow"
+    if record.is_file() and (known := json.loads(record.read_text("utf-8")))["made_from"] == made_from:
+        counts.update(known["counts"])
+        return datasets.Dataset.from_file(str(file))
+    record.unlink(missing_ok=True)
+    cache.mkdir(parents=True, exist_ok=True)
+
+    def generate() -> Any:
+        if own.input is not None:
+            lines = read_lines(own.input, counts)
+        else:
+            lines = read_dataset(str(own.dataset_name), own.dataset_config, own.dataset_split, own.text_column)
+        yield from prepare_texts(lines, counts, own.split_words, own.max_texts)
+
+    with ArrowWriter(features=datasets.Features({"text": datasets.Value("string")}), path=str(file)) as writer:
+        for row in generate():
+            writer.write(row)
+        writer.finalize()
+    if counts["kept"] < 20:
+        raise UserError(f"there are too few texts to learn from: found {counts['kept']}; give at least 20")
+    record.write_text(json.dumps({"made_from": made_from, "counts": counts}), encoding="utf-8")
+    logger.info("texts: %s", ", ".join(f"{count:,} {name}" for name, count in counts.items()))
+    return datasets.Dataset.from_file(str(file))
+
+
+def _encode(texts: datasets.Dataset, tokenizer: PreTrainedTokenizerBase) -> datasets.Dataset:
+    return texts.map(
+        lambda batch: {"input_ids": tokenizer(batch["text"], truncation=True)["input_ids"]},
+        batched=True,
+        remove_columns=["text"],
+    )
+
+
+def _make_student(
+    model_args: ModelArguments, own: PretrainingArguments, teacher: SentenceTeacher, kept: Sequence[int], size: int
+) -> SentenceStudent:
+    config = make_config(model_args, vocab_size=len(kept), pad_token_id=0)
+    model = SentenceStudent(config, size, own.similarity_weight)
+    found = ModelTable.find(teacher.folder, teacher.name).read_rows(kept)
+    table = np.stack([found[index] for index in kept])
+    if config.embedding_size > table.shape[1]:
+        raise UserError(
+            f"embedding_size is at most that of the teacher's table, {table.shape[1]}: found {config.embedding_size}"
+        )
+    with torch.no_grad():
+        weight = model.get_input_embeddings().weight
+        weight.copy_(torch.from_numpy(compress_table(table, config.embedding_size)))
+        weight[config.pad_token_id] = 0
+    return model
+
+
+class _Rows(torch.utils.data.Dataset):
+    """Token ids and teacher's vector of some rows."""
+
+    def __init__(self, numbers: np.ndarray, shared: Mapping[str, Any]) -> None:
+        self._numbers, self._shared = numbers, shared
+        self.lengths = np.asarray(shared["lengths"])[numbers]
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, place: int) -> dict[str, Any]:
+        row, shared = self._numbers[place], self._shared
+        first = shared["starts"][row]
+        ids = shared["input_ids"][first : first + shared["lengths"][row]]
+        return {"input_ids": ids, "labels": shared["labels"][row]}
+
+
+def _make_trainer(
+    model: SentenceStudent,
+    args: RnnTrainingArguments,
+    order: np.ndarray,
+    held_out: int,
+    shared: dict[str, Any],
+    tokenizer: PreTrainedTokenizerBase,
+    made_from: dict[str, Any],
+) -> RnnTrainer:
+    table = shared["input_ids"].with_format("arrow")[:]["input_ids"].combine_chunks()
+    starts = np.asarray(table.offsets)[:-1]
+    shared |= {
+        "input_ids": np.asarray(table.flatten()),
+        "starts": starts,
+        "lengths": np.diff(np.asarray(table.offsets)),
+    }
+
+    def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        time = max(1, *(len(row["input_ids"]) for row in rows))
+        ids = np.full((len(rows), time), tokenizer.pad_token_id, dtype=np.int64)
+        mask = np.zeros_like(ids)
+        for number, row in enumerate(rows):
+            ids[number, : len(row["input_ids"])] = row["input_ids"]
+            mask[number, : len(row["input_ids"])] = 1
+        vectors = np.stack([row["labels"] for row in rows]).astype(np.float32)
+        return {
+            "input_ids": torch.from_numpy(ids),
+            "attention_mask": torch.from_numpy(mask),
+            "labels": torch.from_numpy(vectors),
+        }
+
+    try:
+        trainer = RnnTrainer(
+            model=model,
+            args=args,
+            train_dataset=_Rows(order[held_out:], shared),
+            eval_dataset=_Rows(order[:held_out], shared),
+            processing_class=tokenizer,
+            compute_metrics=measure,
+            data_collator=collate,
+            made_from=made_from,
+        )
+        trainer.check_settings()
+    except UserError:
+        raise
+    except (ValueError, TypeError, ImportError, RuntimeError, AttributeError, KeyError) as error:
+        raise UserError(f"the Trainer refuses these settings: {reason_of(error)}") from error
+    return trainer
+
+
+def measure(output: EvalPrediction) -> dict[str, float]:
+    """Return the mean cosine to the teacher's vectors, and Spearman's correlation of the similarities of pairs."""
+    own, wanted = (torch.as_tensor(part, dtype=torch.float32) for part in (output.predictions, output.label_ids))
+    wanted = torch.nn.functional.normalize(wanted, dim=-1)
+    generator = torch.Generator().manual_seed(0)
+    pairs = torch.randint(len(own), (2, _MOST_PAIRS), generator=generator)
+    first, second = pairs[:, pairs[0] != pairs[1]]
+    ranks = [((unit[first] * unit[second]).sum(-1)).argsort().argsort().double() for unit in (own, wanted)]
+    return {
+        "cosine": (own * wanted).sum(dim=-1).mean().item(),
+        "rank_agreement": torch.corrcoef(torch.stack(ranks))[0, 1].item(),
+    }
+
+
+def _describe_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> dict[str, float]:
+    """Return pieces per word and the share of unknown pieces, by which a run sees whether its texts are alike."""
+    ids = tokenizer(list(texts))["input_ids"]
+    pieces, words = sum(map(len, ids)), sum(len(text.split()) for text in texts)
+    unknown = sum(row.count(tokenizer.unk_token_id) for row in ids)
+    return {"pieces_per_word": pieces / max(1, words), "unknown_token_share": unknown / max(1, pieces)}

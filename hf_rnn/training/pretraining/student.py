@@ -1,0 +1,137 @@
+"""The student of a pretraining: the teacher's word pieces and token vectors, a recurrent encoder, and the loss.
+
+Legend: B texts of a batch, V pieces of the student, E width of its token vectors, S width of a teacher's vector.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from torch import nn
+from torch.nn.functional import kl_div, log_softmax, normalize, softmax
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers.modeling_outputs import ModelOutput
+
+from ...models.configuration_rnn import RnnConfig
+from ...models.modeling_rnn import RnnModel, RnnPreTrainedModel
+from ...models.pooling_rnn import POOLERS
+from ...utils.errors import UserError
+
+TEMPERATURE = 0.05  # of the similarities within a batch
+_BATCH = 4096  # texts tokenized at once
+
+
+@dataclass
+class SentenceOutput(ModelOutput):
+    """Output of [`SentenceStudent`]: the loss, if teacher's vectors were given, and unit vectors `(B, S)`."""
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+
+
+class SentenceStudent(RnnPreTrainedModel):
+    """A recurrent encoder, its pooling, and a linear layer to the teacher's space.
+
+    The loss of a batch is the mean of 1 - cosine to the teacher's vectors, plus `similarity_weight` times the
+    Kullback-Leibler divergence between teacher and student of the softmax over the similarities of a text to the
+    others of the batch.
+    """
+
+    def __init__(self, config: RnnConfig, vector_size: int, similarity_weight: float = 1.0) -> None:
+        super().__init__(config)
+        self.similarity_weight = similarity_weight
+        self.rnn = RnnModel(config)
+        self.pooler: Any = POOLERS[config.pooling](config)
+        self.projection = nn.Linear(self.pooler.output_size, vector_size)
+        self.post_init()
+
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Tensor | None = None
+    ) -> SentenceOutput:
+        """Return the vectors of texts, and the loss against the teacher's vectors `labels` `(B, S)`."""
+        states = self.rnn(input_ids, attention_mask, return_dict=True).last_hidden_state
+        pooled, _ = self.pooler(states, attention_mask.bool())
+        vectors = normalize(self.projection(pooled).float(), dim=-1)
+        return SentenceOutput(None if labels is None else self.measure_loss(vectors, labels.float()), vectors)
+
+    def measure_loss(self, vectors: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        """Return the loss of unit vectors `(B, S)`."""
+        wanted = normalize(wanted, dim=-1)
+        loss = 1 - (vectors * wanted).sum(dim=-1).mean()
+        if self.similarity_weight and len(vectors) > 2:
+            others = ~torch.eye(len(vectors), dtype=torch.bool, device=vectors.device)
+            own, right = ((unit @ unit.T / TEMPERATURE)[others].view(len(unit), -1) for unit in (vectors, wanted))
+            divergence = kl_div(log_softmax(own, dim=-1), softmax(right, dim=-1), reduction="batchmean")
+            loss = loss + self.similarity_weight * divergence
+        return loss
+
+
+def prune_tokenizer(
+    tokenizer: PreTrainedTokenizerBase, texts: Iterable[str], size: int, model_max_length: int
+) -> tuple[PreTrainedTokenizerFast, list[int]]:
+    """Return the teacher's tokenizer with its `size` most frequent word pieces, and their ids in the teacher's table.
+
+    All single characters that occur stay, so that a word without its piece is split into smaller ones. Special tokens
+    other than padding and unknown are left out, and no tokens are put around a text.
+
+    Raises:
+        UserError: For a tokenizer that is not made of word pieces.
+    """
+    content = json.loads(tokenizer.backend_tokenizer.to_str()) if tokenizer.is_fast else {}
+    if content.get("model", {}).get("type") != "WordPiece":
+        raise UserError("the teacher's tokens are not word pieces, as BERT's are: give another teacher")
+    backend = Tokenizer.from_str(json.dumps(content))
+    backend.no_padding()
+    backend.no_truncation()
+    counts: Counter[int] = Counter()
+    batch: list[str] = []
+    for text in texts:
+        batch.append(text)
+        if len(batch) == _BATCH:
+            _count(backend, batch, counts)
+            batch = []
+    _count(backend, batch, counts)
+    model = content["model"]
+    names = {index: piece for piece, index in model["vocab"].items()}
+    pad, unknown = tokenizer.pad_token, tokenizer.unk_token
+    special = set(tokenizer.all_special_ids)
+    prefix = model["continuing_subword_prefix"]
+    single = {index for index, piece in names.items() if len(piece.removeprefix(prefix)) == 1 and index in counts}
+    ranked = [index for index, _ in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))]
+    ranked = [index for index in ranked if index not in special]
+    chosen = set(ranked[: max(0, size - 2 - len(single - set(ranked[:size])))]) | (single - special)
+    kept = [tokenizer.pad_token_id, tokenizer.unk_token_id, *(index for index in ranked if index in chosen)]
+    model["vocab"] = {names[index]: place for place, index in enumerate(kept)}
+    content |= {"post_processor": None, "padding": None, "truncation": None, "added_tokens": []}
+    return (
+        PreTrainedTokenizerFast(
+            tokenizer_object=Tokenizer.from_str(json.dumps(content)),
+            unk_token=unknown,
+            pad_token=pad,
+            model_max_length=model_max_length,
+            model_input_names=["input_ids", "attention_mask"],
+            split_special_tokens=True,
+        ),
+        kept,
+    )
+
+
+def _count(backend: Tokenizer, texts: Sequence[str], counts: Counter[int]) -> None:
+    for encoding in backend.encode_batch_fast(list(texts), add_special_tokens=False):
+        counts.update(encoding.ids)
+
+
+def compress_table(table: np.ndarray, size: int) -> np.ndarray:
+    """Return the first `size` principal components of token vectors `(V, E)`, scaled to a mean square of 1."""
+    centered = table.astype(np.float64) - table.mean(axis=0, dtype=np.float64)
+    if size < table.shape[1]:
+        _, vectors = np.linalg.eigh(centered.T @ centered)
+        centered = centered @ vectors[:, ::-1][:, :size]
+    return (centered / np.sqrt((centered**2).mean())).astype(np.float32)
