@@ -31,6 +31,9 @@ _HOME = {
     "push": "hub.push",
     "RnnClassifier": "training.sklearn",
     "FastRnn": "inference",
+    "SentenceEncoder": "inference.sentence_encoder",
+    "pretrain": "training.pretraining",
+    "PretrainingArguments": "training.arguments.pretraining_arguments",
 }
 __all__ = ["__version__", "register", *_HOME]
 

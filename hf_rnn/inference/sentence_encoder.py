@@ -1,0 +1,68 @@
+"""`SentenceEncoder`: texts → the sentence vectors of a pretrained encoder, as fast as a CPU allows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch.nn.functional import normalize
+
+from ..hub.loading import find_folder, load_without_weights
+from ..hub.model_folder import FinishedFolder, name_damage
+from ..models.modeling_rnn import RnnForSequenceClassification
+from ..utils.errors import UserError
+from .predictor import MEMORY_LIMIT, FastRnn, TableDtype
+
+
+class SentenceEncoder:
+    """The vectors of [`SentenceTransformer`] for an encoder of `hf-rnn pretrain`, through the fused path.
+
+    Example:
+        >>> encoder = SentenceEncoder.from_pretrained("encoder")
+        >>> encoder.encode(["so good", "so bad"]).shape
+        (2, 384)
+    """
+
+    def __init__(self, network: FastRnn) -> None:
+        self._network = network
+
+    @classmethod
+    def from_pretrained(
+        cls, name_or_path: str | Path, table_dtype: TableDtype = "float32", memory_limit: int = MEMORY_LIMIT
+    ) -> SentenceEncoder:
+        """Load an encoder: a folder, or a repo of the Hub; the other settings are those of [`FastRnn`].
+
+        Raises:
+            UserError: For a folder without an encoder's projection.
+        """
+        name, folder = str(name_or_path), find_folder(name_or_path)
+        projection = folder / "2_Dense" / "model.safetensors"
+        if not projection.is_file():
+            raise UserError(f"{name} has no {projection.relative_to(folder)}: give an encoder of hf-rnn pretrain")
+        config, tokenizer = load_without_weights(name, FinishedFolder(folder))
+        with name_damage(name, str(projection.relative_to(folder))):
+            top = {
+                key.replace("linear.", "classifier."): weight.float() for key, weight in load_file(projection).items()
+            }
+            pooling = json.loads((folder / "1_Pooling" / "config.json").read_text("utf-8"))
+            if not pooling["pooling_mode_mean_tokens"]:
+                raise UserError(f"{name} has another pooling than mean: load it with sentence-transformers")
+        with name_damage(name, "model.safetensors"):
+            encoder = {f"rnn.{key}": weight.float() for key, weight in load_file(folder / "model.safetensors").items()}
+            config.pooling, config.classifier_activation, config.num_labels = (
+                "mean",
+                "linear",
+                len(top["classifier.bias"]),
+            )
+            model = RnnForSequenceClassification(config).eval()
+            model.load_state_dict({**encoder, **top})
+        return cls(FastRnn(model, tokenizer, table_dtype, memory_limit))
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the unit vectors `(N, S)` of texts in float32, in their order."""
+        with torch.inference_mode():
+            return normalize(self._network.text_logits(texts), dim=-1).numpy()

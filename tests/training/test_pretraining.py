@@ -1,0 +1,216 @@
+"""Pretraining: a student must learn a teacher's vectors, survive a stop, and be loaded by every library it names."""
+
+import gzip
+import json
+import signal
+import string
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from conftest import NEUTRAL, invent_rows
+from safetensors.torch import load_file
+from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, BertTokenizerFast
+
+from hf_rnn import SentenceEncoder, pretrain
+from hf_rnn.training.checkpointing.interrupt import SavePoints, TrainingStopped
+from hf_rnn.training.pretraining import teacher as teachers
+from hf_rnn.training.pretraining.student import compress_table, prune_tokenizer
+from hf_rnn.training.pretraining.texts import cut_sentences, prepare_texts, read_lines
+from hf_rnn.utils.errors import UserError
+
+TEXTS = ["the box stood near a door", "", "miro", "Selk, and [PAD] sand!", "ü zebra quartz"]
+
+
+@pytest.fixture(scope="module")
+def sentences(tmp_path_factory):
+    """The folder of a tiny BERT, saved as a sentence encoder with pooling by mean and maximum."""
+    folder = tmp_path_factory.mktemp("teacher") / "tiny-encoder"
+    folder.mkdir()
+    letters = [*string.ascii_lowercase, *",.!?[]"]
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters)]
+    pieces += [word for word in dict.fromkeys([*NEUTRAL, "miro", "selk"]) if word not in pieces]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+        model = BertModel(
+            BertConfig(vocab_size=len(pieces), max_position_embeddings=64, initializer_range=0.5, **size)
+        )
+    model.save_pretrained(folder)
+    (folder / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
+    BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
+    kinds = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")]
+    modules = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for i, (path, kind) in enumerate(kinds)
+    ]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "1_Pooling").mkdir()
+    pooling = {"word_embedding_dimension": 16, "pooling_mode_mean_tokens": True, "pooling_mode_max_tokens": True}
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+    (folder / "2_Normalize").mkdir()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def settings(sentences, tmp_path_factory):
+    texts = tmp_path_factory.mktemp("unlabeled") / "texts.txt"
+    texts.write_text("".join(f"{text}\n" for text, _ in invent_rows(400, seed=7)), encoding="utf-8")
+    return {
+        "teacher": str(sentences),
+        "input": [str(texts)],
+        "embedding_size": 12,
+        "hidden_size": 16,
+        "held_out": 20,
+        "max_vocab_size": 1000,
+        "per_device_train_batch_size": 32,
+        "num_train_epochs": 6,
+        "use_cpu": True,
+    }
+
+
+@pytest.fixture(scope="module")
+def pretrained(settings, tmp_path_factory):
+    return pretrain(**settings, output_dir=str(tmp_path_factory.mktemp("pretrained") / "encoder"))
+
+
+def embed(folder, texts):
+    """Return the unit vectors of an encoder's folder by the plain model and its projection."""
+    model, tokenizer = AutoModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    projection = {name: weight.float() for name, weight in load_file(folder / "2_Dense" / "model.safetensors").items()}
+    found = []
+    for text in texts:
+        ids = torch.tensor([tokenizer(text)["input_ids"]], dtype=torch.long)
+        with torch.no_grad():
+            states = model(ids, torch.ones_like(ids)).last_hidden_state[0]
+        pooled = states.mean(dim=0) if len(states) else torch.zeros(states.shape[1])
+        vector = projection["linear.weight"] @ pooled + projection["linear.bias"]
+        found.append((vector / vector.norm()).numpy())
+    return np.stack(found)
+
+
+def test_the_student_learns_and_reports_it(pretrained):
+    folder = pretrained.folder
+    record = json.loads((folder / "pretraining.json").read_text())
+    assert record["held_out"]["cosine"] > 0.7 and record["held_out"]["rank_agreement"] > 0.6
+    assert record["texts"]["learned"] + record["texts"]["held_out"] == record["texts"]["kept"] <= 400
+    assert record["pieces_per_word"] == pytest.approx(1, abs=0.05) and record["unknown_token_share"] == 0
+    assert "tiny-encoder" in (folder / "README.md").read_text()
+    assert json.loads((folder / "config.json").read_text())["architectures"] == ["RnnModel"]
+
+
+def test_fused_vectors_are_those_of_the_plain_model(pretrained):
+    found = SentenceEncoder.from_pretrained(pretrained.folder).encode(TEXTS)
+    np.testing.assert_allclose(found, embed(pretrained.folder, TEXTS), atol=2e-6)
+
+
+@pytest.mark.slow
+def test_sentence_transformers_gives_the_same_vectors(pretrained, sentences):
+    library = pytest.importorskip("sentence_transformers")
+    own = library.SentenceTransformer(str(pretrained.folder), device="cpu", trust_remote_code=True)
+    np.testing.assert_allclose(own.encode(TEXTS), embed(pretrained.folder, TEXTS), atol=2e-6)
+    teacher = library.SentenceTransformer(str(sentences), device="cpu")
+    found = teachers.SentenceTeacher.open(str(sentences)).load()(TEXTS)
+    np.testing.assert_allclose(found, teacher.encode(TEXTS), atol=2e-6)
+
+
+def test_weights_in_bfloat16_are_computed_in_float32(settings, tmp_path):
+    folder = pretrain(
+        **{**settings, "num_train_epochs": 1}, weights_dtype="bfloat16", output_dir=str(tmp_path / "out")
+    ).folder
+    assert load_file(folder / "model.safetensors")["embedding.weight"].dtype == torch.bfloat16
+    assert AutoModel.from_pretrained(folder).dtype == torch.float32
+    np.testing.assert_allclose(SentenceEncoder.from_pretrained(folder).encode(TEXTS), embed(folder, TEXTS), atol=2e-6)
+
+
+def test_a_stopped_run_resumes_bit_for_bit(pretrained, settings, tmp_path, monkeypatch):
+    folder = tmp_path / "out"
+
+    def stop(self, args, state, control, **kwargs):
+        if state.global_step == 20:
+            signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SavePoints, "on_step_begin", stop)
+        with pytest.raises(TrainingStopped):
+            pretrain(**settings, output_dir=str(folder))
+    pretrain(**settings, output_dir=str(folder), resume=True)
+    for name in ("model.safetensors", "2_Dense/model.safetensors"):
+        assert (folder / name).read_bytes() == (pretrained.folder / name).read_bytes()
+
+
+def test_known_vectors_are_not_computed_again(settings, tmp_path, monkeypatch):
+    asked, load = [], teachers.SentenceTeacher.load
+
+    def counted(self):
+        compute = load(self)
+
+        def remember(texts):
+            asked.append(len(texts))
+            return compute(texts)
+
+        return remember
+
+    monkeypatch.setattr(teachers.SentenceTeacher, "load", counted)
+    monkeypatch.setattr(teachers, "BLOCK", 100)
+    short = {**settings, "num_train_epochs": 1, "cache_dir": str(tmp_path / "cache")}
+    distinct = pretrain(**short, output_dir=str(tmp_path / "one")).metrics["texts"]["kept"]
+    assert sum(asked) == 1 + distinct, "a text to learn the size, then each distinct text once"
+    (tmp_path / "cache" / "block-100").unlink()  # as if stopped before
+    asked.clear()
+    pretrain(**short, output_dir=str(tmp_path / "two"))
+    assert asked == [100]
+    pretrain(**{**short, "teacher_max_length": 6}, output_dir=str(tmp_path / "three"))
+    assert sum(asked) > distinct, "another length is another teacher"
+
+
+def test_texts_are_read_once_each(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"one  two\n\nthree\none two\n\xff\n")
+    with gzip.open(tmp_path / "b.txt.gz", "wb") as file:
+        file.write(b"First part. Second part here! Third?\nthree\n")
+    counts = Counter()
+    lines = read_lines([tmp_path / "a.txt", tmp_path / "b.txt.gz"], counts)
+    found = [row["text"] for row in prepare_texts(lines, counts, split_words=5, limit=None)]
+    assert found == ["one two", "three", "First part. Second part here!", "Third?"]
+    assert counts == {"lines": 7, "blank": 1, "repeated": 2, "kept": 4, "refused": 1}
+    assert cut_sentences("No end in this long sentence. Yes.", 2) == ["No end in this long sentence.", "Yes."]
+
+
+def test_pruned_tokens_are_a_subset_that_spells_every_known_character(sentences):
+    whole = AutoTokenizer.from_pretrained(sentences)
+    texts = ["the box of sand stood"] * 3 + ["door days"]
+    pruned, kept = prune_tokenizer(whole, texts, 8, 99)
+    assert pruned.convert_ids_to_tokens(range(len(kept))) == whole.convert_ids_to_tokens(kept)
+    assert pruned.tokenize("the box of sand stood") == ["the", "box", "of", "sand", "stood"]
+    assert pruned("the zoo")["input_ids"][1] == pruned.unk_token_id
+    assert pruned.pad_token_id not in pruned("[PAD] the")["input_ids"]
+    assert pruned.model_max_length == 99 and len(pruned) == 8
+
+
+def test_principal_components_keep_the_distances():
+    table = np.random.default_rng(0).normal(size=(50, 4)) @ np.random.default_rng(1).normal(size=(4, 9))
+    small = compress_table(table, 4).astype(float)
+
+    def distances(points):
+        return np.linalg.norm(points[:, None] - points[None], axis=-1)
+
+    ratio = distances(small)[0, 1:] / distances(table)[0, 1:]
+    np.testing.assert_allclose(ratio, ratio[0], rtol=1e-5)
+    assert (small**2).mean() == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"teacher": None}, "teacher"),
+        ({"input": None}, "input"),
+        ({"input": ["missing.txt"]}, "missing.txt"),
+        ({"pooling": "max"}, "pooling"),
+        ({"embedding_size": 99}, "embedding_size"),
+        ({"held_out": 0}, "held_out"),
+    ],
+)
+def test_mistakes_are_named(settings, tmp_path, change, message):
+    with pytest.raises(UserError, match=message):
+        pretrain(**{**settings, **change}, output_dir=str(tmp_path / "out"))
