@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--data_dir", type=Path, required=True, help="folder of tweets.txt.gz and reviews.txt.gz")
     parser.add_argument("--teacher", required=True, help="folder of all-MiniLM-L6-v2")
     parser.add_argument("--output_dir", type=Path, required=True, help="folder of the encoder and its cache")
-    parser.add_argument("--num_train_epochs", type=float, default=10)
+    parser.add_argument("--num_train_epochs", type=float, default=8)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true", help="continue a stopped run")
     parser.add_argument("--install", action="store_true", help="copy the result into the package")

@@ -103,10 +103,12 @@ def prune_tokenizer(
     pad, unknown = tokenizer.pad_token, tokenizer.unk_token
     special = set(tokenizer.all_special_ids)
     prefix = model["continuing_subword_prefix"]
-    single = {index for index, piece in names.items() if len(piece.removeprefix(prefix)) == 1 and index in counts}
-    ranked = [index for index, _ in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))]
-    ranked = [index for index in ranked if index not in special]
-    chosen = set(ranked[: max(0, size - 2 - len(single - set(ranked[:size])))]) | (single - special)
+    ranked = [
+        index for index, _ in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])) if index not in special
+    ]
+    single = [index for index in ranked if len(names[index].removeprefix(prefix)) == 1]
+    longer = [index for index in ranked if len(names[index].removeprefix(prefix)) > 1]
+    chosen = {*single, *longer[: max(0, size - 2 - len(single))]}
     kept = [tokenizer.pad_token_id, tokenizer.unk_token_id, *(index for index in ranked if index in chosen)]
     model["vocab"] = {names[index]: place for place, index in enumerate(kept)}
     content |= {"post_processor": None, "padding": None, "truncation": None, "added_tokens": []}
