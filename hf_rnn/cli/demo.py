@@ -40,7 +40,7 @@ def run(argv: Sequence[str]) -> None:
     print(f"{serve(page, arguments.host, arguments.port)} (Ctrl-C ends it)", flush=True)
     try:
         while True:
-            time.sleep(0.5)  # not a lock: its wait goes on when another thread receives the signal
+            time.sleep(0.5)  # not a lock: its wait continues when another thread receives the signal
     except KeyboardInterrupt:
         _exit(page)
 

@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import datasets
 import torch
@@ -14,7 +15,7 @@ import torch
 from ..training.arguments.run_arguments import parse_argv
 from ..training.arguments.training_arguments import RnnTrainingArguments
 from ..training.checkpointing.interrupt import TrainingStopped
-from ..training.train import TrainingResult, train
+from ..training.train import train
 from ..utils.process_state import leave_out_file_times
 from .console import print_note
 
@@ -25,9 +26,7 @@ def run(argv: Sequence[str]) -> None:
     run_training("train", argv, arguments.training, lambda: train(*arguments))
 
 
-def run_training(
-    verb: str, argv: Sequence[str], settings: RnnTrainingArguments, start: Callable[[], TrainingResult]
-) -> None:
+def run_training(verb: str, argv: Sequence[str], settings: RnnTrainingArguments, start: Callable[[], Any]) -> None:
     """Run `start`, a training with these settings, and print its result; see [`run`]."""
     datasets.disable_progress_bars()  # those of reading and tokenizing
     leave_out_file_times()

@@ -66,7 +66,7 @@ class SettingsParser(HfArgumentParser):
         dataclass_types: The dataclasses to build.
         mappings: Names of settings that are mappings; as flags they are JSON, or a file of JSON.
         elsewhere: Advice for settings that belong to another command, by name.
-        recipe: The recipe that the help shows if none is given.
+        recipe: The recipe whose values the help shows by default.
         kwargs: Arguments of `argparse.ArgumentParser`.
     """
 

@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 RECIPE = "pretrain"
 POOLING = "mean"  # that of sentence-transformers; heads choose their own
-_MOST_PAIRS = 200_000  # of held-out texts, for the rank agreement
+_MOST_PAIRS = 200_000  # held-out texts that are compared
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def pretrain(
 
 
 def _make_texts(own: PretrainingArguments, cache: Path, counts: Counter[str]) -> datasets.Dataset:
-    """Return the distinct texts as a table on disk, made anew if the settings or the files have changed."""
+    """Return the distinct texts as a table on disk; read them again if settings or files have changed."""
     named: Any = own.input or [own.dataset_name, own.dataset_config, own.dataset_split, own.text_column]
     sizes = [
         [Path(path).stat().st_size, Path(path).stat().st_mtime_ns] for path in own.input or () if Path(path).is_file()
@@ -321,7 +321,7 @@ def measure(output: EvalPrediction) -> dict[str, float]:
 
 
 def _describe_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> dict[str, float]:
-    """Return pieces per word and the share of unknown pieces, by which a run sees whether its texts are alike."""
+    """Return pieces per word and the share of unknown pieces, for comparison with the texts of a later run."""
     ids = tokenizer(list(texts))["input_ids"]
     pieces, words = sum(map(len, ids)), sum(len(text.split()) for text in texts)
     unknown = sum(row.count(tokenizer.unk_token_id) for row in ids)

@@ -32,8 +32,9 @@ _MODULES = (
 )
 _CARD = """# {name}
 
-A recurrent encoder of texts: {cell} of {layers} layer{s} with {hidden} units per direction over {pieces:,} word pieces, {parameters:,}
-parameters. It learned the sentence vectors of `{teacher}` from {learned:,} texts without labels ({files}).
+A recurrent encoder of texts: {cell} of {layers} layer{s} with {hidden} units per direction over {pieces:,} word
+pieces, {parameters:,} parameters. It learned the sentence vectors of `{teacher}` from {learned:,} texts without labels
+({files}).
 
 | on {held_out:,} held-out texts | |
 |---|---|
@@ -61,8 +62,8 @@ Made with
 {command}
 ```
 
-Limits: it knows the language and the kind of texts that it has read ({pieces_per_word:.2f} word pieces per word there), repeats what
-its teacher has learned, biases included, and follows the teacher less closely on other texts.
+Limits: it knows the language and the kind of texts that it has read ({pieces_per_word:.2f} word pieces per word).
+It repeats what its teacher has learned, biases included, and follows the teacher less closely on other texts.
 """
 
 

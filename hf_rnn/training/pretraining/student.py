@@ -24,7 +24,7 @@ from ...models.modeling_rnn import RnnModel, RnnPreTrainedModel
 from ...models.pooling_rnn import POOLERS
 from ...utils.errors import UserError
 
-TEMPERATURE = 0.05  # of the similarities within a batch
+TEMPERATURE = 0.05  # divides the similarities within a batch
 _BATCH = 4096  # texts tokenized at once
 
 

@@ -1,7 +1,7 @@
 """The teacher of a pretraining: an encoder of sentences, and its vectors of all texts in one memory-mapped file.
 
-A sentence-transformers folder names its pooling and further layers in `modules.json`; any other encoder of transformers
-is pooled by the mean. Code of a repo is never run, and weights are read from safetensors only.
+A sentence-transformers folder names its pooling and further layers in `modules.json`. Any other encoder of
+transformers is pooled by the mean. Code of a repo is never run, and weights are read from safetensors only.
 """
 
 from __future__ import annotations
@@ -154,7 +154,8 @@ def _read_modules(title: str, root: Path) -> tuple[Path, tuple[str, ...], tuple[
     path = root / "modules.json"
     if not path.is_file():
         return root, ("mean",), (), None
-    folder, poolings, dense, limit = root, ("mean",), [], None
+    folder, dense, limit = root, [], None
+    poolings: tuple[str, ...] = ("mean",)
     with name_damage(title, path.name):
         for module in json.loads(path.read_text("utf-8")):
             kind, place = module["type"].rpartition(".")[2], root / module["path"]

@@ -31,8 +31,7 @@ def read_lines(paths: Iterable[str | Path], counts: Counter[str]) -> Iterator[st
     for path in map(Path, paths):
         if not path.is_file():
             raise UserError(f"input: there is no file {path}: give files with one text per line, plain or .gz")
-        opened: Any = gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
-        with opened as stream:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as stream:
             for block in read_texts(cast(BinaryIO, stream), path.name.removesuffix(".gz")):
                 for line in block:
                     if isinstance(line, BadRow):
@@ -60,7 +59,7 @@ def read_dataset(name: str, config: str | None, split: str, column: str) -> Iter
 
 
 def cut_sentences(text: str, most_words: int) -> list[str]:
-    """Cut a text between sentences into parts of at most `most_words` words; a longer sentence is a part of its own."""
+    """Cut a text between sentences into parts of at most `most_words` words; a longer sentence is one part."""
     parts: list[str] = []
     sentences: list[str] = []
     words = 0
