@@ -135,11 +135,22 @@ def _answer(
     answered: list[dict[str, Any] | BadRow] = []
     for number, line in enumerate(block, first):
         answer = line if isinstance(line, BadRow) else next(answers)
-        if isinstance(line, str) and isinstance(answer, dict) and not math.isfinite(score := answer["score"]):
+        broken = [score for score in _numbers(answer) if not math.isfinite(score)] if isinstance(answer, dict) else []
+        if isinstance(line, str) and broken:
+            score = broken[0]
             fault = Fault(Reason.SCORE_NOT_FINITE, f"the model gives {score}; did its training diverge?")
             answer = BadRow(name, number, None, fault, line[:EXCERPT_CHARACTERS])
         answered.append(answer)
     return answered
+
+
+def _numbers(answer: Any) -> Iterator[float]:
+    """Yield the numbers of an answer."""
+    if isinstance(answer, float):
+        yield answer
+    elif isinstance(answer, dict):
+        for part in answer.values():
+            yield from _numbers(part)
 
 
 def _write(answers: Iterable[dict[str, Any] | BadRow]) -> None:

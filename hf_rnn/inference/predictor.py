@@ -17,6 +17,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..hub.loading import load_model
+from ..tasks import task_of
 from ..utils.errors import UserError
 from .fast_tokenizer.fast_tokenization import FastTokenizer
 from .fused import TABLE_DTYPES, FusedClassifier, TableDtype, find_unsupported_part, table_bytes
@@ -41,18 +42,19 @@ class TextClassifier:
         self.tokenizer = tokenizer
         self.tokens_per_batch: Any = tokens_per_batch
         self._encode = FastTokenizer(tokenizer)
-        self._labels = [config.id2label[number] for number in range(config.num_labels)]
+        self._config, self._task = config, task_of(config)
         self._score = find_score_function(config)
 
     def predict(self, texts: Sequence[str]) -> list[dict[str, Any]]:
-        """Return `{"label": ..., "score": ...}` of each text's best class, in the order of the texts.
+        """Return the answer to each text, in their order: `{"label": ..., "score": ...}` of its best class.
+
+        For multi-label it is `{"labels": [...], "scores": {label: score}}`, with the labels above their thresholds; for
+        regression `{"values": {name: number}}`.
 
         Raises:
             UserError: For an invalid list of texts, here and in the next methods; the message names the position.
         """
-        scores = self.predict_proba(texts)
-        best = zip(scores.argmax(axis=1).tolist(), scores.max(axis=1).tolist(), strict=True)
-        return [{"label": self._labels[number], "score": score} for number, score in best]
+        return self._task.answers(self.predict_proba(texts), self._config)
 
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
         """Return the scores `(N, C)` in float32, in the order of the texts and of `id2label`.
@@ -209,7 +211,7 @@ class FastRnn(TextClassifier):
     @torch.autocast("cpu", enabled=False)
     @torch.inference_mode()
     def _batch_logits(self, texts: TokenIds, fused: FusedClassifier) -> torch.Tensor:
-        logits = torch.empty(len(texts.lengths), len(self._labels), dtype=torch.float32, device="cpu")
+        logits = torch.empty(len(texts.lengths), self._config.num_labels, dtype=torch.float32, device="cpu")
         for positions, batch in pack_batches(texts, *self._batches):
             logits[positions] = fused.logits(batch)
         return logits

@@ -104,6 +104,11 @@ class RnnConfig(PreTrainedConfig):
     else:
         id2label: dict[Any, str] | None = None  # ids become integers, and None becomes names
     problem_type: Literal["regression", "single_label_classification", "multi_label_classification"] | None = None
+    # multi-label: the score above which a text has a label, by id; 0.5 each if absent
+    label_thresholds: list[float] | None = None
+    # regression, while training: mean and deviation of the numbers; the layer before learns standardised ones
+    target_mean: list[float] | None = None
+    target_scale: list[float] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Refuse unknown settings, and derive one label map from the other."""
@@ -207,6 +212,9 @@ class RnnConfig(PreTrainedConfig):
         ids, last = sorted(self.id2label), len(self.id2label) - 1
         if ids != list(range(last + 1)):
             raise ValueError(f"the ids in id2label must be 0 to {last}; found {ids}")
+        for name in ("label_thresholds", "target_mean", "target_scale"):
+            if (values := getattr(self, name)) is not None and len(values) != len(ids):
+                raise ValueError(f"{name} must have a number for each of {len(ids)} labels; found {len(values)}")
         inverse = {label: index for index, label in self.id2label.items()}
         if self.label2id != inverse or len(inverse) != len(ids):
             both = f"{self.id2label} and {self.label2id}"

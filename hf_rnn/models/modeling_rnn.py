@@ -291,13 +291,10 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
             states, mask = nn.functional.pad(states, (0, 0, 0, 1)), nn.functional.pad(mask, (0, 1))
         pooled, weights = self.pooler(states, mask)
         logits = self.classifier(self.dropout(self.activation(pooled)))
-        loss = None
-        if labels is not None:
-            labels = labels if labels.is_floating_point() else labels.long()
-            loss = self.loss_function(labels=labels, pooled_logits=logits, config=self.config, **kwargs)
-            count = kwargs.get("num_items_in_batch")
-            if count is not None and self.config.problem_type == "multi_label_classification":
-                loss = loss * labels.numel() / count  # as transformers' cross-entropy does
+        if self.config.target_scale is not None:
+            scale, mean = (logits.new_tensor(part) for part in (self.config.target_scale, self.config.target_mean))
+            logits = logits * scale + mean
+        loss = None if labels is None else self.measure_loss(logits, labels, **kwargs)
         return RnnSequenceClassifierOutput(
             loss=loss,
             logits=logits,
@@ -306,6 +303,28 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
             final_hidden_state=outputs.final_hidden_state,
             final_cell_state=outputs.final_cell_state,
         )
+
+    def measure_loss(self, logits: torch.Tensor, labels: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        """Return the loss of `config.problem_type`; while training on numbers, of the standardised ones."""
+        labels = labels if labels.is_floating_point() else labels.long()
+        if self.config.target_scale is not None:
+            scale = logits.new_tensor(self.config.target_scale)
+            logits, labels = logits / scale, labels.to(scale) / scale  # the means cancel
+        loss = self.loss_function(labels=labels, pooled_logits=logits, config=self.config, **kwargs)
+        count = kwargs.get("num_items_in_batch")
+        if count is not None and self.config.problem_type == "multi_label_classification":
+            loss = loss * labels.numel() / count  # as transformers' cross-entropy does
+        return loss
+
+    @torch.no_grad()
+    def fold_targets(self) -> None:
+        """Move mean and deviation of the numbers into the last layer, after training; the answers stay the same."""
+        scale, mean = self.config.target_scale, self.config.target_mean
+        if scale is not None:
+            wide, layer = torch.tensor(scale, dtype=torch.float64), self.classifier
+            layer.weight.copy_(layer.weight.cpu().double() * wide[:, None])
+            layer.bias.copy_(layer.bias.cpu().double() * wide + torch.tensor(mean, dtype=torch.float64))
+            self.config.target_scale = self.config.target_mean = None
 
     @classmethod
     def from_tutorial_checkpoint(

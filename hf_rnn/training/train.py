@@ -191,10 +191,12 @@ def train_on(
             run.predictions[split] = run.trainer.predict(run.examples[split])
     for hook in features:
         hook.on_predictions(run)
+    chance_loss = task.chance_loss(config)
+    task.complete(run.model, run.predictions)
     _measure(run, outcome)
     for hook in features:
         hook.on_metrics(run)
-    check_loss(run.metrics, task.chance_loss(config), run.model, run.arguments.training)
+    check_loss(run.metrics, chance_loss, run.model, run.arguments.training)
     if not run.is_main:
         return TrainingResult(run.folder.root, run.metrics)
     best_kept = _keeps_best(run.trainer)

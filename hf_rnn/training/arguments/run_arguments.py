@@ -16,6 +16,7 @@ from ...hub.model_folder import FinishedFolder
 from ...models.cells_rnn import CELLS
 from ...models.configuration_rnn import RnnConfig
 from ...models.pooling_rnn import POOLERS
+from ...tasks import get_task
 from ...utils.errors import UserError
 from ..recipes import DEFAULT_RECIPE, Setting, read_layers
 from .distillation_arguments import DistillationArguments
@@ -172,7 +173,12 @@ def merge_recipe(recipe: Any, given: dict[str, Setting]) -> dict[str, Setting]:
         UserError: For a recipe that cannot be read.
     """
     merged: dict[str, Setting] = {}
-    for layer in [*read_layers(recipe), given]:
+    layers = [*read_layers(recipe), given]
+    task = next((layer["task"].value for layer in reversed(layers) if "task" in layer), None)
+    for layer in layers:
+        if task is not None:  # replaces settings of the package's recipes
+            own = get_task(str(task)).settings
+            layer = {n: Setting(own[n], v.source, v.line) if v.built_in and n in own else v for n, v in layer.items()}
         rivals = {rival for name in layer if layer[name].value is not None for rival in _RIVALS.get(name, ())}
         if "model_name_or_path" in merged:  # the lower layer has settings for fine-tuning, such as dropouts
             rivals -= {*_MODEL_SETTINGS} - {*ARCHITECTURE}
