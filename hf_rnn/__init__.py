@@ -30,6 +30,7 @@ _HOME = {
     "DistillationArguments": "training.arguments.distillation_arguments",
     "push": "hub.push",
     "RnnClassifier": "training.sklearn",
+    "RnnRegressor": "training.sklearn",
     "FastRnn": "inference",
 }
 __all__ = ["__version__", "register", *_HOME]

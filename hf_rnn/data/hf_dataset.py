@@ -141,7 +141,10 @@ class LibrarySplit:
                 return None
             if isinstance(item, datasets.ClassLabel):
                 items = [item.names[each] if 0 <= each < len(item.names) else each for each in items]
-            written.append(str(self.separator).join(map(str, items)))
+            texts = [str(each) for each in items]
+            if isinstance(value, list) and (cut := [text for text in texts if str(self.separator) in text]):
+                raise UserError(f"the label {cut[0]!r:.80} contains {self.separator!r}: set another label_separator")
+            written.append(str(self.separator).join(texts))
         return "\t".join(written)
 
     def _resolve(self, value: str | int, labels: RowLabels | None) -> Any:

@@ -82,7 +82,7 @@ class LabelSets(RowLabels):
                 return Fault(
                     Reason.UNKNOWN_LABEL, found, "Write 1 for each label that a row has, and 0 for the others"
                 )
-            return tuple(np.flatnonzero(flags).tolist())
+            return tuple(n for n, flag in enumerate(flags) if flag)
         labels = _split(written, self.separator)
         if labels == [""]:
             return ()
@@ -123,15 +123,15 @@ class Numbers(RowLabels):
     ) -> Numbers:
         """Take the names of the columns, or given ones; a single column without a name of its own is `value`."""
         names = list(columns)
+        if len(names) == 1:  # a list in one column
+            names *= 1 + next(rows, "").count("\t")
         if class_names is not None:
             names = list(class_names)
-        elif all(name.isdecimal() for name in names) or names == ["label"]:
+        elif all(name.isdecimal() for name in names) or set(names) == {"label"}:
             names = ["value"] if len(names) == 1 else [f"value_{number}" for number in range(len(names))]
-        if len(names) != len(columns):
-            raise UserError(
-                f"found {len(columns)} columns of numbers and {len(names)} names ({listed(names)}): give "
-                "--label_columns with one column for each"
-            )
+        if len(columns) > 1 and len(names) != len(columns):
+            found = f"found {len(columns)} columns of numbers and {len(names)} names ({listed(names)})"
+            raise UserError(f"{found}: give --label_columns with one column for each")
         return cls(tuple(names))
 
     @property
@@ -141,8 +141,10 @@ class Numbers(RowLabels):
 
     def read(self, written: str) -> tuple[float, ...] | Fault:
         """Return the numbers of a row, or what is wrong."""
-        numbers = []
-        for name, part in zip(self.names, written.split("\t"), strict=True):
+        numbers, parts = [], written.split("\t")
+        if len(parts) != len(self.names):
+            return Fault(Reason.NOT_A_NUMBER, f"found {len(parts)} numbers, expected {len(self.names)}")
+        for name, part in zip(self.names, parts, strict=True):
             place = f" in column {name!r:.80}" if len(self.names) > 1 else ""
             try:
                 number = float(part) if "_" not in part else math.nan

@@ -32,9 +32,9 @@ def evaluate_label_sets(
         thresholds: A text has the labels with a sigmoid above these (C); by default 0.5.
 
     Returns:
-        `rows`, `loss` (mean binary cross-entropy in nats), `micro_f1`, `macro_f1`, `subset_accuracy` (share of the rows
-        with exactly the right set), `average_precision` (mean over the labels that some row has) and `per_label`: name
-        to `precision`, `recall`, `f1`, `average_precision` (None without a row) and `support`.
+        `rows`, `loss` (mean binary cross-entropy in nats), `micro_f1`, `macro_f1`, `subset_accuracy` (share of the
+        rows with exactly the right set), `average_precision` (mean over the labels that some row has) and `per_label`:
+        name to `precision`, `recall`, `f1`, `average_precision` (None without a row) and `support`.
     """
     check_finite_logits(logits)
     values, true = np.asarray(logits, dtype=np.float64), np.asarray(labels) > 0.5
@@ -77,7 +77,8 @@ def average_precision(scores: np.ndarray, true: np.ndarray) -> float:
 def tune_thresholds(logits: npt.ArrayLike, labels: npt.ArrayLike) -> list[float]:
     """Return for each label the threshold of its sigmoid with the best F1, 0.5 for a label that no row has.
 
-    A threshold is in the middle between two neighbouring scores; of equally good ones the nearest to 0.5 is taken.
+    A threshold is in the middle between two neighbouring scores, or 0.5; of equally good ones the nearest to 0.5 is
+    taken.
 
     Args:
         logits: `(N, C)`, of rows that the model was not trained on.

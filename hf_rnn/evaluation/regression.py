@@ -23,9 +23,9 @@ def evaluate_numbers(predictions: npt.ArrayLike, references: npt.ArrayLike, name
         names: Names of the numbers (C).
 
     Returns:
-        `rows`, `loss` (mean squared error), and as means over the numbers `pearson`, `spearman`, `r2`, `mae` and `rmse`.
-        Of several numbers also `per_value`: name to these. A correlation with a constant is 0, and so is R2 of constant
-        references.
+        `rows`, `loss` (mean squared error), and as means over the numbers `pearson`, `spearman`, `r2`, `mae` and
+        `rmse`. Of several numbers also `per_value`: name to these. A correlation with a constant is 0, and so is R2 of
+        constant references.
     """
     check_finite_logits(predictions)
     found, true = np.asarray(predictions, dtype=np.float64), np.asarray(references, dtype=np.float64)

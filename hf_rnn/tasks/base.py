@@ -33,6 +33,8 @@ class Task(ABC):
         settings: Settings that take the place of those of the package's recipes.
         calibrates: Whether a temperature can be fitted (`calibrate`).
         distills: Whether it can learn from a teacher's logits (`hf-rnn distill`).
+        shares: Whether scores lie between 0 and 1.
+        purpose: What the demo page says, with a place for the names of the labels.
     """
 
     name: ClassVar[str]
@@ -46,6 +48,8 @@ class Task(ABC):
     settings: ClassVar[Mapping[str, Any]] = {}
     calibrates: ClassVar[bool] = False
     distills: ClassVar[bool] = False
+    shares: ClassVar[bool] = True
+    purpose: ClassVar[str] = "says whether a text is {}"
 
     def serves(self, config: PreTrainedConfig) -> bool:
         """Return whether a model with this configuration, and a head of this task, belongs to it."""
@@ -106,7 +110,9 @@ class Task(ABC):
     def chance_loss(self, config: PreTrainedConfig) -> float:
         """Return the loss of guessing, in nats. A run with 100 times this loss has diverged."""
 
-    def complete(self, model: PreTrainedModel, predictions: Mapping[str, PredictionOutput]) -> None:
+    def complete(  # noqa: B027 - optional
+        self, model: PreTrainedModel, predictions: Mapping[str, PredictionOutput]
+    ) -> None:
         """Change a trained model before its splits are measured, such as by thresholds from the validation split.
 
         Args:
@@ -125,6 +131,10 @@ class Task(ABC):
         """
         best = zip(scores.argmax(axis=1).tolist(), scores.max(axis=1).tolist(), strict=True)
         return [{"label": config.id2label[number], "score": score} for number, score in best]
+
+    def caption(self, answer: Mapping[str, Any]) -> str:
+        """Return the label of an answer for people, such as on the demo page."""
+        return str(answer["label"])
 
     # ---- evaluation ----
 

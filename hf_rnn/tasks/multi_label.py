@@ -44,6 +44,7 @@ class MultiLabel(SequenceClassification):
     settings = {"class_weight_power": 0, "label_smoothing_factor": 0, "metric_for_best_model": "average_precision"}
     calibrates = False
     distills = False
+    purpose = "says which of these labels a text has: {}"
 
     def serves(self, config: PreTrainedConfig) -> bool:
         """Return whether the model is of its problem type, with any number of labels."""
@@ -103,6 +104,10 @@ class MultiLabel(SequenceClassification):
             }
             for row, values in zip(held, scores.tolist(), strict=True)
         ]
+
+    def caption(self, answer: Mapping[str, Any]) -> str:
+        """Return the labels that the text has."""
+        return ", ".join(answer["labels"]) or "no label"
 
     def evaluate(self, predictions: Any, labels: Any, config: PreTrainedConfig) -> dict[str, Any]:
         """Return loss, F1 scores, subset accuracy, average precision and scores per label."""

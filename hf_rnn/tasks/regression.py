@@ -39,6 +39,8 @@ class Regression(SequenceClassification):
     settings = {"class_weight_power": 0, "label_smoothing_factor": 0, "metric_for_best_model": "loss"}
     calibrates = False
     distills = False
+    shares = False
+    purpose = "predicts numbers from a text: {}"
 
     def serves(self, config: PreTrainedConfig) -> bool:
         """Return whether the model gives numbers; transformers takes a single output for one."""
@@ -93,6 +95,10 @@ class Regression(SequenceClassification):
         """Return the numbers by name."""
         names = config.id2label.values()
         return [{"values": dict(zip(names, numbers, strict=True))} for numbers in scores.tolist()]
+
+    def caption(self, answer: Mapping[str, Any]) -> str:
+        """Return the numbers, rounded, with their names."""
+        return ", ".join(f"{name} {number:.4g}" for name, number in answer["values"].items())
 
     def evaluate(self, predictions: Any, labels: Any, config: PreTrainedConfig) -> dict[str, Any]:
         """Return errors and correlations, of several numbers also for each."""

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice, pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import datasets
 import numpy as np
@@ -37,10 +37,10 @@ class SequenceClassification(Task):
     name = "sequence-classification"
     architecture = "RnnForSequenceClassification"
     pipeline = "text-classification"
-    scores = SCORES
+    scores: ClassVar[tuple[str, ...]] = SCORES
     fused = True
     onnx = True
-    problem_types = (None, "single_label_classification")
+    problem_types: ClassVar[tuple[str | None, ...]] = (None, "single_label_classification")
     calibrates = True
     distills = True
 
@@ -63,6 +63,13 @@ class SequenceClassification(Task):
     def encode(self, texts: Splits, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> Splits:
         """Return the splits as `input_ids` and class ids."""
         return encode(texts, tokenizer, max_length)
+
+    def audit_view(self, texts: datasets.DatasetDict) -> datasets.DatasetDict:
+        """Return the splits, the two texts of a pair as one."""
+        if "text_pair" not in texts["train"].features:
+            return texts
+        names = texts["train"].features["label"].names
+        return as_classes(texts, lambda number: names[number])
 
     def config_fields(self, texts: Splits) -> dict[str, Any]:
         """Return `id2label`."""
@@ -98,7 +105,8 @@ class SequenceClassification(Task):
     ) -> dict[str, Any]:
         """Return class counts, results, baselines and examples."""
         names = list(config.id2label.values())
-        linear = linear_scores(texts, tokenizer) if baselines and isinstance(texts, datasets.DatasetDict) else None
+        single = isinstance(texts, datasets.DatasetDict) and "text_pair" not in texts["train"].features
+        linear = linear_scores(texts, tokenizer) if baselines and single else None
         return {
             "class_counts": dict(zip(names, report.label_counts["train"], strict=True)),
             "results": results_of(metrics),

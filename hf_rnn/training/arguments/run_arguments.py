@@ -39,7 +39,7 @@ ARCHITECTURE = (
 def _as_flag(known: Field) -> tuple[str, Any, Any]:
     """Return a field of the config for HfArgumentParser, which does not support `float | int`."""
     kind = float if known.type == float | int else known.type
-    metadata = {"help": known.metadata["help"]}
+    metadata = {name: known.metadata[name] for name in ("help", "choices") if name in known.metadata}
     if known.name in _REGISTRIES:
         metadata["choices"] = _REGISTRIES[known.name]  # includes names that are registered later
     return known.name, kind, field(default=known.default, metadata=metadata)

@@ -79,6 +79,8 @@ def distill(
         raise UserError(
             f"a teacher's answers are for one label per text: found the task {task.name}; train it instead"
         )
+    if arguments.data.text_pair_column is not None:
+        raise UserError("a teacher answers to single texts: leave out text_pair_column, or train without a teacher")
     folder = FinishedFolder(Path(str(arguments.training.output_dir)))
     check_apart(folder, {name: getattr(further, name) for name in ("teacher", "unlabeled")})
     return run_training(arguments, Distillation(arguments, further), data=data)
