@@ -30,6 +30,7 @@ _HOME = {
     "DistillationArguments": "training.arguments.distillation_arguments",
     "push": "hub.push",
     "RnnClassifier": "training.sklearn",
+    "RnnRegressor": "training.sklearn",
     "FastRnn": "inference",
     "SentenceEncoder": "inference.sentence_encoder",
     "pretrain": "training.pretraining",

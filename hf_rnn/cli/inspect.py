@@ -12,6 +12,7 @@ from ..evaluation.classification import check_finite_logits
 from ..hub import loading as model_loading
 from ..inference import reference as plain_inference
 from ..inference.attribution import words_read
+from ..tasks import task_of
 from ..training.arguments.parser import SettingsParser
 from ..utils.errors import UserError
 from .console import ModelFlags, escape_controls, format_columns
@@ -33,6 +34,8 @@ def run(argv: Sequence[str]) -> None:
         check_text(text)
     model_loading.quiet()
     model, tokenizer = model_loading.load_model(name, arguments.revision)
+    if model.config.sep_token_id is not None:
+        raise UserError(f"{name} reads pairs of texts: hf-rnn inspect shows single ones; use hf-rnn predict")
     for number, text in enumerate(texts):
         title = [escape_controls(text)] * (len(texts) > 1)
         print("\n" * (2 * (number > 0)) + "\n\n".join([*title, *_describe_stages(model, tokenizer, text)]))
@@ -71,7 +74,9 @@ def _describe_stages(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
         tables.append(format_columns([["token", "weight", ""], *bars]))
     scores = plain_inference.compute_scores(model, outputs.logits.float())[0].tolist()
     labels = [model.config.id2label[index] for index in range(len(scores))]
-    tables.append(format_columns([["label", "score", ""], *_draw_bars(labels, scores)]))
+    shares = task_of(model.config).shares
+    rows = [[name, share, bar if shares else ""] for name, share, bar in _draw_bars(labels, scores)]
+    tables.append(format_columns([["label", "score", ""], *rows]))
     return tables
 
 

@@ -30,10 +30,11 @@ from .console import ModelFlags, print_note
 _ATOMIC_BYTES = 4096  # a pipe takes these at once on Linux: an interrupted output ends with a whole line
 
 _EPILOG = """\
-A line of the input ends with LF or CRLF; an empty one is a text too. Each line is answered in order by
-  {"label": ..., "score": ...}
+A line of the input ends with LF or CRLF; an empty one is a text too. For a model of text pairs it is
+`first<TAB>second`. Each line is answered in order by
+  {"label": ..., "score": ...}, {"labels": [...], "scores": {...}} of multi-label, {"values": {...}} of regression
   {"error": {"line": 3, "reason": "not UTF-8", "detail": ...}}
-The second is for a line that is not UTF-8, has a NUL, or is longer than 1 MiB ("line over the cap"), and for NaN or
+The last is for a line that is not UTF-8, has a NUL, or is longer than 1 MiB ("line over the cap"), and for NaN or
 infinity from the model ("score not finite").
 
 exit code:
@@ -52,6 +53,7 @@ class _Help(SettingsHelp, argparse.RawDescriptionHelpFormatter):
 class PredictArguments(ModelFlags):
     """Flags of this verb."""
 
+    text_pair: str | None = setting(None, "the second text of --text, for a model of text pairs")
     input: str | None = setting(None, "file with one text per line; - reads standard input")
     backend: str = setting(
         "torch", "torch, or ONNX Runtime with a file of hf-rnn export", choices=["torch", "onnx", "onnx_int8"]
@@ -70,13 +72,17 @@ class PredictArguments(ModelFlags):
         self.model_name()
         if (texts is None) == (self.input is None):
             raise UserError("give either --text (several times if you like) or --input FILE (- for standard input)")
+        if self.text_pair is not None and len(texts or ()) != 1:
+            raise UserError(
+                "--text_pair belongs to one --text: give many pairs as lines `first<TAB>second` of --input"
+            )
         if self.backend != "torch" and (self.table_dtype, self.device) != ("float32", "cpu"):
             raise UserError(f"--table_dtype and --device are for --backend torch: leave them out with {self.backend}")
         if self.input not in (None, "-") and not os.path.exists(self.input):
             raise UserError(f"there is no file {self.input!r}: give one with one text per line, or -")
         if self.input is not None and os.path.isdir(self.input):
             raise UserError(f"{self.input} is a folder: give a file with one text per line")
-        for text in texts or ():
+        for text in (*(texts or ()), *([] if self.text_pair is None else [self.text_pair])):
             check_text(text)
 
 
@@ -95,8 +101,13 @@ def run(argv: Sequence[str]) -> int:
     arguments.check(texts)
     model_loading.quiet()
     classifier = _load(arguments)
+    paired = classifier.config.sep_token_id is not None
+    if texts is not None and paired != (arguments.text_pair is not None):
+        raise UserError("--text_pair is missing: give the second text" if paired else "--text_pair is for models of "
+                        "text pairs: leave it out")  # fmt: skip
+    given: Any = texts if texts is None or not paired else [(text, arguments.text_pair) for text in texts]
     lines = refused = 0
-    for block in _read(arguments.input) if texts is None else [texts]:
+    for block in _read(arguments.input) if given is None else [given]:
         answers = _answer(classifier, block, arguments.input or "--text", lines + 1)
         bad = next((row for row in answers if isinstance(row, BadRow)), None) if arguments.strict else None
         _write(answers[: answers.index(bad)] if bad else answers)
@@ -131,15 +142,37 @@ def _answer(
     classifier: FastRnn | OnnxClassifier, block: Sequence[str | BadRow], name: str, first: int
 ) -> list[dict[str, Any] | BadRow]:
     """Return the answer to each line of a block, with `first` as the number of its first line."""
-    answers = iter(classifier.predict([text for text in block if isinstance(text, str)]))
+    if classifier.config.sep_token_id is not None:
+        block = [_split_pair(line, name, number) for number, line in enumerate(block, first)]
+    answers = iter(classifier.predict([text for text in block if not isinstance(text, BadRow)]))
     answered: list[dict[str, Any] | BadRow] = []
     for number, line in enumerate(block, first):
         answer = line if isinstance(line, BadRow) else next(answers)
-        if isinstance(line, str) and isinstance(answer, dict) and not math.isfinite(score := answer["score"]):
+        broken = [score for score in _numbers(answer) if not math.isfinite(score)] if isinstance(answer, dict) else []
+        if not isinstance(line, BadRow) and broken:
+            score = broken[0]
             fault = Fault(Reason.SCORE_NOT_FINITE, f"the model gives {score}; did its training diverge?")
-            answer = BadRow(name, number, None, fault, line[:EXCERPT_CHARACTERS])
+            answer = BadRow(name, number, None, fault, str(line)[:EXCERPT_CHARACTERS])
         answered.append(answer)
     return answered
+
+
+def _split_pair(line: Any, name: str, number: int) -> Any:
+    """Return the two texts of a line, or the reason why it has not two."""
+    if not isinstance(line, str) or len(texts := line.split("\t")) == 2:
+        return line if not isinstance(line, str) else tuple(texts)
+    reason = Reason.TOO_FEW_FIELDS if len(texts) < 2 else Reason.TOO_MANY_FIELDS
+    fault = Fault(reason, f"found {len(texts)} of 2 texts", "Put one tab between the two texts")
+    return BadRow(name, number, None, fault, line[:EXCERPT_CHARACTERS])
+
+
+def _numbers(answer: Any) -> Iterator[float]:
+    """Yield the numbers of an answer."""
+    if isinstance(answer, float):
+        yield answer
+    elif isinstance(answer, dict):
+        for part in answer.values():
+            yield from _numbers(part)
 
 
 def _write(answers: Iterable[dict[str, Any] | BadRow]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import datasets
@@ -25,14 +25,20 @@ AnyDataset = TypeVar(
 )
 
 
-def encode(dataset: AnyDataset, tokenizer: PreTrainedTokenizerBase, max_length: int | None = None) -> AnyDataset:
+def encode(
+    dataset: AnyDataset,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int | None = None,
+    as_labels: tuple[Any, Callable[[list[Any]], list[Any]]] | None = None,
+) -> AnyDataset:
     """Turn texts into token ids.
 
     Args:
-        dataset: A data set or a dict of them, tables or streams, with the column `text`, and `label` or `labels` if
-            any.
+        dataset: A data set or a dict of them, tables or streams, with the column `text`, `text_pair` if any, and
+            `label` or `labels` if any.
         tokenizer: Any tokenizer of the library.
         max_length: Longer texts are truncated to this, and logged. By default the tokenizer's `model_max_length`.
+        as_labels: A feature, and the function that makes its values of a batch of the column `label`.
 
     Returns:
         The same container with only the columns `input_ids` (list of int32, not padded) and `labels`, without format.
@@ -41,7 +47,9 @@ def encode(dataset: AnyDataset, tokenizer: PreTrainedTokenizerBase, max_length: 
         UserError: For unusable columns and a `max_length` below 1; while rows are read, for an invalid text.
     """
     if isinstance(dataset, dict):
-        return type(dataset)({split: encode(part, tokenizer, max_length) for split, part in dataset.items()})
+        return type(dataset)(
+            {split: encode(part, tokenizer, max_length, as_labels) for split, part in dataset.items()}
+        )
     if not hasattr(dataset, "features"):
         raise UserError(f"encode needs a Dataset with a column 'text': found a {type(dataset).__name__}")
     limit = tokenizer.model_max_length if max_length is None else max_length
@@ -57,8 +65,10 @@ def encode(dataset: AnyDataset, tokenizer: PreTrainedTokenizerBase, max_length: 
     if len(labels) > 1:
         raise UserError(f"found labels in the columns {' and '.join(map(repr, labels))}: remove one of them")
     encoded = {"input_ids": datasets.List(datasets.Value("int32"))}
-    encoded |= {"labels": features[labels[0]]} if labels else {}
-    encoder = _Encoder(tokenizer, limit, labels[0] if labels else None, str(dataset.split or "the data"), streamed)
+    feature, convert = as_labels or (features[labels[0]] if labels else None, list)
+    encoded |= {"labels": feature} if labels else {}
+    columns = labels[0] if labels else None, "text_pair" in features
+    encoder = _Encoder(tokenizer, limit, *columns, str(dataset.split or "the data"), streamed, convert)
     arguments: dict[str, Any] = {"batched": True, "with_indices": True, "remove_columns": list(features)}
     arguments["features"] = datasets.Features(encoded)
     if streamed:
@@ -77,14 +87,24 @@ class _Encoder:
     """Encode batches, and count the truncated texts; in a stream log them at 1, 10, 100, ..."""
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, limit: int, label_column: str | None, name: str, streamed: bool
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        limit: int,
+        label_column: str | None,
+        paired: bool,
+        name: str,
+        streamed: bool,
+        convert: Callable[[Any], list[Any]],
     ) -> None:
-        self.tokenizer, self.limit, self.label_column = tokenizer, limit, label_column
-        self.name, self.streamed, self.truncated = name, streamed, 0
+        self.tokenizer, self.limit, self.label_column, self.paired = tokenizer, limit, label_column, paired
+        self.name, self.streamed, self.truncated, self.convert = name, streamed, 0, convert
 
     def __call__(self, batch: dict[str, list[Any]], positions: list[int]) -> dict[str, list[Any]]:
-        texts = list(batch["text"])  # a stream may deliver an array
+        texts: list[Any] = list(batch["text"])  # a stream may deliver an array
         check_texts(texts, first=positions[0])
+        if self.paired:
+            check_texts(batch["text_pair"], "text pairs", positions[0])
+            texts = list(zip(texts, batch["text_pair"], strict=True))
         rows = self._tokenize(texts, truncation=False)
         long = [number for number, ids in enumerate(rows) if len(ids) > self.limit]
         if long:
@@ -94,10 +114,10 @@ class _Encoder:
             if self.streamed and len(str(self.truncated)) > digits:
                 found = f"{self.truncated} texts in {self.name} so far"
                 logger.warning("%s are longer than %d tokens and were truncated", found, self.limit)
-        labels = {} if self.label_column is None else {"labels": batch[self.label_column]}
+        labels = {} if self.label_column is None else {"labels": self.convert(batch[self.label_column])}
         return {"input_ids": rows, **labels}
 
-    def _tokenize(self, texts: list[str], truncation: bool) -> list[list[int]]:
+    def _tokenize(self, texts: list[Any], truncation: bool) -> list[list[int]]:
         return self.tokenizer(
             texts,
             truncation=truncation,

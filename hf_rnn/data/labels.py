@@ -8,12 +8,18 @@ from __future__ import annotations
 
 import logging
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
 
 from ..utils.errors import UserError
-from .row_errors import Fault, Reason
+from .row_errors import Fault, Reason, label_fault
 
 logger = logging.getLogger(__name__)
 
@@ -44,8 +50,37 @@ def sort_labels(labels: Iterable[str]) -> list[str]:
     return sorted(labels, key=int) if all(map(is_integer, labels)) else sorted(labels)
 
 
+class RowLabels(ABC):
+    """How the label of a row is written, read and stored; several columns are written as one string, with tabs.
+
+    Attributes:
+        names: The labels, or the numbers, by id.
+        strata: The groups of rows that a held-out part keeps in proportion.
+    """
+
+    names: tuple[str, ...]
+    strata: int = 1
+
+    @property
+    @abstractmethod
+    def feature(self) -> Any:
+        """The type of the column `label` in a data set."""
+
+    @abstractmethod
+    def read(self, written: str) -> Any:
+        """Return the label that a string means, or a [`Fault`]."""
+
+    @abstractmethod
+    def as_array(self, values: Sequence[Any], codes: np.ndarray) -> pa.Array:
+        """Return the labels `values[code]` for each code as Arrow stores them."""
+
+    def stratum(self, labels: pa.Array) -> np.ndarray:
+        """Return the stratum of each label, from 0."""
+        return np.zeros(len(labels), dtype=np.int64)
+
+
 @dataclass(frozen=True)
-class LabelMap:
+class LabelMap(RowLabels):
     """Label strings to ids; `written` are pairs of label and class name, empty if the data carries the names."""
 
     names: tuple[str, ...]
@@ -97,6 +132,28 @@ class LabelMap:
             advice = f"; map them with --label_map {pairs:.150}"
         found = f"found labels {listed(sort_labels(counts))} and class names {listed(names)}"
         raise UserError(f"labels and class names have nothing in common: {found}{advice}")
+
+    @property
+    def strata(self) -> int:  # type: ignore[override]
+        """The number of classes."""
+        return len(self.names)
+
+    @property
+    def feature(self) -> datasets.ClassLabel:
+        """A class id with its name."""
+        return datasets.ClassLabel(names=list(self.names))
+
+    def read(self, written: str) -> int | Fault:
+        """Return the id of a label, or what is wrong with it, white space at its ends too."""
+        return label_fault(written) or self.resolve(written)
+
+    def as_array(self, values: Sequence[int], codes: np.ndarray) -> pa.Array:
+        """Return int64."""
+        return pa.array(np.array(values, dtype=np.int64)[codes])
+
+    def stratum(self, labels: pa.Array) -> np.ndarray:
+        """Return the class ids."""
+        return labels.to_numpy()
 
     def resolve(self, label: str) -> int | Fault:
         """Return the id of a label, or what is wrong with it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from datasets.exceptions import DatasetsError
 
 from ..utils.errors import UserError, reason_of
 from .hf_dataset import UNLABELLED, LibrarySplit, to_dataset
+from .labels import RowLabels
 from .row_errors import DataError, DataReport, Ledger, Reason
 from .split_reader import ReadSplit, build_streams, build_tables, read_splits
 from .stratified_split import Holdout
@@ -35,6 +36,8 @@ def load_tsv(
     *,
     text_column: int | str | None = None,
     label_column: int | str | None = None,
+    label_columns: Sequence[int | str] = (),
+    text_pair_column: int | str | None = None,
     header: bool = False,
     class_names: Sequence[str] | None = None,
     label_map: Mapping[str, str] | None = None,
@@ -46,6 +49,8 @@ def load_tsv(
     max_line_bytes: int = MAX_LINE_BYTES,
     streaming: bool = False,
     report: DataReport | None = None,
+    scheme: Callable[..., RowLabels] | None = None,
+    separator: str | None = None,
 ) -> datasets.DatasetDict | datasets.IterableDatasetDict:
     """Read labelled texts from TSV files.
 
@@ -57,6 +62,8 @@ def load_tsv(
         source: A folder with `train.tsv`, `dev.tsv`, `test.tsv`; files by split; or one file of training rows.
         text_column: Column of the text, by number from 0, or by name with `header=True`; by default 0.
         label_column: Column of the label; by default 1. If either is given, lines may have further columns.
+        label_columns: Several columns of labels in place of `label_column`, for a `scheme` that reads them.
+        text_pair_column: Column of a second text; it becomes the column `text_pair`.
         header: Whether the first line names the columns: `text` and `label` by default, else the two that there are.
         class_names: Names by id; the data may carry them or their indices. By default the labels of train, sorted.
         label_map: Labels of the data to `class_names`. If given, even empty, integers do not index the names.
@@ -68,6 +75,8 @@ def load_tsv(
         max_line_bytes: Longer lines are bad rows.
         streaming: Return streams. The files are still read once here, so that all errors come before the first batch.
         report: An empty report to fill in.
+        scheme: Makes labels of another kind than one class, such as `LabelSets.from_rows`.
+        separator: As of [`load_named`]; TSV files do not need it.
 
     Returns:
         Splits `train`, `validation` and `test`, if present, with the columns `text` (string) and `label` (ClassLabel).
@@ -78,14 +87,15 @@ def load_tsv(
     """
     report = DataReport() if report is None else report
     names = None if class_names is None else list(class_names)
-    layout = TsvFormat(text_column, label_column, header, max_line_bytes)
+    further = tuple(label_columns), text_pair_column
+    layout = TsvFormat(text_column, label_column, header, max_line_bytes, *further)
     files = _find_files(source, splits, names is not None)
     if rejected_path is not None and os.path.realpath(rejected_path) in map(os.path.realpath, sum(files.values(), [])):
         raise UserError(f"rejected_path must not be a file of the data: found {rejected_path}; give another")
     sources = {split: [TsvFile.open(path, layout) for path in paths] for split, paths in files.items()}
     with Ledger(max_bad_rows, rejected_path, report) as ledger:
-        labels, read = read_splits(sources, names, ledger, not streaming, label_map)
-    holdout = _hold_out(read, len(labels.names), validation_share if splits is None else 0, seed, report)
+        labels, read = read_splits(sources, names, ledger, not streaming, label_map, scheme)
+    holdout = _hold_out(read, labels.strata, validation_share if splits is None else 0, seed, report)
     return (build_streams if streaming else build_tables)(labels, read, holdout, report)
 
 
@@ -95,6 +105,8 @@ def load_named(  # noqa: D417 - the other arguments are those of load_tsv
     *,
     text_column: str = "text",
     label_column: str = "label",
+    label_columns: Sequence[str] = (),
+    text_pair_column: str | None = None,
     class_names: Sequence[str] | None = None,
     label_map: Mapping[str, str] | None = None,
     splits: Iterable[str] | None = None,
@@ -103,6 +115,8 @@ def load_named(  # noqa: D417 - the other arguments are those of load_tsv
     max_bad_rows: int | float | str = 0,
     rejected_path: str | Path | None = None,
     report: DataReport | None = None,
+    scheme: Callable[..., RowLabels] | None = None,
+    separator: str | None = None,
 ) -> datasets.DatasetDict:
     """Read labelled texts from a data set of the `datasets` library, under the contract of [`load_tsv`].
 
@@ -115,11 +129,14 @@ def load_named(  # noqa: D417 - the other arguments are those of load_tsv
         text_column: Name of the text column; dots lead into nested records: `fields.text`.
         label_column: Name of the label column: ClassLabel (keeps its names and ids), strings, integers or bools.
         splits: By default a validation or test split with only the label -1, no label, is left out and logged.
+        separator: With a `scheme`, is written between the items of a list.
     """
     report = DataReport() if report is None else report
     splits = None if splits is None else _as_list(splits)
+    texts = (text_column,) if text_pair_column is None else (text_column, text_pair_column)
+    written = tuple(label_columns) or (label_column,)
     if isinstance(dataset, Mapping):
-        in_memory = {split: to_dataset(rows, text_column, label_column, split) for split, rows in dataset.items()}
+        in_memory = {split: to_dataset(rows, (*texts, *written), split) for split, rows in dataset.items()}
         loaded, name = datasets.DatasetDict(in_memory), "dataset"
     elif isinstance(dataset, datasets.Dataset):
         loaded, name = datasets.DatasetDict(train=dataset), "dataset"
@@ -129,7 +146,7 @@ def load_named(  # noqa: D417 - the other arguments are those of load_tsv
     else:
         raise UserError(f"a data set must be a Dataset, a dict, a name or a folder: found {type(dataset).__name__}")
     for split, rows in loaded.items():
-        if any("." in column and column not in rows.features for column in (text_column, label_column)):
+        if any("." in column and column not in rows.features for column in (*texts, *written)):
             loaded[split] = rows.flatten()
     found = _rename_splits(loaded, name)
     if unused := [split for split in loaded if split not in found.values()]:
@@ -140,13 +157,13 @@ def load_named(  # noqa: D417 - the other arguments are those of load_tsv
             logger.warning("%s[%s] is left out: all labels are %d, which means no label", name, own, UNLABELLED)
             del found[split]
     sources = {
-        split: [LibrarySplit(f"{name}[{found[split]}]", loaded[found[split]], text_column, label_column)]
+        split: [LibrarySplit(f"{name}[{found[split]}]", loaded[found[split]], texts, written, separator)]
         for split in _choose_splits(splits, found, name, class_names is not None or coded)
     }
     names = next(iter(sources.values()))[0].class_names if class_names is None else list(class_names)
     with Ledger(max_bad_rows, rejected_path, report) as ledger:
-        labels, read = read_splits(sources, names, ledger, True, label_map)
-    holdout = _hold_out(read, len(labels.names), validation_share if splits is None else 0, seed, report)
+        labels, read = read_splits(sources, names, ledger, True, label_map, scheme)
+    holdout = _hold_out(read, labels.strata, validation_share if splits is None else 0, seed, report)
     return build_tables(labels, read, holdout, report)
 
 
@@ -255,5 +272,6 @@ def _hold_out(read: dict[str, ReadSplit], classes: int, share: float, seed: int,
     report.label_counts["validation"] = held_out
     report.held_out = holdout.rows
     found = f"{holdout.rows} of {sum(counts)} rows of train are held out as one"
-    logger.warning("there is no validation split: %s, stratified by label (seed %d)", found, seed)
+    how = ", stratified by label" if classes > 1 else ""
+    logger.warning("there is no validation split: %s%s (seed %d)", found, how, seed)
     return holdout

@@ -35,6 +35,8 @@ class Reason(StrEnum):
     EMPTY_LABEL = "empty label"
     UNKNOWN_LABEL = "unknown label"
     LABEL_OUT_OF_RANGE = "label out of range"
+    NOT_A_NUMBER = "not a number"
+    NOT_FINITE = "number not finite"
     NOT_UTF8 = "not UTF-8"
     NUL = "NUL character"
     LINE_TOO_LONG = "line over the cap"

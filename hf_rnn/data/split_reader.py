@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -20,7 +20,7 @@ import xxhash
 from datasets.iterable_dataset import ArrowExamplesIterable
 
 from .hf_dataset import LibrarySplit
-from .labels import LabelMap, listed, sort_labels
+from .labels import LabelMap, RowLabels, listed, sort_labels
 from .row_errors import DataError, DataReport, Fault, Ledger, Reason, SplitReport
 from .stratified_split import Holdout
 from .tsv_reader import Rows, TsvFile
@@ -54,48 +54,56 @@ def read_splits(
     ledger: Ledger,
     keep: bool,
     label_map: Mapping[str, str] | None = None,
-) -> tuple[LabelMap, dict[str, ReadSplit]]:
+    scheme: Callable[..., RowLabels] | None = None,
+) -> tuple[RowLabels, dict[str, ReadSplit]]:
     """Read all splits under one label map: that of `class_names`, or of the labels of the first split, sorted.
 
-    With `keep` the rows are kept, else only their counts.
+    With `keep` the rows are kept, else only their counts. `scheme` makes labels of another kind than one class from
+    those of the first split; its arguments are those of `LabelSets.from_rows`.
     """
     for split, parts in sources.items():
         ledger.report.splits[split] = SplitReport([part.path for part in parts])
     first, splits = next(iter(sources)), {}
-    if class_names is None:
+    labels: RowLabels
+    if class_names is None and scheme is None:
         read = _read(first, sources[first], None, ledger, keep)
-        labels = LabelMap.from_counts(sum(read.counts, Counter()))
-        splits[first] = _number_labels(read, labels)
+        labels = classes = LabelMap.from_counts(sum(read.counts, Counter()))
+        splits[first] = _number_labels(read, classes)
     else:
         surveyed: Counter[str] = Counter()
         for part in sources[first]:
             for rows in part.rows(None, lambda row: None, keep_texts=False):
                 surveyed.update(_count(rows))
-        labels = LabelMap.given(class_names, surveyed, label_map)
+        if scheme is not None:
+            labels = scheme(iter(surveyed), class_names, label_map, sources[first][0].label_names)
+        else:
+            assert class_names is not None
+            labels = LabelMap.given(class_names, surveyed, label_map)
         try:
             splits[first] = _read(first, sources[first], labels, ledger, keep)
         except DataError as error:
             if error.reason in (Reason.UNKNOWN_LABEL, Reason.LABEL_OUT_OF_RANGE):
-                found = f"All labels in {first}: {listed(sort_labels(surveyed))}"
-                raise DataError(f"{error}. {found}", error.path, error.reason, error.line, error.byte_offset) from None
+                found = f". All labels in {first}: {listed(sort_labels(surveyed))}" if scheme is None else ""
+                raise DataError(f"{error}{found}", error.path, error.reason, error.line, error.byte_offset) from None
             raise
     ledger.report.class_names = list(labels.names)
     for split, parts in sources.items():
         for part in parts:
             label = part.header_label  # if it is a row, it would be lost
-            if label is not None and not isinstance(labels.resolve(label), Fault):
+            if label is not None and not isinstance(labels.read(label), Fault):
                 detail = f"found the label {label!r:.80} in the first line; if it is a row, leave out --header"
                 raise DataError.for_file(part.path, Reason.NO_HEADER, detail)
         if split not in splits:
             splits[split] = _read(split, parts, labels, ledger, keep)
         report = ledger.report.splits[split]
-        report.label_counts = splits[split].count_labels(len(labels.names))
-        if absent := [name for name, rows in zip(labels.names, report.label_counts, strict=True) if not rows]:
+        report.label_counts = splits[split].count_labels(labels.strata)
+        absent = [name for name, rows in zip(labels.names, report.label_counts, strict=False) if not rows]
+        if absent and scheme is None:
             logger.warning("%s has no row with label %s", split, listed(absent))
     return labels, splits
 
 
-def _read(split: str, parts: Sequence[RowSource], labels: LabelMap | None, ledger: Ledger, keep: bool) -> ReadSplit:
+def _read(split: str, parts: Sequence[RowSource], labels: RowLabels | None, ledger: Ledger, keep: bool) -> ReadSplit:
     """Read a split, under the label map if there is one."""
     read, hasher, report = ReadSplit(parts), xxhash.xxh3_128(), ledger.report.splits[split]
     for part in parts:
@@ -104,7 +112,7 @@ def _read(split: str, parts: Sequence[RowSource], labels: LabelMap | None, ledge
         hasher.update(repr(part.layout).encode())
         for rows in part.rows(labels, partial(ledger.reject, split), hasher.update, keep):
             report.rows_read += rows.lines
-            counts.update(_count(rows))
+            counts.update(_count(rows, labels))
             if keep:
                 read.rows.append(rows)
     read.digest = hasher.hexdigest()
@@ -114,8 +122,9 @@ def _read(split: str, parts: Sequence[RowSource], labels: LabelMap | None, ledge
     return read
 
 
-def _count(rows: Rows) -> dict[Any, int]:
-    counted = pc.value_counts(rows.labels)
+def _count(rows: Rows, labels: RowLabels | None = None) -> dict[Any, int]:
+    """Return the rows by stratum, or by label as it is written."""
+    counted = pc.value_counts(rows.labels if labels is None else pa.array(labels.stratum(rows.labels)))
     return dict(zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True))
 
 
@@ -127,35 +136,37 @@ def _number_labels(read: ReadSplit, labels: LabelMap) -> ReadSplit:
     while read.rows:
         rows = read.rows.pop(0)
         table = np.array([ids[name] for name in rows.labels.dictionary.to_pylist()], dtype=np.int64)
-        numbered.append(Rows(rows.texts, pa.array(table[rows.labels.indices.to_numpy()]), rows.lines))
+        numbered.append(Rows(rows.texts, pa.array(table[rows.labels.indices.to_numpy()]), rows.lines, rows.pairs))
     return ReadSplit(read.sources, counts, numbered, read.digest)
 
 
 def build_tables(
-    labels: LabelMap, read: dict[str, ReadSplit], holdout: Holdout | None, report: DataReport
+    labels: RowLabels, read: dict[str, ReadSplit], holdout: Holdout | None, report: DataReport
 ) -> datasets.DatasetDict:
     """Return the splits as tables, after the hold-out; empties the rows of `read`."""
     fingerprints = _set_fingerprints(labels, read, holdout, report)
     columns = {split: source.rows for split, source in read.items()}
     if holdout is not None:
-        columns = dict(zip(("train", "validation"), _divide(columns.pop("train"), holdout), strict=True)) | columns
+        columns = (
+            dict(zip(("train", "validation"), _divide(columns.pop("train"), labels, holdout), strict=True)) | columns
+        )
     tables = {}
     for split, rows in columns.items():
-        texts = pa.chunked_array([block.texts for block in rows], pa.string())
-        ids = pa.chunked_array([block.labels for block in rows], pa.int64())
-        table, name = pa.table({"text": texts, "label": ids}), datasets.NamedSplit(split)
-        tables[split] = datasets.Dataset(table, _describe(labels), name, fingerprint=fingerprints[split])
+        info, name = _describe(labels, read), datasets.NamedSplit(split)
+        schema = info.features.arrow_schema
+        table = pa.Table.from_batches([pa.record_batch(block.columns()).cast(schema) for block in rows], schema)
+        tables[split] = datasets.Dataset(table, info, name, fingerprint=fingerprints[split])
     return datasets.DatasetDict(tables)
 
 
 def build_streams(
-    labels: LabelMap, read: dict[str, ReadSplit], holdout: Holdout | None, report: DataReport
+    labels: RowLabels, read: dict[str, ReadSplit], holdout: Holdout | None, report: DataReport
 ) -> datasets.IterableDatasetDict:
     """Return the splits as streams, after the hold-out."""
     _set_fingerprints(labels, read, holdout, report)
     streams = {}
     for split, (source, held_out) in _find_parts(read, holdout).items():
-        counts = np.array([[part[label] for label in range(len(labels.names))] for part in source.counts])
+        counts = np.array([[part[label] for label in range(labels.strata)] for part in source.counts])
         # The library treats a list among the arguments as shards, which workers share: here the files.
         arguments = {
             "shards": list(zip(source.sources, (np.cumsum(counts, axis=0) - counts).tolist(), strict=True)),
@@ -164,12 +175,12 @@ def build_streams(
             "held_out": held_out,
         }
         rows = ArrowExamplesIterable(_stream, arguments)
-        streams[split] = datasets.IterableDataset(rows, _describe(labels), datasets.NamedSplit(split))
+        streams[split] = datasets.IterableDataset(rows, _describe(labels, read), datasets.NamedSplit(split))
     return datasets.IterableDatasetDict(streams)
 
 
 def _stream(
-    shards: list[tuple[RowSource, list[int]]], labels: LabelMap, holdout: Holdout | None, held_out: bool
+    shards: list[tuple[RowSource, list[int]]], labels: RowLabels, holdout: Holdout | None, held_out: bool
 ) -> Iterator[tuple[int, pa.Table]]:
     """Read files again, once per epoch; their bad rows are counted already."""
     key = 0
@@ -177,28 +188,29 @@ def _stream(
         seen = np.array(before, dtype=np.int64)
         for rows in source.rows(labels, lambda row: None):
             if holdout is not None:
-                rows = rows.filter(holdout.select(rows.labels.to_numpy(), seen) == held_out)
+                rows = rows.filter(holdout.select(labels.stratum(rows.labels), seen) == held_out)
             if len(rows.texts):
-                yield key, pa.table({"text": rows.texts, "label": rows.labels})
+                yield key, pa.table(rows.columns())
                 key += 1
 
 
-def _divide(blocks: list[Rows], holdout: Holdout) -> tuple[list[Rows], list[Rows]]:
+def _divide(blocks: list[Rows], labels: RowLabels, holdout: Holdout) -> tuple[list[Rows], list[Rows]]:
     """Divide the rows of train into training and held-out rows; empties the given list."""
     train: list[Rows] = []
     validation: list[Rows] = []
     seen = np.zeros(len(holdout.counts), dtype=np.int64)
     while blocks:  # frees each block once it is copied: the texts are never held twice
         block = blocks.pop(0)
-        held_out = holdout.select(block.labels.to_numpy(), seen)
+        held_out = holdout.select(labels.stratum(block.labels), seen)
         train.append(block.filter(~held_out))
         validation.append(block.filter(held_out))
     return train, validation
 
 
-def _describe(labels: LabelMap) -> datasets.DatasetInfo:
-    label = datasets.ClassLabel(names=list(labels.names))
-    return datasets.DatasetInfo(features=datasets.Features(text=datasets.Value("string"), label=label))
+def _describe(labels: RowLabels, read: Mapping[str, ReadSplit]) -> datasets.DatasetInfo:
+    texts = next(iter(read.values())).sources[0].text_columns
+    columns = {name: datasets.Value("string") for name in ("text", "text_pair")[: len(texts)]}
+    return datasets.DatasetInfo(features=datasets.Features(**columns, label=labels.feature))
 
 
 def _find_parts(read: dict[str, ReadSplit], holdout: Holdout | None) -> dict[str, tuple[ReadSplit, bool]]:
@@ -208,10 +220,10 @@ def _find_parts(read: dict[str, ReadSplit], holdout: Holdout | None) -> dict[str
 
 
 def _set_fingerprints(
-    labels: LabelMap, read: dict[str, ReadSplit], holdout: Holdout | None, report: DataReport
+    labels: RowLabels, read: dict[str, ReadSplit], holdout: Holdout | None, report: DataReport
 ) -> dict[str, str]:
     """Return a fingerprint for each split to deliver, and set the report's; tables and streams have the same."""
-    names = (labels.names, labels.written or False)
+    names = (labels.names, getattr(labels, "written", ()) or False)
     fingerprints = {
         split: xxhash.xxh3_64_hexdigest(
             repr((source.digest, names, held_out, source is read.get("train") and holdout)).encode()

@@ -15,13 +15,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import FileIO, RawIOBase
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..utils.errors import UserError
-from .labels import LabelMap, listed
+from .labels import RowLabels, listed
 from .row_errors import EXCERPT_CHARACTERS, WHITE_SPACE, BadRow, DataError, Fault, Reason, label_fault, text_fault
 
 BLOCK_BYTES = 256 * 1024  # fits the second-level cache: a fifth faster than 1 MiB
@@ -51,25 +52,38 @@ class Layout:
 
     fields: int
     text: int
-    label: int
+    labels: tuple[int, ...]
+    pair: int | None = None  # of the second text
     max_line_bytes: int = MAX_LINE_BYTES
+
+    @property
+    def texts(self) -> list[int]:
+        """The numbers of the text columns."""
+        return [self.text] if self.pair is None else [self.text, self.pair]
 
 
 @dataclass(frozen=True)
 class Rows:
-    """The good rows of some lines: texts, and label ids (int64) or, without a label map, a dictionary of labels.
+    """The good rows of some lines: texts, and labels (`RowLabels.as_array`) or, as written, a dictionary of strings.
 
-    `lines` includes the refused ones.
+    `lines` includes the refused ones; `pairs` are the second texts, if there are any.
     """
 
     texts: pa.Array
     labels: pa.Array
     lines: int
+    pairs: pa.Array | None = None
 
     def filter(self, mask: np.ndarray) -> Rows:
         """Return the rows where a boolean mask is True, with 0 lines."""
         keep = pa.array(mask)
-        return Rows(self.texts.filter(keep), self.labels.filter(keep), 0)
+        pairs = None if self.pairs is None else self.pairs.filter(keep)
+        return Rows(self.texts.filter(keep), self.labels.filter(keep), 0, pairs)
+
+    def columns(self) -> dict[str, pa.Array]:
+        """Return the columns of a data set."""
+        pairs = {} if self.pairs is None else {"text_pair": self.pairs}
+        return {"text": self.texts, **pairs, "label": self.labels}
 
 
 def blocks_of_lines(stream: RawIOBase, max_line_bytes: int) -> Iterator[tuple[bytes, int, int]]:
@@ -152,7 +166,7 @@ class RowReader:
     layout: Layout
     line: int
     offset: int
-    labels: LabelMap | None
+    labels: RowLabels | None
     on_bad_row: Callable[[BadRow], None]
     keep_texts: bool = True
 
@@ -193,32 +207,37 @@ class RowReader:
         if np.max(ends - starts) > layout.max_line_bytes:
             return None
 
-        # The offsets of text, gap, label, gap, text, ... make one string array over the block, without a copy.
-        first, second = sorted((layout.text, layout.label))
-        offsets = np.empty((len(starts), 4), dtype=np.int32)
-        for place, column in ((0, first), (2, second)):
-            offsets[:, place] = separators[:, column - 1] + 1 if column else starts
-            offsets[:, place + 1] = ends if column == layout.fields - 1 else separators[:, column]
-        text, label = (0, 2) if layout.text < layout.label else (2, 0)
-        if (offsets[:, text] == offsets[:, text + 1]).any():
-            return None
         buffer = pa.py_buffer(block)
+
+        def cut(column: int) -> tuple[np.ndarray, pa.StringArray]:
+            # The offsets of field, gap, field, ... make a string array over the block, without a copy.
+            offsets = np.empty((len(starts), 2), dtype=np.int32)
+            offsets[:, 0] = separators[:, column - 1] + 1 if column else starts
+            offsets[:, 1] = ends if column == layout.fields - 1 else separators[:, column]
+            return offsets, pa.StringArray.from_buffers(offsets.size - 1, pa.py_buffer(offsets), buffer)
+
         if not block.isascii() and not _is_utf8(buffer):
             return None
-        fields = pa.StringArray.from_buffers(offsets.size - 1, pa.py_buffer(offsets), buffer)
-        suspects = np.flatnonzero(_BLANK_FIRST[data[offsets[:, text]]] & _BLANK_LAST[data[offsets[:, text + 1] - 1]])
-        if len(suspects):
-            trimmed = pc.utf8_trim(fields.take(pa.array(4 * suspects + text)), characters=WHITE_SPACE)
-            if (pc.binary_length(trimmed).to_numpy() == 0).any():
+        places = pa.array(np.arange(0, 2 * len(starts), 2))
+        texts = []
+        for column in layout.texts:
+            offsets, fields = cut(column)
+            if (offsets[:, 0] == offsets[:, 1]).any():
                 return None
-        labels = fields.take(pa.array(np.arange(label, offsets.size, 4))).dictionary_encode()
-        resolved = [self._resolve(label) for label in labels.dictionary.to_pylist()]
-        if any(isinstance(label, Fault) for label in resolved):
+            suspects = np.flatnonzero(_BLANK_FIRST[data[offsets[:, 0]]] & _BLANK_LAST[data[offsets[:, 1] - 1]])
+            if len(suspects):
+                trimmed = pc.utf8_trim(fields.take(pa.array(2 * suspects)), characters=WHITE_SPACE)
+                if (pc.binary_length(trimmed).to_numpy() == 0).any():
+                    return None
+            texts.append(fields.take(places) if self.keep_texts else fields[:0])
+        written = [cut(column)[1].take(places) for column in layout.labels]
+        labels = (written[0] if len(written) == 1 else pc.binary_join_element_wise(*written, "\t")).dictionary_encode()
+        read = [self._read_label(label) for label in labels.dictionary.to_pylist()]
+        if any(isinstance(label, Fault) for label in read):
             return None
         if self.labels is not None:
-            labels = pa.array(np.array(resolved, dtype=np.int64)[labels.indices.to_numpy()])
-        texts = fields.take(pa.array(np.arange(text, offsets.size, 4))) if self.keep_texts else fields[:0]
-        return Rows(texts, labels, len(starts))
+            labels = self.labels.as_array(read, labels.indices.to_numpy())
+        return Rows(texts[0], labels, len(starts), *texts[1:])
 
     def _read_lines(self, block: bytes) -> Rows:
         """Read the lines one by one; report the bad ones and return the others."""
@@ -232,22 +251,22 @@ class RowReader:
             self._advance(1, len(line) + 1)
         return self._build_rows(rows, len(lines))
 
-    def _parse(self, line: bytes) -> tuple[str, int | str] | Fault:
-        """Return text and label of a line, or what is wrong with it."""
+    def _parse(self, line: bytes) -> tuple[list[str], Any] | Fault:
+        """Return texts and label of a line, or what is wrong with it."""
         decoded = decode_line(line, self.offset, self.layout.max_line_bytes)
         if isinstance(decoded, Fault):
             return decoded
         fields = decoded.split("\t")
         if len(fields) != self.layout.fields:
             return _wrong_number(line, len(fields), self.layout.fields)
-        text, label = fields[self.layout.text], fields[self.layout.label]
-        if fault := text_fault(text):
+        texts = [fields[column] for column in self.layout.texts]
+        if fault := next(filter(None, map(text_fault, texts)), None):
             return fault
-        resolved = self._resolve(label)
-        return resolved if isinstance(resolved, Fault) else (text, resolved)
+        label = self._read_label("\t".join(fields[column] for column in self.layout.labels))
+        return label if isinstance(label, Fault) else (texts, label)
 
-    def _resolve(self, label: str) -> int | str | Fault:
-        return label_fault(label) or (label if self.labels is None else self.labels.resolve(label))
+    def _read_label(self, written: str) -> Any:
+        return (label_fault(written) or written) if self.labels is None else self.labels.read(written)
 
     def _reject(self, line: bytes, fault: Fault) -> None:
         start, fields = line, line.split(b"\t")
@@ -257,10 +276,12 @@ class RowReader:
             start = fields[self.layout.text]
         self.on_bad_row(BadRow(self.path, self.line, self.offset, fault, excerpt_of(start).removesuffix("\r")))
 
-    def _build_rows(self, rows: list[tuple[str, int | str]], lines: int) -> Rows:
-        texts = pa.array([text for text, _ in rows], pa.string())
-        labels = pa.array([label for _, label in rows], pa.string() if self.labels is None else pa.int64())
-        return Rows(texts, labels.dictionary_encode() if self.labels is None else labels, lines)
+    def _build_rows(self, rows: list[tuple[list[str], Any]], lines: int) -> Rows:
+        texts = [pa.array([texts[n] for texts, _ in rows], pa.string()) for n in range(len(self.layout.texts))]
+        labels = [label for _, label in rows]
+        if self.labels is None:
+            return Rows(texts[0], pa.array(labels, pa.string()).dictionary_encode(), lines, *texts[1:])
+        return Rows(texts[0], self.labels.as_array(labels, np.arange(len(labels))), lines, *texts[1:])
 
 
 def _is_utf8(buffer: pa.Buffer) -> bool:
@@ -290,32 +311,45 @@ class TsvFormat:
     label_column: int | str | None = None
     header: bool = False
     max_line_bytes: int = MAX_LINE_BYTES
+    label_columns: tuple[int | str, ...] = ()
+    pair_column: int | str | None = None
 
     def __post_init__(self) -> None:
-        for column in (self.text_column, self.label_column):
+        for column in (self.text_column, self.label_column, *self.label_columns, self.pair_column):
             if isinstance(column, str) and not self.header:
                 raise UserError(f"column {column!r} is a name, without a header: add --header, or give its number")
 
     def find_layout(self, path: str, first_line: bytes) -> Layout:
         """Return the layout of a file: two fields a line without declarations, else as many as the first has."""
         text: int | str | None = 0 if self.text_column is None else self.text_column
-        label: int | str | None = 1 if self.label_column is None else self.label_column
-        declared = self.text_column is not None or self.label_column is not None
+        label: int | str | None = self.label_column
+        if label is None:
+            label = 2 if self.pair_column == 1 else 1
+        several = bool(self.label_columns) or self.pair_column is not None
+        declared = self.text_column is not None or self.label_column is not None or several
         if not self.header and not declared:
-            return Layout(2, 0, 1, self.max_line_bytes)
+            return Layout(2, 0, (1,), None, self.max_line_bytes)
         names = first_line.removesuffix(b"\n").removesuffix(b"\r").decode(errors="backslashreplace").split("\t")
-        if not declared:
+        if not declared or (several and self.header):
             folded = {name.strip().casefold(): name for name in reversed(names)}
             named = [wanted if wanted in names else folded.get(wanted) for wanted in ("text", "label")]
-            if None not in named:
+            if several:
+                text = named[0] if self.text_column is None and named[0] is not None else text
+                label = named[1] if self.label_column is None and named[1] is not None else label
+            elif None not in named:
                 text, label = named
             elif len(names) > 2:
                 detail = f"found columns {listed(names)}; name two of them with --text_column and --label_column"
                 raise DataError.for_file(path, Reason.MISSING_COLUMN, detail)
-        first, second = (self._find_column(path, column, names) for column in (text, label))
-        if first == second:
-            raise UserError(f"{path}: text and label must be two columns: found {first} for both")
-        return Layout(len(names), first, second, self.max_line_bytes)
+        first = self._find_column(path, text, names)
+        labels = tuple(self._find_column(path, column, names) for column in self.label_columns or (label,))
+        pair = None if self.pair_column is None else self._find_column(path, self.pair_column, names)
+        used = [first, *labels] if pair is None else [first, pair, *labels]
+        if len(set(used)) < len(used):
+            both = "two columns" if len(used) == 2 else "different columns"
+            twice = next(column for column in used if used.count(column) > 1)
+            raise UserError(f"{path}: text and label must be {both}: found {twice} for both")
+        return Layout(len(names), first, labels, pair, self.max_line_bytes)
 
     def _find_column(self, path: str, column: int | str | None, names: list[str]) -> int:
         if isinstance(column, int) and 0 <= column < len(names):
@@ -338,6 +372,7 @@ class TsvFile:
         first_line: Line number of the first row, from 1.
         stamp: Size and time of change when the layout was read.
         header_label: The declared header's field in the label column.
+        label_names: Names of the label columns: in the header, or their numbers.
     """
 
     path: str
@@ -346,6 +381,12 @@ class TsvFile:
     first_line: int
     stamp: tuple[int, int]
     header_label: str | None = None
+    label_names: tuple[str, ...] = ()
+
+    @property
+    def text_columns(self) -> list[int]:
+        """The numbers of the text columns."""
+        return self.layout.texts
 
     @classmethod
     def open(cls, path: str | Path, declared: TsvFormat) -> TsvFile:
@@ -367,16 +408,19 @@ class TsvFile:
         if start >= status.st_size:
             raise DataError.for_file(name, Reason.EMPTY_FILE, "found no row")
         fields = first.rstrip(b"\r\n").split(b"\t")
-        text, label = (excerpt_of(b"".join(fields[column : column + 1])) for column in (layout.text, layout.label))
+        columns = layout.text, *layout.labels
+        text, label, *more = (excerpt_of(b"".join(fields[column : column + 1])) for column in columns)
         if not declared.header and text.casefold() in _TEXT_HEADERS and label.casefold() in _LABEL_HEADERS:
             detail = f"found {text!r} and {label!r} in the first line; if it names the columns, add --header"
             raise DataError.for_file(name, Reason.UNDECLARED_HEADER, detail)
         stamp = status.st_size, status.st_mtime_ns
-        return cls(name, layout, start, 1 + declared.header, stamp, label if declared.header else None)
+        names = (label, *more) if declared.header else tuple(map(str, layout.labels))
+        written = "\t".join((label, *more)) if declared.header else None
+        return cls(name, layout, start, 1 + declared.header, stamp, written, names)
 
     def rows(
         self,
-        labels: LabelMap | None,
+        labels: RowLabels | None,
         on_bad_row: Callable[[BadRow], None],
         on_bytes: Callable[[bytes], object] = lambda block: None,
         keep_texts: bool = True,
@@ -384,7 +428,7 @@ class TsvFile:
         """Read the file from its first row to its end.
 
         Args:
-            labels: Resolves labels to ids; None to get the labels themselves.
+            labels: Reads labels; None to get them as they are written.
             on_bad_row: Called with each bad row, in the order of lines; may raise to stop.
             on_bytes: Called with all bytes that are read, in order (for a hash).
             keep_texts: Whether rows need their texts; a pass that counts is faster without.

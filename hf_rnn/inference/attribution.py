@@ -17,6 +17,7 @@ from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.text_checks import check_text
 from ..evaluation.classification import check_finite_logits
+from ..tasks import task_of
 from .reference import compute_logits, compute_scores
 
 _TOKENIZING = Lock()  # each call of a tokenizer changes how it truncates, for all threads
@@ -43,13 +44,13 @@ class Explanation:
 
     With `measure` `attention` effects are pooling weights from 0 to 1; their sum, with those of tokens without a place
     in the text such as `[CLS]`, is 1. With `leave_one_out` an effect is the score of `label` minus its score without
-    the token; negative if the token is evidence against the label.
+    the token; negative if the token is evidence against the label. `change` is the same for a number of a regression.
     """
 
     text: str
     scores: dict[str, float]  # by label, in the order of the ids
     label: str  # the label with the highest score
-    measure: Literal["attention", "leave_one_out"]
+    measure: Literal["attention", "leave_one_out", "change"]
     pieces: tuple[Piece, ...]  # the tokens that were read, in the order of the text
     tokens: int  # in the text, truncated ones included
     max_length: int  # most tokens that are read
@@ -88,7 +89,7 @@ def explain(
         text=text,
         scores=dict(zip(names, scores[0].tolist(), strict=True)),
         label=names[label],
-        measure="attention" if attention else "leave_one_out",
+        measure="attention" if attention else "leave_one_out" if task_of(model.config).shares else "change",
         pieces=_pieces(tokenizer, text, encoded, effects),
         tokens=tokens,
         max_length=tokenizer.model_max_length,

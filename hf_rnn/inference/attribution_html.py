@@ -45,7 +45,7 @@ def colour(explanation: Explanation) -> str:
         return f'{_STYLE}<div class="legend">{note}</div>'
     largest = max((abs(piece.effect) for piece in explanation.pieces if piece.effect is not None), default=0.0)
     # the effect that is shown at full strength
-    scale = largest or 1.0 if explanation.measure == "attention" else max(largest, _SMALLEST_SCALE)
+    scale = max(largest, _SMALLEST_SCALE) if explanation.measure == "leave_one_out" else largest or 1.0
     parts, place = [], 0
     for piece in explanation.pieces:
         parts.append(_between(explanation.text[place : piece.start]))
@@ -83,6 +83,8 @@ def _legend(explanation: Explanation) -> str:
     label = escape(explanation.label)
     if explanation.measure == "attention":
         items = [f"{_SWATCH_FOR} the darker, the more of the model's attention the word gets"]
+    elif explanation.measure == "change":
+        items = [f"{_SWATCH_FOR} raises <b>{label}</b>: without the word it is lower", f"{_SWATCH_AGAINST} lowers it"]
     else:
         items = [f"{_SWATCH_FOR} speaks for <b>{label}</b>: without the word it is less probable"]
         items.append(f"{_SWATCH_AGAINST} speaks against it")

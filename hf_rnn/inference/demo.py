@@ -31,6 +31,7 @@ from hf_rnn.inference import FastRnn
 from hf_rnn.inference.attribution import explain
 from hf_rnn.inference.attribution_html import colour, escape
 from hf_rnn.inference.predict_file import FORMATS, Answer, label_file, write_answers
+from hf_rnn.tasks import Task
 from hf_rnn.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -63,12 +64,14 @@ def build(model_name_or_path: str | Path, revision: str | None = None) -> gradio
     gr = _import_gradio()
     folder = find_folder(model_name_or_path, revision)
     classifier = FastRnn.from_pretrained(folder)
+    if classifier.config.sep_token_id is not None:
+        raise UserError(f"{model_name_or_path} reads pairs of texts, and the page has one: use hf-rnn predict")
     examples = _read_examples(FinishedFolder(folder))
     name = Path(folder).resolve().name if Path(model_name_or_path).is_dir() else str(model_name_or_path)
     answers = _Answers(gr, classifier)
     # uploads and answers are deleted within the hour
     with gr.Blocks(title=name, analytics_enabled=False, delete_cache=(600, 3600)) as page:
-        gr.HTML(_LAYOUT + _heading(name, list(classifier.model.config.id2label.values())))
+        gr.HTML(_LAYOUT + _heading(name, list(classifier.config.id2label.values()), classifier.task.purpose))
         with gr.Tab("A text"), gr.Row(elem_id="one-text"):
             with gr.Column():
                 text = gr.Textbox(
@@ -152,13 +155,13 @@ def _read_examples(folder: FinishedFolder) -> list[str]:
     return examples[:_EXAMPLES_SHOWN] or list(_EXAMPLES)
 
 
-def _heading(name: str, labels: Sequence[str]) -> str:
+def _heading(name: str, labels: Sequence[str], purpose: str = Task.purpose) -> str:
     names = [f"<b>{escape(label)}</b>" for label in labels[:_SHOWN_LABELS]]
     if len(labels) > _SHOWN_LABELS:
         names.append("another label")
     choice = " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
     return (
-        f'<h1 style="margin: 0.2em 0">{escape(name)}</h1><p>This recurrent network says whether a text is {choice}. '
+        f'<h1 style="margin: 0.2em 0">{escape(name)}</h1><p>This recurrent network {purpose.format(choice)}. '
         "Give it one: the colours show which words count.</p>"
     )
 
@@ -170,7 +173,7 @@ class _Answers:
         self._gr, self._classifier = gr, classifier
         self._folders: deque[tempfile.TemporaryDirectory[str]] = deque(maxlen=16)  # until Gradio has copied the files
 
-    def for_text(self, text: str | None) -> tuple[dict[str, float] | None, str]:
+    def for_text(self, text: str | None) -> tuple[dict[str, float] | str | None, str]:
         """Return the scores by label, and the coloured words."""
         if not (text or "").strip():
             return None, "<p>Type a text first.</p>"
@@ -178,7 +181,9 @@ class _Answers:
             explanation = explain(self._classifier.model, self._classifier.tokenizer, str(text))
         except UserError as error:
             return None, f"<p>{escape(str(error))}</p>"
-        return explanation.scores, colour(explanation)
+        task = self._classifier.task
+        shown = explanation.scores if task.shares else task.caption({"values": explanation.scores})
+        return shown, colour(explanation)
 
     def for_file(self, path: str | None, kind: str) -> tuple[str, Any, Any]:
         """Return a summary, the file of answers, and the table of its first lines."""

@@ -16,6 +16,7 @@ from typing import Any
 
 from ..data.line_reader import read_texts
 from ..data.row_errors import BadRow
+from ..tasks import Task
 from .predictor import FastRnn
 
 FORMATS = ("csv", "tsv", "jsonl")
@@ -39,16 +40,16 @@ def label_file(classifier: FastRnn, path: Path, max_lines: int | None = None) ->
         lines = islice((line for block in read_texts(stream, path.name) for line in block), max_lines)
         while block := list(islice(lines, _BLOCK)):
             best = iter(classifier.predict([line for line in block if isinstance(line, str)]))
-            yield [_make_answer(line, best) for line in block]
+            yield [_make_answer(line, best, classifier.task) for line in block]
 
 
-def _make_answer(line: str | BadRow, best: Iterator[Mapping[str, Any]]) -> Answer:
+def _make_answer(line: str | BadRow, best: Iterator[Mapping[str, Any]], task: Task) -> Answer:
     if isinstance(line, BadRow):
         return Answer(line.excerpt, error=f"line {line.line}: {line.fault.reason.value}: {line.fault.detail}")
     answer = next(best)
-    if not isfinite(answer["score"]):
+    if not isfinite(answer.get("score", 0.0)):
         return Answer(line, error="the model gives a score that is not finite")
-    return Answer(line, **answer)
+    return Answer(line, task.caption(answer), answer.get("score"))
 
 
 def write_answers(answers: Iterable[Answer], path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Sequence, Sized
+from collections.abc import Iterable, Sequence, Sized
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,7 +16,9 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..data.text_checks import check_texts
 from ..hub.loading import load_model
+from ..tasks import task_of
 from ..utils.errors import UserError
 from .fast_tokenizer.fast_tokenization import FastTokenizer
 from .fused import TABLE_DTYPES, FusedClassifier, TableDtype, find_unsupported_part, table_bytes
@@ -32,27 +34,55 @@ _STATE_BYTES_PER_BATCH = 1 << 24  # where a batch keeps the states of all tokens
 _PLAIN_TEXTS, _PLAIN_TOKENS = 256, 8192  # per batch of the plain model, padding included
 
 
+class PairTokenizer:
+    """Token ids of pairs of texts, with the interface of [`FastTokenizer`]."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+
+    def __call__(self, texts: Sequence[Sequence[str]]) -> list[list[int]]:
+        """Return the ids of each pair (first, second) around the separator."""
+        pairs = list(texts) if isinstance(texts, Iterable) and not isinstance(texts, str) else [texts]
+        for position, pair in enumerate(pairs):
+            if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
+                raise UserError(f"texts[{position}] must be a pair (first, second): found {pair!r:.80}")
+        firsts, seconds = ([pair[place] for pair in pairs] for place in (0, 1))
+        check_texts(firsts)
+        check_texts(seconds)
+        return self._tokenizer(firsts, seconds, truncation=True)["input_ids"] if pairs else []
+
+    def arrange(self, texts: Sequence[Sequence[str]]) -> TokenIds:
+        """Return the ids for batches."""
+        return TokenIds.from_lists(self(texts))
+
+
 class TextClassifier:
-    """From texts to labels and scores, for a subclass that computes logits."""
+    """From texts to labels and scores, for a subclass that computes logits.
+
+    For a model of text pairs, each text is a pair `(first, second)`.
+    """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, config: Any, tokens_per_batch: int | None) -> None:
         if tokens_per_batch is not None and tokens_per_batch < 1:
             raise UserError(f"tokens_per_batch must be at least 1, found {tokens_per_batch}")
         self.tokenizer = tokenizer
         self.tokens_per_batch: Any = tokens_per_batch
-        self._encode = FastTokenizer(tokenizer)
-        self._labels = [config.id2label[number] for number in range(config.num_labels)]
+        paired = getattr(config, "sep_token_id", None) is not None
+        self._encode: Any = PairTokenizer(tokenizer) if paired else FastTokenizer(tokenizer)
+        self.config: Any = config
+        self.task = task_of(config)
         self._score = find_score_function(config)
 
     def predict(self, texts: Sequence[str]) -> list[dict[str, Any]]:
-        """Return `{"label": ..., "score": ...}` of each text's best class, in the order of the texts.
+        """Return the answer to each text, in their order: `{"label": ..., "score": ...}` of its best class.
+
+        For multi-label it is `{"labels": [...], "scores": {label: score}}`, with the labels above their thresholds;
+        for regression `{"values": {name: number}}`.
 
         Raises:
             UserError: For an invalid list of texts, here and in the next methods; the message names the position.
         """
-        scores = self.predict_proba(texts)
-        best = zip(scores.argmax(axis=1).tolist(), scores.max(axis=1).tolist(), strict=True)
-        return [{"label": self._labels[number], "score": score} for number, score in best]
+        return self.task.answers(self.predict_proba(texts), self.config)
 
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
         """Return the scores `(N, C)` in float32, in the order of the texts and of `id2label`.
@@ -209,7 +239,7 @@ class FastRnn(TextClassifier):
     @torch.autocast("cpu", enabled=False)
     @torch.inference_mode()
     def _batch_logits(self, texts: TokenIds, fused: FusedClassifier) -> torch.Tensor:
-        logits = torch.empty(len(texts.lengths), len(self._labels), dtype=torch.float32, device="cpu")
+        logits = torch.empty(len(texts.lengths), self.config.num_labels, dtype=torch.float32, device="cpu")
         for positions, batch in pack_batches(texts, *self._batches):
             logits[positions] = fused.logits(batch)
         return logits

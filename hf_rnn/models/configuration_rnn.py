@@ -92,6 +92,12 @@ class RnnConfig(PreTrainedConfig):
     classifier_activation: Literal["linear", "relu", "tanh", "gelu"] = _setting(
         "linear", "function between pooling and the last linear layer; linear is the identity"
     )
+    pair_encoding: str = _setting(
+        "siamese",
+        "how two texts (text_pair_column) are read: siamese (each alone; their vectors u and v become u, v, |u - v| "
+        "and u * v) or joint (as one text with a separator)",
+        choices=["siamese", "joint"],
+    )
     sparse_embedding: bool = _setting(
         False, "embedding gradients hold only rows of the batch; needs RnnTrainer, not transformers' Trainer"
     )
@@ -104,6 +110,12 @@ class RnnConfig(PreTrainedConfig):
     else:
         id2label: dict[Any, str] | None = None  # ids become integers, and None becomes names
     problem_type: Literal["regression", "single_label_classification", "multi_label_classification"] | None = None
+    sep_token_id: int | None = None  # id between the two texts of a pair; None for single texts
+    # multi-label: the score above which a text has a label, by id; 0.5 each if absent
+    label_thresholds: list[float] | None = None
+    # regression, while training: mean and deviation of the numbers; the layer before learns standardised ones
+    target_mean: list[float] | None = None
+    target_scale: list[float] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Refuse unknown settings, and derive one label map from the other."""
@@ -177,6 +189,11 @@ class RnnConfig(PreTrainedConfig):
         return 2 if self.bidirectional else 1
 
     @property
+    def siamese(self) -> bool:
+        """`bool`: Whether the texts of a pair are read one by one."""
+        return self.sep_token_id is not None and self.pair_encoding == "siamese"
+
+    @property
     def output_size(self) -> int:
         """`int`: Width of `last_hidden_state`, directions x hidden."""
         return self.num_directions * self.hidden_size
@@ -197,6 +214,8 @@ class RnnConfig(PreTrainedConfig):
                 f"the model is too large: found about {parameters:.1e} parameters, more than {_MAX_PARAMETERS:.1e}; "
                 "reduce vocab_size, embedding_size, hidden_size or num_hidden_layers"
             )
+        if self.pair_encoding not in ("siamese", "joint"):
+            raise ValueError(f"pair_encoding must be siamese or joint; found {self.pair_encoding!r}")
         if self.recurrent_dropout > 0 and not CELLS[self.cell_type].has_recurrent_dropout:
             raise ValueError(f"{self.cell_type} has no recurrent_dropout: found {self.recurrent_dropout}; set it to 0")
 
@@ -207,6 +226,9 @@ class RnnConfig(PreTrainedConfig):
         ids, last = sorted(self.id2label), len(self.id2label) - 1
         if ids != list(range(last + 1)):
             raise ValueError(f"the ids in id2label must be 0 to {last}; found {ids}")
+        for name in ("label_thresholds", "target_mean", "target_scale"):
+            if (values := getattr(self, name)) is not None and len(values) != len(ids):
+                raise ValueError(f"{name} must have a number for each of {len(ids)} labels; found {len(values)}")
         inverse = {label: index for index, label in self.id2label.items()}
         if self.label2id != inverse or len(inverse) != len(ids):
             both = f"{self.id2label} and {self.label2id}"

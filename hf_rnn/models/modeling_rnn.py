@@ -256,7 +256,7 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
         self.pooler: Any = POOLERS[config.pooling](config)
         self.activation = ACT2FN[config.classifier_activation]
         self.dropout = nn.Dropout(config.classifier_dropout)
-        self.classifier = nn.Linear(self.pooler.output_size, config.num_labels)
+        self.classifier = nn.Linear((4 if config.siamese else 1) * self.pooler.output_size, config.num_labels)
         self.loss_type = "ForSequenceClassification"  # transformers' default depends on the class's name
         self.post_init()
 
@@ -280,32 +280,74 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
     ) -> RnnSequenceClassifierOutput:
         """Classify a batch of texts. A text without tokens has the answer of a zero pooled vector.
 
+        With `config.sep_token_id` a row is a pair of texts around that id. If they are read one by one
+        (`config.siamese`), states are those of the second text.
+
         Arguments are those of [`RnnModel.forward`], and `labels`: class ids `(B,)`; for multi-label 0/1 floats
         `(B, C)`; for regression floats. Others, such as the Trainer's `num_items_in_batch`, are passed to the loss.
         """
         mask = self.rnn.read_mask(input_ids, attention_mask, inputs_embeds)
         options = initial_hidden_state, initial_cell_state, output_final_states, output_hidden_states
-        outputs = self.rnn(input_ids, mask, inputs_embeds, *options, return_dict=True)
-        states, time = outputs.last_hidden_state, mask.shape[1]
-        if time == 0:  # poolings need a place
-            states, mask = nn.functional.pad(states, (0, 0, 0, 1)), nn.functional.pad(mask, (0, 1))
-        pooled, weights = self.pooler(states, mask)
+        if self.config.siamese:
+            first, second = self._split_pair(input_ids, mask)
+            outputs = self.rnn(input_ids, first, None, *options, return_dict=True)
+            pooled, weights = self._pool(outputs.last_hidden_state, first)
+            outputs = self.rnn(input_ids, second, None, *options, return_dict=True)
+            other, others = self._pool(outputs.last_hidden_state, second)
+            pooled = torch.cat([pooled, other, (pooled - other).abs(), pooled * other], dim=-1)
+            weights = None if weights is None or others is None else weights + others
+        else:
+            outputs = self.rnn(input_ids, mask, inputs_embeds, *options, return_dict=True)
+            pooled, weights = self._pool(outputs.last_hidden_state, mask)
         logits = self.classifier(self.dropout(self.activation(pooled)))
-        loss = None
-        if labels is not None:
-            labels = labels if labels.is_floating_point() else labels.long()
-            loss = self.loss_function(labels=labels, pooled_logits=logits, config=self.config, **kwargs)
-            count = kwargs.get("num_items_in_batch")
-            if count is not None and self.config.problem_type == "multi_label_classification":
-                loss = loss * labels.numel() / count  # as transformers' cross-entropy does
+        if self.config.target_scale is not None:
+            scale, mean = (logits.new_tensor(part) for part in (self.config.target_scale, self.config.target_mean))
+            logits = logits * scale + mean
+        loss = None if labels is None else self.measure_loss(logits, labels, **kwargs)
         return RnnSequenceClassifierOutput(
             loss=loss,
             logits=logits,
             hidden_states=outputs.hidden_states,
-            pooling_weights=None if weights is None else weights[:, :time],
+            pooling_weights=None if weights is None else weights[:, : mask.shape[1]],
             final_hidden_state=outputs.final_hidden_state,
             final_cell_state=outputs.final_cell_state,
         )
+
+    def _pool(self, states: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Pool; a batch without any token gets a place, which poolings need."""
+        if mask.shape[1] == 0:
+            states, mask = nn.functional.pad(states, (0, 0, 0, 1)), nn.functional.pad(mask, (0, 1))
+        return self.pooler(states, mask)
+
+    def _split_pair(self, input_ids: Any, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the masks of the tokens before and after the first separator; without one, all are before."""
+        if input_ids is None:
+            raise ValueError("a model of text pairs needs input_ids, whose separator divides the texts")
+        found = (input_ids == self.config.sep_token_id) & mask
+        passed = found.long().cumsum(dim=1)
+        return mask & (passed == 0), mask & (passed > 0) & ~(found & (passed == 1))
+
+    def measure_loss(self, logits: torch.Tensor, labels: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        """Return the loss of `config.problem_type`; while training on numbers, of the standardised ones."""
+        labels = labels if labels.is_floating_point() else labels.long()
+        if self.config.target_scale is not None:
+            scale = logits.new_tensor(self.config.target_scale)
+            logits, labels = logits / scale, labels.to(scale) / scale  # the means cancel
+        loss = self.loss_function(labels=labels, pooled_logits=logits, config=self.config, **kwargs)
+        count = kwargs.get("num_items_in_batch")
+        if count is not None and self.config.problem_type == "multi_label_classification":
+            loss = loss * labels.numel() / count  # as transformers' cross-entropy does
+        return loss
+
+    @torch.no_grad()
+    def fold_targets(self) -> None:
+        """Move mean and deviation of the numbers into the last layer, after training; the answers stay the same."""
+        scale, mean = self.config.target_scale, self.config.target_mean
+        if scale is not None:
+            wide, layer = torch.tensor(scale, dtype=torch.float64), self.classifier
+            layer.weight.copy_(layer.weight.cpu().double() * wide[:, None])
+            layer.bias.copy_(layer.bias.cpu().double() * wide + torch.tensor(mean, dtype=torch.float64))
+            self.config.target_scale = self.config.target_mean = None
 
     @classmethod
     def from_tutorial_checkpoint(

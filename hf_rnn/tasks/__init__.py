@@ -14,7 +14,11 @@ from .base import Task
 
 DEFAULT_TASK = "sequence-classification"
 # name: module and class in this package, or a task from elsewhere
-TASKS: dict[str, str | Task] = {DEFAULT_TASK: "sequence_classification.SequenceClassification"}
+TASKS: dict[str, str | Task] = {
+    DEFAULT_TASK: "sequence_classification.SequenceClassification",
+    "multi-label": "multi_label.MultiLabel",
+    "regression": "regression.Regression",
+}
 
 __all__ = ["DEFAULT_TASK", "TASKS", "Task", "get_task", "task_of"]
 
@@ -35,13 +39,14 @@ def get_task(name: str) -> Task:
 
 
 def task_of(config: PreTrainedConfig) -> Task:
-    """Return the task that a model serves, from `config.architectures`.
+    """Return the task that a model serves, from `config.architectures` and `config.problem_type`.
 
     Raises:
         UserError: For an architecture that belongs to no task.
     """
     architectures = config.architectures or []
     for task in map(get_task, TASKS):
-        if task.architecture in architectures or (not architectures and task.name == DEFAULT_TASK):
+        named = task.architecture in (architectures or [get_task(DEFAULT_TASK).architecture])
+        if named and task.serves(config):
             return task
     raise UserError(f"no task for this model: found architectures {architectures} in its configuration")

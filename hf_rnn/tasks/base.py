@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, TypeAlias
 
 import datasets
+import numpy as np
 from transformers import EvalPrediction, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.trainer_utils import PredictionOutput
 
 from ..data import DataReport
 from ..hub.model_folder import FinishedFolder
@@ -27,6 +29,12 @@ class Task(ABC):
         output_layer: Prefix of the weights that belong to the labels.
         fused: Whether the fused CPU path serves the head.
         onnx: Whether the ONNX export serves the head.
+        problem_types: The `config.problem_type` of its models, if several tasks share the head.
+        settings: Settings that take the place of those of the package's recipes.
+        calibrates: Whether a temperature can be fitted (`calibrate`).
+        distills: Whether it can learn from a teacher's logits (`hf-rnn distill`).
+        shares: Whether scores lie between 0 and 1.
+        purpose: What the demo page says, with a place for the names of the labels.
     """
 
     name: ClassVar[str]
@@ -36,6 +44,16 @@ class Task(ABC):
     output_layer: ClassVar[str] = "classifier."
     fused: ClassVar[bool] = False
     onnx: ClassVar[bool] = False
+    problem_types: ClassVar[tuple[str | None, ...]] = ()
+    settings: ClassVar[Mapping[str, Any]] = {}
+    calibrates: ClassVar[bool] = False
+    distills: ClassVar[bool] = False
+    shares: ClassVar[bool] = True
+    purpose: ClassVar[str] = "says whether a text is {}"
+
+    def serves(self, config: PreTrainedConfig) -> bool:
+        """Return whether a model with this configuration, and a head of this task, belongs to it."""
+        return not self.problem_types or config.problem_type in self.problem_types
 
     @property
     def model_class(self) -> type[PreTrainedModel]:
@@ -74,6 +92,10 @@ class Task(ABC):
         """Return the collator of batches; None is the Trainer's `DataCollatorWithPadding`."""
         return None
 
+    def audit_view(self, texts: datasets.DatasetDict) -> datasets.DatasetDict:
+        """Return the splits as the audit reads them, with the columns `text` and `label` (ClassLabel)."""
+        return texts
+
     # ---- model and loss ----
 
     @abstractmethod
@@ -87,6 +109,32 @@ class Task(ABC):
     @abstractmethod
     def chance_loss(self, config: PreTrainedConfig) -> float:
         """Return the loss of guessing, in nats. A run with 100 times this loss has diverged."""
+
+    def complete(  # noqa: B027 - optional
+        self, model: PreTrainedModel, predictions: Mapping[str, PredictionOutput]
+    ) -> None:
+        """Change a trained model before its splits are measured, such as by thresholds from the validation split.
+
+        Args:
+            model: The model after training.
+            predictions: Outputs and labels by split; `validation` may be missing.
+        """
+
+    # ---- inference ----
+
+    def answers(self, scores: np.ndarray, config: PreTrainedConfig) -> list[dict[str, Any]]:
+        """Return the answer of `predict` to each text: by default the label with the highest score.
+
+        Args:
+            scores: `(N, C)`.
+            config: Names the labels.
+        """
+        best = zip(scores.argmax(axis=1).tolist(), scores.max(axis=1).tolist(), strict=True)
+        return [{"label": config.id2label[number], "score": score} for number, score in best]
+
+    def caption(self, answer: Mapping[str, Any]) -> str:
+        """Return the label of an answer for people, such as on the demo page."""
+        return str(answer["label"])
 
     # ---- evaluation ----
 

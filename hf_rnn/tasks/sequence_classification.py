@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice, pairwise
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice, pairwise
+from typing import Any, ClassVar
 
 import datasets
 import numpy as np
+import pyarrow as pa
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from ..data import DataReport, encode
@@ -27,7 +28,7 @@ logger = logging.getLogger(__name__)
 _EXAMPLES_PER_LABEL = 2
 _EXAMPLE_LENGTH = 200  # characters
 _CANDIDATES = 50  # rows per label among which short examples are searched
-_CANDIDATES_OF_STREAM = 5_000  # rows
+MOST_CANDIDATES = 5_000  # rows of a stream
 
 
 class SequenceClassification(Task):
@@ -36,21 +37,39 @@ class SequenceClassification(Task):
     name = "sequence-classification"
     architecture = "RnnForSequenceClassification"
     pipeline = "text-classification"
-    scores = SCORES
+    scores: ClassVar[tuple[str, ...]] = SCORES
     fused = True
     onnx = True
+    problem_types: ClassVar[tuple[str | None, ...]] = (None, "single_label_classification")
+    calibrates = True
+    distills = True
+
+    def serves(self, config: PreTrainedConfig) -> bool:
+        """Return whether the model is of its problem types; transformers takes a single output for a number."""
+        return config.num_labels > 1 and super().serves(config)
 
     def read(self, arguments: Any, *, report: DataReport, **options: Any) -> Splits:
         """Read labelled texts: TSV files, a data set of the `datasets` library, or rows in memory."""
+        if arguments.label_columns:
+            raise UserError(f"label_columns are for the tasks multi-label and regression: this is {self.name}")
         return load_texts(arguments, report=report, **options)
 
     def vocabulary_texts(self, rows: Any) -> Iterable[str]:
-        """Return the column `text`."""
+        """Return the column `text`, and `text_pair` if there is one."""
+        if "text_pair" in (rows.features or {}):
+            return chain(rows["text"], rows["text_pair"])
         return rows["text"]
 
     def encode(self, texts: Splits, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> Splits:
         """Return the splits as `input_ids` and class ids."""
         return encode(texts, tokenizer, max_length)
+
+    def audit_view(self, texts: datasets.DatasetDict) -> datasets.DatasetDict:
+        """Return the splits, the two texts of a pair as one."""
+        if "text_pair" not in texts["train"].features:
+            return texts
+        names = texts["train"].features["label"].names
+        return as_classes(texts, lambda number: names[number])
 
     def config_fields(self, texts: Splits) -> dict[str, Any]:
         """Return `id2label`."""
@@ -71,10 +90,7 @@ class SequenceClassification(Task):
     def check_model(self, name: str, config: PreTrainedConfig) -> None:
         """Refuse a model that does not give exactly one of several labels."""
         if config.num_labels < 2 or config.problem_type not in (None, "single_label_classification"):
-            raise UserError(
-                f"{name} does not give one label per text: found {config.num_labels} outputs, "
-                f"problem_type {config.problem_type or 'regression'}"
-            )
+            raise UserError(f"{name} does not give exactly one label per text: found {describe_outputs(config)}")
 
     def card_facts(
         self,
@@ -89,10 +105,11 @@ class SequenceClassification(Task):
     ) -> dict[str, Any]:
         """Return class counts, results, baselines and examples."""
         names = list(config.id2label.values())
-        linear = linear_scores(texts, tokenizer) if baselines and isinstance(texts, datasets.DatasetDict) else None
+        single = isinstance(texts, datasets.DatasetDict) and "text_pair" not in texts["train"].features
+        linear = linear_scores(texts, tokenizer) if baselines and single else None
         return {
             "class_counts": dict(zip(names, report.label_counts["train"], strict=True)),
-            "results": _results(metrics),
+            "results": results_of(metrics),
             "baselines": {LINEAR_BASELINE: linear} if linear else None,
             "examples": _pick_examples(texts["train"], names) if examples else None,
         }
@@ -115,7 +132,40 @@ class SequenceClassification(Task):
         return figures
 
 
-def _results(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def describe_outputs(config: PreTrainedConfig) -> str:
+    """Return the kind of answers of a model, for a message."""
+    return f"{config.num_labels} outputs, problem_type {config.problem_type or 'regression'}"
+
+
+def arrow_batches(rows: datasets.Dataset | datasets.IterableDataset) -> Iterator[pa.Table]:
+    """Yield a split as tables of Arrow."""
+    yield from rows.with_format("arrow").iter(batch_size=10_000)
+
+
+def as_classes(texts: datasets.DatasetDict, name: Callable[[Any], str]) -> datasets.DatasetDict:
+    """Return splits with the name of each label as a class; two texts of a pair become one."""
+    written = {split: [name(label) for label in rows["label"]] for split, rows in texts.items()}
+    names = sorted(set().union(*written.values()))
+    features = datasets.Features(text=datasets.Value("string"), label=datasets.ClassLabel(names=names))
+    ids = {name: number for number, name in enumerate(names)}
+    return datasets.DatasetDict(
+        {
+            split: datasets.Dataset.from_dict(
+                {"text": join_pairs(rows), "label": [ids[name] for name in written[split]]}, features
+            )
+            for split, rows in texts.items()
+        }
+    )
+
+
+def join_pairs(rows: datasets.Dataset) -> list[str]:
+    """Return the texts of a split, both texts of a pair as one."""
+    if "text_pair" not in rows.features:
+        return list(rows["text"])
+    return [f"{first} | {second}" for first, second in zip(rows["text"], rows["text_pair"], strict=True)]
+
+
+def results_of(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the metrics of each split without the confusion matrix, which grows with the square of the labels."""
     large = ("confusion_matrix", "confusion_cells")
     return {
@@ -138,13 +188,15 @@ def _pick_examples(
         texts = iter(rows.select(np.concatenate(firsts))["text"][:])
         found = {name: list(islice(texts, len(places))) for name, places in zip(class_names, firsts, strict=True)}
     else:
-        for row in islice(rows, _CANDIDATES_OF_STREAM):
+        for row in islice(rows, MOST_CANDIDATES):
             found.setdefault(class_names[row["label"]], []).append(row["text"])
     picked = {}
     for name in class_names:
-        texts_of_label = sorted(found.get(name, []), key=lambda text: len(text) > _EXAMPLE_LENGTH)
-        picked[name] = [
-            text if len(text) <= _EXAMPLE_LENGTH else text[: _EXAMPLE_LENGTH - 1] + "…"
-            for text in texts_of_label[:_EXAMPLES_PER_LABEL]
-        ]
+        picked[name] = pick_short(found.get(name, []))
     return picked
+
+
+def pick_short(texts: Iterable[str], count: int = _EXAMPLES_PER_LABEL) -> list[str]:
+    """Return the first texts, short ones if possible, the others cut."""
+    chosen = sorted(texts, key=lambda text: len(text) > _EXAMPLE_LENGTH)[:count]
+    return [text if len(text) <= _EXAMPLE_LENGTH else text[: _EXAMPLE_LENGTH - 1] + "…" for text in chosen]

@@ -17,6 +17,7 @@ from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import BPE, Unigram, WordLevel
 from tokenizers.normalizers import Normalizer, Replace, Strip
 from tokenizers.pre_tokenizers import Metaspace, PreTokenizer, Split
+from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import BpeTrainer, UnigramTrainer, WordLevelTrainer
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
@@ -28,6 +29,7 @@ __all__ = ["NORMALIZERS", "PAD_TOKEN", "TOKENIZERS", "UNK_TOKEN", "train_tokeniz
 
 UNK_TOKEN = "<unk>"  # id 0
 PAD_TOKEN = "<pad>"  # id 1
+SEP_TOKEN = "<sep>"  # between the texts of a pair
 
 TOKENIZERS = ("word", "char", "bpe", "unigram")
 logger = logging.getLogger(__name__)
@@ -137,6 +139,25 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
         if token["content"] not in named or known.get(token["content"]) != token["id"]
     ]
     file.write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")
+
+
+def add_separator(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Let a tokenizer put its separator, `<sep>` if it has none, between the two texts of a pair.
+
+    Raises:
+        UserError: For a tokenizer in Python that puts nothing there.
+    """
+    if tokenizer.sep_token is None:
+        tokenizer.add_special_tokens({"sep_token": SEP_TOKEN})
+    if tokenizer.sep_token_id in tokenizer("", "")["input_ids"]:
+        return
+    backend: Any = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None or backend.post_processor is not None:
+        raise UserError("the tokenizer puts no separator between the texts of a pair: choose another one")
+    separator = str(tokenizer.sep_token)
+    backend.post_processor = TemplateProcessing(
+        single="$A", pair=f"$A {separator} $B", special_tokens=[(separator, tokenizer.sep_token_id)]
+    )
 
 
 def count_ids(tokenizer: PreTrainedTokenizerBase) -> int:

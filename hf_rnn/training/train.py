@@ -22,7 +22,7 @@ from ..hub.model_folder import FinishedFolder
 from ..hub.push import PushResult, check_request, find_token, push
 from ..tasks import get_task
 from ..tasks.base import Splits
-from ..tokenizers.word_level import count_ids
+from ..tokenizers.word_level import add_separator, count_ids
 from ..utils.errors import UserError
 from ..utils.process_state import library_bars_off, one_at_a_time
 from . import output_dir
@@ -172,6 +172,8 @@ def train_on(
     run.tokenizer = make_tokenizer(data_args, words)
     for hook in features:
         hook.on_tokenizer(run)
+    if data_args.text_pair_column is not None:
+        add_separator(run.tokenizer)
     run.examples = task.encode(texts, run.tokenizer, data_args.max_length)
     run.class_counts = task.class_counts(report)
     for hook in features:
@@ -179,6 +181,8 @@ def train_on(
 
     set_seed(run.arguments.training.seed)
     fields = {"vocab_size": count_ids(run.tokenizer), "pad_token_id": run.tokenizer.pad_token_id}
+    if data_args.text_pair_column is not None:
+        fields["sep_token_id"] = run.tokenizer.sep_token_id
     for part in (task.config_fields(texts), *(hook.config_fields() for hook in features)):
         fields |= part
     config = make_config(run.arguments.model, task_specific_params=task_specific_params, **fields)
@@ -191,10 +195,12 @@ def train_on(
             run.predictions[split] = run.trainer.predict(run.examples[split])
     for hook in features:
         hook.on_predictions(run)
+    chance_loss = task.chance_loss(config)
+    task.complete(run.model, run.predictions)
     _measure(run, outcome)
     for hook in features:
         hook.on_metrics(run)
-    check_loss(run.metrics, task.chance_loss(config), run.model, run.arguments.training)
+    check_loss(run.metrics, chance_loss, run.model, run.arguments.training)
     if not run.is_main:
         return TrainingResult(run.folder.root, run.metrics)
     best_kept = _keeps_best(run.trainer)

@@ -274,7 +274,7 @@ class RnnTrainer(ResumableTrainer):
         if recompute and (name := f"{metric_key_prefix}_loss") in output.metrics:
             logits = output.predictions[0] if isinstance(output.predictions, tuple) else output.predictions
             logits, labels = torch.from_numpy(logits).float(), torch.from_numpy(output.label_ids)
-            loss = self.model.loss_function(labels=labels, pooled_logits=logits, config=self.model.config)
+            loss = self.model.measure_loss(logits, labels)
             output.metrics[name] = loss.item()
         return output
 

@@ -107,6 +107,10 @@ def find_unsupported_part(model: Any) -> str | None:
     for name, known in (("cell_type", FUSED_CELLS), ("pooling", FUSED_POOLINGS)):
         if (found := getattr(model.config, name, None)) not in known:
             return f"{name} is {found!r}"
+    if getattr(model.config, "siamese", False):
+        return "pair_encoding is 'siamese'"
+    if getattr(model.config, "target_scale", None) is not None:
+        return "the model is a checkpoint that answers beside its last layer"
     for name, module in model.named_modules():
         place = name or "the model"
         if module._forward_hooks or module._forward_pre_hooks or hasattr(module, "_hf_hook"):

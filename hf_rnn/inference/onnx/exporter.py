@@ -134,6 +134,8 @@ def _check_model(config: Any, quantize: str | None, name: str) -> None:
     task = task_of(config)
     if not task.onnx:
         raise UserError(f"{name} cannot be exported to ONNX: its task is {task.name}")
+    if config.siamese:
+        raise UserError(f"{name} cannot be exported to ONNX: found pair_encoding 'siamese'; train it with 'joint'")
     for setting, known in (("cell_type", ONNX_CELLS), ("pooling", ONNX_POOLINGS)):
         if (found := getattr(config, setting)) not in known:
             raise UserError(

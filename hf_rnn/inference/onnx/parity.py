@@ -101,7 +101,8 @@ def measure_parity(
 def _answers(config: Any, logits: np.ndarray) -> np.ndarray:
     """Return the class `(N, 1)`; for labels that are independent of each other, whether each holds `(N, C)`."""
     if config.problem_type == "multi_label_classification" or config.num_labels == 1:
-        return logits > 0
+        thresholds = np.array(getattr(config, "label_thresholds", None) or [0.5], dtype=np.float64)
+        return logits > np.log(thresholds) - np.log1p(-thresholds)
     return logits.argmax(axis=1, keepdims=True)
 
 

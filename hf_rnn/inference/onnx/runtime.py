@@ -82,7 +82,6 @@ class OnnxClassifier(TextClassifier):
     ) -> None:
         super().__init__(tokenizer, config, tokens_per_batch)
         self.session = session
-        self.config: Any = config
         self._file: Path | bytes | None = None  # a session does not give its file back
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -17,6 +17,7 @@ from ...models.auto import head_name
 from ...models.cells_rnn import CELLS
 from ...models.configuration_rnn import RnnConfig
 from ...models.pooling_rnn import POOLERS
+from ...tasks import get_task
 from ...utils.errors import UserError
 from ..recipes import DEFAULT_RECIPE, Setting, read_layers
 from .distillation_arguments import DistillationArguments
@@ -38,7 +39,7 @@ ARCHITECTURE = (*_ENCODER_SETTINGS, *_HEAD_SETTINGS)
 def _as_flag(known: Field) -> tuple[str, Any, Any]:
     """Return a field of the config for HfArgumentParser, which does not support `float | int`."""
     kind = float if known.type == float | int else known.type
-    metadata = {"help": known.metadata["help"]}
+    metadata = {name: known.metadata[name] for name in ("help", "choices") if name in known.metadata}
     if known.name in _REGISTRIES:
         metadata["choices"] = _REGISTRIES[known.name]  # includes names that are registered later
     return known.name, kind, field(default=known.default, metadata=metadata)
@@ -189,7 +190,12 @@ def merge_recipe(
     """
     merged: dict[str, Setting] = {}
     removes = {**_RIVALS, "model_name_or_path": (*_RIVALS["model_name_or_path"], *start_settings)}
-    for layer in [*read_layers(recipe), given]:
+    layers = [*read_layers(recipe), given]
+    task = next((layer["task"].value for layer in reversed(layers) if "task" in layer), None)
+    for layer in layers:
+        if task is not None:  # replaces settings of the package's recipes
+            own = get_task(str(task)).settings
+            layer = {n: Setting(own[n], v.source, v.line) if v.built_in and n in own else v for n, v in layer.items()}
         rivals = {rival for name in layer if layer[name].value is not None for rival in removes.get(name, ())}
         merged = {name: setting for name, setting in merged.items() if name not in rivals} | layer
     merged = {name: setting for name, setting in merged.items() if setting.value is not None}

@@ -31,12 +31,24 @@ class TableArguments:
         "in other files its name, with dots in nested records (default: text)",
     )
     label_column: str | None = setting(None, "column of the label, as text_column (default: label, or 1)")
+    label_columns: list[str] | None = setting(
+        None,
+        "several columns, as text_column: of 0 and 1 for each label of multi-label, of numbers for regression",
+    )
+    label_separator: str = setting(",", "separates the labels of a text in label_column, for multi-label")
+    text_pair_column: str | None = setting(None, "column of a second text, as text_column: both make one example")
     header: bool = setting(False, "the first line of every TSV file names the columns")
     max_bad_rows: str = setting("0", "number of bad rows to skip before an error: a count, or a share such as 0.1%%")
 
     def __post_init__(self) -> None:
-        """Expand `~`."""
+        """Expand `~`, and split names of columns at commas."""
         expand_home(self, "data_dir", "dataset_name")
+        if self.label_columns:
+            self.label_columns = [name for item in self.label_columns for name in item.split(",") if name]
+            if self.label_column is not None:
+                raise UserError(f"label_column and label_columns are both set: leave out {self.label_column}")
+        if not self.label_separator:
+            raise UserError("label_separator is empty: give a character such as , or ;")
 
     def check_source(self) -> None:
         """Raise a [`UserError`] unless exactly one source is given; a folder must exist."""
@@ -55,11 +67,18 @@ class TableArguments:
     def layout(self, named: bool = False) -> dict[str, Any]:
         """Return the keywords of [`load_tsv`], or of [`load_named`], for columns and bad rows."""
         if named:
-            columns = {"text_column": self.text_column or "text", "label_column": self.label_column or "label"}
-            return {**columns, "max_bad_rows": self.max_bad_rows}
+            return {
+                "text_column": self.text_column or "text",
+                "label_column": self.label_column or "label",
+                "label_columns": self.label_columns or (),
+                "text_pair_column": self.text_pair_column,
+                "max_bad_rows": self.max_bad_rows,
+            }
         return {
             "text_column": _parse_column(self.text_column),
             "label_column": _parse_column(self.label_column),
+            "label_columns": [_parse_column(name) for name in self.label_columns or ()],
+            "text_pair_column": _parse_column(self.text_pair_column),
             "header": self.header,
             "max_bad_rows": self.max_bad_rows,
         }

@@ -7,6 +7,7 @@ from typing import Any
 
 from ...data.source import join_splits
 from ...hub.model_folder import FinishedFolder
+from ...tasks import get_task
 from ...utils.errors import UserError
 from ...utils.process_state import one_at_a_time
 from ..arguments.distillation_arguments import DistillationArguments
@@ -74,6 +75,12 @@ def distill(
     if data is None:
         arguments.data.check_source()
     check_early(arguments)  # before a download of the teacher
+    if not (task := get_task(arguments.data.task)).distills:
+        raise UserError(
+            f"a teacher's answers are for one label per text: found the task {task.name}; train it instead"
+        )
+    if arguments.data.text_pair_column is not None:
+        raise UserError("a teacher answers to single texts: leave out text_pair_column, or train without a teacher")
     folder = FinishedFolder(Path(str(arguments.training.output_dir)))
     check_apart(folder, {name: getattr(further, name) for name in ("teacher", "unlabeled")})
     return run_training(arguments, Distillation(arguments, further), data=data)

@@ -1,12 +1,13 @@
-"""The scikit-learn estimator."""
+"""The scikit-learn estimators."""
 
 from importlib.util import find_spec
 
 from ...utils.errors import UserError
 
 if find_spec("sklearn") is None:
-    raise UserError("RnnClassifier needs scikit-learn: pip install 'hf-rnn[sklearn]'")
+    raise UserError("RnnClassifier and RnnRegressor need scikit-learn: pip install 'hf-rnn[sklearn]'")
 
 from .classifier import RnnClassifier  # noqa: E402 - needs scikit-learn
+from .regressor import RnnRegressor  # noqa: E402
 
-__all__ = ["RnnClassifier"]
+__all__ = ["RnnClassifier", "RnnRegressor"]

@@ -33,7 +33,7 @@ from hf_rnn import RnnClassifier
 from hf_rnn.hub.model_folder import FinishedFolder
 from hf_rnn.training.arguments.run_arguments import parse_settings
 from hf_rnn.training.recipes import load_recipe
-from hf_rnn.training.sklearn.labelled_texts import read_texts
+from hf_rnn.training.sklearn.targets import read_texts
 from hf_rnn.training.train import train
 from hf_rnn.utils.errors import UserError
 
@@ -408,7 +408,7 @@ def test_without_fit(tmp_path):
     [
         ("metrics.json", b"{", "is not JSON"),
         ("training_args.json", b"[]", r"training_args\.json"),
-        ("config.json", {"problem_type": "multi_label_classification"}, "exactly one label"),
+        ("config.json", {"problem_type": "regression"}, "exactly one label"),
         ("config.json", None, r"config\.json"),
     ],
 )

@@ -1,0 +1,143 @@
+"""One or several numbers per text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import islice
+from typing import Any
+
+import datasets
+import numpy as np
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.trainer_utils import PredictionOutput
+
+from ..data import DataReport, encode
+from ..data.label_sets import Numbers
+from ..data.source import load_texts
+from ..evaluation.regression import SCORES, evaluate_numbers
+from ..hub.model_folder import FinishedFolder
+from ..utils.errors import UserError
+from .base import Splits
+from .sequence_classification import (
+    SequenceClassification,
+    arrow_batches,
+    as_classes,
+    describe_outputs,
+    pick_short,
+    results_of,
+)
+
+_EXAMPLES = 4
+
+
+class Regression(SequenceClassification):
+    """Predict numbers. The last layer learns standardised ones; mean and deviation are moved into it at the end."""
+
+    name = "regression"
+    scores = SCORES
+    problem_types = ("regression",)
+    settings = {"class_weight_power": 0, "label_smoothing_factor": 0, "metric_for_best_model": "loss"}
+    calibrates = False
+    distills = False
+    shares = False
+    purpose = "predicts numbers from a text: {}"
+
+    def serves(self, config: PreTrainedConfig) -> bool:
+        """Return whether the model gives numbers; transformers takes a single output for one."""
+        return config.problem_type == "regression" or (config.problem_type is None and config.num_labels == 1)
+
+    def read(self, arguments: Any, *, report: DataReport, **options: Any) -> Splits:
+        """Read texts with numbers, each in a column."""
+        return load_texts(arguments, report=report, scheme=Numbers.from_rows, separator="\t", **options)
+
+    def encode(self, texts: Splits, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> Splits:
+        """Return the splits as `input_ids` and the numbers in float32."""
+        names = _names(texts)
+        feature = datasets.List(datasets.Value("float32"), length=len(names))
+        return encode(texts, tokenizer, max_length, (feature, lambda rows: [[row[n] for n in names] for row in rows]))
+
+    def audit_view(self, texts: datasets.DatasetDict) -> datasets.DatasetDict:
+        """Return the splits with the numbers, as they are written, as classes."""
+        return as_classes(texts, lambda numbers: ", ".join(f"{number:g}" for number in numbers.values()))
+
+    def config_fields(self, texts: Splits) -> dict[str, Any]:
+        """Return the names of the numbers, and mean and deviation in train."""
+        names, count = _names(texts), 0
+        mean, squares = np.zeros(len(names)), np.zeros(len(names))
+        for batch in arrow_batches(texts["train"]):
+            columns = batch["label"].combine_chunks().flatten()
+            numbers = np.column_stack([column.to_numpy() for column in columns])
+            shift, total = numbers.mean(axis=0) - mean, count + len(numbers)
+            squares += ((numbers - numbers.mean(axis=0)) ** 2).sum(axis=0) + shift**2 * count * len(numbers) / total
+            mean, count = mean + shift * len(numbers) / total, total
+        scale = np.sqrt(squares / count)
+        if (constant := [name for name, value in zip(names, scale, strict=True) if not value > 0]) != []:
+            raise UserError(f"{constant[0]!r:.80} is the same number in all rows of train: set --label_column")
+        return {
+            "id2label": dict(enumerate(names)),
+            "problem_type": self.problem_types[0],
+            "target_mean": mean.tolist(),
+            "target_scale": scale.tolist(),
+        }
+
+    def class_counts(self, report: DataReport) -> None:  # type: ignore[override]
+        """Return None: there are no classes."""
+
+    def chance_loss(self, config: PreTrainedConfig) -> float:
+        """Return the variance of the numbers, at least that of the standardised ones."""
+        return max(1.0, float(np.mean(np.square(config.target_scale or [1.0]))))
+
+    def complete(self, model: PreTrainedModel, predictions: Mapping[str, PredictionOutput]) -> None:
+        """Let the last layer answer in the unit of the data."""
+        model.fold_targets()
+
+    def answers(self, scores: np.ndarray, config: PreTrainedConfig) -> list[dict[str, Any]]:
+        """Return the numbers by name."""
+        names = config.id2label.values()
+        return [{"values": dict(zip(names, numbers, strict=True))} for numbers in scores.tolist()]
+
+    def caption(self, answer: Mapping[str, Any]) -> str:
+        """Return the numbers, rounded, with their names."""
+        return ", ".join(f"{name} {number:.4g}" for name, number in answer["values"].items())
+
+    def evaluate(self, predictions: Any, labels: Any, config: PreTrainedConfig) -> dict[str, Any]:
+        """Return errors and correlations, of several numbers also for each."""
+        return evaluate_numbers(predictions, labels, list(config.id2label.values()))
+
+    def check_model(self, name: str, config: PreTrainedConfig) -> None:
+        """Refuse a model that gives labels."""
+        if not self.serves(config):
+            raise UserError(f"{name} does not predict numbers: found {describe_outputs(config)}")
+
+    def card_facts(
+        self,
+        texts: Splits,
+        tokenizer: PreTrainedTokenizerBase,
+        config: PreTrainedConfig,
+        report: DataReport,
+        metrics: Mapping[str, Any],
+        *,
+        baselines: bool,
+        examples: bool,
+    ) -> dict[str, Any]:
+        """Return the names of the numbers, results and examples."""
+        rows = islice(texts["train"], _EXAMPLES) if examples else ()
+        shown = {
+            ", ".join(f"{number:g}" for number in row["label"].values()): pick_short([row["text"]]) for row in rows
+        }
+        return {
+            "class_counts": dict.fromkeys(_names(texts), sum(report.label_counts["train"])),
+            "rows": sum(report.label_counts["train"]),
+            "results": results_of(metrics),
+            "examples": shown or None,
+        }
+
+    def draw_figures(
+        self, folder: FinishedFolder, metrics: Mapping[str, Any], config: PreTrainedConfig
+    ) -> dict[str, str]:
+        """Draw nothing: there is no confusion matrix."""
+        return {}
+
+
+def _names(texts: Splits) -> list[str]:
+    return list(next(iter(texts.values())).features["label"])

@@ -1,0 +1,296 @@
+"""The base of the scikit-learn estimators: `fit` is `hf-rnn train` on texts in memory, and keeps the finished folder.
+
+Labels become class names, as a configuration needs them. Their type is kept in `task_specific_params` of the
+configuration, so that it travels with the model. Trainer and datasets are imported by `fit`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import tempfile
+from collections.abc import Mapping, Sequence
+from numbers import Integral
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+
+from ...hub.leak_scan import list_shared_files
+from ...hub.loading import find_folder, load_model
+from ...hub.model_folder import FinishedFolder, read_mapping
+from ...inference import FastRnn
+from ...inference.reference import compute_scores
+from ...tasks import DEFAULT_TASK, get_task
+from ...utils.errors import UserError
+from ...utils.process_state import contained, library_bars_off, one_at_a_time
+from ..arguments.distillation_arguments import is_of_distill
+from ..arguments.run_arguments import Arguments, ModelArguments, parse_settings
+from ..arguments.text_arguments import DataArguments, TableArguments
+from ..arguments.training_arguments import RnnTrainingArguments
+from .targets import Targets, read_texts
+
+if TYPE_CHECKING:
+    from sklearn.utils import Tags
+
+    from ...hub.card import CardFacts
+    from ...hub.push import PushResult
+
+_OWN = ("random_state", "verbose")
+_COMMAND = [
+    field.name
+    for kind in (ModelArguments, DataArguments, RnnTrainingArguments)
+    for field in dataclasses.fields(kind)
+    if field.init
+]
+# Settings of the command that the methods replace.
+_REPLACED = {"class_names", "streaming", "task", "output_dir", "overwrite_output_dir", "disable_tqdm"}
+_REPLACED |= {field.name for field in dataclasses.fields(TableArguments)}
+_REPLACED |= {name for name in _COMMAND if name.startswith(("resume", "hub_", "push_to_hub"))}
+
+
+class RnnEstimator(BaseEstimator):
+    """Settings, training and files of the estimators; a subclass reads `y` and answers.
+
+    Attributes:
+        task: The task of the models, by the type of `y` in the last `fit`.
+    """
+
+    random_state: Any
+    verbose: Any
+    _name = "rnn-model"  # the model's name until it is saved
+
+    def __init__(self, **settings: Any) -> None:
+        given = _SIGNATURE.bind(self, **settings)
+        given.apply_defaults()
+        self.__dict__.update((name, value) for name, value in given.arguments.items() if name != "self")
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.one_d_array = tags.input_tags.string = True
+        return tags
+
+    # ---- training ----
+
+    def fit(
+        self,
+        X: Sequence[str],  # noqa: N803 - scikit-learn's name
+        y: npt.ArrayLike,
+        sample_weight: npt.ArrayLike | None = None,
+        eval_set: tuple[Sequence[str], npt.ArrayLike] | None = None,
+    ) -> Self:
+        """Train, as `hf-rnn train` would on the same rows.
+
+        The best epoch on the validation rows is kept. The Trainer chooses the device; predictions run on the CPU with
+        [`FastRnn`]. The random states of the process do not change.
+
+        Args:
+            X: n texts: a list, a column, an array of shape `(n,)` or `(n, 1)`, or a frame of one column. An empty text
+                is refused.
+            y: n labels of one type, with two classes at least; for several labels per text 0 and 1 `(n, labels)`, an
+                array or a frame, whose columns name the labels. For [`RnnRegressor`] n numbers, or rows of them.
+            sample_weight: n weights of the texts in the training loss, on top of `class_weight_power`. Weight 2 counts
+                like two copies of a text. Validation rows are not weighted. For one label per text.
+            eval_set: Texts and labels of the validation rows. By default a tenth of the rows is held out, stratified
+                by label: the same rows as by the command.
+
+        Raises:
+            UserError: For a bad setting, and for texts and labels that cannot be used. The estimator keeps its
+                earlier state.
+        """
+        texts = read_texts(X)
+        targets = self._read_targets(y)
+        weights = None
+        if sample_weight is not None:
+            weights = _check_sample_weight(sample_weight, texts, dtype=np.float64, ensure_non_negative=True)
+            if targets.task != DEFAULT_TASK:
+                raise UserError(f"sample_weight is for one label per text: the task is {targets.task}; leave it out")
+        train = targets.as_dataset(texts, targets.values)
+        if eval_set is None:
+            held_out = _hold_out(targets.strata())
+            validation = train.select(np.flatnonzero(held_out))
+            train = train.select(np.flatnonzero(~held_out))
+            weights = None if weights is None else weights[~held_out]
+        else:
+            asked, known = eval_set
+            values = targets.read(known, "eval_set y")
+            validation = targets.as_dataset(read_texts(asked, "eval_set X"), values, "eval_set ")
+        quiet = self.verbose is not None and not self.verbose
+        with tempfile.TemporaryDirectory(prefix="hf-rnn-", ignore_cleanup_errors=True) as room:
+            folder = FinishedFolder(Path(room) / self._name)
+            with one_at_a_time():
+                # inside, because it resets accelerate's state of the process
+                settings = {**self._settings(str(folder.root)), "task": targets.task}
+                arguments = parse_settings(settings, prog=type(self).__name__)
+                card = _train(arguments, {"train": train, "validation": validation}, targets, weights, quiet)
+            self._adopt(folder, card)
+        return self
+
+    def _read_targets(self, y: npt.ArrayLike) -> Targets:
+        """Return what `y` holds."""
+        raise NotImplementedError
+
+    def _adopt_labels(self, config: Any) -> None:
+        """Take names and types of the labels from a loaded model, or refuse it.
+
+        Raises:
+            UserError: For a model of another task.
+        """
+        raise NotImplementedError
+
+    def _settings(self, output_dir: str) -> dict[str, Any]:
+        """Return the settings for the command."""
+        given = {
+            name: value.tolist() if isinstance(value, np.generic | np.ndarray) else value
+            for name, value in self.get_params(deep=False).items()
+            if value is not None and name not in _OWN
+        }
+        if isinstance(given.get("recipe"), Mapping):  # a student's, and `fit` has no teacher
+            given["recipe"] = {name: value for name, value in given["recipe"].items() if not is_of_distill(name)}
+        if (seed := self.random_state) is not None:
+            given["seed"] = int(seed if isinstance(seed, Integral) else check_random_state(seed).randint(2**31 - 1))
+            given.setdefault("data_seed", given["seed"])
+        return {**dict.fromkeys(_REPLACED), **given, "output_dir": output_dir}  # the recipe may contain replaced ones
+
+    def _adopt(self, folder: FinishedFolder, card: CardFacts | None = None) -> None:
+        """Load a finished folder; its files are kept in memory."""
+        with library_bars_off():
+            model, tokenizer = load_model(folder.root)
+        self._adopt_labels(model.config)
+        kept = list_shared_files(folder, tokenizer.vocab_files_names.values())
+        files = {file.name: file.path.read_bytes() for file in kept}
+        self.metrics_ = read_mapping(folder.metrics, files.get(folder.metrics.name, b"{}"))
+        self._runner, self._files, self._card = FastRnn(model, tokenizer), files, card
+
+    def _scores(self, X: Sequence[str]) -> np.ndarray:  # noqa: N803
+        """Return the scores `(n, C)` in float64, in the order of the ids."""
+        check_is_fitted(self)
+        logits = self._runner.text_logits(read_texts(X))
+        return compute_scores(self._runner.model, logits.double()).numpy()
+
+    # ---- keeping ----
+
+    def save_pretrained(self, save_directory: str | Path) -> None:
+        """Write the finished folder: weights, tokenizer, card, metrics, settings, figures and modelling files.
+
+        Every command accepts it, like a folder of `hf-rnn train`. Its files replace older ones; other files stay.
+
+        Args:
+            save_directory: The folder; its last part becomes the model's name in the card.
+        """
+        from ...hub.card.files import write_card
+        from ..output_dir import fill
+
+        if not str(save_directory):  # a path would mean the current folder
+            raise UserError("save_directory is empty: name a folder, '.' for this one")
+        check_is_fitted(self)
+        target = FinishedFolder(Path(save_directory).expanduser())
+
+        def write(folder: FinishedFolder) -> None:
+            _write_files(folder.root, self._files)
+            if self._card is not None:
+                write_card(folder, dataclasses.replace(self._card, name=target.root.resolve().name))
+
+        fill(target, write, "Make room there, or name another folder")
+
+    @classmethod
+    def from_pretrained(
+        cls, name_or_path: str | Path, *, revision: str | None = None, token: str | None = None, **settings: Any
+    ) -> Self:
+        """Load a finished folder of `save_pretrained`, `push_to_hub` or the command.
+
+        Labels of the command are strings. The settings of its run become the recipe of a new `fit`.
+
+        Args:
+            name_or_path: A finished folder, or a repo id of the Hub.
+            revision: Branch, tag or commit, for a repo id.
+            token: For a private repo; None takes the stored one.
+            settings: Further settings, such as `use_cpu=True`.
+
+        Example:
+            >>> RnnClassifier.from_pretrained("me/film-reviews", revision="v1").predict(["never again"])
+            array([0])
+        """
+        folder = FinishedFolder(find_folder(name_or_path, revision, token))
+        if folder.training_args.is_file():
+            settings.setdefault("recipe", read_mapping(folder.training_args, folder.training_args.read_bytes()))
+        classifier = cls(**settings)
+        classifier._adopt(folder)
+        return classifier
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> PushResult:
+        """Push the finished folder to the Hub in one commit, like `hf-rnn push`.
+
+        Args:
+            repo_id: `owner/name`.
+            options: As for [`push`]: `private`, `revision`, `create_pr`, `dry_run`, `token`, `commit_message`.
+        """
+        from ...hub.push import check_request, push
+
+        check_is_fitted(self)
+        check_request(repo_id, options.get("revision"), options.get("create_pr", False))  # it becomes a folder's name
+        with tempfile.TemporaryDirectory(prefix="hf-rnn-", ignore_cleanup_errors=True) as room:
+            folder = Path(room) / repo_id.split("/")[-1]
+            self.save_pretrained(folder)
+            with library_bars_off():
+                return push(folder, repo_id, **options)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state without the loaded model, which `_files` contains."""
+        return {name: value for name, value in super().__getstate__().items() if name != "_runner"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if "_files" in state:
+            with tempfile.TemporaryDirectory(prefix="hf-rnn-", ignore_cleanup_errors=True) as room:
+                _write_files(Path(room), self._files)
+                self._adopt(FinishedFolder(Path(room)), self._card)
+
+
+_PARAMETERS = [
+    inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None)
+    for name in [*_COMMAND, *_OWN]
+    if name not in _REPLACED
+]
+_SIGNATURE = inspect.Signature([inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY), *_PARAMETERS])
+RnnEstimator.__init__.__signature__ = _SIGNATURE  # type: ignore[attr-defined]  # scikit-learn reads the settings here
+
+
+def _hold_out(ids: np.ndarray) -> np.ndarray:
+    """Return which rows become validation rows."""
+    from ...data.stratified_split import Holdout
+
+    counts = np.bincount(ids)
+    if counts.max() < 2:
+        raise UserError(f"{len(ids)} texts of {len(ids)} classes are too few to hold out any: give eval_set=(X, y)")
+    return Holdout(tuple(counts.tolist()), share=0.1, seed=0).select(ids, np.zeros_like(counts))
+
+
+def _train(
+    arguments: Arguments, splits: Mapping[str, Any], targets: Targets, weights: np.ndarray | None, quiet: bool
+) -> CardFacts | None:
+    """Train into the folder that the arguments name; return the facts of its card."""
+    from ...data import DataReport
+    from ..checks import check_early
+    from ..hooks import SampleWeights
+    from ..train import train_on
+
+    check_early(arguments)
+    with contained(quiet):
+        report = DataReport()
+        columns = dataclasses.replace(arguments.data, **targets.columns)
+        texts = get_task(targets.task).read(columns, data=splits, report=report)
+        hooks = [] if weights is None else [SampleWeights(weights)]
+        params = targets.record
+        result = train_on(texts, report, arguments, hooks=hooks, task_specific_params=params, quiet=quiet)
+    return result.card
+
+
+def _write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)

@@ -1,0 +1,246 @@
+"""The promises of the package for sets of labels and for numbers: train, save, resume, predict, evaluate, refuse."""
+
+import json
+import random
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from conftest import NEUTRAL
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+
+from hf_rnn import FastRnn, RnnConfig, train
+from hf_rnn.hub.loading import load_model
+from hf_rnn.inference.reference import compute_logits, tokenize
+from hf_rnn.tasks import task_of
+from hf_rnn.utils.errors import UserError
+
+TASKS = ("multi-label", "regression")
+SCORES = {"multi-label": "average_precision", "regression": "pearson"}
+LABELS = {"miro": "good", "selk": "bad"}
+
+
+def invent(count, seed):
+    """Return texts with their labels, and with a number: 100 + 10 for each miro - 5 for each selk."""
+    chance, rows = random.Random(seed), []
+    for _ in range(count):
+        words = chance.choices(NEUTRAL, k=chance.randrange(2, 10))
+        for word in LABELS:
+            for _ in range(chance.randrange(3)):
+                words.insert(chance.randrange(len(words)), word)
+        labels = [label for word, label in LABELS.items() if word in words]
+        rows.append((" ".join(words), labels, 100 + 10 * words.count("miro") - 5 * words.count("selk")))
+    return rows
+
+
+def write(folder, task, **counts):
+    folder.mkdir(exist_ok=True)
+    for seed, (split, count) in enumerate(counts.items()):
+        lines = [
+            f"{text}\t{', '.join(labels) if task == 'multi-label' else number}\n"
+            for text, labels, number in invent(count, seed)
+        ]
+        (folder / f"{split}.tsv").write_text("".join(lines), encoding="utf-8", newline="\n")
+    return folder
+
+
+def settings_of(tiny_settings, task, folder, out, **more):
+    return {**tiny_settings, "task": task, "data_dir": str(folder), "output_dir": str(out), **more}
+
+
+@pytest.fixture(scope="module", params=TASKS)
+def case(request, tiny_settings, tmp_path_factory):
+    """A task, its data, and a finished run."""
+    folder = tmp_path_factory.mktemp(request.param)
+    data = write(folder / "data", request.param, train=300, dev=80, test=80)
+    settings = settings_of(tiny_settings, request.param, data, folder / "out", num_train_epochs=8, save_total_limit=20)
+    return request.param, data, train(**settings), settings
+
+
+def test_it_learns_the_rule_in_the_unit_of_the_data(case):
+    task, _, result, _ = case
+    assert result.metrics["test"][SCORES[task]] > 0.9
+    assert f"{SCORES[task]} " in repr(result)
+    config = RnnConfig.from_pretrained(result.folder)
+    assert task_of(config).name == task
+    if task == "regression":
+        assert result.metrics["test"]["mae"] < 4
+        assert config.target_scale is None and config.id2label == {0: "value"}
+    else:
+        assert set(config.label2id) == {"good", "bad"} and len(config.label_thresholds) == 2
+
+
+def test_every_way_to_the_answer_agrees(case, command):
+    task, _, result, _ = case
+    texts = [text for text, _, _ in invent(70, seed=9)] + [""]
+    model, tokenizer = load_model(result.folder)
+    logits = compute_logits(model, tokenizer, tokenize(tokenizer, texts))
+    fast = FastRnn.from_pretrained(result.folder)
+    assert fast.memory and torch.allclose(fast.text_logits(texts), logits, atol=1e-4)
+    scores = logits if task == "regression" else logits.sigmoid()
+    lines = pipeline("text-classification", str(result.folder), top_k=None)(texts)
+    for row, line in zip(scores.tolist(), lines, strict=True):
+        found = {each["label"]: each["score"] for each in line}
+        assert [found[name] for name in model.config.id2label.values()] == pytest.approx(row, abs=1e-4)
+    code, out, _ = command("predict", "--model", result.folder, "--text", texts[0])
+    answer = json.loads(out)
+    if task == "regression":
+        assert answer == {"values": {"value": pytest.approx(scores[0, 0].item(), abs=1e-3)}}
+    else:
+        names = model.config.id2label
+        held = [names[n] for n, at in enumerate(model.config.label_thresholds) if scores[0, n] > at]
+        assert answer["labels"] == held and set(answer["scores"]) == set(names.values())
+
+
+def test_evaluate_repeats_the_metrics_of_the_run(case, command):
+    task, data, result, _ = case
+    code, out, _ = command("evaluate", "--model", result.folder, "--data_dir", data, "--split", "test")
+    found = json.loads(out)
+    for name, value in result.metrics["test"].items():
+        if isinstance(value, float):
+            assert found[name] == pytest.approx(value, rel=1e-4, abs=1e-5)
+
+
+def test_a_resumed_run_ends_with_the_same_weights(case, tmp_path):
+    task, data, result, settings = case
+    folder = write(tmp_path / "data", task, train=60, dev=10)
+    settings = {**settings, "data_dir": str(folder), "output_dir": str(tmp_path / "out"), "num_train_epochs": 3}
+    whole = train(**settings)
+    newest = sorted((tmp_path / "out" / "checkpoints").glob("checkpoint-*"), key=lambda path: int(path.name[11:]))
+    for path in newest[1:]:
+        shutil.rmtree(path)
+    weights = (whole.folder / "model.safetensors").read_bytes()
+    (whole.folder / "model.safetensors").unlink()
+    again = train(**settings, resume=True)
+    assert (again.folder / "model.safetensors").read_bytes() == weights
+
+
+def test_a_checkpoint_answers_in_the_unit_of_the_data(case):
+    task, _, result, _ = case
+    newest = max((result.folder / "checkpoints").glob("checkpoint-*"), key=lambda path: int(path.name[11:]))
+    text = "miro of the miro"
+    found = FastRnn.from_pretrained(newest).predict_proba([text])
+    expected = FastRnn.from_pretrained(result.folder).predict_proba([text])
+    assert np.allclose(found, expected, rtol=0.2, atol=0.2)
+
+
+def test_a_stream_trains_too(case, tmp_path):
+    task, data, _, settings = case
+    folder = write(tmp_path / "data", task, train=60)
+    result = train(**{**settings, "data_dir": str(folder), "output_dir": str(tmp_path / "out"), "num_train_epochs": 1,
+                      "streaming": True, "train_sampling_strategy": "sequential"})  # fmt: skip
+    assert result.metrics["validation"]["rows"] == 6
+
+
+@pytest.mark.parametrize(
+    ("task", "label", "reason"),
+    [
+        ("multi-label", "good,,bad", "empty label"),
+        ("regression", "1,5", "not a number"),
+        ("regression", "nan", "number not finite"),
+        ("regression", "-inf", "number not finite"),
+        ("regression", "1e300", "number not finite"),
+        ("regression", "", "not a number"),
+    ],
+)
+def test_a_bad_label_is_refused_with_its_line(task, label, reason, tiny_settings, tmp_path):
+    folder = write(tmp_path / "data", task, train=20)
+    with (folder / "train.tsv").open("a") as file:
+        file.write(f"a box\t{label}\n")
+    settings = settings_of(tiny_settings, task, folder, tmp_path / "out")
+    with pytest.raises(UserError, match=f"train.tsv:21: {reason}"):
+        train(**settings)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_several_columns_are_labels(task, tiny_settings, tmp_path):
+    (tmp_path / "data").mkdir()
+    for split, count in (("train", 40), ("dev", 10)):
+        lines = ["id\ttext\tgood\tbad\n"]
+        for number, (text, labels, _) in enumerate(invent(count, seed=count)):
+            values = [str(int(name in labels)) for name in ("good", "bad")]
+            lines.append("\t".join([str(number), text, *values]) + "\n")
+        (tmp_path / "data" / f"{split}.tsv").write_text("".join(lines))
+    more = {"header": True, "text_column": "text", "label_columns": ["bad,good"], "num_train_epochs": 1}
+    result = train(**settings_of(tiny_settings, task, tmp_path / "data", tmp_path / "out", **more))
+    config = RnnConfig.from_pretrained(result.folder)
+    assert config.id2label == {0: "bad", 1: "good"}
+    with (tmp_path / "data" / "train.tsv").open("a") as file:
+        file.write("41\ta box\tyes\t1\n")
+    with pytest.raises(UserError, match="train.tsv:42: .*'yes'.*column 'good'"):
+        train(**settings_of(tiny_settings, task, tmp_path / "data", tmp_path / "out2", **more))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_rows_in_memory_are_read_as_files_are(task, tiny_settings, tmp_path):
+    rows = [(text, labels if task == "multi-label" else number) for text, labels, number in invent(60, seed=3)]
+    settings = settings_of(tiny_settings, task, "", tmp_path / "memory", num_train_epochs=1)
+    memory = train(train=rows, **{**settings, "data_dir": None})
+    folder = write(tmp_path / "data", task)
+    text = [f"{text}\t{','.join(label) if task == 'multi-label' else label}\n" for text, label in rows]
+    (folder / "train.tsv").write_text("".join(text))
+    file = train(**{**settings, "data_dir": str(folder), "output_dir": str(tmp_path / "file")})
+    assert memory.metrics["validation"] == file.metrics["validation"]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"calibrate": True}, "one label per text"),
+        ({"class_weight_power": 0.5}, "need one label per text"),
+        ({"metric_for_best_model": "accuracy"}, "unknown metric_for_best_model"),
+    ],
+)
+def test_settings_for_one_label_are_refused(more, message, case, tmp_path):
+    _, _, _, settings = case
+    with pytest.raises(UserError, match=message):
+        train(**{**settings, "output_dir": str(tmp_path / "out"), **more})
+
+
+def test_it_loads_without_the_package(case, tmp_path):
+    task, _, result, _ = case
+    model = AutoModelForSequenceClassification.from_pretrained(result.folder, trust_remote_code=True)
+    tokenizer = AutoTokenizer.from_pretrained(result.folder)
+    inputs = tokenizer(["miro of sand", "a door"], padding=True, return_tensors="pt")
+    ours, _ = load_model(result.folder)
+    assert torch.equal(model(**inputs).logits, ours(**inputs).logits)
+
+
+def test_the_card_names_the_answers(case):
+    task, _, result, _ = case
+    card = (result.folder / "README.md").read_text()
+    for name in ["good", "bad"] if task == "multi-label" else ["value", "rmse"]:
+        assert name in card
+    assert "of 0 classes" not in card
+
+
+def test_metrics_equal_those_of_scikit_learn():
+    metrics = pytest.importorskip("sklearn.metrics")
+    stats = pytest.importorskip("scipy.stats")
+    from hf_rnn.evaluation.multi_label import evaluate_label_sets, tune_thresholds
+    from hf_rnn.evaluation.regression import evaluate_numbers
+
+    chance = np.random.default_rng(0)
+    logits = chance.normal(size=(80, 4)).round(1)
+    true = chance.random((80, 4)) < [0.1, 0.3, 0.5, 0.9]
+    found, held = evaluate_label_sets(logits, true, list("abcd")), logits > 0
+    assert found["micro_f1"] == pytest.approx(metrics.f1_score(true, held, average="micro"))
+    assert found["macro_f1"] == pytest.approx(metrics.f1_score(true, held, average="macro", zero_division=0))
+    assert found["subset_accuracy"] == pytest.approx(metrics.accuracy_score(true, held))
+    assert found["average_precision"] == pytest.approx(metrics.average_precision_score(true, logits, average="macro"))
+    thresholds = tune_thresholds(logits, true)
+    tuned = evaluate_label_sets(logits, true, list("abcd"), thresholds)["per_label"]
+    for number, name in enumerate("abcd"):
+        best = max(
+            metrics.f1_score(true[:, number], logits[:, number] > at)
+            for at in np.unique(logits[:, number])[:-1] + 0.05
+        )
+        assert tuned[name]["f1"] == pytest.approx(best)
+    numbers = true @ [1.0, 2, 3, 4] + logits[:, 0]
+    guess = logits.sum(axis=1)
+    found = evaluate_numbers(guess[:, None], numbers[:, None], ["value"])
+    assert found["pearson"] == pytest.approx(stats.pearsonr(guess, numbers).statistic)
+    assert found["spearman"] == pytest.approx(stats.spearmanr(guess, numbers).statistic)
+    assert found["r2"] == pytest.approx(metrics.r2_score(numbers, guess))
+    assert found["rmse"] == pytest.approx(metrics.root_mean_squared_error(numbers, guess))
