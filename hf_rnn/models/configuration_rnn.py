@@ -62,7 +62,10 @@ class RnnConfig(PreTrainedConfig):
 
     model_type = "hf_rnn"
     # outputs that the Trainer must not concatenate over batches
-    keys_to_ignore_at_inference = ["last_hidden_state", "final_hidden_state", "final_cell_state", "pooling_weights"]
+    keys_to_ignore_at_inference = [
+        "last_hidden_state", "final_hidden_state", "final_cell_state", "pooling_weights",
+        "emissions",
+    ]  # fmt: skip
 
     vocab_size: int = _setting(30000, "rows of the embedding table")
     embedding_size: int = _setting(300, "width of a token's vector")
@@ -92,6 +95,7 @@ class RnnConfig(PreTrainedConfig):
     classifier_activation: Literal["linear", "relu", "tanh", "gelu"] = _setting(
         "linear", "function between pooling and the last linear layer; linear is the identity"
     )
+    crf: bool = _setting(False, "token-classification: score whole taggings of a text with a conditional random field")
     sparse_embedding: bool = _setting(
         False, "embedding gradients hold only rows of the batch; needs RnnTrainer, not transformers' Trainer"
     )

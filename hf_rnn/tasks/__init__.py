@@ -14,7 +14,10 @@ from .base import Task
 
 DEFAULT_TASK = "sequence-classification"
 # name: module and class in this package, or a task from elsewhere
-TASKS: dict[str, str | Task] = {DEFAULT_TASK: "sequence_classification.SequenceClassification"}
+TASKS: dict[str, str | Task] = {
+    DEFAULT_TASK: "sequence_classification.SequenceClassification",
+    "token-classification": "token_classification.TokenClassification",
+}
 
 __all__ = ["DEFAULT_TASK", "TASKS", "Task", "get_task", "task_of"]
 

@@ -24,6 +24,7 @@ class Task(ABC):
         architecture: Name of the head, an entry of `hf_rnn.models.auto.HEADS`.
         pipeline: Name of the task in `transformers.pipeline` and on the Hub.
         scores: Scores that can choose the best epoch, besides `loss`.
+        recipe: Name of the recipe that a run takes by default.
         output_layer: Prefix of the weights that belong to the labels.
         fused: Whether the fused CPU path serves the head.
         onnx: Whether the ONNX export serves the head.
@@ -33,6 +34,7 @@ class Task(ABC):
     architecture: ClassVar[str]
     pipeline: ClassVar[str]
     scores: ClassVar[tuple[str, ...]] = ()
+    recipe: ClassVar[str] = "default"
     output_layer: ClassVar[str] = "classifier."
     fused: ClassVar[bool] = False
     onnx: ClassVar[bool] = False
@@ -69,6 +71,10 @@ class Task(ABC):
     @abstractmethod
     def encode(self, texts: Splits, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> Splits:
         """Return the splits as `input_ids` and `labels`."""
+
+    def audit_texts(self, texts: datasets.DatasetDict) -> datasets.DatasetDict | None:
+        """Return the splits with the columns `text` and `label`, as the audit reads them; None leaves it out."""
+        return texts
 
     def data_collator(self, tokenizer: PreTrainedTokenizerBase) -> Callable[[Any], Any] | None:
         """Return the collator of batches; None is the Trainer's `DataCollatorWithPadding`."""

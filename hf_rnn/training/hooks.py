@@ -213,7 +213,11 @@ class Audit(RunHook):
         data_args = run.arguments.data
         if run.table is None or not (run.is_main or data_args.fail_on_leak is not None):
             return
-        found = audit(run.table, run.tokenizer, origins=find_origins(data_args, run.report))
+        texts = run.task.audit_texts(run.table)
+        if texts is None:
+            return
+        origins = find_origins(data_args, run.report) if texts is run.table else {}
+        found = audit(texts, run.tokenizer, origins=origins)
         check_leaks(found, data_args)
         logger.info("audit: %s", render_line(found))
         unknown = found.splits["validation"].unknown_token_share if "validation" in found.splits else None
