@@ -7,14 +7,14 @@ the Viterbi algorithm.
 Texts are compact: time first, the tokens of each text at the front. Legend: T time, B batch, C tags.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any
 
 import torch
 from torch import nn
 
 _FORBIDDEN = -1e4  # finite, so that no score becomes NaN; far below the scores of a model
+_LEAST = 1e-30  # has a finite logarithm
 
 
 class Crf(nn.Module):
@@ -37,8 +37,15 @@ class Crf(nn.Module):
         tags = torch.arange(emissions.shape[-1], device=labels.device)
         other = (labels >= 0)[..., None] & (labels[..., None] != tags)
         both = torch.cat([emissions.masked_fill(other, _FORBIDDEN), emissions], dim=1)  # (T, 2 B, C)
-        prefixes = self._sums(both, valid.repeat(1, 2), torch.logsumexp)
-        known, all_taggings = (prefixes[-1] + self.last).logsumexp(dim=-1).chunk(2)
+        factors = self.transitions.exp()
+
+        def add_step(sums: torch.Tensor) -> torch.Tensor:
+            """Return log(sum_i exp(sums_i + transitions_ij)), as a product of matrices."""
+            largest = sums.detach().amax(dim=-1, keepdim=True)
+            return largest + ((sums - largest).exp() @ factors).clamp(min=_LEAST).log()
+
+        sums = self._run(both, valid.repeat(1, 2), self.first, add_step)[-1]
+        known, all_taggings = (sums + self.last).logsumexp(dim=-1).chunk(2)
         return torch.where(valid.any(dim=0), all_taggings - known, 0.0)
 
     def best_scores(self, emissions: torch.Tensor, valid: torch.Tensor, names: Sequence[str]) -> torch.Tensor:
@@ -48,25 +55,24 @@ class Crf(nn.Module):
         names are B-X and I-X only form taggings where I-X follows B-X or I-X.
         """
         first, pairs = (part.to(emissions) for part in forbidden(tuple(names)))
-        before = self._sums(emissions, valid, torch.amax, first, pairs)
-        after = [self.last.expand_as(emissions[0])]
         step = self.transitions + pairs
+        before = self._run(emissions, valid, self.first + first, lambda best: (best[:, None] + step.T).amax(dim=-1))
+        after = [self.last.expand_as(emissions[0])]
         for scores, read in zip(emissions[1:].flip(0), valid[1:].flip(0), strict=True):
             reached = (step + (scores + after[-1])[:, None]).amax(dim=-1)
             after.append(torch.where(read[:, None], reached, after[-1]))
         best = torch.stack(before) + torch.stack(after[::-1])
         return best - best.amax(dim=-1, keepdim=True)
 
-    def _sums(
-        self, emissions: torch.Tensor, valid: torch.Tensor, reduce: Any, first: Any = 0.0, pairs: Any = 0.0
+    @staticmethod
+    def _run(
+        emissions: torch.Tensor, valid: torch.Tensor, first: torch.Tensor, step: Callable[[torch.Tensor], torch.Tensor]
     ) -> list[torch.Tensor]:
-        """Return the reduced scores of all taggings of the first tokens that end with a tag: T times `(B, C)`."""
-        sums = [self.first + first + emissions[0]]
-        step = (self.transitions + pairs).T
+        """Return for the first 1 to T tokens a score of the taggings that end with a tag: T times `(B, C)`."""
+        found = [first + emissions[0]]
         for scores, read in zip(emissions[1:], valid[1:], strict=True):
-            reached = reduce(sums[-1][:, None] + step, dim=-1) + scores
-            sums.append(torch.where(read[:, None], reached, sums[-1]))
-        return sums
+            found.append(torch.where(read[:, None], step(found[-1]) + scores, found[-1]))
+        return found
 
 
 @lru_cache(maxsize=16)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, TypeAlias
 
 import datasets
-from transformers import EvalPrediction, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import BatchEncoding, EvalPrediction, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data import DataReport
 from ..hub.model_folder import FinishedFolder
@@ -26,6 +26,7 @@ class Task(ABC):
         scores: Scores that can choose the best epoch, besides `loss`.
         recipe: Name of the recipe that a run takes by default.
         output_layer: Prefix of the weights that belong to the labels.
+        per_token: Whether the head answers for each token of a text.
         fused: Whether the fused CPU path serves the head.
         onnx: Whether the ONNX export serves the head.
     """
@@ -36,6 +37,7 @@ class Task(ABC):
     scores: ClassVar[tuple[str, ...]] = ()
     recipe: ClassVar[str] = "default"
     output_layer: ClassVar[str] = "classifier."
+    per_token: ClassVar[bool] = False
     fused: ClassVar[bool] = False
     onnx: ClassVar[bool] = False
 
@@ -122,6 +124,19 @@ class Task(ABC):
         Raises:
             UserError: With the name of the model.
         """
+
+    def answers(
+        self, texts: Sequence[str], encoded: BatchEncoding, logits: Any, config: PreTrainedConfig
+    ) -> list[dict[str, Any]]:
+        """Return the answer to each text, as `hf-rnn predict` writes it; for heads that answer for each token.
+
+        Args:
+            texts: Texts.
+            encoded: The tokenizer's output for them, with `offset_mapping`.
+            logits: `(N, T, C)`, zero after the tokens of a text.
+            config: Names the labels.
+        """
+        raise NotImplementedError
 
     # ---- card ----
 

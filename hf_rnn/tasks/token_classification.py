@@ -12,7 +12,7 @@ from typing import Any
 import datasets
 import numpy as np
 import torch
-from transformers import DataCollatorForTokenClassification, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import BatchEncoding, DataCollatorForTokenClassification, PreTrainedConfig, PreTrainedTokenizerBase
 
 from ..data import DataReport, load_conll
 from ..data.conll import entity_types, load_tagged
@@ -37,6 +37,7 @@ class TokenClassification(Task):
     architecture = "RnnForTokenClassification"
     pipeline = "token-classification"
     recipe = "token-classification"
+    per_token = True
     scores = ("f1", "accuracy", "precision", "recall", "macro_f1")
 
     # ---- data ----
@@ -45,6 +46,8 @@ class TokenClassification(Task):
         """Read CoNLL files, a data set of the `datasets` library, or rows in memory."""
         data, streaming = options.pop("data", None), options.pop("streaming", False)
         options |= {"max_bad_rows": arguments.max_bad_rows, "report": report}
+        if options.pop("label_map", None):
+            raise UserError("label_map is for labels of whole texts: found it for tagged sentences; leave it out")
         if arguments.header:
             raise UserError("header is for TSV files: found it for tagged sentences; leave it out")
         if data is None:
@@ -110,9 +113,12 @@ class TokenClassification(Task):
 
     def evaluate(self, predictions: Any, labels: Any, config: PreTrainedConfig) -> dict[str, Any]:
         """Return loss, accuracy of tags, and precision, recall and F1 of entities; see [`tagging_metrics`]."""
-        labels = np.asarray(labels)
+        predictions = np.asarray(predictions)
+        rows, labels = labels, np.full(predictions.shape[:2], NO_TAG)
+        for padded, tags in zip(labels, rows, strict=True):
+            padded[: len(tags)] = tags
         known = labels != NO_TAG
-        logits, true = np.asarray(predictions)[known].astype(np.float64), labels[known]
+        logits, true = predictions[known].astype(np.float64), labels[known]
         check_finite_logits(logits)
         loss = torch.nn.functional.cross_entropy(torch.tensor(logits), torch.tensor(true)).item()
         ends = known.sum(axis=1).cumsum()[:-1]
@@ -127,11 +133,12 @@ class TokenClassification(Task):
     def check_model(self, name: str, config: PreTrainedConfig) -> None:
         """Accept every tagger."""
 
-    def predict(
-        self, logits: np.ndarray, encoded: Any, row: int, text: str, config: PreTrainedConfig
-    ) -> dict[str, Any]:
-        """Return the entities of a text, or for other tags each word, with place and mean probability."""
-        return {"entities": find_spans(logits, encoded, row, text, config)}
+    def answers(
+        self, texts: Sequence[str], encoded: BatchEncoding, logits: Any, config: PreTrainedConfig
+    ) -> list[dict[str, Any]]:
+        """Return the entities of each text, or for other tags its words: text, label, start, end and score."""
+        rows = enumerate(zip(texts, np.asarray(logits), strict=True))
+        return [{"entities": find_spans(found, encoded, row, text, config)} for row, (text, found) in rows]
 
     # ---- card ----
 
@@ -250,7 +257,7 @@ def encode_tagged(
 
 
 def find_spans(
-    logits: np.ndarray, encoded: Any, row: int, text: str, config: PreTrainedConfig
+    logits: np.ndarray, encoded: BatchEncoding, row: int, text: str, config: PreTrainedConfig
 ) -> list[dict[str, Any]]:
     """Return the entities of a text, or each word if the tags mark no entities.
 

@@ -97,9 +97,8 @@ def train_tokenizer(
     backend = Tokenizer(empty)
     backend.normalizer, backend.pre_tokenizer = _build_stages(tokenizer, normalizer, lowercase)
     if tokenizer in ("bpe", "unigram"):
-        backend.decoder = decoders.Sequence(
-            [decoders.Metaspace(), decoders.Replace(Regex(f"[{CAPITAL}{ALL_CAPITALS}] ?"), "")]
-        )
+        marks = decoders.Replace(Regex(f"▁?[{CAPITAL}{ALL_CAPITALS}]"), "")
+        backend.decoder = decoders.Sequence([marks, decoders.Metaspace(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
     learn = _count if isinstance(empty, WordLevel) else _learn_pieces
     sample: list[str] = []
     backend.model = learn(backend, _checked(texts, sample), min_frequency, max_vocab_size)
