@@ -20,6 +20,7 @@ _HOME = {
     "train_tokenizer": "tokenizers.word_level",
     "load_tsv": "data",
     "load_conll": "data",
+    "encode_tagged": "tasks.token_classification",
     "encode": "data",
     "load_vectors": "data.vectors",
     "classification_metrics": "evaluation",

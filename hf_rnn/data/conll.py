@@ -402,7 +402,7 @@ def _load(
         key = xxhash.xxh3_64_hexdigest(repr((digests[own], tags.names, split, seed, validation_share)).encode())
         report.fingerprint = xxhash.xxh3_64_hexdigest((report.fingerprint + key).encode())
         if streaming:
-            rows = {"sources": sources[own], "tags": tags, "mask": None if mask is None else mask.tolist()}
+            rows = {"sources": tuple(sources[own]), "tags": tags, "mask": None if mask is None else tuple(mask)}
             built[split] = datasets.IterableDataset.from_generator(
                 _stream, features, gen_kwargs=rows, split=datasets.NamedSplit(split)
             )
@@ -415,7 +415,7 @@ def _load(
     return (datasets.IterableDatasetDict if streaming else datasets.DatasetDict)(built)
 
 
-def _stream(sources: Sequence[Any], tags: TagSet, mask: list[bool] | None) -> Iterator[dict[str, Any]]:
+def _stream(sources: Sequence[Any], tags: TagSet, mask: Sequence[bool] | None) -> Iterator[dict[str, Any]]:
     """Read files again, once per epoch; their bad lines are counted already."""
     number = 0
     for part in sources:

@@ -101,6 +101,11 @@ class Tagger:
         self.model, self.tokenizer, self.task = model, tokenizer, task_of(model.config)
         self.tokens_per_batch = tokens_per_batch or _PLAIN_TOKENS
 
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | Path, revision: str | None = None, device: Any = "cpu") -> Tagger:
+        """Load a finished folder, or a repo of the Hub, as [`FastRnn`] does."""
+        return cls(*load_model(name_or_path, revision, device))
+
     def predict(self, texts: Sequence[str]) -> list[dict[str, Any]]:
         """Return the answer to each text, in the order of the texts.
 
