@@ -101,6 +101,56 @@ def trained(tiny_settings, tmp_path_factory, _figures):
         return train(**tiny_settings, output_dir=str(tmp_path_factory.mktemp("trained") / "model"))
 
 
+NAMES = {"person": ["Anna Bo", "Miro", "Zed"], "place": ["Old Town", "Rome", "Ulm"]}
+
+
+def invent_sentence(chance):
+    words = []
+    for _ in range(chance.randrange(2, 6)):
+        kind = chance.choice(["person", "place", None, None])
+        if kind is None:
+            words.append((chance.choice(["sees", "the", "box", "near", "and", ",", "(", ")"]), "O"))
+        else:
+            parts = chance.choice(NAMES[kind]).split()
+            words += [(part, f"{'I' if place else 'B'}-{kind}") for place, part in enumerate(parts)]
+    return [*words, (".", "O")]
+
+
+@pytest.fixture(scope="session")
+def tagged_dir(tmp_path_factory):
+    """A folder of tagged sentences: names of persons and places."""
+    folder, chance = tmp_path_factory.mktemp("tagged"), random.Random(1)
+    for split, count in (("train", 160), ("dev", 30), ("test", 30)):
+        sentences = ("".join(f"{word}\t{tag}\n" for word, tag in invent_sentence(chance)) for _ in range(count))
+        (folder / f"{split}.conll").write_text("\n".join(sentences))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tagger_settings(tagged_dir):
+    """Settings that train in seconds and learn the names."""
+    return {
+        "task": "token-classification",
+        "data_dir": str(tagged_dir),
+        "embedding_size": 16,
+        "hidden_size": 12,
+        "embedding_dropout": 0.1,
+        "classifier_dropout": 0.1,
+        "num_train_epochs": 5,
+        "per_device_train_batch_size": 16,
+        "learning_rate": 0.03,
+        "use_cpu": True,
+    }
+
+
+@pytest.fixture(scope="session")
+def tagger(tagger_settings, tmp_path_factory):
+    """A trained tagger; tests do not change its folder."""
+    from hf_rnn import train
+
+    return train(**tagger_settings, output_dir=str(tmp_path_factory.mktemp("tagger") / "model"))
+
+
 @pytest.fixture(scope="session")
 def encoder(tmp_path_factory) -> Path:
     """The folder of an encoder in bfloat16 that knows the words of `texts_dir`; tests do not change it."""

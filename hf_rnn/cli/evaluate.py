@@ -1,4 +1,4 @@
-"""`hf-rnn evaluate`: measure a trained model on one split of labelled texts; print one JSON object."""
+"""`hf-rnn evaluate`: measure a trained model on one split; print one JSON object."""
 
 from __future__ import annotations
 

@@ -46,11 +46,13 @@ def _describe_stages(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
     encoded = tokenizer(text, truncation=True)
     ids = encoded["input_ids"]
     input_ids = torch.tensor([ids], dtype=torch.long, device=model.device)  # (1, T)
-    pooled: list[torch.Tensor] = []
-    hook = model.pooler.register_forward_hook(lambda pooler, inputs, output: pooled.append(output[0]))
+    pooled: list[torch.Tensor] = []  # empty for a head that answers for each token
+    poolers = (part for name, part in model.named_children() if name == "pooler")
+    hooks = [part.register_forward_hook(lambda part, inputs, output: pooled.append(output[0])) for part in poolers]
     with torch.inference_mode():
         outputs = model(input_ids, torch.ones_like(input_ids), output_hidden_states=True, return_dict=True)
-    hook.remove()
+    for hook in hooks:
+        hook.remove()
     check_finite_logits(outputs.logits.float())
     tokens = tokenizer.convert_ids_to_tokens(ids)
     words = words_read(tokenizer, text, encoded) or tokens
@@ -63,12 +65,18 @@ def _describe_stages(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
         ("token ids", "batch, time", input_ids),
         ("embedding", "batch, time, embedding", embedding),
         *((f"layer {n} ({layer})", "batch, time, directions x hidden", states) for n, states in enumerate(layers, 1)),
-        (f"pooling ({model.config.pooling})", "batch, pooled", pooled[0]),
-        ("logits", "batch, classes", outputs.logits),
+        *((f"pooling ({model.config.pooling})", "batch, pooled", vector) for vector in pooled),
+        ("logits", "batch, classes" if pooled else "batch, time, tags", outputs.logits),
     ]
     shapes = [[stage, str(tuple(value.shape)), axes] for stage, axes, value in stages]
     tables.append(format_columns([["stage", "shape", "axes"], *shapes]))
 
+    labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
+    if not pooled:
+        best = outputs.logits[0].float().softmax(dim=-1).max(dim=-1)
+        found = [f"{token}  {labels[tag]}" for token, tag in zip(tokens, best.indices.tolist(), strict=True)]
+        tables.append(format_columns([["token  tag", "score", ""], *_draw_bars(found, best.values.tolist())]))
+        return tables
     if outputs.pooling_weights is not None and rows:
         bars = _draw_bars(tokens, outputs.pooling_weights[0].tolist())
         tables.append(format_columns([["token", "weight", ""], *bars]))

@@ -20,9 +20,10 @@ from ..data.line_reader import read_texts
 from ..data.row_errors import EXCERPT_CHARACTERS, BadRow, Fault, Reason
 from ..data.text_checks import check_text
 from ..hub import loading as model_loading
-from ..inference import FastRnn
+from ..inference import FastRnn, Tagger
 from ..inference.fused import TABLE_DTYPES, TableDtype
 from ..inference.onnx.runtime import OnnxClassifier
+from ..tasks import task_of
 from ..training.arguments.parser import SettingsHelp, SettingsParser, expand_home, setting
 from ..utils.errors import UserError
 from .console import ModelFlags, print_note
@@ -33,9 +34,10 @@ _EPILOG = """\
 A line of the input ends with LF or CRLF; an empty one is a text too. For a model of text pairs it is
 `first<TAB>second`. Each line is answered in order by
   {"label": ..., "score": ...}, {"labels": [...], "scores": {...}} of multi-label, {"values": {...}} of regression
+  {"entities": [{"text": ..., "label": ..., "start": ..., "end": ..., "score": ...}, ...]} of a tagger
   {"error": {"line": 3, "reason": "not UTF-8", "detail": ...}}
-The last is for a line that is not UTF-8, has a NUL, or is longer than 1 MiB ("line over the cap"), and for NaN or
-infinity from the model ("score not finite").
+For tags that mark no entities a tagger lists all words. The last is for a line that is not UTF-8, has a NUL, or is
+longer than 1 MiB ("line over the cap"), and for NaN or infinity from the model ("score not finite").
 
 exit code:
   0  every text has an answer
@@ -120,12 +122,14 @@ def run(argv: Sequence[str]) -> int:
     return 1 if refused else 0
 
 
-def _load(arguments: PredictArguments) -> FastRnn | OnnxClassifier:
+def _load(arguments: PredictArguments) -> FastRnn | OnnxClassifier | Tagger:
     size = {} if arguments.tokens_per_batch is None else {"tokens_per_batch": arguments.tokens_per_batch}
     name = arguments.model_name()
     if arguments.backend == "torch":
-        dtype = cast(TableDtype, arguments.table_dtype)
-        return FastRnn.from_pretrained(name, arguments.revision, dtype, device=arguments.device, **size)
+        model, tokenizer = model_loading.load_model(name, arguments.revision, arguments.device)
+        if task_of(model.config).per_token:
+            return Tagger(model, tokenizer, **size)
+        return FastRnn(model, tokenizer, cast(TableDtype, arguments.table_dtype), **size)
     return OnnxClassifier.from_pretrained(name, arguments.backend == "onnx_int8", arguments.revision, **size)
 
 
@@ -139,7 +143,7 @@ def _read(name: str) -> Iterator[list[str | BadRow]]:
 
 
 def _answer(
-    classifier: FastRnn | OnnxClassifier, block: Sequence[str | BadRow], name: str, first: int
+    classifier: FastRnn | OnnxClassifier | Tagger, block: Sequence[str | BadRow], name: str, first: int
 ) -> list[dict[str, Any] | BadRow]:
     """Return the answer to each line of a block, with `first` as the number of its first line."""
     if classifier.config.sep_token_id is not None:

@@ -89,7 +89,7 @@ def load_tsv(
     names = None if class_names is None else list(class_names)
     further = tuple(label_columns), text_pair_column
     layout = TsvFormat(text_column, label_column, header, max_line_bytes, *further)
-    files = _find_files(source, splits, names is not None)
+    files = find_files(source, splits, names is not None)
     if rejected_path is not None and os.path.realpath(rejected_path) in map(os.path.realpath, sum(files.values(), [])):
         raise UserError(f"rejected_path must not be a file of the data: found {rejected_path}; give another")
     sources = {split: [TsvFile.open(path, layout) for path in paths] for split, paths in files.items()}
@@ -135,8 +135,29 @@ def load_named(  # noqa: D417 - the other arguments are those of load_tsv
     splits = None if splits is None else _as_list(splits)
     texts = (text_column,) if text_pair_column is None else (text_column, text_pair_column)
     written = tuple(label_columns) or (label_column,)
+    loaded, name, found = open_named(dataset, config, (*texts, *written), splits)
+    coded = all(isinstance(rows.features.get(label_column), datasets.ClassLabel) for rows in loaded.values())
+    for split, own in list(found.items()) if splits is None and coded else ():
+        if split != "train" and loaded[own].unique(label_column) == [UNLABELLED]:
+            logger.warning("%s[%s] is left out: all labels are %d, which means no label", name, own, UNLABELLED)
+            del found[split]
+    sources = {
+        split: [LibrarySplit(f"{name}[{found[split]}]", loaded[found[split]], texts, written, separator)]
+        for split in choose_splits(splits, found, name, class_names is not None or coded)
+    }
+    names = next(iter(sources.values()))[0].class_names if class_names is None else list(class_names)
+    with Ledger(max_bad_rows, rejected_path, report) as ledger:
+        labels, read = read_splits(sources, names, ledger, True, label_map, scheme)
+    holdout = _hold_out(read, labels.strata, validation_share if splits is None else 0, seed, report)
+    return build_tables(labels, read, holdout, report)
+
+
+def open_named(
+    dataset: Any, config: str | None, columns: Sequence[str], splits: Sequence[str] | None
+) -> tuple[datasets.DatasetDict, str, dict[str, str]]:
+    """Return a data set as [`load_named`] takes it, its name in messages, and its own names of the known splits."""
     if isinstance(dataset, Mapping):
-        in_memory = {split: to_dataset(rows, (*texts, *written), split) for split, rows in dataset.items()}
+        in_memory = {split: to_dataset(rows, columns, split) for split, rows in dataset.items()}
         loaded, name = datasets.DatasetDict(in_memory), "dataset"
     elif isinstance(dataset, datasets.Dataset):
         loaded, name = datasets.DatasetDict(train=dataset), "dataset"
@@ -146,25 +167,12 @@ def load_named(  # noqa: D417 - the other arguments are those of load_tsv
     else:
         raise UserError(f"a data set must be a Dataset, a dict, a name or a folder: found {type(dataset).__name__}")
     for split, rows in loaded.items():
-        if any("." in column and column not in rows.features for column in (*texts, *written)):
+        if any("." in column and column not in rows.features for column in columns):
             loaded[split] = rows.flatten()
     found = _rename_splits(loaded, name)
     if unused := [split for split in loaded if split not in found.values()]:
         logger.warning("%s: splits not used: %s", name, ", ".join(unused))
-    coded = all(isinstance(rows.features.get(label_column), datasets.ClassLabel) for rows in loaded.values())
-    for split, own in list(found.items()) if splits is None and coded else ():
-        if split != "train" and loaded[own].unique(label_column) == [UNLABELLED]:
-            logger.warning("%s[%s] is left out: all labels are %d, which means no label", name, own, UNLABELLED)
-            del found[split]
-    sources = {
-        split: [LibrarySplit(f"{name}[{found[split]}]", loaded[found[split]], texts, written, separator)]
-        for split in _choose_splits(splits, found, name, class_names is not None or coded)
-    }
-    names = next(iter(sources.values()))[0].class_names if class_names is None else list(class_names)
-    with Ledger(max_bad_rows, rejected_path, report) as ledger:
-        labels, read = read_splits(sources, names, ledger, True, label_map, scheme)
-    holdout = _hold_out(read, labels.strata, validation_share if splits is None else 0, seed, report)
-    return build_tables(labels, read, holdout, report)
+    return loaded, name, found
 
 
 def find_builder(path: str | None) -> str | None:
@@ -194,7 +202,9 @@ def _load_library(name: str, config: str | None, split_of_file: str) -> datasets
         raise UserError(f"the data set {name!r} cannot be loaded: {reason_of(cause):.500}{hint}") from error
 
 
-def _find_files(source: Source, splits: Iterable[str] | None, names_given: bool) -> dict[str, list[str]]:
+def find_files(
+    source: Source, splits: Iterable[str] | None, names_given: bool, suffix: str = ".tsv"
+) -> dict[str, list[str]]:
     """Return the files of each split to read, train first; a single file is the only requested split, or train."""
     if isinstance(source, Mapping):
         where = "the mapping"
@@ -203,15 +213,15 @@ def _find_files(source: Source, splits: Iterable[str] | None, names_given: bool)
             raise UserError(f"unknown split: found {unknown[0]!r}; use train, validation (or dev), test")
     elif os.path.isdir(source := os.path.expanduser(source)):
         where = str(source)
-        given = {path.stem: [str(path)] for path in sorted(Path(source).glob("*.tsv"))}
-        if unused := [f"{name}.tsv" for name in given if name not in (*_SPLITS, *_ALIASES)]:
+        given = {path.stem: [str(path)] for path in sorted(Path(source).glob(f"*{suffix}"))}
+        if unused := [f"{name}{suffix}" for name in given if name not in (*_SPLITS, *_ALIASES)]:
             logger.warning("%s: not read: %s; read are train, dev or validation, test", where, ", ".join(unused))
     else:
         where = str(source)
         splits = None if splits is None else _as_list(splits)
         given = {splits[0] if splits else "train": [where]}
     found = {split: given[name] for split, name in _rename_splits(given, where).items()}
-    files = {split: found[split] for split in _choose_splits(splits, found, where, names_given)}
+    files = {split: found[split] for split in choose_splits(splits, found, where, names_given, suffix)}
     used: set[str] = set()
     for path in sum(files.values(), []):
         if os.path.realpath(path) in used:  # one row in two splits makes every score wrong
@@ -236,8 +246,8 @@ def _rename_splits(names: Iterable[str], where: str) -> dict[str, str]:
     return found
 
 
-def _choose_splits(
-    splits: Iterable[str] | None, found: Mapping[str, object], where: str, names_given: bool
+def choose_splits(
+    splits: Iterable[str] | None, found: Mapping[str, object], where: str, names_given: bool, suffix: str = ".tsv"
 ) -> tuple[str, ...]:
     """Return the canonical names of the splits to read, train first: the requested ones, or train and the others."""
     if splits is None:
@@ -254,7 +264,9 @@ def _choose_splits(
         if "train" in missing:
             files = sorted(os.listdir(where))[:10] if os.path.isdir(where) else []
             there += f" in the files {', '.join(files)}" if files else ""
-            advice = "put training rows into train.tsv, or name CSV, Parquet or JSON files with --dataset_name instead"
+            advice = (
+                f"put training rows into train{suffix}, or name CSV, Parquet or JSON files with --dataset_name instead"
+            )
             raise DataError.for_file(where, Reason.NO_TRAIN_SPLIT, f"{there}; {advice} of --data_dir")
         raise UserError(f"{where} has no split {' and '.join(missing)}: {there}")
     return tuple(split for split in _SPLITS if split in wanted)

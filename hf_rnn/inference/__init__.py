@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from .predictor import FastRnn
+from .predictor import FastRnn, Tagger
 
-__all__ = ["FastRnn", "OnnxClassifier"]
+__all__ = ["FastRnn", "OnnxClassifier", "Tagger"]
 
 
 def __getattr__(name: str) -> Any:

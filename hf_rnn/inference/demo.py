@@ -19,19 +19,19 @@ import socket
 import sys
 import tempfile
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_rnn.hub.card.files import read_facts
-from hf_rnn.hub.loading import find_folder
+from hf_rnn.hub.loading import find_folder, load_model
 from hf_rnn.hub.model_folder import FinishedFolder
-from hf_rnn.inference import FastRnn
+from hf_rnn.inference import FastRnn, Tagger
 from hf_rnn.inference.attribution import explain
 from hf_rnn.inference.attribution_html import colour, escape
 from hf_rnn.inference.predict_file import FORMATS, Answer, label_file, write_answers
-from hf_rnn.tasks import Task
+from hf_rnn.tasks import Task, task_of
 from hf_rnn.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -63,11 +63,14 @@ def build(model_name_or_path: str | Path, revision: str | None = None) -> gradio
     """
     gr = _import_gradio()
     folder = find_folder(model_name_or_path, revision)
-    classifier = FastRnn.from_pretrained(folder)
-    if classifier.config.sep_token_id is not None:
+    model, tokenizer = load_model(folder)
+    if model.config.sep_token_id is not None:
         raise UserError(f"{model_name_or_path} reads pairs of texts, and the page has one: use hf-rnn predict")
     examples = _read_examples(FinishedFolder(folder))
     name = Path(folder).resolve().name if Path(model_name_or_path).is_dir() else str(model_name_or_path)
+    if task_of(model.config).per_token:
+        return _build_tagger_page(gr, Tagger(model, tokenizer), name, examples)
+    classifier = FastRnn(model, tokenizer)
     answers = _Answers(gr, classifier)
     # uploads and answers are deleted within the hour
     with gr.Blocks(title=name, analytics_enabled=False, delete_cache=(600, 3600)) as page:
@@ -100,6 +103,41 @@ def build(model_name_or_path: str | Path, revision: str | None = None) -> gradio
         tried.load_input_event.then(**one, **private)
         go.click(answers.for_file, [file, kind], [said, result, table], **private)
     return page
+
+
+def _build_tagger_page(gr: Any, tagger: Tagger, name: str, examples: Sequence[str]) -> gradio.Blocks:
+    """Return the page of a model that tags words: a text in, coloured spans out."""
+
+    def tag(text: str | None) -> list[tuple[str, str | None]]:
+        return colour_spans(str(text or ""), tagger.predict([str(text or "")])[0]["entities"])
+
+    with gr.Blocks(title=name, analytics_enabled=False) as page:
+        about = "This recurrent network marks words of a text. Give it one: the colours show the labels."
+        gr.HTML(f'{_LAYOUT}<h1 style="margin: 0.2em 0">{escape(name)}</h1><p>{about}</p>')
+        with gr.Row(elem_id="one-text"):
+            with gr.Column():
+                text = gr.Textbox(
+                    label="Text", placeholder="Type or paste a text", lines=3, max_lines=12, autofocus=True
+                )
+                button = gr.Button("Mark it", variant="primary")
+            spans = gr.HighlightedText(label="Marked text", combine_adjacent=False, elem_id="spans")
+            with gr.Column():
+                tried = gr.Examples([[example] for example in examples], text, cache_examples=False)
+        one: dict[str, Any] = {"fn": tag, "inputs": text, "outputs": spans}
+        gr.on([button.click, text.submit], **one, api_visibility="private")
+        tried.load_input_event.then(**one, api_visibility="private")
+    return page
+
+
+def colour_spans(text: str, entities: Sequence[Mapping[str, Any]]) -> list[tuple[str, str | None]]:
+    """Return a text in parts with their labels, None for those between entities."""
+    parts: list[tuple[str, str | None]] = []
+    end = 0
+    for found in entities:
+        parts += [(text[end : found["start"]], None)] if found["start"] > end else []
+        parts.append((text[found["start"] : found["end"]], found["label"]))
+        end = found["end"]
+    return parts + [(text[end:], None)] * (end < len(text))
 
 
 def serve(page: gradio.Blocks, host: str = "127.0.0.1", port: int | None = None) -> str:

@@ -17,6 +17,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.text_checks import check_texts
+from ..evaluation.classification import check_finite_logits
 from ..hub.loading import load_model
 from ..tasks import task_of
 from ..utils.errors import UserError
@@ -24,7 +25,7 @@ from .fast_tokenizer.fast_tokenization import FastTokenizer
 from .fused import TABLE_DTYPES, FusedClassifier, TableDtype, find_unsupported_part, table_bytes
 from .fused.classifier import SEVERAL_TEXTS
 from .fused.packing import TokenIds, pack_batches
-from .reference import compute_logits, find_score_function
+from .reference import compute_logits, find_score_function, list_texts
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -63,8 +64,7 @@ class TextClassifier:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, config: Any, tokens_per_batch: int | None) -> None:
-        if tokens_per_batch is not None and tokens_per_batch < 1:
-            raise UserError(f"tokens_per_batch must be at least 1, found {tokens_per_batch}")
+        _check_size(tokens_per_batch)
         self.tokenizer = tokenizer
         self.tokens_per_batch: Any = tokens_per_batch
         paired = getattr(config, "sep_token_id", None) is not None
@@ -110,6 +110,52 @@ class TextClassifier:
             IndexError: For an id outside the vocabulary.
         """
         raise NotImplementedError
+
+
+class Tagger:
+    """From texts to the answers of a head for each token, such as entities with their places.
+
+    A text is read whole, however long it is.
+
+    Args:
+        model: In evaluation mode.
+        tokenizer: The fast tokenizer of the model.
+        tokens_per_batch: About how many tokens run at once.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tokens_per_batch: int | None = None
+    ) -> None:
+        _check_size(tokens_per_batch)
+        self.model, self.tokenizer = model, tokenizer
+        self.config: Any = model.config
+        self.task = task_of(self.config)
+        self.tokens_per_batch = tokens_per_batch or _PLAIN_TOKENS
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | Path, revision: str | None = None, device: Any = "cpu") -> Tagger:
+        """Load a finished folder, or a repo of the Hub, as [`FastRnn`] does."""
+        return cls(*load_model(name_or_path, revision, device))
+
+    def predict(self, texts: Sequence[str]) -> list[dict[str, Any]]:
+        """Return the answer to each text, in the order of the texts.
+
+        Raises:
+            UserError: For an invalid list of texts, and for logits that are not finite.
+        """
+        texts = list_texts(texts)
+        if not texts:
+            return []
+        encoded = self.tokenizer(texts, return_offsets_mapping=True, return_attention_mask=False, verbose=False)
+        tokens = self.tokens_per_batch
+        logits = compute_logits(self.model, self.tokenizer, encoded["input_ids"], _PLAIN_TEXTS, tokens)
+        check_finite_logits(logits.flatten(0, 1))
+        return self.task.answers(logits.numpy(), self.config, texts, encoded)
+
+
+def _check_size(tokens_per_batch: int | None) -> None:
+    if tokens_per_batch is not None and tokens_per_batch < 1:
+        raise UserError(f"tokens_per_batch must be at least 1, found {tokens_per_batch}")
 
 
 class FastRnn(TextClassifier):

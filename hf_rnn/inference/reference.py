@@ -58,6 +58,8 @@ def compute_logits(
 ) -> torch.Tensor:
     """Return the logits `(N, C)` of a model in evaluation mode, in float32 on the CPU, in the order of `input_ids`.
 
+    A head that answers for each token gives `(N, T, C)`, zero after the tokens of a text.
+
     Batches have at most `batch_size` texts and `tokens_per_batch` tokens, padding included; a longer text runs alone.
     """
     logits = torch.zeros(len(input_ids), model.config.num_labels, dtype=torch.float32, device="cpu")
@@ -70,7 +72,14 @@ def compute_logits(
         else:
             batch = collate([{"input_ids": text} for text in texts])
         inputs = {name: torch.from_numpy(batch[name]).to(model.device) for name in ("input_ids", "attention_mask")}
-        logits[rows] = model(**inputs, return_dict=True).logits.float().cpu()
+        found = model(**inputs, return_dict=True).logits.float().cpu()
+        if found.dim() == 3:
+            if logits.dim() == 2:  # the first batch
+                logits = logits[:, None].repeat(1, max(map(len, input_ids)), 1)
+            for row, mask, tokens in zip(rows, inputs["attention_mask"].bool().cpu(), found, strict=True):
+                logits[row, : int(mask.sum())] = tokens[mask]
+        else:
+            logits[rows] = found
     return logits
 
 

@@ -10,6 +10,7 @@ ENCODER = "RnnModel"  # has no task of its own: heads start from it
 # Class name: its module in this package, and the Auto class of transformers.
 HEADS: dict[str, tuple[str, str]] = {
     "RnnForSequenceClassification": ("modeling_rnn", "AutoModelForSequenceClassification"),
+    "RnnForTokenClassification": ("token_classification_rnn", "AutoModelForTokenClassification"),
     ENCODER: ("modeling_rnn", "AutoModel"),
 }
 

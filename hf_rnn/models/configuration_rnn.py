@@ -62,7 +62,10 @@ class RnnConfig(PreTrainedConfig):
 
     model_type = "hf_rnn"
     # outputs that the Trainer must not concatenate over batches
-    keys_to_ignore_at_inference = ["last_hidden_state", "final_hidden_state", "final_cell_state", "pooling_weights"]
+    keys_to_ignore_at_inference = [
+        "last_hidden_state", "final_hidden_state", "final_cell_state", "pooling_weights",
+        "emissions",
+    ]  # fmt: skip
 
     vocab_size: int = _setting(30000, "rows of the embedding table")
     embedding_size: int = _setting(300, "width of a token's vector")
@@ -98,6 +101,7 @@ class RnnConfig(PreTrainedConfig):
         "and u * v) or joint (as one text with a separator)",
         choices=["siamese", "joint"],
     )
+    crf: bool = _setting(False, "token-classification: score whole taggings of a text with a conditional random field")
     sparse_embedding: bool = _setting(
         False, "embedding gradients hold only rows of the batch; needs RnnTrainer, not transformers' Trainer"
     )

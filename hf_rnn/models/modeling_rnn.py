@@ -92,9 +92,11 @@ class RnnPreTrainedModel(PreTrainedModel):
         """Save as in transformers, with the modelling files, so that the folder also loads without this package."""
         if getattr(self, "_auto_class", None) is not None:
             auto_map = {"AutoConfig": "configuration_rnn.RnnConfig"}
-            if type(self).__module__ == __name__:  # the code of a subclass is elsewhere
+            package, _, module = type(self).__module__.rpartition(".")
+            if package == __name__.rpartition(".")[0]:  # the code of a subclass may be elsewhere
                 auto_map["AutoModel"] = "modeling_rnn.RnnModel"
                 auto_map["AutoModelForSequenceClassification"] = "modeling_rnn.RnnForSequenceClassification"
+                auto_map[self._auto_class] = f"{module}.{type(self).__name__}"
             self.config.auto_map = auto_map
         super().save_pretrained(save_directory, *args, **kwargs)
 

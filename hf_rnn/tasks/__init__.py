@@ -18,6 +18,7 @@ TASKS: dict[str, str | Task] = {
     DEFAULT_TASK: "sequence_classification.SequenceClassification",
     "multi-label": "multi_label.MultiLabel",
     "regression": "regression.Regression",
+    "token-classification": "token_classification.TokenClassification",
 }
 
 __all__ = ["DEFAULT_TASK", "TASKS", "Task", "get_task", "task_of"]

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, TypeAlias
 
 import datasets
 import numpy as np
-from transformers import EvalPrediction, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import BatchEncoding, EvalPrediction, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_utils import PredictionOutput
 
 from ..data import DataReport
@@ -26,7 +26,9 @@ class Task(ABC):
         architecture: Name of the head, an entry of `hf_rnn.models.auto.HEADS`.
         pipeline: Name of the task in `transformers.pipeline` and on the Hub.
         scores: Scores that can choose the best epoch, besides `loss`.
+        recipe: Name of the recipe that a run takes by default.
         output_layer: Prefix of the weights that belong to the labels.
+        per_token: Whether the head answers for each token of a text.
         fused: Whether the fused CPU path serves the head.
         onnx: Whether the ONNX export serves the head.
         problem_types: The `config.problem_type` of its models, if several tasks share the head.
@@ -41,7 +43,9 @@ class Task(ABC):
     architecture: ClassVar[str]
     pipeline: ClassVar[str]
     scores: ClassVar[tuple[str, ...]] = ()
+    recipe: ClassVar[str] = "default"
     output_layer: ClassVar[str] = "classifier."
+    per_token: ClassVar[bool] = False
     fused: ClassVar[bool] = False
     onnx: ClassVar[bool] = False
     problem_types: ClassVar[tuple[str | None, ...]] = ()
@@ -122,12 +126,20 @@ class Task(ABC):
 
     # ---- inference ----
 
-    def answers(self, scores: np.ndarray, config: PreTrainedConfig) -> list[dict[str, Any]]:
+    def answers(
+        self,
+        scores: np.ndarray,
+        config: PreTrainedConfig,
+        texts: Sequence[str] = (),
+        encoded: BatchEncoding | None = None,
+    ) -> list[dict[str, Any]]:
         """Return the answer of `predict` to each text: by default the label with the highest score.
 
         Args:
-            scores: `(N, C)`.
+            scores: `(N, C)`; of a head that answers for each token `(N, T, C)`, zero after the tokens of a text.
             config: Names the labels.
+            texts: The texts, for a head that answers for each token.
+            encoded: The tokenizer's output for them, with `offset_mapping`.
         """
         best = zip(scores.argmax(axis=1).tolist(), scores.max(axis=1).tolist(), strict=True)
         return [{"label": config.id2label[number], "score": score} for number, score in best]

@@ -93,7 +93,7 @@ class MultiLabel(SequenceClassification):
             logger.info("thresholds with the best F1 on validation: %.300s", shown)
             model.config.label_thresholds = thresholds
 
-    def answers(self, scores: np.ndarray, config: PreTrainedConfig) -> list[dict[str, Any]]:
+    def answers(self, scores: np.ndarray, config: PreTrainedConfig, *given: Any) -> list[dict[str, Any]]:
         """Return the labels whose score is above their threshold, and all scores."""
         names, thresholds = list(config.id2label.values()), config.label_thresholds or [0.5] * config.num_labels
         held = scores > np.asarray(thresholds, dtype=scores.dtype)

@@ -91,7 +91,7 @@ class Regression(SequenceClassification):
         """Let the last layer answer in the unit of the data."""
         model.fold_targets()
 
-    def answers(self, scores: np.ndarray, config: PreTrainedConfig) -> list[dict[str, Any]]:
+    def answers(self, scores: np.ndarray, config: PreTrainedConfig, *given: Any) -> list[dict[str, Any]]:
         """Return the numbers by name."""
         names = config.id2label.values()
         return [{"values": dict(zip(names, numbers, strict=True))} for numbers in scores.tolist()]

@@ -16,6 +16,8 @@ from tokenizers import Regex, normalizers
 from tokenizers.normalizers import Lowercase, Normalizer, Replace
 from tokenizers.pre_tokenizers import PreTokenizer, Split, WhitespaceSplit
 
+CAPITAL, ALL_CAPITALS = "⇧⇪"  # tokens before words
+
 
 def build_normalizer(name: str, lowercase: bool) -> tuple[Normalizer, PreTokenizer]:
     """Return the two stages of an entry of `NORMALIZERS`.
@@ -28,6 +30,9 @@ def build_normalizer(name: str, lowercase: bool) -> tuple[Normalizer, PreTokeniz
               of `a-z ' - .` only, and the placeholders `<<<MENTION>>>`, `<<<HASHTAG>>>`, `<<<URL>>>`, `<<<DIGIT>>>`.
               So raw text has the tutorial's vocabulary. Everything else (emoji, words with a digit or an accent) is
               dropped, as in the tutorial.
+            - `cased`: for tags of words. Nothing is replaced. Words, punctuation marks, URLs, handles, hashtags and
+              emoticons are tokens of their own. With `lowercase`, a token ⇧ precedes a word that had a capital, and ⇪
+              one that began with two.
             - `tweet`: nothing is dropped. HTML entities are decoded; URLs, handles and numbers become `<url>`,
               `<user>`, `<number>`; of a character three times or more in a row two remain (`soooo` → `soo`). Words,
               punctuation marks, emoticons and emoji are tokens of their own, so `#word` is two.
@@ -157,8 +162,20 @@ def _build_tweet(lowercase: bool) -> tuple[Normalizer, PreTokenizer]:
     return normalizers.Sequence(rules), words
 
 
+def _build_cased(lowercase: bool) -> tuple[Normalizer, PreTokenizer]:
+    rules: list[Normalizer] = [Replace("\ufe0f", "")]
+    for capital in map(chr, range(ord("A"), ord("Z") + 1)) if lowercase else ():
+        start = rf"(?<![\p{{L}}\p{{N}}]){capital}"  # a rule per letter, as a replacement is a constant
+        rules.append(_replace(rf"{start}(?=\p{{Lu}})", ALL_CAPITALS + capital.lower()))
+        rules.append(_replace(start, CAPITAL + capital.lower()))
+    rules += [Lowercase()] if lowercase else []
+    words = "|".join((f"[{CAPITAL}{ALL_CAPITALS}]", r"https?://\S+|www\.\S+", r"[@#]\w+", TWEET_WORDS, r"\S"))
+    return normalizers.Sequence(rules), Split(_portable(words), "removed", invert=True)
+
+
 NORMALIZERS: dict[str, Callable[[bool], tuple[Normalizer, PreTokenizer]]] = {
     "none": _build_none,
     "semeval": _build_semeval,
     "tweet": _build_tweet,
+    "cased": _build_cased,
 }

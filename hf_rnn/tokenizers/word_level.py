@@ -13,7 +13,7 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
+from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE, Unigram, WordLevel
 from tokenizers.normalizers import Normalizer, Replace, Strip
 from tokenizers.pre_tokenizers import Metaspace, PreTokenizer, Split
@@ -23,7 +23,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ..data.text_checks import check_texts, out_of_arrow
 from ..utils.errors import UserError
-from .normalizers import NORMALIZERS, build_normalizer
+from .normalizers import ALL_CAPITALS, CAPITAL, NORMALIZERS, build_normalizer
 
 __all__ = ["NORMALIZERS", "PAD_TOKEN", "TOKENIZERS", "UNK_TOKEN", "train_tokenizer"]
 
@@ -98,6 +98,9 @@ def train_tokenizer(
     empty = {"bpe": BPE(unk_token=UNK_TOKEN), "unigram": Unigram()}.get(tokenizer, WordLevel({}, unk_token=UNK_TOKEN))
     backend = Tokenizer(empty)
     backend.normalizer, backend.pre_tokenizer = _build_stages(tokenizer, normalizer, lowercase)
+    if tokenizer in ("bpe", "unigram"):
+        marks = decoders.Replace(Regex(f"▁?[{CAPITAL}{ALL_CAPITALS}]"), "")
+        backend.decoder = decoders.Sequence([marks, decoders.Metaspace(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
     learn = _count if isinstance(empty, WordLevel) else _learn_pieces
     sample: list[str] = []
     backend.model = learn(backend, _checked(texts, sample), min_frequency, max_vocab_size)

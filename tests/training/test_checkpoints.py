@@ -224,9 +224,17 @@ def copy_of_trained(trained, tmp_path):
 
 
 # within the second epoch of 15 steps, and in its last step
-@pytest.mark.parametrize("step", [22, pytest.param(30, marks=pytest.mark.slow)])
-def test_a_stopped_run_resumes_bit_for_bit(trained, tiny_settings, tmp_path, monkeypatch, step):
-    settings, handler = {**tiny_settings, "output_dir": str(tmp_path / "out")}, signal.getsignal(signal.SIGTERM)
+@pytest.mark.parametrize(
+    ("whole", "settings", "step"),
+    [
+        ("trained", "tiny_settings", 22),
+        pytest.param("trained", "tiny_settings", 30, marks=pytest.mark.slow),
+        pytest.param("tagger", "tagger_settings", 14, marks=pytest.mark.slow),
+    ],
+)
+def test_a_stopped_run_resumes_bit_for_bit(request, tmp_path, monkeypatch, whole, settings, step):
+    trained, settings = request.getfixturevalue(whole), request.getfixturevalue(settings)
+    settings, handler = {**settings, "output_dir": str(tmp_path / "out")}, signal.getsignal(signal.SIGTERM)
     stopped = run_until(step, settings, monkeypatch)
     assert stopped.checkpoint == tmp_path / "out" / "checkpoints" / f"checkpoint-{step}"
     assert stopped.exit_code == 143 and "resume=True" in str(stopped)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 import os
 import re
 from collections import Counter
@@ -27,7 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from tokenizers.models import WordLevel
+from tokenizers.models import BPE, WordLevel
 from transformers import PreTrainedTokenizerBase
 
 from ...hub.client import fetch
@@ -237,7 +238,7 @@ def widen_vocabulary(tokenizer: PreTrainedTokenizerBase, source: str | Path, lim
     Words unseen in training then have the meaning of their vector.
 
     Args:
-        tokenizer: A tokenizer of whole words, from [`train_tokenizer`].
+        tokenizer: A tokenizer of whole words or `bpe` from [`train_tokenizer`]; the latter keeps these words whole.
         source: As for [`load_vectors`].
         limit: Number of the source's first words; one is added as the normaliser spells it, if it is not split.
 
@@ -247,7 +248,7 @@ def widen_vocabulary(tokenizer: PreTrainedTokenizerBase, source: str | Path, lim
     if limit < 1:
         raise UserError(f"widen_vocabulary must be at least 1, found {limit}")
     backend: Any = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None or not isinstance(backend.model, WordLevel):
+    if backend is None or not isinstance(backend.model, WordLevel | BPE):
         raise UserError("widen_vocabulary is for a vocabulary of whole words: leave it out, or the other tokenizer")
     # With added tokens: saving gives new ids to those that the model lacks.
     vocabulary = dict(tokenizer.get_vocab())
@@ -258,5 +259,10 @@ def widen_vocabulary(tokenizer: PreTrainedTokenizerBase, source: str | Path, lim
         if len(words) == 1 and (word := words[0][0]) and word not in vocabulary:
             vocabulary[word] = next(new)
     widened = copy.deepcopy(tokenizer)
-    widened.backend_tokenizer.model = WordLevel(vocabulary, unk_token=backend.model.unk_token)
+    if isinstance(backend.model, WordLevel):
+        widened.backend_tokenizer.model = WordLevel(vocabulary, unk_token=backend.model.unk_token)
+    else:
+        merges = [tuple(merge) for merge in json.loads(backend.to_str())["model"]["merges"]]
+        model = BPE(vocabulary, merges, unk_token=backend.model.unk_token, ignore_merges=True)
+        widened.backend_tokenizer.model = model
     return widened

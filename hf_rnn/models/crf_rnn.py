@@ -1,0 +1,86 @@
+"""A linear-chain conditional random field (Lafferty, McCallum and Pereira 2001) on top of scores per token and tag.
+
+A tagging of a text has the score of its tags at their tokens (emissions), of each pair of neighbouring tags
+(transitions), and of its first and last tag. The loss is exact, by the forward algorithm; so is the best tagging, by
+the Viterbi algorithm.
+
+Texts are compact: time first, the tokens of each text at the front. Legend: T time, B batch, C tags.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+import torch
+from torch import nn
+
+_FORBIDDEN = -1e4  # finite, so that no score becomes NaN; far below the scores of a model
+_LEAST = 1e-30  # has a finite logarithm
+
+
+class Crf(nn.Module):
+    """Scores of tag sequences; `transitions[i, j]` belongs to tag j after tag i."""
+
+    def __init__(self, tags: int) -> None:
+        super().__init__()
+        self.first = nn.Parameter(torch.zeros(tags))
+        self.last = nn.Parameter(torch.zeros(tags))
+        self.transitions = nn.Parameter(torch.zeros(tags, tags))
+
+    def losses(self, emissions: torch.Tensor, labels: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """Return the negative log-likelihood of each text `(B,)`.
+
+        Args:
+            emissions: `(T, B, C)`.
+            labels: Tags `(T, B)`; a negative one is not known, and the likelihood sums over its tags.
+            valid: `(T, B)`, False behind the tokens of a text.
+        """
+        tags = torch.arange(emissions.shape[-1], device=labels.device)
+        other = (labels >= 0)[..., None] & (labels[..., None] != tags)
+        both = torch.cat([emissions.masked_fill(other, _FORBIDDEN), emissions], dim=1)  # (T, 2 B, C)
+        factors = self.transitions.exp()
+
+        def add_step(sums: torch.Tensor) -> torch.Tensor:
+            """Return log(sum_i exp(sums_i + transitions_ij)), as a product of matrices."""
+            largest = sums.detach().amax(dim=-1, keepdim=True)
+            return largest + ((sums - largest).exp() @ factors).clamp(min=_LEAST).log()
+
+        sums = self._run(both, valid.repeat(1, 2), self.first, add_step)[-1]
+        known, all_taggings = (sums + self.last).logsumexp(dim=-1).chunk(2)
+        return torch.where(valid.any(dim=0), all_taggings - known, 0.0)
+
+    def best_scores(self, emissions: torch.Tensor, valid: torch.Tensor, names: Sequence[str]) -> torch.Tensor:
+        """Return for each token and tag the score of the best tagging with this tag there `(T, B, C)`.
+
+        Its largest value per token, which is subtracted, belongs to the best tagging of the whole text. Tags whose
+        names are B-X and I-X only form taggings where I-X follows B-X or I-X.
+        """
+        first, pairs = (part.to(emissions) for part in forbidden(tuple(names)))
+        step = self.transitions + pairs
+        before = self._run(emissions, valid, self.first + first, lambda best: (best[:, None] + step.T).amax(dim=-1))
+        after = [self.last.expand_as(emissions[0])]
+        for scores, read in zip(emissions[1:].flip(0), valid[1:].flip(0), strict=True):
+            reached = (step + (scores + after[-1])[:, None]).amax(dim=-1)
+            after.append(torch.where(read[:, None], reached, after[-1]))
+        best = torch.stack(before) + torch.stack(after[::-1])
+        return best - best.amax(dim=-1, keepdim=True)
+
+    @staticmethod
+    def _run(
+        emissions: torch.Tensor, valid: torch.Tensor, first: torch.Tensor, step: Callable[[torch.Tensor], torch.Tensor]
+    ) -> list[torch.Tensor]:
+        """Return for the first 1 to T tokens a score of the taggings that end with a tag: T times `(B, C)`."""
+        found = [first + emissions[0]]
+        for scores, read in zip(emissions[1:], valid[1:], strict=True):
+            found.append(torch.where(read[:, None], step(found[-1]) + scores, found[-1]))
+        return found
+
+
+@lru_cache(maxsize=16)
+def forbidden(names: tuple[str, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return penalties for a first tag `(C,)` and a pair of tags `(C, C)` that no IOB2 tagging has; 0 elsewhere."""
+    inside = {name: name[2:] for name in names if name.startswith("I-") and f"B-{name[2:]}" in names}
+    first = torch.tensor([_FORBIDDEN * (name in inside) for name in names])
+    pairs = [
+        [_FORBIDDEN * (name in inside and before[1:] != f"-{inside[name]}") for name in names] for before in names
+    ]
+    return first, torch.tensor(pairs)

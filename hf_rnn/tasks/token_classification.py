@@ -1,0 +1,344 @@
+"""A tag for each word of a sentence: names of entities, parts of speech."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from transformers import BatchEncoding, DataCollatorForTokenClassification, PreTrainedConfig, PreTrainedTokenizerBase
+
+from ..data import DataReport, load_conll
+from ..data.conll import entity_types, load_tagged
+from ..data.loading import find_builder
+from ..evaluation.classification import check_finite_logits, classification_metrics
+from ..utils.errors import UserError
+from .base import Splits, Task
+
+logger = logging.getLogger(__name__)
+
+NO_TAG = -100  # id of places without a tag, as in transformers
+_LARGE = ("confusion_matrix", "confusion_cells")
+
+
+class TokenClassification(Task):
+    """Tag each word of a sentence.
+
+    Sentences are words with tags. A word is one or more tokens, and its tag is that of its first token.
+    """
+
+    name = "token-classification"
+    architecture = "RnnForTokenClassification"
+    pipeline = "token-classification"
+    recipe = "token-classification"
+    per_token = True
+    scores = ("f1", "accuracy", "precision", "recall", "macro_f1")
+
+    # ---- data ----
+
+    def read(self, arguments: Any, *, report: DataReport, **options: Any) -> Splits:
+        """Read CoNLL files, a data set of the `datasets` library, or rows in memory."""
+        data, streaming = options.pop("data", None), options.pop("streaming", False)
+        options |= {"max_bad_rows": arguments.max_bad_rows, "report": report}
+        if options.pop("label_map", None):
+            raise UserError("label_map is for labels of whole texts: found it for tagged sentences; leave it out")
+        for name in ("header", "text_pair_column", "label_columns"):
+            if getattr(arguments, name):
+                raise UserError(f"{name} is for TSV files: found it for tagged sentences; leave it out")
+        if data is None:
+            arguments.check_source()
+            data = arguments.dataset_name
+            data = arguments.data_dir if data is None and find_builder(arguments.data_dir) else data
+        if data is not None:
+            if streaming:
+                raise UserError("streaming requires CoNLL files: found another source of sentences; leave it out")
+            options |= {"token_column": arguments.text_column or "tokens"}
+            options |= {"tag_column": arguments.label_column or "ner_tags"}
+            return load_tagged(data, arguments.dataset_config, **options)
+        options |= {"token_column": _parse_column("text_column", arguments.text_column, 0)}
+        options |= {"tag_column": _parse_column("label_column", arguments.label_column, -1)}
+        return load_conll(arguments.data_dir, streaming=streaming, **options)
+
+    def vocabulary_texts(self, rows: Any) -> Iterable[str]:
+        """Return the words of each sentence, joined by spaces."""
+        return (" ".join(row["tokens"]) for row in rows)
+
+    def encode(self, texts: Splits, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> Splits:
+        """Return the splits as `input_ids` and `labels`.
+
+        A tag belongs to the first token of a word. In train, the further tokens of a word continue its tag, so that
+        spans of raw texts are whole; elsewhere they have none.
+        """
+        encoded = {
+            split: encode_tagged(rows, tokenizer, max_length, all_pieces=split == "train")
+            for split, rows in texts.items()
+        }
+        return type(texts)(encoded)
+
+    def audit_view(self, texts: datasets.DatasetDict) -> datasets.DatasetDict:
+        """Return the sentences as texts, all with one label."""
+        features = datasets.Features(text=datasets.Value("string"), label=datasets.ClassLabel(names=["sentence"]))
+        return datasets.DatasetDict(
+            {
+                split: datasets.Dataset.from_dict(
+                    {"text": [" ".join(words) for words in rows["tokens"]], "label": [0] * len(rows)}, features
+                )
+                for split, rows in texts.items()
+            }
+        )
+
+    def data_collator(self, tokenizer: PreTrainedTokenizerBase) -> Callable[[Any], Any]:
+        """Return the library's collator, which pads tags too."""
+        return DataCollatorForTokenClassification(tokenizer)
+
+    # ---- model and loss ----
+
+    def config_fields(self, texts: Splits) -> dict[str, Any]:
+        """Return `id2label`."""
+        return {"id2label": dict(enumerate(texts["train"].features["ner_tags"].feature.names))}
+
+    def class_counts(self, report: DataReport) -> None:
+        """Return None: tags are not weighed."""
+
+    def chance_loss(self, config: PreTrainedConfig) -> float:
+        """Return ln(tags)."""
+        return math.log(config.num_labels)
+
+    # ---- evaluation ----
+
+    def evaluate(self, predictions: Any, labels: Any, config: PreTrainedConfig) -> dict[str, Any]:
+        """Return loss, accuracy of tags, and precision, recall and F1 of entities; see [`tagging_metrics`]."""
+        predictions = np.asarray(predictions)
+        rows, labels = labels, np.full(predictions.shape[:2], NO_TAG)
+        for padded, tags in zip(labels, rows, strict=True):
+            padded[: len(tags)] = tags
+        known = labels != NO_TAG
+        logits, true = predictions[known].astype(np.float64), labels[known]
+        check_finite_logits(logits)
+        loss = torch.nn.functional.cross_entropy(torch.tensor(logits), torch.tensor(true)).item()
+        ends = known.sum(axis=1).cumsum()[:-1]
+        names = [config.id2label[index] for index in range(config.num_labels)]
+        return {
+            "rows": len(labels),
+            "tokens": len(true),
+            "loss": loss,
+            **tagging_metrics(np.split(logits.argmax(axis=1), ends), np.split(true, ends), names),
+        }
+
+    def check_model(self, name: str, config: PreTrainedConfig) -> None:
+        """Accept every tagger."""
+
+    def answers(
+        self, scores: Any, config: PreTrainedConfig, texts: Sequence[str] = (), encoded: BatchEncoding | None = None
+    ) -> list[dict[str, Any]]:
+        """Return the entities of each text, or for other tags its words: text, label, start, end and score."""
+        rows = enumerate(zip(texts, np.asarray(scores), strict=True))
+        return [{"entities": find_spans(found, encoded, row, text, config)} for row, (text, found) in rows]
+
+    # ---- card ----
+
+    def card_facts(
+        self, texts: Splits, tokenizer: Any, config: Any, report: Any, metrics: Any, **options: bool
+    ) -> Any:
+        """Return the number of training words by tag or entities by type, and the results."""
+        counts: Counter[str] = Counter()
+        names = texts["train"].features["ner_tags"].feature.names
+        for tags in texts["train"]["ner_tags"] if isinstance(texts["train"], datasets.Dataset) else ():
+            counts.update(names[tag] for tag in tags)
+        types = entity_types(names)
+        results = {split: metrics[split] for split in ("validation", "test") if split in metrics}
+        rows = texts["train"]["tokens"] if isinstance(texts["train"], datasets.Dataset) else []
+        return {
+            "class_counts": {kind: counts[f"B-{kind}"] for kind in types} or {name: counts[name] for name in names},
+            "results": {
+                split: {name: value for name, value in found.items() if name not in _LARGE}
+                for split, found in results.items()
+            },
+            "examples": {"": [" ".join(words) for words in rows[:4]]} if options["examples"] else None,
+        }
+
+
+def _parse_column(setting: str, name: str | None, default: int) -> int:
+    try:
+        return default if name is None else int(name)
+    except ValueError:
+        raise UserError(f"{setting} of CoNLL files is a number from 0: found {name!r}") from None
+
+
+# ---- words and tokens ----
+
+
+@dataclass
+class _Encoder:
+    """Encode batches of sentences, and count the words that are cut off."""
+
+    tokenizer: PreTrainedTokenizerBase
+    limit: int
+    tags: list[str]
+    all_pieces: bool
+    cut: int = 0
+
+    def __post_init__(self) -> None:
+        ids = {name: index for index, name in enumerate(self.tags)}
+        self.further = [
+            ids.get(f"I-{name[2:]}", index) if name.startswith("B-") else index for name, index in ids.items()
+        ]
+
+    def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[list[int]]]:
+        sentences = list(map(list, batch["tokens"]))
+        encoded = self.tokenizer(
+            sentences,
+            is_split_into_words=True,
+            truncation=True,
+            max_length=self.limit,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+        )
+        ids, labels = [], []
+        for row, tags in enumerate(batch["ner_tags"]):
+            rows = list(self._align(encoded["input_ids"][row], encoded.word_ids(row), tags))
+            ids.append([token for token, _ in rows])
+            labels.append([tag for _, tag in rows])
+        return {"input_ids": ids, "labels": labels}
+
+    def _align(
+        self, ids: Sequence[int], words: Sequence[int | None], tags: Sequence[int]
+    ) -> Iterator[tuple[int, int]]:
+        """Yield token ids and tags; a word without a token becomes the unknown token."""
+        unknown, following = self.tokenizer.unk_token_id, 0
+        complete = len(ids) < self.limit
+        last = max((place for place, word in enumerate(words) if word is not None), default=-1)
+        for place, (token, word) in enumerate(zip(ids, words, strict=True)):
+            if word is None:
+                yield token, NO_TAG
+                continue
+            lost = range(following, word) if unknown is not None else ()
+            yield from ((unknown, tags[index]) for index in lost)
+            first = word >= following
+            yield token, tags[word] if first else self.further[tags[word]] if self.all_pieces else NO_TAG
+            following = word + 1
+            if place == last and complete and unknown is not None:
+                yield from ((unknown, tag) for tag in tags[following:])
+                following = len(tags)
+        if last < 0 and unknown is not None and complete:
+            yield from ((unknown, tag) for tag in tags)
+            following = len(tags)
+        self.cut += len(tags) - following
+
+
+def encode_tagged(
+    rows: Any, tokenizer: PreTrainedTokenizerBase, max_length: int | None = None, all_pieces: bool = False
+) -> Any:
+    """Turn sentences with `tokens` and `ner_tags` into token ids and tags of tokens.
+
+    Args:
+        rows: A table or a stream.
+        tokenizer: A fast tokenizer, which knows the words of its tokens.
+        max_length: Most tokens per sentence; by default the tokenizer's `model_max_length`.
+        all_pieces: Whether the further tokens of a word continue its tag (I-X after B-X); else their label is -100.
+    """
+    if not tokenizer.is_fast:
+        raise UserError("a tagger needs a fast tokenizer, one with a tokenizer.json: found a tokenizer in Python")
+    limit = tokenizer.model_max_length if max_length is None else max_length
+    names = rows.features["ner_tags"].feature.names
+    encoder = _Encoder(tokenizer, limit, names, all_pieces)
+    ids = {"input_ids": datasets.List(datasets.Value("int32")), "labels": datasets.List(datasets.Value("int64"))}
+    arguments: dict[str, Any] = {"batched": True, "remove_columns": list(rows.features)}
+    encoded = rows.map(encoder, features=datasets.Features(ids), **arguments)
+    if encoder.cut:
+        message = "%d words of %s are beyond %d tokens of their sentence and were cut off"
+        logger.warning(message, encoder.cut, rows.split or "the data", limit)
+    return encoded
+
+
+def find_spans(
+    logits: np.ndarray, encoded: BatchEncoding, row: int, text: str, config: PreTrainedConfig
+) -> list[dict[str, Any]]:
+    """Return the entities of a text, or each word if the tags mark no entities.
+
+    A word's tag is that of its first token. Words are those of the tokenizer; tokens at the same place are one word.
+
+    Args:
+        logits: `(T, C)` of the text's tokens.
+        encoded: The tokenizer's output, with `offset_mapping`.
+        row: Number of the text in `encoded`.
+        text: The text.
+        config: Names the tags.
+    """
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    scores = shifted / shifted.sum(axis=-1, keepdims=True)
+    words: list[dict[str, Any]] = []
+    before = None
+    for place, word in enumerate(encoded.word_ids(row)):
+        if word is None:
+            continue
+        start, end = encoded["offset_mapping"][row][place]
+        if words and (word == before or start < words[-1]["end"]):
+            words[-1]["end"] = max(end, words[-1]["end"])
+        else:
+            best = int(scores[place].argmax())
+            label, score = config.id2label[best], float(scores[place, best])
+            words.append({"label": label, "start": start, "end": end, "score": score})
+        before = word
+    if entity_types(config.id2label.values()):
+        words = list(_join(words))
+    return [{"text": text[found["start"] : found["end"]], **found} for found in words]
+
+
+def _join(words: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Join words with tags in IOB2 to entities, with the mean of their scores."""
+    entity: dict[str, Any] | None = None
+    scores: list[float] = []
+    for word in [*words, {"label": "O"}]:
+        mark, _, kind = word["label"].partition("-")
+        if entity is not None and not (mark == "I" and kind == entity["label"]):
+            yield {**entity, "score": sum(scores) / len(scores)}
+            entity = None
+        if kind and entity is None:
+            entity, scores = {**word, "label": kind}, []
+        if entity is not None:
+            entity["end"] = word["end"]
+            scores.append(word["score"])
+
+
+def tagging_metrics(
+    predictions: Iterable[Iterable[int]], references: Iterable[Iterable[int]], names: Sequence[str]
+) -> dict[str, Any]:
+    """Measure tags of sentences.
+
+    Returns:
+        `accuracy` of the tags and `f1`. For tags of entities, `precision`, `recall` and `f1` are those of whole
+        entities, over all types, `macro_f1` is the mean over types, and `per_class` has each type, as seqeval measures
+        them. For other tags `f1` is the accuracy, and the rest is that of [`classification_metrics`].
+    """
+    flat = [np.array(list(chain.from_iterable(rows))) for rows in (predictions, references)]
+    if not entity_types(names):
+        found = classification_metrics(flat[0], flat[1], names)
+        return {"accuracy": found["accuracy"], "f1": found["accuracy"], **found}
+    try:
+        from seqeval.metrics import classification_report
+    except ModuleNotFoundError as error:
+        raise UserError("scores of entities need seqeval: pip install 'hf-rnn[tagging]'") from error
+    predicted, true = ([[names[tag] for tag in row] for row in rows] for rows in (predictions, references))
+    report = classification_report(true, predicted, output_dict=True, zero_division=0)
+    micro = {score: float(report.get("micro avg", {}).get(f"{score}{'-score' * (score == 'f1')}", 0.0))
+             for score in ("precision", "recall", "f1")}  # fmt: skip
+    per_class = {
+        kind: {
+            "precision": float(found["precision"]),
+            "recall": float(found["recall"]),
+            "f1": float(found["f1-score"]),
+            "support": int(found["support"]),
+        }
+        for kind, found in report.items()
+        if not kind.endswith(" avg")
+    }
+    macro = float(np.mean([found["f1"] for found in per_class.values()])) if per_class else 0.0
+    return {"accuracy": float((flat[0] == flat[1]).mean()), **micro, "macro_f1": macro, "per_class": per_class}

@@ -1,0 +1,93 @@
+"""Train a recurrent tagger of words with the Hugging Face Trainer, and nothing but public names.
+
+Example:
+    python scripts/train_tagger.py --data_dir FOLDER --output_dir out/tagger --text "Anna lives in Rome"
+
+FOLDER has train.conll, dev.conll, test.conll with lines `token<TAB>tag` and an empty line after each sentence. `hf-rnn
+train --task token-classification` does more; copy this to change it.
+"""
+
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from pathlib import Path
+
+
+def make_parser() -> ArgumentParser:
+    """Declare the flags."""
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("--data_dir", type=Path, required=True, help="folder of CoNLL files")
+    parser.add_argument("--output_dir", type=Path, required=True, help="new folder for the model")
+    parser.add_argument("--cell_type", choices=["rnn_tanh", "rnn_relu", "gru", "lstm", "min_gru"], default="lstm")
+    parser.add_argument("--num_train_epochs", type=float, default=15, help="(default: %(default)s)")
+    parser.add_argument("--learning_rate", type=float, default=5e-3, help="(default: %(default)s)")
+    parser.add_argument("--text", default="Anna lives in Rome.", help="to tag at the end")
+    return parser
+
+
+def main() -> None:
+    """Train, measure, save, predict."""
+    parser = make_parser()
+    args = parser.parse_args()
+    if args.output_dir.exists() and any(args.output_dir.iterdir()):
+        parser.error(f"--output_dir {args.output_dir} is not empty: give a new one")
+
+    from transformers import (
+        DataCollatorForTokenClassification,
+        EvalPrediction,
+        Trainer,
+        TrainingArguments,
+        pipeline,
+        set_seed,
+    )
+
+    import hf_rnn
+
+    try:
+        sentences = hf_rnn.load_conll(args.data_dir)
+    except ValueError as error:  # names file and line
+        parser.error(str(error))
+    words = (" ".join(tokens) for tokens in sentences["train"]["tokens"])
+    tokenizer = hf_rnn.train_tokenizer(words, min_frequency=2, tokenizer="bpe", normalizer="cased")
+    data = {split: hf_rnn.encode_tagged(rows, tokenizer) for split, rows in sentences.items()}
+    names = sentences["train"].features["ner_tags"].feature.names
+    set_seed(42)
+    settings = {"vocab_size": len(tokenizer), "cell_type": args.cell_type, "id2label": dict(enumerate(names))}
+    config = hf_rnn.RnnConfig(**settings, embedding_size=100, embedding_dropout=0.5, classifier_dropout=0.5, crf=True)
+
+    def compute_metrics(result: EvalPrediction) -> dict[str, float]:
+        found, tagged = result.predictions.argmax(axis=-1), result.label_ids != -100
+        return {"accuracy": float((found == result.label_ids)[tagged].mean())}
+
+    trainer = Trainer(
+        model=hf_rnn.RnnForTokenClassification(config),
+        args=TrainingArguments(
+            output_dir=str(args.output_dir / "checkpoints"),
+            num_train_epochs=args.num_train_epochs,
+            learning_rate=args.learning_rate,
+            per_device_train_batch_size=16,
+            per_device_eval_batch_size=256,
+            train_sampling_strategy="group_by_length",  # less padding
+            logging_strategy="epoch",
+            eval_strategy="epoch",
+            save_strategy="epoch",
+            save_total_limit=1,
+            load_best_model_at_end=True,
+            metric_for_best_model="accuracy",
+            dataloader_pin_memory=False,  # no gain with batches this small
+        ),
+        train_dataset=data["train"],
+        eval_dataset=data["validation"],
+        processing_class=tokenizer,
+        data_collator=DataCollatorForTokenClassification(tokenizer),
+        compute_metrics=compute_metrics,
+    )
+    trainer.train()
+    metrics = [trainer.evaluate(data[split], metric_key_prefix=split) for split in data if split != "train"]
+    if trainer.is_world_process_zero():  # with torchrun there are several
+        print(*metrics, sep="\n")
+        trainer.model.save_pretrained(args.output_dir)
+        tokenizer.save_pretrained(args.output_dir)
+        print(args.text, pipeline("token-classification", model=str(args.output_dir))(args.text))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""The tagger's contract: padding, the exact conditional random field, and saving with and without the package."""
+
+import itertools
+
+import pytest
+import torch
+from test_modeling_rnn import TEXTS, TOLERANCE, pad_right
+from transformers import AutoModelForTokenClassification
+
+from hf_rnn import RnnConfig, RnnForTokenClassification
+from hf_rnn.models.crf_rnn import Crf
+
+TAGS = ("O", "B-a", "I-a", "B-b", "I-b")
+
+
+def make(**settings):
+    torch.manual_seed(3)
+    config = {"vocab_size": 13, "embedding_size": 6, "hidden_size": 5, "id2label": dict(enumerate(TAGS)), **settings}
+    model = RnnForTokenClassification(RnnConfig(**config)).eval()
+    for weight in model.crf.parameters() if config.get("crf") else ():
+        torch.nn.init.normal_(weight)
+    return model
+
+
+@pytest.mark.parametrize("crf", [False, True])
+@pytest.mark.parametrize("cell", ["gru", "lstm", "min_gru"])
+def test_padding_changes_no_answer(cell, crf):
+    model = make(crf=crf, cell_type=cell)
+    ids, mask = pad_right(TEXTS, extra=2)
+    left = ids.flip(1), mask.flip(1)  # each text reversed, padding first
+    labels = torch.randint(0, 5, ids.shape).masked_fill(mask == 0, -100)
+    whole = model(ids, mask, labels=labels)
+    losses = []
+    for row, text in enumerate(TEXTS):
+        alone = model(torch.tensor([text]), labels=labels[row : row + 1, : len(text)])
+        torch.testing.assert_close(whole.logits[row, : len(text)], alone.logits[0], **TOLERANCE)
+        reverse, padded = model(torch.tensor([text[::-1]])).logits[0], model(*left).logits[row]
+        torch.testing.assert_close(padded[-len(text) :], reverse, **TOLERANCE)
+        assert not whole.logits[row, len(text) :].any()
+        losses.append(alone.loss * len(text))
+    torch.testing.assert_close(whole.loss, sum(losses) / mask.sum(), **TOLERANCE)
+    holes, full = torch.tensor([[1, 0, 1, 1]]), torch.tensor([[5, 9, 7, 3]])
+    torch.testing.assert_close(model(full, holes).logits[:, [0, 2, 3]], model(full[:, [0, 2, 3]]).logits, **TOLERANCE)
+
+
+def enumerate_taggings(crf, emissions):
+    """Return each tagging of a text with its score, by the definition."""
+    for tags in itertools.product(range(emissions.shape[1]), repeat=len(emissions)):
+        score = crf.first[tags[0]] + crf.last[tags[-1]] + sum(emissions[place, tag] for place, tag in enumerate(tags))
+        yield tags, score + sum(crf.transitions[pair] for pair in itertools.pairwise(tags))
+
+
+def is_valid(tags):
+    before = "O"
+    for name in (TAGS[tag] for tag in tags):
+        if name[0] == "I" and before[2:] != name[2:]:
+            return False
+        before = name
+    return True
+
+
+def test_loss_and_best_tagging_equal_those_of_all_taggings():
+    torch.manual_seed(0)
+    crf, emissions = Crf(5).requires_grad_(False), 2 * torch.randn(4, 3, 5)
+    for weight in crf.parameters():
+        weight.normal_()
+    valid = torch.tensor([[True, True, True], [True, True, False], [True, True, False], [True, False, False]])
+    labels = torch.tensor([[0, 1, 4], [3, 2, -100], [4, -100, -100], [0, -100, -100]])  # one is not known
+    losses, best = crf.losses(emissions, labels, valid), crf.best_scores(emissions, valid, TAGS)
+    for text, length in enumerate((4, 3, 1)):
+        scored = dict(enumerate_taggings(crf, emissions[:length, text]))
+        known = labels[:length, text].tolist()
+        agree = [
+            score
+            for tags, score in scored.items()
+            if all(tag in (want, -100) or want == -100 for tag, want in zip(tags, known, strict=True))
+        ]
+        expected = torch.stack(list(scored.values())).logsumexp(0) - torch.stack(agree).logsumexp(0)
+        torch.testing.assert_close(losses[text], expected, atol=1e-4, rtol=1e-5)
+        scored = {tags: score for tags, score in scored.items() if is_valid(tags)}
+        top = max(scored, key=scored.get)
+        assert best[:length, text].argmax(-1).tolist() == list(top)
+        for place, tag in itertools.product(range(length), range(5)):
+            through = [score for tags, score in scored.items() if tags[place] == tag]
+            if through:
+                torch.testing.assert_close(best[place, text, tag], max(through) - scored[top], atol=1e-4, rtol=1e-5)
+            else:
+                assert best[place, text, tag] < -1000
+
+
+def test_gradients_of_the_loss_are_finite_for_extreme_scores():
+    crf = Crf(3)
+    torch.nn.init.constant_(crf.transitions, -80.0)
+    emissions = (1e3 * torch.randn(5, 2, 3)).requires_grad_()
+    crf.losses(emissions, torch.zeros(5, 2, dtype=torch.long), torch.ones(5, 2, dtype=torch.bool)).sum().backward()
+    assert emissions.grad.isfinite().all() and crf.transitions.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("crf", [False, True])
+def test_round_trip(tmp_path, crf):
+    model = make(crf=crf)
+    model.save_pretrained(tmp_path)
+    loaded = AutoModelForTokenClassification.from_pretrained(tmp_path)
+    assert type(loaded) is RnnForTokenClassification
+    for name, weight in model.state_dict().items():
+        assert torch.equal(weight, loaded.state_dict()[name]), name
+    ids, mask = pad_right(TEXTS)
+    torch.testing.assert_close(loaded(ids, mask).logits, model(ids, mask).logits)
+
+
+def test_a_text_without_tokens():
+    for crf in (False, True):
+        empty = make(crf=crf)(torch.zeros(2, 0, dtype=torch.long))
+        assert empty.logits.shape == (2, 0, 5)

@@ -1,0 +1,182 @@
+"""A tagger from a folder of CoNLL files to spans in raw text, with the promises that hold for each task."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from transformers import pipeline
+
+import hf_rnn
+from hf_rnn import encode_tagged, load_conll, train, train_tokenizer
+from hf_rnn.inference import Tagger
+from hf_rnn.inference.demo import colour_spans
+from hf_rnn.tasks.token_classification import tagging_metrics
+from hf_rnn.utils.errors import UserError
+
+TEXT = "Anna Bo sees the box, near Old Town.  Miro (and Rome)"
+
+
+def spans(entities, text=TEXT):
+    for found in entities:
+        assert found.get("text", text[found["start"] : found["end"]]) == text[found["start"] : found["end"]]
+    return [(found.get("label") or found["entity_group"], text[found["start"] : found["end"]]) for found in entities]
+
+
+EXPECTED = [("person", "Anna Bo"), ("place", "Old Town"), ("person", "Miro"), ("place", "Rome")]
+
+
+def test_predict_and_pipeline_find_the_same_spans(tagger, command):
+    assert tagger.metrics["test"]["f1"] > 0.95 and "f1" in repr(tagger)
+    code, out, _ = command("predict", "--model", tagger.folder, "--text", TEXT, "--text", "")
+    first, empty = map(json.loads, out.splitlines())
+    assert code == 0 and empty == {"entities": []}
+    assert spans(first["entities"]) == EXPECTED
+    assert all(0 < found["score"] <= 1 for found in first["entities"])
+    find = pipeline("token-classification", str(tagger.folder), aggregation_strategy="simple", trust_remote_code=False)
+    assert spans(find(TEXT)) == EXPECTED
+    parts = colour_spans(TEXT, first["entities"])
+    assert "".join(part for part, _ in parts) == TEXT
+    assert [(label, part) for part, label in parts if label] == EXPECTED
+
+
+def test_a_text_has_the_same_answer_alone_and_in_any_batch(tagger):
+    tag = Tagger.from_pretrained(tagger.folder)
+    texts = [TEXT, "Rome", "", "the box " * 700 + "near Ulm"]  # longer than sentences of the training may be
+    alone = [tag.predict([text])[0] for text in texts]
+    together = tag.predict(texts)
+    for one, other in zip(alone, together, strict=True):
+        assert [found.pop("score") for found in one["entities"]] == pytest.approx(
+            [found.pop("score") for found in other["entities"]], abs=1e-5
+        )
+        assert one == other
+    assert spans(together[3]["entities"], texts[3])[-1] == ("place", "Ulm")
+    with pytest.raises(UserError, match="one text"):
+        tag.predict(TEXT)
+
+
+def test_evaluate_gives_the_scores_of_the_folder(tagger, command, tagged_dir, tmp_path):
+    code, out, _ = command("evaluate", "--model", tagger.folder, "--data_dir", tagged_dir)
+    found = json.loads(out)
+    assert code == 0 and found["f1"] == tagger.metrics["test"]["f1"]
+    assert found["loss"] == pytest.approx(tagger.metrics["test"]["loss"], abs=1e-5)
+    (tmp_path / "test.conll").write_text("Anna\tB-animal\n")
+    code, _, err = command("evaluate", "--model", tagger.folder, "--data_dir", tmp_path)
+    assert code == 2 and "test.conll:1: unknown label: tag 'B-animal'" in err and err.count("\n") == 1
+
+
+def test_inspect_push_and_export(tagger, command):
+    code, out, _ = command("inspect", "--model", tagger.folder, "--text", "Anna Bo")
+    assert code == 0 and "B-person" in out and "batch, time, tags" in out
+    code, out, _ = command("push", "--model", tagger.folder, "--repo_id", "me/tagger", "--dry_run")
+    assert code == 0 and "crf_rnn.py" in out and "token_classification_rnn.py" in out
+    code, _, err = command("export", "--model", tagger.folder)
+    assert code == 2 and "cannot be exported to ONNX" in err and err.count("\n") == 1
+    card = (tagger.folder / "README.md").read_text()
+    assert "pipeline_tag: token-classification" in card and "| person |" in card and "pooling" not in card
+
+
+WITHOUT_THE_PACKAGE = """
+import json, sys
+class Hide:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "hf_rnn":
+            raise ModuleNotFoundError("No module named hf_rnn", name="hf_rnn")
+sys.meta_path.insert(0, Hide())
+from transformers import pipeline
+find = pipeline("token-classification", sys.argv[1], aggregation_strategy="simple", trust_remote_code=True)
+print(json.dumps([[found["entity_group"], found["start"], found["end"]] for found in find(sys.argv[2])]))
+"""
+
+
+@pytest.mark.slow
+def test_remote_code_without_the_package(tagger, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_THE_PACKAGE, str(tagger.folder), TEXT],
+        env={"PATH": "", "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert [(label, TEXT[start:end]) for label, start, end in found] == EXPECTED
+
+
+def test_a_stream_trains_to_the_same_tagger_as_a_table(tagger_settings, tmp_path):
+    short = {**tagger_settings, "num_train_epochs": 1, "train_sampling_strategy": "sequential"}
+    table = train(**short, output_dir=str(tmp_path / "table"))
+    stream = train(**short, streaming=True, output_dir=str(tmp_path / "stream"))
+    weights = [(result.folder / "model.safetensors").read_bytes() for result in (table, stream)]
+    assert weights[0] == weights[1] and stream.metrics["test"] == table.metrics["test"]
+
+
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    [
+        ({"metric_for_best_model": "macro_recall"}, "unknown metric_for_best_model"),
+        ({"header": True}, "header is for TSV files"),
+        ({"text_column": "token"}, "text_column of CoNLL files is a number"),
+        ({"label_smoothing_factor": 0.1}, "label_smoothing_factor"),
+        ({"calibrate": True}, "calibrate"),
+    ],
+    ids=str,
+)
+def test_a_mistake_is_one_line(tagger_settings, tmp_path, mistake, message):
+    with pytest.raises(UserError, match=message):
+        train(**tagger_settings, **mistake, output_dir=str(tmp_path / "out"))
+
+
+def test_words_and_tokens_are_aligned(tagged_dir):
+    """The tag of a word belongs to its first token; in training the further ones continue it."""
+    rows = (
+        load_conll(tagged_dir)["train"]
+        .select([0])
+        .map(lambda row: {"tokens": ["Zorbly", "\u00a0", "sees"], "ner_tags": [1, 3, 0]})
+    )
+    tokenizer = train_tokenizer(
+        ["zor bly sees"], min_frequency=1, tokenizer="bpe", normalizer="cased", max_vocab_size=20
+    )
+    names = rows.features["ner_tags"].feature.names
+    first, every = (encode_tagged(rows, tokenizer, all_pieces=both)[0] for both in (False, True))
+    words = tokenizer(["Zorbly"], is_split_into_words=True)["input_ids"]
+    assert first["input_ids"] == [*words, tokenizer.unk_token_id, *tokenizer("sees")["input_ids"]]
+    assert [label for label in first["labels"] if label != -100] == [1, 3, 0]
+    assert first["labels"][: len(words)] == [1] + [-100] * (len(words) - 1)
+    assert [names[label] for label in every["labels"][: len(words)]] == ["B-person"] + ["I-person"] * (len(words) - 1)
+
+
+def test_tags_that_are_no_entities(tagger_settings, tmp_path, command):
+    (tmp_path / "train.conll").write_text("I\tO\nsee\tV\nRome\tN\n.\t,\n\n" * 30)
+    result = train(
+        **{**tagger_settings, "data_dir": str(tmp_path), "num_train_epochs": 3},
+        crf=False,
+        output_dir=str(tmp_path / "out"),
+    )
+    assert result.metrics["validation"]["accuracy"] == result.metrics["validation"]["f1"] == 1
+    _, out, _ = command("predict", "--model", result.folder, "--text", "I see Rome.")
+    words = json.loads(out)["entities"]
+    assert [(word["text"], word["label"]) for word in words] == [("I", "O"), ("see", "V"), ("Rome", "N"), (".", ",")]
+
+
+def test_metrics_of_entities_by_hand():
+    names = ("O", "B-a", "I-a", "B-b", "I-b")
+    true = [[1, 2, 0, 3], [3, 4, 0]]  # a, b, b
+    found = tagging_metrics([[1, 2, 0, 1], [3, 0, 0]], true, names)  # a is right
+    assert (found["precision"], found["recall"]) == (1 / 3, 1 / 3)
+    assert found["per_class"]["a"] == {"precision": 0.5, "recall": 1.0, "f1": pytest.approx(2 / 3), "support": 1}
+    assert found["accuracy"] == pytest.approx(5 / 7)
+
+
+def test_the_example_of_the_documentation_runs(tagged_dir, tmp_path, monkeypatch, capsys):
+    page = (Path(hf_rnn.__file__).parent / "tasks" / "README.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    shutil.copytree(tagged_dir, tmp_path / "FOLDER")
+    monkeypatch.chdir(tmp_path)
+    exec(code.replace("num_train_epochs=15", "num_train_epochs=1, hidden_size=8"), {})
+    assert 0 <= float(capsys.readouterr().out.split()[0]) <= 1
+    assert np.isfinite(json.loads(Path("out/tagger/metrics.json").read_text())["validation"]["loss"])
