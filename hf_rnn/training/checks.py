@@ -47,6 +47,8 @@ def check_early(arguments: Arguments) -> None:
     if metric is not None and greater is not None and greater == metric.endswith("loss"):
         raise UserError(f"greater_is_better {greater} keeps the worst epoch by {metric}: leave it out")
     check_trainer_settings(training)
+    if training.calibrate and get_task(data.task).per_token:
+        raise UserError(f"calibrate is for labels of whole texts: found the task {data.task}; leave it out")
     names = ("tokenizer_name_or_path", "model_name_or_path", "vectors")
     sources = {name: getattr(data, name) for name in names}
     if training.recipe not in recipe_names() and not training.resume:  # resuming removes nothing
