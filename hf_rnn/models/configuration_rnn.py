@@ -27,6 +27,7 @@ _RANGES = {  # setting: smallest value, and the limit that values stay below
     **dict.fromkeys(("vocab_size", "embedding_size", "hidden_size", "num_hidden_layers"), (1, _MAX_PARAMETERS)),
     **dict.fromkeys(("embedding_dropout", "word_dropout", "hidden_dropout", "recurrent_dropout"), (0, 1)),
     "classifier_dropout": (0, 1),
+    "word_forms": (0, 1 << 15),
     "embedding_initializer_range": (0, float("inf")),
 }
 
@@ -102,6 +103,11 @@ class RnnConfig(PreTrainedConfig):
         choices=["siamese", "joint"],
     )
     crf: bool = _setting(False, "token-classification: score whole taggings of a text with a conditional random field")
+    word_forms: int = _setting(
+        0,
+        "token-classification: read words instead of tokens, with this number of rows for their prefixes, suffixes "
+        "and shapes; 0 reads tokens",
+    )
     sparse_embedding: bool = _setting(
         False, "embedding gradients hold only rows of the batch; needs RnnTrainer, not transformers' Trainer"
     )

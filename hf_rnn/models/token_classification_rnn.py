@@ -1,7 +1,10 @@
 """The tagger on top of the recurrent encoder: a tag for each token, independent or from a conditional random field."""
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from zlib import crc32
 
 import torch
 from torch import nn
@@ -13,6 +16,71 @@ from .cells_rnn import CompactTexts
 from .configuration_rnn import RnnConfig
 from .crf_rnn import Crf
 from .modeling_rnn import RnnModel, RnnPreTrainedModel
+
+_SIZES = (1, 2, 3)  # letters
+_MARKS, _MARK = ("⇧", "⇪"), 2  # of capitals, see the normaliser `cased`
+
+
+class WordForms(nn.Module):
+    """Vectors of words: the mean over their tokens of each one's vector and those of its form.
+
+    The form of a token is its first and last letters and its shape, hashed to the rows of a table, so that rare and
+    unseen words have a vector too. [`WordForms.read`] reads the vocabulary of a tokenizer.
+    """
+
+    ids: torch.Tensor
+    kinds: torch.Tensor
+
+    def __init__(self, config: RnnConfig) -> None:
+        super().__init__()
+        self.table = nn.EmbeddingBag(config.word_forms, config.embedding_size, mode="sum")
+        self.register_buffer("ids", torch.zeros(config.vocab_size, len(list_forms("")), dtype=torch.int16))
+        self.register_buffer("kinds", torch.ones(config.vocab_size, dtype=torch.int8))
+
+    def read(self, tokens: Sequence[str]) -> None:
+        """Read the tokens of a vocabulary, in the order of their ids."""
+        rows = self.table.num_embeddings
+        hashed = [[crc32(form.encode()) % rows for form in list_forms(token)] for token in tokens]
+        self.ids[: len(hashed)] = torch.tensor(hashed, dtype=torch.int16)
+        marked = any(token.startswith("▁") for token in tokens)
+        starts = [token.startswith("▁") if marked else not token.startswith("##") for token in tokens]
+        kinds = [_MARK if token[-1:] in _MARKS else int(start) for token, start in zip(tokens, starts, strict=True)]
+        self.kinds[: len(kinds)] = torch.tensor(kinds, dtype=torch.int8)
+
+    def find_starts(self, input_ids: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """Return which tokens of compact texts `(B, T)` begin a word."""
+        kinds = self.kinds[input_ids]
+        starts = kinds > 0
+        starts[:, 1:] &= kinds[:, :-1] != _MARK  # a mark belongs to the word after it
+        starts[:, :1] = True
+        return starts & valid
+
+    def forward(
+        self, input_ids: torch.Tensor, vectors: torch.Tensor, places: torch.Tensor, words: int
+    ) -> torch.Tensor:
+        """Return the vectors of words `(B, W, E)`.
+
+        Args:
+            input_ids: `(B, T)`.
+            vectors: `(B, T, E)`, zero at padding.
+            places: Number of each token's word, `(B, T)`; `words` at padding.
+            words: The most words of a text, W.
+        """
+        distinct, order = input_ids.unique(return_inverse=True)
+        vectors = vectors + self.table(self.ids[distinct].long())[order]
+        rows = (words + 1) * torch.arange(len(input_ids), device=input_ids.device)[:, None] + places
+        sums = vectors.new_zeros(len(input_ids) * (words + 1), vectors.shape[-1])
+        sums = sums.index_add(0, rows.flatten(), vectors.flatten(0, 1))
+        counts = torch.bincount(rows.flatten(), minlength=len(sums)).clamp(min=1)
+        return (sums / counts[:, None]).view(len(input_ids), words + 1, -1)[:, :words]
+
+
+def list_forms(token: str) -> list[str]:
+    """Return the forms of a token; `▁` marks one that begins a word."""
+    word = token.removeprefix("▁")
+    shape = re.sub(r"[^\W\d_]+", "x", re.sub(r"\d+", "9", word))
+    starts, ends = ([f"{size}<{word[:size]}" for size in _SIZES], [f"{size}>{word[-size:]}" for size in _SIZES])
+    return [*starts, *ends, f"={shape}", f"#{word == token}{min(len(word), 6)}"]
 
 
 @dataclass
@@ -43,6 +111,7 @@ class RnnForTokenClassification(RnnPreTrainedModel):
         super().__init__(config)
         self.num_labels = config.num_labels
         self.rnn = RnnModel(config)
+        self.forms = WordForms(config) if config.word_forms else None
         self.dropout = nn.Dropout(config.classifier_dropout)
         self.classifier = nn.Linear(config.output_size, config.num_labels)
         self.crf = Crf(config.num_labels) if config.crf else None
@@ -51,7 +120,9 @@ class RnnForTokenClassification(RnnPreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, Crf):
+        if isinstance(module, nn.EmbeddingBag):
+            init.normal_(module.weight, std=0.1)
+        elif isinstance(module, Crf):
             for parameter in module.parameters():
                 init.zeros_(parameter)
 
@@ -78,24 +149,31 @@ class RnnForTokenClassification(RnnPreTrainedModel):
         The other arguments are those of [`RnnModel.forward`].
         """
         mask = self.rnn.read_mask(input_ids, attention_mask, inputs_embeds)
+        labels = None if labels is None else labels.long().masked_fill(~mask, -100)
+        texts = starts = None
+        if self.forms is not None and input_ids is not None and mask.shape[1]:  # tokens to words
+            texts = CompactTexts(mask)
+            ids, valid = texts.compact(input_ids.masked_fill(~mask, 0)).T, texts.valid.T
+            starts = self.forms.find_starts(ids, valid)
+            counts = starts.sum(dim=1)
+            words = max(int(counts.max()), 1)
+            places = (starts.cumsum(dim=1) - 1).masked_fill(~valid, words)
+            inputs_embeds = self.forms(ids, self.rnn.embedding(ids), places, words)
+            mask, input_ids = torch.arange(words, device=mask.device) < counts[:, None], None
+            if labels is not None:
+                firsts = texts.compact(labels).T[starts]
+                labels = labels.new_full(mask.shape, -100)
+                labels[mask] = firsts
         options = initial_hidden_state, initial_cell_state, output_final_states, output_hidden_states
         outputs = self.rnn(input_ids, mask, inputs_embeds, *options, return_dict=True)
-        emissions = logits = self.classifier(self.dropout(outputs.last_hidden_state)) * mask[:, :, None]
-        if labels is not None:
-            labels = labels.long().masked_fill(~mask, -100)
-        loss = None
-        if self.crf is not None and mask.shape[1]:
-            texts = CompactTexts(mask)
-            compact = texts.compact(emissions).float()
-            if labels is not None:
-                count = kwargs.get("num_items_in_batch")
-                count = (labels >= 0).sum().clamp(min=1) if count is None else count
-                loss = self.crf.losses(compact, texts.compact(labels), texts.valid).sum() / count
-            if not self.training:
-                names = [self.config.id2label[index] for index in range(self.num_labels)]
-                logits = texts.restore([self.crf.best_scores(compact, texts.valid, names)]).to(emissions.dtype)
-        elif labels is not None:
-            loss = self.loss_function(logits=logits, labels=labels, config=self.config, **kwargs)
+        emissions = self.classifier(self.dropout(outputs.last_hidden_state)) * mask[:, :, None]
+        loss, logits = self._score(emissions, mask, labels, **kwargs)
+        if texts is not None and starts is not None:  # words to tokens
+            places = places.clamp(max=words - 1)[:, :, None].expand(-1, -1, self.num_labels)
+            emissions, logits = (
+                texts.restore([self._continue(scores.gather(1, places), starts).transpose(0, 1)])
+                for scores in (emissions, logits)
+            )
         return RnnTokenClassifierOutput(
             loss=loss,
             logits=logits,
@@ -104,3 +182,32 @@ class RnnForTokenClassification(RnnPreTrainedModel):
             final_hidden_state=outputs.final_hidden_state,
             final_cell_state=outputs.final_cell_state,
         )
+
+    def _score(
+        self, emissions: torch.Tensor, mask: torch.Tensor, labels: torch.Tensor | None, **kwargs: Any
+    ) -> tuple[torch.Tensor | None, torch.Tensor]:
+        """Return the loss, None without labels, and the logits `(B, T, C)`."""
+        if self.crf is None or not mask.shape[1]:
+            if labels is None:
+                return None, emissions
+            return self.loss_function(logits=emissions, labels=labels, config=self.config, **kwargs), emissions
+        texts, loss, logits = CompactTexts(mask), None, emissions
+        compact = texts.compact(emissions).float()
+        if labels is not None:
+            count = kwargs.get("num_items_in_batch")
+            count = (labels >= 0).sum().clamp(min=1) if count is None else count
+            loss = self.crf.losses(compact, texts.compact(labels), texts.valid).sum() / count
+        if not self.training:
+            names = [self.config.id2label[index] for index in range(self.num_labels)]
+            logits = texts.restore([self.crf.best_scores(compact, texts.valid, names)]).to(emissions.dtype)
+        return loss, logits
+
+    def _continue(self, scores: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
+        """Return scores `(B, T, C)` of words at their tokens: the further ones of a word with B-X have I-X."""
+        further = scores.clone()
+        for name, begin in self.config.label2id.items():
+            inside = self.config.label2id.get(f"I-{name[2:]}") if name.startswith("B-") else None
+            if inside is not None:
+                pair = scores[..., [begin, inside]]
+                further[..., begin], further[..., inside] = pair.amin(dim=-1), pair.amax(dim=-1)
+        return torch.where(starts[:, :, None], scores, further)

@@ -106,6 +106,11 @@ class Task(ABC):
     def config_fields(self, texts: Splits) -> dict[str, Any]:
         """Return the fields of `RnnConfig` that the data decide, such as `id2label`."""
 
+    def prepare_model(  # noqa: B027 - optional
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+    ) -> None:
+        """Give a new model what it needs of its tokenizer, before training."""
+
     @abstractmethod
     def class_counts(self, report: DataReport) -> Sequence[float] | None:
         """Return the training rows per class for class weights; None if the task has no classes."""

@@ -19,6 +19,7 @@ from ..data import DataReport, load_conll
 from ..data.conll import entity_types, load_tagged
 from ..data.loading import find_builder
 from ..evaluation.classification import check_finite_logits, classification_metrics
+from ..tokenizers.word_level import count_ids
 from ..utils.errors import UserError
 from .base import Splits, Task
 
@@ -103,6 +104,11 @@ class TokenClassification(Task):
     def config_fields(self, texts: Splits) -> dict[str, Any]:
         """Return `id2label`."""
         return {"id2label": dict(enumerate(texts["train"].features["ner_tags"].feature.names))}
+
+    def prepare_model(self, model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Read the forms of the vocabulary."""
+        if model.forms is not None:
+            model.forms.read(tokenizer.convert_ids_to_tokens(range(count_ids(tokenizer))))
 
     def class_counts(self, report: DataReport) -> None:
         """Return None: tags are not weighed."""

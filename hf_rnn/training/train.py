@@ -187,6 +187,7 @@ def train_on(
         fields |= part
     config = make_config(run.arguments.model, task_specific_params=task_specific_params, **fields)
     run.model = task.model_class(config)
+    task.prepare_model(run.model, run.tokenizer)
     for hook in features:
         hook.on_model(run)
     outcome = _fit(run, features, checkpoint, quiet)

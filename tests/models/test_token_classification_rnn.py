@@ -10,6 +10,8 @@ from transformers import AutoModelForTokenClassification
 from hf_rnn import RnnConfig, RnnForTokenClassification
 from hf_rnn.models.crf_rnn import Crf
 
+# the tokens 3, 5, 8 and 11 continue a word, and the mark 4 belongs to the word after it
+VOCABULARY = ["<unk>", "<pad>", "▁a", "b", "▁⇧", "ce", "▁d", "▁e", "f", "▁Gh", "▁9", "i", "▁j"]
 TAGS = ("O", "B-a", "I-a", "B-b", "I-b")
 
 
@@ -19,26 +21,31 @@ def make(**settings):
     model = RnnForTokenClassification(RnnConfig(**config)).eval()
     for weight in model.crf.parameters() if config.get("crf") else ():
         torch.nn.init.normal_(weight)
+    if model.forms is not None:
+        model.forms.read(VOCABULARY)
     return model
 
 
 @pytest.mark.parametrize("crf", [False, True])
+@pytest.mark.parametrize("word_forms", [0, 64])
 @pytest.mark.parametrize("cell", ["gru", "lstm", "min_gru"])
-def test_padding_changes_no_answer(cell, crf):
-    model = make(crf=crf, cell_type=cell)
+def test_padding_changes_no_answer(cell, word_forms, crf):
+    model = make(crf=crf, cell_type=cell, word_forms=word_forms)
     ids, mask = pad_right(TEXTS, extra=2)
     left = ids.flip(1), mask.flip(1)  # each text reversed, padding first
     labels = torch.randint(0, 5, ids.shape).masked_fill(mask == 0, -100)
     whole = model(ids, mask, labels=labels)
-    losses = []
+    losses, words = [], []
     for row, text in enumerate(TEXTS):
         alone = model(torch.tensor([text]), labels=labels[row : row + 1, : len(text)])
         torch.testing.assert_close(whole.logits[row, : len(text)], alone.logits[0], **TOLERANCE)
         reverse, padded = model(torch.tensor([text[::-1]])).logits[0], model(*left).logits[row]
         torch.testing.assert_close(padded[-len(text) :], reverse, **TOLERANCE)
         assert not whole.logits[row, len(text) :].any()
-        losses.append(alone.loss * len(text))
-    torch.testing.assert_close(whole.loss, sum(losses) / mask.sum(), **TOLERANCE)
+        words.append(sum(place == 0 or (text[place - 1] != 4 and VOCABULARY[token][0] == "▁")
+                         for place, token in enumerate(text)) if word_forms else len(text))  # fmt: skip
+        losses.append(alone.loss * words[-1])
+    torch.testing.assert_close(whole.loss, sum(losses) / sum(words), **TOLERANCE)
     holes, full = torch.tensor([[1, 0, 1, 1]]), torch.tensor([[5, 9, 7, 3]])
     torch.testing.assert_close(model(full, holes).logits[:, [0, 2, 3]], model(full[:, [0, 2, 3]]).logits, **TOLERANCE)
 
@@ -96,9 +103,25 @@ def test_gradients_of_the_loss_are_finite_for_extreme_scores():
     assert emissions.grad.isfinite().all() and crf.transitions.grad.isfinite().all()
 
 
+def test_the_tokens_of_a_word_have_one_tag():
+    model, tokens = make(crf=True, word_forms=64), torch.tensor([[4, 6, 3, 5, 2, 12, 11]])  # ⇧dbce a ji
+    with torch.no_grad():
+        model.classifier.bias[1] = 50.0  # every word begins an entity of a
+    assert model(tokens).logits.argmax(-1).tolist() == [[1, 2, 2, 2, 1, 1, 2]]
+
+
+def test_words_are_the_means_of_their_tokens_and_forms():
+    forms = make(word_forms=64).forms
+    ids = torch.tensor([[4, 6, 3, 2]])
+    vectors = torch.randn(1, 4, 6)
+    found = forms(ids, vectors, torch.tensor([[0, 0, 0, 1]]), 2)
+    rows = vectors[0] + torch.stack([forms.table.weight[forms.ids[token].long()].sum(0) for token in ids[0]])
+    torch.testing.assert_close(found[0], torch.stack([rows[:3].mean(0), rows[3]]))
+
+
 @pytest.mark.parametrize("crf", [False, True])
 def test_round_trip(tmp_path, crf):
-    model = make(crf=crf)
+    model = make(crf=crf, word_forms=64)
     model.save_pretrained(tmp_path)
     loaded = AutoModelForTokenClassification.from_pretrained(tmp_path)
     assert type(loaded) is RnnForTokenClassification
@@ -110,5 +133,5 @@ def test_round_trip(tmp_path, crf):
 
 def test_a_text_without_tokens():
     for crf in (False, True):
-        empty = make(crf=crf)(torch.zeros(2, 0, dtype=torch.long))
+        empty = make(crf=crf, word_forms=64)(torch.zeros(2, 0, dtype=torch.long))
         assert empty.logits.shape == (2, 0, 5)
