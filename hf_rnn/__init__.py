@@ -16,6 +16,7 @@ _HOME = {
     "RnnConfig": "models.configuration_rnn",
     "RnnModel": "models.modeling_rnn",
     "RnnForSequenceClassification": "models.modeling_rnn",
+    "RnnForCausalLM": "models.causal_lm_rnn",
     "train_tokenizer": "tokenizers.word_level",
     "load_tsv": "data",
     "encode": "data",
@@ -37,17 +38,18 @@ __all__ = ["__version__", "register", *_HOME]
 
 def register() -> None:
     """Register the models with the Auto classes, and have their code saved with every checkpoint."""
-    from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
+    import transformers
 
+    from .models.auto import HEADS, head_class
     from .models.configuration_rnn import RnnConfig
-    from .models.modeling_rnn import RnnForSequenceClassification, RnnModel
+    from .models.modeling_rnn import RnnModel
 
-    AutoConfig.register(RnnConfig.model_type, RnnConfig, exist_ok=True)
-    AutoModel.register(RnnConfig, RnnModel, exist_ok=True)
-    AutoModelForSequenceClassification.register(RnnConfig, RnnForSequenceClassification, exist_ok=True)
+    transformers.AutoConfig.register(RnnConfig.model_type, RnnConfig, exist_ok=True)
     RnnConfig.register_for_auto_class()
-    RnnModel.register_for_auto_class("AutoModel")
-    RnnForSequenceClassification.register_for_auto_class("AutoModelForSequenceClassification")
+    heads = {"AutoModel": RnnModel, **{auto_class: head_class(name) for name, (_, auto_class) in HEADS.items()}}
+    for auto_class, model in heads.items():
+        getattr(transformers, auto_class).register(RnnConfig, model, exist_ok=True)
+        model.register_for_auto_class(auto_class)
 
 
 def __getattr__(name: str) -> Any:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import datasets
 
-from ..data.source import load_texts
-from ..evaluation import evaluate_logits
+from ..data import DataReport
 from ..hub import loading as model_loading
 from ..inference import reference as plain_inference
+from ..tasks import task_of
 from ..training.arguments.parser import SettingsParser, setting
 from ..training.arguments.text_arguments import TableArguments
 from ..utils.errors import UserError
@@ -42,7 +42,7 @@ class EvaluateArguments(ModelFlags, TableArguments):
 
 
 def run(argv: Sequence[str]) -> None:
-    """Measure, and print `model`, `split` and the scores of [`evaluate_logits`]."""
+    """Measure, and print `model`, `split` and the scores of its task."""
     (arguments,) = SettingsParser(EvaluateArguments, prog="hf-rnn evaluate").parse(argv)
     name = arguments.model_name()
     arguments.check_source()  # before the model is loaded
@@ -51,14 +51,18 @@ def run(argv: Sequence[str]) -> None:
     model_loading.quiet()
     datasets.disable_progress_bars()
     model, tokenizer = model_loading.load_model(name, arguments.revision, arguments.device)
-    model_loading.check_sorts(name, model.config)
+    task = task_of(model.config)
+    task.check_model(name, model.config)
     class_names = [model.config.id2label[index] for index in range(model.config.num_labels)]
     label_map = arguments.read_label_map()
     if not label_map and class_names == [f"LABEL_{index}" for index in range(len(class_names))]:
         label_map = {str(index): name for index, name in enumerate(class_names)}  # as transformers numbers integers
-    splits = load_texts(arguments, class_names=class_names, label_map=label_map, splits=[arguments.split])
-    texts = next(iter(splits.values()))
-    ids = plain_inference.tokenize(tokenizer, texts["text"])
-    logits = plain_inference.compute_logits(model, tokenizer, ids, arguments.batch_size)
-    metrics = evaluate_logits(logits, texts["label"], class_names)
+    options = {"class_names": class_names, "label_map": label_map, "splits": [arguments.split]}
+    texts = task.read(arguments, report=DataReport(), **options)
+    rows = next(iter(task.encode(texts, tokenizer, None).values()))
+    if (predictions := task.predict(model, tokenizer, rows)) is not None:
+        metrics = task.evaluate(predictions, None, model.config)
+    else:
+        logits = plain_inference.compute_logits(model, tokenizer, rows["input_ids"][:], arguments.batch_size)
+        metrics = task.evaluate(logits, rows["labels"][:], model.config)
     print(json.dumps({"model": name, "split": arguments.split, **metrics}, ensure_ascii=False))

@@ -19,6 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..hub.loading import load_model
 from ..utils.errors import UserError
 from .fast_tokenizer.fast_tokenization import FastTokenizer
+from ..tasks import check_verb
 from .fused import TABLE_DTYPES, FusedClassifier, TableDtype, find_unsupported_part, table_bytes
 from .fused.classifier import SEVERAL_TEXTS
 from .fused.packing import TokenIds, pack_batches
@@ -38,6 +39,7 @@ class TextClassifier:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, config: Any, tokens_per_batch: int | None) -> None:
         if tokens_per_batch is not None and tokens_per_batch < 1:
             raise UserError(f"tokens_per_batch must be at least 1, found {tokens_per_batch}")
+        check_verb(config, "predict")
         self.tokenizer = tokenizer
         self.tokens_per_batch: Any = tokens_per_batch
         self._encode = FastTokenizer(tokenizer)

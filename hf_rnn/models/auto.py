@@ -9,6 +9,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 # Class name: its module in this package, and the Auto class of transformers.
 HEADS: dict[str, tuple[str, str]] = {
     "RnnForSequenceClassification": ("modeling_rnn", "AutoModelForSequenceClassification"),
+    "RnnForCausalLM": ("causal_lm_rnn", "AutoModelForCausalLM"),
 }
 
 

@@ -14,9 +14,12 @@ from .base import Task
 
 DEFAULT_TASK = "sequence-classification"
 # name: module and class in this package, or a task from elsewhere
-TASKS: dict[str, str | Task] = {DEFAULT_TASK: "sequence_classification.SequenceClassification"}
+TASKS: dict[str, str | Task] = {
+    DEFAULT_TASK: "sequence_classification.SequenceClassification",
+    "causal-lm": "causal_lm.CausalLM",
+}
 
-__all__ = ["DEFAULT_TASK", "TASKS", "Task", "get_task", "task_of"]
+__all__ = ["DEFAULT_TASK", "TASKS", "Task", "check_verb", "get_task", "task_of"]
 
 
 def get_task(name: str) -> Task:
@@ -45,3 +48,14 @@ def task_of(config: PreTrainedConfig) -> Task:
         if task.architecture in architectures or (not architectures and task.name == DEFAULT_TASK):
             return task
     raise UserError(f"no task for this model: found architectures {architectures} in its configuration")
+
+
+def check_verb(config: PreTrainedConfig, verb: str) -> None:
+    """Refuse a model that another verb of `hf-rnn` serves.
+
+    Raises:
+        UserError: With the verb that serves it.
+    """
+    for task in map(get_task, TASKS):
+        if task.architecture in (config.architectures or ()) and task.verb != verb:
+            raise UserError(f"a model for {task.name} is used with hf-rnn {task.verb}: found hf-rnn {verb}")

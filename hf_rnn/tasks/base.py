@@ -27,6 +27,11 @@ class Task(ABC):
         output_layer: Prefix of the weights that belong to the labels.
         fused: Whether the fused CPU path serves the head.
         onnx: Whether the ONNX export serves the head.
+        recipe: The recipe of a run that names none.
+        trainer: Module and class in `hf_rnn.training` that trains its models.
+        tokenizer_options: Further arguments of `train_tokenizer`.
+        verb: The verb of `hf-rnn` that answers with its models.
+        audits: Whether the splits are audited.
     """
 
     name: ClassVar[str]
@@ -36,6 +41,11 @@ class Task(ABC):
     output_layer: ClassVar[str] = "classifier."
     fused: ClassVar[bool] = False
     onnx: ClassVar[bool] = False
+    recipe: ClassVar[str] = "default"
+    trainer: ClassVar[str] = "trainer.RnnTrainer"
+    tokenizer_options: ClassVar[Mapping[str, Any]] = {}
+    verb: ClassVar[str] = "predict"
+    audits: ClassVar[bool] = True
 
     @property
     def model_class(self) -> type[PreTrainedModel]:
@@ -88,7 +98,22 @@ class Task(ABC):
     def chance_loss(self, config: PreTrainedConfig) -> float:
         """Return the loss of guessing, in nats. A run with 100 times this loss has diverged."""
 
+    def check_settings(self, model: Any, training: Any) -> None:  # noqa: B027 - most tasks accept all
+        """Refuse settings that do not suit the task, before the data are read.
+
+        Args:
+            model: The settings of the architecture.
+            training: The settings of the training.
+
+        Raises:
+            UserError: For the first such setting.
+        """
+
     # ---- evaluation ----
+
+    def predict(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Any) -> Any:
+        """Return what [`evaluate`] reads for an encoded split; None for the logits of each row."""
+        return None
 
     @abstractmethod
     def evaluate(self, predictions: Any, labels: Any, config: PreTrainedConfig) -> dict[str, Any]:

@@ -39,7 +39,9 @@ def check_early(arguments: Arguments) -> None:
         UserError: For a setting out of range, or settings that contradict each other.
     """
     model, data, training = arguments
-    scores = ("loss", *get_task(data.task).scores)
+    task = get_task(data.task)
+    task.check_settings(model, training)
+    scores = ("loss", *task.scores)
     metric = training.metric_for_best_model
     if metric is not None and metric.removeprefix("eval_") not in scores:
         raise UserError(f"unknown metric_for_best_model: found {metric!r}; choose one of {', '.join(scores)}")

@@ -21,7 +21,6 @@ from typing import Any
 
 from .. import __version__
 from ..data.vectors.vector_file import split_archive
-from ..evaluation.classification import SCORES
 from ..evaluation.figures import plot_learning_curve
 from ..hub.card import CardFacts
 from ..hub.card.files import write_card
@@ -91,8 +90,8 @@ class TrainingResult:
         parts = [f"<p><code>{escape(str(self.folder))}</code></p>"]
         if self.url is not None:
             parts[0] = f'<p><a href="{escape(self.url)}">{escape(self.url)}</a></p>'
-        rows = [[split, *(f"{found[name]:.3f}" for name in SCORES)] for split, found in scores.items()]
-        parts.append(_table(["", *SCORES], rows))
+        rows = [[split, *(f"{value:.3f}" for value in found.values())] for split, found in scores.items()]
+        parts.append(_table(["", *next(iter(scores.values()), ())], rows))
         folder = FinishedFolder(self.folder)
         parts += [_image(path) for path in (folder.learning_curve, folder.confusion_matrix) if path.is_file()]
         matrix = self.metrics[next(iter(scores))].get("confusion_matrix") if scores else None
@@ -105,7 +104,11 @@ class TrainingResult:
 
     def _scores(self) -> dict[str, dict[str, float]]:
         found = {split: self.metrics.get(split, {}) for split in ("validation", "test")}
-        return {split: {name: scores[name] for name in SCORES} for split, scores in found.items() if scores}
+        return {
+            split: {name: value for name, value in scores.items() if isinstance(value, float) and name != "loss"}
+            for split, scores in found.items()
+            if scores
+        }
 
 
 def _table(header: Sequence[Any], rows: Iterable[Sequence[Any]]) -> str:

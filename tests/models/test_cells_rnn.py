@@ -73,16 +73,22 @@ def test_states_and_gradients_of_the_loops(cell, time, batch, sizes, seed):
     kernel = KERNELS[cell](width, hidden).double()
     vectors = torch.randn(distinct, width, dtype=torch.double, requires_grad=True)
     rows = torch.randint(distinct, (time, batch))
-    weighting = torch.randn(time, batch, hidden, dtype=torch.double)
+    weighting = torch.randn(time + 1, batch, hidden, dtype=torch.double)
+    before = torch.randn(2, batch, hidden, dtype=torch.double).requires_grad_().unbind(0)[: 1 + (cell == "lstm")]
     parameters = [vectors, *weights_of(kernel)]
 
-    def with_gradients(states):
-        return states.detach(), torch.autograd.grad((states * weighting).sum(), parameters)
+    def with_gradients(states, last, *initial):
+        loss = (states * weighting[:-1]).sum() + (last * weighting[-1]).sum()
+        return states.detach(), last.detach(), torch.autograd.grad(loss, [*parameters, *initial])
 
-    expected = with_gradients(kernel(vectors[rows])[0])
-    for inputs in (vectors[rows], DistinctTokens(vectors, rows)):
-        found = with_gradients(run_loop(cell, inputs, weights_of(kernel)))
-        torch.testing.assert_close(found, expected, **EXACT)
+    for initial in ((), before):
+        given = [state[None] for state in initial]
+        states, last = kernel(vectors[rows], *([tuple(given)] if len(given) > 1 else given))
+        expected = with_gradients(states, last[1][0] if cell == "lstm" else last[0], *initial)
+        for inputs in (vectors[rows], DistinctTokens(vectors, rows)):
+            states, cells = run_loop(cell, inputs, weights_of(kernel), *initial)
+            found = with_gradients(states, states[-1] if cells is None else cells[-1], *initial)
+            torch.testing.assert_close(found, expected, **EXACT)
 
 
 @pytest.mark.parametrize("cell", KERNELS)
@@ -90,7 +96,7 @@ def test_large_inputs_saturate_as_in_torch(cell):
     torch.manual_seed(0)
     kernel = KERNELS[cell](3, 4)
     inputs = (1000 * torch.randn(5, 2, 3)).requires_grad_()
-    states = run_loop(cell, inputs, weights_of(kernel))
+    states, _ = run_loop(cell, inputs, weights_of(kernel))
     torch.testing.assert_close(states, kernel(inputs)[0], atol=1e-5, rtol=1e-5)
     gradients = torch.autograd.grad(states.sum(), [inputs, *weights_of(kernel)])
     assert all(gradient.isfinite().all() for gradient in gradients)
@@ -99,7 +105,7 @@ def test_large_inputs_saturate_as_in_torch(cell):
 @pytest.mark.parametrize("cell", KERNELS)
 def test_gradients_of_gradients_are_refused(cell):
     kernel, inputs = KERNELS[cell](3, 2), torch.randn(4, 2, 3, requires_grad=True)
-    loss = run_loop(cell, inputs, weights_of(kernel)).square().sum()
+    loss = run_loop(cell, inputs, weights_of(kernel))[0].square().sum()
     (gradient,) = torch.autograd.grad(loss, inputs, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         gradient.sum().backward()

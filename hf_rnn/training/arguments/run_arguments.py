@@ -16,8 +16,9 @@ from ...hub.model_folder import FinishedFolder
 from ...models.cells_rnn import CELLS
 from ...models.configuration_rnn import RnnConfig
 from ...models.pooling_rnn import POOLERS
+from ...tasks import DEFAULT_TASK, get_task
 from ...utils.errors import UserError
-from ..recipes import DEFAULT_RECIPE, Setting, read_layers
+from ..recipes import Setting, read_layers
 from .distillation_arguments import DistillationArguments
 from .parser import SettingsParser
 from .text_arguments import VOCABULARY_SETTINGS, DataArguments
@@ -128,13 +129,14 @@ def _make_parser(prog: str, further: Sequence[type]) -> SettingsParser:
 
 def _parse_argv(argv: Sequence[str], prog: str, *further: type) -> tuple[Any, ...]:
     parser = _make_parser(prog, further)
-    flags = {"recipe": DEFAULT_RECIPE, **parser.parse_flags(argv)}
+    flags = parser.parse_flags(argv)
+    flags = {"recipe": get_task(flags.get("task", DEFAULT_TASK)).recipe, **flags}
     return _parse(parser, flags["recipe"], {name: Setting(value, prog) for name, value in flags.items()})
 
 
 def _parse_settings(settings: Mapping[str, Any], prog: str, *further: type) -> tuple[Any, ...]:
     recipe = settings.get("recipe")
-    recipe = DEFAULT_RECIPE if recipe is None else recipe
+    recipe = get_task(settings.get("task") or DEFAULT_TASK).recipe if recipe is None else recipe
     named = None if isinstance(recipe, Mapping) else recipe
     given = {name: Setting(value, prog) for name, value in {**settings, "recipe": named}.items()}
     return _parse(_make_parser(prog, further), recipe, given)
