@@ -88,6 +88,8 @@ class RnnForCausalLM(RnnPreTrainedModel, GenerationMixin):
         size = config.embedding_size if config.tie_word_embeddings else config.hidden_size
         self.projection = nn.Linear(config.hidden_size, size) if size != config.hidden_size else nn.Identity()
         self.lm_head = nn.Linear(size, config.vocab_size)
+        if config.tie_word_embeddings:  # the Trainer warns of any other missing weight
+            self._keys_to_ignore_on_save = list(self._tied_weights_keys)
         self.loss_type = "ForCausalLM"  # transformers' default depends on the class's name
         self.post_init()
 
