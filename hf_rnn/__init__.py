@@ -46,7 +46,10 @@ def register() -> None:
 
     transformers.AutoConfig.register(RnnConfig.model_type, RnnConfig, exist_ok=True)
     RnnConfig.register_for_auto_class()
-    heads = {"AutoModel": RnnModel, **{auto_class: head_class(name) for name, (_, auto_class) in HEADS.items()}}
+    heads: dict[str, Any] = {
+        "AutoModel": RnnModel,
+        **{auto_class: head_class(name) for name, (_, auto_class) in HEADS.items()},
+    }
     for auto_class, model in heads.items():
         getattr(transformers, auto_class).register(RnnConfig, model, exist_ok=True)
         model.register_for_auto_class(auto_class)

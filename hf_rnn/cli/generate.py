@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from transformers import PreTrainedTokenizerBase, TextStreamer
+from transformers import PreTrainedTokenizerBase
+from transformers.generation.streamers import BaseStreamer
 
 from ..data.text_checks import check_text
 from ..hub import loading as model_loading
@@ -39,27 +40,26 @@ class GenerateArguments(ModelFlags):
         check_text(self.prompt or "")
 
 
-class _Printer(TextStreamer):
-    """Print text as soon as its last character cannot change, without a line feed at the end."""
+class _Printer(BaseStreamer):
+    """Print text as soon as its last character cannot change."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        super().__init__(tokenizer, skip_special_tokens=True)
+        self._decode, self._printed = tokenizer.decode, 0
+        self._ids: list[int] = []
 
     def put(self, value: torch.Tensor) -> None:
         """Print what the tokens so far complete; a byte of a longer character waits."""
-        self.token_cache.extend(value.flatten().tolist())
-        text = self.tokenizer.decode(self.token_cache, **self.decode_kwargs)
+        self._ids += value.flatten().tolist()
+        text = self._decode(self._ids, skip_special_tokens=True)
         if not text.endswith("\ufffd"):
-            sys.stdout.write(text[self.print_len :])
-            sys.stdout.flush()
-            self.print_len = len(text)
+            print(text[self._printed :], end="", flush=True)
+            self._printed = len(text)
         if text.endswith("\n"):  # decoding starts again, so that its cost does not grow
-            self.token_cache, self.print_len = [], 0
+            self._ids, self._printed = [], 0
 
     def end(self) -> None:
-        """Print the rest."""
-        self.on_finalized_text("", stream_end=False)
-        print(flush=True)
+        """Print the rest, and end the line."""
+        print(self._decode(self._ids, skip_special_tokens=True)[self._printed :], flush=True)
 
 
 def run(argv: Sequence[str]) -> None:
@@ -75,7 +75,12 @@ def run(argv: Sequence[str]) -> None:
         raise UserError(f"--prompt {prompt!r:.40} has no token of the model: give a word")
     if arguments.seed is not None:
         torch.manual_seed(arguments.seed)
-    drawn = {"do_sample": True, "temperature": arguments.temperature, "top_k": arguments.top_k, "top_p": arguments.top_p}
+    drawn = {
+        "do_sample": True,
+        "temperature": arguments.temperature,
+        "top_k": arguments.top_k,
+        "top_p": arguments.top_p,
+    }
     model.generate(
         **batch,
         **(drawn if arguments.temperature > 0 else {"do_sample": False}),

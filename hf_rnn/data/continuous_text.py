@@ -214,4 +214,3 @@ def evaluation_streams(rows: datasets.Dataset, pad_token_id: int) -> TokenStream
     """
     tokens = sum(map(len, rows.with_format("arrow")[:]["input_ids"]))
     return TokenStreams(rows, max(1, min(16, tokens // 4096)), 256, pad_token_id)
-

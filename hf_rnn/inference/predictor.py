@@ -17,9 +17,9 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..hub.loading import load_model
+from ..tasks import check_verb
 from ..utils.errors import UserError
 from .fast_tokenizer.fast_tokenization import FastTokenizer
-from ..tasks import check_verb
 from .fused import TABLE_DTYPES, FusedClassifier, TableDtype, find_unsupported_part, table_bytes
 from .fused.classifier import SEVERAL_TEXTS
 from .fused.packing import TokenIds, pack_batches

@@ -114,7 +114,7 @@ class RnnForCausalLM(RnnPreTrainedModel, GenerationMixin):
             input_ids (`(B, T)`): Token ids.
             attention_mask (`(B, T)`): 0 at padding; by default where the id is `config.pad_token_id`.
             labels (`(B, T)`): The token ids themselves, -100 to ignore one. The loss is that of each token but the
-                first, after the tokens before it; padding has none.
+                first, after the tokens before it; padding is ignored.
             inputs_embeds (`(B, T, E)`): Token vectors in place of `input_ids`.
             cache: The state after the tokens before these; its gradients flow unless it is detached.
             use_cache: Whether to return the state; by default without labels.
@@ -138,7 +138,11 @@ class RnnForCausalLM(RnnPreTrainedModel, GenerationMixin):
             both = mask[:, :-1] & mask[:, 1:]
             shift_labels = nn.functional.pad(labels[:, 1:].masked_fill(~both, _IGNORED), (0, 1), value=_IGNORED)
         if shift_labels is not None:
-            options = {"vocab_size": self.config.vocab_size, "shift_labels": shift_labels.long().contiguous(), **kwargs}
+            options = {
+                "vocab_size": self.config.vocab_size,
+                "shift_labels": shift_labels.long().contiguous(),
+                **kwargs,
+            }
             loss = self.loss_function(logits=logits, labels=None, **options)
         if use_cache:
             seen = mask.shape[1] + (0 if cache is None else cache.tokens)

@@ -200,7 +200,7 @@ class RnnModel(RnnPreTrainedModel):
     ) -> torch.Tensor | DistinctTokens:
         """Return compact token vectors (T, B, E), zero at padding, with word and embedding dropout.
 
-        Returns [`DistinctTokens`] where the first layer is faster with them and `may_share`. Hooks on the embedding see
+        Returns [`DistinctTokens`] if the first layer is faster with them and `may_share`. Hooks on the embedding see
         (B, T, E), each token in its place.
         """
         if input_ids is None:

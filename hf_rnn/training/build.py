@@ -41,7 +41,10 @@ def make_tokenizer(data_args: DataArguments, texts: Iterable[str]) -> PreTrained
             lowercase=data_args.lowercase,
             normalizer=data_args.normalizer,
             tokenizer=data_args.tokenizer,
-            **({} if length is None else {"model_max_length": length}) | get_task(data_args.task).tokenizer_options,
+            **{
+                **({} if length is None else {"model_max_length": length}),
+                **get_task(data_args.task).tokenizer_options,
+            },
         )
     if start is not None:
         tokenizer = load_without_weights(start, FinishedFolder(find_folder(start)))[1]
@@ -106,7 +109,8 @@ def make_trainer(run: Run, made_from: dict[str, Any]) -> RnnTrainer:
         seed = None if args.train_sampling_strategy == "sequential" else args.data_seed
         train_examples = CountedStream(train_examples, sum(run.report.label_counts["train"]), seed)
     try:
-        trainer = (run.trainer_class or _find_trainer(run.task))(
+        trainer_class: Any = run.trainer_class or _find_trainer(run.task)
+        trainer = trainer_class(
             model=run.model,
             args=args,
             train_dataset=train_examples,

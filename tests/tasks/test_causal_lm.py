@@ -160,7 +160,7 @@ def test_the_recipe_is_that_of_the_task(model_folder):
 
 @pytest.mark.slow
 def test_remote_code(model_folder, tmp_path):
-    """The saved files alone make the same model; see `tests/models/test_saving.py` for a Python without the package."""
+    """The saved files alone make the same model, as a type that the package does not know."""
     shutil.copytree(model_folder, tmp_path / "copy", ignore=shutil.ignore_patterns("checkpoints"))
     config = json.loads((tmp_path / "copy" / "config.json").read_text())
     (tmp_path / "copy" / "config.json").write_text(json.dumps({**config, "model_type": "hf_rnn_elsewhere"}))
