@@ -114,7 +114,7 @@ def test_gradients_of_gradients_are_refused(cell):
 def make(cell, dtype=torch.double, **changes):
     torch.manual_seed(3)
     settings = {"vocab_size": 13, "embedding_size": 6, "hidden_size": 5, "num_labels": 3, "word_dropout": 0.3}
-    return RnnForSequenceClassification(RnnConfig(cell_type=cell, **settings, **changes)).to(dtype).train()
+    return RnnForSequenceClassification(RnnConfig(cell_type=cell, **{**settings, **changes})).to(dtype).train()
 
 
 @pytest.fixture
@@ -180,11 +180,31 @@ def test_a_training_step_with_other_settings(cell, changes, distinct_tokens, wit
     assert len(distinct_tokens) == 1
 
 
+@pytest.mark.parametrize(("cell", "layers"), list(itertools.product(CELLS, [1, 2])))
+def test_states_and_their_gradients_are_those_of_torchs_kernels(cell, layers, distinct_tokens, without_loops):
+    """From given states to the last ones, as a language model carries them."""
+    model = make(cell, num_hidden_layers=layers, word_dropout=0).rnn
+    before = torch.randn(2, 2 * layers, len(IDS), 5, dtype=torch.double).requires_grad_().unbind(0)
+    given = dict(zip(("initial_hidden_state", "initial_cell_state"), before[: 1 + (cell == "lstm")], strict=False))
+
+    def run():
+        output = model(IDS, MASK, **given, output_final_states=True)
+        parts = [output.last_hidden_state, output.final_hidden_state, output.final_cell_state]
+        parts = [part for part in parts if part is not None]
+        loss = sum(((number + 1) * part).sin().sum() for number, part in enumerate(parts))
+        return [part.detach() for part in parts], torch.autograd.grad(loss, [*given.values(), *model.parameters()])
+
+    plain = without_loops(run)
+    assert not distinct_tokens, "premise: the plain path"
+    torch.testing.assert_close(run(), plain, **EXACT)
+    assert len(distinct_tokens) == (cell in WITH_DISTINCT), "premise: the other path"
+
+
 @pytest.mark.parametrize("cell", WITH_DISTINCT)
-@pytest.mark.parametrize("case", ["embedding_dropout", "eval", "no_grad", "final", "hidden", "half"])
+@pytest.mark.parametrize("case", ["embedding_dropout", "eval", "no_grad", "hidden", "half"])
 def test_distinct_tokens_are_not_used_where_places_matter(cell, case, distinct_tokens):
     model = make(cell, dtype=torch.float32, embedding_dropout=0.5 if case == "embedding_dropout" else 0.0)
-    inputs = {"final": {"output_final_states": True}, "hidden": {"output_hidden_states": True}}.get(case, {})
+    inputs = {"output_hidden_states": True} if case == "hidden" else {}
     model.train(case != "eval")
     half = torch.autocast("cpu", dtype=torch.bfloat16, enabled=case == "half")
     with half, torch.set_grad_enabled(case != "no_grad"):
