@@ -3,18 +3,24 @@
 import json
 import math
 import random
+import re
 import shutil
 import signal
+from pathlib import Path
 
 import pytest
 import torch
+from conftest import run_script
 from transformers import pipeline
 
+import hf_rnn
 from hf_rnn import train
 from hf_rnn.hub.loading import load_model
 from hf_rnn.training.checkpointing.interrupt import SavePoints, TrainingStopped
 from hf_rnn.training.recipes import load_recipe
 from hf_rnn.utils.errors import UserError
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "train_language_model.py"
 
 
 @pytest.fixture(scope="module")
@@ -171,3 +177,21 @@ def test_remote_code(model_folder, tmp_path):
     assert type(remote.model).__module__.startswith("transformers_modules")
     assert remote("Bob:\n", **options) == pipeline("text-generation", str(model_folder))("Bob:\n", **options)
     assert torch.equal(remote.model.lm_head.weight, load_model(model_folder)[0].lm_head.weight)
+
+
+def test_the_example_of_the_documentation_runs(tmp_path, monkeypatch, capsys):
+    page = (Path(hf_rnn.__file__).parent / "LANGUAGE_MODELS.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example, "LANGUAGE_MODELS.md", "exec"), {})
+    assert "\ngently down the stream.\nRow, " in capsys.readouterr().out
+
+
+def test_the_script_trains_saves_and_writes(text_dir, tmp_path, monkeypatch, capsys):
+    flags = ["--hidden_size", 24, "--num_train_epochs", 2, "--streams", 8, "--bptt", 20, "--learning_rate", 0.02]
+    arguments = ["--data_dir", text_dir, "--output_dir", tmp_path / "out", *flags, "--prompt", "Bob:"]
+    code, out, err = run_script(SCRIPT, arguments, monkeypatch, capsys)
+    assert code == 0, err
+    assert out.startswith("epoch 1 {'loss': ") and "\nBob:" in out and load_model(tmp_path / "out")
+    code, _, err = run_script(SCRIPT, arguments, monkeypatch, capsys)
+    assert code == 2 and "is not empty" in err
