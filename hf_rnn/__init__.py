@@ -16,6 +16,7 @@ _HOME = {
     "RnnConfig": "models.configuration_rnn",
     "RnnModel": "models.modeling_rnn",
     "RnnForSequenceClassification": "models.modeling_rnn",
+    "RnnForCausalLM": "models.causal_lm_rnn",
     "RnnForTokenClassification": "models.token_classification_rnn",
     "train_tokenizer": "tokenizers.word_level",
     "load_tsv": "data",

@@ -58,8 +58,10 @@ def run(argv: Sequence[str]) -> None:
         label_map = {str(index): name for index, name in enumerate(class_names)}  # as transformers numbers integers
     options = {"class_names": class_names, "label_map": label_map, "splits": [arguments.split]}
     texts = task.read(arguments, report=DataReport(), **options)
-    split = next(iter(texts))
-    examples = task.encode(texts, tokenizer, None)[split]
-    logits = plain_inference.compute_logits(model, tokenizer, examples["input_ids"][:], arguments.batch_size)
-    metrics = task.evaluate(logits, examples["labels"][:], model.config)
+    rows = next(iter(task.encode(texts, tokenizer, None).values()))
+    if (predictions := task.predict(model, tokenizer, rows)) is not None:
+        metrics = task.evaluate(predictions, None, model.config)
+    else:
+        logits = plain_inference.compute_logits(model, tokenizer, rows["input_ids"][:], arguments.batch_size)
+        metrics = task.evaluate(logits, rows["labels"][:], model.config)
     print(json.dumps({"model": name, "split": arguments.split, **metrics}, ensure_ascii=False))

@@ -12,7 +12,7 @@ from ..evaluation.classification import check_finite_logits
 from ..hub import loading as model_loading
 from ..inference import reference as plain_inference
 from ..inference.attribution import words_read
-from ..tasks import task_of
+from ..tasks import check_verb, task_of
 from ..training.arguments.parser import SettingsParser
 from ..utils.errors import UserError
 from .console import ModelFlags, escape_controls, format_columns
@@ -36,6 +36,7 @@ def run(argv: Sequence[str]) -> None:
     model, tokenizer = model_loading.load_model(name, arguments.revision)
     if model.config.sep_token_id is not None:
         raise UserError(f"{name} reads pairs of texts: hf-rnn inspect shows single ones; use hf-rnn predict")
+    check_verb(model.config, "predict")
     for number, text in enumerate(texts):
         title = [escape_controls(text)] * (len(texts) > 1)
         print("\n" * (2 * (number > 0)) + "\n\n".join([*title, *_describe_stages(model, tokenizer, text)]))

@@ -21,6 +21,7 @@ _VERBS = {
     "train": "train a classifier from TSV files",
     "evaluate": "measure a trained model on a split",
     "predict": "label texts with a trained model",
+    "generate": "continue a text with a language model",
     "inspect": "show each stage of a model for one text",
     "audit": "look for leaks, duplicates and conflicting labels in data",
     "push": "share a trained model on the Hub",

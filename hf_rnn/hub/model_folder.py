@@ -85,6 +85,7 @@ class FinishedFolder:
 
     config = _Entry("config.json")
     weights = _Entry("model.safetensors")
+    generation_config = _Entry("generation_config.json")  # for language models
     tokenizer = _Entry("tokenizer.json")
     tokenizer_config = _Entry("tokenizer_config.json")
     card = _Entry("README.md")

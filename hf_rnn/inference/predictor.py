@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..data.text_checks import check_texts
 from ..evaluation.classification import check_finite_logits
 from ..hub.loading import load_model
-from ..tasks import task_of
+from ..tasks import check_verb, task_of
 from ..utils.errors import UserError
 from .fast_tokenizer.fast_tokenization import FastTokenizer
 from .fused import TABLE_DTYPES, FusedClassifier, TableDtype, find_unsupported_part, table_bytes
@@ -65,12 +65,15 @@ class TextClassifier:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, config: Any, tokens_per_batch: int | None) -> None:
         _check_size(tokens_per_batch)
+        check_verb(config, "predict")
         self.tokenizer = tokenizer
         self.tokens_per_batch: Any = tokens_per_batch
         paired = getattr(config, "sep_token_id", None) is not None
         self._encode: Any = PairTokenizer(tokenizer) if paired else FastTokenizer(tokenizer)
         self.config: Any = config
         self.task = task_of(config)
+        if self.task.per_token:
+            raise UserError(f"a model for {self.task.name} answers for each token: use hf_rnn.inference.Tagger")
         self._score = find_score_function(config)
 
     def predict(self, texts: Sequence[str]) -> list[dict[str, Any]]:

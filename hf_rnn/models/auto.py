@@ -11,6 +11,7 @@ ENCODER = "RnnModel"  # has no task of its own: heads start from it
 HEADS: dict[str, tuple[str, str]] = {
     "RnnForSequenceClassification": ("modeling_rnn", "AutoModelForSequenceClassification"),
     "RnnForTokenClassification": ("token_classification_rnn", "AutoModelForTokenClassification"),
+    "RnnForCausalLM": ("causal_lm_rnn", "AutoModelForCausalLM"),
     ENCODER: ("modeling_rnn", "AutoModel"),
 }
 

@@ -34,8 +34,8 @@ class RecurrentCell(nn.Module):
         has_recurrent_dropout (`bool`): Whether recurrent dropout applies; needs the methods of [`TorchCell`].
         padding_gates (`tuple`, *optional*): Numbers to add to each gate's input at padding, which keep c unchanged (so
             that c_n can be returned) or unbounded states from overflowing; needs the methods of [`TorchCell`].
-        prefers_loop (`bool`): Whether `run_loop(inputs, dropout)`, which returns the states `(T, B, H)` from a state
-            of zero, is the faster way to train on a CPU.
+        prefers_loop (`bool`): Whether `run_loop(inputs, dropout, h_0, c_0)`, which returns the states `(T, B, H)` and
+            an LSTM's cell states, is the faster way to train on a CPU.
         distinct_gain (`tuple`, *optional*): How many multiplications, and which share of all, [`DistinctTokens`] must
             save to make `run_loop` faster; None: never.
     """
@@ -80,9 +80,9 @@ class TorchCell(RecurrentCell):
         # positional: states, weights, has_biases, num_layers, dropout, train, bidirectional, batch_first
         return self.kernel(inputs, state, weights, True, 1, 0.0, self.training, False, False)
 
-    def run_loop(self, inputs: torch.Tensor | DistinctTokens, dropout: float) -> torch.Tensor:
+    def run_loop(self, inputs: torch.Tensor | DistinctTokens, dropout: float, h_0: Any = None, c_0: Any = None) -> Any:
         """Run the loop of `cpu_kernels_rnn.py`."""
-        return run_loop(self.loop, inputs, self.list_weights(dropout))
+        return run_loop(self.loop, inputs, self.list_weights(dropout), h_0, c_0)
 
 
 class TanhRnn(nn.RNN, TorchCell):
@@ -138,9 +138,9 @@ class MinGru(RecurrentCell):
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -(hidden_size**-0.5), hidden_size**-0.5)  # as torch's modules
 
-    def run_loop(self, inputs: DistinctTokens, dropout: float) -> torch.Tensor:
+    def run_loop(self, inputs: DistinctTokens, dropout: float, h_0: Any = None, c_0: None = None) -> Any:
         """Run over distinct tokens; see [`RecurrentCell`]."""
-        return self(inputs.vectors, rows=inputs.rows)[0]
+        return self(inputs.vectors, None if h_0 is None else h_0[None], inputs.rows)[0], None
 
     def forward(
         self, inputs: torch.Tensor, state: torch.Tensor | None = None, rows: torch.Tensor | None = None
@@ -216,6 +216,7 @@ class CompactTexts:
     direction's states stay reversed until they are joined or restored.
 
     `mask` (B, T) is True at real tokens, in any pattern, with T at least 1; `valid` (T, B) at their compact places.
+    `is_full` is True if there is no padding; False can also mean that this is not known.
     """
 
     def __init__(self, mask: torch.Tensor) -> None:
@@ -225,8 +226,10 @@ class CompactTexts:
         self.valid = steps < self.lengths
         self._column = torch.arange(batch, device=mask.device)
         self._flipped = torch.where(self.valid, self.lengths - 1 - steps, steps)  # (T, B): its own inverse
+        may_ask = runs_eagerly_on_cpu(mask)  # elsewhere, to ask would wait
+        self.is_full = may_ask and bool(mask.all())
         self._order = None  # (B, T): real tokens first; None for a batch padded on the right, which is compact
-        if not (runs_eagerly_on_cpu(mask) and torch.equal(mask.t(), self.valid)):  # elsewhere, to ask would wait
+        if not (self.is_full or (may_ask and torch.equal(mask.t(), self.valid))):
             places = steps[:, 0]  # distinct keys: ONNX has no stable sort
             self._order = torch.argsort(torch.where(mask, places, places + time), dim=1)
 
@@ -250,6 +253,8 @@ class CompactTexts:
     def restore(self, directions: list[torch.Tensor]) -> torch.Tensor:
         """Join D times (T, B, H) as read to (B, T, D * H) in the original places, zero at padding."""
         states = self.join(directions)
+        if self.is_full:
+            return states.transpose(0, 1)
         if self._order is None:
             return (states * self.valid[:, :, None].to(states.dtype)).transpose(0, 1)
         places = (self.mask.long().cumsum(dim=1) - 1).clamp(min=0)  # ONNX has no sum of bools
@@ -292,15 +297,18 @@ class RnnDirection(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         """Return the states `(T, B, H)`, meaningful at real tokens only, and h_n and c_n, if asked for.
 
-        Inputs are `(T, B, I)`, flipped for the backward direction; or [`DistinctTokens`], with a state of zero. All
-        other states are `(B, H)`, or None for zero.
+        Inputs are `(T, B, I)` or [`DistinctTokens`], flipped for the backward direction. All other states are
+        `(B, H)`, or None for zero.
         """
         dropout = self.recurrent_dropout if self.training else 0.0
         from_zero = h_0 is None and c_0 is None
-        is_loop = self.training and from_zero and self.kind.prefers_loop
+        is_loop = self.training and self.kind.prefers_loop
         c_n = None
         if isinstance(inputs, DistinctTokens) or (is_loop and may_loop(inputs) and not self.must_call()):
-            states = self.cell.run_loop(inputs, dropout)
+            dtype = next(self.cell.parameters()).dtype
+            before = (None if state is None else state.to(dtype) for state in (h_0, c_0))
+            states, cells = self.cell.run_loop(inputs, dropout, *before)
+            c_n = texts.last(cells, c_0) if output_final_states and cells is not None else None
         else:
             fails = issubclass(self.kind, Lstm) and _fails_under_autocast(inputs)
             inputs = inputs.to(next(self.cell.parameters()).dtype) if fails else inputs
@@ -317,8 +325,10 @@ class RnnDirection(nn.Module):
         """Call the cell, or its kernel where weights or padding need a change; return the states and c_n."""
         wants_c = output_final_states and self.kind.has_cell_state
         gates = self.kind.padding_gates if wants_c or not self.kind.has_cell_state else None
+        gates = None if texts.is_full else gates
         if not dropout and gates is None:
-            return self.cell(inputs, state)[0], None
+            states, last = self.cell(inputs, state)
+            return states, last[1][0] if wants_c else None
         if self.must_call():
             raise ValueError(
                 "recurrent_dropout, the last cell state and cell_type='rnn_relu' need a cell without hooks (such as "

@@ -20,7 +20,7 @@ from huggingface_hub.dataclasses import strict
 _KEYS_OF_TRANSFORMERS = {
     "attn_implementation", "auto_map", "custom_pipelines", "experts_implementation", "finetuning_task", "loss_type",
     "model_type", "name_or_path", "num_labels", "output_attentions", "quantization_config", "task_specific_params",
-    "tie_word_embeddings", "tokenizer_class", "torch_dtype", "use_cache",
+    "tokenizer_class", "torch_dtype", "use_cache",
 }  # fmt: skip
 _MAX_PARAMETERS = 2**33  # 32 GiB in float32: a larger number in `config.json` is a mistake
 _RANGES = {  # setting: smallest value, and the limit that values stay below
@@ -64,8 +64,7 @@ class RnnConfig(PreTrainedConfig):
     model_type = "hf_rnn"
     # outputs that the Trainer must not concatenate over batches
     keys_to_ignore_at_inference = [
-        "last_hidden_state", "final_hidden_state", "final_cell_state", "pooling_weights",
-        "emissions",
+        "last_hidden_state", "final_hidden_state", "final_cell_state", "pooling_weights", "emissions", "cache",
     ]  # fmt: skip
 
     vocab_size: int = _setting(30000, "rows of the embedding table")
@@ -112,6 +111,7 @@ class RnnConfig(PreTrainedConfig):
         False, "embedding gradients hold only rows of the batch; needs RnnTrainer, not transformers' Trainer"
     )
     freeze_embedding: bool = _setting(False, "exclude the embedding from training")
+    tie_word_embeddings: bool = _setting(False, "use the embedding as the output layer of a language model too")
     embedding_initializer_range: float | int = _setting(1.0, "standard deviation of the initial embedding")
     pad_token_id: int | None = _setting(1, "id of padding; its embedding is zero and stays zero")
     # fields of transformers, which checks types only of a subclass

@@ -44,11 +44,14 @@ def may_loop(tensor: torch.Tensor) -> bool:
     return is_full and torch.is_grad_enabled() and runs_eagerly_on_cpu(tensor)
 
 
-def run_loop(cell: str, inputs: torch.Tensor | DistinctTokens, weights: list[torch.Tensor]) -> torch.Tensor:
-    """Run one layer in one direction from a state of zero, and return the states `(T, B, H)`.
+def run_loop(
+    cell: str, inputs: torch.Tensor | DistinctTokens, weights: list[torch.Tensor], h_0: Any = None, c_0: Any = None
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Run one layer in one direction, and return the states `(T, B, H)` and an LSTM's cell states `(T, B, H)`.
 
     `cell` is `tanh`, `gru` or `lstm`. Inputs are `(T, B, I)` or distinct tokens. Weights are W_ih `(G * H, I)`, W_hh
-    `(G * H, H)`, b_ih and b_hh `(G * H,)`, in torch's order of gates.
+    `(G * H, H)`, b_ih and b_hh `(G * H,)`, in torch's order of gates. `h_0` and an LSTM's `c_0` are `(B, H)`, or None
+    for zero.
     """
     vectors, rows = inputs if isinstance(inputs, DistinctTokens) else (inputs, None)
     w_ih, w_hh, b_ih, b_hh = weights
@@ -56,35 +59,50 @@ def run_loop(cell: str, inputs: torch.Tensor | DistinctTokens, weights: list[tor
     if cell == "gru":  # the last third of b_hh belongs inside the reset gate's product
         outer, inner = b_hh.tensor_split([2 * w_hh.shape[1]])
         b_hh = pad(outer, (0, len(inner)))
-    return _Loop.apply(cell, linear(vectors, w_ih, b_ih + b_hh), rows, w_hh, inner)
+    if cell == "lstm" and (h_0 is None) != (c_0 is None):
+        h_0, c_0 = (torch.zeros_like(c_0), c_0) if h_0 is None else (h_0, torch.zeros_like(h_0))
+    result = _Loop.apply(cell, linear(vectors, w_ih, b_ih + b_hh), rows, w_hh, inner, h_0, c_0)
+    return result if cell == "lstm" else (result, None)
 
 
 class _Loop(torch.autograd.Function):
     """The part common to all cells: gather input projections, and sum gradients per distinct token and weight."""
 
     @staticmethod
-    def forward(ctx: Any, cell: str, projected: torch.Tensor, rows: Any, weight: torch.Tensor, bias: Any) -> Any:
+    def forward(
+        ctx: Any, cell: str, projected: torch.Tensor, rows: Any, weight: torch.Tensor, bias: Any, h_0: Any, c_0: Any
+    ) -> Any:
         copy = torch.contiguous_format
         gates = projected.clone(memory_format=copy) if rows is None else gather_rows(projected, rows)
-        kept = _CELLS[cell][0](gates, weight, bias)  # the states `(T, B, H)`, and what backward needs
-        ctx.save_for_backward(rows, weight, *kept)
+        kept = _CELLS[cell][0](gates, weight, bias, h_0, c_0)  # the states `(T, B, H)`, and what backward needs
+        ctx.save_for_backward(rows, weight, h_0, c_0, *kept)
         ctx.cell, ctx.count = cell, projected.shape[0]
-        return kept[0]
+        ctx.set_materialize_grads(False)
+        return kept[:2] if cell == "lstm" else kept[0]
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        rows, weight, states, *kept = ctx.saved_tensors
-        grad_states = gradients[0].clone(memory_format=torch.contiguous_format)
-        # gradients `(T, B, G * H)` of the gates' sums: of the input's side, and of the state's side
-        sums, products = _CELLS[ctx.cell][1](grad_states, weight, states, *kept)
+    def backward(ctx: Any, *gradients: Any) -> tuple[torch.Tensor | None, ...]:
+        rows, weight, h_0, c_0, states, *kept = ctx.saved_tensors
+        grad_states, *grad_cells = gradients
+        copy = torch.contiguous_format
+        grad_states = torch.zeros_like(states) if grad_states is None else grad_states.clone(memory_format=copy)
+        # gradients `(T, B, G * H)` of the gates' sums: of the input's side, and of the state's side; then of c_0
+        given = h_0, c_0, *grad_cells
+        sums, products, *grads_before = _CELLS[ctx.cell][1](grad_states, weight, given, states, *kept)
         time, batch, size = states.shape
         grad_weight = products.flatten(0, 1)[batch:].t() @ states.flatten(0, 1)[: time * batch - batch]
+        grad_h_0 = grad_c_0 = None
+        if h_0 is not None:
+            grad_weight.addmm_(products[0].t(), h_0)
+            grad_h_0 = products[0] @ weight
+            grad_c_0 = grads_before[0] if ctx.cell == "lstm" else None
+            grad_h_0 = grad_h_0 + grads_before[0] if ctx.cell == "gru" else grad_h_0
         grad_bias = products[..., 2 * size :].sum(dim=(0, 1)) if ctx.cell == "gru" else None
         if rows is not None:
             by_token = sums.new_zeros(ctx.count, sums.shape[-1])
             sums = by_token.index_add_(0, rows.reshape(-1), sums.flatten(0, 1))
-        return None, sums, None, grad_weight, grad_bias
+        return None, sums, None, grad_weight, grad_bias, grad_h_0, grad_c_0
 
 
 def _twice_less_one(values: torch.Tensor) -> torch.Tensor:
@@ -92,17 +110,17 @@ def _twice_less_one(values: torch.Tensor) -> torch.Tensor:
     return torch.add(_MINUS_ONE, values, alpha=2, out=values)
 
 
-def _run_tanh(states: torch.Tensor, weight: torch.Tensor, _: None) -> tuple[torch.Tensor, ...]:
+def _run_tanh(states: torch.Tensor, weight: torch.Tensor, _: None, before: Any, __: None) -> tuple[torch.Tensor, ...]:
     """Compute h_t = tanh(x_t + W h_(t-1)) in place."""
-    steps, doubled = states.mul_(2).unbind(0), 2 * weight.t()
-    for time, state in enumerate(steps):
-        if time > 0:
-            state.addmm_(steps[time - 1], doubled)
-        _twice_less_one(state.sigmoid_())
+    doubled = 2 * weight.t()
+    for state in states.mul_(2).unbind(0):
+        if before is not None:
+            state.addmm_(before, doubled)
+        before = _twice_less_one(state.sigmoid_())
     return (states,)
 
 
-def _differentiate_tanh(grad_states: torch.Tensor, weight: torch.Tensor, states: torch.Tensor) -> Any:
+def _differentiate_tanh(grad_states: torch.Tensor, weight: torch.Tensor, _: Any, states: torch.Tensor) -> Any:
     """Turn the gradients of the states into those of the sums."""
     steps, local = grad_states.unbind(0), (states * states).neg_().add_(1).unbind(0)
     for time in range(len(steps) - 1, -1, -1):
@@ -112,7 +130,9 @@ def _differentiate_tanh(grad_states: torch.Tensor, weight: torch.Tensor, states:
     return grad_states, grad_states
 
 
-def _run_gru(gates: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> tuple[torch.Tensor, ...]:
+def _run_gru(
+    gates: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, h_0: Any, _: None
+) -> tuple[torch.Tensor, ...]:
     """Compute r, z = sigmoid(x + W h); n = tanh(x_n + r * (W_n h + b_n)); h_t = (1 - z) * n + z * h, h = h_(t-1)."""
     time, batch, size = *gates.shape[:2], weight.shape[1]
     states, inner = gates.new_empty(2, time, batch, size).unbind(0)  # inner: W_n h_(t-1) + b_n
@@ -120,7 +140,7 @@ def _run_gru(gates: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> t
     transposed, biases = weight.t(), pad(bias, (2 * size, 0))
     reset, update, new = (part.unbind(0) for part in gates.split(size, dim=-1))
     both = gates[..., : 2 * size].unbind(0)
-    before = gates.new_zeros(batch, size)
+    before = gates.new_zeros(batch, size) if h_0 is None else h_0
     for step in range(time):
         torch.addmm(biases, before, transposed, out=product)
         both[step].add_(product[:, : 2 * size]).sigmoid_()
@@ -131,8 +151,10 @@ def _run_gru(gates: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> t
     return states, gates, inner
 
 
-def _differentiate_gru(grad_states: torch.Tensor, weight: torch.Tensor, states: torch.Tensor, *kept: Any) -> Any:
-    size, (gates, inner) = states.shape[2], kept
+def _differentiate_gru(
+    grad_states: torch.Tensor, weight: torch.Tensor, given: Any, states: torch.Tensor, *kept: Any
+) -> Any:
+    size, (gates, inner), h_0 = states.shape[2], kept, given[0]
     reset, update, new = gates.split(size, dim=-1)
     # local derivatives of all gates' sums by h_t: of the input's side, then of the state's
     sums = torch.sub(1, gates).mul_(gates)
@@ -140,7 +162,7 @@ def _differentiate_gru(grad_states: torch.Tensor, weight: torch.Tensor, states: 
     torch.mul(new, new, out=grad_new).neg_().add_(1).mul_(1 - update)
     grad_reset.mul_(inner).mul_(grad_new)
     grad_update[1:].mul_(states[:-1] - new[1:])
-    grad_update[0].mul_(new[0]).neg_()  # step 0 starts from zero
+    grad_update[0].mul_(-new[0] if h_0 is None else h_0 - new[0])
     products = sums.clone()
     products[..., 2 * size :].mul_(reset)
     steps, carried, flat = grad_states.unbind(0), update.unbind(0), products.unbind(0)
@@ -150,10 +172,10 @@ def _differentiate_gru(grad_states: torch.Tensor, weight: torch.Tensor, states: 
         if step > 0:
             steps[step - 1].addmm_(flat[step], weight).addcmul_(steps[step], carried[step])
     sums.unflatten(-1, (3, size)).mul_(grad_states[:, :, None])
-    return sums, products
+    return sums, products, grad_states[0] * update[0]
 
 
-def _run_lstm(gates: torch.Tensor, weight: torch.Tensor, _: None) -> tuple[torch.Tensor, ...]:
+def _run_lstm(gates: torch.Tensor, weight: torch.Tensor, _: None, h: Any, c: Any) -> tuple[torch.Tensor, ...]:
     """Compute i, f, o = sigmoid(x + W h_(t-1)); g = tanh(same); c_t = f * c_(t-1) + i * g; h_t = o * tanh(c_t)."""
     time, batch, size = *gates.shape[:2], weight.shape[1]
     gates[..., 2 * size : 3 * size].mul_(2)  # one sigmoid serves all four gates; torch's order is i, f, g, o
@@ -163,26 +185,28 @@ def _run_lstm(gates: torch.Tensor, weight: torch.Tensor, _: None) -> tuple[torch
     states, cells, squashed = gates.new_empty(3, time, batch, size).unbind(0)  # h, c, tanh(c)
     entry, forget, new, output = (part.unbind(0) for part in gates.split(size, dim=-1))
     for step, gate in enumerate(gates.unbind(0)):
-        if step > 0:
-            gate.addmm_(states[step - 1], transposed)
+        if h is not None:
+            gate.addmm_(h, transposed)
         gate.sigmoid_()
         torch.mul(entry[step], _twice_less_one(new[step]), out=cells[step])
-        if step > 0:
-            cells[step].addcmul_(forget[step], cells[step - 1])
+        if c is not None:
+            cells[step].addcmul_(forget[step], c)
         _twice_less_one(torch.mul(cells[step], 2, out=squashed[step]).sigmoid_())
-        torch.mul(output[step], squashed[step], out=states[step])
-    return states, gates, cells, squashed
+        h, c = torch.mul(output[step], squashed[step], out=states[step]), cells[step]
+    return states, cells, gates, squashed
 
 
-def _differentiate_lstm(grad_states: torch.Tensor, weight: torch.Tensor, states: torch.Tensor, *kept: Any) -> Any:
-    size, (gates, cells, squashed) = states.shape[2], kept
+def _differentiate_lstm(
+    grad_states: torch.Tensor, weight: torch.Tensor, given: Any, states: torch.Tensor, *kept: Any
+) -> Any:
+    size, (cells, gates, squashed), (_, c_0, grad_cells) = states.shape[2], kept, given
     entry, forget, new, output = gates.split(size, dim=-1)
     # local derivatives of all gates' sums: i, f, g by c_t, o by h_t; then that of c_t by h_t
     sums = torch.sub(1, gates).mul_(gates)
     grad_entry, grad_forget, grad_new, grad_output = sums.split(size, dim=-1)
     grad_entry.mul_(new)
     grad_forget[1:].mul_(cells[:-1])
-    grad_forget[0].zero_()  # step 0 starts from zero
+    grad_forget[0].mul_(0 if c_0 is None else c_0)
     torch.mul(new, new, out=grad_new).neg_().add_(1).mul_(entry)
     grad_output.mul_(squashed)
     local = (squashed * squashed).neg_().add_(1).mul_(output).unbind(0)
@@ -193,10 +217,12 @@ def _differentiate_lstm(grad_states: torch.Tensor, weight: torch.Tensor, states:
         if step + 1 < len(steps):
             steps[step].addmm_(flat[step + 1], weight)
             grad_cell.mul_(remembered[step + 1])
+        if grad_cells is not None:
+            grad_cell.add_(grad_cells[step])
         grad_cell.addcmul_(steps[step], local[step])
         by_cell[step].mul_(grad_cell[:, None])
         by_state[step].mul_(steps[step])
-    return sums, sums
+    return sums, sums, grad_cell * forget[0]
 
 
 _CELLS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {

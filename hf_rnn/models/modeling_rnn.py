@@ -154,10 +154,9 @@ class RnnModel(RnnPreTrainedModel):
             inputs_embeds = None if inputs_embeds is None else nn.functional.pad(inputs_embeds, (0, 0, 0, 1))
         h_0 = self._split_state("initial_hidden_state", initial_hidden_state, batch)
         c_0 = self._split_state("initial_cell_state", initial_cell_state, batch)
-        is_plain = initial_hidden_state is None and initial_cell_state is None and not output_final_states
 
         texts = CompactTexts(mask)
-        inputs: Any = self._embed(input_ids, inputs_embeds, texts, is_plain and not output_hidden_states)  # (T, B, E)
+        inputs: Any = self._embed(input_ids, inputs_embeds, texts, not output_hidden_states)  # (T, B, E)
         states, shown, hidden, cell = [inputs], [], [], []
         for number, layer in enumerate(self.layers):
             if output_hidden_states:
@@ -197,12 +196,12 @@ class RnnModel(RnnPreTrainedModel):
         return torch.ones(shape, dtype=torch.bool, device=given.device)
 
     def _embed(
-        self, input_ids: torch.Tensor | None, inputs_embeds: Any, texts: CompactTexts, is_plain: bool
+        self, input_ids: torch.Tensor | None, inputs_embeds: Any, texts: CompactTexts, may_share: bool
     ) -> torch.Tensor | DistinctTokens:
         """Return compact token vectors (T, B, E), zero at padding, with word and embedding dropout.
 
-        Returns [`DistinctTokens`] where the first layer is faster with them; `is_plain` means that no state but
-        `last_hidden_state` is given or wanted. Hooks on the embedding see (B, T, E), each token in its place.
+        Returns [`DistinctTokens`] if the first layer is faster with them and `may_share`. Hooks on the embedding see
+        (B, T, E), each token in its place.
         """
         if input_ids is None:
             vectors = texts.compact(inputs_embeds).masked_fill(~texts.valid[:, :, None], 0)
@@ -211,7 +210,7 @@ class RnnModel(RnnPreTrainedModel):
         ids, rows = texts.compact(input_ids), None
         special = has_hooks(self.embedding) or type(self.embedding).forward is not nn.Embedding.forward
         must_call = special or any(direction.must_call() for direction in cast(Any, self.layers[0]).directions)
-        may_share = is_plain and self.training and self.config.embedding_dropout == 0 and not must_call
+        may_share = may_share and self.training and self.config.embedding_dropout == 0 and not must_call
         if may_share and may_loop(self.embedding.weight):
             distinct, places = ids.unique(return_inverse=True)
             sizes = ids.numel(), len(distinct), self.config.embedding_size, self.config.hidden_size

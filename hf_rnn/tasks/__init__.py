@@ -19,9 +19,10 @@ TASKS: dict[str, str | Task] = {
     "multi-label": "multi_label.MultiLabel",
     "regression": "regression.Regression",
     "token-classification": "token_classification.TokenClassification",
+    "causal-lm": "causal_lm.CausalLM",
 }
 
-__all__ = ["DEFAULT_TASK", "TASKS", "Task", "get_task", "task_of"]
+__all__ = ["DEFAULT_TASK", "TASKS", "Task", "check_verb", "get_task", "task_of"]
 
 
 def get_task(name: str) -> Task:
@@ -51,3 +52,13 @@ def task_of(config: PreTrainedConfig) -> Task:
         if named and task.serves(config):
             return task
     raise UserError(f"no task for this model: found architectures {architectures} in its configuration")
+
+
+def check_verb(config: PreTrainedConfig, verb: str) -> None:
+    """Refuse a model that another verb of `hf-rnn` serves.
+
+    Raises:
+        UserError: With the verb that serves it.
+    """
+    if (task := task_of(config)).verb != verb:
+        raise UserError(f"a model for {task.name} is used with hf-rnn {task.verb}: found hf-rnn {verb}")

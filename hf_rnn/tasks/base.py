@@ -33,6 +33,10 @@ class Task(ABC):
         onnx: Whether the ONNX export serves the head.
         problem_types: The `config.problem_type` of its models, if several tasks share the head.
         settings: Settings that take the place of those of the package's recipes.
+        trainer: Module and class in `hf_rnn.training` that trains its models.
+        tokenizer_options: Further arguments of `train_tokenizer`.
+        verb: The verb of `hf-rnn` that answers with its models.
+        audits: Whether the splits are audited.
         calibrates: Whether a temperature can be fitted (`calibrate`).
         distills: Whether it can learn from a teacher's logits (`hf-rnn distill`).
         shares: Whether scores lie between 0 and 1.
@@ -50,6 +54,10 @@ class Task(ABC):
     onnx: ClassVar[bool] = False
     problem_types: ClassVar[tuple[str | None, ...]] = ()
     settings: ClassVar[Mapping[str, Any]] = {}
+    trainer: ClassVar[str] = "trainer.RnnTrainer"
+    tokenizer_options: ClassVar[Mapping[str, Any]] = {}
+    verb: ClassVar[str] = "predict"
+    audits: ClassVar[bool] = True
     calibrates: ClassVar[bool] = False
     distills: ClassVar[bool] = False
     shares: ClassVar[bool] = True
@@ -101,6 +109,17 @@ class Task(ABC):
         return texts
 
     # ---- model and loss ----
+
+    def check_settings(self, model: Any, training: Any) -> None:  # noqa: B027 - most tasks accept all
+        """Refuse settings that do not suit the task, before the data are read.
+
+        Args:
+            model: The settings of the architecture.
+            training: The settings of the training.
+
+        Raises:
+            UserError: For the first such setting.
+        """
 
     @abstractmethod
     def config_fields(self, texts: Splits) -> dict[str, Any]:
@@ -154,6 +173,10 @@ class Task(ABC):
         return str(answer["label"])
 
     # ---- evaluation ----
+
+    def predict(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Any) -> Any:
+        """Return what [`evaluate`] reads for an encoded split; None for the logits of each row."""
+        return None
 
     @abstractmethod
     def evaluate(self, predictions: Any, labels: Any, config: PreTrainedConfig) -> dict[str, Any]:

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers
+from tokenizers.decoders import Decoder
 from tokenizers.models import BPE, Unigram, WordLevel
-from tokenizers.normalizers import Normalizer, Replace, Strip
+from tokenizers.normalizers import Lowercase, Normalizer, Replace, Strip
 from tokenizers.pre_tokenizers import Metaspace, PreTokenizer, Split
 from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import BpeTrainer, UnigramTrainer, WordLevelTrainer
@@ -52,6 +53,7 @@ def train_tokenizer(
     normalizer: str = "none",
     model_max_length: int = 512,
     tokenizer: str = "word",
+    exact: bool = False,
 ) -> PreTrainedTokenizerFast:
     """Train a tokenizer of whole words, characters or pieces of words.
 
@@ -77,6 +79,10 @@ def train_tokenizer(
         tokenizer: `word`; `char`, where spaces are tokens too; or `bpe` or `unigram`, pieces of words that are learned
             from the texts. Languages written without spaces need one of the last three, because there a `word` is a
             whole clause and rarely seen twice.
+        exact: Keep every character, spaces and line feeds included, so that `decode` returns the text: for language
+            models. `char` has a token per character, `bpe` and `unigram` are pieces of bytes, and `word`, which loses
+            the number of spaces, has line feeds as words with normalizer `none`. It pads on the left, as `generate`
+            needs it.
 
     Raises:
         UserError: For an argument out of range, an invalid text, or texts without a word that is frequent enough.
@@ -97,10 +103,14 @@ def train_tokenizer(
     max_vocab_size = None if max_vocab_size is None else int(max_vocab_size)
     empty = {"bpe": BPE(unk_token=UNK_TOKEN), "unigram": Unigram()}.get(tokenizer, WordLevel({}, unk_token=UNK_TOKEN))
     backend = Tokenizer(empty)
-    backend.normalizer, backend.pre_tokenizer = _build_stages(tokenizer, normalizer, lowercase)
-    if tokenizer in ("bpe", "unigram"):
-        marks = decoders.Replace(Regex(f"▁?[{CAPITAL}{ALL_CAPITALS}]"), "")
-        backend.decoder = decoders.Sequence([marks, decoders.Metaspace(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    if exact:
+        backend.normalizer, backend.pre_tokenizer, backend.decoder = _build_exact(tokenizer, normalizer, lowercase)
+    else:
+        backend.normalizer, backend.pre_tokenizer = _build_stages(tokenizer, normalizer, lowercase)
+        if tokenizer in ("bpe", "unigram"):
+            marks = decoders.Replace(Regex(f"▁?[{CAPITAL}{ALL_CAPITALS}]"), "")
+            parts = [marks, decoders.Metaspace(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+            backend.decoder = decoders.Sequence(parts)
     learn = _count if isinstance(empty, WordLevel) else _learn_pieces
     sample: list[str] = []
     backend.model = learn(backend, _checked(texts, sample), min_frequency, max_vocab_size)
@@ -120,6 +130,7 @@ def train_tokenizer(
         model_max_length=model_max_length,
         model_input_names=["input_ids", "attention_mask"],
         split_special_tokens=True,
+        **({"padding_side": "left", "clean_up_tokenization_spaces": False} if exact else {}),
     )
 
 
@@ -183,6 +194,23 @@ def _build_stages(tokenizer: str, normalizer: str, lowercase: bool) -> tuple[Nor
     return normalizers.Sequence(rules), pre_tokenizers.Sequence([cut, begin])
 
 
+def _build_exact(tokenizer: str, normalizer: str, lowercase: bool) -> tuple[Normalizer, PreTokenizer, Decoder]:
+    """Return the stages of [`_build_stages`] that keep every character, and the decoder that joins the tokens."""
+    rewrite, cut = build_normalizer(normalizer, lowercase)
+    is_plain = normalizer == "none"
+    if tokenizer == "word":
+        words = Split(Regex(r"\n|\S+"), "removed", invert=True) if is_plain else cut
+        parts = [decoders.WordPiece("\0", cleanup=False), decoders.Fuse(), decoders.Replace(Regex(r" ?\n ?"), "\n")]
+        return rewrite, words, decoders.Sequence(parts)
+    rewrite = normalizers.Sequence([Lowercase()] if lowercase else []) if is_plain else rewrite
+    if tokenizer == "char":
+        return rewrite, Split(Regex(r"[\s\S]"), "removed", invert=True), decoders.Fuse()
+    # lines apart, so that a text has the tokens of its lines; a special token that is typed is not one of the pieces
+    typed = Regex(f"\n|<(?=(?:{UNK_TOKEN[1:-1]}|{PAD_TOKEN[1:-1]})>)")
+    stages = [Split(typed, "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    return rewrite, pre_tokenizers.Sequence(stages), decoders.ByteLevel()
+
+
 def _count(backend: Tokenizer, texts: Iterable[list[str]], min_frequency: int, max_size: int | None) -> WordLevel:
     """Count words with the backend's own stages and return their model."""
     # The trainer must not know the special tokens: one that occurs in a text would get two ids and shift the others.
@@ -206,6 +234,8 @@ def _learn_pieces(
     """Learn pieces of words with the library's own trainer and return its model."""
     size = max_size or _PIECES
     options: dict[str, Any] = {"vocab_size": size, "special_tokens": [UNK_TOKEN, PAD_TOKEN], "show_progress": False}
+    if backend.decoder is not None:  # pieces of bytes
+        options["initial_alphabet"] = pre_tokenizers.ByteLevel.alphabet()
     if isinstance(backend.model, BPE):
         options |= {"min_frequency": min_frequency, "limit_alphabet": size - 2}
         backend.train_from_iterator(texts, BpeTrainer(**options))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Iterable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from ..data.samplers import CountedStream
 from ..hub.loading import check_name, find_folder, load_without_weights
 from ..hub.model_folder import FinishedFolder, because_of_damage, nested_model
 from ..models.configuration_rnn import RnnConfig
+from ..tasks import Task, get_task
 from ..tokenizers.word_level import train_tokenizer
 from ..utils.errors import UserError, reason_of
 from .arguments.run_arguments import ModelArguments
@@ -39,7 +41,10 @@ def make_tokenizer(data_args: DataArguments, texts: Iterable[str]) -> PreTrained
             lowercase=data_args.lowercase,
             normalizer=data_args.normalizer,
             tokenizer=data_args.tokenizer,
-            **({} if length is None else {"model_max_length": length}),
+            **{
+                **({} if length is None else {"model_max_length": length}),
+                **get_task(data_args.task).tokenizer_options,
+            },
         )
     if start is not None:
         tokenizer = load_without_weights(start, FinishedFolder(find_folder(start)))[1]
@@ -85,6 +90,11 @@ def make_config(
         raise UserError(reason_of(error.__cause__ or error)) from error
 
 
+def _find_trainer(task: Task) -> type[RnnTrainer]:
+    module, _, kind = task.trainer.partition(".")
+    return getattr(import_module(f".{module}", __package__), kind)
+
+
 def make_trainer(run: Run, made_from: dict[str, Any]) -> RnnTrainer:
     """Return the Trainer of a run with these fingerprints; its checkpoints are below the finished folder.
 
@@ -99,7 +109,8 @@ def make_trainer(run: Run, made_from: dict[str, Any]) -> RnnTrainer:
         seed = None if args.train_sampling_strategy == "sequential" else args.data_seed
         train_examples = CountedStream(train_examples, sum(run.report.label_counts["train"]), seed)
     try:
-        trainer = run.trainer_class(
+        trainer_class: Any = run.trainer_class or _find_trainer(run.task)
+        trainer = trainer_class(
             model=run.model,
             args=args,
             train_dataset=train_examples,

@@ -43,6 +43,7 @@ def check_early(arguments: Arguments) -> None:
     task = get_task(data.task)
     if training.calibrate and not task.calibrates:
         raise UserError(f"calibrate is for one label per text: found the task {task.name}; leave it out")
+    task.check_settings(model, training)
     scores = ("loss", *task.scores)
     metric = training.metric_for_best_model
     if metric is not None and metric.removeprefix("eval_") not in scores:
@@ -51,8 +52,6 @@ def check_early(arguments: Arguments) -> None:
     if metric is not None and greater is not None and greater == metric.endswith("loss"):
         raise UserError(f"greater_is_better {greater} keeps the worst epoch by {metric}: leave it out")
     check_trainer_settings(training)
-    if training.calibrate and get_task(data.task).per_token:
-        raise UserError(f"calibrate is for labels of whole texts: found the task {data.task}; leave it out")
     names = ("tokenizer_name_or_path", "model_name_or_path", "vectors")
     sources = {name: value for name in names if find_built_in(value := getattr(data, name)) is None}
     if training.recipe not in recipe_names() and not training.resume:  # resuming removes nothing

@@ -56,7 +56,7 @@ class Run:
     examples: Any = field(init=False)  # splits as token ids and labels
     class_counts: Sequence[float] | None = field(init=False)  # training rows, for class weights
     model: PreTrainedModel = field(init=False)
-    trainer_class: Callable[..., RnnTrainer] = RnnTrainer
+    trainer_class: Callable[..., RnnTrainer] | None = None  # None: that of the task
     trainer: RnnTrainer = field(init=False)
     predictions: dict[str, PredictionOutput] = field(default_factory=dict)  # by split
     metrics: dict[str, Any] = field(default_factory=dict)  # contents of metrics.json
@@ -239,7 +239,7 @@ class Audit(RunHook):
     def on_tokenizer(self, run: Run) -> None:
         """Audit with the tokenizer of the run; log the findings on one line."""
         data_args = run.arguments.data
-        if run.table is None or not (run.is_main or data_args.fail_on_leak is not None):
+        if run.table is None or not run.task.audits or not (run.is_main or data_args.fail_on_leak is not None):
             return
         found = audit(run.task.audit_view(run.table), run.tokenizer, origins=find_origins(data_args, run.report))
         check_leaks(found, data_args)

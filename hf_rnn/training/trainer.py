@@ -131,7 +131,7 @@ class RnnTrainer(ResumableTrainer):
             data = self._remove_unused_columns(data, description="training")
             padded = as_padded_batches(data, collator)
             if padded is not None:
-                data, collator = padded, _return_unchanged
+                data, collator = padded, return_unchanged
         else:
             collator = self._get_collator_with_removed_columns(collator, description="training")
         seed, processes = args.seed if args.data_seed is None else args.data_seed, self.accelerator.num_processes
@@ -332,7 +332,7 @@ class RnnTrainer(ResumableTrainer):
         return clip_grad_norm(model.parameters(), float("inf")) if grad_norm is None else grad_norm
 
 
-def _return_unchanged(batch: Any) -> Any:
+def return_unchanged(batch: Any) -> Any:
     """Return what is a batch already; a named function, because workers pickle it."""
     return batch
 

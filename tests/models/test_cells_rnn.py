@@ -73,16 +73,22 @@ def test_states_and_gradients_of_the_loops(cell, time, batch, sizes, seed):
     kernel = KERNELS[cell](width, hidden).double()
     vectors = torch.randn(distinct, width, dtype=torch.double, requires_grad=True)
     rows = torch.randint(distinct, (time, batch))
-    weighting = torch.randn(time, batch, hidden, dtype=torch.double)
+    weighting = torch.randn(time + 1, batch, hidden, dtype=torch.double)
+    before = torch.randn(2, batch, hidden, dtype=torch.double).requires_grad_().unbind(0)[: 1 + (cell == "lstm")]
     parameters = [vectors, *weights_of(kernel)]
 
-    def with_gradients(states):
-        return states.detach(), torch.autograd.grad((states * weighting).sum(), parameters)
+    def with_gradients(states, last, *initial):
+        loss = (states * weighting[:-1]).sum() + (last * weighting[-1]).sum()
+        return states.detach(), last.detach(), torch.autograd.grad(loss, [*parameters, *initial])
 
-    expected = with_gradients(kernel(vectors[rows])[0])
-    for inputs in (vectors[rows], DistinctTokens(vectors, rows)):
-        found = with_gradients(run_loop(cell, inputs, weights_of(kernel)))
-        torch.testing.assert_close(found, expected, **EXACT)
+    for initial in ((), before):
+        given = [state[None] for state in initial]
+        states, last = kernel(vectors[rows], *([tuple(given)] if len(given) > 1 else given))
+        expected = with_gradients(states, last[1][0] if cell == "lstm" else last[0], *initial)
+        for inputs in (vectors[rows], DistinctTokens(vectors, rows)):
+            states, cells = run_loop(cell, inputs, weights_of(kernel), *initial)
+            found = with_gradients(states, states[-1] if cells is None else cells[-1], *initial)
+            torch.testing.assert_close(found, expected, **EXACT)
 
 
 @pytest.mark.parametrize("cell", KERNELS)
@@ -90,7 +96,7 @@ def test_large_inputs_saturate_as_in_torch(cell):
     torch.manual_seed(0)
     kernel = KERNELS[cell](3, 4)
     inputs = (1000 * torch.randn(5, 2, 3)).requires_grad_()
-    states = run_loop(cell, inputs, weights_of(kernel))
+    states, _ = run_loop(cell, inputs, weights_of(kernel))
     torch.testing.assert_close(states, kernel(inputs)[0], atol=1e-5, rtol=1e-5)
     gradients = torch.autograd.grad(states.sum(), [inputs, *weights_of(kernel)])
     assert all(gradient.isfinite().all() for gradient in gradients)
@@ -99,7 +105,7 @@ def test_large_inputs_saturate_as_in_torch(cell):
 @pytest.mark.parametrize("cell", KERNELS)
 def test_gradients_of_gradients_are_refused(cell):
     kernel, inputs = KERNELS[cell](3, 2), torch.randn(4, 2, 3, requires_grad=True)
-    loss = run_loop(cell, inputs, weights_of(kernel)).square().sum()
+    loss = run_loop(cell, inputs, weights_of(kernel))[0].square().sum()
     (gradient,) = torch.autograd.grad(loss, inputs, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         gradient.sum().backward()
@@ -108,7 +114,7 @@ def test_gradients_of_gradients_are_refused(cell):
 def make(cell, dtype=torch.double, **changes):
     torch.manual_seed(3)
     settings = {"vocab_size": 13, "embedding_size": 6, "hidden_size": 5, "num_labels": 3, "word_dropout": 0.3}
-    return RnnForSequenceClassification(RnnConfig(cell_type=cell, **settings, **changes)).to(dtype).train()
+    return RnnForSequenceClassification(RnnConfig(cell_type=cell, **{**settings, **changes})).to(dtype).train()
 
 
 @pytest.fixture
@@ -174,11 +180,31 @@ def test_a_training_step_with_other_settings(cell, changes, distinct_tokens, wit
     assert len(distinct_tokens) == 1
 
 
+@pytest.mark.parametrize(("cell", "layers"), list(itertools.product(CELLS, [1, 2])))
+def test_states_and_their_gradients_are_those_of_torchs_kernels(cell, layers, distinct_tokens, without_loops):
+    """From given states to the last ones, as a language model carries them."""
+    model = make(cell, num_hidden_layers=layers, word_dropout=0).rnn
+    before = torch.randn(2, 2 * layers, len(IDS), 5, dtype=torch.double).requires_grad_().unbind(0)
+    given = dict(zip(("initial_hidden_state", "initial_cell_state"), before[: 1 + (cell == "lstm")], strict=False))
+
+    def run():
+        output = model(IDS, MASK, **given, output_final_states=True)
+        parts = [output.last_hidden_state, output.final_hidden_state, output.final_cell_state]
+        parts = [part for part in parts if part is not None]
+        loss = sum(((number + 1) * part).sin().sum() for number, part in enumerate(parts))
+        return [part.detach() for part in parts], torch.autograd.grad(loss, [*given.values(), *model.parameters()])
+
+    plain = without_loops(run)
+    assert not distinct_tokens, "premise: the plain path"
+    torch.testing.assert_close(run(), plain, **EXACT)
+    assert len(distinct_tokens) == (cell in WITH_DISTINCT), "premise: the other path"
+
+
 @pytest.mark.parametrize("cell", WITH_DISTINCT)
-@pytest.mark.parametrize("case", ["embedding_dropout", "eval", "no_grad", "final", "hidden", "half"])
+@pytest.mark.parametrize("case", ["embedding_dropout", "eval", "no_grad", "hidden", "half"])
 def test_distinct_tokens_are_not_used_where_places_matter(cell, case, distinct_tokens):
     model = make(cell, dtype=torch.float32, embedding_dropout=0.5 if case == "embedding_dropout" else 0.0)
-    inputs = {"final": {"output_final_states": True}, "hidden": {"output_hidden_states": True}}.get(case, {})
+    inputs = {"output_hidden_states": True} if case == "hidden" else {}
     model.train(case != "eval")
     half = torch.autocast("cpu", dtype=torch.bfloat16, enabled=case == "half")
     with half, torch.set_grad_enabled(case != "no_grad"):

@@ -153,7 +153,8 @@ def _hash_rows(examples: Mapping[str, Any], *splits: str) -> str | None:
         if not isinstance(rows, datasets.Dataset):
             return None
         digest.update(f"{split} {len(rows)}\n".encode())
-        table = rows.select_columns(["input_ids", "labels"]).with_format("arrow")[:]
+        columns = [name for name in ("input_ids", "labels") if name in rows.column_names]
+        table = rows.select_columns(columns).with_format("arrow")[:]
         for column in table.columns:
             parts = column.chunks
             if pa.types.is_nested(column.type):  # lists

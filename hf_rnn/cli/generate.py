@@ -1,0 +1,91 @@
+"""`hf-rnn generate`: continue a prompt with a language model; print the text as it is made."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedTokenizerBase
+from transformers.generation.streamers import BaseStreamer
+
+from ..data.text_checks import check_text
+from ..hub import loading as model_loading
+from ..tasks import check_verb
+from ..training.arguments.parser import SettingsParser, setting
+from ..utils.errors import UserError
+from .console import ModelFlags
+
+
+@dataclass
+class GenerateArguments(ModelFlags):
+    """Flags of this verb."""
+
+    prompt: str | None = setting(None, "text to continue; - reads standard input (default: a line feed)")
+    max_new_tokens: int = setting(500, "number of tokens to add")
+    temperature: float = setting(0.8, "below 1 makes likely tokens likelier; 0 takes the likeliest one")
+    top_k: int = setting(0, "draw from this number of the likeliest tokens; 0 for all")
+    top_p: float = setting(1.0, "draw from the likeliest tokens with this probability in all")
+    seed: int | None = setting(None, "seed, to get the same text again")
+    device: str = setting("cpu", "device of torch: cpu, cuda, mps ...")
+
+    def check(self) -> None:
+        """Raise a [`UserError`] for mistakes that are visible without the model."""
+        self.model_name()
+        ranges = {"max_new_tokens": (1, 10**9), "temperature": (0, 100), "top_k": (0, 10**9), "top_p": (1e-9, 1)}
+        for name, (least, most) in ranges.items():
+            if not least <= (value := getattr(self, name)) <= most:
+                raise UserError(f"--{name} must be from {least:g} to {most:g}, found {value}")
+        check_text(self.prompt or "")
+
+
+class _Printer(BaseStreamer):
+    """Print text as soon as its last character cannot change."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._decode, self._printed = tokenizer.decode, 0
+        self._ids: list[int] = []
+
+    def put(self, value: torch.Tensor) -> None:
+        """Print what the tokens so far complete; a byte of a longer character waits."""
+        self._ids += value.flatten().tolist()
+        text = self._decode(self._ids, skip_special_tokens=True)
+        if not text.endswith("\ufffd"):
+            print(text[self._printed :], end="", flush=True)
+            self._printed = len(text)
+        if text.endswith("\n"):  # decoding starts again, so that its cost does not grow
+            self._ids, self._printed = [], 0
+
+    def end(self) -> None:
+        """Print the rest, and end the line."""
+        print(self._decode(self._ids, skip_special_tokens=True)[self._printed :], flush=True)
+
+
+def run(argv: Sequence[str]) -> None:
+    """Print the prompt and its continuation."""
+    (arguments,) = SettingsParser(GenerateArguments, prog="hf-rnn generate").parse(argv)
+    arguments.check()
+    model_loading.quiet()
+    model, tokenizer = model_loading.load_model(arguments.model_name(), arguments.revision, arguments.device)
+    check_verb(model.config, "generate")
+    prompt = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
+    batch = tokenizer(prompt or "\n", return_tensors="pt").to(model.device)
+    if batch["input_ids"].shape[1] == 0:
+        raise UserError(f"--prompt {prompt!r:.40} has no token of the model: give a word")
+    if arguments.seed is not None:
+        torch.manual_seed(arguments.seed)
+    drawn = {
+        "do_sample": True,
+        "temperature": arguments.temperature,
+        "top_k": arguments.top_k,
+        "top_p": arguments.top_p,
+    }
+    model.generate(
+        **batch,
+        **(drawn if arguments.temperature > 0 else {"do_sample": False}),
+        max_new_tokens=arguments.max_new_tokens,
+        suppress_tokens=[tokenizer.unk_token_id],
+        pad_token_id=tokenizer.pad_token_id,
+        streamer=_Printer(tokenizer),
+    )

@@ -1,0 +1,178 @@
+"""The language model: the encoder in one direction, and a linear layer from its states to the next token.
+
+`generate` of transformers uses the recurrent state as its cache: a token costs one step, at any length of the text.
+Padding never changes an answer: a prompt continues in a batch as it does alone.
+
+Legend: B batch, T time, V vocabulary, L layers, H hidden, E embedding.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import GenerationMixin
+from transformers.generation import utils as generation
+from transformers.utils import ModelOutput, can_return_tuple
+
+from .configuration_rnn import RnnConfig
+from .modeling_rnn import RnnModel, RnnPreTrainedModel
+
+# The name in `generate` of the cache: it was `past_key_values` before transformers 5.2x.
+_CACHE = "cache" if "cache" in getattr(generation, "ALL_CACHE_NAMES", ()) else "past_key_values"
+_IGNORED = -100
+
+
+class RnnCache:
+    """The recurrent state after the tokens read so far, of the same size for any number of them.
+
+    Attributes:
+        hidden (`(L, B, H)`): Hidden states.
+        cell (`(L, B, H)`, *optional*): Cell states of an LSTM.
+        tokens (`int`): Tokens read, with padding.
+    """
+
+    is_compileable = False
+    is_linear = (True,)  # `generate` with a given cache reads only tokens that are new
+
+    def __init__(self, hidden: torch.Tensor, cell: torch.Tensor | None, tokens: int) -> None:
+        self.hidden, self.cell, self.tokens = hidden, cell, tokens
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Return the number of tokens read."""
+        return self.tokens
+
+    def reorder_cache(self, beam_idx: torch.Tensor) -> None:
+        """Keep these texts of the batch, as beam search does."""
+        self.hidden = self.hidden.index_select(1, beam_idx)
+        self.cell = None if self.cell is None else self.cell.index_select(1, beam_idx)
+
+    def detach(self) -> "RnnCache":
+        """Return the state without its history, where backpropagation through time ends."""
+        return RnnCache(self.hidden.detach(), None if self.cell is None else self.cell.detach(), self.tokens)
+
+
+@dataclass
+class RnnCausalLMOutput(ModelOutput):
+    """Output of [`RnnForCausalLM`].
+
+    Args:
+        loss (scalar): Only with labels.
+        logits (`(B, T, V)`): Scores of the next token before softmax; padding has the least score.
+        cache ([`RnnCache`]): The state after the last token, for a call with the tokens that follow.
+        hidden_states (`tuple`): As in [`RnnModelOutput`].
+    """
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    cache: RnnCache | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+
+
+class RnnForCausalLM(RnnPreTrainedModel, GenerationMixin):
+    """[`RnnModel`] in one direction and a linear layer: token ids to logits of the next token.
+
+    With `config.tie_word_embeddings` the linear layer is the embedding; states of another width are projected first.
+    `config.classifier_dropout` is dropout on the states.
+    """
+
+    _tied_weights_keys = {"lm_head.weight": "rnn.embedding.weight"}
+    _is_stateful = True  # a state cannot be taken back to an earlier token
+
+    def __init__(self, config: RnnConfig) -> None:
+        super().__init__(config)
+        if config.bidirectional:
+            raise ValueError("a language model reads in one direction: found bidirectional=True; set it to False")
+        self.rnn = RnnModel(config)
+        self.dropout = nn.Dropout(config.classifier_dropout)
+        size = config.embedding_size if config.tie_word_embeddings else config.hidden_size
+        self.projection = nn.Linear(config.hidden_size, size) if size != config.hidden_size else nn.Identity()
+        self.lm_head = nn.Linear(size, config.vocab_size)
+        if config.tie_word_embeddings:  # the Trainer warns of any other missing weight
+            self._keys_to_ignore_on_save = list(self._tied_weights_keys)
+        self.loss_type = "ForCausalLM"  # transformers' default depends on the class's name
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        cache: RnnCache | None = None,
+        use_cache: bool | None = None,
+        output_hidden_states: bool | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        shift_labels: torch.Tensor | None = None,
+        past_key_values: RnnCache | None = None,
+        **kwargs: Any,
+    ) -> RnnCausalLMOutput:
+        """Score the next token at each place.
+
+        Args:
+            input_ids (`(B, T)`): Token ids.
+            attention_mask (`(B, T)`): 0 at padding; by default where the id is `config.pad_token_id`.
+            labels (`(B, T)`): The token ids themselves, -100 to ignore one. The loss is that of each token but the
+                first, after the tokens before it; padding is ignored.
+            inputs_embeds (`(B, T, E)`): Token vectors in place of `input_ids`.
+            cache: The state after the tokens before these; its gradients flow unless it is detached.
+            use_cache: Whether to return the state; by default without labels.
+            output_hidden_states: Whether to return the states of all layers.
+            logits_to_keep: Compute the logits of this number of places at the end only, 0 for all; or of these places.
+            shift_labels (`(B, T)`): In place of `labels`: the token to predict at each place, for a text in pieces.
+            past_key_values: Former name of `cache`.
+            **kwargs: Options of the loss, such as `num_items_in_batch`.
+        """
+        cache = past_key_values if cache is None else cache
+        use_cache = labels is None and shift_labels is None if use_cache is None else use_cache
+        mask = self.rnn.read_mask(input_ids, attention_mask, inputs_embeds)
+        before = (None, None) if cache is None else (cache.hidden, cache.cell)
+        outputs = self.rnn(input_ids, mask, inputs_embeds, *before, use_cache, output_hidden_states, return_dict=True)
+        places = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.lm_head(self.projection(self.dropout(outputs.last_hidden_state[:, places])))
+        if self.config.pad_token_id is not None:  # in place: padding is never the next token
+            logits[..., self.config.pad_token_id] = torch.finfo(logits.dtype).min
+        loss = None
+        if labels is not None and shift_labels is None:
+            both = mask[:, :-1] & mask[:, 1:]
+            shift_labels = nn.functional.pad(labels[:, 1:].masked_fill(~both, _IGNORED), (0, 1), value=_IGNORED)
+        if shift_labels is not None:
+            options = {
+                "vocab_size": self.config.vocab_size,
+                "shift_labels": shift_labels.long().contiguous(),
+                **kwargs,
+            }
+            loss = self.loss_function(logits=logits, labels=None, **options)
+        if use_cache:
+            seen = mask.shape[1] + (0 if cache is None else cache.tokens)
+            cache = RnnCache(outputs.final_hidden_state, outputs.final_cell_state, seen)
+        return RnnCausalLMOutput(loss, logits, cache if use_cache else None, outputs.hidden_states)
+
+    # ---- generate ----
+
+    @classmethod
+    def _supports_default_dynamic_cache(cls) -> bool:
+        return False
+
+    def prepare_inputs_for_generation(
+        self, input_ids: torch.Tensor, attention_mask: Any = None, inputs_embeds: Any = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Return the arguments of [`forward`] for the tokens that the cache does not have."""
+        cache, use_cache = kwargs.get(_CACHE), kwargs.get("use_cache", True)
+        inputs: dict[str, Any] = {"cache": cache, "use_cache": use_cache, "logits_to_keep": 1}
+        if inputs_embeds is not None and cache is None:
+            inputs["inputs_embeds"] = inputs_embeds
+            if input_ids.shape[1] > 0:  # without a cache, the generated tokens follow the given vectors
+                inputs["inputs_embeds"] = torch.cat([inputs_embeds, self.rnn.embedding(input_ids)], dim=1)
+        else:
+            inputs["input_ids"] = input_ids[:, -1:] if kwargs.get("next_sequence_length") == 1 else input_ids
+        length = next(inputs[name] for name in ("inputs_embeds", "input_ids") if name in inputs).shape[1]
+        inputs["attention_mask"] = None if attention_mask is None else attention_mask[:, -length:]
+        return inputs
+
+    def _update_model_kwargs_for_generation(
+        self, outputs: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> dict[str, Any]:
+        model_kwargs = super()._update_model_kwargs_for_generation(outputs, model_kwargs, *args, **kwargs)
+        return model_kwargs if outputs.cache is None else {**model_kwargs, _CACHE: outputs.cache}

@@ -1,0 +1,123 @@
+"""The language model: losses in pieces, padding, and `generate` against decoding without a cache."""
+
+import pytest
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM
+
+from hf_rnn import RnnConfig, RnnForCausalLM
+from hf_rnn.models.cells_rnn import CELLS
+
+IDS = torch.tensor([[3, 4, 5, 9, 2, 8, 7, 3, 6, 10, 4, 2]])
+PROMPTS = [[3, 4, 5], [7], [2, 2, 9, 6, 8]]
+EXACT = {"atol": 1e-12, "rtol": 1e-12}
+
+
+def make(cell="lstm", **settings):
+    torch.manual_seed(3)
+    sizes = {"vocab_size": 11, "embedding_size": 6, "hidden_size": 5, "num_hidden_layers": 2, "bidirectional": False}
+    model = RnnForCausalLM(RnnConfig(cell_type=cell, **sizes, **settings)).double().eval()
+    model.loss_function = lambda logits, shift_labels, **_: nn.functional.cross_entropy(  # transformers' is in float32
+        logits.flatten(0, 1), shift_labels.flatten(), reduction="sum"
+    )
+    return model
+
+
+def pad(texts, left):
+    width = max(map(len, texts)) + 2
+    rows = [[1] * (width - len(ids)) + ids if left else ids + [1] * (width - len(ids)) for ids in texts]
+    return torch.tensor(rows)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("training", [False, True])
+def test_the_loss_in_pieces_is_that_of_one_pass(cell, tied, training):
+    model = make(cell, tie_word_embeddings=tied).train(training)
+    log_p = model(IDS).logits.log_softmax(-1)[0, :-1]
+    expected = -log_p.gather(1, IDS[0, 1:, None]).sum()
+    torch.testing.assert_close(model(IDS, labels=IDS).loss, expected, **EXACT)
+    found, cache = 0.0, None
+    for start in range(0, IDS.shape[1] - 1, 4):
+        piece = slice(start, min(start + 4, IDS.shape[1] - 1))
+        after = IDS[:, 1:][:, piece]
+        output = model(IDS[:, :-1][:, piece], shift_labels=after, cache=cache, use_cache=True)
+        found, cache = found + output.loss, output.cache
+    torch.testing.assert_close(found, expected, **EXACT)
+    assert cache.get_seq_length() == IDS.shape[1] - 1 and not cache.detach().hidden.requires_grad
+    parameters = list(model.parameters())  # the state was not detached here: the gradients are those of one pass too
+    both = (torch.autograd.grad(loss, parameters) for loss in (found, expected))
+    torch.testing.assert_close(*both, **EXACT)
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_padding_changes_no_logit_and_no_loss(left):
+    model, ids = make(), pad(PROMPTS, left)
+    logits, loss = model(ids, labels=ids).logits, model(ids, labels=ids).loss
+    alone = [torch.tensor([prompt]) for prompt in PROMPTS]
+    for row, prompt, whole in zip(logits, alone, ids, strict=True):
+        torch.testing.assert_close(row[whole != 1], model(prompt).logits[0], **EXACT)
+    torch.testing.assert_close(loss, sum(model(prompt, labels=prompt).loss for prompt in alone), **EXACT)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_greedy_text_is_that_of_whole_passes(cell):
+    model, ids = make(cell), torch.tensor([PROMPTS[0]])
+    expected = ids
+    for _ in range(9):
+        expected = torch.cat([expected, model(expected).logits[:, -1:].argmax(-1)], dim=1)
+    found = model.generate(ids, do_sample=False, max_new_tokens=9)
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("options", [{}, {"num_beams": 4}, {"num_beams": 3, "num_return_sequences": 2}])
+def test_a_batch_continues_as_its_prompts_alone_and_as_without_cache(options):
+    model, ids = make("gru"), pad(PROMPTS, left=True)
+    settings = {"do_sample": False, "max_new_tokens": 7, "pad_token_id": 1, **options}
+    alone = [model.generate(torch.tensor([prompt]), **settings)[:, len(prompt) :] for prompt in PROMPTS]
+    mask = (ids != 1).long()
+    for use_cache in (True, False):
+        found = model.generate(ids, attention_mask=mask, use_cache=use_cache, **settings)
+        assert torch.equal(found[:, ids.shape[1] :], torch.cat(alone))
+
+
+def test_samples_follow_the_model_and_never_are_padding():
+    model = make()
+    torch.manual_seed(0)
+    drawn = model.generate(torch.tensor([[3]]).expand(4000, 1), do_sample=True, max_new_tokens=1, top_k=0)[:, 1]
+    share = torch.bincount(drawn, minlength=11) / len(drawn)
+    expected = model(torch.tensor([[3]])).logits[0, -1].softmax(-1)
+    assert share[1] == expected[1] == 0
+    torch.testing.assert_close(share, expected.float(), atol=0.03, rtol=0)
+
+
+def test_a_token_costs_one_step(monkeypatch):
+    model, read = make(), []
+    forward = model.rnn.forward
+    monkeypatch.setattr(
+        model.rnn, "forward", lambda ids, *rest, **more: read.append(ids) or forward(ids, *rest, **more)
+    )
+    model.generate(torch.tensor([PROMPTS[2]]), max_new_tokens=6, do_sample=False)
+    assert [ids.shape[1] for ids in read] == [5, 1, 1, 1, 1, 1]
+
+
+def test_generation_continues_from_a_state():
+    model, ids = make(), torch.tensor([PROMPTS[2]])
+    whole = model.generate(ids, max_new_tokens=6, do_sample=False)
+    cache = model(ids[:, :3]).cache
+    assert torch.equal(model.generate(ids[:, 3:], cache=cache, max_new_tokens=6, do_sample=False)[:, 2:], whole[:, 5:])
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_saving(tmp_path, tied):
+    model = make(tie_word_embeddings=tied).float()
+    model.save_pretrained(tmp_path)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert type(loaded) is RnnForCausalLM
+    assert (loaded.lm_head.weight is loaded.rnn.embedding.weight) == tied
+    torch.testing.assert_close(loaded(IDS).logits, model(IDS).logits)
+
+
+def test_both_directions_are_refused():
+    with pytest.raises(ValueError, match="one direction"):
+        RnnForCausalLM(RnnConfig(bidirectional=True))

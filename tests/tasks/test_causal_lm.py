@@ -1,0 +1,197 @@
+"""`--task causal-lm` from text files to a finished folder, and the verbs on it."""
+
+import json
+import math
+import random
+import re
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import run_script
+from transformers import pipeline
+
+import hf_rnn
+from hf_rnn import train
+from hf_rnn.hub.loading import load_model
+from hf_rnn.training.checkpointing.interrupt import SavePoints, TrainingStopped
+from hf_rnn.training.recipes import load_recipe
+from hf_rnn.utils.errors import UserError
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "train_language_model.py"
+
+
+@pytest.fixture(scope="module")
+def text_dir(tmp_path_factory):
+    """Lines that a small model learns: a name, then always the same words."""
+    folder, chance = tmp_path_factory.mktemp("text"), random.Random(1)
+    words = {"Anna": "reads a book", "Bob": "sails", "Cleo": "sings to Bob"}
+    for name, count in (("train", 300), ("dev", 40)):
+        lines = [f"{who}:\n  {words[who]}.\n" for who in chance.choices(list(words), k=count)]
+        (folder / f"{name}.txt").write_text("".join(lines))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def settings(text_dir):
+    return {
+        "task": "causal-lm",
+        "data_dir": str(text_dir),
+        "hidden_size": 24,
+        "embedding_size": 8,
+        "per_device_train_batch_size": 8,
+        "bptt": 20,
+        "num_train_epochs": 4,
+        "learning_rate": 0.02,
+        "warmup_steps": 0,
+        "use_cpu": True,
+    }
+
+
+@pytest.fixture(scope="module")
+def model_folder(settings, tmp_path_factory):
+    return train(**settings, output_dir=str(tmp_path_factory.mktemp("lm") / "model")).folder
+
+
+def test_it_learns_and_the_pipeline_continues_a_text(model_folder, text_dir, command):
+    metrics = json.loads((model_folder / "metrics.json").read_text())["validation"]
+    assert metrics["loss"] < 0.6
+    assert metrics["perplexity"] == pytest.approx(math.exp(metrics["loss"]))
+    assert metrics["bits_per_character"] == pytest.approx(metrics["loss"] / math.log(2))
+    write = pipeline("text-generation", str(model_folder))
+    options = {"do_sample": False, "max_new_tokens": 20}
+    prompts = ["Cleo:\n", "Anna:\n  reads a book.\nBob:\n"]
+    (first,), (second,) = write(prompts, batch_size=2, **options)
+    assert first["generated_text"].startswith("Cleo:\n  sings to Bob.\n")
+    assert second["generated_text"].startswith(prompts[1] + "  sails.\n")
+    assert write(prompts[0], **options) == [first]
+    code, out, err = command("evaluate", "--model", model_folder, "--data_dir", text_dir, "--split", "dev")
+    assert code == 0, err
+    found = json.loads(out)
+    assert {name: found[name] for name in metrics} == pytest.approx(metrics)
+    model, tokenizer = load_model(model_folder)  # in one pass, without the streams of the evaluation
+    ids = tokenizer((text_dir / "dev.txt").read_text(), return_tensors="pt")["input_ids"]
+    assert model(ids, labels=ids).loss.item() == pytest.approx(metrics["loss"], abs=1e-5)
+    assert "hf-rnn generate --model" in (model_folder / "README.md").read_text()
+
+
+def test_training_reads_the_text_as_one_long_pass(settings, tmp_path):
+    """Without steps, one stream and pieces of equal length, the training loss is that of the whole text."""
+    still = {"learning_rate": 0, "classifier_dropout": 0, "per_device_train_batch_size": 1, "num_train_epochs": 1}
+    (tmp_path / "train.txt").write_text("abcdefgh bca\n" * 10 + "a")  # 130 tokens to predict
+    (tmp_path / "dev.txt").write_text("abc\n")
+    result = train(**{**settings, **still, "bptt": 13, "data_dir": str(tmp_path)}, output_dir=str(tmp_path / "out"))
+    model, tokenizer = load_model(result.folder)
+    ids = tokenizer((tmp_path / "train.txt").read_text(), return_tensors="pt")["input_ids"]
+    assert result.metrics["training"]["steps"] == 10
+    assert result.metrics["training"]["loss"] == pytest.approx(model(ids, labels=ids).loss.item(), abs=1e-5)
+
+
+def test_a_run_that_is_stopped_within_an_epoch_resumes_bit_for_bit(settings, model_folder, tmp_path, monkeypatch):
+    again = {**settings, "output_dir": str(tmp_path / "out")}
+
+    def stop(self, args, state, control, **kwargs):
+        if state.global_step == 40:
+            signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SavePoints, "on_step_begin", stop)
+        with pytest.raises(TrainingStopped):
+            train(**again)
+    folder = train(**again, resume=True).folder
+    assert (folder / "model.safetensors").read_bytes() == (model_folder / "model.safetensors").read_bytes()
+    metrics = [json.loads((place / "metrics.json").read_text()) for place in (folder, model_folder)]
+    assert len({metric["training"].pop("seconds") for metric in metrics}) and metrics[0] == metrics[1]
+
+
+def test_generate_prints_the_prompt_and_its_continuation(model_folder, command, monkeypatch):
+    flags = ("generate", "--model", model_folder, "--prompt", "Cleo:\n", "--max_new_tokens", 16)
+    code, out, err = command(*flags, "--temperature", 0)
+    assert (code, err) == (0, "") and out == "Cleo:\n  sings to Bob.\n"[: 6 + 16] + "\n"
+    drawn = [command(*flags, "--seed", seed, "--temperature", 3)[1] for seed in (1, 1, 2)]
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert command("generate", "--model", model_folder, "--max_new_tokens", 3)[0] == 0
+    code, _, err = command(*flags, "--temperature", -1)
+    assert code == 2 and "--temperature must be from 0 to 100" in err
+
+
+@pytest.mark.parametrize("verb", ["predict --text a", "inspect --text a", "export", "generate"])
+def test_verbs_of_other_tasks_are_refused_in_one_line(verb, model_folder, trained, command):
+    name, *flags = verb.split()
+    folder, expected = (trained.folder, "hf-rnn predict") if name == "generate" else (model_folder, "causal-lm")
+    code, out, err = command(name, "--model", folder, *flags)
+    assert code == 2 and out == "" and err.count("\n") == 1 and expected in err
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"bidirectional": True}, "one direction"),
+        ({"label_smoothing_factor": 0.1}, "is for classifiers"),
+        ({"streaming": True}, "leave out streaming"),
+        ({"bptt": 0}, "bptt must be greater than 0"),
+        ({"data_dir": None, "dataset_name": "x"}, "reads text files"),
+        ({"tokenizer": "letters"}, "is unknown"),
+    ],
+)
+def test_bad_settings(changes, error, settings, tmp_path):
+    with pytest.raises(UserError, match=error):
+        train(**{**settings, **changes}, output_dir=str(tmp_path / "out"))
+    assert not (tmp_path / "out" / "config.json").exists()
+
+
+@pytest.mark.parametrize("kind", ["word", "bpe"])
+def test_other_tokens(kind, settings, tmp_path, command):
+    size = {"max_vocab_size": 280} if kind == "bpe" else {}
+    changed = {**settings, "num_train_epochs": 8, "bptt": 8, "tokenizer": kind, **size, "tie_word_embeddings": True}
+    folder = train(**changed, output_dir=str(tmp_path / "out")).folder
+    code, out, err = command("generate", "--model", folder, "--prompt", "Cleo:\n", "--temperature", 0,
+                             "--max_new_tokens", 4)  # fmt: skip
+    assert code == 0 and out.startswith("Cleo:\n") and "sings" in out, (out, err)
+
+
+def test_the_hub_gets_a_folder_that_loads(model_folder, hub, command):
+    code, out, err = command("push", "--model", model_folder, "--repo_id", "me/lm")
+    assert code == 0, err
+    assert load_model("me/lm")[0].generation_config.pad_token_id == 1
+
+
+def test_the_recipe_is_that_of_the_task(model_folder):
+    recorded = json.loads((model_folder / "training_args.json").read_text())
+    recipe = load_recipe("lm")
+    assert all(recorded[name] == recipe[name] for name in ("tokenizer", "min_frequency", "lowercase", "cell_type"))
+
+
+@pytest.mark.slow
+def test_remote_code(model_folder, tmp_path):
+    """The saved files alone make the same model, as a type that the package does not know."""
+    shutil.copytree(model_folder, tmp_path / "copy", ignore=shutil.ignore_patterns("checkpoints"))
+    config = json.loads((tmp_path / "copy" / "config.json").read_text())
+    (tmp_path / "copy" / "config.json").write_text(json.dumps({**config, "model_type": "hf_rnn_elsewhere"}))
+    source = (tmp_path / "copy" / "configuration_rnn.py").read_text()
+    (tmp_path / "copy" / "configuration_rnn.py").write_text(source.replace('"hf_rnn"', '"hf_rnn_elsewhere"'))
+    options = {"do_sample": False, "max_new_tokens": 20}
+    remote = pipeline("text-generation", str(tmp_path / "copy"), trust_remote_code=True)
+    assert type(remote.model).__module__.startswith("transformers_modules")
+    assert remote("Bob:\n", **options) == pipeline("text-generation", str(model_folder))("Bob:\n", **options)
+    assert torch.equal(remote.model.lm_head.weight, load_model(model_folder)[0].lm_head.weight)
+
+
+def test_the_example_of_the_documentation_runs(tmp_path, monkeypatch, capsys):
+    page = (Path(hf_rnn.__file__).parent / "LANGUAGE_MODELS.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example, "LANGUAGE_MODELS.md", "exec"), {})
+    assert "\ngently down the stream.\nRow, " in capsys.readouterr().out
+
+
+def test_the_script_trains_saves_and_writes(text_dir, tmp_path, monkeypatch, capsys):
+    flags = ["--hidden_size", 24, "--num_train_epochs", 2, "--streams", 8, "--bptt", 20, "--learning_rate", 0.02]
+    arguments = ["--data_dir", text_dir, "--output_dir", tmp_path / "out", *flags, "--prompt", "Bob:"]
+    code, out, err = run_script(SCRIPT, arguments, monkeypatch, capsys)
+    assert code == 0, err
+    assert out.startswith("epoch 1 {'loss': ") and "\nBob:" in out and load_model(tmp_path / "out")
+    code, _, err = run_script(SCRIPT, arguments, monkeypatch, capsys)
+    assert code == 2 and "is not empty" in err
