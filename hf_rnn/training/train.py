@@ -185,6 +185,8 @@ def train_on(
         fields["sep_token_id"] = run.tokenizer.sep_token_id
     for part in (task.config_fields(texts), *(hook.config_fields() for hook in features)):
         fields |= part
+    if fields["vocab_size"] < count_ids(run.tokenizer):
+        raise UserError(f"{start} has no vector for {run.tokenizer.sep_token}: start from a model of text pairs")
     config = make_config(run.arguments.model, task_specific_params=task_specific_params, **fields)
     run.model = task.model_class(config)
     for hook in features:

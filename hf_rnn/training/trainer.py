@@ -228,13 +228,13 @@ class RnnTrainer(ResumableTrainer):
         """
         own = self._own_loss or self.compute_loss_func is None
         recompute = own and self.args.world_size > 1 and self.preprocess_logits_for_metrics is None
-        recompute = recompute and getattr(self.model, "loss_type", None) == "ForSequenceClassification"
+        recompute = recompute and hasattr(self.model, "measure_loss")
         loss_only = False if recompute else prediction_loss_only
         output = super().evaluation_loop(dataloader, description, loss_only, ignore_keys, metric_key_prefix)
         if recompute and (name := f"{metric_key_prefix}_loss") in output.metrics:
             logits = output.predictions[0] if isinstance(output.predictions, tuple) else output.predictions
             logits, labels = torch.from_numpy(logits).float(), torch.from_numpy(output.label_ids)
-            loss = self.model.measure_loss(logits, labels)
+            loss = self.model.measure_loss(logits, labels)  # type: ignore[operator]
             output.metrics[name] = loss.item()
         return output
 

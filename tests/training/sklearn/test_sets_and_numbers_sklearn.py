@@ -1,4 +1,4 @@
-"""`RnnClassifier` with several labels per text, and `RnnRegressor`: scikit-learn's conventions, compared with its own."""
+"""`RnnClassifier` with several labels per text, and `RnnRegressor`, compared with scikit-learn."""
 
 import numpy as np
 import pandas as pd
