@@ -156,7 +156,7 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
 
 
 def add_separator(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Let a tokenizer put its separator, `<sep>` if it has none, between the two texts of a pair.
+    """Let a tokenizer put its separator, by default a new `<sep>`, between the two texts of a pair.
 
     Raises:
         UserError: For a tokenizer in Python that puts nothing there.

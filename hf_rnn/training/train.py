@@ -185,6 +185,7 @@ def train_on(
         fields["sep_token_id"] = run.tokenizer.sep_token_id
     for part in (task.config_fields(texts), *(hook.config_fields() for hook in features)):
         fields |= part
+    fields["vocab_size"] = max(fields["vocab_size"], count_ids(run.tokenizer))  # a separator can be new
     config = make_config(run.arguments.model, task_specific_params=task_specific_params, **fields)
     run.model = task.model_class(config)
     task.prepare_model(run.model, run.tokenizer)

@@ -173,7 +173,7 @@ def test_metrics_of_entities_by_hand():
 
 
 def test_the_example_of_the_documentation_runs(tagged_dir, tmp_path, monkeypatch, capsys):
-    page = (Path(hf_rnn.__file__).parent / "tasks" / "README.md").read_text()
+    page = (Path(hf_rnn.__file__).parent / "tasks" / "token-classification.md").read_text()
     (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     shutil.copytree(tagged_dir, tmp_path / "FOLDER")
     monkeypatch.chdir(tmp_path)

@@ -131,7 +131,7 @@ class RnnEstimator(BaseEstimator):
         return self
 
     def _read_targets(self, y: npt.ArrayLike) -> Targets:
-        """Return what `y` holds."""
+        """Return the content of `y`."""
         raise NotImplementedError
 
     def _adopt_labels(self, config: Any) -> None:
