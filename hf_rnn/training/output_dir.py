@@ -128,6 +128,7 @@ def hold(folder: FinishedFolder) -> Iterator[None]:
             stack.callback(os.close, descriptor)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                stack.callback(fcntl.flock, descriptor, fcntl.LOCK_UN)  # in forked workers too
             except BlockingIOError as error:
                 raise UserError(
                     f"output_dir {folder.root} is in use by another run: wait until it ends, or give another"

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -53,6 +54,20 @@ def test_two_runs_at_once_do_not_share_a_folder(texts_dir, folder):
     assert not list(folder.root.glob("checkpoints/checkpoint-*"))
     with output_dir.hold(folder):
         pass
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="only a forked process inherits the lock")
+def test_a_worker_that_outlives_its_run_does_not_keep_the_folder(folder):
+    with output_dir.hold(folder):
+        worker = os.fork()
+        if worker == 0:
+            signal.pause()
+    try:
+        with output_dir.hold(folder):
+            pass
+    finally:
+        os.kill(worker, signal.SIGKILL)
+        os.waitpid(worker, 0)
 
 
 def test_leftovers_of_a_failed_run_are_ignored_and_other_files_named(folder):
