@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 
 from ..utils.errors import UserError
 
+INTERRUPTED = 130  # exit code after Ctrl-C, as a shell reports it
+
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # except tab and line feed
 
 

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, NoReturn
 
 from ..hub import loading as model_loading
 from ..inference.demo import build, serve
 from ..training.arguments.parser import SettingsParser, setting
 from ..utils.errors import UserError
-from .console import ModelFlags
+from .console import INTERRUPTED, ModelFlags
+
+if TYPE_CHECKING:
+    import gradio
 
 
 @dataclass
@@ -31,6 +39,16 @@ def run(argv: Sequence[str]) -> None:
     page = build(name, arguments.revision)
     print(f"{serve(page, arguments.host, arguments.port)} (Ctrl-C ends it)", flush=True)
     try:
-        threading.Event().wait()
-    finally:
-        page.close(verbose=False)
+        while True:
+            time.sleep(0.5)  # not a lock: its wait goes on when another thread receives the signal
+    except KeyboardInterrupt:
+        _exit(page)
+
+
+def _exit(page: gradio.Blocks) -> NoReturn:
+    """Close the page, remove temporary files and end the process at once, although a browser may be connected."""
+    for task in (partial(page.close, verbose=False), atexit._run_exitfuncs):
+        thread = threading.Thread(target=task, daemon=True)
+        thread.start()
+        thread.join(timeout=1)
+    os._exit(INTERRUPTED)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from .. import __version__
 from ..utils.errors import UserError
-from .console import print_note
+from .console import INTERRUPTED, print_note
 
 _VERBS = {
     "train": "train a classifier from TSV files",
@@ -31,7 +31,7 @@ _VERBS = {
 
 _USAGE = "usage: hf-rnn [--help] [--version] VERB [flags]"
 
-_INTERRUPTED, _BROKEN_PIPE = 130, 141  # as a shell reports these signals
+_BROKEN_PIPE = 141  # as a shell reports this signal
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print_note(f"{command}: error: {' '.join(str(error).splitlines())}")
         return 2
     except KeyboardInterrupt:
-        return _INTERRUPTED
+        return INTERRUPTED
 
 
 def _run(arguments: list[str]) -> int:
