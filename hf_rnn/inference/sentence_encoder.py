@@ -58,6 +58,7 @@ class SentenceEncoder:
                 "linear",
                 len(top["classifier.bias"]),
             )
+            config.architectures = [RnnForSequenceClassification.__name__]  # the fused path runs this head
             model = RnnForSequenceClassification(config).eval()
             model.load_state_dict({**encoder, **top})
         return cls(FastRnn(model, tokenizer, table_dtype, memory_limit))

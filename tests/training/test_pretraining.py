@@ -188,6 +188,16 @@ def test_pruned_tokens_are_a_subset_that_spells_every_known_character(sentences)
     assert pruned.model_max_length == 99 and len(pruned) == 8
 
 
+def test_states_have_the_size_of_other_cells(pretrained):
+    tokenizer = AutoTokenizer.from_pretrained(pretrained.folder)
+    batch = tokenizer([text for text, _ in invent_rows(100, seed=8)], padding=True, return_tensors="pt")
+    mask = batch["attention_mask"].bool()
+    with torch.no_grad():
+        model = AutoModel.from_pretrained(pretrained.folder)
+        states = model(batch["input_ids"], mask).last_hidden_state[mask]
+    assert states.square().mean().sqrt() == pytest.approx(1, abs=0.1)
+
+
 def test_principal_components_keep_the_distances():
     table = np.random.default_rng(0).normal(size=(50, 4)) @ np.random.default_rng(1).normal(size=(4, 9))
     small = compress_table(table, 4).astype(float)

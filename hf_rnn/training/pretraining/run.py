@@ -34,7 +34,7 @@ from ..checks import check_finite, check_unchanged
 from ..recipes import Setting
 from ..trainer import RnnTrainer
 from .save import write_encoder
-from .student import SentenceStudent, compress_table, prune_tokenizer
+from .student import SentenceStudent, compress_table, normalize_states, prune_tokenizer
 from .teacher import SentenceTeacher, TeacherVectors, iterate
 from .texts import prepare_texts, read_dataset, read_lines
 
@@ -158,6 +158,7 @@ def pretrain(
     check_finite(model, training_args)
     measured = trainer.predict(trainer.eval_dataset).metrics
     sample = [texts[int(row)]["text"] for row in order[:held_out]]
+    normalize_states(model, sample, tokenizer)
     record = {
         "teacher": {"name": teacher.name, "vector_size": vectors.shape[1], "max_length": teacher.max_length},
         "texts": {**counts, "learned": len(texts) - held_out, "held_out": held_out},

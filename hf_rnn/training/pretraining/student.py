@@ -19,6 +19,7 @@ from torch.nn.functional import kl_div, log_softmax, normalize, softmax
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.modeling_outputs import ModelOutput
 
+from ...models.cells_rnn import MinGru
 from ...models.configuration_rnn import RnnConfig
 from ...models.modeling_rnn import RnnModel, RnnPreTrainedModel
 from ...models.pooling_rnn import POOLERS
@@ -71,6 +72,32 @@ class SentenceStudent(RnnPreTrainedModel):
             divergence = kl_div(log_softmax(own, dim=-1), softmax(right, dim=-1), reduction="batchmean")
             loss = loss + self.similarity_weight * divergence
         return loss
+
+
+@torch.no_grad()
+def normalize_states(model: SentenceStudent, texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> None:
+    """Scale the states of a minGRU to a root mean square of 1 over some texts, without a change of the vectors.
+
+    Its states are linear in the weights of the candidates and have any size, while a new head expects the size of
+    other cells' states. The projection takes the inverse factor.
+    """
+    cells = [direction.cell for direction in model.rnn.layers[-1].directions]
+    if not isinstance(cells[0], MinGru):
+        return
+    total, count = 0.0, 0
+    for start in range(0, len(texts), _BATCH // 16):
+        batch = tokenizer(
+            list(texts[start : start + _BATCH // 16]), padding=True, truncation=True, return_tensors="pt"
+        )
+        inputs = {name: batch[name].to(model.device) for name in ("input_ids", "attention_mask")}
+        states = model.rnn(**inputs, return_dict=True).last_hidden_state  # zero at padding
+        total += states.double().square().sum().item()
+        count += int(inputs["attention_mask"].sum()) * states.shape[-1]
+    size = (total / max(1, count)) ** 0.5
+    for cell in cells:
+        for weight in (cell.weight_ih_l0, cell.bias_ih_l0):
+            weight[cell.hidden_size :] /= size
+    model.projection.weight *= size
 
 
 def prune_tokenizer(
