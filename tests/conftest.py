@@ -100,6 +100,24 @@ def trained(tiny_settings, tmp_path_factory, _figures):
 
 
 @pytest.fixture(scope="session")
+def encoder(trained, tmp_path_factory) -> Path:
+    """The folder of an encoder in bfloat16 with the tokens of `trained`; tests do not change it."""
+    import torch
+    from transformers import AutoTokenizer
+
+    from hf_rnn import RnnConfig, RnnModel
+
+    folder = tmp_path_factory.mktemp("encoders") / "tiny-encoder"
+    tokenizer = AutoTokenizer.from_pretrained(trained.folder)
+    torch.manual_seed(5)
+    sizes = {"vocab_size": len(tokenizer), "embedding_size": 6, "hidden_size": 5, "num_hidden_layers": 2}
+    config = RnnConfig(**sizes, pooling="mean", word_dropout=0.5)
+    RnnModel(config).bfloat16().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def teacher(tmp_path_factory) -> Path:
     """The folder of a BERT that knows the rule, with its labels in another order; tests do not change it."""
     from tiny_teacher import make_teacher

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from ..models.auto import model_class
+from ..models.auto import ENCODER, head_name, model_class
 from ..models.configuration_rnn import RnnConfig
 from ..utils.errors import UserError, reason_of
 from .client import fetch
@@ -62,14 +62,19 @@ def find_folder(name_or_path: str | Path, revision: str | None = None, token: st
 
 
 def load_model(
-    name_or_path: str | Path, revision: str | None = None, device: str | torch.device | None = "cpu"
+    name_or_path: str | Path,
+    revision: str | None = None,
+    device: str | torch.device | None = "cpu",
+    *,
+    allow_encoder: bool = False,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load a model and its tokenizer, ready to predict.
+    """Load a model in float32 and its tokenizer, ready to predict.
 
     Args:
         name_or_path: A finished folder, a checkpoint, or a repo id of the Hub; see [`find_folder`].
         revision: Branch, tag or commit, for a repo id; None is `main`.
         device: Device of the model; None is the accelerator, if there is one.
+        allow_encoder: Accept an encoder, which has no task.
 
     Raises:
         UserError: If it cannot be found, a part of it is missing or damaged, or the device is not available.
@@ -84,17 +89,19 @@ def load_model(
         )
     with name_damage(name, "config.json"):
         head = model_class(config)
+    if head_name(config) == ENCODER and not allow_encoder:
+        raise UserError(f"{name} is an encoder without a task: train it with hf-rnn train --model_name_or_path {name}")
     with name_damage(name, "model.safetensors"):
         _check_weights(name, folder.weights, config)
-        model = head.from_pretrained(folder.root, config=config).eval()
+        model = head.from_pretrained(folder.root, config=config, dtype=torch.float32).eval()
     with name_damage(name, _TOKENIZER):
         tokenizer = _load_tokenizer(name, folder, config)
         batch = tokenizer(["", "a word"], truncation=True, padding=True, return_tensors="pt")
         inputs = {key: batch[key].long().to(model.device) for key in ("input_ids", "attention_mask")}
     with name_damage(name, "model.safetensors"), torch.inference_mode():
-        logits = model(**inputs, return_dict=True).logits
-    if not logits.isfinite().all():
-        raise UserError(f"{name} cannot be used: its logits are {logits.tolist()}, so weights are NaN or infinite")
+        output = model(**inputs, return_dict=True)[0]  # logits, or the states of an encoder
+    if not output.isfinite().all():
+        raise UserError(f"{name} cannot be used: its output is {output.tolist()}, so weights are NaN or infinite")
     try:
         return model.to(target), tokenizer
     except (RuntimeError, AssertionError, ImportError) as error:  # missing, full, or reserved by another program

@@ -68,7 +68,7 @@ def push(
     token = find_token(token)
     finished = FinishedFolder(Path(os.path.expanduser(folder)))
     finished.check_finished()
-    model, tokenizer = load_model(finished.root)
+    model, tokenizer = load_model(finished.root, allow_encoder=True)
     files = list_shared_files(finished, tokenizer.vocab_files_names.values())
     check_shareable(finished, files, model.config, token)
     card = card_for_repo(finished, repo_id)

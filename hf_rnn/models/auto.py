@@ -1,4 +1,4 @@
-"""The registered heads: the class that a configuration names, and the Auto class that loads it."""
+"""The models, an encoder and its heads: the class that a configuration names, and the Auto class that loads it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from importlib import import_module
 
 from transformers import PreTrainedConfig, PreTrainedModel
 
+ENCODER = "RnnModel"  # has no task of its own: heads start from it
 # Class name: its module in this package, and the Auto class of transformers.
 HEADS: dict[str, tuple[str, str]] = {
     "RnnForSequenceClassification": ("modeling_rnn", "AutoModelForSequenceClassification"),
+    ENCODER: ("modeling_rnn", "AutoModel"),
 }
 
 

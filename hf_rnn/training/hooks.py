@@ -13,7 +13,7 @@ from typing import Any
 import datasets
 import numpy as np
 import torch
-from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_utils import PredictionOutput
 
 from ..data import DataReport
@@ -24,6 +24,8 @@ from ..data.vectors import Vectors, load_vectors, widen_vocabulary
 from ..evaluation.calibration import fit_temperature, measure_scores, scale_classifier
 from ..hub.loading import load_model
 from ..hub.model_folder import FinishedFolder
+from ..models.auto import ENCODER, head_name
+from ..models.configuration_rnn import RnnConfig
 from ..tasks import Task
 from ..tasks.base import Splits
 from ..utils.errors import UserError
@@ -110,20 +112,21 @@ class RunHook:
 
 
 class WarmStart(RunHook):
-    """Start from the weights of a trained model.
+    """Start from the weights of an encoder, or of a model with any head.
 
-    The output layer keeps its weights if the label names are the same, in any order. Otherwise it starts at random.
+    The encoder always keeps its weights. A head of the same class does too, its output layer only if the label names
+    are the same, in any order. Everything else starts at random.
     """
 
     def __init__(self, name_or_path: str) -> None:
         self.name = name_or_path
-        self.model, _ = load_model(name_or_path, device="cpu")
+        self.model, _ = load_model(name_or_path, device="cpu", allow_encoder=True)
 
-    def keeps_output_layer(self, config: PreTrainedConfig) -> bool:
-        """Return whether a model with these labels can keep the output layer."""
+    def keeps_output_layer(self, model: PreTrainedModel) -> bool:
+        """Return whether a new model can keep the output layer."""
         own = self.model.config
         one_label = own.problem_type in (None, "single_label_classification")
-        return one_label and set(own.label2id) == set(config.label2id)
+        return type(self.model) is type(model) and one_label and set(own.label2id) == set(model.config.label2id)
 
     def config_fields(self) -> dict[str, Any]:
         """Return the rows of the table, which can be more than the tokens."""
@@ -132,21 +135,23 @@ class WarmStart(RunHook):
     @torch.no_grad()
     def on_model(self, run: Run) -> None:
         """Copy the weights; refuse another architecture."""
-        own, new = self.model.config, run.model.config
-        check_architecture(self.name, own, new)
-        weights = {**run.model.state_dict(), **self._weights(run.task, new)}
-        run.model.load_state_dict(weights)
+        own, new = self.model, run.model
+        check_architecture(self.name, own.config, new.config, run.task.architecture)
+        new.base_model.load_state_dict(own.base_model.state_dict())
+        if type(own) is type(new):
+            new.load_state_dict(self._head_weights(run.task, new), strict=False)
+        logger.info("starting from %s: %s", self.name, describe(own.config))
 
-    def _weights(self, task: Task, config: PreTrainedConfig) -> dict[str, torch.Tensor]:
-        """Return the weights to copy, by name; rows of the output layer in the order of the new labels."""
-        own, weights = self.model.config, self.model.state_dict()
+    def _head_weights(self, task: Task, model: PreTrainedModel) -> dict[str, torch.Tensor]:
+        """Return the weights of the head by name; rows of the output layer in the order of the new labels."""
+        own, new, weights = self.model.config, model.config, self.model.state_dict()
         output = {name: value for name, value in weights.items() if name.startswith(task.output_layer)}
         shared = {name: value for name, value in weights.items() if name not in output}
-        if not self.keeps_output_layer(config):
-            names = ", ".join(config.label2id), self.name, ", ".join(own.label2id)
+        if not self.keeps_output_layer(model):
+            names = ", ".join(new.label2id), self.name, ", ".join(own.label2id)
             logger.info("labels %s differ from those of %s (%s): the output layer starts at random", *names)
             return shared
-        rows = [own.label2id[config.id2label[number]] for number in range(config.num_labels)]
+        rows = [own.label2id[new.id2label[number]] for number in range(new.num_labels)]
         return {**shared, **{name: value[rows] for name, value in output.items()}}
 
     def fingerprints(self) -> dict[str, Any]:
@@ -162,7 +167,7 @@ class WarmStart(RunHook):
         local = Path(self.name).exists()
         shown = Path(self.name).resolve().name if local else self.name
         start = {"name": shown, "id": None if local else shown}
-        return {"start": {**start, "keeps_classifier": self.keeps_output_layer(run.model.config)}}
+        return {"start": {**start, "keeps_classifier": self.keeps_output_layer(run.model)}}
 
 
 class PretrainedVectors(RunHook):
@@ -227,6 +232,14 @@ class Audit(RunHook):
         """Return the summary of the audit."""
         unknown = (self._summary or {}).get("unknown_token_share", {})
         return {"audit": self._summary, "unknown_token_share": unknown.get("validation")}
+
+
+def describe(config: RnnConfig) -> str:
+    """Return kind and size of a model for one line of the log."""
+    kind = "an encoder" if head_name(config) == ENCODER else head_name(config)
+    layers = "1 layer" if config.num_hidden_layers == 1 else f"{config.num_hidden_layers} layers"
+    directions = "both directions" if config.bidirectional else "one direction"
+    return f"{kind} ({config.cell_type}, {layers} of {config.hidden_size} units, {directions})"
 
 
 def check_leaks(found: AuditReport, arguments: DataArguments) -> None:

@@ -60,8 +60,8 @@ def test_it_loads_ready_to_predict(original):
         ("config.json", lambda path: path.write_text("{"), "config.json"),
         (
             "config.json",
-            lambda path: change_json(path, architectures=["RnnModel"]),
-            "unknown architecture.*'RnnModel'",
+            lambda path: change_json(path, architectures=["RnnForParsing"]),
+            "unknown architecture.*'RnnForParsing'",
         ),
         ("config.json", lambda path: change_json(path, vocab_size=2**27), r"embedding.weight is \(6, 4\) in the"),
         ("model.safetensors", lambda path: change_weights(path, add_weight), "missing by the configuration"),
@@ -71,7 +71,7 @@ def test_it_loads_ready_to_predict(original):
         (
             "model.safetensors",
             lambda path: change_weights(path, lambda weights: weights["classifier.bias"].fill_(torch.nan)),
-            "its logits are .*NaN",
+            "its output is .*NaN",
         ),
         ("tokenizer.json", lambda path: path.write_text("{"), "because of tokenizer.json or tokenizer_config.json"),
         (

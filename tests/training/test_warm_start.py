@@ -10,12 +10,13 @@ import torch
 from conftest import LABELS, write_rows
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
-from transformers import AutoTokenizer
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 import hf_rnn.training.save
-from hf_rnn import FastRnn, RnnConfig, train
+from hf_rnn import FastRnn, RnnConfig, RnnModel, train
 from hf_rnn.hub.push import push
 from hf_rnn.training.arguments.run_arguments import ARCHITECTURE
+from hf_rnn.training.recipes import load_recipe
 from hf_rnn.utils.errors import UserError
 
 TEXTS = ["miro", "the selk stood", "near a door", "", "qwertz miro"]
@@ -60,15 +61,53 @@ def test_every_setting_is_of_the_architecture_or_of_training():
 
 @pytest.mark.parametrize("recipe", ["default", "best", "tutorial"])
 def test_without_a_step_the_model_is_the_same(start_from, trained, recipe):
-    """The model's architecture and dropouts win over those of any recipe."""
+    """The model's architecture wins over that of any recipe; dropouts and the like are the run's."""
     steps = {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False}
     result = start_from(recipe=recipe, early_stopping_patience=0, optim="adamw_torch", **steps)
     new, old = weights_of(result.folder), weights_of(trained.folder)
     assert new.keys() == old.keys() and all(torch.equal(new[name], old[name]) for name in old)
-    assert config_of(result.folder) == config_of(trained.folder)
-    assert config_of(trained.folder)["hidden_size"] == 8, "premise: not the size of a recipe"
+    config, start = config_of(result.folder), config_of(trained.folder)
+    assert {name: config[name] for name in ARCHITECTURE} == {name: start[name] for name in ARCHITECTURE}
+    assert start["hidden_size"] == 8, "premise: not the size of a recipe"
+    assert config["word_dropout"] == load_recipe(recipe).get("word_dropout", 0)
     tokenizers = [AutoTokenizer.from_pretrained(folder) for folder in (result.folder, trained.folder)]
     assert tokenizers[0].get_vocab() == tokenizers[1].get_vocab()
+
+
+@pytest.mark.parametrize("pooling", ["attention", "mean_max"])
+def test_a_classifier_starts_from_an_encoder(start_from, encoder, pooling):
+    """Weights in bfloat16 become float32; the pooling is the run's."""
+    result = start_from(model_name_or_path=str(encoder), pooling=pooling)
+    new, old = weights_of(result.folder), weights_of(encoder)
+    assert {name.removeprefix("rnn.") for name in new if name.startswith("rnn.")} == old.keys()
+    assert all(torch.equal(new[f"rnn.{name}"], old[name].float()) for name in old)
+    assert {weight.dtype for weight in old.values()} == {torch.bfloat16}, "premise"
+    config = config_of(result.folder)
+    assert (config["pooling"], config["hidden_size"], config["num_hidden_layers"]) == (pooling, 5, 2)
+    assert result.card.start == {"name": encoder.name, "id": None, "keeps_classifier": False}
+    assert set(scores_of(result.folder)) == set(LABELS)
+    again = start_from(model_name_or_path=str(result.folder), output_dir="again")
+    assert config_of(again.folder)["pooling"] == pooling
+    assert all(torch.equal(weights_of(again.folder)[name], weight) for name, weight in new.items())
+    with pytest.raises(UserError, match=f"pooling .*is {pooling}: found max"):
+        start_from(model_name_or_path=str(result.folder), pooling="max", output_dir="refused")
+
+
+def test_an_encoder_is_a_model_of_transformers(encoder):
+    model = AutoModel.from_pretrained(encoder)
+    assert type(model) is RnnModel
+    head, report = AutoModelForSequenceClassification.from_pretrained(encoder, output_loading_info=True)
+    assert report["missing_keys"] == {"classifier.weight", "classifier.bias"} and not report["unexpected_keys"]
+    assert torch.equal(head.rnn.embedding.weight, model.embedding.weight)
+
+
+@pytest.mark.parametrize("verb", ["predict", "inspect", "evaluate", "export", "demo"])
+def test_an_encoder_does_not_predict(command, encoder, texts_dir, verb):
+    more = {"predict": ["--text", "a"], "inspect": ["--text", "a"], "evaluate": ["--data_dir", texts_dir]}
+    code, out, err = command(verb, "--model", encoder, *more.get(verb, ()))
+    assert (code, out) == (2, "")
+    line = err.splitlines()[-1]
+    assert f"{encoder} is an encoder without a task: train it with hf-rnn train --model_name_or_path" in line
 
 
 def test_labels_in_another_order_keep_their_weights(start_from, trained):

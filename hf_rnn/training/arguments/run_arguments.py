@@ -13,6 +13,7 @@ from transformers import TrainingArguments
 
 from ...hub.loading import find_folder, load_without_weights
 from ...hub.model_folder import FinishedFolder
+from ...models.auto import head_name
 from ...models.cells_rnn import CELLS
 from ...models.configuration_rnn import RnnConfig
 from ...models.pooling_rnn import POOLERS
@@ -29,10 +30,9 @@ _SET_BY_TOKENIZER = ("vocab_size", "pad_token_id")
 _REGISTRIES = {"cell_type": CELLS, "pooling": POOLERS}
 
 # Settings that decide the shapes and the function of the weights; no recipe changes those of a model to start from.
-ARCHITECTURE = (
-    "cell_type", "embedding_size", "hidden_size", "num_hidden_layers", "bidirectional", "pooling",
-    "classifier_activation",
-)  # fmt: skip
+_ENCODER_SETTINGS = ("cell_type", "embedding_size", "hidden_size", "num_hidden_layers", "bidirectional")
+_HEAD_SETTINGS = ("pooling", "classifier_activation")
+ARCHITECTURE = (*_ENCODER_SETTINGS, *_HEAD_SETTINGS)
 
 
 def _as_flag(known: Field) -> tuple[str, Any, Any]:
@@ -71,13 +71,12 @@ class Arguments(NamedTuple):
 
 
 Further = TypeVar("Further")
-_MODEL_SETTINGS = tuple(known.name for known in fields(ModelArguments))
 # Settings of the recipes below that a setting removes, as they contradict it or depend on what it replaces.
 _RIVALS = {
     "data_dir": ("dataset_name", "dataset_config"),
     "dataset_name": ("data_dir",),
     "metric_for_best_model": ("greater_is_better",),
-    "model_name_or_path": (*_MODEL_SETTINGS, "tokenizer_name_or_path", "vectors", "widen_vocabulary"),
+    "model_name_or_path": ("tokenizer_name_or_path", "vectors", "widen_vocabulary"),
     "tokenizer_name_or_path": ("widen_vocabulary",),
     "vectors": ("embedding_size",),
 }
@@ -143,14 +142,17 @@ def _parse_settings(settings: Mapping[str, Any], prog: str, *further: type) -> t
 def _parse(parser: SettingsParser, recipe: Any, given: dict[str, Setting]) -> tuple[Any, ...]:
     merged = merge_recipe(recipe, given)
     settings = parser.convert(merged)
-    config = None
     if (start := settings.get("model_name_or_path")) is not None:
+        from ...tasks import get_task  # imports datasets
+
         config = load_without_weights(start, FinishedFolder(find_folder(start)))[0]
-        settings = {name: getattr(config, name) for name in _MODEL_SETTINGS} | settings
+        head = get_task(settings.get("task", DataArguments.task)).architecture
+        merged = merge_recipe(recipe, given, settings_of_start(config, head))
+        settings = {name: getattr(config, name) for name in ARCHITECTURE} | parser.convert(merged)
     parsed = parser.build(settings)
     model, data, training, *_ = parsed
-    if config is not None:
-        check_architecture(data.model_name_or_path, config, model)
+    if start is not None:
+        check_architecture(data.model_name_or_path, config, model, head)
     frozen = merged.get("freeze_embedding")
     if model.freeze_embedding and frozen and frozen.built_in and data.vectors is None and start is None:
         raise UserError(
@@ -163,30 +165,47 @@ def _parse(parser: SettingsParser, recipe: Any, given: dict[str, Setting]) -> tu
     return parsed
 
 
-def merge_recipe(recipe: Any, given: dict[str, Setting]) -> dict[str, Setting]:
+def merge_recipe(
+    recipe: Any, given: dict[str, Setting], of_start: Collection[str] = ARCHITECTURE
+) -> dict[str, Setting]:
     """Return the settings of a recipe (name, path or mapping) and its bases merged with given ones.
 
     A setting also removes contradicting settings of the layers below it; None removes its own value there.
+
+    Args:
+        recipe: The recipe.
+        given: Settings above it.
+        of_start: Settings that `model_name_or_path` removes from the layers below it.
 
     Raises:
         UserError: For a recipe that cannot be read.
     """
     merged: dict[str, Setting] = {}
+    removes = {**_RIVALS, "model_name_or_path": (*_RIVALS["model_name_or_path"], *of_start)}
     for layer in [*read_layers(recipe), given]:
-        rivals = {rival for name in layer if layer[name].value is not None for rival in _RIVALS.get(name, ())}
-        if "model_name_or_path" in merged:  # the lower layer has settings for fine-tuning, such as dropouts
-            rivals -= {*_MODEL_SETTINGS} - {*ARCHITECTURE}
+        rivals = {rival for name in layer if layer[name].value is not None for rival in removes.get(name, ())}
         merged = {name: setting for name, setting in merged.items() if name not in rivals} | layer
     return {name: setting for name, setting in merged.items() if setting.value is not None}
 
 
-def check_architecture(name: str, start: RnnConfig, wanted: Any) -> None:
-    """Refuse settings, the attributes of `wanted`, that contradict the model to start from.
+def settings_of_start(start: RnnConfig, head: str) -> tuple[str, ...]:
+    """Return the settings that a model to start from decides for a new model with the class `head`."""
+    return ARCHITECTURE if head_name(start) == head else _ENCODER_SETTINGS
+
+
+def check_architecture(name: str, start: RnnConfig, wanted: Any, head: str) -> None:
+    """Refuse settings that contradict the model to start from.
+
+    Args:
+        name: Name of that model.
+        start: Its configuration.
+        wanted: Has the settings as attributes.
+        head: Class of the new model.
 
     Raises:
         UserError: For the first difference.
     """
-    for setting in ARCHITECTURE:
+    for setting in settings_of_start(start, head):
         found, asked = getattr(start, setting), getattr(wanted, setting)
         if found != asked:
             raise UserError(f"{setting} of the model {name} is {found}: found {asked} in the settings; leave it out")
