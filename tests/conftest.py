@@ -7,6 +7,7 @@ import logging
 import os
 import random
 import runpy
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -66,6 +67,7 @@ def texts_dir(tmp_path_factory) -> Path:
 def tiny_settings(texts_dir):
     """Settings by name that train in a second and learn the rule."""
     return {
+        "recipe": "scratch",
         "data_dir": str(texts_dir),
         "embedding_size": 16,
         "hidden_size": 8,
@@ -100,21 +102,31 @@ def trained(tiny_settings, tmp_path_factory, _figures):
 
 
 @pytest.fixture(scope="session")
-def encoder(trained, tmp_path_factory) -> Path:
-    """The folder of an encoder in bfloat16 with the tokens of `trained`; tests do not change it."""
+def encoder(tmp_path_factory) -> Path:
+    """The folder of an encoder in bfloat16 that knows the words of `texts_dir`; tests do not change it."""
     import torch
-    from transformers import AutoTokenizer
 
-    from hf_rnn import RnnConfig, RnnModel
+    from hf_rnn import RnnConfig, RnnModel, train_tokenizer
 
     folder = tmp_path_factory.mktemp("encoders") / "tiny-encoder"
-    tokenizer = AutoTokenizer.from_pretrained(trained.folder)
+    tokenizer = train_tokenizer([text for text, _ in invent_rows(240, 1)], model_max_length=4096)
     torch.manual_seed(5)
     sizes = {"vocab_size": len(tokenizer), "embedding_size": 6, "hidden_size": 5, "num_hidden_layers": 2}
     config = RnnConfig(**sizes, pooling="mean", word_dropout=0.5)
     RnnModel(config).bfloat16().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    (folder / "pretraining.json").write_text('{"pieces_per_word": 1.0, "unknown_token_share": 0.0}')
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _box(encoder, tmp_path_factory):
+    """Use `encoder` as the encoder of the package, under the name `english`."""
+    box = tmp_path_factory.mktemp("box")
+    shutil.copytree(encoder, box / "english")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hf_rnn.hub.loading.PRETRAINED", box)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import datasets
@@ -105,6 +106,14 @@ class _Encoder:
             return_token_type_ids=False,
             verbose=False,  # else each over-long text makes a warning
         )["input_ids"]
+
+
+def measure_pieces(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> dict[str, float]:
+    """Return the tokens per word between spaces, and the share of unknown tokens: high in a foreign language."""
+    rows = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+    pieces, words = sum(map(len, rows)), sum(len(text.split()) for text in texts)
+    unknown = sum(ids.count(tokenizer.unk_token_id) for ids in rows)
+    return {"pieces_per_word": pieces / max(1, words), "unknown_token_share": unknown / max(1, pieces)}
 
 
 def read_rules(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any] | None:

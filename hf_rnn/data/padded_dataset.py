@@ -83,6 +83,29 @@ def as_padded_batches(data: Any, collator: Any) -> PaddedBatches | None:
     return PaddedBatches(flat.to_numpy(), lengths.to_numpy().astype(np.int64), arrays, tokenizer.pad_token_id, left)
 
 
+def split_batch(batch: dict[str, Any], most_tokens: int | None) -> list[tuple[torch.Tensor, dict[str, Any]]]:
+    """Cut a padded batch into parts of at most `most_tokens`, longest texts first, each with its row numbers.
+
+    Parts lose the columns that are only padding, unless there are labels per token.
+    """
+    mask, labels = batch.get("attention_mask"), batch.get("labels")
+    per_token = labels is not None and labels.dim() > 1
+    if most_tokens is None or mask is None or mask.numel() <= most_tokens:
+        return [(torch.arange(0 if mask is None else len(mask)), batch)]
+    lengths, parts, start = mask.sum(dim=1), [], 0
+    order = lengths.argsort(descending=True, stable=True)
+    while start < len(order):
+        width = mask.shape[1] if per_token else max(1, int(lengths[order[start]]))
+        rows = order[start : start + max(1, most_tokens // width)]
+        part = {name: column[rows] for name, column in batch.items()}
+        if not per_token:
+            kept = mask[rows].any(dim=0)
+            part |= {name: part[name][:, kept] for name in ("input_ids", "attention_mask")}
+        parts.append((rows, part))
+        start += len(rows)
+    return parts
+
+
 def _is_standard(collator: Any) -> bool:
     """Return whether a collator is the library's own, with default settings and a tokenizer that pads as usual."""
     tokenizer: Any = getattr(collator, "tokenizer", None)

@@ -19,8 +19,15 @@ from ..utils.errors import UserError, reason_of
 from .client import fetch
 from .model_folder import FinishedFolder, name_damage, read_config
 
+PRETRAINED = Path(__file__).parent / "pretrained"  # encoders of this package by name
 _REPO_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _TOKENIZER = "tokenizer.json or tokenizer_config.json"
+
+
+def find_built_in(name: str | os.PathLike[str] | None) -> Path | None:
+    """Return the folder of an encoder of this package, or None; `./NAME` and a `Path` are local folders."""
+    known = {path.name: path for path in PRETRAINED.glob("*/")}
+    return known.get(name) if isinstance(name, str) else None
 
 
 def check_name(name: str | Path, what: str) -> None:
@@ -40,10 +47,13 @@ def find_folder(name_or_path: str | Path, revision: str | None = None, token: st
     """Return the folder of a model: the given one, or that of the cache after a download.
 
     Args:
-        name_or_path: A finished folder, a checkpoint, or a repo id of the Hub. Downloads are found again offline.
+        name_or_path: A finished folder, a checkpoint, the name of an encoder of this package (`english`), or a repo id
+            of the Hub. Downloads are found again offline.
         revision: Branch, tag or commit, for a repo id; None is `main`.
         token: For a private repo; None takes the stored one.
     """
+    if (built_in := find_built_in(name_or_path)) is not None:
+        return built_in
     name_or_path = os.path.expanduser(name_or_path)
     check_name(name_or_path, "a trained model")
     path, name = Path(name_or_path), str(name_or_path)

@@ -91,6 +91,7 @@ class FinishedFolder:
     card_facts = _Entry("card_facts.json")
     metrics = _Entry("metrics.json")  # every metric by split
     training_args = _Entry("training_args.json")  # the settings that repeat the run
+    pretraining = _Entry("pretraining.json")  # figures of an encoder's texts
     learning_curve = _Entry("learning_curve.png")  # the figures need matplotlib
     confusion_matrix = _Entry("confusion_matrix.png")
     reliability = _Entry("reliability.png")  # accuracy by confidence, of calibrated models

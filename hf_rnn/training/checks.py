@@ -10,6 +10,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from ..hub.loading import find_built_in
 from ..hub.model_folder import FinishedFolder
 from ..tasks import get_task
 from ..utils.cpu_features import multiplies_bfloat16
@@ -48,7 +49,7 @@ def check_early(arguments: Arguments) -> None:
         raise UserError(f"greater_is_better {greater} keeps the worst epoch by {metric}: leave it out")
     check_trainer_settings(training)
     names = ("tokenizer_name_or_path", "model_name_or_path", "vectors")
-    sources = {name: getattr(data, name) for name in names}
+    sources = {name: value for name in names if find_built_in(value := getattr(data, name)) is None}
     if training.recipe not in recipe_names() and not training.resume:  # resuming removes nothing
         sources["recipe"] = training.recipe
     texts = {name: getattr(data, name) for name in ("data_dir", "dataset_name")}

@@ -7,6 +7,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,13 @@ from transformers.trainer_utils import PredictionOutput
 
 from ..data import DataReport
 from ..data.audit import AuditReport, audit, render_line
+from ..data.encoding import measure_pieces
 from ..data.labels import listed
 from ..data.source import find_origins
 from ..data.vectors import Vectors, load_vectors, widen_vocabulary
 from ..evaluation.calibration import fit_temperature, measure_scores, scale_classifier
-from ..hub.loading import load_model
-from ..hub.model_folder import FinishedFolder
+from ..hub.loading import find_built_in, find_folder, load_model
+from ..hub.model_folder import FinishedFolder, read_mapping
 from ..models.auto import ENCODER, head_name
 from ..models.configuration_rnn import RnnConfig
 from ..tasks import Task
@@ -36,6 +38,10 @@ from .trainer import SAMPLE_WEIGHT, RnnTrainer
 logger = logging.getLogger(__name__)
 
 _MANY_UNKNOWN = 0.5  # share of the tokens of validation
+# Limits for the tokens of another language, against the texts of the encoder.
+_MANY_PIECES = 1.5  # times the tokens per word
+_MORE_UNKNOWN = 0.1  # added to the share
+_SAMPLE = 2_000  # training texts that are compared
 
 
 @dataclass
@@ -132,6 +138,23 @@ class WarmStart(RunHook):
         """Return the rows of the table, which can be more than the tokens."""
         return {"vocab_size": self.model.config.vocab_size}
 
+    def on_tokenizer(self, run: Run) -> None:
+        """Warn if the texts do not look like the language of an encoder, by the figures in its folder."""
+        path = FinishedFolder(find_folder(self.name)).pretraining
+        if not path.is_file():
+            return
+        known = read_mapping(path, path.read_bytes())
+        found = measure_pieces(run.tokenizer, list(islice(run.task.vocabulary_texts(run.texts["train"]), _SAMPLE)))
+        pieces, unknown = (
+            [each[name] for each in (found, known)] for name in ("pieces_per_word", "unknown_token_share")
+        )
+        if pieces[0] > _MANY_PIECES * pieces[1] or unknown[0] > _MORE_UNKNOWN + unknown[1]:
+            message = (
+                "the texts do not look like the language of %s: they have %.1f tokens per word, %.0f %% of them "
+                "unknown, its own texts %.1f and %.0f %%; --recipe scratch does not start from it"
+            )
+            logger.warning(message, self.name, pieces[0], 100 * unknown[0], pieces[1], 100 * unknown[1])
+
     @torch.no_grad()
     def on_model(self, run: Run) -> None:
         """Copy the weights; refuse another architecture."""
@@ -164,7 +187,7 @@ class WarmStart(RunHook):
 
     def card_facts(self, run: Run) -> dict[str, Any]:
         """Return name, Hub id (None for a folder), and whether the output layer was kept."""
-        local = Path(self.name).exists()
+        local = find_built_in(self.name) is not None or Path(self.name).exists()
         shown = Path(self.name).resolve().name if local else self.name
         start = {"name": shown, "id": None if local else shown}
         return {"start": {**start, "keeps_classifier": self.keeps_output_layer(run.model)}}

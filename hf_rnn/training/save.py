@@ -25,6 +25,7 @@ from ..evaluation.classification import SCORES
 from ..evaluation.figures import plot_learning_curve
 from ..hub.card import CardFacts
 from ..hub.card.files import write_card
+from ..hub.loading import find_built_in
 from ..hub.model_folder import FinishedFolder
 from ..tokenizers.word_level import save_tokenizer
 from ..utils.errors import UserError
@@ -244,8 +245,11 @@ def describe_settings(arguments: Arguments, further: Any = None) -> dict[str, An
 
 
 def _shorten_path(value: Any) -> Any:
+    if find_built_in(value) is not None:
+        return value
     if isinstance(value, str | os.PathLike) and (os.path.isabs(value) or split_archive(Path(value))[0].exists()):
-        return name_of_path(value)
+        name = name_of_path(value)
+        return name if find_built_in(name) is None else f"./{name}"
     return value
 
 

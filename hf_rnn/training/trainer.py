@@ -14,7 +14,7 @@ Private methods of [`~transformers.Trainer`] that are overridden here or in `che
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, IterableDataset, SequentialSampler
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput, has_length, seed_worker
 
-from ..data.padded_dataset import as_padded_batches
+from ..data.padded_dataset import as_padded_batches, split_batch
 from ..data.samplers import LengthBucketedBatchSampler, TokenBudgetBatchSampler
 from ..utils.errors import UserError
 from .checkpointing.resumable_trainer import ResumableTrainer
@@ -64,7 +64,10 @@ class RnnTrainer(ResumableTrainer):
       the data.
     - Loss: `args.class_weight_power` above 0 weighs classes, `args.label_smoothing_factor` smooths, and a column
       `sample_weight` (mean 1) weighs rows. These apply to training only: evaluation losses of all runs are comparable.
-    - Optimizer: `args.embedding_learning_rate` for the embedding; [`LazyAdamW`] replaces AdamW for sparse gradients.
+    - Memory: `args.tokens_per_pass` bounds the tokens that are computed at once, in training and evaluation.
+    - Optimizer: `args.encoder_learning_rate_ratio`, and for its embedding `args.embedding_learning_rate` or
+      `args.embedding_learning_rate_ratio`; the encoder trains after `args.freeze_encoder_epochs`. [`LazyAdamW`]
+      replaces AdamW for sparse gradients.
     - Progress: one line per evaluation on stderr with the accuracy on the training texts, nothing on stdout.
     - Checkpoints, early stopping and signals: see [`ResumableTrainer`].
 
@@ -95,6 +98,7 @@ class RnnTrainer(ResumableTrainer):
         if self._own_loss:
             self._check_labels()
             self.compute_loss_func = self._training_loss
+        self._encoder_weights = [each for each in self.model.base_model.parameters() if each.requires_grad]
         self._sparse = has_sparse_gradients(self.model)
         if self._sparse and self.optimizer is None and self.optimizer_cls_and_kwargs is None:
             check_sparse_gradients(self.args)
@@ -174,6 +178,42 @@ class RnnTrainer(ResumableTrainer):
             loader.batch_sampler.num_processes = self.accelerator.num_processes
         return loader
 
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        """Add the gradients of a batch, in parts of `args.tokens_per_pass`, and return its loss."""
+        if wait := getattr(self.args, "freeze_encoder_epochs", 0):
+            for weight in self._encoder_weights:
+                weight.requires_grad_((self.state.epoch or 0) >= wait)
+        parts = self._split(inputs)
+        if len(parts) == 1 or num_items_in_batch is None:
+            return super().training_step(model, inputs, num_items_in_batch)
+        losses = []
+        for number, (_, part) in enumerate(parts, 1):
+            # several processes exchange gradients once per batch
+            with nullcontext() if number == len(parts) else self.accelerator.no_sync(model):
+                losses.append(super().training_step(model, part, num_items_in_batch))
+        return torch.stack(losses).sum()
+
+    def prediction_step(
+        self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: Any = None
+    ) -> tuple[Any, Any, Any]:
+        """Return loss, logits and labels of a batch, computed in parts of `args.tokens_per_pass`."""
+        parts = self._split(inputs)
+        if len(parts) == 1:
+            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+        found = [super(RnnTrainer, self).prediction_step(model, part, False, ignore_keys) for _, part in parts]
+        rows, loss, labels = torch.cat([rows for rows, _ in parts]), None, inputs.get("labels")
+        if labels is not None:
+            counts = [(part["labels"] != -100).sum() for _, part in parts]
+            loss = sum(each * count for (each, *_), count in zip(found, counts, strict=True)) / sum(counts)
+        if prediction_loss_only:
+            return loss, None, None
+        return loss, torch.cat([logits for _, logits, _ in found])[rows.argsort()], labels
+
+    def _split(self, inputs: dict[str, Any]) -> list[tuple[torch.Tensor, dict[str, Any]]]:
+        return split_batch(inputs, getattr(self.args, "tokens_per_pass", None))
+
     # ---- loss ----
 
     def compute_loss(
@@ -249,13 +289,20 @@ class RnnTrainer(ResumableTrainer):
         return chosen, settings
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """Create the optimizer as the Trainer does, with `embedding_learning_rate` if set."""
+        """Create the optimizer as the Trainer does, with the learning rates of the encoder if set."""
         given = self.optimizer is not None
         optimizer = super().create_optimizer(model)
+        if given:
+            return optimizer
+        trained: Any = self.model if model is None else model
+        ratio = getattr(self.args, "encoder_learning_rate_ratio", None)
+        if ratio is not None:
+            set_learning_rate(optimizer, trained.base_model.parameters(), ratio * self.args.learning_rate)
         rate = getattr(self.args, "embedding_learning_rate", None)
-        if rate is not None and not given:
-            trained: Any = self.model if model is None else model
-            set_learning_rate(optimizer, trained.get_input_embeddings().weight, rate)
+        ratio = getattr(self.args, "embedding_learning_rate_ratio", None)
+        rate = ratio * self.args.learning_rate if rate is None and ratio is not None else rate
+        if rate is not None:
+            set_learning_rate(optimizer, [trained.get_input_embeddings().weight], rate)
         return optimizer
 
     def check_settings(self) -> None:

@@ -28,7 +28,7 @@ from hf_rnn.utils.errors import UserError
 
 
 def flags(*more):
-    return ["--data_dir", "texts", "--output_dir", "out", *map(str, more)]
+    return ["--data_dir", "texts", "--output_dir", "out", "--recipe", "scratch", *map(str, more)]
 
 
 @pytest.fixture
@@ -69,9 +69,9 @@ def test_the_help_shows_the_recipe_as_defaults(name, capsys):
 
 
 def test_without_a_recipe_it_is_default():
-    arguments, recipe = parse_argv(flags()), load_recipe("default")
+    arguments, recipe = parse_argv(["--data_dir", "texts", "--output_dir", "out"]), load_recipe("default")
     assert arguments.training.recipe == "default"
-    assert arguments.model.hidden_size == recipe["hidden_size"] != RnnConfig().hidden_size
+    assert arguments.data.model_name_or_path == recipe["model_name_or_path"] == "english"
     assert arguments.training.class_weight_power == recipe["class_weight_power"] > 0
     assert (arguments.data.data_dir, arguments.training.output_dir) == ("texts", "out")
 
@@ -108,7 +108,7 @@ def test_booleans():
 
 def test_keywords_are_flags(tmp_path):
     given = {"data_dir": "texts", "output_dir": "out", "hidden_size": 9, "class_names": ["a", "b"], "header": True}
-    by_name = parse_settings(given)
+    by_name = parse_settings({**given, "recipe": "scratch"})
     by_flag = parse_argv(flags("--hidden_size", 9, "--class_names", "a", "b", "--header"))
     assert [dataclasses.asdict(part) for part in by_name[:2]] == [dataclasses.asdict(part) for part in by_flag[:2]]
     assert by_name.training.to_dict() == by_flag.training.to_dict()
@@ -121,15 +121,16 @@ def test_keywords_may_be_enums_and_numbers_of_numpy():
     off = {"output_dir": "out", "load_best_model_at_end": False, "early_stopping_patience": 0}
     given = {"eval_strategy": IntervalStrategy.NO, "lr_scheduler_type": SchedulerType.COSINE}
     numbers = {"learning_rate": np.float64(1e-3), "hidden_size": np.int64(8), "bidirectional": np.bool_(False)}
-    parsed = parse_settings({**off, **given, **numbers, "class_names": np.array(["no", "yes"])})
+    parsed = parse_settings({**off, **given, **numbers, "recipe": "scratch", "class_names": np.array(["no", "yes"])})
     assert {name: getattr(parsed.training, name) for name in given} == given
     assert (parsed.training.learning_rate, parsed.model.hidden_size, parsed.model.bidirectional) == (1e-3, 8, False)
     assert parsed.data.class_names == ["no", "yes"]
 
 
 def test_none_resets_a_setting_of_the_recipe():
-    cleared = parse_settings({"output_dir": "out", "early_stopping_patience": None, "hidden_size": None})
-    assert load_recipe("default")["early_stopping_patience"] != 0
+    reset = {"early_stopping_patience": None, "hidden_size": None}
+    cleared = parse_settings({"output_dir": "out", "recipe": "scratch", **reset})
+    assert load_recipe("scratch")["early_stopping_patience"] != 0
     assert (cleared.training.early_stopping_patience, cleared.model.hidden_size) == (None, RnnConfig().hidden_size)
 
 
@@ -138,9 +139,9 @@ def test_none_resets_a_setting_of_the_recipe():
     [
         ("dataset_name: me/x\ndataset_config: en", {"data_dir": "a"}, {"data_dir": "a", "dataset_config": None}),
         ("data_dir: texts", {"dataset_name": "me/a"}, {"data_dir": None, "dataset_name": "me/a"}),
-        ("embedding_size: 77", {"vectors": "v.txt"}, {"embedding_size": 300}),
-        ("vectors: v.txt\nembedding_size: 77", {}, {"embedding_size": 77}),
-        ("vectors: v.txt", {}, {"embedding_size": 300}),
+        ("recipe: scratch\nembedding_size: 77", {"vectors": "v.txt"}, {"embedding_size": 300}),
+        ("recipe: scratch\nvectors: v.txt\nembedding_size: 77", {}, {"embedding_size": 77}),
+        ("recipe: scratch\nvectors: v.txt", {}, {"embedding_size": 300}),
         ("recipe: best", {"tokenizer_name_or_path": "t", "vectors": "v"}, {"widen_vocabulary": None}),
         (
             "metric_for_best_model: accuracy\ngreater_is_better: true",
@@ -171,6 +172,37 @@ def test_a_model_to_fine_tune_brings_its_architecture(trained, mine):
             parse_settings({**start, **wrong} if "hidden_size" in wrong else {"output_dir": "out", **wrong})
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"cell_type": "gru"}, "cell_type of the model english is lstm: found gru .*recipe scratch"),
+        ({"hidden_size": 77, "recipe": {"pooling": "max"}}, "hidden_size .* found 77 .*recipe scratch"),
+        ({"normalizer": "tweet"}, "no effect of normalizer: .*english, .*recipe scratch"),
+        ({"tokenizer_name_or_path": "t"}, "no effect of tokenizer_name_or_path: .*recipe scratch"),
+        ({"vectors": "v.txt"}, "no effect of vectors: .*recipe scratch or best"),
+        ({"recipe": {"min_frequency": 1}}, "recipe: no effect of min_frequency: .*recipe scratch"),
+    ],
+)
+def test_the_default_start_refuses_what_it_overrules(given, message):
+    with pytest.raises(UserError, match=message):
+        parse_settings({"output_dir": "out", **given})
+    recipe = given.pop("recipe", {})
+    parse_settings({"output_dir": "out", "recipe": {**recipe, "recipe": "scratch"}, **given})
+
+
+def test_settings_of_the_head_and_of_the_training_go_with_the_default_start(encoder, trained):
+    given = {"output_dir": "out", "pooling": "max", "cell_type": "lstm", "learning_rate": 0.5, "word_dropout": 0.4}
+    usual = load_recipe("default")
+    for start in (None, str(encoder), "english"):
+        model, data, training = parse_settings({**given, "model_name_or_path": start} if start else given)
+        assert data.model_name_or_path == (start or "english")
+        assert (model.hidden_size, model.pooling, model.word_dropout) == (5, "max", 0.4)
+        assert model.embedding_dropout == usual["embedding_dropout"]
+        assert (training.learning_rate, training.num_train_epochs) == (0.5, usual["num_train_epochs"])
+    model = parse_settings({"output_dir": "out", "model_name_or_path": str(trained.folder)}).model
+    assert (model.hidden_size, model.word_dropout) == (8, usual["word_dropout"])
+
+
 def test_recipe_student_is_refused_without_vectors(mine):
     def parse(*more):
         argv = ["--teacher", "t", "--output_dir", "out", "--recipe", *more]
@@ -184,11 +216,11 @@ def test_recipe_student_is_refused_without_vectors(mine):
     assert parse(mine("recipe: student\nfreeze_embedding: true\n"))
 
 
-@pytest.mark.parametrize("argv", [["--vectors=~/glove.txt"], ["--recipe=~/mine.yaml"]])
+@pytest.mark.parametrize("argv", [["--recipe=best", "--vectors=~/glove.txt"], ["--recipe=~/mine.yaml"]])
 def test_a_tilde_is_the_home_folder(argv, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
-    (tmp_path / "mine.yaml").write_text("vectors: ~/glove.txt\n")
+    (tmp_path / "mine.yaml").write_text("recipe: best\nvectors: ~/glove.txt\n")
     _, data, training = parse_argv(["--output_dir=~/out", *argv])
     assert Path(data.vectors) == tmp_path / "glove.txt" and Path(training.output_dir) == tmp_path / "out"
     assert parse_argv(flags("--tags", "~")).training.tags == ["~"]
@@ -328,7 +360,8 @@ def test_the_record_has_no_secrets_and_paths(tmp_path):
     home = tmp_path / "home" / "somebody"
     home.mkdir(parents=True)
     paths = {"data_dir": home, "output_dir": home / "out", "tokenizer_name_or_path": home, "run_name": home}
-    record = describe_settings(parse_settings({**paths, "hub_token": "hf_secret", "hub_model_id": "me/x"}))
+    settings = {**paths, "recipe": "scratch", "hub_token": "hf_secret", "hub_model_id": "me/x"}
+    record = describe_settings(parse_settings(settings))
     assert str(tmp_path) not in json.dumps(record) and "secret" not in json.dumps(record)
     assert record["data_dir"] == "somebody"
 
@@ -365,5 +398,5 @@ def test_given_settings_without_effect_are_logged(unused, used, caplog):
 def test_settings_without_effect_in_a_record_are_not_logged(mine, caplog):
     parse_argv(flags("--recipe", mine('{"recipe": null, "warmup_steps": 5}', "training_args.json")))
     assert not caplog.records, "a record has all settings"
-    parse_argv(flags("--recipe", mine("warmup_steps: 5\n")))
+    parse_argv(flags("--recipe", mine("recipe: scratch\nwarmup_steps: 5\n")))
     assert "no effect of warmup_steps" in caplog.text

@@ -35,11 +35,11 @@ def test_tutorial_has_the_settings_of_the_source_tutorial():
     assert {name: recipe.get(name) for name in expected} == expected
 
 
-def test_fast_is_default_with_another_cell():
+def test_fast_is_scratch_with_another_cell():
     fast = load_recipe("fast")
     assert (fast["cell_type"], fast["num_hidden_layers"], fast["bidirectional"]) == ("min_gru", 1, True)
-    assert {**load_recipe("default"), **fast} == fast
-    assert {"best", "default", "fast", "student", "tutorial"} <= set(recipe_names())
+    assert {**load_recipe("scratch"), **fast} == fast
+    assert {"best", "default", "fast", "finetune", "scratch", "student", "tutorial"} <= set(recipe_names())
 
 
 @pytest.mark.parametrize("name", ["mine.yaml", "mine.yml", "mine.json"])

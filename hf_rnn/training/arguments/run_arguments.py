@@ -75,11 +75,16 @@ Further = TypeVar("Further")
 _RIVALS = {
     "data_dir": ("dataset_name", "dataset_config"),
     "dataset_name": ("data_dir",),
+    "embedding_learning_rate": ("embedding_learning_rate_ratio",),
+    "embedding_learning_rate_ratio": ("embedding_learning_rate",),
     "metric_for_best_model": ("greater_is_better",),
     "model_name_or_path": ("tokenizer_name_or_path", "vectors", "widen_vocabulary"),
     "tokenizer_name_or_path": ("widen_vocabulary",),
     "vectors": ("embedding_size",),
 }
+# Settings that do not apply to a model to start from.
+_OF_TOKENS = (*VOCABULARY_SETTINGS, "tokenizer_name_or_path", "vectors", "widen_vocabulary")
+_OR_SCRATCH = ", or start from nothing with recipe scratch"
 _FOR_DISTILL = ": it belongs to hf-rnn distill (hf_rnn.distill), which has all settings of train too"
 
 
@@ -147,12 +152,14 @@ def _parse(parser: SettingsParser, recipe: Any, given: dict[str, Setting]) -> tu
 
         config = load_without_weights(start, FinishedFolder(find_folder(start)))[0]
         head = get_task(settings.get("task", DataArguments.task)).architecture
+        by_default = merged["model_name_or_path"].built_in
         merged = merge_recipe(recipe, given, settings_of_start(config, head))
         settings = {name: getattr(config, name) for name in ARCHITECTURE} | parser.convert(merged)
     parsed = parser.build(settings)
     model, data, training, *_ = parsed
     if start is not None:
-        check_architecture(data.model_name_or_path, config, model, head)
+        advice = f"leave it out{_OR_SCRATCH}" if by_default else "leave it out"
+        check_architecture(data.model_name_or_path, config, model, head, advice)
     frozen = merged.get("freeze_embedding")
     if model.freeze_embedding and frozen and frozen.built_in and data.vectors is None and start is None:
         raise UserError(
@@ -178,14 +185,23 @@ def merge_recipe(
         of_start: Settings that `model_name_or_path` removes from the layers below it.
 
     Raises:
-        UserError: For a recipe that cannot be read.
+        UserError: For a recipe that cannot be read, and for settings of tokens that the default start overrules.
     """
     merged: dict[str, Setting] = {}
     removes = {**_RIVALS, "model_name_or_path": (*_RIVALS["model_name_or_path"], *of_start)}
     for layer in [*read_layers(recipe), given]:
         rivals = {rival for name in layer if layer[name].value is not None for rival in removes.get(name, ())}
         merged = {name: setting for name, setting in merged.items() if name not in rivals} | layer
-    return {name: setting for name, setting in merged.items() if setting.value is not None}
+    merged = {name: setting for name, setting in merged.items() if setting.value is not None}
+    start = merged.get("model_name_or_path")
+    if start is not None and start.built_in and (asked := [name for name in _OF_TOKENS if name in merged]):
+        origin = merged[asked[0]].origin
+        advice = " or best" if "vectors" in asked else ""
+        raise UserError(
+            f"{origin}: no effect of {asked[0]}: the run starts from the encoder {start.value}, which has its own "
+            f"tokens and vectors; leave it out{_OR_SCRATCH}{advice}"
+        )
+    return merged
 
 
 def settings_of_start(start: RnnConfig, head: str) -> tuple[str, ...]:
@@ -193,7 +209,7 @@ def settings_of_start(start: RnnConfig, head: str) -> tuple[str, ...]:
     return ARCHITECTURE if head_name(start) == head else _ENCODER_SETTINGS
 
 
-def check_architecture(name: str, start: RnnConfig, wanted: Any, head: str) -> None:
+def check_architecture(name: str, start: RnnConfig, wanted: Any, head: str, advice: str = "leave it out") -> None:
     """Refuse settings that contradict the model to start from.
 
     Args:
@@ -201,6 +217,7 @@ def check_architecture(name: str, start: RnnConfig, wanted: Any, head: str) -> N
         start: Its configuration.
         wanted: Has the settings as attributes.
         head: Class of the new model.
+        advice: End of the message.
 
     Raises:
         UserError: For the first difference.
@@ -208,7 +225,7 @@ def check_architecture(name: str, start: RnnConfig, wanted: Any, head: str) -> N
     for setting in settings_of_start(start, head):
         found, asked = getattr(start, setting), getattr(wanted, setting)
         if found != asked:
-            raise UserError(f"{setting} of the model {name} is {found}: found {asked} in the settings; leave it out")
+            raise UserError(f"{setting} of the model {name} is {found}: found {asked} in the settings; {advice}")
 
 
 def find_unused(

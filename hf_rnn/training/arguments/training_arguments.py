@@ -12,11 +12,12 @@ from .parser import expand_home, setting
 
 _POSITIVE = (
     "num_train_epochs", "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps",
-    "tokens_per_batch",
+    "tokens_per_batch", "tokens_per_pass",
 )  # fmt: skip
 _NOT_NEGATIVE = (
     "learning_rate", "embedding_learning_rate", "weight_decay", "max_grad_norm", "warmup_steps", "class_weight_power",
-    "early_stopping_patience", "seed", "data_seed",
+    "early_stopping_patience", "seed", "data_seed", "encoder_learning_rate_ratio", "embedding_learning_rate_ratio",
+    "freeze_encoder_epochs",
 )  # fmt: skip
 # Settings of the Trainer that a run cannot follow: setting, supported values, reason.
 _UNSUPPORTED: list[tuple[str, tuple[Any, ...], str]] = [
@@ -60,6 +61,11 @@ class RnnTrainingArguments(TrainingArguments):
         "most tokens in a training batch of each process, with padding; replaces per_device_train_batch_size; a "
         "longer text is a batch of its own",
     )
+    tokens_per_pass: int | None = setting(
+        None,
+        "most tokens, with padding, that are computed at once: larger batches of long texts are computed in parts, "
+        "with the same gradient in less memory; a longer text is a part of its own",
+    )
     data_seed: int | None = setting(None, "seed of the order of the examples (default: seed)")
     restore_callback_states_from_checkpoint: bool = setting(
         True, "restore the state of callbacks when resuming, such as the count of early stopping"
@@ -70,6 +76,13 @@ class RnnTrainingArguments(TrainingArguments):
     embedding_learning_rate: float | None = setting(
         None, "learning rate of the embedding, with the same schedule (default: learning_rate)"
     )
+    encoder_learning_rate_ratio: float | None = setting(
+        None, "learning rate of embedding and recurrent layers, as a multiple of learning_rate (default: 1)"
+    )
+    embedding_learning_rate_ratio: float | None = setting(
+        None, "learning rate of the embedding, as a multiple of learning_rate (default: encoder_learning_rate_ratio)"
+    )
+    freeze_encoder_epochs: float = setting(0.0, "train only the head for this number of epochs, then all layers")
     calibrate: bool = setting(False, "fit the scores to the validation rows, so that they are probabilities")
     early_stopping_patience: int | None = setting(
         None, "stop after this number of evaluations without a better metric_for_best_model; 0 never"
