@@ -4,7 +4,7 @@
     python scripts/search_settings.py --data_dir DIR --normalizer tweet --trials 20 --output_file found.yaml
     hf-rnn train --recipe found.yaml --data_dir DIR --output_dir out/found
 
-The first trial is recipe `default`; the others change the settings of `suggest`, which you can edit. The score of a
+The first trial is recipe `scratch`; the others change the settings of `suggest`, which you can edit. The score of a
 trial is the macro-F1 on the validation split after its best epoch. After five complete trials, a trial ends early if
 it is below the median of the others at the same epoch, from the third epoch. The written recipe trains the best
 trial again, number for number, on one thread. Ctrl-C ends the search and keeps the best trial so far.
@@ -73,7 +73,7 @@ def main() -> int:
 
     torch.set_num_threads(1)
     # Settings of all trials, which the written recipe holds too. The pruner replaces early stopping.
-    fixed = {"recipe": "default", "normalizer": args.normalizer, "num_train_epochs": args.epochs, "seed": args.seed}
+    fixed = {"recipe": "scratch", "normalizer": args.normalizer, "num_train_epochs": args.epochs, "seed": args.seed}
     fixed["early_stopping_patience"] = 0
     no_checkpoints = {"save_strategy": "no", "load_best_model_at_end": False, "disable_tqdm": True}
     code = 0
@@ -135,7 +135,7 @@ def main() -> int:
     found = suggest(optuna.trial.FixedTrial(best.params))
     summary = f"trial {best.number} of {complete + pruned} ({pruned} ended early): macro_f1 {best.value:.4f}"
     recipe = yaml.safe_dump({**fixed, **found}, sort_keys=False)
-    print(f"recipe default: macro_f1 {study.trials[0].value:.4f}\nbest is {summary}\n{recipe}", flush=True)
+    print(f"recipe scratch: macro_f1 {study.trials[0].value:.4f}\nbest is {summary}\n{recipe}", flush=True)
     args.output_file.write_text(f"# best is {summary}\n{recipe}", encoding="utf-8")
     command = ["hf-rnn", "train", "--recipe", str(args.output_file), "--data_dir", str(args.data_dir)]
     command += ["--max_bad_rows", args.max_bad_rows] if args.max_bad_rows != "0" else []

@@ -72,7 +72,14 @@ def data_dir(tmp_path):
 
 @pytest.mark.parametrize(("setting", "kind"), [(setting, kind) for setting, _, kind in EXTENSIONS])
 def test_it_trains_and_predicts(setting, kind, registered, data_dir, tmp_path):
-    settings = {"embedding_size": 8, "hidden_size": 6, "num_train_epochs": 1, "use_cpu": True, setting: "test_only"}
+    settings = {
+        "recipe": "scratch",
+        "embedding_size": 8,
+        "hidden_size": 6,
+        "num_train_epochs": 1,
+        "use_cpu": True,
+        setting: "test_only",
+    }
     train(data_dir=str(data_dir), output_dir=str(tmp_path / "model"), **settings)
     assert kind.calls > 0, "the class was used, and no other in its place"
     model, tokenizer = load_model(tmp_path / "model")
@@ -117,7 +124,7 @@ def build_shout(lowercase):
 
 
 def test_a_normaliser_trains_predicts_and_exports(data_dir, tmp_path, monkeypatch):
-    settings = {"embedding_size": 8, "hidden_size": 6, "num_train_epochs": 1, "use_cpu": True}
+    settings = {"recipe": "scratch", "embedding_size": 8, "hidden_size": 6, "num_train_epochs": 1, "use_cpu": True}
     with pytest.raises(UserError, match="normalizer='shout' is unknown"):
         train(data_dir=str(data_dir), output_dir=str(tmp_path / "model"), normalizer="shout", **settings)
     monkeypatch.setitem(NORMALIZERS, "shout", build_shout)

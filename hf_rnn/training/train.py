@@ -69,7 +69,7 @@ def train(
         TrainingStopped: After SIGTERM or Ctrl-C, when a checkpoint to resume from is saved.
 
     Example:
-        >>> result = train(data_dir="data/tweets", output_dir="out", cell_type="gru")
+        >>> result = train(data_dir="data/tweets", output_dir="out", num_train_epochs=5)
         >>> result.metrics["validation"]["macro_recall"]
         >>> result = train(train=[("so good", "positive"), ("so bad", "negative")] * 50, output_dir="out2")
     """

@@ -170,7 +170,7 @@ def compare_latency(repeats: int, folder: Path | None) -> list[dict[str, Any]]:
     some = texts.texts[:SINGLE_TEXTS]
     times = max(1, repeats // 10)
     results = []
-    for name, recipe in {"recipe fast": "fast", "recipe default": "default", "bi-LSTM E300 H128": None}.items():
+    for name, recipe in {"recipe fast": "fast", "recipe scratch": "scratch", "bi-LSTM E300 H128": None}.items():
         model, tokenizer = texts.make(recipe)
         fast = FastRnn(model, tokenizer)
         stock = partial(

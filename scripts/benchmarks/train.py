@@ -141,7 +141,7 @@ def compare_plain_lstm(texts: Texts, bf16: bool) -> dict[str, Any]:
 
 
 def compare_bare_loop(texts: Texts, in_memory: bool) -> dict[str, Any]:
-    """Compare a loop with the model, loss, clipping, optimizer and batches of recipe `default` with our Trainer.
+    """Compare a loop with the model, loss, clipping, optimizer and batches of recipe `scratch` with our Trainer.
 
     Args:
         texts: To train on.
@@ -155,7 +155,7 @@ def compare_bare_loop(texts: Texts, in_memory: bool) -> dict[str, Any]:
     from hf_rnn.data.samplers import LengthBucketedBatchSampler
     from hf_rnn.training.recipes import load_recipe
 
-    recipe = load_recipe("default")
+    recipe = load_recipe("scratch")
     model, settings = (
         {field.name: recipe[field.name] for field in dataclasses.fields(kind) if field.name in recipe}
         for kind in (RnnConfig, RnnTrainingArguments)
@@ -188,7 +188,7 @@ def compare_bare_loop(texts: Texts, in_memory: bool) -> dict[str, Any]:
 
         seconds = train_in_turn(ours, step, by_step=True)
     source = "batches in memory" if in_memory else "DataLoader and collator"
-    result = summarize(f"a step of recipe default, bare loop ({source}) / RnnTrainer", **seconds)
+    result = summarize(f"a step of recipe scratch, bare loop ({source}) / RnnTrainer", **seconds)
     return result | {"note": f", the Trainer takes {1 / result['ratio'] - 1:+.1%}"}
 
 

@@ -1,7 +1,7 @@
 """Part `vocab` of benchmark.py: cost of a training step at small and large vocabularies.
 
 Timed are steps of `RnnTrainer` from before the forward pass to after the optimizer, with the sizes and dropouts of
-recipe `default` and tokens drawn from the whole vocabulary.
+recipe `scratch` and tokens drawn from the whole vocabulary.
 """
 
 import inspect
@@ -18,7 +18,7 @@ STEPS, WARM_UP, MAX_ROUNDS = 12, 4, 10
 
 
 def make_trainer(vocab_size: int, sparse: bool, folder: str, **settings: Any) -> Any:
-    """Return our Trainer with the sizes of recipe `default` and `STEPS` random batches.
+    """Return our Trainer with the sizes of recipe `scratch` and `STEPS` random batches.
 
     Args:
         vocab_size: Entries of the vocabulary.
@@ -33,7 +33,7 @@ def make_trainer(vocab_size: int, sparse: bool, folder: str, **settings: Any) ->
     from hf_rnn.training.recipes import load_recipe
 
     known = inspect.signature(RnnConfig).parameters
-    model = {name: value for name, value in {**load_recipe("default"), **settings}.items() if name in known}
+    model = {name: value for name, value in {**load_recipe("scratch"), **settings}.items() if name in known}
     config = RnnConfig(**model, vocab_size=vocab_size, num_labels=CLASSES, sparse_embedding=sparse)
     torch.manual_seed(0)
     ids = torch.randint(2, vocab_size, (STEPS * BATCH, TOKENS)).tolist()

@@ -4,7 +4,7 @@
     python scripts/fault_injection/inject_faults.py kill write          # some faults
     python scripts/fault_injection/inject_faults.py --tries 3 --json out.json
 
-Training is `hf-rnn train` with recipe `default` on invented texts, made small; every second run saves within epochs. A
+Training is `hf-rnn train` with recipe `scratch` on invented texts, made small; every second run saves within epochs. A
 fault is survived if the resumed run ends with the same weights, bit for bit, the same scores and the same log, or if
 resuming is refused with one line before any checkpoint was complete. Exit code 1 if anything was lost.
 """

@@ -19,7 +19,13 @@ PROFILES = {
     "epochs": [],
     "steps": ["--save_strategy=steps", "--save_steps=7", "--eval_strategy=steps", "--eval_steps=7"],
 }
-SETTINGS = ["--embedding_size=16", "--hidden_size=8", "--per_device_train_batch_size=16", "--num_train_epochs=6"]
+SETTINGS = [
+    "--recipe=scratch",
+    "--embedding_size=16",
+    "--hidden_size=8",
+    "--per_device_train_batch_size=16",
+    "--num_train_epochs=6",
+]
 SETTINGS += ["--learning_rate=0.02", "--use_cpu"]
 NEUTRAL = ["the", "box", "of", "dry", "sand", "near", "a", "door", "and", "it", "was", "there", "for", "days"]
 

@@ -1,8 +1,8 @@
 """Train the same settings with several seeds; print mean ± standard deviation of the validation scores.
 
     python scripts/results/measure_seeds.py --seeds 5 --data_dir DIR
-    python scripts/results/measure_seeds.py --seeds 3 --data_dir DIR --recipe default --pooling mean_max
-    python scripts/results/measure_seeds.py --seeds 10 --data_dir DIR --recipe fast --against "--recipe default"
+    python scripts/results/measure_seeds.py --seeds 3 --data_dir DIR --recipe scratch --pooling mean_max
+    python scripts/results/measure_seeds.py --seeds 10 --data_dir DIR --recipe fast --against "--recipe scratch"
 
 All other flags are those of `hf-rnn train`. The standard deviation is that of these seeds (divided by their number).
 With --against each seed is trained with both settings, and the mean difference is printed with its 95 % interval

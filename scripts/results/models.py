@@ -314,7 +314,7 @@ def list_models(
         Model("recipe `tutorial`, GRU", make_recurrent(**last_epoch, cell_type="gru")),
         Model("recipe `tutorial`, LSTM", make_recurrent(**last_epoch, cell_type="lstm")),
         Model("recipe `fast`", make_recurrent(recipe="fast")),
-        Model("recipe `default`", make_recurrent(recipe="default")),
+        Model("recipe `scratch`", make_recurrent(recipe="scratch")),
         Model("recipe `best` from GloVe 50 d", make_recurrent(recipe="best", vectors=write_glove), (GLOVE,)),
         Model("recipe `best` from MiniLM's tokens and table, frozen", make_recurrent(**minilm), (MINILM,)),
         Model("MiniLM-L6 frozen + logistic regression", train_on_frozen_encoder, needs, random=False),

@@ -126,7 +126,7 @@ def test_output_is_utf8_in_any_locale(copy, monkeypatch):
 
 
 def test_train_then_evaluate(command, texts_dir, tmp_path):
-    flags = ["--embedding_size", 8, "--hidden_size", 4, "--num_train_epochs", 2, "--use_cpu"]
+    flags = ["--num_train_epochs", 2, "--use_cpu"]
     code, out, err = command("train", "--data_dir", texts_dir, "--output_dir", tmp_path / "out", *flags)
     assert code == 0, err
     printed = json.loads(out)
@@ -149,7 +149,8 @@ def test_train_mistakes(command, texts_dir, folder, tmp_path):
     assert "is not empty" in train(output_dir=folder)
     assert "data_dir nowhere does not exist" in train(data_dir="nowhere")
     assert "train.tsv" in train(data_dir=tmp_path)
-    assert "hidden_size must be" in train("--hidden_size", 0)
+    assert "hidden_size must be" in train("--recipe", "scratch", "--hidden_size", 0)
+    assert "recipe scratch" in train("--hidden_size", 300)
     (tmp_path / "mine.yaml").write_text("hidden_size: 3\nhiden_size: 4\n")
     assert "mine.yaml:2: there is no setting 'hiden_size'" in train("--recipe", tmp_path / "mine.yaml")
     assert not (tmp_path / "out").exists()

@@ -14,7 +14,7 @@ from hf_rnn.utils.errors import UserError
 
 def test_a_run_pushes_the_same_files_as_the_command(hub, texts_dir, tmp_path, command):
     """A name without owner is the user's."""
-    flags = "--push_to_hub --hub_private_repo True --hub_revision v2 --max_steps 2 --embedding_size 8 --hidden_size 4"
+    flags = "--push_to_hub --hub_private_repo True --hub_revision v2 --max_steps 2"
     where = ("--data_dir", texts_dir, "--output_dir", tmp_path / "films")
     code, out, err = command("train", *where, *flags.split(), "--no_baselines", "--use_cpu")
     assert code == 0, err

@@ -30,6 +30,7 @@ ROWS = {"train": 240, "dev": 61, "test": 67}
 PER_STEP, PER_EVALUATION = 16, 8  # rows per step in all processes; rows per evaluation batch in each
 
 SETTINGS = {
+    "recipe": "scratch",
     "embedding_size": 16,
     "hidden_size": 8,
     "min_frequency": 1,

@@ -3,17 +3,23 @@
 import dataclasses
 import json
 import shutil
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import LABELS, write_rows
 from huggingface_hub import ModelCard
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
+import hf_rnn.hub.loading
 import hf_rnn.training.save
 from hf_rnn import FastRnn, RnnConfig, RnnModel, train
+from hf_rnn.hub.loading import load_without_weights
+from hf_rnn.hub.model_folder import FinishedFolder
 from hf_rnn.hub.push import push
 from hf_rnn.training.arguments.run_arguments import ARCHITECTURE
 from hf_rnn.training.recipes import load_recipe
@@ -91,6 +97,59 @@ def test_a_classifier_starts_from_an_encoder(start_from, encoder, pooling):
     assert all(torch.equal(weights_of(again.folder)[name], weight) for name, weight in new.items())
     with pytest.raises(UserError, match=f"pooling .*is {pooling}: found max"):
         start_from(model_name_or_path=str(result.folder), pooling="max", output_dir="refused")
+
+
+def test_the_default_start_is_the_encoder_of_the_package(encoder, texts_dir, tmp_path, monkeypatch, caplog):
+    """A folder `english` in the current folder is named `./english`."""
+    caplog.set_level("INFO", "hf_rnn")
+    monkeypatch.chdir(tmp_path)
+    usual = {"data_dir": str(texts_dir), **STILL}
+    folder = train(**usual, output_dir="english").folder
+    again = train(**usual, output_dir="out")
+    assert torch.equal(weights_of(folder)["rnn.embedding.weight"], weights_of(encoder)["embedding.weight"].float())
+    assert all(torch.equal(weights_of(again.folder)[name], weight) for name, weight in weights_of(folder).items())
+    assert again.card.start == {"name": "english", "id": None, "keeps_classifier": False}
+    assert "starting from english: an encoder (lstm, 2 layers of 5 units, both directions)" in caplog.text
+    for named in ("english", "./english"):
+        chosen = train(**usual, output_dir="chosen", model_name_or_path=named, overwrite_output_dir=True)
+        assert chosen.card.start["keeps_classifier"] == (named == "./english")
+        record = json.loads((chosen.folder / "training_args.json").read_text())
+        assert record["model_name_or_path"] == named
+    FinishedFolder(folder).check_finished()
+    assert not (folder / "pretraining.json").exists()
+
+
+def test_the_wheel_has_the_encoder():
+    folder = Path(hf_rnn.hub.loading.__file__).parent / "pretrained" / "english"
+    if not folder.is_dir():
+        pytest.skip("hub/pretrained/english is not made yet")
+    FinishedFolder(folder).check()
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 9e6
+    assert {"pieces_per_word", "unknown_token_share"} <= json.loads((folder / "pretraining.json").read_text()).keys()
+    config, tokenizer = load_without_weights("english", FinishedFolder(folder))
+    assert config.architectures == ["RnnModel"] and tokenizer.model_max_length >= 4096
+    with safe_open(folder / "model.safetensors", "pt") as weights:
+        assert weights.get_slice("embedding.weight").get_shape() == [config.vocab_size, config.embedding_size]
+    root = folder.parents[3]
+    packed = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["hf_rnn"]
+    assert {*files} <= {path for pattern in packed for path in (root / "hf_rnn").glob(pattern)}
+
+
+@pytest.mark.parametrize(
+    ("texts", "warned"),
+    [
+        (["miro the box stood", "near a door"], False),
+        (["der kasten steht dort", "nahe bei der tür"], True),  # unknown words
+        (["这部电影很好看我非常喜欢", "天气不好我很累"], True),
+    ],
+)
+def test_texts_in_another_language_are_reported(start_from, encoder, tmp_path, caplog, texts, warned):
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    write_rows(folder / "train.tsv", [(text, label) for text, label in zip(texts, "ab", strict=True)] * 20)
+    start_from(model_name_or_path=str(encoder), data_dir=str(folder))
+    assert ("do not look like the language of" in caplog.text and "--recipe scratch" in caplog.text) == warned
 
 
 def test_an_encoder_is_a_model_of_transformers(encoder):

@@ -83,7 +83,7 @@ _RIVALS = {
     "vectors": ("embedding_size",),
 }
 # Settings that do not apply to a model to start from.
-_OF_TOKENS = (*VOCABULARY_SETTINGS, "tokenizer_name_or_path", "vectors", "widen_vocabulary")
+_TOKEN_SETTINGS = (*VOCABULARY_SETTINGS, "tokenizer_name_or_path", "vectors", "widen_vocabulary")
 _OR_SCRATCH = ", or start from nothing with recipe scratch"
 _FOR_DISTILL = ": it belongs to hf-rnn distill (hf_rnn.distill), which has all settings of train too"
 
@@ -173,7 +173,7 @@ def _parse(parser: SettingsParser, recipe: Any, given: dict[str, Setting]) -> tu
 
 
 def merge_recipe(
-    recipe: Any, given: dict[str, Setting], of_start: Collection[str] = ARCHITECTURE
+    recipe: Any, given: dict[str, Setting], start_settings: Collection[str] = ARCHITECTURE
 ) -> dict[str, Setting]:
     """Return the settings of a recipe (name, path or mapping) and its bases merged with given ones.
 
@@ -182,19 +182,19 @@ def merge_recipe(
     Args:
         recipe: The recipe.
         given: Settings above it.
-        of_start: Settings that `model_name_or_path` removes from the layers below it.
+        start_settings: Settings that `model_name_or_path` removes from the layers below it.
 
     Raises:
         UserError: For a recipe that cannot be read, and for settings of tokens that the default start overrules.
     """
     merged: dict[str, Setting] = {}
-    removes = {**_RIVALS, "model_name_or_path": (*_RIVALS["model_name_or_path"], *of_start)}
+    removes = {**_RIVALS, "model_name_or_path": (*_RIVALS["model_name_or_path"], *start_settings)}
     for layer in [*read_layers(recipe), given]:
         rivals = {rival for name in layer if layer[name].value is not None for rival in removes.get(name, ())}
         merged = {name: setting for name, setting in merged.items() if name not in rivals} | layer
     merged = {name: setting for name, setting in merged.items() if setting.value is not None}
     start = merged.get("model_name_or_path")
-    if start is not None and start.built_in and (asked := [name for name in _OF_TOKENS if name in merged]):
+    if start is not None and start.built_in and (asked := [name for name in _TOKEN_SETTINGS if name in merged]):
         origin = merged[asked[0]].origin
         advice = " or best" if "vectors" in asked else ""
         raise UserError(

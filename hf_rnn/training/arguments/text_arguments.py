@@ -98,8 +98,8 @@ class DataArguments(TableArguments):
     )
     model_name_or_path: str | None = setting(
         None,
-        "fine-tune this model (folder or Hub id) with its architecture, tokenizer and weights; its last layer is kept "
-        "if the classes have the same names",
+        "start from this encoder or model (english, a folder or a Hub id), with its architecture, tokenizer and "
+        "weights; its last layer is kept if task and classes are the same",
     )
     vectors: str | None = setting(
         None, "pretrained word vectors: a file (GloVe, fastText, word2vec), or a transformers model (folder or Hub id)"

@@ -94,7 +94,7 @@ class RnnTrainingArguments(TrainingArguments):
     ddp_find_unused_parameters: bool | None = setting(False, "look for unused parameters; these models use all")
     resume: bool = setting(False, "resume from the newest valid checkpoint in output_dir")
     resume_anyway: bool = setting(False, "like --resume, though data, tokenizer, model or settings have changed")
-    recipe: str | None = setting(None, "settings to start from: a name (default, tutorial, ...) or a YAML file")
+    recipe: str | None = setting(None, "settings to start from: a name (default, scratch, ...) or a YAML file")
     license: str | None = setting(None, "the model's licence for its card, such as apache-2.0")
     language: list[str] | None = setting(None, "languages of the texts for the card, such as en de")
     tags: list[str] | None = setting(None, "further tags for the card")

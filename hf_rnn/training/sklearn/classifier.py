@@ -58,9 +58,10 @@ class RnnClassifier(ClassifierMixin, BaseEstimator):
     """A recurrent text classifier for scikit-learn.
 
     Args:
-        settings: The settings of `hf-rnn train` by the names of its flags, on top of the recipe `recipe` (`default` if
-            None; see [`train`]). None, the default of each, keeps the recipe's value. Settings of files are missing:
-            texts go to `fit`, and `save_pretrained` writes the finished folder. Two are added:
+        settings: The settings of `hf-rnn train` by the names of its flags, on top of the recipe `recipe` (None is
+            `default`, which fine-tunes the English encoder of the package; see [`train`]). None, the default of each,
+            keeps the recipe's value. Settings of files are missing: texts go to `fit`, and `save_pretrained` writes
+            the finished folder. Two are added:
 
             - `random_state` (`int` or `numpy.random.RandomState`, *optional*): Replaces `seed`. A RandomState draws
               a new seed for each `fit`.
@@ -74,7 +75,7 @@ class RnnClassifier(ClassifierMixin, BaseEstimator):
     Example:
         >>> texts = ["what a film", "never again", "loved it", "so dull"] * 20
         >>> labels = [1, 0, 1, 0] * 20
-        >>> classifier = RnnClassifier(cell_type="gru", verbose=False).fit(texts, labels)
+        >>> classifier = RnnClassifier(recipe="scratch", cell_type="gru", verbose=False).fit(texts, labels)
         >>> classifier.predict(["loved the film"])
         array([1])
         >>> classifier.save_pretrained("film-reviews")
@@ -84,7 +85,7 @@ class RnnClassifier(ClassifierMixin, BaseEstimator):
         In a search:
 
         >>> from sklearn.model_selection import GridSearchCV
-        >>> search = GridSearchCV(RnnClassifier(verbose=False), {"hidden_size": [32, 64]}, cv=3)
+        >>> search = GridSearchCV(RnnClassifier(verbose=False), {"learning_rate": [5e-4, 1e-3]}, cv=3)
         >>> search.fit(texts, labels).best_params_
     """
 

@@ -328,15 +328,16 @@ def test_command_names_lines_and_uses_the_tokenizer_of_train(command, tmp_path):
     for name, each in rows.items():
         body = "".join(f"{number}\t{label}\t{line}\r\n" for number, (line, label) in enumerate(each))
         (tmp_path / f"{name}.tsv").write_bytes(f"id\tclass\ttweet\r\n{body}".encode())
-    flags = ("--header", "--text_column", "tweet", "--label_column", "class", "--min_frequency", "2")
-    code, out, err = command("audit", "--data_dir", tmp_path, *flags, "--json")
+    flags = ("--header", "--text_column", "tweet", "--label_column", "class")
+    own = ("--recipe", "scratch", "--min_frequency", "2")
+    code, out, err = command("audit", "--data_dir", tmp_path, *flags, *own, "--json")
     assert (code, err) == (0, "")
     report = json.loads(out)
     (leak,) = next(each for each in report["overlaps"] if each["source"] != each["split"])["repeats"]
     assert leak["place"] == {"split": "validation", "row": 1, "line": 3}
     assert leak["twin"] == {"split": "train", "row": 1, "line": 3}
     assert report["splits"]["validation"]["file"] == str(tmp_path / "dev.tsv")
-    recipe = load_recipe("default")
+    recipe = load_recipe("scratch")
     tokenizer = train_tokenizer(
         [line for line, _ in rows["train"]], 2, lowercase=recipe["lowercase"], normalizer=recipe["normalizer"]
     )
@@ -361,7 +362,7 @@ def test_command_holds_out_the_rows_that_train_would(command, tmp_path, texts_di
 def test_command_gives_rows_if_bad_rows_were_left_out(command, tmp_path):
     (tmp_path / "train.tsv").write_text("a b c\tgood\nno label\na b c\tgood\na b c\tbad\n")
     (tmp_path / "dev.tsv").write_text("x\tgood\na b c\tgood\n")
-    code, out, _ = command("audit", "--data_dir", tmp_path, "--max_bad_rows", "1", "--min_frequency", "1", "--json")
+    code, out, _ = command("audit", "--data_dir", tmp_path, "--max_bad_rows", "1", "--json")
     overlaps = json.loads(out)["overlaps"]
     assert code == 0
     assert [(repeat["place"]["row"], repeat["place"]["line"]) for repeat in overlaps[0]["repeats"]] == [
@@ -376,7 +377,7 @@ def test_command_gives_rows_if_bad_rows_were_left_out(command, tmp_path):
     [
         ([], "data_dir"),
         (["--data_dir", "DIR", "--streaming"], "leave out streaming"),
-        (["--data_dir", "DIR", "--tokenizer_name_or_path", "./none"], "./none"),
+        (["--data_dir", "DIR", "--recipe", "scratch", "--tokenizer_name_or_path", "./none"], "./none"),
     ],
 )
 def test_command_reports_a_mistake_in_one_line(command, texts_dir, flags, message):
@@ -387,7 +388,7 @@ def test_command_reports_a_mistake_in_one_line(command, texts_dir, flags, messag
 
 def test_command_counts_with_the_tokenizer_of_a_model_and_of_vectors(command, texts_dir, trained, bert, tmp_path):
     def count_unknown(*flags):
-        code, out, err = command("audit", "--data_dir", texts_dir, "--json", *flags)
+        code, out, err = command("audit", "--data_dir", texts_dir, "--json", "--recipe", "scratch", *flags)
         assert code == 0, err
         return json.loads(out)["summary"]["unknown_token_share"]["validation"]
 

@@ -300,7 +300,7 @@ def test_a_student_moves_towards_its_teacher(quick, teacher, tmp_path):
 def test_tokens_and_table_of_the_teacher(quick, teacher, tmp_path):
     own = {"tokenizer_name_or_path": str(teacher), "vectors": str(teacher), "calibrate": True}
     settings = {name: value for name, value in quick.items() if name != "embedding_size"}
-    result = distill(**settings, **own, recipe="student", output_dir=str(tmp_path / "out"))
+    result = distill(**{**settings, **own, "recipe": "student"}, output_dir=str(tmp_path / "out"))
     assert json.loads((result.folder / "config.json").read_text())["vocab_size"] == len(WORDS)
     assert result.metrics["calibration"]["fitted_on"] == "validation"
 
@@ -335,7 +335,7 @@ def test_mistakes_are_one_line(command, teacher, texts_dir, tmp_path, monkeypatc
     (tmp_path / "empty.txt").touch()
     before = (teacher / "model.safetensors").read_bytes()
     flags = [teacher if flag == "TEACHER" else flag for flag in flags]
-    usual = ["--data_dir", texts_dir, "--output_dir", "out", "--use_cpu", "--teacher", teacher]
+    usual = ["--recipe", "scratch", "--data_dir", texts_dir, "--output_dir", "out", "--use_cpu", "--teacher", teacher]
     code, out, err = command("distill", *usual, *flags)
     assert (code, out) == (2, "") and "Traceback" not in err
     assert err.splitlines()[-1].startswith("hf-rnn distill: error: ") and message in err.splitlines()[-1]

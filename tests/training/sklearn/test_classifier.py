@@ -37,7 +37,14 @@ from hf_rnn.training.sklearn.labelled_texts import read_texts
 from hf_rnn.training.train import train
 from hf_rnn.utils.errors import UserError
 
-QUICK = {"embedding_size": 8, "hidden_size": 4, "learning_rate": 0.05, "use_cpu": True, "verbose": False}
+QUICK = {
+    "recipe": "scratch",
+    "embedding_size": 8,
+    "hidden_size": 4,
+    "learning_rate": 0.05,
+    "use_cpu": True,
+    "verbose": False,
+}
 QUICK |= {"baselines": False, "num_train_epochs": 1, "min_frequency": 1, "per_device_train_batch_size": 8}
 TEXTS, NAMES = (list(column) for column in zip(*invent_rows(24, seed=5), strict=True))
 ASKED = ["miro", "selk and sand", "a door", "", "the box of dry sand stood there for days"]
@@ -296,7 +303,7 @@ def test_settings_by_name():
     assert {"recipe", "seed", "normalizer", "random_state", "verbose"} <= classifier.get_params().keys()
     assert classifier.set_params(cell_type="gru", hidden_size=None) is classifier
     assert repr(classifier) == "RnnClassifier(cell_type='gru')"
-    assert len(repr(RnnClassifier(recipe=load_recipe("default")))) < 1500, "as after `from_pretrained`"
+    assert len(repr(RnnClassifier(recipe=load_recipe("scratch")))) < 1500, "as after `from_pretrained`"
 
 
 @pytest.mark.parametrize("setting", ["hiden_size", "data_dir", "class_names", "output_dir", "resume", "hub_model_id"])
@@ -316,7 +323,7 @@ def test_fit_finds_bad_values(settings):
 
 def test_values_reach_the_training(tmp_path):
     def read(**settings):
-        return parse_settings(RnnClassifier(**settings)._settings(str(tmp_path)))
+        return parse_settings(RnnClassifier(recipe="scratch", **settings)._settings(str(tmp_path)))
 
     def seeds(**settings):
         return read(**settings).training.seed, read(**settings).training.data_seed
@@ -376,6 +383,15 @@ def test_a_model_of_the_command_is_refitted_with_its_settings(trained, tmp_path)
     assert loaded.score(*columns(60, seed=3)) == pytest.approx(trained.metrics["test"]["accuracy"])
     moved = pickle.loads(pickle.dumps(loaded))
     assert same(moved.fit(*columns(240, seed=1), eval_set=columns(60, seed=2)), trained.folder)
+
+
+def test_the_default_start_is_the_encoder_of_the_package(encoder):
+    settings = {name: value for name, value in QUICK.items() if name in ("num_train_epochs", "use_cpu", "baselines")}
+    classifier = RnnClassifier(**settings, verbose=False).fit(TEXTS, NAMES)
+    assert classifier._runner.model.config.hidden_size == 5
+    assert pickle.loads(pickle.dumps(classifier)).predict(TEXTS).tolist() == classifier.predict(TEXTS).tolist()
+    with pytest.raises(UserError, match="recipe scratch"):
+        RnnClassifier(**settings, cell_type="gru").fit(TEXTS, NAMES)
 
 
 def test_without_fit(tmp_path):
