@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 _MANY_UNKNOWN = 0.5  # share of the tokens of validation
 # Limits for the tokens of another language, against the texts of the encoder.
-_MANY_PIECES = 1.5  # times the tokens per word
+_MANY_PIECES = 1.25  # times the tokens per word
 _MORE_UNKNOWN = 0.1  # added to the share
 _SAMPLE = 2_000  # training texts that are compared
 
