@@ -18,7 +18,7 @@ from .crf_rnn import Crf
 from .modeling_rnn import RnnModel, RnnPreTrainedModel
 
 _SIZES = (1, 2, 3)  # letters
-_MARKS, _MARK = ("⇧", "⇪"), 2  # of capitals, see the normaliser `cased`
+_MARKS, _MARK = ("⇧", "⇪"), 2  # marks of capitals, see the normaliser `cased`
 
 
 class WordForms(nn.Module):
