@@ -34,6 +34,7 @@ _HOME = {
     "push": "hub.push",
     "RnnClassifier": "training.sklearn",
     "FastRnn": "inference",
+    "Tagger": "inference",
 }
 __all__ = ["__version__", "register", *_HOME]
 

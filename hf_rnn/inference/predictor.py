@@ -173,6 +173,8 @@ class FastRnn(TextClassifier):
             raise ValueError("the model is in training mode, where dropout changes its answers: call model.eval()")
         model = getattr(model, "_orig_mod", model)  # under torch.compile
         config: Any = model.config
+        if config.architectures and (task := task_of(config)).per_token:
+            raise UserError(f"FastRnn answers for whole texts: found a model for {task.name}; use hf_rnn.Tagger")
         super().__init__(tokenizer, config, tokens_per_batch)
         self.model: Any = copy.deepcopy(model)
         self._settings = table_dtype, memory_limit, tokens_per_batch

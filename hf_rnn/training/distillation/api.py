@@ -7,6 +7,7 @@ from typing import Any
 
 from ...data.source import join_splits
 from ...hub.model_folder import FinishedFolder
+from ...tasks import get_task
 from ...utils.errors import UserError
 from ...utils.process_state import one_at_a_time
 from ..arguments.distillation_arguments import DistillationArguments
@@ -70,6 +71,8 @@ def distill(
         arguments, further = Arguments(model_args, data_args, training_args), distillation_args
     if arguments.data.streaming:
         raise UserError("streaming does not keep rows, and a teacher labels each row once: leave it out")
+    if get_task(arguments.data.task).per_token:
+        raise UserError(f"distill learns labels of whole texts: found the task {arguments.data.task}; use train")
     further.check()
     if data is None:
         arguments.data.check_source()
