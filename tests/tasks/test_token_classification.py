@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import run_script
 from transformers import pipeline
 
 import hf_rnn
@@ -194,3 +195,23 @@ def test_the_example_of_the_documentation_runs(tagged_dir, tmp_path, monkeypatch
     exec(code.replace("num_train_epochs=15", "num_train_epochs=1, hidden_size=8"), {})
     assert 0 <= float(capsys.readouterr().out.split()[0]) <= 1
     assert np.isfinite(json.loads(Path("out/tagger/metrics.json").read_text())["validation"]["loss"])
+
+
+@pytest.mark.slow
+def test_the_script_trains_and_tags(tagged_dir, tmp_path, monkeypatch, capfd):
+    script = Path(__file__).parents[2] / "scripts" / "train_tagger.py"
+    flags = [
+        "--data_dir",
+        tagged_dir,
+        "--output_dir",
+        tmp_path / "out",
+        "--num_train_epochs",
+        1,
+        "--text",
+        "Miro sees",
+    ]
+    code, out, err = run_script(script, flags, monkeypatch, capfd)
+    assert code == 0, err
+    assert "test_accuracy" in out and out.splitlines()[-1].startswith("Miro sees [{'entity'")
+    code, _, err = run_script(script, flags, monkeypatch, capfd)
+    assert code == 2 and "is not empty" in err
