@@ -180,34 +180,6 @@ def _box(encoder, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def encoder(tmp_path_factory) -> Path:
-    """The folder of an encoder in bfloat16 that knows the words of `texts_dir`; tests do not change it."""
-    import torch
-
-    from hf_rnn import RnnConfig, RnnModel, train_tokenizer
-
-    folder = tmp_path_factory.mktemp("encoders") / "tiny-encoder"
-    tokenizer = train_tokenizer([text for text, _ in invent_rows(240, 1)], model_max_length=4096)
-    torch.manual_seed(5)
-    sizes = {"vocab_size": len(tokenizer), "embedding_size": 6, "hidden_size": 5, "num_hidden_layers": 2}
-    config = RnnConfig(**sizes, pooling="mean", word_dropout=0.5)
-    RnnModel(config).bfloat16().save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    (folder / "pretraining.json").write_text('{"pieces_per_word": 1.0, "unknown_token_share": 0.0}')
-    return folder
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _box(encoder, tmp_path_factory):
-    """Use `encoder` as the encoder of the package, under the name `english`."""
-    box = tmp_path_factory.mktemp("box")
-    shutil.copytree(encoder, box / "english")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hf_rnn.hub.loading.PRETRAINED", box)
-        yield
-
-
-@pytest.fixture(scope="session")
 def teacher(tmp_path_factory) -> Path:
     """The folder of a BERT that knows the rule, with its labels in another order; tests do not change it."""
     from tiny_teacher import make_teacher

@@ -72,8 +72,6 @@ class TextClassifier:
         self._encode: Any = PairTokenizer(tokenizer) if paired else FastTokenizer(tokenizer)
         self.config: Any = config
         self.task = task_of(config)
-        if self.task.per_token:
-            raise UserError(f"a model for {self.task.name} answers for each token: use hf_rnn.inference.Tagger")
         self._score = find_score_function(config)
 
     def predict(self, texts: Sequence[str]) -> list[dict[str, Any]]:
@@ -207,6 +205,8 @@ class FastRnn(TextClassifier):
             raise ValueError("the model is in training mode, where dropout changes its answers: call model.eval()")
         model = getattr(model, "_orig_mod", model)  # under torch.compile
         config: Any = model.config
+        if config.architectures and (task := task_of(config)).per_token:
+            raise UserError(f"FastRnn answers for whole texts: found a model for {task.name}; use hf_rnn.Tagger")
         super().__init__(tokenizer, config, tokens_per_batch)
         self.model: Any = copy.deepcopy(model)
         self._settings = table_dtype, memory_limit, tokens_per_batch

@@ -92,7 +92,10 @@ def _parse_column(name: str | None) -> int | str | None:
 class DataArguments(TableArguments):
     """Labelled texts and how they become tokens. The help of each field describes it."""
 
-    task: str = setting("sequence-classification", "task of the model, such as sequence-classification")
+    task: str = setting(
+        "sequence-classification",
+        "task of the model: sequence-classification, multi-label, regression, token-classification or causal-lm",
+    )
     class_names: list[str] | None = setting(None, "names of the classes by id (default: the labels of train, sorted)")
     streaming: bool = setting(
         False,
@@ -105,7 +108,7 @@ class DataArguments(TableArguments):
     tokenizer: str = setting(
         "word", "type of tokens: word, char, bpe or unigram; the last three for languages written without spaces"
     )
-    normalizer: str = setting("none", "normalization of a text before it is split: none, semeval or tweet")
+    normalizer: str = setting("none", "normalization of a text before it is split: none, semeval, tweet or cased")
     min_frequency: int = setting(3, "rarer words become the unknown token")
     max_vocab_size: int | None = setting(None, "size of the vocabulary with <unk> and <pad>; keeps the frequent words")
     lowercase: bool = setting(True, "lower-case the texts")
