@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.text_checks import check_texts
 from ..hub.loading import load_model
-from ..tasks import task_of
+from ..tasks import DEFAULT_TASK, Task, get_task, task_of
 from ..utils.errors import UserError
 from .fast_tokenizer.fast_tokenization import FastTokenizer
 from .fused import TABLE_DTYPES, FusedClassifier, TableDtype, find_unsupported_part, table_bytes
@@ -32,6 +32,14 @@ MEMORY_LIMIT = 1 << 28  # bytes
 _TEXTS_PER_BATCH, _TOKENS_PER_BATCH = 512, 1 << 18
 _STATE_BYTES_PER_BATCH = 1 << 24  # where a batch keeps the states of all tokens
 _PLAIN_TEXTS, _PLAIN_TOKENS = 256, 8192  # per batch of the plain model, padding included
+
+
+def _find_task(config: Any) -> Task:
+    """Return the task of a model; that of one label per text for models from elsewhere."""
+    try:
+        return task_of(config)
+    except UserError:
+        return get_task(DEFAULT_TASK)
 
 
 class PairTokenizer:
@@ -70,7 +78,7 @@ class TextClassifier:
         paired = getattr(config, "sep_token_id", None) is not None
         self._encode: Any = PairTokenizer(tokenizer) if paired else FastTokenizer(tokenizer)
         self.config: Any = config
-        self.task = task_of(config)
+        self.task = _find_task(config)
         self._score = find_score_function(config)
 
     def predict(self, texts: Sequence[str]) -> list[dict[str, Any]]:
