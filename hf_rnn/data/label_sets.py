@@ -54,14 +54,14 @@ class LabelSets(RowLabels):
         label_map: Mapping[str, str] | None,
         columns: Sequence[str],
         *,
-        separator: str,
+        separator: str | None,
     ) -> LabelSets:
         """Make the map from the distinct labels of the first split as they are written, or from given names.
 
         Raises:
-            UserError: For fewer than one label, and for a column that is written as if it held texts.
+            UserError: For rows without any label, and for more than 1,000 different ones.
         """
-        if len(columns) > 1:
+        if separator is None:
             return cls(tuple(class_names or columns), None, columns=match_columns(columns, class_names or columns))
         found = {label for row in rows for label in _split(row, separator) if label}
         if class_names is None:

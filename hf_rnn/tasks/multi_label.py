@@ -50,7 +50,7 @@ class MultiLabel(SequenceClassification):
     def read(self, arguments: Any, *, report: DataReport, **options: Any) -> Splits:
         """Read texts with their labels between separators, or in columns of 0 and 1."""
         separator = arguments.label_separator
-        scheme = partial(LabelSets.from_rows, separator=separator)
+        scheme = partial(LabelSets.from_rows, separator=None if arguments.label_columns else separator)
         return load_texts(arguments, report=report, scheme=scheme, separator=separator, **options)
 
     def encode(self, texts: Splits, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> Splits:
