@@ -120,8 +120,10 @@ class _Encoder:
         return {"input_ids": rows, **labels}
 
     def _tokenize(self, texts: list[Any], truncation: bool) -> list[list[int]]:
+        firsts, *seconds = map(list, zip(*texts, strict=True)) if self.paired and texts else [texts]
         return self.tokenizer(
-            texts,
+            firsts,
+            *seconds,
             truncation=truncation,
             **({"max_length": self.limit} if truncation else {}),
             return_attention_mask=False,

@@ -163,7 +163,7 @@ def add_separator(tokenizer: PreTrainedTokenizerBase) -> None:
     """
     if tokenizer.sep_token is None:
         tokenizer.add_special_tokens({"sep_token": SEP_TOKEN})
-    if tokenizer.sep_token_id in tokenizer("", "")["input_ids"]:
+    if tokenizer.sep_token_id in tokenizer("a", "b")["input_ids"]:
         return
     backend: Any = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None or backend.post_processor is not None:

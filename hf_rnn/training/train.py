@@ -170,10 +170,10 @@ def train_on(
     for hook in features:
         words = hook.vocabulary_texts(words)
     run.tokenizer = make_tokenizer(data_args, words)
-    for hook in features:
-        hook.on_tokenizer(run)
     if data_args.text_pair_column is not None:
         add_separator(run.tokenizer)
+    for hook in features:
+        hook.on_tokenizer(run)
     run.examples = task.encode(texts, run.tokenizer, data_args.max_length)
     run.class_counts = task.class_counts(report)
     for hook in features:

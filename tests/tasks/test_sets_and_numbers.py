@@ -192,7 +192,7 @@ def test_a_bad_label_is_refused_with_its_line(task, label, reason, tiny_settings
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_several_columns_are_labels(task, tiny_settings, tmp_path):
+def test_several_columns_are_labels(task, tiny_settings, tmp_path, command):
     (tmp_path / "data").mkdir()
     for split, count in (("train", 40), ("dev", 10)):
         lines = ["id\ttext\tgood\tbad\n"]
@@ -204,6 +204,10 @@ def test_several_columns_are_labels(task, tiny_settings, tmp_path):
     result = train(**settings_of(tiny_settings, task, tmp_path / "data", tmp_path / "out", **more))
     config = RnnConfig.from_pretrained(result.folder)
     assert config.id2label == {0: "bad", 1: "good"}
+    flags = ["--header", "--text_column", "text", "--label_columns", "good,bad", "--split", "dev"]
+    code, out, _ = command("evaluate", "--model", result.folder, "--data_dir", tmp_path / "data", *flags)
+    score = "loss" if task == "multi-label" else "rmse"
+    assert json.loads(out)[score] == pytest.approx(result.metrics["validation"][score], rel=1e-5), "the order is free"
     with (tmp_path / "data" / "train.tsv").open("a") as file:
         file.write("41\ta box\tyes\t1\n")
     with pytest.raises(UserError, match="train.tsv:42: .*'yes'.*column 'good'"):

@@ -143,6 +143,8 @@ class DataArguments(TableArguments):
                 raise UserError(
                     f"model_name_or_path {self.model_name_or_path} has its own words and vectors: leave out {name}"
                 )
+        if self.widen_vocabulary is not None and self.text_pair_column is not None:
+            raise UserError("widen_vocabulary (recipe best sets it) is for single texts: leave out text_pair_column")
         if self.widen_vocabulary is not None and self.vectors is None:
             raise UserError("widen_vocabulary (recipe best sets it) needs pretrained vectors: give vectors")
 
