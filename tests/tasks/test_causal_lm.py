@@ -180,10 +180,10 @@ def test_remote_code(model_folder, tmp_path):
 
 
 def test_the_example_of_the_documentation_runs(tmp_path, monkeypatch, capsys):
-    page = (Path(hf_rnn.__file__).parent / "LANGUAGE_MODELS.md").read_text(encoding="utf-8")
+    page = (Path(hf_rnn.__file__).parent / "tasks" / "causal-lm.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     monkeypatch.chdir(tmp_path)
-    exec(compile(example, "LANGUAGE_MODELS.md", "exec"), {})
+    exec(compile(example, "causal-lm.md", "exec"), {})
     assert "\ngently down the stream.\nRow, " in capsys.readouterr().out
 
 

@@ -165,7 +165,7 @@ def test_vectors_keep_their_words_whole(tmp_path):
     assert wide.decode(encoded["input_ids"][:5]) == "zorbly sees zorbly"
 
 
-def test_tags_that_are_no_entities(tagger_settings, tmp_path, command):
+def test_tags_of_other_kinds_than_entities(tagger_settings, tmp_path, command):
     (tmp_path / "train.conll").write_text("I\tO\nsee\tV\nRome\tN\n.\t,\n\n" * 30)
     result = train(
         **{**tagger_settings, "data_dir": str(tmp_path), "num_train_epochs": 3},
