@@ -39,6 +39,7 @@ _HOME = {
     "SentenceEncoder": "inference.sentence_encoder",
     "pretrain": "training.pretraining",
     "PretrainingArguments": "training.arguments.pretraining_arguments",
+    "Tagger": "inference",
 }
 __all__ = ["__version__", "register", *_HOME]
 

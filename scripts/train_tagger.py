@@ -17,8 +17,8 @@ def make_parser() -> ArgumentParser:
     parser.add_argument("--data_dir", type=Path, required=True, help="folder of CoNLL files")
     parser.add_argument("--output_dir", type=Path, required=True, help="new folder for the model")
     parser.add_argument("--cell_type", choices=["rnn_tanh", "rnn_relu", "gru", "lstm", "min_gru"], default="lstm")
-    parser.add_argument("--num_train_epochs", type=float, default=15, help="(default: %(default)s)")
-    parser.add_argument("--learning_rate", type=float, default=5e-3, help="(default: %(default)s)")
+    parser.add_argument("--num_train_epochs", type=float, default=10, help="(default: %(default)s)")
+    parser.add_argument("--learning_rate", type=float, default=3e-3, help="(default: %(default)s)")
     parser.add_argument("--text", default="Anna lives in Rome.", help="to tag at the end")
     return parser
 
@@ -51,19 +51,23 @@ def main() -> None:
     names = sentences["train"].features["ner_tags"].feature.names
     set_seed(42)
     settings = {"vocab_size": len(tokenizer), "cell_type": args.cell_type, "id2label": dict(enumerate(names))}
-    config = hf_rnn.RnnConfig(**settings, embedding_size=100, embedding_dropout=0.5, classifier_dropout=0.5, crf=True)
+    config = hf_rnn.RnnConfig(
+        **settings, embedding_size=100, embedding_dropout=0.3, classifier_dropout=0.4, crf=True, word_forms=8192
+    )
+    model = hf_rnn.RnnForTokenClassification(config)
+    model.forms.read(tokenizer.convert_ids_to_tokens(range(len(tokenizer))))  # letters and shapes of the tokens
 
     def compute_metrics(result: EvalPrediction) -> dict[str, float]:
         found, tagged = result.predictions.argmax(axis=-1), result.label_ids != -100
         return {"accuracy": float((found == result.label_ids)[tagged].mean())}
 
     trainer = Trainer(
-        model=hf_rnn.RnnForTokenClassification(config),
+        model=model,
         args=TrainingArguments(
             output_dir=str(args.output_dir / "checkpoints"),
             num_train_epochs=args.num_train_epochs,
             learning_rate=args.learning_rate,
-            per_device_train_batch_size=16,
+            per_device_train_batch_size=8,
             per_device_eval_batch_size=256,
             train_sampling_strategy="group_by_length",  # less padding
             logging_strategy="epoch",

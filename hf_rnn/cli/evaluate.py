@@ -52,6 +52,7 @@ def run(argv: Sequence[str]) -> None:
     datasets.disable_progress_bars()
     model, tokenizer = model_loading.load_model(name, arguments.revision, arguments.device)
     task = task_of(model.config)
+    task.check_model(name, model.config)
     class_names = [model.config.id2label[index] for index in range(model.config.num_labels)]
     label_map = arguments.read_label_map()
     if not label_map and class_names == [f"LABEL_{index}" for index in range(len(class_names))]:

@@ -2,7 +2,7 @@
 
 A line of a CoNLL file is a token with its tag and possibly other columns, separated by tabs or, in a file without
 tabs, by spaces. An empty line ends a sentence. Lines `-DOCSTART-` and comments (`# ...`, with another number of
-columns than the tokens) are no tokens. Splits have the columns `tokens` (list of strings) and `ner_tags` (list of
+columns than the tokens) are skipped. Splits have the columns `tokens` (list of strings) and `ner_tags` (list of
 ClassLabel).
 
 Tags of entities, such as B-person, are read in IOB1, IOB2 and IOBES, and delivered in IOB2: the first token of every
@@ -71,7 +71,7 @@ def find_entities(tags: Sequence[str]) -> list[tuple[int, int, str]]:
     As in the evaluation of CoNLL-2000, I-X and E-X that continue nothing of type X begin an entity.
     """
     found: list[tuple[int, int, str]] = []
-    start, kind = 0, ""  # of the entity that the next token may continue
+    start, kind = 0, ""  # open entity
     for place, tag in enumerate([*tags, "O"]):
         prefix, _, of = tag.partition("-")
         if kind and (of != kind or prefix not in ("I", "E")):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_WORD = re.compile(r"(?<![\w@#/.:])[^\W\d_]+")
 _LABELS = ("label", "labels", "label_ids")  # the names that collators of transformers know
 
 AnyDataset = TypeVar(
@@ -118,8 +120,10 @@ class _Encoder:
         return {"input_ids": rows, **labels}
 
     def _tokenize(self, texts: list[Any], truncation: bool) -> list[list[int]]:
+        firsts, *seconds = map(list, zip(*texts, strict=True)) if self.paired and texts else [texts]
         return self.tokenizer(
-            texts,
+            firsts,
+            *seconds,
             truncation=truncation,
             **({"max_length": self.limit} if truncation else {}),
             return_attention_mask=False,
@@ -129,11 +133,14 @@ class _Encoder:
 
 
 def measure_pieces(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> dict[str, float]:
-    """Return the tokens per word between spaces, and the share of unknown tokens: high in a foreign language."""
-    rows = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
-    pieces, words = sum(map(len, rows)), sum(len(text.split()) for text in texts)
-    unknown = sum(ids.count(tokenizer.unk_token_id) for ids in rows)
-    return {"pieces_per_word": pieces / max(1, words), "unknown_token_share": unknown / max(1, pieces)}
+    """Return the tokens per word of letters, and the share of unknown tokens: both are high in a foreign language.
+
+    A word is a run of letters, so that punctuation, handles and links do not count.
+    """
+    words = [_WORD.findall(text) for text in texts]
+    rows = tokenizer([" ".join(row) for row in words], add_special_tokens=False, verbose=False)["input_ids"]
+    pieces, unknown = sum(map(len, rows)), sum(ids.count(tokenizer.unk_token_id) for ids in rows)
+    return {"pieces_per_word": pieces / max(1, sum(map(len, words))), "unknown_token_share": unknown / max(1, pieces)}
 
 
 def read_rules(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any] | None:

@@ -20,6 +20,20 @@ _MOST = float(np.finfo(np.float32).max)
 _FLAGS = {"0": False, "0.0": False, "False": False, "1": True, "1.0": True, "True": True}
 
 
+class AsWritten(RowLabels):
+    """Labels as strings, before their kind is known."""
+
+    feature = None
+
+    def read(self, written: str) -> str:
+        """Return the string."""
+        return written
+
+    def as_array(self, values: Sequence[str], codes: np.ndarray) -> pa.Array:
+        """Return a dictionary of strings."""
+        return pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32()), pa.array(values, pa.string()))
+
+
 @dataclass(frozen=True)
 class LabelSets(RowLabels):
     """Sets of labels, each row's in one column between separators, or in one column of 0 and 1 per label.
@@ -30,6 +44,7 @@ class LabelSets(RowLabels):
     names: tuple[str, ...]
     separator: str | None  # None for one column per label
     written: tuple[tuple[str, str], ...] = ()  # label of the data, and name
+    columns: tuple[int, ...] = ()  # id of each column
 
     @classmethod
     def from_rows(
@@ -39,23 +54,15 @@ class LabelSets(RowLabels):
         label_map: Mapping[str, str] | None,
         columns: Sequence[str],
         *,
-        separator: str,
+        separator: str | None,
     ) -> LabelSets:
         """Make the map from the distinct labels of the first split as they are written, or from given names.
 
         Raises:
-            UserError: For fewer than one label, and for a column that is written as if it held texts.
+            UserError: For rows without any label, and for more than 1,000 different ones.
         """
-        if len(columns) > 1:
-            unnamed = all(column.isdecimal() for column in columns)
-            if class_names is not None and len(class_names) != len(columns):
-                raise UserError(
-                    f"found {len(columns)} label_columns and {len(class_names)} class names: give one each"
-                )
-            names = class_names if class_names is not None and unnamed else columns
-            if class_names is not None and sorted(names) != sorted(class_names):
-                raise UserError(f"label_columns are {listed(columns)}, and the class names {listed(class_names)}")
-            return cls(tuple(columns if class_names is None else names), None)
+        if separator is None:
+            return cls(tuple(class_names or columns), None, columns=match_columns(columns, class_names or columns))
         found = {label for row in rows for label in _split(row, separator) if label}
         if class_names is None:
             if not found:
@@ -73,16 +80,16 @@ class LabelSets(RowLabels):
         return datasets.List(datasets.ClassLabel(names=list(self.names)))
 
     def read(self, written: str) -> tuple[int, ...] | Fault:
-        """Return the ids of a row's labels in their order, or what is wrong."""
+        """Return the ids of a row's labels in their order, or the fault."""
         if self.separator is None:
             flags = [_FLAGS.get(flag) for flag in written.split("\t")]
             if None in flags:
                 place = flags.index(None)
-                found = f"{written.split(chr(9))[place]!r:.80} in column {self.names[place]!r:.80}"
+                found = f"{written.split(chr(9))[place]!r:.80} in column {self.names[self.columns[place]]!r:.80}"
                 return Fault(
                     Reason.UNKNOWN_LABEL, found, "Write 1 for each label that a row has, and 0 for the others"
                 )
-            return tuple(n for n, flag in enumerate(flags) if flag)
+            return tuple(sorted(number for number, flag in zip(self.columns, flags, strict=True) if flag))
         labels = _split(written, self.separator)
         if labels == [""]:
             return ()
@@ -103,6 +110,20 @@ class LabelSets(RowLabels):
         return pa.array(values, pa.list_(pa.int64())).take(pa.array(codes))
 
 
+def match_columns(columns: Sequence[str], names: Sequence[str]) -> tuple[int, ...]:
+    """Return the id of each column: by its name, or by its place if columns are numbered.
+
+    Raises:
+        UserError: For other names, or another number of them.
+    """
+    if set(columns) == set(names):
+        return tuple(map(list(names).index, columns))
+    if len(columns) != len(names) or not all(column.isdecimal() for column in columns):
+        found = f"label_columns are {listed(columns)}, and the names are {listed(names)}"
+        raise UserError(f"{found}: give one column for each name")
+    return tuple(range(len(names)))
+
+
 def _split(written: str, separator: str) -> list[str]:
     return [label.strip(WHITE_SPACE) for label in written.split(separator)]
 
@@ -112,6 +133,7 @@ class Numbers(RowLabels):
     """One or several numbers per row, each in a column; they are stored as a struct of float64."""
 
     names: tuple[str, ...]
+    columns: tuple[int, ...]  # id of each column
 
     @classmethod
     def from_rows(
@@ -129,10 +151,8 @@ class Numbers(RowLabels):
             names = list(class_names)
         elif all(name.isdecimal() for name in names) or set(names) == {"label"}:
             names = ["value"] if len(names) == 1 else [f"value_{number}" for number in range(len(names))]
-        if len(columns) > 1 and len(names) != len(columns):
-            found = f"found {len(columns)} columns of numbers and {len(names)} names ({listed(names)})"
-            raise UserError(f"{found}: give --label_columns with one column for each")
-        return cls(tuple(names))
+        places = tuple(range(len(names))) if len(columns) == 1 else match_columns(columns, names)
+        return cls(tuple(names), places)
 
     @property
     def feature(self) -> Any:
@@ -140,12 +160,12 @@ class Numbers(RowLabels):
         return {name: datasets.Value("float64") for name in self.names}
 
     def read(self, written: str) -> tuple[float, ...] | Fault:
-        """Return the numbers of a row, or what is wrong."""
+        """Return the numbers of a row in the order of the names, or the fault."""
         numbers, parts = [], written.split("\t")
         if len(parts) != len(self.names):
             return Fault(Reason.NOT_A_NUMBER, f"found {len(parts)} numbers, expected {len(self.names)}")
-        for name, part in zip(self.names, parts, strict=True):
-            place = f" in column {name!r:.80}" if len(self.names) > 1 else ""
+        for column, part in zip(self.columns, parts, strict=True):
+            place = f" in column {self.names[column]!r:.80}" if len(self.names) > 1 else ""
             try:
                 number = float(part) if "_" not in part else math.nan
             except ValueError:
@@ -154,7 +174,7 @@ class Numbers(RowLabels):
             if not abs(number) <= _MOST:
                 return Fault(Reason.NOT_FINITE, f"found {part!r:.80}{place}")
             numbers.append(number)
-        return tuple(numbers)
+        return tuple(number for _, number in sorted(zip(self.columns, numbers, strict=True)))
 
     def as_array(self, values: Sequence[tuple[float, ...]], codes: np.ndarray) -> pa.Array:
         """Return structs of float64."""

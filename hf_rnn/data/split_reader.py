@@ -20,6 +20,7 @@ import xxhash
 from datasets.iterable_dataset import ArrowExamplesIterable
 
 from .hf_dataset import LibrarySplit
+from .label_sets import AsWritten
 from .labels import LabelMap, RowLabels, listed, sort_labels
 from .row_errors import DataError, DataReport, Fault, Ledger, Reason, SplitReport
 from .stratified_split import Holdout
@@ -72,7 +73,7 @@ def read_splits(
     else:
         surveyed: Counter[str] = Counter()
         for part in sources[first]:
-            for rows in part.rows(None, lambda row: None, keep_texts=False):
+            for rows in part.rows(AsWritten() if scheme else None, lambda row: None, keep_texts=False):
                 surveyed.update(_count(rows))
         if scheme is not None:
             labels = scheme(iter(surveyed), class_names, label_map, sources[first][0].label_names)

@@ -53,7 +53,7 @@ class Layout:
     fields: int
     text: int
     labels: tuple[int, ...]
-    pair: int | None = None  # of the second text
+    pair: int | None = None  # the column of the second text
     max_line_bytes: int = MAX_LINE_BYTES
 
     @property

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ..utils.errors import UserError
 from .classification import check_finite_logits
 
-SCORES = ("pearson", "spearman", "r2")  # the metrics of which a higher value is better
+SCORES = ("pearson", "spearman", "r2")  # higher is better
 
 
 def evaluate_numbers(predictions: npt.ArrayLike, references: npt.ArrayLike, names: Sequence[str]) -> dict[str, Any]:
@@ -24,8 +24,8 @@ def evaluate_numbers(predictions: npt.ArrayLike, references: npt.ArrayLike, name
 
     Returns:
         `rows`, `loss` (mean squared error), and as means over the numbers `pearson`, `spearman`, `r2`, `mae` and
-        `rmse`. Of several numbers also `per_value`: name to these. A correlation with a constant is 0, and so is R2 of
-        constant references.
+        `rmse`; for several numbers also `per_value`: name to these. A correlation with a constant is 0, and R2 of
+        constant references too.
     """
     check_finite_logits(predictions)
     found, true = np.asarray(predictions, dtype=np.float64), np.asarray(references, dtype=np.float64)

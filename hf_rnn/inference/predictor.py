@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..data.text_checks import check_texts
 from ..evaluation.classification import check_finite_logits
 from ..hub.loading import load_model
-from ..tasks import check_verb, task_of
+from ..tasks import DEFAULT_TASK, Task, check_verb, get_task, task_of
 from ..utils.errors import UserError
 from .fast_tokenizer.fast_tokenization import FastTokenizer
 from .fused import TABLE_DTYPES, FusedClassifier, TableDtype, find_unsupported_part, table_bytes
@@ -33,6 +33,14 @@ MEMORY_LIMIT = 1 << 28  # bytes
 _TEXTS_PER_BATCH, _TOKENS_PER_BATCH = 512, 1 << 18
 _STATE_BYTES_PER_BATCH = 1 << 24  # where a batch keeps the states of all tokens
 _PLAIN_TEXTS, _PLAIN_TOKENS = 256, 8192  # per batch of the plain model, padding included
+
+
+def _find_task(config: Any) -> Task:
+    """Return the task of a model; that of one label per text for models from elsewhere."""
+    try:
+        return task_of(config)
+    except UserError:
+        return get_task(DEFAULT_TASK)
 
 
 class PairTokenizer:
@@ -71,9 +79,9 @@ class TextClassifier:
         paired = getattr(config, "sep_token_id", None) is not None
         self._encode: Any = PairTokenizer(tokenizer) if paired else FastTokenizer(tokenizer)
         self.config: Any = config
-        self.task = task_of(config)
+        self.task = _find_task(config)
         if self.task.per_token:
-            raise UserError(f"a model for {self.task.name} answers for each token: use hf_rnn.inference.Tagger")
+            raise UserError(f"FastRnn answers for whole texts: found a model for {self.task.name}; use hf_rnn.Tagger")
         self._score = find_score_function(config)
 
     def predict(self, texts: Sequence[str]) -> list[dict[str, Any]]:

@@ -216,20 +216,23 @@ class CompactTexts:
     direction's states stay reversed until they are joined or restored.
 
     `mask` (B, T) is True at real tokens, in any pattern, with T at least 1; `valid` (T, B) at their compact places.
-    `is_full` is True if there is no padding; False can also mean that this is not known.
+    `is_full` is True if there is no padding, and then `valid` is missing; False can also mean that this is not known.
     """
 
     def __init__(self, mask: torch.Tensor) -> None:
         batch, time = mask.shape
-        self.mask, self.lengths = mask, mask.sum(dim=1)
+        self.mask = mask
+        may_ask = runs_eagerly_on_cpu(mask)  # elsewhere, to ask would wait
+        self.is_full = may_ask and bool(mask.all())
+        self._order = None  # (B, T): real tokens first; None for a batch padded on the right, which is compact
+        if self.is_full:  # needs no indices: generation makes such a batch for each token
+            return
+        self.lengths = mask.sum(dim=1)
         steps = torch.arange(time, device=mask.device)[:, None]  # (T, 1)
         self.valid = steps < self.lengths
         self._column = torch.arange(batch, device=mask.device)
         self._flipped = torch.where(self.valid, self.lengths - 1 - steps, steps)  # (T, B): its own inverse
-        may_ask = runs_eagerly_on_cpu(mask)  # elsewhere, to ask would wait
-        self.is_full = may_ask and bool(mask.all())
-        self._order = None  # (B, T): real tokens first; None for a batch padded on the right, which is compact
-        if not (self.is_full or (may_ask and torch.equal(mask.t(), self.valid))):
+        if not (may_ask and torch.equal(mask.t(), self.valid)):
             places = steps[:, 0]  # distinct keys: ONNX has no stable sort
             self._order = torch.argsort(torch.where(mask, places, places + time), dim=1)
 
@@ -243,7 +246,10 @@ class CompactTexts:
     def flip(self, inputs: Any) -> Any:
         """Reverse each text of (T, B, I), or of [`DistinctTokens`], within its length; its own inverse."""
         if isinstance(inputs, DistinctTokens):
-            return DistinctTokens(inputs.vectors, inputs.rows.gather(0, self._flipped))
+            rows = inputs.rows.flip(0) if self.is_full else inputs.rows.gather(0, self._flipped)
+            return DistinctTokens(inputs.vectors, rows)
+        if self.is_full:
+            return inputs.flip(0)
         return gather_rows(inputs.flatten(0, 1), self._flipped * inputs.shape[1] + self._column)
 
     def join(self, directions: list[torch.Tensor]) -> torch.Tensor:
@@ -263,6 +269,8 @@ class CompactTexts:
 
     def last(self, states: torch.Tensor, initial: torch.Tensor | None) -> torch.Tensor:
         """Return the state (B, H) of (T, B, H) as read after the last token, or the initial one for an empty text."""
+        if self.is_full:
+            return states[-1]
         final = gather_rows(states.flatten(0, 1), (self.lengths - 1).clamp(min=0) * states.shape[1] + self._column)
         empty = (self.lengths == 0)[:, None]
         return final.masked_fill(empty, 0) if initial is None else torch.where(empty, initial.to(final.dtype), final)

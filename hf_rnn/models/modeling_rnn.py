@@ -204,9 +204,11 @@ class RnnModel(RnnPreTrainedModel):
         (B, T, E), each token in its place.
         """
         if input_ids is None:
-            vectors = texts.compact(inputs_embeds).masked_fill(~texts.valid[:, :, None], 0)
+            vectors = texts.compact(inputs_embeds)
+            vectors = vectors if texts.is_full else vectors.masked_fill(~texts.valid[:, :, None], 0)
             return self.embedding_dropout(vectors)
-        input_ids = input_ids.masked_fill(~texts.mask, self.config.pad_token_id or 0)
+        if not texts.is_full:
+            input_ids = input_ids.masked_fill(~texts.mask, self.config.pad_token_id or 0)
         ids, rows = texts.compact(input_ids), None
         special = has_hooks(self.embedding) or type(self.embedding).forward is not nn.Embedding.forward
         must_call = special or any(direction.must_call() for direction in cast(Any, self.layers[0]).directions)

@@ -18,7 +18,7 @@ from .crf_rnn import Crf
 from .modeling_rnn import RnnModel, RnnPreTrainedModel
 
 _SIZES = (1, 2, 3)  # letters
-_MARKS, _MARK = ("⇧", "⇪"), 2  # of capitals, see the normaliser `cased`
+_MARKS, _MARK = ("⇧", "⇪"), 2  # marks of capitals, see the normaliser `cased`
 
 
 class WordForms(nn.Module):
@@ -42,8 +42,8 @@ class WordForms(nn.Module):
         rows = self.table.num_embeddings
         hashed = [[crc32(form.encode()) % rows for form in list_forms(token)] for token in tokens]
         self.ids[: len(hashed)] = torch.tensor(hashed, dtype=torch.int16)
-        marked = any(token.startswith("▁") for token in tokens)
-        starts = [token.startswith("▁") if marked else not token.startswith("##") for token in tokens]
+        begin = next((mark for mark in "▁Ġ" if any(token.startswith(mark) for token in tokens)), None)
+        starts = [token.startswith(begin) if begin else not token.startswith("##") for token in tokens]
         kinds = [_MARK if token[-1:] in _MARKS else int(start) for token, start in zip(tokens, starts, strict=True)]
         self.kinds[: len(kinds)] = torch.tensor(kinds, dtype=torch.int8)
 
@@ -76,8 +76,8 @@ class WordForms(nn.Module):
 
 
 def list_forms(token: str) -> list[str]:
-    """Return the forms of a token; `▁` marks one that begins a word."""
-    word = token.removeprefix("▁")
+    """Return the forms of a token; `▁` or `Ġ` marks one that begins a word, or `##` one that does not."""
+    word = re.sub("^(▁|Ġ|##)", "", token)
     shape = re.sub(r"[^\W\d_]+", "x", re.sub(r"\d+", "9", word))
     starts, ends = ([f"{size}<{word[:size]}" for size in _SIZES], [f"{size}>{word[-size:]}" for size in _SIZES])
     return [*starts, *ends, f"={shape}", f"#{word == token}{min(len(word), 6)}"]

@@ -60,5 +60,6 @@ def check_verb(config: PreTrainedConfig, verb: str) -> None:
     Raises:
         UserError: With the verb that serves it.
     """
-    if (task := task_of(config)).verb != verb:
-        raise UserError(f"a model for {task.name} is used with hf-rnn {task.verb}: found hf-rnn {verb}")
+    for task in map(get_task, TASKS):
+        if task.architecture in (config.architectures or ()) and task.verb != verb:
+            raise UserError(f"a model for {task.name} is used with hf-rnn {task.verb}: found hf-rnn {verb}")

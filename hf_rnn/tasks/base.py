@@ -39,8 +39,8 @@ class Task(ABC):
         audits: Whether the splits are audited.
         calibrates: Whether a temperature can be fitted (`calibrate`).
         distills: Whether it can learn from a teacher's logits (`hf-rnn distill`).
-        shares: Whether scores lie between 0 and 1.
-        purpose: What the demo page says, with a place for the names of the labels.
+        shares: Whether scores are between 0 and 1.
+        purpose: The sentence on the demo page, with a place for the names of the labels.
     """
 
     name: ClassVar[str]

@@ -28,6 +28,7 @@ from .sequence_classification import (
     arrow_batches,
     as_classes,
     describe_outputs,
+    join_pair,
     pick_short,
     results_of,
 )
@@ -46,14 +47,10 @@ class MultiLabel(SequenceClassification):
     distills = False
     purpose = "says which of these labels a text has: {}"
 
-    def serves(self, config: PreTrainedConfig) -> bool:
-        """Return whether the model is of its problem type, with any number of labels."""
-        return config.problem_type in self.problem_types
-
     def read(self, arguments: Any, *, report: DataReport, **options: Any) -> Splits:
         """Read texts with their labels between separators, or in columns of 0 and 1."""
         separator = arguments.label_separator
-        scheme = partial(LabelSets.from_rows, separator=separator)
+        scheme = partial(LabelSets.from_rows, separator=None if arguments.label_columns else separator)
         return load_texts(arguments, report=report, scheme=scheme, separator=separator, **options)
 
     def encode(self, texts: Splits, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> Splits:
@@ -136,7 +133,7 @@ class MultiLabel(SequenceClassification):
         shown: dict[str, list[str]] = {name: [] for name in names}
         for row in islice(texts["train"], MOST_CANDIDATES) if examples else ():
             for number in row["label"]:
-                shown[names[number]].append(row["text"])
+                shown[names[number]].append(join_pair(row))
         return {
             "class_counts": dict(zip(names, counts.tolist(), strict=True)),
             "rows": sum(report.label_counts["train"]),

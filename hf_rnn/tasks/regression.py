@@ -23,6 +23,7 @@ from .sequence_classification import (
     arrow_batches,
     as_classes,
     describe_outputs,
+    join_pair,
     pick_short,
     results_of,
 )
@@ -41,10 +42,6 @@ class Regression(SequenceClassification):
     distills = False
     shares = False
     purpose = "predicts numbers from a text: {}"
-
-    def serves(self, config: PreTrainedConfig) -> bool:
-        """Return whether the model gives numbers; transformers takes a single output for one."""
-        return config.problem_type == "regression" or (config.problem_type is None and config.num_labels == 1)
 
     def read(self, arguments: Any, *, report: DataReport, **options: Any) -> Splits:
         """Read texts with numbers, each in a column."""
@@ -123,7 +120,7 @@ class Regression(SequenceClassification):
         """Return the names of the numbers, results and examples."""
         rows = islice(texts["train"], _EXAMPLES) if examples else ()
         shown = {
-            ", ".join(f"{number:g}" for number in row["label"].values()): pick_short([row["text"]]) for row in rows
+            ", ".join(f"{number:g}" for number in row["label"].values()): pick_short([join_pair(row)]) for row in rows
         }
         return {
             "class_counts": dict.fromkeys(_names(texts), sum(report.label_counts["train"])),

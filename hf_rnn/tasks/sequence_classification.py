@@ -44,10 +44,6 @@ class SequenceClassification(Task):
     calibrates = True
     distills = True
 
-    def serves(self, config: PreTrainedConfig) -> bool:
-        """Return whether the model is of its problem types; transformers takes a single output for a number."""
-        return config.num_labels > 1 and super().serves(config)
-
     def read(self, arguments: Any, *, report: DataReport, **options: Any) -> Splits:
         """Read labelled texts: TSV files, a data set of the `datasets` library, or rows in memory."""
         if arguments.label_columns:
@@ -160,9 +156,12 @@ def as_classes(texts: datasets.DatasetDict, name: Callable[[Any], str]) -> datas
 
 def join_pairs(rows: datasets.Dataset) -> list[str]:
     """Return the texts of a split, both texts of a pair as one."""
-    if "text_pair" not in rows.features:
-        return list(rows["text"])
-    return [f"{first} | {second}" for first, second in zip(rows["text"], rows["text_pair"], strict=True)]
+    return [join_pair(row) for row in rows] if "text_pair" in rows.features else list(rows["text"])
+
+
+def join_pair(row: Mapping[str, Any]) -> str:
+    """Return the text of a row, or both texts of a pair."""
+    return f"{row['text']} | {row['text_pair']}" if "text_pair" in row else row["text"]
 
 
 def results_of(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -185,11 +184,11 @@ def _pick_examples(
         order = np.argsort(labels, kind="stable")
         starts = np.searchsorted(labels[order], range(len(class_names) + 1))
         firsts = [order[start:end][:_CANDIDATES] for start, end in pairwise(starts)]
-        texts = iter(rows.select(np.concatenate(firsts))["text"][:])
+        texts = iter(join_pairs(rows.select(np.concatenate(firsts))))
         found = {name: list(islice(texts, len(places))) for name, places in zip(class_names, firsts, strict=True)}
     else:
         for row in islice(rows, MOST_CANDIDATES):
-            found.setdefault(class_names[row["label"]], []).append(row["text"])
+            found.setdefault(class_names[row["label"]], []).append(join_pair(row))
     picked = {}
     for name in class_names:
         picked[name] = pick_short(found.get(name, []))

@@ -75,7 +75,7 @@ class TokenClassification(Task):
         """Return the splits as `input_ids` and `labels`.
 
         A tag belongs to the first token of a word. In train, the further tokens of a word continue its tag, so that
-        spans of raw texts are whole; elsewhere they have none.
+        spans of raw texts are whole; elsewhere their label is -100.
         """
         encoded = {
             split: encode_tagged(rows, tokenizer, max_length, all_pieces=split == "train")

@@ -156,14 +156,14 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
 
 
 def add_separator(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Let a tokenizer put its separator, `<sep>` if it has none, between the two texts of a pair.
+    """Let a tokenizer put its separator, by default a new `<sep>`, between the two texts of a pair.
 
     Raises:
         UserError: For a tokenizer in Python that puts nothing there.
     """
     if tokenizer.sep_token is None:
         tokenizer.add_special_tokens({"sep_token": SEP_TOKEN})
-    if tokenizer.sep_token_id in tokenizer("", "")["input_ids"]:
+    if tokenizer.sep_token_id in tokenizer("a", "b")["input_ids"]:
         return
     backend: Any = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None or backend.post_processor is not None:

@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 _MANY_UNKNOWN = 0.5  # share of the tokens of validation
 # Limits for the tokens of another language, against the texts of the encoder.
-_MANY_PIECES = 1.5  # times the tokens per word
+_MANY_PIECES = 1.25  # times the tokens per word
 _MORE_UNKNOWN = 0.1  # added to the share
 _SAMPLE = 2_000  # training texts that are compared
 
@@ -132,7 +132,8 @@ class WarmStart(RunHook):
         """Return whether a new model can keep the output layer."""
         own = self.model.config
         one_label = own.problem_type in (None, "single_label_classification")
-        return type(self.model) is type(model) and one_label and set(own.label2id) == set(model.config.label2id)
+        same_head = type(self.model) is type(model) and own.siamese == model.config.siamese
+        return same_head and one_label and set(own.label2id) == set(model.config.label2id)
 
     def config_fields(self) -> dict[str, Any]:
         """Return the rows of the table, which can be more than the tokens."""
@@ -160,7 +161,10 @@ class WarmStart(RunHook):
         """Copy the weights; refuse another architecture."""
         own, new = self.model, run.model
         check_architecture(self.name, own.config, new.config, run.task.architecture)
-        new.base_model.load_state_dict(own.base_model.state_dict())
+        weights, table = own.base_model.state_dict(), own.get_input_embeddings().weight
+        extra = new.config.vocab_size - len(table)  # rows of a new separator
+        weights["embedding.weight"] = torch.cat([table, table.mean(dim=0, keepdim=True).expand(extra, -1)])
+        new.base_model.load_state_dict(weights)
         if type(own) is type(new):
             new.load_state_dict(self._head_weights(run.task, new), strict=False)
         logger.info("starting from %s: %s", self.name, describe(own.config))
@@ -169,7 +173,8 @@ class WarmStart(RunHook):
         """Return the weights of the head by name; rows of the output layer in the order of the new labels."""
         own, new, weights = self.model.config, model.config, self.model.state_dict()
         output = {name: value for name, value in weights.items() if name.startswith(task.output_layer)}
-        shared = {name: value for name, value in weights.items() if name not in output}
+        encoder = f"{model.base_model_prefix}."
+        shared = {name: value for name, value in weights.items() if not name.startswith((task.output_layer, encoder))}
         if not self.keeps_output_layer(model):
             names = ", ".join(new.label2id), self.name, ", ".join(own.label2id)
             logger.info("labels %s differ from those of %s (%s): the output layer starts at random", *names)

@@ -141,6 +141,7 @@ def write_folder(folder: FinishedFolder, run: Run, hooks: Iterable[RunHook], bes
         "task": run.task.name,
         "pipeline_tag": run.task.pipeline,
         **{name: getattr(run.model.config, name) for name in _ARCHITECTURE},
+        "text_pairs": run.model.config.sep_token_id is not None,
         "num_parameters": run.model.num_parameters(),
         **_data_facts(run.arguments, run.metrics.get("teacher")),
         **run.task.card_facts(

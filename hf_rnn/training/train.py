@@ -170,10 +170,10 @@ def train_on(
     for hook in features:
         words = hook.vocabulary_texts(words)
     run.tokenizer = make_tokenizer(data_args, words)
-    for hook in features:
-        hook.on_tokenizer(run)
     if data_args.text_pair_column is not None:
         add_separator(run.tokenizer)
+    for hook in features:
+        hook.on_tokenizer(run)
     run.examples = task.encode(texts, run.tokenizer, data_args.max_length)
     run.class_counts = task.class_counts(report)
     for hook in features:
@@ -185,6 +185,7 @@ def train_on(
         fields["sep_token_id"] = run.tokenizer.sep_token_id
     for part in (task.config_fields(texts), *(hook.config_fields() for hook in features)):
         fields |= part
+    fields["vocab_size"] = max(fields["vocab_size"], count_ids(run.tokenizer))  # a separator can be new
     config = make_config(run.arguments.model, task_specific_params=task_specific_params, **fields)
     run.model = task.model_class(config)
     task.prepare_model(run.model, run.tokenizer)

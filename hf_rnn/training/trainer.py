@@ -268,7 +268,7 @@ class RnnTrainer(ResumableTrainer):
         """
         own = self._own_loss or self.compute_loss_func is None
         recompute = own and self.args.world_size > 1 and self.preprocess_logits_for_metrics is None
-        recompute = recompute and getattr(self.model, "loss_type", None) == "ForSequenceClassification"
+        recompute = recompute and hasattr(self.model, "measure_loss")
         loss_only = False if recompute else prediction_loss_only
         output = super().evaluation_loop(dataloader, description, loss_only, ignore_keys, metric_key_prefix)
         if recompute and (name := f"{metric_key_prefix}_loss") in output.metrics:

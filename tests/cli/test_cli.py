@@ -20,7 +20,7 @@ from hf_rnn import RnnConfig, RnnForSequenceClassification, train_tokenizer
 from hf_rnn.cli.main import main
 from hf_rnn.hub import loading as model_loading
 
-VERBS = ["train", "evaluate", "predict", "inspect", "audit", "push", "export", "distill", "demo"]
+VERBS = ["train", "evaluate", "predict", "generate", "inspect", "audit", "push", "export", "distill", "demo"]
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
 

@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+import types
 
 import numpy as np
 import pytest
@@ -93,6 +94,43 @@ def test_every_way_to_the_answer_agrees(case, command):
         assert answer["labels"] == held and set(answer["scores"]) == set(names.values())
 
 
+def test_onnx_gives_the_answers(case, tmp_path):
+    pytest.importorskip("onnxruntime")
+    from hf_rnn.inference.onnx.exporter import export
+    from hf_rnn.inference.onnx.runtime import OnnxClassifier
+
+    task, _, result, _ = case
+    folder = shutil.copytree(result.folder, tmp_path / "model", ignore=shutil.ignore_patterns("checkpoints"))
+    export(folder)
+    texts = [text for text, _, _ in invent(20, seed=8)]
+    exported, fast = OnnxClassifier.from_pretrained(folder), FastRnn.from_pretrained(folder)
+    assert np.allclose(exported.predict_proba(texts), fast.predict_proba(texts), rtol=1e-4, atol=1e-4)
+    if task == "multi-label":
+        labels = [answer["labels"] for answer in fast.predict(texts)]
+        assert [answer["labels"] for answer in exported.predict(texts)] == labels
+    else:
+        with pytest.raises(UserError, match="int8"):
+            export(folder, quantize="int8")
+
+
+def test_the_demo_page_answers(case, tmp_path, command):
+    from hf_rnn.inference import demo
+
+    task, _, result, _ = case
+    page = demo._Answers(types.SimpleNamespace(update=dict), FastRnn.from_pretrained(result.folder))
+    shown, html = page.for_text("miro of the sand")
+    (tmp_path / "texts.txt").write_text("miro of the sand\na box\n")
+    summary, _, table = page.for_file(str(tmp_path / "texts.txt"), "csv")
+    if task == "regression":
+        assert shown.startswith("value 1") and "raises <b>value</b>" in html
+        assert table["value"][0][1] == shown
+    else:
+        assert set(shown) == {"good", "bad"} and "speaks for <b>good</b>" in html
+        assert [row[1] for row in table["value"]] == ["good", "no label"]
+    code, out, _ = command("inspect", "--model", result.folder, "--text", "a miro")
+    assert code == 0 and ("█" in out) == (task == "multi-label")
+
+
 def test_evaluate_repeats_the_metrics_of_the_run(case, command):
     task, data, result, _ = case
     code, out, _ = command("evaluate", "--model", result.folder, "--data_dir", data, "--split", "test")
@@ -154,7 +192,7 @@ def test_a_bad_label_is_refused_with_its_line(task, label, reason, tiny_settings
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_several_columns_are_labels(task, tiny_settings, tmp_path):
+def test_several_columns_are_labels(task, tiny_settings, tmp_path, command):
     (tmp_path / "data").mkdir()
     for split, count in (("train", 40), ("dev", 10)):
         lines = ["id\ttext\tgood\tbad\n"]
@@ -166,6 +204,10 @@ def test_several_columns_are_labels(task, tiny_settings, tmp_path):
     result = train(**settings_of(tiny_settings, task, tmp_path / "data", tmp_path / "out", **more))
     config = RnnConfig.from_pretrained(result.folder)
     assert config.id2label == {0: "bad", 1: "good"}
+    flags = ["--header", "--text_column", "text", "--label_columns", "good,bad", "--split", "dev"]
+    code, out, _ = command("evaluate", "--model", result.folder, "--data_dir", tmp_path / "data", *flags)
+    score = "loss" if task == "multi-label" else "rmse"
+    assert json.loads(out)[score] == pytest.approx(result.metrics["validation"][score], rel=1e-5), "the order is free"
     with (tmp_path / "data" / "train.tsv").open("a") as file:
         file.write("41\ta box\tyes\t1\n")
     with pytest.raises(UserError, match="train.tsv:42: .*'yes'.*column 'good'"):
@@ -244,3 +286,76 @@ def test_metrics_equal_those_of_scikit_learn():
     assert found["spearman"] == pytest.approx(stats.spearmanr(guess, numbers).statistic)
     assert found["r2"] == pytest.approx(metrics.r2_score(numbers, guess))
     assert found["rmse"] == pytest.approx(metrics.root_mean_squared_error(numbers, guess))
+
+
+# ---- pairs ----
+
+
+def invent_pairs(count, seed):
+    """Return pairs of texts, and whether both contain the same of two words."""
+    chance, rows = random.Random(seed), []
+    for number in range(count):
+        first = chance.choice(list(LABELS))
+        second = first if number % 2 else next(word for word in LABELS if word != first)
+        texts = []
+        for word in (first, second):
+            words = chance.choices(NEUTRAL, k=chance.randrange(1, 6))
+            words.insert(chance.randrange(len(words)), word)
+            texts.append(" ".join(words))
+        rows.append((*texts, "same" if number % 2 else "other"))
+    return rows
+
+
+@pytest.fixture(scope="module", params=["siamese", "joint"])
+def paired(request, tiny_settings, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    for split, count in (("train", 300), ("dev", 80)):
+        lines = ["\t".join(row) + "\n" for row in invent_pairs(count, seed=count)]
+        (folder / f"{split}.tsv").write_text("".join(lines), encoding="utf-8")
+    more = {"text_pair_column": "1", "label_column": "2", "pair_encoding": request.param, "num_train_epochs": 12}
+    return train(**{**tiny_settings, "data_dir": str(folder), "output_dir": str(folder / "out"), **more}), folder
+
+
+def test_pairs_are_compared(paired, command):
+    result, folder = paired
+    assert result.metrics["validation"]["accuracy"] > 0.9
+    model, tokenizer = load_model(result.folder)
+    rows = invent_pairs(20, seed=7)
+    ids = [tokenizer(first, second)["input_ids"] for first, second, _ in rows]
+    logits = compute_logits(model, tokenizer, ids)
+    fast = FastRnn.from_pretrained(result.folder)
+    assert torch.allclose(fast.text_logits([row[:2] for row in rows]), logits, atol=1e-4)
+    found = pipeline("text-classification", str(result.folder))([{"text": a, "text_pair": b} for a, b, _ in rows])
+    assert [each["label"] for each in found] == [each["label"] for each in fast.predict([row[:2] for row in rows])]
+    file = folder / "pairs.txt"
+    file.write_text("".join(f"{first}\t{second}\n" for first, second, _ in rows) + "alone\n")
+    code, out, _ = command("predict", "--model", result.folder, "--input", file)
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert code == 1 and [line["label"] for line in lines[:-1]] == [each["label"] for each in found]
+    assert lines[-1]["error"] == {"line": 21, "reason": "too few fields", "detail": "found 1 of 2 texts"}
+    code, out, _ = command("predict", "--model", result.folder, "--text", rows[0][0], "--text_pair", rows[0][1])
+    assert code == 0 and json.loads(out)["label"] == found[0]["label"]
+    assert command("predict", "--model", result.folder, "--text", "alone")[0] == 2
+    data = ["--data_dir", folder, "--split", "dev", "--text_pair_column", "1", "--label_column", "2"]
+    code, out, _ = command("evaluate", "--model", result.folder, *data)
+    assert json.loads(out)["accuracy"] == pytest.approx(result.metrics["validation"]["accuracy"])
+
+
+def test_a_siamese_pair_is_two_texts_alone(paired):
+    result, _ = paired
+    model, tokenizer = load_model(result.folder)
+    if not model.config.siamese:
+        pytest.skip("joint texts are read as one")
+    ids = [tokenizer(first, second)["input_ids"] for first, second in (("miro", "a box of selk"), ("", "sand"))]
+    batch = tokenizer.pad({"input_ids": ids}, return_tensors="pt")
+    found = model(**batch).logits
+    for row, (first, second) in enumerate((("miro", "a box of selk"), ("", "sand"))):
+        vectors = []
+        for text in (first, second):
+            alone = tokenizer(text, return_tensors="pt")
+            states = model.rnn(alone["input_ids"].long(), alone["attention_mask"].long()).last_hidden_state
+            empty = torch.zeros(1, model.pooler.output_size)
+            vectors.append(model.pooler(states, alone["attention_mask"].bool())[0] if text else empty)
+        u, v = vectors
+        alone = model.classifier(torch.cat([u, v, (u - v).abs(), u * v], dim=-1))
+        assert torch.allclose(found[row], alone[0], atol=1e-5)

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import run_script
 from transformers import pipeline
 
 import hf_rnn
 from hf_rnn import encode_tagged, load_conll, train, train_tokenizer
+from hf_rnn.data.vectors import widen_vocabulary
 from hf_rnn.inference import Tagger
 from hf_rnn.inference.demo import colour_spans
 from hf_rnn.tasks.token_classification import tagging_metrics
@@ -122,7 +124,7 @@ def test_a_stream_trains_to_the_same_tagger_as_a_table(tagger_settings, tmp_path
         ({"header": True}, "header is for TSV files"),
         ({"text_column": "token"}, "text_column of CoNLL files is a number"),
         ({"label_smoothing_factor": 0.1}, "label_smoothing_factor"),
-        ({"calibrate": True}, "calibrate"),
+        ({"calibrate": True}, "calibrate is for one label per text"),
     ],
     ids=str,
 )
@@ -150,6 +152,19 @@ def test_words_and_tokens_are_aligned(tagged_dir):
     assert [names[label] for label in every["labels"][: len(words)]] == ["B-person"] + ["I-person"] * (len(words) - 1)
 
 
+def test_vectors_keep_their_words_whole(tmp_path):
+    """Words that only the vectors know are one token of `bpe`, and capitals are marked."""
+    (tmp_path / "vectors.txt").write_text("zorbly 1 2\nsees 3 4\n")
+    tokenizer = train_tokenizer(["A sees BLY, @Me"], min_frequency=1, tokenizer="bpe", normalizer="cased")
+    wide = widen_vocabulary(tokenizer, tmp_path / "vectors.txt", 2)
+    text = "Zorbly sees ZORBLY, @Me"
+    encoded = wide(text, return_offsets_mapping=True)
+    tokens = wide.convert_ids_to_tokens(encoded["input_ids"])
+    assert tokens[:7] == ["▁⇧", "▁zorbly", "▁sees", "▁⇪", "▁zorbly", "▁,", "▁@"]
+    assert [text[start:end] for start, end in encoded["offset_mapping"]][:5] == ["Z", "Zorbly", "sees", "Z", "ZORBLY"]
+    assert wide.decode(encoded["input_ids"][:5]) == "zorbly sees zorbly"
+
+
 def test_tags_that_are_no_entities(tagger_settings, tmp_path, command):
     (tmp_path / "train.conll").write_text("I\tO\nsee\tV\nRome\tN\n.\t,\n\n" * 30)
     result = train(
@@ -173,10 +188,30 @@ def test_metrics_of_entities_by_hand():
 
 
 def test_the_example_of_the_documentation_runs(tagged_dir, tmp_path, monkeypatch, capsys):
-    page = (Path(hf_rnn.__file__).parent / "tasks" / "README.md").read_text()
+    page = (Path(hf_rnn.__file__).parent / "tasks" / "token-classification.md").read_text()
     (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     shutil.copytree(tagged_dir, tmp_path / "FOLDER")
     monkeypatch.chdir(tmp_path)
     exec(code.replace("num_train_epochs=15", "num_train_epochs=1, hidden_size=8"), {})
     assert 0 <= float(capsys.readouterr().out.split()[0]) <= 1
     assert np.isfinite(json.loads(Path("out/tagger/metrics.json").read_text())["validation"]["loss"])
+
+
+@pytest.mark.slow
+def test_the_script_trains_and_tags(tagged_dir, tmp_path, monkeypatch, capfd):
+    script = Path(__file__).parents[2] / "scripts" / "train_tagger.py"
+    flags = [
+        "--data_dir",
+        tagged_dir,
+        "--output_dir",
+        tmp_path / "out",
+        "--num_train_epochs",
+        1,
+        "--text",
+        "Miro sees",
+    ]
+    code, out, err = run_script(script, flags, monkeypatch, capfd)
+    assert code == 0, err
+    assert "test_accuracy" in out and out.splitlines()[-1].startswith("Miro sees [{'entity'")
+    code, _, err = run_script(script, flags, monkeypatch, capfd)
+    assert code == 2 and "is not empty" in err

@@ -82,6 +82,24 @@ def runs(noisy_dir, tmp_path_factory):
     }
 
 
+@pytest.mark.parametrize("task", ["multi-label", "regression"])
+def test_sets_and_numbers_have_the_same_losses_and_scores(task, noisy_dir, tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    for path in noisy_dir.glob("*.tsv"):
+        rows = [line.split("\t") for line in path.read_text().splitlines()]
+        number = {label: str(100 * place) for place, label in enumerate(LABELS)}
+        write_rows(
+            data / path.name, [(text, label if task == "multi-label" else number[label]) for text, label in rows]
+        )
+    one, two = (run_command("train", n, tmp_path / str(n) / "model", data_dir=data, task=task)[0] for n in (1, 2))
+    for key in ("loss", "eval_loss"):
+        assert logged(two, key) == pytest.approx(logged(one, key), abs=1e-5), key
+    found, expected = (json.loads(folder.metrics.read_text())["test"] for folder in (two, one))
+    score = "average_precision" if task == "multi-label" else "rmse"
+    assert found["rows"] == ROWS["test"] and found[score] == pytest.approx(expected[score], rel=1e-4)
+
+
 def history(folder):
     newest = checkpoints.list_checkpoints(folder.checkpoints)[0]
     return json.loads((newest / "trainer_state.json").read_text())["log_history"]

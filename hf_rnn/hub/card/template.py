@@ -54,8 +54,9 @@ class CardFacts:
     task: str = "sequence-classification"  # names the template
     pipeline_tag: str = "text-classification"  # the Hub's name of the task, and that of transformers' pipeline
     results: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by split; floats go into the metadata
-    rows: int | None = None  # of train, where texts have several labels or none
-    thresholds: Sequence[float] | None = None  # of multi-label, in the order of the ids
+    text_pairs: bool = False  # whether an example is two texts
+    rows: int | None = None  # number of training rows, if it is not the sum of `class_counts`
+    thresholds: Sequence[float] | None = None  # thresholds of a multi-label model in the order of the ids
     class_counts: Mapping[str, int] = field(default_factory=dict)  # rows of train by class, in the order of the ids
     baselines: Mapping[str, Mapping[str, Mapping[str, float]]] | None = None  # scores by model and split
     examples: Mapping[str, Sequence[str]] | None = None  # a few training texts of each class

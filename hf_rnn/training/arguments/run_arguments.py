@@ -32,7 +32,7 @@ _REGISTRIES = {"cell_type": CELLS, "pooling": POOLERS}
 
 # Settings that decide the shapes and the function of the weights; no recipe changes those of a model to start from.
 _ENCODER_SETTINGS = ("cell_type", "embedding_size", "hidden_size", "num_hidden_layers", "bidirectional")
-_HEAD_SETTINGS = ("pooling", "classifier_activation")
+_HEAD_SETTINGS = ("pooling", "classifier_activation", "crf", "word_forms", "pair_encoding", "tie_word_embeddings")
 ARCHITECTURE = (*_ENCODER_SETTINGS, *_HEAD_SETTINGS)
 
 
@@ -213,7 +213,9 @@ def merge_recipe(
 
 def settings_of_start(start: RnnConfig, head: str) -> tuple[str, ...]:
     """Return the settings that a model to start from decides for a new model with the class `head`."""
-    return ARCHITECTURE if head_name(start) == head else _ENCODER_SETTINGS
+    if head_name(start) != head:
+        return _ENCODER_SETTINGS
+    return tuple(name for name in ARCHITECTURE if name != "pair_encoding" or start.sep_token_id is not None)
 
 
 def check_architecture(name: str, start: RnnConfig, wanted: Any, head: str, advice: str = "leave it out") -> None:
@@ -247,6 +249,7 @@ def find_unused(
             VOCABULARY_SETTINGS,
             "a given tokenizer never changes",
         ),
+        (data.text_pair_column is None, ["pair_encoding"], "it is for pairs of texts, with text_pair_column"),
         (model.num_hidden_layers == 1, ["hidden_dropout"], "it is between layers, and num_hidden_layers is 1"),
         (keeps_last, ["metric_for_best_model"], "without load_best_model_at_end the last epoch is kept"),
         (constant, ["warmup_steps"], "lr_scheduler_type is constant: use constant_with_warmup or linear"),

@@ -92,7 +92,10 @@ def _parse_column(name: str | None) -> int | str | None:
 class DataArguments(TableArguments):
     """Labelled texts and how they become tokens. The help of each field describes it."""
 
-    task: str = setting("sequence-classification", "task of the model, such as sequence-classification")
+    task: str = setting(
+        "sequence-classification",
+        "task of the model: sequence-classification, multi-label, regression, token-classification or causal-lm",
+    )
     class_names: list[str] | None = setting(None, "names of the classes by id (default: the labels of train, sorted)")
     streaming: bool = setting(
         False,
@@ -105,7 +108,7 @@ class DataArguments(TableArguments):
     tokenizer: str = setting(
         "word", "type of tokens: word, char, bpe or unigram; the last three for languages written without spaces"
     )
-    normalizer: str = setting("none", "normalization of a text before it is split: none, semeval or tweet")
+    normalizer: str = setting("none", "normalization of a text before it is split: none, semeval, tweet or cased")
     min_frequency: int = setting(3, "rarer words become the unknown token")
     max_vocab_size: int | None = setting(None, "size of the vocabulary with <unk> and <pad>; keeps the frequent words")
     lowercase: bool = setting(True, "lower-case the texts")
@@ -140,6 +143,8 @@ class DataArguments(TableArguments):
                 raise UserError(
                     f"model_name_or_path {self.model_name_or_path} has its own words and vectors: leave out {name}"
                 )
+        if self.widen_vocabulary is not None and self.text_pair_column is not None:
+            raise UserError("widen_vocabulary (recipe best sets it) is for single texts: leave out text_pair_column")
         if self.widen_vocabulary is not None and self.vectors is None:
             raise UserError("widen_vocabulary (recipe best sets it) needs pretrained vectors: give vectors")
 

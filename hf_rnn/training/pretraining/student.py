@@ -81,7 +81,8 @@ def normalize_states(model: SentenceStudent, texts: Sequence[str], tokenizer: Pr
     Its states are linear in the weights of the candidates and have any size, while a new head expects the size of
     other cells' states. The projection takes the inverse factor.
     """
-    cells = [direction.cell for direction in model.rnn.layers[-1].directions]
+    layer: Any = model.rnn.layers[-1]
+    cells = [direction.cell for direction in layer.directions]
     if not isinstance(cells[0], MinGru):
         return
     total, count = 0.0, 0

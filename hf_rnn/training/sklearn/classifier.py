@@ -68,14 +68,14 @@ class RnnClassifier(ClassifierMixin, RnnEstimator):
         return Sets(y) if is_matrix(y) else Classes(y)
 
     def _adopt_labels(self, config: Any) -> None:
-        task = task_of(config)
-        if not task.shares:
-            get_task("sequence-classification").check_model("the model", config)
+        several = task_of(config).name == Sets.task
+        if not several:
+            get_task(Classes.task).check_model("the model", config)
         names = [config.id2label[number] for number in range(config.num_labels)]
         record = (getattr(config, "task_specific_params", None) or {}).get(LABEL_TYPE)
         self.classes_ = restore_labels(names, record)
         self._columns, self._thresholds = np.arange(len(names)), None
-        if config.problem_type == "multi_label_classification":
+        if several:
             self._thresholds = np.array(config.label_thresholds or [0.5] * len(names))
         else:  # scikit-learn needs sorted classes, and columns of predict_proba in their order
             self.classes_, self._columns = np.unique(self.classes_, return_index=True)

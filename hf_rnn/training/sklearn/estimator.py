@@ -6,6 +6,7 @@ configuration, so that it travels with the model. Trainer and datasets are impor
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import inspect
 import tempfile
@@ -131,7 +132,7 @@ class RnnEstimator(BaseEstimator):
         return self
 
     def _read_targets(self, y: npt.ArrayLike) -> Targets:
-        """Return what `y` holds."""
+        """Return the content of `y`."""
         raise NotImplementedError
 
     def _adopt_labels(self, config: Any) -> None:
@@ -282,7 +283,8 @@ def _train(
     check_early(arguments)
     with contained(quiet):
         report = DataReport()
-        columns = dataclasses.replace(arguments.data, **targets.columns)
+        columns = copy.copy(arguments.data)
+        vars(columns).update(targets.columns)
         texts = get_task(targets.task).read(columns, data=splits, report=report)
         hooks = [] if weights is None else [SampleWeights(weights)]
         params = targets.record

@@ -61,11 +61,11 @@ def describe_labels(labels: np.ndarray) -> dict[str, str]:
 
 
 class Targets:
-    """What `y` holds, for the data set of a training.
+    """The content of `y`, for the data set of a training.
 
     Attributes:
         task: Name of the task.
-        values: What was read: one item per row.
+        values: One item per row.
         record: For `task_specific_params` of the configuration.
         columns: Settings of the data that name the columns of the data set.
     """

@@ -305,6 +305,13 @@ def test_tokens_and_table_of_the_teacher(quick, teacher, tmp_path):
     assert result.metrics["calibration"]["fitted_on"] == "validation"
 
 
+def test_the_default_student_starts_from_the_encoder_of_the_package(quick, encoder, tmp_path):
+    settings = {name: quick[name] for name in ("data_dir", "teacher", "use_cpu", "baselines")}
+    result = distill(**settings, num_train_epochs=1, output_dir=str(tmp_path / "out"))
+    assert result.card.start["name"] == "english"
+    assert json.loads((result.folder / "config.json").read_text())["hidden_size"] == 5
+
+
 # ---- mistakes ----
 
 
