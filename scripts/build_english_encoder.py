@@ -38,9 +38,9 @@ def collect(data_dir: Path, target: Path, seed: int) -> None:
 
 NOTE = """
 In the package this encoder is called `english`: `hf-rnn train` and `RnnClassifier` start from it by default, and
-`SentenceTransformer` loads this folder after `import hf_rnn`.
-`scripts/build_english_encoder.py --seed {seed}` ran the command above. It wrote the texts: {tweets:,} tweets of mixed sources, and {parts:,} random parts of film reviews, of up
-to {words} words. Some tweets are offensive. The teacher is distributed under Apache-2.0.
+`SentenceTransformer` loads this folder after `import hf_rnn`. `scripts/build_english_encoder.py --seed {seed}`
+ran the command above. It wrote the texts: {tweets:,} tweets of mixed sources, and {parts:,} random parts of
+film reviews, of up to {words} words. Some tweets are offensive. The teacher is distributed under Apache-2.0.
 """
 
 
