@@ -18,6 +18,7 @@ import torch
 from datasets.arrow_writer import ArrowWriter
 from transformers import EvalPrediction, PreTrainedTokenizerBase, set_seed
 
+from ...data.encoding import measure_pieces
 from ...data.vectors.model_table import ModelTable
 from ...hub.model_folder import FinishedFolder
 from ...utils.errors import UserError, reason_of
@@ -163,7 +164,7 @@ def pretrain(
         "teacher": {"name": teacher.name, "vector_size": vectors.shape[1], "max_length": teacher.max_length},
         "texts": {**counts, "learned": len(texts) - held_out, "held_out": held_out},
         "held_out": {name: measured[f"test_{name}"] for name in ("cosine", "rank_agreement")},
-        **_describe_tokens(tokenizer, sample),
+        **measure_pieces(tokenizer, sample),
         "training": {
             "epochs": trainer.state.epoch,
             "steps": outcome.global_step,
@@ -319,11 +320,3 @@ def measure(output: EvalPrediction) -> dict[str, float]:
         "cosine": (own * wanted).sum(dim=-1).mean().item(),
         "rank_agreement": torch.corrcoef(torch.stack(ranks))[0, 1].item(),
     }
-
-
-def _describe_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> dict[str, float]:
-    """Return pieces per word and the share of unknown pieces, for comparison with the texts of a later run."""
-    ids = tokenizer(list(texts))["input_ids"]
-    pieces, words = sum(map(len, ids)), sum(len(text.split()) for text in texts)
-    unknown = sum(row.count(tokenizer.unk_token_id) for row in ids)
-    return {"pieces_per_word": pieces / max(1, words), "unknown_token_share": unknown / max(1, pieces)}

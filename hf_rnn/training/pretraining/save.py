@@ -62,7 +62,7 @@ Made with
 {command}
 ```
 
-Limits: it knows the language and the kind of texts that it has read ({pieces_per_word:.2f} word pieces per word).
+Limits: it knows the language and the kind of texts that it has read. They have {pieces_per_word:.2f} pieces per word.
 It repeats what its teacher has learned, biases included, and follows the teacher less closely on other texts.
 """
 
