@@ -210,7 +210,7 @@ def test_the_script_trains_and_tags(tagged_dir, tmp_path, monkeypatch, capfd):
         "--text",
         "Miro sees",
     ]
-    code, out, err = run_script(script, flags, monkeypatch, capfd)
+    code, out, err = run_script(script, [*flags, "--text", "Miro sees"], monkeypatch, capfd)
     assert code == 0, err
     assert "test_accuracy" in out and out.splitlines()[-1].startswith("Miro sees [{'entity'")
     code, _, err = run_script(script, flags, monkeypatch, capfd)
