@@ -192,19 +192,53 @@ def train_fasttext(texts: Texts, seed: int, scratch: Path, shared: dict[str, Any
     return Learned(lambda some: classify(model, some), seconds[0], size, saved.stat().st_size, dict(shared))
 
 
-def train_on_frozen_encoder(texts: Texts, seed: int, scratch: Path, shared: dict[str, Any]) -> Learned:
-    """Train logistic regression over the mean state of MiniLM-L6, int8 in ONNX Runtime."""
+def train_on_frozen_vectors(
+    load: Callable[[Path], tuple[Callable[[Sequence[str]], Any], int, int]],
+) -> Callable[..., Learned]:
+    """Return a row of logistic regression over fixed vectors; `load` gives a function, parameters and bytes."""
+
+    def learn(texts: Texts, seed: int, scratch: Path, shared: dict[str, Any]) -> Learned:
+        from sklearn.linear_model import LogisticRegression
+
+        encode, parameters, size = load(scratch)
+        vectors = encode(texts.texts)
+
+        def fit(strength: float) -> Any:
+            return LogisticRegression(C=strength, class_weight="balanced", max_iter=3000).fit(vectors, texts.labels)
+
+        model, seconds, best = choose_strength(texts, fit, encode(texts.dev_texts))
+        return Learned(lambda some: model.predict(encode(some)), seconds, parameters, size, {"C": best})
+
+    return learn
+
+
+def load_minilm(scratch: Path) -> tuple[Callable[[Sequence[str]], Any], int, int]:
+    """Return the mean states of MiniLM-L6, int8 in ONNX Runtime."""
     from benchmarks.peers import make_minilm_encoder
-    from sklearn.linear_model import LogisticRegression
 
     encode, size, parameters = make_minilm_encoder(threads=1)
-    vectors = encode(texts.texts)
+    return encode, parameters, size
 
-    def fit(strength: float) -> Any:
-        return LogisticRegression(C=strength, class_weight="balanced", max_iter=3000).fit(vectors, texts.labels)
 
-    model, seconds, best = choose_strength(texts, fit, encode(texts.dev_texts))
-    return Learned(lambda some: model.predict(encode(some)), seconds, parameters, size, {"C": best})
+def load_english(scratch: Path) -> tuple[Callable[[Sequence[str]], Any], int, int]:
+    """Return the vectors of the encoder in this package."""
+    from hf_rnn import SentenceEncoder
+    from hf_rnn.hub.loading import find_folder
+
+    folder = find_folder("english")
+    parameters = json.loads((folder / "pretraining.json").read_text("utf-8"))["parameters"]
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return SentenceEncoder.from_pretrained(folder).encode, parameters, size
+
+
+def distill_model2vec(scratch: Path) -> tuple[Callable[[Sequence[str]], Any], int, int]:
+    """Return the vectors of model2vec, distilled from the same teacher."""
+    from model2vec.distill import distill
+
+    model = distill(model_name=find_minilm(scratch), pca_dims=256)
+    model.save_pretrained(scratch / "model2vec")
+    size = sum(path.stat().st_size for path in (scratch / "model2vec").iterdir())
+    return lambda some: model.encode(list(some)), model.embedding.size, size
 
 
 def make_teacher(teachers: Any, teacher_labels: Sequence[str] | None) -> Callable[..., Learned]:
@@ -240,7 +274,7 @@ def make_recurrent(**settings: Any) -> Callable[..., Learned]:
         import hf_rnn
 
         given = {name: value(scratch) if callable(value) else value for name, value in settings.items()}
-        if "tokenizer_name_or_path" not in given:
+        if "tokenizer_name_or_path" not in given and given.get("recipe") != "default":  # else the start has tokens
             given["normalizer"] = texts.normalizer
         result = (hf_rnn.distill if "teacher" in given else hf_rnn.train)(
             data_dir=str(texts.folder),
@@ -317,7 +351,20 @@ def list_models(
         Model("recipe `scratch`", make_recurrent(recipe="scratch")),
         Model("recipe `best` from GloVe 50 d", make_recurrent(recipe="best", vectors=write_glove), (GLOVE,)),
         Model("recipe `best` from MiniLM's tokens and table, frozen", make_recurrent(**minilm), (MINILM,)),
-        Model("MiniLM-L6 frozen + logistic regression", train_on_frozen_encoder, needs, random=False),
+        Model("recipe `default`", make_recurrent(recipe="default")),
+        Model(
+            "`english`, frozen + logistic regression",
+            train_on_frozen_vectors(load_english),
+            ("sklearn",),
+            random=False,
+        ),
+        Model(
+            "model2vec of MiniLM-L6 + logistic regression",
+            train_on_frozen_vectors(distill_model2vec),
+            ("sklearn", "model2vec", MINILM),
+            random=False,
+        ),
+        Model("MiniLM-L6 frozen + logistic regression", train_on_frozen_vectors(load_minilm), needs, random=False),
     ]
     if teacher is not None:
         teachers = Teachers.open(str(teacher))
