@@ -261,3 +261,18 @@ def test_mistakes_are_one_line(command, trained, texts_dir, tmp_path, flags, wor
     code, out, err = command("train", "--data_dir", texts_dir, "--output_dir", tmp_path / "out", *given)
     assert (code, out) == (2, "") and word in err.splitlines()[-1] and "Traceback" not in err
     assert not (tmp_path / "out").exists() and (trained.folder / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("pair_encoding", ["siamese", "joint"])
+def test_pairs_start_from_an_encoder_of_single_texts(encoder, tmp_path, pair_encoding):
+    """The separator gets a row of the table; a run from the result keeps the encoding."""
+    rows = [("miro", "selk", "a"), ("selk", "miro", "b")] * 20
+    usual = {"train": rows, "text_pair_column": "text_pair", **STILL}
+    first = train(**usual, pair_encoding=pair_encoding, output_dir=str(tmp_path / "first"))
+    table, old = weights_of(first.folder)["rnn.embedding.weight"], weights_of(encoder)["embedding.weight"]
+    assert len(table) == len(old) + 1 and torch.equal(table[:-1], old.float())
+    assert len(FastRnn.from_pretrained(first.folder).predict([("miro", "selk")])) == 1
+    again = train(**usual, model_name_or_path=str(first.folder), output_dir=str(tmp_path / "again"))
+    assert config_of(again.folder)["pair_encoding"] == pair_encoding
+    new = weights_of(again.folder)
+    assert all(torch.equal(new[name], weight) for name, weight in weights_of(first.folder).items())
