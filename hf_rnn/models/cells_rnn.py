@@ -216,7 +216,7 @@ class CompactTexts:
     direction's states stay reversed until they are joined or restored.
 
     `mask` (B, T) is True at real tokens, in any pattern, with T at least 1; `valid` (T, B) at their compact places.
-    `is_full` is True if there is no padding, and then `valid` is missing; False can also mean that this is not known.
+    `is_full` is True if there is no padding; False can also mean that this is not known.
     """
 
     def __init__(self, mask: torch.Tensor) -> None:
@@ -226,6 +226,7 @@ class CompactTexts:
         self.is_full = may_ask and bool(mask.all())
         self._order = None  # (B, T): real tokens first; None for a batch padded on the right, which is compact
         if self.is_full:  # needs no indices: generation makes such a batch for each token
+            self.valid = mask.t()
             return
         self.lengths = mask.sum(dim=1)
         steps = torch.arange(time, device=mask.device)[:, None]  # (T, 1)

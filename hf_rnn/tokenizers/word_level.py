@@ -159,14 +159,14 @@ def add_separator(tokenizer: PreTrainedTokenizerBase) -> None:
     """Let a tokenizer put its separator, by default a new `<sep>`, between the two texts of a pair.
 
     Raises:
-        UserError: For a tokenizer in Python that puts nothing there.
+        UserError: For a tokenizer in Python that puts nothing there, or one that puts other tokens there.
     """
     if tokenizer.sep_token is None:
         tokenizer.add_special_tokens({"sep_token": SEP_TOKEN})
     if tokenizer.sep_token_id in tokenizer("a", "b")["input_ids"]:
         return
     backend: Any = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None or backend.post_processor is not None:
+    if backend is None or tokenizer("", "")["input_ids"]:
         raise UserError("the tokenizer puts no separator between the texts of a pair: choose another one")
     separator = str(tokenizer.sep_token)
     backend.post_processor = TemplateProcessing(
