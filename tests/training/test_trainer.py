@@ -207,6 +207,8 @@ def test_batches_are_what_the_collator_makes(kind, tokenizer, make):
         assert set(batch) == set(expected)
         for name, tensor in expected.items():
             assert batch[name].dtype == tensor.dtype and torch.equal(batch[name], tensor)
+    if kind == "workers":
+        loader._iterator._shutdown_workers()  # the garbage collector would wait 5 seconds for each
 
 
 def test_predictions_keep_the_order_of_the_texts(make):
