@@ -268,7 +268,8 @@ class TaggedSplit:
                 found = [str(tag) if names is None else names[tag] for tag in found]
                 for token, tag in zip(tokens, found, strict=True):
                     fault = fault or _token_fault(token or "") or label_fault(tag) or (tags and tags.fault(tag))
-            for _ in tokens if fault else ():
+            for _ in tokens if fault is not None else ():
+                assert fault is not None
                 on_bad_row(BadRow(self.path, number, None, fault, " ".join(map(str, tokens))[:EXCERPT_CHARACTERS]))
             yield len(tokens), _empty() if fault else (tokens, found)
 

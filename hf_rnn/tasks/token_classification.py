@@ -58,7 +58,7 @@ class TokenClassification(Task):
         if data is not None:
             if streaming:
                 raise UserError("streaming requires CoNLL files: found another source of sentences; leave it out")
-            columns = {"token_column": arguments.text_column or "tokens"}
+            columns: dict[str, Any] = {"token_column": arguments.text_column or "tokens"}
             columns |= {"tag_column": arguments.label_column or "ner_tags"}
             return load_tagged(data, arguments.dataset_config, **columns, **options)
         columns = {"token_column": _parse_column("text_column", arguments.text_column, 0)}
@@ -312,9 +312,7 @@ def _join(words: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             scores.append(word["score"])
 
 
-def tagging_metrics(
-    predictions: Sequence[Sequence[int]], references: Sequence[Sequence[int]], names: Sequence[str]
-) -> dict[str, Any]:
+def tagging_metrics(predictions: Sequence[Any], references: Sequence[Any], names: Sequence[str]) -> dict[str, Any]:
     """Measure tags of sentences.
 
     Returns:
@@ -322,9 +320,9 @@ def tagging_metrics(
         entities, over all types, `macro_f1` is the mean over types, and `per_class` has each type, as seqeval measures
         them. For other tags `f1` is the accuracy, and the rest is that of [`classification_metrics`].
     """
-    flat = [np.concatenate(rows) for rows in (predictions, references)]
+    flat = np.concatenate(predictions), np.concatenate(references)
     if not entity_types(names):
-        found = classification_metrics(*flat, names)
+        found = classification_metrics(flat[0], flat[1], names)
         return {"accuracy": found["accuracy"], "f1": found["accuracy"], **found}
     try:
         from seqeval.metrics import classification_report
