@@ -7,7 +7,6 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import datasets
@@ -314,9 +313,7 @@ def _join(words: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             scores.append(word["score"])
 
 
-def tagging_metrics(
-    predictions: Iterable[Iterable[int]], references: Iterable[Iterable[int]], names: Sequence[str]
-) -> dict[str, Any]:
+def tagging_metrics(predictions: Sequence[Any], references: Sequence[Any], names: Sequence[str]) -> dict[str, Any]:
     """Measure tags of sentences.
 
     Returns:
@@ -324,7 +321,7 @@ def tagging_metrics(
         entities, over all types, `macro_f1` is the mean over types, and `per_class` has each type, as seqeval measures
         them. For other tags `f1` is the accuracy, and the rest is that of [`classification_metrics`].
     """
-    flat = [np.array(list(chain.from_iterable(rows))) for rows in (predictions, references)]
+    flat = np.concatenate(predictions), np.concatenate(references)
     if not entity_types(names):
         found = classification_metrics(flat[0], flat[1], names)
         return {"accuracy": found["accuracy"], "f1": found["accuracy"], **found}
