@@ -241,9 +241,9 @@ def test_facts_of_an_older_folder():
 
 def test_another_task_is_a_template_of_its_own(monkeypatch):
     source = '{% extends "model_card.md" %}{% block labels %}Tags: {{ facts.class_counts | length }}{% endblock %}'
-    loaders = [template._ENVIRONMENT.loader, DictLoader({"token_classification.md": source})]
+    loaders = [template._ENVIRONMENT.loader, DictLoader({"word_counting.md": source})]
     monkeypatch.setattr(template._ENVIRONMENT, "loader", ChoiceLoader(loaders))
-    card = render(facts(task="token-classification", pipeline_tag="token-classification"))
+    card = render(facts(task="word-counting", pipeline_tag="token-classification"))
     check_form(card)
     assert "Tags: 3" in card and "## Labels" not in card
     data = ModelCard(card).data
