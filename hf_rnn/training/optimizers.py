@@ -178,17 +178,17 @@ def _correct_bias(beta: float, count: torch.Tensor) -> torch.Tensor:
     return -torch.expm1(count * (math.log(beta) if beta else -math.inf))
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter], rate: float) -> None:
-    """Move parameters into groups with their own learning rate and otherwise the same settings.
+def set_learning_rate(optimizer: torch.optim.Optimizer, parameter: nn.Parameter, rate: float) -> None:
+    """Move one parameter into a group with its own learning rate and otherwise the same settings.
 
-    Call it before the first step. Parameters that the optimizer does not train are ignored.
+    Call it before the first step. A parameter that the optimizer does not train is ignored.
     """
-    chosen = {id(parameter) for parameter in parameters}
-    for group in list(optimizer.param_groups):
-        moved = [parameter for parameter in group["params"] if id(parameter) in chosen]
-        if moved:
-            group["params"] = [parameter for parameter in group["params"] if id(parameter) not in chosen]
-            optimizer.add_param_group({**group, "params": moved, "lr": rate})
+    for group in optimizer.param_groups:
+        others = [other for other in group["params"] if other is not parameter]
+        if len(others) < len(group["params"]):
+            group["params"] = others
+            optimizer.add_param_group({**group, "params": [parameter], "lr": rate})
+            return
 
 
 # ---- sparse gradients ----

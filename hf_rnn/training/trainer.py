@@ -65,9 +65,7 @@ class RnnTrainer(ResumableTrainer):
     - Loss: `args.class_weight_power` above 0 weighs classes, `args.label_smoothing_factor` smooths, and a column
       `sample_weight` (mean 1) weighs rows. These apply to training only: evaluation losses of all runs are comparable.
     - Memory: `args.tokens_per_pass` bounds the tokens that are computed at once, in training and evaluation.
-    - Optimizer: `args.encoder_learning_rate_ratio`, and for its embedding `args.embedding_learning_rate` or
-      `args.embedding_learning_rate_ratio`; the encoder trains after `args.freeze_encoder_epochs`. [`LazyAdamW`]
-      replaces AdamW for sparse gradients.
+    - Optimizer: `args.embedding_learning_rate` for the embedding; [`LazyAdamW`] replaces AdamW for sparse gradients.
     - Progress: one line per evaluation on stderr with the accuracy on the training texts, nothing on stdout.
     - Checkpoints, early stopping and signals: see [`ResumableTrainer`].
 
@@ -98,7 +96,6 @@ class RnnTrainer(ResumableTrainer):
         if self._own_loss:
             self._check_labels()
             self.compute_loss_func = self._training_loss
-        self._encoder_weights = [each for each in self.model.base_model.parameters() if each.requires_grad]
         self._sparse = has_sparse_gradients(self.model)
         if self._sparse and self.optimizer is None and self.optimizer_cls_and_kwargs is None:
             check_sparse_gradients(self.args)
@@ -182,9 +179,6 @@ class RnnTrainer(ResumableTrainer):
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
         """Add the gradients of a batch, in parts of `args.tokens_per_pass`, and return its loss."""
-        if wait := getattr(self.args, "freeze_encoder_epochs", 0):
-            for weight in self._encoder_weights:
-                weight.requires_grad_((self.state.epoch or 0) >= wait)
         parts = self._split(inputs)
         if len(parts) == 1 or num_items_in_batch is None:
             return super().training_step(model, inputs, num_items_in_batch)
@@ -289,20 +283,13 @@ class RnnTrainer(ResumableTrainer):
         return chosen, settings
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """Create the optimizer as the Trainer does, with the learning rates of the encoder if set."""
+        """Create the optimizer as the Trainer does, with `embedding_learning_rate` if set."""
         given = self.optimizer is not None
         optimizer = super().create_optimizer(model)
-        if given:
-            return optimizer
-        trained: Any = self.model if model is None else model
-        ratio = getattr(self.args, "encoder_learning_rate_ratio", None)
-        if ratio is not None:
-            set_learning_rate(optimizer, trained.base_model.parameters(), ratio * self.args.learning_rate)
         rate = getattr(self.args, "embedding_learning_rate", None)
-        ratio = getattr(self.args, "embedding_learning_rate_ratio", None)
-        rate = ratio * self.args.learning_rate if rate is None and ratio is not None else rate
-        if rate is not None:
-            set_learning_rate(optimizer, [trained.get_input_embeddings().weight], rate)
+        if rate is not None and not given:
+            trained: Any = self.model if model is None else model
+            set_learning_rate(optimizer, trained.get_input_embeddings().weight, rate)
         return optimizer
 
     def check_settings(self) -> None:

@@ -141,9 +141,9 @@ def test_a_parameters_learning_rate_changes_nothing_else():
         {"params": [linear.weight, table.weight], "weight_decay": 0.3},
     ]
     optimizer = torch.optim.AdamW(groups, lr=0.1, betas=(0.5, 0.6))
-    set_learning_rate(optimizer, [nn.Parameter(torch.zeros(1))], 7.0)
+    set_learning_rate(optimizer, nn.Parameter(torch.zeros(1)), 7.0)
     assert len(optimizer.param_groups) == 2, "a parameter that is not trained is ignored"
-    set_learning_rate(optimizer, [table.weight], 0.02)
+    set_learning_rate(optimizer, table.weight, 0.02)
     names = {linear.bias: "bias", linear.weight: "weight", table.weight: "table"}
     found = [
         ([names[each] for each in group["params"]], group["lr"], group["weight_decay"], group["betas"])

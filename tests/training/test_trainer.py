@@ -121,25 +121,6 @@ def test_parts_of_batches_have_the_gradients_and_answers_of_the_whole(make, sett
         torch.testing.assert_close(torch.as_tensor(parts), torch.as_tensor(whole), atol=1e-6, rtol=1e-5)
 
 
-def test_rates_of_the_encoder_and_its_first_epochs(make):
-    ratios = {"encoder_learning_rate_ratio": 0.5, "embedding_learning_rate_ratio": 0.1}
-    trainer = make(settings={**ratios, "freeze_encoder_epochs": 1, "num_train_epochs": 2})
-    optimizer, model = trainer.create_optimizer(), trainer.model
-    rates = {id(weight): group["lr"] for group in optimizer.param_groups for weight in group["params"]}
-    for name, weight in model.named_parameters():
-        ratio = 0.1 if "embedding" in name else 0.5 if name.startswith("rnn.") else 1
-        assert rates[id(weight)] == pytest.approx(0.1 * ratio), name
-    before, seen = copy.deepcopy(model.state_dict()), []
-
-    class Watch(TrainerCallback):
-        def on_epoch_end(self, args, state, control, **kwargs):
-            seen.append({name for name, weight in model.state_dict().items() if not weight.equal(before[name])})
-
-    trainer.add_callback(Watch())
-    trainer.train()
-    assert seen == [{"classifier.weight", "classifier.bias"}, before.keys()]
-
-
 @pytest.mark.parametrize(
     "settings",
     [

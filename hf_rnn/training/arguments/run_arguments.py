@@ -76,8 +76,6 @@ Further = TypeVar("Further")
 _RIVALS = {
     "data_dir": ("dataset_name", "dataset_config"),
     "dataset_name": ("data_dir",),
-    "embedding_learning_rate": ("embedding_learning_rate_ratio",),
-    "embedding_learning_rate_ratio": ("embedding_learning_rate",),
     "metric_for_best_model": ("greater_is_better",),
     "model_name_or_path": ("tokenizer_name_or_path", "vectors", "widen_vocabulary"),
     "tokenizer_name_or_path": ("widen_vocabulary",),

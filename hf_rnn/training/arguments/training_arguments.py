@@ -16,8 +16,7 @@ _POSITIVE = (
 )  # fmt: skip
 _NOT_NEGATIVE = (
     "learning_rate", "embedding_learning_rate", "weight_decay", "max_grad_norm", "warmup_steps", "class_weight_power",
-    "early_stopping_patience", "seed", "data_seed", "encoder_learning_rate_ratio", "embedding_learning_rate_ratio",
-    "freeze_encoder_epochs",
+    "early_stopping_patience", "seed", "data_seed",
 )  # fmt: skip
 # Settings of the Trainer that a run cannot follow: setting, supported values, reason.
 _UNSUPPORTED: list[tuple[str, tuple[Any, ...], str]] = [
@@ -79,13 +78,6 @@ class RnnTrainingArguments(TrainingArguments):
     embedding_learning_rate: float | None = setting(
         None, "learning rate of the embedding, with the same schedule (default: learning_rate)"
     )
-    encoder_learning_rate_ratio: float | None = setting(
-        None, "learning rate of embedding and recurrent layers, as a multiple of learning_rate (default: 1)"
-    )
-    embedding_learning_rate_ratio: float | None = setting(
-        None, "learning rate of the embedding, as a multiple of learning_rate (default: encoder_learning_rate_ratio)"
-    )
-    freeze_encoder_epochs: float = setting(0.0, "train only the head for this number of epochs, then all layers")
     calibrate: bool = setting(False, "fit the scores to the validation rows, so that they are probabilities")
     early_stopping_patience: int | None = setting(
         None, "stop after this number of evaluations without a better metric_for_best_model; 0 never"
