@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 
 from ..hub.loading import find_folder, load_without_weights
 from ..hub.model_folder import FinishedFolder, name_damage
-from ..models.modeling_rnn import RnnForSequenceClassification
+from ..tasks import DEFAULT_TASK, get_task
 from ..utils.errors import UserError
 from .predictor import MEMORY_LIMIT, FastRnn, TableDtype
 
@@ -58,8 +58,9 @@ class SentenceEncoder:
                 "linear",
                 len(top["classifier.bias"]),
             )
-            config.architectures = [RnnForSequenceClassification.__name__]  # the fused path runs this head
-            model = RnnForSequenceClassification(config).eval()
+            task = get_task(DEFAULT_TASK)
+            config.architectures = [task.architecture]  # the fused path runs this head
+            model = task.model_class(config).eval()
             model.load_state_dict({**encoder, **top})
         return cls(FastRnn(model, tokenizer, table_dtype, memory_limit))
 

@@ -107,13 +107,12 @@ def train_tokenizer(
         backend.normalizer, backend.pre_tokenizer, backend.decoder = _build_exact(tokenizer, normalizer, lowercase)
     else:
         backend.normalizer, backend.pre_tokenizer = _build_stages(tokenizer, normalizer, lowercase)
-        if tokenizer in ("bpe", "unigram"):
-            marks = decoders.Replace(Regex(f"▁?[{CAPITAL}{ALL_CAPITALS}]"), "")
-            parts = [marks, decoders.Metaspace(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
-            backend.decoder = decoders.Sequence(parts)
     learn = _count if isinstance(empty, WordLevel) else _learn_pieces
     sample: list[str] = []
     backend.model = learn(backend, _checked(texts, sample), min_frequency, max_vocab_size)
+    if not exact and tokenizer in ("bpe", "unigram"):
+        marks = decoders.Replace(Regex(f"▁?[{CAPITAL}{ALL_CAPITALS}]"), "")
+        backend.decoder = decoders.Sequence([marks, decoders.Metaspace(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
     if backend.get_vocab_size() <= 2:
         times = "even once" if min_frequency == 1 else f"{min_frequency} times"
         raise NoFrequentWordError(

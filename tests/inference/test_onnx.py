@@ -341,7 +341,7 @@ def test_regression_has_no_labels_to_compare(tokenizer, tmp_path):
     classifier = OnnxClassifier.from_pretrained(export(tmp_path).file.parents[1])
     model, _ = load_model(tmp_path)
     expected = compute_logits(model, tokenizer, tokenize(tokenizer, ["miro"]))
-    assert classifier.predict(["miro"])[0]["score"] == pytest.approx(expected.item(), abs=1e-5)
+    assert classifier.predict(["miro"])[0]["values"]["LABEL_0"] == pytest.approx(expected.item(), abs=1e-5)
 
 
 # ---- the verb ----

@@ -13,7 +13,8 @@ from hf_rnn import RnnClassifier, RnnRegressor
 from hf_rnn.utils.errors import UserError
 
 WORDS = ["miro", "selk", "box", "sand", "door"]
-SETTINGS = {"embedding_size": 16, "hidden_size": 8, "num_train_epochs": 6, "learning_rate": 0.02, "min_frequency": 1,
+SETTINGS = {"recipe": "scratch", "embedding_size": 16, "hidden_size": 8, "num_train_epochs": 6, "learning_rate": 0.02,
+            "min_frequency": 1,
             "per_device_train_batch_size": 16, "word_dropout": 0, "embedding_dropout": 0, "use_cpu": True,
             "verbose": False}  # fmt: skip
 
