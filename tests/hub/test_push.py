@@ -21,7 +21,7 @@ from hf_rnn.utils.errors import UserError
 
 FILES = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md", "metrics.json"}
 FILES |= {"training_args.json", "learning_curve.png", "card_facts.json", *MODELLING_FILES}
-FILES -= {"causal_lm_rnn.py", "crf_rnn.py", "token_classification_rnn.py"}  # of other heads
+FILES -= {"causal_lm_rnn.py", "crf_rnn.py", "token_classification_rnn.py"}  # these belong to other heads
 CARD = {"README.md", "card_facts.json"}
 TOKEN = "hf_AbCdEfGhIjKlMnOpQrStUvWxYz01234567"
 
