@@ -20,7 +20,19 @@ from hf_rnn import RnnConfig, RnnForSequenceClassification, train_tokenizer
 from hf_rnn.cli.main import main
 from hf_rnn.hub import loading as model_loading
 
-VERBS = ["train", "evaluate", "predict", "generate", "inspect", "audit", "push", "export", "distill", "demo"]
+VERBS = [
+    "train",
+    "evaluate",
+    "predict",
+    "generate",
+    "inspect",
+    "audit",
+    "push",
+    "export",
+    "distill",
+    "pretrain",
+    "demo",
+]
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
 
@@ -107,7 +119,10 @@ def test_no_verb(command, arguments, message):
 def test_help_of_a_verb(command, verb):
     code, out, _ = command(verb, "--help")
     assert code == 0 and out.startswith(f"usage: hf-rnn {verb}")
-    assert ("--hidden_size" in out, "--teacher" in out) == (verb in ("train", "distill"), verb == "distill")
+    assert ("--hidden_size" in out, "--teacher" in out) == (
+        verb in ("train", "distill", "pretrain"),
+        verb in ("distill", "pretrain"),
+    )
     assert "default: None" not in " ".join(out.split())
 
 
