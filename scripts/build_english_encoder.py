@@ -15,17 +15,15 @@ from collections import Counter
 from itertools import islice
 from pathlib import Path
 
-import hf_rnn
-from hf_rnn import pretrain
-from hf_rnn.training.pretraining.texts import prepare_texts, read_lines
-
-PLACE = Path(hf_rnn.__file__).parent / "hub" / "pretrained" / "english"
+PLACE = Path(__file__).parents[1] / "hf_rnn" / "hub" / "pretrained" / "english"
 PARTS_OF_REVIEWS = 65_536
 WORDS = 32
 
 
 def collect(data_dir: Path, target: Path, seed: int) -> None:
     """Write all tweets and the chosen parts of reviews to one file."""
+    from hf_rnn.training.pretraining.texts import prepare_texts, read_lines
+
     counts: Counter[str] = Counter()
     tweets = prepare_texts(read_lines([data_dir / "tweets.txt.gz"], counts), counts, None, None)
     reviews = prepare_texts(read_lines([data_dir / "reviews.txt.gz"], counts), counts, WORDS, None)
@@ -68,6 +66,8 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true", help="continue a stopped run")
     parser.add_argument("--install", action="store_true", help="copy the result into the package")
     arguments = parser.parse_args()
+    from hf_rnn import pretrain
+
     texts = arguments.output_dir.with_name(f"{arguments.output_dir.name}-texts.txt")
     texts.parent.mkdir(parents=True, exist_ok=True)
     if not arguments.resume:
