@@ -142,6 +142,7 @@ def test_bad_settings(changes, error, settings, tmp_path):
     assert not (tmp_path / "out" / "config.json").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["word", "bpe"])
 def test_other_tokens(kind, settings, tmp_path, command):
     size = {"max_vocab_size": 280} if kind == "bpe" else {}
@@ -179,6 +180,7 @@ def test_remote_code(model_folder, tmp_path):
     assert torch.equal(remote.model.lm_head.weight, load_model(model_folder)[0].lm_head.weight)
 
 
+@pytest.mark.slow
 def test_the_example_of_the_documentation_runs(tmp_path, monkeypatch, capsys):
     page = (Path(hf_rnn.__file__).parent / "tasks" / "causal-lm.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)

@@ -140,6 +140,7 @@ def test_a_stopped_run_resumes_bit_for_bit(pretrained, settings, tmp_path, monke
         assert (folder / name).read_bytes() == (pretrained.folder / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_known_vectors_are_not_computed_again(settings, tmp_path, monkeypatch):
     asked, load = [], teachers.SentenceTeacher.load
 
