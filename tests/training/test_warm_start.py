@@ -163,6 +163,8 @@ def test_an_encoder_is_a_model_of_transformers(encoder):
 
 @pytest.mark.parametrize("verb", ["predict", "inspect", "evaluate", "export", "demo"])
 def test_an_encoder_does_not_predict(command, encoder, texts_dir, verb):
+    if verb == "demo":
+        pytest.importorskip("gradio")
     more = {"predict": ["--text", "a"], "inspect": ["--text", "a"], "evaluate": ["--data_dir", texts_dir]}
     code, out, err = command(verb, "--model", encoder, *more.get(verb, ()))
     assert (code, out) == (2, "")
