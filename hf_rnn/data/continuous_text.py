@@ -85,7 +85,7 @@ def _find_files(source: Path, wanted: Sequence[str] | None) -> dict[str, Path]:
             found = {"train": texts[0]}
         if not found:
             names = ", ".join(path.name for path in texts[:10]) or "none"
-            raise DataError.for_file(source, Reason.NO_TRAIN_SPLIT, f"found the text files {names}; give train.txt")
+            raise DataError.for_file(source, Reason.NO_TRAIN_SPLIT, f"found {names} as text files; give train.txt")
     else:
         found = {"test" if wanted == ["test"] else "train": source}
     made = {*found, *(["validation"] if "train" in found else [])}

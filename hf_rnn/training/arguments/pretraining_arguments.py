@@ -28,9 +28,6 @@ class PretrainingArguments:
     max_texts: int | None = setting(None, "stop reading after this number of distinct texts")
     held_out: int = setting(2000, "texts that are measured instead of learned, at most a tenth of all")
     max_vocab_size: int = setting(14_000, "word pieces to keep, the most frequent ones of the teacher")
-    similarity_weight: float = setting(
-        0.0, "weight of the similarities within a batch in the loss, beside the cosine to the teacher's vectors"
-    )
     teacher_max_length: int | None = setting(None, "tokens per text for the teacher (default: its maximum)")
     model_max_length: int = setting(4096, "tokens per text of the student")
     cache_dir: str | None = setting(None, "folder for texts and teacher's vectors (default: below output_dir)")
@@ -43,7 +40,7 @@ class PretrainingArguments:
             self.input = [os.path.expanduser(path) for path in self.input]
         for name, least in (
             ("split_words", 1), ("max_texts", 20), ("held_out", 2), ("max_vocab_size", 100), ("model_max_length", 1),
-            ("teacher_max_length", 1), ("similarity_weight", 0),
+            ("teacher_max_length", 1),
         ):  # fmt: skip
             if (value := getattr(self, name)) is not None and not least <= value < float("inf"):
                 raise UserError(f"{name} must be at least {least}, found {value}")

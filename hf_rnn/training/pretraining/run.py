@@ -142,7 +142,7 @@ def pretrain(
     shared = {"input_ids": rows, "labels": vectors}
     made_from = take_fingerprints(
         {}, tokenizer, model.config, training_args, stream=answers.fingerprint, teacher=teacher.fingerprint,
-        further_settings={"similarity_weight": own.similarity_weight, "held_out": own.held_out},
+        further_settings={"held_out": own.held_out},
     )  # fmt: skip
     if checkpoint is not None:
         check_unchanged(checkpoint, made_from, anyway=training_args.resume_anyway)
@@ -227,7 +227,7 @@ def _make_student(
     model_args: ModelArguments, own: PretrainingArguments, teacher: SentenceTeacher, kept: Sequence[int], size: int
 ) -> SentenceStudent:
     config = make_config(model_args, vocab_size=len(kept), pad_token_id=0)
-    model = SentenceStudent(config, size, own.similarity_weight)
+    model = SentenceStudent(config, size)
     found = ModelTable.find(teacher.folder, teacher.name).read_rows(kept)
     table = np.stack([found[index] for index in kept])
     if config.embedding_size > table.shape[1]:

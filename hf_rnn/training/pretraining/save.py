@@ -20,6 +20,7 @@ from ...hub.model_folder import FinishedFolder
 from ...tokenizers.word_level import save_tokenizer
 from ..arguments.pretraining_arguments import PretrainingArguments
 from ..arguments.training_arguments import RnnTrainingArguments
+from ..recipes import load_recipe
 from ..save import name_of_path
 from .student import SentenceStudent
 
@@ -84,7 +85,7 @@ def write_encoder(
     folder.config.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     save_tokenizer(tokenizer, root)
     _write_modules(root, model, tokenizer.model_max_length, dtype)
-    command = _command(own, training)
+    command = _command(encoder.config, own, training)
     content = {**record, "command": command, "versions": {"hf-rnn": __version__, "torch": version("torch")}}
     (root / METRICS).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     settings = encoder.config
@@ -144,12 +145,16 @@ def _write_modules(root: Path, model: SentenceStudent, max_length: int, dtype: t
     save_file(weights, root / "2_Dense" / "model.safetensors", metadata={"format": "pt"})
 
 
-def _command(own: PretrainingArguments, training: RnnTrainingArguments) -> str:
+def _command(config: Any, own: PretrainingArguments, training: RnnTrainingArguments) -> str:
     """Return the command that makes such an encoder, with names in place of paths."""
     parts = ["hf-rnn", "pretrain", "--teacher", name_of_path(str(own.teacher))]
     parts += ["--input", *map(name_of_path, own.input)] if own.input else ["--dataset_name", str(own.dataset_name)]
-    for name in ("split_words", "max_texts", "max_vocab_size", "similarity_weight"):
-        if (value := getattr(own, name)) not in (None, 0):
+    for name in ("split_words", "max_texts", "max_vocab_size"):
+        if (value := getattr(own, name)) is not None:
+            parts += [f"--{name}", str(value)]
+    usual = load_recipe("pretrain")
+    for name in ("cell_type", "embedding_size", "hidden_size", "num_hidden_layers", "bidirectional"):
+        if (value := getattr(config, name)) != usual[name]:
             parts += [f"--{name}", str(value)]
     parts += ["--learning_rate", str(training.learning_rate), "--num_train_epochs", f"{training.num_train_epochs:g}"]
     return shlex.join([*parts, "--seed", str(training.seed), "--output_dir", "OUT"])

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch import nn
-from torch.nn.functional import kl_div, log_softmax, normalize, softmax
+from torch.nn.functional import normalize
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.modeling_outputs import ModelOutput
 
@@ -25,7 +25,6 @@ from ...models.modeling_rnn import RnnModel, RnnPreTrainedModel
 from ...models.pooling_rnn import POOLERS
 from ...utils.errors import UserError
 
-TEMPERATURE = 0.05  # divides the similarities within a batch
 _BATCH = 4096  # texts tokenized at once
 
 
@@ -40,14 +39,11 @@ class SentenceOutput(ModelOutput):
 class SentenceStudent(RnnPreTrainedModel):
     """A recurrent encoder, its pooling, and a linear layer to the teacher's space.
 
-    The loss of a batch is the mean of 1 - cosine to the teacher's vectors, plus `similarity_weight` times the
-    Kullback-Leibler divergence between teacher and student of the softmax over the similarities of a text to the
-    others of the batch.
+    The loss of a batch is the mean of 1 - cosine to the teacher's vectors.
     """
 
-    def __init__(self, config: RnnConfig, vector_size: int, similarity_weight: float = 1.0) -> None:
+    def __init__(self, config: RnnConfig, vector_size: int) -> None:
         super().__init__(config)
-        self.similarity_weight = similarity_weight
         self.rnn = RnnModel(config)
         self.pooler: Any = POOLERS[config.pooling](config)
         self.projection = nn.Linear(self.pooler.output_size, vector_size)
@@ -60,18 +56,10 @@ class SentenceStudent(RnnPreTrainedModel):
         states = self.rnn(input_ids, attention_mask, return_dict=True).last_hidden_state
         pooled, _ = self.pooler(states, attention_mask.bool())
         vectors = normalize(self.projection(pooled).float(), dim=-1)
-        return SentenceOutput(None if labels is None else self.measure_loss(vectors, labels.float()), vectors)
-
-    def measure_loss(self, vectors: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-        """Return the loss of unit vectors `(B, S)`."""
-        wanted = normalize(wanted, dim=-1)
-        loss = 1 - (vectors * wanted).sum(dim=-1).mean()
-        if self.similarity_weight and len(vectors) > 2:
-            others = ~torch.eye(len(vectors), dtype=torch.bool, device=vectors.device)
-            own, right = ((unit @ unit.T / TEMPERATURE)[others].view(len(unit), -1) for unit in (vectors, wanted))
-            divergence = kl_div(log_softmax(own, dim=-1), softmax(right, dim=-1), reduction="batchmean")
-            loss = loss + self.similarity_weight * divergence
-        return loss
+        if labels is None:
+            return SentenceOutput(logits=vectors)
+        wanted = normalize(labels.float(), dim=-1)
+        return SentenceOutput(loss=1 - (vectors * wanted).sum(dim=-1).mean(), logits=vectors)
 
 
 @torch.no_grad()
