@@ -51,7 +51,7 @@ def evaluate_label_sets(
     return {
         "rows": len(true),
         "loss": float((np.logaddexp(0, values) - values * true).mean()),
-        "micro_f1": float(2 * hits.sum() / max(1, support.sum() + claimed.sum())),
+        "micro_f1": 2 * int(hits.sum()) / max(1, int(support.sum()) + int(claimed.sum())),
         "macro_f1": float(scores["f1"].mean()),
         "subset_accuracy": float((held == true).all(axis=1).mean()),
         "average_precision": float(np.mean(known)) if known else 0.0,

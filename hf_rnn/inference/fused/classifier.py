@@ -26,6 +26,8 @@ FUSED_POOLINGS = ("last", "mean", "max", "mean_max", "attention")
 _KNOWN_CODE = ("hf_rnn.models.", "torch.nn.", "transformers.activations")  # modules that fusing does not change
 
 _BFLOAT16_UNITS = 128  # recurrent products in bfloat16 are used from this number of hidden units
+_ADD: Any = np.add.reduce  # faster than the methods of arrays; NumPy's types of these differ between versions
+_MAXIMUM: Any = np.maximum.reduce
 _LONG_TEXT = 512  # tokens; float32 sums of more states lose digits
 
 # Measured on one core: models of 50 to 128 units, 1 and 2 layers, texts of 20, 60 and 200 tokens.
@@ -226,10 +228,10 @@ class FusedClassifier:
         """Return the pooled vector `(P,)` of states `(T, D, H)`."""
         parts: list[np.ndarray] = [states[-1]] if self._pooling == "last" else []
         if self._pooling in ("mean", "mean_max"):
-            total: Any = np.add.reduce(states, dtype=np.float64 if len(states) > _LONG_TEXT else np.float32)
+            total = _ADD(states, dtype=np.float64 if len(states) > _LONG_TEXT else np.float32)
             parts.append((total / len(states)).astype(np.float32, copy=False))
         if self._pooling in ("max", "mean_max"):
-            parts.append(np.maximum.reduce(states))
+            parts.append(_MAXIMUM(states))
         return np.concatenate(parts).reshape(-1)
 
     def logits(self, texts: PackedTexts) -> torch.Tensor:

@@ -266,7 +266,7 @@ def _hold_out(ids: np.ndarray) -> np.ndarray:
     from ...data.stratified_split import Holdout
 
     counts = np.bincount(ids)
-    if counts.max() < 2:
+    if max(counts.tolist()) < 2:
         raise UserError(f"{len(ids)} texts of {len(ids)} classes are too few to hold out any: give eval_set=(X, y)")
     return Holdout(tuple(counts.tolist()), share=0.1, seed=0).select(ids, np.zeros_like(counts))
 
