@@ -14,6 +14,7 @@ import textwrap
 from argparse import SUPPRESS, Action
 from collections.abc import Iterator
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -52,6 +53,7 @@ class _ParserFound(Exception):
     """Carry the parser of a verb out of its `run`."""
 
 
+@cache
 def find_parser(verb: str) -> SettingsParser:
     """Return the parser of a verb of `hf-rnn`."""
 
