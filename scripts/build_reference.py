@@ -108,7 +108,7 @@ def describe_flags() -> Iterator[str]:
 
 def format_text(docstring: str) -> str:
     """Return the text of a docstring as Markdown."""
-    text = escape_tags(re.sub(r"\[`~?(?:\w+\.)*(\w+)`\]", r"`\1`", docstring))
+    text = escape_tags(re.sub(r"\[`(?:~(?:\w+\.)*)?([\w.]+)`\]", r"`\1`", docstring))
     sections = re.split(r"^(Args|Returns|Raises|Yields|Attributes|Example):$", text, flags=re.MULTILINE)
     lines = [sections[0].strip()]
     for title, body in zip(sections[1::2], sections[2::2], strict=True):
@@ -159,10 +159,11 @@ def describe_name(name: str, value: Any) -> Iterator[str]:
 
 
 def find_modules() -> list[ModuleType]:
-    """Return the package and each room or part of a room that declares public names."""
-    found = [info.name for info in pkgutil.walk_packages(hf_rnn.__path__, "hf_rnn.") if info.ispkg]
-    modules = [importlib.import_module(name) for name in sorted(found)]
-    return [hf_rnn, *(module for module in modules if getattr(module, "__all__", None))]
+    """Return the package and the rooms that declare public names."""
+    rooms = [
+        importlib.import_module(f"hf_rnn.{info.name}") for info in pkgutil.iter_modules(hf_rnn.__path__) if info.ispkg
+    ]
+    return [hf_rnn, *(room for room in rooms if getattr(room, "__all__", None))]
 
 
 def build_reference() -> str:
