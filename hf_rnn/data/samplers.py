@@ -101,6 +101,28 @@ class LengthBucketedBatchSampler(_EpochBatchSampler):
             yield order[filled:].tolist()
 
 
+class SortedBatchSampler(_EpochBatchSampler):
+    """Yield lists of indices sorted by length over all texts, in the same order in each epoch.
+
+    This is the order of the source tutorial, torchtext's `BucketIterator(sort=True, sort_within_batch=True)`: the
+    shortest texts come first, and each batch is reversed. Training ends with the longest texts. Prefer
+    [`LengthBucketedBatchSampler`], which shuffles.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, *, drop_last: bool = False) -> None:
+        super().__init__(np.asarray(lengths, dtype=np.int64), 0, batch_size=batch_size)
+        self.batch_size, self.drop_last = batch_size, drop_last
+
+    def __len__(self) -> int:
+        full, rest = divmod(len(self.lengths), self.batch_size)
+        return full + (rest > 0 and not self.drop_last)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = np.argsort(self.lengths, kind="stable").tolist()
+        for start in range(0, len(self) * self.batch_size, self.batch_size):
+            yield order[start : start + self.batch_size][::-1]
+
+
 class TokenBudgetBatchSampler(_EpochBatchSampler):
     """Yield lists of indices of texts of similar length, within a budget of tokens, each index once per epoch.
 

@@ -301,11 +301,21 @@ def test_semeval_by_hand(raw, expected):
         ("&ldquo;a&rdquo; &#34;b&#34; &#8220;c&#8221;", '" a " " b " " c "'),
         ("a\\nb c&nbsp;d&#160;e", "a b c d e"),
         ("&amp;lt;3 &amp;amp;lt; &lt;b&gt;", "<3 < < b >"),
+        ("<<<MENTION>>>: <<<URL>>>! &lt;&lt;&lt;DIGIT&gt;&gt;&gt;", "<<<mention>>> : <<<url>>> ! <<<digit>>>"),
+        ("<<<< <<<<a>>>> >>>>", "< < <<<a>>> > >"),
         ("", ""),
     ],
 )
 def test_tweet_by_hand(raw, expected):
     assert words("tweet", raw) == expected.split()
+
+
+@pytest.mark.parametrize("normalizer", ["none", "semeval", "tweet", "cased"])
+@pytest.mark.parametrize("lowercase", [True, False])
+def test_a_placeholder_of_prepared_tweets_is_one_word(normalizer, lowercase):
+    found = words(normalizer, "<<<MENTION>>> saw <<<DIGIT>>> <<<URL>>> <<<HASHTAG>>>", lowercase)
+    expected = ["<<<MENTION>>>", "saw", "<<<DIGIT>>>", "<<<URL>>>", "<<<HASHTAG>>>"]
+    assert found == ([word.lower() for word in expected] if lowercase else expected)
 
 
 # The normalisers: what holds for any text

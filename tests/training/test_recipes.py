@@ -25,6 +25,7 @@ def test_tutorial_has_the_settings_of_the_source_tutorial():
         "lr_scheduler_type": "constant",
         "max_grad_norm": 0.0,
         "per_device_train_batch_size": 4,
+        "train_sampling_strategy": "sorted_by_length",
         "num_train_epochs": 5,
         "seed": 123,
         "min_frequency": 3,

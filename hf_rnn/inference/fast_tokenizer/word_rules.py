@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel, WordPiece
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from ...tokenizers.normalizers import TWEET_PLACEHOLDERS, TWEET_SIGNS, TWEET_WORDS, build_normalizer
+from ...tokenizers.normalizers import TWEET_PLACEHOLDERS, TWEET_REPEATED, TWEET_SIGNS, TWEET_WORDS, build_normalizer
 from .columns import TweetColumns, WordColumns
 
 _FAST_NORMALIZERS = ("none", "semeval", "tweet")
@@ -54,7 +54,7 @@ _SURE = re.compile(rf"(?:[{_SIGNS}]\ufe0f(?![0-9])|[!-~{_LETTERS}{_SIGNS}])++")
 _RULES = [(re.compile(pattern), placeholder) for pattern, placeholder in TWEET_PLACEHOLDERS]
 _MAY_MATCH_RULE = re.compile(r"://|[wW]\.|@|[0-9]")
 _TWEET_TOKENS = re.compile(rf"{TWEET_WORDS}|\S")
-_REPEATED = re.compile(r"(.)\1\1+|\ufe0f")
+_REPEATED = re.compile(rf"{TWEET_REPEATED}|\ufe0f")
 
 _BERT_PARTS = re.compile("[A-Za-z0-9]+|.")  # parts of an ASCII word, where all but letters and digits is punctuation
 _BERT_TEMPLATES = ("TemplateProcessing", "BertProcessing", "RobertaProcessing")
@@ -148,7 +148,7 @@ def make_tweet_look_up(find: Callable[[str], Ids], lowercase: bool) -> LookUp:
         if _MAY_MATCH_RULE.search(word):
             for pattern, placeholder in _RULES:
                 word = pattern.sub(placeholder, word)
-        word = _REPEATED.sub(r"\1\1", word.lower() if lowercase else word)
+        word = _REPEATED.sub("", word.lower() if lowercase else word)
         return tuple(chain.from_iterable(map(find, _TWEET_TOKENS.findall(word))))
 
     return look_up

@@ -52,8 +52,9 @@ class RnnTrainingArguments(TrainingArguments):
     output_dir: str | None = setting(None, "folder of the finished model and, below it, its checkpoints")
     train_sampling_strategy: str = setting(
         "group_by_length",
-        "order of the examples: batches of similar length, or the Trainer's own random or sequential order",
-        choices=["group_by_length", "random", "sequential"],
+        "order of the examples: shuffled batches of similar length, the Trainer's own random or sequential order, or "
+        "from the shortest to the longest text in every epoch, as in the source tutorial",
+        choices=["group_by_length", "random", "sequential", "sorted_by_length"],
     )
     tokens_per_batch: int | None = setting(
         None,
