@@ -189,7 +189,8 @@ def merge_recipe(
     """
     merged: dict[str, Setting] = {}
     removes = {**_RIVALS, "model_name_or_path": (*_RIVALS["model_name_or_path"], *start_settings)}
-    layers = [*read_layers(recipe), given]
+    asked = given.get("task")
+    layers = [*read_layers(recipe, None if asked is None else asked.value), given]
     task = next((layer["task"].value for layer in reversed(layers) if "task" in layer), None)
     for layer in layers:
         if task is not None:  # replaces settings of the package's recipes
