@@ -170,6 +170,7 @@ def train_on(
     for hook in features:
         words = hook.vocabulary_texts(words)
     run.tokenizer = make_tokenizer(data_args, words)
+    task.prepare_tokenizer(run.tokenizer, arguments.model)
     if data_args.text_pair_column is not None:
         add_separator(run.tokenizer)
     for hook in features:

@@ -192,7 +192,7 @@ def test_the_example_of_the_documentation_runs(tagged_dir, tmp_path, monkeypatch
     (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     shutil.copytree(tagged_dir, tmp_path / "FOLDER")
     monkeypatch.chdir(tmp_path)
-    exec(code.replace("num_train_epochs=15", "num_train_epochs=1, hidden_size=8"), {})
+    exec(code.replace("num_train_epochs=15", "num_train_epochs=1"), {})
     assert 0 <= float(capsys.readouterr().out.split()[0]) <= 1
     assert np.isfinite(json.loads(Path("out/tagger/metrics.json").read_text())["validation"]["loss"])
 

@@ -1,9 +1,9 @@
 """Recipes: named settings in YAML files, found by name or path and merged with the recipe that they build on.
 
 A recipe is a flat mapping from setting to value. Its key `recipe` names its base: a recipe of this package, or a path
-relative to the file. A user's file without that key builds on the recipe that its task takes by default; `recipe: null`
-builds on nothing. A setting that is `null` is reset to the default that it has without any recipe. In Python a mapping
-is a recipe too.
+relative to the file. A user's file without that key builds on the default recipe of its task; `recipe: null` builds on
+nothing. A setting that is `null` is reset to the default that it has without any recipe. In Python a mapping is a
+recipe too.
 """
 
 from __future__ import annotations
