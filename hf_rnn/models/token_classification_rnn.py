@@ -27,7 +27,7 @@ class WordReader(nn.Module):
     """A recurrent layer over words, from the states after reading each one in either direction and from its form.
 
     The form of a word is its first and last letters, its shape, its capitals, and its tokens together, hashed to the
-    rows of a table. So the reader knows words that the encoder does not tell apart. [`WordReader.read`] reads the
+    rows of a table. So the reader also knows words that are new to the encoder. [`WordReader.read`] reads the
     vocabulary of a tokenizer.
     """
 
@@ -41,7 +41,8 @@ class WordReader(nn.Module):
         own.cell_type, own.hidden_size = "lstm", config.word_hidden_size
         self.table = nn.EmbeddingBag(config.word_forms, own.hidden_size, mode="sum")
         self.dropout = nn.Dropout(config.hidden_dropout)
-        self.layer = RnnLayer(own, config.output_size + own.hidden_size)
+        self.projection = nn.Linear(config.output_size, own.hidden_size)
+        self.layer = RnnLayer(own, 2 * own.hidden_size)
         self.size, self.drop = config.hidden_size, config.word_dropout
         self.register_buffer("codes", torch.zeros(config.vocab_size, dtype=torch.int64))
         self.register_buffer("forms", torch.zeros(config.vocab_size, len(list_forms("")), dtype=torch.int16))
@@ -79,7 +80,7 @@ class WordReader(nn.Module):
             input_ids: `(B, T)`.
             states: Those of the encoder, `(B, T, S)`.
             places: Number of each token's word, `(B, T)`; W at padding.
-            mask: Which words a text has, `(B, W)`.
+            mask: True at the words of each text, `(B, W)`.
         """
         batch, words = mask.shape
         length = input_ids.shape[1]
@@ -106,7 +107,7 @@ class WordReader(nn.Module):
         read = zip(states.split(self.size, dim=-1), (last, first), strict=False)  # forward, then backward
         sides = [state.gather(1, tokens[..., None].expand(-1, -1, self.size)) for state, tokens in read]
         texts = CompactTexts(mask)
-        vectors = texts.compact(torch.cat([*sides, forms], dim=-1))
+        vectors = texts.compact(torch.cat([self.projection(torch.cat(sides, dim=-1)), forms], dim=-1))
         nothing = [[None] * len(self.layer.directions)] * 2
         return texts.restore(self.layer(self.dropout(vectors), texts, *nothing, False)[0])
 

@@ -170,11 +170,11 @@ def train_on(
     for hook in features:
         words = hook.vocabulary_texts(words)
     run.tokenizer = make_tokenizer(data_args, words)
-    task.prepare_tokenizer(run.tokenizer, arguments.model)
     if data_args.text_pair_column is not None:
         add_separator(run.tokenizer)
     for hook in features:
         hook.on_tokenizer(run)
+    task.prepare_tokenizer(run.tokenizer, run.arguments.model)
     run.examples = task.encode(texts, run.tokenizer, data_args.max_length)
     run.class_counts = task.class_counts(report)
     for hook in features:

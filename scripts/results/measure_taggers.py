@@ -26,7 +26,7 @@ def main() -> int:
     parser.add_argument("--data_dir", type=Path, required=True, help="folder with train.conll and dev.conll")
     parser.add_argument("--seeds", type=positive, default=1, help="seeds of the recipe (default: %(default)s)")
     parser.add_argument("--flags", default="", help="further flags of hf-rnn train, in one argument")
-    parser.add_argument("--transformer", help="model to fine-tune; by default none")
+    parser.add_argument("--transformer", help="model to fine-tune (default: no transformer)")
     parser.add_argument("--epochs", type=positive, default=3, help="of the transformer (default: %(default)s)")
     args = parser.parse_args()
 
