@@ -27,6 +27,7 @@ class Task(ABC):
         pipeline: Name of the task in `transformers.pipeline` and on the Hub.
         scores: Scores that can choose the best epoch, besides `loss`.
         recipe: Name of the recipe that a run takes by default.
+        scratch: Name of the recipe that starts from no encoder.
         output_layer: Prefix of the weights that belong to the labels.
         per_token: Whether the head answers for each token of a text.
         fused: Whether the fused CPU path serves the head.
@@ -48,6 +49,7 @@ class Task(ABC):
     pipeline: ClassVar[str]
     scores: ClassVar[tuple[str, ...]] = ()
     recipe: ClassVar[str] = "default"
+    scratch: ClassVar[str] = "scratch"
     output_layer: ClassVar[str] = "classifier."
     per_token: ClassVar[bool] = False
     fused: ClassVar[bool] = False
@@ -107,6 +109,11 @@ class Task(ABC):
     def audit_view(self, texts: datasets.DatasetDict) -> datasets.DatasetDict:
         """Return the splits as the audit reads them, with the columns `text` and `label` (ClassLabel)."""
         return texts
+
+    def prepare_tokenizer(  # noqa: B027 - optional
+        self, tokenizer: PreTrainedTokenizerBase, model: Any
+    ) -> None:
+        """Change a tokenizer before the texts are encoded; `model` are the settings of the architecture."""
 
     # ---- model and loss ----
 

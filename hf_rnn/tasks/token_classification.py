@@ -18,7 +18,7 @@ from ..data import DataReport, load_conll
 from ..data.conll import entity_types, load_tagged
 from ..data.loading import find_builder
 from ..evaluation.classification import check_finite_logits, classification_metrics
-from ..tokenizers.word_level import count_ids
+from ..tokenizers.word_level import count_ids, mark_capitals
 from ..utils.errors import UserError
 from .base import Splits, Task
 
@@ -38,6 +38,7 @@ class TokenClassification(Task):
     architecture = "RnnForTokenClassification"
     pipeline = "token-classification"
     recipe = "token-classification"
+    scratch = "token-classification-scratch"
     per_token = True
     scores = ("f1", "accuracy", "precision", "recall", "macro_f1")
 
@@ -98,6 +99,11 @@ class TokenClassification(Task):
         """Return the library's collator, which pads tags too."""
         return DataCollatorForTokenClassification(tokenizer)
 
+    def prepare_tokenizer(self, tokenizer: PreTrainedTokenizerBase, model: Any) -> None:
+        """Mark capitals, for word forms."""
+        if model.word_forms:
+            mark_capitals(tokenizer)
+
     # ---- model and loss ----
 
     def config_fields(self, texts: Splits) -> dict[str, Any]:
@@ -106,8 +112,8 @@ class TokenClassification(Task):
 
     def prepare_model(self, model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
         """Read the forms of the vocabulary."""
-        if model.forms is not None:
-            model.forms.read(tokenizer.convert_ids_to_tokens(range(count_ids(tokenizer))))
+        if model.words is not None:
+            model.words.read(tokenizer.convert_ids_to_tokens(range(count_ids(tokenizer))))
 
     def class_counts(self, report: DataReport) -> None:
         """Return None: tags are not weighed."""

@@ -166,13 +166,19 @@ def _build_tweet(lowercase: bool) -> tuple[Normalizer, PreTokenizer]:
     return normalizers.Sequence(rules), words
 
 
-def _build_cased(lowercase: bool) -> tuple[Normalizer, PreTokenizer]:
-    rules: list[Normalizer] = [Replace("\ufe0f", "")]
-    for capital in map(chr, range(ord("A"), ord("Z") + 1)) if lowercase else ():
+def capital_marks() -> list[Normalizer]:
+    """Return rules that put ⇧ before a word with a capital, and ⇪ before one that begins with two."""
+    rules = []
+    for capital in map(chr, range(ord("A"), ord("Z") + 1)):
         start = rf"(?<![\p{{L}}\p{{N}}])(?<!<<<){capital}"  # a rule per letter, as a replacement is a constant
         rules.append(_replace(rf"{start}(?=\p{{Lu}})", ALL_CAPITALS + capital.lower()))
         rules.append(_replace(start, CAPITAL + capital.lower()))
-    rules += [Lowercase()] if lowercase else []
+    return rules
+
+
+def _build_cased(lowercase: bool) -> tuple[Normalizer, PreTokenizer]:
+    rules: list[Normalizer] = [Replace("\ufe0f", "")]
+    rules += [*capital_marks(), Lowercase()] if lowercase else []
     words = "|".join((f"[{CAPITAL}{ALL_CAPITALS}]", r"https?://\S+|www\.\S+", r"[@#]\w+", TWEET_WORDS, r"\S"))
     return normalizers.Sequence(rules), Split(_portable(words), "removed", invert=True)
 

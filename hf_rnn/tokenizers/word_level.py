@@ -13,7 +13,7 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.decoders import Decoder
 from tokenizers.models import BPE, Unigram, WordLevel
 from tokenizers.normalizers import Lowercase, Normalizer, Replace, Strip
@@ -24,7 +24,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ..data.text_checks import check_texts, out_of_arrow
 from ..utils.errors import UserError
-from .normalizers import ALL_CAPITALS, CAPITAL, NORMALIZERS, build_normalizer
+from .normalizers import ALL_CAPITALS, CAPITAL, NORMALIZERS, build_normalizer, capital_marks
 
 __all__ = ["NORMALIZERS", "PAD_TOKEN", "TOKENIZERS", "UNK_TOKEN", "train_tokenizer"]
 
@@ -171,6 +171,14 @@ def add_separator(tokenizer: PreTrainedTokenizerBase) -> None:
     backend.post_processor = TemplateProcessing(
         single="$A", pair=f"$A {separator} $B", special_tokens=[(separator, tokenizer.sep_token_id)]
     )
+
+
+def mark_capitals(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Let a tokenizer of lower case put the tokens ⇧ and ⇪ before capitals, as the normaliser `cased` does."""
+    backend: Any = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None and backend.normalizer is not None and backend.normalizer.normalize_str("A") == "a":
+        backend.normalizer = normalizers.Sequence([*capital_marks(), backend.normalizer])
+        tokenizer.add_tokens([AddedToken(mark, normalized=True) for mark in (CAPITAL, ALL_CAPITALS)])
 
 
 def count_ids(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -100,6 +100,25 @@ def test_sets_and_numbers_have_the_same_losses_and_scores(task, noisy_dir, tmp_p
     assert found["rows"] == ROWS["test"] and found[score] == pytest.approx(expected[score], rel=1e-4)
 
 
+TAGS = {"recipe": "token-classification-scratch", "word_hidden_size": 8, "hidden_dropout": 0, "classifier_dropout": 0}
+TEXT = {"recipe": "lm", "bptt": 16, "classifier_dropout": 0}
+
+
+@pytest.mark.parametrize(("task", "settings"), [("token-classification", TAGS), ("causal-lm", TEXT)])
+def test_taggers_and_language_models_have_the_same_losses(task, settings, tagged_dir, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(tagged_dir, data)
+    for path in data.glob("*.conll"):
+        path.with_suffix(".txt").write_text(path.read_text())
+    settings = {**settings, "task": task, "data_dir": data}
+    one, two = (run_command("train", n, tmp_path / str(n) / "model", **settings)[0] for n in (1, 2))
+    for key in ("loss", "eval_loss"):
+        losses = logged(one, key)
+        assert logged(two, key) == pytest.approx(losses, abs=1e-4) and losses[-1] < losses[0], key
+    found, expected = (json.loads(folder.metrics.read_text())["test"] for folder in (two, one))
+    assert found["tokens"] == expected["tokens"] and found["loss"] == pytest.approx(expected["loss"], abs=1e-4)
+
+
 def history(folder):
     newest = checkpoints.list_checkpoints(folder.checkpoints)[0]
     return json.loads((newest / "trainer_state.json").read_text())["log_history"]
