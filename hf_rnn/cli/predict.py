@@ -66,7 +66,7 @@ class PredictArguments(ModelFlags):
     )  # fmt: skip
     output_dir: str | None = setting(None, "folder or address for the answers to files; finished blocks are kept")
     engine: str | None = setting(
-        None, "what runs the processes for --output_dir: this machine (default: local), or a Ray cluster",
+        None, "runs the processes for --output_dir: local, which is the default, or a Ray cluster",
         choices=["local", "ray"],
     )  # fmt: skip
     workers: int | None = setting(None, "processes for --output_dir (default: one per CPU)")

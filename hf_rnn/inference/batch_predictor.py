@@ -120,7 +120,7 @@ class BatchPredictor:
     table_dtype: str = "float32"
     device: str = "cpu"
     tokens_per_batch: int | None = None
-    _version: str = field(init=False, repr=False, default="")  # of a local model, which can be trained again
+    _version: str = field(init=False, repr=False, default="")  # a local model can be trained again
 
     def __post_init__(self) -> None:
         self.model = os.path.expanduser(self.model)
@@ -152,7 +152,7 @@ class BatchPredictor:
         return {**batch, **self.answer(texts, pairs)}
 
     def check_columns(self, names: Any) -> None:
-        """Raise a [`UserError`] unless the columns have the texts, and none has the name of an answer."""
+        """Raise a [`UserError`] if a column of texts is missing, or a column has the name of an answer."""
         for wanted in (self.text_column, self.text_pair_column):
             if wanted is not None and wanted not in names:
                 raise UserError(f"there is no column {wanted!r}: found {', '.join(map(str, names))}; give text_column")
@@ -197,7 +197,7 @@ def find_text_error(text: Any) -> str:
 
 
 def _as_list(column: Any) -> list[Any]:
-    for name in ("to_pylist", "tolist"):  # of Arrow; of NumPy and pandas
+    for name in ("to_pylist", "tolist"):  # Arrow has the first, NumPy and pandas the second
         if hasattr(column, name):
             return getattr(column, name)()
     return list(column)

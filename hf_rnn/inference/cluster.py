@@ -44,9 +44,9 @@ BLOCK_BYTES = 32 << 20
 ROWS = 8192  # in memory at a time
 STATE = "_hf_rnn"  # readers of data sets skip names that begin with an underscore
 _UNFINISHED = ".unfinished"
-_EXPECTED = (UserError, pa.ArrowException, OSError, csv.Error)  # of a block; the others go on
+_EXPECTED = (UserError, pa.ArrowException, OSError, csv.Error)  # errors that concern one block
 _AGAIN = "the same command does the blocks that are not done"
-_RETRIES = 3  # of a block whose worker died
+_RETRIES = 3  # attempts after the death of a worker
 
 Rows: TypeAlias = tuple[pa.Table | list[dict[str, Any]], list[str]]  # and the reasons why rows were refused, or ""
 
@@ -134,7 +134,7 @@ class InputFile:
     path: str
     version: str
     limits: list[list[int]]
-    columns: list[str]  # of CSV
+    columns: list[str]
 
     def part(self, number: int) -> str:
         """Return the name of a part of the output, without its suffix."""
@@ -210,7 +210,7 @@ def _cut(stream: pa.NativeFile, total: int, quoted: bool) -> Iterator[list[int]]
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker has to know."""
+    """Everything that a worker needs."""
 
     predictor: BatchPredictor
     source: fs.FileSystem

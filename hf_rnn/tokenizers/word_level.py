@@ -42,7 +42,7 @@ TOKENIZERS = ("word", "char", "bpe", "unigram")
 logger = logging.getLogger(__name__)
 
 _BATCH = 1000  # texts counted at once
-_COUNTED = 500  # batches of which the counts are read
+_COUNTED = 500  # batches whose counts are read together
 _MOST_WORDS = 2_000_000  # distinct words in memory
 _PIECES = 16_000  # entries of a vocabulary of pieces
 _LONG = 20  # characters of a text that should contain a space
@@ -76,8 +76,8 @@ def train_tokenizer(
     `encode_special_tokens = True`.
 
     Args:
-        texts: The training texts, any iterable, read once. Of words and characters, at most two million distinct
-            ones are in memory while they are counted; the others are on the disk.
+        texts: The training texts, any iterable, read once. While they are counted, at most two million distinct
+            words are in memory; the others are on the disk.
         min_frequency: A word, character or merge of `bpe` must occur at least this often to get an id.
         max_vocab_size: At most this many entries, `<unk>` and `<pad>` included, so it bounds `RnnConfig.vocab_size`
             (torchtext's `max_size` excludes them). None keeps 16,000 pieces, or every word or character that is

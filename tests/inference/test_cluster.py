@@ -204,7 +204,7 @@ def test_bad_rows_are_counted_and_kept(kind, trained, command, tmp_path, small_b
     assert all(row["label"] is None for row in rows[500:])
 
 
-def test_a_run_goes_on_after_a_crash(trained, tmp_path, small_blocks, monkeypatch):
+def test_a_run_is_resumed_after_a_crash(trained, tmp_path, small_blocks, monkeypatch):
     for name in ("a.csv", "b.parquet"):
         write_input(tmp_path / name, TEXTS)
     predictor, whole = BatchPredictor(trained.folder), cluster.predict_block
@@ -299,7 +299,7 @@ def test_a_killed_driver_loses_nothing(engine, trained, tmp_path):
     wait_for_marks(tmp_path, process)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    time.sleep(5)  # what Ray started ends by itself
+    time.sleep(5)  # the processes of Ray end by themselves
     before = list_marks(tmp_path)
     assert 0 < len(before) < 12, "premise: it was killed on the way"
     check_whole(tmp_path, start(trained, tmp_path, engine))
