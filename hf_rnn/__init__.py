@@ -40,6 +40,7 @@ _HOME = {
     "pretrain": "training.pretraining",
     "PretrainingArguments": "training.arguments.pretraining_arguments",
     "Tagger": "inference",
+    "BatchPredictor": "inference",
 }
 __all__ = ["__version__", "register", *_HOME]
 

@@ -10,7 +10,7 @@ from ..utils.errors import UserError
 
 def check_text(text: str) -> None:
     """Raise UserError for a text that is not Unicode, for example from a terminal with another encoding."""
-    if (place := _find_surrogate(text)) is not None:
+    if (place := find_surrogate(text)) is not None:
         raise UserError(f"the text is not UTF-8 at character {place}: found {text!r:.60}")
 
 
@@ -19,7 +19,7 @@ def check_texts(texts: Iterable[Any], where: str = "texts", first: int = 0) -> N
     for position, text in enumerate(texts, start=first):
         if not isinstance(text, str):
             raise UserError(f"{where}[{position}] is not a str: found {text!r:.80}; give '' for an empty text")
-        if not text.isascii() and (place := _find_surrogate(text)) is not None:
+        if not text.isascii() and (place := find_surrogate(text)) is not None:
             found = f"a lone surrogate at character {place} of {text!r:.80}"
             raise UserError(f"{where}[{position}] is not valid Unicode: {found}; decode its file as UTF-8")
 
@@ -29,7 +29,7 @@ def out_of_arrow(values: Any) -> Any:
     return values.to_pylist() if hasattr(values, "to_pylist") else values
 
 
-def _find_surrogate(text: str) -> int | None:
+def find_surrogate(text: str) -> int | None:
     """Return the place of the first lone surrogate."""
     try:
         text.encode()

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, TypeAlias
 
 import datasets
 import numpy as np
+import pyarrow as pa
 from transformers import BatchEncoding, EvalPrediction, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_utils import PredictionOutput
 
@@ -174,6 +175,10 @@ class Task(ABC):
         """
         best = zip(scores.argmax(axis=1).tolist(), scores.max(axis=1).tolist(), strict=True)
         return [{"label": config.id2label[number], "score": score} for number, score in best]
+
+    def answer_types(self, config: PreTrainedConfig) -> dict[str, pa.DataType]:
+        """Return the type of each part of an answer, for columns of Arrow."""
+        return {"label": pa.string(), "score": pa.float64()}
 
     def caption(self, answer: Mapping[str, Any]) -> str:
         """Return the label of an answer for people, such as on the demo page."""

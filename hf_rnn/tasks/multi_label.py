@@ -11,6 +11,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_utils import PredictionOutput
@@ -101,6 +102,11 @@ class MultiLabel(SequenceClassification):
             }
             for row, values in zip(held, scores.tolist(), strict=True)
         ]
+
+    def answer_types(self, config: PreTrainedConfig) -> dict[str, pa.DataType]:
+        """Return the type of each part of an answer."""
+        scores = pa.struct([(name, pa.float64()) for name in config.id2label.values()])
+        return {"labels": pa.list_(pa.string()), "scores": scores}
 
     def caption(self, answer: Mapping[str, Any]) -> str:
         """Return the labels that the text has."""

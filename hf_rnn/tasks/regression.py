@@ -8,6 +8,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_utils import PredictionOutput
 
@@ -92,6 +93,10 @@ class Regression(SequenceClassification):
         """Return the numbers by name."""
         names = config.id2label.values()
         return [{"values": dict(zip(names, numbers, strict=True))} for numbers in scores.tolist()]
+
+    def answer_types(self, config: PreTrainedConfig) -> dict[str, pa.DataType]:
+        """Return the type of each part of an answer."""
+        return {"values": pa.struct([(name, pa.float64()) for name in config.id2label.values()])}
 
     def caption(self, answer: Mapping[str, Any]) -> str:
         """Return the numbers, rounded, with their names."""

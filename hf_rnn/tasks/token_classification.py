@@ -11,6 +11,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import torch
 from transformers import BatchEncoding, DataCollatorForTokenClassification, PreTrainedConfig, PreTrainedTokenizerBase
 
@@ -152,6 +153,12 @@ class TokenClassification(Task):
         """Return the entities of each text, or for other tags its words: text, label, start, end and score."""
         rows = enumerate(zip(texts, np.asarray(scores), strict=True))
         return [{"entities": find_spans(found, encoded, row, text, config)} for row, (text, found) in rows]
+
+    def answer_types(self, config: PreTrainedConfig) -> dict[str, pa.DataType]:
+        """Return the type of each part of an answer."""
+        text, place = pa.string(), pa.int64()
+        fields = {"text": text, "label": text, "start": place, "end": place, "score": pa.float64()}
+        return {"entities": pa.list_(pa.struct(list(fields.items())))}
 
     # ---- card ----
 
