@@ -14,6 +14,7 @@ from transformers.trainer_utils import PredictionOutput
 from ..data import DataReport
 from ..hub.model_folder import FinishedFolder
 from ..models.auto import HEADS, head_class
+from .answers import best_label
 
 Splits: TypeAlias = datasets.DatasetDict | datasets.IterableDatasetDict
 
@@ -165,8 +166,7 @@ class Task(ABC):
             texts: The texts, for a head that answers for each token.
             encoded: The tokenizer's output for them, with `offset_mapping`.
         """
-        best = zip(scores.argmax(axis=1).tolist(), scores.max(axis=1).tolist(), strict=True)
-        return [{"label": config.id2label[number], "score": score} for number, score in best]
+        return best_label(scores, config)
 
     def caption(self, answer: Mapping[str, Any]) -> str:
         """Return the label of an answer for people, such as on the demo page."""

@@ -17,6 +17,7 @@ from ..data.source import load_texts
 from ..evaluation.regression import SCORES, evaluate_numbers
 from ..hub.model_folder import FinishedFolder
 from ..utils.errors import UserError
+from .answers import named_numbers
 from .base import Splits
 from .sequence_classification import (
     SequenceClassification,
@@ -90,8 +91,7 @@ class Regression(SequenceClassification):
 
     def answers(self, scores: np.ndarray, config: PreTrainedConfig, *given: Any) -> list[dict[str, Any]]:
         """Return the numbers by name."""
-        names = config.id2label.values()
-        return [{"values": dict(zip(names, numbers, strict=True))} for numbers in scores.tolist()]
+        return named_numbers(scores, config)
 
     def caption(self, answer: Mapping[str, Any]) -> str:
         """Return the numbers, rounded, with their names."""
