@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..data.text_checks import check_text
 from ..evaluation.classification import check_finite_logits
 from ..hub import loading as model_loading
 from ..inference import reference as plain_inference
@@ -15,6 +14,7 @@ from ..inference.attribution import words_read
 from ..tasks import check_verb, task_of
 from ..training.arguments.parser import SettingsParser
 from ..utils.errors import UserError
+from ..utils.text_checks import check_text
 from .console import ModelFlags, escape_controls, format_columns
 
 _BAR = 40  # characters for a weight of 1

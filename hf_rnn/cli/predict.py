@@ -18,13 +18,13 @@ from typing import Any
 from ..data import DataError
 from ..data.line_reader import read_texts
 from ..data.row_errors import EXCERPT_CHARACTERS, BadRow, Fault, Reason
-from ..data.text_checks import check_text
 from ..hub import loading as model_loading
 from ..inference.batch_predictor import BatchPredictor, find_broken_number, load_predictor
 from ..inference.fused import TABLE_DTYPES
 from ..inference.predictor import Tagger, TextClassifier
 from ..training.arguments.parser import SettingsHelp, SettingsParser, expand_home, setting
 from ..utils.errors import UserError
+from ..utils.text_checks import check_text
 from .console import ModelFlags, print_note
 
 _ATOMIC_BYTES = 4096  # a pipe takes these at once on Linux: an interrupted output ends with a whole line

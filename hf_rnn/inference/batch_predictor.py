@@ -18,7 +18,7 @@ import pyarrow as pa
 import torch
 
 from ..data.row_errors import EXCERPT_CHARACTERS
-from ..data.text_checks import find_surrogate
+from ..utils.text_checks import find_surrogate
 from ..hub.loading import load_model
 from ..tasks import task_of
 from ..utils.errors import UserError

@@ -15,6 +15,7 @@ from transformers.trainer_utils import PredictionOutput
 from ..data import DataReport
 from ..hub.model_folder import FinishedFolder
 from ..models.auto import HEADS, head_class
+from .answers import best_label
 
 Splits: TypeAlias = datasets.DatasetDict | datasets.IterableDatasetDict
 
@@ -173,8 +174,7 @@ class Task(ABC):
             texts: The texts, for a head that answers for each token.
             encoded: The tokenizer's output for them, with `offset_mapping`.
         """
-        best = zip(scores.argmax(axis=1).tolist(), scores.max(axis=1).tolist(), strict=True)
-        return [{"label": config.id2label[number], "score": score} for number, score in best]
+        return best_label(scores, config)
 
     def answer_types(self, config: PreTrainedConfig) -> dict[str, pa.DataType]:
         """Return the type of each part of an answer, for columns of Arrow."""

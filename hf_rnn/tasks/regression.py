@@ -18,6 +18,7 @@ from ..data.source import load_texts
 from ..evaluation.regression import SCORES, evaluate_numbers
 from ..hub.model_folder import FinishedFolder
 from ..utils.errors import UserError
+from .answers import named_numbers
 from .base import Splits
 from .sequence_classification import (
     SequenceClassification,
@@ -91,8 +92,7 @@ class Regression(SequenceClassification):
 
     def answers(self, scores: np.ndarray, config: PreTrainedConfig, *given: Any) -> list[dict[str, Any]]:
         """Return the numbers by name."""
-        names = config.id2label.values()
-        return [{"values": dict(zip(names, numbers, strict=True))} for numbers in scores.tolist()]
+        return named_numbers(scores, config)
 
     def answer_types(self, config: PreTrainedConfig) -> dict[str, pa.DataType]:
         """Return the type of each part of an answer."""

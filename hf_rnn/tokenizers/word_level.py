@@ -28,8 +28,8 @@ from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import BpeTrainer, UnigramTrainer, WordLevelTrainer
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from ..data.text_checks import check_texts, out_of_arrow
 from ..utils.errors import UserError
+from ..utils.text_checks import check_texts, out_of_arrow
 from .normalizers import ALL_CAPITALS, CAPITAL, NORMALIZERS, build_normalizer, capital_marks
 
 __all__ = ["NORMALIZERS", "PAD_TOKEN", "TOKENIZERS", "UNK_TOKEN", "train_tokenizer"]

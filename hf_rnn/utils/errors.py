@@ -1,7 +1,5 @@
 """The exception for a user's mistakes."""
 
-from safetensors import SafetensorError
-
 
 class UserError(ValueError):
     """A mistake in data, flags, paths or files that the user can correct.
@@ -13,6 +11,8 @@ class UserError(ValueError):
 
 def is_write_error(error: Exception) -> bool:
     """Return whether a library raised this because a file could not be written; tokenizers raises a bare Exception."""
+    from safetensors import SafetensorError  # not at import: a service with ONNX Runtime has no safetensors
+
     return isinstance(error, OSError | SafetensorError) or type(error) is Exception
 
 
