@@ -6,7 +6,6 @@ size needs little memory.
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import os
@@ -24,7 +23,7 @@ from ..inference import FastRnn, Tagger
 from ..inference.fused import TABLE_DTYPES, TableDtype
 from ..inference.onnx.runtime import OnnxClassifier
 from ..tasks import task_of
-from ..training.arguments.parser import SettingsHelp, SettingsParser, expand_home, setting
+from ..training.arguments.parser import SettingsParser, expand_home, setting
 from ..utils.errors import UserError
 from .console import ModelFlags, print_note
 
@@ -47,10 +46,6 @@ exit code:
 """
 
 
-class _Help(SettingsHelp, argparse.RawDescriptionHelpFormatter):
-    """Show defaults as all verbs do, and keep the lines of the epilogue."""
-
-
 @dataclass
 class PredictArguments(ModelFlags):
     """Flags of this verb."""
@@ -71,7 +66,6 @@ class PredictArguments(ModelFlags):
 
     def check(self, texts: Sequence[str] | None) -> None:
         """Raise a [`UserError`] for mistakes that are visible without the model."""
-        self.model_name()
         if (texts is None) == (self.input is None):
             raise UserError("give either --text (several times if you like) or --input FILE (- for standard input)")
         if self.text_pair is not None and len(texts or ()) != 1:
@@ -94,9 +88,16 @@ def run(argv: Sequence[str]) -> int:
     Returns:
         The exit code: 0, or 1 when lines were refused.
     """
-    parser = SettingsParser(PredictArguments, prog="hf-rnn predict", epilog=_EPILOG, formatter_class=_Help)
+    parser = SettingsParser(
+        PredictArguments,
+        prog="hf-rnn predict",
+        description="Answer each text with one line of JSON.",
+        example="my-model --text 'so good'",
+        epilog=_EPILOG,
+    )
     parser.add_argument("--text", action="append", help="a text; may be given several times")
     flags = parser.parse_flags(argv)
+    parser.check_required(flags)
     texts = flags.pop("text", None)
     (arguments,) = parser.build(flags)
     expand_home(arguments, "input")

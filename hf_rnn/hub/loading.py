@@ -175,7 +175,7 @@ def _load_tokenizer(name: str, folder: FinishedFolder, config: RnnConfig) -> Pre
     if largest >= config.vocab_size:
         raise UserError(
             f"{name}: tokenizer.json and model.safetensors do not belong together: the tokenizer has ids up to "
-            f"{largest}, the model a table of {config.vocab_size} rows"
+            f"{largest}, the model a table of {config.vocab_size} rows (vocab_size)"
         )
     return tokenizer
 

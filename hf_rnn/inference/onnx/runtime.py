@@ -20,7 +20,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 from ...hub.client import fetch
 from ...hub.loading import check_name, load_without_weights
 from ...hub.model_folder import FinishedFolder
-from ...utils.errors import UserError, reason_of
+from ...utils.errors import UserError, install_hint, reason_of
 from ..predictor import TextClassifier
 from ..reference import batch_by_length
 
@@ -35,7 +35,7 @@ def open_session(model: str | bytes) -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise UserError("ONNX files need onnxruntime. Type: pip install 'hf-rnn[onnx]'") from error
+        raise UserError(f"ONNX files need onnxruntime. Type: {install_hint('onnx')}") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors
