@@ -32,7 +32,6 @@ class GenerateArguments(ModelFlags):
 
     def check(self) -> None:
         """Raise a [`UserError`] for mistakes that are visible without the model."""
-        self.model_name()
         ranges = {"max_new_tokens": (1, 10**9), "temperature": (0, 100), "top_k": (0, 10**9), "top_p": (1e-9, 1)}
         for name, (least, most) in ranges.items():
             if not least <= (value := getattr(self, name)) <= most:
@@ -64,7 +63,12 @@ class _Printer(BaseStreamer):
 
 def run(argv: Sequence[str]) -> None:
     """Print the prompt and its continuation."""
-    (arguments,) = SettingsParser(GenerateArguments, prog="hf-rnn generate").parse(argv)
+    (arguments,) = SettingsParser(
+        GenerateArguments,
+        prog="hf-rnn generate",
+        description="Continue a text with a language model.",
+        example="my-model --prompt 'Once upon a time'",
+    ).parse(argv)
     arguments.check()
     model_loading.quiet()
     model, tokenizer = model_loading.load_model(arguments.model_name(), arguments.revision, arguments.device)

@@ -6,7 +6,6 @@ size needs little memory.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
@@ -22,7 +21,7 @@ from ..hub import loading as model_loading
 from ..inference.batch_predictor import BatchPredictor, find_broken_number, load_predictor
 from ..inference.fused import TABLE_DTYPES
 from ..inference.predictor import Tagger, TextClassifier
-from ..training.arguments.parser import SettingsHelp, SettingsParser, expand_home, setting
+from ..training.arguments.parser import SettingsParser, expand_home, setting
 from ..utils.errors import UserError
 from ..utils.text_checks import check_text
 from .console import ModelFlags, print_note
@@ -49,10 +48,6 @@ exit code:
   2  a mistake in flags, model or input, or with --strict the first refused line; the lines before are answered
   130, 143, 141  Ctrl-C, SIGTERM, or a closed output; the written lines are whole
 """
-
-
-class _Help(SettingsHelp, argparse.RawDescriptionHelpFormatter):
-    """Show defaults as all verbs do, and keep the lines of the epilogue."""
 
 
 @dataclass
@@ -87,7 +82,6 @@ class PredictArguments(ModelFlags):
 
     def check(self, texts: Sequence[str] | None) -> None:
         """Raise a [`UserError`] for mistakes that are visible without the model."""
-        self.model_name()
         if (texts is None) == (self.input is None):
             raise UserError("give either --text (several times if you like) or --input FILE (- for standard input)")
         if self.text_pair is not None and len(texts or ()) != 1:
@@ -119,9 +113,16 @@ def run(argv: Sequence[str]) -> int:
     Returns:
         The exit code: 0, or 1 when lines were refused.
     """
-    parser = SettingsParser(PredictArguments, prog="hf-rnn predict", epilog=_EPILOG, formatter_class=_Help)
+    parser = SettingsParser(
+        PredictArguments,
+        prog="hf-rnn predict",
+        description="Answer each text with one line of JSON.",
+        example="my-model --text 'so good'",
+        epilog=_EPILOG,
+    )
     parser.add_argument("--text", action="append", help="a text; may be given several times")
     flags = parser.parse_flags(argv)
+    parser.check_required(flags)
     texts = flags.pop("text", None)
     (arguments,) = parser.build(flags)
     expand_home(arguments, "input")

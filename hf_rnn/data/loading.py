@@ -276,10 +276,15 @@ def choose_splits(
             files = sorted(os.listdir(where))[:10] if os.path.isdir(where) else []
             there += f" in the files {', '.join(files)}" if files else ""
             advice = (
-                f"put training rows into train{suffix}, or name CSV, Parquet or JSON files with --dataset_name instead"
+                f"put training rows into train{suffix}, or name one CSV, Parquet or JSON file, or its folder as "
+                "--dataset_name"
             )
-            raise DataError.for_file(where, Reason.NO_TRAIN_SPLIT, f"{there}; {advice} of --data_dir")
-        raise UserError(f"{where} has no split {' and '.join(missing)}: {there}")
+            if records := [name for name in files if find_builder(os.path.join(where, name))]:
+                advice = f"name the file, {os.path.join(where, records[0])}, or the folder as --dataset_name {where}"
+            raise DataError.for_file(where, Reason.NO_TRAIN_SPLIT, f"{there}; {advice}")
+        other = next((name for name in ("validation", "train") if name in found), None)
+        advice = "" if other is None else f"; take --split {other}"
+        raise UserError(f"{where} has no split {' and '.join(missing)}: {there}{advice}")
     return tuple(split for split in _SPLITS if split in wanted)
 
 

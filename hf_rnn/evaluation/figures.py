@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..utils.errors import UserError
+from ..utils.errors import UserError, install_hint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -186,7 +186,7 @@ def _figure(size: tuple[float, float], path: str | Path) -> Iterator[Figure]:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise UserError("matplotlib is not installed: pip install 'hf-rnn[plots]'") from error
+        raise UserError(f"matplotlib is not installed: {install_hint('plots')}") from error
     with matplotlib.style.context("default"):
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)

@@ -92,7 +92,7 @@ def check_ids(name: str, vocabulary: Mapping[str, int], config: Any) -> None:
     if largest >= config.vocab_size:
         raise UserError(
             f"{name}: tokenizer.json and model.safetensors do not belong together: the tokenizer has ids up to "
-            f"{largest}, the model a table of {config.vocab_size} rows"
+            f"{largest}, the model a table of {config.vocab_size} rows (vocab_size)"
         )
 
 

@@ -18,10 +18,10 @@ import pyarrow as pa
 import torch
 
 from ..data.row_errors import EXCERPT_CHARACTERS
-from ..utils.text_checks import find_surrogate
 from ..hub.loading import load_model
 from ..tasks import task_of
 from ..utils.errors import UserError
+from ..utils.text_checks import find_surrogate
 from .fused import TableDtype
 from .predictor import FastRnn, Tagger, TextClassifier
 

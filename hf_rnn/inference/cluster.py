@@ -362,7 +362,7 @@ def run_on_ray(job: Job, blocks: Sequence[tuple[InputFile, int]], workers: int |
         import ray
         from ray.data import ActorPoolStrategy, DataContext
     except ImportError as error:
-        raise UserError("--engine ray needs Ray. Type: pip install 'hf-rnn[ray]'") from error
+        raise UserError(f"--engine ray needs Ray. Type: {install_hint('ray')}") from error
     if not ray.is_initialized():
         ray.init(log_to_driver=False, logging_level="ERROR")
     DataContext.get_current().enable_progress_bars = False

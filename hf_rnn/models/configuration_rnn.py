@@ -73,15 +73,17 @@ class RnnConfig(PreTrainedConfig):
     cell_type: str = _setting(
         "lstm",
         "the recurrent cell; the gates of min_gru depend on the input alone, which makes it the fastest",
+        common=True,
         validator=partial(_check_name, "cell_type"),
     )
-    hidden_size: int = _setting(128, "units per direction")
+    hidden_size: int = _setting(128, "units per direction", common=True)
     num_hidden_layers: int = _setting(1, "stacked recurrent layers")
     bidirectional: bool = _setting(True, "also read from the last token to the first")
     pooling: str = _setting(
         "mean_max",
-        "how the states of a text become one vector: last (after the last token read, per direction), mean, max, "
-        "mean_max (both, side by side), attention (a learned weighted mean)",
+        "from the states of a text to one vector; last is the state after the last token read, per direction, "
+        "mean_max both vectors side by side, attention a learned weighted mean",
+        common=True,
         validator=partial(_check_name, "pooling"),
     )
     embedding_dropout: float | int = _setting(0.0, "share of the elements of the token vectors to drop")

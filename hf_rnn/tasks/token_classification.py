@@ -20,7 +20,7 @@ from ..data.conll import entity_types, load_tagged
 from ..data.loading import find_builder
 from ..evaluation.classification import check_finite_logits, classification_metrics
 from ..tokenizers.word_level import count_ids, mark_capitals
-from ..utils.errors import UserError
+from ..utils.errors import UserError, install_hint
 from .base import Splits, Task
 
 logger = logging.getLogger(__name__)
@@ -341,7 +341,7 @@ def tagging_metrics(predictions: Sequence[Any], references: Sequence[Any], names
     try:
         from seqeval.metrics import classification_report
     except ModuleNotFoundError as error:
-        raise UserError("scores of entities need seqeval: pip install 'hf-rnn[tagging]'") from error
+        raise UserError(f"scores of entities need seqeval: {install_hint('tagging')}") from error
     predicted, true = ([[names[tag] for tag in row] for row in rows] for rows in (predictions, references))
     report = classification_report(true, predicted, output_dict=True, zero_division=0)
     micro = {score: float(report.get("micro avg", {}).get(f"{score}{'-score' * (score == 'f1')}", 0.0))

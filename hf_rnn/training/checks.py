@@ -22,7 +22,7 @@ from .build import make_config
 from .checkpointing import manifest as checkpoints
 from .checkpointing.fingerprints import compare
 from .optimizers import check_sparse_gradients
-from .recipes import recipe_names
+from .recipes import load_recipe, recipe_names
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +102,12 @@ def _diverged(what: str, model: PreTrainedModel, training_args: RnnTrainingArgum
     sizes = {name: getattr(training_args, name) for name in _STEP_SIZES}
     if model.config.embedding_initializer_range > 1:
         sizes["embedding_initializer_range"] = model.config.embedding_initializer_range
-    advice = [f"take a smaller {name} than {size:g}" for name, size in sizes.items() if size]
+    usual = load_recipe(training_args.recipe) if training_args.recipe in recipe_names() else {}
+    advice = []
+    for name, size in sizes.items():
+        if size:
+            known = f", such as {usual[name]} of recipe {training_args.recipe}" if name in usual else ""
+            advice.append(f"take a smaller {name} than {size:g}{known}")
     if not 0 < training_args.max_grad_norm <= 1:
         advice.append("clip gradients with max_grad_norm 1")
     return UserError(f"the training diverged: {what}. To prevent this, {', or '.join(advice)}")

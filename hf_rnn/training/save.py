@@ -26,6 +26,7 @@ from ..hub.card import CardFacts
 from ..hub.card.files import write_card
 from ..hub.loading import find_built_in
 from ..hub.model_folder import FinishedFolder
+from ..tasks import get_task
 from ..tokenizers.word_level import save_tokenizer
 from ..utils.errors import UserError
 from .arguments.run_arguments import Arguments
@@ -85,6 +86,25 @@ class TrainingResult:
             parts.append(f"{split}: {', '.join(f'{name} {value:.3f}' for name, value in scores.items())}")
         parts += [] if self.url is None else [f"url={self.url!r}"]
         return f"{type(self).__name__}({'; '.join(parts)})"
+
+    def summarize(self) -> str:
+        """Return two lines for people: the scores beside simpler models, and how to use the folder."""
+        scores, parts = self._scores(), []
+        if split := next(reversed(scores), ""):  # test, if there is one
+            measured, name = scores[split], next(iter(scores[split]))
+            parts = [f"{key.replace('_', ' ')} {value:.3f}" for key, value in list(measured.items())[:2]]
+            card, classes = self.card, self.metrics[split].get("per_class", {})
+            for found in (card.baselines or {}).values() if card else ():
+                parts.append(f"linear model {found[split][name]:.3f}")
+            if card and name == "accuracy" and classes:
+                largest = max(card.class_counts, key=lambda label: card.class_counts[label])
+                share = classes[largest]["support"] / max(self.metrics[split]["rows"], 1)
+                parts.append(f"always {largest!r} {share:.3f}")
+        parts = parts or [f"loss {self.metrics['training']['loss']:.3f}"]
+        verb = "predict" if self.card is None else get_task(self.card.task).verb
+        more = {"predict": ' --text "..."'}.get(verb, "")
+        command = f"hf-rnn {verb} {shlex.quote(str(self.folder))}{more}"
+        return f"{split or 'training'}: {', '.join(parts)}\ncard: {self.folder}/README.md. Try the model: {command}"
 
     def _repr_html_(self) -> str:
         """Return scores, learning curve and confusion matrix for a notebook."""

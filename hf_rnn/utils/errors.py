@@ -1,4 +1,6 @@
-"""The exception for a user's mistakes."""
+"""The exception for a user's mistakes, and parts of its messages."""
+
+PACKAGE = "."  # for pip: the clone; its name once it is on the index
 
 
 class UserError(ValueError):
@@ -19,3 +21,8 @@ def is_write_error(error: Exception) -> bool:
 def reason_of(error: BaseException) -> str:
     """Return the message of a library's error in one line, or the error's type if the message is empty."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def install_hint(extra: str) -> str:
+    """Return the command that installs the package with an extra."""
+    return f"pip install '{PACKAGE}[{extra}]'"

@@ -23,7 +23,7 @@ from ...hub.loading import check_name, find_folder, load_model
 from ...hub.model_folder import FinishedFolder
 from ...tasks import task_of
 from ...utils.atomic_write import write_whole
-from ...utils.errors import UserError
+from ...utils.errors import UserError, install_hint
 from ...utils.text_checks import list_texts
 from ..reference import tokenize
 from .parity import MOST_EXAMPLES, Parity, make_texts, measure_parity
@@ -89,7 +89,7 @@ def export(
         import onnx  # noqa: F401
         import onnxruntime.quantization  # noqa: F401
     except ImportError as error:
-        raise UserError("export needs onnx and onnxruntime. Type: pip install 'hf-rnn[onnx]'") from error
+        raise UserError(f"export needs onnx and onnxruntime. Type: {install_hint('onnx')}") from error
     examples = list_texts(list(islice(texts, MOST_EXAMPLES)))
     name_or_path = os.path.expanduser(name_or_path)
     check_name(name_or_path, "a trained model")

@@ -21,7 +21,7 @@ from tokenizers import Tokenizer
 
 from ...hub.model_folder import FinishedFolder, check_ids, check_name, name_damage, read_mapping, read_settings
 from ...tasks.answers import compute_scores
-from ...utils.errors import UserError, reason_of
+from ...utils.errors import UserError, install_hint, reason_of
 from ..fast_tokenizer.fast_tokenization import NO_LIMIT
 from ..text_classifier import TextClassifier, batch_by_length
 
@@ -40,7 +40,7 @@ def open_session(model: str | bytes) -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise UserError("ONNX files need onnxruntime. Type: pip install 'hf-rnn[onnx]'") from error
+        raise UserError(f"ONNX files need onnxruntime. Type: {install_hint('onnx')}") from error
     options = onnxruntime.SessionOptions()
     if (torch := sys.modules.get("torch")) is not None:
         options.intra_op_num_threads = torch.get_num_threads()

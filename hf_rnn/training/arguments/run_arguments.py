@@ -7,17 +7,14 @@ model in `model_name_or_path`.
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields, make_dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from transformers import TrainingArguments
 
-from ...hub.loading import find_folder, load_without_weights
-from ...hub.model_folder import FinishedFolder
 from ...models.auto import head_name
 from ...models.cells_rnn import CELLS
 from ...models.configuration_rnn import RnnConfig
 from ...models.pooling_rnn import POOLERS
-from ...tasks import DEFAULT_TASK, Task, get_task
 from ...utils.errors import UserError
 from ..recipes import Setting, read_layers
 from .distillation_arguments import DistillationArguments
@@ -25,8 +22,12 @@ from .parser import SettingsParser
 from .text_arguments import VOCABULARY_SETTINGS, DataArguments
 from .training_arguments import RnnTrainingArguments
 
+if TYPE_CHECKING:
+    from ...tasks import Task
+
 logger = logging.getLogger(__name__)
 
+JSON_HELP = "print one JSON object, as without a terminal"
 _SET_BY_TOKENIZER = ("vocab_size", "pad_token_id")
 _REGISTRIES = {"cell_type": CELLS, "pooling": POOLERS}
 
@@ -42,7 +43,7 @@ ARCHITECTURE = (*_ENCODER_SETTINGS, *_HEAD_SETTINGS)
 def _as_flag(known: Field) -> tuple[str, Any, Any]:
     """Return a field of the config for HfArgumentParser, which does not support `float | int`."""
     kind = float if known.type == float | int else known.type
-    metadata = {name: known.metadata[name] for name in ("help", "choices") if name in known.metadata}
+    metadata = {name: known.metadata[name] for name in ("help", "choices", "common") if name in known.metadata}
     if known.name in _REGISTRIES:
         metadata["choices"] = _REGISTRIES[known.name]  # includes names that are registered later
     return known.name, kind, field(default=known.default, metadata=metadata)
@@ -89,19 +90,23 @@ _TOKEN_SETTINGS = (*VOCABULARY_SETTINGS, "tokenizer_name_or_path", "vectors", "w
 _FOR_DISTILL = ": it belongs to hf-rnn distill (hf_rnn.distill), which has all settings of train too"
 
 
-def parse_argv(argv: Sequence[str]) -> Arguments:
+def parse_argv(argv: Sequence[str], **options: Any) -> Arguments:
     """Return typed settings from flags on top of a recipe: `--recipe NAME|FILE.yaml`, `default` without it.
+
+    Options are those of [`SettingsParser`].
 
     Raises:
         UserError: For a mistake in a flag or a recipe; for a recipe it names file and line.
         SystemExit: After printing the help for `--help`.
     """
-    return Arguments(*_parse_argv(argv, "hf-rnn train"))
+    return Arguments(*_parse_argv(argv, "hf-rnn train", **options))
 
 
-def parse_argv_with(further: type[Further], argv: Sequence[str], prog: str) -> tuple[Arguments, Further]:
+def parse_argv_with(
+    further: type[Further], argv: Sequence[str], prog: str, **options: Any
+) -> tuple[Arguments, Further]:
     """Return typed settings as [`parse_argv`], and those of one more dataclass."""
-    *shared, own = _parse_argv(argv, prog, further)
+    *shared, own = _parse_argv(argv, prog, further, **options)
     return Arguments(*shared), own
 
 
@@ -125,31 +130,44 @@ def parse_settings_with(further: type[Further], settings: Mapping[str, Any], pro
     return Arguments(*shared), own
 
 
-def _make_parser(prog: str, further: Sequence[type]) -> SettingsParser:
+def _make_parser(prog: str, *further: type, **options: Any) -> SettingsParser:
     elsewhere = {known.name: _FOR_DISTILL for known in fields(DistillationArguments)}
     types = [ModelArguments, DataArguments, RnnTrainingArguments, *further]
-    return SettingsParser(types, TrainingArguments._VALID_DICT_FIELDS, elsewhere, prog=prog)
+    return SettingsParser(types, TrainingArguments._VALID_DICT_FIELDS, elsewhere, prog=prog, **options)
 
 
-def _parse_argv(argv: Sequence[str], prog: str, *further: type) -> tuple[Any, ...]:
-    parser = _make_parser(prog, further)
+def _parse_argv(argv: Sequence[str], prog: str, *further: type, **options: Any) -> tuple[Any, ...]:
+    parser = _make_parser(prog, *further, **options)
+    parser.add_argument("--json", dest="json_output", action="store_true", help=JSON_HELP)
     flags = parser.parse_flags(argv)
-    flags = {"recipe": get_task(flags.get("task", DEFAULT_TASK)).recipe, **flags}
-    return _parse(parser, flags["recipe"], {name: Setting(value, prog) for name, value in flags.items()})
+    recipe = flags.setdefault("recipe", _recipe_of(flags.get("task")))
+    given = {name: Setting(value, prog) for name, value in flags.items()}
+    parser.check_required({name: setting.value for name, setting in merge_recipe(recipe, given).items()})
+    return _parse(parser, recipe, given)
+
+
+def _recipe_of(task: str | None) -> str:
+    from ...tasks import DEFAULT_TASK, get_task  # imports datasets
+
+    return get_task(task or DEFAULT_TASK).recipe
 
 
 def _parse_settings(settings: Mapping[str, Any], prog: str, *further: type) -> tuple[Any, ...]:
     recipe = settings.get("recipe")
-    recipe = get_task(settings.get("task") or DEFAULT_TASK).recipe if recipe is None else recipe
+    recipe = _recipe_of(settings.get("task")) if recipe is None else recipe
     named = None if isinstance(recipe, Mapping) else recipe
     given = {name: Setting(value, prog) for name, value in {**settings, "recipe": named}.items()}
-    return _parse(_make_parser(prog, further), recipe, given)
+    return _parse(_make_parser(prog, *further), recipe, given)
 
 
 def _parse(parser: SettingsParser, recipe: Any, given: dict[str, Setting]) -> tuple[Any, ...]:
     merged = merge_recipe(recipe, given)
     settings = parser.convert(merged)
     if (start := settings.get("model_name_or_path")) is not None:
+        from ...hub.loading import find_folder, load_without_weights  # not for the help: these import much
+        from ...hub.model_folder import FinishedFolder
+        from ...tasks import get_task
+
         config = load_without_weights(start, FinishedFolder(find_folder(start)))[0]
         task = get_task(settings.get("task", DataArguments.task))
         head = task.architecture
@@ -190,6 +208,8 @@ def merge_recipe(
     """
     merged: dict[str, Setting] = {}
     removes = {**_RIVALS, "model_name_or_path": (*_RIVALS["model_name_or_path"], *start_settings)}
+    from ...tasks import DEFAULT_TASK, get_task  # imports datasets
+
     asked = given.get("task")
     layers = [*read_layers(recipe, None if asked is None else asked.value), given]
     task = next((layer["task"].value for layer in reversed(layers) if "task" in layer), None)
@@ -212,7 +232,7 @@ def merge_recipe(
     return merged
 
 
-def _or_scratch(task: Task) -> str:
+def _or_scratch(task: "Task") -> str:
     return f", or start from nothing with recipe {task.scratch}"
 
 

@@ -24,15 +24,13 @@ from ...hub.model_folder import FinishedFolder
 from ...utils.errors import UserError, reason_of
 from ...utils.process_state import library_bars_off, one_at_a_time
 from .. import output_dir
-from ..arguments.parser import SettingsParser
-from ..arguments.pretraining_arguments import PretrainingArguments
-from ..arguments.run_arguments import ModelArguments, merge_recipe
+from ..arguments.pretraining_arguments import PretrainingArguments, parse_pretraining
+from ..arguments.run_arguments import ModelArguments
 from ..arguments.training_arguments import RnnTrainingArguments
 from ..build import make_config
 from ..checkpointing.fingerprints import take_fingerprints
 from ..checkpointing.interrupt import TrainingStopped
 from ..checks import check_finite, check_unchanged
-from ..recipes import Setting
 from ..trainer import RnnTrainer
 from .save import write_encoder
 from .student import SentenceStudent, compress_table, normalize_states, prune_tokenizer
@@ -41,7 +39,6 @@ from .texts import prepare_texts, read_dataset, read_lines
 
 logger = logging.getLogger(__name__)
 
-RECIPE = "pretrain"
 POOLING = "mean"  # that of sentence-transformers; heads choose their own
 _MOST_PAIRS = 200_000  # held-out texts that are compared
 
@@ -53,25 +50,6 @@ class PretrainingResult:
     folder: Path
     metrics: dict[str, Any]
     url: str | None = None
-
-
-def parse(settings: Mapping[str, Any] | Sequence[str], prog: str) -> tuple[Any, ...]:
-    """Return the three dataclasses of settings, from flags or keywords, on top of the recipe `pretrain`.
-
-    Raises:
-        UserError: For a mistake in a setting or a recipe.
-    """
-    parser = SettingsParser(
-        [ModelArguments, PretrainingArguments, RnnTrainingArguments],
-        RnnTrainingArguments._VALID_DICT_FIELDS,
-        prog=prog,
-        recipe=RECIPE,
-    )
-    values = dict(settings) if isinstance(settings, Mapping) else parser.parse_flags(settings)
-    recipe = values.get("recipe") or RECIPE
-    named = None if isinstance(recipe, Mapping) else recipe
-    given = {name: Setting(value, prog) for name, value in {**values, "recipe": named}.items()}
-    return parser.build(parser.convert(merge_recipe(recipe, given)))
 
 
 @one_at_a_time()
@@ -102,7 +80,7 @@ def pretrain(
         >>> pretrain(teacher="all-MiniLM-L6-v2", input=["tweets.txt.gz"], output_dir="encoder")
     """
     if model_args is None or pretraining_args is None or training_args is None:
-        model_args, pretraining_args, training_args = parse(settings, "pretrain")
+        model_args, pretraining_args, training_args = parse_pretraining(settings, "pretrain")
     elif settings:
         raise TypeError(f"pretrain takes three dataclasses or settings by name: found {', '.join(settings)}")
     own = pretraining_args
