@@ -37,7 +37,7 @@ from tqdm import tqdm
 
 from ..data.line_reader import read_texts
 from ..data.row_errors import BadRow
-from ..utils.errors import UserError, reason_of
+from ..utils.errors import UserError, install_hint, reason_of
 from .batch_predictor import ERROR, BatchPredictor, find_text_error
 
 BLOCK_BYTES = 32 << 20
