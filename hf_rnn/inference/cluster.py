@@ -229,6 +229,7 @@ def predict_block(job: Job, file: InputFile, number: int) -> Counts:
             writer = None
             for block, faults in _READERS[kind](source, *file.limits[number], file, predictor):
                 texts, pairs = (_column(block, name) for name in (predictor.text_column, predictor.text_pair_column))
+                texts = [None if fault else text for text, fault in zip(texts, faults, strict=True)]
                 answers = predictor.answer(texts, pairs)
                 reasons = answers[predictor.prefix + ERROR]
                 reasons[:] = [fault or reason for fault, reason in zip(faults, reasons, strict=True)]
