@@ -27,11 +27,11 @@ def load_tutorial_checkpoint(
     Sizes and cell are read from the weights. A bidirectional network pools the last states of both directions, torch's
     h_n.
 
-    - Vocabulary: the file has none. Train the tokenizer on the same texts, `train_tokenizer(texts, min_frequency=3)`.
+    - Vocabulary: not in the file. Train the tokenizer on the same texts, `train_tokenizer(texts, min_frequency=3)`.
       The embedding may have a few rows more, such as 3,333 for 3,330 words: each look-up of an unknown word in
       torchtext's dictionary added it, with the id of `<unk>`, so no id reaches the rows at the end.
       `vocab_size=len(tokenizer)` drops them.
-    - Labels: the file has none. torchtext numbered the classes by their frequency in the training rows, so they are
+    - Labels: not in the file. torchtext numbered the classes by their frequency in the training rows, so they are
       called `RANK_0` (the most frequent), `RANK_1`, ... unless `id2label` names them: `{0: "1", 1: "0", 2: "2"}` for
       the tutorial's tweets, where 1 (positive) is the most frequent.
 

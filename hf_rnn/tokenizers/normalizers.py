@@ -140,7 +140,7 @@ TWEET_WORDS = "|".join(
 )
 
 
-# Of a row, delete each character before the last two, except in `<<<MENTION>>>`.
+# Each character of a row before its last two, except in `<<<MENTION>>>`.
 TWEET_REPEATED = r"(?!<<<\w|(?<=\w)>>>)([^\n])(?=\1\1)"
 
 
