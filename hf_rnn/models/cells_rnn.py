@@ -64,7 +64,7 @@ class TorchCell(RecurrentCell):
     has_recurrent_dropout = True
     kernel: Any
     loop: str  # its name in `cpu_kernels_rnn.py`
-    gates: tuple[str, ...] = ()  # names in the order of the weights, "" for a part that is no gate
+    gates: tuple[str, ...] = ()  # names in the order of the weights, "" for a candidate
 
     def list_weights(self, dropout: float) -> list[torch.Tensor]:
         """Return W_ih, W_hh, b_ih and b_hh, with recurrent dropout on W_hh.
