@@ -69,3 +69,23 @@ _SCORES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "sigmoid": torch.sigmoid,
     "softmax": partial(torch.softmax, dim=-1),
 }
+
+
+@torch.inference_mode()
+def read_gates(model: PreTrainedModel, hidden_states: Sequence[torch.Tensor]) -> list[tuple[str, str, np.ndarray]]:
+    """Return the gates and states of one text: layer and direction, name, and values `(T, H)`.
+
+    `hidden_states` are those of the model's output for a batch of this text alone, in evaluation mode.
+    """
+    found = []
+    for number, layer in enumerate(model.base_model.layers, 1):
+        inputs, states = (hidden_states[place].transpose(0, 1) for place in (number - 1, number))
+        for direction, own in zip(layer.directions, states.chunk(len(layer.directions), dim=-1), strict=True):
+            backward = direction is not layer.directions[0]
+            read, seen = (part.flip(0) if backward else part for part in (inputs, own))
+            gates = {f"{name} gate": gate for name, gate in direction.cell.read_gates(read, seen).items()}
+            title = f"layer {number}, {'backward' if backward else 'forward'}"
+            for name, values in {**gates, "state": seen}.items():
+                values = values.flip(0) if backward else values
+                found.append((title, name, values[:, 0].float().cpu().numpy()))
+    return found

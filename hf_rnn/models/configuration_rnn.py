@@ -112,8 +112,8 @@ class RnnConfig(PreTrainedConfig):
     )
     word_forms: int = _setting(
         0,
-        "token-classification: add a layer over words, which also reads their prefixes, suffixes and capitals, with this "
-        "number of rows for them; 0 tags tokens",
+        "token-classification: add a layer over words, which also reads their prefixes, suffixes and capitals, with "
+        "this number of rows for them; 0 tags tokens",
     )
     word_hidden_size: int = _setting(100, "units per direction of the layer of word_forms")
     sparse_embedding: bool = _setting(

@@ -152,10 +152,11 @@ class SettingsParser(HfArgumentParser):
         if missing := self._missing(values):
             named = " and ".join(f"--{name}" for name in missing)
             verb = "is" if len(missing) == 1 else "are"
-            raise UserError(f"{named} {verb} missing: type {self._usage()}, such as: {self._example}")
+            raise UserError(f"{named} {verb} missing: type {self._usage(values)}, such as: {self._example}")
 
-    def _usage(self) -> str:
-        return " ".join([self.prog, *(name.upper() for name in self._required()), "[flags]"])
+    def _usage(self, values: Mapping[str, Any] | None = None) -> str:
+        words = [str((values or {}).get(name) or name.upper()) for name in self._required()]
+        return " ".join([self.prog, *words, *["[flags]"] * (values is None)])
 
     @property
     def names(self) -> set[str]:
@@ -297,7 +298,11 @@ class SettingsParser(HfArgumentParser):
         near = [_OTHER_NAMES.get(name), *(parts if len(parts) > 1 else difflib.get_close_matches(name, known, n=1))]
         found = [f"{dashes}{other}" for other in near if other in known]
         found = found[:1] if near[0] else found
-        return self._elsewhere.get(name) or (f". Did you mean {' or '.join(found)}?" if found else "")
+        return self._elsewhere.get(name) or (f". Did you mean {_either(found)}?" if found else "")
+
+
+def _either(names: Sequence[str]) -> str:
+    return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def _read_choice(action: Action) -> Callable[[str], Any]:
@@ -310,7 +315,7 @@ def _read_choice(action: Action) -> Callable[[str], Any]:
         near = [str(choice) for name, choice in known.items() if asked in name][:3]
         near = near or difflib.get_close_matches(asked, known, n=1)
         expected = f"expected one of {', '.join(map(str, known.values()))}: " if len(known) <= _FEW_CHOICES else ""
-        hint = f". Did you mean {' or '.join(near)}?" if near else ""
+        hint = f". Did you mean {_either(near)}?" if near else ""
         raise ArgumentTypeError(f"{expected}found {text!r}{hint}")
 
     return read
