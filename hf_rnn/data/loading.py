@@ -59,7 +59,8 @@ def load_tsv(
     columns are declared; then every line must have as many fields as the first.
 
     Args:
-        source: A folder with `train.tsv`, `dev.tsv`, `test.tsv`; files by split; or one file of training rows.
+        source: A folder with `train.tsv`, `dev.tsv`, `test.tsv`; files by split; or one file of training rows. Files
+            whose names end in `.gz` are unpacked while they are read.
         text_column: Column of the text, by number from 0, or by name with `header=True`; by default 0.
         label_column: Column of the label; by default 1. If either is given, lines may have further columns.
         label_columns: Several columns of labels in place of `label_column`, for a `scheme` that reads them.
@@ -213,7 +214,11 @@ def find_files(
             raise UserError(f"unknown split: found {unknown[0]!r}; use train, validation (or dev), test")
     elif os.path.isdir(source := os.path.expanduser(source)):
         where = str(source)
-        given = {path.stem: [str(path)] for path in sorted(Path(source).glob(f"*{suffix}"))}
+        given: dict[str, list[str]] = {}
+        for path in sorted([*Path(source).glob(f"*{suffix}"), *Path(source).glob(f"*{suffix}.gz")]):
+            given.setdefault(path.name.partition(suffix)[0], []).append(str(path))
+        if twice := [paths for name, paths in given.items() if len(paths) > 1]:
+            raise UserError(f"a split must be one file: found {' and '.join(twice[0])}; remove one")
         if unused := [f"{name}{suffix}" for name in given if name not in (*_SPLITS, *_ALIASES)]:
             logger.warning("%s: not read: %s; read are train, dev or validation, test", where, ", ".join(unused))
     else:
