@@ -1,4 +1,4 @@
-"""Settings of a pretraining: the teacher, the texts, and what the student takes over."""
+"""Settings of a pretraining: the objective, the teacher, the texts, and what the student takes over."""
 
 import os
 from dataclasses import dataclass
@@ -9,10 +9,15 @@ from .parser import expand_home, setting
 
 @dataclass
 class PretrainingArguments:
-    """A teacher of sentence vectors and texts without labels; see [`hf_rnn.training.pretraining`]."""
+    """Objective, teacher, and texts without labels; see [`hf_rnn.training.pretraining`]."""
 
     _argument_group_name = "pretraining"
 
+    objective: str = setting(
+        "teacher",
+        "what to learn: a teacher's sentence vectors, or the next token of texts without a teacher",
+        choices=["teacher", "causal_lm"],
+    )
     teacher: str | None = setting(
         None,
         "encoder to learn from: a sentence-transformers folder, or any encoder of transformers (folder or Hub id)",
@@ -27,7 +32,9 @@ class PretrainingArguments:
     )
     max_texts: int | None = setting(None, "stop reading after this number of distinct texts")
     held_out: int = setting(2000, "texts that are measured instead of learned, at most a tenth of all")
-    max_vocab_size: int = setting(14_000, "word pieces to keep, the most frequent ones of the teacher")
+    max_vocab_size: int = setting(
+        14_000, "word pieces to keep, the most frequent ones of the teacher; for causal_lm, byte pairs to learn"
+    )
     teacher_max_length: int | None = setting(None, "tokens per text for the teacher (default: its maximum)")
     model_max_length: int = setting(4096, "tokens per text of the student")
     cache_dir: str | None = setting(None, "folder for texts and teacher's vectors (default: below output_dir)")
@@ -51,7 +58,14 @@ class PretrainingArguments:
         Raises:
             UserError: With what is missing.
         """
-        if self.teacher is None:
-            raise UserError("teacher is not set: give the folder of a sentence encoder, or its id on the Hub")
+        if self.objective == "causal_lm":
+            for name in ("teacher", "teacher_max_length", "model_max_length", "weights_dtype"):
+                if (found := getattr(self, name)) != getattr(type(self), name):
+                    raise UserError(f"objective causal_lm has no teacher: found {name} {found}; leave it out")
+        elif self.teacher is None:
+            raise UserError(
+                "teacher is not set: give the folder of a sentence encoder, or its id on the Hub; "
+                "objective causal_lm learns without one"
+            )
         if (self.input is None) == (self.dataset_name is None):
             raise UserError("give either input, files with one text per line, or dataset_name")

@@ -21,18 +21,21 @@ from transformers import EvalPrediction, PreTrainedTokenizerBase, set_seed
 from ...data.encoding import measure_pieces
 from ...data.vectors.model_table import ModelTable
 from ...hub.model_folder import FinishedFolder
+from ...tasks import get_task
 from ...utils.errors import UserError, reason_of
 from ...utils.process_state import library_bars_off, one_at_a_time
 from .. import output_dir
 from ..arguments.parser import SettingsParser
 from ..arguments.pretraining_arguments import PretrainingArguments
 from ..arguments.run_arguments import ModelArguments, merge_recipe
+from ..arguments.text_arguments import VOCABULARY_SETTINGS, DataArguments
 from ..arguments.training_arguments import RnnTrainingArguments
 from ..build import make_config
 from ..checkpointing.fingerprints import take_fingerprints
 from ..checkpointing.interrupt import TrainingStopped
 from ..checks import check_finite, check_unchanged
-from ..recipes import Setting
+from ..recipes import Setting, load_recipe
+from ..train import train
 from ..trainer import RnnTrainer
 from .save import write_encoder
 from .student import SentenceStudent, compress_table, normalize_states, prune_tokenizer
@@ -42,13 +45,14 @@ from .texts import prepare_texts, read_dataset, read_lines
 logger = logging.getLogger(__name__)
 
 RECIPE = "pretrain"
+_LANGUAGE_MODEL = "causal-lm"  # the task of objective causal_lm
 POOLING = "mean"  # that of sentence-transformers; heads choose their own
 _MOST_PAIRS = 200_000  # held-out texts that are compared
 
 
 @dataclass(frozen=True)
 class PretrainingResult:
-    """The folder of the encoder, and the parts `texts`, `held_out` and `training` of its `pretraining.json`."""
+    """The folder of the encoder, and parts of its `pretraining.json`; for causal_lm the scores of the training."""
 
     folder: Path
     metrics: dict[str, Any]
@@ -56,7 +60,7 @@ class PretrainingResult:
 
 
 def parse(settings: Mapping[str, Any] | Sequence[str], prog: str) -> tuple[Any, ...]:
-    """Return the three dataclasses of settings, from flags or keywords, on top of the recipe `pretrain`.
+    """Return the three dataclasses of settings, from flags or keywords, on top of the recipe of the objective.
 
     Raises:
         UserError: For a mistake in a setting or a recipe.
@@ -69,6 +73,9 @@ def parse(settings: Mapping[str, Any] | Sequence[str], prog: str) -> tuple[Any, 
     )
     values = dict(settings) if isinstance(settings, Mapping) else parser.parse_flags(settings)
     recipe = values.get("recipe") or RECIPE
+    if values.get("objective") == "causal_lm" and recipe == RECIPE:
+        own = load_recipe(get_task(_LANGUAGE_MODEL).recipe)
+        recipe = {"recipe": None, **{name: value for name, value in own.items() if name not in VOCABULARY_SETTINGS}}
     named = None if isinstance(recipe, Mapping) else recipe
     given = {name: Setting(value, prog) for name, value in {**values, "recipe": named}.items()}
     return parser.build(parser.convert(merge_recipe(recipe, given)))
@@ -85,14 +92,15 @@ def pretrain(
     """Teach a recurrent encoder a teacher's sentence vectors, and save it.
 
     The folder is loaded by `AutoModel`, by `SentenceTransformer` and, as a start, by `train` and `RnnClassifier` with
-    `model_name_or_path`.
+    `model_name_or_path`. With `objective="causal_lm"` a language model learns the next token instead, as `train` does
+    for that task; its folder is a start too.
 
     Args:
         model_args: Architecture.
         pretraining_args: Teacher and texts.
         training_args: Training and output folder.
         settings: In place of the three dataclasses: settings by the names of the command's flags, on top of the recipe
-            `pretrain`.
+            `pretrain`, or `lm` for causal_lm.
 
     Raises:
         UserError: For a mistake in settings, texts or teacher.
@@ -107,6 +115,8 @@ def pretrain(
         raise TypeError(f"pretrain takes three dataclasses or settings by name: found {', '.join(settings)}")
     own = pretraining_args
     own.check()
+    if own.objective == "causal_lm":
+        return _train_language_model(model_args, own, training_args)
     if model_args.pooling != POOLING:
         raise UserError(
             f"pooling must be {POOLING} in a pretraining: found {model_args.pooling!r}; heads choose their own"
@@ -179,6 +189,28 @@ def pretrain(
         )
         logger.info("the encoder is in %s", folder.root)
     return PretrainingResult(folder.root, {name: record[name] for name in ("texts", "held_out", "training")})
+
+
+def _train_language_model(
+    model_args: ModelArguments, own: PretrainingArguments, training_args: RnnTrainingArguments
+) -> PretrainingResult:
+    """Write the texts as `train.txt` and `dev.txt`, and train a language model on them as `hf-rnn train` does."""
+    cache = Path(own.cache_dir or Path(str(training_args.output_dir)) / output_dir.PRETRAINING_CACHE)
+    with training_args.main_process_first(desc="texts"):
+        texts = _make_texts(own, cache, Counter())
+        held_out = min(own.held_out, len(texts) // 10)
+        dev = set(np.random.default_rng(training_args.seed).permutation(len(texts))[:held_out].tolist())
+        if training_args.process_index == 0:
+            with (
+                (cache / "train.txt").open("w", encoding="utf-8") as learned,
+                (cache / "dev.txt").open("w", encoding="utf-8") as measured,
+            ):
+                for row, text in enumerate(iterate(texts)):
+                    (measured if row in dev else learned).write(f"{text}\n")
+    tokens = {"tokenizer": "bpe", "min_frequency": 1, "max_vocab_size": own.max_vocab_size, "lowercase": False}
+    data_args = DataArguments(task=_LANGUAGE_MODEL, data_dir=str(cache), **tokens)
+    result = train(model_args, data_args, training_args)
+    return PretrainingResult(result.folder, result.metrics, result.url)
 
 
 def _make_texts(own: PretrainingArguments, cache: Path, counts: Counter[str]) -> datasets.Dataset:
