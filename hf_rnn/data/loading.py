@@ -64,7 +64,7 @@ def load_tsv(
 
     Args:
         source: A folder with `train.tsv`, `dev.tsv`, `test.tsv`, or parts such as `train-00000-of-00004.tsv`; files
-            by split; or one file of training rows.
+            by split; or one file of training rows. Files whose names end in `.gz` are unpacked while they are read.
         text_column: Column of the text, by number from 0, or by name with `header=True`; by default 0.
         label_column: Column of the label; by default 1. If either is given, lines may have further columns.
         label_columns: Several columns of labels in place of `label_column`, for a `scheme` that reads them.
@@ -218,13 +218,17 @@ def find_files(
             raise UserError(f"unknown split: found {unknown[0]!r}; use train, validation (or dev), test")
     elif os.path.isdir(source := os.path.expanduser(source)):
         where = str(source)
-        given = {}
-        for path in sorted(Path(source).glob(f"*{suffix}")):
-            split, number = _NUMBERED.fullmatch(path.stem).groups()  # type: ignore[union-attr] # matches any name
-            name = split if split in (*_SPLITS, *_ALIASES) else path.stem
+        given, stems = {}, set()
+        for path in sorted([*Path(source).glob(f"*{suffix}"), *Path(source).glob(f"*{suffix}.gz")]):
+            stem = path.name.partition(suffix)[0]
+            split, number = _NUMBERED.fullmatch(stem).groups()  # type: ignore[union-attr] # matches any name
+            name = split if split in (*_SPLITS, *_ALIASES) else stem
             given.setdefault(name, []).append(str(path))
-            if len(given[name]) > 1 and str(path.with_name(name + suffix)) in given[name]:
-                raise UserError(f"{where} has {name}{suffix} and {path.name}: keep the whole file or its parts")
+            if stem in stems or (len(given[name]) > 1 and name in stems):
+                raise UserError(
+                    f"{where} has {Path(given[name][0]).name} and {path.name}: keep the whole file or its parts"
+                )
+            stems.add(stem)
         if unused := [f"{name}{suffix}" for name in given if name not in (*_SPLITS, *_ALIASES)]:
             logger.warning("%s: not read: %s; read are train, dev or validation, test", where, ", ".join(unused))
     else:
