@@ -140,7 +140,7 @@ class BatchPredictor:
     @property
     def schema(self) -> pa.Schema:
         """Types of the columns that a call adds, as a schema of Arrow."""
-        model = self.load()
+        model: Any = self.load()
         types = {**model.task.answer_types(model.config), ERROR: pa.string()}
         return pa.schema([(self.prefix + name, kind) for name, kind in types.items()])
 

@@ -271,7 +271,7 @@ def _read_bytes(stream: Any, start: int, stop: int) -> bytes:
 
 def _read_lines(stream: Any, start: int, stop: int, path: str) -> Iterator[tuple[list[str | None], list[str]]]:
     """Yield the lines of a block, with None and the reason for a line that is refused."""
-    for lines in read_texts(io.BytesIO(_read_bytes(stream, start, stop)), path):  # type: ignore[arg-type]
+    for lines in read_texts(io.BytesIO(_read_bytes(stream, start, stop)), path):
         yield [None if isinstance(line, BadRow) else line for line in lines], [*map(_name_fault, lines)]
 
 
@@ -479,7 +479,8 @@ def _read_marks(job: Job) -> dict[str, Counts]:
                 job.target.delete_file(info.path)
         name, *numbers = info.base_name.rsplit(".", 2)
         if len(numbers) == 2 and all(map(str.isdecimal, numbers)):
-            marks[name] = Counts("", *map(int, numbers))
+            rows, errors = map(int, numbers)
+            marks[name] = Counts("", rows, errors)
     return marks
 
 

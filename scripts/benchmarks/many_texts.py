@@ -31,7 +31,8 @@ def write_files(texts: list[str], count: int, folder: Path) -> list[str]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    words, chance, first = " ".join(texts).split(), random.Random(0), []
+    words, chance = " ".join(texts).split(), random.Random(0)
+    first: list[str] = []
 
     def word() -> str:
         return chance.choice(words) if chance.random() < 0.98 else f"{chance.choice(words)}{chance.randrange(10**6)}"

@@ -26,6 +26,7 @@ class PretrainingArguments:
         "teacher",
         "what to learn: a teacher's sentence vectors, or the next token of texts without a teacher",
         choices=["teacher", "causal_lm"],
+        common=True,
     )
     teacher: str | None = setting(
         None,
@@ -94,8 +95,7 @@ def parse_pretraining(settings: Mapping[str, Any] | Sequence[str], prog: str, **
     types = [PretrainingArguments, ModelArguments, RnnTrainingArguments]
     parser = SettingsParser(types, RnnTrainingArguments._VALID_DICT_FIELDS, prog=prog, recipe=RECIPE, **options)
     parser.add_argument("--json", dest="json_output", action="store_true", help=JSON_HELP)
-    by_name = isinstance(settings, Mapping)
-    values = dict(settings) if by_name else parser.parse_flags(settings)
+    values = dict(settings) if isinstance(settings, Mapping) else parser.parse_flags(settings)
     recipe = values.get("recipe") or RECIPE
     if values.get("objective") == "causal_lm" and recipe == RECIPE:
         from ...tasks import get_task  # imports datasets
@@ -105,7 +105,7 @@ def parse_pretraining(settings: Mapping[str, Any] | Sequence[str], prog: str, **
     named = None if isinstance(recipe, Mapping) else recipe
     given = {name: Setting(value, prog) for name, value in {**values, "recipe": named}.items()}
     merged = parser.convert(merge_recipe(recipe, given))
-    if not by_name:
+    if not isinstance(settings, Mapping):
         parser.check_required(merged)
     own, model, training = parser.build(merged)
     return model, own, training

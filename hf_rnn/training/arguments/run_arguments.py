@@ -222,11 +222,11 @@ def merge_recipe(
         merged = {name: setting for name, setting in merged.items() if name not in rivals} | layer
     merged = {name: setting for name, setting in merged.items() if setting.value is not None}
     start = merged.get("model_name_or_path")
-    if start is not None and start.built_in and (asked := [name for name in _TOKEN_SETTINGS if name in merged]):
-        origin = merged[asked[0]].origin
-        advice = " or best" if "vectors" in asked and own.scratch == "scratch" else ""
+    if start is not None and start.built_in and (tokens := [name for name in _TOKEN_SETTINGS if name in merged]):
+        origin = merged[tokens[0]].origin
+        advice = " or best" if "vectors" in tokens and own.scratch == "scratch" else ""
         raise UserError(
-            f"{origin}: no effect of {asked[0]}: the run starts from the encoder {start.value}, which has its own "
+            f"{origin}: no effect of {tokens[0]}: the run starts from the encoder {start.value}, which has its own "
             f"tokens and vectors; leave it out{_or_scratch(own)}{advice}"
         )
     return merged
