@@ -242,20 +242,14 @@ class RnnForTokenClassification(RnnPreTrainedModel):
             return self.loss_function(logits=emissions, labels=labels, config=self.config, **kwargs), emissions
         texts, loss, logits = CompactTexts(mask), None, emissions
         compact = texts.compact(emissions).float()
-        names = [self.config.id2label[index] for index in range(self.num_labels)]
         if labels is not None:
             count = kwargs.get("num_items_in_batch")
             count = (labels >= 0).sum().clamp(min=1) if count is None else count
-            costs = self._miss_costs(names).to(compact) if self.training and self.config.crf_miss_cost else None
-            loss = self.crf.losses(compact, texts.compact(labels), texts.valid, costs).sum() / count
+            loss = self.crf.losses(compact, texts.compact(labels), texts.valid).sum() / count
         if not self.training:
+            names = [self.config.id2label[index] for index in range(self.num_labels)]
             logits = texts.restore([self.crf.best_scores(compact, texts.valid, names)]).to(emissions.dtype)
         return loss, logits
-
-    def _miss_costs(self, names: list[str]) -> torch.Tensor:
-        """Return `crf_miss_cost` for the tag O in place of one of an entity, 0 elsewhere `(C, C)`."""
-        missed = [[row[:2] in ("B-", "I-") and column == "O" for column in names] for row in names]
-        return self.config.crf_miss_cost * torch.tensor(missed)
 
     def _continue(self, scores: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
         """Return scores `(B, T, C)` of words at their tokens: the further ones of a word with B-X have I-X."""
