@@ -1,7 +1,7 @@
 """Compare taggers on the validation split: a linear CRF, a fine-tuned transformer, and a recipe of this package.
 
     python scripts/results/measure_taggers.py --data_dir DIR --transformer sentence-transformers/all-MiniLM-L6-v2
-    python scripts/results/measure_taggers.py --data_dir DIR --seeds 0 1 --flags "--recipe token-classification-scratch"
+    python scripts/results/measure_taggers.py --data_dir DIR --seeds 0 1 --flags "--learning_rate 1e-3"
 
 DIR has train.conll and dev.conll. The score is the F1 of entities, or the accuracy of other tags. Seconds are wall
 time of the training on one thread. The linear CRF is sklearn-crfsuite with the words at places -2 to 2, affixes,
