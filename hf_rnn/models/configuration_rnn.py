@@ -105,7 +105,7 @@ class RnnConfig(PreTrainedConfig):
     crf: bool = _setting(False, "token-classification: score whole taggings of a text with a conditional random field")
     word_forms: int = _setting(
         0,
-        "token-classification: add a layer over words, which also reads their prefixes, suffixes and capitals, with "
+        "token-classification: add an LSTM over words, which also reads their prefixes, suffixes and capitals, with "
         "this number of rows for them; 0 tags tokens",
     )
     word_hidden_size: int = _setting(100, "units per direction of the layer of word_forms")

@@ -38,7 +38,7 @@ class WordReader(nn.Module):
     def __init__(self, config: RnnConfig) -> None:
         super().__init__()
         own = copy.copy(config)
-        own.hidden_size = config.word_hidden_size
+        own.cell_type, own.hidden_size = "lstm", config.word_hidden_size
         self.table = nn.EmbeddingBag(config.word_forms, own.hidden_size, mode="sum")
         self.dropout = nn.Dropout(config.hidden_dropout)
         self.projection = nn.Linear(config.output_size, own.hidden_size)
