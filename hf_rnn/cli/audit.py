@@ -29,8 +29,8 @@ from .console import print_note
 class AuditArguments(DataArguments):
     """Flags of this verb, beside those of the texts and their tokens."""
 
-    json: bool = setting(False, "print one JSON object with every row that is found")
-    recipe: str = setting(DEFAULT_RECIPE, "recipe with settings of texts and tokens to start from")
+    json: bool = setting(False, "print one JSON object with every row that is found", common=True)
+    recipe: str = setting(DEFAULT_RECIPE, "recipe with settings of texts and tokens to start from", common=True)
 
 
 def run(argv: Sequence[str]) -> None:
@@ -53,12 +53,19 @@ def run(argv: Sequence[str]) -> None:
 
 
 def _parse(argv: Sequence[str]) -> AuditArguments:
-    parser = SettingsParser(AuditArguments, prog="hf-rnn audit")
+    parser = SettingsParser(
+        AuditArguments,
+        prog="hf-rnn audit",
+        description="Look for leaks between splits, duplicates, conflicting labels and unknown tokens.",
+        example="data/tweets",
+    )
     flags = {name: Setting(value, parser.prog) for name, value in parser.parse_flags(argv).items()}
     recipe = flags["recipe"].value if "recipe" in flags else DEFAULT_RECIPE
     known = {known.name for known in fields(AuditArguments)}
     merged = {name: value for name, value in merge_recipe(recipe, flags).items() if name in known}
-    (arguments,) = parser.build(parser.convert(merged))
+    settings = parser.convert(merged)
+    parser.check_required(settings)
+    (arguments,) = parser.build(settings)
     return arguments
 
 

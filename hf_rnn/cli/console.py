@@ -7,8 +7,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ..utils.errors import UserError
-
 INTERRUPTED = 130  # exit code after Ctrl-C, as a shell reports it
 
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # except tab and line feed
@@ -18,14 +16,12 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # except tab and line 
 class ModelFlags:
     """Flags that name a model."""
 
-    model: str | None = field(default=None, metadata={"help": "finished folder, or id on the Hub"})
+    model: str | None = field(default=None, metadata={"help": "finished folder, or id on the Hub", "required": True})
     revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of an id on the Hub"})
 
     def model_name(self) -> str:
-        """Return `--model`, or raise a [`UserError`]; argparse would report a misspelt flag as a missing one."""
-        if self.model is None:
-            raise UserError("--model is missing: give a finished folder")
-        return self.model
+        """Return `--model`, which the parser requires."""
+        return str(self.model)
 
 
 def escape_controls(text: str) -> str:

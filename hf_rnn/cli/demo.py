@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
-from ..hub import loading as model_loading
-from ..inference.demo import build, serve
 from ..training.arguments.parser import SettingsParser, setting
 from ..utils.errors import UserError
 from .console import INTERRUPTED, ModelFlags
@@ -31,10 +29,18 @@ class DemoArguments(ModelFlags):
 
 def run(argv: Sequence[str]) -> None:
     """Serve the page and print its URL."""
-    (arguments,) = SettingsParser(DemoArguments, prog="hf-rnn demo").parse(argv)
+    (arguments,) = SettingsParser(
+        DemoArguments,
+        prog="hf-rnn demo",
+        description="Try a model on a page in your browser.",
+        example="my-model",
+    ).parse(argv)
     name = arguments.model_name()
     if arguments.port is not None and not 0 < arguments.port < 65536:
         raise UserError(f"--port must be from 1 to 65535, found {arguments.port}")
+    from ..hub import loading as model_loading
+    from ..inference.demo import build, serve
+
     model_loading.quiet()
     page = build(name, arguments.revision)
     print(f"{serve(page, arguments.host, arguments.port)} (Ctrl-C ends it)", flush=True)

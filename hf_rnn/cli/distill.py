@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..training.arguments.distillation_arguments import DistillationArguments
 from ..training.arguments.run_arguments import parse_argv_with
-from ..training.distillation import DistillationArguments, distill
 from .train import run_training
 
 
 def run(argv: Sequence[str]) -> None:
-    """Distil, then print one JSON object as `hf-rnn train` does."""
-    arguments, further = parse_argv_with(DistillationArguments, argv, "hf-rnn distill")
+    """Distil, then print the result as `hf-rnn train` does."""
+    arguments, further = parse_argv_with(
+        DistillationArguments,
+        argv,
+        "hf-rnn distill",
+        description="Train a small classifier from labelled texts and the answers of a teacher.",
+        example="data/tweets my-student --teacher my-bert --unlabeled tweets.txt",
+    )
+    from ..training.distillation import distill
+
     run_training("distill", argv, arguments.training, lambda: distill(*arguments, further))

@@ -6,12 +6,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import datasets
-
-from ..data import DataReport
-from ..hub import loading as model_loading
-from ..inference import reference as plain_inference
-from ..tasks import task_of
 from ..training.arguments.parser import SettingsParser, setting
 from ..training.arguments.text_arguments import TableArguments
 from ..utils.errors import UserError
@@ -19,10 +13,10 @@ from .console import ModelFlags
 
 
 @dataclass
-class EvaluateArguments(ModelFlags, TableArguments):
+class EvaluateArguments(TableArguments, ModelFlags):
     """Flags of `evaluate` beside those of the texts and their files."""
 
-    split: str = setting("test", "train, validation (or dev) or test")
+    split: str = setting("test", "train, validation or test; dev is validation")
     label_map: list[str] | None = setting(
         None, "labels of the data with other names in the model, each as DATA=MODEL: 0=neutral 1=bad"
     )
@@ -43,11 +37,23 @@ class EvaluateArguments(ModelFlags, TableArguments):
 
 def run(argv: Sequence[str]) -> None:
     """Measure, and print `model`, `split` and the scores of its task."""
-    (arguments,) = SettingsParser(EvaluateArguments, prog="hf-rnn evaluate").parse(argv)
+    (arguments,) = SettingsParser(
+        EvaluateArguments,
+        prog="hf-rnn evaluate",
+        description="Measure a model on a split of labelled texts.",
+        example="my-model data/tweets --split validation",
+    ).parse(argv)
     name = arguments.model_name()
     arguments.check_source()  # before the model is loaded
     if arguments.batch_size < 1:
         raise UserError(f"--batch_size must be at least 1, found {arguments.batch_size}")
+    import datasets
+
+    from ..data import DataReport
+    from ..hub import loading as model_loading
+    from ..inference import reference as plain_inference
+    from ..tasks import task_of
+
     model_loading.quiet()
     datasets.disable_progress_bars()
     model, tokenizer = model_loading.load_model(name, arguments.revision, arguments.device)

@@ -31,7 +31,12 @@ class ExportArguments(ModelFlags):
 
 def run(argv: Sequence[str]) -> None:
     """Write the file and print one JSON object: `file`, `bytes`, `max_difference`, `agreement`, `texts`."""
-    (arguments,) = SettingsParser(ExportArguments, prog="hf-rnn export").parse(argv)
+    (arguments,) = SettingsParser(
+        ExportArguments,
+        prog="hf-rnn export",
+        description="Write a model for ONNX Runtime, and compare its answers with those of the model.",
+        example="my-model --quantize int8",
+    ).parse(argv)
     name = arguments.model_name()
     expand_home(arguments, "input")
     texts = [] if arguments.input is None else _read_lines(arguments.input)

@@ -10,11 +10,11 @@ import torch
 from transformers import PreTrainedTokenizerBase
 from transformers.generation.streamers import BaseStreamer
 
-from ..data.text_checks import check_text
 from ..hub import loading as model_loading
 from ..tasks import check_verb
 from ..training.arguments.parser import SettingsParser, setting
 from ..utils.errors import UserError
+from ..utils.text_checks import check_text
 from .console import ModelFlags
 
 
@@ -32,7 +32,6 @@ class GenerateArguments(ModelFlags):
 
     def check(self) -> None:
         """Raise a [`UserError`] for mistakes that are visible without the model."""
-        self.model_name()
         ranges = {"max_new_tokens": (1, 10**9), "temperature": (0, 100), "top_k": (0, 10**9), "top_p": (1e-9, 1)}
         for name, (least, most) in ranges.items():
             if not least <= (value := getattr(self, name)) <= most:
@@ -64,7 +63,12 @@ class _Printer(BaseStreamer):
 
 def run(argv: Sequence[str]) -> None:
     """Print the prompt and its continuation."""
-    (arguments,) = SettingsParser(GenerateArguments, prog="hf-rnn generate").parse(argv)
+    (arguments,) = SettingsParser(
+        GenerateArguments,
+        prog="hf-rnn generate",
+        description="Continue a text with a language model.",
+        example="my-model --prompt 'Once upon a time'",
+    ).parse(argv)
     arguments.check()
     model_loading.quiet()
     model, tokenizer = model_loading.load_model(arguments.model_name(), arguments.revision, arguments.device)

@@ -3,33 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..data.text_checks import check_text
 from ..evaluation.classification import check_finite_logits
+from ..evaluation.figures import plot_states
 from ..hub import loading as model_loading
 from ..inference import reference as plain_inference
 from ..inference.attribution import words_read
 from ..tasks import check_verb, task_of
-from ..training.arguments.parser import SettingsParser
+from ..training.arguments.parser import SettingsParser, expand_home, setting
 from ..utils.errors import UserError
+from ..utils.text_checks import check_text
 from .console import ModelFlags, escape_controls, format_columns
 
 _BAR = 40  # characters for a weight of 1
 
 
+@dataclass
+class InspectArguments(ModelFlags):
+    """Flags of this verb."""
+
+    figure: str | None = setting(None, "PNG file for a picture of gates and states over the text")
+
+
 def run(argv: Sequence[str]) -> None:
     """Print the stages of each text."""
-    parser = SettingsParser(ModelFlags, prog="hf-rnn inspect")
+    parser = SettingsParser(
+        InspectArguments,
+        prog="hf-rnn inspect",
+        description="Show each stage of a model for a text: tokens, ids, shapes, weights of the pooling, scores.",
+        example="my-model --text 'so good' --figure gates.png",
+    )
     parser.add_argument("--text", action="append", help="a text; may be given several times")
     flags = parser.parse_flags(argv)
+    parser.check_required(flags)
     texts = flags.pop("text", [])
     (arguments,) = parser.build(flags)
+    expand_home(arguments, "figure")
     name = arguments.model_name()
     if not texts:
-        raise UserError("--text is missing: give a text")
+        raise UserError(f"--text is missing: type hf-rnn inspect {name} --text 'so good'")
+    if arguments.figure is not None and len(texts) > 1:
+        raise UserError(f"--figure draws one text: found {len(texts)}; give --text once")
     for text in texts:
         check_text(text)
     model_loading.quiet()
@@ -39,11 +57,16 @@ def run(argv: Sequence[str]) -> None:
     check_verb(model.config, "predict")
     for number, text in enumerate(texts):
         title = [escape_controls(text)] * (len(texts) > 1)
-        print("\n" * (2 * (number > 0)) + "\n\n".join([*title, *_describe_stages(model, tokenizer, text)]))
+        print(
+            "\n" * (2 * (number > 0))
+            + "\n\n".join([*title, *_describe_stages(model, tokenizer, text, arguments.figure)])
+        )
 
 
-def _describe_stages(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: str) -> list[str]:
-    """Return the tables of the output."""
+def _describe_stages(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: str, figure: str | None
+) -> list[str]:
+    """Return the tables of the output, and draw the figure."""
     encoded = tokenizer(text, truncation=True)
     ids = encoded["input_ids"]
     input_ids = torch.tensor([ids], dtype=torch.long, device=model.device)  # (1, T)
@@ -56,6 +79,8 @@ def _describe_stages(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase,
         hook.remove()
     check_finite_logits(outputs.logits.float())
     tokens = tokenizer.convert_ids_to_tokens(ids)
+    if figure is not None:
+        plot_states(plain_inference.read_gates(model, outputs.hidden_states), tokens, figure)
     words = words_read(tokenizer, text, encoded) or tokens
     rows = [[token, str(number), word] for token, number, word in zip(tokens, ids, words, strict=True)]
     tables = [format_columns([["token", "id", "word"], *rows]) if rows else "the text has no tokens"]

@@ -18,7 +18,7 @@ from ..utils.errors import UserError
 from .console import INTERRUPTED, print_note
 
 _VERBS = {
-    "train": "train a classifier from TSV files",
+    "train": "train a classifier, tagger or language model from your texts",
     "evaluate": "measure a trained model on a split",
     "predict": "label texts with a trained model",
     "generate": "continue a text with a language model",
@@ -64,7 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     """Run a verb, or print the help."""
-    if not arguments or arguments[0] in ("-h", "--help"):
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:2], "--help"]
+    if not arguments or arguments[0] in ("-h", "--help", "--help_all"):
         print(_format_help(), file=sys.stdout if arguments else sys.stderr)
         return 0 if arguments else 2
     if arguments[0] == "--version":
@@ -81,12 +83,13 @@ def _run(arguments: list[str]) -> int:
         logger.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8")  # in any locale
-    from .. import register
+    if not {"-h", "--help", "--help_all"} & set(arguments):  # the help needs no models
+        from .. import register
 
-    try:
-        register()
-    except ImportError as error:  # an old transformers
-        raise UserError(str(error)) from error
+        try:
+            register()
+        except ImportError as error:  # an old transformers
+            raise UserError(str(error)) from error
     return importlib.import_module(f".{verb}", __package__).run(arguments[1:]) or 0
 
 
@@ -95,7 +98,8 @@ def _format_help() -> str:
     verbs = "\n".join(f"  {verb:<{width}}{meaning}" for verb, meaning in _VERBS.items())
     return (
         f"{_USAGE}\n\nRecurrent text classifiers: trained from TSV files, loaded with transformers.\n\n"
-        f"verbs:\n{verbs}\n\nhf-rnn VERB --help lists a verb's flags."
+        f"verbs:\n{verbs}\n\nhf-rnn VERB --help shows an example and the common flags, --help_all all flags.\n"
+        "Start with: hf-rnn train DATA_DIR OUTPUT_DIR"
     )
 
 

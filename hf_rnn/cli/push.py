@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..hub import loading as model_loading
-from ..hub.push import push
 from ..training.arguments.parser import SettingsParser, setting
-from ..utils.errors import UserError
 from .console import escape_controls, format_columns, print_note
 
 
@@ -16,8 +13,8 @@ from .console import escape_controls, format_columns, print_note
 class PushArguments:
     """Flags of this verb."""
 
-    model: str | None = setting(None, "finished folder")
-    repo_id: str | None = setting(None, "repo on the Hub: owner/name")
+    model: str = setting("", "finished folder", required=True)
+    repo_id: str = setting("", "repo on the Hub: owner/name", required=True)
     private: bool = setting(False, "make a new repo visible to its owner only")
     revision: str | None = setting(None, "branch to commit to (default: main)")
     create_pr: bool = setting(False, "open a pull request")
@@ -26,11 +23,15 @@ class PushArguments:
 
 def run(argv: Sequence[str]) -> None:
     """Check a folder, print its files, send them, and print the URL."""
-    (arguments,) = SettingsParser(PushArguments, prog="hf-rnn push").parse(argv)
-    if arguments.model is None:
-        raise UserError("--model is missing: give a finished folder")
-    if arguments.repo_id is None:
-        raise UserError("--repo_id is missing: give owner/name")
+    (arguments,) = SettingsParser(
+        PushArguments,
+        prog="hf-rnn push",
+        description="Send a finished folder to the Hub in one commit, after a check for secrets and local paths.",
+        example="my-model me/tweets --private",
+    ).parse(argv)
+    from ..hub import loading as model_loading
+    from ..hub.push import push
+
     model_loading.quiet()
     private = arguments.private or None  # without the flag, the default of the owner
     settings = {"private": private, "revision": arguments.revision, "create_pr": arguments.create_pr}

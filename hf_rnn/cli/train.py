@@ -6,28 +6,37 @@ import json
 import os
 import re
 import shlex
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import datasets
-import torch
-
 from ..training.arguments.run_arguments import parse_argv
 from ..training.arguments.training_arguments import RnnTrainingArguments
-from ..training.checkpointing.interrupt import TrainingStopped
-from ..training.train import train
-from ..utils.process_state import leave_out_file_times
 from .console import print_note
 
 
 def run(argv: Sequence[str]) -> None:
-    """Train, then print one JSON object: the folder, its page on the Hub if it was pushed, and the scores by split."""
-    arguments = parse_argv(argv)
+    """Train, then print the scores: two lines at a terminal, elsewhere and with `--json` one JSON object.
+
+    The object has the folder, its page on the Hub if it was pushed, and the scores by split.
+    """
+    arguments = parse_argv(
+        argv,
+        description="Train a model on labelled texts and save a finished folder, which every other verb reads.",
+        example="data/tweets my-model",
+    )
+    from ..training.train import train
+
     run_training("train", argv, arguments.training, lambda: train(*arguments))
 
 
 def run_training(verb: str, argv: Sequence[str], settings: RnnTrainingArguments, start: Callable[[], Any]) -> None:
     """Run `start`, a training with these settings, and print its result; see [`run`]."""
+    import datasets
+
+    from ..training.checkpointing.interrupt import TrainingStopped
+    from ..utils.process_state import leave_out_file_times
+
     datasets.disable_progress_bars()  # those of reading and tokenizing
     leave_out_file_times()
     try:
@@ -39,16 +48,22 @@ def run_training(verb: str, argv: Sequence[str], settings: RnnTrainingArguments,
         raise SystemExit(stopped.exit_code) from stopped
     _end_process_group()
     if settings.process_index == 0:
-        scores = {
-            split: {name: value for name, value in metrics.items() if not isinstance(value, dict | list | None)}
-            for split, metrics in result.metrics.items()
-        }
-        where = {"output_dir": str(result.folder)} | ({} if result.url is None else {"url": result.url})
-        print(json.dumps({**where, **scores}, ensure_ascii=False))
+        print(result.summarize() if sys.stdout.isatty() and "--json" not in argv else _to_json(result))
+
+
+def _to_json(result: Any) -> str:
+    scores = {
+        split: {name: value for name, value in metrics.items() if not isinstance(value, dict | list | None)}
+        for split, metrics in result.metrics.items()
+    }
+    where = {"output_dir": str(result.folder)} | ({} if result.url is None else {"url": result.url})
+    return json.dumps({**where, **scores}, ensure_ascii=False)
 
 
 def _end_process_group() -> None:
     """Wait for the process that writes; torchrun ends all processes when the first one fails."""
+    import torch
+
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()

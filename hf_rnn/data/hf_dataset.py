@@ -58,7 +58,10 @@ class LibrarySplit:
             raise self._misfit(f"column {self.label_column!r} must hold {allowed}: found {label}")
 
     def _misfit(self, detail: str) -> DataError:
-        return DataError.for_file(self.path, Reason.MISSING_COLUMN, f"{detail}; set --text_column and --label_column")
+        advice, names = "set --text_column and --label_column", list(self.dataset.features)
+        if len(names) == 2:
+            advice += f", such as --text_column {names[0]} --label_column {names[1]}"
+        return DataError.for_file(self.path, Reason.MISSING_COLUMN, f"{detail}; {advice}")
 
     @property
     def label_column(self) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import datasets
 
-from ..utils.errors import UserError, reason_of
+from ..utils.errors import UserError, install_hint, reason_of
 from .classification import SCORES, classification_metrics
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def make_linear_model(
         UserError: When scikit-learn is not installed.
     """
     if importlib.util.find_spec("sklearn") is None:
-        raise UserError("scikit-learn is not installed: pip install 'hf-rnn[baselines]'")
+        raise UserError(f"scikit-learn is not installed: {install_hint('baselines')}")
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline

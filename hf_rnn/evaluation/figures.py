@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..utils.errors import UserError
+from ..utils.errors import UserError, install_hint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -147,7 +147,7 @@ def _has_font(text: str) -> bool:
     known = get_font(findfont("DejaVu Sans")).get_charmap()
     missing = sorted({character for character in text if ord(character) not in known and not character.isspace()})
     if missing:
-        logger.warning("the confusion matrix shows class ids: its font has no character %r", missing[0])
+        logger.warning("the figure shows numbers in place of names: its font has no character %r", missing[0])
     return not missing
 
 
@@ -178,6 +178,49 @@ def plot_reliability(tables: Mapping[str, Mapping[str, Sequence[float | None]]],
         axes.legend(frameon=False, fontsize=9, loc="lower right")
 
 
+def plot_states(panels: Sequence[tuple[str, str, np.ndarray]], tokens: Sequence[str], path: str | Path) -> None:
+    """Draw gates and states over a text: units as rows, sorted by their mean, tokens from left to right.
+
+    The line is the mean of a gate, or the norm of the states as a share of the largest one.
+
+    Args:
+        panels: Title of the column, name of the row, and the values `(T, H)`, for each picture. A name that ends with
+            `gate` has values from 0 to 1.
+        tokens: The T tokens.
+        path: The PNG file.
+
+    Raises:
+        UserError: For a text without tokens, or when matplotlib is not installed.
+    """
+    if not tokens:
+        raise UserError("no figure: the text has no tokens of the model; give another text")
+    columns, rows = (list(dict.fromkeys(panel[part] for panel in panels)) for part in (0, 1))
+    width = min(max(0.32 * len(tokens), 3.2), 12.0) + 1.4
+    with _figure((width * len(columns), 1.7 * len(rows) + 1.2), path) as figure:
+        grid = figure.subplots(len(rows), len(columns), squeeze=False, sharex=True)
+        for column, row, values in panels:
+            axes, is_gate = grid[rows.index(row)][columns.index(column)], row.endswith("gate")
+            largest = 1.0 if is_gate else max(np.quantile(np.abs(values), 0.99), 1e-9)
+            look = {"cmap": "Blues", "vmin": 0, "vmax": 1} if is_gate else {"cmap": "RdBu_r", "vmin": -largest}
+            place = (-0.5, len(tokens) - 0.5, 0, 1)
+            units = values[:, values.mean(axis=0).argsort()].T
+            image = axes.imshow(units, aspect="auto", extent=place, origin="lower", **{"vmax": largest, **look})
+            norms = np.linalg.norm(values, axis=1)
+            line = values.mean(axis=1) if is_gate else norms / max(norms.max(), 1e-9)
+            axes.plot(line, color=_ORANGE if is_gate else _INK, linewidth=1.6, marker="o", markersize=3)
+            axes.set_ylabel(f"{row}\n(line: {'mean' if is_gate else 'norm'})", fontsize=9)
+            axes.set_yticks([])
+            axes.tick_params(length=0, labelsize=9)
+            axes.spines[:].set_visible(False)
+            figure.colorbar(image, ax=axes, pad=0.01, aspect=12).outline.set_visible(False)
+        for title, axes in zip(columns, grid[0], strict=True):
+            axes.set_title(title, fontsize=10)
+        named = tokens if _has_font("".join(tokens)) else list(map(str, range(len(tokens))))
+        every = max(1, len(tokens) // 60)
+        for axes in grid[-1]:
+            axes.set_xticks(range(0, len(tokens), every), named[::every], rotation=60, ha="right", parse_math=False)
+
+
 @contextmanager
 def _figure(size: tuple[float, float], path: str | Path) -> Iterator[Figure]:
     """Yield an empty figure of this size in inches, then write it to a PNG file."""
@@ -186,7 +229,7 @@ def _figure(size: tuple[float, float], path: str | Path) -> Iterator[Figure]:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise UserError("matplotlib is not installed: pip install 'hf-rnn[plots]'") from error
+        raise UserError(f"matplotlib is not installed: {install_hint('plots')}") from error
     with matplotlib.style.context("default"):
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)

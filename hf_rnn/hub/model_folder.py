@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 MODELLING_FILES = tuple(sorted(path.name for path in (Path(__file__).parents[1] / "models").glob("*_rnn.py")))
 _FORMER = ("distinct", "min_gru", "outputs", "recurrence", "tutorial")
 FORMER_MODELLING_FILES = tuple(f"{name}_rnn.py" for name in _FORMER)
+_REPO_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 UNFINISHED = ".unfinished-"  # the prefix of the subfolder where a run writes and replaces a model
 
 
@@ -40,6 +41,19 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"found {name}. Did the training diverge? Train again with a lower learning_rate")
 
 
+def check_name(name: str | Path, what: str) -> None:
+    """Check that the name of `what` is a folder or could be a repo id, before the Hub is asked."""
+    if not str(name):  # a path would mean the current folder
+        raise UserError(f"the name is empty: give the folder of {what}, or its id on the Hub")
+    path = Path(name)
+    if path.is_dir():
+        return
+    if path.exists():
+        raise UserError(f"{name} is a file: give the folder of {what}")
+    if not _REPO_ID.fullmatch(str(name)) or path.parent.is_dir():
+        raise UserError(f"there is no folder {name}: give the folder of {what}, or its id on the Hub")
+
+
 @contextmanager
 def name_damage(name: str, part: str) -> Iterator[None]:
     """Turn any error of a library into a `UserError` that names the damaged part of a model."""
@@ -51,17 +65,35 @@ def name_damage(name: str, part: str) -> Iterator[None]:
         raise UserError(f"{name} cannot be loaded, because of {part}: {reason_of(error):.1000}") from error
 
 
-def read_config(name: str, folder: Path, model_type: str | None = None) -> PreTrainedConfig:
-    """Return the configuration of a transformers model, of one type if given, without running code of its repo."""
+def read_settings(name: str, folder: Path, model_type: str | None = None) -> dict[str, Any]:
+    """Return the content of the `config.json` of a transformers model, of one type if given."""
     path = folder / "config.json"
     with name_damage(name, path.name):
-        found = read_mapping(path, path.read_bytes()).get("model_type")
+        settings = read_mapping(path, path.read_bytes())
+        found = settings.get("model_type")
         if model_type is not None and found != model_type:
             raise UserError(f"{name} is a {found!r:.80} model: this command runs {model_type!r} models")
+        return settings
+
+
+def read_config(name: str, folder: Path, model_type: str | None = None) -> PreTrainedConfig:
+    """Return the configuration of a transformers model, of one type if given, without running code of its repo."""
+    read_settings(name, folder, model_type)
+    with name_damage(name, "config.json"):
         from transformers import AutoConfig
 
         # an explicit False: otherwise transformers asks at the terminal whether to run the repo's code
         return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+
+
+def check_ids(name: str, vocabulary: Mapping[str, int], config: Any) -> None:
+    """Check that the model has a row for each id of its tokenizer."""
+    largest = max(vocabulary.values(), default=-1)
+    if largest >= config.vocab_size:
+        raise UserError(
+            f"{name}: tokenizer.json and model.safetensors do not belong together: the tokenizer has ids up to "
+            f"{largest}, the model a table of {config.vocab_size} rows (vocab_size)"
+        )
 
 
 class _Entry:

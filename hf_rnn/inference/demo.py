@@ -32,7 +32,7 @@ from hf_rnn.inference.attribution import explain
 from hf_rnn.inference.attribution_html import colour, escape
 from hf_rnn.inference.predict_file import FORMATS, Answer, label_file, write_answers
 from hf_rnn.tasks import Task, task_of
-from hf_rnn.utils.errors import UserError
+from hf_rnn.utils.errors import UserError, install_hint
 
 if TYPE_CHECKING:
     import gradio
@@ -181,7 +181,7 @@ def _import_gradio() -> Any:
     try:
         import gradio
     except ModuleNotFoundError as error:
-        raise UserError("the page needs Gradio: pip install 'hf-rnn[demo]'") from error
+        raise UserError(f"the page needs Gradio: {install_hint('demo')}") from error
     return gradio
 
 

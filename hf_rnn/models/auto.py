@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
-from transformers import PreTrainedConfig, PreTrainedModel
+if TYPE_CHECKING:  # the second one takes seconds to import
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 ENCODER = "RnnModel"  # has no task of its own: heads start from it
 # Class name: its module in this package, and the Auto class of transformers.

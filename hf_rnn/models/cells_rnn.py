@@ -46,6 +46,10 @@ class RecurrentCell(nn.Module):
     prefers_loop = False
     distinct_gain: tuple[float, float] | None = None
 
+    def read_gates(self, inputs: torch.Tensor, states: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return the gates `(T, B, H)` by name, from inputs `(T, B, I)` and the states `(T, B, H)` of a run."""
+        return {}
+
     @classmethod
     def gains_by_distinct(cls, places: int, distinct: int, input_size: int, hidden_size: int) -> bool:
         """Return whether to run over the `distinct` tokens of the `places` in a batch."""
@@ -60,6 +64,7 @@ class TorchCell(RecurrentCell):
     has_recurrent_dropout = True
     kernel: Any
     loop: str  # its name in `cpu_kernels_rnn.py`
+    gates: tuple[str, ...] = ()  # names in the order of the weights, "" for a candidate
 
     def list_weights(self, dropout: float) -> list[torch.Tensor]:
         """Return W_ih, W_hh, b_ih and b_hh, with recurrent dropout on W_hh.
@@ -71,6 +76,14 @@ class TorchCell(RecurrentCell):
         if dropout > 0:
             weights[1] = nn.functional.dropout(weights[1], dropout)
         return weights
+
+    def read_gates(self, inputs: torch.Tensor, states: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return the gates by name; see [`RecurrentCell`]."""
+        before = torch.cat([torch.zeros_like(states[:1]), states[:-1]])
+        w_ih, w_hh, b_ih, b_hh = self.list_weights(0.0)
+        sums = nn.functional.linear(inputs, w_ih, b_ih) + nn.functional.linear(before, w_hh, b_hh)
+        parts = sums.chunk(len(self.gates) or 1, dim=-1)
+        return {name: part.sigmoid() for name, part in zip(self.gates, parts, strict=False) if name}
 
     def run_kernel(self, inputs: torch.Tensor, state: Any, weights: list[torch.Tensor]) -> Any:
         """Return the states `(T, B, H)`, h_n `(1, B, H)` and, for an LSTM, c_n."""
@@ -104,15 +117,24 @@ class Gru(nn.GRU, TorchCell):
     """Torch's GRU."""
 
     kernel, loop, prefers_loop, distinct_gain = staticmethod(torch.gru), "gru", True, (0.0, 0.0)
+    gates = ("reset", "update", "")
 
 
 class Lstm(nn.LSTM, TorchCell):
     """Torch's LSTM."""
 
     kernel, loop, has_cell_state = staticmethod(torch.lstm), "lstm", True
+    gates = ("input", "forget", "", "output")
     padding_gates = (-_SATURATION, _SATURATION, 0.0, 0.0)  # input gate 0, forget gate 1
     # measured: 0.97 times the kernel's speed at 21 million, 1.1 at 48 million, 1.3 at 107 million
     distinct_gain = (40e6, 0.3)
+
+    def forward(self, inputs: torch.Tensor, state: Any = None) -> Any:
+        """Run as `nn.LSTM` does; a single step takes torch's cell, as oneDNN would pack all weights for it."""
+        if len(inputs) > 1 or state is None or torch.is_grad_enabled() or not runs_eagerly_on_cpu(inputs):
+            return super().forward(inputs, state)
+        h, c = torch.lstm_cell(inputs[0], (state[0][0], state[1][0]), *self.list_weights(0.0))
+        return h[None], (h[None], c[None])
 
 
 class MinGru(RecurrentCell):
@@ -137,6 +159,11 @@ class MinGru(RecurrentCell):
         self.bias_ih_l0 = nn.Parameter(torch.empty(2 * hidden_size))
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -(hidden_size**-0.5), hidden_size**-0.5)  # as torch's modules
+
+    def read_gates(self, inputs: torch.Tensor, states: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return the gate by name; see [`RecurrentCell`]."""
+        sums = nn.functional.linear(inputs, self.weight_ih_l0, self.bias_ih_l0)
+        return {"update": sums.chunk(2, dim=-1)[0].sigmoid()}
 
     def run_loop(self, inputs: DistinctTokens, dropout: float, h_0: Any = None, c_0: None = None) -> Any:
         """Run over distinct tokens; see [`RecurrentCell`]."""

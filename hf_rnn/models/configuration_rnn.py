@@ -27,7 +27,9 @@ _RANGES = {  # setting: smallest value, and the limit that values stay below
     **dict.fromkeys(("vocab_size", "embedding_size", "hidden_size", "num_hidden_layers"), (1, _MAX_PARAMETERS)),
     **dict.fromkeys(("embedding_dropout", "word_dropout", "hidden_dropout", "recurrent_dropout"), (0, 1)),
     "classifier_dropout": (0, 1),
+    "crf_miss_cost": (0, float("inf")),
     "word_forms": (0, 1 << 15),
+    "word_hidden_size": (1, _MAX_PARAMETERS),
     "embedding_initializer_range": (0, float("inf")),
 }
 
@@ -72,15 +74,17 @@ class RnnConfig(PreTrainedConfig):
     cell_type: str = _setting(
         "lstm",
         "the recurrent cell; the gates of min_gru depend on the input alone, which makes it the fastest",
+        common=True,
         validator=partial(_check_name, "cell_type"),
     )
-    hidden_size: int = _setting(128, "units per direction")
+    hidden_size: int = _setting(128, "units per direction", common=True)
     num_hidden_layers: int = _setting(1, "stacked recurrent layers")
     bidirectional: bool = _setting(True, "also read from the last token to the first")
     pooling: str = _setting(
         "mean_max",
-        "how the states of a text become one vector: last (after the last token read, per direction), mean, max, "
-        "mean_max (both, side by side), attention (a learned weighted mean)",
+        "from the states of a text to one vector; last is the state after the last token read, per direction, "
+        "mean_max both vectors side by side, attention a learned weighted mean",
+        common=True,
         validator=partial(_check_name, "pooling"),
     )
     embedding_dropout: float | int = _setting(0.0, "share of the elements of the token vectors to drop")
@@ -102,11 +106,16 @@ class RnnConfig(PreTrainedConfig):
         choices=["siamese", "joint"],
     )
     crf: bool = _setting(False, "token-classification: score whole taggings of a text with a conditional random field")
+    crf_miss_cost: float | int = _setting(
+        0.0,
+        "with crf: cost of a missed word of an entity while training; more finds more entities, and more errors",
+    )
     word_forms: int = _setting(
         0,
-        "token-classification: read words instead of tokens, with this number of rows for their prefixes, suffixes "
-        "and shapes; 0 reads tokens",
+        "token-classification: add a layer over words, which also reads their prefixes, suffixes and capitals, with "
+        "this number of rows for them; 0 tags tokens",
     )
+    word_hidden_size: int = _setting(100, "units per direction of the layer of word_forms")
     sparse_embedding: bool = _setting(
         False, "embedding gradients hold only rows of the batch; needs RnnTrainer, not transformers' Trainer"
     )

@@ -218,7 +218,14 @@ class RnnModel(RnnPreTrainedModel):
             sizes = ids.numel(), len(distinct), self.config.embedding_size, self.config.hidden_size
             if CELLS[self.config.cell_type].gains_by_distinct(*sizes):
                 ids, rows = distinct, places
-        vectors = texts.compact(self.embedding(input_ids)) if special else self.embedding(ids)
+        try:
+            vectors = texts.compact(self.embedding(input_ids)) if special else self.embedding(ids)
+        except IndexError:
+            worst = max((int(ids.max()), int(ids.min())), key=abs)
+            last = f"{self.config.vocab_size - 1}, below config.vocab_size"
+            raise IndexError(
+                f"input_ids must be from 0 to {last}: found {worst}; load the model's own tokenizer"
+            ) from None
         if self.training and self.config.word_dropout > 0:
             vectors = vectors * self._draw_kept_words(ids, vectors)[..., None]
         vectors = self.embedding_dropout(vectors)
@@ -360,5 +367,5 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
         try:
             from hf_rnn.data.tutorial_checkpoint import load_tutorial_checkpoint
         except ImportError as error:
-            raise ImportError("reading a tutorial checkpoint needs the package: pip install hf-rnn") from error
+            raise ImportError("reading a tutorial checkpoint needs the package hf_rnn: install it") from error
         return load_tutorial_checkpoint(cls, path, id2label, **settings)

@@ -22,7 +22,7 @@ from .build import make_config
 from .checkpointing import manifest as checkpoints
 from .checkpointing.fingerprints import compare
 from .optimizers import check_sparse_gradients
-from .recipes import recipe_names
+from .recipes import load_recipe, recipe_names
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,8 @@ logger = logging.getLogger(__name__)
 _IN_OPTIMIZER = ("optim", "optim_args", "learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon")
 # Settings that make steps large.
 _STEP_SIZES = ("learning_rate", "embedding_learning_rate", "weight_decay")
-_MAX_LOSS_RATIO = 100  # times the loss of guessing
+# Times the loss of guessing: a run is refused, or warned about.
+_MAX_LOSS_RATIO, _HIGH_LOSS_RATIO = 100, 3
 
 
 def check_early(arguments: Arguments) -> None:
@@ -82,6 +83,8 @@ def check_loss(
 ) -> None:
     """Refuse a model with a loss that is not finite, or over 100 times that of guessing, `chance_loss` in nats.
 
+    Above 3 times, only warn.
+
     The validation loss decides; without validation rows, the training loss.
 
     Raises:
@@ -96,16 +99,29 @@ def check_loss(
     if not loss <= _MAX_LOSS_RATIO * chance_loss:
         what = f"the {split} loss is {loss:g}, over {_MAX_LOSS_RATIO} times that of guessing ({chance_loss:.2f})"
         raise _diverged(what, model, training_args)
+    if loss > _HIGH_LOSS_RATIO * chance_loss:
+        advice = _smaller_steps(model, training_args)
+        logger.warning("the %s loss is %.3g, that of guessing %.2f: %s", split, loss, chance_loss, advice)
 
 
 def _diverged(what: str, model: PreTrainedModel, training_args: RnnTrainingArguments) -> UserError:
+    advice = _smaller_steps(model, training_args)
+    return UserError(f"the training diverged: {what}. To prevent this, {advice}")
+
+
+def _smaller_steps(model: PreTrainedModel, training_args: RnnTrainingArguments) -> str:
     sizes = {name: getattr(training_args, name) for name in _STEP_SIZES}
     if model.config.embedding_initializer_range > 1:
         sizes["embedding_initializer_range"] = model.config.embedding_initializer_range
-    advice = [f"take a smaller {name} than {size:g}" for name, size in sizes.items() if size]
+    usual = load_recipe(training_args.recipe) if training_args.recipe in recipe_names() else {}
+    advice = []
+    for name, size in sizes.items():
+        if size:
+            known = f", such as {usual[name]} of recipe {training_args.recipe}" if name in usual else ""
+            advice.append(f"take a smaller {name} than {size:g}{known}")
     if not 0 < training_args.max_grad_norm <= 1:
         advice.append("clip gradients with max_grad_norm 1")
-    return UserError(f"the training diverged: {what}. To prevent this, {', or '.join(advice)}")
+    return ", or ".join(advice)
 
 
 def check_unchanged(checkpoint: Path, made_from: dict[str, Any], *, anyway: bool) -> None:

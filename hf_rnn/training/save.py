@@ -12,6 +12,7 @@ import logging
 import os
 import shlex
 import shutil
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -26,6 +27,7 @@ from ..hub.card import CardFacts
 from ..hub.card.files import write_card
 from ..hub.loading import find_built_in
 from ..hub.model_folder import FinishedFolder
+from ..tasks import get_task
 from ..tokenizers.word_level import save_tokenizer
 from ..utils.errors import UserError
 from .arguments.run_arguments import Arguments
@@ -86,12 +88,44 @@ class TrainingResult:
         parts += [] if self.url is None else [f"url={self.url!r}"]
         return f"{type(self).__name__}({'; '.join(parts)})"
 
+    def summarize(self) -> str:
+        """Return two lines for people: the scores beside simpler models, and how to use the folder."""
+        scores, parts = self._scores(), []
+        if split := next(reversed(scores), ""):  # test, if there is one
+            measured, name = scores[split], next(iter(scores[split]))
+            parts = [f"{key.replace('_', ' ')} {value:.3f}" for key, value in list(measured.items())[:2]]
+            card, classes = self.card, self.metrics[split].get("per_class", {})
+            for found in (card.baselines or {}).values() if card else ():
+                parts.append(f"linear model {found[split][name]:.3f}")
+            if card and name == "accuracy" and classes:
+                largest = max(card.class_counts, key=lambda label: card.class_counts[label])
+                share = classes[largest]["support"] / max(self.metrics[split]["rows"], 1)
+                parts.append(f"always {largest!r} {share:.3f}")
+        parts = parts or [f"loss {self.metrics['training']['loss']:.3f}"]
+        verb = "predict" if self.card is None else get_task(self.card.task).verb
+        more = {"predict": ' --text "..."'}.get(verb, "")
+        command = f"hf-rnn {verb} {shlex.quote(str(self.folder))}{more}"
+        return f"{split or 'training'}: {', '.join(parts)}\ncard: {self.folder}/README.md. Try the model: {command}"
+
+    def show(self) -> None:
+        """Display scores and figures below the running cell of a notebook; do nothing elsewhere."""
+        if (shell := _find_kernel()) is not None:
+            from IPython.display import HTML, display
+
+            display(HTML(self._describe()))
+            object.__setattr__(self, "_shown", shell.execution_count)
+
     def _repr_html_(self) -> str:
-        """Return scores, learning curve and confusion matrix for a notebook."""
-        scores = self._scores()
-        parts = [f"<p><code>{escape(str(self.folder))}</code></p>"]
+        """Return scores, learning curve and confusion matrix for a notebook, unless the same cell shows them."""
+        where = f"<code>{escape(str(self.folder))}</code>"
         if self.url is not None:
-            parts[0] = f'<p><a href="{escape(self.url)}">{escape(self.url)}</a></p>'
+            where = f'<a href="{escape(self.url)}">{escape(self.url)}</a>'
+        shown = getattr(self, "_shown", None)
+        again = shown is None or shown != getattr(_find_kernel(), "execution_count", None)
+        return f"<p>{where}</p>" + ("\n" + self._describe()) * again
+
+    def _describe(self) -> str:
+        scores, parts = self._scores(), []
         rows = [[split, *(f"{value:.3f}" for value in found.values())] for split, found in scores.items()]
         parts.append(_table(["", *next(iter(scores.values()), ())], rows))
         folder = FinishedFolder(self.folder)
@@ -111,6 +145,12 @@ class TrainingResult:
             for split, scores in found.items()
             if scores
         }
+
+
+def _find_kernel() -> Any:
+    """Return the shell of the notebook that runs this process, or None."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return shell if hasattr(shell, "kernel") else None
 
 
 def _table(header: Sequence[Any], rows: Iterable[Sequence[Any]]) -> str:

@@ -118,6 +118,7 @@ def run_training(arguments: Arguments, *hooks: RunHook, data: Mapping[str, Any] 
         stopped.advice = _resume_advice(training_args)
         raise
     training_args.distributed_state.wait_for_everyone()  # every process may read the folder now
+    result.show()
     if destination is None:
         return result
     return dataclasses.replace(result, url=push_run(folder.root, destination).url)
@@ -174,6 +175,7 @@ def train_on(
         add_separator(run.tokenizer)
     for hook in features:
         hook.on_tokenizer(run)
+    task.prepare_tokenizer(run.tokenizer, run.arguments.model)
     run.examples = task.encode(texts, run.tokenizer, data_args.max_length)
     run.class_counts = task.class_counts(report)
     for hook in features:

@@ -1,6 +1,6 @@
-"""The exception for a user's mistakes."""
+"""The exception for a user's mistakes, and parts of its messages."""
 
-from safetensors import SafetensorError
+PACKAGE = "."  # for pip: the clone; its name once it is on the index
 
 
 class UserError(ValueError):
@@ -13,9 +13,16 @@ class UserError(ValueError):
 
 def is_write_error(error: Exception) -> bool:
     """Return whether a library raised this because a file could not be written; tokenizers raises a bare Exception."""
+    from safetensors import SafetensorError  # not at import: a service with ONNX Runtime has no safetensors
+
     return isinstance(error, OSError | SafetensorError) or type(error) is Exception
 
 
 def reason_of(error: BaseException) -> str:
     """Return the message of a library's error in one line, or the error's type if the message is empty."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def install_hint(extra: str) -> str:
+    """Return the command that installs the package with an extra."""
+    return f"pip install '{PACKAGE}[{extra}]'"

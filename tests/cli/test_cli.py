@@ -117,13 +117,16 @@ def test_no_verb(command, arguments, message):
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_help_of_a_verb(command, verb):
-    code, out, _ = command(verb, "--help")
-    assert code == 0 and out.startswith(f"usage: hf-rnn {verb}")
-    assert ("--hidden_size" in out, "--teacher" in out) == (
-        verb in ("train", "distill", "pretrain"),
-        verb in ("distill", "pretrain"),
-    )
-    assert "default: None" not in " ".join(out.split())
+    short, whole = (command(verb, flag)[1] for flag in ("--help", "--help_all"))
+    for out in (short, whole):
+        assert out.startswith(f"usage: hf-rnn {verb}") and f"\nexample: hf-rnn {verb} " in out
+        trains = verb in ("train", "distill", "pretrain")
+        assert ("--hidden_size" in out, "--teacher" in out) == (trains, verb in ("distill", "pretrain"))
+        assert "default: None" not in " ".join(out.split())
+    assert len(short.splitlines()) <= 55 and short.index("required:") < short.index("flags:" if trains else "--")
+    assert "--do_train" not in whole and "--no_" not in whole
+    titles = [line for line in whole.splitlines() if line and line[0] != " " and line.endswith(":")]
+    assert ("transformers' Trainer:" in titles) == trains and (not trains or titles[-1] == "transformers' Trainer:")
 
 
 @pytest.mark.slow
@@ -229,7 +232,7 @@ def test_evaluate_mistakes(command, folder, texts_dir):
         return mistake(command("evaluate", *arguments))
 
     assert "--model is missing" in evaluate("--data_dir", texts_dir)
-    assert "data_dir is not set" in evaluate("--model", "nowhere"), "before a model is loaded"
+    assert "--data_dir is missing" in evaluate("--model", "nowhere"), "before a model is loaded"
     assert "no split named exam" in evaluate("--model", folder, "--data_dir", texts_dir, "--split", "exam")
     assert "unknown option '--hidden_size'" in evaluate("--model", folder, "--hidden_size", 3)
     assert "at least 1" in evaluate("--model", folder, "--data_dir", texts_dir, "--batch_size", 0)
@@ -341,7 +344,7 @@ def test_predict_mistakes(command, folder, tmp_path):
     assert r"there is no file 'no\nfile'" in predict("--model", folder, "--input", "no\nfile")
     assert f"{tmp_path} is a folder" in predict("--model", folder, "--input", tmp_path)
     assert "tokens_per_batch" in predict("--model", folder, "--text", "x", "--tokens_per_batch", 0)
-    assert "invalid choice: 'int4'" in predict("--model", folder, "--text", "x", "--table_dtype", "int4")
+    assert "found 'int4'. Did you mean int8?" in predict("--model", folder, "--text", "x", "--table_dtype", "int4")
     assert "are for --backend torch" in predict("--model", folder, "--text", "x", "--device=cuda", "--backend=onnx")
     assert "device" in predict("--model", folder, "--text", "x", "--device", "gpu")
     assert "Did you mean --text?" in predict("--model", folder, "--txt", "x")

@@ -38,7 +38,7 @@ def answers(trained):
         ([], "--model is missing"),
         (["--model", "x", "--port", "0"], "--port must be from 1 to 65535, found 0"),
         (["--model", "x", "--share"], "unknown option '--share'"),
-        (["--model", "x"], "pip install 'hf-rnn[demo]'"),
+        (["--model", "x"], "pip install '.[demo]'"),
     ],
 )
 def test_mistakes(command, monkeypatch, arguments, message):

@@ -398,8 +398,8 @@ def test_mistakes_are_one_line(command, folder, exported, tmp_path, monkeypatch)
         return importing(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", import_without)
-    assert "pip install 'hf-rnn[onnx]'" in find_mistake("--model", folder)
-    with pytest.raises(UserError, match=r"pip install 'hf-rnn\[onnx\]'"):
+    assert "pip install '.[onnx]'" in find_mistake("--model", folder)
+    with pytest.raises(UserError, match=r"pip install '.\[onnx\]'"):
         OnnxClassifier.from_pretrained(exported[0].root)
 
 

@@ -57,12 +57,11 @@ def test_model_arguments_are_the_settings_of_the_config():
 @pytest.mark.parametrize("name", ["default", "fast"])
 def test_the_help_shows_the_recipe_as_defaults(name, capsys):
     with pytest.raises(SystemExit):
-        parse_argv(["--recipe", name, "--help"])
+        parse_argv(["--recipe", name, "--help_all"])
     options = re.split(r" (?=--)", " ".join(capsys.readouterr().out.split()))
     shown = {option.split()[0]: option for option in options if "default:" in option}
     for setting, value in {**load_recipe(name), "recipe": name}.items():
-        alias = f"--{setting.replace('_', '-')}"
-        assert f"(default: {value})" in shown[alias], setting
+        assert f"(default: {value})" in shown[f"--{setting}"], setting
 
 
 # ---- the merge ----
@@ -139,12 +138,12 @@ def test_none_resets_a_setting_of_the_recipe():
     [
         ("dataset_name: me/x\ndataset_config: en", {"data_dir": "a"}, {"data_dir": "a", "dataset_config": None}),
         ("data_dir: texts", {"dataset_name": "me/a"}, {"data_dir": None, "dataset_name": "me/a"}),
-        ("recipe: scratch\nembedding_size: 77", {"vectors": "v.txt"}, {"embedding_size": 300}),
-        ("recipe: scratch\nvectors: v.txt\nembedding_size: 77", {}, {"embedding_size": 77}),
-        ("recipe: scratch\nvectors: v.txt", {}, {"embedding_size": 300}),
-        ("recipe: best", {"tokenizer_name_or_path": "t", "vectors": "v"}, {"widen_vocabulary": None}),
+        ("data_dir: a\nrecipe: scratch\nembedding_size: 77", {"vectors": "v.txt"}, {"embedding_size": 300}),
+        ("data_dir: a\nrecipe: scratch\nvectors: v.txt\nembedding_size: 77", {}, {"embedding_size": 77}),
+        ("data_dir: a\nrecipe: scratch\nvectors: v.txt", {}, {"embedding_size": 300}),
+        ("data_dir: a\nrecipe: best", {"tokenizer_name_or_path": "t", "vectors": "v"}, {"widen_vocabulary": None}),
         (
-            "metric_for_best_model: accuracy\ngreater_is_better: true",
+            "data_dir: a\nmetric_for_best_model: accuracy\ngreater_is_better: true",
             {"metric_for_best_model": "loss"},
             {"greater_is_better": False},
         ),
@@ -205,7 +204,7 @@ def test_settings_of_the_head_and_of_the_training_go_with_the_default_start(enco
 
 def test_recipe_student_is_refused_without_vectors(mine):
     def parse(*more):
-        argv = ["--teacher", "t", "--output_dir", "out", "--recipe", *more]
+        argv = ["--teacher", "t", "texts", "out", "--recipe", *more]
         return parse_argv_with(DistillationArguments, argv, "hf-rnn distill")[0].model.freeze_embedding
 
     for recipe in ("student", mine("recipe: student\n")):
@@ -221,7 +220,7 @@ def test_a_tilde_is_the_home_folder(argv, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     (tmp_path / "mine.yaml").write_text("recipe: best\nvectors: ~/glove.txt\n")
-    _, data, training = parse_argv(["--output_dir=~/out", *argv])
+    _, data, training = parse_argv(["--data_dir=texts", "--output_dir=~/out", *argv])
     assert Path(data.vectors) == tmp_path / "glove.txt" and Path(training.output_dir) == tmp_path / "out"
     assert parse_argv(flags("--tags", "~")).training.tags == ["~"]
 
@@ -274,7 +273,7 @@ def test_a_mistake_in_a_recipe_names_file_line_and_setting(mine, content, messag
         (["--save_strategy", "steps"], r"save and eval strategy to match"),  # the Trainer's own check
         (["--lr_scheduler_kwargs", "{a:1}"], r"lr_scheduler_kwargs must be a JSON object"),
         (["--resume", "--overwrite_output_dir"], r"give one of them"),
-        (["--widen_vocabulary", "9"], r"needs pretrained vectors"),
+        (["--widen_vocabulary", "9"], r"needs word vectors: .*--vectors FILE"),
         (["--model_name_or_path", "m", "--vectors", "v"], r"no folder m|leave out vectors"),
     ],
 )

@@ -6,6 +6,8 @@ import json
 import math
 import pydoc
 import shutil
+import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -365,3 +367,20 @@ def test_a_notebook_shows_scores_and_figures_and_escapes_names(trained, tmp_path
     page = dataclasses.replace(trained, folder=tmp_path / "<i>", card=odd)._repr_html_()
     assert "<td>&lt;b&gt;</td>" in page and "<b>" not in page and "<i>" not in page and "<img" not in page
     assert dataclasses.replace(trained, metrics={"training": {}})._repr_html_()
+
+
+def test_a_notebook_shows_the_result_once(trained, monkeypatch):
+    shown, kernel = [], types.SimpleNamespace(kernel=object(), execution_count=7)
+    display = types.SimpleNamespace(display=shown.append, HTML=str)
+    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: None, display=display))
+    monkeypatch.setitem(sys.modules, "IPython.display", display)
+    result = dataclasses.replace(trained)
+    result.show()  # a terminal
+    assert not shown
+    sys.modules["IPython"].get_ipython = lambda: kernel
+    result.show()
+    (page,) = shown
+    assert page.count("<img") == 2 and "accuracy" in page
+    assert "<img" not in result._repr_html_(), "the last line of the same cell"
+    kernel.execution_count = 8
+    assert page in result._repr_html_()

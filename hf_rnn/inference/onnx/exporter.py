@@ -23,13 +23,15 @@ from ...hub.loading import check_name, find_folder, load_model
 from ...hub.model_folder import FinishedFolder
 from ...tasks import task_of
 from ...utils.atomic_write import write_whole
-from ...utils.errors import UserError
-from ..reference import list_texts
-from .parity import MOST_EXAMPLES, Parity, measure_parity
-from .runtime import LABELS_KEY, WEIGHTS_KEY, hash_weights, open_session, run_session, write_labels
+from ...utils.errors import UserError, install_hint
+from ...utils.text_checks import list_texts
+from ..reference import tokenize
+from .parity import MOST_EXAMPLES, Parity, make_texts, measure_parity
+from .runtime import LABELS_KEY, WEIGHTS_KEY, TokenizerFile, hash_weights, open_session, run_session, write_labels
 
 if TYPE_CHECKING:
     import onnx
+    from transformers import PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +89,7 @@ def export(
         import onnx  # noqa: F401
         import onnxruntime.quantization  # noqa: F401
     except ImportError as error:
-        raise UserError("export needs onnx and onnxruntime. Type: pip install 'hf-rnn[onnx]'") from error
+        raise UserError(f"export needs onnx and onnxruntime. Type: {install_hint('onnx')}") from error
     examples = list_texts(list(islice(texts, MOST_EXAMPLES)))
     name_or_path = os.path.expanduser(name_or_path)
     check_name(name_or_path, "a trained model")
@@ -101,6 +103,7 @@ def export(
     graph = _make_graph(model, folder)
     content = graph.SerializeToString() if quantize is None else _quantize(graph)
     examples += [text for shown in (facts.examples if facts and facts.examples else {}).values() for text in shown]
+    _check_tokenizer(folder, tokenizer, make_texts(tokenizer, examples))
     parity = measure_parity(model, tokenizer, partial(run_session, open_session(content)), examples)
     target = folder.onnx_model if quantize is None else folder.onnx_model_int8
     if output_dir is not None:
@@ -146,6 +149,15 @@ def _check_model(config: Any, quantize: str | None, name: str) -> None:
     size = 4 * config.vocab_size * config.embedding_size
     if size > _LARGEST_FILE:
         raise UserError(f"{name} has an embedding of {size:,} bytes: an ONNX file holds {_LARGEST_FILE:,} at most")
+
+
+def _check_tokenizer(folder: FinishedFolder, tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> None:
+    """Refuse a `tokenizer.json` that alone, without transformers, gives other ids."""
+    if folder.tokenizer.is_file() and TokenizerFile(folder)(texts)["input_ids"] != tokenize(tokenizer, texts):
+        raise UserError(
+            f"{folder.tokenizer} gives other ids than transformers with tokenizer_config.json: save both again with "
+            "tokenizer.save_pretrained"
+        )
 
 
 def _make_graph(model: Any, folder: FinishedFolder) -> onnx.ModelProto:

@@ -19,21 +19,26 @@ class DistillationArguments:
 
     teacher: str | None = setting(
         None,
-        "teacher: a sequence classifier of transformers (folder or Hub id), or a folder of cross-fitted ones from "
+        "teacher: a sequence classifier of transformers, as a folder or Hub id; or a folder of cross-fitted ones from "
         "scripts/finetune_teacher.py --folds",
+        required=True,
     )
     teacher_labels: list[str] | None = setting(
         None, "names of the teacher's classes in the order of its ids, if its own are not those of the data"
     )
-    unlabeled: str | None = setting(None, "file with one text per line, for the teacher to label")
-    augmentations: int = setting(1, "modified copies of each training text, for the teacher to label")
+    unlabeled: str | None = setting(
+        None, "file with one text per line, plain or .gz, for the teacher to label", common=True
+    )
+    augmentations: int = setting(1, "modified copies of each training text, for the teacher to label", common=True)
     mask_probability: float = setting(0.1, "share of the words of such a copy that are hidden")
     ngram_probability: float = setting(0.25, "share of such copies that are cut to one to five words")
     augmentation_seed: int = setting(0, "seed of the copies; runs with different seeds share the teacher's answers")
     temperature: float = setting(
-        2.0, "divides the logits before they are compared; values above 1 (customary: 1 to 5) soften them"
+        2.0, "divides the logits before they are compared; values above 1 (customary: 1 to 5) soften them", common=True
     )
-    soft_label_weight: float = setting(0.9, "weight of the teacher's answers; the true labels have the rest")
+    soft_label_weight: float = setting(
+        0.9, "weight of the teacher's answers; the true labels have the rest", common=True
+    )
     teacher_max_length: int | None = setting(None, "tokens per text for the teacher (default: its maximum)")
     teacher_batch_size: int = setting(32, "texts per batch of the teacher")
     teacher_cache: str | None = setting(None, "folder for the teacher's answers (default: below output_dir)")

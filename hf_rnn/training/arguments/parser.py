@@ -6,13 +6,15 @@ and a value of a recipe are converted by the same type, that of the dataclass fi
 
 from __future__ import annotations
 
+import copy
 import difflib
+import inspect
 import json
 import os
 import re
 from argparse import SUPPRESS, Action, ArgumentDefaultsHelpFormatter, ArgumentTypeError, Namespace
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import Field, field
 from enum import Enum
 from pathlib import Path
 from typing import Any, NoReturn
@@ -34,13 +36,21 @@ _OTHER_NAMES = {
     "num_epochs": "num_train_epochs",
 }
 _EXPECTED = {int: "a whole number", float: "a number", str: "text"}  # any other type is true or false
+_METAVARS = {int: "N", float: "X"}
+_FEW_FLAGS = 20  # up to this number, the short help shows all
+_FEW_CHOICES = 8  # longer lists are in messages only
+_TRAINER = "transformers' Trainer"
 
 
 def setting(default: Any, meaning: str, **more: Any) -> Any:
     """Declare a field of a dataclass of settings.
 
-    `meaning` is the text of the help, with `%` written twice; `more` is further metadata for `HfArgumentParser`, such
-    as `choices`.
+    Args:
+        default: The value without a recipe and a flag.
+        meaning: The text of the help, with `%` written twice. The short help ends at the first semicolon.
+        more: Further metadata for `HfArgumentParser`, such as `choices`. `common=True` shows the flag in the short
+            help. `required=True` asks for it; a word without a flag is its value. `required="name"` does so unless
+            that other setting is given.
     """
     return field(default=default, metadata={"help": meaning, **more})
 
@@ -53,21 +63,37 @@ def expand_home(arguments: Any, *names: str) -> None:
 
 
 class SettingsHelp(ArgumentDefaultsHelpFormatter):
-    """Show defaults other than None."""
+    """Show one spelling of each flag, and defaults other than None and False."""
+
+    def __init__(self, prog: str, short: bool = False) -> None:
+        super().__init__(prog, max_help_position=28)
+        self._short = short
+
+    def _format_action_invocation(self, action: Action) -> str:
+        values = "" if action.nargs in ("?", 0) else f" {_METAVARS.get(action.type, 'TEXT')}"  # type: ignore[call-overload]
+        return f"{action.option_strings[0]}{values}{' ...' if action.nargs == '+' else ''}"
 
     def _get_help_string(self, action: Action) -> str | None:
-        return action.help if action.default is None else super()._get_help_string(action)
+        text = action.help or ""
+        text = re.sub(r"; [^()]*(?=$|\()", "", text) if self._short else text
+        if action.choices and len(choices := [str(choice) for choice in action.choices]) <= _FEW_CHOICES:
+            text += "" if all(choice in text for choice in choices) else f": {', '.join(choices)}"
+        default = getattr(action.default, "value", action.default)
+        return text if default in (None, False, SUPPRESS) else f"{text} (default: {str(default).replace('%', '%%')})"
 
 
 class SettingsParser(HfArgumentParser):
     """An `HfArgumentParser` that separates reading flags from building the dataclasses.
 
+    `--help` shows the required and common flags, `--help_all` all of them.
+
     Args:
-        dataclass_types: The dataclasses to build.
+        dataclass_types: The dataclasses to build. One with `_not_offered` names settings that no help shows.
         mappings: Names of settings that are mappings; as flags they are JSON, or a file of JSON.
         elsewhere: Advice for settings that belong to another command, by name.
         recipe: The recipe whose values the help shows by default.
-        kwargs: Arguments of `argparse.ArgumentParser`.
+        example: A command line for the help, without the name of the verb.
+        kwargs: Arguments of `argparse.ArgumentParser`, such as `prog` and `description`.
     """
 
     def __init__(
@@ -76,31 +102,78 @@ class SettingsParser(HfArgumentParser):
         mappings: Collection[str] = (),
         elsewhere: Mapping[str, str] | None = None,
         recipe: str = DEFAULT_RECIPE,
+        example: str = "",
         **kwargs: Any,
     ) -> None:
-        usual = {"formatter_class": SettingsHelp, "allow_abbrev": False, "add_help": False}
-        super().__init__(dataclass_types, **usual | kwargs)
-        self.add_argument("-h", "--help", action="store_true", default=SUPPRESS, help="show this help and exit")
+        self._declared: dict[str, Mapping[str, Any]] = {}  # metadata of the fields
+        self._titles: dict[str, str] = {}
+        super().__init__(dataclass_types, **{"allow_abbrev": False, "add_help": False} | kwargs)
+        for names in (("-h", "--help"), ("--help_all",)):
+            self.add_argument(*names, action="store_true", help=SUPPRESS)
         self._mappings = mappings
         self._elsewhere = elsewhere or {}
         self._recipe = recipe
+        self._example = f"{self.prog} {example}"
+        not_offered = {name for kind in self.dataclass_types for name in getattr(kind, "_not_offered", ())}
         for action in self._actions:
-            if action.option_strings[0] == f"--no_{action.dest}":
-                action.help, action.default = f"the same as --{action.dest} false", SUPPRESS
+            if action.choices:
+                action.type = _read_choice(action)
+            if action.option_strings[0] == f"--no_{action.dest}" or action.dest in not_offered:
+                action.help = SUPPRESS
+
+    def _add_dataclass_arguments(self, dtype: type) -> None:
+        """Add the fields of a dataclass, and note the title above each of them."""
+        own = getattr(dtype, "_argument_group_name", "flags")
+        for owner in reversed(dtype.__mro__):
+            title = _TRAINER if owner.__module__.startswith("transformers.") else own
+            self._titles |= dict.fromkeys(inspect.get_annotations(owner), title)
+        super()._add_dataclass_arguments(dtype)
+
+    def _parse_dataclass_field(self, parser: Any, field: Field) -> None:
+        """Add a field without the metadata that argparse does not know."""
+        self._declared[field.name] = field.metadata
+        known = copy.copy(field)
+        own = ("common", "required")
+        known.metadata = {name: value for name, value in field.metadata.items() if name not in own}  # type: ignore[assignment]
+        super()._parse_dataclass_field(parser, known)
+
+    def _required(self) -> dict[str, Any]:
+        """Return the actions of required settings by name, in the order of their declaration."""
+        found = {action.dest: action for action in reversed(self._actions)}
+        return {name: found[name] for name, about in self._declared.items() if about.get("required")}
+
+    def _missing(self, values: Mapping[str, Any]) -> list[str]:
+        """Return the required settings without a value, or that of their substitute."""
+        given = {name for name, value in values.items() if value is not None}
+        return [name for name in self._required() if not {name, self._declared[name]["required"]} & given]
+
+    def check_required(self, values: Mapping[str, Any]) -> None:
+        """Raise a [`UserError`] with all required settings that are missing."""
+        if missing := self._missing(values):
+            named = " and ".join(f"--{name}" for name in missing)
+            verb = "is" if len(missing) == 1 else "are"
+            raise UserError(f"{named} {verb} missing: type {self._usage(values)}, such as: {self._example}")
+
+    def _usage(self, values: Mapping[str, Any] | None = None) -> str:
+        words = [str((values or {}).get(name) or name.upper()) for name in self._required()]
+        return " ".join([self.prog, *words, *["[flags]"] * (values is None)])
 
     @property
     def names(self) -> set[str]:
         """The names of all settings."""
-        return {action.dest for action in self._actions} - {"help"}
+        return {action.dest for action in self._actions} - {"help", "help_all", "json_output"}
 
     def error(self, message: str) -> NoReturn:
         """Raise a [`UserError`] in place of printing 150 flags."""
-        bare = re.fullmatch(r"argument (--\w+)\S*: expected one argument", message)
+        message = re.sub(r"^argument (--\w+)\S*: ", r"\1: ", message)  # one spelling suffices
+        bare = re.fullmatch(r"(--\w+): expected one argument", message)
         raise UserError(f"{message}; write {bare[1]}=-... for a value with a dash" if bare else message)
 
     def parse(self, argv: Sequence[str]) -> tuple[Any, ...]:
         """Build the dataclasses from flags alone."""
-        return self.build(self.parse_flags(argv))
+        flags = self.parse_flags(argv)
+        self.check_required(flags)
+        return self.build(flags)
 
     def parse_flags(self, argv: Sequence[str]) -> dict[str, Any]:
         """Return the values of the flags that are given; print the help and raise `SystemExit` for `--help`.
@@ -110,23 +183,62 @@ class SettingsParser(HfArgumentParser):
         """
         # argparse sets no default for an attribute that exists
         namespace, rest = self.parse_known_args(list(argv), Namespace(**dict.fromkeys(self.names)))
-        if vars(namespace).pop("help", False):
-            self._print_help_with(namespace)
-        if rest:
-            raise UserError(self._describe_unknown(rest[0]))
+        for name, whole in (("help_all", True), ("help", False)):
+            if vars(namespace).pop(name):
+                self._print_help_with(namespace, whole)
+        vars(namespace).pop("json_output", None)
+        if unknown := [token for token in rest if token.startswith("-")]:
+            raise UserError(self._describe_unknown(unknown[0]))
+        for token in rest:
+            if not (free := self._missing(vars(namespace))):
+                raise UserError(f"{token!r} belongs to no option: put a value of several words into quotes")
+            setattr(namespace, free[0], _convert(self._required()[free[0]], token))
         flags = {name: value for name, value in vars(namespace).items() if value is not None}
         return {name: self._read_mapping(name, value) for name, value in flags.items()}
 
-    def _print_help_with(self, namespace: Namespace) -> NoReturn:
+    def _print_help_with(self, namespace: Namespace, whole: bool) -> NoReturn:
         """Print the help with the values of the recipe as defaults."""
         if "recipe" in self.names:
             recipe = namespace.recipe or self._recipe
             defaults = {**load_recipe(recipe), "recipe": recipe}
             for action in self._actions:
-                if action.dest in defaults and action.default is not SUPPRESS:
-                    action.default = defaults[action.dest]
-        self.print_help()
+                action.default = defaults.get(action.dest, action.default)
+        print(self._format(whole))  # noqa: T201 - the purpose
         raise SystemExit(0)
+
+    def _format(self, whole: bool) -> str:
+        """Return the help with the flags of the screen, or the whole one."""
+        formatter = SettingsHelp(self.prog, short=not whole)
+        groups = self._groups()
+        count = sum(map(len, groups.values()))
+        if not whole and count > _FEW_FLAGS:
+            offered = [action for title, actions in groups.items() if title != "required" for action in actions]
+            known = [action for action in offered if self._declared.get(action.dest, {"common": True}).get("common")]
+            groups = {"required": groups["required"], "common flags": known}
+        for title, actions in groups.items():
+            formatter.start_section(title)
+            formatter.add_arguments(actions)
+            formatter.end_section()
+        shown = sum(map(len, groups.values()))
+        end = self.epilog if whole or shown == count else f"--help_all lists {count - shown} more flags."
+        parts = [
+            f"usage: {self._usage()}",
+            self.description,
+            f"example: {self._example}",
+            formatter.format_help(),
+            end,
+        ]
+        return "\n\n".join(part.strip("\n") for part in parts if part)
+
+    def _groups(self) -> dict[str, list[Action]]:
+        """Return the flags that are offered by title: the required ones first, those of transformers last."""
+        groups: dict[str, list[Action]] = {"required": list(self._required().values())}
+        for title in [*(title for title in self._titles.values() if title != _TRAINER), "flags", _TRAINER]:
+            groups.setdefault(title, [])
+        for action in self._actions:
+            if action.help is not SUPPRESS and action not in groups["required"]:
+                groups[self._titles.get(action.dest, "flags")].append(action)
+        return {title: actions for title, actions in groups.items() if actions}
 
     def convert(self, settings: Mapping[str, Setting]) -> dict[str, Any]:
         """Return the values of a recipe or of keywords as flags would give them.
@@ -175,17 +287,38 @@ class SettingsParser(HfArgumentParser):
         )
 
     def _describe_unknown(self, token: str) -> str:
-        if not token.startswith("-"):
-            return f"{token!r} belongs to no option: put a value of several words into quotes"
         name = token.lstrip("-").split("=")[0]
-        return f"unknown option {token!r}{self._advise(name, '--') or '. --help lists all'}"
+        return f"unknown option {token!r}{self._advise(name, '--') or '. --help_all lists all'}"
 
     def _advise(self, name: str, dashes: str = "") -> str:
-        """Return where an unknown setting belongs, or the nearest name."""
+        """Return where an unknown setting belongs, or the nearest names."""
         name = name.replace("-", "_")
-        near = [_OTHER_NAMES.get(name), *difflib.get_close_matches(name, self.names, n=1)]
-        found = next((other for other in near if other in self.names), None)
-        return self._elsewhere.get(name) or (f". Did you mean {dashes}{found}?" if found else "")
+        known = [*dict.fromkeys(action.dest for action in self._actions if action.dest in self.names)]
+        parts = [other for other in known if other.endswith(f"_{name}")]  # such as dropout
+        near = [_OTHER_NAMES.get(name), *(parts if len(parts) > 1 else difflib.get_close_matches(name, known, n=1))]
+        found = [f"{dashes}{other}" for other in near if other in known]
+        found = found[:1] if near[0] else found
+        return self._elsewhere.get(name) or (f". Did you mean {_either(found)}?" if found else "")
+
+
+def _either(names: Sequence[str]) -> str:
+    return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def _read_choice(action: Action) -> Callable[[str], Any]:
+    """Return the function that reads one of the choices of a flag, in any case."""
+
+    def read(text: str) -> Any:
+        known = {str(choice).casefold(): choice for choice in action.choices or ()}  # grows with registries
+        if (asked := text.casefold()) in known:
+            return known[asked]
+        near = [str(choice) for name, choice in known.items() if asked in name][:3]
+        near = near or difflib.get_close_matches(asked, known, n=1)
+        expected = f"expected one of {', '.join(map(str, known.values()))}: " if len(known) <= _FEW_CHOICES else ""
+        hint = f". Did you mean {_either(near)}?" if near else ""
+        raise ArgumentTypeError(f"{expected}found {text!r}{hint}")
+
+    return read
 
 
 def _convert(action: Action, value: Any) -> Any:
@@ -202,14 +335,14 @@ def _convert(action: Action, value: Any) -> Any:
 def _convert_one(action: Action, value: Any) -> Any:
     value = value.value if isinstance(value, Enum) else value
     kind: Any = action.type or str
-    choices = action.choices and f"one of {', '.join(map(str, action.choices))}"
     try:
         if not isinstance(value, str | int | float | os.PathLike):
             raise TypeError
-        converted = kind(str(value))
-        if action.choices and converted not in action.choices:
-            raise ValueError
-    except (TypeError, ValueError, ArgumentTypeError):
-        expected = choices or _EXPECTED.get(kind, "true or false")
+        return kind(str(value))
+    except (TypeError, ValueError, ArgumentTypeError) as error:
+        if action.choices and isinstance(error, ArgumentTypeError):
+            raise UserError(str(error)) from None
+        expected = (
+            f"one of {', '.join(map(str, action.choices))}" if action.choices else _EXPECTED.get(kind, "true or false")
+        )
         raise UserError(f"expected {expected}: found {' '.join(repr(value).split()):.80}") from None
-    return converted

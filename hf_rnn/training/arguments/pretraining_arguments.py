@@ -1,33 +1,53 @@
-"""Settings of a pretraining: the teacher, the texts, and what the student takes over."""
+"""Settings of a pretraining: the objective, the teacher, the texts, and what the student takes over."""
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ...utils.errors import UserError
-from .parser import expand_home, setting
+from ..recipes import Setting, load_recipe
+from .parser import SettingsParser, expand_home, setting
+from .run_arguments import JSON_HELP, ModelArguments, merge_recipe
+from .text_arguments import VOCABULARY_SETTINGS
+from .training_arguments import RnnTrainingArguments
+
+RECIPE = "pretrain"
+LANGUAGE_MODEL = "causal-lm"  # the task of objective causal_lm
 
 
 @dataclass
 class PretrainingArguments:
-    """A teacher of sentence vectors and texts without labels; see [`hf_rnn.training.pretraining`]."""
+    """Objective, teacher, and texts without labels; see [`hf_rnn.training.pretraining`]."""
 
     _argument_group_name = "pretraining"
 
+    objective: str = setting(
+        "teacher",
+        "what to learn: a teacher's sentence vectors, or the next token of texts without a teacher",
+        choices=["teacher", "causal_lm"],
+        common=True,
+    )
     teacher: str | None = setting(
         None,
-        "encoder to learn from: a sentence-transformers folder, or any encoder of transformers (folder or Hub id)",
+        "encoder to learn from: a folder of sentence-transformers, or any encoder of transformers; a Hub id too",
+        required="objective",
     )
-    input: list[str] | None = setting(None, "files with one text per line, plain or .gz")
-    dataset_name: str | None = setting(None, "data set of the datasets library, in place of input")
+    input: list[str] | None = setting(None, "files with one text per line, plain or .gz", required="dataset_name")
+    dataset_name: str | None = setting(None, "data set of the datasets library, in place of input", common=True)
     dataset_config: str | None = setting(None, "configuration of the data set")
     dataset_split: str = setting("train", "split of the data set")
-    text_column: str = setting("text", "column of the data set")
+    text_column: str = setting("text", "column of the data set", common=True)
     split_words: int | None = setting(
         None, "cut texts between sentences into parts of at most this number of words (default: texts stay whole)"
     )
-    max_texts: int | None = setting(None, "stop reading after this number of distinct texts")
+    max_texts: int | None = setting(None, "stop reading after this number of distinct texts", common=True)
     held_out: int = setting(2000, "texts that are measured instead of learned, at most a tenth of all")
-    max_vocab_size: int = setting(14_000, "word pieces to keep, the most frequent ones of the teacher")
+    max_vocab_size: int = setting(
+        14_000,
+        "word pieces to keep, the most frequent ones of the teacher; for causal_lm, byte pairs to learn",
+        common=True,
+    )
     teacher_max_length: int | None = setting(None, "tokens per text for the teacher (default: its maximum)")
     model_max_length: int = setting(4096, "tokens per text of the student")
     cache_dir: str | None = setting(None, "folder for texts and teacher's vectors (default: below output_dir)")
@@ -51,7 +71,41 @@ class PretrainingArguments:
         Raises:
             UserError: With what is missing.
         """
-        if self.teacher is None:
-            raise UserError("teacher is not set: give the folder of a sentence encoder, or its id on the Hub")
+        if self.objective == "causal_lm":
+            for name in ("teacher", "teacher_max_length", "model_max_length", "weights_dtype"):
+                if (found := getattr(self, name)) != getattr(type(self), name):
+                    raise UserError(f"objective causal_lm has no teacher: found {name} {found}; leave it out")
+        elif self.teacher is None:
+            raise UserError(
+                "teacher is not set: give the folder of a sentence encoder, or its id on the Hub; "
+                "objective causal_lm learns without one"
+            )
         if (self.input is None) == (self.dataset_name is None):
             raise UserError("give either input, files with one text per line, or dataset_name")
+
+
+def parse_pretraining(settings: Mapping[str, Any] | Sequence[str], prog: str, **options: Any) -> tuple[Any, ...]:
+    """Return the three dataclasses of settings, from flags or keywords, on top of the recipe of the objective.
+
+    Options are those of [`SettingsParser`].
+
+    Raises:
+        UserError: For a mistake in a setting or a recipe.
+    """
+    types = [PretrainingArguments, ModelArguments, RnnTrainingArguments]
+    parser = SettingsParser(types, RnnTrainingArguments._VALID_DICT_FIELDS, prog=prog, recipe=RECIPE, **options)
+    parser.add_argument("--json", dest="json_output", action="store_true", help=JSON_HELP)
+    values = dict(settings) if isinstance(settings, Mapping) else parser.parse_flags(settings)
+    recipe = values.get("recipe") or RECIPE
+    if values.get("objective") == "causal_lm" and recipe == RECIPE:
+        from ...tasks import get_task  # imports datasets
+
+        lm = load_recipe(get_task(LANGUAGE_MODEL).recipe)
+        recipe = {"recipe": None, **{name: value for name, value in lm.items() if name not in VOCABULARY_SETTINGS}}
+    named = None if isinstance(recipe, Mapping) else recipe
+    given = {name: Setting(value, prog) for name, value in {**values, "recipe": named}.items()}
+    merged = parser.convert(merge_recipe(recipe, given))
+    if not isinstance(settings, Mapping):
+        parser.check_required(merged)
+    own, model, training = parser.build(merged)
+    return model, own, training

@@ -7,17 +7,14 @@ model in `model_name_or_path`.
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields, make_dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from transformers import TrainingArguments
 
-from ...hub.loading import find_folder, load_without_weights
-from ...hub.model_folder import FinishedFolder
 from ...models.auto import head_name
 from ...models.cells_rnn import CELLS
 from ...models.configuration_rnn import RnnConfig
 from ...models.pooling_rnn import POOLERS
-from ...tasks import DEFAULT_TASK, get_task
 from ...utils.errors import UserError
 from ..recipes import Setting, read_layers
 from .distillation_arguments import DistillationArguments
@@ -25,21 +22,28 @@ from .parser import SettingsParser
 from .text_arguments import VOCABULARY_SETTINGS, DataArguments
 from .training_arguments import RnnTrainingArguments
 
+if TYPE_CHECKING:
+    from ...tasks import Task
+
 logger = logging.getLogger(__name__)
 
+JSON_HELP = "print one JSON object, as without a terminal"
 _SET_BY_TOKENIZER = ("vocab_size", "pad_token_id")
 _REGISTRIES = {"cell_type": CELLS, "pooling": POOLERS}
 
 # Settings that decide the shapes and the function of the weights; no recipe changes those of a model to start from.
 _ENCODER_SETTINGS = ("cell_type", "embedding_size", "hidden_size", "num_hidden_layers", "bidirectional")
-_HEAD_SETTINGS = ("pooling", "classifier_activation", "crf", "word_forms", "pair_encoding", "tie_word_embeddings")
+_HEAD_SETTINGS = (
+    "pooling", "classifier_activation", "crf", "word_forms", "word_hidden_size", "pair_encoding",
+    "tie_word_embeddings",
+)  # fmt: skip
 ARCHITECTURE = (*_ENCODER_SETTINGS, *_HEAD_SETTINGS)
 
 
 def _as_flag(known: Field) -> tuple[str, Any, Any]:
     """Return a field of the config for HfArgumentParser, which does not support `float | int`."""
     kind = float if known.type == float | int else known.type
-    metadata = {name: known.metadata[name] for name in ("help", "choices") if name in known.metadata}
+    metadata = {name: known.metadata[name] for name in ("help", "choices", "common") if name in known.metadata}
     if known.name in _REGISTRIES:
         metadata["choices"] = _REGISTRIES[known.name]  # includes names that are registered later
     return known.name, kind, field(default=known.default, metadata=metadata)
@@ -83,23 +87,26 @@ _RIVALS = {
 }
 # Settings that do not apply to a model to start from.
 _TOKEN_SETTINGS = (*VOCABULARY_SETTINGS, "tokenizer_name_or_path", "vectors", "widen_vocabulary")
-_OR_SCRATCH = ", or start from nothing with recipe scratch"
 _FOR_DISTILL = ": it belongs to hf-rnn distill (hf_rnn.distill), which has all settings of train too"
 
 
-def parse_argv(argv: Sequence[str]) -> Arguments:
+def parse_argv(argv: Sequence[str], **options: Any) -> Arguments:
     """Return typed settings from flags on top of a recipe: `--recipe NAME|FILE.yaml`, `default` without it.
+
+    Options are those of [`SettingsParser`].
 
     Raises:
         UserError: For a mistake in a flag or a recipe; for a recipe it names file and line.
         SystemExit: After printing the help for `--help`.
     """
-    return Arguments(*_parse_argv(argv, "hf-rnn train"))
+    return Arguments(*_parse_argv(argv, "hf-rnn train", **options))
 
 
-def parse_argv_with(further: type[Further], argv: Sequence[str], prog: str) -> tuple[Arguments, Further]:
+def parse_argv_with(
+    further: type[Further], argv: Sequence[str], prog: str, **options: Any
+) -> tuple[Arguments, Further]:
     """Return typed settings as [`parse_argv`], and those of one more dataclass."""
-    *shared, own = _parse_argv(argv, prog, further)
+    *shared, own = _parse_argv(argv, prog, further, **options)
     return Arguments(*shared), own
 
 
@@ -123,42 +130,54 @@ def parse_settings_with(further: type[Further], settings: Mapping[str, Any], pro
     return Arguments(*shared), own
 
 
-def _make_parser(prog: str, further: Sequence[type]) -> SettingsParser:
+def _make_parser(prog: str, *further: type, **options: Any) -> SettingsParser:
     elsewhere = {known.name: _FOR_DISTILL for known in fields(DistillationArguments)}
     types = [ModelArguments, DataArguments, RnnTrainingArguments, *further]
-    return SettingsParser(types, TrainingArguments._VALID_DICT_FIELDS, elsewhere, prog=prog)
+    return SettingsParser(types, TrainingArguments._VALID_DICT_FIELDS, elsewhere, prog=prog, **options)
 
 
-def _parse_argv(argv: Sequence[str], prog: str, *further: type) -> tuple[Any, ...]:
-    parser = _make_parser(prog, further)
+def _parse_argv(argv: Sequence[str], prog: str, *further: type, **options: Any) -> tuple[Any, ...]:
+    parser = _make_parser(prog, *further, **options)
+    parser.add_argument("--json", dest="json_output", action="store_true", help=JSON_HELP)
     flags = parser.parse_flags(argv)
-    flags = {"recipe": get_task(flags.get("task", DEFAULT_TASK)).recipe, **flags}
-    return _parse(parser, flags["recipe"], {name: Setting(value, prog) for name, value in flags.items()})
+    recipe = flags.setdefault("recipe", _recipe_of(flags.get("task")))
+    given = {name: Setting(value, prog) for name, value in flags.items()}
+    parser.check_required({name: setting.value for name, setting in merge_recipe(recipe, given).items()})
+    return _parse(parser, recipe, given)
+
+
+def _recipe_of(task: str | None) -> str:
+    from ...tasks import DEFAULT_TASK, get_task  # imports datasets
+
+    return get_task(task or DEFAULT_TASK).recipe
 
 
 def _parse_settings(settings: Mapping[str, Any], prog: str, *further: type) -> tuple[Any, ...]:
     recipe = settings.get("recipe")
-    recipe = get_task(settings.get("task") or DEFAULT_TASK).recipe if recipe is None else recipe
+    recipe = _recipe_of(settings.get("task")) if recipe is None else recipe
     named = None if isinstance(recipe, Mapping) else recipe
     given = {name: Setting(value, prog) for name, value in {**settings, "recipe": named}.items()}
-    return _parse(_make_parser(prog, further), recipe, given)
+    return _parse(_make_parser(prog, *further), recipe, given)
 
 
 def _parse(parser: SettingsParser, recipe: Any, given: dict[str, Setting]) -> tuple[Any, ...]:
     merged = merge_recipe(recipe, given)
     settings = parser.convert(merged)
     if (start := settings.get("model_name_or_path")) is not None:
-        from ...tasks import get_task  # imports datasets
+        from ...hub.loading import find_folder, load_without_weights  # not for the help: these import much
+        from ...hub.model_folder import FinishedFolder
+        from ...tasks import get_task
 
         config = load_without_weights(start, FinishedFolder(find_folder(start)))[0]
-        head = get_task(settings.get("task", DataArguments.task)).architecture
+        task = get_task(settings.get("task", DataArguments.task))
+        head = task.architecture
         by_default = merged["model_name_or_path"].built_in
         merged = merge_recipe(recipe, given, settings_of_start(config, head))
         settings = {name: getattr(config, name) for name in ARCHITECTURE} | parser.convert(merged)
     parsed = parser.build(settings)
     model, data, training, *_ = parsed
     if start is not None:
-        advice = f"leave it out{_OR_SCRATCH}" if by_default else "leave it out"
+        advice = f"leave it out{_or_scratch(task)}" if by_default else "leave it out"
         check_architecture(data.model_name_or_path, config, model, head, advice)
     frozen = merged.get("freeze_embedding")
     if model.freeze_embedding and frozen and frozen.built_in and data.vectors is None and start is None:
@@ -189,24 +208,32 @@ def merge_recipe(
     """
     merged: dict[str, Setting] = {}
     removes = {**_RIVALS, "model_name_or_path": (*_RIVALS["model_name_or_path"], *start_settings)}
-    layers = [*read_layers(recipe), given]
+    from ...tasks import DEFAULT_TASK, get_task  # imports datasets
+
+    asked = given.get("task")
+    layers = [*read_layers(recipe, None if asked is None else asked.value), given]
     task = next((layer["task"].value for layer in reversed(layers) if "task" in layer), None)
+    own = get_task(str(task or DEFAULT_TASK))
     for layer in layers:
-        if task is not None:  # replaces settings of the package's recipes
-            own = get_task(str(task)).settings
-            layer = {n: Setting(own[n], v.source, v.line) if v.built_in and n in own else v for n, v in layer.items()}
+        for name in own.settings.keys() & layer.keys():  # they replace those of the package's recipes
+            if (known := layer[name]).built_in:
+                layer[name] = Setting(own.settings[name], known.source, known.line)
         rivals = {rival for name in layer if layer[name].value is not None for rival in removes.get(name, ())}
         merged = {name: setting for name, setting in merged.items() if name not in rivals} | layer
     merged = {name: setting for name, setting in merged.items() if setting.value is not None}
     start = merged.get("model_name_or_path")
-    if start is not None and start.built_in and (asked := [name for name in _TOKEN_SETTINGS if name in merged]):
-        origin = merged[asked[0]].origin
-        advice = " or best" if "vectors" in asked else ""
+    if start is not None and start.built_in and (tokens := [name for name in _TOKEN_SETTINGS if name in merged]):
+        origin = merged[tokens[0]].origin
+        advice = " or best" if "vectors" in tokens and own.scratch == "scratch" else ""
         raise UserError(
-            f"{origin}: no effect of {asked[0]}: the run starts from the encoder {start.value}, which has its own "
-            f"tokens and vectors; leave it out{_OR_SCRATCH}{advice}"
+            f"{origin}: no effect of {tokens[0]}: the run starts from the encoder {start.value}, which has its own "
+            f"tokens and vectors; leave it out{_or_scratch(own)}{advice}"
         )
     return merged
+
+
+def _or_scratch(task: "Task") -> str:
+    return f", or start from nothing with recipe {task.scratch}"
 
 
 def settings_of_start(start: RnnConfig, head: str) -> tuple[str, ...]:

@@ -19,25 +19,30 @@ class TableArguments:
 
     data_dir: str | None = setting(
         None,
-        "folder with train.tsv, dev.tsv or validation.tsv, and test.tsv; or one file: .tsv, .csv, .parquet or .jsonl",
+        "folder with train.tsv, dev.tsv, test.tsv, or one file; train.tsv suffices; a file is .tsv, .csv, .parquet or "
+        ".jsonl",
+        required="dataset_name",
     )
     dataset_name: str | None = setting(
-        None, "instead of data_dir: a data set of the datasets library, by its name on the Hub or a local path"
+        None,
+        "instead of data_dir, a data set of the Hub; any data set of the datasets library, by name or local path",
+        common=True,
     )
     dataset_config: str | None = setting(None, "configuration of dataset_name, if it has several")
     text_column: str | None = setting(
         None,
-        "column of the text: in TSV its number from 0, or its name with --header (default: the column text, else 0); "
-        "in other files its name, with dots in nested records (default: text)",
+        "column of the text (default: text; TSV: 0); in TSV files its number from 0, or its name with "
+        "--header; in other files its name, with dots in nested records",
+        common=True,
     )
-    label_column: str | None = setting(None, "column of the label, as text_column (default: label, or 1)")
+    label_column: str | None = setting(None, "column of the label (default: label; TSV: 1)", common=True)
     label_columns: list[str] | None = setting(
         None,
         "several columns, as text_column: of 0 and 1 for each label of multi-label, of numbers for regression",
     )
     label_separator: str = setting(",", "separates the labels of a text in label_column, for multi-label")
     text_pair_column: str | None = setting(None, "column of a second text, as text_column: both make one example")
-    header: bool = setting(False, "the first line of every TSV file names the columns")
+    header: bool = setting(False, "the first line of TSV files names the columns", common=True)
     max_bad_rows: str = setting("0", "number of bad rows to skip before an error: a count, or a share such as 0.1%%")
 
     def __post_init__(self) -> None:
@@ -94,7 +99,8 @@ class DataArguments(TableArguments):
 
     task: str = setting(
         "sequence-classification",
-        "task of the model: sequence-classification, multi-label, regression, token-classification or causal-lm",
+        "sequence-classification, multi-label, regression, token-classification or causal-lm",
+        common=True,
     )
     class_names: list[str] | None = setting(None, "names of the classes by id (default: the labels of train, sorted)")
     streaming: bool = setting(
@@ -106,7 +112,9 @@ class DataArguments(TableArguments):
         None, "do not train if more than this share of a split repeats rows of train, such as 1%% or 0.01"
     )
     tokenizer: str = setting(
-        "word", "type of tokens: word, char, bpe or unigram; the last three for languages written without spaces"
+        "word",
+        "type of tokens: word, char, bpe or unigram; the last three for languages written without spaces",
+        common=True,
     )
     normalizer: str = setting("none", "normalization of a text before it is split: none, semeval, tweet or cased")
     min_frequency: int = setting(3, "rarer words become the unknown token")
@@ -120,11 +128,14 @@ class DataArguments(TableArguments):
     )
     model_name_or_path: str | None = setting(
         None,
-        "start from this encoder or model (english, a folder or a Hub id), with its architecture, tokenizer and "
-        "weights; its last layer is kept if task and classes are the same",
+        "model to start from: english, a folder or a Hub id; the run takes its architecture, tokenizer and "
+        "weights, and its last layer if task and classes are the same",
+        common=True,
     )
     vectors: str | None = setting(
-        None, "pretrained word vectors: a file (GloVe, fastText, word2vec), or a transformers model (folder or Hub id)"
+        None,
+        "file of word vectors: GloVe, fastText, word2vec; or a transformers model, as a folder or Hub id",
+        common=True,
     )
     widen_vocabulary: int | None = setting(
         None, "add this number of the first words of vectors to the vocabulary, beyond max_vocab_size"
@@ -146,7 +157,10 @@ class DataArguments(TableArguments):
         if self.widen_vocabulary is not None and self.text_pair_column is not None:
             raise UserError("widen_vocabulary (recipe best sets it) is for single texts: leave out text_pair_column")
         if self.widen_vocabulary is not None and self.vectors is None:
-            raise UserError("widen_vocabulary (recipe best sets it) needs pretrained vectors: give vectors")
+            raise UserError(
+                "widen_vocabulary (recipe best sets it) needs word vectors: add --vectors FILE, such as "
+                "glove.6B.100d.txt, or take --recipe scratch"
+            )
 
     def leak_limit(self) -> float | None:
         """Return `fail_on_leak` as a number from 0 to 1, or None without a limit.

@@ -49,11 +49,36 @@ class RnnTrainingArguments(TrainingArguments):
 
     _argument_group_name = "training"
 
-    output_dir: str | None = setting(None, "folder of the finished model and, below it, its checkpoints")
+    # names of the Trainer's settings that no help shows: a run refuses them, or they change nothing
+    _not_offered = frozenset(
+        {name for name, *_ in _UNSUPPORTED} | {
+            "activation_checkpointing_kwargs", "auto_find_batch_size", "debug", "deepspeed", "do_eval", "do_predict",
+            "do_train", "enable_jit_checkpoint", "eval_do_concat_batches", "eval_use_gather_object", "fsdp",
+            "fsdp_config", "gradient_checkpointing_kwargs", "hub_always_push", "hub_strategy", "include_for_metrics",
+            "length_column_name", "liger_kernel_config", "local_rank", "log_on_each_node", "neftune_noise_alpha",
+            "optim_target_modules", "parallelism_config", "remove_unused_columns", "save_on_each_node",
+            "skip_memory_metrics", "trackio_bucket_id", "trackio_space_id", "trackio_static_space_id", "use_cache",
+            "use_liger_kernel",
+        }
+    )  # fmt: skip
+
+    output_dir: str | None = setting(
+        None, "folder for the finished model; its checkpoints are below it", required=True
+    )
+    num_train_epochs: float = setting(3.0, "passes over the training texts", common=True)
+    learning_rate: float = setting(5e-5, "size of a training step", common=True)
+    per_device_train_batch_size: int = setting(8, "texts per batch, on each device", common=True)
+    seed: int = setting(42, "seed of weights and order of texts", common=True)
+    bf16: bool = setting(False, "train in bfloat16, on processors that have it")
+    use_cpu: bool = setting(False, "train on the CPU only", common=True)
+    metric_for_best_model: str | None = setting(None, "score that chooses the best epoch", common=True)
+    push_to_hub: bool = setting(False, "push the finished model to the Hub", common=True)
+    hub_model_id: str | None = setting(None, "repo for push_to_hub (default: the name of output_dir)")
     train_sampling_strategy: str = setting(
         "group_by_length",
-        "order of the examples: batches of similar length, or the Trainer's own random or sequential order",
-        choices=["group_by_length", "random", "sequential"],
+        "order of the examples: shuffled batches of similar length, the Trainer's own random or sequential order, or "
+        "from the shortest to the longest text in every epoch, as in the source tutorial",
+        choices=["group_by_length", "random", "sequential", "sorted_by_length"],
     )
     tokens_per_batch: int | None = setting(
         None,
@@ -80,16 +105,18 @@ class RnnTrainingArguments(TrainingArguments):
     )
     calibrate: bool = setting(False, "fit the scores to the validation rows, so that they are probabilities")
     early_stopping_patience: int | None = setting(
-        None, "stop after this number of evaluations without a better metric_for_best_model; 0 never"
+        None, "stop after this number of evaluations without a better score; 0 never"
     )
     include_num_input_tokens_seen: str = setting(
         "no", "count the tokens read in training", choices=["all", "non_padding", "no"]
     )
-    overwrite_output_dir: bool = setting(False, "replace an earlier run in output_dir")
+    overwrite_output_dir: bool = setting(False, "replace an earlier run in output_dir", common=True)
     ddp_find_unused_parameters: bool | None = setting(False, "look for unused parameters; these models use all")
-    resume: bool = setting(False, "resume from the newest valid checkpoint in output_dir")
+    resume: bool = setting(False, "resume from the newest checkpoint in output_dir", common=True)
     resume_anyway: bool = setting(False, "like --resume, though data, tokenizer, model or settings have changed")
-    recipe: str | None = setting(None, "settings to start from: a name (default, scratch, ...) or a YAML file")
+    recipe: str | None = setting(
+        None, "settings to start from: default, scratch, best, fast ...; or a YAML file", common=True
+    )
     license: str | None = setting(None, "the model's licence for its card, such as apache-2.0")
     language: list[str] | None = setting(None, "languages of the texts for the card, such as en de")
     tags: list[str] | None = setting(None, "further tags for the card")

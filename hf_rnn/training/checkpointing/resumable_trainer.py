@@ -6,6 +6,7 @@ import contextlib
 import pickle
 import sys
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,9 @@ class ResumableTrainer(Trainer):
         try:
             outcome = super().train(None if checkpoint is None else str(checkpoint), *args, **kwargs)
         except UserError:
+            raise
+        except KeyboardInterrupt as stopped:
+            traceback.clear_frames(stopped.__traceback__)  # frees the data loader, which ends its workers
             raise
         except (ValueError, KeyError, TypeError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
             if checkpoint is None or self._began is not None:

@@ -24,15 +24,15 @@ from ...hub.model_folder import FinishedFolder
 from ...utils.errors import UserError, reason_of
 from ...utils.process_state import library_bars_off, one_at_a_time
 from .. import output_dir
-from ..arguments.parser import SettingsParser
-from ..arguments.pretraining_arguments import PretrainingArguments
-from ..arguments.run_arguments import ModelArguments, merge_recipe
+from ..arguments.pretraining_arguments import LANGUAGE_MODEL, PretrainingArguments, parse_pretraining
+from ..arguments.run_arguments import ModelArguments
+from ..arguments.text_arguments import DataArguments
 from ..arguments.training_arguments import RnnTrainingArguments
 from ..build import make_config
 from ..checkpointing.fingerprints import take_fingerprints
 from ..checkpointing.interrupt import TrainingStopped
 from ..checks import check_finite, check_unchanged
-from ..recipes import Setting
+from ..train import train
 from ..trainer import RnnTrainer
 from .save import write_encoder
 from .student import SentenceStudent, compress_table, normalize_states, prune_tokenizer
@@ -41,37 +41,17 @@ from .texts import prepare_texts, read_dataset, read_lines
 
 logger = logging.getLogger(__name__)
 
-RECIPE = "pretrain"
 POOLING = "mean"  # that of sentence-transformers; heads choose their own
 _MOST_PAIRS = 200_000  # held-out texts that are compared
 
 
 @dataclass(frozen=True)
 class PretrainingResult:
-    """The folder of the encoder, and the parts `texts`, `held_out` and `training` of its `pretraining.json`."""
+    """The folder of the encoder, and parts of its `pretraining.json`; for causal_lm the scores of the training."""
 
     folder: Path
     metrics: dict[str, Any]
     url: str | None = None
-
-
-def parse(settings: Mapping[str, Any] | Sequence[str], prog: str) -> tuple[Any, ...]:
-    """Return the three dataclasses of settings, from flags or keywords, on top of the recipe `pretrain`.
-
-    Raises:
-        UserError: For a mistake in a setting or a recipe.
-    """
-    parser = SettingsParser(
-        [ModelArguments, PretrainingArguments, RnnTrainingArguments],
-        RnnTrainingArguments._VALID_DICT_FIELDS,
-        prog=prog,
-        recipe=RECIPE,
-    )
-    values = dict(settings) if isinstance(settings, Mapping) else parser.parse_flags(settings)
-    recipe = values.get("recipe") or RECIPE
-    named = None if isinstance(recipe, Mapping) else recipe
-    given = {name: Setting(value, prog) for name, value in {**values, "recipe": named}.items()}
-    return parser.build(parser.convert(merge_recipe(recipe, given)))
 
 
 @one_at_a_time()
@@ -85,14 +65,15 @@ def pretrain(
     """Teach a recurrent encoder a teacher's sentence vectors, and save it.
 
     The folder is loaded by `AutoModel`, by `SentenceTransformer` and, as a start, by `train` and `RnnClassifier` with
-    `model_name_or_path`.
+    `model_name_or_path`. With `objective="causal_lm"` a language model learns the next token instead, as `train` does
+    for that task; its folder is a start too.
 
     Args:
         model_args: Architecture.
         pretraining_args: Teacher and texts.
         training_args: Training and output folder.
         settings: In place of the three dataclasses: settings by the names of the command's flags, on top of the recipe
-            `pretrain`.
+            `pretrain`, or `lm` for causal_lm.
 
     Raises:
         UserError: For a mistake in settings, texts or teacher.
@@ -102,11 +83,13 @@ def pretrain(
         >>> pretrain(teacher="all-MiniLM-L6-v2", input=["tweets.txt.gz"], output_dir="encoder")
     """
     if model_args is None or pretraining_args is None or training_args is None:
-        model_args, pretraining_args, training_args = parse(settings, "pretrain")
+        model_args, pretraining_args, training_args = parse_pretraining(settings, "pretrain")
     elif settings:
         raise TypeError(f"pretrain takes three dataclasses or settings by name: found {', '.join(settings)}")
     own = pretraining_args
     own.check()
+    if own.objective == "causal_lm":
+        return _train_language_model(model_args, own, training_args)
     if model_args.pooling != POOLING:
         raise UserError(
             f"pooling must be {POOLING} in a pretraining: found {model_args.pooling!r}; heads choose their own"
@@ -179,6 +162,33 @@ def pretrain(
         )
         logger.info("the encoder is in %s", folder.root)
     return PretrainingResult(folder.root, {name: record[name] for name in ("texts", "held_out", "training")})
+
+
+def _train_language_model(
+    model_args: ModelArguments, own: PretrainingArguments, training_args: RnnTrainingArguments
+) -> PretrainingResult:
+    """Write the texts as `train.txt` and `dev.txt`, and train a language model on them as `hf-rnn train` does."""
+    cache = Path(own.cache_dir or Path(str(training_args.output_dir)) / output_dir.PRETRAINING_CACHE)
+    with training_args.main_process_first(desc="texts"):
+        texts = _make_texts(own, cache, Counter())
+        held_out = min(own.held_out, len(texts) // 10)
+        dev = set(np.random.default_rng(training_args.seed).permutation(len(texts))[:held_out].tolist())
+        if training_args.process_index == 0:
+            with (
+                (cache / "train.txt").open("w", encoding="utf-8") as learned,
+                (cache / "dev.txt").open("w", encoding="utf-8") as measured,
+            ):
+                for row, text in enumerate(iterate(texts)):
+                    (measured if row in dev else learned).write(f"{text}\n")
+    tokens: dict[str, Any] = {
+        "tokenizer": "bpe",
+        "min_frequency": 1,
+        "max_vocab_size": own.max_vocab_size,
+        "lowercase": False,
+    }
+    data_args = DataArguments(task=LANGUAGE_MODEL, data_dir=str(cache), **tokens)
+    result = train(model_args, data_args, training_args)
+    return PretrainingResult(result.folder, result.metrics, result.url)
 
 
 def _make_texts(own: PretrainingArguments, cache: Path, counts: Counter[str]) -> datasets.Dataset:

@@ -2,10 +2,10 @@
 
 from importlib.util import find_spec
 
-from ...utils.errors import UserError
+from ...utils.errors import UserError, install_hint
 
 if find_spec("sklearn") is None:
-    raise UserError("RnnClassifier and RnnRegressor need scikit-learn: pip install 'hf-rnn[sklearn]'")
+    raise UserError(f"RnnClassifier and RnnRegressor need scikit-learn: {install_hint('sklearn')}")
 
 from .classifier import RnnClassifier  # noqa: E402 - needs scikit-learn
 from .regressor import RnnRegressor  # noqa: E402

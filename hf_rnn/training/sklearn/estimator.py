@@ -289,6 +289,8 @@ def _train(
         hooks = [] if weights is None else [SampleWeights(weights)]
         params = targets.record
         result = train_on(texts, report, arguments, hooks=hooks, task_specific_params=params, quiet=quiet)
+        if not quiet:
+            result.show()
     return result.card
 
 

@@ -1,0 +1,191 @@
+"""Mistakes of the first hour: each message names what to type next, and the last case of each line types it."""
+
+import csv
+import json
+import re
+
+import pytest
+import torch
+from conftest import invent_rows, write_rows
+
+from hf_rnn import RnnConfig, RnnForSequenceClassification
+from hf_rnn.evaluation.figures import plot_states
+from hf_rnn.inference.reference import read_gates
+
+
+@pytest.fixture(scope="module")
+def room(texts_dir, tmp_path_factory):
+    """A folder to work in, with `texts`, and the same training rows as CSV files."""
+    folder = tmp_path_factory.mktemp("room")
+    (folder / "texts").symlink_to(texts_dir)
+    (folder / "no_test").mkdir()
+    for name in ("train", "dev"):
+        write_rows(folder / "no_test" / f"{name}.tsv", invent_rows(60, seed=1))
+    (folder / "records").mkdir()
+    for name, header in (("records/train.csv", ("text", "label")), ("mine.csv", ("review", "stars"))):
+        with open(folder / name, "w", newline="") as file:
+            csv.writer(file).writerows([header, *invent_rows(60, seed=1)])
+    return folder
+
+
+@pytest.fixture
+def fails(command, room, monkeypatch):
+    """Run a command line that fails in one line; return its message."""
+    monkeypatch.chdir(room)
+
+    def run(line):
+        code, out, err = command(*line.split())
+        assert (code, out) == (2, "") and "Traceback" not in err, err
+        return err.splitlines()[-1]
+
+    return run
+
+
+TRAIN = "train texts out"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("train", "--data_dir and --output_dir are missing: type hf-rnn train DATA_DIR OUTPUT_DIR, such as: hf-rnn"),
+        ("train texts", "--output_dir is missing: type hf-rnn train texts OUTPUT_DIR"),
+        ("train texts out more", "'more' belongs to no option"),
+        ("distill texts out", "--teacher is missing: type hf-rnn distill texts out TEACHER"),
+        ("evaluate", "--model and --data_dir are missing: type hf-rnn evaluate MODEL DATA_DIR"),
+        ("predict", "--model is missing: type hf-rnn predict MODEL, such as: hf-rnn predict my-model --text"),
+        ("push model", "--repo_id is missing: type hf-rnn push model REPO_ID"),
+        (
+            f"{TRAIN} --dropout 0.3",
+            "--embedding_dropout, --word_dropout, --hidden_dropout, --recurrent_dropout or --classifier_dropout?",
+        ),
+        (f"{TRAIN} --epochs 3", "Did you mean --num_train_epochs?"),
+        (f"{TRAIN} --cell_type rnn", "found 'rnn'. Did you mean rnn_tanh or rnn_relu?"),
+        (f"{TRAIN} --cell_type GRUU", "found 'GRUU'. Did you mean gru?"),
+        (f"{TRAIN} --recipe best", "add --vectors FILE"),
+        ("train mine.csv out", "such as --text_column review --label_column stars"),
+        ("train records out", "name the file, records/train.csv, or the folder as --dataset_name records"),
+    ],
+)
+def test_the_message_names_the_next_line(fails, line, message):
+    assert message in fails(line)
+
+
+SMALL = "--recipe scratch --num_train_epochs 1 --hidden_size 4 --embedding_size 4 --use_cpu"
+
+
+@pytest.mark.parametrize(
+    "data",
+    ["texts", "mine.csv --text_column review --label_column stars", "records/train.csv", "--dataset_name records"],
+)
+def test_what_the_messages_name_works(command, room, tmp_path, monkeypatch, data):
+    monkeypatch.chdir(room)
+    code, out, err = command("train", *data.split(), tmp_path / "out", *SMALL.split(), "--cell_type", "LSTM")
+    assert code == 0, err
+    assert json.loads(out)["output_dir"] == str(tmp_path / "out"), "JSON, as this is no terminal"
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["cell_type"] == "lstm"
+
+
+def test_a_split_that_is_missing_is_named_with_another(fails, command, trained):
+    line = f"evaluate {trained.folder} no_test"
+    offered = re.search("take (--split validation)", fails(line))[1]
+    assert command(*line.split(), *offered.split())[0] == 0
+
+
+def test_a_diverged_run_fails_and_names_the_rate_of_the_recipe(fails, tmp_path):
+    message = fails(f"train texts {tmp_path / 'out'} {SMALL} --learning_rate 10000")
+    assert "diverged" in message and "learning_rate than 10000, such as 1e-3 of recipe scratch" in message
+    assert not (tmp_path / "out" / "config.json").exists()
+
+
+@pytest.mark.parametrize("ids", [[[3, 50]], [[-1, 2]]])
+@pytest.mark.parametrize("training", [True, False])
+def test_a_token_id_beyond_the_table_names_vocab_size(ids, training):
+    model = RnnForSequenceClassification(RnnConfig(vocab_size=50, embedding_size=4, hidden_size=3))
+    with pytest.raises(IndexError, match=r"from 0 to 49, below config.vocab_size: found (50|-1)"):
+        model.train(training)(torch.tensor(ids))
+
+
+@pytest.mark.parametrize("line", ["help", "--help", "help train", "train --help"])
+def test_help(command, line):
+    code, out, _ = command(*line.split())
+    assert code == 0 and out.startswith("usage: hf-rnn")
+    assert ("--learning_rate" in out) == ("train" in line)
+
+
+# ---- the summary of a terminal ----
+
+
+def test_the_summary_has_two_lines_with_simpler_models(trained):
+    pytest.importorskip("sklearn", reason="the linear model needs scikit-learn")
+    first, second = trained.summarize().splitlines()
+    scores, linear = trained.metrics["test"], trained.card.baselines
+    expected = [scores["accuracy"], scores["macro_f1"], next(iter(linear.values()))["test"]["accuracy"], 20 / 60]
+    assert [float(number) for number in re.findall(r"\d\.\d{3}", first)] == pytest.approx(expected, abs=6e-4)
+    assert first.startswith("test: accuracy ") and f"hf-rnn predict {trained.folder} --text" in second
+
+
+def test_a_terminal_gets_the_summary_unless_it_asks_for_json(command, room, tmp_path, monkeypatch):
+    monkeypatch.chdir(room)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setattr("hf_rnn.training.train.train", lambda *arguments: Result())
+    assert command("train", "texts", tmp_path / "out", *SMALL.split())[1] == "two\nlines\n"
+    assert json.loads(command("train", "texts", tmp_path / "out", *SMALL.split(), "--json")[1]) == {"output_dir": "x"}
+
+
+class Result:
+    """A result with the attributes that the command reads."""
+
+    folder, url, metrics = "x", None, {}
+
+    def summarize(self):
+        return "two\nlines"
+
+
+# ---- the figure of inspect ----
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn_tanh", "rnn_relu", "min_gru"])
+def test_gates_are_those_that_make_the_states(cell):
+    """Rebuild the states from the gates; the backward direction reads from the end."""
+    torch.manual_seed(1)
+    config = RnnConfig(vocab_size=9, embedding_size=4, hidden_size=3, cell_type=cell, num_hidden_layers=2)
+    model = RnnForSequenceClassification(config).eval()
+    hidden = model(torch.tensor([[2, 3, 4, 5, 6]]), output_hidden_states=True).hidden_states
+    found = {(title, name): torch.from_numpy(values) for title, name, values in read_gates(model, hidden)}
+    names = {"lstm": ["input", "forget", "output"], "gru": ["reset", "update"], "min_gru": ["update"]}.get(cell, [])
+    assert [name for title, name in found if title == "layer 2, backward"] == [*(f"{n} gate" for n in names), "state"]
+    for title in ("layer 2, forward", "layer 2, backward"):
+        last = title.endswith("backward")
+        inner = model.rnn.layers[1].directions[int(last)].cell
+        states = found[title, "state"].flip(0) if last else found[title, "state"]
+        gates = {
+            name: found[title, f"{name} gate"].flip(0) if last else found[title, f"{name} gate"] for name in names
+        }
+        inputs = hidden[1][0].flip(0) if last else hidden[1][0]
+        before, carry = torch.zeros(3), torch.zeros(3)
+        for time, x in enumerate(inputs):
+            if cell == "lstm":
+                candidate = (x @ inner.weight_ih_l0.T + inner.bias_ih_l0)[6:9]
+                candidate = (candidate + (before @ inner.weight_hh_l0.T + inner.bias_hh_l0)[6:9]).tanh()
+                carry = gates["forget"][time] * carry + gates["input"][time] * candidate
+                before = gates["output"][time] * carry.tanh()
+            elif cell == "gru":
+                own = (x @ inner.weight_ih_l0.T + inner.bias_ih_l0)[6:]
+                new = (own + gates["reset"][time] * (before @ inner.weight_hh_l0.T + inner.bias_hh_l0)[6:]).tanh()
+                before = (1 - gates["update"][time]) * new + gates["update"][time] * before
+            elif cell == "min_gru":
+                new = (x @ inner.weight_ih_l0.T + inner.bias_ih_l0)[3:]
+                before = (1 - gates["update"][time]) * before + gates["update"][time] * new
+            else:
+                before = states[time]
+            torch.testing.assert_close(before, states[time], atol=1e-5, rtol=1e-5)
+
+
+def test_the_figure_is_written(command, trained, tmp_path):
+    pytest.importorskip("matplotlib", reason="figures need matplotlib")
+    call = ("inspect", trained.folder, "--text", "miro sand", "--figure", tmp_path / "gates.png")
+    assert command(*call)[0] == 0
+    assert (tmp_path / "gates.png").read_bytes().startswith(b"\x89PNG")
+    assert "--figure draws one text: found 2" in command(*call, "--text", "x")[2]
+    with pytest.raises(ValueError, match="the text has no tokens"):
+        plot_states([], [], tmp_path / "none.png")
