@@ -73,7 +73,11 @@ def find_own(parser: SettingsParser) -> list[Action]:
     theirs = {"help"}
     if "per_device_train_batch_size" in parser.names:
         theirs |= {field.name for field in fields(TrainingArguments)} - set(RnnTrainingArguments.__annotations__)
-    return [action for action in parser._actions if action.dest not in theirs and action.default is not SUPPRESS]
+    return [
+        action
+        for action in parser._actions
+        if action.dest not in theirs and SUPPRESS not in (action.default, action.help)
+    ]
 
 
 def escape_tags(text: str) -> str:
@@ -87,7 +91,7 @@ def describe_flag(action: Action) -> str:
     if action.choices and not all(str(choice) in meaning for choice in action.choices):
         meaning += f" ({', '.join(map(str, action.choices))})"
     default = "" if action.default is None else f"`{action.default}`"
-    return f"| `--{action.dest}` | {default} | {meaning} |"
+    return f"| `{action.option_strings[0]}` | {default} | {meaning} |"
 
 
 def describe_flags() -> Iterator[str]:
@@ -96,7 +100,7 @@ def describe_flags() -> Iterator[str]:
     for verb, meaning in main._VERBS.items():
         yield f"\n### `hf-rnn {verb}`\n\n{meaning[0].upper()}{meaning[1:]}.\n"
         actions = find_own(find_parser(verb))
-        shared = [f"`--{action.dest}`" for action in actions if (action.dest, action.help) in listed]
+        shared = [f"`{action.option_strings[0]}`" for action in actions if (action.dest, action.help) in listed]
         if verb == "distill":
             yield "All flags of `train`, and:\n"
         elif shared:
