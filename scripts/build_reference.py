@@ -90,7 +90,7 @@ def describe_flag(action: Action) -> str:
     meaning = escape_tags((action.help or "").replace("%%", "%").replace("|", "\\|"))
     if action.choices and not all(str(choice) in meaning for choice in action.choices):
         meaning += f" ({', '.join(map(str, action.choices))})"
-    default = "" if action.default is None else f"`{action.default}`"
+    default = "" if action.default in (None, "") else f"`{action.default}`"
     return f"| `{action.option_strings[0]}` | {default} | {meaning} |"
 
 
@@ -101,8 +101,8 @@ def describe_flags() -> Iterator[str]:
         yield f"\n### `hf-rnn {verb}`\n\n{meaning[0].upper()}{meaning[1:]}.\n"
         actions = find_own(find_parser(verb))
         shared = [f"`{action.option_strings[0]}`" for action in actions if (action.dest, action.help) in listed]
-        if verb == "distill":
-            yield "All flags of `train`, and:\n"
+        if len(shared) > 40:
+            yield "Flags of `train`, and:\n"
         elif shared:
             yield f"Listed above: {', '.join(shared)}.\n"
         if new := [action for action in actions if (action.dest, action.help) not in listed]:
