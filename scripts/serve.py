@@ -13,8 +13,8 @@ from pydantic import BaseModel, Field
 
 from hf_rnn.inference import OnnxClassifier
 
-MOST_BYTES, MOST_TEXTS = 1 << 20, 256  # of a request: more is refused with 413 or 422
-MOST_WAITING = 256  # requests: more are refused with 503
+MOST_BYTES, MOST_TEXTS = 1 << 20, 256  # limits of a request: more is refused with 413 or 422
+MOST_WAITING = 256  # requests in the queue: more are refused with 503
 
 classifier = OnnxClassifier.from_pretrained(os.environ["MODEL"])
 app = FastAPI(max_body_size=MOST_BYTES)

@@ -117,7 +117,7 @@ class FinishedFolder:
 
     config = _Entry("config.json")
     weights = _Entry("model.safetensors")
-    weights_index = _Entry("model.safetensors.index.json")  # of weights in several files (`max_shard_size`)
+    weights_index = _Entry("model.safetensors.index.json")  # if they are in several files (`max_shard_size`)
     generation_config = _Entry("generation_config.json")  # for language models
     tokenizer = _Entry("tokenizer.json")
     tokenizer_config = _Entry("tokenizer_config.json")

@@ -21,7 +21,7 @@ for package in ("fastapi", "uvicorn", "onnx", "onnxruntime"):
     pytest.importorskip(package, reason=f"{package} is not installed")
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
-SECONDS = float(os.environ.get("HF_RNN_SERVE_SECONDS", "4"))  # of load; 30 in the deployment guide
+SECONDS = float(os.environ.get("HF_RNN_SERVE_SECONDS", "4"))  # under load; 30 in the deployment guide
 CONNECTIONS = 50
 TEXTS = ["miro the box", "selk near a door", "", "sand \U0001f600"]
 

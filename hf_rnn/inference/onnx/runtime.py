@@ -36,14 +36,14 @@ _TOKENIZER_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
 
 
 def open_session(model: str | bytes) -> Any:
-    """Return a session on the path or content of an ONNX file, on the CPU; where torch is in use, with its threads."""
+    """Return a session on the path or content of an ONNX file, with the threads of torch, or of OMP_NUM_THREADS."""
     try:
         import onnxruntime
     except ImportError as error:
         raise UserError(f"ONNX files need onnxruntime. Type: {install_hint('onnx')}") from error
     options = onnxruntime.SessionOptions()
-    if (torch := sys.modules.get("torch")) is not None:
-        options.intra_op_num_threads = torch.get_num_threads()
+    torch = sys.modules.get("torch")
+    options.intra_op_num_threads = torch.get_num_threads() if torch else int(os.environ.get("OMP_NUM_THREADS", 0))
     options.log_severity_level = 3  # errors
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
