@@ -37,7 +37,7 @@ def start(tmp_path):
 
 def test_help_is_there_without_heavy_imports(tmp_path):
     """In one process without the paths that pytest sets, each script after the other."""
-    names = [str(path) for path in RUNNABLE if path != TUTORIAL and path.name != "data.py"]
+    names = [str(path) for path in RUNNABLE if path != TUTORIAL and path.name not in ("data.py", "build_reference.py")]
     assert len(names) >= 10, "premise"
     code = f"""
 import contextlib, runpy, sys
