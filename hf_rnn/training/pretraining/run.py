@@ -6,6 +6,7 @@ import contextlib
 import copy
 import json
 import logging
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -50,6 +51,12 @@ class PretrainingResult:
     folder: Path
     metrics: dict[str, Any]
     url: str | None = None
+
+    def summarize(self) -> str:
+        """Return two lines for people: what held-out texts show, and how to start from the encoder."""
+        shown = [f"{name.replace('_', ' ')} {value:.3f}" for name, value in self.metrics["held_out"].items()]
+        command = f"hf-rnn train DATA_DIR OUTPUT_DIR --model_name_or_path {shlex.quote(str(self.folder))}"
+        return f"held-out texts: {', '.join(shown)}\nstart from it: {command}"
 
 
 @one_at_a_time()
