@@ -1,13 +1,15 @@
 """Recurrent text classifiers (RNN, GRU, LSTM) as native Hugging Face models.
 
-Importing the package registers its models, so that `AutoConfig`, `AutoModel`, `AutoModelForSequenceClassification` and
-`pipeline` load them. Everything else is imported on first use: a process that only predicts loads neither Trainer nor
-datasets.
+Importing the package and transformers, in either order, registers its models, so that `AutoConfig`, `AutoModel`,
+`AutoModelForSequenceClassification` and `pipeline` load them. Everything else is imported on first use: a process that
+only predicts loads neither Trainer nor datasets.
 """
 
 import importlib
 import sys
-from pathlib import Path
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 from typing import Any
 
 __version__ = "0.1.0"
@@ -40,6 +42,7 @@ _HOME = {
     "pretrain": "training.pretraining",
     "PretrainingArguments": "training.arguments.pretraining_arguments",
     "Tagger": "inference",
+    "BatchPredictor": "inference",
 }
 __all__ = ["__version__", "register", *_HOME]
 
@@ -71,8 +74,39 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-# Registering loads torch and transformers, which takes seconds. The program `hf-rnn` registers when it runs a verb, so
-# `hf-rnn --help` does not.
-_program = Path(getattr(sys.modules.get("__main__"), "__file__", None) or "")
-if _program.name != "hf-rnn" and _program.parent.name != "hf-rnn.exe":  # the latter on Windows
-    register()
+class _RegisterWithTransformers(MetaPathFinder):
+    """Call `register` when transformers is imported, which no earlier use of the models can be.
+
+    Importing it here would load torch too: seconds, which `hf-rnn --help` does not need, and hundreds of megabytes,
+    which a service with `OnnxClassifier` does not need.
+    """
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        if name != "transformers":
+            return None
+        others = (finder.find_spec(name, path, target) for finder in sys.meta_path if finder is not self)
+        spec: Any = next(filter(None, others), None)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def execute_and_register(module: ModuleType) -> None:
+                execute(module)
+                _register_with_torch()
+
+            spec.loader.exec_module = execute_and_register
+        return spec
+
+
+def _register_with_torch() -> None:
+    """Register the models where torch is installed; transformers works without it too."""
+    try:
+        register()
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+
+
+if sys.modules.get("transformers") is not None:
+    _register_with_torch()
+else:
+    sys.meta_path.insert(0, _RegisterWithTransformers())

@@ -131,10 +131,12 @@ def tagger_settings(tagged_dir):
     """Settings that train in seconds and learn the names."""
     return {
         "task": "token-classification",
+        "recipe": "token-classification-scratch",
         "data_dir": str(tagged_dir),
         "embedding_size": 16,
         "hidden_size": 12,
-        "embedding_dropout": 0.1,
+        "word_hidden_size": 12,
+        "hidden_dropout": 0.1,
         "classifier_dropout": 0.1,
         "num_train_epochs": 5,
         "per_device_train_batch_size": 16,

@@ -10,11 +10,11 @@ import torch
 from transformers import PreTrainedTokenizerBase
 from transformers.generation.streamers import BaseStreamer
 
-from ..data.text_checks import check_text
 from ..hub import loading as model_loading
 from ..tasks import check_verb
 from ..training.arguments.parser import SettingsParser, setting
 from ..utils.errors import UserError
+from ..utils.text_checks import check_text
 from .console import ModelFlags
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..data.text_checks import check_text
 from ..evaluation.classification import check_finite_logits
 from ..evaluation.figures import plot_states
 from ..hub import loading as model_loading
@@ -17,6 +16,7 @@ from ..inference.attribution import words_read
 from ..tasks import check_verb, task_of
 from ..training.arguments.parser import SettingsParser, expand_home, setting
 from ..utils.errors import UserError
+from ..utils.text_checks import check_text
 from .console import ModelFlags, escape_controls, format_columns
 
 _BAR = 40  # characters for a weight of 1

@@ -6,28 +6,29 @@ size needs little memory.
 
 from __future__ import annotations
 
+import contextlib
 import json
-import math
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from ..data import DataError
 from ..data.line_reader import read_texts
 from ..data.row_errors import EXCERPT_CHARACTERS, BadRow, Fault, Reason
-from ..data.text_checks import check_text
 from ..hub import loading as model_loading
-from ..inference import FastRnn, Tagger
-from ..inference.fused import TABLE_DTYPES, TableDtype
-from ..inference.onnx.runtime import OnnxClassifier
-from ..tasks import task_of
+from ..inference.batch_predictor import BatchPredictor, find_broken_number, load_predictor
+from ..inference.fused import TABLE_DTYPES
+from ..inference.predictor import Tagger, TextClassifier
 from ..training.arguments.parser import SettingsParser, expand_home, setting
 from ..utils.errors import UserError
+from ..utils.text_checks import check_text
 from .console import ModelFlags, print_note
 
 _ATOMIC_BYTES = 4096  # a pipe takes these at once on Linux: an interrupted output ends with a whole line
+
+_FILES = ("engine", "workers", "text_column", "text_pair_column", "prefix")  # flags for --output_dir
 
 _EPILOG = """\
 A line of the input ends with LF or CRLF; an empty one is a text too. For a model of text pairs it is
@@ -37,6 +38,9 @@ A line of the input ends with LF or CRLF; an empty one is a text too. For a mode
   {"error": {"line": 3, "reason": "not UTF-8", "detail": ...}}
 For tags that mark no entities a tagger lists all words. The last is for a line that is not UTF-8, has a NUL, or is
 longer than 1 MiB ("line over the cap"), and for NaN or infinity from the model ("score not finite").
+
+With --output_dir the answers are files: Parquet, or JSON lines for .jsonl, with the columns of the input, those of the
+answers, and `error`, which is empty for an answered row. A killed run is resumed by the same command.
 
 exit code:
   0  every text has an answer
@@ -51,7 +55,19 @@ class PredictArguments(ModelFlags):
     """Flags of this verb."""
 
     text_pair: str | None = setting(None, "the second text of --text, for a model of text pairs")
-    input: str | None = setting(None, "file with one text per line; - reads standard input")
+    input: str | None = setting(
+        None, "file with one text per line; - reads standard input. With --output_dir: parquet, csv, jsonl and txt "
+        "files, a path or a quoted pattern such as 's3://bucket/*.parquet'"
+    )  # fmt: skip
+    output_dir: str | None = setting(None, "folder or address for the answers to files; finished blocks are kept")
+    engine: str | None = setting(
+        None, "runs the processes for --output_dir: local, which is the default, or a Ray cluster",
+        choices=["local", "ray"],
+    )  # fmt: skip
+    workers: int | None = setting(None, "processes for --output_dir (default: one per CPU)")
+    text_column: str = setting("text", "column of the texts, for --output_dir")
+    text_pair_column: str | None = setting(None, "column of the second texts, for --output_dir")
+    prefix: str = setting("", "begins the names of the columns of answers, for --output_dir")
     backend: str = setting(
         "torch", "torch, or ONNX Runtime with a file of hf-rnn export", choices=["torch", "onnx", "onnx_int8"]
     )
@@ -74,6 +90,15 @@ class PredictArguments(ModelFlags):
             )
         if self.backend != "torch" and (self.table_dtype, self.device) != ("float32", "cpu"):
             raise UserError(f"--table_dtype and --device are for --backend torch: leave them out with {self.backend}")
+        if self.output_dir is not None:
+            if self.input in (None, "-") or self.strict:
+                raise UserError("--output_dir is for files: give --input a path or a pattern, and leave out --strict")
+            if self.workers is not None and self.workers < 1:
+                raise UserError(f"--workers must be at least 1: found {self.workers}")
+            return
+        defaults = {name: getattr(type(self), name) for name in _FILES}
+        if given := [name for name, value in defaults.items() if getattr(self, name) != value]:
+            raise UserError(f"--{given[0]} is for many files: give --output_dir too")
         if self.input not in (None, "-") and not os.path.exists(self.input):
             raise UserError(f"there is no file {self.input!r}: give one with one text per line, or -")
         if self.input is not None and os.path.isdir(self.input):
@@ -103,7 +128,11 @@ def run(argv: Sequence[str]) -> int:
     expand_home(arguments, "input")
     arguments.check(texts)
     model_loading.quiet()
-    classifier = _load(arguments)
+    names = ("revision", "backend", "table_dtype", "device", "tokens_per_batch")
+    settings = {name: getattr(arguments, name) for name in names}
+    if arguments.output_dir is not None:
+        return _predict_files(arguments, settings)
+    classifier = load_predictor(arguments.model_name(), **settings)
     paired = classifier.config.sep_token_id is not None
     if texts is not None and paired != (arguments.text_pair is not None):
         raise UserError("--text_pair is missing: give the second text" if paired else "--text_pair is for models of "
@@ -123,15 +152,26 @@ def run(argv: Sequence[str]) -> int:
     return 1 if refused else 0
 
 
-def _load(arguments: PredictArguments) -> FastRnn | OnnxClassifier | Tagger:
-    size = {} if arguments.tokens_per_batch is None else {"tokens_per_batch": arguments.tokens_per_batch}
-    name = arguments.model_name()
-    if arguments.backend == "torch":
-        model, tokenizer = model_loading.load_model(name, arguments.revision, arguments.device)
-        if task_of(model.config).per_token:
-            return Tagger(model, tokenizer, **size)
-        return FastRnn(model, tokenizer, cast(TableDtype, arguments.table_dtype), **size)
-    return OnnxClassifier.from_pretrained(name, arguments.backend == "onnx_int8", arguments.revision, **size)
+def _predict_files(arguments: PredictArguments, settings: dict[str, Any]) -> int:
+    """Answer files into a folder, and print the counts of each file."""
+    from ..inference.cluster import predict_files
+
+    columns = arguments.text_column, arguments.text_pair_column, arguments.prefix
+    predictor = BatchPredictor(arguments.model_name(), *columns, **settings)
+    assert arguments.input is not None and arguments.output_dir is not None
+    with contextlib.redirect_stdout(sys.stderr):  # Ray prints on stdout
+        files = predict_files(
+            predictor, arguments.input, arguments.output_dir, arguments.engine or "local", arguments.workers
+        )
+    for file in files:
+        counts = {"file": file.path, "rows": file.rows, "answered": file.answered, "errors": file.errors}
+        print(json.dumps(counts, ensure_ascii=False))
+    unread = [place for file in files for place in file.unread]
+    for place in unread:
+        print_note(f"hf-rnn predict: not read: {place}")
+    rows, errors = sum(file.rows for file in files), sum(file.errors for file in files)
+    print_note(f"hf-rnn predict: {rows:,} rows of {len(files)} files: {rows - errors:,} answered, {errors:,} in error")
+    return 1 if errors or unread else 0
 
 
 def _read(name: str) -> Iterator[list[str | BadRow]]:
@@ -144,7 +184,7 @@ def _read(name: str) -> Iterator[list[str | BadRow]]:
 
 
 def _answer(
-    classifier: FastRnn | OnnxClassifier | Tagger, block: Sequence[str | BadRow], name: str, first: int
+    classifier: TextClassifier | Tagger, block: Sequence[str | BadRow], name: str, first: int
 ) -> list[dict[str, Any] | BadRow]:
     """Return the answer to each line of a block, with `first` as the number of its first line."""
     if classifier.config.sep_token_id is not None:
@@ -153,9 +193,7 @@ def _answer(
     answered: list[dict[str, Any] | BadRow] = []
     for number, line in enumerate(block, first):
         answer = line if isinstance(line, BadRow) else next(answers)
-        broken = [score for score in _numbers(answer) if not math.isfinite(score)] if isinstance(answer, dict) else []
-        if not isinstance(line, BadRow) and broken:
-            score = broken[0]
+        if isinstance(answer, dict) and (score := find_broken_number(answer)) is not None:
             fault = Fault(Reason.SCORE_NOT_FINITE, f"the model gives {score}; did its training diverge?")
             answer = BadRow(name, number, None, fault, str(line)[:EXCERPT_CHARACTERS])
         answered.append(answer)
@@ -169,15 +207,6 @@ def _split_pair(line: Any, name: str, number: int) -> Any:
     reason = Reason.TOO_FEW_FIELDS if len(texts) < 2 else Reason.TOO_MANY_FIELDS
     fault = Fault(reason, f"found {len(texts)} of 2 texts", "Put one tab between the two texts")
     return BadRow(name, number, None, fault, line[:EXCERPT_CHARACTERS])
-
-
-def _numbers(answer: Any) -> Iterator[float]:
-    """Yield the numbers of an answer."""
-    if isinstance(answer, float):
-        yield answer
-    elif isinstance(answer, dict):
-        for part in answer.values():
-            yield from _numbers(part)
 
 
 def _write(answers: Iterable[dict[str, Any] | BadRow]) -> None:

@@ -12,7 +12,7 @@ import datasets
 import xxhash
 
 from ..utils.errors import UserError
-from .text_checks import check_texts
+from ..utils.text_checks import check_texts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 from datasets.exceptions import DatasetsError
 
 from ..utils.errors import UserError, reason_of
@@ -23,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 _SPLITS = ("train", "validation", "test")
 _ALIASES = {"dev": "validation"}
+_NUMBERED = re.compile(r"(.*?)(-\d+(?:-of-\d+)?)?")  # parts of a split: train-00000-of-00004
+_AT_ONCE = 1 << 20  # rows
 
 # The builders of the datasets library for single files.
 _BUILDERS = {".csv": "csv", ".csv.gz": "csv", ".parquet": "parquet", ".json": "json", ".jsonl": "json"}
@@ -59,7 +63,8 @@ def load_tsv(
     columns are declared; then every line must have as many fields as the first.
 
     Args:
-        source: A folder with `train.tsv`, `dev.tsv`, `test.tsv`; files by split; or one file of training rows.
+        source: A folder with `train.tsv`, `dev.tsv`, `test.tsv`, or parts such as `train-00000-of-00004.tsv`; files
+            by split; or one file of training rows. Files whose names end in `.gz` are unpacked while they are read.
         text_column: Column of the text, by number from 0, or by name with `header=True`; by default 0.
         label_column: Column of the label; by default 1. If either is given, lines may have further columns.
         label_columns: Several columns of labels in place of `label_column`, for a `scheme` that reads them.
@@ -213,7 +218,17 @@ def find_files(
             raise UserError(f"unknown split: found {unknown[0]!r}; use train, validation (or dev), test")
     elif os.path.isdir(source := os.path.expanduser(source)):
         where = str(source)
-        given = {path.stem: [str(path)] for path in sorted(Path(source).glob(f"*{suffix}"))}
+        given, stems = {}, set()
+        for path in sorted([*Path(source).glob(f"*{suffix}"), *Path(source).glob(f"*{suffix}.gz")]):
+            stem = path.name.partition(suffix)[0]
+            split, number = _NUMBERED.fullmatch(stem).groups()  # type: ignore[union-attr] # matches any name
+            name = split if split in (*_SPLITS, *_ALIASES) else stem
+            given.setdefault(name, []).append(str(path))
+            if stem in stems or (len(given[name]) > 1 and name in stems):
+                raise UserError(
+                    f"{where} has {Path(given[name][0]).name} and {path.name}: keep the whole file or its parts"
+                )
+            stems.add(stem)
         if unused := [f"{name}{suffix}" for name in given if name not in (*_SPLITS, *_ALIASES)]:
             logger.warning("%s: not read: %s; read are train, dev or validation, test", where, ", ".join(unused))
     else:
@@ -280,6 +295,7 @@ def choose_splits(
 def _hold_out(read: dict[str, ReadSplit], classes: int, share: float, seed: int, report: DataReport) -> Holdout | None:
     """Choose rows of train as validation rows, if there is no such split, and log it."""
     report.label_counts = {split: source.count_labels(classes) for split, source in read.items()}
+    report.train_rows = [part.total() for part in read["train"].counts] if "train" in read else []
     if not share or "validation" in read:
         return None
     counts = report.label_counts["train"]
@@ -288,6 +304,12 @@ def _hold_out(read: dict[str, ReadSplit], classes: int, share: float, seed: int,
     report.label_counts["train"] = [count - out for count, out in zip(counts, held_out, strict=True)]
     report.label_counts["validation"] = held_out
     report.held_out = holdout.rows
+    seen = np.zeros(classes, dtype=np.int64)
+    for number, part in enumerate(read["train"].counts if len(report.train_rows) > 1 else ()):
+        for label, count in part.items():
+            for first in range(0, count, _AT_ONCE):
+                rows = np.full(min(_AT_ONCE, count - first), label)
+                report.train_rows[number] -= int(holdout.select(rows, seen).sum())
     found = f"{holdout.rows} of {sum(counts)} rows of train are held out as one"
     how = ", stratified by label" if classes > 1 else ""
     logger.warning("there is no validation split: %s%s (seed %d)", found, how, seed)

@@ -150,6 +150,7 @@ class DataReport:
     Attributes:
         held_out: Rows of train that became the validation split; 0 if there was one.
         label_counts: Rows by label id of each returned split, after any hold-out.
+        train_rows: Rows of each file of train, after any hold-out; empty if the loader does not count them.
         rejected_path: The file that lists the refused rows; None without refused rows or without a path.
         fingerprint: Depends on the returned rows, their labels and their split; not on the path.
     """
@@ -158,6 +159,7 @@ class DataReport:
     class_names: list[str] = field(default_factory=list)
     held_out: int = 0
     label_counts: dict[str, list[int]] = field(default_factory=dict)
+    train_rows: list[int] = field(default_factory=list)
     rejected_path: str | None = None
     fingerprint: str = ""
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 import datasets
@@ -11,6 +12,8 @@ import numpy as np
 from torch.utils.data import IterableDataset, Sampler
 
 from ..utils.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 SHUFFLED_ROWS = 10_000  # rows of a stream in memory; the next one is drawn from these
 
@@ -101,6 +104,28 @@ class LengthBucketedBatchSampler(_EpochBatchSampler):
             yield order[filled:].tolist()
 
 
+class SortedBatchSampler(_EpochBatchSampler):
+    """Yield lists of indices sorted by length over all texts, in the same order in each epoch.
+
+    This is the order of the source tutorial, torchtext's `BucketIterator(sort=True, sort_within_batch=True)`: the
+    shortest texts come first, and each batch is reversed. Training ends with the longest texts. Prefer
+    [`LengthBucketedBatchSampler`], which shuffles.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, *, drop_last: bool = False) -> None:
+        super().__init__(np.asarray(lengths, dtype=np.int64), 0, batch_size=batch_size)
+        self.batch_size, self.drop_last = batch_size, drop_last
+
+    def __len__(self) -> int:
+        full, rest = divmod(len(self.lengths), self.batch_size)
+        return full + (rest > 0 and not self.drop_last)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = np.argsort(self.lengths, kind="stable").tolist()
+        for start in range(0, len(self) * self.batch_size, self.batch_size):
+            yield order[start : start + self.batch_size][::-1]
+
+
 class TokenBudgetBatchSampler(_EpochBatchSampler):
     """Yield lists of indices of texts of similar length, within a budget of tokens, each index once per epoch.
 
@@ -170,22 +195,90 @@ class TokenBudgetBatchSampler(_EpochBatchSampler):
 class CountedStream(IterableDataset):
     """A stream with its number of rows: the Trainer needs it to count epochs and to resume in the right one.
 
-    With `shuffle_seed` rows are drawn in a new order in each epoch, from a buffer of `SHUFFLED_ROWS`.
+    Several files are read in turn, a row of each. With `shuffle_seed` rows are drawn in a new order in each epoch,
+    from buffers of `SHUFFLED_ROWS` in all.
+
+    Args:
+        rows: The rows, with a shard per file.
+        counts: Rows in all, or by file.
+        shuffle_seed: Chooses a sequence of orders, one per epoch; None keeps the order of the files.
     """
 
-    def __init__(self, rows: datasets.IterableDataset, count: int, shuffle_seed: int | None = None) -> None:
-        self._rows = rows if shuffle_seed is None else rows.shuffle(seed=shuffle_seed, buffer_size=SHUFFLED_ROWS)
-        self._count = count
+    def __init__(
+        self, rows: datasets.IterableDataset, counts: int | Sequence[int], shuffle_seed: int | None = None
+    ) -> None:
+        counts = [counts] if isinstance(counts, int) else list(counts)
+        self._counts = counts if rows.num_shards == len(counts) else [sum(counts)]
+        files = len(self._counts)
+        self._files = [rows] if files == 1 else [rows.shard(files, number) for number in range(files)]
+        if shuffle_seed is not None:
+            size = max(1, SHUFFLED_ROWS // files)
+            self._files = [
+                part.shuffle(seed=shuffle_seed + number, buffer_size=size) for number, part in enumerate(self._files)
+            ]
+        self._shared: tuple[int, int, int] | None = None
+
+    def share(self, process: int, processes: int, batch_size: int) -> None:
+        """Let each process read its own files only: of two processes, the first reads every other file.
+
+        A batch of all processes has the rows that one process reads for it, as long as every file has rows. Then the
+        processes with fewer rows repeat their first ones. Nothing changes if the processes do not divide the files.
+        """
+        if len(self._files) % processes:
+            found = f"found {len(self._files)} for {processes} processes"
+            logger.info("every process reads all files of train: %s; a multiple of it divides the work", found)
+            return
+        self._shared = process, processes, batch_size
+        most, rows = self._batches * batch_size * processes, sum(self._counts)
+        if most > 1.01 * rows + batch_size * processes:
+            found = f"{most - rows:,} of {rows:,} rows are repeated in each epoch"
+            logger.warning("%s, because the files have different lengths: make them about equal", found)
+
+    @property
+    def _batches(self) -> int:
+        """Batches per process of a shared stream."""
+        _, processes, size = self._shared or (0, 1, 1)
+        return max(-(-sum(self._counts[number::processes]) // size) for number in range(processes))
 
     def __len__(self) -> int:
-        return self._count
+        if self._shared is None:
+            return sum(self._counts)
+        _, processes, size = self._shared
+        return processes * size * self._batches
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        return iter(self._rows)
+        if self._shared is None:
+            yield from _in_turn(self._files)
+            return
+        process, processes, size = self._shared
+        mine = self._files[process::processes]
+        rows = _in_turn(mine)
+        for _ in range(self._batches):
+            batch = list(islice(rows, size))
+            while len(batch) < size:
+                rows = _in_turn(mine)
+                batch += (more := list(islice(rows, size - len(batch))))
+                if not more:  # in a worker of the DataLoader that has no file
+                    return
+            # accelerate takes the rows at the place of this process: those at the others are not used
+            for place in range(processes):
+                yield from batch if place == process else [batch[0]] * size
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of the rows."""
-        self._rows.set_epoch(epoch)
+        for part in self._files:
+            part.set_epoch(epoch)
+
+
+def _in_turn(parts: Iterable[Iterable[Any]]) -> Iterator[Any]:
+    """Yield an element of each part in turn, until all have ended."""
+    running = [*map(iter, parts)]
+    while running:
+        for part in [*running]:
+            try:
+                yield next(part)
+            except StopIteration:
+                running.remove(part)
 
 
 def with_lengths(examples: Mapping[str, Any], label_counts: Mapping[str, Sequence[int]]) -> dict[str, Any]:

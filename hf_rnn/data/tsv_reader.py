@@ -9,19 +9,21 @@ with one is read line by line, with the same values for the good rows.
 
 from __future__ import annotations
 
+import gzip
 import os
+import zlib
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from io import FileIO, RawIOBase
+from io import RawIOBase
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..utils.errors import UserError
+from ..utils.errors import UserError, reason_of
 from .labels import RowLabels, listed
 from .row_errors import EXCERPT_CHARACTERS, WHITE_SPACE, BadRow, DataError, Fault, Reason, label_fault, text_fault
 
@@ -86,7 +88,7 @@ class Rows:
         return {"text": self.texts, **pairs, "label": self.labels}
 
 
-def blocks_of_lines(stream: RawIOBase, max_line_bytes: int) -> Iterator[tuple[bytes, int, int]]:
+def blocks_of_lines(stream: BinaryIO | RawIOBase, max_line_bytes: int) -> Iterator[tuple[bytes, int, int]]:
     """Cut a stream into blocks of whole lines, each ended by LF.
 
     Yields:
@@ -122,6 +124,11 @@ def blocks_of_lines(stream: RawIOBase, max_line_bytes: int) -> Iterator[tuple[by
     elif pieces:
         # A last line without LF: a CR at its end belongs to the line, so CRLF is added instead of LF.
         yield b"".join(pieces) + b"\r\n", 0, pending
+
+
+def open_binary(path: str) -> BinaryIO:
+    """Open a file for reading; unpack `.gz`."""
+    return cast(BinaryIO, gzip.open(path)) if path.endswith(".gz") else open(path, "rb")
 
 
 def check_signature(name: str, head: bytes) -> None:
@@ -393,19 +400,22 @@ class TsvFile:
         """Read and check a file's start."""
         name = str(path)
         try:
-            with open(name, "rb") as stream:
+            with open_binary(name) as stream:
                 status = os.fstat(stream.fileno())
                 head = stream.read(4)
                 start = len(BOM_UTF8) if head.startswith(BOM_UTF8) else 0
                 stream.seek(start)
                 first = stream.readline(-1 if declared.header else declared.max_line_bytes)
-        except OSError as error:
-            reason = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
+                start += len(first) if declared.header else 0
+                stream.seek(start)
+                is_empty = not stream.read(1)
+        except (OSError, EOFError, zlib.error) as error:
+            detail = getattr(error, "strerror", None) or reason_of(error)
+            reason = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read: {detail}"
             raise UserError(f"{name} {reason}; give a folder with train.tsv in it, or a TSV file") from None
         check_signature(name, head)
         layout = declared.find_layout(name, first)
-        start += len(first) if declared.header else 0
-        if start >= status.st_size:
+        if is_empty:
             raise DataError.for_file(name, Reason.EMPTY_FILE, "found no row")
         fields = first.rstrip(b"\r\n").split(b"\t")
         columns = layout.text, *layout.labels
@@ -435,23 +445,26 @@ class TsvFile:
         """
         reader = RowReader(self.path, self.layout, self.first_line, self.start, labels, on_bad_row, keep_texts)
         try:
-            stream = FileIO(self.path)
+            stream = open_binary(self.path)
         except OSError as error:
             detail = f"it can no longer be read ({error.strerror})"
             raise DataError.for_file(self.path, Reason.FILE_CHANGED, detail) from None
         with stream:
             self._check_unchanged(stream)
             stream.seek(self.start)
-            for block, length, size in blocks_of_lines(stream, self.layout.max_line_bytes):
-                on_bytes(block)
-                if length:
-                    on_bytes(b"%d" % length)
-                    yield reader.skip_long_line(block, length, size)
-                else:
-                    yield reader.read(block)
+            try:
+                for block, length, size in blocks_of_lines(stream, self.layout.max_line_bytes):
+                    on_bytes(block)
+                    if length:
+                        on_bytes(b"%d" % length)
+                        yield reader.skip_long_line(block, length, size)
+                    else:
+                        yield reader.read(block)
+            except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+                raise DataError.for_file(self.path, Reason.COMPRESSED, f"it is damaged: {reason_of(error)}") from None
             self._check_unchanged(stream)
 
-    def _check_unchanged(self, stream: FileIO) -> None:
+    def _check_unchanged(self, stream: BinaryIO) -> None:
         status = os.fstat(stream.fileno())
         if (status.st_size, status.st_mtime_ns) != self.stamp:
             detail = f"it had {self.stamp[0]} bytes, found {status.st_size} and a later change; load it again"

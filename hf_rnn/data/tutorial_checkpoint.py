@@ -25,9 +25,15 @@ def load_tutorial_checkpoint(
     """Build the model of a checkpoint saved by the tutorial's training loop.
 
     Sizes and cell are read from the weights. A bidirectional network pools the last states of both directions, torch's
-    h_n. The file has no vocabulary: train the tokenizer on the same texts, `train_tokenizer(texts, min_frequency=3)`.
-    It has no class names either: torchtext numbered the classes by their frequency in the training rows, so they are
-    called `RANK_0` (the most frequent), `RANK_1`, ... unless `id2label` names them.
+    h_n.
+
+    - Vocabulary: not in the file. Train the tokenizer on the same texts, `train_tokenizer(texts, min_frequency=3)`.
+      The embedding may have a few rows more, such as 3,333 for 3,330 words: each look-up of an unknown word in
+      torchtext's dictionary added it, with the id of `<unk>`, so no id reaches the rows at the end.
+      `vocab_size=len(tokenizer)` drops them.
+    - Labels: not in the file. torchtext numbered the classes by their frequency in the training rows, so they are
+      called `RANK_0` (the most frequent), `RANK_1`, ... unless `id2label` names them: `{0: "1", 1: "0", 2: "2"}` for
+      the tutorial's tweets, where 1 (positive) is the most frequent.
 
     Args:
         kind: [`RnnForSequenceClassification`] or a subclass.
@@ -42,7 +48,9 @@ def load_tutorial_checkpoint(
     classes = found.pop("num_labels")
     if id2label or "label2id" not in settings:
         settings["id2label"] = id2label or {rank: f"RANK_{rank}" for rank in range(classes)}
-    model = kind(RnnConfig(**{**found, **settings}))
+    config = RnnConfig(**{**found, **settings})
+    weights["rnn.embedding.weight"] = weights["rnn.embedding.weight"][: config.vocab_size]
+    model = kind(config)
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
 import torch
@@ -17,10 +16,9 @@ from ..models.auto import ENCODER, head_name, model_class
 from ..models.configuration_rnn import RnnConfig
 from ..utils.errors import UserError, reason_of
 from .client import fetch
-from .model_folder import FinishedFolder, name_damage, read_config
+from .model_folder import FinishedFolder, check_ids, check_name, name_damage, read_config
 
 PRETRAINED = Path(__file__).parent / "pretrained"  # encoders of this package by name
-_REPO_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _TOKENIZER = "tokenizer.json or tokenizer_config.json"
 
 
@@ -28,19 +26,6 @@ def find_built_in(name: str | os.PathLike[str] | None) -> Path | None:
     """Return the folder of an encoder of this package, or None; `./NAME` and a `Path` are local folders."""
     known = {path.name: path for path in PRETRAINED.glob("*/")}
     return known.get(name) if isinstance(name, str) else None
-
-
-def check_name(name: str | Path, what: str) -> None:
-    """Check that the name of `what` is a folder or could be a repo id, before the Hub is asked."""
-    if not str(name):  # a path would mean the current folder
-        raise UserError(f"the name is empty: give the folder of {what}, or its id on the Hub")
-    path = Path(name)
-    if path.is_dir():
-        return
-    if path.exists():
-        raise UserError(f"{name} is a file: give the folder of {what}")
-    if not _REPO_ID.fullmatch(str(name)) or path.parent.is_dir():
-        raise UserError(f"there is no folder {name}: give the folder of {what}, or its id on the Hub")
 
 
 def find_folder(name_or_path: str | Path, revision: str | None = None, token: str | None = None) -> Path:
@@ -102,7 +87,7 @@ def load_model(
     if head_name(config) == ENCODER and not allow_encoder:
         raise UserError(f"{name} is an encoder without a task: train it with hf-rnn train --model_name_or_path {name}")
     with name_damage(name, "model.safetensors"):
-        _check_weights(name, folder.weights, config)
+        _check_weights(name, folder.weight_files(), config)
         model = head.from_pretrained(folder.root, config=config, dtype=torch.float32).eval()
     with name_damage(name, _TOKENIZER):
         tokenizer = _load_tokenizer(name, folder, config)
@@ -146,10 +131,12 @@ def _find_device(device: str | torch.device | None) -> torch.device:
         raise UserError(f"device must be cpu, cuda, cuda:1, mps or another of torch's, found {device!r}") from error
 
 
-def _check_weights(name: str, weights: Path, config: RnnConfig) -> None:
+def _check_weights(name: str, weights: list[Path], config: RnnConfig) -> None:
     """Compare the names and shapes of the weights with the configuration, before memory is used."""
-    with safe_open(weights, framework="pt") as file:
-        stored = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 - not a mapping
+    stored: dict[str, tuple[int, ...]] = {}
+    for path in weights:
+        with safe_open(path, framework="pt") as file:
+            stored |= {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 - no mapping
     if config.num_hidden_layers > len(stored):  # without memory, too many layers still take minutes
         raise UserError(
             f"{name}: model.safetensors and config.json do not belong together: {len(stored)} weights and "
@@ -171,12 +158,7 @@ def _check_weights(name: str, weights: Path, config: RnnConfig) -> None:
 def _load_tokenizer(name: str, folder: FinishedFolder, config: RnnConfig) -> PreTrainedTokenizerBase:
     """Load the tokenizer, and check that the model has a row for each of its ids."""
     tokenizer = AutoTokenizer.from_pretrained(folder.root, trust_remote_code=False)
-    largest = max(tokenizer.get_vocab().values(), default=-1)
-    if largest >= config.vocab_size:
-        raise UserError(
-            f"{name}: tokenizer.json and model.safetensors do not belong together: the tokenizer has ids up to "
-            f"{largest}, the model a table of {config.vocab_size} rows (vocab_size)"
-        )
+    check_ids(name, tokenizer.get_vocab(), config)
     return tokenizer
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 MODELLING_FILES = tuple(sorted(path.name for path in (Path(__file__).parents[1] / "models").glob("*_rnn.py")))
 _FORMER = ("distinct", "min_gru", "outputs", "recurrence", "tutorial")
 FORMER_MODELLING_FILES = tuple(f"{name}_rnn.py" for name in _FORMER)
+_REPO_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 UNFINISHED = ".unfinished-"  # the prefix of the subfolder where a run writes and replaces a model
 
 
@@ -40,6 +41,19 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"found {name}. Did the training diverge? Train again with a lower learning_rate")
 
 
+def check_name(name: str | Path, what: str) -> None:
+    """Check that the name of `what` is a folder or could be a repo id, before the Hub is asked."""
+    if not str(name):  # a path would mean the current folder
+        raise UserError(f"the name is empty: give the folder of {what}, or its id on the Hub")
+    path = Path(name)
+    if path.is_dir():
+        return
+    if path.exists():
+        raise UserError(f"{name} is a file: give the folder of {what}")
+    if not _REPO_ID.fullmatch(str(name)) or path.parent.is_dir():
+        raise UserError(f"there is no folder {name}: give the folder of {what}, or its id on the Hub")
+
+
 @contextmanager
 def name_damage(name: str, part: str) -> Iterator[None]:
     """Turn any error of a library into a `UserError` that names the damaged part of a model."""
@@ -51,17 +65,35 @@ def name_damage(name: str, part: str) -> Iterator[None]:
         raise UserError(f"{name} cannot be loaded, because of {part}: {reason_of(error):.1000}") from error
 
 
-def read_config(name: str, folder: Path, model_type: str | None = None) -> PreTrainedConfig:
-    """Return the configuration of a transformers model, of one type if given, without running code of its repo."""
+def read_settings(name: str, folder: Path, model_type: str | None = None) -> dict[str, Any]:
+    """Return the content of the `config.json` of a transformers model, of one type if given."""
     path = folder / "config.json"
     with name_damage(name, path.name):
-        found = read_mapping(path, path.read_bytes()).get("model_type")
+        settings = read_mapping(path, path.read_bytes())
+        found = settings.get("model_type")
         if model_type is not None and found != model_type:
             raise UserError(f"{name} is a {found!r:.80} model: this command runs {model_type!r} models")
+        return settings
+
+
+def read_config(name: str, folder: Path, model_type: str | None = None) -> PreTrainedConfig:
+    """Return the configuration of a transformers model, of one type if given, without running code of its repo."""
+    read_settings(name, folder, model_type)
+    with name_damage(name, "config.json"):
         from transformers import AutoConfig
 
         # an explicit False: otherwise transformers asks at the terminal whether to run the repo's code
         return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+
+
+def check_ids(name: str, vocabulary: Mapping[str, int], config: Any) -> None:
+    """Check that the model has a row for each id of its tokenizer."""
+    largest = max(vocabulary.values(), default=-1)
+    if largest >= config.vocab_size:
+        raise UserError(
+            f"{name}: tokenizer.json and model.safetensors do not belong together: the tokenizer has ids up to "
+            f"{largest}, the model a table of {config.vocab_size} rows (vocab_size)"
+        )
 
 
 class _Entry:
@@ -85,6 +117,7 @@ class FinishedFolder:
 
     config = _Entry("config.json")
     weights = _Entry("model.safetensors")
+    weights_index = _Entry("model.safetensors.index.json")  # if they are in several files (`max_shard_size`)
     generation_config = _Entry("generation_config.json")  # for language models
     tokenizer = _Entry("tokenizer.json")
     tokenizer_config = _Entry("tokenizer_config.json")
@@ -104,9 +137,17 @@ class FinishedFolder:
         """Return every path that has a name here, the folder of the checkpoints included, existing or not."""
         return [self.root / entry.name for entry in vars(FinishedFolder).values() if isinstance(entry, _Entry)]
 
+    def weight_files(self) -> list[Path]:
+        """Return the file of the weights, or the files that the index names if there is no single one."""
+        if self.weights.is_file() or not self.weights_index.is_file():
+            return [self.weights]
+        with name_damage(str(self.root), self.weights_index.name):
+            places = read_mapping(self.weights_index, self.weights_index.read_bytes())["weight_map"].values()
+            return [self.root / Path(name).name for name in sorted(set(places))]
+
     def missing_to_load(self) -> list[Path]:
         """Return the missing files that the model or its tokenizer needs."""
-        needed = [self.config, self.weights, self.tokenizer, self.tokenizer_config]
+        needed = [self.config, *self.weight_files(), self.tokenizer, self.tokenizer_config]
         if self._has_slow_tokenizer():
             needed.remove(self.tokenizer)
         return [path for path in needed if not path.is_file()]

@@ -15,9 +15,9 @@ from typing import Any, Literal
 import torch
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
-from ..data.text_checks import check_text
 from ..evaluation.classification import check_finite_logits
 from ..tasks import task_of
+from ..utils.text_checks import check_text
 from .reference import compute_logits, compute_scores
 
 _TOKENIZING = Lock()  # each call of a tokenizer changes how it truncates, for all threads

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterable, Sequence, Sized
+from collections.abc import Sequence, Sized
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,16 +16,17 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..data.text_checks import check_texts
 from ..evaluation.classification import check_finite_logits
 from ..hub.loading import load_model
-from ..tasks import DEFAULT_TASK, Task, check_verb, get_task, task_of
+from ..tasks import check_verb, task_of
 from ..utils.errors import UserError
-from .fast_tokenizer.fast_tokenization import FastTokenizer
+from ..utils.text_checks import list_texts
+from .fast_tokenizer.columns import TokenIds
 from .fused import TABLE_DTYPES, FusedClassifier, TableDtype, find_unsupported_part, table_bytes
 from .fused.classifier import SEVERAL_TEXTS
-from .fused.packing import TokenIds, pack_batches
-from .reference import compute_logits, find_score_function, list_texts
+from .fused.packing import pack_batches
+from .reference import compute_logits, find_score_function
+from .text_classifier import TextClassifier, check_size
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -33,94 +34,6 @@ MEMORY_LIMIT = 1 << 28  # bytes
 _TEXTS_PER_BATCH, _TOKENS_PER_BATCH = 512, 1 << 18
 _STATE_BYTES_PER_BATCH = 1 << 24  # where a batch keeps the states of all tokens
 _PLAIN_TEXTS, _PLAIN_TOKENS = 256, 8192  # per batch of the plain model, padding included
-
-
-def _find_task(config: Any) -> Task:
-    """Return the task of a model; that of one label per text for models from elsewhere."""
-    try:
-        return task_of(config)
-    except UserError:
-        return get_task(DEFAULT_TASK)
-
-
-class PairTokenizer:
-    """Token ids of pairs of texts, with the interface of [`FastTokenizer`]."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._tokenizer = tokenizer
-
-    def __call__(self, texts: Sequence[Sequence[str]]) -> list[list[int]]:
-        """Return the ids of each pair (first, second) around the separator."""
-        pairs = list(texts) if isinstance(texts, Iterable) and not isinstance(texts, str) else [texts]
-        for position, pair in enumerate(pairs):
-            if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
-                raise UserError(f"texts[{position}] must be a pair (first, second): found {pair!r:.80}")
-        firsts, seconds = ([pair[place] for pair in pairs] for place in (0, 1))
-        check_texts(firsts)
-        check_texts(seconds)
-        return self._tokenizer(firsts, seconds, truncation=True)["input_ids"] if pairs else []
-
-    def arrange(self, texts: Sequence[Sequence[str]]) -> TokenIds:
-        """Return the ids for batches."""
-        return TokenIds.from_lists(self(texts))
-
-
-class TextClassifier:
-    """From texts to labels and scores, for a subclass that computes logits.
-
-    For a model of text pairs, each text is a pair `(first, second)`.
-    """
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, config: Any, tokens_per_batch: int | None) -> None:
-        _check_size(tokens_per_batch)
-        check_verb(config, "predict")
-        self.tokenizer = tokenizer
-        self.tokens_per_batch: Any = tokens_per_batch
-        paired = getattr(config, "sep_token_id", None) is not None
-        self._encode: Any = PairTokenizer(tokenizer) if paired else FastTokenizer(tokenizer)
-        self.config: Any = config
-        self.task = _find_task(config)
-        if self.task.per_token:
-            raise UserError(f"FastRnn answers for whole texts: found a model for {self.task.name}; use hf_rnn.Tagger")
-        self._score = find_score_function(config)
-
-    def predict(self, texts: Sequence[str]) -> list[dict[str, Any]]:
-        """Return the answer to each text, in their order: `{"label": ..., "score": ...}` of its best class.
-
-        For multi-label it is `{"labels": [...], "scores": {label: score}}`, with the labels above their thresholds;
-        for regression `{"values": {name: number}}`.
-
-        Raises:
-            UserError: For an invalid list of texts, here and in the next methods; the message names the position.
-        """
-        return self.task.answers(self.predict_proba(texts), self.config)
-
-    def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
-        """Return the scores `(N, C)` in float32, in the order of the texts and of `id2label`.
-
-        They are probabilities: of the classes (softmax), or of each label (sigmoid, for multi-label); for regression
-        they are the values themselves.
-        """
-        return self._score(self.text_logits(texts)).numpy()
-
-    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the token ids of texts, equal to those of `tokenizer(texts, truncation=True)`."""
-        return self._encode(texts)
-
-    def text_logits(self, texts: Sequence[str]) -> torch.Tensor:
-        """Return the logits `(N, C)` in float32 on the CPU, in the order of the texts."""
-        return self.logits(self._encode(texts))
-
-    def logits(self, input_ids: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Return the logits `(N, C)` in float32 on the CPU, in the order of `input_ids`.
-
-        Args:
-            input_ids: Token ids by text, possibly empty; each id is read, also a padding id.
-
-        Raises:
-            IndexError: For an id outside the vocabulary.
-        """
-        raise NotImplementedError
 
 
 class Tagger:
@@ -137,7 +50,7 @@ class Tagger:
     def __init__(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tokens_per_batch: int | None = None
     ) -> None:
-        _check_size(tokens_per_batch)
+        check_size(tokens_per_batch)
         self.model, self.tokenizer = model, tokenizer
         self.config: Any = model.config
         self.task = task_of(self.config)
@@ -162,11 +75,6 @@ class Tagger:
         logits = compute_logits(self.model, self.tokenizer, encoded["input_ids"], _PLAIN_TEXTS, tokens)
         check_finite_logits(logits.flatten(0, 1))
         return self.task.answers(logits.numpy(), self.config, texts, encoded)
-
-
-def _check_size(tokens_per_batch: int | None) -> None:
-    if tokens_per_batch is not None and tokens_per_batch < 1:
-        raise UserError(f"tokens_per_batch must be at least 1, found {tokens_per_batch}")
 
 
 class FastRnn(TextClassifier):
@@ -215,7 +123,12 @@ class FastRnn(TextClassifier):
             raise ValueError("the model is in training mode, where dropout changes its answers: call model.eval()")
         model = getattr(model, "_orig_mod", model)  # under torch.compile
         config: Any = model.config
+        check_verb(config, "predict")
         super().__init__(tokenizer, config, tokens_per_batch)
+        if self.task.per_token:
+            raise UserError(f"FastRnn answers for whole texts: found a model for {self.task.name}; use hf_rnn.Tagger")
+        self._answers = self.task.answers
+        self._score = find_score_function(config)
         self.model: Any = copy.deepcopy(model)
         self._settings = table_dtype, memory_limit, tokens_per_batch
         self.memory = 0
@@ -274,6 +187,10 @@ class FastRnn(TextClassifier):
         """
         model, tokenizer = load_model(name_or_path, revision, device)
         return cls(model, tokenizer, table_dtype, memory_limit, tokens_per_batch)
+
+    def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
+        """As in [`TextClassifier`]."""
+        return self._score(self.text_logits(texts)).numpy()
 
     def text_logits(self, texts: Sequence[str]) -> torch.Tensor:
         """As in [`TextClassifier`]."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,42 +10,13 @@ import numpy as np
 import torch
 from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
 
-from ..data.text_checks import check_texts, out_of_arrow
-from ..models.configuration_rnn import RnnConfig
-from ..utils.errors import UserError
-
-
-def list_texts(texts: Iterable[str]) -> list[str]:
-    """Return texts as a list; refuse other things than a list of valid texts, by position."""
-    if isinstance(texts, str | bytes):
-        raise UserError("texts must be a list of str, found one text: put it into a list, [text]")
-    if not isinstance(texts, Iterable):
-        raise UserError(f"texts must be a list of str, found {texts!r:.80}")
-    if isinstance(texts, Mapping | Set) or getattr(texts, "ndim", 1) != 1:
-        raise UserError(f"texts must be a list of str, found a {type(texts).__name__}: give its texts as a list")
-    listed = texts if type(texts) is list else list(out_of_arrow(texts))
-    check_texts(listed)
-    return listed
+from ..tasks.answers import score_kind
+from .text_classifier import batch_by_length
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
     """Return the token ids of texts, truncated to the tokenizer's `model_max_length`."""
     return tokenizer(list(texts), truncation=True, return_attention_mask=False)["input_ids"] if len(texts) else []
-
-
-def batch_by_length(
-    input_ids: Sequence[Sequence[int]], tokens_per_batch: int, texts_per_batch: int | None = None
-) -> Iterator[list[int]]:
-    """Yield batches of row numbers, shortest rows first; a row longer than `tokens_per_batch` is alone."""
-    batch: list[int] = []
-    for row in sorted(range(len(input_ids)), key=lambda row: len(input_ids[row])):
-        full = (len(batch) + 1) * len(input_ids[row]) > tokens_per_batch or len(batch) == texts_per_batch
-        if batch and full:
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch
 
 
 @torch.inference_mode()
@@ -88,13 +59,16 @@ def compute_scores(model: PreTrainedModel, logits: torch.Tensor) -> torch.Tensor
     return find_score_function(model.config)(logits)
 
 
-def find_score_function(config: RnnConfig) -> Callable[[torch.Tensor], torch.Tensor]:
+def find_score_function(config: Any) -> Callable[[torch.Tensor], torch.Tensor]:
     """Return the function from logits to scores; reading a configuration takes longer than a softmax."""
-    if config.problem_type == "regression":
-        return lambda logits: logits
-    if config.problem_type == "multi_label_classification" or config.num_labels == 1:
-        return torch.sigmoid
-    return partial(torch.softmax, dim=-1)
+    return _SCORES[score_kind(config)]
+
+
+_SCORES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "values": lambda logits: logits,
+    "sigmoid": torch.sigmoid,
+    "softmax": partial(torch.softmax, dim=-1),
+}
 
 
 @torch.inference_mode()

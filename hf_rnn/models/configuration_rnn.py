@@ -28,6 +28,7 @@ _RANGES = {  # setting: smallest value, and the limit that values stay below
     **dict.fromkeys(("embedding_dropout", "word_dropout", "hidden_dropout", "recurrent_dropout"), (0, 1)),
     "classifier_dropout": (0, 1),
     "word_forms": (0, 1 << 15),
+    "word_hidden_size": (1, _MAX_PARAMETERS),
     "embedding_initializer_range": (0, float("inf")),
 }
 
@@ -106,9 +107,10 @@ class RnnConfig(PreTrainedConfig):
     crf: bool = _setting(False, "token-classification: score whole taggings of a text with a conditional random field")
     word_forms: int = _setting(
         0,
-        "token-classification: read words instead of tokens, with this number of rows for their prefixes, suffixes "
-        "and shapes; 0 reads tokens",
+        "token-classification: add an LSTM over words, which also reads their prefixes, suffixes and capitals, with "
+        "this number of rows for them; 0 tags tokens",
     )
+    word_hidden_size: int = _setting(100, "units per direction of the layer of word_forms")
     sparse_embedding: bool = _setting(
         False, "embedding gradients hold only rows of the batch; needs RnnTrainer, not transformers' Trainer"
     )

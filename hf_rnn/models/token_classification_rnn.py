@@ -1,5 +1,6 @@
 """The tagger on top of the recurrent encoder: a tag for each token, independent or from a conditional random field."""
 
+import copy
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,40 +13,55 @@ from transformers import initialization as init
 from transformers.modeling_outputs import TokenClassifierOutput
 from transformers.utils import can_return_tuple
 
-from .cells_rnn import CompactTexts
+from .cells_rnn import CompactTexts, RnnLayer
 from .configuration_rnn import RnnConfig
 from .crf_rnn import Crf
 from .modeling_rnn import RnnModel, RnnPreTrainedModel
 
-_SIZES = (1, 2, 3)  # letters
+_SIZES = (1, 2, 3, 4)  # letters
 _MARKS, _MARK = ("⇧", "⇪"), 2  # marks of capitals, see the normaliser `cased`
+_FIRST = len(_SIZES) + 1  # forms that belong to the first token of a word
 
 
-class WordForms(nn.Module):
-    """Vectors of words: the mean over their tokens of each one's vector and those of its form.
+class WordReader(nn.Module):
+    """A recurrent layer over words, from the states after reading each one in either direction and from its form.
 
-    The form of a token is its first and last letters and its shape, hashed to the rows of a table, so that rare and
-    unseen words have a vector too. [`WordForms.read`] reads the vocabulary of a tokenizer.
+    The form of a word is its first and last letters, its shape, its capitals, and its tokens together, hashed to the
+    rows of a table. So the reader also knows words that are new to the encoder. [`WordReader.read`] reads the
+    vocabulary of a tokenizer.
     """
 
-    ids: torch.Tensor
+    codes: torch.Tensor
+    forms: torch.Tensor
     kinds: torch.Tensor
 
     def __init__(self, config: RnnConfig) -> None:
         super().__init__()
-        self.table = nn.EmbeddingBag(config.word_forms, config.embedding_size, mode="sum")
-        self.register_buffer("ids", torch.zeros(config.vocab_size, len(list_forms("")), dtype=torch.int16))
+        own = copy.copy(config)
+        own.cell_type, own.hidden_size = "lstm", config.word_hidden_size
+        self.table = nn.EmbeddingBag(config.word_forms, own.hidden_size, mode="sum")
+        self.dropout = nn.Dropout(config.hidden_dropout)
+        self.projection = nn.Linear(config.output_size, own.hidden_size)
+        self.layer = RnnLayer(own, 2 * own.hidden_size)
+        self.size, self.drop = config.hidden_size, config.word_dropout
+        self.register_buffer("codes", torch.zeros(config.vocab_size, dtype=torch.int64))
+        self.register_buffer("forms", torch.zeros(config.vocab_size, len(list_forms("")), dtype=torch.int16))
         self.register_buffer("kinds", torch.ones(config.vocab_size, dtype=torch.int8))
 
     def read(self, tokens: Sequence[str]) -> None:
         """Read the tokens of a vocabulary, in the order of their ids."""
         rows = self.table.num_embeddings
         hashed = [[crc32(form.encode()) % rows for form in list_forms(token)] for token in tokens]
-        self.ids[: len(hashed)] = torch.tensor(hashed, dtype=torch.int16)
+        self.forms[: len(hashed)] = torch.tensor(hashed, dtype=torch.int16)
+        self.codes[: len(tokens)] = torch.tensor([crc32(token.encode()) for token in tokens])
         begin = next((mark for mark in "▁Ġ" if any(token.startswith(mark) for token in tokens)), None)
         starts = [token.startswith(begin) if begin else not token.startswith("##") for token in tokens]
         kinds = [_MARK if token[-1:] in _MARKS else int(start) for token, start in zip(tokens, starts, strict=True)]
         self.kinds[: len(kinds)] = torch.tensor(kinds, dtype=torch.int8)
+
+    def find_marks(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Return which tokens `(B, T)` are marks of capitals, which the encoder does not read."""
+        return self.kinds[input_ids] == _MARK
 
     def find_starts(self, input_ids: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         """Return which tokens of compact texts `(B, T)` begin a word."""
@@ -56,31 +72,55 @@ class WordForms(nn.Module):
         return starts & valid
 
     def forward(
-        self, input_ids: torch.Tensor, vectors: torch.Tensor, places: torch.Tensor, words: int
+        self, input_ids: torch.Tensor, states: torch.Tensor, places: torch.Tensor, mask: torch.Tensor
     ) -> torch.Tensor:
-        """Return the vectors of words `(B, W, E)`.
+        """Return the states of words `(B, W, D * H)`.
 
         Args:
             input_ids: `(B, T)`.
-            vectors: `(B, T, E)`, zero at padding.
-            places: Number of each token's word, `(B, T)`; `words` at padding.
-            words: The most words of a text, W.
+            states: Those of the encoder, `(B, T, S)`.
+            places: Number of each token's word, `(B, T)`; W at padding.
+            mask: True at the words of each text, `(B, W)`.
         """
-        distinct, order = input_ids.unique(return_inverse=True)
-        vectors = vectors + self.table(self.ids[distinct].long())[order]
-        rows = (words + 1) * torch.arange(len(input_ids), device=input_ids.device)[:, None] + places
-        sums = vectors.new_zeros(len(input_ids) * (words + 1), vectors.shape[-1])
-        sums = sums.index_add(0, rows.flatten(), vectors.flatten(0, 1))
-        counts = torch.bincount(rows.flatten(), minlength=len(sums)).clamp(min=1)
-        return (sums / counts[:, None]).view(len(input_ids), words + 1, -1)[:, :words]
+        batch, words = mask.shape
+        length = input_ids.shape[1]
+        order = torch.arange(length, device=input_ids.device).expand_as(input_ids)
+        marks = self.find_marks(input_ids)
+
+        def find(among: torch.Tensor, reduce: str, start: int) -> torch.Tensor:
+            """Return the first or last place of each word `(B, W)`; `start` for a word without such a place."""
+            found = order.new_full((batch, words + 1), start)
+            return found.scatter_reduce(1, places.masked_fill(~among, words), order, reduce)[:, :words]
+
+        begins, last = find(torch.ones_like(marks), "amin", length), find(~marks, "amax", -1)
+        begins = begins.clamp(max=length - 1)
+        last = torch.where(last < 0, begins, last)  # a mark without a word
+        first = torch.minimum(find(~marks, "amin", length), last)
+        distance = order - first.gather(1, places.clamp(max=words - 1))
+        codes = (self.codes[input_ids] * (2 * distance + 1)).masked_fill(marks, 0)
+        whole = codes.new_zeros(batch, words + 1).scatter_add(1, places, codes)[:, :words, None]
+        starts, ends, capitals = (self.forms[input_ids.gather(1, tokens)].long() for tokens in (first, last, begins))
+        parts = [starts[..., :_FIRST], ends[..., _FIRST:], capitals[..., :1], whole % self.table.num_embeddings]
+        rows = torch.cat(parts, dim=-1).flatten(0, 1)
+        kept = nn.functional.dropout(states.new_ones(rows.shape), self.drop, self.training)
+        forms = self.table(rows, per_sample_weights=kept).view(batch, words, -1)
+        read = zip(states.split(self.size, dim=-1), (last, first), strict=False)  # forward, then backward
+        sides = [state.gather(1, tokens[..., None].expand(-1, -1, self.size)) for state, tokens in read]
+        texts = CompactTexts(mask)
+        vectors = texts.compact(torch.cat([self.projection(torch.cat(sides, dim=-1)), forms], dim=-1))
+        nothing = [[None] * len(self.layer.directions)] * 2
+        return texts.restore(self.layer(self.dropout(vectors), texts, *nothing, False)[0])
 
 
 def list_forms(token: str) -> list[str]:
-    """Return the forms of a token; `▁` or `Ġ` marks one that begins a word, or `##` one that does not."""
+    """Return the forms of a token, first those for the first token of a word, then those for the last.
+
+    `▁` or `Ġ` marks a token that begins a word, or `##` one that does not.
+    """
     word = re.sub("^(▁|Ġ|##)", "", token)
     shape = re.sub(r"[^\W\d_]+", "x", re.sub(r"\d+", "9", word))
     starts, ends = ([f"{size}<{word[:size]}" for size in _SIZES], [f"{size}>{word[-size:]}" for size in _SIZES])
-    return [*starts, *ends, f"={shape}", f"#{word == token}{min(len(word), 6)}"]
+    return [*starts, f"<{shape}", *ends, f">{shape}", f"#{min(len(word), 6)}"]
 
 
 @dataclass
@@ -111,9 +151,10 @@ class RnnForTokenClassification(RnnPreTrainedModel):
         super().__init__(config)
         self.num_labels = config.num_labels
         self.rnn = RnnModel(config)
-        self.forms = WordForms(config) if config.word_forms else None
+        self.words = WordReader(config) if config.word_forms else None
         self.dropout = nn.Dropout(config.classifier_dropout)
-        self.classifier = nn.Linear(config.output_size, config.num_labels)
+        size = config.num_directions * config.word_hidden_size if config.word_forms else config.output_size
+        self.classifier = nn.Linear(size, config.num_labels)
         self.crf = Crf(config.num_labels) if config.crf else None
         self.post_init()
 
@@ -150,26 +191,34 @@ class RnnForTokenClassification(RnnPreTrainedModel):
         """
         mask = self.rnn.read_mask(input_ids, attention_mask, inputs_embeds)
         labels = None if labels is None else labels.long().masked_fill(~mask, -100)
-        texts = starts = None
-        if self.forms is not None and input_ids is not None and mask.shape[1]:  # tokens to words
+        options = initial_hidden_state, initial_cell_state, output_final_states, output_hidden_states
+        read, texts = mask, None
+        if self.words is not None:
+            if input_ids is None:
+                raise ValueError("a tagger with word_forms needs input_ids, whose tokens have forms")
+            input_ids = input_ids.masked_fill(~mask, 0)
+            read = mask & ~self.words.find_marks(input_ids)
+        outputs = self.rnn(input_ids, read, inputs_embeds, *options, return_dict=True)
+        states = outputs.last_hidden_state
+        if self.words is not None and input_ids is not None and mask.shape[1] > 0:  # tokens to words
             texts = CompactTexts(mask)
-            ids, valid = texts.compact(input_ids.masked_fill(~mask, 0)).T, texts.valid.T
-            starts = self.forms.find_starts(ids, valid)
+            ids, valid = texts.compact(input_ids).T, texts.valid.T
+            starts = self.words.find_starts(ids, valid)
             counts = starts.sum(dim=1)
-            words = max(int(counts.max()), 1)
-            places = (starts.cumsum(dim=1) - 1).masked_fill(~valid, words)
-            inputs_embeds = self.forms(ids, self.rnn.embedding(ids), places, words)
-            mask, input_ids = torch.arange(words, device=mask.device) < counts[:, None], None
+            count = max(int(counts.max()), 1)
+            places = (starts.cumsum(dim=1) - 1).masked_fill(~valid, count)
+            mask = torch.arange(count, device=mask.device) < counts[:, None]
+            states = self.words(ids, texts.compact(states).transpose(0, 1), places, mask)
             if labels is not None:
                 firsts = texts.compact(labels).T[starts]
                 labels = labels.new_full(mask.shape, -100)
                 labels[mask] = firsts
-        options = initial_hidden_state, initial_cell_state, output_final_states, output_hidden_states
-        outputs = self.rnn(input_ids, mask, inputs_embeds, *options, return_dict=True)
-        emissions = self.classifier(self.dropout(outputs.last_hidden_state)) * mask[:, :, None]
+        elif not mask.shape[1]:
+            states = states.new_zeros(*mask.shape, self.classifier.in_features)
+        emissions = self.classifier(self.dropout(states)) * mask[:, :, None]
         loss, logits = self._score(emissions, mask, labels, **kwargs)
-        if texts is not None and starts is not None:  # words to tokens
-            places = places.clamp(max=words - 1)[:, :, None].expand(-1, -1, self.num_labels)
+        if texts is not None:  # words to tokens
+            places = places.clamp(max=count - 1)[:, :, None].expand(-1, -1, self.num_labels)
             emissions, logits = (
                 texts.restore([self._continue(scores.gather(1, places), starts).transpose(0, 1)])
                 for scores in (emissions, logits)

@@ -6,11 +6,15 @@ A task is one module here and one head in `hf_rnn.models`. Training and inferenc
 from __future__ import annotations
 
 from importlib import import_module
-
-from transformers import PreTrainedConfig
+from typing import TYPE_CHECKING, Any
 
 from ..utils.errors import UserError
-from .base import Task
+from .answers import ANSWERS, Answers
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+    from .base import Task
 
 DEFAULT_TASK = "sequence-classification"
 # name: module and class in this package, or a task from elsewhere
@@ -22,7 +26,15 @@ TASKS: dict[str, str | Task] = {
     "causal-lm": "causal_lm.CausalLM",
 }
 
-__all__ = ["DEFAULT_TASK", "TASKS", "Task", "check_verb", "get_task", "task_of"]
+__all__ = ["DEFAULT_TASK", "TASKS", "Task", "check_verb", "find_answers", "get_task", "task_of"]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "Task":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .base import Task  # not at import: loads datasets and transformers
+
+    return Task
 
 
 def get_task(name: str) -> Task:
@@ -34,7 +46,7 @@ def get_task(name: str) -> Task:
     if name not in TASKS:
         raise UserError(f"unknown task: found {name!r}; choose one of {', '.join(TASKS)}")
     entry = TASKS[name]
-    if isinstance(entry, Task):
+    if not isinstance(entry, str):
         return entry
     module, _, kind = entry.partition(".")
     return getattr(import_module(f".{module}", __name__), kind)()
@@ -63,3 +75,11 @@ def check_verb(config: PreTrainedConfig, verb: str) -> None:
     for task in map(get_task, TASKS):
         if task.architecture in (config.architectures or ()) and task.verb != verb:
             raise UserError(f"a model for {task.name} is used with hf-rnn {task.verb}: found hf-rnn {verb}")
+
+
+def find_answers(config: Any) -> Answers:
+    """Return the function from scores to answers for whole texts; no task of this package is imported for it."""
+    for task in TASKS.values():
+        if not isinstance(task, str) and task.architecture in (config.architectures or ()) and task.serves(config):
+            return task.answers
+    return ANSWERS[config.problem_type]

@@ -8,12 +8,14 @@ from typing import Any, ClassVar, TypeAlias
 
 import datasets
 import numpy as np
+import pyarrow as pa
 from transformers import BatchEncoding, EvalPrediction, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_utils import PredictionOutput
 
 from ..data import DataReport
 from ..hub.model_folder import FinishedFolder
 from ..models.auto import HEADS, head_class
+from .answers import best_label
 
 Splits: TypeAlias = datasets.DatasetDict | datasets.IterableDatasetDict
 
@@ -27,6 +29,7 @@ class Task(ABC):
         pipeline: Name of the task in `transformers.pipeline` and on the Hub.
         scores: Scores that can choose the best epoch, besides `loss`.
         recipe: Name of the recipe that a run takes by default.
+        scratch: Name of the recipe that starts from no encoder.
         output_layer: Prefix of the weights that belong to the labels.
         per_token: Whether the head answers for each token of a text.
         fused: Whether the fused CPU path serves the head.
@@ -48,6 +51,7 @@ class Task(ABC):
     pipeline: ClassVar[str]
     scores: ClassVar[tuple[str, ...]] = ()
     recipe: ClassVar[str] = "default"
+    scratch: ClassVar[str] = "scratch"
     output_layer: ClassVar[str] = "classifier."
     per_token: ClassVar[bool] = False
     fused: ClassVar[bool] = False
@@ -108,6 +112,11 @@ class Task(ABC):
         """Return the splits as the audit reads them, with the columns `text` and `label` (ClassLabel)."""
         return texts
 
+    def prepare_tokenizer(  # noqa: B027 - optional
+        self, tokenizer: PreTrainedTokenizerBase, model: Any
+    ) -> None:
+        """Change a tokenizer before the texts are encoded; `model` are the settings of the architecture."""
+
     # ---- model and loss ----
 
     def check_settings(self, model: Any, training: Any) -> None:  # noqa: B027 - most tasks accept all
@@ -165,8 +174,11 @@ class Task(ABC):
             texts: The texts, for a head that answers for each token.
             encoded: The tokenizer's output for them, with `offset_mapping`.
         """
-        best = zip(scores.argmax(axis=1).tolist(), scores.max(axis=1).tolist(), strict=True)
-        return [{"label": config.id2label[number], "score": score} for number, score in best]
+        return best_label(scores, config)
+
+    def answer_types(self, config: PreTrainedConfig) -> dict[str, pa.DataType]:
+        """Return the type of each part of an answer, for columns of Arrow."""
+        return {"label": pa.string(), "score": pa.float64()}
 
     def caption(self, answer: Mapping[str, Any]) -> str:
         """Return the label of an answer for people, such as on the demo page."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_utils import PredictionOutput
@@ -21,6 +22,7 @@ from ..data.source import load_texts
 from ..evaluation.multi_label import SCORES, evaluate_label_sets, tune_thresholds
 from ..hub.model_folder import FinishedFolder
 from ..utils.errors import UserError
+from .answers import labels_above_thresholds
 from .base import Splits
 from .sequence_classification import (
     MOST_CANDIDATES,
@@ -92,15 +94,12 @@ class MultiLabel(SequenceClassification):
 
     def answers(self, scores: np.ndarray, config: PreTrainedConfig, *given: Any) -> list[dict[str, Any]]:
         """Return the labels whose score is above their threshold, and all scores."""
-        names, thresholds = list(config.id2label.values()), config.label_thresholds or [0.5] * config.num_labels
-        held = scores > np.asarray(thresholds, dtype=scores.dtype)
-        return [
-            {
-                "labels": [names[number] for number in np.flatnonzero(row)],
-                "scores": dict(zip(names, values, strict=True)),
-            }
-            for row, values in zip(held, scores.tolist(), strict=True)
-        ]
+        return labels_above_thresholds(scores, config)
+
+    def answer_types(self, config: PreTrainedConfig) -> dict[str, pa.DataType]:
+        """Return the type of each part of an answer."""
+        scores = pa.struct([(name, pa.float64()) for name in config.id2label.values()])
+        return {"labels": pa.list_(pa.string()), "scores": scores}
 
     def caption(self, answer: Mapping[str, Any]) -> str:
         """Return the labels that the text has."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_utils import PredictionOutput
 
@@ -17,6 +18,7 @@ from ..data.source import load_texts
 from ..evaluation.regression import SCORES, evaluate_numbers
 from ..hub.model_folder import FinishedFolder
 from ..utils.errors import UserError
+from .answers import named_numbers
 from .base import Splits
 from .sequence_classification import (
     SequenceClassification,
@@ -90,8 +92,11 @@ class Regression(SequenceClassification):
 
     def answers(self, scores: np.ndarray, config: PreTrainedConfig, *given: Any) -> list[dict[str, Any]]:
         """Return the numbers by name."""
-        names = config.id2label.values()
-        return [{"values": dict(zip(names, numbers, strict=True))} for numbers in scores.tolist()]
+        return named_numbers(scores, config)
+
+    def answer_types(self, config: PreTrainedConfig) -> dict[str, pa.DataType]:
+        """Return the type of each part of an answer."""
+        return {"values": pa.struct([(name, pa.float64()) for name in config.id2label.values()])}
 
     def caption(self, answer: Mapping[str, Any]) -> str:
         """Return the numbers, rounded, with their names."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import torch
 from transformers import BatchEncoding, DataCollatorForTokenClassification, PreTrainedConfig, PreTrainedTokenizerBase
 
@@ -18,7 +19,7 @@ from ..data import DataReport, load_conll
 from ..data.conll import entity_types, load_tagged
 from ..data.loading import find_builder
 from ..evaluation.classification import check_finite_logits, classification_metrics
-from ..tokenizers.word_level import count_ids
+from ..tokenizers.word_level import count_ids, mark_capitals
 from ..utils.errors import UserError, install_hint
 from .base import Splits, Task
 
@@ -38,6 +39,7 @@ class TokenClassification(Task):
     architecture = "RnnForTokenClassification"
     pipeline = "token-classification"
     recipe = "token-classification"
+    scratch = "token-classification-scratch"
     per_token = True
     scores = ("f1", "accuracy", "precision", "recall", "macro_f1")
 
@@ -98,6 +100,11 @@ class TokenClassification(Task):
         """Return the library's collator, which pads tags too."""
         return DataCollatorForTokenClassification(tokenizer)
 
+    def prepare_tokenizer(self, tokenizer: PreTrainedTokenizerBase, model: Any) -> None:
+        """Mark capitals, for word forms."""
+        if model.word_forms:
+            mark_capitals(tokenizer)
+
     # ---- model and loss ----
 
     def config_fields(self, texts: Splits) -> dict[str, Any]:
@@ -106,8 +113,8 @@ class TokenClassification(Task):
 
     def prepare_model(self, model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
         """Read the forms of the vocabulary."""
-        if model.forms is not None:
-            model.forms.read(tokenizer.convert_ids_to_tokens(range(count_ids(tokenizer))))
+        if model.words is not None:
+            model.words.read(tokenizer.convert_ids_to_tokens(range(count_ids(tokenizer))))
 
     def class_counts(self, report: DataReport) -> None:
         """Return None: tags are not weighed."""
@@ -146,6 +153,12 @@ class TokenClassification(Task):
         """Return the entities of each text, or for other tags its words: text, label, start, end and score."""
         rows = enumerate(zip(texts, np.asarray(scores), strict=True))
         return [{"entities": find_spans(found, encoded, row, text, config)} for row, (text, found) in rows]
+
+    def answer_types(self, config: PreTrainedConfig) -> dict[str, pa.DataType]:
+        """Return the type of each part of an answer."""
+        text, place = pa.string(), pa.int64()
+        fields = {"text": text, "label": text, "start": place, "end": place, "score": pa.float64()}
+        return {"entities": pa.list_(pa.struct(list(fields.items())))}
 
     # ---- card ----
 

@@ -133,11 +133,15 @@ TWEET_WORDS = "|".join(
     (
         r"\w+(?:'\w+)*",  # don't, b4
         r"\.\.?|!!?|\?\??",
-        r"<(?:url>|user>|number>|3)",
+        r"<(?:url>|user>|number>|3|<<\w+>>>)",  # <<<MENTION>>> of prepared files is one word
         r"[:;=][-o*'^]?(?:[)(\[\]{}@|/\\]+|[dDpPoOsS](?!\w))|\([-o*'^]?[:;=]|-_+-|\^_*\^|>_+<",  # faces
         r"[!-/:-@\[-`{-~]",
     )
 )
+
+
+# Each character of a row before its last two, except in `<<<MENTION>>>`.
+TWEET_REPEATED = r"(?!<<<\w|(?<=\w)>>>)([^\n])(?=\1\1)"
 
 
 # A rule without a match costs 0.3 us per tweet, so rare characters share one rule.
@@ -148,7 +152,7 @@ def _build_tweet(lowercase: bool) -> tuple[Normalizer, PreTokenizer]:
     ]
     rules += [_replace(pattern, placeholder) for pattern, placeholder in TWEET_PLACEHOLDERS]
     rules += [Lowercase()] if lowercase else []
-    rules.append(_replace(r"([^\n])(?=\1\1)|\uFE0F", ""))  # U+FE0F only asks for a coloured picture of the same sign
+    rules.append(_replace(rf"{TWEET_REPEATED}|\uFE0F", ""))  # U+FE0F only asks for a coloured picture of the same sign
     # words, then signs: an emoji with its skin tone, or a family of them, is one (Unicode's grapheme)
     extend = "\\p{M}\u200c\uff9e\uff9f\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f"
     flag, joiner, picture = "[\U0001f1e6-\U0001f1ff]", "\u200d", r"\p{Extended_Pictographic}"
@@ -162,13 +166,19 @@ def _build_tweet(lowercase: bool) -> tuple[Normalizer, PreTokenizer]:
     return normalizers.Sequence(rules), words
 
 
-def _build_cased(lowercase: bool) -> tuple[Normalizer, PreTokenizer]:
-    rules: list[Normalizer] = [Replace("\ufe0f", "")]
-    for capital in map(chr, range(ord("A"), ord("Z") + 1)) if lowercase else ():
-        start = rf"(?<![\p{{L}}\p{{N}}]){capital}"  # a rule per letter, as a replacement is a constant
+def capital_marks() -> list[Normalizer]:
+    """Return rules that put ⇧ before a word with a capital, and ⇪ before one that begins with two."""
+    rules = []
+    for capital in map(chr, range(ord("A"), ord("Z") + 1)):
+        start = rf"(?<![\p{{L}}\p{{N}}])(?<!<<<){capital}"  # a rule per letter, as a replacement is a constant
         rules.append(_replace(rf"{start}(?=\p{{Lu}})", ALL_CAPITALS + capital.lower()))
         rules.append(_replace(start, CAPITAL + capital.lower()))
-    rules += [Lowercase()] if lowercase else []
+    return rules
+
+
+def _build_cased(lowercase: bool) -> tuple[Normalizer, PreTokenizer]:
+    rules: list[Normalizer] = [Replace("\ufe0f", "")]
+    rules += [*capital_marks(), Lowercase()] if lowercase else []
     words = "|".join((f"[{CAPITAL}{ALL_CAPITALS}]", r"https?://\S+|www\.\S+", r"[@#]\w+", TWEET_WORDS, r"\S"))
     return normalizers.Sequence(rules), Split(_portable(words), "removed", invert=True)
 

@@ -4,16 +4,22 @@ The stages that will encode also count, inside the `tokenizers` library, so both
 lowers a final Greek sigma differently). `AutoTokenizer` loads the saved tokenizer without this package.
 """
 
+import contextlib
+import heapq
 import json
 import logging
-from collections.abc import Iterable, Iterator
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
-from itertools import islice
+from functools import partial
+from itertools import groupby, islice
 from numbers import Integral
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.decoders import Decoder
 from tokenizers.models import BPE, Unigram, WordLevel
 from tokenizers.normalizers import Lowercase, Normalizer, Replace, Strip
@@ -22,9 +28,9 @@ from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import BpeTrainer, UnigramTrainer, WordLevelTrainer
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from ..data.text_checks import check_texts, out_of_arrow
 from ..utils.errors import UserError
-from .normalizers import ALL_CAPITALS, CAPITAL, NORMALIZERS, build_normalizer
+from ..utils.text_checks import check_texts, out_of_arrow
+from .normalizers import ALL_CAPITALS, CAPITAL, NORMALIZERS, build_normalizer, capital_marks
 
 __all__ = ["NORMALIZERS", "PAD_TOKEN", "TOKENIZERS", "UNK_TOKEN", "train_tokenizer"]
 
@@ -36,6 +42,8 @@ TOKENIZERS = ("word", "char", "bpe", "unigram")
 logger = logging.getLogger(__name__)
 
 _BATCH = 1000  # texts counted at once
+_COUNTED = 500  # batches whose counts are read together
+_MOST_WORDS = 2_000_000  # distinct words in memory
 _PIECES = 16_000  # entries of a vocabulary of pieces
 _LONG = 20  # characters of a text that should contain a space
 _FEWEST = 10  # texts needed for a warning about all texts
@@ -68,7 +76,8 @@ def train_tokenizer(
     `encode_special_tokens = True`.
 
     Args:
-        texts: The training texts, any iterable, read once. Memory grows with the distinct words, not with the texts.
+        texts: The training texts, any iterable, read once. While they are counted, at most two million distinct
+            words are in memory; the others are on the disk.
         min_frequency: A word, character or merge of `bpe` must occur at least this often to get an id.
         max_vocab_size: At most this many entries, `<unk>` and `<pad>` included, so it bounds `RnnConfig.vocab_size`
             (torchtext's `max_size` excludes them). None keeps 16,000 pieces, or every word or character that is
@@ -173,6 +182,14 @@ def add_separator(tokenizer: PreTrainedTokenizerBase) -> None:
     )
 
 
+def mark_capitals(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Let a tokenizer of lower case put the tokens ⇧ and ⇪ before capitals, as the normaliser `cased` does."""
+    backend: Any = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None and backend.normalizer is not None and backend.normalizer.normalize_str("A") == "a":
+        backend.normalizer = normalizers.Sequence([*capital_marks(), backend.normalizer])
+        tokenizer.add_tokens([AddedToken(mark, normalized=True) for mark in (CAPITAL, ALL_CAPITALS)])
+
+
 def count_ids(tokenizer: PreTrainedTokenizerBase) -> int:
     """Return the rows that an embedding of its ids needs; with unused ids these are more than its entries."""
     return max(tokenizer.get_vocab().values(), default=-1) + 1
@@ -211,20 +228,42 @@ def _build_exact(tokenizer: str, normalizer: str, lowercase: bool) -> tuple[Norm
 
 
 def _count(backend: Tokenizer, texts: Iterable[list[str]], min_frequency: int, max_size: int | None) -> WordLevel:
-    """Count words with the backend's own stages and return their model."""
-    # The trainer must not know the special tokens: one that occurs in a text would get two ids and shift the others.
-    trainer = WordLevelTrainer(
-        min_frequency=min_frequency,
-        vocab_size=max_size or 2**31,  # the library's default is 30,000
-        special_tokens=[],
-        show_progress=False,
-    )
-    backend.train_from_iterator(texts, trainer)
-    ids = backend.get_vocab()
+    """Count words with the backend's own stages, in all threads, and return their model."""
     specials = [UNK_TOKEN, PAD_TOKEN]
-    words = [word for word in sorted(ids, key=ids.__getitem__) if word not in specials]
+    counts = {word: count for word, count in _sum_counts(_count_some(backend, texts)) if count >= min_frequency}
+    words = sorted(counts.keys() - specials, key=lambda word: (-counts[word], word))
     vocabulary = (specials + words)[:max_size]
     return WordLevel({word: index for index, word in enumerate(vocabulary)}, unk_token=UNK_TOKEN)
+
+
+def _count_some(backend: Tokenizer, texts: Iterable[list[str]]) -> Iterator[dict[str, int]]:
+    """Yield the counts of the words of `_COUNTED` batches at a time."""
+    remaining = iter(texts)
+    while batches := list(islice(remaining, _COUNTED)):
+        trainer = WordLevelTrainer(vocab_size=0, special_tokens=[], show_progress=False)
+        backend.train_from_iterator(batches, trainer)
+        yield json.loads(trainer.__getstate__())["WordLevelTrainer"]["words"]
+
+
+def _sum_counts(parts: Iterable[dict[str, int]]) -> Iterator[tuple[str, int]]:
+    """Yield the sum of the counts of each word; of more than `_MOST_WORDS` words, sorted runs go to files."""
+    counts: Counter[str] = Counter()
+    with contextlib.ExitStack() as stack:
+        runs: list[Iterable[Sequence[Any]]] = []
+        for part in parts:
+            counts.update(part)
+            if len(counts) > _MOST_WORDS:
+                file = stack.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8"))
+                file.writelines(json.dumps(entry) + "\n" for entry in sorted(counts.items()))
+                file.seek(0)
+                runs.append(map(json.loads, file))
+                counts.clear()
+        if not runs:
+            yield from counts.items()
+            return
+        runs.append(sorted(counts.items()))
+        for word, entries in groupby(heapq.merge(*map(partial(map, tuple), runs)), key=itemgetter(0)):
+            yield word, sum(count for _, count in entries)
 
 
 def _learn_pieces(

@@ -107,7 +107,11 @@ def make_trainer(run: Run, made_from: dict[str, Any]) -> RnnTrainer:
     train_examples: Any = run.examples["train"]
     if isinstance(train_examples, datasets.IterableDataset):
         seed = None if args.train_sampling_strategy == "sequential" else args.data_seed
-        train_examples = CountedStream(train_examples, sum(run.report.label_counts["train"]), seed)
+        counts = run.report.train_rows or [sum(run.report.label_counts["train"])]
+        train_examples = CountedStream(train_examples, counts, seed)
+        sharing: Any = args.accelerator_config
+        if args.world_size > 1 and not (sharing.dispatch_batches or sharing.split_batches):
+            train_examples.share(args.process_index, args.world_size, args.per_device_train_batch_size)
     try:
         trainer_class: Any = run.trainer_class or _find_trainer(run.task)
         trainer = trainer_class(

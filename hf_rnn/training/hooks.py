@@ -152,9 +152,11 @@ class WarmStart(RunHook):
         if pieces[0] > _MANY_PIECES * pieces[1] or unknown[0] > _MORE_UNKNOWN + unknown[1]:
             message = (
                 "the texts do not look like the language of %s: they have %.1f tokens per word, %.0f %% of them "
-                "unknown, its own texts %.1f and %.0f %%; --recipe scratch does not start from it"
+                "unknown, its own texts %.1f and %.0f %%; --recipe %s does not start from it"
             )
-            logger.warning(message, self.name, pieces[0], 100 * unknown[0], pieces[1], 100 * unknown[1])
+            logger.warning(
+                message, self.name, pieces[0], 100 * unknown[0], pieces[1], 100 * unknown[1], run.task.scratch
+            )
 
     @torch.no_grad()
     def on_model(self, run: Run) -> None:

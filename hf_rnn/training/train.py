@@ -175,6 +175,7 @@ def train_on(
         add_separator(run.tokenizer)
     for hook in features:
         hook.on_tokenizer(run)
+    task.prepare_tokenizer(run.tokenizer, run.arguments.model)
     run.examples = task.encode(texts, run.tokenizer, data_args.max_length)
     run.class_counts = task.class_counts(report)
     for hook in features:

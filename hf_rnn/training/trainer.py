@@ -27,7 +27,7 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput, has_length, seed_worker
 
 from ..data.padded_dataset import as_padded_batches, split_batch
-from ..data.samplers import LengthBucketedBatchSampler, TokenBudgetBatchSampler
+from ..data.samplers import LengthBucketedBatchSampler, SortedBatchSampler, TokenBudgetBatchSampler
 from ..utils.errors import UserError
 from .checkpointing.resumable_trainer import ResumableTrainer
 from .optimizers import (
@@ -59,9 +59,9 @@ def weigh_classes(counts: Sequence[int], power: float) -> torch.Tensor:
 class RnnTrainer(ResumableTrainer):
     """[`~transformers.Trainer`] for recurrent models.
 
-    - Batches: with `args.train_sampling_strategy="group_by_length"` from [`LengthBucketedBatchSampler`] (a stream
-      keeps its order), with `args.tokens_per_batch` from [`TokenBudgetBatchSampler`]. Predictions keep the order of
-      the data.
+    - Batches: with `args.train_sampling_strategy="group_by_length"` from [`LengthBucketedBatchSampler`], with
+      `"sorted_by_length"` from [`SortedBatchSampler`], with `args.tokens_per_batch` from [`TokenBudgetBatchSampler`]
+      (a stream keeps its order). Predictions keep the order of the data.
     - Loss: `args.class_weight_power` above 0 weighs classes, `args.label_smoothing_factor` smooths, and a column
       `sample_weight` (mean 1) weighs rows. These apply to training only: evaluation losses of all runs are comparable.
     - Memory: `args.tokens_per_pass` bounds the tokens that are computed at once, in training and evaluation.
@@ -121,7 +121,8 @@ class RnnTrainer(ResumableTrainer):
     def get_train_dataloader(self) -> DataLoader:
         """Return the training batches, prepared for the device."""
         data, collator, args = self.train_dataset, self.data_collator, self.args
-        if args.train_sampling_strategy != "group_by_length" or data is None or isinstance(data, IterableDataset):
+        own = args.train_sampling_strategy in ("group_by_length", "sorted_by_length")
+        if not own or data is None or isinstance(data, IterableDataset):
             return super().get_train_dataloader()
         lengths = count_tokens(data)
         if isinstance(data, datasets.Dataset):
@@ -136,7 +137,11 @@ class RnnTrainer(ResumableTrainer):
             self.batch_sampler = TokenBudgetBatchSampler(lengths, self._token_budget, seed=seed, processes=processes)
         else:
             size, drop_last = self._train_batch_size, args.dataloader_drop_last
-            self.batch_sampler = LengthBucketedBatchSampler(lengths, size, seed=seed, drop_last=drop_last)
+            self.batch_sampler = (
+                SortedBatchSampler(lengths, size, drop_last=drop_last)
+                if args.train_sampling_strategy == "sorted_by_length"
+                else LengthBucketedBatchSampler(lengths, size, seed=seed, drop_last=drop_last)
+            )
         loader = DataLoader(
             data,
             batch_sampler=self.batch_sampler,

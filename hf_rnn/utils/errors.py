@@ -1,7 +1,5 @@
 """The exception for a user's mistakes, and parts of its messages."""
 
-from safetensors import SafetensorError
-
 PACKAGE = "."  # for pip: the clone; its name once it is on the index
 
 
@@ -15,6 +13,8 @@ class UserError(ValueError):
 
 def is_write_error(error: Exception) -> bool:
     """Return whether a library raised this because a file could not be written; tokenizers raises a bare Exception."""
+    from safetensors import SafetensorError  # not at import: a service with ONNX Runtime has no safetensors
+
     return isinstance(error, OSError | SafetensorError) or type(error) is Exception
 
 

@@ -335,6 +335,7 @@ def list_models(
     from hf_rnn.training.distillation.teacher import Teachers
 
     last_epoch = {"recipe": "tutorial", "load_best_model_at_end": False, "save_strategy": "no"}
+    last_epoch["train_sampling_strategy"] = "group_by_length"  # shuffled, unlike in the source
     minilm = {"recipe": "best", "vectors": find_minilm, "tokenizer_name_or_path": find_minilm}
     minilm |= {"freeze_embedding": True, "embedding_dropout": 0.5}
     needs = (MINILM, "sklearn", "onnxruntime", "onnx")

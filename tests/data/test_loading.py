@@ -1,5 +1,6 @@
 """Files, folders, single files of records and memory become splits with a held-out validation and fingerprints."""
 
+import gzip
 import json
 
 import numpy as np
@@ -33,6 +34,20 @@ def test_a_folder_has_splits_by_name(tmp_path, dev, caplog):
     write(tmp_path / ("dev.tsv" if dev == "validation.tsv" else "validation.tsv"), GOOD)
     with pytest.raises(UserError, match="both 'dev' and 'validation'"):
         load_tsv(tmp_path)
+
+
+def test_gzip_files_are_read_as_what_they_hold(tmp_path):
+    write(tmp_path / "train.tsv.gz", gzip.compress(GOOD * 50_000))
+    write(tmp_path / "dev.tsv", GOOD)
+    plain = load_tsv({"train": write(tmp_path / "plain.tsv", GOOD * 50_000), "dev": tmp_path / "dev.tsv"})
+    read, streamed = load_tsv(tmp_path), load_tsv(tmp_path, streaming=True)
+    assert read["train"][:] == plain["train"][:] and list(streamed["train"]) == list(plain["train"])
+    write(tmp_path / "train.tsv", GOOD)
+    with pytest.raises(UserError, match="remove one"):
+        load_tsv(tmp_path)
+    cut = write(tmp_path / "cut.tsv.gz", gzip.compress(GOOD * 50_000)[:-9])
+    with pytest.raises(DataError, match="damaged"):
+        load_tsv(cut)
 
 
 def test_several_files_make_one_split_in_order(tmp_path):

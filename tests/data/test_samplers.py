@@ -9,7 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
-from hf_rnn.data.samplers import LengthBucketedBatchSampler, TokenBudgetBatchSampler, padding_share
+from hf_rnn.data.samplers import (
+    LengthBucketedBatchSampler,
+    SortedBatchSampler,
+    TokenBudgetBatchSampler,
+    padding_share,
+)
 from hf_rnn.utils.errors import UserError
 
 LENGTHS = np.random.default_rng(7).integers(1, 60, size=1003).tolist()
@@ -90,6 +95,17 @@ def test_resuming_in_an_epoch_skips_its_first_batches(make):
     loader = skip_first_batches(loader, 10)
     loader.set_epoch(2)  # as the Trainer does when it resumes
     assert seen(loader) == batches_of(make(), 2)[10:]
+
+
+def test_the_order_of_the_source_by_hand():
+    """torchtext sorts all rows by length, keeps the order of equal ones, and reverses each batch."""
+    sampler = SortedBatchSampler([3, 1, 2, 1, 2, 9, 1], 3)
+    epochs = []
+    for epoch in range(2):
+        sampler.set_epoch(epoch)
+        epochs.append(list(sampler))
+    assert epochs == [[[6, 3, 1], [0, 4, 2], [5]]] * 2 and len(sampler) == 3
+    assert list(SortedBatchSampler([3, 1, 2, 1], 3, drop_last=True)) == [[2, 3, 1]]
 
 
 def test_padding_share_by_hand():

@@ -3,12 +3,16 @@
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import datasets
 import pyarrow as pa
 import pytest
 import torch
+from accelerate.data_loader import IterableDatasetShard
+from conftest import invent_rows, write_rows
 from safetensors.torch import load_file
 from tsv_files import GOOD, write
 
@@ -16,6 +20,7 @@ from hf_rnn import train
 from hf_rnn.data import DataError, DataReport, Reason, load_tsv, tsv_reader
 from hf_rnn.data.samplers import CountedStream
 from hf_rnn.data.tsv_reader import TsvFile, TsvFormat
+from hf_rnn.utils.errors import UserError
 
 
 @pytest.fixture
@@ -77,6 +82,84 @@ def test_a_stream_holds_a_block_in_memory(tmp_path):
         most = max(most, pa.total_allocated_bytes() - before)
         assert len(batch) <= 1000
     assert most < 4_000_000 < Path(path).stat().st_size
+
+
+@pytest.fixture
+def parts(tmp_path):
+    """A folder with a train split in four files of different lengths."""
+    for number, rows in enumerate((40, 37, 40, 31)):
+        lines = "".join(f"text {number} {row}\t{'ab'[row % 2]}\n" for row in range(rows))
+        write(tmp_path / f"train-{number:05d}-of-00004.tsv", lines.encode())
+    return tmp_path
+
+
+def make_stream(folder, seed, **share):
+    report = DataReport()
+    rows = load_tsv(folder, streaming=True, report=report, seed=5)["train"]
+    assert sum(report.train_rows) == len(list(rows)) == 148 - report.held_out and len(report.train_rows) == 4
+    stream = CountedStream(rows, report.train_rows, seed)
+    if share:
+        stream.share(**share)
+    return stream
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+@pytest.mark.parametrize("seed", [None, 3])
+def test_each_process_reads_its_own_files_of_the_same_batches(parts, processes, seed):
+    one, size = make_stream(parts, seed), 24
+    shared = [make_stream(parts, seed, process=number, processes=processes, batch_size=size // processes)
+              for number in range(processes)]  # fmt: skip
+    expected = list(one)
+    assert len(expected) == len(one) == len({row["text"] for row in expected})
+    found = []
+    for number, stream in enumerate(shared):
+        for other in set(range(4)) - set(range(number, 4, processes)):
+            (parts / f"train-{other:05d}-of-00004.tsv").rename(parts / f"away{other}")
+        reader = IterableDatasetShard(stream, size // processes, num_processes=processes, process_index=number)
+        found.append([row["text"] for row in reader])
+        for path in parts.glob("away*"):
+            path.rename(parts / f"train-{path.name[4:]:0>5}-of-00004.tsv")
+    assert len({len(rows) for rows in found} | {len(stream) // processes for stream in shared}) == 1
+    for first in range(0, 4 * min(one._counts) // size * size, size):
+        own = slice(first // processes, (first + size) // processes)
+        assert {row["text"] for row in expected[first : first + size]} == {
+            text for part in found for text in part[own]
+        }
+    assert {row["text"] for row in expected} == {text for part in found for text in part}, "no row is lost"
+
+
+def test_files_that_the_processes_do_not_divide_are_read_by_each(parts):
+    expected = [row["text"] for row in make_stream(parts, 1)]
+    assert [row["text"] for row in make_stream(parts, 1, process=1, processes=3, batch_size=8)] == expected
+    (parts / "train.tsv").touch()
+    with pytest.raises(UserError, match="keep the whole file or its parts"):
+        load_tsv(parts)
+
+
+TRAIN = """
+import resource, sys
+from hf_rnn import train
+settings = {"recipe": "scratch", "embedding_size": 8, "hidden_size": 8, "use_cpu": True, "max_steps": 20}
+train(data_dir=sys.argv[1], output_dir=sys.argv[2], streaming=True, train_sampling_strategy="sequential", **settings)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+
+@pytest.mark.slow
+def test_training_from_a_stream_takes_no_more_memory_for_more_rows(tmp_path):
+    peaks = []
+    for megabytes in (5, 80):
+        folder = tmp_path / str(megabytes)
+        folder.mkdir()
+        write_rows(folder / "dev.tsv", invent_rows(60, 2))
+        block = "".join(f"{text} {text} {text}\t{label}\n" for text, label in invent_rows(9000, 1))
+        for part in range(2):
+            count = megabytes * 500_000 // len(block)
+            (folder / f"train-{part}.tsv").write_text(block * count)
+        command = [sys.executable, "-c", TRAIN, str(folder), str(folder / "model")]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+        peaks.append(float(done.stdout.splitlines()[-1]))
+    assert peaks[1] < peaks[0] + 25, "MB"
 
 
 def test_a_counted_stream_has_every_row_in_each_epoch_in_another_order(two_files):

@@ -87,6 +87,19 @@ def test_it_becomes_an_ordinary_model(path, tmp_path):
     torch.testing.assert_close(again(IDS).logits.log_softmax(-1), network(IDS), atol=1e-6, rtol=0)
 
 
+def test_the_first_loss_of_the_source(path):
+    """Seed 123, 3,333 rows, the first sorted batch: the number that the source printed, within a step of float32."""
+    torch.manual_seed(123)
+    network = TutorialNetwork("rnn_tanh", 2, vocab_size=3333, embedding_size=300, hidden_size=50)
+    torch.save({"model_state_dict": network.state_dict()}, path)
+    ids = [[191, 14, 2, 598, 21], [4, 82, 73, 145, 21], [1273, 2, 215, 48, 21], [49, 0, 18, 215, 21]]
+    for settings in ({}, {"vocab_size": 3330}):  # no id reaches the last three rows
+        model = load(path, id2label={0: "1", 1: "0", 2: "2"}, **settings)
+        loss = model(torch.tensor(ids), labels=torch.tensor([0, 1, 0, 0])).loss.item()
+        assert loss == pytest.approx(1.115674614906311, rel=0, abs=2**-23)
+        assert model.get_input_embeddings().weight.shape == (settings.get("vocab_size", 3333), 300)
+
+
 def test_settings_that_weights_do_not_determine(path):
     make_checkpoint(path)
     assert load(path, cell_type="rnn_relu").config.cell_type == "rnn_relu"

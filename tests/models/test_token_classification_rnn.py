@@ -1,6 +1,7 @@
 """The tagger's contract: padding, the exact conditional random field, and saving with and without the package."""
 
 import itertools
+from zlib import crc32
 
 import pytest
 import torch
@@ -17,12 +18,13 @@ TAGS = ("O", "B-a", "I-a", "B-b", "I-b")
 
 def make(**settings):
     torch.manual_seed(3)
-    config = {"vocab_size": 13, "embedding_size": 6, "hidden_size": 5, "id2label": dict(enumerate(TAGS)), **settings}
+    sizes = {"vocab_size": 13, "embedding_size": 6, "hidden_size": 5, "word_hidden_size": 4}
+    config = {**sizes, "id2label": dict(enumerate(TAGS)), **settings}
     model = RnnForTokenClassification(RnnConfig(**config)).eval()
     for weight in model.crf.parameters() if config.get("crf") else ():
         torch.nn.init.normal_(weight)
-    if model.forms is not None:
-        model.forms.read(VOCABULARY)
+    if model.words is not None:
+        model.words.read(VOCABULARY)
     return model
 
 
@@ -110,13 +112,23 @@ def test_the_tokens_of_a_word_have_one_tag():
     assert model(tokens).logits.argmax(-1).tolist() == [[1, 2, 2, 2, 1, 1, 2]]
 
 
-def test_words_are_the_means_of_their_tokens_and_forms():
-    forms = make(word_forms=64).forms
-    ids = torch.tensor([[4, 6, 3, 2]])
-    vectors = torch.randn(1, 4, 6)
-    found = forms(ids, vectors, torch.tensor([[0, 0, 0, 1]]), 2)
-    rows = vectors[0] + torch.stack([forms.table.weight[forms.ids[token].long()].sum(0) for token in ids[0]])
-    torch.testing.assert_close(found[0], torch.stack([rows[:3].mean(0), rows[3]]))
+def test_a_word_has_the_states_of_its_tokens_and_its_form():
+    model, ids, seen = make(word_forms=64), torch.tensor([[4, 6, 3, 5, 2]]), []  # ⇧dbce a
+    words = model.words
+    words.dropout.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][:, 0]))
+    model(ids)
+    states = model.rnn(ids[:, 1:]).last_hidden_state[0]  # the encoder does not read the mark
+    codes = [crc32(VOCABULARY[token].encode()) for token in (6, 3, 5)]
+    rows = [
+        *words.forms[6, :5],
+        *words.forms[5, 5:],
+        words.forms[4, 0],
+        sum(c * (2 * i + 1) for i, c in enumerate(codes)) % 64,
+    ]
+    form = words.table.weight[[int(row) for row in rows]].sum(0)
+    sides = words.projection(torch.stack([torch.cat([states[2, :5], states[0, 5:]]), states[3]]))
+    torch.testing.assert_close(seen[0][0], torch.cat([sides[0], form]))
+    torch.testing.assert_close(seen[0][1, :4], sides[1])
 
 
 @pytest.mark.parametrize("crf", [False, True])

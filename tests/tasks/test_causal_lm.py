@@ -3,7 +3,6 @@
 import json
 import math
 import random
-import re
 import shutil
 import signal
 from pathlib import Path
@@ -13,7 +12,6 @@ import torch
 from conftest import run_script
 from transformers import pipeline
 
-import hf_rnn
 from hf_rnn import train
 from hf_rnn.hub.loading import load_model
 from hf_rnn.training.checkpointing.interrupt import SavePoints, TrainingStopped
@@ -178,15 +176,6 @@ def test_remote_code(model_folder, tmp_path):
     assert type(remote.model).__module__.startswith("transformers_modules")
     assert remote("Bob:\n", **options) == pipeline("text-generation", str(model_folder))("Bob:\n", **options)
     assert torch.equal(remote.model.lm_head.weight, load_model(model_folder)[0].lm_head.weight)
-
-
-@pytest.mark.slow
-def test_the_example_of_the_documentation_runs(tmp_path, monkeypatch, capsys):
-    page = (Path(hf_rnn.__file__).parent / "tasks" / "causal-lm.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
-    monkeypatch.chdir(tmp_path)
-    exec(compile(example, "causal-lm.md", "exec"), {})
-    assert "\ngently down the stream.\nRow, " in capsys.readouterr().out
 
 
 def test_the_script_trains_saves_and_writes(text_dir, tmp_path, monkeypatch, capsys):

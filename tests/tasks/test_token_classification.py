@@ -1,18 +1,14 @@
 """A tagger from a folder of CoNLL files to spans in raw text, with the promises that hold for each task."""
 
 import json
-import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 from conftest import run_script
 from transformers import pipeline
 
-import hf_rnn
 from hf_rnn import encode_tagged, load_conll, train, train_tokenizer
 from hf_rnn.data.vectors import widen_vocabulary
 from hf_rnn.inference import Tagger
@@ -185,16 +181,6 @@ def test_metrics_of_entities_by_hand():
     assert (found["precision"], found["recall"]) == (1 / 3, 1 / 3)
     assert found["per_class"]["a"] == {"precision": 0.5, "recall": 1.0, "f1": pytest.approx(2 / 3), "support": 1}
     assert found["accuracy"] == pytest.approx(5 / 7)
-
-
-def test_the_example_of_the_documentation_runs(tagged_dir, tmp_path, monkeypatch, capsys):
-    page = (Path(hf_rnn.__file__).parent / "tasks" / "token-classification.md").read_text()
-    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    shutil.copytree(tagged_dir, tmp_path / "FOLDER")
-    monkeypatch.chdir(tmp_path)
-    exec(code.replace("num_train_epochs=15", "num_train_epochs=1, hidden_size=8"), {})
-    assert 0 <= float(capsys.readouterr().out.split()[0]) <= 1
-    assert np.isfinite(json.loads(Path("out/tagger/metrics.json").read_text())["validation"]["loss"])
 
 
 @pytest.mark.slow

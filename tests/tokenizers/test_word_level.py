@@ -96,6 +96,15 @@ def test_order_and_ids_equal_a_count_in_plain_python(corpus, min_frequency, lowe
         assert tokenizer(text)["input_ids"] == [ids.get(word, 0) for word in split]
 
 
+def test_counts_on_the_disk_are_those_in_memory(monkeypatch):
+    chance = random.Random(0)
+    texts = [" ".join(f"w{int(chance.paretovariate(0.7)) % 3000}" for _ in range(8)) for _ in range(5000)]
+    expected = train_tokenizer(texts, min_frequency=2).get_vocab()
+    monkeypatch.setattr("hf_rnn.tokenizers.word_level._COUNTED", 1)
+    monkeypatch.setattr("hf_rnn.tokenizers.word_level._MOST_WORDS", 300)
+    assert train_tokenizer(iter(texts), min_frequency=2).get_vocab() == expected and len(expected) > 310
+
+
 def test_max_vocab_size_counts_every_entry_and_keeps_the_most_frequent():
     corpus = [" ".join(f"w{index:05d}" for index in range(stop)) for stop in (40_000, 10, 5)]
     whole = train_tokenizer(corpus, min_frequency=1)
@@ -301,11 +310,21 @@ def test_semeval_by_hand(raw, expected):
         ("&ldquo;a&rdquo; &#34;b&#34; &#8220;c&#8221;", '" a " " b " " c "'),
         ("a\\nb c&nbsp;d&#160;e", "a b c d e"),
         ("&amp;lt;3 &amp;amp;lt; &lt;b&gt;", "<3 < < b >"),
+        ("<<<MENTION>>>: <<<URL>>>! &lt;&lt;&lt;DIGIT&gt;&gt;&gt;", "<<<mention>>> : <<<url>>> ! <<<digit>>>"),
+        ("<<<< <<<<a>>>> >>>>", "< < <<<a>>> > >"),
         ("", ""),
     ],
 )
 def test_tweet_by_hand(raw, expected):
     assert words("tweet", raw) == expected.split()
+
+
+@pytest.mark.parametrize("normalizer", ["none", "semeval", "tweet", "cased"])
+@pytest.mark.parametrize("lowercase", [True, False])
+def test_a_placeholder_of_prepared_tweets_is_one_word(normalizer, lowercase):
+    found = words(normalizer, "<<<MENTION>>> saw <<<DIGIT>>> <<<URL>>> <<<HASHTAG>>>", lowercase)
+    expected = ["<<<MENTION>>>", "saw", "<<<DIGIT>>>", "<<<URL>>>", "<<<HASHTAG>>>"]
+    assert found == ([word.lower() for word in expected] if lowercase else expected)
 
 
 # The normalisers: what holds for any text

@@ -13,7 +13,7 @@ from conftest import NEUTRAL, invent_rows
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, BertTokenizerFast
 
-from hf_rnn import SentenceEncoder, pretrain
+from hf_rnn import SentenceEncoder, pretrain, train
 from hf_rnn.training.checkpointing.interrupt import SavePoints, TrainingStopped
 from hf_rnn.training.pretraining import teacher as teachers
 from hf_rnn.training.pretraining.student import compress_table, prune_tokenizer
@@ -220,8 +220,22 @@ def test_principal_components_keep_the_distances():
         ({"pooling": "max"}, "pooling"),
         ({"embedding_size": 99}, "embedding_size"),
         ({"held_out": 0}, "held_out"),
+        ({"objective": "causal_lm"}, "no teacher: found teacher"),
     ],
 )
 def test_mistakes_are_named(settings, tmp_path, change, message):
     with pytest.raises(UserError, match=message):
         pretrain(**{**settings, **change}, output_dir=str(tmp_path / "out"))
+
+
+@pytest.mark.slow
+def test_a_language_model_of_texts_without_a_teacher_is_a_start(settings, tmp_path):
+    sizes = {"max_vocab_size": 300, "embedding_size": 8, "hidden_size": 8, "per_device_train_batch_size": 8}
+    own = {name: value for name, value in settings.items() if name != "teacher"} | sizes
+    result = pretrain(**own, objective="causal_lm", output_dir=str(tmp_path / "lm"))
+    assert result.metrics["validation"]["perplexity"] < 300
+    texts = (tmp_path / "lm" / "pretraining_cache" / "train.txt").read_text().splitlines()
+    assert set(texts) < {text for text, _ in invent_rows(400, seed=7)}
+    start = {"model_name_or_path": str(result.folder), "num_train_epochs": 1, "use_cpu": True, "baselines": False}
+    model = train(train=invent_rows(60, seed=1), **start, output_dir=str(tmp_path / "out")).folder
+    assert AutoModel.from_pretrained(model).config.hidden_size == 8

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from hf_rnn.training.arguments.run_arguments import parse_argv
 from hf_rnn.training.recipes import load_recipe, recipe_names
 from hf_rnn.utils.errors import UserError
 
@@ -25,6 +26,7 @@ def test_tutorial_has_the_settings_of_the_source_tutorial():
         "lr_scheduler_type": "constant",
         "max_grad_norm": 0.0,
         "per_device_train_batch_size": 4,
+        "train_sampling_strategy": "sorted_by_length",
         "num_train_epochs": 5,
         "seed": 123,
         "min_frequency": 3,
@@ -49,6 +51,18 @@ def test_a_file_builds_on_default(tmp_path, monkeypatch, name):
     assert load_recipe(name) == load_recipe(tmp_path / name) == {**load_recipe("default"), "hidden_size": 7}
     (tmp_path / name).write_text("# nothing yet\n")
     assert load_recipe(name) == load_recipe("default")
+
+
+@pytest.mark.parametrize(("task", "recipe"), [("token-classification", "token-classification"), ("causal-lm", "lm")])
+def test_a_file_builds_on_the_recipe_of_its_task(tmp_path, task, recipe):
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"task: {task}\nhidden_size: 7\n")
+    assert load_recipe(path) == {**load_recipe(recipe), "task": task, "hidden_size": 7}
+    path.write_text("hidden_size: 7\n")
+    flags = ["--task", task, "--data_dir", "texts", "--output_dir", "out"]
+    arguments = parse_argv([*flags, "--recipe", str(path)])
+    expected = parse_argv([*flags, "--hidden_size", "7"])
+    assert arguments.model == expected.model and arguments.data == expected.data
 
 
 def test_a_file_names_its_base(tmp_path):

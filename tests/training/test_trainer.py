@@ -12,7 +12,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 from transformers import DataCollatorWithPadding, TrainerCallback
 
-from hf_rnn.data.samplers import LengthBucketedBatchSampler, TokenBudgetBatchSampler
+from hf_rnn.data.samplers import LengthBucketedBatchSampler, SortedBatchSampler, TokenBudgetBatchSampler
 from hf_rnn.models.configuration_rnn import RnnConfig
 from hf_rnn.models.modeling_rnn import RnnForSequenceClassification
 from hf_rnn.tokenizers.word_level import train_tokenizer
@@ -128,6 +128,7 @@ def test_parts_of_batches_have_the_gradients_and_answers_of_the_whole(make, sett
         {"seed": 5, "data_seed": 3},
         {"seed": 3, "dataloader_drop_last": True},
         {"seed": 3, "tokens_per_batch": 30, "per_device_train_batch_size": 1},
+        {"seed": 3, "train_sampling_strategy": "sorted_by_length"},
     ],
 )
 def test_training_takes_the_batches_of_the_sampler(make, settings):
@@ -135,6 +136,8 @@ def test_training_takes_the_batches_of_the_sampler(make, settings):
     lengths = [len(row["input_ids"]) for row in examples]
     if "tokens_per_batch" in settings:
         sampler = TokenBudgetBatchSampler(lengths, 30, seed=3)
+    elif "train_sampling_strategy" in settings:
+        sampler = SortedBatchSampler(lengths, 8)
     else:
         sampler = LengthBucketedBatchSampler(lengths, 8, seed=3, drop_last="dataloader_drop_last" in settings)
     logs = {"logging_strategy": "steps", "logging_steps": 1, "lr_scheduler_type": "linear"}
@@ -145,7 +148,7 @@ def test_training_takes_the_batches_of_the_sampler(make, settings):
     for epoch in range(3):
         sampler.set_epoch(epoch)
         epochs.append(list(sampler))
-    assert seen == sum(epochs, []) and epochs[0] != epochs[1]
+    assert seen == sum(epochs, []) and (epochs[0] == epochs[1]) == isinstance(sampler, SortedBatchSampler)
     steps = 3 * len(sampler)
     assert (trainer.state.global_step, trainer.state.epoch) == (steps, 3)
     rates = [entry["learning_rate"] for entry in trainer.state.log_history if "learning_rate" in entry]

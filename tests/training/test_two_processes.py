@@ -100,6 +100,25 @@ def test_sets_and_numbers_have_the_same_losses_and_scores(task, noisy_dir, tmp_p
     assert found["rows"] == ROWS["test"] and found[score] == pytest.approx(expected[score], rel=1e-4)
 
 
+TAGS = {"recipe": "token-classification-scratch", "word_hidden_size": 8, "hidden_dropout": 0, "classifier_dropout": 0}
+TEXT = {"recipe": "lm", "bptt": 16, "classifier_dropout": 0}
+
+
+@pytest.mark.parametrize(("task", "settings"), [("token-classification", TAGS), ("causal-lm", TEXT)])
+def test_taggers_and_language_models_have_the_same_losses(task, settings, tagged_dir, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(tagged_dir, data)
+    for path in data.glob("*.conll"):
+        path.with_suffix(".txt").write_text(path.read_text())
+    settings = {**settings, "task": task, "data_dir": data}
+    one, two = (run_command("train", n, tmp_path / str(n) / "model", **settings)[0] for n in (1, 2))
+    for key in ("loss", "eval_loss"):
+        losses = logged(one, key)
+        assert logged(two, key) == pytest.approx(losses, abs=1e-4) and losses[-1] < losses[0], key
+    found, expected = (json.loads(folder.metrics.read_text())["test"] for folder in (two, one))
+    assert found["tokens"] == expected["tokens"] and found["loss"] == pytest.approx(expected["loss"], abs=1e-4)
+
+
 def history(folder):
     newest = checkpoints.list_checkpoints(folder.checkpoints)[0]
     return json.loads((newest / "trainer_state.json").read_text())["log_history"]
@@ -169,6 +188,22 @@ def test_a_stream_is_shared_as_a_table_is(runs, noisy_dir, tmp_path, further):
     recorded, expected = (json.loads(each.metrics.read_text()) for each in (folder, table))
     for split in ("validation", "test"):
         assert recorded[split]["confusion_matrix"] == expected[split]["confusion_matrix"]
+
+
+def test_processes_read_their_own_files_of_a_stream(noisy_dir, tmp_path):
+    """With the weights of one process on the same batches after 54 steps."""
+    lines = (noisy_dir / "train.tsv").read_text().splitlines(keepends=True)
+    data = tmp_path / "data"
+    data.mkdir()
+    shutil.copy(noisy_dir / "dev.tsv", data)
+    for part in range(4):
+        (data / f"train-{part:05d}-of-00004.tsv").write_text("".join(lines[part * 60 : part * 60 + 60]))
+    settings = {"data_dir": data, "streaming": True, "train_sampling_strategy": "random", "max_steps": 54}
+    one, two = (run_command("train", n, tmp_path / str(n) / "model", **settings)[0] for n in (1, 2))
+    assert len(logged(one, "loss")) == 54
+    assert logged(two, "loss") == pytest.approx(logged(one, "loss"), abs=1e-5)
+    weights = load_model(two.root)[0].state_dict()
+    torch.testing.assert_close(weights, load_model(one.root)[0].state_dict(), atol=1e-4, rtol=0)
 
 
 DRAW_BATCHES = """

@@ -12,19 +12,20 @@ import copy
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate, chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
-
-from ..fused.packing import TokenIds
-from ..reference import list_texts, tokenize
+from ...utils.text_checks import list_texts
+from .columns import TokenIds
 from .word_rules import Ids, LookUp, find_rules
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _KEPT = 1 << 17  # words in memory, about 20 MB; beyond this number all are forgotten
 _LONGEST = 64  # characters of a word that is kept
 _ENTRIES_PER_TEXT = 8  # each call of the columns hashes the vocabulary; a text saves the time of about 16 entries
 _GROUP = 32  # words encoded as one text, at half the time of words alone
-_NO_LIMIT = int(1e20)  # transformers takes a larger `model_max_length` as no limit
+NO_LIMIT = int(1e20)  # transformers takes a larger `model_max_length` as no limit
 
 
 class _Words(dict[str, Ids]):
@@ -52,14 +53,14 @@ class FastTokenizer:
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
         self._backend: Any = None
-        if isinstance(tokenizer, PreTrainedTokenizerFast):
+        if (backend := getattr(tokenizer, "backend_tokenizer", None)) is not None:
             # a copy: each call of the tokenizer changes how its own backend truncates and pads
-            self._backend = copy.deepcopy(tokenizer.backend_tokenizer)
+            self._backend = copy.deepcopy(backend)
             self._backend.no_truncation()
             self._backend.no_padding()
             self._backend.encode_special_tokens = tokenizer.split_special_tokens
         self._truncation: tuple[int, str] | None = None
-        rules = find_rules(tokenizer)
+        rules = None if self._backend is None else find_rules(tokenizer, self._backend)
         self._known = None if rules is None else _Words(rules.look_up)
         self._before, self._after = ((), ()) if rules is None else rules.around
         self._columns = None if rules is None else rules.columns
@@ -72,7 +73,7 @@ class FastTokenizer:
             return self._look_up(texts, self._known)
         if self._known is None and self._backend is not None:
             return self._encode(texts)
-        return tokenize(self.tokenizer, texts)
+        return self.tokenizer(texts, truncation=True, return_attention_mask=False)["input_ids"] if texts else []
 
     def arrange(self, texts: Sequence[str]) -> TokenIds:
         """Return the same ids in one array, which is faster for many texts."""
@@ -113,7 +114,7 @@ class FastTokenizer:
     def _finish(self, encoded: list[list[int]]) -> list[list[int]]:
         """Truncate, and add the tokens around each text."""
         limit, before, after = self._room(), self._before, self._after
-        if limit < _NO_LIMIT:
+        if limit < NO_LIMIT:
             kept = slice(limit) if self.tokenizer.truncation_side == "right" else slice(-limit, None)
             encoded = [ids if len(ids) <= limit else ids[kept] for ids in encoded]
         return [[*before, *ids, *after] for ids in encoded] if before or after else encoded
@@ -135,7 +136,7 @@ class FastTokenizer:
         """Return the ids of texts by the backend's batch call, which truncates."""
         wanted = self.tokenizer.model_max_length, self.tokenizer.truncation_side
         if wanted != self._truncation:
-            if wanted[0] > _NO_LIMIT:
+            if wanted[0] > NO_LIMIT:
                 self._backend.no_truncation()
             else:
                 self._backend.enable_truncation(wanted[0], direction=wanted[1])

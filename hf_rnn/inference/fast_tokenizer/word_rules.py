@@ -16,9 +16,8 @@ from typing import Any
 
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel, WordPiece
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from ...tokenizers.normalizers import TWEET_PLACEHOLDERS, TWEET_SIGNS, TWEET_WORDS, build_normalizer
+from ...tokenizers.normalizers import TWEET_PLACEHOLDERS, TWEET_REPEATED, TWEET_SIGNS, TWEET_WORDS, build_normalizer
 from .columns import TweetColumns, WordColumns
 
 _FAST_NORMALIZERS = ("none", "semeval", "tweet")
@@ -54,7 +53,7 @@ _SURE = re.compile(rf"(?:[{_SIGNS}]\ufe0f(?![0-9])|[!-~{_LETTERS}{_SIGNS}])++")
 _RULES = [(re.compile(pattern), placeholder) for pattern, placeholder in TWEET_PLACEHOLDERS]
 _MAY_MATCH_RULE = re.compile(r"://|[wW]\.|@|[0-9]")
 _TWEET_TOKENS = re.compile(rf"{TWEET_WORDS}|\S")
-_REPEATED = re.compile(r"(.)\1\1+|\ufe0f")
+_REPEATED = re.compile(rf"{TWEET_REPEATED}|\ufe0f")
 
 _BERT_PARTS = re.compile("[A-Za-z0-9]+|.")  # parts of an ASCII word, where all but letters and digits is punctuation
 _BERT_TEMPLATES = ("TemplateProcessing", "BertProcessing", "RobertaProcessing")
@@ -72,11 +71,13 @@ class WordRules:
     columns: WordColumns | TweetColumns | None = None  # encodes many texts at once; None if there is nothing faster
 
 
-def find_rules(tokenizer: PreTrainedTokenizerBase) -> WordRules | None:
-    """Return the rules of a tokenizer; None for one that is of another kind or may look beyond a space."""
-    if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        return None
-    backend = tokenizer.backend_tokenizer
+def find_rules(tokenizer: Any, backend: Tokenizer) -> WordRules | None:
+    """Return the rules of a tokenizer; None for one that is of another kind or may look beyond a space.
+
+    Args:
+        tokenizer: A fast tokenizer of transformers, or [`TokenizerFile`].
+        backend: Its backend, without truncation and padding.
+    """
     if (
         backend.normalizer is None
         or backend.pre_tokenizer is None
@@ -86,7 +87,7 @@ def find_rules(tokenizer: PreTrainedTokenizerBase) -> WordRules | None:
     ):
         return None
     if isinstance(backend.model, WordPiece):
-        return _find_bert_rules(tokenizer)
+        return _find_bert_rules(tokenizer, backend)
     if backend.num_special_tokens_to_add(is_pair=False) > 0 or not tokenizer.split_special_tokens:
         return None
     found = [backend.normalizer.__getstate__(), backend.pre_tokenizer.__getstate__()]
@@ -148,36 +149,35 @@ def make_tweet_look_up(find: Callable[[str], Ids], lowercase: bool) -> LookUp:
         if _MAY_MATCH_RULE.search(word):
             for pattern, placeholder in _RULES:
                 word = pattern.sub(placeholder, word)
-        word = _REPEATED.sub(r"\1\1", word.lower() if lowercase else word)
+        word = _REPEATED.sub("", word.lower() if lowercase else word)
         return tuple(chain.from_iterable(map(find, _TWEET_TOKENS.findall(word))))
 
     return look_up
 
 
-def _find_bert_rules(tokenizer: PreTrainedTokenizerFast) -> WordRules | None:
+def _find_bert_rules(tokenizer: Any, backend: Tokenizer) -> WordRules | None:
     """Return the rules of a tokenizer with WordPiece, if its other parts are BERT's too."""
-    backend = tokenizer.backend_tokenizer
     normalizer, pre_tokenizer = _state(backend.normalizer), _state(backend.pre_tokenizer)
     if (normalizer["type"], pre_tokenizer["type"]) != ("BertNormalizer", "BertPreTokenizer"):
         return None
     added = list(tokenizer.added_tokens_decoder.values())
     if any(token.lstrip or token.rstrip or token.normalized or " " in token.content for token in added):
         return None
-    around = _find_around(tokenizer)
+    around = _find_around(backend)
     if around is None:
         return None
     look_up = _make_bert_look_up(normalizer["lowercase"], backend.model, [token.content for token in added])
     return WordRules(look_up, around)
 
 
-def _find_around(tokenizer: PreTrainedTokenizerFast) -> tuple[Ids, Ids] | None:
+def _find_around(backend: Tokenizer) -> tuple[Ids, Ids] | None:
     """Return the ids around a text; None if they may differ between texts, or the text is repeated."""
-    processor = tokenizer.backend_tokenizer.post_processor
+    processor = backend.post_processor
     if processor is not None and _state(processor)["type"] not in _BERT_TEMPLATES:
         return None
-    once = [token.id for token in tokenizer.backend_tokenizer.model.tokenize("a")]
-    whole = tokenizer("a", return_special_tokens_mask=True)
-    ids, mask = whole["input_ids"], whole["special_tokens_mask"]
+    once = [token.id for token in backend.model.tokenize("a")]
+    whole = backend.encode("a")
+    ids, mask = whole.ids, whole.special_tokens_mask
     start = mask.index(0)
     if mask.count(0) != len(once) or ids[start : start + len(once)] != once:
         return None

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...models.cells_rnn import MinGru
+from ...models.cells_rnn import Lstm, MinGru
 
 _MINUS_ONE = torch.tensor(-1.0, device="cpu")
 _ZERO, _QUARTER, _HALF, _ONE = (np.array(number, dtype=np.float32) for number in (0, 0.25, 0.5, 1))
@@ -240,7 +240,7 @@ class FusedLstm(FusedCell):
     `step` computes all four as one sigmoid and keeps 2c. `run` computes all four as one tanh and keeps c and 2h.
     """
 
-    module = nn.LSTM
+    module = Lstm
     order = (0, 1, 3, 2)  # i, f, o, g
     doubled = 3
 

@@ -5,46 +5,14 @@ Legend: N tokens of a batch, B texts of a batch, T tokens of its longest text.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
 
 import numpy as np
 import torch
 
-
-@dataclass(frozen=True)
-class TokenIds:
-    """Token ids of many texts in one array."""
-
-    token_ids: np.ndarray  # those of one text are adjacent, the texts are in any order
-    starts: np.ndarray  # (B,): the first position of each text in `token_ids`
-    lengths: np.ndarray  # (B,): tokens per text, possibly 0
-
-    @classmethod
-    def from_lists(cls, input_ids: Sequence[Sequence[int]]) -> TokenIds:
-        """Build from a list of ids per text."""
-        lengths = np.fromiter(map(len, input_ids), dtype=np.int64, count=len(input_ids))
-        ends = np.cumsum(lengths)
-        count = int(ends[-1]) if len(ends) else 0
-        token_ids = np.fromiter(chain.from_iterable(input_ids), dtype=np.int64, count=count)
-        return cls(token_ids, ends - lengths, lengths)
-
-    def cut(self, limit: int, truncation_side: str) -> TokenIds:
-        """Return at most `limit` tokens per text: the last ones where `truncation_side` is `left`, else the first."""
-        lengths = np.minimum(self.lengths, min(limit, len(self.token_ids)))  # a limit may exceed int64
-        moved = self.lengths - lengths if truncation_side == "left" else 0
-        return TokenIds(self.token_ids, self.starts + moved, lengths)
-
-    def merged(self, other: TokenIds, places: np.ndarray) -> TokenIds:
-        """Insert the texts of another object, so that they have the ascending positions `places`."""
-        own = np.ones(len(self.lengths) + len(places), dtype=bool)
-        own[places] = False
-        starts, lengths = np.empty((2, len(own)), dtype=np.int64)
-        starts[own], lengths[own] = self.starts, self.lengths
-        starts[places], lengths[places] = other.starts + len(self.token_ids), other.lengths
-        return TokenIds(np.concatenate([self.token_ids, other.token_ids]), starts, lengths)
+from ..fast_tokenizer.columns import TokenIds
 
 
 @dataclass(frozen=True)

@@ -24,12 +24,14 @@ from ...hub.model_folder import FinishedFolder
 from ...tasks import task_of
 from ...utils.atomic_write import write_whole
 from ...utils.errors import UserError, install_hint
-from ..reference import list_texts
-from .parity import MOST_EXAMPLES, Parity, measure_parity
-from .runtime import LABELS_KEY, WEIGHTS_KEY, hash_weights, open_session, run_session, write_labels
+from ...utils.text_checks import list_texts
+from ..reference import tokenize
+from .parity import MOST_EXAMPLES, Parity, make_texts, measure_parity
+from .runtime import LABELS_KEY, WEIGHTS_KEY, TokenizerFile, hash_weights, open_session, run_session, write_labels
 
 if TYPE_CHECKING:
     import onnx
+    from transformers import PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +103,7 @@ def export(
     graph = _make_graph(model, folder)
     content = graph.SerializeToString() if quantize is None else _quantize(graph)
     examples += [text for shown in (facts.examples if facts and facts.examples else {}).values() for text in shown]
+    _check_tokenizer(folder, tokenizer, make_texts(tokenizer, examples))
     parity = measure_parity(model, tokenizer, partial(run_session, open_session(content)), examples)
     target = folder.onnx_model if quantize is None else folder.onnx_model_int8
     if output_dir is not None:
@@ -133,19 +136,33 @@ def _check_model(config: Any, quantize: str | None, name: str) -> None:
 
     task = task_of(config)
     if not task.onnx:
-        raise UserError(f"{name} cannot be exported to ONNX: its task is {task.name}")
+        raise UserError(f"{name} cannot be exported to ONNX: found task {task.name}; run it with hf-rnn {task.verb}")
     if config.siamese:
-        raise UserError(f"{name} cannot be exported to ONNX: found pair_encoding 'siamese'; train it with 'joint'")
+        raise UserError(
+            f"{name} cannot be exported to ONNX: found pair_encoding siamese; train with --pair_encoding joint"
+        )
     for setting, known in (("cell_type", ONNX_CELLS), ("pooling", ONNX_POOLINGS)):
         if (found := getattr(config, setting)) not in known:
             raise UserError(
-                f"{name} cannot be exported to ONNX: found {setting} {found!r}; supported are {', '.join(known)}"
+                f"{name} cannot be exported to ONNX: found {setting} {found!r}; train with one of {', '.join(known)}"
             )
     if quantize is not None and config.problem_type == "regression":
         raise UserError(f"{name} predicts numbers, and int8 is checked by labels only: leave out quantize")
     size = 4 * config.vocab_size * config.embedding_size
     if size > _LARGEST_FILE:
-        raise UserError(f"{name} has an embedding of {size:,} bytes: an ONNX file holds {_LARGEST_FILE:,} at most")
+        raise UserError(
+            f"{name} cannot be exported to ONNX: found an embedding of {size:,} bytes, and a file holds "
+            f"{_LARGEST_FILE:,}; train with a smaller --max_vocab_size or --embedding_size"
+        )
+
+
+def _check_tokenizer(folder: FinishedFolder, tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> None:
+    """Refuse a `tokenizer.json` that alone, without transformers, gives other ids."""
+    if folder.tokenizer.is_file() and TokenizerFile(folder)(texts)["input_ids"] != tokenize(tokenizer, texts):
+        raise UserError(
+            f"{folder.tokenizer} gives other ids than transformers with tokenizer_config.json: save both again with "
+            "tokenizer.save_pretrained"
+        )
 
 
 def _make_graph(model: Any, folder: FinishedFolder) -> onnx.ModelProto:

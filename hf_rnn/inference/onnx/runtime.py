@@ -1,6 +1,7 @@
 """`OnnxClassifier`: the ONNX file of a finished folder in ONNX Runtime, from raw texts to labels and scores.
 
-It needs the tokenizer, `config.json` and the ONNX file, not the weights.
+It needs the tokenizer, `config.json` and the ONNX file, not the weights. Its packages are `onnxruntime`, `tokenizers`
+and `numpy`: nothing here imports torch, transformers or datasets.
 """
 
 from __future__ import annotations
@@ -9,35 +10,40 @@ import hashlib
 import json
 import os
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+from tokenizers import Tokenizer
 
-from ...hub.client import fetch
-from ...hub.loading import check_name, load_without_weights
-from ...hub.model_folder import FinishedFolder
+from ...hub.model_folder import FinishedFolder, check_ids, check_name, name_damage, read_mapping, read_settings
+from ...tasks.answers import compute_scores
 from ...utils.errors import UserError, install_hint, reason_of
-from ..predictor import TextClassifier
-from ..reference import batch_by_length
+from ..fast_tokenizer.fast_tokenization import NO_LIMIT
+from ..text_classifier import TextClassifier, batch_by_length
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 # In the metadata of the file, which show whether it still belongs to its folder.
 WEIGHTS_KEY = "weights_sha256"
 LABELS_KEY = "id2label"
+_MODEL_TYPE = "hf_rnn"
 _TOKENIZER_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
 
 
 def open_session(model: str | bytes) -> Any:
-    """Return a session on the path or content of an ONNX file, on the CPU with as many threads as torch has."""
+    """Return a session on the path or content of an ONNX file, with the threads of torch, or of OMP_NUM_THREADS."""
     try:
         import onnxruntime
     except ImportError as error:
         raise UserError(f"ONNX files need onnxruntime. Type: {install_hint('onnx')}") from error
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
+    torch = sys.modules.get("torch")
+    options.intra_op_num_threads = torch.get_num_threads() if torch else int(os.environ.get("OMP_NUM_THREADS", 0))
     options.log_severity_level = 3  # errors
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
@@ -49,13 +55,50 @@ def run_session(session: Any, input_ids: np.ndarray, attention_mask: np.ndarray)
 
 def hash_weights(folder: FinishedFolder) -> str:
     """Return the SHA-256 of a folder's weights."""
-    with folder.weights.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    for path in folder.weight_files():
+        with path.open("rb") as file:
+            hashlib.file_digest(file, lambda: digest)
+    return digest.hexdigest()
 
 
-def write_labels(config: PreTrainedConfig) -> str:
+def write_labels(config: Any) -> str:
     """Return the labels in the form of the file's metadata."""
     return json.dumps(dict(sorted(config.id2label.items())), ensure_ascii=False)
+
+
+class TokenizerFile:
+    """`tokenizer.json` with the settings of `tokenizer_config.json`: what this package uses of transformers' class.
+
+    `hf-rnn export` checks that it gives the ids of transformers.
+    """
+
+    def __init__(self, folder: FinishedFolder) -> None:
+        settings = read_mapping(folder.tokenizer_config, folder.tokenizer_config.read_bytes())
+        self.backend_tokenizer = Tokenizer.from_file(str(folder.tokenizer))
+        self.model_max_length: int = settings.get("model_max_length") or int(1e30)  # no limit, as in transformers
+        self.truncation_side: str = settings.get("truncation_side", "right")
+        self.split_special_tokens: bool = settings.get("split_special_tokens", False)
+        self.backend_tokenizer.encode_special_tokens = self.split_special_tokens
+        self.backend_tokenizer.no_padding()
+        self.backend_tokenizer.no_truncation()
+        if self.model_max_length < NO_LIMIT:
+            self.backend_tokenizer.enable_truncation(self.model_max_length, direction=self.truncation_side)
+
+    def __len__(self) -> int:
+        return self.backend_tokenizer.get_vocab_size(with_added_tokens=True)
+
+    @property
+    def added_tokens_decoder(self) -> dict[int, Any]:
+        """Added tokens by id."""
+        return self.backend_tokenizer.get_added_tokens_decoder()
+
+    def __call__(
+        self, texts: Sequence[str], pairs: Sequence[str] | None = None, **options: Any
+    ) -> dict[str, list[list[int]]]:
+        """Return the `input_ids` of texts or pairs, truncated."""
+        given = list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
+        return {"input_ids": [encoding.ids for encoding in self.backend_tokenizer.encode_batch(given)]}
 
 
 class OnnxClassifier(TextClassifier):
@@ -68,7 +111,7 @@ class OnnxClassifier(TextClassifier):
     Args:
         session: An ONNX Runtime session on a file of `hf-rnn export`.
         tokenizer: The tokenizer of the model; texts are truncated to its `model_max_length`.
-        config: Has labels and kind of task.
+        config: Has labels and kind of task; an `RnnConfig`, or the settings of `config.json` as attributes.
         tokens_per_batch: About how many tokens run at once.
 
     Example:
@@ -78,7 +121,11 @@ class OnnxClassifier(TextClassifier):
     """
 
     def __init__(
-        self, session: Any, tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, tokens_per_batch: int = 8192
+        self,
+        session: Any,
+        tokenizer: PreTrainedTokenizerBase | TokenizerFile,
+        config: Any,
+        tokens_per_batch: int = 8192,
     ) -> None:
         super().__init__(tokenizer, config, tokens_per_batch)
         self.session = session
@@ -129,16 +176,22 @@ class OnnxClassifier(TextClassifier):
             ) from error
         if not metadata.keys() >= {WEIGHTS_KEY, LABELS_KEY}:
             raise UserError(f"{path} was not made by hf-rnn export: make it with `{remedy}`")
-        if folder.weights.is_file() and metadata[WEIGHTS_KEY] != hash_weights(folder):
-            raise UserError(f"{path} was made of other weights than {folder.weights} holds: repeat `{remedy}`")
-        config, tokenizer = load_without_weights(name, folder)
+        present = all(weights.is_file() for weights in folder.weight_files())
+        if present and metadata[WEIGHTS_KEY] != hash_weights(folder):
+            raise UserError(f"{path} was made of other weights than {folder.root} holds: repeat `{remedy}`")
+        config = _read_config(name, folder)
+        tokenizer = _load_tokenizer(name, folder, config)
         if metadata[LABELS_KEY] != write_labels(config):
             raise UserError(f"{path} was made of other labels than {folder.config} holds: repeat `{remedy}`")
         classifier = cls(session, tokenizer, config, tokens_per_batch)
         classifier._file = path.absolute()
         return classifier
 
-    def logits(self, input_ids: Sequence[Sequence[int]]) -> torch.Tensor:
+    def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
+        """As in [`TextClassifier`]."""
+        return compute_scores(self.text_logits(texts), self.config)
+
+    def logits(self, input_ids: Sequence[Sequence[int]]) -> np.ndarray:
         """As in [`TextClassifier`]; ONNX Runtime would count a negative id from the end of the vocabulary."""
         ends = [end for ids in input_ids if len(ids) for end in (min(ids), max(ids))]
         largest = self.config.vocab_size - 1
@@ -153,7 +206,7 @@ class OnnxClassifier(TextClassifier):
                 ids[place, : len(input_ids[row])] = input_ids[row]
                 mask[place, : len(input_ids[row])] = 1
             logits[rows] = run_session(self.session, ids, mask)
-        return torch.from_numpy(logits)
+        return logits
 
 
 def _unpickle(kind: type[OnnxClassifier], content: bytes, *settings: Any) -> OnnxClassifier:
@@ -162,15 +215,44 @@ def _unpickle(kind: type[OnnxClassifier], content: bytes, *settings: Any) -> Onn
     return classifier
 
 
+def _read_config(name: str, folder: FinishedFolder) -> SimpleNamespace:
+    """Return the settings of `config.json` that predicting needs."""
+    settings = read_settings(name, folder.root, _MODEL_TYPE)
+    with name_damage(name, folder.config.name):
+        labels = settings.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}  # transformers leaves out its default
+        optional = ("architectures", "problem_type", "sep_token_id", "label_thresholds")
+        return SimpleNamespace(
+            vocab_size=int(settings["vocab_size"]),
+            id2label=dict(sorted((int(number), label) for number, label in labels.items())),
+            num_labels=len(labels),
+            **{key: settings.get(key) for key in optional},
+        )
+
+
+def _load_tokenizer(name: str, folder: FinishedFolder, config: SimpleNamespace) -> Any:
+    """Return the tokenizer; one without `tokenizer.json`, such as ByT5's, needs transformers."""
+    if not folder.tokenizer.is_file():
+        from ...hub.loading import load_without_weights
+
+        return load_without_weights(name, folder)[1]
+    with name_damage(name, folder.tokenizer.name):
+        tokenizer = TokenizerFile(folder)
+    check_ids(name, tokenizer.backend_tokenizer.get_vocab(), config)
+    return tokenizer
+
+
 def _find_folder(name: str, quantized: bool, revision: str | None) -> FinishedFolder:
     """Return the given folder, or that of the cache after a download without the weights."""
     check_name(name, "a trained model")
     folder = FinishedFolder(Path(name))
     if not folder.root.is_dir():
         file = folder.onnx_model_int8 if quantized else folder.onnx_model
+        from ...hub.client import fetch  # huggingface_hub is not needed for a folder
+
         return FinishedFolder(fetch(name, revision, only=(*_TOKENIZER_FILES, f"onnx/{file.name}")))
     if revision is not None:
         raise UserError(f"{name} is a folder here, which has no revision {revision!r}: leave it out")
-    if missing := [path.name for path in folder.missing_to_load() if path != folder.weights]:
+    weights = folder.weight_files()
+    if missing := [path.name for path in folder.missing_to_load() if path not in weights]:
         raise UserError(f"{name} has no {', '.join(missing)}: give the folder of a trained model")
     return folder

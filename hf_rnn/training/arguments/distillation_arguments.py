@@ -26,7 +26,9 @@ class DistillationArguments:
     teacher_labels: list[str] | None = setting(
         None, "names of the teacher's classes in the order of its ids, if its own are not those of the data"
     )
-    unlabeled: str | None = setting(None, "file with one text per line, for the teacher to label", common=True)
+    unlabeled: str | None = setting(
+        None, "file with one text per line, plain or .gz, for the teacher to label", common=True
+    )
     augmentations: int = setting(1, "modified copies of each training text, for the teacher to label")
     mask_probability: float = setting(0.1, "share of the words of such a copy that are hidden")
     ngram_probability: float = setting(0.25, "share of such copies that are cut to one to five words")

@@ -1,4 +1,4 @@
-"""Settings of a pretraining: the teacher, the texts, and what the student takes over."""
+"""Settings of a pretraining: the objective, the teacher, the texts, and what the student takes over."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -6,20 +6,28 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...utils.errors import UserError
-from ..recipes import Setting
+from ..recipes import Setting, load_recipe
 from .parser import SettingsParser, expand_home, setting
 from .run_arguments import JSON_HELP, ModelArguments, merge_recipe
+from .text_arguments import VOCABULARY_SETTINGS
 from .training_arguments import RnnTrainingArguments
 
 RECIPE = "pretrain"
+LANGUAGE_MODEL = "causal-lm"  # the task of objective causal_lm
 
 
 @dataclass
 class PretrainingArguments:
-    """A teacher of sentence vectors and texts without labels; see [`hf_rnn.training.pretraining`]."""
+    """Objective, teacher, and texts without labels; see [`hf_rnn.training.pretraining`]."""
 
     _argument_group_name = "pretraining"
 
+    objective: str = setting(
+        "teacher",
+        "what to learn: a teacher's sentence vectors, or the next token of texts without a teacher",
+        choices=["teacher", "causal_lm"],
+        common=True,
+    )
     teacher: str | None = setting(
         None,
         "encoder to learn from: a folder of sentence-transformers, or any encoder of transformers; a Hub id too",
@@ -35,7 +43,11 @@ class PretrainingArguments:
     )
     max_texts: int | None = setting(None, "stop reading after this number of distinct texts", common=True)
     held_out: int = setting(2000, "texts that are measured instead of learned, at most a tenth of all")
-    max_vocab_size: int = setting(14_000, "word pieces to keep, the most frequent ones of the teacher", common=True)
+    max_vocab_size: int = setting(
+        14_000,
+        "word pieces to keep, the most frequent ones of the teacher; for causal_lm, byte pairs to learn",
+        common=True,
+    )
     teacher_max_length: int | None = setting(None, "tokens per text for the teacher (default: its maximum)")
     model_max_length: int = setting(4096, "tokens per text of the student")
     cache_dir: str | None = setting(None, "folder for texts and teacher's vectors (default: below output_dir)")
@@ -59,14 +71,21 @@ class PretrainingArguments:
         Raises:
             UserError: With what is missing.
         """
-        if self.teacher is None:
-            raise UserError("teacher is not set: give the folder of a sentence encoder, or its id on the Hub")
+        if self.objective == "causal_lm":
+            for name in ("teacher", "teacher_max_length", "model_max_length", "weights_dtype"):
+                if (found := getattr(self, name)) != getattr(type(self), name):
+                    raise UserError(f"objective causal_lm has no teacher: found {name} {found}; leave it out")
+        elif self.teacher is None:
+            raise UserError(
+                "teacher is not set: give the folder of a sentence encoder, or its id on the Hub; "
+                "objective causal_lm learns without one"
+            )
         if (self.input is None) == (self.dataset_name is None):
             raise UserError("give either input, files with one text per line, or dataset_name")
 
 
 def parse_pretraining(settings: Mapping[str, Any] | Sequence[str], prog: str, **options: Any) -> tuple[Any, ...]:
-    """Return the three dataclasses of settings, from flags or keywords, on top of the recipe `pretrain`.
+    """Return the three dataclasses of settings, from flags or keywords, on top of the recipe of the objective.
 
     Options are those of [`SettingsParser`].
 
@@ -76,13 +95,17 @@ def parse_pretraining(settings: Mapping[str, Any] | Sequence[str], prog: str, **
     types = [PretrainingArguments, ModelArguments, RnnTrainingArguments]
     parser = SettingsParser(types, RnnTrainingArguments._VALID_DICT_FIELDS, prog=prog, recipe=RECIPE, **options)
     parser.add_argument("--json", dest="json_output", action="store_true", help=JSON_HELP)
-    by_name = isinstance(settings, Mapping)
-    values = dict(settings) if by_name else parser.parse_flags(settings)
+    values = dict(settings) if isinstance(settings, Mapping) else parser.parse_flags(settings)
     recipe = values.get("recipe") or RECIPE
+    if values.get("objective") == "causal_lm" and recipe == RECIPE:
+        from ...tasks import get_task  # imports datasets
+
+        lm = load_recipe(get_task(LANGUAGE_MODEL).recipe)
+        recipe = {"recipe": None, **{name: value for name, value in lm.items() if name not in VOCABULARY_SETTINGS}}
     named = None if isinstance(recipe, Mapping) else recipe
     given = {name: Setting(value, prog) for name, value in {**values, "recipe": named}.items()}
     merged = parser.convert(merge_recipe(recipe, given))
-    if not by_name:
+    if not isinstance(settings, Mapping):
         parser.check_required(merged)
     own, model, training = parser.build(merged)
     return model, own, training

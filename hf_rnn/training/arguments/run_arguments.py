@@ -7,7 +7,7 @@ model in `model_name_or_path`.
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields, make_dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from transformers import TrainingArguments
 
@@ -22,6 +22,9 @@ from .parser import SettingsParser
 from .text_arguments import VOCABULARY_SETTINGS, DataArguments
 from .training_arguments import RnnTrainingArguments
 
+if TYPE_CHECKING:
+    from ...tasks import Task
+
 logger = logging.getLogger(__name__)
 
 JSON_HELP = "print JSON, as without a terminal"
@@ -30,7 +33,10 @@ _REGISTRIES = {"cell_type": CELLS, "pooling": POOLERS}
 
 # Settings that decide the shapes and the function of the weights; no recipe changes those of a model to start from.
 _ENCODER_SETTINGS = ("cell_type", "embedding_size", "hidden_size", "num_hidden_layers", "bidirectional")
-_HEAD_SETTINGS = ("pooling", "classifier_activation", "crf", "word_forms", "pair_encoding", "tie_word_embeddings")
+_HEAD_SETTINGS = (
+    "pooling", "classifier_activation", "crf", "word_forms", "word_hidden_size", "pair_encoding",
+    "tie_word_embeddings",
+)  # fmt: skip
 ARCHITECTURE = (*_ENCODER_SETTINGS, *_HEAD_SETTINGS)
 
 
@@ -81,7 +87,6 @@ _RIVALS = {
 }
 # Settings that do not apply to a model to start from.
 _TOKEN_SETTINGS = (*VOCABULARY_SETTINGS, "tokenizer_name_or_path", "vectors", "widen_vocabulary")
-_OR_SCRATCH = ", or start from nothing with recipe scratch"
 _FOR_DISTILL = ": it belongs to hf-rnn distill (hf_rnn.distill), which has all settings of train too"
 
 
@@ -164,14 +169,15 @@ def _parse(parser: SettingsParser, recipe: Any, given: dict[str, Setting]) -> tu
         from ...tasks import get_task
 
         config = load_without_weights(start, FinishedFolder(find_folder(start)))[0]
-        head = get_task(settings.get("task", DataArguments.task)).architecture
+        task = get_task(settings.get("task", DataArguments.task))
+        head = task.architecture
         by_default = merged["model_name_or_path"].built_in
         merged = merge_recipe(recipe, given, settings_of_start(config, head))
         settings = {name: getattr(config, name) for name in ARCHITECTURE} | parser.convert(merged)
     parsed = parser.build(settings)
     model, data, training, *_ = parsed
     if start is not None:
-        advice = f"leave it out{_OR_SCRATCH}" if by_default else "leave it out"
+        advice = f"leave it out{_or_scratch(task)}" if by_default else "leave it out"
         check_architecture(data.model_name_or_path, config, model, head, advice)
     frozen = merged.get("freeze_embedding")
     if model.freeze_embedding and frozen and frozen.built_in and data.vectors is None and start is None:
@@ -202,26 +208,32 @@ def merge_recipe(
     """
     merged: dict[str, Setting] = {}
     removes = {**_RIVALS, "model_name_or_path": (*_RIVALS["model_name_or_path"], *start_settings)}
-    from ...tasks import get_task
+    from ...tasks import DEFAULT_TASK, get_task  # imports datasets
 
-    layers = [*read_layers(recipe), given]
+    asked = given.get("task")
+    layers = [*read_layers(recipe, None if asked is None else asked.value), given]
     task = next((layer["task"].value for layer in reversed(layers) if "task" in layer), None)
+    own = get_task(str(task or DEFAULT_TASK))
     for layer in layers:
-        if task is not None:  # replaces settings of the package's recipes
-            own = get_task(str(task)).settings
-            layer = {n: Setting(own[n], v.source, v.line) if v.built_in and n in own else v for n, v in layer.items()}
+        for name in own.settings.keys() & layer.keys():  # they replace those of the package's recipes
+            if (known := layer[name]).built_in:
+                layer[name] = Setting(own.settings[name], known.source, known.line)
         rivals = {rival for name in layer if layer[name].value is not None for rival in removes.get(name, ())}
         merged = {name: setting for name, setting in merged.items() if name not in rivals} | layer
     merged = {name: setting for name, setting in merged.items() if setting.value is not None}
     start = merged.get("model_name_or_path")
-    if start is not None and start.built_in and (asked := [name for name in _TOKEN_SETTINGS if name in merged]):
-        origin = merged[asked[0]].origin
-        advice = " or best" if "vectors" in asked else ""
+    if start is not None and start.built_in and (tokens := [name for name in _TOKEN_SETTINGS if name in merged]):
+        origin = merged[tokens[0]].origin
+        advice = " or best" if "vectors" in tokens and own.scratch == "scratch" else ""
         raise UserError(
-            f"{origin}: no effect of {asked[0]}: the run starts from the encoder {start.value}, which has its own "
-            f"tokens and vectors; leave it out{_OR_SCRATCH}{advice}"
+            f"{origin}: no effect of {tokens[0]}: the run starts from the encoder {start.value}, which has its own "
+            f"tokens and vectors; leave it out{_or_scratch(own)}{advice}"
         )
     return merged
+
+
+def _or_scratch(task: "Task") -> str:
+    return f", or start from nothing with recipe {task.scratch}"
 
 
 def settings_of_start(start: RnnConfig, head: str) -> tuple[str, ...]:

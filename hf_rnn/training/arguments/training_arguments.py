@@ -76,8 +76,9 @@ class RnnTrainingArguments(TrainingArguments):
     hub_model_id: str | None = setting(None, "repo for push_to_hub (default: the name of output_dir)")
     train_sampling_strategy: str = setting(
         "group_by_length",
-        "order of the examples: batches of similar length, or the Trainer's own random or sequential order",
-        choices=["group_by_length", "random", "sequential"],
+        "order of the examples: shuffled batches of similar length, the Trainer's own random or sequential order, or "
+        "from the shortest to the longest text in every epoch, as in the source tutorial",
+        choices=["group_by_length", "random", "sequential", "sorted_by_length"],
     )
     tokens_per_batch: int | None = setting(
         None,

@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from ...data.audit import normalize_text
 from ...data.line_reader import read_texts
 from ...data.row_errors import BadRow, text_fault
+from ...data.tsv_reader import open_binary
 from ...utils.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ def read_unlabeled(
     """Read a file with one text per line, and log how many lines are left out and why.
 
     Args:
-        path: The file; lines are those of [`~hf_rnn.data.line_reader.read_texts`].
+        path: The file, plain or `.gz`; lines are those of [`~hf_rnn.data.line_reader.read_texts`].
         held_out: Validation and test texts to leave out, normalized by [`~hf_rnn.data.audit.normalize_text`]. A line
             with tabs is left out if one of its columns is among them.
         labeled: Training texts to leave out, in the same form; a teacher that has not seen them labels them.
@@ -50,8 +51,8 @@ def read_unlabeled(
     texts: list[str] = []
     counts: Counter[str] = Counter()
     lines, first_refused = 0, ""
-    with path.open("rb") as stream:
-        for line in (line for block in read_texts(stream, path.name) for line in block):
+    with open_binary(str(path)) as stream:
+        for line in (line for block in read_texts(stream, path.name.removesuffix(".gz")) for line in block):
             lines += 1
             if isinstance(line, BadRow):
                 counts["refused"] += 1

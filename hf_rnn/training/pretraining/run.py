@@ -25,13 +25,15 @@ from ...hub.model_folder import FinishedFolder
 from ...utils.errors import UserError, reason_of
 from ...utils.process_state import library_bars_off, one_at_a_time
 from .. import output_dir
-from ..arguments.pretraining_arguments import PretrainingArguments, parse_pretraining
+from ..arguments.pretraining_arguments import LANGUAGE_MODEL, PretrainingArguments, parse_pretraining
 from ..arguments.run_arguments import ModelArguments
+from ..arguments.text_arguments import DataArguments
 from ..arguments.training_arguments import RnnTrainingArguments
 from ..build import make_config
 from ..checkpointing.fingerprints import take_fingerprints
 from ..checkpointing.interrupt import TrainingStopped
 from ..checks import check_finite, check_unchanged
+from ..train import train
 from ..trainer import RnnTrainer
 from .save import write_encoder
 from .student import SentenceStudent, compress_table, normalize_states, prune_tokenizer
@@ -46,7 +48,7 @@ _MOST_PAIRS = 200_000  # held-out texts that are compared
 
 @dataclass(frozen=True)
 class PretrainingResult:
-    """The folder of the encoder, and the parts `texts`, `held_out` and `training` of its `pretraining.json`."""
+    """The folder of the encoder, and parts of its `pretraining.json`; for causal_lm the scores of the training."""
 
     folder: Path
     metrics: dict[str, Any]
@@ -70,14 +72,15 @@ def pretrain(
     """Teach a recurrent encoder a teacher's sentence vectors, and save it.
 
     The folder is loaded by `AutoModel`, by `SentenceTransformer` and, as a start, by `train` and `RnnClassifier` with
-    `model_name_or_path`.
+    `model_name_or_path`. With `objective="causal_lm"` a language model learns the next token instead, as `train` does
+    for that task; its folder is a start too.
 
     Args:
         model_args: Architecture.
         pretraining_args: Teacher and texts.
         training_args: Training and output folder.
         settings: In place of the three dataclasses: settings by the names of the command's flags, on top of the recipe
-            `pretrain`.
+            `pretrain`, or `lm` for causal_lm.
 
     Raises:
         UserError: For a mistake in settings, texts or teacher.
@@ -92,6 +95,8 @@ def pretrain(
         raise TypeError(f"pretrain takes three dataclasses or settings by name: found {', '.join(settings)}")
     own = pretraining_args
     own.check()
+    if own.objective == "causal_lm":
+        return _train_language_model(model_args, own, training_args)
     if model_args.pooling != POOLING:
         raise UserError(
             f"pooling must be {POOLING} in a pretraining: found {model_args.pooling!r}; heads choose their own"
@@ -164,6 +169,33 @@ def pretrain(
         )
         logger.info("the encoder is in %s", folder.root)
     return PretrainingResult(folder.root, {name: record[name] for name in ("texts", "held_out", "training")})
+
+
+def _train_language_model(
+    model_args: ModelArguments, own: PretrainingArguments, training_args: RnnTrainingArguments
+) -> PretrainingResult:
+    """Write the texts as `train.txt` and `dev.txt`, and train a language model on them as `hf-rnn train` does."""
+    cache = Path(own.cache_dir or Path(str(training_args.output_dir)) / output_dir.PRETRAINING_CACHE)
+    with training_args.main_process_first(desc="texts"):
+        texts = _make_texts(own, cache, Counter())
+        held_out = min(own.held_out, len(texts) // 10)
+        dev = set(np.random.default_rng(training_args.seed).permutation(len(texts))[:held_out].tolist())
+        if training_args.process_index == 0:
+            with (
+                (cache / "train.txt").open("w", encoding="utf-8") as learned,
+                (cache / "dev.txt").open("w", encoding="utf-8") as measured,
+            ):
+                for row, text in enumerate(iterate(texts)):
+                    (measured if row in dev else learned).write(f"{text}\n")
+    tokens: dict[str, Any] = {
+        "tokenizer": "bpe",
+        "min_frequency": 1,
+        "max_vocab_size": own.max_vocab_size,
+        "lowercase": False,
+    }
+    data_args = DataArguments(task=LANGUAGE_MODEL, data_dir=str(cache), **tokens)
+    result = train(model_args, data_args, training_args)
+    return PretrainingResult(result.folder, result.metrics, result.url)
 
 
 def _make_texts(own: PretrainingArguments, cache: Path, counts: Counter[str]) -> datasets.Dataset:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 import datasets
 
 from ...data.line_reader import read_texts
 from ...data.row_errors import BadRow
+from ...data.tsv_reader import open_binary
 from ...utils.errors import UserError, reason_of
 
 logger = logging.getLogger(__name__)
@@ -31,8 +31,8 @@ def read_lines(paths: Iterable[str | Path], counts: Counter[str]) -> Iterator[st
     for path in map(Path, paths):
         if not path.is_file():
             raise UserError(f"input: there is no file {path}: give files with one text per line, plain or .gz")
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as stream:
-            for block in read_texts(cast(BinaryIO, stream), path.name.removesuffix(".gz")):
+        with open_binary(str(path)) as stream:
+            for block in read_texts(stream, path.name.removesuffix(".gz")):
                 for line in block:
                     if isinstance(line, BadRow):
                         counts["refused"] += 1

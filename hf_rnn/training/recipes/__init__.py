@@ -1,8 +1,9 @@
 """Recipes: named settings in YAML files, found by name or path and merged with the recipe that they build on.
 
 A recipe is a flat mapping from setting to value. Its key `recipe` names its base: a recipe of this package, or a path
-relative to the file. A user's file without that key builds on `default`; `recipe: null` builds on nothing. A setting
-that is `null` is reset to the default that it has without any recipe. In Python a mapping is a recipe too.
+relative to the file. A user's file without that key builds on the default recipe of its task; `recipe: null` builds on
+nothing. A setting that is `null` is reset to the default that it has without any recipe. In Python a mapping is a
+recipe too.
 """
 
 from __future__ import annotations
@@ -69,11 +70,14 @@ def load_recipe(recipe: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in merged.items() if value is not None}
 
 
-def read_layers(recipe: str | Path | Mapping[str, Any]) -> list[dict[str, Setting]]:
-    """Read a recipe as [`load_recipe`] does: the settings of each file, the lowest base first."""
+def read_layers(recipe: str | Path | Mapping[str, Any], task: str | None = None) -> list[dict[str, Setting]]:
+    """Read a recipe as [`load_recipe`] does: the settings of each file, the lowest base first.
+
+    `task` is the task of the run, by default the one that the recipe sets.
+    """
     if not isinstance(recipe, Mapping):
-        return _read(_find(str(recipe), Path()))
-    return _with_bases({str(name): Setting(value, "recipe") for name, value in recipe.items()}, "recipe", Path())
+        return _read(_find(str(recipe), Path()), task)
+    return _with_bases({str(name): Setting(value, "recipe") for name, value in recipe.items()}, "recipe", Path(), task)
 
 
 def _find(name: str, folder: Path, origin: str = "") -> Path:
@@ -90,19 +94,23 @@ def _find(name: str, folder: Path, origin: str = "") -> Path:
     return _FOLDER / f"{name}.yaml"
 
 
-def _read(path: Path) -> list[dict[str, Setting]]:
+def _read(path: Path, task: str | None) -> list[dict[str, Setting]]:
     """Return the settings of a file's bases and of the file."""
-    return _with_bases(_read_file(path), str(path), path.parent)
+    return _with_bases(_read_file(path), str(path), path.parent, task)
 
 
-def _with_bases(own: dict[str, Setting], source: str, folder: Path) -> list[dict[str, Setting]]:
+def _with_bases(own: dict[str, Setting], source: str, folder: Path, task: str | None) -> list[dict[str, Setting]]:
     """Return the layers below some settings, and these as the last one."""
-    base = own.pop(_BASE_KEY, Setting(None if folder == _FOLDER else DEFAULT_RECIPE, source))
+    from ...tasks import DEFAULT_TASK, get_task  # imports datasets, which not every verb needs
+
+    task = task or (own["task"].value if "task" in own else None)
+    default = None if folder == _FOLDER else get_task(str(task or DEFAULT_TASK)).recipe
+    base = own.pop(_BASE_KEY, Setting(default, source))
     if base.value is None:
         return [own]
     if not isinstance(base.value, str):
         raise UserError(f"{base.origin}: recipe must be a name or a path: found {base.value!r}")
-    return [*_read(_find(base.value, folder, f"{base.origin}: ")), own]
+    return [*_read(_find(base.value, folder, f"{base.origin}: "), task), own]
 
 
 def _read_file(path: Path) -> dict[str, Setting]:

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.utils.multiclass import check_classification_targets
 
-from ...data.text_checks import check_texts, out_of_arrow
 from ...utils.errors import UserError
+from ...utils.text_checks import check_texts, out_of_arrow
 
 if TYPE_CHECKING:
     import datasets

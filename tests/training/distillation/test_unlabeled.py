@@ -51,6 +51,11 @@ def test_files_without_texts(tmp_path, content, message):
         read_unlabeled(tmp_path / "texts.txt")
 
 
+def test_a_gzip_file_is_unpacked(tmp_path):
+    (tmp_path / "texts.txt.gz").write_bytes(gzip.compress(b"miro\nselk\n"))
+    assert read_unlabeled(tmp_path / "texts.txt.gz")[0] == ["miro", "selk"]
+
+
 @given(st.lists(st.text(), max_size=4), st.integers(0, 5), st.floats(0, 1), st.floats(0, 1), st.integers(0, 99))
 @settings(max_examples=60, deadline=None)
 def test_copies_of_any_text(texts, copies, hidden, cut, seed):

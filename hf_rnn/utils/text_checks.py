@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
-from ..utils.errors import UserError
+from .errors import UserError
 
 
 def check_text(text: str) -> None:
     """Raise UserError for a text that is not Unicode, for example from a terminal with another encoding."""
-    if (place := _find_surrogate(text)) is not None:
+    if (place := find_surrogate(text)) is not None:
         raise UserError(f"the text is not UTF-8 at character {place}: found {text!r:.60}")
 
 
@@ -19,9 +19,22 @@ def check_texts(texts: Iterable[Any], where: str = "texts", first: int = 0) -> N
     for position, text in enumerate(texts, start=first):
         if not isinstance(text, str):
             raise UserError(f"{where}[{position}] is not a str: found {text!r:.80}; give '' for an empty text")
-        if not text.isascii() and (place := _find_surrogate(text)) is not None:
+        if not text.isascii() and (place := find_surrogate(text)) is not None:
             found = f"a lone surrogate at character {place} of {text!r:.80}"
             raise UserError(f"{where}[{position}] is not valid Unicode: {found}; decode its file as UTF-8")
+
+
+def list_texts(texts: Iterable[str]) -> list[str]:
+    """Return texts as a list; refuse other things than a list of valid texts, by position."""
+    if isinstance(texts, str | bytes):
+        raise UserError("texts must be a list of str, found one text: put it into a list, [text]")
+    if not isinstance(texts, Iterable):
+        raise UserError(f"texts must be a list of str, found {texts!r:.80}")
+    if isinstance(texts, Mapping | Set) or getattr(texts, "ndim", 1) != 1:
+        raise UserError(f"texts must be a list of str, found a {type(texts).__name__}: give its texts as a list")
+    listed = texts if type(texts) is list else list(out_of_arrow(texts))
+    check_texts(listed)
+    return listed
 
 
 def out_of_arrow(values: Any) -> Any:
@@ -29,7 +42,7 @@ def out_of_arrow(values: Any) -> Any:
     return values.to_pylist() if hasattr(values, "to_pylist") else values
 
 
-def _find_surrogate(text: str) -> int | None:
+def find_surrogate(text: str) -> int | None:
     """Return the place of the first lone surrogate."""
     try:
         text.encode()

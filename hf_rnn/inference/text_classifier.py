@@ -1,0 +1,128 @@
+"""`TextClassifier`: from texts to answers, for any program that computes logits. Needs NumPy and tokenizers alone.
+
+Answers come from the functions of [`hf_rnn.tasks.answers`].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..tasks import DEFAULT_TASK, find_answers, get_task, task_of
+from ..utils.errors import UserError
+from ..utils.text_checks import check_texts
+from .fast_tokenizer.columns import TokenIds
+from .fast_tokenizer.fast_tokenization import FastTokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from ..tasks import Task
+
+
+def batch_by_length(
+    input_ids: Sequence[Sequence[int]], tokens_per_batch: int, texts_per_batch: int | None = None
+) -> Iterator[list[int]]:
+    """Yield batches of row numbers, shortest rows first; a row longer than `tokens_per_batch` is alone."""
+    batch: list[int] = []
+    for row in sorted(range(len(input_ids)), key=lambda row: len(input_ids[row])):
+        full = (len(batch) + 1) * len(input_ids[row]) > tokens_per_batch or len(batch) == texts_per_batch
+        if batch and full:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+def check_size(tokens_per_batch: int | None) -> None:
+    """Refuse a number of tokens below 1."""
+    if tokens_per_batch is not None and tokens_per_batch < 1:
+        raise UserError(f"tokens_per_batch must be at least 1, found {tokens_per_batch}")
+
+
+class PairTokenizer:
+    """Token ids of pairs of texts, with the interface of [`FastTokenizer`]."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+
+    def __call__(self, texts: Sequence[Sequence[str]]) -> list[list[int]]:
+        """Return the ids of each pair (first, second) around the separator."""
+        pairs = list(texts) if isinstance(texts, Iterable) and not isinstance(texts, str) else [texts]
+        for position, pair in enumerate(pairs):
+            if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
+                raise UserError(f"texts[{position}] must be a pair (first, second): found {pair!r:.80}")
+        firsts, seconds = ([pair[place] for pair in pairs] for place in (0, 1))
+        check_texts(firsts)
+        check_texts(seconds)
+        return self._tokenizer(firsts, seconds, truncation=True)["input_ids"] if pairs else []
+
+    def arrange(self, texts: Sequence[Sequence[str]]) -> TokenIds:
+        """Return the ids for batches."""
+        return TokenIds.from_lists(self(texts))
+
+
+class TextClassifier:
+    """From texts to labels and scores, for a subclass that computes logits.
+
+    For a model of text pairs, each text is a pair `(first, second)`.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, config: Any, tokens_per_batch: int | None) -> None:
+        check_size(tokens_per_batch)
+        self.tokenizer = tokenizer
+        self.tokens_per_batch: Any = tokens_per_batch
+        paired = getattr(config, "sep_token_id", None) is not None
+        self._encode: Any = PairTokenizer(tokenizer) if paired else FastTokenizer(tokenizer)
+        self.config: Any = config
+        self._answers = find_answers(config)
+
+    @cached_property
+    def task(self) -> Task:
+        """The task of the model, that of one label per text for models from elsewhere; its import loads torch."""
+        try:
+            return task_of(self.config)
+        except UserError:
+            return get_task(DEFAULT_TASK)
+
+    def predict(self, texts: Sequence[str]) -> list[dict[str, Any]]:
+        """Return the answer to each text, in their order: `{"label": ..., "score": ...}` of its best class.
+
+        For multi-label it is `{"labels": [...], "scores": {label: score}}`, with the labels above their thresholds;
+        for regression `{"values": {name: number}}`.
+
+        Raises:
+            UserError: For an invalid list of texts, here and in the next methods; the message names the position.
+        """
+        return self._answers(self.predict_proba(texts), self.config)
+
+    def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the scores `(N, C)` in float32, in the order of the texts and of `id2label`.
+
+        They are probabilities: of the classes (softmax), or of each label (sigmoid, for multi-label); for regression
+        they are the values themselves.
+        """
+        raise NotImplementedError
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the token ids of texts, equal to those of `tokenizer(texts, truncation=True)`."""
+        return self._encode(texts)
+
+    def text_logits(self, texts: Sequence[str]) -> Any:
+        """Return the logits `(N, C)` in float32 on the CPU, in the order of the texts: a tensor or a NumPy array."""
+        return self.logits(self._encode(texts))
+
+    def logits(self, input_ids: Sequence[Sequence[int]]) -> Any:
+        """Return the logits `(N, C)` in float32 on the CPU, in the order of `input_ids`.
+
+        Args:
+            input_ids: Token ids by text, possibly empty; each id is read, also a padding id.
+
+        Raises:
+            IndexError: For an id outside the vocabulary.
+        """
+        raise NotImplementedError

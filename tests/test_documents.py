@@ -1,0 +1,119 @@
+"""The documents: links lead somewhere, examples run, commands and flags exist, the reference is current."""
+
+import re
+import shutil
+import tomllib
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = [ROOT / name for name in (".github", "data", "hf_rnn", "scripts", "tests")]
+WRITTEN_BY_CODE = ("hf_rnn/hub/card", "hf_rnn/hub/pretrained", "hf_rnn/REFERENCE.md")
+PAGES = [ROOT / "README.md", *sorted(page for folder in FOLDERS for page in folder.rglob("*.md"))]
+PAGES = [page for page in PAGES if not str(page.relative_to(ROOT).as_posix()).startswith(WRITTEN_BY_CODE)]
+FENCED = re.compile(r"^(<!-- not run: .+ -->\n)?```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+EXAMPLES = [page for page in PAGES if re.search(r"^```python$", page.read_text(encoding="utf-8"), re.MULTILINE)]
+
+
+def name_of(page):
+    return page.relative_to(ROOT).as_posix()
+
+
+@cache
+def find_anchors(page):
+    """Return the anchors of the headings of a page, as GitHub makes them."""
+    text = FENCED.sub("", page.read_text(encoding="utf-8"))
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "hf_rnn" / "REFERENCE.md"], ids=name_of)
+def test_every_link_leads_to_a_file_and_a_heading(page):
+    text = re.sub(r"`[^`\n]+`", "", FENCED.sub("", page.read_text(encoding="utf-8")))
+    broken = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        path, _, anchor = link.partition("#")
+        if re.match(r"\w+:", path):
+            continue  # tests need no network
+        target = (page.parent / path).resolve() if path else page
+        if not target.exists() or (anchor and anchor not in find_anchors(target)):
+            broken.append(link)
+    assert not broken
+
+
+@pytest.mark.parametrize("page", EXAMPLES, ids=name_of)
+def test_the_examples_run(page, trained, tagged_dir, tmp_path, monkeypatch, capsys):
+    """On few texts and for one epoch; the blocks of a page run in their order, as in a notebook."""
+    (tmp_path / "data" / "tweets").mkdir(parents=True)
+    for split in ("train", "dev", "test"):
+        rows = (ROOT / "data" / "tweets" / f"{split}.tsv").read_text(encoding="utf-8").splitlines(keepends=True)
+        text = "".join(rows[:80])
+        (tmp_path / "data" / "tweets" / f"{split}.tsv").write_text(text, encoding="utf-8", newline="\n")
+    shutil.copytree(trained.folder, tmp_path / "out" / "tweets")
+    shutil.copytree(tagged_dir, tmp_path / "FOLDER")
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "__main__"}
+    for skipped, language, code in FENCED.findall(page.read_text(encoding="utf-8")):
+        if language == "python" and not skipped:
+            short = re.sub(r'(num_train_epochs"?[=:] ?)\d+', r"\g<1>1", code)
+            exec(compile(short, name_of(page), "exec"), names)  # noqa: S102 - our own
+            assert capsys.readouterr().out
+
+
+@cache
+def find_flags(verb):
+    from build_reference import find_parser
+
+    return {flag for action in find_parser(verb)._actions for flag in action.option_strings} | {"--help", "--help_all"}
+
+
+@cache
+def find_script_flags(script):
+    return set(re.findall(r'"(--\w+)"', script.read_text(encoding="utf-8")))
+
+
+def find_commands(text):
+    """Yield each command in code: its program and its flags."""
+    blocks = [code for _, language, code in FENCED.findall(text) if language in ("", "bash", "text")]
+    spans = re.findall(r"`([^`]+)`", FENCED.sub("", text))
+    for code in [line for block in blocks for line in block.replace("\\\n", " ").splitlines()] + spans:
+        found = re.match(r"(?:hf-rnn|python) (\S+)", " ".join(code.split()))
+        if found:
+            yield found[1], re.findall(r"(?<!\S)--\w+", code)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_command_has_the_verb_and_the_flags(page):
+    from hf_rnn.cli.main import _VERBS
+
+    for program, flags in find_commands(page.read_text(encoding="utf-8")):
+        if program.endswith(".py"):
+            script = next(iter(ROOT.rglob(Path(program).name)), None)
+            assert script is not None, program
+            folder = script.parent.rglob("*.py")
+            common = (ROOT / "scripts" / "common").glob("*.py")
+            known = set().union(*map(find_script_flags, [*folder, *common])) | find_flags("distill")
+        elif program in _VERBS:
+            known = find_flags(program)
+        else:
+            assert program in ("VERB", "help", "-m", "-c") or program.startswith("-"), program
+            continue
+        assert not set(flags) - known, program
+
+
+def test_the_reference_is_current():
+    """Otherwise: python scripts/build_reference.py."""
+    from build_reference import PAGE, build_reference
+
+    assert PAGE.read_text(encoding="utf-8") == build_reference()
+
+
+def test_the_readme_is_short_and_its_badges_are_true():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 1200
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    badges = (ROOT / ".github" / "badges.svg").read_text(encoding="utf-8")
+    (transformers,) = (need for need in project["dependencies"] if need.startswith("transformers"))
+    for need in (project["requires-python"], transformers.removeprefix("transformers"), project["license"]):
+        assert f">{need.replace('>=', '≥ ')}<" in badges
