@@ -56,7 +56,8 @@ class PretrainingResult:
 
     def summarize(self) -> str:
         """Return two lines for people: what held-out texts show, and how to start from the encoder."""
-        shown = [f"{name.replace('_', ' ')} {value:.3f}" for name, value in self.metrics["held_out"].items()]
+        scores = self.metrics.get("held_out") or self.metrics.get("validation", {})
+        shown = [f"{name.replace('_', ' ')} {value:.3f}" for name, value in scores.items() if isinstance(value, float)]
         command = f"hf-rnn train DATA_DIR OUTPUT_DIR --model_name_or_path {shlex.quote(str(self.folder))}"
         return f"held-out texts: {', '.join(shown)}\nstart from it: {command}"
 
