@@ -81,7 +81,7 @@ class RnnConfig(PreTrainedConfig):
     bidirectional: bool = _setting(True, "also read from the last token to the first")
     pooling: str = _setting(
         "mean_max",
-        "from the states of a text to one vector; last is the state after the last token read, per direction, "
+        "from states to one vector; last is the state after the last token read, per direction, "
         "mean_max both vectors side by side, attention a learned weighted mean",
         common=True,
         validator=partial(_check_name, "pooling"),

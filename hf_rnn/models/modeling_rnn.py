@@ -221,8 +221,7 @@ class RnnModel(RnnPreTrainedModel):
         try:
             vectors = texts.compact(self.embedding(input_ids)) if special else self.embedding(ids)
         except IndexError:
-            smallest, largest = int(ids.min()), int(ids.max())
-            worst = largest if largest >= self.config.vocab_size else smallest
+            worst = int(ids[(ids < 0) | (ids >= self.config.vocab_size)][0])
             last = f"{self.config.vocab_size - 1}, below config.vocab_size"
             raise IndexError(
                 f"input_ids must be from 0 to {last}: found {worst}; load the model's own tokenizer"

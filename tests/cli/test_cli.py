@@ -123,7 +123,7 @@ def test_help_of_a_verb(command, verb):
         trains = verb in ("train", "distill", "pretrain")
         assert ("--hidden_size" in out, "--teacher" in out) == (trains, verb in ("distill", "pretrain"))
         assert "default: None" not in " ".join(out.split())
-    assert len(short.splitlines()) <= 55 and short.index("required:") < short.index("flags:")
+    assert len(short.splitlines()) <= 55 and short.index("required:") < short.index("\n  --")
     assert "--do_train" not in whole and "--no_" not in whole
     titles = [line for line in whole.splitlines() if line and line[0] != " " and line.endswith(":")]
     assert ("transformers' Trainer:" in titles) == trains and (not trains or titles[-1] == "transformers' Trainer:")

@@ -11,6 +11,7 @@ from conftest import invent_rows, write_rows
 from hf_rnn import RnnConfig, RnnForSequenceClassification
 from hf_rnn.evaluation.figures import plot_states
 from hf_rnn.inference.reference import read_gates
+from hf_rnn.training.pretraining import PretrainingResult
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +123,14 @@ def test_the_summary_has_two_lines_with_simpler_models(trained):
     expected = [scores["accuracy"], scores["macro_f1"], next(iter(linear.values()))["test"]["accuracy"], 20 / 60]
     assert [float(number) for number in re.findall(r"\d\.\d{3}", first)] == pytest.approx(expected, abs=6e-4)
     assert first.startswith("test: accuracy ") and f"hf-rnn predict {trained.folder} --text" in second
+
+
+def test_the_summary_of_an_encoder_names_the_next_command(tmp_path):
+    found = PretrainingResult(
+        tmp_path / "my encoder", {"held_out": {"cosine": 0.91, "rank_agreement": 0.8}}
+    ).summarize()
+    assert found.startswith("held-out texts: cosine 0.910, rank agreement 0.800\n")
+    assert found.endswith(f"--model_name_or_path '{tmp_path / 'my encoder'}'")
 
 
 def test_a_terminal_gets_the_summary_unless_it_asks_for_json(command, room, tmp_path, monkeypatch):

@@ -29,12 +29,12 @@ class DistillationArguments:
     unlabeled: str | None = setting(
         None, "texts for the teacher to label: a file with one per line, or its .gz", common=True
     )
-    augmentations: int = setting(1, "modified copies of each training text, for the teacher to label", common=True)
+    augmentations: int = setting(1, "modified copies of each training text, for the teacher to label")
     mask_probability: float = setting(0.1, "share of the words of such a copy that are hidden")
     ngram_probability: float = setting(0.25, "share of such copies that are cut to one to five words")
     augmentation_seed: int = setting(0, "seed of the copies; runs with different seeds share the teacher's answers")
     temperature: float = setting(
-        2.0, "divides the logits before they are compared, 1 to 5 as a rule; higher values soften them", common=True
+        2.0, "divides the logits before they are compared; values above 1 soften them, 1 to 5 are customary"
     )
     soft_label_weight: float = setting(
         0.9, "weight of the teacher's answers; the true labels have the rest", common=True

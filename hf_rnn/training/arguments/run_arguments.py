@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-JSON_HELP = "print one JSON object, as without a terminal"
+JSON_HELP = "print JSON, as without a terminal"
 _SET_BY_TOKENIZER = ("vocab_size", "pad_token_id")
 _REGISTRIES = {"cell_type": CELLS, "pooling": POOLERS}
 

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import json
 import logging
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -52,6 +53,13 @@ class PretrainingResult:
     folder: Path
     metrics: dict[str, Any]
     url: str | None = None
+
+    def summarize(self) -> str:
+        """Return two lines for people: what held-out texts show, and how to start from the encoder."""
+        scores = self.metrics.get("held_out") or self.metrics.get("validation", {})
+        shown = [f"{name.replace('_', ' ')} {value:.3f}" for name, value in scores.items() if isinstance(value, float)]
+        command = f"hf-rnn train DATA_DIR OUTPUT_DIR --model_name_or_path {shlex.quote(str(self.folder))}"
+        return f"held-out texts: {', '.join(shown)}\nstart from it: {command}"
 
 
 @one_at_a_time()
