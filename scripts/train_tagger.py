@@ -52,7 +52,7 @@ def main() -> None:
     set_seed(42)
     settings = {"vocab_size": len(tokenizer), "cell_type": args.cell_type, "id2label": dict(enumerate(names))}
     config = hf_rnn.RnnConfig(
-        **settings, embedding_size=100, embedding_dropout=0.3, classifier_dropout=0.4, crf=True, word_forms=8192
+        **settings, embedding_size=100, hidden_dropout=0.5, classifier_dropout=0.5, crf=True, word_forms=8192
     )
     model = hf_rnn.RnnForTokenClassification(config)
     model.words.read(tokenizer.convert_ids_to_tokens(range(len(tokenizer))))  # letters and shapes of the tokens

@@ -193,7 +193,7 @@ def _answer(
     answered: list[dict[str, Any] | BadRow] = []
     for number, line in enumerate(block, first):
         answer = line if isinstance(line, BadRow) else next(answers)
-        if not isinstance(line, BadRow) and (score := find_broken_number(answer)) is not None:
+        if isinstance(answer, dict) and (score := find_broken_number(answer)) is not None:
             fault = Fault(Reason.SCORE_NOT_FINITE, f"the model gives {score}; did its training diverge?")
             answer = BadRow(name, number, None, fault, str(line)[:EXCERPT_CHARACTERS])
         answered.append(answer)

@@ -15,6 +15,7 @@ import zlib
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from io import RawIOBase
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -87,7 +88,7 @@ class Rows:
         return {"text": self.texts, **pairs, "label": self.labels}
 
 
-def blocks_of_lines(stream: BinaryIO, max_line_bytes: int) -> Iterator[tuple[bytes, int, int]]:
+def blocks_of_lines(stream: BinaryIO | RawIOBase, max_line_bytes: int) -> Iterator[tuple[bytes, int, int]]:
     """Cut a stream into blocks of whole lines, each ended by LF.
 
     Yields:

@@ -49,7 +49,7 @@ class SharedFile:
 def list_shared_files(folder: FinishedFolder, tokenizer_files: Iterable[str] = ()) -> tuple[SharedFile, ...]:
     """Return the files of a finished folder that are shared, sorted by name, those of its tokenizer included."""
     names = {*_TOKENIZER, *tokenizer_files, *MODELLING_FILES, *FORMER_MODELLING_FILES, *_modelling_files(folder)}
-    named = {*folder.named_files(), *(folder.root / name for name in names)}
+    named = {*folder.named_files(), *folder.weight_files(), *(folder.root / name for name in names)}
     files = ((path.relative_to(folder.root).as_posix(), path) for path in named if path.is_file())
     return tuple(SharedFile(path, name, path.stat().st_size) for name, path in sorted(files))
 

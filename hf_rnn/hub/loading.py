@@ -87,7 +87,7 @@ def load_model(
     if head_name(config) == ENCODER and not allow_encoder:
         raise UserError(f"{name} is an encoder without a task: train it with hf-rnn train --model_name_or_path {name}")
     with name_damage(name, "model.safetensors"):
-        _check_weights(name, folder.weights, config)
+        _check_weights(name, folder.weight_files(), config)
         model = head.from_pretrained(folder.root, config=config, dtype=torch.float32).eval()
     with name_damage(name, _TOKENIZER):
         tokenizer = _load_tokenizer(name, folder, config)
@@ -131,10 +131,12 @@ def _find_device(device: str | torch.device | None) -> torch.device:
         raise UserError(f"device must be cpu, cuda, cuda:1, mps or another of torch's, found {device!r}") from error
 
 
-def _check_weights(name: str, weights: Path, config: RnnConfig) -> None:
+def _check_weights(name: str, weights: list[Path], config: RnnConfig) -> None:
     """Compare the names and shapes of the weights with the configuration, before memory is used."""
-    with safe_open(weights, framework="pt") as file:
-        stored = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 - not a mapping
+    stored: dict[str, tuple[int, ...]] = {}
+    for path in weights:
+        with safe_open(path, framework="pt") as file:
+            stored |= {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 - no mapping
     if config.num_hidden_layers > len(stored):  # without memory, too many layers still take minutes
         raise UserError(
             f"{name}: model.safetensors and config.json do not belong together: {len(stored)} weights and "

@@ -117,6 +117,7 @@ class FinishedFolder:
 
     config = _Entry("config.json")
     weights = _Entry("model.safetensors")
+    weights_index = _Entry("model.safetensors.index.json")  # if they are in several files (`max_shard_size`)
     generation_config = _Entry("generation_config.json")  # for language models
     tokenizer = _Entry("tokenizer.json")
     tokenizer_config = _Entry("tokenizer_config.json")
@@ -136,9 +137,17 @@ class FinishedFolder:
         """Return every path that has a name here, the folder of the checkpoints included, existing or not."""
         return [self.root / entry.name for entry in vars(FinishedFolder).values() if isinstance(entry, _Entry)]
 
+    def weight_files(self) -> list[Path]:
+        """Return the file of the weights, or the files that the index names if there is no single one."""
+        if self.weights.is_file() or not self.weights_index.is_file():
+            return [self.weights]
+        with name_damage(str(self.root), self.weights_index.name):
+            places = read_mapping(self.weights_index, self.weights_index.read_bytes())["weight_map"].values()
+            return [self.root / Path(name).name for name in sorted(set(places))]
+
     def missing_to_load(self) -> list[Path]:
         """Return the missing files that the model or its tokenizer needs."""
-        needed = [self.config, self.weights, self.tokenizer, self.tokenizer_config]
+        needed = [self.config, *self.weight_files(), self.tokenizer, self.tokenizer_config]
         if self._has_slow_tokenizer():
             needed.remove(self.tokenizer)
         return [path for path in needed if not path.is_file()]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -64,17 +64,15 @@ def _load_once(version: str, *settings: Any) -> TextClassifier | Tagger:
     return load_predictor(*settings)
 
 
-def find_broken_number(answer: Any) -> float | None:
+def find_broken_number(answer: Mapping[str, Any]) -> float | None:
     """Return a number of an answer that is NaN or infinite, or None."""
-    return next((number for number in _numbers(answer) if not math.isfinite(number)), None)
-
-
-def _numbers(answer: Any) -> Iterator[float]:
-    if isinstance(answer, float):
-        yield answer
-    elif isinstance(answer, dict):
-        for part in answer.values():
-            yield from _numbers(part)
+    for part in answer.values():
+        if isinstance(part, float):
+            if not math.isfinite(part):
+                return part
+        elif isinstance(part, dict) and (found := find_broken_number(part)) is not None:
+            return found
+    return None
 
 
 @dataclass
@@ -172,17 +170,17 @@ class BatchPredictor:
         if pairs is not None:
             errors = [error or find_text_error(text) for error, text in zip(errors, pairs, strict=True)]
             texts = list(zip(texts, pairs, strict=True))
-        answers = iter(model.predict([text for text, error in zip(texts, errors, strict=True) if not error]))
-        names = [name.removeprefix(self.prefix) for name in self.schema.names]
-        columns: dict[str, list[Any]] = {name: [] for name in names}
-        for error in errors:
-            found = None if error else next(answers)
-            if found is not None and (number := find_broken_number(found)) is not None:
-                found, error = None, f"score not finite: the model gives {number}; did its training diverge?"
-            columns[ERROR].append(error)
-            for name in names[:-1]:
-                columns[name].append(None if found is None else found[name])
-        return {self.prefix + name: column for name, column in columns.items()}
+        answers = model.predict([text for text, error in zip(texts, errors, strict=True) if not error])
+        if len(answers) < len(errors):
+            remaining = iter(answers)
+            answers = [{} if error else next(remaining) for error in errors]
+        for place, found in enumerate(answers):
+            if (number := find_broken_number(found)) is not None:
+                answers[place] = {}
+                errors[place] = f"score not finite: the model gives {number}; did its training diverge?"
+        names = model.task.answer_types(model.config)
+        columns = {self.prefix + name: [found.get(name) for found in answers] for name in names}
+        return {**columns, self.prefix + ERROR: errors}
 
 
 def find_text_error(text: Any) -> str:

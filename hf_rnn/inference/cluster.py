@@ -35,6 +35,8 @@ import torch
 from pyarrow import fs
 from tqdm import tqdm
 
+import hf_rnn
+
 from ..data.line_reader import read_texts
 from ..data.row_errors import BadRow
 from ..utils.errors import UserError, install_hint, reason_of
@@ -349,12 +351,17 @@ def run_local(job: Job, blocks: Sequence[tuple[InputFile, int]], workers: int | 
     """Answer blocks in processes of this machine, and yield the counts of each as soon as it is done."""
     spawn = multiprocessing.get_context("spawn")
     processes = min(workers or os.cpu_count() or 1, len(blocks))
-    with ProcessPoolExecutor(processes, spawn, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with ProcessPoolExecutor(processes, spawn, initializer=_prepare_process) as pool:
         try:
             for done in as_completed([pool.submit(predict_block, job, *block) for block in blocks]):
                 yield done.result()
         except BrokenExecutor as error:
             raise UserError(f"a worker died, perhaps for want of memory; {_AGAIN}") from error
+
+
+def _prepare_process() -> None:
+    hf_rnn.register()  # importing the package inside the program hf-rnn does not
+    torch.set_num_threads(1)
 
 
 def run_on_ray(job: Job, blocks: Sequence[tuple[InputFile, int]], workers: int | None) -> Iterator[Counts]:

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..evaluation.classification import check_finite_logits
 from ..hub.loading import load_model
-from ..tasks import DEFAULT_TASK, Task, check_verb, get_task, task_of
+from ..tasks import check_verb, task_of
 from ..utils.errors import UserError
 from ..utils.text_checks import list_texts
 from .fast_tokenizer.columns import TokenIds
@@ -34,14 +34,6 @@ MEMORY_LIMIT = 1 << 28  # bytes
 _TEXTS_PER_BATCH, _TOKENS_PER_BATCH = 512, 1 << 18
 _STATE_BYTES_PER_BATCH = 1 << 24  # where a batch keeps the states of all tokens
 _PLAIN_TEXTS, _PLAIN_TOKENS = 256, 8192  # per batch of the plain model, padding included
-
-
-def _find_task(config: Any) -> Task:
-    """Return the task of a model; that of one label per text for models from elsewhere."""
-    try:
-        return task_of(config)
-    except UserError:
-        return get_task(DEFAULT_TASK)
 
 
 class Tagger:
@@ -132,10 +124,9 @@ class FastRnn(TextClassifier):
         model = getattr(model, "_orig_mod", model)  # under torch.compile
         config: Any = model.config
         check_verb(config, "predict")
-        self.task = _find_task(config)
+        super().__init__(tokenizer, config, tokens_per_batch)
         if self.task.per_token:
             raise UserError(f"FastRnn answers for whole texts: found a model for {self.task.name}; use hf_rnn.Tagger")
-        super().__init__(tokenizer, config, tokens_per_batch)
         self._answers = self.task.answers
         self._score = find_score_function(config)
         self.model: Any = copy.deepcopy(model)

@@ -6,11 +6,12 @@ Answers come from the functions of [`hf_rnn.tasks.answers`].
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..tasks import find_answers
+from ..tasks import DEFAULT_TASK, find_answers, get_task, task_of
 from ..utils.errors import UserError
 from ..utils.text_checks import check_texts
 from .fast_tokenizer.columns import TokenIds
@@ -18,6 +19,8 @@ from .fast_tokenizer.fast_tokenization import FastTokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from ..tasks import Task
 
 
 def batch_by_length(
@@ -77,6 +80,14 @@ class TextClassifier:
         self._encode: Any = PairTokenizer(tokenizer) if paired else FastTokenizer(tokenizer)
         self.config: Any = config
         self._answers = find_answers(config)
+
+    @cached_property
+    def task(self) -> Task:
+        """The task of the model, that of one label per text for models from elsewhere; its import loads torch."""
+        try:
+            return task_of(self.config)
+        except UserError:
+            return get_task(DEFAULT_TASK)
 
     def predict(self, texts: Sequence[str]) -> list[dict[str, Any]]:
         """Return the answer to each text, in their order: `{"label": ..., "score": ...}` of its best class.

@@ -129,7 +129,7 @@ class Lstm(nn.LSTM, TorchCell):
     # measured: 0.97 times the kernel's speed at 21 million, 1.1 at 48 million, 1.3 at 107 million
     distinct_gain = (40e6, 0.3)
 
-    def forward(self, inputs: torch.Tensor, state: Any = None) -> Any:
+    def forward(self, inputs: torch.Tensor, state: Any = None) -> Any:  # type: ignore[override] # no packed texts
         """Run as `nn.LSTM` does; a single step takes torch's cell, as oneDNN would pack all weights for it."""
         if len(inputs) > 1 or state is None or torch.is_grad_enabled() or not runs_eagerly_on_cpu(inputs):
             return super().forward(inputs, state)

@@ -27,7 +27,6 @@ _RANGES = {  # setting: smallest value, and the limit that values stay below
     **dict.fromkeys(("vocab_size", "embedding_size", "hidden_size", "num_hidden_layers"), (1, _MAX_PARAMETERS)),
     **dict.fromkeys(("embedding_dropout", "word_dropout", "hidden_dropout", "recurrent_dropout"), (0, 1)),
     "classifier_dropout": (0, 1),
-    "crf_miss_cost": (0, float("inf")),
     "word_forms": (0, 1 << 15),
     "word_hidden_size": (1, _MAX_PARAMETERS),
     "embedding_initializer_range": (0, float("inf")),
@@ -106,13 +105,9 @@ class RnnConfig(PreTrainedConfig):
         choices=["siamese", "joint"],
     )
     crf: bool = _setting(False, "token-classification: score whole taggings of a text with a conditional random field")
-    crf_miss_cost: float | int = _setting(
-        0.0,
-        "with crf: cost of a missed word of an entity while training; more finds more entities, and more errors",
-    )
     word_forms: int = _setting(
         0,
-        "token-classification: add a layer over words, which also reads their prefixes, suffixes and capitals, with "
+        "token-classification: add an LSTM over words, which also reads their prefixes, suffixes and capitals, with "
         "this number of rows for them; 0 tags tokens",
     )
     word_hidden_size: int = _setting(100, "units per direction of the layer of word_forms")

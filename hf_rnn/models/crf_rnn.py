@@ -26,22 +26,17 @@ class Crf(nn.Module):
         self.last = nn.Parameter(torch.zeros(tags))
         self.transitions = nn.Parameter(torch.zeros(tags, tags))
 
-    def losses(
-        self, emissions: torch.Tensor, labels: torch.Tensor, valid: torch.Tensor, costs: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def losses(self, emissions: torch.Tensor, labels: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         """Return the negative log-likelihood of each text `(B,)`.
 
         Args:
             emissions: `(T, B, C)`.
             labels: Tags `(T, B)`; a negative one is not known, and the likelihood sums over its tags.
             valid: `(T, B)`, False behind the tokens of a text.
-            costs: `(C, C)`, added to the score of a tag (column) in place of the true one (row): softmax-margin of
-                Gimpel and Smith 2010.
         """
         tags = torch.arange(emissions.shape[-1], device=labels.device)
         other = (labels >= 0)[..., None] & (labels[..., None] != tags)
-        rivals = emissions if costs is None else emissions + costs[labels.clamp(min=0)] * (labels >= 0)[..., None]
-        both = torch.cat([emissions.masked_fill(other, _FORBIDDEN), rivals], dim=1)  # (T, 2 B, C)
+        both = torch.cat([emissions.masked_fill(other, _FORBIDDEN), emissions], dim=1)  # (T, 2 B, C)
         factors = self.transitions.exp()
 
         def add_step(sums: torch.Tensor) -> torch.Tensor:

@@ -38,7 +38,7 @@ class WordReader(nn.Module):
     def __init__(self, config: RnnConfig) -> None:
         super().__init__()
         own = copy.copy(config)
-        own.hidden_size = config.word_hidden_size
+        own.cell_type, own.hidden_size = "lstm", config.word_hidden_size
         self.table = nn.EmbeddingBag(config.word_forms, own.hidden_size, mode="sum")
         self.dropout = nn.Dropout(config.hidden_dropout)
         self.projection = nn.Linear(config.output_size, own.hidden_size)
@@ -242,20 +242,14 @@ class RnnForTokenClassification(RnnPreTrainedModel):
             return self.loss_function(logits=emissions, labels=labels, config=self.config, **kwargs), emissions
         texts, loss, logits = CompactTexts(mask), None, emissions
         compact = texts.compact(emissions).float()
-        names = [self.config.id2label[index] for index in range(self.num_labels)]
         if labels is not None:
             count = kwargs.get("num_items_in_batch")
             count = (labels >= 0).sum().clamp(min=1) if count is None else count
-            costs = self._miss_costs(names).to(compact) if self.training and self.config.crf_miss_cost else None
-            loss = self.crf.losses(compact, texts.compact(labels), texts.valid, costs).sum() / count
+            loss = self.crf.losses(compact, texts.compact(labels), texts.valid).sum() / count
         if not self.training:
+            names = [self.config.id2label[index] for index in range(self.num_labels)]
             logits = texts.restore([self.crf.best_scores(compact, texts.valid, names)]).to(emissions.dtype)
         return loss, logits
-
-    def _miss_costs(self, names: list[str]) -> torch.Tensor:
-        """Return `crf_miss_cost` for the tag O in place of one of an entity, 0 elsewhere `(C, C)`."""
-        missed = [[row[:2] in ("B-", "I-") and column == "O" for column in names] for row in names]
-        return self.config.crf_miss_cost * torch.tensor(missed)
 
     def _continue(self, scores: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
         """Return scores `(B, T, C)` of words at their tokens: the further ones of a word with B-X have I-X."""

@@ -241,7 +241,8 @@ def main() -> int:
         parser.error(f"unknown fault: found {', '.join(sorted(unknown))}; choose from {', '.join(FAULTS)}")
     if not hasattr(os, "fork"):
         parser.error("this script needs a system that forks")
-    import hf_rnn.cli.train  # noqa: F401 - import once, before the forks
+    import hf_rnn.cli.train
+    import hf_rnn.training.train  # noqa: F401 - import once, before the forks
 
     with suppress(ImportError):
         import matplotlib.pyplot  # noqa: F401

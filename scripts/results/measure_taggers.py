@@ -1,7 +1,7 @@
 """Compare taggers on the validation split: a linear CRF, a fine-tuned transformer, and a recipe of this package.
 
     python scripts/results/measure_taggers.py --data_dir DIR --transformer sentence-transformers/all-MiniLM-L6-v2
-    python scripts/results/measure_taggers.py --data_dir DIR --seeds 5 --flags "--recipe token-classification-scratch"
+    python scripts/results/measure_taggers.py --data_dir DIR --seeds 0 1 --flags "--learning_rate 1e-3"
 
 DIR has train.conll and dev.conll. The score is the F1 of entities, or the accuracy of other tags. Seconds are wall
 time of the training on one thread. The linear CRF is sklearn-crfsuite with the words at places -2 to 2, affixes,
@@ -24,7 +24,7 @@ def main() -> int:
     """Print a row of a table for each tagger."""
     parser = Parser(description=__doc__)
     parser.add_argument("--data_dir", type=Path, required=True, help="folder with train.conll and dev.conll")
-    parser.add_argument("--seeds", type=positive, default=1, help="seeds of the recipe (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0], help="of the recipe; may be none (default: 0)")
     parser.add_argument("--flags", default="", help="further flags of hf-rnn train, in one argument")
     parser.add_argument("--transformer", help="model to fine-tune (default: no transformer)")
     parser.add_argument("--epochs", type=positive, default=3, help="of the transformer (default: %(default)s)")
@@ -42,9 +42,9 @@ def main() -> int:
             train_transformer(sentences, args.transformer, args.epochs)
         ]
     flags = ["--task", "token-classification", "--data_dir", str(args.data_dir), *args.flags.split()]
-    rows[f"hf-rnn {args.flags}".strip()] = [train_recipe(flags, seed) for seed in range(args.seeds)]
+    rows[f"hf-rnn {args.flags}".strip()] = [train_recipe(flags, seed) for seed in args.seeds]
     print("| tagger | score | seconds | seeds |\n|---|---|---|---|")
-    for name, found in rows.items():
+    for name, found in ((name, found) for name, found in rows.items() if found):
         scores, seconds = zip(*found, strict=True)
         spread = f" ± {statistics.stdev(scores):.3f}" if len(found) > 1 else ""
         print(f"| {name} | {statistics.mean(scores):.3f}{spread} | {statistics.mean(seconds):.0f} | {len(found)} |")

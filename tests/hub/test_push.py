@@ -7,14 +7,16 @@ import shutil
 
 import huggingface_hub
 import pytest
-from finished_folder import LEFT, write_finished_folder
+import torch
+from finished_folder import LEFT, TEXTS, write_finished_folder
 from huggingface_hub import constants
 from huggingface_hub.errors import RepositoryNotFoundError
 from safetensors.torch import load_file, save_file
 
-from hf_rnn import RnnConfig, RnnForSequenceClassification, train_tokenizer
+from hf_rnn import FastRnn, RnnConfig, RnnForSequenceClassification, train_tokenizer
 from hf_rnn.hub.card.files import card_for_repo
 from hf_rnn.hub.leak_scan import list_shared_files
+from hf_rnn.hub.loading import load_model
 from hf_rnn.hub.model_folder import MODELLING_FILES, FinishedFolder
 from hf_rnn.hub.push import push
 from hf_rnn.utils.errors import UserError
@@ -330,3 +332,17 @@ def test_the_command_lists_the_files_and_ends_with_the_url(hub, folder, command)
 def test_mistakes_are_one_line(hub, folder, command, arguments, message):
     code, _, err = command("push", *(argument.replace("FOLDER", str(folder)) for argument in arguments))
     assert code == 2 and message in err.splitlines()[-1] and "Traceback" not in err
+
+
+def test_weights_in_several_files(hub, folder):
+    """`save_pretrained(max_shard_size=...)`: each way to load them gives the answers of the single file."""
+    expected = FastRnn.from_pretrained(folder).text_logits(TEXTS)
+    load_model(folder)[0].save_pretrained(folder, max_shard_size="1KB")
+    shards = sorted(path.name for path in folder.glob("model-*.safetensors"))
+    assert len(shards) > 1 and not (folder / "model.safetensors").exists(), "premise"
+    push(folder, "me/films")
+    assert {*shards, "model.safetensors.index.json"} <= stored(hub.repos["me/films"]).keys()
+    for name in (folder, "me/films"):
+        assert torch.equal(FastRnn.from_pretrained(name).text_logits(TEXTS), expected)
+    (folder / shards[0]).unlink()
+    fails(f"has no {shards[0]}", folder, "me/films")

@@ -41,7 +41,9 @@ def check_answers(columns, expected):
 
 
 @pytest.mark.parametrize(
-    "column", [list, np.array, pd.Series, pa.array, lambda texts: np.array(texts, dtype=object)], ids=str
+    "column",
+    [list, np.array, pd.Series, pa.array, lambda texts: np.array(texts, dtype=object)],
+    ids=["list", "numpy", "pandas", "arrow", "objects"],
 )
 def test_columns_of_any_kind(trained, expected, column):
     batch = {"id": column(list(range(len(TEXTS)))), "text": column(TEXTS)}

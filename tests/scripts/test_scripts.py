@@ -15,6 +15,7 @@ from conftest import run_script
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 TUTORIAL, TRAIN, SEARCH = (SCRIPTS / f"{name}.py" for name in ("tutorial", "train_sentiment", "search_settings"))
+SOLUTIONS, NOTEBOOK = SCRIPTS / "tutorial_solutions.py", SCRIPTS / "tutorial.ipynb"
 RUNNABLE = sorted(path for path in SCRIPTS.rglob("*.py") if 'if __name__ == "__main__"' in path.read_text("utf-8"))
 
 
@@ -80,36 +81,54 @@ def test_bugs_keep_their_traceback():
 
 
 def cells(path):
-    """Return (kind, source) of the cells in percent format."""
+    """Return (kind, source) of the cells in percent format; text without its comment signs or quotes."""
     parts = re.split(r"^# %%(?: \[(markdown)\])?\n", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
     assert parts[0] == "", "the file starts with a cell"
-    return [(kind or "code", source) for kind, source in zip(parts[1::2], parts[2::2], strict=True)]
+    found = []
+    for kind, source in zip(parts[1::2], parts[2::2], strict=True):
+        text = source.strip()
+        if kind == "markdown":
+            quoted = text.startswith('"""')
+            text = text.strip('"').strip() if quoted else re.sub(r"^# ?", "", text, flags=re.MULTILINE)
+        found.append((kind or "code", text))
+    return found
 
 
-def test_tutorial_opens_as_a_notebook(monkeypatch):
-    """Cells are valid, 17 steps are in order, and the first cell runs without `__file__` in a kernel."""
-    found = cells(TUTORIAL)
-    for kind, source in found:
-        if kind == "code":
-            assert ast.parse(source).body
-        elif not source.startswith('"""'):
-            assert all(line.startswith("# ") for line in source.strip().split("\n"))
-    text = "".join(source for kind, source in found if kind == "markdown")
-    assert [int(number) for number in re.findall(r"^# ## (\d+)\. ", text, flags=re.MULTILINE)] == list(range(1, 18))
-    monkeypatch.setitem(sys.modules, "ipykernel", sys)
-    monkeypatch.setattr(sys, "argv", ["ipykernel_launcher.py", "-f", "kernel.json"])
-    monkeypatch.chdir(SCRIPTS)
-    namespace = {"__name__": "__main__"}
-    exec(next(source for kind, source in found if kind == "code"), namespace)
-    namespace["workspace"].cleanup()
-    namespace["datasets"].enable_progress_bars()  # the cell turns them off
-    namespace["transformers"].logging.enable_progress_bar()
-    assert len(namespace["data"]["train"]) >= 900
+@pytest.mark.parametrize("path", [TUTORIAL, SOLUTIONS], ids=lambda path: path.name)
+def test_the_course_has_valid_cells_and_no_heading_twice(path):
+    found = cells(path)
+    assert all(ast.parse(source).body for kind, source in found if kind == "code")
+    headings = re.findall(
+        r"^#+ (.+)$", "\n".join(source for kind, source in found if kind == "markdown"), re.MULTILINE
+    )
+    assert len(headings) == len(set(headings)) > 5
 
 
-@pytest.mark.slow
-def test_tutorial(start):
-    assert start(TUTORIAL).count("epoch 5/5  loss") == 4
+def test_each_exercise_has_a_solution():
+    exercises = re.findall(r"^# (\d\.\d) ", TUTORIAL.read_text(encoding="utf-8"), re.MULTILINE)
+    solutions = re.findall(r"^# ## (\d\.\d) ", SOLUTIONS.read_text(encoding="utf-8"), re.MULTILINE)
+    assert exercises == solutions and len(exercises) >= 10
+
+
+def test_the_notebook_is_built_from_the_script():
+    """Cells are those of the script, all ran without an error, and the pictures are in it."""
+    stored = NOTEBOOK.read_text(encoding="utf-8")
+    notebook = json.loads(stored)["cells"]
+    found = [(cell["cell_type"], "".join(cell["source"]).strip()) for cell in notebook]
+    assert found == cells(TUTORIAL), "stale: python scripts/build_tutorial.py"
+    code = [cell for cell in notebook if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
+    outputs = [output for cell in code for output in cell["outputs"]]
+    assert not [output for output in outputs if output["output_type"] == "error"]
+    assert sum("image/png" in output.get("data", ()) for output in outputs) >= 15
+    assert len(stored) < 1_500_000
+
+
+@pytest.mark.slow(minutes=3)
+@pytest.mark.parametrize("path", [TUTORIAL, SOLUTIONS], ids=lambda path: path.name)
+def test_the_course_runs(path, start):
+    """Each claim in it is an assertion."""
+    assert start(path)
 
 
 def test_train_sentiment_is_short_and_public():

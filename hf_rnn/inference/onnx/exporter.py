@@ -136,19 +136,24 @@ def _check_model(config: Any, quantize: str | None, name: str) -> None:
 
     task = task_of(config)
     if not task.onnx:
-        raise UserError(f"{name} cannot be exported to ONNX: its task is {task.name}")
+        raise UserError(f"{name} cannot be exported to ONNX: found task {task.name}; run it with hf-rnn {task.verb}")
     if config.siamese:
-        raise UserError(f"{name} cannot be exported to ONNX: found pair_encoding 'siamese'; train it with 'joint'")
+        raise UserError(
+            f"{name} cannot be exported to ONNX: found pair_encoding siamese; train with --pair_encoding joint"
+        )
     for setting, known in (("cell_type", ONNX_CELLS), ("pooling", ONNX_POOLINGS)):
         if (found := getattr(config, setting)) not in known:
             raise UserError(
-                f"{name} cannot be exported to ONNX: found {setting} {found!r}; supported are {', '.join(known)}"
+                f"{name} cannot be exported to ONNX: found {setting} {found!r}; train with one of {', '.join(known)}"
             )
     if quantize is not None and config.problem_type == "regression":
         raise UserError(f"{name} predicts numbers, and int8 is checked by labels only: leave out quantize")
     size = 4 * config.vocab_size * config.embedding_size
     if size > _LARGEST_FILE:
-        raise UserError(f"{name} has an embedding of {size:,} bytes: an ONNX file holds {_LARGEST_FILE:,} at most")
+        raise UserError(
+            f"{name} cannot be exported to ONNX: found an embedding of {size:,} bytes, and a file holds "
+            f"{_LARGEST_FILE:,}; train with a smaller --max_vocab_size or --embedding_size"
+        )
 
 
 def _check_tokenizer(folder: FinishedFolder, tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> None:

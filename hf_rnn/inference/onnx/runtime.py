@@ -1,7 +1,7 @@
 """`OnnxClassifier`: the ONNX file of a finished folder in ONNX Runtime, from raw texts to labels and scores.
 
-It needs the tokenizer, `config.json` and the ONNX file, not the weights; and of packages `onnxruntime`, `tokenizers`
-and `numpy`. Where these are all that is installed, nothing here imports torch, transformers or datasets.
+It needs the tokenizer, `config.json` and the ONNX file, not the weights. Its packages are `onnxruntime`, `tokenizers`
+and `numpy`: nothing here imports torch, transformers or datasets.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ _TOKENIZER_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
 
 
 def open_session(model: str | bytes) -> Any:
-    """Return a session on the path or content of an ONNX file, on the CPU; where torch is in use, with its threads."""
+    """Return a session on the path or content of an ONNX file, with the threads of torch, or of OMP_NUM_THREADS."""
     try:
         import onnxruntime
     except ImportError as error:
         raise UserError(f"ONNX files need onnxruntime. Type: {install_hint('onnx')}") from error
     options = onnxruntime.SessionOptions()
-    if (torch := sys.modules.get("torch")) is not None:
-        options.intra_op_num_threads = torch.get_num_threads()
+    torch = sys.modules.get("torch")
+    options.intra_op_num_threads = torch.get_num_threads() if torch else int(os.environ.get("OMP_NUM_THREADS", 0))
     options.log_severity_level = 3  # errors
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
@@ -55,8 +55,11 @@ def run_session(session: Any, input_ids: np.ndarray, attention_mask: np.ndarray)
 
 def hash_weights(folder: FinishedFolder) -> str:
     """Return the SHA-256 of a folder's weights."""
-    with folder.weights.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    for path in folder.weight_files():
+        with path.open("rb") as file:
+            hashlib.file_digest(file, lambda: digest)
+    return digest.hexdigest()
 
 
 def write_labels(config: Any) -> str:
@@ -173,8 +176,9 @@ class OnnxClassifier(TextClassifier):
             ) from error
         if not metadata.keys() >= {WEIGHTS_KEY, LABELS_KEY}:
             raise UserError(f"{path} was not made by hf-rnn export: make it with `{remedy}`")
-        if folder.weights.is_file() and metadata[WEIGHTS_KEY] != hash_weights(folder):
-            raise UserError(f"{path} was made of other weights than {folder.weights} holds: repeat `{remedy}`")
+        present = all(weights.is_file() for weights in folder.weight_files())
+        if present and metadata[WEIGHTS_KEY] != hash_weights(folder):
+            raise UserError(f"{path} was made of other weights than {folder.root} holds: repeat `{remedy}`")
         config = _read_config(name, folder)
         tokenizer = _load_tokenizer(name, folder, config)
         if metadata[LABELS_KEY] != write_labels(config):
@@ -248,6 +252,7 @@ def _find_folder(name: str, quantized: bool, revision: str | None) -> FinishedFo
         return FinishedFolder(fetch(name, revision, only=(*_TOKENIZER_FILES, f"onnx/{file.name}")))
     if revision is not None:
         raise UserError(f"{name} is a folder here, which has no revision {revision!r}: leave it out")
-    if missing := [path.name for path in folder.missing_to_load() if path != folder.weights]:
+    weights = folder.weight_files()
+    if missing := [path.name for path in folder.missing_to_load() if path not in weights]:
         raise UserError(f"{name} has no {', '.join(missing)}: give the folder of a trained model")
     return folder

@@ -295,9 +295,10 @@ class SettingsParser(HfArgumentParser):
         name = name.replace("-", "_")
         known = [*dict.fromkeys(action.dest for action in self._actions if action.dest in self.names)]
         parts = [other for other in known if other.endswith(f"_{name}")]  # such as dropout
-        near = [_OTHER_NAMES.get(name), *(parts if len(parts) > 1 else difflib.get_close_matches(name, known, n=1))]
-        found = [f"{dashes}{other}" for other in near if other in known]
-        found = found[:1] if near[0] else found
+        near = parts if len(parts) > 1 else difflib.get_close_matches(name, known, n=1)
+        if (other := _OTHER_NAMES.get(name)) in known:
+            near = [other]
+        found = [f"{dashes}{other}" for other in near]
         return self._elsewhere.get(name) or (f". Did you mean {_either(found)}?" if found else "")
 
 

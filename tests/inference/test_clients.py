@@ -1,0 +1,87 @@
+"""Other libraries around a model of this package; each is skipped where it is not installed."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import invent_rows
+
+from hf_rnn import RnnClassifier
+
+pytestmark = pytest.mark.slow
+TEXTS, LABELS = (list(column) for column in zip(*invent_rows(90, 5), strict=True))
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory):
+    settings = {"embedding_size": 16, "hidden_size": 8, "num_train_epochs": 3, "learning_rate": 0.02}
+    return RnnClassifier(recipe="scratch", random_state=0, verbose=False, **settings).fit(TEXTS, LABELS)
+
+
+@pytest.fixture
+def mlflow(tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow", reason="mlflow is not installed")
+    monkeypatch.chdir(tmp_path)
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/runs.db")
+    yield mlflow
+    mlflow.sklearn.autolog(disable=True)
+
+
+def test_mlflow_saves_and_serves_the_estimator(mlflow, fitted):
+    """By its flavours sklearn and pyfunc."""
+    with mlflow.start_run():
+        saved = mlflow.sklearn.log_model(fitted, name="model", serialization_format="cloudpickle")
+    for load in (mlflow.sklearn.load_model, mlflow.pyfunc.load_model):
+        assert list(load(saved.model_uri).predict(TEXTS)) == list(fitted.predict(TEXTS))
+
+
+def test_mlflow_logs_a_fit_by_itself(mlflow, fitted):
+    mlflow.sklearn.autolog(log_models=False)
+    from sklearn.base import clone
+
+    with mlflow.start_run() as run:
+        clone(fitted).fit(TEXTS, LABELS)
+    data = mlflow.get_run(run.info.run_id).data
+    assert data.params["hidden_size"] == "8" and data.metrics["training_accuracy_score"] > 0.5
+
+
+def test_yellowbrick_draws_a_report(fitted):
+    pytest.importorskip("yellowbrick", reason="yellowbrick is not installed")
+    from yellowbrick.classifier import ConfusionMatrix
+
+    drawn = ConfusionMatrix(fitted, is_fitted=True)
+    score = drawn.score(np.array(TEXTS), np.array(LABELS))
+    assert score == pytest.approx(fitted.score(TEXTS, LABELS)) and drawn.confusion_matrix_.sum() == len(TEXTS)
+
+
+def test_sentence_transformers_reads_the_english_encoder():
+    transformer = pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed")
+    from hf_rnn import SentenceEncoder
+    from hf_rnn.hub.loading import PRETRAINED
+
+    model = transformer.SentenceTransformer(str(PRETRAINED / "english"), trust_remote_code=True, device="cpu")
+    ours = SentenceEncoder.from_pretrained("english").encode(TEXTS)
+    np.testing.assert_allclose(model.encode(TEXTS), ours, atol=1e-5)
+
+
+COUNT = """
+import torch.distributed as dist
+from transformers import TrainingArguments
+print("processes", TrainingArguments("out", use_cpu=True).world_size)
+"""
+
+
+@pytest.mark.parametrize("launcher", ["torchrun", "accelerate"])
+def test_two_processes_are_started(launcher, tmp_path):
+    (tmp_path / "count.py").write_text(COUNT)
+    command = {
+        "torchrun": ["torch.distributed.run", "--nproc_per_node", "2"],
+        "accelerate": ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"],
+    }[launcher]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(
+        [sys.executable, "-m", *command, "count.py"], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.stdout.count("processes 2") == 2, done.stderr

@@ -1,0 +1,111 @@
+"""`OnnxClassifier` where torch and transformers cannot be imported: answers, time, memory, ids of any tokenizer."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from tiny_bert import make_bert
+from transformers import AutoTokenizer
+
+from hf_rnn import FastRnn, RnnConfig, RnnForSequenceClassification, train_tokenizer
+from hf_rnn.hub.model_folder import FinishedFolder
+
+pytest.importorskip("onnx", reason="the extra onnx is not installed")
+pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+
+from hf_rnn.inference.onnx import export  # noqa: E402 - needs onnx
+from hf_rnn.inference.onnx.runtime import TokenizerFile  # noqa: E402
+
+TEXTS = ["miro the box!", "", "SELK @you near a door", "sand \U0001f600 <unk> https://a.org/b?c=1", "the box " * 60]
+PAIRS = [("miro the box", "a door"), ("", "sand"), ("the box " * 60, "selk " * 70)]
+KINDS = {
+    "classes": {"num_labels": 3},
+    "multi-label": {
+        "num_labels": 3,
+        "problem_type": "multi_label_classification",
+        "label_thresholds": [0.4, 0.5, 0.6],
+    },
+    "regression": {"num_labels": 2, "problem_type": "regression"},
+    "pairs": {"num_labels": 2, "sep_token_id": 0, "pair_encoding": "joint", "cell_type": "min_gru"},
+}
+# In a fresh interpreter, after torch, transformers and whatever else an image may lack were made unimportable.
+ALONE = """
+import json, sys, time
+begin, processor = time.perf_counter(), time.process_time()
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "transformers", "datasets", "safetensors", "huggingface_hub", "evaluate",
+                                  "accelerate", "pyarrow", "pandas", "jinja2", "yaml"):
+            raise ModuleNotFoundError(name, name=name)
+
+sys.meta_path.insert(0, Absent())
+from hf_rnn.inference import OnnxClassifier
+
+found, seconds = {}, None
+for kind, (folder, texts) in json.loads(sys.argv[1]).items():
+    found[kind] = OnnxClassifier.from_pretrained(folder).predict(texts)
+    if seconds is None:
+        seconds = time.perf_counter() - begin, time.process_time() - processor
+        with open("/proc/self/status") as status:
+            kilobytes = int(status.read().split("VmRSS:")[1].split()[0])
+print(json.dumps([found, seconds, kilobytes]))
+"""
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """A folder with an ONNX file for each kind of model."""
+    tokenizer = train_tokenizer(TEXTS, min_frequency=1, normalizer="tweet", model_max_length=100)
+    folders = {}
+    for kind, settings in KINDS.items():
+        torch.manual_seed(0)
+        folders[kind] = tmp_path_factory.mktemp("alone") / kind
+        model = RnnForSequenceClassification(RnnConfig(vocab_size=len(tokenizer), hidden_size=8, **settings))
+        model.classifier.weight.data *= 10
+        model.save_pretrained(folders[kind])
+        tokenizer.save_pretrained(folders[kind])
+        export(folders[kind])
+    return folders
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+def test_it_needs_neither_torch_nor_transformers(folders):
+    asked = {kind: (str(folder), PAIRS if kind == "pairs" else TEXTS) for kind, folder in folders.items()}
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE, json.dumps(asked)], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    found, (wall, processor), kilobytes = json.loads(done.stdout)
+    for kind, (folder, texts) in asked.items():
+        for answer, expected in zip(found[kind], FastRnn.from_pretrained(folder).predict(texts), strict=True):
+            assert flatten(answer) == pytest.approx(flatten(expected), abs=1e-4), kind
+    # About 0.25 s and 75 MB here. Others use this machine too, so the time of the processor has to be below the limit.
+    assert processor < 0.7, f"the first answer took {processor:.2f} s of the processor, {wall:.2f} s in all"
+    assert kilobytes < 120_000
+
+
+def flatten(answer):
+    """Return an answer as one level of names, with its labels as one text."""
+    flat = {name: value for name, value in answer.items() if isinstance(value, str | float)}
+    for part in (part for part in answer.values() if isinstance(part, dict)):
+        flat |= part
+    names = flat.pop("label", None) or ",".join(answer.get("labels", ()))
+    return {**flat, **dict.fromkeys([f"is {names}"], 1.0)}
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("kind", ["none", "tweet", "semeval", "char", "bpe", "unigram", "bert"])
+def test_the_file_of_the_tokenizer_gives_the_ids_of_transformers(tmp_path, kind, side):
+    if kind == "bert":
+        make_bert(tmp_path)
+    else:
+        how = {"tokenizer": kind} if kind in ("char", "bpe", "unigram") else {"normalizer": kind}
+        train_tokenizer(TEXTS, min_frequency=1, **how).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(tmp_path, model_max_length=9, truncation_side=side).save_pretrained(tmp_path)
+    expected, found = AutoTokenizer.from_pretrained(tmp_path), TokenizerFile(FinishedFolder(tmp_path))
+    for given in ((TEXTS,), tuple(map(list, zip(*PAIRS, strict=True)))):
+        assert found(*given)["input_ids"] == expected(*given, truncation=True)["input_ids"]
+    assert (len(found), found.model_max_length) == (len(expected), 9)

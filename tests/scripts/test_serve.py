@@ -1,0 +1,120 @@
+"""The example of a service: its answers, its limits, and 50 connections at once."""
+
+import http.client
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from hf_rnn import FastRnn
+from hf_rnn.inference.onnx import export
+
+for package in ("fastapi", "uvicorn", "onnx", "onnxruntime"):
+    pytest.importorskip(package, reason=f"{package} is not installed")
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+SECONDS = float(os.environ.get("HF_RNN_SERVE_SECONDS", "4"))  # under load; 30 in the deployment guide
+CONNECTIONS = 50
+TEXTS = ["miro the box", "selk near a door", "", "sand \U0001f600"]
+
+
+def ask(connection, body, path="/predict"):
+    method = "GET" if body is None else "POST"
+    content = body if body is None or isinstance(body, bytes) else json.dumps(body)
+    connection.request(method, path, content, {"Content-Type": "application/json"})
+    response = connection.getresponse()
+    return response.status, response.read()
+
+
+@pytest.fixture(scope="module")
+def folder(trained, tmp_path_factory):
+    copy = tmp_path_factory.mktemp("serve") / "model"
+    shutil.copytree(trained.folder, copy, ignore=shutil.ignore_patterns("checkpoints"))
+    export(copy)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def server(folder):
+    """Port and process of a service for the trained model."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "uvicorn", "--app-dir", str(SCRIPTS), "serve:app", "--port", str(port)]
+    environment = {**os.environ, "MODEL": str(folder)}
+    with subprocess.Popen([*command, "--log-level", "warning"], env=environment) as process:
+        try:
+            for _ in range(600):
+                assert process.poll() is None, "the server stopped"
+                connection = http.client.HTTPConnection("127.0.0.1", port)
+                try:
+                    assert ask(connection, None, "/health") == (200, b'{"status":"ok","waiting":0}')
+                    break
+                except ConnectionRefusedError:
+                    time.sleep(0.1)
+            yield port, process
+        finally:
+            process.terminate()
+
+
+@pytest.mark.slow
+def test_answers_and_limits(server, folder):
+    expected = FastRnn.from_pretrained(folder).predict(TEXTS)
+    connection = http.client.HTTPConnection("127.0.0.1", server[0])
+    status, content = ask(connection, {"inputs": TEXTS})
+    found = json.loads(content)
+    assert status == 200 and [answer["label"] for answer in found] == [answer["label"] for answer in expected]
+    assert [answer["score"] for answer in found] == pytest.approx([answer["score"] for answer in expected], abs=1e-4)
+    assert json.loads(ask(connection, {"inputs": TEXTS[0]})[1])["label"] == expected[0]["label"]
+    for body, status in (
+        ({"inputs": ["a"] * 257}, 422),
+        ({"inputs": 3}, 422),
+        ({"inputs": ["\ud800"]}, 422),
+        (b"{", 422),
+        ({"inputs": "a" * (1 << 20)}, 413),
+    ):
+        assert ask(http.client.HTTPConnection("127.0.0.1", server[0]), body)[0] == status
+
+
+@pytest.mark.slow
+def test_fifty_connections_get_answers_and_take_no_more_memory(server):
+    port, process = server
+    end, counts, failures = time.monotonic() + SECONDS, [], []
+
+    def keep_asking(number):
+        connection, count = http.client.HTTPConnection("127.0.0.1", port, timeout=60), 0
+        try:
+            while time.monotonic() < end:
+                status, content = ask(connection, {"inputs": TEXTS[: 1 + number % 4] + [f"word{number} {count}"]})
+                assert status == 200 and len(json.loads(content)) == 2 + number % 4, content
+                count += 1
+        except Exception as error:
+            failures.append(error)
+        counts.append(count)
+
+    threads = [threading.Thread(target=keep_asking, args=(number,)) for number in range(CONNECTIONS)]
+    for thread in threads:
+        thread.start()
+    time.sleep(SECONDS / 2)
+    half = resident_megabytes(process.pid)
+    for thread in threads:
+        thread.join()
+    grown = resident_megabytes(process.pid) - half
+    assert not failures and len(counts) == CONNECTIONS and min(counts) > 0
+    # New words are remembered, about 0.1 KB each; a leak of the requests would be larger.
+    assert grown < 8, f"{sum(counts)} requests in {SECONDS:g} s, {half:.0f} MB, {grown:+.1f} MB in the second half"
+
+
+def resident_megabytes(pid):
+    status = Path(f"/proc/{pid}/status")
+    if not status.is_file():
+        pytest.skip("memory is measured on Linux only")
+    return int(re.search(r"VmRSS:\s+(\d+)", status.read_text())[1]) / 1024
