@@ -88,7 +88,9 @@ def find_commands(text):
 def test_every_command_has_the_verb_and_the_flags(page):
     from hf_rnn.cli.main import _VERBS
 
-    for program, flags in find_commands(page.read_text(encoding="utf-8")):
+    text = page.read_text(encoding="utf-8")
+    assert "pip install 'hf-rnn[" not in text  # it is not on the index: pip install '.[EXTRA]'
+    for program, flags in find_commands(text):
         if program.endswith(".py"):
             script = next(iter(ROOT.rglob(Path(program).name)), None)
             assert script is not None, program
