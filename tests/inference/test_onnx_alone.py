@@ -109,3 +109,10 @@ def test_the_file_of_the_tokenizer_gives_the_ids_of_transformers(tmp_path, kind,
     for given in ((TEXTS,), tuple(map(list, zip(*PAIRS, strict=True)))):
         assert found(*given)["input_ids"] == expected(*given, truncation=True)["input_ids"]
     assert (len(found), found.model_max_length) == (len(expected), 9)
+
+
+def test_torch_is_not_imported_where_it_is_installed():
+    code = (
+        "import sys; from hf_rnn.inference import OnnxClassifier; print({'torch', 'transformers'} & set(sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
