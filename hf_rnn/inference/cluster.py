@@ -39,6 +39,7 @@ import hf_rnn
 
 from ..data.line_reader import read_texts
 from ..data.row_errors import BadRow
+from ..hub.loading import quiet
 from ..utils.errors import UserError, reason_of
 from .batch_predictor import ERROR, BatchPredictor, find_text_error
 
@@ -362,6 +363,7 @@ def run_local(job: Job, blocks: Sequence[tuple[InputFile, int]], workers: int | 
 def _prepare_process() -> None:
     hf_rnn.register()  # importing the package inside the program hf-rnn does not
     torch.set_num_threads(1)
+    quiet()
 
 
 def run_on_ray(job: Job, blocks: Sequence[tuple[InputFile, int]], workers: int | None) -> Iterator[Counts]:
