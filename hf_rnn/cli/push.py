@@ -1,12 +1,15 @@
-"""`hf-rnn push`: send a finished folder to the Hub; print its files and, last, its page."""
+"""`hf-rnn push`: send a finished folder to the Hub; print its files and its URL. `--space` sends a web page."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from os.path import expanduser
+from typing import Any
 
 from ..hub import loading as model_loading
-from ..hub.push import push
+from ..hub.push import PushResult, push, push_space
 from ..training.arguments.parser import SettingsParser, setting
 from ..utils.errors import UserError
 from .console import escape_controls, format_columns, print_note
@@ -18,6 +21,7 @@ class PushArguments:
 
     model: str | None = setting(None, "finished folder")
     repo_id: str | None = setting(None, "repo on the Hub: owner/name")
+    space: str | None = setting(None, "owner/name of a static Space for a page that runs the model in the browser")
     private: bool = setting(False, "make a new repo visible to its owner only")
     revision: str | None = setting(None, "branch to commit to (default: main)")
     create_pr: bool = setting(False, "open a pull request")
@@ -29,19 +33,29 @@ def run(argv: Sequence[str]) -> None:
     (arguments,) = SettingsParser(PushArguments, prog="hf-rnn push").parse(argv)
     if arguments.model is None:
         raise UserError("--model is missing: give a finished folder")
-    if arguments.repo_id is None:
-        raise UserError("--repo_id is missing: give owner/name")
+    if arguments.repo_id is None and arguments.space is None:
+        raise UserError("--repo_id is missing: give owner/name, or --space for a page")
     model_loading.quiet()
-    private = arguments.private or None  # without the flag, the default of the owner
-    settings = {"private": private, "revision": arguments.revision, "create_pr": arguments.create_pr}
-    planned = push(arguments.model, arguments.repo_id, **settings, dry_run=True)
-    rows = [(file.name, f"{file.size:,} bytes") for file in planned.files]
-    rows.append((f"{len(rows)} files", f"{sum(file.size for file in planned.files):,} bytes"))
-    print(format_columns(rows, right=[1]), flush=True)
-    if planned.left:
-        print(escape_controls(f"not sent: {', '.join(planned.left)}"), flush=True)
-    if arguments.dry_run:
-        print_note("dry run: nothing was sent")
-        print(planned.url)
-    else:
-        print(push(arguments.model, arguments.repo_id, **settings).url)
+    settings: dict[str, Any] = {"private": arguments.private or None}  # without the flag, the default of the owner
+    settings |= {"revision": arguments.revision, "create_pr": arguments.create_pr}
+    pushes: list[Callable[..., PushResult]] = []
+    if arguments.repo_id is not None:
+        pushes.append(partial(push, arguments.model, arguments.repo_id, **settings))
+    if arguments.space is not None:
+        from ..inference.web import build_page
+
+        page = build_page(expanduser(arguments.model))
+        settings["model_id"] = arguments.repo_id
+        pushes.append(partial(push_space, arguments.model, arguments.space, page, **settings))
+    for planned in [send(dry_run=True) for send in pushes]:  # all checks before anything is sent
+        rows = [(file.name, f"{file.size:,} bytes") for file in planned.files]
+        rows.append((f"{len(rows)} files", f"{sum(file.size for file in planned.files):,} bytes"))
+        print(format_columns(rows, right=[1]), flush=True)
+        if planned.left:
+            print(escape_controls(f"not sent: {', '.join(planned.left)}"), flush=True)
+        if arguments.dry_run:
+            print_note("dry run: nothing was sent")
+            print(planned.url)
+    if not arguments.dry_run:
+        for send in pushes:
+            print(send().url, flush=True)

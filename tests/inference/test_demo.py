@@ -106,10 +106,10 @@ def test_examples_are_those_of_the_card_in_turns(trained, tmp_path):
     facts = json.loads(folder.card_facts.read_text())
     facts["examples"] = {"bad": ["b1", "b2", "b3"], "good": ["g1"], "plain": ["p1", "p2", "p3"]}
     folder.card_facts.write_text(json.dumps(facts))
-    assert demo._read_examples(folder) == ["b1", "g1", "p1", "b2", "p2", "b3"]
+    assert demo.read_examples(folder) == ["b1", "g1", "p1", "b2", "p2", "b3"]
     for content in ("{", "[]", "{}"):
         folder.card_facts.write_text(content)
-        assert demo._read_examples(folder) == list(demo._EXAMPLES)
+        assert demo.read_examples(folder) == list(demo._EXAMPLES)
 
 
 def test_a_text_gets_scores_and_colours(answers):
@@ -275,7 +275,7 @@ def test_the_page_in_a_browser(served, browser, trained, tmp_path):
         "return [...document.querySelectorAll('#words mark')].sort((a, b) => strength(b) - strength(a))[0].textContent"
     )
     assert strongest == "miro"
-    example = demo._read_examples(FinishedFolder(trained.folder))[0]
+    example = demo.read_examples(FinishedFolder(trained.folder))[0]
     page.button(example).click()
     page.until(lambda: example in page.words(), "the example is labelled")
     page.find("textarea").clear()
