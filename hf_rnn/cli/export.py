@@ -31,7 +31,7 @@ class ExportArguments(ModelFlags):
 
 
 def run(argv: Sequence[str]) -> None:
-    """Write the file and print a JSON object: `file`, `bytes`, `max_difference`, `agreement`, `texts`, perhaps `web`."""
+    """Write the file; print a JSON object: `file`, `bytes`, `max_difference`, `agreement`, `texts`, perhaps `web`."""
     (arguments,) = SettingsParser(ExportArguments, prog="hf-rnn export").parse(argv)
     name = arguments.model_name()
     expand_home(arguments, "input")

@@ -28,7 +28,14 @@ def refusal(folder):
 def test_named_files(tmp_path):
     folder = FinishedFolder(tmp_path)
     figures = ["learning_curve.png", "confusion_matrix.png", "reliability.png"]
-    others = ["card_facts.json", "generation_config.json", "onnx/model.onnx", "onnx/model_int8.onnx", "checkpoints"]
+    others = [
+        "card_facts.json",
+        "generation_config.json",
+        "onnx/model.onnx",
+        "onnx/model_int8.onnx",
+        "web",
+        "checkpoints",
+    ]
     others += ["pretraining.json"]
     named = [path.relative_to(tmp_path).as_posix() for path in folder.named_files()]
     assert sorted(named) == sorted(TO_LOAD + RECORDS + figures + others)

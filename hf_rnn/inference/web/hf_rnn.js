@@ -182,32 +182,48 @@ const hfRnn = (() => {
     for (const [name, {dtype, data_offsets: [first, end]}] of Object.entries(header)) {
       if (name === "__metadata__") continue;
       if (dtype !== "F32") throw new Error(`${name} is ${dtype}: save the model in float32`);
-      weights[name] = new Float32Array(bytes.slice(start + first, start + end).buffer);
+      const place = bytes.byteOffset + start + first;
+      const aligned = place % 4 === 0 ? bytes.buffer : bytes.slice(start + first, start + end).buffer;
+      weights[name] = new Float32Array(aligned, place % 4 === 0 ? place : 0, (end - first) / 4);
     }
     return weights;
   }
 
   function decodeBase64(text) {
     if (Uint8Array.fromBase64) return Uint8Array.fromBase64(text);
-    if (typeof Buffer !== "undefined") return Uint8Array.from(Buffer.from(text, "base64"));
+    if (typeof Buffer !== "undefined") return Buffer.from(text, "base64");
     return Uint8Array.from(atob(text), (sign) => sign.charCodeAt(0));
   }
 
   const sigmoid = (x) => 1 / (1 + Math.exp(-x));
 
-  function multiply(out, matrix, vector, bias, from = 0) { // matrix x vector + bias, at out[from ...]
-    const width = vector.length, even = width - (width % 4);
+  // A linear layer: the numbers of four rows side by side, which is up to twice as fast, and rows up to a multiple of 4.
+  function pack(matrix, bias) {
+    const rows = 4 * Math.ceil(bias.length / 4), width = matrix.length / bias.length, packed = new Float32Array(rows * width);
     for (let row = 0, place = 0; row < bias.length; row++) {
-      let a = bias[row], b = 0, c = 0, d = 0, i = 0;
-      for (; i < even; i += 4, place += 4) {
-        a += matrix[place] * vector[i];
-        b += matrix[place + 1] * vector[i + 1];
-        c += matrix[place + 2] * vector[i + 2];
-        d += matrix[place + 3] * vector[i + 3];
-      }
-      for (; i < width; i++, place++) a += matrix[place] * vector[i];
-      out[from + row] = a + b + c + d;
+      for (let i = 0; i < width; i++, place++) packed[((row >> 2) * width + i) * 4 + (row & 3)] = matrix[place];
     }
+    const padded = new Float32Array(rows);
+    padded.set(bias);
+    return {packed, bias: padded};
+  }
+
+  function multiply(out, {packed, bias}, vector) {
+    for (let row = 0, place = 0; row < bias.length; row += 4) {
+      let a = bias[row], b = bias[row + 1], c = bias[row + 2], d = bias[row + 3];
+      for (let i = 0; i < vector.length; i++, place += 4) {
+        const value = vector[i];
+        a += packed[place] * value;
+        b += packed[place + 1] * value;
+        c += packed[place + 2] * value;
+        d += packed[place + 3] * value;
+      }
+      out[row] = a;
+      out[row + 1] = b;
+      out[row + 2] = c;
+      out[row + 3] = d;
+    }
+    return out;
   }
 
   // One step of a cell: `x` (G) is W_ih x_t + b_ih, `r` (G) is W_hh h + b_hh; changes h, and c of an LSTM.
@@ -256,10 +272,10 @@ const hfRnn = (() => {
       return Float64Array.from({length: size}, (_, i) => states.at(i < hidden ? -1 : 0)?.[i] ?? 0);
     },
     attention(states, size, weights) {
-      const context = weights["pooler.context.weight"], keys = new Float64Array(size);
+      const context = weights["pooler.context.weight"], {projection} = weights, keys = new Float32Array(projection.bias.length);
       const scores = states.map((state) => {
-        multiply(keys, weights["pooler.projection.weight"], state, weights["pooler.projection.bias"]);
-        return keys.reduce((sum, key, i) => sum + Math.tanh(key) * context[i], 0);
+        multiply(keys, projection, state);
+        return context.reduce((sum, value, i) => sum + value * Math.tanh(keys[i]), 0);
       });
       const shares = softmax(scores), pooled = new Float64Array(size);
       states.forEach((state, t) => { for (let i = 0; i < size; i++) pooled[i] += shares[t] * state[i]; });
@@ -291,15 +307,18 @@ const hfRnn = (() => {
     const directions = config.bidirectional ? 2 : 1, size = directions * hidden;
     const layers = Array.from({length: depth}, (_, layer) => Array.from({length: directions}, (_, direction) => {
       const cell = `rnn.layers.${layer}.directions.${direction}.cell`;
-      const [input, recurrent, bias, before] = ["weight_ih", "weight_hh", "bias_ih", "bias_hh"].map((name) => weights[`${cell}.${name}_l0`]);
-      return {input, recurrent, bias, before};
+      const [input, recurrent] = ["ih", "hh"].map((kind) => {
+        const matrix = weights[`${cell}.weight_${kind}_l0`];
+        return matrix && pack(matrix, weights[`${cell}.bias_${kind}_l0`]);
+      });
+      return {input, recurrent};
     }));
-    const table = weights["rnn.embedding.weight"], gates = layers[0][0].bias.length;
-    const project = (layer, vector) => layers[layer].map(({input, bias}) => {
-      const out = new Float32Array(gates);
-      multiply(out, input, vector, bias);
-      return out;
-    });
+    const head = pack(weights["classifier.weight"], weights["classifier.bias"]), labels = weights["classifier.bias"].length;
+    if (weights["pooler.projection.weight"]) {
+      weights.projection = pack(weights["pooler.projection.weight"], weights["pooler.projection.bias"]);
+    }
+    const table = weights["rnn.embedding.weight"], gates = layers[0][0].input.bias.length;
+    const project = (layer, vector) => layers[layer].map(({input}) => multiply(new Float32Array(gates), input, vector));
     const known = new Map(); // the first layer's inputs of each token that has been read
     const projectToken = (id) => {
       let inputs = known.get(id);
@@ -314,25 +333,23 @@ const hfRnn = (() => {
       for (let layer = 0; layer < depth; layer++) {
         if (layer) inputs = states.map((state) => project(layer, state));
         states = ids.map(() => new Float32Array(size));
-        layers[layer].forEach(({recurrent, before}, direction) => {
+        layers[layer].forEach(({recurrent}, direction) => {
           const h = new Float32Array(hidden), c = new Float32Array(hidden), r = new Float32Array(gates);
           for (let t = 0; t < ids.length; t++) {
             const place = direction ? ids.length - 1 - t : t;
-            if (recurrent) multiply(r, recurrent, h, before);
+            if (recurrent) multiply(r, recurrent, h);
             step(inputs[place][direction], r, h, c);
             states[place].set(h, direction * hidden);
           }
         });
       }
-      const pooled = pool(states, size, weights, hidden).map(activate), logits = new Float32Array(weights["classifier.bias"].length);
-      multiply(logits, weights["classifier.weight"], pooled, weights["classifier.bias"]);
-      return logits;
+      return multiply(new Float32Array(head.bias.length), head, pool(states, size, weights, hidden).map(activate)).subarray(0, labels);
     };
   }
 
   // ---- model ----
 
-  const WORD = /[@#]?[\p{L}\p{M}\p{N}_'’-]+|(?:https?:\/\/|www\.)\S+|[^\p{White_Space}\p{L}\p{N}]+/giu;
+  const WORD = /(?:https?:\/\/|www\.)\S+|[@#]?[\p{L}\p{M}\p{N}_'’-]+|[^\p{White_Space}\p{L}\p{N}]+/giu;
   const UNSPACED = /[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Thai}\p{Script=Lao}\p{Script=Khmer}\p{Script=Myanmar}]/u;
 
   function findWords(text) { // the places [start, end) of words and of runs of other signs
@@ -383,7 +400,7 @@ const hfRnn = (() => {
     return {labels, tokenize, logits, scores, predict, explain, caption, kind: numbers ? "numbers" : apart ? "labels" : "label"};
   }
 
-  return {load};
+  return {load, buildTokenizer};
 })();
 
 if (typeof module !== "undefined") module.exports = hfRnn;

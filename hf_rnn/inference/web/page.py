@@ -1,12 +1,14 @@
 """Write a web page of a model that needs no server, and the files that transformers.js loads.
 
-The page is `index.html` with `hf_rnn.js`, network and tokenizer in plain JavaScript, and `model.js`, the model. A browser reads all three as scripts, so the page also opens from a folder, without a web server.
+The page is `index.html` with `hf_rnn.js`, network and tokenizer in plain JavaScript, and `model.js`, the model. A
+browser reads them as scripts, so the page also opens from a folder, without a web server.
 """
 
 from __future__ import annotations
 
 import base64
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -34,6 +36,7 @@ _TOKENIZER_PARTS = {
     "model": ("BPE", "Unigram", "WordLevel", "WordPiece"),
     "post_processor": ("TemplateProcessing",),
 }
+_SPACE = r"\p{White_Space}"
 _SPLITS = ("Isolated", "Removed")
 _BPE_OPTIONS = ("byte_fallback", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk", "ignore_merges")
 
@@ -86,7 +89,7 @@ def write_web(
         files = {
             **page,
             "config.json": _dump(config).encode(),
-            "tokenizer.json": (new / "tokenizer.json").read_bytes(),
+            "tokenizer.json": _dump(_write_out(json.loads((new / "tokenizer.json").read_bytes()))).encode(),
             "tokenizer_config.json": _dump(settings).encode(),
         }
     try:
@@ -146,6 +149,20 @@ def _page(
     )
     here = Path(__file__).parent
     return {**{file: (here / file).read_bytes() for file in _FILES}, "model.js": script.encode()}
+
+
+def _write_out(part: Any) -> Any:
+    """Return parts of a `tokenizer.json` with white space as a class that means the same in JavaScript."""
+    if isinstance(part, list):
+        return [_write_out(each) for each in part]
+    if not isinstance(part, dict):
+        return part
+    if part.get("type") == "WhitespaceSplit":
+        return {"type": "Split", "pattern": {"Regex": _SPACE + "+"}, "behavior": "Removed", "invert": False}
+    if isinstance(pattern := part.get("Regex"), str):
+        classes = {r"\s": _SPACE, r"\S": _SPACE.replace("p{", "P{")}
+        return {"Regex": re.sub(r"\\.", lambda match: classes.get(match[0], match[0]), pattern, flags=re.S)}
+    return {key: value if key in ("vocab", "merges") else _write_out(value) for key, value in part.items()}
 
 
 def _dump(content: Any) -> str:
