@@ -39,7 +39,7 @@ class Commit:
 class Repo:
     owner: str
     private: bool
-    sdk: str | None = None  # of a Space
+    sdk: str | None = None  # only of a Space
     commits: dict[str, Commit] = field(default_factory=dict)
     branches: dict[str, str] = field(default_factory=dict)  # name: commit
 
