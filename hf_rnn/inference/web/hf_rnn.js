@@ -175,16 +175,15 @@ const hfRnn = (() => {
   // ---- network ----
 
   function readWeights(bytes) { // safetensors: the length of a JSON header, the header, the numbers
-    if (typeof bytes === "string") bytes = decodeBase64(bytes);
+    bytes = typeof bytes === "string" ? decodeBase64(bytes) : bytes;
+    if (bytes.byteOffset % 4) bytes = Uint8Array.from(bytes); // Float32Array needs it aligned
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     const start = 8 + Number(view.getBigUint64(0, true)), weights = {};
     const header = JSON.parse(new TextDecoder().decode(bytes.subarray(8, start)));
     for (const [name, {dtype, data_offsets: [first, end]}] of Object.entries(header)) {
       if (name === "__metadata__") continue;
       if (dtype !== "F32") throw new Error(`${name} is ${dtype}: save the model in float32`);
-      const place = bytes.byteOffset + start + first;
-      const aligned = place % 4 === 0 ? bytes.buffer : bytes.slice(start + first, start + end).buffer;
-      weights[name] = new Float32Array(aligned, place % 4 === 0 ? place : 0, (end - first) / 4);
+      weights[name] = new Float32Array(bytes.buffer, bytes.byteOffset + start + first, (end - first) / 4);
     }
     return weights;
   }
