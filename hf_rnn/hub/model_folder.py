@@ -131,6 +131,7 @@ class FinishedFolder:
     reliability = _Entry("reliability.png")  # accuracy by confidence, of calibrated models
     onnx_model = _Entry("onnx/model.onnx")  # from `hf-rnn export`
     onnx_model_int8 = _Entry("onnx/model_int8.onnx")
+    web = _Entry("web")  # from `hf-rnn export --web`; never shared
     checkpoints = _Entry("checkpoints")  # the Trainer's; never shared
 
     def named_files(self) -> list[Path]:
