@@ -125,7 +125,7 @@ class WordReader(nn.Module):
         texts = CompactTexts(mask)
         parts = [*sides, forms]
         if self.keys is not None:
-            index = torch.searchsorted(self.keys, whole).clamp(max=len(self.keys) - 1)
+            index = torch.searchsorted(self.keys, whole.contiguous()).clamp(max=len(self.keys) - 1)
             known = self.keys[index] == whole
             parts.append(self.vectors[index[..., 0]] * known)
         vectors = texts.compact(torch.cat(parts, dim=-1))
