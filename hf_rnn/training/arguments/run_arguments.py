@@ -275,7 +275,11 @@ def find_unused(
             "a given tokenizer never changes",
         ),
         (data.text_pair_column is None, ["pair_encoding"], "it is for pairs of texts, with text_pair_column"),
-        (model.num_hidden_layers == 1, ["hidden_dropout"], "it is between layers, and num_hidden_layers is 1"),
+        (
+            model.num_hidden_layers == 1 and not model.word_forms,
+            ["hidden_dropout"],
+            "it is between layers, and num_hidden_layers is 1",
+        ),
         (keeps_last, ["metric_for_best_model"], "without load_best_model_at_end the last epoch is kept"),
         (constant, ["warmup_steps"], "lr_scheduler_type is constant: use constant_with_warmup or linear"),
         (training.max_steps > 0, ["num_train_epochs"], "max_steps sets the end of the training"),
