@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import logging
 import shlex
@@ -38,6 +39,8 @@ from .save import TrainingResult, write_folder
 from .trainer import RnnTrainer
 
 logger = logging.getLogger(__name__)
+
+_LEAST_EPOCHS = 3  # row_budget keeps at least these
 
 
 @one_at_a_time()
@@ -155,6 +158,7 @@ def train_on(
         task_specific_params: Stored in the configuration.
         quiet: Show neither bars nor a line per epoch.
     """
+    arguments = limit_epochs(arguments, report)
     data_args = arguments.data
     task = get_task(data_args.task)
     run = Run(task, arguments, texts, report)
@@ -212,6 +216,17 @@ def train_on(
     card = output_dir.fill(run.folder, lambda unfinished: write_folder(unfinished, run, features, best_kept))
     logger.info("the finished model is in %s", run.folder.root)
     return TrainingResult(run.folder.root, run.metrics, card)
+
+
+def limit_epochs(arguments: Arguments, report: DataReport) -> Arguments:
+    """Lower the number of epochs as `row_budget` asks for."""
+    training, rows = copy.copy(arguments.training), sum(report.label_counts["train"])
+    if training.row_budget is not None and training.max_steps <= 0:
+        epochs = max(_LEAST_EPOCHS, training.row_budget // rows)
+        if epochs < training.num_train_epochs:
+            logger.info("num_train_epochs is %d for %s rows (row_budget)", epochs, f"{rows:,}")
+            training.num_train_epochs = epochs
+    return arguments._replace(training=training)
 
 
 def _fit(run: Run, hooks: Sequence[RunHook], checkpoint: Path | None, quiet: bool) -> TrainOutput:

@@ -81,6 +81,7 @@ _RIVALS = {
     "data_dir": ("dataset_name", "dataset_config"),
     "dataset_name": ("data_dir",),
     "metric_for_best_model": ("greater_is_better",),
+    "num_train_epochs": ("row_budget",),
     "model_name_or_path": ("tokenizer_name_or_path", "vectors", "widen_vocabulary"),
     "tokenizer_name_or_path": ("widen_vocabulary",),
     "vectors": ("embedding_size",),
