@@ -66,7 +66,7 @@ class WordReader(nn.Module):
     @torch.no_grad()
     def read_vectors(self, words: Sequence[Sequence[int]], vectors: torch.Tensor) -> None:
         """Read fixed vectors of words, which are token ids; words that are several to the tokenizer are left out."""
-        found = {}
+        found: dict[int, torch.Tensor] = {}
         for ids, vector in zip(words, vectors, strict=True):
             if self.kinds[list(ids)].tolist() in ([1] + [0] * (len(ids) - 1),):
                 code = sum(int(self.codes[token]) * (2 * place + 1) for place, token in enumerate(ids))

@@ -129,8 +129,8 @@ def _page(
     parts = json.loads(file.read_bytes()) if file.is_file() else {"model": {"type": type(tokenizer).__name__}}
     if unknown := sorted(set(_find_unknown_parts(parts))):
         raise UserError(f"{name} has no web page: its tokenizer has {', '.join(unknown)}, which the page lacks")
-    keys = ("cell_type", "embedding_size", "hidden_size", "num_hidden_layers", "bidirectional", "pooling")
-    keys += ("classifier_activation", "problem_type", "label_thresholds", "id2label")
+    keys = ["cell_type", "embedding_size", "hidden_size", "num_hidden_layers", "bidirectional", "pooling"]
+    keys += ["classifier_activation", "problem_type", "label_thresholds", "id2label"]
     settings = ("model_max_length", "truncation_side", "split_special_tokens")
     content = {
         "name": name,
