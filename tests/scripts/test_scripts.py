@@ -27,7 +27,7 @@ def start(tmp_path):
         command = [sys.executable, str(script), *map(str, arguments)]
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
         done = subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True, encoding="utf-8", timeout=600
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, encoding="utf-8", timeout=1500
         )
         assert done.returncode == code, done.stderr
         return done.stdout
