@@ -75,10 +75,10 @@ def __dir__() -> list[str]:
 
 
 class _RegisterWithTransformers(MetaPathFinder):
-    """Call `register` when transformers is imported, which no earlier use of the models can be.
+    """Call `register` as soon as transformers is imported; the models cannot be used before.
 
-    Importing it here would load torch too: seconds, which `hf-rnn --help` does not need, and hundreds of megabytes,
-    which a service with `OnnxClassifier` does not need.
+    An import here would also load torch, which takes seconds and hundreds of megabytes. `hf-rnn --help` and a service
+    with `OnnxClassifier` need neither.
     """
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:

@@ -25,7 +25,8 @@ classes.
 """
 
 # %%
-# Google Colab starts without the package; elsewhere this cell does nothing.
+# Google Colab starts without the package; elsewhere this cell does nothing. If the package is not on the index yet,
+# upload its wheel (`pip wheel --no-deps .` in a clone) and give the file's name in place of "hf-rnn[plots]".
 import subprocess
 import sys
 
@@ -704,7 +705,7 @@ histories, networks = {}, {}
 for rate in (0.3, 0.03):
     torch.manual_seed(123)
     network = RnnForSequenceClassification(RnnConfig(cell_type="rnn_tanh", **SETTINGS))
-    histories[f"tanh RNN, rate {rate}"] = train(network, 6, torch.optim.SGD(network.parameters(), lr=rate))
+    histories[f"tanh RNN, rate {rate}"] = train(network, 5, torch.optim.SGD(network.parameters(), lr=rate))
     networks[rate] = network
 draw_curves(histories, "4_rates")
 
@@ -717,7 +718,7 @@ draw_curves(histories, "4_rates")
 # %%
 torch.manual_seed(123)
 learned = RnnForSequenceClassification(RnnConfig(cell_type="gru", **SETTINGS))
-train(learned, 6, torch.optim.SGD(learned.parameters(), lr=0.1))
+train(learned, 5, torch.optim.SGD(learned.parameters(), lr=0.1))
 rows_in_file = len(token_ids["validation"])
 file_order = [list(range(start, min(start + 64, rows_in_file))) for start in range(0, rows_in_file, 64)]
 right, changes = predict(learned), []
@@ -985,7 +986,7 @@ for cell in CELLS:
             network = RnnForSequenceClassification(RnnConfig(cell_type=cell, **{**SETTINGS, "num_hidden_layers": 1}))
             batches = LengthBucketedBatchSampler(lengths, 8, seed=seed)
             optimizer = torch.optim.SGD(network.parameters(), lr=rate)
-            for epoch in range(4):
+            for epoch in range(3):
                 batches.set_epoch(epoch)
                 network.train()
                 for indices in batches:
@@ -1035,8 +1036,8 @@ if "test" in encoded:
 # The last state is a narrow door for a long text. *Attention* looks at all states and learns which ones matter: a
 # score per word, a softmax over the words, and the weighted mean as representation.
 #
-# $$\alpha_t = \frac{e^{\mathbf{v}^\top \mathbf{h}_t}}{\sum_s e^{\mathbf{v}^\top \mathbf{h}_s}}, \qquad
-# \mathbf{r} = \sum_t \alpha_t\,\mathbf{h}_t$$
+# $$s_t = \mathbf{v}^\top \tanh(\mathbf{A}\,\mathbf{h}_t + \mathbf{a}), \qquad
+# \alpha_t = \frac{e^{s_t}}{\sum_k e^{s_k}}, \qquad \mathbf{r} = \sum_t \alpha_t\,\mathbf{h}_t$$
 #
 # The weights $\alpha_t$ of a text add up to 1, and are 0 at padding.
 
@@ -1068,6 +1069,10 @@ axis.set_title("weight of each word; left: the predicted class")
 show("6_attention")
 
 # %% [markdown]
+# **Exercise**
+#
+# 6.1 Compute the weights by hand: `attentive.pooler` has two small layers, which give a score per state.
+#
 # # Part 7: Save, load and share
 # ## 7.1 A checkpoint is for resuming
 # To resume later, keep the optimizer as well as the weights. `weights_only=True` loads tensors and plain values and
@@ -1135,6 +1140,11 @@ for text in ("so happy with my new bike", "The bus is late again.", "does anyone
 # - **Share it:** `hf-rnn push --model DIR --repo_id ME/NAME` uploads the folder with its card to the Hugging Face Hub.
 # - **In a browser, without a server:** `hf-rnn export --web` makes a page that runs the model on the visitor's own
 #   device. See [the guide](../hf_rnn/inference/web/README.md).
+#
+# **Exercise**
+#
+# 7.1 Load the folder with `AutoModelForSequenceClassification` and `AutoTokenizer`, and show that the logits of a text
+# are those of the model before it was saved.
 #
 # # Part 8: Other uses of recurrent networks
 # A recurrent network gives a state per word and one for the text. What is put on top makes the task:

@@ -7,6 +7,7 @@ Each solution runs on its own after the first cell: `python scripts/tutorial_sol
 # %%
 import math
 import sysconfig
+import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import datasets
 import numpy as np
 import torch
 from torch import nn
-from transformers import DataCollatorWithPadding
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding
 
 import hf_rnn
 from hf_rnn import RnnConfig, RnnForSequenceClassification, RnnModel
@@ -130,7 +131,7 @@ labels = torch.tensor([0, 1, 0, 0])
 for axis in (1, 0):
     shares_of_axis = logits.softmax(dim=axis)
     loss = nn.functional.nll_loss(logits.log_softmax(dim=axis), labels).item()
-    print(f"4.1 dim={axis}: rows add up to {shares_of_axis.sum(1).tolist()}, loss {loss:.6f}")
+    print(f"4.1 dim={axis}: rows add up to {shares_of_axis.sum(1).numpy().round(2)}, loss {loss:.6f}")
     torch.testing.assert_close(shares_of_axis.sum(axis), torch.ones(logits.shape[1 - axis]))
 
 # %% [markdown]
@@ -173,7 +174,7 @@ for size, clip in ((4, None), (4, 1.0), (32, None)):
 
 # %% [markdown]
 # ## 4.3 Class weights
-# With weights n / (C n_c) a mistake on a rare class costs more, so the network answers it more often.
+# With weights n / (C n_c), a mistake on a rare class costs more.
 
 # %%
 count = torch.bincount(torch.tensor(encoded["train"]["labels"][:])).float()
@@ -222,6 +223,36 @@ for distance in (5, 10, 20, 40):
         optimizer.zero_grad()
         accuracies.append((result.logits.argmax(-1) == symbols).float().mean().item())
     print(f"5.2 distance {distance:2}: accuracy {np.mean(accuracies[-10:]):.2f}")
+
+# %% [markdown]
+# # Part 6
+# ## 6.1 The weights of attention by hand
+# A score per state, minus infinity at padding, and a softmax over the places.
+
+# %%
+attentive = RnnForSequenceClassification(RnnConfig(**{**SETTINGS, "pooling": "attention"})).eval()
+ids = torch.tensor([[5, 6, 7, 8], [9, 10, PAD, PAD]])
+with torch.no_grad():
+    states = attentive.rnn(ids).last_hidden_state  # (B, T, H)
+    pooler = attentive.pooler
+    scores = pooler.context(torch.tanh(pooler.projection(states))).squeeze(-1).masked_fill(ids == PAD, -math.inf)
+    torch.testing.assert_close(scores.softmax(dim=1), attentive(ids).pooling_weights)
+print("6.1", [[round(weight, 2) for weight in row] for row in scores.softmax(dim=1).tolist()])
+
+# %% [markdown]
+# # Part 7
+# ## 7.1 The same logits after loading
+
+# %%
+with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+    attentive.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    loaded, words = AutoModelForSequenceClassification.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    text = words("so happy today", return_tensors="pt")
+    torch.testing.assert_close(
+        loaded(**text).logits, attentive(**tokenizer("so happy today", return_tensors="pt")).logits
+    )
+print("7.1 the same logits")
 
 # %% [markdown]
 # # Part 8

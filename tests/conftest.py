@@ -267,6 +267,24 @@ def command(capfd):
     transformers_logging.enable_progress_bar()
 
 
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    """A Chromium without a window."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: pip install '.[test]'")
+    found = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
+    if missing := [name for name, path in found.items() if path is None]:
+        pytest.skip(f"missing {' and '.join(missing)}: apt-get install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = found["chromium"]
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    for flag in [*flags, f"--user-data-dir={tmp_path_factory.mktemp('profile')}", "--window-size=1280,900"]:
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
+    driver = webdriver.Chrome(options, webdriver.ChromeService(found["chromedriver"]))
+    yield driver
+    driver.quit()
+
+
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     """A loopback server in place of the Hub, with the token of `me`."""

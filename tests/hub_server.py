@@ -1,4 +1,4 @@
-"""A small Hub on loopback for the real `huggingface_hub` client: model repos, branches, LFS, private repos, failures.
+"""A small Hub on loopback for the real `huggingface_hub` client: models, Spaces, branches, LFS, failures.
 
 It keeps everything in memory. Xet storage is missing: set `HF_HUB_DISABLE_XET=1`.
 """
@@ -39,6 +39,7 @@ class Commit:
 class Repo:
     owner: str
     private: bool
+    sdk: str | None = None  # only of a Space
     commits: dict[str, Commit] = field(default_factory=dict)
     branches: dict[str, str] = field(default_factory=dict)  # name: commit
 
@@ -121,7 +122,7 @@ class HubServer:
             if token is not None and token not in self.users:
                 raise Refusal(401, "Invalid credentials in Authorization header")
             for known, pattern, function in _ROUTES:
-                match = re.fullmatch(pattern, path)
+                match = re.fullmatch(pattern, path.replace("/api/models/", "/api/", 1))
                 if match and (known == method or (known, method) == ("GET", "HEAD")):
                     return function(self, self.users.get(token), *map(unquote, match.groups()), query=query, body=body)
         raise Refusal(404, "Sorry, we can't find the page you are looking for.")
@@ -142,16 +143,16 @@ class HubServer:
         owner = asked.get("organization") or user
         if owner != user:
             raise Refusal(403, f'You don\'t have the rights to create a model under the namespace "{owner}"')
-        repo_id = f"{owner}/{asked['name']}"
+        repo_id = f"{'spaces/' if asked.get('type') == 'space' else ''}{owner}/{asked['name']}"
         url = f"{self.url}/{repo_id}"
         if repo_id in self.repos:
             raise Refusal(409, f"You already created this model repo: {repo_id}", url=url)
         private = asked.get("private") or asked.get("visibility") == "private"
-        self.repos[repo_id] = Repo(owner, bool(private))
+        self.repos[repo_id] = Repo(owner, bool(private), asked.get("sdk"))
         self.repos[repo_id].add(
             "main", "initial commit", {".gitattributes": Blob(b"*.safetensors filter=lfs\n", False)}
         )
-        return {"url": url, "name": repo_id, "id": repo_id}
+        return {"url": url, "name": repo_id, "id": repo_id.removeprefix("spaces/")}
 
     def validate_card(self, user, query, body):
         return {"errors": [], "warnings": []}
@@ -237,18 +238,18 @@ class HubServer:
         return headers, blob.data
 
 
-_REPO = r"([^/]+/[^/]+)"
+_REPO = r"((?:spaces/)?[^/]+/[^/]+)"
 _ROUTES = (
     ("GET", "/api/whoami-v2", HubServer.whoami),
     ("POST", "/api/repos/create", HubServer.create),
     ("POST", "/api/validate-yaml", HubServer.validate_card),
-    ("POST", f"/api/models/{_REPO}/branch/([^/]+)", HubServer.branch),
-    ("POST", f"/api/models/{_REPO}/preupload/([^/]+)", HubServer.preupload),
-    ("POST", f"/api/models/{_REPO}/commit/([^/]+)", HubServer.commit),
-    ("GET", f"/api/models/{_REPO}", HubServer.info),
-    ("GET", f"/api/models/{_REPO}/revision/([^/]+)", HubServer.info),
-    ("GET", f"/api/models/{_REPO}/tree/([^/]+)", HubServer.tree),
-    ("GET", f"/api/models/{_REPO}/tree/([^/]+)/(.+)", HubServer.tree),
+    ("POST", f"/api/{_REPO}/branch/([^/]+)", HubServer.branch),
+    ("POST", f"/api/{_REPO}/preupload/([^/]+)", HubServer.preupload),
+    ("POST", f"/api/{_REPO}/commit/([^/]+)", HubServer.commit),
+    ("GET", f"/api/{_REPO}", HubServer.info),
+    ("GET", f"/api/{_REPO}/revision/([^/]+)", HubServer.info),
+    ("GET", f"/api/{_REPO}/tree/([^/]+)", HubServer.tree),
+    ("GET", f"/api/{_REPO}/tree/([^/]+)/(.+)", HubServer.tree),
     ("POST", rf"/{_REPO}\.git/info/lfs/objects/batch", HubServer.lfs_batch),
     ("PUT", "/storage/([0-9a-f]{64})", HubServer.store),
     ("GET", f"/{_REPO}/resolve/([^/]+)/(.+)", HubServer.file),

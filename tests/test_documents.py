@@ -13,7 +13,7 @@ FOLDERS = [ROOT / name for name in (".github", "data", "hf_rnn", "scripts", "tes
 WRITTEN_BY_CODE = ("hf_rnn/hub/card", "hf_rnn/hub/pretrained", "hf_rnn/REFERENCE.md")
 PAGES = [ROOT / "README.md", *sorted(page for folder in FOLDERS for page in folder.rglob("*.md"))]
 PAGES = [page for page in PAGES if not str(page.relative_to(ROOT).as_posix()).startswith(WRITTEN_BY_CODE)]
-FENCED = re.compile(r"^(<!-- not run: .+ -->\n)?```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FENCED = re.compile(r"^(<!-- not run: [^\n]+ -->\n)?```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 EXAMPLES = [page for page in PAGES if re.search(r"^```python$", page.read_text(encoding="utf-8"), re.MULTILINE)]
 
 
@@ -88,7 +88,9 @@ def find_commands(text):
 def test_every_command_has_the_verb_and_the_flags(page):
     from hf_rnn.cli.main import _VERBS
 
-    for program, flags in find_commands(page.read_text(encoding="utf-8")):
+    text = page.read_text(encoding="utf-8")
+    assert "pip install 'hf-rnn[" not in text  # it is not on the index: pip install '.[EXTRA]'
+    for program, flags in find_commands(text):
         if program.endswith(".py"):
             script = next(iter(ROOT.rglob(Path(program).name)), None)
             assert script is not None, program

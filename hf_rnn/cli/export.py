@@ -26,23 +26,25 @@ class ExportArguments(ModelFlags):
 
     quantize: str | None = setting(None, "int8 for weights in 8 bits (default: float32)")
     output_dir: str | None = setting(None, "folder for the file (default: onnx/ in the finished folder)")
+    web: bool = setting(False, "also write web/: a page that needs no server, and a model for transformers.js")
     input: str | None = setting(None, "file with typical texts, one per line: the first 100 are compared too")
 
 
 def run(argv: Sequence[str]) -> None:
-    """Write the file and print one JSON object: `file`, `bytes`, `max_difference`, `agreement`, `texts`."""
+    """Write the file; print a JSON object: `file`, `bytes`, `max_difference`, `agreement`, `texts`, perhaps `web`."""
     (arguments,) = SettingsParser(
         ExportArguments,
         prog="hf-rnn export",
-        description="Write a model for ONNX Runtime, and compare its answers with those of the model.",
-        example="my-model --quantize int8",
+        description="Write a model for ONNX Runtime or browsers, and compare its answers with the model's.",
+        example="my-model --web",
     ).parse(argv)
     name = arguments.model_name()
     expand_home(arguments, "input")
     texts = [] if arguments.input is None else _read_lines(arguments.input)
     model_loading.quiet()
-    result = export(name, arguments.quantize, arguments.output_dir, arguments.revision, texts)
-    print(json.dumps({**dataclasses.asdict(result), "file": str(result.file)}, ensure_ascii=False))
+    result = export(name, arguments.quantize, arguments.output_dir, arguments.revision, texts, arguments.web)
+    fields = {name: value for name, value in dataclasses.asdict(result).items() if value is not None}
+    print(json.dumps(fields, ensure_ascii=False, default=str))
 
 
 def _read_lines(name: str) -> list[str]:

@@ -1,12 +1,18 @@
-"""`hf-rnn push`: send a finished folder to the Hub; print its files and, last, its page."""
+"""`hf-rnn push`: send a finished folder to the Hub; print its files and its URL. `--space` sends a web page."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from os.path import expanduser
+from typing import TYPE_CHECKING, Any
 
 from ..training.arguments.parser import SettingsParser, setting
 from .console import escape_controls, format_columns, print_note
+
+if TYPE_CHECKING:
+    from ..hub.push import PushResult
 
 
 @dataclass
@@ -14,7 +20,8 @@ class PushArguments:
     """Flags of this verb."""
 
     model: str = setting("", "finished folder", required=True)
-    repo_id: str = setting("", "repo on the Hub: owner/name", required=True)
+    repo_id: str = setting("", "repo on the Hub: owner/name", required="space")
+    space: str | None = setting(None, "owner/name of a static Space for a page that runs the model in the browser")
     private: bool = setting(False, "make a new repo visible to its owner only")
     revision: str | None = setting(None, "branch to commit to (default: main)")
     create_pr: bool = setting(False, "open a pull request")
@@ -30,19 +37,29 @@ def run(argv: Sequence[str]) -> None:
         example="my-model me/tweets --private",
     ).parse(argv)
     from ..hub import loading as model_loading
-    from ..hub.push import push
+    from ..hub.push import push, push_space
 
     model_loading.quiet()
-    private = arguments.private or None  # without the flag, the default of the owner
-    settings = {"private": private, "revision": arguments.revision, "create_pr": arguments.create_pr}
-    planned = push(arguments.model, arguments.repo_id, **settings, dry_run=True)
-    rows = [(file.name, f"{file.size:,} bytes") for file in planned.files]
-    rows.append((f"{len(rows)} files", f"{sum(file.size for file in planned.files):,} bytes"))
-    print(format_columns(rows, right=[1]), flush=True)
-    if planned.left:
-        print(escape_controls(f"not sent: {', '.join(planned.left)}"), flush=True)
-    if arguments.dry_run:
-        print_note("dry run: nothing was sent")
-        print(planned.url)
-    else:
-        print(push(arguments.model, arguments.repo_id, **settings).url)
+    settings: dict[str, Any] = {"private": arguments.private or None}  # without the flag, the default of the owner
+    settings |= {"revision": arguments.revision, "create_pr": arguments.create_pr}
+    pushes: list[Callable[..., PushResult]] = []
+    if arguments.repo_id:
+        pushes.append(partial(push, arguments.model, arguments.repo_id, **settings))
+    if arguments.space is not None:
+        from ..inference.web import build_page
+
+        page = build_page(expanduser(arguments.model))
+        settings["model_id"] = arguments.repo_id or None
+        pushes.append(partial(push_space, arguments.model, arguments.space, page, **settings))
+    for planned in [send(dry_run=True) for send in pushes]:  # all checks before anything is sent
+        rows = [(file.name, f"{file.size:,} bytes") for file in planned.files]
+        rows.append((f"{len(rows)} files", f"{sum(file.size for file in planned.files):,} bytes"))
+        print(format_columns(rows, right=[1]), flush=True)
+        if planned.left:
+            print(escape_controls(f"not sent: {', '.join(planned.left)}"), flush=True)
+        if arguments.dry_run:
+            print_note("dry run: nothing was sent")
+            print(planned.url)
+    if not arguments.dry_run:
+        for send in pushes:
+            print(send().url, flush=True)

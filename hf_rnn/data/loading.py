@@ -224,11 +224,12 @@ def find_files(
             split, number = _NUMBERED.fullmatch(stem).groups()  # type: ignore[union-attr] # matches any name
             name = split if split in (*_SPLITS, *_ALIASES) else stem
             given.setdefault(name, []).append(str(path))
-            if stem in stems or (len(given[name]) > 1 and name in stems):
+            twice = stem in stems
+            stems.add(stem)
+            if twice or (len(given[name]) > 1 and name in stems):
                 raise UserError(
                     f"{where} has {Path(given[name][0]).name} and {path.name}: keep the whole file or its parts"
                 )
-            stems.add(stem)
         if unused := [f"{name}{suffix}" for name in given if name not in (*_SPLITS, *_ALIASES)]:
             logger.warning("%s: not read: %s; read are train, dev or validation, test", where, ", ".join(unused))
     else:

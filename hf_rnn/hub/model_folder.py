@@ -131,6 +131,7 @@ class FinishedFolder:
     reliability = _Entry("reliability.png")  # accuracy by confidence, of calibrated models
     onnx_model = _Entry("onnx/model.onnx")  # from `hf-rnn export`
     onnx_model_int8 = _Entry("onnx/model_int8.onnx")
+    web = _Entry("web")  # from `hf-rnn export --web`; never shared
     checkpoints = _Entry("checkpoints")  # the Trainer's; never shared
 
     def named_files(self) -> list[Path]:
@@ -138,12 +139,24 @@ class FinishedFolder:
         return [self.root / entry.name for entry in vars(FinishedFolder).values() if isinstance(entry, _Entry)]
 
     def weight_files(self) -> list[Path]:
-        """Return the file of the weights, or the files that the index names if there is no single one."""
-        if self.weights.is_file() or not self.weights_index.is_file():
+        """Return the file of the weights, or the files that the index names.
+
+        Raises:
+            UserError: If there are both, as `save_pretrained(max_shard_size=...)` leaves them in a folder of a model.
+        """
+        if not self.weights_index.is_file():
             return [self.weights]
         with name_damage(str(self.root), self.weights_index.name):
             places = read_mapping(self.weights_index, self.weights_index.read_bytes())["weight_map"].values()
-            return [self.root / Path(name).name for name in sorted(set(places))]
+            parts = [self.root / Path(name).name for name in sorted(set(places))]
+        if not self.weights.is_file():
+            return parts
+        if all(path.is_file() for path in parts):
+            raise UserError(
+                f"{self.root} has weights twice: found {self.weights.name} and {self.weights_index.name}; remove the "
+                "older ones"
+            )
+        return [self.weights]
 
     def missing_to_load(self) -> list[Path]:
         """Return the missing files that the model or its tokenizer needs."""

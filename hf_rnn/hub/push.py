@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, get_token
+from huggingface_hub import CommitOperationAdd, ModelCardData, get_token
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
@@ -66,39 +67,105 @@ def push(
     """
     check_request(repo_id, revision, create_pr)
     token = find_token(token)
-    finished = FinishedFolder(Path(os.path.expanduser(folder)))
-    finished.check_finished()
-    model, tokenizer = load_model(finished.root, allow_encoder=True)
-    files = list_shared_files(finished, tokenizer.vocab_files_names.values())
-    check_shareable(finished, files, model.config, token)
+    finished, files = _list_checked_files(folder, token)
     card = card_for_repo(finished, repo_id)
     files = tuple(
         replace(file, size=len(card[file.name]), content=card[file.name]) if file.name in card else file
         for file in files
     )
-    left = list_left_files(finished, files)
-    api = connect(token)
+    plan = PushResult(repo_id, "", files, list_left_files(finished, files))
+    return _send(plan, "model", private, revision, create_pr, dry_run, token, commit_message)
+
+
+def push_space(  # noqa: D417 - the other arguments are those of `push`
+    folder: str | Path,
+    space_id: str,
+    page: Mapping[str, bytes],
+    *,
+    model_id: str | None = None,
+    private: bool | None = None,
+    revision: str | None = None,
+    create_pr: bool = False,
+    dry_run: bool = False,
+    token: str | None = None,
+    commit_message: str = "Upload the page of a recurrent text classifier",
+) -> PushResult:
+    """Share the page of a model as a static Space of the Hub, in one commit.
+
+    Args:
+        folder: The output folder of a training.
+        space_id: `owner/name`.
+        page: The files of the page by name, from `hf_rnn.inference.web.build_page`.
+        model_id: Repo of the model, which the card then names.
+
+    The checks and the other arguments are those of [`push`].
+
+    Raises:
+        UserError: If the folder cannot be shared, the Hub refuses, or cannot be reached.
+    """
+    check_request(space_id, revision, create_pr)
+    token = find_token(token)
+    finished, _ = _list_checked_files(folder, token)
+    title = finished.root.resolve().name
+    data = ModelCardData(title=title, sdk="static", app_file="index.html", models=[model_id] if model_id else None)
+    about = "A recurrent text classifier that runs in the visitor's browser: texts are not sent to a server."
+    card = f"---\n{data.to_yaml()}\n---\n\n# {title}\n\n{about}\n"
+    contents = sorted({**page, finished.card.name: card.encode()}.items())
+    files = tuple(SharedFile(Path(name), name, len(content), content) for name, content in contents)
+    plan = PushResult(space_id, "", files, ())
+    return _send(plan, "space", private, revision, create_pr, dry_run, token, commit_message)
+
+
+def _list_checked_files(folder: str | Path, token: str | None) -> tuple[FinishedFolder, tuple[SharedFile, ...]]:
+    """Return a finished folder and its files for the Hub, after the checks of [`push`]."""
+    finished = FinishedFolder(Path(os.path.expanduser(folder)))
+    finished.check_finished()
+    model, tokenizer = load_model(finished.root, allow_encoder=True)
+    files = list_shared_files(finished, tokenizer.vocab_files_names.values())
+    check_shareable(finished, files, model.config, token)
+    return finished, files
+
+
+def _send(
+    plan: PushResult,
+    kind: str,
+    private: bool | None,
+    revision: str | None,
+    create_pr: bool,
+    dry_run: bool,
+    token: str | None,
+    commit_message: str,
+) -> PushResult:
+    """Send the files of a plan to a repo of this kind, unless it is a dry run; return the result with its URL."""
+    api, repo_id = connect(token), plan.repo_id
     branch = None if revision == "main" else revision
-    url = f"{api.endpoint}/{repo_id}" + (f"/tree/{branch}" if branch else "")
+    page = f"{api.endpoint}/{'spaces/' if kind == 'space' else ''}{repo_id}"
+    plan = replace(plan, url=page + (f"/tree/{branch}" if branch else ""))
     if dry_run:
-        return PushResult(repo_id, url, files, left)
+        return plan
     if token is None:
         raise UserError(f"there is no token to push with: {token_advice()}")
     with explain_errors(f"the push to {repo_id} failed", repo_id, branch):
-        api.create_repo(repo_id, private=private, exist_ok=True)
-        if private is not None and bool(api.model_info(repo_id).private) != private:
+        sdk = "static" if kind == "space" else None
+        api.create_repo(repo_id, repo_type=kind, space_sdk=sdk, private=private, exist_ok=True)
+        if private is not None and bool(api.repo_info(repo_id, repo_type=kind).private) != private:
             found, wanted = ("public", "private") if private else ("private", "public")
             raise UserError(
                 f"{repo_id} exists already and is {found}, not {wanted}: change that at "
-                f"{api.endpoint}/{repo_id}/settings, or push without private={private}"
+                f"{page}/settings, or push without private={private}"
             )
         if branch and not branch.startswith("refs/"):
-            api.create_branch(repo_id, branch=branch, exist_ok=True)
-        additions = [CommitOperationAdd(file.name, file.content or file.path) for file in files]
+            api.create_branch(repo_id, repo_type=kind, branch=branch, exist_ok=True)
+        additions = [CommitOperationAdd(file.name, file.content or file.path) for file in plan.files]
         commit = api.create_commit(
-            repo_id, additions, commit_message=commit_message, revision=branch, create_pr=create_pr
+            repo_id,
+            additions,
+            repo_type=kind,
+            commit_message=commit_message,
+            revision=branch,
+            create_pr=create_pr,
         )
-    return PushResult(repo_id, commit.pr_url or url, files, left, commit.oid)
+    return replace(plan, url=commit.pr_url or plan.url, commit=commit.oid)
 
 
 def find_token(token: str | None = None) -> str | None:

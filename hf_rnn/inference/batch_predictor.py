@@ -124,7 +124,8 @@ class BatchPredictor:
         self.model = os.path.expanduser(self.model)
         if os.path.isdir(self.model):
             self.model = os.path.abspath(self.model)  # workers run in other folders
-            files = sorted(Path(self.model).glob("*.*"))
+            kinds = ("*.json", "*.safetensors", "onnx/*.onnx")
+            files = [path for kind in kinds for path in sorted(Path(self.model).glob(kind))]
             self._version = str([(path.name, path.stat().st_mtime_ns) for path in files])
 
     def load(self) -> TextClassifier | Tagger:

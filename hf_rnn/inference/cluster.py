@@ -18,6 +18,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import logging
 import multiprocessing
 import os
 import secrets
@@ -39,6 +40,7 @@ import hf_rnn
 
 from ..data.line_reader import read_texts
 from ..data.row_errors import BadRow
+from ..hub.loading import quiet
 from ..utils.errors import UserError, install_hint, reason_of
 from .batch_predictor import ERROR, BatchPredictor, find_text_error
 
@@ -48,7 +50,6 @@ STATE = "_hf_rnn"  # readers of data sets skip names that begin with an undersco
 _UNFINISHED = ".unfinished"
 _EXPECTED = (UserError, pa.ArrowException, OSError, csv.Error)  # errors that concern one block
 _AGAIN = "the same command does the blocks that are not done"
-_RETRIES = 3  # attempts after the death of a worker
 
 Rows: TypeAlias = tuple[pa.Table | list[dict[str, Any]], list[str]]  # and the reasons why rows were refused, or ""
 
@@ -362,6 +363,7 @@ def run_local(job: Job, blocks: Sequence[tuple[InputFile, int]], workers: int | 
 def _prepare_process() -> None:
     hf_rnn.register()  # importing the package inside the program hf-rnn does not
     torch.set_num_threads(1)
+    quiet()
 
 
 def run_on_ray(job: Job, blocks: Sequence[tuple[InputFile, int]], workers: int | None) -> Iterator[Counts]:
@@ -373,6 +375,7 @@ def run_on_ray(job: Job, blocks: Sequence[tuple[InputFile, int]], workers: int |
         raise UserError(f"--engine ray needs Ray. Type: {install_hint('ray')}") from error
     if not ray.is_initialized():
         ray.init(log_to_driver=False, logging_level="ERROR")
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     DataContext.get_current().enable_progress_bars = False
     size = min(workers or int(ray.cluster_resources().get("CPU", 1)), len(blocks))
     items = [{"block": number} for number in range(len(blocks))]
@@ -383,7 +386,6 @@ def run_on_ray(job: Job, blocks: Sequence[tuple[InputFile, int]], workers: int |
         compute=ActorPoolStrategy(size=size),
         num_cpus=1,
         num_gpus=0 if job.predictor.device == "cpu" else 1,
-        max_task_retries=_RETRIES,
     )
     try:
         for row in answered.iter_rows():

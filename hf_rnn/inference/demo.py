@@ -66,7 +66,7 @@ def build(model_name_or_path: str | Path, revision: str | None = None) -> gradio
     model, tokenizer = load_model(folder)
     if model.config.sep_token_id is not None:
         raise UserError(f"{model_name_or_path} reads pairs of texts, and the page has one: use hf-rnn predict")
-    examples = _read_examples(FinishedFolder(folder))
+    examples = read_examples(FinishedFolder(folder))
     name = Path(folder).resolve().name if Path(model_name_or_path).is_dir() else str(model_name_or_path)
     if task_of(model.config).per_token:
         return _build_tagger_page(gr, Tagger(model, tokenizer), name, examples)
@@ -185,7 +185,7 @@ def _import_gradio() -> Any:
     return gradio
 
 
-def _read_examples(folder: FinishedFolder) -> list[str]:
+def read_examples(folder: FinishedFolder) -> list[str]:
     """Return texts to try: the first of each label on the card, then the second of each, or built-in ones."""
     facts = read_facts(folder)
     rounds = zip_longest(*(facts.examples if facts and facts.examples else {}).values())
@@ -194,14 +194,18 @@ def _read_examples(folder: FinishedFolder) -> list[str]:
 
 
 def _heading(name: str, labels: Sequence[str], purpose: str = Task.purpose) -> str:
-    names = [f"<b>{escape(label)}</b>" for label in labels[:_SHOWN_LABELS]]
-    if len(labels) > _SHOWN_LABELS:
-        names.append("another label")
-    choice = " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+    about = describe([f"<b>{escape(label)}</b>" for label in labels], purpose)
     return (
-        f'<h1 style="margin: 0.2em 0">{escape(name)}</h1><p>This recurrent network {purpose.format(choice)}. '
+        f'<h1 style="margin: 0.2em 0">{escape(name)}</h1><p>{about} '
         "Give it one: the colours show which words count.</p>"
     )
+
+
+def describe(labels: Sequence[str], purpose: str) -> str:
+    """Return the sentence on a page that names the labels."""
+    names = [*labels[:_SHOWN_LABELS], *["another label"] * (len(labels) > _SHOWN_LABELS)]
+    choice = " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+    return f"This recurrent network {purpose.format(choice)}."
 
 
 class _Answers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import logging
 import shlex
@@ -33,11 +34,13 @@ from .build import make_config, make_tokenizer, make_trainer
 from .checkpointing.fingerprints import take_fingerprints
 from .checkpointing.interrupt import TrainingStopped
 from .checks import check_early, check_finite, check_loss, check_unchanged
-from .hooks import Audit, Calibration, PretrainedVectors, Run, RunHook, WarmStart
+from .hooks import Audit, Calibration, PretrainedVectors, Run, RunHook, WarmStart, WordVectors
 from .save import TrainingResult, write_folder
 from .trainer import RnnTrainer
 
 logger = logging.getLogger(__name__)
+
+_LEAST_EPOCHS = 3  # row_budget keeps at least these
 
 
 @one_at_a_time()
@@ -155,12 +158,14 @@ def train_on(
         task_specific_params: Stored in the configuration.
         quiet: Show neither bars nor a line per epoch.
     """
+    arguments = limit_epochs(arguments, report)
     data_args = arguments.data
     task = get_task(data_args.task)
     run = Run(task, arguments, texts, report)
     start = data_args.model_name_or_path
     features: list[RunHook] = list(hooks)
     features += [] if data_args.vectors is None else [PretrainedVectors(data_args.vectors)]
+    features += [] if data_args.word_vectors is None else [WordVectors(data_args.word_vectors)]
     features += [Audit()]
     features += [Calibration()] if arguments.training.calibrate else []
     features += [] if start is None else [WarmStart(start)]
@@ -211,6 +216,17 @@ def train_on(
     card = output_dir.fill(run.folder, lambda unfinished: write_folder(unfinished, run, features, best_kept))
     logger.info("the finished model is in %s", run.folder.root)
     return TrainingResult(run.folder.root, run.metrics, card)
+
+
+def limit_epochs(arguments: Arguments, report: DataReport) -> Arguments:
+    """Lower the number of epochs as `row_budget` asks for."""
+    training, rows = copy.copy(arguments.training), sum(report.label_counts["train"])
+    if training.row_budget is not None and training.max_steps <= 0:
+        epochs = max(_LEAST_EPOCHS, training.row_budget // rows)
+        if epochs < training.num_train_epochs:
+            logger.info("num_train_epochs is %d for %s rows (row_budget)", epochs, f"{rows:,}")
+            training.num_train_epochs = epochs
+    return arguments._replace(training=training)
 
 
 def _fit(run: Run, hooks: Sequence[RunHook], checkpoint: Path | None, quiet: bool) -> TrainOutput:

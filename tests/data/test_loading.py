@@ -43,7 +43,7 @@ def test_gzip_files_are_read_as_what_they_hold(tmp_path):
     read, streamed = load_tsv(tmp_path), load_tsv(tmp_path, streaming=True)
     assert read["train"][:] == plain["train"][:] and list(streamed["train"]) == list(plain["train"])
     write(tmp_path / "train.tsv", GOOD)
-    with pytest.raises(UserError, match="remove one"):
+    with pytest.raises(UserError, match="keep the whole file"):
         load_tsv(tmp_path)
     cut = write(tmp_path / "cut.tsv.gz", gzip.compress(GOOD * 50_000)[:-9])
     with pytest.raises(DataError, match="damaged"):

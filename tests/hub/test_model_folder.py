@@ -28,8 +28,8 @@ def refusal(folder):
 def test_named_files(tmp_path):
     folder = FinishedFolder(tmp_path)
     figures = ["learning_curve.png", "confusion_matrix.png", "reliability.png"]
-    others = ["card_facts.json", "generation_config.json", "onnx/model.onnx", "onnx/model_int8.onnx", "checkpoints"]
-    others += ["pretraining.json", "model.safetensors.index.json"]
+    others = ["card_facts.json", "generation_config.json", "onnx/model.onnx", "onnx/model_int8.onnx", "web"]
+    others += ["checkpoints", "pretraining.json", "model.safetensors.index.json"]
     named = [path.relative_to(tmp_path).as_posix() for path in folder.named_files()]
     assert sorted(named) == sorted(TO_LOAD + RECORDS + figures + others)
     assert (folder.weights, folder.card) == (tmp_path / "model.safetensors", tmp_path / "README.md")

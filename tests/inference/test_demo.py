@@ -106,10 +106,10 @@ def test_examples_are_those_of_the_card_in_turns(trained, tmp_path):
     facts = json.loads(folder.card_facts.read_text())
     facts["examples"] = {"bad": ["b1", "b2", "b3"], "good": ["g1"], "plain": ["p1", "p2", "p3"]}
     folder.card_facts.write_text(json.dumps(facts))
-    assert demo._read_examples(folder) == ["b1", "g1", "p1", "b2", "p2", "b3"]
+    assert demo.read_examples(folder) == ["b1", "g1", "p1", "b2", "p2", "b3"]
     for content in ("{", "[]", "{}"):
         folder.card_facts.write_text(content)
-        assert demo._read_examples(folder) == list(demo._EXAMPLES)
+        assert demo.read_examples(folder) == list(demo._EXAMPLES)
 
 
 def test_a_text_gets_scores_and_colours(answers):
@@ -200,23 +200,6 @@ def served(trained, tmp_path_factory):
     assert (process.returncode, err) == (130, "")
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: pip install '.[test]'")
-    found = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
-    if missing := [name for name, path in found.items() if path is None]:
-        pytest.skip(f"missing {' and '.join(missing)}: apt-get install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = found["chromium"]
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    for flag in [*flags, f"--user-data-dir={tmp_path_factory.mktemp('profile')}", "--window-size=1280,900"]:
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(found["chromedriver"]))
-    yield driver
-    driver.quit()
-
-
 class Page:
     """The actions and views of a visitor."""
 
@@ -275,7 +258,7 @@ def test_the_page_in_a_browser(served, browser, trained, tmp_path):
         "return [...document.querySelectorAll('#words mark')].sort((a, b) => strength(b) - strength(a))[0].textContent"
     )
     assert strongest == "miro"
-    example = demo._read_examples(FinishedFolder(trained.folder))[0]
+    example = demo.read_examples(FinishedFolder(trained.folder))[0]
     page.button(example).click()
     page.until(lambda: example in page.words(), "the example is labelled")
     page.find("textarea").clear()

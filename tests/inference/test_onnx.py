@@ -369,7 +369,7 @@ def test_the_verb_passes_its_flags(command, monkeypatch, tmp_path):
     (tmp_path / "texts.txt").write_text("a film\n\n" + "so good\n" * 200, encoding="utf-8")
     flags = ("--revision", "v1", "--quantize", "int8", "--output_dir", "out", "--input", tmp_path / "texts.txt")
     assert command("export", "--model", "me/films", *flags) == (2, "", "hf-rnn export: error: end\n")
-    assert asked == [("me/films", "int8", "out", "v1", ["a film", "", *["so good"] * 98])]
+    assert asked == [("me/films", "int8", "out", "v1", ["a film", "", *["so good"] * 98], False)]
 
 
 def test_mistakes_are_one_line(command, folder, exported, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """`OnnxClassifier` where torch and transformers cannot be imported: answers, time, memory, ids of any tokenizer."""
 
 import json
+import pickle
 import subprocess
 import sys
 
@@ -107,5 +108,13 @@ def test_the_file_of_the_tokenizer_gives_the_ids_of_transformers(tmp_path, kind,
     AutoTokenizer.from_pretrained(tmp_path, model_max_length=9, truncation_side=side).save_pretrained(tmp_path)
     expected, found = AutoTokenizer.from_pretrained(tmp_path), TokenizerFile(FinishedFolder(tmp_path))
     for given in ((TEXTS,), tuple(map(list, zip(*PAIRS, strict=True)))):
-        assert found(*given)["input_ids"] == expected(*given, truncation=True)["input_ids"]
+        ids = expected(*given, truncation=True)["input_ids"]
+        assert found(*given)["input_ids"] == ids == pickle.loads(pickle.dumps(found))(*given)["input_ids"]
     assert (len(found), found.model_max_length) == (len(expected), 9)
+
+
+def test_torch_is_not_imported_where_it_is_installed():
+    code = (
+        "import sys; from hf_rnn.inference import OnnxClassifier; print({'torch', 'transformers'} & set(sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"

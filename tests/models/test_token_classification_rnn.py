@@ -126,9 +126,17 @@ def test_a_word_has_the_states_of_its_tokens_and_its_form():
         sum(c * (2 * i + 1) for i, c in enumerate(codes)) % 64,
     ]
     form = words.table.weight[[int(row) for row in rows]].sum(0)
-    sides = words.projection(torch.stack([torch.cat([states[2, :5], states[0, 5:]]), states[3]]))
-    torch.testing.assert_close(seen[0][0], torch.cat([sides[0], form]))
-    torch.testing.assert_close(seen[0][1, :4], sides[1])
+    torch.testing.assert_close(seen[0][0], torch.cat([states[2, :5], states[0, 5:], form]))
+    torch.testing.assert_close(seen[0][1, :10], states[3])
+
+
+def test_a_word_has_its_fixed_vector():
+    """Those of the words `d` and `dbce`; other words and pairs of words have zeros."""
+    words, seen = (model := make(word_forms=64, word_vector_rows=3, word_vector_size=2)).words, []
+    words.read_vectors([[6], [6, 3, 5], [2, 6]], torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]))
+    words.dropout.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][:, 0, -2:]))
+    model(torch.tensor([[4, 6, 3, 5, 6, 2, 6, 5, 3]]))  # ⇧dbce d a dceb
+    assert seen[0].tolist() == [[3, 4], [1, 2], [0, 0], [0, 0]]
 
 
 @pytest.mark.parametrize("crf", [False, True])

@@ -27,7 +27,7 @@ def start(tmp_path):
         command = [sys.executable, str(script), *map(str, arguments)]
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
         done = subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True, encoding="utf-8", timeout=600
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, encoding="utf-8", timeout=1500
         )
         assert done.returncode == code, done.stderr
         return done.stdout
@@ -37,7 +37,7 @@ def start(tmp_path):
 
 def test_help_is_there_without_heavy_imports(tmp_path):
     """In one process without the paths that pytest sets, each script after the other."""
-    names = [str(path) for path in RUNNABLE if path != TUTORIAL and path.name != "data.py"]
+    names = [str(path) for path in RUNNABLE if path != TUTORIAL and path.name not in ("data.py", "build_reference.py")]
     assert len(names) >= 10, "premise"
     code = f"""
 import contextlib, runpy, sys

@@ -56,12 +56,12 @@ def test_a_file_builds_on_default(tmp_path, monkeypatch, name):
 @pytest.mark.parametrize(("task", "recipe"), [("token-classification", "token-classification"), ("causal-lm", "lm")])
 def test_a_file_builds_on_the_recipe_of_its_task(tmp_path, task, recipe):
     path = tmp_path / "mine.yaml"
-    path.write_text(f"task: {task}\nhidden_size: 7\n")
-    assert load_recipe(path) == {**load_recipe(recipe), "task": task, "hidden_size": 7}
-    path.write_text("hidden_size: 7\n")
+    path.write_text(f"task: {task}\nclassifier_dropout: 0.25\n")
+    assert load_recipe(path) == {**load_recipe(recipe), "task": task, "classifier_dropout": 0.25}
+    path.write_text("classifier_dropout: 0.25\n")
     flags = ["--task", task, "--data_dir", "texts", "--output_dir", "out"]
     arguments = parse_argv([*flags, "--recipe", str(path)])
-    expected = parse_argv([*flags, "--hidden_size", "7"])
+    expected = parse_argv([*flags, "--classifier_dropout", "0.25"])
     assert arguments.model == expected.model and arguments.data == expected.data
 
 

@@ -106,7 +106,7 @@ def test_a_run_does_not_resume_with_other_vectors(train_with, vector_file, tmp_p
         ({"freeze_embedding": True, "embedding_learning_rate": 0.1}, "freeze_embedding"),
         ({"embedding_learning_rate": -1.0}, "embedding_learning_rate"),
         ({"widen_vocabulary": 0}, "at least 1, found 0"),
-        ({"vectors": None, "widen_vocabulary": 5}, "give vectors"),
+        ({"vectors": None, "widen_vocabulary": 5}, "add --vectors"),
         ({"vectors": "absent.txt"}, "no vectors at absent.txt"),
     ],
 )

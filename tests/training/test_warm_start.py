@@ -99,6 +99,14 @@ def test_a_classifier_starts_from_an_encoder(start_from, encoder, pooling):
         start_from(model_name_or_path=str(result.folder), pooling="max", output_dir="refused")
 
 
+@pytest.mark.parametrize(("given", "epochs"), [({}, 4), ({"num_train_epochs": 5}, 5)])
+def test_many_rows_lower_the_number_of_epochs(texts_dir, tmp_path, given, epochs):
+    recipe = {"num_train_epochs": 9, "row_budget": 1000, "learning_rate": 0.0}
+    rest = {"data_dir": str(texts_dir), "output_dir": str(tmp_path / "out"), "baselines": False, "use_cpu": True}
+    result = train(recipe=recipe, **rest, **given)
+    assert (result.metrics["training"]["rows"], result.metrics["training"]["epochs"]) == (240, epochs)
+
+
 def test_the_default_start_is_the_encoder_of_the_package(encoder, texts_dir, tmp_path, monkeypatch, caplog):
     """A folder `english` in the current folder is named `./english`."""
     caplog.set_level("INFO", "hf_rnn")

@@ -10,7 +10,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -26,6 +26,7 @@ from ...utils.atomic_write import write_whole
 from ...utils.errors import UserError, install_hint
 from ...utils.text_checks import list_texts
 from ..reference import tokenize
+from ..web.page import check_page, write_web
 from .parity import MOST_EXAMPLES, Parity, make_texts, measure_parity
 from .runtime import LABELS_KEY, WEIGHTS_KEY, TokenizerFile, hash_weights, open_session, run_session, write_labels
 
@@ -50,6 +51,7 @@ class ExportResult:
     max_difference: float  # between its logits and the model's
     agreement: float  # share of equal answers, from 0 to 1
     texts: int  # compared; each is padded on the right, on the left, and with holes
+    web: Path | None = None  # folder for browsers and Node
 
 
 def export(
@@ -58,6 +60,7 @@ def export(
     output_dir: str | Path | None = None,
     revision: str | None = None,
     texts: Iterable[str] = (),
+    web: bool = False,
 ) -> ExportResult:
     """Write a trained model for ONNX Runtime (OpenVINO reads the float32 file too).
 
@@ -74,6 +77,7 @@ def export(
         output_dir: Folder of the file; None is `onnx/` in the finished folder, whose card then lists the file.
         revision: Branch, tag or commit, for a repo id.
         texts: Real texts, such as the model will meet; the first hundred are used.
+        web: Also write `web/` beside `onnx/`: a page that needs no server, and a model for transformers.js.
 
     Raises:
         UserError: For an invalid text; if the model cannot be loaded or exported, packages are missing, or the file
@@ -100,6 +104,8 @@ def export(
     model, tokenizer = load_model(folder.root)
     model = model.float()
     _check_model(model.config, quantize, str(name_or_path))
+    if web:
+        check_page(name_or_path, model.config)
     graph = _make_graph(model, folder)
     content = graph.SerializeToString() if quantize is None else _quantize(graph)
     examples += [text for shown in (facts.examples if facts and facts.examples else {}).values() for text in shown]
@@ -125,6 +131,9 @@ def export(
         100 * parity.agreement,
     )
     result = ExportResult(target, len(content), parity.max_difference, parity.agreement, parity.texts)
+    if web:
+        beside = folder.web if output_dir is None else target.parent / folder.web.name
+        result = replace(result, web=write_web(beside, target, model, tokenizer, folder))
     if output_dir is None and facts is not None:
         _add_to_card(folder, facts, result)
     return result
@@ -218,7 +227,7 @@ def _check_parity(parity: Parity, quantize: str | None, target: Path) -> None:
 def _add_to_card(folder: FinishedFolder, facts: CardFacts, result: ExportResult) -> None:
     """Add the file to the card, unless the card was edited by hand."""
     name = result.file.relative_to(folder.root).as_posix()
-    fact = {key: value for key, value in asdict(result).items() if key != "file"}
+    fact = {key: value for key, value in asdict(result).items() if key not in ("file", "web")}
     existing = {other: known for other, known in (facts.onnx or {}).items() if (folder.root / other).is_file()}
     if not amend_card(folder, facts, onnx=dict(sorted({**existing, name: fact}.items()))):
         logger.info("%s was edited by hand and stays as it is: add a line on %s yourself", folder.card, name)

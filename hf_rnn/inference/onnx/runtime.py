@@ -79,7 +79,6 @@ class TokenizerFile:
         self.model_max_length: int = settings.get("model_max_length") or int(1e30)  # no limit, as in transformers
         self.truncation_side: str = settings.get("truncation_side", "right")
         self.split_special_tokens: bool = settings.get("split_special_tokens", False)
-        self.backend_tokenizer.encode_special_tokens = self.split_special_tokens
         self.backend_tokenizer.no_padding()
         self.backend_tokenizer.no_truncation()
         if self.model_max_length < NO_LIMIT:
@@ -98,6 +97,7 @@ class TokenizerFile:
     ) -> dict[str, list[list[int]]]:
         """Return the `input_ids` of texts or pairs, truncated."""
         given = list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
+        self.backend_tokenizer.encode_special_tokens = self.split_special_tokens  # here, as pickle drops it
         return {"input_ids": [encoding.ids for encoding in self.backend_tokenizer.encode_batch(given)]}
 
 

@@ -24,7 +24,7 @@ class PretrainingArguments:
 
     objective: str = setting(
         "teacher",
-        "what to learn: a teacher's sentence vectors, or the next token of texts without a teacher",
+        "objective: a teacher's sentence vectors, or the next token of the texts, which needs no teacher",
         choices=["teacher", "causal_lm"],
         common=True,
     )

@@ -12,7 +12,7 @@ from .parser import expand_home, setting
 
 _POSITIVE = (
     "num_train_epochs", "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps",
-    "tokens_per_batch", "tokens_per_pass", "bptt",
+    "tokens_per_batch", "tokens_per_pass", "row_budget", "bptt",
 )  # fmt: skip
 _NOT_NEGATIVE = (
     "learning_rate", "embedding_learning_rate", "weight_decay", "max_grad_norm", "warmup_steps", "class_weight_power",
@@ -89,6 +89,11 @@ class RnnTrainingArguments(TrainingArguments):
         None,
         "most tokens, with padding, that are computed at once: larger batches of long texts are computed in parts, "
         "with the same gradient in less memory; a longer text is a part of its own",
+    )
+    row_budget: int | None = setting(
+        None,
+        "lower num_train_epochs, to at least 3, so that all epochs together read at most this number of rows; to give "
+        "num_train_epochs turns it off",
     )
     bptt: int = setting(
         64, "tokens of continuous text between two cuts of backpropagation through time, for causal-lm"
