@@ -79,7 +79,8 @@ class SettingsHelp(ArgumentDefaultsHelpFormatter):
         if action.choices and len(choices := [str(choice) for choice in action.choices]) <= _FEW_CHOICES:
             text += "" if all(choice in text for choice in choices) else f": {', '.join(choices)}"
         default = getattr(action.default, "value", action.default)
-        return text if default in (None, False, SUPPRESS) else f"{text} (default: {str(default).replace('%', '%%')})"
+        hidden = default is None or default is False or default in ("", SUPPRESS)
+        return text if hidden else f"{text} (default: {str(default).replace('%', '%%')})"
 
 
 class SettingsParser(HfArgumentParser):
