@@ -106,7 +106,7 @@ def write_page(folder, target):
 def answer(folder, count=500):
     """Return texts, their ids and scores by Python."""
     model, tokenizer = load_model(folder, device="cpu")
-    texts = [*make_texts(tokenizer, TWEETS[:100]), " ".join(TWEETS)[:14000], *TWEETS[100:]][:count]
+    texts = [*make_texts(tokenizer, TWEETS[:100]), " ".join(TWEETS)[:20000], *TWEETS[100:]][:count]
     ids = tokenize(tokenizer, texts)
     return texts, ids, compute_scores(model, compute_logits(model, tokenizer, ids)).numpy()
 
