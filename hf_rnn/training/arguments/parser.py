@@ -75,7 +75,7 @@ class SettingsHelp(ArgumentDefaultsHelpFormatter):
 
     def _get_help_string(self, action: Action) -> str | None:
         text = action.help or ""
-        text = re.sub(r"; [^()]*(?=$|\()", "", text) if self._short else text
+        text = re.sub(r"; .*?(?= \(default|$)", "", text) if self._short else text
         if action.choices and len(choices := [str(choice) for choice in action.choices]) <= _FEW_CHOICES:
             text += "" if all(choice in text for choice in choices) else f": {', '.join(choices)}"
         default = getattr(action.default, "value", action.default)
@@ -297,8 +297,8 @@ class SettingsParser(HfArgumentParser):
         known = [*dict.fromkeys(action.dest for action in self._actions if action.dest in self.names)]
         parts = [other for other in known if other.endswith(f"_{name}")]  # such as dropout
         near = parts if len(parts) > 1 else difflib.get_close_matches(name, known, n=1)
-        if (other := _OTHER_NAMES.get(name)) in known:
-            near = [other]
+        if (usual := _OTHER_NAMES.get(name, "")) in known:
+            near = [usual]
         found = [f"{dashes}{other}" for other in near]
         return self._elsewhere.get(name) or (f". Did you mean {_either(found)}?" if found else "")
 

@@ -31,11 +31,11 @@ class TableArguments:
     dataset_config: str | None = setting(None, "configuration of dataset_name, if it has several")
     text_column: str | None = setting(
         None,
-        "column of the text (default: text; TSV: 0); in TSV files its number from 0, or its name with "
+        "column of the text (default: text, in TSV 0); in TSV files its number from 0, or its name with "
         "--header; in other files its name, with dots in nested records",
         common=True,
     )
-    label_column: str | None = setting(None, "column of the label (default: label; TSV: 1)", common=True)
+    label_column: str | None = setting(None, "column of the label (default: label, in TSV 1)", common=True)
     label_columns: list[str] | None = setting(
         None,
         "several columns, as text_column: of 0 and 1 for each label of multi-label, of numbers for regression",
