@@ -58,16 +58,6 @@ def test_yellowbrick_draws_a_report(fitted):
     assert score == pytest.approx(fitted.score(TEXTS, LABELS)) and drawn.confusion_matrix_.sum() == len(TEXTS)
 
 
-def test_sentence_transformers_reads_the_english_encoder():
-    transformer = pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed")
-    from hf_rnn import SentenceEncoder
-    from hf_rnn.hub.loading import PRETRAINED
-
-    model = transformer.SentenceTransformer(str(PRETRAINED / "english"), trust_remote_code=True, device="cpu")
-    ours = SentenceEncoder.from_pretrained("english").encode(TEXTS)
-    np.testing.assert_allclose(model.encode(TEXTS), ours, atol=1e-5)
-
-
 COUNT = """
 import torch.distributed as dist
 from transformers import TrainingArguments
