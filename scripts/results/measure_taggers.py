@@ -24,10 +24,10 @@ def main() -> int:
     """Print a row of a table for each tagger."""
     parser = Parser(description=__doc__)
     parser.add_argument("--data_dir", type=Path, required=True, help="folder with train.conll and dev.conll")
-    parser.add_argument("--seeds", type=int, nargs="*", default=[0], help="of the recipe; may be none (default: 0)")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0], help="seeds of the recipe (default: 0)")
     parser.add_argument("--flags", default="", help="further flags of hf-rnn train, in one argument")
     parser.add_argument("--transformer", help="model to fine-tune (default: no transformer)")
-    parser.add_argument("--epochs", type=positive, default=3, help="of the transformer (default: %(default)s)")
+    parser.add_argument("--epochs", type=positive, default=3, help="epochs of the transformer (default: %(default)s)")
     args = parser.parse_args()
 
     import torch
