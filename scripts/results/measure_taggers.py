@@ -24,7 +24,7 @@ def main() -> int:
     """Print a row of a table for each tagger."""
     parser = Parser(description=__doc__)
     parser.add_argument("--data_dir", type=Path, required=True, help="folder with train.conll and dev.conll")
-    parser.add_argument("--seeds", type=int, nargs="*", default=[0], help="seeds, or no value (default: 0)")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0], help="seeds of the recipe (default: 0)")
     parser.add_argument("--flags", default="", help="further flags of hf-rnn train, in one argument")
     parser.add_argument("--transformer", help="model to fine-tune (default: no transformer)")
     parser.add_argument("--epochs", type=positive, default=3, help="epochs of the transformer (default: %(default)s)")

@@ -131,7 +131,7 @@ def test_a_word_has_the_states_of_its_tokens_and_its_form():
 
 
 def test_a_word_has_its_fixed_vector():
-    """Those of the words `d` and `dbce`; other words and pairs of words have zeros."""
+    """Those of the words `d` and `dbce`; other words have zeros."""
     words, seen = (model := make(word_forms=64, word_vector_rows=3, word_vector_size=2)).words, []
     words.read_vectors([[6], [6, 3, 5], [2, 6]], torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]))
     words.dropout.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][:, 0, -2:]))
