@@ -66,15 +66,14 @@ class WordReader(nn.Module):
     @torch.no_grad()
     def read_vectors(self, words: Sequence[Sequence[int]], vectors: torch.Tensor) -> None:
         """Read fixed vectors of words, which are token ids; words that are several to the tokenizer are left out."""
-        kinds, codes = self.kinds.tolist(), self.codes.tolist()
-        found: dict[int, int] = {}
-        for row, ids in enumerate(words):
-            if ids and kinds[ids[0]] == 1 and not any(kinds[token] for token in ids[1:]):
-                found.setdefault(sum(codes[token] * (2 * place + 1) for place, token in enumerate(ids)), row)
-        keys = sorted(found)
+        found = {}
+        for ids, vector in zip(words, vectors, strict=True):
+            if self.kinds[list(ids)].tolist() in ([1] + [0] * (len(ids) - 1),):
+                code = sum(int(self.codes[token]) * (2 * place + 1) for place, token in enumerate(ids))
+                found.setdefault(code, vector)
         self.keys.fill_(torch.iinfo(torch.int64).max)
-        self.keys[: len(keys)] = torch.tensor(keys, dtype=torch.int64)
-        self.vectors[: len(keys)] = vectors[torch.tensor([found[key] for key in keys], dtype=torch.int64)]
+        for row, key in enumerate(sorted(found)):
+            self.keys[row], self.vectors[row] = key, found[key]
 
     def find_marks(self, input_ids: torch.Tensor) -> torch.Tensor:
         """Return which tokens `(B, T)` are marks of capitals, which the encoder does not read."""
