@@ -39,7 +39,6 @@ _NAMES = {
     "test": "the test texts or their labels",
     "tokenizer": "the tokenizer",
     "vectors": "the pretrained vectors",
-    "word_vectors": "the vectors of words",
     "start": "the model that training starts from",
     "teacher": "the answers of the teacher",
 }
@@ -52,7 +51,6 @@ def take_fingerprints(
     settings: TrainingArguments,
     stream: str | None = None,
     vectors: str | None = None,
-    word_vectors: str | None = None,
     start: str | None = None,
     teacher: str | None = None,
     further_settings: Mapping[str, Any] | None = None,
@@ -66,7 +64,6 @@ def take_fingerprints(
         settings: Training settings.
         stream: Hash of the rows if they are a stream.
         vectors: Hash of the pretrained vectors of the embedding, if any.
-        word_vectors: Hash of the fixed vectors of words, if any.
         start: Hash of the trained model that all weights start from, if any.
         teacher: Hash of a teacher's answers for the training rows, if any.
         further_settings: Training settings that are not in `settings`.
@@ -78,7 +75,6 @@ def take_fingerprints(
         "test": _hash_rows(examples, "test") if "test" in examples else None,
         "tokenizer": hash_tokenizer(tokenizer),
         "vectors": vectors,
-        "word_vectors": word_vectors,
         "start": start,
         "teacher": teacher,
         "config": {name: value for name, value in config.to_dict().items() if name != "transformers_version"},
