@@ -125,9 +125,6 @@ class RnnConfig(PreTrainedConfig):
         id2label: dict[Any, str] | None = None  # ids become integers, and None becomes names
     problem_type: Literal["regression", "single_label_classification", "multi_label_classification"] | None = None
     sep_token_id: int | None = None  # id between the two texts of a pair; None for single texts
-    # taggers: number and size of the fixed vectors of words that `word_vectors` gave
-    word_vector_rows: int = 0
-    word_vector_size: int = 0
     # multi-label: the score above which a text has a label, by id; 0.5 each if absent
     label_thresholds: list[float] | None = None
     # regression, while training: mean and deviation of the numbers; the layer before learns standardised ones

@@ -34,8 +34,6 @@ class WordReader(nn.Module):
     codes: torch.Tensor
     forms: torch.Tensor
     kinds: torch.Tensor
-    keys: torch.Tensor
-    vectors: torch.Tensor
 
     def __init__(self, config: RnnConfig) -> None:
         super().__init__()
@@ -43,14 +41,11 @@ class WordReader(nn.Module):
         own.cell_type, own.hidden_size = "lstm", config.word_hidden_size
         self.table = nn.EmbeddingBag(config.word_forms, own.hidden_size, mode="sum")
         self.dropout = nn.Dropout(config.hidden_dropout)
-        self.layer = RnnLayer(own, config.output_size + own.hidden_size + config.word_vector_size)
+        self.layer = RnnLayer(own, config.output_size + own.hidden_size)
         self.size, self.drop = config.hidden_size, config.word_dropout
         self.register_buffer("codes", torch.zeros(config.vocab_size, dtype=torch.int64))
         self.register_buffer("forms", torch.zeros(config.vocab_size, len(list_forms("")), dtype=torch.int16))
         self.register_buffer("kinds", torch.ones(config.vocab_size, dtype=torch.int8))
-        rows, size = config.word_vector_rows, config.word_vector_size
-        self.register_buffer("keys", torch.zeros(rows, dtype=torch.int64) if rows else None)
-        self.register_buffer("vectors", torch.zeros(rows, size) if rows else None)
 
     def read(self, tokens: Sequence[str]) -> None:
         """Read the tokens of a vocabulary, in the order of their ids."""
@@ -62,18 +57,6 @@ class WordReader(nn.Module):
         starts = [token.startswith(begin) if begin else not token.startswith("##") for token in tokens]
         kinds = [_MARK if token[-1:] in _MARKS else int(start) for token, start in zip(tokens, starts, strict=True)]
         self.kinds[: len(kinds)] = torch.tensor(kinds, dtype=torch.int8)
-
-    @torch.no_grad()
-    def read_vectors(self, words: Sequence[Sequence[int]], vectors: torch.Tensor) -> None:
-        """Read fixed vectors of words, which are token ids; words that are several to the tokenizer are left out."""
-        found = {}
-        for ids, vector in zip(words, vectors, strict=True):
-            if self.kinds[list(ids)].tolist() in ([1] + [0] * (len(ids) - 1),):
-                code = sum(int(self.codes[token]) * (2 * place + 1) for place, token in enumerate(ids))
-                found.setdefault(code, vector)
-        self.keys.fill_(torch.iinfo(torch.int64).max)
-        for row, key in enumerate(sorted(found)):
-            self.keys[row], self.vectors[row] = key, found[key]
 
     def find_marks(self, input_ids: torch.Tensor) -> torch.Tensor:
         """Return which tokens `(B, T)` are marks of capitals, which the encoder does not read."""
@@ -123,12 +106,7 @@ class WordReader(nn.Module):
         read = zip(states.split(self.size, dim=-1), (last, first), strict=False)  # forward, then backward
         sides = [state.gather(1, tokens[..., None].expand(-1, -1, self.size)) for state, tokens in read]
         texts = CompactTexts(mask)
-        parts = [*sides, forms]
-        if self.keys is not None:
-            index = torch.searchsorted(self.keys, whole.contiguous()).clamp(max=len(self.keys) - 1)
-            known = self.keys[index] == whole
-            parts.append(self.vectors[index[..., 0]] * known)
-        vectors = texts.compact(torch.cat(parts, dim=-1))
+        vectors = texts.compact(torch.cat([*sides, forms], dim=-1))
         nothing = [[None] * len(self.layer.directions)] * 2
         return texts.restore(self.layer(self.dropout(vectors), texts, *nothing, False)[0])
 

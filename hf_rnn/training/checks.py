@@ -53,7 +53,7 @@ def check_early(arguments: Arguments) -> None:
     if metric is not None and greater is not None and greater == metric.endswith("loss"):
         raise UserError(f"greater_is_better {greater} keeps the worst epoch by {metric}: leave it out")
     check_trainer_settings(training)
-    names = ("tokenizer_name_or_path", "model_name_or_path", "vectors", "word_vectors")
+    names = ("tokenizer_name_or_path", "model_name_or_path", "vectors")
     sources = {name: value for name in names if find_built_in(value := getattr(data, name)) is None}
     if training.recipe not in recipe_names() and not training.resume:  # resuming removes nothing
         sources["recipe"] = training.recipe

@@ -26,7 +26,6 @@ from ..data.encoding import measure_pieces
 from ..data.labels import listed
 from ..data.source import find_origins
 from ..data.vectors import Vectors, load_vectors, widen_vocabulary
-from ..data.vectors.loading import find_source
 from ..evaluation.calibration import fit_temperature, measure_scores, scale_classifier
 from ..hub.loading import find_built_in, find_folder, load_model
 from ..hub.model_folder import FinishedFolder, read_mapping
@@ -46,7 +45,6 @@ _MANY_UNKNOWN = 0.5  # share of the tokens of validation
 # Limits for the tokens of another language, against the texts of the encoder.
 _MANY_PIECES = 1.25  # times the tokens per word
 _MORE_UNKNOWN = 0.1  # added to the share
-_WORD_VECTORS = 100_000  # words of a source that are kept
 _SAMPLE = 2_000  # training texts that are compared
 # Of the logistic regression that a new output layer starts from: training rows, and the inverse of the penalty.
 _PROBE_ROWS, _PROBE_STRENGTH = 4_000, 10.0
@@ -145,10 +143,8 @@ class WarmStart(RunHook):
         return same_head and one_label and set(own.label2id) == set(model.config.label2id)
 
     def config_fields(self) -> dict[str, Any]:
-        """Return the rows of the table, which can be more than the tokens, and those of fixed vectors of words."""
-        own = self.model.config
-        names = ("vocab_size", *(("word_vector_rows", "word_vector_size") if own.word_vector_rows else ()))
-        return {name: getattr(own, name) for name in names}
+        """Return the rows of the table, which can be more than the tokens."""
+        return {"vocab_size": self.model.config.vocab_size}
 
     def on_tokenizer(self, run: Run) -> None:
         """Warn if the texts do not look like the language of an encoder, by the figures in its folder."""
@@ -286,30 +282,6 @@ class PretrainedVectors(RunHook):
     def card_facts(self, run: Run) -> dict[str, Any]:
         """Return name and coverage of the vectors."""
         return {"vectors": self._vectors.describe()}
-
-
-class WordVectors(RunHook):
-    """Give the layer over words of a tagger the vectors of the first words of a source."""
-
-    def __init__(self, source: str) -> None:
-        found = find_source(source)
-        self._size, self._rows = found.read(found.first_words(_WORD_VECTORS))
-
-    def config_fields(self) -> dict[str, Any]:
-        """Return number and size of the vectors."""
-        return {"word_vector_rows": len(self._rows), "word_vector_size": self._size}
-
-    def on_model(self, run: Run) -> None:
-        """Copy the vectors."""
-        if getattr(run.model, "words", None) is None:
-            raise UserError("word_vectors is for taggers with word_forms: leave it out, or vectors in its place")
-        ids = run.tokenizer(list(self._rows), add_special_tokens=False)["input_ids"]
-        self._vectors = torch.from_numpy(np.stack(list(self._rows.values())))
-        run.model.words.read_vectors(ids, self._vectors / self._vectors.std())
-
-    def fingerprints(self) -> dict[str, Any]:
-        """Return the hash of the vectors."""
-        return {"word_vectors": hashlib.sha256(self._vectors.numpy().tobytes()).hexdigest()}
 
 
 class Audit(RunHook):

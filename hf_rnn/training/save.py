@@ -229,7 +229,7 @@ def _data_facts(arguments: Arguments, teacher: Mapping[str, Any] | None) -> dict
         command = ["hf-rnn", "distill", *command[2:], "--teacher", teacher["name"]]
         if teacher["unlabeled"] is not None:
             command += ["--unlabeled", teacher["unlabeled"]["file"]]
-    for flag in ("tokenizer_name_or_path", "vectors", "word_vectors", "model_name_or_path"):
+    for flag in ("tokenizer_name_or_path", "vectors", "model_name_or_path"):
         source = getattr(data, flag)
         path = None if source is None else split_archive(Path(source))[0].resolve()
         if path is not None and path.exists():  # ids on the Hub are among the settings

@@ -34,7 +34,7 @@ from .build import make_config, make_tokenizer, make_trainer
 from .checkpointing.fingerprints import take_fingerprints
 from .checkpointing.interrupt import TrainingStopped
 from .checks import check_early, check_finite, check_loss, check_unchanged
-from .hooks import Audit, Calibration, PretrainedVectors, Run, RunHook, WarmStart, WordVectors
+from .hooks import Audit, Calibration, PretrainedVectors, Run, RunHook, WarmStart
 from .save import TrainingResult, write_folder
 from .trainer import RnnTrainer
 
@@ -165,7 +165,6 @@ def train_on(
     start = data_args.model_name_or_path
     features: list[RunHook] = list(hooks)
     features += [] if data_args.vectors is None else [PretrainedVectors(data_args.vectors)]
-    features += [] if data_args.word_vectors is None else [WordVectors(data_args.word_vectors)]
     features += [Audit()]
     features += [Calibration()] if arguments.training.calibrate else []
     features += [] if start is None else [WarmStart(start)]

@@ -127,7 +127,6 @@ def test_integer_dropout_and_no_padding_id_are_valid():
 def test_every_field_has_a_meaning_for_the_command_line():
     own = RnnConfig.__dataclass_fields__.keys() - PreTrainedConfig.__dataclass_fields__.keys()
     own -= {"label_thresholds", "sep_token_id", "target_mean", "target_scale"}  # training sets these
-    own -= {"word_vector_rows", "word_vector_size"}
     assert len(own) == 22
     assert all(RnnConfig.__dataclass_fields__[name].metadata["help"] for name in own)
 

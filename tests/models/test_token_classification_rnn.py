@@ -130,15 +130,6 @@ def test_a_word_has_the_states_of_its_tokens_and_its_form():
     torch.testing.assert_close(seen[0][1, :10], states[3])
 
 
-def test_a_word_has_its_fixed_vector():
-    """Those of the words `d` and `dbce`; other words have zeros."""
-    words, seen = (model := make(word_forms=64, word_vector_rows=3, word_vector_size=2)).words, []
-    words.read_vectors([[6], [6, 3, 5], [2, 6]], torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]))
-    words.dropout.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][:, 0, -2:]))
-    model(torch.tensor([[4, 6, 3, 5, 6, 2, 6, 5, 3]]))  # ⇧dbce d a dceb
-    assert seen[0].tolist() == [[3, 4], [1, 2], [0, 0], [0, 0]]
-
-
 @pytest.mark.parametrize("crf", [False, True])
 def test_round_trip(tmp_path, crf):
     model = make(crf=crf, word_forms=64)

@@ -5,14 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 from conftest import run_script
 from transformers import pipeline
 
 from hf_rnn import encode_tagged, load_conll, train, train_tokenizer
 from hf_rnn.data.vectors import widen_vocabulary
-from hf_rnn.hub.loading import load_model
 from hf_rnn.inference import Tagger
 from hf_rnn.inference.demo import colour_spans
 from hf_rnn.tasks.token_classification import tagging_metrics
@@ -161,17 +159,6 @@ def test_vectors_keep_their_words_whole(tmp_path):
     assert tokens[:7] == ["▁⇧", "▁zorbly", "▁sees", "▁⇪", "▁zorbly", "▁,", "▁@"]
     assert [text[start:end] for start, end in encoded["offset_mapping"]][:5] == ["Z", "Zorbly", "sees", "Z", "ZORBLY"]
     assert wide.decode(encoded["input_ids"][:5]) == "zorbly sees zorbly"
-
-
-def test_word_vectors_are_read_beside_the_encoder(tagger_settings, tmp_path):
-    (tmp_path / "vectors.txt").write_text("miro 1 2\nrome 3 4\n")
-    short = {**tagger_settings, "num_train_epochs": 1, "word_vectors": str(tmp_path / "vectors.txt")}
-    result = train(**short, output_dir=str(tmp_path / "out"))
-    kept = load_model(result.folder)[0].words.vectors.flatten()
-    deviation = np.std([1, 2, 3, 4], ddof=1)  # the numbers are scaled by it
-    assert sorted(kept.tolist()) == pytest.approx([1 / deviation, 2 / deviation, 3 / deviation, 4 / deviation])
-    with pytest.raises(UserError, match="word_vectors is for taggers with word_forms"):
-        train(**short, word_forms=0, output_dir=str(tmp_path / "other"))
 
 
 def test_tags_of_other_kinds_than_entities(tagger_settings, tmp_path, command):

@@ -137,9 +137,6 @@ class DataArguments(TableArguments):
         "file of word vectors: GloVe, fastText, word2vec; or a transformers model, as a folder or Hub id",
         common=True,
     )
-    word_vectors: str | None = setting(
-        None, "token-classification: fixed vectors of words for the layer of word_forms, from sources as for vectors"
-    )
     widen_vocabulary: int | None = setting(
         None, "add this number of the first words of vectors to the vocabulary, beyond max_vocab_size"
     )
@@ -147,7 +144,7 @@ class DataArguments(TableArguments):
     def __post_init__(self) -> None:
         """Check values that need no texts."""
         super().__post_init__()
-        expand_home(self, "tokenizer_name_or_path", "model_name_or_path", "vectors", "word_vectors")
+        expand_home(self, "tokenizer_name_or_path", "model_name_or_path", "vectors")
         self.leak_limit()
         for name in ("max_length", "widen_vocabulary"):
             if (value := getattr(self, name)) is not None and value < 1:
