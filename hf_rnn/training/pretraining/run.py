@@ -207,7 +207,12 @@ def _train_language_model(
             ):
                 for row, text in enumerate(iterate(texts)):
                     (measured if row in dev else learned).write(f"{text}\n")
-    tokens = {"tokenizer": "bpe", "min_frequency": 1, "max_vocab_size": own.max_vocab_size, "lowercase": False}
+    tokens: dict[str, Any] = {
+        "tokenizer": "bpe",
+        "min_frequency": 1,
+        "max_vocab_size": own.max_vocab_size,
+        "lowercase": False,
+    }
     data_args = DataArguments(task=_LANGUAGE_MODEL, data_dir=str(cache), **tokens)
     result = train(model_args, data_args, training_args)
     return PretrainingResult(result.folder, result.metrics, result.url)
