@@ -65,7 +65,7 @@ def main() -> None:
         for number, draw in enumerate(draws):
             for column, rows in enumerate(draw):
                 if name == TUNED:
-                    model = RnnClassifier(random_state=number).fit(texts[rows].tolist(), labels[rows])
+                    model = RnnClassifier(random_state=number, verbose=False).fit(texts[rows].tolist(), labels[rows])
                     found = model.predict(dev_texts.tolist())
                 else:
                     model = GridSearchCV(LogisticRegression(max_iter=1000), {"C": [0.3, 1, 3, 10, 30]}, cv=4)
