@@ -39,12 +39,13 @@ async def predict(question: Question) -> Any:
     global waiting
     if waiting >= MOST_WAITING:
         raise HTTPException(503, "too many requests are waiting: try again", {"Retry-After": "1"})
-    one, waiting = isinstance(question.inputs, str), waiting + 1
+    texts = [question.inputs] if isinstance(question.inputs, str) else question.inputs
+    waiting += 1
     try:
         async with turn:  # in the order of arrival
-            answers = await asyncio.to_thread(classifier.predict, [question.inputs] if one else question.inputs)
+            answers = await asyncio.to_thread(classifier.predict, texts)
     except ValueError as error:  # a text that is not Unicode
         raise HTTPException(422, str(error)) from error
     finally:
         waiting -= 1
-    return answers[0] if one else answers
+    return answers[0] if isinstance(question.inputs, str) else answers
