@@ -39,13 +39,8 @@ async def predict(question: Question) -> Any:
     global waiting
     if waiting >= MOST_WAITING:
         raise HTTPException(503, "too many requests are waiting: try again", {"Retry-After": "1"})
-<<<<<<< HEAD
     waiting += 1
     texts = [question.inputs] if isinstance(question.inputs, str) else question.inputs
-=======
-    texts = [question.inputs] if isinstance(question.inputs, str) else question.inputs
-    waiting += 1
->>>>>>> r4-service
     try:
         async with turn:  # in the order of arrival
             answers = await asyncio.to_thread(classifier.predict, texts)
