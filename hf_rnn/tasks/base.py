@@ -42,7 +42,6 @@ class Task(ABC):
         audits: Whether the splits are audited.
         calibrates: Whether a temperature can be fitted (`calibrate`).
         distills: Whether it can learn from a teacher's logits (`hf-rnn distill`).
-        probes: Whether logistic regression can start its output layer.
         shares: Whether scores are between 0 and 1.
         purpose: The sentence on the demo page, with a place for the names of the labels.
     """
@@ -65,7 +64,6 @@ class Task(ABC):
     audits: ClassVar[bool] = True
     calibrates: ClassVar[bool] = False
     distills: ClassVar[bool] = False
-    probes: ClassVar[bool] = False
     shares: ClassVar[bool] = True
     purpose: ClassVar[str] = "says whether a text is {}"
 

@@ -47,7 +47,6 @@ class MultiLabel(SequenceClassification):
     settings = {"class_weight_power": 0, "label_smoothing_factor": 0, "metric_for_best_model": "average_precision"}
     calibrates = False
     distills = False
-    probes = False
     purpose = "says which of these labels a text has: {}"
 
     def read(self, arguments: Any, *, report: DataReport, **options: Any) -> Splits:

@@ -42,7 +42,6 @@ class Regression(SequenceClassification):
     settings = {"class_weight_power": 0, "label_smoothing_factor": 0, "metric_for_best_model": "loss"}
     calibrates = False
     distills = False
-    probes = False
     shares = False
     purpose = "predicts numbers from a text: {}"
 

@@ -43,7 +43,6 @@ class SequenceClassification(Task):
     problem_types: ClassVar[tuple[str | None, ...]] = (None, "single_label_classification")
     calibrates = True
     distills = True
-    probes = True
 
     def read(self, arguments: Any, *, report: DataReport, **options: Any) -> Splits:
         """Read labelled texts: TSV files, a data set of the `datasets` library, or rows in memory."""

@@ -14,9 +14,6 @@ from typing import Any
 import datasets
 import numpy as np
 import torch
-from datasets import IterableDatasetDict
-from torch import nn
-from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_utils import PredictionOutput
 
@@ -29,7 +26,6 @@ from ..data.vectors import Vectors, load_vectors, widen_vocabulary
 from ..evaluation.calibration import fit_temperature, measure_scores, scale_classifier
 from ..hub.loading import find_built_in, find_folder, load_model
 from ..hub.model_folder import FinishedFolder, read_mapping
-from ..inference.reference import batch_by_length, compute_logits
 from ..models.auto import ENCODER, head_name
 from ..models.configuration_rnn import RnnConfig
 from ..tasks import Task
@@ -46,8 +42,6 @@ _MANY_UNKNOWN = 0.5  # share of the tokens of validation
 _MANY_PIECES = 1.25  # times the tokens per word
 _MORE_UNKNOWN = 0.1  # added to the share
 _SAMPLE = 2_000  # training texts that are compared
-# Of the logistic regression that a new output layer starts from: training rows, and the inverse of the penalty.
-_PROBE_ROWS, _PROBE_STRENGTH = 4_000, 10.0
 
 
 @dataclass
@@ -127,8 +121,7 @@ class WarmStart(RunHook):
     """Start from the weights of an encoder, or of a model with any head.
 
     The encoder always keeps its weights. A head of the same class does too, its output layer only if the label names
-    are the same, in any order. A new output layer of one class per text starts as [`fit_output_layer`] leaves it.
-    Everything else starts at random.
+    are the same, in any order. Everything else starts at random.
     """
 
     def __init__(self, name_or_path: str) -> None:
@@ -176,8 +169,6 @@ class WarmStart(RunHook):
         new.base_model.load_state_dict(weights)
         if type(own) is type(new):
             new.load_state_dict(self._head_weights(run.task, new), strict=False)
-        if run.task.probes and not self.keeps_output_layer(new) and not isinstance(run.examples, IterableDatasetDict):
-            fit_output_layer(run)
         logger.info("starting from %s: %s", self.name, describe(own.config))
 
     def _head_weights(self, task: Task, model: PreTrainedModel) -> dict[str, torch.Tensor]:
@@ -188,7 +179,7 @@ class WarmStart(RunHook):
         shared = {name: value for name, value in weights.items() if not name.startswith((task.output_layer, encoder))}
         if not self.keeps_output_layer(model):
             names = ", ".join(new.label2id), self.name, ", ".join(own.label2id)
-            logger.info("labels %s differ from those of %s (%s): the output layer is new", *names)
+            logger.info("labels %s differ from those of %s (%s): the output layer starts at random", *names)
             return shared
         rows = [own.label2id[new.id2label[number]] for number in range(new.num_labels)]
         return {**shared, **{name: value[rows] for name, value in output.items()}}
@@ -207,44 +198,6 @@ class WarmStart(RunHook):
         shown = Path(self.name).resolve().name if local else self.name
         start = {"name": shown, "id": None if local else shown}
         return {"start": {**start, "keeps_classifier": self.keeps_output_layer(run.model)}}
-
-
-@torch.enable_grad()
-def fit_output_layer(run: Run) -> None:
-    """Fit the output layer to the pooled vectors of training rows by logistic regression; nothing else changes.
-
-    Then the first steps move the encoder less: Kumar et al. 2022, "Fine-Tuning can Distort Pretrained Features and
-    Underperform Out-of-Distribution" (https://arxiv.org/abs/2202.10054).
-    """
-    model, examples = run.model, run.examples["train"]
-    layer: Any = model.classifier
-    labels = np.asarray(examples["labels"][:])
-    random = np.random.default_rng(run.arguments.training.seed)
-    rows = random.permutation(np.flatnonzero(labels >= 0))[:_PROBE_ROWS]  # a row of the teacher has no label
-    ids = examples.select(rows)["input_ids"][:]
-    seen: list[torch.Tensor] = []
-    handle = layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
-    compute_logits(model.eval(), run.tokenizer, ids)
-    handle.remove()
-    order = [row for batch in batch_by_length(ids, 8192, 64) for row in batch]
-    pooled, wanted = torch.cat(seen), torch.from_numpy(labels[rows[order]])
-    mean, scale = pooled.mean(dim=0), (pooled.std(dim=0) + 1e-3) * pooled.shape[1] ** 0.5
-    inputs = (pooled - mean) / scale
-    weight = torch.zeros_like(layer.weight, requires_grad=True)
-    bias = torch.zeros_like(layer.bias, requires_grad=True)
-    solver = torch.optim.LBFGS([weight, bias], max_iter=100, line_search_fn="strong_wolfe")
-
-    def measure() -> Any:
-        solver.zero_grad()
-        loss = cross_entropy(nn.functional.linear(inputs, weight, bias), wanted)
-        loss = loss + weight.square().sum() / (2 * _PROBE_STRENGTH * len(inputs))
-        loss.backward()
-        return loss
-
-    solver.step(measure)
-    with torch.no_grad():
-        layer.weight.copy_(weight / scale)
-        layer.bias.copy_(bias - (weight / scale) @ mean)
 
 
 class PretrainedVectors(RunHook):

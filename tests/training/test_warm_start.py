@@ -13,7 +13,6 @@ from conftest import LABELS, write_rows
 from huggingface_hub import ModelCard
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from sklearn.linear_model import LogisticRegression
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 import hf_rnn.hub.loading
@@ -98,24 +97,6 @@ def test_a_classifier_starts_from_an_encoder(start_from, encoder, pooling):
     assert all(torch.equal(weights_of(again.folder)[name], weight) for name, weight in new.items())
     with pytest.raises(UserError, match=f"pooling .*is {pooling}: found max"):
         start_from(model_name_or_path=str(result.folder), pooling="max", output_dir="refused")
-
-
-def test_a_new_output_layer_starts_from_logistic_regression(start_from, encoder, texts_dir):
-    folder = start_from(model_name_or_path=str(encoder), pooling="mean_max").folder
-    model, tokenizer = (
-        AutoModelForSequenceClassification.from_pretrained(folder),
-        AutoTokenizer.from_pretrained(folder),
-    )
-    texts, labels = zip(*(row.split("\t") for row in (texts_dir / "train.tsv").read_text().splitlines()), strict=True)
-    pooled = []
-    model.classifier.register_forward_pre_hook(lambda _, inputs: pooled.append(inputs[0]))
-    with torch.no_grad():
-        logits = torch.cat([model(**tokenizer(text, return_tensors="pt")).logits for text in texts])
-    inputs = torch.cat(pooled).double()
-    inputs = (inputs - inputs.mean(dim=0)) / (inputs.std(dim=0) + 1e-3) / inputs.shape[1] ** 0.5
-    expected = LogisticRegression(C=10, tol=1e-9, max_iter=2000).fit(inputs, labels)
-    assert list(expected.classes_) == list(model.config.label2id), "premise"
-    np.testing.assert_allclose(logits.softmax(dim=1), expected.predict_proba(inputs), atol=5e-3)
 
 
 @pytest.mark.parametrize(("given", "epochs"), [({}, 4), ({"num_train_epochs": 5}, 5)])
