@@ -1301,7 +1301,7 @@ tagger = hf_rnn.RnnForTokenClassification(
         embedding_dropout=0.5, word_dropout=0.1, crf=True, word_forms=1024,
     )
 )  # fmt: skip
-tagger.forms.read(words_of.convert_ids_to_tokens(range(len(words_of))))  # prefixes, suffixes and shapes of the tokens
+tagger.words.read(words_of.convert_ids_to_tokens(range(len(words_of))))  # prefixes, suffixes and shapes of the tokens
 optimizer = torch.optim.AdamW(tagger.parameters(), lr=1e-2)
 fill = DataCollatorForTokenClassification(words_of)
 for _ in range(8):

@@ -187,6 +187,8 @@ class TokenStreams(Dataset):
         inputs = np.full(streams * steps, pad_token_id, dtype=np.int32)
         labels = np.full(streams * steps, IGNORED, dtype=np.int32)
         inputs[: self.tokens], labels[: self.tokens] = ids[:-1], ids[1:]
+        known = labels.reshape(streams, steps) != IGNORED
+        self._items = [known[:, start : start + length].sum() / processes for start in range(0, steps, length)]
         own = slice(process * streams // processes, (process + 1) * streams // processes)
         self._inputs, self._labels = (part.reshape(streams, steps)[own] for part in (inputs, labels))
 
@@ -194,12 +196,17 @@ class TokenStreams(Dataset):
         return -(-self._inputs.shape[1] // self.length)
 
     def __getitem__(self, piece: int) -> dict[str, Any]:
-        """Return `input_ids` and the next tokens `labels` `(streams, length)`, and whether the streams begin."""
+        """Return a piece.
+
+        It has `input_ids` and the next tokens `labels` `(streams, length)`, whether the streams begin, and the labels
+        per process, so that the mean over processes is the mean over tokens.
+        """
         if not 0 <= piece < len(self):
             raise IndexError(piece)
         part = slice(piece * self.length, (piece + 1) * self.length)
         both = (torch.from_numpy(ids[:, part].astype(np.int64)) for ids in (self._inputs, self._labels))
-        return dict(zip(("input_ids", "labels"), both, strict=True), begins=piece == 0)
+        own = dict(zip(("input_ids", "labels"), both, strict=True))
+        return {**own, "begins": piece == 0, "num_items_in_batch": float(self._items[piece])}
 
     def __getitems__(self, pieces: Sequence[int]) -> dict[str, Any]:
         """Return the only piece of a batch."""

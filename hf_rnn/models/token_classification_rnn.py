@@ -44,14 +44,14 @@ class WordReader(nn.Module):
         self.layer = RnnLayer(own, config.output_size + own.hidden_size)
         self.size, self.drop = config.hidden_size, config.word_dropout
         self.register_buffer("codes", torch.zeros(config.vocab_size, dtype=torch.int64))
-        self.register_buffer("forms", torch.zeros(config.vocab_size, len(list_forms("")), dtype=torch.int16))
+        self.register_buffer("forms", torch.zeros(config.vocab_size, len(list_forms("")), dtype=torch.int32))
         self.register_buffer("kinds", torch.ones(config.vocab_size, dtype=torch.int8))
 
     def read(self, tokens: Sequence[str]) -> None:
         """Read the tokens of a vocabulary, in the order of their ids."""
         rows = self.table.num_embeddings
         hashed = [[crc32(form.encode()) % rows for form in list_forms(token)] for token in tokens]
-        self.forms[: len(hashed)] = torch.tensor(hashed, dtype=torch.int16)
+        self.forms[: len(hashed)] = torch.tensor(hashed, dtype=torch.int32)
         self.codes[: len(tokens)] = torch.tensor([crc32(token.encode()) for token in tokens])
         begin = next((mark for mark in "▁Ġ" if any(token.startswith(mark) for token in tokens)), None)
         starts = [token.startswith(begin) if begin else not token.startswith("##") for token in tokens]

@@ -54,7 +54,10 @@ class LanguageModelTrainer(RnnTrainer):
     ) -> Any:
         """Return the loss of a piece after the state of the one before."""
         before = None if inputs["begins"] else self._cache
-        outputs = model(inputs["input_ids"], shift_labels=inputs["labels"], cache=before, use_cache=True)
+        items = inputs["num_items_in_batch"]
+        outputs = model(
+            inputs["input_ids"], shift_labels=inputs["labels"], cache=before, use_cache=True, num_items_in_batch=items
+        )
         self._cache = outputs.cache.detach()
         return (outputs.loss, outputs) if return_outputs else outputs.loss
 

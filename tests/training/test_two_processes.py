@@ -112,11 +112,13 @@ def test_taggers_and_language_models_have_the_same_losses(task, settings, tagged
         path.with_suffix(".txt").write_text(path.read_text())
     settings = {**settings, "task": task, "data_dir": data}
     one, two = (run_command("train", n, tmp_path / str(n) / "model", **settings)[0] for n in (1, 2))
-    for key in ("loss", "eval_loss"):
-        losses = logged(one, key)
-        assert logged(two, key) == pytest.approx(losses, abs=1e-4) and losses[-1] < losses[0], key
+    losses = logged(one, "loss")
+    assert logged(two, "loss") == pytest.approx(losses, abs=1e-4) and losses[-1] < losses[0]
     found, expected = (json.loads(folder.metrics.read_text())["test"] for folder in (two, one))
-    assert found["tokens"] == expected["tokens"] and found["loss"] == pytest.approx(expected["loss"], abs=1e-4)
+    if task == "token-classification":  # its evaluation loss is a mean over batches, which are others in two processes
+        del found["loss"], expected["loss"]
+        found, expected = ({k: v for k, v in scores.items() if isinstance(v, float)} for scores in (found, expected))
+    assert len(found) > 2 and found == pytest.approx(expected, rel=1e-4)
 
 
 def history(folder):
