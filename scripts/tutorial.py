@@ -1298,11 +1298,11 @@ torch.manual_seed(0)
 tagger = hf_rnn.RnnForTokenClassification(
     RnnConfig(
         vocab_size=len(words_of), embedding_size=48, hidden_size=48, id2label=dict(enumerate(tag_names)),
-        embedding_dropout=0.5, word_dropout=0.1, crf=True, word_forms=1024,
+        embedding_dropout=0.5, hidden_dropout=0.5, word_dropout=0.1, crf=True, word_forms=1024,
     )
 )  # fmt: skip
 tagger.words.read(words_of.convert_ids_to_tokens(range(len(words_of))))  # prefixes, suffixes and shapes of the tokens
-optimizer = torch.optim.AdamW(tagger.parameters(), lr=1e-2)
+optimizer = torch.optim.AdamW(tagger.parameters(), lr=5e-3)
 fill = DataCollatorForTokenClassification(words_of)
 for _ in range(8):
     for batch in DataLoader(examples_of["train"], 16, shuffle=True, collate_fn=fill):
