@@ -1,4 +1,4 @@
-"""Recurrent text classifiers (RNN, GRU, LSTM) as native Hugging Face models.
+"""Recurrent networks (RNN, GRU, LSTM, minGRU) for texts, as native Hugging Face models.
 
 Importing the package and transformers, in either order, registers its models, so that `AutoConfig`, `AutoModel`,
 `AutoModelForSequenceClassification` and `pipeline` load them. Everything else is imported on first use: a process that

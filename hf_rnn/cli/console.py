@@ -16,12 +16,8 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # except tab and line 
 class ModelFlags:
     """Flags that name a model."""
 
-    model: str | None = field(default=None, metadata={"help": "finished folder, or id on the Hub", "required": True})
+    model: str = field(default="", metadata={"help": "finished folder, or id on the Hub", "required": True})
     revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of an id on the Hub"})
-
-    def model_name(self) -> str:
-        """Return `--model`, which the parser requires."""
-        return str(self.model)
 
 
 def escape_controls(text: str) -> str:

@@ -35,7 +35,7 @@ def run(argv: Sequence[str]) -> None:
         description="Try a model on a page in your browser.",
         example="my-model",
     ).parse(argv)
-    name = arguments.model_name()
+    name = arguments.model
     if arguments.port is not None and not 0 < arguments.port < 65536:
         raise UserError(f"--port must be from 1 to 65535, found {arguments.port}")
     from ..hub import loading as model_loading

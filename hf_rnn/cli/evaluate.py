@@ -43,7 +43,7 @@ def run(argv: Sequence[str]) -> None:
         description="Measure a model on a split of labelled texts.",
         example="my-model data/tweets --split validation",
     ).parse(argv)
-    name = arguments.model_name()
+    name = arguments.model
     arguments.check_source()  # before the model is loaded
     if arguments.batch_size < 1:
         raise UserError(f"--batch_size must be at least 1, found {arguments.batch_size}")

@@ -38,7 +38,7 @@ def run(argv: Sequence[str]) -> None:
         description="Write a model for ONNX Runtime or browsers, and compare its answers with the model's.",
         example="my-model --web",
     ).parse(argv)
-    name = arguments.model_name()
+    name = arguments.model
     expand_home(arguments, "input")
     texts = [] if arguments.input is None else _read_lines(arguments.input)
     model_loading.quiet()

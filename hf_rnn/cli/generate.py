@@ -71,7 +71,7 @@ def run(argv: Sequence[str]) -> None:
     ).parse(argv)
     arguments.check()
     model_loading.quiet()
-    model, tokenizer = model_loading.load_model(arguments.model_name(), arguments.revision, arguments.device)
+    model, tokenizer = model_loading.load_model(arguments.model, arguments.revision, arguments.device)
     check_verb(model.config, "generate")
     prompt = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
     batch = tokenizer(prompt or "\n", return_tensors="pt").to(model.device)

@@ -43,7 +43,7 @@ def run(argv: Sequence[str]) -> None:
     texts = flags.pop("text", [])
     (arguments,) = parser.build(flags)
     expand_home(arguments, "figure")
-    name = arguments.model_name()
+    name = arguments.model
     if not texts:
         raise UserError(f"--text is missing: type hf-rnn inspect {name} --text 'so good'")
     if arguments.figure is not None and len(texts) > 1:

@@ -97,7 +97,7 @@ def _format_help() -> str:
     width = max(map(len, _VERBS)) + 2
     verbs = "\n".join(f"  {verb:<{width}}{meaning}" for verb, meaning in _VERBS.items())
     return (
-        f"{_USAGE}\n\nRecurrent text classifiers: trained from TSV files, loaded with transformers.\n\n"
+        f"{_USAGE}\n\nRecurrent networks for texts, as models of transformers.\n\n"
         f"verbs:\n{verbs}\n\nhf-rnn VERB --help shows an example and the common flags, --help_all all flags.\n"
         "Start with: hf-rnn train DATA_DIR OUTPUT_DIR"
     )

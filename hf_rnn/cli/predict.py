@@ -132,7 +132,7 @@ def run(argv: Sequence[str]) -> int:
     settings = {name: getattr(arguments, name) for name in names}
     if arguments.output_dir is not None:
         return _predict_files(arguments, settings)
-    classifier = load_predictor(arguments.model_name(), **settings)
+    classifier = load_predictor(arguments.model, **settings)
     paired = classifier.config.sep_token_id is not None
     if texts is not None and paired != (arguments.text_pair is not None):
         raise UserError("--text_pair is missing: give the second text" if paired else "--text_pair is for models of "
@@ -157,7 +157,7 @@ def _predict_files(arguments: PredictArguments, settings: dict[str, Any]) -> int
     from ..inference.cluster import predict_files
 
     columns = arguments.text_column, arguments.text_pair_column, arguments.prefix
-    predictor = BatchPredictor(arguments.model_name(), *columns, **settings)
+    predictor = BatchPredictor(arguments.model, *columns, **settings)
     assert arguments.input is not None and arguments.output_dir is not None
     with contextlib.redirect_stdout(sys.stderr):  # Ray prints on stdout
         files = predict_files(

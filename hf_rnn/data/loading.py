@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 _SPLITS = ("train", "validation", "test")
 _ALIASES = {"dev": "validation"}
-_NUMBERED = re.compile(r"(.*?)(-\d+(?:-of-\d+)?)?")  # parts of a split: train-00000-of-00004
+_NUMBER = re.compile(r"-\d+(-of-\d+)?$")  # of a part of a split: train-00000-of-00004
 _AT_ONCE = 1 << 20  # rows
 
 # The builders of the datasets library for single files.
@@ -218,18 +218,16 @@ def find_files(
             raise UserError(f"unknown split: found {unknown[0]!r}; use train, validation (or dev), test")
     elif os.path.isdir(source := os.path.expanduser(source)):
         where = str(source)
-        given, stems = {}, set()
+        given, stems = {}, set[str]()
         for path in sorted([*Path(source).glob(f"*{suffix}"), *Path(source).glob(f"*{suffix}.gz")]):
             stem = path.name.partition(suffix)[0]
-            split, number = _NUMBERED.fullmatch(stem).groups()  # type: ignore[union-attr] # matches any name
+            split = _NUMBER.sub("", stem)
             name = split if split in (*_SPLITS, *_ALIASES) else stem
-            given.setdefault(name, []).append(str(path))
-            twice = stem in stems
+            parts = given.setdefault(name, [])
+            if stem in stems or (parts and name in (stem, *stems)):
+                raise UserError(f"{where} has {Path(parts[0]).name} and {path.name}: keep the whole file or its parts")
+            parts.append(str(path))
             stems.add(stem)
-            if twice or (len(given[name]) > 1 and name in stems):
-                raise UserError(
-                    f"{where} has {Path(given[name][0]).name} and {path.name}: keep the whole file or its parts"
-                )
         if unused := [f"{name}{suffix}" for name in given if name not in (*_SPLITS, *_ALIASES)]:
             logger.warning("%s: not read: %s; read are train, dev or validation, test", where, ", ".join(unused))
     else:

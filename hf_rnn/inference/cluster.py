@@ -36,8 +36,6 @@ import torch
 from pyarrow import fs
 from tqdm import tqdm
 
-import hf_rnn
-
 from ..data.line_reader import read_texts
 from ..data.row_errors import BadRow
 from ..hub.loading import quiet
@@ -361,7 +359,6 @@ def run_local(job: Job, blocks: Sequence[tuple[InputFile, int]], workers: int | 
 
 
 def _prepare_process() -> None:
-    hf_rnn.register()  # importing the package inside the program hf-rnn does not
     torch.set_num_threads(1)
     quiet()
 
