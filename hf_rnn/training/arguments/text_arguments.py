@@ -67,7 +67,7 @@ class TableArguments:
         if folder is None:
             raise UserError("data_dir is not set: give a folder with train.tsv, or a dataset_name")
         if not os.path.exists(folder):
-            raise UserError(f"data_dir {folder} does not exist: give a folder with train.tsv")
+            raise UserError(f"data_dir {folder} does not exist: give the folder or file of your texts")
 
     def layout(self, named: bool = False) -> dict[str, Any]:
         """Return the keywords of [`load_tsv`], or of [`load_named`], for columns and bad rows."""
