@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 _SPLITS = ("train", "validation", "test")
 _ALIASES = {"dev": "validation"}
-_NUMBER = re.compile(r"-\d+(-of-\d+)?$")  # of a part of a split: train-00000-of-00004
+_NUMBER = re.compile(r"-\d+(-of-\d+)?$")  # a part of a split: train-00000-of-00004
 _AT_ONCE = 1 << 20  # rows
 
 # The builders of the datasets library for single files.
