@@ -148,13 +148,17 @@ class Task(ABC):
         """Return the loss of guessing, in nats. A run with 100 times this loss has diverged."""
 
     def complete(  # noqa: B027 - optional
-        self, model: PreTrainedModel, predictions: Mapping[str, PredictionOutput]
+        self,
+        model: PreTrainedModel,
+        predictions: dict[str, PredictionOutput],
+        predict: Callable[[str], PredictionOutput],
     ) -> None:
-        """Change a trained model before its splits are measured, such as by thresholds from the validation split.
+        """Tune a trained model on the validation split, such as its thresholds, before the splits are measured.
 
         Args:
             model: The model after training.
             predictions: Outputs and labels by split; `validation` may be missing.
+            predict: Predicts a split again, after a change of the weights.
         """
 
     # ---- inference ----

@@ -83,7 +83,7 @@ class MultiLabel(SequenceClassification):
         """Return ln(2)."""
         return math.log(2)
 
-    def complete(self, model: PreTrainedModel, predictions: Mapping[str, PredictionOutput]) -> None:
+    def complete(self, model: PreTrainedModel, predictions: Mapping[str, PredictionOutput], predict: Any) -> None:
         """Choose for each label the threshold with the best F1 on the validation split."""
         if (held_out := predictions.get("validation")) is not None:
             thresholds = tune_thresholds(held_out.predictions, held_out.label_ids)

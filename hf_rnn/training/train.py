@@ -204,7 +204,7 @@ def train_on(
     for hook in features:
         hook.on_predictions(run)
     chance_loss = task.chance_loss(config)
-    task.complete(run.model, run.predictions)
+    task.complete(run.model, run.predictions, lambda split: run.trainer.predict(run.examples[split]))
     _measure(run, outcome)
     for hook in features:
         hook.on_metrics(run)

@@ -4,8 +4,11 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 from conftest import run_script
 from transformers import pipeline
 
@@ -13,6 +16,7 @@ from hf_rnn import encode_tagged, load_conll, train, train_tokenizer
 from hf_rnn.data.vectors import widen_vocabulary
 from hf_rnn.inference import Tagger
 from hf_rnn.inference.demo import colour_spans
+from hf_rnn.tasks import get_task
 from hf_rnn.tasks.token_classification import tagging_metrics
 from hf_rnn.utils.errors import UserError
 
@@ -201,3 +205,20 @@ def test_the_script_trains_and_tags(tagged_dir, tmp_path, monkeypatch, capfd):
     assert "test_accuracy" in out and out.splitlines()[-1].startswith("Miro sees [{'entity'")
     code, _, err = run_script(script, flags, monkeypatch, capfd)
     assert code == 2 and "is not empty" in err
+
+
+def test_the_score_of_o_is_lowered_while_that_finds_more_entities():
+    labels = np.array([[1, 0, 0, 1, 0, 0]])
+    scores = np.where(labels[..., None] == 1, [0.8, 0.0], [2.2, 0.0])  # of O and B-x
+    config = SimpleNamespace(id2label={0: "O", 1: "B-x"}, num_labels=2)
+    model = SimpleNamespace(config=config, classifier=SimpleNamespace(bias=torch.zeros(2)))
+
+    def predict(split):
+        return SimpleNamespace(predictions=scores + model.classifier.bias.numpy(), label_ids=labels)
+
+    predictions = {split: predict(split) for split in ("validation", "test")}
+    task = get_task("token-classification")
+    task.complete(model, predictions, predict)
+    assert model.classifier.bias.tolist() == [-1, 0]
+    for found in predictions.values():
+        assert task.evaluate(found.predictions, found.label_ids, config)["f1"] == 1
