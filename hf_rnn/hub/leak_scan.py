@@ -18,7 +18,7 @@ from transformers.dynamic_module_utils import get_relative_import_files
 
 from ..models.auto import HEADS, head_name
 from ..utils.errors import UserError, reason_of
-from .model_folder import FORMER_MODELLING_FILES, MODELLING_FILES, FinishedFolder, read_mapping
+from .model_folder import MODELLING_FILES, FinishedFolder, read_mapping
 
 _TOKENIZER = ("special_tokens_map.json", "added_tokens.json", "chat_template.jinja")
 _BINARY = (".safetensors", ".png", ".onnx", ".model")
@@ -48,7 +48,7 @@ class SharedFile:
 
 def list_shared_files(folder: FinishedFolder, tokenizer_files: Iterable[str] = ()) -> tuple[SharedFile, ...]:
     """Return the files of a finished folder that are shared, sorted by name, those of its tokenizer included."""
-    names = {*_TOKENIZER, *tokenizer_files, *MODELLING_FILES, *FORMER_MODELLING_FILES, *_modelling_files(folder)}
+    names = {*_TOKENIZER, *tokenizer_files, *MODELLING_FILES, *_modelling_files(folder)}
     named = {*folder.named_files(), *folder.weight_files(), *(folder.root / name for name in names)}
     files = ((path.relative_to(folder.root).as_posix(), path) for path in named if path.is_file())
     return tuple(SharedFile(path, name, path.stat().st_size) for name, path in sorted(files))

@@ -18,10 +18,8 @@ from ..utils.errors import UserError, reason_of
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-# They load a model where the package is not installed; folders of earlier versions also hold the former ones.
+# They load a model where the package is not installed.
 MODELLING_FILES = tuple(sorted(path.name for path in (Path(__file__).parents[1] / "models").glob("*_rnn.py")))
-_FORMER = ("distinct", "min_gru", "outputs", "recurrence", "tutorial")
-FORMER_MODELLING_FILES = tuple(f"{name}_rnn.py" for name in _FORMER)
 _REPO_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 UNFINISHED = ".unfinished-"  # the prefix of the subfolder where a run writes and replaces a model
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from ..hub.model_folder import FORMER_MODELLING_FILES, MODELLING_FILES, UNFINISHED, FinishedFolder
+from ..hub.model_folder import MODELLING_FILES, UNFINISHED, FinishedFolder
 from ..utils.errors import UserError, is_write_error
 from .checkpointing import manifest as checkpoints
 
@@ -193,4 +193,4 @@ def _fill(folder: FinishedFolder, write: Callable[[FinishedFolder], Written]) ->
 def _finished_files(folder: FinishedFolder) -> list[Path]:
     """Return the files of a finished folder, `config.json` first, without checkpoints."""
     files = [path for path in folder.named_files() if path not in (folder.config, folder.checkpoints)]
-    return [folder.config, *files, *(folder.root / name for name in (*MODELLING_FILES, *FORMER_MODELLING_FILES))]
+    return [folder.config, *files, *(folder.root / name for name in MODELLING_FILES)]
