@@ -44,11 +44,31 @@ def load_tutorial_checkpoint(
     Raises:
         ValueError: When the file is not such a checkpoint, or its weights do not fit `settings`.
     """
-    found, weights = read_tutorial_checkpoint(path)
-    classes = found.pop("num_labels")
+    state = _read_state(path)
+    layers = sum(re.fullmatch(r"rnn_layer\.weight_hh_l\d+", name) is not None for name in state)
+    try:
+        gate_rows, hidden_size = state["rnn_layer.weight_hh_l0"].shape
+        vocab_size, embedding_size = state["embedding.weight"].shape
+        classes = len(state["linear_layer.weight"])
+    except KeyError as error:
+        raise ValueError(f"{path}: model_state_dict lacks {error}; found {sorted(state)}") from error
+    if gate_rows % hidden_size or gate_rows // hidden_size not in _GATES:
+        shape = (gate_rows, hidden_size)
+        raise ValueError(f"{path}: rnn_layer.weight_hh_l0 must be of an RNN, GRU or LSTM; found shape {shape}")
+    found = {
+        "vocab_size": vocab_size,
+        "embedding_size": embedding_size,
+        "cell_type": _GATES[gate_rows // hidden_size],
+        "hidden_size": hidden_size,
+        "num_hidden_layers": layers,
+        "bidirectional": any(name.endswith("_reverse") for name in state),
+        "pooling": "last",
+        "classifier_activation": "relu",
+    }
     if id2label or "label2id" not in settings:
         settings["id2label"] = id2label or {rank: f"RANK_{rank}" for rank in range(classes)}
     config = RnnConfig(**{**found, **settings})
+    weights = {_rename(name): weight for name, weight in state.items()}
     weights["rnn.embedding.weight"] = weights["rnn.embedding.weight"][: config.vocab_size]
     model = kind(config)
     try:
@@ -58,51 +78,21 @@ def load_tutorial_checkpoint(
     return model.eval()
 
 
-def read_tutorial_checkpoint(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """Return the settings that the weights determine, and the state dict of [`RnnForSequenceClassification`]."""
+def _read_state(path: str | os.PathLike) -> dict[str, torch.Tensor]:
     with open(path, "rb") as file:
         try:
             checkpoint = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # depending on the bytes torch raises anything, such as a KeyError for a text file
             found = f"found {type(error).__name__}; give the file that the tutorial's loop saved"
             raise ValueError(f"{path} is not a checkpoint that torch can load safely: {found}") from error
-    state = checkpoint.get("model_state_dict") if isinstance(checkpoint, dict) else None
-    if not isinstance(state, dict):
+    if not isinstance(checkpoint, dict) or "model_state_dict" not in checkpoint:
         content = sorted(map(str, checkpoint)) if isinstance(checkpoint, dict) else type(checkpoint).__name__
         raise ValueError(f"{path} has no 'model_state_dict', unlike a tutorial checkpoint: found {content}")
-    layers = sum(re.fullmatch(r"rnn_layer\.weight_hh_l\d+", name) is not None for name in state)
-    bidirectional = any(name.endswith("_reverse") for name in state)
-    names = _list_names(max(layers, 1), bidirectional)
-    if missing := names.keys() - state.keys():
-        raise ValueError(f"{path}: model_state_dict lacks {sorted(missing)}; found {sorted(state)}")
-    if unknown := sorted(state.keys() - names.keys()):
-        raise ValueError(f"{path}: model_state_dict holds {unknown[0]!r}, which the tutorial's network does not have")
-    gate_rows, hidden_size = state["rnn_layer.weight_hh_l0"].shape
-    if gate_rows % hidden_size or gate_rows // hidden_size not in _GATES:
-        shape = (gate_rows, hidden_size)
-        raise ValueError(f"{path}: rnn_layer.weight_hh_l0 must be of an RNN, GRU or LSTM; found shape {shape}")
-    vocab_size, embedding_size = state["embedding.weight"].shape
-    settings = {
-        "vocab_size": vocab_size,
-        "embedding_size": embedding_size,
-        "cell_type": _GATES[gate_rows // hidden_size],
-        "hidden_size": hidden_size,
-        "num_hidden_layers": layers,
-        "bidirectional": bidirectional,
-        "pooling": "last",
-        "classifier_activation": "relu",
-        "num_labels": state["linear_layer.weight"].shape[0],
-    }
-    return settings, {ours: state[name] for name, ours in names.items()}
+    return checkpoint["model_state_dict"]
 
 
-def _list_names(layers: int, bidirectional: bool) -> dict[str, str]:
-    """Map the weights of the tutorial's network to their names in [`RnnForSequenceClassification`]."""
-    names = {f"linear_layer.{kind}": f"classifier.{kind}" for kind in ("weight", "bias")}
-    names["embedding.weight"] = "rnn.embedding.weight"
-    for layer in range(layers):
-        for direction, ending in enumerate(("", "_reverse")[: 1 + bidirectional]):
-            cell = f"rnn.layers.{layer}.directions.{direction}.cell"
-            for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
-                names[f"rnn_layer.{part}_l{layer}{ending}"] = f"{cell}.{part}_l0"
-    return names
+def _rename(name: str) -> str:
+    """Return the name in [`RnnForSequenceClassification`] of a weight of the tutorial's network."""
+    if part := re.fullmatch(r"rnn_layer\.(\w+)_l(\d+)(_reverse)?", name):
+        return f"rnn.layers.{part[2]}.directions.{int(part[3] is not None)}.cell.{part[1]}_l0"
+    return name.replace("linear_layer.", "classifier.").replace("embedding.", "rnn.embedding.")

@@ -27,7 +27,7 @@ _LOWEST, _HIGHEST = 0.05, 20.0  # temperatures
 def fit_temperature(logits: npt.ArrayLike, labels: npt.ArrayLike) -> float:
     """Return the temperature of least cross-entropy, from 0.05 to 20; 1 if every row is right.
 
-    The cross-entropy is convex in 1 / T. Its minimum is found by Newton's method with bisection as a fallback.
+    The cross-entropy is convex in 1 / T. Its minimum is found by bisection.
 
     Args:
         logits: `(N, C)`, finite, of rows that the model was not trained on.
@@ -43,20 +43,12 @@ def fit_temperature(logits: npt.ArrayLike, labels: npt.ArrayLike) -> float:
         logger.warning("not calibrated: all %d rows are right, so no temperature fits better than another", len(true))
         return 1.0
     scores, own = torch.tensor(values), torch.tensor(chosen)
-    low, high, inverse = 1 / _HIGHEST, 1 / _LOWEST, 1.0
-    for _ in range(100):
-        weighted = (scores * inverse).softmax(dim=1) * scores
-        mean = weighted.sum(dim=1)
-        slope = (mean - own).mean().item()
-        curvature = ((weighted * scores).sum(dim=1) - mean**2).mean().item()
+    low, high = 1 / _HIGHEST, 1 / _LOWEST
+    for _ in range(40):
+        inverse = math.sqrt(low * high)
+        slope = (((scores * inverse).softmax(dim=1) * scores).sum(dim=1) - own).mean()
         low, high = (low, inverse) if slope > 0 else (inverse, high)
-        following = inverse - slope / curvature if curvature > 0 else math.inf
-        if not low < following < high:
-            following = math.sqrt(low * high)
-        inverse, step = following, abs(following - inverse)
-        if step <= 1e-10 * inverse:
-            break
-    found = 1 / inverse
+    found = 1 / math.sqrt(low * high)
     if not 1.001 * _LOWEST < found < 0.999 * _HIGHEST:
         logger.warning("the temperature is at its bound, %.3g: the scores stay poorly calibrated", found)
     return found

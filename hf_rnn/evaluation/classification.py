@@ -198,20 +198,6 @@ class _ClassificationMetric(evaluate.Metric):
         predicted, true = _check_ids(predictions, references, self.class_names)
         super().add_batch(predictions=predicted, references=true, **inputs)
 
-    def add(self, *, prediction: int | None = None, reference: int | None = None, **inputs: Any) -> None:
-        """Collect the class ids of one row; `evaluate.combine` passes the plural names."""
-        row = {"predictions": prediction, "references": reference, **inputs}
-        predictions, references = (np.array([row.pop(name)]) for name in ("predictions", "references"))
-        self.add_batch(predictions=predictions, references=references, **row)
-
-    def compute(
-        self, *, predictions: npt.ArrayLike | None = None, references: npt.ArrayLike | None = None, **inputs: Any
-    ) -> dict[str, Any] | None:
-        """Measure these rows and the collected ones, and forget them."""
-        if predictions is None and references is None and self.keep_in_memory and not len(self):
-            raise UserError("nothing to measure: give predictions and references, or add them first")
-        return super().compute(predictions=predictions, references=references, **inputs)
-
     def _compute(self, *, predictions: Sequence[int], references: Sequence[int]) -> dict[str, Any]:
         return {self.key: classification_metrics(predictions, references, self.class_names)[self.key]}
 

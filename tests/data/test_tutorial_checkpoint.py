@@ -131,8 +131,8 @@ def test_other_checkpoints_of_torch(content, found, path):
 @pytest.mark.parametrize(
     ("change", "settings", "message"),
     [
-        (lambda state: {k: v for k, v in state.items() if "linear" not in k}, {}, r"lacks \['linear_layer.bias', '"),
-        (lambda state: {**state, "conv.weight": torch.zeros(1)}, {}, "holds 'conv.weight'"),
+        (lambda state: {k: v for k, v in state.items() if "linear" not in k}, {}, "lacks 'linear_layer.weight'"),
+        (lambda state: {**state, "conv.weight": torch.zeros(1)}, {}, "does not fit its settings: .*conv.weight"),
         (lambda state: {**state, HIDDEN: torch.zeros(4, 3)}, {}, r"of an RNN.*found shape \(4, 3\)"),
         (lambda state: {**state, LINEAR: torch.zeros(3, 9)}, {}, "does not fit its settings: .*size mismatch"),
         (dict, {"id2label": {0: "no", 1: "yes"}}, "does not fit its settings: .*size mismatch for classifier.weight"),

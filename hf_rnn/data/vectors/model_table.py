@@ -1,6 +1,6 @@
 """The input embedding of any transformers model as a source of word vectors.
 
-Only the needed rows are read, from `model.safetensors`. A word is split as the model's tokenizer splits it after
+Only the table is read, from `model.safetensors`. A word is split as the model's tokenizer splits it after
 another word.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import Self
 
@@ -25,7 +24,6 @@ _WEIGHTS = "model.safetensors"
 _DTYPES = ("F16", "BF16", "F32", "F64")  # weights that are not quantised
 _BEFORE = "a "  # precedes a word while it is split
 _BATCH = 1000  # words split at a time
-_ROWS = 1024  # rows of the table read at a time
 
 
 @dataclass(frozen=True)
@@ -95,13 +93,10 @@ class ModelTable:
 
     def read_rows(self, ids: Iterable[int]) -> dict[int, np.ndarray]:
         """Return rows of the table by id, float32 `(E,)`."""
-        rows: dict[int, np.ndarray] = {}
+        wanted = sorted(set(ids))
         with safe_open(self.weights, framework="pt") as file:
-            table = file.get_slice(self.key)
-            for first, places in groupby(sorted(set(ids)), lambda index: index - index % _ROWS):
-                block = table[first : first + _ROWS].float().numpy()
-                rows.update((index, block[index - first].copy()) for index in places)
-        return rows
+            rows = file.get_tensor(self.key)[wanted].float().numpy()
+        return dict(zip(wanted, rows, strict=True))
 
     def _split(self, words: Sequence[str]) -> list[list[int]]:
         """Return the ids of the pieces of each word; none if a piece is unknown."""

@@ -53,11 +53,7 @@ def card_for_repo(folder: FinishedFolder, repo_id: str) -> dict[str, bytes]:
 
 def _is_edited(folder: FinishedFolder, facts: CardFacts) -> bool:
     """Return whether a card differs from its facts."""
-    try:
-        return not folder.card.is_file() or render(facts) != folder.card.read_text(encoding="utf-8")
-    except Exception as error:  # facts of another version make the template raise anything
-        logger.info("the card stays unchanged: %s (%s)", folder.card_facts.name, reason_of(error))
-        return True
+    return not folder.card.is_file() or render(facts) != folder.card.read_text(encoding="utf-8")
 
 
 def _contents(folder: FinishedFolder, facts: CardFacts) -> dict[str, bytes]:
