@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Sequence, Sized
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -21,9 +21,7 @@ from ..hub.loading import load_model
 from ..tasks import check_verb, task_of
 from ..utils.errors import UserError
 from ..utils.text_checks import list_texts
-from .fast_tokenizer.columns import TokenIds
 from .fused import TABLE_DTYPES, FusedClassifier, TableDtype, find_unsupported_part, table_bytes
-from .fused.classifier import SEVERAL_TEXTS
 from .fused.packing import pack_batches
 from .reference import compute_logits, find_score_function
 from .text_classifier import TextClassifier, check_size
@@ -192,12 +190,6 @@ class FastRnn(TextClassifier):
         """As in [`TextClassifier`]."""
         return self._score(self.text_logits(texts)).numpy()
 
-    def text_logits(self, texts: Sequence[str]) -> torch.Tensor:
-        """As in [`TextClassifier`]."""
-        if self._fused is None or not isinstance(texts, Sized) or len(texts) <= SEVERAL_TEXTS:
-            return self.logits(self._encode(texts))
-        return self._batch_logits(self._encode.arrange(texts), self._fused)
-
     def logits(self, input_ids: Sequence[Sequence[int]]) -> torch.Tensor:
         """As in [`TextClassifier`]."""
         fused = self._fused
@@ -207,13 +199,13 @@ class FastRnn(TextClassifier):
             with torch.autocast("cpu", enabled=False):
                 return compute_logits(self.model, self.tokenizer, input_ids, _PLAIN_TEXTS, tokens)
         if path == "batch":
-            return self._batch_logits(TokenIds.from_lists(input_ids), fused)
+            return self._batch_logits(input_ids, fused)
         return torch.from_numpy(np.concatenate([fused.single_logits(ids) for ids in input_ids]))
 
     @torch.autocast("cpu", enabled=False)
     @torch.inference_mode()
-    def _batch_logits(self, texts: TokenIds, fused: FusedClassifier) -> torch.Tensor:
-        logits = torch.empty(len(texts.lengths), self.config.num_labels, dtype=torch.float32, device="cpu")
-        for positions, batch in pack_batches(texts, *self._batches):
+    def _batch_logits(self, input_ids: Sequence[Sequence[int]], fused: FusedClassifier) -> torch.Tensor:
+        logits = torch.empty(len(input_ids), self.config.num_labels, dtype=torch.float32, device="cpu")
+        for positions, batch in pack_batches(input_ids, *self._batches):
             logits[positions] = fused.logits(batch)
         return logits

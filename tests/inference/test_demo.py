@@ -1,7 +1,5 @@
-"""The page: the answers of its buttons, and the whole page in a real browser, which asks nobody else for anything."""
+"""The page: its answers, and the whole page in a real browser, which asks nobody else for anything."""
 
-import csv
-import io
 import json
 import os
 import shutil
@@ -15,21 +13,14 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from conftest import run_script
 
-from hf_rnn import FastRnn
+from hf_rnn.hub.loading import load_model
 from hf_rnn.hub.model_folder import FinishedFolder
 from hf_rnn.inference import demo
-from hf_rnn.inference.predict_file import Answer
+from hf_rnn.tasks import DEFAULT_TASK, get_task
 from hf_rnn.utils.errors import UserError
 
 HOSTILE = '<script>window.hacked = 1</script><img src=x onerror="window.hacked = 1"> ${window.hacked = 1} {{x}} miro'
-
-
-@pytest.fixture
-def answers(trained):
-    """The page's buttons, with updates as plain dictionaries."""
-    return demo._Answers(types.SimpleNamespace(update=dict), FastRnn.from_pretrained(trained.folder))
 
 
 @pytest.mark.parametrize(
@@ -49,9 +40,7 @@ def test_mistakes(command, monkeypatch, arguments, message):
     assert message in err
 
 
-@pytest.mark.parametrize("as_app", [False, True])
-def test_the_revision_is_loaded_without_analytics(command, monkeypatch, capfd, as_app):
-    """By the command, and as the app of a Space."""
+def test_the_revision_is_loaded_without_analytics(command, monkeypatch):
     asked = []
 
     def find(*args):
@@ -60,16 +49,9 @@ def test_the_revision_is_loaded_without_analytics(command, monkeypatch, capfd, a
 
     monkeypatch.setitem(sys.modules, "gradio", types.ModuleType("gradio"))
     monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "True")
-    if as_app:
-        monkeypatch.setattr("hf_rnn.hub.loading.find_folder", find)
-        assert "MODEL_ID is not set" in run_script(demo.__file__, [], monkeypatch, capfd)[0]
-        monkeypatch.setenv("MODEL_ID", "me/films")
-        monkeypatch.setenv("MODEL_REVISION", "v1")
-        assert run_script(demo.__file__, [], monkeypatch, capfd)[0] == "hf-rnn demo: error: it is missing"
-    else:
-        monkeypatch.setattr(demo, "find_folder", find)
-        result = command("demo", "--model", "me/films", "--revision", "v1")
-        assert result == (2, "", "hf-rnn demo: error: it is missing\n")
+    monkeypatch.setattr(demo, "find_folder", find)
+    result = command("demo", "--model", "me/films", "--revision", "v1")
+    assert result == (2, "", "hf-rnn demo: error: it is missing\n")
     assert asked == [("me/films", "v1", "False")]
 
 
@@ -94,10 +76,10 @@ def test_a_page_is_served_at_one_address_and_not_shared(monkeypatch):
 
 
 def test_the_heading_has_name_and_labels_as_text():
-    html = demo._heading("<i>me</i>", ["<u>bad</u>", "good", "plain"])
+    html = demo._heading("<i>me</i>", ["<u>bad</u>", "good", "plain"], get_task(DEFAULT_TASK))
     assert "&lt;i&gt;me&lt;/i&gt;</h1>" in html
     assert "whether a text is <b>&lt;u&gt;bad&lt;/u&gt;</b>, <b>good</b> or <b>plain</b>." in html
-    many = demo._heading("x", [f"l{number}" for number in range(11)])
+    many = demo._heading("x", [f"l{number}" for number in range(11)], get_task(DEFAULT_TASK))
     assert "<b>l9</b> or another label." in many and "l10" not in many
 
 
@@ -112,45 +94,15 @@ def test_examples_are_those_of_the_card_in_turns(trained, tmp_path):
         assert demo.read_examples(folder) == list(demo._EXAMPLES)
 
 
-def test_a_text_gets_scores_and_colours(answers):
-    scores, html = answers.for_text("the miro box")
+def test_a_text_gets_scores_and_colours(trained):
+    model = load_model(trained.folder)
+    scores, html = demo.label_text(*model, "the miro box")
     assert list(scores) == ["bad", "good", "plain"] and max(scores, key=scores.get) == "good"
     assert ">miro<" in html and "<b>good</b>" in html
-    for text in ("", " \n ", None):
-        assert answers.for_text(text) == (None, "<p>Type a text first.</p>")
-    scores, html = answers.for_text("a \ud800 <b>")
+    for text in ("", " \n "):
+        assert demo.label_text(*model, text) == (None, "<p>Type a text first.</p>")
+    scores, html = demo.label_text(*model, "a \ud800 <b>")
     assert scores is None and "not UTF-8" in html and "<b>" not in html
-
-
-def test_a_file_gets_a_file(answers, tmp_path, monkeypatch):
-    monkeypatch.setattr(demo, "MAX_LINES", 3)
-    monkeypatch.setattr(demo, "_SHOWN_LINES", 2)
-    texts = tmp_path / "texts.txt"
-    texts.write_text("miro\nselk <b>\nsand\nbox\n")
-    summary, file, table = answers.for_file(str(texts), "tsv")
-    texts.write_text("selk\n")
-    answers.for_file(str(texts), "tsv")  # the next file leaves this one alone
-    with Path(file["value"]).open(newline="") as stream:
-        rows = list(csv.DictReader(stream, dialect="excel-tab"))
-    assert [row["text"] for row in rows] == ["miro", "selk <b>", "sand"]
-    assert [row["label"] for row in rows] == ["good", "bad", "plain"]
-    assert [row[:2] for row in table["value"]] == [["miro", "good"], ["selk <b>", "bad"]]
-    assert "3 lines" in summary and "only the first 3 are labelled" in summary and "shows the first 2" in summary
-
-
-def test_refused_lines_are_shown_and_counted(answers, tmp_path):
-    texts = tmp_path / "texts.txt"
-    texts.write_bytes(b"miro\nsand \xff\nmiro\n")
-    summary, _, table = answers.for_file(str(texts), "csv")
-    assert summary == "<p><b>3 lines</b>: 2 good, 1 refused (the file says why).</p>"
-    assert table["value"][1][0] == "sand \\xff" and table["value"][1][1].startswith("line 2: not UTF-8")
-    for content, message in ((b"", "The file is empty"), (b"\x1f\x8b\x08\x00", "texts.txt"), (None, "Choose a file")):
-        texts.write_bytes(content or b"")
-        summary, *hidden = answers.for_file(None if content is None else str(texts), "csv")
-        assert message in summary and hidden == [{"value": None, "visible": False}] * 2
-    found = [Answer("x", f"<l{number}>", 1.0) for number in range(12) for _ in range(number + 1)]
-    summary = demo._summarize(found, more=False)
-    assert ": 12 &lt;l11&gt;, 11 &lt;l10&gt;, " in summary and summary.endswith(", 3 &lt;l2&gt;.</p>")
 
 
 # In a browser
@@ -248,7 +200,7 @@ class Page:
 
 
 @pytest.mark.slow
-def test_the_page_in_a_browser(served, browser, trained, tmp_path):
+def test_the_page_in_a_browser(served, browser, trained):
     page = Page(browser, served[0])
     page.find("textarea").send_keys("the miro box")
     page.button("Label it").click()
@@ -266,31 +218,15 @@ def test_the_page_in_a_browser(served, browser, trained, tmp_path):
     page.button("Label it").click()
     page.until(lambda: "{{x}}" in page.words(), "the text is shown as text")
     assert browser.execute_script("return window.hacked") is None
-
-    (tmp_path / "texts.txt").write_text("the miro box\nselk\n<b>sand</b>\n", encoding="utf-8")
-    page.button("A file").click()
-    upload = page.until(lambda: browser.find_elements("css selector", "input[type=file]"), "the tab is shown")[0]
-    upload.send_keys(str(tmp_path / "texts.txt"))
-    page.until(lambda: "texts.txt" in page.text(), "the file is uploaded")
-    page.button("Label all lines").click()
-    page.until(lambda: "3 lines" in page.text() and "<b>sand</b>" in page.text(), "the file is labelled")
-    link = page.until(lambda: page.find("a[href*='answers.csv']"), "the answers are offered")
-    with urllib.request.urlopen(link.get_attribute("href")) as response:
-        rows = list(csv.DictReader(io.StringIO(response.read().decode(), newline="")))
-    assert [(row["text"], row["label"]) for row in rows[:2]] == [("the miro box", "good"), ("selk", "bad")]
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
     assert page.hosts() == {urlsplit(served[0]).netloc} and not served[1].exists(), "nothing comes from elsewhere"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", ["copy", "two lines"])
-def test_as_the_app_of_a_space(trained, tmp_path, way):
+def test_as_the_app_of_a_space(trained, tmp_path):
     app = tmp_path / "app.py"
-    if way == "copy":
-        shutil.copy(demo.__file__, app)
-    else:
-        app.write_text(f"from hf_rnn.inference.demo import build\nbuild({str(trained.folder)!r}).launch()\n")
-    process, line = start([app], tmp_path, MODEL_ID=str(trained.folder))
+    app.write_text(f"from hf_rnn.inference.demo import build\nbuild({str(trained.folder)!r}).launch()\n")
+    process, line = start([app], tmp_path)
     try:
         url = next(part for part in line.split() if part.startswith("http"))
         with urllib.request.urlopen(url) as response:
