@@ -23,7 +23,7 @@ from ..utils.errors import UserError
 from ..utils.text_checks import list_texts
 from .fused import TABLE_DTYPES, FusedClassifier, TableDtype, find_unsupported_part, table_bytes
 from .fused.packing import pack_batches
-from .reference import compute_logits, find_score_function
+from .reference import compute_logits
 from .text_classifier import TextClassifier, check_size
 
 _LOGGER = logging.getLogger(__name__)
@@ -126,7 +126,6 @@ class FastRnn(TextClassifier):
         if self.task.per_token:
             raise UserError(f"FastRnn answers for whole texts: found a model for {self.task.name}; use hf_rnn.Tagger")
         self._answers = self.task.answers
-        self._score = find_score_function(config)
         self.model: Any = copy.deepcopy(model)
         self._settings = table_dtype, memory_limit, tokens_per_batch
         self.memory = 0
@@ -186,21 +185,16 @@ class FastRnn(TextClassifier):
         model, tokenizer = load_model(name_or_path, revision, device)
         return cls(model, tokenizer, table_dtype, memory_limit, tokens_per_batch)
 
-    def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
-        """As in [`TextClassifier`]."""
-        return self._score(self.text_logits(texts)).numpy()
-
     def logits(self, input_ids: Sequence[Sequence[int]]) -> torch.Tensor:
         """As in [`TextClassifier`]."""
         fused = self._fused
-        path = "model" if fused is None else fused.choose_path([*map(len, input_ids)])
-        if fused is None or path == "model":
+        if fused is None:
             tokens = self.tokens_per_batch or _PLAIN_TOKENS
             with torch.autocast("cpu", enabled=False):
                 return compute_logits(self.model, self.tokenizer, input_ids, _PLAIN_TEXTS, tokens)
-        if path == "batch":
-            return self._batch_logits(input_ids, fused)
-        return torch.from_numpy(np.concatenate([fused.single_logits(ids) for ids in input_ids]))
+        if fused.reads_alone(len(input_ids)):
+            return torch.from_numpy(np.concatenate([fused.single_logits(ids) for ids in input_ids]))
+        return self._batch_logits(input_ids, fused)
 
     @torch.autocast("cpu", enabled=False)
     @torch.inference_mode()

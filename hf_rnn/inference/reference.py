@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
 
-from ..tasks.answers import score_kind
+from ..tasks import answers
 from .text_classifier import batch_by_length
 
 
@@ -56,19 +55,7 @@ def compute_logits(
 
 def compute_scores(model: PreTrainedModel, logits: torch.Tensor) -> torch.Tensor:
     """Return scores `(N, C)` of logits `(N, C)`: softmax, a sigmoid per label, or for regression the value itself."""
-    return find_score_function(model.config)(logits)
-
-
-def find_score_function(config: Any) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Return the function from logits to scores; reading a configuration takes longer than a softmax."""
-    return _SCORES[score_kind(config)]
-
-
-_SCORES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-    "values": lambda logits: logits,
-    "sigmoid": torch.sigmoid,
-    "softmax": partial(torch.softmax, dim=-1),
-}
+    return torch.from_numpy(answers.compute_scores(logits.numpy(), model.config))
 
 
 @torch.inference_mode()

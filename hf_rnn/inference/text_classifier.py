@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..tasks import DEFAULT_TASK, find_answers, get_task, task_of
+from ..tasks.answers import compute_scores
 from ..utils.errors import UserError
 from ..utils.text_checks import check_texts
 from .fast_tokenizer.fast_tokenization import FastTokenizer
@@ -101,7 +102,7 @@ class TextClassifier:
         They are probabilities: of the classes (softmax), or of each label (sigmoid, for multi-label); for regression
         they are the values themselves.
         """
-        raise NotImplementedError
+        return compute_scores(np.asarray(self.text_logits(texts)), self.config)
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of texts, equal to those of `tokenizer(texts, truncation=True)`."""

@@ -30,11 +30,8 @@ _ADD: Any = np.add.reduce  # faster than the methods of arrays; NumPy's types of
 _MAXIMUM: Any = np.maximum.reduce
 _LONG_TEXT = 512  # tokens; float32 sums of more states lose digits
 
-# Measured on one core: models of 50 to 128 units, 1 and 2 layers, texts of 20, 60 and 200 tokens.
-SEVERAL_TEXTS = 64  # more are always a batch
-_FEW_TEXTS, _FEW_TEXTS_OF_LIGHT_CELLS = 4, 8  # up to these, NumPy one by one is faster than a batch
-_SHORT_TEXT = 60  # tokens; the LSTM of torch reads a few longer texts faster than NumPy
-_MODEL_WORK = 200_000  # texts per step * E * H; up to this, the model's own kernels are faster than a batch
+# Measured on one core: up to these, NumPy one by one is faster than a batch.
+_FEW_TEXTS, _FEW_TEXTS_OF_LIGHT_CELLS = 4, 8
 
 TableDtype = Literal["float32", "bfloat16", "int8"]
 TABLE_DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
@@ -176,26 +173,16 @@ class FusedClassifier:
         self._pooler = deepcopy(model.pooler).float().requires_grad_(False)
         self._pooling = config.pooling
         self.keeps_states = len(self.cells) > 1 or config.pooling == "attention"
-        self._config, self._rounds = config, table_dtype != "float32" or model.dtype != torch.float32
+        self._config = config
         self._activation = None if config.classifier_activation == "linear" else model.activation
         classifier = deepcopy(model.classifier).float().requires_grad_(False)
         self._weight, self._bias = classifier.weight, classifier.bias
         self._numpy_weight, self._numpy_bias = np.ascontiguousarray(self._weight.numpy().T), self._bias.numpy()
 
-    def choose_path(self, lengths: Sequence[int]) -> Literal["single", "model", "batch"]:
-        """Return the fastest way to read texts of these lengths: one by one, by the model itself, or as a batch."""
-        count = len(lengths)
-        if not 0 < count <= SEVERAL_TEXTS:
-            return "batch"
-        config, longest = self._config, max(lengths)
-        gated = config.cell_type in ("gru", "lstm")
-        few = count <= (_FEW_TEXTS if gated else _FEW_TEXTS_OF_LIGHT_CELLS)
-        long = config.cell_type == "lstm" and longest > _SHORT_TEXT and (count > 1 or config.num_hidden_layers > 1)
-        if few and (not long or self._rounds):
-            return "single"
-        work = sum(lengths) / max(1, longest) * config.embedding_size * config.hidden_size
-        served = config.cell_type != "min_gru" and not self._rounds  # answers must not depend on the batch
-        return "model" if served and work <= _MODEL_WORK else "batch"
+    def reads_alone(self, count: int) -> bool:
+        """Return whether this number of texts is read faster one by one than as a batch."""
+        few = _FEW_TEXTS if self._config.cell_type in ("gru", "lstm") else _FEW_TEXTS_OF_LIGHT_CELLS
+        return 0 < count <= few
 
     def single_logits(self, token_ids: Sequence[int]) -> np.ndarray:
         """Return the logits `(1, C)` of one text, computed in NumPy."""

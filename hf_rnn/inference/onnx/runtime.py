@@ -20,7 +20,6 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from ...hub.model_folder import FinishedFolder, check_ids, check_name, name_damage, read_mapping, read_settings
-from ...tasks.answers import compute_scores
 from ...utils.errors import UserError, install_hint, reason_of
 from ..fast_tokenizer.fast_tokenization import NO_LIMIT
 from ..text_classifier import TextClassifier, batch_by_length
@@ -186,10 +185,6 @@ class OnnxClassifier(TextClassifier):
         classifier = cls(session, tokenizer, config, tokens_per_batch)
         classifier._file = path.absolute()
         return classifier
-
-    def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
-        """As in [`TextClassifier`]."""
-        return compute_scores(self.text_logits(texts), self.config)
 
     def logits(self, input_ids: Sequence[Sequence[int]]) -> np.ndarray:
         """As in [`TextClassifier`]; ONNX Runtime would count a negative id from the end of the vocabulary."""
