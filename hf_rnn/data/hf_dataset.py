@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from ..utils.errors import UserError, reason_of
 from .labels import RowLabels
-from .row_errors import EXCERPT_CHARACTERS, WHITE_SPACE, BadRow, DataError, Fault, Reason, label_fault, text_fault
+from .row_errors import EXCERPT_CHARACTERS, WHITE_SPACE, BadRow, DataError, Fault, Reason, text_fault
 from .tsv_reader import Rows
 
 BATCH_ROWS = 10_000
@@ -85,10 +85,9 @@ class LibrarySplit:
 
     def rows(
         self,
-        labels: RowLabels | None,
+        labels: RowLabels,
         on_bad_row: Callable[[BadRow], None],
         on_bytes: Callable[[bytes], object] = lambda block: None,
-        keep_texts: bool = True,
     ) -> Iterator[Rows]:
         """Read the split; see [`~hf_rnn.data.tsv_reader.TsvFile.rows`]. Bad rows are numbered from 0."""
         on_bytes(self.dataset._fingerprint.encode())
@@ -98,9 +97,7 @@ class LibrarySplit:
             yield self._read(batch, start, labels, on_bad_row)
             start += len(batch)
 
-    def _read(
-        self, batch: pa.Table, start: int, labels: RowLabels | None, on_bad_row: Callable[[BadRow], None]
-    ) -> Rows:
+    def _read(self, batch: pa.Table, start: int, labels: RowLabels, on_bad_row: Callable[[BadRow], None]) -> Rows:
         texts = [batch[column].cast(pa.string()).combine_chunks() for column in self.text_columns]
         bad = np.zeros(len(batch), dtype=bool)
         for column in texts:
@@ -114,8 +111,7 @@ class LibrarySplit:
         else:
             rows = zip(*(batch[column].to_pylist() for column in self.label_names), strict=True)
             coded = pa.array([self._write(row) for row in rows], pa.string()).dictionary_encode()
-            written = coded.dictionary.to_pylist()
-            resolved = written if labels is None else [labels.read(value) for value in written]
+            resolved = [labels.read(value) for value in coded.dictionary.to_pylist()]
         codes = pc.fill_null(coded.indices, len(resolved)).to_numpy()
         resolved.append(Fault(Reason.EMPTY_LABEL, "its label is missing"))
         bad |= np.array([isinstance(label, Fault) for label in resolved])[codes]
@@ -126,10 +122,6 @@ class LibrarySplit:
             on_bad_row(BadRow(self.path, start + int(row), None, fault, found[0][:EXCERPT_CHARACTERS]))
         keep, codes = pa.array(~bad), codes[~bad]
         kept = [column.filter(keep) for column in texts]
-        if labels is None:
-            known = [None if isinstance(label, Fault) else label for label in resolved]
-            coded = pa.array(known, pa.string()).take(pa.array(codes)).dictionary_encode()
-            return Rows(kept[0], coded, len(batch), *kept[1:])
         good = np.array([not isinstance(label, Fault) for label in resolved])
         values = [label for label in resolved if not isinstance(label, Fault)]
         return Rows(kept[0], labels.as_array(values, (np.cumsum(good) - 1)[codes]), len(batch), *kept[1:])
@@ -150,15 +142,15 @@ class LibrarySplit:
             written.append(str(self.separator).join(texts))
         return "\t".join(written)
 
-    def _resolve(self, value: str | int, labels: RowLabels | None) -> Any:
-        """Return a label's id, or, without a label map, the label as TSV would write it; or what is wrong with it."""
+    def _resolve(self, value: str | int, labels: RowLabels) -> Any:
+        """Return what `labels` read of a label as TSV would write it, or what is wrong with it."""
         label, names = str(value), self.class_names
         if names is not None:
             if not isinstance(value, int) or not 0 <= value < len(names):
                 remedy = "-1 marks a row without a label" if value == UNLABELLED else ""
                 return Fault(Reason.LABEL_OUT_OF_RANGE, f"label {value}, known are 0 to {len(names) - 1}", remedy)
             label = str(names[value])
-        return (label_fault(label) or label) if labels is None else labels.read(label)
+        return labels.read(label)
 
 
 def _item(feature: Any) -> Any:

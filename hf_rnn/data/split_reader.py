@@ -22,7 +22,7 @@ from datasets.iterable_dataset import ArrowExamplesIterable
 from .hf_dataset import LibrarySplit
 from .label_sets import AsWritten
 from .labels import LabelMap, RowLabels, listed, sort_labels
-from .row_errors import DataError, DataReport, Fault, Ledger, Reason, SplitReport
+from .row_errors import BadRow, DataError, DataReport, Fault, Ledger, Reason, SplitReport
 from .stratified_split import Holdout
 from .tsv_reader import Rows, TsvFile
 
@@ -35,11 +35,11 @@ RowSource = TsvFile | LibrarySplit
 class ReadSplit:
     """The good rows of one split, empty if only counts are requested, and a hash of all bytes that were read.
 
-    `counts` has for each source the kept rows by label id, or by label without a label map.
+    `counts` has for each source the kept rows by label id.
     """
 
     sources: Sequence[RowSource]
-    counts: list[Counter[Any]] = field(default_factory=list)
+    counts: list[Counter[int]] = field(default_factory=list)
     rows: list[Rows] = field(default_factory=list)
     digest: str = ""
 
@@ -65,28 +65,26 @@ def read_splits(
     for split, parts in sources.items():
         ledger.report.splits[split] = SplitReport([part.path for part in parts])
     first, splits = next(iter(sources)), {}
+    surveyed: Counter[str] = Counter()
+    for part in sources[first]:
+        for rows in part.rows(AsWritten(checked=scheme is None), partial(_refuse, ledger, first)):
+            surveyed.update(_count(rows.labels.cast(pa.string())))
+    if not surveyed:
+        _read(first, sources[first], AsWritten(checked=True), ledger, keep)  # raises: no row is usable
     labels: RowLabels
-    if class_names is None and scheme is None:
-        read = _read(first, sources[first], None, ledger, keep)
-        labels = classes = LabelMap.from_counts(sum(read.counts, Counter()))
-        splits[first] = _number_labels(read, classes)
+    if scheme is not None:
+        labels = scheme(iter(surveyed), class_names, label_map, sources[first][0].label_names)
+    elif class_names is not None:
+        labels = LabelMap.given(class_names, surveyed, label_map)
     else:
-        surveyed: Counter[str] = Counter()
-        for part in sources[first]:
-            for rows in part.rows(AsWritten() if scheme else None, lambda row: None, keep_texts=False):
-                surveyed.update(_count(rows))
-        if scheme is not None:
-            labels = scheme(iter(surveyed), class_names, label_map, sources[first][0].label_names)
-        else:
-            assert class_names is not None
-            labels = LabelMap.given(class_names, surveyed, label_map)
-        try:
-            splits[first] = _read(first, sources[first], labels, ledger, keep)
-        except DataError as error:
-            if error.reason in (Reason.UNKNOWN_LABEL, Reason.LABEL_OUT_OF_RANGE):
-                found = f". All labels in {first}: {listed(sort_labels(surveyed))}" if scheme is None else ""
-                raise DataError(f"{error}{found}", error.path, error.reason, error.line, error.byte_offset) from None
-            raise
+        labels = LabelMap.from_counts(surveyed)
+    try:
+        splits[first] = _read(first, sources[first], labels, ledger, keep)
+    except DataError as error:
+        if error.reason in (Reason.UNKNOWN_LABEL, Reason.LABEL_OUT_OF_RANGE):
+            found = f". All labels in {first}: {listed(sort_labels(surveyed))}" if scheme is None else ""
+            raise DataError(f"{error}{found}", error.path, error.reason, error.line, error.byte_offset) from None
+        raise
     ledger.report.class_names = list(labels.names)
     for split, parts in sources.items():
         for part in parts:
@@ -104,16 +102,16 @@ def read_splits(
     return labels, splits
 
 
-def _read(split: str, parts: Sequence[RowSource], labels: RowLabels | None, ledger: Ledger, keep: bool) -> ReadSplit:
-    """Read a split, under the label map if there is one."""
+def _read(split: str, parts: Sequence[RowSource], labels: RowLabels, ledger: Ledger, keep: bool) -> ReadSplit:
+    """Read a split under the label map."""
     read, hasher, report = ReadSplit(parts), xxhash.xxh3_128(), ledger.report.splits[split]
     for part in parts:
-        counts: Counter[Any] = Counter()
+        counts: Counter[int] = Counter()
         read.counts.append(counts)
         hasher.update(repr(part.layout).encode())
-        for rows in part.rows(labels, partial(ledger.reject, split), hasher.update, keep):
+        for rows in part.rows(labels, partial(ledger.reject, split), hasher.update):
             report.rows_read += rows.lines
-            counts.update(_count(rows, labels))
+            counts.update(_count(pa.array(labels.stratum(rows.labels))))
             if keep:
                 read.rows.append(rows)
     read.digest = hasher.hexdigest()
@@ -123,22 +121,16 @@ def _read(split: str, parts: Sequence[RowSource], labels: RowLabels | None, ledg
     return read
 
 
-def _count(rows: Rows, labels: RowLabels | None = None) -> dict[Any, int]:
-    """Return the rows by stratum, or by label as it is written."""
-    counted = pc.value_counts(rows.labels if labels is None else pa.array(labels.stratum(rows.labels)))
+def _refuse(ledger: Ledger, split: str, row: BadRow) -> None:
+    """Stop at a bad row before the label map is made, unless bad rows are allowed; they are counted later."""
+    if ledger.limit == 0 and row.fault.reason is not Reason.UNKNOWN_LABEL:
+        ledger.reject(split, row)
+
+
+def _count(values: pa.Array) -> dict[Any, int]:
+    """Return the number of each value."""
+    counted = pc.value_counts(values)
     return dict(zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True))
-
-
-def _number_labels(read: ReadSplit, labels: LabelMap) -> ReadSplit:
-    """Return a split that was read without label map with label ids."""
-    ids = {name: number for number, name in enumerate(labels.names)}
-    counts = [Counter({ids[name]: rows for name, rows in part.items()}) for part in read.counts]
-    numbered = []
-    while read.rows:
-        rows = read.rows.pop(0)
-        table = np.array([ids[name] for name in rows.labels.dictionary.to_pylist()], dtype=np.int64)
-        numbered.append(Rows(rows.texts, pa.array(table[rows.labels.indices.to_numpy()]), rows.lines, rows.pairs))
-    return ReadSplit(read.sources, counts, numbered, read.digest)
 
 
 def build_tables(

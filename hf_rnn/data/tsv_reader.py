@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 
 from ..utils.errors import UserError, reason_of
 from .labels import RowLabels, listed
-from .row_errors import EXCERPT_CHARACTERS, WHITE_SPACE, BadRow, DataError, Fault, Reason, label_fault, text_fault
+from .row_errors import EXCERPT_CHARACTERS, WHITE_SPACE, BadRow, DataError, Fault, Reason, text_fault
 
 BLOCK_BYTES = 256 * 1024  # fits the second-level cache: a fifth faster than 1 MiB
 MAX_LINE_BYTES = 1 << 20
@@ -66,7 +66,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Rows:
-    """The good rows of some lines: texts, and labels (`RowLabels.as_array`) or, as written, a dictionary of strings.
+    """The good rows of some lines: texts, and labels as of `RowLabels.as_array`.
 
     `lines` includes the refused ones; `pairs` are the second texts, if there are any.
     """
@@ -173,9 +173,8 @@ class RowReader:
     layout: Layout
     line: int
     offset: int
-    labels: RowLabels | None
+    labels: RowLabels
     on_bad_row: Callable[[BadRow], None]
-    keep_texts: bool = True
 
     def skip_long_line(self, start: bytes, length: int, size: int) -> Rows:
         """Refuse a line over the cap; only its start is held."""
@@ -236,15 +235,13 @@ class RowReader:
                 trimmed = pc.utf8_trim(fields.take(pa.array(2 * suspects)), characters=WHITE_SPACE)
                 if (pc.binary_length(trimmed).to_numpy() == 0).any():
                     return None
-            texts.append(fields.take(places) if self.keep_texts else fields[:0])
+            texts.append(fields.take(places))
         written = [cut(column)[1].take(places) for column in layout.labels]
         labels = (written[0] if len(written) == 1 else pc.binary_join_element_wise(*written, "\t")).dictionary_encode()
-        read = [self._read_label(label) for label in labels.dictionary.to_pylist()]
+        read = [self.labels.read(label) for label in labels.dictionary.to_pylist()]
         if any(isinstance(label, Fault) for label in read):
             return None
-        if self.labels is not None:
-            labels = self.labels.as_array(read, labels.indices.to_numpy())
-        return Rows(texts[0], labels, len(starts), *texts[1:])
+        return Rows(texts[0], self.labels.as_array(read, labels.indices.to_numpy()), len(starts), *texts[1:])
 
     def _read_lines(self, block: bytes) -> Rows:
         """Read the lines one by one; report the bad ones and return the others."""
@@ -269,11 +266,8 @@ class RowReader:
         texts = [fields[column] for column in self.layout.texts]
         if fault := next(filter(None, map(text_fault, texts)), None):
             return fault
-        label = self._read_label("\t".join(fields[column] for column in self.layout.labels))
+        label = self.labels.read("\t".join(fields[column] for column in self.layout.labels))
         return label if isinstance(label, Fault) else (texts, label)
-
-    def _read_label(self, written: str) -> Any:
-        return (label_fault(written) or written) if self.labels is None else self.labels.read(written)
 
     def _reject(self, line: bytes, fault: Fault) -> None:
         start, fields = line, line.split(b"\t")
@@ -286,8 +280,6 @@ class RowReader:
     def _build_rows(self, rows: list[tuple[list[str], Any]], lines: int) -> Rows:
         texts = [pa.array([texts[n] for texts, _ in rows], pa.string()) for n in range(len(self.layout.texts))]
         labels = [label for _, label in rows]
-        if self.labels is None:
-            return Rows(texts[0], pa.array(labels, pa.string()).dictionary_encode(), lines, *texts[1:])
         return Rows(texts[0], self.labels.as_array(labels, np.arange(len(labels))), lines, *texts[1:])
 
 
@@ -430,20 +422,18 @@ class TsvFile:
 
     def rows(
         self,
-        labels: RowLabels | None,
+        labels: RowLabels,
         on_bad_row: Callable[[BadRow], None],
         on_bytes: Callable[[bytes], object] = lambda block: None,
-        keep_texts: bool = True,
     ) -> Iterator[Rows]:
         """Read the file from its first row to its end.
 
         Args:
-            labels: Reads labels; None to get them as they are written.
+            labels: Reads labels.
             on_bad_row: Called with each bad row, in the order of lines; may raise to stop.
             on_bytes: Called with all bytes that are read, in order (for a hash).
-            keep_texts: Whether rows need their texts; a pass that counts is faster without.
         """
-        reader = RowReader(self.path, self.layout, self.first_line, self.start, labels, on_bad_row, keep_texts)
+        reader = RowReader(self.path, self.layout, self.first_line, self.start, labels, on_bad_row)
         try:
             stream = open_binary(self.path)
         except OSError as error:

@@ -125,7 +125,6 @@ class FastRnn(TextClassifier):
         super().__init__(tokenizer, config, tokens_per_batch)
         if self.task.per_token:
             raise UserError(f"FastRnn answers for whole texts: found a model for {self.task.name}; use hf_rnn.Tagger")
-        self._answers = self.task.answers
         self.model: Any = copy.deepcopy(model)
         self._settings = table_dtype, memory_limit, tokens_per_batch
         self.memory = 0

@@ -18,6 +18,7 @@ from tsv_files import GOOD, write
 
 from hf_rnn import train
 from hf_rnn.data import DataError, DataReport, Reason, load_tsv, tsv_reader
+from hf_rnn.data.label_sets import AsWritten
 from hf_rnn.data.samplers import CountedStream
 from hf_rnn.data.tsv_reader import TsvFile, TsvFormat
 from hf_rnn.utils.errors import UserError
@@ -62,11 +63,11 @@ def test_a_stream_notices_a_changed_file(tmp_path):
     path = write(tmp_path / "train.tsv", GOOD * 10)
     opened, stream = TsvFile.open(path, TsvFormat()), load_tsv(path, streaming=True)["train"]
     assert len(list(stream)) == 18
-    reader = opened.rows(None, pytest.fail)
+    reader = opened.rows(AsWritten(), pytest.fail)
     assert next(reader).lines == 20
     write(tmp_path / "train.tsv", GOOD.replace(b"good", b"evil") * 10)
     os.utime(path, (0, 0))  # the same size; another time on any clock
-    for rows in (stream, reader, opened.rows(None, pytest.fail)):
+    for rows in (stream, reader, opened.rows(AsWritten(), pytest.fail)):
         with pytest.raises(DataError) as caught:
             list(rows)
         assert caught.value.reason == Reason.FILE_CHANGED

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tsv_files import GOOD, SAME_FILE, load_train, write
 
 from hf_rnn.data import Reason, tsv_reader
+from hf_rnn.data.label_sets import AsWritten
 from hf_rnn.data.labels import LabelMap
 from hf_rnn.data.row_errors import WHITE_SPACE
 from hf_rnn.data.tsv_reader import TsvFile, TsvFormat
@@ -86,7 +87,7 @@ def is_good(line, known):
 @given(st.lists(jumble, min_size=1), st.sampled_from([None, ("0", "1")]))
 def test_every_line_is_a_row_or_a_refusal(tmp_path, monkeypatch, parts, known):
     content = b"word\t0\n" + b"".join(piece for pair in parts for pieces in pair for piece in pieces)
-    path, label_map = write(tmp_path / "jumble.tsv", content), LabelMap(known) if known else None
+    path, label_map = write(tmp_path / "jumble.tsv", content), LabelMap(known) if known else AsWritten(checked=True)
     found = read_everything(path, label_map, monkeypatch, arrays=True, block=64)
     assert found == read_everything(path, label_map, monkeypatch, arrays=False, block=64)
     assert found == read_everything(path, label_map, monkeypatch, arrays=True, block=100_000)
@@ -116,7 +117,8 @@ def test_the_cap_does_not_depend_on_blocks(tmp_path, monkeypatch, block, end):
     monkeypatch.setattr(tsv_reader, "BLOCK_BYTES", block)
     for length in (19, 20, 21, 22, 40):
         path, bad = write(tmp_path / "cap.tsv", b"x\t0\n" + b"y" * (length - 2) + b"\t0" + end), []
-        read = sum(len(rows.texts) for rows in TsvFile.open(path, TsvFormat(max_line_bytes=20)).rows(None, bad.append))
+        file = TsvFile.open(path, TsvFormat(max_line_bytes=20))
+        read = sum(len(rows.texts) for rows in file.rows(AsWritten(), bad.append))
         assert (read, [row.fault.reason for row in bad]) == ((1, [Reason.LINE_TOO_LONG]) if length > 20 else (2, []))
         assert all(f"it has {length} bytes" in row.fault.detail for row in bad)
 
@@ -124,7 +126,7 @@ def test_the_cap_does_not_depend_on_blocks(tmp_path, monkeypatch, block, end):
 def test_a_long_line_is_skipped_in_bounded_memory(tmp_path):
     path = write(tmp_path / "train.tsv", GOOD + b"y" * 30_000_000 + b"\n" + GOOD + b"z" * 3_000_000)
     bad, most = [], 0
-    for _ in TsvFile.open(path, TsvFormat()).rows(None, bad.append):
+    for _ in TsvFile.open(path, TsvFormat()).rows(AsWritten(), bad.append):
         most = max(most, pa.total_allocated_bytes())
     assert [(row.line, row.byte_offset) for row in bad] == [(3, len(GOOD)), (6, 2 * len(GOOD) + 30_000_001)]
     assert "30000000 bytes" in bad[0].fault.detail and len(bad[0].excerpt) == 80

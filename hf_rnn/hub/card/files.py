@@ -57,5 +57,5 @@ def _is_edited(folder: FinishedFolder, facts: CardFacts) -> bool:
 
 
 def _contents(folder: FinishedFolder, facts: CardFacts) -> dict[str, bytes]:
-    stored = json.dumps(facts.to_dict(), indent=2, ensure_ascii=False) + "\n"
+    stored = json.dumps(dataclasses.asdict(facts), indent=2, ensure_ascii=False) + "\n"
     return {folder.card_facts.name: stored.encode(), folder.card.name: render(facts).encode()}

@@ -7,7 +7,7 @@ import math
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -80,13 +80,9 @@ class CardFacts:
     figures: Mapping[str, str] | None = None  # file names by caption
     onnx: Mapping[str, Mapping[str, float]] | None = None  # by file: `bytes`, `texts`, `max_difference`, `agreement`
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the facts as JSON can hold them."""
-        return asdict(self)
-
     @classmethod
     def from_dict(cls, facts: Mapping[str, Any]) -> CardFacts:
-        """Restore the facts from the result of [`to_dict`], through JSON or not; TypeError for an unknown fact."""
+        """Restore the facts from their dictionary, through JSON or not; TypeError for an unknown fact."""
         lists = {name: tuple(facts[name]) for name in ("language", "tags") if name in facts}
         return cls(**{**facts, **lists})
 

@@ -8,9 +8,8 @@ vocabulary; other new words go through the tokenizer. Any other tokenizer is cal
 from __future__ import annotations
 
 import copy
-from bisect import bisect_right
 from collections.abc import Sequence
-from itertools import accumulate, chain
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from ...utils.text_checks import list_texts
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 
 _KEPT = 1 << 17  # words in memory, about 20 MB; beyond this number all are forgotten
 _LONGEST = 64  # characters of a word that is kept
-_GROUP = 32  # words encoded as one text, at half the time of words alone
 NO_LIMIT = int(1e20)  # transformers takes a larger `model_max_length` as no limit
 
 
@@ -108,16 +106,7 @@ class FastTokenizer:
 
     def _encode_words(self, words: list[str]) -> list[Ids]:
         """Return the ids that the backend gives to each word."""
-        groups = [words[start : start + _GROUP] for start in range(0, len(words), _GROUP)]
-        found: list[Ids] = []
-        encodings = self._backend.encode_batch([" ".join(group) for group in groups], add_special_tokens=False)
-        for group, encoding in zip(groups, encodings, strict=True):
-            ends = list(accumulate(len(word) + 1 for word in group))
-            ids: list[list[int]] = [[] for _ in group]
-            for number, (start, _) in zip(encoding.ids, encoding.offsets, strict=True):
-                ids[bisect_right(ends, start)].append(number)
-            found += map(tuple, ids)
-        return found
+        return [tuple(encoding.ids) for encoding in self._backend.encode_batch(words, add_special_tokens=False)]
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
         """Return the ids of texts by the backend's batch call, which truncates."""

@@ -39,7 +39,6 @@ logger = logging.getLogger(__name__)
 MAX_DIFFERENCE = 1e-4  # between two logits in float32
 _RELATIVE_DIFFERENCE = 1e-5  # the same for logits above 10, whose last digits float32 rounds
 MIN_AGREEMENT = 0.99  # share of equal answers in int8
-_LARGEST_FILE = 2**31 - 2**20  # bytes: protobuf's limit, less 1 MB for the graph
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ def export(
 
     Raises:
         UserError: For an invalid text; if the model cannot be loaded or exported, packages are missing, or the file
-            would be too large or does not give the model's answers.
+            does not give the model's answers.
 
     Example:
         >>> export("out/tweets", quantize="int8").file
@@ -157,12 +156,6 @@ def _check_model(config: Any, quantize: str | None, name: str) -> None:
             )
     if quantize is not None and config.problem_type == "regression":
         raise UserError(f"{name} predicts numbers, and int8 is checked by labels only: leave out quantize")
-    size = 4 * config.vocab_size * config.embedding_size
-    if size > _LARGEST_FILE:
-        raise UserError(
-            f"{name} cannot be exported to ONNX: found an embedding of {size:,} bytes, and a file holds "
-            f"{_LARGEST_FILE:,}; train with a smaller --max_vocab_size or --embedding_size"
-        )
 
 
 def _check_tokenizer(folder: FinishedFolder, tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> None:
