@@ -52,8 +52,6 @@ def encode(
         return type(dataset)(
             {split: encode(part, tokenizer, max_length, as_labels) for split, part in dataset.items()}
         )
-    if not hasattr(dataset, "features"):
-        raise UserError(f"encode needs a Dataset with a column 'text': found a {type(dataset).__name__}")
     limit = tokenizer.model_max_length if max_length is None else max_length
     if limit < 1:
         raise UserError(f"max_length must be at least 1: found {limit}")

@@ -95,8 +95,6 @@ def load_tsv(
     further = tuple(label_columns), text_pair_column
     layout = TsvFormat(text_column, label_column, header, max_line_bytes, *further)
     files = find_files(source, splits, names is not None)
-    if rejected_path is not None and os.path.realpath(rejected_path) in map(os.path.realpath, sum(files.values(), [])):
-        raise UserError(f"rejected_path must not be a file of the data: found {rejected_path}; give another")
     sources = {split: [TsvFile.open(path, layout) for path in paths] for split, paths in files.items()}
     with Ledger(max_bad_rows, rejected_path, report) as ledger:
         labels, read = read_splits(sources, names, ledger, not streaming, label_map, scheme)

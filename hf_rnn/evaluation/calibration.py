@@ -16,7 +16,6 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from ..utils.errors import UserError
 from .classification import brier_score, check_finite_logits, expected_calibration_error, reliability_table
 
 logger = logging.getLogger(__name__)
@@ -34,9 +33,6 @@ def fit_temperature(logits: npt.ArrayLike, labels: npt.ArrayLike) -> float:
         labels: True class ids `(N)`.
     """
     values, true = np.asarray(logits, dtype=np.float64), np.asarray(labels)
-    if values.ndim != 2 or true.shape != values.shape[:1] or true.dtype.kind not in "iu" or not values.size:
-        shapes = f"found logits of shape {values.shape} and labels of shape {true.shape}, {true.dtype}"
-        raise UserError(f"cannot calibrate: {shapes}; give one class id per row")
     check_finite_logits(values)
     chosen = values[np.arange(len(true)), true]
     if (chosen == values.max(axis=1)).all():

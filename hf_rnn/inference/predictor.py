@@ -115,8 +115,6 @@ class FastRnn(TextClassifier):
     ) -> None:
         if table_dtype not in TABLE_DTYPES:
             raise UserError(f"table_dtype must be one of {', '.join(TABLE_DTYPES)}, found {table_dtype!r}")
-        if memory_limit < 0:
-            raise UserError(f"memory_limit must be at least 0, found {memory_limit}")
         if model.training:
             raise ValueError("the model is in training mode, where dropout changes its answers: call model.eval()")
         model = getattr(model, "_orig_mod", model)  # under torch.compile

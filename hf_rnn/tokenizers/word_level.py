@@ -14,7 +14,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from functools import partial
 from itertools import groupby, islice
-from numbers import Integral
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -100,16 +99,14 @@ def train_tokenizer(
     if max_vocab_size is not None:
         counts["max_vocab_size"] = (max_vocab_size, 3)  # <unk>, <pad> and one word
     for name, (count, least) in counts.items():
-        if not isinstance(count, Integral) or isinstance(count, bool) or count < least:
-            raise UserError(f"{name}={count!r} must be a whole number of at least {least}")
+        if count < least:
+            raise UserError(f"{name}={count!r} must be at least {least}")
     for name, value, known in (("normalizer", normalizer, NORMALIZERS), ("tokenizer", tokenizer, TOKENIZERS)):
         if value not in known:
             near = get_close_matches(str(value), known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(known)}"
             raise UserError(f"{name}={value!r} is unknown: {hint}")
 
-    min_frequency, model_max_length = int(min_frequency), int(model_max_length)  # NumPy's are not JSON
-    max_vocab_size = None if max_vocab_size is None else int(max_vocab_size)
     empty = {"bpe": BPE(unk_token=UNK_TOKEN), "unigram": Unigram()}.get(tokenizer, WordLevel({}, unk_token=UNK_TOKEN))
     backend = Tokenizer(empty)
     if exact:

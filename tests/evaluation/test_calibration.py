@@ -66,18 +66,9 @@ def test_scaled_layer_gives_scaled_logits():
     assert layer.weight.requires_grad
 
 
-@pytest.mark.parametrize(
-    ("logits", "labels", "message"),
-    [
-        (np.zeros((0, 3)), np.zeros(0, int), "one class id per row"),
-        (np.zeros((4, 3)), np.zeros((4, 3)), "one class id per row"),  # several labels per row
-        (np.zeros((4, 1)), np.zeros(4), "float64"),  # regression
-        (np.array([[0.0, np.nan], [1, 2]]), np.array([0, 1]), "1 of 2 rows"),
-    ],
-)
-def test_rows_that_cannot_be_calibrated(logits, labels, message):
-    with pytest.raises(UserError, match=message):
-        fit_temperature(logits, labels)
+def test_rows_that_cannot_be_calibrated():
+    with pytest.raises(UserError, match="1 of 2 rows"):
+        fit_temperature(np.array([[0.0, np.nan], [1, 2]]), np.array([0, 1]))
 
 
 # ---- in a training run ----

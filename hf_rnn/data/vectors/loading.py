@@ -95,8 +95,6 @@ class Vectors:
 
 def find_source(source: str | Path) -> VectorFile | ModelTable:
     """Open a file of vectors, the folder of a transformers model, or such a model's id on the Hub."""
-    if not str(source):
-        raise UserError("vectors is empty: give a file of vectors, or the folder or id of a transformers model")
     name = os.path.expanduser(source)
     path = Path(name)
     if path.is_file() or split_archive(path)[1] is not None:

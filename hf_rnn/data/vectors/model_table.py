@@ -56,8 +56,6 @@ class ModelTable:
         except Exception as error:  # damaged files make the libraries raise any exception
             because = because_of_damage(folder)
             raise UserError(f"the vectors of {name} cannot be loaded{because}: {reason_of(error):.1000}") from error
-        if not tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens):
-            raise UserError(f"{name} has a tokenizer without words: put the tokenizer's files into the folder")
         rows = max(tokenizer.get_vocab().values(), default=-1) + 1
         if len(shape) != 2 or shape[0] < rows:
             raise UserError(f"{name}: {key} has shape {tuple(shape)}, but the tokenizer's ids need {rows:,} rows")

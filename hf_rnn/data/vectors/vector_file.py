@@ -183,8 +183,6 @@ class _BinaryRows:
 def _read_rows(stream: io.BufferedReader, path: Path) -> _TextRows | _BinaryRows:
     """Recognise the format by the first line or two."""
     first = stream.readline(_LONGEST_LINE).removeprefix(_BYTE_ORDER_MARK)
-    if not first:
-        raise UserError(f"{path} is empty")
     if first.startswith(_FASTTEXT_MODEL):
         raise UserError(f"{path} is a fastText model: give the file of its vectors, which ends in .vec")
     fields = first.split()

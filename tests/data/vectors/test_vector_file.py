@@ -63,7 +63,7 @@ def test_one_file_of_several_in_an_archive(write):
 LONG = {f"w{number}": [number + 0.5, 0.25, -0.125] for number in range(40)}
 TEXT, VEC, BINARY = write_text(LONG), write_text(LONG, header=True), write_binary(LONG)
 DAMAGED = {
-    "no bytes": (b"", "is empty"),
+    "no bytes": (b"", "expected a word and its numbers, found b''"),
     "prose": (b"It was a dark and stormy night.\n", "line 1: expected a word and its numbers"),
     "a fastText model": (b"\xba\x16\x4f\x2f\x0c\0\0\0", r"fastText model: .*\.vec"),
     "one number too few": (b"w0 0.5 0.25 1.5\nw1 0.5 0.25\n", "line 2: found 2 numbers, expected 3"),
