@@ -22,7 +22,7 @@ from datasets.iterable_dataset import ArrowExamplesIterable
 from .hf_dataset import LibrarySplit
 from .label_sets import AsWritten
 from .labels import LabelMap, RowLabels, listed, sort_labels
-from .row_errors import BadRow, DataError, DataReport, Fault, Ledger, Reason, SplitReport
+from .row_errors import DataError, DataReport, Fault, Ledger, Reason, SplitReport
 from .stratified_split import Holdout
 from .tsv_reader import Rows, TsvFile
 
@@ -66,8 +66,11 @@ def read_splits(
         ledger.report.splits[split] = SplitReport([part.path for part in parts])
     first, splits = next(iter(sources)), {}
     surveyed: Counter[str] = Counter()
+    # with given names the next pass finds the first bad row, which may have an unknown label
+    stops = ledger.limit == 0 and class_names is None and scheme is None
     for part in sources[first]:
-        for rows in part.rows(AsWritten(checked=scheme is None), partial(_refuse, ledger, first)):
+        on_bad_row = partial(ledger.reject, first) if stops else lambda row: None
+        for rows in part.rows(AsWritten(checked=scheme is None), on_bad_row):
             surveyed.update(_count(rows.labels.cast(pa.string())))
     if not surveyed:
         _read(first, sources[first], AsWritten(checked=True), ledger, keep)  # raises: no row is usable
@@ -119,12 +122,6 @@ def _read(split: str, parts: Sequence[RowSource], labels: RowLabels, ledger: Led
     if not report.rows_kept:
         raise DataError.for_file(", ".join(report.files), Reason.EMPTY_FILE, "found no usable row")
     return read
-
-
-def _refuse(ledger: Ledger, split: str, row: BadRow) -> None:
-    """Stop at a bad row before the label map is made, unless bad rows are allowed; they are counted later."""
-    if ledger.limit == 0 and row.fault.reason is not Reason.UNKNOWN_LABEL:
-        ledger.reject(split, row)
 
 
 def _count(values: pa.Array) -> dict[Any, int]:

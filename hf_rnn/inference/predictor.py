@@ -22,6 +22,7 @@ from ..tasks import check_verb, task_of
 from ..utils.errors import UserError
 from ..utils.text_checks import list_texts
 from .fused import TABLE_DTYPES, FusedClassifier, TableDtype, find_unsupported_part, table_bytes
+from .fused.classifier import FEW_TEXTS
 from .fused.packing import pack_batches
 from .reference import compute_logits
 from .text_classifier import TextClassifier, check_size
@@ -189,7 +190,7 @@ class FastRnn(TextClassifier):
             tokens = self.tokens_per_batch or _PLAIN_TOKENS
             with torch.autocast("cpu", enabled=False):
                 return compute_logits(self.model, self.tokenizer, input_ids, _PLAIN_TEXTS, tokens)
-        if fused.reads_alone(len(input_ids)):
+        if 0 < len(input_ids) <= FEW_TEXTS:
             return torch.from_numpy(np.concatenate([fused.single_logits(ids) for ids in input_ids]))
         return self._batch_logits(input_ids, fused)
 

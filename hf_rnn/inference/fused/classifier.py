@@ -30,8 +30,7 @@ _ADD: Any = np.add.reduce  # faster than the methods of arrays; NumPy's types of
 _MAXIMUM: Any = np.maximum.reduce
 _LONG_TEXT = 512  # tokens; float32 sums of more states lose digits
 
-# Measured on one core: up to these, NumPy one by one is faster than a batch.
-_FEW_TEXTS, _FEW_TEXTS_OF_LIGHT_CELLS = 4, 8
+FEW_TEXTS = 8  # up to these, NumPy one by one is faster than a batch (measured on one core)
 
 TableDtype = Literal["float32", "bfloat16", "int8"]
 TABLE_DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
@@ -173,16 +172,10 @@ class FusedClassifier:
         self._pooler = deepcopy(model.pooler).float().requires_grad_(False)
         self._pooling = config.pooling
         self.keeps_states = len(self.cells) > 1 or config.pooling == "attention"
-        self._config = config
         self._activation = None if config.classifier_activation == "linear" else model.activation
         classifier = deepcopy(model.classifier).float().requires_grad_(False)
         self._weight, self._bias = classifier.weight, classifier.bias
         self._numpy_weight, self._numpy_bias = np.ascontiguousarray(self._weight.numpy().T), self._bias.numpy()
-
-    def reads_alone(self, count: int) -> bool:
-        """Return whether this number of texts is read faster one by one than as a batch."""
-        few = _FEW_TEXTS if self._config.cell_type in ("gru", "lstm") else _FEW_TEXTS_OF_LIGHT_CELLS
-        return 0 < count <= few
 
     def single_logits(self, token_ids: Sequence[int]) -> np.ndarray:
         """Return the logits `(1, C)` of one text, computed in NumPy."""
