@@ -22,7 +22,7 @@ from datasets.iterable_dataset import ArrowExamplesIterable
 from .hf_dataset import LibrarySplit
 from .label_sets import AsWritten
 from .labels import LabelMap, RowLabels, listed, sort_labels
-from .row_errors import DataError, DataReport, Fault, Ledger, Reason, SplitReport
+from .row_errors import BadRow, DataError, DataReport, Fault, Ledger, Reason, SplitReport
 from .stratified_split import Holdout
 from .tsv_reader import Rows, TsvFile
 
@@ -67,9 +67,10 @@ def read_splits(
     first, splits = next(iter(sources)), {}
     surveyed: Counter[str] = Counter()
     # with given names the next pass finds the first bad row, which may have an unknown label
-    stops = ledger.limit == 0 and class_names is None and scheme is None
+    on_bad_row: Callable[[BadRow], None] = lambda row: None  # noqa: E731
+    if ledger.limit == 0 and class_names is None and scheme is None:
+        on_bad_row = partial(ledger.reject, first)
     for part in sources[first]:
-        on_bad_row = partial(ledger.reject, first) if stops else lambda row: None
         for rows in part.rows(AsWritten(checked=scheme is None), on_bad_row):
             surveyed.update(_count(rows.labels.cast(pa.string())))
     if not surveyed:
