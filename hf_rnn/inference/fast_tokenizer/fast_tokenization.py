@@ -2,17 +2,20 @@
 
 With the word tokenizers of this package and with BERT's, the tokens of a word do not depend on words beyond the spaces
 around it, and most words of a text have been seen before. So words are looked up. New plain words are found in the
-vocabulary; other new words go through the tokenizer. Any other tokenizer is called by its fastest batch call.
+vocabulary; other new words go through the tokenizer. `columns.py` does the same for many texts at once. Any other
+tokenizer is called by its fastest batch call.
 """
 
 from __future__ import annotations
 
 import copy
+from bisect import bisect_right
 from collections.abc import Sequence
-from itertools import chain
+from itertools import accumulate, chain
 from typing import TYPE_CHECKING, Any
 
 from ...utils.text_checks import list_texts
+from .columns import TokenIds
 from .word_rules import Ids, LookUp, find_rules
 
 if TYPE_CHECKING:
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
 
 _KEPT = 1 << 17  # words in memory, about 20 MB; beyond this number all are forgotten
 _LONGEST = 64  # characters of a word that is kept
+_ENTRIES_PER_TEXT = 8  # each call of the columns hashes the vocabulary; a text saves the time of about 16 entries
+_GROUP = 32  # words encoded as one text, at half the time of words alone
 NO_LIMIT = int(1e20)  # transformers takes a larger `model_max_length` as no limit
 
 
@@ -58,6 +63,8 @@ class FastTokenizer:
         rules = None if self._backend is None else find_rules(tokenizer, self._backend)
         self._known = None if rules is None else _Words(rules.look_up)
         self._before, self._after = ((), ()) if rules is None else rules.around
+        self._columns = None if rules is None else rules.columns
+        self._fewest = 0 if rules is None else len(tokenizer) / _ENTRIES_PER_TEXT
 
     def __call__(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of texts, truncated to the tokenizer's `model_max_length`."""
@@ -67,6 +74,14 @@ class FastTokenizer:
         if self._known is None and self._backend is not None:
             return self._encode(texts)
         return self.tokenizer(texts, truncation=True, return_attention_mask=False)["input_ids"] if texts else []
+
+    def arrange(self, texts: Sequence[str]) -> TokenIds:
+        """Return the same ids in one array, which is faster for many texts."""
+        texts = list_texts(texts)
+        known, columns, limit = self._known, self._columns, self._room()
+        if known is None or columns is None or limit <= 0 or len(texts) < max(columns.fewest, self._fewest):
+            return TokenIds.from_lists(self(texts))
+        return columns(texts, lambda others: self._look_up(others, known)).cut(limit, self.tokenizer.truncation_side)
 
     def _look_up(self, texts: list[str], known: _Words) -> list[list[int]]:
         """Look up the words of texts; encode all new words that are not plain in one call."""
@@ -106,7 +121,16 @@ class FastTokenizer:
 
     def _encode_words(self, words: list[str]) -> list[Ids]:
         """Return the ids that the backend gives to each word."""
-        return [tuple(encoding.ids) for encoding in self._backend.encode_batch(words, add_special_tokens=False)]
+        groups = [words[start : start + _GROUP] for start in range(0, len(words), _GROUP)]
+        found: list[Ids] = []
+        encodings = self._backend.encode_batch([" ".join(group) for group in groups], add_special_tokens=False)
+        for group, encoding in zip(groups, encodings, strict=True):
+            ends = list(accumulate(len(word) + 1 for word in group))
+            ids: list[list[int]] = [[] for _ in group]
+            for number, (start, _) in zip(encoding.ids, encoding.offsets, strict=True):
+                ids[bisect_right(ends, start)].append(number)
+            found += map(tuple, ids)
+        return found
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
         """Return the ids of texts by the backend's batch call, which truncates."""
