@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from transformers import PreTrainedTokenizerBase
-from transformers.generation.streamers import BaseStreamer
+from transformers import TextStreamer
 
 from ..hub import loading as model_loading
 from ..tasks import check_verb
@@ -37,28 +36,6 @@ class GenerateArguments(ModelFlags):
             if not least <= (value := getattr(self, name)) <= most:
                 raise UserError(f"--{name} must be from {least:g} to {most:g}, found {value}")
         check_text(self.prompt or "")
-
-
-class _Printer(BaseStreamer):
-    """Print text as soon as its last character cannot change."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._decode, self._printed = tokenizer.decode, 0
-        self._ids: list[int] = []
-
-    def put(self, value: torch.Tensor) -> None:
-        """Print what the tokens so far complete; a byte of a longer character waits."""
-        self._ids += value.flatten().tolist()
-        text = self._decode(self._ids, skip_special_tokens=True)
-        if not text.endswith("\ufffd"):
-            print(text[self._printed :], end="", flush=True)
-            self._printed = len(text)
-        if text.endswith("\n"):  # decoding starts again, so that its cost does not grow
-            self._ids, self._printed = [], 0
-
-    def end(self) -> None:
-        """Print the rest, and end the line."""
-        print(self._decode(self._ids, skip_special_tokens=True)[self._printed :], flush=True)
 
 
 def run(argv: Sequence[str]) -> None:
@@ -91,5 +68,5 @@ def run(argv: Sequence[str]) -> None:
         max_new_tokens=arguments.max_new_tokens,
         suppress_tokens=[tokenizer.unk_token_id],
         pad_token_id=tokenizer.pad_token_id,
-        streamer=_Printer(tokenizer),
+        streamer=TextStreamer(tokenizer, skip_special_tokens=True),
     )

@@ -36,7 +36,6 @@ def answers(trained):
     ("arguments", "message"),
     [
         ([], "--model is missing"),
-        (["--model", "x", "--port", "0"], "--port must be from 1 to 65535, found 0"),
         (["--model", "x", "--share"], "unknown option '--share'"),
         (["--model", "x"], "pip install '.[demo]'"),
     ],
