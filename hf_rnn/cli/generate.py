@@ -56,15 +56,10 @@ def run(argv: Sequence[str]) -> None:
         raise UserError(f"--prompt {prompt!r:.40} has no token of the model: give a word")
     if arguments.seed is not None:
         torch.manual_seed(arguments.seed)
-    drawn = {
-        "do_sample": True,
-        "temperature": arguments.temperature,
-        "top_k": arguments.top_k,
-        "top_p": arguments.top_p,
-    }
+    drawn = {name: getattr(arguments, name) for name in ("temperature", "top_k", "top_p")}
     model.generate(
         **batch,
-        **(drawn if arguments.temperature > 0 else {"do_sample": False}),
+        **({"do_sample": True, **drawn} if arguments.temperature > 0 else {"do_sample": False}),
         max_new_tokens=arguments.max_new_tokens,
         suppress_tokens=[tokenizer.unk_token_id],
         pad_token_id=tokenizer.pad_token_id,

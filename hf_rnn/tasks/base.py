@@ -110,23 +110,19 @@ class Task(ABC):
         """Return the splits as the audit reads them, with the columns `text` and `label` (ClassLabel)."""
         return texts
 
-    def prepare_tokenizer(  # noqa: B027 - optional
-        self, tokenizer: PreTrainedTokenizerBase, model: Any
-    ) -> None:
+    def prepare_tokenizer(self, tokenizer: PreTrainedTokenizerBase, model: Any) -> None:
         """Change a tokenizer before the texts are encoded; `model` are the settings of the architecture."""
 
     # ---- model and loss ----
 
-    def check_settings(self, model: Any, training: Any) -> None:  # noqa: B027 - most tasks accept all
+    def check_settings(self, model: Any, training: Any) -> None:
         """Refuse settings of architecture and training that do not suit the task, by a [`UserError`]."""
 
     @abstractmethod
     def config_fields(self, texts: Splits) -> dict[str, Any]:
         """Return the fields of `RnnConfig` that the data decide, such as `id2label`."""
 
-    def prepare_model(  # noqa: B027 - optional
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
-    ) -> None:
+    def prepare_model(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         """Give a new model what it needs of its tokenizer, before training."""
 
     def class_counts(self, report: DataReport) -> Sequence[float] | None:
@@ -137,9 +133,7 @@ class Task(ABC):
     def chance_loss(self, config: PreTrainedConfig) -> float:
         """Return the loss of guessing, in nats. A run with 100 times this loss has diverged."""
 
-    def complete(  # noqa: B027 - optional
-        self, model: PreTrainedModel, predictions: Mapping[str, PredictionOutput]
-    ) -> None:
+    def complete(self, model: PreTrainedModel, predictions: Mapping[str, PredictionOutput]) -> None:
         """Change a trained model before its splits are measured, such as by thresholds from the validation split.
 
         `predictions` has outputs and labels by split; `validation` may be missing.
