@@ -115,14 +115,13 @@ def parse(values: Mapping[str, Any] | Sequence[str], prog: str, *further: type, 
     types = [ModelArguments, DataArguments, RnnTrainingArguments, *further]
     parser = SettingsParser(types, elsewhere, prog=prog, **options)
     parser.add_argument("--json", dest="json_output", action="store_true", help=JSON_HELP)
-    are_flags = not isinstance(values, Mapping)
-    values = parser.parse_flags(values) if are_flags else values
-    recipe = values.get("recipe")
-    recipe = get_task(values.get("task") or DEFAULT_TASK).recipe if recipe is None else recipe
+    asked = dict(values) if isinstance(values, Mapping) else parser.parse_flags(values)
+    recipe = asked.get("recipe")
+    recipe = get_task(asked.get("task") or DEFAULT_TASK).recipe if recipe is None else recipe
     named = None if isinstance(recipe, Mapping) else recipe
-    given = {name: Setting(value, prog) for name, value in {**values, "recipe": named}.items()}
+    given = {name: Setting(value, prog) for name, value in {**asked, "recipe": named}.items()}
     merged = merge_recipe(recipe, given)
-    if are_flags:
+    if not isinstance(values, Mapping):
         parser.check_required({name: setting.value for name, setting in merged.items()})
     settings = parser.convert(merged)
     if (start := settings.get("model_name_or_path")) is not None:

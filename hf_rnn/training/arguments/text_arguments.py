@@ -71,6 +71,7 @@ class TableArguments:
 
     def layout(self, named: bool = False) -> dict[str, Any]:
         """Return the keywords of [`load_tsv`], or of [`load_named`], for columns and bad rows."""
+        columns: dict[str, Any]
         if named:
             columns = {"text_column": self.text_column or "text", "label_column": self.label_column or "label"}
             columns |= {"label_columns": self.label_columns or (), "text_pair_column": self.text_pair_column}

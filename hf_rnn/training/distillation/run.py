@@ -319,7 +319,7 @@ def distill(
         >>> result.metrics["teacher"]["results"]["validation"]["agreement"]
     """
     data = join_splits(train, validation, test)
-    parts = [part for part in (model_args, data_args, training_args, distillation_args) if part is not None]
+    parts: list[Any] = [part for part in (model_args, data_args, training_args, distillation_args) if part is not None]
     if len(parts) != (0 if settings else 4):
         raise TypeError("distill takes four dataclasses, or settings by name: teacher=..., data_dir=...")
     *shared, further = parse(settings, "distill", DistillationArguments) if settings else parts
