@@ -270,7 +270,7 @@ def test_a_mistake_in_a_recipe_names_file_line_and_setting(mine, content, messag
         (["--eval_strategy", "no", "--load_best_model_at_end", "false"], r"early_stopping_patience needs"),
         (["--eval_strategy", "no"], r"set load_best_model_at_end to false"),
         (["--save_strategy", "steps"], r"save and eval strategy to match"),  # the Trainer's own check
-        (["--lr_scheduler_kwargs", "{a:1}"], r"Expecting property name"),
+        (["--lr_scheduler_kwargs", "{a:1}"], r"Expecting property name.*found '{a:1}'"),
         (["--resume", "--overwrite_output_dir"], r"give one of them"),
         (["--widen_vocabulary", "9"], r"needs word vectors: .*--vectors FILE"),
         (["--model_name_or_path", "m", "--vectors", "v"], r"no folder m|leave out vectors"),

@@ -15,6 +15,7 @@ from argparse import SUPPRESS, Action, ArgumentDefaultsHelpFormatter, ArgumentEr
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, field
 from enum import Enum
+from json import JSONDecodeError
 from typing import Any, NoReturn
 
 from transformers import HfArgumentParser, TrainingArguments
@@ -272,7 +273,8 @@ class SettingsParser(HfArgumentParser):
         except UserError:
             raise
         except (ValueError, TypeError, ImportError, RuntimeError, OSError) as error:
-            raise UserError(reason_of(error)) from error
+            found = f": found {error.doc!r:.80}" if isinstance(error, JSONDecodeError) else ""
+            raise UserError(f"{reason_of(error)}{found}") from error
 
     def _advise(self, name: str, dashes: str = "") -> str:
         """Return where an unknown setting belongs, or the nearest names."""
