@@ -208,15 +208,12 @@ def _make_texts(own: PretrainingArguments, cache: Path, counts: Counter[str]) ->
     record.unlink(missing_ok=True)
     cache.mkdir(parents=True, exist_ok=True)
 
-    def generate() -> Any:
-        if own.input is not None:
-            lines = read_lines(own.input, counts)
-        else:
-            lines = read_dataset(str(own.dataset_name), own.dataset_config, own.dataset_split, own.text_column)
-        yield from prepare_texts(lines, counts, own.split_words, own.max_texts)
-
+    if own.input is not None:
+        lines = read_lines(own.input, counts)
+    else:
+        lines = read_dataset(str(own.dataset_name), own.dataset_config, own.dataset_split, own.text_column)
     with ArrowWriter(features=datasets.Features({"text": datasets.Value("string")}), path=str(file)) as writer:
-        for row in generate():
+        for row in prepare_texts(lines, counts, own.split_words, own.max_texts):
             writer.write(row)
         writer.finalize()
     if counts["kept"] < 20:
