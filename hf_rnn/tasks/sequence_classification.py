@@ -84,7 +84,7 @@ class SequenceClassification(Task):
         return evaluate_logits(predictions, labels, list(config.id2label.values()))
 
     def check_model(self, name: str, config: PreTrainedConfig) -> None:
-        """Refuse a model of another task, and one with a single output that is no number."""
+        """Refuse a model of another task, and one with a single output in place of labels."""
         super().check_model(name, config)
         if None in self.problem_types and config.num_labels < 2:
             raise UserError(f"{name} does not give exactly one label per text: found {config.num_labels} outputs")

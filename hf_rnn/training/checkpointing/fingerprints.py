@@ -55,7 +55,7 @@ def take_fingerprints(
 ) -> dict[str, Any]:
     """Return everything that decides the steps of a run, ready for JSON.
 
-    Of `examples`, with `input_ids` and `labels`, `train` and `validation` decide the steps, `test` the scores.
+    The splits `examples` have `input_ids` and `labels`: `train` and `validation` decide the steps, `test` the scores.
     `stream` is the hash of rows that are a stream; `hashes` are those of `vectors`, of the model to `start` from, and
     of the answers of a `teacher`.
     """

@@ -18,7 +18,7 @@ class TrainingStopped(KeyboardInterrupt):
     def __init__(self, number: int, checkpoint: Path | None) -> None:
         self.signal = signal.Signals(number)
         self.checkpoint = checkpoint  # to resume from; None when nothing was left to save
-        self.exit_code = 128 + number  # of a process that this signal ends
+        self.exit_code = 128 + number  # as a shell reports this signal
         super().__init__(number, checkpoint)
 
     def __str__(self) -> str:
