@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import ClassifierMixin, RegressorMixin
-from sklearn.utils.multiclass import is_multilabel
 
 from ...tasks import get_task, task_of
 from .estimator import RnnEstimator
-from .targets import LABEL_TYPE, Classes, Numbers, Sets, Targets, restore_labels
+from .targets import LABEL_TYPE, Classes, Numbers, Sets, Targets, is_matrix, restore_labels
 
 if TYPE_CHECKING:
     from sklearn.utils import Tags
@@ -66,7 +65,7 @@ class RnnClassifier(ClassifierMixin, RnnEstimator):
         return tags
 
     def _read_targets(self, y: npt.ArrayLike) -> Targets:
-        return Sets(y) if is_multilabel(y) else Classes(y)
+        return Sets(y) if is_matrix(y) else Classes(y)
 
     def _adopt_labels(self, config: Any) -> None:
         several = task_of(config).name == Sets.task

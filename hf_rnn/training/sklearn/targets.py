@@ -189,6 +189,14 @@ class Numbers(Targets):
         return columns, dict.fromkeys(self._names, datasets.Value("float64"))
 
 
+def is_matrix(y: Any) -> bool:
+    """Return whether `y` has a row of several values per text."""
+    shape = getattr(y, "shape", None)
+    if shape is None and isinstance(y, Sequence) and len(y) and isinstance(y[0], Sequence | np.ndarray):
+        return not isinstance(y[0], str | bytes)
+    return shape is not None and len(shape) == 2 and shape[1] != 1
+
+
 def _column_names(y: Any) -> list[str] | None:
     """Return the names of the columns of a frame."""
     names = getattr(y, "columns", None)
