@@ -207,7 +207,6 @@ def _make_texts(own: PretrainingArguments, cache: Path, counts: Counter[str]) ->
         return datasets.Dataset.from_file(str(file))
     record.unlink(missing_ok=True)
     cache.mkdir(parents=True, exist_ok=True)
-
     if own.input is not None:
         lines = read_lines(own.input, counts)
     else:

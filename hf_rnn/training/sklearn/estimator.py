@@ -279,8 +279,8 @@ def _train(
         vars(columns).update(targets.columns)
         texts = get_task(targets.task).read(columns, data=splits, report=report)
         hooks = [] if weights is None else [SampleWeights(weights)]
-        params = targets.record
-        return train_on(texts, report, arguments, hooks=hooks, task_specific_params=params, quiet=quiet).card
+        options: dict[str, Any] = {"task_specific_params": targets.record, "quiet": quiet}
+        return train_on(texts, report, arguments, hooks=hooks, **options).card
 
 
 def _write_files(folder: Path, files: Mapping[str, bytes]) -> None:
