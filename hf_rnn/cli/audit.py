@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import datasets
-from transformers import PreTrainedTokenizerBase
 
 from ..data import DataReport, load_named
 from ..data.audit import Origin, audit, render_text
@@ -43,7 +42,9 @@ def run(argv: Sequence[str]) -> None:
     model_loading.quiet()
     texts, origins = _load(arguments)
     try:
-        tokenizer = _make_tokenizer(arguments, texts["train"]["text"])
+        tokenizer = make_tokenizer(arguments, texts["train"]["text"])
+        if arguments.vectors is not None and arguments.widen_vocabulary is not None:
+            tokenizer = widen_vocabulary(tokenizer, arguments.vectors, arguments.widen_vocabulary)
     except NoFrequentWordError as error:  # the rest of the report needs no tokenizer
         print_note(f"unknown tokens are not counted: {error}")
         tokenizer = None
@@ -67,14 +68,6 @@ def _parse(argv: Sequence[str]) -> AuditArguments:
     parser.check_required(settings)
     (arguments,) = parser.build(settings)
     return arguments
-
-
-def _make_tokenizer(arguments: AuditArguments, texts: Iterable[str]) -> PreTrainedTokenizerBase:
-    """Return the tokenizer of a training: a given model's or a new one, widened if settings say so."""
-    tokenizer = make_tokenizer(arguments, texts)
-    if arguments.vectors is None or arguments.widen_vocabulary is None:
-        return tokenizer
-    return widen_vocabulary(tokenizer, arguments.vectors, arguments.widen_vocabulary)
 
 
 def _load(arguments: AuditArguments) -> tuple[datasets.DatasetDict, dict[str, Origin]]:

@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import atexit
 import os
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, NoReturn
 
 from ..training.arguments.parser import SettingsParser, setting
-from ..utils.errors import UserError
 from .console import INTERRUPTED, ModelFlags
-
-if TYPE_CHECKING:
-    import gradio
 
 
 @dataclass
@@ -36,8 +29,6 @@ def run(argv: Sequence[str]) -> None:
         example="my-model",
     ).parse(argv)
     name = arguments.model
-    if arguments.port is not None and not 0 < arguments.port < 65536:
-        raise UserError(f"--port must be from 1 to 65535, found {arguments.port}")
     from ..hub import loading as model_loading
     from ..inference.demo import build, serve
 
@@ -48,13 +39,5 @@ def run(argv: Sequence[str]) -> None:
         while True:
             time.sleep(0.5)  # not a lock: its wait continues when another thread receives the signal
     except KeyboardInterrupt:
-        _exit(page)
-
-
-def _exit(page: gradio.Blocks) -> NoReturn:
-    """Close the page, remove temporary files and end the process at once, although a browser may be connected."""
-    for task in (partial(page.close, verbose=False), atexit._run_exitfuncs):
-        thread = threading.Thread(target=task, daemon=True)
-        thread.start()
-        thread.join(timeout=1)
-    os._exit(INTERRUPTED)
+        atexit._run_exitfuncs()  # removes temporary files
+        os._exit(INTERRUPTED)  # at once, although a browser may be connected

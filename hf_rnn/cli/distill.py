@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..training.arguments.distillation_arguments import DistillationArguments
-from ..training.arguments.run_arguments import parse_argv_with
+from ..training.arguments.run_arguments import parse
 from .train import run_training
 
 
 def run(argv: Sequence[str]) -> None:
     """Distil, then print the result as `hf-rnn train` does."""
-    arguments, further = parse_argv_with(
-        DistillationArguments,
+    arguments = parse(
         argv,
         "hf-rnn distill",
+        DistillationArguments,
         description="Train a small classifier from labelled texts and the answers of a teacher.",
         example="data/tweets my-student --teacher my-bert --unlabeled tweets.txt",
     )
     from ..training.distillation import distill
 
-    run_training("distill", argv, arguments.training, lambda: distill(*arguments, further))
+    run_training("distill", argv, arguments[2], lambda: distill(*arguments))

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
-from pathlib import Path
+from itertools import islice
 
-from ..data import DataError
-from ..data.line_reader import read_texts
-from ..data.row_errors import BadRow
 from ..hub import loading as model_loading
 from ..inference.onnx import export
 from ..inference.onnx.parity import MOST_EXAMPLES
-from ..training.arguments.parser import SettingsParser, expand_home, setting
-from ..utils.errors import UserError
+from ..training.arguments.parser import SettingsParser, setting
 from .console import ModelFlags
 
 
@@ -39,20 +35,11 @@ def run(argv: Sequence[str]) -> None:
         example="my-model --web",
     ).parse(argv)
     name = arguments.model
-    expand_home(arguments, "input")
-    texts = [] if arguments.input is None else _read_lines(arguments.input)
+    texts = []
+    if arguments.input is not None:
+        with open(os.path.expanduser(arguments.input), encoding="utf-8", errors="replace") as lines:
+            texts = [line.rstrip("\n") for line in islice(lines, MOST_EXAMPLES)]
     model_loading.quiet()
     result = export(name, arguments.quantize, arguments.output_dir, arguments.revision, texts, arguments.web)
     fields = {name: value for name, value in dataclasses.asdict(result).items() if value is not None}
     print(json.dumps(fields, ensure_ascii=False, default=str))
-
-
-def _read_lines(name: str) -> list[str]:
-    """Return the first lines of a file."""
-    if not Path(name).is_file():
-        raise UserError(f"--input: there is no file {name!r}: give one with one text per line")
-    with open(name, "rb") as stream:
-        lines = list(islice(chain.from_iterable(read_texts(stream, name)), MOST_EXAMPLES))
-    if bad := [line for line in lines if isinstance(line, BadRow)]:
-        raise DataError.for_row(bad[0])
-    return [line for line in lines if isinstance(line, str)]

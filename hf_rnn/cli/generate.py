@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from transformers import PreTrainedTokenizerBase
-from transformers.generation.streamers import BaseStreamer
+from transformers import TextStreamer
 
 from ..hub import loading as model_loading
 from ..tasks import check_verb
@@ -39,28 +38,6 @@ class GenerateArguments(ModelFlags):
         check_text(self.prompt or "")
 
 
-class _Printer(BaseStreamer):
-    """Print text as soon as its last character cannot change."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._decode, self._printed = tokenizer.decode, 0
-        self._ids: list[int] = []
-
-    def put(self, value: torch.Tensor) -> None:
-        """Print what the tokens so far complete; a byte of a longer character waits."""
-        self._ids += value.flatten().tolist()
-        text = self._decode(self._ids, skip_special_tokens=True)
-        if not text.endswith("\ufffd"):
-            print(text[self._printed :], end="", flush=True)
-            self._printed = len(text)
-        if text.endswith("\n"):  # decoding starts again, so that its cost does not grow
-            self._ids, self._printed = [], 0
-
-    def end(self) -> None:
-        """Print the rest, and end the line."""
-        print(self._decode(self._ids, skip_special_tokens=True)[self._printed :], flush=True)
-
-
 def run(argv: Sequence[str]) -> None:
     """Print the prompt and its continuation."""
     (arguments,) = SettingsParser(
@@ -79,17 +56,12 @@ def run(argv: Sequence[str]) -> None:
         raise UserError(f"--prompt {prompt!r:.40} has no token of the model: give a word")
     if arguments.seed is not None:
         torch.manual_seed(arguments.seed)
-    drawn = {
-        "do_sample": True,
-        "temperature": arguments.temperature,
-        "top_k": arguments.top_k,
-        "top_p": arguments.top_p,
-    }
+    drawn = {name: getattr(arguments, name) for name in ("temperature", "top_k", "top_p")}
     model.generate(
         **batch,
-        **(drawn if arguments.temperature > 0 else {"do_sample": False}),
+        **({"do_sample": True, **drawn} if arguments.temperature > 0 else {"do_sample": False}),
         max_new_tokens=arguments.max_new_tokens,
         suppress_tokens=[tokenizer.unk_token_id],
         pad_token_id=tokenizer.pad_token_id,
-        streamer=_Printer(tokenizer),
+        streamer=TextStreamer(tokenizer, skip_special_tokens=True),
     )

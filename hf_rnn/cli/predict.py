@@ -101,8 +101,6 @@ class PredictArguments(ModelFlags):
             raise UserError(f"--{given[0]} is for many files: give --output_dir too")
         if self.input not in (None, "-") and not os.path.exists(self.input):
             raise UserError(f"there is no file {self.input!r}: give one with one text per line, or -")
-        if self.input is not None and os.path.isdir(self.input):
-            raise UserError(f"{self.input} is a folder: give a file with one text per line")
         for text in (*(texts or ()), *([] if self.text_pair is None else [self.text_pair])):
             check_text(text)
 
@@ -110,8 +108,7 @@ class PredictArguments(ModelFlags):
 def run(argv: Sequence[str]) -> int:
     """Print `{"label": ..., "score": ...}` for each text, and `{"error": ...}` for each invalid line.
 
-    Returns:
-        The exit code: 0, or 1 when lines were refused.
+    Return the exit code: 0, or 1 when lines were refused.
     """
     parser = SettingsParser(
         PredictArguments,

@@ -35,10 +35,8 @@ def run_training(verb: str, argv: Sequence[str], settings: RnnTrainingArguments,
     import datasets
 
     from ..training.checkpointing.interrupt import TrainingStopped
-    from ..utils.process_state import leave_out_file_times
 
     datasets.disable_progress_bars()  # those of reading and tokenizing
-    leave_out_file_times()
     try:
         result = start()
     except TrainingStopped as stopped:

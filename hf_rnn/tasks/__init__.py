@@ -38,11 +38,7 @@ def __getattr__(name: str) -> Any:
 
 
 def get_task(name: str) -> Task:
-    """Return the task with a name, such as `sequence-classification`.
-
-    Raises:
-        UserError: For an unknown name.
-    """
+    """Return the task with a name, such as `sequence-classification`; raise a [`UserError`] for an unknown one."""
     if name not in TASKS:
         raise UserError(f"unknown task: found {name!r}; choose one of {', '.join(TASKS)}")
     entry = TASKS[name]
@@ -55,8 +51,7 @@ def get_task(name: str) -> Task:
 def task_of(config: PreTrainedConfig) -> Task:
     """Return the task that a model serves, from `config.architectures` and `config.problem_type`.
 
-    Raises:
-        UserError: For an architecture that belongs to no task.
+    Raises a [`UserError`] for an architecture that belongs to no task.
     """
     architectures = config.architectures or []
     for task in map(get_task, TASKS):
@@ -67,11 +62,7 @@ def task_of(config: PreTrainedConfig) -> Task:
 
 
 def check_verb(config: PreTrainedConfig, verb: str) -> None:
-    """Refuse a model that another verb of `hf-rnn` serves.
-
-    Raises:
-        UserError: With the verb that serves it.
-    """
+    """Refuse a model that another verb of `hf-rnn` serves, by a [`UserError`] with that verb."""
     for task in map(get_task, TASKS):
         if task.architecture in (config.architectures or ()) and task.verb != verb:
             raise UserError(f"a model for {task.name} is used with hf-rnn {task.verb}: found hf-rnn {verb}")

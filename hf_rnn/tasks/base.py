@@ -10,12 +10,12 @@ import datasets
 import numpy as np
 import pyarrow as pa
 from transformers import BatchEncoding, EvalPrediction, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.trainer_utils import PredictionOutput
 
 from ..data import DataReport
 from ..hub.model_folder import FinishedFolder
 from ..models.auto import HEADS, head_class
-from .answers import best_label
+from ..utils.errors import UserError
+from .answers import ANSWERS
 
 Splits: TypeAlias = datasets.DatasetDict | datasets.IterableDatasetDict
 
@@ -85,12 +85,9 @@ class Task(ABC):
 
     @abstractmethod
     def read(self, arguments: Any, *, report: DataReport, **options: Any) -> Splits:
-        """Read the splits that the data settings name.
+        """Read the splits that the data settings name, and count their rows in `report`.
 
-        Args:
-            arguments: The data settings.
-            report: Is filled with the counts of rows.
-            options: `data` (rows in memory), `streaming`, `class_names`, `rejected_path`, `splits`.
+        Options are `data` (rows in memory), `streaming`, `class_names`, `rejected_path` and `splits`.
 
         Raises:
             UserError: For rows or settings that cannot be used.
@@ -112,53 +109,34 @@ class Task(ABC):
         """Return the splits as the audit reads them, with the columns `text` and `label` (ClassLabel)."""
         return texts
 
-    def prepare_tokenizer(  # noqa: B027 - optional
-        self, tokenizer: PreTrainedTokenizerBase, model: Any
-    ) -> None:
+    def prepare_tokenizer(self, tokenizer: PreTrainedTokenizerBase, model: Any) -> None:
         """Change a tokenizer before the texts are encoded; `model` are the settings of the architecture."""
 
     # ---- model and loss ----
 
-    def check_settings(self, model: Any, training: Any) -> None:  # noqa: B027 - most tasks accept all
-        """Refuse settings that do not suit the task, before the data are read.
-
-        Args:
-            model: The settings of the architecture.
-            training: The settings of the training.
-
-        Raises:
-            UserError: For the first such setting.
-        """
+    def check_settings(self, model: Any, training: Any) -> None:
+        """Refuse settings of architecture and training that do not suit the task, by a [`UserError`]."""
 
     @abstractmethod
     def config_fields(self, texts: Splits) -> dict[str, Any]:
         """Return the fields of `RnnConfig` that the data decide, such as `id2label`."""
 
-    def prepare_model(  # noqa: B027 - optional
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
-    ) -> None:
+    def prepare_model(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         """Give a new model what it needs of its tokenizer, before training."""
 
-    @abstractmethod
     def class_counts(self, report: DataReport) -> Sequence[float] | None:
         """Return the training rows per class for class weights; None if the task has no classes."""
+        return None
 
     @abstractmethod
     def chance_loss(self, config: PreTrainedConfig) -> float:
         """Return the loss of guessing, in nats. A run with 100 times this loss has diverged."""
 
-    def complete(  # noqa: B027 - optional
-        self,
-        model: PreTrainedModel,
-        predictions: dict[str, PredictionOutput],
-        predict: Callable[[str], PredictionOutput],
-    ) -> None:
+    def complete(self, model: Any, predictions: dict[str, Any], predict: Callable[[str], Any]) -> None:
         """Tune a trained model on the validation split, such as its thresholds, before the splits are measured.
 
-        Args:
-            model: The model after training.
-            predictions: Outputs and labels by split; `validation` may be missing.
-            predict: Predicts a split again, after a change of the weights.
+        `predictions` has outputs and labels by split, as `Trainer.predict` returns them; `validation` may be missing.
+        `predict` makes those of a split again, after a change of the weights.
         """
 
     # ---- inference ----
@@ -170,15 +148,12 @@ class Task(ABC):
         texts: Sequence[str] = (),
         encoded: BatchEncoding | None = None,
     ) -> list[dict[str, Any]]:
-        """Return the answer of `predict` to each text: by default the label with the highest score.
+        """Return the answer of `predict` to each text, by default that of the type of problem.
 
-        Args:
-            scores: `(N, C)`; of a head that answers for each token `(N, T, C)`, zero after the tokens of a text.
-            config: Names the labels.
-            texts: The texts, for a head that answers for each token.
-            encoded: The tokenizer's output for them, with `offset_mapping`.
+        `scores` is `(N, C)`. A head that answers for each token has `(N, T, C)`, zero after the tokens of a text, and
+        reads the texts and the tokenizer's output for them, with `offset_mapping`.
         """
-        return best_label(scores, config)
+        return ANSWERS[config.problem_type](scores, config)
 
     def answer_types(self, config: PreTrainedConfig) -> dict[str, pa.DataType]:
         """Return the type of each part of an answer, for columns of Arrow."""
@@ -196,13 +171,7 @@ class Task(ABC):
 
     @abstractmethod
     def evaluate(self, predictions: Any, labels: Any, config: PreTrainedConfig) -> dict[str, Any]:
-        """Return the metrics of one split, as `metrics.json` stores them.
-
-        Args:
-            predictions: Output of the model for all rows, as the Trainer returns it.
-            labels: Labels of all rows.
-            config: Names the labels.
-        """
+        """Return the metrics of one split, as `metrics.json` stores them, from outputs and labels of all rows."""
 
     def compute_metrics(self, config: PreTrainedConfig) -> Callable[[EvalPrediction], dict[str, float]]:
         """Return the function that the Trainer calls after each epoch: the scores that are one number."""
@@ -213,26 +182,16 @@ class Task(ABC):
 
         return compute
 
-    @abstractmethod
     def check_model(self, name: str, config: PreTrainedConfig) -> None:
-        """Refuse a model whose configuration belongs to another task.
-
-        Raises:
-            UserError: With the name of the model.
-        """
+        """Refuse a model of another task with the same head, by a [`UserError`] with its name."""
+        if not self.serves(config):
+            kind = config.problem_type or "single_label_classification"
+            raise UserError(f"{name} is not for the task {self.name}: found {config.num_labels} outputs, {kind}")
 
     # ---- card ----
 
     def card_facts(
-        self,
-        texts: Splits,
-        tokenizer: PreTrainedTokenizerBase,
-        config: PreTrainedConfig,
-        report: DataReport,
-        metrics: Mapping[str, Any],
-        *,
-        baselines: bool,
-        examples: bool,
+        self, texts: Any, tokenizer: Any, config: Any, report: Any, metrics: Any, *, baselines: bool, examples: bool
     ) -> dict[str, Any]:
         """Return the fields of `CardFacts` that this task adds.
 

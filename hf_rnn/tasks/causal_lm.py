@@ -51,9 +51,6 @@ class CausalLM(Task):
         """Return nothing: the tokenizer decides what is predicted."""
         return {}
 
-    def class_counts(self, report: DataReport) -> None:
-        """Return None."""
-
     def chance_loss(self, config: PreTrainedConfig) -> float:
         """Return ln(vocabulary)."""
         return math.log(config.vocab_size)
@@ -73,10 +70,3 @@ class CausalLM(Task):
     def evaluate(self, predictions: Any, labels: Any, config: PreTrainedConfig) -> dict[str, Any]:
         """Return loss, perplexity and bits per character."""
         return text_metrics(predictions)
-
-    def check_model(self, name: str, config: PreTrainedConfig) -> None:
-        """Accept any model of this head."""
-
-    def card_facts(self, texts: Any, tokenizer: Any, config: Any, report: Any, metrics: Any, **options: Any) -> Any:
-        """Return the results."""
-        return {"results": {split: metrics[split] for split in ("validation", "test") if split in metrics}}

@@ -13,26 +13,20 @@ import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.trainer_utils import PredictionOutput
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from ..data import DataReport, encode
 from ..data.label_sets import LabelSets
 from ..data.source import load_texts
 from ..evaluation.multi_label import SCORES, evaluate_label_sets, tune_thresholds
-from ..hub.model_folder import FinishedFolder
-from ..utils.errors import UserError
-from .answers import labels_above_thresholds
 from .base import Splits
 from .sequence_classification import (
     MOST_CANDIDATES,
     SequenceClassification,
     arrow_batches,
     as_classes,
-    describe_outputs,
     join_pair,
     pick_short,
-    results_of,
 )
 
 logger = logging.getLogger(__name__)
@@ -76,14 +70,11 @@ class MultiLabel(SequenceClassification):
         """Return `id2label` and the type of the problem."""
         return {"id2label": dict(enumerate(_names(texts))), "problem_type": self.problem_types[0]}
 
-    def class_counts(self, report: DataReport) -> None:  # type: ignore[override]
-        """Return None: labels are not weighted."""
-
     def chance_loss(self, config: PreTrainedConfig) -> float:
         """Return ln(2)."""
         return math.log(2)
 
-    def complete(self, model: PreTrainedModel, predictions: Mapping[str, PredictionOutput], predict: Any) -> None:
+    def complete(self, model: Any, predictions: dict[str, Any], predict: Any) -> None:
         """Choose for each label the threshold with the best F1 on the validation split."""
         if (held_out := predictions.get("validation")) is not None:
             thresholds = tune_thresholds(held_out.predictions, held_out.label_ids)
@@ -91,10 +82,6 @@ class MultiLabel(SequenceClassification):
             shown = ", ".join(f"{name} {value:.2f}" for name, value in zip(names, thresholds, strict=True))
             logger.info("thresholds with the best F1 on validation: %.300s", shown)
             model.config.label_thresholds = thresholds
-
-    def answers(self, scores: np.ndarray, config: PreTrainedConfig, *given: Any) -> list[dict[str, Any]]:
-        """Return the labels whose score is above their threshold, and all scores."""
-        return labels_above_thresholds(scores, config)
 
     def answer_types(self, config: PreTrainedConfig) -> dict[str, pa.DataType]:
         """Return the type of each part of an answer."""
@@ -109,43 +96,24 @@ class MultiLabel(SequenceClassification):
         """Return loss, F1 scores, subset accuracy, average precision and scores per label."""
         return evaluate_label_sets(predictions, labels, list(config.id2label.values()), config.label_thresholds)
 
-    def check_model(self, name: str, config: PreTrainedConfig) -> None:
-        """Refuse a model for one label per text or for numbers."""
-        if not self.serves(config):
-            raise UserError(f"{name} does not give several labels per text: found {describe_outputs(config)}")
-
     def card_facts(
-        self,
-        texts: Splits,
-        tokenizer: PreTrainedTokenizerBase,
-        config: PreTrainedConfig,
-        report: DataReport,
-        metrics: Mapping[str, Any],
-        *,
-        baselines: bool,
-        examples: bool,
+        self, texts: Any, tokenizer: Any, config: Any, report: Any, metrics: Any, *, baselines: bool, examples: bool
     ) -> dict[str, Any]:
-        """Return the training rows by label, results and examples."""
-        names, counts = _names(texts), np.zeros(config.num_labels, dtype=np.int64)
-        for batch in arrow_batches(texts["train"]):
+        """Return the training rows by label, and examples."""
+        train, names = texts["train"], _names(texts)
+        counts = np.zeros(len(names), dtype=np.int64)
+        for batch in arrow_batches(train):
             counts += np.bincount(pc.list_flatten(batch["label"]).to_numpy(), minlength=len(names))
         shown: dict[str, list[str]] = {name: [] for name in names}
-        for row in islice(texts["train"], MOST_CANDIDATES) if examples else ():
+        for row in islice(train, MOST_CANDIDATES) if examples else ():
             for number in row["label"]:
                 shown[names[number]].append(join_pair(row))
         return {
             "class_counts": dict(zip(names, counts.tolist(), strict=True)),
             "rows": sum(report.label_counts["train"]),
             "thresholds": config.label_thresholds,
-            "results": results_of(metrics),
             "examples": {name: pick_short(found) for name, found in shown.items()} if examples else None,
         }
-
-    def draw_figures(
-        self, folder: FinishedFolder, metrics: Mapping[str, Any], config: PreTrainedConfig
-    ) -> dict[str, str]:
-        """Draw nothing: there is no confusion matrix."""
-        return {}
 
 
 def _names(texts: Splits) -> list[str]:

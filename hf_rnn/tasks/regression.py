@@ -9,25 +9,20 @@ from typing import Any
 import datasets
 import numpy as np
 import pyarrow as pa
-from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.trainer_utils import PredictionOutput
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from ..data import DataReport, encode
 from ..data.label_sets import Numbers
 from ..data.source import load_texts
 from ..evaluation.regression import SCORES, evaluate_numbers
-from ..hub.model_folder import FinishedFolder
 from ..utils.errors import UserError
-from .answers import named_numbers
 from .base import Splits
 from .sequence_classification import (
     SequenceClassification,
     arrow_batches,
     as_classes,
-    describe_outputs,
     join_pair,
     pick_short,
-    results_of,
 )
 
 _EXAMPLES = 4
@@ -79,20 +74,13 @@ class Regression(SequenceClassification):
             "target_scale": scale.tolist(),
         }
 
-    def class_counts(self, report: DataReport) -> None:  # type: ignore[override]
-        """Return None: there are no classes."""
-
     def chance_loss(self, config: PreTrainedConfig) -> float:
         """Return the variance of the numbers, at least that of the standardised ones."""
         return max(1.0, float(np.mean(np.square(config.target_scale or [1.0]))))
 
-    def complete(self, model: PreTrainedModel, predictions: Mapping[str, PredictionOutput]) -> None:
+    def complete(self, model: Any, predictions: dict[str, Any], predict: Any) -> None:
         """Let the last layer answer in the unit of the data."""
         model.fold_targets()
-
-    def answers(self, scores: np.ndarray, config: PreTrainedConfig, *given: Any) -> list[dict[str, Any]]:
-        """Return the numbers by name."""
-        return named_numbers(scores, config)
 
     def answer_types(self, config: PreTrainedConfig) -> dict[str, pa.DataType]:
         """Return the type of each part of an answer."""
@@ -106,39 +94,16 @@ class Regression(SequenceClassification):
         """Return errors and correlations, of several numbers also for each."""
         return evaluate_numbers(predictions, labels, list(config.id2label.values()))
 
-    def check_model(self, name: str, config: PreTrainedConfig) -> None:
-        """Refuse a model that gives labels."""
-        if not self.serves(config):
-            raise UserError(f"{name} does not predict numbers: found {describe_outputs(config)}")
-
     def card_facts(
-        self,
-        texts: Splits,
-        tokenizer: PreTrainedTokenizerBase,
-        config: PreTrainedConfig,
-        report: DataReport,
-        metrics: Mapping[str, Any],
-        *,
-        baselines: bool,
-        examples: bool,
+        self, texts: Any, tokenizer: Any, config: Any, report: Any, metrics: Any, *, baselines: bool, examples: bool
     ) -> dict[str, Any]:
-        """Return the names of the numbers, results and examples."""
+        """Return the names of the numbers, and examples."""
         rows = islice(texts["train"], _EXAMPLES) if examples else ()
         shown = {
             ", ".join(f"{number:g}" for number in row["label"].values()): pick_short([join_pair(row)]) for row in rows
         }
-        return {
-            "class_counts": dict.fromkeys(_names(texts), sum(report.label_counts["train"])),
-            "rows": sum(report.label_counts["train"]),
-            "results": results_of(metrics),
-            "examples": shown or None,
-        }
-
-    def draw_figures(
-        self, folder: FinishedFolder, metrics: Mapping[str, Any], config: PreTrainedConfig
-    ) -> dict[str, str]:
-        """Draw nothing: there is no confusion matrix."""
-        return {}
+        count = sum(report.label_counts["train"])
+        return {"class_counts": dict.fromkeys(_names(texts), count), "rows": count, "examples": shown or None}
 
 
 def _names(texts: Splits) -> list[str]:

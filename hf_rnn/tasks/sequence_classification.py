@@ -84,30 +84,22 @@ class SequenceClassification(Task):
         return evaluate_logits(predictions, labels, list(config.id2label.values()))
 
     def check_model(self, name: str, config: PreTrainedConfig) -> None:
-        """Refuse a model that does not give exactly one of several labels."""
-        if config.num_labels < 2 or config.problem_type not in (None, "single_label_classification"):
-            raise UserError(f"{name} does not give exactly one label per text: found {describe_outputs(config)}")
+        """Refuse a model of another task, and one with a single output in place of labels."""
+        super().check_model(name, config)
+        if None in self.problem_types and config.num_labels < 2:
+            raise UserError(f"{name} does not give exactly one label per text: found {config.num_labels} outputs")
 
     def card_facts(
-        self,
-        texts: Splits,
-        tokenizer: PreTrainedTokenizerBase,
-        config: PreTrainedConfig,
-        report: DataReport,
-        metrics: Mapping[str, Any],
-        *,
-        baselines: bool,
-        examples: bool,
+        self, texts: Any, tokenizer: Any, config: Any, report: Any, metrics: Any, *, baselines: bool, examples: bool
     ) -> dict[str, Any]:
-        """Return class counts, results, baselines and examples."""
-        names = list(config.id2label.values())
-        single = isinstance(texts, datasets.DatasetDict) and "text_pair" not in texts["train"].features
+        """Return class counts, baselines and examples."""
+        train, names = texts["train"], list(config.id2label.values())
+        single = isinstance(train, datasets.Dataset) and "text_pair" not in train.features
         linear = linear_scores(texts, tokenizer) if baselines and single else None
         return {
             "class_counts": dict(zip(names, report.label_counts["train"], strict=True)),
-            "results": results_of(metrics),
             "baselines": {LINEAR_BASELINE: linear} if linear else None,
-            "examples": _pick_examples(texts["train"], names) if examples else None,
+            "examples": _pick_examples(train, names) if examples else None,
         }
 
     def draw_figures(
@@ -126,11 +118,6 @@ class SequenceClassification(Task):
             plot_reliability(tables, folder.reliability)
             figures[f"Accuracy by confidence on the {split} split"] = folder.reliability.name
         return figures
-
-
-def describe_outputs(config: PreTrainedConfig) -> str:
-    """Return the kind of answers of a model, for a message."""
-    return f"{config.num_labels} outputs, problem_type {config.problem_type or 'regression'}"
 
 
 def arrow_batches(rows: datasets.Dataset | datasets.IterableDataset) -> Iterator[pa.Table]:
@@ -164,16 +151,6 @@ def join_pair(row: Mapping[str, Any]) -> str:
     return f"{row['text']} | {row['text_pair']}" if "text_pair" in row else row["text"]
 
 
-def results_of(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the metrics of each split without the confusion matrix, which grows with the square of the labels."""
-    large = ("confusion_matrix", "confusion_cells")
-    return {
-        split: {name: value for name, value in metrics[split].items() if name not in large}
-        for split in ("validation", "test")
-        if split in metrics
-    }
-
-
 def _pick_examples(
     rows: datasets.Dataset | datasets.IterableDataset, class_names: Sequence[str]
 ) -> dict[str, list[str]]:
@@ -189,10 +166,7 @@ def _pick_examples(
     else:
         for row in islice(rows, MOST_CANDIDATES):
             found.setdefault(class_names[row["label"]], []).append(join_pair(row))
-    picked = {}
-    for name in class_names:
-        picked[name] = pick_short(found.get(name, []))
-    return picked
+    return {name: pick_short(found.get(name, [])) for name in class_names}
 
 
 def pick_short(texts: Iterable[str], count: int = _EXAMPLES_PER_LABEL) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,6 @@ logger = logging.getLogger(__name__)
 
 NO_TAG = -100  # id of places without a tag, as in transformers
 _LOWERED = (0.5, 1.0, 1.5, 2.0, 2.5)  # of the score of O
-_LARGE = ("confusion_matrix", "confusion_cells")
 
 
 class TokenClassification(Task):
@@ -117,9 +116,6 @@ class TokenClassification(Task):
         if model.words is not None:
             model.words.read(tokenizer.convert_ids_to_tokens(range(count_ids(tokenizer))))
 
-    def class_counts(self, report: DataReport) -> None:
-        """Return None: tags are not weighed."""
-
     def chance_loss(self, config: PreTrainedConfig) -> float:
         """Return ln(tags)."""
         return math.log(config.num_labels)
@@ -167,9 +163,6 @@ class TokenClassification(Task):
     def _f1(self, output: Any, config: PreTrainedConfig) -> float:
         return float(self.evaluate(output.predictions, output.label_ids, config)["f1"])
 
-    def check_model(self, name: str, config: PreTrainedConfig) -> None:
-        """Accept every tagger."""
-
     def answers(
         self, scores: Any, config: PreTrainedConfig, texts: Sequence[str] = (), encoded: BatchEncoding | None = None
     ) -> list[dict[str, Any]]:
@@ -186,23 +179,19 @@ class TokenClassification(Task):
     # ---- card ----
 
     def card_facts(
-        self, texts: Splits, tokenizer: Any, config: Any, report: Any, metrics: Any, **options: bool
-    ) -> Any:
-        """Return the number of training words by tag or entities by type, and the results."""
-        counts: Counter[str] = Counter()
-        names = texts["train"].features["ner_tags"].feature.names
-        for tags in texts["train"]["ner_tags"] if isinstance(texts["train"], datasets.Dataset) else ():
+        self, texts: Any, tokenizer: Any, config: Any, report: Any, metrics: Any, *, baselines: bool, examples: bool
+    ) -> dict[str, Any]:
+        """Return the number of training words by tag or entities by type, and examples."""
+        train, counts = texts["train"], Counter[str]()
+        stored = isinstance(train, datasets.Dataset)
+        names = train.features["ner_tags"].feature.names
+        for tags in train["ner_tags"] if stored else ():
             counts.update(names[tag] for tag in tags)
+        rows = train["tokens"][:4] if stored else []
         types = entity_types(names)
-        results = {split: metrics[split] for split in ("validation", "test") if split in metrics}
-        rows = texts["train"]["tokens"] if isinstance(texts["train"], datasets.Dataset) else []
         return {
             "class_counts": {kind: counts[f"B-{kind}"] for kind in types} or {name: counts[name] for name in names},
-            "results": {
-                split: {name: value for name, value in found.items() if name not in _LARGE}
-                for split, found in results.items()
-            },
-            "examples": {"": [" ".join(words) for words in rows[:4]]} if options["examples"] else None,
+            "examples": {"": list(map(" ".join, rows))} if examples else None,
         }
 
 
@@ -226,12 +215,6 @@ class _Encoder:
     all_pieces: bool
     cut: int = 0
 
-    def __post_init__(self) -> None:
-        ids = {name: index for index, name in enumerate(self.tags)}
-        self.further = [
-            ids.get(f"I-{name[2:]}", index) if name.startswith("B-") else index for name, index in ids.items()
-        ]
-
     def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[list[int]]]:
         sentences = list(map(list, batch["tokens"]))
         encoded = self.tokenizer(
@@ -244,46 +227,42 @@ class _Encoder:
         )
         ids, labels = [], []
         for row, tags in enumerate(batch["ner_tags"]):
-            rows = list(self._align(encoded["input_ids"][row], encoded.word_ids(row), tags))
+            rows = self._align(encoded["input_ids"][row], encoded.word_ids(row), tags)
             ids.append([token for token, _ in rows])
             labels.append([tag for _, tag in rows])
         return {"input_ids": ids, "labels": labels}
 
-    def _align(
-        self, ids: Sequence[int], words: Sequence[int | None], tags: Sequence[int]
-    ) -> Iterator[tuple[int, int]]:
-        """Yield token ids and tags; a word without a token becomes the unknown token."""
-        unknown, following = self.tokenizer.unk_token_id, 0
-        complete = len(ids) < self.limit
-        last = max((place for place, word in enumerate(words) if word is not None), default=-1)
-        for place, (token, word) in enumerate(zip(ids, words, strict=True)):
-            if word is None:
-                yield token, NO_TAG
-                continue
-            lost = range(following, word) if unknown is not None else ()
-            yield from ((unknown, tags[index]) for index in lost)
-            first = word >= following
-            yield token, tags[word] if first else self.further[tags[word]] if self.all_pieces else NO_TAG
-            following = word + 1
-            if place == last and complete and unknown is not None:
-                yield from ((unknown, tag) for tag in tags[following:])
-                following = len(tags)
-        if last < 0 and unknown is not None and complete:
-            yield from ((unknown, tag) for tag in tags)
-            following = len(tags)
-        self.cut += len(tags) - following
+    def _align(self, ids: Sequence[int], words: Sequence[int | None], tags: Sequence[int]) -> list[tuple[int, int]]:
+        """Return token ids and tags; a word without a token becomes the unknown token."""
+        unknown = self.tokenizer.unk_token_id
+        found: list[list[int]] = [[] for _ in tags]
+        for token, word in zip(ids, words, strict=True):
+            if word is not None:
+                found[word].append(token)
+        last = max((word for word, pieces in enumerate(found) if pieces), default=-1)
+        known = len(tags) if len(ids) < self.limit else last + 1
+        self.cut += len(tags) - known
+        first = next((place for place, word in enumerate(words) if word is not None), len(ids))
+        rows = [(token, NO_TAG) for token in ids[:first]]
+        for pieces, tag in zip(found[:known], tags, strict=False):
+            further = self._continue(tag) if self.all_pieces else NO_TAG
+            pieces = pieces or ([] if unknown is None else [unknown])
+            rows += [(token, further if number else tag) for number, token in enumerate(pieces)]
+        return rows + [(token, NO_TAG) for token, word in zip(ids[first:], words[first:], strict=True) if word is None]
+
+    def _continue(self, tag: int) -> int:
+        """Return the tag of the further tokens of a word: I-X after B-X."""
+        inside = f"I-{self.tags[tag][2:]}"
+        return self.tags.index(inside) if self.tags[tag].startswith("B-") and inside in self.tags else tag
 
 
 def encode_tagged(
     rows: Any, tokenizer: PreTrainedTokenizerBase, max_length: int | None = None, all_pieces: bool = False
 ) -> Any:
-    """Turn sentences with `tokens` and `ner_tags` into token ids and tags of tokens.
+    """Turn a table or stream of sentences with `tokens` and `ner_tags` into token ids and tags of tokens.
 
-    Args:
-        rows: A table or a stream.
-        tokenizer: A fast tokenizer, which knows the words of its tokens.
-        max_length: Most tokens per sentence; by default the tokenizer's `model_max_length`.
-        all_pieces: Whether the further tokens of a word continue its tag (I-X after B-X); else their label is -100.
+    A sentence has at most `max_length` tokens, by default the tokenizer's `model_max_length`. With `all_pieces` the
+    further tokens of a word continue its tag (I-X after B-X), else their label is -100.
     """
     if not tokenizer.is_fast:
         raise UserError("a tagger needs a fast tokenizer, one with a tokenizer.json: found a tokenizer in Python")
@@ -305,13 +284,7 @@ def find_spans(
     """Return the entities of a text, or each word if the tags mark no entities.
 
     A word's tag is that of its first token. Words are those of the tokenizer; tokens at the same place are one word.
-
-    Args:
-        logits: `(T, C)` of the text's tokens.
-        encoded: The tokenizer's output, with `offset_mapping`.
-        row: Number of the text in `encoded`.
-        text: The text.
-        config: Names the tags.
+    `logits` is `(T, C)`; `encoded` has the text in this row, with `offset_mapping`.
     """
     shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
     scores = shifted / shifted.sum(axis=-1, keepdims=True)
@@ -367,17 +340,16 @@ def tagging_metrics(predictions: Sequence[Any], references: Sequence[Any], names
         raise UserError(f"scores of entities need seqeval: {install_hint('tagging')}") from error
     predicted, true = ([[names[tag] for tag in row] for row in rows] for rows in (predictions, references))
     report = classification_report(true, predicted, output_dict=True, zero_division=0)
-    micro = {score: float(report.get("micro avg", {}).get(f"{score}{'-score' * (score == 'f1')}", 0.0))
-             for score in ("precision", "recall", "f1")}  # fmt: skip
+    micro = {"precision": 0.0, "recall": 0.0, "f1-score": 0.0} | report.get("micro avg", {})
     per_class = {
-        kind: {
-            "precision": float(found["precision"]),
-            "recall": float(found["recall"]),
-            "f1": float(found["f1-score"]),
-            "support": int(found["support"]),
-        }
+        kind: {**_read_scores(found), "support": int(found["support"])}
         for kind, found in report.items()
         if not kind.endswith(" avg")
     }
     macro = float(np.mean([found["f1"] for found in per_class.values()])) if per_class else 0.0
-    return {"accuracy": float((flat[0] == flat[1]).mean()), **micro, "macro_f1": macro, "per_class": per_class}
+    accuracy = float((flat[0] == flat[1]).mean())
+    return {"accuracy": accuracy, **_read_scores(micro), "macro_f1": macro, "per_class": per_class}
+
+
+def _read_scores(found: Mapping[str, Any]) -> dict[str, float]:
+    return {name.removesuffix("-score"): float(found[name]) for name in ("precision", "recall", "f1-score")}

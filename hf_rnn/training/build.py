@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from ..data.samplers import CountedStream
 from ..hub.loading import check_name, find_folder, load_without_weights
 from ..hub.model_folder import FinishedFolder, because_of_damage, nested_model
 from ..models.configuration_rnn import RnnConfig
-from ..tasks import Task, get_task
+from ..tasks import get_task
 from ..tokenizers.word_level import train_tokenizer
 from ..utils.errors import UserError, reason_of
 from .arguments.run_arguments import ModelArguments
@@ -29,8 +29,7 @@ from .trainer import RnnTrainer
 def make_tokenizer(data_args: DataArguments, texts: Iterable[str]) -> PreTrainedTokenizerBase:
     """Train a tokenizer on the training texts, or load the one that the settings name.
 
-    Raises:
-        UserError: For a tokenizer that cannot be loaded or cannot pad.
+    Raises a [`UserError`] for a tokenizer that cannot be loaded or cannot pad.
     """
     name, start, length = data_args.tokenizer_name_or_path, data_args.model_name_or_path, data_args.max_length
     if start is None and name is None:
@@ -78,8 +77,7 @@ def make_config(
 ) -> RnnConfig:
     """Return the configuration of a model, with further `fields` that data and tokenizer decide.
 
-    Raises:
-        UserError: For a setting out of range, or settings that contradict each other.
+    Raises a [`UserError`] for a setting out of range, or settings that contradict each other.
     """
     settings = {**dataclasses.asdict(model_args), **fields}
     if task_specific_params is not None:
@@ -90,17 +88,8 @@ def make_config(
         raise UserError(reason_of(error.__cause__ or error)) from error
 
 
-def _find_trainer(task: Task) -> type[RnnTrainer]:
-    module, _, kind = task.trainer.partition(".")
-    return getattr(import_module(f".{module}", __package__), kind)
-
-
 def make_trainer(run: Run, made_from: dict[str, Any]) -> RnnTrainer:
-    """Return the Trainer of a run with these fingerprints; its checkpoints are below the finished folder.
-
-    Raises:
-        UserError: For settings that the Trainer, the optimizer or the schedule refuses.
-    """
+    """Return the Trainer of a run with these fingerprints; its checkpoints are below the finished folder."""
     args = copy.copy(run.arguments.training)
     args.output_dir = str(run.folder.checkpoints)
     args.push_to_hub = False  # only the finished folder is pushed
@@ -112,19 +101,28 @@ def make_trainer(run: Run, made_from: dict[str, Any]) -> RnnTrainer:
         sharing: Any = args.accelerator_config
         if args.world_size > 1 and not (sharing.dispatch_batches or sharing.split_batches):
             train_examples.share(args.process_index, args.world_size, args.per_device_train_batch_size)
+    module, _, kind = run.task.trainer.partition(".")
+    return check_trainer(
+        run.trainer_class or getattr(import_module(f".{module}", __package__), kind),
+        model=run.model,
+        args=args,
+        train_dataset=train_examples,
+        eval_dataset=run.examples.get("validation"),
+        processing_class=run.tokenizer,
+        compute_metrics=run.task.compute_metrics(run.model.config),
+        data_collator=run.task.data_collator(run.tokenizer),
+        made_from=made_from,
+        class_counts=run.class_counts,
+    )
+
+
+def check_trainer(trainer_class: Callable[..., RnnTrainer], **parts: Any) -> RnnTrainer:
+    """Return a Trainer made from `parts`, after a check of its settings.
+
+    Raises a [`UserError`] for settings that the Trainer, the optimizer or the schedule refuses.
+    """
     try:
-        trainer_class: Any = run.trainer_class or _find_trainer(run.task)
-        trainer = trainer_class(
-            model=run.model,
-            args=args,
-            train_dataset=train_examples,
-            eval_dataset=run.examples.get("validation"),
-            processing_class=run.tokenizer,
-            compute_metrics=run.task.compute_metrics(run.model.config),
-            data_collator=run.task.data_collator(run.tokenizer),
-            made_from=made_from,
-            class_counts=run.class_counts,
-        )
+        trainer = trainer_class(**parts)
         trainer.check_settings()
     except UserError:
         raise

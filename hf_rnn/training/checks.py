@@ -17,29 +17,23 @@ from ..utils.cpu_features import multiplies_bfloat16
 from ..utils.errors import UserError
 from . import output_dir
 from .arguments.run_arguments import Arguments
-from .arguments.training_arguments import RnnTrainingArguments, check_trainer_settings
+from .arguments.training_arguments import RnnTrainingArguments
 from .build import make_config
 from .checkpointing import manifest as checkpoints
 from .checkpointing.fingerprints import compare
 from .optimizers import check_sparse_gradients
-from .recipes import load_recipe, recipe_names
+from .recipes import recipe_names
 
 logger = logging.getLogger(__name__)
 
 # Settings that the state of the optimizer in a checkpoint holds.
 _IN_OPTIMIZER = ("optim", "optim_args", "learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon")
-# Settings that make steps large.
-_STEP_SIZES = ("learning_rate", "embedding_learning_rate", "weight_decay")
 # Times the loss of guessing: a run is refused, or warned about.
 _MAX_LOSS_RATIO, _HIGH_LOSS_RATIO = 100, 3
 
 
 def check_early(arguments: Arguments) -> None:
-    """Check settings before the data are read.
-
-    Raises:
-        UserError: For a setting out of range, or settings that contradict each other.
-    """
+    """Check settings before the data are read; raise a [`UserError`] for wrong or contradicting ones."""
     model, data, training = arguments
     task = get_task(data.task)
     if training.calibrate and not task.calibrates:
@@ -49,10 +43,8 @@ def check_early(arguments: Arguments) -> None:
     metric = training.metric_for_best_model
     if metric is not None and metric.removeprefix("eval_") not in scores:
         raise UserError(f"unknown metric_for_best_model: found {metric!r}; choose one of {', '.join(scores)}")
-    greater = training.greater_is_better
-    if metric is not None and greater is not None and greater == metric.endswith("loss"):
-        raise UserError(f"greater_is_better {greater} keeps the worst epoch by {metric}: leave it out")
-    check_trainer_settings(training)
+    if training.resume_from_checkpoint is not None:
+        raise UserError("resume_from_checkpoint: use resume, which starts from the newest checkpoint in output_dir")
     names = ("tokenizer_name_or_path", "model_name_or_path", "vectors")
     sources = {name: value for name in names if find_built_in(value := getattr(data, name)) is None}
     if training.recipe not in recipe_names() and not training.resume:  # resuming removes nothing
@@ -75,50 +67,36 @@ def check_finite(model: PreTrainedModel, training_args: RnnTrainingArguments) ->
     """Raise a [`UserError`] with advice about the step size for weights that are NaN or infinite."""
     broken = [name for name, weight in model.named_parameters() if not weight.isfinite().all()]
     if broken:
-        raise _diverged(f"{broken[0]} has NaN or infinite values", model, training_args)
+        raise _diverged(f"{broken[0]} has NaN or infinite values", training_args)
 
 
-def check_loss(
-    metrics: Mapping[str, Any], chance_loss: float, model: PreTrainedModel, training_args: RnnTrainingArguments
-) -> None:
+def check_loss(metrics: Mapping[str, Any], chance_loss: float, training_args: RnnTrainingArguments) -> None:
     """Refuse a model with a loss that is not finite, or over 100 times that of guessing, `chance_loss` in nats.
 
-    Above 3 times, only warn.
-
-    The validation loss decides; without validation rows, the training loss.
-
-    Raises:
-        UserError: With advice about the step size.
+    Above 3 times, only warn. The validation loss decides; without validation rows, the training loss. The
+    [`UserError`] advises about the step size.
     """
     if not math.isfinite(metrics["training"]["loss"]):
-        raise _diverged("the training loss is not finite", model, training_args)
+        raise _diverged("the training loss is not finite", training_args)
     split = "validation" if "validation" in metrics else "training"
     loss = metrics[split]["loss"]
     if "calibration" in metrics:  # calibration makes any loss small
         loss = metrics["calibration"]["splits"]["validation"]["before"]["loss"]
     if not loss <= _MAX_LOSS_RATIO * chance_loss:
         what = f"the {split} loss is {loss:g}, over {_MAX_LOSS_RATIO} times that of guessing ({chance_loss:.2f})"
-        raise _diverged(what, model, training_args)
+        raise _diverged(what, training_args)
     if loss > _HIGH_LOSS_RATIO * chance_loss:
-        advice = _smaller_steps(model, training_args)
+        advice = _smaller_steps(training_args)
         logger.warning("the %s loss is %.3g, that of guessing %.2f: %s", split, loss, chance_loss, advice)
 
 
-def _diverged(what: str, model: PreTrainedModel, training_args: RnnTrainingArguments) -> UserError:
-    advice = _smaller_steps(model, training_args)
-    return UserError(f"the training diverged: {what}. To prevent this, {advice}")
+def _diverged(what: str, training_args: RnnTrainingArguments) -> UserError:
+    return UserError(f"the training diverged: {what}. To prevent this, {_smaller_steps(training_args)}")
 
 
-def _smaller_steps(model: PreTrainedModel, training_args: RnnTrainingArguments) -> str:
-    sizes = {name: getattr(training_args, name) for name in _STEP_SIZES}
-    if model.config.embedding_initializer_range > 1:
-        sizes["embedding_initializer_range"] = model.config.embedding_initializer_range
-    usual = load_recipe(training_args.recipe) if training_args.recipe in recipe_names() else {}
-    advice = []
-    for name, size in sizes.items():
-        if size:
-            known = f", such as {usual[name]} of recipe {training_args.recipe}" if name in usual else ""
-            advice.append(f"take a smaller {name} than {size:g}{known}")
+def _smaller_steps(training_args: RnnTrainingArguments) -> str:
+    sizes = {name: getattr(training_args, name) for name in ("learning_rate", "embedding_learning_rate")}
+    advice = [f"take a smaller {name} than {size:g}" for name, size in sizes.items() if size]
     if not 0 < training_args.max_grad_norm <= 1:
         advice.append("clip gradients with max_grad_norm 1")
     return ", or ".join(advice)
@@ -127,10 +105,7 @@ def _smaller_steps(model: PreTrainedModel, training_args: RnnTrainingArguments) 
 def check_unchanged(checkpoint: Path, made_from: dict[str, Any], *, anyway: bool) -> None:
     """Refuse to resume from a checkpoint with other fingerprints than `made_from`, those of this run.
 
-    With `anyway` it only warns, except for settings in the state of the optimizer.
-
-    Raises:
-        UserError: If data, tokenizer or settings have changed.
+    With `anyway` only warn, except about settings in the state of the optimizer.
     """
     changed = compare(checkpoint, checkpoints.read_manifest(checkpoint)["made_from"], made_from)
     if not changed:

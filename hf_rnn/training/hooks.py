@@ -27,7 +27,6 @@ from ..evaluation.calibration import fit_temperature, measure_scores, scale_clas
 from ..hub.loading import find_built_in, find_folder, load_model
 from ..hub.model_folder import FinishedFolder, read_mapping
 from ..models.auto import ENCODER, head_name
-from ..models.configuration_rnn import RnnConfig
 from ..tasks import Task
 from ..tasks.base import Splits
 from ..utils.errors import UserError
@@ -169,7 +168,10 @@ class WarmStart(RunHook):
         new.base_model.load_state_dict(weights)
         if type(own) is type(new):
             new.load_state_dict(self._head_weights(run.task, new), strict=False)
-        logger.info("starting from %s: %s", self.name, describe(own.config))
+        config, kind = own.config, head_name(own.config)
+        facts = config.cell_type, config.num_hidden_layers, config.hidden_size
+        kind = "an encoder" if kind == ENCODER else kind
+        logger.info("starting from %s: %s (%s, layers: %d, units: %d)", self.name, kind, *facts)
 
     def _head_weights(self, task: Task, model: PreTrainedModel) -> dict[str, torch.Tensor]:
         """Return the weights of the head by name; rows of the output layer in the order of the new labels."""
@@ -264,19 +266,10 @@ class Audit(RunHook):
         return {"audit": self._summary, "unknown_token_share": unknown.get("validation")}
 
 
-def describe(config: RnnConfig) -> str:
-    """Return kind and size of a model for one line of the log."""
-    kind = "an encoder" if head_name(config) == ENCODER else head_name(config)
-    layers = "1 layer" if config.num_hidden_layers == 1 else f"{config.num_hidden_layers} layers"
-    directions = "both directions" if config.bidirectional else "one direction"
-    return f"{kind} ({config.cell_type}, {layers} of {config.hidden_size} units, {directions})"
-
-
 def check_leaks(found: AuditReport, arguments: DataArguments) -> None:
     """Refuse splits with more rows that repeat rows of train than `fail_on_leak` allows.
 
-    Raises:
-        UserError: For such a split; the message names the first row.
+    The [`UserError`] names the first row of such a split.
     """
     limit = arguments.leak_limit()
     if limit is None or found.leak_share <= limit:

@@ -39,13 +39,7 @@ class LazyAdamW(torch.optim.Optimizer):
     r ≥ 1 the movement has no limit, and S is 0 too. `torch.optim.SparseAdam` omits the movement in between, and rare
     words learn several times more slowly.
 
-    Args:
-        params: Parameters or parameter groups, as for every torch optimizer.
-        lr: Learning rate.
-        betas: Decay of the two moments.
-        eps: Added to the root of the second moment.
-        weight_decay: Decoupled weight decay.
-        fused: Whether dense parameters use torch's fused kernel; None lets torch choose.
+    Arguments are those of `torch.optim.AdamW`; `fused` is for dense parameters.
 
     Example:
         >>> embedding, linear = nn.Embedding(1_000_000, 100, sparse=True), nn.Linear(100, 3)

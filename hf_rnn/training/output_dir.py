@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from ..hub.model_folder import MODELLING_FILES, UNFINISHED, FinishedFolder
 from ..utils.errors import UserError, is_write_error
+from .arguments.training_arguments import RnnTrainingArguments
 from .checkpointing import manifest as checkpoints
 
 if sys.platform != "win32":  # Windows has no locks of folders
@@ -30,23 +31,18 @@ TEACHER_CACHE = "teacher_cache"  # left by a run that stopped after asking its t
 _RESUME = "The checkpoints are intact: make room there, then repeat the command with --resume"
 
 
-def check_output_dir(
-    folder: FinishedFolder, *, overwrite: bool, resume: bool, processes: int = 1, needs_best: bool = False
-) -> Path | None:
+def check_output_dir(folder: FinishedFolder, args: RnnTrainingArguments) -> Path | None:
     """Refuse a folder with files, unless the user chose to overwrite an earlier run there or to resume it.
 
-    Returns:
-        The newest valid checkpoint to resume from, see [`find_newest`] with its `processes` and `needs_best`; None to
-        start.
-
-    Raises:
-        UserError: When the folder cannot be used, or has no checkpoint to resume from.
+    Return the newest valid checkpoint to resume from, see [`find_newest`]; None to start. Raises a [`UserError`] when
+    the folder cannot be used, or has no checkpoint to resume from.
     """
     if (obstacle := find_obstacle(folder.root)) is not None:
         raise UserError(f"output_dir {folder.root} is not writable: found {obstacle} in its way; give another")
-    if resume:
-        return checkpoints.find_newest(folder.checkpoints, processes=processes, needs_best=needs_best)
-    if folder.root.is_dir() and not overwrite:
+    if args.resume:
+        needs_best = bool(args.load_best_model_at_end)
+        return checkpoints.find_newest(folder.checkpoints, processes=args.world_size, needs_best=needs_best)
+    if folder.root.is_dir() and not args.overwrite_output_dir:
         found = sorted(path.name for path in folder.root.iterdir() if not _is_leftover(folder, path))
         if found:
             holds = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
@@ -54,7 +50,7 @@ def check_output_dir(
                 f"output_dir {folder.root} is not empty (it holds {holds}): give another, or "
                 "--overwrite_output_dir to replace an earlier run, or --resume to continue it"
             )
-    if overwrite:
+    if args.overwrite_output_dir:
         _check_own(folder)
     return None
 
@@ -91,12 +87,9 @@ def _check_own(folder: FinishedFolder) -> None:
 def check_apart(
     folder: FinishedFolder, sources: Mapping[str, str | None], texts: Mapping[str, str | None] | None = None
 ) -> None:
-    """Refuse an output folder whose files that the run reads would be replaced or removed.
+    """Refuse an output folder whose files that the run reads would be replaced or removed, by a [`UserError`].
 
     `sources` and `texts` are paths or Hub ids by setting; texts may be in the output folder itself, where they stay.
-
-    Raises:
-        UserError: For such a file.
     """
     replaced = {path.resolve() for path in (*_finished_files(folder), folder.checkpoints)}
     texts = texts or {}
@@ -120,8 +113,7 @@ def remove_checkpoints(folder: FinishedFolder) -> None:
 def hold(folder: FinishedFolder) -> Iterator[None]:
     """Lock an existing folder against other runs until this block or the process ends.
 
-    Raises:
-        UserError: When another run has the lock; the two would mix their checkpoints.
+    Raises a [`UserError`] when another run has the lock; the two would mix their checkpoints.
     """
     with contextlib.ExitStack() as stack:
         if sys.platform != "win32":
@@ -140,49 +132,38 @@ def hold(folder: FinishedFolder) -> Iterator[None]:
 
 
 def fill(folder: FinishedFolder, write: Callable[[FinishedFolder], Written], remedy: str = _RESUME) -> Written:
-    """Write a finished model to a folder, or leave the folder as it was.
+    """Write a finished model to a folder, or leave the folder as it was; return the result of `write`.
 
-    Args:
-        folder: Where the files go; those of an earlier run are replaced.
-        write: Writes the files into the folder that it is given; its result is returned.
-        remedy: The advice when they cannot be written.
-
-    Raises:
-        UserError: When the files cannot be written, for example to a full disk.
+    `write` writes the new files to a subfolder. The old files move out, then the new ones in. `config.json` moves out
+    first and in last: the folder loads only when it is whole. A process that is killed during the moves leaves one of
+    the two models whole in its subfolder. When files cannot be written, for example to a full disk, a [`UserError`]
+    ends with `remedy`.
     """
     try:
-        return _fill(folder, write)
+        folder.root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=folder.root) as beside:
+            new, old = FinishedFolder(Path(beside, "new")), FinishedFolder(Path(beside, "old"))
+            new.root.mkdir()
+            written = write(new)
+            files = [path for path in new.root.rglob("*") if path.is_file()]
+            files.sort(key=lambda path: path == new.config)
+            incoming = {path: folder.root / path.relative_to(new.root) for path in files}
+            outgoing = dict.fromkeys([*_finished_files(folder), *incoming.values()])
+            moves = [(path, old.root / path.relative_to(folder.root)) for path in outgoing if path.exists()]
+            moves += incoming.items()
+            try:
+                for source, target in moves:
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    source.replace(target)
+            except BaseException:
+                for source, target in reversed(moves):
+                    if target.exists() and not source.exists():
+                        target.replace(source)
+                raise
     except Exception as error:
         if not is_write_error(error):
             raise
         raise UserError(f"the finished model could not be written to {folder.root}: {error}. {remedy}") from error
-
-
-def _fill(folder: FinishedFolder, write: Callable[[FinishedFolder], Written]) -> Written:
-    """Write the new model to a subfolder, move the old files out, then the new ones in.
-
-    `config.json` moves out first and in last: the folder loads only when it is whole. A process that is killed during
-    the moves leaves one of the two models whole in its subfolder.
-    """
-    folder.root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=folder.root) as beside:
-        new, old = FinishedFolder(Path(beside, "new")), FinishedFolder(Path(beside, "old"))
-        new.root.mkdir()
-        written = write(new)
-        files = sorted((path for path in new.root.rglob("*") if path.is_file()), key=lambda path: path == new.config)
-        incoming = {path: folder.root / path.relative_to(new.root) for path in files}
-        outgoing = dict.fromkeys([*_finished_files(folder), *incoming.values()])
-        moves = [(path, old.root / path.relative_to(folder.root)) for path in outgoing if path.exists()]
-        moves += incoming.items()
-        try:
-            for source, target in moves:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                source.replace(target)
-        except BaseException:
-            for source, target in reversed(moves):
-                if target.exists() and not source.exists():
-                    target.replace(source)
-            raise
     with contextlib.suppress(OSError):  # missing, or it holds a file of the user
         folder.onnx_model.parent.rmdir()
     for leftover in folder.root.glob(f"{UNFINISHED}*"):  # from a run that was killed while it wrote

@@ -12,8 +12,7 @@ import logging
 import os
 import shlex
 import shutil
-import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from html import escape
 from importlib.metadata import version
@@ -53,6 +52,7 @@ _SHOWN_SETTINGS = (
     "label_smoothing_factor", "early_stopping_patience", "bf16", "seed",
 )  # fmt: skip
 _SHOWN_WHEN_OFF = ("lowercase", "seed")
+_LARGE = ("confusion_matrix", "confusion_cells")  # metrics that grow with the square of the labels
 # Settings that are not recorded: the place and the start of a run, and what other settings imply.
 _NOT_RECORDED = frozenset(
     {
@@ -82,10 +82,9 @@ class TrainingResult:
 
     def __repr__(self) -> str:
         """Return the folder and the main scores."""
-        parts = [f"folder={str(self.folder)!r}"]
+        parts = [f"{self.folder}"]
         for split, scores in self._scores().items():
             parts.append(f"{split}: {', '.join(f'{name} {value:.3f}' for name, value in scores.items())}")
-        parts += [] if self.url is None else [f"url={self.url!r}"]
         return f"{type(self).__name__}({'; '.join(parts)})"
 
     def summarize(self) -> str:
@@ -107,35 +106,20 @@ class TrainingResult:
         command = f"hf-rnn {verb} {shlex.quote(str(self.folder))}{more}"
         return f"{split or 'training'}: {', '.join(parts)}\ncard: {self.folder}/README.md. Try the model: {command}"
 
-    def show(self) -> None:
-        """Display scores and figures below the running cell of a notebook; do nothing elsewhere."""
-        if (shell := _find_kernel()) is not None:
-            from IPython.display import HTML, display
-
-            display(HTML(self._describe()))
-            object.__setattr__(self, "_shown", shell.execution_count)
-
     def _repr_html_(self) -> str:
-        """Return scores, learning curve and confusion matrix for a notebook, unless the same cell shows them."""
+        """Return scores, learning curve and confusion matrix for a notebook."""
         where = f"<code>{escape(str(self.folder))}</code>"
         if self.url is not None:
             where = f'<a href="{escape(self.url)}">{escape(self.url)}</a>'
-        shown = getattr(self, "_shown", None)
-        again = shown is None or shown != getattr(_find_kernel(), "execution_count", None)
-        return f"<p>{where}</p>" + ("\n" + self._describe()) * again
-
-    def _describe(self) -> str:
-        scores, parts = self._scores(), []
-        rows = [[split, *(f"{value:.3f}" for value in found.values())] for split, found in scores.items()]
-        parts.append(_table(["", *next(iter(scores.values()), ())], rows))
-        folder = FinishedFolder(self.folder)
-        parts += [_image(path) for path in (folder.learning_curve, folder.confusion_matrix) if path.is_file()]
-        matrix = self.metrics[next(iter(scores))].get("confusion_matrix") if scores else None
-        if matrix and self.card is not None and not folder.confusion_matrix.is_file():
-            names = list(self.card.class_counts)
-            parts.append(
-                _table(["true \\ predicted", *names], ([name, *row] for name, row in zip(names, matrix, strict=True)))
-            )
+        scores, folder = self._scores(), FinishedFolder(self.folder)
+        rows = [["", *next(iter(scores.values()), ())]]
+        rows += [[split, *(f"{value:.3f}" for value in found.values())] for split, found in scores.items()]
+        lines = ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows]
+        parts = [f"<p>{where}</p>", f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"]
+        for path in (folder.learning_curve, folder.confusion_matrix):
+            if path.is_file():
+                content = base64.b64encode(path.read_bytes()).decode()
+                parts.append(f'<img alt="{path.stem}" src="data:image/png;base64,{content}">')
         return "\n".join(parts)
 
     def _scores(self) -> dict[str, dict[str, float]]:
@@ -147,23 +131,6 @@ class TrainingResult:
         }
 
 
-def _find_kernel() -> Any:
-    """Return the shell of the notebook that runs this process, or None."""
-    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
-    return shell if hasattr(shell, "kernel") else None
-
-
-def _table(header: Sequence[Any], rows: Iterable[Sequence[Any]]) -> str:
-    lines = ["".join(f"<th>{escape(str(cell))}</th>" for cell in header)]
-    lines += ["".join(f"<td>{escape(str(cell))}</td>" for cell in row) for row in rows]
-    return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
-
-
-def _image(path: Path) -> str:
-    content = base64.b64encode(path.read_bytes()).decode()
-    return f'<img alt="{path.stem}" src="data:image/png;base64,{content}">'
-
-
 def write_folder(folder: FinishedFolder, run: Run, hooks: Iterable[RunHook], best_kept: bool) -> CardFacts:
     """Write all files of a run to an empty folder, and return the facts on its card.
 
@@ -173,8 +140,8 @@ def write_folder(folder: FinishedFolder, run: Run, hooks: Iterable[RunHook], bes
     shutil.copymode(folder.config, folder.weights)  # some versions of safetensors make it private
     save_tokenizer(run.tokenizer, folder.root)
     settings = describe_settings(run.arguments, next((hook.settings for hook in hooks if hook.settings), None))
-    _write_json(folder.metrics, run.metrics)
-    _write_json(folder.training_args, settings)
+    write_json(folder.metrics, run.metrics)
+    write_json(folder.training_args, settings)
     training = run.arguments.training
     facts = {
         "name": run.folder.root.resolve().name,
@@ -193,6 +160,11 @@ def write_folder(folder: FinishedFolder, run: Run, hooks: Iterable[RunHook], bes
             baselines=training.baselines,
             examples=training.card_examples,
         ),
+        "results": {
+            split: {name: value for name, value in run.metrics[split].items() if name not in _LARGE}
+            for split in ("validation", "test")
+            if split in run.metrics
+        },
         "training": {name: run.metrics["training"][name] for name in ("epochs", "steps", "seconds")},
         "settings": _shown_settings(settings),
         "license": training.license,
@@ -229,13 +201,6 @@ def _data_facts(arguments: Arguments, teacher: Mapping[str, Any] | None) -> dict
         command = ["hf-rnn", "distill", *command[2:], "--teacher", teacher["name"]]
         if teacher["unlabeled"] is not None:
             command += ["--unlabeled", teacher["unlabeled"]["file"]]
-    for flag in ("tokenizer_name_or_path", "vectors", "model_name_or_path"):
-        source = getattr(data, flag)
-        path = None if source is None else split_archive(Path(source))[0].resolve()
-        if path is not None and path.exists():  # ids on the Hub are among the settings
-            name = name_of_path(Path(source).resolve())
-            beside_teacher = teacher is not None and path.parent.name == teacher["name"]
-            command += [f"--{flag}", f"{path.parent.name}/{name}" if beside_teacher else name]
     flag = "data_dir" if data.dataset_name is None else "dataset_name"
     if (source := getattr(data, flag)) is None:
         return {"dataset_name": "rows in memory"}
@@ -257,7 +222,8 @@ def _shown_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON for people."""
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

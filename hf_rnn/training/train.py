@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from transformers import set_seed
-from transformers.trainer_utils import TrainOutput
 
 from ..data import DataReport
 from ..data.samplers import with_lengths
@@ -99,13 +98,7 @@ def run_training(arguments: Arguments, *hooks: RunHook, data: Mapping[str, Any] 
     destination = find_destination(training_args) if is_main else None
     checkpoint = None
     if is_main or training_args.resume:
-        checkpoint = output_dir.check_output_dir(
-            folder,
-            overwrite=training_args.overwrite_output_dir,
-            resume=training_args.resume,
-            processes=training_args.world_size,
-            needs_best=bool(training_args.load_best_model_at_end),
-        )
+        checkpoint = output_dir.check_output_dir(folder, training_args)
     report = DataReport()
     texts = get_task(data_args.task).read(
         data_args,
@@ -115,25 +108,11 @@ def run_training(arguments: Arguments, *hooks: RunHook, data: Mapping[str, Any] 
         rejected_path=folder.root / output_dir.REJECTED_ROWS if is_main else None,
         report=report,
     )
-    try:
-        result = train_on(texts, report, arguments, checkpoint, hooks=hooks)
-    except TrainingStopped as stopped:
-        stopped.advice = _resume_advice(training_args)
-        raise
+    result = train_on(texts, report, arguments, checkpoint, hooks=hooks)
     training_args.distributed_state.wait_for_everyone()  # every process may read the folder now
-    result.show()
     if destination is None:
         return result
     return dataclasses.replace(result, url=push_run(folder.root, destination).url)
-
-
-def _resume_advice(training_args: RnnTrainingArguments) -> str:
-    """Return how a Python program resumes; the command prints its own advice."""
-    if training_args.save_only_model:
-        return "save_only_model leaves no checkpoint to resume from"
-    changed = "" if training_args.resume else " with resume=True"
-    changed += " and overwrite_output_dir=False" * training_args.overwrite_output_dir
-    return f"to resume, repeat the call{changed}"
 
 
 @torch.inference_mode(False)  # the caller may have turned gradients off
@@ -147,16 +126,11 @@ def train_on(
     task_specific_params: dict[str, Any] | None = None,
     quiet: bool = False,
 ) -> TrainingResult:
-    """Train on splits that are read already, and save a finished folder.
+    """Train on splits as the task reads them, with the counts of their rows, and save a finished folder.
 
-    Args:
-        texts: Splits as the task reads them; `validation` is measured after each epoch.
-        report: Counts of rows.
-        arguments: Settings that [`check_early`] accepts.
-        checkpoint: The checkpoint to resume from.
-        hooks: Further features of the run.
-        task_specific_params: Stored in the configuration.
-        quiet: Show neither bars nor a line per epoch.
+    `arguments` are accepted by [`check_early`]; `checkpoint` is the one to resume from; `hooks` are further features
+    of the run. `task_specific_params` become part of the configuration. A `quiet` run shows neither bars nor a line
+    per epoch.
     """
     arguments = limit_epochs(arguments, report)
     data_args = arguments.data
@@ -197,7 +171,7 @@ def train_on(
     task.prepare_model(run.model, run.tokenizer)
     for hook in features:
         hook.on_model(run)
-    outcome = _fit(run, features, checkpoint, quiet)
+    training = _train_model(run, features, checkpoint, quiet)
     for split in ("validation", "test"):
         if split in run.examples:
             run.predictions[split] = run.trainer.predict(run.examples[split])
@@ -205,10 +179,13 @@ def train_on(
         hook.on_predictions(run)
     chance_loss = task.chance_loss(config)
     task.complete(run.model, run.predictions, lambda split: run.trainer.predict(run.examples[split]))
-    _measure(run, outcome)
+    for split, output in run.predictions.items():
+        run.metrics[split] = task.evaluate(output.predictions, output.label_ids, run.model.config)
+    rows, size = sum(report.label_counts["train"]), run.model.num_parameters()
+    run.metrics["training"] = {"rows": rows, **training, "parameters": size}
     for hook in features:
         hook.on_metrics(run)
-    check_loss(run.metrics, chance_loss, run.model, run.arguments.training)
+    check_loss(run.metrics, chance_loss, run.arguments.training)
     if not run.is_main:
         return TrainingResult(run.folder.root, run.metrics)
     best_kept = _keeps_best(run.trainer)
@@ -228,8 +205,8 @@ def limit_epochs(arguments: Arguments, report: DataReport) -> Arguments:
     return arguments._replace(training=training)
 
 
-def _fit(run: Run, hooks: Sequence[RunHook], checkpoint: Path | None, quiet: bool) -> TrainOutput:
-    """Train the model of a run, from a checkpoint if given."""
+def _train_model(run: Run, hooks: Sequence[RunHook], checkpoint: Path | None, quiet: bool) -> dict[str, Any]:
+    """Train the model of a run, from a checkpoint if given; return the numbers of [`fit`]."""
     training_args = run.arguments.training
     further = {name: value for hook in hooks for name, value in hook.fingerprints().items()}
     made_from = take_fingerprints(
@@ -237,33 +214,35 @@ def _fit(run: Run, hooks: Sequence[RunHook], checkpoint: Path | None, quiet: boo
     )
     if checkpoint is not None:
         check_unchanged(checkpoint, made_from, anyway=training_args.resume_anyway)
-    if run.is_main:
-        run.folder.root.mkdir(parents=True, exist_ok=True)
     run.examples = with_lengths(run.examples, run.report.label_counts)
     run.trainer = make_trainer(run, made_from)
     if quiet:
         run.trainer.silence()
-    with output_dir.hold(run.folder) if run.is_main else contextlib.nullcontext(), run.trainer.stop_request as asked:
-        if run.is_main and training_args.overwrite_output_dir:
-            output_dir.remove_checkpoints(run.folder)
-        outcome = run.trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    if run.trainer.asked_to_stop():  # after the last step, too late to save
+    return fit(run.trainer, run.folder, checkpoint)
+
+
+def fit(trainer: RnnTrainer, folder: FinishedFolder, checkpoint: Path | None) -> dict[str, Any]:
+    """Train, from a checkpoint if given, and lock the folder meanwhile.
+
+    Return `epochs`, `steps`, `seconds` and `loss` of the training, with those before a resume. Raises a [`UserError`]
+    if another run uses the folder or weights are not finite at the end, and [`TrainingStopped`] after a signal.
+    """
+    args: Any = trainer.args
+    is_main = args.process_index == 0
+    if is_main:
+        folder.root.mkdir(parents=True, exist_ok=True)
+    with output_dir.hold(folder) if is_main else contextlib.nullcontext(), trainer.stop_request as asked:
+        if is_main and args.overwrite_output_dir:
+            output_dir.remove_checkpoints(folder)
+        outcome = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    if trainer.asked_to_stop():  # after the last step, too late to save
         raise TrainingStopped(asked.number, None)
-    check_finite(run.model, training_args)
-    return outcome
-
-
-def _measure(run: Run, outcome: TrainOutput) -> None:
-    """Fill in the metrics of each split and of the training itself."""
-    for split, output in run.predictions.items():
-        run.metrics[split] = run.task.evaluate(output.predictions, output.label_ids, run.model.config)
-    run.metrics["training"] = {
-        "rows": sum(run.report.label_counts["train"]),
-        "epochs": run.trainer.state.epoch,
+    check_finite(trainer.model, args)
+    return {
+        "epochs": trainer.state.epoch,
         "steps": outcome.global_step,
-        "seconds": round(run.trainer.seconds_before + outcome.metrics["train_runtime"], 1),
+        "seconds": round(trainer.seconds_before + outcome.metrics["train_runtime"], 1),
         "loss": outcome.training_loss,
-        "parameters": run.model.num_parameters(),
     }
 
 
@@ -282,10 +261,8 @@ def find_destination(arguments: RnnTrainingArguments) -> dict[str, Any] | None:
     """Return the arguments of [`push`] for a run, or None without `push_to_hub`.
 
     The settings are those of transformers: `hub_model_id` (by default the name of `output_dir`, and the user's own),
-    `hub_private_repo`, `hub_revision` and `hub_token`. Checkpoints are not pushed, whatever `hub_strategy` is.
-
-    Raises:
-        UserError: Without a token, for a token that the Hub refuses, and for an invalid repo id.
+    `hub_private_repo`, `hub_revision` and `hub_token`. Checkpoints are not pushed, whatever `hub_strategy` is. Raises
+    a [`UserError`] without a token, for a token that the Hub refuses, and for an invalid repo id.
     """
     if not arguments.push_to_hub:
         return None
@@ -303,8 +280,7 @@ def find_destination(arguments: RnnTrainingArguments) -> dict[str, Any] | None:
 def push_run(folder: Path, destination: dict[str, Any]) -> PushResult:
     """Push the finished folder of a run.
 
-    Raises:
-        UserError: If it cannot be pushed; the message contains the command that pushes it later.
+    If it cannot be pushed, a [`UserError`] contains the command that pushes it later.
     """
     try:
         return push(folder, **destination)

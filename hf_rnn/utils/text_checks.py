@@ -28,8 +28,6 @@ def list_texts(texts: Iterable[str]) -> list[str]:
     """Return texts as a list; refuse other things than a list of valid texts, by position."""
     if isinstance(texts, str | bytes):
         raise UserError("texts must be a list of str, found one text: put it into a list, [text]")
-    if not isinstance(texts, Iterable):
-        raise UserError(f"texts must be a list of str, found {texts!r:.80}")
     if isinstance(texts, Mapping | Set) or getattr(texts, "ndim", 1) != 1:
         raise UserError(f"texts must be a list of str, found a {type(texts).__name__}: give its texts as a list")
     listed = texts if type(texts) is list else list(out_of_arrow(texts))

@@ -342,7 +342,7 @@ def test_predict_mistakes(command, folder, tmp_path):
     assert "give either --text" in predict("--model", folder, "--text", "x", "--input", "-")
     assert "--text=-..." in predict("--model", folder, "--text", "-x")
     assert r"there is no file 'no\nfile'" in predict("--model", folder, "--input", "no\nfile")
-    assert f"{tmp_path} is a folder" in predict("--model", folder, "--input", tmp_path)
+    assert "Is a directory" in predict("--model", folder, "--input", tmp_path)
     assert "tokens_per_batch" in predict("--model", folder, "--text", "x", "--tokens_per_batch", 0)
     assert "found 'int4'. Did you mean int8?" in predict("--model", folder, "--text", "x", "--table_dtype", "int4")
     assert "are for --backend torch" in predict("--model", folder, "--text", "x", "--device=cuda", "--backend=onnx")

@@ -57,15 +57,6 @@ def flip_bit(path):
 # ---- files ----
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows cannot flush folders")
-def test_files_and_folders_are_flushed_and_the_manifest_last(tmp_path, monkeypatch):
-    flushed = []
-    monkeypatch.setattr(os, "fsync", lambda handle: flushed.append(os.fstat(handle).st_ino))
-    checkpoint = make_checkpoint(tmp_path, 1)
-    assert {path.stat().st_ino for path in (tmp_path, checkpoint, *checkpoint.iterdir())} <= set(flushed)
-    assert flushed[-3:] == [path.stat().st_ino for path in (checkpoint / "manifest.json", checkpoint, tmp_path)]
-
-
 @pytest.mark.parametrize("damage", [truncate, Path.unlink, flip_bit])
 @pytest.mark.parametrize("name", [*FILES, "manifest.json"])
 def test_any_damage_is_found_and_the_previous_checkpoint_is_used(tmp_path, caplog, name, damage):
@@ -140,7 +131,7 @@ def test_interrupted_writes_and_removals_leave_nothing_valid(tmp_path, monkeypat
         raise KeyboardInterrupt
 
     checkpoint = make_checkpoint(tmp_path, 8)
-    (checkpoint / "manifest.json").rename(checkpoint / ".manifest.json")  # killed before the last step
+    (checkpoint / "manifest.json").unlink()  # killed before the last step
     with pytest.raises(DamagedCheckpoint, match="incomplete"):
         read_manifest(checkpoint)
     write_manifest(checkpoint)

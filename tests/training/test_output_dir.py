@@ -5,6 +5,7 @@ import shutil
 import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from safetensors import SafetensorError
@@ -36,8 +37,8 @@ def list_files(folder):
     return {path.relative_to(folder.root).as_posix() for path in folder.root.rglob("*") if path.is_file()}
 
 
-def check(folder, **options):
-    return output_dir.check_output_dir(folder, **{"overwrite": False, "resume": False, **options})
+def check(folder, overwrite=False):
+    return output_dir.check_output_dir(folder, SimpleNamespace(overwrite_output_dir=overwrite, resume=False))
 
 
 # ---- before a run ----

@@ -117,7 +117,7 @@ def test_the_default_start_is_the_encoder_of_the_package(encoder, texts_dir, tmp
     assert torch.equal(weights_of(folder)["rnn.embedding.weight"], weights_of(encoder)["embedding.weight"].float())
     assert all(torch.equal(weights_of(again.folder)[name], weight) for name, weight in weights_of(folder).items())
     assert again.card.start == {"name": "english", "id": None, "keeps_classifier": False}
-    assert "starting from english: an encoder (lstm, 2 layers of 5 units, both directions)" in caplog.text
+    assert "starting from english: an encoder (lstm, layers: 2, units: 5)" in caplog.text
     for named in ("english", "./english"):
         chosen = train(**usual, output_dir="chosen", model_name_or_path=named, overwrite_output_dir=True)
         assert chosen.card.start["keeps_classifier"] == (named == "./english")

@@ -1,7 +1,7 @@
 """Settings of a distillation: the teacher, its texts, and the weight of its answers."""
 
 import os
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from ...utils.errors import UserError
 from .parser import expand_home, setting
@@ -65,8 +65,3 @@ class DistillationArguments:
             raise UserError(f"unlabeled {self.unlabeled} is a folder: give a file with one text per line")
         if self.teacher_cache is not None and os.path.isfile(os.path.join(self.teacher_cache, "config.json")):
             raise UserError(f"teacher_cache {self.teacher_cache} contains a model: give another folder")
-
-
-def is_of_distill(name: str) -> bool:
-    """Return whether only `hf-rnn distill` has a setting."""
-    return name in {known.name for known in fields(DistillationArguments)}

@@ -9,17 +9,16 @@ from __future__ import annotations
 import copy
 import difflib
 import inspect
-import json
 import os
 import re
-from argparse import SUPPRESS, Action, ArgumentDefaultsHelpFormatter, ArgumentTypeError, Namespace
-from collections.abc import Callable, Collection, Mapping, Sequence
+from argparse import SUPPRESS, Action, ArgumentDefaultsHelpFormatter, ArgumentError, ArgumentTypeError, Namespace
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, field
 from enum import Enum
-from pathlib import Path
+from json import JSONDecodeError
 from typing import Any, NoReturn
 
-from transformers import HfArgumentParser
+from transformers import HfArgumentParser, TrainingArguments
 
 from ...utils.errors import UserError, reason_of
 from ..recipes import DEFAULT_RECIPE, Setting, load_recipe
@@ -35,7 +34,6 @@ _OTHER_NAMES = {
     "no_cuda": "use_cpu",
     "num_epochs": "num_train_epochs",
 }
-_EXPECTED = {int: "a whole number", float: "a number", str: "text"}  # any other type is true or false
 _METAVARS = {int: "N", float: "X"}
 _FEW_FLAGS = 20  # up to this number, the short help shows all
 _FEW_CHOICES = 8  # longer lists are in messages only
@@ -86,21 +84,14 @@ class SettingsHelp(ArgumentDefaultsHelpFormatter):
 class SettingsParser(HfArgumentParser):
     """An `HfArgumentParser` that separates reading flags from building the dataclasses.
 
-    `--help` shows the required and common flags, `--help_all` all of them.
-
-    Args:
-        dataclass_types: The dataclasses to build. One with `_not_offered` names settings that no help shows.
-        mappings: Names of settings that are mappings; as flags they are JSON, or a file of JSON.
-        elsewhere: Advice for settings that belong to another command, by name.
-        recipe: The recipe whose values the help shows by default.
-        example: A command line for the help, without the name of the verb.
-        kwargs: Arguments of `argparse.ArgumentParser`, such as `prog` and `description`.
+    `--help` shows the required and common flags, `--help_all` all of them. A dataclass with `_not_offered` names
+    settings that no help shows. `elsewhere` has advice for settings that belong to another command; the help shows the
+    values of `recipe` by default, and `example`, a command line without the name of the verb.
     """
 
     def __init__(
         self,
         dataclass_types: Any,
-        mappings: Collection[str] = (),
         elsewhere: Mapping[str, str] | None = None,
         recipe: str = DEFAULT_RECIPE,
         example: str = "",
@@ -111,7 +102,6 @@ class SettingsParser(HfArgumentParser):
         super().__init__(dataclass_types, **{"allow_abbrev": False, "add_help": False} | kwargs)
         for names in (("-h", "--help"), ("--help_all",)):
             self.add_argument(*names, action="store_true", help=SUPPRESS)
-        self._mappings = mappings
         self._elsewhere = elsewhere or {}
         self._recipe = recipe
         self._example = f"{self.prog} {example}"
@@ -179,8 +169,7 @@ class SettingsParser(HfArgumentParser):
     def parse_flags(self, argv: Sequence[str]) -> dict[str, Any]:
         """Return the values of the flags that are given; print the help and raise `SystemExit` for `--help`.
 
-        Raises:
-            UserError: For an unknown flag or an invalid value.
+        Raises a [`UserError`] for an unknown flag or an invalid value.
         """
         # argparse sets no default for an attribute that exists
         namespace, rest = self.parse_known_args(list(argv), Namespace(**dict.fromkeys(self.names)))
@@ -189,13 +178,13 @@ class SettingsParser(HfArgumentParser):
                 self._print_help_with(namespace, whole)
         vars(namespace).pop("json_output", None)
         if unknown := [token for token in rest if token.startswith("-")]:
-            raise UserError(self._describe_unknown(unknown[0]))
+            advice = self._advise(unknown[0].lstrip("-").split("=")[0], "--") or ". --help_all lists all"
+            raise UserError(f"unknown option {unknown[0]!r}{advice}")
         for token in rest:
             if not (free := self._missing(vars(namespace))):
                 raise UserError(f"{token!r} belongs to no option: put a value of several words into quotes")
-            setattr(namespace, free[0], _convert(self._required()[free[0]], token))
-        flags = {name: value for name, value in vars(namespace).items() if value is not None}
-        return {name: self._read_mapping(name, value) for name, value in flags.items()}
+            setattr(namespace, free[0], self._convert(self._required()[free[0]], token))
+        return {name: value for name, value in vars(namespace).items() if value is not None}
 
     def _print_help_with(self, namespace: Namespace, whole: bool) -> NoReturn:
         """Print the help with the values of the recipe as defaults."""
@@ -244,8 +233,7 @@ class SettingsParser(HfArgumentParser):
     def convert(self, settings: Mapping[str, Setting]) -> dict[str, Any]:
         """Return the values of a recipe or of keywords as flags would give them.
 
-        Raises:
-            UserError: For an unknown setting or an invalid value; the message starts with the origin.
+        Raises a [`UserError`], which starts with the origin, for an unknown setting or an invalid value.
         """
         actions = {action.dest: action for action in reversed(self._actions)}
         converted = {}
@@ -253,43 +241,40 @@ class SettingsParser(HfArgumentParser):
             if name not in self.names:
                 raise UserError(f"{given.origin}: there is no setting {name!r}{self._advise(name)}")
             try:
-                value = self._read_mapping(name, given.value)
-                converted[name] = value if name in self._mappings else _convert(actions[name], value)
+                is_mapping = isinstance(given.value, dict) and name in TrainingArguments._VALID_DICT_FIELDS
+                converted[name] = given.value if is_mapping else self._convert(actions[name], given.value)
             except UserError as error:
                 raise UserError(f"{given.origin}: {name}: {error}") from error
         return converted
 
-    def build(self, settings: Mapping[str, Any]) -> tuple[Any, ...]:
-        """Return the dataclasses with these values.
+    def _convert(self, action: Action, value: Any) -> Any:
+        """Convert a value by the type of its flag."""
+        value = value.tolist() if hasattr(value, "tolist") else value  # NumPy's
+        value = value.value if isinstance(value, Enum) else value
+        if action.nargs == "+":
+            items = value if isinstance(value, list | tuple) else [value]
+            return [self._convert_one(action, item) for item in items]
+        if isinstance(value, list | tuple) and len(value) == 1:
+            value = value[0]  # such as report_to: [none]
+        return self._convert_one(action, value)
 
-        Raises:
-            UserError: For a value that a dataclass refuses.
-        """
+    def _convert_one(self, action: Action, value: Any) -> Any:
+        if not isinstance(value, str | int | float | os.PathLike):
+            raise UserError(f"expected one value: found {' '.join(repr(value).split()):.80}")
+        try:
+            return self._get_value(action, str(value))
+        except ArgumentError as error:
+            raise UserError(error.message) from None
+
+    def build(self, settings: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Return the dataclasses with these values; raise a [`UserError`] for a value that one refuses."""
         try:
             return self.parse_dict(dict(settings))
         except UserError:
             raise
         except (ValueError, TypeError, ImportError, RuntimeError, OSError) as error:
-            raise UserError(reason_of(error)) from error
-
-    def _read_mapping(self, name: str, value: Any) -> Any:
-        """Return a mapping from JSON or a file of JSON; any other setting's value as it is."""
-        if name not in self._mappings:
-            return value
-        try:
-            if isinstance(value, str):
-                value = json.loads(Path(value).read_text("utf-8") if os.path.isfile(value) else value)
-            if isinstance(value, dict):
-                return json.loads(json.dumps(value, default=lambda number: number.tolist()))  # NumPy's
-        except (ValueError, AttributeError):
-            pass
-        raise UserError(
-            f"{name} must be a JSON object such as '{{\"name\": 1}}', or a file with one: found {value!r:.80}"
-        )
-
-    def _describe_unknown(self, token: str) -> str:
-        name = token.lstrip("-").split("=")[0]
-        return f"unknown option {token!r}{self._advise(name, '--') or '. --help_all lists all'}"
+            found = f": found {error.doc!r:.80}" if isinstance(error, JSONDecodeError) else ""
+            raise UserError(f"{reason_of(error)}{found}") from error
 
     def _advise(self, name: str, dashes: str = "") -> str:
         """Return where an unknown setting belongs, or the nearest names."""
@@ -321,30 +306,3 @@ def _read_choice(action: Action) -> Callable[[str], Any]:
         raise ArgumentTypeError(f"{expected}found {text!r}{hint}")
 
     return read
-
-
-def _convert(action: Action, value: Any) -> Any:
-    """Convert a value by the type of its flag."""
-    if hasattr(value, "tolist"):  # NumPy's
-        value = value.tolist()
-    if isinstance(value, list | tuple) and action.nargs != "+" and len(value) == 1:
-        value = value[0]  # such as report_to: [none]
-    if action.nargs == "+":
-        return [_convert_one(action, item) for item in (value if isinstance(value, list | tuple) else [value])]
-    return _convert_one(action, value)
-
-
-def _convert_one(action: Action, value: Any) -> Any:
-    value = value.value if isinstance(value, Enum) else value
-    kind: Any = action.type or str
-    try:
-        if not isinstance(value, str | int | float | os.PathLike):
-            raise TypeError
-        return kind(str(value))
-    except (TypeError, ValueError, ArgumentTypeError) as error:
-        if action.choices and isinstance(error, ArgumentTypeError):
-            raise UserError(str(error)) from None
-        expected = (
-            f"one of {', '.join(map(str, action.choices))}" if action.choices else _EXPECTED.get(kind, "true or false")
-        )
-        raise UserError(f"expected {expected}: found {' '.join(repr(value).split()):.80}") from None

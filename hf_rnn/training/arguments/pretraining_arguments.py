@@ -66,11 +66,7 @@ class PretrainingArguments:
                 raise UserError(f"{name} must be at least {least}, found {value}")
 
     def check(self) -> None:
-        """Refuse a run without a teacher or texts.
-
-        Raises:
-            UserError: With what is missing.
-        """
+        """Raise a [`UserError`] for a run without a teacher or texts."""
         if self.objective == "causal_lm":
             for name in ("teacher", "teacher_max_length", "model_max_length", "weights_dtype"):
                 if (found := getattr(self, name)) != getattr(type(self), name):
@@ -87,13 +83,10 @@ class PretrainingArguments:
 def parse_pretraining(settings: Mapping[str, Any] | Sequence[str], prog: str, **options: Any) -> tuple[Any, ...]:
     """Return the three dataclasses of settings, from flags or keywords, on top of the recipe of the objective.
 
-    Options are those of [`SettingsParser`].
-
-    Raises:
-        UserError: For a mistake in a setting or a recipe.
+    Options are those of [`SettingsParser`]. Raises a [`UserError`] for a mistake in a setting or a recipe.
     """
     types = [PretrainingArguments, ModelArguments, RnnTrainingArguments]
-    parser = SettingsParser(types, RnnTrainingArguments._VALID_DICT_FIELDS, prog=prog, recipe=RECIPE, **options)
+    parser = SettingsParser(types, prog=prog, recipe=RECIPE, **options)
     parser.add_argument("--json", dest="json_output", action="store_true", help=JSON_HELP)
     values = dict(settings) if isinstance(settings, Mapping) else parser.parse_flags(settings)
     recipe = values.get("recipe") or RECIPE

@@ -7,9 +7,7 @@ model in `model_name_or_path`.
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields, make_dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
-
-from transformers import TrainingArguments
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...models.auto import head_name
 from ...models.cells_rnn import CELLS
@@ -75,7 +73,6 @@ class Arguments(NamedTuple):
     training: RnnTrainingArguments
 
 
-Further = TypeVar("Further")
 # Settings of the recipes below that a setting removes, as they contradict it or depend on what it replaces.
 _RIVALS = {
     "data_dir": ("dataset_name", "dataset_config"),
@@ -92,82 +89,44 @@ _FOR_DISTILL = ": it belongs to hf-rnn distill (hf_rnn.distill), which has all s
 
 
 def parse_argv(argv: Sequence[str], **options: Any) -> Arguments:
-    """Return typed settings from flags on top of a recipe: `--recipe NAME|FILE.yaml`, `default` without it.
-
-    Options are those of [`SettingsParser`].
-
-    Raises:
-        UserError: For a mistake in a flag or a recipe; for a recipe it names file and line.
-        SystemExit: After printing the help for `--help`.
-    """
-    return Arguments(*_parse_argv(argv, "hf-rnn train", **options))
-
-
-def parse_argv_with(
-    further: type[Further], argv: Sequence[str], prog: str, **options: Any
-) -> tuple[Arguments, Further]:
-    """Return typed settings as [`parse_argv`], and those of one more dataclass."""
-    *shared, own = _parse_argv(argv, prog, further, **options)
-    return Arguments(*shared), own
+    """Return the settings of `hf-rnn train` from flags; see [`parse`]."""
+    return Arguments(*parse(argv, "hf-rnn train", **options))
 
 
 def parse_settings(settings: Mapping[str, Any], prog: str = "train") -> Arguments:
-    """Return typed settings from keywords on top of a recipe.
+    """Return the settings of [`train`] from keywords; see [`parse`]."""
+    return Arguments(*parse(settings, prog))
 
-    Args:
-        settings: Values by setting; `recipe` is a name, a path or a mapping, `default` without it. None resets a
-            setting to its default without any recipe.
-        prog: The name of the caller for messages.
+
+def parse(values: Mapping[str, Any] | Sequence[str], prog: str, *further: type, **options: Any) -> tuple[Any, ...]:
+    """Return typed settings from flags or keywords on top of a recipe: model, data, training, `further` ones.
+
+    `recipe` is a name, a path or, as a keyword, a mapping; without it the default recipe of the task is taken. The
+    keyword None resets a setting to its default without any recipe. `prog` is the name in messages; options are those
+    of [`SettingsParser`].
 
     Raises:
-        UserError: For a mistake in a setting or a recipe.
+        UserError: For a mistake in a setting or a recipe; for a recipe it names file and line.
+        SystemExit: After printing the help for `--help`.
     """
-    return Arguments(*_parse_settings(settings, prog))
-
-
-def parse_settings_with(further: type[Further], settings: Mapping[str, Any], prog: str) -> tuple[Arguments, Further]:
-    """Return typed settings as [`parse_settings`], and those of one more dataclass."""
-    *shared, own = _parse_settings(settings, prog, further)
-    return Arguments(*shared), own
-
-
-def _make_parser(prog: str, *further: type, **options: Any) -> SettingsParser:
-    elsewhere = {known.name: _FOR_DISTILL for known in fields(DistillationArguments)}
-    types = [ModelArguments, DataArguments, RnnTrainingArguments, *further]
-    return SettingsParser(types, TrainingArguments._VALID_DICT_FIELDS, elsewhere, prog=prog, **options)
-
-
-def _parse_argv(argv: Sequence[str], prog: str, *further: type, **options: Any) -> tuple[Any, ...]:
-    parser = _make_parser(prog, *further, **options)
-    parser.add_argument("--json", dest="json_output", action="store_true", help=JSON_HELP)
-    flags = parser.parse_flags(argv)
-    recipe = flags.setdefault("recipe", _recipe_of(flags.get("task")))
-    given = {name: Setting(value, prog) for name, value in flags.items()}
-    parser.check_required({name: setting.value for name, setting in merge_recipe(recipe, given).items()})
-    return _parse(parser, recipe, given)
-
-
-def _recipe_of(task: str | None) -> str:
     from ...tasks import DEFAULT_TASK, get_task  # imports datasets
 
-    return get_task(task or DEFAULT_TASK).recipe
-
-
-def _parse_settings(settings: Mapping[str, Any], prog: str, *further: type) -> tuple[Any, ...]:
-    recipe = settings.get("recipe")
-    recipe = _recipe_of(settings.get("task")) if recipe is None else recipe
+    elsewhere = {known.name: _FOR_DISTILL for known in fields(DistillationArguments)}
+    types = [ModelArguments, DataArguments, RnnTrainingArguments, *further]
+    parser = SettingsParser(types, elsewhere, prog=prog, **options)
+    parser.add_argument("--json", dest="json_output", action="store_true", help=JSON_HELP)
+    asked = dict(values) if isinstance(values, Mapping) else parser.parse_flags(values)
+    recipe = asked.get("recipe")
+    recipe = get_task(asked.get("task") or DEFAULT_TASK).recipe if recipe is None else recipe
     named = None if isinstance(recipe, Mapping) else recipe
-    given = {name: Setting(value, prog) for name, value in {**settings, "recipe": named}.items()}
-    return _parse(_make_parser(prog, *further), recipe, given)
-
-
-def _parse(parser: SettingsParser, recipe: Any, given: dict[str, Setting]) -> tuple[Any, ...]:
+    given = {name: Setting(value, prog) for name, value in {**asked, "recipe": named}.items()}
     merged = merge_recipe(recipe, given)
+    if not isinstance(values, Mapping):
+        parser.check_required({name: setting.value for name, setting in merged.items()})
     settings = parser.convert(merged)
     if (start := settings.get("model_name_or_path")) is not None:
         from ...hub.loading import find_folder, load_without_weights  # not for the help: these import much
         from ...hub.model_folder import FinishedFolder
-        from ...tasks import get_task
 
         config = load_without_weights(start, FinishedFolder(find_folder(start)))[0]
         task = get_task(settings.get("task", DataArguments.task))
@@ -198,11 +157,7 @@ def merge_recipe(
     """Return the settings of a recipe (name, path or mapping) and its bases merged with given ones.
 
     A setting also removes contradicting settings of the layers below it; None removes its own value there.
-
-    Args:
-        recipe: The recipe.
-        given: Settings above it.
-        start_settings: Settings that `model_name_or_path` removes from the layers below it.
+    `model_name_or_path` removes `start_settings` too.
 
     Raises:
         UserError: For a recipe that cannot be read, and for settings of tokens that the default start overrules.
@@ -245,17 +200,9 @@ def settings_of_start(start: RnnConfig, head: str) -> tuple[str, ...]:
 
 
 def check_architecture(name: str, start: RnnConfig, wanted: Any, head: str, advice: str = "leave it out") -> None:
-    """Refuse settings that contradict the model to start from.
+    """Refuse settings `wanted` that contradict a model to start from, for a new model of the class `head`.
 
-    Args:
-        name: Name of that model.
-        start: Its configuration.
-        wanted: Has the settings as attributes.
-        head: Class of the new model.
-        advice: End of the message.
-
-    Raises:
-        UserError: For the first difference.
+    Raises a [`UserError`] for the first difference; its message ends with `advice`.
     """
     for setting in settings_of_start(start, head):
         found, asked = getattr(start, setting), getattr(wanted, setting)

@@ -71,22 +71,15 @@ class TableArguments:
 
     def layout(self, named: bool = False) -> dict[str, Any]:
         """Return the keywords of [`load_tsv`], or of [`load_named`], for columns and bad rows."""
+        columns: dict[str, Any]
         if named:
-            return {
-                "text_column": self.text_column or "text",
-                "label_column": self.label_column or "label",
-                "label_columns": self.label_columns or (),
-                "text_pair_column": self.text_pair_column,
-                "max_bad_rows": self.max_bad_rows,
-            }
-        return {
-            "text_column": _parse_column(self.text_column),
-            "label_column": _parse_column(self.label_column),
-            "label_columns": [_parse_column(name) for name in self.label_columns or ()],
-            "text_pair_column": _parse_column(self.text_pair_column),
-            "header": self.header,
-            "max_bad_rows": self.max_bad_rows,
-        }
+            columns = {"text_column": self.text_column or "text", "label_column": self.label_column or "label"}
+            columns |= {"label_columns": self.label_columns or (), "text_pair_column": self.text_pair_column}
+            return {**columns, "max_bad_rows": self.max_bad_rows}
+        names = ("text_column", "label_column", "text_pair_column")
+        columns = {name: _parse_column(getattr(self, name)) for name in names}
+        columns["label_columns"] = [_parse_column(name) for name in self.label_columns or ()]
+        return {**columns, "header": self.header, "max_bad_rows": self.max_bad_rows}
 
 
 def _parse_column(name: str | None) -> int | str | None:
@@ -165,8 +158,7 @@ class DataArguments(TableArguments):
     def leak_limit(self) -> float | None:
         """Return `fail_on_leak` as a number from 0 to 1, or None without a limit.
 
-        Raises:
-            UserError: For an invalid share. A bare 1 is refused, as it can mean one row or 1 %.
+        Raises a [`UserError`] for an invalid share. A bare 1 is refused, as it can mean one row or 1 %.
         """
         if self.fail_on_leak is None:
             return None

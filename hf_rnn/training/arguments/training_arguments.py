@@ -2,7 +2,6 @@
 
 import os
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from transformers import TrainingArguments
@@ -18,19 +17,6 @@ _NOT_NEGATIVE = (
     "learning_rate", "embedding_learning_rate", "weight_decay", "max_grad_norm", "warmup_steps", "class_weight_power",
     "early_stopping_patience", "seed", "data_seed",
 )  # fmt: skip
-# Settings of the Trainer that a run cannot follow: setting, supported values, reason.
-_UNSUPPORTED: list[tuple[str, tuple[Any, ...], str]] = [
-    ("resume_from_checkpoint", (None,), "use resume, which starts from the newest checkpoint in output_dir"),
-    ("label_names", (None, ["labels"]), "the labels are those of the data"),
-    ("prediction_loss_only", (False, None), "a run is measured by its predictions"),
-    ("bf16_full_eval", (False,), "it leaves the model in half precision"),
-    ("fp16_full_eval", (False,), "it leaves the model in half precision"),
-    ("batch_eval_metrics", (False,), "scores are computed from all rows"),
-    ("dataloader_persistent_workers", (False,), "a resumed run would take other steps"),
-    ("dataloader_in_order", (True,), "a resumed run would see the batches in another order"),
-    ("activation_checkpointing", (False, None), "a recurrent layer has no activations to recompute"),
-    ("gradient_checkpointing", (False, None), "a recurrent layer has no activations to recompute"),
-]
 
 
 @dataclass
@@ -49,17 +35,17 @@ class RnnTrainingArguments(TrainingArguments):
 
     _argument_group_name = "training"
 
-    # names of the Trainer's settings that no help shows: a run refuses them, or they change nothing
-    _not_offered = frozenset(
-        {name for name, *_ in _UNSUPPORTED} | {
-            "activation_checkpointing_kwargs", "auto_find_batch_size", "debug", "deepspeed", "do_eval", "do_predict",
-            "do_train", "enable_jit_checkpoint", "eval_do_concat_batches", "eval_use_gather_object", "fsdp",
-            "fsdp_config", "gradient_checkpointing_kwargs", "hub_always_push", "hub_strategy", "include_for_metrics",
-            "length_column_name", "liger_kernel_config", "local_rank", "log_on_each_node", "neftune_noise_alpha",
-            "optim_target_modules", "parallelism_config", "remove_unused_columns", "save_on_each_node",
-            "skip_memory_metrics", "trackio_bucket_id", "trackio_space_id", "trackio_static_space_id", "use_cache",
-            "use_liger_kernel",
-        }
+    # names of the Trainer's settings that no help shows: a run cannot follow them, or they change nothing
+    _not_offered = (
+        "activation_checkpointing", "activation_checkpointing_kwargs", "auto_find_batch_size", "batch_eval_metrics",
+        "bf16_full_eval", "dataloader_in_order", "dataloader_persistent_workers", "debug", "deepspeed", "do_eval",
+        "do_predict", "do_train", "enable_jit_checkpoint", "eval_do_concat_batches", "eval_use_gather_object",
+        "fp16_full_eval", "fsdp", "fsdp_config", "gradient_checkpointing", "gradient_checkpointing_kwargs",
+        "hub_always_push", "hub_strategy", "include_for_metrics", "label_names", "length_column_name",
+        "liger_kernel_config", "local_rank", "log_on_each_node", "neftune_noise_alpha", "optim_target_modules",
+        "parallelism_config", "prediction_loss_only", "remove_unused_columns", "resume_from_checkpoint",
+        "save_on_each_node", "skip_memory_metrics", "trackio_bucket_id", "trackio_space_id",
+        "trackio_static_space_id", "use_cache", "use_liger_kernel",
     )  # fmt: skip
 
     output_dir: str | None = setting(
@@ -174,15 +160,3 @@ class RnnTrainingArguments(TrainingArguments):
                 f"tokens_per_batch {self.tokens_per_batch} needs train_sampling_strategy group_by_length, found "
                 f"{self.train_sampling_strategy!r}: leave out one of them"
             )
-
-
-def check_trainer_settings(training: TrainingArguments) -> None:
-    """Refuse settings of the Trainer that a run cannot follow.
-
-    Raises:
-        UserError: For the first such setting.
-    """
-    for name, supported, reason in _UNSUPPORTED:
-        found = getattr(training, name, supported[0])  # versions of transformers differ
-        if found not in supported:
-            raise UserError(f"{name} {found!r} is not supported: {reason}. Leave it out")

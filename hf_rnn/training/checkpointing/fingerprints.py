@@ -50,23 +50,14 @@ def take_fingerprints(
     config: PreTrainedConfig,
     settings: TrainingArguments,
     stream: str | None = None,
-    vectors: str | None = None,
-    start: str | None = None,
-    teacher: str | None = None,
     further_settings: Mapping[str, Any] | None = None,
+    **hashes: str,
 ) -> dict[str, Any]:
     """Return everything that decides the steps of a run, ready for JSON.
 
-    Args:
-        examples: Splits with `input_ids` and `labels`: `train` and `validation` decide the steps, `test` the scores.
-        tokenizer: Made the ids.
-        config: Architecture and labels.
-        settings: Training settings.
-        stream: Hash of the rows if they are a stream.
-        vectors: Hash of the pretrained vectors of the embedding, if any.
-        start: Hash of the trained model that all weights start from, if any.
-        teacher: Hash of a teacher's answers for the training rows, if any.
-        further_settings: Training settings that are not in `settings`.
+    The splits `examples` have `input_ids` and `labels`: `train` and `validation` decide the steps, `test` the scores.
+    `stream` is the hash of rows that are a stream; `hashes` are those of `vectors`, of the model to `start` from, and
+    of the answers of a `teacher`.
     """
     rows = _hash_rows(examples, "train", "validation")
     order = {} if rows else {"dataloader_num_workers": settings.dataloader_num_workers}  # workers split a stream
@@ -74,9 +65,7 @@ def take_fingerprints(
         "data": rows or stream,
         "test": _hash_rows(examples, "test") if "test" in examples else None,
         "tokenizer": hash_tokenizer(tokenizer),
-        "vectors": vectors,
-        "start": start,
-        "teacher": teacher,
+        **hashes,
         "config": {name: value for name, value in config.to_dict().items() if name != "transformers_version"},
         "settings": {**_select_settings(settings), **order, **(further_settings or {})},
     }
@@ -86,10 +75,8 @@ def take_fingerprints(
 def compare(checkpoint: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Return the differences between the fingerprints of a checkpoint and those of a run, in words.
 
-    Settings in only one of the two are from another version and ignored.
-
-    Raises:
-        UserError: When the checkpoint has no fingerprints.
+    Settings in only one of the two are from another version and ignored. Raises a [`UserError`] when the checkpoint
+    has no fingerprints.
     """
     if not before:
         raise UserError(

@@ -13,24 +13,16 @@ from transformers import TrainerCallback
 
 
 class TrainingStopped(KeyboardInterrupt):
-    """Training stopped after a signal; a KeyboardInterrupt, so that nothing handles it as an error.
-
-    Attributes:
-        signal: The signal.
-        checkpoint: The checkpoint to resume from, None when nothing was left to save.
-        exit_code: The exit code of a process that this signal ends.
-        advice: How to resume, for the message.
-    """
+    """Training stopped after a signal; a KeyboardInterrupt, so that nothing handles it as an error."""
 
     def __init__(self, number: int, checkpoint: Path | None) -> None:
         self.signal = signal.Signals(number)
-        self.checkpoint = checkpoint
-        self.exit_code = 128 + number
-        self.advice = ""
+        self.checkpoint = checkpoint  # to resume from; None when nothing was left to save
+        self.exit_code = 128 + number  # as a shell reports this signal
         super().__init__(number, checkpoint)
 
     def __str__(self) -> str:
-        return f"stopped by {self.signal.name}{self.advice and f'; {self.advice}'}"
+        return f"stopped by {self.signal.name}; to resume, repeat the call with resume=True"
 
 
 class StopRequest:

@@ -1,8 +1,8 @@
 """Checkpoints that are complete or invalid: write the manifest last, find the newest valid one, remove old ones.
 
 A checkpoint is the Trainer's folder `checkpoint-STEP` plus `manifest.json`. The manifest holds the size and SHA-256 of
-every other file and the fingerprints of the run. It is written when all else is on the disk, so a run that is killed
-at any moment leaves either a valid checkpoint or one without a manifest.
+every other file and the fingerprints of the run. It is written last, so a run that is killed at any moment leaves
+either a valid checkpoint or one without a manifest; what a power failure damages, the hashes reveal.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from ...utils.atomic_write import write_whole
 from ...utils.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -63,40 +64,26 @@ def write_manifest(
     made_from: Mapping[str, Any] | None = None,
     progress: Mapping[str, Any] | None = None,
 ) -> None:
-    """Flush a checkpoint's files to the disk, then write its manifest.
+    """Write the manifest of a checkpoint, with the `best_step` so far and the fingerprints `made_from` of the run.
 
-    Args:
-        checkpoint: Folder with all files.
-        best_step: Step of the best checkpoint so far, which a run with `load_best_model_at_end` needs too.
-        made_from: Fingerprints of the run, see [`take_fingerprints`].
-        progress: Losses, counts and times of the run so far.
+    `progress` has losses, counts and times of the run so far.
     """
     files = {}
     for path in sorted(checkpoint.rglob("*")):
-        if not path.is_file() or path.name in (MANIFEST, f".{MANIFEST}"):
-            continue
-        with path.open("r+b") as file:  # Windows flushes only files that are open for writing
-            os.fsync(file.fileno())
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        files[path.relative_to(checkpoint).as_posix()] = {"size": path.stat().st_size, "sha256": digest}
+        if path.is_file() and path.name != MANIFEST:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            files[path.relative_to(checkpoint).as_posix()] = {"size": path.stat().st_size, "sha256": digest}
     content = {"version": _VERSION, "best_step": best_step, "files": files}
     content |= {"made_from": dict(made_from or {}), "progress": dict(progress or {})}
-    unfinished = checkpoint / f".{MANIFEST}"
-    _sync_folder(checkpoint)
-    with unfinished.open("w", encoding="utf-8") as file:
-        json.dump({**content, "sha256": _digest(content)}, file, indent=1, sort_keys=True)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(checkpoint / MANIFEST)
-    _sync_folder(checkpoint)
-    _sync_folder(checkpoint.parent)
+    signed = {**content, "sha256": _digest(content)}
+    write_whole(checkpoint / MANIFEST, json.dumps(signed, indent=1, sort_keys=True).encode())
 
 
 def read_manifest(checkpoint: Path) -> dict[str, Any]:
     """Return a checkpoint's manifest: `best_step`, `files`, `made_from` and `progress`.
 
-    Raises:
-        DamagedCheckpoint: When it is missing or changed.
+    Raises [`DamagedCheckpoint`] when it is missing or changed.
     """
     try:
         manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
@@ -115,10 +102,8 @@ def read_manifest(checkpoint: Path) -> dict[str, Any]:
 def verify(checkpoint: Path, *, contents: bool = True) -> dict[str, Any]:
     """Check a checkpoint against its manifest, and return the manifest.
 
-    Without `contents` only sizes are compared, which is fast.
-
-    Raises:
-        DamagedCheckpoint: For a file that is missing or changed.
+    Without `contents` only sizes are compared, which is fast. Raises [`DamagedCheckpoint`] for a file that is missing
+    or changed.
     """
     manifest = read_manifest(checkpoint)
     for name, recorded in manifest["files"].items():
@@ -140,10 +125,8 @@ def verify(checkpoint: Path, *, contents: bool = True) -> dict[str, Any]:
 def find_newest(folder: Path, *, processes: int = 1, needs_best: bool = False) -> Path:
     """Return the newest checkpoint that a run can resume from, and log which ones are skipped and why.
 
-    Args:
-        folder: Contains the checkpoints.
-        processes: Processes of the run; each needs the state of its random generators.
-        needs_best: Whether the run loads its best checkpoint at the end, which must be valid too.
+    Each of the `processes` of the run needs the state of its random generators. A run that `needs_best` loads its best
+    checkpoint at the end, which must be valid too.
 
     Raises:
         UserError: When there is no valid checkpoint.
@@ -170,12 +153,9 @@ def find_newest(folder: Path, *, processes: int = 1, needs_best: bool = False) -
 
 
 def check_states(checkpoint: Path, processes: int = 1) -> dict[str, Any]:
-    """Check that a checkpoint is valid and has every state, and return its manifest.
+    """Check that a checkpoint is valid and has every state; return its manifest.
 
-    The Trainer would reset a missing state silently.
-
-    Raises:
-        DamagedCheckpoint: For a missing or changed file.
+    The Trainer would reset a missing state silently. Raises [`DamagedCheckpoint`] for a missing or changed file.
     """
     manifest = verify(checkpoint)
     generators = ["rng_state.pth"] if processes == 1 else [f"rng_state_{rank}.pth" for rank in range(processes)]
@@ -223,14 +203,3 @@ def rotate(newest: Path, limit: int | None, *, needs_best: bool = True) -> None:
 
 def _digest(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    """Flush the names of a folder's files to the disk."""
-    if os.name == "nt":  # Windows cannot open folders
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -31,26 +31,18 @@ class ResumableTrainer(Trainer):
     """[`~transformers.Trainer`] with complete checkpoints, early stopping and one progress line per evaluation.
 
     A checkpoint is complete or invalid, see [`hf_rnn.training.checkpointing.manifest`]. A resumed run takes the same
-    steps as an uninterrupted one; with a stream, only if the stream has a length.
+    steps as an uninterrupted one; with a stream, only if the stream has a length. Inside `with trainer.stop_request:`
+    SIGTERM and Ctrl-C finish the step, save, and raise [`TrainingStopped`].
 
-    Args:
-        args: As for the Trainer.
-        made_from (`Mapping[str, Any]`, *optional*): Fingerprints of the run for its checkpoints, see
-            [`take_fingerprints`].
-        kwargs: As for the Trainer.
-
-    Attributes:
-        stop_request ([`StopRequest`]): Inside `with trainer.stop_request:` SIGTERM and Ctrl-C finish the step, save,
-            and raise [`TrainingStopped`].
-        seconds_before (`float`): Training time before a resume, in seconds; the Trainer's own times start there.
-        batch_sampler: Draws the training batches; each epoch starts with its `set_epoch`.
+    Arguments are those of the Trainer, and `made_from`, the fingerprints of the run for its checkpoints, see
+    [`take_fingerprints`].
     """
 
     def __init__(self, *args: Any, made_from: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.seconds_before = 0.0
+        self.seconds_before = 0.0  # training time before a resume; the Trainer's own times start there
         self.stop_request = StopRequest()
-        self.batch_sampler: Any = None
+        self.batch_sampler: Any = None  # draws the training batches; each epoch starts with its `set_epoch`
         self._made_from = made_from
         self._began: float | None = None  # when the first step of this call could start
         self._progress: dict[str, Any] = {}  # from the manifest of the checkpoint
@@ -74,13 +66,8 @@ class ResumableTrainer(Trainer):
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """Train as the Trainer does, but resume from valid checkpoints only.
 
-        Args:
-            resume_from_checkpoint: A checkpoint; True takes the newest valid one in `args.output_dir`.
-            args: As for the Trainer.
-            kwargs: As for the Trainer.
-
-        Returns:
-            As the Trainer; the training loss covers the steps before a resume too.
+        `resume_from_checkpoint` is a checkpoint; True takes the newest valid one in `args.output_dir`. The training
+        loss of the result covers the steps before a resume too.
 
         Raises:
             UserError: When the checkpoint is damaged, missing or from another model; when one cannot be written.

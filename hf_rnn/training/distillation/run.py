@@ -1,4 +1,4 @@
-"""Distillation in a training run: the hook, the loss, and the Trainer.
+"""Distillation: `distill`, and its hook, loss and Trainer in a training run.
 
 The hook adds texts that only the teacher labels, and the teacher's logits of every training row. The Trainer learns
 from labels and logits. At the end the agreement of teacher and student is measured.
@@ -17,8 +17,6 @@ from typing import Any
 
 import datasets
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
 import torch
 from torch import nn
 from torch.nn import functional
@@ -26,11 +24,20 @@ from tqdm.auto import tqdm
 
 from ...data import encode
 from ...data.audit import normalize_text
+from ...data.source import join_splits
 from ...evaluation import SCORES, classification_metrics
+from ...hub.model_folder import FinishedFolder
+from ...tasks import get_task
+from ...utils.errors import UserError
+from ...utils.process_state import one_at_a_time
 from ..arguments.distillation_arguments import DistillationArguments
-from ..arguments.run_arguments import Arguments
+from ..arguments.run_arguments import Arguments, ModelArguments, parse
+from ..arguments.text_arguments import DataArguments
+from ..arguments.training_arguments import RnnTrainingArguments
+from ..checks import check_early
 from ..hooks import Run, RunHook
-from ..output_dir import TEACHER_CACHE
+from ..output_dir import TEACHER_CACHE, check_apart
+from ..train import TrainingResult, run_training
 from ..trainer import RnnTrainer
 from .logits import Answers
 from .teacher import Teachers
@@ -43,15 +50,7 @@ NO_LABEL = -100  # label of a row that has only the teacher's logits
 
 
 class Distillation(RunHook):
-    """Learn from the logits of a teacher besides the labels.
-
-    Args:
-        arguments: Settings of the run.
-        settings: Settings of the distillation.
-
-    Raises:
-        UserError: For a teacher that cannot be used.
-    """
+    """Learn from the logits of a teacher besides the labels; refuse a teacher that cannot be used."""
 
     def __init__(self, arguments: Arguments, settings: DistillationArguments) -> None:
         self.settings = settings
@@ -63,29 +62,23 @@ class Distillation(RunHook):
             device=arguments.training.device,
             bf16=arguments.training.bf16,
         )
-        self._class_names: list[str] = []
-        self._ids: list[int] = []  # the teacher's id of each class
         self._copies: list[tuple[int, str]] = []  # number of the text, and the copy
         self._unlabeled: list[str] = []
         self._unlabeled_record: dict[str, Any] | None = None
-        self._rows: dict[str, int] = {}
-        self._fingerprint = ""
         self._logits: dict[str, np.ndarray] = {}  # the teacher's, by measured split
 
     def on_texts(self, run: Run) -> None:
         """Match the labels to the teacher's, copy the training texts and read the unlabelled texts.
 
-        With `soft_label_weight` 0 there are neither copies nor unlabelled texts.
-
-        Raises:
-            UserError: For labels that the teacher does not have, or unlabelled texts that cannot be used.
+        With `soft_label_weight` 0 there are neither copies nor unlabelled texts. Raises a [`UserError`] for labels
+        that the teacher does not have, and for unlabelled texts that cannot be used.
         """
         texts, settings = run.texts, self.settings
         run.trainer_class = partial(
             DistillationTrainer, temperature=settings.temperature, soft_label_weight=settings.soft_label_weight
         )
         self._class_names = list(texts["train"].features["label"].names)
-        self._ids = self._teachers.members[0].align(self._class_names, settings.teacher_labels)
+        self._ids = self._teachers.members[0].align(self._class_names, settings.teacher_labels)  # ids of the classes
         if settings.soft_label_weight == 0:
             return
         if settings.unlabeled is not None:
@@ -112,9 +105,6 @@ class Distillation(RunHook):
         """Add the column `teacher_logits` and the rows without a label to `train`.
 
         The column has C floats in the order of the classes; rows without a label have label -100.
-
-        Raises:
-            UserError: If the cache cannot be written, or the teacher's logits are not finite.
         """
         training, texts, members = self._arguments.training, run.texts, self._teachers.members
         cache = Path(self.settings.teacher_cache or Path(str(training.output_dir)) / TEACHER_CACHE)
@@ -197,20 +187,12 @@ class Distillation(RunHook):
 
 def _make_rows(encoded: datasets.Dataset, logits: np.ndarray) -> datasets.Dataset:
     """Return training rows with the student's tokens, a label or -100, and the teacher's logits."""
-    labels: npt.ArrayLike = encoded["labels"][:] if "labels" in encoded.features else [NO_LABEL] * len(encoded)
-    features = datasets.Features(
-        {
-            "input_ids": encoded.features["input_ids"],
-            "labels": datasets.Value("int64"),
-            TEACHER_LOGITS: datasets.List(datasets.Value("float32"), length=logits.shape[1]),
-        }
+    if "labels" not in encoded.features:
+        encoded = encoded.add_column("labels", np.full(len(encoded), NO_LABEL))
+    feature = datasets.List(datasets.Value("float32"), length=logits.shape[1])
+    return encoded.cast_column("labels", datasets.Value("int64")).add_column(
+        TEACHER_LOGITS, list(logits), feature=feature
     )
-    columns = {
-        "input_ids": encoded.with_format("arrow")[:]["input_ids"],
-        "labels": pa.array(np.asarray(labels, dtype=np.int64)),
-        TEACHER_LOGITS: pa.FixedSizeListArray.from_arrays(pa.array(logits.ravel()), logits.shape[1]),
-    }
-    return datasets.Dataset(pa.table(columns), datasets.DatasetInfo(features=features))
 
 
 def distillation_loss(
@@ -222,28 +204,18 @@ def distillation_loss(
     class_weights: torch.Tensor | None = None,
     label_smoothing: float = 0.0,
 ) -> torch.Tensor:
-    """Return the loss of a batch, summed over its rows.
+    """Return the loss of a batch, summed over its rows: a scalar, in nats.
 
     With a = `soft_label_weight` and the temperature T, a row has the loss a T² KL(p ‖ q) + (1 - a) CE. Here p and q
     are softmax(logits / T) of teacher and student, and CE is the cross-entropy of the true label at temperature 1. A
-    row without a label has the first part only. The factor T² keeps the size of its gradients about the same for
-    every T. After G. Hinton, O. Vinyals, J. Dean: Distilling the Knowledge in a Neural Network. arXiv:1503.02531,
+    row without a label (-100) has the first part only. The factor T² keeps the size of its gradients about the same
+    for every T. After G. Hinton, O. Vinyals, J. Dean: Distilling the Knowledge in a Neural Network. arXiv:1503.02531,
     2015, section 2.
 
     Class weights w make the cross-entropy learn w_c p(c | x), scaled to sum to 1, in place of p(c | x). Adding log w
     to the teacher's logits makes both parts learn the same.
 
-    Args:
-        logits: The student's, `(B, C)`.
-        labels: Class ids `(B)`, or -100 without a label.
-        teacher_logits: `(B, C)`.
-        temperature: T, above 0.
-        soft_label_weight: a, from 0 to 1.
-        class_weights: w, `(C)`, above 0.
-        label_smoothing: Of the cross-entropy.
-
-    Returns:
-        A scalar, in nats.
+    Both logits are `(B, C)`, labels `(B)`, and class weights `(C)` above 0.
     """
     if class_weights is not None:
         teacher_logits = teacher_logits + class_weights.log()
@@ -264,12 +236,6 @@ class DistillationTrainer(RnnTrainer):
 
     The loss of an accumulated batch is the sum of [`distillation_loss`] over its rows divided by their number, with or
     without a label. Class weights and label smoothing of the settings apply to its cross-entropy.
-
-    Args:
-        args: As for [`RnnTrainer`].
-        temperature (`float`): See [`distillation_loss`].
-        soft_label_weight (`float`): See [`distillation_loss`].
-        kwargs: As for [`RnnTrainer`].
     """
 
     def __init__(self, *args: Any, temperature: float, soft_label_weight: float, **kwargs: Any) -> None:
@@ -313,3 +279,61 @@ class DistillationTrainer(RnnTrainer):
         if num_items_in_batch is None:
             return total / len(labels)
         return total / num_items_in_batch / max(self.args.n_gpu, 1)  # as `RnnTrainer._training_loss`
+
+
+@one_at_a_time()
+def distill(
+    model_args: ModelArguments | None = None,
+    data_args: DataArguments | None = None,
+    training_args: RnnTrainingArguments | None = None,
+    distillation_args: DistillationArguments | None = None,
+    *,
+    train: Any = None,
+    validation: Any = None,
+    test: Any = None,
+    **settings: Any,
+) -> TrainingResult:
+    """Train a classifier from labels and the logits of a teacher, and save a finished folder.
+
+    This is [`~hf_rnn.train`] with a teacher: each training row has the teacher's logits beside its label, and only the
+    teacher labels further texts. The loss is [`~hf_rnn.training.distillation.run.distillation_loss`]; scores are on
+    true labels.
+
+    Args:
+        model_args: Architecture of the student.
+        data_args: Data and tokenizer of the student. A new tokenizer also learns words from the unlabelled texts.
+        training_args: Training and output folder.
+        distillation_args: The teacher and its use.
+        train: Training rows in memory, as for [`~hf_rnn.train`].
+        validation: Validation rows in memory.
+        test: Test rows in memory.
+        settings: In place of the four dataclasses: settings by the names of the command's flags, on top of the recipe
+            `recipe`.
+
+    Raises:
+        UserError: For a mistake in settings, data or teacher. An earlier model in the folder is left as it was.
+        TrainingStopped: After SIGTERM or Ctrl-C, when a checkpoint to resume from is saved.
+
+    Example:
+        >>> result = distill(teacher="runs/minilm", data_dir="data/tweets", unlabeled="tweets.txt", output_dir="out")
+        >>> result.metrics["teacher"]["results"]["validation"]["agreement"]
+    """
+    data = join_splits(train, validation, test)
+    parts: list[Any] = [part for part in (model_args, data_args, training_args, distillation_args) if part is not None]
+    if len(parts) != (0 if settings else 4):
+        raise TypeError("distill takes four dataclasses, or settings by name: teacher=..., data_dir=...")
+    *shared, further = parse(settings, "distill", DistillationArguments) if settings else parts
+    arguments = Arguments(*shared)
+    if arguments.data.streaming:
+        raise UserError("streaming does not keep rows, and a teacher labels each row once: leave it out")
+    further.check()
+    if data is None:
+        arguments.data.check_source()
+    check_early(arguments)  # before a download of the teacher
+    if not (task := get_task(arguments.data.task)).distills:
+        raise UserError(f"a teacher gives one label per text: found the task {task.name}; train it instead")
+    if arguments.data.text_pair_column is not None:
+        raise UserError("a teacher answers to single texts: leave out text_pair_column, or train without a teacher")
+    folder = FinishedFolder(Path(str(arguments.training.output_dir)))
+    check_apart(folder, {name: getattr(further, name) for name in ("teacher", "unlabeled")})
+    return run_training(arguments, Distillation(arguments, further), data=data)

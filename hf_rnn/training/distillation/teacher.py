@@ -11,24 +11,24 @@ folder has `fold-1`, `fold-2`, ..., each a model that was fine-tuned on the trai
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import torch
 from transformers import (
-    AutoModel,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import logging as transformers_logging
 
 from ...data.audit import normalize_text
 from ...data.labels import listed
@@ -44,52 +44,85 @@ UNFINISHED_FILE = "unfinished.json"  # present while some teachers are missing
 
 _CONFIG = "config.json"
 _GENERIC = re.compile(r"(LABEL|RANK)_\d+")  # names that transformers and our importer give to unnamed classes
+_WITHOUT_EFFECT = ("transformers_version", "_name_or_path", "dtype", "id2label", "label2id")  # on the answers
 _NO_LIMIT = 10**9  # tokenizers without a limit report a larger number
 _NO_TABLE = 2  # models without a table of positions report at most this number
 
 
-@dataclass(frozen=True)
-class Teacher:
-    """A classifier whose weights stay on disk until they are needed.
+@dataclass(frozen=True, kw_only=True)
+class TeacherModel:
+    """A model of transformers whose weights stay on disk until they are needed."""
 
-    Attributes:
-        name: Name of the folder, or repo id.
-        folder: Contains the files.
-        config: Configuration.
-        tokenizer: Tokenizer.
-        max_length: Tokens per text, including special ones; None means unlimited.
-        batch_size: Texts per batch.
-        device: Device of the model.
-        bf16: Whether it multiplies in bfloat16, under autocast.
-    """
-
-    name: str
+    name: str  # folder name or repo id
     folder: Path
     config: PreTrainedConfig
     tokenizer: PreTrainedTokenizerBase
-    max_length: int | None
-    batch_size: int
-    device: torch.device
-    bf16: bool = False
+    max_length: int | None  # tokens per text, including special ones; None means unlimited
+    device: torch.device = torch.device("cpu")
+    bf16: bool = False  # whether it multiplies in bfloat16, under autocast
+
+    def hash_model(self, *settings: Any) -> str:
+        """Return a hash of all that decides its answers: weights, configuration, tokenizer, and further settings."""
+        config = {name: value for name, value in self.config.to_dict().items() if name not in _WITHOUT_EFFECT}
+        parts = [config, hash_tokenizer(self.tokenizer), self.max_length, self.bf16, *settings]
+        digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode())
+        for path in sorted(self.folder.glob("*.safetensors")):
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        return digest.hexdigest()
+
+    @torch.inference_mode()
+    def run(
+        self,
+        model: torch.nn.Module,
+        texts: Sequence[str],
+        read: Callable[[Any, Any], torch.Tensor],
+        rows_per_batch: Callable[[int], int],
+        advance: Callable[[int], Any] = lambda count: None,
+    ) -> np.ndarray:
+        """Return the answers `(N, C)` in float32 of a loaded model to N texts, run in batches of similar length.
+
+        `read` returns the answers `(B, C)` from the outputs of the model and the attention mask, `rows_per_batch` the
+        texts of a batch from the tokens of its longest text. `advance` is called with the size of each finished batch.
+        Raises a [`UserError`] for numbers that are not finite.
+        """
+        length = {"truncation": True, "max_length": self.max_length} if self.max_length is not None else {}
+        accepted = inspect.signature(model.forward).parameters
+        encoded = {name: rows for name, rows in self.tokenizer(list(texts), **length).items() if name in accepted}
+        lengths = [len(row) for row in encoded["input_ids"]]
+        order = sorted(range(len(texts)), key=lengths.__getitem__, reverse=True)
+        found: list[torch.Tensor] = []
+        start = 0
+        while start < len(order):
+            rows = order[start : start + rows_per_batch(max(1, lengths[order[start]]))]
+            start += len(rows)
+            batch: Any = {name: [values[row] for row in rows] for name, values in encoded.items()}
+            if self.tokenizer.pad_token_id is not None:
+                batch = self.tokenizer.pad(batch, return_tensors="pt")
+            inputs = {name: torch.as_tensor(values).long().to(self.device) for name, values in batch.items()}
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+                found.append(read(model(**inputs, return_dict=True), inputs.get("attention_mask")).float().cpu())
+            advance(len(rows))
+        answers = torch.empty(len(texts), found[0].shape[1])
+        answers[order] = torch.cat(found)
+        if not (finite := answers.isfinite().all(dim=1)).all():
+            text = texts[int(finite.int().argmin())]
+            raise UserError(f"the teacher {self.name} has answers that are not finite: found some for {text!r:.80}")
+        return answers.numpy()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Teacher(TeacherModel):
+    """A sequence classifier."""
+
+    batch_size: int = 32  # texts
 
     @classmethod
-    def open(
-        cls,
-        name_or_path: str,
-        *,
-        max_length: int | None = None,
-        batch_size: int = 32,
-        device: torch.device | None = None,
-        bf16: bool = False,
-    ) -> Self:
-        """Find a teacher and read everything except its weights.
+    def open(cls, name_or_path: str, max_length: int | None = None, **options: Any) -> Self:
+        """Find a teacher, a folder or a repo id of the Hub, and read everything except its weights.
 
-        Args:
-            name_or_path: A folder, or a repo id of the Hub.
-            max_length: Truncate texts to this number of tokens, or to the teacher's own limit if that is smaller.
-            batch_size: Texts per batch; 1 is used for a teacher that cannot pad.
-            device: None is the CPU.
-            bf16: Whether it multiplies in bfloat16.
+        Texts are truncated to `max_length` tokens, or to the teacher's own limit if that is smaller. Options are
+        `batch_size` (1 for a teacher that cannot pad), `device` and `bf16`.
 
         Raises:
             UserError: If it does not exist, cannot be loaded, has another model's tokenizer, or does not assign
@@ -97,25 +130,19 @@ class Teacher:
         """
         check_name(name_or_path, "a teacher")
         local, title = Path(name_or_path).is_dir(), f"the teacher {name_or_path}"
-        folder = Path(name_or_path) if local else fetch(name_or_path, only=(_CONFIG,))
-        if not (folder / _CONFIG).is_file():
-            raise UserError(f"{title} has no {_CONFIG}: give the folder of a transformers model")
+        folder = Path(name_or_path) if local else fetch(name_or_path)
         config = read_config(title, folder)
         for architecture in config.architectures or ():
             if not architecture.endswith("ForSequenceClassification"):
                 raise UserError(f"{title} does not classify texts: found a {architecture}; give a sequence classifier")
         check_sorts(title, config)
-        if not local:  # download the weights of a usable model only
-            folder = fetch(name_or_path, folder.name)
-        if not list(folder.glob("*.safetensors")):
-            raise UserError(f"{title} has no model.safetensors: save it with save_pretrained of transformers")
         with name_damage(title, "its tokenizer"):
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
             limit = check_tokenizer(title, config, tokenizer, max_length)
         pads = tokenizer.pad_token_id is not None and getattr(config, "pad_token_id", None) is not None
+        options |= {} if pads else {"batch_size": 1}
         name = folder.resolve().name if local else name_or_path
-        device = device or torch.device("cpu")
-        return cls(name, folder, config, tokenizer, limit, batch_size if pads else 1, device, bf16)
+        return cls(name=name, folder=folder, config=config, tokenizer=tokenizer, max_length=limit, **options)
 
     def label_names(self) -> list[str]:
         """Return the names of its classes, by id."""
@@ -124,32 +151,25 @@ class Teacher:
     def align(self, class_names: Sequence[str], own_names: Sequence[str] | None = None) -> list[int]:
         """Return the teacher's id of each class of the data, matched by name.
 
-        Args:
-            class_names: Classes of the data, by id.
-            own_names: Names of the teacher's classes by its ids, in place of those in its configuration.
+        `own_names` are names of its classes by id in place of those in its configuration. Generic names (`LABEL_0`)
+        are never guessed.
 
         Raises:
             UserError: If the names differ, or `own_names` contradicts a configuration that has the data's names.
-                Generic names (`LABEL_0`) are never guessed.
         """
         configured = self.label_names()
         found = configured if own_names is None else list(own_names)
         source = "" if own_names is None else "by teacher_labels, "
-        if len(found) != len(configured):
-            raise UserError(
-                f"teacher_labels must name {len(configured)} classes of the teacher {self.name} "
-                f"({listed(configured)}): found {listed(found)}"
-            )
         generic = all(map(_GENERIC.fullmatch, configured))
         if found != configured and not generic and sorted(configured) == sorted(class_names):
             raise UserError(
                 f"teacher_labels contradicts the {_CONFIG} of the teacher {self.name}: found {listed(found)} instead "
                 f"of {listed(configured)}; leave it out, or correct the file"
             )
-        if sorted(found) == sorted(class_names):
+        if sorted(found) == sorted(class_names) and len(found) == len(configured):
             return [found.index(name) for name in class_names]
         remedy = "take a teacher of the same task"
-        if len(found) == len(class_names):
+        if len(configured) == len(class_names):
             remedy = "give the data's labels in the order of the teacher's ids as teacher_labels"
         raise UserError(
             f"{source}the teacher {self.name} has other labels than the data: found {listed(found)} instead of "
@@ -159,38 +179,23 @@ class Teacher:
     @cached_property
     def fingerprint(self) -> str:
         """Return a hash of all that decides its logits: weights, configuration, tokenizer, length, precision."""
-        settings = self.config.to_dict()
-        for name in ("transformers_version", "_name_or_path", "id2label", "label2id"):
-            settings.pop(name, None)
-        parts = [json.dumps(settings, sort_keys=True, default=str), hash_tokenizer(self.tokenizer), self.max_length]
-        parts += ["bf16"] if self.bf16 else []
-        digest = hashlib.sha256(repr(parts).encode())
-        for path in sorted(self.folder.glob("*.safetensors")):
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-        return digest.hexdigest()
+        return self.hash_model()
 
     def load(self) -> torch.nn.Module:
         """Load the model, ready to predict.
 
-        Raises:
-            UserError: If the weights are damaged, or some are missing or of another shape.
+        Raises a [`UserError`] if the weights are damaged, or some are missing or of another shape.
         """
-        level = transformers_logging.get_verbosity()
-        transformers_logging.set_verbosity_error()  # unfit weights are reported below
-        try:
-            with name_damage(f"the teacher {self.name}", "its weights"):
-                model, report = AutoModelForSequenceClassification.from_pretrained(
-                    self.folder,
-                    config=self.config,
-                    trust_remote_code=False,
-                    use_safetensors=True,
-                    dtype=torch.float32,
-                    output_loading_info=True,
-                    ignore_mismatched_sizes=True,
-                )
-        finally:
-            transformers_logging.set_verbosity(level)
+        with name_damage(f"the teacher {self.name}", "its weights"):
+            model, report = AutoModelForSequenceClassification.from_pretrained(
+                self.folder,
+                config=self.config,
+                trust_remote_code=False,
+                use_safetensors=True,
+                dtype=torch.float32,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+            )
         unfit = sorted([*report["missing_keys"], *(str(entry[0]) for entry in report["mismatched_keys"])])
         if unfit:
             raise UserError(
@@ -202,26 +207,16 @@ class Teacher:
 
 @dataclass(frozen=True)
 class Teachers:
-    """One teacher, or cross-fitted ones.
+    """One teacher, or cross-fitted ones."""
 
-    Attributes:
-        name: Name of the folder, or repo id.
-        members: Teachers with the same labels, in the order of their folds.
-    """
-
-    name: str
-    members: Sequence[Teacher]
+    name: str  # folder name or repo id
+    members: Sequence[Teacher]  # with the same labels, in the order of their folds
 
     @classmethod
     def open(cls, name_or_path: str, **options: Any) -> Self:
-        """Find a teacher, or a folder of cross-fitted ones, and read everything except the weights.
+        """Find a teacher, or a folder of cross-fitted ones, by [`Teacher.open`].
 
-        Args:
-            name_or_path: A folder, or a repo id of the Hub (one teacher).
-            options: Options of [`Teacher.open`].
-
-        Raises:
-            UserError: If one of them cannot be used, some are missing, or their labels differ.
+        Raises a [`UserError`] if one of them cannot be used, some are missing, or their labels differ.
         """
         name_or_path = os.path.expanduser(name_or_path)
         folders = _read_folds(Path(name_or_path))
@@ -272,16 +267,21 @@ def _read_folds(folder: Path) -> list[Path]:
     return []
 
 
+def hash_texts(texts: Iterable[str], start: str) -> str:
+    """Return a hash of texts and of what comes first, such as a teacher's fingerprint."""
+    digest = hashlib.sha256(start.encode())
+    for text in texts:
+        encoded = text.encode("utf-8", "surrogatepass")
+        digest.update(len(encoded).to_bytes(8, "big") + encoded)
+    return digest.hexdigest()
+
+
 def check_tokenizer(
     name: str, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, max_length: int | None
 ) -> int | None:
     """Return the number of tokens per text that a model reads, including special ones; None means unlimited.
 
-    Args:
-        name: Name of the model, for messages.
-        config: Its configuration.
-        tokenizer: Its tokenizer.
-        max_length: Upper limit; None is the model's own.
+    `max_length` is an upper limit.
 
     Raises:
         UserError: For a tokenizer without words or of another model, or if `max_length` leaves no room for words.
@@ -296,19 +296,10 @@ def check_tokenizer(
         )
     own, positions = tokenizer.model_max_length, getattr(config, "max_position_embeddings", None)
     if isinstance(positions, int) and positions > _NO_TABLE:
-        own = min(own, positions - _count_unused_positions(config, positions))
+        offset = 2 * (config.pad_token_id == 1)  # models like RoBERTa count from there
+        own = min(own, positions - offset)
     limit = min((known for known in (own, max_length) if known is not None and known < _NO_LIMIT), default=None)
     special = tokenizer.num_special_tokens_to_add()
     if limit is not None and limit <= special:
         raise UserError(f"{name} reads {limit} tokens per text, and {special} are special: raise the maximum length")
     return limit
-
-
-def _count_unused_positions(config: PreTrainedConfig, positions: int) -> int:
-    """Return the number of positions without a token: models like RoBERTa count from the id of the padding token."""
-    with torch.device("meta"):
-        model = AutoModel.from_config(config, trust_remote_code=False)
-    for name, table in model.named_modules():
-        if "position" in name and isinstance(table, torch.nn.Embedding) and table.num_embeddings == positions:
-            return 0 if table.padding_idx is None else table.padding_idx + 1
-    return 0

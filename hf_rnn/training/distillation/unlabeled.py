@@ -31,14 +31,10 @@ def read_unlabeled(
     labeled: Set[str] = frozenset(),
     class_names: Set[str] = frozenset(),
 ) -> tuple[list[str], dict[str, Any]]:
-    """Read a file with one text per line, and log how many lines are left out and why.
+    """Read a file with one text per line, plain or `.gz`, and log how many lines are left out and why.
 
-    Args:
-        path: The file, plain or `.gz`; lines are those of [`~hf_rnn.data.line_reader.read_texts`].
-        held_out: Validation and test texts to leave out, normalized by [`~hf_rnn.data.audit.normalize_text`]. A line
-            with tabs is left out if one of its columns is among them.
-        labeled: Training texts to leave out, in the same form; a teacher that has not seen them labels them.
-        class_names: Labels that must not be a column of a line with tabs: they would be learned as words.
+    Left out are `held_out` (validation and test) and `labeled` (training) texts, both normalized by
+    [`~hf_rnn.data.audit.normalize_text`]; a line with tabs also if one of its columns is among them.
 
     Returns:
         The texts in the order of the lines, and a record of the name of the `file` and of the numbers of `lines`,
@@ -46,7 +42,7 @@ def read_unlabeled(
 
     Raises:
         DataError: For a file that is not text, such as a compressed one.
-        UserError: For a file of labelled rows, and if no text is left.
+        UserError: If no text is left, and for a file of labelled rows, with a column among `class_names`.
     """
     texts: list[str] = []
     counts: Counter[str] = Counter()
@@ -98,23 +94,14 @@ def augment(
     ngram_probability: float = 0.25,
     seed: int = 0,
 ) -> Iterator[tuple[int, str]]:
-    """Yield modified copies of texts, each with the number of its text.
+    """Yield modified copies of texts with the number of each text; the first copies of all come first.
 
-    Each word of a copy is hidden with `mask_probability`; then, with `ngram_probability`, the copy is cut to one to
-    five neighbouring words. Copies that equal their text or an earlier copy, or that have only hidden words, are left
-    out. After R. Tang et al.: Distilling Task-Specific Knowledge from BERT into Simple Neural Networks.
-    arXiv:1903.12136, 2019, with its probabilities as defaults and without its replacement by part of speech.
+    Each word of a copy is hidden with `mask_probability` and written as `MASKED`; then, with `ngram_probability`, the
+    copy is cut to one to five neighbouring words. Copies that equal their text or an earlier copy, or that have only
+    hidden words, are left out. After R. Tang et al.: Distilling Task-Specific Knowledge from BERT into Simple Neural
+    Networks. arXiv:1903.12136, 2019, with its probabilities as defaults and without its replacement by part of speech.
 
-    Args:
-        texts: N texts.
-        copies: Copies drawn per text.
-        mask_probability: From 0 to 1.
-        ngram_probability: From 0 to 1.
-        seed: Copies depend on it and on nothing else.
-
-    Yields:
-        The first copy of each text, then the second of each, and so on; hidden words are written as `MASKED`. More
-        `copies` start with those of fewer, so cached logits are used again.
+    Copies depend on `seed` only. More `copies` start with those of fewer, so cached logits are used again.
     """
     seen = [{" ".join(text.split())} for text in texts]
     for round_number in range(copies):

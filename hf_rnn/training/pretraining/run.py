@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import json
 import logging
 import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,23 +16,22 @@ import datasets
 import numpy as np
 import torch
 from datasets.arrow_writer import ArrowWriter
-from transformers import EvalPrediction, PreTrainedTokenizerBase, set_seed
+from transformers import DataCollatorWithPadding, EvalPrediction, PreTrainedTokenizerBase, set_seed
 
 from ...data.encoding import measure_pieces
 from ...data.vectors.model_table import ModelTable
 from ...hub.model_folder import FinishedFolder
-from ...utils.errors import UserError, reason_of
+from ...utils.errors import UserError
 from ...utils.process_state import library_bars_off, one_at_a_time
 from .. import output_dir
 from ..arguments.pretraining_arguments import LANGUAGE_MODEL, PretrainingArguments, parse_pretraining
 from ..arguments.run_arguments import ModelArguments
 from ..arguments.text_arguments import DataArguments
 from ..arguments.training_arguments import RnnTrainingArguments
-from ..build import make_config
+from ..build import check_trainer, make_config
 from ..checkpointing.fingerprints import take_fingerprints
-from ..checkpointing.interrupt import TrainingStopped
-from ..checks import check_finite, check_unchanged
-from ..train import train
+from ..checks import check_unchanged
+from ..train import fit, train
 from ..trainer import RnnTrainer
 from .save import write_encoder
 from .student import SentenceStudent, compress_table, normalize_states, prune_tokenizer
@@ -103,12 +101,9 @@ def pretrain(
             f"pooling must be {POOLING} in a pretraining: found {model_args.pooling!r}; heads choose their own"
         )
     folder = FinishedFolder(Path(str(training_args.output_dir)))
-    checkpoint = output_dir.check_output_dir(
-        folder,
-        overwrite=training_args.overwrite_output_dir,
-        resume=training_args.resume,
-        processes=training_args.world_size,
-    )
+    training_args = copy.copy(training_args)
+    training_args.load_best_model_at_end = False
+    checkpoint = output_dir.check_output_dir(folder, training_args)
     teacher = SentenceTeacher.open(
         str(own.teacher), max_length=own.teacher_max_length, device=training_args.device, bf16=training_args.bf16
     )
@@ -117,7 +112,7 @@ def pretrain(
     counts: Counter[str] = Counter()
     with training_args.main_process_first(desc="texts"):
         texts = _make_texts(own, cache, counts)
-        tokenizer, kept = prune_tokenizer(teacher.tokenizer, iterate(texts), own.max_vocab_size, own.model_max_length)
+        tokenizer, kept = prune_tokenizer(teacher.tokenizer, texts["text"], own.max_vocab_size, own.model_max_length)
         rows = _encode(texts, tokenizer)
         answers = TeacherVectors(teacher, texts, cache)
         if main:
@@ -130,7 +125,6 @@ def pretrain(
     order = np.random.default_rng(training_args.seed).permutation(len(texts))
     set_seed(training_args.seed)
     model = _make_student(model_args, own, teacher, kept, vectors.shape[1])
-    shared = {"input_ids": rows, "labels": vectors}
     made_from = take_fingerprints(
         {}, tokenizer, model.config, training_args, stream=answers.fingerprint, teacher=teacher.fingerprint,
         further_settings={"held_out": own.held_out},
@@ -138,16 +132,19 @@ def pretrain(
     if checkpoint is not None:
         check_unchanged(checkpoint, made_from, anyway=training_args.resume_anyway)
     args = copy.copy(training_args)
-    args.output_dir, args.push_to_hub, args.load_best_model_at_end = str(folder.checkpoints), False, False
-    trainer = _make_trainer(model, args, order, held_out, shared, tokenizer, made_from)
-    folder.root.mkdir(parents=True, exist_ok=True)
-    with output_dir.hold(folder) if main else contextlib.nullcontext(), trainer.stop_request as asked:
-        if main and training_args.overwrite_output_dir:
-            output_dir.remove_checkpoints(folder)
-        outcome = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    if trainer.asked_to_stop():
-        raise TrainingStopped(asked.number, None)
-    check_finite(model, training_args)
+    args.output_dir, args.push_to_hub = str(folder.checkpoints), False
+    trainer = check_trainer(
+        RnnTrainer,
+        model=model,
+        args=args,
+        train_dataset=_Rows(order[held_out:], rows, vectors),
+        eval_dataset=_Rows(order[:held_out], rows, vectors),
+        processing_class=tokenizer,
+        compute_metrics=measure,
+        data_collator=_Collator(tokenizer),
+        made_from=made_from,
+    )
+    training = fit(trainer, folder, checkpoint)
     measured = trainer.predict(trainer.eval_dataset).metrics
     sample = [texts[int(row)]["text"] for row in order[:held_out]]
     normalize_states(model, sample, tokenizer)
@@ -156,12 +153,7 @@ def pretrain(
         "texts": {**counts, "learned": len(texts) - held_out, "held_out": held_out},
         "held_out": {name: measured[f"test_{name}"] for name in ("cosine", "rank_agreement")},
         **measure_pieces(tokenizer, sample),
-        "training": {
-            "epochs": trainer.state.epoch,
-            "steps": outcome.global_step,
-            "seconds": round(trainer.seconds_before + outcome.metrics["train_runtime"], 1),
-            "loss": outcome.training_loss,
-        },
+        "training": training,
         "parameters": model.rnn.num_parameters(),
     }
     if main:
@@ -188,13 +180,14 @@ def _train_language_model(
             ):
                 for row, text in enumerate(iterate(texts)):
                     (measured if row in dev else learned).write(f"{text}\n")
-    tokens: dict[str, Any] = {
-        "tokenizer": "bpe",
-        "min_frequency": 1,
-        "max_vocab_size": own.max_vocab_size,
-        "lowercase": False,
-    }
-    data_args = DataArguments(task=LANGUAGE_MODEL, data_dir=str(cache), **tokens)
+    data_args = DataArguments(
+        task=LANGUAGE_MODEL,
+        data_dir=str(cache),
+        tokenizer="bpe",
+        min_frequency=1,
+        max_vocab_size=own.max_vocab_size,
+        lowercase=False,
+    )
     result = train(model_args, data_args, training_args)
     return PretrainingResult(result.folder, result.metrics, result.url)
 
@@ -214,16 +207,12 @@ def _make_texts(own: PretrainingArguments, cache: Path, counts: Counter[str]) ->
         return datasets.Dataset.from_file(str(file))
     record.unlink(missing_ok=True)
     cache.mkdir(parents=True, exist_ok=True)
-
-    def generate() -> Any:
-        if own.input is not None:
-            lines = read_lines(own.input, counts)
-        else:
-            lines = read_dataset(str(own.dataset_name), own.dataset_config, own.dataset_split, own.text_column)
-        yield from prepare_texts(lines, counts, own.split_words, own.max_texts)
-
+    if own.input is not None:
+        lines = read_lines(own.input, counts)
+    else:
+        lines = read_dataset(str(own.dataset_name), own.dataset_config, own.dataset_split, own.text_column)
     with ArrowWriter(features=datasets.Features({"text": datasets.Value("string")}), path=str(file)) as writer:
-        for row in generate():
+        for row in prepare_texts(lines, counts, own.split_words, own.max_texts):
             writer.write(row)
         writer.finalize()
     if counts["kept"] < 20:
@@ -260,70 +249,29 @@ def _make_student(
 
 
 class _Rows(torch.utils.data.Dataset):
-    """Token ids and teacher's vector of some rows."""
+    """Token ids and teacher's vector of the rows with these numbers."""
 
-    def __init__(self, numbers: np.ndarray, shared: Mapping[str, Any]) -> None:
-        self._numbers, self._shared = numbers, shared
-        self.lengths = np.asarray(shared["lengths"])[numbers]
+    def __init__(self, numbers: np.ndarray, rows: datasets.Dataset, vectors: np.ndarray) -> None:
+        column = rows.with_format("arrow")[:]["input_ids"].combine_chunks()
+        self._ids, self._offsets = np.asarray(column.flatten()), np.asarray(column.offsets)
+        self._numbers, self._vectors = numbers, vectors
 
     def __len__(self) -> int:
         return len(self._numbers)
 
     def __getitem__(self, place: int) -> dict[str, Any]:
-        row, shared = self._numbers[place], self._shared
-        first = shared["starts"][row]
-        ids = shared["input_ids"][first : first + shared["lengths"][row]]
-        return {"input_ids": ids, "labels": shared["labels"][row]}
+        row = self._numbers[place]
+        ids = self._ids[self._offsets[row] : self._offsets[row + 1]]
+        return {"input_ids": ids, "labels": self._vectors[row]}
 
 
-def _make_trainer(
-    model: SentenceStudent,
-    args: RnnTrainingArguments,
-    order: np.ndarray,
-    held_out: int,
-    shared: dict[str, Any],
-    tokenizer: PreTrainedTokenizerBase,
-    made_from: dict[str, Any],
-) -> RnnTrainer:
-    table = shared["input_ids"].with_format("arrow")[:]["input_ids"].combine_chunks()
-    starts = np.asarray(table.offsets)[:-1]
-    shared |= {
-        "input_ids": np.asarray(table.flatten()),
-        "starts": starts,
-        "lengths": np.diff(np.asarray(table.offsets)),
-    }
+class _Collator(DataCollatorWithPadding):
+    """Pad token ids, and put the vectors into one tensor."""
 
-    def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        time = max(1, *(len(row["input_ids"]) for row in rows))
-        ids = np.full((len(rows), time), tokenizer.pad_token_id, dtype=np.int64)
-        mask = np.zeros_like(ids)
-        for number, row in enumerate(rows):
-            ids[number, : len(row["input_ids"])] = row["input_ids"]
-            mask[number, : len(row["input_ids"])] = 1
-        vectors = np.stack([row["labels"] for row in rows]).astype(np.float32)
-        return {
-            "input_ids": torch.from_numpy(ids),
-            "attention_mask": torch.from_numpy(mask),
-            "labels": torch.from_numpy(vectors),
-        }
-
-    try:
-        trainer = RnnTrainer(
-            model=model,
-            args=args,
-            train_dataset=_Rows(order[held_out:], shared),
-            eval_dataset=_Rows(order[:held_out], shared),
-            processing_class=tokenizer,
-            compute_metrics=measure,
-            data_collator=collate,
-            made_from=made_from,
-        )
-        trainer.check_settings()
-    except UserError:
-        raise
-    except (ValueError, TypeError, ImportError, RuntimeError, AttributeError, KeyError) as error:
-        raise UserError(f"the Trainer refuses these settings: {reason_of(error)}") from error
-    return trainer
+    def __call__(self, features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        batch = super().__call__([{"input_ids": row["input_ids"]} for row in features])
+        vectors = np.stack([row["labels"] for row in features]).astype(np.float32)
+        return {**batch, "labels": torch.from_numpy(vectors)}
 
 
 def measure(output: EvalPrediction) -> dict[str, float]:

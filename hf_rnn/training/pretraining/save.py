@@ -21,7 +21,7 @@ from ...tokenizers.word_level import save_tokenizer
 from ..arguments.pretraining_arguments import PretrainingArguments
 from ..arguments.training_arguments import RnnTrainingArguments
 from ..recipes import load_recipe
-from ..save import name_of_path
+from ..save import name_of_path, write_json
 from .student import SentenceStudent
 
 METRICS = "pretraining.json"
@@ -82,12 +82,12 @@ def write_encoder(
     encoder.to(dtype).save_pretrained(root)
     shutil.copymode(folder.config, folder.weights)
     config = json.loads(folder.config.read_text("utf-8")) | {"dtype": "float32"}  # rounded weights, exact products
-    folder.config.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    write_json(folder.config, config)
     save_tokenizer(tokenizer, root)
     _write_modules(root, model, tokenizer.model_max_length, dtype)
     command = _command(encoder.config, own, training)
     content = {**record, "command": command, "versions": {"hf-rnn": __version__, "torch": version("torch")}}
-    (root / METRICS).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_json(root / METRICS, content)
     settings = encoder.config
     facts = ModelCardData(
         library_name="sentence-transformers",
@@ -140,7 +140,7 @@ def _write_modules(root: Path, model: SentenceStudent, max_length: int, dtype: t
     }
     for name, content in contents.items():
         (root / name).parent.mkdir(exist_ok=True)
-        (root / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        write_json(root / name, content)
     weights = {"linear.weight": weight.to(dtype).contiguous(), "linear.bias": bias.to(dtype)}
     save_file(weights, root / "2_Dense" / "model.safetensors", metadata={"format": "pt"})
 

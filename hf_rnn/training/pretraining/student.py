@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from tokenizers import Tokenizer
 from torch import nn
 from torch.nn.functional import normalize
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
-from transformers.modeling_outputs import ModelOutput
+from transformers.modeling_outputs import SequenceClassifierOutput
 
 from ...models.cells_rnn import MinGru
 from ...models.configuration_rnn import RnnConfig
@@ -26,14 +25,6 @@ from ...models.pooling_rnn import POOLERS
 from ...utils.errors import UserError
 
 _BATCH = 4096  # texts tokenized at once
-
-
-@dataclass
-class SentenceOutput(ModelOutput):
-    """Output of [`SentenceStudent`]: the loss, if teacher's vectors were given, and unit vectors `(B, S)`."""
-
-    loss: torch.Tensor | None = None
-    logits: torch.Tensor | None = None
 
 
 class SentenceStudent(RnnPreTrainedModel):
@@ -51,15 +42,15 @@ class SentenceStudent(RnnPreTrainedModel):
 
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Tensor | None = None
-    ) -> SentenceOutput:
-        """Return the vectors of texts, and the loss against the teacher's vectors `labels` `(B, S)`."""
+    ) -> SequenceClassifierOutput:
+        """Return unit vectors `(B, S)` of texts as `logits`, and the loss against the teacher's vectors `labels`."""
         states = self.rnn(input_ids, attention_mask, return_dict=True).last_hidden_state
         pooled, _ = self.pooler(states, attention_mask.bool())
         vectors = normalize(self.projection(pooled).float(), dim=-1)
         if labels is None:
-            return SentenceOutput(logits=vectors)
+            return SequenceClassifierOutput(logits=vectors)
         wanted = normalize(labels.float(), dim=-1)
-        return SentenceOutput(loss=1 - (vectors * wanted).sum(dim=-1).mean(), logits=vectors)
+        return SequenceClassifierOutput(loss=1 - (vectors * wanted).sum(dim=-1).mean(), logits=vectors)
 
 
 @torch.no_grad()
@@ -90,7 +81,7 @@ def normalize_states(model: SentenceStudent, texts: Sequence[str], tokenizer: Pr
 
 
 def prune_tokenizer(
-    tokenizer: PreTrainedTokenizerBase, texts: Iterable[str], size: int, model_max_length: int
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], size: int, model_max_length: int
 ) -> tuple[PreTrainedTokenizerFast, list[int]]:
     """Return the teacher's tokenizer with its `size` most frequent word pieces, and their ids in the teacher's table.
 
@@ -107,13 +98,9 @@ def prune_tokenizer(
     backend.no_padding()
     backend.no_truncation()
     counts: Counter[int] = Counter()
-    batch: list[str] = []
-    for text in texts:
-        batch.append(text)
-        if len(batch) == _BATCH:
-            _count(backend, batch, counts)
-            batch = []
-    _count(backend, batch, counts)
+    for start in range(0, len(texts), _BATCH):
+        for encoding in backend.encode_batch_fast(texts[start : start + _BATCH], add_special_tokens=False):
+            counts.update(encoding.ids)
     model = content["model"]
     names = {index: piece for piece, index in model["vocab"].items()}
     pad, unknown = tokenizer.pad_token, tokenizer.unk_token
@@ -139,11 +126,6 @@ def prune_tokenizer(
         ),
         kept,
     )
-
-
-def _count(backend: Tokenizer, texts: Sequence[str], counts: Counter[int]) -> None:
-    for encoding in backend.encode_batch_fast(list(texts), add_special_tokens=False):
-        counts.update(encoding.ids)
 
 
 def compress_table(table: np.ndarray, size: int) -> np.ndarray:

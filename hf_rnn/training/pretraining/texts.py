@@ -25,8 +25,7 @@ _END_OF_SENTENCE = re.compile(r"(?<=[.!?])\s+")
 def read_lines(paths: Iterable[str | Path], counts: Counter[str]) -> Iterator[str]:
     """Yield the lines of text files, plain or `.gz`; count refused ones.
 
-    Raises:
-        UserError: For a missing file, and for one that is not text.
+    Raises a [`UserError`] for a missing file, and for one that is not text.
     """
     for path in map(Path, paths):
         if not path.is_file():
@@ -45,8 +44,7 @@ def read_lines(paths: Iterable[str | Path], counts: Counter[str]) -> Iterator[st
 def read_dataset(name: str, config: str | None, split: str, column: str) -> Iterator[str]:
     """Yield a column of a data set of the `datasets` library, streamed.
 
-    Raises:
-        UserError: If it cannot be loaded or has no such column.
+    Raises a [`UserError`] if it cannot be loaded or has no such column.
     """
     try:
         rows = datasets.load_dataset(name, config, split=split, streaming=True)
@@ -74,13 +72,10 @@ def cut_sentences(text: str, most_words: int) -> list[str]:
 
 
 def prepare_texts(lines: Iterable[str], counts: Counter[str], split_words: int | None, limit: int | None) -> Any:
-    """Yield `{"text": ...}` of each distinct text, white space made single, and count all by what became of them.
+    """Yield `{"text": ...}` of each distinct text, white space made single; stop after `limit` texts.
 
-    Args:
-        lines: Texts as they were read.
-        counts: Is filled: `lines`, `blank`, `repeated`, `kept`; parts of a cut text count like lines.
-        split_words: Cut longer texts, see [`cut_sentences`]; None keeps them whole.
-        limit: Stop after this number of kept texts.
+    `counts` is filled with `lines`, `blank`, `repeated` and `kept`; parts of a text that `split_words` cuts, see
+    [`cut_sentences`], count like lines.
     """
     seen: set[bytes] = set()  # 8 bytes a text: the first half a million repeat by chance once in 10^8 runs
     for line in lines:

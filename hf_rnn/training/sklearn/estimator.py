@@ -1,7 +1,6 @@
 """The base of the scikit-learn estimators: `fit` is `hf-rnn train` on texts in memory, and keeps the finished folder.
 
-Labels become class names, as a configuration needs them. Their type is kept in `task_specific_params` of the
-configuration, so that it travels with the model. Trainer and datasets are imported by `fit`.
+Trainer and datasets are imported by `fit`.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from ...inference.reference import compute_scores
 from ...tasks import DEFAULT_TASK, get_task
 from ...utils.errors import UserError
 from ...utils.process_state import contained, library_bars_off, one_at_a_time
-from ..arguments.distillation_arguments import is_of_distill
+from ..arguments.distillation_arguments import DistillationArguments
 from ..arguments.run_arguments import Arguments, ModelArguments, parse_settings
 from ..arguments.text_arguments import DataArguments, TableArguments
 from ..arguments.training_arguments import RnnTrainingArguments
@@ -55,11 +54,7 @@ _REPLACED |= {name for name in _COMMAND if name.startswith(("resume", "hub_", "p
 
 
 class RnnEstimator(BaseEstimator):
-    """Settings, training and files of the estimators; a subclass reads `y` and answers.
-
-    Attributes:
-        task: The task of the models, by the type of `y` in the last `fit`.
-    """
+    """Settings, training and files of the estimators; a subclass reads `y` and answers."""
 
     random_state: Any
     verbose: Any
@@ -136,11 +131,7 @@ class RnnEstimator(BaseEstimator):
         raise NotImplementedError
 
     def _adopt_labels(self, config: Any) -> None:
-        """Take names and types of the labels from a loaded model, or refuse it.
-
-        Raises:
-            UserError: For a model of another task.
-        """
+        """Take names and types of the labels from a loaded model; refuse a model of another task."""
         raise NotImplementedError
 
     def _settings(self, output_dir: str) -> dict[str, Any]:
@@ -151,7 +142,8 @@ class RnnEstimator(BaseEstimator):
             if value is not None and name not in _OWN
         }
         if isinstance(given.get("recipe"), Mapping):  # a student's, and `fit` has no teacher
-            given["recipe"] = {name: value for name, value in given["recipe"].items() if not is_of_distill(name)}
+            own = {known.name for known in dataclasses.fields(DistillationArguments)}
+            given["recipe"] = {name: value for name, value in given["recipe"].items() if name not in own}
         if (seed := self.random_state) is not None:
             given["seed"] = int(seed if isinstance(seed, Integral) else check_random_state(seed).randint(2**31 - 1))
             given.setdefault("data_seed", given["seed"])
@@ -281,17 +273,14 @@ def _train(
     from ..train import train_on
 
     check_early(arguments)
-    with contained(quiet):
+    with contained():
         report = DataReport()
         columns = copy.copy(arguments.data)
         vars(columns).update(targets.columns)
         texts = get_task(targets.task).read(columns, data=splits, report=report)
         hooks = [] if weights is None else [SampleWeights(weights)]
-        params = targets.record
-        result = train_on(texts, report, arguments, hooks=hooks, task_specific_params=params, quiet=quiet)
-        if not quiet:
-            result.show()
-    return result.card
+        options: dict[str, Any] = {"task_specific_params": targets.record, "quiet": quiet}
+        return train_on(texts, report, arguments, hooks=hooks, **options).card
 
 
 def _write_files(folder: Path, files: Mapping[str, bytes]) -> None:

@@ -55,25 +55,16 @@ def restore_labels(names: Sequence[str], record: Mapping[str, Any] | None) -> np
 
 def describe_labels(labels: np.ndarray) -> dict[str, str]:
     """Return the type of labels, for the model's configuration."""
-    kinds = {"b": "bool", "i": "int", "u": "int", "f": "float", "U": "str"}
-    kind = kinds[labels.dtype.kind]
-    return {"kind": kind, "dtype": kind if kind == "str" else labels.dtype.name}
+    return {"dtype": "str" if labels.dtype.kind == "U" else labels.dtype.name}
 
 
 class Targets:
-    """The content of `y`, for the data set of a training.
-
-    Attributes:
-        task: Name of the task.
-        values: One item per row.
-        record: For `task_specific_params` of the configuration.
-        columns: Settings of the data that name the columns of the data set.
-    """
+    """The content of `y`, for the data set of a training."""
 
     task: str
-    values: np.ndarray
-    record: dict[str, Any] | None = None
-    columns: Mapping[str, Any] = {}
+    values: np.ndarray  # one item per row
+    record: dict[str, Any] | None = None  # for `task_specific_params` of the configuration
+    columns: Mapping[str, Any] = {}  # settings of the data that name the columns of the data set
 
     def read(self, y: Any, where: str) -> np.ndarray:
         """Return the values of further rows; `where` names them in messages."""

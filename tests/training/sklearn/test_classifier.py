@@ -408,7 +408,7 @@ def test_without_fit(tmp_path):
     [
         ("metrics.json", b"{", "is not JSON"),
         ("training_args.json", b"[]", r"training_args\.json"),
-        ("config.json", {"problem_type": "regression"}, "exactly one label"),
+        ("config.json", {"problem_type": "regression"}, "is not for the task"),
         ("config.json", None, r"config\.json"),
     ],
 )

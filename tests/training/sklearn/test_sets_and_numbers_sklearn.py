@@ -75,7 +75,7 @@ def test_numbers(tmp_path):
     )
     regressor.save_pretrained(tmp_path / "saved")
     assert np.array_equal(RnnRegressor.from_pretrained(tmp_path / "saved").predict(tests), found)
-    with pytest.raises(UserError, match="one label"):
+    with pytest.raises(UserError, match="is not for the task"):
         RnnClassifier.from_pretrained(tmp_path / "saved")
 
 
