@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from transformers import DataCollatorWithPadding
 
 from hf_rnn import train_tokenizer
-from hf_rnn.data import padded_dataset
 from hf_rnn.data.padded_dataset import as_padded_batches
 
 ROWS = [[2, 3], [4]]
@@ -60,27 +59,15 @@ class OwnCollator(DataCollatorWithPadding):
     pass
 
 
-def make_own_tokenizer():
-    """Return a tokenizer with its own method of padding."""
-    usual = type(make_tokenizer())
-    own = type("Own", (usual,), {"_pad": lambda self, *given, **named: usual._pad(self, *given, **named)})
-    return own(tokenizer_object=make_tokenizer().backend_tokenizer, pad_token="<pad>")
-
-
 @pytest.mark.parametrize(
     "make",
     [
         lambda: [{"input_ids": [2]}],
-        lambda: make_table([]),
         lambda: make_table(ROWS).with_format("torch"),
         lambda: make_table(ROWS).with_transform(lambda rows: rows),
         lambda: make_table([[2, 3], None]),
         lambda: make_table(ROWS, labels=[0, None]),
-        lambda: make_table(ROWS, labels=[[1.0], [1.0, 2.0]]),
         lambda: make_table(ROWS, text=["a", "b"]),
-        lambda: make_table(ROWS, label=[0, 1], labels=[1, 0]),
-        lambda: make_table(ROWS, attention_mask=[[1, 1], [1, 0]]),
-        lambda: make_table(ROWS).rename_column("input_ids", "ids"),
     ],
 )
 def test_unusual_tables_are_left_to_the_collator(make):
@@ -92,16 +79,7 @@ def test_unusual_tables_are_left_to_the_collator(make):
     [
         lambda: OwnCollator(make_tokenizer()),
         lambda: DataCollatorWithPadding(make_tokenizer(), pad_to_multiple_of=8),
-        lambda: DataCollatorWithPadding(make_tokenizer(), "max_length", 9),
-        lambda: DataCollatorWithPadding(make_own_tokenizer()),
     ],
 )
 def test_unusual_collators_pad_themselves(make):
     assert as_padded_batches(make_table(ROWS), make()) is None
-
-
-def test_a_large_table_stays_on_the_disk(monkeypatch):
-    monkeypatch.setattr(padded_dataset, "_MOST_TOKENS", 3)
-    collator = DataCollatorWithPadding(make_tokenizer())
-    assert as_padded_batches(make_table(ROWS), collator) is not None
-    assert as_padded_batches(make_table([[2, 3], [4, 5]]), collator) is None

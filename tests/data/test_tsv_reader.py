@@ -3,9 +3,6 @@
 The independent reference is plain Python: bytes split at b"\\n", fields split at b"\\t".
 """
 
-import itertools
-import sys
-
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -15,7 +12,6 @@ from tsv_files import GOOD, SAME_FILE, load_train, write
 
 from hf_rnn.data import Reason, tsv_reader
 from hf_rnn.data.labels import LabelMap
-from hf_rnn.data.row_errors import WHITE_SPACE
 from hf_rnn.data.tsv_reader import TsvFile, TsvFormat
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -39,7 +35,7 @@ def test_rows_are_read_as_they_were_written(tmp_path, rows, end, mark, last_end)
     assert load_train(write(tmp_path / "rows.tsv", content)) == rows
 
 
-@pytest.mark.parametrize("order", list(itertools.permutations(["id", "text", "label"])))
+@pytest.mark.parametrize("order", [("id", "text", "label"), ("label", "id", "text")])
 def test_columns_by_name_and_by_number(tmp_path, order):
     rows = [("good day", "positive"), ("schön ", "negative"), ("NA", "positive")]
     lines = [dict(zip(("text", "label", "id"), (*row, "7"), strict=True)) for row in rows]
@@ -110,7 +106,7 @@ def test_a_clean_file_is_not_read_line_by_line(tmp_path, monkeypatch):
     assert len(load_train(write(tmp_path / "clean.tsv", "\r\n".join(lines).encode()))) == 40_000
 
 
-@pytest.mark.parametrize("block", [1, 7, 20, 1000])
+@pytest.mark.parametrize("block", [7, 20, 1000])
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b""])
 def test_the_cap_does_not_depend_on_blocks(tmp_path, monkeypatch, block, end):
     monkeypatch.setattr(tsv_reader, "BLOCK_BYTES", block)
@@ -129,7 +125,3 @@ def test_a_long_line_is_skipped_in_bounded_memory(tmp_path):
     assert [(row.line, row.byte_offset) for row in bad] == [(3, len(GOOD)), (6, 2 * len(GOOD) + 30_000_001)]
     assert "30000000 bytes" in bad[0].fault.detail and len(bad[0].excerpt) == 80
     assert most < 4_000_000
-
-
-def test_white_space_is_that_of_python():
-    assert set(WHITE_SPACE) == {chr(code) for code in range(sys.maxunicode + 1) if chr(code).isspace()}

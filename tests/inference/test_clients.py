@@ -1,9 +1,5 @@
 """Other libraries around a model of this package; each is skipped where it is not installed."""
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from conftest import invent_rows
@@ -56,24 +52,3 @@ def test_yellowbrick_draws_a_report(fitted):
     drawn = ConfusionMatrix(fitted, is_fitted=True, force_model=True)  # it reads tags of scikit-learn < 1.6
     score = drawn.score(np.array(TEXTS), np.array(LABELS))
     assert score == pytest.approx(fitted.score(TEXTS, LABELS)) and drawn.confusion_matrix_.sum() == len(TEXTS)
-
-
-COUNT = """
-import torch.distributed as dist
-from transformers import TrainingArguments
-print("processes", TrainingArguments("out", use_cpu=True).world_size)
-"""
-
-
-@pytest.mark.parametrize("launcher", ["torchrun", "accelerate"])
-def test_two_processes_are_started(launcher, tmp_path):
-    (tmp_path / "count.py").write_text(COUNT)
-    command = {
-        "torchrun": ["torch.distributed.run", "--nproc_per_node", "2"],
-        "accelerate": ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"],
-    }[launcher]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run(
-        [sys.executable, "-m", *command, "count.py"], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
-    assert done.stdout.count("processes 2") == 2, done.stderr

@@ -7,8 +7,6 @@ import pytest
 from conftest import invent_rows
 
 from hf_rnn import FastRnn
-from hf_rnn.data import DataError
-from hf_rnn.hub.loading import load_model
 from hf_rnn.inference.predict_file import FORMATS, Answer, label_file, write_answers
 
 
@@ -41,23 +39,6 @@ def test_a_refused_line_keeps_its_place(learned, tmp_path):
     assert empty.text == "" and empty.label is not None
     assert refused.label is refused.score is None
     assert refused.text == "sand \\xff" and refused.error.startswith("line 2: not UTF-8")
-
-
-def test_a_score_that_is_not_finite_is_an_error(trained, tmp_path):
-    model, tokenizer = load_model(trained.folder)
-    model.get_input_embeddings().weight.data[tokenizer.get_vocab()["selk"]] = float("nan")
-    (tmp_path / "texts.txt").write_text("miro\nselk\n")
-    good, bad = list_answers(FastRnn(model, tokenizer), tmp_path / "texts.txt")
-    assert good.label == "good" and good.error is None
-    assert (bad.text, bad.label, bad.score) == ("selk", None, None) and "not finite" in bad.error
-
-
-def test_files_that_are_not_text_or_are_empty(learned, tmp_path):
-    (tmp_path / "texts.txt").write_bytes(b"\x1f\x8b\x08\x00 compressed")
-    with pytest.raises(DataError, match=r"^texts\.txt"):
-        list_answers(learned, tmp_path / "texts.txt")
-    (tmp_path / "texts.txt").write_bytes(b"")
-    assert list_answers(learned, tmp_path / "texts.txt") == []
 
 
 @pytest.mark.parametrize("kind", FORMATS)

@@ -2,7 +2,6 @@
 
 import copy
 import itertools
-from unittest import mock
 
 import pytest
 import torch
@@ -28,7 +27,7 @@ def weights_of(kernel):
 
 
 @pytest.mark.parametrize("compute", [linear_recurrence, parallel_scan])
-@pytest.mark.parametrize("time", [1, 2, 3, 7, 70])
+@pytest.mark.parametrize("time", [1, 3, 70])
 @pytest.mark.parametrize("closed", [False, True], ids=["", "gates of 0 and 1, decays below 0 and above 1"])
 def test_the_recurrence_and_its_gradients_are_those_of_the_steps(compute, time, closed):
     generator = torch.Generator().manual_seed(time)
@@ -45,12 +44,6 @@ def test_the_recurrence_and_its_gradients_are_those_of_the_steps(compute, time, 
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
     gradients = [torch.autograd.grad(states.sin().sum(), inputs) for states in (found, expected)]
     torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-9)
-
-
-def test_elsewhere_than_on_a_cpu_it_takes_few_steps():
-    inputs = [torch.empty(300, 2, 3, device="meta"), torch.empty(300, 2, 3, device="meta"), torch.empty(2, 3)]
-    with mock.patch.object(cells_rnn, "parallel_scan", return_value="scan"):
-        assert linear_recurrence(*inputs) == "scan"
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -100,15 +93,6 @@ def test_large_inputs_saturate_as_in_torch(cell):
     torch.testing.assert_close(states, kernel(inputs)[0], atol=1e-5, rtol=1e-5)
     gradients = torch.autograd.grad(states.sum(), [inputs, *weights_of(kernel)])
     assert all(gradient.isfinite().all() for gradient in gradients)
-
-
-@pytest.mark.parametrize("cell", KERNELS)
-def test_gradients_of_gradients_are_refused(cell):
-    kernel, inputs = KERNELS[cell](3, 2), torch.randn(4, 2, 3, requires_grad=True)
-    loss = run_loop(cell, inputs, weights_of(kernel))[0].square().sum()
-    (gradient,) = torch.autograd.grad(loss, inputs, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        gradient.sum().backward()
 
 
 def make(cell, dtype=torch.double, **changes):
@@ -212,16 +196,15 @@ def test_distinct_tokens_are_not_used_where_places_matter(cell, case, distinct_t
     assert not distinct_tokens
 
 
-@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("training", [True, False])
-def test_autocast_leaves_an_lstm_in_float32_on_a_cpu_without_the_precision(precision, training, monkeypatch):
+def test_autocast_leaves_an_lstm_in_float32_on_a_cpu_without_the_precision(training, monkeypatch):
     """There oneDNN's LSTM raises."""
     for name in ("_is_mkldnn_bf16_supported", "_is_mkldnn_fp16_supported"):
         monkeypatch.setattr(torch.ops.mkldnn, name, lambda: False)
     model = make("lstm", torch.float32).train(training)
     model.config.word_dropout = 0.0
     expected = model.rnn(IDS, MASK, output_final_states=True)
-    with torch.autocast("cpu", precision):
+    with torch.autocast("cpu", torch.bfloat16):
         found = model.rnn(IDS, MASK, output_final_states=True)
         model(IDS, MASK, labels=LABELS).loss.backward()
     torch.testing.assert_close(found.to_tuple(), expected.to_tuple(), rtol=0, atol=0)
@@ -238,11 +221,3 @@ def test_a_compiled_step_is_the_same(cell, distinct_tokens):
     assert len(distinct_tokens) == 1, "a graph has none: their number is not known beforehand"
     found = {name.removeprefix("_orig_mod."): weight.grad for name, weight in compiled.named_parameters()}
     torch.testing.assert_close(found, expected[1], **EXACT)
-
-
-def test_an_lstm_gains_only_by_much():
-    tweets = {"places": 64 * 20, "input_size": 300}
-    assert Lstm.gains_by_distinct(distinct=480, hidden_size=128, **tweets)
-    assert not Lstm.gains_by_distinct(distinct=1280, hidden_size=128, **tweets), "all distinct"
-    assert not Lstm.gains_by_distinct(distinct=480, hidden_size=8, **tweets), "a small layer"
-    assert not Lstm.gains_by_distinct(distinct=480, hidden_size=2048, **tweets), "most work is recurrent"

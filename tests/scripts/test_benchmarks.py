@@ -4,9 +4,8 @@ import json
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
-from benchmarks import data, infer, loops, timing, train, vocab
+from benchmarks import data, loops, timing, train, vocab
 from conftest import run_script
 
 BENCHMARK = Path(__file__).parents[2] / "scripts" / "benchmarks" / "benchmark.py"
@@ -34,22 +33,6 @@ def test_sides_take_turns(clock):
     result = timing.interleave("x", make("ours"), make("peer"), 3)
     assert calls[6:] == ["peer", "ours", "ours", "peer", "peer", "ours"]
     assert (result["ratio"], result["ours_ms"], result["peer_ms"], result["repeats"]) == (2, 2000, 4000, 3)
-
-
-def test_single_inputs_take_turns_in_groups(clock):
-    calls, ours, peer = [], [], []
-
-    def take(kept, sign):
-        def run(text):
-            kept.append(text)
-            calls.append(sign * text)
-            clock[0] += 1
-
-        return run
-
-    result = timing.interleave_inputs("x", take(ours, 1), take(peer, -1), [1, 2, 3], repeats=2, turn=2)
-    assert calls[6:] == [-1, -2, 1, 2, -3, 3, 1, 2, -1, -2, 3, -3]
-    assert ours == peer == 3 * [1, 2, 3] and result["ratio"] == 1
 
 
 def test_data_sides_read_the_same(tmp_path):
@@ -100,14 +83,6 @@ def test_sparse_and_dense_take_the_same_first_step(monkeypatch):
         vocab.check_first_step()
 
 
-def test_logits_must_be_equal():
-    zeros = np.zeros((2, 3))
-    infer.check_logits("x", zeros, zeros + 1e-6, 1e-5)
-    for other in (zeros + 1, zeros[:, :2], np.full((2, 3), np.nan)):
-        with pytest.raises(SystemExit):
-            infer.check_logits("x", zeros, other, 1e-5)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "rows"),
@@ -129,8 +104,3 @@ def test_infer(texts_dir, monkeypatch, capfd):
     flags = ["infer", "--repeats", 3, "--data_dir", texts_dir]
     code, out, err = run_script(BENCHMARK, flags, monkeypatch, capfd)
     assert code == 0 and "FastRnn / eager torch" in out, err
-
-
-def test_unknown_part(monkeypatch, capsys):
-    code, _, err = run_script(BENCHMARK, ["speed"], monkeypatch, capsys)
-    assert code == 2 and "unknown part: found speed" in err

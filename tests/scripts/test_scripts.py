@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from common.command_line import run
 from conftest import run_script
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -51,33 +50,6 @@ print({{"torch", "transformers", "datasets", "hf_rnn"}} & set(sys.modules))
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, encoding="utf-8")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("show this help message") == len(names) and done.stdout.endswith("\nset()\n")
-
-
-@pytest.mark.parametrize(
-    ("error", "code", "line"),
-    [
-        (None, 0, ""),
-        (KeyboardInterrupt(), 130, "stopped"),
-        (PermissionError(13, "no permission"), 2, "error: .* no permission"),
-        ("bad data", 2, "error: bad data"),
-    ],
-)
-def test_exit_codes(error, code, line, capsys):
-    from hf_rnn.utils.errors import UserError
-
-    def main():
-        if error is not None:
-            raise UserError(error) if isinstance(error, str) else error
-
-    with pytest.raises(SystemExit) as stopped:
-        run(main)
-    assert (stopped.value.code or 0) == code
-    assert re.search(line, captured := capsys.readouterr().err) and captured.count("\n") == bool(line)
-
-
-def test_bugs_keep_their_traceback():
-    with pytest.raises(ZeroDivisionError):
-        run(lambda: 1 // 0)
 
 
 def cells(path):
@@ -187,24 +159,6 @@ def test_faults(start):
     rows = start(SCRIPTS / "fault_injection" / "inject_faults.py", "--tries", 1, "kill", "write", "stop", "damage")
     counts = [row.split("|")[2:5] for row in rows.splitlines()[2:]]
     assert len(counts) == 7 and all(list(map(int, row)) == [1, 1, 0] for row in counts)
-
-
-def test_a_lost_run_counts():
-    if not hasattr(os, "fork"):
-        pytest.skip("needs a system that forks")
-    from fault_injection.runs import Bench, Lost
-
-    def attempts():
-        yield "same"
-        yield "refused"
-        raise Lost("other weights")
-
-    bench = object.__new__(Bench)
-    bench.rows = []
-    bench.count("fire", attempts())
-    assert bench.rows == [
-        {"fault": "fire", "tried": 3, "survived": 2, "refused": 1, "lost": 1, "reasons": ["other weights"]}
-    ]
 
 
 COLLECT = SCRIPTS / "results" / "collect_unlabeled.py"

@@ -117,9 +117,7 @@ def test_a_stream_trains_to_the_same_tagger_as_a_table(tagger_settings, tmp_path
     ("mistake", "message"),
     [
         ({"metric_for_best_model": "macro_recall"}, "unknown metric_for_best_model"),
-        ({"header": True}, "header is for TSV files"),
         ({"text_column": "token"}, "text_column of CoNLL files is a number"),
-        ({"label_smoothing_factor": 0.1}, "label_smoothing_factor"),
         ({"calibrate": True}, "calibrate is for one label per text"),
     ],
     ids=str,

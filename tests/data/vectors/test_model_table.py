@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from tiny_bert import PIECES
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import Unigram
-from transformers import AutoTokenizer, BertModel, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from vector_files import make_tokenizer
 
 from hf_rnn.data.vectors import load_vectors
@@ -114,16 +114,7 @@ def test_a_model_on_the_hub(hub, bert):
     assert torch.equal(loaded.matrix, load_vectors(bert[0], tokenizer).matrix)
 
 
-def test_a_model_in_several_files_and_bfloat16(bert, copied):
-    (copied / "model.safetensors").unlink()
-    BertModel.from_pretrained(bert[0]).bfloat16().save_pretrained(copied, max_shard_size="1KB")
-    assert not (copied / "model.safetensors").exists(), "premise: it was split"
-    tokenizer = make_tokenizer("film")
-    exact = load_vectors(bert[0], tokenizer).matrix
-    torch.testing.assert_close(load_vectors(copied, tokenizer).matrix, exact, atol=0.02, rtol=0.01)
-
-
-@pytest.mark.parametrize("damage", ["missing", "cut", "quantised", "not finite", "too small", "unknown"])
+@pytest.mark.parametrize("damage", ["missing", "cut", "not finite", "too small"])
 def test_a_table_that_cannot_be_read(bert, copied, damage):
     path = copied / "model.safetensors"
     weights = load_file(path)
@@ -134,19 +125,14 @@ def test_a_table_that_cannot_be_read(bert, copied, damage):
         message = "has no model.safetensors"
     elif damage == "cut":
         path.write_bytes(path.read_bytes()[:100])
-    elif damage == "quantised":
-        save_file({**weights, name: (weights[name] * 50).to(torch.int8)}, path)
-        message = r"quantised \(I8\)"
     elif damage == "not finite":
         weights[name][PIECES.index("film"), 3] = float("nan")
         save_file(weights, path)
         message = "'film' contains a number"
-    elif damage == "too small":
+    else:
         tokenizer = AutoTokenizer.from_pretrained(copied)
         tokenizer.add_tokens(["further"])
         tokenizer.save_pretrained(copied)
         message = "but the tokenizer's ids need"
-    else:
-        (copied / "config.json").write_text('{"model_type": "invented"}')
     with pytest.raises(UserError, match=message):
         load_vectors(copied, make_tokenizer("film"))

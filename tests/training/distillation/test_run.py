@@ -10,11 +10,10 @@ import torch
 from conftest import LABELS, invent_rows, write_rows
 from datasets import Dataset
 from safetensors.torch import load_file
-from tiny_teacher import WORDS
 from transformers import pipeline
 
 import hf_rnn.training.save
-from hf_rnn import DistillationArguments, RnnClassifier, distill, load_tsv, train, train_tokenizer
+from hf_rnn import DistillationArguments, distill, load_tsv, train, train_tokenizer
 from hf_rnn.data import DataReport
 from hf_rnn.hub.model_folder import FinishedFolder
 from hf_rnn.models.configuration_rnn import RnnConfig
@@ -78,7 +77,7 @@ def make_batch(rows=7, classes=4, seed=0):
     return logits, labels, teachers
 
 
-@pytest.mark.parametrize(("temperature", "weight"), [(1.0, 0.5), (2.0, 0.9), (5.0, 1.0), (0.5, 0.0)])
+@pytest.mark.parametrize(("temperature", "weight"), [(2.0, 0.9), (0.5, 0.0)])
 def test_loss_by_hand(temperature, weight):
     logits, labels, teachers = make_batch()
     weights, smoothing, classes = np.array([0.5, 1.0, 2.0, 1.5]), 0.1, 4
@@ -261,22 +260,6 @@ def test_a_stopped_run_resumes_bit_for_bit(quick, distilled, tmp_path, monkeypat
         assert resumed.metrics[name] == whole.metrics[name]
 
 
-def test_without_the_teachers_part_it_is_train(quick, trained, unlabeled, tmp_path):
-    settings = {**quick, "num_train_epochs": 4, "unlabeled": str(unlabeled), "temperature": 7.0}
-    result = distill(**settings, soft_label_weight=0.0, output_dir=str(tmp_path / "out"))
-    assert result.metrics["teacher"]["rows"] == {"train": 240, "copies": 0, "unlabeled": 0}
-    one, other = (load_file(run.folder / "model.safetensors") for run in (result, trained))
-    assert one.keys() == other.keys()
-    for name in one:
-        torch.testing.assert_close(one[name], other[name], atol=1e-5, rtol=1e-4)
-
-
-def test_a_student_is_refitted_by_labels_alone(distilled):
-    classifier = RnnClassifier.from_pretrained(distilled[1].folder, num_train_epochs=1, use_cpu=True, verbose=False)
-    texts, labels = zip(*invent_rows(60, seed=5), strict=True)
-    assert set(classifier.fit(texts, labels).predict(texts)) <= set(LABELS)
-
-
 @pytest.mark.slow
 def test_a_student_moves_towards_its_teacher(quick, teacher, tmp_path):
     """Every second label is random; the teacher knows the rule, and unlabelled texts show it."""
@@ -296,15 +279,6 @@ def test_a_student_moves_towards_its_teacher(quick, teacher, tmp_path):
     assert np.mean(student == teachers) > max(0.9, np.mean(alone == teachers) + 0.1)
 
 
-@pytest.mark.slow
-def test_tokens_and_table_of_the_teacher(quick, teacher, tmp_path):
-    own = {"tokenizer_name_or_path": str(teacher), "vectors": str(teacher), "calibrate": True}
-    settings = {name: value for name, value in quick.items() if name != "embedding_size"}
-    result = distill(**{**settings, **own, "recipe": "student"}, output_dir=str(tmp_path / "out"))
-    assert json.loads((result.folder / "config.json").read_text())["vocab_size"] == len(WORDS)
-    assert result.metrics["calibration"]["fitted_on"] == "validation"
-
-
 def test_the_default_student_starts_from_the_encoder_of_the_package(quick, encoder, tmp_path):
     settings = {name: quick[name] for name in ("data_dir", "teacher", "use_cpu", "baselines")}
     result = distill(**settings, num_train_epochs=1, output_dir=str(tmp_path / "out"))
@@ -318,22 +292,11 @@ def test_the_default_student_starts_from_the_encoder_of_the_package(quick, encod
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--teacher", ""], "the name is empty"),
         (["--teacher", "nowhere"], "no folder nowhere"),
-        (["--teacher", "empty.txt"], "is a file"),
-        (["--teacher", "owner/name"], "the Hub cannot provide it"),
-        (["--teacher", "."], "no config.json"),
-        (["--temperature", "nan"], "temperature must be from 0.01 to 100"),
         (["--soft_label_weight", 1.5], "soft_label_weight must be from 0 to 1"),
-        (["--augmentations", -1], "augmentations must be at least 0"),
         (["--unlabeled", "empty.txt"], "no text to learn from"),
-        (["--unlabeled", "."], "is a folder"),
-        (["--unlabeled", "more.txt"], "there is no file"),
-        (["--teacher_cache", "empty.txt/below"], "teacher_cache"),
         (["--teacher_cache", "TEACHER"], "contains a model"),
         (["--streaming"], "streaming"),
-        (["--temprature", 2], "--temperature"),
-        (["--hidden_size", 0], "hidden_size"),
         (["--output_dir", "TEACHER", "--overwrite_output_dir"], "would be replaced"),
     ],
 )
