@@ -1,7 +1,6 @@
 """Shared fixtures: a folder of invented texts with a rule to learn, and one model trained on it."""
 
 import gc
-import importlib.util
 import inspect
 import logging
 import os
@@ -306,24 +305,6 @@ def hub(tmp_path, monkeypatch):
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("HF_TOKEN", "hf_mine")
         yield server
-
-
-def may_train():
-    """Return whether this thread could start a training now."""
-    from hf_rnn.utils import process_state as containment
-
-    if taken := containment._TRAINING.acquire(blocking=False):
-        containment._TRAINING.release()
-    return taken
-
-
-def import_again(module, device):
-    """Import a second copy of a module under another default device of torch."""
-    found = importlib.util.find_spec(module.__name__)
-    again = importlib.util.module_from_spec(found)
-    with device:
-        found.loader.exec_module(again)
-    return again
 
 
 def run_script(script, arguments, monkeypatch, captured):

@@ -19,19 +19,8 @@ from hf_rnn import RnnConfig, RnnForSequenceClassification, train_tokenizer
 from hf_rnn.cli.main import main
 from hf_rnn.hub import loading as model_loading
 
-VERBS = [
-    "train",
-    "evaluate",
-    "predict",
-    "generate",
-    "inspect",
-    "audit",
-    "push",
-    "export",
-    "distill",
-    "pretrain",
-    "demo",
-]
+VERBS = ["train", "evaluate", "predict", "generate", "inspect", "audit"]
+VERBS += ["push", "export", "distill", "pretrain", "demo"]
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
 

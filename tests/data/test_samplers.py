@@ -99,11 +99,6 @@ def test_the_order_of_the_source_by_hand():
     assert list(SortedBatchSampler([3, 1, 2, 1], 3, drop_last=True)) == [[2, 3, 1]]
 
 
-def test_padding_share_by_hand():
-    assert padding_share([3, 1, 2, 2], [[0, 1], [2, 3]]) == pytest.approx(1 - 8 / (6 + 4))
-    assert padding_share([3, 1], [[0], [1]]) == padding_share([0, 0], [[0, 1]]) == 0
-
-
 def test_bucketing_removes_most_padding():
     random = BatchSampler(RandomSampler(LENGTHS, generator=torch.Generator().manual_seed(0)), 16, drop_last=False)
     assert padding_share(LENGTHS, random) > 0.4, "premise: lengths from 1 to 59"

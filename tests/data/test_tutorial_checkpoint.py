@@ -12,7 +12,7 @@ KINDS = {"rnn_tanh": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 LABELS = {0: "neutral", 1: "positive", 2: "negative"}
 IDS = torch.tensor([[4, 82, 73, 45, 21], [27, 2, 15, 48, 21], [49, 0, 18, 15, 21], [19, 14, 2, 98, 21]])
 TARGETS = torch.tensor([1, 0, 2, 1])
-HIDDEN, LINEAR = "rnn_layer.weight_hh_l0", "linear_layer.weight"
+HIDDEN = "rnn_layer.weight_hh_l0"
 
 
 class TutorialNetwork(nn.Module):

@@ -59,19 +59,6 @@ def test_scikit_learn_gives_the_same_numbers(size, rows):
     assert measured["confusion_matrix"] == matrix.tolist()
 
 
-def test_many_classes_have_cells_in_place_of_a_matrix():
-    """A matrix of 50,000 classes would have 20 GB."""
-    many = classification_metrics(PREDICTIONS, REFERENCES, [f"class {index}" for index in range(50_000)])
-    few = classification_metrics(PREDICTIONS, REFERENCES, NAMES)
-    assert many["confusion_cells"] == [[1, 1, 4], [0, 0, 2], [1, 0, 2], [0, 1, 1], [2, 1, 1]]
-    assert "confusion_matrix" not in many and "confusion_cells" not in few
-    assert many["accuracy"] == few["accuracy"]
-    assert list(many["per_class"].values())[:3] == list(few["per_class"].values())
-    metric = ConfusionMatrix([f"class {index}" for index in range(1_001)])
-    found = np.array(metric.compute(predictions=PREDICTIONS, references=REFERENCES)["confusion_matrix"])
-    assert found[:3, :3].tolist() == few["confusion_matrix"] and found.sum() == len(REFERENCES)
-
-
 @pytest.mark.parametrize("kind", CLASSES)
 def test_each_metric_alone(kind):
     metric = kind(NAMES)

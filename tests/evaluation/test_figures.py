@@ -1,6 +1,5 @@
 """Figures: what they show, their bytes, and missing data."""
 
-import matplotlib
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -83,17 +82,3 @@ def test_reliability_shows_the_tables(tmp_path, drawn):
     assert found == {"before": [[0.5, 0.25], [0.9, 0.75]], "after": [[0.4, 0.4], [0.8, 0.7]]}, "no empty bin"
     few, many = axes.collections[0].get_sizes()
     assert few < many
-
-
-@pytest.mark.slow
-def test_same_numbers_same_bytes_whatever_the_user_set(tmp_path):
-    def draw(name):
-        plot_learning_curve(LOG, tmp_path / f"curve {name}")
-        plot_confusion_matrix(MATRIX, NAMES, tmp_path / f"matrix {name}")
-        plot_reliability({"before": TABLE}, tmp_path / f"reliability {name}")
-        return [(tmp_path / f"{figure} {name}").read_bytes() for figure in ("curve", "matrix", "reliability")]
-
-    first = draw("first")
-    with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "black", "lines.linewidth": 9}):
-        assert draw("second") == first
-    assert first[0].startswith(b"\x89PNG")

@@ -113,23 +113,6 @@ def test_without_the_network_the_cache_answers_at_once(hub, folder, monkeypatch,
     assert waits == [], "transformers would retry for 46 seconds"
 
 
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        ({"model_type": "bert"}, "is a 'bert' model"),
-        (None, "me/odd on the Hub has no config.json"),
-    ],
-)
-def test_weights_of_other_models_are_not_downloaded(hub, folder, config, message):
-    push(folder, "me/odd")
-    files = {"model.safetensors": Blob(b"large", lfs=True)}
-    if config:
-        files["config.json"] = Blob(json.dumps(config).encode(), lfs=False)
-    sha = hub.repos["me/odd"].add("main", "another", files)
-    assert message in refusal("me/odd")
-    assert config is None or hub.count(f"{sha}/model.safetensors") == 0
-
-
 def test_a_private_repo_and_the_files_of_any_tokenizer(hub, folder, monkeypatch):
     push(folder, "me/secret", private=True)
     monkeypatch.delenv("HF_TOKEN")
@@ -138,19 +121,6 @@ def test_a_private_repo_and_the_files_of_any_tokenizer(hub, folder, monkeypatch)
     repo.add("main", "more", {**repo.files(), **more, "optimizer.pt": Blob(b"x", lfs=False)})
     names = {path.name for path in fetch("me/secret", token="hf_mine").iterdir()}
     assert names == repo.files().keys() - {"optimizer.pt", ".gitattributes"}
-
-
-def test_the_commands_read_a_revision(hub, folder, other, command):
-    push(folder, "me/films")
-    push(other, "me/films", revision="v2")
-    shown = []
-    for flags in (["me/films"], ["me/films", "--revision", "v2"], [other]):
-        code, out, err = command("inspect", "--model", *flags, "--text", "good film")
-        assert code == 0, err
-        shown.append(out)
-    assert shown[1] == shown[2] != shown[0]
-    code, _, err = command("inspect", "--model", "me/films", "--revision", "v9", "--text", "good film")
-    assert (code, err.count("\n")) == (2, 1) and "me/films has no revision 'v9'" in err
 
 
 WITHOUT_THE_PACKAGE = """

@@ -59,11 +59,3 @@ def test_an_unfinished_training_names_the_newest_complete_checkpoint(tmp_path):
     fill(tmp_path / "checkpoints" / "checkpoint-120", [])  # killed while it was written
     message = refusal(FinishedFolder(tmp_path))
     assert "--resume" in message and message.endswith("checkpoint-100")
-
-
-def test_neighbouring_folders_are_suggested(tmp_path):
-    for name in ("second", "run"):
-        fill(tmp_path / name)
-    assert f"Did you mean {tmp_path / 'run'}?" in refusal(FinishedFolder(tmp_path)), "the first by name"
-    fill(tmp_path / "run" / "checkpoints" / "checkpoint-7", TO_LOAD)
-    assert refusal(FinishedFolder(tmp_path / "run" / "checkpoints")).endswith(f"Did you mean {tmp_path / 'run'}?")

@@ -10,13 +10,11 @@ import pytest
 import torch
 from finished_folder import LEFT, TEXTS, write_finished_folder
 from huggingface_hub import constants
-from huggingface_hub.errors import RepositoryNotFoundError
 from safetensors.torch import load_file, save_file
 
 from hf_rnn import FastRnn, RnnConfig, RnnForSequenceClassification, train_tokenizer
-from hf_rnn.hub.card.files import card_for_repo
 from hf_rnn.hub.loading import load_model
-from hf_rnn.hub.model_folder import MODELLING_FILES, FinishedFolder
+from hf_rnn.hub.model_folder import MODELLING_FILES
 from hf_rnn.hub.push import push
 from hf_rnn.utils.errors import UserError
 
@@ -93,28 +91,6 @@ def test_a_branch_is_created_once_and_main_stays(hub, folder):
     assert push(folder, "me/films", revision="main").url == f"{hub.url}/me/films"
 
 
-def test_a_pull_request_and_a_second_commit_to_it(hub, folder):
-    push(folder, "me/films", token="hf_mine")
-    before = stored(hub.repos["me/films"])
-    for metrics, options in (
-        ("{}", {"create_pr": True, "token": "hf_theirs"}),
-        ('{"a": 1}', {"revision": "refs/pr/1"}),
-    ):
-        (folder / "metrics.json").write_text(metrics)
-        result = push(folder, "me/films", **options)
-        assert stored(hub.repos["me/films"]) == before
-        assert without_card(stored(hub.repos["me/films"], "refs/pr/1")) == read(folder)
-        assert "create_pr" not in options or result.url == f"{hub.url}/me/films/discussions/1"
-
-
-def test_private(hub, folder):
-    push(folder, "me/secret", private=True)
-    push(folder, "me/secret")
-    assert hub.repos["me/secret"].private, "without the option an existing repo stays"
-    with pytest.raises(RepositoryNotFoundError):
-        huggingface_hub.HfApi(token="hf_theirs").model_info("me/secret")
-
-
 @pytest.mark.parametrize("private", [True, False])
 def test_an_existing_repo_does_not_change_its_visibility(hub, folder, private):
     push(folder, "me/films", private=not private)
@@ -143,16 +119,6 @@ def test_the_card_names_the_repo_unless_it_was_edited(hub, folder):
     (folder / "README.md").write_text(edited, encoding="utf-8")
     push(folder, "me/films")
     assert stored(hub.repos["me/films"])["README.md"].decode() == edited
-
-
-@pytest.mark.parametrize("content", ["[]", '{"weather": "fine"}', None])
-def test_a_card_without_usable_facts_stays(folder, content):
-    """Such as facts of another version, or of an old folder."""
-    if content is None:
-        (folder / "card_facts.json").unlink()
-    else:
-        (folder / "card_facts.json").write_text(content)
-    assert card_for_repo(FinishedFolder(folder), "me/x") == {}
 
 
 # ---- refusals of the Hub ----
@@ -320,24 +286,6 @@ def test_a_page_becomes_a_static_space(hub, folder, command):
     assert [commit.summary for commit in space.history()] == [
         "Upload the page of a recurrent text classifier", "initial commit"
     ]  # fmt: skip
-
-
-def test_private_content_stops_a_page_too(hub, folder, command):
-    (folder / "training_args.json").write_text('{"data_dir": "/home/jane/tweets"}')
-    code, _, err = command("push", "--model", folder, "--space", "me/films")
-    assert code == 2 and "holds a path of this machine" in err and hub.calls == []
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--model", "FOLDER"], "--repo_id is missing"),
-        (["--model", "FOLDER", "--repo_id", "they/films"], "does not allow"),
-    ],
-)
-def test_mistakes_are_one_line(hub, folder, command, arguments, message):
-    code, _, err = command("push", *(argument.replace("FOLDER", str(folder)) for argument in arguments))
-    assert code == 2 and message in err.splitlines()[-1] and "Traceback" not in err
 
 
 def test_weights_in_several_files(hub, folder):

@@ -1,4 +1,4 @@
-"""The page: the answers of its buttons, and the whole page in a real browser, which asks nobody else for anything."""
+"""The page: the answers of its buttons, and its processes, which ask no other machine for anything."""
 
 import csv
 import os
@@ -16,8 +16,6 @@ from conftest import run_script
 from hf_rnn import FastRnn
 from hf_rnn.inference import demo
 from hf_rnn.utils.errors import UserError
-
-HOSTILE = '<script>window.hacked = 1</script><img src=x onerror="window.hacked = 1"> ${window.hacked = 1} {{x}} miro'
 
 
 @pytest.fixture
@@ -103,7 +101,7 @@ def test_refused_lines_are_shown_and_counted(answers, tmp_path):
         assert message in summary and hidden == [{"value": None, "visible": False}] * 2
 
 
-# In a browser
+# As processes
 
 # Records each look-up of another machine by the page's own process.
 WATCH = """
@@ -135,34 +133,21 @@ def start(arguments, folder, **variables):
     return process, line
 
 
-@pytest.fixture(scope="module")
-def served(trained, tmp_path_factory):
-    """The command, as a user starts it: its URL, and a file with its look-ups in the network."""
-    folder = tmp_path_factory.mktemp("served")
-    process, line = start(["-m", "hf_rnn", "demo", "--model", trained.folder], folder)
-    assert line.endswith(" (Ctrl-C ends it)\n"), line
-    yield line.split()[0], folder / "looked_up"
-    process.send_signal(signal.SIGINT)
-    try:
-        _, err = process.communicate(timeout=5)
-    finally:
-        process.kill()
-    assert (process.returncode, err) == (130, "")
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("way", ["copy", "two lines"])
-def test_as_the_app_of_a_space(trained, tmp_path, way):
+@pytest.mark.parametrize("way", ["command", "copy", "two lines"])
+def test_the_page_by_the_command_and_as_the_app_of_a_space(trained, tmp_path, way):
     app = tmp_path / "app.py"
     if way == "copy":
         shutil.copy(demo.__file__, app)
     else:
         app.write_text(f"from hf_rnn.inference.demo import build\nbuild({str(trained.folder)!r}).launch()\n")
-    process, line = start([app], tmp_path, MODEL_ID=str(trained.folder))
+    arguments = ["-m", "hf_rnn", "demo", "--model", trained.folder] if way == "command" else [app]
+    process, line = start(arguments, tmp_path, MODEL_ID=str(trained.folder))
     try:
         url = next(part for part in line.split() if part.startswith("http"))
         with urllib.request.urlopen(url) as response:
             assert "This recurrent network says" in response.read().decode()
+        assert not (tmp_path / "looked_up").exists()
     finally:
         process.terminate()
         process.wait(timeout=10)

@@ -4,7 +4,6 @@ import random
 import sys
 import unicodedata
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -18,47 +17,15 @@ from hf_rnn.inference.fast_tokenizer import fast_tokenization
 from hf_rnn.inference.fast_tokenizer.fast_tokenization import FastTokenizer
 from hf_rnn.utils.errors import UserError
 
-REAL = Path(__file__).parents[3] / "shared" / "data" / "semeval2016_raw" / "train.tsv"
-NORMALIZERS = ("none", "semeval", "tweet")
 # Everything that the rules of the normalisers look at: word ends, white space, marks, entities, emoji that join.
 PIECES = [
     *"aBdDpPo019.,:;'\"!?#@<>3&()-_^*\\\t\n\r\x0b\x1c\x1f\x85\xa0\u2028\u3000\u200d\ufe0f\u0301😀👨👩🇩🇪❤Σςİé’“…–"
 ]
 PIECES += [" ", " ", " ", "  ", "<pad>", "<unk>", "http://t.co/x", "HTTPS://T.CO/X", "WWW.T.CO", "www.a.b", "&amp;"]
 PIECES += ["&nbsp;", "&#39;", "\\n", "\\u2019", "u.s.", "mr.", "can't", "<url>", "<user>", "<number>", "<<<mention>>>"]
-PIECES += [
-    ":-)",
-    ":D",
-    "<3",
-    "a@b.com",
-    "7:40pm",
-    "sooo",
-    "Oo",
-    "it's",
-    "Day",
-    "#tag",
-    "@user_1",
-    "http://",
-    "🏻",
-    "aaa",
-]
-PIECES += [
-    "82,000",
-    "!!!",
-    "..",
-    "-_-",
-    "^_^",
-    "$",
-    "''",
-    "❤\ufe0f",
-    "£",
-    "ww.",
-    "(:",
-    ">_<",
-    "[SEP]",
-    "x[CLS]",
-    "x" * 101,
-]
+PIECES += [":-)", ":D", "<3", "a@b.com", "7:40pm", "sooo", "Oo", "it's", "Day", "#tag", "@user_1", "http://", "aaa"]
+PIECES += ["82,000", "!!!", "..", "-_-", "^_^", "$", "''", "£", "❤\ufe0f", "ww.", "(:", ">_<", "[SEP]", "x[CLS]"]
+PIECES += ["🏻", "x" * 101]
 
 
 def train(normalizer="none", lowercase=True, model_max_length=12, kind="word"):
@@ -140,15 +107,6 @@ def test_ids_of_looked_up_words_equal_those_of_the_usual_call(make):
 def test_other_tokenizers_are_called(make):
     draw = random.Random(0)
     check(make(), ["".join(draw.choices([*PIECES, "a ", "b "], k=9)) for _ in range(300)], looked_up=False)
-
-
-@pytest.mark.skipif(not REAL.is_file(), reason=f"no real tweets at {REAL}")
-@pytest.mark.parametrize("name", [*NORMALIZERS, "bert"])
-@pytest.mark.slow
-def test_on_real_tweets(name):
-    texts = [line.rsplit("\t", 1)[0] for line in REAL.read_text(encoding="utf-8").split("\n")][:1500]
-    tokenizer = bert(texts=texts[:700]) if name == "bert" else train_tokenizer(texts[:700], 2, normalizer=name)
-    check(tokenizer, texts, looked_up=True)
 
 
 @pytest.mark.parametrize(("name", "lowercase"), [("none", False), ("semeval", True), ("tweet", True), ("bert", True)])

@@ -2,11 +2,9 @@
 
 import copy
 import itertools
-import logging
 import pickle
 import re
 import tracemalloc
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,18 +13,16 @@ import pytest
 import torch
 from transformers import pipeline
 
-from hf_rnn import RnnConfig, RnnForSequenceClassification, load_tsv, train_tokenizer
+from hf_rnn import RnnConfig, RnnForSequenceClassification, train_tokenizer
 from hf_rnn.hub.loading import load_model
 from hf_rnn.inference import FastRnn, reference
 from hf_rnn.inference.fused import FusedClassifier, classifier, table_bytes
-from hf_rnn.inference.fused.cells import FUSED_CELLS
 from hf_rnn.inference.fused.packing import PackedTexts
 from hf_rnn.utils.errors import UserError
 
 CELLS = ["rnn_tanh", "rnn_relu", "gru", "lstm", "min_gru"]
 POOLINGS = ["last", "mean", "max", "mean_max", "attention"]
 VOCABULARY = 23
-REAL = Path(__file__).parents[3] / "shared" / "data" / "semeval2016"
 TEXTS = ["a good day", "", "bad bad bad", "a", "<unk> <pad> a", "   ", "so many new words here", "a good day"]
 COUNTS = (1, 3, 10, 70)  # texts: one by one, a few, the model itself, a batch
 
@@ -91,18 +87,6 @@ def test_logits_are_those_of_the_model(cell, pooling, tokenizer):
         assert expected.std(dim=0).max() > 1e-3, "premise: the texts have different answers"
         for count in COUNTS:
             assert_close(fast.logits(ids[-count:]), expected[-count:])
-
-
-@pytest.mark.parametrize("pooling", ["mean", "mean_max", "attention"])
-@pytest.mark.parametrize("cell", ["gru", "min_gru"])
-@pytest.mark.slow
-def test_a_very_long_text_loses_no_digits(cell, pooling, tokenizer):
-    """Sums of thousands of states; the reference is the model itself in float64."""
-    model = make(cell_type=cell, pooling=pooling)
-    fast, long = FastRnn(model, tokenizer), [[number % 3 + 2 for number in range(2_000)]]
-    expected = plain_logits(copy.deepcopy(model).double(), long)
-    for found in (fast.logits(long), fast.logits([*long, *[[2]] * 70])[:1]):
-        torch.testing.assert_close(found.double(), expected.double(), rtol=0, atol=5e-6)
 
 
 @pytest.mark.parametrize(("cell", "memory_limit"), [("lstm", 0), ("lstm", 1 << 28), ("min_gru", 1 << 28)])
@@ -231,18 +215,6 @@ class TestAnswers:
         fast = FastRnn(*pair)
         assert fast.predict(collect(TEXTS * 9)) == fast.predict(TEXTS * 9)
 
-    @pytest.mark.skipif(not REAL.is_dir(), reason=f"no real tweets at {REAL}")
-    @pytest.mark.slow
-    def test_to_real_tweets_are_those_of_the_model(self):
-        texts = load_tsv(REAL)
-        tokenizer = train_tokenizer(texts["train"]["text"])
-        model = make(vocab_size=len(tokenizer), embedding_size=50, hidden_size=32)
-        ids = tokenizer(list(texts["validation"]["text"]))["input_ids"]
-        expected = reference.compute_logits(model, tokenizer, ids)
-        found = FastRnn(model, tokenizer).text_logits(texts["validation"]["text"])
-        assert_close(found, expected, atol=1e-5)
-        assert torch.equal(found.argmax(dim=1), expected.argmax(dim=1))
-
 
 class TestTable:
     @pytest.mark.parametrize("cell", CELLS)
@@ -263,17 +235,6 @@ class TestTable:
         assert "exceeds the limit" in record.getMessage() and "bfloat16 or int8" in record.getMessage()
         np.testing.assert_allclose(plain.predict_proba(TEXTS), fast.predict_proba(TEXTS), atol=1e-6)
         assert FastRnn(*pair, memory_limit=fast.memory).memory == fast.memory
-
-    def test_beyond_the_limit_batches_keep_to_the_budget(self, pair, monkeypatch):
-        plain = FastRnn(*pair, memory_limit=0, tokens_per_batch=10)
-        ids = [[3] * length for length in (1, 12, 5, 2, 0, 5, 1)]
-        expected = plain_logits(plain.model, ids)
-        sizes, forward = [], plain.model.forward
-        monkeypatch.setattr(
-            plain.model, "forward", lambda **given: sizes.append(given["input_ids"].numel()) or forward(**given)
-        )
-        assert_close(plain.logits(ids), expected)
-        assert sorted(sizes)[-2:] == [10, 12], "a longer text runs alone"
 
     @pytest.mark.parametrize("recurrent", [torch.float32, torch.bfloat16])
     @pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
@@ -371,17 +332,6 @@ class TestUnsupportedModels:
         with pytest.raises(UserError, match=f"table_dtype int8.*: {found}"):
             FastRnn(model, tokenizer, table_dtype="int8")
 
-    def test_cells_and_poolings_that_are_not_declared_run_in_the_plain_model(self, tokenizer, caplog, monkeypatch):
-        model = make(cell_type="gru")
-        expected = plain_logits(model, draw_ids(70))
-        with monkeypatch.context() as patch:
-            patch.delitem(FUSED_CELLS, "gru")
-            assert_close(FastRnn(model, tokenizer).logits(draw_ids(70)), expected)
-        monkeypatch.setattr(classifier, "FUSED_POOLINGS", ())
-        assert_close(FastRnn(model, tokenizer).logits(draw_ids(70)), expected)
-        assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
-        assert "cell_type is 'gru'" in caplog.text and "pooling is" in caplog.text
-
     def test_subclasses_parametrisations_and_compiled_models_are_supported(self, tokenizer):
         model = change_class(Inherited)(make())
         torch.nn.utils.parametrizations.weight_norm(model.rnn.layers[0].directions[0].cell, "weight_hh_l0")
@@ -435,9 +385,3 @@ class TestFromPretrained:
         np.testing.assert_allclose(fast.predict_proba(TEXTS), logits.softmax(dim=1), atol=1e-6)
         with pytest.raises(UserError, match="no/such/folder"):
             FastRnn.from_pretrained("no/such/folder")
-
-    def test_settings_of_the_class(self, trained):
-        whole = FastRnn.from_pretrained(trained.folder)
-        small = FastRnn.from_pretrained(trained.folder, table_dtype="int8", tokens_per_batch=7)
-        assert (small.tokens_per_batch, 4 * small.memory) == (7, whole.memory)
-        assert FastRnn.from_pretrained(trained.folder, memory_limit=0).memory == 0

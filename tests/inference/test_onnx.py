@@ -1,7 +1,6 @@
 """ONNX files: the graph against torch for every kind of model and mask, the check of parity, the verb, the runtime."""
 
 import builtins
-import contextlib
 import itertools
 import json
 import pickle
@@ -19,7 +18,6 @@ from hf_rnn.hub.leak_scan import list_shared_files
 from hf_rnn.hub.loading import load_model
 from hf_rnn.hub.model_folder import FinishedFolder
 from hf_rnn.inference.onnx import export
-from hf_rnn.inference.onnx.parity import TEXTS, Parity, measure_parity
 from hf_rnn.inference.reference import compute_logits, tokenize
 from hf_rnn.utils.errors import UserError
 
@@ -139,23 +137,6 @@ def tokenizer(trained):
     return AutoTokenizer.from_pretrained(trained.folder)
 
 
-@pytest.mark.slow
-def test_parity_of_an_equal_and_of_wrong_programs(trained):
-    model, tokenizer = load_model(trained.folder)
-
-    def run(ids, mask, changed=False, wrong=0.0):
-        logits = torch_logits(model, ids, np.ones_like(mask) if changed else mask)
-        logits[:1, 0] += wrong
-        return logits
-
-    parity = measure_parity(model, tokenizer, run)
-    assert (parity.texts, parity.max_difference, parity.agreement) == (TEXTS, 0, 1)
-    parity = measure_parity(model, tokenizer, partial(run, changed=True))
-    assert parity.max_difference > 0.1 and parity.agreement < 0.99
-    assert measure_parity(model, tokenizer, partial(run, wrong=-1000)).max_difference == pytest.approx(1000)
-    assert np.isnan(measure_parity(model, tokenizer, partial(run, wrong=np.nan)).max_difference)
-
-
 @pytest.fixture
 def folder(trained, tmp_path):
     """A finished folder that a test may change."""
@@ -174,24 +155,6 @@ def test_a_file_that_disagrees_is_not_written(folder, monkeypatch, quantize):
     with pytest.raises(UserError, match=r"model(_int8)?.onnx was not written: over 200 texts logits differ by up to"):
         export(folder, quantize)
     assert contents(folder) == before
-
-
-@pytest.mark.parametrize(
-    ("quantize", "difference", "largest_logit", "agreement", "written"),
-    [
-        (None, 2e-4, 1.0, 1.0, False),
-        (None, 2e-4, 30.0, 1.0, True),  # float32 rounds the last digits of large logits
-        (None, float("nan"), 1.0, 1.0, False),
-        ("int8", 0.1, 1.0, 0.99, True),
-        ("int8", 0.1, 1.0, 0.985, False),
-    ],
-)
-def test_how_far_a_file_may_disagree(folder, monkeypatch, quantize, difference, largest_logit, agreement, written):
-    parity = Parity(200, difference, largest_logit, agreement)
-    monkeypatch.setitem(export.__globals__, "measure_parity", lambda *given: parity)
-    with contextlib.nullcontext() if written else pytest.raises(UserError, match="was not written"):
-        export(folder, quantize)
-    assert (folder / "onnx").exists() == written
 
 
 # ---- the file ----
@@ -243,18 +206,6 @@ def test_another_folder_leaves_the_model_as_it_was(folder, tmp_path):
     result = export(folder, output_dir=tmp_path / "for" / "others")
     assert result.file == tmp_path / "for" / "others" / "model.onnx"
     assert contents(folder) == before
-
-
-def test_regression_has_no_labels_to_compare(tokenizer, tmp_path):
-    config = RnnConfig(vocab_size=len(tokenizer), hidden_size=4, num_labels=1, problem_type="regression")
-    RnnForSequenceClassification(config).save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
-    with pytest.raises(UserError, match="leave out quantize"):
-        export(tmp_path, "int8")
-    classifier = OnnxClassifier.from_pretrained(export(tmp_path).file.parents[1])
-    model, _ = load_model(tmp_path)
-    expected = compute_logits(model, tokenizer, tokenize(tokenizer, ["miro"]))
-    assert classifier.predict(["miro"])[0]["values"]["LABEL_0"] == pytest.approx(expected.item(), abs=1e-5)
 
 
 # ---- the verb ----

@@ -84,17 +84,6 @@ def test_states_and_gradients_of_the_loops(cell, time, batch, sizes, seed):
             torch.testing.assert_close(found, expected, **EXACT)
 
 
-@pytest.mark.parametrize("cell", KERNELS)
-def test_large_inputs_saturate_as_in_torch(cell):
-    torch.manual_seed(0)
-    kernel = KERNELS[cell](3, 4)
-    inputs = (1000 * torch.randn(5, 2, 3)).requires_grad_()
-    states, _ = run_loop(cell, inputs, weights_of(kernel))
-    torch.testing.assert_close(states, kernel(inputs)[0], atol=1e-5, rtol=1e-5)
-    gradients = torch.autograd.grad(states.sum(), [inputs, *weights_of(kernel)])
-    assert all(gradient.isfinite().all() for gradient in gradients)
-
-
 def make(cell, dtype=torch.double, **changes):
     torch.manual_seed(3)
     settings = {"vocab_size": 13, "embedding_size": 6, "hidden_size": 5, "num_labels": 3, "word_dropout": 0.3}
@@ -162,38 +151,6 @@ def test_a_training_step_with_other_settings(cell, changes, distinct_tokens, wit
     plain = without_loops(lambda: train_step(model))
     torch.testing.assert_close(train_step(model), plain, **EXACT)
     assert len(distinct_tokens) == 1
-
-
-@pytest.mark.parametrize(("cell", "layers"), list(itertools.product(CELLS, [1, 2])))
-def test_states_and_their_gradients_are_those_of_torchs_kernels(cell, layers, distinct_tokens, without_loops):
-    """From given states to the last ones, as a language model carries them."""
-    model = make(cell, num_hidden_layers=layers, word_dropout=0).rnn
-    before = torch.randn(2, 2 * layers, len(IDS), 5, dtype=torch.double).requires_grad_().unbind(0)
-    given = dict(zip(("initial_hidden_state", "initial_cell_state"), before[: 1 + (cell == "lstm")], strict=False))
-
-    def run():
-        output = model(IDS, MASK, **given, output_final_states=True)
-        parts = [output.last_hidden_state, output.final_hidden_state, output.final_cell_state]
-        parts = [part for part in parts if part is not None]
-        loss = sum(((number + 1) * part).sin().sum() for number, part in enumerate(parts))
-        return [part.detach() for part in parts], torch.autograd.grad(loss, [*given.values(), *model.parameters()])
-
-    plain = without_loops(run)
-    assert not distinct_tokens, "premise: the plain path"
-    torch.testing.assert_close(run(), plain, **EXACT)
-    assert len(distinct_tokens) == (cell in WITH_DISTINCT), "premise: the other path"
-
-
-@pytest.mark.parametrize("cell", WITH_DISTINCT)
-@pytest.mark.parametrize("case", ["embedding_dropout", "eval", "no_grad", "hidden", "half"])
-def test_distinct_tokens_are_not_used_where_places_matter(cell, case, distinct_tokens):
-    model = make(cell, dtype=torch.float32, embedding_dropout=0.5 if case == "embedding_dropout" else 0.0)
-    inputs = {"output_hidden_states": True} if case == "hidden" else {}
-    model.train(case != "eval")
-    half = torch.autocast("cpu", dtype=torch.bfloat16, enabled=case == "half")
-    with half, torch.set_grad_enabled(case != "no_grad"):
-        assert model(IDS, MASK, **inputs).logits.isfinite().all()
-    assert not distinct_tokens
 
 
 @pytest.mark.parametrize("training", [True, False])

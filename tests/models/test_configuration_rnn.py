@@ -117,15 +117,3 @@ def test_labels_given_on_loading_replace_those_saved(tmp_path, number):
     with pytest.raises(ValueError, match="num_labels=5"):
         RnnConfig.from_pretrained(tmp_path, num_labels=5, id2label=id2label)
     assert RnnConfig.from_pretrained(tmp_path, num_labels=5).id2label[4] == "LABEL_4"
-
-
-@pytest.mark.parametrize("index", [int, str])
-def test_labels_that_are_set_later(tmp_path, index):
-    config = RnnConfig(num_labels=2)
-    config.id2label = {index(0): "bad", index(1): "good"}
-    assert (config.id2label, config.label2id) == ({0: "bad", 1: "good"}, {"bad": 0, "good": 1})
-    config.save_pretrained(tmp_path)
-    assert RnnConfig.from_pretrained(tmp_path).label2id == {"bad": 0, "good": 1}
-    config.id2label[0] = "worst"
-    with pytest.raises(StrictDataclassError, match="id2label and label2id disagree"):
-        config.save_pretrained(tmp_path)

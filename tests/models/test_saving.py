@@ -90,14 +90,6 @@ def test_frozen_and_sparse_embeddings_survive(tmp_path, load):
     assert set(gradient.coalesce().indices()[0].tolist()) <= {1, 2, 3, 4, 5, 7, 9}
 
 
-def test_sparse_gradients_equal_dense_ones():
-    dense, sparse = make(word_dropout=0.3).train(), make(word_dropout=0.3, sparse_embedding=True).train()
-    for model in (dense, sparse):
-        torch.manual_seed(1)
-        model(IDS, MASK, labels=torch.tensor([0, 1])).loss.backward()
-    torch.testing.assert_close(sparse.rnn.embedding.weight.grad.to_dense(), dense.rnn.embedding.weight.grad)
-
-
 def test_resize_token_embeddings(tmp_path):
     model = make(sparse_embedding=True)
     before = model(IDS, MASK).logits
@@ -192,29 +184,6 @@ def test_remote_code_without_the_package(tmp_path):
         assert [entry["score"] for entry in ours] == pytest.approx([entry["score"] for entry in theirs])
     assert there["frozen"]
     assert there["ids"] == tokenizer("a good film").input_ids
-
-
-@pytest.fixture(scope="module")
-def classify(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pipeline")
-    tokenizer = train_tokenizer(["good film", "bad film", "so so film"], min_frequency=1)
-    make(vocab_size=len(tokenizer)).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return pipeline("text-classification", str(folder))
-
-
-class TestPipeline:
-    def test_empty_string_alone_and_in_a_batch(self, classify):
-        alone = classify("")
-        assert alone == classify(["good film", ""], batch_size=2)[1:]
-        assert alone[0]["label"] in {"bad", "so so", "good"}
-
-    def test_batches_change_nothing(self, classify):
-        texts = ["good film", "bad", "so so film so so film film", "", "unseen words here"]
-        single = classify(texts, batch_size=1)
-        for batched, one in zip(classify(texts, batch_size=5), single, strict=True):
-            assert batched["label"] == one["label"]
-            assert batched["score"] == pytest.approx(one["score"], abs=1e-6)
 
 
 def test_an_old_transformers_is_named(monkeypatch):

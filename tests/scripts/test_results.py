@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import run_script
-from results import measure_seeds, models, report, reproduce_results, tutorial_ablation
+from results import measure_seeds, report, tutorial_ablation
 
 SCRIPTS = Path(__file__).parents[2] / "scripts" / "results"
 
@@ -39,48 +39,6 @@ def test_bootstrap_is_a_loop_over_resamples(monkeypatch):
     resampled = [difference(again.integers(0, 120, 120)) for _ in range(200)]
     assert found == pytest.approx(difference(np.arange(120)))
     assert (low, high) == pytest.approx(tuple(np.quantile(resampled, (0.025, 0.975))))
-
-
-def test_a_row_has_the_scores_of_all_seeds(texts_dir):
-    """By scikit-learn; the time is the median."""
-    metrics = pytest.importorskip("sklearn.metrics", reason="needs the extra baselines")
-    texts = models.Texts(texts_dir, "none")
-    generator = np.random.default_rng(0)
-    predicted = [generator.integers(0, 3, len(texts.dev_labels)) for _ in range(3)]
-    learned = [models.Learned(lambda _: None, seconds, 10, 100) for seconds in (1.0, 9.0, 3.0)]
-    row = reproduce_results.describe(models.Model("recipe `x`", None), texts, learned, predicted)
-    true = texts.dev_labels
-    assert row["accuracy"] == pytest.approx([metrics.accuracy_score(true, one) for one in predicted])
-    assert row["macro_recall"] == pytest.approx(
-        [metrics.recall_score(true, one, average="macro") for one in predicted]
-    )
-    assert row["macro_f1"] == pytest.approx([metrics.f1_score(true, one, average="macro") for one in predicted])
-    by_class = np.array([metrics.f1_score(true, one, average=None) for one in predicted])
-    np.testing.assert_allclose(np.array(list(row["f1_by_class"].values())).T, by_class)
-    assert list(row["f1_by_class"]) == texts.names and row["seconds"] == 3 and row["ours"]
-
-
-@pytest.mark.slow
-def test_kept_rows(texts_dir, tmp_path, monkeypatch, capsys):
-    """A second run needs --resume, keeps the rows, and refuses those of other settings."""
-    pytest.importorskip("sklearn", reason="needs the extra baselines")
-    pytest.importorskip("matplotlib", reason="needs the extra plots")
-    command = ["--data_dir", texts_dir, "--output_dir", tmp_path, "--only", "majority class"]
-
-    def reproduce(*more):
-        return run_script(SCRIPTS / "reproduce_results.py", [*command, *more], monkeypatch, capsys)
-
-    code, out, err = reproduce()
-    assert code == 0 and "| majority class | 0.333 |" in out, err
-    assert out == (tmp_path / "results.md").read_text(encoding="utf-8")
-    assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
-    kept = tmp_path / "rows" / "majority_class.json"
-    kept.write_text(kept.read_text().replace('"bytes": 1,', '"bytes": 7,'))
-    assert "holds rows of an earlier run" in reproduce()[2]
-    assert "| 7 |" in reproduce("--resume")[1]
-    code, _, err = reproduce("--resume", "--normalizer", "tweet")
-    assert code == 2 and "made with other normalizer" in err
-    assert "unknown row" in reproduce("--resume", "--only", "BERT")[2]
 
 
 def test_seeds_with_two_settings(monkeypatch, capsys):

@@ -103,25 +103,6 @@ def test_the_course_runs(path, start):
     assert start(path)
 
 
-def test_train_sentiment_is_short_and_public():
-    """At most 100 lines, and only public names of the package and of transformers."""
-    import transformers
-
-    import hf_rnn
-
-    text = TRAIN.read_text(encoding="utf-8")
-    assert len(text.splitlines()) < 100
-    used = set()
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.ImportFrom):
-            used |= {(node.module, alias.name) for alias in node.names}
-        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            used.add((node.value.id, node.attr))
-    ours = {name for module, name in used if module == "hf_rnn"}
-    assert {"RnnForSequenceClassification", "load_tsv"} <= ours <= set(hf_rnn.__all__)
-    assert all(hasattr(transformers, name) for module, name in used if module == "transformers")
-
-
 def test_train_sentiment(texts_dir, tmp_path, monkeypatch, capsys):
     """The printed answer is that of the saved model."""
     from transformers import pipeline
@@ -208,38 +189,6 @@ def test_finetune_teacher(folds, bert, texts_dir, tmp_path, monkeypatch, capfd):
     assert all("validation_macro_recall" in one["validation"] for one in scores.get("folds", [scores]))
     code, _, err = run_script(SCRIPTS / "finetune_teacher.py", flags, monkeypatch, capfd)
     assert code == 2 and "not empty" in err
-
-
-@pytest.mark.slow
-def test_a_stopped_crew_resumes(bert, texts_dir, tmp_path, monkeypatch, capfd):
-    """Its teachers equal those of an undisturbed run, byte for byte."""
-    import transformers
-
-    flags = ["--model", bert[0], "--data_dir", texts_dir, "--max_length", 16, "--use_cpu", "--epochs", 1, "--folds", 2]
-
-    def finetune(name, *more):
-        arguments = [*flags, "--output_dir", tmp_path / name, *more]
-        return run_script(SCRIPTS / "finetune_teacher.py", arguments, monkeypatch, capfd)
-
-    assert finetune("whole")[0] == 0
-    train, calls = transformers.Trainer.train, []
-
-    def stop_second(self, *args, **kwargs):
-        calls.append(self)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return train(self, *args, **kwargs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr("transformers.Trainer.train", stop_second)
-        code, _, err = finetune("stopped")
-    assert code == 130 and "--resume" in err
-    code, _, err = finetune("stopped", "--resume", "--seed", 7)
-    assert code == 2 and "changed: seed" in err
-    assert finetune("stopped", "--resume")[0] == 0
-    for fold in ("fold-1", "fold-2"):
-        whole, stopped = (tmp_path / name / fold / "model.safetensors" for name in ("whole", "stopped"))
-        assert whole.read_bytes() == stopped.read_bytes()
 
 
 def test_the_last_layer_follows_the_class_names(teacher):

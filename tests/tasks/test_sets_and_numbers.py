@@ -135,14 +135,6 @@ def test_a_resumed_run_ends_with_the_same_weights(case, tmp_path):
     assert (again.folder / "model.safetensors").read_bytes() == weights
 
 
-def test_a_stream_trains_too(case, tmp_path):
-    task, data, _, settings = case
-    folder = write(tmp_path / "data", task, train=60)
-    result = train(**{**settings, "data_dir": str(folder), "output_dir": str(tmp_path / "out"), "num_train_epochs": 1,
-                      "streaming": True, "train_sampling_strategy": "sequential"})  # fmt: skip
-    assert result.metrics["validation"]["rows"] == 6
-
-
 @pytest.mark.parametrize(
     ("task", "label", "reason"),
     [
@@ -182,18 +174,6 @@ def test_several_columns_are_labels(task, tiny_settings, tmp_path, command):
         file.write("41\ta box\tyes\t1\n")
     with pytest.raises(UserError, match="train.tsv:42: .*'yes'.*column 'good'"):
         train(**settings_of(tiny_settings, task, tmp_path / "data", tmp_path / "out2", **more))
-
-
-@pytest.mark.parametrize("task", TASKS)
-def test_rows_in_memory_are_read_as_files_are(task, tiny_settings, tmp_path):
-    rows = [(text, labels if task == "multi-label" else number) for text, labels, number in invent(60, seed=3)]
-    settings = settings_of(tiny_settings, task, "", tmp_path / "memory", num_train_epochs=1)
-    memory = train(train=rows, **{**settings, "data_dir": None})
-    folder = write(tmp_path / "data", task)
-    text = [f"{text}\t{','.join(label) if task == 'multi-label' else label}\n" for text, label in rows]
-    (folder / "train.tsv").write_text("".join(text))
-    file = train(**{**settings, "data_dir": str(folder), "output_dir": str(tmp_path / "file")})
-    assert memory.metrics["validation"] == file.metrics["validation"]
 
 
 @pytest.mark.parametrize(

@@ -184,18 +184,9 @@ def test_metrics_of_entities_by_hand():
 @pytest.mark.slow
 def test_the_script_trains_and_tags(tagged_dir, tmp_path, monkeypatch, capfd):
     script = Path(__file__).parents[2] / "scripts" / "train_tagger.py"
-    flags = [
-        "--data_dir",
-        tagged_dir,
-        "--output_dir",
-        tmp_path / "out",
-        "--num_train_epochs",
-        1,
-        "--text",
-        "Miro sees",
-    ]
+    flags = ["--data_dir", tagged_dir, "--output_dir", tmp_path / "out", "--num_train_epochs", 1]
     code, out, err = run_script(script, [*flags, "--text", "Miro sees"], monkeypatch, capfd)
     assert code == 0, err
     assert "test_accuracy" in out and out.splitlines()[-1].startswith("Miro sees [{'entity'")
-    code, _, err = run_script(script, flags, monkeypatch, capfd)
+    code, _, err = run_script(script, [*flags, "--text", "Miro sees"], monkeypatch, capfd)
     assert code == 2 and "is not empty" in err

@@ -6,11 +6,9 @@ import re
 from pathlib import Path
 
 import datasets
-import numpy as np
 import pytest
 import torch
-from transformers import SchedulerType, TrainingArguments
-from transformers.trainer_utils import IntervalStrategy
+from transformers import TrainingArguments
 
 from hf_rnn.models.configuration_rnn import RnnConfig
 from hf_rnn.training.arguments.run_arguments import (
@@ -113,16 +111,6 @@ def test_keywords_are_flags(tmp_path):
     mapping = parse_settings({"recipe": {"recipe": "tutorial", "hidden_size": 9}, "output_dir": tmp_path / "out"})
     assert (mapping.model.hidden_size, mapping.model.num_hidden_layers) == (9, 2)
     assert (mapping.training.recipe, mapping.training.output_dir) == (None, str(tmp_path / "out"))
-
-
-def test_keywords_may_be_enums_and_numbers_of_numpy():
-    off = {"output_dir": "out", "load_best_model_at_end": False, "early_stopping_patience": 0}
-    given = {"eval_strategy": IntervalStrategy.NO, "lr_scheduler_type": SchedulerType.COSINE}
-    numbers = {"learning_rate": np.float64(1e-3), "hidden_size": np.int64(8), "bidirectional": np.bool_(False)}
-    parsed = parse_settings({**off, **given, **numbers, "recipe": "scratch", "class_names": np.array(["no", "yes"])})
-    assert {name: getattr(parsed.training, name) for name in given} == given
-    assert (parsed.training.learning_rate, parsed.model.hidden_size, parsed.model.bidirectional) == (1e-3, 8, False)
-    assert parsed.data.class_names == ["no", "yes"]
 
 
 def test_none_resets_a_setting_of_the_recipe():

@@ -1,17 +1,12 @@
 """Fingerprints: whatever changes the steps of a run changes a fingerprint, and nothing else does."""
 
-import copy
-import hashlib
-import json
-
 import pytest
 from datasets import Dataset
-from transformers import ByT5Tokenizer
 
 from hf_rnn import RnnConfig
 from hf_rnn.tokenizers.word_level import train_tokenizer
 from hf_rnn.training.arguments.run_arguments import parse_settings
-from hf_rnn.training.checkpointing.fingerprints import compare, hash_tokenizer, take_fingerprints
+from hf_rnn.training.checkpointing.fingerprints import compare, take_fingerprints
 from hf_rnn.utils.errors import UserError
 
 TRAIN, VALIDATION = [([2, 3, 4], 0), ([5], 1)], [([6, 2], 0)]
@@ -95,17 +90,3 @@ def test_architecture_counts_and_versions_do_not(take, changes, monkeypatch, tmp
     assert compare(tmp_path, before, now) == []
     with pytest.raises(UserError, match="no fingerprints"):
         compare(tmp_path, {}, now)
-
-
-def test_tokenizers_count_and_their_last_call_does_not(tokenizer, changes):
-    used = copy.deepcopy(tokenizer)
-    used(["a", "a b c d"], padding="max_length", max_length=3, truncation=True)
-    rules = json.loads(used.backend_tokenizer.to_str())
-    assert rules.pop("padding") and rules.pop("truncation"), "premise: a call leaves them there"
-    rules["split_special_tokens"] = True
-    expected = hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()
-    assert hash_tokenizer(used) == hash_tokenizer(tokenizer) == expected
-    for other in (train_tokenizer(["a b c e"] * 3), train_tokenizer(["a b c d"] * 3, lowercase=False)):
-        assert changes(given=other) == ["the tokenizer"]
-    slow = [ByT5Tokenizer(extra_ids=1), ByT5Tokenizer(extra_ids=2)]
-    assert len({hash_tokenizer(each) for each in (*slow, ByT5Tokenizer(extra_ids=1))}) == 2

@@ -131,32 +131,6 @@ def test_a_stopped_run_resumes_bit_for_bit(pretrained, settings, tmp_path, monke
         assert (folder / name).read_bytes() == (pretrained.folder / name).read_bytes()
 
 
-@pytest.mark.slow
-def test_known_vectors_are_not_computed_again(settings, tmp_path, monkeypatch):
-    asked, load = [], teachers.SentenceTeacher.load
-
-    def counted(self):
-        compute = load(self)
-
-        def remember(texts):
-            asked.append(len(texts))
-            return compute(texts)
-
-        return remember
-
-    monkeypatch.setattr(teachers.SentenceTeacher, "load", counted)
-    monkeypatch.setattr(teachers, "BLOCK", 100)
-    short = {**settings, "num_train_epochs": 1, "cache_dir": str(tmp_path / "cache")}
-    distinct = pretrain(**short, output_dir=str(tmp_path / "one")).metrics["texts"]["kept"]
-    assert sum(asked) == 1 + distinct, "a text to learn the size, then each distinct text once"
-    (tmp_path / "cache" / "block-100").unlink()  # as if stopped before
-    asked.clear()
-    pretrain(**short, output_dir=str(tmp_path / "two"))
-    assert asked == [100]
-    pretrain(**{**short, "teacher_max_length": 6}, output_dir=str(tmp_path / "three"))
-    assert sum(asked) > distinct, "another length is another teacher"
-
-
 def test_texts_are_read_once_each(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"one  two\n\nthree\none two\n\xff\n")
     with gzip.open(tmp_path / "b.txt.gz", "wb") as file:

@@ -305,21 +305,6 @@ def test_a_mistake_is_found_before_training(short, mistake, word):
     assert not Path(short["output_dir"]).exists()
 
 
-@pytest.mark.parametrize(
-    "setting",
-    [
-        "tokenizer_name_or_path",
-        "model_name_or_path",
-    ],
-)
-def test_a_damaged_tokenizer_is_named_with_its_file(short, trained, tmp_path, setting):
-    shutil.copytree(trained.folder, tmp_path / "torn", ignore=shutil.ignore_patterns("checkpoints"))
-    torn = tmp_path / "torn" / "tokenizer.json"
-    torn.write_text(torn.read_text()[:900])
-    with pytest.raises(UserError, match=r"torn cannot be loaded, because of tokenizer\.json"):
-        train(**{**short, setting: str(tmp_path / "torn")})
-
-
 def test_a_notebook_shows_scores_and_figures_and_escapes_names(trained, tmp_path):
     page = trained._repr_html_()
     assert f"{trained.metrics['test']['accuracy']:.3f}" in page and page.count("<img ") == 2

@@ -22,7 +22,6 @@ from hf_rnn.utils.errors import UserError
 
 CLASSES = 3
 PLAIN = {"embedding_dropout": 0.0, "word_dropout": 0.0}
-IN_ORDER = {"train_sampling_strategy": "sequential"}
 
 
 @pytest.fixture(scope="module")
@@ -153,35 +152,6 @@ def test_training_takes_the_batches_of_the_sampler(make, settings):
     assert rates == pytest.approx([0.1 * (1 - step / steps) for step in range(steps)])
 
 
-WORKERS = {"dataloader_num_workers": 2, "dataloader_prefetch_factor": 3, "dataloader_persistent_workers": True}
-
-
-@pytest.mark.parametrize("kind", ["table", "list", "own collator", "transform", "workers"])
-def test_batches_are_what_the_collator_makes(kind, tokenizer, make):
-    """Whatever the rows are in, and though a table is padded without the collator."""
-    examples, collator = make_examples(20), DataCollatorWithPadding(tokenizer)
-    given, more, settings = examples, {}, {"class_weight_power": 1.0}
-    if kind == "list":
-        given = list(examples)
-    elif kind == "own collator":
-        more = {"data_collator": lambda rows: dict(collator(rows))}
-    elif kind == "transform":
-        numbers = datasets.Dataset.from_dict({"number": range(20)})
-        given = numbers.with_transform(lambda rows: examples[rows["number"]])
-        settings["remove_unused_columns"] = False
-    elif kind == "workers":
-        settings |= WORKERS
-    loader = make(examples=given, settings=settings, **more).get_train_dataloader()
-    order = LengthBucketedBatchSampler([len(row["input_ids"]) for row in examples], 8, seed=42)
-    for batch, rows in zip(loader, order, strict=True):
-        expected = pad(tokenizer, examples, rows)
-        assert set(batch) == set(expected)
-        for name, tensor in expected.items():
-            assert batch[name].dtype == tensor.dtype and torch.equal(batch[name], tensor)
-    if kind == "workers":
-        loader._iterator._shutdown_workers()  # the garbage collector would wait 5 seconds for each
-
-
 def test_predictions_keep_the_order_of_the_texts(make):
     """Each row once, also with `dataloader_drop_last`, and empty texts too."""
     model, examples = make_model().eval(), make_examples(17, empty=True)
@@ -257,20 +227,6 @@ def test_evaluation_loss_is_the_plain_mean_over_rows(tokenizer, make, monkeypatc
     assert len(loop.label_ids) == 17 and loop.metrics["eval_loss"] == pytest.approx(expected, abs=1e-6)
 
 
-def test_settings_that_do_not_fit_the_data_are_refused(make):
-    stream, weights = make_examples().to_iterable_dataset(), {"class_weight_power": 0.5, "max_steps": 1}
-    make(examples=stream, settings=weights, class_counts=[12, 8, 4]).train()
-    for message, arguments in (
-        ("give class_counts", {"examples": stream, "settings": weights}),
-        ("tokens_per_batch", {"examples": stream, "settings": {"max_steps": 1, "tokens_per_batch": 30}}),
-        ("column labels: found", {"examples": make_examples().rename_column("labels", "x"), "settings": weights}),
-    ):
-        with pytest.raises(UserError, match=message):
-            make(**arguments)
-    with pytest.raises(UserError, match="no batch"):
-        make(settings={"per_device_train_batch_size": 99, "dataloader_drop_last": True}).check_settings()
-
-
 @pytest.mark.parametrize("setting", ["class_weight_power", "label_smoothing_factor"])
 def test_other_tasks_have_neither_class_weights_nor_smoothing(make, setting):
     """Cross-entropy would take their targets for probabilities, and train another loss than is evaluated."""
@@ -338,20 +294,6 @@ def test_steps_are_those_of_a_loop_by_hand(max_grad_norm, tokenizer, make):
 # ---- progress ----
 
 
-# At a learning rate of 0 the first evaluation is the best.
-STALE = {"learning_rate": 0.0, "num_train_epochs": 9, "eval_strategy": "epoch", "metric_for_best_model": "loss"}
-
-
-def test_early_stopping(make):
-    trainer = make(settings={**STALE, "early_stopping_patience": 2}, eval_dataset=make_examples(9))
-    for _ in range(2):  # a second run starts counting at 0
-        trainer.train()
-        assert trainer.state.epoch == 3
-    never = make(settings={**STALE, "early_stopping_patience": 0}, eval_dataset=make_examples(9))
-    never.train()
-    assert never.state.epoch == 9
-
-
 # ---- resume ----
 
 
@@ -397,10 +339,3 @@ def test_a_resumed_run_equals_an_uninterrupted_one(make, tmp_path, step, sparse,
         for history in (whole.state.log_history, resumed.state.log_history)
     ]
     assert logs[0] == logs[1] and [epoch for epoch, *_ in logs[0]] == [1, 2, 3, 4]
-
-
-def test_states_of_another_model_are_refused(make, tmp_path):
-    make(settings={"save_strategy": "epoch"}).train()
-    for model, settings in ((make_model(hidden_size=5), {}), (None, {"embedding_learning_rate": 0.1})):
-        with pytest.raises(UserError, match="does not match this run"):
-            make(model, settings=settings).train(resume_from_checkpoint=True)

@@ -187,17 +187,3 @@ def test_processes_read_their_own_files_of_a_stream(noisy_dir, tmp_path):
     assert logged(two, "loss") == pytest.approx(logged(one, "loss"), abs=1e-5)
     weights = load_model(two.root)[0].state_dict()
     torch.testing.assert_close(weights, load_model(one.root)[0].state_dict(), atol=1e-4, rtol=0)
-
-
-def test_a_distillation_is_the_same_too(noisy_dir, trained, tmp_path):
-    """Rows without a label count as others do, and one process asks the teacher."""
-    unlabeled = tmp_path / "more.txt"
-    unlabeled.write_text("".join(f"{text}\n" for text, _ in invent_rows(80, seed=9)), encoding="utf-8")
-    settings = {"num_train_epochs": 2, "data_dir": noisy_dir, "teacher": trained.folder, "unlabeled": unlabeled}
-    settings |= {"augmentations": 1, "class_weight_power": 0.7, "use_cpu": True}
-    losses = []
-    for processes in (1, 2):
-        folder, done = run_command("distill", processes, tmp_path / str(processes), **settings)
-        losses.append(logged(folder, "loss"))
-    steps = len(losses[0]) // 2 - 1  # the last step of an epoch has repeated rows in two processes
-    assert losses[1][:steps] == pytest.approx(losses[0][:steps], abs=1e-5) and losses[0][-1] < losses[0][0] - 0.2

@@ -191,16 +191,6 @@ def test_flags_change_training_and_not_the_architecture(start_from):
             start_from(**{setting: value, "output_dir": "refused"})
 
 
-def test_the_record_repeats_a_run_with_a_start(start_from, trained, texts_dir, tmp_path):
-    """Dropouts and a frozen table that flags asked for are in the record and win over the model's own."""
-    first = start_from(learning_rate=0.02, freeze_embedding=True, word_dropout=0.25, output_dir="first")
-    record = {"recipe": str(first.folder / "training_args.json"), "model_name_or_path": str(trained.folder)}
-    again = train(**record, data_dir=str(texts_dir), output_dir=str(tmp_path / "again"), use_cpu=True, baselines=False)
-    new, repeated = weights_of(first.folder), weights_of(again.folder)
-    assert all(torch.equal(new[name], repeated[name]) for name in new)
-    assert config_of(again.folder)["freeze_embedding"] is True and config_of(again.folder)["word_dropout"] == 0.25
-
-
 def test_start_from_the_hub(hub, trained, texts_dir, tmp_path, monkeypatch):
     push(trained.folder, "me/base")
     monkeypatch.chdir(tmp_path)

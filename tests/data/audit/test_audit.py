@@ -3,22 +3,19 @@
 import json
 import random
 import time
-from pathlib import Path
 
 import datasets
 import pytest
-from scipy.stats import ks_2samp
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
-from hf_rnn import load_tsv, train_tokenizer
+from hf_rnn import train_tokenizer
 from hf_rnn.data.audit import Origin, Place, audit, normalize_text, render_text
 from hf_rnn.data.audit.duplicates import jaccard
 from hf_rnn.training.recipes import load_recipe
 from hf_rnn.utils.errors import UserError
 
-SHARED = Path(__file__).parents[4] / "shared" / "data"
 LABELS = ["bad", "good", "plain"]
 LONG = "one two three four five six seven eight nine ten eleven twelve"
 
@@ -111,22 +108,6 @@ def test_brute_force_gives_the_same_rows():
     assert len(sorts) == 8, "every sort of repeat is among them"
 
 
-@pytest.mark.parametrize("words", [10, 11])
-def test_templates_with_a_word_to_fill(words):
-    """Rows that share most of their words, on either side of the limit."""
-    chance = random.Random(words)
-    frames = ["".join(chance.choices("abcdefghijklmnopqrstuvwxyz", k=words)) for _ in range(2)]
-    rows = []
-    for number in range(120):
-        filled = list(frames[number % 2])
-        for place in chance.choice([[0], [-1], [0, -1], [words // 2], []]):
-            filled[place] = f"{filled[place]}{chance.randrange(30)}"
-        rows.append((" ".join(filled), chance.choice(LABELS)))
-    sorts = check_against_brute_force({"train": rows[:80], "validation": rows[80:100], "test": rows[100:]})
-    near = sum(count for (kind, *_), count in sorts.items() if kind != "exact")
-    assert near > 50 if words >= 11 else near < 50, "premise: one word in eleven is enough to be near"
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("template", ["today the sun came up late and all went home early because of wind", "@u"])
 def test_a_hundred_thousand_rows_take_less_than_30_seconds_of_one_core(template):
@@ -193,20 +174,6 @@ def test_numbers_worked_by_hand():
     assert shift.words == 0.25  # up to one word 1/4 against 0, up to two 1/2 against 1/2, up to three 3/4 against 1
     assert [line.place for line in report.longest[:2]] == [Place("train", 3), Place("train", 2)]
     assert (report.longest[0].characters, report.longest[0].words, len(report.longest)) == (11, 6, 5)
-
-
-def test_shifts_are_those_of_scipy():
-    chance = random.Random(3)
-    splits = {
-        name: [(" ".join("w" * chance.randrange(1, longest)), chance.choice(LABELS)) for _ in range(rows)]
-        for name, rows, longest in (("train", 100, 20), ("validation", 41, 20), ("test", 77, 9))
-    }
-    pairs = [("train", "validation"), ("train", "test"), ("validation", "test")]
-    report = audit(as_dataset(splits))
-    assert [(each.source, each.split) for each in report.shifts] == pairs
-    for shift in report.shifts:
-        lengths = ([len(text.split()) for text, _ in splits[name]] for name in (shift.source, shift.split))
-        assert shift.words == pytest.approx(ks_2samp(*lengths).statistic)
 
 
 def test_unknown_tokens():
@@ -318,20 +285,6 @@ def test_command_names_lines_and_uses_the_tokenizer_of_train(command, tmp_path):
     )
     ids = [index for line, _ in rows["train"] for index in tokenizer(line)["input_ids"]]
     assert report["summary"]["unknown_token_share"]["train"] == pytest.approx(ids.count(0) / len(ids))
-
-
-def test_command_holds_out_the_rows_that_train_would(command, tmp_path, texts_dir):
-    lines = (texts_dir / "train.tsv").read_text(encoding="utf-8").splitlines() * 2
-    (tmp_path / "train.tsv").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    code, out, err = command("audit", "--data_dir", tmp_path, "--json")
-    assert (code, err.count("held out")) == (0, 1)
-    report, used = json.loads(out), load_tsv(tmp_path)
-    assert report["summary"]["rows"] == {name: len(rows) for name, rows in used.items()}
-    for overlap in report["overlaps"]:
-        for repeat in overlap["repeats"][:20]:
-            for place, text in ((repeat["place"], repeat["text"]), (repeat["twin"], repeat["twin_text"])):
-                assert used[place["split"]][place["row"]]["text"] == text
-                assert lines[place["line"] - 1].split("\t")[0] == text
 
 
 @pytest.mark.parametrize(

@@ -85,26 +85,6 @@ def test_words_are_split_as_after_another_word(tmp_path, kind, mark):
     assert source.first_words(9) == ["a", "film", "selk", "mi", "ro"]
 
 
-@pytest.mark.parametrize(("kind", "mark"), [("Metaspace", "▁"), ("ByteLevel", "Ġ")])
-def test_entries_of_a_subword_vocabulary_are_looked_up_by_their_text(bert, piece, tmp_path, kind, mark):
-    accented = "caf\u00c3\u00a9" if kind == "ByteLevel" else "caf\u00e9"  # how the vocabulary writes café
-    entries = ["<unk>", mark, f"{mark}a", f"{mark}film", f"{mark}unseen", f"{mark}:)", accented, "a"]
-    entries += ["\u00c3"] if kind == "ByteLevel" else []  # half of a letter
-    tokenizer = make_subword_tokenizer(kind, entries)
-    loaded = load_vectors(bert[0], tokenizer)
-    for entry, expected in {
-        "a": piece["a"],
-        f"{mark}film": piece["film"],
-        f"{mark}unseen": (piece["un"] + piece["##seen"]) / 2,
-    }.items():
-        torch.testing.assert_close(loaded.matrix[entries.index(entry)], expected)
-    assert loaded.coverage.found == 5, "neither a mark alone, nor café, nor half a letter"
-    file = tmp_path / "vectors.txt"
-    file.write_text(f"café 1 2\nfilm 3 4\n{mark}film 5 6\n{mark} 7 8\n", encoding="utf-8")
-    rows = load_vectors(file, tokenizer).matrix.tolist()
-    assert [rows[entries.index(entry)] for entry in (accented, f"{mark}film", mark)] == [[1, 2], [5, 6], [7, 8]]
-
-
 def test_a_model_on_the_hub(hub, bert):
     repo = hub.repos["me/tiny"] = Repo("me", private=False)
     repo.add("main", "a model", {path.name: Blob(path.read_bytes(), lfs=False) for path in bert[0].iterdir()})

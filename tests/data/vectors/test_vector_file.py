@@ -1,7 +1,6 @@
 """Files of vectors: every format gives the same numbers, and damage is reported with its place."""
 
 import gzip
-import struct
 
 import pytest
 import torch
@@ -33,16 +32,6 @@ def test_words_with_spaces(write):
     rows = b"the 0.5 0.25\nat name@domain.com 0.5 0.75\n. . . 1.5 2.5\n"
     expected = {"at name@domain.com": [0.5, 0.75], ". . .": [1.5, 2.5]}
     assert read_lists(write(rows), [*expected, ".", "at"]) == expected
-
-
-def test_binary_rows_across_chunks(write, monkeypatch):
-    """The bytes of the first row end, at a newline byte, like a number."""
-    monkeypatch.setattr("hf_rnn.data.vectors.vector_file._CHUNK", 7)
-    chance = struct.unpack("<2f", b"\x8f\x02\x80\x3f" + b" 5\n\x3f")
-    table = {"first": list(chance), **{f"word{number}": [number, -number / 2] for number in range(50)}}
-    content = write_binary(table, between=b"")
-    assert content.splitlines()[1].split()[-1] == b"5", "premise"
-    assert read_lists(write(content), table) == table
 
 
 def test_one_file_of_several_in_an_archive(write):

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from conftest import LABELS, invent_rows, write_rows
-from datasets import Dataset
 from safetensors.torch import load_file
 from transformers import pipeline
 
@@ -16,14 +15,11 @@ import hf_rnn.training.save
 from hf_rnn import DistillationArguments, distill, load_tsv, train, train_tokenizer
 from hf_rnn.data import DataReport
 from hf_rnn.hub.model_folder import FinishedFolder
-from hf_rnn.models.configuration_rnn import RnnConfig
-from hf_rnn.models.modeling_rnn import RnnForSequenceClassification
 from hf_rnn.tasks import get_task
 from hf_rnn.training.arguments.run_arguments import parse_settings
-from hf_rnn.training.arguments.training_arguments import RnnTrainingArguments
 from hf_rnn.training.checkpointing.interrupt import SavePoints, TrainingStopped
 from hf_rnn.training.distillation import logits as logits_module
-from hf_rnn.training.distillation.run import NO_LABEL, Distillation, DistillationTrainer, distillation_loss
+from hf_rnn.training.distillation.run import NO_LABEL, Distillation, distillation_loss
 from hf_rnn.training.distillation.teacher import fold_of
 from hf_rnn.training.distillation.unlabeled import MASKED, augment
 from hf_rnn.training.hooks import Run
@@ -93,59 +89,6 @@ def test_loss_by_hand(temperature, weight):
         *map(torch.from_numpy, (logits, labels, teachers)), temperature, weight, torch.from_numpy(weights), smoothing
     )
     assert found.item() == pytest.approx(expected, rel=1e-12)
-
-
-def make_trainer(tmp_path, batch, steps, **more):
-    """Return a Trainer that takes one step of gradient descent over eight rows, and the rows."""
-    torch.manual_seed(3)
-    model = RnnForSequenceClassification(RnnConfig(vocab_size=9, embedding_size=4, hidden_size=4, num_labels=4))
-    generator = np.random.default_rng(5)
-    _, labels, teachers = make_batch(rows=8, seed=1)
-    ids = [generator.integers(2, 9, size=size).tolist() for size in (3, 1, 5, 2, 4, 4, 2, 6)]
-    columns = {"labels": labels.tolist(), "teacher_logits": teachers.astype(np.float32).tolist()}
-    rows = Dataset.from_dict({"input_ids": ids, **columns})
-    settings = RnnTrainingArguments(
-        output_dir=str(tmp_path), per_device_train_batch_size=batch, gradient_accumulation_steps=steps, max_steps=1,
-        optim="sgd", learning_rate=0.5, max_grad_norm=0, use_cpu=True, report_to=[], save_strategy="no",
-        train_sampling_strategy="sequential", lr_scheduler_type="constant", disable_tqdm=True, **more,
-    )  # fmt: skip
-    trainer = DistillationTrainer(
-        model=model,
-        args=settings,
-        train_dataset=rows,
-        processing_class=train_tokenizer(["a b c d e f g"], min_frequency=1),
-        class_counts=[1, 2, 3, 4],
-        temperature=3.0,
-        soft_label_weight=0.6,
-    )
-    trainer.silence()
-    return trainer, rows
-
-
-@pytest.mark.parametrize("more", [{}, {"class_weight_power": 0.7, "label_smoothing_factor": 0.1}])
-def test_accumulated_steps_equal_one_large_batch(tmp_path, more):
-    """The mean is over all rows; parts have different numbers of labels."""
-    stepped = []
-    for batch, steps in ((8, 1), (4, 2), (2, 4)):
-        trainer, rows = make_trainer(tmp_path, batch, steps, **more)
-        before = {name: weight.clone() for name, weight in trainer.model.state_dict().items()}
-        trainer.train()
-        stepped.append({name: weight.clone() for name, weight in trainer.model.state_dict().items()})
-    model, width = trainer.model, max(map(len, rows["input_ids"]))
-    model.load_state_dict(before)
-    model.zero_grad()
-    ids = torch.tensor([ids + [1] * (width - len(ids)) for ids in rows["input_ids"]])
-    mask = torch.tensor([[1] * len(ids) + [0] * (width - len(ids)) for ids in rows["input_ids"]])
-    weights = None
-    if "class_weight_power" in more:
-        weights = (10 / (4 * torch.tensor([1.0, 2.0, 3.0, 4.0]))) ** 0.7
-        weights *= 10 / (weights * torch.tensor([1.0, 2.0, 3.0, 4.0])).sum()
-    distillation = (torch.tensor(rows["labels"][:]), torch.tensor(rows["teacher_logits"][:]), 3.0, 0.6, weights)
-    logits = model(input_ids=ids, attention_mask=mask).logits
-    (distillation_loss(logits, *distillation, more.get("label_smoothing_factor", 0.0)) / 8).backward()
-    for name, weight in model.named_parameters():
-        for state in stepped:
-            torch.testing.assert_close(state[name], before[name] - 0.5 * weight.grad, atol=1e-6, rtol=1e-4)
 
 
 # ---- training rows ----

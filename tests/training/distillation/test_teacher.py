@@ -14,8 +14,6 @@ from transformers import (
     BertForSequenceClassification,
     GPT2Config,
     GPT2ForSequenceClassification,
-    RobertaConfig,
-    RobertaForSequenceClassification,
 )
 
 import hf_rnn.training.distillation.logits
@@ -99,18 +97,6 @@ def test_texts_are_truncated_to_the_positions(teacher, tmp_path, own, positions,
     assert Teacher.open(str(folder), max_length=asked).max_length == expected
     with pytest.raises(UserError, match="2 are special"):
         Teacher.open(str(folder), max_length=2)
-
-
-def test_roberta_has_fewer_positions_than_its_table(tmp_path):
-    """It counts from the id of its padding token: 18 of 20 are used."""
-    shape = {"vocab_size": 256, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    shape |= {"intermediate_size": 16, "max_position_embeddings": 20, "num_labels": 3, "pad_token_id": 1}
-    RobertaForSequenceClassification(RobertaConfig(**shape)).save_pretrained(tmp_path)
-    tokenizer = bytes_tokenizer()
-    tokenizer.pad_token, tokenizer.model_max_length = tokenizer.convert_ids_to_tokens(1), 20
-    tokenizer.save_pretrained(tmp_path)
-    assert Teacher.open(str(tmp_path)).max_length == 18
-    assert np.isfinite(compute_logits(tmp_path, ["sand " * 20, "sand"], tmp_path / "cache")).all()
 
 
 # ---- logits ----
