@@ -12,8 +12,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; the workers share the cores
+settings.register_profile("quick", max_examples=25, deadline=None)
+settings.load_profile("quick")
 
 
 def pytest_collection_finish():
@@ -22,14 +25,19 @@ def pytest_collection_finish():
     gc.freeze()
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Start the longest tests first, so that no core waits for them at the end."""
+    """Start the longest tests first, each by itself; run the other tests of a file or of a teacher in one worker."""
 
     def minutes(item):
         marker = item.get_closest_marker("slow")
         return marker.kwargs.get("minutes", 0) if marker else 0
 
-    items.sort(key=minutes, reverse=True)
+    items.sort(key=lambda item: (-minutes(item), "training" not in item.path.parts))
+    for item in items:
+        if not minutes(item):
+            group = next((name for name in ("teacher", "tagger") if name in item.fixturenames), item.path.name)
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 NEUTRAL = ["the", "box", "of", "dry", "sand", "stood", "near", "a", "door", "and", "it", "was", "there", "for", "days"]

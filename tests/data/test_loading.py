@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from conftest import invent_rows
 from datasets import Dataset, DatasetDict
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tsv_files import GOOD, NAMES, load_train, write
 
@@ -86,7 +86,6 @@ def test_a_folder_without_train(tmp_path):
     assert caught.value.reason == Reason.NO_TRAIN_SPLIT
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.integers(0, 60), min_size=2, max_size=5),
     st.sampled_from([0.1, 0.25, 0.5]),

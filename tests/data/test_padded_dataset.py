@@ -3,7 +3,7 @@
 import datasets
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from transformers import DataCollatorWithPadding
 
@@ -34,7 +34,6 @@ def assert_same(found, expected):
         assert torch.equal(found[name], tensor), name
 
 
-@settings(max_examples=30, deadline=None)
 @given(
     rows=st.lists(st.lists(st.integers(0, 2**31 - 1), max_size=7), min_size=1, max_size=9).filter(any),
     side=st.sampled_from(["left", "right"]),

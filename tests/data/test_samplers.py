@@ -5,7 +5,7 @@ import pytest
 import torch
 from accelerate import Accelerator, skip_first_batches
 from accelerate.data_loader import prepare_data_loader
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
@@ -43,7 +43,6 @@ def flatten(batches):
     return [index for batch in batches for index in batch]
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     lengths=st.lists(st.integers(0, 50), max_size=80),
     batch_size=st.integers(1, 9),
@@ -134,7 +133,6 @@ def count_tokens(lengths, batch):
     return len(batch) * max(max(lengths[index], 1) for index in batch)
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     lengths=st.lists(st.integers(0, 50), max_size=80),
     tokens=st.integers(1, 200),
@@ -150,7 +148,6 @@ def test_every_index_once_and_within_the_budget(lengths, tokens, mixed_batches, 
     assert sorted(map(len, batches)) == sizes, "all epochs have as many steps"
 
 
-@settings(max_examples=15, deadline=None)
 @given(lengths=st.lists(st.integers(1, 20), min_size=8, max_size=60), processes=st.integers(2, 4))
 def test_processes_share_token_batches_evenly(lengths, processes):
     Accelerator(cpu=True)

@@ -6,7 +6,7 @@ The independent reference is plain Python: bytes split at b"\\n", fields split a
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tsv_files import GOOD, SAME_FILE, load_train, write
 
@@ -20,7 +20,7 @@ texts = st.text(st.characters(exclude_characters="\t\n\0", exclude_categories=["
 labels = st.sampled_from(["positive", "negative", "mixed feelings"])
 
 
-@settings(SAME_FILE, max_examples=60)
+@SAME_FILE
 @given(
     rows=st.lists(st.tuples(texts, labels)),
     end=st.sampled_from(["\n", "\r\n"]),
@@ -78,7 +78,7 @@ def is_good(line, known):
     return len(line) <= 80 and b"\0" not in line and bool(text.strip()) and label_is_good
 
 
-@settings(SAME_FILE, max_examples=100)
+@SAME_FILE
 @given(st.lists(jumble, min_size=1), st.sampled_from([None, ("0", "1")]))
 def test_every_line_is_a_row_or_a_refusal(tmp_path, monkeypatch, parts, known):
     content = b"word\t0\n" + b"".join(piece for pair in parts for pieces in pair for piece in pieces)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 
@@ -136,7 +136,6 @@ def stated(draw):
 
 
 @given(stated())
-@settings(max_examples=40, deadline=None)
 def test_calibration_error_and_brier_score_against_loops(case):
     shares, true, bins = case
     rows = [(max(row), float(row.argmax() == label)) for row, label in zip(shares, true, strict=True)]

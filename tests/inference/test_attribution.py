@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_rnn import RnnConfig, RnnForSequenceClassification, train_tokenizer
@@ -158,7 +158,6 @@ TEXTS = st.lists(
 
 
 @given(text=TEXTS, name=st.sampled_from([*PAIRS]))
-@settings(max_examples=80, deadline=None)
 def test_any_text_is_shown_whole_and_as_text(text, name):
     explanation = explain(*PAIRS[name], text)
     place = 0

@@ -6,7 +6,7 @@ import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers, processors, trainers
 from tokenizers.models import WordLevel, WordPiece
@@ -94,7 +94,6 @@ def test_ids_of_looked_up_words_equal_those_of_the_usual_call(make):
     tokenizer = make()
 
     @given(texts=st.lists(st.lists(st.sampled_from(PIECES), max_size=14).map("".join), max_size=5))
-    @settings(max_examples=30, deadline=None)
     def check_texts(texts):
         check(tokenizer, texts, looked_up=True)
 

@@ -305,3 +305,51 @@ def test_the_page_answers_as_one_types(trained, browser, tmp_path, way):
         ]
         hosts = {asked.netloc for asked in sent if asked.scheme in ("http", "https", "ws", "wss")}
         assert hosts == ({urlsplit(url).netloc} if way == "http" else set()), "nothing comes from elsewhere"
+
+
+IN_A_BROWSER = """<!doctype html><meta charset="utf-8"><script src="/0/hf_rnn.js"></script><script type="module">
+import {env, pipeline} from "/1/@huggingface/transformers/dist/transformers.min.js";
+import * as ort from "/1/onnxruntime-web/dist/ort.wasm.min.mjs";
+env.allowRemoteModels = false; env.allowLocalModels = true; env.localModelPath = "/";
+env.backends.onnx.wasm.wasmPaths = "/1/onnxruntime-web/dist/";
+env.backends.onnx.wasm.numThreads = ort.env.wasm.numThreads = 1;
+window.run = async (texts) => {
+  const classify = await pipeline("text-classification", "0", {device: "wasm"}), answers = [];
+  for (const text of texts) answers.push(await classify(text, {top_k: null}));
+  ort.env.wasm.wasmPaths = "/1/onnxruntime-web/dist/";
+  const session = await ort.InferenceSession.create("/0/onnx/model.onnx"), logits = [];
+  const read = async (name) => (await fetch(`/0/${name}.json`)).json();
+  const tokenize = hfRnn.buildTokenizer(await read("tokenizer"), await read("tokenizer_config"));
+  for (const text of texts) {
+    const ids = BigInt64Array.from(tokenize(text), BigInt), dims = [1, ids.length];
+    const [input_ids, attention_mask] = [ids, ids.map(() => 1n)].map((data) => new ort.Tensor("int64", data, dims));
+    const input = {input_ids, attention_mask};
+    logits.push(Array.from((await session.run(input)).logits.data));
+  }
+  return {answers, logits};
+};
+</script>"""
+
+
+@pytest.mark.slow
+def test_transformers_js_and_onnxruntime_web_in_a_browser(folders, browser, tmp_path):
+    pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+    from hf_rnn.inference.onnx import export
+
+    find_node(package=True)
+    web = export(folders("tweet"), output_dir=tmp_path, web=True).web
+    (web / "test.html").write_text(IN_A_BROWSER)
+    texts, _, scores = answer(folders("tweet"))
+    with serve(web, MODULES) as url:
+        browser.get(f"{url}/0/test.html")
+        browser.set_script_timeout(120)
+        wait(lambda: browser.execute_script("return typeof window.run") == "function")
+        read = browser.execute_async_script(
+            "const done = arguments[arguments.length - 1];"
+            "run(arguments[0]).then(done, (error) => done(String(error)))",
+            texts,
+        )
+    assert isinstance(read, dict), read
+    compare(read["answers"], scores)
+    powers = np.exp(read["logits"])
+    np.testing.assert_allclose(powers / powers.sum(axis=1, keepdims=True), scores, atol=1e-4)

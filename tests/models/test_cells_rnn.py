@@ -5,7 +5,7 @@ import itertools
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -52,7 +52,6 @@ def test_a_trace_that_would_fix_the_number_of_steps_is_refused():
         torch.jit.trace(linear_recurrence, (torch.rand(3, 2, 3), torch.rand(3, 2, 3), torch.rand(2, 3)))
 
 
-@settings(max_examples=25, deadline=None)
 @given(
     cell=st.sampled_from(list(KERNELS)),
     time=st.integers(1, 6),

@@ -238,7 +238,7 @@ def invent_pairs(count, seed):
     return rows
 
 
-@pytest.fixture(scope="module", params=["siamese", "joint"])
+@pytest.fixture(scope="module", params=["siamese", pytest.param("joint", marks=pytest.mark.slow)])
 def paired(request, tiny_settings, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     for split, count in (("train", 300), ("dev", 80)):

@@ -115,6 +115,7 @@ def test_sentence_transformers_gives_the_same_vectors(pretrained, sentences):
     np.testing.assert_allclose(found, teacher.encode(TEXTS), atol=2e-6)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_resumes_bit_for_bit(pretrained, settings, tmp_path, monkeypatch):
     folder = tmp_path / "out"
 

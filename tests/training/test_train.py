@@ -185,7 +185,7 @@ def test_a_run_that_dies_leaves_the_old_model(copy_of_trained, short, monkeypatc
         return original(*given, **named)
 
     monkeypatch.setattr(owner, name, die)
-    settings = {**short, "num_train_epochs": 3, "hidden_size": 5, "report_to": "tensorboard"}
+    settings = {**short, "num_train_epochs": 3, "hidden_size": 5}
     with pytest.raises(RuntimeError, match="died"):
         train(**{**settings, "output_dir": str(copy_of_trained)}, overwrite_output_dir=True)
     assert {path.name: path.read_bytes() for path in copy_of_trained.iterdir() if path.is_file()} == before

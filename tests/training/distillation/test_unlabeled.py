@@ -3,7 +3,7 @@
 import gzip
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tiny_teacher import bert_tokenizer, bytes_tokenizer
 
@@ -62,7 +62,6 @@ def test_a_gzip_file_is_unpacked(tmp_path):
 
 
 @given(st.lists(st.text(), max_size=4), st.integers(0, 5), st.floats(0, 1), st.floats(0, 1), st.integers(0, 99))
-@settings(max_examples=60, deadline=None)
 def test_copies_of_any_text(texts, copies, hidden, cut, seed):
     chances = {"mask_probability": hidden, "ngram_probability": cut, "seed": seed}
     drawn = list(augment(texts, copies, **chances))
