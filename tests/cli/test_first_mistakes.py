@@ -98,13 +98,6 @@ def test_a_token_id_beyond_the_table_names_vocab_size(ids):
         model(torch.tensor(ids))
 
 
-@pytest.mark.parametrize("line", ["help", "help train"])
-def test_help(command, line):
-    code, out, _ = command(*line.split())
-    assert code == 0 and out.startswith("usage: hf-rnn")
-    assert ("--learning_rate" in out) == ("train" in line)
-
-
 # ---- the summary of a terminal ----
 
 

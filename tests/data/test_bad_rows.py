@@ -143,13 +143,6 @@ def test_the_list_does_not_replace_a_file_of_the_data(tmp_path):
     assert (tmp_path / "train.tsv").read_bytes() == GOOD + b"bad\n"
 
 
-def test_columns_in_addition_to_text_and_label(tmp_path):
-    path = write(tmp_path / "train.tsv", b"a\tpositive\tnote\nb\tnegative\t\n")
-    with pytest.raises(DataError, match="--text_column"):
-        load_train(path)
-    assert load_train(path, text_column=0) == [("a", "positive"), ("b", "negative")]
-
-
 def test_a_file_of_other_content_is_not_replaced_by_the_list_of_rejected_rows(tmp_path):
     write(tmp_path / "train.tsv", GOOD)
     (tmp_path / "mine.txt").write_text("mine")

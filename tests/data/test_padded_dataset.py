@@ -54,10 +54,6 @@ def test_equal_to_the_collator(rows, side, label, shuffled):
     assert_same({name: tensor[None] for name, tensor in batches[filled].items()}, collator([table[filled]]))
 
 
-class OwnCollator(DataCollatorWithPadding):
-    pass
-
-
 @pytest.mark.parametrize(
     "make",
     [
@@ -71,14 +67,3 @@ class OwnCollator(DataCollatorWithPadding):
 )
 def test_unusual_tables_are_left_to_the_collator(make):
     assert as_padded_batches(make(), DataCollatorWithPadding(make_tokenizer())) is None
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: OwnCollator(make_tokenizer()),
-        lambda: DataCollatorWithPadding(make_tokenizer(), pad_to_multiple_of=8),
-    ],
-)
-def test_unusual_collators_pad_themselves(make):
-    assert as_padded_batches(make_table(ROWS), make()) is None

@@ -15,7 +15,6 @@ from hf_rnn.data.samplers import (
     TokenBudgetBatchSampler,
     padding_share,
 )
-from hf_rnn.utils.errors import UserError
 
 LENGTHS = np.random.default_rng(7).integers(1, 60, size=1003).tolist()
 ROWS = [{"index": index} for index in range(len(LENGTHS))]
@@ -173,16 +172,3 @@ def test_token_batches_by_hand():
     assert sorted(map(len, halved)) == [1, 2, 4, 4], "the largest is halved"
     assert sorted(map(len, TokenBudgetBatchSampler([0] * 10, 4))) == [3, 3, 4], "not 4, 4 and 2"
     assert list(TokenBudgetBatchSampler([], 8)) == []
-
-
-@pytest.mark.parametrize(
-    ("kind", "wrong"),
-    [
-        (LengthBucketedBatchSampler, {"batch_size": 0}),
-        (TokenBudgetBatchSampler, {"tokens_per_batch": 0}),
-    ],
-)
-def test_invalid_sizes(kind, wrong):
-    size = "batch_size" if kind is LengthBucketedBatchSampler else "tokens_per_batch"
-    with pytest.raises(UserError, match=next(iter(wrong))):
-        kind(LENGTHS, **{size: 4, **wrong})

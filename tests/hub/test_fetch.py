@@ -10,11 +10,10 @@ import time
 import pytest
 import torch
 from finished_folder import TEXTS, write_finished_folder
-from hub_server import Blob, HubServer
+from hub_server import HubServer
 from huggingface_hub import constants
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from hf_rnn.hub.client import fetch
 from hf_rnn.hub.loading import load_model
 from hf_rnn.hub.push import push
 from hf_rnn.utils.errors import UserError
@@ -111,16 +110,6 @@ def test_without_the_network_the_cache_answers_at_once(hub, folder, monkeypatch,
     assert "has no revision 'v2'" in refusal(folder, "v2")
     assert "HF_HUB_OFFLINE=1 blocks the network, and the cache does not have it" in refusal("me/films", "v2")
     assert waits == [], "transformers would retry for 46 seconds"
-
-
-def test_a_private_repo_and_the_files_of_any_tokenizer(hub, folder, monkeypatch):
-    push(folder, "me/secret", private=True)
-    monkeypatch.delenv("HF_TOKEN")
-    repo = hub.repos["me/secret"]
-    more = {name: Blob(b"x", lfs=False) for name in ("spiece.model", "chat_template.jinja", "merges.txt")}
-    repo.add("main", "more", {**repo.files(), **more, "optimizer.pt": Blob(b"x", lfs=False)})
-    names = {path.name for path in fetch("me/secret", token="hf_mine").iterdir()}
-    assert names == repo.files().keys() - {"optimizer.pt", ".gitattributes"}
 
 
 WITHOUT_THE_PACKAGE = """

@@ -345,13 +345,6 @@ class TestRefusals:
         with pytest.raises(ValueError, match=r"call model.eval\(\)"):
             FastRnn(make().train(), tokenizer)
 
-    @pytest.mark.parametrize(
-        "wrong", [{"table_dtype": "int4"}, {"tokens_per_batch": 0}, {"memory_limit": -1}], ids=lambda w: next(iter(w))
-    )
-    def test_settings(self, pair, wrong):
-        with pytest.raises(UserError, match=next(iter(wrong))):
-            FastRnn(*pair, **wrong)
-
     @pytest.mark.parametrize("cell", ["lstm", "min_gru"])
     @pytest.mark.parametrize("wrong", [-1, VOCABULARY])
     def test_ids_outside_the_vocabulary(self, tokenizer, cell, wrong):

@@ -138,8 +138,9 @@ def tokenizer(trained):
 
 
 @pytest.fixture
-def folder(trained, tmp_path):
-    """A finished folder that a test may change."""
+def folder(trained, tmp_path, monkeypatch):
+    """A finished folder that a test may change; exports compare few texts."""
+    monkeypatch.setattr("hf_rnn.inference.onnx.parity.TEXTS", 40)
     return shutil.copytree(trained.folder, tmp_path / "model", ignore=shutil.ignore_patterns("checkpoints"))
 
 
@@ -152,7 +153,7 @@ def test_a_file_that_disagrees_is_not_written(folder, monkeypatch, quantize):
     """Gates in the wrong order make a valid graph with other answers."""
     monkeypatch.setitem(ONNX_CELLS, "lstm", partial(ONNX_CELLS["lstm"], gates=(2, 1, 3, 0)))
     before = contents(folder)
-    with pytest.raises(UserError, match=r"model(_int8)?.onnx was not written: over 200 texts logits differ by up to"):
+    with pytest.raises(UserError, match=r"model(_int8)?.onnx was not written: over 40 texts logits differ by up to"):
         export(folder, quantize)
     assert contents(folder) == before
 
@@ -201,13 +202,6 @@ def test_a_model_in_half_precision_is_exported_in_float32(folder):
     assert export(folder).max_difference < 1e-4
 
 
-def test_another_folder_leaves_the_model_as_it_was(folder, tmp_path):
-    before = contents(folder)
-    result = export(folder, output_dir=tmp_path / "for" / "others")
-    assert result.file == tmp_path / "for" / "others" / "model.onnx"
-    assert contents(folder) == before
-
-
 # ---- the verb ----
 
 
@@ -217,9 +211,9 @@ def test_the_verb_prints_the_result(command, folder):
         assert code == 0, err
         result, file = json.loads(out), folder / "onnx" / name
         assert result.keys() == {"file", "bytes", "max_difference", "agreement", "texts"}
-        assert (result["file"], result["bytes"], result["texts"]) == (str(file), file.stat().st_size, 200)
+        assert (result["file"], result["bytes"], result["texts"]) == (str(file), file.stat().st_size, 40)
         assert result["agreement"] >= 0.99 and 0 < result["max_difference"] < (0.1 if flags else 1e-4)
-        assert len(err.splitlines()) == 1 and "over 200 texts" in err, "no lines of other libraries"
+        assert len(err.splitlines()) == 1 and "over 40 texts" in err, "no lines of other libraries"
 
 
 def test_mistakes_are_one_line(command, folder, exported, tmp_path, monkeypatch):

@@ -4,20 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from benchmarks import vocab
 from conftest import run_script
 
 BENCHMARK = Path(__file__).parents[2] / "scripts" / "benchmarks" / "benchmark.py"
-
-
-def test_sparse_and_dense_take_the_same_first_step(monkeypatch):
-    from hf_rnn.training.optimizers import LazyAdamW
-
-    monkeypatch.setattr(vocab, "SMALL", 400)
-    vocab.check_first_step()
-    monkeypatch.setattr(LazyAdamW, "step", lambda self, closure=None: closure and closure())
-    with pytest.raises(AssertionError):
-        vocab.check_first_step()
 
 
 @pytest.mark.slow

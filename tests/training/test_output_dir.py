@@ -55,15 +55,6 @@ def test_two_runs_at_once_do_not_share_a_folder(texts_dir, folder):
         pass
 
 
-def test_leftovers_of_a_failed_run_are_ignored_and_other_files_named(folder):
-    put(folder, "rejected.jsonl", "teacher_cache/logits")
-    folder.checkpoints.mkdir()
-    assert check(folder) is None
-    put(folder, "checkpoints/mine.txt", "d", "a", "b")
-    with pytest.raises(UserError, match=r"not empty \(it holds a, b, checkpoints, \.\.\.\)"):
-        check(folder)
-
-
 @pytest.mark.parametrize(
     "mark",
     [
