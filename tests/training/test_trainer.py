@@ -291,9 +291,6 @@ def test_steps_are_those_of_a_loop_by_hand(max_grad_norm, tokenizer, make):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4, msg=name)
 
 
-# ---- progress ----
-
-
 # ---- resume ----
 
 
