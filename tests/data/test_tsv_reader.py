@@ -99,13 +99,6 @@ def test_every_line_is_a_row_or_a_refusal(tmp_path, monkeypatch, parts, known):
     assert [(row.line, row.byte_offset) for row in bad] == places
 
 
-@pytest.mark.slow
-def test_a_clean_file_is_not_read_line_by_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(tsv_reader.RowReader, "_read_lines", lambda self, block: pytest.fail("read line by line"))
-    lines = [f" “{number}”\t{'ab'[number % 2]}" for number in range(40_000)]
-    assert len(load_train(write(tmp_path / "clean.tsv", "\r\n".join(lines).encode()))) == 40_000
-
-
 @pytest.mark.parametrize("block", [7, 20, 1000])
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b""])
 def test_the_cap_does_not_depend_on_blocks(tmp_path, monkeypatch, block, end):

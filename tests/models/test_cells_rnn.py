@@ -1,6 +1,5 @@
 """minGRU's recurrence, and the training loops on a CPU, compared with torch's kernels."""
 
-import copy
 import itertools
 
 import pytest
@@ -164,16 +163,3 @@ def test_autocast_leaves_an_lstm_in_float32_on_a_cpu_without_the_precision(train
         found = model.rnn(IDS, MASK, output_final_states=True)
         model(IDS, MASK, labels=LABELS).loss.backward()
     torch.testing.assert_close(found.to_tuple(), expected.to_tuple(), rtol=0, atol=0)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("cell", WITH_DISTINCT)
-def test_a_compiled_step_is_the_same(cell, distinct_tokens):
-    model = make(cell)
-    model.config.word_dropout = 0.0
-    expected = train_step(model)
-    compiled = torch.compile(copy.deepcopy(model), backend="eager")
-    compiled(IDS, MASK, labels=LABELS).loss.backward()
-    assert len(distinct_tokens) == 1, "a graph has none: their number is not known beforehand"
-    found = {name.removeprefix("_orig_mod."): weight.grad for name, weight in compiled.named_parameters()}
-    torch.testing.assert_close(found, expected[1], **EXACT)

@@ -1,11 +1,8 @@
 """The tokenizer: torchtext's vocabulary order, normalisers that live in `tokenizer.json`, honest errors."""
 
 import functools
-import json
 import random
 import re
-import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -150,32 +147,6 @@ def test_special_tokens_in_a_text_are_text_to_the_bare_library_too(tmp_path, nor
         2,
         1,
     ]
-
-
-@pytest.mark.slow
-def test_saved_tokenizers_load_without_the_package(tmp_path):
-    texts = ["the FERRY was sooo late :( @ann <pad> <unk> x<unk>y", "don't &amp; 7:40pm", "", "Ferry\u3000ΟΔΟΣ 👍🏽"]
-    expected = {}
-    for normalizer in NORMALIZERS:
-        tokenizer = train_tokenizer([*CORPUS, *texts], 1, normalizer=normalizer, model_max_length=77)
-        tokenizer.save_pretrained(tmp_path / normalizer)
-        expected[normalizer] = [77, *tokenizer(texts)["input_ids"]]
-    program = """
-import json, sys
-sys.modules["hf_rnn"] = None  # importing it raises
-from transformers import AutoTokenizer
-result = {}
-for name in sys.argv[2:]:
-    tokenizer = AutoTokenizer.from_pretrained(name)
-    batch = tokenizer(json.loads(sys.argv[1]))
-    assert set(batch) == {"input_ids", "attention_mask"}, batch
-    result[name] = [tokenizer.model_max_length, *batch["input_ids"]]
-print(json.dumps(result))
-"""
-    command = [sys.executable, "-c", program, json.dumps(texts), *NORMALIZERS]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, encoding="utf-8", check=False)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == expected
 
 
 # Refusals
