@@ -25,19 +25,14 @@ def pytest_collection_finish():
     gc.freeze()
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Start the longest tests first, each by itself; run the other tests of a file or of a teacher in one worker."""
+    """Start the longest tests first, so that no core waits for them at the end."""
 
     def minutes(item):
         marker = item.get_closest_marker("slow")
         return marker.kwargs.get("minutes", 0) if marker else 0
 
     items.sort(key=lambda item: (-minutes(item), "training" not in item.path.parts))
-    for item in items:
-        if not minutes(item):
-            group = next((name for name in ("teacher", "tagger") if name in item.fixturenames), item.path.name)
-            item.add_marker(pytest.mark.xdist_group(group))
 
 
 NEUTRAL = ["the", "box", "of", "dry", "sand", "stood", "near", "a", "door", "and", "it", "was", "there", "for", "days"]
