@@ -1,7 +1,6 @@
 """Shared fixtures: a folder of invented texts with a rule to learn, and one model trained on it."""
 
 import gc
-import importlib.util
 import inspect
 import logging
 import os
@@ -13,8 +12,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; the workers share the cores
+settings.register_profile("quick", max_examples=25, deadline=None)
+settings.load_profile("quick")
 
 
 def pytest_collection_finish():
@@ -30,7 +32,7 @@ def pytest_collection_modifyitems(items):
         marker = item.get_closest_marker("slow")
         return marker.kwargs.get("minutes", 0) if marker else 0
 
-    items.sort(key=minutes, reverse=True)
+    items.sort(key=lambda item: (-minutes(item), "training" not in item.path.parts))
 
 
 NEUTRAL = ["the", "box", "of", "dry", "sand", "stood", "near", "a", "door", "and", "it", "was", "there", "for", "days"]
@@ -306,24 +308,6 @@ def hub(tmp_path, monkeypatch):
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("HF_TOKEN", "hf_mine")
         yield server
-
-
-def may_train():
-    """Return whether this thread could start a training now."""
-    from hf_rnn.utils import process_state as containment
-
-    if taken := containment._TRAINING.acquire(blocking=False):
-        containment._TRAINING.release()
-    return taken
-
-
-def import_again(module, device):
-    """Import a second copy of a module under another default device of torch."""
-    found = importlib.util.find_spec(module.__name__)
-    again = importlib.util.module_from_spec(found)
-    with device:
-        found.loader.exec_module(again)
-    return again
 
 
 def run_script(script, arguments, monkeypatch, captured):

@@ -21,15 +21,8 @@ def write_finished_folder(root, seed=0):
     model, folder = RnnForSequenceClassification(config), FinishedFolder(root)
     model.save_pretrained(root)
     tokenizer.save_pretrained(root)
-    keys = (
-        "cell_type",
-        "num_hidden_layers",
-        "hidden_size",
-        "bidirectional",
-        "pooling",
-        "embedding_size",
-        "vocab_size",
-    )
+    keys = ["cell_type", "num_hidden_layers", "hidden_size", "bidirectional", "pooling"]
+    keys += ["embedding_size", "vocab_size"]
     facts = {key: getattr(config, key) for key in keys} | {"num_parameters": model.num_parameters(), "versions": {}}
     write_card(folder, CardFacts(**facts, name="films", dataset_name="films", class_counts=dict.fromkeys(names, 4)))
     folder.metrics.write_text(json.dumps({"validation": {"accuracy": 0.5}}))

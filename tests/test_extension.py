@@ -4,12 +4,10 @@ import numpy as np
 import pytest
 import torch
 from conftest import invent_rows, write_rows
-from huggingface_hub.errors import StrictDataclassFieldValidationError
 from tokenizers import normalizers
 from torch import nn
-from transformers import AutoModelForSequenceClassification
 
-from hf_rnn import FastRnn, RnnConfig, train
+from hf_rnn import FastRnn, train
 from hf_rnn.cli.main import main
 from hf_rnn.hub.loading import load_model
 from hf_rnn.models.cells_rnn import CELLS, RecurrentCell
@@ -93,28 +91,6 @@ def test_it_trains_and_predicts(setting, kind, registered, data_dir, tmp_path):
         torch.testing.assert_close(model(**batch).logits, alone, atol=1e-6, rtol=1e-5)
     fast = FastRnn(model, tokenizer)
     torch.testing.assert_close(torch.from_numpy(fast.predict_proba(texts)), alone.softmax(-1), atol=1e-6, rtol=1e-5)
-
-
-@pytest.mark.parametrize("setting", [setting for setting, _, _ in EXTENSIONS])
-def test_export_refuses_it_in_one_line(setting, registered, trained, tmp_path):
-    pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
-    from hf_rnn.inference.onnx import export
-
-    model, tokenizer = load_model(trained.folder)
-    config = RnnConfig(**{**model.config.to_dict(), setting: "test_only"})
-    AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path / "model")
-    tokenizer.save_pretrained(tmp_path / "model")
-    with pytest.raises(UserError, match="test_only") as caught:
-        export(tmp_path / "model")
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("setting", [setting for setting, _, _ in EXTENSIONS])
-def test_a_name_that_is_not_registered_is_refused(setting, data_dir, tmp_path):
-    with pytest.raises(UserError, match="'test_only'"):
-        train(data_dir=str(data_dir), output_dir=str(tmp_path / "model"), **{setting: "test_only"})
-    with pytest.raises(StrictDataclassFieldValidationError, match="must be one of"):
-        RnnConfig(**{setting: "test_only"})
 
 
 def build_shout(lowercase):

@@ -7,7 +7,7 @@ from hf_rnn.data import load_tsv
 GOOD = b"good day\tpositive\nbad day\tnegative\n"
 NAMES = ["negative", "positive"]
 
-SAME_FILE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+SAME_FILE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def write(path, content):

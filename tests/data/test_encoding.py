@@ -1,7 +1,6 @@
 """Rows become token ids and labels, compared with the tokenizer itself."""
 
 import copy
-import logging
 import re
 
 import datasets
@@ -44,17 +43,9 @@ def test_encode_gives_ids_and_labels(tmp_path, tokenizer, streaming, caplog):
 
 
 @pytest.mark.parametrize("name", ["label", "labels", "label_ids"])
-@pytest.mark.parametrize("streaming", [False, True])
-def test_labels_under_each_name_that_collators_know(tokenizer, name, streaming):
+def test_labels_under_each_name_that_collators_know(tokenizer, name):
     rows = datasets.Dataset.from_dict({"text": ["good day", "bad"], name: [[1.0, 0.0], [1.0, 1.0]]})
-    rows = rows.to_iterable_dataset() if streaming else rows
     assert [row["labels"] for row in encode(rows, tokenizer)] == [[1.0, 0.0], [1.0, 1.0]]
-
-
-def test_two_columns_of_labels_are_refused(tokenizer):
-    rows = datasets.Dataset.from_dict({"text": ["good"], "label": [1], "labels": [0]})
-    with pytest.raises(UserError, match="'label' and 'labels'"):
-        encode(rows, tokenizer)
 
 
 def test_truncation_is_that_of_the_tokenizer(tokenizer):
@@ -76,27 +67,6 @@ def test_encode_writes_no_cache_and_sets_a_fingerprint(tmp_path, tokenizer, monk
     left.truncation_side = "left"
     assert encode(texts, left, 1)._fingerprint != other._fingerprint
     assert not texts.cache_files and not first.cache_files and not (tmp_path / "cache").exists()
-
-
-def test_a_long_stream_logs_truncation_a_few_times(tmp_path, tokenizer, caplog):
-    texts = load_tsv(write(tmp_path / "train.tsv", GOOD * 6000), streaming=True, splits="train")["train"]
-    with caplog.at_level(logging.WARNING):
-        assert sum(1 for _ in encode(texts, tokenizer, max_length=1)) == 12_000
-    assert 1 <= sum("truncated" in record.message for record in caplog.records) <= 3
-
-
-def test_texts_of_a_transform(tokenizer):
-    texts = datasets.Dataset.from_dict({"text": ["GOOD DAY", "BAD"], "label": [1, 0]})
-    made = texts.with_transform(lambda rows: {**rows, "text": [text.lower() for text in rows["text"]]})
-    assert encode(made, tokenizer).to_dict() == {"input_ids": [[2, 4], [3]], "labels": [1, 0]}
-
-
-def test_streams_with_unknown_columns(tokenizer):
-    rows = [{"text": "good day", "label": 1}, {"text": "bad", "label": 0}]
-    mapped = datasets.Dataset.from_list(rows).to_iterable_dataset().map(lambda row: row)
-    for stream in (mapped, mapped.with_format("numpy")):
-        encoded = [dict(row) for row in encode(stream, tokenizer)]
-        assert [(list(row["input_ids"]), row["labels"]) for row in encoded] == [([2, 4], 1), ([3], 0)]
 
 
 @pytest.mark.parametrize("streaming", [False, True])

@@ -4,7 +4,7 @@ import io
 import tracemalloc
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_rnn.data import DataError, Reason
@@ -67,7 +67,6 @@ PIECES = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=150)
 @given(content=st.lists(PIECES, max_size=30).map(b"".join), cuts=st.lists(st.integers(1, 9), min_size=1, max_size=9))
 def test_every_line_is_answered_in_its_place_in_any_chunks(content, cuts):
     chunks, at = [], 0

@@ -9,13 +9,13 @@ import polars as pl
 import pytest
 from conftest import invent_rows
 from datasets import Dataset, DatasetDict
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tsv_files import GOOD, NAMES, load_train, write
 
 from hf_rnn import load_tsv, train
 from hf_rnn.data import DataError, DataReport, Reason
-from hf_rnn.data.source import find_origins, load_texts
+from hf_rnn.data.source import load_texts
 from hf_rnn.data.stratified_split import Holdout
 from hf_rnn.training.arguments.text_arguments import TableArguments
 from hf_rnn.utils.errors import UserError
@@ -36,16 +36,17 @@ def test_a_folder_has_splits_by_name(tmp_path, dev, caplog):
         load_tsv(tmp_path)
 
 
-def test_gzip_files_are_read_as_what_they_hold(tmp_path):
-    write(tmp_path / "train.tsv.gz", gzip.compress(GOOD * 50_000))
+def test_gzip_files_are_read_as_what_they_hold(tmp_path, monkeypatch):
+    monkeypatch.setattr("hf_rnn.data.tsv_reader.BLOCK_BYTES", 10_000)
+    write(tmp_path / "train.tsv.gz", gzip.compress(GOOD * 2_000))
     write(tmp_path / "dev.tsv", GOOD)
-    plain = load_tsv({"train": write(tmp_path / "plain.tsv", GOOD * 50_000), "dev": tmp_path / "dev.tsv"})
+    plain = load_tsv({"train": write(tmp_path / "plain.tsv", GOOD * 2_000), "dev": tmp_path / "dev.tsv"})
     read, streamed = load_tsv(tmp_path), load_tsv(tmp_path, streaming=True)
     assert read["train"][:] == plain["train"][:] and list(streamed["train"]) == list(plain["train"])
     write(tmp_path / "train.tsv", GOOD)
     with pytest.raises(UserError, match="keep the whole file"):
         load_tsv(tmp_path)
-    cut = write(tmp_path / "cut.tsv.gz", gzip.compress(GOOD * 50_000)[:-9])
+    cut = write(tmp_path / "cut.tsv.gz", gzip.compress(GOOD * 2_000)[:-9])
     with pytest.raises(DataError, match="damaged"):
         load_tsv(cut)
 
@@ -68,8 +69,6 @@ def test_one_split_is_read_without_train(tmp_path):
         ("nowhere", None, "nowhere does not exist"),
         ({"trian": "a.tsv"}, None, "'trian'"),
         ({"train": "train.tsv", "test": "./train.tsv"}, None, "twice"),
-        ({"train": ["train.tsv", "train.tsv"]}, None, "twice"),
-        (".", [], "no split named"),
         (".", ["train", "test"], "no split test: found train"),
     ],
 )
@@ -88,7 +87,6 @@ def test_a_folder_without_train(tmp_path):
     assert caught.value.reason == Reason.NO_TRAIN_SPLIT
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.integers(0, 60), min_size=2, max_size=5),
     st.sampled_from([0.1, 0.25, 0.5]),
@@ -158,7 +156,6 @@ FORMS = {
     "pandas": lambda rows: pd.DataFrame(rows, columns=["text", "label"]),
     "categories": lambda rows: pd.DataFrame(rows, columns=["text", "label"]).astype({"label": "category"}),
     "polars": lambda rows: pl.DataFrame(rows, schema=["text", "label"], orient="row"),
-    "polars categories": lambda rows: FORMS["polars"](rows).with_columns(pl.col("label").cast(pl.Categorical)),
     "pairs": list,
 }
 
@@ -184,12 +181,11 @@ def test_rows_in_memory_are_read_like_files(form, integers, tmp_path):
 
 
 @pytest.mark.parametrize(("suffix", "split"), [("csv", "train"), ("jsonl", "test"), ("parquet", "train")])
-@pytest.mark.parametrize("setting", ["data_dir", "dataset_name"])
-def test_a_single_file_of_records(suffix, split, setting, tmp_path):
+def test_a_single_file_of_records(suffix, split, tmp_path):
     rows = [("NA", "good"), ("none, too", "bad"), ("null", "good")]
     path, frame = tmp_path / f"moods.{suffix}", FORMS["polars"](rows)
     {"csv": frame.write_csv, "jsonl": frame.write_ndjson, "parquet": frame.write_parquet}[suffix](path)
-    arguments = TableArguments(**{setting: str(path)})
+    arguments = TableArguments(data_dir=str(path))
     found = load_texts(arguments, class_names=["bad", "good"], splits=[split], validation_share=0)
     assert columns_of(found) == {split: [[text for text, _ in rows], [1, 0, 1], ["bad", "good"]]}
     for option in ({"streaming": True}, {"header": True}):
@@ -224,26 +220,13 @@ def test_columns_of_nested_records_have_dots(tmp_path):
     ("given", "message"),
     [
         ({"validation": [("a", "x")]}, "without train"),
-        ({"train": DatasetDict(), "test": []}, "put test there"),
         ({"train": [("a", "x"), ("b", "y")], "data_dir": "moods"}, "two sources"),
         ({"train": ["only texts"]}, "pairs"),
-        ({"train": [("a", "x"), ("b", 1)]}, "pairs"),
     ],
 )
 def test_invalid_rows_in_memory(given, message, tmp_path):
     with pytest.raises(UserError, match=message):
         train(**given, output_dir=str(tmp_path))
-
-
-def test_lines_are_known_if_no_row_is_missing(tmp_path):
-    (tmp_path / "train.tsv").write_text("text\tlabel\na\tx\nb\ty\n\tx\nc\tx\nd\ty\n")
-    (tmp_path / "dev.tsv").write_text("text\tlabel\ne\tx\nf\ty\n")
-    arguments, report = TableArguments(data_dir=str(tmp_path), header=True, max_bad_rows="1"), DataReport()
-    load_texts(arguments, report=report)
-    origins = find_origins(arguments, report)
-    assert {name: (origin.file, list(origin.lines)) for name, origin in origins.items()} == {
-        "validation": (str(tmp_path / "dev.tsv"), [2, 3])
-    }
 
 
 def test_commands_take_a_data_set_of_the_library(texts_dir, trained, tmp_path, command):

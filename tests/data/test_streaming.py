@@ -3,8 +3,6 @@
 import os
 import pickle
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import datasets
@@ -12,7 +10,6 @@ import pyarrow as pa
 import pytest
 import torch
 from accelerate.data_loader import IterableDatasetShard
-from conftest import invent_rows, write_rows
 from safetensors.torch import load_file
 from tsv_files import GOOD, write
 
@@ -21,7 +18,6 @@ from hf_rnn.data import DataError, DataReport, Reason, load_tsv, tsv_reader
 from hf_rnn.data.label_sets import AsWritten
 from hf_rnn.data.samplers import CountedStream
 from hf_rnn.data.tsv_reader import TsvFile, TsvFormat
-from hf_rnn.utils.errors import UserError
 
 
 @pytest.fixture
@@ -127,40 +123,6 @@ def test_each_process_reads_its_own_files_of_the_same_batches(parts, processes, 
             text for part in found for text in part[own]
         }
     assert {row["text"] for row in expected} == {text for part in found for text in part}, "no row is lost"
-
-
-def test_files_that_the_processes_do_not_divide_are_read_by_each(parts):
-    expected = [row["text"] for row in make_stream(parts, 1)]
-    assert [row["text"] for row in make_stream(parts, 1, process=1, processes=3, batch_size=8)] == expected
-    (parts / "train.tsv").touch()
-    with pytest.raises(UserError, match="keep the whole file or its parts"):
-        load_tsv(parts)
-
-
-TRAIN = """
-import resource, sys
-from hf_rnn import train
-settings = {"recipe": "scratch", "embedding_size": 8, "hidden_size": 8, "use_cpu": True, "max_steps": 20}
-train(data_dir=sys.argv[1], output_dir=sys.argv[2], streaming=True, train_sampling_strategy="sequential", **settings)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-"""
-
-
-@pytest.mark.slow
-def test_training_from_a_stream_takes_no_more_memory_for_more_rows(tmp_path):
-    peaks = []
-    for megabytes in (5, 80):
-        folder = tmp_path / str(megabytes)
-        folder.mkdir()
-        write_rows(folder / "dev.tsv", invent_rows(60, 2))
-        block = "".join(f"{text} {text} {text}\t{label}\n" for text, label in invent_rows(9000, 1))
-        for part in range(2):
-            count = megabytes * 500_000 // len(block)
-            (folder / f"train-{part}.tsv").write_text(block * count)
-        command = [sys.executable, "-c", TRAIN, str(folder), str(folder / "model")]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-        peaks.append(float(done.stdout.splitlines()[-1]))
-    assert peaks[1] < peaks[0] + 25, "MB"
 
 
 def test_a_counted_stream_has_every_row_in_each_epoch_in_another_order(two_files):

@@ -10,11 +10,10 @@ import time
 import pytest
 import torch
 from finished_folder import TEXTS, write_finished_folder
-from hub_server import Blob, HubServer
+from hub_server import HubServer
 from huggingface_hub import constants
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from hf_rnn.hub.client import fetch
 from hf_rnn.hub.loading import load_model
 from hf_rnn.hub.push import push
 from hf_rnn.utils.errors import UserError
@@ -78,24 +77,13 @@ def test_a_repo_id_in_place_of_a_folder(hub, folder, other, monkeypatch):
         assert (len(hub.calls) == calls) == offline
 
 
-def test_a_changed_branch_is_downloaded_again(hub, folder, other):
-    push(folder, "me/films")
-    first = logits_of(*load_model("me/films"))
-    old = hub.repos["me/films"].branches["main"]
-    push(other, "me/films")
-    torch.testing.assert_close(logits_of(*load_model("me/films")), logits_of(*load_model(other)))
-    torch.testing.assert_close(logits_of(*load_model("me/films", old)), first)
-
-
 @pytest.mark.parametrize(
     ("name", "token", "failure", "message"),
     [
         ("me/films@v9", "hf_mine", None, "me/films has no revision 'v9'"),
         ("me/nothing", "hf_mine", None, "me/nothing does not exist, or is private"),
-        ("me/secret", "hf_theirs", None, "me/secret does not exist, or is private"),
         ("me/films", "hf_unknown", None, "does not accept the token"),
         ("me/films", "hf_mine", (503, None), "busy or fails (503: failure on request); try again later"),
-        ("me/films", "hf_mine", (403, "GatedRepo"), "me/films is gated; ask for access at"),
     ],
 )
 def test_each_reason_is_named(hub, folder, monkeypatch, waits, name, token, failure, message):
@@ -122,47 +110,6 @@ def test_without_the_network_the_cache_answers_at_once(hub, folder, monkeypatch,
     assert "has no revision 'v2'" in refusal(folder, "v2")
     assert "HF_HUB_OFFLINE=1 blocks the network, and the cache does not have it" in refusal("me/films", "v2")
     assert waits == [], "transformers would retry for 46 seconds"
-
-
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        ({"model_type": "bert"}, "is a 'bert' model"),
-        ({"model_type": "hf_rnn", "cell_type": "brain"}, "because of config.json"),
-        (None, "me/odd on the Hub has no config.json"),
-    ],
-)
-def test_weights_of_other_models_are_not_downloaded(hub, folder, config, message):
-    push(folder, "me/odd")
-    files = {"model.safetensors": Blob(b"large", lfs=True)}
-    if config:
-        files["config.json"] = Blob(json.dumps(config).encode(), lfs=False)
-    sha = hub.repos["me/odd"].add("main", "another", files)
-    assert message in refusal("me/odd")
-    assert config is None or hub.count(f"{sha}/model.safetensors") == 0
-
-
-def test_a_private_repo_and_the_files_of_any_tokenizer(hub, folder, monkeypatch):
-    push(folder, "me/secret", private=True)
-    monkeypatch.delenv("HF_TOKEN")
-    repo = hub.repos["me/secret"]
-    more = {name: Blob(b"x", lfs=False) for name in ("spiece.model", "chat_template.jinja", "merges.txt")}
-    repo.add("main", "more", {**repo.files(), **more, "optimizer.pt": Blob(b"x", lfs=False)})
-    names = {path.name for path in fetch("me/secret", token="hf_mine").iterdir()}
-    assert names == repo.files().keys() - {"optimizer.pt", ".gitattributes"}
-
-
-def test_the_commands_read_a_revision(hub, folder, other, command):
-    push(folder, "me/films")
-    push(other, "me/films", revision="v2")
-    shown = []
-    for flags in (["me/films"], ["me/films", "--revision", "v2"], [other]):
-        code, out, err = command("inspect", "--model", *flags, "--text", "good film")
-        assert code == 0, err
-        shown.append(out)
-    assert shown[1] == shown[2] != shown[0]
-    code, _, err = command("inspect", "--model", "me/films", "--revision", "v9", "--text", "good film")
-    assert (code, err.count("\n")) == (2, 1) and "me/films has no revision 'v9'" in err
 
 
 WITHOUT_THE_PACKAGE = """

@@ -7,10 +7,9 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 from huggingface_hub import ModelCard
-from jinja2 import ChoiceLoader, DictLoader
 
 from hf_rnn.evaluation import classification_metrics
-from hf_rnn.hub.card import CardFacts, render, template
+from hf_rnn.hub.card import CardFacts, render
 
 NAMES = ["negative", "neutral", "positive"]
 TRUE = [0] * 5 + [1] * 9 + [2] * 6
@@ -137,25 +136,10 @@ def test_the_hub_reads_the_metadata_back():
     assert card.content == render(facts(results={**REQUIRED["results"], "test": test})), "reading changes nothing"
 
 
-def test_tables_contain_the_numbers():
-    card = render(facts(examples=None))
-    assert row(card, "1") == ["1", "neutral", "50", "50.0%"]
-    assert row(card, "this model") == ["this model", *scores_of(MEASURED)]
-    assert row(card, "negative") == ["negative", "0.600", "0.600", "0.600", "5"]
-    assert row(card, "neutral")[1:3] == [f"{7 / 9:.3f}", f"{7 / 9:.3f}"]
-
-
-@pytest.mark.parametrize("counts", [(50, 20, 30), (20, 50, 30), (20, 30, 50)])
-def test_the_majority_baseline_is_the_score_of_constant_predictions(counts):
-    card = render(facts(class_counts=dict(zip(NAMES, counts, strict=True))))
-    majority = counts.index(max(counts))
-    constant = classification_metrics([majority] * len(TRUE), TRUE, NAMES)
-    assert row(card, f"always {NAMES[majority]}")[1:] == scores_of(constant)
-
-
-def test_a_majority_class_that_a_split_lacks_scores_nothing():
-    card = render(facts(results={"test": classification_metrics([0, 2], [0, 2], NAMES)}))
-    assert row(card, "always neutral")[1:] == ["0.000"] * 3
+def test_the_majority_baseline_is_the_score_of_constant_predictions():
+    card = render(facts(class_counts=dict(zip(NAMES, (20, 30, 50), strict=True))))
+    constant = classification_metrics([2] * len(TRUE), TRUE, NAMES)
+    assert row(card, "always positive")[1:] == scores_of(constant)
 
 
 @pytest.mark.parametrize("fact", OPTIONAL)
@@ -179,14 +163,6 @@ def test_a_card_of_required_facts_alone():
     check_form(card)
     assert "## Results" not in card and "model-index" not in card
     assert "`tweets` is the path of this folder" in card and "is the path of" not in render(facts())
-
-
-@pytest.mark.parametrize("cell_type", ["rnn_tanh", "rnn_relu", "gru", "lstm", "min_gru"])
-def test_every_cell_has_a_name_and_a_paper(cell_type):
-    card = render(facts(cell_type=cell_type))
-    assert f"bidirectional {cell_type} " not in card
-    assert re.search(r"^Its cell: .*(19|20)\d\d\.$", card, flags=re.MULTILINE)
-    assert "version = {0.1.0}\n}" in card
 
 
 def test_use_names_the_model_in_each_way():
@@ -233,14 +209,3 @@ def test_facts_survive_json():
         stored = json.loads(json.dumps(asdict(original)))
         assert CardFacts.from_dict(stored) == original
         assert render(CardFacts.from_dict(stored)) == render(original)
-
-
-def test_another_task_is_a_template_of_its_own(monkeypatch):
-    source = '{% extends "model_card.md" %}{% block labels %}Tags: {{ facts.class_counts | length }}{% endblock %}'
-    loaders = [template._ENVIRONMENT.loader, DictLoader({"word_counting.md": source})]
-    monkeypatch.setattr(template._ENVIRONMENT, "loader", ChoiceLoader(loaders))
-    card = render(facts(task="word-counting", pipeline_tag="token-classification"))
-    check_form(card)
-    assert "Tags: 3" in card and "## Labels" not in card
-    data = ModelCard(card).data
-    assert (data.pipeline_tag, data.eval_results[0].task_name) == ("token-classification", "Token Classification")

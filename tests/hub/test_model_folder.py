@@ -25,17 +25,7 @@ def refusal(folder):
     return str(caught.value)
 
 
-def test_named_files(tmp_path):
-    folder = FinishedFolder(tmp_path)
-    figures = ["learning_curve.png", "confusion_matrix.png", "reliability.png"]
-    others = ["card_facts.json", "generation_config.json", "onnx/model.onnx", "onnx/model_int8.onnx", "web"]
-    others += ["checkpoints", "pretraining.json", "model.safetensors.index.json"]
-    named = [path.relative_to(tmp_path).as_posix() for path in folder.named_files()]
-    assert sorted(named) == sorted(TO_LOAD + RECORDS + figures + others)
-    assert (folder.weights, folder.card) == (tmp_path / "model.safetensors", tmp_path / "README.md")
-
-
-@pytest.mark.parametrize("content", [b"", b"\xff", b"{", b"[]", b"null"])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]"])
 def test_a_damaged_record_stops_sharing_but_not_prediction(tmp_path, content):
     folder = fill(tmp_path)
     assert folder.missing() == []
@@ -63,23 +53,9 @@ def test_a_tokenizer_without_a_vocabulary_file(tmp_path):
     folder.check()
 
 
-def test_a_path_without_a_folder(tmp_path):
-    assert "nowhere does not exist: give the folder" in refusal(FinishedFolder(tmp_path / "nowhere"))
-    (tmp_path / "file").write_text("")
-    assert "file is a file" in refusal(FinishedFolder(tmp_path / "file"))
-
-
 def test_an_unfinished_training_names_the_newest_complete_checkpoint(tmp_path):
     for step in (8, 100, 20):
         fill(tmp_path / "checkpoints" / f"checkpoint-{step}", TO_LOAD)
     fill(tmp_path / "checkpoints" / "checkpoint-120", [])  # killed while it was written
     message = refusal(FinishedFolder(tmp_path))
     assert "--resume" in message and message.endswith("checkpoint-100")
-
-
-def test_neighbouring_folders_are_suggested(tmp_path):
-    for name in ("second", "run"):
-        fill(tmp_path / name)
-    assert f"Did you mean {tmp_path / 'run'}?" in refusal(FinishedFolder(tmp_path)), "the first by name"
-    fill(tmp_path / "run" / "checkpoints" / "checkpoint-7", TO_LOAD)
-    assert refusal(FinishedFolder(tmp_path / "run" / "checkpoints")).endswith(f"Did you mean {tmp_path / 'run'}?")

@@ -10,14 +10,11 @@ import pytest
 import torch
 from finished_folder import LEFT, TEXTS, write_finished_folder
 from huggingface_hub import constants
-from huggingface_hub.errors import RepositoryNotFoundError
 from safetensors.torch import load_file, save_file
 
 from hf_rnn import FastRnn, RnnConfig, RnnForSequenceClassification, train_tokenizer
-from hf_rnn.hub.card.files import card_for_repo
-from hf_rnn.hub.leak_scan import list_shared_files
 from hf_rnn.hub.loading import load_model
-from hf_rnn.hub.model_folder import MODELLING_FILES, FinishedFolder
+from hf_rnn.hub.model_folder import MODELLING_FILES
 from hf_rnn.hub.push import push
 from hf_rnn.utils.errors import UserError
 
@@ -94,28 +91,6 @@ def test_a_branch_is_created_once_and_main_stays(hub, folder):
     assert push(folder, "me/films", revision="main").url == f"{hub.url}/me/films"
 
 
-def test_a_pull_request_and_a_second_commit_to_it(hub, folder):
-    push(folder, "me/films", token="hf_mine")
-    before = stored(hub.repos["me/films"])
-    for metrics, options in (
-        ("{}", {"create_pr": True, "token": "hf_theirs"}),
-        ('{"a": 1}', {"revision": "refs/pr/1"}),
-    ):
-        (folder / "metrics.json").write_text(metrics)
-        result = push(folder, "me/films", **options)
-        assert stored(hub.repos["me/films"]) == before
-        assert without_card(stored(hub.repos["me/films"], "refs/pr/1")) == read(folder)
-        assert "create_pr" not in options or result.url == f"{hub.url}/me/films/discussions/1"
-
-
-def test_private(hub, folder):
-    push(folder, "me/secret", private=True)
-    push(folder, "me/secret")
-    assert hub.repos["me/secret"].private, "without the option an existing repo stays"
-    with pytest.raises(RepositoryNotFoundError):
-        huggingface_hub.HfApi(token="hf_theirs").model_info("me/secret")
-
-
 @pytest.mark.parametrize("private", [True, False])
 def test_an_existing_repo_does_not_change_its_visibility(hub, folder, private):
     push(folder, "me/films", private=not private)
@@ -133,13 +108,6 @@ def test_a_dry_run_sends_nothing_and_needs_no_token(hub, folder, monkeypatch):
     assert {file.name for file in result.files} == FILES
 
 
-def test_all_files_of_a_tokenizer_are_sent(folder):
-    further = {"special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "vocab.txt"}
-    for name in further:
-        (folder / name).write_text("{}")
-    assert {file.name for file in list_shared_files(FinishedFolder(folder), ["vocab.txt"])} == FILES | further
-
-
 def test_the_card_names_the_repo_unless_it_was_edited(hub, folder):
     push(folder, "me/films")
     sent = stored(hub.repos["me/films"])
@@ -153,16 +121,6 @@ def test_the_card_names_the_repo_unless_it_was_edited(hub, folder):
     assert stored(hub.repos["me/films"])["README.md"].decode() == edited
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"name": 3}', '{"weather": "fine"}', None])
-def test_a_card_without_usable_facts_stays(folder, content):
-    """Such as facts of another version, or of an old folder."""
-    if content is None:
-        (folder / "card_facts.json").unlink()
-    else:
-        (folder / "card_facts.json").write_text(content)
-    assert card_for_repo(FinishedFolder(folder), "me/x") == {}
-
-
 # ---- refusals of the Hub ----
 
 
@@ -171,9 +129,7 @@ def test_a_card_without_usable_facts_stays(folder, content):
     [
         ({"token": "hf_unknown"}, None, "does not accept the token.*hf auth login"),
         ({"repo_id": "they/films"}, None, "does not allow this.*namespace"),
-        ({"revision": "refs/pr/7"}, None, "refs/pr/7"),
         ({}, 412, "somebody else changed"),
-        ({}, 418, "the Hub refuses .418: failure"),
         ({}, 503, "busy or fails .503.*try again"),
     ],
 )
@@ -203,16 +159,10 @@ def test_no_token(hub, folder, monkeypatch):
         ("training_args.json", '{"data_dir": "HOME/tweets"}', "holds a path of this machine"),
         ("metrics.json", '{"from": "FOLDER/predictions.tsv"}', "holds a path of this machine"),
         ("metrics.json", r'{"from": "\/home\/jane\/x"}', r"metrics.json:2 holds a path of .*\(/home/jane/x\)"),
-        ("metrics.json", r'{"t": "hf\u005fAbCdEfGhIjKlMnOpQrStUvWx"}', "metrics.json:2 holds a token"),
         ("README.md", "see file:///tmp/plots/curve.png", r"README.md:1 holds a path of .*\(/tmp/plots/curve.png\)"),
-        ("README.md", "/home/jane/y\n/home/jane/x\n", r"README.md:1 holds a path of .*\(and 1 more\)"),
-        ("README.md", "from c:/users/jane/x", "holds a path"),
         ("README.md", f"use run_{TOKEN}", r"holds a token \(hf_AbC\.\.\.\)"),
-        ("README.md", "use api_org_AbCdEfGhIjKlMnOp", r"holds a token \(api_or\.\.\.\)"),
         ("README.md", "ghp_" + "AbCdEfGhIjKlMnOp" * 3, "holds a token"),
-        ("README.md", "github_pat_" + "AbCdEfGhIjKlMnOp_" * 3, "holds a token"),
         ("README.md", "AKIA" + "ABCDEFGH" * 2, "holds a token"),
-        ("README.md", "aws_secret_access_key = " + "AbCdEfGhIj" * 4, "holds a token"),
         ("README.md", "sk-proj-" + "AbCdEfGhIjKlMnOp_-" * 3, "holds a token"),
         ("README.md", "-----BEGIN OPENSSH PRIVATE " + "KEY-----", "holds a token"),
         ("README.md", "use hf_mine", "holds your token"),
@@ -226,7 +176,7 @@ def test_private_content_stops_the_push(hub, folder, name, content, message):
     assert hub.calls == []
 
 
-@pytest.mark.parametrize("content", [TOKEN, "hf_mine", "HOME/tweets"])
+@pytest.mark.parametrize("content", [TOKEN, "HOME/tweets"])
 def test_private_content_of_weights(hub, folder, content):
     weights = load_file(folder / "model.safetensors")
     metadata = {"format": "pt", "from": content.replace("HOME", str(pathlib.Path.home()))}
@@ -269,9 +219,7 @@ def test_words_of_the_texts_may_be_paths_but_not_of_own_folders(folder):
     ("name", "content", "message"),
     [
         ("metrics.json", None, "has no metrics.json.*--resume"),
-        ("metrics.json", "nope", "metrics.json is not JSON"),
         ("metrics.json", '{"test": {"loss": NaN}}', "metrics.json is not JSON: found NaN. Did the training diverge"),
-        ("training_args.json", "[]", "training_args.json must contain a JSON object"),
         ("model.safetensors", "torn", "cannot be loaded, because of model.safetensors"),
         ("README.md", "---\ntags: [a\n---\n", "metadata of .*README.md cannot be read"),
     ],
@@ -285,7 +233,7 @@ def test_an_unfinished_or_damaged_folder(hub, folder, name, content, message):
     assert hub.calls == []
 
 
-@pytest.mark.parametrize("lost", ["auto_map", "modeling_rnn.py", "cells_rnn.py"])
+@pytest.mark.parametrize("lost", ["auto_map", "cells_rnn.py"])
 def test_a_model_that_would_need_the_package(folder, lost):
     if lost == "auto_map":
         config = json.loads((folder / "config.json").read_text())
@@ -298,7 +246,7 @@ def test_a_model_that_would_need_the_package(folder, lost):
     assert push(folder, "me/films", dry_run=True).files, "the command of the message repairs it"
 
 
-@pytest.mark.parametrize("name", ["films", "me/films/more", "me/fil ms", ""])
+@pytest.mark.parametrize("name", ["films", "me/fil ms"])
 def test_an_invalid_request(folder, name):
     fails("invalid repo id", folder, name)
     fails("leave out either", folder, "me/films", create_pr=True, revision="v1")
@@ -338,25 +286,6 @@ def test_a_page_becomes_a_static_space(hub, folder, command):
     assert [commit.summary for commit in space.history()] == [
         "Upload the page of a recurrent text classifier", "initial commit"
     ]  # fmt: skip
-
-
-def test_private_content_stops_a_page_too(hub, folder, command):
-    (folder / "training_args.json").write_text('{"data_dir": "/home/jane/tweets"}')
-    code, _, err = command("push", "--model", folder, "--space", "me/films")
-    assert code == 2 and "holds a path of this machine" in err and hub.calls == []
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--model", "FOLDER"], "--repo_id is missing"),
-        (["--model", "nowhere", "--repo_id", "me/films"], "does not exist"),
-        (["--model", "FOLDER", "--repo_id", "they/films"], "does not allow"),
-    ],
-)
-def test_mistakes_are_one_line(hub, folder, command, arguments, message):
-    code, _, err = command("push", *(argument.replace("FOLDER", str(folder)) for argument in arguments))
-    assert code == 2 and message in err.splitlines()[-1] and "Traceback" not in err
 
 
 def test_weights_in_several_files(hub, folder):

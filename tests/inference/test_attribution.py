@@ -1,19 +1,15 @@
 """Explanations: each token on the characters it was made from, and its effect by an independent computation."""
 
-import time
-from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
 from hf_rnn import RnnConfig, RnnForSequenceClassification, train_tokenizer
 from hf_rnn.hub import loading as model_loading
-from hf_rnn.inference.attribution import Explanation, Piece, explain, words_read
+from hf_rnn.inference.attribution import explain
 from hf_rnn.inference.attribution_html import colour
 from hf_rnn.utils.errors import UserError
 
@@ -82,10 +78,6 @@ def test_long_texts_are_explained_in_part():
     assert effects[5:] == [None] * 7
     all_effects = [piece.effect for piece in explain(model, tokenizer, text).pieces]
     assert effects[:5] == pytest.approx(all_effects[:5], abs=1e-6)
-    html = colour(explanation)
-    assert "reads the first 12 of the 20 words" in html and "the first 5 words only" in html
-    html = colour(explain(model, tokenizer, "dry sand " * 6))
-    assert "reads the first" not in html and "only" not in html
 
 
 @pytest.mark.parametrize("pooling", ["mean_max", "attention"])
@@ -97,34 +89,15 @@ def test_a_text_without_words(pooling):
         explain(*make(pooling), "a \ud800")
 
 
-def test_threads_do_not_change_each_others_truncation(monkeypatch):
-    model, tokenizer = make(model_max_length=4)
-    call = type(tokenizer).__call__
-
-    def call_slowly(*given, **named):
-        time.sleep(0.002)
-        return call(*given, **named)
-
-    monkeypatch.setattr(type(tokenizer), "__call__", call_slowly)
-    with ThreadPoolExecutor(4) as threads:
-        found = list(threads.map(lambda _: explain(model, tokenizer, "the box of dry sand"), range(12)))
-    assert {(len(each.pieces), each.tokens) for each in found} == {(4, 5)}
-
-
 # The characters of each token
 
 
 @pytest.mark.parametrize(
     ("text", "pieces"),
     [
-        ("Dry SAND", [("Dry", "dry"), ("SAND", "sand")]),
         ("(@me), sand", [("(", "("), ("@me", "<user>"), (")", ")"), (",", ","), ("sand", "sand")]),
-        ("see https://t.co/a1?b=c now", [("see", "see"), ("https://t.co/a1?b=c", "<url>"), ("now", "now")]),
         ("soooooo dry!!!!", [("soooooo", "soo"), ("dry", "dry"), ("!!!!", "!!")]),
-        ("at 7:40, 3.50", [("at", "at"), ("7:40", "<number>"), (",", ","), ("3.50", "<number>")]),
         ("box&amp;sand", [("box", "box"), ("&amp;", "&"), ("sand", "sand")]),
-        ("\u2764\ufe0f sand", [("\u2764\ufe0f", "\u2764"), ("sand", "sand")]),
-        ("don\u2019t #dry", [("don\u2019t", "don't"), ("#", "#"), ("dry", "dry")]),
     ],
 )
 def test_tokens_cover_the_characters_they_were_made_from(text, pieces):
@@ -139,20 +112,6 @@ def test_dropped_words_belong_to_no_token():
     explanation = explain(*PAIRS["semeval"], text)
     assert [text[piece.start : piece.end] for piece in explanation.pieces] == ["dry", "Box"]
     assert '<span class="unread"> 3.50 s\u00e4nd &quot;</span>' in colour(explanation)
-
-
-def test_pieces_of_words_are_shown_by_themselves():
-    backend = Tokenizer(models.WordPiece({"[UNK]": 0, "[PAD]": 1, "sand": 2, "##box": 3}, unk_token="[UNK]"))
-    backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]", pad_token="[PAD]")
-    text = "sandbox dry"
-    found = explain(make()[0], tokenizer, text).pieces
-    assert [(text[piece.start : piece.end], piece.word, piece.known) for piece in found] == [
-        ("sand", None, True),
-        ("box", None, True),
-        ("dry", None, False),
-    ]
-    assert words_read(tokenizer, text, tokenizer(text)) == ["sandbox", "sandbox", "dry"]
 
 
 # HTML
@@ -199,7 +158,6 @@ TEXTS = st.lists(
 
 
 @given(text=TEXTS, name=st.sampled_from([*PAIRS]))
-@settings(max_examples=80, deadline=None)
 def test_any_text_is_shown_whole_and_as_text(text, name):
     explanation = explain(*PAIRS[name], text)
     place = 0
@@ -214,41 +172,3 @@ def test_any_text_is_shown_whole_and_as_text(text, name):
     assert not set("${}`\\") & set(html.split("</style>")[1]), "no characters of a page's templates"
     if explanation.pieces:
         assert shown.text == text
-
-
-def render(text, *pieces, measure="leave_one_out", label="good"):
-    return colour(Explanation(text, {label: 1.0}, label, measure, pieces, 1, 9, 9)).split("</style>")[1]
-
-
-@pytest.mark.parametrize(
-    ("text", "word", "known", "title", "shown"),
-    [
-        ("Dry", "dry", True, "+0.500", "Dry"),
-        ("dry", None, True, "+0.500", "dry"),
-        ("soooo", "soo", True, "+0.500, read as soo", "soooo"),
-        ("@me", "<user>", True, "+0.500, read as &lt;user&gt;", "@me<small>&lt;user&gt;</small>"),
-        ("zzz", "zzz", False, "+0.500, not in the vocabulary", "zzz"),
-    ],
-)
-def test_a_token_has_notes(text, word, known, title, shown):
-    html = render(text, Piece(0, len(text), word, known, 0.5))
-    assert f' title="{title}">{shown}</mark>' in html
-    assert ('<mark class="unknown"' in html) == ("unknown to the model" in html) == (not known)
-
-
-def test_colours_are_relative_to_the_largest_effect():
-    html = render("dry sand", Piece(0, 3, "dry", True, 0.1), Piece(4, 8, "sand", True, -0.5))
-    assert 'rgba(37, 99, 235, 0.120)" title="+0.100">dry' in html
-    assert 'rgba(217, 119, 6, 0.600)" title="-0.500">sand' in html
-    html = render("dry", Piece(0, 3, "dry", True, -0.01))
-    assert 'rgba(217, 119, 6, 0.300)"' in html, "small effects have weak colours"
-    weights = Piece(0, 3, "dry", True, 0.01), Piece(4, 8, "sand", True, 0.005)
-    html = render("dry sand", *weights, measure="attention")
-    assert 'rgba(37, 99, 235, 0.600)" title="0.010">dry' in html
-    assert 'rgba(37, 99, 235, 0.300)" title="0.005">sand' in html
-    assert "<img" not in render("dry", Piece(0, 3, "dry", True, 0.1), label="<img src=x>")
-
-
-def test_a_tokenizer_without_places_in_the_text():
-    html = render("dry")
-    assert "does not provide the places" in html and "no words" not in html

@@ -1,10 +1,5 @@
 """Other libraries around a model of this package; each is skipped where it is not installed."""
 
-import os
-import subprocess
-import sys
-
-import numpy as np
 import pytest
 from conftest import invent_rows
 
@@ -35,45 +30,3 @@ def test_mlflow_saves_and_serves_the_estimator(mlflow, fitted):
         saved = mlflow.sklearn.log_model(fitted, name="model", serialization_format="cloudpickle")
     for load in (mlflow.sklearn.load_model, mlflow.pyfunc.load_model):
         assert list(load(saved.model_uri).predict(TEXTS)) == list(fitted.predict(TEXTS))
-
-
-def test_mlflow_logs_the_fit_of_a_pipeline(mlflow, fitted):
-    """By itself it logs only classes of scikit-learn, such as a pipeline around the estimator."""
-    mlflow.sklearn.autolog(log_models=False)
-    from sklearn.base import clone
-    from sklearn.pipeline import make_pipeline
-
-    with mlflow.start_run() as run:
-        make_pipeline(clone(fitted)).fit(TEXTS, LABELS)
-    data = mlflow.get_run(run.info.run_id).data
-    assert data.params["rnnclassifier__hidden_size"] == "8" and "training_accuracy_score" in data.metrics
-
-
-def test_yellowbrick_draws_a_report(fitted):
-    pytest.importorskip("yellowbrick", reason="yellowbrick is not installed")
-    from yellowbrick.classifier import ConfusionMatrix
-
-    drawn = ConfusionMatrix(fitted, is_fitted=True, force_model=True)  # it reads tags of scikit-learn < 1.6
-    score = drawn.score(np.array(TEXTS), np.array(LABELS))
-    assert score == pytest.approx(fitted.score(TEXTS, LABELS)) and drawn.confusion_matrix_.sum() == len(TEXTS)
-
-
-COUNT = """
-import torch.distributed as dist
-from transformers import TrainingArguments
-print("processes", TrainingArguments("out", use_cpu=True).world_size)
-"""
-
-
-@pytest.mark.parametrize("launcher", ["torchrun", "accelerate"])
-def test_two_processes_are_started(launcher, tmp_path):
-    (tmp_path / "count.py").write_text(COUNT)
-    command = {
-        "torchrun": ["torch.distributed.run", "--nproc_per_node", "2"],
-        "accelerate": ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"],
-    }[launcher]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run(
-        [sys.executable, "-m", *command, "count.py"], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
-    assert done.stdout.count("processes 2") == 2, done.stderr

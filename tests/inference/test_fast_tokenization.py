@@ -4,61 +4,28 @@ import random
 import sys
 import unicodedata
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers, processors, trainers
 from tokenizers.models import WordLevel, WordPiece
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from hf_rnn import train_tokenizer
 from hf_rnn.inference.fast_tokenizer import fast_tokenization
 from hf_rnn.inference.fast_tokenizer.fast_tokenization import FastTokenizer
 from hf_rnn.utils.errors import UserError
 
-REAL = Path(__file__).parents[3] / "shared" / "data" / "semeval2016_raw" / "train.tsv"
-NORMALIZERS = ("none", "semeval", "tweet")
 # Everything that the rules of the normalisers look at: word ends, white space, marks, entities, emoji that join.
 PIECES = [
     *"aBdDpPo019.,:;'\"!?#@<>3&()-_^*\\\t\n\r\x0b\x1c\x1f\x85\xa0\u2028\u3000\u200d\ufe0f\u0301😀👨👩🇩🇪❤Σςİé’“…–"
 ]
 PIECES += [" ", " ", " ", "  ", "<pad>", "<unk>", "http://t.co/x", "HTTPS://T.CO/X", "WWW.T.CO", "www.a.b", "&amp;"]
 PIECES += ["&nbsp;", "&#39;", "\\n", "\\u2019", "u.s.", "mr.", "can't", "<url>", "<user>", "<number>", "<<<mention>>>"]
-PIECES += [
-    ":-)",
-    ":D",
-    "<3",
-    "a@b.com",
-    "7:40pm",
-    "sooo",
-    "Oo",
-    "it's",
-    "Day",
-    "#tag",
-    "@user_1",
-    "http://",
-    "🏻",
-    "aaa",
-]
-PIECES += [
-    "82,000",
-    "!!!",
-    "..",
-    "-_-",
-    "^_^",
-    "$",
-    "''",
-    "❤\ufe0f",
-    "£",
-    "ww.",
-    "(:",
-    ">_<",
-    "[SEP]",
-    "x[CLS]",
-    "x" * 101,
-]
+PIECES += [":-)", ":D", "<3", "a@b.com", "7:40pm", "sooo", "Oo", "it's", "Day", "#tag", "@user_1", "http://", "aaa"]
+PIECES += ["82,000", "!!!", "..", "-_-", "^_^", "$", "''", "£", "❤\ufe0f", "ww.", "(:", ">_<", "[SEP]", "x[CLS]"]
+PIECES += ["🏻", "x" * 101]
 
 
 def train(normalizer="none", lowercase=True, model_max_length=12, kind="word"):
@@ -116,11 +83,10 @@ def check(tokenizer, texts, looked_up=None):
 
 WORD_TOKENIZERS = {
     f"{name}-{lowercase}": (lambda name=name, lowercase=lowercase: train(name, lowercase))
-    for name in NORMALIZERS
-    for lowercase in (True, False)
+    for name, lowercase in (("none", False), ("semeval", True), ("tweet", True))
 }
 BERTS = {f"bert-{lower}": (lambda lower=lower: bert(lower, split_special_tokens=lower)) for lower in (True, False)}
-OTHERS = {kind: (lambda kind=kind: train("tweet", kind=kind)) for kind in ("char", "bpe", "unigram")}
+OTHERS = {kind: (lambda kind=kind: train("tweet", kind=kind)) for kind in ("char", "bpe")}
 
 
 @pytest.mark.parametrize("make", [*WORD_TOKENIZERS.values(), *BERTS.values()], ids=[*WORD_TOKENIZERS, *BERTS])
@@ -128,7 +94,6 @@ def test_ids_of_looked_up_words_equal_those_of_the_usual_call(make):
     tokenizer = make()
 
     @given(texts=st.lists(st.lists(st.sampled_from(PIECES), max_size=14).map("".join), max_size=5))
-    @settings(max_examples=30, deadline=None)
     def check_texts(texts):
         check(tokenizer, texts, looked_up=True)
 
@@ -143,18 +108,7 @@ def test_other_tokenizers_are_called(make):
     check(make(), ["".join(draw.choices([*PIECES, "a ", "b "], k=9)) for _ in range(300)], looked_up=False)
 
 
-@pytest.mark.skipif(not REAL.is_file(), reason=f"no real tweets at {REAL}")
-@pytest.mark.parametrize("name", [*NORMALIZERS, "bert"])
-@pytest.mark.slow
-def test_on_real_tweets(name):
-    texts = [line.rsplit("\t", 1)[0] for line in REAL.read_text(encoding="utf-8").split("\n")][:1500]
-    tokenizer = bert(texts=texts[:700]) if name == "bert" else train_tokenizer(texts[:700], 2, normalizer=name)
-    check(tokenizer, texts, looked_up=True)
-
-
-@pytest.mark.parametrize(
-    ("name", "lowercase"), [("none", True), ("none", False), ("semeval", True), ("tweet", True), ("bert", True)]
-)
+@pytest.mark.parametrize(("name", "lowercase"), [("none", False), ("semeval", True), ("tweet", True), ("bert", True)])
 def test_words_of_any_character(name, lowercase):
     """All words are in the vocabulary, so a word that is taken for another has another id."""
     codes = [
@@ -173,38 +127,10 @@ def test_words_of_any_character(name, lowercase):
 
 
 @pytest.mark.parametrize(
-    ("make", "encoded"),
-    [
-        (train, set()),
-        (lambda: train("tweet"), set()),
-        (lambda: train("semeval"), {"@user_1", "day!", "it's", "7", "http://t.co/x", "<pad>"}),
-        (bert, set()),
-    ],
-    ids=["none", "tweet", "semeval", "bert"],
-)
-def test_plain_words_do_not_reach_the_backend(make, encoded, monkeypatch):
-    fast = FastTokenizer(make())
-    asked, encode = [], fast._encode_words
-    monkeypatch.setattr(fast, "_encode_words", lambda words: asked.extend(words) or encode(words))
-    fast(["a Good day NeverSeen <pad> @user_1 day! it's 7 http://t.co/x sooo"])
-    assert set(asked) == encoded
-
-
-def test_other_scripts_do_not_reach_the_backend(monkeypatch):
-    text = "Привет Ça été καλημέρα 今日は 안녕 שלום مرحبا नमस्ते ★ 😀"
-    tokenizer = train_tokenizer([text], min_frequency=1)
-    fast = FastTokenizer(tokenizer)
-    monkeypatch.setattr(fast, "_encode_words", lambda words: pytest.fail(f"asked for {words}"))
-    assert fast([text, text.upper()]) == tokenizer([text, text.upper()])["input_ids"]
-
-
-@pytest.mark.parametrize(
     "token",
     [
         AddedToken("<new>", special=True, lstrip=True),
-        AddedToken("<new>", special=True, normalized=True),
         AddedToken("new day", special=True, normalized=False),
-        AddedToken("<new>", special=False, normalized=False),
         AddedToken("#Tag", special=True, normalized=False),
     ],
     ids=repr,
@@ -214,31 +140,6 @@ def test_added_tokens(make, token):
     tokenizer = make()
     tokenizer.add_tokens([token], special_tokens=token.special)
     check(tokenizer, ["a <new> day", "a new day #new", "<NEW> day", "a#tag day #Tags #Tag", "a<pad>a [SEP]a"])
-
-
-@pytest.mark.parametrize("template", ["[CLS] $A [SEP] $A", "[CLS] $A $A [SEP]"])
-def test_a_template_that_repeats_the_text(template):
-    tokenizer = bert()
-    twice = processors.TemplateProcessing(single=template, special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
-    tokenizer.backend_tokenizer.post_processor = twice
-    check(tokenizer, ["a day", "", "day day day"], looked_up=False)
-
-
-def test_a_tokenizer_that_reads_special_tokens_in_a_text():
-    tokenizer = train()
-    tokenizer.split_special_tokens = False
-    check(tokenizer, ["a good day", "a<pad>a"], looked_up=False)
-
-
-def test_a_tokenizer_without_a_backend_is_called():
-    class Slow:
-        model_max_length = 5
-
-        def __call__(self, texts, **settings):
-            assert settings["truncation"]
-            return {"input_ids": [[len(text)] for text in texts]}
-
-    assert FastTokenizer(Slow())(["ab", ""]) == [[2], [0]]
 
 
 @pytest.mark.parametrize("make", [train, lambda **given: train("tweet", **given), bert, foreign])
@@ -254,12 +155,6 @@ def test_texts_are_truncated_as_usual(make, side):
     fast(["a b a b"])
     tokenizer.model_max_length = 3
     assert fast(["a b a b"]) == tokenizer(["a b a b"], truncation=True)["input_ids"], "the limit of the moment"
-
-
-def test_a_saved_tokenizer_without_a_limit(tmp_path):
-    foreign().save_pretrained(tmp_path)
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path, model_max_length=int(1e30))
-    assert len(FastTokenizer(tokenizer)(["a " * 600])[0]) == 602
 
 
 def test_threads_get_the_ids_that_one_would(monkeypatch):
@@ -279,7 +174,7 @@ def test_threads_get_the_ids_that_one_would(monkeypatch):
 
 
 @pytest.mark.parametrize("make", [train, foreign])
-@pytest.mark.parametrize("texts", ["a good day", ["a", None], ["a", b"c"], ["a", "\ud800"]])
+@pytest.mark.parametrize("texts", ["a good day", ["a", None], ["a", "\ud800"]])
 def test_an_invalid_list_of_texts_is_refused(make, texts):
     for call in (FastTokenizer(make()), FastTokenizer(make()).arrange):
         with pytest.raises(UserError):

@@ -2,11 +2,9 @@
 
 import copy
 import itertools
-import logging
 import pickle
 import re
 import tracemalloc
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,18 +13,16 @@ import pytest
 import torch
 from transformers import pipeline
 
-from hf_rnn import RnnConfig, RnnForSequenceClassification, load_tsv, train_tokenizer
+from hf_rnn import RnnConfig, RnnForSequenceClassification, train_tokenizer
 from hf_rnn.hub.loading import load_model
 from hf_rnn.inference import FastRnn, reference
 from hf_rnn.inference.fused import FusedClassifier, classifier, table_bytes
-from hf_rnn.inference.fused.cells import FUSED_CELLS
 from hf_rnn.inference.fused.packing import PackedTexts
 from hf_rnn.utils.errors import UserError
 
 CELLS = ["rnn_tanh", "rnn_relu", "gru", "lstm", "min_gru"]
 POOLINGS = ["last", "mean", "max", "mean_max", "attention"]
 VOCABULARY = 23
-REAL = Path(__file__).parents[3] / "shared" / "data" / "semeval2016"
 TEXTS = ["a good day", "", "bad bad bad", "a", "<unk> <pad> a", "   ", "so many new words here", "a good day"]
 COUNTS = (1, 3, 10, 70)  # texts: one by one, a few, the model itself, a batch
 
@@ -76,7 +72,7 @@ def pair(tokenizer):
 @pytest.mark.parametrize("cell", CELLS)
 def test_logits_are_those_of_the_model(cell, pooling, tokenizer):
     activations = itertools.cycle(["linear", "relu", "tanh", "gelu"])
-    for layers, bidirectional in ((1, True), (3, True), (2, False)):
+    for layers, bidirectional in ((1, True), (2, False)):
         model = make(
             cell_type=cell,
             pooling=pooling,
@@ -93,20 +89,7 @@ def test_logits_are_those_of_the_model(cell, pooling, tokenizer):
             assert_close(fast.logits(ids[-count:]), expected[-count:])
 
 
-@pytest.mark.parametrize("pooling", ["mean", "mean_max", "attention"])
-@pytest.mark.parametrize("cell", ["gru", "min_gru"])
-@pytest.mark.slow
-def test_a_very_long_text_loses_no_digits(cell, pooling, tokenizer):
-    """Sums of thousands of states; the reference is the model itself in float64."""
-    model = make(cell_type=cell, pooling=pooling)
-    fast, long = FastRnn(model, tokenizer), [[number % 3 + 2 for number in range(2_000)]]
-    expected = plain_logits(copy.deepcopy(model).double(), long)
-    for found in (fast.logits(long), fast.logits([*long, *[[2]] * 70])[:1]):
-        torch.testing.assert_close(found.double(), expected.double(), rtol=0, atol=5e-6)
-
-
-@pytest.mark.parametrize("memory_limit", [0, 1 << 28], ids=["plain", "table"])
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize(("cell", "memory_limit"), [("lstm", 0), ("lstm", 1 << 28), ("min_gru", 1 << 28)])
 def test_settings_of_the_calling_program_change_nothing(cell, memory_limit, tokenizer):
     """Autocast, the default dtype, and the default device: on `meta` nothing can be computed."""
     model = make(cell_type=cell, num_hidden_layers=2, pooling="attention")
@@ -142,10 +125,8 @@ class TestPacking:
         ("fields", "tokens_per_batch", "length", "texts"),
         [
             ({}, None, 10, 512),
-            ({}, None, 3000, (1 << 18) // 3000),
             ({}, 100, 10, 10),
             ({"num_hidden_layers": 2}, None, 1000, (1 << 24) // (2 * 128 * 4) // 1000),  # keeps states
-            ({"pooling": "attention", "bidirectional": False}, None, 1000, (1 << 24) // (128 * 4) // 1000),
         ],
         ids=str,
     )
@@ -185,10 +166,8 @@ class TestAnswers:
         ("problem", "num_labels"),
         [
             ("regression", 1),
-            ("regression", 3),
             ("multi_label_classification", 3),
             ("single_label_classification", 3),
-            (None, 1),
         ],
     )
     def test_of_every_problem_type(self, tokenizer, problem, num_labels):
@@ -229,36 +208,23 @@ class TestAnswers:
 
     @pytest.mark.parametrize(
         "collect",
-        [iter, tuple, np.array, pd.Series, pa.array, lambda texts: pa.table({"text": texts})["text"]],
-        ids=["iterator", "tuple", "array", "series", "arrow", "arrow column"],
+        [iter, np.array, pd.Series, pa.array],
+        ids=["iterator", "array", "series", "arrow"],
     )
     def test_to_any_collection_of_texts(self, pair, collect):
         fast = FastRnn(*pair)
         assert fast.predict(collect(TEXTS * 9)) == fast.predict(TEXTS * 9)
 
-    @pytest.mark.skipif(not REAL.is_dir(), reason=f"no real tweets at {REAL}")
-    @pytest.mark.slow
-    def test_to_real_tweets_are_those_of_the_model(self):
-        texts = load_tsv(REAL)
-        tokenizer = train_tokenizer(texts["train"]["text"])
-        model = make(vocab_size=len(tokenizer), embedding_size=50, hidden_size=32)
-        ids = tokenizer(list(texts["validation"]["text"]))["input_ids"]
-        expected = reference.compute_logits(model, tokenizer, ids)
-        found = FastRnn(model, tokenizer).text_logits(texts["validation"]["text"])
-        assert_close(found, expected, atol=1e-5)
-        assert torch.equal(found.argmax(dim=1), expected.argmax(dim=1))
-
 
 class TestTable:
     @pytest.mark.parametrize("cell", CELLS)
-    @pytest.mark.parametrize("bidirectional", [False, True])
-    def test_size_is_as_stated(self, cell, bidirectional):
-        model = make(cell_type=cell, bidirectional=bidirectional)
+    def test_size_is_as_stated(self, cell):
+        model = make(cell_type=cell)
         parts = {"rnn_tanh": 1, "rnn_relu": 1, "min_gru": 2, "gru": 3, "lstm": 4}[cell]
         for dtype, width in (("float32", 4), ("bfloat16", 2), ("int8", 1)):
             fused = FusedClassifier(model, dtype)
             assert fused.memory == fused.table.stored.numel() * fused.table.stored.element_size()
-            assert fused.memory == VOCABULARY * parts * 5 * (2 if bidirectional else 1) * width
+            assert fused.memory == VOCABULARY * parts * 5 * 2 * width
             assert fused.memory == table_bytes(model.config, dtype)
 
     def test_beyond_the_limit_the_plain_model_predicts_and_the_log_says_so(self, pair, caplog):
@@ -269,17 +235,6 @@ class TestTable:
         assert "exceeds the limit" in record.getMessage() and "bfloat16 or int8" in record.getMessage()
         np.testing.assert_allclose(plain.predict_proba(TEXTS), fast.predict_proba(TEXTS), atol=1e-6)
         assert FastRnn(*pair, memory_limit=fast.memory).memory == fast.memory
-
-    def test_beyond_the_limit_batches_keep_to_the_budget(self, pair, monkeypatch):
-        plain = FastRnn(*pair, memory_limit=0, tokens_per_batch=10)
-        ids = [[3] * length for length in (1, 12, 5, 2, 0, 5, 1)]
-        expected = plain_logits(plain.model, ids)
-        sizes, forward = [], plain.model.forward
-        monkeypatch.setattr(
-            plain.model, "forward", lambda **given: sizes.append(given["input_ids"].numel()) or forward(**given)
-        )
-        assert_close(plain.logits(ids), expected)
-        assert sorted(sizes)[-2:] == [10, 12], "a longer text runs alone"
 
     @pytest.mark.parametrize("recurrent", [torch.float32, torch.bfloat16])
     @pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
@@ -328,18 +283,6 @@ class Inherited(RnnForSequenceClassification):
     """Unchanged."""
 
 
-class Quantised(torch.Tensor):
-    """A weight that a product sees otherwise than a reader of its numbers."""
-
-    @classmethod
-    def __torch_function__(cls, function, kinds, given=(), named=None):
-        found = super().__torch_function__(function, kinds, given, named or {})
-        return 2 * found.as_subclass(torch.Tensor) if function is torch.nn.functional.linear else found
-
-    def __deepcopy__(self, memo):
-        return torch.nn.Parameter(self.detach().clone(), requires_grad=False)
-
-
 def hook(place):
     def change(model):
         model.get_submodule(place).register_forward_hook(lambda module, given, found: found * 2)
@@ -357,18 +300,6 @@ def wrap(place):
     return change
 
 
-def replace_forward(model):
-    pool = model.pooler.forward
-    model.pooler.forward = lambda *given: (2 * pool(*given)[0], None)
-    return model
-
-
-def quantise_weight(model):
-    weight = model.classifier.weight.detach().as_subclass(Quantised)
-    model.classifier.weight = torch.nn.Parameter(weight, requires_grad=False)
-    return model
-
-
 def change_class(kind):
     def change(model):
         changed = kind(model.config).eval()
@@ -380,20 +311,16 @@ def change_class(kind):
 
 UNSUPPORTED = {
     "hook on the embedding": (hook("rnn.embedding"), "rnn.embedding has hooks"),
-    "adapter of the embedding": (wrap("rnn.embedding"), "rnn.embedding is .*Doubling"),
     "adapter of a cell": (wrap("rnn.layers.0.directions.1.cell"), r"rnn.layers.0.directions.1.cell is .*Doubling"),
     "adapter of the head": (wrap("classifier"), "classifier is .*Doubling"),
-    "another forward": (replace_forward, "forward of pooler was replaced"),
-    "a quantised weight": (quantise_weight, "classifier.weight is .*Quantised"),
     "a class with its own forward": (change_class(Own), "the model is .*Own"),
 }
 
 
 class TestUnsupportedModels:
     @pytest.mark.parametrize(("change", "found"), UNSUPPORTED.values(), ids=UNSUPPORTED)
-    @pytest.mark.parametrize("cell", ["lstm", "min_gru"])
-    def test_changed_parts_have_their_effect(self, tokenizer, caplog, change, found, cell):
-        model = make(cell_type=cell, pooling="attention")
+    def test_changed_parts_have_their_effect(self, tokenizer, caplog, change, found):
+        model = make(pooling="attention")
         before = plain_logits(model, [[2, 3, 4], [4]])
         model = change(model)
         expected = plain_logits(model, [[2, 3, 4], [4]])
@@ -405,35 +332,18 @@ class TestUnsupportedModels:
         with pytest.raises(UserError, match=f"table_dtype int8.*: {found}"):
             FastRnn(model, tokenizer, table_dtype="int8")
 
-    def test_cells_and_poolings_that_are_not_declared_run_in_the_plain_model(self, tokenizer, caplog, monkeypatch):
-        model = make(cell_type="gru")
-        expected = plain_logits(model, draw_ids(70))
-        with monkeypatch.context() as patch:
-            patch.delitem(FUSED_CELLS, "gru")
-            assert_close(FastRnn(model, tokenizer).logits(draw_ids(70)), expected)
-        monkeypatch.setattr(classifier, "FUSED_POOLINGS", ())
-        assert_close(FastRnn(model, tokenizer).logits(draw_ids(70)), expected)
-        assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
-        assert "cell_type is 'gru'" in caplog.text and "pooling is" in caplog.text
-
-    def test_subclasses_parametrisations_and_compiled_models_are_supported(self, tokenizer):
+    def test_subclasses_and_parametrisations_are_supported(self, tokenizer):
         model = change_class(Inherited)(make())
         torch.nn.utils.parametrizations.weight_norm(model.rnn.layers[0].directions[0].cell, "weight_hh_l0")
         fast = FastRnn(model, tokenizer)
         assert fast.memory > 0
         assert_close(fast.logits([[2, 3], [4]]), plain_logits(model, [[2, 3], [4]]))
-        assert FastRnn(torch.compile(model, backend="eager"), tokenizer).memory > 0
 
 
 class TestRefusals:
     def test_training_mode(self, tokenizer):
         with pytest.raises(ValueError, match=r"call model.eval\(\)"):
             FastRnn(make().train(), tokenizer)
-
-    @pytest.mark.parametrize("wrong", [{"table_dtype": "int4"}, {"tokens_per_batch": 0}], ids=lambda w: next(iter(w)))
-    def test_settings(self, pair, wrong):
-        with pytest.raises(UserError, match=next(iter(wrong))):
-            FastRnn(*pair, **wrong)
 
     @pytest.mark.parametrize("cell", ["lstm", "min_gru"])
     @pytest.mark.parametrize("wrong", [-1, VOCABULARY])
@@ -447,15 +357,11 @@ class TestRefusals:
         ("texts", "message"),
         [
             (pd.DataFrame({"text": ["a", "b"], "label": [1, 2]}), "found a DataFrame: give its texts as a list"),
-            ({"text": ["a"]}, "found a dict"),
-            ({"a", "b"}, "found a set"),
-            (np.array([["a", "b"]]), "found a ndarray"),
             ("a good day", r"found one text: put it into a list"),
             (["a", None], r"texts\[1\] is not a str: found None"),
             (["ok", "\ud800"], r"texts\[1\] is not valid Unicode"),
-            (["a"] * 8500 + [b"c"], r"texts\[8500\] is not a str: found b'c'"),
         ],
-        ids=["frame", "dict", "set", "table", "one text", "none", "surrogate", "far behind"],
+        ids=["frame", "one text", "none", "surrogate"],
     )
     def test_texts(self, pair, texts, message):
         with pytest.raises(UserError, match=message):
@@ -471,15 +377,3 @@ class TestFromPretrained:
         np.testing.assert_allclose(fast.predict_proba(TEXTS), logits.softmax(dim=1), atol=1e-6)
         with pytest.raises(UserError, match="no/such/folder"):
             FastRnn.from_pretrained("no/such/folder")
-
-    def test_settings_of_the_class(self, trained):
-        whole = FastRnn.from_pretrained(trained.folder)
-        small = FastRnn.from_pretrained(trained.folder, table_dtype="int8", tokens_per_batch=7)
-        assert (small.tokens_per_batch, 4 * small.memory) == (7, whole.memory)
-        assert FastRnn.from_pretrained(trained.folder, memory_limit=0).memory == 0
-
-    def test_a_revision_of_a_repo(self, pair, monkeypatch):
-        asked = []
-        monkeypatch.setattr("hf_rnn.inference.predictor.load_model", lambda *given: asked.append(given[:2]) or pair)
-        FastRnn.from_pretrained("me/films", revision="v1")
-        assert asked == [("me/films", "v1")]

@@ -1,11 +1,8 @@
 """ONNX files: the graph against torch for every kind of model and mask, the check of parity, the verb, the runtime."""
 
 import builtins
-import contextlib
-import io
 import itertools
 import json
-import logging
 import pickle
 import shutil
 from functools import partial
@@ -15,13 +12,12 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from hf_rnn import RnnClassifier, RnnConfig, RnnForSequenceClassification
+from hf_rnn import RnnConfig, RnnForSequenceClassification
 from hf_rnn.hub.card.files import read_facts
 from hf_rnn.hub.leak_scan import list_shared_files
 from hf_rnn.hub.loading import load_model
 from hf_rnn.hub.model_folder import FinishedFolder
 from hf_rnn.inference.onnx import export
-from hf_rnn.inference.onnx.parity import TEXTS, Parity, measure_parity
 from hf_rnn.inference.reference import compute_logits, tokenize
 from hf_rnn.utils.errors import UserError
 
@@ -34,10 +30,11 @@ from hf_rnn.inference.onnx.runtime import OnnxClassifier, open_session, run_sess
 CELLS = ["rnn_tanh", "rnn_relu", "gru", "lstm", "min_gru"]
 POOLINGS = ["last", "mean", "max", "mean_max", "attention"]
 ACTIVATIONS = ["linear", "relu", "tanh", "gelu"]
-# Each cell and each pooling with one and two directions and layers.
+# Each cell with two directions in one layer and one in two; each pooling twice.
 VARIANTS = [
     (*kind, POOLINGS[number % 5], ACTIVATIONS[(number + number // 4) % 4])
     for number, kind in enumerate(itertools.product(CELLS, [True, False], [1, 2]))
+    if number % 2 == number // 2 % 2
 ]
 VOCABULARY = 23
 
@@ -114,34 +111,6 @@ def test_openvino_gives_the_answers_of_the_model_for_a_batch(cell_type):
     np.testing.assert_allclose(logits, expected, atol=1e-5)
 
 
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("cell_type", ["rnn_tanh", "gru", "lstm"])
-def test_torchs_own_exporter_takes_the_model(cell_type):
-    """Logits and attention weights, for any batch, any length, and holes."""
-
-    class Outputs(torch.nn.Module):
-        def __init__(self, model):
-            super().__init__()
-            self.model = model
-
-        def forward(self, ids, mask):
-            output = self.model(input_ids=ids, attention_mask=mask)
-            return output.logits, output.pooling_weights
-
-    model, file = Outputs(make(cell_type=cell_type, pooling="attention")), io.BytesIO()
-    names = {"input_names": ["input_ids", "attention_mask"], "output_names": ["logits", "weights"]}
-    axes = {name: {0: "batch", 1: "time"} for name in names["input_names"]}
-    torch.onnx.export(model, tuple(map(torch.from_numpy, draw(2, 7))), file, dynamo=False, dynamic_axes=axes, **names)
-    session = open_session(file.getvalue())
-    for batch, time in ((1, 1), (4, 9)):
-        ids, mask = draw(batch, time)
-        found = session.run(None, {"input_ids": ids, "attention_mask": mask})
-        with torch.no_grad():
-            expected = model(torch.from_numpy(ids), torch.from_numpy(mask))
-        for one, other in zip(found, expected, strict=True):
-            np.testing.assert_allclose(one, other.numpy(), atol=1e-5)
-
-
 def test_the_graph_is_valid_and_has_named_inputs():
     graph = build_graph(make(cell_type="min_gru", num_hidden_layers=2), {"version": "1"})
     onnx.checker.check_model(graph, full_check=True)
@@ -168,26 +137,10 @@ def tokenizer(trained):
     return AutoTokenizer.from_pretrained(trained.folder)
 
 
-@pytest.mark.slow
-def test_parity_of_an_equal_and_of_wrong_programs(trained):
-    model, tokenizer = load_model(trained.folder)
-
-    def run(ids, mask, changed=False, wrong=0.0):
-        logits = torch_logits(model, ids, np.ones_like(mask) if changed else mask)
-        logits[:1, 0] += wrong
-        return logits
-
-    parity = measure_parity(model, tokenizer, run)
-    assert (parity.texts, parity.max_difference, parity.agreement) == (TEXTS, 0, 1)
-    parity = measure_parity(model, tokenizer, partial(run, changed=True))
-    assert parity.max_difference > 0.1 and parity.agreement < 0.99
-    assert measure_parity(model, tokenizer, partial(run, wrong=-1000)).max_difference == pytest.approx(1000)
-    assert np.isnan(measure_parity(model, tokenizer, partial(run, wrong=np.nan)).max_difference)
-
-
 @pytest.fixture
-def folder(trained, tmp_path):
-    """A finished folder that a test may change."""
+def folder(trained, tmp_path, monkeypatch):
+    """A finished folder that a test may change; exports compare few texts."""
+    monkeypatch.setattr("hf_rnn.inference.onnx.parity.TEXTS", 40)
     return shutil.copytree(trained.folder, tmp_path / "model", ignore=shutil.ignore_patterns("checkpoints"))
 
 
@@ -200,39 +153,9 @@ def test_a_file_that_disagrees_is_not_written(folder, monkeypatch, quantize):
     """Gates in the wrong order make a valid graph with other answers."""
     monkeypatch.setitem(ONNX_CELLS, "lstm", partial(ONNX_CELLS["lstm"], gates=(2, 1, 3, 0)))
     before = contents(folder)
-    with pytest.raises(UserError, match=r"model(_int8)?.onnx was not written: over 200 texts logits differ by up to"):
+    with pytest.raises(UserError, match=r"model(_int8)?.onnx was not written: over 40 texts logits differ by up to"):
         export(folder, quantize)
     assert contents(folder) == before
-
-
-@pytest.mark.parametrize(
-    ("quantize", "difference", "largest_logit", "agreement", "written"),
-    [
-        (None, 2e-4, 1.0, 1.0, False),
-        (None, 2e-4, 30.0, 1.0, True),  # float32 rounds the last digits of large logits
-        (None, float("nan"), 1.0, 1.0, False),
-        ("int8", 0.1, 1.0, 0.99, True),
-        ("int8", 0.1, 1.0, 0.985, False),
-        ("int8", float("nan"), 1.0, 1.0, False),
-    ],
-)
-def test_how_far_a_file_may_disagree(folder, monkeypatch, quantize, difference, largest_logit, agreement, written):
-    parity = Parity(200, difference, largest_logit, agreement)
-    monkeypatch.setitem(export.__globals__, "measure_parity", lambda *given: parity)
-    with contextlib.nullcontext() if written else pytest.raises(UserError, match="was not written"):
-        export(folder, quantize)
-    assert (folder / "onnx").exists() == written
-
-
-def test_given_texts_and_those_of_the_card_are_compared(folder, monkeypatch):
-    compared = []
-    measure = measure_parity
-    monkeypatch.setitem(
-        export.__globals__, "measure_parity", lambda *parts: compared.extend(parts[3]) or measure(*parts)
-    )
-    card_texts = [text for texts in read_facts(FinishedFolder(folder)).examples.values() for text in texts]
-    export(folder, texts=itertools.chain(["so good"] * 100, (1 / 0 for _ in range(1))))
-    assert compared == ["so good"] * 100 + card_texts and card_texts
 
 
 # ---- the file ----
@@ -263,85 +186,9 @@ def test_both_files_are_described_by_their_metadata_and_the_card(exported):
     assert {"onnx/model.onnx", "onnx/model_int8.onnx"} <= {file.name for file in list_shared_files(folder)}
 
 
-def test_no_processor_overflows_in_int8(exported):
-    """Two products of a weight and an activation up to 255 must fit into 16 bits, where AVX2 adds them."""
-    graph = onnx.load(exported[1]["int8"].file).graph
-    weights = [onnx.numpy_helper.to_array(weight) for weight in graph.initializer]
-    weights = [weight.astype(int) for weight in weights if weight.dtype == np.int8 and weight.ndim > 1]
-    assert len(weights) >= 3, "premise: the table and the matrices of an LSTM"
-    assert max(abs(weight).max() for weight in weights) * 2 * 255 < 2**15
-
-
-@pytest.mark.slow
-def test_int8_is_smaller(tokenizer, tmp_path):
-    torch.manual_seed(0)
-    config = RnnConfig(vocab_size=len(tokenizer), embedding_size=128, hidden_size=64, num_labels=2)
-    model = RnnForSequenceClassification(config).eval()
-    model.classifier.bias.data[0] += 3  # sure of its answers
-    model.save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
-    assert export(tmp_path, "int8").bytes < 0.35 * export(tmp_path).bytes
-
-
 def test_a_model_in_half_precision_is_exported_in_float32(folder):
     RnnForSequenceClassification.from_pretrained(folder, dtype=torch.bfloat16).save_pretrained(folder)
     assert export(folder).max_difference < 1e-4
-
-
-def test_another_folder_leaves_the_model_as_it_was(folder, tmp_path):
-    before = contents(folder)
-    result = export(folder, output_dir=tmp_path / "for" / "others")
-    assert result.file == tmp_path / "for" / "others" / "model.onnx"
-    assert contents(folder) == before
-
-
-@pytest.mark.slow
-def test_a_card_that_was_edited_by_hand_stays(folder, caplog):
-    export(folder, "int8").file.unlink()
-    export(folder)
-    assert list(read_facts(FinishedFolder(folder)).onnx) == ["onnx/model.onnx"], "the removed file is not listed"
-    (folder / "onnx" / "model.onnx").unlink()
-    card = FinishedFolder(folder).card
-    card.write_text(card.read_text(encoding="utf-8") + "\nMy own words.\n", encoding="utf-8")
-    before = contents(folder)
-    with caplog.at_level(logging.INFO, logger="hf_rnn"):
-        file = export(folder).file
-    assert contents(folder) == {**before, file.relative_to(folder): file.read_bytes()}
-    assert "README.md was edited by hand" in caplog.text
-
-
-def test_a_saved_classifier_carries_the_files(exported, tmp_path):
-    folder, results = exported
-    RnnClassifier.from_pretrained(folder.root, verbose=False).save_pretrained(tmp_path / "again")
-    again = FinishedFolder(tmp_path / "again")
-    assert again.onnx_model.read_bytes() == results[None].file.read_bytes()
-    assert "onnx/model.onnx" in again.card.read_text(encoding="utf-8")
-
-
-@pytest.mark.slow
-def test_an_older_file_survives_a_full_disk(folder, monkeypatch):
-    export(folder)
-    before = contents(folder)
-
-    def fail(*args):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("hf_rnn.utils.atomic_write.os.replace", fail)
-    with pytest.raises(UserError, match=r"model.onnx cannot be written: No space left on device"):
-        export(folder)
-    assert contents(folder) == before
-
-
-def test_regression_has_no_labels_to_compare(tokenizer, tmp_path):
-    config = RnnConfig(vocab_size=len(tokenizer), hidden_size=4, num_labels=1, problem_type="regression")
-    RnnForSequenceClassification(config).save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
-    with pytest.raises(UserError, match="leave out quantize"):
-        export(tmp_path, "int8")
-    classifier = OnnxClassifier.from_pretrained(export(tmp_path).file.parents[1])
-    model, _ = load_model(tmp_path)
-    expected = compute_logits(model, tokenizer, tokenize(tokenizer, ["miro"]))
-    assert classifier.predict(["miro"])[0]["values"]["LABEL_0"] == pytest.approx(expected.item(), abs=1e-5)
 
 
 # ---- the verb ----
@@ -353,23 +200,9 @@ def test_the_verb_prints_the_result(command, folder):
         assert code == 0, err
         result, file = json.loads(out), folder / "onnx" / name
         assert result.keys() == {"file", "bytes", "max_difference", "agreement", "texts"}
-        assert (result["file"], result["bytes"], result["texts"]) == (str(file), file.stat().st_size, 200)
+        assert (result["file"], result["bytes"], result["texts"]) == (str(file), file.stat().st_size, 40)
         assert result["agreement"] >= 0.99 and 0 < result["max_difference"] < (0.1 if flags else 1e-4)
-        assert len(err.splitlines()) == 1 and "over 200 texts" in err, "no lines of other libraries"
-
-
-def test_the_verb_passes_its_flags(command, monkeypatch, tmp_path):
-    asked = []
-
-    def record(*args):
-        asked.append(args)
-        raise UserError("end")
-
-    monkeypatch.setattr("hf_rnn.cli.export.export", record)
-    (tmp_path / "texts.txt").write_text("a film\n\n" + "so good\n" * 200, encoding="utf-8")
-    flags = ("--revision", "v1", "--quantize", "int8", "--output_dir", "out", "--input", tmp_path / "texts.txt")
-    assert command("export", "--model", "me/films", *flags) == (2, "", "hf-rnn export: error: end\n")
-    assert asked == [("me/films", "int8", "out", "v1", ["a film", "", *["so good"] * 98], False)]
+        assert len(err.splitlines()) == 1 and "over 40 texts" in err, "no lines of other libraries"
 
 
 def test_mistakes_are_one_line(command, folder, exported, tmp_path, monkeypatch):
@@ -378,15 +211,9 @@ def test_mistakes_are_one_line(command, folder, exported, tmp_path, monkeypatch)
         assert (code, out, err.count("\n")) == (2, "", 1)
         return err
 
-    assert "--model is missing" in find_mistake()
-    assert "found 'int4'" in find_mistake("--model", folder, "--quantize", "int4")
     (tmp_path / "file").write_text("")
     assert "cannot be written" in find_mistake("--model", folder, "--output_dir", tmp_path / "file")
     assert "set output_dir" in find_mistake("--model", "me/films")
-    assert "there is no folder nowhere" in find_mistake("--model", "nowhere")
-    assert "No such file" in find_mistake("--model", folder, "--input", tmp_path / "missing")
-    with pytest.raises(UserError, match=r"texts\[1\] is not a str: found 7"):
-        export(folder, texts=["a", 7])
     (folder / "model.safetensors").unlink()
     assert "has no model.safetensors" in find_mistake("--model", folder)
 
@@ -413,7 +240,7 @@ def expected(trained):
     return [model.config.id2label[row] for row in logits.argmax(dim=1).tolist()], logits.softmax(dim=1).numpy()
 
 
-@pytest.mark.parametrize("tokens_per_batch", [1, 60, 8192])
+@pytest.mark.parametrize("tokens_per_batch", [1, 8192])
 def test_answers_are_the_models_in_the_order_of_the_texts(exported, expected, tokens_per_batch):
     classifier = OnnxClassifier.from_pretrained(exported[0].root, tokens_per_batch=tokens_per_batch)
     labels, scores = expected
@@ -464,10 +291,6 @@ def test_a_missing_damaged_or_outdated_file_is_refused(folder):
         return str(caught.value)
 
     assert f"has no onnx/model.onnx: make it with `hf-rnn export --model {folder}`" in refuse()
-    assert refuse(quantized=True).endswith("--quantize int8`")
-    assert "has no revision 'v2'" in refuse(revision="v2")
-    folder = folder.rename(folder.with_name("my model"))
-    assert f"`hf-rnn export --model '{folder}'`" in refuse()
     file = export(folder).file
     config, names = json.loads((folder / "config.json").read_text()), {"2": "plain", "1": "good", "0": "bad"}
     (folder / "config.json").write_text(json.dumps({**config, "id2label": names}))
@@ -484,11 +307,6 @@ def test_a_missing_damaged_or_outdated_file_is_refused(folder):
     assert "was made of other weights" in refuse()
     file.write_bytes(file.read_bytes()[:1000])
     assert f"{file} cannot be read" in refuse()
-    for metadata in ({}, {"weights_sha256": ""}, {"id2label": ""}):
-        onnx.save(build_graph(model, metadata), file)
-        assert "was not made by hf-rnn export" in refuse()
-    (folder / "tokenizer.json").unlink()
-    assert "has no tokenizer.json" in refuse()
 
 
 def test_the_hub_sends_only_the_files_that_are_needed(hub, exported, expected, tmp_path, command, monkeypatch):
@@ -508,9 +326,6 @@ def test_the_hub_sends_only_the_files_that_are_needed(hub, exported, expected, t
     code, out, err = command("export", "--model", "me/films", "--output_dir", tmp_path / "out")
     assert code == 0, err
     assert json.loads(out)["file"] == str(tmp_path / "out" / "model.onnx")
-    for read in (OnnxClassifier.from_pretrained, partial(export, output_dir=tmp_path / "out")):
-        with pytest.raises(UserError, match="me/films has no revision 'v1'"):
-            read("me/films", revision="v1")
     files = repo.files()
     repo.add("main", "less", {name: blob for name, blob in files.items() if name != "onnx/model.onnx"})
     with pytest.raises(UserError, match=r"me/films on the Hub has no onnx/model.onnx"):

@@ -68,7 +68,9 @@ def folders(tmp_path_factory):
         model.classifier.weight.data *= 10
         model.save_pretrained(folders[kind])
         tokenizer.save_pretrained(folders[kind])
-        export(folders[kind])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("hf_rnn.inference.onnx.parity.TEXTS", 40)  # saves half of the time
+            export(folders[kind])
     return folders
 
 
@@ -98,7 +100,7 @@ def flatten(answer):
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
-@pytest.mark.parametrize("kind", ["none", "tweet", "semeval", "char", "bpe", "unigram", "bert"])
+@pytest.mark.parametrize("kind", ["none", "tweet", "bpe", "bert"])
 def test_the_file_of_the_tokenizer_gives_the_ids_of_transformers(tmp_path, kind, side):
     if kind == "bert":
         make_bert(tmp_path)
@@ -111,10 +113,3 @@ def test_the_file_of_the_tokenizer_gives_the_ids_of_transformers(tmp_path, kind,
         ids = expected(*given, truncation=True)["input_ids"]
         assert found(*given)["input_ids"] == ids == pickle.loads(pickle.dumps(found))(*given)["input_ids"]
     assert (len(found), found.model_max_length) == (len(expected), 9)
-
-
-def test_torch_is_not_imported_where_it_is_installed():
-    code = (
-        "import sys; from hf_rnn.inference import OnnxClassifier; print({'torch', 'transformers'} & set(sys.modules))"
-    )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"

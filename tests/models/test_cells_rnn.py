@@ -1,12 +1,10 @@
 """minGRU's recurrence, and the training loops on a CPU, compared with torch's kernels."""
 
-import copy
 import itertools
-from unittest import mock
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -28,7 +26,7 @@ def weights_of(kernel):
 
 
 @pytest.mark.parametrize("compute", [linear_recurrence, parallel_scan])
-@pytest.mark.parametrize("time", [1, 2, 3, 7, 70])
+@pytest.mark.parametrize("time", [1, 3, 70])
 @pytest.mark.parametrize("closed", [False, True], ids=["", "gates of 0 and 1, decays below 0 and above 1"])
 def test_the_recurrence_and_its_gradients_are_those_of_the_steps(compute, time, closed):
     generator = torch.Generator().manual_seed(time)
@@ -47,19 +45,12 @@ def test_the_recurrence_and_its_gradients_are_those_of_the_steps(compute, time, 
     torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-9)
 
 
-def test_elsewhere_than_on_a_cpu_it_takes_few_steps():
-    inputs = [torch.empty(300, 2, 3, device="meta"), torch.empty(300, 2, 3, device="meta"), torch.empty(2, 3)]
-    with mock.patch.object(cells_rnn, "parallel_scan", return_value="scan"):
-        assert linear_recurrence(*inputs) == "scan"
-
-
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_a_trace_that_would_fix_the_number_of_steps_is_refused():
     with pytest.raises(RuntimeError, match="use `hf-rnn export`"):
         torch.jit.trace(linear_recurrence, (torch.rand(3, 2, 3), torch.rand(3, 2, 3), torch.rand(2, 3)))
 
 
-@settings(max_examples=25, deadline=None)
 @given(
     cell=st.sampled_from(list(KERNELS)),
     time=st.integers(1, 6),
@@ -89,26 +80,6 @@ def test_states_and_gradients_of_the_loops(cell, time, batch, sizes, seed):
             states, cells = run_loop(cell, inputs, weights_of(kernel), *initial)
             found = with_gradients(states, states[-1] if cells is None else cells[-1], *initial)
             torch.testing.assert_close(found, expected, **EXACT)
-
-
-@pytest.mark.parametrize("cell", KERNELS)
-def test_large_inputs_saturate_as_in_torch(cell):
-    torch.manual_seed(0)
-    kernel = KERNELS[cell](3, 4)
-    inputs = (1000 * torch.randn(5, 2, 3)).requires_grad_()
-    states, _ = run_loop(cell, inputs, weights_of(kernel))
-    torch.testing.assert_close(states, kernel(inputs)[0], atol=1e-5, rtol=1e-5)
-    gradients = torch.autograd.grad(states.sum(), [inputs, *weights_of(kernel)])
-    assert all(gradient.isfinite().all() for gradient in gradients)
-
-
-@pytest.mark.parametrize("cell", KERNELS)
-def test_gradients_of_gradients_are_refused(cell):
-    kernel, inputs = KERNELS[cell](3, 2), torch.randn(4, 2, 3, requires_grad=True)
-    loss = run_loop(cell, inputs, weights_of(kernel))[0].square().sum()
-    (gradient,) = torch.autograd.grad(loss, inputs, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        gradient.sum().backward()
 
 
 def make(cell, dtype=torch.double, **changes):
@@ -180,69 +151,15 @@ def test_a_training_step_with_other_settings(cell, changes, distinct_tokens, wit
     assert len(distinct_tokens) == 1
 
 
-@pytest.mark.parametrize(("cell", "layers"), list(itertools.product(CELLS, [1, 2])))
-def test_states_and_their_gradients_are_those_of_torchs_kernels(cell, layers, distinct_tokens, without_loops):
-    """From given states to the last ones, as a language model carries them."""
-    model = make(cell, num_hidden_layers=layers, word_dropout=0).rnn
-    before = torch.randn(2, 2 * layers, len(IDS), 5, dtype=torch.double).requires_grad_().unbind(0)
-    given = dict(zip(("initial_hidden_state", "initial_cell_state"), before[: 1 + (cell == "lstm")], strict=False))
-
-    def run():
-        output = model(IDS, MASK, **given, output_final_states=True)
-        parts = [output.last_hidden_state, output.final_hidden_state, output.final_cell_state]
-        parts = [part for part in parts if part is not None]
-        loss = sum(((number + 1) * part).sin().sum() for number, part in enumerate(parts))
-        return [part.detach() for part in parts], torch.autograd.grad(loss, [*given.values(), *model.parameters()])
-
-    plain = without_loops(run)
-    assert not distinct_tokens, "premise: the plain path"
-    torch.testing.assert_close(run(), plain, **EXACT)
-    assert len(distinct_tokens) == (cell in WITH_DISTINCT), "premise: the other path"
-
-
-@pytest.mark.parametrize("cell", WITH_DISTINCT)
-@pytest.mark.parametrize("case", ["embedding_dropout", "eval", "no_grad", "hidden", "half"])
-def test_distinct_tokens_are_not_used_where_places_matter(cell, case, distinct_tokens):
-    model = make(cell, dtype=torch.float32, embedding_dropout=0.5 if case == "embedding_dropout" else 0.0)
-    inputs = {"output_hidden_states": True} if case == "hidden" else {}
-    model.train(case != "eval")
-    half = torch.autocast("cpu", dtype=torch.bfloat16, enabled=case == "half")
-    with half, torch.set_grad_enabled(case != "no_grad"):
-        assert model(IDS, MASK, **inputs).logits.isfinite().all()
-    assert not distinct_tokens
-
-
-@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("training", [True, False])
-def test_autocast_leaves_an_lstm_in_float32_on_a_cpu_without_the_precision(precision, training, monkeypatch):
+def test_autocast_leaves_an_lstm_in_float32_on_a_cpu_without_the_precision(training, monkeypatch):
     """There oneDNN's LSTM raises."""
     for name in ("_is_mkldnn_bf16_supported", "_is_mkldnn_fp16_supported"):
         monkeypatch.setattr(torch.ops.mkldnn, name, lambda: False)
     model = make("lstm", torch.float32).train(training)
     model.config.word_dropout = 0.0
     expected = model.rnn(IDS, MASK, output_final_states=True)
-    with torch.autocast("cpu", precision):
+    with torch.autocast("cpu", torch.bfloat16):
         found = model.rnn(IDS, MASK, output_final_states=True)
         model(IDS, MASK, labels=LABELS).loss.backward()
     torch.testing.assert_close(found.to_tuple(), expected.to_tuple(), rtol=0, atol=0)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("cell", WITH_DISTINCT)
-def test_a_compiled_step_is_the_same(cell, distinct_tokens):
-    model = make(cell)
-    model.config.word_dropout = 0.0
-    expected = train_step(model)
-    compiled = torch.compile(copy.deepcopy(model), backend="eager")
-    compiled(IDS, MASK, labels=LABELS).loss.backward()
-    assert len(distinct_tokens) == 1, "a graph has none: their number is not known beforehand"
-    found = {name.removeprefix("_orig_mod."): weight.grad for name, weight in compiled.named_parameters()}
-    torch.testing.assert_close(found, expected[1], **EXACT)
-
-
-def test_an_lstm_gains_only_by_much():
-    tweets = {"places": 64 * 20, "input_size": 300}
-    assert Lstm.gains_by_distinct(distinct=480, hidden_size=128, **tweets)
-    assert not Lstm.gains_by_distinct(distinct=1280, hidden_size=128, **tweets), "all distinct"
-    assert not Lstm.gains_by_distinct(distinct=480, hidden_size=8, **tweets), "a small layer"
-    assert not Lstm.gains_by_distinct(distinct=480, hidden_size=2048, **tweets), "most work is recurrent"

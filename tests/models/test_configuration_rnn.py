@@ -15,9 +15,6 @@ THREE = {0: "no", 1: "yes", 2: "so"}
     ("name", "nearest"),
     [
         ("hiden_size", "'hidden_size'"),
-        ("bidirektional", "'bidirectional'"),
-        ("num_label", "'num_labels'"),
-        ("num_layers", "'num_labels' or 'num_hidden_layers'"),
         ("dropout", "'word_dropout'"),
     ],
 )
@@ -34,11 +31,6 @@ def test_a_misspelt_setting_names_the_nearest(name, nearest, tmp_path):
     path.write_text(json.dumps({**json.loads(path.read_text()), name: 1}))
     with pytest.raises(TypeError, match=message):
         AutoConfig.from_pretrained(tmp_path)
-
-
-def test_unknown_without_a_near_name_lists_the_settings():
-    with pytest.raises(TypeError, match="Known settings: .*cell_type.*word_dropout"):
-        RnnConfig(zzzzzz=1)
 
 
 def test_keywords_of_tokenizers_are_ignored(tmp_path):
@@ -67,17 +59,11 @@ def test_what_transformers_and_others_store_is_kept(tmp_path):
     ("name", "value"),
     [
         ("hidden_size", "64"),
-        ("hidden_size", 64.0),
-        ("hidden_size", True),
         ("bidirectional", 1),
         ("word_dropout", "0.1"),
-        ("classifier_activation", "softmax"),
         ("cell_type", "lstn"),
-        ("cell_type", 3),
         ("pooling", "sum"),
         ("id2label", ["no", "yes"]),
-        ("id2label", {0: 3}),
-        ("problem_type", "ranking"),
     ],
 )
 def test_wrong_types_and_choices(name, value):
@@ -87,48 +73,21 @@ def test_wrong_types_and_choices(name, value):
         setattr(RnnConfig(), name, value)
 
 
-@pytest.mark.parametrize(("name", "known"), [("cell_type", "lstm, min_gru"), ("pooling", "mean_max, attention")])
-def test_an_unknown_name_lists_those_registered(name, known):
-    with pytest.raises(StrictDataclassFieldValidationError, match=known):
-        RnnConfig(**{name: "other"})
-
-
 @pytest.mark.parametrize(
     "settings",
     [
         {"hidden_size": 0},
-        {"vocab_size": -1},
-        {"num_hidden_layers": 0},
-        {"vocab_size": 10**12},
-        {"hidden_size": 10**8},
         {"num_hidden_layers": 10**8},
-        {"embedding_dropout": 1.0},
-        {"recurrent_dropout": -0.1},
         {"cell_type": "min_gru", "recurrent_dropout": 0.1},
-        {"classifier_dropout": float("nan")},
         {"embedding_initializer_range": float("inf")},
         {"pad_token_id": 30000},
-        {"pad_token_id": -1},
-        {"id2label": {}},
         {"id2label": {0: "a", 2: "b"}},
-        {"id2label": {0: "a", 1: "a"}},
         {"id2label": {0: "a", 1: "b"}, "label2id": {"a": 1, "b": 0}},
     ],
 )
 def test_values_out_of_range(settings):
     with pytest.raises(StrictDataclassError):
         RnnConfig(**settings)
-
-
-def test_integer_dropout_and_no_padding_id_are_valid():
-    assert RnnConfig(embedding_dropout=0, pad_token_id=None).pad_token_id is None
-
-
-def test_every_field_has_a_meaning_for_the_command_line():
-    own = RnnConfig.__dataclass_fields__.keys() - PreTrainedConfig.__dataclass_fields__.keys()
-    own -= {"label_thresholds", "sep_token_id", "target_mean", "target_scale"}  # training sets these
-    assert len(own) == 22
-    assert all(RnnConfig.__dataclass_fields__[name].metadata["help"] for name in own)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +103,7 @@ def test_either_label_map_gives_the_other(settings):
     assert (config.id2label, config.label2id) == (THREE, {"no": 0, "yes": 1, "so": 2})
 
 
-@pytest.mark.parametrize("number", [2, 3, 4])
+@pytest.mark.parametrize("number", [2, 3])
 def test_labels_given_on_loading_replace_those_saved(tmp_path, number):
     RnnConfig(id2label=THREE).save_pretrained(tmp_path)
     id2label = {index: f"class {index}" for index in range(number)}
@@ -158,22 +117,3 @@ def test_labels_given_on_loading_replace_those_saved(tmp_path, number):
     with pytest.raises(ValueError, match="num_labels=5"):
         RnnConfig.from_pretrained(tmp_path, num_labels=5, id2label=id2label)
     assert RnnConfig.from_pretrained(tmp_path, num_labels=5).id2label[4] == "LABEL_4"
-
-
-def test_a_classifier_becomes_a_regression_while_loading(tmp_path):
-    RnnConfig(num_labels=3, problem_type="single_label_classification").save_pretrained(tmp_path)
-    for one in ({"num_labels": 1}, {"id2label": {0: "stars"}}):
-        config = RnnConfig.from_pretrained(tmp_path, problem_type="regression", **one)
-        assert (config.problem_type, config.num_labels) == ("regression", 1)
-
-
-@pytest.mark.parametrize("index", [int, str])
-def test_labels_that_are_set_later(tmp_path, index):
-    config = RnnConfig(num_labels=2)
-    config.id2label = {index(0): "bad", index(1): "good"}
-    assert (config.id2label, config.label2id) == ({0: "bad", 1: "good"}, {"bad": 0, "good": 1})
-    config.save_pretrained(tmp_path)
-    assert RnnConfig.from_pretrained(tmp_path).label2id == {"bad": 0, "good": 1}
-    config.id2label[0] = "worst"
-    with pytest.raises(StrictDataclassError, match="id2label and label2id disagree"):
-        config.save_pretrained(tmp_path)

@@ -168,9 +168,8 @@ class TestPaddingNeverChangesANumber:
         torch.testing.assert_close(no_time, expected[-1:].expand(2, 3), **TOLERANCE)
         assert model(torch.zeros(0, 4, dtype=torch.long)).logits.shape == (0, 3)
 
-    @pytest.mark.parametrize("training", [True, False])
-    def test_gradients(self, cell, layers, bidirectional, pooling, training):
-        model = make(cell, layers, bidirectional, pooling).train(training)
+    def test_gradients(self, cell, layers, bidirectional, pooling):
+        model = make(cell, layers, bidirectional, pooling).train()
         sum(model(torch.tensor([t]), labels=LABELS[i : i + 1]).loss / 4 for i, t in enumerate(TEXTS)).backward()
         alone = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
         ids, mask = pad_right(TEXTS, extra=3, filler=12)
@@ -255,13 +254,6 @@ def test_attention_weights():
     assert make(pooling="mean")(ids, mask).pooling_weights is None
 
 
-@pytest.mark.parametrize("pooling", ["mean", "mean_max"])
-def test_the_mean_in_half_precision_counts_beyond_its_largest_number(pooling):
-    pooler = POOLERS[pooling](RnnConfig(hidden_size=2, bidirectional=False, pooling=pooling))
-    states = torch.full((1, 70_000, 2), 0.5, dtype=torch.float16)
-    assert pooler(states, torch.ones(1, 70_000, dtype=torch.bool))[0].unique().tolist() == [0.5]
-
-
 @pytest.mark.parametrize("cell", CELLS)
 def test_hidden_states(cell):
     """They have the places of the tokens, and gradients."""
@@ -290,18 +282,10 @@ def test_outputs_are_those_of_transformers():
     torch.testing.assert_close(foreign.logits, outputs.logits)
 
 
-def test_hooks_on_the_encoder_run():
-    model, seen = make(), []
-    model.base_model.register_forward_hook(lambda module, given, output: seen.append(output.last_hidden_state))
-    model(IDS, HOLES)
-    torch.testing.assert_close(seen, [make().rnn(IDS, HOLES).last_hidden_state])
-
-
-@pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("replaced", [True, False])
-def test_the_embedding_sees_the_batch_as_it_came(training, replaced):
+def test_the_embedding_sees_the_batch_as_it_came(replaced):
     """NEFTune, integrated gradients and adapters need (B, T, E), each vector at its token."""
-    model, seen = make().train(training), []
+    model, seen = make().train(), []
     table = model.get_input_embeddings()
 
     class Halved(nn.Module):
@@ -333,10 +317,9 @@ class Adapter(nn.Module):
 
 
 @pytest.mark.parametrize("cell", [name for name in CELLS if name != "rnn_relu"])
-@pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("way", ["hook", "adapter", "pruned"])
-def test_hooks_and_adapters_on_cells(cell, training, way):
-    model, calls = make(cell, layers=2).train(training), []
+def test_hooks_and_adapters_on_cells(cell, way):
+    model, calls = make(cell, layers=2).train(), []
     ids, mask = torch.cat([IDS] * 30), torch.cat([HOLES] * 30)
     expected = model(ids, mask).logits
     directions = [direction for layer in model.rnn.layers for direction in layer.directions]
@@ -357,33 +340,6 @@ def test_hooks_and_adapters_on_cells(cell, training, way):
         torch.testing.assert_close(found.logits, expected, **TOLERANCE)
 
 
-@pytest.mark.parametrize(
-    ("cell", "settings", "given"),
-    [("gru", {"recurrent_dropout": 0.5}, {}), ("rnn_relu", {}, {}), ("lstm", {}, {"output_final_states": True})],
-)
-def test_hooks_that_would_be_skipped_are_refused(cell, settings, given):
-    model = make(cell, **settings).train()
-    model.rnn.layers[0].directions[0].cell.register_forward_hook(lambda *_: None)
-    with pytest.raises(ValueError, match="remove the hooks"):
-        model(IDS, HOLES, **given)
-
-
-def test_a_subclass_has_a_loss_whatever_its_name():
-    class Sorter(RnnForSequenceClassification):
-        pass
-
-    plain = make()
-    model = Sorter(plain.config)
-    model.load_state_dict(plain.state_dict())
-    labels = LABELS[:2]
-    torch.testing.assert_close(model.eval()(IDS, labels=labels).loss, plain(IDS, labels=labels).loss)
-
-
-def test_a_frozen_embedding_stays_frozen(tmp_path):
-    make(freeze_embedding=True).save_pretrained(tmp_path)
-    assert not RnnForSequenceClassification.from_pretrained(tmp_path).rnn.embedding.weight.requires_grad
-
-
 @pytest.mark.parametrize("cell", CELLS)
 def test_initial_weights(cell):
     torch.manual_seed(0)
@@ -398,7 +354,7 @@ def test_initial_weights(cell):
 
 
 @pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_dtypes(cell, dtype):
     model = make(cell, 2, pooling="attention")
     ids, mask = pad_right([*TEXTS, []], extra=2)
@@ -413,9 +369,8 @@ def test_dtypes(cell, dtype):
             torch.testing.assert_close(output[name].float(), expected[name], **tolerance)
 
 
-@pytest.mark.parametrize(
-    "cell", [cell if cell == "min_gru" else pytest.param(cell, marks=pytest.mark.slow) for cell in CELLS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("cell", ["gru", "lstm", "min_gru"])
 def test_compile_gives_the_same_numbers(cell):
     model = make(cell, pooling="attention")
     ids, mask = pad_right([*TEXTS, []], extra=2)
@@ -424,11 +379,9 @@ def test_compile_gives_the_same_numbers(cell):
     torch.testing.assert_close(compiled(ids, mask).logits, model(ids, mask).logits, **TOLERANCE)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The tensor attributes .*_flat_weights:UserWarning")
-@pytest.mark.parametrize(
-    ("cell", "pooling"),
-    [("lstm", "attention"), *(pytest.param(cell, "mean_max", marks=pytest.mark.slow) for cell in CELLS)],
-)
+@pytest.mark.parametrize(("cell", "pooling"), [("gru", "attention"), ("lstm", "mean_max"), ("min_gru", "mean_max")])
 def test_export_with_dynamic_batch(cell, pooling):
     model = make(cell, pooling=pooling)
     ids, mask = pad_right(TEXTS)
@@ -451,10 +404,8 @@ class TestDropout:
     @pytest.mark.parametrize(
         "name", ["embedding_dropout", "word_dropout", "hidden_dropout", "recurrent_dropout", "classifier_dropout"]
     )
-    @pytest.mark.parametrize("cell", CELLS)
+    @pytest.mark.parametrize("cell", ["gru", "lstm"])
     def test_active_only_in_training(self, name, cell):
-        if name == "recurrent_dropout" and cell not in WITH_RECURRENT_WEIGHTS:
-            pytest.skip("minGRU has no recurrent weights; its configuration refuses this")
         model = make(cell, 2, **{name: 0.5})
         torch.testing.assert_close(model(IDS).logits, model(IDS).logits, rtol=0, atol=0)
         model.train()
@@ -489,19 +440,10 @@ class TestDropout:
         assert 0.1 < kept.float().mean() < 0.9
         torch.testing.assert_close(dropped, 2 * cell.weight_hh_l0 * kept, atol=1e-4, rtol=1e-3)
 
-    def test_recurrent_dropout_and_exact_cell_state_agree(self):
-        model = make("lstm", model=RnnModel, recurrent_dropout=0.5).train()
-        outputs = []
-        for extra in (0, 4):
-            torch.manual_seed(3)
-            outputs.append(model(*pad_right(TEXTS, extra), output_final_states=True).final_cell_state)
-        torch.testing.assert_close(*outputs, **TOLERANCE)
-
 
 class TestLosses:
-    @pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
-    def test_single_label(self, dtype):
-        output = make()(*pad_right(TEXTS), labels=LABELS.to(dtype))
+    def test_single_label(self):
+        output = make()(*pad_right(TEXTS), labels=LABELS.int())
         torch.testing.assert_close(output.loss, -output.logits.log_softmax(-1)[torch.arange(4), LABELS].mean())
 
     def test_multi_label(self):
@@ -532,9 +474,7 @@ class TestLosses:
     ("cell", "given", "message"),
     [
         ("lstm", {}, "either input_ids or inputs_embeds"),
-        ("lstm", {"input_ids": IDS, "inputs_embeds": torch.zeros(2, 4, 6)}, "either input_ids or inputs_embeds"),
         ("lstm", {"input_ids": IDS, "attention_mask": HOLES[:, 1:]}, r"attention_mask must be of shape \(2, 4\)"),
-        ("lstm", {"input_ids": IDS[0]}, "input_ids must be of shape"),
         ("lstm", {"input_ids": IDS, "initial_hidden_state": torch.zeros(1, 2, 5)}, r"shape .* = \(2, 2, 5\)"),
         ("gru", {"input_ids": IDS, "initial_cell_state": torch.zeros(2, 2, 5)}, "initial_cell_state is for"),
     ],

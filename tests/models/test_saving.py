@@ -1,6 +1,5 @@
 """Saving and loading: exact weights, nothing lost, with and without the package."""
 
-import importlib
 import json
 import pathlib
 import runpy
@@ -10,7 +9,7 @@ import types
 
 import pytest
 import torch
-from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, pipeline
+from transformers import AutoModel, AutoModelForSequenceClassification, pipeline
 
 from hf_rnn import RnnConfig, RnnForSequenceClassification, RnnModel, train_tokenizer
 from hf_rnn.models import configuration_rnn
@@ -25,8 +24,9 @@ def make(**settings):
     return RnnForSequenceClassification(RnnConfig(**{**defaults, **settings})).eval()
 
 
-@pytest.mark.parametrize("cell", ["rnn_tanh", "rnn_relu", "gru", "lstm", "min_gru"])
-@pytest.mark.parametrize("pooling", ["last", "mean", "max", "mean_max", "attention"])
+@pytest.mark.parametrize(
+    ("cell", "pooling"), [("rnn_tanh", "last"), ("gru", "mean_max"), ("lstm", "attention"), ("min_gru", "attention")]
+)
 def test_round_trip(tmp_path, cell, pooling):
     model = make(cell_type=cell, pooling=pooling, num_hidden_layers=2)
     model.save_pretrained(tmp_path)
@@ -51,7 +51,7 @@ def test_encoder_weights_serve_a_new_classifier(tmp_path):
     torch.testing.assert_close(classifier.rnn(IDS, MASK).last_hidden_state, model.rnn(IDS, MASK).last_hidden_state)
 
 
-@pytest.mark.parametrize("cell", ["rnn_tanh", "gru", "lstm", "min_gru"])
+@pytest.mark.parametrize("cell", ["lstm", "min_gru"])
 def test_missing_weights_are_initialised_and_loaded_ones_kept(tmp_path, cell):
     model = make(cell_type=cell, pooling="attention")
     in_cell = "weight_ih_l0" if cell == "min_gru" else "weight_hh_l0"
@@ -67,17 +67,6 @@ def test_missing_weights_are_initialised_and_loaded_ones_kept(tmp_path, cell):
             assert weight.std() > 0.01
         else:
             assert torch.equal(weight, model.state_dict()[name]), f"{name} was overwritten"
-
-
-def test_initial_distribution():
-    model = make(vocab_size=5000, embedding_size=20, embedding_initializer_range=0.5, hidden_size=64)
-    table = model.rnn.embedding.weight
-    assert not table[1].any(), "the padding row is zero"
-    assert abs(table.std() - 0.5) < 0.01
-    assert abs(table.mean()) < 0.01
-    recurrent = model.rnn.layers[0].directions[0].cell.weight_hh_l0
-    assert recurrent.abs().max() <= 1 / 8
-    assert abs(recurrent.std() - 1 / 8 / 3**0.5) < 0.003  # that of a uniform distribution
 
 
 @pytest.mark.parametrize(
@@ -101,14 +90,6 @@ def test_frozen_and_sparse_embeddings_survive(tmp_path, load):
     assert set(gradient.coalesce().indices()[0].tolist()) <= {1, 2, 3, 4, 5, 7, 9}
 
 
-def test_sparse_gradients_equal_dense_ones():
-    dense, sparse = make(word_dropout=0.3).train(), make(word_dropout=0.3, sparse_embedding=True).train()
-    for model in (dense, sparse):
-        torch.manual_seed(1)
-        model(IDS, MASK, labels=torch.tensor([0, 1])).loss.backward()
-    torch.testing.assert_close(sparse.rnn.embedding.weight.grad.to_dense(), dense.rnn.embedding.weight.grad)
-
-
 def test_resize_token_embeddings(tmp_path):
     model = make(sparse_embedding=True)
     before = model(IDS, MASK).logits
@@ -123,23 +104,6 @@ def test_resize_token_embeddings(tmp_path):
     assert model(torch.tensor([[39, 20]])).logits.isfinite().all(), "word dropout follows the table's new size"
     model.save_pretrained(tmp_path)
     assert RnnForSequenceClassification.from_pretrained(tmp_path).rnn.embedding.weight.shape == (40, 6)
-
-
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "auto"])
-def test_dtype_while_loading(tmp_path, dtype):
-    model = make()
-    model.save_pretrained(tmp_path)
-    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path, dtype=dtype)
-    assert loaded.dtype == (torch.float32 if dtype == "auto" else getattr(torch, dtype))
-    torch.testing.assert_close(loaded(IDS, MASK).logits.float(), model(IDS, MASK).logits, atol=2e-2, rtol=2e-2)
-
-
-def test_another_number_of_labels(tmp_path):
-    make().save_pretrained(tmp_path)
-    with pytest.raises(RuntimeError, match="ignore_mismatched_sizes"):
-        RnnForSequenceClassification.from_pretrained(tmp_path, num_labels=5)
-    model = RnnForSequenceClassification.from_pretrained(tmp_path, num_labels=5, ignore_mismatched_sizes=True)
-    assert model(IDS, MASK).logits.shape == (2, 5)
 
 
 WITHOUT_THE_PACKAGE = """
@@ -222,45 +186,6 @@ def test_remote_code_without_the_package(tmp_path):
     assert there["ids"] == tokenizer("a good film").input_ids
 
 
-@pytest.fixture(scope="module")
-def classify(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pipeline")
-    tokenizer = train_tokenizer(["good film", "bad film", "so so film"], min_frequency=1)
-    make(vocab_size=len(tokenizer)).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return pipeline("text-classification", str(folder))
-
-
-class TestPipeline:
-    def test_empty_string_alone_and_in_a_batch(self, classify):
-        alone = classify("")
-        assert alone == classify(["good film", ""], batch_size=2)[1:]
-        assert alone[0]["label"] in {"bad", "so so", "good"}
-
-    def test_batches_change_nothing(self, classify):
-        texts = ["good film", "bad", "so so film so so film film", "", "unseen words here"]
-        single = classify(texts, batch_size=1)
-        for batched, one in zip(classify(texts, batch_size=5), single, strict=True):
-            assert batched["label"] == one["label"]
-            assert batched["score"] == pytest.approx(one["score"], abs=1e-6)
-
-    def test_long_text(self, classify):
-        assert 0 < classify("good film " * 20_000)[0]["score"] <= 1
-
-    def test_top_k(self, classify):
-        everything = classify("good film", top_k=None)
-        assert {entry["label"] for entry in everything} == {"bad", "so so", "good"}
-        assert sum(entry["score"] for entry in everything) == pytest.approx(1)
-        assert classify("good film", top_k=2) == everything[:2]
-
-
-def test_tokenizer_beside_the_model_needs_no_code_of_ours(tmp_path):
-    tokenizer = train_tokenizer(["good film", "bad film"], min_frequency=1)
-    make(vocab_size=len(tokenizer)).save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
-    assert AutoTokenizer.from_pretrained(tmp_path)("bad good").input_ids == tokenizer("bad good").input_ids
-
-
 def test_an_old_transformers_is_named(monkeypatch):
     """The file is also what a folder loads first as remote code."""
     old = types.ModuleType("transformers")
@@ -268,19 +193,3 @@ def test_an_old_transformers_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", old)
     with pytest.raises(ImportError, match=r"found 4\.57\.6: pip install"):
         runpy.run_path(configuration_rnn.__file__)
-
-
-def test_a_subclass_does_not_claim_to_bring_its_code(tmp_path, monkeypatch):
-    """Each file in `auto_map` must exist; a subclass has its own module."""
-    (tmp_path / "sorter.py").write_text(
-        "from hf_rnn import RnnForSequenceClassification\n\n\nclass Sorter(RnnForSequenceClassification):\n    pass\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    sorter = importlib.import_module("sorter").Sorter
-    config = RnnConfig(vocab_size=9, embedding_size=4, hidden_size=4)
-    RnnForSequenceClassification(config).save_pretrained(tmp_path / "plain")
-    sorter.from_pretrained(tmp_path / "plain").save_pretrained(tmp_path / "own")
-    named = json.loads((tmp_path / "own" / "config.json").read_text())["auto_map"]
-    assert named["AutoModelForSequenceClassification"] == "sorter.Sorter"
-    for target in named.values():
-        assert (tmp_path / "own" / f"{target.split('.')[0]}.py").is_file()

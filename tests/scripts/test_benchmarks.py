@@ -1,111 +1,12 @@
 """The benchmarks compare equal work, take turns, and compute ratios as they say."""
 
 import json
-from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
-from benchmarks import data, infer, loops, timing, train, vocab
 from conftest import run_script
 
 BENCHMARK = Path(__file__).parents[2] / "scripts" / "benchmarks" / "benchmark.py"
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    """Seconds that only the measured callables add."""
-    now = [0.0]
-    monkeypatch.setattr("time.perf_counter", lambda: now[0])
-    return now
-
-
-def test_sides_take_turns(clock):
-    """The side that starts alternates; the ratio is the median of the pairs."""
-    calls, seconds = [], {"ours": iter([0, 0, 0, 1, 2, 3]), "peer": iter([0, 0, 0, 4, 4, 3])}
-
-    def make(side):
-        def run():
-            calls.append(side)
-            clock[0] += next(seconds[side])
-
-        return run
-
-    result = timing.interleave("x", make("ours"), make("peer"), 3)
-    assert calls[6:] == ["peer", "ours", "ours", "peer", "peer", "ours"]
-    assert (result["ratio"], result["ours_ms"], result["peer_ms"], result["repeats"]) == (2, 2000, 4000, 3)
-
-
-def test_single_inputs_take_turns_in_groups(clock):
-    calls, ours, peer = [], [], []
-
-    def take(kept, sign):
-        def run(text):
-            kept.append(text)
-            calls.append(sign * text)
-            clock[0] += 1
-
-        return run
-
-    result = timing.interleave_inputs("x", take(ours, 1), take(peer, -1), [1, 2, 3], repeats=2, turn=2)
-    assert calls[6:] == [-1, -2, 1, 2, -3, 3, 1, 2, -1, -2, 3, -3]
-    assert ours == peer == 3 * [1, 2, 3] and result["ratio"] == 1
-
-
-def test_data_sides_read_the_same(tmp_path):
-    written = data.write_tsv(tmp_path / "rows.tsv", 500)
-    lines = (tmp_path / "rows.tsv").read_text(encoding="utf-8").split("\n")[:-1]
-    assert Counter(line.split("\t")[1] for line in lines) == written
-    for side, read in data.SIDES.items():
-        assert read(str(tmp_path / "rows.tsv")) == written, side
-
-
-@pytest.fixture(scope="module")
-def texts(texts_dir):
-    return loops.Texts(texts_dir)
-
-
-@pytest.mark.parametrize(("kind", "layers", "both"), [("GRU", 2, False), ("LSTM", 1, True)])
-def test_training_compares_the_same_network(kind, layers, both, texts, tmp_path, monkeypatch):
-    """The check passes for it, and fails for another loss or for a gradient off by 1e-5."""
-    model = {"cell_type": kind.lower(), "embedding_size": 300, "hidden_size": 5, "num_hidden_layers": layers}
-    model |= {} if both else {"bidirectional": False, "pooling": "last", "classifier_activation": "relu"}
-    plain = loops.make_plain(texts, kind, hidden=5, layers=layers, both=both, sparse=not both)
-    ours = train.make_trainer(texts, str(tmp_path), model).model
-    loops.check_same_network(texts, plain, ours, 20)
-    forward = type(ours).forward
-
-    def change(scale):
-        def changed(self, *args, **kwargs):
-            output = forward(self, *args, **kwargs)
-            output.loss = output.loss * scale if scale != 1 else output.loss
-            output.loss.register_hook(lambda gradient: 1.00001 * gradient)
-            return output
-
-        return changed
-
-    for scale in (1, 1.001):
-        monkeypatch.setattr(type(ours), "forward", change(scale))
-        with pytest.raises(AssertionError):
-            loops.check_same_network(texts, plain, ours, 20)
-
-
-def test_sparse_and_dense_take_the_same_first_step(monkeypatch):
-    from hf_rnn.training.optimizers import LazyAdamW
-
-    monkeypatch.setattr(vocab, "SMALL", 400)
-    vocab.check_first_step()
-    monkeypatch.setattr(LazyAdamW, "step", lambda self, closure=None: closure and closure())
-    with pytest.raises(AssertionError):
-        vocab.check_first_step()
-
-
-def test_logits_must_be_equal():
-    zeros = np.zeros((2, 3))
-    infer.check_logits("x", zeros, zeros + 1e-6, 1e-5)
-    for other in (zeros + 1, zeros[:, :2], np.full((2, 3), np.nan)):
-        with pytest.raises(SystemExit):
-            infer.check_logits("x", zeros, other, 1e-5)
 
 
 @pytest.mark.slow
@@ -129,8 +30,3 @@ def test_infer(texts_dir, monkeypatch, capfd):
     flags = ["infer", "--repeats", 3, "--data_dir", texts_dir]
     code, out, err = run_script(BENCHMARK, flags, monkeypatch, capfd)
     assert code == 0 and "FastRnn / eager torch" in out, err
-
-
-def test_unknown_part(monkeypatch, capsys):
-    code, _, err = run_script(BENCHMARK, ["speed"], monkeypatch, capsys)
-    assert code == 2 and "unknown part: found speed" in err

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from common.command_line import run
 from conftest import run_script
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -51,33 +50,6 @@ print({{"torch", "transformers", "datasets", "hf_rnn"}} & set(sys.modules))
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, encoding="utf-8")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("show this help message") == len(names) and done.stdout.endswith("\nset()\n")
-
-
-@pytest.mark.parametrize(
-    ("error", "code", "line"),
-    [
-        (None, 0, ""),
-        (KeyboardInterrupt(), 130, "stopped"),
-        (PermissionError(13, "no permission"), 2, "error: .* no permission"),
-        ("bad data", 2, "error: bad data"),
-    ],
-)
-def test_exit_codes(error, code, line, capsys):
-    from hf_rnn.utils.errors import UserError
-
-    def main():
-        if error is not None:
-            raise UserError(error) if isinstance(error, str) else error
-
-    with pytest.raises(SystemExit) as stopped:
-        run(main)
-    assert (stopped.value.code or 0) == code
-    assert re.search(line, captured := capsys.readouterr().err) and captured.count("\n") == bool(line)
-
-
-def test_bugs_keep_their_traceback():
-    with pytest.raises(ZeroDivisionError):
-        run(lambda: 1 // 0)
 
 
 def cells(path):
@@ -131,25 +103,6 @@ def test_the_course_runs(path, start):
     assert start(path)
 
 
-def test_train_sentiment_is_short_and_public():
-    """At most 100 lines, and only public names of the package and of transformers."""
-    import transformers
-
-    import hf_rnn
-
-    text = TRAIN.read_text(encoding="utf-8")
-    assert len(text.splitlines()) < 100
-    used = set()
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.ImportFrom):
-            used |= {(node.module, alias.name) for alias in node.names}
-        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            used.add((node.value.id, node.attr))
-    ours = {name for module, name in used if module == "hf_rnn"}
-    assert {"RnnForSequenceClassification", "load_tsv"} <= ours <= set(hf_rnn.__all__)
-    assert all(hasattr(transformers, name) for module, name in used if module == "transformers")
-
-
 def test_train_sentiment(texts_dir, tmp_path, monkeypatch, capsys):
     """The printed answer is that of the saved model."""
     from transformers import pipeline
@@ -187,24 +140,6 @@ def test_faults(start):
     rows = start(SCRIPTS / "fault_injection" / "inject_faults.py", "--tries", 1, "kill", "write", "stop", "damage")
     counts = [row.split("|")[2:5] for row in rows.splitlines()[2:]]
     assert len(counts) == 7 and all(list(map(int, row)) == [1, 1, 0] for row in counts)
-
-
-def test_a_lost_run_counts():
-    if not hasattr(os, "fork"):
-        pytest.skip("needs a system that forks")
-    from fault_injection.runs import Bench, Lost
-
-    def attempts():
-        yield "same"
-        yield "refused"
-        raise Lost("other weights")
-
-    bench = object.__new__(Bench)
-    bench.rows = []
-    bench.count("fire", attempts())
-    assert bench.rows == [
-        {"fault": "fire", "tried": 3, "survived": 2, "refused": 1, "lost": 1, "reasons": ["other weights"]}
-    ]
 
 
 COLLECT = SCRIPTS / "results" / "collect_unlabeled.py"
@@ -254,38 +189,6 @@ def test_finetune_teacher(folds, bert, texts_dir, tmp_path, monkeypatch, capfd):
     assert all("validation_macro_recall" in one["validation"] for one in scores.get("folds", [scores]))
     code, _, err = run_script(SCRIPTS / "finetune_teacher.py", flags, monkeypatch, capfd)
     assert code == 2 and "not empty" in err
-
-
-@pytest.mark.slow
-def test_a_stopped_crew_resumes(bert, texts_dir, tmp_path, monkeypatch, capfd):
-    """Its teachers equal those of an undisturbed run, byte for byte."""
-    import transformers
-
-    flags = ["--model", bert[0], "--data_dir", texts_dir, "--max_length", 16, "--use_cpu", "--epochs", 1, "--folds", 2]
-
-    def finetune(name, *more):
-        arguments = [*flags, "--output_dir", tmp_path / name, *more]
-        return run_script(SCRIPTS / "finetune_teacher.py", arguments, monkeypatch, capfd)
-
-    assert finetune("whole")[0] == 0
-    train, calls = transformers.Trainer.train, []
-
-    def stop_second(self, *args, **kwargs):
-        calls.append(self)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return train(self, *args, **kwargs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr("transformers.Trainer.train", stop_second)
-        code, _, err = finetune("stopped")
-    assert code == 130 and "--resume" in err
-    code, _, err = finetune("stopped", "--resume", "--seed", 7)
-    assert code == 2 and "changed: seed" in err
-    assert finetune("stopped", "--resume")[0] == 0
-    for fold in ("fold-1", "fold-2"):
-        whole, stopped = (tmp_path / name / fold / "model.safetensors" for name in ("whole", "stopped"))
-        assert whole.read_bytes() == stopped.read_bytes()
 
 
 def test_the_last_layer_follows_the_class_names(teacher):

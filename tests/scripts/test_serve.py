@@ -10,15 +10,15 @@ import subprocess
 import sys
 import threading
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from hf_rnn import FastRnn
-from hf_rnn.inference.onnx import export
 
-for package in ("fastapi", "uvicorn", "onnx", "onnxruntime"):
-    pytest.importorskip(package, reason=f"{package} is not installed")
+MISSING = [name for name in ("fastapi", "uvicorn", "onnx", "onnxruntime") if find_spec(name) is None]
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(MISSING), reason=f"missing: {MISSING}")]
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 SECONDS = float(os.environ.get("HF_RNN_SERVE_SECONDS", "4"))  # under load; 30 in the deployment guide
@@ -36,6 +36,8 @@ def ask(connection, body, path="/predict"):
 
 @pytest.fixture(scope="module")
 def folder(trained, tmp_path_factory):
+    from hf_rnn.inference.onnx import export
+
     copy = tmp_path_factory.mktemp("serve") / "model"
     shutil.copytree(trained.folder, copy, ignore=shutil.ignore_patterns("checkpoints"))
     export(copy)
@@ -65,7 +67,6 @@ def server(folder):
             process.terminate()
 
 
-@pytest.mark.slow
 def test_answers_and_limits(server, folder):
     expected = FastRnn.from_pretrained(folder).predict(TEXTS)
     connection = http.client.HTTPConnection("127.0.0.1", server[0])
@@ -84,7 +85,6 @@ def test_answers_and_limits(server, folder):
         assert ask(http.client.HTTPConnection("127.0.0.1", server[0]), body)[0] == status
 
 
-@pytest.mark.slow
 def test_fifty_connections_get_answers_and_take_no_more_memory(server):
     port, process = server
     end, counts, failures = time.monotonic() + SECONDS, [], []

@@ -1,19 +1,15 @@
 """The tokenizer: torchtext's vocabulary order, normalisers that live in `tokenizer.json`, honest errors."""
 
 import functools
-import json
 import random
 import re
-import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, DataCollatorWithPadding, PreTrainedTokenizerFast
@@ -81,7 +77,6 @@ corpora = st.lists(
 
 
 @given(corpus=corpora, min_frequency=st.integers(1, 3), lowercase=st.booleans())
-@settings(max_examples=60, deadline=None)
 def test_order_and_ids_equal_a_count_in_plain_python(corpus, min_frequency, lowercase):
     expected = reference_vocabulary(corpus, min_frequency, lowercase)
     if len(expected) == 2:
@@ -96,15 +91,6 @@ def test_order_and_ids_equal_a_count_in_plain_python(corpus, min_frequency, lowe
         assert tokenizer(text)["input_ids"] == [ids.get(word, 0) for word in split]
 
 
-def test_counts_on_the_disk_are_those_in_memory(monkeypatch):
-    chance = random.Random(0)
-    texts = [" ".join(f"w{int(chance.paretovariate(0.7)) % 3000}" for _ in range(8)) for _ in range(5000)]
-    expected = train_tokenizer(texts, min_frequency=2).get_vocab()
-    monkeypatch.setattr("hf_rnn.tokenizers.word_level._COUNTED", 1)
-    monkeypatch.setattr("hf_rnn.tokenizers.word_level._MOST_WORDS", 300)
-    assert train_tokenizer(iter(texts), min_frequency=2).get_vocab() == expected and len(expected) > 310
-
-
 def test_max_vocab_size_counts_every_entry_and_keeps_the_most_frequent():
     corpus = [" ".join(f"w{index:05d}" for index in range(stop)) for stop in (40_000, 10, 5)]
     whole = train_tokenizer(corpus, min_frequency=1)
@@ -114,13 +100,6 @@ def test_max_vocab_size_counts_every_entry_and_keeps_the_most_frequent():
         *(UNK_TOKEN, PAD_TOKEN),
         *(f"w{index:05d}" for index in range(5)),
     ]
-
-
-def test_texts_are_read_once_from_any_iterable():
-    reference = train_tokenizer(CORPUS, min_frequency=1).get_vocab()
-    assert train_tokenizer((text for text in CORPUS), min_frequency=1).get_vocab() == reference
-    assert train_tokenizer(iter(dict.fromkeys(CORPUS)), min_frequency=1).get_vocab() == reference
-    assert train_tokenizer(pa.chunked_array([CORPUS]), min_frequency=1).get_vocab() == reference
 
 
 # Encodings
@@ -146,11 +125,9 @@ def test_shape_of_an_encoding(normalizer):
 )
 @example("<pad>")
 @example("<<pad>>")
-@settings(max_examples=60, deadline=None)
-@pytest.mark.parametrize("lowercase", [True, False])
 @pytest.mark.parametrize("normalizer", NORMALIZERS)
-def test_no_text_turns_into_padding(normalizer, lowercase, text):
-    tokenizer = train_tokenizer(["<pad> <unk> the pad"], 1, lowercase=lowercase, normalizer=normalizer)
+def test_no_text_turns_into_padding(normalizer, text):
+    tokenizer = train_tokenizer(["<pad> <unk> the pad"], 1, normalizer=normalizer)
     assert tokenizer.pad_token_id not in tokenizer(text)["input_ids"]
 
 
@@ -172,32 +149,6 @@ def test_special_tokens_in_a_text_are_text_to_the_bare_library_too(tmp_path, nor
     ]
 
 
-@pytest.mark.slow
-def test_saved_tokenizers_load_without_the_package(tmp_path):
-    texts = ["the FERRY was sooo late :( @ann <pad> <unk> x<unk>y", "don't &amp; 7:40pm", "", "Ferry\u3000ΟΔΟΣ 👍🏽"]
-    expected = {}
-    for normalizer in NORMALIZERS:
-        tokenizer = train_tokenizer([*CORPUS, *texts], 1, normalizer=normalizer, model_max_length=77)
-        tokenizer.save_pretrained(tmp_path / normalizer)
-        expected[normalizer] = [77, *tokenizer(texts)["input_ids"]]
-    program = """
-import json, sys
-sys.modules["hf_rnn"] = None  # importing it raises
-from transformers import AutoTokenizer
-result = {}
-for name in sys.argv[2:]:
-    tokenizer = AutoTokenizer.from_pretrained(name)
-    batch = tokenizer(json.loads(sys.argv[1]))
-    assert set(batch) == {"input_ids", "attention_mask"}, batch
-    result[name] = [tokenizer.model_max_length, *batch["input_ids"]]
-print(json.dumps(result))
-"""
-    command = [sys.executable, "-c", program, json.dumps(texts), *NORMALIZERS]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, encoding="utf-8", check=False)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == expected
-
-
 # Refusals
 
 
@@ -206,10 +157,8 @@ print(json.dumps(result))
     [
         ({"min_frequency": 0}, "min_frequency=0 must be at least 1"),
         ({"max_vocab_size": 2}, "max_vocab_size=2 must be at least 3"),
-        ({"model_max_length": 0}, "model_max_length=0"),
         ({"normalizer": "semval"}, "did you mean 'semeval'"),
         ({"normalizer": "bert"}, "choose one of none, semeval, tweet"),
-        ({"normalizer": None}, "normalizer=None is unknown"),
     ],
 )
 def test_arguments_out_of_range(arguments, message):
@@ -220,14 +169,10 @@ def test_arguments_out_of_range(arguments, message):
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
-        ([], "no word occurs 3 times"),
-        (["", " \t"], "no word occurs 3 times"),
         (["each word once"], "no word occurs 3 times in the texts: give more texts, lower min_frequency"),
         (["a a a", None], "texts[1] is not a str: found None"),
-        (["a"] * 1234 + [b"a"], "texts[1234] is not a str: found b'a'"),
         (["a", "b", "c \ud83d"], "texts[2] is not valid Unicode: a lone surrogate at character 2"),
         ("one text", "put it into a list"),
-        (7, "found int"),
     ],
 )
 def test_texts_that_are_not_texts(texts, message):
@@ -247,28 +192,15 @@ def test_texts_that_are_not_texts(texts, message):
         ("fish &amp; chips &lt;3 -&gt; 'best' *ever*", "fish chips best ever"),
         ("Mr. Holm, 10 a.m. in the U.S. e.g at noon. Ok", "mr. holm <<<DIGIT>>> a.m. in the u.s. e.g at noon ok"),
         ("low-cost low/high -today- café 😂 b4 a_b", "low-cost -today-"),
-        ("@Ferry's late :D :p", "<<<MENTION>>> late"),
         ("mail bo@ex.am.org @ 9", "mail <<<MENTION>>> <<<DIGIT>>>"),
-        ("<<<MENTION>>>, make it <<<DIGIT>>>", "<<<MENTION>>> make it <<<DIGIT>>>"),
         ("Y&#39;all can&#x27;t, it&#039;s rock&apos;n&apos;roll", "y'all can't it's rock'n'roll"),
-        ("he said &quot;no&quot;&nbsp;way&#160;ok", "he said no way ok"),
         ("she couldn't! don't_ it can't", "she it can't"),  # the apostrophe ties a mark to the word
         ("one &amp;lt;3 &amp;amp;lt;3 two", "one two"),  # escaped twice, and again
-        ("Http://ex.am/b <http://ex.am/a>now", "<<<URL>>> <<<URL>>> now"),
         ("SEE HTTPS://EX.AM/B OR WWW.EX.AM", "see <<<URL>>> or <<<URL>>>"),
-        ("\uff20Ann is (@ home) now @ work", "<<<MENTION>>> is home now <<<MENTION>>> work"),
-        ("go # now #, then", "go <<<HASHTAG>>> now <<<HASHTAG>>> then"),
-        (
-            "Ms. Poe. Dr. Lee. Rep. Orr. St. Ives. Jr. Mrs. Sen. Day.",
-            "ms. poe dr. lee rep. orr st. ives jr. mrs. sen. day",
-        ),
         ('the U.S., "U.S." a.k.a. p.m.! so.good', "the u.s. u.s. a.k.a. p.m. so good"),
-        ("a--b go->on c<-d x&gt;y", "a b go on c -d x y"),
         ("at 10:20:30 or 1,234,567 or 12", "at or or <<<DIGIT>>>"),
-        ("(good), [fine]; {so}: \xabwell\xbb. *x*:", "good fine so well x"),
         ("a - b -- ' . c -'- d", "a b c d"),
         ("a\u2014b c\u2013d it's", "a b c d it's"),
-        ("", ""),
     ],
 )
 def test_semeval_by_hand(raw, expected):
@@ -289,27 +221,17 @@ def test_semeval_by_hand(raw, expected):
         ("🇩🇪🇺🇸🇩x 🇩🇪🇺🇸 🇩🇪🏽", "🇩🇪 🇺🇸 🇩 x 🇩🇪 🇺🇸 🇩🇪🏽"),
         ("Late :-( again :)) or :D, -_- ^_^ :'( x", "late :-( again :)) or :d , -_- ^_^ :'( x"),
         ("nice😂😂😂😂 👍🏽👩\u200d💻 ❤\ufe0f", "nice 😂 😂 👍🏽 👩\u200d💻 ❤"),
-        ("<url> <user> <number>", "<url> <user> <number>"),
         ("low-cost... why?! why??? no!!", "low - cost .. why ? ! why ?? no !!"),
-        ("Http://ex.am/b <http://ex.am/a>now RT@Ann", "<url> < <url> > now rt <user>"),
         ("SEE HTTPS://EX.AM/B OR WWW.EX.AM", "see <url> or <url>"),
-        ('(https://ex.am/a) [http://ex.am/b] "http://ex.am/c" http:', '( <url> ) [ <url> ] " <url> " http :'),
         ("1,234,567 at 10:20:30 v 1.2.3", "<number> at <number> v <number>"),
         ("rock'n'roll y'all'd've 'n'", "rock'n'roll y'all'd've ' n '"),
         ("(: (-: (; >_< >__< -__- ^^", "(: (-: (; >_< >__< -__- ^^"),
-        ("=) =D :S :s :o ;O :P", "=) =d :s :s :o ;o :p"),
-        ("\u06dd 1 \u06dd2 \u0600x", "\u06dd <number> \u06dd <number> \u0600 x"),  # such a mark takes nothing along
         (
             "it&#8217;s &#8216;s it&rsquo;s &lsquo;s it&#39;s it&#039;s it&#x27;s it&apos;s",
             "it's ' s it's ' s" + " it's" * 4,
         ),
-        ("it\\u2019s \\u2018s \u2019s \u2018s", "it's ' s ' s ' s"),
         ('\\u201ca\\u201d \\"b\\" \u201cc\u201d', '" a " " b " " c "'),
-        ("&ldquo;a&rdquo; &#34;b&#34; &#8220;c&#8221;", '" a " " b " " c "'),
-        ("a\\nb c&nbsp;d&#160;e", "a b c d e"),
-        ("&amp;lt;3 &amp;amp;lt; &lt;b&gt;", "<3 < < b >"),
         ("<<<MENTION>>>: <<<URL>>>! &lt;&lt;&lt;DIGIT&gt;&gt;&gt;", "<<<mention>>> : <<<url>>> ! <<<digit>>>"),
-        ("<<<< <<<<a>>>> >>>>", "< < <<<a>>> > >"),
         ("", ""),
     ],
 )
@@ -336,7 +258,6 @@ tweets = st.lists(pieces, max_size=15).map("".join)
 
 
 @given(text=st.text() | tweets)
-@settings(max_examples=60, deadline=None)
 @pytest.mark.parametrize("normalizer", NORMALIZERS)
 def test_any_text_is_cut_into_words(normalizer, text):
     result = words(normalizer, text)
@@ -346,20 +267,6 @@ def test_any_text_is_cut_into_words(normalizer, text):
     else:  # each character is part of a word or white space
         normalized = stages(normalizer, True)[0].normalize_str(text)
         assert re.sub(r"\s", "", "".join(result)) == re.sub(r"\s", "", normalized)
-
-
-# Syntax that JavaScript's `u` flag lacks or defines differently, where no backslash is escaped; `none` may use \\S.
-ONLY_ONIGURUMA = re.compile(r"""[+*?]\+|\(\?(?![:=!]|<[=!])|\\[^ns\\SpPuU0-9.()\[\]{}|/^$*+?-]|\[\[|&&""")
-
-
-@pytest.mark.parametrize("lowercase", [True, False])
-@pytest.mark.parametrize("normalizer", NORMALIZERS)
-def test_patterns_are_for_javascript_too(normalizer, lowercase):
-    state = json.dumps([json.loads(stage.__getstate__()) for stage in stages(normalizer, lowercase)])
-    patterns = []
-    json.loads(state, object_hook=lambda found: patterns.append(found["Regex"]) if "Regex" in found else found)
-    assert patterns
-    assert [pattern for pattern in patterns if ONLY_ONIGURUMA.search(pattern.replace("\\\\", ""))] == []
 
 
 @pytest.mark.parametrize("seed", ["a", "'", ".", "1:", "a@", "&#0", ":p", "🇩🇪", "❤\u200d", "<<<url>>>"])
@@ -421,8 +328,3 @@ def test_pieces_are_the_same_in_each_run_and_as_many_as_allowed(kind):
     assert sorted(first.get_vocab().values()) == list(range(120))
     with pytest.raises(UserError, match="no character occurs"):
         train_tokenizer([""], tokenizer=kind)
-
-
-def test_characters_keep_placeholders_and_one_space():
-    tokenizer = train_tokenizer(["ab  http://x.y @me "] * 3, normalizer="tweet", tokenizer="char")
-    assert tokenizer.tokenize(" ba\u3000\tb@you") == ["b", "a", " ", "b", "<user>"]

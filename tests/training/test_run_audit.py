@@ -53,28 +53,6 @@ def test_a_run_reports_its_leaks(leaking_dir, tmp_path, tiny_settings, caplog):
     assert [cell.strip() for cell in row.strip("|").split("|")][1:5] == ["60", "0", "3", "1"]
 
 
-def test_a_run_with_only_unknown_words_warns(tiny_settings, tmp_path, caplog):
-    """Texts without spaces are long words that never recur."""
-    folder = tmp_path / "texts"
-    folder.mkdir()
-    for split, count in (("train", 60), ("dev", 30)):
-        rows = enumerate(invent_rows(count, seed=count))
-        rows = [(f"{text}{split}{number}".replace(" ", ""), label) for number, (text, label) in rows]
-        write_rows(folder / f"{split}.tsv", rows)
-    settings = {**tiny_settings, "data_dir": str(folder), "max_steps": 1, "min_frequency": 1, "baselines": False}
-    train(**settings, output_dir=str(tmp_path / "out"))
-    assert "100 % of the tokens of validation are not in the vocabulary" in caplog.text
-
-
-def test_the_command_refuses_after_its_report(leaking_dir, command):
-    for path in leaking_dir.iterdir():
-        path.write_text("text of it\tkind\n" + path.read_text(encoding="utf-8"), encoding="utf-8")
-    columns = ["--text_column", "text of it", "--label_column", "kind", "--header"]
-    code, out, _ = command("audit", "--data_dir", leaking_dir, *columns, "--fail_on_leak", "1%", "--json")
-    assert (code, json.loads(out)["summary"]["leak_share"]) == (2, 0.05)
-    assert command("audit", "--data_dir", leaking_dir, *columns, "--fail_on_leak", "5%")[0] == 0
-
-
 def test_a_held_out_split_is_audited_too(tmp_path, tiny_settings):
     """Every row is twice in train: most held-out rows have their twin there."""
     (tmp_path / "twice").mkdir()

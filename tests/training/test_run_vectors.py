@@ -60,37 +60,6 @@ def test_frozen_vectors_stay_and_words_unseen_in_training_have_theirs(train_with
     assert "invented.txt" in (result.folder / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_embedding_has_its_own_learning_rate(train_with, vector_file):
-    """One step of plain SGD moves the embedding by its rate times its gradient, and changes nothing else."""
-    step = {
-        "max_steps": 1,
-        "optim": "sgd",
-        "lr_scheduler_type": "constant",
-        "learning_rate": 0.25,
-        "max_grad_norm": 0.0,
-        "weight_decay": 0.0,
-        "eval_strategy": "no",
-        "save_strategy": "no",
-        "load_best_model_at_end": False,
-        "metric_for_best_model": None,
-        "early_stopping_patience": None,
-    }
-    runs = {
-        rate: train_with(f"rate {rate}", **step, **({} if rate is None else {"embedding_learning_rate": rate}))
-        for rate in (None, 0.5)
-    }
-    moved = {
-        rate: torch.stack([embedding[word] - vector_file[1][word] for word in INVENTED[:4]])
-        for rate, (embedding, _, _) in runs.items()
-    }
-    assert moved[0.5].abs().max() > 1e-5
-    torch.testing.assert_close(moved[0.5], 2 * moved[None], rtol=1e-2, atol=1e-6)
-    for embedding, weights, _ in runs.values():
-        assert not embedding["<pad>"].any() and "unheard" not in embedding
-        for name, weight in weights.items():
-            torch.testing.assert_close(weight, runs[None][1][name], rtol=0, atol=0)
-
-
 def test_a_run_does_not_resume_with_other_vectors(train_with, vector_file, tmp_path):
     train_with("run", max_steps=2)
     other = tmp_path / "other.txt"
@@ -104,9 +73,6 @@ def test_a_run_does_not_resume_with_other_vectors(train_with, vector_file, tmp_p
     [
         ({"embedding_size": 16}, "embedding_size is 16, .* 8 numbers"),
         ({"freeze_embedding": True, "embedding_learning_rate": 0.1}, "freeze_embedding"),
-        ({"embedding_learning_rate": -1.0}, "embedding_learning_rate"),
-        ({"widen_vocabulary": 0}, "at least 1, found 0"),
-        ({"vectors": None, "widen_vocabulary": 5}, "add --vectors"),
         ({"vectors": "absent.txt"}, "no vectors at absent.txt"),
     ],
 )

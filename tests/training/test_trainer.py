@@ -2,7 +2,6 @@
 
 import copy
 import random
-import re
 
 import datasets
 import numpy as np
@@ -23,7 +22,6 @@ from hf_rnn.utils.errors import UserError
 
 CLASSES = 3
 PLAIN = {"embedding_dropout": 0.0, "word_dropout": 0.0}
-IN_ORDER = {"train_sampling_strategy": "sequential"}
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +97,7 @@ def record_rows(trainer, examples):
 # ---- batches ----
 
 
-@pytest.mark.parametrize("settings", [{}, {"gradient_accumulation_steps": 2}, {"class_weight_power": 0.7}])
+@pytest.mark.parametrize("settings", [{"gradient_accumulation_steps": 2}, {"class_weight_power": 0.7}])
 def test_parts_of_batches_have_the_gradients_and_answers_of_the_whole(make, settings):
     runs, sizes, examples = [], [], make_examples(24, empty=True)
 
@@ -124,7 +122,6 @@ def test_parts_of_batches_have_the_gradients_and_answers_of_the_whole(make, sett
 @pytest.mark.parametrize(
     "settings",
     [
-        {"seed": 3},
         {"seed": 5, "data_seed": 3},
         {"seed": 3, "dataloader_drop_last": True},
         {"seed": 3, "tokens_per_batch": 30, "per_device_train_batch_size": 1},
@@ -153,46 +150,6 @@ def test_training_takes_the_batches_of_the_sampler(make, settings):
     assert (trainer.state.global_step, trainer.state.epoch) == (steps, 3)
     rates = [entry["learning_rate"] for entry in trainer.state.log_history if "learning_rate" in entry]
     assert rates == pytest.approx([0.1 * (1 - step / steps) for step in range(steps)])
-
-
-def test_a_text_beyond_the_token_budget_and_empty_texts_train(make):
-    empty = make_examples(9, seed=1).map(lambda row: {"input_ids": []})
-    examples = datasets.concatenate_datasets([make_examples(6), empty])
-    assert max(map(len, examples["input_ids"])) > 4, "premise"
-    trainer = make(examples=examples, settings={"tokens_per_batch": 4})
-    batches = list(trainer.get_train_dataloader())
-    assert sorted(label for batch in batches for label in batch["labels"].tolist()) == sorted(examples["labels"])
-    trainer.train()
-    assert all(weights.isfinite().all() for weights in trainer.model.parameters())
-
-
-WORKERS = {"dataloader_num_workers": 2, "dataloader_prefetch_factor": 3, "dataloader_persistent_workers": True}
-
-
-@pytest.mark.parametrize("kind", ["table", "list", "own collator", "transform", "workers"])
-def test_batches_are_what_the_collator_makes(kind, tokenizer, make):
-    """Whatever the rows are in, and though a table is padded without the collator."""
-    examples, collator = make_examples(20), DataCollatorWithPadding(tokenizer)
-    given, more, settings = examples, {}, {"class_weight_power": 1.0}
-    if kind == "list":
-        given = list(examples)
-    elif kind == "own collator":
-        more = {"data_collator": lambda rows: dict(collator(rows))}
-    elif kind == "transform":
-        numbers = datasets.Dataset.from_dict({"number": range(20)})
-        given = numbers.with_transform(lambda rows: examples[rows["number"]])
-        settings["remove_unused_columns"] = False
-    elif kind == "workers":
-        settings |= WORKERS
-    loader = make(examples=given, settings=settings, **more).get_train_dataloader()
-    order = LengthBucketedBatchSampler([len(row["input_ids"]) for row in examples], 8, seed=42)
-    for batch, rows in zip(loader, order, strict=True):
-        expected = pad(tokenizer, examples, rows)
-        assert set(batch) == set(expected)
-        for name, tensor in expected.items():
-            assert batch[name].dtype == tensor.dtype and torch.equal(batch[name], tensor)
-    if kind == "workers":
-        loader._iterator._shutdown_workers()  # the garbage collector would wait 5 seconds for each
 
 
 def test_predictions_keep_the_order_of_the_texts(make):
@@ -224,12 +181,11 @@ def test_class_weights_against_sklearn():
 @pytest.mark.parametrize(
     "parts",
     [
-        {"per_device_train_batch_size": 24},
         {"per_device_train_batch_size": 3, "gradient_accumulation_steps": 8},
         {"tokens_per_batch": 30, "gradient_accumulation_steps": 99},
     ],
 )
-@pytest.mark.parametrize(("power", "smoothing", "weighted"), [(0.0, 0.0, False), (0.5, 0.1, False), (0.5, 0.1, True)])
+@pytest.mark.parametrize(("power", "smoothing", "weighted"), [(0.0, 0.0, False), (0.5, 0.1, True)])
 def test_a_step_is_that_of_torch_over_all_rows(tokenizer, make, parts, power, smoothing, weighted):
     """Weighted and smoothed, in one batch or accumulated from unequal ones; rows without a label do not count."""
     examples, model = make_examples(24), make_model(**PLAIN)
@@ -251,10 +207,16 @@ def test_a_step_is_that_of_torch_over_all_rows(tokenizer, make, parts, power, sm
         torch.testing.assert_close(found, before - 0.1 * before.grad, atol=1e-6, rtol=1e-5, msg=name)
 
 
-@pytest.mark.parametrize(("processes", "hidden"), [(1, False), (2, False), (2, True)])
-def test_evaluation_loss_is_the_plain_mean_over_rows(tokenizer, make, monkeypatch, processes, hidden):
+@pytest.mark.parametrize(
+    "processes",
+    [
+        1,
+        2,
+    ],
+)
+def test_evaluation_loss_is_the_plain_mean_over_rows(tokenizer, make, monkeypatch, processes):
     """17 rows in batches of 5; in two processes the Trainer's mean over batches would be wrong."""
-    examples, model = make_examples(17), make_model(output_hidden_states=hidden).eval()
+    examples, model = make_examples(17), make_model().eval()
     batch = pad(tokenizer, examples, range(17))
     expected = nn.functional.cross_entropy(model(**batch).logits, batch["labels"]).item()
     trainer = make(model, settings={"class_weight_power": 1.0, "label_smoothing_factor": 0.3}, eval_dataset=examples)
@@ -265,35 +227,19 @@ def test_evaluation_loss_is_the_plain_mean_over_rows(tokenizer, make, monkeypatc
     assert len(loop.label_ids) == 17 and loop.metrics["eval_loss"] == pytest.approx(expected, abs=1e-6)
 
 
-def test_settings_that_do_not_fit_the_data_are_refused(make):
-    stream, weights = make_examples().to_iterable_dataset(), {"class_weight_power": 0.5, "max_steps": 1}
-    make(examples=stream, settings=weights, class_counts=[12, 8, 4]).train()
-    for message, arguments in (
-        ("give class_counts", {"examples": stream, "settings": weights}),
-        ("tokens_per_batch", {"examples": stream, "settings": {"max_steps": 1, "tokens_per_batch": 30}}),
-        ("column labels: found", {"examples": make_examples().rename_column("labels", "x"), "settings": weights}),
-    ):
-        with pytest.raises(UserError, match=message):
-            make(**arguments)
-    with pytest.raises(UserError, match="no batch"):
-        make(settings={"per_device_train_batch_size": 99, "dataloader_drop_last": True}).check_settings()
-
-
 @pytest.mark.parametrize("setting", ["class_weight_power", "label_smoothing_factor"])
-@pytest.mark.parametrize("declared", [None, "regression"])
-def test_other_tasks_have_neither_class_weights_nor_smoothing(make, setting, declared):
+def test_other_tasks_have_neither_class_weights_nor_smoothing(make, setting):
     """Cross-entropy would take their targets for probabilities, and train another loss than is evaluated."""
     targets = [[float(label > 0), float(label > 1), 1.0] for label in make_examples(24)["labels"]]
     examples = datasets.Dataset.from_dict({"input_ids": make_examples(24)["input_ids"], "labels": targets})
     with pytest.raises(UserError, match=f"{setting}.* one label per text"):
-        make(make_model(problem_type=declared), examples, {setting: 0.1}).train()
+        make(make_model(problem_type="regression"), examples, {setting: 0.1}).train()
 
 
 # ---- optimizers ----
 
 
-@pytest.mark.parametrize("max_grad_norm", [0.0, 0.05])
-@pytest.mark.parametrize("optim", ["sgd", "adagrad", "adamw_torch_fused"])
+@pytest.mark.parametrize(("optim", "max_grad_norm"), [("sgd", 0.05), ("adagrad", 0.0), ("adamw_torch_fused", 0.05)])
 def test_sparse_training_equals_dense(make, max_grad_norm, optim):
     """Every batch holds every word, so LazyAdamW must equal AdamW."""
     examples = datasets.Dataset.from_dict({"input_ids": [[0, *range(2, 22)]] * 12, "labels": [0, 1, 2, 0] * 3})
@@ -318,7 +264,7 @@ def test_optimizers_without_support_for_sparse_gradients_are_refused(make, setti
     make(make_model(sparse_embedding=True, freeze_embedding=True), settings=settings).train()
 
 
-@pytest.mark.parametrize("max_grad_norm", [0.0, 0.05, 1e9])
+@pytest.mark.parametrize("max_grad_norm", [0.0, 0.05])
 def test_steps_are_those_of_a_loop_by_hand(max_grad_norm, tokenizer, make):
     """Clipping, a falling rate, AdamW and a learning rate for the embedding, in plain torch."""
     examples, model = make_examples(24), make_model(**PLAIN)
@@ -345,44 +291,6 @@ def test_steps_are_those_of_a_loop_by_hand(max_grad_norm, tokenizer, make):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4, msg=name)
 
 
-# ---- progress ----
-
-
-@pytest.mark.parametrize(
-    ("own", "expected"),
-    [
-        ({}, r"  validation loss \d\.\d+"),
-        ({"f": 0.25, "accuracy": 0.5}, r"  validation accuracy 0\.500  validation loss \d\.\d+  f 0\.250"),
-    ],
-)
-def test_one_line_per_evaluation_on_stderr(make, capfd, own, expected):
-    more = {"eval_dataset": make_examples(9), "compute_metrics": (lambda predicted: own) if own else None}
-    settings = {"eval_strategy": "epoch", "num_train_epochs": 2}
-    trainer = make(settings=settings, **more)
-    trainer.train()
-    trainer.evaluate()
-    out, err = capfd.readouterr()
-    lines = [line for line in err.splitlines() if line.startswith("epoch ")]
-    assert out == "" and len(lines) == 2
-    first = trainer.state.log_history[0]
-    start = f"epoch 1/2  loss {first['loss']:.3f}  train accuracy {first['train_accuracy']:.3f}"
-    assert re.fullmatch(re.escape(start) + expected, lines[0])
-
-
-# At a learning rate of 0 the first evaluation is the best.
-STALE = {"learning_rate": 0.0, "num_train_epochs": 9, "eval_strategy": "epoch", "metric_for_best_model": "loss"}
-
-
-def test_early_stopping(make):
-    trainer = make(settings={**STALE, "early_stopping_patience": 2}, eval_dataset=make_examples(9))
-    for _ in range(2):  # a second run starts counting at 0
-        trainer.train()
-        assert trainer.state.epoch == 3
-    never = make(settings={**STALE, "early_stopping_patience": 0}, eval_dataset=make_examples(9))
-    never.train()
-    assert never.state.epoch == 9
-
-
 # ---- resume ----
 
 
@@ -398,7 +306,6 @@ class StopAt(TrainerCallback):
 @pytest.mark.parametrize(
     ("step", "sparse", "more"),  # within the second and third epoch of 3 steps, and at the end of the second
     [
-        (4, False, {}),
         (7, True, {}),
         (6, False, {"tokens_per_batch": 90}),
         (7, False, {"tokens_per_batch": 56, "gradient_accumulation_steps": 2}),
@@ -429,37 +336,3 @@ def test_a_resumed_run_equals_an_uninterrupted_one(make, tmp_path, step, sparse,
         for history in (whole.state.log_history, resumed.state.log_history)
     ]
     assert logs[0] == logs[1] and [epoch for epoch, *_ in logs[0]] == [1, 2, 3, 4]
-
-
-class SizedStream(torch.utils.data.IterableDataset):
-    def __iter__(self):
-        return iter(make_examples())
-
-    def __len__(self):
-        return len(make_examples())
-
-
-def test_a_stream_with_a_length_resumes_at_its_row(make, tmp_path):
-    """Stopped after 4 of 9 steps, in the second epoch."""
-    settings = {"max_steps": 9, "save_strategy": "steps", "save_steps": 4, **IN_ORDER}
-    weights = []
-    for resume in (None, str(tmp_path / "checkpoint-4")):
-        trainer = make(examples=SizedStream(), settings=settings)
-        trainer.train(resume_from_checkpoint=resume)
-        weights.append(trainer.model.state_dict())
-    assert all(torch.equal(weights[0][name], weight) for name, weight in weights[1].items())
-
-
-def test_a_resumed_run_has_the_patience_of_now(make):
-    for patience, resume, epochs in ((1, None, 2), (3, True, 4)):
-        settings = {**STALE, "early_stopping_patience": patience, "save_strategy": "epoch"}
-        trainer = make(settings=settings, eval_dataset=make_examples(9))
-        trainer.train(resume_from_checkpoint=resume)
-        assert trainer.state.epoch == epochs
-
-
-def test_states_of_another_model_are_refused(make, tmp_path):
-    make(settings={"save_strategy": "epoch"}).train()
-    for model, settings in ((make_model(hidden_size=5), {}), (None, {"embedding_learning_rate": 0.1})):
-        with pytest.raises(UserError, match="does not match this run"):
-            make(model, settings=settings).train(resume_from_checkpoint=True)

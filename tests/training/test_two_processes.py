@@ -82,24 +82,6 @@ def runs(noisy_dir, tmp_path_factory):
     }
 
 
-@pytest.mark.parametrize("task", ["multi-label", "regression"])
-def test_sets_and_numbers_have_the_same_losses_and_scores(task, noisy_dir, tmp_path):
-    data = tmp_path / "data"
-    data.mkdir()
-    for path in noisy_dir.glob("*.tsv"):
-        rows = [line.split("\t") for line in path.read_text().splitlines()]
-        number = {label: str(100 * place) for place, label in enumerate(LABELS)}
-        write_rows(
-            data / path.name, [(text, label if task == "multi-label" else number[label]) for text, label in rows]
-        )
-    one, two = (run_command("train", n, tmp_path / str(n) / "model", data_dir=data, task=task)[0] for n in (1, 2))
-    for key in ("loss", "eval_loss"):
-        assert logged(two, key) == pytest.approx(logged(one, key), abs=1e-5), key
-    found, expected = (json.loads(folder.metrics.read_text())["test"] for folder in (two, one))
-    score = "average_precision" if task == "multi-label" else "rmse"
-    assert found["rows"] == ROWS["test"] and found[score] == pytest.approx(expected[score], rel=1e-4)
-
-
 TAGS = {"recipe": "token-classification-scratch", "word_hidden_size": 8, "hidden_dropout": 0, "classifier_dropout": 0}
 TEXT = {"recipe": "lm", "bptt": 16, "classifier_dropout": 0}
 
@@ -180,11 +162,10 @@ def test_a_resumed_run_equals_an_uninterrupted_one(runs, noisy_dir, tmp_path):
         assert logged(resumed, key) == logged(whole, key)
 
 
-@pytest.mark.parametrize("further", [[], ['--accelerator_config={"dispatch_batches": false}']])
-def test_a_stream_is_shared_as_a_table_is(runs, noisy_dir, tmp_path, further):
+def test_a_stream_is_shared_as_a_table_is(runs, noisy_dir, tmp_path):
     """Its batches are padded to different lengths, and repeated rows are measured once."""
     table = runs[1][0]
-    folder, _ = run_command("train", 2, tmp_path / "model", *further, data_dir=noisy_dir, streaming=True)
+    folder, _ = run_command("train", 2, tmp_path / "model", data_dir=noisy_dir, streaming=True)
     for key in ("loss", "eval_loss", "eval_macro_recall"):
         assert logged(folder, key) == pytest.approx(logged(table, key), abs=1e-5), key
     recorded, expected = (json.loads(each.metrics.read_text()) for each in (folder, table))
@@ -206,60 +187,3 @@ def test_processes_read_their_own_files_of_a_stream(noisy_dir, tmp_path):
     assert logged(two, "loss") == pytest.approx(logged(one, "loss"), abs=1e-5)
     weights = load_model(two.root)[0].state_dict()
     torch.testing.assert_close(weights, load_model(one.root)[0].state_dict(), atol=1e-4, rtol=0)
-
-
-DRAW_BATCHES = """
-import json, sys
-from pathlib import Path
-from hf_rnn import RnnConfig, RnnForSequenceClassification, encode, load_tsv, train, train_tokenizer
-from hf_rnn.hub.loading import load_model
-from hf_rnn.training.arguments.training_arguments import RnnTrainingArguments
-from hf_rnn.training.trainer import RnnTrainer
-
-texts, out = load_tsv(sys.argv[1])["train"], Path(sys.argv[2])
-tokenizer = train_tokenizer(texts["text"], min_frequency=1)
-data = encode({"train": texts}, tokenizer)["train"].remove_columns("labels")
-args = RnnTrainingArguments(str(out / "trainer"), per_device_train_batch_size=8, use_cpu=True)
-config = RnnConfig(vocab_size=len(tokenizer), embedding_size=4, hidden_size=4, num_labels=len(data))
-drawn = []
-for rows in map(int, sys.argv[3:]):
-    numbered = data.select(range(rows)).add_column("labels", list(range(rows)))
-    model = RnnForSequenceClassification(config)
-    loader = RnnTrainer(model, args, train_dataset=numbered, processing_class=tokenizer).get_train_dataloader()
-    for epoch in range(2):
-        loader.set_epoch(epoch)
-        drawn.append([batch["labels"].tolist() for batch in loader])
-load_model(train(data_dir=sys.argv[1], output_dir=str(out / "model"), num_train_epochs=1).folder)
-(out / f"{args.process_index}.json").write_text(json.dumps(drawn))
-"""
-ROW_COUNTS = (240, 237, 229)
-
-
-def test_length_bucketed_batches_hold_every_row(noisy_dir, tmp_path):
-    """A few repeated rows fill the last round. When `train` returns in any process, the finished folder is there."""
-    (tmp_path / "draw.py").write_text(DRAW_BATCHES)
-    done = launch(2, tmp_path / "draw.py", noisy_dir, tmp_path, *ROW_COUNTS)
-    paths = [tmp_path / f"{process}.json" for process in (0, 1)]
-    assert all(path.is_file() for path in paths), done.stderr
-    first, second = (json.loads(path.read_text()) for path in paths)
-    for number, rows in enumerate(ROW_COUNTS):
-        orders = []
-        for epoch in (2 * number, 2 * number + 1):
-            assert len(first[epoch]) == len(second[epoch]), "one process would wait for ever"
-            orders.append([row for batch in first[epoch] + second[epoch] for row in batch])
-            assert set(orders[-1]) == set(range(rows)) and len(orders[-1]) == -(-rows // 16) * 16
-        assert orders[0] != orders[1]
-
-
-def test_a_distillation_is_the_same_too(noisy_dir, trained, tmp_path):
-    """Rows without a label count as others do, and one process asks the teacher."""
-    unlabeled = tmp_path / "more.txt"
-    unlabeled.write_text("".join(f"{text}\n" for text, _ in invent_rows(80, seed=9)), encoding="utf-8")
-    settings = {"num_train_epochs": 2, "data_dir": noisy_dir, "teacher": trained.folder, "unlabeled": unlabeled}
-    settings |= {"augmentations": 1, "class_weight_power": 0.7, "use_cpu": True}
-    losses = []
-    for processes in (1, 2):
-        folder, done = run_command("distill", processes, tmp_path / str(processes), **settings)
-        losses.append(logged(folder, "loss"))
-    steps = len(losses[0]) // 2 - 1  # the last step of an epoch has repeated rows in two processes
-    assert losses[1][:steps] == pytest.approx(losses[0][:steps], abs=1e-5) and losses[0][-1] < losses[0][0] - 0.2

@@ -15,19 +15,11 @@ from hf_rnn.utils.errors import UserError
     ("word", "forms"),
     [
         ("london", [("london",), ("London",), ("LONDON",)]),
-        ("USA", [("USA",), ("usa",), ("Usa",)]),
         ("<<<MENTION>>>", [("<user>",), ("@user",), ("user",)]),
-        ("@user", [("<user>",), ("user",)]),
-        ("<<<URL>>>", [("<url>",), ("http",), ("url",)]),
-        ("<<<hashtag>>>", [("<hashtag>",), ("#",), ("hashtag",)]),
         ("<number>", [("<num>",), ("number",)]),
         (":-)", [("<smile>",)]),
-        (":(", [("<sadface>",)]),
-        ("<3", [("<heart>",)]),
         ("Can't", [("Ca", "n't"), ("ca", "n't")]),
-        ("we're", [("we", "'re")]),
         ("well-known", [("well", "known")]),
-        ("--", []),
         ("", []),
     ],
 )
@@ -130,17 +122,6 @@ def test_widening_keeps_ids_and_adds_the_first_words(write, tmp_path):
     assert (loaded.unk_token_id, loaded.pad_token_id, loaded.model_max_length) == (0, 1, narrow.model_max_length)
     vectors = load_vectors(path, wide)
     assert row_of(vectors, wide, "paris") == WIDE["Paris"] and row_of(vectors, wide, "rare") == WIDE["rare"]
-
-
-def test_widening_after_added_tokens(write, tmp_path):
-    path = write(write_text({word.lower(): row for word, row in WIDE.items()}))
-    narrow = make_tokenizer("the", "film")
-    narrow.add_tokens(["paris", "later"])
-    wide = widen_vocabulary(narrow, path, 99)
-    wide.save_pretrained(tmp_path / "wide")
-    assert AutoTokenizer.from_pretrained(tmp_path / "wide").get_vocab() == wide.get_vocab()
-    assert wide.get_vocab().items() >= narrow.get_vocab().items()
-    assert sorted(wide.get_vocab().values()) == list(range(len(wide)))
 
 
 @pytest.mark.parametrize("normalizer", ["none", "tweet"])

@@ -8,23 +8,18 @@ import numpy as np
 import pytest
 import torch
 from conftest import LABELS, invent_rows, write_rows
-from datasets import Dataset
 from safetensors.torch import load_file
-from tiny_teacher import WORDS
 from transformers import pipeline
 
 import hf_rnn.training.save
-from hf_rnn import DistillationArguments, RnnClassifier, distill, load_tsv, train, train_tokenizer
+from hf_rnn import DistillationArguments, distill, load_tsv, train, train_tokenizer
 from hf_rnn.data import DataReport
 from hf_rnn.hub.model_folder import FinishedFolder
-from hf_rnn.models.configuration_rnn import RnnConfig
-from hf_rnn.models.modeling_rnn import RnnForSequenceClassification
 from hf_rnn.tasks import get_task
 from hf_rnn.training.arguments.run_arguments import parse_settings
-from hf_rnn.training.arguments.training_arguments import RnnTrainingArguments
 from hf_rnn.training.checkpointing.interrupt import SavePoints, TrainingStopped
 from hf_rnn.training.distillation import logits as logits_module
-from hf_rnn.training.distillation.run import NO_LABEL, Distillation, DistillationTrainer, distillation_loss
+from hf_rnn.training.distillation.run import NO_LABEL, Distillation, distillation_loss
 from hf_rnn.training.distillation.teacher import fold_of
 from hf_rnn.training.distillation.unlabeled import MASKED, augment
 from hf_rnn.training.hooks import Run
@@ -78,7 +73,7 @@ def make_batch(rows=7, classes=4, seed=0):
     return logits, labels, teachers
 
 
-@pytest.mark.parametrize(("temperature", "weight"), [(1.0, 0.5), (2.0, 0.9), (5.0, 1.0), (0.5, 0.0)])
+@pytest.mark.parametrize(("temperature", "weight"), [(2.0, 0.9), (0.5, 0.0)])
 def test_loss_by_hand(temperature, weight):
     logits, labels, teachers = make_batch()
     weights, smoothing, classes = np.array([0.5, 1.0, 2.0, 1.5]), 0.1, 4
@@ -94,59 +89,6 @@ def test_loss_by_hand(temperature, weight):
         *map(torch.from_numpy, (logits, labels, teachers)), temperature, weight, torch.from_numpy(weights), smoothing
     )
     assert found.item() == pytest.approx(expected, rel=1e-12)
-
-
-def make_trainer(tmp_path, batch, steps, **more):
-    """Return a Trainer that takes one step of gradient descent over eight rows, and the rows."""
-    torch.manual_seed(3)
-    model = RnnForSequenceClassification(RnnConfig(vocab_size=9, embedding_size=4, hidden_size=4, num_labels=4))
-    generator = np.random.default_rng(5)
-    _, labels, teachers = make_batch(rows=8, seed=1)
-    ids = [generator.integers(2, 9, size=size).tolist() for size in (3, 1, 5, 2, 4, 4, 2, 6)]
-    columns = {"labels": labels.tolist(), "teacher_logits": teachers.astype(np.float32).tolist()}
-    rows = Dataset.from_dict({"input_ids": ids, **columns})
-    settings = RnnTrainingArguments(
-        output_dir=str(tmp_path), per_device_train_batch_size=batch, gradient_accumulation_steps=steps, max_steps=1,
-        optim="sgd", learning_rate=0.5, max_grad_norm=0, use_cpu=True, report_to=[], save_strategy="no",
-        train_sampling_strategy="sequential", lr_scheduler_type="constant", disable_tqdm=True, **more,
-    )  # fmt: skip
-    trainer = DistillationTrainer(
-        model=model,
-        args=settings,
-        train_dataset=rows,
-        processing_class=train_tokenizer(["a b c d e f g"], min_frequency=1),
-        class_counts=[1, 2, 3, 4],
-        temperature=3.0,
-        soft_label_weight=0.6,
-    )
-    trainer.silence()
-    return trainer, rows
-
-
-@pytest.mark.parametrize("more", [{}, {"class_weight_power": 0.7, "label_smoothing_factor": 0.1}])
-def test_accumulated_steps_equal_one_large_batch(tmp_path, more):
-    """The mean is over all rows; parts have different numbers of labels."""
-    stepped = []
-    for batch, steps in ((8, 1), (4, 2), (2, 4)):
-        trainer, rows = make_trainer(tmp_path, batch, steps, **more)
-        before = {name: weight.clone() for name, weight in trainer.model.state_dict().items()}
-        trainer.train()
-        stepped.append({name: weight.clone() for name, weight in trainer.model.state_dict().items()})
-    model, width = trainer.model, max(map(len, rows["input_ids"]))
-    model.load_state_dict(before)
-    model.zero_grad()
-    ids = torch.tensor([ids + [1] * (width - len(ids)) for ids in rows["input_ids"]])
-    mask = torch.tensor([[1] * len(ids) + [0] * (width - len(ids)) for ids in rows["input_ids"]])
-    weights = None
-    if "class_weight_power" in more:
-        weights = (10 / (4 * torch.tensor([1.0, 2.0, 3.0, 4.0]))) ** 0.7
-        weights *= 10 / (weights * torch.tensor([1.0, 2.0, 3.0, 4.0])).sum()
-    distillation = (torch.tensor(rows["labels"][:]), torch.tensor(rows["teacher_logits"][:]), 3.0, 0.6, weights)
-    logits = model(input_ids=ids, attention_mask=mask).logits
-    (distillation_loss(logits, *distillation, more.get("label_smoothing_factor", 0.0)) / 8).backward()
-    for name, weight in model.named_parameters():
-        for state in stepped:
-            torch.testing.assert_close(state[name], before[name] - 0.5 * weight.grad, atol=1e-6, rtol=1e-4)
 
 
 # ---- training rows ----
@@ -261,22 +203,6 @@ def test_a_stopped_run_resumes_bit_for_bit(quick, distilled, tmp_path, monkeypat
         assert resumed.metrics[name] == whole.metrics[name]
 
 
-def test_without_the_teachers_part_it_is_train(quick, trained, unlabeled, tmp_path):
-    settings = {**quick, "num_train_epochs": 4, "unlabeled": str(unlabeled), "temperature": 7.0}
-    result = distill(**settings, soft_label_weight=0.0, output_dir=str(tmp_path / "out"))
-    assert result.metrics["teacher"]["rows"] == {"train": 240, "copies": 0, "unlabeled": 0}
-    one, other = (load_file(run.folder / "model.safetensors") for run in (result, trained))
-    assert one.keys() == other.keys()
-    for name in one:
-        torch.testing.assert_close(one[name], other[name], atol=1e-5, rtol=1e-4)
-
-
-def test_a_student_is_refitted_by_labels_alone(distilled):
-    classifier = RnnClassifier.from_pretrained(distilled[1].folder, num_train_epochs=1, use_cpu=True, verbose=False)
-    texts, labels = zip(*invent_rows(60, seed=5), strict=True)
-    assert set(classifier.fit(texts, labels).predict(texts)) <= set(LABELS)
-
-
 @pytest.mark.slow
 def test_a_student_moves_towards_its_teacher(quick, teacher, tmp_path):
     """Every second label is random; the teacher knows the rule, and unlabelled texts show it."""
@@ -296,15 +222,6 @@ def test_a_student_moves_towards_its_teacher(quick, teacher, tmp_path):
     assert np.mean(student == teachers) > max(0.9, np.mean(alone == teachers) + 0.1)
 
 
-@pytest.mark.slow
-def test_tokens_and_table_of_the_teacher(quick, teacher, tmp_path):
-    own = {"tokenizer_name_or_path": str(teacher), "vectors": str(teacher), "calibrate": True}
-    settings = {name: value for name, value in quick.items() if name != "embedding_size"}
-    result = distill(**{**settings, **own, "recipe": "student"}, output_dir=str(tmp_path / "out"))
-    assert json.loads((result.folder / "config.json").read_text())["vocab_size"] == len(WORDS)
-    assert result.metrics["calibration"]["fitted_on"] == "validation"
-
-
 def test_the_default_student_starts_from_the_encoder_of_the_package(quick, encoder, tmp_path):
     settings = {name: quick[name] for name in ("data_dir", "teacher", "use_cpu", "baselines")}
     result = distill(**settings, num_train_epochs=1, output_dir=str(tmp_path / "out"))
@@ -318,22 +235,11 @@ def test_the_default_student_starts_from_the_encoder_of_the_package(quick, encod
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--teacher", ""], "the name is empty"),
         (["--teacher", "nowhere"], "no folder nowhere"),
-        (["--teacher", "empty.txt"], "is a file"),
-        (["--teacher", "owner/name"], "the Hub cannot provide it"),
-        (["--teacher", "."], "because of config.json"),
-        (["--temperature", "nan"], "temperature must be from 0.01 to 100"),
         (["--soft_label_weight", 1.5], "soft_label_weight must be from 0 to 1"),
-        (["--augmentations", -1], "augmentations must be at least 0"),
         (["--unlabeled", "empty.txt"], "no text to learn from"),
-        (["--unlabeled", "."], "is a folder"),
-        (["--unlabeled", "more.txt"], "there is no file"),
-        (["--teacher_cache", "empty.txt/below"], "empty.txt"),
         (["--teacher_cache", "TEACHER"], "contains a model"),
         (["--streaming"], "streaming"),
-        (["--temprature", 2], "--temperature"),
-        (["--hidden_size", 0], "hidden_size"),
         (["--output_dir", "TEACHER", "--overwrite_output_dir"], "would be replaced"),
     ],
 )

@@ -2,27 +2,21 @@
 
 import gc
 import hashlib
-import json
 import shutil
 import weakref
 
 import numpy as np
 import pytest
 import torch
-from conftest import LABELS, invent_rows
-from tiny_teacher import SHAPE, bert_tokenizer, bytes_tokenizer, change_config, compute_logits
+from conftest import invent_rows
+from tiny_teacher import bert_tokenizer, bytes_tokenizer, change_config, compute_logits
 from transformers import (
-    BertConfig,
-    BertForMaskedLM,
     BertForSequenceClassification,
     GPT2Config,
     GPT2ForSequenceClassification,
-    RobertaConfig,
-    RobertaForSequenceClassification,
 )
 
 import hf_rnn.training.distillation.logits
-from hf_rnn import push
 from hf_rnn.training.distillation.logits import Answers
 from hf_rnn.training.distillation.teacher import FOLDS_FILE, UNFINISHED_FILE, Teacher, Teachers, fold_folder, fold_of
 from hf_rnn.utils.errors import UserError
@@ -37,12 +31,9 @@ TEXTS = [text for text, _ in invent_rows(40, seed=31)]
     ("classes", "own", "expected"),
     [
         (["bad", "good", "plain"], None, [1, 2, 0]),
-        (["bad", "good", "plain"], ["plain", "bad", "good"], [1, 2, 0]),
         (["low", "mid", "high"], ["mid", "low", "high"], [1, 0, 2]),
         (["bad", "good", "awful"], None, "give the data's labels"),
         (["bad", "good"], None, "same task"),
-        (["low", "mid", "high"], ["mid", "low"], "by teacher_labels"),
-        (["low", "mid", "high"], ["mid", "low", "low"], "by teacher_labels"),
         (["bad", "good", "plain"], ["bad", "good", "plain"], "contradicts"),
     ],
 )
@@ -71,13 +62,8 @@ def test_generic_labels_are_not_guessed(teacher, tmp_path):
     ("changes", "message"),
     [
         ({"problem_type": "multi_label_classification"}, "exactly one label"),
-        ({"problem_type": None, "id2label": {0: "score"}, "label2id": {"score": 0}}, "exactly one label"),
-        ({"problem_type": "regression"}, "exactly one label"),
         ({"architectures": ["BertForMaskedLM"]}, "does not classify texts"),
-        ({"model_type": "unknown"}, r"config\.json"),
-        ({"vocab_size": 5}, "another model"),
         ({"hidden_size": 64}, "no weights that fit"),
-        ({"max_position_embeddings": 16}, "no weights that fit"),
     ],
 )
 def test_models_that_cannot_teach(teacher, tmp_path, changes, message):
@@ -87,15 +73,8 @@ def test_models_that_cannot_teach(teacher, tmp_path, changes, message):
 
 
 def test_folders_that_cannot_teach(teacher, tmp_path):
-    """An encoder without a trained last layer, a model without its tokenizer, and pickled weights."""
-    encoder, bare, pickled = (tmp_path / name for name in ("encoder", "bare", "pickled"))
-    names = {"id2label": dict(enumerate(LABELS)), "label2id": {name: index for index, name in enumerate(LABELS)}}
-    BertForMaskedLM(BertConfig(**SHAPE, **names)).save_pretrained(encoder)
-    bert_tokenizer().save_pretrained(encoder)
-    config = json.loads((encoder / "config.json").read_text())
-    (encoder / "config.json").write_text(json.dumps({**config, "architectures": None}))
-    with pytest.raises(UserError, match="no weights that fit"):
-        Teacher.open(str(encoder)).load()
+    """A model without its tokenizer, and pickled weights."""
+    bare, pickled = tmp_path / "bare", tmp_path / "pickled"
     shutil.copytree(teacher, bare, ignore=lambda folder, names: {name for name in names if "token" in name})
     with pytest.raises(UserError, match="without words"):
         Teachers.open(str(bare))
@@ -105,17 +84,12 @@ def test_folders_that_cannot_teach(teacher, tmp_path):
         Teacher.open(str(pickled)).load()
 
 
-def test_a_teacher_on_the_hub(hub, trained, tmp_path):
-    push(trained.folder, "me/films")
-    opened = Teachers.open("me/films")
-    assert opened.name == "me/films" and opened.members[0].label_names() == sorted(LABELS)
-    expected = compute_logits(trained.folder, TEXTS, tmp_path / "here")
-    assert np.array_equal(Answers(opened, tmp_path / "there").for_others(TEXTS), expected)
-
-
 @pytest.mark.parametrize(
     ("own", "positions", "asked", "expected"),
-    [(20, 20, None, 20), (16, 20, None, 16), (10**30, 20, None, 20), (32, 32, 8, 8), (10**30, 1, 8, 8)],
+    [
+        (16, 20, None, 16),
+        (32, 32, 8, 8),
+    ],
 )
 def test_texts_are_truncated_to_the_positions(teacher, tmp_path, own, positions, asked, expected):
     folder = change_config(teacher, tmp_path / "positions", max_position_embeddings=positions)
@@ -123,18 +97,6 @@ def test_texts_are_truncated_to_the_positions(teacher, tmp_path, own, positions,
     assert Teacher.open(str(folder), max_length=asked).max_length == expected
     with pytest.raises(UserError, match="2 are special"):
         Teacher.open(str(folder), max_length=2)
-
-
-def test_roberta_has_fewer_positions_than_its_table(tmp_path):
-    """It counts from the id of its padding token: 18 of 20 are used."""
-    shape = {"vocab_size": 256, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    shape |= {"intermediate_size": 16, "max_position_embeddings": 20, "num_labels": 3, "pad_token_id": 1}
-    RobertaForSequenceClassification(RobertaConfig(**shape)).save_pretrained(tmp_path)
-    tokenizer = bytes_tokenizer()
-    tokenizer.pad_token, tokenizer.model_max_length = tokenizer.convert_ids_to_tokens(1), 20
-    tokenizer.save_pretrained(tmp_path)
-    assert Teacher.open(str(tmp_path)).max_length == 18
-    assert np.isfinite(compute_logits(tmp_path, ["sand " * 20, "sand"], tmp_path / "cache")).all()
 
 
 # ---- logits ----
@@ -156,14 +118,6 @@ def test_logits_equal_those_of_single_texts(teacher, trained, tmp_path, kind, li
         inputs = {name: inputs[name].long() for name in ("input_ids", "attention_mask")}
         with torch.no_grad():
             np.testing.assert_allclose(row, model(**inputs).logits[0].numpy(), atol=2e-5)
-
-
-def test_bfloat16_is_near_and_cached_apart(teacher, tmp_path):
-    exact = compute_logits(teacher, TEXTS, tmp_path)
-    rounded = compute_logits(teacher, TEXTS, tmp_path, bf16=True)
-    assert not np.array_equal(rounded, exact)
-    np.testing.assert_allclose(rounded, exact, atol=0.02 * np.abs(exact).max())
-    assert np.array_equal(compute_logits(teacher, TEXTS, tmp_path), exact)
 
 
 def test_logits_that_are_not_finite(teacher, tmp_path):
@@ -265,13 +219,6 @@ def test_each_text_is_labelled_by_a_teacher_that_has_not_seen_it(crew, tmp_path,
     assert (again.computed, again.cached, sum(finished)) == (0, 4 * len(texts), 8 * len(texts))
 
 
-def test_one_teacher_labels_all(teacher, tmp_path):
-    opened = Teachers.open(str(teacher))
-    assert (opened.name, opened.folds, len(opened.members)) == ("tiny-bert", None, 1)
-    answers = Answers(opened, tmp_path)
-    assert np.array_equal(answers.for_training(TEXTS, TEXTS), answers.for_others(TEXTS))
-
-
 def test_incomplete_cross_fitted_teachers(crew, tmp_path):
     def refuse(change, message):
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
@@ -281,7 +228,4 @@ def test_incomplete_cross_fitted_teachers(crew, tmp_path):
             Teachers.open(str(folder))
 
     refuse(lambda folder: (folder / FOLDS_FILE).rename(folder / UNFINISHED_FILE), "--resume")
-    refuse(lambda folder: (folder / FOLDS_FILE).write_text("{"), "is not JSON")
     refuse(lambda folder: shutil.rmtree(folder / "fold-2"), "fold-2")
-    path = "fold-3/config.json"
-    refuse(lambda folder: (folder / path).write_text((folder / path).read_text().replace('"plain"', '"dull"')), "dull")

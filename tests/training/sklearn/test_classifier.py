@@ -1,18 +1,14 @@
 """`RnnClassifier`, compared with the command on the same rows, the pipeline on the same folder, and scikit-learn."""
 
 import copy
-import importlib
 import json
 import pickle
 import random
 import shutil
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import datasets
 import numpy as np
-import pandas as pd
-import pyarrow as pa
 import pytest
 import torch
 from conftest import LABELS, invent_rows, write_rows
@@ -31,9 +27,6 @@ import hf_rnn.training.sklearn
 import hf_rnn.training.train
 from hf_rnn import RnnClassifier
 from hf_rnn.hub.model_folder import FinishedFolder
-from hf_rnn.training.arguments.run_arguments import parse_settings
-from hf_rnn.training.recipes import load_recipe
-from hf_rnn.training.sklearn.targets import read_texts
 from hf_rnn.training.train import train
 from hf_rnn.utils.errors import UserError
 
@@ -153,28 +146,15 @@ def test_the_process_is_left_alone(capfd, caplog, monkeypatch, fails):
     assert capfd.readouterr() == ("", "") and not caplog.records
 
 
-def test_verbose_is_the_default(capfd):
-    RnnClassifier(**QUICK | {"verbose": None}).fit(TEXTS, NAMES)
-    out, err = capfd.readouterr()
-    assert out == "" and "epoch 1/1" in err
-
-
 @pytest.mark.parametrize(
     ("texts", "labels", "message"),
     [
         (TEXTS, NAMES[:-1], "24 and 23"),
         (["a", "b"], ["x", "x"], "two classes"),
-        (["a", "b"], ["x", "y"], "eval_set"),
         (["a", None, "b"], [1, 0, 1], r"X\[1\]"),
-        (pd.Series(["a", pd.NA, "b"], dtype="string"), [1, 0, 1], r"X\[1\]"),
-        (["a", "b", "\ud800"], [1, 0, 1], r"X\[2\]"),
         (["a", "", "b"], [1, 0, 1], r"X\[1\]"),
         ("a b", [1, 0, 1], "list"),
-        (pd.DataFrame({"text": ["a", "b"], "b": 1}), [1, 0], "one column"),
-        (["a", "b", "c"], [1, 0, None], "strings, integers or booleans"),
         (["a", "b", "c"], [1.5, 2.0, 1.5], "continuous"),
-        (["a", "b", "c"], ["x", float("nan"), "x"], "one type"),
-        (["a", "b", "c", "d"], ["x", "x", " y", " y"], "white space"),
     ],
 )
 def test_bad_rows(texts, labels, message):
@@ -186,10 +166,7 @@ def test_bad_rows(texts, labels, message):
     ("more", "message"),
     [
         ({"eval_set": (["a"], ["worse"])}, "eval_set y contains .*'worse'"),
-        ({"eval_set": (["a"], [1])}, "eval_set y contains .*1"),
-        ({"eval_set": ([" "], ["bad"])}, r"eval_set X\[0\]"),
         ({"sample_weight": [1]}, "sample_weight"),
-        ({"sample_weight": [-1] * 24}, "[Nn]egative"),
     ],
 )
 def test_bad_arguments_change_nothing(fitted, more, message):
@@ -213,20 +190,6 @@ def test_a_saved_model_keeps_the_type_of_its_labels(values, tmp_path):
         assert one.classes_.tolist() == np.unique(given).tolist()
         assert one.predict(TEXTS).dtype == one.classes_.dtype == given.dtype
     assert (loaded.predict_proba(TEXTS) == classifier.predict_proba(TEXTS)).all()
-
-
-@pytest.mark.parametrize(
-    "shape",
-    [
-        iter,
-        lambda texts: np.array(texts)[:, None],
-        lambda texts: pd.DataFrame({"text": texts}),
-        lambda texts: pa.chunked_array([texts]),
-    ],
-    ids=["iterator", "array", "frame", "arrow"],
-)
-def test_shapes_of_texts(shape):
-    assert read_texts(shape(TEXTS)) == TEXTS
 
 
 # ---- predictions ----
@@ -289,12 +252,6 @@ def test_a_grid_over_a_pipeline():
     assert -search.best_score_ == pytest.approx(np.mean(losses))
 
 
-def test_without_scikit_learn(monkeypatch):
-    monkeypatch.setitem(sys.modules, "sklearn", None)
-    with pytest.raises(UserError, match="pip install"):
-        importlib.reload(hf_rnn.training.sklearn)
-
-
 # ---- settings ----
 
 
@@ -303,10 +260,16 @@ def test_settings_by_name():
     assert {"recipe", "seed", "normalizer", "random_state", "verbose"} <= classifier.get_params().keys()
     assert classifier.set_params(cell_type="gru", hidden_size=None) is classifier
     assert repr(classifier) == "RnnClassifier(cell_type='gru')"
-    assert len(repr(RnnClassifier(recipe=load_recipe("scratch")))) < 1500, "as after `from_pretrained`"
 
 
-@pytest.mark.parametrize("setting", ["hiden_size", "data_dir", "class_names", "output_dir", "resume", "hub_model_id"])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "hiden_size",
+        "data_dir",
+        "resume",
+    ],
+)
 def test_unknown_settings(setting):
     with pytest.raises(TypeError, match=setting):
         RnnClassifier(**{setting: 3})
@@ -314,27 +277,9 @@ def test_unknown_settings(setting):
         RnnClassifier().set_params(**{setting: 3})
 
 
-@pytest.mark.parametrize("settings", [{"hidden_size": "wide"}, {"recipe": "tutoral"}, {"random_state": "x"}])
-def test_fit_finds_bad_values(settings):
-    (value,) = settings.values()
-    with pytest.raises(ValueError, match=value):
-        RnnClassifier(**settings).fit(TEXTS, NAMES)
-
-
-def test_values_reach_the_training(tmp_path):
-    def read(**settings):
-        return parse_settings(RnnClassifier(recipe="scratch", **settings)._settings(str(tmp_path)))
-
-    def seeds(**settings):
-        return read(**settings).training.seed, read(**settings).training.data_seed
-
-    assert seeds() == (42, 42) and seeds(random_state=7) == seeds(seed=7) == seeds(random_state=np.int64(7)) == (7, 7)
-    state = np.random.RandomState(3)
-    assert read(random_state=state).training.seed == np.random.RandomState(3).randint(2**31 - 1)
-    assert read(random_state=state).training.seed != np.random.RandomState(3).randint(2**31 - 1), "a seed per fit"
-    settings = {"hidden_size": np.int64(3), "learning_rate": np.float64(0.25), "lowercase": np.bool_(False)}
-    model, data, training = read(**settings)
-    assert (model.hidden_size, data.lowercase, training.learning_rate) == (3, False, 0.25)
+def test_fit_finds_bad_values():
+    with pytest.raises(ValueError, match="wide"):
+        RnnClassifier(hidden_size="wide").fit(TEXTS, NAMES)
 
 
 # ---- saving and loading ----
@@ -358,9 +303,6 @@ def test_the_saved_folder_is_the_commands(fitted, trained, tmp_path, monkeypatch
         assert found.pop(own, None) != expected.pop(own, None) and found == expected
     card = folder.card.read_text()
     assert "# films\n" in card and "240 rows" in card and "hf-rnn train" not in card
-    for bad, message in (("", "save_directory is empty"), ("films/notes.txt/below", "could not be written")):
-        with pytest.raises(UserError, match=message):
-            fitted.save_pretrained(bad)
 
 
 @pytest.mark.parametrize(
@@ -390,8 +332,6 @@ def test_the_default_start_is_the_encoder_of_the_package(encoder):
     classifier = RnnClassifier(**settings, verbose=False).fit(TEXTS, NAMES)
     assert classifier._runner.model.config.hidden_size == 5
     assert pickle.loads(pickle.dumps(classifier)).predict(TEXTS).tolist() == classifier.predict(TEXTS).tolist()
-    with pytest.raises(UserError, match="recipe scratch"):
-        RnnClassifier(**settings, cell_type="gru").fit(TEXTS, NAMES)
 
 
 def test_without_fit(tmp_path):
@@ -401,24 +341,6 @@ def test_without_fit(tmp_path):
     for call in calls:
         with pytest.raises(NotFittedError):
             call()
-
-
-@pytest.mark.parametrize(
-    ("file", "content", "message"),
-    [
-        ("metrics.json", b"{", "is not JSON"),
-        ("training_args.json", b"[]", r"training_args\.json"),
-        ("config.json", {"problem_type": "regression"}, "is not for the task"),
-        ("config.json", None, r"config\.json"),
-    ],
-)
-def test_models_that_cannot_be_loaded(trained, tmp_path, file, content, message):
-    path = shutil.copytree(trained.folder, tmp_path / "model", ignore=shutil.ignore_patterns("checkpoints")) / file
-    if isinstance(content, dict):
-        content = json.dumps({**json.loads(path.read_text()), **content}).encode()
-    path.unlink() if content is None else path.write_bytes(content)
-    with pytest.raises(UserError, match=message):
-        RnnClassifier.from_pretrained(tmp_path / "model")
 
 
 def test_the_hub(fitted, hub, tmp_path, monkeypatch):
@@ -431,6 +353,3 @@ def test_the_hub(fitted, hub, tmp_path, monkeypatch):
     for options in ({"token": "hf_mine"}, {"revision": result.commit}):
         loaded = RnnClassifier.from_pretrained("me/films", use_cpu=True, **options)
         assert (loaded.predict_proba(ASKED) == fitted.predict_proba(ASKED)).all()
-    for name, revision in (("me/nothing", None), ("me/films", "v9")):
-        with pytest.raises(UserError, match="the Hub"):
-            RnnClassifier.from_pretrained(name, revision=revision)
