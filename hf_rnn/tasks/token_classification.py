@@ -26,7 +26,7 @@ from .base import Splits, Task
 logger = logging.getLogger(__name__)
 
 NO_TAG = -100  # id of places without a tag, as in transformers
-_LOWERED = (0.5, 1.0, 1.5, 2.0, 2.5)  # of the score of O
+_LOWERED = (0.5, 1.0, 1.5, 2.0, 2.5)  # steps of the score of O
 
 
 class TokenClassification(Task):

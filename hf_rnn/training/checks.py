@@ -45,6 +45,8 @@ def check_early(arguments: Arguments) -> None:
         raise UserError(f"unknown metric_for_best_model: found {metric!r}; choose one of {', '.join(scores)}")
     if training.resume_from_checkpoint is not None:
         raise UserError("resume_from_checkpoint: use resume, which starts from the newest checkpoint in output_dir")
+    if training.gradient_checkpointing:
+        raise UserError("gradient_checkpointing: a recurrent layer has no activations to recompute; leave it out")
     names = ("tokenizer_name_or_path", "model_name_or_path", "vectors")
     sources = {name: value for name in names if find_built_in(value := getattr(data, name)) is None}
     if training.recipe not in recipe_names() and not training.resume:  # resuming removes nothing

@@ -271,7 +271,6 @@ def test_invalid_texts_and_ids_are_refused(exported):
         ("miro", "one text"),
         (["miro", 3], r"texts\[1\]"),
         (["\ud800"], "Unicode"),
-        (None, "list"),
     ):
         with pytest.raises(UserError, match=message):
             classifier.predict(texts)

@@ -198,7 +198,7 @@ def test_the_script_trains_and_tags(tagged_dir, tmp_path, monkeypatch, capfd):
 
 def test_the_score_of_o_is_lowered_while_that_finds_more_entities():
     labels = np.array([[1, 0, 0, 1, 0, 0]])
-    scores = np.where(labels[..., None] == 1, [0.8, 0.0], [2.2, 0.0])  # of O and B-x
+    scores = np.where(labels[..., None] == 1, [0.8, 0.0], [2.2, 0.0])  # scores of O and B-x
     config = SimpleNamespace(id2label={0: "O", 1: "B-x"}, num_labels=2)
     model = SimpleNamespace(config=config, classifier=SimpleNamespace(bias=torch.zeros(2)))
 
