@@ -20,6 +20,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+_FIRST_BLOCK = 16  # candidates per shared 3-gram to compare first; then four times as many, and so on
+
 
 def normalize_text(text: str) -> str:
     """Return the form of a text whose equality makes exact duplicates.
@@ -149,7 +151,7 @@ class _NearIndex:
             for split, (start, end) in zip(splits, self.bounds, strict=True)
         ]
         self.first_rows = [row for split in splits for row in split.items.values()]
-        self.labels = np.array([label for _, label in items], dtype=np.int64)
+        self.labels = [label for _, label in items]
         self._texts = np.array([text for text, _ in items], dtype=np.int64)
         self._triples, self._triple_bounds = _find_triples(texts)
         sizes = self._sizes = np.diff(self._triple_bounds)[self._texts]
@@ -163,33 +165,48 @@ class _NearIndex:
         # For each item its shared 3-grams and their places in its set.
         self._own = list(zip(triples.tolist(), places.tolist(), strict=True))
         self._own_bounds = np.searchsorted(owners, np.arange(len(items) + 1)).tolist()
-        # For each 3-gram the items that have it, ascending, and its places in their sets.
-        order = np.argsort(triples, kind="stable")
-        self._holders, self._places = owners[order], places[order]
-        self._holder_bounds = np.searchsorted(triples[order], np.arange(triples.max(initial=-1) + 2)).tolist()
+        # For each 3-gram the items that have it, in groups of equal size, place and label, ascending in each group.
+        keys = np.stack([triples, sizes[owners], places, np.array(self.labels, dtype=np.int64)[owners]])
+        order = np.lexsort((owners, *keys[::-1]))
+        keys, self._holders = keys[:, order], owners[order]
+        starts = np.flatnonzero(np.diff(keys, axis=1, prepend=-1).any(axis=0))
+        ends = [*starts[1:].tolist(), len(order)]
+        self._groups = list(zip(starts.tolist(), ends, *keys[1:, starts].tolist(), strict=False))
+        self._group_bounds = np.searchsorted(keys[0, starts], np.arange(triples.max(initial=-1) + 2)).tolist()
 
     def search(self, item: int, first: int, last: int, other_label: bool = False) -> int | None:
-        """Return an item from `first` to before `last` that is near to this one and has another text.
-
-        Sets of a and b 3-grams whose first common one is at places p and q share at most min(a - p, b - q). Near sets
-        share at least 4 (a + b) / 9.
-        """
-        own, size = set(self._triples_of(item)), self._sizes[item]
-        for triple, place in self._own[self._own_bounds[item] : self._own_bounds[item + 1]]:
-            having = slice(self._holder_bounds[triple], self._holder_bounds[triple + 1])
-            part = slice(*self._holders[having].searchsorted((first, last)))
-            others, places = self._holders[having][part], self._places[having][part]
-            sizes = self._sizes[others]
-            may_be_near = 9 * np.minimum(size - place, sizes - places) >= 4 * (size + sizes)
-            may_be_near &= self._texts[others] != self._texts[item]
-            if other_label:
-                may_be_near &= self.labels[others] != self.labels[item]
-            for other in others[may_be_near].tolist():
+        """Return an item from `first` to before `last` that is near to this one and has another text."""
+        candidates = [
+            part
+            for group in self._candidates(item, other_label)
+            if len(part := group[slice(*group.searchsorted((first, last)))])
+        ]
+        own, block = set(self._triples_of(item)), _FIRST_BLOCK
+        while candidates:
+            others = np.concatenate([part[:block] for part in candidates])
+            for other in others[self._texts[others] != self._texts[item]].tolist():
                 triples = self._triples_of(other)
                 common = len(own.intersection(triples))
                 if 5 * common >= 4 * (len(own) + len(triples) - common):
                     return other
+            candidates = [part[block:] for part in candidates if len(part) > block]
+            block *= 4
         return None
+
+    def _candidates(self, item: int, other_label: bool) -> Iterator[np.ndarray]:
+        """Yield groups of items that share a 3-gram among the first ones, early enough to be near.
+
+        Sets of a and b 3-grams whose first common one is at places p and q share at most min(a - p, b - q). Near sets
+        share at least 4 (a + b) / 9.
+        """
+        size, label = int(self._sizes[item]), self.labels[item]
+        for triple, place in self._own[self._own_bounds[item] : self._own_bounds[item + 1]]:
+            groups = self._groups[self._group_bounds[triple] : self._group_bounds[triple + 1]]
+            for start, end, other_size, other_place, group_label in groups:
+                if other_label and group_label == label:
+                    continue
+                if 9 * min(size - place, other_size - other_place) >= 4 * (size + other_size):
+                    yield self._holders[start:end]
 
     def _triples_of(self, item: int) -> list[int]:
         text = self._texts[item]
