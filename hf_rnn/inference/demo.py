@@ -136,7 +136,7 @@ def serve(page: gradio.Blocks, host: str = "127.0.0.1", port: int | None = None)
     settings["theme"] = gr.themes.Default(primary_hue="blue", **fonts)
     try:
         page.launch(server_name=host, server_port=port, **settings)
-    except OSError as error:
+    except (OSError, OverflowError) as error:  # the second for a port above 65535
         where = f"port {port} of {host}" if port is not None else host
         raise UserError(f"the page cannot be served at {where}: set --port to a free one") from error
     return page.local_url
