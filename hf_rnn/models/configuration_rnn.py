@@ -67,8 +67,8 @@ class RnnConfig(PreTrainedConfig):
     model_type = "hf_rnn"
     # outputs that the Trainer must not concatenate over batches
     keys_to_ignore_at_inference = [
-        "last_hidden_state", "final_hidden_state", "final_cell_state", "final_conv_state", "pooling_weights", "emissions",
-        "cache",
+        "last_hidden_state", "final_hidden_state", "final_cell_state", "final_conv_state", "pooling_weights",
+        "emissions", "cache",
     ]  # fmt: skip
 
     vocab_size: int = _setting(30000, "rows of the embedding table")
