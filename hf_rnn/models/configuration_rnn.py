@@ -22,6 +22,11 @@ _KEYS_OF_TRANSFORMERS = {
     "model_type", "name_or_path", "num_labels", "output_attentions", "quantization_config", "task_specific_params",
     "tokenizer_class", "torch_dtype", "use_cache",
 }  # fmt: skip
+# settings that decide the weights of the encoder
+ARCHITECTURE = (
+    "cell_type", "embedding_size", "hidden_size", "num_hidden_layers", "bidirectional", "block_type", "residual_size",
+    "intermediate_size", "conv_kernel", "hidden_act", "layer_norm_eps",
+)  # fmt: skip
 _MAX_PARAMETERS = 2**33  # 32 GiB in float32: a larger number in `config.json` is a mistake
 _RANGES = {  # setting: smallest value, and the limit that values stay below
     **dict.fromkeys(("vocab_size", "embedding_size", "hidden_size", "num_hidden_layers"), (1, _MAX_PARAMETERS)),
