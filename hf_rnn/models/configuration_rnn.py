@@ -123,6 +123,7 @@ class RnnConfig(PreTrainedConfig):
         id2label: dict[int, str]
     else:
         id2label: dict[Any, str] | None = None  # ids become integers, and None becomes names
+    task: str | None = None  # the value of `--task` that trained the model; None in older folders
     problem_type: Literal["regression", "single_label_classification", "multi_label_classification"] | None = None
     sep_token_id: int | None = None  # id between the two texts of a pair; None for single texts
     # multi-label: the score above which a text has a label, by id; 0.5 each if absent
