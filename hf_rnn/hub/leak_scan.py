@@ -1,7 +1,7 @@
 """Select the files of a finished folder that go to the Hub, and check that they contain nothing private.
 
-Other files are never sent. A pushed file can be read for good, so a secret, an e-mail address, a phone number or a path
-of this machine stops the push.
+Other files are never sent. A pushed file can be read for good, so a secret, an e-mail address, a phone number or a
+path of this machine stops the push.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ _PURPOSES = {  # by `score_kind`
 }
 _EXAMPLES = ("best day of the year, thank you!", "late again, so tired of this", "the shop opens at nine on Saturday")
 _EXAMPLES_SHOWN = 6
-_MOST_BYTES = 1_000_000  # of a request
+_MOST_BYTES = 1_000_000  # bytes per request
 _EVERYWHERE = ("0.0.0.0", "::")
 
 # One column on a telephone, with the label above the examples.

@@ -45,7 +45,7 @@ _SECRET = re.compile(rf"(?<![A-Za-z0-9])(?:{'|'.join(_TOKENS.values())})", re.IG
 _CONTACT = re.compile(f"{_EMAIL}|(?P<phone>{_PHONE})", re.IGNORECASE)
 # A word that is random, or a long number: 16 letters and digits that change at least three times, or nine digits.
 _RANDOM = re.compile(r"(?=[a-z0-9]{16})(?:[a-z]*\d+[a-z]+){3}|(?<![\d.,])\d{9,}(?![\d.,])", re.IGNORECASE)
-_FEWEST_DIGITS = 8  # of a phone number
+_FEWEST_DIGITS = 8  # per phone number
 
 
 def find_secrets(text: str) -> Iterator[str]:

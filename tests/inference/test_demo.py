@@ -78,7 +78,11 @@ def start(arguments, folder, **variables):
     pytest.importorskip("gradio", reason="Gradio is not installed: pip install '.[demo]'")
     (folder / "sitecustomize.py").write_text(WATCH)
     env = {"PATH": os.environ["PATH"], "HOME": str(folder), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-    paths = {"PYTHONPATH": os.pathsep.join([str(folder), str(Path.cwd()), *sys.path]), "LOOKED_UP": str(folder / "looked_up"), **variables}
+    paths = {
+        "PYTHONPATH": os.pathsep.join([str(folder), str(Path.cwd()), *sys.path]),
+        "LOOKED_UP": str(folder / "looked_up"),
+        **variables,
+    }
     # Ctrl-C may be ignored where tests run in the background
     options = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)} if os.name == "posix" else {}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
