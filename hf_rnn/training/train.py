@@ -160,7 +160,8 @@ def train_on(
         hook.on_examples(run)
 
     set_seed(run.arguments.training.seed)
-    fields = {"vocab_size": count_ids(run.tokenizer), "pad_token_id": run.tokenizer.pad_token_id}
+    fields = {name: getattr(run.tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
+    fields["vocab_size"] = count_ids(run.tokenizer)
     if data_args.text_pair_column is not None:
         fields["sep_token_id"] = run.tokenizer.sep_token_id
     for part in (task.config_fields(texts), *(hook.config_fields() for hook in features)):
