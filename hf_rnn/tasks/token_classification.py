@@ -74,12 +74,11 @@ class TokenClassification(Task):
         A tag belongs to the first token of a word. In train, the further tokens of a word continue its tag, so that
         spans of raw texts are whole; elsewhere their label is -100.
         """
-        return datasets.DatasetDict(
-            {
-                split: encode_tagged(rows, tokenizer, max_length, all_pieces=split == "train")
-                for split, rows in texts.items()
-            }
-        )
+        encoded = {
+            split: encode_tagged(rows, tokenizer, max_length, all_pieces=split == "train")
+            for split, rows in texts.items()
+        }
+        return type(texts)(encoded)
 
     def audit_view(self, texts: datasets.DatasetDict) -> datasets.DatasetDict:
         """Return the sentences as texts, all with one label."""
