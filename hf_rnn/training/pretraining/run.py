@@ -76,8 +76,8 @@ def pretrain(
 
     With `objective="tokens"` the student learns the teacher's last hidden state at every token and its sentence
     vectors; with `"sentences"` the vectors alone. The folder is loaded by `AutoModel`, by `SentenceTransformer` and,
-    as a start, by `train` and `RnnClassifier` with `model_name_or_path`. With `objective="causal_lm"` a language model learns the next token instead, as `train` does
-    for that task; its folder is a start too.
+    as a start, by `train` and `RnnClassifier` with `model_name_or_path`. With `objective="causal_lm"` a language model
+    learns the next token instead, as `train` does for that task; its folder is a start too.
 
     Args:
         model_args: Architecture.
