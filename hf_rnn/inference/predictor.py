@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Sequence, Sized
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -21,7 +21,6 @@ from ..hub.loading import load_model
 from ..tasks import check_verb, task_of
 from ..utils.errors import UserError
 from ..utils.text_checks import list_texts
-from .fast_tokenizer.columns import TokenIds
 from .fused import TABLE_DTYPES, FusedClassifier, TableDtype, find_unsupported_part, table_bytes
 from .fused.classifier import FEW_TEXTS
 from .fused.packing import pack_batches
@@ -184,12 +183,6 @@ class FastRnn(TextClassifier):
         model, tokenizer = load_model(name_or_path, revision, device)
         return cls(model, tokenizer, table_dtype, memory_limit, tokens_per_batch)
 
-    def text_logits(self, texts: Sequence[str]) -> torch.Tensor:
-        """As in [`TextClassifier`]."""
-        if self._fused is None or not isinstance(texts, Sized) or len(texts) <= FEW_TEXTS:
-            return self.logits(self._encode(texts))
-        return self._batch_logits(self._encode.arrange(texts), self._fused)
-
     def logits(self, input_ids: Sequence[Sequence[int]]) -> torch.Tensor:
         """As in [`TextClassifier`]."""
         fused = self._fused
@@ -199,12 +192,12 @@ class FastRnn(TextClassifier):
                 return compute_logits(self.model, self.tokenizer, input_ids, _PLAIN_TEXTS, tokens)
         if 0 < len(input_ids) <= FEW_TEXTS:
             return torch.from_numpy(np.concatenate([fused.single_logits(ids) for ids in input_ids]))
-        return self._batch_logits(TokenIds.from_lists(input_ids), fused)
+        return self._batch_logits(input_ids, fused)
 
     @torch.autocast("cpu", enabled=False)
     @torch.inference_mode()
-    def _batch_logits(self, texts: TokenIds, fused: FusedClassifier) -> torch.Tensor:
-        logits = torch.empty(len(texts.lengths), self.config.num_labels, dtype=torch.float32, device="cpu")
-        for positions, batch in pack_batches(texts, *self._batches):
+    def _batch_logits(self, input_ids: Sequence[Sequence[int]], fused: FusedClassifier) -> torch.Tensor:
+        logits = torch.empty(len(input_ids), self.config.num_labels, dtype=torch.float32, device="cpu")
+        for positions, batch in pack_batches(input_ids, *self._batches):
             logits[positions] = fused.logits(batch)
         return logits
