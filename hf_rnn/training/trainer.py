@@ -31,8 +31,8 @@ from ..data.samplers import LengthBucketedBatchSampler, SortedBatchSampler, Toke
 from ..utils.errors import UserError
 from .checkpointing.resumable_trainer import ResumableTrainer
 from .optimizers import (
-    LAZY_OPTIMIZERS,
-    LazyAdamW,
+    ADAMW,
+    SparseAdamW,
     check_sparse_gradients,
     clip_grad_norm,
     has_sparse_gradients,
@@ -65,7 +65,7 @@ class RnnTrainer(ResumableTrainer):
     - Loss: `args.class_weight_power` above 0 weighs classes, `args.label_smoothing_factor` smooths, and a column
       `sample_weight` (mean 1) weighs rows. These apply to training only: evaluation losses of all runs are comparable.
     - Memory: `args.tokens_per_pass` bounds the tokens that are computed at once, in training and evaluation.
-    - Optimizer: `args.embedding_learning_rate` for the embedding; [`LazyAdamW`] replaces AdamW for sparse gradients.
+    - Optimizer: `args.embedding_learning_rate` for the embedding; [`SparseAdamW`] replaces AdamW for sparse gradients.
     - Progress: one line per evaluation on stderr with the accuracy on the training texts, nothing on stdout.
     - Checkpoints, early stopping and signals: see [`ResumableTrainer`].
 
@@ -281,10 +281,10 @@ class RnnTrainer(ResumableTrainer):
 
     @staticmethod
     def get_optimizer_cls_and_kwargs(args: TrainingArguments, model: nn.Module | None = None) -> tuple[Any, Any]:
-        """Return the optimizer that `args.optim` names; for sparse gradients [`LazyAdamW`] in place of AdamW."""
+        """Return the optimizer that `args.optim` names; for sparse gradients [`SparseAdamW`] in place of AdamW."""
         chosen, settings = Trainer.get_optimizer_cls_and_kwargs(args, model)
-        if args.optim in LAZY_OPTIMIZERS and model is not None and has_sparse_gradients(model):
-            return LazyAdamW, settings
+        if args.optim in ADAMW and model is not None and has_sparse_gradients(model):
+            return SparseAdamW, settings
         return chosen, settings
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
