@@ -28,7 +28,8 @@ class SparseAdamW(torch.optim.AdamW):
         for group in self.param_groups:
             tables = [table for table in group["params"] if table.grad is not None and table.grad.is_sparse]
             if tables:
-                optimizer = torch.optim.SparseAdam(tables, lr=group["lr"], betas=group["betas"], eps=group["eps"])
+                optimizer = torch.optim.SparseAdam(tables, betas=group["betas"], eps=group["eps"])
+                optimizer.param_groups[0]["lr"] = group["lr"]  # 0 is refused above, and a warmup starts there
                 optimizer.state = self.state  # is saved and restored with that of AdamW
                 for table in tables:
                     if state := self.state[table]:

@@ -121,6 +121,13 @@ class RnnTrainer(ResumableTrainer):
     def get_train_dataloader(self) -> DataLoader:
         """Return the training batches, prepared for the device."""
         data, collator, args = self.train_dataset, self.data_collator, self.args
+        if args.dataloader_drop_last and self._token_budget is None and has_length(data):
+            rows = args.train_batch_size * args.world_size
+            if len(data) < rows:
+                raise UserError(
+                    f"dataloader_drop_last leaves no batch of {rows} rows: leave it out, or lower "
+                    "per_device_train_batch_size"
+                )
         own = args.train_sampling_strategy in ("group_by_length", "sorted_by_length")
         if not own or data is None or isinstance(data, IterableDataset):
             return super().get_train_dataloader()
@@ -298,19 +305,8 @@ class RnnTrainer(ResumableTrainer):
         return optimizer
 
     def check_settings(self) -> None:
-        """Create optimizer, schedule and training batches once, so that wrong settings raise before training."""
-        if self.optimizer is None:
-            try:
-                self.create_optimizer_and_scheduler(num_training_steps=100)
-            finally:
-                self.optimizer = self.lr_scheduler = None
-        with torch.random.fork_rng(devices=[]):
-            loader = self.get_train_dataloader()
-        if has_length(loader) and len(loader) == 0:
-            raise UserError(
-                f"dataloader_drop_last leaves no batch of {self.args.per_device_train_batch_size} rows: leave it out, "
-                "or lower per_device_train_batch_size"
-            )
+        """Create the optimizer, which training uses, and a schedule, so that wrong settings raise before training."""
+        self.create_optimizer_and_scheduler(num_training_steps=100)
 
     def _clip_grad_norm(self, model: nn.Module) -> torch.Tensor:
         if not self._sparse:
