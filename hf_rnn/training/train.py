@@ -171,7 +171,8 @@ def train_on(
 
     # the model
     set_seed(training_args.seed)
-    fields: dict[str, Any] = {"task": task.name, "pad_token_id": run.tokenizer.pad_token_id}
+    special = ("pad_token_id", "bos_token_id", "eos_token_id")
+    fields: dict[str, Any] = {"task": task.name} | {name: getattr(run.tokenizer, name) for name in special}
     if data_args.text_pair_column is not None:
         fields["sep_token_id"] = run.tokenizer.sep_token_id
     fields["vocab_size"] = count_ids(run.tokenizer)
