@@ -6,7 +6,6 @@ does not: on an accelerator, for models that it does not support, and where its 
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -81,7 +80,7 @@ class FastRnn(TextClassifier):
 
     The input projection of layer 1 is computed once for every vocabulary entry and kept as a table of V * D * G * H
     numbers: vocabulary entries, directions, parts of a cell (1 for a plain RNN, 2 for minGRU, 3 for GRU, 4 for LSTM)
-    and hidden units. The model is copied: further training does not change the answers.
+    and hidden units. With the table further training of the model does not change the answers.
 
     Args:
         model: In evaluation mode.
@@ -124,7 +123,7 @@ class FastRnn(TextClassifier):
         super().__init__(tokenizer, config, tokens_per_batch)
         if self.task.per_token:
             raise UserError(f"FastRnn answers for whole texts: found a model for {self.task.name}; use hf_rnn.Tagger")
-        self.model: Any = copy.deepcopy(model)
+        self.model: Any = model
         self._settings = table_dtype, memory_limit, tokens_per_batch
         self.memory = 0
         self._fused: FusedClassifier | None = None

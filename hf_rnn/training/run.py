@@ -28,7 +28,7 @@ from ..models.auto import ENCODER, head_name
 from ..tasks import Task
 from ..tasks.base import Splits
 from ..utils.errors import UserError
-from .arguments.run_arguments import Arguments, ModelArguments, check_architecture
+from .arguments.run_arguments import Arguments, ModelArguments
 from .recipes import scratch_recipe
 from .trainer import SAMPLE_WEIGHT, RnnTrainer
 
@@ -143,9 +143,8 @@ class WarmStart:
 
     @torch.no_grad()
     def copy_weights(self, run: Run) -> None:
-        """Copy the weights to a new model; refuse another architecture."""
+        """Copy the weights to a new model."""
         own, new = self.model, run.model
-        check_architecture(self.name, own.config, new.config, run.task.architecture)
         weights, table = own.base_model.state_dict(), own.get_input_embeddings().weight
         extra = new.config.vocab_size - len(table)  # rows of a new separator
         weights["embedding.weight"] = torch.cat([table, table.mean(dim=0, keepdim=True).expand(extra, -1)])

@@ -237,7 +237,7 @@ class RnnTrainer(ResumableTrainer):
         labels = inputs.get("labels")
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         if model.training and labels is not None and labels.dim() == 1 and not labels.is_floating_point():
-            self._epoch_lines.count(outputs["logits"], labels)
+            self.count_answers(outputs["logits"], labels)
         return (loss, outputs) if return_outputs else loss
 
     def _training_loss(
