@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..evaluation.classification import check_finite_logits
+from ..evaluation.scores import check_finite_logits
 from ..hub.loading import load_model
 from ..tasks import check_verb, task_of
 from ..utils.errors import UserError

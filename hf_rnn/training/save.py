@@ -70,8 +70,8 @@ class TrainingResult:
 
     Attributes:
         folder: The finished folder.
-        metrics: Contents of its `metrics.json`: `validation` and, if there is one, `test`, each as
-            [`evaluate_logits`] returns them; `training` with numbers of the run; `calibration` and `teacher` if used.
+        metrics: Contents of its `metrics.json`: `validation` and perhaps `test` with the scores of the task;
+            `training` with numbers of the run; `calibration` and `teacher` if used.
         card: The facts of its card; None in a process that does not write it.
         url: Its page on the Hub, if `push_to_hub` asked for one.
     """

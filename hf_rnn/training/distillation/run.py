@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import datasets
 import numpy as np
@@ -24,7 +24,6 @@ from tqdm.auto import tqdm
 from ...data import encode
 from ...data.audit import normalize_text
 from ...data.source import join_splits
-from ...evaluation import SCORES, classification_metrics
 from ...hub.model_folder import FinishedFolder
 from ...tasks import get_task
 from ...utils.errors import UserError
@@ -153,12 +152,12 @@ class Distillation(Extension):
         `soft_label_weight`, `rows` by origin, the use of the `unlabeled` file (or None), and by split under `results`
         the scores of the teacher and `agreement`, the share of rows with the same label from both.
         """
-        results = {}
+        results, task = {}, cast(Any, run.task)
         for split, found in run.predictions.items():
             predicted = self._logits[split].argmax(axis=1)
-            scores = classification_metrics(predicted, found.label_ids, self._class_names)
+            scores = task.metrics(run.model.config).compute(predictions=predicted, references=found.label_ids)
             agreement = float((predicted == found.predictions.argmax(axis=1)).mean())
-            results[split] = {**{name: scores[name] for name in SCORES}, "agreement": agreement}
+            results[split] = {**{name: scores[name] for name in run.task.scores}, "agreement": agreement}
             logger.info(
                 "%s: the teacher has accuracy %.3f and macro_recall %.3f; the student agrees on %.1f %%",
                 split,
