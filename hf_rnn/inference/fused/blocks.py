@@ -31,6 +31,17 @@ def block_table_bytes(config: RnnConfig, dtype: torch.dtype) -> int:
     return config.vocab_size * config.stream_size * dtype.itemsize
 
 
+def copy_float(weight: torch.Tensor) -> torch.Tensor:
+    """Return a copy in float32, which later training does not change."""
+    return weight.detach().float().clone()
+
+
+def copy_norm(norm: torch.nn.LayerNorm) -> Product:
+    """Return layer normalisation with a copy of the weights."""
+    weight, bias, eps = copy_float(norm.weight), copy_float(norm.bias), norm.eps
+    return lambda inputs: layer_norm(inputs, weight.shape, weight, bias, eps)
+
+
 def make_product(weight: torch.Tensor, bias: torch.Tensor, dtype: torch.dtype) -> Product:
     """Return a function from inputs `(N, I)` to float32 `(N, O)`: a linear layer, computed in `dtype`.
 
@@ -54,21 +65,19 @@ class FusedBlock:
         weights = [part[0][kind] for kind in (0, 1) for part in parts] + [block.gate_proj.weight.float()]
         biases = [part[1][kind] for kind in (0, 1) for part in parts] + [block.gate_proj.bias.float()]
         self.mix = make_product(torch.cat(weights), torch.cat(biases), dtype)
-        self.out = make_product(block.out_proj.weight.float(), block.out_proj.bias.float(), dtype)
-        self.up = make_product(block.up_proj.weight.float(), block.up_proj.bias.float(), dtype)
-        self.down = make_product(block.down_proj.weight.float(), block.down_proj.bias.float(), dtype)
-        self.norms = [
-            (norm.weight.float(), norm.bias.float(), norm.eps) for norm in (block.input_norm, block.mlp_norm)
-        ]
-        self.kernel = None if block.conv is None else block.conv.weight.float()
+        layers = (block.out_proj, block.up_proj, block.down_proj)
+        self.out, self.up, self.down = (
+            make_product(copy_float(layer.weight), copy_float(layer.bias), dtype) for layer in layers
+        )
+        self.norms = [copy_norm(norm) for norm in (block.input_norm, block.mlp_norm)]
+        self.kernel = None if block.conv is None else copy_float(block.conv.weight)
         self.ahead = 0 if block.conv is None else block.conv.ahead
         self.is_causal = len(cells) == 1
         self.activation = block.activation
 
     def run(self, stream: torch.Tensor, sizes: list[int]) -> None:
         """Add both branches to the stream `(N, R)`, in place."""
-        weight, bias, eps = self.norms[0]
-        inputs = layer_norm(stream, weight.shape, weight, bias, eps)
+        inputs = self.norms[0](stream)
         if self.kernel is not None:
             inputs = self._convolve(inputs, sizes)
         mixed, size = self.mix(inputs), self.states
@@ -76,8 +85,7 @@ class FusedBlock:
         states, keep = mixed[:, size : 2 * size].mul_(update), update.neg_().add_(1)
         self._recur(states, keep, sizes)
         stream += self.out(self.activation(mixed[:, 2 * size :]).mul_(states))
-        weight, bias, eps = self.norms[1]
-        stream += self.down(self.activation(self.up(layer_norm(stream, weight.shape, weight, bias, eps))))
+        stream += self.down(self.activation(self.up(self.norms[1](stream))))
 
     def _convolve(self, inputs: torch.Tensor, sizes: list[int]) -> torch.Tensor:
         """Return the weighted sums of neighbours, which are rows of earlier and later steps."""
@@ -133,11 +141,11 @@ class FusedBlocks:
         for vectors, target in zip(rows, self._table.split(_ROWS_AT_ONCE), strict=True):
             target.copy_(encoder.projection(vectors))
         self._blocks = [FusedBlock(block, dtype) for block in encoder.layers]
-        self._norm = encoder.norm
+        self._norm = copy_norm(encoder.norm)
         self._pooling, self._bidirectional = config.pooling, config.bidirectional
         self.pooled_size = model.pooler.output_size
         self._activation = None if config.classifier_activation == "linear" else model.activation
-        self._weight, self._bias = model.classifier.weight.float(), model.classifier.bias.float()
+        self._weight, self._bias = copy_float(model.classifier.weight), copy_float(model.classifier.bias)
 
     def single_logits(self, token_ids: Sequence[int]) -> np.ndarray:
         """Return the logits `(1, C)` of one text."""
