@@ -6,6 +6,7 @@ does not: on an accelerator, for models that it does not support, and where its 
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -123,7 +124,7 @@ class FastRnn(TextClassifier):
         super().__init__(tokenizer, config, tokens_per_batch)
         if self.task.per_token:
             raise UserError(f"FastRnn answers for whole texts: found a model for {self.task.name}; use hf_rnn.Tagger")
-        self.model: Any = model
+        self.model: Any = copy.deepcopy(model)  # training the given one must not change answers
         self._settings = table_dtype, memory_limit, tokens_per_batch
         self.memory = 0
         self._fused: FusedClassifier | FusedBlocks | None = None

@@ -129,7 +129,7 @@ class FusedBlocks:
         tokens_per_batch (`int`): Tokens to run at once.
     """
 
-    tokens_per_batch = _TOKENS_PER_BATCH
+    keeps_states, tokens_per_batch = True, _TOKENS_PER_BATCH
 
     @torch.no_grad()
     @torch.autocast("cpu", enabled=False)
