@@ -41,15 +41,15 @@ logger = logging.getLogger(__name__)
 _PACKAGES = ("transformers", "torch", "datasets", "tokenizers")
 _ARCHITECTURE = (
     "cell_type", "num_hidden_layers", "hidden_size", "bidirectional", "pooling", "embedding_size", "vocab_size",
+    "block_type", "residual_size",
 )  # fmt: skip
 # Settings that the card shows, unless they are off.
 _SHOWN_SETTINGS = (
     "normalizer", "tokenizer", "lowercase", "min_frequency", "max_vocab_size", "widen_vocabulary", "embedding_dropout",
     "word_dropout", "word_forms", "crf", "hidden_dropout", "recurrent_dropout", "classifier_dropout",
     "classifier_activation", "freeze_embedding", "sparse_embedding", "optim", "learning_rate",
-    "embedding_learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm",
-    "per_device_train_batch_size", "tokens_per_batch",
-    "gradient_accumulation_steps", "num_train_epochs", "max_steps", "train_sampling_strategy", "class_weight_power",
+    "embedding_learning_rate", "head_learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay",
+    "max_grad_norm", "per_device_train_batch_size", "tokens_per_batch", "gradient_accumulation_steps", "num_train_epochs", "max_steps", "train_sampling_strategy", "class_weight_power",
     "label_smoothing_factor", "early_stopping_patience", "bf16", "seed",
 )  # fmt: skip
 _SHOWN_WHEN_OFF = ("lowercase", "seed")

@@ -14,8 +14,8 @@ _POSITIVE = (
     "tokens_per_batch", "tokens_per_pass", "row_budget", "bptt",
 )  # fmt: skip
 _NOT_NEGATIVE = (
-    "learning_rate", "embedding_learning_rate", "weight_decay", "max_grad_norm", "warmup_steps", "class_weight_power",
-    "early_stopping_patience", "seed", "data_seed",
+    "learning_rate", "embedding_learning_rate", "head_learning_rate", "weight_decay", "max_grad_norm", "warmup_steps",
+    "class_weight_power", "early_stopping_patience", "seed", "data_seed",
 )  # fmt: skip
 
 
@@ -93,6 +93,9 @@ class RnnTrainingArguments(TrainingArguments):
     )
     embedding_learning_rate: float | None = setting(
         None, "learning rate of the embedding, with the same schedule (default: learning_rate)"
+    )
+    head_learning_rate: float | None = setting(
+        None, "learning rate of all weights behind the encoder, with the same schedule (default: learning_rate)"
     )
     calibrate: bool = setting(False, "fit the scores to the validation rows, so that they are probabilities")
     early_stopping_patience: int | None = setting(
