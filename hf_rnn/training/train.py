@@ -35,6 +35,7 @@ from .checkpointing.fingerprints import take_fingerprints
 from .checkpointing.interrupt import TrainingStopped
 from .checks import check_early, check_finite, check_loss, check_unchanged
 from .hooks import Audit, Calibration, PretrainedVectors, Run, RunHook, WarmStart
+from .language import suit_language
 from .save import TrainingResult, write_folder
 from .trainer import RnnTrainer
 
@@ -133,9 +134,11 @@ def train_on(
     of the run. `task_specific_params` become part of the configuration. A `quiet` run shows neither bars nor a line
     per epoch.
     """
+    task = get_task(arguments.data.task)
+    if not hooks:
+        arguments = suit_language(arguments, task, task.vocabulary_texts(texts["train"]))
     arguments = limit_epochs(arguments, report)
     data_args = arguments.data
-    task = get_task(data_args.task)
     run = Run(task, arguments, texts, report)
     start = data_args.model_name_or_path
     features: list[RunHook] = list(hooks)

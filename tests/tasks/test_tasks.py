@@ -22,9 +22,7 @@ class Ordinal(SequenceClassification):
 
     def answers(self, scores, config, texts=(), encoded=None):
         ranks = (scores @ np.arange(config.num_labels)).tolist()
-        return [
-            {**answer, "rank": rank} for answer, rank in zip(super().answers(scores, config), ranks, strict=True)
-        ]
+        return [{**answer, "rank": rank} for answer, rank in zip(super().answers(scores, config), ranks, strict=True)]
 
     def answer_types(self, config):
         types = super().answer_types(config)
