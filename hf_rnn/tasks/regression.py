@@ -13,12 +13,13 @@ from .base import Splits
 from .sequence_classification import SequenceClassification, arrow_batches
 
 if TYPE_CHECKING:
+    import evaluate
     import pyarrow as pa
     from transformers import BatchEncoding, PreTrainedConfig, PreTrainedTokenizerBase
 
     from ..data import DataReport
 
-_FEWEST_STEPS = 100  # of float32 in the deviation of the numbers: they are rounded by at most 0.5 % of it
+_FEWEST_STEPS = 100  # float32 steps per deviation: rounding changes a number by at most 0.5 % of it
 _EXAMPLES = 4
 
 
@@ -96,11 +97,11 @@ class Regression(SequenceClassification):
 
         return {"values": pa.struct([(name, pa.float64()) for name in config.id2label.values()])}
 
-    def evaluate(self, predictions: Any, labels: Any, config: PreTrainedConfig) -> dict[str, Any]:
+    def metrics(self, config: Any) -> evaluate.EvaluationModule:
         """Return errors and correlations, of several numbers also for each."""
-        from ..evaluation.regression import evaluate_numbers
+        from ..evaluation.modules import Numbers
 
-        return evaluate_numbers(predictions, labels, list(config.id2label.values()))
+        return Numbers(list(config.id2label.values()))
 
     def card_facts(
         self, texts: Any, tokenizer: Any, config: Any, report: Any, metrics: Any, *, baselines: bool, examples: bool

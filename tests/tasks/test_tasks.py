@@ -1,4 +1,4 @@
-"""The guide "To add a task": a class and an entry of `TASKS`. The saved model names its task, and each path uses it."""
+"""The guide "To add a task": a class and an entry of `TASKS`. A saved model names its task, and each path uses it."""
 
 import json
 
