@@ -90,7 +90,7 @@ class RnnConfig(PreTrainedConfig):
     num_hidden_layers: int = _setting(1, "stacked recurrent layers, or residual blocks")
     block_type: Literal["plain", "residual"] = _setting(
         "plain",
-        "what is stacked: plain recurrent layers, or residual blocks (short convolution, cell, gate and MLP)",
+        "kind of layers: plain recurrent ones, or residual blocks (short convolution, cell, gate and MLP)",
         common=True,
     )
     residual_size: int | None = _setting(None, "residual: width of the stream of states; hidden_size by default")

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from ...hub.loading import check_name
 from ...hub.model_folder import read_mapping
 from ...utils.atomic_write import write_whole
-from ...utils.errors import UserError, reason_of
+from ...utils.errors import UserError, install_hint, reason_of
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class SentenceTeacher:
         try:
             from sentence_transformers import SentenceTransformer
         except ImportError as error:
-            raise UserError("pretrain needs sentence-transformers: pip install 'hf-rnn[pretrain]'") from error
+            raise UserError(f"pretrain needs sentence-transformers. Type: {install_hint('pretrain')}") from error
         try:
             self.model = SentenceTransformer(
                 name_or_path,
