@@ -44,7 +44,8 @@ def run(argv: Sequence[str]) -> None:
         example="my-model data/tweets --split validation",
     ).parse(argv)
     name = arguments.model
-    arguments.check_source()  # before the model is loaded
+    arguments.check_model()
+    arguments.check_source()
     if arguments.batch_size < 1:
         raise UserError(f"--batch_size must be at least 1, found {arguments.batch_size}")
     import datasets

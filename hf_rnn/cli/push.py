@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from os.path import expanduser
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..hub.model_folder import FinishedFolder
 from ..training.arguments.parser import SettingsParser, setting
 from .console import escape_controls, format_columns, print_note
 
@@ -36,6 +37,8 @@ def run(argv: Sequence[str]) -> None:
         description="Send a finished folder to the Hub in one commit, after a check for secrets and local paths.",
         example="my-model me/tweets --private",
     ).parse(argv)
+    folder = FinishedFolder(Path(arguments.model).expanduser())
+    folder.check_finished()
     from ..hub import loading as model_loading
     from ..hub.push import push, push_space
 
@@ -48,7 +51,7 @@ def run(argv: Sequence[str]) -> None:
     if arguments.space is not None:
         from ..inference.web import build_page
 
-        page = build_page(expanduser(arguments.model))
+        page = build_page(str(folder.root))
         settings["model_id"] = arguments.repo_id or None
         pushes.append(partial(push_space, arguments.model, arguments.space, page, **settings))
     for planned in [send(dry_run=True) for send in pushes]:  # all checks before anything is sent

@@ -16,16 +16,9 @@ from ..models.auto import ENCODER, head_name, model_class
 from ..models.configuration_rnn import RnnConfig
 from ..utils.errors import UserError, reason_of
 from .client import fetch
-from .model_folder import FinishedFolder, check_ids, check_name, name_damage, read_config
+from .model_folder import FinishedFolder, check_ids, check_name, find_built_in, name_damage, read_config
 
-PRETRAINED = Path(__file__).parent / "pretrained"  # encoders of this package by name
 _TOKENIZER = "tokenizer.json or tokenizer_config.json"
-
-
-def find_built_in(name: str | os.PathLike[str] | None) -> Path | None:
-    """Return the folder of an encoder of this package, or None; `./NAME` and a `Path` are local folders."""
-    known = {path.name: path for path in PRETRAINED.glob("*/")}
-    return known.get(name) if isinstance(name, str) else None
 
 
 def find_folder(name_or_path: str | Path, revision: str | None = None, token: str | None = None) -> Path:

@@ -24,8 +24,8 @@ from ..data.labels import listed
 from ..data.source import find_origins
 from ..data.vectors import Vectors, load_vectors, widen_vocabulary
 from ..evaluation.calibration import fit_temperature, measure_scores, scale_classifier
-from ..hub.loading import find_built_in, find_folder, load_model
-from ..hub.model_folder import FinishedFolder, read_mapping
+from ..hub.loading import find_folder, load_model
+from ..hub.model_folder import FinishedFolder, find_built_in, read_mapping
 from ..models.auto import ENCODER, head_name
 from ..tasks import Task
 from ..tasks.base import Splits
