@@ -68,7 +68,7 @@ def _describe_stages(
     from ..evaluation.figures import plot_states
     from ..inference import reference as plain_inference
     from ..inference.attribution import words_read
-    from ..tasks import task_of
+    from ..tasks.answers import score_kind
 
     encoded = tokenizer(text, truncation=True)
     ids = encoded["input_ids"]
@@ -111,9 +111,10 @@ def _describe_stages(
         tables.append(format_columns([["token", "weight", ""], *bars]))
     scores = plain_inference.compute_scores(model, outputs.logits.float())[0].tolist()
     labels = [model.config.id2label[index] for index in range(len(scores))]
-    shares = task_of(model.config).shares
-    rows = [[name, share, bar if shares else ""] for name, share, bar in _draw_bars(labels, scores)]
-    tables.append(format_columns([["label", "score", ""], *rows]))
+    bars = _draw_bars(labels, scores)
+    if score_kind(model.config) == "values":
+        bars = [[name, number, ""] for name, number, _ in bars]
+    tables.append(format_columns([["label", "score", ""], *bars]))
     return tables
 
 

@@ -43,7 +43,8 @@ class RnnConfig(RnnSettings, PreTrainedConfig):
     _auto_class = "AutoConfig"  # its code is saved with every checkpoint
     # outputs that the Trainer must not concatenate over batches
     keys_to_ignore_at_inference = [
-        "last_hidden_state", "final_hidden_state", "final_cell_state", "pooling_weights", "emissions", "cache",
+        "last_hidden_state", "final_hidden_state", "final_cell_state", "final_conv_state", "pooling_weights", "emissions",
+        "cache",
     ]  # fmt: skip
 
     vocab_size: int = setting(30000, "rows of the embedding table", least=1, below=MAX_PARAMETERS)
@@ -53,6 +54,7 @@ class RnnConfig(RnnSettings, PreTrainedConfig):
         id2label: dict[int, str]
     else:
         id2label: dict[Any, str] | None = None  # ids become integers, and None becomes names
+    task: str | None = None  # the value of `--task` that trained the model; None in older folders
     problem_type: Literal["regression", "single_label_classification", "multi_label_classification"] | None = None
     sep_token_id: int | None = None  # id between the two texts of a pair; None for single texts
     # multi-label: the score above which a text has a label, by id; 0.5 each if absent
@@ -139,8 +141,13 @@ class RnnConfig(RnnSettings, PreTrainedConfig):
 
     @property
     def output_size(self) -> int:
-        """`int`: Width of `last_hidden_state`, directions x hidden."""
-        return self.num_directions * self.hidden_size
+        """`int`: Width of `last_hidden_state`: directions x hidden, or that of the residual stream."""
+        return self.stream_size if self.block_type == "residual" else self.num_directions * self.hidden_size
+
+    @property
+    def stream_size(self) -> int:
+        """`int`: Width of the residual stream."""
+        return self.residual_size or self.hidden_size
 
     def validate_settings(self) -> None:
         """Check ranges, the number of parameters, and that the cell supports recurrent dropout where it is on."""
@@ -150,7 +157,10 @@ class RnnConfig(RnnSettings, PreTrainedConfig):
         check_range("pad_token_id", self.pad_token_id, {"least": 0, "below": self.vocab_size})
         inputs = self.embedding_size + (self.num_hidden_layers - 1) * self.output_size
         recurrent = inputs + self.num_hidden_layers * self.hidden_size
-        parameters = self.vocab_size * self.embedding_size + 4 * self.output_size * recurrent
+        states = self.num_directions * self.hidden_size
+        parameters = self.vocab_size * self.embedding_size + 4 * states * recurrent
+        if self.block_type == "residual":
+            parameters += 2 * self.num_hidden_layers * self.stream_size * (self.intermediate_size or 2 * states)
         if parameters > MAX_PARAMETERS:
             raise ValueError(
                 f"the model is too large: found about {parameters:.1e} parameters, more than {MAX_PARAMETERS:.1e}; "

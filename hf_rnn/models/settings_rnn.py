@@ -92,7 +92,33 @@ class RnnSettings:
         validator=_check_cell,
     )
     hidden_size: int = setting(128, "units per direction", common=True, least=1, below=MAX_PARAMETERS, start="shape")
-    num_hidden_layers: int = setting(1, "stacked recurrent layers", least=1, below=MAX_PARAMETERS, start="shape")
+    num_hidden_layers: int = setting(
+        1, "stacked recurrent layers, or residual blocks", least=1, below=MAX_PARAMETERS, start="shape"
+    )
+    block_type: Literal["plain", "residual"] = setting(
+        "plain",
+        "what is stacked: plain recurrent layers, or residual blocks (short convolution, cell, gate and MLP)",
+        common=True,
+        start="shape",
+        card=True,
+    )
+    residual_size: int | None = setting(
+        None,
+        "residual: width of the stream of states; hidden_size by default",
+        least=1,
+        below=MAX_PARAMETERS,
+        start="shape",
+    )
+    intermediate_size: int | None = setting(
+        None, "residual: width of the MLP; twice the stream by default", least=1, below=MAX_PARAMETERS, start="shape"
+    )
+    conv_kernel: int = setting(
+        3, "residual: tokens that the short convolution sees; 1 leaves it out", least=1, below=32, start="shape"
+    )
+    hidden_act: Literal["silu", "gelu", "relu"] = setting(
+        "silu", "residual: activation of the gate and the MLP", start="shape"
+    )
+    layer_norm_eps: float = setting(1e-5, "residual: added to the variance in layer normalisation", start="shape")
     bidirectional: bool = setting(True, "also read from the last token to the first", start="shape")
     pooling: str = setting(
         "mean_max",
@@ -107,7 +133,7 @@ class RnnSettings:
     word_dropout: float | int = _dropout(
         "share of the word types to drop per training batch, each at all its occurrences"
     )
-    hidden_dropout: float | int = _dropout("dropout between recurrent layers")
+    hidden_dropout: float | int = _dropout("dropout between recurrent layers, and on what a residual block adds")
     recurrent_dropout: float | int = _dropout(
         "share of the hidden-to-hidden weights to drop per training batch; not for min_gru"
     )

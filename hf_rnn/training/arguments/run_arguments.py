@@ -17,7 +17,7 @@ from ...hub.model_folder import check_name, find_built_in
 from ...models.settings_rnn import RnnSettings
 from ...tasks import DEFAULT_TASK, get_task
 from ...utils.errors import UserError
-from ..recipes import DEFAULT_RECIPE, Setting, load_recipe, read_layers
+from ..recipes import Setting, load_recipe, read_layers, scratch_recipe
 from .distillation_arguments import DistillationArguments
 from .parser import SettingsParser
 from .text_arguments import DataArguments
@@ -133,9 +133,13 @@ def find_defaults(flags: Mapping[str, Any]) -> dict[str, Any]:
     start = find_built_in(flags.get("model_name_or_path") or defaults.get("model_name_or_path"))
     if start is None:
         return defaults
-    config = json.loads((start / "config.json").read_bytes())
-    of_start = {name: config[name] for name in _ENCODER_SETTINGS if name in config}
-    return {**defaults, **of_start, **dict.fromkeys(VOCABULARY_SETTINGS, f"that of {start.name}")}
+    return {**defaults, **_shape_of(start), **dict.fromkeys(VOCABULARY_SETTINGS, f"that of {start.name}")}
+
+
+def _shape_of(encoder: Path) -> dict[str, Any]:
+    """Return the settings that an encoder of this package decides."""
+    config = json.loads((encoder / "config.json").read_bytes())
+    return {name: config.get(name, getattr(RnnSettings, name)) for name in _ENCODER_SETTINGS}
 
 
 def choose_recipe(given: Mapping[str, Setting]) -> Any:
@@ -145,20 +149,18 @@ def choose_recipe(given: Mapping[str, Setting]) -> Any:
     starts from nothing, which the log says.
     """
     settings = {name: setting.value for name, setting in given.items() if setting.value is not None}
-    name = settings.get("task") or DEFAULT_TASK
-    task = None if name == DEFAULT_TASK else get_task(name)  # the task by default needs no import
-    recipe = DEFAULT_RECIPE if task is None else task.recipe
+    recipe = get_task(str(settings.get("task") or DEFAULT_TASK)).recipe
     if settings.get("recipe") or settings.get("model_name_or_path"):
         return settings.get("recipe") or recipe
     start = find_built_in(load_recipe(recipe).get("model_name_or_path"))
     if start is None:
         return recipe
-    config = json.loads((start / "config.json").read_bytes())
-    other = [name for name in _ENCODER_SETTINGS if str(settings.get(name, config.get(name))) != str(config.get(name))]
+    taken = _shape_of(start)
+    other = [name for name, value in taken.items() if str(settings.get(name, value)) != str(value)]
     other += [name for name in _TOKEN_SETTINGS if name in settings]
     if not other:
         return recipe
-    scratch = "scratch" if task is None else task.scratch
+    scratch = scratch_recipe(recipe)
     if "vectors" in other and scratch == "scratch":
         scratch = "best"
     logger.info("recipe %s: the encoder %s has its own %s", scratch, start.name, ", ".join(other))
@@ -235,11 +237,11 @@ def merge_recipe(
     asked = given.get("task")
     layers = [*read_layers(recipe, None if asked is None else asked.value), given]
     task = next((layer["task"].value for layer in reversed(layers) if "task" in layer), None)
-    task_settings = get_task(str(task)).settings if task not in (None, DEFAULT_TASK) else {}
+    own = get_task(str(task or DEFAULT_TASK))
     for layer in layers:
-        for name in task_settings.keys() & layer.keys():  # they replace those of the package's recipes
+        for name in own.settings.keys() & layer.keys():  # they replace those of the package's recipes
             if layer[name].built_in:
-                layer[name] = Setting(task_settings[name], layer[name].source, layer[name].line)
+                layer[name] = Setting(own.settings[name], layer[name].source, layer[name].line)
         rivals = {rival for name in layer if layer[name].value is not None for rival in removes.get(name, ())}
         merged = {name: setting for name, setting in merged.items() if name not in rivals} | layer
     merged = {name: setting for name, setting in merged.items() if setting.value is not None}
@@ -248,13 +250,13 @@ def merge_recipe(
         origin = merged[tokens[0]].origin
         raise UserError(
             f"{origin}: no effect of {tokens[0]}: the run starts from the encoder {start.value}, which has its own "
-            f"tokens and vectors; leave it out{_or_scratch(get_task(str(task or DEFAULT_TASK)))}"
+            f"tokens and vectors; leave it out{_or_scratch(own)}"
         )
     return merged
 
 
 def _or_scratch(task: "Task") -> str:
-    return f", or start from nothing with recipe {task.scratch}"
+    return f", or start from nothing with recipe {scratch_recipe(task.recipe)}"
 
 
 def settings_of_start(start: "RnnConfig", head: str) -> tuple[str, ...]:

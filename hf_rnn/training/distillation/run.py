@@ -319,7 +319,7 @@ def distill(
     if rows is None:
         arguments.data.check_source()
     check_early(arguments)  # before a download of the teacher
-    if not (task := get_task(arguments.data.task)).distills:
+    if not (task := get_task(arguments.data.task)).one_label:
         raise UserError(f"a teacher gives one label per text: found the task {task.name}; train it instead")
     if arguments.data.text_pair_column is not None:
         raise UserError("a teacher answers to single texts: leave out text_pair_column, or train without a teacher")

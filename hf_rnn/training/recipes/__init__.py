@@ -58,6 +58,12 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
 
 
+def scratch_recipe(recipe: str) -> str:
+    """Return the name of the recipe that starts from no encoder, for the default recipe of a task."""
+    name = f"{recipe}-scratch"
+    return name if name in recipe_names() else "scratch"
+
+
 def load_recipe(recipe: str | Path | Mapping[str, Any], task: str | None = None) -> dict[str, Any]:
     """Return the settings of a recipe merged with its bases, without those set to null.
 
@@ -101,9 +107,7 @@ def _read(path: Path, task: str | None) -> list[dict[str, Setting]]:
 def _with_bases(own: dict[str, Setting], source: str, folder: Path, task: str | None) -> list[dict[str, Setting]]:
     """Return the layers below some settings, and these as the last one."""
     task = task or (own["task"].value if "task" in own else DEFAULT_TASK)
-    default = None
-    if folder != _FOLDER and _BASE_KEY not in own:
-        default = DEFAULT_RECIPE if task == DEFAULT_TASK else get_task(str(task)).recipe
+    default = None if folder == _FOLDER else get_task(str(task)).recipe
     base = own.pop(_BASE_KEY, Setting(default, source))
     if base.value is None:
         return [own]
