@@ -18,7 +18,9 @@ class GenerateArguments(ModelFlags):
 
     prompt: str | None = setting(None, "text to continue; - reads standard input (default: a line feed)")
     max_new_tokens: int = setting(500, "number of tokens to add", least=1)
-    temperature: float = setting(0.8, "below 1 makes likely tokens likelier; 0 takes the likeliest one", least=0, most=100)
+    temperature: float = setting(
+        0.8, "below 1 makes likely tokens likelier; 0 takes the likeliest one", least=0, most=100
+    )
     top_k: int = setting(0, "draw from this number of the likeliest tokens; 0 for all", least=0)
     top_p: float = setting(1.0, "draw from the likeliest tokens with this probability in all", above=0, most=1)
     seed: int | None = setting(None, "seed, to get the same text again")

@@ -23,6 +23,8 @@ _KEYS_OF_TRANSFORMERS = {
     "model_type", "name_or_path", "num_labels", "output_attentions", "quantization_config", "task_specific_params",
     "tokenizer_class", "torch_dtype", "use_cache",
 }  # fmt: skip
+
+
 @strict
 class RnnConfig(RnnSettings, PreTrainedConfig):
     """Configuration of [`RnnModel`] and the models on top of it.

@@ -39,9 +39,7 @@ _METAVARS = {int: "N", float: "X"}
 _WIDTH, _INDENT = 80, 28  # columns of the help, and those left of the meanings
 _FEW_FLAGS = 20  # up to this number, the short help shows all
 _FEW_CHOICES = 8  # longer lists are in messages only
-_WORDS = {word: True for word in ("true", "yes", "t", "y", "1")} | {
-    word: False for word in ("false", "no", "f", "n", "0")
-}
+_WORDS = dict.fromkeys(("true", "yes", "t", "y", "1"), True) | dict.fromkeys(("false", "no", "f", "n", "0"), False)
 
 
 def expand_home(arguments: Any, *names: str) -> None:
@@ -151,7 +149,7 @@ class SettingsParser(argparse.ArgumentParser):
         for name, whole in (("help_all", True), ("help", False)):
             if values.pop(name):
                 self._print_help(values, whole)
-        values = {name: value for name, value in values.items() if name in self._flags and value is not None}
+        values = {name: value for name, value in values.items() if name != "json_output" and value is not None}
         if unknown := [token for token in rest if token.startswith("-")]:
             advice = self._advise(unknown[0].lstrip("-").split("=")[0], "--") or ". --help_all lists all"
             raise UserError(f"unknown option {unknown[0]!r}{advice}")
@@ -191,7 +189,11 @@ class SettingsParser(argparse.ArgumentParser):
             common = [action for action in common if action not in groups["required"]]
             groups = {"required": groups["required"], "common flags": common}
         left = count - sum(map(len, groups.values()))
-        blocks = [f"usage: {self._usage()}", textwrap.fill(self.description or "", _WIDTH), f"example: {self._example}"]
+        blocks = [
+            f"usage: {self._usage()}",
+            textwrap.fill(self.description or "", _WIDTH),
+            f"example: {self._example}",
+        ]
         for title, actions in groups.items():
             if actions:
                 blocks.append("\n".join([f"{title}:", *(self._describe(action, whole) for action in actions)]))

@@ -90,7 +90,9 @@ def _choose_recipe(values: Mapping[str, Any]) -> Any:
     if values.get("objective") != "causal_lm" or recipe != RECIPE:
         return recipe
     language_model = load_recipe(get_task(LANGUAGE_MODEL).recipe)
-    return {"recipe": None} | {name: known for name, known in language_model.items() if name not in VOCABULARY_SETTINGS}
+    return {"recipe": None} | {
+        name: value for name, value in language_model.items() if name not in VOCABULARY_SETTINGS
+    }
 
 
 def _find_defaults(flags: Mapping[str, Any]) -> dict[str, Any]:

@@ -156,7 +156,7 @@ def choose_recipe(given: Mapping[str, Setting]) -> Any:
     if start is None:
         return recipe
     taken = _shape_of(start)
-    other = [name for name, value in taken.items() if str(settings.get(name, value)) != str(value)]
+    other = [name for name in taken if str(settings.get(name, taken[name])).casefold() != str(taken[name]).casefold()]
     other += [name for name in _TOKEN_SETTINGS if name in settings]
     if not other:
         return recipe
@@ -168,8 +168,9 @@ def choose_recipe(given: Mapping[str, Setting]) -> Any:
 
 
 def parse_argv(argv: Sequence[str]) -> Arguments:
-    """Return the settings of `hf-rnn train` from flags; see [`read_flags`]."""
-    return parse_settings(read_flags(make_parser("hf-rnn train"), argv), "hf-rnn train")
+    """Return the settings of `hf-rnn train` from flags, whose paths are not checked; see [`read_flags`]."""
+    parser = make_parser("hf-rnn train")
+    return parse_settings(parser.parse_flags(argv), parser.prog)
 
 
 def parse_settings(settings: Mapping[str, Any], prog: str = "train") -> Arguments:
