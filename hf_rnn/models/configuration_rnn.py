@@ -17,11 +17,12 @@ from huggingface_hub.dataclasses import strict
 
 from .settings_rnn import MAX_PARAMETERS, RnnSettings, check_range, check_ranges, setting
 
-# Keys that transformers writes into `config.json` or passes while loading, beside the fields of its own class.
+# Keys that transformers writes into `config.json`, passes while loading, or had as fields of every configuration.
 _KEYS_OF_TRANSFORMERS = {
-    "attn_implementation", "auto_map", "custom_pipelines", "experts_implementation", "finetuning_task", "loss_type",
-    "model_type", "name_or_path", "num_labels", "output_attentions", "quantization_config", "task_specific_params",
-    "tokenizer_class", "torch_dtype", "use_cache",
+    "add_cross_attention", "attn_implementation", "auto_map", "cross_attention_hidden_size", "custom_pipelines",
+    "experts_implementation", "finetuning_task", "is_decoder", "loss_type", "max_length", "model_type", "name_or_path",
+    "num_labels", "output_attentions", "prefix", "pruned_heads", "quantization_config", "task_specific_params",
+    "tie_encoder_decoder", "tokenizer_class", "torch_dtype", "use_cache",
 }  # fmt: skip
 
 
@@ -58,6 +59,8 @@ class RnnConfig(RnnSettings, PreTrainedConfig):
         id2label: dict[Any, str] | None = None  # ids become integers, and None becomes names
     task: str | None = None  # the value of `--task` that trained the model; None in older folders
     problem_type: Literal["regression", "single_label_classification", "multi_label_classification"] | None = None
+    bos_token_id: int | None = None
+    eos_token_id: int | list[int] | None = None  # ends a text that `generate` makes
     sep_token_id: int | None = None  # id between the two texts of a pair; None for single texts
     # multi-label: the score above which a text has a label, by id; 0.5 each if absent
     label_thresholds: list[float] | None = None
@@ -68,10 +71,10 @@ class RnnConfig(RnnSettings, PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         """Refuse unknown settings, and derive one label map from the other."""
         for key in kwargs:
-            self._check_key(key)
+            self._check_key(key, only_near="model_type" in kwargs)  # a saved configuration has keys of other programs
         number, label2id, maps = kwargs.get("num_labels"), self.label2id, cast(Any, self)
         if label2id is not None and maps.id2label is None:
-            maps.id2label = {int(index): label for label, index in label2id.items()}
+            maps.id2label = {index: label for label, index in label2id.items()}
         if number is not None and maps.id2label is not None and len(maps.id2label) != number:
             raise ValueError(f"num_labels={number} and {len(maps.id2label)} labels disagree; give one of them")
         super().__post_init__(**kwargs)
@@ -83,6 +86,8 @@ class RnnConfig(RnnSettings, PreTrainedConfig):
         if key == "id2label" and isinstance(value, dict):
             value = {int(index): label for index, label in value.items()}
             super().__setattr__("label2id", {label: index for index, label in value.items()})
+        elif key == "label2id" and isinstance(value, dict):
+            value = {label: int(index) for label, index in value.items()}
         elif type(self) is RnnConfig:
             self._check_key(key, only_near=True)
         super().__setattr__(key, value)

@@ -168,7 +168,8 @@ def train_on(
         hook.on_examples(run)
 
     set_seed(run.arguments.training.seed)
-    fields: dict[str, Any] = {"task": task.name, "pad_token_id": run.tokenizer.pad_token_id}
+    special = ("pad_token_id", "bos_token_id", "eos_token_id")
+    fields: dict[str, Any] = {"task": task.name} | {name: getattr(run.tokenizer, name) for name in special}
     fields["vocab_size"] = count_ids(run.tokenizer)
     if data_args.text_pair_column is not None:
         fields["sep_token_id"] = run.tokenizer.sep_token_id
