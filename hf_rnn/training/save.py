@@ -177,19 +177,32 @@ def draw_figures(folder: FinishedFolder, run: Run) -> dict[str, str]:
 
 
 def _data_facts(arguments: Arguments, teacher: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return the name of the data, and the command that repeats the run if the data have a name."""
-    data, command = arguments.data, ["hf-rnn", "train", "--recipe", "training_args.json"]
-    if teacher is not None:
-        command = ["hf-rnn", "distill", *command[2:], "--teacher", teacher["name"]]
-        if teacher["unlabeled"] is not None:
-            command += ["--unlabeled", teacher["unlabeled"]["file"]]
+    """Return the name of the data, and the command that repeats the run if the data have a name.
+
+    Words in capitals take the place of local paths; `fill_in` has their meaning.
+    """
+    data = arguments.data
     flag = "data_dir" if data.dataset_name is None else "dataset_name"
     if (source := getattr(data, flag)) is None:
         return {"dataset_name": "rows in memory"}
-    local = Path(source).exists()
-    name = Path(source).resolve().name if local else source
-    command += [f"--{flag}", name, "--output_dir", "again"]
-    return {"dataset_name": name, "dataset_id": None if local else name, "command": shlex.join(command)}
+    flags = {flag: source}
+    if teacher is not None:
+        flags |= {"teacher": teacher["name"], "unlabeled": (teacher["unlabeled"] or {}).get("file")}
+    flags |= {name: getattr(data, name) for name in ("vectors", "model_name_or_path", "tokenizer_name_or_path")}
+    fill_in = {"MODEL": "the folder of this card", "OUTPUT": "a new folder"}
+    command = ["hf-rnn", "train" if teacher is None else "distill", "--recipe", "MODEL/training_args.json"]
+    for name, value in flags.items():
+        is_local = value is not None and find_built_in(value) is None and split_archive(Path(value))[0].exists()
+        if is_local or name == "unlabeled" and value is not None:
+            word = name.partition("_")[0].upper() if name != "model_name_or_path" else "START"
+            fill_in[word] = f"here {name_of_path(os.path.abspath(value))}"
+            command += [f"--{name}", word]
+        elif name in (flag, "teacher"):
+            command += [f"--{name}", value]
+    facts = {"command": shlex.join([*command, "--output_dir", "OUTPUT"]), "fill_in": fill_in}
+    if fill_in.keys() & {"DATA", "DATASET"}:
+        return {"dataset_name": name_of_path(os.path.abspath(source)), **facts}
+    return {"dataset_name": source, "dataset_id": source, **facts}
 
 
 def _shown_settings(settings: Mapping[str, Any]) -> dict[str, Any]:

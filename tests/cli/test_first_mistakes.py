@@ -48,7 +48,7 @@ TRAIN = "train texts out"
     [
         ("train", "--data_dir is missing: type hf-rnn train DATA_DIR, such as: hf-rnn train data/tweets my-model"),
         ("distill texts", "--teacher is missing: type hf-rnn distill texts TEACHER"),
-        ("predict", "--model is missing: type hf-rnn predict MODEL, such as: hf-rnn predict my-model --text"),
+        ("predict", "--model is missing: type hf-rnn predict MODEL, such as: hf-rnn predict my-model 'so"),
         (
             f"{TRAIN} --dropout 0.3",
             "--embedding_dropout, --word_dropout, --hidden_dropout, --recurrent_dropout or --classifier_dropout?",
