@@ -41,6 +41,8 @@ _PURPOSES = {  # by `score_kind`
 }
 _EXAMPLES = ("best day of the year, thank you!", "late again, so tired of this", "the shop opens at nine on Saturday")
 _EXAMPLES_SHOWN = 6
+_MOST_BYTES = 1_000_000  # bytes per request
+_EVERYWHERE = ("0.0.0.0", "::")
 
 # One column on a telephone, with the label above the examples.
 _LAYOUT = """
@@ -141,11 +143,32 @@ def serve(page: gradio.Blocks, host: str = "127.0.0.1", port: int | None = None)
     fonts: dict[str, Any] = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
     settings["theme"] = gr.themes.Default(primary_hue="blue", **fonts)
     try:
-        page.launch(server_name=host, server_port=port, **settings)
+        page.launch(server_name=host, server_port=port, app_kwargs=_guard(host), **settings)
     except (OSError, OverflowError) as error:  # the second for a port above 65535
         where = f"port {port} of {host}" if port is not None else host
         raise UserError(f"the page cannot be served at {where}: set --port to a free one") from error
     return page.local_url
+
+
+def _guard(host: str) -> dict[str, Any]:
+    """Return settings of the server: no uploads, no large requests, and only this machine's names in `Host`.
+
+    Gradio stores the files that anyone uploads, and a foreign `Host` lets a website read the page (DNS rebinding).
+    """
+    from starlette.middleware import Middleware
+    from starlette.middleware.body_limit import RequestBodyLimitMiddleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+    from starlette.responses import PlainTextResponse
+    from starlette.routing import Route
+
+    refusal = PlainTextResponse("this page takes no files", status_code=403)
+    uploads = ("/gradio_api/upload", "/gradio_api/process_recording")
+    hosts = ["*"] if host in _EVERYWHERE else [host, "localhost", "127.0.0.1"]
+    middleware = [
+        Middleware(TrustedHostMiddleware, allowed_hosts=hosts),
+        Middleware(RequestBodyLimitMiddleware, max_body_size=_MOST_BYTES),
+    ]
+    return {"middleware": middleware, "routes": [Route(path, refusal) for path in uploads]}
 
 
 def _check_address(host: str) -> None:

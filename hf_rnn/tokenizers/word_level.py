@@ -28,6 +28,7 @@ from tokenizers.trainers import BpeTrainer, UnigramTrainer, WordLevelTrainer
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ..utils.errors import UserError
+from ..utils.private_text import is_private
 from ..utils.text_checks import check_texts, out_of_arrow
 from .normalizers import ALL_CAPITALS, CAPITAL, NORMALIZERS, build_normalizer, capital_marks
 
@@ -66,7 +67,8 @@ def train_tokenizer(
     """Train a tokenizer of whole words, characters or pieces of words.
 
     Ids are in the order of torchtext's `build_vocab`: `<unk>` = 0, `<pad>` = 1, then the words or characters from the
-    most frequent to the rarest, ties by code point. The words `<unk>` and `<pad>` are not counted.
+    most frequent to the rarest, ties by code point. The words `<unk>` and `<pad>` are not counted, nor are words that
+    look like secrets, e-mail addresses or phone numbers: a shared vocabulary would publish them.
 
     The tokenizer returns `input_ids` and `attention_mask`, adds no tokens around a text, and pads on the right; an
     empty text is an empty list. A special token typed in a text is ordinary text (`split_special_tokens=True`): under
@@ -233,7 +235,10 @@ def _count(
 ) -> WordLevel:
     """Count words with the backend's own stages, in all threads, and return their model."""
     counts = {word: count for word, count in _sum_counts(_count_some(backend, texts)) if count >= min_frequency}
-    words = sorted(counts.keys() - specials, key=lambda word: (-counts[word], word))
+    private = set(filter(is_private, counts))
+    if private:
+        logger.info("%d words that look like secrets, addresses or phone numbers get no id", len(private))
+    words = sorted(counts.keys() - specials - private, key=lambda word: (-counts[word], word))
     vocabulary = (specials + words)[:max_size]
     return WordLevel({word: index for index, word in enumerate(vocabulary)}, unk_token=UNK_TOKEN)
 
@@ -273,6 +278,7 @@ def _learn_pieces(
 ) -> BPE | Unigram:
     """Learn pieces of words with the library's own trainer and return its model."""
     size = max_size or _PIECES
+    texts = (list(map(_leave_out_private, batch)) for batch in texts)
     options: dict[str, Any] = {"vocab_size": size, "special_tokens": specials, "show_progress": False}
     if backend.decoder is not None:  # pieces of bytes
         options["initial_alphabet"] = pre_tokenizers.ByteLevel.alphabet()
@@ -294,6 +300,13 @@ def _learn_pieces(
     rounded = [(piece, round(least if len(piece) == 1 and score < rare else score, 6)) for piece, score in learned]
     rounded.sort(key=lambda entry: (-entry[1], entry[0]))
     return Unigram([*((token, 0.0) for token in specials), *rounded][:size], unk_id=0)
+
+
+def _leave_out_private(text: str) -> str:
+    """Return a text without its words that look like secrets, addresses or phone numbers."""
+    for word in filter(is_private, text.split()):
+        text = text.replace(word, "")
+    return text
 
 
 def _warn_of_lost_letters(backend: Tokenizer, sample: list[str]) -> None:
