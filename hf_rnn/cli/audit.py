@@ -79,7 +79,8 @@ def _load(arguments: AuditArguments) -> tuple[datasets.DatasetDict, dict[str, Or
     """Return the splits, and the lines of their rows in files without bad rows."""
     import datasets
 
-    from ..data import DataReport, load_named
+    from ..data.loading import load_named
+    from ..data.row_errors import DataReport
     from ..data.audit import Origin
     from ..data.source import find_origins, load_texts
 

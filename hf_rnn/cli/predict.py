@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..data import DataError
+from ..data.row_errors import DataError
 from ..data.line_reader import read_texts
 from ..data.row_errors import EXCERPT_CHARACTERS, BadRow, Fault, Reason
 from ..hub import loading as model_loading

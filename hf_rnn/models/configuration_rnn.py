@@ -46,8 +46,8 @@ class RnnConfig(RnnSettings, PreTrainedConfig):
     _auto_class = "AutoConfig"  # its code is saved with every checkpoint
     # outputs that the Trainer must not concatenate over batches
     keys_to_ignore_at_inference = [
-        "last_hidden_state", "final_hidden_state", "final_cell_state", "final_conv_state", "pooling_weights", "emissions",
-        "cache",
+        "last_hidden_state", "final_hidden_state", "final_cell_state", "final_conv_state", "pooling_weights",
+        "emissions", "cache",
     ]  # fmt: skip
 
     vocab_size: int = setting(30000, "rows of the embedding table", least=1, below=MAX_PARAMETERS)

@@ -84,8 +84,8 @@ class RnnSettings:
     embedding_size: int = setting(300, "width of a token's vector", least=1, below=MAX_PARAMETERS, start="shape")
     cell_type: str = setting(
         "lstm",
-        "the recurrent cell: lstm, gru, min_gru, rnn_tanh or rnn_relu; the gates of min_gru depend on the input alone, "
-        "which makes it the fastest",
+        "the recurrent cell: lstm, gru, min_gru, rnn_tanh or rnn_relu; the gates of min_gru depend on the input "
+        "alone, which makes it the fastest",
         common=True,
         start="shape",
         choices=_cells,
@@ -97,7 +97,7 @@ class RnnSettings:
     )
     block_type: Literal["plain", "residual"] = setting(
         "plain",
-        "what is stacked: plain recurrent layers, or residual blocks (short convolution, cell, gate and MLP)",
+        "the stack: plain recurrent layers, or residual blocks (short convolution, cell, gate and MLP)",
         common=True,
         start="shape",
         card=True,

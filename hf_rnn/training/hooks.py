@@ -17,7 +17,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_utils import PredictionOutput
 
-from ..data import DataReport
+from ..data.row_errors import DataReport
 from ..data.audit import AuditReport, audit, render_line
 from ..data.encoding import measure_pieces
 from ..data.labels import listed

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from transformers import set_seed
 
-from ..data import DataReport
+from ..data.row_errors import DataReport
 from ..data.samplers import with_lengths
 from ..data.source import join_splits
 from ..hub.client import find_user, token_advice

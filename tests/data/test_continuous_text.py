@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from hf_rnn import train_tokenizer
-from hf_rnn.data import DataError, DataReport
+from hf_rnn.data.row_errors import DataError, DataReport
 from hf_rnn.data.continuous_text import TokenStreams, encode_text, load_text
 from hf_rnn.utils.errors import UserError
 

@@ -64,7 +64,7 @@ def test_every_choice_is_in_the_help():
 @pytest.mark.parametrize(
     ("argv", "in_force"),
     [
-        ([], {**load_recipe("default"), "recipe": "default", "hidden_size": 5}),  # of `english`
+        ([], {**load_recipe("default"), "recipe": "default", "hidden_size": 5}),  # that of `english`
         (["--recipe", "fast"], {**load_recipe("fast"), "recipe": "fast"}),
         (["--hidden_size", "9"], {**load_recipe("scratch"), "recipe": "scratch"}),
     ],

@@ -236,7 +236,7 @@ class SettingsParser(argparse.ArgumentParser):
     def _convert(self, action: Action, value: Any) -> Any:
         """Convert a value by the type of its flag."""
         value = value.tolist() if hasattr(value, "tolist") else value  # NumPy's
-        value = getattr(value, "value", value)  # of an enumeration
+        value = getattr(value, "value", value)  # an enumeration's
         if action.nargs == "+" or isinstance(action, argparse._AppendAction):
             items = value if isinstance(value, list | tuple) else [value]
             return [_convert_one(action, item) for item in items]

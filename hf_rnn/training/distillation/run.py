@@ -22,7 +22,7 @@ from torch import nn
 from torch.nn import functional
 from tqdm.auto import tqdm
 
-from ...data import encode
+from ...data.encoding import encode
 from ...data.audit import normalize_text
 from ...evaluation import SCORES, classification_metrics
 from ...hub.model_folder import FinishedFolder
