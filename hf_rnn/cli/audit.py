@@ -41,7 +41,6 @@ def run(argv: Sequence[str]) -> None:
     from ..hub import loading as model_loading
     from ..tokenizers.word_level import NoFrequentWordError
     from ..training.build import make_tokenizer
-    from ..training.hooks import check_leaks
 
     datasets.disable_progress_bars()
     model_loading.quiet()
@@ -55,7 +54,7 @@ def run(argv: Sequence[str]) -> None:
         tokenizer = None
     report = audit(texts, tokenizer, origins=origins)
     print(json.dumps(report.to_dict(), ensure_ascii=False) if arguments.json else render_text(report))
-    check_leaks(report, arguments)
+    report.check_leaks(arguments.leak_limit())
 
 
 def _parse(argv: Sequence[str]) -> AuditArguments:
@@ -79,9 +78,9 @@ def _load(arguments: AuditArguments) -> tuple[datasets.DatasetDict, dict[str, Or
     """Return the splits, and the lines of their rows in files without bad rows."""
     import datasets
 
+    from ..data.audit import Origin
     from ..data.loading import load_named
     from ..data.row_errors import DataReport
-    from ..data.audit import Origin
     from ..data.source import find_origins, load_texts
 
     report = DataReport()

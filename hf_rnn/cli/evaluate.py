@@ -50,8 +50,8 @@ def run(argv: Sequence[str]) -> None:
         raise UserError(f"--batch_size must be at least 1, found {arguments.batch_size}")
     import datasets
 
-    from ..data.row_errors import DataReport
     from ..data.continuous_text import evaluation_streams
+    from ..data.row_errors import DataReport
     from ..evaluation.language_model import sum_losses
     from ..hub import loading as model_loading
     from ..inference import reference as plain_inference

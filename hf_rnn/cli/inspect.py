@@ -64,8 +64,8 @@ def _describe_stages(
     """Return the tables of the output, and draw the figure."""
     import torch
 
-    from ..evaluation.classification import check_finite_logits
     from ..evaluation.figures import plot_states
+    from ..evaluation.scores import check_finite_logits
     from ..inference import reference as plain_inference
     from ..inference.attribution import words_read
     from ..tasks.answers import score_kind

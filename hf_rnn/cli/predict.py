@@ -14,9 +14,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..data.row_errors import DataError
 from ..data.line_reader import read_texts
-from ..data.row_errors import EXCERPT_CHARACTERS, BadRow, Fault, Reason
+from ..data.row_errors import EXCERPT_CHARACTERS, BadRow, DataError, Fault, Reason
 from ..hub import loading as model_loading
 from ..inference.batch_predictor import BatchPredictor, find_broken_number, load_predictor
 from ..inference.fused import TABLE_DTYPES

@@ -431,7 +431,7 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
     ) -> "RnnForSequenceClassification":
         """Build the model of a checkpoint of the tutorial's training loop; needs the installed package hf-rnn."""
         try:
-            from hf_rnn.data.tutorial_checkpoint import load_tutorial_checkpoint
+            from hf_rnn.models.tutorial_checkpoint import load_tutorial_checkpoint
         except ImportError as error:
             raise ImportError("reading a tutorial checkpoint needs the package hf_rnn: install it") from error
         return load_tutorial_checkpoint(cls, path, id2label, **settings)
