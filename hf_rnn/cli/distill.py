@@ -15,7 +15,7 @@ def run(argv: Sequence[str]) -> None:
         "hf-rnn distill",
         DistillationArguments,
         description="Train a small classifier from labelled texts and the answers of a teacher.",
-        example="data/tweets my-student --teacher my-bert --unlabeled tweets.txt",
+        example="data/tweets my-bert my-student --unlabeled tweets.txt",
     )
     flags = read_flags(parser, argv)
     from ..training.distillation import distill

@@ -39,8 +39,8 @@ model of text pairs it is `first<TAB>second`. Each line is answered in order by
   "score": ...}, ...]} of a tagger
   {"error": {"line": 3, "reason": "not UTF-8", "detail": ...}}
 For tags that mark no entities a tagger lists all words. The last is for a line
-that is not UTF-8, has a NUL, or is longer than 1 MiB ("line over the cap"), and
-for NaN or infinity from the model ("score not finite").
+that is not UTF-8, has a NUL, or is longer than 1 MiB ("line over the cap"),
+and for NaN or infinity from the model ("score not finite").
 
 With --output_dir the answers are files: Parquet, or JSON lines for .jsonl, with
 the columns of the input, those of the answers, and `error`, which is empty for

@@ -14,7 +14,7 @@ def run(argv: Sequence[str]) -> None:
     parser = make_pretraining_parser(
         "hf-rnn pretrain",
         description="Teach a recurrent encoder the vectors of a sentence encoder, from texts without labels.",
-        example="sentence-transformers/all-MiniLM-L6-v2 tweets.txt my-encoder",
+        example="my-sentence-encoder tweets.txt my-encoder",
     )
     flags = read_flags(parser, argv)
     from ..training.pretraining import pretrain

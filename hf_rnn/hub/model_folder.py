@@ -86,6 +86,10 @@ def read_config(name: str, folder: Path, model_type: str | None = None) -> PreTr
     """Return the configuration of a transformers model, of one type if given, without running code of its repo."""
     read_settings(name, folder, model_type)
     with name_damage(name, "config.json"):
+        if model_type is not None:
+            from ..models.configuration_rnn import RnnConfig
+
+            return RnnConfig.from_pretrained(folder)
         from transformers import AutoConfig
 
         # an explicit False: otherwise transformers asks at the terminal whether to run the repo's code

@@ -77,7 +77,7 @@ OPTIONAL = {
     "size_in_bytes": (4_938_268, "Weights: 4,938,268 bytes"),
     "max_length": (512, "its first 512 tokens"),
     "unknown_token_share": (0.0832, "8.3% of the tokens"),
-    "command": ("hf-rnn train --data_dir DATA", "```bash\nhf-rnn train --data_dir DATA\n```"),
+    "command": ("hf-rnn train --data_dir DATA", "hf-rnn train --data_dir DATA\n```"),
     "fill_in": ({"DATA": "here a_b"}, "repeats the run. Replace `DATA` (here a\\_b):\n"),
     "figures": ({"A matrix": "confusion_matrix.png"}, "![A matrix](<confusion_matrix.png>)"),
     "start": ({"name": "me/x", "id": "me/x", "keeps_classifier": False}, "started from the weights of me/x, with"),

@@ -96,19 +96,28 @@ class ProjectionTable:
         return rows if self.scale is None else rows.mul_(self.scale)
 
 
+def find_unsupported_setting(config: Any) -> str | None:
+    """Return the first setting that fusing does not support, in words; None if there is no such setting."""
+    for name, known in (("cell_type", FUSED_CELLS), ("pooling", FUSED_POOLINGS)):
+        if (found := getattr(config, name, None)) not in known:
+            return f"{name} is {found!r}"
+    if getattr(config, "siamese", False):
+        return "pair_encoding is 'siamese'"
+    if getattr(config, "target_scale", None) is not None:
+        return "the model is a checkpoint that answers beside its last layer"
+    if getattr(config, "block_type", "plain") != "plain":
+        return f"block_type is {config.block_type!r}"
+    return None
+
+
 def find_unsupported_part(model: Any) -> str | None:
     """Return the first part of a model that fusing would not reproduce, in words; None if there is no such part.
 
     Fusing reads weights and calls no module. Every cell type, pooling and task must be declared (`FUSED_CELLS`,
     `FUSED_POOLINGS`, `Task.fused`), and nothing may be hooked, replaced or quantised.
     """
-    for name, known in (("cell_type", FUSED_CELLS), ("pooling", FUSED_POOLINGS)):
-        if (found := getattr(model.config, name, None)) not in known:
-            return f"{name} is {found!r}"
-    if getattr(model.config, "siamese", False):
-        return "pair_encoding is 'siamese'"
-    if getattr(model.config, "target_scale", None) is not None:
-        return "the model is a checkpoint that answers beside its last layer"
+    if (unsupported := find_unsupported_setting(model.config)) is not None:
+        return unsupported
     for name, module in model.named_modules():
         place = name or "the model"
         if module._forward_hooks or module._forward_pre_hooks or hasattr(module, "_hf_hook"):
