@@ -66,7 +66,7 @@ def _select(kinds: Collection[type], *starts: str) -> tuple[str, ...]:
 
 
 # Settings that decide the shapes and the function of the weights; no recipe changes those of a model to start from.
-_ENCODER_SETTINGS = _select([RnnSettings], "shape")
+ENCODER_SETTINGS = _select([RnnSettings], "shape")
 ARCHITECTURE = _select([RnnSettings], "shape", "head")
 # Settings of a new vocabulary; unused with a given tokenizer.
 VOCABULARY_SETTINGS = _select([DataArguments], "vocabulary")
@@ -139,7 +139,7 @@ def find_defaults(flags: Mapping[str, Any]) -> dict[str, Any]:
 def _shape_of(encoder: Path) -> dict[str, Any]:
     """Return the settings that an encoder of this package decides."""
     config = json.loads((encoder / "config.json").read_bytes())
-    return {name: config.get(name, getattr(RnnSettings, name)) for name in _ENCODER_SETTINGS}
+    return {name: config.get(name, getattr(RnnSettings, name)) for name in ENCODER_SETTINGS}
 
 
 def choose_recipe(given: Mapping[str, Setting]) -> Any:
@@ -265,7 +265,7 @@ def settings_of_start(start: "RnnConfig", head: str) -> tuple[str, ...]:
     from ...models.auto import head_name
 
     if head_name(start) != head:
-        return _ENCODER_SETTINGS
+        return ENCODER_SETTINGS
     return tuple(name for name in ARCHITECTURE if name != "pair_encoding" or start.sep_token_id is not None)
 
 
