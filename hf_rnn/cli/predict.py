@@ -49,7 +49,7 @@ an answered row. A killed run is resumed by the same command.
 exit code:
   0  every text has an answer
   1  some lines were refused, and all others are answered; stderr says how many
-  2  a mistake in flags, model or input, or the first refused line with --strict;
+  2  a mistake in flags, model or input; with --strict the first refused line;
      the lines before it are answered
   130, 143, 141  Ctrl-C, SIGTERM, or a closed output; written lines are whole
 """
