@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..training.arguments.parser import SettingsParser, setting
-from .console import escape_controls, format_columns, print_note
+from .console import format_columns, print_note
 
 if TYPE_CHECKING:
     from ..hub.push import PushResult
@@ -54,8 +54,6 @@ def run(argv: Sequence[str]) -> None:
         rows = [(file.name, f"{file.size:,} bytes") for file in planned.files]
         rows.append((f"{len(rows)} files", f"{sum(file.size for file in planned.files):,} bytes"))
         print(format_columns(rows, right=[1]), flush=True)
-        if planned.left:
-            print(escape_controls(f"not sent: {', '.join(planned.left)}"), flush=True)
         if arguments.dry_run:
             print_note("dry run: nothing was sent")
             print(planned.url)
