@@ -1,4 +1,4 @@
-"""The guide "To add a task": a class and an entry of `TASKS`. The saved model names its task, and each path uses it."""
+"""The guide "To add a task": a class and an entry of `TASKS`. A saved model names its task, and each path uses it."""
 
 import json
 
@@ -22,9 +22,7 @@ class Ordinal(SequenceClassification):
 
     def answers(self, scores, config, texts=(), encoded=None):
         ranks = (scores @ np.arange(config.num_labels)).tolist()
-        return [
-            {**answer, "rank": rank} for answer, rank in zip(super().answers(scores, config), ranks, strict=True)
-        ]
+        return [{**answer, "rank": rank} for answer, rank in zip(super().answers(scores, config), ranks, strict=True)]
 
     def answer_types(self, config):
         types = super().answer_types(config)
