@@ -24,8 +24,8 @@ _KEYS_OF_TRANSFORMERS = {
     "tie_encoder_decoder", "tokenizer_class", "torch_dtype", "use_cache",
 }  # fmt: skip
 _NEAR, _TYPO = 0.7, 0.9  # likeness of a wrong name and of a misspelt one, as difflib measures it
-# settings that decide the weights of the encoder
-ARCHITECTURE = (
+# Settings that decide the shapes and the function of the encoder; no recipe changes those of a model to start from.
+ENCODER_SETTINGS = (
     "cell_type", "embedding_size", "hidden_size", "num_hidden_layers", "bidirectional", "block_type", "residual_size",
     "intermediate_size", "conv_kernel", "hidden_act", "layer_norm_eps",
 )  # fmt: skip
