@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..hub.model_folder import FinishedFolder
 from ..training.arguments.parser import SettingsParser, setting
-from .console import escape_controls, format_columns, print_note
+from .console import format_columns, print_note
 
 if TYPE_CHECKING:
     from ..hub.push import PushResult
@@ -57,8 +57,6 @@ def run(argv: Sequence[str]) -> None:
         rows = [(file.name, f"{file.size:,} bytes") for file in planned.files]
         rows.append((f"{len(rows)} files", f"{sum(file.size for file in planned.files):,} bytes"))
         print(format_columns(rows, right=[1]), flush=True)
-        if planned.left:
-            print(escape_controls(f"not sent: {', '.join(planned.left)}"), flush=True)
         if arguments.dry_run:
             print_note("dry run: nothing was sent")
             print(planned.url)

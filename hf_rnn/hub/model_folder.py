@@ -217,8 +217,6 @@ class FinishedFolder:
             complete = [path for path in checkpoints if not FinishedFolder(path).missing_to_load()]
             other = f", or use the checkpoint {complete[-1]}" if complete else ""
             return f"Training did not finish: repeat its command with --resume{other}"
-        if self.root.name == self.checkpoints.name and FinishedFolder(self.root.parent).config.is_file():
-            return f"Did you mean {self.root.parent}?"
         if (nested := nested_model(self.root)) is not None:
             return f"Did you mean {nested}?"
         return "Restore the missing files, or train a new model into another folder"
