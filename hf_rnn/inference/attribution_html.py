@@ -14,7 +14,7 @@ _STRONGEST = 0.6  # opacity of the strongest token; dark and light letters are r
 _SWATCH_FOR, _SWATCH_AGAINST = (
     f'<i style="background: rgba({colour}, {_STRONGEST})"></i>' for colour in (_FOR, _AGAINST)
 )
-_SMALLEST_SCALE = 0.02  # of the score: smaller effects are never shown at full strength
+_SMALLEST_SCALE = 0.02  # share of the score; smaller effects are never shown at full strength
 
 _STYLE = """
 <style>
