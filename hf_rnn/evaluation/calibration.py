@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,29 @@ def scale_classifier(layer: nn.Linear, temperature: float) -> None:
     """Divide weight and bias of the layer that computes the logits by a temperature."""
     for weights in (layer.weight, layer.bias):
         weights.copy_(weights.cpu().double() / temperature)  # MPS has no float64
+
+
+def calibrate(layer: nn.Linear, names: Sequence[str], predictions: dict[str, Any]) -> dict[str, Any]:
+    """Fit a temperature to the validation rows, and divide the layer of the logits and all predictions by it.
+
+    `predictions` has, by split, what `Trainer.predict` returns. Return the temperature, and the scores of each split
+    before and after.
+    """
+    held_out = predictions["validation"]
+    counts = np.bincount(held_out.label_ids, minlength=len(names))
+    if missing := [name for name, count in zip(names, counts, strict=True) if not count]:
+        logger.warning("validation has no row of %s: the temperature is not fitted to it", ", ".join(missing))
+    temperature = fit_temperature(held_out.predictions, held_out.label_ids)
+    scale_classifier(layer, temperature)
+    splits = {}
+    for split, output in predictions.items():
+        predictions[split] = output._replace(predictions=output.predictions / temperature)
+        before, after = (measure_scores(one.predictions, one.label_ids) for one in (output, predictions[split]))
+        splits[split] = {"before": before, "after": after}
+    before, after = (splits["validation"][when]["ece"] for when in ("before", "after"))
+    message = "calibrated: temperature %.3f, expected calibration error on validation %.3f before, %.3f after"
+    logger.info(message, temperature, before, after)
+    return {"temperature": temperature, "fitted_on": "validation", "splits": splits}
 
 
 def measure_scores(logits: npt.ArrayLike, labels: npt.ArrayLike) -> dict[str, Any]:
