@@ -35,6 +35,7 @@ _HOME = {
     "distill": "training.distillation",
     "DistillationArguments": "training.arguments.distillation_arguments",
     "push": "hub.push",
+    "PRETRAINED": "hub.loading",
     "RnnClassifier": "training.sklearn",
     "RnnRegressor": "training.sklearn",
     "FastRnn": "inference",

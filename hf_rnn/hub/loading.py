@@ -18,7 +18,7 @@ from ..utils.errors import UserError, reason_of
 from .client import fetch
 from .model_folder import FinishedFolder, check_ids, check_name, name_damage, read_config
 
-PRETRAINED = Path(__file__).parent / "pretrained"  # encoders of this package by name
+PRETRAINED = Path(__file__).parent / "pretrained"  # folder of the encoders of this package, such as `english`
 _TOKENIZER = "tokenizer.json or tokenizer_config.json"
 
 

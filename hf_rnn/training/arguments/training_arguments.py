@@ -109,6 +109,7 @@ class RnnTrainingArguments(TrainingArguments):
         None, "settings to start from: default, scratch, best, fast ...; or a YAML file", common=True
     )
     license: str | None = setting(None, "the model's licence for its card, such as apache-2.0")
+    report_to: list[str] | None = setting(None, "programs that log the run: tensorboard wandb ... (default: none)")
     language: list[str] | None = setting(None, "languages of the texts for the card, such as en de")
     tags: list[str] | None = setting(None, "further tags for the card")
     card_examples: bool = setting(True, "show two texts of each label in the card")
@@ -127,6 +128,7 @@ class RnnTrainingArguments(TrainingArguments):
         several = int(os.environ.get("WORLD_SIZE", "1")) > 1
         if (self.bf16 or self.bf16_full_eval or several) and not torch.accelerator.is_available():
             self.use_cpu = True  # the Trainer refuses bfloat16 and several processes on a CPU otherwise
+        self.report_to = self.report_to or ["none"]
         super().__post_init__()
         if self.early_stopping_patience and (self.eval_strategy == "no" or self.metric_for_best_model is None):
             raise UserError(
