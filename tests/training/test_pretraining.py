@@ -135,7 +135,7 @@ def test_sentence_vectors_alone_can_be_learned(settings, tmp_path):
     result = pretrain(
         **{**settings, "num_train_epochs": 1},
         objective="sentences",
-        max_vocab_size=40,
+        max_vocab_size=100,
         output_dir=str(tmp_path / "out"),
     )
     assert "token_cosine" not in result.metrics["held_out"]
