@@ -23,6 +23,11 @@ _KEYS_OF_TRANSFORMERS = {
     "num_labels", "output_attentions", "prefix", "pruned_heads", "quantization_config", "task_specific_params",
     "tie_encoder_decoder", "tokenizer_class", "torch_dtype", "use_cache",
 }  # fmt: skip
+# settings that decide the weights of the encoder
+ARCHITECTURE = (
+    "cell_type", "embedding_size", "hidden_size", "num_hidden_layers", "bidirectional", "block_type", "residual_size",
+    "intermediate_size", "conv_kernel", "hidden_act", "layer_norm_eps",
+)  # fmt: skip
 _MAX_PARAMETERS = 2**33  # 32 GiB in float32: a larger number in `config.json` is a mistake
 _RANGES = {  # setting: smallest value, and the limit that values stay below
     **dict.fromkeys(("vocab_size", "embedding_size", "hidden_size", "num_hidden_layers"), (1, _MAX_PARAMETERS)),
@@ -68,8 +73,8 @@ class RnnConfig(PreTrainedConfig):
     model_type = "hf_rnn"
     # outputs that the Trainer must not concatenate over batches
     keys_to_ignore_at_inference = [
-        "last_hidden_state", "final_hidden_state", "final_cell_state", "final_conv_state", "pooling_weights", "emissions",
-        "cache",
+        "last_hidden_state", "final_hidden_state", "final_cell_state", "final_conv_state", "pooling_weights",
+        "emissions", "cache",
     ]  # fmt: skip
 
     vocab_size: int = _setting(30000, "rows of the embedding table")
