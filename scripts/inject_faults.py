@@ -133,7 +133,8 @@ def read_outcome(output: Path) -> dict[str, Any]:
         for name in [name for name in entry if name.endswith(("runtime", "per_second"))]:
             del entry[name]
     files = [output / "model.safetensors", *(newest / name for name in STATES)]
-    return {"metrics": metrics, "log": log, "files": [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]}
+    hashes = {str(path.relative_to(output)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {"metrics": metrics, "log": log, **hashes}
 
 
 class Bench:
@@ -176,7 +177,7 @@ class Bench:
         if training.end() != 0:
             raise Lost(f"resuming ended with {training.code}, see {training.log}")
         found = read_outcome(broken.output)
-        if differ := [name for name, value in self.expected[profile].items() if found[name] != value]:
+        if differ := [name for name, value in self.expected[profile].items() if found.get(name) != value]:
             raise Lost(f"{broken.output}: other {', '.join(differ)}")
         shutil.rmtree(broken.output)
         return "refused" if refused else "same"
