@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ... import __version__
 from ...hub.model_folder import FinishedFolder
-from ...models.configuration_rnn import ARCHITECTURE, RnnConfig
+from ...models.configuration_rnn import ENCODER_SETTINGS, RnnConfig
 from ...tokenizers.word_level import save_tokenizer
 from ..arguments.pretraining_arguments import PretrainingArguments
 from ..arguments.training_arguments import RnnTrainingArguments
@@ -164,7 +164,7 @@ def _command(config: Any, own: PretrainingArguments, training: RnnTrainingArgume
     usual = load_recipe("pretrain")
     if own.objective != "tokens":
         parts += ["--objective", own.objective]
-    for name in ARCHITECTURE:
+    for name in ENCODER_SETTINGS:
         value = getattr(config, name)
         if value != usual.get(name, getattr(RnnConfig, name)):
             parts += [f"--{name}", str(value)]
