@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import sklearn.metrics  # noqa: F401 - its import draws from `random`, so it must come before a seed is set
 import torch
 from transformers import set_seed
 
