@@ -12,10 +12,11 @@ from safetensors.torch import load_file
 from transformers import pipeline
 
 import hf_rnn.training.save
-from hf_rnn import DistillationArguments, distill, load_tsv, train, train_tokenizer
+from hf_rnn import distill, load_tsv, train, train_tokenizer
 from hf_rnn.data.row_errors import DataReport
 from hf_rnn.hub.model_folder import FinishedFolder
 from hf_rnn.tasks import get_task
+from hf_rnn.training.arguments.distillation_arguments import DistillationArguments
 from hf_rnn.training.arguments.run_arguments import parse_settings
 from hf_rnn.training.checkpointing.interrupt import SavePoints, TrainingStopped
 from hf_rnn.training.distillation.run import NO_LABEL, Distillation, distillation_loss
