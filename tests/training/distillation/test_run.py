@@ -236,7 +236,7 @@ def test_the_default_student_starts_from_the_encoder_of_the_package(quick, encod
     ("flags", "message"),
     [
         (["--teacher", "nowhere"], "no folder nowhere"),
-        (["--soft_label_weight", 1.5], "soft_label_weight must be from 0 to 1"),
+        (["--soft_label_weight", 1.5], "soft_label_weight must be at least 0 and at most 1"),
         (["--unlabeled", "empty.txt"], "no text to learn from"),
         (["--teacher_cache", "TEACHER"], "contains a model"),
         (["--streaming"], "streaming"),
