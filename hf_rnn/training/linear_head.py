@@ -10,13 +10,13 @@ import numpy as np
 import torch
 
 from .run import Run
-from .trainer import read_labels
+from .trainer import read_labels, weigh_classes
 
 logger = logging.getLogger(__name__)
 
-_STRENGTHS = (1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0)  # C of the regression, for features of variance 1
-_USUAL_STRENGTH = 0.03
-_FOLDS = 4
+_STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0)  # C of the regression, for features of length 1 in the mean
+_USUAL_STRENGTH = 3.0
+_FOLDS = 3
 
 
 def has_few_rows(run: Run) -> bool:
@@ -30,11 +30,11 @@ def has_few_rows(run: Run) -> bool:
 def fit_linear_head(run: Run) -> dict[str, Any]:
     """Fit the last layer of a classifier on frozen features of the training rows; return the numbers of a training.
 
-    The strength of the regularisation is chosen by cross-validation, where each class has two rows or more.
+    The strength of the regularisation is chosen by cross-validation, where each class has two rows or more. Classes
+    are weighted as in training. Of the pooling mean_max the regression reads the mean: maxima are noisier.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV
-    from sklearn.preprocessing import StandardScaler
 
     start = time.monotonic()
     rows = sum(run.class_counts or ())
@@ -46,27 +46,29 @@ def fit_linear_head(run: Run) -> dict[str, Any]:
     )
     features = _read_features(run)
     labels = read_labels(run.examples["train"]).numpy()
-    scaler = StandardScaler().fit(features)
+    scale = float(np.sqrt((features**2).sum(axis=1).mean())) or 1.0
+    power = run.arguments.training.class_weight_power
+    class_weight = dict(enumerate(weigh_classes(run.class_counts or (), power).tolist()))
     folds = min(_FOLDS, int(np.bincount(labels)[np.unique(labels)].min()))
-    model: Any = LogisticRegression(C=_USUAL_STRENGTH, max_iter=1000)
+    model: Any = LogisticRegression(C=_USUAL_STRENGTH, class_weight=class_weight, max_iter=1000)
     if folds > 1:
         search = GridSearchCV(model, {"C": _STRENGTHS}, scoring="neg_log_loss", cv=folds)
-        model = search.fit(scaler.transform(features), labels).best_estimator_
-    model.fit(scaler.transform(features), labels)
-    weight, bias = model.coef_ / scaler.scale_, model.intercept_
-    bias = bias - weight @ scaler.mean_
+        model = search.fit(features / scale, labels).best_estimator_
+    model.fit(features / scale, labels)
+    weight, bias = model.coef_ / scale, model.intercept_
     if len(weight) == 1:  # two classes: one logit becomes two of opposite signs
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
     layer: Any = run.model.classifier
     with torch.no_grad():
-        layer.weight.copy_(torch.from_numpy(weight))
+        layer.weight.zero_()
+        layer.weight[:, : weight.shape[1]] = torch.from_numpy(weight)
         layer.bias.copy_(torch.from_numpy(bias))
-    loss = float(-np.log(model.predict_proba(scaler.transform(features))[np.arange(rows), labels] + 1e-12).mean())
+    loss = float(-np.log(model.predict_proba(features / scale)[np.arange(rows), labels] + 1e-12).mean())
     return {"epochs": 0.0, "steps": 0, "seconds": round(time.monotonic() - start, 1), "loss": loss}
 
 
 def _read_features(run: Run) -> np.ndarray:
-    """Return the inputs of the last layer `(N, P)` for all training rows."""
+    """Return the inputs of the last layer for all training rows, of mean_max those of the mean, `(N, P)`."""
     features: list[np.ndarray] = []
     layer: Any = run.model.classifier
     hook = layer.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0].float().cpu().numpy()))
@@ -74,4 +76,5 @@ def _read_features(run: Run) -> np.ndarray:
         run.trainer.predict(run.examples["train"])
     finally:
         hook.remove()
-    return np.concatenate(features)
+    rows = np.concatenate(features)
+    return rows[:, : rows.shape[1] // 2] if run.model.config.pooling == "mean_max" else rows
