@@ -104,7 +104,6 @@ class RnnForCausalLM(RnnPreTrainedModel, GenerationMixin):
         use_cache: bool | None = None,
         output_hidden_states: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
-        shift_labels: torch.Tensor | None = None,
         past_key_values: RnnCache | None = None,
         **kwargs: Any,
     ) -> RnnCausalLMOutput:
@@ -112,7 +111,8 @@ class RnnForCausalLM(RnnPreTrainedModel, GenerationMixin):
 
         Args:
             input_ids (`(B, T)`): Token ids.
-            attention_mask (`(B, T)`): 0 at padding; by default where the id is `config.pad_token_id`.
+            attention_mask (`(B, T)`): 0 at padding; by default where the id is `config.pad_token_id`. With `cache` it
+                may also have the tokens before these.
             labels (`(B, T)`): The token ids themselves, -100 to ignore one. The loss is that of each token but the
                 first, after the tokens before it; padding is ignored.
             inputs_embeds (`(B, T, E)`): Token vectors in place of `input_ids`.
@@ -120,11 +120,15 @@ class RnnForCausalLM(RnnPreTrainedModel, GenerationMixin):
             use_cache: Whether to return the state; by default without labels.
             output_hidden_states: Whether to return the states of all layers.
             logits_to_keep: Compute the logits of this number of places at the end only, 0 for all; or of these places.
-            shift_labels (`(B, T)`): In place of `labels`: the token to predict at each place, for a text in pieces.
             past_key_values: Former name of `cache`.
-            **kwargs: Options of the loss, such as `num_items_in_batch`.
+            **kwargs: `shift_labels` (`(B, T)`), in place of `labels`: the token to predict at each place, for a text
+                in pieces; and options of the loss, such as `num_items_in_batch`.
         """
         cache = past_key_values if cache is None else cache
+        shift_labels = kwargs.pop("shift_labels", None)  # by name, the Trainer would require it
+        given = input_ids if inputs_embeds is None else inputs_embeds
+        if cache is not None and attention_mask is not None and given is not None:
+            attention_mask = attention_mask[:, -given.shape[1] :]
         use_cache = labels is None and shift_labels is None if use_cache is None else use_cache
         mask = self.rnn.read_mask(input_ids, attention_mask, inputs_embeds)
         before = (None, None) if cache is None else (cache.hidden, cache.cell)
@@ -154,22 +158,6 @@ class RnnForCausalLM(RnnPreTrainedModel, GenerationMixin):
     @classmethod
     def _supports_default_dynamic_cache(cls) -> bool:
         return False
-
-    def prepare_inputs_for_generation(
-        self, input_ids: torch.Tensor, attention_mask: Any = None, inputs_embeds: Any = None, **kwargs: Any
-    ) -> dict[str, Any]:
-        """Return the arguments of [`forward`] for the tokens that the cache does not have."""
-        cache, use_cache = kwargs.get(_CACHE), kwargs.get("use_cache", True)
-        inputs: dict[str, Any] = {"cache": cache, "use_cache": use_cache, "logits_to_keep": 1}
-        if inputs_embeds is not None and cache is None:
-            inputs["inputs_embeds"] = inputs_embeds
-            if input_ids.shape[1] > 0:  # without a cache, the generated tokens follow the given vectors
-                inputs["inputs_embeds"] = torch.cat([inputs_embeds, self.rnn.embedding(input_ids)], dim=1)
-        else:
-            inputs["input_ids"] = input_ids[:, -1:] if kwargs.get("next_sequence_length") == 1 else input_ids
-        length = next(inputs[name] for name in ("inputs_embeds", "input_ids") if name in inputs).shape[1]
-        inputs["attention_mask"] = None if attention_mask is None else attention_mask[:, -length:]
-        return inputs
 
     def _update_model_kwargs_for_generation(
         self, outputs: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any

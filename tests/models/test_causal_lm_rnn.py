@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
 from hf_rnn import RnnConfig, RnnForCausalLM
 from hf_rnn.models.cells_rnn import CELLS
@@ -106,6 +106,34 @@ def test_generation_continues_from_a_state():
     whole = model.generate(ids, max_new_tokens=6, do_sample=False)
     cache = model(ids[:, :3]).cache
     assert torch.equal(model.generate(ids[:, 3:], cache=cache, max_new_tokens=6, do_sample=False)[:, 2:], whole[:, 5:])
+
+
+def test_the_usual_decoding_loop_passes_the_whole_mask():
+    model, ids = make(), pad(PROMPTS, left=True)
+    mask, whole = (ids != 1).long(), model.generate(ids, attention_mask=(ids != 1).long(), max_new_tokens=4)
+    inputs, cache = ids, None
+    for _ in range(4):
+        output = model(inputs, attention_mask=mask, cache=cache, use_cache=True)
+        inputs, cache = output.logits[:, -1:].argmax(-1), output.cache
+        ids, mask = torch.cat([ids, inputs], dim=1), nn.functional.pad(mask, (0, 1), value=1)
+    assert torch.equal(ids, whole)
+    model.generate(ids, attention_mask=mask, max_new_tokens=3, guidance_scale=1.5)  # has such a loop
+
+
+def test_generate_reads_given_vectors_once_and_forwards_arguments():
+    model, ids = make(), torch.tensor([PROMPTS[2]])
+    expected = model.generate(ids, max_new_tokens=5)
+    vectors = model.rnn.embedding(ids)
+    assert torch.equal(model.generate(inputs_embeds=vectors, max_new_tokens=5), expected[:, 5:])
+    assert torch.equal(model.generate(input_ids=ids, inputs_embeds=vectors, max_new_tokens=5), expected)
+    shown = model.generate(ids, max_new_tokens=2, output_hidden_states=True, return_dict_in_generate=True)
+    assert [states[0].shape[1] for states in shown.hidden_states] == [5, 1]
+
+
+def test_the_plain_trainer_finds_the_labels(tmp_path):
+    arguments = TrainingArguments(str(tmp_path), use_cpu=True, per_device_eval_batch_size=2)
+    rows = [{"input_ids": ids, "labels": ids} for ids in IDS.expand(2, -1)]
+    assert Trainer(make().float(), arguments, eval_dataset=rows).evaluate()["eval_loss"] > 0
 
 
 @pytest.mark.parametrize("tied", [False, True])
