@@ -3,7 +3,7 @@
 The rows of a file are answered in blocks. Each becomes one file, under a temporary name until it is complete. A block
 whose file is whole is not answered again, so the same command resumes a killed run:
 
-    OUT/tweets-1f3a9c2b-00002.parquet    columns and answers of the third block of tweets.csv
+    OUT/tweets-1f3a9c2b-00002.parquet    columns and answers of the third block of tweets.csv; JSON lines of JSON
     OUT/_hf_rnn/job.json                 settings, and states of the files, which a later run must have too
 """
 
@@ -12,13 +12,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import logging
 import math
 import multiprocessing
 import os
 import secrets
 import tempfile
 import threading
+import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
 from contextlib import nullcontext
@@ -38,14 +38,14 @@ from tqdm import tqdm
 from ..hub.loading import quiet
 from ..utils.errors import UserError, install_hint, reason_of
 from ..utils.folder_lock import hold_folder
-from .batch_predictor import ERROR, BatchPredictor
-from .table_answers import Rows, TableFormat, read_rows
+from .batch_predictor import BatchPredictor
+from .tables import ERROR, Rows, TableSettings, TextTable, answer_rows, format_answers, open_texts
 
 BLOCK_ROWS, BLOCK_BYTES = 1 << 16, 1 << 25  # the first of them ends a block
-STATE = "_hf_rnn"
-_TRIES = 3  # per block that kills its worker
-_DEATHS = 10  # of workers per share
-_ERRORS = (UserError, pa.ArrowException, OSError, ValueError)  # they concern one file
+TRIES = 3  # per block that kills its worker
+_STARTS = 10  # of workers per share
+_STATE = "_hf_rnn"
+_COUNT = b"hf_rnn.errors"  # in the metadata of Parquet
 
 Share: TypeAlias = tuple[str, int, int]  # a file, and the remainder and divisor of the numbers of its blocks
 
@@ -66,38 +66,42 @@ class Counts:
 
 @dataclass(frozen=True)
 class Job:
-    """Everything that a worker needs."""
+    """Everything that a worker needs; `source` and `target` are file systems of fsspec."""
 
     predictor: BatchPredictor
-    format: TableFormat
-    source: Any  # file systems of fsspec
+    settings: TableSettings
+    source: Any
     target: Any
     folder: str
 
     @property
     def work(self) -> str:
         """The folder of temporary files, which each run empties."""
-        return f"{self.folder}/{STATE}/unfinished"
+        return f"{self.folder}/{_STATE}/unfinished"
 
-    def part(self, path: str, number: int) -> str:
-        """Return the name of the file of a block; readers of data sets skip names that begin with `_` or `.`."""
-        stem, hashed = PurePath(path).stem.lstrip("_."), hashlib.sha256(path.encode()).hexdigest()[:8]
-        return f"{stem}-{hashed}-{number:05d}.parquet"
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file whole or not at all."""
+        temporary = f"{self.work}/{secrets.token_hex(8)}"
+        self.target.pipe_file(temporary, content)
+        self.target.mv(temporary, f"{self.folder}/{name}")
 
 
 def answer_share(job: Job, path: str, remainder: int, divisor: int) -> Counts:
     """Answer the blocks of a share of a file, except those that are whole."""
-    counts = Counts(path)
+    counts, hashed = Counts(path), hashlib.sha256(path.encode()).hexdigest()[:8]
+    stem = PurePath(path).stem.lstrip("_.")  # readers of data sets skip names that begin so
     try:
         with tempfile.TemporaryDirectory() as folder:
-            file = path
+            local = path
             if not isinstance(job.source, LocalFileSystem):
-                file = f"{folder}/{PurePath(path).name}"
-                job.source.get(path, file)
-            for number, rows in groupby(_number_blocks(read_rows(file, job.format)), itemgetter(0)):
+                local = f"{folder}/{PurePath(path).name}"
+                job.source.get_file(path, local)
+            table = open_texts(local, job.settings)
+            for number, block in groupby(_number_blocks(table.rows), itemgetter(0)):
                 if number % divisor == remainder:
-                    counts += _read_counts(job, path, number) or _answer_block(job, path, number, rows)
-    except _ERRORS as error:
+                    part = f"{stem}-{hashed}-{number:05d}{'.jsonl' if table.is_json else '.parquet'}"
+                    counts += _answer_block(job, path, part, table, [rows for _, rows in block])
+    except (UserError, pa.ArrowException, OSError, EOFError, zlib.error) as error:
         counts += Counts(path, unread=(f"{path}: {reason_of(error).removeprefix(f'{path}: '):.300}",))
     return counts
 
@@ -105,34 +109,178 @@ def answer_share(job: Job, path: str, remainder: int, divisor: int) -> Counts:
 def _number_blocks(batches: Iterator[Rows]) -> Iterator[tuple[int, Rows]]:
     number = rows = size = 0
     for batch in batches:
-        if rows + len(batch.errors) > BLOCK_ROWS or size + batch.table.nbytes > BLOCK_BYTES:
-            number, rows, size = number + (rows > 0), 0, 0
-        rows, size = rows + len(batch.errors), size + batch.table.nbytes
+        rows, size = rows + len(batch.table), size + batch.table.nbytes
+        if rows > BLOCK_ROWS or size > BLOCK_BYTES:
+            number, rows, size = number + 1, len(batch.table), batch.table.nbytes
         yield number, batch
 
 
-def _read_counts(job: Job, path: str, number: int) -> Counts | None:
-    """Return the counts of a block from the end of its file; None if that is missing or not whole."""
+def _answer_block(job: Job, path: str, part: str, table: TextTable, block: Sequence[Rows]) -> Counts:
+    """Answer a block and write its file, unless that is whole or has killed its workers."""
+    count = sum(len(rows.table) for rows in block)
+    if (errors := _read_part(job, part, count)) is None:
+        tries = (f"{job.work}/{part}.{number}" for number in range(TRIES))
+        new = next((name for name in tries if not job.target.exists(name)), None)
+        if new is None:
+            return Counts(path, unread=(f"{path}: the block of {part} killed its worker {TRIES} times",))
+        job.target.pipe_file(new, b"")
+        answers = [answer_rows(job.predictor.load(), table, rows, job.settings) for rows in block]
+        errors = count - sum(answer.column(-1).to_pylist().count("") for answer in answers)
+        answers[0] = answers[0].replace_schema_metadata({_COUNT: str(errors)})
+        job.write(part, format_answers(answers, part))
+    return Counts(path, count, errors)
+
+
+def _read_part(job: Job, part: str, count: int) -> int | None:
+    """Return the number of rows in error of a part; None if it is missing, or has not `count` rows."""
     try:
-        with job.target.open(f"{job.folder}/{job.part(path, number)}", "rb") as stream:
-            metadata = pq.read_metadata(stream)
-            return Counts(path, metadata.num_rows, int(metadata.metadata[b"errors"]))
+        with job.target.open(f"{job.folder}/{part}", "rb") as stream:
+            if part.endswith(".parquet"):
+                metadata = pq.read_metadata(stream)
+                return int(metadata.metadata[_COUNT]) if metadata.num_rows == count else None
+            lines = stream.read()
     except (OSError, pa.ArrowException, KeyError, TypeError):
         return None
+    answered = lines.count(f'{ERROR}": ""}}\n'.encode())
+    return count - answered if lines.count(b"\n") == count else None
 
 
-def _answer_block(job: Job, path: str, number: int, rows: Iterator[tuple[int, Rows]]) -> Counts:
-    """Answer a block, unless it has killed its workers, and write its file."""
-    part, target = job.part(path, number), job.target
-    tries = [f"{job.work}/{part}.{count}" for count in range(_TRIES)]
-    new = [name for name in tries if not target.exists(name)]
-    if not new:
-        return Counts(path, unread=(f"{path}: block {number} killed its worker {_TRIES} times",))
-    target.touch(new[0])
-    writer, errors, count = None, 0, 0
-    temporary = f"{job.work}/{part}.{secrets.token_hex(4)}"
-    with target.open(temporary, "wb") as stream:
-        for _, batch in rows:
-            ...
-    target.mv(temporary, f"{job.folder}/{part}")
-    return Counts(path, count, errors)
+def run_local(job: Job, shares: Sequence[Share], workers: int | None) -> Iterator[Counts]:
+    """Answer shares of files in processes of this machine; a new one replaces one that dies."""
+    before, spawn = set(multiprocessing.active_children()), multiprocessing.get_context("spawn")
+    waiting = [(share, 1) for share in reversed(shares)]
+    free: list[ProcessPoolExecutor] = []  # of one process each: a death concerns one share
+    running: dict[Future[Counts], Any] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < (workers or os.cpu_count() or 1):
+                pool = free.pop() if free else ProcessPoolExecutor(1, spawn, _prepare_worker)
+                share, starts = waiting.pop()
+                running[pool.submit(answer_share, job, *share)] = pool, share, starts
+            for future in wait(running, timeout=2, return_when=FIRST_COMPLETED).done:
+                pool, share, starts = running.pop(future)
+                try:
+                    yield future.result()
+                    free.append(pool)
+                except BrokenExecutor:
+                    if starts == _STARTS:
+                        yield _give_up(share)
+                    else:
+                        waiting.append((share, starts + 1))
+            yield Counts("")  # for the progress bar
+    finally:
+        for process in set(multiprocessing.active_children()) - before:
+            process.kill()
+
+
+def _prepare_worker() -> None:
+    """Use one thread, and end with the parent."""
+    torch.set_num_threads(1)
+    quiet()
+    parent: Any = multiprocessing.parent_process()
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+
+def _give_up(share: Share) -> Counts:
+    return Counts(share[0], unread=(f"{share[0]}: its workers died {_STARTS} times, perhaps of too little memory",))
+
+
+def run_on_ray(job: Job, shares: Sequence[Share], workers: int | None) -> Iterator[Counts]:
+    """Answer shares of files by actors of Ray Data, which replaces one that dies."""
+    try:
+        import ray
+    except ImportError as error:
+        raise UserError(f"--engine ray needs Ray. Type: {install_hint('ray')}") from error
+    if not ray.is_initialized():
+        ray.init(log_to_driver=False, logging_level="ERROR")
+    context, missing = ray.data.DataContext.get_current(), dict(enumerate(shares))
+    context.enable_progress_bars, context.max_errored_blocks = False, -1
+    size = min(workers or int(ray.cluster_resources().get("CPU", 1)), len(shares))
+    numbers = ray.data.from_items([{"number": number} for number in missing], override_num_blocks=len(missing))
+    answered = numbers.map_batches(
+        _Actor,
+        fn_constructor_args=(job, shares),
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=size),
+        num_cpus=1,
+        num_gpus=0 if job.predictor.device == "cpu" else 1,
+        max_task_retries=_STARTS,
+    )
+    for row in answered.iter_rows():
+        del missing[row["number"]]
+        yield Counts(**json.loads(row["counts"]))
+    yield from map(_give_up, missing.values())
+
+
+class _Actor:
+    def __init__(self, job: Job, shares: Sequence[Share]) -> None:
+        self._job, self._shares = job, shares
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        counts = [answer_share(self._job, *self._shares[number]) for number in batch["number"]]
+        return {**batch, "counts": [json.dumps(dataclasses.asdict(count)) for count in counts]}
+
+
+ENGINES = {"local": run_local, "ray": run_on_ray}
+
+
+def predict_files(
+    predictor: BatchPredictor,
+    pattern: str,
+    output_dir: str,
+    settings: TableSettings,
+    engine: str = "local",
+    workers: int | None = None,
+) -> list[Counts]:
+    """Answer the files that match a pattern, except blocks that are answered, and return the counts of all.
+
+    Raises:
+        UserError: For a mistake in settings, an output of other settings, model or files, and if no row has an answer.
+    """
+    (source, pattern), (target, folder) = fsspec.url_to_fs(pattern), fsspec.url_to_fs(output_dir)
+    found = [pattern] if source.isfile(pattern) else sorted(filter(source.isfile, source.glob(pattern)))
+    paths = [path for path in found if not PurePath(path).name.startswith(".")]
+    if not paths:
+        raise UserError(f"--input has no files: found {pattern!r}; give a pattern such as FOLDER/*.parquet")
+    if any(PurePath(path).is_relative_to(folder) for path in paths):
+        raise UserError(f"the texts are in {output_dir}: choose an output_dir outside")
+    job, counts = Job(predictor, settings, source, target, folder), {path: Counts(path) for path in paths}
+    target.makedirs(f"{folder}/{_STATE}", exist_ok=True)
+    with hold_folder(folder) if isinstance(target, LocalFileSystem) else nullcontext():
+        if target.exists(job.work):
+            target.rm(job.work, recursive=True)
+        target.makedirs(job.work, exist_ok=True)
+        _check_job(job, paths)
+        divisor = math.ceil((workers or os.cpu_count() or 1) / len(paths))
+        shares = [(path, remainder, divisor) for path in paths for remainder in range(divisor)]
+        with tqdm(unit=" files of answers", disable=None) as progress:
+            for count in ENGINES[engine](job, shares, workers):
+                if count.path:
+                    counts[count.path] += count
+                if new := len(target.ls(folder, detail=False)) - 1 - progress.n:
+                    progress.update(new)
+        target.rm(job.work, recursive=True)
+    unread = [reason for count in counts.values() for reason in count.unread]
+    if unread and not any(count.rows for count in counts.values()):
+        raise UserError(unread[0])
+    return list(counts.values())
+
+
+def _check_job(job: Job, paths: Sequence[str]) -> None:
+    """Refuse an output of other settings, model or files, and record those of this run."""
+    place, remedy = f"{job.folder}/{_STATE}/job.json", "choose another output_dir, or remove this one"
+    record = {**dataclasses.asdict(job.predictor), **dataclasses.asdict(job.settings), "block_rows": BLOCK_ROWS}
+    for path in paths:
+        info = job.source.info(path)
+        record[path] = str([info.get(key) for key in ("size", "mtime", "ETag")])
+    if job.target.exists(place) and len(job.target.ls(job.folder)) > 1:  # with answers
+        try:
+            before = dict(json.loads(job.target.cat_file(place)))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise UserError(f"{place} is damaged: {remedy}") from error
+        changed = next((key for key in record if before.get(key, record[key]) != record[key]), None)
+        if changed is not None:
+            what = {"_version": "model", **dict.fromkeys(paths, f"state of {changed}")}.get(changed, changed)
+            raise UserError(f"{job.folder} has answers of another {what}: found {before[changed]!r:.80}; {remedy}")
+        record = {**before, **record}
+    job.write(f"{_STATE}/job.json", json.dumps(record, indent=1).encode())

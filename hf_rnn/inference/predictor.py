@@ -76,6 +76,8 @@ class Tagger:
         check_finite_logits(logits.flatten(0, 1))
         return self.task.answers(logits.numpy(), self.config, texts, encoded)
 
+    predict_table = TextClassifier.predict_table
+
 
 class FastRnn(TextClassifier):
     """A text classifier prepared for inference.

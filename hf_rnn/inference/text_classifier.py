@@ -90,16 +90,40 @@ class TextClassifier:
         except UserError:
             return get_task(DEFAULT_TASK)
 
-    def predict(self, texts: Sequence[str]) -> list[dict[str, Any]]:
+    def predict(self, texts: Sequence[str], all_scores: bool = False) -> list[dict[str, Any]]:
         """Return the answer to each text, in their order: `{"label": ..., "score": ...}` of its best class.
 
         For multi-label it is `{"labels": [...], "scores": {label: score}}`, with the labels above their thresholds;
-        for regression `{"values": {name: number}}`.
+        for regression `{"values": {name: number}}`. `all_scores` adds `scores` where they are not an answer already.
 
         Raises:
             UserError: For an invalid list of texts, here and in the next methods; the message names the position.
         """
-        return self._answers(self.predict_proba(texts), self.config)
+        scores = self.predict_proba(texts)
+        answers = self._answers(scores, self.config)
+        if all_scores and answers and "label" in answers[0]:
+            names = list(self.config.id2label.values())
+            for answer, row in zip(answers, scores.tolist(), strict=True):
+                answer["scores"] = dict(zip(names, row, strict=True))
+        return answers
+
+    def predict_table(self, table: Any, **settings: Any) -> Any:
+        """Return a frame of pandas or polars, or a table of Arrow, with `label` and `score` as further columns.
+
+        A row whose text is missing keeps its place, with the reason in a column `error`.
+
+        Args:
+            table: The frame; it does not change.
+            settings: `text_column` and `text_pair_column`, by default those with usual names such as `text`; `prefix`
+                of the new columns, by default `predicted_` if the table has one of their names; `all_scores` adds a
+                column per class, such as `scores.positive`.
+
+        Raises:
+            UserError: For a missing column, whose message lists the columns.
+        """
+        from .tables import TableSettings, predict_table  # needs pyarrow, which a service does not have
+
+        return predict_table(self, table, TableSettings(**settings))
 
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
         """Return the scores `(N, C)` in float32, in the order of the texts and of `id2label`.
