@@ -11,24 +11,19 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..data import DataError
-from ..data.line_reader import read_texts
-from ..data.row_errors import EXCERPT_CHARACTERS, BadRow, Fault, Reason
-from ..data.tables import is_table
-from ..hub import loading as model_loading
-from ..inference.batch_predictor import BatchPredictor, load_predictor
-from ..inference.fused import TABLE_DTYPES
-from ..inference.predictor import Tagger, TextClassifier
-from ..inference.tables import TableSettings, answer_rows, find_broken_number, find_suffix, format_answers, open_texts
+from ..data.row_errors import EXCERPT_CHARACTERS, BadRow, DataError, Fault, Reason
 from ..training.arguments.parser import SettingsParser, expand_home, setting
 from ..utils.atomic_write import write_whole
 from ..utils.errors import UserError
 from ..utils.text_checks import check_text
 from .console import ModelFlags, print_note
+
+if TYPE_CHECKING:
+    from ..inference.tables import TableSettings
 
 _TABLES = ("output_file", "text_column", "text_pair_column", "separator", "encoding", "prefix")  # flags
 _ATOMIC_BYTES = 4096  # a pipe takes these at once on Linux: an interrupted output ends with a whole line
@@ -85,7 +80,9 @@ class PredictArguments(ModelFlags):
         "torch", "torch, or ONNX Runtime with a file of hf-rnn export", choices=["torch", "onnx", "onnx_int8"]
     )
     table_dtype: str = setting(
-        "float32", "type of torch's table: float32 is exact, bfloat16 and int8 are smaller", choices=[*TABLE_DTYPES]
+        "float32",
+        "type of torch's table: float32 is exact, bfloat16 and int8 are smaller",
+        choices=["float32", "bfloat16", "int8"],
     )
     device: str = setting("cpu", "device of torch: cpu has the fast tables, cuda, mps ... run the plain model")
     strict: bool = setting(False, "stop at the first line or row that is refused")
@@ -95,11 +92,16 @@ class PredictArguments(ModelFlags):
 
     def table_settings(self) -> TableSettings:
         """Return the flags of tables."""
-        return TableSettings(**{field.name: getattr(self, field.name) for field in fields(TableSettings)})
+        from ..inference.tables import TableSettings
+
+        columns = self.text_column, self.text_pair_column, self.separator, self.encoding
+        return TableSettings(*columns, self.prefix, self.all_scores)
 
     @property
     def is_table(self) -> bool:
         """Whether the answers are columns of a table."""
+        from ..data.tables import is_table
+
         return self.input not in (None, "-") and (self.output_file is not None or is_table(str(self.input)))
 
     def check(self, texts: Sequence[str] | None) -> None:
@@ -126,6 +128,8 @@ class PredictArguments(ModelFlags):
         if not self.is_table and (given := [name for name in _TABLES if getattr(self, name) is not None]):
             raise UserError(f"--{given[0]} is for tables: give --input a file such as texts.csv")
         if self.output_file is not None:
+            from ..inference.tables import find_suffix
+
             find_suffix(self.output_file)
             if not Path(self.output_file).absolute().parent.is_dir():
                 raise UserError(f"there is no folder for --output_file {self.output_file}: make it first")
@@ -154,7 +158,10 @@ def run(argv: Sequence[str]) -> int:
     (arguments,) = parser.build(flags)
     expand_home(arguments, "input", "output_file")
     arguments.check(texts)
-    model_loading.quiet()
+    from ..hub.loading import quiet  # not before the flags are checked: loads torch
+    from ..inference.batch_predictor import load_predictor
+
+    quiet()
     names = ("revision", "backend", "table_dtype", "device", "tokens_per_batch")
     settings = {name: getattr(arguments, name) for name in names}
     if arguments.output_dir is not None:
@@ -181,8 +188,10 @@ def run(argv: Sequence[str]) -> int:
     return 1 if refused else 0
 
 
-def _predict_table(arguments: PredictArguments, classifier: TextClassifier | Tagger) -> int:
+def _predict_table(arguments: PredictArguments, classifier: Any) -> int:
     """Write a table back with its answers."""
+    from ..inference.tables import answer_rows, format_answers, open_texts
+
     path = str(arguments.input)
     settings = arguments.table_settings()
     table = open_texts(path, settings)
@@ -206,6 +215,7 @@ def _predict_table(arguments: PredictArguments, classifier: TextClassifier | Tag
 
 def _predict_files(arguments: PredictArguments, loading: dict[str, Any]) -> int:
     """Answer files into a folder, and print the counts of each file."""
+    from ..inference.batch_predictor import BatchPredictor
     from ..inference.cluster import predict_files
 
     predictor = BatchPredictor(arguments.model, **loading)
@@ -226,6 +236,8 @@ def _predict_files(arguments: PredictArguments, loading: dict[str, Any]) -> int:
 
 def _read(name: str) -> Iterator[list[str | BadRow]]:
     """Yield the lines of a file, or of standard input for `-`, in blocks."""
+    from ..data.line_reader import read_texts
+
     if name == "-":
         yield from read_texts(sys.stdin.buffer, "standard input")
         return
@@ -234,9 +246,11 @@ def _read(name: str) -> Iterator[list[str | BadRow]]:
 
 
 def _answer(
-    classifier: TextClassifier | Tagger, block: Sequence[str | BadRow], arguments: PredictArguments, first: int
+    classifier: Any, block: Sequence[str | BadRow], arguments: PredictArguments, first: int
 ) -> list[dict[str, Any] | BadRow]:
     """Return the answer to each line of a block, with `first` as the number of its first line."""
+    from ..inference.tables import find_broken_number
+
     name, options = arguments.input or "--text", {"all_scores": True} if arguments.all_scores else {}
     if classifier.config.sep_token_id is not None:
         block = [_split_pair(line, name, number) for number, line in enumerate(block, first)]

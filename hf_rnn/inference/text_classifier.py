@@ -1,27 +1,23 @@
 """`TextClassifier`: from texts to answers, for any program that computes logits. Needs NumPy and tokenizers alone.
 
-Answers come from the functions of [`hf_rnn.tasks.answers`].
+Answers are those of the model's task.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..tasks import DEFAULT_TASK, find_answers, get_task, task_of
+from ..tasks import task_of
 from ..tasks.answers import compute_scores
 from ..utils.errors import UserError
 from ..utils.text_checks import check_texts
-from .fast_tokenizer.columns import TokenIds
 from .fast_tokenizer.fast_tokenization import FastTokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-    from ..tasks import Task
 
 
 def batch_by_length(
@@ -62,10 +58,6 @@ class PairTokenizer:
         check_texts(seconds)
         return self._tokenizer(firsts, seconds, truncation=True)["input_ids"] if pairs else []
 
-    def arrange(self, texts: Sequence[Sequence[str]]) -> TokenIds:
-        """Return the ids for batches."""
-        return TokenIds.from_lists(self(texts))
-
 
 class TextClassifier:
     """From texts to labels and scores, for a subclass that computes logits.
@@ -80,15 +72,7 @@ class TextClassifier:
         paired = getattr(config, "sep_token_id", None) is not None
         self._encode: Any = PairTokenizer(tokenizer) if paired else FastTokenizer(tokenizer)
         self.config: Any = config
-        self._answers = find_answers(config)
-
-    @cached_property
-    def task(self) -> Task:
-        """The task of the model, that of one label per text for models from elsewhere; its import loads torch."""
-        try:
-            return task_of(self.config)
-        except UserError:
-            return get_task(DEFAULT_TASK)
+        self.task = task_of(config)
 
     def predict(self, texts: Sequence[str], all_scores: bool = False) -> list[dict[str, Any]]:
         """Return the answer to each text, in their order: `{"label": ..., "score": ...}` of its best class.
@@ -100,7 +84,7 @@ class TextClassifier:
             UserError: For an invalid list of texts, here and in the next methods; the message names the position.
         """
         scores = self.predict_proba(texts)
-        answers = self._answers(scores, self.config)
+        answers = self.task.answers(scores, self.config)
         if all_scores and answers and "label" in answers[0]:
             names = list(self.config.id2label.values())
             for answer, row in zip(answers, scores.tolist(), strict=True):

@@ -5,24 +5,26 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable, Iterable
-from importlib import import_module
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import datasets
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, DataCollatorForTokenClassification, EvalPrediction, PreTrainedTokenizerBase
+from transformers.trainer_utils import IntervalStrategy
 
 from ..data.samplers import CountedStream
 from ..hub.loading import check_name, find_folder, load_without_weights
 from ..hub.model_folder import FinishedFolder, because_of_damage, nested_model
 from ..models.configuration_rnn import RnnConfig
-from ..tasks import get_task
+from ..tasks import Task, get_task
 from ..tokenizers.word_level import train_tokenizer
 from ..utils.errors import UserError, reason_of
 from .arguments.run_arguments import ModelArguments
 from .arguments.text_arguments import DataArguments
-from .hooks import Run
+from .language_model import LanguageModelTrainer
+from .run import Run
 from .trainer import RnnTrainer
 
 
@@ -88,11 +90,16 @@ def make_config(
         raise UserError(reason_of(error.__cause__ or error)) from error
 
 
-def make_trainer(run: Run, made_from: dict[str, Any]) -> RnnTrainer:
+def make_trainer(
+    run: Run, made_from: dict[str, Any], trainer_class: Callable[..., RnnTrainer] | None = None
+) -> RnnTrainer:
     """Return the Trainer of a run with these fingerprints; its checkpoints are below the finished folder."""
     args = copy.copy(run.arguments.training)
     args.output_dir = str(run.folder.checkpoints)
     args.push_to_hub = False  # only the finished folder is pushed
+    if "validation" not in run.examples:
+        args.eval_strategy, args.do_eval, args.load_best_model_at_end = IntervalStrategy.NO, False, False
+        args.early_stopping_patience = None
     train_examples: Any = run.examples["train"]
     if isinstance(train_examples, datasets.IterableDataset):
         seed = None if args.train_sampling_strategy == "sequential" else args.data_seed
@@ -101,19 +108,26 @@ def make_trainer(run: Run, made_from: dict[str, Any]) -> RnnTrainer:
         sharing: Any = args.accelerator_config
         if args.world_size > 1 and not (sharing.dispatch_batches or sharing.split_batches):
             train_examples.share(args.process_index, args.world_size, args.per_device_train_batch_size)
-    module, _, kind = run.task.trainer.partition(".")
+    metric = (args.metric_for_best_model or "loss").removeprefix("eval_")
+    args.greater_is_better = {"loss": False, **run.task.scores}[metric]
     return check_trainer(
-        run.trainer_class or getattr(import_module(f".{module}", __package__), kind),
+        trainer_class or (RnnTrainer if run.task.verb == "predict" else LanguageModelTrainer),
         model=run.model,
         args=args,
         train_dataset=train_examples,
         eval_dataset=run.examples.get("validation"),
         processing_class=run.tokenizer,
-        compute_metrics=run.task.compute_metrics(run.model.config),
-        data_collator=run.task.data_collator(run.tokenizer),
+        compute_metrics=partial(measure, run.task, run.model.config),
+        data_collator=DataCollatorForTokenClassification(run.tokenizer) if run.task.per_token else None,
         made_from=made_from,
         class_counts=run.class_counts,
     )
+
+
+def measure(task: Task, config: RnnConfig, output: EvalPrediction) -> dict[str, float]:
+    """Return the scores of an epoch that are one number."""
+    scores = task.evaluate(output.predictions, output.label_ids, config)
+    return {name: value for name, value in scores.items() if isinstance(value, float) and name != "loss"}
 
 
 def check_trainer(trainer_class: Callable[..., RnnTrainer], **parts: Any) -> RnnTrainer:

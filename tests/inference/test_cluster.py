@@ -128,7 +128,9 @@ def write_input(path, texts=(), extra=()):
         with path.open("w", newline="", encoding="utf-8") as stream:
             csv.writer(stream).writerows([("id", "text"), *enumerate(texts)])
     elif path.suffix == ".jsonl":
-        path.write_text("".join(json.dumps({"id": n, "text": text}, ensure_ascii=False) + "\n" for n, text in enumerate(texts)))
+        path.write_text(
+            "".join(json.dumps({"id": n, "text": text}, ensure_ascii=False) + "\n" for n, text in enumerate(texts))
+        )
     else:
         path.write_text("\n".join(texts), newline="")
     with path.open("ab") as stream:

@@ -16,7 +16,6 @@ from safetensors.torch import load_file
 from sklearn.metrics import accuracy_score, f1_score, log_loss, recall_score
 from transformers import pipeline
 
-import hf_rnn.evaluation.classification
 import hf_rnn.training.save
 import hf_rnn.training.trainer
 from hf_rnn.hub.model_folder import FinishedFolder
@@ -139,6 +138,13 @@ def test_a_tenth_is_held_out_without_a_validation_file(short, texts_dir, tmp_pat
     result = train(**{**short, "data_dir": str(folder)})
     assert (result.metrics["validation"]["rows"], result.metrics["training"]["rows"]) == (24, 216)
     assert "test" not in result.metrics
+
+
+def test_five_rows_are_all_trained_on(short, tmp_path, caplog):
+    settings = {name: value for name, value in short.items() if name != "data_dir"}
+    result = train(**settings, train=[(f"word{number} box", "ab"[number % 2]) for number in range(5)])
+    assert result.metrics["training"]["rows"] == 5 and "validation" not in result.metrics
+    assert "5 rows are too few to hold some out: nothing is measured" in caplog.text
 
 
 # ---- an earlier model in the folder ----

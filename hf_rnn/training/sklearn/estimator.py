@@ -21,6 +21,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
+from ...data.stratified_split import hold_out
 from ...hub.leak_scan import list_shared_files
 from ...hub.loading import find_folder, load_model
 from ...hub.model_folder import FinishedFolder, read_mapping
@@ -108,14 +109,15 @@ class RnnEstimator(BaseEstimator):
                 raise UserError(f"sample_weight is for one label per text: the task is {targets.task}; leave it out")
         train = targets.as_dataset(texts, targets.values)
         if eval_set is None:
-            held_out = _hold_out(targets.strata())
-            validation = train.select(np.flatnonzero(held_out))
+            held_out = hold_out(texts, targets.strata(), share=0.1, seed=0)
+            validation = train.select(np.flatnonzero(held_out)) if held_out.any() else None
             train = train.select(np.flatnonzero(~held_out))
             weights = None if weights is None else weights[~held_out]
         else:
             asked, known = eval_set
             values = targets.read(known, "eval_set y")
             validation = targets.as_dataset(read_texts(asked, "eval_set X"), values, "eval_set ")
+        splits = {"train": train} if validation is None else {"train": train, "validation": validation}
         quiet = self.verbose is not None and not self.verbose
         with tempfile.TemporaryDirectory(prefix="hf-rnn-", ignore_cleanup_errors=True) as room:
             folder = FinishedFolder(Path(room) / self._name)
@@ -123,7 +125,7 @@ class RnnEstimator(BaseEstimator):
                 # inside, because it resets accelerate's state of the process
                 settings = {**self._settings(str(folder.root)), "task": targets.task}
                 arguments = parse_settings(settings, prog=type(self).__name__)
-                card = _train(arguments, {"train": train, "validation": validation}, targets, weights, quiet)
+                card = _train(arguments, splits, targets, weights, quiet)
             self._adopt(folder, card)
         return self
 
@@ -254,23 +256,12 @@ _SIGNATURE = inspect.Signature([inspect.Parameter("self", inspect.Parameter.POSI
 RnnEstimator.__init__.__signature__ = _SIGNATURE  # type: ignore[attr-defined]  # scikit-learn reads the settings here
 
 
-def _hold_out(ids: np.ndarray) -> np.ndarray:
-    """Return which rows become validation rows."""
-    from ...data.stratified_split import Holdout
-
-    counts = np.bincount(ids)
-    if max(counts.tolist()) < 2:
-        raise UserError(f"{len(ids)} texts of {len(ids)} classes are too few to hold out any: give eval_set=(X, y)")
-    return Holdout(tuple(counts.tolist()), share=0.1, seed=0).select(ids, np.zeros_like(counts))
-
-
 def _train(
     arguments: Arguments, splits: Mapping[str, Any], targets: Targets, weights: np.ndarray | None, quiet: bool
 ) -> CardFacts | None:
     """Train into the folder that the arguments name; return the facts of its card."""
     from ...data import DataReport
     from ..checks import check_early
-    from ..hooks import SampleWeights
     from ..train import train_on
 
     check_early(arguments)
@@ -279,9 +270,8 @@ def _train(
         columns = copy.copy(arguments.data)
         vars(columns).update(targets.columns)
         texts = get_task(targets.task).read(columns, data=splits, report=report)
-        hooks = [] if weights is None else [SampleWeights(weights)]
         options: dict[str, Any] = {"task_specific_params": targets.record, "quiet": quiet}
-        return train_on(texts, report, arguments, hooks=hooks, **options).card
+        return train_on(texts, report, arguments, sample_weights=weights, **options).card
 
 
 def _write_files(folder: Path, files: Mapping[str, bytes]) -> None:
@@ -337,9 +327,10 @@ class RnnClassifier(ClassifierMixin, RnnEstimator):
         return Sets(y) if is_matrix(y) else Classes(y)
 
     def _adopt_labels(self, config: Any) -> None:
-        several = task_of(config).name == Sets.task
-        if not several:
-            get_task(Classes.task).check_model("the model", config)
+        task = task_of(config)
+        several = task.name == Sets.task
+        if not (task.one_label or several):
+            raise UserError(f"the model is for the task {task.name}: RnnClassifier needs labels of texts")
         names = [config.id2label[number] for number in range(config.num_labels)]
         record = (getattr(config, "task_specific_params", None) or {}).get(LABEL_TYPE)
         self.classes_ = restore_labels(names, record)
@@ -403,7 +394,8 @@ class RnnRegressor(RegressorMixin, RnnEstimator):
         return Numbers(y)
 
     def _adopt_labels(self, config: Any) -> None:
-        get_task(Numbers.task).check_model("the model", config)
+        if (task := task_of(config)).name != Numbers.task:
+            raise UserError(f"the model is for the task {task.name}: RnnRegressor needs {Numbers.task}")
 
     def predict(self, X: Sequence[str]) -> np.ndarray:  # noqa: N803
         """Return the number of each text, shape `(n,)`, or its numbers, shape `(n, numbers)`.
