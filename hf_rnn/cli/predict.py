@@ -29,26 +29,34 @@ _TABLES = ("output_file", "text_column", "text_pair_column", "separator", "encod
 _ATOMIC_BYTES = 4096  # a pipe takes these at once on Linux: an interrupted output ends with a whole line
 
 _EPILOG = """\
-A table (.csv .tsv .jsonl .parquet .arrow .xlsx, also .gz or .zst) is written back with the columns label and score:
-to --output_file, or as CSV or JSON lines to the standard output. A row without an answer has the reason in a column
-error. The columns get the prefix predicted_ where the table has one of them already.
+A table (.csv .tsv .jsonl .parquet .arrow .xlsx, also .gz or .zst) is written
+back with the columns label and score: to --output_file, or as CSV or JSON lines
+to the standard output. A row without an answer has the reason in a column
+error. Where the table has a column with the name of an answer, the names of
+answers begin with predicted_.
 
-Other files have a text per line, which ends with LF or CRLF; an empty one is a text too. For a model of text pairs it
-is `first<TAB>second`. Each line is answered in order by
-  {"label": ..., "score": ...}, {"labels": [...], "scores": {...}} of multi-label, {"values": {...}} of regression
-  {"entities": [{"text": ..., "label": ..., "start": ..., "end": ..., "score": ...}, ...]} of a tagger
+Other files have a text per line, which ends with LF or CRLF; an empty one is a
+text too. For a model of text pairs it is `first<TAB>second`. Each line is
+answered in order by
+  {"label": ..., "score": ...}
+  {"labels": [...], "scores": {...}} of multi-label
+  {"values": {...}} of regression
+  {"entities": [{"text": ..., "label": ..., "start": ..., "end": ...,
+  "score": ...}, ...]} of a tagger
   {"error": {"line": 3, "reason": "not UTF-8", "detail": ...}}
-For tags that mark no entities a tagger lists all words. The last is for a line that is not UTF-8, has a NUL, or is
-longer than 1 MiB ("line over the cap"), and for NaN or infinity from the model ("score not finite").
+For tags that mark no entities a tagger lists all words. The last is for a line
+that is not UTF-8, has a NUL, or is longer than 1 MiB ("line over the cap"),
+and for NaN or infinity from the model ("score not finite").
 
-With --output_dir the answers are Parquet, or JSON lines for JSON lines, with the column error. A killed run is
-resumed by the same command.
+With --output_dir the answers are Parquet, or JSON lines for JSON lines, with
+the column error. A killed run is resumed by the same command.
 
 exit code:
   0  every text has an answer
-  1  the input was read to its end, and some of its rows were refused; stderr says how many
-  2  a mistake in flags, model or input, or with --strict the first refused row; the lines before are answered
-  130, 143, 141  Ctrl-C, SIGTERM, or a closed output; the written lines are whole
+  1  some lines or rows were refused, and all others are answered
+  2  a mistake in flags, model or input, or the first refused line with --strict;
+     the lines before it are answered
+  130, 143, 141  Ctrl-C, SIGTERM, or a closed output; written lines are whole
 """
 
 
@@ -59,18 +67,21 @@ class PredictArguments(ModelFlags):
     text_pair: str | None = setting(None, "the second text of --text, for a model of text pairs")
     input: str | None = setting(
         None, "a table, or a file with one text per line; - reads lines of standard input. With --output_dir a quoted "
-        "pattern such as 's3://bucket/*.parquet' too"
-    )  # fmt: skip
+        "pattern such as 's3://bucket/*.parquet' too", common=True)  # fmt: skip
     output_file: str | None = setting(
-        None, "file for the answers: .csv, .tsv, .jsonl or .parquet, also .gz or .zst (default: standard output)"
+        None,
+        "file for the answers: .csv, .tsv, .jsonl or .parquet, also .gz or .zst (default: standard output)",
+        common=True,
     )
-    all_scores: bool = setting(False, "add the score of each class")
-    text_column: str | None = setting(None, "column of the texts (default: text, or another usual name)")
+    all_scores: bool = setting(False, "add the score of each class", common=True)
+    text_column: str | None = setting(None, "column of the texts (default: text, or another usual name)", common=True)
     text_pair_column: str | None = setting(None, "column of the second texts (default: text_pair)")
     separator: str | None = setting(None, "separates the fields of CSV (default: found in the file)")
     encoding: str | None = setting(None, "encoding of a table (default: found in the file)")
     prefix: str | None = setting(None, "begins the names of the columns of answers")
-    output_dir: str | None = setting(None, "folder or address for the answers to files; finished blocks are kept")
+    output_dir: str | None = setting(
+        None, "folder or address for the answers to files; finished blocks are kept", common=True
+    )
     engine: str | None = setting(
         None, "runs the processes for --output_dir: local, which is the default, or a Ray cluster",
         choices=["local", "ray"],
@@ -85,7 +96,7 @@ class PredictArguments(ModelFlags):
         choices=["float32", "bfloat16", "int8"],
     )
     device: str = setting("cpu", "device of torch: cpu has the fast tables, cuda, mps ... run the plain model")
-    strict: bool = setting(False, "stop at the first line or row that is refused")
+    strict: bool = setting(False, "stop at the first line or row that is refused", common=True)
     tokens_per_batch: int | None = setting(
         None, "approximate tokens per batch (default: 8192, with torch more for narrow models)"
     )

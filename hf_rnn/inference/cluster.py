@@ -42,10 +42,10 @@ from .batch_predictor import BatchPredictor
 from .tables import ERROR, Rows, TableSettings, TextTable, answer_rows, format_answers, open_texts
 
 BLOCK_ROWS, BLOCK_BYTES = 1 << 16, 1 << 25  # the first of them ends a block
-TRIES = 3  # per block that kills its worker
-_STARTS = 10  # of workers per share
+TRIES = 3  # for a block that kills its worker
+_STARTS = 10  # worker processes per share
 _STATE = "_hf_rnn"
-_COUNT = b"hf_rnn.errors"  # in the metadata of Parquet
+_COUNT = b"hf_rnn.errors"  # key of Parquet metadata
 
 Share: TypeAlias = tuple[str, int, int]  # a file, and the remainder and divisor of the numbers of its blocks
 
@@ -89,7 +89,7 @@ class Job:
 def answer_share(job: Job, path: str, remainder: int, divisor: int) -> Counts:
     """Answer the blocks of a share of a file, except those that are whole."""
     counts, hashed = Counts(path), hashlib.sha256(path.encode()).hexdigest()[:8]
-    stem = PurePath(path).stem.lstrip("_.")  # readers of data sets skip names that begin so
+    stem = PurePath(path).stem.lstrip("_.")  # readers of data sets skip these names
     try:
         with tempfile.TemporaryDirectory() as folder:
             local = path
@@ -149,7 +149,7 @@ def run_local(job: Job, shares: Sequence[Share], workers: int | None) -> Iterato
     """Answer shares of files in processes of this machine; a new one replaces one that dies."""
     before, spawn = set(multiprocessing.active_children()), multiprocessing.get_context("spawn")
     waiting = [(share, 1) for share in reversed(shares)]
-    free: list[ProcessPoolExecutor] = []  # of one process each: a death concerns one share
+    free: list[ProcessPoolExecutor] = []  # one process each, so that a death concerns one share
     running: dict[Future[Counts], Any] = {}
     try:
         while waiting or running:
@@ -164,7 +164,7 @@ def run_local(job: Job, shares: Sequence[Share], workers: int | None) -> Iterato
                     free.append(pool)
                 except BrokenExecutor:
                     if starts == _STARTS:
-                        yield _give_up(share)
+                        yield _report_deaths(share)
                     else:
                         waiting.append((share, starts + 1))
             yield Counts("")  # for the progress bar
@@ -181,7 +181,7 @@ def _prepare_worker() -> None:
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
-def _give_up(share: Share) -> Counts:
+def _report_deaths(share: Share) -> Counts:
     return Counts(share[0], unread=(f"{share[0]}: its workers died {_STARTS} times, perhaps of too little memory",))
 
 
@@ -209,7 +209,7 @@ def run_on_ray(job: Job, shares: Sequence[Share], workers: int | None) -> Iterat
     for row in answered.iter_rows():
         del missing[row["number"]]
         yield Counts(**json.loads(row["counts"]))
-    yield from map(_give_up, missing.values())
+    yield from map(_report_deaths, missing.values())
 
 
 class _Actor:

@@ -34,8 +34,8 @@ class TableSettings:
     Attributes:
         text_column: The column of the texts; None is the first usual name, such as `text` or `review`.
         text_pair_column: The column of the second texts, for a model of text pairs; None is `text_pair`.
-        separator: Of CSV; None finds it.
-        encoding: Of a text file; None finds it.
+        separator: The character between fields of CSV; None finds it.
+        encoding: The encoding of a text file; None finds it.
         prefix: Begins the names of the columns of answers; None is `predicted_` if one of them exists, else empty.
         all_scores: Whether the score of each class is added.
     """
@@ -76,10 +76,11 @@ def open_texts(path: str, settings: TableSettings) -> TextTable:
     if not is_table(path):
         return TextTable(path, ["text"], _read_lines(path))
     table, names = read_table(path, separator=settings.separator, encoding=settings.encoding), None
-    known = {name.strip().casefold() for name in table.columns}
-    if ".tsv" in path.lower() and settings.text_column is None and known.isdisjoint(_TEXT_COLUMNS):
-        table = read_table(path, separator="\t", encoding=settings.encoding, header=False)
-        names = [*["text", "label"][: len(table.columns)], *table.columns[2:]]  # as `train` reads it
+    known, wanted = {name.strip().casefold() for name in table.columns}, settings.text_column
+    is_number = wanted is not None and wanted.isdecimal() and wanted not in table.columns
+    if ".tsv" in path.lower() and (is_number or (wanted is None and known.isdisjoint(_TEXT_COLUMNS))):
+        table = read_table(path, separator="\t", encoding=settings.encoding, header=False)  # as `train` reads it
+        names = table.columns if is_number else ["text", "label", *table.columns[2:]][: len(table.columns)]
     rows = (_order(batch, names or batch.rows.schema.names) for batch in table)
     return TextTable(path, names or table.columns, rows, table.separator, table.kind == "json")
 
@@ -219,10 +220,10 @@ def _build_answers(
     return answers.rename_columns([prefix + name for name in answers.schema.names])
 
 
-def predict_table(model: Any, table: Any, settings: TableSettings) -> Any:
+def predict_table(model: Any, table: Any, settings: TableSettings, label_type: pa.DataType | None = None) -> Any:
     """Return a frame of pandas or polars, or a table of Arrow, with the columns of answers.
 
-    `error` is added if a row has no answer.
+    `error` is added if a row has no answer. Labels are texts, or have `label_type`.
 
     Raises:
         UserError: For another kind of table, or a missing column of texts.
@@ -233,6 +234,8 @@ def predict_table(model: Any, table: Any, settings: TableSettings) -> Any:
     text, pair = _find_columns(model, list(map(str, names)), "the table", settings)
     texts, pairs = as_list(table[text]), pair and as_list(table[pair])
     answers = _build_answers(model, texts, pairs, [""] * len(texts), names, settings)
+    if label_type is not None and answers.schema.names[0].endswith("label"):
+        answers = answers.set_column(0, answers.schema.names[0], answers.column(0).cast(label_type))
     if not any(answers.column(-1).to_pylist()):
         answers = answers.drop_columns(answers.schema.names[-1:])
     if hasattr(table, "with_columns"):  # polars

@@ -35,7 +35,7 @@ _OTHER_NAMES = {
     "num_epochs": "num_train_epochs",
 }
 _METAVARS = {int: "N", float: "X"}
-_FEW_FLAGS = 20  # up to this number, the short help shows all
+_FEW_FLAGS = 18  # up to this number, the short help shows all
 _FEW_CHOICES = 8  # longer lists are in messages only
 _TRAINER = "transformers' Trainer"
 
