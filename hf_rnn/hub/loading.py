@@ -89,6 +89,8 @@ def load_model(
     with name_damage(name, "model.safetensors"):
         _check_weights(name, folder.weight_files(), config)
         model = head.from_pretrained(folder.root, config=config, dtype=torch.float32).eval()
+    if damaged := [key for key, weight in model.named_parameters() if not weight.isfinite().all()]:
+        raise UserError(f"{name} cannot be used: {damaged[0]} in model.safetensors has NaN or infinite weights")
     with name_damage(name, _TOKENIZER):
         tokenizer = _load_tokenizer(name, folder, config)
         batch = tokenizer(["", "a word"], truncation=True, padding=True, return_tensors="pt")

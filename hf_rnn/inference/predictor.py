@@ -6,6 +6,7 @@ does not: on an accelerator, for models that it does not support, and where its 
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from ..hub.loading import load_model
 from ..tasks import check_verb, task_of
 from ..utils.errors import UserError
 from ..utils.text_checks import list_texts
-from .fused import TABLE_DTYPES, FusedClassifier, TableDtype, find_unsupported_part, table_bytes
+from .fused import TABLE_DTYPES, FusedBlocks, FusedClassifier, TableDtype, find_unsupported_part, fuse, table_bytes
 from .fused.classifier import FEW_TEXTS
 from .fused.packing import pack_batches
 from .reference import compute_logits
@@ -125,10 +126,10 @@ class FastRnn(TextClassifier):
         super().__init__(tokenizer, config, tokens_per_batch)
         if self.task.per_token:
             raise UserError(f"FastRnn answers for whole texts: found a model for {self.task.name}; use hf_rnn.Tagger")
-        self.model: Any = model
+        self.model: Any = copy.deepcopy(model)  # training the given one must not change answers
         self._settings = table_dtype, memory_limit, tokens_per_batch
         self.memory = 0
-        self._fused: FusedClassifier | None = None
+        self._fused: FusedClassifier | FusedBlocks | None = None
         if model.device.type != "cpu":
             if table_dtype != "float32":
                 raise UserError(f"table_dtype {table_dtype} is for a CPU, found the model on {model.device}")
@@ -148,10 +149,12 @@ class FastRnn(TextClassifier):
                 f"choose table_dtype {' or '.join(fitting)}, or " if fitting else "",
             )
             return
-        self._fused = FusedClassifier(self.model, table_dtype)
-        self.memory = self._fused.memory
+        fused = fuse(self.model, table_dtype)
+        self._fused, self.memory = fused, fused.memory
         most_tokens = _TOKENS_PER_BATCH
-        if self._fused.keeps_states:
+        if isinstance(fused, FusedBlocks):
+            most_tokens = fused.tokens_per_batch
+        elif fused.keeps_states:
             most_tokens = _STATE_BYTES_PER_BATCH // (4 * config.output_size)
         self._batches = (most_tokens, _TEXTS_PER_BATCH) if tokens_per_batch is None else (tokens_per_batch,) * 2
 
@@ -197,7 +200,7 @@ class FastRnn(TextClassifier):
 
     @torch.autocast("cpu", enabled=False)
     @torch.inference_mode()
-    def _batch_logits(self, input_ids: Sequence[Sequence[int]], fused: FusedClassifier) -> torch.Tensor:
+    def _batch_logits(self, input_ids: Sequence[Sequence[int]], fused: FusedClassifier | FusedBlocks) -> torch.Tensor:
         logits = torch.empty(len(input_ids), self.config.num_labels, dtype=torch.float32, device="cpu")
         for positions, batch in pack_batches(input_ids, *self._batches):
             logits[positions] = fused.logits(batch)

@@ -38,6 +38,7 @@ from .build import make_config, make_tokenizer, make_trainer
 from .checkpointing.fingerprints import take_fingerprints
 from .checkpointing.interrupt import TrainingStopped
 from .checks import check_early, check_finite, check_loss, check_unchanged
+from .language import suit_language
 from .run import Extension, Run, WarmStart, audit_texts, read_vectors, weigh_rows
 from .save import TrainingResult, write_folder
 from .trainer import RnnTrainer
@@ -137,10 +138,12 @@ def train_on(
     training rows in the loss. `task_specific_params` become part of the configuration. A `quiet` run shows neither
     bars nor a line per epoch.
     """
+    task = get_task(arguments.data.task)
+    if extension is None:
+        arguments = suit_language(arguments, task, task.vocabulary_texts(texts["train"]))
     arguments = limit_epochs(arguments, report)
     data_args, training_args = arguments.data, arguments.training
     extension = extension or Extension()
-    task = get_task(data_args.task)
     run = Run(task, arguments, texts, report)
     if training_args.calibrate and "validation" not in texts:
         raise UserError("calibrate needs rows that are not trained on: give a validation split, or leave it out")

@@ -361,7 +361,9 @@ def read_labels(data: Any) -> torch.Tensor:
 
 
 def count_tokens(data: Any) -> list[int]:
-    """Return the tokens per row."""
+    """Return the tokens per row; a data set of torch may have them as `lengths`."""
+    if hasattr(data, "lengths"):
+        return data.lengths
     if not _is_table(data):
         return [len(row["input_ids"]) for row in data]
     return pc.list_value_length(data.select_columns(["input_ids"]).with_format("arrow")[:]["input_ids"]).to_pylist()

@@ -71,6 +71,7 @@ class RnnEstimator(BaseEstimator):
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.one_d_array = tags.input_tags.string = True
+        tags.input_tags.two_d_array = False  # of numbers; a column of texts is read too
         return tags
 
     # ---- training ----
