@@ -64,6 +64,7 @@ exit code:
 class PredictArguments(ModelFlags):
     """Flags of this verb."""
 
+    text: list[str] | None = setting(None, "a text; may be given several times", word=True)
     text_pair: str | None = setting(None, "the second text of --text, for a model of text pairs")
     input: str | None = setting(
         None, "a table, or a file with one text per line; - reads lines of standard input. With --output_dir a quoted "
@@ -111,9 +112,11 @@ class PredictArguments(ModelFlags):
     @property
     def is_table(self) -> bool:
         """Whether the answers are columns of a table."""
-        from ..data.tables import is_table
+        if self.input in (None, "-"):
+            return False
+        from ..data.tables import is_table  # not for single texts: loads pyarrow
 
-        return self.input not in (None, "-") and (self.output_file is not None or is_table(str(self.input)))
+        return self.output_file is not None or is_table(str(self.input))
 
     def check(self, texts: Sequence[str] | None) -> None:
         """Raise a [`UserError`] for mistakes that are visible without the model."""
@@ -155,22 +158,18 @@ def run(argv: Sequence[str]) -> int:
 
     Return the exit code: 0, or 1 when lines were refused.
     """
-    parser = SettingsParser(
+    (arguments,) = SettingsParser(
         PredictArguments,
         prog="hf-rnn predict",
-        description="Answer each text with one line of JSON.",
-        example="my-model --text 'so good'",
+        description="Answer texts by lines of JSON, and tables by further columns.",
+        example="my-model 'so good'",
         epilog=_EPILOG,
-    )
-    parser.add_argument("--text", action="append", help="a text; may be given several times")
-    flags = parser.parse_flags(argv)
-    parser.check_required(flags)
-    texts = flags.pop("text", None)
-    (arguments,) = parser.build(flags)
+    ).parse(argv)
+    texts = arguments.text
     expand_home(arguments, "input", "output_file")
     arguments.check(texts)
     from ..hub.loading import quiet  # not before the flags are checked: loads torch
-    from ..inference.batch_predictor import load_predictor
+    from ..inference.predictor import load_predictor
 
     quiet()
     names = ("revision", "backend", "table_dtype", "device", "tokens_per_batch")
@@ -260,7 +259,7 @@ def _answer(
     classifier: Any, block: Sequence[str | BadRow], arguments: PredictArguments, first: int
 ) -> list[dict[str, Any] | BadRow]:
     """Return the answer to each line of a block, with `first` as the number of its first line."""
-    from ..inference.tables import find_broken_number
+    from ..inference.text_classifier import find_broken_number
 
     name, options = arguments.input or "--text", {"all_scores": True} if arguments.all_scores else {}
     if classifier.config.sep_token_id is not None:

@@ -11,49 +11,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pyarrow as pa
 import torch
 
-from ..hub.loading import load_model
-from ..tasks import task_of
 from ..utils.errors import UserError
-from .fused import TableDtype
-from .predictor import FastRnn, Tagger, TextClassifier
+from .predictor import Tagger, load_predictor
 from .tables import answer_columns, answer_schema, as_list
+from .text_classifier import TextClassifier
 
 _IMPORTING_PROCESS = os.getpid()
 _LOADING = threading.Lock()
-
-
-def load_predictor(
-    name: str,
-    revision: str | None = None,
-    backend: str = "torch",
-    table_dtype: str = "float32",
-    device: str = "cpu",
-    tokens_per_batch: int | None = None,
-) -> TextClassifier | Tagger:
-    """Load a model of any task for prediction.
-
-    Args:
-        name: A finished folder, or the id of a repo.
-        revision: Branch, tag or commit of a repo.
-        backend: `torch`, or `onnx` and `onnx_int8` for the files of `hf-rnn export`.
-        table_dtype: As in [`FastRnn`].
-        device: Device of torch.
-        tokens_per_batch: As in [`FastRnn`].
-    """
-    size = {} if tokens_per_batch is None else {"tokens_per_batch": tokens_per_batch}
-    if backend == "torch":
-        model, tokenizer = load_model(name, revision, device)
-        if task_of(model.config).per_token:
-            return Tagger(model, tokenizer, **size)
-        return FastRnn(model, tokenizer, cast(TableDtype, table_dtype), **size)
-    from .onnx.runtime import OnnxClassifier
-
-    return OnnxClassifier.from_pretrained(name, backend == "onnx_int8", revision, **size)
 
 
 @lru_cache(maxsize=4)

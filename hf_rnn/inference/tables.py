@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
@@ -20,6 +20,7 @@ from ..data.row_errors import EXCERPT_CHARACTERS, BadRow
 from ..data.tables import Batch, find_column, is_table, open_unpacked, read_table, take_column
 from ..utils.errors import UserError
 from ..utils.text_checks import find_surrogate
+from .text_classifier import find_broken_number
 
 ERROR = "error"  # the column of reasons
 OUTPUT_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -140,16 +141,6 @@ def find_text_error(text: Any) -> str:
     if text is None or (isinstance(text, float) and math.isnan(text)):
         return "null"
     return f"not a text: found {type(text).__name__} {text!r:.{EXCERPT_CHARACTERS}}"
-
-
-def find_broken_number(answer: Mapping[str, Any]) -> float | None:
-    """Return a number of an answer that is NaN or infinite, or None."""
-    for value in answer.values():
-        if isinstance(value, dict):
-            value = find_broken_number(value)
-        if isinstance(value, float) and not math.isfinite(value):
-            return value
-    return None
 
 
 def answer_schema(model: Any, all_scores: bool = False) -> pa.Schema:

@@ -5,7 +5,8 @@ Answers are those of the model's task.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,6 +58,16 @@ class PairTokenizer:
         check_texts(firsts)
         check_texts(seconds)
         return self._tokenizer(firsts, seconds, truncation=True)["input_ids"] if pairs else []
+
+
+def find_broken_number(answer: Mapping[str, Any]) -> float | None:
+    """Return a number of an answer that is NaN or infinite, or None."""
+    for value in answer.values():
+        if isinstance(value, dict):
+            value = find_broken_number(value)
+        if isinstance(value, float) and not math.isfinite(value):
+            return value
+    return None
 
 
 class TextClassifier:

@@ -65,7 +65,8 @@ def test_what_cannot_be_answered_has_a_reason_in_its_place(trained):
 
 def test_the_model_is_loaded_once_per_process_and_again_when_it_has_changed(trained, tmp_path, monkeypatch):
     loaded = []
-    monkeypatch.setattr(batch_predictor, "load_model", lambda *given: loaded.append(given) or load_model(*given))
+    load = batch_predictor.load_predictor
+    monkeypatch.setattr(batch_predictor, "load_predictor", lambda *given: loaded.append(given) or load(*given))
     model, tokenizer = load_model(trained.folder)
     for part in (model, tokenizer):
         part.save_pretrained(tmp_path)
