@@ -30,8 +30,8 @@ _ATOMIC_BYTES = 4096  # a pipe takes these at once on Linux: an interrupted outp
 
 _EPILOG = """\
 A table (.csv .tsv .jsonl .parquet .arrow .xlsx, also .gz or .zst) is written
-back with the columns label and score: to --output_file, or as CSV or JSON lines
-to the standard output. A row without an answer has the reason in a column
+back with the columns label and score: to --output_file, or as CSV or JSON
+lines to the standard output. A row without an answer has the reason in a column
 error. Where the table has a column with the name of an answer, the names of
 answers begin with predicted_.
 
