@@ -108,9 +108,16 @@ def check_apart(
 
 def remove_checkpoints(folder: FinishedFolder) -> None:
     """Remove the checkpoints and logs of an earlier run; its finished model and other files stay."""
+    shutil.rmtree(folder.checkpoints / "runs", ignore_errors=True)  # TensorBoard's logs
+    tidy(folder)
+
+
+def tidy(folder: FinishedFolder) -> None:
+    """Remove the checkpoints of a finished run, and their folder unless it has logs or files of the user."""
     for checkpoint in checkpoints.list_checkpoints(folder.checkpoints):
         checkpoints.remove(checkpoint)
-    shutil.rmtree(folder.checkpoints / "runs", ignore_errors=True)  # TensorBoard's logs
+    with contextlib.suppress(OSError):
+        folder.checkpoints.rmdir()
 
 
 @contextlib.contextmanager

@@ -26,7 +26,7 @@ SETTINGS = [
     "--per_device_train_batch_size=16",
     "--num_train_epochs=6",
 ]
-SETTINGS += ["--learning_rate=0.02", "--use_cpu"]
+SETTINGS += ["--learning_rate=0.02", "--use_cpu", "--keep_checkpoints"]
 NEUTRAL = ["the", "box", "of", "dry", "sand", "near", "a", "door", "and", "it", "was", "there", "for", "days"]
 
 

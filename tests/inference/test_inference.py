@@ -13,9 +13,9 @@ import pytest
 import torch
 from transformers import pipeline
 
-from hf_rnn import RnnConfig, RnnForSequenceClassification, train_tokenizer
+from hf_rnn import FastRnn, RnnConfig, RnnForSequenceClassification, train_tokenizer
 from hf_rnn.hub.loading import load_model
-from hf_rnn.inference import FastRnn, reference
+from hf_rnn.inference import reference
 from hf_rnn.inference.fused import FusedClassifier, classifier, table_bytes
 from hf_rnn.inference.fused.packing import PackedTexts
 from hf_rnn.utils.errors import UserError

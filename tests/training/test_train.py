@@ -101,6 +101,13 @@ def test_the_best_step_is_kept_between_regular_saves(short):
     assert result.metrics["validation"]["macro_f1"] == pytest.approx(scores[best])
 
 
+def test_a_finished_run_keeps_no_checkpoints(short):
+    folder = train(**{**short, "keep_checkpoints": False}).folder
+    assert not (folder / "checkpoints").exists()
+    with pytest.raises(UserError, match="no checkpoint in"):
+        train(**short, resume=True)
+
+
 def test_the_card_claims_no_best_epoch_when_the_last_is_kept(short):
     result = train(**short, load_best_model_at_end=False)
     assert result.card.best_metric is None and "was kept" not in (result.folder / "README.md").read_text()
