@@ -14,7 +14,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..data.line_reader import read_texts
 from ..data.row_errors import EXCERPT_CHARACTERS, BadRow, DataError, Fault, Reason
 from ..hub import loading as model_loading
 from ..inference.batch_predictor import BatchPredictor, find_broken_number, load_predictor
@@ -175,6 +174,8 @@ def _predict_files(arguments: PredictArguments, settings: dict[str, Any]) -> int
 
 def _read(name: str) -> Iterator[list[str | BadRow]]:
     """Yield the lines of a file, or of standard input for `-`, in blocks."""
+    from ..data.line_reader import read_texts  # imports datasets
+
     if name == "-":
         yield from read_texts(sys.stdin.buffer, "standard input")
         return
