@@ -108,8 +108,9 @@ def check_apart(
 
 def remove_checkpoints(folder: FinishedFolder) -> None:
     """Remove the checkpoints and logs of an earlier run; its finished model and other files stay."""
+    for checkpoint in checkpoints.list_checkpoints(folder.checkpoints):
+        checkpoints.remove(checkpoint)
     shutil.rmtree(folder.checkpoints / "runs", ignore_errors=True)  # TensorBoard's logs
-    tidy(folder)
 
 
 def tidy(folder: FinishedFolder) -> None:
