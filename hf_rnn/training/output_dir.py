@@ -42,8 +42,10 @@ def check_output_dir(folder: FinishedFolder, args: RnnTrainingArguments) -> Path
     if args.resume:
         kept = [name for name in (PRETRAINING_CACHE, TEACHER_CACHE) if (folder.root / name).is_dir()]
         if kept and not checkpoints.list_checkpoints(folder.checkpoints):
-            found = f"there is no checkpoint in {folder.checkpoints} yet: leave out --resume"
-            raise UserError(f"{found}; what the teacher has computed is kept in {kept[0]} and used again")
+            raise UserError(
+                f"there is no checkpoint in {folder.checkpoints} yet: leave out --resume; what the teacher has computed "
+                f"is kept in {kept[0]} and used again"
+            )
         needs_best = bool(args.load_best_model_at_end)
         return checkpoints.find_newest(folder.checkpoints, processes=args.world_size, needs_best=needs_best)
     if folder.root.is_dir() and not args.overwrite_output_dir:

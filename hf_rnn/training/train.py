@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import sklearn.metrics  # noqa: F401 - its import draws from `random`, so it must come before a seed is set
 import torch
 from transformers import set_seed
 
@@ -83,7 +84,7 @@ def train(
 
 def read_call(
     data: Any, output_dir: Any, train: Any, validation: Any, test: Any, settings: dict[str, Any]
-) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+) -> tuple[Mapping[str, Any] | None, dict[str, Any]]:
     """Return the rows in memory by split, and the settings, of a call of [`train`]."""
     if output_dir is not None:
         settings = {**settings, "output_dir": output_dir}

@@ -182,8 +182,6 @@ class RnnEstimator(BaseEstimator):
         from ...hub.card.files import write_card
         from ..output_dir import fill
 
-        if not str(save_directory):  # a path would mean the current folder
-            raise UserError("save_directory is empty: name a folder, '.' for this one")
         check_is_fitted(self)
         target = FinishedFolder(Path(save_directory).expanduser())
 
