@@ -102,10 +102,10 @@ def run_lines(*lines):
 
 
 def test_helps_and_mistakes_load_nothing_heavy(texts_dir, tmp_path):
-    helps = [[verb, "--help"] for verb in VERBS if verb != "predict"] + [["train", "--help_all"]]
+    helps = [[verb, "--help"] for verb in VERBS] + [["train", "--help_all"]]
     mistakes = [["train", str(texts_dir), "--learning_rat", "1"], ["train", "nowhere", "out"]]
     mistakes += [["train", str(texts_dir), "out", "--model_name_or_path", "no/such/folder"]]
-    mistakes += [["inspect", str(tmp_path / "nowhere"), "x"], ["demo", str(tmp_path / "nowhere")]]
+    mistakes += [[verb, str(tmp_path / "nowhere"), "x"] for verb in ("predict", "inspect")]
     mistakes += [["evaluate", str(tmp_path), str(texts_dir)], ["push", str(tmp_path), "me/x"], ["audit", "nowhere"]]
     codes, modules, seconds = run_lines(*helps, *mistakes)
     assert codes == [0] * len(helps) + [2] * len(mistakes)
