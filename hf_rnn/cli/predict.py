@@ -54,7 +54,7 @@ the column error. A killed run is resumed by the same command.
 exit code:
   0  every text has an answer
   1  some lines or rows were refused, and all others are answered
-  2  a mistake in flags, model or input, or the first refused line with --strict;
+  2  a mistake in flags, model or input, or the first refused line (--strict);
      the lines before it are answered
   130, 143, 141  Ctrl-C, SIGTERM, or a closed output; written lines are whole
 """

@@ -241,6 +241,8 @@ def train_on(
     card = output_dir.fill(
         run.folder, lambda unfinished: write_folder(unfinished, run, facts, extension.settings, best_kept)
     )
+    if not training_args.keep_checkpoints:
+        output_dir.tidy(run.folder)
     logger.info("the finished model is in %s", run.folder.root)
     return TrainingResult(run.folder.root, run.metrics, card)
 
