@@ -179,7 +179,7 @@ def _box(encoder, tmp_path_factory):
     box = tmp_path_factory.mktemp("box")
     shutil.copytree(encoder, box / "english")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hf_rnn.hub.loading.PRETRAINED", box)
+        patch.setattr("hf_rnn.hub.model_folder.PRETRAINED", box)
         yield
 
 

@@ -9,10 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from ..hub import loading as model_loading
-from ..inference.onnx import export
-from ..inference.onnx.parity import MOST_EXAMPLES
 from ..training.arguments.parser import SettingsParser, setting
+from ..utils.errors import UserError
 from .console import ModelFlags
 
 
@@ -35,8 +33,14 @@ def run(argv: Sequence[str]) -> None:
         description="Write a model for ONNX Runtime or browsers, and compare its answers with the model's.",
         example="my-model --web",
     ).parse(argv)
-    name = arguments.model
-    texts = []
+    arguments.check_model()
+    if arguments.input is not None and not os.path.isfile(os.path.expanduser(arguments.input)):
+        raise UserError(f"--input: there is no file {arguments.input}: give one with a text per line")
+    from ..hub import loading as model_loading
+    from ..inference.onnx import export
+    from ..inference.onnx.parity import MOST_EXAMPLES
+
+    name, texts = arguments.model, []
     if arguments.input is not None:
         with open(os.path.expanduser(arguments.input), encoding="utf-8", errors="replace") as lines:
             texts = [line.rstrip("\n") for line in islice(lines, MOST_EXAMPLES)]

@@ -5,17 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from transformers import GenerationConfig, PreTrainedModel, TextStreamer
-
-from ..hub import loading as model_loading
-from ..tasks import check_verb
 from ..training.arguments.parser import SettingsParser, setting
 from ..utils.errors import UserError
 from ..utils.text_checks import check_text
 from .console import ModelFlags, print_note
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
 
 _PIECE = 4096  # tokens of the prompt that are read at once
 _LEAST = 1e-3  # temperature; below it, the likeliest token is taken
@@ -27,20 +26,17 @@ class GenerateArguments(ModelFlags):
     """Flags of this verb."""
 
     prompt: str | None = setting(None, "text to continue; - reads standard input (default: a line feed)")
-    max_new_tokens: int = setting(500, "number of tokens to add")
-    temperature: float = setting(0.8, "below 1 makes likely tokens likelier; 0 takes the likeliest one")
-    top_k: int = setting(0, "draw from this number of the likeliest tokens; 0 for all")
-    top_p: float = setting(1.0, "draw from the likeliest tokens with this probability in all")
-    seed: int | None = setting(None, "seed, to get the same text again")
+    max_new_tokens: int = setting(500, "number of tokens to add", least=1)
+    temperature: float = setting(
+        0.8, "below 1 makes likely tokens likelier; 0 takes the likeliest one", least=0, most=100
+    )
+    top_k: int = setting(0, "draw from this number of the likeliest tokens; 0 for all", least=0)
+    top_p: float = setting(1.0, "draw from the likeliest tokens with this probability in all", above=0, most=1)
+    seed: int | None = setting(None, "seed, to get the same text again", least=0, below=2**64)
     device: str = setting("cpu", "device of torch: cpu, cuda, mps ...")
 
     def check(self) -> None:
-        """Raise a [`UserError`] for mistakes that are visible without the model."""
-        ranges = {"max_new_tokens": (1, 10**9), "temperature": (0, 100), "top_k": (0, 10**9), "top_p": (1e-9, 1)}
-        ranges |= {"seed": (0, 2**64 - 1)} if self.seed is not None else {}
-        for name, (least, most) in ranges.items():
-            if not least <= (value := getattr(self, name)) <= most:
-                raise UserError(f"--{name} must be from {least:g} to {most:g}, found {value}")
+        """Raise a [`UserError`] for a prompt that no model can read."""
         check_text(self.prompt or "")
 
 
@@ -53,6 +49,13 @@ def run(argv: Sequence[str]) -> None:
         example="my-model --prompt 'Once upon a time'",
     ).parse(argv)
     arguments.check()
+    arguments.check_model()
+    import torch
+    from transformers import GenerationConfig, TextStreamer
+
+    from ..hub import loading as model_loading
+    from ..tasks import check_verb
+
     model_loading.quiet()
     model, tokenizer = model_loading.load_model(arguments.model, arguments.revision, arguments.device)
     check_verb(model.config, "generate")
@@ -95,10 +98,12 @@ def _read_stdin() -> str:
     return text or "\n"
 
 
-@torch.no_grad()
 def _read_prompt(model: PreTrainedModel, ids: torch.Tensor) -> Any:
     """Return the state after these tokens, read in pieces: all at once, 3 MB take 7 GB."""
+    import torch
+
     cache = None
-    for piece in ids.split(_PIECE, dim=1) if ids.shape[1] else ():
-        cache = model(piece, torch.ones_like(piece), cache=cache, use_cache=True, logits_to_keep=1).cache
+    with torch.no_grad():
+        for piece in ids.split(_PIECE, dim=1) if ids.shape[1] else ():
+            cache = model(piece, torch.ones_like(piece), cache=cache, use_cache=True, logits_to_keep=1).cache
     return cache

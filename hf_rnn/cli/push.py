@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..hub.model_folder import FinishedFolder
 from ..training.arguments.parser import SettingsParser, setting
 from .console import format_columns, print_note
 
@@ -37,6 +39,7 @@ def run(argv: Sequence[str]) -> None:
         description="Send a finished folder to the Hub in one commit, after a check for secrets and local paths.",
         example="my-model me/tweets --private",
     ).parse(argv)
+    FinishedFolder(Path(arguments.model).expanduser()).check_finished()
     from ..hub import loading as model_loading
     from ..hub.push import push
 

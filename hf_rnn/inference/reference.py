@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..tasks import answers
 from .text_classifier import batch_by_length
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
@@ -33,6 +35,8 @@ def compute_logits(
     Batches have at most `batch_size` texts and `tokens_per_batch` tokens, padding included; a longer text runs alone.
     """
     logits = torch.zeros(len(input_ids), model.config.num_labels, dtype=torch.float32, device="cpu")
+    from transformers import DataCollatorWithPadding
+
     collate: Any = DataCollatorWithPadding(tokenizer, return_tensors="np")  # "pt" would use torch's default device
     for rows in batch_by_length(input_ids, tokens_per_batch, batch_size):
         texts = [list(input_ids[row]) for row in rows]

@@ -10,8 +10,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from ..hub.loading import find_built_in
-from ..hub.model_folder import FinishedFolder
+from ..hub.model_folder import FinishedFolder, find_built_in
 from ..tasks import get_task
 from ..utils.cpu_features import multiplies_bfloat16
 from ..utils.errors import UserError

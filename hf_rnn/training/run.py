@@ -17,13 +17,13 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_utils import PredictionOutput
 
-from ..data import DataReport
 from ..data.audit import audit, render_line
 from ..data.encoding import measure_pieces
+from ..data.row_errors import DataReport
 from ..data.source import find_origins
 from ..data.vectors import Vectors, load_vectors, widen_vocabulary
-from ..hub.loading import find_built_in, find_folder, load_model
-from ..hub.model_folder import FinishedFolder, read_mapping
+from ..hub.loading import find_folder, load_model
+from ..hub.model_folder import FinishedFolder, find_built_in, read_mapping
 from ..models.auto import ENCODER, head_name
 from ..tasks import Task
 from ..tasks.base import Splits

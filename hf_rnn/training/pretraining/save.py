@@ -17,9 +17,10 @@ from transformers import PreTrainedTokenizerBase
 
 from ... import __version__
 from ...hub.model_folder import FinishedFolder
-from ...models.configuration_rnn import ENCODER_SETTINGS, RnnConfig
+from ...models.configuration_rnn import RnnConfig
 from ...tokenizers.word_level import save_tokenizer
 from ..arguments.pretraining_arguments import PretrainingArguments
+from ..arguments.run_arguments import ENCODER_SETTINGS
 from ..arguments.training_arguments import RnnTrainingArguments
 from ..recipes import load_recipe
 from ..save import name_of_path, write_json

@@ -261,7 +261,7 @@ def _train(
     arguments: Arguments, splits: Mapping[str, Any], targets: Targets, weights: np.ndarray | None, quiet: bool
 ) -> CardFacts | None:
     """Train into the folder that the arguments name; return the facts of its card."""
-    from ...data import DataReport
+    from ...data.row_errors import DataReport
     from ..checks import check_early
     from ..train import train_on
 

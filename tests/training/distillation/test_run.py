@@ -13,7 +13,7 @@ from transformers import pipeline
 
 import hf_rnn.training.save
 from hf_rnn import DistillationArguments, distill, load_tsv, train, train_tokenizer
-from hf_rnn.data import DataReport
+from hf_rnn.data.row_errors import DataReport
 from hf_rnn.hub.model_folder import FinishedFolder
 from hf_rnn.tasks import get_task
 from hf_rnn.training.arguments.run_arguments import parse_settings
