@@ -31,6 +31,7 @@ _HOME = {
     "train": "training.train",
     "distill": "training.distillation",
     "push": "hub.push",
+    "PRETRAINED": "hub.model_folder",
     "RnnClassifier": "training.sklearn",
     "RnnRegressor": "training.sklearn",
     "FastRnn": "inference",

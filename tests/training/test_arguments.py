@@ -113,13 +113,14 @@ def test_values_of_every_type(mine):
     path = mine(
         "recipe: null\nbidirectional: false\nsparse_embedding: yes\nclass_names: [-1, 'no way', é]\n"
         "max_vocab_size: null\neval_strategy: no\nlr_scheduler_type: cosine_with_min_lr\n"
-        "lr_scheduler_kwargs: {min_lr: 0.001}\nnum_train_epochs: 2.5\nreport_to: [none]\nmax_bad_rows: 3\n"
+        "lr_scheduler_kwargs: {min_lr: 0.001}\nnum_train_epochs: 2.5\nreport_to: [tensorboard, wandb]\nmax_bad_rows: 3\n"
         "data_dir: -dash\nlanguage: [en, no]\ntags: alone\ncalibrate: true\n"
     )
     model, data, training = parse_argv(["--output_dir", "out", "--recipe", path])
     assert (model.bidirectional, model.sparse_embedding, data.max_bad_rows) == (False, True, "3")
     assert (data.class_names, data.max_vocab_size, data.data_dir) == (["-1", "no way", "é"], None, "-dash")
-    assert (training.eval_strategy, training.report_to, training.language) == ("no", [], ["en", "no"])
+    assert (training.eval_strategy, training.language) == ("no", ["en", "no"])
+    assert training.report_to == ["tensorboard", "wandb"]
     assert (training.tags, training.calibrate) == (["alone"], True)
     assert (training.lr_scheduler_kwargs, training.num_train_epochs) == ({"min_lr": 0.001}, 2.5)
 

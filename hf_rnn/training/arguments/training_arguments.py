@@ -40,6 +40,7 @@ class RnnTrainingArguments(OwnSettings, TrainingArguments):
         several = int(os.environ.get("WORLD_SIZE", "1")) > 1
         if (self.bf16 or self.bf16_full_eval or several) and not torch.accelerator.is_available():
             self.use_cpu = True  # the Trainer refuses bfloat16 and several processes on a CPU otherwise
+        self.report_to = self.report_to or ["none"]
         super().__post_init__()
         if self.early_stopping_patience and (self.eval_strategy == "no" or self.metric_for_best_model is None):
             raise UserError(

@@ -144,6 +144,12 @@ class OwnSettings:
     embedding_learning_rate: float | None = setting(
         None, "learning rate of the embedding, with the same schedule (default: learning_rate)", least=0, card=True
     )
+    head_learning_rate: float | None = setting(
+        None,
+        "learning rate of all weights behind the encoder, with the same schedule (default: learning_rate)",
+        least=0,
+        card=True,
+    )
     calibrate: bool = setting(
         False, "fit the scores to the validation rows, so that they are probabilities", steps=False
     )
@@ -174,6 +180,9 @@ class OwnSettings:
         recorded=False,
     )
     license: str | None = setting(None, "the model's licence for its card, such as apache-2.0", steps=False)
+    report_to: list[str] | None = setting(
+        None, "programs that log the run: tensorboard wandb ... (default: none)", steps=False
+    )
     language: list[str] | None = setting(None, "languages of the texts for the card, such as en de", steps=False)
     tags: list[str] | None = setting(None, "further tags for the card", steps=False)
     card_examples: bool = setting(True, "show two texts of each label in the card", steps=False)

@@ -70,7 +70,7 @@ class RnnEstimator(BaseEstimator):
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.one_d_array = tags.input_tags.string = True
-        tags.input_tags.two_d_array = False  # of numbers; a column of texts is read too
+        tags.input_tags.two_d_array = False  # numbers; a column of texts is accepted
         return tags
 
     # ---- training ----

@@ -232,8 +232,10 @@ def test_columns_are_sorted_for_any_order_of_ids(trained, tmp_path):
 def test_checks_of_scikit_learn(kind):
     """`check_estimator` ends early for input other than numbers; these checks of it need no input."""
     estimator_checks.check_estimator(kind(**QUICK))
-    names = """do_not_raise_errors_in_init_or_set_params estimator_cloneable estimator_repr get_params_invariance
-    mixin_order no_attributes_set_in_init parameters_default_constructible set_params""".split()
+    names = [
+        "do_not_raise_errors_in_init_or_set_params", "estimator_cloneable", "estimator_repr", "get_params_invariance",
+        "mixin_order", "no_attributes_set_in_init", "parameters_default_constructible", "set_params",
+    ]  # fmt: skip
     for name in names:
         getattr(estimator_checks, f"check_{name}")(kind.__name__, kind(**QUICK))
 
