@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from transformers import BatchEncoding, PreTrainedConfig, PreTrainedTokenizerBase
 
-    from ..data import DataReport
+    from ..data.row_errors import DataReport
 
 _FEWEST_STEPS = 100  # float32 steps per deviation: rounding changes a number by at most 0.5 % of it
 _EXAMPLES = 4
@@ -43,7 +43,7 @@ class Regression(SequenceClassification):
         """Return the splits as `input_ids` and the numbers in float32."""
         import datasets
 
-        from ..data import encode
+        from ..data.encoding import encode
 
         names = _names(texts)
         feature = datasets.List(datasets.Value("float32"), length=len(names))

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import sklearn.metrics  # noqa: F401 - its import draws from `random`, so it must come before a seed is set
 import torch
 from transformers import set_seed
 
-from ..data import DataReport
+from ..data.row_errors import DataReport
 from ..data.samplers import with_lengths
 from ..data.source import join_splits
 from ..evaluation.calibration import calibrate
@@ -28,16 +29,17 @@ from ..tasks import get_task
 from ..tasks.base import Splits
 from ..tokenizers.word_level import add_separator, count_ids, mark_capitals
 from ..utils.errors import UserError
+from ..utils.folder_lock import hold_folder
 from ..utils.process_state import library_bars_off, one_at_a_time
 from . import output_dir
-from .arguments.run_arguments import Arguments, ModelArguments, parse_settings
-from .arguments.text_arguments import DataArguments
+from .arguments.run_arguments import Arguments, parse_settings
 from .arguments.training_arguments import RnnTrainingArguments
 from .build import make_config, make_tokenizer, make_trainer
 from .checkpointing.fingerprints import take_fingerprints
 from .checkpointing.interrupt import TrainingStopped
 from .checks import check_early, check_finite, check_loss, check_unchanged
 from .language import suit_language
+from .linear_head import fit_linear_head, has_few_rows
 from .run import Extension, Run, WarmStart, audit_texts, read_vectors, weigh_rows
 from .save import TrainingResult, write_folder
 from .trainer import RnnTrainer
@@ -49,9 +51,8 @@ _LEAST_EPOCHS = 3  # row_budget keeps at least these
 
 @one_at_a_time()
 def train(
-    model_args: ModelArguments | None = None,
-    data_args: DataArguments | None = None,
-    training_args: RnnTrainingArguments | None = None,
+    data: Any = None,
+    output_dir: str | Path | None = None,
     *,
     train: Any = None,
     validation: Any = None,
@@ -61,31 +62,39 @@ def train(
     """Train a model and save a finished folder.
 
     Args:
-        model_args: Architecture.
-        data_args: Data and tokenizer.
-        training_args: Training and output folder.
-        train: Training rows in memory, in place of `data_dir` and `dataset_name`: a `Dataset`, a frame of pandas or
-            polars, or a list of dicts or of pairs (text, label). A `DatasetDict` or a dict holds all splits.
+        data: The texts: a folder or file as for `data_dir`, or training rows in memory: a `Dataset`, a frame of
+            pandas or polars, or a list of dicts or of pairs (text, label). A `DatasetDict` or a dict holds all splits.
+        output_dir: Folder for the finished model; by default a new one with the name of the data and the date.
+        train: Training rows in memory, in place of `data`.
         validation: Validation rows in memory. Without them a part of train is held out.
         test: Test rows in memory.
-        settings: In place of the three dataclasses: settings by the names of the command's flags. `recipe` names the
-            recipe below them: `default`, another name, a file, or a mapping.
+        settings: Settings by the names of the command's flags. `recipe` names the recipe below them: `default`,
+            another name, a file, or a mapping.
 
     Raises:
         UserError: For a mistake in settings or data. An earlier model in the folder is left as it was.
         TrainingStopped: After SIGTERM or Ctrl-C, when a checkpoint to resume from is saved.
 
     Example:
-        >>> result = train(data_dir="data/tweets", output_dir="out", num_train_epochs=5)
+        >>> result = train("data/tweets", "out", num_train_epochs=5)
         >>> result.metrics["validation"]["macro_recall"]
-        >>> result = train(train=[("so good", "positive"), ("so bad", "negative")] * 50, output_dir="out2")
+        >>> result = train([("so good", "positive"), ("so bad", "negative")] * 50, "out2")
     """
-    data = join_splits(train, validation, test)
-    if settings and model_args is data_args is training_args is None:
-        return run_training(parse_settings(settings), data=data)
-    if settings or model_args is None or data_args is None or training_args is None:
-        raise TypeError(f"train takes three dataclasses or settings by name: found {', '.join(settings)}")
-    return run_training(Arguments(model_args, data_args, training_args), data=data)
+    rows, settings = read_call(data, output_dir, train, validation, test, settings)
+    return run_training(parse_settings(settings), data=rows)
+
+
+def read_call(
+    data: Any, output_dir: Any, train: Any, validation: Any, test: Any, settings: dict[str, Any]
+) -> tuple[Mapping[str, Any] | None, dict[str, Any]]:
+    """Return the rows in memory by split, and the settings, of a call of [`train`]."""
+    if output_dir is not None:
+        settings = {**settings, "output_dir": output_dir}
+    if isinstance(data, str | Path):
+        return join_splits(train, validation, test), {**settings, "data_dir": data}
+    if data is not None and train is not None:
+        raise UserError("data and train are both given: leave out one of them")
+    return join_splits(data if train is None else train, validation, test), settings
 
 
 @library_bars_off()
@@ -205,7 +214,8 @@ def train_on(
     run.trainer = make_trainer(run, made_from, extension.trainer_class)
     if quiet:
         run.trainer.silence()
-    training = fit(run.trainer, run.folder, checkpoint)
+    few_rows = checkpoint is None and has_few_rows(run)
+    training = fit_linear_head(run) if few_rows else fit(run.trainer, run.folder, checkpoint)
 
     # the scores
     for split in ("validation", "test"):
@@ -229,10 +239,12 @@ def train_on(
     # the folder
     if not run.is_main:
         return TrainingResult(run.folder.root, run.metrics)
-    best_kept = _keeps_best(run.trainer)
+    best_kept = not few_rows and _keeps_best(run.trainer)
     card = output_dir.fill(
         run.folder, lambda unfinished: write_folder(unfinished, run, facts, extension.settings, best_kept)
     )
+    if not training_args.keep_checkpoints:
+        output_dir.tidy(run.folder)
     logger.info("the finished model is in %s", run.folder.root)
     return TrainingResult(run.folder.root, run.metrics, card)
 
@@ -258,7 +270,7 @@ def fit(trainer: RnnTrainer, folder: FinishedFolder, checkpoint: Path | None) ->
     is_main = args.process_index == 0
     if is_main:
         folder.root.mkdir(parents=True, exist_ok=True)
-    with output_dir.hold(folder) if is_main else contextlib.nullcontext(), trainer.stop_request as asked:
+    with hold_folder(folder.root) if is_main else contextlib.nullcontext(), trainer.stop_request as asked:
         if is_main and args.overwrite_output_dir:
             output_dir.remove_checkpoints(folder)
         outcome = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from hf_rnn import train_tokenizer
-from hf_rnn.data import DataError, DataReport
 from hf_rnn.data.continuous_text import TokenStreams, encode_text, load_text
+from hf_rnn.data.row_errors import DataError, DataReport
 from hf_rnn.utils.errors import UserError
 
 TEXT = "First, a line.\n\nThen  two spaces,\ta tab – and more:\n" * 7 + "no line feed at the end"

@@ -14,8 +14,10 @@ from safetensors.torch import load_file
 from tsv_files import GOOD, write
 
 from hf_rnn import train
-from hf_rnn.data import DataError, DataReport, Reason, load_tsv, tsv_reader
+from hf_rnn.data import tsv_reader
 from hf_rnn.data.label_sets import AsWritten
+from hf_rnn.data.loading import load_tsv
+from hf_rnn.data.row_errors import DataError, DataReport, Reason
 from hf_rnn.data.samplers import CountedStream
 from hf_rnn.data.tsv_reader import TsvFile, TsvFormat
 

@@ -10,9 +10,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tsv_files import GOOD, SAME_FILE, load_train, write
 
-from hf_rnn.data import Reason, tsv_reader
+from hf_rnn.data import tsv_reader
 from hf_rnn.data.label_sets import AsWritten
 from hf_rnn.data.labels import LabelMap
+from hf_rnn.data.row_errors import Reason
 from hf_rnn.data.tsv_reader import TsvFile, TsvFormat
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"

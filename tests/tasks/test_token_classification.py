@@ -12,9 +12,8 @@ import torch
 from conftest import run_script
 from transformers import pipeline
 
-from hf_rnn import encode_tagged, load_conll, train, train_tokenizer
+from hf_rnn import Tagger, encode_tagged, load_conll, train, train_tokenizer
 from hf_rnn.data.vectors import widen_vocabulary
-from hf_rnn.inference import Tagger
 from hf_rnn.inference.demo import colour_spans
 from hf_rnn.tasks import get_task
 from hf_rnn.tasks.token_classification import tagging_metrics
@@ -41,6 +40,9 @@ def test_predict_and_pipeline_find_the_same_spans(tagger, command):
     assert all(0 < found["score"] <= 1 for found in first["entities"])
     find = pipeline("token-classification", str(tagger.folder), aggregation_strategy="simple", trust_remote_code=False)
     assert spans(find(TEXT)) == EXPECTED
+    assert [entity["word"] for entity in find(TEXT)] == [
+        text.lower() for _, text in EXPECTED
+    ]  # without marks of capitals
     parts = colour_spans(TEXT, first["entities"])
     assert "".join(part for part, _ in parts) == TEXT
     assert [(label, part) for part, label in parts if label] == EXPECTED

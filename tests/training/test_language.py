@@ -24,7 +24,7 @@ SAMPLES = {
 @pytest.fixture
 def english(monkeypatch):
     """The encoder of the package itself."""
-    monkeypatch.setattr("hf_rnn.hub.loading.PRETRAINED", Path(hf_rnn.__file__).parent / "hub" / "pretrained")
+    monkeypatch.setattr("hf_rnn.hub.model_folder.PRETRAINED", Path(hf_rnn.__file__).parent / "hub" / "pretrained")
 
 
 @pytest.mark.parametrize(
