@@ -139,7 +139,7 @@ def plot_confusion_matrix(matrix: Sequence[Sequence[int]], class_names: Sequence
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     large, named = size <= _FEW_CLASSES, size <= _MOST_CLASSES
     cell = 0.9 if large else min(0.5, _WIDEST / size)  # inches
-    with _figure((cell * size + 2.6, cell * size + 1.9), path, class_names if named else ()) as (figure, can_show):
+    with _figure((cell * size + 4.5, cell * size + 1.9), path, class_names if named else ()) as (figure, can_show):
         shown = [_shorten(name) if named and can_show(name) else "" for name in class_names]
         axes = figure.subplots()
         image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
