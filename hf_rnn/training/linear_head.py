@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 
+from ..hub.loading import find_folder
 from .run import Run
 from .trainer import read_labels, weigh_classes
 
@@ -31,7 +33,8 @@ def fit_linear_head(run: Run) -> dict[str, Any]:
     """Fit the last layer of a classifier on frozen features of the training rows; return the numbers of a training.
 
     The strength of the regularisation is chosen by cross-validation, where each class has two rows or more. Classes
-    are weighted as in training. Of the pooling mean_max the regression reads the mean: maxima are noisier.
+    are weighted as in training. Of the pooling mean_max the regression reads the mean: maxima are noisier. An encoder
+    of `hf-rnn pretrain` maps the mean to its teacher's space, where few rows suffice; the layer takes that map in.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV
@@ -45,6 +48,8 @@ def fit_linear_head(run: Run) -> dict[str, Any]:
         run.arguments.training.few_rows,
     )
     features = _read_features(run)
+    projection = _read_projection(str(run.arguments.data.model_name_or_path), features.shape[1])
+    features = features @ projection.T
     labels = read_labels(run.examples["train"]).numpy()
     scale = float(np.sqrt((features**2).sum(axis=1).mean())) or 1.0
     power = run.arguments.training.class_weight_power
@@ -55,7 +60,7 @@ def fit_linear_head(run: Run) -> dict[str, Any]:
         search = GridSearchCV(model, {"C": _STRENGTHS}, scoring="neg_log_loss", cv=folds)
         model = search.fit(features / scale, labels).best_estimator_
     model.fit(features / scale, labels)
-    weight, bias = model.coef_ / scale, model.intercept_
+    weight, bias = model.coef_ @ projection / scale, model.intercept_
     if len(weight) == 1:  # two classes: one logit becomes two of opposite signs
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
     layer: Any = run.model.classifier
@@ -78,3 +83,12 @@ def _read_features(run: Run) -> np.ndarray:
         hook.remove()
     rows = np.concatenate(features)
     return rows[:, : rows.shape[1] // 2] if run.model.config.pooling == "mean_max" else rows
+
+
+def _read_projection(start: str, size: int) -> np.ndarray:
+    """Return the map `(S, size)` of an encoder's mean states to its teacher's space; the identity without one."""
+    path = find_folder(start) / "2_Dense" / "model.safetensors"
+    if not path.is_file():
+        return np.eye(size, dtype=np.float32)
+    weight = load_file(path)["linear.weight"].float().numpy()
+    return weight if weight.shape[1] == size else np.eye(size, dtype=np.float32)
