@@ -1,33 +1,34 @@
 """Tagged sentences: CoNLL files or any data set of the `datasets` library, every token counted.
 
 A line of a CoNLL file is a token with its tag and possibly other columns, separated by tabs or, in a file without
-tabs, by spaces. An empty line ends a sentence. Lines `-DOCSTART-` and comments (`# ...`, with another number of
-columns than the tokens) are skipped. Splits have the columns `tokens` (list of strings) and `ner_tags` (list of
-ClassLabel).
+tabs, by spaces. An empty line or `-DOCSTART-` ends a sentence. Skipped are comments (`# ...`: with another number of
+columns than the tokens, or before a sentence and without a known tag) and the ranges and empty nodes of CoNLL-U.
+Splits have the columns `tokens` (list of strings) and `ner_tags` (list of ClassLabel).
 
-Tags of entities, such as B-person, are read in IOB1, IOB2 and IOBES, and delivered in IOB2: the first token of every
-entity is B-, each further one is I-. Other tags, such as parts of speech, stay unchanged.
+Tags of entities, such as B-person, are read in BIO, IOB1, IOB2, IOBES, BILOU and BMES, and delivered in IOB2: the
+first token of every entity is B-, each further one is I-. Other tags, such as parts of speech, stay unchanged.
 """
 
 from __future__ import annotations
 
-import io
+import difflib
 import logging
-import os
 import re
+import zlib
 from codecs import BOM_UTF8
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import datasets
 import numpy as np
 import xxhash
 
-from ..utils.errors import UserError
-from .labels import listed, sort_labels
+from ..utils.errors import UserError, reason_of
+from .labels import listed, sort_labels, warn_of_twins
 from .loading import PathLike, Source, choose_splits, find_files, open_named
 from .row_errors import (
     EXCERPT_CHARACTERS,
@@ -41,99 +42,93 @@ from .row_errors import (
     label_fault,
     text_fault,
 )
-from .stratified_split import Holdout
-from .tsv_reader import MAX_LINE_BYTES, check_signature, decode_line, excerpt_of
+from .stratified_split import hold_out
+from .tsv_reader import MAX_LINE_BYTES, check_signature, decode_line, excerpt_of, open_binary
 
 logger = logging.getLogger(__name__)
 
-SCHEMES = ("IOB1", "IOB2", "IOBES")
-_ENTITY_TAG = re.compile(r"[BIES]-(.+)")
-_DOCUMENT = b"-DOCSTART-"
+_ENTITY_TAG = re.compile(r"[BIMELSUW]-(.+)")
+_MODEL_TAG = re.compile(r"[BIES]-(.+)")
+_DOCUMENT, _COMMENT = b"-DOCSTART-", b"# "
+_CONLL_U, _NOT_A_WORD = 10, re.compile(rb"\d+[-.]\d+\t")  # columns; a range of words or an empty node
+_MOST_WORDS = 0.9
 
 Sentence = tuple[list[str], list[str]]  # tokens and tags
 OnBadRow = Callable[[BadRow], None]
-OnBytes = Callable[[bytes], object]
 
 
-# ---- schemes of tags ----
+# ---- tags ----
 
 
-def entity_types(tags: Iterable[str]) -> list[str]:
-    """Return the sorted types of entities in a set of tags; empty if the tags mark no entities."""
-    tags = set(tags) - {"O"}
-    found = {match[1] for tag in tags if (match := _ENTITY_TAG.fullmatch(tag))}
-    return sorted(found) if all(map(_ENTITY_TAG.fullmatch, tags)) else []
+def entity_types(names: Iterable[str]) -> list[str]:
+    """Return the sorted types of entities among the tags of a model; empty if they mark no entities."""
+    found = [_MODEL_TAG.fullmatch(name) for name in set(names) - {"O"}]
+    return sorted({match[1] for match in found if match}) if all(found) else []
 
 
-def find_entities(tags: Sequence[str]) -> list[tuple[int, int, str]]:
-    """Return first token, token after the last, and type of each entity, for tags in IOB1, IOB2 or IOBES.
-
-    As in the evaluation of CoNLL-2000, I-X and E-X that continue nothing of type X begin an entity.
-    """
-    found: list[tuple[int, int, str]] = []
-    start, kind = 0, ""  # open entity
-    for place, tag in enumerate([*tags, "O"]):
-        prefix, _, of = tag.partition("-")
-        if kind and (of != kind or prefix not in ("I", "E")):
-            found.append((start, place, kind))
-            kind = ""
-        if of and not kind:
-            start, kind = place, of
-        if kind and prefix in ("E", "S"):
-            found.append((start, place + 1, kind))
-            kind = ""
-    return found
-
-
-def convert_tags(tags: Sequence[str], scheme: str = "IOB2") -> list[str]:
-    """Return tags of entities, in any of the schemes, in IOB1, IOB2 or IOBES.
-
-    Raises:
-        UserError: For an unknown scheme.
+def to_iob2(tags: Sequence[str]) -> list[str]:
+    """Return tags of entities, of any scheme, in IOB2; an I- or E- that continues nothing of its type begins one.
 
     Example:
-        >>> convert_tags(["I-person", "I-person", "O", "I-place"], "IOBES")
-        ['B-person', 'E-person', 'O', 'S-place']
+        >>> to_iob2(["I-person", "L-person", "O", "U-place"])
+        ['B-person', 'I-person', 'O', 'B-place']
     """
-    if scheme not in SCHEMES:
-        raise UserError(f"unknown scheme of tags: found {scheme!r}; choose one of {', '.join(SCHEMES)}")
-    written, end_before = ["O"] * len(tags), ("", -1)
-    for start, end, kind in find_entities(tags):
-        marks = ["B", *"I" * (end - start - 1)]
-        if scheme == "IOB1" and (kind, start) != end_before:
-            marks[0] = "I"  # B only separates neighbours of one type
-        if scheme == "IOBES":
-            marks[-1] = "S" if end - start == 1 else "E"
-        written[start:end] = [f"{mark}-{kind}" for mark in marks]
-        end_before = kind, end
+    written, before = [], "O"
+    for tag in tags:
+        begins = tag[0] in "BSUW" or tag[2:] != before[2:] or before[0] in "ELSUW"
+        written.append(tag if tag == "O" else ("B" if begins else "I") + tag[1:])
+        before = tag
     return written
 
 
 @dataclass(frozen=True)
 class TagSet:
-    """The names of the tags by id; with `types`, those of entities in IOB2."""
+    """The names of the tags by id; with `types`, those of entities in IOB2. `seen` are further tags of the data."""
 
     names: tuple[str, ...]
     types: tuple[str, ...]
+    seen: tuple[str, ...] = ()
 
     @classmethod
-    def find(cls, tags: Iterable[str]) -> TagSet:
-        """Return the tags of the training rows; for entities, B and I of each type."""
-        tags = set(tags)
-        if types := entity_types(tags):
-            return cls(("O", *(f"{mark}-{kind}" for kind in types for mark in "BI")), tuple(types))
-        return cls(tuple(sort_labels(tags)), ())
+    def find(cls, counts: Mapping[str, int]) -> TagSet:
+        """Return the tags of the training rows; for entities, B and I of each type.
+
+        Tags are those of entities if half of them are, or nearly all words with another tag than O have one.
+        """
+        marked = [tag for tag in counts if _ENTITY_TAG.fullmatch(tag)]
+        words, others = sum(counts[tag] for tag in marked), len(counts.keys() - {*marked, "O"})
+        all_words = sum(counts.values()) - counts.get("O", 0)
+        if not marked or (2 * len(marked) < len(marked) + others and words < _MOST_WORDS * all_words):
+            warn_of_twins(counts)
+            return cls(tuple(sort_labels(counts)), ())
+        types: Counter[str] = Counter()
+        for tag in marked:
+            types[tag[2:]] += counts[tag]
+        warn_of_twins(types)
+        kinds = sorted(types)
+        return cls(("O", *(f"{mark}-{kind}" for kind in kinds for mark in "BI")), tuple(kinds), tuple(marked))
 
     def fault(self, tag: str) -> Fault | None:
         """Return what is wrong with a tag of the data."""
-        match = _ENTITY_TAG.fullmatch(tag) if self.types else None
-        if tag in self.names or (match and match[1] in self.types):
+        known = tag in self.names or (self.types and _ENTITY_TAG.fullmatch(tag) and tag[2:] in self.types)
+        if known:
             return None
-        return Fault(Reason.UNKNOWN_LABEL, f"tag {tag!r:.80}, known are {listed(self.names)}")
+        names = {name.casefold(): name for name in (*self.names, *self.seen)}
+        near = difflib.get_close_matches(tag.casefold(), names, 1) or ["o"] * (len(tag) == 1)
+        hint = f"; did you mean {names[near[0]]!r:.80}?" if near and near[0] in names else ""
+        return Fault(Reason.UNKNOWN_LABEL, f"tag {tag!r:.80}, known are {listed(self.names)}{hint}")
 
     def ids(self, tags: Sequence[str]) -> list[int]:
         """Return the ids of the tags of a sentence."""
-        return [self.names.index(tag) for tag in (convert_tags(tags) if self.types else tags)]
+        return [self.names.index(tag) for tag in (to_iob2(tags) if self.types else tags)]
+
+
+def _word_fault(token: str, tag: str, tags: TagSet | None) -> Fault | None:
+    """Return what is wrong with a word; some data have tokens of white space, such as U+00A0."""
+    fault = text_fault(token)
+    if fault and fault.reason is not Reason.BLANK_TEXT:
+        return fault
+    return label_fault(tag) or (tags.fault(tag) if tags else None)
 
 
 # ---- reading ----
@@ -146,54 +141,60 @@ class ConllFile:
     path: str
     token_column: int
     tag_column: int
-    max_line_bytes: int = MAX_LINE_BYTES
 
-    def sentences(
-        self, tags: TagSet | None, on_bad_row: OnBadRow, on_bytes: OnBytes = lambda block: None
-    ) -> Iterator[tuple[int, Sentence]]:
+    def sentences(self, tags: TagSet | None, on_bad_row: OnBadRow) -> Iterator[tuple[int, Sentence]]:
         """Yield the number of token lines since the last sentence, refused ones included, and the sentence."""
-        try:
-            stream = io.FileIO(self.path)
-        except OSError as error:
-            reason = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
-            raise UserError(f"{self.path} {reason}; give a folder with train.conll in it, or a CoNLL file") from None
-        with io.BufferedReader(stream) as lines:
-            fields, separator = self._find_layout(lines)
-            read, offset, sentence = 0, 0, _empty()
-            for number, line in enumerate(lines, start=1):
-                on_bytes(line)
-                start, offset = offset, offset + len(line)
-                line = (line.removeprefix(BOM_UTF8) if number == 1 else line).rstrip(b"\n").removesuffix(b"\r")
-                parts = _split(line, separator)
-                if not line.strip():
-                    if read:
-                        yield read, sentence
-                    read, sentence = 0, _empty()
-                elif not line.startswith(_DOCUMENT) and not (line.startswith(b"# ") and len(parts) != fields):
-                    read += 1
-                    found = self._parse(line, parts, start, fields, tags)
-                    if isinstance(found, Fault):
-                        on_bad_row(BadRow(self.path, number, start, found, excerpt_of(line)))
-                    else:
-                        sentence[0].append(found[0])
-                        sentence[1].append(found[1])
-            if read:
-                yield read, sentence
+        fields, separator = self._find_layout()
+        read, sentence = 0, _empty()
+        for number, offset, line in self._lines():
+            if _ends_sentence(line):
+                if read:
+                    yield read, sentence
+                read, sentence = 0, _empty()
+                continue
+            parts = line.split(separator)
+            word = self._parse(line, parts, offset, fields, tags)
+            is_comment = len(parts) != fields or (not read and (tags is None or isinstance(word, Fault)))
+            if (is_comment and line.startswith(_COMMENT)) or (fields == _CONLL_U and _NOT_A_WORD.match(line)):
+                continue
+            read += 1
+            if isinstance(word, Fault):
+                on_bad_row(BadRow(self.path, number, offset, word, excerpt_of(line)))
+            else:
+                sentence[0].append(word[0])
+                sentence[1].append(word[1])
+        if read:
+            yield read, sentence
 
-    def _find_layout(self, stream: BinaryIO) -> tuple[int, bytes]:
-        """Return the number of columns of the first token, and what separates them."""
-        check_signature(self.path, stream.read(4))
-        stream.seek(0)
-        lines = (line.removeprefix(BOM_UTF8).rstrip(b"\r\n") for line in stream)
-        lines = (line for line in lines if line.strip() and not line.startswith(_DOCUMENT))
-        first = next(lines, b"")
-        while first.startswith(b"# ") and (following := next(lines, b"")):
-            first = following
-        stream.seek(0)
+    def _lines(self) -> Iterator[tuple[int, int, bytes]]:
+        """Yield number, offset and content of each line, without its end and a byte order mark."""
+        offset = 0
+        try:
+            with open_binary(self.path) as stream:
+                for number, line in enumerate(stream, start=1):
+                    content = line.removesuffix(b"\n").removesuffix(b"\r")
+                    if number == 1:
+                        check_signature(self.path, line)
+                        bare = content.removeprefix(BOM_UTF8)
+                        content = content if bare.startswith((b"\t", b" ")) else bare  # else U+FEFF is a token
+                    yield number, offset, content
+                    offset += len(line)
+        except (OSError, EOFError, zlib.error) as error:
+            detail = getattr(error, "strerror", None) or reason_of(error)
+            reason = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read: {detail}"
+            raise UserError(f"{self.path} {reason}; give a folder with train.conll in it, or a CoNLL file") from None
+
+    def _find_layout(self) -> tuple[int, bytes | None]:
+        """Return the number of columns of the first token, and what separates them; None for white space."""
+        first = b""
+        for _, _, line in self._lines():
+            first = first if _ends_sentence(line) else line
+            if first and not first.startswith(_COMMENT):
+                break
         if not first:
             raise DataError.for_file(self.path, Reason.EMPTY_FILE, "found no token")
-        separator = b"\t" if b"\t" in first else b" "
-        fields = len(_split(first, separator))
+        separator = b"\t" if b"\t" in first else None
+        fields = len(first.split(separator))
         for name, column in (("text_column", self.token_column), ("label_column", self.tag_column)):
             if not -fields <= column < fields or fields == 1:
                 found = f"{name} {column}: found {fields} column{'s' * (fields > 1)}, counted from 0"
@@ -204,32 +205,26 @@ class ConllFile:
         self, line: bytes, parts: Sequence[bytes], offset: int, fields: int, tags: TagSet | None
     ) -> tuple[str, str] | Fault:
         """Return token and tag of a line, or what is wrong with it."""
-        decoded = decode_line(line, offset, self.max_line_bytes)
+        decoded = decode_line(line, offset, MAX_LINE_BYTES)
         if isinstance(decoded, Fault):
             return decoded
         if len(parts) != fields:
             reason = Reason.TOO_FEW_FIELDS if len(parts) < fields else Reason.TOO_MANY_FIELDS
             return Fault(reason, f"found {len(parts)} columns where the first token has {fields}")
         token, tag = parts[self.token_column].decode(), parts[self.tag_column].decode()
-        return _token_fault(token) or label_fault(tag) or (tags and tags.fault(tag)) or (token, tag)
-
-
-def _token_fault(token: str) -> Fault | None:
-    """Return what is wrong with a token; some data have tokens of white space, such as U+00A0."""
-    fault = text_fault(token)
-    return None if fault and fault.reason is Reason.BLANK_TEXT else fault
+        return _word_fault(token, tag, tags) or (token, tag)
 
 
 def _empty() -> Sentence:
     return [], []
 
 
-def _split(line: bytes, separator: bytes) -> list[bytes]:
-    return line.split(b"\t") if separator == b"\t" else line.split()
+def _ends_sentence(line: bytes) -> bool:
+    return not line.strip(b" ") or line.startswith(_DOCUMENT)
 
 
 @dataclass(frozen=True)
-class TaggedSplit:
+class TaggedRows:
     """One split of a data set of the `datasets` library; `path` is its name in messages."""
 
     path: str
@@ -237,39 +232,24 @@ class TaggedSplit:
     token_column: str
     tag_column: str
 
-    @property
-    def class_names(self) -> list[str] | None:
-        """The names of a column of ClassLabel; None for other columns."""
-        tag = getattr(self.rows.features[self.tag_column], "feature", None)
-        return tag.names if isinstance(tag, datasets.ClassLabel) else None
-
-    def sentences(
-        self, tags: TagSet | None, on_bad_row: OnBadRow, on_bytes: OnBytes = lambda block: None
-    ) -> Iterator[tuple[int, Sentence]]:
+    def sentences(self, tags: TagSet | None, on_bad_row: OnBadRow) -> Iterator[tuple[int, Sentence]]:
         """Yield the number of tokens and the sentence of each row; a row with a bad token is refused."""
-        advice = "set --text_column and --label_column"
-        for column in (self.token_column, self.tag_column):
-            if column not in self.rows.features:
-                detail = f"no column {column!r}: found {', '.join(map(repr, self.rows.features))}"
+        features, columns = self.rows.features, [self.token_column, self.tag_column]
+        for column in columns:
+            if not isinstance(features.get(column), datasets.List | datasets.LargeList):
+                there = ", ".join(map(repr, features))
+                detail = f"column {column!r} must hold lists: found {features.get(column, f'the columns {there}')}"
+                advice = "set --text_column and --label_column"
                 raise DataError.for_file(self.path, Reason.MISSING_COLUMN, f"{detail}; {advice}")
-        names = self.class_names
-        on_bytes(self.rows._fingerprint.encode())
-        for number, row in enumerate(self.rows.select_columns([self.token_column, self.tag_column])):
-            tokens, found = row[self.token_column], row[self.tag_column]
-            if not isinstance(tokens, list) or not isinstance(found, list):
-                detail = f"row {number} has {type(tokens).__name__} and {type(found).__name__}, not two lists"
-                raise DataError.for_file(self.path, Reason.MISSING_COLUMN, f"{detail}; {advice}")
-            fault: Fault | None = None
+        tag = features[self.tag_column].feature
+        names = dict(enumerate(tag.names)) if isinstance(tag, datasets.ClassLabel) else None
+        for number, row in enumerate(self.rows.select_columns(columns)):
+            tokens, found = (row[column] or [] for column in columns)
+            found = [str(tag) if names is None else names.get(tag, f"{tag}") for tag in found]
+            fault = next(filter(None, map(partial(_word_fault, tags=tags), map(str, tokens), found)), None)
             if len(tokens) != len(found):
                 fault = Fault(Reason.TOO_FEW_FIELDS, f"found {len(tokens)} tokens and {len(found)} tags")
-            elif names is not None and (bad := [tag for tag in found if tag is None or not 0 <= tag < len(names)]):
-                fault = Fault(Reason.LABEL_OUT_OF_RANGE, f"tag {bad[0]}, known are 0 to {len(names) - 1}")
-            else:
-                found = [str(tag) if names is None else names[tag] for tag in found]
-                for token, tag in zip(tokens, found, strict=True):
-                    fault = fault or _token_fault(token or "") or label_fault(tag)
-                    fault = fault or (tags.fault(tag) if tags is not None else None)
-            if fault is not None:
+            if fault:
                 bad_row = BadRow(self.path, number, None, fault, " ".join(map(str, tokens))[:EXCERPT_CHARACTERS])
                 for _ in tokens:
                     on_bad_row(bad_row)
@@ -287,10 +267,8 @@ def load_conll(
     seed: int = 0,
     max_bad_rows: int | float | str = 0,
     rejected_path: str | Path | None = None,
-    max_line_bytes: int = MAX_LINE_BYTES,
-    streaming: bool = False,
     report: DataReport | None = None,
-) -> datasets.DatasetDict | datasets.IterableDatasetDict:
+) -> datasets.DatasetDict:
     """Read tagged sentences from CoNLL files.
 
     Args:
@@ -303,8 +281,6 @@ def load_conll(
         seed: Changes which sentences are held out.
         max_bad_rows: Skip up to this number of bad lines: a count, or a share of all tokens such as `"0.1%"`.
         rejected_path: File that lists these (JSON lines).
-        max_line_bytes: Longer lines are bad.
-        streaming: Return streams. The files are still read once here, so that errors come before the first batch.
         report: An empty report to fill in; its rows are tokens, and its `label_counts` the number of sentences.
 
     Raises:
@@ -313,11 +289,10 @@ def load_conll(
     """
     files = find_files(source, splits, class_names is not None, ".conll")
     sources = {
-        split: [ConllFile(str(path), token_column, tag_column, max_line_bytes) for path in paths]
-        for split, paths in files.items()
+        split: [ConllFile(str(path), token_column, tag_column) for path in paths] for split, paths in files.items()
     }
     share = validation_share if splits is None else 0
-    return _load(sources, class_names, share, seed, max_bad_rows, rejected_path, streaming, report)
+    return _load(sources, class_names, report or DataReport(), share, seed, max_bad_rows, rejected_path)
 
 
 def load_tagged(
@@ -329,10 +304,8 @@ def load_tagged(
     class_names: Sequence[str] | None = None,
     splits: Iterable[str] | None = None,
     validation_share: float = 0.1,
-    seed: int = 0,
-    max_bad_rows: int | float | str = 0,
-    rejected_path: str | Path | None = None,
     report: DataReport | None = None,
+    **options: Any,
 ) -> datasets.DatasetDict:
     """Read tagged sentences from a data set of the `datasets` library, or rows in memory.
 
@@ -342,100 +315,63 @@ def load_tagged(
     """
     wanted = [splits] if isinstance(splits, str) else None if splits is None else list(splits)
     loaded, name, found = open_named(dataset, config, (token_column, tag_column), wanted)
-    columns = token_column, tag_column
-    parts = {split: TaggedSplit(f"{name}[{own}]", loaded[own], *columns) for split, own in found.items()}
-    names_given = class_names is not None
-    sources = {split: [parts[split]] for split in choose_splits(wanted, found, name, names_given or "train" in found)}
+    chosen = choose_splits(wanted, found, name, class_names is not None or "train" in found)
+    names = {split: found[split] for split in chosen}
+    sources = {
+        split: [TaggedRows(f"{name}[{own}]", loaded[own], token_column, tag_column)] for split, own in names.items()
+    }
     share = validation_share if wanted is None else 0
-    return _load(sources, class_names, share, seed, max_bad_rows, rejected_path, False, report)
+    return _load(sources, class_names, report or DataReport(), share, **options)
 
 
 def _load(
-    sources: Mapping[str, Sequence[Any]],
+    sources: Mapping[str, Sequence[ConllFile | TaggedRows]],
     class_names: Sequence[str] | None,
-    validation_share: float,
-    seed: int,
-    max_bad_rows: int | float | str,
-    rejected_path: str | Path | None,
-    streaming: bool,
-    report: DataReport | None,
-) -> Any:
-    """Read all splits under the tags of the first one, or of `class_names`."""
-    report = DataReport() if report is None else report
-    tags = None if class_names is None else TagSet(tuple(class_names), tuple(entity_types(class_names)))
-    read: dict[str, list[Sentence]] = {}  # empty lists for streams
-    sizes, digests = {}, {}
+    report: DataReport,
+    share: float,
+    seed: int = 0,
+    max_bad_rows: int | float | str = 0,
+    rejected_path: str | Path | None = None,
+) -> datasets.DatasetDict:
+    """Read all splits under `class_names`, or the tags of the first split."""
+    if class_names is None:
+        counts: Counter[str] = Counter()
+        for part in next(iter(sources.values())):
+            for _, (_, found) in part.sentences(None, lambda row: None):
+                counts.update(found)
+        tags = TagSet.find(counts)
+    else:
+        tags = TagSet(tuple(class_names), tuple(entity_types(class_names)))
+    read: dict[str, list[Sentence]] = {split: [] for split in sources}
     with Ledger(max_bad_rows, rejected_path, report) as ledger:
         for split, parts in sources.items():
-            report.splits[split] = counts = SplitReport([part.path for part in parts])
-            hasher, seen = xxhash.xxh3_128(), set()
-            read[split], sizes[split] = [], 0
+            report.splits[split] = counted = SplitReport([part.path for part in parts])
             for part in parts:
-                for tokens_read, sentence in part.sentences(tags, partial(ledger.reject, split), hasher.update):
-                    counts.rows_read += tokens_read
-                    counts.rows_kept += len(sentence[0])
-                    seen.update(sentence[1])
-                    sizes[split] += bool(sentence[0])
-                    if sentence[0] and not streaming:
-                        read[split].append(sentence)
-            if not sizes[split]:
-                raise DataError.for_file(", ".join(counts.files), Reason.EMPTY_FILE, "found no usable token")
-            tags, digests[split] = tags or TagSet.find(seen), hasher.hexdigest()
-    assert tags is not None
+                for words, sentence in part.sentences(tags, partial(ledger.reject, split)):
+                    counted.rows_read += words
+                    counted.rows_kept += len(sentence[0])
+                    read[split] += [sentence] if sentence[0] else []
+            if not read[split]:
+                raise DataError.for_file(", ".join(counted.files), Reason.EMPTY_FILE, "found no usable token")
     if len(tags.names) < 2:
         raise UserError(f"a tagger needs at least two tags: found {listed(tags.names)}")
+    if share and "validation" not in read:
+        train = read.pop("train")
+        mask = hold_out([" ".join(words) for words, _ in train], np.zeros(len(train), dtype=np.int64), share, seed)
+        sides = {"train": ~mask, "validation": mask}
+        drawn = {split: [train[row] for row in np.flatnonzero(side)] for split, side in sides.items() if side.any()}
+        read, report.held_out = drawn | read, int(mask.sum())
+        if report.held_out:
+            message = "there is no validation split: %d of %d sentences of train are held out as one (seed %d)"
+            logger.warning(message, report.held_out, len(train), seed)
     report.class_names = list(tags.names)
-    chosen: dict[str, tuple[str, np.ndarray | None]] = {split: (split, None) for split in read}
-    if validation_share and "validation" not in read:
-        holdout = Holdout((sizes["train"],), validation_share, seed)
-        held_out = holdout.select(np.zeros(sizes["train"], dtype=np.int64), np.zeros(1, dtype=np.int64))
-        chosen = {"train": ("train", ~held_out), "validation": ("train", held_out)} | {
-            split: part for split, part in chosen.items() if split != "train"
-        }
-        report.held_out = holdout.rows
-        message = "there is no validation split: %d of %d sentences of train are held out as one (seed %d)"
-        logger.warning(message, holdout.rows, sizes["train"], seed)
-    features = datasets.Features(
-        tokens=datasets.List(datasets.Value("string")),
-        ner_tags=datasets.List(datasets.ClassLabel(names=list(tags.names))),
-    )
-    built = {}
-    for split, (own, mask) in chosen.items():
-        report.label_counts[split] = [sizes[own] if mask is None else int(mask.sum())]
-        key = xxhash.xxh3_64_hexdigest(repr((digests[own], tags.names, split, seed, validation_share)).encode())
-        report.fingerprint = xxhash.xxh3_64_hexdigest((report.fingerprint + key).encode())
-        if streaming:
-            rows = {"sources": tuple(sources[own]), "tags": tags, "mask": None if mask is None else tuple(mask)}
-            built[split] = datasets.IterableDataset.from_generator(
-                _stream, features, gen_kwargs=rows, split=datasets.NamedSplit(split)
-            )
-        else:
-            kept = read[own] if mask is None else [row for row, keep in zip(read[own], mask, strict=True) if keep]
-            columns = {"tokens": [row[0] for row in kept], "ner_tags": [tags.ids(row[1]) for row in kept]}
-            table = datasets.Dataset.from_dict(columns, features, split=datasets.NamedSplit(split))
-            table._fingerprint = key  # the same in every process
-            built[split] = table
-    return (datasets.IterableDatasetDict if streaming else datasets.DatasetDict)(built)
-
-
-def _stream(sources: Sequence[Any], tags: TagSet, mask: Sequence[bool] | None) -> Iterator[dict[str, Any]]:
-    """Read files again, once per epoch; their bad lines are counted already."""
-    number = 0
-    for part in sources:
-        for _, (tokens, found) in part.sentences(tags, lambda row: None):
-            if tokens:
-                if mask is None or mask[number]:
-                    yield {"tokens": tokens, "ner_tags": tags.ids(found)}
-                number += 1
-
-
-def write_conll(rows: Iterable[Mapping[str, Any]], path: str | os.PathLike[str], scheme: str = "IOB2") -> None:
-    """Write sentences with `tokens` and `ner_tags`, names or ids of a data set, as `token<TAB>tag` lines."""
-    features = getattr(rows, "features", None)
-    names = features["ner_tags"].feature.names if features else None
-    with open(path, "w", encoding="utf-8", newline="\n") as stream:
-        for row in rows:
-            tags = [str(tag) if names is None else names[tag] for tag in row["ner_tags"]]
-            tags = convert_tags(tags, scheme) if entity_types(tags) else tags
-            stream.writelines(f"{token}\t{tag}\n" for token, tag in zip(row["tokens"], tags, strict=True))
-            stream.write("\n")
+    feature = datasets.List(datasets.ClassLabel(names=report.class_names))
+    features = datasets.Features(tokens=datasets.List(datasets.Value("string")), ner_tags=feature)
+    tables, hasher = {}, xxhash.xxh3_64(repr(tags.names).encode())
+    for split, rows in read.items():
+        report.label_counts[split] = [len(rows)]
+        hasher.update(repr((split, rows)).encode())
+        columns = {"tokens": [words for words, _ in rows], "ner_tags": [tags.ids(found) for _, found in rows]}
+        tables[split] = datasets.Dataset.from_dict(columns, features, split=datasets.NamedSplit(split))
+        tables[split]._fingerprint = report.fingerprint = hasher.hexdigest()  # the same in every process
+    return datasets.DatasetDict(tables)

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from ..utils.errors import UserError
-from .encoding import _fingerprint
+from .encoding import take_fingerprint
 from .row_errors import EXCERPT_CHARACTERS, BadRow, DataError, DataReport, Fault, Ledger, Reason, SplitReport
 
 logger = logging.getLogger(__name__)
@@ -146,7 +146,7 @@ def encode_text(texts: datasets.DatasetDict, tokenizer: PreTrainedTokenizerBase)
     return datasets.DatasetDict(
         {
             split: rows.map(
-                encode, batched=True, remove_columns=["text"], new_fingerprint=_fingerprint(rows, tokenizer, 0)
+                encode, batched=True, remove_columns=["text"], new_fingerprint=take_fingerprint(rows, tokenizer)
             )
             for split, rows in texts.items()
         }

@@ -73,7 +73,7 @@ def encode(
     arguments["features"] = datasets.Features(encoded)
     if streamed:
         return dataset.map(encoder, **arguments)
-    fingerprint = _fingerprint(dataset, tokenizer, limit)
+    fingerprint = take_fingerprint(dataset, tokenizer, limit)
     if dataset.format["type"] != "custom":  # a custom one makes the texts
         dataset = dataset.with_format(None)
     rows = dataset.map(encoder, new_fingerprint=fingerprint, **arguments).with_format(None)
@@ -153,10 +153,10 @@ def read_rules(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any] | None:
     return {name: rule for name, rule in rules.items() if name not in ("truncation", "padding")}
 
 
-def _fingerprint(dataset: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, limit: int) -> str | None:
+def take_fingerprint(dataset: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, *options: Any) -> str | None:
     """Return a fingerprint that is the same in every process; None if the library must find one itself."""
     settings = read_rules(tokenizer)
     if settings is None:
         return None
     sides = [getattr(tokenizer, name, None) for name in ("truncation_side", "split_special_tokens")]
-    return xxhash.xxh3_64_hexdigest(repr((dataset._fingerprint, settings, sides, limit)).encode())
+    return xxhash.xxh3_64_hexdigest(repr((dataset._fingerprint, settings, sides, options)).encode())

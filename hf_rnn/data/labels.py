@@ -6,6 +6,7 @@ exactly: nothing is stripped or folded.
 
 from __future__ import annotations
 
+import difflib
 import logging
 import re
 from abc import ABC, abstractmethod
@@ -24,6 +25,7 @@ from .row_errors import Fault, Reason, label_fault
 logger = logging.getLogger(__name__)
 
 _MOST_LISTED = 10  # labels in a message
+_NEAR = 0.85  # similarity of a label to its twin; unhappy and happy have 0.83
 
 # At most 18 digits: an id has no more, and Python refuses to parse thousands.
 _INTEGER = re.compile(r"-?[1-9][0-9]{0,17}|0")
@@ -48,6 +50,16 @@ def sort_labels(labels: Iterable[str]) -> list[str]:
     """Sort labels: by value if all are integers, else by code points."""
     labels = list(labels)
     return sorted(labels, key=int) if all(map(is_integer, labels)) else sorted(labels)
+
+
+def warn_of_twins(counts: Mapping[str, int]) -> None:
+    """Warn about the first label that one row has, if it nearly equals another one, such as Joy and joy."""
+    for label in (label for label, rows in counts.items() if rows == 1 and not is_integer(label)):
+        others = {other.casefold().strip("._- "): other for other in counts if other != label}
+        bare = label.casefold().strip("._- ")
+        if near := [bare] if bare in others else difflib.get_close_matches(bare, others, 1, _NEAR):
+            logger.warning("only one row has the label %.80r: did you mean %.80r?", label, others[near[0]])
+            return
 
 
 class RowLabels(ABC):
@@ -98,6 +110,7 @@ class LabelMap(RowLabels):
             raise UserError(f"a classifier needs two labels: found {listed(counts)} only; {advice}")
         if 0 < sum(map(is_integer, counts)) < len(counts):
             logger.warning("labels mix integers and names, and are used as names: %s", listed(sorted(counts)))
+        warn_of_twins(counts)
         return cls(tuple(sort_labels(counts)))
 
     @classmethod

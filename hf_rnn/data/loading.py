@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import numpy as np
 from datasets.exceptions import DatasetsError
 
 from ..utils.errors import UserError, reason_of
 from .hf_dataset import UNLABELLED, LibrarySplit, to_dataset
 from .labels import RowLabels
 from .row_errors import DataError, DataReport, Ledger, Reason
-from .split_reader import ReadSplit, build_streams, build_tables, read_splits
-from .stratified_split import Holdout
+from .split_reader import build_streams, build_tables, choose_held_out, read_splits
 from .tsv_reader import MAX_LINE_BYTES, TsvFile, TsvFormat
 
 logger = logging.getLogger(__name__)
@@ -26,7 +24,6 @@ logger = logging.getLogger(__name__)
 _SPLITS = ("train", "validation", "test")
 _ALIASES = {"dev": "validation"}
 _NUMBER = re.compile(r"-\d+(-of-\d+)?$")  # a part of a split: train-00000-of-00004
-_AT_ONCE = 1 << 20  # rows
 
 # The builders of the datasets library for single files.
 _BUILDERS = {".csv": "csv", ".csv.gz": "csv", ".parquet": "parquet", ".json": "json", ".jsonl": "json"}
@@ -74,11 +71,13 @@ def load_tsv(
         label_map: Labels of the data to `class_names`. If given, even empty, integers do not index the names.
         splits: Read only these, without a hold-out. Train is not required then if `class_names` are given.
         validation_share: Without a validation split, this share of train, stratified by label, becomes it; 0 for none.
+            Equal and nearly equal texts stay on one side. Below 20 rows nothing is held out.
         seed: Changes which rows are held out.
         max_bad_rows: Skip up to this many bad rows: a count, or a share of all rows such as `"0.1%"`.
         rejected_path: File that lists these (JSON lines). Without it the first few are logged.
         max_line_bytes: Longer lines are bad rows.
-        streaming: Return streams. The files are still read once here, so that all errors come before the first batch.
+        streaming: Return streams, without a hold-out. The files are still read once here, so that all errors come
+            before the first batch.
         report: An empty report to fill in.
         scheme: Makes labels of another kind than one class, such as `LabelSets.from_rows`.
         separator: As of [`load_named`]; TSV files do not need it.
@@ -98,8 +97,12 @@ def load_tsv(
     sources = {split: [TsvFile.open(path, layout) for path in paths] for split, paths in files.items()}
     with Ledger(max_bad_rows, rejected_path, report) as ledger:
         labels, read = read_splits(sources, names, ledger, not streaming, label_map, scheme)
-    holdout = _hold_out(read, labels.strata, validation_share if splits is None else 0, seed, report)
-    return (build_streams if streaming else build_tables)(labels, read, holdout, report)
+    share = validation_share if splits is None else 0
+    if not streaming:
+        return build_tables(labels, read, choose_held_out(read, labels, share, seed, report), report)
+    if share and "validation" not in read:
+        logger.warning("there is no validation split, and a stream holds no rows out: nothing is measured")
+    return build_streams(labels, read, report)
 
 
 def load_named(  # noqa: D417 - the other arguments are those of load_tsv
@@ -151,8 +154,8 @@ def load_named(  # noqa: D417 - the other arguments are those of load_tsv
     names = next(iter(sources.values()))[0].class_names if class_names is None else list(class_names)
     with Ledger(max_bad_rows, rejected_path, report) as ledger:
         labels, read = read_splits(sources, names, ledger, True, label_map, scheme)
-    holdout = _hold_out(read, labels.strata, validation_share if splits is None else 0, seed, report)
-    return build_tables(labels, read, holdout, report)
+    share = validation_share if splits is None else 0
+    return build_tables(labels, read, choose_held_out(read, labels, share, seed, report), report)
 
 
 def open_named(
@@ -287,27 +290,3 @@ def choose_splits(
         advice = "" if other is None else f"; take --split {other}"
         raise UserError(f"{where} has no split {' and '.join(missing)}: {there}{advice}")
     return tuple(split for split in _SPLITS if split in wanted)
-
-
-def _hold_out(read: dict[str, ReadSplit], classes: int, share: float, seed: int, report: DataReport) -> Holdout | None:
-    """Choose rows of train as validation rows, if there is no such split, and log it."""
-    report.label_counts = {split: source.count_labels(classes) for split, source in read.items()}
-    report.train_rows = [part.total() for part in read["train"].counts] if "train" in read else []
-    if not share or "validation" in read:
-        return None
-    counts = report.label_counts["train"]
-    holdout = Holdout(tuple(counts), share, seed)
-    held_out = [holdout.quota(label) for label in range(classes)]
-    report.label_counts["train"] = [count - out for count, out in zip(counts, held_out, strict=True)]
-    report.label_counts["validation"] = held_out
-    report.held_out = holdout.rows
-    seen = np.zeros(classes, dtype=np.int64)
-    for number, part in enumerate(read["train"].counts if len(report.train_rows) > 1 else ()):
-        for label, count in part.items():
-            for first in range(0, count, _AT_ONCE):
-                rows = np.full(min(_AT_ONCE, count - first), label)
-                report.train_rows[number] -= int(holdout.select(rows, seen).sum())
-    found = f"{holdout.rows} of {sum(counts)} rows of train are held out as one"
-    how = ", stratified by label" if classes > 1 else ""
-    logger.warning("there is no validation split: %s%s (seed %d)", found, how, seed)
-    return holdout

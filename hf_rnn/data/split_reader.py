@@ -23,7 +23,7 @@ from .hf_dataset import LibrarySplit
 from .label_sets import AsWritten
 from .labels import LabelMap, RowLabels, listed, sort_labels
 from .row_errors import BadRow, DataError, DataReport, Fault, Ledger, Reason, SplitReport
-from .stratified_split import Holdout
+from .stratified_split import hold_out
 from .tsv_reader import Rows, TsvFile
 
 logger = logging.getLogger(__name__)
@@ -103,6 +103,8 @@ def read_splits(
         absent = [name for name, rows in zip(labels.names, report.label_counts, strict=False) if not rows]
         if absent and scheme is None:
             logger.warning("%s has no row with label %s", split, listed(absent))
+    ledger.report.label_counts = {split: read.count_labels(labels.strata) for split, read in splits.items()}
+    ledger.report.train_rows = [part.total() for part in splits["train"].counts] if "train" in splits else []
     return labels, splits
 
 
@@ -131,16 +133,36 @@ def _count(values: pa.Array) -> dict[Any, int]:
     return dict(zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True))
 
 
+def choose_held_out(
+    read: dict[str, ReadSplit], labels: RowLabels, share: float, seed: int, report: DataReport
+) -> np.ndarray | None:
+    """Return which rows of train become the validation split, and log it; None if there is such a split."""
+    if not share or "validation" in read:
+        return None
+    rows = read["train"].rows
+    texts = [" ".join(filter(None, pair)) for block in rows for pair in zip(*block.text_lists(), strict=True)]
+    classes = np.concatenate([labels.stratum(block.labels) for block in rows])
+    held_out = hold_out(texts, classes, share, seed)
+    if not held_out.any():
+        return None
+    for split, mask in (("train", ~held_out), ("validation", held_out)):
+        report.label_counts[split] = np.bincount(classes[mask], minlength=labels.strata).tolist()
+    report.held_out, report.train_rows = int(held_out.sum()), []
+    how = ", stratified by label" if labels.strata > 1 else ""
+    found = f"{report.held_out} of {len(texts)} rows of train are held out as one"
+    logger.warning("there is no validation split: %s%s (seed %d)", found, how, seed)
+    return held_out
+
+
 def build_tables(
-    labels: RowLabels, read: dict[str, ReadSplit], holdout: Holdout | None, report: DataReport
+    labels: RowLabels, read: dict[str, ReadSplit], held_out: np.ndarray | None, report: DataReport
 ) -> datasets.DatasetDict:
     """Return the splits as tables, after the hold-out; empties the rows of `read`."""
-    fingerprints = _set_fingerprints(labels, read, holdout, report)
+    fingerprints = _set_fingerprints(labels, read, held_out, report)
     columns = {split: source.rows for split, source in read.items()}
-    if holdout is not None:
-        columns = (
-            dict(zip(("train", "validation"), _divide(columns.pop("train"), labels, holdout), strict=True)) | columns
-        )
+    if held_out is not None:
+        divided = _divide(columns.pop("train"), held_out)
+        columns = dict(zip(("train", "validation"), divided, strict=True)) | columns
     tables = {}
     for split, rows in columns.items():
         info, name = _describe(labels, read), datasets.NamedSplit(split)
@@ -150,51 +172,36 @@ def build_tables(
     return datasets.DatasetDict(tables)
 
 
-def build_streams(
-    labels: RowLabels, read: dict[str, ReadSplit], holdout: Holdout | None, report: DataReport
-) -> datasets.IterableDatasetDict:
-    """Return the splits as streams, after the hold-out."""
-    _set_fingerprints(labels, read, holdout, report)
+def build_streams(labels: RowLabels, read: dict[str, ReadSplit], report: DataReport) -> datasets.IterableDatasetDict:
+    """Return the splits as streams."""
+    _set_fingerprints(labels, read, None, report)
     streams = {}
-    for split, (source, held_out) in _find_parts(read, holdout).items():
-        counts = np.array([[part[label] for label in range(labels.strata)] for part in source.counts])
+    for split, source in read.items():
         # The library treats a list among the arguments as shards, which workers share: here the files.
-        arguments = {
-            "shards": list(zip(source.sources, (np.cumsum(counts, axis=0) - counts).tolist(), strict=True)),
-            "labels": labels,
-            "holdout": holdout if source is read.get("train") else None,
-            "held_out": held_out,
-        }
-        rows = ArrowExamplesIterable(_stream, arguments)
+        rows = ArrowExamplesIterable(_stream, {"shards": list(source.sources), "labels": labels})
         streams[split] = datasets.IterableDataset(rows, _describe(labels, read), datasets.NamedSplit(split))
     return datasets.IterableDatasetDict(streams)
 
 
-def _stream(
-    shards: list[tuple[RowSource, list[int]]], labels: RowLabels, holdout: Holdout | None, held_out: bool
-) -> Iterator[tuple[int, pa.Table]]:
+def _stream(shards: list[RowSource], labels: RowLabels) -> Iterator[tuple[int, pa.Table]]:
     """Read files again, once per epoch; their bad rows are counted already."""
     key = 0
-    for source, before in shards:
-        seen = np.array(before, dtype=np.int64)
+    for source in shards:
         for rows in source.rows(labels, lambda row: None):
-            if holdout is not None:
-                rows = rows.filter(holdout.select(labels.stratum(rows.labels), seen) == held_out)
             if len(rows.texts):
                 yield key, pa.table(rows.columns())
                 key += 1
 
 
-def _divide(blocks: list[Rows], labels: RowLabels, holdout: Holdout) -> tuple[list[Rows], list[Rows]]:
+def _divide(blocks: list[Rows], held_out: np.ndarray) -> tuple[list[Rows], list[Rows]]:
     """Divide the rows of train into training and held-out rows; empties the given list."""
     train: list[Rows] = []
     validation: list[Rows] = []
-    seen = np.zeros(len(holdout.counts), dtype=np.int64)
     while blocks:  # frees each block once it is copied: the texts are never held twice
         block = blocks.pop(0)
-        held_out = holdout.select(labels.stratum(block.labels), seen)
-        train.append(block.filter(~held_out))
-        validation.append(block.filter(held_out))
+        mask, held_out = np.split(held_out, [len(block.texts)])
+        train.append(block.filter(~mask))
+        validation.append(block.filter(mask))
     return train, validation
 
 
@@ -204,22 +211,15 @@ def _describe(labels: RowLabels, read: Mapping[str, ReadSplit]) -> datasets.Data
     return datasets.DatasetInfo(features=datasets.Features(**columns, label=labels.feature))
 
 
-def _find_parts(read: dict[str, ReadSplit], holdout: Holdout | None) -> dict[str, tuple[ReadSplit, bool]]:
-    """Return for each split to deliver its source, and whether it takes the held-out rows of that source."""
-    held_out = {"train": (read["train"], False), "validation": (read["train"], True)} if holdout else {}
-    return held_out | {split: (rows, False) for split, rows in read.items()}
-
-
 def _set_fingerprints(
-    labels: RowLabels, read: dict[str, ReadSplit], holdout: Holdout | None, report: DataReport
+    labels: RowLabels, read: dict[str, ReadSplit], held_out: np.ndarray | None, report: DataReport
 ) -> dict[str, str]:
     """Return a fingerprint for each split to deliver, and set the report's; tables and streams have the same."""
     names = (labels.names, getattr(labels, "written", ()) or False)
-    fingerprints = {
-        split: xxhash.xxh3_64_hexdigest(
-            repr((source.digest, names, held_out, source is read.get("train") and holdout)).encode()
-        )
-        for split, (source, held_out) in _find_parts(read, holdout).items()
-    }
+    made_from: dict[str, Any] = {split: (source.digest, names, split) for split, source in read.items()}
+    if held_out is not None:
+        drawn = xxhash.xxh3_64_hexdigest(np.packbits(held_out).tobytes())
+        made_from |= {split: (read["train"].digest, names, split, drawn) for split in ("train", "validation")}
+    fingerprints = {split: xxhash.xxh3_64_hexdigest(repr(parts).encode()) for split, parts in made_from.items()}
     report.fingerprint = xxhash.xxh3_64_hexdigest(repr(sorted(fingerprints.items())).encode())
     return fingerprints

@@ -1,72 +1,70 @@
-"""A stratified validation split for data without one; tables and streams hold out the same rows.
-
-`Dataset.train_test_split(stratify_by_column=...)` needs all rows in memory and refuses a class with one row. Here the
-label of a row and the number of earlier rows with that label decide, so a stream is split in constant memory.
-"""
+"""A stratified validation split for data without one; texts that repeat each other stay on one side."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from collections.abc import Sequence
 
 import numpy as np
 
 from ..utils.errors import UserError
+from .audit.duplicates import group_repeats
+
+logger = logging.getLogger(__name__)
+
+FEWEST_ROWS = 20  # below this number nothing is held out: one or two rows measure nothing
 
 
-@dataclass(frozen=True)
-class Holdout:
-    """The rows of train that become validation.
+def hold_out(texts: Sequence[str], classes: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Return which rows of train become validation, `(rows,)`: a share of each class, at least one and at most half.
 
-    The rows of each class, in file order, are cut into as many equal runs as rows are wanted, and a seeded draw takes
-    one row of each run: exact counts, every part of the file represented, no period.
+    Groups of equal and nearly equal texts are drawn whole. A class whose groups are all too large has fewer rows
+    there; if that is true of every class, single rows are drawn, with a warning. Fewer than 20 rows are all kept.
+
+    Args:
+        texts: The text of each row.
+        classes: The class of each row, from 0.
+        share: Share of each class.
+        seed: Changes which rows are drawn.
+
+    Raises:
+        UserError: For an invalid share.
     """
+    if not 0 < share <= 0.5:
+        raise UserError(f"invalid validation_share: found {share}; give more than 0 and at most 0.5")
+    if len(classes) < FEWEST_ROWS:
+        message = "there is no validation split, and %d rows are too few to hold some out: nothing is measured"
+        logger.warning(message, len(classes))
+        return np.zeros(len(classes), dtype=bool)
+    counts = np.bincount(classes)
+    wanted = np.minimum(np.maximum(1, np.round(share * counts).astype(np.int64)), counts // 2)
+    draws = _draw_groups(np.unique(group_repeats(texts), return_inverse=True)[1], classes, wanted, seed)
+    if not draws.any():
+        logger.warning("all texts repeat each other: held-out rows have copies in train, so that scores are too high")
+        draws = _draw_groups(np.arange(len(classes)), classes, wanted, seed)
+    return draws
 
-    counts: tuple[int, ...]
-    share: float
-    seed: int
 
-    def __post_init__(self) -> None:
-        if not 0 < self.share <= 0.5:
-            raise UserError(f"invalid validation_share: found {self.share}; give more than 0 and at most 0.5")
-        if not self.rows:
-            raise UserError(f"too few rows to hold out validation rows: found {self.counts} by label; give a dev.tsv")
+def _draw_groups(groups: np.ndarray, classes: np.ndarray, wanted: np.ndarray, seed: int) -> np.ndarray:
+    """Return which rows are drawn in whole groups, up to the wanted number of each class."""
+    drawn, counts = np.zeros(len(classes), dtype=bool), np.bincount(classes)
+    rows, sizes = np.argsort(groups, kind="stable"), np.bincount(groups)
+    ends = np.cumsum(sizes)
+    order = np.random.default_rng([abs(seed), int(seed < 0)]).permutation(len(sizes))
+    taken = np.zeros_like(counts)
 
-    def quota(self, label: int) -> int:
-        """Return the number of held-out rows of a class: its share, at least one, at most half."""
-        count = self.counts[label]
-        return min(max(1, round(self.share * count)), count // 2)
+    def draw(group: int, most: np.ndarray) -> None:
+        own = rows[ends[group] - sizes[group] : ends[group]]
+        added = np.bincount(classes[own], minlength=len(counts))
+        if (taken + added <= most).all():
+            drawn[own] = True
+            taken[:] += added
 
-    @property
-    def rows(self) -> int:
-        """The number of held-out rows."""
-        return sum(map(self.quota, range(len(self.counts))))
-
-    def select(self, labels: np.ndarray, seen: np.ndarray) -> np.ndarray:
-        """Return for each of the next rows of train, by their label ids (rows,), whether it is held out.
-
-        `seen` has the earlier rows of each class (classes,), and is advanced past these rows.
-        """
-        held_out = np.zeros(len(labels), dtype=bool)
-        for label in np.unique(labels):
-            rows = np.flatnonzero(labels == label)
-            ordinals = seen[label] + np.arange(len(rows))
-            seen[label] += len(rows)
-            count, quota = self.counts[label], self.quota(label)
-            if quota:
-                run = ordinals * quota // count
-                first, after = -(-run * count // quota), -(-(run + 1) * count // quota)
-                held_out[rows] = ordinals == first + self._draw(label, run) % (after - first)
-        return held_out
-
-    def _draw(self, label: int, run: np.ndarray) -> np.ndarray:
-        """Return a uniform non-negative integer for each run of a class.
-
-        The output function of SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number
-        generators").
-        """
-        entropy = [abs(self.seed), int(label), *([1] if self.seed < 0 else [])]
-        stream = np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]
-        bits = stream + run.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-        bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return ((bits ^ (bits >> np.uint64(31))) >> np.uint64(1)).astype(np.int64)
+    for group in order:
+        draw(group, wanted)
+        if (taken == wanted).all():
+            break
+    most = np.where(taken == 0, np.minimum(2 * wanted, counts // 2), wanted)
+    for name in np.flatnonzero((taken == 0) & (wanted > 0)):  # every group of the class has more rows than are wanted
+        draw(min(np.unique(groups[classes == name]), key=lambda group: sizes[group]), most)
+    return drawn

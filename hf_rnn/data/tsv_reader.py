@@ -82,6 +82,10 @@ class Rows:
         pairs = None if self.pairs is None else self.pairs.filter(keep)
         return Rows(self.texts.filter(keep), self.labels.filter(keep), 0, pairs)
 
+    def text_lists(self) -> list[list[str]]:
+        """Return the texts, and the second texts if there are any."""
+        return [column.to_pylist() for column in (self.texts, self.pairs) if column is not None]
+
     def columns(self) -> dict[str, pa.Array]:
         """Return the columns of a data set."""
         pairs = {} if self.pairs is None else {"text_pair": self.pairs}

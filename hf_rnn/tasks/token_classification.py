@@ -6,7 +6,6 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import datasets
@@ -17,6 +16,7 @@ from transformers import BatchEncoding, DataCollatorForTokenClassification, PreT
 
 from ..data import DataReport, load_conll
 from ..data.conll import entity_types, load_tagged
+from ..data.encoding import take_fingerprint
 from ..data.loading import find_builder
 from ..evaluation.classification import check_finite_logits, classification_metrics
 from ..tokenizers.word_level import count_ids, mark_capitals
@@ -47,26 +47,25 @@ class TokenClassification(Task):
 
     def read(self, arguments: Any, *, report: DataReport, **options: Any) -> Splits:
         """Read CoNLL files, a data set of the `datasets` library, or rows in memory."""
-        data, streaming = options.pop("data", None), options.pop("streaming", False)
+        for name in ("header", "text_pair_column", "label_columns", "label_map", "streaming"):
+            if options.pop(name, None) or getattr(arguments, name, None):
+                raise UserError(f"{name} is not for tagged sentences: leave it out")
+        data = options.pop("data", None)
         options |= {"max_bad_rows": arguments.max_bad_rows, "report": report}
-        if options.pop("label_map", None):
-            raise UserError("label_map is for labels of whole texts: found it for tagged sentences; leave it out")
-        for name in ("header", "text_pair_column", "label_columns"):
-            if getattr(arguments, name):
-                raise UserError(f"{name} is for TSV files: found it for tagged sentences; leave it out")
         if data is None:
             arguments.check_source()
-            data = arguments.dataset_name
-            data = arguments.data_dir if data is None and find_builder(arguments.data_dir) else data
+            data = arguments.dataset_name or (arguments.data_dir if find_builder(arguments.data_dir) else None)
+        columns = arguments.text_column, arguments.label_column
         if data is not None:
-            if streaming:
-                raise UserError("streaming requires CoNLL files: found another source of sentences; leave it out")
-            options |= {"token_column": arguments.text_column or "tokens"}
-            options |= {"tag_column": arguments.label_column or "ner_tags"}
+            options |= {"token_column": columns[0] or "tokens", "tag_column": columns[1] or "ner_tags"}
             return load_tagged(data, arguments.dataset_config, **options)
-        options |= {"token_column": _parse_column("text_column", arguments.text_column, 0)}
-        options |= {"tag_column": _parse_column("label_column", arguments.label_column, -1)}
-        return load_conll(arguments.data_dir, streaming=streaming, **options)
+        try:
+            token_column, tag_column = int(columns[0] or 0), int(columns[1] or -1)
+        except ValueError:
+            raise UserError(
+                f"columns of CoNLL files are numbers from 0: found {', '.join(map(str, columns))}"
+            ) from None
+        return load_conll(arguments.data_dir, token_column=token_column, tag_column=tag_column, **options)
 
     def vocabulary_texts(self, rows: Any) -> Iterable[str]:
         """Return the words of each sentence, joined by spaces."""
@@ -78,11 +77,12 @@ class TokenClassification(Task):
         A tag belongs to the first token of a word. In train, the further tokens of a word continue its tag, so that
         spans of raw texts are whole; elsewhere their label is -100.
         """
-        encoded = {
-            split: encode_tagged(rows, tokenizer, max_length, all_pieces=split == "train")
-            for split, rows in texts.items()
-        }
-        return type(texts)(encoded)
+        return datasets.DatasetDict(
+            {
+                split: encode_tagged(rows, tokenizer, max_length, all_pieces=split == "train")
+                for split, rows in texts.items()
+            }
+        )
 
     def audit_view(self, texts: datasets.DatasetDict) -> datasets.DatasetDict:
         """Return the sentences as texts, all with one label."""
@@ -182,100 +182,86 @@ class TokenClassification(Task):
         self, texts: Any, tokenizer: Any, config: Any, report: Any, metrics: Any, *, baselines: bool, examples: bool
     ) -> dict[str, Any]:
         """Return the number of training words by tag or entities by type, and examples."""
-        train, counts = texts["train"], Counter[str]()
-        stored = isinstance(train, datasets.Dataset)
+        train, counts = texts["train"], Counter[int]()
         names = train.features["ner_tags"].feature.names
-        for tags in train["ner_tags"] if stored else ():
-            counts.update(names[tag] for tag in tags)
-        rows = train["tokens"][:4] if stored else []
-        types = entity_types(names)
+        for tags in train["ner_tags"]:
+            counts.update(tags)
+        types = {kind: names.index(f"B-{kind}") for kind in entity_types(names)}
+        shown = types or {name: number for number, name in enumerate(names)}
         return {
-            "class_counts": {kind: counts[f"B-{kind}"] for kind in types} or {name: counts[name] for name in names},
-            "examples": {"": list(map(" ".join, rows))} if examples else None,
+            "class_counts": {name: counts[number] for name, number in shown.items()},
+            "examples": {"": list(map(" ".join, train["tokens"][:4]))} if examples else None,
         }
-
-
-def _parse_column(setting: str, name: str | None, default: int) -> int:
-    try:
-        return default if name is None else int(name)
-    except ValueError:
-        raise UserError(f"{setting} of CoNLL files is a number from 0: found {name!r}") from None
 
 
 # ---- words and tokens ----
 
 
-@dataclass
-class _Encoder:
-    """Encode batches of sentences, and count the words that are cut off."""
-
-    tokenizer: PreTrainedTokenizerBase
-    limit: int
-    tags: list[str]
-    all_pieces: bool
-    cut: int = 0
-
-    def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[list[int]]]:
-        sentences = list(map(list, batch["tokens"]))
-        encoded = self.tokenizer(
-            sentences,
-            is_split_into_words=True,
-            truncation=True,
-            max_length=self.limit,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-        )
-        ids, labels = [], []
-        for row, tags in enumerate(batch["ner_tags"]):
-            rows = self._align(encoded["input_ids"][row], encoded.word_ids(row), tags)
-            ids.append([token for token, _ in rows])
-            labels.append([tag for _, tag in rows])
-        return {"input_ids": ids, "labels": labels}
-
-    def _align(self, ids: Sequence[int], words: Sequence[int | None], tags: Sequence[int]) -> list[tuple[int, int]]:
-        """Return token ids and tags; a word without a token becomes the unknown token."""
-        unknown = self.tokenizer.unk_token_id
-        found: list[list[int]] = [[] for _ in tags]
-        for token, word in zip(ids, words, strict=True):
-            if word is not None:
-                found[word].append(token)
-        last = max((word for word, pieces in enumerate(found) if pieces), default=-1)
-        known = len(tags) if len(ids) < self.limit else last + 1
-        self.cut += len(tags) - known
-        first = next((place for place, word in enumerate(words) if word is not None), len(ids))
-        rows = [(token, NO_TAG) for token in ids[:first]]
-        for pieces, tag in zip(found[:known], tags, strict=False):
-            further = self._continue(tag) if self.all_pieces else NO_TAG
-            pieces = pieces or ([] if unknown is None else [unknown])
-            rows += [(token, further if number else tag) for number, token in enumerate(pieces)]
-        return rows + [(token, NO_TAG) for token, word in zip(ids[first:], words[first:], strict=True) if word is None]
-
-    def _continue(self, tag: int) -> int:
-        """Return the tag of the further tokens of a word: I-X after B-X."""
-        inside = f"I-{self.tags[tag][2:]}"
-        return self.tags.index(inside) if self.tags[tag].startswith("B-") and inside in self.tags else tag
-
-
 def encode_tagged(
-    rows: Any, tokenizer: PreTrainedTokenizerBase, max_length: int | None = None, all_pieces: bool = False
-) -> Any:
-    """Turn a table or stream of sentences with `tokens` and `ner_tags` into token ids and tags of tokens.
+    rows: datasets.Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int | None = None,
+    all_pieces: bool = False,
+) -> datasets.Dataset:
+    """Turn sentences with `tokens` and `ner_tags` into token ids and tags of tokens.
 
     A sentence has at most `max_length` tokens, by default the tokenizer's `model_max_length`. With `all_pieces` the
-    further tokens of a word continue its tag (I-X after B-X), else their label is -100.
+    further tokens of a word continue its tag (I-X after B-X), else their label is -100. A word without a token becomes
+    the unknown token.
     """
     if not tokenizer.is_fast:
         raise UserError("a tagger needs a fast tokenizer, one with a tokenizer.json: found a tokenizer in Python")
     limit = tokenizer.model_max_length if max_length is None else max_length
     names = rows.features["ner_tags"].feature.names
-    encoder = _Encoder(tokenizer, limit, names, all_pieces)
-    ids = {"input_ids": datasets.List(datasets.Value("int32")), "labels": datasets.List(datasets.Value("int64"))}
-    arguments: dict[str, Any] = {"batched": True, "remove_columns": list(rows.features)}
-    encoded = rows.map(encoder, features=datasets.Features(ids), **arguments)
-    if encoder.cut:
+    places = {name: number for number, name in enumerate(names)}
+    inside = [places.get(f"I-{name[2:]}", tag) if name.startswith("B-") else tag for tag, name in enumerate(names)]
+    unknown, cut = tokenizer.unk_token_id, 0
+
+    def align(ids: Sequence[int], words: Sequence[int | None], tags: Sequence[int]) -> tuple[list[int], list[int]]:
+        nonlocal cut
+        pieces: list[list[int]] = [[] for _ in tags]
+        for token, word in zip(ids, words, strict=True):
+            if word is not None:
+                pieces[word].append(token)
+        last = max((word for word in words if word is not None), default=-1)
+        known = len(tags) if len(ids) < limit else last + 1
+        cut += len(tags) - known
+        first = next((place for place, word in enumerate(words) if word is not None), len(ids))
+        aligned = [(token, NO_TAG) for token in ids[:first]]  # special tokens
+        for tokens, tag in zip(pieces[:known], tags, strict=False):
+            tokens = tokens or ([] if unknown is None else [unknown])
+            further = inside[tag] if all_pieces else NO_TAG
+            aligned += zip(tokens, [tag] + [further] * (len(tokens) - 1), strict=False)
+        aligned += [(ids[place], NO_TAG) for place in range(first, len(ids)) if words[place] is None]
+        return [token for token, _ in aligned], [label for _, label in aligned]
+
+    def encode(batch: dict[str, list[Any]]) -> dict[str, list[list[int]]]:
+        encoded = tokenizer(
+            list(map(list, batch["tokens"])),
+            is_split_into_words=True,
+            truncation=True,
+            max_length=limit,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+        )
+        words = map(encoded.word_ids, range(len(batch["tokens"])))
+        aligned = list(map(align, encoded["input_ids"], words, batch["ner_tags"]))
+        return {"input_ids": [ids for ids, _ in aligned], "labels": [labels for _, labels in aligned]}
+
+    features = datasets.Features(
+        input_ids=datasets.List(datasets.Value("int32")), labels=datasets.List(datasets.Value("int64"))
+    )
+    table = rows.map(
+        encode,
+        batched=True,
+        remove_columns=rows.column_names,
+        features=features,
+        new_fingerprint=take_fingerprint(rows, tokenizer, limit, all_pieces),
+    )
+    if cut:
         message = "%d words of %s are beyond %d tokens of their sentence and were cut off"
-        logger.warning(message, encoder.cut, rows.split or "the data", limit)
-    return encoded
+        logger.warning(message, cut, rows.split or "the data", limit)
+    return table
 
 
 def find_spans(

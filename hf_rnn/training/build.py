@@ -12,6 +12,7 @@ from typing import Any
 import datasets
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers.trainer_utils import IntervalStrategy
 
 from ..data.samplers import CountedStream
 from ..hub.loading import check_name, find_folder, load_without_weights
@@ -93,6 +94,9 @@ def make_trainer(run: Run, made_from: dict[str, Any]) -> RnnTrainer:
     args = copy.copy(run.arguments.training)
     args.output_dir = str(run.folder.checkpoints)
     args.push_to_hub = False  # only the finished folder is pushed
+    if "validation" not in run.examples:
+        args.eval_strategy, args.do_eval, args.load_best_model_at_end = IntervalStrategy.NO, False, False
+        args.early_stopping_patience = None
     train_examples: Any = run.examples["train"]
     if isinstance(train_examples, datasets.IterableDataset):
         seed = None if args.train_sampling_strategy == "sequential" else args.data_seed

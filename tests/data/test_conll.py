@@ -1,12 +1,12 @@
 """Tagged sentences: every token is kept or refused with its place, in any scheme of tags."""
 
+import gzip
 import itertools
 
 import pytest
-from seqeval.scheme import IOB1, IOB2, IOBES, Entities
 
 from hf_rnn.data import DataError, DataReport, load_conll
-from hf_rnn.data.conll import convert_tags, load_tagged, write_conll
+from hf_rnn.data.conll import load_tagged, to_iob2
 from hf_rnn.utils.errors import UserError
 
 CONLL_2003 = """\
@@ -43,14 +43,29 @@ def test_a_file_of_conll_2003(tmp_path):
     assert [tag for _, tag in rows(parts_of_speech["train"])[0]] == ["NNP", "VBZ", "JJ", "JJ", "NN"]
 
 
-def test_bytes_are_kept(tmp_path):
-    text = '\ufeffa b\tX\r\n\u00a0\tY\r\n\r\n\r\n"q\u2028\tX'
-    data = load_conll(write(tmp_path, train=text), validation_share=0)
-    assert rows(data["train"]) == [[("a b", "X"), ("\u00a0", "Y")], [('"q\u2028', "X")]]
+FORMS = [
+    ('\ufeffa b\tX\r\n\u00a0\tY\r\n\r\n\r\n"q\u2028\tX', [[("a b", "X"), ("\u00a0", "Y")], [('"q\u2028', "X")]]),
+    ("\ufeff\tX\na\tY\n", [[("\ufeff", "X"), ("a", "Y")]]),
+    ("\ufeff\ufeff X\na Y\n", [[("\ufeff", "X"), ("a", "Y")]]),
+    ("a X\nb Y\n-DOCSTART- O\nc X\n", [[("a", "X"), ("b", "Y")], [("c", "X")]]),
+    (
+        "# sentence\n# 1\n# X\na X\nb Y\n\n# two\n# three words here\nc X\n",
+        [[("#", "X"), ("a", "X"), ("b", "Y")], [("c", "X")]],
+    ),
+    ("# id 7\tdomain=en\na _ _ O\nb _ _ B-x\n", [[("a", "O"), ("b", "B-x")]]),
+    ("1-2\tdu" + "\t_" * 8 + "\n1\tde" + "\t_" * 7 + "\tX\n2\tle" + "\t_" * 7 + "\tY\n", [[("1", "X"), ("2", "Y")]]),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), FORMS)
+def test_words_of_all_formats(tmp_path, text, expected):
+    (tmp_path / "train.conll.gz").write_bytes(gzip.compress(text.encode()))
+    assert rows(load_conll(tmp_path, validation_share=0)["train"]) == expected
 
 
 BAD = [
     (b"word", "too few fields"),
+    (b"\t", "empty text"),
     (b"a\tb\tX", "too many fields"),
     (b"word\t", "empty label"),
     (b"w\xff\tX", "not UTF-8"),
@@ -58,13 +73,12 @@ BAD = [
 
 
 @pytest.mark.parametrize(("line", "reason"), BAD)
-@pytest.mark.parametrize("streaming", [False, True])
-def test_each_bad_line_is_refused_with_its_place(tmp_path, line, reason, streaming):
+def test_each_bad_line_is_refused_with_its_place(tmp_path, line, reason):
     write(tmp_path, train=b"good\tX\n" + line + b"\nbetter\tY\n\n" * 2, dev=b"good\tY\n")
     with pytest.raises(DataError, match=f"train.conll:2: {reason}"):
         load_conll(tmp_path)
     report, listed = DataReport(), tmp_path / "rejected.jsonl"
-    data = load_conll(tmp_path, max_bad_rows=2, rejected_path=listed, report=report, streaming=streaming)
+    data = load_conll(tmp_path, max_bad_rows=2, rejected_path=listed, report=report)
     counts = report.splits["train"]
     assert counts.rows_read == counts.rows_kept + sum(counts.rejected.values())
     assert sum(counts.rejected.values()) == len(listed.read_text().splitlines()) >= 1
@@ -91,14 +105,16 @@ def test_unusable_files(tmp_path, files, settings, message):
         load_conll(write(tmp_path, **files), **settings)
 
 
-def test_streams_and_tables_hold_out_the_same_sentences(tmp_path):
-    write(tmp_path, train="".join(f"w{number}\t{'XY'[number % 2]}\n\n" for number in range(40)))
-    table, stream = load_conll(tmp_path), load_conll(tmp_path, streaming=True)
-    for split in ("train", "validation"):
-        assert rows(table[split]) == rows(stream[split])
-    assert len(table["validation"]) == 4
-    whole = load_conll(tmp_path, validation_share=0)["train"]
-    assert sorted(rows(table["train"]) + rows(table["validation"])) == sorted(rows(whole))
+def test_a_tenth_is_held_out(tmp_path):
+    """Sentences that differ in one of twenty words stay on one side."""
+    words = [" ".join(f"w{number}x{place}" for place in range(19)).split() for number in range(20)]
+    sentences = [[*row, end] for row in words for end in ("a", "b")]
+    text = "".join("".join(f"{word}\t{'XY'[word < 'b']}\n" for word in row) + "\n" for row in sentences)
+    write(tmp_path, train=text)
+    data, whole = load_conll(tmp_path), load_conll(tmp_path, validation_share=0)["train"]
+    assert sorted(rows(data["train"]) + rows(data["validation"])) == sorted(rows(whole))
+    first = {split: {row[0] for row in found["tokens"]} for split, found in data.items()}
+    assert len(data["validation"]) == 4 and first["train"].isdisjoint(first["validation"])
 
 
 def test_rows_in_memory_and_of_the_library(tmp_path):
@@ -111,21 +127,45 @@ def test_rows_in_memory_and_of_the_library(tmp_path):
         load_tagged({"train": [{"tokens": ["a", "b"], "ner_tags": ["X"]}]})
 
 
-@pytest.mark.parametrize(("name", "scheme"), [("IOB1", IOB1), ("IOB2", IOB2), ("IOBES", IOBES)])
-def test_schemes_agree_with_seqeval(name, scheme):
-    """All taggings of four words in IOB2, written in each scheme, hold the same entities."""
-    for tags in itertools.product(["O", "B-a", "I-a", "B-b", "I-b"], repeat=4):
-        if any(tag[0] == "I" and before[2:] != tag[2:] for before, tag in itertools.pairwise(["O", *tags])):
-            continue  # not IOB2
-        written = convert_tags(tags, name)
-        found, expected = Entities([written], scheme).entities, Entities([list(tags)], IOB2).entities
-        assert [entity.to_tuple() for entity in found[0]] == [entity.to_tuple() for entity in expected[0]]
-        assert convert_tags(written) == list(tags)
+def taggings(length):
+    """Yield all ways to have entities of two types in a sentence, as (first, end, type)."""
+    if length == 0:
+        yield []
+    for size in range(1, length + 1):
+        for before in taggings(length - size):
+            start = length - size
+            yield from [[*before, (start, length, kind)] for kind in ("a", "b")] + ([before] if size == 1 else [])
 
 
-def test_files_are_written_as_they_are_read(tmp_path):
-    data = load_conll(write(tmp_path, train=CONLL_2003, dev=CONLL_2003))
-    (tmp_path / "again").mkdir()
-    for scheme in ("IOB1", "IOB2", "IOBES"):
-        write_conll(data["train"], tmp_path / "again" / "train.conll", scheme)
-        assert rows(load_conll(tmp_path / "again", validation_share=0)["train"]) == rows(data["train"])
+@pytest.mark.parametrize("marks", ["BIII", "BIIB", "BIES", "BILU", "BMES", "BMEW"])
+def test_every_scheme_is_read(marks):
+    first, inside, last, single = marks
+    for entities in taggings(4):
+        written, expected = ["O"] * 4, ["O"] * 4
+        for start, end, kind in entities:
+            body = first + inside * (end - start - 2) + last if end - start > 1 else single
+            written[start:end] = [f"{mark}-{kind}" for mark in body]
+            expected[start:end] = [f"{mark}-{kind}" for mark in "B" + "I" * (end - start - 1)]
+        if single != "I" or all(one[1] < two[0] or one[2] != two[2] for one, two in itertools.pairwise(entities)):
+            assert to_iob2(written) == expected
+
+
+CLEAN = "Anna U-person\nBo O\n\nNew B-place\nOld I-place\nTown L-place\n\n" * 20
+
+
+@pytest.mark.parametrize(
+    ("odd", "near"),
+    [("0", "O"), ("o", "O"), ("u-person", "U-person"), ("B_place", "B-place"), ("noise", None)],
+)
+def test_an_odd_tag_among_tags_of_entities_is_refused(tmp_path, odd, near):
+    write(tmp_path, train=CLEAN + f"x {odd}\n")
+    with pytest.raises(DataError, match=r"train\.conll:141: unknown label: tag") as caught:
+        load_conll(tmp_path)
+    assert str(caught.value).partition("did you mean ")[2].startswith(f"'{near}'?") or near is None
+    names = load_conll(tmp_path, max_bad_rows=1)["train"].features["ner_tags"].feature.names
+    assert names == ["O", "B-person", "I-person", "B-place", "I-place"]
+
+
+def test_a_type_beside_a_near_twin_is_reported(tmp_path, caplog):
+    load_conll(write(tmp_path, train=CLEAN + "x B-Place\n"))
+    assert "only one row has the label 'Place': did you mean 'place'?" in caplog.text

@@ -23,8 +23,9 @@ def tokenizer():
 
 @pytest.mark.parametrize("streaming", [False, True])
 def test_encode_gives_ids_and_labels(tmp_path, tokenizer, streaming, caplog):
-    path = write(tmp_path / "train.tsv", GOOD * 10 + b"good good bad day night\tpositive\n")
-    texts = load_tsv(path, streaming=streaming)
+    write(tmp_path / "train.tsv", GOOD * 9 + b"good good bad day night\tpositive\n")
+    write(tmp_path / "dev.tsv", GOOD)
+    texts = load_tsv(tmp_path, streaming=streaming)
     encoded = encode(texts, tokenizer)
     assert type(encoded) is type(texts) and list(encoded) == ["train", "validation"]
     ids = {"good day": [2, 4], "bad day": [3, 4], "good good bad day night": [2, 2, 3, 4, 0]}

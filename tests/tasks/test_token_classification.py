@@ -109,19 +109,12 @@ def test_remote_code_without_the_package(tagger, tmp_path):
     assert [(label, TEXT[start:end]) for label, start, end in found] == EXPECTED
 
 
-def test_a_stream_trains_to_the_same_tagger_as_a_table(tagger_settings, tmp_path):
-    short = {**tagger_settings, "num_train_epochs": 1, "train_sampling_strategy": "sequential"}
-    table = train(**short, output_dir=str(tmp_path / "table"))
-    stream = train(**short, streaming=True, output_dir=str(tmp_path / "stream"))
-    weights = [(result.folder / "model.safetensors").read_bytes() for result in (table, stream)]
-    assert weights[0] == weights[1] and stream.metrics["test"] == table.metrics["test"]
-
-
 @pytest.mark.parametrize(
     ("mistake", "message"),
     [
         ({"metric_for_best_model": "macro_recall"}, "unknown metric_for_best_model"),
-        ({"text_column": "token"}, "text_column of CoNLL files is a number"),
+        ({"text_column": "token"}, "columns of CoNLL files are numbers"),
+        ({"streaming": True}, "streaming is not for tagged sentences"),
         ({"calibrate": True}, "calibrate is for one label per text"),
     ],
     ids=str,

@@ -141,6 +141,13 @@ def test_a_tenth_is_held_out_without_a_validation_file(short, texts_dir, tmp_pat
     assert "test" not in result.metrics
 
 
+def test_five_rows_are_all_trained_on(short, tmp_path, caplog):
+    settings = {name: value for name, value in short.items() if name != "data_dir"}
+    result = train(**settings, train=[(f"word{number} box", "ab"[number % 2]) for number in range(5)])
+    assert result.metrics["training"]["rows"] == 5 and "validation" not in result.metrics
+    assert "5 rows are too few to hold some out: nothing is measured" in caplog.text
+
+
 # ---- an earlier model in the folder ----
 
 

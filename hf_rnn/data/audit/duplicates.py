@@ -45,6 +45,21 @@ def jaccard(a: str, b: str) -> float:
     return len(first & second) / len(first | second) if first and second else 0.0
 
 
+def group_repeats(texts: Sequence[str]) -> np.ndarray:
+    """Return the group of each text: exact and near duplicates, and the duplicates of these, are one group."""
+    normalized = pa.array(map(normalize_text, texts), pa.string()).dictionary_encode()
+    count = len(normalized.dictionary)
+    index = _NearIndex(normalized.dictionary.to_pylist(), [_Split([(text, 0) for text in range(count)])])
+    groups, members = np.arange(count), {}
+    for text in range(count):
+        while (twin := index.search(text, 0, text, groups=groups)) is not None:
+            small, large = sorted((groups[text], groups[twin]), key=lambda group: len(members.get(group, [group])))
+            moved = members.pop(small, [small])
+            members.setdefault(large, [large]).extend(moved)
+            groups[moved] = large
+    return groups[normalized.indices.to_numpy()]
+
+
 class Twin(NamedTuple):
     """A row, the row of the source split that it repeats, and whether it repeats it exactly."""
 
@@ -174,8 +189,13 @@ class _NearIndex:
         self._groups = list(zip(starts.tolist(), ends, *keys[1:, starts].tolist(), strict=False))
         self._group_bounds = np.searchsorted(keys[0, starts], np.arange(triples.max(initial=-1) + 2)).tolist()
 
-    def search(self, item: int, first: int, last: int, other_label: bool = False) -> int | None:
-        """Return an item from `first` to before `last` that is near to this one and has another text."""
+    def search(
+        self, item: int, first: int, last: int, other_label: bool = False, groups: np.ndarray | None = None
+    ) -> int | None:
+        """Return an item from `first` to before `last` that is near to this one and has another text.
+
+        With `groups`, the group of each item, it belongs to another group.
+        """
         candidates = [
             part
             for group in self._candidates(item, other_label)
@@ -184,7 +204,8 @@ class _NearIndex:
         own, block = set(self._triples_of(item)), _FIRST_BLOCK
         while candidates:
             others = np.concatenate([part[:block] for part in candidates])
-            for other in others[self._texts[others] != self._texts[item]].tolist():
+            differs = self._texts if groups is None else groups
+            for other in others[differs[others] != differs[item]].tolist():
                 triples = self._triples_of(other)
                 common = len(own.intersection(triples))
                 if 5 * common >= 4 * (len(own) + len(triples) - common):

@@ -21,6 +21,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
+from ...data.stratified_split import hold_out
 from ...hub.leak_scan import list_shared_files
 from ...hub.loading import find_folder, load_model
 from ...hub.model_folder import FinishedFolder, read_mapping
@@ -108,14 +109,15 @@ class RnnEstimator(BaseEstimator):
                 raise UserError(f"sample_weight is for one label per text: the task is {targets.task}; leave it out")
         train = targets.as_dataset(texts, targets.values)
         if eval_set is None:
-            held_out = _hold_out(targets.strata())
-            validation = train.select(np.flatnonzero(held_out))
+            held_out = hold_out(texts, targets.strata(), share=0.1, seed=0)
+            validation = train.select(np.flatnonzero(held_out)) if held_out.any() else None
             train = train.select(np.flatnonzero(~held_out))
             weights = None if weights is None else weights[~held_out]
         else:
             asked, known = eval_set
             values = targets.read(known, "eval_set y")
             validation = targets.as_dataset(read_texts(asked, "eval_set X"), values, "eval_set ")
+        splits = {"train": train} if validation is None else {"train": train, "validation": validation}
         quiet = self.verbose is not None and not self.verbose
         with tempfile.TemporaryDirectory(prefix="hf-rnn-", ignore_cleanup_errors=True) as room:
             folder = FinishedFolder(Path(room) / self._name)
@@ -123,7 +125,7 @@ class RnnEstimator(BaseEstimator):
                 # inside, because it resets accelerate's state of the process
                 settings = {**self._settings(str(folder.root)), "task": targets.task}
                 arguments = parse_settings(settings, prog=type(self).__name__)
-                card = _train(arguments, {"train": train, "validation": validation}, targets, weights, quiet)
+                card = _train(arguments, splits, targets, weights, quiet)
             self._adopt(folder, card)
         return self
 
@@ -252,16 +254,6 @@ _PARAMETERS = [
 ]
 _SIGNATURE = inspect.Signature([inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY), *_PARAMETERS])
 RnnEstimator.__init__.__signature__ = _SIGNATURE  # type: ignore[attr-defined]  # scikit-learn reads the settings here
-
-
-def _hold_out(ids: np.ndarray) -> np.ndarray:
-    """Return which rows become validation rows."""
-    from ...data.stratified_split import Holdout
-
-    counts = np.bincount(ids)
-    if max(counts.tolist()) < 2:
-        raise UserError(f"{len(ids)} texts of {len(ids)} classes are too few to hold out any: give eval_set=(X, y)")
-    return Holdout(tuple(counts.tolist()), share=0.1, seed=0).select(ids, np.zeros_like(counts))
 
 
 def _train(
