@@ -8,8 +8,8 @@ from dataclasses import dataclass, fields
 
 import datasets
 
-from ..data import DataReport, load_named
-from ..data.audit import Origin, audit, render_text
+from ..data import DataReport
+from ..data.audit import audit, render_text
 from ..data.source import find_origins, load_texts
 from ..data.vectors import widen_vocabulary
 from ..hub import loading as model_loading
@@ -40,7 +40,8 @@ def run(argv: Sequence[str]) -> None:
         raise UserError("an audit compares all rows: leave out streaming, or set it to false")
     datasets.disable_progress_bars()
     model_loading.quiet()
-    texts, origins = _load(arguments)
+    data = DataReport()
+    texts = load_texts(arguments, class_names=arguments.class_names, report=data)
     try:
         tokenizer = make_tokenizer(arguments, texts["train"]["text"])
         if arguments.vectors is not None and arguments.widen_vocabulary is not None:
@@ -48,7 +49,7 @@ def run(argv: Sequence[str]) -> None:
     except NoFrequentWordError as error:  # the rest of the report needs no tokenizer
         print_note(f"unknown tokens are not counted: {error}")
         tokenizer = None
-    report = audit(texts, tokenizer, origins=origins)
+    report = audit(texts, tokenizer, origins=find_origins(data))
     print(json.dumps(report.to_dict(), ensure_ascii=False) if arguments.json else render_text(report))
     check_leaks(report, arguments)
 
@@ -68,21 +69,3 @@ def _parse(argv: Sequence[str]) -> AuditArguments:
     parser.check_required(settings)
     (arguments,) = parser.build(settings)
     return arguments
-
-
-def _load(arguments: AuditArguments) -> tuple[datasets.DatasetDict, dict[str, Origin]]:
-    """Return the splits, and the lines of their rows in files without bad rows."""
-    report = DataReport()
-    texts = load_texts(arguments, class_names=arguments.class_names, validation_share=0, report=report)
-    origins = find_origins(arguments, report)
-    if "validation" in texts:
-        return texts, origins
-    # hold out validation rows as training does, with row numbers as texts, to know the line of each row
-    train, origin = texts["train"], origins.pop("train", None)
-    numbers = train.remove_columns("text").add_column("text", [str(row) for row in range(len(train))])
-    for name, part in load_named(datasets.DatasetDict(train=numbers)).items():
-        rows = [int(row) for row in part["text"]]
-        texts[name] = train.select(rows)
-        if origin is not None:
-            origins[name] = Origin(origin.file, [origin.lines[row] for row in rows])
-    return texts, origins

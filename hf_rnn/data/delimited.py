@@ -40,6 +40,13 @@ _SEPARATORS = ",;\t|"
 NO_SEPARATOR = "\0"  # separates nothing: a line with NUL is refused
 _LF, _CR = b"\n\r"
 
+_SIGNATURES = (
+    (b"\xff\xfe", Reason.UTF16, "it starts with the byte order mark ff fe; save it as UTF-8"),
+    (b"\xfe\xff", Reason.UTF16, "it starts with the byte order mark fe ff; save it as UTF-8"),
+    (b"\x1f\x8b", Reason.COMPRESSED, "its first bytes are those of gzip; unpack it"),
+    (b"PK\x03\x04", Reason.COMPRESSED, "its first bytes are those of zip; unpack it, or export a table with tabs"),
+)
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -113,6 +120,13 @@ def blocks_of_lines(stream: BinaryIO | RawIOBase, max_line_bytes: int) -> Iterat
     elif pieces:
         # A last line without LF: a CR at its end belongs to the line, so CRLF is added instead of LF.
         yield b"".join(pieces) + b"\r\n", 0, pending
+
+
+def check_signature(name: str, head: bytes) -> None:
+    """Raise DataError if the first bytes of a file are those of UTF-16 or of a compressed file."""
+    for signature, reason, detail in _SIGNATURES:
+        if head.startswith(signature):
+            raise DataError.for_file(name, reason, detail)
 
 
 def decode_line(line: bytes, offset: int, max_line_bytes: int, encoding: str = "utf-8") -> str | Fault:
@@ -197,7 +211,7 @@ class TextFile:
         return "utf-8" if self.encoding.startswith(("utf-16", "utf-32")) else self.encoding
 
     def blocks(self) -> Iterator[tuple[int, int, bytes, int]]:
-        """Yield number and offset of the first line of each block, its bytes, and the length of a line over the cap."""
+        """Yield number and offset of each block's first line, its bytes, and the length of a line over the cap."""
         with open_unpacked(self.path) as stream:
             recoded = _Recoded(stream, self.encoding) if self.line_encoding != self.encoding else stream
             source = _WithoutMark(recoded)

@@ -83,7 +83,7 @@ class RowOptions:
         taken = [pair, label, *several]
         if self.text_column is not None:
             text = self._find(table, self.text_column, "text_column")
-        elif table.is_unnamed:
+        elif table.is_unnamed or (self.header and len(table.columns) == 2 and not _knows(table, TEXT_NAMES)):
             text = next((name for name in table.columns if name not in taken), table.columns[0])
         else:
             text = find_column(table.columns, None, TEXT_NAMES, table.path, "text_column")
@@ -108,10 +108,9 @@ class RowOptions:
         rest = [name for name in table.columns if name not in taken]
         if table.is_unnamed and rest:
             return next((name for name in rest if name != table.columns[0]), rest[0])
-        known = any(name.strip().casefold() in LABEL_NAMES for name in rest)
         return (
             rest[0]
-            if len(rest) == 1 and not known
+            if len(rest) == 1
             else find_column(rest, None, LABEL_NAMES, table.path, "label_column")
         )
 
@@ -265,6 +264,10 @@ class RowSource:
 
     def _misfit(self, detail: str) -> DataError:
         return DataError.for_file(self.path, Reason.MISSING_COLUMN, f"{detail}; set --text_column and --label_column")
+
+
+def _knows(table: Table, names: Sequence[str]) -> bool:
+    return any(name.strip().casefold() in names for name in table.columns)
 
 
 def _write(value: Any, names: list[str] | None) -> str | None:

@@ -12,8 +12,9 @@ import json
 import os
 import zipfile
 import zlib
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,18 +26,31 @@ import pyarrow.parquet as pq
 from ..utils.errors import UserError, install_hint, reason_of
 from .delimited import (
     BLOCK_BYTES,
+    MAX_LINE_BYTES,
     NO_SEPARATOR,
     SAMPLE_BYTES,
     Batch,
     DelimitedText,
     TextFile,
+    decode_line,
+    excerpt_of,
     find_separator,
     open_unpacked,
 )
 from .labels import listed
 from .row_errors import EXCERPT_CHARACTERS, BadRow, DataError, Fault, Reason
 
-__all__ = ["TABLE_SUFFIXES", "Batch", "Table", "find_column", "is_table", "open_lines", "read_table", "take_column"]
+__all__ = [
+    "TABLE_SUFFIXES",
+    "Batch",
+    "Table",
+    "find_column",
+    "is_table",
+    "open_folder",
+    "open_lines",
+    "read_table",
+    "take_column",
+]
 
 BATCH_ROWS = 10_000
 
@@ -45,7 +59,7 @@ TEXT_NAMES = ("text", "tweet", "sentence", "review", "content", "comment", "mess
 LABEL_NAMES = ("label", "labels", "sentiment", "class", "category", "target", "emotion", "polarity")
 
 _KINDS = {
-    "delimited": ("csv", "tsv", "tab", "psv"),
+    "delimited": ("tsv", "csv", "tab", "psv"),
     "json": ("jsonl", "ndjson", "json"),
     "parquet": ("parquet", "pq"),
     "arrow": ("arrow", "feather", "ipc"),
@@ -269,8 +283,8 @@ def _open_delimited(
     return Table(path, "delimited", rows.names, shown, text.encoding, header, {}, rows.batches, stamp)
 
 
-def open_lines(path: str | Path, encoding: str | None = None) -> Table:
-    """Open a text file as a table of the column `text`, with a row for each line; see [`read_table`]."""
+def open_lines(path: str | Path, encoding: str | None = None, label: str | None = None) -> Table:
+    """Open a text file as a table of the column `text`, with a row for each line, and of `label` if it is given."""
     name = str(path)
     try:
         with open_unpacked(name) as stream:
@@ -281,7 +295,36 @@ def open_lines(path: str | Path, encoding: str | None = None) -> Table:
         raise DataError.for_file(name, Reason.UNREADABLE, f"it is damaged: {reason_of(error)}") from None
     rows = DelimitedText(text, NO_SEPARATOR, header=False, fields=1)
     rows.names = ["text"]
-    return Table(name, "delimited", ["text"], None, text.encoding, _read=rows.batches, _stamp=_stamp_of(name))
+    read: Read = rows.batches if label is None else partial(_read_labelled, rows, label)
+    names = ["text"] if label is None else ["text", "label"]
+    return Table(name, "lines", names, None, text.encoding, _read=read, _stamp=_stamp_of(name))
+
+
+def _read_labelled(rows: DelimitedText, label: str, columns: Sequence[str] | None) -> Iterator[Batch]:
+    for batch in rows.batches(["text"]):
+        labels = pa.array([label] * len(batch.rows), pa.string())
+        yield replace(batch, rows=pa.RecordBatch.from_arrays([batch.rows.column(0), labels], ["text", "label"]))
+
+
+def open_folder(path: str | Path, encoding: str | None = None) -> Table:
+    """Open a folder of text files as a table with a row for each file, and the folder's name as label."""
+    return Table(str(path), "folder", ["text", "label"], _read=partial(_read_files, Path(path), encoding or "utf-8"))
+
+
+def _read_files(folder: Path, encoding: str, columns: Sequence[str] | None) -> Iterator[Batch]:
+    files = sorted(folder.glob("*.txt"))
+    for start in range(0, len(files), 1000):
+        texts, places, bad = [], [], []
+        for place, file in enumerate(files[start : start + 1000], start):
+            content = file.read_bytes().removeprefix(BOM_UTF8)
+            text = decode_line(content, 0, MAX_LINE_BYTES, encoding)
+            if isinstance(text, Fault):
+                bad.append(BadRow(str(file), place, None, text, excerpt_of(content)))
+            else:
+                texts.append(text.removesuffix("\n").removesuffix("\r"))
+                places.append(place)
+        arrays = [pa.array(texts, pa.string()), pa.array([folder.name] * len(texts), pa.string())]
+        yield Batch(np.array(places, dtype=np.int64), pa.RecordBatch.from_arrays(arrays, ["text", "label"]), bad)
 
 
 def _open_json(text: TextFile, stamp: tuple[int, int]) -> Table:

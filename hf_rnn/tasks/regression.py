@@ -42,7 +42,7 @@ class Regression(SequenceClassification):
 
     def read(self, arguments: Any, *, report: DataReport, **options: Any) -> Splits:
         """Read texts with numbers, each in a column."""
-        return load_texts(arguments, report=report, scheme=Numbers.from_rows, separator="\t", **options)
+        return load_texts(arguments, report=report, scheme=Numbers.from_rows, **options)
 
     def encode(self, texts: Splits, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> Splits:
         """Return the splits as `input_ids` and the numbers in float32."""

@@ -17,7 +17,7 @@ from transformers import BatchEncoding, DataCollatorForTokenClassification, PreT
 from ..data import DataReport, load_conll
 from ..data.conll import entity_types, load_tagged
 from ..data.encoding import take_fingerprint
-from ..data.loading import find_builder
+from ..data.tables import kind_of_name
 from ..evaluation.classification import check_finite_logits, classification_metrics
 from ..tokenizers.word_level import count_ids, mark_capitals
 from ..utils.errors import UserError, install_hint
@@ -54,7 +54,8 @@ class TokenClassification(Task):
         options |= {"max_bad_rows": arguments.max_bad_rows, "report": report}
         if data is None:
             arguments.check_source()
-            data = arguments.dataset_name or (arguments.data_dir if find_builder(arguments.data_dir) else None)
+            is_records = kind_of_name(arguments.data_dir or "") not in (None, "delimited")
+            data = arguments.dataset_name or (arguments.data_dir if is_records else None)
         columns = arguments.text_column, arguments.label_column
         if data is not None:
             options |= {"token_column": columns[0] or "tokens", "tag_column": columns[1] or "ner_tags"}

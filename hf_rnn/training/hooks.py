@@ -250,7 +250,7 @@ class Audit(RunHook):
         data_args = run.arguments.data
         if run.table is None or not run.task.audits or not (run.is_main or data_args.fail_on_leak is not None):
             return
-        found = audit(run.task.audit_view(run.table), run.tokenizer, origins=find_origins(data_args, run.report))
+        found = audit(run.task.audit_view(run.table), run.tokenizer, origins=find_origins(run.report))
         check_leaks(found, data_args)
         logger.info("audit: %s", render_line(found))
         unknown = found.splits["validation"].unknown_token_share if "validation" in found.splits else None

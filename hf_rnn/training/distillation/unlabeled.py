@@ -12,9 +12,9 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from ...data.audit import normalize_text
+from ...data.delimited import open_unpacked
 from ...data.line_reader import read_texts
 from ...data.row_errors import BadRow, text_fault
-from ...data.tsv_reader import open_binary
 from ...utils.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def read_unlabeled(
     texts: list[str] = []
     counts: Counter[str] = Counter()
     lines, first_refused = 0, ""
-    with open_binary(str(path)) as stream:
+    with open_unpacked(str(path)) as stream:
         for line in (line for block in read_texts(stream, path.name.removesuffix(".gz")) for line in block):
             lines += 1
             if isinstance(line, BadRow):

@@ -12,9 +12,9 @@ from typing import Any
 
 import datasets
 
+from ...data.delimited import open_unpacked
 from ...data.line_reader import read_texts
 from ...data.row_errors import BadRow
-from ...data.tsv_reader import open_binary
 from ...utils.errors import UserError, reason_of
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ def read_lines(paths: Iterable[str | Path], counts: Counter[str]) -> Iterator[st
     for path in map(Path, paths):
         if not path.is_file():
             raise UserError(f"input: there is no file {path}: give files with one text per line, plain or .gz")
-        with open_binary(str(path)) as stream:
+        with open_unpacked(str(path)) as stream:
             for block in read_texts(stream, path.name.removesuffix(".gz")):
                 for line in block:
                     if isinstance(line, BadRow):
