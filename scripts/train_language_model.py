@@ -51,7 +51,8 @@ def main() -> None:
     set_seed(42)
     settings = {"cell_type": args.cell_type, "hidden_size": args.hidden_size, "bidirectional": False}
     settings |= {"embedding_size": 64, "embedding_initializer_range": 0.1, "classifier_dropout": 0.25}
-    model = hf_rnn.RnnForCausalLM(hf_rnn.RnnConfig(vocab_size=len(tokenizer), **settings))
+    settings |= {"vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id}
+    model = hf_rnn.RnnForCausalLM(hf_rnn.RnnConfig(**settings))
     pieces = TokenStreams(data["train"], args.streams, args.bptt, pad)
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.learning_rate, betas=(0.9, 0.99))
     steps = args.num_train_epochs * len(pieces)

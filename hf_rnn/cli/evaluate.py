@@ -50,6 +50,8 @@ def run(argv: Sequence[str]) -> None:
     import datasets
 
     from ..data import DataReport
+    from ..data.continuous_text import evaluation_streams
+    from ..evaluation.language_model import sum_losses
     from ..hub import loading as model_loading
     from ..inference import reference as plain_inference
     from ..tasks import task_of
@@ -58,7 +60,6 @@ def run(argv: Sequence[str]) -> None:
     datasets.disable_progress_bars()
     model, tokenizer = model_loading.load_model(name, arguments.revision, arguments.device)
     task = task_of(model.config)
-    task.check_model(name, model.config)
     class_names = [model.config.id2label[index] for index in range(model.config.num_labels)]
     label_map = arguments.read_label_map()
     if not label_map and class_names == [f"LABEL_{index}" for index in range(len(class_names))]:
@@ -66,8 +67,9 @@ def run(argv: Sequence[str]) -> None:
     options = {"class_names": class_names, "label_map": label_map, "splits": [arguments.split]}
     texts = task.read(arguments, report=DataReport(), **options)
     rows = next(iter(task.encode(texts, tokenizer, None).values()))
-    if (predictions := task.predict(model, tokenizer, rows)) is not None:
-        metrics = task.evaluate(predictions, None, model.config)
+    if task.verb == "generate":
+        sums = sum_losses(model, evaluation_streams(rows, model.config.pad_token_id))
+        metrics = task.evaluate(sums, None, model.config)
     else:
         logits = plain_inference.compute_logits(model, tokenizer, rows["input_ids"][:], arguments.batch_size)
         metrics = task.evaluate(logits, rows["labels"][:], model.config)

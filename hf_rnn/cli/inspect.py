@@ -13,7 +13,8 @@ from ..evaluation.figures import plot_states
 from ..hub import loading as model_loading
 from ..inference import reference as plain_inference
 from ..inference.attribution import words_read
-from ..tasks import check_verb, task_of
+from ..tasks import check_verb
+from ..tasks.answers import score_kind
 from ..training.arguments.parser import SettingsParser, expand_home, setting
 from ..utils.errors import UserError
 from ..utils.text_checks import check_text
@@ -108,9 +109,10 @@ def _describe_stages(
         tables.append(format_columns([["token", "weight", ""], *bars]))
     scores = plain_inference.compute_scores(model, outputs.logits.float())[0].tolist()
     labels = [model.config.id2label[index] for index in range(len(scores))]
-    shares = task_of(model.config).shares
-    rows = [[name, share, bar if shares else ""] for name, share, bar in _draw_bars(labels, scores)]
-    tables.append(format_columns([["label", "score", ""], *rows]))
+    bars = _draw_bars(labels, scores)
+    if score_kind(model.config) == "values":
+        bars = [[name, number, ""] for name, number, _ in bars]
+    tables.append(format_columns([["label", "score", ""], *bars]))
     return tables
 
 

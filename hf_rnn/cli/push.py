@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from os.path import expanduser
 from typing import TYPE_CHECKING, Any
 
 from ..training.arguments.parser import SettingsParser, setting
@@ -21,10 +20,12 @@ class PushArguments:
 
     model: str = setting("", "finished folder", required=True)
     repo_id: str = setting("", "repo on the Hub: owner/name", required="space")
-    space: str | None = setting(None, "owner/name of a static Space for a page that runs the model in the browser")
+    space: str | None = setting(None, "owner/name of a static Space for web/, the page of export --web")
     private: bool = setting(False, "make a new repo visible to its owner only")
     revision: str | None = setting(None, "branch to commit to (default: main)")
     create_pr: bool = setting(False, "open a pull request")
+    card_examples: bool = setting(True, "send the texts that the card shows")
+    allow_contacts: bool = setting(False, "send e-mail addresses and phone numbers too")
     dry_run: bool = setting(False, "check and list the files, send nothing")
 
 
@@ -37,20 +38,18 @@ def run(argv: Sequence[str]) -> None:
         example="my-model me/tweets --private",
     ).parse(argv)
     from ..hub import loading as model_loading
-    from ..hub.push import push, push_space
+    from ..hub.push import push
 
     model_loading.quiet()
-    settings: dict[str, Any] = {"private": arguments.private or None}  # without the flag, the default of the owner
-    settings |= {"revision": arguments.revision, "create_pr": arguments.create_pr}
+    names = ("revision", "create_pr", "card_examples", "allow_contacts")
+    settings: dict[str, Any] = {name: getattr(arguments, name) for name in names}
+    settings["private"] = arguments.private or None  # without the flag, the default of the owner
     pushes: list[Callable[..., PushResult]] = []
     if arguments.repo_id:
         pushes.append(partial(push, arguments.model, arguments.repo_id, **settings))
     if arguments.space is not None:
-        from ..inference.web import build_page
-
-        page = build_page(expanduser(arguments.model))
-        settings["model_id"] = arguments.repo_id or None
-        pushes.append(partial(push_space, arguments.model, arguments.space, page, **settings))
+        settings |= {"space": True, "model_id": arguments.repo_id or None}
+        pushes.append(partial(push, arguments.model, arguments.space, **settings))
     for planned in [send(dry_run=True) for send in pushes]:  # all checks before anything is sent
         rows = [(file.name, f"{file.size:,} bytes") for file in planned.files]
         rows.append((f"{len(rows)} files", f"{sum(file.size for file in planned.files):,} bytes"))

@@ -151,15 +151,15 @@ def _open_files(source: Source, splits: Iterable[str] | None, options: RowOption
         names = choose_splits(splits, found, str(source), options.class_names is not None)
         logger.info("%s: the labels are %s", source, ", ".join(path.name for path in found[names[0]]))
         opened = {}
-        for split in names:
-            folders = [open_folder(path, options.encoding) for path in found[split] if path.is_dir()]
-            files = [path for path in found[split] if path.is_file()]
-            opened[split] = folders or [
+        for name in names:
+            folders = [open_folder(path, options.encoding) for path in found[name] if path.is_dir()]
+            files = [path for path in found[name] if path.is_file()]
+            opened[name] = folders or [
                 open_lines(path, options.encoding, path.name.partition(".txt")[0]) for path in files
             ]
         return opened
-    files = find_files(source, splits, options.class_names is not None)
-    return {split: [options.open_file(path) for path in paths] for split, paths in files.items()}
+    paths = find_files(source, splits, options.class_names is not None)
+    return {split: list(map(options.open_file, parts)) for split, parts in paths.items()}
 
 
 def _find_label_files(folder: Path) -> dict[str, list[Path]]:

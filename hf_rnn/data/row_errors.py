@@ -46,7 +46,6 @@ class Reason(StrEnum):
     NOT_JSON = "not a JSON record"
     SCORE_NOT_FINITE = "score not finite"
     # Reasons below concern whole files and folders; no limit on bad rows applies.
-    UNDECLARED_HEADER = "undeclared header"
     UTF16 = "UTF-16"
     COMPRESSED = "compressed file"
     UNREADABLE = "unreadable file"

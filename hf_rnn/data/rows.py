@@ -108,11 +108,7 @@ class RowOptions:
         rest = [name for name in table.columns if name not in taken]
         if table.is_unnamed and rest:
             return next((name for name in rest if name != table.columns[0]), rest[0])
-        return (
-            rest[0]
-            if len(rest) == 1
-            else find_column(rest, None, LABEL_NAMES, table.path, "label_column")
-        )
+        return rest[0] if len(rest) == 1 else find_column(rest, None, LABEL_NAMES, table.path, "label_column")
 
 
 @dataclass(frozen=True)

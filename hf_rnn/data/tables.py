@@ -40,18 +40,6 @@ from .delimited import (
 from .labels import listed
 from .row_errors import EXCERPT_CHARACTERS, BadRow, DataError, Fault, Reason
 
-__all__ = [
-    "TABLE_SUFFIXES",
-    "Batch",
-    "Table",
-    "find_column",
-    "is_table",
-    "open_folder",
-    "open_lines",
-    "read_table",
-    "take_column",
-]
-
 BATCH_ROWS = 10_000
 
 # Names of columns of texts and of labels, in any case; the first that a table has is taken.
@@ -238,6 +226,28 @@ def find_column(columns: Sequence[str], wanted: str | None, guesses: Iterable[st
     raise DataError.for_file(
         path, Reason.MISSING_COLUMN, f"{missing}: found {listed(columns)}; name one of them with --{flag}"
     )
+
+
+def read_column(
+    path: str | Path, column: str | None = None, *, separator: str | None = None, encoding: str | None = None
+) -> Iterator[str | BadRow]:
+    """Yield the texts of a column of a table, or the lines of a file of another kind, in order; "" if one is missing.
+
+    Without a `column`, or if the table has no such column, it is that of texts by its name.
+    """
+    if is_table(path):
+        table = read_table(path, separator=separator, encoding=encoding)
+        known = column in table.columns or (column is not None and "." in column)
+        name = find_column(table.columns, column if known else None, TEXT_NAMES, str(path), "text_column")
+    else:
+        table, name = open_lines(path, encoding), "text"
+    for batch in table.batches([name]):
+        texts: list[Any] = take_column(batch.rows, name).to_pylist()
+        rows: list[tuple[int, str | BadRow]] = [(row.line, row) for row in batch.bad]
+        for place, text in zip(batch.places.tolist(), texts, strict=True):
+            rows.append((place, "" if text is None else str(text)))
+        for _, row in sorted(rows, key=lambda row: row[0]):
+            yield row
 
 
 def take_column(rows: pa.RecordBatch, name: str) -> pa.Array:

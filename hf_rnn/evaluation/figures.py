@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..hub.model_folder import FinishedFolder
 from ..utils.errors import UserError, install_hint
 
 if TYPE_CHECKING:
@@ -37,6 +38,25 @@ _SCORES = {
     "eval_macro_f1": ("macro F1, validation", _GREEN, "-", "^"),
     "eval_macro_recall": ("macro recall, validation", _PURPLE, "-", "D"),
 }
+
+
+def draw_metrics(metrics: Mapping[str, Any], class_names: Sequence[str], folder: FinishedFolder) -> dict[str, str]:
+    """Draw the confusion matrix, and the reliability diagram of a calibrated model, if `metrics.json` has them.
+
+    Return their captions with their file names.
+    """
+    figures = {}
+    split = "validation" if "validation" in metrics else "test"
+    if matrix := metrics.get(split, {}).get("confusion_matrix"):
+        plot_confusion_matrix(matrix, class_names, folder.confusion_matrix)
+        figures[f"True and predicted classes on the {split} split"] = folder.confusion_matrix.name
+    if calibration := metrics.get("calibration"):
+        split = calibration["fitted_on"]
+        scores = calibration["splits"][split]
+        tables = {f"{when} calibration": scores[when]["reliability"] for when in ("before", "after")}
+        plot_reliability(tables, folder.reliability)
+        figures[f"Accuracy by confidence on the {split} split"] = folder.reliability.name
+    return figures
 
 
 def plot_learning_curve(log_history: Sequence[Mapping[str, Any]], path: str | Path) -> None:

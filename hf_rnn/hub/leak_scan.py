@@ -1,7 +1,7 @@
 """Select the files of a finished folder that go to the Hub, and check that they contain nothing private.
 
-Other files are never sent. A pushed file can be read for good, so a token, a private key or a path of this machine
-stops the push.
+Other files are never sent. A pushed file can be read for good, so a secret, an e-mail address, a phone number or a
+path of this machine stops the push.
 """
 
 from __future__ import annotations
@@ -18,21 +18,20 @@ from transformers.dynamic_module_utils import get_relative_import_files
 
 from ..models.auto import HEADS, head_name
 from ..utils.errors import UserError, reason_of
+from ..utils.private_text import find_contacts, find_secrets
 from .model_folder import MODELLING_FILES, FinishedFolder, read_mapping
 
 _TOKENIZER = ("special_tokens_map.json", "added_tokens.json", "chat_template.jinja")
 _BINARY = (".safetensors", ".png", ".onnx", ".model")
 _VOCABULARY = re.compile(r"tokenizer\.json|vocab.*|merges.*")  # its words may look like paths
 
-# Formats that their providers publish. An underscore may precede a token, as in `run_hf_...`, so `\b` does not serve.
-_TOKENS = {
-    "Hugging Face": r"(?:hf_(?:oauth_|jwt_)?|api_org_)[A-Za-z0-9]{16,}",
-    "GitHub": r"(?:gh[opsur]_[A-Za-z0-9]{36}|github_pat_[A-Za-z0-9_]{22,})",
-    "AWS": r"(?:(?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Za-z0-9])|aws_secret_access_key\W{1,5}[A-Za-z0-9/+]{40})",
-    "OpenAI": r"sk-[A-Za-z0-9_-]{32,}",
-    "PEM": r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY",
+_READABLE = re.compile(rb"(?:[ -~]|[\xc3-\xf4][\x80-\xbf]+){8,}")  # strings in a binary file
+_IN_CARD = "remove it, or set --no_card_examples"
+_REMEDIES = {
+    "README.md": _IN_CARD,
+    "card_facts.json": _IN_CARD,
+    "tokenizer.json": "train again, as new vocabularies leave it out",
 }
-_TOKEN = re.compile(rf"(?<![A-Za-z0-9])(?:{'|'.join(_TOKENS.values())})")
 _PATH = re.compile(r"(?<![\w.~>-])/[\w.@+-]+(?:/[\w.@+-]+)+|\b[A-Za-z]:(?:\\{1,2}|/(?=[Uu]sers))[\w.@+-]+")
 
 
@@ -44,6 +43,10 @@ class SharedFile:
     name: str  # in the repo, with `/` between the parts
     size: int  # bytes
     content: bytes | None = field(default=None, repr=False)  # sent in place of the file's own, unless None
+
+    def read(self) -> bytes:
+        """Return what is sent."""
+        return self.path.read_bytes() if self.content is None else self.content
 
 
 def list_shared_files(folder: FinishedFolder, tokenizer_files: Iterable[str] = ()) -> tuple[SharedFile, ...]:
@@ -62,11 +65,16 @@ def list_left_files(folder: FinishedFolder, shared: Iterable[SharedFile]) -> tup
 
 
 def check_shareable(
-    folder: FinishedFolder, shared: Iterable[SharedFile], config: PreTrainedConfig, token: str | None = None
+    folder: FinishedFolder,
+    shared: Iterable[SharedFile],
+    config: PreTrainedConfig,
+    token: str | None = None,
+    allow_contacts: bool = False,
 ) -> None:
     """Check that the files load without this package and contain nothing private.
 
-    Private are the given token, anything that looks like a token or a private key, and absolute paths of this machine.
+    Private are the given token, secrets, absolute paths of this machine and, unless `allow_contacts`, e-mail addresses
+    and phone numbers.
     """
     missing = [name for name in sorted(_modelling_files(folder)) if not (folder.root / name).is_file()]
     if not {"AutoConfig", HEADS[head_name(config)][1]} <= _auto_map(folder).keys():
@@ -84,10 +92,11 @@ def check_shareable(
         ModelCard.load(folder.card)
     except Exception as error:  # YAML's own errors among others
         raise UserError(f"the metadata of {folder.card} cannot be read: {reason_of(error)}") from error
-    found = [leak for file in shared for leak in _find_leaks(file, folder.root, token)]
-    if found:
-        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-        raise UserError(f"{found[0]}{more}: remove it before others can read it")
+    leaks = [leak for file in shared for leak in _find_leaks(file, folder.root, token, allow_contacts)]
+    if leaks:
+        more = f" (and {len(leaks) - 1} more)" if len(leaks) > 1 else ""
+        place, problem, remedy = leaks[0]
+        raise UserError(f"{place} holds {problem}{more}: {remedy}. Others could read it")
 
 
 def _auto_map(folder: FinishedFolder) -> dict[str, str]:
@@ -106,28 +115,33 @@ def _modelling_files(folder: FinishedFolder) -> set[str]:
     return names
 
 
-def _find_leaks(file: SharedFile, root: Path, token: str | None) -> Iterator[str]:
-    """Yield the private content of a file, with its line."""
-    content, folders = file.path.read_bytes(), {str(Path.home()), str(root.resolve())} - {"/"}
-    if binary := file.path.suffix in _BINARY:
-        lines = [content.decode("latin-1")]
-        folders = {folder.encode().decode("latin-1") for folder in folders}
+def _find_leaks(
+    file: SharedFile, root: Path, token: str | None, allow_contacts: bool
+) -> Iterator[tuple[str, str, str]]:
+    """Yield the place of private content, what it is, and what to do."""
+    content, is_binary = file.read(), file.path.suffix in _BINARY
+    if is_binary:
+        lines = ["\n".join(match.decode(errors="replace") for match in _READABLE.findall(content))]
     elif file.path.suffix == ".json":  # without escapes, which can hide a slash or an underscore
         lines = json.dumps(json.loads(content), ensure_ascii=False, indent=2).splitlines()
     else:
         lines = content.decode("utf-8", errors="replace").splitlines()
+    folders = {str(Path.home()), str(root.resolve())} - {"/"}
     below = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, folders)) or '$.'})(?=[/\\])")
+    remedy = _REMEDIES.get(file.name, "remove it")
     for number, line in enumerate(lines, 1):
-        place = str(file.path) if binary else f"{file.path}:{number}"
-        paths = [match.group() for match in below.finditer(line)]
-        if not binary and not _VOCABULARY.fullmatch(file.name):
+        place = str(file.path) if is_binary else f"{file.path}:{number}"
+        paths = below.findall(line)
+        if not is_binary and not _VOCABULARY.fullmatch(file.name):
             paths += filter(_is_local, _PATH.findall(line))
-        if found := _TOKEN.search(line):
-            yield f"{place} holds a token ({found.group()[:6]}...)"
-        elif token and token in line:
-            yield f"{place} holds your token"
         if paths:
-            yield f"{place} holds a path of this machine ({max(paths, key=len)})"
+            yield place, f"a path of this machine ({max(paths, key=len)})", "remove it"
+        if secret := next(find_secrets(line), None):
+            yield place, f"a secret ({secret[:6]}...)", remedy
+        elif token and token in line:
+            yield place, "your token", "remove it"
+        elif not is_binary and not allow_contacts and (contact := next(find_contacts(line), None)):
+            yield place, f"an e-mail address or phone number ({contact})", f"{remedy}, or set --allow_contacts"
 
 
 def _is_local(path: str) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -34,26 +33,34 @@ def push(
     folder: str | Path,
     repo_id: str,
     *,
+    space: bool = False,
+    model_id: str | None = None,
     private: bool | None = None,
     revision: str | None = None,
     create_pr: bool = False,
+    card_examples: bool = True,
+    allow_contacts: bool = False,
     dry_run: bool = False,
     token: str | None = None,
     commit_message: str = "Upload a recurrent text classifier",
 ) -> PushResult:
-    """Share a finished folder on the Hub, in one commit.
+    """Share a finished folder, or its web page, on the Hub, in one commit.
 
     The folder is checked first: training is complete, the model loads here and, as far as files show, without this
-    package, and no file contains a token, a private key or a path of this machine. The repo is created if it does not
-    exist; its other files stay unchanged. In the repo the card names the repo in place of the folder, unless the card
-    was edited by hand.
+    package, and no file contains a secret, an e-mail address, a phone number or a path of this machine. The repo is
+    created if it does not exist; its other files stay unchanged. In the repo the card names the repo in place of the
+    folder, unless the card was edited by hand.
 
     Args:
         folder: The output folder of a training.
         repo_id: `owner/name`.
+        space: Share `web/`, the page of `hf-rnn export --web`, as a static Space.
+        model_id: Repo of the model, which the card of the Space names.
         private: Whether a new repo is private. None takes the owner's default, and leaves an existing repo unchanged.
         revision: The branch to commit to; created from `main` if missing. None is `main`.
         create_pr: Propose the commit as a pull request to `main` instead.
+        card_examples: Whether the card shows texts of the training data.
+        allow_contacts: Share e-mail addresses and phone numbers too.
         dry_run: Only check; nothing is sent and no token is needed.
         token: A token with write access. None takes `HF_TOKEN`, or the one stored by `hf auth login`.
         commit_message: The commit's first line.
@@ -67,86 +74,29 @@ def push(
     """
     check_request(repo_id, revision, create_pr)
     token = find_token(token)
-    finished, files = _list_checked_files(folder, token)
-    card = card_for_repo(finished, repo_id)
-    files = tuple(
-        replace(file, size=len(card[file.name]), content=card[file.name]) if file.name in card else file
-        for file in files
-    )
-    plan = PushResult(repo_id, "", files, list_left_files(finished, files))
-    return _send(plan, "model", private, revision, create_pr, dry_run, token, commit_message)
-
-
-def push_space(  # noqa: D417 - the other arguments are those of `push`
-    folder: str | Path,
-    space_id: str,
-    page: Mapping[str, bytes],
-    *,
-    model_id: str | None = None,
-    private: bool | None = None,
-    revision: str | None = None,
-    create_pr: bool = False,
-    dry_run: bool = False,
-    token: str | None = None,
-    commit_message: str = "Upload the page of a recurrent text classifier",
-) -> PushResult:
-    """Share the page of a model as a static Space of the Hub, in one commit.
-
-    Args:
-        folder: The output folder of a training.
-        space_id: `owner/name`.
-        page: The files of the page by name, from `hf_rnn.inference.web.build_page`.
-        model_id: Repo of the model, which the card then names.
-
-    The checks and the other arguments are those of [`push`].
-
-    Raises:
-        UserError: If the folder cannot be shared, the Hub refuses, or cannot be reached.
-    """
-    check_request(space_id, revision, create_pr)
-    token = find_token(token)
-    finished, _ = _list_checked_files(folder, token)
-    title = finished.root.resolve().name
-    data = ModelCardData(title=title, sdk="static", app_file="index.html", models=[model_id] if model_id else None)
-    about = "A recurrent text classifier that runs in the visitor's browser: texts are not sent to a server."
-    card = f"---\n{data.to_yaml()}\n---\n\n# {title}\n\n{about}\n"
-    contents = sorted({**page, finished.card.name: card.encode()}.items())
-    files = tuple(SharedFile(Path(name), name, len(content), content) for name, content in contents)
-    plan = PushResult(space_id, "", files, ())
-    return _send(plan, "space", private, revision, create_pr, dry_run, token, commit_message)
-
-
-def _list_checked_files(folder: str | Path, token: str | None) -> tuple[FinishedFolder, tuple[SharedFile, ...]]:
-    """Return a finished folder and its files for the Hub, after the checks of [`push`]."""
     finished = FinishedFolder(Path(os.path.expanduser(folder)))
     finished.check_finished()
     model, tokenizer = load_model(finished.root, allow_encoder=True)
     files = list_shared_files(finished, tokenizer.vocab_files_names.values())
-    check_shareable(finished, files, model.config, token)
-    return finished, files
-
-
-def _send(
-    plan: PushResult,
-    kind: str,
-    private: bool | None,
-    revision: str | None,
-    create_pr: bool,
-    dry_run: bool,
-    token: str | None,
-    commit_message: str,
-) -> PushResult:
-    """Send the files of a plan to a repo of this kind, unless it is a dry run; return the result with its URL."""
-    api, repo_id = connect(token), plan.repo_id
-    branch = None if revision == "main" else revision
-    page = f"{api.endpoint}/{'spaces/' if kind == 'space' else ''}{repo_id}"
-    plan = replace(plan, url=page + (f"/tree/{branch}" if branch else ""))
+    card = card_for_repo(finished, repo_id, card_examples) if not space else {}
+    files = tuple(
+        replace(file, size=len(card[file.name]), content=card[file.name]) if file.name in card else file
+        for file in files
+    )
+    check_shareable(finished, files, model.config, token, allow_contacts)
+    left = () if space else list_left_files(finished, files)
+    if space:
+        files = _list_page(finished, model_id)
+    kind = "space" if space else "model"
+    api, branch = connect(token), None if revision == "main" else revision
+    page = f"{api.endpoint}/{'spaces/' if space else ''}{repo_id}"
+    plan = PushResult(repo_id, page + (f"/tree/{branch}" if branch else ""), files, left)
     if dry_run:
         return plan
     if token is None:
         raise UserError(f"there is no token to push with: {token_advice()}")
     with explain_errors(f"the push to {repo_id} failed", repo_id, branch):
-        sdk = "static" if kind == "space" else None
+        sdk = "static" if space else None
         api.create_repo(repo_id, repo_type=kind, space_sdk=sdk, private=private, exist_ok=True)
         if private is not None and bool(api.repo_info(repo_id, repo_type=kind).private) != private:
             found, wanted = ("public", "private") if private else ("private", "public")
@@ -156,7 +106,7 @@ def _send(
             )
         if branch and not branch.startswith("refs/"):
             api.create_branch(repo_id, repo_type=kind, branch=branch, exist_ok=True)
-        additions = [CommitOperationAdd(file.name, file.content or file.path) for file in plan.files]
+        additions = [CommitOperationAdd(file.name, file.content or file.path) for file in files]
         commit = api.create_commit(
             repo_id,
             additions,
@@ -166,6 +116,19 @@ def _send(
             create_pr=create_pr,
         )
     return replace(plan, url=commit.pr_url or plan.url, commit=commit.oid)
+
+
+def _list_page(folder: FinishedFolder, model_id: str | None) -> tuple[SharedFile, ...]:
+    """Return the files of a static Space: the exported page, and a card that names the model."""
+    if not (folder.web / "index.html").is_file():
+        raise UserError(f"{folder.root} has no web/: make it with hf-rnn export --model {folder.root} --web")
+    title = folder.root.resolve().name
+    data = ModelCardData(title=title, sdk="static", app_file="index.html", models=[model_id] if model_id else None)
+    about = "A recurrent text classifier that runs in the visitor's browser: texts are not sent to a server."
+    card = f"---\n{data.to_yaml()}\n---\n\n# {title}\n\n{about}\n".encode()
+    files = [SharedFile(folder.card, folder.card.name, len(card), card)]
+    files += [SharedFile(path, path.name, path.stat().st_size) for path in sorted(folder.web.iterdir())]
+    return tuple(files)
 
 
 def find_token(token: str | None = None) -> str | None:

@@ -16,7 +16,7 @@ import torch
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..evaluation.classification import check_finite_logits
-from ..tasks import task_of
+from ..tasks.answers import score_kind
 from ..utils.text_checks import check_text
 from .reference import compute_logits, compute_scores
 
@@ -89,7 +89,7 @@ def explain(
         text=text,
         scores=dict(zip(names, scores[0].tolist(), strict=True)),
         label=names[label],
-        measure="attention" if attention else "leave_one_out" if task_of(model.config).shares else "change",
+        measure="attention" if attention else "change" if score_kind(model.config) == "values" else "leave_one_out",
         pieces=_pieces(tokenizer, text, encoded, effects),
         tokens=tokens,
         max_length=tokenizer.model_max_length,

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 from ..hub.card.files import read_facts
 from ..hub.loading import find_folder, load_model
 from ..hub.model_folder import FinishedFolder
-from ..tasks import Task, check_verb, task_of
+from ..tasks import check_verb, task_of
+from ..tasks.answers import score_kind
 from ..utils.errors import UserError, install_hint
 from . import Tagger
 from .attribution import explain
@@ -33,8 +34,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _SHOWN_LABELS = 10
+_PURPOSES = {  # by `score_kind`
+    "softmax": "says whether a text is {}",
+    "sigmoid": "says which of these labels a text has: {}",
+    "values": "predicts numbers from a text: {}",
+}
 _EXAMPLES = ("best day of the year, thank you!", "late again, so tired of this", "the shop opens at nine on Saturday")
 _EXAMPLES_SHOWN = 6
+_MOST_BYTES = 1_000_000  # bytes per request
+_EVERYWHERE = ("0.0.0.0", "::")
 
 # One column on a telephone, with the label above the examples.
 _LAYOUT = """
@@ -63,7 +71,7 @@ def build(model_name_or_path: str | Path, revision: str | None = None) -> gradio
     task, examples = task_of(model.config), read_examples(FinishedFolder(folder))
     name = Path(folder).resolve().name if Path(model_name_or_path).is_dir() else str(model_name_or_path)
     with gr.Blocks(title=name, analytics_enabled=False) as page:
-        gr.HTML(_LAYOUT + _heading(name, list(model.config.id2label.values()), task))
+        gr.HTML(_LAYOUT + _heading(name, model.config))
         with gr.Row(elem_id="one-text"):
             with gr.Column():
                 text = gr.Textbox(
@@ -98,9 +106,9 @@ def label_text(
         explanation = explain(model, tokenizer, text)
     except UserError as error:
         return None, f"<p>{escape(str(error))}</p>"
-    task = task_of(model.config)
-    shown = explanation.scores if task.shares else task.caption({"values": explanation.scores})
-    return shown, colour(explanation)
+    if score_kind(model.config) == "values":
+        return ", ".join(f"{name} {number:.4g}" for name, number in explanation.scores.items()), colour(explanation)
+    return explanation.scores, colour(explanation)
 
 
 def mark_text(tagger: Tagger, text: str) -> list[tuple[str, str | None]]:
@@ -135,11 +143,32 @@ def serve(page: gradio.Blocks, host: str = "127.0.0.1", port: int | None = None)
     fonts: dict[str, Any] = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
     settings["theme"] = gr.themes.Default(primary_hue="blue", **fonts)
     try:
-        page.launch(server_name=host, server_port=port, **settings)
+        page.launch(server_name=host, server_port=port, app_kwargs=_guard(host), **settings)
     except (OSError, OverflowError) as error:  # the second for a port above 65535
         where = f"port {port} of {host}" if port is not None else host
         raise UserError(f"the page cannot be served at {where}: set --port to a free one") from error
     return page.local_url
+
+
+def _guard(host: str) -> dict[str, Any]:
+    """Return settings of the server: no uploads, no large requests, and only this machine's names in `Host`.
+
+    Gradio stores the files that anyone uploads, and a foreign `Host` lets a website read the page (DNS rebinding).
+    """
+    from starlette.middleware import Middleware
+    from starlette.middleware.body_limit import RequestBodyLimitMiddleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+    from starlette.responses import PlainTextResponse
+    from starlette.routing import Route
+
+    refusal = PlainTextResponse("this page takes no files", status_code=403)
+    uploads = ("/gradio_api/upload", "/gradio_api/process_recording")
+    hosts = ["*"] if host in _EVERYWHERE else [host, "localhost", "127.0.0.1"]
+    middleware = [
+        Middleware(TrustedHostMiddleware, allowed_hosts=hosts),
+        Middleware(RequestBodyLimitMiddleware, max_body_size=_MOST_BYTES),
+    ]
+    return {"middleware": middleware, "routes": [Route(path, refusal) for path in uploads]}
 
 
 def _check_address(host: str) -> None:
@@ -172,17 +201,17 @@ def read_examples(folder: FinishedFolder) -> list[str]:
     return examples[:_EXAMPLES_SHOWN] or list(_EXAMPLES)
 
 
-def _heading(name: str, labels: Sequence[str], task: Task) -> str:
-    if task.per_token:
+def _heading(name: str, config: Any) -> str:
+    if task_of(config).per_token:
         about = "This recurrent network marks words of a text. Give it one: the colours show the labels."
     else:
-        about = describe([f"<b>{escape(label)}</b>" for label in labels], task.purpose)
+        about = describe([f"<b>{escape(label)}</b>" for label in config.id2label.values()], config)
         about += " Give it one: the colours show which words count."
     return f'<h1 style="margin: 0.2em 0">{escape(name)}</h1><p>{about}</p>'
 
 
-def describe(labels: Sequence[str], purpose: str) -> str:
+def describe(labels: Sequence[str], config: Any) -> str:
     """Return the sentence on a page that names the labels."""
     names = [*labels[:_SHOWN_LABELS], *["another label"] * (len(labels) > _SHOWN_LABELS)]
     choice = " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
-    return f"This recurrent network {purpose.format(choice)}."
+    return f"This recurrent network {_PURPOSES[score_kind(config)].format(choice)}."

@@ -13,8 +13,9 @@ from torch.nn.functional import normalize
 
 from ..hub.loading import find_folder, load_without_weights
 from ..hub.model_folder import FinishedFolder, name_damage
-from ..tasks import DEFAULT_TASK, get_task
+from ..models.auto import head_class
 from ..utils.errors import UserError
+from .fused.classifier import FUSED_HEAD
 from .predictor import MEMORY_LIMIT, FastRnn, TableDtype
 
 
@@ -58,9 +59,8 @@ class SentenceEncoder:
                 "linear",
                 len(top["classifier.bias"]),
             )
-            task = get_task(DEFAULT_TASK)
-            config.architectures = [task.architecture]  # the fused path runs this head
-            model = task.model_class(config).eval()
+            config.architectures = [FUSED_HEAD]
+            model = head_class(FUSED_HEAD)(config).eval()
             model.load_state_dict({**encoder, **top})
         return cls(FastRnn(model, tokenizer, table_dtype, memory_limit))
 

@@ -1,17 +1,16 @@
 """`TextClassifier`: from texts to answers, for any program that computes logits. Needs NumPy and tokenizers alone.
 
-Answers come from the functions of [`hf_rnn.tasks.answers`].
+Answers are those of the model's task.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..tasks import DEFAULT_TASK, find_answers, get_task, task_of
+from ..tasks import task_of
 from ..tasks.answers import compute_scores
 from ..utils.errors import UserError
 from ..utils.text_checks import check_texts
@@ -20,8 +19,6 @@ from .fast_tokenizer.fast_tokenization import FastTokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-    from ..tasks import Task
 
 
 def batch_by_length(
@@ -80,15 +77,7 @@ class TextClassifier:
         paired = getattr(config, "sep_token_id", None) is not None
         self._encode: Any = PairTokenizer(tokenizer) if paired else FastTokenizer(tokenizer)
         self.config: Any = config
-        self._answers = find_answers(config)
-
-    @cached_property
-    def task(self) -> Task:
-        """The task of the model, that of one label per text for models from elsewhere; its import loads torch."""
-        try:
-            return task_of(self.config)
-        except UserError:
-            return get_task(DEFAULT_TASK)
+        self.task = task_of(config)
 
     def predict(self, texts: Sequence[str]) -> list[dict[str, Any]]:
         """Return the answer to each text, in their order: `{"label": ..., "score": ...}` of its best class.
@@ -99,7 +88,7 @@ class TextClassifier:
         Raises:
             UserError: For an invalid list of texts, here and in the next methods; the message names the position.
         """
-        return self._answers(self.predict_proba(texts), self.config)
+        return self.task.answers(self.predict_proba(texts), self.config)
 
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
         """Return the scores `(N, C)` in float32, in the order of the texts and of `id2label`.

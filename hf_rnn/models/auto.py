@@ -16,6 +16,11 @@ HEADS: dict[str, tuple[str, str]] = {
     "RnnForCausalLM": ("causal_lm_rnn", "AutoModelForCausalLM"),
     ENCODER: ("modeling_rnn", "AutoModel"),
 }
+PIPELINES = {  # by Auto class: the task of `transformers.pipeline` and of the Hub
+    "AutoModelForSequenceClassification": "text-classification",
+    "AutoModelForTokenClassification": "token-classification",
+    "AutoModelForCausalLM": "text-generation",
+}
 
 
 def head_name(config: PreTrainedConfig) -> str:

@@ -9,6 +9,7 @@ fused kernels run both, and no length is needed on the host: this compiles, expo
 Legend: B batch, T time, I input width, H hidden per direction, D directions, L layers.
 """
 
+import math
 from contextlib import nullcontext
 from typing import Any
 
@@ -50,6 +51,23 @@ class RecurrentCell(nn.Module):
         """Return the gates `(T, B, H)` by name, from inputs `(T, B, I)` and the states `(T, B, H)` of a run."""
         return {}
 
+    def memory_bias(self) -> tuple[torch.Tensor, float] | None:
+        """Return the bias `(H,)` of the gate that keeps the state, and 1, or -1 if the gate replaces it; else None."""
+        return None
+
+    def spread_memory(self, longest: float) -> None:
+        """Start with units that remember about 1 to `longest` tokens, evenly on a logarithmic scale.
+
+        Tallec and Ollivier 2018, "Can recurrent neural networks warp time?" (https://arxiv.org/abs/1804.11188).
+        """
+        gate = self.memory_bias()
+        if gate is None or getattr(self.bias_ih_l0, "_is_hf_initialized", False):
+            return
+        bias, sign = gate
+        # A gate sigmoid(b) keeps a state for about 1 / (1 - sigmoid(b)) = 1 + exp(b) tokens.
+        with torch.no_grad():
+            bias.copy_(sign * torch.linspace(0, math.log(longest), len(bias)))
+
     @classmethod
     def gains_by_distinct(cls, places: int, distinct: int, input_size: int, hidden_size: int) -> bool:
         """Return whether to run over the `distinct` tokens of the `places` in a batch."""
@@ -61,6 +79,7 @@ class RecurrentCell(nn.Module):
 class TorchCell(RecurrentCell):
     """Mixin for torch's own modules, whose fused kernels also take weights as arguments."""
 
+    bias_ih_l0: nn.Parameter
     has_recurrent_dropout = True
     kernel: Any
     loop: str  # its name in `cpu_kernels_rnn.py`
@@ -119,6 +138,10 @@ class Gru(nn.GRU, TorchCell):
     kernel, loop, prefers_loop, distinct_gain = staticmethod(torch.gru), "gru", True, (0.0, 0.0)
     gates = ("reset", "update", "")
 
+    def memory_bias(self) -> tuple[torch.Tensor, float]:
+        """Return the bias of the update gate, which keeps the state."""
+        return self.bias_ih_l0.chunk(3)[1], 1.0
+
 
 class Lstm(nn.LSTM, TorchCell):
     """Torch's LSTM."""
@@ -128,6 +151,10 @@ class Lstm(nn.LSTM, TorchCell):
     padding_gates = (-_SATURATION, _SATURATION, 0.0, 0.0)  # input gate 0, forget gate 1
     # measured: 0.97 times the kernel's speed at 21 million, 1.1 at 48 million, 1.3 at 107 million
     distinct_gain = (40e6, 0.3)
+
+    def memory_bias(self) -> tuple[torch.Tensor, float]:
+        """Return the bias of the forget gate, which keeps the state."""
+        return self.bias_ih_l0.chunk(4)[1], 1.0
 
     def forward(self, inputs: torch.Tensor, state: Any = None) -> Any:  # type: ignore[override] # no packed texts
         """Run as `nn.LSTM` does; a single step takes torch's cell, as oneDNN would pack all weights for it."""
@@ -164,6 +191,10 @@ class MinGru(RecurrentCell):
         """Return the gate by name; see [`RecurrentCell`]."""
         sums = nn.functional.linear(inputs, self.weight_ih_l0, self.bias_ih_l0)
         return {"update": sums.chunk(2, dim=-1)[0].sigmoid()}
+
+    def memory_bias(self) -> tuple[torch.Tensor, float]:
+        """Return the bias of the update gate, which replaces the state."""
+        return self.bias_ih_l0.chunk(2)[0], -1.0
 
     def run_loop(self, inputs: DistinctTokens, dropout: float, h_0: Any = None, c_0: None = None) -> Any:
         """Run over distinct tokens; see [`RecurrentCell`]."""
@@ -302,6 +333,13 @@ class CompactTexts:
         final = gather_rows(states.flatten(0, 1), (self.lengths - 1).clamp(min=0) * states.shape[1] + self._column)
         empty = (self.lengths == 0)[:, None]
         return final.masked_fill(empty, 0) if initial is None else torch.where(empty, initial.to(final.dtype), final)
+
+    def last_inputs(self, wide: torch.Tensor, count: int) -> torch.Tensor:
+        """Return the last `count` places `(count, B, R)` of each text in `(count + T, B, R)`, with places before it."""
+        if self.is_full:
+            return wide[-count:]
+        steps = torch.arange(count, device=wide.device)[:, None] + self.lengths
+        return gather_rows(wide.flatten(0, 1), steps * wide.shape[1] + self._column)
 
 
 def _fails_under_autocast(inputs: torch.Tensor) -> bool:

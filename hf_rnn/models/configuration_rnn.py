@@ -16,11 +16,12 @@ except ImportError:
     raise ImportError(f"hf_rnn needs transformers >= 5, found {__version__}: pip install -U transformers") from None
 from huggingface_hub.dataclasses import strict
 
-# Keys that transformers writes into `config.json` or passes while loading, beside the fields of its own class.
+# Keys that transformers writes into `config.json`, passes while loading, or had as fields of every configuration.
 _KEYS_OF_TRANSFORMERS = {
-    "attn_implementation", "auto_map", "custom_pipelines", "experts_implementation", "finetuning_task", "loss_type",
-    "model_type", "name_or_path", "num_labels", "output_attentions", "quantization_config", "task_specific_params",
-    "tokenizer_class", "torch_dtype", "use_cache",
+    "add_cross_attention", "attn_implementation", "auto_map", "cross_attention_hidden_size", "custom_pipelines",
+    "experts_implementation", "finetuning_task", "is_decoder", "loss_type", "max_length", "model_type", "name_or_path",
+    "num_labels", "output_attentions", "prefix", "pruned_heads", "quantization_config", "task_specific_params",
+    "tie_encoder_decoder", "tokenizer_class", "torch_dtype", "use_cache",
 }  # fmt: skip
 _MAX_PARAMETERS = 2**33  # 32 GiB in float32: a larger number in `config.json` is a mistake
 _RANGES = {  # setting: smallest value, and the limit that values stay below
@@ -29,6 +30,8 @@ _RANGES = {  # setting: smallest value, and the limit that values stay below
     "classifier_dropout": (0, 1),
     "word_forms": (0, 1 << 15),
     "word_hidden_size": (1, _MAX_PARAMETERS),
+    **dict.fromkeys(("residual_size", "intermediate_size"), (1, _MAX_PARAMETERS)),
+    "conv_kernel": (1, 32),
     "embedding_initializer_range": (0, float("inf")),
 }
 
@@ -65,7 +68,8 @@ class RnnConfig(PreTrainedConfig):
     model_type = "hf_rnn"
     # outputs that the Trainer must not concatenate over batches
     keys_to_ignore_at_inference = [
-        "last_hidden_state", "final_hidden_state", "final_cell_state", "pooling_weights", "emissions", "cache",
+        "last_hidden_state", "final_hidden_state", "final_cell_state", "final_conv_state", "pooling_weights", "emissions",
+        "cache",
     ]  # fmt: skip
 
     vocab_size: int = _setting(30000, "rows of the embedding table")
@@ -77,7 +81,17 @@ class RnnConfig(PreTrainedConfig):
         validator=partial(_check_name, "cell_type"),
     )
     hidden_size: int = _setting(128, "units per direction", common=True)
-    num_hidden_layers: int = _setting(1, "stacked recurrent layers")
+    num_hidden_layers: int = _setting(1, "stacked recurrent layers, or residual blocks")
+    block_type: Literal["plain", "residual"] = _setting(
+        "plain",
+        "what is stacked: plain recurrent layers, or residual blocks (short convolution, cell, gate and MLP)",
+        common=True,
+    )
+    residual_size: int | None = _setting(None, "residual: width of the stream of states; hidden_size by default")
+    intermediate_size: int | None = _setting(None, "residual: width of the MLP; twice the stream by default")
+    conv_kernel: int = _setting(3, "residual: tokens that the short convolution sees; 1 leaves it out")
+    hidden_act: Literal["silu", "gelu", "relu"] = _setting("silu", "residual: activation of the gate and the MLP")
+    layer_norm_eps: float = _setting(1e-5, "residual: added to the variance in layer normalisation")
     bidirectional: bool = _setting(True, "also read from the last token to the first")
     pooling: str = _setting(
         "mean_max",
@@ -90,7 +104,7 @@ class RnnConfig(PreTrainedConfig):
     word_dropout: float | int = _setting(
         0.0, "share of the word types to drop per training batch, each at all its occurrences"
     )
-    hidden_dropout: float | int = _setting(0.0, "dropout between recurrent layers")
+    hidden_dropout: float | int = _setting(0.0, "dropout between recurrent layers, and on what a residual block adds")
     recurrent_dropout: float | int = _setting(
         0.0, "share of the hidden-to-hidden weights to drop per training batch; not for min_gru"
     )
@@ -123,7 +137,10 @@ class RnnConfig(PreTrainedConfig):
         id2label: dict[int, str]
     else:
         id2label: dict[Any, str] | None = None  # ids become integers, and None becomes names
+    task: str | None = None  # the value of `--task` that trained the model; None in older folders
     problem_type: Literal["regression", "single_label_classification", "multi_label_classification"] | None = None
+    bos_token_id: int | None = None
+    eos_token_id: int | list[int] | None = None  # ends a text that `generate` makes
     sep_token_id: int | None = None  # id between the two texts of a pair; None for single texts
     # multi-label: the score above which a text has a label, by id; 0.5 each if absent
     label_thresholds: list[float] | None = None
@@ -134,10 +151,10 @@ class RnnConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         """Refuse unknown settings, and derive one label map from the other."""
         for key in kwargs:
-            self._check_key(key)
+            self._check_key(key, only_near="model_type" in kwargs)  # a saved configuration has keys of other programs
         number, label2id, maps = kwargs.get("num_labels"), self.label2id, cast(Any, self)
         if label2id is not None and maps.id2label is None:
-            maps.id2label = {int(index): label for label, index in label2id.items()}
+            maps.id2label = {index: label for label, index in label2id.items()}
         if number is not None and maps.id2label is not None and len(maps.id2label) != number:
             raise ValueError(f"num_labels={number} and {len(maps.id2label)} labels disagree; give one of them")
         super().__post_init__(**kwargs)
@@ -149,6 +166,8 @@ class RnnConfig(PreTrainedConfig):
         if key == "id2label" and isinstance(value, dict):
             value = {int(index): label for index, label in value.items()}
             super().__setattr__("label2id", {label: index for index, label in value.items()})
+        elif key == "label2id" and isinstance(value, dict):
+            value = {label: int(index) for label, index in value.items()}
         elif type(self) is RnnConfig:
             self._check_key(key, only_near=True)
         super().__setattr__(key, value)
@@ -209,8 +228,13 @@ class RnnConfig(PreTrainedConfig):
 
     @property
     def output_size(self) -> int:
-        """`int`: Width of `last_hidden_state`, directions x hidden."""
-        return self.num_directions * self.hidden_size
+        """`int`: Width of `last_hidden_state`: directions x hidden, or that of the residual stream."""
+        return self.stream_size if self.block_type == "residual" else self.num_directions * self.hidden_size
+
+    @property
+    def stream_size(self) -> int:
+        """`int`: Width of the residual stream."""
+        return self.residual_size or self.hidden_size
 
     def validate_settings(self) -> None:
         """Check ranges, the number of parameters, and that the cell supports recurrent dropout where it is on."""
@@ -222,7 +246,10 @@ class RnnConfig(PreTrainedConfig):
                 raise ValueError(f"{name} must be at least {least} and below {limit}; found {value}")
         inputs = self.embedding_size + (self.num_hidden_layers - 1) * self.output_size
         recurrent = inputs + self.num_hidden_layers * self.hidden_size
-        parameters = self.vocab_size * self.embedding_size + 4 * self.output_size * recurrent
+        states = self.num_directions * self.hidden_size
+        parameters = self.vocab_size * self.embedding_size + 4 * states * recurrent
+        if self.block_type == "residual":
+            parameters += 2 * self.num_hidden_layers * self.stream_size * (self.intermediate_size or 2 * states)
         if parameters > _MAX_PARAMETERS:
             raise ValueError(
                 f"the model is too large: found about {parameters:.1e} parameters, more than {_MAX_PARAMETERS:.1e}; "

@@ -3,7 +3,8 @@
 Padding never changes a number: a text has the same logits alone, in any batch, padded left or right and by any amount.
 A mask with holes means the text without the masked tokens.
 
-Legend: B batch, T time, E embedding, H hidden per direction, D directions, L layers, V vocabulary, C classes.
+Legend: B batch, T time, E embedding, H hidden per direction, D directions, L layers, V vocabulary, C classes,
+S states, R residual stream, K kernel of the convolution.
 """
 
 import os
@@ -18,6 +19,7 @@ from transformers.activations import ACT2FN
 from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput
 from transformers.utils import can_return_tuple
 
+from .blocks_rnn import LONGEST_MEMORY, ResidualBlock, ShortConvolution, TokenProjection
 from .cells_rnn import CELLS, CompactTexts, RecurrentCell, RnnLayer, has_hooks
 from .configuration_rnn import RnnConfig
 from .cpu_kernels_rnn import DistinctTokens, may_loop, runs_eagerly_on_cpu
@@ -31,15 +33,19 @@ class RnnModelOutput(BaseModelOutput):
     """Output of [`RnnModel`].
 
     Args:
-        last_hidden_state (`(B, T, D * H)`): States of the last layer, zero where the mask is zero.
-        hidden_states (`tuple` of `(B, T, E)`, then L times `(B, T, D * H)`): With `output_hidden_states`: token
-            vectors, then each layer's states.
+        last_hidden_state (`(B, T, S)`): States of the last layer, zero where the mask is zero. S is D * H; for
+            residual blocks it is the width R of their stream, which is normalised.
+        hidden_states (`tuple` of `(B, T, E)`, then L times `(B, T, S)`): With `output_hidden_states`: token
+            vectors, then each layer's states; the last are `last_hidden_state`.
         final_hidden_state (`(L * D, B, H)`): With `output_final_states`: h_n, after the last token read.
         final_cell_state (`(L * D, B, H)`): With `output_final_states`: c_n of an LSTM.
+        final_conv_state (`(L, K - 1, B, R)`): With `output_final_states`: the last inputs of the convolutions of
+            residual blocks in one direction.
     """
 
     final_hidden_state: torch.Tensor | None = None
     final_cell_state: torch.Tensor | None = None
+    final_conv_state: torch.Tensor | None = None
 
 
 @dataclass
@@ -69,7 +75,11 @@ class RnnPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Initialise cells and linear layers as torch does, and the embedding from a normal distribution."""
+        """Initialise cells and linear layers as torch does, and the embedding from a normal distribution.
+
+        In residual blocks, units start with memories of different lengths, convolutions as the identity, and the last
+        layer of each branch is scaled with depth.
+        """
         if isinstance(module, nn.Embedding):
             init.normal_(module.weight, mean=0.0, std=self.config.embedding_initializer_range)
             # a slice loses the flag that makes `init` skip loaded weights
@@ -77,8 +87,16 @@ class RnnPreTrainedModel(PreTrainedModel):
                 init.zeros_(module.weight[module.padding_idx])
         elif isinstance(module, RecurrentCell | nn.Linear):
             size = module.in_features if isinstance(module, nn.Linear) else self.config.hidden_size
+            bound = size**-0.5 * getattr(module, "init_scale", 1.0)
             for parameter in module.parameters(recurse=False):
-                init.uniform_(parameter, -(size**-0.5), size**-0.5)
+                init.uniform_(parameter, -bound, bound)
+            if isinstance(module, RecurrentCell) and self.config.block_type == "residual":
+                module.spread_memory(LONGEST_MEMORY)
+        elif isinstance(module, nn.LayerNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, ShortConvolution):
+            init.copy_(module.weight, module.identity())
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
@@ -102,7 +120,7 @@ class RnnPreTrainedModel(PreTrainedModel):
 
 
 class RnnModel(RnnPreTrainedModel):
-    """Embedding and stacked recurrent layers: token ids to one state per token."""
+    """Embedding, and stacked recurrent layers or residual blocks: token ids to one state per token."""
 
     def __init__(self, config: RnnConfig) -> None:
         super().__init__(config)
@@ -111,8 +129,15 @@ class RnnModel(RnnPreTrainedModel):
         )
         self.embedding_dropout = nn.Dropout(config.embedding_dropout)
         self.hidden_dropout = nn.Dropout(config.hidden_dropout)
-        input_sizes = [config.embedding_size] + [config.output_size] * (config.num_hidden_layers - 1)
-        self.layers = nn.ModuleList(RnnLayer(config, size) for size in input_sizes)
+        self.is_residual = config.block_type == "residual"
+        if self.is_residual:
+            self.embedding_dropout = nn.Dropout(0.0)  # that of the projection
+            self.projection = TokenProjection(config)
+            self.layers = nn.ModuleList(ResidualBlock(config) for _ in range(config.num_hidden_layers))
+            self.norm = nn.LayerNorm(config.stream_size, eps=config.layer_norm_eps)
+        else:
+            input_sizes = [config.embedding_size] + [config.output_size] * (config.num_hidden_layers - 1)
+            self.layers = nn.ModuleList(RnnLayer(config, size) for size in input_sizes)
         self.post_init()
         self.embedding.weight.requires_grad_(not config.freeze_embedding)
 
@@ -126,6 +151,7 @@ class RnnModel(RnnPreTrainedModel):
         initial_cell_state: torch.Tensor | None = None,
         output_final_states: bool = False,
         output_hidden_states: bool | None = None,
+        initial_conv_state: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> RnnModelOutput:
         """Encode a batch of texts.
@@ -139,6 +165,8 @@ class RnnModel(RnnPreTrainedModel):
             initial_cell_state (`(L * D, B, H)`, *optional*): c_0, for an LSTM only.
             output_final_states (`bool`): Whether to return h_n and c_n, exact after the last token read.
             output_hidden_states (`bool`, *optional*): Whether to return the states of every layer, with gradients.
+            initial_conv_state (`(L, K - 1, B, R)`, *optional*): For residual blocks in one direction:
+                `final_conv_state` of the tokens before these; zero when absent.
             **kwargs: Ignored, such as `token_type_ids`.
 
         Raises:
@@ -156,28 +184,63 @@ class RnnModel(RnnPreTrainedModel):
         c_0 = self._split_state("initial_cell_state", initial_cell_state, batch)
 
         texts = CompactTexts(mask)
-        inputs: Any = self._embed(input_ids, inputs_embeds, texts, not output_hidden_states)  # (T, B, E)
+        may_share = not output_hidden_states and not self.is_residual
+        inputs: Any = self._embed(input_ids, inputs_embeds, texts, may_share)  # (T, B, E)
+        run = self._run_blocks if self.is_residual else self._run_layers
+        shown, hidden, cell, conv = run(
+            inputs, texts, h_0, c_0, initial_conv_state, output_final_states, output_hidden_states
+        )
+        if time == 0:
+            shown = [states[:, :0] for states in shown]
+        return RnnModelOutput(
+            last_hidden_state=shown[-1],
+            hidden_states=tuple(shown) if output_hidden_states else None,
+            final_hidden_state=torch.stack(hidden) if output_final_states else None,
+            final_cell_state=None if cell[0] is None else torch.stack(cell),
+            final_conv_state=None if conv[0] is None else torch.stack(conv),
+        )
+
+    def _run_layers(
+        self, inputs: Any, texts: CompactTexts, h_0: Any, c_0: Any, conv_0: Any, output_final: bool, show_all: Any
+    ) -> tuple[list, list, list, list]:
+        """Run plain layers; return the states to show `(B, T, S)`, and h_n, c_n and the state of no convolution."""
+        if conv_0 is not None:
+            raise ValueError("initial_conv_state is for block_type='residual' in one direction")
         states, shown, hidden, cell = [inputs], [], [], []
         for number, layer in enumerate(self.layers):
-            if output_hidden_states:
+            if show_all:
                 shown.append(texts.restore(states))
                 inputs = texts.compact(shown[-1])
             elif number > 0:
                 inputs = texts.join(states)
             if number > 0:
                 inputs = self.hidden_dropout(inputs)
-            states, h_n, c_n = layer(inputs, texts, h_0[number], c_0[number], output_final_states)
+            states, h_n, c_n = layer(inputs, texts, h_0[number], c_0[number], output_final)
             hidden += h_n
             cell += c_n
-        shown.append(texts.restore(states))
-        if time == 0:
-            shown = [each[:, :0] for each in shown]
-        return RnnModelOutput(
-            last_hidden_state=shown[-1],
-            hidden_states=tuple(shown) if output_hidden_states else None,
-            final_hidden_state=torch.stack(hidden) if output_final_states else None,
-            final_cell_state=None if cell[0] is None else torch.stack(cell),
-        )
+        return [*shown, texts.restore(states)], hidden, cell, [None]
+
+    def _run_blocks(
+        self, inputs: Any, texts: CompactTexts, h_0: Any, c_0: Any, conv_0: Any, output_final: bool, show_all: Any
+    ) -> tuple[list, list, list, list]:
+        """Run residual blocks; return the states to show `(B, T, S)`, and h_n, c_n and the convolutions' states."""
+        shown: list[torch.Tensor] = []
+
+        def show(states: torch.Tensor) -> torch.Tensor:
+            shown.append(texts.restore([states]))
+            return texts.compact(shown[-1])  # so that gradients pass through what is shown
+
+        hidden, cell, conv = [], [], []
+        stream = self.projection(show(inputs) if show_all else inputs)
+        for number, block in enumerate(self.layers):
+            if show_all and number > 0:
+                stream = show(stream)
+            before = None if conv_0 is None else conv_0[number]
+            stream, h_n, c_n, conv_n = block(stream, texts, h_0[number], c_0[number], before, output_final)
+            hidden += h_n
+            cell += c_n
+            conv.append(conv_n)
+        return [*shown, texts.restore([self.norm(stream)])], hidden, cell, conv
 
     def read_mask(self, input_ids: Any, attention_mask: Any, inputs_embeds: Any = None) -> torch.Tensor:
         """Return the mask `(B, T)` of the tokens to read, as bool; see [`RnnModel.forward`]."""
@@ -211,9 +274,9 @@ class RnnModel(RnnPreTrainedModel):
             input_ids = input_ids.masked_fill(~texts.mask, self.config.pad_token_id or 0)
         ids, rows = texts.compact(input_ids), None
         special = has_hooks(self.embedding) or type(self.embedding).forward is not nn.Embedding.forward
-        must_call = special or any(direction.must_call() for direction in cast(Any, self.layers[0]).directions)
-        may_share = may_share and self.training and self.config.embedding_dropout == 0 and not must_call
-        if may_share and may_loop(self.embedding.weight):
+        may_share = may_share and self.training and self.config.embedding_dropout == 0 and not special
+        directions = cast(Any, self.layers[0]).directions if may_share else ()
+        if may_share and may_loop(self.embedding.weight) and not any(cell.must_call() for cell in directions):
             distinct, places = ids.unique(return_inverse=True)
             sizes = ids.numel(), len(distinct), self.config.embedding_size, self.config.hidden_size
             if CELLS[self.config.cell_type].gains_by_distinct(*sizes):

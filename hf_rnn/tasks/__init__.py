@@ -1,20 +1,16 @@
-"""Everything that differs between tasks: columns, encoding, loss weights, metrics, card and serving.
+"""Everything that differs between tasks: columns, encoding, metrics, answers and card.
 
-A task is one module here and one head in `hf_rnn.models`. Training and inference ask the task and never name a head.
+A task is one module here and one head in `hf_rnn.models`. Training and inference ask the task. A saved model names its
+task in `config.json`.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..utils.errors import UserError
-from .answers import ANSWERS, Answers
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
-
-    from .base import Task
+from .base import Task
 
 DEFAULT_TASK = "sequence-classification"
 # name: module and class in this package, or a task from elsewhere
@@ -26,15 +22,7 @@ TASKS: dict[str, str | Task] = {
     "causal-lm": "causal_lm.CausalLM",
 }
 
-__all__ = ["DEFAULT_TASK", "TASKS", "Task", "check_verb", "find_answers", "get_task", "task_of"]
-
-
-def __getattr__(name: str) -> Any:
-    if name != "Task":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from .base import Task  # not at import: loads datasets and transformers
-
-    return Task
+__all__ = ["DEFAULT_TASK", "TASKS", "Task", "check_verb", "get_task", "task_of"]
 
 
 def get_task(name: str) -> Task:
@@ -48,29 +36,33 @@ def get_task(name: str) -> Task:
     return getattr(import_module(f".{module}", __name__), kind)()
 
 
-def task_of(config: PreTrainedConfig) -> Task:
-    """Return the task that a model serves, from `config.architectures` and `config.problem_type`.
+def task_of(config: Any) -> Task:
+    """Return the task of a model.
 
-    Raises a [`UserError`] for an architecture that belongs to no task.
+    `config.task` names it. Older models, and models whose head or type of problem was changed later, have the first
+    task with their head and type of problem. A model of another package has one label per text.
+
+    Raises a [`UserError`] for a task that is not registered, and for an architecture that belongs to no task.
     """
-    architectures = config.architectures or []
-    for task in map(get_task, TASKS):
-        named = task.architecture in (architectures or [get_task(DEFAULT_TASK).architecture])
-        if named and task.serves(config):
-            return task
-    raise UserError(f"no task for this model: found architectures {architectures} in its configuration")
+    default = get_task(DEFAULT_TASK)
+    ours = getattr(config, "model_type", "hf_rnn") == "hf_rnn"
+    heads = config.architectures if ours and config.architectures else [default.architecture]
+    name = getattr(config, "task", None) if ours else None
+    if name is not None and name not in TASKS:
+        raise UserError(f"the model is for the task {name!r}, which is not registered: add it to hf_rnn.tasks.TASKS")
+    for candidate in ([] if name is None else [name], TASKS):
+        for task in map(get_task, candidate):
+            if task.architecture in heads and task.problem_type in (None, _problem_type(config)):
+                return task
+    raise UserError(f"no task for this model: found architectures {heads} in its configuration")
 
 
-def check_verb(config: PreTrainedConfig, verb: str) -> None:
-    """Refuse a model that another verb of `hf-rnn` serves, by a [`UserError`] with that verb."""
-    for task in map(get_task, TASKS):
-        if task.architecture in (config.architectures or ()) and task.verb != verb:
-            raise UserError(f"a model for {task.name} is used with hf-rnn {task.verb}: found hf-rnn {verb}")
+def _problem_type(config: Any) -> str:
+    return config.problem_type or "single_label_classification"
 
 
-def find_answers(config: Any) -> Answers:
-    """Return the function from scores to answers for whole texts; no task of this package is imported for it."""
-    for task in TASKS.values():
-        if not isinstance(task, str) and task.architecture in (config.architectures or ()) and task.serves(config):
-            return task.answers
-    return ANSWERS[config.problem_type]
+def check_verb(config: Any, verb: str) -> None:
+    """Refuse a model that another verb of `hf-rnn` runs, by a [`UserError`] with that verb."""
+    task = task_of(config)
+    if task.verb != verb:
+        raise UserError(f"a model for {task.name} is used with hf-rnn {task.verb}: found hf-rnn {verb}")

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-
-Answers = Callable[[np.ndarray, Any], list[dict[str, Any]]]
 
 
 def score_kind(config: Any) -> str:
@@ -53,11 +50,3 @@ def named_numbers(scores: np.ndarray, config: Any) -> list[dict[str, Any]]:
     """Return the numbers by name."""
     names = config.id2label.values()
     return [{"values": dict(zip(names, numbers, strict=True))} for numbers in scores.tolist()]
-
-
-ANSWERS: dict[str | None, Answers] = {  # by `config.problem_type`
-    None: best_label,
-    "single_label_classification": best_label,
-    "multi_label_classification": labels_above_thresholds,
-    "regression": named_numbers,
-}

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
-from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-
-from ..data import DataReport
-from ..data.continuous_text import encode_text, evaluation_streams, load_text
-from ..evaluation.language_model import sum_losses, text_metrics
 from ..utils.errors import UserError
 from .base import Splits, Task
+
+if TYPE_CHECKING:
+    import datasets
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
+    from ..data import DataReport
 
 
 class CausalLM(Task):
@@ -21,16 +21,14 @@ class CausalLM(Task):
 
     name = "causal-lm"
     architecture = "RnnForCausalLM"
-    pipeline = "text-generation"
-    output_layer = "lm_head."
     recipe = "lm"
-    trainer = "language_model.LanguageModelTrainer"
     tokenizer_options = {"exact": True, "model_max_length": 10**30}
     verb = "generate"
-    audits = False
 
     def read(self, arguments: Any, *, report: DataReport, data: Any = None, **options: Any) -> Splits:
         """Read continuous text: `train.txt`, `dev.txt` and `test.txt`, or one text file."""
+        from ..data.continuous_text import load_text
+
         if data is not None or arguments.data_dir is None:
             raise UserError(f"{self.name} reads text files: give data_dir, a folder with train.txt, or a text file")
         if options.get("streaming"):
@@ -44,8 +42,12 @@ class CausalLM(Task):
 
     def encode(self, texts: Splits, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> Splits:
         """Return the token ids of each line, whole."""
-        assert isinstance(texts, datasets.DatasetDict)
+        from ..data.continuous_text import encode_text
+
         return encode_text(texts, tokenizer)
+
+    def audit_view(self, texts: datasets.DatasetDict) -> None:
+        """Return None: lines of a text repeat."""
 
     def config_fields(self, texts: Splits) -> dict[str, Any]:
         """Return nothing: the tokenizer decides what is predicted."""
@@ -63,10 +65,8 @@ class CausalLM(Task):
             if found := getattr(training, name):
                 raise UserError(f"{name} is for classifiers: found {found} with {self.name}; leave it out")
 
-    def predict(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Any) -> Any:
-        """Return the sum of the losses, the tokens and the characters of a split."""
-        return sum_losses(model, evaluation_streams(rows, model.config.pad_token_id))
-
     def evaluate(self, predictions: Any, labels: Any, config: PreTrainedConfig) -> dict[str, Any]:
-        """Return loss, perplexity and bits per character."""
+        """Return loss, perplexity and bits per character, from the result of `sum_losses`."""
+        from ..evaluation.language_model import text_metrics
+
         return text_metrics(predictions)

@@ -4,30 +4,21 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from functools import partial
-from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-from ..data import DataReport, encode
-from ..data.label_sets import LabelSets
-from ..data.source import load_texts
-from ..evaluation.multi_label import SCORES, evaluate_label_sets, tune_thresholds
+from .answers import labels_above_thresholds
 from .base import Splits
-from .sequence_classification import (
-    MOST_CANDIDATES,
-    SequenceClassification,
-    arrow_batches,
-    as_classes,
-    join_pair,
-    pick_short,
-)
+from .sequence_classification import SequenceClassification, arrow_batches
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from transformers import BatchEncoding, PreTrainedConfig, PreTrainedTokenizerBase
+
+    from ..data import DataReport
 
 logger = logging.getLogger(__name__)
 
@@ -36,21 +27,26 @@ class MultiLabel(SequenceClassification):
     """Decide for each of several labels whether a text has it."""
 
     name = "multi-label"
-    scores = SCORES
-    problem_types = ("multi_label_classification",)
+    problem_type = "multi_label_classification"
+    scores = dict.fromkeys(("micro_f1", "macro_f1", "subset_accuracy", "average_precision"), True)
     settings = {"class_weight_power": 0, "label_smoothing_factor": 0, "metric_for_best_model": "average_precision"}
-    calibrates = False
-    distills = False
-    purpose = "says which of these labels a text has: {}"
+    one_label = False
 
     def read(self, arguments: Any, *, report: DataReport, **options: Any) -> Splits:
         """Read texts with their labels between separators, or in columns of 0 and 1."""
+        from ..data.label_sets import LabelSets
+        from ..data.source import load_texts
+
         separator = arguments.label_separator
         scheme = partial(LabelSets.from_rows, separator=None if arguments.label_columns else separator)
         return load_texts(arguments, report=report, scheme=scheme, label_separator=separator, **options)
 
     def encode(self, texts: Splits, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> Splits:
         """Return the splits as `input_ids` and a row of 0 and 1 for each text."""
+        import datasets
+
+        from ..data import encode
+
         size = len(_names(texts))
 
         def as_rows(labels: list[list[int]]) -> list[list[float]]:
@@ -61,14 +57,13 @@ class MultiLabel(SequenceClassification):
 
         return encode(texts, tokenizer, max_length, (datasets.List(datasets.Value("float32"), length=size), as_rows))
 
-    def audit_view(self, texts: datasets.DatasetDict) -> datasets.DatasetDict:
-        """Return the splits with each distinct set of labels as a class."""
-        names = _names(texts)
-        return as_classes(texts, lambda ids: ", ".join(names[number] for number in ids) or "no label")
+    def name_labels(self, label: Any, feature: Any) -> list[str]:
+        """Return the names of a row's labels."""
+        return [feature.feature.names[number] for number in label]
 
     def config_fields(self, texts: Splits) -> dict[str, Any]:
         """Return `id2label` and the type of the problem."""
-        return {"id2label": dict(enumerate(_names(texts))), "problem_type": self.problem_types[0]}
+        return {"id2label": dict(enumerate(_names(texts))), "problem_type": self.problem_type}
 
     def chance_loss(self, config: PreTrainedConfig) -> float:
         """Return ln(2)."""
@@ -76,6 +71,8 @@ class MultiLabel(SequenceClassification):
 
     def complete(self, model: Any, predictions: dict[str, Any], predict: Any) -> None:
         """Choose for each label the threshold with the best F1 on the validation split."""
+        from ..evaluation.multi_label import tune_thresholds
+
         if (held_out := predictions.get("validation")) is not None:
             thresholds = tune_thresholds(held_out.predictions, held_out.label_ids)
             names = model.config.id2label.values()
@@ -83,36 +80,39 @@ class MultiLabel(SequenceClassification):
             logger.info("thresholds with the best F1 on validation: %.300s", shown)
             model.config.label_thresholds = thresholds
 
-    def answer_types(self, config: PreTrainedConfig) -> dict[str, pa.DataType]:
-        """Return the type of each part of an answer."""
+    def answers(
+        self, scores: np.ndarray, config: Any, texts: Sequence[str] = (), encoded: BatchEncoding | None = None
+    ) -> list[dict[str, Any]]:
+        """Return the labels with a score above their threshold, and all scores."""
+        return labels_above_thresholds(scores, config)
+
+    def answer_types(self, config: Any) -> dict[str, pa.DataType]:
+        """Return the types of labels and scores."""
+        import pyarrow as pa
+
         scores = pa.struct([(name, pa.float64()) for name in config.id2label.values()])
         return {"labels": pa.list_(pa.string()), "scores": scores}
 
-    def caption(self, answer: Mapping[str, Any]) -> str:
-        """Return the labels that the text has."""
-        return ", ".join(answer["labels"]) or "no label"
-
     def evaluate(self, predictions: Any, labels: Any, config: PreTrainedConfig) -> dict[str, Any]:
         """Return loss, F1 scores, subset accuracy, average precision and scores per label."""
+        from ..evaluation.multi_label import evaluate_label_sets
+
         return evaluate_label_sets(predictions, labels, list(config.id2label.values()), config.label_thresholds)
 
     def card_facts(
         self, texts: Any, tokenizer: Any, config: Any, report: Any, metrics: Any, *, baselines: bool, examples: bool
     ) -> dict[str, Any]:
         """Return the training rows by label, and examples."""
-        train, names = texts["train"], _names(texts)
+        names = _names(texts)
         counts = np.zeros(len(names), dtype=np.int64)
-        for batch in arrow_batches(train):
-            counts += np.bincount(pc.list_flatten(batch["label"]).to_numpy(), minlength=len(names))
-        shown: dict[str, list[str]] = {name: [] for name in names}
-        for row in islice(train, MOST_CANDIDATES) if examples else ():
-            for number in row["label"]:
-                shown[names[number]].append(join_pair(row))
+        for batch in arrow_batches(texts["train"]):
+            ids = np.concatenate([chunk.flatten() for chunk in batch["label"].chunks])
+            counts += np.bincount(ids, minlength=len(names))
         return {
             "class_counts": dict(zip(names, counts.tolist(), strict=True)),
             "rows": sum(report.label_counts["train"]),
             "thresholds": config.label_thresholds,
-            "examples": {name: pick_short(found) for name, found in shown.items()} if examples else None,
+            "examples": self.pick_examples(texts["train"], names) if examples else None,
         }
 
 

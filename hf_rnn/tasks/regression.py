@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from itertools import islice
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-import datasets
 import numpy as np
-import pyarrow as pa
-from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-from ..data import DataReport, encode
-from ..data.label_sets import Numbers
-from ..data.source import load_texts
-from ..evaluation.regression import SCORES, evaluate_numbers
 from ..utils.errors import UserError
+from .answers import named_numbers
 from .base import Splits
-from .sequence_classification import (
-    SequenceClassification,
-    arrow_batches,
-    as_classes,
-    join_pair,
-    pick_short,
-)
+from .sequence_classification import SequenceClassification, arrow_batches
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from transformers import BatchEncoding, PreTrainedConfig, PreTrainedTokenizerBase
+
+    from ..data import DataReport
 
 _EXAMPLES = 4
 
@@ -32,27 +25,31 @@ class Regression(SequenceClassification):
     """Predict numbers. The last layer learns standardised ones; mean and deviation are moved into it at the end."""
 
     name = "regression"
-    scores = SCORES
-    problem_types = ("regression",)
+    problem_type = "regression"
+    scores = {"pearson": True, "spearman": True, "r2": True, "mae": False, "rmse": False}
     settings = {"class_weight_power": 0, "label_smoothing_factor": 0, "metric_for_best_model": "loss"}
-    calibrates = False
-    distills = False
-    shares = False
-    purpose = "predicts numbers from a text: {}"
+    one_label = False
 
     def read(self, arguments: Any, *, report: DataReport, **options: Any) -> Splits:
         """Read texts with numbers, each in a column."""
+        from ..data.label_sets import Numbers
+        from ..data.source import load_texts
+
         return load_texts(arguments, report=report, scheme=Numbers.from_rows, **options)
 
     def encode(self, texts: Splits, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> Splits:
         """Return the splits as `input_ids` and the numbers in float32."""
+        import datasets
+
+        from ..data import encode
+
         names = _names(texts)
         feature = datasets.List(datasets.Value("float32"), length=len(names))
         return encode(texts, tokenizer, max_length, (feature, lambda rows: [[row[n] for n in names] for row in rows]))
 
-    def audit_view(self, texts: datasets.DatasetDict) -> datasets.DatasetDict:
-        """Return the splits with the numbers, as they are written, as classes."""
-        return as_classes(texts, lambda numbers: ", ".join(f"{number:g}" for number in numbers.values()))
+    def name_labels(self, label: Any, feature: Any) -> list[str]:
+        """Return the numbers of a row, as one label."""
+        return [", ".join(f"{number:g}" for number in label.values())]
 
     def config_fields(self, texts: Splits) -> dict[str, Any]:
         """Return the names of the numbers, and mean and deviation in train."""
@@ -69,7 +66,7 @@ class Regression(SequenceClassification):
             raise UserError(f"{constant[0]!r:.80} is the same number in all rows of train: set --label_column")
         return {
             "id2label": dict(enumerate(names)),
-            "problem_type": self.problem_types[0],
+            "problem_type": self.problem_type,
             "target_mean": mean.tolist(),
             "target_scale": scale.tolist(),
         }
@@ -82,28 +79,34 @@ class Regression(SequenceClassification):
         """Let the last layer answer in the unit of the data."""
         model.fold_targets()
 
-    def answer_types(self, config: PreTrainedConfig) -> dict[str, pa.DataType]:
-        """Return the type of each part of an answer."""
-        return {"values": pa.struct([(name, pa.float64()) for name in config.id2label.values()])}
+    def answers(
+        self, scores: np.ndarray, config: Any, texts: Sequence[str] = (), encoded: BatchEncoding | None = None
+    ) -> list[dict[str, Any]]:
+        """Return the numbers by name."""
+        return named_numbers(scores, config)
 
-    def caption(self, answer: Mapping[str, Any]) -> str:
-        """Return the numbers, rounded, with their names."""
-        return ", ".join(f"{name} {number:.4g}" for name, number in answer["values"].items())
+    def answer_types(self, config: Any) -> dict[str, pa.DataType]:
+        """Return the type of the numbers."""
+        import pyarrow as pa
+
+        return {"values": pa.struct([(name, pa.float64()) for name in config.id2label.values()])}
 
     def evaluate(self, predictions: Any, labels: Any, config: PreTrainedConfig) -> dict[str, Any]:
         """Return errors and correlations, of several numbers also for each."""
+        from ..evaluation.regression import evaluate_numbers
+
         return evaluate_numbers(predictions, labels, list(config.id2label.values()))
 
     def card_facts(
         self, texts: Any, tokenizer: Any, config: Any, report: Any, metrics: Any, *, baselines: bool, examples: bool
     ) -> dict[str, Any]:
         """Return the names of the numbers, and examples."""
-        rows = islice(texts["train"], _EXAMPLES) if examples else ()
-        shown = {
-            ", ".join(f"{number:g}" for number in row["label"].values()): pick_short([join_pair(row)]) for row in rows
+        count, train = sum(report.label_counts["train"]), texts["train"]
+        return {
+            "class_counts": dict.fromkeys(_names(texts), count),
+            "rows": count,
+            "examples": self.pick_examples(train.take(_EXAMPLES)) or None if examples else None,
         }
-        count = sum(report.label_counts["train"])
-        return {"class_counts": dict.fromkeys(_names(texts), count), "rows": count, "examples": shown or None}
 
 
 def _names(texts: Splits) -> list[str]:

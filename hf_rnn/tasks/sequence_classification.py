@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain, islice, pairwise
-from typing import Any, ClassVar
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import datasets
 import numpy as np
-import pyarrow as pa
-from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-from ..data import DataReport, encode
-from ..data.source import load_texts
-from ..evaluation import evaluate_logits
-from ..evaluation.baselines import LINEAR_BASELINE, linear_scores
-from ..evaluation.classification import SCORES
-from ..evaluation.figures import plot_confusion_matrix, plot_reliability
-from ..hub.model_folder import FinishedFolder
 from ..utils.errors import UserError
 from .base import Splits, Task
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    import datasets
+    import pyarrow as pa
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
+    from ..data import DataReport
 
 _EXAMPLES_PER_LABEL = 2
 _EXAMPLE_LENGTH = 200  # characters
 _CANDIDATES = 50  # rows per label among which short examples are searched
-MOST_CANDIDATES = 5_000  # rows of a stream
+MOST_CANDIDATES = 5_000  # rows that are searched for examples of all labels
 
 
 class SequenceClassification(Task):
@@ -36,16 +30,16 @@ class SequenceClassification(Task):
 
     name = "sequence-classification"
     architecture = "RnnForSequenceClassification"
-    pipeline = "text-classification"
-    scores: ClassVar[tuple[str, ...]] = SCORES
-    fused = True
-    onnx = True
-    problem_types: ClassVar[tuple[str | None, ...]] = (None, "single_label_classification")
-    calibrates = True
-    distills = True
+    problem_type: ClassVar[str | None] = "single_label_classification"
+    scores: ClassVar[Mapping[str, bool]] = {"accuracy": True, "macro_f1": True, "macro_recall": True}
+    one_label = True
+
+    # ---- data ----
 
     def read(self, arguments: Any, *, report: DataReport, **options: Any) -> Splits:
         """Read labelled texts: TSV files, a data set of the `datasets` library, or rows in memory."""
+        from ..data.source import load_texts
+
         if arguments.label_columns:
             raise UserError(f"label_columns are for the tasks multi-label and regression: this is {self.name}")
         return load_texts(arguments, report=report, **options)
@@ -58,66 +52,82 @@ class SequenceClassification(Task):
 
     def encode(self, texts: Splits, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> Splits:
         """Return the splits as `input_ids` and class ids."""
+        from ..data import encode
+
         return encode(texts, tokenizer, max_length)
 
+    def name_labels(self, label: Any, feature: Any) -> list[str]:
+        """Return the names of a row's labels."""
+        return [feature.names[label]]
+
     def audit_view(self, texts: datasets.DatasetDict) -> datasets.DatasetDict:
-        """Return the splits, the two texts of a pair as one."""
-        if "text_pair" not in texts["train"].features:
+        """Return the splits, the two texts of a pair as one and the labels of a row as a class."""
+        import datasets
+
+        if texts["train"].column_names == ["text", "label"] and hasattr(texts["train"].features["label"], "names"):
             return texts
-        names = texts["train"].features["label"].names
-        return as_classes(texts, lambda number: names[number])
+        written = {}
+        for split, rows in texts.items():
+            feature = rows.features["label"]
+            written[split] = [", ".join(self.name_labels(label, feature)) or "no label" for label in rows["label"]]
+        classes = datasets.ClassLabel(names=sorted(set().union(*written.values())))
+        features = datasets.Features(text=datasets.Value("string"), label=classes)
+        columns = {
+            split: {"text": list(map(join_pair, rows)), "label": classes.str2int(written[split])}
+            for split, rows in texts.items()
+        }
+        return datasets.DatasetDict(
+            {split: datasets.Dataset.from_dict(values, features) for split, values in columns.items()}
+        )
+
+    # ---- model and loss ----
 
     def config_fields(self, texts: Splits) -> dict[str, Any]:
         """Return `id2label`."""
         return {"id2label": dict(enumerate(texts["train"].features["label"].names))}
 
-    def class_counts(self, report: DataReport) -> Sequence[float]:
-        """Return the training rows per class."""
-        return report.label_counts["train"]
-
     def chance_loss(self, config: PreTrainedConfig) -> float:
         """Return ln(classes)."""
         return math.log(config.num_labels)
 
+    # ---- evaluation ----
+
     def evaluate(self, predictions: Any, labels: Any, config: PreTrainedConfig) -> dict[str, Any]:
         """Return loss, accuracy, macro scores, scores per class and the confusion matrix."""
+        from ..evaluation import evaluate_logits
+
         return evaluate_logits(predictions, labels, list(config.id2label.values()))
 
-    def check_model(self, name: str, config: PreTrainedConfig) -> None:
-        """Refuse a model of another task, and one with a single output in place of labels."""
-        super().check_model(name, config)
-        if None in self.problem_types and config.num_labels < 2:
-            raise UserError(f"{name} does not give exactly one label per text: found {config.num_labels} outputs")
+    # ---- card ----
 
     def card_facts(
         self, texts: Any, tokenizer: Any, config: Any, report: Any, metrics: Any, *, baselines: bool, examples: bool
     ) -> dict[str, Any]:
         """Return class counts, baselines and examples."""
-        train, names = texts["train"], list(config.id2label.values())
-        single = isinstance(train, datasets.Dataset) and "text_pair" not in train.features
-        linear = linear_scores(texts, tokenizer) if baselines and single else None
+        import datasets
+
+        from ..evaluation.baselines import LINEAR_BASELINE, linear_scores
+
+        rows, names = texts["train"], list(config.id2label.values())
+        stored = isinstance(rows, datasets.Dataset)
+        linear = linear_scores(texts, tokenizer) if baselines and stored and "text_pair" not in rows.features else None
+        if stored and examples:
+            labels = np.asarray(rows.with_format("arrow")[:]["label"])
+            firsts = [np.flatnonzero(labels == number)[:_CANDIDATES] for number in range(len(names))]
+            rows = rows.select(np.concatenate(firsts))
         return {
             "class_counts": dict(zip(names, report.label_counts["train"], strict=True)),
             "baselines": {LINEAR_BASELINE: linear} if linear else None,
-            "examples": _pick_examples(train, names) if examples else None,
+            "examples": self.pick_examples(rows, names) if examples else None,
         }
 
-    def draw_figures(
-        self, folder: FinishedFolder, metrics: Mapping[str, Any], config: PreTrainedConfig
-    ) -> dict[str, str]:
-        """Draw the confusion matrix, and the reliability diagram of a calibrated model."""
-        figures = {}
-        split = next((split for split in ("validation", "test") if split in metrics), None)
-        if split is not None and (matrix := metrics[split].get("confusion_matrix")):
-            plot_confusion_matrix(matrix, list(config.id2label.values()), folder.confusion_matrix)
-            figures[f"True and predicted classes on the {split} split"] = folder.confusion_matrix.name
-        if "calibration" in metrics:
-            split = metrics["calibration"]["fitted_on"]
-            scores = metrics["calibration"]["splits"][split]
-            tables = {f"{when} calibration": scores[when]["reliability"] for when in ("before", "after")}
-            plot_reliability(tables, folder.reliability)
-            figures[f"Accuracy by confidence on the {split} split"] = folder.reliability.name
-        return figures
+    def pick_examples(self, rows: Any, names: Iterable[str] = ()) -> dict[str, list[str]]:
+        """Return the first texts of each label, short ones if possible, the others cut."""
+        texts: dict[str, list[str]] = {name: [] for name in names}
+        for row in islice(rows, MOST_CANDIDATES):
+            for name in self.name_labels(row["label"], rows.features["label"]):
+                texts.setdefault(name, []).append(join_pair(row))
+        return {name: _pick_short(candidates) for name, candidates in texts.items()}
 
 
 def arrow_batches(rows: datasets.Dataset | datasets.IterableDataset) -> Iterator[pa.Table]:
@@ -125,51 +135,11 @@ def arrow_batches(rows: datasets.Dataset | datasets.IterableDataset) -> Iterator
     yield from rows.with_format("arrow").iter(batch_size=10_000)
 
 
-def as_classes(texts: datasets.DatasetDict, name: Callable[[Any], str]) -> datasets.DatasetDict:
-    """Return splits with the name of each label as a class; two texts of a pair become one."""
-    written = {split: [name(label) for label in rows["label"]] for split, rows in texts.items()}
-    names = sorted(set().union(*written.values()))
-    features = datasets.Features(text=datasets.Value("string"), label=datasets.ClassLabel(names=names))
-    ids = {name: number for number, name in enumerate(names)}
-    return datasets.DatasetDict(
-        {
-            split: datasets.Dataset.from_dict(
-                {"text": join_pairs(rows), "label": [ids[name] for name in written[split]]}, features
-            )
-            for split, rows in texts.items()
-        }
-    )
-
-
-def join_pairs(rows: datasets.Dataset) -> list[str]:
-    """Return the texts of a split, both texts of a pair as one."""
-    return [join_pair(row) for row in rows] if "text_pair" in rows.features else list(rows["text"])
-
-
 def join_pair(row: Mapping[str, Any]) -> str:
     """Return the text of a row, or both texts of a pair."""
     return f"{row['text']} | {row['text_pair']}" if "text_pair" in row else row["text"]
 
 
-def _pick_examples(
-    rows: datasets.Dataset | datasets.IterableDataset, class_names: Sequence[str]
-) -> dict[str, list[str]]:
-    """Return the first training texts of each label, short ones if possible."""
-    found: dict[str, list[str]] = {}
-    if isinstance(rows, datasets.Dataset):
-        labels = np.asarray(rows.with_format("arrow")[:]["label"])
-        order = np.argsort(labels, kind="stable")
-        starts = np.searchsorted(labels[order], range(len(class_names) + 1))
-        firsts = [order[start:end][:_CANDIDATES] for start, end in pairwise(starts)]
-        texts = iter(join_pairs(rows.select(np.concatenate(firsts))))
-        found = {name: list(islice(texts, len(places))) for name, places in zip(class_names, firsts, strict=True)}
-    else:
-        for row in islice(rows, MOST_CANDIDATES):
-            found.setdefault(class_names[row["label"]], []).append(join_pair(row))
-    return {name: pick_short(found.get(name, [])) for name in class_names}
-
-
-def pick_short(texts: Iterable[str], count: int = _EXAMPLES_PER_LABEL) -> list[str]:
-    """Return the first texts, short ones if possible, the others cut."""
-    chosen = sorted(texts, key=lambda text: len(text) > _EXAMPLE_LENGTH)[:count]
+def _pick_short(texts: Iterable[str]) -> list[str]:
+    chosen = sorted(texts, key=lambda text: len(text) > _EXAMPLE_LENGTH)[:_EXAMPLES_PER_LABEL]
     return [text if len(text) <= _EXAMPLE_LENGTH else text[: _EXAMPLE_LENGTH - 1] + "…" for text in chosen]

@@ -6,22 +6,19 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
 import numpy as np
-import pyarrow as pa
-import torch
-from transformers import BatchEncoding, DataCollatorForTokenClassification, PreTrainedConfig, PreTrainedTokenizerBase
 
-from ..data import DataReport, load_conll
-from ..data.conll import entity_types, load_tagged
-from ..data.encoding import take_fingerprint
-from ..data.tables import kind_of_name
-from ..evaluation.classification import check_finite_logits, classification_metrics
-from ..tokenizers.word_level import count_ids, mark_capitals
 from ..utils.errors import UserError, install_hint
 from .base import Splits, Task
+
+if TYPE_CHECKING:
+    import datasets
+    import pyarrow as pa
+    from transformers import BatchEncoding, PreTrainedConfig, PreTrainedTokenizerBase
+
+    from ..data import DataReport
 
 logger = logging.getLogger(__name__)
 
@@ -37,17 +34,19 @@ class TokenClassification(Task):
 
     name = "token-classification"
     architecture = "RnnForTokenClassification"
-    pipeline = "token-classification"
     recipe = "token-classification"
-    scratch = "token-classification-scratch"
     per_token = True
-    scores = ("f1", "accuracy", "precision", "recall", "macro_f1")
+    scores = dict.fromkeys(("f1", "accuracy", "precision", "recall", "macro_f1"), True)
 
     # ---- data ----
 
     def read(self, arguments: Any, *, report: DataReport, **options: Any) -> Splits:
         """Read CoNLL files, a data set of the `datasets` library, or rows in memory."""
-        for name in ("header", "text_pair_column", "label_columns", "label_map", "streaming"):
+        from ..data import load_conll
+        from ..data.conll import load_tagged
+        from ..data.tables import kind_of_name
+
+        for name in ("header", "separator", "encoding", "text_pair_column", "label_columns", "label_map", "streaming"):
             if options.pop(name, None) or getattr(arguments, name, None):
                 raise UserError(f"{name} is not for tagged sentences: leave it out")
         data = options.pop("data", None)
@@ -63,9 +62,7 @@ class TokenClassification(Task):
         try:
             token_column, tag_column = int(columns[0] or 0), int(columns[1] or -1)
         except ValueError:
-            raise UserError(
-                f"columns of CoNLL files are numbers from 0: found {', '.join(map(str, columns))}"
-            ) from None
+            raise UserError(f"columns of CoNLL files are numbers from 0: found {columns[0]}, {columns[1]}") from None
         return load_conll(arguments.data_dir, token_column=token_column, tag_column=tag_column, **options)
 
     def vocabulary_texts(self, rows: Any) -> Iterable[str]:
@@ -78,15 +75,16 @@ class TokenClassification(Task):
         A tag belongs to the first token of a word. In train, the further tokens of a word continue its tag, so that
         spans of raw texts are whole; elsewhere their label is -100.
         """
-        return datasets.DatasetDict(
-            {
-                split: encode_tagged(rows, tokenizer, max_length, all_pieces=split == "train")
-                for split, rows in texts.items()
-            }
-        )
+        encoded = {
+            split: encode_tagged(rows, tokenizer, max_length, all_pieces=split == "train")
+            for split, rows in texts.items()
+        }
+        return type(texts)(encoded)
 
     def audit_view(self, texts: datasets.DatasetDict) -> datasets.DatasetDict:
         """Return the sentences as texts, all with one label."""
+        import datasets
+
         features = datasets.Features(text=datasets.Value("string"), label=datasets.ClassLabel(names=["sentence"]))
         return datasets.DatasetDict(
             {
@@ -97,25 +95,11 @@ class TokenClassification(Task):
             }
         )
 
-    def data_collator(self, tokenizer: PreTrainedTokenizerBase) -> Callable[[Any], Any]:
-        """Return the library's collator, which pads tags too."""
-        return DataCollatorForTokenClassification(tokenizer)
-
-    def prepare_tokenizer(self, tokenizer: PreTrainedTokenizerBase, model: Any) -> None:
-        """Mark capitals, for word forms."""
-        if model.word_forms:
-            mark_capitals(tokenizer)
-
     # ---- model and loss ----
 
     def config_fields(self, texts: Splits) -> dict[str, Any]:
         """Return `id2label`."""
         return {"id2label": dict(enumerate(texts["train"].features["ner_tags"].feature.names))}
-
-    def prepare_model(self, model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Read the forms of the vocabulary."""
-        if model.words is not None:
-            model.words.read(tokenizer.convert_ids_to_tokens(range(count_ids(tokenizer))))
 
     def chance_loss(self, config: PreTrainedConfig) -> float:
         """Return ln(tags)."""
@@ -125,6 +109,10 @@ class TokenClassification(Task):
 
     def evaluate(self, predictions: Any, labels: Any, config: PreTrainedConfig) -> dict[str, Any]:
         """Return loss, accuracy of tags, and precision, recall and F1 of entities; see [`tagging_metrics`]."""
+        import torch
+
+        from ..evaluation.classification import check_finite_logits
+
         predictions = np.asarray(predictions)
         rows, labels = labels, np.full(predictions.shape[:2], NO_TAG)
         for padded, tags in zip(labels, rows, strict=True):
@@ -144,6 +132,8 @@ class TokenClassification(Task):
 
     def complete(self, model: Any, predictions: dict[str, Any], predict: Callable[[str], Any]) -> None:
         """Lower the score of O, which is too high for rare entities, by what gives the best F1 on validation."""
+        from ..data.conll import entity_types
+
         names = [model.config.id2label[index] for index in range(model.config.num_labels)]
         if "validation" not in predictions or not entity_types(names):
             return
@@ -172,7 +162,9 @@ class TokenClassification(Task):
         return [{"entities": find_spans(found, encoded, row, text, config)} for row, (text, found) in rows]
 
     def answer_types(self, config: PreTrainedConfig) -> dict[str, pa.DataType]:
-        """Return the type of each part of an answer."""
+        """Return the types of an entity."""
+        import pyarrow as pa
+
         text, place = pa.string(), pa.int64()
         fields = {"text": text, "label": text, "start": place, "end": place, "score": pa.float64()}
         return {"entities": pa.list_(pa.struct(list(fields.items())))}
@@ -183,6 +175,8 @@ class TokenClassification(Task):
         self, texts: Any, tokenizer: Any, config: Any, report: Any, metrics: Any, *, baselines: bool, examples: bool
     ) -> dict[str, Any]:
         """Return the number of training words by tag or entities by type, and examples."""
+        from ..data.conll import entity_types
+
         train, counts = texts["train"], Counter[int]()
         names = train.features["ner_tags"].feature.names
         for tags in train["ner_tags"]:
@@ -210,6 +204,10 @@ def encode_tagged(
     further tokens of a word continue its tag (I-X after B-X), else their label is -100. A word without a token becomes
     the unknown token.
     """
+    import datasets
+
+    from ..data.encoding import take_fingerprint
+
     if not tokenizer.is_fast:
         raise UserError("a tagger needs a fast tokenizer, one with a tokenizer.json: found a tokenizer in Python")
     limit = tokenizer.model_max_length if max_length is None else max_length
@@ -273,6 +271,8 @@ def find_spans(
     A word's tag is that of its first token. Words are those of the tokenizer; tokens at the same place are one word.
     `logits` is `(T, C)`; `encoded` has the text in this row, with `offset_mapping`.
     """
+    from ..data.conll import entity_types
+
     shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
     scores = shifted / shifted.sum(axis=-1, keepdims=True)
     words: list[dict[str, Any]] = []
@@ -317,6 +317,9 @@ def tagging_metrics(predictions: Sequence[Any], references: Sequence[Any], names
         entities, over all types, `macro_f1` is the mean over types, and `per_class` has each type, as seqeval measures
         them. For other tags `f1` is the accuracy, and the rest is that of [`classification_metrics`].
     """
+    from ..data.conll import entity_types
+    from ..evaluation.classification import classification_metrics
+
     flat = np.concatenate(predictions), np.concatenate(references)
     if not entity_types(names):
         found = classification_metrics(flat[0], flat[1], names)

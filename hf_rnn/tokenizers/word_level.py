@@ -28,6 +28,7 @@ from tokenizers.trainers import BpeTrainer, UnigramTrainer, WordLevelTrainer
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ..utils.errors import UserError
+from ..utils.private_text import is_private
 from ..utils.text_checks import check_texts, out_of_arrow
 from .normalizers import ALL_CAPITALS, CAPITAL, NORMALIZERS, build_normalizer, capital_marks
 
@@ -35,6 +36,7 @@ __all__ = ["NORMALIZERS", "PAD_TOKEN", "TOKENIZERS", "UNK_TOKEN", "train_tokeniz
 
 UNK_TOKEN = "<unk>"  # id 0
 PAD_TOKEN = "<pad>"  # id 1
+EOS_TOKEN = "<eos>"  # id 2 of a language model's
 SEP_TOKEN = "<sep>"  # between the texts of a pair
 
 TOKENIZERS = ("word", "char", "bpe", "unigram")
@@ -65,7 +67,8 @@ def train_tokenizer(
     """Train a tokenizer of whole words, characters or pieces of words.
 
     Ids are in the order of torchtext's `build_vocab`: `<unk>` = 0, `<pad>` = 1, then the words or characters from the
-    most frequent to the rarest, ties by code point. The words `<unk>` and `<pad>` are not counted.
+    most frequent to the rarest, ties by code point. The words `<unk>` and `<pad>` are not counted, nor are words that
+    look like secrets, e-mail addresses or phone numbers: a shared vocabulary would publish them.
 
     The tokenizer returns `input_ids` and `attention_mask`, adds no tokens around a text, and pads on the right; an
     empty text is an empty list. A special token typed in a text is ordinary text (`split_special_tokens=True`): under
@@ -90,14 +93,16 @@ def train_tokenizer(
         exact: Keep every character, spaces and line feeds included, so that `decode` returns the text: for language
             models. `char` has a token per character, `bpe` and `unigram` are pieces of bytes, and `word`, which loses
             the number of spaces, has line feeds as words with normalizer `none`. It pads on the left, as `generate`
-            needs it.
+            needs it, and has an end token, `<eos>` = 2; only as a word of `word`
+            it can be typed.
 
     Raises:
         UserError: For an argument out of range, an invalid text, or texts without a word that is frequent enough.
     """
+    specials = [UNK_TOKEN, PAD_TOKEN, EOS_TOKEN] if exact else [UNK_TOKEN, PAD_TOKEN]
     counts = {"min_frequency": (min_frequency, 1), "model_max_length": (model_max_length, 1)}
     if max_vocab_size is not None:
-        counts["max_vocab_size"] = (max_vocab_size, 3)  # <unk>, <pad> and one word
+        counts["max_vocab_size"] = (max_vocab_size, len(specials) + 1)  # and one word
     for name, (count, least) in counts.items():
         if count < least:
             raise UserError(f"{name}={count!r} must be at least {least}")
@@ -115,11 +120,11 @@ def train_tokenizer(
         backend.normalizer, backend.pre_tokenizer = _build_stages(tokenizer, normalizer, lowercase)
     learn = _count if isinstance(empty, WordLevel) else _learn_pieces
     sample: list[str] = []
-    backend.model = learn(backend, _checked(texts, sample), min_frequency, max_vocab_size)
+    backend.model = learn(backend, _checked(texts, sample), min_frequency, max_vocab_size, specials)
     if not exact and tokenizer in ("bpe", "unigram"):
         marks = decoders.Replace(Regex(f"▁?[{CAPITAL}{ALL_CAPITALS}]"), "")
         backend.decoder = decoders.Sequence([marks, decoders.Metaspace(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
-    if backend.get_vocab_size() <= 2:
+    if backend.get_vocab_size() <= len(specials):
         times = "even once" if min_frequency == 1 else f"{min_frequency} times"
         raise NoFrequentWordError(
             f"no {'word' if tokenizer == 'word' else 'character'} occurs {times} in the texts: give more texts, lower "
@@ -135,7 +140,7 @@ def train_tokenizer(
         model_max_length=model_max_length,
         model_input_names=["input_ids", "attention_mask"],
         split_special_tokens=True,
-        **({"padding_side": "left", "clean_up_tokenization_spaces": False} if exact else {}),
+        **({"eos_token": EOS_TOKEN, "padding_side": "left", "clean_up_tokenization_spaces": False} if exact else {}),
     )
 
 
@@ -219,16 +224,21 @@ def _build_exact(tokenizer: str, normalizer: str, lowercase: bool) -> tuple[Norm
     if tokenizer == "char":
         return rewrite, Split(Regex(r"[\s\S]"), "removed", invert=True), decoders.Fuse()
     # lines apart, so that a text has the tokens of its lines; a special token that is typed is not one of the pieces
-    typed = Regex(f"\n|<(?=(?:{UNK_TOKEN[1:-1]}|{PAD_TOKEN[1:-1]})>)")
+    names = "|".join(token[1:-1] for token in (UNK_TOKEN, PAD_TOKEN, EOS_TOKEN))
+    typed = Regex(f"\n|<(?=(?:{names})>)")
     stages = [Split(typed, "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     return rewrite, pre_tokenizers.Sequence(stages), decoders.ByteLevel()
 
 
-def _count(backend: Tokenizer, texts: Iterable[list[str]], min_frequency: int, max_size: int | None) -> WordLevel:
+def _count(
+    backend: Tokenizer, texts: Iterable[list[str]], min_frequency: int, max_size: int | None, specials: list[str]
+) -> WordLevel:
     """Count words with the backend's own stages, in all threads, and return their model."""
-    specials = [UNK_TOKEN, PAD_TOKEN]
     counts = {word: count for word, count in _sum_counts(_count_some(backend, texts)) if count >= min_frequency}
-    words = sorted(counts.keys() - specials, key=lambda word: (-counts[word], word))
+    private = set(filter(is_private, counts))
+    if private:
+        logger.info("%d words that look like secrets, addresses or phone numbers get no id", len(private))
+    words = sorted(counts.keys() - specials - private, key=lambda word: (-counts[word], word))
     vocabulary = (specials + words)[:max_size]
     return WordLevel({word: index for index, word in enumerate(vocabulary)}, unk_token=UNK_TOKEN)
 
@@ -264,15 +274,16 @@ def _sum_counts(parts: Iterable[dict[str, int]]) -> Iterator[tuple[str, int]]:
 
 
 def _learn_pieces(
-    backend: Tokenizer, texts: Iterable[list[str]], min_frequency: int, max_size: int | None
+    backend: Tokenizer, texts: Iterable[list[str]], min_frequency: int, max_size: int | None, specials: list[str]
 ) -> BPE | Unigram:
     """Learn pieces of words with the library's own trainer and return its model."""
     size = max_size or _PIECES
-    options: dict[str, Any] = {"vocab_size": size, "special_tokens": [UNK_TOKEN, PAD_TOKEN], "show_progress": False}
+    texts = (list(map(_leave_out_private, batch)) for batch in texts)
+    options: dict[str, Any] = {"vocab_size": size, "special_tokens": specials, "show_progress": False}
     if backend.decoder is not None:  # pieces of bytes
         options["initial_alphabet"] = pre_tokenizers.ByteLevel.alphabet()
     if isinstance(backend.model, BPE):
-        options |= {"min_frequency": min_frequency, "limit_alphabet": size - 2}
+        options |= {"min_frequency": min_frequency, "limit_alphabet": size - len(specials)}
         backend.train_from_iterator(texts, BpeTrainer(**options))
         return backend.model
     try:
@@ -281,14 +292,21 @@ def _learn_pieces(
         raise
     except Exception as error:  # the backend raises no narrower kind
         raise UserError(f"unigram pieces cannot be learned with max_vocab_size {size}: {error}; raise it") from error
-    specials, learned = (found := json.loads(backend.to_str())["model"]["vocab"])[:2], found[2:]
+    learned = json.loads(backend.to_str())["model"]["vocab"][len(specials) :]
     # Between runs the last digits of scores differ, the order of equal scores, and the rare characters that get the
     # least score plus 0.0001, 0.0002, ...
     least = min((score for _, score in learned), default=0.0)
     rare = least + 1e-4 * sum(len(piece) == 1 for piece, _ in learned)
     rounded = [(piece, round(least if len(piece) == 1 and score < rare else score, 6)) for piece, score in learned]
     rounded.sort(key=lambda entry: (-entry[1], entry[0]))
-    return Unigram([*map(tuple, specials), *rounded][:size], unk_id=0)
+    return Unigram([*((token, 0.0) for token in specials), *rounded][:size], unk_id=0)
+
+
+def _leave_out_private(text: str) -> str:
+    """Return a text without its words that look like secrets, addresses or phone numbers."""
+    for word in filter(is_private, text.split()):
+        text = text.replace(word, "")
+    return text
 
 
 def _warn_of_lost_letters(backend: Tokenizer, sample: list[str]) -> None:

@@ -5,25 +5,26 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable, Iterable
-from importlib import import_module
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import datasets
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, DataCollatorForTokenClassification, EvalPrediction, PreTrainedTokenizerBase
 from transformers.trainer_utils import IntervalStrategy
 
 from ..data.samplers import CountedStream
 from ..hub.loading import check_name, find_folder, load_without_weights
 from ..hub.model_folder import FinishedFolder, because_of_damage, nested_model
 from ..models.configuration_rnn import RnnConfig
-from ..tasks import get_task
+from ..tasks import Task, get_task
 from ..tokenizers.word_level import train_tokenizer
 from ..utils.errors import UserError, reason_of
 from .arguments.run_arguments import ModelArguments
 from .arguments.text_arguments import DataArguments
 from .hooks import Run
+from .language_model import LanguageModelTrainer
 from .trainer import RnnTrainer
 
 
@@ -105,19 +106,26 @@ def make_trainer(run: Run, made_from: dict[str, Any]) -> RnnTrainer:
         sharing: Any = args.accelerator_config
         if args.world_size > 1 and not (sharing.dispatch_batches or sharing.split_batches):
             train_examples.share(args.process_index, args.world_size, args.per_device_train_batch_size)
-    module, _, kind = run.task.trainer.partition(".")
+    metric = (args.metric_for_best_model or "loss").removeprefix("eval_")
+    args.greater_is_better = {"loss": False, **run.task.scores}[metric]
     return check_trainer(
-        run.trainer_class or getattr(import_module(f".{module}", __package__), kind),
+        run.trainer_class or (RnnTrainer if run.task.verb == "predict" else LanguageModelTrainer),
         model=run.model,
         args=args,
         train_dataset=train_examples,
         eval_dataset=run.examples.get("validation"),
         processing_class=run.tokenizer,
-        compute_metrics=run.task.compute_metrics(run.model.config),
-        data_collator=run.task.data_collator(run.tokenizer),
+        compute_metrics=partial(measure, run.task, run.model.config),
+        data_collator=DataCollatorForTokenClassification(run.tokenizer) if run.task.per_token else None,
         made_from=made_from,
         class_counts=run.class_counts,
     )
+
+
+def measure(task: Task, config: RnnConfig, output: EvalPrediction) -> dict[str, float]:
+    """Return the scores of an epoch that are one number."""
+    scores = task.evaluate(output.predictions, output.label_ids, config)
+    return {name: value for name, value in scores.items() if isinstance(value, float) and name != "loss"}
 
 
 def check_trainer(trainer_class: Callable[..., RnnTrainer], **parts: Any) -> RnnTrainer:

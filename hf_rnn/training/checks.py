@@ -36,7 +36,7 @@ def check_early(arguments: Arguments) -> None:
     """Check settings before the data are read; raise a [`UserError`] for wrong or contradicting ones."""
     model, data, training = arguments
     task = get_task(data.task)
-    if training.calibrate and not task.calibrates:
+    if training.calibrate and not task.one_label:
         raise UserError(f"calibrate is for one label per text: found the task {task.name}; leave it out")
     task.check_settings(model, training)
     scores = ("loss", *task.scores)

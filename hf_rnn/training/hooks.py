@@ -32,10 +32,12 @@ from ..tasks.base import Splits
 from ..utils.errors import UserError
 from .arguments.run_arguments import Arguments, ModelArguments, check_architecture
 from .arguments.text_arguments import DataArguments
+from .recipes import scratch_recipe
 from .trainer import SAMPLE_WEIGHT, RnnTrainer
 
 logger = logging.getLogger(__name__)
 
+_OUTPUT_LAYERS = ("classifier.", "lm_head.")  # prefixes of the weights that belong to the labels
 _MANY_UNKNOWN = 0.5  # share of the tokens of validation
 # Limits for the tokens of another language, against the texts of the encoder.
 _MANY_PIECES = 1.25  # times the tokens per word
@@ -154,7 +156,13 @@ class WarmStart(RunHook):
                 "unknown, its own texts %.1f and %.0f %%; --recipe %s does not start from it"
             )
             logger.warning(
-                message, self.name, pieces[0], 100 * unknown[0], pieces[1], 100 * unknown[1], run.task.scratch
+                message,
+                self.name,
+                pieces[0],
+                100 * unknown[0],
+                pieces[1],
+                100 * unknown[1],
+                scratch_recipe(run.task.recipe),
             )
 
     @torch.no_grad()
@@ -167,18 +175,18 @@ class WarmStart(RunHook):
         weights["embedding.weight"] = torch.cat([table, table.mean(dim=0, keepdim=True).expand(extra, -1)])
         new.base_model.load_state_dict(weights)
         if type(own) is type(new):
-            new.load_state_dict(self._head_weights(run.task, new), strict=False)
+            new.load_state_dict(self._head_weights(new), strict=False)
         config, kind = own.config, head_name(own.config)
         facts = config.cell_type, config.num_hidden_layers, config.hidden_size
         kind = "an encoder" if kind == ENCODER else kind
         logger.info("starting from %s: %s (%s, layers: %d, units: %d)", self.name, kind, *facts)
 
-    def _head_weights(self, task: Task, model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    def _head_weights(self, model: PreTrainedModel) -> dict[str, torch.Tensor]:
         """Return the weights of the head by name; rows of the output layer in the order of the new labels."""
         own, new, weights = self.model.config, model.config, self.model.state_dict()
-        output = {name: value for name, value in weights.items() if name.startswith(task.output_layer)}
+        output = {name: value for name, value in weights.items() if name.startswith(_OUTPUT_LAYERS)}
         encoder = f"{model.base_model_prefix}."
-        shared = {name: value for name, value in weights.items() if not name.startswith((task.output_layer, encoder))}
+        shared = {name: value for name, value in weights.items() if not name.startswith((*_OUTPUT_LAYERS, encoder))}
         if not self.keeps_output_layer(model):
             names = ", ".join(new.label2id), self.name, ", ".join(own.label2id)
             logger.info("labels %s differ from those of %s (%s): the output layer starts at random", *names)
@@ -248,9 +256,11 @@ class Audit(RunHook):
     def on_tokenizer(self, run: Run) -> None:
         """Audit with the tokenizer of the run; log the findings on one line."""
         data_args = run.arguments.data
-        if run.table is None or not run.task.audits or not (run.is_main or data_args.fail_on_leak is not None):
+        if run.table is None or not (run.is_main or data_args.fail_on_leak is not None):
             return
-        found = audit(run.task.audit_view(run.table), run.tokenizer, origins=find_origins(run.report))
+        if (rows := run.task.audit_view(run.table)) is None:
+            return
+        found = audit(rows, run.tokenizer, origins=find_origins(run.report))
         check_leaks(found, data_args)
         logger.info("audit: %s", render_line(found))
         unknown = found.splits["validation"].unknown_token_share if "validation" in found.splits else None

@@ -21,11 +21,12 @@ from typing import Any
 
 from .. import __version__
 from ..data.vectors.vector_file import split_archive
-from ..evaluation.figures import plot_learning_curve
+from ..evaluation.figures import draw_metrics, plot_learning_curve
 from ..hub.card import CardFacts
 from ..hub.card.files import write_card
 from ..hub.loading import find_built_in
 from ..hub.model_folder import FinishedFolder
+from ..models.auto import HEADS, PIPELINES
 from ..tasks import get_task
 from ..tokenizers.word_level import save_tokenizer
 from ..utils.errors import UserError
@@ -146,7 +147,7 @@ def write_folder(folder: FinishedFolder, run: Run, hooks: Iterable[RunHook], bes
     facts = {
         "name": run.folder.root.resolve().name,
         "task": run.task.name,
-        "pipeline_tag": run.task.pipeline,
+        "pipeline_tag": PIPELINES[HEADS[run.task.architecture][1]],
         **{name: getattr(run.model.config, name) for name in _ARCHITECTURE},
         "text_pairs": run.model.config.sep_token_id is not None,
         "num_parameters": run.model.num_parameters(),
@@ -188,7 +189,7 @@ def draw_figures(folder: FinishedFolder, run: Run) -> dict[str, str]:
     try:
         plot_learning_curve(run.trainer.state.log_history, folder.learning_curve)
         figures = {"Loss and scores over epochs": folder.learning_curve.name}
-        return figures | run.task.draw_figures(folder, run.metrics, run.model.config)
+        return figures | draw_metrics(run.metrics, list(run.model.config.id2label.values()), folder)
     except UserError as error:
         logger.warning("no figures: %s", error)
         return {}

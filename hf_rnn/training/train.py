@@ -20,9 +20,10 @@ from ..data.source import join_splits
 from ..hub.client import find_user, token_advice
 from ..hub.model_folder import FinishedFolder
 from ..hub.push import PushResult, check_request, find_token, push
+from ..models.auto import head_class
 from ..tasks import get_task
 from ..tasks.base import Splits
-from ..tokenizers.word_level import add_separator, count_ids
+from ..tokenizers.word_level import add_separator, count_ids, mark_capitals
 from ..utils.errors import UserError
 from ..utils.process_state import library_bars_off, one_at_a_time
 from . import output_dir
@@ -145,30 +146,34 @@ def train_on(
 
     for hook in features:
         hook.on_texts(run)
-    words = task.vocabulary_texts(texts["train"])
+    texts_of_vocabulary = task.vocabulary_texts(texts["train"])
     for hook in features:
-        words = hook.vocabulary_texts(words)
-    run.tokenizer = make_tokenizer(data_args, words)
+        texts_of_vocabulary = hook.vocabulary_texts(texts_of_vocabulary)
+    run.tokenizer = make_tokenizer(data_args, texts_of_vocabulary)
     if data_args.text_pair_column is not None:
         add_separator(run.tokenizer)
     for hook in features:
         hook.on_tokenizer(run)
-    task.prepare_tokenizer(run.tokenizer, run.arguments.model)
+    if task.per_token and run.arguments.model.word_forms:
+        mark_capitals(run.tokenizer)
     run.examples = task.encode(texts, run.tokenizer, data_args.max_length)
-    run.class_counts = task.class_counts(report)
+    run.class_counts = report.label_counts["train"] if task.one_label else None
     for hook in features:
         hook.on_examples(run)
 
     set_seed(run.arguments.training.seed)
-    fields = {"vocab_size": count_ids(run.tokenizer), "pad_token_id": run.tokenizer.pad_token_id}
+    special = ("pad_token_id", "bos_token_id", "eos_token_id")
+    fields: dict[str, Any] = {"task": task.name} | {name: getattr(run.tokenizer, name) for name in special}
+    fields["vocab_size"] = count_ids(run.tokenizer)
     if data_args.text_pair_column is not None:
         fields["sep_token_id"] = run.tokenizer.sep_token_id
     for part in (task.config_fields(texts), *(hook.config_fields() for hook in features)):
         fields |= part
     fields["vocab_size"] = max(fields["vocab_size"], count_ids(run.tokenizer))  # a separator can be new
     config = make_config(run.arguments.model, task_specific_params=task_specific_params, **fields)
-    run.model = task.model_class(config)
-    task.prepare_model(run.model, run.tokenizer)
+    run.model = head_class(task.architecture)(config)
+    if (words := getattr(run.model, "words", None)) is not None:
+        words.read(run.tokenizer.convert_ids_to_tokens(range(count_ids(run.tokenizer))))
     for hook in features:
         hook.on_model(run)
     training = _train_model(run, features, checkpoint, quiet)

@@ -68,12 +68,13 @@ def test_a_folder_without_text(tmp_path, files, error):
 
 @pytest.mark.parametrize("kind", ["word", "char", "bpe", "unigram"])
 def test_tokens_of_lines_are_those_of_the_text_and_decode_exactly(kind):
-    text = TEXT + "\n  Ünï <pad> <unk> END\n"
+    text = TEXT + "\n  Ünï <pad> <unk> x<eos> END\n"
     lines = text.splitlines(True)
     size = 300 if kind in ("bpe", "unigram") else None
     tokenizer = train_tokenizer(lines, 1, size, lowercase=False, tokenizer=kind, exact=True, model_max_length=10**30)
     ids = tokenizer(text)["input_ids"]
-    assert ids == sum(tokenizer(lines)["input_ids"], []) and tokenizer.pad_token_id not in ids
+    assert ids == sum(tokenizer(lines)["input_ids"], [])
+    assert not {tokenizer.pad_token_id, tokenizer.eos_token_id} & {None, *ids}
     found = tokenizer.decode(ids)
     if kind == "word":  # spaces are not words
         text = "\n".join(" ".join(line.split()) for line in text.split("\n")).replace("<pad>", "<unk>")

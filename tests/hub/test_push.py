@@ -1,5 +1,6 @@
 """Push to a Hub with the real client, against a small server on loopback."""
 
+import dataclasses
 import json
 import pathlib
 import re
@@ -13,8 +14,9 @@ from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
 from hf_rnn import FastRnn, RnnConfig, RnnForSequenceClassification, train_tokenizer
+from hf_rnn.hub.card.files import read_facts, write_card
 from hf_rnn.hub.loading import load_model
-from hf_rnn.hub.model_folder import MODELLING_FILES
+from hf_rnn.hub.model_folder import MODELLING_FILES, FinishedFolder
 from hf_rnn.hub.push import push
 from hf_rnn.utils.errors import UserError
 
@@ -160,11 +162,23 @@ def test_no_token(hub, folder, monkeypatch):
         ("metrics.json", '{"from": "FOLDER/predictions.tsv"}', "holds a path of this machine"),
         ("metrics.json", r'{"from": "\/home\/jane\/x"}', r"metrics.json:2 holds a path of .*\(/home/jane/x\)"),
         ("README.md", "see file:///tmp/plots/curve.png", r"README.md:1 holds a path of .*\(/tmp/plots/curve.png\)"),
-        ("README.md", f"use run_{TOKEN}", r"holds a token \(hf_AbC\.\.\.\)"),
-        ("README.md", "ghp_" + "AbCdEfGhIjKlMnOp" * 3, "holds a token"),
-        ("README.md", "AKIA" + "ABCDEFGH" * 2, "holds a token"),
-        ("README.md", "sk-proj-" + "AbCdEfGhIjKlMnOp_-" * 3, "holds a token"),
-        ("README.md", "-----BEGIN OPENSSH PRIVATE " + "KEY-----", "holds a token"),
+        ("README.md", f"use run_{TOKEN}", r"holds a secret \(hf_AbC\.\.\.\)"),
+        ("README.md", "ghp_" + "AbCdEfGhIjKlMnOp" * 3, "holds a secret"),
+        ("README.md", "AKIA" + "ABCDEFGH" * 2, "holds a secret"),
+        ("README.md", "sk-proj-" + "AbCdEfGhIjKlMnOp_-" * 3, "holds a secret"),
+        ("README.md", "-----BEGIN OPENSSH PRIVATE " + "KEY-----", "holds a secret"),
+        ("README.md", "xoxb-" + "123456789012-abcdefgh", "holds a secret"),
+        ("README.md", "aiza" + "sya1234567890abcdefghijklmnopqrstuvw", "holds a secret"),
+        (
+            "card_facts.json",
+            '{"examples": ["sk_live_' + 'abcdefghijklmnop1234"]}',
+            "holds a secret .*--no_card_examples",
+        ),
+        ("metrics.json", '{"from": "glpat-' + 'abcdefghij0123456789"}', "holds a secret"),
+        ("README.md", "eyJhbGciOiJIUzI1NiJ9." + "eyJzdWIiOiIxMjM0In0.abc", "holds a secret"),
+        ("README.md", "PASSWORD=Hunter", "holds a secret"),
+        ("metrics.json", '{"from": "jane@corp.org"}', "json:2 holds an e-mail.*jane@corp.org.*--allow_contacts"),
+        ("README.md", "call +49 30 1234567", "holds an e-mail address or phone number"),
         ("README.md", "use hf_mine", "holds your token"),
         ("cells_rnn.py", "# \n# /home/jane/cells.py", "cells_rnn.py:2 holds a path"),
     ],
@@ -174,6 +188,17 @@ def test_private_content_stops_the_push(hub, folder, name, content, message):
     (folder / name).write_text(content)
     assert "GhIjKlMn" not in fails(message, folder, "me/films")
     assert hub.calls == []
+
+
+def test_a_push_without_the_texts_of_the_card_or_with_contacts(hub, folder):
+    finished = FinishedFolder(folder)
+    write_card(finished, dataclasses.replace(read_facts(finished), examples={"bad": ["ask jane@corp.org", "bad"]}))
+    fails("jane@corp.org.*--no_card_examples", folder, "me/films")
+    push(folder, "me/films", card_examples=False)
+    sent = stored(hub.repos["me/films"])
+    assert not any(b"jane@corp.org" in content for content in sent.values())
+    push(folder, "me/films", allow_contacts=True)
+    assert b"jane@corp.org" in stored(hub.repos["me/films"])["README.md"]
 
 
 @pytest.mark.parametrize("content", [TOKEN, "HOME/tweets"])
@@ -191,6 +216,7 @@ def test_private_content_of_weights(hub, folder, content):
         "hf_rnn is the package; hf_hub_download gets a file",
         "| max/min | </s>/<unk> |",
         "risk-averse-and-overly-long-hyphenated-compound-words, BEGIN PUBLIC KEY, AKIAX, ghp_x",
+        "password=None, password: required, jane@example.com, git@github.com, 978-3-16-148410-0, 20,761,558",
     ],
 )
 def test_content_that_only_looks_private(folder, content, monkeypatch):
@@ -271,6 +297,12 @@ def test_the_command_lists_the_files_and_ends_with_the_url(hub, folder, command)
 
 def test_a_page_becomes_a_static_space(hub, folder, command):
     arguments = ("push", "--model", folder, "--repo_id", "me/films", "--space", "me/try-films")
+    code, _, err = command(*arguments)
+    assert (code, hub.calls) == (2, []) and "hf-rnn export --model" in err
+    page = {"index.html": b"<p>", "model.js": b"1", "engine.js": b"2"}
+    (folder / "web").mkdir()
+    for name, content in page.items():
+        (folder / "web" / name).write_bytes(content)
     code, out, err = command(*arguments, "--dry_run")
     assert (code, hub.calls) == (0, []), err
     assert out.splitlines()[-1] == f"{hub.url}/spaces/me/try-films"
@@ -278,14 +310,12 @@ def test_a_page_becomes_a_static_space(hub, folder, command):
     assert code == 0, err
     assert out.splitlines()[-2:] == [f"{hub.url}/me/films", f"{hub.url}/spaces/me/try-films"]
     space = hub.repos["spaces/me/try-films"]
-    assert space.sdk == "static" and stored(space).keys() == {"README.md", "index.html", "hf_rnn.js", "model.js"}
-    card = huggingface_hub.RepoCard(stored(space)["README.md"].decode(), ignore_metadata_errors=False)
+    sent = stored(space)
+    card = huggingface_hub.RepoCard(sent.pop("README.md").decode(), ignore_metadata_errors=False)
+    assert space.sdk == "static" and sent == page
     assert card.data.to_dict() == {
         "title": "model", "sdk": "static", "app_file": "index.html", "models": ["me/films"]
     }  # fmt: skip
-    assert [commit.summary for commit in space.history()] == [
-        "Upload the page of a recurrent text classifier", "initial commit"
-    ]  # fmt: skip
 
 
 def test_weights_in_several_files(hub, folder):

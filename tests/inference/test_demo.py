@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import types
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -77,7 +78,11 @@ def start(arguments, folder, **variables):
     pytest.importorskip("gradio", reason="Gradio is not installed: pip install '.[demo]'")
     (folder / "sitecustomize.py").write_text(WATCH)
     env = {"PATH": os.environ["PATH"], "HOME": str(folder), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-    paths = {"PYTHONPATH": f"{folder}:{Path.cwd()}", "LOOKED_UP": str(folder / "looked_up"), **variables}
+    paths = {
+        "PYTHONPATH": os.pathsep.join([str(folder), str(Path.cwd()), *sys.path]),
+        "LOOKED_UP": str(folder / "looked_up"),
+        **variables,
+    }
     # Ctrl-C may be ignored where tests run in the background
     options = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)} if os.name == "posix" else {}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -88,6 +93,18 @@ def start(arguments, folder, **variables):
     return process, line
 
 
+def ask(url, host=None, body=None):
+    """Return the status of the answer to a request, with a form with a file of `body` bytes if given."""
+    headers = {"Content-Type": "multipart/form-data; boundary=b"} | ({"Host": host} if host else {})
+    form = f'--b\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\n{"a" * (body or 0)}\r\n--b--\r\n'
+    request = urllib.request.Request(url, form.encode() if body else None, headers)
+    try:
+        with urllib.request.urlopen(request) as response:
+            return response.status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["command", "two lines"])
 def test_the_page_by_the_command_and_as_the_app_of_a_space(trained, tmp_path, way):
@@ -96,9 +113,15 @@ def test_the_page_by_the_command_and_as_the_app_of_a_space(trained, tmp_path, wa
     arguments = ["-m", "hf_rnn", "demo", "--model", trained.folder] if way == "command" else [app]
     process, line = start(arguments, tmp_path)
     try:
-        url = next(part for part in line.split() if part.startswith("http"))
+        url = next(part for part in line.split() if part.startswith("http")).rstrip("/")
         with urllib.request.urlopen(url) as response:
             assert "This recurrent network says" in response.read().decode()
+        if way == "command":
+            assert ask(url, "localhost") == 200, "premise"
+            assert ask(url, "evil.example") == 400, "a website cannot read the page through a name of its own"
+            assert ask(f"{url}/gradio_api/call/x", body=2_000_000) == 413
+            for path in ("upload", "process_recording"):
+                assert ask(f"{url}/gradio_api/{path}", body=10) == 403, "nobody stores files"
         assert not (tmp_path / "looked_up").exists()
     finally:
         process.terminate()

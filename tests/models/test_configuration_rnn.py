@@ -42,8 +42,9 @@ def test_keywords_of_tokenizers_are_ignored(tmp_path):
 
 def test_what_transformers_and_others_store_is_kept(tmp_path):
     config = RnnConfig(
-        num_labels=3, problem_type="regression", dtype="bfloat16", output_hidden_states=True, tokenizer_class="X"
-    )
+        num_labels=3, problem_type="regression", dtype="bfloat16", output_hidden_states=True, tokenizer_class="X",
+        is_decoder=True, eos_token_id=[2, 3],
+    )  # fmt: skip
     config.architectures = ["RnnForSequenceClassification"]
     config.auto_map = {"AutoConfig": "configuration_rnn.RnnConfig"}
     config.bos_token_id = config.mask_token_id = 0
@@ -52,6 +53,7 @@ def test_what_transformers_and_others_store_is_kept(tmp_path):
     for load in (RnnConfig.from_pretrained, AutoConfig.from_pretrained):
         assert load(tmp_path).to_dict() | {"_name_or_path": ""} == config.to_dict()
         assert load(tmp_path, operating_point=0.7).operating_point == 0.7
+    assert RnnConfig(**config.to_dict()).to_dict() == config.to_dict()
     assert RnnConfig(**PreTrainedConfig().to_dict()).num_labels == 2, "every key of the base class's own JSON"
 
 
@@ -96,6 +98,7 @@ def test_values_out_of_range(settings):
         {"id2label": THREE},
         {"id2label": {"0": "no", "1": "yes", "2": "so"}},
         {"label2id": {"so": 2, "no": 0, "yes": 1}},
+        {"label2id": {"no": "0", "yes": "1", "so": "2"}},
     ],
 )
 def test_either_label_map_gives_the_other(settings):

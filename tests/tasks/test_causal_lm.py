@@ -40,7 +40,7 @@ def settings(text_dir):
         "embedding_size": 8,
         "per_device_train_batch_size": 8,
         "bptt": 20,
-        "num_train_epochs": 4,
+        "num_train_epochs": 6,
         "learning_rate": 0.02,
         "warmup_steps": 0,
         "use_cpu": True,
@@ -151,7 +151,8 @@ def test_other_tokens(kind, settings, tmp_path, command):
 def test_the_hub_gets_a_folder_that_loads(model_folder, hub, command):
     code, out, err = command("push", "--model", model_folder, "--repo_id", "me/lm")
     assert code == 0, err
-    assert load_model("me/lm")[0].generation_config.pad_token_id == 1
+    settings = load_model("me/lm")[0].generation_config
+    assert (settings.pad_token_id, settings.eos_token_id) == (1, 2)
 
 
 @pytest.mark.slow

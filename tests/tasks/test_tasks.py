@@ -1,46 +1,108 @@
-"""A task is added by one class and one entry of `TASKS`; training and inference name no head."""
+"""The guide "To add a task": a class and an entry of `TASKS`. A saved model names its task, and each path uses it."""
 
 import json
 
+import numpy as np
 import pytest
 
-import hf_rnn
-from hf_rnn import train
+from hf_rnn import BatchPredictor, FastRnn, RnnConfig, train
+from hf_rnn.cli.main import main
+from hf_rnn.hub.loading import load_model
 from hf_rnn.tasks import TASKS, get_task, task_of
 from hf_rnn.tasks.sequence_classification import SequenceClassification
 from hf_rnn.utils.errors import UserError
 
 
-class Shouting(SequenceClassification):
-    """Classify upper-case texts, and count the classes in the metrics."""
+class Ordinal(SequenceClassification):
+    """Sort each text into one of several classes in an order, such as stars; an answer also has the expected rank."""
 
-    name = "shouting"
+    name = "ordinal"
+    scores = {**SequenceClassification.scores, "mean_distance": False}
+    settings = {"metric_for_best_model": "mean_distance"}
 
-    def vocabulary_texts(self, rows):
-        return [text.upper() for text in rows["text"]]
+    def answers(self, scores, config, texts=(), encoded=None):
+        ranks = (scores @ np.arange(config.num_labels)).tolist()
+        return [{**answer, "rank": rank} for answer, rank in zip(super().answers(scores, config), ranks, strict=True)]
 
-    def encode(self, texts, tokenizer, max_length):
-        return super().encode(texts.map(lambda row: {"text": row["text"].upper()}), tokenizer, max_length)
+    def answer_types(self, config):
+        types = super().answer_types(config)
+        return {**types, "rank": types["score"]}
 
     def evaluate(self, predictions, labels, config):
-        return {**super().evaluate(predictions, labels, config), "classes": config.num_labels}
+        distance = np.abs(np.asarray(predictions).argmax(axis=1) - np.asarray(labels)).mean()
+        return {**super().evaluate(predictions, labels, config), "mean_distance": float(distance)}
 
 
-def test_a_task_from_elsewhere_trains(tiny_settings, tmp_path, monkeypatch):
-    monkeypatch.setitem(TASKS, "shouting", Shouting())
-    settings = {**tiny_settings, "num_train_epochs": 1, "lowercase": False, "task": "shouting"}
-    result = train(**settings, output_dir=str(tmp_path / "out"))
-    assert result.metrics["test"]["classes"] == 3
-    vocabulary = json.loads((result.folder / "tokenizer.json").read_text())["model"]["vocab"]
-    assert "MIRO" in vocabulary and "miro" not in vocabulary
-    assert json.loads((result.folder / "training_args.json").read_text())["task"] == "shouting"
+@pytest.fixture(scope="module")
+def registered():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(TASKS, "ordinal", Ordinal())
+        yield
 
 
-def test_a_task_is_found_by_name_and_by_architecture(trained):
-    config = hf_rnn.RnnConfig.from_pretrained(trained.folder)
-    assert task_of(config).name == "sequence-classification"
+@pytest.fixture(scope="module")
+def ordinal(registered, tiny_settings, tmp_path_factory):
+    settings = {**tiny_settings, "num_train_epochs": 2, "task": "ordinal"}
+    return train(**settings, output_dir=str(tmp_path_factory.mktemp("ordinal") / "out"))
+
+
+def test_it_trains_and_names_itself(ordinal, registered):
+    assert json.loads((ordinal.folder / "config.json").read_text())["task"] == "ordinal"
+    assert json.loads((ordinal.folder / "training_args.json").read_text())["task"] == "ordinal"
+    assert "best `mean_distance`" in (ordinal.folder / "README.md").read_text()
+    state = max((ordinal.folder / "checkpoints").glob("*/trainer_state.json"), key=lambda path: path.stat().st_mtime)
+    history = json.loads(state.read_text())
+    distances = [entry["eval_mean_distance"] for entry in history["log_history"] if "eval_mean_distance" in entry]
+    assert history["best_metric"] == min(distances) < max(distances)
+
+
+def test_every_path_answers_by_it(ordinal, registered, capsys):
+    text = "the miro box"
+    answer = FastRnn.from_pretrained(ordinal.folder).predict([text])[0]
+    assert 0 < answer["rank"] < 2 and set(answer) == {"label", "score", "rank"}
+    assert main(["predict", str(ordinal.folder), "--text", text]) in (0, None)
+    assert json.loads(capsys.readouterr().out) == answer
+    columns = BatchPredictor(ordinal.folder)({"text": [text]})
+    assert columns == {"text": [text], **{name: [value] for name, value in answer.items()}, "error": [""]}
+    pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+    assert main(["export", str(ordinal.folder)]) in (0, None)
+    capsys.readouterr()
+    assert main(["predict", str(ordinal.folder), "--text", text, "--backend", "onnx"]) in (0, None)
+    assert json.loads(capsys.readouterr().out)["rank"] == pytest.approx(answer["rank"], abs=1e-5)
+
+
+def test_evaluate_measures_by_it(ordinal, registered, tiny_settings, capsys):
+    main(["evaluate", str(ordinal.folder), str(tiny_settings["data_dir"])])
+    assert json.loads(capsys.readouterr().out)["mean_distance"] == pytest.approx(
+        ordinal.metrics["test"]["mean_distance"]
+    )
+
+
+def test_a_model_of_an_unknown_task_is_refused(ordinal, registered, monkeypatch):
+    monkeypatch.delitem(TASKS, "ordinal")
+    with pytest.raises(UserError, match="'ordinal', which is not registered"):
+        FastRnn.from_pretrained(ordinal.folder)
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({"task": "multi-label", "problem_type": "multi_label_classification"}, "multi-label"),
+        ({"problem_type": "regression"}, "regression"),
+        ({}, "sequence-classification"),
+        ({"task": "sequence-classification", "problem_type": "regression"}, "regression"),
+        ({"task": "sequence-classification", "architectures": ["RnnForTokenClassification"]}, "token-classification"),
+    ],
+)
+def test_head_and_type_of_problem_decide_without_a_valid_name(fields, name):
+    """Older folders have no name; a model whose head was replaced has that of its start."""
+    assert task_of(RnnConfig(**{"architectures": ["RnnForSequenceClassification"], **fields})).name == name
+
+
+def test_unknown_names(trained):
     with pytest.raises(UserError, match="sequence-classification"):
         get_task("translation")
+    config = load_model(trained.folder)[0].config
     config.architectures = ["RnnForTranslation"]
     with pytest.raises(UserError, match="RnnForTranslation"):
         task_of(config)

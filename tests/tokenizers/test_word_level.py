@@ -319,6 +319,18 @@ def test_texts_without_spaces_need_another_tokenizer_than_words(kind, normalizer
     assert not any(1 in row for row in expected), "no text is padding"
 
 
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("kind", ["word", "bpe"])
+def test_secrets_and_contacts_are_not_in_a_vocabulary(kind, exact):
+    secrets = ["xoxb-123456789012-abcdefgh", "akia" + "4bcdefgh12345678", "password=hunter", "a1b2c3d4e5f6a7b8c9"]
+    private = [*secrets, "jane.doe@corp.org", "555-123-4567", "+4930123456789"]
+    texts = [f"ask {word} at 10:30 on 2026-09-14, or visit us" for word in private for _ in range(50)]
+    tokens = train_tokenizer(texts, 2, tokenizer=kind, exact=exact).get_vocab()
+    assert len(tokens) >= 10, "premise"
+    for word in private:
+        assert not any(word[:8] in token for token in tokens)
+
+
 @pytest.mark.parametrize("kind", ["bpe", "unigram"])
 def test_pieces_are_the_same_in_each_run_and_as_many_as_allowed(kind):
     texts = [*unspaced_texts(), "<pad> <unk>", "x<pad>y<unk>z"] * 3

@@ -47,7 +47,7 @@ def test_model_arguments_are_the_settings_of_the_config():
     own = [known.name for known in dataclasses.fields(RnnConfig) if known.name in RnnConfig.__annotations__]
     names = [known.name for known in dataclasses.fields(ModelArguments)]
     found = {"sep_token_id", "label_thresholds", "target_mean", "target_scale"}  # training sets these
-    found |= {"vocab_size", "pad_token_id", "model_type", "id2label", "problem_type"}
+    found |= {"vocab_size", "pad_token_id", "bos_token_id", "eos_token_id", "id2label", "problem_type", "task"}
     assert names == [name for name in own if name not in found]
     assert dataclasses.asdict(ModelArguments()) == {name: getattr(RnnConfig(), name) for name in names}
 

@@ -40,15 +40,16 @@ def amend_card(folder: FinishedFolder, facts: CardFacts, **changes: Any) -> bool
     return True
 
 
-def card_for_repo(folder: FinishedFolder, repo_id: str) -> dict[str, bytes]:
-    """Return the files of a card that names the repo in place of the folder.
+def card_for_repo(folder: FinishedFolder, repo_id: str, examples: bool = True) -> dict[str, bytes]:
+    """Return the files of a card that names the repo in place of the folder, with its texts or without.
 
     The result has contents by file name; it is empty without facts, or if the card was edited by hand.
     """
     facts = read_facts(folder)
     if facts is None or _is_edited(folder, facts):
         return {}
-    return _contents(folder, dataclasses.replace(facts, repo_id=repo_id))
+    facts = dataclasses.replace(facts, repo_id=repo_id, examples=facts.examples if examples else None)
+    return _contents(folder, facts)
 
 
 def _is_edited(folder: FinishedFolder, facts: CardFacts) -> bool:

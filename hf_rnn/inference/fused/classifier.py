@@ -17,11 +17,11 @@ from torch import nn
 from torch.nn.functional import linear
 
 from ...models.configuration_rnn import RnnConfig
-from ...tasks import TASKS, get_task
 from ...utils.cpu_features import multiplies_bfloat16
 from .cells import FUSED_CELLS, FusedCell
 from .packing import PackedTexts
 
+FUSED_HEAD = "RnnForSequenceClassification"
 FUSED_POOLINGS = ("last", "mean", "max", "mean_max", "attention")
 _KNOWN_CODE = ("hf_rnn.models.", "torch.nn.", "transformers.activations")  # modules that fusing does not change
 
@@ -117,8 +117,7 @@ def find_unsupported_part(model: Any) -> str | None:
             return f"forward of {place} was replaced"
         if not f"{type(module).forward.__module__}.".startswith(_KNOWN_CODE):
             return f"{place} is {_name_type(module)}"
-    heads = {task.architecture for task in map(get_task, TASKS) if task.fused}
-    if type(model).forward.__qualname__.partition(".")[0] not in heads:
+    if type(model).forward.__qualname__.partition(".")[0] != FUSED_HEAD:
         return f"the model is {_name_type(model)}"
     parts: list[tuple[str, Any, type[nn.Module]]] = [
         ("rnn.embedding", model.rnn.embedding, nn.Embedding),

@@ -140,10 +140,10 @@ def export(
 
 def _check_model(config: Any, quantize: str | None, name: str) -> None:
     """Refuse a model that the graph does not support, or whose answers cannot be compared."""
-    from .graph import ONNX_CELLS, ONNX_POOLINGS
+    from .graph import ONNX_CELLS, ONNX_HEAD, ONNX_POOLINGS
 
     task = task_of(config)
-    if not task.onnx:
+    if task.architecture != ONNX_HEAD:
         raise UserError(f"{name} cannot be exported to ONNX: found task {task.name}; run it with hf-rnn {task.verb}")
     if config.siamese:
         raise UserError(

@@ -21,6 +21,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from transformers import PreTrainedModel
 
+ONNX_HEAD = "RnnForSequenceClassification"
 _OPSET, _IR_VERSION = 17, 8  # ONNX Runtime reads these since 1.12
 _LOWEST = np.finfo(np.float32).min
 

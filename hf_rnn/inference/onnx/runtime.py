@@ -215,7 +215,7 @@ def _read_config(name: str, folder: FinishedFolder) -> SimpleNamespace:
     settings = read_settings(name, folder.root, _MODEL_TYPE)
     with name_damage(name, folder.config.name):
         labels = settings.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}  # transformers leaves out its default
-        optional = ("architectures", "problem_type", "sep_token_id", "label_thresholds")
+        optional = ("architectures", "task", "problem_type", "sep_token_id", "label_thresholds")
         return SimpleNamespace(
             vocab_size=int(settings["vocab_size"]),
             id2label=dict(sorted((int(number), label) for number, label in labels.items())),

@@ -110,7 +110,7 @@ def check_page(name: str | Path, config: Any) -> None:
         UserError: With the name of the model.
     """
     task = task_of(config)
-    if not task.onnx:
+    if task.architecture != "RnnForSequenceClassification":
         raise UserError(f"{name} has no web page: its task is {task.name}")
     if config.sep_token_id is not None:
         raise UserError(f"{name} reads pairs of texts, and the page has one: use hf-rnn predict")
@@ -134,7 +134,7 @@ def _page(
     settings = ("model_max_length", "truncation_side", "split_special_tokens")
     content = {
         "name": name,
-        "purpose": f"{describe(list(config.id2label.values()), task_of(config).purpose)} "
+        "purpose": f"{describe(list(config.id2label.values()), config)} "
         "Type a text: the colours show which words count.",
         "examples": examples,
         "config": {key: getattr(config, key) for key in keys},

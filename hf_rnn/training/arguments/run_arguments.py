@@ -14,7 +14,7 @@ from ...models.cells_rnn import CELLS
 from ...models.configuration_rnn import RnnConfig
 from ...models.pooling_rnn import POOLERS
 from ...utils.errors import UserError
-from ..recipes import Setting, read_layers
+from ..recipes import Setting, read_layers, scratch_recipe
 from .distillation_arguments import DistillationArguments
 from .parser import SettingsParser
 from .text_arguments import VOCABULARY_SETTINGS, DataArguments
@@ -180,7 +180,7 @@ def merge_recipe(
     start = merged.get("model_name_or_path")
     if start is not None and start.built_in and (tokens := [name for name in _TOKEN_SETTINGS if name in merged]):
         origin = merged[tokens[0]].origin
-        advice = " or best" if "vectors" in tokens and own.scratch == "scratch" else ""
+        advice = " or best" if "vectors" in tokens and scratch_recipe(own.recipe) == "scratch" else ""
         raise UserError(
             f"{origin}: no effect of {tokens[0]}: the run starts from the encoder {start.value}, which has its own "
             f"tokens and vectors; leave it out{_or_scratch(own)}{advice}"
@@ -189,7 +189,7 @@ def merge_recipe(
 
 
 def _or_scratch(task: "Task") -> str:
-    return f", or start from nothing with recipe {task.scratch}"
+    return f", or start from nothing with recipe {scratch_recipe(task.recipe)}"
 
 
 def settings_of_start(start: RnnConfig, head: str) -> tuple[str, ...]:

@@ -84,8 +84,9 @@ class Distillation(RunHook):
         if settings.unlabeled is not None:
             known = {split: set(map(normalize_text, rows["text"])) for split, rows in texts.items()}
             labeled = known.pop("train")
+            data = self._arguments.data
             self._unlabeled, self._unlabeled_record = read_unlabeled(
-                Path(settings.unlabeled), set().union(*known.values()), labeled, set(self._class_names)
+                Path(settings.unlabeled), set().union(*known.values()), labeled, data.text_column, data.encoding
             )
         self._copies = list(
             augment(
@@ -330,7 +331,7 @@ def distill(
     if data is None:
         arguments.data.check_source()
     check_early(arguments)  # before a download of the teacher
-    if not (task := get_task(arguments.data.task)).distills:
+    if not (task := get_task(arguments.data.task)).one_label:
         raise UserError(f"a teacher gives one label per text: found the task {task.name}; train it instead")
     if arguments.data.text_pair_column is not None:
         raise UserError("a teacher answers to single texts: leave out text_pair_column, or train without a teacher")

@@ -57,6 +57,12 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
 
 
+def scratch_recipe(recipe: str) -> str:
+    """Return the name of the recipe that starts from no encoder, for the default recipe of a task."""
+    name = f"{recipe}-scratch"
+    return name if name in recipe_names() else "scratch"
+
+
 def load_recipe(recipe: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a recipe merged with its bases, without those set to null.
 

@@ -329,9 +329,10 @@ class RnnClassifier(ClassifierMixin, RnnEstimator):
         return Sets(y) if is_matrix(y) else Classes(y)
 
     def _adopt_labels(self, config: Any) -> None:
-        several = task_of(config).name == Sets.task
-        if not several:
-            get_task(Classes.task).check_model("the model", config)
+        task = task_of(config)
+        several = task.name == Sets.task
+        if not (task.one_label or several):
+            raise UserError(f"the model is for the task {task.name}: RnnClassifier needs labels of texts")
         names = [config.id2label[number] for number in range(config.num_labels)]
         record = (getattr(config, "task_specific_params", None) or {}).get(LABEL_TYPE)
         self.classes_ = restore_labels(names, record)
@@ -395,7 +396,8 @@ class RnnRegressor(RegressorMixin, RnnEstimator):
         return Numbers(y)
 
     def _adopt_labels(self, config: Any) -> None:
-        get_task(Numbers.task).check_model("the model", config)
+        if (task := task_of(config)).name != Numbers.task:
+            raise UserError(f"the model is for the task {task.name}: RnnRegressor needs {Numbers.task}")
 
     def predict(self, X: Sequence[str]) -> np.ndarray:  # noqa: N803
         """Return the number of each text, shape `(n,)`, or its numbers, shape `(n, numbers)`.

@@ -72,5 +72,5 @@ def test_numbers(tmp_path):
     )
     regressor.save_pretrained(tmp_path / "saved")
     assert np.array_equal(RnnRegressor.from_pretrained(tmp_path / "saved").predict(tests), found)
-    with pytest.raises(UserError, match="is not for the task"):
+    with pytest.raises(UserError, match="for the task regression"):
         RnnClassifier.from_pretrained(tmp_path / "saved")

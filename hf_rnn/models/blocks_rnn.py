@@ -1,0 +1,129 @@
+"""Residual blocks: deep recurrent networks. One block mixes along time, then along features.
+
+A block reads and returns a stream x of states, `(T, B, R)`:
+
+    u = conv(norm(x))
+    x = x + W_o (act(W_g u) * [forward ; backward])     forward, backward: a cell of `CELLS` over u
+    x = x + W_2 act(W_1 norm(x))
+
+Pre-norm branches: Xiong et al. 2020, "On Layer Normalization in the Transformer Architecture". A gated
+recurrence with a short convolution and an MLP: De et al. 2024, "Griffin" (https://arxiv.org/abs/2402.19427), section 2;
+Feng et al. 2024, "Were RNNs All We Needed?" (https://arxiv.org/abs/2410.01201), appendix C.
+
+Legend: B batch, T time, E embedding, R residual stream, H hidden per direction, D directions, K kernel, L layers.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.activations import ACT2FN
+
+from .cells_rnn import CompactTexts, RnnLayer
+from .configuration_rnn import RnnConfig
+
+LONGEST_MEMORY = 100.0  # tokens: at first, units of a residual block remember from about one token to this number
+
+
+class ShortConvolution(nn.Module):
+    """A depthwise convolution along time: each feature is a weighted sum of K neighbouring tokens.
+
+    In a model of two directions the K tokens are centred; in one direction they end at the token itself, and the K - 1
+    tokens before a text can be given (`before`), so that a text can be read in pieces.
+    """
+
+    def __init__(self, config: RnnConfig) -> None:
+        super().__init__()
+        self.size, self.is_causal = config.conv_kernel, not config.bidirectional
+        self.weight = nn.Parameter(torch.empty(self.size, config.stream_size))
+        self.ahead = 0 if self.is_causal else self.size // 2  # tokens read after the token itself
+
+    def identity(self) -> torch.Tensor:
+        """Return the weights `(K, R)` that keep the inputs."""
+        weight = torch.zeros_like(self.weight)
+        weight[self.size - 1 - self.ahead] = 1
+        return weight
+
+    def forward(self, inputs: torch.Tensor, before: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the sums `(T, B, R)`, and the inputs with the tokens around them `(K - 1 + T, B, R)`.
+
+        Inputs `(T, B, R)` are zero at padding; `before` is `(K - 1, B, R)`, or None for zero.
+        """
+        behind = self.size - 1 - self.ahead
+        if before is None:
+            wide = nn.functional.pad(inputs, (0, 0, 0, 0, behind, self.ahead))
+        else:
+            wide = torch.cat([before.to(inputs.dtype), inputs])
+        time = inputs.shape[0]
+        sums = wide[:time] * self.weight[0]
+        for place in range(1, self.size):
+            sums = torch.addcmul(sums, wide[place : place + time], self.weight[place])
+        return sums, wide
+
+
+class ResidualBlock(nn.Module):
+    """One block; see the formula at the top of this file.
+
+    The last layer of each branch starts divided by sqrt(2 L), so that the stream keeps its scale (Radford et al. 2019,
+    "Language Models are Unsupervised Multitask Learners", section 2.3).
+    """
+
+    def __init__(self, config: RnnConfig) -> None:
+        super().__init__()
+        size, states = config.stream_size, config.num_directions * config.hidden_size
+        inner = config.intermediate_size or 2 * size
+        self.input_norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
+        self.conv = ShortConvolution(config) if config.conv_kernel > 1 else None
+        self.mixer = RnnLayer(config, size)
+        self.gate_proj = nn.Linear(size, states)
+        self.out_proj = nn.Linear(states, size)
+        self.mlp_norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
+        self.up_proj = nn.Linear(size, inner)
+        self.down_proj = nn.Linear(inner, size)
+        for layer in (self.out_proj, self.down_proj):
+            layer.init_scale = (2 * config.num_hidden_layers) ** -0.5
+        self.activation = ACT2FN[config.hidden_act]
+        self.dropout = nn.Dropout(config.hidden_dropout)
+
+    def forward(
+        self,
+        stream: torch.Tensor,
+        texts: CompactTexts,
+        h_0: Any,
+        c_0: Any,
+        conv_0: torch.Tensor | None,
+        output_final_states: bool,
+    ) -> tuple[torch.Tensor, Any, Any, torch.Tensor | None]:
+        """Return the stream `(T, B, R)`, h_n and c_n per direction, and the last inputs of the convolution.
+
+        `h_0` and `c_0` are tuples of `(B, H)` or None, per direction; `conv_0` is `(K - 1, B, R)` or None.
+        """
+        inputs, conv_n = self.input_norm(stream), None
+        if self.conv is not None:
+            if not texts.is_full:
+                inputs = inputs * texts.valid[:, :, None].to(inputs.dtype)
+            inputs, wide = self.conv(inputs, conv_0)
+            if output_final_states and self.conv.is_causal:
+                conv_n = texts.last_inputs(wide, self.conv.size - 1)
+        states, h_n, c_n = self.mixer(inputs, texts, h_0, c_0, output_final_states)
+        mixed = texts.join(states) * self.activation(self.gate_proj(inputs))
+        stream = stream + self.dropout(self.out_proj(mixed))
+        inner = self.activation(self.up_proj(self.mlp_norm(stream)))
+        return stream + self.dropout(self.down_proj(inner)), h_n, c_n, conv_n
+
+
+class TokenProjection(nn.Module):
+    """Normalise token vectors `(..., E)` and project them to the residual stream `(..., R)`.
+
+    The table may be narrow: Lan et al. 2020, "ALBERT" (https://arxiv.org/abs/1909.11942), section 3.1.
+    """
+
+    def __init__(self, config: RnnConfig) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(config.embedding_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.embedding_dropout)
+        self.projection = nn.Linear(config.embedding_size, config.stream_size)
+
+    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Project."""
+        return self.projection(self.dropout(self.norm(vectors)))

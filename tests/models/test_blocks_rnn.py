@@ -1,0 +1,133 @@
+"""Residual blocks: the formula of the file, read plainly on texts without padding, and the padding contract."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import conv1d, layer_norm, linear, silu
+
+from hf_rnn import RnnConfig, RnnModel
+from hf_rnn.models.cells_rnn import CELLS
+
+SIZES = {"vocab_size": 50, "embedding_size": 6, "hidden_size": 8, "residual_size": 10, "intermediate_size": 14}
+LENGTHS = (7, 3, 1, 0)
+
+
+def make_model(seed=0, **settings):
+    torch.manual_seed(seed)
+    config = RnnConfig(**{**SIZES, "block_type": "residual", "num_hidden_layers": 2, "pad_token_id": 0, **settings})
+    model = RnnModel(config).eval()
+    with torch.no_grad():  # no weight is one that hides a mistake, such as an identity
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.2)
+        model.embedding.weight[0] = 0
+    return model
+
+
+def read_cell(cell, inputs):
+    """Return the states (T, H) of inputs (T, I) by the cell's equations, one token at a time."""
+    if isinstance(cell, nn.RNNBase):
+        return type(cell).forward(cell, inputs[:, None])[0][:, 0]
+    state, states = torch.zeros(cell.hidden_size), []
+    for token in inputs:
+        gate, candidate = linear(token, cell.weight_ih_l0, cell.bias_ih_l0).chunk(2)
+        state = (1 - gate.sigmoid()) * state + gate.sigmoid() * candidate
+        states.append(state)
+    return torch.stack(states)
+
+
+def read_text(model, ids):
+    """Return the states (T, R) of one text by the formula at the top of `blocks_rnn.py`."""
+
+    def norm(layer, states):
+        return layer_norm(states, states.shape[-1:], layer.weight, layer.bias, layer.eps)
+
+    stream = model.projection.projection(norm(model.projection.norm, model.embedding.weight[ids]))
+    for block in model.layers:
+        inputs = norm(block.input_norm, stream)
+        if block.conv is not None:
+            ahead = block.conv.ahead
+            padded = nn.functional.pad(inputs.T[None], (block.conv.size - 1 - ahead, ahead))
+            inputs = conv1d(padded, block.conv.weight.T[:, None], groups=inputs.shape[-1])[0].T
+        forward, *backward = [direction.cell for direction in block.mixer.directions]
+        states = [read_cell(forward, inputs)] + [read_cell(cell, inputs.flip(0)).flip(0) for cell in backward]
+        mixed = torch.cat(states, dim=-1) * silu(linear(inputs, block.gate_proj.weight, block.gate_proj.bias))
+        stream = stream + linear(mixed, block.out_proj.weight, block.out_proj.bias)
+        inner = silu(block.up_proj(norm(block.mlp_norm, stream)))
+        stream = stream + block.down_proj(inner)
+    return norm(model.norm, stream)
+
+
+@pytest.mark.parametrize("side", ["left", "right", "holes"])
+@pytest.mark.parametrize("bidirectional", [True, False])
+@pytest.mark.parametrize("cell_type", CELLS)
+def test_states_follow_the_formula_wherever_padding_is(cell_type, bidirectional, side):
+    model = make_model(cell_type=cell_type, bidirectional=bidirectional, conv_kernel=4 if cell_type == "gru" else 3)
+    generator = torch.Generator().manual_seed(1)
+    ids = torch.randint(1, 50, (len(LENGTHS), 9), generator=generator)
+    mask = torch.zeros_like(ids, dtype=torch.bool)
+    for row, length in enumerate(LENGTHS):
+        places = {"left": range(9 - length, 9), "right": range(length), "holes": range(0, 2 * length, 2)}[side]
+        mask[row, [place % 9 for place in places]] = True
+    output = model(ids, mask, output_final_states=True)
+    for row, length in enumerate(LENGTHS):
+        found = output.last_hidden_state[row]
+        assert not found[~mask[row]].any()
+        if length:
+            torch.testing.assert_close(found[mask[row]], read_text(model, ids[row][mask[row]]), atol=2e-5, rtol=1e-4)
+            alone = model(ids[row][mask[row]][None], output_final_states=True)
+            torch.testing.assert_close(output.final_hidden_state[:, row], alone.final_hidden_state[:, 0])
+
+
+@pytest.mark.parametrize("cell_type", CELLS)
+def test_a_text_may_be_read_in_pieces(cell_type):
+    model = make_model(cell_type=cell_type, bidirectional=False)
+    ids = torch.randint(1, 50, (3, 9), generator=torch.Generator().manual_seed(2))
+    whole, states, pieces = model(ids, output_final_states=True), {}, []
+    for piece in ids.split([1, 5, 3], dim=1):
+        output = model(piece, output_final_states=True, **states)
+        pieces.append(output.last_hidden_state)
+        names = ("hidden", "cell", "conv")
+        states = {f"initial_{name}_state": getattr(output, f"final_{name}_state") for name in names}
+    torch.testing.assert_close(torch.cat(pieces, dim=1), whole.last_hidden_state)
+    torch.testing.assert_close(output.final_conv_state, whole.final_conv_state)
+
+
+def test_shown_states_carry_gradients_and_end_with_the_last():
+    model = make_model(bidirectional=True)
+    ids, mask = torch.randint(1, 50, (2, 5)), torch.tensor([[1, 1, 1, 1, 1], [0, 1, 1, 0, 0]])
+    output = model(ids, mask, output_hidden_states=True)
+    assert [states.shape[-1] for states in output.hidden_states] == [6, 10, 10]
+    output.hidden_states[0].retain_grad()
+    output.last_hidden_state.square().sum().backward()
+    assert output.hidden_states[0].grad.abs().sum() > 0
+    plain = model(ids, mask).last_hidden_state
+    torch.testing.assert_close(output.hidden_states[-1], plain)
+
+
+def test_new_blocks_keep_the_scale_of_the_stream_and_spread_their_memories(tmp_path):
+    config = RnnConfig(**{**SIZES, "hidden_size": 64, "residual_size": 64}, block_type="residual", num_hidden_layers=8)
+    for cell_type, sign in (("min_gru", -1), ("lstm", 1), ("gru", 1)):
+        config.cell_type = cell_type
+        model = RnnModel(config)
+        sizes = [
+            states.std().item()
+            for states in model(torch.randint(2, 50, (4, 20)), output_hidden_states=True).hidden_states[1:-1]
+        ]
+        assert max(sizes) < 3 * min(sizes)
+        cell = model.layers[0].mixer.directions[0].cell
+        biases = {"min_gru": (0, 64), "lstm": (64, 128), "gru": (64, 128)}[cell_type]
+        tokens = 1 + torch.exp(sign * cell.bias_ih_l0.detach()[slice(*biases)])
+        assert tokens.min() == pytest.approx(2, rel=1e-4) and tokens.max() == pytest.approx(101, rel=1e-4)
+    model.save_pretrained(tmp_path)
+    for name, weight in RnnModel.from_pretrained(tmp_path).state_dict().items():
+        assert torch.equal(weight, model.state_dict()[name])
+
+
+def test_a_missing_weight_is_initialised_and_the_others_stay(tmp_path):
+    model = make_model()
+    state = {name: weight for name, weight in model.state_dict().items() if "layers.1.conv" not in name}
+    model.save_pretrained(tmp_path, state_dict=state)
+    loaded = RnnModel.from_pretrained(tmp_path)
+    assert torch.equal(loaded.layers[1].conv.weight, loaded.layers[1].conv.identity())
+    assert torch.equal(loaded.layers[0].conv.weight, model.layers[0].conv.weight)
+    assert torch.equal(loaded.layers[1].out_proj.weight, model.layers[1].out_proj.weight)
