@@ -18,7 +18,6 @@ from ..training.arguments.parser import SettingsParser, setting
 from ..training.arguments.run_arguments import merge_recipe
 from ..training.arguments.text_arguments import DataArguments
 from ..training.build import make_tokenizer
-from ..training.hooks import check_leaks
 from ..training.recipes import DEFAULT_RECIPE, Setting
 from ..utils.errors import UserError
 from .console import print_note
@@ -51,7 +50,7 @@ def run(argv: Sequence[str]) -> None:
         tokenizer = None
     report = audit(texts, tokenizer, origins=find_origins(data))
     print(json.dumps(report.to_dict(), ensure_ascii=False) if arguments.json else render_text(report))
-    check_leaks(report, arguments)
+    report.check_leaks(arguments.leak_limit())
 
 
 def _parse(argv: Sequence[str]) -> AuditArguments:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..evaluation.classification import check_finite_logits
 from ..evaluation.figures import plot_states
+from ..evaluation.scores import check_finite_logits
 from ..hub import loading as model_loading
 from ..inference import reference as plain_inference
 from ..inference.attribution import words_read

@@ -1,29 +1,8 @@
-"""Metrics, calibration, figures and a linear baseline of a trained classifier."""
+"""Scores, calibration, figures and a linear baseline of a trained model.
 
-from .classification import (
-    SCORES,
-    Accuracy,
-    ConfusionMatrix,
-    MacroF1,
-    MacroRecall,
-    PerClass,
-    brier_score,
-    classification_metrics,
-    evaluate_logits,
-    expected_calibration_error,
-    reliability_table,
-)
+`modules` has the scores as modules of `evaluate`, which can be combined with others. Its import takes seconds.
+"""
 
-__all__ = [
-    "SCORES",
-    "Accuracy",
-    "ConfusionMatrix",
-    "MacroF1",
-    "MacroRecall",
-    "PerClass",
-    "brier_score",
-    "classification_metrics",
-    "evaluate_logits",
-    "expected_calibration_error",
-    "reliability_table",
-]
+from .scores import classification_metrics
+
+__all__ = ["classification_metrics"]

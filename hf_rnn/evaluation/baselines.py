@@ -1,16 +1,15 @@
-"""A linear model of the same rows, as a baseline for model cards. Needs scikit-learn."""
+"""A linear model of the same rows, as a baseline for model cards."""
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import datasets
 
-from ..utils.errors import UserError, install_hint, reason_of
-from .classification import SCORES, classification_metrics
+from ..utils.errors import reason_of
+from .scores import classification_metrics
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -32,12 +31,7 @@ def make_linear_model(
         strength: C of the regression, the inverse of the regularisation.
         class_weight: `balanced` weighs each class by its inverse frequency, None weighs all rows equally.
         preprocessor: Applied to a text before it is split at white space; None lower-cases.
-
-    Raises:
-        UserError: When scikit-learn is not installed.
     """
-    if importlib.util.find_spec("sklearn") is None:
-        raise UserError(f"scikit-learn is not installed: {install_hint('baselines')}")
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -57,7 +51,7 @@ def linear_scores(
         tokenizer: Its normaliser is applied to the texts, so that both models read the same.
 
     Returns:
-        Scores by split; None, with the reason in the log, without scikit-learn and for unsuitable data.
+        Scores by split; None, with the reason in the log, for unsuitable data.
     """
     train = texts["train"]
     class_names = list(train.features["label"].names)
@@ -78,5 +72,5 @@ def linear_scores(
     for split, rows in texts.items():
         if split != "train":
             metrics = classification_metrics(model.predict(rows["text"][:]), rows["label"][:], class_names)
-            scores[split] = {name: float(metrics[name]) for name in SCORES}
+            scores[split] = {name: value for name, value in metrics.items() if isinstance(value, float)}
     return scores

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
+from torch.nn.functional import cross_entropy
 
-from .classification import brier_score, check_finite_logits, expected_calibration_error, reliability_table
+from .scores import check_finite_logits, measure_loss
 
 logger = logging.getLogger(__name__)
 
@@ -26,35 +28,56 @@ _LOWEST, _HIGHEST = 0.05, 20.0  # temperatures
 def fit_temperature(logits: npt.ArrayLike, labels: npt.ArrayLike) -> float:
     """Return the temperature of least cross-entropy, from 0.05 to 20; 1 if every row is right.
 
-    The cross-entropy is convex in 1 / T. Its minimum is found by bisection.
-
     Args:
         logits: `(N, C)`, finite, of rows that the model was not trained on.
         labels: True class ids `(N)`.
     """
-    values, true = np.asarray(logits, dtype=np.float64), np.asarray(labels)
-    check_finite_logits(values)
-    chosen = values[np.arange(len(true)), true]
-    if (chosen == values.max(axis=1)).all():
+    from scipy.optimize import minimize_scalar
+
+    check_finite_logits(logits)
+    scores, true = torch.tensor(np.asarray(logits), dtype=torch.float64), torch.tensor(np.asarray(labels))
+    if bool((scores.gather(1, true[:, None])[:, 0] == scores.amax(dim=1)).all()):
         logger.warning("not calibrated: all %d rows are right, so no temperature fits better than another", len(true))
         return 1.0
-    scores, own = torch.tensor(values), torch.tensor(chosen)
-    low, high = 1 / _HIGHEST, 1 / _LOWEST
-    for _ in range(40):
-        inverse = math.sqrt(low * high)
-        slope = (((scores * inverse).softmax(dim=1) * scores).sum(dim=1) - own).mean()
-        low, high = (low, inverse) if slope > 0 else (inverse, high)
-    found = 1 / math.sqrt(low * high)
-    if not 1.001 * _LOWEST < found < 0.999 * _HIGHEST:
-        logger.warning("the temperature is at its bound, %.3g: the scores stay poorly calibrated", found)
-    return found
+    best = minimize_scalar(
+        lambda exponent: cross_entropy(scores / math.exp(exponent), true).item(),
+        bounds=(math.log(_LOWEST), math.log(_HIGHEST)),
+        options={"xatol": 1e-10},
+    )
+    temperature = math.exp(best.x)
+    if not 1.001 * _LOWEST < temperature < 0.999 * _HIGHEST:
+        logger.warning("the temperature is at its bound, %.3g: the scores stay poorly calibrated", temperature)
+    return temperature
 
 
 @torch.no_grad()
 def scale_classifier(layer: nn.Linear, temperature: float) -> None:
     """Divide weight and bias of the layer that computes the logits by a temperature."""
-    for part in (layer.weight, layer.bias):
-        part.copy_(part.cpu().double() / temperature)  # MPS has no float64
+    for weights in (layer.weight, layer.bias):
+        weights.copy_(weights.cpu().double() / temperature)  # MPS has no float64
+
+
+def calibrate(layer: nn.Linear, names: Sequence[str], predictions: dict[str, Any]) -> dict[str, Any]:
+    """Fit a temperature to the validation rows, and divide the layer of the logits and all predictions by it.
+
+    `predictions` has, by split, what `Trainer.predict` returns. Return the temperature, and the scores of each split
+    before and after.
+    """
+    held_out = predictions["validation"]
+    counts = np.bincount(held_out.label_ids, minlength=len(names))
+    if missing := [name for name, count in zip(names, counts, strict=True) if not count]:
+        logger.warning("validation has no row of %s: the temperature is not fitted to it", ", ".join(missing))
+    temperature = fit_temperature(held_out.predictions, held_out.label_ids)
+    scale_classifier(layer, temperature)
+    splits = {}
+    for split, output in predictions.items():
+        predictions[split] = output._replace(predictions=output.predictions / temperature)
+        before, after = (measure_scores(one.predictions, one.label_ids) for one in (output, predictions[split]))
+        splits[split] = {"before": before, "after": after}
+    before, after = (splits["validation"][when]["ece"] for when in ("before", "after"))
+    message = "calibrated: temperature %.3f, expected calibration error on validation %.3f before, %.3f after"
+    logger.info(message, temperature, before, after)
+    return {"temperature": temperature, "fitted_on": "validation", "splits": splits}
 
 
 def measure_scores(logits: npt.ArrayLike, labels: npt.ArrayLike) -> dict[str, Any]:
@@ -64,12 +87,49 @@ def measure_scores(logits: npt.ArrayLike, labels: npt.ArrayLike) -> dict[str, An
         logits: `(N, C)`.
         labels: True class ids `(N)`.
     """
-    values, true = np.asarray(logits, dtype=np.float64), np.asarray(labels, dtype=np.int64)
-    probabilities = torch.tensor(values).softmax(dim=1).numpy()
-    chosen = np.maximum(probabilities[np.arange(len(true)), true], np.finfo(np.float64).tiny)
+    from sklearn.metrics import brier_score_loss
+
+    values, true = np.asarray(logits, dtype=np.float64), np.asarray(labels)
+    probabilities = torch.from_numpy(values).softmax(dim=1).numpy()
+    classes = range(values.shape[1])
     return {
-        "loss": float(-np.log(chosen).mean()),
+        "loss": measure_loss(values, true, None),
         "ece": expected_calibration_error(probabilities, true),
-        "brier": brier_score(probabilities, true),
+        "brier": float(brier_score_loss(true, probabilities, labels=classes, scale_by_half=False)),
         "reliability": reliability_table(probabilities, true),
     }
+
+
+def reliability_table(
+    probabilities: npt.ArrayLike, references: npt.ArrayLike, bins: int = 15
+) -> dict[str, list[float | None]]:
+    """Group rows by the probability of their predicted class and measure the accuracy of each group.
+
+    Args:
+        probabilities: `(N, C)`; each row sums to 1.
+        references: True class ids (N).
+        bins: Number of bins of equal width, M; bin m holds the probabilities in ((m - 1) / M, m / M].
+
+    Returns:
+        Three lists of M: `share` of the rows in a bin, mean `confidence` and `accuracy` there, None in empty bins.
+    """
+    shares, true = np.asarray(probabilities, dtype=np.float64), np.asarray(references)
+    confidence = shares.max(axis=1)
+    place = np.searchsorted(np.arange(1, bins) / bins, confidence)  # the number of edges below
+    counts = np.bincount(place, minlength=bins)
+    table: dict[str, list[float | None]] = {"share": (counts / len(true)).tolist()}
+    for name, values in (("confidence", confidence), ("accuracy", shares.argmax(axis=1) == true)):
+        sums = np.bincount(place, values, bins)
+        table[name] = [float(total / count) if count else None for total, count in zip(sums, counts, strict=True)]
+    return table
+
+
+def expected_calibration_error(probabilities: npt.ArrayLike, references: npt.ArrayLike, bins: int = 15) -> float:
+    """Return the mean difference between confidence and accuracy: 0 is the best, 1 the worst.
+
+    With n_m the rows of bin m: ECE = sum over m of n_m / N * |accuracy_m - confidence_m| (Guo et al., equation 3).
+    Arguments are those of [`reliability_table`].
+    """
+    table = reliability_table(probabilities, references, bins)
+    rows: Any = zip(table["share"], table["accuracy"], table["confidence"], strict=True)
+    return float(sum(share * abs(accuracy - confidence) for share, accuracy, confidence in rows if share))

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
-from ..evaluation.classification import check_finite_logits
+from ..evaluation.scores import check_finite_logits
 from ..tasks.answers import score_kind
 from ..utils.text_checks import check_text
 from .reference import compute_logits, compute_scores

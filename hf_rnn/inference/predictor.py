@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Sequence, Sized
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,13 +16,12 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..evaluation.classification import check_finite_logits
+from ..evaluation.scores import check_finite_logits
 from ..hub.loading import load_model
 from ..tasks import check_verb, task_of
 from ..utils.errors import UserError
 from ..utils.text_checks import list_texts
-from .fast_tokenizer.columns import TokenIds
-from .fused import TABLE_DTYPES, FusedClassifier, TableDtype, find_unsupported_part, table_bytes
+from .fused import TABLE_DTYPES, FusedBlocks, FusedClassifier, TableDtype, find_unsupported_part, fuse, table_bytes
 from .fused.classifier import FEW_TEXTS
 from .fused.packing import pack_batches
 from .reference import compute_logits
@@ -82,7 +81,7 @@ class FastRnn(TextClassifier):
 
     The input projection of layer 1 is computed once for every vocabulary entry and kept as a table of V * D * G * H
     numbers: vocabulary entries, directions, parts of a cell (1 for a plain RNN, 2 for minGRU, 3 for GRU, 4 for LSTM)
-    and hidden units. The model is copied: further training does not change the answers.
+    and hidden units. With the table further training of the model does not change the answers.
 
     Args:
         model: In evaluation mode.
@@ -125,10 +124,10 @@ class FastRnn(TextClassifier):
         super().__init__(tokenizer, config, tokens_per_batch)
         if self.task.per_token:
             raise UserError(f"FastRnn answers for whole texts: found a model for {self.task.name}; use hf_rnn.Tagger")
-        self.model: Any = copy.deepcopy(model)
+        self.model: Any = copy.deepcopy(model)  # training the given one must not change answers
         self._settings = table_dtype, memory_limit, tokens_per_batch
         self.memory = 0
-        self._fused: FusedClassifier | None = None
+        self._fused: FusedClassifier | FusedBlocks | None = None
         if model.device.type != "cpu":
             if table_dtype != "float32":
                 raise UserError(f"table_dtype {table_dtype} is for a CPU, found the model on {model.device}")
@@ -148,10 +147,12 @@ class FastRnn(TextClassifier):
                 f"choose table_dtype {' or '.join(fitting)}, or " if fitting else "",
             )
             return
-        self._fused = FusedClassifier(self.model, table_dtype)
-        self.memory = self._fused.memory
+        fused = fuse(self.model, table_dtype)
+        self._fused, self.memory = fused, fused.memory
         most_tokens = _TOKENS_PER_BATCH
-        if self._fused.keeps_states:
+        if isinstance(fused, FusedBlocks):
+            most_tokens = fused.tokens_per_batch
+        elif fused.keeps_states:
             most_tokens = _STATE_BYTES_PER_BATCH // (4 * config.output_size)
         self._batches = (most_tokens, _TEXTS_PER_BATCH) if tokens_per_batch is None else (tokens_per_batch,) * 2
 
@@ -184,12 +185,6 @@ class FastRnn(TextClassifier):
         model, tokenizer = load_model(name_or_path, revision, device)
         return cls(model, tokenizer, table_dtype, memory_limit, tokens_per_batch)
 
-    def text_logits(self, texts: Sequence[str]) -> torch.Tensor:
-        """As in [`TextClassifier`]."""
-        if self._fused is None or not isinstance(texts, Sized) or len(texts) <= FEW_TEXTS:
-            return self.logits(self._encode(texts))
-        return self._batch_logits(self._encode.arrange(texts), self._fused)
-
     def logits(self, input_ids: Sequence[Sequence[int]]) -> torch.Tensor:
         """As in [`TextClassifier`]."""
         fused = self._fused
@@ -199,12 +194,12 @@ class FastRnn(TextClassifier):
                 return compute_logits(self.model, self.tokenizer, input_ids, _PLAIN_TEXTS, tokens)
         if 0 < len(input_ids) <= FEW_TEXTS:
             return torch.from_numpy(np.concatenate([fused.single_logits(ids) for ids in input_ids]))
-        return self._batch_logits(TokenIds.from_lists(input_ids), fused)
+        return self._batch_logits(input_ids, fused)
 
     @torch.autocast("cpu", enabled=False)
     @torch.inference_mode()
-    def _batch_logits(self, texts: TokenIds, fused: FusedClassifier) -> torch.Tensor:
-        logits = torch.empty(len(texts.lengths), self.config.num_labels, dtype=torch.float32, device="cpu")
-        for positions, batch in pack_batches(texts, *self._batches):
+    def _batch_logits(self, input_ids: Sequence[Sequence[int]], fused: FusedClassifier | FusedBlocks) -> torch.Tensor:
+        logits = torch.empty(len(input_ids), self.config.num_labels, dtype=torch.float32, device="cpu")
+        for positions, batch in pack_batches(input_ids, *self._batches):
             logits[positions] = fused.logits(batch)
         return logits

@@ -14,7 +14,6 @@ from ..tasks import task_of
 from ..tasks.answers import compute_scores
 from ..utils.errors import UserError
 from ..utils.text_checks import check_texts
-from .fast_tokenizer.columns import TokenIds
 from .fast_tokenizer.fast_tokenization import FastTokenizer
 
 if TYPE_CHECKING:
@@ -58,10 +57,6 @@ class PairTokenizer:
         check_texts(firsts)
         check_texts(seconds)
         return self._tokenizer(firsts, seconds, truncation=True)["input_ids"] if pairs else []
-
-    def arrange(self, texts: Sequence[Sequence[str]]) -> TokenIds:
-        """Return the ids for batches."""
-        return TokenIds.from_lists(self(texts))
 
 
 class TextClassifier:

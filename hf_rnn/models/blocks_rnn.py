@@ -7,8 +7,8 @@ A block reads and returns a stream x of states, `(T, B, R)`:
     x = x + W_2 act(W_1 norm(x))
 
 Pre-norm branches: Xiong et al. 2020, "On Layer Normalization in the Transformer Architecture". A gated
-recurrence with a short convolution and an MLP: De et al. 2024, "Griffin" (https://arxiv.org/abs/2402.19427), section 2;
-Feng et al. 2024, "Were RNNs All We Needed?" (https://arxiv.org/abs/2410.01201), appendix C.
+recurrence with a short convolution and an MLP: De et al. 2024, "Griffin" (arxiv.org/abs/2402.19427), section 2;
+Feng et al. 2024, "Were RNNs All We Needed?" (arxiv.org/abs/2410.01201), appendix C.
 
 Legend: B batch, T time, E embedding, R residual stream, H hidden per direction, D directions, K kernel, L layers.
 """
@@ -96,15 +96,15 @@ class ResidualBlock(nn.Module):
     ) -> tuple[torch.Tensor, Any, Any, torch.Tensor | None]:
         """Return the stream `(T, B, R)`, h_n and c_n per direction, and the last inputs of the convolution.
 
-        `h_0` and `c_0` are tuples of `(B, H)` or None, per direction; `conv_0` is `(K - 1, B, R)` or None.
+        `h_0` and `c_0` are tuples of `(B, H)` or None, per direction; `conv_0` is `(B, K - 1, R)` or None.
         """
         inputs, conv_n = self.input_norm(stream), None
         if self.conv is not None:
             if not texts.is_full:
                 inputs = inputs * texts.valid[:, :, None].to(inputs.dtype)
-            inputs, wide = self.conv(inputs, conv_0)
+            inputs, wide = self.conv(inputs, None if conv_0 is None else conv_0.transpose(0, 1))
             if output_final_states and self.conv.is_causal:
-                conv_n = texts.last_inputs(wide, self.conv.size - 1)
+                conv_n = texts.last_inputs(wide, self.conv.size - 1).transpose(0, 1)
         states, h_n, c_n = self.mixer(inputs, texts, h_0, c_0, output_final_states)
         mixed = texts.join(states) * self.activation(self.gate_proj(inputs))
         stream = stream + self.dropout(self.out_proj(mixed))

@@ -3,7 +3,7 @@
 `generate` of transformers uses the recurrent state as its cache: a token costs one step, at any length of the text.
 Padding never changes an answer: a prompt continues in a batch as it does alone.
 
-Legend: B batch, T time, V vocabulary, L layers, H hidden, E embedding.
+Legend: B batch, T time, V vocabulary, L layers, H hidden, E embedding, K kernel and R stream of residual blocks.
 """
 
 from dataclasses import dataclass
@@ -30,13 +30,22 @@ class RnnCache:
         hidden (`(L, B, H)`): Hidden states.
         cell (`(L, B, H)`, *optional*): Cell states of an LSTM.
         tokens (`int`): Tokens read, with padding.
+        conv (`(L, B, K - 1, R)`, *optional*): The last inputs of the convolutions of residual blocks.
     """
 
     is_compileable = False
     is_linear = (True,)  # `generate` with a given cache reads only tokens that are new
 
-    def __init__(self, hidden: torch.Tensor, cell: torch.Tensor | None, tokens: int) -> None:
-        self.hidden, self.cell, self.tokens = hidden, cell, tokens
+    def __init__(
+        self, hidden: torch.Tensor, cell: torch.Tensor | None, tokens: int, conv: torch.Tensor | None = None
+    ) -> None:
+        self.hidden, self.cell, self.tokens, self.conv = hidden, cell, tokens, conv
+
+    @property
+    def states(self) -> dict[str, torch.Tensor]:
+        """The tensors by name, without those that the model does not have."""
+        states = {"hidden": self.hidden, "cell": self.cell, "conv": self.conv}
+        return {name: state for name, state in states.items() if state is not None}
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Return the number of tokens read."""
@@ -44,12 +53,13 @@ class RnnCache:
 
     def reorder_cache(self, beam_idx: torch.Tensor) -> None:
         """Keep these texts of the batch, as beam search does."""
-        self.hidden = self.hidden.index_select(1, beam_idx)
-        self.cell = None if self.cell is None else self.cell.index_select(1, beam_idx)
+        for name, state in self.states.items():
+            setattr(self, name, state.index_select(1, beam_idx))
 
     def detach(self) -> "RnnCache":
         """Return the state without its history, where backpropagation through time ends."""
-        return RnnCache(self.hidden.detach(), None if self.cell is None else self.cell.detach(), self.tokens)
+        states: dict[str, Any] = {name: state.detach() for name, state in self.states.items()}
+        return RnnCache(**{"cell": None, "tokens": self.tokens, **states})
 
 
 @dataclass
@@ -85,8 +95,8 @@ class RnnForCausalLM(RnnPreTrainedModel, GenerationMixin):
             raise ValueError("a language model reads in one direction: found bidirectional=True; set it to False")
         self.rnn = RnnModel(config)
         self.dropout = nn.Dropout(config.classifier_dropout)
-        size = config.embedding_size if config.tie_word_embeddings else config.hidden_size
-        self.projection = nn.Linear(config.hidden_size, size) if size != config.hidden_size else nn.Identity()
+        size = config.embedding_size if config.tie_word_embeddings else config.output_size
+        self.projection = nn.Linear(config.output_size, size) if size != config.output_size else nn.Identity()
         self.lm_head = nn.Linear(size, config.vocab_size)
         if config.tie_word_embeddings:  # the Trainer warns of any other missing weight
             self._keys_to_ignore_on_save = list(self._tied_weights_keys)
@@ -131,8 +141,17 @@ class RnnForCausalLM(RnnPreTrainedModel, GenerationMixin):
             attention_mask = attention_mask[:, -given.shape[1] :]
         use_cache = labels is None and shift_labels is None if use_cache is None else use_cache
         mask = self.rnn.read_mask(input_ids, attention_mask, inputs_embeds)
-        before = (None, None) if cache is None else (cache.hidden, cache.cell)
-        outputs = self.rnn(input_ids, mask, inputs_embeds, *before, use_cache, output_hidden_states, return_dict=True)
+        states = {} if cache is None else cache.states
+        before = {f"initial_{name}_state": state for name, state in states.items()}
+        outputs = self.rnn(
+            input_ids,
+            mask,
+            inputs_embeds,
+            output_final_states=use_cache,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+            **before,
+        )
         places = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.lm_head(self.projection(self.dropout(outputs.last_hidden_state[:, places])))
         if self.config.pad_token_id is not None:  # in place: padding is never the next token
@@ -150,7 +169,7 @@ class RnnForCausalLM(RnnPreTrainedModel, GenerationMixin):
             loss = self.loss_function(logits=logits, labels=None, **options)
         if use_cache:
             seen = mask.shape[1] + (0 if cache is None else cache.tokens)
-            cache = RnnCache(outputs.final_hidden_state, outputs.final_cell_state, seen)
+            cache = RnnCache(outputs.final_hidden_state, outputs.final_cell_state, seen, outputs.final_conv_state)
         return RnnCausalLMOutput(loss, logits, cache if use_cache else None, outputs.hidden_states)
 
     # ---- generate ----

@@ -335,7 +335,7 @@ class CompactTexts:
         return final.masked_fill(empty, 0) if initial is None else torch.where(empty, initial.to(final.dtype), final)
 
     def last_inputs(self, wide: torch.Tensor, count: int) -> torch.Tensor:
-        """Return the last `count` places `(count, B, R)` of each text in `(count + T, B, R)`, with places before it."""
+        """Return the last `count` places `(count, B, R)` of each text, from `(count + T, B, R)`."""
         if self.is_full:
             return wide[-count:]
         steps = torch.arange(count, device=wide.device)[:, None] + self.lengths

@@ -23,6 +23,12 @@ _KEYS_OF_TRANSFORMERS = {
     "num_labels", "output_attentions", "prefix", "pruned_heads", "quantization_config", "task_specific_params",
     "tie_encoder_decoder", "tokenizer_class", "torch_dtype", "use_cache",
 }  # fmt: skip
+_NEAR, _TYPO = 0.7, 0.9  # likeness of a wrong name and of a misspelt one, as difflib measures it
+# Settings that decide the shapes and the function of the encoder; no recipe changes those of a model to start from.
+ENCODER_SETTINGS = (
+    "cell_type", "embedding_size", "hidden_size", "num_hidden_layers", "bidirectional", "block_type", "residual_size",
+    "intermediate_size", "conv_kernel", "hidden_act", "layer_norm_eps",
+)  # fmt: skip
 _MAX_PARAMETERS = 2**33  # 32 GiB in float32: a larger number in `config.json` is a mistake
 _RANGES = {  # setting: smallest value, and the limit that values stay below
     **dict.fromkeys(("vocab_size", "embedding_size", "hidden_size", "num_hidden_layers"), (1, _MAX_PARAMETERS)),
@@ -68,8 +74,8 @@ class RnnConfig(PreTrainedConfig):
     model_type = "hf_rnn"
     # outputs that the Trainer must not concatenate over batches
     keys_to_ignore_at_inference = [
-        "last_hidden_state", "final_hidden_state", "final_cell_state", "final_conv_state", "pooling_weights", "emissions",
-        "cache",
+        "last_hidden_state", "final_hidden_state", "final_cell_state", "final_conv_state", "pooling_weights",
+        "emissions", "cache",
     ]  # fmt: skip
 
     vocab_size: int = _setting(30000, "rows of the embedding table")
@@ -151,7 +157,7 @@ class RnnConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         """Refuse unknown settings, and derive one label map from the other."""
         for key in kwargs:
-            self._check_key(key, only_near="model_type" in kwargs)  # a saved configuration has keys of other programs
+            self._check_key(key, _TYPO if "model_type" in kwargs else None)  # a saved one has keys of other programs
         number, label2id, maps = kwargs.get("num_labels"), self.label2id, cast(Any, self)
         if label2id is not None and maps.id2label is None:
             maps.id2label = {index: label for label, index in label2id.items()}
@@ -169,7 +175,7 @@ class RnnConfig(PreTrainedConfig):
         elif key == "label2id" and isinstance(value, dict):
             value = {label: int(index) for label, index in value.items()}
         elif type(self) is RnnConfig:
-            self._check_key(key, only_near=True)
+            self._check_key(key, _TYPO)
         super().__setattr__(key, value)
 
     @classmethod
@@ -186,7 +192,7 @@ class RnnConfig(PreTrainedConfig):
         if "problem_type" in kwargs:  # before a saved one is checked against the new labels
             config_dict = config_dict | {"problem_type": kwargs.pop("problem_type")}
         for key in config_dict:
-            cls._check_key(key, only_near=True)
+            cls._check_key(key, _TYPO)
         own = {key: value for key, value in config_dict.items() if cls._is_known(key)}
         foreign = {key: value for key, value in config_dict.items() if key not in own}
         config, unused = super().from_dict(own, return_unused_kwargs=True, **kwargs)
@@ -195,7 +201,7 @@ class RnnConfig(PreTrainedConfig):
         if return_unused_kwargs:
             return config, unused
         for key in unused:
-            cls._check_key(key, only_near=True)
+            cls._check_key(key, _NEAR)
         return config
 
     @classmethod
@@ -205,15 +211,15 @@ class RnnConfig(PreTrainedConfig):
         return ours or key.startswith("_") or key.endswith(("_token", "_token_id")) or hasattr(cls, key)
 
     @classmethod
-    def _check_key(cls, key: str, only_near: bool = False) -> None:
-        """Refuse an unknown key, or only one that looks like a misspelt setting."""
+    def _check_key(cls, key: str, likeness: float | None = None) -> None:
+        """Refuse an unknown key, or only one with at least this likeness to a setting."""
         if cls._is_known(key):
             return
         known = sorted(setting.name for setting in fields(cls))
-        nearest = difflib.get_close_matches(key, [*known, "num_labels"], n=2, cutoff=0.7)
+        nearest = difflib.get_close_matches(key, [*known, "num_labels"], n=2, cutoff=likeness or _NEAR)
         if nearest:
             raise TypeError(f"RnnConfig has no setting {key!r}. Did you mean {' or '.join(map(repr, nearest))}?")
-        if not only_near:
+        if likeness is None:
             raise TypeError(f"RnnConfig has no setting {key!r}. Known settings: {', '.join(known)}.")
 
     @property

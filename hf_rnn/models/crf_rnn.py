@@ -26,6 +26,13 @@ class Crf(nn.Module):
         self.last = nn.Parameter(torch.zeros(tags))
         self.transitions = nn.Parameter(torch.zeros(tags, tags))
 
+    def forward(
+        self, emissions: torch.Tensor, valid: torch.Tensor, labels: torch.Tensor | None, names: Sequence[str]
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Return `losses` if there are labels, and `best_scores` if there are names."""
+        losses = None if labels is None else self.losses(emissions, labels, valid)
+        return losses, self.best_scores(emissions, valid, names) if names else None
+
     def losses(self, emissions: torch.Tensor, labels: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         """Return the negative log-likelihood of each text `(B,)`.
 

@@ -39,7 +39,7 @@ class RnnModelOutput(BaseModelOutput):
             vectors, then each layer's states; the last are `last_hidden_state`.
         final_hidden_state (`(L * D, B, H)`): With `output_final_states`: h_n, after the last token read.
         final_cell_state (`(L * D, B, H)`): With `output_final_states`: c_n of an LSTM.
-        final_conv_state (`(L, K - 1, B, R)`): With `output_final_states`: the last inputs of the convolutions of
+        final_conv_state (`(L, B, K - 1, R)`): With `output_final_states`: the last inputs of the convolutions of
             residual blocks in one direction.
     """
 
@@ -165,7 +165,7 @@ class RnnModel(RnnPreTrainedModel):
             initial_cell_state (`(L * D, B, H)`, *optional*): c_0, for an LSTM only.
             output_final_states (`bool`): Whether to return h_n and c_n, exact after the last token read.
             output_hidden_states (`bool`, *optional*): Whether to return the states of every layer, with gradients.
-            initial_conv_state (`(L, K - 1, B, R)`, *optional*): For residual blocks in one direction:
+            initial_conv_state (`(L, B, K - 1, R)`, *optional*): For residual blocks in one direction:
                 `final_conv_state` of the tokens before these; zero when absent.
             **kwargs: Ignored, such as `token_type_ids`.
 
@@ -428,7 +428,7 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
     ) -> "RnnForSequenceClassification":
         """Build the model of a checkpoint of the tutorial's training loop; needs the installed package hf-rnn."""
         try:
-            from hf_rnn.data.tutorial_checkpoint import load_tutorial_checkpoint
+            from hf_rnn.models.tutorial_checkpoint import load_tutorial_checkpoint
         except ImportError as error:
             raise ImportError("reading a tutorial checkpoint needs the package hf_rnn: install it") from error
         return load_tutorial_checkpoint(cls, path, id2label, **settings)

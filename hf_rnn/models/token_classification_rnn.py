@@ -58,22 +58,18 @@ class WordReader(nn.Module):
         kinds = [_MARK if token[-1:] in _MARKS else int(start) for token, start in zip(tokens, starts, strict=True)]
         self.kinds[: len(kinds)] = torch.tensor(kinds, dtype=torch.int8)
 
-    def find_marks(self, input_ids: torch.Tensor) -> torch.Tensor:
-        """Return which tokens `(B, T)` are marks of capitals, which the encoder does not read."""
-        return self.kinds[input_ids] == _MARK
-
-    def find_starts(self, input_ids: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-        """Return which tokens of compact texts `(B, T)` begin a word."""
-        kinds = self.kinds[input_ids]
-        starts = kinds > 0
-        starts[:, 1:] &= kinds[:, :-1] != _MARK  # a mark belongs to the word after it
-        starts[:, :1] = True
-        return starts & valid
+    def resize(self, count: int) -> None:
+        """Change the size of the vocabulary; a new token begins a word and has no form until the next `read`."""
+        for name, new in (("codes", 0), ("forms", 0), ("kinds", 1)):
+            old = getattr(self, name)
+            resized = old.new_full((count, *old.shape[1:]), new)
+            resized[: len(old)] = old[:count]
+            setattr(self, name, resized)
 
     def forward(
-        self, input_ids: torch.Tensor, states: torch.Tensor, places: torch.Tensor, mask: torch.Tensor
+        self, input_ids: torch.Tensor, states: torch.Tensor | None = None, places: Any = None, mask: Any = None
     ) -> torch.Tensor:
-        """Return the states of words `(B, W, D * H)`.
+        """Return the states of words `(B, W, D * H)`; without the other arguments, the kinds of the tokens `(B, T)`.
 
         Args:
             input_ids: `(B, T)`.
@@ -81,10 +77,12 @@ class WordReader(nn.Module):
             places: Number of each token's word, `(B, T)`; W at padding.
             mask: True at the words of each text, `(B, W)`.
         """
+        if states is None:
+            return self.kinds[input_ids]
         batch, words = mask.shape
         length = input_ids.shape[1]
         order = torch.arange(length, device=input_ids.device).expand_as(input_ids)
-        marks = self.find_marks(input_ids)
+        marks = self.kinds[input_ids] == _MARK
 
         def find(among: torch.Tensor, reduce: str, start: int) -> torch.Tensor:
             """Return the first or last place of each word `(B, W)`; `start` for a word without such a place."""
@@ -109,6 +107,14 @@ class WordReader(nn.Module):
         vectors = texts.compact(torch.cat([*sides, forms], dim=-1))
         nothing = [[None] * len(self.layer.directions)] * 2
         return texts.restore(self.layer(self.dropout(vectors), texts, *nothing, False)[0])
+
+
+def find_starts(kinds: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    """Return which tokens of compact texts `(B, T)` begin a word."""
+    starts = kinds > 0
+    starts[:, 1:] &= kinds[:, :-1] != _MARK  # a mark belongs to the word after it
+    starts[:, :1] = True
+    return starts & valid
 
 
 def list_forms(token: str) -> list[str]:
@@ -162,9 +168,20 @@ class RnnForTokenClassification(RnnPreTrainedModel):
         super()._init_weights(module)
         if isinstance(module, nn.EmbeddingBag):
             init.normal_(module.weight, std=0.1)
+        elif isinstance(module, WordReader):
+            init.zeros_(module.codes)
+            init.zeros_(module.forms)
+            init.ones_(module.kinds)
         elif isinstance(module, Crf):
             for parameter in module.parameters():
                 init.zeros_(parameter)
+
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
+        """Resize as in transformers; [`WordReader.read`] gives new tokens their forms."""
+        embeddings = super().resize_token_embeddings(*args, **kwargs)
+        if self.words is not None:
+            self.words.resize(embeddings.num_embeddings)
+        return embeddings
 
     @can_return_tuple
     def forward(  # noqa: D417 - the other arguments are those of RnnModel
@@ -196,15 +213,16 @@ class RnnForTokenClassification(RnnPreTrainedModel):
             if input_ids is None:
                 raise ValueError("a tagger with word_forms needs input_ids, whose tokens have forms")
             input_ids = input_ids.masked_fill(~mask, 0)
-            read = mask & ~self.words.find_marks(input_ids)
+            kinds = self.words(input_ids)
+            read = mask & (kinds != _MARK)  # the encoder does not read marks of capitals
         outputs = self.rnn(input_ids, read, inputs_embeds, *options, return_dict=True)
         states = outputs.last_hidden_state
         if self.words is not None and input_ids is not None and mask.shape[1] > 0:  # tokens to words
             texts = CompactTexts(mask)
             ids, valid = texts.compact(input_ids).T, texts.valid.T
-            starts = self.words.find_starts(ids, valid)
+            starts = find_starts(texts.compact(kinds).T, valid)
             counts = starts.sum(dim=1)
-            count = max(int(counts.max()), 1)
+            count = starts.shape[1] if torch.compiler.is_exporting() else max(int(counts.max()), 1)
             places = (starts.cumsum(dim=1) - 1).masked_fill(~valid, count)
             mask = torch.arange(count, device=mask.device) < counts[:, None]
             states = self.words(ids, texts.compact(states).transpose(0, 1), places, mask)
@@ -241,13 +259,14 @@ class RnnForTokenClassification(RnnPreTrainedModel):
             return self.loss_function(logits=emissions, labels=labels, config=self.config, **kwargs), emissions
         texts, loss, logits = CompactTexts(mask), None, emissions
         compact = texts.compact(emissions).float()
+        names = () if self.training else [self.config.id2label[index] for index in range(self.num_labels)]
+        tags = None if labels is None else texts.compact(labels)
+        losses, best = self.crf(compact, texts.valid, tags, names)  # one call, as hooks of offloading need it
         if labels is not None:
             count = kwargs.get("num_items_in_batch")
-            count = (labels >= 0).sum().clamp(min=1) if count is None else count
-            loss = self.crf.losses(compact, texts.compact(labels), texts.valid).sum() / count
-        if not self.training:
-            names = [self.config.id2label[index] for index in range(self.num_labels)]
-            logits = texts.restore([self.crf.best_scores(compact, texts.valid, names)]).to(emissions.dtype)
+            loss = losses.sum() / ((labels >= 0).sum().clamp(min=1) if count is None else count)
+        if best is not None:
+            logits = texts.restore([best]).to(emissions.dtype)
         return loss, logits
 
     def _continue(self, scores: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .answers import labels_above_thresholds
+from .answers import compute_scores, labels_above_thresholds
 from .base import Splits
 from .sequence_classification import SequenceClassification, arrow_batches
 
 if TYPE_CHECKING:
+    import evaluate
     import pyarrow as pa
     from transformers import BatchEncoding, PreTrainedConfig, PreTrainedTokenizerBase
 
@@ -71,10 +72,12 @@ class MultiLabel(SequenceClassification):
 
     def complete(self, model: Any, predictions: dict[str, Any], predict: Any) -> None:
         """Choose for each label the threshold with the best F1 on the validation split."""
-        from ..evaluation.multi_label import tune_thresholds
+        from ..evaluation.scores import check_finite_logits, tune_thresholds
 
         if (held_out := predictions.get("validation")) is not None:
-            thresholds = tune_thresholds(held_out.predictions, held_out.label_ids)
+            check_finite_logits(held_out.predictions)
+            probabilities = compute_scores(held_out.predictions.astype(np.float64), model.config)
+            thresholds = tune_thresholds(probabilities, held_out.label_ids)
             names = model.config.id2label.values()
             shown = ", ".join(f"{name} {value:.2f}" for name, value in zip(names, thresholds, strict=True))
             logger.info("thresholds with the best F1 on validation: %.300s", shown)
@@ -93,11 +96,14 @@ class MultiLabel(SequenceClassification):
         scores = pa.struct([(name, pa.float64()) for name in config.id2label.values()])
         return {"labels": pa.list_(pa.string()), "scores": scores}
 
-    def evaluate(self, predictions: Any, labels: Any, config: PreTrainedConfig) -> dict[str, Any]:
-        """Return loss, F1 scores, subset accuracy, average precision and scores per label."""
-        from ..evaluation.multi_label import evaluate_label_sets
+    def metrics(self, config: Any) -> evaluate.EvaluationModule:
+        """Return F1 scores, subset accuracy, average precision and scores per label, for logits."""
+        from ..evaluation.modules import LabelSets
 
-        return evaluate_label_sets(predictions, labels, list(config.id2label.values()), config.label_thresholds)
+        thresholds = np.asarray(config.label_thresholds or [0.5] * config.num_labels)
+        with np.errstate(divide="ignore"):
+            logits = np.log(thresholds) - np.log1p(-thresholds)
+        return LabelSets(list(config.id2label.values()), thresholds=logits)
 
     def card_facts(
         self, texts: Any, tokenizer: Any, config: Any, report: Any, metrics: Any, *, baselines: bool, examples: bool

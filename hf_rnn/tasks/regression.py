@@ -13,6 +13,7 @@ from .base import Splits
 from .sequence_classification import SequenceClassification, arrow_batches
 
 if TYPE_CHECKING:
+    import evaluate
     import pyarrow as pa
     from transformers import BatchEncoding, PreTrainedConfig, PreTrainedTokenizerBase
 
@@ -91,11 +92,11 @@ class Regression(SequenceClassification):
 
         return {"values": pa.struct([(name, pa.float64()) for name in config.id2label.values()])}
 
-    def evaluate(self, predictions: Any, labels: Any, config: PreTrainedConfig) -> dict[str, Any]:
+    def metrics(self, config: Any) -> evaluate.EvaluationModule:
         """Return errors and correlations, of several numbers also for each."""
-        from ..evaluation.regression import evaluate_numbers
+        from ..evaluation.modules import Numbers
 
-        return evaluate_numbers(predictions, labels, list(config.id2label.values()))
+        return Numbers(list(config.id2label.values()))
 
     def card_facts(
         self, texts: Any, tokenizer: Any, config: Any, report: Any, metrics: Any, *, baselines: bool, examples: bool

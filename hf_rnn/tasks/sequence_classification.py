@@ -14,6 +14,7 @@ from .base import Splits, Task
 
 if TYPE_CHECKING:
     import datasets
+    import evaluate
     import pyarrow as pa
     from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
@@ -92,11 +93,25 @@ class SequenceClassification(Task):
 
     # ---- evaluation ----
 
-    def evaluate(self, predictions: Any, labels: Any, config: PreTrainedConfig) -> dict[str, Any]:
-        """Return loss, accuracy, macro scores, scores per class and the confusion matrix."""
-        from ..evaluation import evaluate_logits
+    def metrics(self, config: Any) -> evaluate.EvaluationModule:
+        """Return the scores as a module of `evaluate`; a task of your own may combine it with others.
 
-        return evaluate_logits(predictions, labels, list(config.id2label.values()))
+        It reads class ids; of tasks with other labels, outputs and labels `(N, C)`.
+        """
+        from ..evaluation.modules import Classification
+
+        return Classification(list(config.id2label.values()))
+
+    def evaluate(self, predictions: Any, labels: Any, config: PreTrainedConfig) -> dict[str, Any]:
+        """Return rows, loss and [`metrics`]."""
+        from ..evaluation.scores import check_finite_logits, measure_loss
+
+        check_finite_logits(predictions)
+        logits, labels = np.asarray(predictions, dtype=np.float64), np.asarray(labels)
+        scores = self.metrics(config).compute(
+            predictions=logits.argmax(axis=1) if self.one_label else logits, references=labels
+        )
+        return {"rows": len(labels), "loss": measure_loss(logits, labels, self.problem_type), **scores}
 
     # ---- card ----
 

@@ -111,7 +111,7 @@ class TokenClassification(Task):
         """Return loss, accuracy of tags, and precision, recall and F1 of entities; see [`tagging_metrics`]."""
         import torch
 
-        from ..evaluation.classification import check_finite_logits
+        from ..evaluation.scores import check_finite_logits
 
         predictions = np.asarray(predictions)
         rows, labels = labels, np.full(predictions.shape[:2], NO_TAG)
@@ -318,7 +318,7 @@ def tagging_metrics(predictions: Sequence[Any], references: Sequence[Any], names
         them. For other tags `f1` is the accuracy, and the rest is that of [`classification_metrics`].
     """
     from ..data.conll import entity_types
-    from ..evaluation.classification import classification_metrics
+    from ..evaluation.scores import classification_metrics
 
     flat = np.concatenate(predictions), np.concatenate(references)
     if not entity_types(names):

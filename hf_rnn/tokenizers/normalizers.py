@@ -166,6 +166,20 @@ def _build_tweet(lowercase: bool) -> tuple[Normalizer, PreTokenizer]:
     return normalizers.Sequence(rules), words
 
 
+def plain_placeholders() -> list[Normalizer]:
+    """Return rules that write handles, links and the placeholders of prepared tweets in words that BERT's pieces know.
+
+    A handle becomes `@user` and a link `http`. Other placeholders of the tutorial's files become their sign.
+    """
+    rules = {
+        r"<<<(?:MENTION|mention)>>>|(?<![\w@])@\w+": "@user",
+        r"<<<(?:URL|url)>>>|[hH][tT][tT][pP][sS]?://\S+|(?<!\w)[wW][wW][wW]\.\S+": "http",
+        "<<<(?:HASHTAG|hashtag)>>>": "#",
+        "<<<(?:DIGIT|digit)>>>": "0",
+    }
+    return [_replace(pattern, content) for pattern, content in rules.items()]
+
+
 def capital_marks() -> list[Normalizer]:
     """Return rules that put ⇧ before a word with a capital, and ⇪ before one that begins with two."""
     rules = []

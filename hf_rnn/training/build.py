@@ -23,8 +23,8 @@ from ..tokenizers.word_level import train_tokenizer
 from ..utils.errors import UserError, reason_of
 from .arguments.run_arguments import ModelArguments
 from .arguments.text_arguments import DataArguments
-from .hooks import Run
 from .language_model import LanguageModelTrainer
+from .run import Run
 from .trainer import RnnTrainer
 
 
@@ -90,7 +90,9 @@ def make_config(
         raise UserError(reason_of(error.__cause__ or error)) from error
 
 
-def make_trainer(run: Run, made_from: dict[str, Any]) -> RnnTrainer:
+def make_trainer(
+    run: Run, made_from: dict[str, Any], trainer_class: Callable[..., RnnTrainer] | None = None
+) -> RnnTrainer:
     """Return the Trainer of a run with these fingerprints; its checkpoints are below the finished folder."""
     args = copy.copy(run.arguments.training)
     args.output_dir = str(run.folder.checkpoints)
@@ -109,7 +111,7 @@ def make_trainer(run: Run, made_from: dict[str, Any]) -> RnnTrainer:
     metric = (args.metric_for_best_model or "loss").removeprefix("eval_")
     args.greater_is_better = {"loss": False, **run.task.scores}[metric]
     return check_trainer(
-        run.trainer_class or (RnnTrainer if run.task.verb == "predict" else LanguageModelTrainer),
+        trainer_class or (RnnTrainer if run.task.verb == "predict" else LanguageModelTrainer),
         model=run.model,
         args=args,
         train_dataset=train_examples,

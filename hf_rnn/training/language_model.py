@@ -81,15 +81,14 @@ class LanguageModelTrainer(RnnTrainer):
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)
         if self._cache is not None:
-            state = {"hidden": self._cache.hidden, "cell": self._cache.cell}
-            tensors = {name: tensor.contiguous() for name, tensor in state.items() if tensor is not None}
+            tensors = {name: tensor.contiguous() for name, tensor in self._cache.states.items()}
             save_file(tensors, self._state_file(output_dir))
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         super()._load_rng_state(checkpoint)
         if checkpoint is not None and self._state_file(checkpoint).is_file():
             state = {name: part.to(self.args.device) for name, part in load_file(self._state_file(checkpoint)).items()}
-            self._cache = RnnCache(state["hidden"], state.get("cell"), 0)
+            self._cache = RnnCache(state["hidden"], state.get("cell"), 0, state.get("conv"))
 
     def _state_file(self, folder: str) -> Path:
         return Path(folder, f"recurrent_state_{self.args.process_index}.safetensors")

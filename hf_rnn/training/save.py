@@ -12,7 +12,7 @@ import logging
 import os
 import shlex
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 from importlib.metadata import version
@@ -33,8 +33,8 @@ from ..utils.errors import UserError
 from .arguments.run_arguments import Arguments
 from .arguments.text_arguments import VOCABULARY_SETTINGS
 from .checkpointing.fingerprints import accelerator_changes
-from .hooks import Run, RunHook
 from .recipes import DEFAULT_RECIPE, load_recipe
+from .run import Run
 
 logger = logging.getLogger(__name__)
 
@@ -70,8 +70,8 @@ class TrainingResult:
 
     Attributes:
         folder: The finished folder.
-        metrics: Contents of its `metrics.json`: `validation` and, if there is one, `test`, each as
-            [`evaluate_logits`] returns them; `training` with numbers of the run; `calibration` and `teacher` if used.
+        metrics: Contents of its `metrics.json`: `validation` and perhaps `test` with the scores of the task;
+            `training` with numbers of the run; `calibration` and `teacher` if used.
         card: The facts of its card; None in a process that does not write it.
         url: Its page on the Hub, if `push_to_hub` asked for one.
     """
@@ -132,17 +132,20 @@ class TrainingResult:
         }
 
 
-def write_folder(folder: FinishedFolder, run: Run, hooks: Iterable[RunHook], best_kept: bool) -> CardFacts:
+def write_folder(
+    folder: FinishedFolder, run: Run, further: Mapping[str, Any], settings: Any, best_kept: bool
+) -> CardFacts:
     """Write all files of a run to an empty folder, and return the facts on its card.
 
-    `best_kept` is whether the weights are those of the best epoch.
+    `further` are the facts of optional steps, `settings` a dataclass of settings of an extension, or None. `best_kept`
+    is whether the weights are those of the best epoch.
     """
     run.model.save_pretrained(folder.root)
     shutil.copymode(folder.config, folder.weights)  # some versions of safetensors make it private
     save_tokenizer(run.tokenizer, folder.root)
-    settings = describe_settings(run.arguments, next((hook.settings for hook in hooks if hook.settings), None))
+    recorded = describe_settings(run.arguments, settings)
     write_json(folder.metrics, run.metrics)
-    write_json(folder.training_args, settings)
+    write_json(folder.training_args, recorded)
     training = run.arguments.training
     facts = {
         "name": run.folder.root.resolve().name,
@@ -167,7 +170,7 @@ def write_folder(folder: FinishedFolder, run: Run, hooks: Iterable[RunHook], bes
             if split in run.metrics
         },
         "training": {name: run.metrics["training"][name] for name in ("epochs", "steps", "seconds")},
-        "settings": _shown_settings(settings),
+        "settings": _shown_settings(recorded),
         "license": training.license,
         "language": tuple(training.language or ()),
         "tags": tuple(training.tags or ()),
@@ -177,9 +180,7 @@ def write_folder(folder: FinishedFolder, run: Run, hooks: Iterable[RunHook], bes
         "figures": draw_figures(folder, run),
         "size_in_bytes": folder.weights.stat().st_size,
     }
-    for hook in hooks:
-        facts |= hook.card_facts(run)
-    card = CardFacts(**facts)
+    card = CardFacts(**facts, **further)
     write_card(folder, card)
     return card
 

@@ -7,16 +7,19 @@ import copy
 import dataclasses
 import logging
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import set_seed
 
 from ..data import DataReport
 from ..data.samplers import with_lengths
 from ..data.source import join_splits
+from ..evaluation.calibration import calibrate
 from ..hub.client import find_user, token_advice
 from ..hub.model_folder import FinishedFolder
 from ..hub.push import PushResult, check_request, find_token, push
@@ -34,7 +37,7 @@ from .build import make_config, make_tokenizer, make_trainer
 from .checkpointing.fingerprints import take_fingerprints
 from .checkpointing.interrupt import TrainingStopped
 from .checks import check_early, check_finite, check_loss, check_unchanged
-from .hooks import Audit, Calibration, PretrainedVectors, Run, RunHook, WarmStart
+from .run import Extension, Run, WarmStart, audit_texts, read_vectors, weigh_rows
 from .save import TrainingResult, write_folder
 from .trainer import RnnTrainer
 
@@ -85,11 +88,10 @@ def train(
 
 
 @library_bars_off()
-def run_training(arguments: Arguments, *hooks: RunHook, data: Mapping[str, Any] | None = None) -> TrainingResult:
-    """Read the data, train, and push the folder if asked for; see [`train`].
-
-    `hooks` are further features of the run, such as a distillation; `data` are rows in memory by split.
-    """
+def run_training(
+    arguments: Arguments, extension: Extension | None = None, data: Mapping[str, Any] | None = None
+) -> TrainingResult:
+    """Read the data, train, and push the folder if asked for; see [`train`]. `data` are rows in memory by split."""
     data_args, training_args = arguments.data, arguments.training
     if data is None:
         data_args.check_source()
@@ -109,7 +111,7 @@ def run_training(arguments: Arguments, *hooks: RunHook, data: Mapping[str, Any] 
         rejected_path=folder.root / output_dir.REJECTED_ROWS if is_main else None,
         report=report,
     )
-    result = train_on(texts, report, arguments, checkpoint, hooks=hooks)
+    result = train_on(texts, report, arguments, checkpoint, extension=extension)
     training_args.distributed_state.wait_for_everyone()  # every process may read the folder now
     if destination is None:
         return result
@@ -123,78 +125,111 @@ def train_on(
     arguments: Arguments,
     checkpoint: Path | None = None,
     *,
-    hooks: Sequence[RunHook] = (),
+    extension: Extension | None = None,
+    sample_weights: np.ndarray | None = None,
     task_specific_params: dict[str, Any] | None = None,
     quiet: bool = False,
 ) -> TrainingResult:
     """Train on splits as the task reads them, with the counts of their rows, and save a finished folder.
 
-    `arguments` are accepted by [`check_early`]; `checkpoint` is the one to resume from; `hooks` are further features
-    of the run. `task_specific_params` become part of the configuration. A `quiet` run shows neither bars nor a line
-    per epoch.
+    `arguments` are accepted by [`check_early`]; `checkpoint` is the one to resume from. `sample_weights` weigh the
+    training rows in the loss. `task_specific_params` become part of the configuration. A `quiet` run shows neither
+    bars nor a line per epoch.
     """
     arguments = limit_epochs(arguments, report)
-    data_args = arguments.data
+    data_args, training_args = arguments.data, arguments.training
+    extension = extension or Extension()
     task = get_task(data_args.task)
     run = Run(task, arguments, texts, report)
-    start = data_args.model_name_or_path
-    features: list[RunHook] = list(hooks)
-    features += [] if data_args.vectors is None else [PretrainedVectors(data_args.vectors)]
-    features += [Audit()]
-    features += [Calibration()] if arguments.training.calibrate else []
-    features += [] if start is None else [WarmStart(start)]
+    if training_args.calibrate and "validation" not in texts:
+        raise UserError("calibrate needs rows that are not trained on: give a validation split, or leave it out")
+    start = None if data_args.model_name_or_path is None else WarmStart(data_args.model_name_or_path)
+    facts: dict[str, Any] = {}  # of the card
+    fingerprints: dict[str, Any] = {}
 
-    for hook in features:
-        hook.on_texts(run)
-    texts_of_vocabulary = task.vocabulary_texts(texts["train"])
-    for hook in features:
-        texts_of_vocabulary = hook.vocabulary_texts(texts_of_vocabulary)
-    run.tokenizer = make_tokenizer(data_args, texts_of_vocabulary)
+    # texts to ids
+    further_texts, vocabulary_texts = extension.read_texts(run), task.vocabulary_texts(texts["train"])
+    run.tokenizer = make_tokenizer(
+        data_args, chain(vocabulary_texts, further_texts) if further_texts else vocabulary_texts
+    )
     if data_args.text_pair_column is not None:
         add_separator(run.tokenizer)
-    for hook in features:
-        hook.on_tokenizer(run)
+    vectors = None if data_args.vectors is None else read_vectors(run, data_args.vectors)
+    facts["audit"] = audit_texts(run)
+    if facts["audit"] is not None:
+        facts["unknown_token_share"] = facts["audit"]["unknown_token_share"].get("validation")
+    if start is not None:
+        start.compare_language(run)
     if task.per_token and run.arguments.model.word_forms:
         mark_capitals(run.tokenizer)
     run.examples = task.encode(texts, run.tokenizer, data_args.max_length)
     run.class_counts = report.label_counts["train"] if task.one_label else None
-    for hook in features:
-        hook.on_examples(run)
+    if sample_weights is not None:
+        weigh_rows(run, sample_weights)
+    extension.add_rows(run)
+    fingerprints |= extension.fingerprints()
 
-    set_seed(run.arguments.training.seed)
+    # the model
+    set_seed(training_args.seed)
     special = ("pad_token_id", "bos_token_id", "eos_token_id")
     fields: dict[str, Any] = {"task": task.name} | {name: getattr(run.tokenizer, name) for name in special}
-    fields["vocab_size"] = count_ids(run.tokenizer)
     if data_args.text_pair_column is not None:
         fields["sep_token_id"] = run.tokenizer.sep_token_id
-    for part in (task.config_fields(texts), *(hook.config_fields() for hook in features)):
-        fields |= part
-    fields["vocab_size"] = max(fields["vocab_size"], count_ids(run.tokenizer))  # a separator can be new
+    fields["vocab_size"] = count_ids(run.tokenizer)
+    if start is not None:
+        fields["vocab_size"] = max(fields["vocab_size"], start.model.config.vocab_size)
+    fields |= task.config_fields(texts)
     config = make_config(run.arguments.model, task_specific_params=task_specific_params, **fields)
     run.model = head_class(task.architecture)(config)
     if (words := getattr(run.model, "words", None)) is not None:
         words.read(run.tokenizer.convert_ids_to_tokens(range(count_ids(run.tokenizer))))
-    for hook in features:
-        hook.on_model(run)
-    training = _train_model(run, features, checkpoint, quiet)
+    if vectors is not None:
+        with torch.no_grad():
+            run.model.get_input_embeddings().weight.copy_(vectors.matrix)
+        facts["vectors"], fingerprints["vectors"] = vectors.describe(), vectors.fingerprint()
+    if start is not None:
+        start.copy_weights(run)
+        facts["start"], fingerprints["start"] = start.describe(run), start.fingerprint()
+    del start, vectors  # their tables can be large
+
+    # the training
+    made_from = take_fingerprints(
+        run.examples, run.tokenizer, config, training_args, stream=report.fingerprint, **fingerprints
+    )
+    if checkpoint is not None:
+        check_unchanged(checkpoint, made_from, anyway=training_args.resume_anyway)
+    run.examples = with_lengths(run.examples, report.label_counts)
+    run.trainer = make_trainer(run, made_from, extension.trainer_class)
+    if quiet:
+        run.trainer.silence()
+    training = fit(run.trainer, run.folder, checkpoint)
+
+    # the scores
     for split in ("validation", "test"):
         if split in run.examples:
             run.predictions[split] = run.trainer.predict(run.examples[split])
-    for hook in features:
-        hook.on_predictions(run)
     chance_loss = task.chance_loss(config)
+    if training_args.calibrate:
+        names = list(config.id2label.values())
+        facts["calibration"] = calibrate(run.model.classifier, names, run.predictions)
     task.complete(run.model, run.predictions, lambda split: run.trainer.predict(run.examples[split]))
     for split, output in run.predictions.items():
         run.metrics[split] = task.evaluate(output.predictions, output.label_ids, run.model.config)
     rows, size = sum(report.label_counts["train"]), run.model.num_parameters()
     run.metrics["training"] = {"rows": rows, **training, "parameters": size}
-    for hook in features:
-        hook.on_metrics(run)
-    check_loss(run.metrics, chance_loss, run.arguments.training)
+    if training_args.calibrate:
+        run.metrics["calibration"] = facts["calibration"]
+    extension.measure(run)
+    facts["teacher"] = run.metrics.get("teacher")
+    check_loss(run.metrics, chance_loss, training_args)
+
+    # the folder
     if not run.is_main:
         return TrainingResult(run.folder.root, run.metrics)
     best_kept = _keeps_best(run.trainer)
-    card = output_dir.fill(run.folder, lambda unfinished: write_folder(unfinished, run, features, best_kept))
+    card = output_dir.fill(
+        run.folder, lambda unfinished: write_folder(unfinished, run, facts, extension.settings, best_kept)
+    )
     logger.info("the finished model is in %s", run.folder.root)
     return TrainingResult(run.folder.root, run.metrics, card)
 
@@ -208,22 +243,6 @@ def limit_epochs(arguments: Arguments, report: DataReport) -> Arguments:
             logger.info("num_train_epochs is %d for %s rows (row_budget)", epochs, f"{rows:,}")
             training.num_train_epochs = epochs
     return arguments._replace(training=training)
-
-
-def _train_model(run: Run, hooks: Sequence[RunHook], checkpoint: Path | None, quiet: bool) -> dict[str, Any]:
-    """Train the model of a run, from a checkpoint if given; return the numbers of [`fit`]."""
-    training_args = run.arguments.training
-    further = {name: value for hook in hooks for name, value in hook.fingerprints().items()}
-    made_from = take_fingerprints(
-        run.examples, run.tokenizer, run.model.config, training_args, stream=run.report.fingerprint, **further
-    )
-    if checkpoint is not None:
-        check_unchanged(checkpoint, made_from, anyway=training_args.resume_anyway)
-    run.examples = with_lengths(run.examples, run.report.label_counts)
-    run.trainer = make_trainer(run, made_from)
-    if quiet:
-        run.trainer.silence()
-    return fit(run.trainer, run.folder, checkpoint)
 
 
 def fit(trainer: RnnTrainer, folder: FinishedFolder, checkpoint: Path | None) -> dict[str, Any]:

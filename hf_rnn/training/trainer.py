@@ -31,8 +31,8 @@ from ..data.samplers import LengthBucketedBatchSampler, SortedBatchSampler, Toke
 from ..utils.errors import UserError
 from .checkpointing.resumable_trainer import ResumableTrainer
 from .optimizers import (
-    LAZY_OPTIMIZERS,
-    LazyAdamW,
+    ADAMW,
+    SparseAdamW,
     check_sparse_gradients,
     clip_grad_norm,
     has_sparse_gradients,
@@ -65,7 +65,7 @@ class RnnTrainer(ResumableTrainer):
     - Loss: `args.class_weight_power` above 0 weighs classes, `args.label_smoothing_factor` smooths, and a column
       `sample_weight` (mean 1) weighs rows. These apply to training only: evaluation losses of all runs are comparable.
     - Memory: `args.tokens_per_pass` bounds the tokens that are computed at once, in training and evaluation.
-    - Optimizer: `args.embedding_learning_rate` for the embedding; [`LazyAdamW`] replaces AdamW for sparse gradients.
+    - Optimizer: `args.embedding_learning_rate` for the embedding; [`SparseAdamW`] replaces AdamW for sparse gradients.
     - Progress: one line per evaluation on stderr with the accuracy on the training texts, nothing on stdout.
     - Checkpoints, early stopping and signals: see [`ResumableTrainer`].
 
@@ -121,6 +121,13 @@ class RnnTrainer(ResumableTrainer):
     def get_train_dataloader(self) -> DataLoader:
         """Return the training batches, prepared for the device."""
         data, collator, args = self.train_dataset, self.data_collator, self.args
+        if args.dataloader_drop_last and self._token_budget is None and has_length(data):
+            rows = args.train_batch_size * args.world_size
+            if len(data) < rows:
+                raise UserError(
+                    f"dataloader_drop_last leaves no batch of {rows} rows: leave it out, or lower "
+                    "per_device_train_batch_size"
+                )
         own = args.train_sampling_strategy in ("group_by_length", "sorted_by_length")
         if not own or data is None or isinstance(data, IterableDataset):
             return super().get_train_dataloader()
@@ -230,7 +237,7 @@ class RnnTrainer(ResumableTrainer):
         labels = inputs.get("labels")
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         if model.training and labels is not None and labels.dim() == 1 and not labels.is_floating_point():
-            self._epoch_lines.count(outputs["logits"], labels)
+            self.count_answers(outputs["logits"], labels)
         return (loss, outputs) if return_outputs else loss
 
     def _training_loss(
@@ -281,10 +288,10 @@ class RnnTrainer(ResumableTrainer):
 
     @staticmethod
     def get_optimizer_cls_and_kwargs(args: TrainingArguments, model: nn.Module | None = None) -> tuple[Any, Any]:
-        """Return the optimizer that `args.optim` names; for sparse gradients [`LazyAdamW`] in place of AdamW."""
+        """Return the optimizer that `args.optim` names; for sparse gradients [`SparseAdamW`] in place of AdamW."""
         chosen, settings = Trainer.get_optimizer_cls_and_kwargs(args, model)
-        if args.optim in LAZY_OPTIMIZERS and model is not None and has_sparse_gradients(model):
-            return LazyAdamW, settings
+        if args.optim in ADAMW and model is not None and has_sparse_gradients(model):
+            return SparseAdamW, settings
         return chosen, settings
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
@@ -298,19 +305,8 @@ class RnnTrainer(ResumableTrainer):
         return optimizer
 
     def check_settings(self) -> None:
-        """Create optimizer, schedule and training batches once, so that wrong settings raise before training."""
-        if self.optimizer is None:
-            try:
-                self.create_optimizer_and_scheduler(num_training_steps=100)
-            finally:
-                self.optimizer = self.lr_scheduler = None
-        with torch.random.fork_rng(devices=[]):
-            loader = self.get_train_dataloader()
-        if has_length(loader) and len(loader) == 0:
-            raise UserError(
-                f"dataloader_drop_last leaves no batch of {self.args.per_device_train_batch_size} rows: leave it out, "
-                "or lower per_device_train_batch_size"
-            )
+        """Create the optimizer, which training uses, and a schedule, so that wrong settings raise before training."""
+        self.create_optimizer_and_scheduler(num_training_steps=100)
 
     def _clip_grad_norm(self, model: nn.Module) -> torch.Tensor:
         if not self._sparse:
@@ -365,7 +361,9 @@ def read_labels(data: Any) -> torch.Tensor:
 
 
 def count_tokens(data: Any) -> list[int]:
-    """Return the tokens per row."""
+    """Return the tokens per row; a data set of torch may have them as `lengths`."""
+    if hasattr(data, "lengths"):
+        return data.lengths
     if not _is_table(data):
         return [len(row["input_ids"]) for row in data]
     return pc.list_value_length(data.select_columns(["input_ids"]).with_format("arrow")[:]["input_ids"]).to_pylist()

@@ -1,7 +1,5 @@
 """The linear baseline of a card against scikit-learn used directly."""
 
-import importlib.util
-
 import pytest
 from conftest import LABELS, invent_rows
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
@@ -10,8 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score, recall_score
 
 from hf_rnn import train_tokenizer
-from hf_rnn.evaluation.baselines import linear_scores, make_linear_model
-from hf_rnn.utils.errors import UserError
+from hf_rnn.evaluation.baselines import linear_scores
 
 
 def table(rows, names=LABELS):
@@ -50,18 +47,12 @@ def test_it_reads_what_the_model_reads():
     assert linear_scores(texts, plain)["validation"]["accuracy"] < 0.8
 
 
-@pytest.mark.parametrize("reason", ["rows", "class", "scikit-learn"])
+@pytest.mark.parametrize("reason", ["rows", "class"])
 def test_a_missing_baseline_has_one_line_of_log(monkeypatch, caplog, reason):
     rows = [("a b", "bad"), ("b c", "bad" if reason == "class" else "good")]
     texts = DatasetDict(train=table(rows), validation=table([("a", "bad")]))
     tokenizer = train_tokenizer(texts["train"]["text"], min_frequency=1)
-    found = importlib.util.find_spec
-
     if reason == "rows":
         monkeypatch.setattr("hf_rnn.evaluation.baselines.MOST_ROWS", 1)
-    elif reason == "scikit-learn":
-        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "sklearn" else found(name))
-        with pytest.raises(UserError, match="pip install"):
-            make_linear_model()
     assert linear_scores(texts, tokenizer) is None
     assert len(caplog.messages) == 1 and reason in caplog.messages[0]

@@ -62,21 +62,11 @@ def foreign(model_max_length=5):
     return PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=model_max_length, **names)
 
 
-def encode_in_columns(fast, texts):
-    """Return what `arrange` gives for many texts, as a list per text."""
-    if fast._columns is not None:
-        fast._fewest = fast._columns.fewest = 0
-    arranged = fast.arrange(texts)
-    bounds = zip(arranged.starts.tolist(), arranged.lengths.tolist(), strict=True)
-    return [arranged.token_ids[start : start + length].tolist() for start, length in bounds]
-
-
 def check(tokenizer, texts, looked_up=None):
     """Compare all ways with the usual call, for new and for known words."""
     expected = tokenizer(texts, truncation=True)["input_ids"] if texts else []
     fast = FastTokenizer(tokenizer)
     assert looked_up is None or (fast._known is not None) == looked_up
-    assert encode_in_columns(fast, texts) == expected
     for _ in range(2):
         assert fast(texts) == expected
 
@@ -176,6 +166,5 @@ def test_threads_get_the_ids_that_one_would(monkeypatch):
 @pytest.mark.parametrize("make", [train, foreign])
 @pytest.mark.parametrize("texts", ["a good day", ["a", None], ["a", "\ud800"]])
 def test_an_invalid_list_of_texts_is_refused(make, texts):
-    for call in (FastTokenizer(make()), FastTokenizer(make()).arrange):
-        with pytest.raises(UserError):
-            call(texts)
+    with pytest.raises(UserError):
+        FastTokenizer(make())(texts)

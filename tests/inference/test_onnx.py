@@ -77,6 +77,31 @@ def test_the_graph_is_the_model(cell_type, bidirectional, layers, pooling, activ
         np.testing.assert_allclose(run_session(session, ids, mask), torch_logits(model, ids, mask), atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("cell_type", "bidirectional", "kernel", "pooling", "activation"),
+    [
+        ("rnn_tanh", True, 3, "last", "silu"),
+        ("rnn_relu", False, 3, "max", "relu"),
+        ("gru", True, 4, "attention", "gelu"),
+        ("lstm", False, 1, "last", "silu"),
+        ("min_gru", True, 3, "mean_max", "silu"),
+        ("min_gru", False, 4, "mean", "gelu"),
+    ],
+)
+def test_the_graph_of_residual_blocks_is_the_model(cell_type, bidirectional, kernel, pooling, activation):
+    sizes = {"residual_size": 8, "num_hidden_layers": 2, "conv_kernel": kernel, "hidden_act": activation}
+    options = {"cell_type": cell_type, "bidirectional": bidirectional, "pooling": pooling}
+    model = make(**options, **sizes, block_type="residual")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    session = session_of(model)
+    for batch, time in ((1, 1), (4, 9), (3, 2), (2, 0), (0, 4), (0, 0)):
+        ids, mask = draw(batch, time)
+        mask[-1:] = 0
+        np.testing.assert_allclose(run_session(session, ids, mask), torch_logits(model, ids, mask), atol=2e-5)
+
+
 @pytest.mark.parametrize("cell_type", CELLS)
 def test_only_the_mask_decides_where_tokens_are(cell_type):
     """Against the same text alone: padding on either side, holes, invalid ids at masked places, masks other than 1."""

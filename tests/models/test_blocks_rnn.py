@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn.functional import conv1d, layer_norm, linear, silu
 
-from hf_rnn import RnnConfig, RnnModel
+from hf_rnn import FastRnn, RnnConfig, RnnForCausalLM, RnnForSequenceClassification, RnnModel, train_tokenizer
 from hf_rnn.models.cells_rnn import CELLS
 
 SIZES = {"vocab_size": 50, "embedding_size": 6, "hidden_size": 8, "residual_size": 10, "intermediate_size": 14}
@@ -131,3 +131,52 @@ def test_a_missing_weight_is_initialised_and_the_others_stay(tmp_path):
     assert torch.equal(loaded.layers[1].conv.weight, loaded.layers[1].conv.identity())
     assert torch.equal(loaded.layers[0].conv.weight, model.layers[0].conv.weight)
     assert torch.equal(loaded.layers[1].out_proj.weight, model.layers[1].out_proj.weight)
+
+
+def test_a_language_model_generates_from_its_state_what_it_generates_from_the_text():
+    torch.manual_seed(0)
+    config = RnnConfig(**SIZES, block_type="residual", cell_type="min_gru", num_hidden_layers=2, bidirectional=False)
+    model = RnnForCausalLM(config).eval()
+    prompt = torch.randint(2, 50, (2, 4))
+    found = model.generate(prompt, max_new_tokens=6, do_sample=False)
+    for _ in range(6):
+        prompt = torch.cat([prompt, model(prompt).logits[:, -1].argmax(-1, keepdim=True)], dim=1)
+    assert torch.equal(found, prompt)
+    beams = {"max_new_tokens": 6, "num_beams": 3, "do_sample": False}
+    torch.testing.assert_close(
+        model.generate(prompt, **beams, use_cache=True), model.generate(prompt, **beams, use_cache=False)
+    )
+
+
+@pytest.mark.parametrize("pooling", ["last", "mean", "max", "mean_max", "attention"])
+@pytest.mark.parametrize("settings", [{}, {"bidirectional": False}, {"conv_kernel": 1}, {"conv_kernel": 4}])
+def test_fast_answers_are_those_of_the_model(pooling, settings):
+    torch.manual_seed(0)
+    config = RnnConfig(**SIZES, block_type="residual", cell_type="min_gru", num_hidden_layers=2, pad_token_id=0)
+    for name, value in {**settings, "pooling": pooling, "classifier_activation": "tanh"}.items():
+        setattr(config, name, value)
+    model = RnnForSequenceClassification(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.2)
+    texts = [torch.randint(1, 50, (length,)).tolist() for length in (5, 0, 9, 1, 5, 2, 7, 3, 3, 12)]
+    fast = FastRnn(model, train_tokenizer(["a b"], min_frequency=1))
+    assert (fast.memory > 0) == (pooling != "attention")
+    found = fast.logits(texts)
+    for row, text in enumerate(texts):
+        ids = torch.tensor([text], dtype=torch.long)
+        torch.testing.assert_close(
+            found[row], model(ids, torch.ones_like(ids)).logits[0].detach(), atol=1e-5, rtol=1e-4
+        )
+        torch.testing.assert_close(fast.logits([text])[0], found[row], atol=1e-5, rtol=1e-4)
+
+
+def test_a_bfloat16_table_rounds_and_another_cell_runs_plainly():
+    config = RnnConfig(**SIZES, block_type="residual", cell_type="min_gru", num_hidden_layers=2)
+    model, tokenizer = RnnForSequenceClassification(config).eval(), train_tokenizer(["a b"], min_frequency=1)
+    texts = [[3, 4, 5], [9], [7, 7, 7, 7]]
+    plain, rounded = (FastRnn(model, tokenizer, table_dtype=dtype) for dtype in ("float32", "bfloat16"))
+    assert rounded.memory * 2 == plain.memory
+    torch.testing.assert_close(rounded.logits(texts), plain.logits(texts), atol=0.02, rtol=0.1)
+    config.cell_type = "gru"
+    assert FastRnn(RnnForSequenceClassification(config).eval(), tokenizer).memory == 0

@@ -11,22 +11,18 @@ from hf_rnn import RnnConfig
 THREE = {0: "no", 1: "yes", 2: "so"}
 
 
-@pytest.mark.parametrize(
-    ("name", "nearest"),
-    [
-        ("hiden_size", "'hidden_size'"),
-        ("dropout", "'word_dropout'"),
-    ],
-)
+@pytest.mark.parametrize(("name", "nearest"), [("hiden_size", "'hidden_size'"), ("dropout", "'word_dropout'")])
 def test_a_misspelt_setting_names_the_nearest(name, nearest, tmp_path):
     message = f"has no setting '{name}'. Did you mean {nearest}"
     with pytest.raises(TypeError, match=message):
         RnnConfig(**{name: 1})
-    with pytest.raises(TypeError, match=message):
-        setattr(RnnConfig(), name, 1)
     RnnConfig().save_pretrained(tmp_path)
     with pytest.raises(TypeError, match=message):
         AutoConfig.from_pretrained(tmp_path, **{name: 1})
+    if name == "dropout":  # not misspelt: other programs may set it, as transformers does with rms_norm_eps
+        return
+    with pytest.raises(TypeError, match=message):
+        setattr(RnnConfig(), name, 1)
     path = tmp_path / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), name: 1}))
     with pytest.raises(TypeError, match=message):

@@ -5,6 +5,7 @@ from zlib import crc32
 
 import pytest
 import torch
+from accelerate import cpu_offload
 from test_modeling_rnn import TEXTS, TOLERANCE, pad_right
 from transformers import AutoModelForTokenClassification
 
@@ -146,3 +147,31 @@ def test_a_text_without_tokens():
     for crf in (False, True):
         empty = make(crf=crf, word_forms=64)(torch.zeros(2, 0, dtype=torch.long))
         assert empty.logits.shape == (2, 0, 5)
+
+
+def test_a_new_head_and_new_tokens_have_no_forms_yet(tmp_path):
+    """Buffers that no checkpoint has are initialised, and grow with the vocabulary."""
+    make().rnn.save_pretrained(tmp_path)
+    model = AutoModelForTokenClassification.from_pretrained(tmp_path, word_forms=64, word_hidden_size=4)
+    assert model.words.kinds.eq(1).all() and not model.words.codes.any() and not model.words.forms.any()
+    model.words.read(VOCABULARY)
+    before = model(torch.tensor([[4, 6, 3]])).logits
+    model.resize_token_embeddings(15, mean_resizing=False)
+    torch.testing.assert_close(model(torch.tensor([[4, 6, 3]])).logits, before)
+    assert model(torch.tensor([[14, 6]])).logits.isfinite().all()
+    model.words.read([*VOCABULARY, "▁new", "er"])
+    assert model.words.kinds[13:].tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("offload_buffers", [False, True])
+def test_offloaded_weights_give_the_same_answers(offload_buffers):
+    model, ids = make(word_forms=64, crf=True), torch.tensor([[4, 6, 3, 5, 2]])
+    expected = model(ids).logits
+    torch.testing.assert_close(cpu_offload(model, "cpu", offload_buffers=offload_buffers)(ids).logits, expected)
+
+
+def test_torch_export():
+    model = make(word_forms=64, crf=True)
+    program = torch.export.export(model, (torch.tensor([[4, 6, 3, 5, 2]]),), strict=False).module()
+    other = torch.tensor([[2, 6, 4, 5, 1]])
+    torch.testing.assert_close(program(other).logits, model(other).logits)

@@ -189,37 +189,6 @@ def test_settings_for_one_label_are_refused(more, message, case, tmp_path):
         train(**{**settings, "output_dir": str(tmp_path / "out"), **more})
 
 
-def test_metrics_equal_those_of_scikit_learn():
-    metrics = pytest.importorskip("sklearn.metrics")
-    stats = pytest.importorskip("scipy.stats")
-    from hf_rnn.evaluation.multi_label import evaluate_label_sets, tune_thresholds
-    from hf_rnn.evaluation.regression import evaluate_numbers
-
-    chance = np.random.default_rng(0)
-    logits = chance.normal(size=(80, 4)).round(1)
-    true = chance.random((80, 4)) < [0.1, 0.3, 0.5, 0.9]
-    found, held = evaluate_label_sets(logits, true, list("abcd")), logits > 0
-    assert found["micro_f1"] == pytest.approx(metrics.f1_score(true, held, average="micro"))
-    assert found["macro_f1"] == pytest.approx(metrics.f1_score(true, held, average="macro", zero_division=0))
-    assert found["subset_accuracy"] == pytest.approx(metrics.accuracy_score(true, held))
-    assert found["average_precision"] == pytest.approx(metrics.average_precision_score(true, logits, average="macro"))
-    thresholds = tune_thresholds(logits, true)
-    tuned = evaluate_label_sets(logits, true, list("abcd"), thresholds)["per_label"]
-    for number, name in enumerate("abcd"):
-        best = max(
-            metrics.f1_score(true[:, number], logits[:, number] > at)
-            for at in np.unique(logits[:, number])[:-1] + 0.05
-        )
-        assert tuned[name]["f1"] == pytest.approx(best)
-    numbers = true @ [1.0, 2, 3, 4] + logits[:, 0]
-    guess = logits.sum(axis=1)
-    found = evaluate_numbers(guess[:, None], numbers[:, None], ["value"])
-    assert found["pearson"] == pytest.approx(stats.pearsonr(guess, numbers).statistic)
-    assert found["spearman"] == pytest.approx(stats.spearmanr(guess, numbers).statistic)
-    assert found["r2"] == pytest.approx(metrics.r2_score(numbers, guess))
-    assert found["rmse"] == pytest.approx(metrics.root_mean_squared_error(numbers, guess))
-
-
 # ---- pairs ----
 
 

@@ -16,7 +16,6 @@ from safetensors.torch import load_file
 from sklearn.metrics import accuracy_score, f1_score, log_loss, recall_score
 from transformers import pipeline
 
-import hf_rnn.evaluation.classification
 import hf_rnn.training.save
 import hf_rnn.training.trainer
 from hf_rnn.hub.model_folder import FinishedFolder

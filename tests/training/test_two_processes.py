@@ -16,10 +16,10 @@ import torch
 from conftest import LABELS, invent_rows, write_rows
 
 from hf_rnn.data import load_tsv
-from hf_rnn.evaluation import evaluate_logits
 from hf_rnn.hub.loading import load_model
 from hf_rnn.hub.model_folder import FinishedFolder
 from hf_rnn.inference import reference
+from hf_rnn.tasks import task_of
 from hf_rnn.training.checkpointing import manifest as checkpoints
 
 pytestmark = pytest.mark.slow
@@ -129,7 +129,7 @@ def test_the_metrics_are_those_of_a_recount(runs, noisy_dir):
     for split in ("validation", "test"):
         ids = reference.tokenize(tokenizer, texts[split]["text"])
         logits = reference.compute_logits(model, tokenizer, ids)
-        expected, found = evaluate_logits(logits, texts[split]["label"], LABELS), recorded[split]
+        expected, found = task_of(model.config).evaluate(logits, texts[split]["label"], model.config), recorded[split]
         assert found["confusion_matrix"] == expected["confusion_matrix"] and 0.5 < found["accuracy"] < 1
         assert found["loss"] == pytest.approx(expected["loss"], abs=1e-6)
 

@@ -171,6 +171,21 @@ class AuditReport:
         """The overlaps of the other splits with train."""
         return [each for each in self.overlaps if each.source == "train" != each.split]
 
+    def check_leaks(self, limit: float | None) -> None:
+        """Refuse splits with a larger share of rows than `limit` that repeat rows of train; None allows all.
+
+        The [`UserError`] names the first row of such a split.
+        """
+        if limit is None or self.leak_share <= limit:
+            return
+        worst = max(self.leaks, key=lambda leak: leak.share)
+        first = worst.repeats[0]
+        raise UserError(
+            f"{len(worst.repeats):,} of {worst.rows:,} rows of {worst.split} ({worst.share:.2%}) repeat a row of "
+            f"train, more than fail_on_leak {limit:g} allows: first {self.name_place(first.place)} repeats "
+            f"{self.name_place(first.twin)}; remove them from train; hf-rnn audit with the same flags lists all"
+        )
+
     def summary(self) -> dict[str, Any]:
         """Return the counts without the rows."""
         leaks: dict[str, dict[str, Any]] = {}

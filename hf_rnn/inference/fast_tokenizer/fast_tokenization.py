@@ -2,8 +2,7 @@
 
 With the word tokenizers of this package and with BERT's, the tokens of a word do not depend on words beyond the spaces
 around it, and most words of a text have been seen before. So words are looked up. New plain words are found in the
-vocabulary; other new words go through the tokenizer. `columns.py` does the same for many texts at once. Any other
-tokenizer is called by its fastest batch call.
+vocabulary; other new words go through the tokenizer. Any other tokenizer is called by its fastest batch call.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from itertools import accumulate, chain
 from typing import TYPE_CHECKING, Any
 
 from ...utils.text_checks import list_texts
-from .columns import TokenIds
 from .word_rules import Ids, LookUp, find_rules
 
 if TYPE_CHECKING:
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
 
 _KEPT = 1 << 17  # words in memory, about 20 MB; beyond this number all are forgotten
 _LONGEST = 64  # characters of a word that is kept
-_ENTRIES_PER_TEXT = 8  # each call of the columns hashes the vocabulary; a text saves the time of about 16 entries
 _GROUP = 32  # words encoded as one text, at half the time of words alone
 NO_LIMIT = int(1e20)  # transformers takes a larger `model_max_length` as no limit
 
@@ -63,8 +60,6 @@ class FastTokenizer:
         rules = None if self._backend is None else find_rules(tokenizer, self._backend)
         self._known = None if rules is None else _Words(rules.look_up)
         self._before, self._after = ((), ()) if rules is None else rules.around
-        self._columns = None if rules is None else rules.columns
-        self._fewest = 0 if rules is None else len(tokenizer) / _ENTRIES_PER_TEXT
 
     def __call__(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of texts, truncated to the tokenizer's `model_max_length`."""
@@ -74,14 +69,6 @@ class FastTokenizer:
         if self._known is None and self._backend is not None:
             return self._encode(texts)
         return self.tokenizer(texts, truncation=True, return_attention_mask=False)["input_ids"] if texts else []
-
-    def arrange(self, texts: Sequence[str]) -> TokenIds:
-        """Return the same ids in one array, which is faster for many texts."""
-        texts = list_texts(texts)
-        known, columns, limit = self._known, self._columns, self._room()
-        if known is None or columns is None or limit <= 0 or len(texts) < max(columns.fewest, self._fewest):
-            return TokenIds.from_lists(self(texts))
-        return columns(texts, lambda others: self._look_up(others, known)).cut(limit, self.tokenizer.truncation_side)
 
     def _look_up(self, texts: list[str], known: _Words) -> list[list[int]]:
         """Look up the words of texts; encode all new words that are not plain in one call."""

@@ -18,7 +18,6 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel, WordPiece
 
 from ...tokenizers.normalizers import TWEET_PLACEHOLDERS, TWEET_REPEATED, TWEET_SIGNS, TWEET_WORDS, build_normalizer
-from .columns import TweetColumns, WordColumns
 
 _FAST_NORMALIZERS = ("none", "semeval", "tweet")
 _PAD = "<pad>"  # in a text it is an unknown word, never padding
@@ -35,7 +34,7 @@ _PLAIN_CHARACTERS = (
     rf"!-~{_LETTERS}\u00a1-\u00ac\u00ae-\u00bf\u00d7\u00f7\u0300-\u036f\u0900-\u0eff\u2010-\u2027\u2030-\u205e"
     r"\u20a0-\u20bf\u2190-\u24b5\u24ea-\u27bf\u3001-\u3040\ufe0f\U0001f300-\U0001faff"
 )
-_PLAIN, _PLAIN_TEXT = re.compile(f"[{_PLAIN_CHARACTERS}]+"), re.compile(f"[ {_PLAIN_CHARACTERS}]+")
+_PLAIN = re.compile(f"[{_PLAIN_CHARACTERS}]+")
 
 # For `tweet`: a word, perhaps with a mark before or after it, and words that become a placeholder.
 _TWEET_WORD = re.compile(rf"(#?)([{_LETTERS}]+(?:'[{_LETTERS}]+)*)([,.!?;:\"')]?)")
@@ -68,7 +67,6 @@ class WordRules:
 
     look_up: LookUp  # returns the ids of a word without spaces; None if only the tokenizer knows them
     around: tuple[Ids, Ids] = ((), ())  # ids that the tokenizer puts before and after each text
-    columns: WordColumns | TweetColumns | None = None  # encodes many texts at once; None if there is nothing faster
 
 
 def find_rules(tokenizer: Any, backend: Tokenizer) -> WordRules | None:
@@ -107,9 +105,6 @@ def _make_word_rules(normalizer: str, lowercase: bool, model: Any) -> WordRules:
     unknown: int = id_of(model.unk_token)
     not_read = None, id_of(_PAD)
 
-    def vocabulary() -> dict[str, int]:
-        return {word: number for word, number in Tokenizer(model).get_vocab().items() if word != _PAD}
-
     def find(word: str) -> Ids:
         number = id_of(word.lower() if lowercase or normalizer == "semeval" else word)
         return (unknown,) if number in not_read else (number,)
@@ -120,11 +115,11 @@ def _make_word_rules(normalizer: str, lowercase: bool, model: Any) -> WordRules:
     if normalizer == "semeval":
         return WordRules(lambda word: find(word) if word.isascii() and word.isalpha() else None)
     if normalizer == "none":
-        return WordRules(look_up, columns=WordColumns(vocabulary, unknown, lowercase, _PLAIN_TEXT))
-    return WordRules(make_tweet_look_up(find, lowercase), columns=TweetColumns(vocabulary, unknown, lowercase))
+        return WordRules(look_up)
+    return WordRules(_make_tweet_look_up(find, lowercase))
 
 
-def make_tweet_look_up(find: Callable[[str], Ids], lowercase: bool) -> LookUp:
+def _make_tweet_look_up(find: Callable[[str], Ids], lowercase: bool) -> LookUp:
     """Return the look-up of words by the rules of `tweet`; `find` returns the id of a token."""
 
     def look_up(word: str) -> Ids | None:

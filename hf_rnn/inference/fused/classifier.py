@@ -18,6 +18,8 @@ from torch.nn.functional import linear
 
 from ...models.configuration_rnn import RnnConfig
 from ...utils.cpu_features import multiplies_bfloat16
+from ...utils.errors import UserError
+from .blocks import BLOCK_POOLINGS, FusedBlocks, block_table_bytes
 from .cells import FUSED_CELLS, FusedCell
 from .packing import PackedTexts
 
@@ -40,6 +42,8 @@ _COMPUTED_AT_ONCE = 1 << 19  # numbers in float32, which stay in the L2 cache un
 
 def table_bytes(config: RnnConfig, table_dtype: TableDtype = "float32") -> int:
     """Return the size of the table in bytes: V * D * G * H numbers, G = 1 (RNN), 2 (minGRU), 3 (GRU), 4 (LSTM)."""
+    if config.block_type == "residual":
+        return block_table_bytes(config, TABLE_DTYPES[table_dtype])
     numbers = config.vocab_size * config.output_size * len(FUSED_CELLS[config.cell_type].order)
     return numbers * TABLE_DTYPES[table_dtype].itemsize
 
@@ -102,7 +106,10 @@ def find_unsupported_part(model: Any) -> str | None:
     Fusing reads weights and calls no module. Every cell type, pooling and task must be declared (`FUSED_CELLS`,
     `FUSED_POOLINGS`, `Task.fused`), and nothing may be hooked, replaced or quantised.
     """
-    for name, known in (("cell_type", FUSED_CELLS), ("pooling", FUSED_POOLINGS)):
+    is_residual = getattr(model.config, "block_type", "plain") == "residual"
+    kinds: Any = ("min_gru",) if is_residual else FUSED_CELLS
+    poolings = BLOCK_POOLINGS if is_residual else FUSED_POOLINGS
+    for name, known in (("cell_type", kinds), ("pooling", poolings)):
         if (found := getattr(model.config, name, None)) not in known:
             return f"{name} is {found!r}"
     if getattr(model.config, "siamese", False):
@@ -125,7 +132,8 @@ def find_unsupported_part(model: Any) -> str | None:
     ]
     for number, cells in enumerate(_list_cells(model)):
         kind = FUSED_CELLS[model.config.cell_type].module
-        parts += [(f"rnn.layers.{number}.directions.{side}.cell", cell, kind) for side, cell in enumerate(cells)]
+        layer = f"rnn.layers.{number}{'.mixer' if is_residual else ''}"
+        parts += [(f"{layer}.directions.{side}.cell", cell, kind) for side, cell in enumerate(cells)]
     for name, part, kind in parts:
         if not isinstance(part, kind) or type(part).forward is not kind.forward:
             return f"{name} is {_name_type(part)}"
@@ -137,11 +145,27 @@ def find_unsupported_part(model: Any) -> str | None:
 
 def _list_cells(model: Any) -> list[list[nn.Module]]:
     """Return the cells of each layer, one per direction."""
-    return [[direction.cell for direction in layer.directions] for layer in model.rnn.layers]
+    layers = [getattr(layer, "mixer", layer) for layer in model.rnn.layers]
+    return [[direction.cell for direction in layer.directions] for layer in layers]
 
 
 def _name_type(part: object) -> str:
     return f"{type(part).__module__}.{type(part).__qualname__}"
+
+
+def fuse(model: Any, table_dtype: TableDtype = "float32") -> FusedClassifier | FusedBlocks:
+    """Return the fused form of a model for which [`find_unsupported_part`] returns None.
+
+    Raises:
+        UserError: For residual blocks and int8.
+    """
+    if model.config.block_type == "plain":
+        return FusedClassifier(model, table_dtype)
+    if table_dtype == "int8":
+        raise UserError(
+            "table_dtype int8 is for plain layers, found residual blocks: take bfloat16, or hf-rnn export --quantize"
+        )
+    return FusedBlocks(model, TABLE_DTYPES[table_dtype])
 
 
 class FusedClassifier:

@@ -5,14 +5,13 @@ Legend: N tokens of a batch, B texts of a batch, T tokens of its longest text.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 
 import numpy as np
 import torch
-
-from ..fast_tokenizer.columns import TokenIds
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class PackedTexts:
 
     @classmethod
     def pack(cls, token_ids: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> PackedTexts:
-        """Arrange texts of descending `lengths`; the arguments are those of [`TokenIds`]."""
+        """Arrange texts of descending `lengths` whose first tokens are at `starts` of `token_ids`."""
         sizes = np.bincount(lengths)[::-1].cumsum()[:-1][::-1]  # (T,): texts longer than t
         texts = np.arange(sizes.sum()) - np.repeat(sizes.cumsum() - sizes, sizes)  # (N,)
         steps = np.repeat(np.arange(len(sizes)), sizes)
@@ -57,13 +56,18 @@ class PackedTexts:
             yield torch.from_numpy(self._first[: self.lengths[texts[0]]] + texts[:, None])
 
 
-def pack_batches(texts: TokenIds, most_tokens: int, most_texts: int) -> Iterator[tuple[torch.Tensor, PackedTexts]]:
+def pack_batches(
+    input_ids: Sequence[Sequence[int]], most_tokens: int, most_texts: int
+) -> Iterator[tuple[torch.Tensor, PackedTexts]]:
     """Sort texts by length, cut them into batches, and yield the positions `(B,)` of each batch's texts and the batch.
 
     A text of more than `most_tokens` is a batch of its own.
     """
-    order = np.argsort(-texts.lengths, kind="stable")
-    lengths, starts = texts.lengths[order], texts.starts[order]
+    text_lengths = np.fromiter(map(len, input_ids), dtype=np.int64, count=len(input_ids))
+    ends = np.cumsum(text_lengths)
+    token_ids = np.fromiter(chain.from_iterable(input_ids), dtype=np.int64, count=int(text_lengths.sum()))
+    order = np.argsort(-text_lengths, kind="stable")
+    lengths, starts = text_lengths[order], (ends - text_lengths)[order]
     read = np.cumsum(lengths)
     first = 0
     while first < len(order):
@@ -71,5 +75,5 @@ def pack_batches(texts: TokenIds, most_tokens: int, most_texts: int) -> Iterator
         fitting = int(np.searchsorted(read, before + most_tokens, side="right"))
         last = max(first + 1, min(fitting, first + most_texts))
         batch = slice(first, last)
-        yield torch.from_numpy(order[batch]), PackedTexts.pack(texts.token_ids, starts[batch], lengths[batch])
+        yield torch.from_numpy(order[batch]), PackedTexts.pack(token_ids, starts[batch], lengths[batch])
         first = last

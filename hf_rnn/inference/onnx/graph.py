@@ -36,10 +36,15 @@ def build_graph(model: PreTrainedModel, metadata: Mapping[str, str]) -> onnx.Mod
     config, graph = classifier.config, Graph()
     texts = Texts(graph)
     states = graph.add("Gather", graph.weight("embedding", classifier.rnn.embedding.weight), texts.ids)  # (T, B, E)
-    for number, layer in enumerate(classifier.rnn.layers):
-        cells = [direction.cell for direction in layer.directions]
-        states = ONNX_CELLS[config.cell_type](graph, texts, states, cells, f"layer{number}")
-    pooled = _activate(graph, ONNX_POOLINGS[config.pooling](graph, texts, states, classifier), classifier)
+    if config.block_type == "residual":
+        states = _add_blocks(graph, texts, states, classifier.rnn)
+    else:
+        for number, layer in enumerate(classifier.rnn.layers):
+            cells = [direction.cell for direction in layer.directions]
+            states = ONNX_CELLS[config.cell_type](graph, texts, states, cells, f"layer{number}")
+    pooled = _activate(
+        graph, ONNX_POOLINGS[config.pooling](graph, texts, states, classifier), config.classifier_activation
+    )
     head = classifier.classifier
     weight, bias = graph.weight("classifier.weight", head.weight), graph.weight("classifier.bias", head.bias)
     logits = graph.add("Gemm", pooled, weight, bias, transB=1)
@@ -100,6 +105,7 @@ class Texts:
         count: (1,), the number of texts. An empty batch gets one text here, which the end removes again, because
             operators of ONNX Runtime crash on an empty batch.
         ids: (T, B), T that of the longest text and at least 1.
+        longest: (1,), T.
         lengths: (B,), int64.
         steps_read: (B,), int64: `lengths`, at least 1. An empty text has one step, which is masked later.
         valid: (T, B, 1), whether there is a token.
@@ -128,7 +134,7 @@ class Texts:
         ids = graph.add("ScatterElements", ids, places, ids, axis=1)
         longest = graph.add("Max", graph.add("ReduceMax", self.lengths, axes=[0]), time)  # (1,)
         ids = graph.add("Slice", ids, graph.constant([0]), longest, time)
-        self.ids = graph.add("Transpose", ids, perm=[1, 0])
+        self.ids, self.longest = graph.add("Transpose", ids, perm=[1, 0]), longest
         self.steps_read = graph.add("Max", self.lengths, time)
         steps = graph.add("Range", graph.constant(0), graph.add("Squeeze", longest, graph.constant([0])), one)
         valid = graph.add("Less", graph.add("Unsqueeze", steps, time), self.lengths)
@@ -242,11 +248,51 @@ def _linear_step(directions: int) -> onnx.GraphProto:
     )
 
 
+def _add_blocks(graph: Graph, texts: Texts, vectors: str, encoder: Any) -> str:
+    """Add residual blocks: token vectors (T, B, E) → normalised stream (T, B, R); see `ResidualBlock`."""
+    config, add = encoder.config, graph.add
+
+    def linear(inputs: str, layer: Any, name: str) -> str:
+        product = add("MatMul", inputs, graph.weight(f"{name}.weight", layer.weight.t()))
+        return add("Add", product, graph.weight(f"{name}.bias", layer.bias))
+
+    def norm(inputs: str, layer: Any, name: str) -> str:
+        weights = graph.weight(f"{name}.weight", layer.weight), graph.weight(f"{name}.bias", layer.bias)
+        return add("LayerNormalization", inputs, *weights, axis=-1, epsilon=layer.eps)
+
+    def convolve(inputs: str, conv: Any, name: str) -> str:
+        behind = conv.size - 1 - conv.ahead
+        wide = add("Pad", add("Mul", inputs, texts.real), graph.constant([behind, 0, 0, conv.ahead, 0, 0]))
+        sums = ""
+        for place, weight in enumerate(conv.weight):
+            ends = add("Add", texts.longest, graph.constant([place]))
+            read = add("Slice", wide, graph.constant([place]), ends, graph.constant([0]))
+            term = add("Mul", read, graph.weight(f"{name}.{place}", weight))
+            sums = add("Add", sums, term) if sums else term
+        return sums
+
+    stream = linear(norm(vectors, encoder.projection.norm, "norm"), encoder.projection.projection, "projection")
+    for number, block in enumerate(encoder.layers):
+        name = f"block{number}"
+        inputs = norm(stream, block.input_norm, f"{name}.input_norm")
+        if block.conv is not None:
+            inputs = convolve(inputs, block.conv, f"{name}.conv")
+        cells = [direction.cell for direction in block.mixer.directions]
+        states = ONNX_CELLS[config.cell_type](graph, texts, inputs, cells, name)
+        gate = _activate(graph, linear(inputs, block.gate_proj, f"{name}.gate"), config.hidden_act)
+        stream = add("Add", stream, linear(add("Mul", states, gate), block.out_proj, f"{name}.out"))
+        inner = linear(norm(stream, block.mlp_norm, f"{name}.mlp_norm"), block.up_proj, f"{name}.up")
+        inner = _activate(graph, inner, config.hidden_act)
+        stream = add("Add", stream, linear(inner, block.down_proj, f"{name}.down"))
+    return norm(stream, encoder.norm, "final_norm")
+
+
 # Each function of a pooling pools states: (T, B, S) → (B, P), zero for a text without tokens; see `RnnPooler`.
 
 
 def _add_last(graph: Graph, texts: Texts, states: str, model: Any) -> str:
-    last = texts.last_read(states, model.config.hidden_size, model.config.num_directions)
+    directions = model.config.num_directions
+    last = texts.last_read(states, model.config.output_size // directions, directions)
     return graph.add("Where", texts.some, last, graph.constant(0, np.float32))
 
 
@@ -277,16 +323,17 @@ def _add_attention(graph: Graph, texts: Texts, states: str, model: Any) -> str:
     return graph.add("ReduceSum", graph.add("Mul", states, weights), graph.constant([0]), keepdims=0)
 
 
-def _activate(graph: Graph, pooled: str, model: Any) -> str:
-    """Add the function before the classifier; GELU is x/2 * (1 + erf(x / sqrt 2)) (Hendrycks and Gimpel 2016)."""
-    activation = model.config.classifier_activation
+def _activate(graph: Graph, inputs: str, activation: str) -> str:
+    """Add an activation; GELU is x/2 * (1 + erf(x / sqrt 2)) (Hendrycks and Gimpel 2016), SiLU x * sigmoid(x)."""
     if activation == "linear":
-        return pooled
+        return inputs
     if activation in ("relu", "tanh"):
-        return graph.add(activation.capitalize(), pooled)
+        return graph.add(activation.capitalize(), inputs)
+    if activation == "silu":
+        return graph.add("Mul", inputs, graph.add("Sigmoid", inputs))
     half, root, one = (graph.constant(value, np.float32) for value in (0.5, 0.5**0.5, 1))
-    error = graph.add("Erf", graph.add("Mul", pooled, root))
-    return graph.add("Mul", graph.add("Mul", pooled, half), graph.add("Add", error, one))
+    error = graph.add("Erf", graph.add("Mul", inputs, root))
+    return graph.add("Mul", graph.add("Mul", inputs, half), graph.add("Add", error, one))
 
 
 # Gates in ONNX's order: torch's i f g o → i o f c, and r z n → z r h; reset before the product, as in torch and cuDNN.

@@ -23,9 +23,10 @@ class PretrainingArguments:
     _argument_group_name = "pretraining"
 
     objective: str = setting(
-        "teacher",
-        "objective: a teacher's sentence vectors, or the next token of the texts, which needs no teacher",
-        choices=["teacher", "causal_lm"],
+        "tokens",
+        "what to learn: a teacher's states at every token and its sentence vectors, the vectors alone, or the next "
+        "token of the texts, which needs no teacher",
+        choices=["tokens", "sentences", "causal_lm"],
         common=True,
     )
     teacher: str | None = setting(
@@ -45,9 +46,10 @@ class PretrainingArguments:
     )
     max_texts: int | None = setting(None, "stop reading after this number of distinct texts", common=True)
     held_out: int = setting(2000, "texts that are measured instead of learned, at most a tenth of all")
-    max_vocab_size: int = setting(
-        14_000,
-        "word pieces to keep, the most frequent ones of the teacher; for causal_lm, byte pairs to learn",
+    max_vocab_size: int | None = setting(
+        None,
+        "sentences: word pieces to keep, the most frequent ones of the teacher (default: all that occur); causal_lm: "
+        "byte pairs to learn (default: 14000)",
         common=True,
     )
     teacher_max_length: int | None = setting(None, "tokens per text for the teacher (default: its maximum)")
@@ -73,6 +75,8 @@ class PretrainingArguments:
             for name in ("teacher", "teacher_max_length", "model_max_length", "weights_dtype"):
                 if (found := getattr(self, name)) != getattr(type(self), name):
                     raise UserError(f"objective causal_lm has no teacher: found {name} {found}; leave it out")
+        elif self.objective == "tokens" and self.max_vocab_size is not None:
+            raise UserError("objective tokens learns at the teacher's own tokens: leave out max_vocab_size")
         elif self.teacher is None:
             raise UserError(
                 "teacher is not set: give the folder of a sentence encoder, or its id on the Hub; "

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...models.auto import head_name
 from ...models.cells_rnn import CELLS
-from ...models.configuration_rnn import RnnConfig
+from ...models.configuration_rnn import ENCODER_SETTINGS, RnnConfig
 from ...models.pooling_rnn import POOLERS
 from ...utils.errors import UserError
 from ..recipes import Setting, read_layers, scratch_recipe
@@ -29,13 +29,11 @@ JSON_HELP = "print JSON, as without a terminal"
 _SET_BY_TOKENIZER = ("vocab_size", "pad_token_id")
 _REGISTRIES = {"cell_type": CELLS, "pooling": POOLERS}
 
-# Settings that decide the shapes and the function of the weights; no recipe changes those of a model to start from.
-_ENCODER_SETTINGS = ("cell_type", "embedding_size", "hidden_size", "num_hidden_layers", "bidirectional")
 _HEAD_SETTINGS = (
     "pooling", "classifier_activation", "crf", "word_forms", "word_hidden_size", "pair_encoding",
     "tie_word_embeddings",
 )  # fmt: skip
-ARCHITECTURE = (*_ENCODER_SETTINGS, *_HEAD_SETTINGS)
+ARCHITECTURE = (*ENCODER_SETTINGS, *_HEAD_SETTINGS)
 
 
 def _as_flag(known: Field) -> tuple[str, Any, Any]:
@@ -195,7 +193,7 @@ def _or_scratch(task: "Task") -> str:
 def settings_of_start(start: RnnConfig, head: str) -> tuple[str, ...]:
     """Return the settings that a model to start from decides for a new model with the class `head`."""
     if head_name(start) != head:
-        return _ENCODER_SETTINGS
+        return ENCODER_SETTINGS
     return tuple(name for name in ARCHITECTURE if name != "pair_encoding" or start.sep_token_id is not None)
 
 

@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -178,26 +179,22 @@ def remove(checkpoint: Path) -> None:
 def rotate(newest: Path, limit: int | None, *, needs_best: bool = True) -> None:
     """Remove old, incomplete and abandoned later checkpoints until `limit` are left; None keeps all.
 
-    The newest and its best are kept in any case. Then come those that a run could resume from without the newest:
-    valid and, if it `needs_best` at its end, with their own best among the kept.
+    The newest and its best are kept in any case. If a run `needs_best` at its end, those that are their own best come
+    next, because the others cannot be resumed without theirs.
     """
-    if limit is None or limit < 1:
+    if not limit:
         return
-    best_steps: dict[Path, int] = {}  # newest first
+    best_steps = {step_of(newest): step_of(newest)}  # by step of a valid checkpoint, newest first
     for checkpoint in list_checkpoints(newest.parent):
-        if step_of(checkpoint) <= step_of(newest):
-            try:
+        if (step := step_of(checkpoint)) <= step_of(newest):
+            with suppress(DamagedCheckpoint):
                 best = verify(checkpoint, contents=False)["best_step"]
-            except DamagedCheckpoint:
-                continue
-            best_steps[checkpoint] = best if needs_best and best is not None else step_of(checkpoint)
-    kept = {newest} | {path for path in best_steps if step_of(path) == best_steps.get(newest)}
-    independent = [path for path, best in best_steps.items() if best == step_of(path)]
-    for checkpoint in [*independent, *best_steps]:
-        if len(kept) < limit and (checkpoint in independent or best_steps[checkpoint] in map(step_of, kept)):
-            kept.add(checkpoint)
+                best_steps[step] = best if needs_best and best is not None else step
+    first = dict.fromkeys([step_of(newest), best_steps[step_of(newest)]])
+    independent = [step for step, best in best_steps.items() if best == step]
+    kept = list(dict.fromkeys([*first, *independent, *best_steps]))[: max(limit, len(first))]
     for checkpoint in list_checkpoints(newest.parent):
-        if checkpoint not in kept:
+        if step_of(checkpoint) not in kept:
             remove(checkpoint)
 
 

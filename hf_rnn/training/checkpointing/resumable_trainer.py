@@ -7,14 +7,14 @@ import pickle
 import sys
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from tqdm.auto import tqdm
-from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
+from transformers import EarlyStoppingCallback, Trainer
 from transformers import trainer as transformers_trainer
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
@@ -43,15 +43,16 @@ class ResumableTrainer(Trainer):
         self.seconds_before = 0.0  # training time before a resume; the Trainer's own times start there
         self.stop_request = StopRequest()
         self.batch_sampler: Any = None  # draws the training batches; each epoch starts with its `set_epoch`
+        self.quiet = False  # whether to print no line per evaluation
         self._made_from = made_from
         self._began: float | None = None  # when the first step of this call could start
         self._progress: dict[str, Any] = {}  # from the manifest of the checkpoint
-        self._epoch_lines = EpochLines()
+        self._answers = torch.zeros(2, dtype=torch.long)  # correct ones and all since the last log, in this process
+        self._logged: dict[str, float] = {}  # scores of training for the next line
         self._save_points = SavePoints(self._restore_progress, self.asked_to_stop)
         if self.pop_callback(transformers_trainer.DEFAULT_PROGRESS_CALLBACK) and sys.stderr.isatty():
             self.add_callback(ProgressBars)
         self.pop_callback(PrinterCallback)
-        self.add_callback(self._epoch_lines)
         if patience := getattr(self.args, "early_stopping_patience", None):
             self.add_callback(EarlyStoppingCallback(patience))
         self.add_callback(self._save_points)  # after those that request a save
@@ -59,7 +60,7 @@ class ResumableTrainer(Trainer):
     def silence(self) -> None:
         """Show neither bars nor progress lines."""
         self.pop_callback(ProgressBars)
-        self._epoch_lines.quiet = True
+        self.quiet = True
 
     # ---- resume ----
 
@@ -91,8 +92,10 @@ class ResumableTrainer(Trainer):
             traceback.clear_frames(stopped.__traceback__)  # frees the data loader, which ends its workers
             raise
         except (ValueError, KeyError, TypeError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            if checkpoint is None or self._began is not None:
+            if self._began is not None:
                 raise
+            if checkpoint is None:
+                raise UserError(f"the Trainer refuses these settings: {reason_of(error)}") from error
             raise UserError(
                 f"{checkpoint} does not match this run: {reason_of(error):.300}. Train from the start with "
                 "--overwrite_output_dir instead of --resume"
@@ -117,15 +120,10 @@ class ResumableTrainer(Trainer):
         return next((callback for callback in callbacks if isinstance(callback, EarlyStoppingCallback)), None)
 
     def _restore_progress(self) -> None:
-        """Restore what the Trainer does not: losses and times so far, the best checkpoint's path, the patience."""
+        """Restore what the Trainer does not: losses and times so far, the best checkpoint's path."""
         self._began = time.monotonic()
         self.seconds_before = self._progress.get("seconds", 0.0)
-        if (early := self._early_stopping()) is not None:
-            early.early_stopping_patience = getattr(
-                self.args, "early_stopping_patience", early.early_stopping_patience
-            )
-            if self.state.global_step == 0:
-                early.early_stopping_patience_counter = 0  # from an earlier run
+        self._answers, self._logged = torch.zeros(2, dtype=torch.long, device=self.args.device), {}
         best = self._checkpoint(self.state.best_global_step or 0)
         if best.is_dir():  # the output folder may have been moved
             self.state.best_model_checkpoint = str(best)
@@ -134,10 +132,8 @@ class ResumableTrainer(Trainer):
         self._tr_loss += self._progress["unlogged_loss"]
         self._total_loss_scalar = self._progress["logged_loss"]
         self._globalstep_last_logged = self._progress["logged_step"]
-        epoch = float(self.state.epoch or 0)
-        resumed = self.args.process_index == 0 and not epoch.is_integer()  # the counts are sums over all processes
-        counts = (self._progress["correct"], self._progress["seen"]) if resumed else (0, 0)
-        self._epoch_lines.restore(int(epoch), *counts)
+        if self.args.process_index == 0:  # the counts are sums over all processes
+            self._answers += torch.tensor(self._progress.get("answers", [0, 0]), device=self.args.device)
 
     # ---- save ----
 
@@ -161,21 +157,16 @@ class ResumableTrainer(Trainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any = None) -> None:
         """Save as the Trainer does, write the manifest, remove old checkpoints, then stop if asked to."""
         checkpoint, args = self._checkpoint(self.state.global_step, trial), self.args
-        limit, push = args.save_total_limit, args.push_to_hub
-        correct, seen = self._count_texts()
+        limit = args.save_total_limit
         progress = {
             "unlogged_loss": self.accelerator.gather(self._tr_loss.detach().reshape(1)).mean().item(),
             "logged_loss": self._total_loss_scalar,
             "logged_step": self._globalstep_last_logged,
-            "correct": correct,
-            "seen": seen,
+            "answers": self._count_answers(),
             "seconds": self.seconds_before + time.monotonic() - (self._began or 0.0),
         }
         try:
-            if args.should_save:
-                checkpoints.remove(checkpoint)  # from an abandoned run
-            self.accelerator.wait_for_everyone()
-            args.save_total_limit, args.push_to_hub = None, False  # both only after the manifest
+            args.save_total_limit = None  # earlier ones are removed after the manifest
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
             if args.should_save:
@@ -193,9 +184,7 @@ class ResumableTrainer(Trainer):
                 f"{' with --resume: earlier checkpoints are intact' if saved else ''}"
             ) from error
         finally:
-            args.save_total_limit, args.push_to_hub = limit, push
-        if push:
-            self._push_from_checkpoint(str(checkpoint))
+            args.save_total_limit = limit
         if args.should_save:
             checkpoints.rotate(checkpoint, limit, needs_best=bool(args.load_best_model_at_end))
         if self.asked_to_stop():  # in all processes or none, or the others would wait
@@ -203,99 +192,48 @@ class ResumableTrainer(Trainer):
 
     # ---- log ----
 
-    def _count_texts(self) -> list[int]:
-        """Return the correct answers and the texts of this epoch so far, in all processes."""
-        return self.accelerator.reduce(self._epoch_lines.counts(self.args.device), "sum").tolist()
+    def count_answers(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
+        """Count a training batch: logits `(B, C)` and class ids `(B,)`, -100 for none."""
+        correct = (logits.detach().argmax(dim=-1) == labels).sum()
+        self._answers += torch.stack([correct, (labels != -100).sum()])
+
+    def _count_answers(self) -> list[int]:
+        """Return the correct answers and the texts since the last log, in all processes."""
+        return self.accelerator.reduce(self._answers, "sum").tolist()
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Log, with the accuracy on the training texts of this epoch so far."""
+        """Log, with the accuracy on the training texts since the last log; print a line per evaluation."""
         if "loss" in logs:
-            correct, seen = self._count_texts()
+            correct, seen = self._count_answers()
             if seen:
                 logs["train_accuracy"] = correct / seen
+            self._answers.zero_()
+            self._logged = {name: logs[name] for name in ("loss", "train_accuracy") if name in logs}
         if "train_loss" in logs:  # the Trainer divides by the steps since the resume
             logs["train_loss"] = self._total_loss_scalar / max(self.state.global_step, 1)
         super().log(logs, *args, **kwargs)
+        alone = self.args.eval_strategy == "no" or self.args.logging_strategy == "steps"
+        shown = any(name.startswith("eval_") for name in logs) or ("loss" in logs and alone)
+        if shown and self.is_in_train and not self.quiet and self.state.is_world_process_zero:
+            self._print_line(logs)
 
-
-# ---- progress ----
+    def _print_line(self, logs: Mapping[str, float]) -> None:
+        """Print the scores of training, then those of an evaluation: accuracy first, then the loss, then others."""
+        state, line = self.state, f"epoch {round(self.state.epoch or 0, 2):g}/{self.state.num_train_epochs}"
+        if self.args.max_steps > 0:
+            line = f"step {state.global_step}/{state.max_steps}"
+        parts = [line, *(f"{name.replace('_', ' ')} {value:.3f}" for name, value in self._logged.items())]
+        scores = {name.removeprefix("eval_"): value for name, value in logs.items() if name.startswith("eval_")}
+        names = [name for name, value in scores.items() if isinstance(value, float) and not name.endswith(_TIMES)]
+        for name in sorted(names, key=lambda name: name != "accuracy"):
+            title = f"validation {name}" if name in ("loss", "accuracy") else name
+            parts.append(f"{title} {scores[name]:.3f}")
+        with contextlib.suppress(OSError):  # a closed terminal or a full disk must not end the training
+            tqdm.write("  ".join(parts), file=sys.stderr)
 
 
 class ProgressBars(ProgressCallback):
     """The Trainer's bars without its log lines, which go to stdout."""
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Print nothing; [`EpochLines`] does."""
-
-
-class EpochLines(TrainerCallback):
-    """Count correct answers on the training texts, and print one line per evaluation."""
-
-    def __init__(self) -> None:
-        self.quiet = False  # whether to count only
-        self._logged: dict[str, float] = {}
-        self._training = False
-        self.restore(-1, 0, 0)
-
-    def restore(self, epoch: int, correct: int, seen: int) -> None:
-        """Set the counts of an epoch, from 0."""
-        self._epoch = epoch
-        self._correct: torch.Tensor | int = correct  # tensors stay on the device until a line needs them
-        self._seen: torch.Tensor | int = seen
-
-    def count(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
-        """Add a batch: logits `(B, C)` and class ids `(B,)`, -100 for none."""
-        self._correct = self._correct + (logits.detach().argmax(dim=-1) == labels).sum()
-        self._seen = self._seen + (labels != -100).sum()
-
-    def counts(self, device: torch.device) -> torch.Tensor:
-        """Return the correct answers and the texts of this epoch so far, in this process, as a tensor of two."""
-        return torch.stack([torch.as_tensor(count, device=device) for count in (self._correct, self._seen)])
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Forget an earlier run of the same Trainer."""
-        self._training = True
-        if state.global_step == 0:
-            self.restore(-1, 0, 0)
-
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Start at 0, unless the run was resumed within this epoch."""
-        if (epoch := int(state.epoch or 0)) != self._epoch:
-            self.restore(epoch, 0, 0)
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        """Keep the training loss for the next line, or print it if no evaluation follows."""
-        if not logs or "loss" not in logs:
-            return
-        self._logged = {"loss": logs["loss"]}
-        if "train_accuracy" in logs:
-            self._logged["train accuracy"] = logs["train_accuracy"]
-        if args.eval_strategy == "no" or args.logging_strategy == "steps":
-            self._print(args, state)
-
-    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
-        """Print the line of this evaluation: accuracy first, then the loss, then other scores."""
-        if not self._training:
-            return
-        scores = {name.removeprefix("eval_"): value for name, value in (metrics or {}).items()}
-        names = [name for name in scores if isinstance(scores[name], float) and not name.endswith(("epoch", *_TIMES))]
-        names.sort(key=lambda name: name != "accuracy")
-        titles = {"loss": "validation loss"}  # the line has the training loss too
-        self._print(args, state, [f"{titles.get(name, name)} {scores[name]:.3f}" for name in names])
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Leave later evaluations to the caller."""
-        self._training = False
-
-    def _print(self, args: Any, state: Any, scores: Sequence[str] = ()) -> None:
-        if self.quiet or not state.is_world_process_zero:
-            return
-        if args.max_steps > 0:
-            place = f"step {state.global_step}/{state.max_steps}"
-        else:
-            place = f"epoch {state.epoch:.2f}".rstrip("0").rstrip(".") + f"/{state.num_train_epochs}"
-        parts = [place, *(f"{name} {value:.3f}" for name, value in self._logged.items())]
-        if scores:
-            parts.append("validation " + "  ".join(scores).removeprefix("validation "))
-        with contextlib.suppress(OSError):  # a closed terminal or a full disk must not end the training
-            tqdm.write("  ".join(parts), file=sys.stderr)
+        """Print nothing; the Trainer does."""

@@ -9,11 +9,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 from functools import partial
-from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import datasets
 import numpy as np
@@ -25,7 +24,6 @@ from tqdm.auto import tqdm
 from ...data import encode
 from ...data.audit import normalize_text
 from ...data.source import join_splits
-from ...evaluation import SCORES, classification_metrics
 from ...hub.model_folder import FinishedFolder
 from ...tasks import get_task
 from ...utils.errors import UserError
@@ -35,8 +33,8 @@ from ..arguments.run_arguments import Arguments, ModelArguments, parse
 from ..arguments.text_arguments import DataArguments
 from ..arguments.training_arguments import RnnTrainingArguments
 from ..checks import check_early
-from ..hooks import Run, RunHook
 from ..output_dir import TEACHER_CACHE, check_apart
+from ..run import Extension, Run
 from ..train import TrainingResult, run_training
 from ..trainer import RnnTrainer
 from .logits import Answers
@@ -49,7 +47,7 @@ TEACHER_LOGITS = "teacher_logits"  # column of the training rows: C floats
 NO_LABEL = -100  # label of a row that has only the teacher's logits
 
 
-class Distillation(RunHook):
+class Distillation(Extension):
     """Learn from the logits of a teacher besides the labels; refuse a teacher that cannot be used."""
 
     def __init__(self, arguments: Arguments, settings: DistillationArguments) -> None:
@@ -62,25 +60,25 @@ class Distillation(RunHook):
             device=arguments.training.device,
             bf16=arguments.training.bf16,
         )
+        self.trainer_class = partial(
+            DistillationTrainer, temperature=settings.temperature, soft_label_weight=settings.soft_label_weight
+        )
         self._copies: list[tuple[int, str]] = []  # number of the text, and the copy
         self._unlabeled: list[str] = []
         self._unlabeled_record: dict[str, Any] | None = None
         self._logits: dict[str, np.ndarray] = {}  # the teacher's, by measured split
 
-    def on_texts(self, run: Run) -> None:
-        """Match the labels to the teacher's, copy the training texts and read the unlabelled texts.
+    def read_texts(self, run: Run) -> Sequence[str]:
+        """Match the labels to the teacher's, copy the training texts, and return the unlabelled texts.
 
         With `soft_label_weight` 0 there are neither copies nor unlabelled texts. Raises a [`UserError`] for labels
         that the teacher does not have, and for unlabelled texts that cannot be used.
         """
         texts, settings = run.texts, self.settings
-        run.trainer_class = partial(
-            DistillationTrainer, temperature=settings.temperature, soft_label_weight=settings.soft_label_weight
-        )
         self._class_names = list(texts["train"].features["label"].names)
         self._ids = self._teachers.members[0].align(self._class_names, settings.teacher_labels)  # ids of the classes
         if settings.soft_label_weight == 0:
-            return
+            return ()
         if settings.unlabeled is not None:
             known = {split: set(map(normalize_text, rows["text"])) for split, rows in texts.items()}
             labeled = known.pop("train")
@@ -97,12 +95,9 @@ class Distillation(RunHook):
                 seed=settings.augmentation_seed,
             )
         )
+        return self._unlabeled  # copies would make rare words frequent
 
-    def vocabulary_texts(self, texts: Iterable[str]) -> Iterable[str]:
-        """Return the training and the unlabelled texts; copies would make rare words frequent."""
-        return chain(texts, self._unlabeled)
-
-    def on_examples(self, run: Run) -> None:
+    def add_rows(self, run: Run) -> None:
         """Add the column `teacher_logits` and the rows without a label to `train`.
 
         The column has C floats in the order of the classes; rows without a label have label -100.
@@ -151,19 +146,19 @@ class Distillation(RunHook):
         weighed = {name: getattr(self.settings, name) for name in ("temperature", "soft_label_weight")}
         return {"teacher": self._fingerprint, "further_settings": weighed}
 
-    def on_metrics(self, run: Run) -> None:
+    def measure(self, run: Run) -> None:
         """Measure the teacher on the same splits as the student.
 
         Adds `teacher` to the metrics: `name`, `folds` (number of cross-fitted teachers, or None), `temperature`,
         `soft_label_weight`, `rows` by origin, the use of the `unlabeled` file (or None), and by split under `results`
         the scores of the teacher and `agreement`, the share of rows with the same label from both.
         """
-        results = {}
+        results, task = {}, cast(Any, run.task)
         for split, found in run.predictions.items():
             predicted = self._logits[split].argmax(axis=1)
-            scores = classification_metrics(predicted, found.label_ids, self._class_names)
+            scores = task.metrics(run.model.config).compute(predictions=predicted, references=found.label_ids)
             agreement = float((predicted == found.predictions.argmax(axis=1)).mean())
-            results[split] = {**{name: scores[name] for name in SCORES}, "agreement": agreement}
+            results[split] = {**{name: scores[name] for name in run.task.scores}, "agreement": agreement}
             logger.info(
                 "%s: the teacher has accuracy %.3f and macro_recall %.3f; the student agrees on %.1f %%",
                 split,
@@ -180,10 +175,6 @@ class Distillation(RunHook):
             "unlabeled": self._unlabeled_record,
             "results": results,
         }
-
-    def card_facts(self, run: Run) -> dict[str, Any]:
-        """Return the same for the card."""
-        return {"teacher": run.metrics["teacher"]}
 
 
 def _make_rows(encoded: datasets.Dataset, logits: np.ndarray) -> datasets.Dataset:

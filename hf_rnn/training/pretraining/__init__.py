@@ -1,4 +1,4 @@
-"""Pretraining: teach a recurrent encoder the sentence vectors of another encoder, from texts without labels."""
+"""Pretraining: teach a recurrent encoder the token states and sentence vectors of another encoder, without labels."""
 
 from ..arguments.pretraining_arguments import PretrainingArguments
 from .run import PretrainingResult, pretrain

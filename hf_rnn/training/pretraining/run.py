@@ -14,13 +14,15 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow.compute as pc
 import torch
 from datasets.arrow_writer import ArrowWriter
+from tokenizers import normalizers
 from transformers import DataCollatorWithPadding, EvalPrediction, PreTrainedTokenizerBase, set_seed
 
-from ...data.encoding import measure_pieces
-from ...data.vectors.model_table import ModelTable
+from ...data.encoding import measure_pieces, read_rules
 from ...hub.model_folder import FinishedFolder
+from ...tokenizers.normalizers import plain_placeholders
 from ...utils.errors import UserError
 from ...utils.process_state import library_bars_off, one_at_a_time
 from .. import output_dir
@@ -34,14 +36,16 @@ from ..checks import check_unchanged
 from ..train import fit, train
 from ..trainer import RnnTrainer
 from .save import write_encoder
-from .student import SentenceStudent, compress_table, normalize_states, prune_tokenizer
-from .teacher import SentenceTeacher, TeacherVectors, iterate
+from .student import EncoderStudent, compress_table, normalize_states, prune_tokenizer
+from .teacher import SentenceTeacher, TeacherAnswers, hash_texts, iterate
 from .texts import prepare_texts, read_dataset, read_lines
 
 logger = logging.getLogger(__name__)
 
+_BYTE_PAIRS = 14_000  # learned for causal_lm by default
 POOLING = "mean"  # that of sentence-transformers; heads choose their own
 _MOST_PAIRS = 200_000  # held-out texts that are compared
+_SCORES = ("cosine", "token_cosine", "rank_agreement")
 
 
 @dataclass(frozen=True)
@@ -68,11 +72,12 @@ def pretrain(
     training_args: RnnTrainingArguments | None = None,
     **settings: Any,
 ) -> PretrainingResult:
-    """Teach a recurrent encoder a teacher's sentence vectors, and save it.
+    """Teach a recurrent encoder what a teacher says of texts, and save it.
 
-    The folder is loaded by `AutoModel`, by `SentenceTransformer` and, as a start, by `train` and `RnnClassifier` with
-    `model_name_or_path`. With `objective="causal_lm"` a language model learns the next token instead, as `train` does
-    for that task; its folder is a start too.
+    With `objective="tokens"` the student learns the teacher's last hidden state at every token and its sentence
+    vectors; with `"sentences"` the vectors alone. The folder is loaded by `AutoModel`, by `SentenceTransformer` and,
+    as a start, by `train` and `RnnClassifier` with `model_name_or_path`. With `objective="causal_lm"` a language model
+    learns the next token instead, as `train` does for that task; its folder is a start too.
 
     Args:
         model_args: Architecture.
@@ -104,29 +109,33 @@ def pretrain(
     training_args = copy.copy(training_args)
     training_args.load_best_model_at_end = False
     checkpoint = output_dir.check_output_dir(folder, training_args)
-    teacher = SentenceTeacher.open(
-        str(own.teacher), max_length=own.teacher_max_length, device=training_args.device, bf16=training_args.bf16
-    )
+    teacher = SentenceTeacher(str(own.teacher), own.teacher_max_length, training_args.device, training_args.bf16)
     cache = Path(own.cache_dir) if own.cache_dir else folder.root / output_dir.PRETRAINING_CACHE
     main = training_args.process_index == 0
     counts: Counter[str] = Counter()
     with training_args.main_process_first(desc="texts"):
         texts = _make_texts(own, cache, counts)
         tokenizer, kept = prune_tokenizer(teacher.tokenizer, texts["text"], own.max_vocab_size, own.model_max_length)
-        rows = _encode(texts, tokenizer)
-        answers = TeacherVectors(teacher, texts, cache)
+        by_token = own.objective == "tokens"
+        limit = teacher.max_length - teacher.count_special() if by_token and teacher.max_length is not None else None
+        rows = _encode(texts, tokenizer, limit)
+        facts = teacher.fingerprint(), own.objective, read_rules(tokenizer)
+        answers = TeacherAnswers(
+            texts, _count_tokens(rows) if by_token else None, cache, hash_texts(texts, json.dumps(facts))
+        )
         if main:
-            answers.prepare()
-    answers.compute(training_args.process_index, training_args.world_size)
+            answers.prepare(teacher.vector_size)
+    answers.compute(teacher, training_args.process_index, training_args.world_size)
     training_args.distributed_state.wait_for_everyone()
-    vectors = answers.read()
+    vectors, states = answers.read()
 
     held_out = min(own.held_out, len(texts) // 10)
     order = np.random.default_rng(training_args.seed).permutation(len(texts))
     set_seed(training_args.seed)
-    model = _make_student(model_args, own, teacher, kept, vectors.shape[1])
+    model = _make_student(model_args, teacher, kept)
+    del teacher.model  # its memory
     made_from = take_fingerprints(
-        {}, tokenizer, model.config, training_args, stream=answers.fingerprint, teacher=teacher.fingerprint,
+        {}, tokenizer, model.config, training_args, stream=answers.fingerprint,
         further_settings={"held_out": own.held_out},
     )  # fmt: skip
     if checkpoint is not None:
@@ -137,8 +146,8 @@ def pretrain(
         RnnTrainer,
         model=model,
         args=args,
-        train_dataset=_Rows(order[held_out:], rows, vectors),
-        eval_dataset=_Rows(order[:held_out], rows, vectors),
+        train_dataset=_Rows(order[held_out:], rows, vectors, states),
+        eval_dataset=_Rows(order[:held_out], rows, vectors, states),
         processing_class=tokenizer,
         compute_metrics=measure,
         data_collator=_Collator(tokenizer),
@@ -149,9 +158,10 @@ def pretrain(
     sample = [texts[int(row)]["text"] for row in order[:held_out]]
     normalize_states(model, sample, tokenizer)
     record = {
-        "teacher": {"name": teacher.name, "vector_size": vectors.shape[1], "max_length": teacher.max_length},
+        "objective": own.objective,
+        "teacher": {"name": teacher.name, "vector_size": teacher.vector_size, "max_length": teacher.max_length},
         "texts": {**counts, "learned": len(texts) - held_out, "held_out": held_out},
-        "held_out": {name: measured[f"test_{name}"] for name in ("cosine", "rank_agreement")},
+        "held_out": {name: measured[f"test_{name}"] for name in _SCORES if f"test_{name}" in measured},
         **measure_pieces(tokenizer, sample),
         "training": training,
         "parameters": model.rnn.num_parameters(),
@@ -185,7 +195,7 @@ def _train_language_model(
         data_dir=str(cache),
         tokenizer="bpe",
         min_frequency=1,
-        max_vocab_size=own.max_vocab_size,
+        max_vocab_size=own.max_vocab_size or _BYTE_PAIRS,
         lowercase=False,
     )
     result = train(model_args, data_args, training_args)
@@ -212,7 +222,8 @@ def _make_texts(own: PretrainingArguments, cache: Path, counts: Counter[str]) ->
     else:
         lines = read_dataset(str(own.dataset_name), own.dataset_config, own.dataset_split, own.text_column)
     with ArrowWriter(features=datasets.Features({"text": datasets.Value("string")}), path=str(file)) as writer:
-        for row in prepare_texts(lines, counts, own.split_words, own.max_texts):
+        rewrite = normalizers.Sequence(plain_placeholders()).normalize_str  # as the student's tokenizer will
+        for row in prepare_texts(map(rewrite, lines), counts, own.split_words, own.max_texts):
             writer.write(row)
         writer.finalize()
     if counts["kept"] < 20:
@@ -222,21 +233,25 @@ def _make_texts(own: PretrainingArguments, cache: Path, counts: Counter[str]) ->
     return datasets.Dataset.from_file(str(file))
 
 
-def _encode(texts: datasets.Dataset, tokenizer: PreTrainedTokenizerBase) -> datasets.Dataset:
+def _encode(texts: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, limit: int | None) -> datasets.Dataset:
+    """Return the token ids of the texts, at most `limit` per text."""
+    limit = min(length for length in (limit, tokenizer.model_max_length) if length is not None)
     return texts.map(
-        lambda batch: {"input_ids": tokenizer(batch["text"], truncation=True)["input_ids"]},
+        lambda batch: {"input_ids": tokenizer(batch["text"], truncation=True, max_length=limit)["input_ids"]},
         batched=True,
         remove_columns=["text"],
     )
 
 
-def _make_student(
-    model_args: ModelArguments, own: PretrainingArguments, teacher: SentenceTeacher, kept: Sequence[int], size: int
-) -> SentenceStudent:
+def _count_tokens(rows: datasets.Dataset) -> np.ndarray:
+    column = rows.with_format("arrow")[:]["input_ids"]
+    return pc.list_value_length(column).to_numpy()
+
+
+def _make_student(model_args: ModelArguments, teacher: SentenceTeacher, kept: Sequence[int]) -> EncoderStudent:
     config = make_config(model_args, vocab_size=len(kept), pad_token_id=0)
-    model = SentenceStudent(config, size)
-    found = ModelTable.find(teacher.folder, teacher.name).read_rows(kept)
-    table = np.stack([found[index] for index in kept])
+    model = EncoderStudent(config, teacher.vector_size)
+    table = teacher.read_table()[list(kept)]
     if config.embedding_size > table.shape[1]:
         raise UserError(
             f"embedding_size is at most that of the teacher's table, {table.shape[1]}: found {config.embedding_size}"
@@ -249,40 +264,52 @@ def _make_student(
 
 
 class _Rows(torch.utils.data.Dataset):
-    """Token ids and teacher's vector of the rows with these numbers."""
+    """Token ids, the teacher's vector and, if there are any, its states, of the rows with these numbers."""
 
-    def __init__(self, numbers: np.ndarray, rows: datasets.Dataset, vectors: np.ndarray) -> None:
+    def __init__(self, numbers: np.ndarray, rows: datasets.Dataset, vectors: np.ndarray, states: Any) -> None:
         column = rows.with_format("arrow")[:]["input_ids"].combine_chunks()
         self._ids, self._offsets = np.asarray(column.flatten()), np.asarray(column.offsets)
-        self._numbers, self._vectors = numbers, vectors
+        self._numbers, self._vectors, self._states = numbers, vectors, states
+        self.lengths = (self._offsets[1:] - self._offsets[:-1])[numbers].tolist()
 
     def __len__(self) -> int:
         return len(self._numbers)
 
     def __getitem__(self, place: int) -> dict[str, Any]:
         row = self._numbers[place]
-        ids = self._ids[self._offsets[row] : self._offsets[row + 1]]
-        return {"input_ids": ids, "labels": self._vectors[row]}
+        tokens = slice(self._offsets[row], self._offsets[row + 1])
+        example = {"input_ids": self._ids[tokens], "labels": self._vectors[row]}
+        return example if self._states is None else {**example, "states": self._states[tokens]}
 
 
 class _Collator(DataCollatorWithPadding):
-    """Pad token ids, and put the vectors into one tensor."""
+    """Pad token ids and states, and put the vectors into one tensor."""
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        batch = super().__call__([{"input_ids": row["input_ids"]} for row in features])
-        vectors = np.stack([row["labels"] for row in features]).astype(np.float32)
-        return {**batch, "labels": torch.from_numpy(vectors)}
+        batch = dict(super().__call__([{"input_ids": row["input_ids"]} for row in features]))
+        batch["labels"] = torch.from_numpy(np.stack([row["labels"] for row in features]).astype(np.float32))
+        if "states" in features[0]:
+            rows = [torch.from_numpy(np.array(row["states"])) for row in features]
+            states = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+            batch["states"] = torch.nn.functional.pad(states, (0, 0, 0, batch["input_ids"].shape[1] - states.shape[1]))
+        return batch
 
 
 def measure(output: EvalPrediction) -> dict[str, float]:
-    """Return the mean cosine to the teacher's vectors, and Spearman's correlation of the similarities of pairs."""
-    own, wanted = (torch.as_tensor(part, dtype=torch.float32) for part in (output.predictions, output.label_ids))
-    wanted = torch.nn.functional.normalize(wanted, dim=-1)
+    """Return the mean cosines to the teacher's vectors and states, and the agreement of similarities of pairs.
+
+    The agreement is Spearman's correlation over random pairs of texts.
+    """
+    vectors, *by_text = output.predictions if isinstance(output.predictions, tuple) else (output.predictions,)
+    student = torch.as_tensor(vectors, dtype=torch.float32)
+    labels = output.label_ids[0] if isinstance(output.label_ids, tuple) else output.label_ids
+    wanted = torch.nn.functional.normalize(torch.as_tensor(labels, dtype=torch.float32), dim=-1)
     generator = torch.Generator().manual_seed(0)
-    pairs = torch.randint(len(own), (2, _MOST_PAIRS), generator=generator)
+    pairs = torch.randint(len(student), (2, _MOST_PAIRS), generator=generator)
     first, second = pairs[:, pairs[0] != pairs[1]]
-    ranks = [((unit[first] * unit[second]).sum(-1)).argsort().argsort().double() for unit in (own, wanted)]
-    return {
-        "cosine": (own * wanted).sum(dim=-1).mean().item(),
+    ranks = [((unit[first] * unit[second]).sum(-1)).argsort().argsort().double() for unit in (student, wanted)]
+    scores = {
+        "cosine": (student * wanted).sum(dim=-1).mean().item(),
         "rank_agreement": torch.corrcoef(torch.stack(ranks))[0, 1].item(),
     }
+    return {**scores, "token_cosine": float(by_text[0].mean())} if by_text else scores

@@ -17,12 +17,13 @@ from transformers import PreTrainedTokenizerBase
 
 from ... import __version__
 from ...hub.model_folder import FinishedFolder
+from ...models.configuration_rnn import ENCODER_SETTINGS, RnnConfig
 from ...tokenizers.word_level import save_tokenizer
 from ..arguments.pretraining_arguments import PretrainingArguments
 from ..arguments.training_arguments import RnnTrainingArguments
 from ..recipes import load_recipe
 from ..save import name_of_path, write_json
-from .student import SentenceStudent
+from .student import EncoderStudent
 
 METRICS = "pretraining.json"
 _MODULES = (
@@ -33,13 +34,12 @@ _MODULES = (
 )
 _CARD = """# {name}
 
-A recurrent encoder of texts: {cell} of {layers} layer{s} with {hidden} units per direction over {pieces:,} word
-pieces, {parameters:,} parameters. It learned the sentence vectors of `{teacher}` from {learned:,} texts without labels
-({files}).
+A recurrent encoder of texts: {network}, over {pieces:,} word pieces, {parameters:,} parameters. It learned
+{objective} of `{teacher}` from {learned:,} texts without labels ({files}).
 
 | on {held_out:,} held-out texts | |
 |---|---|
-| mean cosine to the teacher's vectors | {cosine:.3f} |
+| mean cosine to the teacher's vectors | {cosine:.3f} |{token_row}
 | rank agreement (Spearman) of the similarities of pairs | {rank:.3f} |
 
 It is a start for classifiers and other heads of the package `hf-rnn`:
@@ -70,7 +70,7 @@ It repeats what its teacher has learned, biases included, and follows the teache
 
 def write_encoder(
     folder: FinishedFolder,
-    model: SentenceStudent,
+    model: EncoderStudent,
     tokenizer: PreTrainedTokenizerBase,
     record: Mapping[str, Any],
     own: PretrainingArguments,
@@ -97,12 +97,12 @@ def write_encoder(
         tags=["hf-rnn", "recurrent", *(training.tags or ())],
     )
     texts, held_out = record["texts"], record["held_out"]
+    token_cosine = held_out.get("token_cosine")
     body = _CARD.format(
         name=Path(str(training.output_dir)).resolve().name,
-        cell=f"{'bidirectional' if settings.bidirectional else 'one-directional'} {settings.cell_type}",
-        layers=settings.num_hidden_layers,
-        s="s" * (settings.num_hidden_layers > 1),
-        hidden=settings.hidden_size,
+        network=_describe(settings),
+        objective="the states at every token, and the sentence vectors," if token_cosine else "the sentence vectors",
+        token_row=f"\n| mean cosine to its states at every token | {token_cosine:.3f} |" if token_cosine else "",
         pieces=settings.vocab_size,
         parameters=record["parameters"],
         teacher=record["teacher"]["name"],
@@ -118,7 +118,16 @@ def write_encoder(
     ModelCard(f"---\n{facts.to_yaml()}\n---\n\n{body}").save(folder.card)
 
 
-def _write_modules(root: Path, model: SentenceStudent, max_length: int, dtype: torch.dtype) -> None:
+def _describe(config: RnnConfig) -> str:
+    """Return the network in words."""
+    cell = f"{'bidirectional' if config.bidirectional else 'one-directional'} {config.cell_type}"
+    many = "s" * (config.num_hidden_layers > 1)
+    if config.block_type == "residual":
+        return f"{config.num_hidden_layers} residual block{many} of width {config.stream_size} around a {cell}"
+    return f"{cell} of {config.num_hidden_layers} layer{many} with {config.hidden_size} units per direction"
+
+
+def _write_modules(root: Path, model: EncoderStudent, max_length: int, dtype: torch.dtype) -> None:
     """Write pooling and projection in the format of sentence-transformers."""
     weight, bias = model.projection.weight.detach(), model.projection.bias.detach()
     modes = {"mean_tokens": True, "cls_token": False, "max_tokens": False, "mean_sqrt_len_tokens": False}
@@ -153,8 +162,11 @@ def _command(config: Any, own: PretrainingArguments, training: RnnTrainingArgume
         if (value := getattr(own, name)) is not None:
             parts += [f"--{name}", str(value)]
     usual = load_recipe("pretrain")
-    for name in ("cell_type", "embedding_size", "hidden_size", "num_hidden_layers", "bidirectional"):
-        if (value := getattr(config, name)) != usual[name]:
+    if own.objective != "tokens":
+        parts += ["--objective", own.objective]
+    for name in ENCODER_SETTINGS:
+        value = getattr(config, name)
+        if value != usual.get(name, getattr(RnnConfig, name)):
             parts += [f"--{name}", str(value)]
     parts += ["--learning_rate", str(training.learning_rate), "--num_train_epochs", f"{training.num_train_epochs:g}"]
     return shlex.join([*parts, "--seed", str(training.seed), "--output_dir", "OUT"])

@@ -1,7 +1,6 @@
-"""The teacher of a pretraining: an encoder of sentences, and its vectors of all texts in one memory-mapped file.
+"""The teacher of a pretraining, loaded by sentence-transformers, and its answers to all texts in memory-mapped files.
 
-A sentence-transformers folder names its pooling and further layers in `modules.json`. Any other encoder of
-transformers is pooled by the mean. Code of a repo is never run, and weights are read from safetensors only.
+Legend: N texts, M tokens of all texts, S width of a teacher's vector.
 """
 
 from __future__ import annotations
@@ -10,171 +9,145 @@ import hashlib
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import datasets
 import numpy as np
 import torch
-from safetensors.torch import load_file
-from torch import nn
-from torch.nn.functional import normalize
 from tqdm.auto import tqdm
-from transformers import AutoModel, AutoTokenizer
 
-from ...hub.client import fetch
 from ...hub.loading import check_name
-from ...hub.model_folder import name_damage, read_config, read_mapping
+from ...hub.model_folder import read_mapping
 from ...utils.atomic_write import write_whole
-from ...utils.errors import UserError
-from ..distillation.teacher import TeacherModel, check_tokenizer, hash_texts
+from ...utils.errors import UserError, reason_of
 
 logger = logging.getLogger(__name__)
 
 BLOCK = 4096  # texts; a stopped run computes at most one block again
-_TOKENS_PER_BATCH = 4096
-_POOLINGS = ("cls", "mean", "max")
+_TOKENS_PER_BATCH = 2048
 
 
-@dataclass(frozen=True, kw_only=True)
-class SentenceTeacher(TeacherModel):
-    """An encoder of sentences."""
+class SentenceTeacher:
+    """An encoder of sentences: a sentence-transformers model, or an encoder of transformers with mean pooling.
 
-    poolings: tuple[str, ...] = ("mean",)  # parts of a pooled vector, of `cls`, `max` and `mean`, side by side
-    dense: tuple[Path, ...] = ()  # folders of linear layers on top
+    Args:
+        name_or_path: A folder, or a repo id of the Hub. Code of a repo is never run.
+        max_length: Tokens per text, if that is less than the teacher's own limit.
+        device: Where it runs.
+        bf16: Whether to compute in bfloat16.
 
-    @classmethod
-    def open(cls, name_or_path: str, max_length: int | None = None, **options: Any) -> Self:
-        """Find a teacher, a folder or a repo id of the Hub, and read everything except its weights.
+    Raises:
+        UserError: If sentence-transformers is missing, or the teacher cannot be loaded.
+    """
 
-        Texts are truncated to `max_length` tokens, or to the teacher's own limit if that is smaller. Options are
-        `device` and `bf16`. Raises a [`UserError`] if it does not exist, cannot be loaded, or has modules that are not
-        known here.
-        """
+    def __init__(self, name_or_path: str, max_length: int | None, device: torch.device, bf16: bool) -> None:
         check_name(name_or_path, "a teacher")
-        local, title = Path(name_or_path).is_dir(), f"the teacher {name_or_path}"
-        root = Path(name_or_path) if local else fetch(name_or_path)
-        folder, poolings, dense, own = _read_modules(title, root)
-        config = read_config(title, folder)
-        with name_damage(title, "its tokenizer"):
-            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-            asked = min((length for length in (own, max_length) if length is not None), default=None)
-            limit = check_tokenizer(title, config, tokenizer, asked)
-        options |= {"poolings": poolings, "dense": dense}
-        name = root.absolute().name if local else name_or_path
-        return cls(name=name, folder=folder, config=config, tokenizer=tokenizer, max_length=limit, **options)
+        try:
+            from sentence_transformers import SentenceTransformer
+        except ImportError as error:
+            raise UserError("pretrain needs sentence-transformers: pip install 'hf-rnn[pretrain]'") from error
+        try:
+            self.model = SentenceTransformer(
+                name_or_path,
+                device=str(device),
+                trust_remote_code=False,
+                model_kwargs={"use_safetensors": True, "dtype": torch.float32},
+            ).eval()
+        except Exception as error:  # the libraries below raise exceptions of many kinds
+            raise UserError(f"the teacher {name_or_path} cannot be loaded: {reason_of(error):.300}") from error
+        limits = [limit for limit in (self.model.max_seq_length, max_length) if limit is not None]
+        self.max_length = min(limits, default=None)
+        if self.max_length is not None:
+            self.model.max_seq_length = self.max_length
+        local = Path(name_or_path).is_dir()
+        self.name = Path(name_or_path).absolute().name if local else name_or_path
+        self.tokenizer = self.model.tokenizer
+        self.vector_size = self.model.encode(["a text"]).shape[1]
+        self._bf16 = bf16
+        around = {*self.tokenizer.all_special_ids} - {self.tokenizer.unk_token_id}  # tokens that are not of a text
+        self._around = np.array(sorted(around))
 
-    @cached_property
     def fingerprint(self) -> str:
-        """Return a hash of all that decides its vectors."""
-        layers = [hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest() for folder in self.dense]
-        return self.hash_model(self.poolings, layers)
+        """Return a hash of all that decides its answers."""
+        digest = hashlib.sha256(f"{self.model} {self.max_length} {self._bf16}".encode())
+        digest.update(self.tokenizer.backend_tokenizer.to_str().encode())
+        for name, weight in sorted(self.model.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(weight.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
-    def load(self) -> Callable[[list[str]], np.ndarray]:
-        """Load the model; return a function from N texts to their unit vectors `(N, S)` in float32."""
-        with name_damage(f"the teacher {self.name}", "its weights"):
-            model = AutoModel.from_pretrained(
-                self.folder, config=self.config, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
-            )
-            layers = nn.Sequential(*map(_load_dense, self.dense)).to(self.device).eval()
-        model = model.to(self.device).eval()
+    def read_table(self) -> np.ndarray:
+        """Return the token vectors `(V, E)`."""
+        transformer: Any = self.model[0]
+        return transformer.auto_model.get_input_embeddings().weight.detach().cpu().float().numpy()
 
-        def read(outputs: Any, mask: torch.Tensor) -> torch.Tensor:
-            return normalize(layers(_pool(outputs.last_hidden_state, mask, self.poolings)).float(), dim=-1)
+    def count_special(self) -> int:
+        """Return the number of tokens that the tokenizer puts around a text."""
+        return self.tokenizer.num_special_tokens_to_add()
 
-        return lambda texts: self.run(model, texts, read, lambda longest: max(1, _TOKENS_PER_BATCH // longest))
-
-
-def _read_modules(title: str, root: Path) -> tuple[Path, tuple[str, ...], tuple[Path, ...], int | None]:
-    """Return the folder of the encoder, the parts of its pooling, folders of dense layers, and tokens per text."""
-    path = root / "modules.json"
-    if not path.is_file():
-        return root, ("mean",), (), None
-    folder, dense, limit = root, [], None
-    poolings: tuple[str, ...] = ("mean",)
-    with name_damage(title, path.name):
-        for module in json.loads(path.read_text("utf-8")):
-            kind, place = module["type"].rpartition(".")[2], root / module["path"]
-            if kind == "Transformer":
-                folder = place
-                settings = place / "sentence_bert_config.json"
-                if settings.is_file():
-                    limit = read_mapping(settings, settings.read_bytes()).get("max_seq_length")
-            elif kind == "Pooling":
-                asked = read_mapping(place / "config.json", (place / "config.json").read_bytes())
-                poolings = _read_pooling(title, asked)
-            elif kind == "Dense":
-                dense.append(place)
-            elif kind != "Normalize":
-                raise UserError(
-                    f"{title} has a module {kind}: Transformer, Pooling, Dense and Normalize are known here"
-                )
-    return folder, poolings, tuple(dense), limit
+    @torch.inference_mode()
+    def answer(self, texts: Sequence[str]) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Return unit vectors `(N, S)`, and per text the last hidden states `(T, S')` of its own tokens."""
+        order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
+        vectors = np.empty((len(texts), self.vector_size), np.float32)
+        states: list[Any] = [None] * len(texts)
+        start = 0
+        while start < len(order):
+            longest = len(texts[order[min(start + _TOKENS_PER_BATCH, len(order)) - 1]]) // 3 + 8
+            rows = order[start : start + max(1, _TOKENS_PER_BATCH // longest)]
+            start += len(rows)
+            inputs = self.model.preprocess([texts[row] for row in rows])
+            inputs = {
+                name: value.to(self.model.device) if hasattr(value, "to") else value for name, value in inputs.items()
+            }
+            with torch.autocast(self.model.device.type, dtype=torch.bfloat16, enabled=self._bf16):
+                outputs = self.model(inputs)
+            found = torch.nn.functional.normalize(outputs["sentence_embedding"].float(), dim=-1)
+            hidden = outputs["token_embeddings"].float().cpu().numpy()
+            kept = ~np.isin(inputs["input_ids"].cpu().numpy(), self._around)
+            vectors[rows] = found.cpu().numpy()
+            for place, row in enumerate(rows):
+                states[row] = hidden[place, kept[place]]
+        return vectors, states
 
 
-def _read_pooling(title: str, asked: dict[str, Any]) -> tuple[str, ...]:
-    mode = asked.get("pooling_mode")
-    names = [mode] if isinstance(mode, str) else mode
-    if names is None:
-        found = [
-            name.removeprefix("pooling_mode_") for name, on in asked.items() if name.startswith("pooling_") and on
-        ]
-        names = [name.removesuffix("_tokens").removesuffix("_token") for name in found]
-    if not names or not set(names) <= set(_POOLINGS):
-        raise UserError(f"{title} has a pooling {', '.join(names)}: {', '.join(_POOLINGS)} are known here")
-    return tuple(name for name in ("cls", "max", "mean") if name in names)
-
-
-def _load_dense(folder: Path) -> nn.Module:
-    settings = read_mapping(folder / "config.json", (folder / "config.json").read_bytes())
-    layer = nn.Linear(settings["in_features"], settings["out_features"], settings.get("bias", True))
-    weights = load_file(folder / "model.safetensors")
-    layer.load_state_dict({name.removeprefix("linear."): weight for name, weight in weights.items()})
-    name = str(settings.get("activation_function", "Tanh")).rpartition(".")[2]
-    if not hasattr(nn, name):
-        raise UserError(f"{folder} has an unknown activation_function: found {name}; use one of torch.nn")
-    return nn.Sequential(layer, getattr(nn, name)())
-
-
-def _pool(states: torch.Tensor, mask: torch.Tensor, parts: tuple[str, ...]) -> torch.Tensor:
-    """Return the parts of the pooled vectors side by side, in the order of sentence-transformers."""
-    real = mask[:, :, None].to(states.dtype)
-    pooled = {
-        "cls": lambda: states[:, 0],
-        "max": lambda: states.masked_fill(real == 0, -1e9).amax(dim=1),
-        "mean": lambda: (states * real).sum(dim=1) / real.sum(dim=1).clamp(min=1e-9),
-    }
-    return torch.cat([pooled[part]() for part in parts], dim=-1)
-
-
-class TeacherVectors:
-    """A teacher's unit vectors `(N, S)` of N texts, float16, in files of `folder`.
+class TeacherAnswers:
+    """A teacher's answers in files of `folder`, in float16: vectors `(N, S)` and, for tokens, states `(M, S)`.
 
     Blocks that a stopped run has computed for the same teacher and texts are kept. With several processes the first
     one calls `prepare`, then each computes its part, then all read.
+
+    Args:
+        texts: The texts.
+        lengths: Tokens of each text, to store the states of its tokens too; None for vectors only.
+        folder: Where the files are.
+        fingerprint: A hash of teacher, texts and tokens.
     """
 
-    def __init__(self, teacher: SentenceTeacher, texts: datasets.Dataset, folder: Path) -> None:
-        self._teacher, self._texts, self._folder = teacher, texts, folder
+    def __init__(self, texts: datasets.Dataset, lengths: np.ndarray | None, folder: Path, fingerprint: str) -> None:
+        self._texts, self._folder, self.fingerprint = texts, folder, fingerprint
         self._record, self._path = folder / "vectors.json", folder / "vectors.npy"
-        self.fingerprint = hash_texts(iterate(texts), teacher.fingerprint)
+        self._states = folder / "states.npy"
+        self.offsets = None if lengths is None else np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
 
-    def prepare(self) -> None:
-        """Make an empty file, unless there is one of the same teacher and texts."""
+    def prepare(self, vector_size: int) -> None:
+        """Make empty files, unless there are some of the same teacher and texts."""
         known = read_mapping(self._record, self._record.read_bytes()) if self._record.is_file() else {}
         if known.get("fingerprint") == self.fingerprint and self._path.is_file():
             return
-        size = self._teacher.load()(["a text"]).shape[1]
         self._folder.mkdir(parents=True, exist_ok=True)
         for old in self._folder.glob("block-*"):
             old.unlink()
-        np.lib.format.open_memmap(self._path, "w+", np.float16, (len(self._texts), size)).flush()
+        np.lib.format.open_memmap(self._path, "w+", np.float16, (len(self._texts), vector_size)).flush()
+        if self.offsets is not None:
+            shape = (int(self.offsets[-1]), vector_size)
+            logger.info("teacher's states of %s tokens take %.1f GB", f"{shape[0]:,}", 2 * shape[0] * shape[1] / 1e9)
+            np.lib.format.open_memmap(self._states, "w+", np.float16, shape).flush()
         write_whole(self._record, json.dumps({"fingerprint": self.fingerprint}).encode())
 
-    def compute(self, process: int = 0, processes: int = 1) -> None:
+    def compute(self, teacher: SentenceTeacher, process: int = 0, processes: int = 1) -> None:
         """Compute the missing blocks that belong to one of several processes."""
         count = len(self._texts)
         blocks = [range(first, min(first + BLOCK, count)) for first in range(0, count, BLOCK)]
@@ -183,20 +156,36 @@ class TeacherVectors:
             return
         left = sum(map(len, missing))
         if processes == 1 and left < count:
-            logger.info("teacher's vectors: %s of %s are there already", f"{count - left:,}", f"{count:,}")
+            logger.info("teacher's answers: %s of %s are there already", f"{count - left:,}", f"{count:,}")
         seconds = 0.1 if sys.stderr.isatty() else 30
-        bar = tqdm(desc="teacher's vectors", total=left, unit=" texts", mininterval=seconds, disable=process > 0)
-        vectors, embed = np.lib.format.open_memmap(self._path, "r+"), self._teacher.load()
+        bar = tqdm(desc="teacher's answers", total=left, unit=" texts", mininterval=seconds, disable=process > 0)
+        files = [np.lib.format.open_memmap(self._path, "r+")]
+        if self.offsets is not None:
+            files.append(np.lib.format.open_memmap(self._states, "r+"))
         for rows in missing:
-            vectors[rows.start : rows.stop] = embed(self._texts[rows.start : rows.stop]["text"])
-            vectors.flush()
+            vectors, states = teacher.answer(self._texts[rows.start : rows.stop]["text"])
+            files[0][rows.start : rows.stop] = vectors
+            if self.offsets is not None:
+                self._store_states(files[1], rows, states)
+            for file in files:
+                file.flush()
             self._mark(rows).touch()
             bar.update(len(rows))
         bar.close()
 
-    def read(self) -> np.ndarray:
-        """Return the vectors, mapped from their file."""
-        return np.load(self._path, mmap_mode="r")
+    def _store_states(self, file: np.ndarray, rows: range, states: list[np.ndarray]) -> None:
+        offsets: Any = self.offsets
+        begins, ends = offsets[rows.start : rows.stop], offsets[rows.start + 1 : rows.stop + 1]
+        for begin, end, state in zip(begins, ends, states, strict=True):
+            if len(state) == end - begin:
+                file[begin:end] = state
+            else:  # the text spells a special token, as in `[SEP]`: zeros have no gradient
+                file[begin:end] = 0
+
+    def read(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return the vectors, and the states or None, mapped from their files."""
+        states = None if self.offsets is None else np.load(self._states, mmap_mode="r")
+        return np.load(self._path, mmap_mode="r"), states
 
     def _mark(self, rows: range) -> Path:
         return self._folder / f"block-{rows.start}"
@@ -206,3 +195,12 @@ def iterate(texts: datasets.Dataset) -> Iterator[str]:
     """Yield the column `text`, a batch in memory at a time."""
     for start in range(0, len(texts), BLOCK):
         yield from texts[start : start + BLOCK]["text"]
+
+
+def hash_texts(texts: datasets.Dataset, *facts: str) -> str:
+    """Return a hash of texts and of facts, such as a teacher's fingerprint."""
+    digest = hashlib.sha256(json.dumps(facts).encode())
+    for text in iterate(texts):
+        encoded = text.encode("utf-8", "surrogatepass")
+        digest.update(len(encoded).to_bytes(8, "big") + encoded)
+    return digest.hexdigest()

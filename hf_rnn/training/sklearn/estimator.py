@@ -262,7 +262,6 @@ def _train(
     """Train into the folder that the arguments name; return the facts of its card."""
     from ...data import DataReport
     from ..checks import check_early
-    from ..hooks import SampleWeights
     from ..train import train_on
 
     check_early(arguments)
@@ -271,9 +270,8 @@ def _train(
         columns = copy.copy(arguments.data)
         vars(columns).update(targets.columns)
         texts = get_task(targets.task).read(columns, data=splits, report=report)
-        hooks = [] if weights is None else [SampleWeights(weights)]
         options: dict[str, Any] = {"task_specific_params": targets.record, "quiet": quiet}
-        return train_on(texts, report, arguments, hooks=hooks, **options).card
+        return train_on(texts, report, arguments, sample_weights=weights, **options).card
 
 
 def _write_files(folder: Path, files: Mapping[str, bytes]) -> None:

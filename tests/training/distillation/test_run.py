@@ -22,7 +22,7 @@ from hf_rnn.training.distillation import logits as logits_module
 from hf_rnn.training.distillation.run import NO_LABEL, Distillation, distillation_loss
 from hf_rnn.training.distillation.teacher import fold_of
 from hf_rnn.training.distillation.unlabeled import MASKED, augment
-from hf_rnn.training.hooks import Run
+from hf_rnn.training.run import Run
 from hf_rnn.utils.errors import UserError
 
 
@@ -108,17 +108,17 @@ def test_rows_that_a_run_learns_from(quick, crew, teacher, unlabeled, tmp_path, 
     settings = DistillationArguments(teacher=str(crew), unlabeled=str(unlabeled), augmentation_seed=7, **chances)
     arguments, texts = parse_settings({**own, "output_dir": str(tmp_path)}), load_tsv(quick["data_dir"])
     run, hook = Run(get_task(arguments.data.task), arguments, texts, DataReport()), Distillation(arguments, settings)
-    hook.on_texts(run)
+    unlabeled_texts = hook.read_texts(run)
     labeled, others = (
         list(texts["train"]["text"]),
         {text for name in ("validation", "test") for text in texts[name]["text"]},
     )
     lines = unlabeled.read_text().splitlines()
     further = [text for text in lines if text not in {*labeled, *others}]
-    assert list(hook.vocabulary_texts(labeled)) == labeled + further
+    assert unlabeled_texts == further
     run.tokenizer = train_tokenizer(labeled, min_frequency=1)
     run.examples = run.task.encode(texts, run.tokenizer, None)
-    hook.on_examples(run)
+    hook.add_rows(run)
 
     copies = list(augment(labeled, 1, seed=7, **chances))
     for number in range(3):

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from ..models.configuration_rnn import RnnConfig
+from .configuration_rnn import RnnConfig
 
 Model = TypeVar("Model", bound=torch.nn.Module)
 

@@ -1,0 +1,62 @@
+"""The metrics of the tasks as modules of `evaluate`, for the Trainer, `evaluate.combine` and batches (`add_batch`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import datasets
+import evaluate
+import numpy.typing as npt
+
+from .scores import classification_metrics, label_set_metrics, number_metrics
+
+_NUMBERS = datasets.List(datasets.Value("float64"))
+
+
+class _Metric(evaluate.Metric):
+    """A metric with names. Whole splits are measured without a copy, batches are collected in memory."""
+
+    measure: ClassVar[Callable[..., dict[str, Any]]]
+    feature: ClassVar[Any] = _NUMBERS
+
+    def __init__(self, names: Sequence[str], **options: Any) -> None:
+        self._names, self._options = list(names), options
+        super().__init__(keep_in_memory=True)
+
+    def _info(self) -> evaluate.MetricInfo:
+        features = datasets.Features(predictions=self.feature, references=self.feature)
+        return evaluate.MetricInfo(type(self).__doc__ or "", "", features, "One prediction and reference per row.")
+
+    def _build_data_dir(self) -> str:
+        return ""  # the base class creates a folder even if nothing is written there
+
+    def compute(
+        self, *, predictions: npt.ArrayLike | None = None, references: npt.ArrayLike | None = None, **inputs: Any
+    ) -> dict[str, Any]:
+        """Return the scores of these rows, or of the collected batches."""
+        if predictions is None:
+            return super().compute(**inputs)
+        return self._compute(predictions, references)
+
+    def _compute(self, predictions: Any, references: Any) -> dict[str, Any]:
+        return self.measure(predictions, references, self._names, **self._options)
+
+
+class Classification(_Metric):
+    """Scores of class ids; see `classification_metrics`."""
+
+    measure = staticmethod(classification_metrics)
+    feature = datasets.Value("int64")
+
+
+class LabelSets(_Metric):
+    """Scores of sets of labels; see `label_set_metrics`. The option `thresholds` decides which labels a row has."""
+
+    measure = staticmethod(label_set_metrics)
+
+
+class Numbers(_Metric):
+    """Scores of predicted numbers; see `number_metrics`."""
+
+    measure = staticmethod(number_metrics)

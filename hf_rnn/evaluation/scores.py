@@ -1,0 +1,209 @@
+"""Scores of predictions, by the functions of scikit-learn with `zero_division=0`.
+
+Averages are over all names: a class without rows in a split counts as 0. scikit-learn is imported on first use: its
+import takes a second. Legend: N rows, C names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..utils.errors import UserError
+
+MOST_CLASSES = 1_000  # with a confusion matrix; the zeros of a larger one would fill most of metrics.json
+
+
+def check_finite_logits(logits: npt.ArrayLike) -> None:
+    """Raise UserError for logits `(N, C)` that are NaN or infinite."""
+    finite = np.isfinite(np.asarray(logits)).all(axis=-1)
+    if not finite.all():
+        advice = "did the training diverge? Train again with a lower learning_rate, or with max_grad_norm 1"
+        raise UserError(f"{np.count_nonzero(~finite)} of {len(finite)} rows have logits that are not finite: {advice}")
+
+
+def classification_metrics(
+    predictions: npt.ArrayLike, references: npt.ArrayLike, class_names: Sequence[str]
+) -> dict[str, Any]:
+    """Measure single-label predictions.
+
+    Args:
+        predictions: Predicted class ids (N).
+        references: True class ids (N).
+        class_names: Names by id (C).
+
+    Returns:
+        `accuracy`, `macro_f1`, `macro_recall`, `per_class` (name to `precision`, `recall`, `f1` and `support`) and
+        `confusion_matrix` (true classes in rows). Above 1,000 classes `confusion_cells` replaces the matrix: its cells
+        that are not 0, each `[true id, predicted id, count]`, the largest first.
+
+    Raises:
+        UserError: For no rows, different lengths, an invalid id, or two equal names.
+    """
+    from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
+
+    names = list(class_names)
+    if len(set(names)) < len(names):
+        raise UserError(f"class names must be all different: found {names}")
+    predicted, true = _to_ids("predictions", predictions, names), _to_ids("references", references, names)
+    check_rows(predicted, true)
+    labels = np.arange(len(names))
+    scores = precision_recall_fscore_support(true, predicted, labels=labels, zero_division=0)
+    if len(names) <= MOST_CLASSES:
+        counts = {"confusion_matrix": confusion_matrix(true, predicted, labels=labels).tolist()}
+    else:
+        cells, sizes = np.unique(np.column_stack([true, predicted]), axis=0, return_counts=True)
+        rows = np.column_stack([cells, sizes])
+        counts = {"confusion_cells": rows[np.argsort(-sizes, kind="stable")].tolist()}
+    return {
+        "accuracy": float(accuracy_score(true, predicted)),
+        "macro_f1": float(scores[2].mean()),
+        "macro_recall": float(scores[1].mean()),
+        "per_class": _by_name(names, scores),
+        **counts,
+    }
+
+
+def _by_name(names: Sequence[str], scores: Sequence[np.ndarray]) -> dict[str, dict[str, Any]]:
+    keys = ("precision", "recall", "f1", "support")
+    rows = zip(*(column.tolist() for column in scores), strict=True)
+    return {name: dict(zip(keys, row, strict=True)) for name, row in zip(names, rows, strict=True)}
+
+
+def _to_ids(what: str, values: npt.ArrayLike, names: Sequence[str]) -> np.ndarray:
+    ids = np.asarray(values)
+    if ids.ndim != 1 or (ids.dtype.kind not in "iub" and ids.size):
+        advice = "give one class id per row (from logits: logits.argmax(-1); from names: config.label2id[name])"
+        raise UserError(f"{what} have shape {ids.shape} and type {ids.dtype}: {advice}")
+    (wrong,) = np.nonzero((ids < 0) | (ids >= len(names)))
+    if len(wrong):
+        known = ", ".join(f"{index} = {name}" for index, name in enumerate(names[:20]))
+        raise UserError(f"{what}[{wrong[0]}] is {ids[wrong[0]]}, but there are {len(names)} classes: {known}")
+    return ids
+
+
+def check_rows(predictions: np.ndarray, references: np.ndarray) -> None:
+    """Refuse no rows, and arrays of different shapes."""
+    if not len(references) or predictions.shape != references.shape:
+        raise UserError(
+            f"nothing to measure: found predictions of shape {predictions.shape} and references of shape "
+            f"{references.shape}; give one of each per row"
+        )
+
+
+def label_set_metrics(
+    predictions: npt.ArrayLike, references: npt.ArrayLike, names: Sequence[str], thresholds: npt.ArrayLike = 0.5
+) -> dict[str, Any]:
+    """Measure sets of labels.
+
+    Args:
+        predictions: Scores, such as probabilities `(N, C)`.
+        references: 0 and 1 `(N, C)`.
+        names: Names of the labels (C).
+        thresholds: A text has the labels with a score above these: a number, or one for each label (C).
+
+    Returns:
+        `micro_f1`, `macro_f1`, `subset_accuracy` (share of the rows with exactly the right set), `average_precision`
+        (mean over the labels that some row has) and `per_label`: name to `precision`, `recall`, `f1`, `support` and
+        `average_precision` (None without a row).
+    """
+    from sklearn.metrics import accuracy_score, average_precision_score, f1_score, precision_recall_fscore_support
+
+    values, true = np.asarray(predictions), np.asarray(references) > 0.5
+    check_rows(values, true)
+    held = values > np.asarray(thresholds)
+    if len(names) > 1:
+        scores = precision_recall_fscore_support(true, held, zero_division=0)
+    else:  # scikit-learn reads one column as two classes
+        scores = precision_recall_fscore_support(true[:, 0], held[:, 0], labels=[True], zero_division=0)
+    per_label = _by_name(names, scores)
+    for name, column, labels in zip(names, values.T, true.T, strict=True):
+        per_label[name]["average_precision"] = float(average_precision_score(labels, column)) if labels.any() else None
+    precisions = [found["average_precision"] for found in per_label.values() if found["support"]]
+    return {
+        "micro_f1": float(f1_score(true.ravel(), held.ravel(), zero_division=0)),
+        "macro_f1": float(scores[2].mean()),
+        "subset_accuracy": float(accuracy_score(true, held)),
+        "average_precision": float(np.mean(precisions)) if precisions else 0.0,
+        "per_label": per_label,
+    }
+
+
+def tune_thresholds(probabilities: np.ndarray, references: npt.ArrayLike) -> list[float]:
+    """Return for each label the threshold with the best F1, 0.5 for a label that no row has.
+
+    A threshold is in the middle between two neighbouring scores, or 0.5. Of equally good ones the nearest to 0.5 is
+    taken.
+
+    Args:
+        probabilities: `(N, C)`, of rows that the model was not trained on.
+        references: 0 and 1 `(N, C)`.
+    """
+    thresholds = []
+    for scores, true in zip(probabilities.T, (np.asarray(references) > 0.5).T, strict=True):
+        steps, order = np.unique(scores), np.sort(scores)
+        cuts = np.append((steps[:-1] + steps[1:]) / 2, 0.5)
+        claimed = len(order) - np.searchsorted(order, cuts, side="right")
+        hits = true.sum() - np.searchsorted(np.sort(scores[true]), cuts, side="right")
+        f1 = 2 * hits / np.maximum(1, true.sum() + claimed)
+        best = cuts[f1 >= f1.max() - 1e-12]
+        thresholds.append(float(best[np.abs(best - 0.5).argmin()]) if true.any() else 0.5)
+    return thresholds
+
+
+def number_metrics(predictions: npt.ArrayLike, references: npt.ArrayLike, names: Sequence[str]) -> dict[str, Any]:
+    """Measure predicted numbers.
+
+    Args:
+        predictions: `(N, C)`, or `(N)` for one name.
+        references: True numbers of the same shape.
+        names: Names of the numbers (C).
+
+    Returns:
+        As means over the numbers `pearson`, `spearman`, `r2`, `mae` and `rmse`; for several numbers also `per_value`:
+        name to these. A correlation with a constant is 0, and R2 of one row too.
+    """
+    from scipy.stats import rankdata
+    from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
+
+    shape = -1, len(names)
+    guesses, true = (
+        np.asarray(predictions, np.float64).reshape(shape),
+        np.asarray(references, np.float64).reshape(shape),
+    )
+    check_rows(guesses, true)
+    one_each: dict[str, Any] = {"multioutput": "raw_values"}
+    scores = {
+        "pearson": _correlate(guesses, true),
+        "spearman": _correlate(rankdata(guesses, axis=0), rankdata(true, axis=0)),
+        "r2": r2_score(true, guesses, **one_each) if len(true) > 1 else np.zeros(len(names)),
+        "mae": mean_absolute_error(true, guesses, **one_each),
+        "rmse": root_mean_squared_error(true, guesses, **one_each),
+    }
+    means: dict[str, Any] = {score: float(values.mean()) for score, values in scores.items()}
+    if len(names) > 1:
+        rows = np.column_stack(list(scores.values())).tolist()
+        means["per_value"] = {name: dict(zip(scores, row, strict=True)) for name, row in zip(names, rows, strict=True)}
+    return means
+
+
+def _correlate(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    first, second = first - first.mean(axis=0), second - second.mean(axis=0)
+    scale = np.sqrt((first**2).sum(axis=0) * (second**2).sum(axis=0))
+    return (first * second).sum(axis=0) / np.where(scale > 0, scale, np.inf)
+
+
+def measure_loss(logits: np.ndarray, references: npt.ArrayLike, problem_type: str | None) -> float:
+    """Return the mean loss of logits `(N, C)`: cross-entropy in nats, or for regression the squared error."""
+    import torch
+    from torch.nn import functional
+
+    outputs, true = torch.from_numpy(logits.astype(np.float64)), torch.as_tensor(np.asarray(references))
+    if problem_type == "regression":
+        return functional.mse_loss(outputs, true.double().view_as(outputs)).item()
+    if problem_type == "multi_label_classification":
+        return functional.binary_cross_entropy_with_logits(outputs, true.double()).item()
+    return functional.cross_entropy(outputs, true.long()).item()

@@ -1,0 +1,143 @@
+"""Scores against tables worked by hand and scikit-learn, and the modules of `evaluate`."""
+
+import json
+
+import evaluate
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from sklearn import metrics
+
+from hf_rnn import RnnConfig
+from hf_rnn.evaluation import classification_metrics, scores
+from hf_rnn.evaluation.calibration import expected_calibration_error, reliability_table
+from hf_rnn.evaluation.modules import Classification, LabelSets, Numbers
+from hf_rnn.tasks import get_task
+from hf_rnn.utils.errors import UserError
+
+NAMES = ["negative", "neutral", "positive"]
+REFERENCES = [0, 0, 0, 1, 1, 1, 1, 1, 1, 2]
+PREDICTIONS = [0, 0, 1, 1, 1, 1, 0, 0, 1, 1]  # class 2 is never predicted
+CELLS = [[1, 1, 4], [0, 0, 2], [1, 0, 2], [0, 1, 1], [2, 1, 1]]  # true, predicted, count
+
+
+@pytest.mark.parametrize("most", [1000, 2])
+def test_table_worked_by_hand(most, monkeypatch):
+    monkeypatch.setattr(scores, "MOST_CLASSES", most)
+    measured = classification_metrics(np.array(PREDICTIONS), torch.tensor(REFERENCES), NAMES)
+    if most > 2:
+        assert measured["confusion_matrix"] == [[2, 1, 0], [2, 4, 0], [0, 1, 0]]
+    else:
+        assert measured["confusion_cells"] == CELLS
+    assert measured["accuracy"] == 6 / 10
+    assert measured["per_class"] == {
+        "negative": {"precision": 2 / 4, "recall": 2 / 3, "f1": pytest.approx(4 / 7), "support": 3},
+        "neutral": {"precision": 4 / 6, "recall": 4 / 6, "f1": pytest.approx(8 / 12), "support": 6},
+        "positive": {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 1},
+    }
+    assert measured["macro_recall"] == pytest.approx((2 / 3 + 2 / 3 + 0) / 3)
+    assert measured["macro_f1"] == pytest.approx((4 / 7 + 2 / 3 + 0) / 3)
+    assert json.loads(json.dumps(measured)) == measured
+
+
+@pytest.mark.parametrize(
+    ("predictions", "references", "message"),
+    [
+        ([0, 1], [0], "shape"),
+        ([0, 3], [0, 1], r"predictions\[1\] is 3, but there are 3 classes: 0 = negative"),
+        ([0.0, 1.7], [0, 1], "argmax"),
+        ([[0.1, 0.9], [0.2, 0.8]], [0, 1], r"predictions have shape \(2, 2\)"),
+        ([], [], "nothing to measure"),
+    ],
+)
+def test_invalid_ids_are_refused(predictions, references, message):
+    with pytest.raises(UserError, match=message):
+        classification_metrics(predictions, references, NAMES)
+
+
+def draw_sets(names):
+    chance = np.random.default_rng(0)
+    logits = chance.normal(size=(80, names)).round(1)
+    return logits, chance.random((80, names)) < [0.1, 0.3, 0.5, 0.9][:names]
+
+
+def test_sets_of_labels():
+    logits, true = draw_sets(4)
+    measured, held = scores.label_set_metrics(logits, true, list("abcd"), 0), logits > 0
+    assert measured["micro_f1"] == pytest.approx(metrics.f1_score(true, held, average="micro"))
+    assert measured["macro_f1"] == pytest.approx(metrics.f1_score(true, held, average="macro", zero_division=0))
+    assert measured["subset_accuracy"] == pytest.approx((true == held).all(axis=1).mean())
+    precision = metrics.average_precision_score(true, logits, average="macro")
+    assert measured["average_precision"] == pytest.approx(precision)
+    shares = 1 / (1 + np.exp(-logits))
+    tuned = scores.label_set_metrics(shares, true, list("abcd"), scores.tune_thresholds(shares, true))["per_label"]
+    for number, name in enumerate("abcd"):
+        cuts = np.unique(logits[:, number])[:-1] + 0.05
+        best = max(metrics.f1_score(true[:, number], logits[:, number] > cut) for cut in cuts)
+        assert tuned[name]["f1"] == pytest.approx(best)
+        alone = scores.label_set_metrics(logits[:, [number]], true[:, [number]], [name], 0)["per_label"]
+        assert alone[name] == pytest.approx(measured["per_label"][name])
+
+
+def test_numbers():
+    logits, true = draw_sets(4)
+    numbers, guess = true @ [1.0, 2, 3, 4] + logits[:, 0], logits.sum(axis=1)
+    measured = scores.number_metrics(guess[:, None], numbers[:, None], ["value"])
+    assert measured["pearson"] == pytest.approx(stats.pearsonr(guess, numbers).statistic)
+    assert measured["spearman"] == pytest.approx(stats.spearmanr(guess, numbers).statistic)
+    assert measured["r2"] == pytest.approx(metrics.r2_score(numbers, guess))
+    assert measured["rmse"] == pytest.approx(np.sqrt(((numbers - guess) ** 2).mean()))
+    pair = scores.number_metrics(np.stack([guess, 0 * guess], 1), np.stack([numbers, numbers], 1), ["a", "b"])
+    assert pair["per_value"]["a"] == pytest.approx(measured) and pair["per_value"]["b"]["pearson"] == 0
+
+
+class Rows(evaluate.Metric):
+    """A metric of somebody else."""
+
+    def _info(self):
+        return Classification(NAMES).info
+
+    def _compute(self, predictions, references):
+        return {"rows": len(predictions)}
+
+
+@pytest.mark.parametrize(
+    ("module", "predictions", "references"),
+    [
+        (Classification(NAMES), PREDICTIONS, REFERENCES),
+        (LabelSets(list("abcd"), thresholds=0), *map(np.ndarray.tolist, draw_sets(4))),
+        (Numbers(["value"]), [[1.0], [2.0], [4.0]], [[1.5], [2.5], [3.0]]),
+    ],
+    ids=["classes", "sets", "numbers"],
+)
+def test_modules_take_batches_and_combine(module, predictions, references, tmp_path, monkeypatch):
+    expected = module.compute(predictions=predictions, references=references)
+    for start in range(0, len(references), 2):
+        module.add_batch(predictions=predictions[start : start + 2], references=references[start : start + 2])
+    assert module.compute() == expected
+    if module.name == "classification":
+        combined = evaluate.combine([module, Rows(keep_in_memory=True)])
+        found = combined.compute(predictions=predictions, references=references)
+        assert found == {**expected, "rows": len(references)}
+
+
+def test_logits_that_are_not_finite():
+    task, config = get_task("sequence-classification"), RnnConfig(id2label={0: "a", 1: "b"})
+    logits = np.array([[0.0, 1.0], [np.nan, 0.0], [np.inf, 0.0]])
+    with pytest.raises(UserError, match="2 of 3 rows"):
+        task.evaluate(logits, [0, 1, 0], config)
+    measured = task.evaluate(logits[:1], [1], config)
+    assert measured["loss"] == pytest.approx(np.log1p(np.exp(-1)))
+    assert (measured["rows"], measured["accuracy"]) == (1, 1)
+
+
+def test_probabilities_worked_by_hand():
+    shares = [[0.9, 0.1], [0.7, 0.3], [0.4, 0.6], [0.6, 0.4]]
+    true = [0, 1, 1, 1]  # confidence 0.9 is right, 0.7 wrong, 0.6 right, 0.6 wrong
+    table = reliability_table(shares, true, bins=5)  # edges at 0.2, 0.4, 0.6, 0.8
+    assert table["share"] == [0, 0, 0.5, 0.25, 0.25]
+    assert table["confidence"] == [None, None, pytest.approx(0.6), pytest.approx(0.7), pytest.approx(0.9)]
+    assert table["accuracy"] == [None, None, 0.5, 0, 1]
+    by_hand = 2 / 4 * abs(0.5 - 0.6) + 1 / 4 * abs(0 - 0.7) + 1 / 4 * abs(1 - 0.9)
+    assert expected_calibration_error(shares, true, bins=5) == pytest.approx(by_hand)
