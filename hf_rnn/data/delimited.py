@@ -255,9 +255,9 @@ def _find_encoding(head: bytes, strict: bool) -> str:
 # ---- rows ----
 
 
-def find_separator(lines: Sequence[str], path: str) -> str:
+def find_separator(lines: Sequence[str], suffix: str) -> str:
     """Return the separator that cuts most lines into as many fields as the first, which has more than one."""
-    preferred = "\t" if ".tsv" in path.lower() else ""
+    preferred = "\t" if suffix == ".tsv" else ""
     best, most = NO_SEPARATOR, 0.0
     filled = [line for line in lines[:1000] if line]
     for separator in preferred + _SEPARATORS:

@@ -115,8 +115,10 @@ def load_named(  # noqa: D417 - the other arguments are those of load_tsv
     opened = {split: as_table(f"{name}[{own}]", loaded[own]) for split, own in found.items()}
     coded = all(columns.locate(table).class_names is not None for table in opened.values())
     for split, table in list(opened.items()) if splits is None and coded else ():
-        (label,) = columns.locate(table).labels
-        if split != "train" and loaded[found[split]].unique(label) == [UNLABELLED]:
+        label = columns.locate(table).labels[0]
+        rows = loaded[found[split]].select_columns([label])
+        is_class = isinstance(rows.features[label], datasets.ClassLabel)
+        if split != "train" and is_class and rows.unique(label) == [UNLABELLED]:
             logger.warning("%s is left out: all labels are %d, which means no label", table.path, UNLABELLED)
             del opened[split]
     chosen = choose_splits(splits, opened, name, columns.class_names is not None or coded)
@@ -176,6 +178,11 @@ def _find_label_files(folder: Path) -> dict[str, list[Path]]:
         if len(labels) > 1:
             found[_ALIASES.get(name, name)] = labels
     return found
+
+
+def is_saved(folder: PathLike) -> bool:
+    """Return whether a folder is a data set that the `datasets` library saved."""
+    return any(os.path.exists(os.path.join(folder, name)) for name in ("dataset_dict.json", "state.json"))
 
 
 def _has_tables(path: str) -> bool:

@@ -6,6 +6,7 @@ finds their columns, writes labels as TSV would, and checks texts and labels for
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ import pyarrow.compute as pc
 from ..utils.errors import UserError
 from .labels import RowLabels, listed
 from .row_errors import EXCERPT_CHARACTERS, WHITE_SPACE, BadRow, DataError, Fault, Reason, text_fault
-from .tables import LABEL_NAMES, TEXT_NAMES, Batch, Table, find_column, kind_of_name, read_table, take_column
+from .tables import LABEL_NAMES, TEXT_NAMES, Batch, Table, find_column, is_table, read_table, suffix_of, take_column
 
 Column = int | str
 
@@ -68,8 +69,7 @@ class RowOptions:
         r"""Open a file: a TSV file without names of columns is strict text, in which a `"` is a character."""
         named = any(isinstance(column, str) for column in self.columns)
         header = True if self.header or named else None if self.columns else False
-        delimited = kind_of_name(path) in (None, "delimited")
-        if not delimited or (kind_of_name(path) and ".tsv" not in path.lower()) or self.separator is not None:
+        if self.separator is not None or (is_table(path) and suffix_of(path) != ".tsv"):
             header = True if header is False else header
             return read_table(path, separator=self.separator, encoding=self.encoding, header=header)
         strict = 0 if self.columns else 2
@@ -125,6 +125,13 @@ class Taken:
     texts: list[pa.Array]
     written: pa.DictionaryArray
     faulty: np.ndarray
+
+    def count_labels(self) -> Counter[str]:
+        """Return the rows without a faulty text by label; missing labels do not count."""
+        names = self.written.dictionary.to_pylist()
+        codes = pc.fill_null(self.written.indices, len(names)).to_numpy(zero_copy_only=False)
+        counts = np.bincount(codes[~self.faulty], minlength=len(names) + 1)[: len(names)].tolist()
+        return Counter({name: count for name, count in zip(names, counts, strict=True) if count})
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import datasets
 
 from ..utils.errors import UserError
 from .audit import Origin
-from .loading import load_named, load_tsv
+from .loading import is_saved, load_named, load_tsv
 from .row_errors import DataReport
 
 
@@ -26,6 +26,8 @@ def load_texts(
         raise UserError("the texts have two sources: found train and data_dir or dataset_name; give one of them")
     options |= arguments.layout()
     if data is None and arguments.data_dir is not None:
+        if is_saved(arguments.data_dir):
+            return load_named(arguments.data_dir, **options)
         return load_tsv(arguments.data_dir, streaming=streaming, **options)
     if streaming:
         raise UserError("streaming requires files: found another source of texts; leave it out")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -15,7 +15,6 @@ from typing import Any
 import datasets
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import xxhash
 from datasets.iterable_dataset import ArrowExamplesIterable
 
@@ -67,10 +66,11 @@ def read_splits(
     for part in sources[first]:
         taken.append([])
         for rows in part.take():
-            if is_strict:
+            counts = rows.count_labels()
+            faults = [label for label in counts if scheme is None and label_fault(label)]
+            if is_strict and (faults or rows.batch.bad or counts.total() < len(rows.faulty)):
                 part.check(rows, AsWritten(checked=True), partial(ledger.reject, first))
-            written = _count(rows.written.filter(pa.array(~rows.faulty)).cast(pa.string()))
-            surveyed.update({label: count for label, count in written.items() if _is_label(label, scheme)})
+            surveyed.update({label: count for label, count in counts.items() if label not in faults})
             if keep:
                 taken[-1].append(rows)
     labels: RowLabels
@@ -109,10 +109,6 @@ def read_splits(
     return labels, splits
 
 
-def _is_label(label: str | None, scheme: Callable[..., RowLabels] | None) -> bool:
-    return label is not None and (scheme is not None or label_fault(label) is None)
-
-
 def _read(
     split: str,
     parts: Sequence[RowSource],
@@ -129,7 +125,8 @@ def _read(
         for rows in part.take() if taken is None else _drain(taken[number]):
             good = part.check(rows, labels, partial(ledger.reject, split))
             report.rows_read += good.lines
-            counts.update(_count(pa.array(labels.stratum(good.labels))))
+            strata = np.bincount(labels.stratum(good.labels), minlength=labels.strata).tolist()
+            counts.update({number: count for number, count in enumerate(strata) if count})
             hasher.update(pa.record_batch(good.columns()).serialize())
             if keep:
                 read.rows.append(good)
@@ -145,12 +142,6 @@ def _drain(items: list[Taken]) -> Iterable[Taken]:
     items.reverse()
     while items:
         yield items.pop()
-
-
-def _count(values: pa.Array) -> dict[Any, int]:
-    """Return the number of each value."""
-    counted = pc.value_counts(values)
-    return dict(zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True))
 
 
 def choose_held_out(

@@ -135,13 +135,17 @@ def is_table(path: str | Path) -> bool:
     return kind_of_name(str(path)) is not None
 
 
-def kind_of_name(path: str) -> str | None:
-    """Return the kind of a table by the name of its file; None for other names."""
+def suffix_of(path: str) -> str:
+    """Return the suffix of a file's name without that of its packing: `.tsv` of `train.tsv.gz`."""
     name = path.lower()
     for packed in PACKED:
         name = name.removesuffix(packed)
-    suffix = name.rpartition(".")[2] if "." in name else ""
-    return next((kind for kind, suffixes in _KINDS.items() if suffix in suffixes), None)
+    return os.path.splitext(name)[1]
+
+
+def kind_of_name(path: str) -> str | None:
+    """Return the kind of a table by the name of its file; None for other names."""
+    return next((kind for kind, suffixes in _KINDS.items() if suffix_of(path)[1:] in suffixes), None)
 
 
 def read_table(
@@ -284,7 +288,7 @@ def _open_delimited(
         separator = {"\\t": "\t", "tab": "\t"}.get(separator, separator)
         if len(separator) != 1 or separator in '"\r\n':
             raise UserError(f"the separator must be one character: found {separator!r:.80}; give , ; | or tab")
-    found = separator or ("\t" if strict is not None else find_separator(text.sample, path))
+    found = separator or ("\t" if strict is not None else find_separator(text.sample, suffix_of(path)))
     if header is None:
         first = {name.strip().casefold() for name in text.sample[0].split(found)}
         header = not first.isdisjoint(TEXT_NAMES) and not first.isdisjoint(LABEL_NAMES)
@@ -339,10 +343,12 @@ def _read_files(folder: Path, encoding: str, columns: Sequence[str] | None) -> I
 
 def _open_json(text: TextFile, stamp: tuple[int, int]) -> Table:
     starts = next((line for line in text.sample if line.strip()), "").lstrip()
-    read = partial(_read_list if starts.startswith("[") else _read_records, text)
+    is_list = starts.startswith("[")
+    read = partial(_read_list if is_list else _read_records, text)
     first = next((batch for batch in read(None) if batch.rows.num_columns), None)
     names = first.rows.schema.names if first is not None else []
-    return Table(text.path, "json", names, None, text.encoding, _read=read, _stamp=stamp)
+    encoding = None if is_list else text.encoding  # the rows of a list have no lines
+    return Table(text.path, "json", names, None, encoding, _read=read, _stamp=stamp)
 
 
 def _read_records(text: TextFile, columns: Sequence[str] | None) -> Iterator[Batch]:
