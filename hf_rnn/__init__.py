@@ -1,16 +1,15 @@
 """Recurrent networks (RNN, GRU, LSTM, minGRU) for texts, as native Hugging Face models.
 
-Importing the package and transformers, in either order, registers its models, so that `AutoConfig`, `AutoModel`,
-`AutoModelForSequenceClassification` and `pipeline` load them. Everything else is imported on first use: a process that
-only predicts loads neither Trainer nor datasets.
+After an import of the package `AutoConfig`, `AutoModel`, `AutoModelForSequenceClassification` and `pipeline` load its
+models, whichever of the two packages is imported first. Everything else is imported on first use: a process that only
+predicts loads neither Trainer nor datasets, and `hf-rnn --help` neither torch nor transformers.
 """
 
-import importlib
-import sys
-from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec
+from importlib import import_module
 from types import ModuleType
 from typing import Any
+
+import wrapt
 
 __version__ = "0.1.0"
 
@@ -21,92 +20,57 @@ _HOME = {
     "RnnForCausalLM": "models.causal_lm_rnn",
     "RnnForTokenClassification": "models.token_classification_rnn",
     "train_tokenizer": "tokenizers.word_level",
-    "load_tsv": "data",
-    "load_conll": "data",
+    "load_tsv": "data.loading",
+    "load_conll": "data.conll",
     "encode_tagged": "tasks.token_classification",
-    "encode": "data",
+    "encode": "data.encoding",
     "load_vectors": "data.vectors",
     "classification_metrics": "evaluation",
     "RnnTrainer": "training.trainer",
     "RnnTrainingArguments": "training.arguments.training_arguments",
-    "ModelArguments": "training.arguments.run_arguments",
-    "DataArguments": "training.arguments.text_arguments",
     "train": "training.train",
     "distill": "training.distillation",
-    "DistillationArguments": "training.arguments.distillation_arguments",
     "push": "hub.push",
+    "PRETRAINED": "hub.model_folder",
     "RnnClassifier": "training.sklearn",
     "RnnRegressor": "training.sklearn",
     "FastRnn": "inference",
     "SentenceEncoder": "inference.sentence_encoder",
     "pretrain": "training.pretraining",
-    "PretrainingArguments": "training.arguments.pretraining_arguments",
     "Tagger": "inference",
     "BatchPredictor": "inference",
 }
-__all__ = ["__version__", "register", *_HOME]
+__all__ = ["__version__", *_HOME]
 
 
-def register() -> None:
-    """Register the models with the Auto classes, and have their code saved with every checkpoint."""
-    import transformers
+def _register_config(auto: ModuleType) -> None:
+    """Let `AutoConfig` know the configuration."""
+    from .models.configuration_rnn import RnnConfig
 
+    auto.AutoConfig.register(RnnConfig.model_type, RnnConfig, exist_ok=True)
+
+
+def _register_models(auto: ModuleType) -> None:
+    """Let the other Auto classes know the models."""
     from .models.auto import HEADS, head_class
     from .models.configuration_rnn import RnnConfig
 
-    transformers.AutoConfig.register(RnnConfig.model_type, RnnConfig, exist_ok=True)
-    RnnConfig.register_for_auto_class()
     for name, (_, auto_class) in HEADS.items():
-        model = head_class(name)
-        getattr(transformers, auto_class).register(RnnConfig, model, exist_ok=True)
-        model.register_for_auto_class(auto_class)
+        getattr(auto, auto_class).register(RnnConfig, head_class(name), exist_ok=True)
+
+
+# They run when transformers imports its Auto classes, or now.
+wrapt.register_post_import_hook(_register_config, "transformers.models.auto.configuration_auto")
+wrapt.register_post_import_hook(_register_models, "transformers.models.auto.modeling_auto")
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    value = getattr(import_module(f".{_HOME[name]}", __name__), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-class _RegisterWithTransformers(MetaPathFinder):
-    """Call `register` as soon as transformers is imported; the models cannot be used before.
-
-    An import here would also load torch, which takes seconds and hundreds of megabytes. `hf-rnn --help` and a service
-    with `OnnxClassifier` need neither.
-    """
-
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        if name != "transformers":
-            return None
-        others = (finder.find_spec(name, path, target) for finder in sys.meta_path if finder is not self)
-        spec: Any = next(filter(None, others), None)
-        if spec is not None and spec.loader is not None:
-            execute = spec.loader.exec_module
-
-            def execute_and_register(module: ModuleType) -> None:
-                execute(module)
-                _register_with_torch()
-
-            spec.loader.exec_module = execute_and_register
-        return spec
-
-
-def _register_with_torch() -> None:
-    """Register the models where torch is installed; transformers works without it too."""
-    try:
-        register()
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise
-
-
-if sys.modules.get("transformers") is not None:
-    _register_with_torch()
-else:
-    sys.meta_path.insert(0, _RegisterWithTransformers())

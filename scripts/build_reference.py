@@ -20,12 +20,10 @@ from types import ModuleType
 from typing import Any
 from unittest.mock import patch
 
-from transformers import TrainingArguments
-
 import hf_rnn
 from hf_rnn.cli import main
 from hf_rnn.training.arguments.parser import SettingsParser
-from hf_rnn.training.arguments.training_arguments import RnnTrainingArguments
+from hf_rnn.training.arguments.training_settings import TrainerSettings
 
 PAGE = Path(__file__).resolve().parents[1] / "hf_rnn" / "REFERENCE.md"
 INTRODUCTION = """\
@@ -70,9 +68,7 @@ def find_parser(verb: str) -> SettingsParser:
 
 def find_own(parser: SettingsParser) -> list[Action]:
     """Return the flags of the package, without those that it takes over from the Trainer."""
-    theirs = {"help"}
-    if "per_device_train_batch_size" in parser.names:
-        theirs |= {field.name for field in fields(TrainingArguments)} - set(RnnTrainingArguments.__annotations__)
+    theirs = {field.name for field in fields(TrainerSettings)}
     return [
         action
         for action in parser._actions
@@ -88,8 +84,9 @@ def escape_tags(text: str) -> str:
 def describe_flag(action: Action) -> str:
     """Return a row of a table."""
     meaning = escape_tags((action.help or "").replace("%%", "%").replace("|", "\\|"))
-    if action.choices and not all(str(choice) in meaning for choice in action.choices):
-        meaning += f" ({', '.join(map(str, action.choices))})"
+    choices = list(map(str, getattr(action.type, "choices", ())))
+    if not all(choice in meaning for choice in choices):
+        meaning += f" ({', '.join(choices)})"
     default = "" if action.default in (None, "") else f"`{action.default}`"
     return f"| `{action.option_strings[0]}` | {default} | {meaning} |"
 

@@ -179,7 +179,7 @@ def _box(encoder, tmp_path_factory):
     box = tmp_path_factory.mktemp("box")
     shutil.copytree(encoder, box / "english")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hf_rnn.hub.loading.PRETRAINED", box)
+        patch.setattr("hf_rnn.hub.model_folder.PRETRAINED", box)
         yield
 
 
@@ -278,7 +278,8 @@ def browser(tmp_path_factory):
         pytest.skip(f"missing {' and '.join(missing)}: apt-get install chromium chromium-driver")
     options = webdriver.ChromeOptions()
     options.binary_location = found["chromium"]
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-quic"]
+    flags += ["--no-first-run", "--disable-component-update", "--disable-sync"]
     for flag in [*flags, f"--user-data-dir={tmp_path_factory.mktemp('profile')}", "--window-size=1280,900"]:
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})

@@ -6,19 +6,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
-import datasets
-
-from ..data import DataReport
-from ..data.audit import audit, render_text
-from ..data.source import find_origins, load_texts
-from ..data.vectors import widen_vocabulary
-from ..hub import loading as model_loading
-from ..tokenizers.word_level import NoFrequentWordError
 from ..training.arguments.parser import SettingsParser, setting
-from ..training.arguments.run_arguments import merge_recipe
+from ..training.arguments.run_arguments import choose_recipe, find_defaults, merge_recipe
 from ..training.arguments.text_arguments import DataArguments
-from ..training.build import make_tokenizer
-from ..training.recipes import DEFAULT_RECIPE, Setting
+from ..training.recipes import Setting
 from ..utils.errors import UserError
 from .console import print_note
 
@@ -28,7 +19,7 @@ class AuditArguments(DataArguments):
     """Flags of this verb, beside those of the texts and their tokens."""
 
     json: bool = setting(False, "print one JSON object with every row that is found", common=True)
-    recipe: str = setting(DEFAULT_RECIPE, "recipe with settings of texts and tokens to start from", common=True)
+    recipe: str | None = setting(None, "recipe with settings of texts and tokens to start from", common=True)
 
 
 def run(argv: Sequence[str]) -> None:
@@ -37,6 +28,16 @@ def run(argv: Sequence[str]) -> None:
     arguments.check_source()
     if arguments.streaming:
         raise UserError("an audit compares all rows: leave out streaming, or set it to false")
+    import datasets
+
+    from ..data.audit import audit, render_text
+    from ..data.row_errors import DataReport
+    from ..data.source import find_origins, load_texts
+    from ..data.vectors import widen_vocabulary
+    from ..hub import loading as model_loading
+    from ..tokenizers.word_level import NoFrequentWordError
+    from ..training.build import make_tokenizer
+
     datasets.disable_progress_bars()
     model_loading.quiet()
     data = DataReport()
@@ -56,14 +57,14 @@ def run(argv: Sequence[str]) -> None:
 def _parse(argv: Sequence[str]) -> AuditArguments:
     parser = SettingsParser(
         AuditArguments,
+        defaults=find_defaults,
         prog="hf-rnn audit",
         description="Look for leaks between splits, duplicates, conflicting labels and unknown tokens.",
         example="data/tweets",
     )
     flags = {name: Setting(value, parser.prog) for name, value in parser.parse_flags(argv).items()}
-    recipe = flags["recipe"].value if "recipe" in flags else DEFAULT_RECIPE
-    known = {known.name for known in fields(AuditArguments)}
-    merged = {name: value for name, value in merge_recipe(recipe, flags).items() if name in known}
+    names = {known.name for known in fields(AuditArguments)}
+    merged = {name: value for name, value in merge_recipe(choose_recipe(flags), flags).items() if name in names}
     settings = parser.convert(merged)
     parser.check_required(settings)
     (arguments,) = parser.build(settings)

@@ -6,6 +6,9 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..hub.model_folder import FinishedFolder, check_name, find_built_in
 
 INTERRUPTED = 130  # exit code after Ctrl-C, as a shell reports it
 
@@ -18,6 +21,14 @@ class ModelFlags:
 
     model: str = field(default="", metadata={"help": "finished folder, or id on the Hub", "required": True})
     revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of an id on the Hub"})
+
+    def check_model(self) -> None:
+        """Raise a [`UserError`] for a folder that is missing or incomplete, before anything heavy is imported."""
+        path = Path(self.model).expanduser()
+        if find_built_in(self.model) is None:
+            check_name(str(path), "a trained model")
+            if path.is_dir():
+                FinishedFolder(path).check()
 
 
 def escape_controls(text: str) -> str:

@@ -28,12 +28,12 @@ def run(argv: Sequence[str]) -> None:
         description="Try a model on a page in your browser.",
         example="my-model",
     ).parse(argv)
-    name = arguments.model
+    arguments.check_model()
     from ..hub import loading as model_loading
     from ..inference.demo import build, serve
 
     model_loading.quiet()
-    page = build(name, arguments.revision)
+    page = build(arguments.model, arguments.revision)
     print(f"{serve(page, arguments.host, arguments.port)} (Ctrl-C ends it)", flush=True)
     try:
         while True:

@@ -44,13 +44,14 @@ def run(argv: Sequence[str]) -> None:
         example="my-model data/tweets --split validation",
     ).parse(argv)
     name = arguments.model
-    arguments.check_source()  # before the model is loaded
+    arguments.check_model()
+    arguments.check_source()
     if arguments.batch_size < 1:
         raise UserError(f"--batch_size must be at least 1, found {arguments.batch_size}")
     import datasets
 
-    from ..data import DataReport
     from ..data.continuous_text import evaluation_streams
+    from ..data.row_errors import DataReport
     from ..evaluation.language_model import sum_losses
     from ..hub import loading as model_loading
     from ..inference import reference as plain_inference

@@ -5,16 +5,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-import torch
-from transformers import TextStreamer
-
-from ..hub import loading as model_loading
-from ..tasks import check_verb
 from ..training.arguments.parser import SettingsParser, setting
 from ..utils.errors import UserError
 from ..utils.text_checks import check_text
-from .console import ModelFlags
+from .console import ModelFlags, print_note
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+_PIECE = 4096  # tokens of the prompt that are read at once
+_LEAST = 1e-3  # temperature; below it, the likeliest token is taken
+_SHOWN = 5  # unknown characters or words in a note
 
 
 @dataclass
@@ -22,19 +26,17 @@ class GenerateArguments(ModelFlags):
     """Flags of this verb."""
 
     prompt: str | None = setting(None, "text to continue; - reads standard input (default: a line feed)")
-    max_new_tokens: int = setting(500, "number of tokens to add")
-    temperature: float = setting(0.8, "below 1 makes likely tokens likelier; 0 takes the likeliest one")
-    top_k: int = setting(0, "draw from this number of the likeliest tokens; 0 for all")
-    top_p: float = setting(1.0, "draw from the likeliest tokens with this probability in all")
-    seed: int | None = setting(None, "seed, to get the same text again")
+    max_new_tokens: int = setting(500, "number of tokens to add", least=1)
+    temperature: float = setting(
+        0.8, "below 1 makes likely tokens likelier; 0 takes the likeliest one", least=0, most=100
+    )
+    top_k: int = setting(0, "draw from this number of the likeliest tokens; 0 for all", least=0)
+    top_p: float = setting(1.0, "draw from the likeliest tokens with this probability in all", above=0, most=1)
+    seed: int | None = setting(None, "seed, to get the same text again", least=0, below=2**64)
     device: str = setting("cpu", "device of torch: cpu, cuda, mps ...")
 
     def check(self) -> None:
-        """Raise a [`UserError`] for mistakes that are visible without the model."""
-        ranges = {"max_new_tokens": (1, 10**9), "temperature": (0, 100), "top_k": (0, 10**9), "top_p": (1e-9, 1)}
-        for name, (least, most) in ranges.items():
-            if not least <= (value := getattr(self, name)) <= most:
-                raise UserError(f"--{name} must be from {least:g} to {most:g}, found {value}")
+        """Raise a [`UserError`] for a prompt that no model can read."""
         check_text(self.prompt or "")
 
 
@@ -47,21 +49,61 @@ def run(argv: Sequence[str]) -> None:
         example="my-model --prompt 'Once upon a time'",
     ).parse(argv)
     arguments.check()
+    arguments.check_model()
+    import torch
+    from transformers import GenerationConfig, TextStreamer
+
+    from ..hub import loading as model_loading
+    from ..tasks import check_verb
+
     model_loading.quiet()
     model, tokenizer = model_loading.load_model(arguments.model, arguments.revision, arguments.device)
     check_verb(model.config, "generate")
-    prompt = sys.stdin.read() if arguments.prompt == "-" else arguments.prompt
-    batch = tokenizer(prompt or "\n", return_tensors="pt").to(model.device)
-    if batch["input_ids"].shape[1] == 0:
+    prompt = _read_stdin() if arguments.prompt == "-" else arguments.prompt or "\n"
+    batch = tokenizer(prompt, return_tensors="pt")
+    ids = batch["input_ids"].to(model.device)
+    if ids.shape[1] == 0:
         raise UserError(f"--prompt {prompt!r:.40} has no token of the model: give a word")
+    unknown = [] if tokenizer.unk_token_id is None else (ids[0] == tokenizer.unk_token_id).nonzero().flatten().tolist()
+    if unknown:
+        spans = (batch.token_to_chars(place) for place in unknown[:_SHOWN])
+        shown = ", ".join(repr(prompt[span.start : span.end]) for span in spans if span is not None)
+        print_note(f"note: the model does not know {len(unknown):,} tokens of the prompt, such as {shown}")
     if arguments.seed is not None:
         torch.manual_seed(arguments.seed)
     drawn = {name: getattr(arguments, name) for name in ("temperature", "top_k", "top_p")}
+    # the flags decide: generation_config.json may ask for beams, which cannot be printed as they are made
+    model.generation_config = GenerationConfig(eos_token_id=model.generation_config.eos_token_id)
+    streamer = TextStreamer(tokenizer, skip_special_tokens=True)
+    streamer.put(ids[0, :-1].cpu())
     model.generate(
-        **batch,
-        **({"do_sample": True, **drawn} if arguments.temperature > 0 else {"do_sample": False}),
+        ids[:, -1:],
+        cache=_read_prompt(model, ids[:, :-1]),
+        attention_mask=torch.ones_like(ids[:, -1:]),
+        **({"do_sample": True, **drawn} if arguments.temperature >= _LEAST else {"do_sample": False}),
         max_new_tokens=arguments.max_new_tokens,
-        suppress_tokens=[tokenizer.unk_token_id],
+        suppress_tokens=None if tokenizer.unk_token_id is None else [tokenizer.unk_token_id],
         pad_token_id=tokenizer.pad_token_id,
-        streamer=TextStreamer(tokenizer, skip_special_tokens=True),
+        streamer=streamer,
     )
+
+
+def _read_stdin() -> str:
+    try:
+        text = sys.stdin.read()
+    except UnicodeDecodeError as error:
+        found = error.object[error.start : error.start + 4]
+        raise UserError(f"standard input is not UTF-8: found {found!r}; convert it, for example with iconv") from None
+    check_text(text)
+    return text or "\n"
+
+
+def _read_prompt(model: PreTrainedModel, ids: torch.Tensor) -> Any:
+    """Return the state after these tokens, read in pieces: all at once, 3 MB take 7 GB."""
+    import torch
+
+    cache = None
+    with torch.no_grad():
+        for piece in ids.split(_PIECE, dim=1) if ids.shape[1] else ():
+            cache = model(piece, torch.ones_like(piece), cache=cache, use_cache=True, logits_to_keep=1).cache
+    return cache

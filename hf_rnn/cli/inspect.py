@@ -4,21 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-from ..evaluation.figures import plot_states
-from ..evaluation.scores import check_finite_logits
-from ..hub import loading as model_loading
-from ..inference import reference as plain_inference
-from ..inference.attribution import words_read
-from ..tasks import check_verb
-from ..tasks.answers import score_kind
 from ..training.arguments.parser import SettingsParser, expand_home, setting
 from ..utils.errors import UserError
 from ..utils.text_checks import check_text
 from .console import ModelFlags, escape_controls, format_columns
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _BAR = 40  # characters for a weight of 1
 
@@ -27,30 +21,30 @@ _BAR = 40  # characters for a weight of 1
 class InspectArguments(ModelFlags):
     """Flags of this verb."""
 
+    text: list[str] | None = setting(None, "a text; may be given several times", word=True)
     figure: str | None = setting(None, "PNG file for a picture of gates and states over the text")
 
 
 def run(argv: Sequence[str]) -> None:
     """Print the stages of each text."""
-    parser = SettingsParser(
+    (arguments,) = SettingsParser(
         InspectArguments,
         prog="hf-rnn inspect",
         description="Show each stage of a model for a text: tokens, ids, shapes, weights of the pooling, scores.",
-        example="my-model --text 'so good' --figure gates.png",
-    )
-    parser.add_argument("--text", action="append", help="a text; may be given several times")
-    flags = parser.parse_flags(argv)
-    parser.check_required(flags)
-    texts = flags.pop("text", [])
-    (arguments,) = parser.build(flags)
+        example="my-model 'so good' --figure gates.png",
+    ).parse(argv)
     expand_home(arguments, "figure")
-    name = arguments.model
+    name, texts = arguments.model, arguments.text or []
     if not texts:
-        raise UserError(f"--text is missing: type hf-rnn inspect {name} --text 'so good'")
+        raise UserError(f"--text is missing: type hf-rnn inspect {name} 'so good'")
     if arguments.figure is not None and len(texts) > 1:
         raise UserError(f"--figure draws one text: found {len(texts)}; give --text once")
     for text in texts:
         check_text(text)
+    arguments.check_model()
+    from ..hub import loading as model_loading
+    from ..tasks import check_verb
+
     model_loading.quiet()
     model, tokenizer = model_loading.load_model(name, arguments.revision)
     if model.config.sep_token_id is not None:
@@ -68,6 +62,14 @@ def _describe_stages(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: str, figure: str | None
 ) -> list[str]:
     """Return the tables of the output, and draw the figure."""
+    import torch
+
+    from ..evaluation.figures import plot_states
+    from ..evaluation.scores import check_finite_logits
+    from ..inference import reference as plain_inference
+    from ..inference.attribution import words_read
+    from ..tasks.answers import score_kind
+
     encoded = tokenizer(text, truncation=True)
     ids = encoded["input_ids"]
     input_ids = torch.tensor([ids], dtype=torch.long, device=model.device)  # (1, T)
@@ -88,10 +90,13 @@ def _describe_stages(
 
     embedding, *layers = outputs.hidden_states
     layer = f"{model.config.cell_type}, {'both directions' if model.config.bidirectional else 'one direction'}"
+    kind, axes = "layer", "batch, time, directions x hidden"
+    if model.config.block_type == "residual":
+        kind, axes = "block", "batch, time, residual stream"
     stages = [
         ("token ids", "batch, time", input_ids),
         ("embedding", "batch, time, embedding", embedding),
-        *((f"layer {n} ({layer})", "batch, time, directions x hidden", states) for n, states in enumerate(layers, 1)),
+        *((f"{kind} {number} ({layer})", axes, states) for number, states in enumerate(layers, 1)),
         *((f"pooling ({model.config.pooling})", "batch, pooled", vector) for vector in pooled),
         ("logits", "batch, classes" if pooled else "batch, time, tags", outputs.logits),
     ]

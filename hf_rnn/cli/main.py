@@ -83,13 +83,6 @@ def _run(arguments: list[str]) -> int:
         logger.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8")  # in any locale
-    if not {"-h", "--help", "--help_all"} & set(arguments):  # the help needs no models
-        from .. import register
-
-        try:
-            register()
-        except ImportError as error:  # an old transformers
-            raise UserError(str(error)) from error
     return importlib.import_module(f".{verb}", __package__).run(arguments[1:]) or 0
 
 

@@ -14,9 +14,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..data import DataError
 from ..data.line_reader import read_texts
-from ..data.row_errors import EXCERPT_CHARACTERS, BadRow, Fault, Reason
+from ..data.row_errors import EXCERPT_CHARACTERS, BadRow, DataError, Fault, Reason
 from ..hub import loading as model_loading
 from ..inference.batch_predictor import BatchPredictor, find_broken_number, load_predictor
 from ..inference.fused import TABLE_DTYPES
@@ -31,22 +30,28 @@ _ATOMIC_BYTES = 4096  # a pipe takes these at once on Linux: an interrupted outp
 _FILES = ("engine", "workers", "text_column", "text_pair_column", "prefix")  # flags for --output_dir
 
 _EPILOG = """\
-A line of the input ends with LF or CRLF; an empty one is a text too. For a model of text pairs it is
-`first<TAB>second`. Each line is answered in order by
-  {"label": ..., "score": ...}, {"labels": [...], "scores": {...}} of multi-label, {"values": {...}} of regression
-  {"entities": [{"text": ..., "label": ..., "start": ..., "end": ..., "score": ...}, ...]} of a tagger
+A line of the input ends with LF or CRLF; an empty one is a text too. For a
+model of text pairs it is `first<TAB>second`. Each line is answered in order by
+  {"label": ..., "score": ...}
+  {"labels": [...], "scores": {...}} of multi-label
+  {"values": {...}} of regression
+  {"entities": [{"text": ..., "label": ..., "start": ..., "end": ...,
+  "score": ...}, ...]} of a tagger
   {"error": {"line": 3, "reason": "not UTF-8", "detail": ...}}
-For tags that mark no entities a tagger lists all words. The last is for a line that is not UTF-8, has a NUL, or is
-longer than 1 MiB ("line over the cap"), and for NaN or infinity from the model ("score not finite").
+For tags that mark no entities a tagger lists all words. The last is for a line
+that is not UTF-8, has a NUL, or is longer than 1 MiB ("line over the cap"),
+and for NaN or infinity from the model ("score not finite").
 
-With --output_dir the answers are files: Parquet, or JSON lines for .jsonl, with the columns of the input, those of the
-answers, and `error`, which is empty for an answered row. A killed run is resumed by the same command.
+With --output_dir the answers are files: Parquet, or JSON lines for .jsonl, with
+the columns of the input, those of the answers, and `error`, which is empty for
+an answered row. A killed run is resumed by the same command.
 
 exit code:
   0  every text has an answer
-  1  the input was read to its end, and some of its lines were refused; stderr says how many
-  2  a mistake in flags, model or input, or with --strict the first refused line; the lines before are answered
-  130, 143, 141  Ctrl-C, SIGTERM, or a closed output; the written lines are whole
+  1  some lines were refused, and all others are answered; stderr says how many
+  2  a mistake in flags, model or input; with --strict the first refused line;
+     the lines before it are answered
+  130, 143, 141  Ctrl-C, SIGTERM, or a closed output; written lines are whole
 """
 
 
@@ -54,6 +59,7 @@ exit code:
 class PredictArguments(ModelFlags):
     """Flags of this verb."""
 
+    text: list[str] | None = setting(None, "a text; may be given several times", word=True)
     text_pair: str | None = setting(None, "the second text of --text, for a model of text pairs")
     input: str | None = setting(
         None, "file with one text per line; - reads standard input. With --output_dir: parquet, csv, jsonl and txt "
@@ -110,18 +116,14 @@ def run(argv: Sequence[str]) -> int:
 
     Return the exit code: 0, or 1 when lines were refused.
     """
-    parser = SettingsParser(
+    (arguments,) = SettingsParser(
         PredictArguments,
         prog="hf-rnn predict",
         description="Answer each text with one line of JSON.",
-        example="my-model --text 'so good'",
+        example="my-model 'so good'",
         epilog=_EPILOG,
-    )
-    parser.add_argument("--text", action="append", help="a text; may be given several times")
-    flags = parser.parse_flags(argv)
-    parser.check_required(flags)
-    texts = flags.pop("text", None)
-    (arguments,) = parser.build(flags)
+    ).parse(argv)
+    texts = arguments.text
     expand_home(arguments, "input")
     arguments.check(texts)
     model_loading.quiet()

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..training.arguments.pretraining_arguments import parse_pretraining
+from ..training.arguments.pretraining_arguments import make_pretraining_parser
+from ..training.arguments.run_arguments import read_flags
 from .train import run_training
 
 
 def run(argv: Sequence[str]) -> None:
     """Pretrain, then print the result as `hf-rnn train` does."""
-    arguments = parse_pretraining(
-        argv,
+    parser = make_pretraining_parser(
         "hf-rnn pretrain",
         description="Teach a recurrent encoder the vectors of a sentence encoder, from texts without labels.",
-        example="sentence-transformers/all-MiniLM-L6-v2 texts.txt.gz my-encoder",
+        example="my-sentence-encoder tweets.txt my-encoder",
     )
+    flags = read_flags(parser, argv)
     from ..training.pretraining import pretrain
 
-    run_training("pretrain", argv, arguments[2], lambda: pretrain(*arguments))
+    run_training("pretrain", argv, flags, pretrain)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..hub.model_folder import FinishedFolder
 from ..training.arguments.parser import SettingsParser, setting
-from .console import escape_controls, format_columns, print_note
+from .console import format_columns, print_note
 
 if TYPE_CHECKING:
     from ..hub.push import PushResult
@@ -37,6 +39,7 @@ def run(argv: Sequence[str]) -> None:
         description="Send a finished folder to the Hub in one commit, after a check for secrets and local paths.",
         example="my-model me/tweets --private",
     ).parse(argv)
+    FinishedFolder(Path(arguments.model).expanduser()).check_finished()
     from ..hub import loading as model_loading
     from ..hub.push import push
 
@@ -54,8 +57,6 @@ def run(argv: Sequence[str]) -> None:
         rows = [(file.name, f"{file.size:,} bytes") for file in planned.files]
         rows.append((f"{len(rows)} files", f"{sum(file.size for file in planned.files):,} bytes"))
         print(format_columns(rows, right=[1]), flush=True)
-        if planned.left:
-            print(escape_controls(f"not sent: {', '.join(planned.left)}"), flush=True)
         if arguments.dry_run:
             print_note("dry run: nothing was sent")
             print(planned.url)

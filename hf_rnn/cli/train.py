@@ -7,11 +7,10 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ..training.arguments.run_arguments import parse_argv
-from ..training.arguments.training_arguments import RnnTrainingArguments
+from ..training.arguments.run_arguments import make_parser, read_flags
 from .console import print_note
 
 
@@ -20,32 +19,34 @@ def run(argv: Sequence[str]) -> None:
 
     The object has the folder, its page on the Hub if it was pushed, and the scores by split.
     """
-    arguments = parse_argv(
-        argv,
+    parser = make_parser(
+        "hf-rnn train",
         description="Train a model on labelled texts and save a finished folder, which every other verb reads.",
         example="data/tweets my-model",
     )
+    flags = read_flags(parser, argv)
     from ..training.train import train
 
-    run_training("train", argv, arguments.training, lambda: train(*arguments))
+    run_training("train", argv, flags, train)
 
 
-def run_training(verb: str, argv: Sequence[str], settings: RnnTrainingArguments, start: Callable[[], Any]) -> None:
+def run_training(verb: str, argv: Sequence[str], flags: Mapping[str, Any], start: Callable[..., Any]) -> None:
     """Run `start`, a training with these settings, and print its result; see [`run`]."""
     import datasets
 
     from ..training.checkpointing.interrupt import TrainingStopped
 
     datasets.disable_progress_bars()  # those of reading and tokenizing
+    is_main = os.environ.get("RANK", "0") == "0"
     try:
-        result = start()
+        result = start(**flags)
     except TrainingStopped as stopped:
-        if settings.process_index == 0:
-            print_note(f"hf-rnn {verb}: stopped by {stopped.signal.name}; {_describe_resume(verb, argv, settings)}")
+        if is_main:
+            print_note(f"hf-rnn {verb}: stopped by {stopped.signal.name}; {_describe_resume(verb, argv, flags)}")
         _end_process_group()
         raise SystemExit(stopped.exit_code) from stopped
     _end_process_group()
-    if settings.process_index == 0:
+    if is_main:
         print(result.summarize() if sys.stdout.isatty() and "--json" not in argv else _to_json(result))
 
 
@@ -67,15 +68,17 @@ def _end_process_group() -> None:
         torch.distributed.destroy_process_group()
 
 
-def _describe_resume(verb: str, argv: Sequence[str], settings: RnnTrainingArguments) -> str:
-    if settings.save_only_model:
+def _describe_resume(verb: str, argv: Sequence[str], flags: Mapping[str, Any]) -> str:
+    if flags.get("save_only_model"):
         return "with save_only_model there is no checkpoint to resume from"
     command = ["hf-rnn", verb]
     for token in argv:  # a token of the Hub does not belong into a log
         secret = re.fullmatch("--hub[_-]token", command[-1])
         command.append("..." if secret else re.sub("^(--hub[_-]token=).*", r"\1...", token))
-    command += ["--overwrite_output_dir=false"] * settings.overwrite_output_dir
-    command += ["--resume"] * (not settings.resume)
+    command += ["--overwrite_output_dir=false"] * bool(flags.get("overwrite_output_dir"))
+    command += ["--resume"] * (not flags.get("resume"))
+    named = {flags["output_dir"], f"--output_dir={flags['output_dir']}", f"--output-dir={flags['output_dir']}"}
+    command += [] if named & set(argv) else ["--output_dir", flags["output_dir"]]
     if "TORCHELASTIC_RUN_ID" in os.environ:
         command[:1] = ["torchrun", "...", "hf-rnn"]
     return f"to resume, type: {shlex.join(command)}"

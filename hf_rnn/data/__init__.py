@@ -7,10 +7,3 @@ Modules, in the order of the data: `source` and `loading` (where from), `tables`
 (formats), `rows` (the check of texts and labels), `labels`, `row_errors` (refusals and their count), `split_reader`
 and `stratified_split` (splits), `encoding`, `samplers` and `padded_dataset` (batches). `line_reader` reads a stream.
 """
-
-from .conll import load_conll
-from .encoding import encode
-from .loading import load_named, load_tsv
-from .row_errors import DataError, DataReport, Reason, SplitReport
-
-__all__ = ["DataError", "DataReport", "Reason", "SplitReport", "encode", "load_conll", "load_named", "load_tsv"]

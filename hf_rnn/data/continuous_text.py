@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from ..utils.errors import UserError
+from .delimited import check_signature, decode_line, excerpt_of
 from .encoding import take_fingerprint
-from .row_errors import EXCERPT_CHARACTERS, BadRow, DataError, DataReport, Fault, Ledger, Reason, SplitReport
+from .row_errors import BadRow, DataError, DataReport, Fault, Ledger, Reason, SplitReport
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +39,8 @@ def load_text(
     """Read the continuous texts of a language model.
 
     A row of the column `text` is a line with its line feed, so that the rows, joined, are the text; CRLF becomes LF,
-    and a byte order mark is skipped. A line over 10,000 characters is several rows. A line that is not UTF-8 is a bad
-    row.
+    and a byte order mark is skipped. A line over 10,000 characters is several rows. A line that is not UTF-8 or
+    has a NUL is a bad row.
 
     Args:
         source: A folder with `train.txt`, and `dev.txt` and `test.txt` if there are any; or a text file, or a folder
@@ -97,19 +99,18 @@ def _find_files(source: Path, wanted: Sequence[str] | None) -> dict[str, Path]:
 
 def _read(path: Path, split: str, ledger: Ledger) -> Iterator[str]:
     """Yield the rows of a file."""
-    content, counts = path.read_bytes().removeprefix(b"\xef\xbb\xbf"), ledger.report.splits[split]
+    content, counts = path.read_bytes(), ledger.report.splits[split]
+    check_signature(str(path), content[:4])
+    content = content.removeprefix(BOM_UTF8)
     if not content.strip():
         raise DataError.for_file(path, Reason.EMPTY_FILE, "it has no text")
     start = 0
     for number, raw in enumerate(content.split(b"\n"), 1):
         whole = raw.removesuffix(b"\r") + b"\n" if start + len(raw) < len(content) else raw
         counts.rows_read += bool(whole)
-        try:
-            line = whole.decode()
-        except UnicodeDecodeError as error:
-            detail = f"byte {error.start + 1} of the line is {raw[error.start]:#04x}"
-            excerpt = raw[:EXCERPT_CHARACTERS].decode(errors="backslashreplace")
-            ledger.reject(split, BadRow(str(path), number, start, Fault(Reason.NOT_UTF8, detail), excerpt))
+        line = decode_line(whole, start, len(whole))
+        if isinstance(line, Fault):
+            ledger.reject(split, BadRow(str(path), number, start, line, excerpt_of(raw)))
         else:
             counts.rows_kept += bool(whole)
             yield from _cut(line)

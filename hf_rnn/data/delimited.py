@@ -134,7 +134,8 @@ def decode_line(line: bytes, offset: int, max_line_bytes: int, encoding: str = "
     if len(line) > max_line_bytes:
         return line_too_long(len(line), max_line_bytes)
     if b"\0" in line:
-        return Fault(Reason.NUL, f"NUL at byte {line.index(0) + 1} of the line")
+        hint = "If the file is UTF-16, save it as UTF-8" if line.count(0) > len(line) // 3 else ""
+        return Fault(Reason.NUL, f"NUL at byte {line.index(0) + 1} of the line", hint)
     try:
         return line.decode(encoding)
     except UnicodeDecodeError as error:

@@ -135,8 +135,7 @@ def label_set_metrics(
 def tune_thresholds(probabilities: np.ndarray, references: npt.ArrayLike) -> list[float]:
     """Return for each label the threshold with the best F1, 0.5 for a label that no row has.
 
-    A threshold is in the middle between two neighbouring scores, or 0.5. Of equally good ones the nearest to 0.5 is
-    taken.
+    A threshold is in the middle between two neighbouring scores, or 0.5: of equally good ones the nearest to 0.5.
 
     Args:
         probabilities: `(N, C)`, of rows that the model was not trained on.

@@ -85,11 +85,7 @@ def _explain(error: BaseException, repo_id: str, revision: str | None) -> str:
         return f"the Hub does not accept the token; {token_advice()}"
     if status == 403:
         return f"the token does not allow this ({reason}); {token_advice()}"
-    if status in (409, 412):
-        return f"somebody else changed {repo_id} at the same time ({reason}); try again"
-    if status == 429 or status >= 500:
-        return f"the Hub is busy or fails ({reason}); try again later"
-    return f"the Hub refuses ({reason})"
+    return f"the Hub refuses ({reason}); try again later"
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

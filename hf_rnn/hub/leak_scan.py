@@ -57,13 +57,6 @@ def list_shared_files(folder: FinishedFolder, tokenizer_files: Iterable[str] = (
     return tuple(SharedFile(path, name, path.stat().st_size) for name, path in sorted(files))
 
 
-def list_left_files(folder: FinishedFolder, shared: Iterable[SharedFile]) -> tuple[str, ...]:
-    """Return the top-level entries of a finished folder that are not shared; folders end with `/`."""
-    sent = {file.name.split("/")[0] for file in shared}
-    left = [path for path in sorted(folder.root.iterdir()) if path.name not in sent]
-    return tuple(f"{path.name}/" if path.is_dir() else path.name for path in left)
-
-
 def check_shareable(
     folder: FinishedFolder,
     shared: Iterable[SharedFile],
@@ -80,13 +73,9 @@ def check_shareable(
     if not {"AutoConfig", HEADS[head_name(config)][1]} <= _auto_map(folder).keys():
         missing.append('entry "auto_map" in config.json')
     if missing:
-        save = (
-            "from hf_rnn.hub.loading import load_model; "
-            f"load_model({str(folder.root)!r})[0].save_pretrained({str(folder.root)!r})"
-        )
         raise UserError(
-            f"{folder.root} has no {', '.join(missing)}, so the model cannot be loaded without this package. "
-            f'To write it, type: python -c "{save}"'
+            f"{folder.root} has no {', '.join(missing)}, so the model cannot be loaded without this package: load the "
+            "model and call its save_pretrained with this folder"
         )
     try:
         ModelCard.load(folder.card)

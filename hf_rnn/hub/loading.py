@@ -4,28 +4,21 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from huggingface_hub.utils import disable_progress_bars
-from huggingface_hub.utils import logging as hub_logging
 from safetensors import safe_open
-from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging as transformers_logging
 
 from ..models.auto import ENCODER, head_name, model_class
 from ..models.configuration_rnn import RnnConfig
 from ..utils.errors import UserError, reason_of
-from .client import fetch
-from .model_folder import FinishedFolder, check_ids, check_name, name_damage, read_config
+from .model_folder import FinishedFolder, check_ids, check_name, find_built_in, name_damage, read_config, read_mapping
 
-PRETRAINED = Path(__file__).parent / "pretrained"  # encoders of this package by name
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+_FAST_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
 _TOKENIZER = "tokenizer.json or tokenizer_config.json"
-
-
-def find_built_in(name: str | os.PathLike[str] | None) -> Path | None:
-    """Return the folder of an encoder of this package, or None; `./NAME` and a `Path` are local folders."""
-    known = {path.name: path for path in PRETRAINED.glob("*/")}
-    return known.get(name) if isinstance(name, str) else None
 
 
 def find_folder(name_or_path: str | Path, revision: str | None = None, token: str | None = None) -> Path:
@@ -47,6 +40,8 @@ def find_folder(name_or_path: str | Path, revision: str | None = None, token: st
             raise UserError(f"{name} is a folder here, which has no revision {revision!r}: leave it out")
         FinishedFolder(path).check()
         return path
+    from .client import fetch
+
     found = FinishedFolder(fetch(name, revision, token, only=("config.json",)))
     if found.config.is_file():  # before a download of weights that may be large and useless
         read_config(name, found.root, RnnConfig.model_type)
@@ -89,6 +84,8 @@ def load_model(
     with name_damage(name, "model.safetensors"):
         _check_weights(name, folder.weight_files(), config)
         model = head.from_pretrained(folder.root, config=config, dtype=torch.float32).eval()
+    if damaged := [key for key, weight in model.named_parameters() if not weight.isfinite().all()]:
+        raise UserError(f"{name} cannot be used: {damaged[0]} in model.safetensors has NaN or infinite weights")
     with name_damage(name, _TOKENIZER):
         tokenizer = _load_tokenizer(name, folder, config)
         batch = tokenizer(["", "a word"], truncation=True, padding=True, return_tensors="pt")
@@ -157,13 +154,25 @@ def _check_weights(name: str, weights: list[Path], config: RnnConfig) -> None:
 
 def _load_tokenizer(name: str, folder: FinishedFolder, config: RnnConfig) -> PreTrainedTokenizerBase:
     """Load the tokenizer, and check that the model has a row for each of its ids."""
-    tokenizer = AutoTokenizer.from_pretrained(folder.root, trust_remote_code=False)
+    kind = read_mapping(folder.tokenizer_config, folder.tokenizer_config.read_bytes()).get("tokenizer_class")
+    if kind in _FAST_TOKENIZERS:  # without the Auto classes, whose import takes long
+        from transformers import PreTrainedTokenizerFast
+
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder.root)
+    else:
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(folder.root, trust_remote_code=False)
     check_ids(name, tokenizer.get_vocab(), config)
     return tokenizer
 
 
 def quiet() -> None:
     """Hide the libraries' progress bars and reports; errors are raised, not logged."""
+    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils import logging as hub_logging
+    from transformers.utils import logging as transformers_logging
+
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     hub_logging.set_verbosity_error()

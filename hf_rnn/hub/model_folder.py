@@ -6,6 +6,7 @@ Training writes this folder, the Hub stores it, every command reads it. Nothing 
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 # They load a model where the package is not installed.
 MODELLING_FILES = tuple(sorted(path.name for path in (Path(__file__).parents[1] / "models").glob("*_rnn.py")))
+PRETRAINED = Path(__file__).parent / "pretrained"  # encoders of this package by name
 _REPO_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 UNFINISHED = ".unfinished-"  # the prefix of the subfolder where a run writes and replaces a model
 
@@ -37,6 +39,12 @@ def read_mapping(path: Path, content: bytes) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"found {name}. Did the training diverge? Train again with a lower learning_rate")
+
+
+def find_built_in(name: str | os.PathLike[str] | None) -> Path | None:
+    """Return the folder of an encoder of this package, or None; `./NAME` and a `Path` are local folders."""
+    known = {path.name: path for path in PRETRAINED.glob("*/")}
+    return known.get(name) if isinstance(name, str) else None
 
 
 def check_name(name: str | Path, what: str) -> None:
@@ -78,6 +86,10 @@ def read_config(name: str, folder: Path, model_type: str | None = None) -> PreTr
     """Return the configuration of a transformers model, of one type if given, without running code of its repo."""
     read_settings(name, folder, model_type)
     with name_damage(name, "config.json"):
+        if model_type is not None:
+            from ..models.configuration_rnn import RnnConfig
+
+            return RnnConfig.from_pretrained(folder)
         from transformers import AutoConfig
 
         # an explicit False: otherwise transformers asks at the terminal whether to run the repo's code
@@ -205,8 +217,6 @@ class FinishedFolder:
             complete = [path for path in checkpoints if not FinishedFolder(path).missing_to_load()]
             other = f", or use the checkpoint {complete[-1]}" if complete else ""
             return f"Training did not finish: repeat its command with --resume{other}"
-        if self.root.name == self.checkpoints.name and FinishedFolder(self.root.parent).config.is_file():
-            return f"Did you mean {self.root.parent}?"
         if (nested := nested_model(self.root)) is not None:
             return f"Did you mean {nested}?"
         return "Restore the missing files, or train a new model into another folder"

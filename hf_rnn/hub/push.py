@@ -13,7 +13,7 @@ from huggingface_hub.utils import validate_repo_id
 from ..utils.errors import UserError, reason_of
 from .card.files import card_for_repo
 from .client import connect, explain_errors, token_advice
-from .leak_scan import SharedFile, check_shareable, list_left_files, list_shared_files
+from .leak_scan import SharedFile, check_shareable, list_shared_files
 from .loading import load_model
 from .model_folder import FinishedFolder
 
@@ -25,7 +25,6 @@ class PushResult:
     repo_id: str
     url: str  # page of the repo, its branch, or the pull request
     files: tuple[SharedFile, ...]  # those of the commit, unchanged ones included
-    left: tuple[str, ...]  # entries of the folder that are not sent; folders end with `/`
     commit: str | None = None  # its hash; None after a dry run
 
 
@@ -84,13 +83,12 @@ def push(
         for file in files
     )
     check_shareable(finished, files, model.config, token, allow_contacts)
-    left = () if space else list_left_files(finished, files)
     if space:
         files = _list_page(finished, model_id)
     kind = "space" if space else "model"
     api, branch = connect(token), None if revision == "main" else revision
     page = f"{api.endpoint}/{'spaces/' if space else ''}{repo_id}"
-    plan = PushResult(repo_id, page + (f"/tree/{branch}" if branch else ""), files, left)
+    plan = PushResult(repo_id, page + (f"/tree/{branch}" if branch else ""), files)
     if dry_run:
         return plan
     if token is None:

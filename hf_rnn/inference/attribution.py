@@ -1,8 +1,7 @@
 """Measure the effect of each token of a text on the predicted label.
 
-With attention pooling it is the token's weight in the pooled vector. Otherwise it is the loss in probability of the
-predicted label when only this token is left out ("erasure", Li, Monroe and Jurafsky 2016, "Understanding Neural
-Networks through Representation Erasure").
+It is the loss in score of the label when only this token is left out ("erasure", Li, Monroe and Jurafsky 2016,
+"Understanding Neural Networks through Representation Erasure").
 """
 
 from __future__ import annotations
@@ -10,13 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Lock
-from typing import Any, Literal
+from typing import Any
 
-import torch
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..evaluation.scores import check_finite_logits
-from ..tasks.answers import score_kind
 from ..utils.text_checks import check_text
 from .reference import compute_logits, compute_scores
 
@@ -42,19 +39,15 @@ class Piece:
 class Explanation:
     """The prediction for a text, and the effects of its tokens.
 
-    With `measure` `attention` effects are pooling weights from 0 to 1; their sum, with those of tokens without a place
-    in the text such as `[CLS]`, is 1. With `leave_one_out` an effect is the score of `label` minus its score without
-    the token; negative if the token is evidence against the label. `change` is the same for a number of a regression.
+    An effect is the score of `label` minus its score without the token; negative if the token is evidence against it.
     """
 
     text: str
     scores: dict[str, float]  # by label, in the order of the ids
     label: str  # the label with the highest score
-    measure: Literal["attention", "leave_one_out", "change"]
     pieces: tuple[Piece, ...]  # the tokens that were read, in the order of the text
     tokens: int  # in the text, truncated ones included
-    max_length: int  # most tokens that are read
-    max_explained: int  # most tokens that are explained
+    read: int  # tokens that the model reads
 
 
 def explain(
@@ -66,7 +59,7 @@ def explain(
         model: In evaluation mode.
         tokenizer: Its tokenizer.
         text: Any text.
-        max_tokens: Most tokens that are left out one by one, from the first. Attention weights have no such limit.
+        max_tokens: Most tokens that are left out one by one, from the first.
 
     Raises:
         UserError: For a text that is not valid Unicode, and for logits that are not finite.
@@ -76,34 +69,15 @@ def explain(
         encoded = tokenizer(text, truncation=True, return_offsets_mapping=tokenizer.is_fast)
         tokens = len(tokenizer(text, verbose=False)["input_ids"])
     ids = encoded["input_ids"]
-    attention = model.config.pooling == "attention"
-    explained = len(ids) if attention else min(len(ids), max_tokens)
-    variants = [] if attention else [ids[:place] + ids[place + 1 :] for place in range(explained)]
+    variants = [ids[:place] + ids[place + 1 :] for place in range(min(len(ids), max_tokens))]
     logits = compute_logits(model, tokenizer, [ids, *variants])  # (1 + variants, C)
     check_finite_logits(logits)
     scores = compute_scores(model, logits)
     label = int(scores[0].argmax())
-    effects = _weights(model, ids) if attention else (scores[0, label] - scores[1:, label]).tolist()
+    effects = (scores[0, label] - scores[1:, label]).tolist()
     names = [model.config.id2label[index] for index in range(model.config.num_labels)]
-    return Explanation(
-        text=text,
-        scores=dict(zip(names, scores[0].tolist(), strict=True)),
-        label=names[label],
-        measure="attention" if attention else "change" if score_kind(model.config) == "values" else "leave_one_out",
-        pieces=_pieces(tokenizer, text, encoded, effects),
-        tokens=tokens,
-        max_length=tokenizer.model_max_length,
-        max_explained=tokenizer.model_max_length if attention else max_tokens,
-    )
-
-
-@torch.inference_mode()
-def _weights(model: PreTrainedModel, ids: Sequence[int]) -> list[float]:
-    """Return the pooling weight of each token."""
-    if not ids:
-        return []
-    input_ids = torch.tensor([list(ids)], device=model.device)  # (1, T)
-    return model(input_ids, torch.ones_like(input_ids), return_dict=True).pooling_weights[0].float().tolist()
+    by_label = dict(zip(names, scores[0].tolist(), strict=True))
+    return Explanation(text, by_label, names[label], _pieces(tokenizer, text, encoded, effects), tokens, len(ids))
 
 
 def words_read(tokenizer: PreTrainedTokenizerBase, text: str, encoded: BatchEncoding) -> list[str] | None:

@@ -14,7 +14,7 @@ _STRONGEST = 0.6  # opacity of the strongest token; dark and light letters are r
 _SWATCH_FOR, _SWATCH_AGAINST = (
     f'<i style="background: rgba({colour}, {_STRONGEST})"></i>' for colour in (_FOR, _AGAINST)
 )
-_SMALLEST_SCALE = 0.02  # smaller effects are never shown at full strength
+_SMALLEST_SCALE = 0.02  # share of the score; smaller effects are never shown at full strength
 
 _STYLE = """
 <style>
@@ -45,7 +45,7 @@ def colour(explanation: Explanation) -> str:
         return f'{_STYLE}<div class="legend">{note}</div>'
     largest = max((abs(piece.effect) for piece in explanation.pieces if piece.effect is not None), default=0.0)
     # the effect that is shown at full strength
-    scale = max(largest, _SMALLEST_SCALE) if explanation.measure == "leave_one_out" else largest or 1.0
+    scale = max(largest, _SMALLEST_SCALE * abs(explanation.scores[explanation.label])) or 1.0
     parts, place = [], 0
     for piece in explanation.pieces:
         parts.append(_between(explanation.text[place : piece.start]))
@@ -67,7 +67,7 @@ def _mark(piece: Piece, explanation: Explanation, scale: float) -> str:
     if piece.effect is not None:
         strength = _STRONGEST * min(abs(piece.effect) / scale, 1)
         style = f' style="background: rgba({_FOR if piece.effect >= 0 else _AGAINST}, {strength:.3f})"'
-        notes.append(f"{piece.effect:.3f}" if explanation.measure == "attention" else f"{piece.effect:+.3f}")
+        notes.append(f"{piece.effect:+.3f}")
     if not piece.known:
         notes.append("not in the vocabulary")
     read = ""
@@ -81,18 +81,14 @@ def _mark(piece: Piece, explanation: Explanation, scale: float) -> str:
 
 def _legend(explanation: Explanation) -> str:
     label = escape(explanation.label)
-    if explanation.measure == "attention":
-        items = [f"{_SWATCH_FOR} the darker, the more of the model's attention the word gets"]
-    elif explanation.measure == "change":
-        items = [f"{_SWATCH_FOR} raises <b>{label}</b>: without the word it is lower", f"{_SWATCH_AGAINST} lowers it"]
-    else:
-        items = [f"{_SWATCH_FOR} speaks for <b>{label}</b>: without the word it is less probable"]
-        items.append(f"{_SWATCH_AGAINST} speaks against it")
+    items = [f"{_SWATCH_FOR} speaks for <b>{label}</b>: without the word its score is lower"]
+    items.append(f"{_SWATCH_AGAINST} speaks against it")
     if any(not piece.known for piece in explanation.pieces):
         items.append("<u>dotted</u> unknown to the model")
     lines = [" ".join(f"<span>{item}</span>" for item in items)]
-    if explanation.tokens > explanation.max_length:
-        lines.append(f"The model reads the first {explanation.max_length} of the {explanation.tokens} words.")
-    if any(piece.effect is None for piece in explanation.pieces):
-        lines.append(f"Colours are computed for the first {explanation.max_explained} words only.")
+    if explanation.tokens > explanation.read:
+        lines.append(f"The model reads the first {explanation.read} of the {explanation.tokens} words.")
+    explained = sum(piece.effect is not None for piece in explanation.pieces)
+    if explained < len(explanation.pieces):
+        lines.append(f"Colours are computed for the first {explained} words only.")
     return "<br>".join(lines)

@@ -18,12 +18,11 @@ import pyarrow as pa
 import torch
 
 from ..data.row_errors import EXCERPT_CHARACTERS
-from ..hub.loading import load_model
 from ..tasks import task_of
 from ..utils.errors import UserError
 from ..utils.text_checks import find_surrogate
 from .fused import TableDtype
-from .predictor import FastRnn, Tagger, TextClassifier
+from .predictor import FastRnn, Tagger, TextClassifier, load_to_predict
 
 ERROR = "error"  # the column of reasons
 _IMPORTING_PROCESS = os.getpid()
@@ -50,7 +49,7 @@ def load_predictor(
     """
     size = {} if tokens_per_batch is None else {"tokens_per_batch": tokens_per_batch}
     if backend == "torch":
-        model, tokenizer = load_model(name, revision, device)
+        model, tokenizer = load_to_predict(name, revision, device)
         if task_of(model.config).per_token:
             return Tagger(model, tokenizer, **size)
         return FastRnn(model, tokenizer, cast(TableDtype, table_dtype), **size)

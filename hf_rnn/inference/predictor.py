@@ -10,22 +10,26 @@ import copy
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..evaluation.scores import check_finite_logits
-from ..hub.loading import load_model
+from ..hub.loading import find_folder, load_model, load_without_weights
+from ..hub.model_folder import FinishedFolder
 from ..tasks import check_verb, task_of
 from ..utils.errors import UserError
 from ..utils.text_checks import list_texts
 from .fused import TABLE_DTYPES, FusedBlocks, FusedClassifier, TableDtype, find_unsupported_part, fuse, table_bytes
 from .fused.classifier import FEW_TEXTS
 from .fused.packing import pack_batches
+from .fused.stored import StoredClassifier, read_stored
 from .reference import compute_logits
 from .text_classifier import TextClassifier, check_size
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -33,6 +37,18 @@ MEMORY_LIMIT = 1 << 28  # bytes
 _TEXTS_PER_BATCH, _TOKENS_PER_BATCH = 512, 1 << 18
 _STATE_BYTES_PER_BATCH = 1 << 24  # where a batch keeps the states of all tokens
 _PLAIN_TEXTS, _PLAIN_TOKENS = 256, 8192  # per batch of the plain model, padding included
+
+
+def load_to_predict(
+    name_or_path: str | Path, revision: str | None, device: Any
+) -> tuple[Any, PreTrainedTokenizerBase]:
+    """Return a model and its tokenizer as [`load_model`] does, or only the weights of a classifier for its table."""
+    if str(device) == "cpu":
+        folder = FinishedFolder(find_folder(name_or_path, revision))
+        config, tokenizer = load_without_weights(str(name_or_path), folder)
+        if (stored := read_stored(folder, config)) is not None:
+            return stored, tokenizer
+    return load_model(name_or_path, revision, device)
 
 
 class Tagger:
@@ -108,7 +124,7 @@ class FastRnn(TextClassifier):
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        model: PreTrainedModel | StoredClassifier,
         tokenizer: PreTrainedTokenizerBase,
         table_dtype: TableDtype = "float32",
         memory_limit: int = MEMORY_LIMIT,
@@ -124,7 +140,8 @@ class FastRnn(TextClassifier):
         super().__init__(tokenizer, config, tokens_per_batch)
         if self.task.per_token:
             raise UserError(f"FastRnn answers for whole texts: found a model for {self.task.name}; use hf_rnn.Tagger")
-        self.model: Any = copy.deepcopy(model)  # training the given one must not change answers
+        # training the given model must not change answers
+        self._model: Any = model if isinstance(model, StoredClassifier) else copy.deepcopy(model)
         self._settings = table_dtype, memory_limit, tokens_per_batch
         self.memory = 0
         self._fused: FusedClassifier | FusedBlocks | None = None
@@ -132,7 +149,8 @@ class FastRnn(TextClassifier):
             if table_dtype != "float32":
                 raise UserError(f"table_dtype {table_dtype} is for a CPU, found the model on {model.device}")
             return
-        if unsupported := find_unsupported_part(model):
+        unsupported = None if isinstance(model, StoredClassifier) else find_unsupported_part(model)
+        if unsupported:
             if table_dtype != "float32":
                 raise UserError(f"table_dtype {table_dtype} is for a model of this package, unchanged: {unsupported}")
             _LOGGER.warning("the plain model predicts, without a table: %s", unsupported)
@@ -147,7 +165,7 @@ class FastRnn(TextClassifier):
                 f"choose table_dtype {' or '.join(fitting)}, or " if fitting else "",
             )
             return
-        fused = fuse(self.model, table_dtype)
+        fused = fuse(self._model, table_dtype)
         self._fused, self.memory = fused, fused.memory
         most_tokens = _TOKENS_PER_BATCH
         if isinstance(fused, FusedBlocks):
@@ -155,6 +173,13 @@ class FastRnn(TextClassifier):
         elif fused.keeps_states:
             most_tokens = _STATE_BYTES_PER_BATCH // (4 * config.output_size)
         self._batches = (most_tokens, _TEXTS_PER_BATCH) if tokens_per_batch is None else (tokens_per_batch,) * 2
+
+    @property
+    def model(self) -> Any:
+        """The plain model; a classifier that was loaded for its table loads it here."""
+        if isinstance(self._model, StoredClassifier):
+            self._model = load_model(self._model.folder)[0]
+        return self._model
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.model, self.tokenizer, *self._settings)  # the table is computed again
@@ -182,7 +207,7 @@ class FastRnn(TextClassifier):
         Raises:
             UserError: For an incomplete model, named in the message, and for an unknown or missing device.
         """
-        model, tokenizer = load_model(name_or_path, revision, device)
+        model, tokenizer = load_to_predict(name_or_path, revision, device)
         return cls(model, tokenizer, table_dtype, memory_limit, tokens_per_batch)
 
     def logits(self, input_ids: Sequence[Sequence[int]]) -> torch.Tensor:

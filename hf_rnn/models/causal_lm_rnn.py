@@ -86,6 +86,8 @@ class RnnForCausalLM(RnnPreTrainedModel, GenerationMixin):
     `config.classifier_dropout` is dropout on the states.
     """
 
+    _auto_class = "AutoModelForCausalLM"
+
     _tied_weights_keys = {"lm_head.weight": "rnn.embedding.weight"}
     _is_stateful = True  # a state cannot be taken back to an earlier token
 

@@ -4,8 +4,7 @@ Types and ranges are checked, and a misspelt setting is refused, so that a typo 
 """
 
 import difflib
-from dataclasses import field, fields
-from functools import partial
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 try:
@@ -16,6 +15,8 @@ except ImportError:
     raise ImportError(f"hf_rnn needs transformers >= 5, found {__version__}: pip install -U transformers") from None
 from huggingface_hub.dataclasses import strict
 
+from .settings_rnn import MAX_PARAMETERS, RnnSettings, check_range, check_ranges, setting
+
 # Keys that transformers writes into `config.json`, passes while loading, or had as fields of every configuration.
 _KEYS_OF_TRANSFORMERS = {
     "add_cross_attention", "attn_implementation", "auto_map", "cross_attention_hidden_size", "custom_pipelines",
@@ -24,39 +25,10 @@ _KEYS_OF_TRANSFORMERS = {
     "tie_encoder_decoder", "tokenizer_class", "torch_dtype", "use_cache",
 }  # fmt: skip
 _NEAR, _TYPO = 0.7, 0.9  # likeness of a wrong name and of a misspelt one, as difflib measures it
-# Settings that decide the shapes and the function of the encoder; no recipe changes those of a model to start from.
-ENCODER_SETTINGS = (
-    "cell_type", "embedding_size", "hidden_size", "num_hidden_layers", "bidirectional", "block_type", "residual_size",
-    "intermediate_size", "conv_kernel", "hidden_act", "layer_norm_eps",
-)  # fmt: skip
-_MAX_PARAMETERS = 2**33  # 32 GiB in float32: a larger number in `config.json` is a mistake
-_RANGES = {  # setting: smallest value, and the limit that values stay below
-    **dict.fromkeys(("vocab_size", "embedding_size", "hidden_size", "num_hidden_layers"), (1, _MAX_PARAMETERS)),
-    **dict.fromkeys(("embedding_dropout", "word_dropout", "hidden_dropout", "recurrent_dropout"), (0, 1)),
-    "classifier_dropout": (0, 1),
-    "word_forms": (0, 1 << 15),
-    "word_hidden_size": (1, _MAX_PARAMETERS),
-    **dict.fromkeys(("residual_size", "intermediate_size"), (1, _MAX_PARAMETERS)),
-    "conv_kernel": (1, 32),
-    "embedding_initializer_range": (0, float("inf")),
-}
-
-
-def _setting(default: Any, meaning: str, **metadata: Any) -> Any:
-    return field(default=default, metadata={"help": meaning, **metadata})
-
-
-def _check_name(setting: str, name: str) -> None:
-    from .cells_rnn import CELLS  # not at import: loads torch
-    from .pooling_rnn import POOLERS
-
-    known: Any = CELLS if setting == "cell_type" else POOLERS
-    if name not in known:
-        raise ValueError(f"{setting} must be one of {', '.join(known)}; found {name!r}")
 
 
 @strict
-class RnnConfig(PreTrainedConfig):
+class RnnConfig(RnnSettings, PreTrainedConfig):
     """Configuration of [`RnnModel`] and the models on top of it.
 
     The defaults make a bidirectional LSTM. Labels are set with `id2label` or `label2id` (either gives the other) or
@@ -72,72 +44,15 @@ class RnnConfig(PreTrainedConfig):
     """
 
     model_type = "hf_rnn"
+    _auto_class = "AutoConfig"  # its code is saved with every checkpoint
     # outputs that the Trainer must not concatenate over batches
     keys_to_ignore_at_inference = [
         "last_hidden_state", "final_hidden_state", "final_cell_state", "final_conv_state", "pooling_weights",
         "emissions", "cache",
     ]  # fmt: skip
 
-    vocab_size: int = _setting(30000, "rows of the embedding table")
-    embedding_size: int = _setting(300, "width of a token's vector")
-    cell_type: str = _setting(
-        "lstm",
-        "the recurrent cell; the gates of min_gru depend on the input alone, which makes it the fastest",
-        common=True,
-        validator=partial(_check_name, "cell_type"),
-    )
-    hidden_size: int = _setting(128, "units per direction", common=True)
-    num_hidden_layers: int = _setting(1, "stacked recurrent layers, or residual blocks")
-    block_type: Literal["plain", "residual"] = _setting(
-        "plain",
-        "what is stacked: plain recurrent layers, or residual blocks (short convolution, cell, gate and MLP)",
-        common=True,
-    )
-    residual_size: int | None = _setting(None, "residual: width of the stream of states; hidden_size by default")
-    intermediate_size: int | None = _setting(None, "residual: width of the MLP; twice the stream by default")
-    conv_kernel: int = _setting(3, "residual: tokens that the short convolution sees; 1 leaves it out")
-    hidden_act: Literal["silu", "gelu", "relu"] = _setting("silu", "residual: activation of the gate and the MLP")
-    layer_norm_eps: float = _setting(1e-5, "residual: added to the variance in layer normalisation")
-    bidirectional: bool = _setting(True, "also read from the last token to the first")
-    pooling: str = _setting(
-        "mean_max",
-        "from states to one vector; last is the state after the last token read, per direction, "
-        "mean_max both vectors side by side, attention a learned weighted mean",
-        common=True,
-        validator=partial(_check_name, "pooling"),
-    )
-    embedding_dropout: float | int = _setting(0.0, "share of the elements of the token vectors to drop")
-    word_dropout: float | int = _setting(
-        0.0, "share of the word types to drop per training batch, each at all its occurrences"
-    )
-    hidden_dropout: float | int = _setting(0.0, "dropout between recurrent layers, and on what a residual block adds")
-    recurrent_dropout: float | int = _setting(
-        0.0, "share of the hidden-to-hidden weights to drop per training batch; not for min_gru"
-    )
-    classifier_dropout: float | int = _setting(0.0, "dropout on the pooled vector")
-    classifier_activation: Literal["linear", "relu", "tanh", "gelu"] = _setting(
-        "linear", "function between pooling and the last linear layer; linear is the identity"
-    )
-    pair_encoding: str = _setting(
-        "siamese",
-        "how two texts (text_pair_column) are read: siamese (each alone; their vectors u and v become u, v, |u - v| "
-        "and u * v) or joint (as one text with a separator)",
-        choices=["siamese", "joint"],
-    )
-    crf: bool = _setting(False, "token-classification: score whole taggings of a text with a conditional random field")
-    word_forms: int = _setting(
-        0,
-        "token-classification: add an LSTM over words, which also reads their prefixes, suffixes and capitals, with "
-        "this number of rows for them; 0 tags tokens",
-    )
-    word_hidden_size: int = _setting(100, "units per direction of the layer of word_forms")
-    sparse_embedding: bool = _setting(
-        False, "embedding gradients hold only rows of the batch; needs RnnTrainer, not transformers' Trainer"
-    )
-    freeze_embedding: bool = _setting(False, "exclude the embedding from training")
-    tie_word_embeddings: bool = _setting(False, "use the embedding as the output layer of a language model too")
-    embedding_initializer_range: float | int = _setting(1.0, "standard deviation of the initial embedding")
-    pad_token_id: int | None = _setting(1, "id of padding; its embedding is zero and stays zero")
+    vocab_size: int = setting(30000, "rows of the embedding table", least=1, below=MAX_PARAMETERS)
+    pad_token_id: int | None = setting(1, "id of padding; its embedding is zero and stays zero")
     # fields of transformers, which checks types only of a subclass
     if TYPE_CHECKING:
         id2label: dict[int, str]
@@ -246,19 +161,17 @@ class RnnConfig(PreTrainedConfig):
         """Check ranges, the number of parameters, and that the cell supports recurrent dropout where it is on."""
         from .cells_rnn import CELLS
 
-        for name, (least, limit) in {**_RANGES, "pad_token_id": (0, self.vocab_size)}.items():
-            value = getattr(self, name)
-            if value is not None and not least <= value < limit:
-                raise ValueError(f"{name} must be at least {least} and below {limit}; found {value}")
+        check_ranges(self)
+        check_range("pad_token_id", self.pad_token_id, {"least": 0, "below": self.vocab_size})
         inputs = self.embedding_size + (self.num_hidden_layers - 1) * self.output_size
         recurrent = inputs + self.num_hidden_layers * self.hidden_size
         states = self.num_directions * self.hidden_size
         parameters = self.vocab_size * self.embedding_size + 4 * states * recurrent
         if self.block_type == "residual":
             parameters += 2 * self.num_hidden_layers * self.stream_size * (self.intermediate_size or 2 * states)
-        if parameters > _MAX_PARAMETERS:
+        if parameters > MAX_PARAMETERS:
             raise ValueError(
-                f"the model is too large: found about {parameters:.1e} parameters, more than {_MAX_PARAMETERS:.1e}; "
+                f"the model is too large: found about {parameters:.1e} parameters, more than {MAX_PARAMETERS:.1e}; "
                 "reduce vocab_size, embedding_size, hidden_size or num_hidden_layers"
             )
         if self.pair_encoding not in ("siamese", "joint"):

@@ -108,19 +108,20 @@ class RnnPreTrainedModel(PreTrainedModel):
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
         """Save as in transformers, with the modelling files, so that the folder also loads without this package."""
-        if getattr(self, "_auto_class", None) is not None:
-            auto_map = {"AutoConfig": "configuration_rnn.RnnConfig"}
-            package, _, module = type(self).__module__.rpartition(".")
-            if package == __name__.rpartition(".")[0]:  # the code of a subclass may be elsewhere
-                auto_map["AutoModel"] = "modeling_rnn.RnnModel"
-                auto_map["AutoModelForSequenceClassification"] = "modeling_rnn.RnnForSequenceClassification"
-                auto_map[self._auto_class] = f"{module}.{type(self).__name__}"
-            self.config.auto_map = auto_map
+        auto_map = {"AutoConfig": "configuration_rnn.RnnConfig"}
+        package, _, module = type(self).__module__.rpartition(".")
+        if package == __name__.rpartition(".")[0]:  # the code of a subclass may be elsewhere
+            auto_map["AutoModel"] = "modeling_rnn.RnnModel"
+            auto_map["AutoModelForSequenceClassification"] = "modeling_rnn.RnnForSequenceClassification"
+            auto_map[str(self._auto_class)] = f"{module}.{type(self).__name__}"
+        self.config.auto_map = auto_map
         super().save_pretrained(save_directory, *args, **kwargs)
 
 
 class RnnModel(RnnPreTrainedModel):
     """Embedding, and stacked recurrent layers or residual blocks: token ids to one state per token."""
+
+    _auto_class = "AutoModel"
 
     def __init__(self, config: RnnConfig) -> None:
         super().__init__(config)
@@ -321,6 +322,8 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
     `config.problem_type` selects the loss as in transformers: cross-entropy (`"single_label_classification"`), binary
     cross-entropy per label (`"multi_label_classification"`) or mean squared error (`"regression"`).
     """
+
+    _auto_class = "AutoModelForSequenceClassification"
 
     def __init__(self, config: RnnConfig) -> None:
         super().__init__(config)

@@ -152,6 +152,8 @@ class RnnForTokenClassification(RnnPreTrainedModel):
     those of the best tagging. With tags B-X and I-X it is a valid one: I-X follows only B-X or I-X.
     """
 
+    _auto_class = "AutoModelForTokenClassification"
+
     def __init__(self, config: RnnConfig) -> None:
         super().__init__(config)
         self.num_labels = config.num_labels

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from transformers import BatchEncoding, PreTrainedConfig, PreTrainedTokenizerBase
 
-    from ..data import DataReport
+    from ..data.row_errors import DataReport
 
 Splits: TypeAlias = "datasets.DatasetDict | datasets.IterableDatasetDict"
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import datasets
     from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-    from ..data import DataReport
+    from ..data.row_errors import DataReport
 
 
 class CausalLM(Task):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from transformers import BatchEncoding, PreTrainedConfig, PreTrainedTokenizerBase
 
-    from ..data import DataReport
+    from ..data.row_errors import DataReport
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class MultiLabel(SequenceClassification):
         """Return the splits as `input_ids` and a row of 0 and 1 for each text."""
         import datasets
 
-        from ..data import encode
+        from ..data.encoding import encode
 
         size = len(_names(texts))
 

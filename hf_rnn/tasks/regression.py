@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from transformers import BatchEncoding, PreTrainedConfig, PreTrainedTokenizerBase
 
-    from ..data import DataReport
+    from ..data.row_errors import DataReport
 
+_FEWEST_STEPS = 100  # float32 steps per deviation: rounding changes a number by at most 0.5 % of it
 _EXAMPLES = 4
 
 
@@ -42,7 +43,7 @@ class Regression(SequenceClassification):
         """Return the splits as `input_ids` and the numbers in float32."""
         import datasets
 
-        from ..data import encode
+        from ..data.encoding import encode
 
         names = _names(texts)
         feature = datasets.List(datasets.Value("float32"), length=len(names))
@@ -63,8 +64,12 @@ class Regression(SequenceClassification):
             squares += ((numbers - numbers.mean(axis=0)) ** 2).sum(axis=0) + shift**2 * count * len(numbers) / total
             mean, count = mean + shift * len(numbers) / total, total
         scale = np.sqrt(squares / count)
-        if (constant := [name for name, value in zip(names, scale, strict=True) if not value > 0]) != []:
-            raise UserError(f"{constant[0]!r:.80} is the same number in all rows of train: set --label_column")
+        for name, middle, spread in zip(names, mean, scale, strict=True):
+            if not spread > 0:
+                raise UserError(f"{name!r:.80} is the same number in all rows of train: set --label_column")
+            if spread < _FEWEST_STEPS * np.spacing(np.float32(abs(middle))):
+                found = f"{name!r:.80} varies by {spread:.3g} around {middle:.10g}"
+                raise UserError(f"{found}: answers in float32 cannot show that; subtract a constant from the numbers")
         return {
             "id2label": dict(enumerate(names)),
             "problem_type": self.problem_type,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-    from ..data import DataReport
+    from ..data.row_errors import DataReport
 
 _EXAMPLES_PER_LABEL = 2
 _EXAMPLE_LENGTH = 200  # characters
@@ -53,7 +53,7 @@ class SequenceClassification(Task):
 
     def encode(self, texts: Splits, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> Splits:
         """Return the splits as `input_ids` and class ids."""
-        from ..data import encode
+        from ..data.encoding import encode
 
         return encode(texts, tokenizer, max_length)
 

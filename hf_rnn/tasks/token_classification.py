@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from transformers import BatchEncoding, PreTrainedConfig, PreTrainedTokenizerBase
 
-    from ..data import DataReport
+    from ..data.row_errors import DataReport
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +42,7 @@ class TokenClassification(Task):
 
     def read(self, arguments: Any, *, report: DataReport, **options: Any) -> Splits:
         """Read CoNLL files, a data set of the `datasets` library, or rows in memory."""
-        from ..data import load_conll
-        from ..data.conll import load_tagged
+        from ..data.conll import load_conll, load_tagged
         from ..data.tables import kind_of_name
 
         for name in ("header", "separator", "encoding", "text_pair_column", "label_columns", "label_map", "streaming"):

@@ -124,6 +124,8 @@ def train_tokenizer(
     if not exact and tokenizer in ("bpe", "unigram"):
         marks = decoders.Replace(Regex(f"▁?[{CAPITAL}{ALL_CAPITALS}]"), "")
         backend.decoder = decoders.Sequence([marks, decoders.Metaspace(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    elif tokenizer == "word" and normalizer == "cased" and not exact:
+        backend.decoder = _join_without_marks(decoders.WordPiece("\0", cleanup=False))
     if backend.get_vocab_size() <= len(specials):
         times = "even once" if min_frequency == 1 else f"{min_frequency} times"
         raise NoFrequentWordError(
@@ -189,7 +191,15 @@ def mark_capitals(tokenizer: PreTrainedTokenizerBase) -> None:
     backend: Any = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None and backend.normalizer is not None and backend.normalizer.normalize_str("A") == "a":
         backend.normalizer = normalizers.Sequence([*capital_marks(), backend.normalizer])
+        if backend.decoder is not None:
+            backend.decoder = _join_without_marks(backend.decoder)
         tokenizer.add_tokens([AddedToken(mark, normalized=True) for mark in (CAPITAL, ALL_CAPITALS)])
+
+
+def _join_without_marks(decoder: Decoder) -> Decoder:
+    """Return a decoder that also drops ⇧ and ⇪, so that a pipeline shows words as they are."""
+    marks = decoders.Replace(Regex(f"[{CAPITAL}{ALL_CAPITALS}] ?"), "")
+    return decoders.Sequence([decoder, decoders.Fuse(), marks])
 
 
 def count_ids(tokenizer: PreTrainedTokenizerBase) -> int:

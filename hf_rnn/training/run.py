@@ -17,13 +17,13 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_utils import PredictionOutput
 
-from ..data import DataReport
 from ..data.audit import audit, render_line
 from ..data.encoding import measure_pieces
+from ..data.row_errors import DataReport
 from ..data.source import find_origins
 from ..data.vectors import Vectors, load_vectors, widen_vocabulary
-from ..hub.loading import find_built_in, find_folder, load_model
-from ..hub.model_folder import FinishedFolder, read_mapping
+from ..hub.loading import find_folder, load_model
+from ..hub.model_folder import FinishedFolder, find_built_in, read_mapping
 from ..models.auto import ENCODER, head_name
 from ..tasks import Task
 from ..tasks.base import Splits
@@ -204,7 +204,8 @@ def read_vectors(run: Run, source: str) -> Vectors:
         raise UserError(f"embedding_size is {asked}, and {source} has vectors of {size} numbers: leave it out")
     if size != asked:
         logger.info("embedding_size is %d, that of the vectors", size)
-    run.arguments = arguments._replace(model=dataclasses.replace(arguments.model, **{"embedding_size": size}))
+    changed: dict[str, Any] = {"embedding_size": size}
+    run.arguments = arguments._replace(model=dataclasses.replace(arguments.model, **changed))
     return vectors
 
 

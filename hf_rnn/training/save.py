@@ -13,7 +13,7 @@ import os
 import shlex
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from html import escape
 from importlib.metadata import version
 from pathlib import Path
@@ -23,14 +23,14 @@ from .. import __version__
 from ..evaluation.figures import draw_metrics, plot_learning_curve
 from ..hub.card import CardFacts
 from ..hub.card.files import write_card
-from ..hub.loading import find_built_in
-from ..hub.model_folder import FinishedFolder
+from ..hub.model_folder import FinishedFolder, find_built_in
 from ..models.auto import HEADS, PIPELINES
 from ..tasks import get_task
 from ..tokenizers.word_level import save_tokenizer
 from ..utils.errors import UserError
-from .arguments.run_arguments import Arguments
-from .arguments.text_arguments import VOCABULARY_SETTINGS
+from .arguments.run_arguments import VOCABULARY_SETTINGS, Arguments, ModelArguments
+from .arguments.text_arguments import DataArguments
+from .arguments.training_settings import ABOUT
 from .checkpointing.fingerprints import accelerator_changes
 from .recipes import DEFAULT_RECIPE, load_recipe
 from .run import Run
@@ -40,27 +40,9 @@ logger = logging.getLogger(__name__)
 _PACKAGES = ("transformers", "torch", "datasets", "tokenizers")
 _ARCHITECTURE = (
     "cell_type", "num_hidden_layers", "hidden_size", "bidirectional", "pooling", "embedding_size", "vocab_size",
+    "block_type", "residual_size",
 )  # fmt: skip
-# Settings that the card shows, unless they are off.
-_SHOWN_SETTINGS = (
-    "normalizer", "tokenizer", "lowercase", "min_frequency", "max_vocab_size", "widen_vocabulary", "embedding_dropout",
-    "word_dropout", "word_forms", "crf", "hidden_dropout", "recurrent_dropout", "classifier_dropout",
-    "classifier_activation", "freeze_embedding", "sparse_embedding", "optim", "learning_rate",
-    "embedding_learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm",
-    "per_device_train_batch_size", "tokens_per_batch",
-    "gradient_accumulation_steps", "num_train_epochs", "max_steps", "train_sampling_strategy", "class_weight_power",
-    "label_smoothing_factor", "early_stopping_patience", "bf16", "seed",
-)  # fmt: skip
-_SHOWN_WHEN_OFF = ("lowercase", "seed")
 _LARGE = ("confusion_matrix", "confusion_cells")  # metrics that grow with the square of the labels
-# Settings that are not recorded: the place and the start of a run, and what other settings imply.
-_NOT_RECORDED = frozenset(
-    {
-        "dataloader_pin_memory", "disable_tqdm", "do_eval", "gradient_checkpointing", "gradient_checkpointing_kwargs",
-        "greater_is_better", "output_dir", "overwrite_output_dir", "recipe", "resume", "resume_anyway", "run_name",
-        "teacher_cache", "use_cpu",
-    }
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -196,31 +178,46 @@ def draw_figures(folder: FinishedFolder, run: Run) -> dict[str, str]:
 
 
 def _data_facts(arguments: Arguments, teacher: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return the name of the data, and the command that repeats the run if the data have a name."""
-    data, command = arguments.data, ["hf-rnn", "train", "--recipe", "training_args.json"]
-    if teacher is not None:
-        command = ["hf-rnn", "distill", *command[2:], "--teacher", teacher["name"]]
-        if teacher["unlabeled"] is not None:
-            command += ["--unlabeled", teacher["unlabeled"]["file"]]
+    """Return the name of the data, and the command that repeats the run if the data have a name.
+
+    Words in capitals take the place of local paths; `fill_in` has their meaning.
+    """
+    data = arguments.data
     flag = "data_dir" if data.dataset_name is None else "dataset_name"
     if (source := getattr(data, flag)) is None:
         return {"dataset_name": "rows in memory"}
-    local = Path(source).exists()
-    name = Path(source).resolve().name if local else source
-    command += [f"--{flag}", name, "--output_dir", "again"]
-    return {"dataset_name": name, "dataset_id": None if local else name, "command": shlex.join(command)}
+    flags = {flag: source}
+    if teacher is not None:
+        flags |= {"teacher": teacher["name"], "unlabeled": (teacher["unlabeled"] or {}).get("file")}
+    flags |= {name: getattr(data, name) for name in ("vectors", "model_name_or_path", "tokenizer_name_or_path")}
+    fill_in = {"MODEL": "the folder of this card", "OUTPUT": "a new folder"}
+    command = ["hf-rnn", "train" if teacher is None else "distill", "--recipe", "MODEL/training_args.json"]
+    for name, value in flags.items():
+        is_local = value is not None and find_built_in(value) is None and split_archive(Path(value))[0].exists()
+        if is_local or name == "unlabeled" and value is not None:
+            word = name.partition("_")[0].upper() if name != "model_name_or_path" else "START"
+            fill_in[word] = f"here {name_of_path(os.path.abspath(value))}"
+            command += [f"--{name}", word]
+        elif name in (flag, "teacher"):
+            command += [f"--{name}", value]
+    facts = {"command": shlex.join([*command, "--output_dir", "OUTPUT"]), "fill_in": fill_in}
+    if fill_in.keys() & {"DATA", "DATASET"}:
+        return {"dataset_name": name_of_path(os.path.abspath(source)), **facts}
+    return {"dataset_name": source, "dataset_id": source, **facts}
 
 
 def _shown_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that the card shows: those marked `card` that are on, or `card="always"`."""
     given = settings.get("tokenizer_name_or_path") or settings.get("model_name_or_path")
-    return {
-        name: settings[name]
-        for name in _SHOWN_SETTINGS
-        if name in settings
-        and not (given and name in VOCABULARY_SETTINGS)
-        and (settings[name] not in (None, False, 0, "none", "word") or name in _SHOWN_WHEN_OFF)
-        and not (name == "per_device_train_batch_size" and settings.get("tokens_per_batch"))
-    }
+    about = {known.name: known.metadata for kind in (DataArguments, ModelArguments) for known in fields(kind)} | ABOUT
+    shown = {}
+    for name in settings.keys() & about.keys():
+        mark, off = about[name].get("card"), settings[name] in (None, False, 0, "none", "word")
+        unused = given and name in VOCABULARY_SETTINGS
+        unused = unused or (name == "per_device_train_batch_size" and settings.get("tokens_per_batch"))
+        if mark and not unused and (mark == "always" or not off):
+            shown[name] = settings[name]
+    return {name: shown[name] for name in settings if name in shown}
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -241,18 +238,18 @@ def describe_settings(arguments: Arguments, further: Any = None) -> dict[str, An
     recorded |= {**dataclasses.asdict(arguments.model), **dataclasses.asdict(arguments.data)}
     values, usual = arguments.training.to_dict(), load_recipe(DEFAULT_RECIPE)
     values["accelerator_config"] = accelerator_changes(arguments.training)
-    for known in dataclasses.fields(arguments.training):
+    for known in fields(arguments.training):
         name, value = known.name, values.get(known.name)
-        if name in _NOT_RECORDED or name.startswith("hub_") or name.endswith("_token") or value in (None, [], {}):
+        if not ABOUT[name].get("recorded", True) or value in (None, [], {}):
             continue
         if name == "data_seed" and value == values["seed"]:  # a flag for seed changes both
             continue
         default = getattr(known.default, "value", known.default)
         if name in usual or not (value == default or (value is False and default is None)):
             recorded[name] = value
-    for name, value in dataclasses.asdict(further).items() if further is not None else ():
-        if value is not None and name not in _NOT_RECORDED:
-            recorded[name] = value
+    for known in fields(further) if further is not None else ():
+        if (value := getattr(further, known.name)) is not None and known.metadata.get("recorded", True):
+            recorded[known.name] = value
     return {name: _shorten_path(value) for name, value in recorded.items()}
 
 

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import sklearn.metrics  # noqa: F401 - its import draws from `random`, so it must come before a seed is set
 import torch
 from transformers import set_seed
 
-from ..data import DataReport
+from ..data.row_errors import DataReport
 from ..data.samplers import with_lengths
 from ..data.source import join_splits
 from ..evaluation.calibration import calibrate
@@ -30,13 +31,13 @@ from ..tokenizers.word_level import add_separator, count_ids, mark_capitals
 from ..utils.errors import UserError
 from ..utils.process_state import library_bars_off, one_at_a_time
 from . import output_dir
-from .arguments.run_arguments import Arguments, ModelArguments, parse_settings
-from .arguments.text_arguments import DataArguments
+from .arguments.run_arguments import Arguments, parse_settings
 from .arguments.training_arguments import RnnTrainingArguments
 from .build import make_config, make_tokenizer, make_trainer
 from .checkpointing.fingerprints import take_fingerprints
 from .checkpointing.interrupt import TrainingStopped
 from .checks import check_early, check_finite, check_loss, check_unchanged
+from .language import suit_language
 from .run import Extension, Run, WarmStart, audit_texts, read_vectors, weigh_rows
 from .save import TrainingResult, write_folder
 from .trainer import RnnTrainer
@@ -48,9 +49,8 @@ _LEAST_EPOCHS = 3  # row_budget keeps at least these
 
 @one_at_a_time()
 def train(
-    model_args: ModelArguments | None = None,
-    data_args: DataArguments | None = None,
-    training_args: RnnTrainingArguments | None = None,
+    data: Any = None,
+    output_dir: str | Path | None = None,
     *,
     train: Any = None,
     validation: Any = None,
@@ -60,31 +60,39 @@ def train(
     """Train a model and save a finished folder.
 
     Args:
-        model_args: Architecture.
-        data_args: Data and tokenizer.
-        training_args: Training and output folder.
-        train: Training rows in memory, in place of `data_dir` and `dataset_name`: a `Dataset`, a frame of pandas or
-            polars, or a list of dicts or of pairs (text, label). A `DatasetDict` or a dict holds all splits.
+        data: The texts: a folder or file as for `data_dir`, or training rows in memory: a `Dataset`, a frame of
+            pandas or polars, or a list of dicts or of pairs (text, label). A `DatasetDict` or a dict holds all splits.
+        output_dir: Folder for the finished model; by default a new one with the name of the data and the date.
+        train: Training rows in memory, in place of `data`.
         validation: Validation rows in memory. Without them a part of train is held out.
         test: Test rows in memory.
-        settings: In place of the three dataclasses: settings by the names of the command's flags. `recipe` names the
-            recipe below them: `default`, another name, a file, or a mapping.
+        settings: Settings by the names of the command's flags. `recipe` names the recipe below them: `default`,
+            another name, a file, or a mapping.
 
     Raises:
         UserError: For a mistake in settings or data. An earlier model in the folder is left as it was.
         TrainingStopped: After SIGTERM or Ctrl-C, when a checkpoint to resume from is saved.
 
     Example:
-        >>> result = train(data_dir="data/tweets", output_dir="out", num_train_epochs=5)
+        >>> result = train("data/tweets", "out", num_train_epochs=5)
         >>> result.metrics["validation"]["macro_recall"]
-        >>> result = train(train=[("so good", "positive"), ("so bad", "negative")] * 50, output_dir="out2")
+        >>> result = train([("so good", "positive"), ("so bad", "negative")] * 50, "out2")
     """
-    data = join_splits(train, validation, test)
-    if settings and model_args is data_args is training_args is None:
-        return run_training(parse_settings(settings), data=data)
-    if settings or model_args is None or data_args is None or training_args is None:
-        raise TypeError(f"train takes three dataclasses or settings by name: found {', '.join(settings)}")
-    return run_training(Arguments(model_args, data_args, training_args), data=data)
+    rows, settings = read_call(data, output_dir, train, validation, test, settings)
+    return run_training(parse_settings(settings), data=rows)
+
+
+def read_call(
+    data: Any, output_dir: Any, train: Any, validation: Any, test: Any, settings: dict[str, Any]
+) -> tuple[Mapping[str, Any] | None, dict[str, Any]]:
+    """Return the rows in memory by split, and the settings, of a call of [`train`]."""
+    if output_dir is not None:
+        settings = {**settings, "output_dir": output_dir}
+    if isinstance(data, str | Path):
+        return join_splits(train, validation, test), {**settings, "data_dir": data}
+    if data is not None and train is not None:
+        raise UserError("data and train are both given: leave out one of them")
+    return join_splits(data if train is None else train, validation, test), settings
 
 
 @library_bars_off()
@@ -136,10 +144,12 @@ def train_on(
     training rows in the loss. `task_specific_params` become part of the configuration. A `quiet` run shows neither
     bars nor a line per epoch.
     """
+    task = get_task(arguments.data.task)
+    if extension is None:
+        arguments = suit_language(arguments, task, task.vocabulary_texts(texts["train"]))
     arguments = limit_epochs(arguments, report)
     data_args, training_args = arguments.data, arguments.training
     extension = extension or Extension()
-    task = get_task(data_args.task)
     run = Run(task, arguments, texts, report)
     if training_args.calibrate and "validation" not in texts:
         raise UserError("calibrate needs rows that are not trained on: give a validation split, or leave it out")

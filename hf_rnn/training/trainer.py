@@ -82,8 +82,6 @@ class RnnTrainer(ResumableTrainer):
     def __init__(self, *args: Any, class_counts: Sequence[int] | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         data = self.train_dataset
-        if self._token_budget is not None and isinstance(data, IterableDataset):
-            raise UserError("tokens_per_batch needs the length of each row: found a stream; leave it out")
         self._set_signature_columns_if_needed()
         self._signature_columns.append(SAMPLE_WEIGHT)
         self._class_weights: torch.Tensor | None = None
@@ -110,8 +108,6 @@ class RnnTrainer(ResumableTrainer):
             )
 
     def _count_classes(self) -> list[int]:
-        if isinstance(self.train_dataset, IterableDataset):
-            raise UserError("class_weight_power needs the rows per class: found a stream; give class_counts")
         labels = read_labels(self.train_dataset)
         self._check_labels(labels)
         return torch.bincount(labels[labels >= 0], minlength=self.model.config.num_labels).tolist()
@@ -295,13 +291,19 @@ class RnnTrainer(ResumableTrainer):
         return chosen, settings
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """Create the optimizer as the Trainer does, with `embedding_learning_rate` if set."""
+        """Create the optimizer as the Trainer does, with `embedding_learning_rate` and `head_learning_rate` if set."""
         given = self.optimizer is not None
         optimizer = super().create_optimizer(model)
-        rate = getattr(self.args, "embedding_learning_rate", None)
-        if rate is not None and not given:
-            trained: Any = self.model if model is None else model
+        if given:
+            return optimizer
+        trained: Any = self.model if model is None else model
+        if (rate := getattr(self.args, "embedding_learning_rate", None)) is not None:
             set_learning_rate(optimizer, trained.get_input_embeddings().weight, rate)
+        if (rate := getattr(self.args, "head_learning_rate", None)) is not None:
+            encoder = {id(parameter) for parameter in trained.base_model.parameters()}
+            for parameter in trained.parameters():
+                if id(parameter) not in encoder:
+                    set_learning_rate(optimizer, parameter, rate)
         return optimizer
 
     def check_settings(self) -> None:
@@ -352,11 +354,8 @@ def _column_names(data: Any) -> Sequence[str]:
 
 
 def read_labels(data: Any) -> torch.Tensor:
-    """Return the column `labels` or `label` of all rows, or raise a [`UserError`]."""
-    found = _column_names(data)
-    name = next((name for name in ("labels", "label") if name in found), None)
-    if name is None:
-        raise UserError(f"the training rows need a column labels: found {', '.join(found) or 'no rows'}; add it")
+    """Return the column `labels` or `label` of all rows."""
+    name = "label" if "label" in _column_names(data) else "labels"
     return torch.as_tensor(data[name][:] if _is_table(data) else [row[name] for row in data])
 
 

@@ -83,15 +83,16 @@ def train_once(flags: list[str], seed: int) -> list[float]:
     from hf_rnn import train
 
     with tempfile.TemporaryDirectory() as folder:
-        metrics = train(*read_flags(flags, seed, folder)).metrics
+        metrics = train(**read_flags(flags, seed, folder)).metrics
     return [*(metrics["validation"][name] for name in SCORES), metrics["training"]["seconds"]]
 
 
-def read_flags(flags: list[str], seed: int, folder: str) -> Any:
-    """Return the typed arguments of a run."""
-    from hf_rnn.training.arguments.run_arguments import parse_argv
+def read_flags(flags: list[str], seed: int, folder: str) -> dict[str, Any]:
+    """Return the settings of a run."""
+    from hf_rnn.training.arguments.run_arguments import make_parser
 
-    return parse_argv([*flags, "--seed", str(seed), "--output_dir", folder, "--disable_tqdm", "true"])
+    more = ["--seed", str(seed), "--output_dir", folder, "--disable_tqdm", "true"]
+    return make_parser("hf-rnn train").parse_flags([*flags, *more])
 
 
 def compare(ours: list[float], against: list[float]) -> str:

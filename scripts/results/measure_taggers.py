@@ -132,12 +132,12 @@ def train_transformer(sentences: Any, name: str, epochs: int) -> tuple[float, fl
 def train_recipe(flags: list[str], seed: int) -> tuple[float, float]:
     """Return score and seconds of a run of this package."""
     from hf_rnn import train
-    from hf_rnn.training.arguments.run_arguments import parse_argv
+    from hf_rnn.training.arguments.run_arguments import make_parser
 
     start = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         more = ["--seed", str(seed), "--output_dir", folder, "--disable_tqdm", "true", "--no_baselines"]
-        metrics = train(*parse_argv([*flags, *more])).metrics
+        metrics = train(**make_parser("hf-rnn train").parse_flags([*flags, *more])).metrics
     print(seed, metrics["validation"]["f1"], file=sys.stderr)
     return metrics["validation"]["f1"], time.process_time() - start
 

@@ -107,6 +107,7 @@ def test_help_of_a_verb(command, verb):
     for out in (short, whole):
         assert out.startswith(f"usage: hf-rnn {verb}") and f"\nexample: hf-rnn {verb} " in out
         trains = verb in ("train", "distill", "pretrain")
+        assert max(map(len, out.splitlines())) <= 80
         assert ("--hidden_size" in out, "--teacher" in out) == (trains, verb in ("distill", "pretrain"))
     assert len(short.splitlines()) <= 55 and short.index("required:") < short.index("\n  --")
 

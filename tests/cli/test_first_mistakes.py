@@ -46,10 +46,9 @@ TRAIN = "train texts out"
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("train", "--data_dir and --output_dir are missing: type hf-rnn train DATA_DIR OUTPUT_DIR, such as: hf-rnn"),
-        ("train texts", "--output_dir is missing: type hf-rnn train texts OUTPUT_DIR"),
-        ("distill texts out", "--teacher is missing: type hf-rnn distill texts out TEACHER"),
-        ("predict", "--model is missing: type hf-rnn predict MODEL, such as: hf-rnn predict my-model --text"),
+        ("train", "--data_dir is missing: type hf-rnn train DATA_DIR, such as: hf-rnn train data/tweets my-model"),
+        ("distill texts", "--teacher is missing: type hf-rnn distill texts TEACHER"),
+        ("predict", "--model is missing: type hf-rnn predict MODEL, such as: hf-rnn predict my-model 'so"),
         (
             f"{TRAIN} --dropout 0.3",
             "--embedding_dropout, --word_dropout, --hidden_dropout, --recurrent_dropout or --classifier_dropout?",
@@ -113,7 +112,7 @@ def test_the_summary_has_two_lines_with_simpler_models(trained):
 def test_a_terminal_gets_the_summary_unless_it_asks_for_json(command, room, tmp_path, monkeypatch):
     monkeypatch.chdir(room)
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    monkeypatch.setattr("hf_rnn.training.train.train", lambda *arguments: Result())
+    monkeypatch.setattr("hf_rnn.training.train.train", lambda **settings: Result())
     assert command("train", "texts", tmp_path / "out", *SMALL.split())[1] == "two\nlines\n"
     assert json.loads(command("train", "texts", tmp_path / "out", *SMALL.split(), "--json")[1]) == {"output_dir": "x"}
 

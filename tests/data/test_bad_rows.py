@@ -5,8 +5,8 @@ import json
 import pytest
 from tsv_files import GOOD, NAMES, load_train, write
 
-from hf_rnn.data import DataError, DataReport, Reason, load_tsv
-from hf_rnn.data.row_errors import parse_limit
+from hf_rnn.data.loading import load_tsv
+from hf_rnn.data.row_errors import DataError, DataReport, Reason, parse_limit
 from hf_rnn.utils.errors import UserError
 
 BAD_LINES = {  # name: (line, reason, part of the message, options)

@@ -5,8 +5,8 @@ import itertools
 
 import pytest
 
-from hf_rnn.data import DataError, DataReport, load_conll
-from hf_rnn.data.conll import load_tagged, to_iob2
+from hf_rnn.data.conll import load_conll, load_tagged, to_iob2
+from hf_rnn.data.row_errors import DataError, DataReport
 from hf_rnn.utils.errors import UserError
 
 CONLL_2003 = """\

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from hf_rnn import train_tokenizer
-from hf_rnn.data import DataError, DataReport
 from hf_rnn.data.continuous_text import TokenStreams, encode_text, load_text
+from hf_rnn.data.row_errors import DataError, DataReport
 from hf_rnn.utils.errors import UserError
 
 TEXT = "First, a line.\n\nThen  two spaces,\ta tab – and more:\n" * 7 + "no line feed at the end"
@@ -49,12 +49,26 @@ def test_a_line_of_any_length_is_read(tmp_path):
 
 def test_lines_that_are_not_utf8(folder):
     (folder / "train.txt").write_bytes(b"one\nt\xffwo\nthree\n")
-    with pytest.raises(DataError, match=r"train\.txt:2: not UTF-8: byte 2 .*max_bad_rows"):
+    with pytest.raises(DataError, match=r"train\.txt:2: not UTF-8: byte 0xff at byte 2 .*max_bad_rows"):
         load_text(folder)
     report = DataReport()
     texts = load_text(folder, max_bad_rows=1, report=report)
     assert texts["train"]["text"][:] == ["one\n", "three\n"]
     assert (report.splits["train"].rows_read, report.splits["train"].rows_kept) == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        (TEXT.encode("utf-16-le"), r"train\.txt:1: NUL character: .*UTF-16"),
+        (TEXT.encode("utf-16"), "train.txt: UTF-16"),
+        (b"one\nt\0wo\n", r"train\.txt:2: NUL character"),
+    ],
+)
+def test_text_that_is_not_text(folder, content, error):
+    (folder / "train.txt").write_bytes(content)
+    with pytest.raises(DataError, match=error):
+        load_text(folder)
 
 
 @pytest.mark.parametrize(("files", "error"), [({}, "give train.txt"), ({"train.txt": " \n"}, "empty file"),

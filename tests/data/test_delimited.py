@@ -10,9 +10,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tsv_files import GOOD, SAME_FILE, load_train, write
 
-from hf_rnn.data import Reason, delimited
+from hf_rnn.data import delimited
 from hf_rnn.data.label_sets import AsWritten
 from hf_rnn.data.labels import LabelMap
+from hf_rnn.data.row_errors import Reason
 from hf_rnn.data.rows import RowOptions
 from hf_rnn.data.tables import read_table
 

@@ -6,7 +6,9 @@ import re
 import datasets
 import pytest
 
-from hf_rnn.data import DataError, DataReport, Reason, hf_dataset, load_named
+from hf_rnn.data import hf_dataset
+from hf_rnn.data.loading import load_named
+from hf_rnn.data.row_errors import DataError, DataReport, Reason
 from hf_rnn.utils.errors import UserError
 
 ROWS = [(" spaces stay ", 2), ("tabs\tand\nlines too", 0), ("NA", 1)]

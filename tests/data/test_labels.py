@@ -5,7 +5,8 @@ import logging
 import pytest
 from tsv_files import GOOD, load_train, write
 
-from hf_rnn.data import DataError, load_tsv
+from hf_rnn.data.loading import load_tsv
+from hf_rnn.data.row_errors import DataError
 from hf_rnn.utils.errors import UserError
 
 

@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_rnn.data import DataError, Reason
 from hf_rnn.data.line_reader import read_texts
-from hf_rnn.data.row_errors import BadRow
+from hf_rnn.data.row_errors import BadRow, DataError, Reason
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 CAP = 24

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tsv_files import GOOD, NAMES, load_train, write
 
 from hf_rnn import load_tsv, train
-from hf_rnn.data import DataError, DataReport, Reason
+from hf_rnn.data.row_errors import DataError, DataReport, Reason
 from hf_rnn.data.source import load_texts
 from hf_rnn.data.stratified_split import hold_out
 from hf_rnn.training.arguments.text_arguments import TableArguments

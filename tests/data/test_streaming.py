@@ -14,7 +14,9 @@ from safetensors.torch import load_file
 from tsv_files import GOOD, write
 
 from hf_rnn import train
-from hf_rnn.data import DataError, DataReport, Reason, delimited, load_tsv
+from hf_rnn.data import delimited
+from hf_rnn.data.loading import load_tsv
+from hf_rnn.data.row_errors import DataError, DataReport, Reason
 from hf_rnn.data.samplers import CountedStream
 from hf_rnn.data.tables import read_table
 

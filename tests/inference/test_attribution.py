@@ -17,11 +17,11 @@ LABELS = ("bad", "good", "plain")
 WORDS = "the box of dry sand miro selk <user> <url> <number> soo don't ! # & \U0001f60a \u2764"
 
 
-def make(pooling="mean_max", normalizer="none", model_max_length=512):
+def make(normalizer="none", model_max_length=512):
     tokenizer = train_tokenizer([WORDS], 1, normalizer=normalizer, model_max_length=model_max_length)
     torch.manual_seed(0)
     sizes = {"vocab_size": len(tokenizer), "embedding_size": 8, "hidden_size": 6}
-    config = RnnConfig(**sizes, pooling=pooling, id2label=dict(enumerate(LABELS)))
+    config = RnnConfig(**sizes, id2label=dict(enumerate(LABELS)))
     return RnnForSequenceClassification(config).eval(), tokenizer
 
 
@@ -46,7 +46,7 @@ def test_an_effect_is_the_loss_without_the_word(learned):
     """Compared with the text without the word, run alone."""
     text = "the miro box of dry sand"
     explanation = explain(*learned, text)
-    assert (explanation.measure, explanation.label) == ("leave_one_out", "good")
+    assert explanation.label == "good"
     whole = probability(*learned, text, "good")
     assert explanation.scores["good"] == pytest.approx(whole, abs=1e-6)
     words = text.split()
@@ -57,16 +57,6 @@ def test_an_effect_is_the_loss_without_the_word(learned):
     assert max(explanation.pieces, key=lambda piece: piece.effect).start == text.index("miro")
     pieces = explain(*learned, "miro miro miro miro selk box").pieces
     assert next(piece for piece in pieces if piece.word == "selk").effect < 0
-
-
-@torch.no_grad()
-def test_with_attention_it_is_the_pooling_weight():
-    model, tokenizer = make("attention")
-    text = "dry sand of the box"
-    explanation = explain(model, tokenizer, text)
-    weights = model(**tokenizer([text], return_tensors="pt")).pooling_weights[0]
-    assert explanation.measure == "attention"
-    assert [piece.effect for piece in explanation.pieces] == pytest.approx(weights.tolist())
 
 
 def test_long_texts_are_explained_in_part():
@@ -80,13 +70,12 @@ def test_long_texts_are_explained_in_part():
     assert effects[:5] == pytest.approx(all_effects[:5], abs=1e-6)
 
 
-@pytest.mark.parametrize("pooling", ["mean_max", "attention"])
-def test_a_text_without_words(pooling):
-    explanation = explain(*make(pooling), "  \n")
+def test_a_text_without_words():
+    explanation = explain(*PAIRS["none"], "  \n")
     assert explanation.pieces == () and sum(explanation.scores.values()) == pytest.approx(1)
     assert "no words" in colour(explanation)
     with pytest.raises(UserError, match="not UTF-8 at character 2"):
-        explain(*make(pooling), "a \ud800")
+        explain(*PAIRS["none"], "a \ud800")
 
 
 # The characters of each token

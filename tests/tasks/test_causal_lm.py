@@ -1,5 +1,6 @@
 """`--task causal-lm` from text files to a finished folder, and the verbs on it."""
 
+import io
 import json
 import math
 import random
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import run_script
+from safetensors.torch import load_file, save_file
 from transformers import pipeline
 
 from hf_rnn import train
@@ -110,8 +112,43 @@ def test_generate_prints_the_prompt_and_its_continuation(model_folder, command, 
     drawn = [command(*flags, "--seed", seed, "--temperature", 3)[1] for seed in (1, 1, 2)]
     assert drawn[0] == drawn[1] != drawn[2]
     assert command("generate", "--model", model_folder, "--max_new_tokens", 3)[0] == 0
-    code, _, err = command(*flags, "--temperature", -1)
-    assert code == 2 and "--temperature must be from 0 to 100" in err
+    assert command(*flags, "--temperature", 1e-300)[1] == out
+    for flag, value in (("--temperature", -1), ("--seed", 2**70)):
+        code, _, err = command(*flags, flag, value)
+        assert code == 2 and f"{flag} must be from 0 to" in err
+
+
+def test_prompts_from_standard_input(model_folder, command, monkeypatch):
+    flags = ("generate", "--model", model_folder, "--prompt", "-", "--temperature", 0, "--max_new_tokens", 4)
+    monkeypatch.setattr("hf_rnn.cli.generate._PIECE", 7)  # a long prompt is read in pieces, to the same state
+    text = "Anna:\n  reads a book.\nBob:\n"
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+    assert command(*flags)[:2] == (0, text + "  sa\n")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("Zoë: ✗\n".encode())))
+    code, out, err = command(*flags)
+    assert code == 0 and "does not know 3 tokens of the prompt, such as 'Z', 'ë', '✗'" in err
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"a\xff")))
+    code, out, err = command(*flags)
+    assert code == 2 and "standard input is not UTF-8: found b'\\xff'" in err
+
+
+def test_generate_with_files_of_other_programs(model_folder, command, tmp_path):
+    """Beams by `generation_config.json`, a tokenizer without an unknown token, a weight that is not finite."""
+    folder = shutil.copytree(model_folder, tmp_path / "copy", ignore=shutil.ignore_patterns("checkpoints"))
+    flags = ("generate", "--model", folder, "--prompt", "Bob:\n", "--temperature", 0, "--max_new_tokens", 8)
+    expected = command(*flags)
+    for name, change in (
+        ("generation_config.json", {"num_beams": 4}),
+        ("tokenizer_config.json", {"unk_token": None}),
+    ):
+        settings = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps({**settings, **change}))
+        assert command(*flags) == expected and expected[0] == 0
+    weights = load_file(folder / "model.safetensors")
+    weights["rnn.embedding.weight"][-1, 0] = math.nan
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    code, _, err = command(*flags)
+    assert code == 2 and "rnn.embedding.weight in model.safetensors has NaN" in err
 
 
 @pytest.mark.parametrize("verb", ["predict --text a", "export", "generate"])

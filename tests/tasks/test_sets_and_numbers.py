@@ -153,6 +153,14 @@ def test_a_bad_label_is_refused_with_its_line(task, label, reason, tiny_settings
         train(**settings)
 
 
+@pytest.mark.parametrize(("start", "message"), [(1e9, "around 1000000001: answers in float32"), (None, "same number")])
+def test_numbers_that_answers_cannot_show_are_refused(start, message, tiny_settings, tmp_path):
+    settings = {**tiny_settings, "task": "regression", "data_dir": None, "output_dir": str(tmp_path)}
+    rows = [(f"a box {number}", 5.0 if start is None else start + number % 3) for number in range(60)]
+    with pytest.raises(UserError, match=message):
+        train(**settings, train=rows)
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_several_columns_are_labels(task, tiny_settings, tmp_path, command):
     (tmp_path / "data").mkdir()

@@ -2,15 +2,27 @@
 
 import json
 
+import evaluate
 import numpy as np
 import pytest
 
 from hf_rnn import BatchPredictor, FastRnn, RnnConfig, train
 from hf_rnn.cli.main import main
+from hf_rnn.evaluation.modules import Classification
 from hf_rnn.hub.loading import load_model
 from hf_rnn.tasks import TASKS, get_task, task_of
 from hf_rnn.tasks.sequence_classification import SequenceClassification
 from hf_rnn.utils.errors import UserError
+
+
+class MeanDistance(evaluate.Metric):
+    """Mean distance between the ranks of predicted and true class."""
+
+    def _info(self):
+        return Classification([]).info
+
+    def _compute(self, predictions, references):
+        return {"mean_distance": float(np.abs(np.subtract(predictions, references)).mean())}
 
 
 class Ordinal(SequenceClassification):
@@ -28,9 +40,8 @@ class Ordinal(SequenceClassification):
         types = super().answer_types(config)
         return {**types, "rank": types["score"]}
 
-    def evaluate(self, predictions, labels, config):
-        distance = np.abs(np.asarray(predictions).argmax(axis=1) - np.asarray(labels)).mean()
-        return {**super().evaluate(predictions, labels, config), "mean_distance": float(distance)}
+    def metrics(self, config):
+        return evaluate.combine([super().metrics(config), MeanDistance(keep_in_memory=True)])
 
 
 @pytest.fixture(scope="module")

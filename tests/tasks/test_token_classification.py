@@ -41,6 +41,9 @@ def test_predict_and_pipeline_find_the_same_spans(tagger, command):
     assert all(0 < found["score"] <= 1 for found in first["entities"])
     find = pipeline("token-classification", str(tagger.folder), aggregation_strategy="simple", trust_remote_code=False)
     assert spans(find(TEXT)) == EXPECTED
+    assert [entity["word"] for entity in find(TEXT)] == [
+        text.lower() for _, text in EXPECTED
+    ]  # without marks of capitals
     parts = colour_spans(TEXT, first["entities"])
     assert "".join(part for part, _ in parts) == TEXT
     assert [(label, part) for part, label in parts if label] == EXPECTED

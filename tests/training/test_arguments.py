@@ -1,6 +1,7 @@
 """Settings: one merge of recipe, architecture of a given model, and flags or keywords; mistakes name their place."""
 
 import dataclasses
+import datetime
 import json
 import re
 from pathlib import Path
@@ -10,15 +11,19 @@ import pytest
 import torch
 from transformers import TrainingArguments
 
+from hf_rnn.models.cells_rnn import CELLS
 from hf_rnn.models.configuration_rnn import RnnConfig
+from hf_rnn.models.pooling_rnn import POOLERS
 from hf_rnn.training.arguments.run_arguments import (
     ModelArguments,
+    make_parser,
     parse,
     parse_argv,
     parse_settings,
 )
 from hf_rnn.training.arguments.text_arguments import DataArguments
 from hf_rnn.training.arguments.training_arguments import RnnTrainingArguments
+from hf_rnn.training.arguments.training_settings import OwnSettings, TrainerSettings
 from hf_rnn.training.distillation import DistillationArguments
 from hf_rnn.training.recipes import load_recipe
 from hf_rnn.training.save import describe_settings
@@ -44,27 +49,44 @@ def mine(tmp_path):
 
 
 def test_model_arguments_are_the_settings_of_the_config():
-    own = [known.name for known in dataclasses.fields(RnnConfig) if known.name in RnnConfig.__annotations__]
     names = [known.name for known in dataclasses.fields(ModelArguments)]
-    found = {"sep_token_id", "label_thresholds", "target_mean", "target_scale"}  # training sets these
-    found |= {"vocab_size", "pad_token_id", "bos_token_id", "eos_token_id", "id2label", "problem_type", "task"}
-    assert names == [name for name in own if name not in found]
+    offered = [known.name for known in dataclasses.fields(RnnConfig) if "help" in known.metadata]
+    assert sorted([*names, "vocab_size", "pad_token_id"]) == sorted(offered)
     assert dataclasses.asdict(ModelArguments()) == {name: getattr(RnnConfig(), name) for name in names}
 
 
+def test_every_choice_is_in_the_help():
+    about = {known.name: known.metadata for known in dataclasses.fields(ModelArguments)}
+    for name, choices in (("cell_type", CELLS), ("pooling", POOLERS)):
+        assert all(choice in about[name]["help"] for choice in choices)
+
+
 @pytest.mark.parametrize(
-    "name",
+    ("argv", "in_force"),
     [
-        "default",
+        ([], {**load_recipe("default"), "recipe": "default", "hidden_size": 5}),  # that of `english`
+        (["--recipe", "fast"], {**load_recipe("fast"), "recipe": "fast"}),
+        (["--hidden_size", "9"], {**load_recipe("scratch"), "recipe": "scratch"}),
     ],
 )
-def test_the_help_shows_the_recipe_as_defaults(name, capsys):
+def test_the_help_shows_the_defaults_in_force(argv, in_force, capsys):
     with pytest.raises(SystemExit):
-        parse_argv(["--recipe", name, "--help_all"])
-    options = re.split(r" (?=--)", " ".join(capsys.readouterr().out.split()))
+        parse_argv([*argv, "--help_all"])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    options = re.split(r" (?=--)", " ".join(" ".join(lines).split()))
     shown = {option.split()[0]: option for option in options if "default:" in option}
-    for setting, value in {**load_recipe(name), "recipe": name}.items():
+    for setting, value in in_force.items():
         assert f"(default: {value})" in shown[f"--{setting}"], setting
+
+
+def test_the_settings_of_the_trainer_are_those_of_its_source():
+    known = {known.name: known for known in dataclasses.fields(RnnTrainingArguments)}
+    for flag in dataclasses.fields(TrainerSettings):
+        kind = known.pop(flag.name)
+        assert flag.metadata.get("help") in (None, kind.metadata["help"])
+        assert flag.default in (None, getattr(kind.default, "value", kind.default))
+    assert known.keys() == {own.name for own in dataclasses.fields(OwnSettings)}
 
 
 # ---- the merge ----
@@ -91,13 +113,14 @@ def test_values_of_every_type(mine):
     path = mine(
         "recipe: null\nbidirectional: false\nsparse_embedding: yes\nclass_names: [-1, 'no way', é]\n"
         "max_vocab_size: null\neval_strategy: no\nlr_scheduler_type: cosine_with_min_lr\n"
-        "lr_scheduler_kwargs: {min_lr: 0.001}\nnum_train_epochs: 2.5\nreport_to: [none]\nmax_bad_rows: 3\n"
+        "lr_scheduler_kwargs: {min_lr: 0.001}\nnum_train_epochs: 2.5\nreport_to: [tensorboard, wandb]\nmax_bad_rows: 3\n"
         "data_dir: -dash\nlanguage: [en, no]\ntags: alone\ncalibrate: true\n"
     )
     model, data, training = parse_argv(["--output_dir", "out", "--recipe", path])
     assert (model.bidirectional, model.sparse_embedding, data.max_bad_rows) == (False, True, "3")
     assert (data.class_names, data.max_vocab_size, data.data_dir) == (["-1", "no way", "é"], None, "-dash")
-    assert (training.eval_strategy, training.report_to, training.language) == ("no", [], ["en", "no"])
+    assert (training.eval_strategy, training.language) == ("no", ["en", "no"])
+    assert training.report_to == ["tensorboard", "wandb"]
     assert (training.tags, training.calibrate) == (["alone"], True)
     assert (training.lr_scheduler_kwargs, training.num_train_epochs) == ({"min_lr": 0.001}, 2.5)
 
@@ -156,24 +179,42 @@ def test_a_model_to_fine_tune_brings_its_architecture(trained, mine):
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("given", "recipe"),
     [
-        ({"cell_type": "gru"}, "cell_type of the model english is lstm: found gru .*recipe scratch"),
-        ({"normalizer": "tweet"}, "no effect of normalizer: .*english, .*recipe scratch"),
-        ({"recipe": {"min_frequency": 1}}, "recipe: no effect of min_frequency: .*recipe scratch"),
+        ({"cell_type": "gru"}, "scratch"),
+        ({"num_hidden_layers": 3}, "scratch"),
+        ({"normalizer": "tweet"}, "scratch"),
+        ({"vectors": "glove.txt"}, "best"),
+        ({"task": "token-classification", "hidden_size": 9}, "token-classification-scratch"),
+        ({"cell_type": "LSTM", "hidden_size": 5}, "default"),  # those of `english`
+        ({"pooling": "last"}, "default"),
     ],
 )
-def test_the_default_start_refuses_what_it_overrules(given, message):
-    with pytest.raises(UserError, match=message):
-        parse_settings({"output_dir": "out", **given})
-    recipe = given.pop("recipe", {})
-    parse_settings({"output_dir": "out", "recipe": {**recipe, "recipe": "scratch"}, **given})
+def test_what_the_default_start_overrules_takes_another_recipe(given, recipe, caplog):
+    caplog.set_level("INFO")
+    parsed = parse_settings({"output_dir": "out", **given})
+    assert parsed.training.recipe == recipe
+    settings = {name: value for part in parsed for name, value in vars(part).items()}
+    assert {name: str(settings[name]).lower() for name in given} == {
+        name: str(value).lower() for name, value in given.items()
+    }
+    logged = [line for line in caplog.messages if line.startswith("recipe ")]
+    assert logged == (
+        [] if recipe == "default" else [f"recipe {recipe}: the encoder english has its own {[*given][-1]}"]
+    )
+
+
+def test_a_named_recipe_refuses_what_it_overrules():
+    for given in ({"cell_type": "gru", "recipe": "default"}, {"recipe": {"min_frequency": 1}}):
+        with pytest.raises(UserError, match="english.*recipe scratch"):
+            parse_settings({"output_dir": "out", **given})
 
 
 def test_recipe_student_is_refused_without_vectors(mine):
     def frozen(*more):
         argv = ["--teacher", "t", "texts", "out", "--recipe", *more]
-        return parse(argv, "hf-rnn distill", DistillationArguments)[0].freeze_embedding
+        flags = make_parser("hf-rnn distill", DistillationArguments).parse_flags(argv)
+        return parse(flags, "hf-rnn distill", DistillationArguments)[0].freeze_embedding
 
     for recipe in ("student", mine("recipe: student\n")):
         with pytest.raises(UserError, match=r"student.yaml:\d+: freeze_embedding keeps random vectors"):
@@ -222,7 +263,7 @@ def test_a_mistake_in_a_recipe_names_file_line_and_setting(mine, content, messag
         ),
         (["stray"], r"'stray' belongs to no option"),
         (["--recipe", "tutorail"], r"Did you mean 'tutorial'"),
-        (["--learning_rate", "-0.1"], r"learning_rate must be finite and not negative, found -0.1"),
+        (["--learning_rate", "-0.1"], r"learning_rate must be at least 0; found -0.1"),
         (["--tokens_per_batch", "500", "--train_sampling_strategy", "random"], r"group_by_length, found 'random'"),
         (["--eval_strategy", "no", "--load_best_model_at_end", "false"], r"early_stopping_patience needs"),
         (["--lr_scheduler_kwargs", "{a:1}"], r"Expecting property name.*found '{a:1}'"),
@@ -241,8 +282,19 @@ def test_a_mistake_in_a_keyword():
     rows = datasets.DatasetDict(train=datasets.Dataset.from_dict({"text": ["a"], "label": [0]}))
     with pytest.raises(UserError, match=r"train: data_dir: expected one value: found DatasetDict"):
         parse_settings({"output_dir": "out", "data_dir": rows})
-    with pytest.raises(UserError, match="output_dir is not set"):
-        parse_settings({"data_dir": "texts"})
+    with pytest.raises(UserError, match="no setting 'no_baselines'. Write baselines=False"):
+        parse_settings({"no_baselines": True})
+    assert not parse_settings({"output_dir": "out", "baselines": False}).training.baselines
+
+
+def test_a_run_without_an_output_folder_takes_a_new_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    today = datetime.date.today()
+    for expected in (f"tweets-{today}", f"tweets-{today}-2"):
+        assert parse_settings({"data_dir": "data/tweets"}).training.output_dir == expected
+        Path(expected).mkdir()
+    with pytest.raises(UserError, match="output_dir is missing: .*resume"):
+        parse_settings({"data_dir": "data/tweets", "resume": True})
 
 
 # ---- data ----

@@ -43,6 +43,14 @@ def check(folder, overwrite=False):
 # ---- before a run ----
 
 
+@pytest.mark.parametrize("cache", [output_dir.PRETRAINING_CACHE, output_dir.TEACHER_CACHE])
+def test_a_resume_before_the_first_checkpoint_names_what_is_kept(folder, cache):
+    put(folder, f"{cache}/vectors.npy")
+    with pytest.raises(UserError, match=f"leave out --resume; what the teacher has computed is kept in {cache}"):
+        output_dir.check_output_dir(folder, SimpleNamespace(overwrite_output_dir=False, resume=True))
+    assert check(folder) is None
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no locks of folders")
 def test_two_runs_at_once_do_not_share_a_folder(texts_dir, folder):
     """The second one is refused before its first step, and can start when the first has ended in any way."""

@@ -125,7 +125,7 @@ def test_the_same_settings_give_the_same_model(trained, tiny_settings, texts_dir
     record = {"recipe": str(trained.folder / "training_args.json"), "data_dir": str(texts_dir), "use_cpu": True}
     again = train(**record, output_dir=str(tmp_path / "again"))
     assert again.metrics["validation"] == trained.metrics["validation"]
-    parsed = train(*parse_settings({**tiny_settings, "output_dir": str(tmp_path / "parsed")}))
+    parsed = train(**{**tiny_settings, "output_dir": str(tmp_path / "parsed")})
     assert all(same_weights(trained.folder, result.folder) for result in (again, parsed))
     seven = train(**{**tiny_settings, "num_train_epochs": 1}, seed=7, output_dir=str(tmp_path / "seven"))
     assert not same_weights(trained.folder, seven.folder)

@@ -51,6 +51,8 @@ class CardFacts:
     num_parameters: int
     dataset_name: str
     versions: Mapping[str, str]  # by package
+    block_type: str = "plain"  # as in the configuration; so is the next
+    residual_size: int | None = None
     task: str = "sequence-classification"  # names the template
     pipeline_tag: str = "text-classification"  # the Hub's name of the task, and that of transformers' pipeline
     results: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by split; floats go into the metadata
@@ -73,6 +75,7 @@ class CardFacts:
     max_length: int | None = None  # tokens read per text
     unknown_token_share: float | None = None  # in the validation split, from 0 to 1
     command: str | None = None  # repeats the run
+    fill_in: Mapping[str, str] | None = None  # meaning of the words in capitals in `command`
     vectors: Mapping[str, Any] | None = None  # `name`, `coverage_types`, `coverage_tokens` (None if not counted)
     start: Mapping[str, Any] | None = None  # `name`, `id` on the Hub (None for a folder), `keeps_classifier`
     teacher: Mapping[str, Any] | None = None  # its texts, and its agreement with the model

@@ -100,22 +100,29 @@ class ProjectionTable:
         return rows if self.scale is None else rows.mul_(self.scale)
 
 
+def find_unsupported_setting(config: Any) -> str | None:
+    """Return the first setting that fusing does not support, in words; None if there is no such setting."""
+    is_residual = getattr(config, "block_type", "plain") == "residual"
+    kinds: Any = ("min_gru",) if is_residual else FUSED_CELLS
+    poolings = BLOCK_POOLINGS if is_residual else FUSED_POOLINGS
+    for name, known in (("cell_type", kinds), ("pooling", poolings)):
+        if (found := getattr(config, name, None)) not in known:
+            return f"{name} is {found!r}"
+    if getattr(config, "siamese", False):
+        return "pair_encoding is 'siamese'"
+    if getattr(config, "target_scale", None) is not None:
+        return "the model is a checkpoint that answers beside its last layer"
+    return None
+
+
 def find_unsupported_part(model: Any) -> str | None:
     """Return the first part of a model that fusing would not reproduce, in words; None if there is no such part.
 
     Fusing reads weights and calls no module. Every cell type, pooling and task must be declared (`FUSED_CELLS`,
     `FUSED_POOLINGS`, `Task.fused`), and nothing may be hooked, replaced or quantised.
     """
-    is_residual = getattr(model.config, "block_type", "plain") == "residual"
-    kinds: Any = ("min_gru",) if is_residual else FUSED_CELLS
-    poolings = BLOCK_POOLINGS if is_residual else FUSED_POOLINGS
-    for name, known in (("cell_type", kinds), ("pooling", poolings)):
-        if (found := getattr(model.config, name, None)) not in known:
-            return f"{name} is {found!r}"
-    if getattr(model.config, "siamese", False):
-        return "pair_encoding is 'siamese'"
-    if getattr(model.config, "target_scale", None) is not None:
-        return "the model is a checkpoint that answers beside its last layer"
+    if (unsupported := find_unsupported_setting(model.config)) is not None:
+        return unsupported
     for name, module in model.named_modules():
         place = name or "the model"
         if module._forward_hooks or module._forward_pre_hooks or hasattr(module, "_hf_hook"):
@@ -132,7 +139,7 @@ def find_unsupported_part(model: Any) -> str | None:
     ]
     for number, cells in enumerate(_list_cells(model)):
         kind = FUSED_CELLS[model.config.cell_type].module
-        layer = f"rnn.layers.{number}{'.mixer' if is_residual else ''}"
+        layer = f"rnn.layers.{number}{'.mixer' if getattr(model.config, 'block_type', 'plain') == 'residual' else ''}"
         parts += [(f"{layer}.directions.{side}.cell", cell, kind) for side, cell in enumerate(cells)]
     for name, part, kind in parts:
         if not isinstance(part, kind) or type(part).forward is not kind.forward:

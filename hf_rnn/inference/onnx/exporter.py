@@ -26,7 +26,7 @@ from ...utils.atomic_write import write_whole
 from ...utils.errors import UserError, install_hint
 from ...utils.text_checks import list_texts
 from ..reference import tokenize
-from ..web.page import check_page, write_web
+from ..web.page import check_page, find_engine, write_web
 from .parity import MOST_EXAMPLES, Parity, make_texts, measure_parity
 from .runtime import LABELS_KEY, WEIGHTS_KEY, TokenizerFile, hash_weights, open_session, run_session, write_labels
 
@@ -50,7 +50,7 @@ class ExportResult:
     max_difference: float  # between its logits and the model's
     agreement: float  # share of equal answers, from 0 to 1
     texts: int  # compared; each is padded on the right, on the left, and with holes
-    web: Path | None = None  # folder for browsers and Node
+    web: Path | None = None  # folder of the page
 
 
 def export(
@@ -60,6 +60,7 @@ def export(
     revision: str | None = None,
     texts: Iterable[str] = (),
     web: bool = False,
+    npm: str | Path | None = None,
 ) -> ExportResult:
     """Write a trained model for ONNX Runtime (OpenVINO reads the float32 file too).
 
@@ -76,7 +77,9 @@ def export(
         output_dir: Folder of the file; None is `onnx/` in the finished folder, whose card then lists the file.
         revision: Branch, tag or commit, for a repo id.
         texts: Real texts, such as the model will meet; the first hundred are used.
-        web: Also write `web/` beside `onnx/`: a page that needs no server, and a model for transformers.js.
+        web: Also write `web/` beside `onnx/`: a page that runs the file in a browser and needs no server.
+        npm: Folder in which npm has installed `onnxruntime-web` and `@huggingface/tokenizers`, for the page. None
+            searches from the current folder upwards.
 
     Raises:
         UserError: For an invalid text; if the model cannot be loaded or exported, packages are missing, or the file
@@ -93,6 +96,7 @@ def export(
         import onnxruntime.quantization  # noqa: F401
     except ImportError as error:
         raise UserError(f"export needs onnx and onnxruntime. Type: {install_hint('onnx')}") from error
+    engine = find_engine(npm) if web else {}
     examples = list_texts(list(islice(texts, MOST_EXAMPLES)))
     name_or_path = os.path.expanduser(name_or_path)
     check_name(name_or_path, "a trained model")
@@ -104,7 +108,7 @@ def export(
     model = model.float()
     _check_model(model.config, quantize, str(name_or_path))
     if web:
-        check_page(name_or_path, model.config)
+        check_page(name_or_path, model.config, tokenizer)
     graph = _make_graph(model, folder)
     content = graph.SerializeToString() if quantize is None else _quantize(graph)
     examples += [text for shown in (facts.examples if facts and facts.examples else {}).values() for text in shown]
@@ -132,7 +136,7 @@ def export(
     result = ExportResult(target, len(content), parity.max_difference, parity.agreement, parity.texts)
     if web:
         beside = folder.web if output_dir is None else target.parent / folder.web.name
-        result = replace(result, web=write_web(beside, target, model, tokenizer, folder))
+        result = replace(result, web=write_web(beside, target, engine, model, tokenizer, folder))
     if output_dir is None and facts is not None:
         _add_to_card(folder, facts, result)
     return result

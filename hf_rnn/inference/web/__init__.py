@@ -1,5 +1,5 @@
-"""A model in a web page and in Node: plain JavaScript, or transformers.js."""
+"""A page that runs a model in the browser."""
 
-from .page import build_page, write_web
+from .page import write_web
 
-__all__ = ["build_page", "write_web"]
+__all__ = ["write_web"]

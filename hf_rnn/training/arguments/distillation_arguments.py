@@ -29,31 +29,28 @@ class DistillationArguments:
     unlabeled: str | None = setting(
         None, "texts for the teacher to label: a file with one per line, or a table, plain, .gz or .zst", common=True
     )
-    augmentations: int = setting(1, "modified copies of each training text, for the teacher to label")
-    mask_probability: float = setting(0.1, "share of the words of such a copy that are hidden")
-    ngram_probability: float = setting(0.25, "share of such copies that are cut to one to five words")
+    augmentations: int = setting(1, "modified copies of each training text, for the teacher to label", least=0)
+    mask_probability: float = setting(0.1, "share of the words of such a copy that are hidden", least=0, most=1)
+    ngram_probability: float = setting(0.25, "share of such copies that are cut to one to five words", least=0, most=1)
     augmentation_seed: int = setting(0, "seed of the copies; runs with different seeds share the teacher's answers")
     temperature: float = setting(
-        2.0, "divides the logits before they are compared; values above 1 soften them, 1 to 5 are customary"
+        2.0,
+        "divides the logits before they are compared; values above 1 soften them, 1 to 5 are customary",
+        least=0.01,
+        most=100,
     )
     soft_label_weight: float = setting(
-        0.9, "weight of the teacher's answers; the true labels have the rest", common=True
+        0.9, "weight of the teacher's answers; the true labels have the rest", common=True, least=0, most=1
     )
-    teacher_max_length: int | None = setting(None, "tokens per text for the teacher (default: its maximum)")
-    teacher_batch_size: int = setting(32, "texts per batch of the teacher")
-    teacher_cache: str | None = setting(None, "folder for the teacher's answers (default: below output_dir)")
+    teacher_max_length: int | None = setting(None, "tokens per text for the teacher (default: its maximum)", least=1)
+    teacher_batch_size: int = setting(32, "texts per batch of the teacher", least=1)
+    teacher_cache: str | None = setting(
+        None, "folder for the teacher's answers (default: below output_dir)", recorded=False
+    )
 
     def __post_init__(self) -> None:
         """Check values that need no teacher."""
         expand_home(self, "teacher", "unlabeled", "teacher_cache")
-        if not 0.01 <= self.temperature <= 100:  # beyond, float32 loses the logits
-            raise UserError(f"temperature must be from 0.01 to 100, found {self.temperature}: 1 to 5 are customary")
-        for name in ("soft_label_weight", "mask_probability", "ngram_probability"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"{name} must be from 0 to 1, found {getattr(self, name)}")
-        for name, least in (("augmentations", 0), ("teacher_batch_size", 1), ("teacher_max_length", 1)):
-            if (value := getattr(self, name)) is not None and value < least:
-                raise UserError(f"{name} must be at least {least}, found {value}")
 
     def check(self) -> None:
         """Raise a [`UserError`] unless a teacher is given and the paths have the right type."""

@@ -1,27 +1,28 @@
 """Build dataclasses of settings from flags, recipes and keywords.
 
 Every source becomes a dictionary of typed values; the dictionaries are merged and the dataclasses built once. A flag
-and a value of a recipe are converted by the same type, that of the dataclass field, as `HfArgumentParser` reads it.
+and a value of a recipe are converted by the same type, that of the dataclass field. Nothing heavy is imported here: a
+help or a misspelt flag is answered at once.
 """
 
 from __future__ import annotations
 
-import copy
+import argparse
 import difflib
-import inspect
+import json
 import os
 import re
-from argparse import SUPPRESS, Action, ArgumentDefaultsHelpFormatter, ArgumentError, ArgumentTypeError, Namespace
+import textwrap
+from argparse import SUPPRESS, Action, ArgumentTypeError, Namespace
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import Field, field
-from enum import Enum
-from json import JSONDecodeError
-from typing import Any, NoReturn
+from dataclasses import MISSING, fields
+from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
-from transformers import HfArgumentParser, TrainingArguments
-
+from ...models.settings_rnn import check_range, setting
 from ...utils.errors import UserError, reason_of
-from ..recipes import DEFAULT_RECIPE, Setting, load_recipe
+from ..recipes import Setting
+
+__all__ = ["SettingsParser", "expand_home", "setting"]
 
 # Names that people know from other programs.
 _OTHER_NAMES = {
@@ -35,22 +36,10 @@ _OTHER_NAMES = {
     "num_epochs": "num_train_epochs",
 }
 _METAVARS = {int: "N", float: "X"}
+_WIDTH, _INDENT = 80, 28  # columns of the help, and those left of the meanings
 _FEW_FLAGS = 20  # up to this number, the short help shows all
 _FEW_CHOICES = 8  # longer lists are in messages only
-_TRAINER = "transformers' Trainer"
-
-
-def setting(default: Any, meaning: str, **more: Any) -> Any:
-    """Declare a field of a dataclass of settings.
-
-    Args:
-        default: The value without a recipe and a flag.
-        meaning: The text of the help, with `%` written twice. The short help ends at the first semicolon.
-        more: Further metadata for `HfArgumentParser`, such as `choices`. `common=True` shows the flag in the short
-            help. `required=True` asks for it; a word without a flag is its value. `required="name"` does so unless
-            that other setting is given.
-    """
-    return field(default=default, metadata={"help": meaning, **more})
+_WORDS = dict.fromkeys(("true", "yes", "t", "y", "1"), True) | dict.fromkeys(("false", "no", "f", "n", "0"), False)
 
 
 def expand_home(arguments: Any, *names: str) -> None:
@@ -60,83 +49,64 @@ def expand_home(arguments: Any, *names: str) -> None:
             setattr(arguments, name, os.path.expanduser(path))
 
 
-class SettingsHelp(ArgumentDefaultsHelpFormatter):
-    """Show one spelling of each flag, and defaults other than None and False."""
+class SettingsParser(argparse.ArgumentParser):
+    """A parser of the fields of dataclasses, which separates reading flags from building the dataclasses.
 
-    def __init__(self, prog: str, short: bool = False) -> None:
-        super().__init__(prog, max_help_position=28)
-        self._short = short
-
-    def _format_action_invocation(self, action: Action) -> str:
-        values = "" if action.nargs in ("?", 0) else f" {_METAVARS.get(action.type, 'TEXT')}"  # type: ignore[call-overload]
-        return f"{action.option_strings[0]}{values}{' ...' if action.nargs == '+' else ''}"
-
-    def _get_help_string(self, action: Action) -> str | None:
-        text = action.help or ""
-        text = re.sub(r"; .*?(?= \(default|$)", "", text) if self._short else text
-        if action.choices and len(choices := [str(choice) for choice in action.choices]) <= _FEW_CHOICES:
-            text += "" if all(choice in text for choice in choices) else f": {', '.join(choices)}"
-        default = getattr(action.default, "value", action.default)
-        hidden = default is None or default is False or default in ("", SUPPRESS)
-        return text if hidden else f"{text} (default: {str(default).replace('%', '%%')})"
-
-
-class SettingsParser(HfArgumentParser):
-    """An `HfArgumentParser` that separates reading flags from building the dataclasses.
-
-    `--help` shows the required and common flags, `--help_all` all of them. A dataclass with `_not_offered` names
-    settings that no help shows. `elsewhere` has advice for settings that belong to another command; the help shows the
-    values of `recipe` by default, and `example`, a command line without the name of the verb.
+    `--help` shows the required and common flags, `--help_all` all of them, both with `defaults` in place of those of
+    the fields: a function of the given flags. `elsewhere` has advice for settings that belong to another command.
+    `example` is a command line without the name of the verb.
     """
 
     def __init__(
         self,
-        dataclass_types: Any,
+        kinds: type | Sequence[type],
         elsewhere: Mapping[str, str] | None = None,
-        recipe: str = DEFAULT_RECIPE,
+        defaults: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
         example: str = "",
         **kwargs: Any,
     ) -> None:
-        self._declared: dict[str, Mapping[str, Any]] = {}  # metadata of the fields
+        super().__init__(**{"allow_abbrev": False, "add_help": False} | kwargs)
+        self._kinds = [kinds] if isinstance(kinds, type) else list(kinds)
+        self._about: dict[str, Mapping[str, Any]] = {}  # metadata by setting
         self._titles: dict[str, str] = {}
-        super().__init__(dataclass_types, **{"allow_abbrev": False, "add_help": False} | kwargs)
+        self._flags: dict[str, Action] = {}
+        self._elsewhere = elsewhere or {}
+        self._find_defaults = defaults
+        self._example = f"{self.prog} {example}"
+        for kind in self._kinds:
+            hints = get_type_hints(kind)
+            for known in fields(kind):
+                default = None if known.default is MISSING else known.default
+                self._add(known.name, hints[known.name], default, known.metadata)
+                self._titles[known.name] = getattr(kind, "_argument_group_name", "flags")
         for names in (("-h", "--help"), ("--help_all",)):
             self.add_argument(*names, action="store_true", help=SUPPRESS)
-        self._elsewhere = elsewhere or {}
-        self._recipe = recipe
-        self._example = f"{self.prog} {example}"
-        not_offered = {name for kind in self.dataclass_types for name in getattr(kind, "_not_offered", ())}
-        for action in self._actions:
-            if action.choices:
-                action.type = _read_choice(action)
-            if action.option_strings[0] == f"--no_{action.dest}" or action.dest in not_offered:
-                action.help = SUPPRESS
 
-    def _add_dataclass_arguments(self, dtype: type) -> None:
-        """Add the fields of a dataclass, and note the title above each of them."""
-        own = getattr(dtype, "_argument_group_name", "flags")
-        for owner in reversed(dtype.__mro__):
-            title = _TRAINER if owner.__module__.startswith("transformers.") else own
-            self._titles |= dict.fromkeys(inspect.get_annotations(owner), title)
-        super()._add_dataclass_arguments(dtype)
-
-    def _parse_dataclass_field(self, parser: Any, field: Field) -> None:
-        """Add a field without the metadata that argparse does not know."""
-        self._declared[field.name] = field.metadata
-        known = copy.copy(field)
-        own = ("common", "required")
-        known.metadata = {name: value for name, value in field.metadata.items() if name not in own}  # type: ignore[assignment]
-        super()._parse_dataclass_field(parser, known)
+    def _add(self, name: str, hint: Any, default: Any, about: Mapping[str, Any]) -> None:
+        """Add the flag of a field."""
+        kind = _plain_type(hint)
+        options: dict[str, Any] = {"dest": name, "default": default, "help": about.get("help") or ""}
+        if get_origin(kind) is list:
+            options |= {"type": get_args(kind)[0]} | ({"action": "append"} if about.get("word") else {"nargs": "+"})
+        elif kind is bool:
+            options |= {"nargs": "?", "const": True, "type": _read_bool}
+        elif choices := about.get("choices") or (get_args(kind) if get_origin(kind) is Literal else None):
+            options |= {"type": _Choice(choices)}
+        else:
+            options |= {"type": kind}
+        self._about[name] = about
+        self._flags[name] = self.add_argument(*_spell(name), **options)
+        if kind is bool and default is True:
+            self.add_argument(*_spell(f"no_{name}"), dest=name, action="store_false", help=SUPPRESS)
 
     def _required(self) -> dict[str, Any]:
-        """Return the actions of required settings by name, in the order of their declaration."""
-        found = {action.dest: action for action in reversed(self._actions)}
-        return {name: found[name] for name, about in self._declared.items() if about.get("required")}
+        """Return the required settings by name, in the order of their declaration."""
+        return {name: about["required"] for name, about in self._about.items() if about.get("required")}
 
     def _missing(self, values: Mapping[str, Any]) -> list[str]:
         """Return the required settings without a value, or that of their substitute."""
         given = {name for name, value in values.items() if value is not None}
-        return [name for name in self._required() if not {name, self._declared[name]["required"]} & given]
+        return [name for name, other in self._required().items() if not {name, other} & given]
 
     def check_required(self, values: Mapping[str, Any]) -> None:
         """Raise a [`UserError`] with all required settings that are missing."""
@@ -147,12 +117,13 @@ class SettingsParser(HfArgumentParser):
 
     def _usage(self, values: Mapping[str, Any] | None = None) -> str:
         words = [str((values or {}).get(name) or name.upper()) for name in self._required()]
+        words += [f"[{name.upper()}]" for name, about in self._about.items() if about.get("word") and values is None]
         return " ".join([self.prog, *words, *["[flags]"] * (values is None)])
 
     @property
     def names(self) -> set[str]:
         """The names of all settings."""
-        return {action.dest for action in self._actions} - {"help", "help_all", "json_output"}
+        return set(self._flags)
 
     def error(self, message: str) -> NoReturn:
         """Raise a [`UserError`] in place of printing 150 flags."""
@@ -169,80 +140,95 @@ class SettingsParser(HfArgumentParser):
     def parse_flags(self, argv: Sequence[str]) -> dict[str, Any]:
         """Return the values of the flags that are given; print the help and raise `SystemExit` for `--help`.
 
-        Raises a [`UserError`] for an unknown flag or an invalid value.
+        A word without a flag is the value of the next required setting, then of those with `word`. Raises a
+        [`UserError`] for an unknown flag or an invalid value.
         """
         # argparse sets no default for an attribute that exists
         namespace, rest = self.parse_known_args(list(argv), Namespace(**dict.fromkeys(self.names)))
+        values = vars(namespace)
         for name, whole in (("help_all", True), ("help", False)):
-            if vars(namespace).pop(name):
-                self._print_help_with(namespace, whole)
-        vars(namespace).pop("json_output", None)
+            if values.pop(name):
+                self._print_help(values, whole)
+        values = {name: value for name, value in values.items() if name != "json_output" and value is not None}
         if unknown := [token for token in rest if token.startswith("-")]:
             advice = self._advise(unknown[0].lstrip("-").split("=")[0], "--") or ". --help_all lists all"
             raise UserError(f"unknown option {unknown[0]!r}{advice}")
         for token in rest:
-            if not (free := self._missing(vars(namespace))):
-                raise UserError(f"{token!r} belongs to no option: put a value of several words into quotes")
-            setattr(namespace, free[0], self._convert(self._required()[free[0]], token))
-        return {name: value for name, value in vars(namespace).items() if value is not None}
+            self._place(token, values)
+        return values
 
-    def _print_help_with(self, namespace: Namespace, whole: bool) -> NoReturn:
-        """Print the help with the values of the recipe as defaults."""
-        if "recipe" in self.names:
-            recipe = namespace.recipe or self._recipe
-            defaults = {**load_recipe(recipe), "recipe": recipe}
-            for action in self._actions:
-                action.default = defaults.get(action.dest, action.default)
+    def _place(self, token: str, values: dict[str, Any]) -> None:
+        """Take a word without a flag as the value of a setting."""
+        words = [name for name, about in self._about.items() if about.get("word")]
+        several = [name for name in words if isinstance(self._flags[name], argparse._AppendAction)]
+        free = [*self._missing(values), *(name for name in words if name not in values), *several]
+        if not free:
+            raise UserError(f"{token!r} belongs to no option: put a value of several words into quotes")
+        value = self._convert(self._flags[free[0]], token)
+        values[free[0]] = [*values.get(free[0], []), *value] if free[0] in several else value
+
+    def _print_help(self, values: Mapping[str, Any], whole: bool) -> NoReturn:
+        """Print the help with the defaults in force."""
+        given = {name: value for name, value in values.items() if value is not None}
+        for name, default in (self._find_defaults(given) if self._find_defaults else {}).items():
+            if name in self._flags:
+                self._flags[name].default = default
         print(self._format(whole))  # noqa: T201 - the purpose
         raise SystemExit(0)
 
     def _format(self, whole: bool) -> str:
         """Return the help with the flags of the screen, or the whole one."""
-        formatter = SettingsHelp(self.prog, short=not whole)
-        groups = self._groups()
+        groups: dict[str, list[Action]] = {"required": [self._flags[name] for name in self._required()]}
+        for name, action in self._flags.items():
+            if name not in self._required() and not self._about[name].get("hidden"):
+                groups.setdefault(self._titles[name], []).append(action)
         count = sum(map(len, groups.values()))
         if not whole and count > _FEW_FLAGS:
-            offered = [action for title, actions in groups.items() if title != "required" for action in actions]
-            known = [action for action in offered if self._declared.get(action.dest, {"common": True}).get("common")]
-            groups = {"required": groups["required"], "common flags": known}
-        for title, actions in groups.items():
-            formatter.start_section(title)
-            formatter.add_arguments(actions)
-            formatter.end_section()
-        shown = sum(map(len, groups.values()))
-        end = self.epilog if whole or shown == count else f"--help_all lists {count - shown} more flags."
-        parts = [
+            shown = ("common", "required", "word")
+            common = [action for action in self._flags.values() if any(map(self._about[action.dest].get, shown))]
+            common = [action for action in common if action not in groups["required"]]
+            groups = {"required": groups["required"], "common flags": common}
+        left = count - sum(map(len, groups.values()))
+        blocks = [
             f"usage: {self._usage()}",
-            self.description,
+            textwrap.fill(self.description or "", _WIDTH),
             f"example: {self._example}",
-            formatter.format_help(),
-            end,
         ]
+        for title, actions in groups.items():
+            if actions:
+                blocks.append("\n".join([f"{title}:", *(self._describe(action, whole) for action in actions)]))
+        parts = [*blocks, self.epilog if whole or not left else f"--help_all lists {left} more flags."]
         return "\n\n".join(part.strip("\n") for part in parts if part)
 
-    def _groups(self) -> dict[str, list[Action]]:
-        """Return the flags that are offered by title: the required ones first, those of transformers last."""
-        groups: dict[str, list[Action]] = {"required": list(self._required().values())}
-        for title in [*(title for title in self._titles.values() if title != _TRAINER), "flags", _TRAINER]:
-            groups.setdefault(title, [])
-        for action in self._actions:
-            if action.help is not SUPPRESS and action not in groups["required"]:
-                groups[self._titles.get(action.dest, "flags")].append(action)
-        return {title: actions for title, actions in groups.items() if actions}
+    def _describe(self, action: Action, whole: bool) -> str:
+        """Return the lines of a flag in the help."""
+        value = "" if action.nargs == "?" else f" {_METAVARS.get(action.type, 'TEXT')}"  # type: ignore[call-overload]
+        head = f"  {action.option_strings[0]}{value}{' ...' if action.nargs == '+' else ''}"
+        text = " ".join((action.help or "").replace("%%", "%").split())
+        text = text if whole else re.sub(r"; .*?(?= \(default|$)", "", text)
+        choices = list(map(str, getattr(action.type, "choices", ())))
+        if len(choices) <= _FEW_CHOICES and not all(choice in text for choice in choices):
+            text += f": {', '.join(choices)}"
+        default = getattr(action.default, "value", action.default)
+        if not (default is None or default is False or default == "" or "(default" in text):
+            text += f" (default: {default})"
+        indent = " " * _INDENT
+        lines = textwrap.wrap(text, _WIDTH - _INDENT, break_on_hyphens=False)
+        first = [head] if len(head) > _INDENT - 2 or not lines else [f"{head:<{_INDENT}}{lines.pop(0)}"]
+        return "\n".join([*first, *(indent + line for line in lines)])
 
     def convert(self, settings: Mapping[str, Setting]) -> dict[str, Any]:
         """Return the values of a recipe or of keywords as flags would give them.
 
         Raises a [`UserError`], which starts with the origin, for an unknown setting or an invalid value.
         """
-        actions = {action.dest: action for action in reversed(self._actions)}
         converted = {}
         for name, given in settings.items():
-            if name not in self.names:
+            if name not in self._flags:
                 raise UserError(f"{given.origin}: there is no setting {name!r}{self._advise(name)}")
             try:
-                is_mapping = isinstance(given.value, dict) and name in TrainingArguments._VALID_DICT_FIELDS
-                converted[name] = given.value if is_mapping else self._convert(actions[name], given.value)
+                is_mapping = isinstance(given.value, dict) and self._about[name].get("mapping")
+                converted[name] = given.value if is_mapping else self._convert(self._flags[name], given.value)
             except UserError as error:
                 raise UserError(f"{given.origin}: {name}: {error}") from error
         return converted
@@ -250,59 +236,96 @@ class SettingsParser(HfArgumentParser):
     def _convert(self, action: Action, value: Any) -> Any:
         """Convert a value by the type of its flag."""
         value = value.tolist() if hasattr(value, "tolist") else value  # NumPy's
-        value = value.value if isinstance(value, Enum) else value
-        if action.nargs == "+":
+        value = getattr(value, "value", value)  # an enumeration's
+        if action.nargs == "+" or isinstance(action, argparse._AppendAction):
             items = value if isinstance(value, list | tuple) else [value]
-            return [self._convert_one(action, item) for item in items]
+            return [_convert_one(action, item) for item in items]
         if isinstance(value, list | tuple) and len(value) == 1:
             value = value[0]  # such as report_to: [none]
-        return self._convert_one(action, value)
+        return _convert_one(action, value)
 
-    def _convert_one(self, action: Action, value: Any) -> Any:
-        if not isinstance(value, str | int | float | os.PathLike):
-            raise UserError(f"expected one value: found {' '.join(repr(value).split()):.80}")
-        try:
-            return self._get_value(action, str(value))
-        except ArgumentError as error:
-            raise UserError(error.message) from None
+    def build(self, settings: Mapping[str, Any], *kinds: type) -> tuple[Any, ...]:
+        """Return the dataclasses with these values, by default those of the parser.
 
-    def build(self, settings: Mapping[str, Any]) -> tuple[Any, ...]:
-        """Return the dataclasses with these values; raise a [`UserError`] for a value that one refuses."""
+        Raises a [`UserError`] for a value that one refuses.
+        """
         try:
-            return self.parse_dict(dict(settings))
+            built = []
+            for kind in kinds or self._kinds:
+                names = {known.name for known in fields(kind)}
+                for name in names & settings.keys():
+                    check_range(name, settings[name], self._about[name])
+                built.append(kind(**{name: value for name, value in settings.items() if name in names}))
+            return tuple(built)
         except UserError:
             raise
         except (ValueError, TypeError, ImportError, RuntimeError, OSError) as error:
-            found = f": found {error.doc!r:.80}" if isinstance(error, JSONDecodeError) else ""
+            found = f": found {error.doc!r:.80}" if isinstance(error, json.JSONDecodeError) else ""
             raise UserError(f"{reason_of(error)}{found}") from error
 
     def _advise(self, name: str, dashes: str = "") -> str:
         """Return where an unknown setting belongs, or the nearest names."""
         name = name.replace("-", "_")
-        known = [*dict.fromkeys(action.dest for action in self._actions if action.dest in self.names)]
-        parts = [other for other in known if other.endswith(f"_{name}")]  # such as dropout
-        near = parts if len(parts) > 1 else difflib.get_close_matches(name, known, n=1)
-        if (usual := _OTHER_NAMES.get(name, "")) in known:
+        parts = [other for other in self._flags if other.endswith(f"_{name}")]  # such as dropout
+        near = parts if len(parts) > 1 else difflib.get_close_matches(name, self._flags, n=1)
+        if (usual := _OTHER_NAMES.get(name, "")) in self._flags:
             near = [usual]
-        found = [f"{dashes}{other}" for other in near]
-        return self._elsewhere.get(name) or (f". Did you mean {_either(found)}?" if found else "")
+        if not dashes and name.removeprefix("no_") in self._flags:  # as the command line spells it
+            return f". Write {name.removeprefix('no_')}=False"
+        advice = [f"{dashes}{other}" for other in near]
+        return self._elsewhere.get(name) or (f". Did you mean {_either(advice)}?" if advice else "")
+
+
+def _plain_type(hint: Any) -> Any:
+    """Return the type of the values of a field: the first one of alternatives such as `float | int | None`."""
+    is_union = get_origin(hint) not in (None, list, Literal)
+    return next(kind for kind in get_args(hint) if kind is not type(None)) if is_union else hint
+
+
+def _spell(name: str) -> list[str]:
+    return list(dict.fromkeys([f"--{name}", f"--{name.replace('_', '-')}"]))
 
 
 def _either(names: Sequence[str]) -> str:
     return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
-def _read_choice(action: Action) -> Callable[[str], Any]:
-    """Return the function that reads one of the choices of a flag, in any case."""
+def _convert_one(action: Action, value: Any) -> Any:
+    if not isinstance(value, str | int | float | os.PathLike):
+        raise UserError(f"expected one value: found {' '.join(repr(value).split()):.80}")
+    kind: Any = action.type or str
+    try:
+        return kind(str(value))
+    except ArgumentTypeError as error:
+        raise UserError(str(error)) from None
+    except ValueError:
+        raise UserError(f"invalid {kind.__name__} value: {value!r}") from None
 
-    def read(text: str) -> Any:
-        known = {str(choice).casefold(): choice for choice in action.choices or ()}  # grows with registries
+
+def _read_bool(text: str) -> bool:
+    """Return the truth of a word."""
+    if text.casefold() not in _WORDS:
+        raise ArgumentTypeError(f"expected true/false or yes/no: found {text!r}")
+    return _WORDS[text.casefold()]
+
+
+class _Choice:
+    """Read one of some choices, in any case; they are a list, or a function for a list that grows or is heavy."""
+
+    def __init__(self, choices: Any) -> None:
+        self._choices = choices
+
+    @property
+    def choices(self) -> list[Any]:
+        """The choices that a help can show."""
+        return [] if callable(self._choices) else list(self._choices)
+
+    def __call__(self, text: str) -> Any:
+        choices = self._choices() if callable(self._choices) else self._choices
+        known = {str(choice).casefold(): choice for choice in choices}
         if (asked := text.casefold()) in known:
             return known[asked]
         near = [str(choice) for name, choice in known.items() if asked in name][:3]
         near = near or difflib.get_close_matches(asked, known, n=1)
         expected = f"expected one of {', '.join(map(str, known.values()))}: " if len(known) <= _FEW_CHOICES else ""
-        hint = f". Did you mean {_either(near)}?" if near else ""
-        raise ArgumentTypeError(f"{expected}found {text!r}{hint}")
-
-    return read
+        raise ArgumentTypeError(f"{expected}found {text!r}{f'. Did you mean {_either(near)}?' if near else ''}")

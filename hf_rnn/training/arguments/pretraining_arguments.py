@@ -1,16 +1,15 @@
 """Settings of a pretraining: the objective, the teacher, the texts, and what the student takes over."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ...tasks import get_task
 from ...utils.errors import UserError
 from ..recipes import Setting, load_recipe
 from .parser import SettingsParser, expand_home, setting
-from .run_arguments import JSON_HELP, ModelArguments, merge_recipe
-from .text_arguments import VOCABULARY_SETTINGS
-from .training_arguments import RnnTrainingArguments
+from .run_arguments import JSON_HELP, TRAINING, VOCABULARY_SETTINGS, ModelArguments, merge_recipe, name_output
 
 RECIPE = "pretrain"
 LANGUAGE_MODEL = "causal-lm"  # the task of objective causal_lm
@@ -24,7 +23,7 @@ class PretrainingArguments:
 
     objective: str = setting(
         "tokens",
-        "what to learn: a teacher's states at every token and its sentence vectors, the vectors alone, or the next "
+        "objective: a teacher's states at every token and its sentence vectors, the vectors alone, or the next "
         "token of the texts, which needs no teacher",
         choices=["tokens", "sentences", "causal_lm"],
         common=True,
@@ -42,18 +41,21 @@ class PretrainingArguments:
     dataset_split: str = setting("train", "split of the data set")
     text_column: str = setting("text", "column of the texts", common=True)
     split_words: int | None = setting(
-        None, "cut texts between sentences into parts of at most this number of words (default: texts stay whole)"
+        None,
+        "cut texts between sentences into parts of at most this number of words (default: texts stay whole)",
+        least=1,
     )
-    max_texts: int | None = setting(None, "stop reading after this number of distinct texts", common=True)
-    held_out: int = setting(2000, "texts that are measured instead of learned, at most a tenth of all")
+    max_texts: int | None = setting(None, "stop reading after this number of distinct texts", common=True, least=20)
+    held_out: int = setting(2000, "texts that are measured instead of learned, at most a tenth of all", least=2)
     max_vocab_size: int | None = setting(
         None,
         "sentences: word pieces to keep, the most frequent ones of the teacher (default: all that occur); causal_lm: "
         "byte pairs to learn (default: 14000)",
         common=True,
+        least=100,
     )
-    teacher_max_length: int | None = setting(None, "tokens per text for the teacher (default: its maximum)")
-    model_max_length: int = setting(4096, "tokens per text of the student")
+    teacher_max_length: int | None = setting(None, "tokens per text for the teacher (default: its maximum)", least=1)
+    model_max_length: int = setting(4096, "tokens per text of the student", least=1)
     cache_dir: str | None = setting(None, "folder for texts and teacher's vectors (default: below output_dir)")
     weights_dtype: str = setting("float32", "dtype of the saved weights", choices=["float32", "bfloat16"])
 
@@ -62,12 +64,6 @@ class PretrainingArguments:
         expand_home(self, "teacher", "cache_dir")
         if self.input is not None:
             self.input = [os.path.expanduser(path) for path in self.input]
-        for name, least in (
-            ("split_words", 1), ("max_texts", 20), ("held_out", 2), ("max_vocab_size", 100), ("model_max_length", 1),
-            ("teacher_max_length", 1),
-        ):  # fmt: skip
-            if (value := getattr(self, name)) is not None and not least <= value < float("inf"):
-                raise UserError(f"{name} must be at least {least}, found {value}")
 
     def check(self) -> None:
         """Raise a [`UserError`] for a run without a teacher or texts."""
@@ -86,25 +82,41 @@ class PretrainingArguments:
             raise UserError("give either input, files with one text per line, or dataset_name")
 
 
-def parse_pretraining(settings: Mapping[str, Any] | Sequence[str], prog: str, **options: Any) -> tuple[Any, ...]:
-    """Return the three dataclasses of settings, from flags or keywords, on top of the recipe of the objective.
-
-    Options are those of [`SettingsParser`]. Raises a [`UserError`] for a mistake in a setting or a recipe.
-    """
-    types = [PretrainingArguments, ModelArguments, RnnTrainingArguments]
-    parser = SettingsParser(types, prog=prog, recipe=RECIPE, **options)
+def make_pretraining_parser(prog: str, **options: Any) -> SettingsParser:
+    """Return the parser of `hf-rnn pretrain`."""
+    kinds = [PretrainingArguments, ModelArguments, *TRAINING]
+    parser = SettingsParser(kinds, defaults=_find_defaults, prog=prog, **options)
     parser.add_argument("--json", dest="json_output", action="store_true", help=JSON_HELP)
-    values = dict(settings) if isinstance(settings, Mapping) else parser.parse_flags(settings)
-    recipe = values.get("recipe") or RECIPE
-    if values.get("objective") == "causal_lm" and recipe == RECIPE:
-        from ...tasks import get_task  # imports datasets
+    return parser
 
-        lm = load_recipe(get_task(LANGUAGE_MODEL).recipe)
-        recipe = {"recipe": None, **{name: value for name, value in lm.items() if name not in VOCABULARY_SETTINGS}}
+
+def _choose_recipe(values: Mapping[str, Any]) -> Any:
+    """Return the recipe that is given, or that of the objective."""
+    recipe = values.get("recipe") or RECIPE
+    if values.get("objective") != "causal_lm" or recipe != RECIPE:
+        return recipe
+    language_model = load_recipe(get_task(LANGUAGE_MODEL).recipe)
+    return {"recipe": None} | {
+        name: value for name, value in language_model.items() if name not in VOCABULARY_SETTINGS
+    }
+
+
+def _find_defaults(flags: Mapping[str, Any]) -> dict[str, Any]:
+    recipe = _choose_recipe(flags)
+    return load_recipe(recipe) | ({} if isinstance(recipe, Mapping) else {"recipe": recipe})
+
+
+def parse_pretraining(settings: Mapping[str, Any], prog: str) -> tuple[Any, ...]:
+    """Return the three dataclasses of settings from keywords, on top of the recipe of the objective.
+
+    Raises a [`UserError`] for a mistake in a setting or a recipe.
+    """
+    from .training_arguments import RnnTrainingArguments
+
+    parser, recipe = make_pretraining_parser(prog), _choose_recipe(settings)
     named = None if isinstance(recipe, Mapping) else recipe
-    given = {name: Setting(value, prog) for name, value in {**values, "recipe": named}.items()}
+    given = {name: Setting(value, prog) for name, value in {**settings, "recipe": named}.items()}
     merged = parser.convert(merge_recipe(recipe, given))
-    if not isinstance(settings, Mapping):
-        parser.check_required(merged)
-    own, model, training = parser.build(merged)
+    merged = name_output(merged, {"data_dir": (merged.get("input") or [None])[0], **merged})
+    own, model, training = parser.build(merged, PretrainingArguments, ModelArguments, RnnTrainingArguments)
     return model, own, training

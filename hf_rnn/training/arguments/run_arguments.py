@@ -1,58 +1,47 @@
 """Settings of a training run: one merge of defaults < recipe < architecture of a given model < flags or keywords.
 
-Three dataclasses come out of it: model, data and training. Only recipes are read here, and the configuration of the
-model in `model_name_or_path`.
+`read_flags` answers a help or a mistake at once: it imports neither torch nor transformers. `parse` makes the three
+dataclasses: model, data and training.
 """
 
+import datetime
+import json
 import logging
+import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import Field, dataclass, field, fields, make_dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ...models.auto import head_name
-from ...models.cells_rnn import CELLS
-from ...models.configuration_rnn import ENCODER_SETTINGS, RnnConfig
-from ...models.pooling_rnn import POOLERS
+from ...hub.model_folder import check_name, find_built_in
+from ...models.settings_rnn import RnnSettings
+from ...tasks import DEFAULT_TASK, get_task
 from ...utils.errors import UserError
-from ..recipes import Setting, read_layers, scratch_recipe
+from ..recipes import Setting, load_recipe, read_layers, scratch_recipe
 from .distillation_arguments import DistillationArguments
 from .parser import SettingsParser
-from .text_arguments import VOCABULARY_SETTINGS, DataArguments
-from .training_arguments import RnnTrainingArguments
+from .text_arguments import DataArguments
+from .training_settings import OwnSettings, TrainerSettings
 
 if TYPE_CHECKING:
+    from ...models.configuration_rnn import RnnConfig
     from ...tasks import Task
+    from .training_arguments import RnnTrainingArguments
 
 logger = logging.getLogger(__name__)
 
+TRAINING = (OwnSettings, TrainerSettings)  # the flags of `RnnTrainingArguments`
 JSON_HELP = "print JSON, as without a terminal"
-_SET_BY_TOKENIZER = ("vocab_size", "pad_token_id")
-_REGISTRIES = {"cell_type": CELLS, "pooling": POOLERS}
-
-_HEAD_SETTINGS = (
-    "pooling", "classifier_activation", "crf", "word_forms", "word_hidden_size", "pair_encoding",
-    "tie_word_embeddings",
-)  # fmt: skip
-ARCHITECTURE = (*ENCODER_SETTINGS, *_HEAD_SETTINGS)
-
-
-def _as_flag(known: Field) -> tuple[str, Any, Any]:
-    """Return a field of the config for HfArgumentParser, which does not support `float | int`."""
-    kind = float if known.type == float | int else known.type
-    metadata = {name: known.metadata[name] for name in ("help", "choices", "common") if name in known.metadata}
-    if known.name in _REGISTRIES:
-        metadata["choices"] = _REGISTRIES[known.name]  # includes names that are registered later
-    return known.name, kind, field(default=known.default, metadata=metadata)
-
-
-_config_fields = [known for known in fields(RnnConfig) if "help" in known.metadata]
-_ConfigFlags: Any = make_dataclass(
-    "_ConfigFlags", [_as_flag(known) for known in _config_fields if known.name not in _SET_BY_TOKENIZER]
-)
+_FOR_DISTILL = ": it belongs to hf-rnn distill (hf_rnn.distill), which has all settings of train too"
+_PATHS = {  # settings that name a folder or a repo of the Hub
+    "model_name_or_path": "a trained model",
+    "tokenizer_name_or_path": "a tokenizer",
+    "teacher": "a teacher",
+}
 
 
 @dataclass
-class ModelArguments(_ConfigFlags):
+class ModelArguments(RnnSettings):
     """The architecture: the fields of [`RnnConfig`] with their defaults, except those that the tokenizer sets.
 
     Example:
@@ -68,27 +57,120 @@ class Arguments(NamedTuple):
 
     model: ModelArguments
     data: DataArguments
-    training: RnnTrainingArguments
+    training: "RnnTrainingArguments"
 
 
-# Settings of the recipes below that a setting removes, as they contradict it or depend on what it replaces.
-_RIVALS = {
-    "data_dir": ("dataset_name", "dataset_config"),
-    "dataset_name": ("data_dir",),
-    "metric_for_best_model": ("greater_is_better",),
-    "num_train_epochs": ("row_budget",),
-    "model_name_or_path": ("tokenizer_name_or_path", "vectors", "widen_vocabulary"),
-    "tokenizer_name_or_path": ("widen_vocabulary",),
-    "vectors": ("embedding_size",),
+def _select(kinds: Collection[type], *starts: str) -> tuple[str, ...]:
+    """Return the settings that a model to start from decides, by `start` of their metadata; see [`setting`]."""
+    return tuple(known.name for kind in kinds for known in fields(kind) if known.metadata.get("start") in starts)
+
+
+# Settings that decide the shapes and the function of the weights; no recipe changes those of a model to start from.
+ENCODER_SETTINGS = _select([RnnSettings], "shape")
+ARCHITECTURE = _select([RnnSettings], "shape", "head")
+# Settings of a new vocabulary; unused with a given tokenizer.
+VOCABULARY_SETTINGS = _select([DataArguments], "vocabulary")
+_TOKEN_SETTINGS = _select([DataArguments], "vocabulary", "tokens")
+_REPLACES: dict[str, tuple[str, ...]] = {
+    known.name: known.metadata.get("replaces", ()) for kind in (DataArguments, OwnSettings) for known in fields(kind)
 }
-# Settings that do not apply to a model to start from.
-_TOKEN_SETTINGS = (*VOCABULARY_SETTINGS, "tokenizer_name_or_path", "vectors", "widen_vocabulary")
-_FOR_DISTILL = ": it belongs to hf-rnn distill (hf_rnn.distill), which has all settings of train too"
 
 
-def parse_argv(argv: Sequence[str], **options: Any) -> Arguments:
-    """Return the settings of `hf-rnn train` from flags; see [`parse`]."""
-    return Arguments(*parse(argv, "hf-rnn train", **options))
+def make_parser(prog: str, *further: type, **options: Any) -> SettingsParser:
+    """Return the parser of `hf-rnn train`, or with `further` dataclasses that of another verb."""
+    kinds = [ModelArguments, DataArguments, *TRAINING, *further]
+    elsewhere = {known.name: _FOR_DISTILL for known in fields(DistillationArguments)}
+    parser = SettingsParser(kinds, elsewhere, find_defaults, prog=prog, **options)
+    parser.add_argument("--json", dest="json_output", action="store_true", help=JSON_HELP)
+    return parser
+
+
+def read_flags(parser: SettingsParser, argv: Sequence[str]) -> dict[str, Any]:
+    """Return the flags of a run, with a folder for its output.
+
+    Raises:
+        UserError: For a mistake in flags, paths and names of recipes.
+        SystemExit: After printing the help for `--help`.
+    """
+    flags = parser.parse_flags(argv)
+    given = load_recipe(flags["recipe"], flags.get("task")) | flags if "recipe" in flags else flags
+    parser.check_required(given)
+    check_paths(given)
+    return name_output(flags, given)
+
+
+def check_paths(settings: Mapping[str, Any]) -> None:
+    """Raise a [`UserError`] for a folder or file that does not exist, before anything is imported for it."""
+    for name, what in _PATHS.items():
+        path = settings.get(name)
+        if isinstance(path, str) and "/" in path and find_built_in(path) is None:
+            check_name(os.path.expanduser(path), what)
+    folder = settings.get("data_dir")
+    if isinstance(folder, str) and not os.path.exists(os.path.expanduser(folder)):
+        raise UserError(f"data_dir {folder} does not exist: give the folder or file of your texts")
+
+
+def name_output(settings: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with `output_dir`, by default a new folder here with the name of the data and the date."""
+    if settings.get("output_dir") or given.get("output_dir"):
+        return dict(settings)
+    if settings.get("resume") or settings.get("resume_anyway"):
+        raise UserError("--output_dir is missing: give the folder of the run to resume")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("--output_dir is missing: several processes need it")
+    data = given.get("data_dir") or given.get("dataset_name") or "model"
+    stem = f"{Path(str(data)).resolve().name.split('.')[0]}-{datetime.date.today()}"
+    number = 1
+    while Path(name := stem if number == 1 else f"{stem}-{number}").exists():
+        number += 1
+    return {**settings, "output_dir": name}
+
+
+def find_defaults(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the defaults of the settings for some flags: those of the recipe, and of the encoder that it names."""
+    recipe = choose_recipe({name: Setting(value, "") for name, value in flags.items()})
+    defaults = {**load_recipe(recipe), "recipe": recipe}
+    start = find_built_in(flags.get("model_name_or_path") or defaults.get("model_name_or_path"))
+    if start is None:
+        return defaults
+    return {**defaults, **_shape_of(start), **dict.fromkeys(VOCABULARY_SETTINGS, f"that of {start.name}")}
+
+
+def _shape_of(encoder: Path) -> dict[str, Any]:
+    """Return the settings that an encoder of this package decides."""
+    config = json.loads((encoder / "config.json").read_bytes())
+    return {name: config.get(name, getattr(RnnSettings, name)) for name in ENCODER_SETTINGS}
+
+
+def choose_recipe(given: Mapping[str, Setting]) -> Any:
+    """Return the recipe that is given, or the default one of the task.
+
+    The default one starts from an encoder. Settings that contradict it (a cell, a width, tokens) take the recipe that
+    starts from nothing, which the log says.
+    """
+    settings = {name: setting.value for name, setting in given.items() if setting.value is not None}
+    recipe = get_task(str(settings.get("task") or DEFAULT_TASK)).recipe
+    if settings.get("recipe") or settings.get("model_name_or_path"):
+        return settings.get("recipe") or recipe
+    start = find_built_in(load_recipe(recipe).get("model_name_or_path"))
+    if start is None:
+        return recipe
+    taken = _shape_of(start)
+    other = [name for name in taken if str(settings.get(name, taken[name])).casefold() != str(taken[name]).casefold()]
+    other += [name for name in _TOKEN_SETTINGS if name in settings]
+    if not other:
+        return recipe
+    scratch = scratch_recipe(recipe)
+    if "vectors" in other and scratch == "scratch":
+        scratch = "best"
+    logger.info("recipe %s: the encoder %s has its own %s", scratch, start.name, ", ".join(other))
+    return scratch
+
+
+def parse_argv(argv: Sequence[str]) -> Arguments:
+    """Return the settings of `hf-rnn train` from flags, whose paths are not checked; see [`read_flags`]."""
+    parser = make_parser("hf-rnn train")
+    return parse_settings(parser.parse_flags(argv), parser.prog)
 
 
 def parse_settings(settings: Mapping[str, Any], prog: str = "train") -> Arguments:
@@ -96,34 +178,24 @@ def parse_settings(settings: Mapping[str, Any], prog: str = "train") -> Argument
     return Arguments(*parse(settings, prog))
 
 
-def parse(values: Mapping[str, Any] | Sequence[str], prog: str, *further: type, **options: Any) -> tuple[Any, ...]:
-    """Return typed settings from flags or keywords on top of a recipe: model, data, training, `further` ones.
+def parse(values: Mapping[str, Any], prog: str, *further: type) -> tuple[Any, ...]:
+    """Return typed settings from keywords on top of a recipe: model, data, training, `further` ones.
 
-    `recipe` is a name, a path or, as a keyword, a mapping; without it the default recipe of the task is taken. The
-    keyword None resets a setting to its default without any recipe. `prog` is the name in messages; options are those
-    of [`SettingsParser`].
+    `recipe` is a name, a path or a mapping; without it [`choose_recipe`] takes one. The keyword None resets a setting
+    to its default without any recipe. `prog` is the name in messages.
 
-    Raises:
-        UserError: For a mistake in a setting or a recipe; for a recipe it names file and line.
-        SystemExit: After printing the help for `--help`.
+    Raises a [`UserError`] for a mistake in a setting or a recipe; for a recipe it names file and line.
     """
-    from ...tasks import DEFAULT_TASK, get_task  # imports datasets
+    from .training_arguments import RnnTrainingArguments
 
-    elsewhere = {known.name: _FOR_DISTILL for known in fields(DistillationArguments)}
-    types = [ModelArguments, DataArguments, RnnTrainingArguments, *further]
-    parser = SettingsParser(types, elsewhere, prog=prog, **options)
-    parser.add_argument("--json", dest="json_output", action="store_true", help=JSON_HELP)
-    asked = dict(values) if isinstance(values, Mapping) else parser.parse_flags(values)
-    recipe = asked.get("recipe")
-    recipe = get_task(asked.get("task") or DEFAULT_TASK).recipe if recipe is None else recipe
-    named = None if isinstance(recipe, Mapping) else recipe
-    given = {name: Setting(value, prog) for name, value in {**asked, "recipe": named}.items()}
+    parser = make_parser(prog, *further)
+    given = {name: Setting(value, prog) for name, value in values.items() if name != "json_output"}
+    recipe = choose_recipe(given)
+    given["recipe"] = Setting(None if isinstance(recipe, Mapping) else recipe, prog)
     merged = merge_recipe(recipe, given)
-    if not isinstance(values, Mapping):
-        parser.check_required({name: setting.value for name, setting in merged.items()})
-    settings = parser.convert(merged)
+    settings = name_output(converted := parser.convert(merged), converted)
     if (start := settings.get("model_name_or_path")) is not None:
-        from ...hub.loading import find_folder, load_without_weights  # not for the help: these import much
+        from ...hub.loading import find_folder, load_without_weights
         from ...hub.model_folder import FinishedFolder
 
         config = load_without_weights(start, FinishedFolder(find_folder(start)))[0]
@@ -131,8 +203,9 @@ def parse(values: Mapping[str, Any] | Sequence[str], prog: str, *further: type, 
         head = task.architecture
         by_default = merged["model_name_or_path"].built_in
         merged = merge_recipe(recipe, given, settings_of_start(config, head))
-        settings = {name: getattr(config, name) for name in ARCHITECTURE} | parser.convert(merged)
-    parsed = parser.build(settings)
+        output = {"output_dir": settings["output_dir"]}
+        settings = {name: getattr(config, name) for name in ARCHITECTURE} | parser.convert(merged) | output
+    parsed = parser.build(settings, ModelArguments, DataArguments, RnnTrainingArguments, *further)
     model, data, training, *_ = parsed
     if start is not None:
         advice = f"leave it out{_or_scratch(task)}" if by_default else "leave it out"
@@ -143,8 +216,8 @@ def parse(values: Mapping[str, Any] | Sequence[str], prog: str, *further: type, 
             f"{frozen.origin}: freeze_embedding keeps random vectors here: give vectors (a student's are its "
             "teacher's), or set freeze_embedding to false"
         )
-    own = {name for name, value in merged.items() if value.source.endswith((".yaml", ".yml")) and not value.built_in}
-    for line in find_unused({*given, *own} & merged.keys(), *parsed[:3]):  # None is not given
+    mine = {name for name, value in merged.items() if value.source.endswith((".yaml", ".yml")) and not value.built_in}
+    for line in find_unused({*given, *mine} & merged.keys(), *parsed[:3]):  # None is not given
         logger.warning(line)
     return parsed
 
@@ -161,27 +234,24 @@ def merge_recipe(
         UserError: For a recipe that cannot be read, and for settings of tokens that the default start overrules.
     """
     merged: dict[str, Setting] = {}
-    removes = {**_RIVALS, "model_name_or_path": (*_RIVALS["model_name_or_path"], *start_settings)}
-    from ...tasks import DEFAULT_TASK, get_task  # imports datasets
-
+    removes = {**_REPLACES, "model_name_or_path": (*_REPLACES["model_name_or_path"], *start_settings)}
     asked = given.get("task")
     layers = [*read_layers(recipe, None if asked is None else asked.value), given]
     task = next((layer["task"].value for layer in reversed(layers) if "task" in layer), None)
     own = get_task(str(task or DEFAULT_TASK))
     for layer in layers:
         for name in own.settings.keys() & layer.keys():  # they replace those of the package's recipes
-            if (known := layer[name]).built_in:
-                layer[name] = Setting(own.settings[name], known.source, known.line)
+            if layer[name].built_in:
+                layer[name] = Setting(own.settings[name], layer[name].source, layer[name].line)
         rivals = {rival for name in layer if layer[name].value is not None for rival in removes.get(name, ())}
         merged = {name: setting for name, setting in merged.items() if name not in rivals} | layer
     merged = {name: setting for name, setting in merged.items() if setting.value is not None}
     start = merged.get("model_name_or_path")
     if start is not None and start.built_in and (tokens := [name for name in _TOKEN_SETTINGS if name in merged]):
         origin = merged[tokens[0]].origin
-        advice = " or best" if "vectors" in tokens and scratch_recipe(own.recipe) == "scratch" else ""
         raise UserError(
             f"{origin}: no effect of {tokens[0]}: the run starts from the encoder {start.value}, which has its own "
-            f"tokens and vectors; leave it out{_or_scratch(own)}{advice}"
+            f"tokens and vectors; leave it out{_or_scratch(own)}"
         )
     return merged
 
@@ -190,14 +260,16 @@ def _or_scratch(task: "Task") -> str:
     return f", or start from nothing with recipe {scratch_recipe(task.recipe)}"
 
 
-def settings_of_start(start: RnnConfig, head: str) -> tuple[str, ...]:
+def settings_of_start(start: "RnnConfig", head: str) -> tuple[str, ...]:
     """Return the settings that a model to start from decides for a new model with the class `head`."""
+    from ...models.auto import head_name
+
     if head_name(start) != head:
         return ENCODER_SETTINGS
     return tuple(name for name in ARCHITECTURE if name != "pair_encoding" or start.sep_token_id is not None)
 
 
-def check_architecture(name: str, start: RnnConfig, wanted: Any, head: str, advice: str = "leave it out") -> None:
+def check_architecture(name: str, start: "RnnConfig", wanted: Any, head: str, advice: str = "leave it out") -> None:
     """Refuse settings `wanted` that contradict a model to start from, for a new model of the class `head`.
 
     Raises a [`UserError`] for the first difference; its message ends with `advice`.
@@ -209,7 +281,7 @@ def check_architecture(name: str, start: RnnConfig, wanted: Any, head: str, advi
 
 
 def find_unused(
-    given: Collection[str], model: ModelArguments, data: DataArguments, training: RnnTrainingArguments
+    given: Collection[str], model: ModelArguments, data: DataArguments, training: "RnnTrainingArguments"
 ) -> Iterator[str]:
     """Yield a warning for each reason why given settings have no effect."""
     keeps_last = not training.load_best_model_at_end and not training.early_stopping_patience

@@ -7,9 +7,6 @@ from typing import Any
 from ...utils.errors import UserError
 from .parser import expand_home, setting
 
-# Settings of a new vocabulary; unused with a given tokenizer.
-VOCABULARY_SETTINGS = ("tokenizer", "normalizer", "min_frequency", "max_vocab_size", "lowercase")
-
 
 @dataclass
 class TableArguments:
@@ -22,11 +19,13 @@ class TableArguments:
         "folder with train.tsv, dev.tsv, test.tsv (train suffices), or one file; tables may be .tsv, .csv, .jsonl, "
         ".parquet, .arrow or .xlsx, also .gz or .zst; or a folder with a folder or text file per label",
         required="dataset_name",
+        replaces=("dataset_name", "dataset_config"),
     )
     dataset_name: str | None = setting(
         None,
         "instead of data_dir, a data set of the Hub; any data set of the datasets library, by name or local path",
         common=True,
+        replaces=("data_dir",),
     )
     dataset_config: str | None = setting(None, "configuration of dataset_name, if it has several")
     text_column: str | None = setting(
@@ -112,30 +111,49 @@ class DataArguments(TableArguments):
         "word",
         "type of tokens: word, char, bpe or unigram; the last three for languages written without spaces",
         common=True,
+        start="vocabulary",
+        card=True,
     )
-    normalizer: str = setting("none", "normalization of a text before it is split: none, semeval, tweet or cased")
-    min_frequency: int = setting(3, "rarer words become the unknown token")
-    max_vocab_size: int | None = setting(None, "size of the vocabulary with <unk> and <pad>; keeps the frequent words")
-    lowercase: bool = setting(True, "lower-case the texts")
+    normalizer: str = setting(
+        "none",
+        "normalization of a text before it is split: none, semeval, tweet or cased",
+        start="vocabulary",
+        card=True,
+    )
+    min_frequency: int = setting(3, "rarer words become the unknown token", start="vocabulary", card=True)
+    max_vocab_size: int | None = setting(
+        None, "size of the vocabulary with <unk> and <pad>; keeps the frequent words", start="vocabulary", card=True
+    )
+    lowercase: bool = setting(True, "lower-case the texts", start="vocabulary", card="always")
     max_length: int | None = setting(
-        None, "cut longer texts to this number of tokens (default: the tokenizer's limit)"
+        None, "cut longer texts to this number of tokens (default: the tokenizer's limit)", least=1
     )
     tokenizer_name_or_path: str | None = setting(
-        None, "use this tokenizer (folder or Hub id); settings of the vocabulary then have no effect"
+        None,
+        "use this tokenizer (folder or Hub id); settings of the vocabulary then have no effect",
+        start="tokens",
+        replaces=("widen_vocabulary",),
     )
     model_name_or_path: str | None = setting(
         None,
         "model to start from: english, a folder or a Hub id; the run takes its architecture, tokenizer and "
         "weights, and its last layer if task and classes are the same",
         common=True,
+        replaces=("tokenizer_name_or_path", "vectors", "widen_vocabulary"),
     )
     vectors: str | None = setting(
         None,
         "file of word vectors: GloVe, fastText, word2vec; or a transformers model, as a folder or Hub id",
         common=True,
+        start="tokens",
+        replaces=("embedding_size",),
     )
     widen_vocabulary: int | None = setting(
-        None, "add this number of the first words of vectors to the vocabulary, beyond max_vocab_size"
+        None,
+        "add this number of the first words of vectors to the vocabulary, beyond max_vocab_size",
+        start="tokens",
+        least=1,
+        card=True,
     )
 
     def __post_init__(self) -> None:
@@ -143,9 +161,6 @@ class DataArguments(TableArguments):
         super().__post_init__()
         expand_home(self, "tokenizer_name_or_path", "model_name_or_path", "vectors")
         self.leak_limit()
-        for name in ("max_length", "widen_vocabulary"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise UserError(f"{name} must be at least 1, found {value}")
         for name in ("tokenizer_name_or_path", "vectors", "widen_vocabulary"):
             if self.model_name_or_path is not None and getattr(self, name) is not None:
                 raise UserError(

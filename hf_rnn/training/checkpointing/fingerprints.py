@@ -19,20 +19,7 @@ from transformers.trainer_pt_utils import AcceleratorConfig
 
 from ...data.encoding import read_rules
 from ...utils.errors import UserError
-
-# Settings that change no step: where a run happens, what it reports, how it loads.
-_WITHOUT_EFFECT = frozenset(
-    {
-        "baselines", "calibrate", "card_examples", "disable_tqdm", "do_eval", "do_predict",
-        "do_train", "enable_jit_checkpoint", "gradient_checkpointing", "gradient_checkpointing_kwargs",
-        "include_for_metrics", "language", "length_column_name", "license", "local_rank", "output_dir",
-        "overwrite_output_dir", "project", "push_to_hub", "recipe", "report_to", "resume", "resume_anyway",
-        "resume_from_checkpoint", "run_name", "save_on_each_node", "save_total_limit", "skip_memory_metrics", "tags",
-        "use_cpu",
-    }
-)  # fmt: skip
-_PREFIXES_WITHOUT_EFFECT = ("ddp_", "hub_", "log_", "trackio_", "dataloader_")
-_WITH_EFFECT = ("dataloader_drop_last",)
+from ..arguments.training_settings import ABOUT
 
 _NAMES = {
     "data": "the texts or their labels",
@@ -100,11 +87,8 @@ def _shorten(value: Any) -> str:
 
 
 def _select_settings(settings: TrainingArguments) -> dict[str, Any]:
-    selected = {
-        name: value
-        for name, value in settings.to_dict().items()
-        if name in _WITH_EFFECT or not (name in _WITHOUT_EFFECT or name.startswith(_PREFIXES_WITHOUT_EFFECT))
-    }
+    values = settings.to_dict().items()
+    selected = {name: value for name, value in values if ABOUT.get(name, {}).get("steps", True)}
     selected["accelerator_config"] = accelerator_changes(settings)
     return {**selected, "processes": settings.world_size, "device": settings.device.type}
 

@@ -21,21 +21,18 @@ from torch import nn
 from torch.nn import functional
 from tqdm.auto import tqdm
 
-from ...data import encode
 from ...data.audit import normalize_text
-from ...data.source import join_splits
+from ...data.encoding import encode
 from ...hub.model_folder import FinishedFolder
 from ...tasks import get_task
 from ...utils.errors import UserError
 from ...utils.process_state import one_at_a_time
 from ..arguments.distillation_arguments import DistillationArguments
-from ..arguments.run_arguments import Arguments, ModelArguments, parse
-from ..arguments.text_arguments import DataArguments
-from ..arguments.training_arguments import RnnTrainingArguments
+from ..arguments.run_arguments import Arguments, parse
 from ..checks import check_early
 from ..output_dir import TEACHER_CACHE, check_apart
 from ..run import Extension, Run
-from ..train import TrainingResult, run_training
+from ..train import TrainingResult, read_call, run_training
 from ..trainer import RnnTrainer
 from .logits import Answers
 from .teacher import Teachers
@@ -275,10 +272,8 @@ class DistillationTrainer(RnnTrainer):
 
 @one_at_a_time()
 def distill(
-    model_args: ModelArguments | None = None,
-    data_args: DataArguments | None = None,
-    training_args: RnnTrainingArguments | None = None,
-    distillation_args: DistillationArguments | None = None,
+    data: Any = None,
+    output_dir: str | Path | None = None,
     *,
     train: Any = None,
     validation: Any = None,
@@ -292,34 +287,28 @@ def distill(
     true labels.
 
     Args:
-        model_args: Architecture of the student.
-        data_args: Data and tokenizer of the student. A new tokenizer also learns words from the unlabelled texts.
-        training_args: Training and output folder.
-        distillation_args: The teacher and its use.
+        data: Texts or rows, as for [`~hf_rnn.train`]. A new tokenizer also learns words from the unlabelled texts.
+        output_dir: Folder for the finished model, as for [`~hf_rnn.train`].
         train: Training rows in memory, as for [`~hf_rnn.train`].
         validation: Validation rows in memory.
         test: Test rows in memory.
-        settings: In place of the four dataclasses: settings by the names of the command's flags, on top of the recipe
-            `recipe`.
+        settings: Settings by the names of the command's flags, on top of the recipe `recipe`.
 
     Raises:
         UserError: For a mistake in settings, data or teacher. An earlier model in the folder is left as it was.
         TrainingStopped: After SIGTERM or Ctrl-C, when a checkpoint to resume from is saved.
 
     Example:
-        >>> result = distill(teacher="runs/minilm", data_dir="data/tweets", unlabeled="tweets.txt", output_dir="out")
+        >>> result = distill("data/tweets", "out", teacher="runs/minilm", unlabeled="tweets.txt")
         >>> result.metrics["teacher"]["results"]["validation"]["agreement"]
     """
-    data = join_splits(train, validation, test)
-    parts: list[Any] = [part for part in (model_args, data_args, training_args, distillation_args) if part is not None]
-    if len(parts) != (0 if settings else 4):
-        raise TypeError("distill takes four dataclasses, or settings by name: teacher=..., data_dir=...")
-    *shared, further = parse(settings, "distill", DistillationArguments) if settings else parts
+    rows, settings = read_call(data, output_dir, train, validation, test, settings)
+    *shared, further = parse(settings, "distill", DistillationArguments)
     arguments = Arguments(*shared)
     if arguments.data.streaming:
         raise UserError("streaming does not keep rows, and a teacher labels each row once: leave it out")
     further.check()
-    if data is None:
+    if rows is None:
         arguments.data.check_source()
     check_early(arguments)  # before a download of the teacher
     if not (task := get_task(arguments.data.task)).one_label:
@@ -328,4 +317,4 @@ def distill(
         raise UserError("a teacher answers to single texts: leave out text_pair_column, or train without a teacher")
     folder = FinishedFolder(Path(str(arguments.training.output_dir)))
     check_apart(folder, {name: getattr(further, name) for name in ("teacher", "unlabeled")})
-    return run_training(arguments, Distillation(arguments, further), data=data)
+    return run_training(arguments, Distillation(arguments, further), data=rows)

@@ -27,13 +27,13 @@ from ...utils.errors import UserError
 from ...utils.process_state import library_bars_off, one_at_a_time
 from .. import output_dir
 from ..arguments.pretraining_arguments import LANGUAGE_MODEL, PretrainingArguments, parse_pretraining
-from ..arguments.run_arguments import ModelArguments
+from ..arguments.run_arguments import Arguments, ModelArguments
 from ..arguments.text_arguments import DataArguments
 from ..arguments.training_arguments import RnnTrainingArguments
 from ..build import check_trainer, make_config
 from ..checkpointing.fingerprints import take_fingerprints
 from ..checks import check_unchanged
-from ..train import fit, train
+from ..train import fit, run_training
 from ..trainer import RnnTrainer
 from .save import write_encoder
 from .student import EncoderStudent, compress_table, normalize_states, prune_tokenizer
@@ -66,12 +66,7 @@ class PretrainingResult:
 
 @one_at_a_time()
 @library_bars_off()
-def pretrain(
-    model_args: ModelArguments | None = None,
-    pretraining_args: PretrainingArguments | None = None,
-    training_args: RnnTrainingArguments | None = None,
-    **settings: Any,
-) -> PretrainingResult:
+def pretrain(**settings: Any) -> PretrainingResult:
     """Teach a recurrent encoder what a teacher says of texts, and save it.
 
     With `objective="tokens"` the student learns the teacher's last hidden state at every token and its sentence
@@ -80,11 +75,7 @@ def pretrain(
     learns the next token instead, as `train` does for that task; its folder is a start too.
 
     Args:
-        model_args: Architecture.
-        pretraining_args: Teacher and texts.
-        training_args: Training and output folder.
-        settings: In place of the three dataclasses: settings by the names of the command's flags, on top of the recipe
-            `pretrain`, or `lm` for causal_lm.
+        settings: Settings by the names of the command's flags, on top of the recipe `pretrain`, or `lm` for causal_lm.
 
     Raises:
         UserError: For a mistake in settings, texts or teacher.
@@ -93,11 +84,7 @@ def pretrain(
     Example:
         >>> pretrain(teacher="all-MiniLM-L6-v2", input=["tweets.txt.gz"], output_dir="encoder")
     """
-    if model_args is None or pretraining_args is None or training_args is None:
-        model_args, pretraining_args, training_args = parse_pretraining(settings, "pretrain")
-    elif settings:
-        raise TypeError(f"pretrain takes three dataclasses or settings by name: found {', '.join(settings)}")
-    own = pretraining_args
+    model_args, own, training_args = parse_pretraining(settings, "pretrain")
     own.check()
     if own.objective == "causal_lm":
         return _train_language_model(model_args, own, training_args)
@@ -124,7 +111,7 @@ def pretrain(
             texts, _count_tokens(rows) if by_token else None, cache, hash_texts(texts, json.dumps(facts))
         )
         if main:
-            answers.prepare(teacher.vector_size)
+            answers.prepare(teacher.vector_size, teacher.state_size)
     answers.compute(teacher, training_args.process_index, training_args.world_size)
     training_args.distributed_state.wait_for_everyone()
     vectors, states = answers.read()
@@ -132,8 +119,8 @@ def pretrain(
     held_out = min(own.held_out, len(texts) // 10)
     order = np.random.default_rng(training_args.seed).permutation(len(texts))
     set_seed(training_args.seed)
-    model = _make_student(model_args, teacher, kept)
-    del teacher.model  # its memory
+    model = _make_student(model_args, teacher, kept, by_token)
+    del teacher.model, teacher.network  # their memory
     made_from = take_fingerprints(
         {}, tokenizer, model.config, training_args, stream=answers.fingerprint,
         further_settings={"held_out": own.held_out},
@@ -198,7 +185,7 @@ def _train_language_model(
         max_vocab_size=own.max_vocab_size or _BYTE_PAIRS,
         lowercase=False,
     )
-    result = train(model_args, data_args, training_args)
+    result = run_training(Arguments(model_args, data_args, training_args))
     return PretrainingResult(result.folder, result.metrics, result.url)
 
 
@@ -248,9 +235,11 @@ def _count_tokens(rows: datasets.Dataset) -> np.ndarray:
     return pc.list_value_length(column).to_numpy()
 
 
-def _make_student(model_args: ModelArguments, teacher: SentenceTeacher, kept: Sequence[int]) -> EncoderStudent:
+def _make_student(
+    model_args: ModelArguments, teacher: SentenceTeacher, kept: Sequence[int], by_token: bool
+) -> EncoderStudent:
     config = make_config(model_args, vocab_size=len(kept), pad_token_id=0)
-    model = EncoderStudent(config, teacher.vector_size)
+    model = EncoderStudent(config, teacher.vector_size, teacher.state_size if by_token else None)
     table = teacher.read_table()[list(kept)]
     if config.embedding_size > table.shape[1]:
         raise UserError(

@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from ...tasks import DEFAULT_TASK, get_task
 from ...utils.errors import UserError, reason_of
 
 DEFAULT_RECIPE = "default"
@@ -63,24 +64,22 @@ def scratch_recipe(recipe: str) -> str:
     return name if name in recipe_names() else "scratch"
 
 
-def load_recipe(recipe: str | Path | Mapping[str, Any]) -> dict[str, Any]:
+def load_recipe(recipe: str | Path | Mapping[str, Any], task: str | None = None) -> dict[str, Any]:
     """Return the settings of a recipe merged with its bases, without those set to null.
 
     Args:
         recipe: A name (see [`recipe_names`]), the path of a YAML or JSON file, or a mapping like such a file.
+        task: The task of the run, by default the one that the recipe sets.
 
     Raises:
         UserError: For a missing recipe or an invalid file; the message names file and line.
     """
-    merged = {name: setting.value for layer in read_layers(recipe) for name, setting in layer.items()}
+    merged = {name: setting.value for layer in read_layers(recipe, task) for name, setting in layer.items()}
     return {name: value for name, value in merged.items() if value is not None}
 
 
 def read_layers(recipe: str | Path | Mapping[str, Any], task: str | None = None) -> list[dict[str, Setting]]:
-    """Read a recipe as [`load_recipe`] does: the settings of each file, the lowest base first.
-
-    `task` is the task of the run, by default the one that the recipe sets.
-    """
+    """Read a recipe as [`load_recipe`] does: the settings of each file, the lowest base first."""
     if not isinstance(recipe, Mapping):
         return _read(_find(str(recipe), Path()), task)
     return _with_bases({str(name): Setting(value, "recipe") for name, value in recipe.items()}, "recipe", Path(), task)
@@ -107,10 +106,8 @@ def _read(path: Path, task: str | None) -> list[dict[str, Setting]]:
 
 def _with_bases(own: dict[str, Setting], source: str, folder: Path, task: str | None) -> list[dict[str, Setting]]:
     """Return the layers below some settings, and these as the last one."""
-    from ...tasks import DEFAULT_TASK, get_task  # imports datasets, which not every verb needs
-
-    task = task or (own["task"].value if "task" in own else None)
-    default = None if folder == _FOLDER else get_task(str(task or DEFAULT_TASK)).recipe
+    task = task or (own["task"].value if "task" in own else DEFAULT_TASK)
+    default = None if folder == _FOLDER else get_task(str(task)).recipe
     base = own.pop(_BASE_KEY, Setting(default, source))
     if base.value is None:
         return [own]

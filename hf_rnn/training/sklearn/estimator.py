@@ -70,6 +70,7 @@ class RnnEstimator(BaseEstimator):
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.one_d_array = tags.input_tags.string = True
+        tags.input_tags.two_d_array = False  # numbers; a column of texts is accepted
         return tags
 
     # ---- training ----
@@ -181,8 +182,6 @@ class RnnEstimator(BaseEstimator):
         from ...hub.card.files import write_card
         from ..output_dir import fill
 
-        if not str(save_directory):  # a path would mean the current folder
-            raise UserError("save_directory is empty: name a folder, '.' for this one")
         check_is_fitted(self)
         target = FinishedFolder(Path(save_directory).expanduser())
 
@@ -260,7 +259,7 @@ def _train(
     arguments: Arguments, splits: Mapping[str, Any], targets: Targets, weights: np.ndarray | None, quiet: bool
 ) -> CardFacts | None:
     """Train into the folder that the arguments name; return the facts of its card."""
-    from ...data import DataReport
+    from ...data.row_errors import DataReport
     from ..checks import check_early
     from ..train import train_on
 

@@ -19,13 +19,14 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
+from sklearn.utils import estimator_checks
 from transformers import pipeline
 from transformers.utils import logging as transformers_logging
 
 import hf_rnn.training.save
 import hf_rnn.training.sklearn
 import hf_rnn.training.train
-from hf_rnn import RnnClassifier
+from hf_rnn import RnnClassifier, RnnRegressor
 from hf_rnn.hub.model_folder import FinishedFolder
 from hf_rnn.training.train import train
 from hf_rnn.utils.errors import UserError
@@ -224,6 +225,19 @@ def test_columns_are_sorted_for_any_order_of_ids(trained, tmp_path):
 
 
 # ---- scikit-learn ----
+
+
+@pytest.mark.parametrize("kind", [RnnClassifier, RnnRegressor])
+@pytest.mark.filterwarnings("ignore:Can't test estimator")
+def test_checks_of_scikit_learn(kind):
+    """`check_estimator` ends early for input other than numbers; these checks of it need no input."""
+    estimator_checks.check_estimator(kind(**QUICK))
+    names = [
+        "do_not_raise_errors_in_init_or_set_params", "estimator_cloneable", "estimator_repr", "get_params_invariance",
+        "mixin_order", "no_attributes_set_in_init", "parameters_default_constructible", "set_params",
+    ]  # fmt: skip
+    for name in names:
+        getattr(estimator_checks, f"check_{name}")(kind.__name__, kind(**QUICK))
 
 
 def test_it_is_an_estimator(fitted):

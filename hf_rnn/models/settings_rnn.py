@@ -1,0 +1,181 @@
+"""Settings of the architecture. The help of a command reads them, so nothing heavy is imported here.
+
+The metadata of a field has all facts about it: the text of the help, the range, the choices, and its effects.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from math import inf
+from typing import Any, Literal
+
+MAX_PARAMETERS = 2**33  # 32 GiB in float32: a larger number in `config.json` is a mistake
+_LIMITS = {  # word of the metadata: how it reads in a message, and the check
+    "least": ("at least", lambda value, limit: value >= limit),
+    "above": ("greater than", lambda value, limit: value > limit),
+    "most": ("at most", lambda value, limit: value <= limit),
+    "below": ("below", lambda value, limit: value < limit),
+}
+
+
+def setting(default: Any, meaning: str, **more: Any) -> Any:
+    """Declare a field of a dataclass of settings.
+
+    Args:
+        default: The value without a recipe and a flag.
+        meaning: The text of the help. The short help ends at the first semicolon.
+        more: Facts about the setting. `least`, `above`, `most` and `below` limit a number; `choices` lists the
+            values. `common=True` shows the flag in the short help. `required=True` asks for it, `required="name"`
+            does so unless that other setting is given; a word without a flag is its value, also with `word=True`.
+            `replaces` names settings of a recipe that it removes. `start` is `shape` or `head` for a setting that
+            the encoder or the whole model to start from decides, `tokens` or `vocabulary` for one of the tokens.
+            `steps=False`: a run with another value takes the same steps. `recorded=False`: the record of a run
+            leaves it out. `card=True` shows it on the card, `card="always"` also when it is off.
+    """
+    return field(default=default, metadata={"help": meaning, **more})
+
+
+def check_range(name: str, value: Any, limits: Mapping[str, Any]) -> None:
+    """Raise a ValueError for a number that is outside its limits, NaN or infinite; None is unset."""
+    named = [(*_LIMITS[word], limits[word]) for word in _LIMITS if word in limits]
+    if value is None or not named:
+        return
+    if not -inf < value < inf or not all(holds(value, limit) for _, holds, limit in named):
+        raise ValueError(
+            f"{name} must be {' and '.join(f'{word} {limit}' for word, _, limit in named)}; found {value}"
+        )
+
+
+def check_ranges(settings: Any) -> None:
+    """Check each field of a dataclass of settings with [`check_range`]."""
+    for known in fields(settings):
+        check_range(known.name, getattr(settings, known.name), known.metadata)
+
+
+def _cells() -> list[str]:
+    from .cells_rnn import CELLS  # not at import: loads torch
+
+    return list(CELLS)
+
+
+def _poolings() -> list[str]:
+    from .pooling_rnn import POOLERS
+
+    return list(POOLERS)
+
+
+def _check_cell(name: str) -> None:
+    if name not in _cells():
+        raise ValueError(f"cell_type must be one of {', '.join(_cells())}; found {name!r}")
+
+
+def _check_pooling(name: str) -> None:
+    if name not in _poolings():
+        raise ValueError(f"pooling must be one of {', '.join(_poolings())}; found {name!r}")
+
+
+def _dropout(meaning: str) -> Any:
+    return setting(0.0, meaning, least=0, below=1, card=True)
+
+
+@dataclass
+class RnnSettings:
+    """The fields of [`RnnConfig`] that a user chooses, except those that the tokenizer decides."""
+
+    embedding_size: int = setting(300, "width of a token's vector", least=1, below=MAX_PARAMETERS, start="shape")
+    cell_type: str = setting(
+        "lstm",
+        "the recurrent cell: lstm, gru, min_gru, rnn_tanh or rnn_relu; the gates of min_gru depend on the input "
+        "alone, which makes it the fastest",
+        common=True,
+        start="shape",
+        choices=_cells,
+        validator=_check_cell,
+    )
+    hidden_size: int = setting(128, "units per direction", common=True, least=1, below=MAX_PARAMETERS, start="shape")
+    num_hidden_layers: int = setting(
+        1, "stacked recurrent layers, or residual blocks", least=1, below=MAX_PARAMETERS, start="shape"
+    )
+    block_type: Literal["plain", "residual"] = setting(
+        "plain",
+        "the stack: plain recurrent layers, or residual blocks (short convolution, cell, gate and MLP)",
+        common=True,
+        start="shape",
+        card=True,
+    )
+    residual_size: int | None = setting(
+        None,
+        "residual: width of the stream of states; hidden_size by default",
+        least=1,
+        below=MAX_PARAMETERS,
+        start="shape",
+    )
+    intermediate_size: int | None = setting(
+        None, "residual: width of the MLP; twice the stream by default", least=1, below=MAX_PARAMETERS, start="shape"
+    )
+    conv_kernel: int = setting(
+        3, "residual: tokens that the short convolution sees; 1 leaves it out", least=1, below=32, start="shape"
+    )
+    hidden_act: Literal["silu", "gelu", "relu"] = setting(
+        "silu", "residual: activation of the gate and the MLP", start="shape"
+    )
+    layer_norm_eps: float = setting(1e-5, "residual: added to the variance in layer normalisation", start="shape")
+    bidirectional: bool = setting(True, "also read from the last token to the first", start="shape")
+    pooling: str = setting(
+        "mean_max",
+        "from states to one vector: mean, max, mean_max, last or attention; last is the state after the last token "
+        "read, per direction, mean_max both vectors side by side, attention a learned weighted mean",
+        common=True,
+        start="head",
+        choices=_poolings,
+        validator=_check_pooling,
+    )
+    embedding_dropout: float | int = _dropout("share of the elements of the token vectors to drop")
+    word_dropout: float | int = _dropout(
+        "share of the word types to drop per training batch, each at all its occurrences"
+    )
+    hidden_dropout: float | int = _dropout("dropout between recurrent layers, and on what a residual block adds")
+    recurrent_dropout: float | int = _dropout(
+        "share of the hidden-to-hidden weights to drop per training batch; not for min_gru"
+    )
+    classifier_dropout: float | int = _dropout("dropout on the pooled vector")
+    classifier_activation: Literal["linear", "relu", "tanh", "gelu"] = setting(
+        "linear",
+        "function between pooling and the last linear layer; linear is the identity",
+        start="head",
+        card=True,
+    )
+    pair_encoding: str = setting(
+        "siamese",
+        "how two texts (text_pair_column) are read: siamese (each alone; their vectors u and v become u, v, |u - v| "
+        "and u * v) or joint (as one text with a separator)",
+        choices=["siamese", "joint"],
+        start="head",
+    )
+    crf: bool = setting(
+        False,
+        "token-classification: score whole taggings of a text with a conditional random field",
+        start="head",
+        card=True,
+    )
+    word_forms: int = setting(
+        0,
+        "token-classification: add an LSTM over words, which also reads their prefixes, suffixes and capitals, with "
+        "this number of rows for them; 0 tags tokens",
+        least=0,
+        below=1 << 15,
+        start="head",
+        card=True,
+    )
+    word_hidden_size: int = setting(
+        100, "units per direction of the layer of word_forms", least=1, below=MAX_PARAMETERS, start="head"
+    )
+    sparse_embedding: bool = setting(
+        False,
+        "embedding gradients hold only rows of the batch; needs RnnTrainer, not transformers' Trainer",
+        card=True,
+    )
+    freeze_embedding: bool = setting(False, "exclude the embedding from training", card=True)
+    tie_word_embeddings: bool = setting(
+        False, "use the embedding as the output layer of a language model too", start="head"
+    )
+    embedding_initializer_range: float | int = setting(1.0, "standard deviation of the initial embedding", least=0)

@@ -1,0 +1,56 @@
+"""Texts that the encoder of the package cannot read are trained on from nothing."""
+
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer
+
+import hf_rnn
+from hf_rnn import train
+from hf_rnn.tasks import get_task
+from hf_rnn.training.arguments.run_arguments import parse_settings
+from hf_rnn.training.language import suit_language
+
+SAMPLES = {
+    "German": ["Was für ein schöner Tag heute", "Nie wieder kaufe ich dieses Telefon", "Der Film war langweilig"],
+    "Spanish": ["Qué día tan bonito hace hoy", "Nunca más compraré este teléfono", "La película era aburrida"],
+    "Arabic": ["يا له من يوم جميل اليوم", "لن أشتري هذا الهاتف مرة أخرى", "كان الفيلم مملا لكنه متقن"],
+    "Chinese": ["今天天气真好", "我再也不会买这个手机了，马上就坏了", "这部电影很无聊，但是拍得很好"],
+    "Hindi": ["आज का दिन कितना सुंदर है", "मैं यह फोन फिर कभी नहीं खरीदूंगा", "फिल्म उबाऊ थी"],
+    "Thai": ["วันนี้อากาศดีมาก", "จะไม่ซื้อโทรศัพท์นี้อีก"],
+}
+
+
+@pytest.fixture
+def english(monkeypatch):
+    """The encoder of the package itself."""
+    monkeypatch.setattr("hf_rnn.hub.model_folder.PRETRAINED", Path(hf_rnn.__file__).parent / "hub" / "pretrained")
+
+
+@pytest.mark.parametrize(
+    ("language", "task", "expected"),
+    [
+        *((name, "sequence-classification", ("default", "word")) for name in ("German", "Spanish", "Arabic")),
+        ("Chinese", "sequence-classification", ("scratch", "char")),
+        ("Hindi", "multi-label", ("scratch", "bpe")),
+        ("Thai", "regression", ("scratch", "char")),
+        ("Hindi", "token-classification", ("token-classification-scratch", "bpe")),
+    ],
+)
+def test_the_start_suits_the_language(english, language, task, expected, caplog):
+    given = parse_settings({"output_dir": "out", "task": task, "num_train_epochs": 3, "data_dir": "data"})
+    found = suit_language(given, get_task(task), SAMPLES[language])
+    assert (found.training.recipe, found.data.tokenizer) == expected
+    assert (found.data.task, found.data.data_dir, found.training.num_train_epochs) == (task, "data", 3)
+    left = expected[0] != "default"
+    assert (found.data.model_name_or_path is None) == left
+    assert (
+        f"unknown to english: this run takes recipe {expected[0]} with tokenizer {expected[1]}" in caplog.text
+    ) == left
+
+
+def test_chinese_is_trained_in_characters(english, tmp_path):
+    rows = [(text * (number + 1), "ab"[number % 2]) for text in SAMPLES["Chinese"] for number in range(8)]
+    result = train(train=rows, output_dir=str(tmp_path), max_steps=1, baselines=False, use_cpu=True)
+    tokens = AutoTokenizer.from_pretrained(result.folder).tokenize("今天天气")
+    assert tokens == ["今", "天", "天", "气"]
