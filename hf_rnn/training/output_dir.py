@@ -9,9 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,9 +18,6 @@ from ..hub.model_folder import MODELLING_FILES, UNFINISHED, FinishedFolder
 from ..utils.errors import UserError, is_write_error
 from .arguments.training_arguments import RnnTrainingArguments
 from .checkpointing import manifest as checkpoints
-
-if sys.platform != "win32":  # Windows has no locks of folders
-    import fcntl
 
 Written = TypeVar("Written")
 
@@ -113,28 +109,6 @@ def remove_checkpoints(folder: FinishedFolder) -> None:
     for checkpoint in checkpoints.list_checkpoints(folder.checkpoints):
         checkpoints.remove(checkpoint)
     shutil.rmtree(folder.checkpoints / "runs", ignore_errors=True)  # TensorBoard's logs
-
-
-@contextlib.contextmanager
-def hold(folder: FinishedFolder) -> Iterator[None]:
-    """Lock an existing folder against other runs until this block or the process ends.
-
-    Raises a [`UserError`] when another run has the lock; the two would mix their checkpoints.
-    """
-    with contextlib.ExitStack() as stack:
-        if sys.platform != "win32":
-            descriptor = os.open(folder.root, os.O_RDONLY)
-            stack.callback(os.close, descriptor)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                stack.callback(fcntl.flock, descriptor, fcntl.LOCK_UN)  # in forked workers too
-            except BlockingIOError as error:
-                raise UserError(
-                    f"output_dir {folder.root} is in use by another run: wait until it ends, or give another"
-                ) from error
-            except OSError:  # some file systems have no locks
-                pass
-        yield
 
 
 def fill(folder: FinishedFolder, write: Callable[[FinishedFolder], Written], remedy: str = _RESUME) -> Written:

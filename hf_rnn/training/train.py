@@ -29,6 +29,7 @@ from ..tasks import get_task
 from ..tasks.base import Splits
 from ..tokenizers.word_level import add_separator, count_ids, mark_capitals
 from ..utils.errors import UserError
+from ..utils.folder_lock import hold_folder
 from ..utils.process_state import library_bars_off, one_at_a_time
 from . import output_dir
 from .arguments.run_arguments import Arguments, parse_settings
@@ -265,7 +266,7 @@ def fit(trainer: RnnTrainer, folder: FinishedFolder, checkpoint: Path | None) ->
     is_main = args.process_index == 0
     if is_main:
         folder.root.mkdir(parents=True, exist_ok=True)
-    with output_dir.hold(folder) if is_main else contextlib.nullcontext(), trainer.stop_request as asked:
+    with hold_folder(folder.root) if is_main else contextlib.nullcontext(), trainer.stop_request as asked:
         if is_main and args.overwrite_output_dir:
             output_dir.remove_checkpoints(folder)
         outcome = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
@@ -168,6 +169,15 @@ class RnnEstimator(BaseEstimator):
         check_is_fitted(self)
         logits = self._runner.text_logits(read_texts(X))
         return compute_scores(self._runner.model, logits.double()).numpy()
+
+    def predict_table(self, table: Any, **settings: Any) -> Any:
+        """Return a frame with the columns of answers, such as `label` and `score`; see [`FastRnn.predict_table`]."""
+        from ...inference.tables import TableSettings, predict_table
+
+        check_is_fitted(self)
+        labels = getattr(self, "classes_", np.array([""]))  # regression has no classes
+        kind = None if labels.dtype.kind == "U" else pa.from_numpy_dtype(labels.dtype)
+        return predict_table(self._runner, table, TableSettings(**settings), kind)
 
     # ---- keeping ----
 
