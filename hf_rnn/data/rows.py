@@ -66,7 +66,7 @@ class RowOptions:
         return tuple(column for column in several if column is not None)
 
     def open_file(self, path: str) -> Table:
-        r"""Open a file: a TSV file without names of columns is strict text, in which a `"` is a character."""
+        """Open a file. A TSV file without names of columns is strict text: a `"` is a character."""
         named = any(isinstance(column, str) for column in self.columns)
         header = True if self.header or named else None if self.columns else False
         if self.separator is not None or (is_table(path) and suffix_of(path) != ".tsv"):
@@ -118,7 +118,7 @@ class Taken:
     Attributes:
         texts: The texts, and the second texts if there are any.
         written: The labels as TSV would write them, several with tabs between them; null if missing.
-        faulty: Which texts are missing, blank, or have a NUL.
+        faulty: True for texts that are missing, blank, or have a NUL.
     """
 
     batch: Batch
@@ -179,7 +179,7 @@ class RowSource:
 
     @property
     def label_names(self) -> tuple[str, ...]:
-        """The names of the label columns; numbers if they have none."""
+        """The names of the label columns, or their numbers."""
         return self.labels
 
     @property

@@ -193,7 +193,7 @@ def _data_facts(arguments: Arguments, teacher: Mapping[str, Any] | None) -> dict
     fill_in = {"MODEL": "the folder of this card", "OUTPUT": "a new folder"}
     command = ["hf-rnn", "train" if teacher is None else "distill", "--recipe", "MODEL/training_args.json"]
     for name, value in flags.items():
-        is_local = value is not None and find_built_in(value) is None and split_archive(Path(value))[0].exists()
+        is_local = value is not None and find_built_in(value) is None and os.path.exists(value)
         if is_local or name == "unlabeled" and value is not None:
             word = name.partition("_")[0].upper() if name != "model_name_or_path" else "START"
             fill_in[word] = f"here {name_of_path(os.path.abspath(value))}"
