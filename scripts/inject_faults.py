@@ -35,6 +35,7 @@ SETTINGS = [
     "--hidden_size=8",
     "--per_device_train_batch_size=16",
     "--use_cpu",
+    "--keep_checkpoints",
 ]
 SETTINGS += ["--num_train_epochs=6", "--learning_rate=0.02"]
 BY_STEPS = ["--save_strategy=steps", "--save_steps=7", "--eval_strategy=steps", "--eval_steps=7"]

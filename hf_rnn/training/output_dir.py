@@ -111,6 +111,14 @@ def remove_checkpoints(folder: FinishedFolder) -> None:
     shutil.rmtree(folder.checkpoints / "runs", ignore_errors=True)  # TensorBoard's logs
 
 
+def tidy(folder: FinishedFolder) -> None:
+    """Remove the checkpoints of a finished run, and their folder unless it has logs or files of the user."""
+    for checkpoint in checkpoints.list_checkpoints(folder.checkpoints):
+        checkpoints.remove(checkpoint)
+    with contextlib.suppress(OSError):
+        folder.checkpoints.rmdir()
+
+
 def fill(folder: FinishedFolder, write: Callable[[FinishedFolder], Written], remedy: str = _RESUME) -> Written:
     """Write a finished model to a folder, or leave the folder as it was; return the result of `write`.
 
