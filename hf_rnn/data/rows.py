@@ -29,7 +29,7 @@ _BLANK_LAST = np.isin(np.arange(256), [character.encode()[-1] for character in W
 
 @dataclass(frozen=True)
 class RowOptions:
-    r"""Where texts and labels are in a table, and what the labels mean.
+    r"""Columns of texts and labels in a table, and the meaning of the labels.
 
     Attributes:
         text_column: Column of the text, by name or by number from 0. By default `text` or a similar name such as

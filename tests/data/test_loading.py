@@ -198,6 +198,17 @@ def test_csv_files_in_a_folder(tmp_path):
         }
 
 
+def test_a_table_with_other_names_separator_and_encoding(tmp_path):
+    content = 'id;Tweet;Sentiment\n1;"so\ngood – é";pos\n2;"open;neg\n3;"bad; bad";neg\n'
+    path, report = write(tmp_path / "train.csv", content.encode("cp1252")), DataReport()
+    for columns in ({}, {"text_column": "Tweet", "label_column": "Sentiment"}, {"text_column": 1, "label_column": 2}):
+        train = load_tsv(path, validation_share=0, max_bad_rows=1, report=report, **columns)["train"]
+        assert train["text"][:] == ["so\ngood – é", "bad; bad"] and train["label"][:] == [1, 0]
+        assert (report.lines["train"][0], report.lines["train"][1].tolist()) == (path, [2, 5])
+    with pytest.raises(DataError, match="no column 'body': found 'id', 'Tweet', 'Sentiment'"):
+        load_tsv(path, text_column="body")
+
+
 @pytest.mark.parametrize("whole", [True, False])
 @pytest.mark.parametrize("split", ["", "train"])
 def test_a_folder_or_a_file_for_each_label(tmp_path, whole, split):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _ORDER = ("train", "validation", "test")  # then any others
-_QUANTILES = {"minimum": 0, "quantile_05": 0.05, "median": 0.5, "quantile_95": 0.95, "maximum": 1}  # of words per text
+_QUANTILES = {"minimum": 0, "quantile_05": 0.05, "median": 0.5, "quantile_95": 0.95, "maximum": 1}  # lengths in words
 _EXCERPT = 80  # characters
 _BATCH = 1000  # texts tokenized at a time
 _SHOWN = 3  # rows of each kind in the text
