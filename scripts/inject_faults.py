@@ -35,6 +35,7 @@ SETTINGS = [
     "--hidden_size=8",
     "--per_device_train_batch_size=16",
     "--use_cpu",
+    "--keep_checkpoints",
 ]
 SETTINGS += ["--num_train_epochs=6", "--learning_rate=0.02"]
 BY_STEPS = ["--save_strategy=steps", "--save_steps=7", "--eval_strategy=steps", "--eval_steps=7"]
@@ -54,7 +55,7 @@ class Run:
         self.output, self.log = output, output.with_suffix(".log")
         self.writing, self.writes = False, 0
         self.code: int | None = None
-        self.times: list[float] = []  # of the starts and ends of its writes
+        self.times: list[float] = []  # starts and ends of its writes
         self.start = time.monotonic()
         self._read, pipe = os.pipe()
         self.process = os.fork()

@@ -39,6 +39,7 @@ from .checkpointing.fingerprints import take_fingerprints
 from .checkpointing.interrupt import TrainingStopped
 from .checks import check_early, check_finite, check_loss, check_unchanged
 from .language import suit_language
+from .linear_head import fit_linear_head, has_few_rows
 from .run import Extension, Run, WarmStart, audit_texts, read_vectors, weigh_rows
 from .save import TrainingResult, write_folder
 from .trainer import RnnTrainer
@@ -155,7 +156,7 @@ def train_on(
     if training_args.calibrate and "validation" not in texts:
         raise UserError("calibrate needs rows that are not trained on: give a validation split, or leave it out")
     start = None if data_args.model_name_or_path is None else WarmStart(data_args.model_name_or_path)
-    facts: dict[str, Any] = {}  # of the card
+    facts: dict[str, Any] = {}  # for the card
     fingerprints: dict[str, Any] = {}
 
     # texts to ids
@@ -213,7 +214,8 @@ def train_on(
     run.trainer = make_trainer(run, made_from, extension.trainer_class)
     if quiet:
         run.trainer.silence()
-    training = fit(run.trainer, run.folder, checkpoint)
+    few_rows = checkpoint is None and has_few_rows(run)
+    training = fit_linear_head(run) if few_rows else fit(run.trainer, run.folder, checkpoint)
 
     # the scores
     for split in ("validation", "test"):
@@ -237,10 +239,12 @@ def train_on(
     # the folder
     if not run.is_main:
         return TrainingResult(run.folder.root, run.metrics)
-    best_kept = _keeps_best(run.trainer)
+    best_kept = not few_rows and _keeps_best(run.trainer)
     card = output_dir.fill(
         run.folder, lambda unfinished: write_folder(unfinished, run, facts, extension.settings, best_kept)
     )
+    if not training_args.keep_checkpoints:
+        output_dir.tidy(run.folder)
     logger.info("the finished model is in %s", run.folder.root)
     return TrainingResult(run.folder.root, run.metrics, card)
 

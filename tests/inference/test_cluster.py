@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import invent_rows
 
-from hf_rnn import FastRnn
+from hf_rnn import BatchPredictor, FastRnn
 from hf_rnn.hub.loading import load_model
-from hf_rnn.inference import BatchPredictor, batch_predictor, cluster
+from hf_rnn.inference import batch_predictor, cluster
 from hf_rnn.inference.tables import TableSettings
 from hf_rnn.utils.errors import UserError
 from hf_rnn.utils.folder_lock import hold_folder

@@ -241,7 +241,7 @@ class SettingsParser(argparse.ArgumentParser):
             items = value if isinstance(value, list | tuple) else [value]
             return [_convert_one(action, item) for item in items]
         if isinstance(value, list | tuple) and len(value) == 1:
-            value = value[0]  # such as report_to: [none]
+            value = value[0]  # such as optim: [sgd]
         return _convert_one(action, value)
 
     def build(self, settings: Mapping[str, Any], *kinds: type) -> tuple[Any, ...]:

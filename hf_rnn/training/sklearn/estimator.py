@@ -26,7 +26,7 @@ from ...data.stratified_split import hold_out
 from ...hub.leak_scan import list_shared_files
 from ...hub.loading import find_folder, load_model
 from ...hub.model_folder import FinishedFolder, read_mapping
-from ...inference import FastRnn
+from ...inference.predictor import FastRnn
 from ...inference.reference import compute_scores
 from ...tasks import DEFAULT_TASK, get_task, task_of
 from ...utils.errors import UserError
