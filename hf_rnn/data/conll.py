@@ -244,11 +244,14 @@ class TaggedRows:
         tag = features[self.tag_column].feature
         names = dict(enumerate(tag.names)) if isinstance(tag, datasets.ClassLabel) else None
         for number, row in enumerate(self.rows.select_columns(columns)):
-            tokens, found = (row[column] or [] for column in columns)
-            found = [str(tag) if names is None else names.get(tag, f"{tag}") for tag in found]
-            fault = next(filter(None, map(partial(_word_fault, tags=tags), map(str, tokens), found)), None)
+            tokens, given = (row[column] or [] for column in columns)
+            words = ["" if token is None else token for token in tokens]
+            found = ["" if tag is None else str(tag) if names is None else names.get(tag, "") for tag in given]
+            fault = next(filter(None, map(partial(_word_fault, tags=tags), words, found)), None)
             if len(tokens) != len(found):
                 fault = Fault(Reason.TOO_FEW_FIELDS, f"found {len(tokens)} tokens and {len(found)} tags")
+            elif names is not None and (bad := sorted(set(given) - {None, *names})):
+                fault = Fault(Reason.LABEL_OUT_OF_RANGE, f"tag {bad[0]}, known are 0 to {len(names) - 1}")
             if fault:
                 bad_row = BadRow(self.path, number, None, fault, " ".join(map(str, tokens))[:EXCERPT_CHARACTERS])
                 for _ in tokens:
