@@ -108,16 +108,15 @@ class RnnEstimator(BaseEstimator):
             weights = _check_sample_weight(sample_weight, texts, dtype=np.float64, ensure_non_negative=True)
             if targets.task != DEFAULT_TASK:
                 raise UserError(f"sample_weight is for one label per text: the task is {targets.task}; leave it out")
-        train = targets.as_dataset(texts, targets.values)
+        train = targets.as_dataset(texts, y)
         if eval_set is None:
-            held_out = hold_out(texts, targets.strata(), share=0.1, seed=0)
+            strata = np.zeros(len(texts), dtype=np.int64) if targets.strata is None else targets.strata
+            held_out = hold_out(texts, strata, share=0.1, seed=0)
             validation = train.select(np.flatnonzero(held_out)) if held_out.any() else None
             train = train.select(np.flatnonzero(~held_out))
             weights = None if weights is None else weights[~held_out]
         else:
-            asked, known = eval_set
-            values = targets.read(known, "eval_set y")
-            validation = targets.as_dataset(read_texts(asked, "eval_set X"), values, "eval_set ")
+            validation = targets.as_dataset(read_texts(eval_set[0], "eval_set X"), eval_set[1], "eval_set ")
         splits = {"train": train} if validation is None else {"train": train, "validation": validation}
         quiet = self.verbose is not None and not self.verbose
         with tempfile.TemporaryDirectory(prefix="hf-rnn-", ignore_cleanup_errors=True) as room:
