@@ -27,6 +27,7 @@ import datasets
 import numpy as np
 import xxhash
 
+from ..evaluation.scores import entity_types
 from ..utils.errors import UserError, reason_of
 from .labels import listed, sort_labels, warn_of_twins
 from .loading import PathLike, Source, choose_splits, find_files, open_named
@@ -48,7 +49,6 @@ from .tsv_reader import MAX_LINE_BYTES, check_signature, decode_line, excerpt_of
 logger = logging.getLogger(__name__)
 
 _ENTITY_TAG = re.compile(r"[BIMELSUW]-(.+)")
-_MODEL_TAG = re.compile(r"[BIES]-(.+)")
 _DOCUMENT, _COMMENT = b"-DOCSTART-", b"# "
 _CONLL_U, _NOT_A_WORD = 10, re.compile(rb"\d+[-.]\d+\t")  # columns; a range of words or an empty node
 _MOST_WORDS = 0.9
@@ -58,12 +58,6 @@ OnBadRow = Callable[[BadRow], None]
 
 
 # ---- tags ----
-
-
-def entity_types(names: Iterable[str]) -> list[str]:
-    """Return the sorted types of entities among the tags of a model; empty if they mark no entities."""
-    found = [_MODEL_TAG.fullmatch(name) for name in set(names) - {"O"}]
-    return sorted({match[1] for match in found if match}) if all(found) else []
 
 
 def to_iob2(tags: Sequence[str]) -> list[str]:
