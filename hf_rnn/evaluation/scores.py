@@ -82,8 +82,8 @@ def _to_ids(what: str, values: npt.ArrayLike, names: Sequence[str]) -> np.ndarra
         raise UserError(f"{what} have shape {ids.shape} and type {ids.dtype}: {advice}")
     (wrong,) = np.nonzero((ids < 0) | (ids >= len(names)))
     if len(wrong):
-        known = ", ".join(f"{index} = {name}" for index, name in enumerate(names[:20]))
-        raise UserError(f"{what}[{wrong[0]}] is {ids[wrong[0]]}, but there are {len(names)} classes: {known}")
+        meanings = ", ".join(f"{index} = {name}" for index, name in enumerate(names[:20]))
+        raise UserError(f"{what}[{wrong[0]}] is {ids[wrong[0]]}, but there are {len(names)} classes: {meanings}")
     return ids
 
 
@@ -124,7 +124,7 @@ def label_set_metrics(
     per_label = _by_name(names, scores)
     for name, column, labels in zip(names, values.T, true.T, strict=True):
         per_label[name]["average_precision"] = float(average_precision_score(labels, column)) if labels.any() else None
-    precisions = [found["average_precision"] for found in per_label.values() if found["support"]]
+    precisions = [row["average_precision"] for row in per_label.values() if row["support"]]
     return {
         "micro_f1": float(f1_score(true.ravel(), held.ravel(), zero_division=0)),
         "macro_f1": float(scores[2].mean()),

@@ -73,7 +73,7 @@ class TokenClassification(Task):
     def encode(self, texts: Splits, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> Splits:
         """Return the splits as `input_ids` and `labels`.
 
-        A tag belongs to the first token of a word. In train, the further tokens of a word continue its tag, so that
+        A tag belongs to the first token of a word. In train, the other tokens of a word continue its tag, so that
         spans of raw texts are whole; elsewhere their label is -100.
         """
         encoded = {
@@ -157,7 +157,7 @@ class TokenClassification(Task):
     ) -> list[dict[str, Any]]:
         """Return the entities of each text, or for other tags its words: text, label, start, end and score."""
         rows = enumerate(zip(texts, np.asarray(scores), strict=True))
-        return [{"entities": find_spans(found, encoded, row, text, config)} for row, (text, found) in rows]
+        return [{"entities": find_spans(logits, encoded, row, text, config)} for row, (text, logits) in rows]
 
     def answer_types(self, config: PreTrainedConfig) -> dict[str, pa.DataType]:
         """Return the types of an entity."""
@@ -197,7 +197,7 @@ def encode_tagged(
     """Turn sentences with `tokens` and `ner_tags` into token ids and tags of tokens.
 
     A sentence has at most `max_length` tokens, by default the tokenizer's `model_max_length`. With `all_pieces` the
-    further tokens of a word continue its tag (I-X after B-X), else their label is -100. A word without a token becomes
+    other tokens of a word continue its tag (I-X after B-X), else their label is -100. A word without a token becomes
     the unknown token.
     """
     import datasets
@@ -219,14 +219,14 @@ def encode_tagged(
             if word is not None:
                 pieces[word].append(token)
         last = max((word for word in words if word is not None), default=-1)
-        known = len(tags) if len(ids) < limit else last + 1
-        cut += len(tags) - known
+        kept = len(tags) if len(ids) < limit else last + 1
+        cut += len(tags) - kept
         first = next((place for place, word in enumerate(words) if word is not None), len(ids))
         aligned = [(token, NO_TAG) for token in ids[:first]]  # special tokens
-        for tokens, tag in zip(pieces[:known], tags, strict=False):
+        for tokens, tag in zip(pieces[:kept], tags, strict=False):
             tokens = tokens or ([] if unknown is None else [unknown])
-            further = inside[tag] if all_pieces else NO_TAG
-            aligned += zip(tokens, [tag] + [further] * (len(tokens) - 1), strict=False)
+            continued = inside[tag] if all_pieces else NO_TAG
+            aligned += zip(tokens, [tag] + [continued] * (len(tokens) - 1), strict=False)
         aligned += [(ids[place], NO_TAG) for place in range(first, len(ids)) if words[place] is None]
         return [token for token, _ in aligned], [label for _, label in aligned]
 
@@ -283,7 +283,7 @@ def find_spans(
         before = word
     if entity_types(config.id2label.values()):
         words = list(_join(words))
-    return [{"text": text[found["start"] : found["end"]], **found} for found in words]
+    return [{"text": text[word["start"] : word["end"]], **word} for word in words]
 
 
 def _join(words: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
