@@ -90,10 +90,13 @@ def _describe_stages(
 
     embedding, *layers = outputs.hidden_states
     layer = f"{model.config.cell_type}, {'both directions' if model.config.bidirectional else 'one direction'}"
+    kind, axes = "layer", "batch, time, directions x hidden"
+    if model.config.block_type == "residual":
+        kind, axes = "block", "batch, time, residual stream"
     stages = [
         ("token ids", "batch, time", input_ids),
         ("embedding", "batch, time, embedding", embedding),
-        *((f"layer {n} ({layer})", "batch, time, directions x hidden", states) for n, states in enumerate(layers, 1)),
+        *((f"{kind} {number} ({layer})", axes, states) for number, states in enumerate(layers, 1)),
         *((f"pooling ({model.config.pooling})", "batch, pooled", vector) for vector in pooled),
         ("logits", "batch, classes" if pooled else "batch, time, tags", outputs.logits),
     ]

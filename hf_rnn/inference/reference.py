@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ..models.cells_rnn import CompactTexts
 from ..tasks import answers
 from .text_classifier import batch_by_length
 
@@ -70,13 +71,26 @@ def read_gates(model: PreTrainedModel, hidden_states: Sequence[torch.Tensor]) ->
     """
     found = []
     for number, layer in enumerate(model.base_model.layers, 1):
-        inputs, states = (hidden_states[place].transpose(0, 1) for place in (number - 1, number))
-        for direction, own in zip(layer.directions, states.chunk(len(layer.directions), dim=-1), strict=True):
-            backward = direction is not layer.directions[0]
-            read, seen = (part.flip(0) if backward else part for part in (inputs, own))
+        inputs, states = _read_layer(model.base_model, number, hidden_states)
+        directions = getattr(layer, "mixer", layer).directions
+        for direction, side in zip(directions, states.chunk(len(directions), dim=-1), strict=True):
+            backward = direction is not directions[0]
+            read, seen = (part.flip(0) if backward else part for part in (inputs, side))
             gates = {f"{name} gate": gate for name, gate in direction.cell.read_gates(read, seen).items()}
             title = f"layer {number}, {'backward' if backward else 'forward'}"
             for name, values in {**gates, "state": seen}.items():
                 values = values.flip(0) if backward else values
                 found.append((title, name, values[:, 0].float().cpu().numpy()))
     return found
+
+
+def _read_layer(encoder: Any, number: int, hidden_states: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the inputs `(T, 1, I)` and the states `(T, 1, D * H)` of the cells of a layer, from 1."""
+    before = hidden_states[number - 1].transpose(0, 1)
+    if encoder.config.block_type == "plain":
+        return before, hidden_states[number].transpose(0, 1)
+    texts = CompactTexts(torch.ones(1, len(before), dtype=torch.bool, device=before.device))
+    block = encoder.layers[number - 1]
+    inputs, _ = block.read(encoder.projection(before) if number == 1 else before, texts)
+    nothing = [None] * encoder.config.num_directions
+    return inputs, texts.join(block.mixer(inputs, texts, nothing, nothing, False)[0])

@@ -98,18 +98,24 @@ class ResidualBlock(nn.Module):
 
         `h_0` and `c_0` are tuples of `(B, H)` or None, per direction; `conv_0` is `(B, K - 1, R)` or None.
         """
-        inputs, conv_n = self.input_norm(stream), None
-        if self.conv is not None:
-            if not texts.is_full:
-                inputs = inputs * texts.valid[:, :, None].to(inputs.dtype)
-            inputs, wide = self.conv(inputs, None if conv_0 is None else conv_0.transpose(0, 1))
-            if output_final_states and self.conv.is_causal:
-                conv_n = texts.last_inputs(wide, self.conv.size - 1).transpose(0, 1)
+        inputs, wide = self.read(stream, texts, conv_0)
+        conv_n = None
+        if output_final_states and self.conv is not None and self.conv.is_causal:
+            conv_n = texts.last_inputs(wide, self.conv.size - 1).transpose(0, 1)
         states, h_n, c_n = self.mixer(inputs, texts, h_0, c_0, output_final_states)
         mixed = texts.join(states) * self.activation(self.gate_proj(inputs))
         stream = stream + self.dropout(self.out_proj(mixed))
         inner = self.activation(self.up_proj(self.mlp_norm(stream)))
         return stream + self.dropout(self.down_proj(inner)), h_n, c_n, conv_n
+
+    def read(self, stream: torch.Tensor, texts: CompactTexts, conv_0: torch.Tensor | None = None) -> Any:
+        """Return the inputs of cell and gate `(T, B, R)`, and those of the convolution with the tokens around them."""
+        inputs = self.input_norm(stream)
+        if self.conv is None:
+            return inputs, None
+        if not texts.is_full:
+            inputs = inputs * texts.valid[:, :, None].to(inputs.dtype)
+        return self.conv(inputs, None if conv_0 is None else conv_0.transpose(0, 1))
 
 
 class TokenProjection(nn.Module):

@@ -95,8 +95,11 @@ def _diverged(what: str, training_args: RnnTrainingArguments) -> UserError:
     return UserError(f"the training diverged: {what}. To prevent this, {_smaller_steps(training_args)}")
 
 
+_RATES = ("learning_rate", "embedding_learning_rate", "head_learning_rate")
+
+
 def _smaller_steps(training_args: RnnTrainingArguments) -> str:
-    sizes = {name: getattr(training_args, name) for name in ("learning_rate", "embedding_learning_rate")}
+    sizes = {name: getattr(training_args, name) for name in _RATES}
     advice = [f"take a smaller {name} than {size:g}" for name, size in sizes.items() if size]
     if not 0 < training_args.max_grad_norm <= 1:
         advice.append("clip gradients with max_grad_norm 1")

@@ -41,6 +41,7 @@ logger = logging.getLogger(__name__)
 _PACKAGES = ("transformers", "torch", "datasets", "tokenizers")
 _ARCHITECTURE = (
     "cell_type", "num_hidden_layers", "hidden_size", "bidirectional", "pooling", "embedding_size", "vocab_size",
+    "block_type", "residual_size",
 )  # fmt: skip
 _LARGE = ("confusion_matrix", "confusion_cells")  # metrics that grow with the square of the labels
 

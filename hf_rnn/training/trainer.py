@@ -295,13 +295,19 @@ class RnnTrainer(ResumableTrainer):
         return chosen, settings
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """Create the optimizer as the Trainer does, with `embedding_learning_rate` if set."""
+        """Create the optimizer as the Trainer does, with `embedding_learning_rate` and `head_learning_rate` if set."""
         given = self.optimizer is not None
         optimizer = super().create_optimizer(model)
-        rate = getattr(self.args, "embedding_learning_rate", None)
-        if rate is not None and not given:
-            trained: Any = self.model if model is None else model
+        if given:
+            return optimizer
+        trained: Any = self.model if model is None else model
+        if (rate := getattr(self.args, "embedding_learning_rate", None)) is not None:
             set_learning_rate(optimizer, trained.get_input_embeddings().weight, rate)
+        if (rate := getattr(self.args, "head_learning_rate", None)) is not None:
+            encoder = {id(parameter) for parameter in trained.base_model.parameters()}
+            for parameter in trained.parameters():
+                if id(parameter) not in encoder:
+                    set_learning_rate(optimizer, parameter, rate)
         return optimizer
 
     def check_settings(self) -> None:

@@ -6,7 +6,8 @@ from torch import nn
 from torch.nn.functional import conv1d, layer_norm, linear, silu
 
 from hf_rnn import FastRnn, RnnConfig, RnnForCausalLM, RnnForSequenceClassification, RnnModel, train_tokenizer
-from hf_rnn.models.cells_rnn import CELLS
+from hf_rnn.inference.reference import read_gates
+from hf_rnn.models.cells_rnn import CELLS, CompactTexts
 
 SIZES = {"vocab_size": 50, "embedding_size": 6, "hidden_size": 8, "residual_size": 10, "intermediate_size": 14}
 LENGTHS = (7, 3, 1, 0)
@@ -180,3 +181,19 @@ def test_a_bfloat16_table_rounds_and_another_cell_runs_plainly():
     torch.testing.assert_close(rounded.logits(texts), plain.logits(texts), atol=0.02, rtol=0.1)
     config.cell_type = "gru"
     assert FastRnn(RnnForSequenceClassification(config).eval(), tokenizer).memory == 0
+
+
+def test_shown_gates_are_those_of_the_equations():
+    model = make_model(cell_type="min_gru")
+    ids = torch.tensor([[3, 9, 4, 7]])
+    states = model(ids, output_hidden_states=True).hidden_states
+    with torch.inference_mode():
+        shown = {(title, name): values for title, name, values in read_gates(model, states)}
+    block = model.layers[1]
+    inputs = block.read(states[1].transpose(0, 1), CompactTexts(torch.ones(1, 4, dtype=torch.bool)))[0][:, 0]
+    for title, direction in zip(("forward", "backward"), block.mixer.directions, strict=True):
+        order = inputs if title == "forward" else inputs.flip(0)
+        expected = read_cell(direction.cell, order)
+        expected = expected if title == "forward" else expected.flip(0)
+        found = torch.from_numpy(shown[f"layer 2, {title}", "state"])
+        torch.testing.assert_close(found, expected.detach(), atol=1e-5, rtol=1e-4)

@@ -9,17 +9,19 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import NEUTRAL, invent_rows
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, BertTokenizerFast
 
 from hf_rnn import SentenceEncoder, pretrain, train
 from hf_rnn.training.checkpointing.interrupt import SavePoints, TrainingStopped
-from hf_rnn.training.pretraining import teacher as teachers
 from hf_rnn.training.pretraining.student import prune_tokenizer
+from hf_rnn.training.pretraining.teacher import SentenceTeacher
 from hf_rnn.training.pretraining.texts import cut_sentences, prepare_texts, read_lines
 from hf_rnn.utils.errors import UserError
 
+pytest.importorskip("sentence_transformers", reason="the extra pretrain is not installed")
 TEXTS = ["the box stood near a door", "", "miro", "Selk, and [PAD] sand!", "ü zebra quartz"]
 
 
@@ -60,10 +62,11 @@ def settings(sentences, tmp_path_factory):
     return {
         "teacher": str(sentences),
         "input": [str(texts)],
-        "embedding_size": 12,
-        "hidden_size": 16,
+        "embedding_size": 16,
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "learning_rate": 3e-2,
         "held_out": 20,
-        "max_vocab_size": 1000,
         "per_device_train_batch_size": 32,
         "num_train_epochs": 6,
         "use_cpu": True,
@@ -94,6 +97,7 @@ def test_the_student_learns_and_reports_it(pretrained):
     folder = pretrained.folder
     record = json.loads((folder / "pretraining.json").read_text())
     assert record["held_out"]["cosine"] > 0.7 and record["held_out"]["rank_agreement"] > 0.6
+    assert record["held_out"]["token_cosine"] > 0.7 and record["objective"] == "tokens"
     assert record["texts"]["learned"] + record["texts"]["held_out"] == record["texts"]["kept"] <= 400
     assert record["pieces_per_word"] == pytest.approx(1, abs=0.05) and record["unknown_token_share"] == 0
     assert "tiny-encoder" in (folder / "README.md").read_text()
@@ -111,8 +115,32 @@ def test_sentence_transformers_gives_the_same_vectors(pretrained, sentences):
     own = library.SentenceTransformer(str(pretrained.folder), device="cpu", trust_remote_code=True)
     np.testing.assert_allclose(own.encode(TEXTS), embed(pretrained.folder, TEXTS), atol=2e-6)
     teacher = library.SentenceTransformer(str(sentences), device="cpu")
-    found = teachers.SentenceTeacher.open(str(sentences)).load()(TEXTS)
-    np.testing.assert_allclose(found, teacher.encode(TEXTS), atol=2e-6)
+    found, _ = SentenceTeacher(str(sentences), None, torch.device("cpu"), bf16=False).answer(TEXTS)
+    np.testing.assert_allclose(found, F.normalize(torch.from_numpy(teacher.encode(TEXTS))), atol=2e-6)
+
+
+def test_the_states_of_a_teacher_are_those_of_its_tokens_in_a_text(sentences):
+    teacher = SentenceTeacher(str(sentences), None, torch.device("cpu"), bf16=False)
+    _, states = teacher.answer(TEXTS)
+    model, tokenizer = AutoModel.from_pretrained(sentences).eval(), AutoTokenizer.from_pretrained(sentences)
+    for text, found in zip(TEXTS, states, strict=True):
+        inputs = tokenizer(text, return_tensors="pt")
+        with torch.no_grad():
+            hidden = model(**inputs).last_hidden_state[0]
+        kept = [place for place, token in enumerate(inputs.tokens()) if token not in ("[CLS]", "[SEP]", "[PAD]")]
+        np.testing.assert_allclose(found, hidden[kept].numpy(), atol=2e-6)
+
+
+def test_sentence_vectors_alone_can_be_learned(settings, tmp_path):
+    result = pretrain(
+        **{**settings, "num_train_epochs": 1},
+        objective="sentences",
+        max_vocab_size=100,
+        output_dir=str(tmp_path / "out"),
+    )
+    assert "token_cosine" not in result.metrics["held_out"]
+    assert AutoModel.from_pretrained(result.folder).config.vocab_size <= 100
+    assert not (result.folder / "pretraining_cache" / "states.npy").exists()
 
 
 @pytest.mark.slow
@@ -162,6 +190,8 @@ def test_pruned_tokens_are_a_subset_that_spells_every_known_character(sentences)
         ({"input": ["missing.txt"]}, "missing.txt"),
         ({"pooling": "max"}, "pooling"),
         ({"objective": "causal_lm"}, "no teacher: found teacher"),
+        ({"max_vocab_size": 1000}, "leave out max_vocab_size"),
+        ({"teacher": "missing-folder/teacher"}, "missing-folder"),
     ],
 )
 def test_mistakes_are_named(settings, tmp_path, change, message):

@@ -51,6 +51,8 @@ class CardFacts:
     num_parameters: int
     dataset_name: str
     versions: Mapping[str, str]  # by package
+    block_type: str = "plain"  # as in the configuration; so is the next
+    residual_size: int | None = None
     task: str = "sequence-classification"  # names the template
     pipeline_tag: str = "text-classification"  # the Hub's name of the task, and that of transformers' pipeline
     results: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by split; floats go into the metadata

@@ -1,6 +1,6 @@
 """Compute a classifier's logits from token ids faster than the model, on a CPU.
 
-What depends on a token alone is a table with one row per vocabulary entry: the input projection of layer 1, or the
+All that depends on a token alone is a table with one row per vocabulary entry: the input projection of layer 1, or the
 token's place in the residual stream. The files, each built on those before it: `packing` (texts → batches without
 padding), `cells` (the recurrence of each cell type when the projection is known), `blocks` (residual blocks),
 `classifier` (which models are supported; the table; logits).

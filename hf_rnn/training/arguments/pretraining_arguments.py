@@ -23,7 +23,7 @@ class PretrainingArguments:
 
     objective: str = setting(
         "tokens",
-        "what to learn: a teacher's states at every token and its sentence vectors, the vectors alone, or the next "
+        "objective: a teacher's states at every token and its sentence vectors, the vectors alone, or the next "
         "token of the texts, which needs no teacher",
         choices=["tokens", "sentences", "causal_lm"],
         common=True,

@@ -144,6 +144,12 @@ class OwnSettings:
     embedding_learning_rate: float | None = setting(
         None, "learning rate of the embedding, with the same schedule (default: learning_rate)", least=0, card=True
     )
+    head_learning_rate: float | None = setting(
+        None,
+        "learning rate of all weights behind the encoder, with the same schedule (default: learning_rate)",
+        least=0,
+        card=True,
+    )
     calibrate: bool = setting(
         False, "fit the scores to the validation rows, so that they are probabilities", steps=False
     )

@@ -111,7 +111,7 @@ def pretrain(**settings: Any) -> PretrainingResult:
             texts, _count_tokens(rows) if by_token else None, cache, hash_texts(texts, json.dumps(facts))
         )
         if main:
-            answers.prepare(teacher.vector_size)
+            answers.prepare(teacher.vector_size, teacher.state_size)
     answers.compute(teacher, training_args.process_index, training_args.world_size)
     training_args.distributed_state.wait_for_everyone()
     vectors, states = answers.read()
@@ -119,8 +119,8 @@ def pretrain(**settings: Any) -> PretrainingResult:
     held_out = min(own.held_out, len(texts) // 10)
     order = np.random.default_rng(training_args.seed).permutation(len(texts))
     set_seed(training_args.seed)
-    model = _make_student(model_args, teacher, kept)
-    del teacher.model  # its memory
+    model = _make_student(model_args, teacher, kept, by_token)
+    del teacher.model, teacher.network  # their memory
     made_from = take_fingerprints(
         {}, tokenizer, model.config, training_args, stream=answers.fingerprint,
         further_settings={"held_out": own.held_out},
@@ -235,9 +235,11 @@ def _count_tokens(rows: datasets.Dataset) -> np.ndarray:
     return pc.list_value_length(column).to_numpy()
 
 
-def _make_student(model_args: ModelArguments, teacher: SentenceTeacher, kept: Sequence[int]) -> EncoderStudent:
+def _make_student(
+    model_args: ModelArguments, teacher: SentenceTeacher, kept: Sequence[int], by_token: bool
+) -> EncoderStudent:
     config = make_config(model_args, vocab_size=len(kept), pad_token_id=0)
-    model = EncoderStudent(config, teacher.vector_size)
+    model = EncoderStudent(config, teacher.vector_size, teacher.state_size if by_token else None)
     table = teacher.read_table()[list(kept)]
     if config.embedding_size > table.shape[1]:
         raise UserError(

@@ -6,6 +6,7 @@ import json
 import shlex
 import shutil
 from collections.abc import Mapping
+from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,9 @@ from transformers import PreTrainedTokenizerBase
 from ... import __version__
 from ...hub.model_folder import FinishedFolder
 from ...models.configuration_rnn import RnnConfig
+from ...models.settings_rnn import RnnSettings
 from ...tokenizers.word_level import save_tokenizer
 from ..arguments.pretraining_arguments import PretrainingArguments
-from ..arguments.run_arguments import ENCODER_SETTINGS
 from ..arguments.training_arguments import RnnTrainingArguments
 from ..recipes import load_recipe
 from ..save import name_of_path, write_json
@@ -165,9 +166,9 @@ def _command(config: Any, own: PretrainingArguments, training: RnnTrainingArgume
     usual = load_recipe("pretrain")
     if own.objective != "tokens":
         parts += ["--objective", own.objective]
-    for name in ENCODER_SETTINGS:
-        value = getattr(config, name)
-        if value != usual.get(name, getattr(RnnConfig, name)):
+    for field in fields(RnnSettings):
+        name, value = field.name, getattr(config, field.name)
+        if field.metadata.get("start") == "shape" and value != usual.get(name, field.default):
             parts += [f"--{name}", str(value)]
     parts += ["--learning_rate", str(training.learning_rate), "--num_train_epochs", f"{training.num_train_epochs:g}"]
     return shlex.join([*parts, "--seed", str(training.seed), "--output_dir", "OUT"])

@@ -34,14 +34,17 @@ class EncoderStudent(RnnPreTrainedModel):
 
     The loss of a batch is the mean of 1 - cosine to the teacher's sentence vectors and, with the teacher's states, of
     1 - cosine to them at every token. The linear layer is the same for both, since the mean of projected states is the
-    projected mean.
+    projected mean; states of another width than the vectors (`state_size`) have a layer of their own.
     """
 
-    def __init__(self, config: RnnConfig, vector_size: int) -> None:
+    def __init__(self, config: RnnConfig, vector_size: int, state_size: int | None = None) -> None:
         super().__init__(config)
         self.rnn = RnnModel(config)
         self.pooler: Any = POOLERS[config.pooling](config)
         self.projection = nn.Linear(self.pooler.output_size, vector_size)
+        self.token_projection = None
+        if state_size is not None and state_size != vector_size:
+            self.token_projection = nn.Linear(config.output_size, state_size)
         self.post_init()
 
     def forward(
@@ -57,7 +60,7 @@ class EncoderStudent(RnnPreTrainedModel):
             input_ids: `(B, T)`.
             attention_mask: `(B, T)`.
             labels: The teacher's vectors `(B, S)`.
-            states: The teacher's states `(B, T, S)`. With them `logits` are two: the vectors, and each text's mean
+            states: The teacher's states `(B, T, S')`. With them `logits` are two: the vectors, and each text's mean
                 cosine of tokens `(B,)`.
         """
         hidden = self.rnn(input_ids, attention_mask, return_dict=True).last_hidden_state
@@ -68,7 +71,8 @@ class EncoderStudent(RnnPreTrainedModel):
         loss = 1 - (vectors * normalize(labels.float(), dim=-1)).sum(dim=-1).mean()
         if states is None:
             return SequenceClassifierOutput(loss=loss, logits=vectors)
-        projected, wanted = self.projection(hidden).float(), states.float()
+        project = self.projection if self.token_projection is None else self.token_projection
+        projected, wanted = project(hidden).float(), states.float()
         products = (projected * wanted).sum(dim=-1)
         sizes = projected.norm(dim=-1) * wanted.norm(dim=-1)
         cosines = products / sizes.clamp(min=1e-8) * attention_mask  # cheaper than torch's cosine_similarity

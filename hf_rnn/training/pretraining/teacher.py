@@ -1,6 +1,6 @@
 """The teacher of a pretraining, loaded by sentence-transformers, and its answers to all texts in memory-mapped files.
 
-Legend: N texts, M tokens of all texts, S width of a teacher's vector.
+Legend: N texts, M tokens of all texts, S width of a teacher's vector, S' that of its states.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from ...hub.loading import check_name
 from ...hub.model_folder import read_mapping
 from ...utils.atomic_write import write_whole
-from ...utils.errors import UserError, reason_of
+from ...utils.errors import UserError, install_hint, reason_of
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class SentenceTeacher:
         try:
             from sentence_transformers import SentenceTransformer
         except ImportError as error:
-            raise UserError("pretrain needs sentence-transformers: pip install 'hf-rnn[pretrain]'") from error
+            raise UserError(f"pretrain needs sentence-transformers. Type: {install_hint('pretrain')}") from error
         try:
             self.model = SentenceTransformer(
                 name_or_path,
@@ -65,6 +65,9 @@ class SentenceTeacher:
         self.name = Path(name_or_path).absolute().name if local else name_or_path
         self.tokenizer = self.model.tokenizer
         self.vector_size = self.model.encode(["a text"]).shape[1]
+        transformer: Any = self.model[0]
+        self.network = transformer.auto_model
+        self.state_size: int = self.network.config.hidden_size
         self._bf16 = bf16
         around = {*self.tokenizer.all_special_ids} - {self.tokenizer.unk_token_id}  # tokens that are not of a text
         self._around = np.array(sorted(around))
@@ -80,8 +83,7 @@ class SentenceTeacher:
 
     def read_table(self) -> np.ndarray:
         """Return the token vectors `(V, E)`."""
-        transformer: Any = self.model[0]
-        return transformer.auto_model.get_input_embeddings().weight.detach().cpu().float().numpy()
+        return self.network.get_input_embeddings().weight.detach().cpu().float().numpy()
 
     def count_special(self) -> int:
         """Return the number of tokens that the tokenizer puts around a text."""
@@ -114,7 +116,7 @@ class SentenceTeacher:
 
 
 class TeacherAnswers:
-    """A teacher's answers in files of `folder`, in float16: vectors `(N, S)` and, for tokens, states `(M, S)`.
+    """A teacher's answers in files of `folder`, in float16: vectors `(N, S)` and, for tokens, states `(M, S')`.
 
     Blocks that a stopped run has computed for the same teacher and texts are kept. With several processes the first
     one calls `prepare`, then each computes its part, then all read.
@@ -132,7 +134,7 @@ class TeacherAnswers:
         self._states = folder / "states.npy"
         self.offsets = None if lengths is None else np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
 
-    def prepare(self, vector_size: int) -> None:
+    def prepare(self, vector_size: int, state_size: int) -> None:
         """Make empty files, unless there are some of the same teacher and texts."""
         known = read_mapping(self._record, self._record.read_bytes()) if self._record.is_file() else {}
         if known.get("fingerprint") == self.fingerprint and self._path.is_file():
@@ -142,7 +144,7 @@ class TeacherAnswers:
             old.unlink()
         np.lib.format.open_memmap(self._path, "w+", np.float16, (len(self._texts), vector_size)).flush()
         if self.offsets is not None:
-            shape = (int(self.offsets[-1]), vector_size)
+            shape = (int(self.offsets[-1]), state_size)
             logger.info("teacher's states of %s tokens take %.1f GB", f"{shape[0]:,}", 2 * shape[0] * shape[1] / 1e9)
             np.lib.format.open_memmap(self._states, "w+", np.float16, shape).flush()
         write_whole(self._record, json.dumps({"fingerprint": self.fingerprint}).encode())

@@ -1,0 +1,127 @@
+"""Train models on many kinds of text, and print accuracy and macro-F1 on dev, the mean over the seeds.
+
+    python scripts/results/measure_suite.py --data_root DIR --output_file suite.jsonl --linear --seeds 3 \
+        --model scratch "--recipe scratch" --model default ""
+
+The sets are folders of DIR with train.tsv and dev.tsv. A model is a name and flags of `hf-rnn train`. The linear model
+is TF-IDF of words, word pairs and characters with logistic regression, its strength chosen on dev. Each result is a
+line of the output file: a stopped run continues there, and the table shows all lines. Seconds are processor time of
+one core.
+"""
+
+import json
+import shlex
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common.command_line import Parser, positive, run
+
+SETS = (
+    "semeval2016", "semeval_pool", "emotion", "imdb", "suite/subj", "suite/cr", "suite/mpqa", "suite/banking"
+)  # fmt: skip
+LINEAR = "linear"
+SCORES = ("accuracy", "macro_f1", "macro_recall")
+
+
+def main() -> None:
+    """Measure what is missing in the output file, and print the table."""
+    parser = Parser(__doc__, allow_abbrev=False)
+    parser.add_argument("--data_root", type=Path, required=True, help="folder of the sets")
+    parser.add_argument("--sets", nargs="+", default=list(SETS), help="folders below it (default: all eight)")
+    parser.add_argument("--model", nargs=2, action="append", metavar=("NAME", "FLAGS"), default=[])
+    parser.add_argument("--linear", action="store_true", help="measure the linear model too")
+    parser.add_argument("--seeds", type=positive, default=3, help="seeds 0, 1, ... (default: %(default)s)")
+    parser.add_argument("--output_file", type=Path, required=True, help="JSON lines of the results")
+    flags = parser.parse_args()
+
+    import torch
+
+    torch.set_num_threads(1)
+    lines = flags.output_file.read_text("utf-8").splitlines() if flags.output_file.exists() else []
+    results = [json.loads(line) for line in lines]
+    known = {(result["set"], result["model"], result["seed"]) for result in results}
+    models = [(LINEAR, None, 1)] * flags.linear + [(name, words, flags.seeds) for name, words in flags.model]
+    for data in flags.sets:
+        for name, words, seeds in models:
+            for seed in range(seeds):
+                if (data, name, seed) in known:
+                    continue
+                start = time.process_time()
+                folder = flags.data_root / data
+                scores = measure_linear(folder) if words is None else measure(folder, shlex.split(words), seed)
+                seconds = round(time.process_time() - start, 1)
+                results.append({"set": data, "model": name, "seed": seed, "seconds": seconds, **scores})
+                with flags.output_file.open("a", encoding="utf-8") as file:
+                    file.write(f"{json.dumps(results[-1])}\n")
+                print(json.dumps(results[-1]), file=sys.stderr, flush=True)
+    print_table(results, flags.sets)
+
+
+def measure(folder: Path, words: list[str], seed: int) -> dict[str, Any]:
+    """Return the dev scores and the bytes of the weights of one training."""
+    from hf_rnn import train
+    from hf_rnn.training.arguments.run_arguments import parse_argv
+
+    with tempfile.TemporaryDirectory() as place:
+        settings = ["--data_dir", str(folder), "--output_dir", place, "--seed", str(seed), "--no_baselines"]
+        result = train(*parse_argv([*settings, "--disable_tqdm", "true", *words]))
+        size = (Path(place) / "model.safetensors").stat().st_size
+    return {**{name: result.metrics["validation"][name] for name in SCORES}, "bytes": size}
+
+
+def measure_linear(folder: Path) -> dict[str, Any]:
+    """Return the dev scores of the linear model with the best strength."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import accuracy_score, f1_score, recall_score
+    from sklearn.pipeline import make_pipeline, make_union
+
+    from hf_rnn import load_tsv
+
+    splits = load_tsv(folder)
+    texts, labels = ({name: split[column][:] for name, split in splits.items()} for column in ("text", "label"))
+    union = make_union(
+        TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\S+", sublinear_tf=True, min_df=2),
+        TfidfVectorizer(ngram_range=(2, 5), analyzer="char_wb", sublinear_tf=True, min_df=2),
+    )
+    vectors = {"train": union.fit_transform(texts["train"])}
+    vectors["validation"] = union.transform(texts["validation"])
+    tried = []
+    for strength in (1, 3, 10, 30):
+        model = make_pipeline(LogisticRegression(C=strength, max_iter=300)).fit(vectors["train"], labels["train"])
+        found, wanted = model.predict(vectors["validation"]), labels["validation"]
+        scores = {
+            "accuracy": accuracy_score(wanted, found),
+            "macro_f1": f1_score(wanted, found, average="macro"),
+            "macro_recall": recall_score(wanted, found, average="macro"),
+        }
+        tried.append({name: float(value) for name, value in scores.items()})
+    return max(tried, key=lambda scores: scores["accuracy"])
+
+
+def print_table(results: list[dict[str, Any]], sets: list[str]) -> None:
+    """Print a row per model: accuracy / macro-F1 of each set, and the mean accuracy over the sets."""
+    names = list(dict.fromkeys(result["model"] for result in results))
+    print(f"| model | {' | '.join(sets)} | mean | seconds |\n|{'---|' * (len(sets) + 3)}")
+    for name in names:
+        cells, means, seconds = [], [], []
+        for data in sets:
+            runs = [result for result in results if (result["model"], result["set"]) == (name, data)]
+            if not runs:
+                cells.append("")
+                continue
+            pair = [statistics.mean(result[score] for result in runs) for score in ("accuracy", "macro_f1")]
+            cells.append(" / ".join(f"{value:.3f}".removeprefix("0") for value in pair))
+            means.append(pair[0])
+            seconds.append(statistics.mean(result["seconds"] for result in runs))
+        whole = f"{statistics.mean(means):.3f} | {sum(seconds):.0f}" if len(means) == len(sets) else " | "
+        print(f"| {name} | {' | '.join(cells)} | {whole} |")
+
+
+if __name__ == "__main__":
+    run(main)
