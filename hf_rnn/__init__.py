@@ -34,11 +34,12 @@ _HOME = {
     "PRETRAINED": "hub.model_folder",
     "RnnClassifier": "training.sklearn",
     "RnnRegressor": "training.sklearn",
-    "FastRnn": "inference",
+    "FastRnn": "inference.predictor",
     "SentenceEncoder": "inference.sentence_encoder",
     "pretrain": "training.pretraining",
-    "Tagger": "inference",
-    "BatchPredictor": "inference",
+    "Tagger": "inference.predictor",
+    "BatchPredictor": "inference.batch_predictor",
+    "OnnxClassifier": "inference.onnx.runtime",
 }
 __all__ = ["__version__", *_HOME]
 

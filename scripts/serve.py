@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel, Field
 
-from hf_rnn.inference import OnnxClassifier
+from hf_rnn import OnnxClassifier
 
 MOST_BYTES, MOST_TEXTS = 1 << 20, 256  # limits of a request: more is refused with 413 or 422
 MOST_WAITING = 256  # requests in the queue: more are refused with 503

@@ -78,6 +78,7 @@ def tiny_settings(texts_dir):
         "per_device_train_batch_size": 16,
         "learning_rate": 0.02,
         "use_cpu": True,
+        "keep_checkpoints": True,
     }
 
 

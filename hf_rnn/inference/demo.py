@@ -25,9 +25,9 @@ from ..hub.model_folder import FinishedFolder
 from ..tasks import check_verb, task_of
 from ..tasks.answers import score_kind
 from ..utils.errors import UserError, install_hint
-from . import Tagger
 from .attribution import explain
 from .attribution_html import colour, escape
+from .predictor import Tagger
 
 if TYPE_CHECKING:
     import gradio

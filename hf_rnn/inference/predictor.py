@@ -91,6 +91,8 @@ class Tagger:
         check_finite_logits(logits.flatten(0, 1))
         return self.task.answers(logits.numpy(), self.config, texts, encoded)
 
+    predict_table = TextClassifier.predict_table
+
 
 class FastRnn(TextClassifier):
     """A text classifier prepared for inference.
@@ -228,3 +230,32 @@ class FastRnn(TextClassifier):
         for positions, batch in pack_batches(input_ids, *self._batches):
             logits[positions] = fused.logits(batch)
         return logits
+
+
+def load_predictor(
+    name: str,
+    revision: str | None = None,
+    backend: str = "torch",
+    table_dtype: TableDtype = "float32",
+    device: str = "cpu",
+    tokens_per_batch: int | None = None,
+) -> TextClassifier | Tagger:
+    """Load a model of any task for prediction.
+
+    Args:
+        name: A finished folder, or the id of a repo.
+        revision: Branch, tag or commit of a repo.
+        backend: `torch`, or `onnx` and `onnx_int8` for the files of `hf-rnn export`.
+        table_dtype: As in [`FastRnn`].
+        device: Device of torch.
+        tokens_per_batch: As in [`FastRnn`].
+    """
+    size = {} if tokens_per_batch is None else {"tokens_per_batch": tokens_per_batch}
+    if backend == "torch":
+        model, tokenizer = load_to_predict(name, revision, device)
+        if task_of(model.config).per_token:
+            return Tagger(model, tokenizer, **size)
+        return FastRnn(model, tokenizer, table_dtype, **size)
+    from .onnx.runtime import OnnxClassifier
+
+    return OnnxClassifier.from_pretrained(name, backend == "onnx_int8", revision, **size)

@@ -5,7 +5,8 @@ Answers are those of the model's task.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,6 +60,16 @@ class PairTokenizer:
         return self._tokenizer(firsts, seconds, truncation=True)["input_ids"] if pairs else []
 
 
+def find_broken_number(answer: Mapping[str, Any]) -> float | None:
+    """Return a number of an answer that is NaN or infinite, or None."""
+    for value in answer.values():
+        if isinstance(value, dict):
+            value = find_broken_number(value)
+        if isinstance(value, float) and not math.isfinite(value):
+            return value
+    return None
+
+
 class TextClassifier:
     """From texts to labels and scores, for a subclass that computes logits.
 
@@ -74,16 +85,40 @@ class TextClassifier:
         self.config: Any = config
         self.task = task_of(config)
 
-    def predict(self, texts: Sequence[str]) -> list[dict[str, Any]]:
+    def predict(self, texts: Sequence[str], all_scores: bool = False) -> list[dict[str, Any]]:
         """Return the answer to each text, in their order: `{"label": ..., "score": ...}` of its best class.
 
         For multi-label it is `{"labels": [...], "scores": {label: score}}`, with the labels above their thresholds;
-        for regression `{"values": {name: number}}`.
+        for regression `{"values": {name: number}}`. `all_scores` adds `scores` where they are not an answer already.
 
         Raises:
             UserError: For an invalid list of texts, here and in the next methods; the message names the position.
         """
-        return self.task.answers(self.predict_proba(texts), self.config)
+        scores = self.predict_proba(texts)
+        answers = self.task.answers(scores, self.config)
+        if all_scores and answers and "label" in answers[0]:
+            names = list(self.config.id2label.values())
+            for answer, row in zip(answers, scores.tolist(), strict=True):
+                answer["scores"] = dict(zip(names, row, strict=True))
+        return answers
+
+    def predict_table(self, table: Any, **settings: Any) -> Any:
+        """Return a frame of pandas or polars, or a table of Arrow, with `label` and `score` as further columns.
+
+        A row whose text is missing keeps its place, with the reason in a column `error`.
+
+        Args:
+            table: The frame; it does not change.
+            settings: `text_column` and `text_pair_column`, by default those with usual names such as `text`; `prefix`
+                of the new columns, by default `predicted_` if the table has one of their names; `all_scores` adds a
+                column per class, such as `scores.positive`.
+
+        Raises:
+            UserError: For a missing column, whose message lists the columns.
+        """
+        from .tables import TableSettings, predict_table  # needs pyarrow, which a service does not have
+
+        return predict_table(self, table, TableSettings(**settings))
 
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
         """Return the scores `(N, C)` in float32, in the order of the texts and of `id2label`.

@@ -9,9 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,9 +18,6 @@ from ..hub.model_folder import MODELLING_FILES, UNFINISHED, FinishedFolder
 from ..utils.errors import UserError, is_write_error
 from .arguments.training_arguments import RnnTrainingArguments
 from .checkpointing import manifest as checkpoints
-
-if sys.platform != "win32":  # Windows has no locks of folders
-    import fcntl
 
 Written = TypeVar("Written")
 
@@ -42,8 +38,10 @@ def check_output_dir(folder: FinishedFolder, args: RnnTrainingArguments) -> Path
     if args.resume:
         kept = [name for name in (PRETRAINING_CACHE, TEACHER_CACHE) if (folder.root / name).is_dir()]
         if kept and not checkpoints.list_checkpoints(folder.checkpoints):
-            found = f"there is no checkpoint in {folder.checkpoints} yet: leave out --resume"
-            raise UserError(f"{found}; what the teacher has computed is kept in {kept[0]} and used again")
+            raise UserError(
+                f"there is no checkpoint in {folder.checkpoints} yet: leave out --resume; what the teacher has computed "
+                f"is kept in {kept[0]} and used again"
+            )
         needs_best = bool(args.load_best_model_at_end)
         return checkpoints.find_newest(folder.checkpoints, processes=args.world_size, needs_best=needs_best)
     if folder.root.is_dir() and not args.overwrite_output_dir:
@@ -113,26 +111,12 @@ def remove_checkpoints(folder: FinishedFolder) -> None:
     shutil.rmtree(folder.checkpoints / "runs", ignore_errors=True)  # TensorBoard's logs
 
 
-@contextlib.contextmanager
-def hold(folder: FinishedFolder) -> Iterator[None]:
-    """Lock an existing folder against other runs until this block or the process ends.
-
-    Raises a [`UserError`] when another run has the lock; the two would mix their checkpoints.
-    """
-    with contextlib.ExitStack() as stack:
-        if sys.platform != "win32":
-            descriptor = os.open(folder.root, os.O_RDONLY)
-            stack.callback(os.close, descriptor)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                stack.callback(fcntl.flock, descriptor, fcntl.LOCK_UN)  # in forked workers too
-            except BlockingIOError as error:
-                raise UserError(
-                    f"output_dir {folder.root} is in use by another run: wait until it ends, or give another"
-                ) from error
-            except OSError:  # some file systems have no locks
-                pass
-        yield
+def tidy(folder: FinishedFolder) -> None:
+    """Remove the checkpoints of a finished run, and their folder unless it has logs or files of the user."""
+    for checkpoint in checkpoints.list_checkpoints(folder.checkpoints):
+        checkpoints.remove(checkpoint)
+    with contextlib.suppress(OSError):
+        folder.checkpoints.rmdir()
 
 
 def fill(folder: FinishedFolder, write: Callable[[FinishedFolder], Written], remedy: str = _RESUME) -> Written:

@@ -204,7 +204,8 @@ def read_vectors(run: Run, source: str) -> Vectors:
         raise UserError(f"embedding_size is {asked}, and {source} has vectors of {size} numbers: leave it out")
     if size != asked:
         logger.info("embedding_size is %d, that of the vectors", size)
-    run.arguments = arguments._replace(model=dataclasses.replace(arguments.model, **{"embedding_size": size}))
+    changed: dict[str, Any] = {"embedding_size": size}
+    run.arguments = arguments._replace(model=dataclasses.replace(arguments.model, **changed))
     return vectors
 
 

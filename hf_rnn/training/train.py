@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import sklearn.metrics  # noqa: F401 - its import draws from `random`, so it must come before a seed is set
 import torch
 from transformers import set_seed
 
@@ -28,6 +29,7 @@ from ..tasks import get_task
 from ..tasks.base import Splits
 from ..tokenizers.word_level import add_separator, count_ids, mark_capitals
 from ..utils.errors import UserError
+from ..utils.folder_lock import hold_folder
 from ..utils.process_state import library_bars_off, one_at_a_time
 from . import output_dir
 from .arguments.run_arguments import Arguments, parse_settings
@@ -37,6 +39,7 @@ from .checkpointing.fingerprints import take_fingerprints
 from .checkpointing.interrupt import TrainingStopped
 from .checks import check_early, check_finite, check_loss, check_unchanged
 from .language import suit_language
+from .linear_head import fit_linear_head, has_few_rows
 from .run import Extension, Run, WarmStart, audit_texts, read_vectors, weigh_rows
 from .save import TrainingResult, write_folder
 from .trainer import RnnTrainer
@@ -83,7 +86,7 @@ def train(
 
 def read_call(
     data: Any, output_dir: Any, train: Any, validation: Any, test: Any, settings: dict[str, Any]
-) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+) -> tuple[Mapping[str, Any] | None, dict[str, Any]]:
     """Return the rows in memory by split, and the settings, of a call of [`train`]."""
     if output_dir is not None:
         settings = {**settings, "output_dir": output_dir}
@@ -211,7 +214,8 @@ def train_on(
     run.trainer = make_trainer(run, made_from, extension.trainer_class)
     if quiet:
         run.trainer.silence()
-    training = fit(run.trainer, run.folder, checkpoint)
+    few_rows = checkpoint is None and has_few_rows(run)
+    training = fit_linear_head(run) if few_rows else fit(run.trainer, run.folder, checkpoint)
 
     # the scores
     for split in ("validation", "test"):
@@ -235,10 +239,12 @@ def train_on(
     # the folder
     if not run.is_main:
         return TrainingResult(run.folder.root, run.metrics)
-    best_kept = _keeps_best(run.trainer)
+    best_kept = not few_rows and _keeps_best(run.trainer)
     card = output_dir.fill(
         run.folder, lambda unfinished: write_folder(unfinished, run, facts, extension.settings, best_kept)
     )
+    if not training_args.keep_checkpoints:
+        output_dir.tidy(run.folder)
     logger.info("the finished model is in %s", run.folder.root)
     return TrainingResult(run.folder.root, run.metrics, card)
 
@@ -264,7 +270,7 @@ def fit(trainer: RnnTrainer, folder: FinishedFolder, checkpoint: Path | None) ->
     is_main = args.process_index == 0
     if is_main:
         folder.root.mkdir(parents=True, exist_ok=True)
-    with output_dir.hold(folder) if is_main else contextlib.nullcontext(), trainer.stop_request as asked:
+    with hold_folder(folder.root) if is_main else contextlib.nullcontext(), trainer.stop_request as asked:
         if is_main and args.overwrite_output_dir:
             output_dir.remove_checkpoints(folder)
         outcome = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))

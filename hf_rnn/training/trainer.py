@@ -82,8 +82,6 @@ class RnnTrainer(ResumableTrainer):
     def __init__(self, *args: Any, class_counts: Sequence[int] | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         data = self.train_dataset
-        if self._token_budget is not None and isinstance(data, IterableDataset):
-            raise UserError("tokens_per_batch needs the length of each row: found a stream; leave it out")
         self._set_signature_columns_if_needed()
         self._signature_columns.append(SAMPLE_WEIGHT)
         self._class_weights: torch.Tensor | None = None
@@ -110,8 +108,6 @@ class RnnTrainer(ResumableTrainer):
             )
 
     def _count_classes(self) -> list[int]:
-        if isinstance(self.train_dataset, IterableDataset):
-            raise UserError("class_weight_power needs the rows per class: found a stream; give class_counts")
         labels = read_labels(self.train_dataset)
         self._check_labels(labels)
         return torch.bincount(labels[labels >= 0], minlength=self.model.config.num_labels).tolist()
@@ -358,11 +354,8 @@ def _column_names(data: Any) -> Sequence[str]:
 
 
 def read_labels(data: Any) -> torch.Tensor:
-    """Return the column `labels` or `label` of all rows, or raise a [`UserError`]."""
-    found = _column_names(data)
-    name = next((name for name in ("labels", "label") if name in found), None)
-    if name is None:
-        raise UserError(f"the training rows need a column labels: found {', '.join(found) or 'no rows'}; add it")
+    """Return the column `labels` or `label` of all rows."""
+    name = "label" if "label" in _column_names(data) else "labels"
     return torch.as_tensor(data[name][:] if _is_table(data) else [row[name] for row in data])
 
 

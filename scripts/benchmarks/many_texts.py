@@ -61,8 +61,9 @@ def measure_bare(model: Path, texts: list[str]) -> float:
 
 
 def measure_engine(engine: str, workers: int, model: Path, data: Path, output: Path) -> dict[str, Any]:
-    """Run the command and watch its workers and the marks of its blocks."""
+    """Run the command and watch its workers and the files of its blocks."""
     import psutil
+    import pyarrow.parquet as pq
 
     command = [sys.executable, "-m", "hf_rnn", "predict", "--model", str(model), "--input", f"{data}/*.parquet"]
     command += ["--output_dir", str(output), "--engine", engine, "--workers", str(workers)]
@@ -70,7 +71,7 @@ def measure_engine(engine: str, workers: int, model: Path, data: Path, output: P
     samples: list[tuple[float, int, float, float]] = []  # time, finished rows, CPU seconds, largest memory in MB
     while process.poll() is None:
         time.sleep(0.2)
-        rows = sum(int(mark.name.split(".")[-2]) for mark in (output / "_hf_rnn").glob("*.*.*") if mark.name[0] != ".")
+        rows = sum(pq.read_metadata(path).num_rows for path in output.glob("*.parquet"))
         seconds, memory = 0.0, 0.0
         for child in psutil.Process(process.pid).children(recursive=True) if process.poll() is None else ():
             try:

@@ -248,14 +248,12 @@ def make_teacher(teachers: Any, teacher_labels: Sequence[str] | None) -> Callabl
         import numpy as np
         import torch
 
-        from hf_rnn.training.distillation.logits import compute_answers
-
         models = [member.load() for member in teachers.members]
         classes = teachers.members[0].align(texts.names, teacher_labels)
 
         def classify(some: Sequence[str]) -> Any:
             pairs = zip(teachers.members, models, strict=True)
-            logits = [torch.from_numpy(compute_answers(member, model, some)) for member, model in pairs]
+            logits = [torch.from_numpy(member.compute(model, some)) for member, model in pairs]
             return np.asarray(sum(one.log_softmax(dim=1) for one in logits))[:, classes].argmax(axis=1)
 
         files = [path for member in teachers.members for path in member.folder.iterdir()]

@@ -81,6 +81,44 @@ def test_help_lists_the_verbs_and_loads_nothing_heavy(run_help):
     assert not {"torch", "transformers", "datasets", "numpy"} & set(done.stdout.split())
 
 
+HEAVY = {"torch", "transformers", "datasets", "evaluate", "pandas", "sklearn"}
+PROGRAM = """
+import contextlib, io, json, sys, time
+from hf_rnn.cli.main import main
+start = time.process_time()
+with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    codes = [main(line) for line in json.loads(sys.argv[1])]
+print(json.dumps([codes, sorted(sys.modules), time.process_time() - start]))
+"""
+
+
+def run_lines(*lines):
+    """Return the exit codes of command lines in one new process, and the modules that they loaded."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, json.dumps(lines)], capture_output=True, text=True, env=ENVIRONMENT, check=True
+    )
+    codes, modules, seconds = json.loads(done.stdout)
+    return codes, set(modules), seconds
+
+
+def test_helps_and_mistakes_load_nothing_heavy(texts_dir, tmp_path):
+    helps = [[verb, "--help"] for verb in VERBS] + [["train", "--help_all"]]
+    mistakes = [["train", str(texts_dir), "--learning_rat", "1"], ["train", "nowhere", "out"]]
+    mistakes += [["train", str(texts_dir), "out", "--model_name_or_path", "no/such/folder"]]
+    mistakes += [[verb, str(tmp_path / "nowhere"), "x"] for verb in ("predict", "inspect")]
+    mistakes += [["evaluate", str(tmp_path), str(texts_dir)], ["push", str(tmp_path), "me/x"], ["audit", "nowhere"]]
+    codes, modules, seconds = run_lines(*helps, *mistakes)
+    assert codes == [0] * len(helps) + [2] * len(mistakes)
+    assert not HEAVY & modules and seconds < 2
+
+
+@pytest.mark.slow
+def test_a_prediction_loads_no_training_library(folder):
+    codes, modules, _ = run_lines(["predict", folder, "so happy"])
+    assert codes == [0]
+    assert not {*HEAVY - {"torch", "transformers"}, "torch._dynamo", "transformers.modeling_utils"} & modules
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
 def test_a_full_disk_and_a_closed_pipe(run_help):
     full = run_help("> /dev/full")
@@ -207,7 +245,7 @@ def test_predict_agrees_with_the_pipeline(command, folder):
     texts = [text for text, _ in invent_rows(20, seed=9)] + ["", "two\nlines", "long " * 600]
     arguments = [part for text in texts for part in ("--text", text)]
     code, out, err = command("predict", "--model", folder, *arguments, "--tokens_per_batch", 40)
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, "") and command("predict", folder, *texts[:5])[1].splitlines() == out.splitlines()[:5]
     expected = pipeline("text-classification", folder, device="cpu")(texts, truncation=True)
     assert [record["label"] for record in records(out)] == [answer["label"] for answer in expected]
     scores = [answer["score"] for answer in expected]
@@ -258,24 +296,12 @@ def test_predict_strictly_stops_at_a_bad_line_after_answering_those_before(comma
     assert "texts.txt:3: not UTF-8" in err and "Without --strict" in err and len(err.splitlines()) == 1
 
 
-@pytest.fixture(scope="module")
-def half_nan(folder, tmp_path_factory):
-    """A model that answers NaN for `selk`."""
-    place = tmp_path_factory.mktemp("half") / "nan"
-    shutil.copytree(folder, place, ignore=shutil.ignore_patterns("checkpoints"))
-    model, tokenizer = model_loading.load_model(place)
+def test_weights_that_are_not_finite(command, copy, texts_dir):
+    model, tokenizer = model_loading.load_model(copy)
     model.get_input_embeddings().weight.data[tokenizer.get_vocab()["selk"]] = float("nan")
-    model.save_pretrained(place)
-    return str(place)
-
-
-def test_scores_that_are_not_finite(command, half_nan, texts_dir):
-    code, out, err = command("predict", "--model", half_nan, "--text", "miro", "--text", "selk")
-    good, bad = records(out)
-    assert (code, good["label"], "NaN" in out) == (1, "good", False) and "1 of 2 lines were refused" in err
-    assert (bad["error"]["line"], bad["error"]["reason"]) == (2, "score not finite")
-    for verb, flags in (("inspect", ["--text", "selk"]), ("evaluate", ["--data_dir", texts_dir])):
-        assert "logits that are not finite" in mistake(command(verb, "--model", half_nan, *flags))
+    model.save_pretrained(copy)
+    for verb, flags in (("predict", ["miro"]), ("inspect", ["miro"]), ("evaluate", ["--data_dir", texts_dir])):
+        assert "has NaN or infinite weights" in mistake(command(verb, "--model", copy, *flags))
 
 
 def test_predict_with_onnx_runtime(command, folder, copy, tmp_path):

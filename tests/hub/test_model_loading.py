@@ -64,7 +64,7 @@ def test_it_loads_ready_to_predict(original):
         (
             "model.safetensors",
             lambda path: change_weights(path, lambda weights: weights["classifier.bias"].fill_(torch.nan)),
-            "its output is .*NaN",
+            "has NaN or infinite weights",
         ),
         ("tokenizer.json", lambda path: path.write_text("{"), "because of tokenizer.json or tokenizer_config.json"),
         (

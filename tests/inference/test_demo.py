@@ -20,7 +20,7 @@ from hf_rnn.utils.errors import UserError
     ("arguments", "message"),
     [
         ([], "--model is missing"),
-        (["--model", "x"], "pip install '.[demo]'"),
+        (["--model", "me/x"], "pip install '.[demo]'"),
     ],
 )
 def test_mistakes(command, monkeypatch, arguments, message):

@@ -13,9 +13,9 @@ import pytest
 import torch
 from transformers import pipeline
 
-from hf_rnn import RnnConfig, RnnForSequenceClassification, train_tokenizer
+from hf_rnn import FastRnn, RnnConfig, RnnForSequenceClassification, train_tokenizer
 from hf_rnn.hub.loading import load_model
-from hf_rnn.inference import FastRnn, reference
+from hf_rnn.inference import reference
 from hf_rnn.inference.fused import FusedClassifier, classifier, table_bytes
 from hf_rnn.inference.fused.packing import PackedTexts
 from hf_rnn.utils.errors import UserError
@@ -370,9 +370,11 @@ class TestRefusals:
 
 class TestFromPretrained:
     def test_a_finished_folder(self, trained):
+        state = torch.get_rng_state()
         fast = FastRnn.from_pretrained(trained.folder)
-        assert type(fast) is FastRnn and fast.memory > 0
+        assert type(fast) is FastRnn and fast.memory > 0 and torch.equal(torch.get_rng_state(), state)
         model, tokenizer = load_model(trained.folder)
+        assert isinstance(fast.model, type(model)), "the plain model, for those who ask for it"
         logits = reference.compute_logits(model, tokenizer, reference.tokenize(tokenizer, TEXTS))
         np.testing.assert_allclose(fast.predict_proba(TEXTS), logits.softmax(dim=1), atol=1e-6)
         with pytest.raises(UserError, match="no/such/folder"):

@@ -43,7 +43,7 @@ class Absent:
             raise ModuleNotFoundError(name, name=name)
 
 sys.meta_path.insert(0, Absent())
-from hf_rnn.inference import OnnxClassifier
+from hf_rnn import OnnxClassifier
 
 found, seconds = {}, None
 for kind, (folder, texts) in json.loads(sys.argv[1]).items():

@@ -12,10 +12,9 @@ import torch
 from conftest import run_script
 from transformers import pipeline
 
-from hf_rnn import encode_tagged, load_conll, train, train_tokenizer
+from hf_rnn import Tagger, encode_tagged, load_conll, train, train_tokenizer
 from hf_rnn.data.vectors import widen_vocabulary
 from hf_rnn.evaluation.scores import tagging_metrics
-from hf_rnn.inference import Tagger
 from hf_rnn.inference.demo import colour_spans
 from hf_rnn.tasks import get_task
 from hf_rnn.utils.errors import UserError

@@ -113,8 +113,8 @@ def test_values_of_every_type(mine):
     path = mine(
         "recipe: null\nbidirectional: false\nsparse_embedding: yes\nclass_names: [-1, 'no way', é]\n"
         "max_vocab_size: null\neval_strategy: no\nlr_scheduler_type: cosine_with_min_lr\n"
-        "lr_scheduler_kwargs: {min_lr: 0.001}\nnum_train_epochs: 2.5\nreport_to: [tensorboard, wandb]\nmax_bad_rows: 3\n"
-        "data_dir: -dash\nlanguage: [en, no]\ntags: alone\ncalibrate: true\n"
+        "lr_scheduler_kwargs: {min_lr: 0.001}\nnum_train_epochs: 2.5\nmax_bad_rows: 3\n"
+        "data_dir: -dash\nlanguage: [en, no]\ntags: alone\ncalibrate: true\nreport_to: [tensorboard, wandb]\n"
     )
     model, data, training = parse_argv(["--output_dir", "out", "--recipe", path])
     assert (model.bidirectional, model.sparse_embedding, data.max_bad_rows) == (False, True, "3")

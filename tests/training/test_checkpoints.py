@@ -31,7 +31,7 @@ from hf_rnn.training.checkpointing.manifest import (
 from hf_rnn.training.train import train
 from hf_rnn.utils.errors import UserError
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "fault_injection" / "inject_faults.py"
+SCRIPT = Path(__file__).parents[2] / "scripts" / "inject_faults.py"
 FILES = ("model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json", "rng_state.pth")
 
 
@@ -339,7 +339,7 @@ def test_ctrl_c_prints_the_command_that_resumes(command, tiny_settings, trained,
 
 
 def inject(*arguments):
-    command = [sys.executable, str(SCRIPT), *map(str, arguments), "--json", "-"]
+    command = [sys.executable, str(SCRIPT), *map(str, arguments), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=1500)
     assert done.returncode == 0, done.stderr
     return {row["fault"]: row for row in json.loads(done.stdout)}

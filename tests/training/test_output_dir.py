@@ -13,6 +13,7 @@ from hf_rnn import train
 from hf_rnn.hub.model_folder import MODELLING_FILES, FinishedFolder
 from hf_rnn.training import output_dir
 from hf_rnn.utils.errors import UserError
+from hf_rnn.utils.folder_lock import hold_folder
 
 FINISHED = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md", "metrics.json")
 FINISHED += ("card_facts.json", "training_args.json", "learning_curve.png", "confusion_matrix.png", "reliability.png")
@@ -55,12 +56,12 @@ def test_a_resume_before_the_first_checkpoint_names_what_is_kept(folder, cache):
 def test_two_runs_at_once_do_not_share_a_folder(texts_dir, folder):
     """The second one is refused before its first step, and can start when the first has ended in any way."""
     settings = {"data_dir": str(texts_dir), "output_dir": str(folder.root), "num_train_epochs": 1, "use_cpu": True}
-    with pytest.raises(KeyboardInterrupt), output_dir.hold(folder):
+    with pytest.raises(KeyboardInterrupt), hold_folder(folder.root):
         with pytest.raises(UserError, match="in use by another run"):
             train(**settings, overwrite_output_dir=True)
         raise KeyboardInterrupt
     assert not list(folder.root.glob("checkpoints/checkpoint-*"))
-    with output_dir.hold(folder):
+    with hold_folder(folder.root):
         pass
 
 

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import math
 import pydoc
+import shlex
 import shutil
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from transformers import pipeline
 import hf_rnn.training.save
 import hf_rnn.training.trainer
 from hf_rnn.hub.model_folder import FinishedFolder
-from hf_rnn.training.arguments.run_arguments import parse_settings
+from hf_rnn.training.arguments.run_arguments import make_parser, parse_settings
 from hf_rnn.training.checkpointing import manifest
 from hf_rnn.training.checks import check_loss
 from hf_rnn.training.train import train
@@ -101,6 +102,13 @@ def test_the_best_step_is_kept_between_regular_saves(short):
     assert result.metrics["validation"]["macro_f1"] == pytest.approx(scores[best])
 
 
+def test_a_finished_run_keeps_no_checkpoints(short):
+    folder = train(**{**short, "keep_checkpoints": False}).folder
+    assert not (folder / "checkpoints").exists()
+    with pytest.raises(UserError, match="no checkpoint in"):
+        train(**short, resume=True)
+
+
 def test_the_card_claims_no_best_epoch_when_the_last_is_kept(short):
     result = train(**short, load_best_model_at_end=False)
     assert result.card.best_metric is None and "was kept" not in (result.folder / "README.md").read_text()
@@ -122,8 +130,11 @@ def test_without_matplotlib_there_are_no_figures(tiny_settings, tmp_path, monkey
 @pytest.mark.slow
 def test_the_same_settings_give_the_same_model(trained, tiny_settings, texts_dir, tmp_path):
     """From the record of the run and from dataclasses; another seed gives another model."""
-    record = {"recipe": str(trained.folder / "training_args.json"), "data_dir": str(texts_dir), "use_cpu": True}
-    again = train(**record, output_dir=str(tmp_path / "again"))
+    filled = {"DATA": texts_dir, "MODEL/training_args.json": trained.folder / "training_args.json"}
+    filled |= {"OUTPUT": tmp_path / "again"}
+    words = [str(filled.get(word, word)) for word in shlex.split(trained.card.command)]
+    again = train(**make_parser("hf-rnn train").parse_flags(words[2:]), use_cpu=True)
+    assert words[:2] == ["hf-rnn", "train"] and trained.card.fill_in["DATA"] == f"here {texts_dir.name}"
     assert again.metrics["validation"] == trained.metrics["validation"]
     parsed = train(**{**tiny_settings, "output_dir": str(tmp_path / "parsed")})
     assert all(same_weights(trained.folder, result.folder) for result in (again, parsed))
@@ -135,14 +146,16 @@ def test_a_tenth_is_held_out_without_a_validation_file(short, texts_dir, tmp_pat
     folder = tmp_path / "texts"
     folder.mkdir()
     shutil.copy(texts_dir / "train.tsv", folder)
-    result = train(**{**short, "data_dir": str(folder)})
+    settings = {name: value for name, value in short.items() if name not in ("data_dir", "output_dir")}
+    result = train(folder / "train.tsv", short["output_dir"], **settings)
+    assert str(result.folder) == short["output_dir"]
     assert (result.metrics["validation"]["rows"], result.metrics["training"]["rows"]) == (24, 216)
     assert "test" not in result.metrics
 
 
 def test_five_rows_are_all_trained_on(short, tmp_path, caplog):
     settings = {name: value for name, value in short.items() if name != "data_dir"}
-    result = train(**settings, train=[(f"word{number} box", "ab"[number % 2]) for number in range(5)])
+    result = train([(f"word{number} box", "ab"[number % 2]) for number in range(5)], **settings)
     assert result.metrics["training"]["rows"] == 5 and "validation" not in result.metrics
     assert "5 rows are too few to hold some out: nothing is measured" in caplog.text
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import LABELS, write_rows
+from conftest import LABELS, invent_rows, write_rows
 from huggingface_hub import ModelCard
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -18,7 +18,7 @@ import hf_rnn.hub.loading
 import hf_rnn.training.save
 from hf_rnn import FastRnn, train
 from hf_rnn.hub.loading import load_without_weights
-from hf_rnn.hub.model_folder import FinishedFolder
+from hf_rnn.hub.model_folder import FinishedFolder, find_built_in
 from hf_rnn.hub.push import push
 from hf_rnn.training.arguments.run_arguments import ARCHITECTURE
 from hf_rnn.training.recipes import load_recipe
@@ -237,3 +237,20 @@ def test_pairs_start_from_an_encoder_of_single_texts(encoder, tmp_path):
     assert config_of(again.folder)["pair_encoding"] == "joint"
     new = weights_of(again.folder)
     assert all(torch.equal(new[name], weight) for name, weight in weights_of(first.folder).items())
+
+
+@pytest.mark.parametrize("labels", [2, 3])
+def test_few_rows_fit_the_last_layer_and_leave_the_encoder(tmp_path, labels):
+    rows = [row for row in invent_rows(120, seed=3) if row[1] in LABELS[:labels]]
+    settings = {"recipe": "finetune", "few_rows": 40, "baselines": False, "use_cpu": True}
+    result = train(train=rows, validation=rows, output_dir=str(tmp_path / "out"), **settings)
+    majority = 1 / labels
+    assert result.metrics["training"]["steps"] == 0
+    assert result.metrics["validation"]["accuracy"] > majority + 0.15
+    before, after = load_file(find_built_in("english") / "model.safetensors"), weights_of(result.folder)
+    for name, weight in before.items():
+        assert torch.equal(after[f"rnn.{name}"].float(), weight.float()), name
+    many = train(
+        train=rows, validation=rows, output_dir=str(tmp_path / "all"), **{**settings, "few_rows": 39}, max_steps=1
+    )
+    assert many.metrics["training"]["steps"] == 1

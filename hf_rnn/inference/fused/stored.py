@@ -26,12 +26,12 @@ class StoredClassifier(nn.Module):
 
     device = torch.device("cpu")
 
-    def __init__(self, config: RnnConfig, folder: Path) -> None:
+    def __init__(self, config: RnnConfig, folder: Path, embedding: torch.Tensor) -> None:
         super().__init__()
         self.config, self.folder = config, folder
         sizes = [config.embedding_size] + [config.output_size] * (config.num_hidden_layers - 1)
         self.rnn: Any = nn.Module()
-        self.rnn.embedding = nn.Embedding(config.vocab_size, config.embedding_size)
+        self.rnn.embedding = nn.Embedding.from_pretrained(embedding)
         self.rnn.layers = nn.ModuleList(RnnLayer(config, size) for size in sizes)
         self.pooler: Any = POOLERS[config.pooling](config)
         self.activation = _ACTIVATIONS[config.classifier_activation]()
@@ -46,12 +46,15 @@ def read_stored(folder: FinishedFolder, config: RnnConfig) -> StoredClassifier |
     is_other = config.architectures not in (None, [FUSED_HEAD]) or (folder.root / "adapter_config.json").is_file()
     if is_other or config.num_hidden_layers > _MOST_LAYERS or find_unsupported_setting(config) is not None:
         return None
-    with torch.device("meta"):
-        model = StoredClassifier(config, folder.root)
     try:
-        weights = {name: weight for path in folder.weight_files() for name, weight in load_file(path).items()}
-        model.load_state_dict({name: weight.float() for name, weight in weights.items()}, assign=True)
-    except (RuntimeError, OSError, SafetensorError):
+        weights = {name: weight.float() for path in folder.weight_files() for name, weight in load_file(path).items()}
+        embedding = weights["rnn.embedding.weight"]
+        if embedding.shape != (config.vocab_size, config.embedding_size):
+            return None
+        with torch.random.fork_rng(devices=[]):  # new modules draw weights, which a device without memory makes slow
+            model = StoredClassifier(config, folder.root, embedding)
+        model.load_state_dict(weights, assign=True)
+    except (KeyError, RuntimeError, OSError, SafetensorError):
         return None
     if not all(weight.isfinite().all() for weight in model.parameters()):
         return None

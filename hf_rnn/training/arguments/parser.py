@@ -37,7 +37,7 @@ _OTHER_NAMES = {
 }
 _METAVARS = {int: "N", float: "X"}
 _WIDTH, _INDENT = 80, 28  # columns of the help, and those left of the meanings
-_FEW_FLAGS = 20  # up to this number, the short help shows all
+_FEW_FLAGS = 18  # up to this number, the short help shows all
 _FEW_CHOICES = 8  # longer lists are in messages only
 _WORDS = dict.fromkeys(("true", "yes", "t", "y", "1"), True) | dict.fromkeys(("false", "no", "f", "n", "0"), False)
 
@@ -241,7 +241,7 @@ class SettingsParser(argparse.ArgumentParser):
             items = value if isinstance(value, list | tuple) else [value]
             return [_convert_one(action, item) for item in items]
         if isinstance(value, list | tuple) and len(value) == 1:
-            value = value[0]  # such as report_to: [none]
+            value = value[0]  # such as optim: [sgd]
         return _convert_one(action, value)
 
     def build(self, settings: Mapping[str, Any], *kinds: type) -> tuple[Any, ...]:

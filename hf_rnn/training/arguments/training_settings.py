@@ -128,6 +128,12 @@ class OwnSettings:
         "a given num_train_epochs turns it off",
         above=0,
     )
+    few_rows: int = setting(
+        0,
+        "fit only the last layer, by logistic regression on the frozen encoder to start from, where the rows per class "
+        "are at most this number, in the mean; 0 never",
+        least=0,
+    )
     bptt: int = setting(
         64, "tokens of continuous text between two cuts of backpropagation through time, for causal-lm", above=0
     )

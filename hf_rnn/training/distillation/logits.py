@@ -59,7 +59,7 @@ class Answers:
                 self._advance(len(block))
                 self.cached += len(block)
             else:
-                logits = compute_answers(teacher, self._load(teacher), block, self._advance)
+                logits = teacher.compute(self._load(teacher), block, self._advance)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_whole(path, save({_LOGITS: logits}))
                 self.computed += len(block)
@@ -71,13 +71,3 @@ class Answers:
             self._loaded = None  # frees the memory first
             self._loaded = teacher, teacher.load()
         return self._loaded[1]
-
-
-def compute_answers(
-    teacher: Teacher, model: torch.nn.Module, texts: Sequence[str], advance: Callable[[int], Any] = lambda count: None
-) -> np.ndarray:
-    """Return the logits `(N, C)` of N texts by a loaded model, C in the order of the teacher's ids.
-
-    `advance` is called with the size of each finished batch. Raises a [`UserError`] for logits that are not finite.
-    """
-    return teacher.run(model, texts, lambda outputs, mask: outputs.logits, lambda longest: teacher.batch_size, advance)

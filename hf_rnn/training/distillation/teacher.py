@@ -50,72 +50,17 @@ _NO_TABLE = 2  # models without a table of positions report at most this number
 
 
 @dataclass(frozen=True, kw_only=True)
-class TeacherModel:
-    """A model of transformers whose weights stay on disk until they are needed."""
+class Teacher:
+    """A sequence classifier whose weights stay on disk until they are needed."""
 
     name: str  # folder name or repo id
     folder: Path
     config: PreTrainedConfig
     tokenizer: PreTrainedTokenizerBase
     max_length: int | None  # tokens per text, including special ones; None means unlimited
+    batch_size: int = 32
     device: torch.device = torch.device("cpu")
     bf16: bool = False  # whether it multiplies in bfloat16, under autocast
-
-    def hash_model(self, *settings: Any) -> str:
-        """Return a hash of all that decides its answers: weights, configuration, tokenizer, and further settings."""
-        config = {name: value for name, value in self.config.to_dict().items() if name not in _WITHOUT_EFFECT}
-        parts = [config, hash_tokenizer(self.tokenizer), self.max_length, self.bf16, *settings]
-        digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode())
-        for path in sorted(self.folder.glob("*.safetensors")):
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-        return digest.hexdigest()
-
-    @torch.inference_mode()
-    def run(
-        self,
-        model: torch.nn.Module,
-        texts: Sequence[str],
-        read: Callable[[Any, Any], torch.Tensor],
-        rows_per_batch: Callable[[int], int],
-        advance: Callable[[int], Any] = lambda count: None,
-    ) -> np.ndarray:
-        """Return the answers `(N, C)` in float32 of a loaded model to N texts, run in batches of similar length.
-
-        `read` returns the answers `(B, C)` from the outputs of the model and the attention mask, `rows_per_batch` the
-        texts of a batch from the tokens of its longest text. `advance` is called with the size of each finished batch.
-        Raises a [`UserError`] for numbers that are not finite.
-        """
-        length = {"truncation": True, "max_length": self.max_length} if self.max_length is not None else {}
-        accepted = inspect.signature(model.forward).parameters
-        encoded = {name: rows for name, rows in self.tokenizer(list(texts), **length).items() if name in accepted}
-        lengths = [len(row) for row in encoded["input_ids"]]
-        order = sorted(range(len(texts)), key=lengths.__getitem__, reverse=True)
-        found: list[torch.Tensor] = []
-        start = 0
-        while start < len(order):
-            rows = order[start : start + rows_per_batch(max(1, lengths[order[start]]))]
-            start += len(rows)
-            batch: Any = {name: [values[row] for row in rows] for name, values in encoded.items()}
-            if self.tokenizer.pad_token_id is not None:
-                batch = self.tokenizer.pad(batch, return_tensors="pt")
-            inputs = {name: torch.as_tensor(values).long().to(self.device) for name, values in batch.items()}
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-                found.append(read(model(**inputs, return_dict=True), inputs.get("attention_mask")).float().cpu())
-            advance(len(rows))
-        answers = torch.empty(len(texts), found[0].shape[1])
-        answers[order] = torch.cat(found)
-        if not (finite := answers.isfinite().all(dim=1)).all():
-            text = texts[int(finite.int().argmin())]
-            raise UserError(f"the teacher {self.name} has answers that are not finite: found some for {text!r:.80}")
-        return answers.numpy()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Teacher(TeacherModel):
-    """A sequence classifier."""
-
-    batch_size: int = 32  # texts
 
     @classmethod
     def open(cls, name_or_path: str, max_length: int | None = None, **options: Any) -> Self:
@@ -179,7 +124,13 @@ class Teacher(TeacherModel):
     @cached_property
     def fingerprint(self) -> str:
         """Return a hash of all that decides its logits: weights, configuration, tokenizer, length, precision."""
-        return self.hash_model()
+        config = {name: value for name, value in self.config.to_dict().items() if name not in _WITHOUT_EFFECT}
+        parts = [config, hash_tokenizer(self.tokenizer), self.max_length, self.bf16]
+        digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode())
+        for path in sorted(self.folder.glob("*.safetensors")):
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        return digest.hexdigest()
 
     def load(self) -> torch.nn.Module:
         """Load the model, ready to predict.
@@ -204,6 +155,34 @@ class Teacher(TeacherModel):
             )
         return model.to(self.device).eval()
 
+    @torch.inference_mode()
+    def compute(
+        self, model: torch.nn.Module, texts: Sequence[str], advance: Callable[[int], Any] = lambda count: None
+    ) -> np.ndarray:
+        """Return the logits `(N, C)` of N texts by its loaded model, in float32, C in the order of its ids.
+
+        Batches have texts of similar length; `advance` is called with the size of each. Raises a [`UserError`] for
+        logits that are not finite.
+        """
+        length = {"truncation": True, "max_length": self.max_length} if self.max_length is not None else {}
+        accepted = inspect.signature(model.forward).parameters
+        encoded = {name: rows for name, rows in self.tokenizer(list(texts), **length).items() if name in accepted}
+        order = sorted(range(len(texts)), key=lambda row: len(encoded["input_ids"][row]), reverse=True)
+        logits = np.empty((len(texts), self.config.num_labels), dtype=np.float32)
+        for start in range(0, len(order), self.batch_size):
+            rows = order[start : start + self.batch_size]
+            batch: Any = {name: [values[row] for row in rows] for name, values in encoded.items()}
+            if self.tokenizer.pad_token_id is not None:
+                batch = self.tokenizer.pad(batch, return_tensors="pt")
+            inputs = {name: torch.as_tensor(values).long().to(self.device) for name, values in batch.items()}
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+                logits[rows] = model(**inputs, return_dict=True).logits.float().cpu().numpy()
+            advance(len(rows))
+        if not (finite := np.isfinite(logits).all(axis=1)).all():
+            text = texts[int(finite.argmin())]
+            raise UserError(f"the teacher {self.name} has answers that are not finite: found some for {text!r:.80}")
+        return logits
+
 
 @dataclass(frozen=True)
 class Teachers:
@@ -216,18 +195,12 @@ class Teachers:
     def open(cls, name_or_path: str, **options: Any) -> Self:
         """Find a teacher, or a folder of cross-fitted ones, by [`Teacher.open`].
 
-        Raises a [`UserError`] if one of them cannot be used, some are missing, or their labels differ.
+        Raises a [`UserError`] if one of them cannot be used, or some are missing.
         """
         name_or_path = os.path.expanduser(name_or_path)
         folders = _read_folds(Path(name_or_path))
         names = [str(folder) for folder in folders] or [name_or_path]
         members = [Teacher.open(name, **options) for name in names]
-        for other in members[1:]:
-            if other.label_names() != members[0].label_names():
-                raise UserError(
-                    f"teachers in {name_or_path} have different labels: found {listed(other.label_names())} in "
-                    f"{other.name}; make all of them with one call of finetune_teacher.py --folds"
-                )
         return cls(Path(name_or_path).resolve().name if folders else members[0].name, members)
 
     @property
@@ -284,7 +257,7 @@ def check_tokenizer(
     `max_length` is an upper limit.
 
     Raises:
-        UserError: For a tokenizer without words or of another model, or if `max_length` leaves no room for words.
+        UserError: For a tokenizer without words or of another model.
     """
     vocabulary = tokenizer.get_vocab()
     if not vocabulary.keys() - set(tokenizer.all_special_tokens):  # the library makes one up if its files are missing
@@ -298,8 +271,4 @@ def check_tokenizer(
     if isinstance(positions, int) and positions > _NO_TABLE:
         offset = 2 * (config.pad_token_id == 1)  # models like RoBERTa count from there
         own = min(own, positions - offset)
-    limit = min((known for known in (own, max_length) if known is not None and known < _NO_LIMIT), default=None)
-    special = tokenizer.num_special_tokens_to_add()
-    if limit is not None and limit <= special:
-        raise UserError(f"{name} reads {limit} tokens per text, and {special} are special: raise the maximum length")
-    return limit
+    return min((limit for limit in (own, max_length) if limit is not None and limit < _NO_LIMIT), default=None)

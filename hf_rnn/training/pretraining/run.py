@@ -157,6 +157,8 @@ def pretrain(**settings: Any) -> PretrainingResult:
         output_dir.fill(
             folder, lambda unfinished: write_encoder(unfinished, model, tokenizer, record, own, training_args)
         )
+        if not training_args.keep_checkpoints:
+            output_dir.tidy(folder)
         logger.info("the encoder is in %s", folder.root)
     return PretrainingResult(folder.root, {name: record[name] for name in ("texts", "held_out", "training")})
 

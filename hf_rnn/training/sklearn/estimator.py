@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
@@ -25,7 +26,7 @@ from ...data.stratified_split import hold_out
 from ...hub.leak_scan import list_shared_files
 from ...hub.loading import find_folder, load_model
 from ...hub.model_folder import FinishedFolder, read_mapping
-from ...inference import FastRnn
+from ...inference.predictor import FastRnn
 from ...inference.reference import compute_scores
 from ...tasks import DEFAULT_TASK, get_task, task_of
 from ...utils.errors import UserError
@@ -168,6 +169,15 @@ class RnnEstimator(BaseEstimator):
         logits = self._runner.text_logits(read_texts(X))
         return compute_scores(self._runner.model, logits.double()).numpy()
 
+    def predict_table(self, table: Any, **settings: Any) -> Any:
+        """Return a frame with the columns of answers, such as `label` and `score`; see [`FastRnn.predict_table`]."""
+        from ...inference.tables import TableSettings, predict_table
+
+        check_is_fitted(self)
+        labels = getattr(self, "classes_", np.array([""]))  # regression has no classes
+        kind = None if labels.dtype.kind == "U" else pa.from_numpy_dtype(labels.dtype)
+        return predict_table(self._runner, table, TableSettings(**settings), kind)
+
     # ---- keeping ----
 
     def save_pretrained(self, save_directory: str | Path) -> None:
@@ -181,8 +191,6 @@ class RnnEstimator(BaseEstimator):
         from ...hub.card.files import write_card
         from ..output_dir import fill
 
-        if not str(save_directory):  # a path would mean the current folder
-            raise UserError("save_directory is empty: name a folder, '.' for this one")
         check_is_fitted(self)
         target = FinishedFolder(Path(save_directory).expanduser())
 

@@ -12,15 +12,15 @@ from safetensors.torch import load_file
 from transformers import pipeline
 
 import hf_rnn.training.save
-from hf_rnn import DistillationArguments, distill, load_tsv, train, train_tokenizer
+from hf_rnn import distill, load_tsv, train, train_tokenizer
 from hf_rnn.data.row_errors import DataReport
 from hf_rnn.hub.model_folder import FinishedFolder
 from hf_rnn.tasks import get_task
+from hf_rnn.training.arguments.distillation_arguments import DistillationArguments
 from hf_rnn.training.arguments.run_arguments import parse_settings
 from hf_rnn.training.checkpointing.interrupt import SavePoints, TrainingStopped
-from hf_rnn.training.distillation import logits as logits_module
 from hf_rnn.training.distillation.run import NO_LABEL, Distillation, distillation_loss
-from hf_rnn.training.distillation.teacher import fold_of
+from hf_rnn.training.distillation.teacher import Teacher, fold_of
 from hf_rnn.training.distillation.unlabeled import MASKED, augment
 from hf_rnn.training.run import Run
 from hf_rnn.utils.errors import UserError
@@ -96,13 +96,13 @@ def test_loss_by_hand(temperature, weight):
 
 def test_rows_that_a_run_learns_from(quick, crew, teacher, unlabeled, tmp_path, monkeypatch):
     """No teacher labels a text, or a copy of one, that it was trained on; columns are in the data's order."""
-    read, compute = {}, logits_module.compute_answers
+    read, compute = {}, Teacher.compute
 
     def record(teacher, model, texts, *more):
         read.setdefault(teacher.name, []).extend(texts)
         return compute(teacher, model, texts, *more)
 
-    monkeypatch.setattr(logits_module, "compute_answers", record)
+    monkeypatch.setattr(Teacher, "compute", record)
     own = {name: value for name, value in quick.items() if name != "teacher"}
     chances = {"mask_probability": 0.3, "ngram_probability": 0.0}
     settings = DistillationArguments(teacher=str(crew), unlabeled=str(unlabeled), augmentation_seed=7, **chances)
@@ -236,7 +236,7 @@ def test_the_default_student_starts_from_the_encoder_of_the_package(quick, encod
     ("flags", "message"),
     [
         (["--teacher", "nowhere"], "no folder nowhere"),
-        (["--soft_label_weight", 1.5], "soft_label_weight must be from 0 to 1"),
+        (["--soft_label_weight", 1.5], "soft_label_weight must be at least 0 and at most 1"),
         (["--unlabeled", "empty.txt"], "no text to learn from"),
         (["--teacher_cache", "TEACHER"], "contains a model"),
         (["--streaming"], "streaming"),

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from conftest import LABELS, invent_rows, write_rows
@@ -190,6 +191,7 @@ def test_a_saved_model_keeps_the_type_of_its_labels(values, tmp_path):
     for one in (classifier, loaded):
         assert one.classes_.tolist() == np.unique(given).tolist()
         assert one.predict(TEXTS).dtype == one.classes_.dtype == given.dtype
+        assert one.predict_table(pa.table({"text": TEXTS}))["label"].to_pylist() == one.predict(TEXTS).tolist()
     assert (loaded.predict_proba(TEXTS) == classifier.predict_proba(TEXTS)).all()
 
 

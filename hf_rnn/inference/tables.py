@@ -1,0 +1,298 @@
+"""Tables in, tables out: the rows of a file or a frame, with the answers in further columns."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..data.line_reader import read_texts
+from ..data.row_errors import EXCERPT_CHARACTERS, BadRow
+from ..data.tables import Batch, find_column, is_table, open_unpacked, read_table, take_column
+from ..utils.errors import UserError
+from ..utils.text_checks import find_surrogate
+from .text_classifier import find_broken_number
+
+ERROR = "error"  # the column of reasons
+OUTPUT_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+_TEXT_COLUMNS = ("text", "tweet", "sentence", "review", "content", "comment", "message")
+_PAIR_COLUMNS = ("text_pair",)
+
+
+@dataclass(frozen=True)
+class TableSettings:
+    """How tables are read and answered.
+
+    Attributes:
+        text_column: The column of the texts; None is the first usual name, such as `text` or `review`.
+        text_pair_column: The column of the second texts, for a model of text pairs; None is `text_pair`.
+        separator: The character between fields of CSV; None finds it.
+        encoding: The encoding of a text file; None finds it.
+        prefix: Begins the names of the columns of answers; None is `predicted_` if one of them exists, else empty.
+        all_scores: Whether the score of each class is added.
+    """
+
+    text_column: str | None = None
+    text_pair_column: str | None = None
+    separator: str | None = None
+    encoding: str | None = None
+    prefix: str | None = None
+    all_scores: bool = False
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows in their order. A refused row has null in each column, and its line and reason in `errors`."""
+
+    table: pa.Table
+    errors: list[str]
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A file of texts: a table, or a text per line."""
+
+    path: str
+    columns: Sequence[str]
+    rows: Iterator[Rows]
+    separator: str | None = None
+    is_json: bool = False
+
+
+def open_texts(path: str, settings: TableSettings) -> TextTable:
+    """Open a file for one reading.
+
+    Raises:
+        DataError: If the file is empty or cannot be read.
+    """
+    if not is_table(path):
+        return TextTable(path, ["text"], _read_lines(path))
+    table, names = read_table(path, separator=settings.separator, encoding=settings.encoding), None
+    known, wanted = {name.strip().casefold() for name in table.columns}, settings.text_column
+    is_number = wanted is not None and wanted.isdecimal() and wanted not in table.columns
+    if ".tsv" in path.lower() and (is_number or (wanted is None and known.isdisjoint(_TEXT_COLUMNS))):
+        table = read_table(path, separator="\t", encoding=settings.encoding, header=False)  # as `train` reads it
+        names = table.columns if is_number else ["text", "label", *table.columns[2:]][: len(table.columns)]
+    rows = (_order(batch, names or batch.rows.schema.names) for batch in table)
+    return TextTable(path, names or table.columns, rows, table.separator, table.kind == "json")
+
+
+def _read_lines(path: str) -> Iterator[Rows]:
+    with open_unpacked(path) as stream:
+        for lines in read_texts(stream, path):
+            texts = [None if isinstance(line, BadRow) else line for line in lines]
+            errors = [_describe(line) if isinstance(line, BadRow) else "" for line in lines]
+            yield Rows(pa.table({"text": pa.array(texts, pa.string())}), errors)
+
+
+def _describe(row: BadRow) -> str:
+    place = "row" if row.byte_offset is None else "line"
+    return f"{place} {row.line}: {row.fault.reason}: {row.fault.detail}: found {row.excerpt}"
+
+
+def _order(batch: Batch, names: Sequence[str]) -> Rows:
+    """Return good and refused rows in the order of the file."""
+    table, errors = _repair(pa.Table.from_batches([batch.rows]).rename_columns(names))
+    if batch.bad:
+        order = np.argsort(np.concatenate([batch.places, [row.line for row in batch.bad]]), kind="stable")
+        errors += map(_describe, batch.bad)
+        table = table.take(pa.array(order, mask=order >= len(table)))
+        errors = [errors[place] for place in order]
+    return Rows(table, errors)
+
+
+def _repair(table: pa.Table) -> tuple[pa.Table, list[str]]:
+    """Replace strings that are not UTF-8, which Parquet can hold, by null, and return the reasons by row."""
+    errors = [""] * len(table)
+    for number, column in enumerate(table.columns):
+        if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+            continue
+        try:
+            column.validate(full=True)
+        except pa.ArrowInvalid:
+            cells = column.cast(pa.binary()).to_pylist()
+            for place, cell in enumerate(cells):
+                try:
+                    cells[place] = cell and cell.decode()
+                except UnicodeDecodeError:
+                    cells[place], errors[place] = None, f"not UTF-8: found {cell!r:.80}"
+            table = table.set_column(number, table.schema.names[number], pa.array(cells, column.type))
+    return table, errors
+
+
+# ---- answers ----
+
+
+def find_text_error(text: Any) -> str:
+    """Return why something cannot be answered, or an empty string for a text."""
+    if isinstance(text, str):
+        if text.isascii() or find_surrogate(text) is None:
+            return ""
+        return f"not Unicode: found {text!r:.{EXCERPT_CHARACTERS}}"
+    if text is None or (isinstance(text, float) and math.isnan(text)):
+        return "null"
+    return f"not a text: found {type(text).__name__} {text!r:.{EXCERPT_CHARACTERS}}"
+
+
+def answer_schema(model: Any, all_scores: bool = False) -> pa.Schema:
+    """Return the types of the answers of a model as columns, and of `error`."""
+    types = model.task.answer_types(model.config)
+    if all_scores and "label" in types:
+        types["scores"] = pa.struct([(name, pa.float64()) for name in model.config.id2label.values()])
+    return pa.schema([*types.items(), (ERROR, pa.string())])
+
+
+def answer_columns(
+    model: Any, texts: Sequence[Any], pairs: Sequence[Any] | None = None, all_scores: bool = False
+) -> dict[str, list[Any]]:
+    """Return the columns of [`answer_schema`] for texts, and second texts for a model of text pairs."""
+    errors = [find_text_error(text) for text in texts]
+    if pairs is not None:
+        errors = [error or find_text_error(text) for error, text in zip(errors, pairs, strict=True)]
+        texts = list(zip(texts, pairs, strict=True))
+    valid = [text for text, error in zip(texts, errors, strict=True) if not error]
+    names = answer_schema(model, all_scores).names[:-1]
+    found = iter(model.predict(valid, all_scores=True) if "scores" in names else model.predict(valid))
+    answers: list[dict[str, Any]] = [{} if error else next(found) for error in errors]
+    for place, answer in enumerate(answers):
+        if (number := find_broken_number(answer)) is not None:
+            answers[place] = {}
+            errors[place] = f"score not finite: the model gives {number}; did its training diverge?"
+    return {**{name: [answer.get(name) for answer in answers] for name in names}, ERROR: errors}
+
+
+def answer_rows(model: Any, table: TextTable, rows: Rows, settings: TableSettings) -> pa.Table:
+    """Return rows of a table with the columns of answers, and `error`, which is empty for an answered row.
+
+    Raises:
+        UserError: For a missing column of texts, and for columns with the names of answers.
+    """
+
+    def take(name: str) -> list[Any]:
+        return [text for batch in rows.table.to_batches() for text in take_column(batch, name).to_pylist()]
+
+    text, pair = _find_columns(model, table.columns, table.path, settings)
+    answers = _build_answers(model, take(text), pair and take(pair), rows.errors, table.columns, settings)
+    for name in answers.schema.names:
+        if name in rows.table.schema.names:
+            raise UserError(f"{table.path} has a column {name!r}, the name of an answer: give another --prefix")
+        rows = Rows(rows.table.append_column(name, answers[name]), rows.errors)
+    return rows.table
+
+
+def _find_columns(model: Any, names: Sequence[str], path: str, settings: TableSettings) -> tuple[str, str | None]:
+    text = find_column(names, settings.text_column, _TEXT_COLUMNS, path, "text_column")
+    if model.config.sep_token_id is None:
+        if settings.text_pair_column is not None:
+            raise UserError("text_pair_column is for models of text pairs: leave it out")
+        return text, None
+    return text, find_column(names, settings.text_pair_column, _PAIR_COLUMNS, path, "text_pair_column")
+
+
+def _build_answers(
+    model: Any, texts: list[Any], pairs: Any, errors: list[str], names: Sequence[str], settings: TableSettings
+) -> pa.Table:
+    """Return the columns of answers, with a column for each score in place of a record."""
+    columns = answer_columns(model, texts, pairs, settings.all_scores)
+    columns[ERROR] = [before or error for before, error in zip(errors, columns[ERROR], strict=True)]
+    answers = pa.table(columns, answer_schema(model, settings.all_scores)).flatten()
+    prefix = settings.prefix
+    if prefix is None:
+        prefix = "" if set(answers.schema.names).isdisjoint(names) else "predicted_"
+    return answers.rename_columns([prefix + name for name in answers.schema.names])
+
+
+def predict_table(model: Any, table: Any, settings: TableSettings, label_type: pa.DataType | None = None) -> Any:
+    """Return a frame of pandas or polars, or a table of Arrow, with the columns of answers.
+
+    `error` is added if a row has no answer. Labels are texts, or have `label_type`.
+
+    Raises:
+        UserError: For another kind of table, or a missing column of texts.
+    """
+    names = getattr(table, "column_names", None) or list(getattr(table, "columns", ()))
+    if not hasattr(table, "__arrow_c_stream__"):
+        raise UserError(f"predict_table reads a frame of pandas or polars, or a table of Arrow: found {type(table)}")
+    text, pair = _find_columns(model, list(map(str, names)), "the table", settings)
+    texts, pairs = as_list(table[text]), pair and as_list(table[pair])
+    answers = _build_answers(model, texts, pairs, [""] * len(texts), names, settings)
+    if label_type is not None and answers.schema.names[0].endswith("label"):
+        answers = answers.set_column(0, answers.schema.names[0], answers.column(0).cast(label_type))
+    if not any(answers.column(-1).to_pylist()):
+        answers = answers.drop_columns(answers.schema.names[-1:])
+    if hasattr(table, "with_columns"):  # polars
+        return table.with_columns(type(table)(answers))
+    if hasattr(table, "assign"):  # pandas
+        return table.assign(**answers.to_pydict())
+    for name in answers.schema.names:
+        table = table.append_column(name, answers[name])
+    return table
+
+
+def as_list(column: Any) -> list[Any]:
+    """Return a column of Arrow, NumPy, pandas or polars as a list."""
+    for name in ("to_pylist", "tolist", "to_list"):
+        if hasattr(column, name):
+            return getattr(column, name)()
+    return list(column)
+
+
+# ---- writing ----
+
+
+def find_suffix(path: str) -> str:
+    """Return the suffix of an output without that of its compression; refuse an unknown one."""
+    suffix = PurePath(path.removesuffix(".gz").removesuffix(".zst")).suffix
+    if suffix not in OUTPUT_SUFFIXES:
+        raise UserError(f"the format of {path} is unknown: give a name that ends in {', '.join(OUTPUT_SUFFIXES)}")
+    return suffix
+
+
+def format_answers(tables: Sequence[pa.Table], path: str, separator: str | None = None) -> bytes:
+    """Return tables, one below the other, as the content of a file with this name."""
+    suffix, stream = find_suffix(path), io.BytesIO()
+    text = io.TextIOWrapper(stream, "utf-8", newline="", write_through=True)
+    records = (record for table in tables for record in table.to_pylist())
+    if suffix == ".parquet":
+        pq.write_table(_join(tables), stream)
+    elif suffix == ".jsonl":
+        text.writelines(json.dumps(record, ensure_ascii=False, default=str) + "\n" for record in records)
+    else:
+        names = dict.fromkeys(name for table in tables for name in table.schema.names)
+        separator = "\t" if suffix == ".tsv" else "," if separator in (None, "\t") else separator
+        writer = csv.writer(text, delimiter=separator, lineterminator="\n")
+        writer.writerow(names)
+        writer.writerows([_as_cell(record.get(name)) for name in names] for record in records)
+    packed = {".gz": "gzip", ".zst": "zstd"}.get(PurePath(path).suffix)
+    return stream.getvalue() if packed is None else pa.compress(stream.getvalue(), packed, asbytes=True)
+
+
+def _as_cell(value: Any) -> Any:
+    """Return labels as `train` reads them, and other nested values as JSON."""
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return ",".join(value)
+    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, list | dict) else value
+
+
+def _join(tables: Sequence[pa.Table]) -> pa.Table:
+    """Join tables; a column of several types, as Excel and JSON lines may have, becomes text."""
+    try:
+        return pa.concat_tables(tables, promote_options="permissive")
+    except pa.ArrowException:
+        types: dict[str, set[Any]] = {}
+        for field in (field for table in tables for field in table.schema):
+            types.setdefault(field.name, set()).add(field.type)
+        records = [record for table in tables for record in table.to_pylist()]
+        columns = {name: [record.get(name) for record in records] for name in types}
+        for name in (name for name, kinds in types.items() if len(kinds - {pa.null()}) > 1):
+            columns[name] = [value if value is None else str(value) for value in columns[name]]
+        return pa.table(columns)

@@ -1,0 +1,80 @@
+"""Fit the last layer alone, by logistic regression on the frozen encoder: better than training from few rows."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+import numpy as np
+import torch
+
+from .run import Run
+from .trainer import read_labels, weigh_classes
+
+logger = logging.getLogger(__name__)
+
+_STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0)  # C of the regression, for features of length 1 in the mean
+_USUAL_STRENGTH = 3.0
+_FOLDS = 3
+
+
+def has_few_rows(run: Run) -> bool:
+    """Return whether `few_rows` applies: one label per text, a start, and at most so many rows per class."""
+    few, counts = run.arguments.training.few_rows, run.class_counts
+    if not few or run.arguments.data.model_name_or_path is None or counts is None or not run.task.one_label:
+        return False
+    return run.table is not None and sum(counts) <= few * len(counts) and min(counts) > 0
+
+
+def fit_linear_head(run: Run) -> dict[str, Any]:
+    """Fit the last layer of a classifier on frozen features of the training rows; return the numbers of a training.
+
+    The strength of the regularisation is chosen by cross-validation, where each class has two rows or more. Classes
+    are weighted as in training. Of the pooling mean_max the regression reads the mean: maxima are noisier.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV
+
+    start = time.monotonic()
+    rows = sum(run.class_counts or ())
+    logger.info(
+        "few_rows: %d rows are at most %d per class, so the encoder stays as it is and logistic regression fits the "
+        "last layer; few_rows 0 trains all",
+        rows,
+        run.arguments.training.few_rows,
+    )
+    features = _read_features(run)
+    labels = read_labels(run.examples["train"]).numpy()
+    scale = float(np.sqrt((features**2).sum(axis=1).mean())) or 1.0
+    power = run.arguments.training.class_weight_power
+    class_weight = dict(enumerate(weigh_classes(run.class_counts or (), power).tolist()))
+    folds = min(_FOLDS, int(np.bincount(labels)[np.unique(labels)].min()))
+    model: Any = LogisticRegression(C=_USUAL_STRENGTH, class_weight=class_weight, max_iter=1000)
+    if folds > 1:
+        search = GridSearchCV(model, {"C": _STRENGTHS}, scoring="neg_log_loss", cv=folds)
+        model = search.fit(features / scale, labels).best_estimator_
+    model.fit(features / scale, labels)
+    weight, bias = model.coef_ / scale, model.intercept_
+    if len(weight) == 1:  # two classes: one logit becomes two of opposite signs
+        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+    layer: Any = run.model.classifier
+    with torch.no_grad():
+        layer.weight.zero_()
+        layer.weight[:, : weight.shape[1]] = torch.from_numpy(weight)
+        layer.bias.copy_(torch.from_numpy(bias))
+    loss = float(-np.log(model.predict_proba(features / scale)[np.arange(rows), labels] + 1e-12).mean())
+    return {"epochs": 0.0, "steps": 0, "seconds": round(time.monotonic() - start, 1), "loss": loss}
+
+
+def _read_features(run: Run) -> np.ndarray:
+    """Return the inputs of the last layer for all training rows, of mean_max those of the mean, `(N, P)`."""
+    features: list[np.ndarray] = []
+    layer: Any = run.model.classifier
+    hook = layer.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0].float().cpu().numpy()))
+    try:
+        run.trainer.predict(run.examples["train"])
+    finally:
+        hook.remove()
+    rows = np.concatenate(features)
+    return rows[:, : rows.shape[1] // 2] if run.model.config.pooling == "mean_max" else rows
