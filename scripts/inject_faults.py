@@ -55,7 +55,7 @@ class Run:
         self.output, self.log = output, output.with_suffix(".log")
         self.writing, self.writes = False, 0
         self.code: int | None = None
-        self.times: list[float] = []  # of the starts and ends of its writes
+        self.times: list[float] = []  # starts and ends of its writes
         self.start = time.monotonic()
         self._read, pipe = os.pipe()
         self.process = os.fork()

@@ -83,7 +83,9 @@ def _describe_stages(
     check_finite_logits(outputs.logits.float())
     tokens = tokenizer.convert_ids_to_tokens(ids)
     if figure is not None:
-        plot_states(plain_inference.read_gates(model, outputs.hidden_states), tokens, figure)
+        spans = encoded[0].offsets if tokenizer.is_fast else [(0, 0)] * len(tokens)
+        pieces = [text[start:end].strip() or token for (start, end), token in zip(spans, tokens, strict=True)]
+        plot_states(plain_inference.read_gates(model, outputs.hidden_states), pieces, figure)
     words = words_read(tokenizer, text, encoded) or tokens
     rows = [[token, str(number), word] for token, number, word in zip(tokens, ids, words, strict=True)]
     tables = [format_columns([["token", "id", "word"], *rows]) if rows else "the text has no tokens"]

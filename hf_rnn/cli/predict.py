@@ -168,6 +168,8 @@ def run(argv: Sequence[str]) -> int:
     texts = arguments.text
     expand_home(arguments, "input", "output_file")
     arguments.check(texts)
+    if arguments.backend == "torch":
+        arguments.check_model()
     from ..hub.loading import quiet  # not before the flags are checked: loads torch
     from ..inference.predictor import load_predictor
 

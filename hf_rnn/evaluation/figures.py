@@ -7,7 +7,7 @@ Colours are those of Okabe and Ito (https://jfly.uni-koeln.de/color/), which col
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,11 +29,15 @@ _WIDEST = 10.0  # inches of a confusion matrix, so that its letters stay readabl
 _FEW_CLASSES, _MOST_CLASSES = 6, 40  # large cells up to the first, names and numbers up to the second
 _FEW_POINTS = 30  # longer curves are thin lines without markers
 
+_MOST_FONTS = 300  # that are searched for characters; these first
+_LARGE_FONTS = ("CJK", "Emoji", "Hei", "Gothic", "Song", "Ming", "PingFang", "Unicode", "Unifont", "STIX")
+_MOST_UNITS = 24  # rows of a picture of gates: those that change most
+
 # Keys of the Trainer's log: label, colour, line style, marker.
-_LOSSES = {"loss": ("train", _BLUE, "--", "o"), "eval_loss": ("validation", _ORANGE, "-", "s")}
+_LOSSES = {"loss": ("train, with dropout", _BLUE, "--", "o"), "eval_loss": ("validation", _ORANGE, "-", "s")}
 _SCORES = {
-    "accuracy": ("accuracy, train", _BLUE, "--", "o"),
-    "train_accuracy": ("accuracy, train", _BLUE, "--", "o"),
+    "accuracy": ("accuracy, train, with dropout", _BLUE, "--", "o"),
+    "train_accuracy": ("accuracy, train, with dropout", _BLUE, "--", "o"),
     "eval_accuracy": ("accuracy, validation", _ORANGE, "-", "s"),
     "eval_macro_f1": ("macro F1, validation", _GREEN, "-", "^"),
     "eval_macro_recall": ("macro recall, validation", _PURPLE, "-", "D"),
@@ -59,12 +63,15 @@ def draw_metrics(metrics: Mapping[str, Any], class_names: Sequence[str], folder:
     return figures
 
 
-def plot_learning_curve(log_history: Sequence[Mapping[str, Any]], path: str | Path) -> None:
-    """Draw loss and, if there are any, metrics over epochs.
+def plot_learning_curve(
+    log_history: Sequence[Mapping[str, Any]], path: str | Path, kept_step: int | None = None
+) -> None:
+    """Draw loss and, if there are any, metrics over epochs, with a line at the epoch that was kept.
 
     Args:
         log_history: `trainer.state.log_history`.
         path: The PNG file.
+        kept_step: The step of the weights that were kept, `trainer.state.best_global_step`.
 
     Raises:
         UserError: When the log has no finite loss, or matplotlib is not installed.
@@ -74,11 +81,12 @@ def plot_learning_curve(log_history: Sequence[Mapping[str, Any]], path: str | Pa
     )
     if not losses:
         raise UserError("no learning curve: the training log has no loss")
-    with _figure((9.0 if scores else 5.0, 3.8), path) as figure:
+    kept = [entry["epoch"] for entry in log_history if "eval_loss" in entry and entry.get("step") == kept_step]
+    with _figure((9.0 if scores else 5.0, 4.2), path) as (figure, _):
         panels = figure.subplots(1, 2 if scores else 1, squeeze=False)[0]
-        _draw_curves(panels[0], losses, _LOSSES, "loss")
+        _draw_curves(panels[0], losses, _LOSSES, "loss", kept)
         if scores:
-            _draw_curves(panels[1], scores, _SCORES, "score")
+            _draw_curves(panels[1], scores, _SCORES, "score", kept)
 
 
 def _curve(log_history: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
@@ -89,7 +97,11 @@ def _curve(log_history: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
 
 
 def _draw_curves(
-    axes: Axes, curves: Mapping[str, np.ndarray], styles: Mapping[str, tuple[str, str, str, str]], quantity: str
+    axes: Axes,
+    curves: Mapping[str, np.ndarray],
+    styles: Mapping[str, tuple[str, str, str, str]],
+    quantity: str,
+    kept: Sequence[float],
 ) -> None:
     from matplotlib.ticker import MaxNLocator
 
@@ -98,6 +110,8 @@ def _draw_curves(
         few: dict[str, Any] = {"linestyle": line, "marker": marker, "markersize": 4.5, "linewidth": 1.8}
         style = few if len(curve) <= _FEW_POINTS else {"linewidth": 0.7, "alpha": 0.8}
         axes.plot(*curve.T, color=colour, label=label, **style)
+    for epoch in kept[:1]:
+        axes.axvline(epoch, color=_INK, linewidth=0.9, linestyle=":", label=f"kept: epoch {epoch:g}")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     _label_axes(axes, "epoch", quantity)
     axes.legend(frameon=False, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
@@ -111,11 +125,11 @@ def _label_axes(axes: Axes, x: str, y: str) -> None:
 
 
 def plot_confusion_matrix(matrix: Sequence[Sequence[int]], class_names: Sequence[str], path: str | Path) -> None:
-    """Draw true against predicted classes: counts as numbers, shares of the true class as colour.
+    """Draw true against predicted classes: counts other than 0 as numbers, shares of the true class as colour.
 
     Args:
         matrix: Counts by true class (rows) and predicted class (columns), C x C.
-        class_names: Names by id; ids replace them above 40 classes and where matplotlib's font lacks a character.
+        class_names: Names by id, shown beside the ids up to 40 classes, if a font has their characters.
         path: The PNG file.
 
     Raises:
@@ -123,28 +137,26 @@ def plot_confusion_matrix(matrix: Sequence[Sequence[int]], class_names: Sequence
     """
     counts, size = np.asarray(matrix), len(class_names)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    large = size <= _FEW_CLASSES
-    cell = 0.8 if large else min(0.55, _WIDEST / size)  # inches
-    with _figure((cell * size + 2.6, cell * size + 1.9), path) as figure:
-        named = size <= _MOST_CLASSES and _has_font("".join(class_names))
-        names = [_shorten(name) for name in class_names] if named else [str(index) for index in range(size)]
-        if len(set(names)) < size:  # they differ in the part that was cut
-            names = [f"{index}: {name}" for index, name in enumerate(names)]
+    large, named = size <= _FEW_CLASSES, size <= _MOST_CLASSES
+    cell = 0.9 if large else min(0.5, _WIDEST / size)  # inches
+    with _figure((cell * size + 4.5, cell * size + 1.9), path, class_names if named else ()) as (figure, can_show):
+        shown = [_shorten(name) if named and can_show(name) else "" for name in class_names]
         axes = figure.subplots()
         image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        if size <= _MOST_CLASSES:
-            letters = 11 if large else min(8, 100 * cell / len(str(counts.max())))
-            for (row, column), count in np.ndenumerate(counts):
-                colour = "white" if shares[row, column] > 0.5 else _INK
-                text = f"{count:,}" if large else str(count)
+        for (row, column), count in np.ndenumerate(counts if named else np.zeros((0, 0))):
+            if count:
+                letters = 11 if large else min(8.5, 95 * cell / len(str(count)))
+                colour, text = "white" if shares[row, column] > 0.5 else _INK, f"{count:,}" if large else str(count)
                 axes.text(column, row, text, ha="center", va="center", fontsize=letters, color=colour)
-            upright = size <= 4 and max(map(len, names)) <= 10
-            slant: dict[str, Any] = {} if upright else {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
-            axes.set_xticks(range(size), names, parse_math=False, **slant)
-            axes.set_yticks(range(size), names, parse_math=False)
+        every = range(0, size, 1 if named else 5)
+        rows = [f"{shown[number]}  {number}".strip() for number in every]
+        columns = [f"{number}\n{shown[number] if max(map(len, shown)) <= 10 and large else ''}" for number in every]
+        axes.set_yticks(every, rows, parse_math=False, fontsize=9)
+        axes.set_xticks(every, map(str.strip, columns), parse_math=False, fontsize=9)
         axes.tick_params(length=0)
-        axes.set_xlabel("predicted class" if named else "predicted class id")
-        axes.set_ylabel("true class" if named else "true class id")
+        ids = "" if all(shown) else " id, as in the table of labels"
+        axes.set_xlabel(f"predicted class{ids}")
+        axes.set_ylabel(f"true class{ids}")
         axes.spines[:].set_visible(False)
         bar = figure.colorbar(image, ax=axes, shrink=0.8, pad=0.03)
         bar.set_label("share of the true class")
@@ -158,15 +170,19 @@ def _shorten(name: str) -> str:
     return name if len(name) <= _LONGEST_NAME else f"{name[:half]}…{name[1 - half :]}"
 
 
-def _has_font(text: str) -> bool:
-    """Return whether matplotlib's font has all characters of a text; warn otherwise."""
-    from matplotlib.font_manager import findfont, get_font
+def _find_fonts(texts: Sequence[str]) -> tuple[list[str], set[str]]:
+    """Return the fonts for the characters of texts, matplotlib's own first, and the characters that no font has."""
+    from matplotlib.font_manager import findfont, fontManager, get_font
 
-    known = get_font(findfont("DejaVu Sans")).get_charmap()
-    missing = sorted({character for character in text if ord(character) not in known and not character.isspace()})
-    if missing:
-        logger.warning("the figure shows numbers in place of names: its font has no character %r", missing[0])
-    return not missing
+    families = ["DejaVu Sans"]
+    missing = set("".join(texts)) - set(map(chr, get_font(findfont(families[0])).get_charmap())) - set(" \n\t\r")
+    fonts = [font for font in fontManager.ttflist if font.size == "scalable" and "Last Resort" not in font.name]
+    fonts.sort(key=lambda font: not any(kind in font.name for kind in _LARGE_FONTS))
+    for font in fonts[:_MOST_FONTS] if missing else ():
+        if found := missing & set(map(chr, get_font(font.fname).get_charmap())):
+            families.append(font.name)
+            missing -= found
+    return families, missing
 
 
 def plot_reliability(tables: Mapping[str, Mapping[str, Sequence[float | None]]], path: str | Path) -> None:
@@ -179,7 +195,7 @@ def plot_reliability(tables: Mapping[str, Mapping[str, Sequence[float | None]]],
     Raises:
         UserError: When matplotlib is not installed.
     """
-    with _figure((4.6, 4.4), path) as figure:
+    with _figure((4.6, 4.4), path) as (figure, _):
         axes = figure.subplots()
         axes.plot([0, 1], [0, 1], color=_INK, linewidth=0.8, linestyle=":", label="calibrated")
         styles = ((_ORANGE, "--", "s"), (_BLUE, "-", "o"))
@@ -195,14 +211,14 @@ def plot_reliability(tables: Mapping[str, Mapping[str, Sequence[float | None]]],
 
 
 def plot_states(panels: Sequence[tuple[str, str, np.ndarray]], tokens: Sequence[str], path: str | Path) -> None:
-    """Draw gates and states over a text: units as rows, sorted by their mean, tokens from left to right.
+    """Draw gates and states over a text: the 24 units that change most as rows, by their mean; tokens as columns.
 
-    The line is the mean of a gate, or the norm of the states as a share of the largest one.
+    The line is the mean of a gate, or the norm of the states as a share of the largest one, over all units.
 
     Args:
         panels: Title of the column, name of the row, and the values `(T, H)`, for each picture. A name that ends with
             `gate` has values from 0 to 1.
-        tokens: The T tokens.
+        tokens: The T tokens, as readers know them.
         path: The PNG file.
 
     Raises:
@@ -211,43 +227,56 @@ def plot_states(panels: Sequence[tuple[str, str, np.ndarray]], tokens: Sequence[
     if not tokens:
         raise UserError("no figure: the text has no tokens of the model; give another text")
     columns, rows = (list(dict.fromkeys(panel[part] for panel in panels)) for part in (0, 1))
-    width = min(max(0.32 * len(tokens), 3.2), 12.0) + 1.4
-    with _figure((width * len(columns), 1.7 * len(rows) + 1.2), path) as figure:
+    width = min(max(0.36 * len(tokens), 3.4), 14.0) + 1.6
+    with _figure((width * len(columns), 2.3 * len(rows) + 1.2), path, tokens) as (figure, can_show):
         grid = figure.subplots(len(rows), len(columns), squeeze=False, sharex=True)
         for column, row, values in panels:
             axes, is_gate = grid[rows.index(row)][columns.index(column)], row.endswith("gate")
-            largest = 1.0 if is_gate else max(np.quantile(np.abs(values), 0.99), 1e-9)
+            units = np.sort(values.std(axis=0).argsort(kind="stable")[-_MOST_UNITS:])
+            units = units[values[:, units].mean(axis=0).argsort(kind="stable")]
+            largest = 1.0 if is_gate else max(np.quantile(np.abs(values[:, units]), 0.99), 1e-9)
             look = {"cmap": "Blues", "vmin": 0, "vmax": 1} if is_gate else {"cmap": "RdBu_r", "vmin": -largest}
-            place = (-0.5, len(tokens) - 0.5, 0, 1)
-            units = values[:, values.mean(axis=0).argsort()].T
-            image = axes.imshow(units, aspect="auto", extent=place, origin="lower", **{"vmax": largest, **look})
+            place = (-0.5, len(tokens) - 0.5, 0, len(units))
+            image = axes.imshow(
+                values[:, units].T, aspect="auto", extent=place, origin="lower", **{"vmax": largest, **look}
+            )
             norms = np.linalg.norm(values, axis=1)
-            line = values.mean(axis=1) if is_gate else norms / max(norms.max(), 1e-9)
-            axes.plot(line, color=_ORANGE if is_gate else _INK, linewidth=1.6, marker="o", markersize=3)
-            axes.set_ylabel(f"{row}\n(line: {'mean' if is_gate else 'norm'})", fontsize=9)
-            axes.set_yticks([])
-            axes.tick_params(length=0, labelsize=9)
+            line = values.mean(axis=1) if is_gate else norms / max(1.05 * norms.max(), 1e-9)
+            axes.plot(line * len(units), color=_ORANGE if is_gate else _INK, linewidth=1.6, marker="o", markersize=3)
+            axes.set_ylabel(f"{row}\nunit (line: {'mean' if is_gate else 'norm'})", fontsize=9)
+            axes.set_yticks(np.arange(len(units)) + 0.5, map(str, units), fontsize=5)
+            axes.tick_params(length=0)
             axes.spines[:].set_visible(False)
             figure.colorbar(image, ax=axes, pad=0.01, aspect=12).outline.set_visible(False)
         for title, axes in zip(columns, grid[0], strict=True):
             axes.set_title(title, fontsize=10)
-        named = tokens if _has_font("".join(tokens)) else list(map(str, range(len(tokens))))
-        every = max(1, len(tokens) // 60)
+        named = [token if can_show(token) else str(number) for number, token in enumerate(tokens)]
+        every = max(1, len(tokens) // 40)
         for axes in grid[-1]:
-            axes.set_xticks(range(0, len(tokens), every), named[::every], rotation=60, ha="right", parse_math=False)
+            places = range(0, len(tokens), every)
+            axes.set_xticks(places, named[::every], rotation=55, ha="right", rotation_mode="anchor", parse_math=False)
+            axes.tick_params(axis="x", labelsize=10)
 
 
 @contextmanager
-def _figure(size: tuple[float, float], path: str | Path) -> Iterator[Figure]:
-    """Yield an empty figure of this size in inches, then write it to a PNG file."""
+def _figure(
+    size: tuple[float, float], path: str | Path, texts: Sequence[str] = ()
+) -> Iterator[tuple[Figure, Callable[[str], bool]]]:
+    """Yield an empty figure of this size in inches, then write it to a PNG file.
+
+    The fonts are those of `texts`; a second value decides whether they have all characters of one of them.
+    """
     try:
         import matplotlib.style
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
         raise UserError(f"matplotlib is not installed: {install_hint('plots')}") from error
-    with matplotlib.style.context("default"):
+    families, missing = _find_fonts(texts)
+    if missing:
+        logger.warning("the figure shows numbers in place of names: no font has the character %r", min(missing))
+    with matplotlib.style.context("default"), matplotlib.rc_context({"font.family": families}):
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)
-        yield figure
+        yield figure, missing.isdisjoint
         figure.savefig(path, format="png", dpi=144, bbox_inches="tight", pad_inches=0.12, metadata={"Software": None})

@@ -227,16 +227,6 @@ def nested_model(folder: Path) -> Path | None:
     return min((path.parent for path in folder.glob("*/config.json")), default=None)
 
 
-def because_of_damage(folder: Path) -> str:
-    """Return `, because of NAME` for the first invalid JSON file of a folder, or an empty string."""
-    for path in sorted(folder.glob("*.json")):
-        try:
-            json.loads(path.read_bytes())
-        except (ValueError, RecursionError):
-            return f", because of {path.name}"
-    return ""
-
-
 def _step(checkpoint: Path) -> int:
     digits = re.search(r"\d+$", checkpoint.name)
     return int(digits.group()) if digits else -1

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,11 +33,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _SHOWN_LABELS = 10
-_PURPOSES = {  # by `score_kind`
-    "softmax": "says whether a text is {}",
-    "sigmoid": "says which of these labels a text has: {}",
-    "values": "predicts numbers from a text: {}",
-}
 _EXAMPLES = ("best day of the year, thank you!", "late again, so tired of this", "the shop opens at nine on Saturday")
 _EXAMPLES_SHOWN = 6
 _MOST_BYTES = 1_000_000  # bytes per request
@@ -71,7 +65,9 @@ def build(model_name_or_path: str | Path, revision: str | None = None) -> gradio
     task, examples = task_of(model.config), read_examples(FinishedFolder(folder))
     name = Path(folder).resolve().name if Path(model_name_or_path).is_dir() else str(model_name_or_path)
     with gr.Blocks(title=name, analytics_enabled=False) as page:
-        gr.HTML(_LAYOUT + _heading(name, model.config))
+        about = "the colours show the labels" if task.per_token else "its answer and the words that count"
+        heading = f'<h1 style="margin: 0.2em 0">{escape(name)}</h1><p>A recurrent network. Type a text: {about}.</p>'
+        gr.HTML(_LAYOUT + heading)
         with gr.Row(elem_id="one-text"):
             with gr.Column():
                 text = gr.Textbox(
@@ -111,20 +107,11 @@ def label_text(
     return explanation.scores, colour(explanation)
 
 
-def mark_text(tagger: Tagger, text: str) -> list[tuple[str, str | None]]:
-    """Return a text in parts with their labels, None for those between entities."""
-    return colour_spans(text, tagger.predict([text])[0]["entities"])
-
-
-def colour_spans(text: str, entities: Sequence[Mapping[str, Any]]) -> list[tuple[str, str | None]]:
-    """Return a text in parts with their labels, None for those between entities."""
-    parts: list[tuple[str, str | None]] = []
-    end = 0
-    for found in entities:
-        parts += [(text[end : found["start"]], None)] if found["start"] > end else []
-        parts.append((text[found["start"] : found["end"]], found["label"]))
-        end = found["end"]
-    return parts + [(text[end:], None)] * (end < len(text))
+def mark_text(tagger: Tagger, text: str) -> dict[str, Any]:
+    """Return a text and its entities, as Gradio reads them."""
+    spans = tagger.predict([text])[0]["entities"]
+    entities = [{"entity": span["label"], "start": span["start"], "end": span["end"]} for span in spans]
+    return {"text": text, "entities": entities}
 
 
 def serve(page: gradio.Blocks, host: str = "127.0.0.1", port: int | None = None) -> str:
@@ -199,19 +186,3 @@ def read_examples(folder: FinishedFolder) -> list[str]:
     rounds = zip_longest(*(facts.examples if facts and facts.examples else {}).values())
     examples = [text for texts in rounds for text in texts if text is not None]
     return examples[:_EXAMPLES_SHOWN] or list(_EXAMPLES)
-
-
-def _heading(name: str, config: Any) -> str:
-    if task_of(config).per_token:
-        about = "This recurrent network marks words of a text. Give it one: the colours show the labels."
-    else:
-        about = describe([f"<b>{escape(label)}</b>" for label in config.id2label.values()], config)
-        about += " Give it one: the colours show which words count."
-    return f'<h1 style="margin: 0.2em 0">{escape(name)}</h1><p>{about}</p>'
-
-
-def describe(labels: Sequence[str], config: Any) -> str:
-    """Return the sentence on a page that names the labels."""
-    names = [*labels[:_SHOWN_LABELS], *["another label"] * (len(labels) > _SHOWN_LABELS)]
-    choice = " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
-    return f"This recurrent network {_PURPOSES[score_kind(config)].format(choice)}."

@@ -16,7 +16,7 @@ from transformers.trainer_utils import IntervalStrategy
 
 from ..data.samplers import CountedStream
 from ..hub.loading import check_name, find_folder, load_without_weights
-from ..hub.model_folder import FinishedFolder, because_of_damage, nested_model
+from ..hub.model_folder import FinishedFolder, nested_model
 from ..models.configuration_rnn import RnnConfig
 from ..tasks import Task, get_task
 from ..tokenizers.word_level import train_tokenizer
@@ -64,8 +64,7 @@ def _load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     except Exception as error:  # tokenizers raises a bare `Exception` for files of newer versions
         if (nested := nested_model(Path(name))) is not None:
             raise UserError(f"{name} holds no tokenizer. Did you mean {nested}?") from error
-        because = because_of_damage(Path(name))
-        raise UserError(f"the tokenizer {name} cannot be loaded{because}: {reason_of(error)}") from error
+        raise UserError(f"the tokenizer {name} cannot be loaded: {reason_of(error)}") from error
     if tokenizer.pad_token_id is None:
         raise UserError(f"the tokenizer {name} has no padding token: batches need one")
     if "attention_mask" not in tokenizer.model_input_names:  # true for encoders that mask nothing

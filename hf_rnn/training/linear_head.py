@@ -48,7 +48,7 @@ def fit_linear_head(run: Run) -> dict[str, Any]:
     labels = read_labels(run.examples["train"]).numpy()
     scale = float(np.sqrt((features**2).sum(axis=1).mean())) or 1.0
     power = run.arguments.training.class_weight_power
-    class_weight = dict(enumerate(weigh_classes(run.class_counts or (), power).tolist()))
+    class_weight = dict(enumerate(weigh_classes([int(count) for count in run.class_counts or ()], power).tolist()))
     folds = min(_FOLDS, int(np.bincount(labels)[np.unique(labels)].min()))
     model: Any = LogisticRegression(C=_USUAL_STRENGTH, class_weight=class_weight, max_iter=1000)
     if folds > 1:

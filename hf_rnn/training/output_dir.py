@@ -39,8 +39,8 @@ def check_output_dir(folder: FinishedFolder, args: RnnTrainingArguments) -> Path
         kept = [name for name in (PRETRAINING_CACHE, TEACHER_CACHE) if (folder.root / name).is_dir()]
         if kept and not checkpoints.list_checkpoints(folder.checkpoints):
             raise UserError(
-                f"there is no checkpoint in {folder.checkpoints} yet: leave out --resume; what the teacher has computed "
-                f"is kept in {kept[0]} and used again"
+                f"there is no checkpoint in {folder.checkpoints} yet: leave out --resume; what the teacher has "
+                f"computed is kept in {kept[0]} and used again"
             )
         needs_best = bool(args.load_best_model_at_end)
         return checkpoints.find_newest(folder.checkpoints, processes=args.world_size, needs_best=needs_best)

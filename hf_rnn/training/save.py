@@ -170,9 +170,10 @@ def write_folder(
 def draw_figures(folder: FinishedFolder, run: Run) -> dict[str, str]:
     """Draw the learning curve and the figures of the task; return their captions with their file names."""
     try:
-        figures = {}
-        if run.trainer.state.global_step > 0:
-            plot_learning_curve(run.trainer.state.log_history, folder.learning_curve)
+        figures, state = {}, run.trainer.state
+        if state.global_step > 0:
+            kept = state.best_global_step if run.trainer.args.load_best_model_at_end else None
+            plot_learning_curve(state.log_history, folder.learning_curve, kept)
             figures["Loss and scores over epochs"] = folder.learning_curve.name
         return figures | draw_metrics(run.metrics, list(run.model.config.id2label.values()), folder)
     except UserError as error:

@@ -156,7 +156,7 @@ def train_on(
     if training_args.calibrate and "validation" not in texts:
         raise UserError("calibrate needs rows that are not trained on: give a validation split, or leave it out")
     start = None if data_args.model_name_or_path is None else WarmStart(data_args.model_name_or_path)
-    facts: dict[str, Any] = {}  # of the card
+    facts: dict[str, Any] = {}  # for the card
     fingerprints: dict[str, Any] = {}
 
     # texts to ids

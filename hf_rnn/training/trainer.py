@@ -42,7 +42,7 @@ from .optimizers import (
 SAMPLE_WEIGHT = "sample_weight"  # column of the training rows: weights in the loss
 
 
-def weigh_classes(counts: Sequence[int], power: float) -> torch.Tensor:
+def weigh_classes(counts: Sequence[float], power: float) -> torch.Tensor:
     """Return one weight per class: (n / (C n_c)) ** power, scaled to mean 1 over the rows.
 
     The scale keeps the size of the loss, and so the meaning of a learning rate, the same for every power: 0 weighs all

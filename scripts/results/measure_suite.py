@@ -64,12 +64,12 @@ def main() -> None:
 
 def measure(folder: Path, words: list[str], seed: int) -> dict[str, Any]:
     """Return the dev scores and the bytes of the weights of one training."""
-    from hf_rnn import train
     from hf_rnn.training.arguments.run_arguments import parse_argv
+    from hf_rnn.training.train import run_training
 
     with tempfile.TemporaryDirectory() as place:
         settings = ["--data_dir", str(folder), "--output_dir", place, "--seed", str(seed), "--no_baselines"]
-        result = train(*parse_argv([*settings, "--disable_tqdm", "true", *words]))
+        result = run_training(parse_argv([*settings, "--disable_tqdm", "true", *words]))
         size = (Path(place) / "model.safetensors").stat().st_size
     return {**{name: result.metrics["validation"][name] for name in SCORES}, "bytes": size}
 

@@ -5,11 +5,18 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from hf_rnn.evaluation.figures import plot_confusion_matrix, plot_learning_curve, plot_reliability
+from hf_rnn.evaluation.figures import plot_confusion_matrix, plot_learning_curve, plot_reliability, plot_states
 
 LOG = [
     {"loss": 1.1, "grad_norm": 2.0, "train_accuracy": 0.4, "epoch": 1.0, "step": 10},
-    {"eval_loss": 1.0, "eval_accuracy": 0.45, "eval_macro_f1": 0.3, "eval_macro_recall": 0.35, "epoch": 1.0},
+    {
+        "eval_loss": 1.0,
+        "eval_accuracy": 0.45,
+        "eval_macro_f1": 0.3,
+        "eval_macro_recall": 0.35,
+        "epoch": 1.0,
+        "step": 10,
+    },
     {"loss": 0.7, "train_accuracy": 0.6, "epoch": 2.0, "step": 20},
     {"eval_loss": 0.9, "eval_accuracy": 0.5, "eval_macro_f1": 0.4, "eval_macro_recall": 0.45, "epoch": 2.0},
     {"train_runtime": 3.0, "train_loss": 0.9, "epoch": 2.0},
@@ -35,11 +42,13 @@ def curves(axes):
 
 
 def test_learning_curve_shows_the_log(tmp_path, drawn):
-    plot_learning_curve(LOG, tmp_path / "curve.png")
+    plot_learning_curve(LOG, tmp_path / "curve.png", kept_step=10)
     loss, score = drawn[0].axes
-    assert curves(loss) == {"train": [[1, 1.1], [2, 0.7]], "validation": [[1, 1.0], [2, 0.8]]}
+    kept = {"kept: epoch 1": [[1, 0], [1, 1]]}
+    assert curves(loss) == {"train, with dropout": [[1, 1.1], [2, 0.7]], "validation": [[1, 1.0], [2, 0.8]], **kept}
     assert curves(score) == {
-        "accuracy, train": [[1, 0.4], [2, 0.6]],
+        **kept,
+        "accuracy, train, with dropout": [[1, 0.4], [2, 0.6]],
         "accuracy, validation": [[1, 0.45], [2, 0.5]],
         "macro F1, validation": [[1, 0.3], [2, 0.4]],
         "macro recall, validation": [[1, 0.35], [2, 0.45]],
@@ -51,9 +60,26 @@ def test_confusion_matrix_shows_counts_and_shares(tmp_path, drawn):
     axes = drawn[0].axes[0]
     texts = {tuple(text.get_position()): text.get_text() for text in axes.texts}
     assert (texts[0, 0], texts[2, 0], texts[2, 2]) == ("12", "5", "1,300")  # column, row
-    assert [label.get_text() for label in axes.get_yticklabels()] == NAMES
+    assert len(texts) == np.count_nonzero(MATRIX)
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["negative  0", "neutral  1", "positive  2"]
     np.testing.assert_allclose(axes.images[0].get_array()[0], [0.6, 0.15, 0.25])
     np.testing.assert_array_equal(axes.images[0].get_array()[1], [0, 0, 0])
+
+
+def test_names_are_shown_where_a_font_has_them(tmp_path, drawn, caplog):
+    """DejaVu Sans lacks the first letter, a font beside it has it; no font has the second name."""
+    plot_confusion_matrix([[1, 2], [3, 4]], ["Ⓐ", "\U0010fffd"], tmp_path / "matrix.png")
+    assert [label.get_text() for label in drawn[0].axes[0].get_yticklabels()] == ["Ⓐ  0", "1"]
+    assert drawn[0].axes[0].get_ylabel() == "true class id, as in the table of labels" and "no font" in caplog.text
+
+
+def test_states_show_few_units_that_change_most(tmp_path, drawn):
+    values = np.zeros((3, 100))
+    values[1, 40:70] = np.arange(1, 31)
+    plot_states([("layer 1", "state", values)], ["so", "good", "!"], tmp_path / "states.png")
+    axes = drawn[0].axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == list(map(str, range(46, 70)))
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["so", "good", "!"]
 
 
 @pytest.mark.parametrize("size", [10, 41])
@@ -63,7 +89,7 @@ def test_any_number_of_classes_fits(tmp_path, drawn, size):
     height, width, _ = imread(tmp_path / "matrix.png").shape
     assert max(height, width) < 4000
     axes = drawn[0].axes[0]
-    assert axes.get_ylabel() == ("true class" if size <= 40 else "true class id")
+    assert axes.get_ylabel().startswith("true class id") == (size > 40)
     if size <= 40:
         labels = axes.get_yticklabels()
         assert len({label.get_text() for label in labels}) == size, "cut names still differ"

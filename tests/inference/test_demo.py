@@ -115,7 +115,7 @@ def test_the_page_by_the_command_and_as_the_app_of_a_space(trained, tmp_path, wa
     try:
         url = next(part for part in line.split() if part.startswith("http")).rstrip("/")
         with urllib.request.urlopen(url) as response:
-            assert "This recurrent network says" in response.read().decode()
+            assert "A recurrent network. Type a text" in response.read().decode()
         if way == "command":
             assert ask(url, "localhost") == 200, "premise"
             assert ask(url, "evil.example") == 400, "a website cannot read the page through a name of its own"

@@ -5,7 +5,15 @@ import torch
 from torch import nn
 from torch.nn.functional import conv1d, layer_norm, linear, silu
 
-from hf_rnn import FastRnn, RnnConfig, RnnForCausalLM, RnnForSequenceClassification, RnnModel, train_tokenizer
+from hf_rnn import (
+    FastRnn,
+    RnnConfig,
+    RnnForCausalLM,
+    RnnForSequenceClassification,
+    RnnForTokenClassification,
+    RnnModel,
+    train_tokenizer,
+)
 from hf_rnn.inference.reference import read_gates
 from hf_rnn.models.cells_rnn import CELLS, CompactTexts
 
@@ -197,3 +205,18 @@ def test_shown_gates_are_those_of_the_equations():
         expected = expected if title == "forward" else expected.flip(0)
         found = torch.from_numpy(shown[f"layer 2, {title}", "state"])
         torch.testing.assert_close(found, expected.detach(), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("word_forms", [0, 64])
+def test_a_tagger_of_blocks_tags_a_text_alone_as_in_a_batch(word_forms):
+    torch.manual_seed(0)
+    config = RnnConfig(
+        **SIZES, block_type="residual", num_hidden_layers=2, word_forms=word_forms, crf=True, num_labels=5
+    )
+    model = RnnForTokenClassification(config).eval()
+    if word_forms:
+        model.words.read([f"token{number}" for number in range(50)])
+    ids, mask = torch.randint(2, 50, (2, 6)), torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0]])
+    logits = model(ids, mask).logits
+    torch.testing.assert_close(logits[1, :3], model(ids[1:, :3]).logits[0], atol=1e-5, rtol=1e-4)
+    assert not logits[1, 3:].any()

@@ -125,7 +125,7 @@ def test_a_resumed_run_ends_with_the_same_weights(case, tmp_path):
     task, data, result, settings = case
     folder = write(tmp_path / "data", task, train=60, dev=10)
     settings = {**settings, "data_dir": str(folder), "output_dir": str(tmp_path / "out"), "num_train_epochs": 3}
-    whole = train(**settings, keep_checkpoints=True)
+    whole = train(**settings)
     newest = sorted((tmp_path / "out" / "checkpoints").glob("checkpoint-*"), key=lambda path: int(path.name[11:]))
     for path in newest[1:]:
         shutil.rmtree(path)

@@ -15,7 +15,7 @@ from transformers import pipeline
 from hf_rnn import Tagger, encode_tagged, load_conll, train, train_tokenizer
 from hf_rnn.data.vectors import widen_vocabulary
 from hf_rnn.evaluation.scores import tagging_metrics
-from hf_rnn.inference.demo import colour_spans
+from hf_rnn.inference.demo import mark_text
 from hf_rnn.tasks import get_task
 from hf_rnn.utils.errors import UserError
 
@@ -43,9 +43,8 @@ def test_predict_and_pipeline_find_the_same_spans(tagger, command):
     assert [entity["word"] for entity in find(TEXT)] == [
         text.lower() for _, text in EXPECTED
     ]  # without marks of capitals
-    parts = colour_spans(TEXT, first["entities"])
-    assert "".join(part for part, _ in parts) == TEXT
-    assert [(label, part) for part, label in parts if label] == EXPECTED
+    shown = mark_text(Tagger.from_pretrained(tagger.folder), TEXT)
+    assert [(span["entity"], TEXT[span["start"] : span["end"]]) for span in shown["entities"]] == EXPECTED
 
 
 def test_a_text_has_the_same_answer_alone_and_in_any_batch(tagger):

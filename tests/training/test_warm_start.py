@@ -199,7 +199,7 @@ def test_start_from_the_hub(hub, trained, texts_dir, tmp_path, monkeypatch):
 
 def test_a_run_resumes_only_with_the_same_start(start_from, trained, tmp_path):
     other = shutil.copytree(trained.folder, tmp_path / "other")
-    settings = {"model_name_or_path": str(other), "learning_rate": 0.02}
+    settings = {"model_name_or_path": str(other), "learning_rate": 0.02, "keep_checkpoints": True}
     start_from(**settings)
     weights = weights_of(other)
     weights["classifier.bias"] += 1e-3

@@ -17,7 +17,7 @@ import torch
 from safetensors import safe_open
 from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 
-from ...hub.model_folder import because_of_damage, nested_model, read_config
+from ...hub.model_folder import nested_model, read_config
 from ...utils.errors import UserError, reason_of
 
 _WEIGHTS = "model.safetensors"
@@ -54,8 +54,7 @@ class ModelTable:
         except UserError:
             raise
         except Exception as error:  # damaged files make the libraries raise any exception
-            because = because_of_damage(folder)
-            raise UserError(f"the vectors of {name} cannot be loaded{because}: {reason_of(error):.1000}") from error
+            raise UserError(f"the vectors of {name} cannot be loaded: {reason_of(error):.1000}") from error
         rows = max(tokenizer.get_vocab().values(), default=-1) + 1
         if len(shape) != 2 or shape[0] < rows:
             raise UserError(f"{name}: {key} has shape {tuple(shape)}, but the tokenizer's ids need {rows:,} rows")

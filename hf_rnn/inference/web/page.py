@@ -20,6 +20,7 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ...hub.model_folder import FinishedFolder
+from ...tasks import task_of
 from ...tasks.answers import score_kind
 from ...tokenizers.word_level import save_tokenizer
 from ...utils.errors import UserError
@@ -58,6 +59,8 @@ def check_page(name: str | Path, config: Any, tokenizer: PreTrainedTokenizerBase
     Raises:
         UserError: With the name of the model.
     """
+    if task_of(config).architecture != "RnnForSequenceClassification":
+        raise UserError(f"{name} has no web page: its task is {task_of(config).name}")
     if config.sep_token_id is not None:
         raise UserError(f"{name} reads pairs of texts, and the page has one: use hf-rnn predict")
     if not tokenizer.is_fast:

@@ -130,8 +130,8 @@ class OwnSettings:
     )
     few_rows: int = setting(
         0,
-        "fit only the last layer, by logistic regression on the frozen encoder to start from, where the rows per class "
-        "are at most this number, in the mean; 0 never",
+        "fit only the last layer, by logistic regression on the frozen encoder to start from, where the mean number "
+        "of rows per class is at most this; 0 never",
         least=0,
     )
     bptt: int = setting(

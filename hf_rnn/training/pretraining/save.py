@@ -36,8 +36,9 @@ _MODULES = (
 )
 _CARD = """# {name}
 
-A recurrent encoder of texts: {network}, over {pieces:,} word pieces, {parameters:,} parameters. It learned
-{objective} of `{teacher}` from {learned:,} texts without labels ({files}).
+A recurrent encoder of texts: {network}, over
+{pieces:,} word pieces, {parameters:,} parameters. It learned {objective}
+of `{teacher}` from {learned:,} texts without labels ({files}).
 
 | on {held_out:,} held-out texts | |
 |---|---|
