@@ -43,6 +43,7 @@ SETTINGS = {
     "logging_strategy": "steps",
     "logging_steps": 1,
     "save_total_limit": 3,
+    "keep_checkpoints": True,
 }
 
 
