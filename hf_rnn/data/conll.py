@@ -28,6 +28,7 @@ import numpy as np
 import xxhash
 
 from ..utils.errors import UserError, reason_of
+from .delimited import MAX_LINE_BYTES, check_signature, decode_line, excerpt_of, open_unpacked
 from .labels import listed, sort_labels, warn_of_twins
 from .loading import PathLike, Source, choose_splits, find_files, open_named
 from .row_errors import (
@@ -43,7 +44,6 @@ from .row_errors import (
     text_fault,
 )
 from .stratified_split import hold_out
-from .tsv_reader import MAX_LINE_BYTES, check_signature, decode_line, excerpt_of, open_binary
 
 logger = logging.getLogger(__name__)
 
@@ -170,7 +170,7 @@ class ConllFile:
         """Yield number, offset and content of each line, without its end and a byte order mark."""
         offset = 0
         try:
-            with open_binary(self.path) as stream:
+            with open_unpacked(self.path) as stream:
                 for number, line in enumerate(stream, start=1):
                     content = line.removesuffix(b"\n").removesuffix(b"\r")
                     if number == 1:
@@ -287,7 +287,7 @@ def load_conll(
         DataError: For an unusable file, and for bad lines beyond `max_bad_rows`; it names file and line.
         UserError: For arguments that contradict each other or the data.
     """
-    files = find_files(source, splits, class_names is not None, ".conll")
+    files = find_files(source, splits, class_names is not None, (".conll",))
     sources = {
         split: [ConllFile(str(path), token_column, tag_column) for path in paths] for split, paths in files.items()
     }

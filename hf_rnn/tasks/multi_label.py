@@ -40,7 +40,7 @@ class MultiLabel(SequenceClassification):
 
         separator = arguments.label_separator
         scheme = partial(LabelSets.from_rows, separator=None if arguments.label_columns else separator)
-        return load_texts(arguments, report=report, scheme=scheme, separator=separator, **options)
+        return load_texts(arguments, report=report, scheme=scheme, label_separator=separator, **options)
 
     def encode(self, texts: Splits, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> Splits:
         """Return the splits as `input_ids` and a row of 0 and 1 for each text."""

@@ -43,16 +43,17 @@ class TokenClassification(Task):
     def read(self, arguments: Any, *, report: DataReport, **options: Any) -> Splits:
         """Read CoNLL files, a data set of the `datasets` library, or rows in memory."""
         from ..data.conll import load_conll, load_tagged
-        from ..data.loading import find_builder
+        from ..data.tables import kind_of_name
 
-        for name in ("header", "text_pair_column", "label_columns", "label_map", "streaming"):
+        for name in ("header", "separator", "encoding", "text_pair_column", "label_columns", "label_map", "streaming"):
             if options.pop(name, None) or getattr(arguments, name, None):
                 raise UserError(f"{name} is not for tagged sentences: leave it out")
         data = options.pop("data", None)
         options |= {"max_bad_rows": arguments.max_bad_rows, "report": report}
         if data is None:
             arguments.check_source()
-            data = arguments.dataset_name or (arguments.data_dir if find_builder(arguments.data_dir) else None)
+            is_records = kind_of_name(arguments.data_dir or "") not in (None, "delimited")
+            data = arguments.dataset_name or (arguments.data_dir if is_records else None)
         columns = arguments.text_column, arguments.label_column
         if data is not None:
             options |= {"token_column": columns[0] or "tokens", "tag_column": columns[1] or "ner_tags"}
