@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import logging
 import math
 import multiprocessing
 import os
@@ -60,7 +61,7 @@ class Counts:
     unread: tuple[str, ...] = ()
 
     def __add__(self, other: Counts) -> Counts:
-        unread = tuple(dict.fromkeys(self.unread + other.unread))  # every share of a damaged file names it
+        unread = tuple(dict.fromkeys((*self.unread, *other.unread)))  # every share of a damaged file names it
         return Counts(self.path, self.rows + other.rows, self.errors + other.errors, unread)
 
 
@@ -163,10 +164,11 @@ def run_local(job: Job, shares: Sequence[Share], workers: int | None) -> Iterato
                     yield future.result()
                     free.append(pool)
                 except BrokenExecutor:
-                    if starts == _STARTS:
-                        yield _report_deaths(share)
-                    else:
+                    if starts < _STARTS:
                         waiting.append((share, starts + 1))
+                    else:
+                        reason = f"{share[0]}: its workers died {starts} times, perhaps of too little memory"
+                        yield Counts(share[0], unread=(reason,))
             yield Counts("")  # for the progress bar
     finally:
         for process in set(multiprocessing.active_children()) - before:
@@ -181,10 +183,6 @@ def _prepare_worker() -> None:
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
-def _report_deaths(share: Share) -> Counts:
-    return Counts(share[0], unread=(f"{share[0]}: its workers died {_STARTS} times, perhaps of too little memory",))
-
-
 def run_on_ray(job: Job, shares: Sequence[Share], workers: int | None) -> Iterator[Counts]:
     """Answer shares of files by actors of Ray Data, which replaces one that dies."""
     try:
@@ -193,23 +191,23 @@ def run_on_ray(job: Job, shares: Sequence[Share], workers: int | None) -> Iterat
         raise UserError(f"--engine ray needs Ray. Type: {install_hint('ray')}") from error
     if not ray.is_initialized():
         ray.init(log_to_driver=False, logging_level="ERROR")
-    context, missing = ray.data.DataContext.get_current(), dict(enumerate(shares))
-    context.enable_progress_bars, context.max_errored_blocks = False, -1
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # after the import above, which sets another
     size = min(workers or int(ray.cluster_resources().get("CPU", 1)), len(shares))
-    numbers = ray.data.from_items([{"number": number} for number in missing], override_num_blocks=len(missing))
-    answered = numbers.map_batches(
+    items = [{"number": number} for number in range(len(shares))]
+    answered = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
         _Actor,
         fn_constructor_args=(job, shares),
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=size),
         num_cpus=1,
         num_gpus=0 if job.predictor.device == "cpu" else 1,
-        max_task_retries=_STARTS,
     )
-    for row in answered.iter_rows():
-        del missing[row["number"]]
-        yield Counts(**json.loads(row["counts"]))
-    yield from map(_report_deaths, missing.values())
+    try:
+        for row in answered.iter_rows():
+            yield Counts(**json.loads(row["counts"]))
+    except ray.exceptions.RayError as error:
+        raise UserError(f"Ray stopped: {reason_of(error):.500}; the same command resumes") from error
 
 
 class _Actor:
@@ -218,7 +216,7 @@ class _Actor:
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         counts = [answer_share(self._job, *self._shares[number]) for number in batch["number"]]
-        return {**batch, "counts": [json.dumps(dataclasses.asdict(count)) for count in counts]}
+        return {"counts": [json.dumps(dataclasses.asdict(count)) for count in counts]}
 
 
 ENGINES = {"local": run_local, "ray": run_on_ray}
