@@ -12,7 +12,7 @@ import numpy as np
 
 from .answers import compute_scores, labels_above_thresholds
 from .base import Splits
-from .sequence_classification import SequenceClassification, arrow_batches
+from .sequence_classification import MOST_CANDIDATES, SequenceClassification, arrow_batches
 
 if TYPE_CHECKING:
     import evaluate
@@ -118,7 +118,7 @@ class MultiLabel(SequenceClassification):
             "class_counts": dict(zip(names, counts.tolist(), strict=True)),
             "rows": sum(report.label_counts["train"]),
             "thresholds": config.label_thresholds,
-            "examples": self.pick_examples(texts["train"], names) if examples else None,
+            "examples": self.pick_examples(texts["train"].take(MOST_CANDIDATES), names) if examples else None,
         }
 
 
