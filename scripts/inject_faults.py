@@ -249,7 +249,8 @@ def count(bench: Bench, fault: str, tries: int | None) -> dict[str, Any]:
         for number in range(tries or usual):
             yield inject(bench, list(PROFILES)[number % 2])
 
-    results, reasons = [], []
+    results: list[Any] = []
+    reasons: list[Any] = []
     try:
         results.extend(attempts())
     except Lost as lost:

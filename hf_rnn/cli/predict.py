@@ -32,7 +32,7 @@ _EPILOG = """\
 A table (.csv .tsv .jsonl .parquet .arrow .xlsx, also .gz or .zst) is written
 back with the columns label and score: to --output_file, or as CSV or JSON
 lines to the standard output. A row without an answer has the reason in a column
-error. Where the table has a column with the name of an answer, the names of
+error. If the table has a column with the name of an answer, the names of
 answers begin with predicted_.
 
 Other files have a text per line, which ends with LF or CRLF; an empty one is a

@@ -22,7 +22,7 @@ _FOLDS = 3
 
 
 def has_few_rows(run: Run) -> bool:
-    """Return whether `few_rows` applies: one label per text, a start, and at most so many rows per class."""
+    """Return whether `few_rows` applies: one label per text, a start, and at most this number of rows per class."""
     few, counts = run.arguments.training.few_rows, run.class_counts
     if not few or run.arguments.data.model_name_or_path is None or counts is None or not run.task.one_label:
         return False
@@ -33,7 +33,7 @@ def fit_linear_head(run: Run) -> dict[str, Any]:
     """Fit the last layer of a classifier on frozen features of the training rows; return the numbers of a training.
 
     The strength of the regularisation is chosen by cross-validation, where each class has two rows or more. Classes
-    are weighted as in training. Of the pooling mean_max the regression reads the mean: maxima are noisier. An encoder
+    are weighted as in training. With pooling mean_max the regression reads the mean: maxima are noisier. An encoder
     of `hf-rnn pretrain` maps the mean to its teacher's space, where few rows suffice; the layer takes that map in.
     """
     from sklearn.linear_model import LogisticRegression

@@ -46,7 +46,7 @@ from .trainer import RnnTrainer
 
 logger = logging.getLogger(__name__)
 
-_LEAST_EPOCHS = 3  # row_budget keeps at least these
+_LEAST_EPOCHS, _MOST_EPOCHS = 3, 20  # limits of row_budget and of row_floor
 
 
 @one_at_a_time()
@@ -250,13 +250,18 @@ def train_on(
 
 
 def limit_epochs(arguments: Arguments, report: DataReport) -> Arguments:
-    """Lower the number of epochs as `row_budget` asks for."""
+    """Lower the number of epochs as `row_budget` asks for, or raise it as `row_floor` does."""
     training, rows = copy.copy(arguments.training), sum(report.label_counts["train"])
-    if training.row_budget is not None and training.max_steps <= 0:
-        epochs = max(_LEAST_EPOCHS, training.row_budget // rows)
-        if epochs < training.num_train_epochs:
-            logger.info("num_train_epochs is %d for %s rows (row_budget)", epochs, f"{rows:,}")
-            training.num_train_epochs = epochs
+    if training.max_steps > 0:
+        return arguments
+    epochs = training.num_train_epochs
+    if training.row_budget is not None:
+        epochs = min(epochs, max(_LEAST_EPOCHS, training.row_budget // rows))
+    if training.row_floor:
+        epochs = max(epochs, min(_MOST_EPOCHS, training.row_floor // rows))
+    if epochs != training.num_train_epochs:
+        logger.info("num_train_epochs is %d for %s rows (row_budget, row_floor)", epochs, f"{rows:,}")
+        training.num_train_epochs = epochs
     return arguments._replace(training=training)
 
 

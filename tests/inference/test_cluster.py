@@ -299,7 +299,7 @@ class Deadly(BatchPredictor):
 
 
 @pytest.mark.slow
-def test_a_block_that_kills_its_worker_is_given_up_with_its_name(trained, tmp_path):
+def test_a_block_that_kills_its_worker_is_named_and_left_out(trained, tmp_path):
     texts = [*TEXTS, *(["miro"] * 10_000), "die", *(["miro"] * 60_000)]
     write_input(tmp_path / "a.csv", texts)
     write_input(tmp_path / "b.csv", TEXTS)

@@ -1,7 +1,7 @@
 """transformers' own common tests of models, configurations and tokenizers, on every head and three cells.
 
-They are in the source distribution of transformers, which pip downloads; without it, these tests are skipped. What
-does not apply is in the tables below: a test that is skipped or fails, and is not there, fails here. The distribution
+They are in the source distribution of transformers, which pip downloads; without it, these tests are skipped. The
+tables below list those that do not apply: a test that is skipped or fails, and is not there, fails here. The archive
 has no tests of `generate` and of exporters; `test_causal_lm_rnn.py` and `test_modeling_rnn.py` hold those promises.
 """
 

@@ -50,7 +50,8 @@ def group_repeats(texts: Sequence[str]) -> np.ndarray:
     normalized = pa.array(map(normalize_text, texts), pa.string()).dictionary_encode()
     count = len(normalized.dictionary)
     index = _NearIndex(normalized.dictionary.to_pylist(), [_Split([(text, 0) for text in range(count)])])
-    groups, members = np.arange(count), {}
+    groups = np.arange(count)
+    members: dict[int, Any] = {}
     for text in range(count):
         while (twin := index.search(text, 0, text, groups=groups)) is not None:
             small, large = sorted((groups[text], groups[twin]), key=lambda group: len(members.get(group, [group])))

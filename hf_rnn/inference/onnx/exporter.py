@@ -78,7 +78,7 @@ def export(
         revision: Branch, tag or commit, for a repo id.
         texts: Real texts, such as the model will meet; the first hundred are used.
         web: Also write `web/` beside `onnx/`: a page that runs the file in a browser and needs no server.
-        npm: Folder in which npm has installed `onnxruntime-web` and `@huggingface/tokenizers`, for the page. None
+        npm: Folder where npm has installed `onnxruntime-web` and `@huggingface/tokenizers`, for the page. None
             searches from the current folder upwards.
 
     Raises:

@@ -79,7 +79,7 @@ class OwnSettings:
         recorded=False,
     )
     num_train_epochs: float = setting(
-        3.0, "passes over the training texts", common=True, above=0, replaces=("row_budget",), card=True
+        3.0, "passes over the training texts", common=True, above=0, replaces=("row_budget", "row_floor"), card=True
     )
     learning_rate: float = setting(5e-5, "size of a training step", common=True, least=0, card=True)
     per_device_train_batch_size: int = setting(8, "texts per batch, on each device", common=True, above=0, card=True)
@@ -127,6 +127,12 @@ class OwnSettings:
         "lower num_train_epochs, to at least 3, so that all epochs together read at most this number of rows; "
         "a given num_train_epochs turns it off",
         above=0,
+    )
+    row_floor: int = setting(
+        0,
+        "raise num_train_epochs, to at most 20, so that all epochs together read at least this number of rows; "
+        "a given num_train_epochs turns it off",
+        least=0,
     )
     few_rows: int = setting(
         0,

@@ -146,8 +146,8 @@ class RnnEstimator(BaseEstimator):
             if value is not None and name not in _OWN
         }
         if isinstance(given.get("recipe"), Mapping):  # a student's, and `fit` has no teacher
-            of_teachers = {field.name for field in dataclasses.fields(DistillationArguments)}
-            given["recipe"] = {name: value for name, value in given["recipe"].items() if name not in of_teachers}
+            teaching = {field.name for field in dataclasses.fields(DistillationArguments)}
+            given["recipe"] = {name: value for name, value in given["recipe"].items() if name not in teaching}
         if (seed := self.random_state) is not None:
             given["seed"] = int(seed if isinstance(seed, Integral) else check_random_state(seed).randint(2**31 - 1))
             given.setdefault("data_seed", given["seed"])
