@@ -1,9 +1,6 @@
 """Vectors in the published file formats, and tokenizers for their words."""
 
 import gzip
-import io
-import struct
-import zipfile
 
 from hf_rnn.tokenizers.word_level import train_tokenizer
 
@@ -24,21 +21,6 @@ def write_text(table, header=False, end=b"\n", tail=b""):
     return end.join(first + rows) + end
 
 
-def write_binary(table, between=b"\n"):
-    """Write word2vec's format, with or without a newline after each row."""
-    size = len(next(iter(table.values())))
-    rows = [word.encode() + b" " + struct.pack(f"<{size}f", *row) + between for word, row in table.items()]
-    return f"{len(table)} {size}\n".encode() + b"".join(rows)
-
-
-def zipped(content, *names):
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in names:
-            archive.writestr(name, content)
-    return packed.getvalue()
-
-
 FORMATS = {
     "glove.txt": write_text(TABLE),
     "windows.txt": write_text(TABLE, end=b"\r\n"),
@@ -46,12 +28,7 @@ FORMATS = {
     "tabs.txt": write_text(TABLE).replace(b" ", b"\t"),
     "fasttext.vec": write_text(TABLE, header=True, tail=b" "),
     "word2vec.txt": write_text(TABLE, header=True),
-    "word2vec.bin": write_binary(TABLE),
-    "dense.bin": write_binary(TABLE, between=b""),
     "glove.txt.gz": gzip.compress(write_text(TABLE)),
-    "word2vec.bin.gz": gzip.compress(write_binary(TABLE)),
-    "fasttext.zip": zipped(write_text(TABLE, header=True), "folder/vectors.vec"),
-    "word2vec.zip": zipped(write_binary(TABLE), "vectors.bin"),
     "packed under a plain name": gzip.compress(write_text(TABLE, header=True)),
 }
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
 
 from ..training.arguments.parser import SettingsParser, setting
 from ..training.arguments.run_arguments import choose_recipe, find_defaults, merge_recipe
@@ -13,11 +12,6 @@ from ..training.arguments.text_arguments import DataArguments
 from ..training.recipes import Setting
 from ..utils.errors import UserError
 from .console import print_note
-
-if TYPE_CHECKING:
-    import datasets
-
-    from ..data.audit import Origin
 
 
 @dataclass
@@ -37,6 +31,8 @@ def run(argv: Sequence[str]) -> None:
     import datasets
 
     from ..data.audit import audit, render_text
+    from ..data.row_errors import DataReport
+    from ..data.source import find_origins, load_texts
     from ..data.vectors import widen_vocabulary
     from ..hub import loading as model_loading
     from ..tokenizers.word_level import NoFrequentWordError
@@ -44,7 +40,8 @@ def run(argv: Sequence[str]) -> None:
 
     datasets.disable_progress_bars()
     model_loading.quiet()
-    texts, origins = _load(arguments)
+    data = DataReport()
+    texts = load_texts(arguments, class_names=arguments.class_names, report=data)
     try:
         tokenizer = make_tokenizer(arguments, texts["train"]["text"])
         if arguments.vectors is not None and arguments.widen_vocabulary is not None:
@@ -52,7 +49,7 @@ def run(argv: Sequence[str]) -> None:
     except NoFrequentWordError as error:  # the rest of the report needs no tokenizer
         print_note(f"unknown tokens are not counted: {error}")
         tokenizer = None
-    report = audit(texts, tokenizer, origins=origins)
+    report = audit(texts, tokenizer, origins=find_origins(data))
     print(json.dumps(report.to_dict(), ensure_ascii=False) if arguments.json else render_text(report))
     report.check_leaks(arguments.leak_limit())
 
@@ -72,28 +69,3 @@ def _parse(argv: Sequence[str]) -> AuditArguments:
     parser.check_required(settings)
     (arguments,) = parser.build(settings)
     return arguments
-
-
-def _load(arguments: AuditArguments) -> tuple[datasets.DatasetDict, dict[str, Origin]]:
-    """Return the splits, and the lines of their rows in files without bad rows."""
-    import datasets
-
-    from ..data.audit import Origin
-    from ..data.loading import load_named
-    from ..data.row_errors import DataReport
-    from ..data.source import find_origins, load_texts
-
-    report = DataReport()
-    texts = load_texts(arguments, class_names=arguments.class_names, validation_share=0, report=report)
-    origins = find_origins(arguments, report)
-    if "validation" in texts:
-        return texts, origins
-    # hold out validation rows as training does, with row numbers as texts, to know the line of each row
-    train, origin = texts["train"], origins.pop("train", None)
-    numbers = train.remove_columns("text").add_column("text", [str(row) for row in range(len(train))])
-    for name, part in load_named(datasets.DatasetDict(train=numbers)).items():
-        rows = [int(row) for row in part["text"]]
-        texts[name] = train.select(rows)
-        if origin is not None:
-            origins[name] = Origin(origin.file, [origin.lines[row] for row in rows])
-    return texts, origins

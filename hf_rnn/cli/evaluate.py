@@ -20,7 +20,7 @@ class EvaluateArguments(TableArguments, ModelFlags):
     label_map: list[str] | None = setting(
         None, "labels of the data with other names in the model, each as DATA=MODEL: 0=neutral 1=bad"
     )
-    batch_size: int = setting(256, "texts per batch")
+    batch_size: int = setting(256, "texts per batch", least=1)
     device: str | None = setting(None, "device of torch: cpu, cuda, mps ... (default: an accelerator if there is one)")
 
     def read_label_map(self) -> dict[str, str]:
@@ -46,8 +46,6 @@ def run(argv: Sequence[str]) -> None:
     name = arguments.model
     arguments.check_model()
     arguments.check_source()
-    if arguments.batch_size < 1:
-        raise UserError(f"--batch_size must be at least 1, found {arguments.batch_size}")
     import datasets
 
     from ..data.continuous_text import evaluation_streams

@@ -87,7 +87,7 @@ class PredictArguments(ModelFlags):
         None, "runs the processes for --output_dir: local, which is the default, or a Ray cluster",
         choices=["local", "ray"],
     )  # fmt: skip
-    workers: int | None = setting(None, "processes for --output_dir (default: one per CPU)")
+    workers: int | None = setting(None, "processes for --output_dir (default: one per CPU)", least=1)
     backend: str = setting(
         "torch", "torch, or ONNX Runtime with a file of hf-rnn export", choices=["torch", "onnx", "onnx_int8"]
     )
@@ -132,8 +132,6 @@ class PredictArguments(ModelFlags):
             if self.input in (None, "-") or self.strict or self.output_file:
                 raise UserError("--output_dir is for files: give --input a path or a pattern, without --output_file "
                                 "and --strict")  # fmt: skip
-            if self.workers is not None and self.workers < 1:
-                raise UserError(f"--workers must be at least 1: found {self.workers}")
             return
         if self.engine or self.workers:
             raise UserError("--engine and --workers are for many files: give --output_dir too")

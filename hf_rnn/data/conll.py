@@ -27,7 +27,9 @@ import datasets
 import numpy as np
 import xxhash
 
+from ..evaluation.scores import entity_types
 from ..utils.errors import UserError, reason_of
+from .delimited import MAX_LINE_BYTES, check_signature, decode_line, excerpt_of, open_unpacked
 from .labels import listed, sort_labels, warn_of_twins
 from .loading import PathLike, Source, choose_splits, find_files, open_named
 from .row_errors import (
@@ -43,12 +45,10 @@ from .row_errors import (
     text_fault,
 )
 from .stratified_split import hold_out
-from .tsv_reader import MAX_LINE_BYTES, check_signature, decode_line, excerpt_of, open_binary
 
 logger = logging.getLogger(__name__)
 
 _ENTITY_TAG = re.compile(r"[BIMELSUW]-(.+)")
-_MODEL_TAG = re.compile(r"[BIES]-(.+)")
 _DOCUMENT, _COMMENT = b"-DOCSTART-", b"# "
 _CONLL_U, _NOT_A_WORD = 10, re.compile(rb"\d+[-.]\d+\t")  # columns; a range of words or an empty node
 _MOST_WORDS = 0.9
@@ -58,12 +58,6 @@ OnBadRow = Callable[[BadRow], None]
 
 
 # ---- tags ----
-
-
-def entity_types(names: Iterable[str]) -> list[str]:
-    """Return the sorted types of entities among the tags of a model; empty if they mark no entities."""
-    found = [_MODEL_TAG.fullmatch(name) for name in set(names) - {"O"}]
-    return sorted({match[1] for match in found if match}) if all(found) else []
 
 
 def to_iob2(tags: Sequence[str]) -> list[str]:
@@ -170,7 +164,7 @@ class ConllFile:
         """Yield number, offset and content of each line, without its end and a byte order mark."""
         offset = 0
         try:
-            with open_binary(self.path) as stream:
+            with open_unpacked(self.path) as stream:
                 for number, line in enumerate(stream, start=1):
                     content = line.removesuffix(b"\n").removesuffix(b"\r")
                     if number == 1:
@@ -244,11 +238,14 @@ class TaggedRows:
         tag = features[self.tag_column].feature
         names = dict(enumerate(tag.names)) if isinstance(tag, datasets.ClassLabel) else None
         for number, row in enumerate(self.rows.select_columns(columns)):
-            tokens, found = (row[column] or [] for column in columns)
-            found = [str(tag) if names is None else names.get(tag, f"{tag}") for tag in found]
-            fault = next(filter(None, map(partial(_word_fault, tags=tags), map(str, tokens), found)), None)
+            tokens, given = (row[column] or [] for column in columns)
+            words = ["" if token is None else token for token in tokens]
+            found = ["" if tag is None else str(tag) if names is None else names.get(tag, "") for tag in given]
+            fault = next(filter(None, map(partial(_word_fault, tags=tags), words, found)), None)
             if len(tokens) != len(found):
                 fault = Fault(Reason.TOO_FEW_FIELDS, f"found {len(tokens)} tokens and {len(found)} tags")
+            elif names is not None and (bad := sorted(set(given) - {None, *names})):
+                fault = Fault(Reason.LABEL_OUT_OF_RANGE, f"tag {bad[0]}, known are 0 to {len(names) - 1}")
             if fault:
                 bad_row = BadRow(self.path, number, None, fault, " ".join(map(str, tokens))[:EXCERPT_CHARACTERS])
                 for _ in tokens:
@@ -287,7 +284,7 @@ def load_conll(
         DataError: For an unusable file, and for bad lines beyond `max_bad_rows`; it names file and line.
         UserError: For arguments that contradict each other or the data.
     """
-    files = find_files(source, splits, class_names is not None, ".conll")
+    files = find_files(source, splits, class_names is not None, (".conll",))
     sources = {
         split: [ConllFile(str(path), token_column, tag_column) for path in paths] for split, paths in files.items()
     }

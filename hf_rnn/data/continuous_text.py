@@ -16,9 +16,9 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from ..utils.errors import UserError
+from .delimited import check_signature, decode_line, excerpt_of
 from .encoding import take_fingerprint
 from .row_errors import BadRow, DataError, DataReport, Fault, Ledger, Reason, SplitReport
-from .tsv_reader import check_signature, decode_line, excerpt_of
 
 logger = logging.getLogger(__name__)
 

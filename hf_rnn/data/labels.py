@@ -172,8 +172,9 @@ class LabelMap(RowLabels):
         """Return the id of a label, or what is wrong with it."""
         if (found := self._ids.get(label)) is not None:
             return found
-        if is_integer(label) and all(map(is_integer, self._ids)):
-            return Fault(Reason.LABEL_OUT_OF_RANGE, f"label {label:.80}, known are {self.known}")
+        if label == "-1" or (is_integer(label) and all(map(is_integer, self._ids))):
+            remedy = "-1 marks a row without a label" if label == "-1" else ""
+            return Fault(Reason.LABEL_OUT_OF_RANGE, f"label {label:.80}, known are {self.known}", remedy)
         similar = self._folded.get(label.strip().casefold())
         hint = f"; did you mean {similar!r:.80}?" if similar else ""
         return Fault(Reason.UNKNOWN_LABEL, f"label {label!r:.80}, known are {self.known}{hint}")

@@ -1,6 +1,6 @@
 """A stream of bytes to one text per line, or to the reason why the line is refused; memory is independent of its size.
 
-Lines and their faults are those of [`hf_rnn.data.tsv_reader`], except that empty and blank lines are texts here.
+Lines and their faults are those of plain TSV, except that empty and blank lines are texts here.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from io import RawIOBase
 from typing import BinaryIO
 
+from .delimited import MAX_LINE_BYTES, blocks_of_lines, check_signature, decode_line, excerpt_of, line_too_long
 from .row_errors import BadRow, Fault
-from .tsv_reader import MAX_LINE_BYTES, blocks_of_lines, check_signature, decode_line, excerpt_of, line_too_long
 
 
 def read_texts(stream: BinaryIO, name: str, max_line_bytes: int = MAX_LINE_BYTES) -> Iterator[list[str | BadRow]]:

@@ -1,11 +1,11 @@
-"""Load labelled texts from TSV files, data sets of the `datasets` library, single files of records, or memory."""
+"""Load labelled texts from files and folders, data sets of the `datasets` library, or memory."""
 
 from __future__ import annotations
 
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +13,20 @@ import datasets
 from datasets.exceptions import DatasetsError
 
 from ..utils.errors import UserError, reason_of
-from .hf_dataset import UNLABELLED, LibrarySplit, to_dataset
-from .labels import RowLabels
+from .hf_dataset import as_table, to_dataset
 from .row_errors import DataError, DataReport, Ledger, Reason
+from .rows import RowOptions
 from .split_reader import build_streams, build_tables, choose_held_out, read_splits
-from .tsv_reader import MAX_LINE_BYTES, TsvFile, TsvFormat
+from .tables import PACKED, TABLE_SUFFIXES, Table, is_table, open_folder, open_lines
 
 logger = logging.getLogger(__name__)
 
 _SPLITS = ("train", "validation", "test")
-_ALIASES = {"dev": "validation"}
+_ALIASES = {"dev": "validation", "valid": "validation", "val": "validation"}
+_NAMES = (*_SPLITS, *_ALIASES)
 _NUMBER = re.compile(r"-\d+(-of-\d+)?$")  # a part of a split: train-00000-of-00004
-
-# The builders of the datasets library for single files.
-_BUILDERS = {".csv": "csv", ".csv.gz": "csv", ".parquet": "parquet", ".json": "json", ".jsonl": "json"}
+_NO_LABEL = ("unsup", "unsupervised", "unlabeled")  # folders beside those of labels, as in IMDb
+UNLABELLED = -1  # published data sets mark rows without a label so, in ClassLabel columns
 
 PathLike = str | os.PathLike[str]
 Source = PathLike | Mapping[str, PathLike | Sequence[PathLike]]
@@ -35,52 +35,37 @@ Source = PathLike | Mapping[str, PathLike | Sequence[PathLike]]
 def load_tsv(
     source: Source,
     *,
-    text_column: int | str | None = None,
-    label_column: int | str | None = None,
-    label_columns: Sequence[int | str] = (),
-    text_pair_column: int | str | None = None,
-    header: bool = False,
-    class_names: Sequence[str] | None = None,
-    label_map: Mapping[str, str] | None = None,
     splits: Iterable[str] | None = None,
     validation_share: float = 0.1,
     seed: int = 0,
     max_bad_rows: int | float | str = 0,
     rejected_path: str | Path | None = None,
-    max_line_bytes: int = MAX_LINE_BYTES,
     streaming: bool = False,
     report: DataReport | None = None,
-    scheme: Callable[..., RowLabels] | None = None,
-    separator: str | None = None,
+    **options: Any,
 ) -> datasets.DatasetDict | datasets.IterableDatasetDict:
-    """Read labelled texts from TSV files.
+    """Read labelled texts from files: TSV without names of columns, or tables of any format with names.
 
-    A line is `text<TAB>label` in UTF-8, ended by LF or CRLF. A byte order mark is skipped; quotes, a lone CR, U+2028
-    and white space at the ends of a text are part of the text. Two columns are expected unless a header or other
-    columns are declared; then every line must have as many fields as the first.
+    A line of plain TSV is `text<TAB>label` in UTF-8, ended by LF or CRLF. A byte order mark is skipped; quotes, a lone
+    CR, U+2028 and white space at the ends of a text are part of the text. Two columns are expected unless others are
+    declared; then every line must have as many fields as the first. Tables are those of
+    [`~hf_rnn.data.tables.read_table`].
 
     Args:
-        source: A folder with `train.tsv`, `dev.tsv`, `test.tsv`, or parts such as `train-00000-of-00004.tsv`; files
-            by split; or one file of training rows. Files whose names end in `.gz` are unpacked while they are read.
-        text_column: Column of the text, by number from 0, or by name with `header=True`; by default 0.
-        label_column: Column of the label; by default 1. If either is given, lines may have further columns.
-        label_columns: Several columns of labels in place of `label_column`, for a `scheme` that reads them.
-        text_pair_column: Column of a second text; it becomes the column `text_pair`.
-        header: Whether the first line names the columns: `text` and `label` by default, else the two that there are.
-        class_names: Names by id; the data may carry them or their indices. By default the labels of train, sorted.
-        label_map: Labels of the data to `class_names`. If given, even empty, integers do not index the names.
+        source: A folder with `train.tsv`, `dev.tsv`, `test.tsv`, or such files of other formats, also `.gz` and
+            `.zst`, or parts such as `train-00000-of-00004.tsv`; a folder with a folder of `.txt` files or a `.txt`
+            file of lines for each label, or with such folders `train` and `test`; files by split; or one file of
+            training rows.
         splits: Read only these, without a hold-out. Train is not required then if `class_names` are given.
         validation_share: Without a validation split, this share of train, stratified by label, becomes it; 0 for none.
             Equal and nearly equal texts stay on one side. Below 20 rows nothing is held out.
         seed: Changes which rows are held out.
         max_bad_rows: Skip up to this many bad rows: a count, or a share of all rows such as `"0.1%"`.
         rejected_path: File that lists these (JSON lines). Without it the first few are logged.
-        max_line_bytes: Longer lines are bad rows.
         streaming: Return streams, without a hold-out. The files are still read once here, so that all errors come
             before the first batch.
         report: An empty report to fill in.
-        scheme: Makes labels of another kind than one class, such as `LabelSets.from_rows`.
-        separator: As of [`load_named`]; TSV files do not need it.
+        options: Columns and labels: the fields of [`~hf_rnn.data.rows.RowOptions`].
 
     Returns:
         Splits `train`, `validation` and `test`, if present, with the columns `text` (string) and `label` (ClassLabel).
@@ -89,15 +74,72 @@ def load_tsv(
         DataError: For an unusable file, and for bad rows beyond `max_bad_rows`.
         UserError: For arguments that contradict each other or the data.
     """
-    report = DataReport() if report is None else report
-    names = None if class_names is None else list(class_names)
-    further = tuple(label_columns), text_pair_column
-    layout = TsvFormat(text_column, label_column, header, max_line_bytes, *further)
-    files = find_files(source, splits, names is not None)
-    sources = {split: [TsvFile.open(path, layout) for path in paths] for split, paths in files.items()}
-    with Ledger(max_bad_rows, rejected_path, report) as ledger:
-        labels, read = read_splits(sources, names, ledger, not streaming, label_map, scheme)
-    share = validation_share if splits is None else 0
+    report, columns = DataReport() if report is None else report, RowOptions(**options)
+    tables = _open_files(source, splits, columns)
+    return _load(
+        tables, columns, splits, validation_share, seed, Ledger(max_bad_rows, rejected_path, report), streaming
+    )
+
+
+def load_named(  # noqa: D417 - the other arguments are those of load_tsv
+    dataset: PathLike | datasets.Dataset | Mapping[str, Any],
+    config: str | None = None,
+    *,
+    splits: Iterable[str] | None = None,
+    validation_share: float = 0.1,
+    seed: int = 0,
+    max_bad_rows: int | float | str = 0,
+    rejected_path: str | Path | None = None,
+    report: DataReport | None = None,
+    **options: Any,
+) -> datasets.DatasetDict:
+    """Read labelled texts from a data set of the `datasets` library, under the contract of [`load_tsv`].
+
+    Other arguments, results and errors are those of [`load_tsv`]. Rows count from 0 in messages and lists.
+
+    Args:
+        dataset: A name on the Hub; a folder; a file or folder as of [`load_tsv`]; a `DatasetDict`; a `Dataset`, which
+            is train; or splits by name, each as [`to_dataset`] takes it.
+        config: The configuration of a data set that has several.
+        splits: By default a validation or test split with only the label -1, no label, is left out and logged.
+        options: As of [`load_tsv`]. Dots in names of columns lead into nested records: `fields.text`. A column of
+            ClassLabel keeps its names and ids.
+    """
+    report, columns = DataReport() if report is None else report, RowOptions(**options)
+    ledger = Ledger(max_bad_rows, rejected_path, report)
+    if isinstance(dataset, str | os.PathLike) and _has_tables(os.path.expanduser(dataset)):
+        return _load(_open_files(dataset, splits, columns), columns, splits, validation_share, seed, ledger)
+    splits = None if splits is None else _as_list(splits)
+    names = [str(name) for name in columns.columns] or ["text", "label"]
+    loaded, name, found = open_named(dataset, config, names, splits)
+    opened = {split: as_table(f"{name}[{own}]", loaded[own]) for split, own in found.items()}
+    coded = all(columns.locate(table).class_names is not None for table in opened.values())
+    for split, table in list(opened.items()) if splits is None and coded else ():
+        label = columns.locate(table).labels[0]
+        rows = loaded[found[split]].select_columns([label])
+        is_class = isinstance(rows.features[label], datasets.ClassLabel)
+        if split != "train" and is_class and rows.unique(label) == [UNLABELLED]:
+            logger.warning("%s is left out: all labels are %d, which means no label", table.path, UNLABELLED)
+            del opened[split]
+    chosen = choose_splits(splits, opened, name, columns.class_names is not None or coded)
+    return _load({split: [opened[split]] for split in chosen}, columns, splits, validation_share, seed, ledger)
+
+
+def _load(
+    tables: Mapping[str, Sequence[Table]],
+    options: RowOptions,
+    splits: Iterable[str] | None,
+    validation_share: float,
+    seed: int,
+    ledger: Ledger,
+    streaming: bool = False,
+) -> Any:
+    """Read tables by split, and hold out validation rows unless only some splits are asked for."""
+    sources = {split: [options.locate(table) for table in parts] for split, parts in tables.items()}
+    names = next(iter(sources.values()))[0].class_names if options.class_names is None else list(options.class_names)
+    with ledger:
+        labels, read = read_splits(sources, options, names, ledger, not streaming)
+    share, report = validation_share if splits is None else 0, ledger.report
     if not streaming:
         return build_tables(labels, read, choose_held_out(read, labels, share, seed, report), report)
     if share and "validation" not in read:
@@ -105,57 +147,70 @@ def load_tsv(
     return build_streams(labels, read, report)
 
 
-def load_named(  # noqa: D417 - the other arguments are those of load_tsv
-    dataset: PathLike | datasets.Dataset | Mapping[str, Any],
-    config: str | None = None,
-    *,
-    text_column: str = "text",
-    label_column: str = "label",
-    label_columns: Sequence[str] = (),
-    text_pair_column: str | None = None,
-    class_names: Sequence[str] | None = None,
-    label_map: Mapping[str, str] | None = None,
-    splits: Iterable[str] | None = None,
-    validation_share: float = 0.1,
-    seed: int = 0,
-    max_bad_rows: int | float | str = 0,
-    rejected_path: str | Path | None = None,
-    report: DataReport | None = None,
-    scheme: Callable[..., RowLabels] | None = None,
-    separator: str | None = None,
-) -> datasets.DatasetDict:
-    """Read labelled texts from a data set of the `datasets` library, under the contract of [`load_tsv`].
+def _open_files(source: Source, splits: Iterable[str] | None, options: RowOptions) -> dict[str, list[Table]]:
+    """Open the files of each split to read, train first."""
+    if isinstance(source, str | os.PathLike) and (found := _find_label_files(Path(os.path.expanduser(source)))):
+        names = choose_splits(splits, found, str(source), options.class_names is not None)
+        logger.info("%s: the labels are %s", source, ", ".join(path.name for path in found[names[0]]))
+        opened = {}
+        for name in names:
+            folders = [open_folder(path, options.encoding) for path in found[name] if path.is_dir()]
+            files = [path for path in found[name] if path.is_file()]
+            opened[name] = folders or [
+                open_lines(path, options.encoding, path.name.partition(".txt")[0]) for path in files
+            ]
+        return opened
+    paths = find_files(source, splits, options.class_names is not None)
+    return {split: list(map(options.open_file, parts)) for split, parts in paths.items()}
 
-    Other arguments, results and errors are those of [`load_tsv`]. Rows count from 0 in messages and lists.
 
-    Args:
-        dataset: A name on the Hub; a folder; a file of CSV, Parquet or JSON lines, which is the only requested split,
-            or train; a `DatasetDict`; a `Dataset`, which is train; or splits by name, each as [`to_dataset`] takes it.
-        config: The configuration of a data set that has several.
-        text_column: Name of the text column; dots lead into nested records: `fields.text`.
-        label_column: Name of the label column: ClassLabel (keeps its names and ids), strings, integers or bools.
-        splits: By default a validation or test split with only the label -1, no label, is left out and logged.
-        separator: With a `scheme`, is written between the items of a list.
-    """
-    report = DataReport() if report is None else report
-    splits = None if splits is None else _as_list(splits)
-    texts = (text_column,) if text_pair_column is None else (text_column, text_pair_column)
-    written = tuple(label_columns) or (label_column,)
-    loaded, name, found = open_named(dataset, config, (*texts, *written), splits)
-    coded = all(isinstance(rows.features.get(label_column), datasets.ClassLabel) for rows in loaded.values())
-    for split, own in list(found.items()) if splits is None and coded else ():
-        if split != "train" and loaded[own].unique(label_column) == [UNLABELLED]:
-            logger.warning("%s[%s] is left out: all labels are %d, which means no label", name, own, UNLABELLED)
-            del found[split]
-    sources = {
-        split: [LibrarySplit(f"{name}[{found[split]}]", loaded[found[split]], texts, written, separator)]
-        for split in choose_splits(splits, found, name, class_names is not None or coded)
-    }
-    names = next(iter(sources.values()))[0].class_names if class_names is None else list(class_names)
-    with Ledger(max_bad_rows, rejected_path, report) as ledger:
-        labels, read = read_splits(sources, names, ledger, True, label_map, scheme)
-    share = validation_share if splits is None else 0
-    return build_tables(labels, read, choose_held_out(read, labels, share, seed, report), report)
+def _find_label_files(folder: Path) -> dict[str, list[Path]]:
+    """Return the folders or files of labels by split, in a folder without tables."""
+    if not folder.is_dir() or _list_files(folder, TABLE_SUFFIXES):
+        return {}
+    parts = {name: folder / name for name in _NAMES if (folder / name).is_dir()} or {"train": folder}
+    found = {}
+    for name, part in parts.items():
+        folders = [path for path in sorted(part.iterdir()) if path.is_dir() and next(path.glob("*.txt"), None)]
+        files = [path for path in sorted(part.glob("*.txt*")) if path.name.partition(".txt")[2] in ("", *PACKED)]
+        labels = [path for path in folders if path.name.lower() not in _NO_LABEL]
+        labels = labels or [path for path in files if path.name.partition(".txt")[0] not in _NAMES]
+        if len(labels) > 1:
+            found[_ALIASES.get(name, name)] = labels
+    return found
+
+
+def is_saved(folder: PathLike) -> bool:
+    """Return whether a folder is a data set that the `datasets` library saved."""
+    return any(os.path.exists(os.path.join(folder, name)) for name in ("dataset_dict.json", "state.json"))
+
+
+def _has_tables(path: str) -> bool:
+    """Return whether a path is a table, or a folder with tables for training."""
+    if not os.path.isdir(path):
+        return os.path.isfile(path) and is_table(path)
+    return "train" in _list_files(Path(path), TABLE_SUFFIXES)
+
+
+def _list_files(folder: Path, suffixes: Sequence[str]) -> dict[str, list[str]]:
+    """Return the files of a folder with one of the suffixes, packed ones too, by split, others by name."""
+    given: dict[str, list[str]] = {}
+    stems = set[str]()
+    for path in sorted(folder.iterdir()):
+        bare = path.name
+        for packed in PACKED:
+            bare = bare.removesuffix(packed)
+        stem, suffix = os.path.splitext(bare)
+        if suffix.lower() not in suffixes or not path.is_file():
+            continue
+        split = _NUMBER.sub("", stem)
+        name = split if split in _NAMES else stem
+        parts = given.setdefault(name, [])
+        if name in _NAMES and (stem in stems or (parts and name in (stem, *stems))):
+            raise UserError(f"{folder} has {Path(parts[0]).name} and {path.name}: keep the whole file or its parts")
+        parts.append(str(path))
+        stems.add(stem)
+    return given
 
 
 def open_named(
@@ -181,62 +236,43 @@ def open_named(
     return loaded, name, found
 
 
-def find_builder(path: str | None) -> str | None:
-    """Return the builder of the `datasets` library for a single file; None for TSV files and folders."""
-    if path is None or not os.path.isfile(path):
-        return None
-    return next((kind for suffix, kind in _BUILDERS.items() if path.lower().endswith(suffix)), None)
-
-
 def _load_library(name: str, config: str | None, split_of_file: str) -> datasets.DatasetDict:
-    builder = find_builder(name)
-    if not name or (os.path.isfile(name) and builder is None):
-        raise UserError(f"the data set must be a name, a folder, or a CSV, Parquet or JSON file: found {name!r}; give "
-                        "a TSV file as data_dir")  # fmt: skip
     try:
         if os.path.exists(os.path.join(name, "dataset_dict.json")):
             return datasets.load_from_disk(name)
         if os.path.exists(os.path.join(name, "state.json")):  # a single saved split
             return datasets.DatasetDict(train=datasets.load_from_disk(name))
-        if builder is not None:
-            options = {"keep_default_na": False, "na_filter": False} if builder == "csv" else {}  # NA is a word too
-            return datasets.load_dataset(builder, data_files={split_of_file: name}, **options)
+        if os.path.isfile(name):
+            builder = "parquet" if ".parquet" in name.lower() else "json"
+            return datasets.load_dataset(builder, data_files={split_of_file: name})
         return datasets.load_dataset(name, config)
     except Exception as error:  # the library raises anything: not found, no network, broken files
         cause = error.__cause__ if isinstance(error, DatasetsError) and error.__cause__ is not None else error
-        hint = "; give a folder with train.tsv as data_dir" if os.path.exists(os.path.join(name, "train.tsv")) else ""
-        raise UserError(f"the data set {name!r} cannot be loaded: {reason_of(cause):.500}{hint}") from error
+        raise UserError(f"the data set {name!r} cannot be loaded: {reason_of(cause):.500}") from error
 
 
 def find_files(
-    source: Source, splits: Iterable[str] | None, names_given: bool, suffix: str = ".tsv"
+    source: Source, splits: Iterable[str] | None, names_given: bool, suffixes: Sequence[str] = TABLE_SUFFIXES
 ) -> dict[str, list[str]]:
     """Return the files of each split to read, train first; a single file is the only requested split, or train."""
     if isinstance(source, Mapping):
         where = "the mapping"
         given = {name: list(map(os.path.expanduser, _as_list(files))) for name, files in source.items()}
-        if unknown := [name for name in given if name not in (*_SPLITS, *_ALIASES)]:
+        if unknown := [name for name in given if name not in _NAMES]:
             raise UserError(f"unknown split: found {unknown[0]!r}; use train, validation (or dev), test")
     elif os.path.isdir(source := os.path.expanduser(source)):
         where = str(source)
-        given, stems = {}, set[str]()
-        for path in sorted([*Path(source).glob(f"*{suffix}"), *Path(source).glob(f"*{suffix}.gz")]):
-            stem = path.name.partition(suffix)[0]
-            split = _NUMBER.sub("", stem)
-            name = split if split in (*_SPLITS, *_ALIASES) else stem
-            parts = given.setdefault(name, [])
-            if stem in stems or (parts and name in (stem, *stems)):
-                raise UserError(f"{where} has {Path(parts[0]).name} and {path.name}: keep the whole file or its parts")
-            parts.append(str(path))
-            stems.add(stem)
-        if unused := [f"{name}{suffix}" for name in given if name not in (*_SPLITS, *_ALIASES)]:
+        given = _list_files(Path(source), suffixes)
+        if len(given) == 1 and not given.keys() & set(_NAMES):
+            given = {"train": next(iter(given.values()))}
+        if unused := [Path(path).name for name, paths in given.items() if name not in _NAMES for path in paths]:
             logger.warning("%s: not read: %s; read are train, dev or validation, test", where, ", ".join(unused))
     else:
         where = str(source)
         splits = None if splits is None else _as_list(splits)
         given = {splits[0] if splits else "train": [where]}
     found = {split: given[name] for split, name in _rename_splits(given, where).items()}
-    files = {split: found[split] for split in choose_splits(splits, found, where, names_given, suffix)}
+    files = {split: found[split] for split in choose_splits(splits, found, where, names_given, suffixes[0])}
     used: set[str] = set()
     for path in sum(files.values(), []):
         if os.path.realpath(path) in used:  # one row in two splits makes every score wrong
@@ -279,12 +315,7 @@ def choose_splits(
         if "train" in missing:
             files = sorted(os.listdir(where))[:10] if os.path.isdir(where) else []
             there += f" in the files {', '.join(files)}" if files else ""
-            advice = (
-                f"put training rows into train{suffix}, or name one CSV, Parquet or JSON file, or its folder as "
-                "--dataset_name"
-            )
-            if records := [name for name in files if find_builder(os.path.join(where, name))]:
-                advice = f"name the file, {os.path.join(where, records[0])}, or the folder as --dataset_name {where}"
+            advice = f"name the file of the training rows train{suffix} or the like, or give one file"
             raise DataError.for_file(where, Reason.NO_TRAIN_SPLIT, f"{there}; {advice}")
         other = next((name for name in ("validation", "train") if name in found), None)
         advice = "" if other is None else f"; take --split {other}"

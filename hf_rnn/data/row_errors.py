@@ -11,6 +11,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TextIO
 
+import numpy as np
+
 from ..utils.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -44,7 +46,6 @@ class Reason(StrEnum):
     NOT_JSON = "not a JSON record"
     SCORE_NOT_FINITE = "score not finite"
     # Reasons below concern whole files and folders; no limit on bad rows applies.
-    UNDECLARED_HEADER = "undeclared header"
     UTF16 = "UTF-16"
     COMPRESSED = "compressed file"
     UNREADABLE = "unreadable file"
@@ -154,6 +155,7 @@ class DataReport:
         held_out: Rows of train that became the validation split; 0 if there was one.
         label_counts: Rows by label id of each returned split, after any hold-out.
         train_rows: Rows of each file of train, after any hold-out; empty if the loader does not count them.
+        lines: The file of each returned split that comes from one text file, and the line of each row, from 1.
         rejected_path: The file that lists the refused rows; None without refused rows or without a path.
         fingerprint: Depends on the returned rows, their labels and their split; not on the path.
     """
@@ -163,6 +165,7 @@ class DataReport:
     held_out: int = 0
     label_counts: dict[str, list[int]] = field(default_factory=dict)
     train_rows: list[int] = field(default_factory=list)
+    lines: dict[str, tuple[str, np.ndarray]] = field(default_factory=dict, compare=False, repr=False)
     rejected_path: str | None = None
     fingerprint: str = ""
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -15,20 +15,16 @@ from typing import Any
 import datasets
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import xxhash
 from datasets.iterable_dataset import ArrowExamplesIterable
 
-from .hf_dataset import LibrarySplit
 from .label_sets import AsWritten
 from .labels import LabelMap, RowLabels, listed, sort_labels
-from .row_errors import BadRow, DataError, DataReport, Fault, Ledger, Reason, SplitReport
+from .row_errors import DataError, DataReport, Fault, Ledger, Reason, SplitReport, label_fault
+from .rows import RowOptions, Rows, RowSource, Taken
 from .stratified_split import hold_out
-from .tsv_reader import Rows, TsvFile
 
 logger = logging.getLogger(__name__)
-
-RowSource = TsvFile | LibrarySplit
 
 
 @dataclass
@@ -51,39 +47,44 @@ class ReadSplit:
 
 def read_splits(
     sources: Mapping[str, Sequence[RowSource]],
+    options: RowOptions,
     class_names: Sequence[str] | None,
     ledger: Ledger,
     keep: bool,
-    label_map: Mapping[str, str] | None = None,
-    scheme: Callable[..., RowLabels] | None = None,
 ) -> tuple[RowLabels, dict[str, ReadSplit]]:
     """Read all splits under one label map: that of `class_names`, or of the labels of the first split, sorted.
 
-    With `keep` the rows are kept, else only their counts. `scheme` makes labels of another kind than one class from
-    those of the first split; its arguments are those of `LabelSets.from_rows`.
+    With `keep` the rows are kept, and each split is read once; else only their counts.
     """
     for split, parts in sources.items():
         ledger.report.splits[split] = SplitReport([part.path for part in parts])
-    first, splits = next(iter(sources)), {}
+    first, scheme = next(iter(sources)), options.scheme
+    # without a map of their own the labels of the first split are all known, so its first bad row is found at once
+    is_strict = ledger.limit == 0 and class_names is None and scheme is None
     surveyed: Counter[str] = Counter()
-    # with given names the next pass finds the first bad row, which may have an unknown label
-    on_bad_row: Callable[[BadRow], None] = lambda row: None  # noqa: E731
-    if ledger.limit == 0 and class_names is None and scheme is None:
-        on_bad_row = partial(ledger.reject, first)
+    taken: list[list[Taken]] = []
     for part in sources[first]:
-        for rows in part.rows(AsWritten(checked=scheme is None), on_bad_row):
-            surveyed.update(_count(rows.labels.cast(pa.string())))
-    if not surveyed:
-        _read(first, sources[first], AsWritten(checked=True), ledger, keep)  # raises: no row is usable
+        taken.append([])
+        for rows in part.take():
+            counts = rows.count_labels()
+            faults = [label for label in counts if scheme is None and label_fault(label)]
+            if is_strict and (faults or rows.batch.bad or counts.total() < len(rows.faulty)):
+                part.check(rows, AsWritten(checked=True), partial(ledger.reject, first))
+            surveyed.update({label: count for label, count in counts.items() if label not in faults})
+            if keep:
+                taken[-1].append(rows)
     labels: RowLabels
-    if scheme is not None:
-        labels = scheme(iter(surveyed), class_names, label_map, sources[first][0].label_names)
+    if not surveyed:
+        labels = AsWritten(checked=True)  # no row is usable, which is an error below
+    elif scheme is not None:
+        labels = scheme(iter(surveyed), class_names, options.label_map, sources[first][0].labels)
     elif class_names is not None:
-        labels = LabelMap.given(class_names, surveyed, label_map)
+        labels = LabelMap.given(class_names, surveyed, options.label_map)
     else:
         labels = LabelMap.from_counts(surveyed)
+    splits = {}
     try:
-        splits[first] = _read(first, sources[first], labels, ledger, keep)
+        splits[first] = _read(first, sources[first], labels, ledger, keep, taken if keep else None)
     except DataError as error:
         if error.reason in (Reason.UNKNOWN_LABEL, Reason.LABEL_OUT_OF_RANGE):
             found = f". All labels in {first}: {listed(sort_labels(surveyed))}" if scheme is None else ""
@@ -108,18 +109,27 @@ def read_splits(
     return labels, splits
 
 
-def _read(split: str, parts: Sequence[RowSource], labels: RowLabels, ledger: Ledger, keep: bool) -> ReadSplit:
-    """Read a split under the label map."""
+def _read(
+    split: str,
+    parts: Sequence[RowSource],
+    labels: RowLabels,
+    ledger: Ledger,
+    keep: bool,
+    taken: Sequence[list[Taken]] | None = None,
+) -> ReadSplit:
+    """Check the rows of a split under the label map; `taken` are those that were read already, which it empties."""
     read, hasher, report = ReadSplit(parts), xxhash.xxh3_128(), ledger.report.splits[split]
-    for part in parts:
+    for number, part in enumerate(parts):
         counts: Counter[int] = Counter()
         read.counts.append(counts)
-        hasher.update(repr(part.layout).encode())
-        for rows in part.rows(labels, partial(ledger.reject, split), hasher.update):
-            report.rows_read += rows.lines
-            counts.update(_count(pa.array(labels.stratum(rows.labels))))
+        for rows in part.take() if taken is None else _drain(taken[number]):
+            good = part.check(rows, labels, partial(ledger.reject, split))
+            report.rows_read += good.lines
+            strata = np.bincount(labels.stratum(good.labels), minlength=labels.strata).tolist()
+            counts.update({number: count for number, count in enumerate(strata) if count})
+            hasher.update(pa.record_batch(good.columns()).serialize())
             if keep:
-                read.rows.append(rows)
+                read.rows.append(good)
     read.digest = hasher.hexdigest()
     report.rows_kept = sum(counts.total() for counts in read.counts)
     if not report.rows_kept:
@@ -127,10 +137,11 @@ def _read(split: str, parts: Sequence[RowSource], labels: RowLabels, ledger: Led
     return read
 
 
-def _count(values: pa.Array) -> dict[Any, int]:
-    """Return the number of each value."""
-    counted = pc.value_counts(values)
-    return dict(zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True))
+def _drain(items: list[Taken]) -> Iterable[Taken]:
+    """Yield items in their order, and release each."""
+    items.reverse()
+    while items:
+        yield items.pop()
 
 
 def choose_held_out(
@@ -160,13 +171,17 @@ def build_tables(
     """Return the splits as tables, after the hold-out; empties the rows of `read`."""
     fingerprints = _set_fingerprints(labels, read, held_out, report)
     columns = {split: source.rows for split, source in read.items()}
+    files = {split: source.sources for split, source in read.items()}
     if held_out is not None:
+        files["validation"] = files["train"]
         divided = _divide(columns.pop("train"), held_out)
         columns = dict(zip(("train", "validation"), divided, strict=True)) | columns
     tables = {}
     for split, rows in columns.items():
         info, name = _describe(labels, read), datasets.NamedSplit(split)
         schema = info.features.arrow_schema
+        if len(files[split]) == 1 and files[split][0].table.encoding is not None:
+            report.lines[split] = files[split][0].path, np.concatenate([block.places for block in rows])
         table = pa.Table.from_batches([pa.record_batch(block.columns()).cast(schema) for block in rows], schema)
         tables[split] = datasets.Dataset(table, info, name, fingerprint=fingerprints[split])
     return datasets.DatasetDict(tables)
@@ -206,7 +221,7 @@ def _divide(blocks: list[Rows], held_out: np.ndarray) -> tuple[list[Rows], list[
 
 
 def _describe(labels: RowLabels, read: Mapping[str, ReadSplit]) -> datasets.DatasetInfo:
-    texts = next(iter(read.values())).sources[0].text_columns
+    texts = next(iter(read.values())).sources[0].texts
     columns = {name: datasets.Value("string") for name in ("text", "text_pair")[: len(texts)]}
     return datasets.DatasetInfo(features=datasets.Features(**columns, label=labels.feature))
 

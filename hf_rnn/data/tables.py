@@ -1,91 +1,78 @@
 r"""One reader of tables: CSV and TSV with a header, JSON lines, Parquet, Arrow, Excel, each also as `.gz` or `.zst`.
 
 Separator and encoding are found in the first megabyte. Memory is independent of the size of the file, except for
-Excel, for JSON that is one list, and for compressed Parquet or Arrow files.
-
-No row is lost: a row is delivered, or it is a [`BadRow`] with its line and reason. The csv readers of pyarrow, polars,
-pandas and Python merge rows at a quote that is never closed, so delimited text is cut here, by the rules of RFC 4180
-with these additions:
-
-- A `"` inside an unquoted field is a character: `0,a 5" pipe is 3 inch`.
-- A quoted field may hold line feeds, unless one of its lines reads as a row of its own. Then only the first line is
-  refused, and the next ones are rows.
-- With tabs a `"` is a character, except in fields that had to be quoted: those with `""`, a tab or a line feed.
-- A blank line is not a row, except in a table of one column.
+Excel, for JSON that is one list, and for compressed Parquet or Arrow files. No row is lost: a row is delivered, or it
+is a [`BadRow`] with its line and reason.
 """
 
 from __future__ import annotations
 
-import codecs
-import gzip
 import io
 import json
+import os
 import zipfile
 import zlib
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from io import RawIOBase
+from codecs import BOM_UTF8
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..utils.errors import UserError, install_hint, reason_of
+from .delimited import (
+    BLOCK_BYTES,
+    MAX_LINE_BYTES,
+    NO_SEPARATOR,
+    SAMPLE_BYTES,
+    Batch,
+    DelimitedText,
+    TextFile,
+    decode_line,
+    excerpt_of,
+    find_separator,
+    open_unpacked,
+)
 from .labels import listed
 from .row_errors import EXCERPT_CHARACTERS, BadRow, DataError, Fault, Reason
-from .tsv_reader import MAX_LINE_BYTES, blocks_of_lines, excerpt_of, line_too_long
 
 BATCH_ROWS = 10_000
-_BATCH_BYTES = 1 << 20
-_SAMPLE_BYTES = 1 << 20
-_SEPARATORS = ",;\t|"
-_ONE_COLUMN = "\0"  # separates nothing: a line with NUL is refused
+
+# Names of columns of texts and of labels, in any case; the first that a table has is taken.
+TEXT_NAMES = ("text", "tweet", "sentence", "review", "content", "comment", "message")
+LABEL_NAMES = ("label", "labels", "sentiment", "class", "category", "target", "emotion", "polarity")
 
 _KINDS = {
-    "delimited": ("csv", "tsv", "tab", "psv"),
+    "delimited": ("tsv", "csv", "tab", "psv"),
     "json": ("jsonl", "ndjson", "json"),
     "parquet": ("parquet", "pq"),
     "arrow": ("arrow", "feather", "ipc"),
     "excel": ("xlsx", "xlsm"),
 }
+PACKED = (".gz", ".zst", ".zstd")
 TABLE_SUFFIXES = tuple(f".{suffix}" for suffixes in _KINDS.values() for suffix in suffixes)
 
 _LIBRARY_ERRORS = (OSError, EOFError, zlib.error, zipfile.BadZipFile, pa.ArrowException, KeyError, ValueError)
 
-
-@dataclass(frozen=True)
-class Batch:
-    """Rows of a table in their order.
-
-    Attributes:
-        places: The place of each good row, ascending: its first line from 1 in text files, its row from 0 in others.
-        rows: The good rows. Cells of delimited text are strings, others have the types of the file.
-        bad: The refused rows; their `line` fits between `places`.
-    """
-
-    places: np.ndarray
-    rows: pa.RecordBatch
-    bad: list[BadRow]
-
-    @property
-    def size(self) -> int:
-        """The number of rows that were read."""
-        return len(self.places) + len(self.bad)
+Read = Callable[[Sequence[str] | None], Iterator[Batch]]
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table in a file, which is read again for each iteration.
+    """Rows in a file or a data set, read again for each iteration.
 
     Attributes:
-        path: The file.
-        kind: `delimited`, `json`, `parquet`, `arrow` or `excel`.
+        path: The file, or the name of a data set in messages.
+        kind: `delimited`, `json`, `parquet`, `arrow`, `excel` or `dataset`.
         columns: The names of the columns, in order. Later JSON lines may have further ones.
         separator: The separator of delimited text, None for other files.
         encoding: The encoding of a text file, None for others.
+        header: Whether the first line of a file has the names.
+        class_names: The names of a column of ClassLabel, in the order of its numbers.
     """
 
     path: str
@@ -93,33 +80,81 @@ class Table:
     columns: list[str]
     separator: str | None = None
     encoding: str | None = None
-    _read: Callable[[], Iterator[Batch]] = field(default=lambda: iter(()), repr=False, compare=False)
+    header: bool = False
+    class_names: Mapping[str, list[str]] = field(default_factory=dict)
+    _read: Read = field(default=lambda columns: iter(()), repr=False, compare=False)
+    _stamp: tuple[int, int] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def is_unnamed(self) -> bool:
+        """Whether the columns are only numbered."""
+        return self.kind == "delimited" and not self.header and self.columns[0] == "0"
 
     def __iter__(self) -> Iterator[Batch]:
-        """Read the table once; raise [`DataError`] for a file that is damaged as a whole."""
+        """Read the table once."""
+        return self.batches()
+
+    def batches(self, columns: Sequence[str] | None = None) -> Iterator[Batch]:
+        """Read the table once, or these columns of it; dots lead into nested records, which come whole.
+
+        Raises:
+            DataError: For a file that is damaged as a whole, or changed since it was opened.
+        """
+        roots = None
+        if columns is not None:
+            roots = list(dict.fromkeys(name if name in self.columns else name.partition(".")[0] for name in columns))
+        self._check_unchanged()
         try:
-            yield from self._read()
+            yield from self._read(roots)
         except UserError:
             raise
         except _LIBRARY_ERRORS as error:
             raise DataError.for_file(self.path, Reason.UNREADABLE, f"it is damaged: {reason_of(error):.300}") from None
+        self._check_unchanged()
+
+    def _check_unchanged(self) -> None:
+        if self._stamp is None:
+            return
+        try:
+            stamp = _stamp_of(self.path)
+        except OSError as error:
+            detail = f"it can no longer be read ({error.strerror})"
+            raise DataError.for_file(self.path, Reason.FILE_CHANGED, detail) from None
+        if stamp != self._stamp:
+            detail = f"it had {self._stamp[0]} bytes, found {stamp[0]} and a later change; load it again"
+            raise DataError.for_file(self.path, Reason.FILE_CHANGED, detail)
+
+
+def _stamp_of(path: str) -> tuple[int, int]:
+    status = os.stat(path)
+    return status.st_size, status.st_mtime_ns
 
 
 def is_table(path: str | Path) -> bool:
     """Return whether the name of a file is that of a table, such as `texts.csv` or `texts.jsonl.gz`."""
-    return _kind_of_name(str(path)) is not None
+    return kind_of_name(str(path)) is not None
 
 
-def _kind_of_name(path: str) -> str | None:
+def suffix_of(path: str) -> str:
+    """Return the suffix of a file's name without that of its packing: `.tsv` of `train.tsv.gz`."""
     name = path.lower()
-    for packed in (".gz", ".zst", ".zstd"):
+    for packed in PACKED:
         name = name.removesuffix(packed)
-    suffix = name.rpartition(".")[2] if "." in name else ""
-    return next((kind for kind, suffixes in _KINDS.items() if suffix in suffixes), None)
+    return os.path.splitext(name)[1]
+
+
+def kind_of_name(path: str) -> str | None:
+    """Return the kind of a table by the name of its file; None for other names."""
+    return next((kind for kind, suffixes in _KINDS.items() if suffix_of(path)[1:] in suffixes), None)
 
 
 def read_table(
-    path: str | Path, *, separator: str | None = None, encoding: str | None = None, header: bool = True
+    path: str | Path,
+    *,
+    separator: str | None = None,
+    encoding: str | None = None,
+    header: bool | None = True,
+    strict: int | None = None,
 ) -> Table:
     r"""Open a table, and find its kind, columns, separator and encoding.
 
@@ -128,11 +163,14 @@ def read_table(
 
     Args:
         path: A file.
-        separator: The separator of delimited text, a character; `\t` and `tab` are a tab. By default comma, semicolon, tab or bar,
-            whichever cuts most lines into as many fields as the header.
-        encoding: The encoding of a text file, as Python names it. By default UTF-8, with or without a mark, UTF-16, or cp1252 if
-            lines of the first megabyte are not UTF-8, and more of them than lines that need it.
-        header: Whether the first line of delimited text names the columns; otherwise they are `0`, `1`, ...
+        separator: The separator of delimited text, a character; `\t` and `tab` are a tab. By default comma, semicolon,
+            tab or bar: the one that cuts most lines into as many fields as the header.
+        encoding: The encoding of a text file, as Python names it. By default UTF-8, with or without a mark, UTF-16, or
+            cp1252 if most lines of the first megabyte with other characters than ASCII are not UTF-8.
+        header: Whether the first line of delimited text names the columns; otherwise they are `0`, `1`, ... None is
+            true for known names such as `text` and `label` only.
+        strict: If the first line has no names, the fields of a line, or 0 for those of the first: fields are separated
+            by tabs, a `"` is a character, and each line is a row.
 
     Returns:
         A [`Table`]. Iterate over it for its batches, as often as needed:
@@ -147,19 +185,20 @@ def read_table(
     name = str(path)
     try:
         with open_unpacked(name) as stream:
-            head = stream.read(_SAMPLE_BYTES)
+            head, stamp = stream.read(SAMPLE_BYTES), _stamp_of(name)
     except FileNotFoundError:
-        raise UserError(f"there is no file {name}: give a table such as texts.csv") from None
+        raise UserError(f"{name} does not exist: give a table such as texts.csv, or a folder with train.tsv") from None
     except _LIBRARY_ERRORS as error:
-        raise DataError.for_file(name, Reason.UNREADABLE, reason_of(error)) from None
+        raise DataError.for_file(name, Reason.UNREADABLE, f"it is damaged: {reason_of(error)}") from None
     if not head.strip():
         raise DataError.for_file(name, Reason.EMPTY_FILE, "found no row")
-    kind = _kind_of_name(name) or _kind_of_bytes(head)
+    kind = kind_of_name(name) or _kind_of_bytes(head)
     try:
-        if kind in ("parquet", "arrow", "excel"):
-            return {"parquet": _open_parquet, "arrow": _open_arrow, "excel": _open_excel}[kind](name)
-        text = _TextFile.open(name, head, encoding)
-        return _open_json(text) if kind == "json" else _open_delimited(text, separator, header)
+        if kind == "delimited":
+            return _open_delimited(name, head, stamp, separator, encoding, header, strict)
+        if kind == "json":
+            return _open_json(TextFile.open(name, head, encoding), stamp)
+        return {"parquet": _open_parquet, "arrow": _open_arrow, "excel": _open_excel}[kind](name, stamp)
     except UserError:
         raise
     except _LIBRARY_ERRORS as error:
@@ -173,22 +212,12 @@ def _kind_of_bytes(head: bytes) -> str:
     return "delimited"
 
 
-def open_unpacked(path: str) -> BinaryIO:
-    """Open a file for reading, and unpack gzip and zstd, known by their first bytes."""
-    with open(path, "rb") as stream:
-        magic = stream.read(4)
-    if magic.startswith(b"\x1f\x8b"):
-        return cast(BinaryIO, gzip.open(path))
-    if magic == b"\x28\xb5\x2f\xfd":
-        return io.BufferedReader(pa.CompressedInputStream(pa.OSFile(path), "zstd"))
-    return open(path, "rb")
-
-
 def find_column(columns: Sequence[str], wanted: str | None, guesses: Iterable[str], path: str, flag: str) -> str:
     """Return the name of a column of a table: `wanted`, or the first of `guesses` that is there, in any case.
 
     A dot in `wanted` leads into nested records. Raises a [`DataError`] that lists the columns and names the `flag`.
     """
+    guesses = list(guesses)
     if wanted is not None and (wanted in columns or wanted.partition(".")[0] in columns):
         if columns.count(wanted) > 1:
             raise DataError.for_file(path, Reason.MISSING_COLUMN, f"two columns are named {wanted!r:.80}; rename one")
@@ -197,10 +226,32 @@ def find_column(columns: Sequence[str], wanted: str | None, guesses: Iterable[st
     found = next((folded[guess] for guess in guesses if guess in folded), None) if wanted is None else None
     if found is not None and columns.count(found) == 1:
         return found
-    missing = f"no column {wanted!r:.80}" if wanted is not None else f"no column {next(iter(guesses), flag)!r}"
+    missing = f"no column {wanted or next(iter(guesses), flag)!r:.80}"
     raise DataError.for_file(
         path, Reason.MISSING_COLUMN, f"{missing}: found {listed(columns)}; name one of them with --{flag}"
     )
+
+
+def read_column(
+    path: str | Path, column: str | None = None, *, separator: str | None = None, encoding: str | None = None
+) -> Iterator[str | BadRow]:
+    """Yield the texts of a column of a table, or the lines of a file of another kind, in order; "" if one is missing.
+
+    Without a `column`, or if the table has no such column, it is that of texts by its name.
+    """
+    if is_table(path):
+        table = read_table(path, separator=separator, encoding=encoding)
+        known = column in table.columns or (column is not None and "." in column)
+        name = find_column(table.columns, column if known else None, TEXT_NAMES, str(path), "text_column")
+    else:
+        table, name = open_lines(path, encoding), "text"
+    for batch in table.batches([name]):
+        texts: list[Any] = take_column(batch.rows, name).to_pylist()
+        rows: list[tuple[int, str | BadRow]] = [(row.line, row) for row in batch.bad]
+        for place, text in zip(batch.places.tolist(), texts, strict=True):
+            rows.append((place, "" if text is None else str(text)))
+        for _, row in sorted(rows, key=lambda row: row[0]):
+            yield row
 
 
 def take_column(rows: pa.RecordBatch, name: str) -> pa.Array:
@@ -216,365 +267,152 @@ def take_column(rows: pa.RecordBatch, name: str) -> pa.Array:
     return take_column(inner, rest)
 
 
-# --- text files -----------------------------------------------------------------------------------------------------
+def _select(rows: pa.RecordBatch, columns: Sequence[str] | None) -> pa.RecordBatch:
+    return rows if columns is None else rows.select([name for name in columns if name in rows.schema.names])
 
 
-class _Recoded(RawIOBase):
-    """A stream of UTF-8 out of one in UTF-16, whose line feeds are not single bytes."""
-
-    def __init__(self, stream: BinaryIO, encoding: str) -> None:
-        self._stream, self._decoder = stream, codecs.getincrementaldecoder(encoding)()
-
-    def read(self, size: int = -1) -> bytes:
-        """Return about `size` bytes; empty only at the end."""
-        while data := self._stream.read(size):
-            if text := self._decoder.decode(data):
-                return text.encode()
-        return self._decoder.decode(b"", final=True).encode()
+# ---- text ----
 
 
-@dataclass(frozen=True)
-class _TextFile:
-    """A text file, cut into lines at LF; `sample` are its first whole lines."""
-
-    path: str
-    encoding: str
-    sample: tuple[str, ...]
-
-    @classmethod
-    def open(cls, path: str, head: bytes, encoding: str | None) -> _TextFile:
-        try:
-            encoding = codecs.lookup(encoding).name if encoding else _find_encoding(head)
-        except LookupError:
-            raise UserError(f"unknown encoding {encoding!r}: give one such as utf-8, cp1252 or utf-16") from None
-        text = codecs.getincrementaldecoder(encoding)("replace").decode(head).removeprefix("\ufeff")
-        lines = text.split("\n")
-        lines = lines[:-1] if len(head) >= _SAMPLE_BYTES or not lines[-1] else lines
-        return cls(path, encoding, tuple(line.removesuffix("\r") for line in lines))
-
-    def lines(self) -> Iterator[tuple[int, int, str | BadRow]]:
-        """Yield number, byte offset and characters of each line, with a CR at its end, or why it is refused."""
-        number, encoding = 1, self.encoding
-        with open_unpacked(self.path) as stream:
-            source: Any = stream
-            if encoding.startswith(("utf-16", "utf-32")):
-                source, encoding = _Recoded(stream, encoding), "utf-8"
-            head = source.read(3).removeprefix(codecs.BOM_UTF8)
-            offset = 0
-            source = _Joined(head, source)
-            for block, length, size in blocks_of_lines(source, MAX_LINE_BYTES):
-                if length:
-                    fault = line_too_long(length, MAX_LINE_BYTES)
-                    yield number, offset, BadRow(self.path, number, offset, fault, excerpt_of(block))
-                    number, offset = number + 1, offset + size
-                    continue
-                for raw in block.split(b"\n")[:-1]:
-                    yield number, offset, self._decode(raw, number, offset, encoding)
-                    number, offset = number + 1, offset + len(raw) + 1
-
-    def _decode(self, raw: bytes, number: int, offset: int, encoding: str) -> str | BadRow:
-        try:
-            text = raw.decode(encoding)
-            if len(raw) > MAX_LINE_BYTES + raw.endswith(b"\r"):
-                return BadRow(
-                    self.path, number, offset, line_too_long(len(raw), MAX_LINE_BYTES), text[:EXCERPT_CHARACTERS]
-                )
-        except UnicodeDecodeError as error:
-            detail = f"byte 0x{raw[error.start]:02x} at byte {error.start + 1} of the line is not {encoding}"
-            fault = Fault(Reason.NOT_UTF8, detail, "Save the file as UTF-8, or name its encoding with --encoding")
-        else:
-            if "\0" not in text:
-                return text
-            fault = Fault(Reason.NUL, f"NUL is character {text.index(chr(0)) + 1} of the line")
-        return BadRow(self.path, number, offset, fault, excerpt_of(raw).removesuffix("\r"))
-
-    def refuse(self, number: int, offset: int, fault: Fault, text: str) -> BadRow:
-        """Make the record of a refused row."""
-        return BadRow(self.path, number, offset, fault, text.removesuffix("\r")[:EXCERPT_CHARACTERS])
-
-
-class _Joined(RawIOBase):
-    """A stream behind bytes that were read from it already."""
-
-    def __init__(self, head: bytes, stream: Any) -> None:
-        self._head, self._stream = head, stream
-
-    def read(self, size: int = -1) -> bytes:
-        """Return some bytes; empty only at the end."""
-        head, self._head = self._head, b""
-        return head or self._stream.read(size)
-
-
-def _find_encoding(head: bytes) -> str:
-    """Return the encoding of a text by its first bytes."""
-    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return "utf-16"
-    odd, even = head[1:4096:2].count(0), head[:4096:2].count(0)
-    if max(odd, even) > len(head[:4096]) // 8 and min(odd, even) < max(odd, even) // 8:
-        return "utf-16-le" if odd > even else "utf-16-be"
-    valid: Counter[bool] = Counter()
-    for line in head.split(b"\n")[:-1] if len(head) >= _SAMPLE_BYTES else head.split(b"\n"):
-        if not line.isascii():
-            valid[_decodes(line, "utf-8")] += 1
-    return "cp1252" if valid[False] > valid[True] else "utf-8"
-
-
-def _decodes(line: bytes, encoding: str) -> bool:
-    try:
-        line.decode(encoding)
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _deliver(rows: Iterable[tuple[int, int, Any]], build: Callable[[list[Any]], pa.RecordBatch]) -> Iterator[Batch]:
-    """Collect rows or refusals with number and offset to batches of bounded size."""
-    places: list[int] = []
-    good: list[Any] = []
-    bad: list[BadRow] = []
-    start = 0
-    for number, offset, row in rows:
-        if len(good) + len(bad) >= BATCH_ROWS or (offset - start > _BATCH_BYTES and (good or bad)):
-            yield Batch(np.array(places, dtype=np.int64), build(good), bad)
-            places, good, bad, start = [], [], [], offset
-        if isinstance(row, BadRow):
-            bad.append(row)
-        else:
-            places.append(number)
-            good.append(row)
-    if good or bad:
-        yield Batch(np.array(places, dtype=np.int64), build(good), bad)
-
-
-# --- delimited text -------------------------------------------------------------------------------------------------
-
-
-def _open_delimited(text: _TextFile, separator: str | None, header: bool) -> Table:
+def _open_delimited(
+    path: str,
+    head: bytes,
+    stamp: tuple[int, int],
+    separator: str | None,
+    encoding: str | None,
+    header: bool | None,
+    strict: int | None,
+) -> Table:
+    text = TextFile.open(path, head, encoding, strict is not None)
     if separator is not None:
         separator = {"\\t": "\t", "tab": "\t"}.get(separator, separator)
         if len(separator) != 1 or separator in '"\r\n':
             raise UserError(f"the separator must be one character: found {separator!r:.80}; give , ; | or tab")
-    found = separator or _find_separator(text.sample, text.path)
-    cutter = _Cutter(text, found, header)
-    for _, _, row in cutter.rows(with_header=True):
-        if isinstance(row, BadRow):
-            raise DataError.for_row(row)
-        names = row if header else [str(number) for number in range(len(row))]
-        break
-    else:
-        raise DataError.for_file(text.path, Reason.EMPTY_FILE, "found no row")
-    cutter.learn(names)
-
-    def build(rows: list[list[str]]) -> pa.RecordBatch:
-        columns = zip(*rows, strict=True) if rows else [()] * len(names)
-        return pa.RecordBatch.from_arrays([pa.array(column, pa.string()) for column in columns], names)
-
-    shown = "," if found == _ONE_COLUMN else found
-    return Table(text.path, "delimited", names, shown, text.encoding, lambda: _deliver(cutter.rows(), build))
+    found = separator or ("\t" if strict is not None else find_separator(text.sample, suffix_of(path)))
+    if header is None:
+        first = {name.strip().casefold() for name in text.sample[0].split(found)}
+        header = not first.isdisjoint(TEXT_NAMES) and not first.isdisjoint(LABEL_NAMES)
+    rows = DelimitedText(text, found, header, None if header else strict)
+    shown = "," if found == NO_SEPARATOR else found
+    return Table(path, "delimited", rows.names, shown, text.encoding, header, {}, rows.batches, stamp)
 
 
-def _find_separator(lines: Sequence[str], path: str) -> str:
-    """Return the separator that cuts most lines into as many fields as the first, which has more than one."""
-    preferred = "\t" if ".tsv" in path.lower() else ""
-    best, most = _ONE_COLUMN, 0.0
-    filled = [line for line in lines[:1000] if line]
-    for separator in preferred + _SEPARATORS:
-        cut = [_cut(line, separator) for line in filled]
-        if not cut or not isinstance(cut[0], list) or len(cut[0]) < 2:
-            continue
-        agree = sum(isinstance(row, list) and len(row) == len(cut[0]) for row in cut) / len(cut)
-        if agree > most:
-            best, most = separator, agree
-    return best
+def open_lines(path: str | Path, encoding: str | None = None, label: str | None = None) -> Table:
+    """Open a text file as a table of the column `text`, with a row for each line, and of `label` if it is given."""
+    name = str(path)
+    try:
+        with open_unpacked(name) as stream:
+            text = TextFile.open(name, stream.read(SAMPLE_BYTES), encoding, strict=True)
+    except FileNotFoundError:
+        raise UserError(f"{name} does not exist: give a file with one text per line") from None
+    except _LIBRARY_ERRORS as error:
+        raise DataError.for_file(name, Reason.UNREADABLE, f"it is damaged: {reason_of(error)}") from None
+    rows = DelimitedText(text, NO_SEPARATOR, header=False, fields=1)
+    rows.names = ["text"]
+    read: Read = rows.batches if label is None else partial(_read_labelled, rows, label)
+    names = ["text"] if label is None else ["text", "label"]
+    return Table(name, "lines", names, None, text.encoding, _read=read, _stamp=_stamp_of(name))
 
 
-def _cut(row: str, separator: str) -> list[str] | bool:
-    """Return the fields of a row; True if its last quoted field is still open, False for a misplaced quote."""
-    if '"' not in row:
-        return row.split(separator)
-    fields, at = [], 0
-    while True:
-        quoted, end = row.startswith('"', at), -1
-        if quoted:
-            end = row.find('"', at + 1)
-            while end >= 0 and row.startswith('"', end + 1):
-                end = row.find('"', end + 2)
-        after = end + 1
-        if end >= 0 and (after == len(row) or row[after] == separator):
-            written = row[at + 1 : end]
-            needed = separator != "\t" or '""' in written or "\t" in written or "\n" in written
-            fields.append(written.replace('""', '"') if needed else row[at:after])
-        elif quoted and separator != "\t":
-            return end < 0
-        else:
-            after = row.find(separator, at)
-            after = len(row) if after < 0 else after
-            if "\n" in row[at:after]:
-                return quoted and end < 0
-            fields.append(row[at:after])
-        if after == len(row):
-            return fields
-        at = after + 1
+def _read_labelled(rows: DelimitedText, label: str, columns: Sequence[str] | None) -> Iterator[Batch]:
+    for batch in rows.batches(["text"]):
+        labels = pa.array([label] * len(batch.rows), pa.string())
+        yield replace(batch, rows=pa.RecordBatch.from_arrays([batch.rows.column(0), labels], ["text", "label"]))
 
 
-class _Cutter:
-    """Cuts the lines of a file into rows of a fixed number of fields."""
+def open_folder(path: str | Path, encoding: str | None = None) -> Table:
+    """Open a folder of text files as a table with a row for each file, and the folder's name as label."""
+    return Table(str(path), "folder", ["text", "label"], _read=partial(_read_files, Path(path), encoding or "utf-8"))
 
-    def __init__(self, text: _TextFile, separator: str, header: bool) -> None:
-        self._text, self._separator, self._header = text, separator, header
-        self._fields = 0
-        self._frequent: list[set[str]] = []  # values of each column that come again
-        self._numeric: list[bool] = []
 
-    def learn(self, names: Sequence[str]) -> None:
-        """Note the number of fields, and the values that show where a row begins."""
-        self._fields = len(names)
-        cut = [_cut(line, self._separator) for line in self._text.sample[self._header :][:10_000]]
-        rows = [row for row in cut if isinstance(row, list) and len(row) == len(names)]
-        for column in zip(*rows, strict=True) if rows else [()] * len(names):
-            values = Counter(column)
-            few = 2 * len(values) <= max(len(rows), 4)
-            self._frequent.append({value for value in values if few and 0 < len(value) <= 40})
-            self._numeric.append(bool(values) and all(map(_is_number, values)))
-
-    def rows(self, with_header: bool = False) -> Iterator[tuple[int, int, list[str] | BadRow]]:
-        """Yield line, offset and fields of each row, or why it is refused."""
-        source = self._text.lines()
-        waiting: deque[tuple[int, int, str | BadRow]] = deque()  # lines that were read ahead
-        separator, fields, skip = self._separator, self._fields, self._header and not with_header
-        while line := waiting.popleft() if waiting else next(source, None):
-            number, offset, text = line
-            if isinstance(text, BadRow):
-                yield number, offset, text
-                continue
-            row = text.removesuffix("\r")
-            if not row and fields != 1:
-                continue
-            cut = row.split(separator) if '"' not in row else _cut(row, separator)
-            if cut is True or (separator == "\t" and '"' in row and _may_continue(cut, fields)):
-                cut = self._join(text, waiting, source) or (cut if isinstance(cut, list) else False)
-            if skip:
-                skip = False
-            elif not isinstance(cut, list):
-                detail = "a quoted field does not end before a separator or the end of the line"
-                fault = Fault(Reason.MISPLACED_QUOTE, detail, 'Write " as "" in a quoted field')
-                yield number, offset, self._text.refuse(number, offset, fault, row)
-            elif fields and len(cut) != fields:
-                reason = Reason.TOO_FEW_FIELDS if len(cut) < fields else Reason.TOO_MANY_FIELDS
-                fault = Fault(reason, f"found {len(cut)} of {fields}", "Quote texts that hold the separator")
-                yield number, offset, self._text.refuse(number, offset, fault, row)
+def _read_files(folder: Path, encoding: str, columns: Sequence[str] | None) -> Iterator[Batch]:
+    files = sorted(folder.glob("*.txt"))
+    for start in range(0, len(files), 1000):
+        texts, places, bad = [], [], []
+        for place, file in enumerate(files[start : start + 1000], start):
+            content = file.read_bytes().removeprefix(BOM_UTF8)
+            text = decode_line(content, 0, MAX_LINE_BYTES, encoding)
+            if isinstance(text, Fault):
+                bad.append(BadRow(str(file), place, None, text, excerpt_of(content)))
             else:
-                yield number, offset, cut
-
-    def _join(
-        self, first: str, waiting: deque[tuple[int, int, str | BadRow]], source: Iterator[Any]
-    ) -> list[str] | bool:
-        """Return the fields of a row of several lines and consume these; False without any change if it is not one."""
-        ahead, lines, size = list(waiting), [first], len(first)
-        while size <= MAX_LINE_BYTES:
-            if len(lines) > len(ahead):
-                if (line := next(source, None)) is None:
-                    break
-                ahead.append(line)
-                waiting.append(line)
-            text = ahead[len(lines) - 1][2]
-            if isinstance(text, BadRow):
-                break
-            lines.append(text)
-            size += len(text) + 1
-            if '"' not in text:
-                continue
-            cut = _cut("\n".join(lines).removesuffix("\r"), self._separator)
-            if cut is False:
-                break
-            if isinstance(cut, list):
-                if (self._fields and len(cut) != self._fields) or self._hides_rows(cut, lines):
-                    break
-                for _ in lines[1:]:
-                    waiting.popleft()
-                return cut
-        return False
-
-    def _hides_rows(self, cut: list[str], lines: list[str]) -> bool:
-        """Return whether a line of a joined row reads as a row: with all fields, and a value that its column has."""
-        first = next((place for place, value in enumerate(cut) if "\n" in value), 0)
-        last = max((place for place, value in enumerate(cut) if "\n" in value), default=len(cut))
-        for number, line in enumerate(lines):
-            fields = line.removesuffix("\r").split(self._separator)
-            if len(fields) != len(self._frequent):
-                continue
-            # the first line has the fields before the text of several lines in any case, the last one those after it
-            places = range(first + 1 if number == 0 else 0, last if number == len(lines) - 1 else len(fields))
-            for place in places:
-                value = fields[place]
-                if value in self._frequent[place] or (self._numeric[place] and _is_number(value)):
-                    return True
-        return False
+                texts.append(text.removesuffix("\n").removesuffix("\r"))
+                places.append(place)
+        arrays = [pa.array(texts, pa.string()), pa.array([folder.name] * len(texts), pa.string())]
+        yield Batch(np.array(places, dtype=np.int64), pa.RecordBatch.from_arrays(arrays, ["text", "label"]), bad)
 
 
-def _may_continue(cut: list[str] | bool, fields: int) -> bool:
-    """Return whether the last field of a line with tabs can be the start of a quoted one of several lines."""
-    return (
-        isinstance(cut, list)
-        and len(cut) <= (fields or len(cut))
-        and cut[-1].startswith('"')
-        and cut[-1].count('"') % 2 == 1
-    )
-
-
-def _is_number(value: str) -> bool:
-    return value.removeprefix("-").replace(".", "", 1).isdecimal()
-
-
-# --- records --------------------------------------------------------------------------------------------------------
-
-
-def _open_json(text: _TextFile) -> Table:
+def _open_json(text: TextFile, stamp: tuple[int, int]) -> Table:
     starts = next((line for line in text.sample if line.strip()), "").lstrip()
-    read = (lambda: _read_list(text)) if starts.startswith("[") else (lambda: _deliver(_records(text), _as_batch))
-    first = next((batch for batch in read() if batch.rows.num_columns), None)
+    is_list = starts.startswith("[")
+    read = partial(_read_list if is_list else _read_records, text)
+    first = next((batch for batch in read(None) if batch.rows.num_columns), None)
     names = first.rows.schema.names if first is not None else []
-    return Table(text.path, "json", names, None, text.encoding, read)
+    encoding = None if is_list else text.encoding  # the rows of a list have no lines
+    return Table(text.path, "json", names, None, encoding, _read=read, _stamp=stamp)
 
 
-def _records(text: _TextFile) -> Iterator[tuple[int, int, dict[str, Any] | BadRow]]:
-    """Yield line, offset and record of each line that is not blank, or why it is refused."""
-    for number, offset, line in text.lines():
-        if isinstance(line, BadRow):
-            yield number, offset, line
-        elif line.strip():
-            try:
-                record = json.loads(line)
-                detail = "" if isinstance(record, dict) else f"found {type(record).__name__}"
-            except (ValueError, RecursionError) as error:
-                detail = reason_of(error)
-            if detail:
-                fault = Fault(Reason.NOT_JSON, detail, 'Write one record such as {"text": "..."} per line')
-                yield number, offset, text.refuse(number, offset, fault, line)
-            else:
-                yield number, offset, record
+def _read_records(text: TextFile, columns: Sequence[str] | None) -> Iterator[Batch]:
+    """Read a record from each line that is not blank."""
+    places: list[tuple[int, int]] = []
+    records: list[dict[str, Any]] = []
+    bad: list[BadRow] = []
+    start = 0
+    for block in text.blocks():
+        if (records or bad) and block[1] - start >= BLOCK_BYTES:
+            yield _as_batch(records, places, bad, columns)
+            places, records, bad, start = [], [], [], block[1]
+        for number, offset, line in text.lines(*block):
+            record = line if isinstance(line, BadRow) else _parse(text.path, number, offset, line)
+            if isinstance(record, BadRow):
+                bad.append(record)
+            elif record is not None:
+                places.append((number, offset))
+                records.append(record)
+    if records or bad:
+        yield _as_batch(records, places, bad, columns)
 
 
-def _read_list(text: _TextFile) -> Iterator[Batch]:
+def _parse(path: str, number: int, offset: int, line: str) -> dict[str, Any] | BadRow | None:
+    """Return the record of a line, None for a blank line."""
+    if not line.strip():
+        return None
+    try:
+        record = json.loads(line)
+        detail = f"found {type(record).__name__}"
+    except (ValueError, RecursionError) as error:
+        record, detail = None, reason_of(error)
+    if isinstance(record, dict):
+        return record
+    fault = Fault(Reason.NOT_JSON, detail, 'Write one record such as {"text": "..."} per line')
+    return BadRow(path, number, offset, fault, line.removesuffix("\r")[:EXCERPT_CHARACTERS])
+
+
+def _read_list(text: TextFile, columns: Sequence[str] | None) -> Iterator[Batch]:
     """Read a file that is one JSON list of records."""
     with open_unpacked(text.path) as stream:
-        records = json.loads(stream.read().decode(text.encoding).removeprefix("\ufeff"))
-    for start in range(0, len(records), BATCH_ROWS):
-        rows, places, bad = [], [], []
-        for place, record in enumerate(records[start : start + BATCH_ROWS], start):
-            if isinstance(record, dict):
-                rows.append(record)
-                places.append(place)
-            else:
-                fault = Fault(Reason.NOT_JSON, f"found {type(record).__name__}")
-                bad.append(BadRow(text.path, place, None, fault, str(record)[:EXCERPT_CHARACTERS]))
-        yield Batch(np.array(places, dtype=np.int64), _as_batch(rows), bad)
+        found = json.loads(stream.read().decode(text.encoding).removeprefix("\ufeff"))
+    for start in range(0, len(found), BATCH_ROWS):
+        rows = list(enumerate(found[start : start + BATCH_ROWS], start))
+        bad = [
+            BadRow(text.path, place, None, Fault(Reason.NOT_JSON, f"found {type(row).__name__}"), str(row)[:80])
+            for place, row in rows
+            if not isinstance(row, dict)
+        ]
+        good = [(place, row) for place, row in rows if isinstance(row, dict)]
+        yield _as_batch([row for _, row in good], [place for place, _ in good], bad, columns)
 
 
-def _as_batch(records: list[dict[str, Any]]) -> pa.RecordBatch:
+def _as_batch(
+    records: list[dict[str, Any]], places: Sequence[Any], bad: list[BadRow], columns: Sequence[str] | None
+) -> Batch:
     """Return records as columns, in the order of their first appearance; absent values are null."""
-    names = list(dict.fromkeys(name for record in records for name in record))
-    return pa.RecordBatch.from_arrays([_as_array([row.get(name) for row in records]) for name in names], names)
+    names = list(dict.fromkeys(name for record in records for name in record)) if columns is None else columns
+    arrays = [_as_array([row.get(name) for row in records]) for name in names]
+    rows = pa.RecordBatch.from_arrays(arrays, list(names))
+    numbers = np.array(places, dtype=np.int64)
+    if numbers.ndim == 2:
+        return Batch(numbers[:, 0], rows, bad, numbers[:, 1])
+    return Batch(numbers, rows, bad)
 
 
 def _as_array(values: list[Any]) -> pa.Array:
@@ -585,7 +423,7 @@ def _as_array(values: list[Any]) -> pa.Array:
         return pa.array([value if value is None or isinstance(value, str) else str(value) for value in values])
 
 
-# --- binary files ---------------------------------------------------------------------------------------------------
+# ---- binary files ----
 
 
 def _open_seekable(path: str) -> pa.NativeFile:
@@ -595,8 +433,8 @@ def _open_seekable(path: str) -> pa.NativeFile:
         return pa.BufferReader(stream.read())
 
 
-def _number(batches: Iterable[pa.RecordBatch]) -> Iterator[Batch]:
-    """Give the rows of batches their numbers."""
+def number_rows(batches: Iterable[pa.RecordBatch]) -> Iterator[Batch]:
+    """Give the rows of batches their numbers, from 0."""
     start = 0
     for rows in batches:
         for first in range(0, len(rows), BATCH_ROWS):
@@ -605,59 +443,65 @@ def _number(batches: Iterable[pa.RecordBatch]) -> Iterator[Batch]:
             start += len(piece)
 
 
-def _open_parquet(path: str) -> Table:
-    def batches() -> Iterator[pa.RecordBatch]:
-        with pq.ParquetFile(_open_seekable(path)) as file:
-            yield from file.iter_batches(BATCH_ROWS)
-
+def _open_parquet(path: str, stamp: tuple[int, int]) -> Table:
     names = pq.ParquetFile(_open_seekable(path)).schema_arrow.names
-    return Table(path, "parquet", names, _read=lambda: _number(batches()))
+    return Table(path, "parquet", names, _read=partial(_read_parquet, path), _stamp=stamp)
 
 
-def _open_arrow(path: str) -> Table:
-    def batches() -> Iterator[pa.RecordBatch]:
-        source = _open_seekable(path)
-        if source.read(6) == b"ARROW1":
-            file = pa.ipc.open_file(source)
-            yield from map(file.get_batch, range(file.num_record_batches))
-        else:
-            source.seek(0)
-            yield from pa.ipc.open_stream(source)
+def _read_parquet(path: str, columns: Sequence[str] | None) -> Iterator[Batch]:
+    with pq.ParquetFile(_open_seekable(path)) as file:
+        yield from number_rows(file.iter_batches(BATCH_ROWS, columns=None if columns is None else list(columns)))
 
-    first = next(batches(), None)
+
+def _open_arrow(path: str, stamp: tuple[int, int]) -> Table:
+    first = next(_read_arrow(path, None), None)
     if first is None:
         raise DataError.for_file(path, Reason.EMPTY_FILE, "found no row")
-    return Table(path, "arrow", first.schema.names, _read=lambda: _number(batches()))
+    return Table(path, "arrow", first.rows.schema.names, _read=partial(_read_arrow, path), _stamp=stamp)
 
 
-def _open_excel(path: str) -> Table:
-    try:
-        from openpyxl import load_workbook
-    except ImportError:
-        raise UserError(f"{path} needs openpyxl: {install_hint('excel')}, or save it as CSV") from None
+def _read_arrow(path: str, columns: Sequence[str] | None) -> Iterator[Batch]:
+    source = _open_seekable(path)
+    is_file = source.read(6) == b"ARROW1"
+    source.seek(0)
+    if is_file:
+        file = pa.ipc.open_file(source)
+        batches: Iterable[pa.RecordBatch] = map(file.get_batch, range(file.num_record_batches))
+    else:
+        batches = pa.ipc.open_stream(source)
+    yield from number_rows(_select(rows, columns) for rows in batches)
 
-    def rows() -> Iterator[tuple[Any, ...]]:
-        with open_unpacked(path) as stream:
-            book = load_workbook(io.BytesIO(stream.read()), read_only=True, data_only=True)
-        yield from book.worksheets[0].iter_rows(values_only=True)
 
-    def build(cells: list[Sequence[Any]]) -> pa.RecordBatch:
-        columns = zip(*cells, strict=True) if cells else [()] * len(names)
-        return pa.RecordBatch.from_arrays([_as_array(list(column)) for column in columns], names)
-
-    def numbered() -> Iterator[tuple[int, int, Any]]:
-        for number, row in enumerate(rows(), 1):
-            filled = max((place for place, cell in enumerate(row, 1) if cell is not None), default=0)
-            if number > 1 and filled > len(names):
-                fault = Fault(Reason.TOO_MANY_FIELDS, f"found {filled} of {len(names)}", "Name all columns in row 1")
-                yield number, 0, BadRow(path, number, None, fault, str(row[0])[:EXCERPT_CHARACTERS])
-            elif number > 1 and filled:
-                yield number, 0, [*row, *[None] * len(names)][: len(names)]
-
-    first = next(rows(), ())
-    names = ["" if cell is None else str(cell) for cell in first]
+def _open_excel(path: str, stamp: tuple[int, int]) -> Table:
+    names = ["" if cell is None else str(cell) for cell in next(_excel_rows(path), ())]
     while names and not names[-1]:
         names.pop()
     if not names:
         raise DataError.for_file(path, Reason.EMPTY_FILE, "its first sheet has no header")
-    return Table(path, "excel", names, _read=lambda: _deliver(numbered(), build))
+    return Table(path, "excel", names, header=True, _read=partial(_read_excel, path, names), _stamp=stamp)
+
+
+def _excel_rows(path: str) -> Iterator[tuple[Any, ...]]:
+    """Yield the cells of each row of the first sheet."""
+    try:
+        from openpyxl import load_workbook
+    except ImportError:
+        raise UserError(f"{path} needs openpyxl: {install_hint('excel')}, or save it as CSV") from None
+    with open_unpacked(path) as stream:
+        book = load_workbook(io.BytesIO(stream.read()), read_only=True, data_only=True)
+    yield from book.worksheets[0].iter_rows(values_only=True)
+
+
+def _read_excel(path: str, names: list[str], columns: Sequence[str] | None) -> Iterator[Batch]:
+    places, rows, bad = [], [], []
+    for number, row in enumerate(_excel_rows(path), 1):
+        filled = max((place for place, cell in enumerate(row, 1) if cell is not None), default=0)
+        if number > 1 and filled > len(names):
+            fault = Fault(Reason.TOO_MANY_FIELDS, f"found {filled} of {len(names)}", "Name all columns in row 1")
+            bad.append(BadRow(path, number, None, fault, str(row[0])[:EXCERPT_CHARACTERS]))
+        elif number > 1 and filled:
+            places.append(number)
+            rows.append([*row, *[None] * len(names)][: len(names)])
+    cells = list(zip(*rows, strict=True)) if rows else [()] * len(names)
+    table = pa.RecordBatch.from_arrays([_as_array(list(column)) for column in cells], names)
+    yield Batch(np.array(places, dtype=np.int64), _select(table, columns), bad)

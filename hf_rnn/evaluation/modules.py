@@ -9,7 +9,7 @@ import datasets
 import evaluate
 import numpy.typing as npt
 
-from .scores import classification_metrics, label_set_metrics, number_metrics
+from .scores import classification_metrics, label_set_metrics, number_metrics, tagging_metrics
 
 _NUMBERS = datasets.List(datasets.Value("float64"))
 
@@ -60,3 +60,10 @@ class Numbers(_Metric):
     """Scores of predicted numbers; see `number_metrics`."""
 
     measure = staticmethod(number_metrics)
+
+
+class Tags(_Metric):
+    """Scores of lists of tag ids; see `tagging_metrics`."""
+
+    measure = staticmethod(tagging_metrics)
+    feature = datasets.List(datasets.Value("int64"))

@@ -6,14 +6,16 @@ import takes a second. Legend: N rows, C names.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..utils.errors import UserError
+from ..utils.errors import UserError, install_hint
 
+_ENTITY_TAG = re.compile(r"[BIES]-(.+)")
 MOST_CLASSES = 1_000  # with a confusion matrix; the zeros of a larger one would fill most of metrics.json
 
 
@@ -80,8 +82,8 @@ def _to_ids(what: str, values: npt.ArrayLike, names: Sequence[str]) -> np.ndarra
         raise UserError(f"{what} have shape {ids.shape} and type {ids.dtype}: {advice}")
     (wrong,) = np.nonzero((ids < 0) | (ids >= len(names)))
     if len(wrong):
-        known = ", ".join(f"{index} = {name}" for index, name in enumerate(names[:20]))
-        raise UserError(f"{what}[{wrong[0]}] is {ids[wrong[0]]}, but there are {len(names)} classes: {known}")
+        meanings = ", ".join(f"{index} = {name}" for index, name in enumerate(names[:20]))
+        raise UserError(f"{what}[{wrong[0]}] is {ids[wrong[0]]}, but there are {len(names)} classes: {meanings}")
     return ids
 
 
@@ -122,7 +124,7 @@ def label_set_metrics(
     per_label = _by_name(names, scores)
     for name, column, labels in zip(names, values.T, true.T, strict=True):
         per_label[name]["average_precision"] = float(average_precision_score(labels, column)) if labels.any() else None
-    precisions = [found["average_precision"] for found in per_label.values() if found["support"]]
+    precisions = [row["average_precision"] for row in per_label.values() if row["support"]]
     return {
         "micro_f1": float(f1_score(true.ravel(), held.ravel(), zero_division=0)),
         "macro_f1": float(scores[2].mean()),
@@ -193,6 +195,46 @@ def _correlate(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     first, second = first - first.mean(axis=0), second - second.mean(axis=0)
     scale = np.sqrt((first**2).sum(axis=0) * (second**2).sum(axis=0))
     return (first * second).sum(axis=0) / np.where(scale > 0, scale, np.inf)
+
+
+def entity_types(names: Iterable[str]) -> list[str]:
+    """Return the sorted types of entities among the tags of a model; empty if they mark no entities."""
+    marks = [_ENTITY_TAG.fullmatch(name) for name in set(names) - {"O"}]
+    return sorted({mark[1] for mark in marks if mark}) if all(marks) else []
+
+
+def tagging_metrics(predictions: Sequence[Any], references: Sequence[Any], names: Sequence[str]) -> dict[str, Any]:
+    """Measure tags of sentences, given as their ids.
+
+    Returns:
+        `accuracy` of the tags and `f1`. For tags of entities, `precision`, `recall` and `f1` are those of whole
+        entities, over all types, `macro_f1` is the mean over types, and `per_class` has each type, as seqeval measures
+        them. For other tags `f1` is the accuracy, and the rest is that of [`classification_metrics`].
+    """
+    guesses, true = np.concatenate(predictions), np.concatenate(references)
+    if not entity_types(names):
+        scores = classification_metrics(guesses, true, names)
+        return {"accuracy": scores["accuracy"], "f1": scores["accuracy"], **scores}
+    try:
+        from seqeval.metrics import classification_report
+    except ModuleNotFoundError as error:
+        raise UserError(f"scores of entities need seqeval: {install_hint('tagging')}") from error
+    tags = np.array(names, dtype=object)
+    expected = [tags[np.asarray(row, dtype=int)].tolist() for row in references]
+    given = [tags[np.asarray(row, dtype=int)].tolist() for row in predictions]
+    report = classification_report(expected, given, output_dict=True, zero_division=0)
+    micro = _read_report(report.get("micro avg", {"precision": 0, "recall": 0, "f1-score": 0}))
+    per_class = {
+        kind: {**_read_report(row), "support": int(row["support"])}
+        for kind, row in report.items()
+        if not kind.endswith(" avg")
+    }
+    macro = float(np.mean([row["f1"] for row in per_class.values()])) if per_class else 0.0
+    return {"accuracy": float((guesses == true).mean()), **micro, "macro_f1": macro, "per_class": per_class}
+
+
+def _read_report(row: Mapping[str, Any]) -> dict[str, float]:
+    return {name.removesuffix("-score"): float(row[name]) for name in ("precision", "recall", "f1-score")}
 
 
 def measure_loss(logits: np.ndarray, references: npt.ArrayLike, problem_type: str | None) -> float:

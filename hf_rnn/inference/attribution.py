@@ -31,7 +31,7 @@ class Piece:
     start: int  # its first character in the text
     end: int  # the character after its last
     word: str | None  # is looked up in the vocabulary, such as `<url>`; None if the tokenizer cuts words further
-    known: bool  # whether it is in the vocabulary
+    in_vocabulary: bool
     effect: float | None  # None for tokens after the explained ones
 
 

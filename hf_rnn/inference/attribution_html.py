@@ -46,13 +46,13 @@ def colour(explanation: Explanation) -> str:
     largest = max((abs(piece.effect) for piece in explanation.pieces if piece.effect is not None), default=0.0)
     # the effect that is shown at full strength
     scale = max(largest, _SMALLEST_SCALE * abs(explanation.scores[explanation.label])) or 1.0
-    parts, place = [], 0
+    marked, place = [], 0
     for piece in explanation.pieces:
-        parts.append(_between(explanation.text[place : piece.start]))
-        parts.append(_mark(piece, explanation, scale))
+        marked.append(_between(explanation.text[place : piece.start]))
+        marked.append(_mark(piece, explanation, scale))
         place = piece.end
-    parts.append(_between(explanation.text[place:]))
-    words = f'<div class="tokens" dir="auto">{"".join(parts)}</div>'
+    marked.append(_between(explanation.text[place:]))
+    words = f'<div class="tokens" dir="auto">{"".join(marked)}</div>'
     return f'{_STYLE}{words}<div class="legend">{_legend(explanation)}</div>'
 
 
@@ -68,22 +68,22 @@ def _mark(piece: Piece, explanation: Explanation, scale: float) -> str:
         strength = _STRONGEST * min(abs(piece.effect) / scale, 1)
         style = f' style="background: rgba({_FOR if piece.effect >= 0 else _AGAINST}, {strength:.3f})"'
         notes.append(f"{piece.effect:+.3f}")
-    if not piece.known:
+    if not piece.in_vocabulary:
         notes.append("not in the vocabulary")
     read = ""
     if piece.word is not None and piece.word.lower() != shown.lower():
         notes.append(f"read as {piece.word}")
         if not shown.lower().startswith(piece.word.lower()):  # no note for `so` of `sooo`
             read = f"<small>{escape(piece.word)}</small>"
-    known = "" if piece.known else ' class="unknown"'
-    return f'<mark{known}{style} title="{escape(", ".join(notes))}">{escape(shown)}{read}</mark>'
+    mark = "" if piece.in_vocabulary else ' class="unknown"'
+    return f'<mark{mark}{style} title="{escape(", ".join(notes))}">{escape(shown)}{read}</mark>'
 
 
 def _legend(explanation: Explanation) -> str:
     label = escape(explanation.label)
     items = [f"{_SWATCH_FOR} speaks for <b>{label}</b>: without the word its score is lower"]
     items.append(f"{_SWATCH_AGAINST} speaks against it")
-    if any(not piece.known for piece in explanation.pieces):
+    if any(not piece.in_vocabulary for piece in explanation.pieces):
         items.append("<u>dotted</u> unknown to the model")
     lines = [" ".join(f"<span>{item}</span>" for item in items)]
     if explanation.tokens > explanation.read:

@@ -80,7 +80,7 @@ def open_texts(path: str, settings: TableSettings) -> TextTable:
     known, wanted = {name.strip().casefold() for name in table.columns}, settings.text_column
     is_number = wanted is not None and wanted.isdecimal() and wanted not in table.columns
     if ".tsv" in path.lower() and (is_number or (wanted is None and known.isdisjoint(_TEXT_COLUMNS))):
-        table = read_table(path, separator="\t", encoding=settings.encoding, header=False)  # as `train` reads it
+        table = read_table(path, encoding=settings.encoding, header=False, strict=0)  # as `train` reads it
         names = table.columns if is_number else ["text", "label", *table.columns[2:]][: len(table.columns)]
     rows = (_order(batch, names or batch.rows.schema.names) for batch in table)
     return TextTable(path, names or table.columns, rows, table.separator, table.kind == "json")

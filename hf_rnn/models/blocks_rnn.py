@@ -17,11 +17,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers.activations import ACT2FN
 
 from .cells_rnn import CompactTexts, RnnLayer
 from .configuration_rnn import RnnConfig
 
+ACTIVATIONS = {"silu": nn.SiLU, "gelu": nn.GELU, "relu": nn.ReLU}  # an import of transformers' own takes seconds
 LONGEST_MEMORY = 100.0  # tokens: at first, units of a residual block remember from about one token to this number
 
 
@@ -82,7 +82,7 @@ class ResidualBlock(nn.Module):
         self.down_proj = nn.Linear(inner, size)
         for layer in (self.out_proj, self.down_proj):
             layer.init_scale = (2 * config.num_hidden_layers) ** -0.5
-        self.activation = ACT2FN[config.hidden_act]
+        self.activation = ACTIVATIONS[config.hidden_act]()
         self.dropout = nn.Dropout(config.hidden_dropout)
 
     def forward(

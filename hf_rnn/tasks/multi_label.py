@@ -12,7 +12,7 @@ import numpy as np
 
 from .answers import compute_scores, labels_above_thresholds
 from .base import Splits
-from .sequence_classification import SequenceClassification, arrow_batches
+from .sequence_classification import MOST_CANDIDATES, SequenceClassification, arrow_batches
 
 if TYPE_CHECKING:
     import evaluate
@@ -40,7 +40,7 @@ class MultiLabel(SequenceClassification):
 
         separator = arguments.label_separator
         scheme = partial(LabelSets.from_rows, separator=None if arguments.label_columns else separator)
-        return load_texts(arguments, report=report, scheme=scheme, separator=separator, **options)
+        return load_texts(arguments, report=report, scheme=scheme, label_separator=separator, **options)
 
     def encode(self, texts: Splits, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> Splits:
         """Return the splits as `input_ids` and a row of 0 and 1 for each text."""
@@ -118,7 +118,7 @@ class MultiLabel(SequenceClassification):
             "class_counts": dict(zip(names, counts.tolist(), strict=True)),
             "rows": sum(report.label_counts["train"]),
             "thresholds": config.label_thresholds,
-            "examples": self.pick_examples(texts["train"], names) if examples else None,
+            "examples": self.pick_examples(texts["train"].take(MOST_CANDIDATES), names) if examples else None,
         }
 
 

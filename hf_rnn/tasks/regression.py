@@ -37,7 +37,7 @@ class Regression(SequenceClassification):
         from ..data.label_sets import Numbers
         from ..data.source import load_texts
 
-        return load_texts(arguments, report=report, scheme=Numbers.from_rows, separator="\t", **options)
+        return load_texts(arguments, report=report, scheme=Numbers.from_rows, **options)
 
     def encode(self, texts: Splits, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> Splits:
         """Return the splits as `input_ids` and the numbers in float32."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import chain, islice
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
 _EXAMPLES_PER_LABEL = 2
 _EXAMPLE_LENGTH = 200  # characters
-_CANDIDATES = 50  # rows per label among which short examples are searched
-MOST_CANDIDATES = 5_000  # rows that are searched for examples of all labels
+MOST_CANDIDATES = 5_000  # rows that are searched for short examples, of all labels together
 
 
 class SequenceClassification(Task):
@@ -126,10 +125,14 @@ class SequenceClassification(Task):
         rows, names = texts["train"], list(config.id2label.values())
         stored = isinstance(rows, datasets.Dataset)
         linear = linear_scores(texts, tokenizer) if baselines and stored and "text_pair" not in rows.features else None
-        if stored and examples:
+        if not stored:
+            rows = rows.take(MOST_CANDIDATES)
+        elif examples:
             labels = np.asarray(rows.with_format("arrow")[:]["label"])
-            firsts = [np.flatnonzero(labels == number)[:_CANDIDATES] for number in range(len(names))]
-            rows = rows.select(np.concatenate(firsts))
+            order = np.argsort(labels, kind="stable")
+            ends = np.searchsorted(labels[order], np.arange(len(names) + 1))
+            count = max(_EXAMPLES_PER_LABEL, MOST_CANDIDATES // len(names))
+            rows = rows.select(np.concatenate([order[start:end][:count] for start, end in pairwise(ends)]))
         return {
             "class_counts": dict(zip(names, report.label_counts["train"], strict=True)),
             "baselines": {LINEAR_BASELINE: linear} if linear else None,
@@ -139,7 +142,7 @@ class SequenceClassification(Task):
     def pick_examples(self, rows: Any, names: Iterable[str] = ()) -> dict[str, list[str]]:
         """Return the first texts of each label, short ones if possible, the others cut."""
         texts: dict[str, list[str]] = {name: [] for name in names}
-        for row in islice(rows, MOST_CANDIDATES):
+        for row in rows:
             for name in self.name_labels(row["label"], rows.features["label"]):
                 texts.setdefault(name, []).append(join_pair(row))
         return {name: _pick_short(candidates) for name, candidates in texts.items()}

@@ -5,16 +5,19 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..utils.errors import UserError, install_hint
+from ..evaluation.scores import entity_types
+from ..utils.errors import UserError
+from .answers import compute_scores
 from .base import Splits, Task
 
 if TYPE_CHECKING:
     import datasets
+    import evaluate
     import pyarrow as pa
     from transformers import BatchEncoding, PreTrainedConfig, PreTrainedTokenizerBase
 
@@ -43,16 +46,17 @@ class TokenClassification(Task):
     def read(self, arguments: Any, *, report: DataReport, **options: Any) -> Splits:
         """Read CoNLL files, a data set of the `datasets` library, or rows in memory."""
         from ..data.conll import load_conll, load_tagged
-        from ..data.loading import find_builder
+        from ..data.tables import kind_of_name
 
-        for name in ("header", "text_pair_column", "label_columns", "label_map", "streaming"):
+        for name in ("header", "separator", "encoding", "text_pair_column", "label_columns", "label_map", "streaming"):
             if options.pop(name, None) or getattr(arguments, name, None):
                 raise UserError(f"{name} is not for tagged sentences: leave it out")
         data = options.pop("data", None)
         options |= {"max_bad_rows": arguments.max_bad_rows, "report": report}
         if data is None:
             arguments.check_source()
-            data = arguments.dataset_name or (arguments.data_dir if find_builder(arguments.data_dir) else None)
+            is_records = kind_of_name(arguments.data_dir or "") not in (None, "delimited")
+            data = arguments.dataset_name or (arguments.data_dir if is_records else None)
         columns = arguments.text_column, arguments.label_column
         if data is not None:
             options |= {"token_column": columns[0] or "tokens", "tag_column": columns[1] or "ner_tags"}
@@ -70,7 +74,7 @@ class TokenClassification(Task):
     def encode(self, texts: Splits, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> Splits:
         """Return the splits as `input_ids` and `labels`.
 
-        A tag belongs to the first token of a word. In train, the further tokens of a word continue its tag, so that
+        A tag belongs to the first token of a word. In train, the other tokens of a word continue its tag, so that
         spans of raw texts are whole; elsewhere their label is -100.
         """
         encoded = {
@@ -105,46 +109,43 @@ class TokenClassification(Task):
 
     # ---- evaluation ----
 
-    def evaluate(self, predictions: Any, labels: Any, config: PreTrainedConfig) -> dict[str, Any]:
-        """Return loss, accuracy of tags, and precision, recall and F1 of entities; see [`tagging_metrics`]."""
-        import torch
+    def metrics(self, config: Any) -> evaluate.EvaluationModule:
+        """Return accuracy of tags, and precision, recall and F1 of entities, for lists of tag ids."""
+        from ..evaluation.modules import Tags
 
-        from ..evaluation.scores import check_finite_logits
+        return Tags([config.id2label[index] for index in range(config.num_labels)])
+
+    def evaluate(self, predictions: Any, labels: Any, config: PreTrainedConfig) -> dict[str, Any]:
+        """Return sentences, words with a tag, loss and [`metrics`]."""
+        from ..evaluation.scores import check_finite_logits, measure_loss
 
         predictions = np.asarray(predictions)
         rows, labels = labels, np.full(predictions.shape[:2], NO_TAG)
         for padded, tags in zip(labels, rows, strict=True):
             padded[: len(tags)] = tags
-        known = labels != NO_TAG
-        logits, true = predictions[known].astype(np.float64), labels[known]
+        tagged = labels != NO_TAG
+        logits, true = predictions[tagged].astype(np.float64), labels[tagged]
         check_finite_logits(logits)
-        loss = torch.nn.functional.cross_entropy(torch.tensor(logits), torch.tensor(true)).item()
-        ends = known.sum(axis=1).cumsum()[:-1]
-        names = [config.id2label[index] for index in range(config.num_labels)]
-        return {
-            "rows": len(labels),
-            "tokens": len(true),
-            "loss": loss,
-            **tagging_metrics(np.split(logits.argmax(axis=1), ends), np.split(true, ends), names),
-        }
+        ends = tagged.sum(axis=1).cumsum()[:-1]
+        guesses, references = np.split(logits.argmax(axis=1), ends), np.split(true, ends)
+        scores = self.metrics(config).compute(predictions=guesses, references=references)
+        return {"rows": len(labels), "tokens": len(true), "loss": measure_loss(logits, true, None), **scores}
 
     def complete(self, model: Any, predictions: dict[str, Any], predict: Callable[[str], Any]) -> None:
         """Lower the score of O, which is too high for rare entities, by what gives the best F1 on validation."""
-        from ..data.conll import entity_types
-
         names = [model.config.id2label[index] for index in range(model.config.num_labels)]
         if "validation" not in predictions or not entity_types(names):
             return
         outside, bias = names.index("O"), model.classifier.bias.data
-        own, best = bias[outside].item(), predictions["validation"]
+        learned, best = bias[outside].item(), predictions["validation"]
         scores, lowered = [self._f1(best, model.config)], 0.0
         for less in _LOWERED:
-            bias[outside] = own - less
-            found = predict("validation")
-            if (score := self._f1(found, model.config)) > max(scores):
-                best, lowered = found, less
+            bias[outside] = learned - less
+            output = predict("validation")
+            if (score := self._f1(output, model.config)) > max(scores):
+                best, lowered = output, less
             scores.append(score)
-        bias[outside] = own - lowered
+        bias[outside] = learned - lowered
         if lowered:
             logger.info("the score of O is %g lower: F1 on validation %.3f, not %.3f", lowered, max(scores), scores[0])
             predictions |= {split: best if split == "validation" else predict(split) for split in predictions}
@@ -157,7 +158,7 @@ class TokenClassification(Task):
     ) -> list[dict[str, Any]]:
         """Return the entities of each text, or for other tags its words: text, label, start, end and score."""
         rows = enumerate(zip(texts, np.asarray(scores), strict=True))
-        return [{"entities": find_spans(found, encoded, row, text, config)} for row, (text, found) in rows]
+        return [{"entities": find_spans(logits, encoded, row, text, config)} for row, (text, logits) in rows]
 
     def answer_types(self, config: PreTrainedConfig) -> dict[str, pa.DataType]:
         """Return the types of an entity."""
@@ -173,8 +174,6 @@ class TokenClassification(Task):
         self, texts: Any, tokenizer: Any, config: Any, report: Any, metrics: Any, *, baselines: bool, examples: bool
     ) -> dict[str, Any]:
         """Return the number of training words by tag or entities by type, and examples."""
-        from ..data.conll import entity_types
-
         train, counts = texts["train"], Counter[int]()
         names = train.features["ner_tags"].feature.names
         for tags in train["ner_tags"]:
@@ -199,7 +198,7 @@ def encode_tagged(
     """Turn sentences with `tokens` and `ner_tags` into token ids and tags of tokens.
 
     A sentence has at most `max_length` tokens, by default the tokenizer's `model_max_length`. With `all_pieces` the
-    further tokens of a word continue its tag (I-X after B-X), else their label is -100. A word without a token becomes
+    other tokens of a word continue its tag (I-X after B-X), else their label is -100. A word without a token becomes
     the unknown token.
     """
     import datasets
@@ -221,14 +220,14 @@ def encode_tagged(
             if word is not None:
                 pieces[word].append(token)
         last = max((word for word in words if word is not None), default=-1)
-        known = len(tags) if len(ids) < limit else last + 1
-        cut += len(tags) - known
+        kept = len(tags) if len(ids) < limit else last + 1
+        cut += len(tags) - kept
         first = next((place for place, word in enumerate(words) if word is not None), len(ids))
         aligned = [(token, NO_TAG) for token in ids[:first]]  # special tokens
-        for tokens, tag in zip(pieces[:known], tags, strict=False):
+        for tokens, tag in zip(pieces[:kept], tags, strict=False):
             tokens = tokens or ([] if unknown is None else [unknown])
-            further = inside[tag] if all_pieces else NO_TAG
-            aligned += zip(tokens, [tag] + [further] * (len(tokens) - 1), strict=False)
+            continued = inside[tag] if all_pieces else NO_TAG
+            aligned += zip(tokens, [tag] + [continued] * (len(tokens) - 1), strict=False)
         aligned += [(ids[place], NO_TAG) for place in range(first, len(ids)) if words[place] is None]
         return [token for token, _ in aligned], [label for _, label in aligned]
 
@@ -269,10 +268,7 @@ def find_spans(
     A word's tag is that of its first token. Words are those of the tokenizer; tokens at the same place are one word.
     `logits` is `(T, C)`; `encoded` has the text in this row, with `offset_mapping`.
     """
-    from ..data.conll import entity_types
-
-    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    scores = shifted / shifted.sum(axis=-1, keepdims=True)
+    scores = compute_scores(logits, config)
     words: list[dict[str, Any]] = []
     before = None
     for place, word in enumerate(encoded.word_ids(row)):
@@ -288,7 +284,7 @@ def find_spans(
         before = word
     if entity_types(config.id2label.values()):
         words = list(_join(words))
-    return [{"text": text[found["start"] : found["end"]], **found} for found in words]
+    return [{"text": text[word["start"] : word["end"]], **word} for word in words]
 
 
 def _join(words: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -305,39 +301,3 @@ def _join(words: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         if entity is not None:
             entity["end"] = word["end"]
             scores.append(word["score"])
-
-
-def tagging_metrics(predictions: Sequence[Any], references: Sequence[Any], names: Sequence[str]) -> dict[str, Any]:
-    """Measure tags of sentences.
-
-    Returns:
-        `accuracy` of the tags and `f1`. For tags of entities, `precision`, `recall` and `f1` are those of whole
-        entities, over all types, `macro_f1` is the mean over types, and `per_class` has each type, as seqeval measures
-        them. For other tags `f1` is the accuracy, and the rest is that of [`classification_metrics`].
-    """
-    from ..data.conll import entity_types
-    from ..evaluation.scores import classification_metrics
-
-    flat = np.concatenate(predictions), np.concatenate(references)
-    if not entity_types(names):
-        found = classification_metrics(flat[0], flat[1], names)
-        return {"accuracy": found["accuracy"], "f1": found["accuracy"], **found}
-    try:
-        from seqeval.metrics import classification_report
-    except ModuleNotFoundError as error:
-        raise UserError(f"scores of entities need seqeval: {install_hint('tagging')}") from error
-    predicted, true = ([[names[tag] for tag in row] for row in rows] for rows in (predictions, references))
-    report = classification_report(true, predicted, output_dict=True, zero_division=0)
-    micro = {"precision": 0.0, "recall": 0.0, "f1-score": 0.0} | report.get("micro avg", {})
-    per_class = {
-        kind: {**_read_scores(found), "support": int(found["support"])}
-        for kind, found in report.items()
-        if not kind.endswith(" avg")
-    }
-    macro = float(np.mean([found["f1"] for found in per_class.values()])) if per_class else 0.0
-    accuracy = float((flat[0] == flat[1]).mean())
-    return {"accuracy": accuracy, **_read_scores(micro), "macro_f1": macro, "per_class": per_class}
-
-
-def _read_scores(found: Mapping[str, Any]) -> dict[str, float]:
-    return {name.removesuffix("-score"): float(found[name]) for name in ("precision", "recall", "f1-score")}

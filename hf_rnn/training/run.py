@@ -219,7 +219,7 @@ def audit_texts(run: Run) -> dict[str, Any] | None:
         return None
     if (rows := run.task.audit_view(run.table)) is None:
         return None
-    report = audit(rows, run.tokenizer, origins=find_origins(data_args, run.report))
+    report = audit(rows, run.tokenizer, origins=find_origins(run.report))
     report.check_leaks(data_args.leak_limit())
     logger.info("audit: %s", render_line(report))
     summary = report.summary()

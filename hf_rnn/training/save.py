@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..data.vectors.vector_file import split_archive
 from ..evaluation.figures import draw_metrics, plot_learning_curve
 from ..hub.card import CardFacts
 from ..hub.card.files import write_card
@@ -197,7 +196,7 @@ def _data_facts(arguments: Arguments, teacher: Mapping[str, Any] | None) -> dict
     fill_in = {"MODEL": "the folder of this card", "OUTPUT": "a new folder"}
     command = ["hf-rnn", "train" if teacher is None else "distill", "--recipe", "MODEL/training_args.json"]
     for name, value in flags.items():
-        is_local = value is not None and find_built_in(value) is None and split_archive(Path(value))[0].exists()
+        is_local = value is not None and find_built_in(value) is None and os.path.exists(value)
         if is_local or name == "unlabeled" and value is not None:
             word = name.partition("_")[0].upper() if name != "model_name_or_path" else "START"
             fill_in[word] = f"here {name_of_path(os.path.abspath(value))}"
@@ -260,13 +259,12 @@ def describe_settings(arguments: Arguments, further: Any = None) -> dict[str, An
 def _shorten_path(value: Any) -> Any:
     if find_built_in(value) is not None:
         return value
-    if isinstance(value, str | os.PathLike) and (os.path.isabs(value) or split_archive(Path(value))[0].exists()):
+    if isinstance(value, str | os.PathLike) and (os.path.isabs(value) or os.path.exists(value)):
         name = name_of_path(value)
         return name if find_built_in(name) is None else f"./{name}"
     return value
 
 
 def name_of_path(path: str | os.PathLike[str]) -> str:
-    """Return the last part of a path; for a file in an archive also the archive's name."""
-    archive, member = split_archive(Path(path))
-    return archive.name if member is None else f"{archive.name}/{member}"
+    """Return the last part of a path."""
+    return Path(path).name

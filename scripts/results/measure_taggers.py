@@ -53,7 +53,7 @@ def main() -> int:
 
 def score(predicted: list[list[int]], tags: list[list[int]], split: Any) -> float:
     """Return the score of predicted tags, all by number."""
-    from hf_rnn.tasks.token_classification import tagging_metrics
+    from hf_rnn.evaluation.scores import tagging_metrics
 
     return tagging_metrics(predicted, tags, split.features["ner_tags"].feature.names)["f1"]
 

@@ -125,6 +125,10 @@ def test_rows_in_memory_and_of_the_library(tmp_path):
     assert rows(pairs["test"]) == [[("b", "Y")]]
     with pytest.raises(DataError, match="2 tokens and 1 tags"):
         load_tagged({"train": [{"tokens": ["a", "b"], "ner_tags": ["X"]}]})
+    with pytest.raises(DataError, match="row 1: empty text"):
+        load_tagged({"train": [(["a", "b"], ["X", "Y"]), (["a", None], ["X", "Y"])]})
+    with pytest.raises(DataError, match="row 0: label out of range: tag -1, known are 0 to"):
+        load_tagged(data["train"].map(lambda row: {"ner_tags": [-1] * len(row["tokens"])}))
 
 
 def taggings(length):

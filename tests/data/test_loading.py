@@ -23,11 +23,11 @@ from hf_rnn.utils.errors import UserError
 
 @pytest.mark.parametrize("dev", ["dev.tsv", "validation.tsv"])
 def test_a_folder_has_splits_by_name(tmp_path, dev, caplog):
-    for name, rows in (("train.tsv", 3), (dev, 2), ("test.tsv", 1), ("val.tsv", 1)):
+    for name, rows in (("train.tsv", 3), (dev, 2), ("test.tsv", 1), ("more.tsv", 1)):
         write(tmp_path / name, GOOD * rows)
     read = load_tsv(tmp_path)
     assert {split: len(rows) for split, rows in read.items()} == {"train": 6, "validation": 4, "test": 2}
-    assert list(read) == ["train", "validation", "test"] and "not read: val.tsv" in caplog.text
+    assert list(read) == ["train", "validation", "test"] and "not read: more.tsv" in caplog.text
     assert load_tsv(tmp_path, splits=["dev"], class_names=NAMES).keys() == {"validation"}
     with pytest.raises(UserError, match="class names"):
         load_tsv(tmp_path, splits="test")
@@ -37,7 +37,7 @@ def test_a_folder_has_splits_by_name(tmp_path, dev, caplog):
 
 
 def test_gzip_files_are_read_as_what_they_hold(tmp_path, monkeypatch):
-    monkeypatch.setattr("hf_rnn.data.tsv_reader.BLOCK_BYTES", 10_000)
+    monkeypatch.setattr("hf_rnn.data.delimited.BLOCK_BYTES", 10_000)
     write(tmp_path / "train.tsv.gz", gzip.compress(GOOD * 2_000))
     write(tmp_path / "dev.tsv", GOOD)
     plain = load_tsv({"train": write(tmp_path / "plain.tsv", GOOD * 2_000), "dev": tmp_path / "dev.tsv"})
@@ -81,8 +81,7 @@ def test_invalid_sources(tmp_path, monkeypatch, source, splits, message):
 
 def test_a_folder_without_train(tmp_path):
     write(tmp_path / "dev.tsv", GOOD)
-    write(tmp_path / "train.csv", GOOD)
-    with pytest.raises(DataError, match=r"validation in the files dev\.tsv, train\.csv.*--dataset_name") as caught:
+    with pytest.raises(DataError, match=r"validation in the files dev\.tsv; name .* train\.tsv") as caught:
         load_tsv(tmp_path)
     assert caught.value.reason == Reason.NO_TRAIN_SPLIT
 
@@ -183,20 +182,47 @@ def test_a_single_file_of_records(suffix, split, tmp_path):
     arguments = TableArguments(data_dir=str(path))
     found = load_texts(arguments, class_names=["bad", "good"], splits=[split], validation_share=0)
     assert columns_of(found) == {split: [[text for text, _ in rows], [1, 0, 1], ["bad", "good"]]}
-    for option in ({"streaming": True}, {"header": True}):
-        arguments.header = option.pop("header", False)
-        with pytest.raises(UserError, match="requires TSV files"):
-            load_texts(arguments, **option)
+    streamed = load_texts(arguments, class_names=["bad", "good"], splits=[split], streaming=True)
+    assert list(streamed[split]) == list(found[split])
 
 
 def test_csv_files_in_a_folder(tmp_path):
-    """There the library reads NA as a missing text, which is refused, not lost."""
+    """The library would read NA as a missing text."""
     (tmp_path / "train.csv").write_text('text,label\n"a, b",good\nc,bad\nNA,good\nd,bad\n')
-    arguments = TableArguments(dataset_name=str(tmp_path))
-    with pytest.raises(UserError, match="train.*2"):
-        load_texts(arguments)
-    arguments.max_bad_rows = "2"
-    assert load_texts(arguments, validation_share=0)["train"]["text"][:] == ["a, b", "c", "d"]
+    (tmp_path / "test.jsonl").write_text('{"label": "bad", "text": "e"}\n')
+    for source in ({"data_dir": str(tmp_path)}, {"dataset_name": str(tmp_path)}):
+        found = load_texts(TableArguments(**source), validation_share=0)
+        assert {split: rows["text"][:] for split, rows in found.items()} == {
+            "train": ["a, b", "c", "NA", "d"],
+            "test": ["e"],
+        }
+
+
+def test_a_table_with_other_names_separator_and_encoding(tmp_path):
+    content = 'id;Tweet;Sentiment\n1;"so\ngood – é";pos\n2;"open;neg\n3;"bad; bad";neg\n'
+    path, report = write(tmp_path / "train.csv", content.encode("cp1252")), DataReport()
+    for columns in ({}, {"text_column": "Tweet", "label_column": "Sentiment"}, {"text_column": 1, "label_column": 2}):
+        train = load_tsv(path, validation_share=0, max_bad_rows=1, report=report, **columns)["train"]
+        assert train["text"][:] == ["so\ngood – é", "bad; bad"] and train["label"][:] == [1, 0]
+        assert (report.lines["train"][0], report.lines["train"][1].tolist()) == (path, [2, 5])
+    with pytest.raises(DataError, match="no column 'body': found 'id', 'Tweet', 'Sentiment'"):
+        load_tsv(path, text_column="body")
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("split", ["", "train"])
+def test_a_folder_or_a_file_for_each_label(tmp_path, whole, split):
+    for label, texts in {"pos": ["good\nday", "fine"], "neg": ["bad day", "é"], "unsup": ["x", "y"]}.items():
+        if whole:
+            (tmp_path / split / label).mkdir(parents=True)
+            for number, text in enumerate(texts):
+                (tmp_path / split / label / f"{number}.txt").write_text(text + "\n", encoding="utf-8")
+        elif label != "unsup":
+            (tmp_path / split).mkdir(exist_ok=True)
+            (tmp_path / split / f"{label}.txt").write_text("\n".join(texts).replace("good\n", "good "), "utf-8")
+    train = load_tsv(tmp_path, validation_share=0)["train"]
+    assert train.features["label"].names == ["neg", "pos"] and train["label"][:] == [0, 0, 1, 1]
+    assert train["text"][:] == ["bad day", "é", "good\nday" if whole else "good day", "fine"]
 
 
 def test_columns_of_nested_records_have_dots(tmp_path):

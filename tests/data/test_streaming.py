@@ -14,12 +14,11 @@ from safetensors.torch import load_file
 from tsv_files import GOOD, write
 
 from hf_rnn import train
-from hf_rnn.data import tsv_reader
-from hf_rnn.data.label_sets import AsWritten
+from hf_rnn.data import delimited
 from hf_rnn.data.loading import load_tsv
 from hf_rnn.data.row_errors import DataError, DataReport, Reason
 from hf_rnn.data.samplers import CountedStream
-from hf_rnn.data.tsv_reader import TsvFile, TsvFormat
+from hf_rnn.data.tables import read_table
 
 
 @pytest.fixture
@@ -29,7 +28,7 @@ def two_files(tmp_path):
 
 
 def test_streams_deliver_the_rows_of_tables(two_files, monkeypatch):
-    monkeypatch.setattr(tsv_reader, "BLOCK_BYTES", 1000)
+    monkeypatch.setattr(delimited, "BLOCK_BYTES", 1000)
     reports = [DataReport(), DataReport()]
     table, stream = (
         load_tsv({"train": two_files}, max_bad_rows="2%", streaming=streaming, report=report, validation_share=0)
@@ -58,13 +57,13 @@ def test_a_stream_divides_its_files_among_workers_and_resumes(two_files):
 
 def test_a_stream_notices_a_changed_file(tmp_path):
     path = write(tmp_path / "train.tsv", GOOD * 10)
-    opened, stream = TsvFile.open(path, TsvFormat()), load_tsv(path, streaming=True)["train"]
+    opened, stream = read_table(path, header=False), load_tsv(path, streaming=True)["train"]
     assert len(list(stream)) == 20
-    reader = opened.rows(AsWritten(), pytest.fail)
-    assert next(reader).lines == 20
+    reader = opened.batches()
+    assert next(reader).size == 20
     write(tmp_path / "train.tsv", GOOD.replace(b"good", b"evil") * 10)
     os.utime(path, (0, 0))  # the same size; another time on any clock
-    for rows in (stream, reader, opened.rows(AsWritten(), pytest.fail)):
+    for rows in (stream, reader, opened):
         with pytest.raises(DataError) as caught:
             list(rows)
         assert caught.value.reason == Reason.FILE_CHANGED

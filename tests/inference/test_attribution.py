@@ -93,7 +93,7 @@ def test_tokens_cover_the_characters_they_were_made_from(text, pieces):
     model, tokenizer = PAIRS["tweet"]
     found = explain(model, tokenizer, text).pieces
     assert [(text[piece.start : piece.end], piece.word) for piece in found] == pieces
-    assert [piece.known for piece in found] == [word in tokenizer.get_vocab() for _, word in pieces]
+    assert [piece.in_vocabulary for piece in found] == [word in tokenizer.get_vocab() for _, word in pieces]
 
 
 def test_dropped_words_belong_to_no_token():

@@ -14,9 +14,9 @@ from transformers import pipeline
 
 from hf_rnn import Tagger, encode_tagged, load_conll, train, train_tokenizer
 from hf_rnn.data.vectors import widen_vocabulary
+from hf_rnn.evaluation.scores import tagging_metrics
 from hf_rnn.inference.demo import mark_text
 from hf_rnn.tasks import get_task
-from hf_rnn.tasks.token_classification import tagging_metrics
 from hf_rnn.utils.errors import UserError
 
 TEXT = "Anna Bo sees the box, near Old Town.  Miro (and Rome)"

@@ -34,7 +34,7 @@ from transformers import PreTrainedTokenizerBase
 from ...hub.client import fetch
 from ...utils.errors import UserError
 from .model_table import ModelTable
-from .vector_file import VectorFile, split_archive
+from .vector_file import VectorFile
 
 _BATCH = 1000  # texts tokenized at a time
 _PLACEHOLDER = re.compile(r"<+(\w+)>+|(@user)")
@@ -97,7 +97,7 @@ def find_source(source: str | Path) -> VectorFile | ModelTable:
     """Open a file of vectors, the folder of a transformers model, or such a model's id on the Hub."""
     name = os.path.expanduser(source)
     path = Path(name)
-    if path.is_file() or split_archive(path)[1] is not None:
+    if path.is_file():
         return VectorFile(path)
     if path.is_dir():
         return ModelTable.find(path, path.resolve().name)
@@ -121,8 +121,7 @@ def load_vectors(
     vector are drawn from N(0, s²), where s is the standard deviation of the numbers that were found.
 
     Args:
-        source: A file (GloVe, fastText or word2vec; plain, gzip or zip, or `archive.zip/file`), or a model's folder or
-            id.
+        source: A text file (GloVe, fastText .vec or word2vec; plain, `.gz` or `.zst`), or a model's folder or id.
         tokenizer: Its vocabulary is looked up. A model's own tokenizer gets its rows unchanged.
         texts: Texts whose tokens are counted for the coverage.
         embedding_size: Required numbers per vector; None accepts any.

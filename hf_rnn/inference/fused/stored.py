@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from ...hub.model_folder import FinishedFolder
+from ...models.blocks_rnn import ResidualBlock, TokenProjection
 from ...models.cells_rnn import RnnLayer
 from ...models.configuration_rnn import RnnConfig
 from ...models.pooling_rnn import POOLERS
@@ -32,7 +33,12 @@ class StoredClassifier(nn.Module):
         sizes = [config.embedding_size] + [config.output_size] * (config.num_hidden_layers - 1)
         self.rnn: Any = nn.Module()
         self.rnn.embedding = nn.Embedding.from_pretrained(embedding)
-        self.rnn.layers = nn.ModuleList(RnnLayer(config, size) for size in sizes)
+        if config.block_type == "residual":
+            self.rnn.projection = TokenProjection(config)
+            self.rnn.norm = nn.LayerNorm(config.stream_size, eps=config.layer_norm_eps)
+            self.rnn.layers = nn.ModuleList(ResidualBlock(config) for _ in sizes)
+        else:
+            self.rnn.layers = nn.ModuleList(RnnLayer(config, size) for size in sizes)
         self.pooler: Any = POOLERS[config.pooling](config)
         self.activation = _ACTIVATIONS[config.classifier_activation]()
         self.classifier = nn.Linear(self.pooler.output_size, config.num_labels)

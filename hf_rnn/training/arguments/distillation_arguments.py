@@ -27,7 +27,7 @@ class DistillationArguments:
         None, "names of the teacher's classes in the order of its ids, if its own are not those of the data"
     )
     unlabeled: str | None = setting(
-        None, "texts for the teacher to label: a file with one per line, or its .gz", common=True
+        None, "texts for the teacher to label: a file with one per line, or a table, plain, .gz or .zst", common=True
     )
     augmentations: int = setting(1, "modified copies of each training text, for the teacher to label", least=0)
     mask_probability: float = setting(0.1, "share of the words of such a copy that are hidden", least=0, most=1)

@@ -33,11 +33,13 @@ class PretrainingArguments:
         "encoder to learn from: a folder of sentence-transformers, or any encoder of transformers; a Hub id too",
         required="objective",
     )
-    input: list[str] | None = setting(None, "files with one text per line, plain or .gz", required="dataset_name")
+    input: list[str] | None = setting(
+        None, "files with one text per line, or tables, plain, .gz or .zst", required="dataset_name"
+    )
     dataset_name: str | None = setting(None, "data set of the datasets library, in place of input", common=True)
     dataset_config: str | None = setting(None, "configuration of the data set")
     dataset_split: str = setting("train", "split of the data set")
-    text_column: str = setting("text", "column of the data set", common=True)
+    text_column: str = setting("text", "column of the texts", common=True)
     split_words: int | None = setting(
         None,
         "cut texts between sentences into parts of at most this number of words (default: texts stay whole)",

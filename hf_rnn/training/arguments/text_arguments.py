@@ -16,8 +16,8 @@ class TableArguments:
 
     data_dir: str | None = setting(
         None,
-        "folder with train.tsv, dev.tsv, test.tsv, or one file; train.tsv suffices; a file is .tsv, .csv, .parquet or "
-        ".jsonl",
+        "folder with train.tsv, dev.tsv, test.tsv (train suffices), or one file; tables may be .tsv, .csv, .jsonl, "
+        ".parquet, .arrow or .xlsx, also .gz or .zst; or a folder with a folder or text file per label",
         required="dataset_name",
         replaces=("dataset_name", "dataset_config"),
     )
@@ -30,18 +30,26 @@ class TableArguments:
     dataset_config: str | None = setting(None, "configuration of dataset_name, if it has several")
     text_column: str | None = setting(
         None,
-        "column of the text (default: text, in TSV 0); in TSV files its number from 0, or its name with "
-        "--header; in other files its name, with dots in nested records",
+        "column of the text, by name or by number from 0 (default: text or a similar name; without names 0); dots "
+        "lead into nested records",
         common=True,
     )
-    label_column: str | None = setting(None, "column of the label (default: label, in TSV 1)", common=True)
+    label_column: str | None = setting(
+        None, "column of the label (default: label or a similar name; without names 1)", common=True
+    )
     label_columns: list[str] | None = setting(
         None,
         "several columns, as text_column: of 0 and 1 for each label of multi-label, of numbers for regression",
     )
     label_separator: str = setting(",", "separates the labels of a text in label_column, for multi-label")
     text_pair_column: str | None = setting(None, "column of a second text, as text_column: both make one example")
-    header: bool = setting(False, "the first line of TSV files names the columns", common=True)
+    header: bool = setting(False, "the first line of TSV files names the columns; found for known names")
+    separator: str | None = setting(
+        None, "separates the columns of a file: , ; | or tab (default: the one that fits the first lines)"
+    )
+    encoding: str | None = setting(
+        None, "encoding of text files, such as cp1252 (default: UTF-8, UTF-16 with a mark, in tables also cp1252)"
+    )
     max_bad_rows: str = setting("0", "number of bad rows to skip before an error: a count, or a share such as 0.1%%")
 
     def __post_init__(self) -> None:
@@ -68,17 +76,13 @@ class TableArguments:
         if not os.path.exists(folder):
             raise UserError(f"data_dir {folder} does not exist: give the folder or file of your texts")
 
-    def layout(self, named: bool = False) -> dict[str, Any]:
-        """Return the keywords of [`load_tsv`], or of [`load_named`], for columns and bad rows."""
-        columns: dict[str, Any]
-        if named:
-            columns = {"text_column": self.text_column or "text", "label_column": self.label_column or "label"}
-            columns |= {"label_columns": self.label_columns or (), "text_pair_column": self.text_pair_column}
-            return {**columns, "max_bad_rows": self.max_bad_rows}
+    def layout(self) -> dict[str, Any]:
+        """Return the keywords of [`load_tsv`] and [`load_named`] for columns and bad rows."""
         names = ("text_column", "label_column", "text_pair_column")
-        columns = {name: _parse_column(getattr(self, name)) for name in names}
+        columns: dict[str, Any] = {name: _parse_column(getattr(self, name)) for name in names}
         columns["label_columns"] = [_parse_column(name) for name in self.label_columns or ()]
-        return {**columns, "header": self.header, "max_bad_rows": self.max_bad_rows}
+        same = {name: getattr(self, name) for name in ("header", "separator", "encoding", "max_bad_rows")}
+        return {**columns, **same}
 
 
 def _parse_column(name: str | None) -> int | str | None:

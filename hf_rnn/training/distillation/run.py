@@ -79,8 +79,9 @@ class Distillation(Extension):
         if settings.unlabeled is not None:
             known = {split: set(map(normalize_text, rows["text"])) for split, rows in texts.items()}
             labeled = known.pop("train")
+            data = self._arguments.data
             self._unlabeled, self._unlabeled_record = read_unlabeled(
-                Path(settings.unlabeled), set().union(*known.values()), labeled, set(self._class_names)
+                Path(settings.unlabeled), set().union(*known.values()), labeled, data.text_column, data.encoding
             )
         self._copies = list(
             augment(

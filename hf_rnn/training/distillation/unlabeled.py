@@ -12,9 +12,8 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from ...data.audit import normalize_text
-from ...data.line_reader import read_texts
 from ...data.row_errors import BadRow, text_fault
-from ...data.tsv_reader import open_binary
+from ...data.tables import read_column
 from ...utils.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -29,46 +28,39 @@ def read_unlabeled(
     path: Path,
     held_out: Set[str] = frozenset(),
     labeled: Set[str] = frozenset(),
-    class_names: Set[str] = frozenset(),
+    text_column: str | None = None,
+    encoding: str | None = None,
 ) -> tuple[list[str], dict[str, Any]]:
-    """Read a file with one text per line, plain or `.gz`, and log how many lines are left out and why.
+    """Read texts as [`~hf_rnn.data.tables.read_column`] does, and log how many are left out and why.
 
     Left out are `held_out` (validation and test) and `labeled` (training) texts, both normalized by
-    [`~hf_rnn.data.audit.normalize_text`]; a line with tabs also if one of its columns is among them.
+    [`~hf_rnn.data.audit.normalize_text`].
 
     Returns:
-        The texts in the order of the lines, and a record of the name of the `file` and of the numbers of `lines`,
-        `refused`, `blank`, `held_out`, `labeled` and `kept` ones; `lines` is the sum of the others.
+        The texts in their order, and a record of the name of the `file` and of the numbers of `lines`, `refused`,
+        `blank`, `held_out`, `labeled` and `kept` ones; `lines` is the sum of the others.
 
     Raises:
-        DataError: For a file that is not text, such as a compressed one.
-        UserError: If no text is left, and for a file of labelled rows, with a column among `class_names`.
+        DataError: For a file that cannot be read, and a table without a column of texts.
+        UserError: If no text is left.
     """
     texts: list[str] = []
     counts: Counter[str] = Counter()
-    lines, first_refused = 0, ""
-    with open_binary(str(path)) as stream:
-        for line in (line for block in read_texts(stream, path.name.removesuffix(".gz")) for line in block):
-            lines += 1
-            if isinstance(line, BadRow):
-                counts["refused"] += 1
-                first_refused = first_refused or line.describe()
-                continue
-            parts = [line, *line.split("\t")] if "\t" in line else [line]
-            if labels := class_names & {column.strip() for column in parts[1:]}:
-                raise UserError(
-                    f"unlabeled {path}, line {lines} has columns: found the label {min(labels)!r}; give one text per "
-                    "line, as scripts/results/collect_unlabeled.py writes it"
-                )
-            known = set(map(normalize_text, parts))
-            if text_fault(line):
-                counts["blank"] += 1
-            elif not known.isdisjoint(held_out):
-                counts["held_out"] += 1
-            elif not known.isdisjoint(labeled):
-                counts["labeled"] += 1
-            else:
-                texts.append(line)
+    first_refused = ""
+    for text in read_column(path, text_column, encoding=encoding):
+        counts["lines"] += 1
+        if isinstance(text, BadRow):
+            counts["refused"] += 1
+            first_refused = first_refused or text.describe()
+        elif text_fault(text):
+            counts["blank"] += 1
+        elif (known := normalize_text(text)) in held_out:
+            counts["held_out"] += 1
+        elif known in labeled:
+            counts["labeled"] += 1
+        else:
+            texts.append(text)
+    lines = counts["lines"]
     reasons = {
         "refused": f"invalid (the first is {first_refused})",
         "blank": "blank",

@@ -207,7 +207,7 @@ def _make_texts(own: PretrainingArguments, cache: Path, counts: Counter[str]) ->
     record.unlink(missing_ok=True)
     cache.mkdir(parents=True, exist_ok=True)
     if own.input is not None:
-        lines = read_lines(own.input, counts)
+        lines = read_lines(own.input, counts, own.text_column)
     else:
         lines = read_dataset(str(own.dataset_name), own.dataset_config, own.dataset_split, own.text_column)
     with ArrowWriter(features=datasets.Features({"text": datasets.Value("string")}), path=str(file)) as writer:

@@ -1,4 +1,4 @@
-"""The texts of a pretraining: lines of files or a column of a data set, each once, long ones cut between sentences."""
+"""The texts of a pretraining: lines of files or a column, each once, long ones cut between sentences."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from typing import Any
 
 import datasets
 
-from ...data.line_reader import read_texts
 from ...data.row_errors import BadRow
-from ...data.tsv_reader import open_binary
+from ...data.tables import read_column
 from ...utils.errors import UserError, reason_of
 
 logger = logging.getLogger(__name__)
@@ -22,23 +21,16 @@ logger = logging.getLogger(__name__)
 _END_OF_SENTENCE = re.compile(r"(?<=[.!?])\s+")
 
 
-def read_lines(paths: Iterable[str | Path], counts: Counter[str]) -> Iterator[str]:
-    """Yield the lines of text files, plain or `.gz`; count refused ones.
-
-    Raises a [`UserError`] for a missing file, and for one that is not text.
-    """
-    for path in map(Path, paths):
-        if not path.is_file():
-            raise UserError(f"input: there is no file {path}: give files with one text per line, plain or .gz")
-        with open_binary(str(path)) as stream:
-            for block in read_texts(stream, path.name.removesuffix(".gz")):
-                for line in block:
-                    if isinstance(line, BadRow):
-                        counts["refused"] += 1
-                        if counts["refused"] == 1:
-                            logger.warning("refused: %s", line.describe())
-                    else:
-                        yield line
+def read_lines(paths: Iterable[str | Path], counts: Counter[str], column: str | None = None) -> Iterator[str]:
+    """Yield the lines of text files, and the texts of tables; count refused ones."""
+    for path in paths:
+        for text in read_column(path, column):
+            if isinstance(text, BadRow):
+                counts["refused"] += 1
+                if counts["refused"] == 1:
+                    logger.warning("refused: %s", text.describe())
+            else:
+                yield text
 
 
 def read_dataset(name: str, config: str | None, split: str, column: str) -> Iterator[str]:

@@ -109,20 +109,19 @@ class RnnEstimator(BaseEstimator):
             weights = _check_sample_weight(sample_weight, texts, dtype=np.float64, ensure_non_negative=True)
             if targets.task != DEFAULT_TASK:
                 raise UserError(f"sample_weight is for one label per text: the task is {targets.task}; leave it out")
-        train = targets.as_dataset(texts, targets.values)
+        train = targets.as_dataset(texts, y)
         if eval_set is None:
-            held_out = hold_out(texts, targets.strata(), share=0.1, seed=0)
+            strata = np.zeros(len(texts), dtype=np.int64) if targets.strata is None else targets.strata
+            held_out = hold_out(texts, strata, share=0.1, seed=0)
             validation = train.select(np.flatnonzero(held_out)) if held_out.any() else None
             train = train.select(np.flatnonzero(~held_out))
             weights = None if weights is None else weights[~held_out]
         else:
-            asked, known = eval_set
-            values = targets.read(known, "eval_set y")
-            validation = targets.as_dataset(read_texts(asked, "eval_set X"), values, "eval_set ")
+            validation = targets.as_dataset(read_texts(eval_set[0], "eval_set X"), eval_set[1], "eval_set ")
         splits = {"train": train} if validation is None else {"train": train, "validation": validation}
         quiet = self.verbose is not None and not self.verbose
-        with tempfile.TemporaryDirectory(prefix="hf-rnn-", ignore_cleanup_errors=True) as room:
-            folder = FinishedFolder(Path(room) / self._name)
+        with tempfile.TemporaryDirectory(prefix="hf-rnn-", ignore_cleanup_errors=True) as parent:
+            folder = FinishedFolder(Path(parent) / self._name)
             with one_at_a_time():
                 # inside, because it resets accelerate's state of the process
                 settings = {**self._settings(str(folder.root)), "task": targets.task}
@@ -147,8 +146,8 @@ class RnnEstimator(BaseEstimator):
             if value is not None and name not in _OWN
         }
         if isinstance(given.get("recipe"), Mapping):  # a student's, and `fit` has no teacher
-            own = {known.name for known in dataclasses.fields(DistillationArguments)}
-            given["recipe"] = {name: value for name, value in given["recipe"].items() if name not in own}
+            of_teachers = {field.name for field in dataclasses.fields(DistillationArguments)}
+            given["recipe"] = {name: value for name, value in given["recipe"].items() if name not in of_teachers}
         if (seed := self.random_state) is not None:
             given["seed"] = int(seed if isinstance(seed, Integral) else check_random_state(seed).randint(2**31 - 1))
             given.setdefault("data_seed", given["seed"])
@@ -238,8 +237,8 @@ class RnnEstimator(BaseEstimator):
 
         check_is_fitted(self)
         check_request(repo_id, options.get("revision"), options.get("create_pr", False))  # it becomes a folder's name
-        with tempfile.TemporaryDirectory(prefix="hf-rnn-", ignore_cleanup_errors=True) as room:
-            folder = Path(room) / repo_id.split("/")[-1]
+        with tempfile.TemporaryDirectory(prefix="hf-rnn-", ignore_cleanup_errors=True) as parent:
+            folder = Path(parent) / repo_id.split("/")[-1]
             self.save_pretrained(folder)
             with library_bars_off():
                 return push(folder, repo_id, **options)
@@ -251,9 +250,9 @@ class RnnEstimator(BaseEstimator):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         if "_files" in state:
-            with tempfile.TemporaryDirectory(prefix="hf-rnn-", ignore_cleanup_errors=True) as room:
-                _write_files(Path(room), self._files)
-                self._adopt(FinishedFolder(Path(room)), self._card)
+            with tempfile.TemporaryDirectory(prefix="hf-rnn-", ignore_cleanup_errors=True) as parent:
+                _write_files(Path(parent), self._files)
+                self._adopt(FinishedFolder(Path(parent)), self._card)
 
 
 _PARAMETERS = [

@@ -168,12 +168,6 @@ def test_numbers_worked_by_hand():
     assert facts.label_shares == {"bad": 0.25, "good": 0.75, "plain": 0}
     by_hand = {"mean": 3, "minimum": 1, "quantile_05": 1.15, "median": 2.5, "quantile_95": 5.55, "maximum": 6}
     assert facts.words == pytest.approx(by_hand)
-    (shift,) = report.shifts
-    assert (shift.source, shift.split) == ("train", "test")
-    assert shift.labels == pytest.approx((0.25 + 0.75 + 0.5) / 2)
-    assert shift.words == 0.25  # up to one word 1/4 against 0, up to two 1/2 against 1/2, up to three 3/4 against 1
-    assert [line.place for line in report.longest[:2]] == [Place("train", 3), Place("train", 2)]
-    assert (report.longest[0].characters, report.longest[0].words, len(report.longest)) == (11, 6, 5)
 
 
 def test_unknown_tokens():
@@ -220,8 +214,7 @@ def test_summary_and_json():
     assert summary["leak_share"] == 0.5
     assert summary["rows"] == {"train": 2, "validation": 10, "test": 4}
     assert summary["conflicts"] == {"texts": 0, "rows": 0}
-    assert set(summary["shifts"]["test"]) == {"train", "validation"}
-    assert set(everything) == {"summary", "splits", "overlaps", "conflicts", "shifts", "longest"}
+    assert set(everything) == {"summary", "splits", "overlaps", "conflicts"}
     (leaks,) = [each for each in everything["overlaps"] if (each["source"], each["split"]) == ("train", "test")]
     assert leaks["repeats"][0] == {
         "place": {"split": "test", "row": 1, "line": 3},

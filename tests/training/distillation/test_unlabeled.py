@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from tiny_teacher import bert_tokenizer, bytes_tokenizer
 
 from hf_rnn import train_tokenizer
-from hf_rnn.data.tsv_reader import BLOCK_BYTES
 from hf_rnn.tokenizers.normalizers import NORMALIZERS
 from hf_rnn.training.distillation.unlabeled import MASKED, augment, read_unlabeled, write_masks
 from hf_rnn.utils.errors import UserError
@@ -25,30 +24,19 @@ def test_every_line_is_accounted_for(tmp_path, caplog):
     assert "texts.txt:3: not UTF-8" in line
 
 
-def test_texts_of_the_splits_are_found_beside_other_columns(tmp_path):
-    path = tmp_path / "texts.tsv"
-    path.write_text("1\tPOS\tA  box\n2\tNEG\tthe door\n3\tPOS\tnew sand\n")
-    texts, record = read_unlabeled(path, held_out={"a box"}, labeled={"the door"}, class_names={"good", "bad"})
-    assert (record["held_out"], record["labeled"], texts) == (1, 1, ["3\tPOS\tnew sand"])
-
-
-@pytest.mark.parametrize(
-    "row",
-    [
-        "miro day\tgood",
-        "good\tmiro day",
-    ],
-)
-def test_labelled_rows_are_refused_with_their_line(tmp_path, row):
-    path, first = tmp_path / "rows.tsv", "the box\tof sand\n" * (BLOCK_BYTES // 16 + 9)
-    path.write_text(f"{first}{row}\n")
-    with pytest.raises(UserError, match=rf"line {BLOCK_BYTES // 16 + 10} .*'good'"):
-        read_unlabeled(path, class_names={"good", "bad"})
+def test_a_table_gives_its_column_of_texts(tmp_path):
+    path = tmp_path / "texts.csv"
+    path.write_text('id;mood;tweet\n1;good;A  box\n2;bad;the door\n3;;"new; sand"\n4;\n')
+    texts, record = read_unlabeled(path, held_out={"a box"}, labeled={"the door"}, text_column="text")
+    assert (record["held_out"], record["labeled"], record["refused"], texts) == (1, 1, 1, ["new; sand"])
+    with pytest.raises(UserError, match="no column 'text': found 'miro', 'good'"):
+        (tmp_path / "rows.tsv").write_text("miro\tgood\nselk\tbad\n")
+        read_unlabeled(tmp_path / "rows.tsv")
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"", "0 lines"), (b"\n \n", "2 blank"), (gzip.compress(b"miro\n", mtime=0), "compressed")],
+    [(b"", "0 lines"), (b"\n \n", "2 blank"), (b"PK\x03\x04\0", "invalid")],
 )
 def test_files_without_texts(tmp_path, content, message):
     (tmp_path / "texts.txt").write_bytes(content)

@@ -10,11 +10,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tsv_files import GOOD, SAME_FILE, load_train, write
 
-from hf_rnn.data import tsv_reader
+from hf_rnn.data import delimited
 from hf_rnn.data.label_sets import AsWritten
 from hf_rnn.data.labels import LabelMap
 from hf_rnn.data.row_errors import Reason
-from hf_rnn.data.tsv_reader import TsvFile, TsvFormat
+from hf_rnn.data.rows import RowOptions
+from hf_rnn.data.tables import read_table
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -60,11 +61,12 @@ jumble = st.tuples(st.lists(st.sampled_from(PIECES)), st.lists(st.sampled_from(G
 
 def read_everything(path, label_map, monkeypatch, arrays, block):
     with monkeypatch.context() as patch:
-        patch.setattr(tsv_reader, "BLOCK_BYTES", block)
+        patch.setattr(delimited, "BLOCK_BYTES", block)
+        patch.setattr(delimited, "MAX_LINE_BYTES", 80)
         if not arrays:
-            patch.setattr(tsv_reader.RowReader, "_read_arrays", lambda self, block: None)
-        bad, rows, lines = [], [], 0
-        for part in TsvFile.open(path, TsvFormat(max_line_bytes=80)).rows(label_map, bad.append):
+            patch.setattr(delimited._Walk, "_cut_arrays", lambda self, block, wanted: None)
+        bad, rows, lines, options = [], [], 0, RowOptions()
+        for part in options.locate(options.open_file(path)).rows(label_map, bad.append):
             rows += zip(part.texts.to_pylist(), part.labels.to_pylist(), strict=True)
             lines += part.lines
     return rows, bad, lines
@@ -104,11 +106,12 @@ def test_every_line_is_a_row_or_a_refusal(tmp_path, monkeypatch, parts, known):
 @pytest.mark.parametrize("block", [7, 20, 1000])
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b""])
 def test_the_cap_does_not_depend_on_blocks(tmp_path, monkeypatch, block, end):
-    monkeypatch.setattr(tsv_reader, "BLOCK_BYTES", block)
+    monkeypatch.setattr(delimited, "BLOCK_BYTES", block)
+    monkeypatch.setattr(delimited, "MAX_LINE_BYTES", 20)
     for length in (19, 20, 21, 22, 40):
-        path, bad = write(tmp_path / "cap.tsv", b"x\t0\n" + b"y" * (length - 2) + b"\t0" + end), []
-        file = TsvFile.open(path, TsvFormat(max_line_bytes=20))
-        read = sum(len(rows.texts) for rows in file.rows(AsWritten(), bad.append))
+        path = write(tmp_path / "cap.tsv", b"x\t0\n" + b"y" * (length - 2) + b"\t0" + end)
+        batches = list(read_table(path, header=False, strict=2))
+        read, bad = sum(len(batch.rows) for batch in batches), [row for batch in batches for row in batch.bad]
         assert (read, [row.fault.reason for row in bad]) == ((1, [Reason.LINE_TOO_LONG]) if length > 20 else (2, []))
         assert all(f"it has {length} bytes" in row.fault.detail for row in bad)
 
@@ -116,7 +119,8 @@ def test_the_cap_does_not_depend_on_blocks(tmp_path, monkeypatch, block, end):
 def test_a_long_line_is_skipped_in_bounded_memory(tmp_path):
     path = write(tmp_path / "train.tsv", GOOD + b"y" * 30_000_000 + b"\n" + GOOD + b"z" * 3_000_000)
     bad, most = [], 0
-    for _ in TsvFile.open(path, TsvFormat()).rows(AsWritten(), bad.append):
+    for batch in read_table(path, header=False, strict=2):
+        bad += batch.bad
         most = max(most, pa.total_allocated_bytes())
     assert [(row.line, row.byte_offset) for row in bad] == [(3, len(GOOD)), (6, 2 * len(GOOD) + 30_000_001)]
     assert "30000000 bytes" in bad[0].fault.detail and len(bad[0].excerpt) == 80

@@ -1,0 +1,561 @@
+r"""Text files as lines, and delimited text (CSV, TSV) as rows: every line is a row, a part of one, or a refusal.
+
+The csv readers of pyarrow, polars, pandas and Python turn `NA` into None, merge rows at a quote that is never closed,
+split at a lone CR or shift columns, all silently. Here a line ends at LF or CRLF only, and fields are cut by RFC 4180
+with these additions:
+
+- A `"` inside an unquoted field is a character: `0,a 5" pipe is 3 inch`.
+- A quoted field may hold line feeds, unless one of its lines reads as a row of its own. Then only the first line is
+  refused, and the next ones are rows.
+- With tabs a `"` is a character, except in fields that had to be quoted: those with `""`, a tab or a line feed. In
+  strict text it is always a character, so every line is one row.
+- A blank line is not a row, except in strict text and in a single column.
+
+Files are read in blocks, in memory independent of their size. Array operations cut blocks without quotes, Python's csv
+module those with regular ones; a block with anything else is cut line by line, with the same values for the good rows.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import gzip
+import io
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from io import RawIOBase
+from typing import Any, BinaryIO, cast
+
+import numpy as np
+import pyarrow as pa
+
+from ..utils.errors import UserError
+from .row_errors import EXCERPT_CHARACTERS, BadRow, DataError, Fault, Reason
+
+BLOCK_BYTES = 256 * 1024  # fits the second-level cache: a fifth faster than 1 MiB
+MAX_LINE_BYTES = 1 << 20
+SAMPLE_BYTES = 1 << 20
+_SEPARATORS = ",;\t|"
+NO_SEPARATOR = "\0"  # separates nothing: a line with NUL is refused
+_LF, _CR = b"\n\r"
+
+_SIGNATURES = (
+    (b"\xff\xfe", Reason.UTF16, "it starts with the byte order mark ff fe; save it as UTF-8"),
+    (b"\xfe\xff", Reason.UTF16, "it starts with the byte order mark fe ff; save it as UTF-8"),
+    (b"\x1f\x8b", Reason.COMPRESSED, "its first bytes are those of gzip; unpack it"),
+    (b"PK\x03\x04", Reason.COMPRESSED, "its first bytes are those of zip; unpack it, or export a table with tabs"),
+)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of a table in their order.
+
+    Attributes:
+        places: The place of each good row, ascending: its first line from 1 in text files, its row from 0 in others.
+        rows: The good rows. Cells of delimited text are strings, others have the types of the file.
+        bad: The refused rows; their `line` fits between `places`.
+        offsets: The byte offset of each good row in an (unpacked) text file.
+    """
+
+    places: np.ndarray
+    rows: pa.RecordBatch
+    bad: list[BadRow]
+    offsets: np.ndarray | None = None
+
+    @property
+    def size(self) -> int:
+        """The number of rows that were read."""
+        return len(self.places) + len(self.bad)
+
+
+# ---- bytes and lines ----
+
+
+def open_unpacked(path: str) -> BinaryIO:
+    """Open a file for reading, and unpack gzip and zstd, known by their first bytes."""
+    with open(path, "rb") as stream:
+        magic = stream.read(4)
+    if magic.startswith(b"\x1f\x8b"):
+        return cast(BinaryIO, gzip.open(path))
+    if magic == b"\x28\xb5\x2f\xfd":
+        return io.BufferedReader(pa.CompressedInputStream(pa.OSFile(path), "zstd"))
+    return open(path, "rb")
+
+
+def blocks_of_lines(stream: BinaryIO | RawIOBase, max_line_bytes: int) -> Iterator[tuple[bytes, int, int]]:
+    """Cut a stream into blocks of whole lines, each ended by LF.
+
+    Yields:
+        (block, 0, its bytes), or, for a line certainly over the cap, (its start, its length without its end, its
+        bytes).
+    """
+    pieces: list[bytes] = []
+    pending = 0  # bytes in `pieces`, the start of a line
+    skipped = 0  # bytes so far of a line over the cap; `pieces` holds its start
+    before = b""  # the last of these bytes
+    while data := stream.read(BLOCK_BYTES):
+        if skipped:
+            cut = data.find(b"\n")
+            if cut < 0:
+                skipped, before = skipped + len(data), data[-1:]
+                continue
+            before = data[cut - 1 : cut] if cut else before
+            yield pieces.pop(), skipped + cut - (before == b"\r"), skipped + cut + 1
+            data, skipped, pending = data[cut + 1 :], 0, 0
+        cut = data.rfind(b"\n") + 1
+        if cut:
+            pieces.append(data[:cut])
+            block = b"".join(pieces)
+            yield block, 0, len(block)
+            pieces, pending = [], 0
+        if cut < len(data):
+            pieces.append(data[cut:])
+            pending += len(data) - cut
+        if pending > max_line_bytes + 1:  # one more for the CR of a CRLF
+            pieces, skipped, before = [b"".join(pieces)[: 4 * EXCERPT_CHARACTERS]], pending, data[-1:]
+    if skipped:
+        yield pieces.pop(), skipped, skipped
+    elif pieces:
+        # A last line without LF: a CR at its end belongs to the line, so CRLF is added instead of LF.
+        yield b"".join(pieces) + b"\r\n", 0, pending
+
+
+def check_signature(name: str, head: bytes) -> None:
+    """Raise DataError if the first bytes of a file are those of UTF-16 or of a compressed file."""
+    for signature, reason, detail in _SIGNATURES:
+        if head.startswith(signature):
+            raise DataError.for_file(name, reason, detail)
+
+
+def decode_line(line: bytes, offset: int, max_line_bytes: int, encoding: str = "utf-8") -> str | Fault:
+    """Decode a line without its end, or return what is wrong with it; `offset` is its place in the file."""
+    if len(line) > max_line_bytes:
+        return line_too_long(len(line), max_line_bytes)
+    if b"\0" in line:
+        hint = "If the file is UTF-16, save it as UTF-8" if line.count(0) > len(line) // 3 else ""
+        return Fault(Reason.NUL, f"NUL at byte {line.index(0) + 1} of the line", hint)
+    try:
+        return line.decode(encoding)
+    except UnicodeDecodeError as error:
+        at = error.start
+        found = f"byte 0x{line[at]:02x} at byte {at + 1} of the line (offset {offset + at})"
+        found += "" if encoding == "utf-8" else f" is not {encoding}"
+        return Fault(Reason.NOT_UTF8, found, "Save the file as UTF-8, or name its encoding with --encoding")
+
+
+def line_too_long(length: int, cap: int) -> Fault:
+    """Return the fault of a line over the cap."""
+    return Fault(Reason.LINE_TOO_LONG, f"it has {length} bytes, the cap is {cap}", "Split or shorten the text")
+
+
+def excerpt_of(line: bytes) -> str:
+    r"""Return the start of a line for a message, undecodable bytes as `\xNN`."""
+    return line[: 4 * EXCERPT_CHARACTERS].decode(errors="backslashreplace")[:EXCERPT_CHARACTERS]
+
+
+class _Recoded(RawIOBase):
+    """A stream of UTF-8 out of one in UTF-16 or UTF-32, whose line feeds are not single bytes."""
+
+    def __init__(self, stream: BinaryIO, encoding: str) -> None:
+        self._stream, self._decoder = stream, codecs.getincrementaldecoder(encoding)()
+
+    def read(self, size: int = -1) -> bytes:
+        """Return about `size` bytes; empty only at the end."""
+        while data := self._stream.read(size):
+            if text := self._decoder.decode(data):
+                return text.encode()
+        return self._decoder.decode(b"", final=True).encode()
+
+
+class _WithoutMark(RawIOBase):
+    """A stream without the byte order mark at its start; `start` is where it begins."""
+
+    def __init__(self, stream: Any) -> None:
+        head = stream.read(3)
+        self._stream, self._head = stream, head.removeprefix(codecs.BOM_UTF8)
+        self.start = len(head) - len(self._head)
+
+    def read(self, size: int = -1) -> bytes:
+        """Return some bytes; empty only at the end."""
+        head, self._head = self._head, b""
+        return head + self._stream.read(size)
+
+
+Line = tuple[int, int, "str | BadRow"]  # number from 1, byte offset, text with a CR of its end
+
+
+@dataclass(frozen=True)
+class TextFile:
+    """A text file in blocks of lines; `sample` are its first lines."""
+
+    path: str
+    encoding: str
+    sample: tuple[str, ...]
+
+    @classmethod
+    def open(cls, path: str, head: bytes, encoding: str | None, strict: bool = False) -> TextFile:
+        """Find the encoding by the first bytes; strict text is UTF-8, or UTF-16 with a mark."""
+        try:
+            encoding = codecs.lookup(encoding).name if encoding else _find_encoding(head, strict)
+        except LookupError:
+            raise UserError(f"unknown encoding {encoding!r:.80}: give one such as utf-8, cp1252 or utf-16") from None
+        text = codecs.getincrementaldecoder(encoding)("replace").decode(head).removeprefix("\ufeff")
+        lines = text.split("\n")
+        lines = lines[:-1] if len(lines) > 1 and (len(head) >= SAMPLE_BYTES or not lines[-1]) else lines
+        return cls(path, encoding, tuple(line.removesuffix("\r") for line in lines))
+
+    @property
+    def line_encoding(self) -> str:
+        """The encoding of the lines in blocks."""
+        return "utf-8" if self.encoding.startswith(("utf-16", "utf-32")) else self.encoding
+
+    def blocks(self) -> Iterator[tuple[int, int, bytes, int]]:
+        """Yield number and offset of each block's first line, its bytes, and the length of a line over the cap."""
+        with open_unpacked(self.path) as stream:
+            recoded = _Recoded(stream, self.encoding) if self.line_encoding != self.encoding else stream
+            source = _WithoutMark(recoded)
+            number, offset = 1, source.start
+            for block, length, size in blocks_of_lines(source, MAX_LINE_BYTES):
+                yield number, offset, block, length
+                number, offset = number + (1 if length else block.count(b"\n")), offset + size
+
+    def lines(self, number: int, offset: int, block: bytes, length: int) -> Iterator[Line]:
+        """Yield the lines of a block; a line that cannot be a text is refused."""
+        if length:
+            yield number, offset, self._refuse(number, offset, block, line_too_long(length, MAX_LINE_BYTES))
+            return
+        for raw in block.split(b"\n")[:-1]:
+            bare = raw.removesuffix(b"\r")
+            text = decode_line(bare, offset, MAX_LINE_BYTES, self.line_encoding)
+            if isinstance(text, str):
+                yield number, offset, text + "\r" if len(bare) < len(raw) else text
+            else:
+                yield number, offset, self._refuse(number, offset, bare, text)
+            number, offset = number + 1, offset + len(raw) + 1
+
+    def _refuse(self, number: int, offset: int, line: bytes, fault: Fault) -> BadRow:
+        return BadRow(self.path, number, offset, fault, excerpt_of(line).removesuffix("\r"))
+
+
+def _find_encoding(head: bytes, strict: bool) -> str:
+    """Return the encoding of a text by its first bytes."""
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    odd, even = head[1:4096:2].count(0), head[:4096:2].count(0)
+    if strict or max(odd, even) > len(head[:4096]) // 8 > min(odd, even):
+        return "utf-8" if strict else "utf-16-le" if odd > even else "utf-16-be"
+    valid: Counter[bool] = Counter()
+    for line in head.split(b"\n")[: -1 if len(head) >= SAMPLE_BYTES else None]:
+        if not line.isascii():
+            valid[isinstance(decode_line(line, 0, SAMPLE_BYTES), str)] += 1
+    return "cp1252" if valid[False] > valid[True] else "utf-8"
+
+
+# ---- rows ----
+
+
+def find_separator(lines: Sequence[str], suffix: str) -> str:
+    """Return the separator that cuts most lines into as many fields as the first, which has more than one."""
+    preferred = "\t" if suffix == ".tsv" else ""
+    best, most = NO_SEPARATOR, 0.0
+    filled = [line for line in lines[:1000] if line]
+    for separator in preferred + _SEPARATORS:
+        cut = [_cut(line, separator) for line in filled]
+        if not cut or not isinstance(cut[0], list) or len(cut[0]) < 2:
+            continue
+        agree = sum(isinstance(row, list) and len(row) == len(cut[0]) for row in cut) / len(cut)
+        if agree > most:
+            best, most = separator, agree
+    return best
+
+
+def _cut(row: str, separator: str) -> list[str] | bool:
+    """Return the fields of a row; True if its last quoted field is still open, False for a misplaced quote."""
+    if '"' not in row:
+        return row.split(separator)
+    fields, at = [], 0
+    while True:
+        quoted, end = row.startswith('"', at), -1
+        if quoted:
+            end = row.find('"', at + 1)
+            while end >= 0 and row.startswith('"', end + 1):
+                end = row.find('"', end + 2)
+        after = end + 1
+        if end >= 0 and (after == len(row) or row[after] == separator):
+            written = row[at + 1 : end]
+            needed = separator != "\t" or '""' in written or "\t" in written or "\n" in written
+            fields.append(written.replace('""', '"') if needed else row[at:after])
+        elif quoted and separator != "\t":
+            return end < 0
+        else:
+            after = row.find(separator, at)
+            after = len(row) if after < 0 else after
+            if "\n" in row[at:after]:
+                return quoted and end < 0
+            fields.append(row[at:after])
+        if after == len(row):
+            return fields
+        at = after + 1
+
+
+def _may_continue(cut: list[str] | bool, fields: int) -> bool:
+    """Return whether the last field of a line with tabs can be the start of a quoted one of several lines."""
+    if not isinstance(cut, list) or len(cut) > (fields or len(cut)):
+        return False
+    return cut[-1].startswith('"') and cut[-1].count('"') % 2 == 1
+
+
+def _is_number(value: str) -> bool:
+    return value.removeprefix("-").replace(".", "", 1).isdecimal()
+
+
+class DelimitedText:
+    """Rows of a fixed number of fields in a text file.
+
+    Attributes:
+        text: The file.
+        separator: The character between fields.
+        names: The names of the columns: those of the first row, or numbers from 0.
+        header: Whether the first row has the names.
+        strict: Whether a `"` is always a character, and every line a row: if the number of `fields` is given, or 0 for
+            that of the first line.
+    """
+
+    def __init__(self, text: TextFile, separator: str, header: bool = True, fields: int | None = None) -> None:
+        self.text, self.separator, self.header, self.strict = text, separator, header, fields is not None
+        self.names: list[str] = []
+        self._frequent: list[set[str]] = []  # values of each column that come again
+        self._numeric: list[bool] = []
+        if fields is not None and fields > 0:
+            self.names = [str(number) for number in range(fields)]
+            return
+        first = next((row for _, _, row in _Walk(self).rows()), None)
+        if first is None:
+            raise DataError.for_file(text.path, Reason.EMPTY_FILE, "found no row")
+        if isinstance(first, BadRow):
+            raise DataError.for_row(first)
+        self._learn(first if header else [str(number) for number in range(len(first))])
+
+    def _learn(self, names: list[str]) -> None:
+        """Note the names, and the values that show where a row begins."""
+        self.names = names
+        cut = [_cut(line, self.separator) for line in self.text.sample[self.header :][: 0 if self.strict else 10_000]]
+        rows = [row for row in cut if isinstance(row, list) and len(row) == len(names)]
+        for column in zip(*rows, strict=True) if rows else [()] * len(names):
+            values = Counter(column)
+            few = 2 * len(values) <= max(len(rows), 4)
+            self._frequent.append({value for value in values if few and 0 < len(value) <= 40})
+            self._numeric.append(bool(values) and all(map(_is_number, values)))
+
+    def batches(self, columns: Sequence[str] | None = None) -> Iterator[Batch]:
+        """Read the file; `columns` are the names of those to deliver."""
+        wanted = [self.names.index(name) for name in (self.names if columns is None else columns)]
+        return _Walk(self).batches(wanted)
+
+    def reads_as_row(self, line: str, places: range) -> bool:
+        """Return whether a line has all fields, and at one of the places a value that its column has."""
+        fields = line.removesuffix("\r").split(self.separator)
+        return len(fields) == len(self.names) and any(
+            fields[place] in self._frequent[place] or (self._numeric[place] and _is_number(fields[place]))
+            for place in places
+        )
+
+
+class _Walk:
+    """One way through a file."""
+
+    def __init__(self, source: DelimitedText) -> None:
+        self._source, self._separator, self._text = source, source.separator, source.text
+        self._fields = len(source.names)
+        self._blocks = self._text.blocks()
+        self._waiting: deque[Line] = deque()  # lines that were read and not cut yet
+        self._skip_header = source.header and self._fields > 0
+
+    def _fetch(self) -> bool:
+        """Append the lines of the next block to those that wait."""
+        if (block := next(self._blocks, None)) is None:
+            return False
+        self._waiting.extend(self._text.lines(*block))
+        return True
+
+    def batches(self, wanted: Sequence[int]) -> Iterator[Batch]:
+        names = [self._source.names[place] for place in wanted]
+        for block in self._blocks:
+            number, offset, data, length = block
+            if self._skip_header and not length:
+                end = data.index(b"\n") + 1
+                if '"' not in (header := data[:end].decode(errors="replace")) and header.strip():
+                    number, offset, data, self._skip_header = number + 1, offset + end, data[end:], False
+                    if not data:
+                        continue
+            if not length and not self._skip_header:
+                fast = self._cut_arrays(data, wanted) or self._cut_by_csv(data, wanted)
+                if fast is not None:
+                    starts, arrays = fast
+                    places = np.arange(number, number + len(starts))
+                    yield Batch(places, pa.RecordBatch.from_arrays(arrays, names), [], starts + offset)
+                    continue
+            self._waiting.extend(self._text.lines(number, offset, data, length))
+            found: list[tuple[int, int, Any]] = []
+            for row in self.rows():
+                if found and row[1] - found[0][1] > BLOCK_BYTES:
+                    yield self._build(found, wanted)
+                    found = []
+                found.append(row)
+            if found:
+                yield self._build(found, wanted)
+
+    def _build(self, found: Sequence[tuple[int, int, Any]], wanted: Sequence[int]) -> Batch:
+        good = [row for row in found if not isinstance(row[2], BadRow)]
+        bad = [row[2] for row in found if isinstance(row[2], BadRow)]
+        arrays = [pa.array([row[2][place] for row in good], pa.string()) for place in wanted]
+        places, offsets = (np.array([row[which] for row in good], dtype=np.int64) for which in (0, 1))
+        names = [self._source.names[place] for place in wanted]
+        return Batch(places, pa.RecordBatch.from_arrays(arrays, names), bad, offsets)
+
+    def _cut_arrays(self, block: bytes, wanted: Sequence[int]) -> tuple[np.ndarray, list[pa.Array]] | None:
+        """Return starts and columns of lines without quotes; None if a line is not as simple."""
+        if b"\0" in block or (b'"' in block and not self._source.strict):
+            return None
+        if not block.isascii() and (self._text.line_encoding != "utf-8" or not _is_utf8(pa.py_buffer(block))):
+            return None
+        data, separator = np.frombuffer(block, dtype=np.uint8), ord(self._separator)
+        marks = data == _LF
+        if separator:
+            marks |= data == separator
+        found = np.flatnonzero(marks)
+        if separator > 127 or len(found) % self._fields:
+            return None
+        separators = found.reshape(-1, self._fields)
+        kinds = data[separators]
+        if (kinds[:, -1] != _LF).any() or (kinds[:, :-1] != separator).any():
+            return None
+        ends = separators[:, -1].copy()
+        starts = np.empty_like(ends)
+        starts[0] = 0
+        np.add(ends[:-1], 1, out=starts[1:])
+        ends -= (ends > starts) & (data[ends - 1] == _CR)
+        if np.max(ends - starts) > MAX_LINE_BYTES:
+            return None
+        buffer, places = pa.py_buffer(block), pa.array(np.arange(0, 2 * len(starts), 2))
+
+        def take(column: int) -> pa.Array:
+            # The offsets of field, gap, field, ... make a string array over the block, without a copy.
+            offsets = np.empty((len(starts), 2), dtype=np.int32)
+            offsets[:, 0] = separators[:, column - 1] + 1 if column else starts
+            offsets[:, 1] = ends if column == self._fields - 1 else separators[:, column]
+            return pa.StringArray.from_buffers(offsets.size - 1, pa.py_buffer(offsets), buffer).take(places)
+
+        return starts, [take(column) for column in wanted]
+
+    def _cut_by_csv(self, block: bytes, wanted: Sequence[int]) -> tuple[np.ndarray, list[pa.Array]] | None:
+        """Return starts and columns of rows of one line each; None if a row is not as simple."""
+        if b"\0" in block or self._separator in ("\t", NO_SEPARATOR) or self._source.strict:
+            return None
+        if block.count(b"\r") != block.count(b"\r\n"):
+            return None
+        try:
+            lines = io.StringIO(block.decode(self._text.line_encoding), newline="")
+            rows = list(csv.reader(lines, delimiter=self._separator, strict=True))
+        except (UnicodeDecodeError, csv.Error):
+            return None
+        ends = np.flatnonzero(np.frombuffer(block, dtype=np.uint8) == _LF)
+        starts = np.concatenate([[0], ends[:-1] + 1])
+        if len(rows) != len(starts) or set(map(len, rows)) != {self._fields} or np.max(ends - starts) > MAX_LINE_BYTES:
+            return None
+        columns = list(zip(*rows, strict=True))
+        return starts, [pa.array(columns[column], pa.string()) for column in wanted]
+
+    def rows(self) -> Iterator[tuple[int, int, Any]]:
+        """Yield line, offset and fields of each row that waits, or why it is refused; fetch lines only to end one."""
+        source, separator, fields = self._source, self._separator, self._fields
+        if not self._waiting and not fields:
+            self._fetch()
+        while self._waiting:
+            number, offset, text = self._waiting.popleft()
+            if isinstance(text, BadRow):
+                yield number, offset, text
+                continue
+            row = text.removesuffix("\r")
+            if not row and fields != 1 and not source.strict:
+                if not self._waiting and not fields:
+                    self._fetch()
+                continue
+            cut = row.split(separator) if source.strict or '"' not in row else _cut(row, separator)
+            if not source.strict and (cut is True or (separator == "\t" and _may_continue(cut, fields))):
+                cut = self._join(text) or (cut if isinstance(cut, list) else False)
+            if self._skip_header:
+                self._skip_header = False
+                continue
+            fault = self._find_fault(cut, text)
+            yield number, offset, cut if fault is None else self._refuse(number, offset, fault, row)
+
+    def _find_fault(self, cut: list[str] | bool, text: str) -> Fault | None:
+        if not isinstance(cut, list):
+            detail = "a quoted field does not end before a separator or the end of the line"
+            return Fault(Reason.MISPLACED_QUOTE, detail, 'Write " as "" in a quoted field')
+        if not self._fields or len(cut) == self._fields:
+            return None
+        detail = f"found {len(cut)} of {self._fields}"
+        if len(cut) < self._fields:
+            advice = "Put one tab between columns" if self._source.strict else "Quote texts that hold line feeds"
+            return Fault(Reason.TOO_FEW_FIELDS, detail if text else "the line is empty", advice)
+        if "\r" in text.removesuffix("\r"):
+            return Fault(Reason.TOO_MANY_FIELDS, f"{detail}, and a lone CR, which ends no line", "End lines with LF")
+        if not self._source.strict:
+            return Fault(Reason.TOO_MANY_FIELDS, detail, "Quote texts that hold the separator")
+        remedy = "A text cannot hold a tab; if the file has more columns, set --text_column and --label_column, from 0"
+        return Fault(Reason.TOO_MANY_FIELDS, detail, remedy)
+
+    def _refuse(self, number: int, offset: int, fault: Fault, row: str) -> BadRow:
+        return BadRow(self._text.path, number, offset, fault, row[:EXCERPT_CHARACTERS])
+
+    def _join(self, first: str) -> list[str] | bool:
+        """Return the fields of a row of several lines and consume these; False without any change if it is not one."""
+        lines, size = [first], len(first)
+        while size <= MAX_LINE_BYTES:
+            if len(lines) > len(self._waiting) and not self._fetch():
+                break
+            text = self._waiting[len(lines) - 1][2]
+            if isinstance(text, BadRow):
+                break
+            lines.append(text)
+            size += len(text) + 1
+            if '"' not in text:
+                continue
+            cut = _cut("\n".join(lines).removesuffix("\r"), self._separator)
+            if cut is False:
+                break
+            if isinstance(cut, list):
+                if (self._fields and len(cut) != self._fields) or self._hides_rows(cut, lines):
+                    break
+                for _ in lines[1:]:
+                    self._waiting.popleft()
+                return cut
+        return False
+
+    def _hides_rows(self, cut: list[str], lines: list[str]) -> bool:
+        """Return whether a line of a joined row reads as a row of its own.
+
+        The first line has the fields before the text of several lines in any case, and the last line those after it.
+        """
+        if not self._fields:
+            return False
+        broken = [place for place, value in enumerate(cut) if "\n" in value]
+        reads = self._source.reads_as_row
+        return (
+            reads(lines[0], range(broken[0] + 1, len(cut)))
+            or reads(lines[-1], range(broken[-1]))
+            or any(reads(line, range(len(cut))) for line in lines[1:-1])
+        )
+
+
+def _is_utf8(buffer: pa.Buffer) -> bool:
+    whole = np.array([0, buffer.size], dtype=np.int32)
+    try:
+        pa.StringArray.from_buffers(1, pa.py_buffer(whole), buffer).validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True

@@ -1,0 +1,301 @@
+"""Rows of any table under one check: a text and a label are delivered unchanged, or refused with place and reason.
+
+TSV files, other tables and data sets yield Arrow batches with their places (`tables.py`, `hf_dataset.py`). This module
+finds their columns, writes labels as TSV would, and checks texts and labels for all tasks.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..utils.errors import UserError
+from .labels import RowLabels, listed
+from .row_errors import EXCERPT_CHARACTERS, WHITE_SPACE, BadRow, DataError, Fault, Reason, text_fault
+from .tables import LABEL_NAMES, TEXT_NAMES, Batch, Table, find_column, is_table, read_table, suffix_of, take_column
+
+Column = int | str
+
+# First and last bytes of texts of only white space.
+_BLANK_FIRST = np.isin(np.arange(256), [character.encode()[0] for character in WHITE_SPACE])
+_BLANK_LAST = np.isin(np.arange(256), [character.encode()[-1] for character in WHITE_SPACE])
+
+
+@dataclass(frozen=True)
+class RowOptions:
+    r"""Columns of texts and labels in a table, and the meaning of the labels.
+
+    Attributes:
+        text_column: Column of the text, by name or by number from 0. By default `text` or a similar name such as
+            `tweet`; without names 0.
+        label_column: Column of the label. By default `label` or a similar name such as `sentiment`, or the other one
+            of two columns; without names 1.
+        label_columns: Several columns of labels in place of `label_column`, for a `scheme` that reads them.
+        text_pair_column: Column of a second text; it becomes the column `text_pair`.
+        header: Whether the first line of a TSV file names the columns, even if these have unknown names.
+        separator: The separator of delimited text; found if None. See [`~hf_rnn.data.tables.read_table`].
+        encoding: The encoding of text files; found if None.
+        class_names: Names by id; the data may carry them or their indices. By default the labels of train, sorted.
+        label_map: Labels of the data to `class_names`. If given, even empty, integers do not index the names.
+        scheme: Makes labels of another kind than one class, such as `LabelSets.from_rows`.
+        label_separator: Written between the items of a list, for a `scheme`.
+    """
+
+    text_column: Column | None = None
+    label_column: Column | None = None
+    label_columns: Sequence[Column] = ()
+    text_pair_column: Column | None = None
+    header: bool = False
+    separator: str | None = None
+    encoding: str | None = None
+    class_names: Sequence[str] | None = None
+    label_map: Mapping[str, str] | None = None
+    scheme: Callable[..., RowLabels] | None = None
+    label_separator: str = "\t"
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The declared columns."""
+        several = (self.text_column, self.text_pair_column, self.label_column, *self.label_columns)
+        return tuple(column for column in several if column is not None)
+
+    def open_file(self, path: str) -> Table:
+        """Open a file. A TSV file without names of columns is strict text: a `"` is a character."""
+        named = any(isinstance(column, str) for column in self.columns)
+        header = True if self.header or named else None if self.columns else False
+        if self.separator is not None or (is_table(path) and suffix_of(path) != ".tsv"):
+            header = True if header is False else header
+            return read_table(path, separator=self.separator, encoding=self.encoding, header=header)
+        strict = 0 if self.columns else 2
+        return read_table(path, encoding=self.encoding, header=header or None, strict=strict)
+
+    def locate(self, table: Table) -> RowSource:
+        """Find the columns in a table; raise a [`DataError`] that lists those that there are."""
+        several = [self._find(table, column, "label_columns") for column in self.label_columns]
+        pair = None if self.text_pair_column is None else self._find(table, self.text_pair_column, "text_pair_column")
+        label = None if self.label_column is None else self._find(table, self.label_column, "label_column")
+        taken = [pair, label, *several]
+        if self.text_column is not None:
+            text = self._find(table, self.text_column, "text_column")
+        elif table.is_unnamed or (self.header and len(table.columns) == 2 and not _knows(table, TEXT_NAMES)):
+            text = next((name for name in table.columns if name not in taken), table.columns[0])
+        else:
+            text = find_column(table.columns, None, TEXT_NAMES, table.path, "text_column")
+        if not several:
+            several = [label or self._guess_label(table, [text, pair])]
+        texts = (text,) if pair is None else (text, pair)
+        used = [*texts, *several]
+        if twice := [name for name in used if used.count(name) > 1]:
+            raise UserError(f"{table.path}: text and label must be two columns: found {twice[0]!r:.80} for both")
+        return RowSource(table, texts, tuple(several), None if self.scheme is None else self.label_separator)
+
+    def _find(self, table: Table, column: Column, flag: str) -> str:
+        if isinstance(column, str):
+            return find_column(table.columns, column, (), table.path, flag)
+        if 0 <= column < len(table.columns):
+            return table.columns[column]
+        there = f"{len(table.columns)} columns, counted from 0" if table.is_unnamed else listed(table.columns)
+        advice = f"name one with --{flag}"
+        raise DataError.for_file(table.path, Reason.MISSING_COLUMN, f"no column {column}: found {there}; {advice}")
+
+    def _guess_label(self, table: Table, taken: Sequence[str | None]) -> str:
+        rest = [name for name in table.columns if name not in taken]
+        if table.is_unnamed and rest:
+            return next((name for name in rest if name != table.columns[0]), rest[0])
+        return rest[0] if len(rest) == 1 else find_column(rest, None, LABEL_NAMES, table.path, "label_column")
+
+
+@dataclass(frozen=True)
+class Taken:
+    """Texts and labels of some rows, before their check.
+
+    Attributes:
+        texts: The texts, and the second texts if there are any.
+        written: The labels as TSV would write them, several with tabs between them; null if missing.
+        faulty: True for texts that are missing, blank, or have a NUL.
+    """
+
+    batch: Batch
+    texts: list[pa.Array]
+    written: pa.DictionaryArray
+    faulty: np.ndarray
+
+    def count_labels(self) -> Counter[str]:
+        """Return the rows without a faulty text by label; missing labels do not count."""
+        names = self.written.dictionary.to_pylist()
+        codes = pc.fill_null(self.written.indices, len(names)).to_numpy(zero_copy_only=False)
+        counts = np.bincount(codes[~self.faulty], minlength=len(names) + 1)[: len(names)].tolist()
+        return Counter({name: count for name, count in zip(names, counts, strict=True) if count})
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The good rows of some lines: texts, and labels as of `RowLabels.as_array`.
+
+    `lines` counts the refused ones too; `pairs` are the second texts, if there are any.
+    """
+
+    texts: pa.Array
+    labels: pa.Array
+    lines: int
+    places: np.ndarray
+    pairs: pa.Array | None = None
+
+    def filter(self, mask: np.ndarray) -> Rows:
+        """Return the rows where a boolean mask is True, with 0 lines."""
+        keep = pa.array(mask)
+        pairs = None if self.pairs is None else self.pairs.filter(keep)
+        return Rows(self.texts.filter(keep), self.labels.filter(keep), 0, self.places[mask], pairs)
+
+    def text_lists(self) -> list[list[str]]:
+        """Return the texts, and the second texts if there are any."""
+        return [column.to_pylist() for column in (self.texts, self.pairs) if column is not None]
+
+    def columns(self) -> dict[str, pa.Array]:
+        """Return the columns of a data set."""
+        pairs = {} if self.pairs is None else {"text_pair": self.pairs}
+        return {"text": self.texts, **pairs, "label": self.labels}
+
+
+@dataclass(frozen=True)
+class RowSource:
+    """A table with its columns of texts and labels; with a `separator`, labels are lists, sets or numbers."""
+
+    table: Table
+    texts: tuple[str, ...]
+    labels: tuple[str, ...]
+    separator: str | None = None
+
+    @property
+    def path(self) -> str:
+        """The file, or the name of the data set in messages."""
+        return self.table.path
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The names of the label columns, or their numbers."""
+        return self.labels
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """The names of a column of ClassLabel, in its own order; None for other columns."""
+        return self.table.class_names.get(self.labels[0]) if len(self.labels) == 1 else None
+
+    @property
+    def header_label(self) -> str | None:
+        """The label that the first line would have if it were a row; None without a header."""
+        return "\t".join(self.labels) if self.table.header else None
+
+    def rows(self, labels: RowLabels, on_bad_row: Callable[[BadRow], None]) -> Iterator[Rows]:
+        """Read the table once; `on_bad_row` is called with each bad row, in their order, and may raise to stop."""
+        for taken in self.take():
+            yield self.check(taken, labels, on_bad_row)
+
+    def take(self) -> Iterator[Taken]:
+        """Read texts and labels of the table once, unchecked."""
+        for batch in self.table.batches((*self.texts, *self.labels)):
+            texts = [self._take_text(batch.rows, name) for name in self.texts]
+            faulty = np.zeros(len(batch.rows), dtype=bool)
+            for column in texts:
+                faulty |= _find_faulty(column)
+            yield Taken(batch, texts, self._take_labels(batch.rows), faulty)
+
+    def check(self, taken: Taken, labels: RowLabels, on_bad_row: Callable[[BadRow], None]) -> Rows:
+        """Return the good rows, and report the others in their order: the check of texts and labels of all tasks."""
+        batch, texts, written = taken.batch, taken.texts, taken.written
+        read = [labels.read(label) for label in written.dictionary.to_pylist()]
+        read.append(Fault(Reason.EMPTY_LABEL, "its label is missing"))
+        codes = pc.fill_null(written.indices, len(read) - 1).to_numpy(zero_copy_only=False)
+        good_labels = np.array([not isinstance(label, Fault) for label in read])
+        bad = taken.faulty | ~good_labels[codes]
+        refused = list(batch.bad)
+        for row in np.flatnonzero(bad).tolist():
+            found = [column[row].as_py() or "" for column in texts]
+            fault = next(filter(None, map(text_fault, found)), None) or read[codes[row]]
+            offset = None if batch.offsets is None else int(batch.offsets[row])
+            refused.append(BadRow(self.path, int(batch.places[row]), offset, fault, found[0][:EXCERPT_CHARACTERS]))
+        for bad_row in sorted(refused, key=lambda row: row.line):
+            on_bad_row(bad_row)
+        places = batch.places
+        if bad.any():
+            keep = pa.array(~bad)
+            texts, codes, places = [column.filter(keep) for column in texts], codes[~bad], places[~bad]
+        values = [label for label in read if not isinstance(label, Fault)]
+        numbers = labels.as_array(values, (np.cumsum(good_labels) - 1)[codes])
+        return Rows(texts[0], numbers, batch.size, places, *texts[1:])
+
+    def _take_text(self, rows: pa.RecordBatch, name: str) -> pa.Array:
+        column = take_column(rows, name)
+        kind = str(column.type)
+        if "string" not in kind and kind != "null":
+            raise self._misfit(f"column {name!r:.80} must hold strings: found {kind}")
+        return column.cast(pa.string())
+
+    def _take_labels(self, rows: pa.RecordBatch) -> pa.DictionaryArray:
+        columns = [self._write_label(take_column(rows, name), name) for name in self.labels]
+        return (columns[0] if len(columns) == 1 else pc.binary_join_element_wise(*columns, "\t")).dictionary_encode()
+
+    def _write_label(self, column: pa.Array, name: str) -> pa.Array:
+        """Return labels as strings."""
+        kind, names = column.type, self.table.class_names.get(name)
+        if pa.types.is_string(kind):
+            return column
+        if pa.types.is_nested(kind) or pa.types.is_binary(kind):
+            if self.separator is None or not hasattr(kind, "value_field"):
+                allowed = "ClassLabel, strings, integers or bools"
+                raise self._misfit(f"column {name!r:.80} must hold {allowed}: found {kind}")
+            written = [self._join(items, names) for items in column.to_pylist()]
+            return pa.array(written, pa.string())
+        coded = column if pa.types.is_dictionary(kind) else column.dictionary_encode()
+        values = [_write(value, names) for value in coded.dictionary.to_pylist()]
+        return pa.array(values, pa.string()).take(coded.indices)
+
+    def _join(self, items: Sequence[Any] | None, names: list[str] | None) -> str | None:
+        """Return the items of a list with separators between them."""
+        texts = [_write(item, names) for item in items or ()]
+        if items is None or None in texts:
+            return None
+        if cut := [text for text in texts if str(self.separator) in str(text)]:
+            raise UserError(f"the label {cut[0]!r:.80} contains {self.separator!r}: set another label_separator")
+        return str(self.separator).join(map(str, texts))
+
+    def _misfit(self, detail: str) -> DataError:
+        return DataError.for_file(self.path, Reason.MISSING_COLUMN, f"{detail}; set --text_column and --label_column")
+
+
+def _knows(table: Table, names: Sequence[str]) -> bool:
+    return any(name.strip().casefold() in names for name in table.columns)
+
+
+def _write(value: Any, names: list[str] | None) -> str | None:
+    """Return a label as TSV would write it; 1.0, which frames make of 1 beside a missing label, is 1."""
+    if value is None or value != value:
+        return None
+    if names is not None:
+        return names[value] if 0 <= value < len(names) else "-1" if value == -1 else f"#{value}"
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _find_faulty(texts: pa.StringArray) -> np.ndarray:
+    """Return which texts are missing, blank, or have a NUL."""
+    lengths = pc.fill_null(pc.binary_length(texts), 0).to_numpy(zero_copy_only=False)
+    faulty = lengths == 0
+    _, offsets, data = texts.buffers()
+    if data is None or not len(texts):
+        return faulty
+    characters = np.frombuffer(data, dtype=np.uint8)
+    ends = np.frombuffer(offsets, dtype=np.int32)[texts.offset : texts.offset + len(texts) + 1]
+    rows = np.flatnonzero(~faulty)
+    suspects = rows[_BLANK_FIRST[characters[ends[rows]]] & _BLANK_LAST[characters[ends[rows + 1] - 1]]]
+    if len(suspects):
+        trimmed = pc.utf8_trim(texts.take(pa.array(suspects)), characters=WHITE_SPACE)
+        faulty[suspects] = pc.binary_length(trimmed).to_numpy(zero_copy_only=False) == 0
+    if (characters[ends[0] : ends[-1]] == 0).any():
+        faulty |= pc.fill_null(pc.match_substring(texts, "\0"), False).to_numpy(zero_copy_only=False)
+    return faulty
