@@ -185,6 +185,7 @@ def _prepare_worker() -> None:
 
 def run_on_ray(job: Job, shares: Sequence[Share], workers: int | None) -> Iterator[Counts]:
     """Answer shares of files by actors of Ray Data, which replaces one that dies."""
+    os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # otherwise messages appear at exit, on stdout
     try:
         import ray
     except ImportError as error:

@@ -351,7 +351,7 @@ def test_a_killed_driver_loses_nothing_and_its_workers_end(engine, trained, tmp_
     workers = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     process.wait()
-    assert len(workers) >= 2 and not psutil.wait_procs(workers, timeout=30)[1]
+    assert len(workers) >= 2 and not psutil.wait_procs(workers, timeout=30 if engine == "local" else 120)[1]
     before = list_parts(tmp_path)
     assert 0 < len(before) < 12, "premise: it was killed on the way"
     check_whole(tmp_path, start(trained, tmp_path, engine))
