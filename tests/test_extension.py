@@ -8,7 +8,6 @@ from tokenizers import normalizers
 from torch import nn
 
 from hf_rnn import FastRnn, train
-from hf_rnn.cli.main import main
 from hf_rnn.hub.loading import load_model
 from hf_rnn.models.cells_rnn import CELLS, RecurrentCell
 from hf_rnn.models.pooling_rnn import POOLERS, RnnPooler
@@ -119,9 +118,3 @@ def test_a_normaliser_trains_predicts_and_exports(data_dir, tmp_path, monkeypatc
     export(tmp_path / "model")
     found = OnnxClassifier.from_pretrained(tmp_path / "model").predict_proba(texts)
     np.testing.assert_allclose(found, expected, atol=1e-5)
-
-
-def test_the_commands_help_lists_registered_names(registered, capsys):
-    main(["train", "--help"])
-    flags = capsys.readouterr().out
-    assert flags.count("test_only") >= 2 and "min_gru" in flags

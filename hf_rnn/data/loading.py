@@ -110,7 +110,9 @@ def load_named(  # noqa: D417 - the other arguments are those of load_tsv
     if isinstance(dataset, str | os.PathLike) and _has_tables(os.path.expanduser(dataset)):
         return _load(_open_files(dataset, splits, columns), columns, splits, validation_share, seed, ledger)
     splits = None if splits is None else _as_list(splits)
-    names = [str(name) for name in columns.columns] or ["text", "label"]
+    pair = () if columns.text_pair_column is None else (columns.text_pair_column,)
+    labels = columns.label_columns or (columns.label_column or "label",)
+    names = [str(name) for name in (columns.text_column or "text", *pair, *labels)]
     loaded, name, found = open_named(dataset, config, names, splits)
     opened = {split: as_table(f"{name}[{own}]", loaded[own]) for split, own in found.items()}
     coded = all(columns.locate(table).class_names is not None for table in opened.values())

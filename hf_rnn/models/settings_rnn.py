@@ -98,7 +98,6 @@ class RnnSettings:
     block_type: Literal["plain", "residual"] = setting(
         "plain",
         "the stack: plain recurrent layers, or residual blocks (short convolution, cell, gate and MLP)",
-        common=True,
         start="shape",
         card=True,
     )

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from ..hub.loading import find_folder
 from .run import Run
-from .trainer import read_labels, weigh_classes
+from .trainer import SAMPLE_WEIGHT, read_labels, weigh_classes
 
 logger = logging.getLogger(__name__)
 
@@ -40,11 +40,10 @@ def fit_linear_head(run: Run) -> dict[str, Any]:
     from sklearn.model_selection import GridSearchCV
 
     start = time.monotonic()
-    rows = sum(run.class_counts or ())
     logger.info(
         "few_rows: %d rows are at most %d per class, so the encoder stays as it is and logistic regression fits the "
         "last layer; few_rows 0 trains all",
-        rows,
+        len(run.examples["train"]),
         run.arguments.training.few_rows,
     )
     features = _read_features(run)
@@ -55,11 +54,13 @@ def fit_linear_head(run: Run) -> dict[str, Any]:
     power = run.arguments.training.class_weight_power
     class_weight = dict(enumerate(weigh_classes([int(count) for count in run.class_counts or ()], power).tolist()))
     folds = min(_FOLDS, int(np.bincount(labels)[np.unique(labels)].min()))
+    rows = run.examples["train"]
+    weights = np.asarray(rows[SAMPLE_WEIGHT][:]) if SAMPLE_WEIGHT in rows.column_names else None
     model: Any = LogisticRegression(C=_USUAL_STRENGTH, class_weight=class_weight, max_iter=1000)
     if folds > 1:
         search = GridSearchCV(model, {"C": _STRENGTHS}, scoring="neg_log_loss", cv=folds)
-        model = search.fit(features / scale, labels).best_estimator_
-    model.fit(features / scale, labels)
+        model = search.fit(features / scale, labels, sample_weight=weights).best_estimator_
+    model.fit(features / scale, labels, sample_weight=weights)
     weight, bias = model.coef_ @ projection / scale, model.intercept_
     if len(weight) == 1:  # two classes: one logit becomes two of opposite signs
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
@@ -68,7 +69,8 @@ def fit_linear_head(run: Run) -> dict[str, Any]:
         layer.weight.zero_()
         layer.weight[:, : weight.shape[1]] = torch.from_numpy(weight)
         layer.bias.copy_(torch.from_numpy(bias))
-    loss = float(-np.log(model.predict_proba(features / scale)[np.arange(rows), labels] + 1e-12).mean())
+    right = model.predict_proba(features / scale)[np.arange(len(labels)), labels]
+    loss = float(-np.log(right + 1e-12).mean())
     return {"epochs": 0.0, "steps": 0, "seconds": round(time.monotonic() - start, 1), "loss": loss}
 
 

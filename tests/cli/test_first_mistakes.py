@@ -21,7 +21,7 @@ def room(texts_dir, tmp_path_factory):
     for name in ("train", "dev"):
         write_rows(folder / "no_test" / f"{name}.tsv", invent_rows(60, seed=1))
     (folder / "records").mkdir()
-    for name, header in (("records/train.csv", ("text", "label")), ("mine.csv", ("review", "stars"))):
+    for name, header in (("records/train.csv", ("text", "label")), ("mine.csv", ("remark", "stars"))):
         with open(folder / name, "w", newline="") as file:
             csv.writer(file).writerows([header, *invent_rows(60, seed=1)])
     return folder
@@ -55,8 +55,7 @@ TRAIN = "train texts out"
         ),
         (f"{TRAIN} --epochs 3", "Did you mean --num_train_epochs?"),
         (f"{TRAIN} --cell_type rnn", "found 'rnn'. Did you mean rnn_tanh or rnn_relu?"),
-        ("train mine.csv out", "such as --text_column review --label_column stars"),
-        ("train records out", "name the file, records/train.csv, or the folder as --dataset_name records"),
+        ("train mine.csv out", "found 'remark', 'stars'; name one of them with --text_column"),
     ],
 )
 def test_the_message_names_the_next_line(fails, line, message):
@@ -68,7 +67,7 @@ SMALL = "--recipe scratch --num_train_epochs 1 --hidden_size 4 --embedding_size 
 
 @pytest.mark.parametrize(
     "data",
-    ["mine.csv --text_column review --label_column stars", "--dataset_name records"],
+    ["mine.csv --text_column remark --label_column stars", "--dataset_name records", "records"],
 )
 def test_what_the_messages_name_works(command, room, tmp_path, monkeypatch, data):
     monkeypatch.chdir(room)

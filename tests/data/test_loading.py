@@ -262,5 +262,5 @@ def test_commands_take_a_data_set_of_the_library(texts_dir, trained, tmp_path, c
         assert (found[0], expected[0]) == (0, 0)
         found, expected = (json.loads(output) for _, output, _ in (found, expected))
         assert found.get("summary") == expected.get("summary") and found.get("accuracy") == expected.get("accuracy")
-    code, out, err = command("train", *columns[:4], "--output_dir", tmp_path / "out")
-    assert (code, out, len(err.splitlines())) == (2, "", 1) and "'label'" in err
+    code, out, err = command("train", *columns[:5], "feeling", "--output_dir", tmp_path / "out")
+    assert (code, out, len(err.splitlines())) == (2, "", 1) and "'feeling'" in err and "mood" in err

@@ -25,7 +25,14 @@ from hf_rnn.training.recipes import load_recipe
 from hf_rnn.utils.errors import UserError
 
 TEXTS = ["miro", "the selk stood", "near a door", "", "qwertz miro"]
-STILL = {"learning_rate": 0.0, "num_train_epochs": 1, "baselines": False, "use_cpu": True}
+STILL = {
+    "learning_rate": 0.0,
+    "head_learning_rate": 0.0,
+    "few_rows": 0,
+    "num_train_epochs": 1,
+    "baselines": False,
+    "use_cpu": True,
+}
 
 
 def weights_of(folder):

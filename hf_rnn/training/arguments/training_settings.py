@@ -158,7 +158,7 @@ class OwnSettings:
     )
     head_learning_rate: float | None = setting(
         None,
-        "learning rate of all weights behind the encoder, with the same schedule (default: learning_rate)",
+        "learning rate of all weights behind the encoder, with the same schedule; learning_rate if it is not set",
         least=0,
         card=True,
     )
