@@ -164,6 +164,7 @@ def compare_blocks(repeats: int, folder: Path | None) -> list[dict[str, Any]]:
     encoder, tokenizer = load_model("english", device="cpu", allow_encoder=True)
     config = copy.deepcopy(encoder.config)
     config.num_labels, config.pooling = texts.classes, "mean_max"
+    config.architectures = ["RnnForSequenceClassification"]
     torch.manual_seed(0)
     model = RnnForSequenceClassification(config).eval()
     model.rnn.load_state_dict(encoder.state_dict())

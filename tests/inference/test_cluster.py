@@ -114,7 +114,7 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(cluster, "BLOCK_ROWS", 60)
     monkeypatch.setattr("hf_rnn.data.tables.BATCH_ROWS", 25)
     for reader in ("delimited", "tables"):
-        monkeypatch.setattr(f"hf_rnn.data.{reader}.BLOCK_BYTES", 4000)
+        monkeypatch.setattr(f"hf_rnn.data.{reader}.BLOCK_BYTES", 1500)
     monkeypatch.setitem(
         cluster.ENGINES, "local", lambda job, shares, _: (cluster.answer_share(job, *share) for share in shares)
     )
