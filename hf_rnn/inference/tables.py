@@ -82,7 +82,7 @@ def open_texts(path: str, settings: TableSettings) -> TextTable:
     if ".tsv" in path.lower() and (is_number or (wanted is None and known.isdisjoint(_TEXT_COLUMNS))):
         table = read_table(path, encoding=settings.encoding, header=False, strict=0)  # as `train` reads it
         names = table.columns if is_number else ["text", "label", *table.columns[2:]][: len(table.columns)]
-    rows = (_order(batch, names or batch.rows.schema.names) for batch in table)
+    rows = (_order(batch, names or batch.rows.schema.names or table.columns) for batch in table)
     return TextTable(path, names or table.columns, rows, table.separator, table.kind == "json")
 
 
@@ -101,7 +101,11 @@ def _describe(row: BadRow) -> str:
 
 def _order(batch: Batch, names: Sequence[str]) -> Rows:
     """Return good and refused rows in the order of the file."""
-    table, errors = _repair(pa.Table.from_batches([batch.rows]).rename_columns(names))
+    if batch.rows.num_columns:
+        table = pa.Table.from_batches([batch.rows]).rename_columns(names)
+    else:  # refused records only
+        table = pa.table({name: pa.array([], pa.string()) for name in names})
+    table, errors = _repair(table)
     if batch.bad:
         order = np.argsort(np.concatenate([batch.places, [row.line for row in batch.bad]]), kind="stable")
         errors += map(_describe, batch.bad)
