@@ -135,6 +135,7 @@ def tagger_settings(tagged_dir):
     return {
         "task": "token-classification",
         "recipe": "token-classification-scratch",
+        "keep_checkpoints": True,
         "data_dir": str(tagged_dir),
         "embedding_size": 16,
         "hidden_size": 12,

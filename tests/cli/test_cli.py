@@ -86,7 +86,7 @@ PROGRAM = """
 import contextlib, io, json, sys, time
 from hf_rnn.cli.main import main
 start = time.process_time()
-with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+with contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO())), contextlib.redirect_stderr(io.StringIO()):
     codes = [main(line) for line in json.loads(sys.argv[1])]
 print(json.dumps([codes, sorted(sys.modules), time.process_time() - start]))
 """

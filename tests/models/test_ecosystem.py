@@ -42,7 +42,7 @@ SKIPPED = {  # pattern of names: why they do not apply
     "keep_in_fp32|already_mapped|reverse_loading|tp_plan": "the models do not define it",
     "capture|record_outputs": "hidden states are returned without hooks of transformers",
     "deepspeed|kernels|offload|model_parallelism|device_context|global_device": "needs an accelerator or a library",
-    "compile": "transformers marks it as slow",
+    "compile|conversion_reversible": "transformers marks it as slow",
     "gradient_checkpointing": "the models do not support gradient checkpointing",
     "causal_lm_loss|bc_cache_name|shift_labels": "for language models",
     "chat_template|test_integration": "tokenizers of language models have no template and no stored answers",

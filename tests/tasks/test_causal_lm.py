@@ -178,7 +178,7 @@ def test_bad_settings(changes, error, settings, tmp_path):
 @pytest.mark.parametrize("kind", ["word", "bpe"])
 def test_other_tokens(kind, settings, tmp_path, command):
     size = {"max_vocab_size": 280} if kind == "bpe" else {}
-    changed = {**settings, "num_train_epochs": 8, "bptt": 8, "tokenizer": kind, **size, "tie_word_embeddings": True}
+    changed = {**settings, "num_train_epochs": 16, "bptt": 8, "tokenizer": kind, **size, "tie_word_embeddings": True}
     folder = train(**changed, output_dir=str(tmp_path / "out")).folder
     code, out, err = command("generate", "--model", folder, "--prompt", "Cleo:\n", "--temperature", 0,
                              "--max_new_tokens", 4)  # fmt: skip
