@@ -17,14 +17,13 @@ import pyarrow.parquet as pq
 
 from ..data.line_reader import read_texts
 from ..data.row_errors import EXCERPT_CHARACTERS, BadRow
-from ..data.tables import Batch, find_column, is_table, open_unpacked, read_table, take_column
+from ..data.tables import TEXT_NAMES, Batch, find_column, is_table, open_unpacked, read_table, take_column
 from ..utils.errors import UserError
 from ..utils.text_checks import find_surrogate
 from .text_classifier import find_broken_number
 
 ERROR = "error"  # the column of reasons
 OUTPUT_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
-_TEXT_COLUMNS = ("text", "tweet", "sentence", "review", "content", "comment", "message")
 _PAIR_COLUMNS = ("text_pair",)
 
 
@@ -79,7 +78,7 @@ def open_texts(path: str, settings: TableSettings) -> TextTable:
     table, names = read_table(path, separator=settings.separator, encoding=settings.encoding), None
     known, wanted = {name.strip().casefold() for name in table.columns}, settings.text_column
     is_number = wanted is not None and wanted.isdecimal() and wanted not in table.columns
-    if ".tsv" in path.lower() and (is_number or (wanted is None and known.isdisjoint(_TEXT_COLUMNS))):
+    if ".tsv" in path.lower() and (is_number or (wanted is None and known.isdisjoint(TEXT_NAMES))):
         table = read_table(path, encoding=settings.encoding, header=False, strict=0)  # as `train` reads it
         names = table.columns if is_number else ["text", "label", *table.columns[2:]][: len(table.columns)]
     rows = (_order(batch, names or batch.rows.schema.names or table.columns) for batch in table)
@@ -194,7 +193,7 @@ def answer_rows(model: Any, table: TextTable, rows: Rows, settings: TableSetting
 
 
 def _find_columns(model: Any, names: Sequence[str], path: str, settings: TableSettings) -> tuple[str, str | None]:
-    text = find_column(names, settings.text_column, _TEXT_COLUMNS, path, "text_column")
+    text = find_column(names, settings.text_column, TEXT_NAMES, path, "text_column")
     if model.config.sep_token_id is None:
         if settings.text_pair_column is not None:
             raise UserError("text_pair_column is for models of text pairs: leave it out")
