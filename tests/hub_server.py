@@ -5,7 +5,6 @@ It keeps everything in memory. Xet storage is missing: set `HF_HUB_DISABLE_XET=1
 
 import base64
 import hashlib
-import itertools
 import json
 import re
 import threading
@@ -165,7 +164,7 @@ class HubServer:
         return {}
 
     def preupload(self, user, repo_id, revision, query, body):
-        present = self._repo(repo_id, user, write="create_pr" not in query).files(revision)
+        present = self._repo(repo_id, user, write=True).files(revision)
 
         def plan(name):
             mode = "lfs" if name.endswith((".safetensors", ".png")) else "regular"
@@ -187,8 +186,7 @@ class HubServer:
         return {}
 
     def commit(self, user, repo_id, revision, query, body):
-        proposal = "create_pr" in query
-        repo = self._repo(repo_id, user, write=not proposal)
+        repo = self._repo(repo_id, user, write=True)
         files, summary = dict(repo.files(revision)), ""
         for line in body.splitlines():
             item = json.loads(line)
@@ -199,14 +197,8 @@ class HubServer:
                 files[value["path"]] = Blob(base64.b64decode(value["content"]), lfs=False)
             elif item["key"] == "lfsFile":
                 files[value["path"]] = Blob(self.objects[value["oid"]], lfs=True)
-        answer = {"success": True}
-        if proposal:
-            number = next(n for n in itertools.count(1) if f"refs/pr/{n}" not in repo.branches)
-            head, revision = repo.find(revision), f"refs/pr/{number}"
-            repo.branches[revision] = head
-            answer["pullRequestUrl"] = f"{self.url}/{repo_id}/discussions/{number}"
         sha = repo.add(revision, summary, files)
-        return {**answer, "commitOid": sha, "commitUrl": f"{self.url}/{repo_id}/commit/{sha}"}
+        return {"success": True, "commitOid": sha, "commitUrl": f"{self.url}/{repo_id}/commit/{sha}"}
 
     def info(self, user, repo_id, revision="main", query=None, body=b""):
         repo = self._repo(repo_id, user)

@@ -25,7 +25,6 @@ class PushArguments:
     space: str | None = setting(None, "owner/name of a static Space for web/, the page of export --web")
     private: bool = setting(False, "make a new repo visible to its owner only")
     revision: str | None = setting(None, "branch to commit to (default: main)")
-    create_pr: bool = setting(False, "open a pull request")
     card_examples: bool = setting(True, "send the texts that the card shows")
     allow_contacts: bool = setting(False, "send e-mail addresses and phone numbers too")
     dry_run: bool = setting(False, "check and list the files, send nothing")
@@ -44,7 +43,7 @@ def run(argv: Sequence[str]) -> None:
     from ..hub.push import push
 
     model_loading.quiet()
-    names = ("revision", "create_pr", "card_examples", "allow_contacts")
+    names = ("revision", "card_examples", "allow_contacts")
     settings: dict[str, Any] = {name: getattr(arguments, name) for name in names}
     settings["private"] = arguments.private or None  # without the flag, the default of the owner
     pushes: list[Callable[..., PushResult]] = []

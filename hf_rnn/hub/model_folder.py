@@ -52,11 +52,7 @@ def check_name(name: str | Path, what: str) -> None:
     if not str(name):  # a path would mean the current folder
         raise UserError(f"the name is empty: give the folder of {what}, or its id on the Hub")
     path = Path(name)
-    if path.is_dir():
-        return
-    if path.exists():
-        raise UserError(f"{name} is a file: give the folder of {what}")
-    if not _REPO_ID.fullmatch(str(name)) or path.parent.is_dir():
+    if not path.is_dir() and (not _REPO_ID.fullmatch(str(name)) or path.parent.is_dir()):
         raise UserError(f"there is no folder {name}: give the folder of {what}, or its id on the Hub")
 
 

@@ -26,7 +26,7 @@ from .fused.classifier import FEW_TEXTS
 from .fused.packing import pack_batches
 from .fused.stored import StoredClassifier, read_stored
 from .reference import compute_logits
-from .text_classifier import TextClassifier, check_size
+from .text_classifier import TextClassifier
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -65,7 +65,6 @@ class Tagger:
     def __init__(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tokens_per_batch: int | None = None
     ) -> None:
-        check_size(tokens_per_batch)
         self.model, self.tokenizer = model, tokenizer
         self.config: Any = model.config
         self.task = task_of(self.config)
@@ -115,7 +114,7 @@ class FastRnn(TextClassifier):
             model with hooks, adapters or cells, poolings and modules from outside this package, which the log says.
 
     Raises:
-        UserError: For an unknown `table_dtype`, one that rounds where there is no table, or an invalid size.
+        UserError: For an unknown `table_dtype`, and for a model of another task.
         ValueError: When the model is in training mode.
 
     Example:
@@ -148,13 +147,9 @@ class FastRnn(TextClassifier):
         self.memory = 0
         self._fused: FusedClassifier | FusedBlocks | None = None
         if model.device.type != "cpu":
-            if table_dtype != "float32":
-                raise UserError(f"table_dtype {table_dtype} is for a CPU, found the model on {model.device}")
             return
         unsupported = None if isinstance(model, StoredClassifier) else find_unsupported_part(model)
         if unsupported:
-            if table_dtype != "float32":
-                raise UserError(f"table_dtype {table_dtype} is for a model of this package, unchanged: {unsupported}")
             _LOGGER.warning("the plain model predicts, without a table: %s", unsupported)
             return
         if (size := table_bytes(config, table_dtype)) > memory_limit:

@@ -36,12 +36,6 @@ def batch_by_length(
         yield batch
 
 
-def check_size(tokens_per_batch: int | None) -> None:
-    """Refuse a number of tokens below 1."""
-    if tokens_per_batch is not None and tokens_per_batch < 1:
-        raise UserError(f"tokens_per_batch must be at least 1, found {tokens_per_batch}")
-
-
 class PairTokenizer:
     """Token ids of pairs of texts, with the interface of [`FastTokenizer`]."""
 
@@ -77,7 +71,6 @@ class TextClassifier:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, config: Any, tokens_per_batch: int | None) -> None:
-        check_size(tokens_per_batch)
         self.tokenizer = tokenizer
         self.tokens_per_batch: Any = tokens_per_batch
         paired = getattr(config, "sep_token_id", None) is not None

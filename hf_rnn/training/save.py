@@ -21,8 +21,7 @@ from typing import Any
 
 from .. import __version__
 from ..evaluation.figures import draw_metrics, plot_learning_curve
-from ..hub.card import CardFacts
-from ..hub.card.files import write_card
+from ..hub.card import CardFacts, write_card
 from ..hub.model_folder import FinishedFolder, find_built_in
 from ..models.auto import HEADS, PIPELINES
 from ..tasks import get_task

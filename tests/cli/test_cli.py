@@ -127,18 +127,6 @@ def test_a_full_disk_and_a_closed_pipe(run_help):
     assert (closed.returncode, closed.stderr) in ((141, ""), (0, ""))  # 0: it had written before the reader left
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([], "usage: hf-rnn"),
-        (["predct"], "there is no verb 'predct'. Did you mean 'predict'?"),
-    ],
-)
-def test_no_verb(command, arguments, message):
-    code, out, err = command(*arguments)
-    assert (code, out) == (2, "") and message in err
-
-
 @pytest.mark.parametrize("verb", VERBS)
 def test_help_of_a_verb(command, verb):
     short, whole = (command(verb, flag)[1] for flag in ("--help", "--help_all"))
@@ -289,13 +277,6 @@ def test_predict_answers_a_bad_line_with_an_error_in_its_place(command, folder, 
     assert "byte 0xff at byte 6" in errors[0]["detail"]
 
 
-def test_predict_strictly_stops_at_a_bad_line_after_answering_those_before(command, folder, tmp_path):
-    (tmp_path / "texts.txt").write_bytes(b"miro\nselk\nsand \xff\nmiro\n")
-    code, out, err = command("predict", "--model", folder, "--input", tmp_path / "texts.txt", "--strict")
-    assert (code, [record["label"] for record in records(out)]) == (2, ["good", "bad"])
-    assert "texts.txt:3: not UTF-8" in err and "Without --strict" in err and len(err.splitlines()) == 1
-
-
 def test_weights_that_are_not_finite(command, copy, texts_dir):
     model, tokenizer = model_loading.load_model(copy)
     model.get_input_embeddings().weight.data[tokenizer.get_vocab()["selk"]] = float("nan")
@@ -323,11 +304,9 @@ def test_predict_mistakes(command, folder, tmp_path):
     def predict(*arguments):
         return mistake(command("predict", *arguments))
 
-    assert "--model is missing" in predict("--text", "x")
     assert "give either --text" in predict("--model", folder, "--text", "x", "--input", "-")
     assert "Is a directory" in predict("--model", folder, "--input", tmp_path)
     assert "are for --backend torch" in predict("--model", folder, "--text", "x", "--device=cuda", "--backend=onnx")
-    assert "Did you mean --text?" in predict("--model", folder, "--txt", "x")
     not_utf8 = b"miro \xff".decode("utf-8", "surrogateescape")  # as Python decodes such an argument
     assert "not UTF-8 at character 5" in predict("--model", folder, "--text", not_utf8)
 

@@ -48,12 +48,10 @@ TRAIN = "train texts out"
     [
         ("train", "--data_dir is missing: type hf-rnn train DATA_DIR, such as: hf-rnn train data/tweets my-model"),
         ("distill texts", "--teacher is missing: type hf-rnn distill texts TEACHER"),
-        ("predict", "--model is missing: type hf-rnn predict MODEL, such as: hf-rnn predict my-model 'so"),
         (
             f"{TRAIN} --dropout 0.3",
             "--embedding_dropout, --word_dropout, --hidden_dropout, --recurrent_dropout or --classifier_dropout?",
         ),
-        (f"{TRAIN} --epochs 3", "Did you mean --num_train_epochs?"),
         (f"{TRAIN} --cell_type rnn", "found 'rnn'. Did you mean rnn_tanh or rnn_relu?"),
         ("train mine.csv out", "found 'remark', 'stars'; name one of them with --text_column"),
     ],

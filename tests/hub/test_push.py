@@ -13,7 +13,7 @@ from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
 from hf_rnn import FastRnn, RnnConfig, RnnForSequenceClassification, train_tokenizer
-from hf_rnn.hub.card.files import read_facts, write_card
+from hf_rnn.hub.card import read_facts, write_card
 from hf_rnn.hub.loading import load_model
 from hf_rnn.hub.model_folder import MODELLING_FILES, FinishedFolder
 from hf_rnn.hub.push import push
@@ -91,12 +91,11 @@ def test_a_branch_is_created_once_and_main_stays(hub, folder):
     assert push(folder, "me/films", revision="main").url == f"{hub.url}/me/films"
 
 
-@pytest.mark.parametrize("private", [True, False])
-def test_an_existing_repo_does_not_change_its_visibility(hub, folder, private):
-    push(folder, "me/films", private=not private)
+def test_an_existing_repo_does_not_change_its_visibility(hub, folder):
+    push(folder, "me/films")
     commits = len(hub.repos["me/films"].commits)
     (folder / "metrics.json").write_text("{}")
-    assert f"{hub.url}/me/films/settings" in fails("exists already", folder, "me/films", private=private)
+    assert f"{hub.url}/me/films/settings" in fails("exists already", folder, "me/films", private=True)
     assert len(hub.repos["me/films"].commits) == commits
 
 
@@ -155,24 +154,18 @@ def test_no_token(hub, folder, monkeypatch):
     [
         ("training_args.json", '{\n"data_dir": "/home/jane/tweets"}', r"json:2 holds a path .*\(/home/jane/tweets\)"),
         ("training_args.json", r'{"data_dir": "C:\\Users\\jane\\tweets"}', "holds a path of this machine"),
-        ("training_args.json", '{"data_dir": "HOME/tweets"}', "holds a path of this machine"),
         ("metrics.json", '{"from": "FOLDER/predictions.tsv"}', "holds a path of this machine"),
         ("metrics.json", r'{"from": "\/home\/jane\/x"}', r"metrics.json:2 holds a path of .*\(/home/jane/x\)"),
         ("README.md", "see file:///tmp/plots/curve.png", r"README.md:1 holds a path of .*\(/tmp/plots/curve.png\)"),
         ("README.md", f"use run_{TOKEN}", r"holds a secret \(hf_AbC\.\.\.\)"),
-        ("README.md", "ghp_" + "AbCdEfGhIjKlMnOp" * 3, "holds a secret"),
-        ("README.md", "AKIA" + "ABCDEFGH" * 2, "holds a secret"),
         ("README.md", "sk-proj-" + "AbCdEfGhIjKlMnOp_-" * 3, "holds a secret"),
         ("README.md", "-----BEGIN OPENSSH PRIVATE " + "KEY-----", "holds a secret"),
-        ("README.md", "xoxb-" + "123456789012-abcdefgh", "holds a secret"),
         ("README.md", "aiza" + "sya1234567890abcdefghijklmnopqrstuvw", "holds a secret"),
         (
             "card_facts.json",
             '{"examples": ["sk_live_' + 'abcdefghijklmnop1234"]}',
             "holds a secret .*--no_card_examples",
         ),
-        ("metrics.json", '{"from": "glpat-' + 'abcdefghij0123456789"}', "holds a secret"),
-        ("README.md", "eyJhbGciOiJIUzI1NiJ9." + "eyJzdWIiOiIxMjM0In0.abc", "holds a secret"),
         ("README.md", "PASSWORD=Hunter", "holds a secret"),
         ("metrics.json", '{"from": "jane@corp.org"}', "json:2 holds an e-mail.*jane@corp.org.*--allow_contacts"),
         ("README.md", "call +49 30 1234567", "holds an e-mail address or phone number"),
@@ -242,7 +235,6 @@ def test_words_of_the_texts_may_be_paths_but_not_of_own_folders(folder):
     ("name", "content", "message"),
     [
         ("metrics.json", None, "has no metrics.json.*--resume"),
-        ("metrics.json", '{"test": {"loss": NaN}}', "metrics.json is not JSON: found NaN. Did the training diverge"),
         ("model.safetensors", "torn", "cannot be loaded, because of model.safetensors"),
         ("README.md", "---\ntags: [a\n---\n", "metadata of .*README.md cannot be read"),
     ],
@@ -272,7 +264,6 @@ def test_a_model_that_would_need_the_package(folder, lost):
 @pytest.mark.parametrize("name", ["films", "me/fil ms"])
 def test_an_invalid_request(folder, name):
     fails("invalid repo id", folder, name)
-    fails("leave out either", folder, "me/films", create_pr=True, revision="v1")
 
 
 # ---- the command ----

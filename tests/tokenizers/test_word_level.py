@@ -156,9 +156,7 @@ def test_special_tokens_in_a_text_are_text_to_the_bare_library_too(tmp_path, nor
     ("arguments", "message"),
     [
         ({"min_frequency": 0}, "min_frequency=0 must be at least 1"),
-        ({"max_vocab_size": 2}, "max_vocab_size=2 must be at least 3"),
         ({"normalizer": "semval"}, "did you mean 'semeval'"),
-        ({"normalizer": "bert"}, "choose one of none, semeval, tweet"),
     ],
 )
 def test_arguments_out_of_range(arguments, message):
@@ -171,7 +169,6 @@ def test_arguments_out_of_range(arguments, message):
     [
         (["each word once"], "no word occurs 3 times in the texts: give more texts, lower min_frequency"),
         (["a a a", None], "texts[1] is not a str: found None"),
-        (["a", "b", "c \ud83d"], "texts[2] is not valid Unicode: a lone surrogate at character 2"),
         ("one text", "put it into a list"),
     ],
 )
@@ -331,12 +328,11 @@ def test_secrets_and_contacts_are_not_in_a_vocabulary(kind, exact):
         assert not any(word[:8] in token for token in tokens)
 
 
-@pytest.mark.parametrize("kind", ["bpe", "unigram"])
-def test_pieces_are_the_same_in_each_run_and_as_many_as_allowed(kind):
+def test_pieces_are_the_same_in_each_run_and_as_many_as_allowed():
     texts = [*unspaced_texts(), "<pad> <unk>", "x<pad>y<unk>z"] * 3
-    first, second = (train_tokenizer(texts, max_vocab_size=120, tokenizer=kind) for _ in range(2))
+    first, second = (train_tokenizer(texts, max_vocab_size=120, tokenizer="bpe") for _ in range(2))
     assert first.backend_tokenizer.to_str() == second.backend_tokenizer.to_str()
     assert (len(first), first.convert_tokens_to_ids([UNK_TOKEN, PAD_TOKEN])) == (120, [0, 1])
     assert sorted(first.get_vocab().values()) == list(range(120))
     with pytest.raises(UserError, match="no character occurs"):
-        train_tokenizer([""], tokenizer=kind)
+        train_tokenizer([""], tokenizer="bpe")
