@@ -172,7 +172,6 @@ def test_train_mistakes(command, texts_dir, folder, tmp_path):
     def train(*more, data_dir=texts_dir, output_dir=tmp_path / "out"):
         return mistake(command("train", "--data_dir", data_dir, "--output_dir", output_dir, *more))
 
-    assert "Did you mean --hidden_size?" in train("--hiden_size", 3)
     assert "is not empty" in train(output_dir=folder)
     assert "data_dir nowhere does not exist" in train(data_dir="nowhere")
     (tmp_path / "mine.yaml").write_text("hidden_size: 3\nhiden_size: 4\n")
@@ -298,17 +297,6 @@ def test_predict_with_onnx_runtime(command, folder, copy, tmp_path):
     for found, right in zip(records(out), records(expected), strict=True):
         assert found.get("error") == right.get("error") and found.get("label") == right.get("label")
         assert found.get("score", 0) == pytest.approx(right.get("score", 0), abs=1e-4)
-
-
-def test_predict_mistakes(command, folder, tmp_path):
-    def predict(*arguments):
-        return mistake(command("predict", *arguments))
-
-    assert "give either --text" in predict("--model", folder, "--text", "x", "--input", "-")
-    assert "Is a directory" in predict("--model", folder, "--input", tmp_path)
-    assert "are for --backend torch" in predict("--model", folder, "--text", "x", "--device=cuda", "--backend=onnx")
-    not_utf8 = b"miro \xff".decode("utf-8", "surrogateescape")  # as Python decodes such an argument
-    assert "not UTF-8 at character 5" in predict("--model", folder, "--text", not_utf8)
 
 
 # ---- as processes ----
