@@ -88,8 +88,10 @@ def _read_stdin() -> str:
     try:
         text = sys.stdin.read()
     except UnicodeDecodeError as error:
-        found = error.object[error.start : error.start + 4]
-        raise UserError(f"standard input is not UTF-8: found {found!r}; convert it, for example with iconv") from None
+        invalid = error.object[error.start : error.start + 4]
+        raise UserError(
+            f"standard input is not UTF-8: found {invalid!r}; convert it, for example with iconv"
+        ) from None
     check_text(text)
     return text or "\n"
 

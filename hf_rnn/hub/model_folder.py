@@ -43,8 +43,8 @@ def _refuse_constant(name: str) -> None:
 
 def find_built_in(name: str | os.PathLike[str] | None) -> Path | None:
     """Return the folder of an encoder of this package, or None; `./NAME` and a `Path` are local folders."""
-    known = {path.name: path for path in PRETRAINED.glob("*/")}
-    return known.get(name) if isinstance(name, str) else None
+    encoders = {path.name: path for path in PRETRAINED.glob("*/")}
+    return encoders.get(name) if isinstance(name, str) else None
 
 
 def check_name(name: str | Path, what: str) -> None:
@@ -57,14 +57,14 @@ def check_name(name: str | Path, what: str) -> None:
 
 
 @contextmanager
-def name_damage(name: str, part: str) -> Iterator[None]:
+def name_damage(name: str, file: str) -> Iterator[None]:
     """Turn any error of a library into a `UserError` that names the damaged part of a model."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:  # damaged files make the libraries raise anything, including `Exception` itself
-        raise UserError(f"{name} cannot be loaded, because of {part}: {reason_of(error):.1000}") from error
+        raise UserError(f"{name} cannot be loaded, because of {file}: {reason_of(error):.1000}") from error
 
 
 def read_settings(name: str, folder: Path, model_type: str | None = None) -> dict[str, Any]:
@@ -72,9 +72,9 @@ def read_settings(name: str, folder: Path, model_type: str | None = None) -> dic
     path = folder / "config.json"
     with name_damage(name, path.name):
         settings = read_mapping(path, path.read_bytes())
-        found = settings.get("model_type")
-        if model_type is not None and found != model_type:
-            raise UserError(f"{name} is a {found!r:.80} model: this command runs {model_type!r} models")
+        stored = settings.get("model_type")
+        if model_type is not None and stored != model_type:
+            raise UserError(f"{name} is a {stored!r:.80} model: this command runs {model_type!r} models")
         return settings
 
 
@@ -154,10 +154,10 @@ class FinishedFolder:
             return [self.weights]
         with name_damage(str(self.root), self.weights_index.name):
             places = read_mapping(self.weights_index, self.weights_index.read_bytes())["weight_map"].values()
-            parts = [self.root / Path(name).name for name in sorted(set(places))]
+            shards = [self.root / Path(name).name for name in sorted(set(places))]
         if not self.weights.is_file():
-            return parts
-        if all(path.is_file() for path in parts):
+            return shards
+        if all(path.is_file() for path in shards):
             raise UserError(
                 f"{self.root} has weights twice: found {self.weights.name} and {self.weights_index.name}; remove the "
                 "older ones"
@@ -196,8 +196,10 @@ class FinishedFolder:
 
     def _require(self, missing: list[Path]) -> None:
         if not self.root.is_dir():
-            found = "is a file" if self.root.exists() else "does not exist"
-            raise UserError(f"{self.root} {found}: give the folder that `hf-rnn train --output_dir {self.root}` makes")
+            problem = "is a file" if self.root.exists() else "does not exist"
+            raise UserError(
+                f"{self.root} {problem}: give the folder that `hf-rnn train --output_dir {self.root}` makes"
+            )
         if missing:
             names = ", ".join(path.name for path in missing)
             raise UserError(f"{self.root} has no {names}. {self._advice()}")

@@ -132,8 +132,8 @@ def _find_pieces(
             start = end - len(text[last:end].split()[-1])
         end += text[end : end + 1] == "\ufe0f"  # asks for a coloured picture of the sign before
         if (start := max(start, last)) < end:
-            known = encoded["input_ids"][place] != tokenizer.unk_token_id
-            pieces.append(Piece(start, end, words and words[place], known, effects[place]))
+            in_vocabulary = encoded["input_ids"][place] != tokenizer.unk_token_id
+            pieces.append(Piece(start, end, words and words[place], in_vocabulary, effects[place]))
             last = end
     return pieces
 

@@ -101,10 +101,10 @@ def train_tokenizer(
     for name, (count, least) in counts.items():
         if count < least:
             raise UserError(f"{name}={count!r} must be at least {least}")
-    for name, value, known in (("normalizer", normalizer, NORMALIZERS), ("tokenizer", tokenizer, TOKENIZERS)):
-        if value not in known:
-            near = get_close_matches(str(value), known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(known)}"
+    for name, value, choices in (("normalizer", normalizer, NORMALIZERS), ("tokenizer", tokenizer, TOKENIZERS)):
+        if value not in choices:
+            near = get_close_matches(str(value), choices, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(choices)}"
             raise UserError(f"{name}={value!r} is unknown: {hint}")
 
     is_bpe = tokenizer == "bpe"
@@ -153,11 +153,11 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     if not tokenizer.split_special_tokens or not file.is_file():
         return
     content = json.loads(file.read_text(encoding="utf-8"))
-    known, named = Tokenizer(tokenizer.backend_tokenizer.model).get_vocab(), set(tokenizer.all_special_tokens)
+    vocabulary, named = Tokenizer(tokenizer.backend_tokenizer.model).get_vocab(), set(tokenizer.all_special_tokens)
     content["added_tokens"] = [
         token
         for token in content["added_tokens"]
-        if token["content"] not in named or known.get(token["content"]) != token["id"]
+        if token["content"] not in named or vocabulary.get(token["content"]) != token["id"]
     ]
     file.write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")
 
@@ -223,8 +223,8 @@ def _build_exact(tokenizer: str, normalizer: str, lowercase: bool) -> tuple[Norm
     is_plain = normalizer == "none"
     if tokenizer == "word":
         words = Split(Regex(r"\n|\S+"), "removed", invert=True) if is_plain else cut
-        parts = [decoders.WordPiece("\0", cleanup=False), decoders.Fuse(), decoders.Replace(Regex(r" ?\n ?"), "\n")]
-        return rewrite, words, decoders.Sequence(parts)
+        steps = [decoders.WordPiece("\0", cleanup=False), decoders.Fuse(), decoders.Replace(Regex(r" ?\n ?"), "\n")]
+        return rewrite, words, decoders.Sequence(steps)
     rewrite = normalizers.Sequence([Lowercase()] if lowercase else []) if is_plain else rewrite
     if tokenizer == "char":
         return rewrite, Split(Regex(r"[\s\S]"), "removed", invert=True), decoders.Fuse()
@@ -280,17 +280,17 @@ def _warn_of_lost_letters(backend: Tokenizer, sample: list[str]) -> None:
     """Warn if whole words do not suit the texts, as in languages written without spaces."""
     unknown = backend.token_to_id(UNK_TOKEN)
     letters = sum(sum(map(str.isalpha, text)) for text in sample)
-    known = 0
+    read_letters = 0
     for text, encoding in zip(sample, backend.encode_batch(sample), strict=True):
         spans = (span for number, span in zip(encoding.ids, encoding.offsets, strict=True) if number != unknown)
-        known += sum(sum(map(str.isalpha, text[start:end])) for start, end in spans)
+        read_letters += sum(sum(map(str.isalpha, text[start:end])) for start, end in spans)
     long = [text for text in sample if len(text) >= _LONG]
     unspaced = sum(len(text.split()) == 1 for text in long)
-    if (len(sample) >= _FEWEST and known < letters / 2) or (len(long) >= _FEWEST and unspaced > len(long) / 2):
+    if (len(sample) >= _FEWEST and read_letters < letters / 2) or (len(long) >= _FEWEST and unspaced > len(long) / 2):
         logger.warning(
             "%.0f%% of the letters are in unknown words, and %d of %d long texts have no spaces: for languages "
             "written without spaces set tokenizer to char or bpe (--tokenizer char); else lower min_frequency",
-            100 * max(0.0, 1 - known / max(letters, 1)),
+            100 * max(0.0, 1 - read_letters / max(letters, 1)),
             unspaced,
             len(long),
         )
