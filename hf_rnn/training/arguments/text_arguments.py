@@ -30,12 +30,12 @@ class TableArguments:
     dataset_config: str | None = setting(None, "configuration of dataset_name, if it has several")
     text_column: str | None = setting(
         None,
-        "column of the text, by name or by number from 0 (default: text or a similar name; without names 0); dots "
-        "lead into nested records",
+        "column of the text, by name or by number from 0; dots lead into nested records (default: text or a similar "
+        "name, without names 0)",
         common=True,
     )
     label_column: str | None = setting(
-        None, "column of the label (default: label or a similar name; without names 1)", common=True
+        None, "column of the label (default: label or a similar name, without names 1)", common=True
     )
     label_columns: list[str] | None = setting(
         None,
