@@ -210,11 +210,8 @@ class FinishedFolder:
                 return (
                     f"A run was killed while it replaced the model: move the files of {config.parent} to {self.root}"
                 )
-        checkpoints = sorted(self.checkpoints.glob("checkpoint-*"), key=_step)
-        if checkpoints:
-            complete = [path for path in checkpoints if not FinishedFolder(path).missing_to_load()]
-            other = f", or use the checkpoint {complete[-1]}" if complete else ""
-            return f"Training did not finish: repeat its command with --resume{other}"
+        if any(self.checkpoints.glob("checkpoint-*")):
+            return f"Training did not finish: repeat its command with --resume, or use a folder of {self.checkpoints}"
         if (nested := nested_model(self.root)) is not None:
             return f"Did you mean {nested}?"
         return "Restore the missing files, or train a new model into another folder"
@@ -223,8 +220,3 @@ class FinishedFolder:
 def nested_model(folder: Path) -> Path | None:
     """Return the first subfolder that contains a model, for a user who gave its parent; None without."""
     return min((path.parent for path in folder.glob("*/config.json")), default=None)
-
-
-def _step(checkpoint: Path) -> int:
-    digits = re.search(r"\d+$", checkpoint.name)
-    return int(digits.group()) if digits else -1

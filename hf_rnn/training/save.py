@@ -41,7 +41,7 @@ _ARCHITECTURE = (
     "cell_type", "num_hidden_layers", "hidden_size", "bidirectional", "pooling", "embedding_size", "vocab_size",
     "block_type", "residual_size",
 )  # fmt: skip
-_LARGE = ("confusion_matrix", "confusion_cells")  # metrics that grow with the square of the labels
+_LARGE = ("confusion_matrix",)  # metrics that grow with the square of the labels
 
 
 @dataclass(frozen=True)

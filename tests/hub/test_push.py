@@ -126,7 +126,7 @@ def test_the_card_names_the_repo_unless_it_was_edited(hub, folder):
 @pytest.mark.parametrize(
     ("options", "failure", "message"),
     [
-        ({"token": "hf_unknown"}, None, "does not accept the token.*hf auth login"),
+        ({"token": "hf_unknown"}, None, "the token does not allow this.*hf auth login"),
         ({"repo_id": "they/films"}, None, "does not allow this.*namespace"),
         ({}, 503, "the Hub refuses .503.*try again"),
     ],
