@@ -235,15 +235,9 @@ def load_predictor(
     device: str = "cpu",
     tokens_per_batch: int | None = None,
 ) -> TextClassifier | Tagger:
-    """Load a model of any task for prediction.
+    """Load a model of any task for prediction, from a finished folder or a repo; options are those of [`FastRnn`].
 
-    Args:
-        name: A finished folder, or the id of a repo.
-        revision: Branch, tag or commit of a repo.
-        backend: `torch`, or `onnx` and `onnx_int8` for the files of `hf-rnn export`.
-        table_dtype: As in [`FastRnn`].
-        device: Device of torch.
-        tokens_per_batch: As in [`FastRnn`].
+    `backend` is `torch`, or `onnx` and `onnx_int8` for the files of `hf-rnn export`.
     """
     size = {} if tokens_per_batch is None else {"tokens_per_batch": tokens_per_batch}
     if backend == "torch":

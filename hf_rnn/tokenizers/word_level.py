@@ -41,8 +41,6 @@ _BATCH = 1000  # texts counted at once
 _COUNTED = 500  # batches whose counts are read together
 _MOST_WORDS = 2_000_000  # distinct words in memory
 _PIECES = 16_000  # entries of a vocabulary of pieces
-_LONG = 20  # characters of a text that should contain a space
-_FEWEST = 10  # texts needed for a warning about all texts
 
 
 class NoFrequentWordError(UserError):
@@ -113,10 +111,8 @@ def train_tokenizer(
         backend.normalizer, backend.pre_tokenizer, backend.decoder = _build_exact(tokenizer, normalizer, lowercase)
     else:
         backend.normalizer, backend.pre_tokenizer = _build_stages(tokenizer, normalizer, lowercase)
-    sample: list[str] = []
-    backend.model = (_learn_pieces if is_bpe else _count)(
-        backend, _checked(texts, sample), min_frequency, max_vocab_size, specials
-    )
+    learn = _learn_pieces if is_bpe else _count
+    backend.model = learn(backend, _checked(texts), min_frequency, max_vocab_size, specials)
     if not exact and is_bpe:
         marks = decoders.Replace(Regex(f"▁?[{CAPITAL}{ALL_CAPITALS}]"), "")
         backend.decoder = decoders.Sequence([marks, decoders.Metaspace(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
@@ -128,8 +124,6 @@ def train_tokenizer(
             f"no {'word' if tokenizer == 'word' else 'character'} occurs {times} in the texts: give more texts, lower "
             "min_frequency, or for languages written without spaces set tokenizer to char or bpe (--tokenizer char)"
         )
-    if tokenizer == "word":
-        _warn_of_lost_letters(backend, sample)
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         unk_token=UNK_TOKEN,
@@ -276,28 +270,8 @@ def _leave_out_private(text: str) -> str:
     return text
 
 
-def _warn_of_lost_letters(backend: Tokenizer, sample: list[str]) -> None:
-    """Warn if whole words do not suit the texts, as in languages written without spaces."""
-    unknown = backend.token_to_id(UNK_TOKEN)
-    letters = sum(sum(map(str.isalpha, text)) for text in sample)
-    read_letters = 0
-    for text, encoding in zip(sample, backend.encode_batch(sample), strict=True):
-        spans = (span for number, span in zip(encoding.ids, encoding.offsets, strict=True) if number != unknown)
-        read_letters += sum(sum(map(str.isalpha, text[start:end])) for start, end in spans)
-    long = [text for text in sample if len(text) >= _LONG]
-    unspaced = sum(len(text.split()) == 1 for text in long)
-    if (len(sample) >= _FEWEST and read_letters < letters / 2) or (len(long) >= _FEWEST and unspaced > len(long) / 2):
-        logger.warning(
-            "%.0f%% of the letters are in unknown words, and %d of %d long texts have no spaces: for languages "
-            "written without spaces set tokenizer to char or bpe (--tokenizer char); else lower min_frequency",
-            100 * max(0.0, 1 - read_letters / max(letters, 1)),
-            unspaced,
-            len(long),
-        )
-
-
-def _checked(texts: Iterable[str], sample: list[str]) -> Iterator[list[str]]:
-    """Yield the texts in checked batches and add the first batch to the sample."""
+def _checked(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Yield the texts in checked batches."""
     if isinstance(texts, str | bytes):
         raise UserError("texts must be an iterable of str, found one text: put it into a list, [text]")
     try:
@@ -308,5 +282,4 @@ def _checked(texts: Iterable[str], sample: list[str]) -> Iterator[list[str]]:
     while batch := list(islice(remaining, _BATCH)):
         check_texts(batch, first=first)
         first += len(batch)
-        sample += [] if sample else batch
         yield batch

@@ -121,14 +121,3 @@ def test_metrics_are_those_of_the_saved_models(runs, noisy_dir):
             squares = (softmax(logits, axis=1) - np.eye(3)[labels]) ** 2
             assert found["splits"][split][when]["brier"] == pytest.approx(squares.sum(axis=1).mean(), abs=1e-5)
     assert "calibration" not in runs[0].metrics
-
-
-def test_card_and_figure_show_the_calibration(runs):
-    found = runs[1].metrics["calibration"]
-    card = (runs[1].folder / "README.md").read_text(encoding="utf-8")
-    assert f"temperature {found['temperature']:.3f}" in card
-    for split in ("validation", "test"):
-        assert f"{found['splits'][split]['before']['ece']:.3f} to {found['splits'][split]['after']['ece']:.3f}" in card
-    assert "](<reliability.png>)" in card
-    assert (runs[1].folder / "reliability.png").read_bytes().startswith(b"\x89PNG")
-    assert not (runs[0].folder / "reliability.png").exists()

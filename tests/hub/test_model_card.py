@@ -143,13 +143,6 @@ def check_form(card):
     assert all(re.search(r"\n\n```\w|[^`]```\n\n", card) for _ in card.split("```")[1::2])
 
 
-def test_a_card_of_required_facts_alone():
-    card = render(CardFacts(**{**REQUIRED, "results": {}}))
-    check_form(card)
-    assert "## Results" not in card and "model-index" not in card
-    assert "`tweets` is the path of this folder" in card and "is the path of" not in render(facts())
-
-
 def test_use_names_the_model_in_each_way():
     card = render(facts(repo_id=None, name="it's $HOME"))
     assert "hf-rnn predict --model 'it'\"'\"'s $HOME' --text \"Your text\"" in card

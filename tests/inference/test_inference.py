@@ -123,12 +123,6 @@ class TestAnswers:
         assert [answer["score"] for answer in answers] == pytest.approx([e["score"] for e in expected], abs=1e-6)
         assert len({answer["score"] for answer in answers}) > 3, "premise: answers differ, so that order shows"
 
-    def test_one_at_a_time_are_the_same(self, pair):
-        fast = FastRnn(*pair)
-        together = fast.predict_proba(TEXTS)
-        assert together.dtype == np.float32
-        np.testing.assert_allclose(np.concatenate([fast.predict_proba([text]) for text in TEXTS]), together, atol=1e-6)
-
     @pytest.mark.parametrize(
         ("problem", "num_labels"),
         [

@@ -51,9 +51,7 @@ def test_what_transformers_and_others_store_is_kept(tmp_path):
     [
         ("hidden_size", "64"),
         ("bidirectional", 1),
-        ("word_dropout", "0.1"),
         ("cell_type", "lstn"),
-        ("pooling", "sum"),
         ("id2label", ["no", "yes"]),
     ],
 )
@@ -70,7 +68,6 @@ def test_wrong_types_and_choices(name, value):
         {"hidden_size": 0},
         {"num_hidden_layers": 10**8},
         {"cell_type": "min_gru", "recurrent_dropout": 0.1},
-        {"embedding_initializer_range": float("inf")},
         {"pad_token_id": 30000},
         {"id2label": {0: "a", 2: "b"}},
         {"id2label": {0: "a", 1: "b"}, "label2id": {"a": 1, "b": 0}},
