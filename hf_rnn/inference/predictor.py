@@ -1,7 +1,7 @@
 """`FastRnn`: raw texts → labels and scores with the model's own answers, as fast as a CPU allows.
 
-The way of a text: `fast_tokenizer` makes ids, `fused` makes logits. `reference`, the plain model, serves where `fused`
-does not: on an accelerator, for models that it does not support, and where its table would be too large.
+`fast_tokenizer` makes ids from a text, and `fused` logits from ids. `reference` runs the plain model on an
+accelerator, for models that `fused` does not support, and where its table would be too large.
 """
 
 from __future__ import annotations

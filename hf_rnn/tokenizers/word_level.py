@@ -84,10 +84,9 @@ def train_tokenizer(
             texts. Languages written without spaces need one of the last two, because there a `word` is a whole clause
             and rarely seen twice.
         exact: Keep every character, spaces and line feeds included, so that `decode` returns the text: for language
-            models. `char` has a token per character, `bpe` has pieces of bytes, and `word`, which loses
-            the number of spaces, has line feeds as words with normalizer `none`. It pads on the left, as `generate`
-            needs it, and has an end token, `<eos>` = 2; only as a word of `word`
-            it can be typed.
+            models. `char` has a token per character, `bpe` has pieces of bytes, and `word`, which loses the number of
+            spaces, has line feeds as words with normalizer `none`. It pads on the left, as `generate` needs it, and
+            has an end token, `<eos>` = 2. Only with `word` a text can contain it.
 
     Raises:
         UserError: For an argument out of range, an invalid text, or texts without a word that is frequent enough.

@@ -39,7 +39,7 @@ from hf_rnn.training.recipes import load_recipe
 
 Results = Iterator[dict[str, Any]]
 
-MOST_TEXTS, SINGLE_TEXTS, TURN = 2000, 200, 20  # TURN: single texts that a side takes in a row
+MOST_TEXTS, SINGLE_TEXTS, TURN = 2000, 200, 20  # a side takes TURN single texts in a row
 EPOCHS, BATCH = 5, 64
 STREAMS, BPTT, CHARACTERS, WIDTH = 64, 64, 67, 512  # of language models
 

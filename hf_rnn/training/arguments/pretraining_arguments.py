@@ -23,7 +23,7 @@ class PretrainingArguments:
 
     objective: str = setting(
         "tokens",
-        "what is learned: tokens (a teacher's states at every token and its sentence vectors), sentences (the vectors "
+        "targets: tokens (a teacher's states at every token and its sentence vectors), sentences (the vectors "
         "alone) or causal_lm (the next token, without a teacher)",
         choices=["tokens", "sentences", "causal_lm"],
         common=True,
