@@ -41,7 +41,7 @@ Results = Iterator[dict[str, Any]]
 
 MOST_TEXTS, SINGLE_TEXTS, TURN = 2000, 200, 20  # a side takes TURN single texts in a row
 EPOCHS, BATCH = 5, 64
-STREAMS, BPTT, CHARACTERS, WIDTH = 64, 64, 67, 512  # of language models
+STREAMS, BPTT, CHARACTERS, WIDTH = 64, 64, 67, 512  # sizes of the language model
 
 
 class Texts:
