@@ -27,6 +27,7 @@ _BLUE, _ORANGE, _GREEN, _PURPLE, _INK = "#0072B2", "#D55E00", "#009E73", "#CC79A
 _LONGEST_NAME, _SHORT_NAME = 32, 10  # characters of a class name: more are cut; more are turned
 _WIDEST = 10.0  # inches of a confusion matrix, so that its letters stay readable on a page
 _FEW_CLASSES, _MOST_CLASSES = 6, 100  # large cells up to the first, names and numbers up to the second
+_SMALLEST_LETTERS = 4  # points; a number that does not fit its cell is left out
 _FEW_POINTS = 30  # longer curves are thin lines without markers
 
 _MOST_FONTS = 300  # that are searched for characters; these first
@@ -145,8 +146,8 @@ def plot_confusion_matrix(matrix: Sequence[Sequence[int]], class_names: Sequence
         axes = figure.subplots()
         image = axes.imshow(rates, cmap="Blues", vmin=0, vmax=1)
         for (row, column), count in np.ndenumerate(counts if named else np.zeros((0, 0))):
-            if count:
-                letters = 11 if large else min(8.5, 95 * cell / len(str(count)))
+            letters = 11 if large else min(8.5, 95 * cell / len(str(count)))
+            if count and letters >= _SMALLEST_LETTERS:
                 colour, text = "white" if rates[row, column] > 0.5 else _INK, f"{count:,}" if large else str(count)
                 axes.text(column, row, text, ha="center", va="center", fontsize=letters, color=colour)
         every, letters = range(0, size, 1 if named else 5), min(9.0, 50 * cell) if named else 9.0

@@ -133,7 +133,7 @@ def _find_pieces(
         end += text[end : end + 1] == "\ufe0f"  # asks for a coloured picture of the sign before
         if (start := max(start, last)) < end:
             in_vocabulary = encoded["input_ids"][place] != tokenizer.unk_token_id
-            pieces.append(Piece(start, end, words and words[place], in_vocabulary, effects[place]))
+            pieces.append(Piece(start, end, words[place] if words else None, in_vocabulary, effects[place]))
             last = end
     return pieces
 
