@@ -158,10 +158,9 @@ def plot_confusion_matrix(matrix: Sequence[Sequence[int]], class_names: Sequence
             columns = [f"{number}\n{shown[number]}".strip() if large else str(number) for number in every]
         axes.set_yticks(every, rows, parse_math=False, fontsize=letters)
         axes.set_xticks(every, columns, parse_math=False, fontsize=letters, **turned)
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_ticks(np.arange(size) + 0.5, minor=True)
-        axes.grid(which="minor", color="#e4e4e4", linewidth=0.4)
-        axes.tick_params(which="both", length=0)
+        for draw in (axes.hlines, axes.vlines):
+            draw(np.arange(1, size) - 0.5, -0.5, size - 0.5, color="#e4e4e4", linewidth=0.4)
+        axes.tick_params(length=0)
         ids = "" if all(shown) else " id, as in the table of labels"
         axes.set_xlabel(f"predicted class{ids}")
         axes.set_ylabel(f"true class{ids}")
