@@ -1,4 +1,4 @@
-"""A small Hub on loopback for the real `huggingface_hub` client: models, Spaces, branches, LFS, failures.
+"""A small Hub on loopback for the real `huggingface_hub` client: models, branches, LFS, failures.
 
 It keeps everything in memory. Xet storage is missing: set `HF_HUB_DISABLE_XET=1`.
 """
@@ -38,7 +38,6 @@ class Commit:
 class Repo:
     owner: str
     private: bool
-    sdk: str | None = None  # only of a Space
     commits: dict[str, Commit] = field(default_factory=dict)
     branches: dict[str, str] = field(default_factory=dict)  # name: commit
 
@@ -142,16 +141,16 @@ class HubServer:
         owner = asked.get("organization") or user
         if owner != user:
             raise Refusal(403, f'You don\'t have the rights to create a model under the namespace "{owner}"')
-        repo_id = f"{'spaces/' if asked.get('type') == 'space' else ''}{owner}/{asked['name']}"
+        repo_id = f"{owner}/{asked['name']}"
         url = f"{self.url}/{repo_id}"
         if repo_id in self.repos:
             raise Refusal(409, f"You already created this model repo: {repo_id}", url=url)
         private = asked.get("private") or asked.get("visibility") == "private"
-        self.repos[repo_id] = Repo(owner, bool(private), asked.get("sdk"))
+        self.repos[repo_id] = Repo(owner, bool(private))
         self.repos[repo_id].add(
             "main", "initial commit", {".gitattributes": Blob(b"*.safetensors filter=lfs\n", False)}
         )
-        return {"url": url, "name": repo_id, "id": repo_id.removeprefix("spaces/")}
+        return {"url": url, "name": repo_id, "id": repo_id}
 
     def validate_card(self, user, query, body):
         return {"errors": [], "warnings": []}
@@ -230,7 +229,7 @@ class HubServer:
         return headers, blob.data
 
 
-_REPO = r"((?:spaces/)?[^/]+/[^/]+)"
+_REPO = r"([^/]+/[^/]+)"
 _ROUTES = (
     ("GET", "/api/whoami-v2", HubServer.whoami),
     ("POST", "/api/repos/create", HubServer.create),

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, ModelCard, ModelCardData, get_token
+from huggingface_hub import CommitOperationAdd, ModelCard, get_token
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from transformers import PreTrainedConfig
@@ -72,8 +72,6 @@ def push(
     folder: str | Path,
     repo_id: str,
     *,
-    space: bool = False,
-    model_id: str | None = None,
     private: bool | None = None,
     revision: str | None = None,
     card_examples: bool = True,
@@ -82,7 +80,7 @@ def push(
     token: str | None = None,
     commit_message: str = "Upload a recurrent text classifier",
 ) -> PushResult:
-    """Share a finished folder, or its web page, on the Hub, in one commit.
+    """Share a finished folder on the Hub, in one commit.
 
     The folder is checked first: training is complete, the model loads here and, as far as files show, without this
     package, and no file contains a secret, an e-mail address, a phone number or a path of this machine. The repo is
@@ -92,8 +90,6 @@ def push(
     Args:
         folder: The output folder of a training.
         repo_id: `owner/name`.
-        space: Share `web/`, the page of `hf-rnn export --web`, as a static Space.
-        model_id: Repo of the model, which the card of the Space names.
         private: Whether a new repo is private. None takes the owner's default, and leaves an existing repo unchanged.
         revision: The branch to commit to; created from `main` if missing. None is `main`.
         card_examples: Whether the card shows texts of the training data.
@@ -114,45 +110,29 @@ def push(
     finished = FinishedFolder(Path(os.path.expanduser(folder)))
     finished.check_finished()
     model, tokenizer = load_model(finished.root, allow_encoder=True)
-    card = {} if space else card_for_repo(finished, repo_id, card_examples)
+    card = card_for_repo(finished, repo_id, card_examples)
     files = list_shared_files(finished, tokenizer.vocab_files_names.values(), card)
     check_shareable(finished, files, model.config, token, allow_contacts)
-    if space:
-        files = _list_page(finished, model_id)
-    kind = "space" if space else "model"
     api, branch = connect(token), None if revision == "main" else revision
-    page = f"{api.endpoint}/{'spaces/' if space else ''}{repo_id}"
+    page = f"{api.endpoint}/{repo_id}"
     plan = PushResult(repo_id, page + (f"/tree/{branch}" if branch else ""), files)
     if dry_run:
         return plan
     if token is None:
         raise UserError(f"there is no token to push with: {token_advice()}")
     with explain_errors(f"the push to {repo_id} failed", repo_id, branch):
-        sdk = "static" if space else None
-        api.create_repo(repo_id, repo_type=kind, space_sdk=sdk, private=private, exist_ok=True)
-        if private is not None and bool(api.repo_info(repo_id, repo_type=kind).private) != private:
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        if private is not None and bool(api.repo_info(repo_id).private) != private:
             visible, wanted = ("public", "private") if private else ("private", "public")
             raise UserError(
                 f"{repo_id} exists already and is {visible}, not {wanted}: change that at "
                 f"{page}/settings, or push without private={private}"
             )
         if branch and not branch.startswith("refs/"):
-            api.create_branch(repo_id, repo_type=kind, branch=branch, exist_ok=True)
+            api.create_branch(repo_id, branch=branch, exist_ok=True)
         additions = [CommitOperationAdd(file.name, file.source) for file in files]
-        commit = api.create_commit(repo_id, additions, repo_type=kind, commit_message=commit_message, revision=branch)
+        commit = api.create_commit(repo_id, additions, commit_message=commit_message, revision=branch)
     return replace(plan, commit=commit.oid)
-
-
-def _list_page(folder: FinishedFolder, model_id: str | None) -> tuple[SharedFile, ...]:
-    """Return the files of a static Space: the exported page, and a card that names the model."""
-    if not (folder.web / "index.html").is_file():
-        raise UserError(f"{folder.root} has no web/: make it with hf-rnn export --model {folder.root} --web")
-    title = folder.root.resolve().name
-    data = ModelCardData(title=title, sdk="static", app_file="index.html", models=[model_id] if model_id else None)
-    about = "A recurrent text classifier that runs in the visitor's browser: texts are not sent to a server."
-    card = f"---\n{data.to_yaml()}\n---\n\n# {title}\n\n{about}\n".encode()
-    pages = [SharedFile(path.name, path) for path in sorted(folder.web.iterdir())]
-    return (SharedFile(folder.card.name, card), *pages)
 
 
 def find_token(token: str | None = None) -> str | None:

@@ -5,7 +5,6 @@ import json
 import pathlib
 import shutil
 
-import huggingface_hub
 import pytest
 import torch
 from finished_folder import TEXTS, write_finished_folder
@@ -280,29 +279,6 @@ def test_the_command_lists_the_files_and_ends_with_the_url(hub, folder, command)
     assert sizes["model.safetensors"] == f"{(folder / 'model.safetensors').stat().st_size:,}"
     assert lines[-1] == f"{hub.url}/me/films/tree/v1"
     assert hub.repos["me/films"].private
-
-
-def test_a_page_becomes_a_static_space(hub, folder, command):
-    arguments = ("push", "--model", folder, "--repo_id", "me/films", "--space", "me/try-films")
-    code, _, err = command(*arguments)
-    assert (code, hub.calls) == (2, []) and "hf-rnn export --model" in err
-    page = {"index.html": b"<p>", "model.js": b"1", "engine.js": b"2"}
-    (folder / "web").mkdir()
-    for name, content in page.items():
-        (folder / "web" / name).write_bytes(content)
-    code, out, err = command(*arguments, "--dry_run")
-    assert (code, hub.calls) == (0, []), err
-    assert out.splitlines()[-1] == f"{hub.url}/spaces/me/try-films"
-    code, out, err = command(*arguments)
-    assert code == 0, err
-    assert out.splitlines()[-2:] == [f"{hub.url}/me/films", f"{hub.url}/spaces/me/try-films"]
-    space = hub.repos["spaces/me/try-films"]
-    sent = stored(space)
-    card = huggingface_hub.RepoCard(sent.pop("README.md").decode(), ignore_metadata_errors=False)
-    assert space.sdk == "static" and sent == page
-    assert card.data.to_dict() == {
-        "title": "model", "sdk": "static", "app_file": "index.html", "models": ["me/films"]
-    }  # fmt: skip
 
 
 def test_weights_in_several_files(hub, folder):
