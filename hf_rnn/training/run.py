@@ -19,8 +19,8 @@ from transformers.trainer_utils import PredictionOutput
 
 from ..data.audit import audit, render_line
 from ..data.encoding import measure_pieces
+from ..data.loading import find_origins
 from ..data.row_errors import DataReport
-from ..data.source import find_origins
 from ..data.vectors import Vectors, load_vectors, widen_vocabulary
 from ..hub.loading import find_folder, load_model
 from ..hub.model_folder import FinishedFolder, find_built_in, read_mapping

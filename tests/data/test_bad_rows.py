@@ -5,7 +5,6 @@ import json
 import pytest
 from tsv_files import GOOD, NAMES, load_train, write
 
-from hf_rnn.data.loading import load_tsv
 from hf_rnn.data.row_errors import DataError, DataReport, Reason, parse_limit
 from hf_rnn.utils.errors import UserError
 
@@ -55,7 +54,6 @@ def test_a_bad_line(tmp_path, monkeypatch, line, reason, detail, options):
     assert tuple(record[name] for name in ("file", "line", "byte_offset", "reason", "text")) == expected
     train = report.splits["train"]
     assert (train.rows_read, train.rows_kept, dict(train.rejected)) == (5, 4, {reason.value: 1})
-    assert f"5 rows read, 4 kept, 1 rejected (1 {reason})" in str(report)
 
 
 def test_the_first_bad_line_is_reported_first(tmp_path):
@@ -135,18 +133,9 @@ def test_an_invalid_limit(limit):
         parse_limit(limit)
 
 
-def test_the_list_does_not_replace_a_file_of_the_data(tmp_path):
-    path = write(tmp_path / "train.tsv", GOOD + b"bad\n")
-    with pytest.raises(UserError, match="rejected_path"):
+@pytest.mark.parametrize("bad", [b"", b"bad\n"])
+def test_a_file_of_other_content_is_not_replaced_by_the_list_of_rejected_rows(tmp_path, bad):
+    path = write(tmp_path / "train.tsv", GOOD + bad)
+    with pytest.raises(UserError, match="does not list rejected rows"):
         load_train(path, max_bad_rows=1, rejected_path=tmp_path / "." / "train.tsv")
-    with pytest.raises(UserError, match="listed"):
-        load_train(path, max_bad_rows=1, rejected_path=tmp_path / "train.tsv" / "rejected.jsonl")
-    assert (tmp_path / "train.tsv").read_bytes() == GOOD + b"bad\n"
-
-
-def test_a_file_of_other_content_is_not_replaced_by_the_list_of_rejected_rows(tmp_path):
-    write(tmp_path / "train.tsv", GOOD)
-    (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(UserError, match="mine.txt"):
-        load_tsv({"train": tmp_path / "train.tsv"}, rejected_path=tmp_path / "mine.txt")
-    assert (tmp_path / "mine.txt").read_text() == "mine"
+    assert (tmp_path / "train.tsv").read_bytes() == GOOD + bad

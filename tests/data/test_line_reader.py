@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_rnn.data.line_reader import read_texts
+from hf_rnn.data.delimited import read_texts
 from hf_rnn.data.row_errors import BadRow, DataError, Reason
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
