@@ -47,7 +47,7 @@ def test_a_bad_line(tmp_path, monkeypatch, line, reason, detail, options):
     rejected, report = tmp_path / "out" / "rejected.jsonl", DataReport()
     rows = load_train(path, **options, max_bad_rows=1, rejected_path=rejected, report=report)
     assert rows == [("good day", "positive"), ("bad day", "negative")] * 2
-    (record,) = map(json.loads, rejected.read_text(encoding="utf-8").splitlines())
+    (record,) = map(json.loads, rejected.open(encoding="utf-8"))
     as_text = [Reason.BLANK_TEXT, Reason.EMPTY_LABEL, Reason.UNKNOWN_LABEL, Reason.EMPTY_TEXT]
     text = line.split(b"\t")[0] if reason in as_text else line
     expected = (path, 3, len(GOOD), reason, text.decode(errors="backslashreplace")[:80])
