@@ -321,8 +321,28 @@ def load_conll(
     if len(tags.names) < 2:
         raise UserError(f"a tagger needs at least two tags: found {listed(tags.names)}")
     if validation_share and splits is None and "validation" not in read:
-        _hold_out(read, validation_share, seed, report)
-    return _build_tables(read, tags, report)
+        train, drawn = read.pop("train"), {}
+        texts = [" ".join(word.token for word in sentence) for sentence in train]
+        mask = hold_out(texts, np.zeros(len(train), dtype=np.int64), validation_share, seed)
+        for split, rows in (("train", np.flatnonzero(~mask)), ("validation", np.flatnonzero(mask))):
+            drawn |= {split: [train[row] for row in rows]} if len(rows) else {}
+        read, report.held_out = drawn | read, int(mask.sum())
+        if report.held_out:
+            message = "there is no validation split: %d of %d sentences of train are held out as one (seed %d)"
+            logger.warning(message, report.held_out, len(train), seed)
+    report.class_names = list(tags.names)
+    feature = datasets.List(datasets.ClassLabel(names=report.class_names))
+    features = datasets.Features(tokens=datasets.List(datasets.Value("string")), ner_tags=feature)
+    data, hasher = datasets.DatasetDict(), xxhash.xxh3_64(repr(tags.names).encode())
+    for split, sentences in read.items():
+        report.label_counts[split] = [len(sentences)]
+        tokens = [[word.token for word in sentence] for sentence in sentences]
+        ids = [tags.ids([word.tag for word in sentence]) for sentence in sentences]
+        hasher.update(repr((split, tokens, ids)).encode())
+        columns = {"tokens": tokens, "ner_tags": ids}
+        data[split] = datasets.Dataset.from_dict(columns, features, split=datasets.NamedSplit(split))
+        data[split]._fingerprint = report.fingerprint = hasher.hexdigest()  # the same in every process
+    return data
 
 
 def _is_conll(source: Any) -> bool:
@@ -350,34 +370,3 @@ def _check(words: Sentence, part: ConllFile | TaggedRows, tags: TagSet) -> tuple
         elif not word.is_comment:
             bad.append(BadRow(part.path, word.line, word.byte_offset, fault, word.excerpt))
     return ([bad[0]] * len(words), []) if part.whole and bad else (bad, kept)
-
-
-def _hold_out(read: dict[str, list[list[Word]]], share: float, seed: int, report: DataReport) -> None:
-    """Move a share of the sentences of train into a validation split."""
-    train = read["train"]
-    texts = [" ".join(word.token for word in sentence) for sentence in train]
-    mask = hold_out(texts, np.zeros(len(train), dtype=np.int64), share, seed)
-    if mask.any():
-        others = {split: rows for split, rows in read.items() if split != "train"}
-        read.clear()
-        read["train"] = [train[row] for row in np.flatnonzero(~mask)]
-        read["validation"] = [train[row] for row in np.flatnonzero(mask)]
-        read.update(others)
-        report.held_out = int(mask.sum())
-        message = "there is no validation split: %d of %d sentences of train are held out as one (seed %d)"
-        logger.warning(message, report.held_out, len(train), seed)
-
-
-def _build_tables(read: dict[str, list[list[Word]]], tags: TagSet, report: DataReport) -> datasets.DatasetDict:
-    report.class_names = list(tags.names)
-    feature = datasets.List(datasets.ClassLabel(names=report.class_names))
-    features = datasets.Features(tokens=datasets.List(datasets.Value("string")), ner_tags=feature)
-    tables, hasher = {}, xxhash.xxh3_64(repr(tags.names).encode())
-    for split, sentences in read.items():
-        report.label_counts[split] = [len(sentences)]
-        tokens = [[word.token for word in sentence] for sentence in sentences]
-        columns = {"tokens": tokens, "ner_tags": [tags.ids([word.tag for word in sentence]) for sentence in sentences]}
-        hasher.update(repr((split, columns)).encode())
-        tables[split] = datasets.Dataset.from_dict(columns, features, split=datasets.NamedSplit(split))
-        tables[split]._fingerprint = report.fingerprint = hasher.hexdigest()  # the same in every process
-    return datasets.DatasetDict(tables)

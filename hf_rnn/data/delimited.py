@@ -296,7 +296,7 @@ class DelimitedText:
 
     def __init__(self, text: TextFile, separator: str, header: bool = True, fields: int | None = None) -> None:
         self.text, self.separator, self.header, self.strict = text, separator, header, fields is not None
-        self.names: list[str] = []
+        self.names: list[str] = [str(number) for number in range(fields or 0)]
         if not fields:
             first = next((row for _, _, row in _Walk(self).rows()), None)
             if first is None:
@@ -304,7 +304,7 @@ class DelimitedText:
             if isinstance(first, BadRow):
                 raise DataError.for_row(first)
             fields = len(first)
-        self.names = list(first) if header else [str(number) for number in range(fields)]
+            self.names = list(first) if header else [str(number) for number in range(fields)]
         # the values that show where a row begins: frequent ones and numbers
         self._frequent: list[set[str]] = []
         self._numeric: list[bool] = []

@@ -331,7 +331,7 @@ def _read_files(folder: Path, encoding: str, columns: Sequence[str] | None) -> I
 def _open_json(text: TextFile) -> Table:
     is_list = next((line for line in text.sample if line.strip()), "").lstrip().startswith("[")
     read = partial(_read_json, text, _list_items if is_list else _list_lines)
-    names = next((batch.rows.schema.names for batch in read(None) if batch.rows.num_columns), [])
+    names: list[str] = next((batch.rows.schema.names for batch in read(None) if batch.rows.num_columns), [])
     # the rows of a list have no lines
     return Table(text.path, "json", names, None, None if is_list else text.encoding, _read=read)
 
@@ -360,7 +360,7 @@ def _list_items(text: TextFile) -> Iterator[list[tuple[int, int | None, Any]]]:
     """Yield the same of a file that is one list of records, whose rows count from 0."""
     with open_unpacked(text.path) as stream:
         items = json.loads(stream.read().decode(text.encoding).removeprefix("\ufeff"))
-    rows = [(place, None, item) for place, item in enumerate(items)]
+    rows: list[tuple[int, int | None, Any]] = [(place, None, item) for place, item in enumerate(items)]
     for start in range(0, len(rows), BATCH_ROWS):
         yield rows[start : start + BATCH_ROWS]
 
