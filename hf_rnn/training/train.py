@@ -41,7 +41,7 @@ from .checks import check_early, check_finite, check_loss, check_unchanged
 from .language import suit_language
 from .linear_head import fit_linear_head, has_few_rows
 from .run import Extension, Run, WarmStart, audit_texts, read_vectors, weigh_rows
-from .save import TrainingResult, write_folder
+from .save import TrainingResult, warn_if_linear_wins, write_folder
 from .trainer import RnnTrainer
 
 logger = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ def train(
         >>> result = train([("so good", "positive"), ("so bad", "negative")] * 50, "out2")
     """
     rows, settings = read_call(data, output_dir, train, validation, test, settings)
-    return run_training(parse_settings(settings), data=rows)
+    return run_training(parse_settings(settings), data=rows, given=settings)
 
 
 def read_call(
@@ -99,9 +99,12 @@ def read_call(
 
 @library_bars_off()
 def run_training(
-    arguments: Arguments, extension: Extension | None = None, data: Mapping[str, Any] | None = None
+    arguments: Arguments,
+    extension: Extension | None = None,
+    data: Mapping[str, Any] | None = None,
+    given: Mapping[str, Any] | None = None,
 ) -> TrainingResult:
-    """Read the data, train, and push the folder if asked for; see [`train`]. `data` are rows in memory by split."""
+    """Read the data, train, and push the folder if asked for; see [`train_on`]. `data` are rows in memory by split."""
     data_args, training_args = arguments.data, arguments.training
     if data is None:
         data_args.check_source()
@@ -121,7 +124,7 @@ def run_training(
         rejected_path=folder.root / output_dir.REJECTED_ROWS if is_main else None,
         report=report,
     )
-    result = train_on(texts, report, arguments, checkpoint, extension=extension)
+    result = train_on(texts, report, arguments, checkpoint, extension=extension, given=given)
     training_args.distributed_state.wait_for_everyone()  # every process may read the folder now
     if destination is None:
         return result
@@ -136,19 +139,21 @@ def train_on(
     checkpoint: Path | None = None,
     *,
     extension: Extension | None = None,
+    given: Mapping[str, Any] | None = None,
     sample_weights: np.ndarray | None = None,
     task_specific_params: dict[str, Any] | None = None,
     quiet: bool = False,
 ) -> TrainingResult:
     """Train on splits as the task reads them, with the counts of their rows, and save a finished folder.
 
-    `arguments` are accepted by [`check_early`]; `checkpoint` is the one to resume from. `sample_weights` weigh the
+    `arguments` are accepted by [`check_early`]; `checkpoint` is the one to resume from. With the settings that are
+    `given` by the user, the run may leave the default start, see [`suit_language`]. `sample_weights` weigh the
     training rows in the loss. `task_specific_params` become part of the configuration. A `quiet` run shows neither
     bars nor a line per epoch.
     """
     task = get_task(arguments.data.task)
-    if extension is None:
-        arguments = suit_language(arguments, task, task.vocabulary_texts(texts["train"]))
+    if given is not None:
+        arguments = suit_language(arguments, given, task, task.vocabulary_texts(texts["train"]))
     arguments = limit_epochs(arguments, report)
     data_args, training_args = arguments.data, arguments.training
     extension = extension or Extension()
@@ -246,6 +251,7 @@ def train_on(
     if not training_args.keep_checkpoints:
         output_dir.tidy(run.folder)
     logger.info("the finished model is in %s", run.folder.root)
+    warn_if_linear_wins(run, card, few_rows)
     return TrainingResult(run.folder.root, run.metrics, card)
 
 

@@ -109,9 +109,13 @@ def test_a_finished_run_keeps_no_checkpoints(short):
         train(**short, resume=True)
 
 
-def test_the_card_claims_no_best_epoch_when_the_last_is_kept(short):
-    result = train(**short, load_best_model_at_end=False)
+def test_a_bad_run_claims_no_best_epoch_and_says_that_the_linear_model_is_better(short, caplog):
+    result = train(**{**short, "learning_rate": 0.0}, load_best_model_at_end=False)
     assert result.card.best_metric is None and "was kept" not in (result.folder / "README.md").read_text()
+    (line,) = [line for line in caplog.messages if "linear model" in line]
+    (linear,), own = result.card.baselines.values(), result.metrics["validation"]["macro_f1"]
+    scores = f"macro_f1 {linear['validation']['macro_f1']:.3f} against {own:.3f}"
+    assert f"better on validation, {scores}: use it, or try recipe default" in line
 
 
 def test_without_matplotlib_there_are_no_figures(tiny_settings, tmp_path, monkeypatch):

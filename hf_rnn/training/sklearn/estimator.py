@@ -126,7 +126,7 @@ class RnnEstimator(BaseEstimator):
                 # inside, because it resets accelerate's state of the process
                 settings = {**self._settings(str(folder.root)), "task": targets.task}
                 arguments = parse_settings(settings, prog=type(self).__name__)
-                card = _train(arguments, splits, targets, weights, quiet)
+                card = _train(arguments, settings, splits, targets, weights, quiet)
             self._adopt(folder, card)
         return self
 
@@ -265,7 +265,12 @@ RnnEstimator.__init__.__signature__ = _SIGNATURE  # type: ignore[attr-defined]  
 
 
 def _train(
-    arguments: Arguments, splits: Mapping[str, Any], targets: Targets, weights: np.ndarray | None, quiet: bool
+    arguments: Arguments,
+    given: Mapping[str, Any],
+    splits: Mapping[str, Any],
+    targets: Targets,
+    weights: np.ndarray | None,
+    quiet: bool,
 ) -> CardFacts | None:
     """Train into the folder that the arguments name; return the facts of its card."""
     from ...data.row_errors import DataReport
@@ -279,7 +284,7 @@ def _train(
         vars(columns).update(targets.columns)
         texts = get_task(targets.task).read(columns, data=splits, report=report)
         options: dict[str, Any] = {"task_specific_params": targets.record, "quiet": quiet}
-        return train_on(texts, report, arguments, sample_weights=weights, **options).card
+        return train_on(texts, report, arguments, given=given, sample_weights=weights, **options).card
 
 
 def _write_files(folder: Path, files: Mapping[str, bytes]) -> None:
