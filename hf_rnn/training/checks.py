@@ -10,7 +10,6 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from ..hub.model_folder import FinishedFolder, find_built_in
 from ..tasks import get_task
 from ..utils.cpu_features import multiplies_bfloat16
 from ..utils.errors import UserError
@@ -20,8 +19,6 @@ from .arguments.training_arguments import RnnTrainingArguments
 from .build import make_config
 from .checkpointing import manifest as checkpoints
 from .checkpointing.fingerprints import compare
-from .optimizers import check_sparse_gradients
-from .recipes import recipe_names
 
 logger = logging.getLogger(__name__)
 
@@ -42,23 +39,10 @@ def check_early(arguments: Arguments) -> None:
     metric = training.metric_for_best_model
     if metric is not None and metric.removeprefix("eval_") not in scores:
         raise UserError(f"unknown metric_for_best_model: found {metric!r}; choose one of {', '.join(scores)}")
-    if training.resume_from_checkpoint is not None:
-        raise UserError("resume_from_checkpoint: use resume, which starts from the newest checkpoint in output_dir")
-    if training.gradient_checkpointing:
-        raise UserError("gradient_checkpointing: a recurrent layer has no activations to recompute; leave it out")
-    names = ("tokenizer_name_or_path", "model_name_or_path", "vectors")
-    sources = {name: value for name in names if find_built_in(value := getattr(data, name)) is None}
-    if training.recipe not in recipe_names() and not training.resume:  # resuming removes nothing
-        sources["recipe"] = training.recipe
-    texts = {name: getattr(data, name) for name in ("data_dir", "dataset_name")}
-    output_dir.check_apart(FinishedFolder(Path(str(training.output_dir))), sources, texts)
-    for name, value in (("fail_on_leak", data.fail_on_leak), ("tokens_per_batch", training.tokens_per_batch)):
-        if data.streaming and value is not None:
-            raise UserError(f"{name} needs all rows in memory: leave out {name} or streaming")
-    if model.freeze_embedding and training.embedding_learning_rate is not None:
-        raise UserError("freeze_embedding turns training of the embedding off: leave out embedding_learning_rate")
-    if model.sparse_embedding and not model.freeze_embedding:
-        check_sparse_gradients(training)
+    sources = {name: getattr(data, name) for name in ("tokenizer_name_or_path", "model_name_or_path", "vectors")}
+    output_dir.check_apart(training.output_dir, sources)
+    if data.streaming and data.fail_on_leak is not None:
+        raise UserError("fail_on_leak needs all rows in memory: leave out fail_on_leak or streaming")
     make_config(model)
     if training.bf16 and training.device.type == "cpu" and multiplies_bfloat16() is False:
         logger.warning("bf16 is slower on this processor, which lacks bfloat16 instructions: leave out bf16")

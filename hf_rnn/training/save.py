@@ -234,7 +234,6 @@ def _shown_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     for name in settings.keys() & about.keys():
         mark, off = about[name].get("card"), settings[name] in (None, False, 0, "none", "word")
         unused = given and name in VOCABULARY_SETTINGS
-        unused = unused or (name == "per_device_train_batch_size" and settings.get("tokens_per_batch"))
         if mark and not unused and (mark == "always" or not off):
             shown[name] = settings[name]
     return {name: shown[name] for name in settings if name in shown}

@@ -8,6 +8,7 @@ import dataclasses
 import logging
 import shlex
 from collections.abc import Mapping
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ from .arguments.run_arguments import Arguments, parse_settings
 from .arguments.training_arguments import RnnTrainingArguments
 from .build import make_config, make_tokenizer, make_trainer
 from .checkpointing.fingerprints import take_fingerprints
-from .checkpointing.interrupt import TrainingStopped
+from .checkpointing.resumable_trainer import TrainingStopped
 from .checks import check_early, check_finite, check_loss, check_unchanged
 from .language import suit_language
 from .linear_head import fit_linear_head, has_few_rows
@@ -283,7 +284,7 @@ def fit(trainer: RnnTrainer, folder: FinishedFolder, checkpoint: Path | None) ->
         folder.root.mkdir(parents=True, exist_ok=True)
     with hold_folder(folder.root) if is_main else contextlib.nullcontext(), trainer.stop_request as asked:
         if is_main and args.overwrite_output_dir:
-            output_dir.remove_checkpoints(folder)
+            trainer.on_begin = partial(output_dir.remove_checkpoints, folder)
         outcome = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     if trainer.asked_to_stop():  # after the last step, too late to save
         raise TrainingStopped(asked.number, None)

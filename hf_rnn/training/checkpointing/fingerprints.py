@@ -117,10 +117,8 @@ def hash_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
 def _hash_rows(examples: Mapping[str, Any], *splits: str) -> str | None:
     """Return a hash of the rows of splits, None when one of them is a stream."""
     digest = hashlib.sha256()
-    for split in splits:
-        rows = examples.get(split)
-        if rows is None:
-            continue
+    for split in [split for split in splits if split in examples]:
+        rows = examples[split]
         if not isinstance(rows, datasets.Dataset):
             return None
         digest.update(f"{split} {len(rows)}\n".encode())

@@ -23,7 +23,6 @@ from tqdm.auto import tqdm
 
 from ...data.audit import normalize_text
 from ...data.encoding import encode
-from ...hub.model_folder import FinishedFolder
 from ...tasks import get_task
 from ...utils.errors import UserError
 from ...utils.process_state import one_at_a_time
@@ -83,15 +82,7 @@ class Distillation(Extension):
             self._unlabeled, self._unlabeled_record = read_unlabeled(
                 Path(settings.unlabeled), set().union(*known.values()), labeled, data.text_column, data.encoding
             )
-        self._copies = list(
-            augment(
-                list(texts["train"]["text"]),
-                settings.augmentations,
-                mask_probability=settings.mask_probability,
-                ngram_probability=settings.ngram_probability,
-                seed=settings.augmentation_seed,
-            )
-        )
+        self._copies = list(augment(list(texts["train"]["text"]), settings.augmentations))
         return self._unlabeled  # copies would make rare words frequent
 
     def add_rows(self, run: Run) -> None:
@@ -315,6 +306,5 @@ def distill(
         raise UserError(f"a teacher gives one label per text: found the task {task.name}; train it instead")
     if arguments.data.text_pair_column is not None:
         raise UserError("a teacher answers to single texts: leave out text_pair_column, or train without a teacher")
-    folder = FinishedFolder(Path(str(arguments.training.output_dir)))
-    check_apart(folder, {name: getattr(further, name) for name in ("teacher", "unlabeled")})
+    check_apart(arguments.training.output_dir, {"teacher": further.teacher})
     return run_training(arguments, Distillation(arguments, further), data=rows)

@@ -14,7 +14,6 @@ import hashlib
 import inspect
 import json
 import os
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -43,7 +42,6 @@ FOLDS_FILE = "folds.json"
 UNFINISHED_FILE = "unfinished.json"  # present while some teachers are missing
 
 _CONFIG = "config.json"
-_GENERIC = re.compile(r"(LABEL|RANK)_\d+")  # names that transformers and our importer give to unnamed classes
 _WITHOUT_EFFECT = ("transformers_version", "_name_or_path", "dtype", "id2label", "label2id")  # on the answers
 _NO_LIMIT = 10**9  # tokenizers without a limit report a larger number
 _NO_TABLE = 2  # models without a table of positions report at most this number
@@ -97,27 +95,17 @@ class Teacher:
         """Return the teacher's id of each class of the data, matched by name.
 
         `own_names` are names of its classes by id in place of those in its configuration. Generic names (`LABEL_0`)
-        are never guessed.
-
-        Raises:
-            UserError: If the names differ, or `own_names` contradicts a configuration that has the data's names.
+        are never guessed. Raises a [`UserError`] if the names differ.
         """
         configured = self.label_names()
         found = configured if own_names is None else list(own_names)
-        source = "" if own_names is None else "by teacher_labels, "
-        generic = all(map(_GENERIC.fullmatch, configured))
-        if found != configured and not generic and sorted(configured) == sorted(class_names):
-            raise UserError(
-                f"teacher_labels contradicts the {_CONFIG} of the teacher {self.name}: found {listed(found)} instead "
-                f"of {listed(configured)}; leave it out, or correct the file"
-            )
         if sorted(found) == sorted(class_names) and len(found) == len(configured):
             return [found.index(name) for name in class_names]
         remedy = "take a teacher of the same task"
         if len(configured) == len(class_names):
             remedy = "give the data's labels in the order of the teacher's ids as teacher_labels"
         raise UserError(
-            f"{source}the teacher {self.name} has other labels than the data: found {listed(found)} instead of "
+            f"the teacher {self.name} has other labels than the data: found {listed(found)} instead of "
             f"{listed(class_names)}; {remedy}"
         )
 
@@ -161,8 +149,7 @@ class Teacher:
     ) -> np.ndarray:
         """Return the logits `(N, C)` of N texts by its loaded model, in float32, C in the order of its ids.
 
-        Batches have texts of similar length; `advance` is called with the size of each. Raises a [`UserError`] for
-        logits that are not finite.
+        Batches have texts of similar length; `advance` is called with the size of each.
         """
         length = {"truncation": True, "max_length": self.max_length} if self.max_length is not None else {}
         accepted = inspect.signature(model.forward).parameters
@@ -178,9 +165,6 @@ class Teacher:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
                 logits[rows] = model(**inputs, return_dict=True).logits.float().cpu().numpy()
             advance(len(rows))
-        if not (finite := np.isfinite(logits).all(axis=1)).all():
-            text = texts[int(finite.argmin())]
-            raise UserError(f"the teacher {self.name} has answers that are not finite: found some for {text!r:.80}")
         return logits
 
 
@@ -254,19 +238,10 @@ def check_tokenizer(
 ) -> int | None:
     """Return the number of tokens per text that a model reads, including special ones; None means unlimited.
 
-    `max_length` is an upper limit.
-
-    Raises:
-        UserError: For a tokenizer without words or of another model.
+    `max_length` is an upper limit. Raises a [`UserError`] for a tokenizer without words.
     """
-    vocabulary = tokenizer.get_vocab()
-    if not vocabulary.keys() - set(tokenizer.all_special_tokens):  # the library makes one up if its files are missing
+    if not tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens):  # made up if its files are missing
         raise UserError(f"{name} has a tokenizer without words: add its files, such as tokenizer.json")
-    entries, largest = getattr(config, "vocab_size", None), max(vocabulary.values())
-    if isinstance(entries, int) and largest >= entries:
-        raise UserError(
-            f"{name} has a tokenizer of another model: found ids up to {largest:,} for a table of {entries:,} tokens"
-        )
     own, positions = tokenizer.model_max_length, getattr(config, "max_position_embeddings", None)
     if isinstance(positions, int) and positions > _NO_TABLE:
         offset = 2 * (config.pad_token_id == 1)  # models like RoBERTa count from there

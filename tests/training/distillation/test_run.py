@@ -18,7 +18,7 @@ from hf_rnn.hub.model_folder import FinishedFolder
 from hf_rnn.tasks import get_task
 from hf_rnn.training.arguments.distillation_arguments import DistillationArguments
 from hf_rnn.training.arguments.run_arguments import parse_settings
-from hf_rnn.training.checkpointing.interrupt import SavePoints, TrainingStopped
+from hf_rnn.training.checkpointing.resumable_trainer import SavePoints, TrainingStopped
 from hf_rnn.training.distillation.run import NO_LABEL, Distillation, distillation_loss
 from hf_rnn.training.distillation.teacher import Teacher, fold_of
 from hf_rnn.training.distillation.unlabeled import MASKED, augment
@@ -104,8 +104,7 @@ def test_rows_that_a_run_learns_from(quick, crew, teacher, unlabeled, tmp_path, 
 
     monkeypatch.setattr(Teacher, "compute", record)
     own = {name: value for name, value in quick.items() if name != "teacher"}
-    chances = {"mask_probability": 0.3, "ngram_probability": 0.0}
-    settings = DistillationArguments(teacher=str(crew), unlabeled=str(unlabeled), augmentation_seed=7, **chances)
+    settings = DistillationArguments(teacher=str(crew), unlabeled=str(unlabeled))
     arguments, texts = parse_settings({**own, "output_dir": str(tmp_path)}), load_tsv(quick["data_dir"])
     run, hook = Run(get_task(arguments.data.task), arguments, texts, DataReport()), Distillation(arguments, settings)
     unlabeled_texts = hook.read_texts(run)
@@ -120,7 +119,7 @@ def test_rows_that_a_run_learns_from(quick, crew, teacher, unlabeled, tmp_path, 
     run.examples = run.task.encode(texts, run.tokenizer, None)
     hook.add_rows(run)
 
-    copies = list(augment(labeled, 1, seed=7, **chances))
+    copies = list(augment(labeled, 1))
     for number in range(3):
         training = {text for text in labeled if fold_of(text, 3) == number}
         masked = {copy.replace(MASKED, "[MASK]") for row, copy in copies if fold_of(labeled[row], 3) == number}

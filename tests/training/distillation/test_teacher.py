@@ -34,7 +34,6 @@ TEXTS = [text for text, _ in invent_rows(40, seed=31)]
         (["low", "mid", "high"], ["mid", "low", "high"], [1, 0, 2]),
         (["bad", "good", "awful"], None, "give the data's labels"),
         (["bad", "good"], None, "same task"),
-        (["bad", "good", "plain"], ["bad", "good", "plain"], "contradicts"),
     ],
 )
 def test_labels_are_matched_by_name(teacher, classes, own, expected):
@@ -116,16 +115,6 @@ def test_logits_equal_those_of_single_texts(teacher, trained, tmp_path, kind, li
         inputs = {name: inputs[name].long() for name in ("input_ids", "attention_mask")}
         with torch.no_grad():
             np.testing.assert_allclose(row, model(**inputs).logits[0].numpy(), atol=2e-5)
-
-
-def test_logits_that_are_not_finite(teacher, tmp_path):
-    shutil.copytree(teacher, tmp_path / "teacher")
-    model = BertForSequenceClassification.from_pretrained(teacher)
-    with torch.no_grad():
-        model.classifier.bias[0] = float("nan")
-    model.save_pretrained(tmp_path / "teacher")
-    with pytest.raises(UserError, match="not finite"):
-        compute_logits(tmp_path / "teacher", ["sand"], tmp_path / "cache")
 
 
 # ---- cache ----
