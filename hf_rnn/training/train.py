@@ -6,6 +6,7 @@ import contextlib
 import copy
 import dataclasses
 import logging
+import math
 import shlex
 from collections.abc import Mapping
 from functools import partial
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 import sklearn.metrics  # noqa: F401 - its import draws from `random`, so it must come before a seed is set
 import torch
-from transformers import set_seed
+from transformers import PreTrainedModel, set_seed
 
 from ..data.row_errors import DataReport
 from ..data.samplers import with_lengths
@@ -29,6 +30,7 @@ from ..models.auto import head_class
 from ..tasks import get_task
 from ..tasks.base import Splits
 from ..tokenizers.word_level import add_separator, count_ids, mark_capitals
+from ..utils.cpu_features import multiplies_bfloat16
 from ..utils.errors import UserError
 from ..utils.folder_lock import hold_folder
 from ..utils.process_state import library_bars_off, one_at_a_time
@@ -36,9 +38,8 @@ from . import output_dir
 from .arguments.run_arguments import Arguments, parse_settings
 from .arguments.training_arguments import RnnTrainingArguments
 from .build import make_config, make_tokenizer, make_trainer
-from .checkpointing.fingerprints import take_fingerprints
+from .checkpointing.fingerprints import check_unchanged, take_fingerprints
 from .checkpointing.resumable_trainer import TrainingStopped
-from .checks import check_early, check_finite, check_loss, check_unchanged
 from .language import suit_language
 from .linear_head import fit_linear_head, has_few_rows
 from .run import Extension, Run, WarmStart, audit_texts, read_vectors, weigh_rows
@@ -47,6 +48,9 @@ from .trainer import RnnTrainer
 
 logger = logging.getLogger(__name__)
 
+_RATES = ("learning_rate", "embedding_learning_rate", "head_learning_rate")
+# Times the loss of guessing: a run is refused, or warned about.
+_MAX_LOSS_RATIO, _HIGH_LOSS_RATIO = 100, 3
 _LEAST_EPOCHS, _MOST_EPOCHS = 3, 20  # limits of row_budget and of row_floor
 
 
@@ -107,8 +111,6 @@ def run_training(
 ) -> TrainingResult:
     """Read the data, train, and push the folder if asked for; see [`train_on`]. `data` are rows in memory by split."""
     data_args, training_args = arguments.data, arguments.training
-    if data is None:
-        data_args.check_source()
     check_early(arguments)
     folder = FinishedFolder(Path(str(training_args.output_dir)))
     is_main = training_args.process_index == 0
@@ -245,11 +247,11 @@ def train_on(
     # the folder
     if not run.is_main:
         return TrainingResult(run.folder.root, run.metrics)
-    best_kept = not few_rows and _keeps_best(run.trainer)
+    best_kept = bool(run.trainer.args.load_best_model_at_end) and run.trainer.state.best_model_checkpoint is not None
     card = output_dir.fill(
         run.folder, lambda unfinished: write_folder(unfinished, run, facts, extension.settings, best_kept)
     )
-    if not training_args.keep_checkpoints:
+    if few_rows or not training_args.keep_checkpoints:
         output_dir.tidy(run.folder)
     logger.info("the finished model is in %s", run.folder.root)
     warn_if_linear_wins(run, card, few_rows)
@@ -297,12 +299,66 @@ def fit(trainer: RnnTrainer, folder: FinishedFolder, checkpoint: Path | None) ->
     }
 
 
-def _keeps_best(trainer: RnnTrainer) -> bool:
-    """Return whether the weights are those of the best epoch; warn if no epoch was evaluated."""
-    kept = trainer.state.best_model_checkpoint is not None
-    if trainer.args.load_best_model_at_end and not kept:
-        logger.warning("no epoch was evaluated before training ended (eval_delay, eval_steps): the last one is kept")
-    return bool(trainer.args.load_best_model_at_end) and kept
+# ---- checks ----
+
+
+def check_early(arguments: Arguments) -> None:
+    """Check settings before the data are read; raise a [`UserError`] for wrong or contradicting ones."""
+    model, data, training = arguments
+    task = get_task(data.task)
+    if training.calibrate and not task.one_label:
+        raise UserError(f"calibrate is for one label per text: found the task {task.name}; leave it out")
+    task.check_settings(model, training)
+    scores = ("loss", *task.scores)
+    metric = training.metric_for_best_model
+    if metric is not None and metric.removeprefix("eval_") not in scores:
+        raise UserError(f"unknown metric_for_best_model: found {metric!r}; choose one of {', '.join(scores)}")
+    sources = {name: getattr(data, name) for name in ("tokenizer_name_or_path", "model_name_or_path", "vectors")}
+    output_dir.check_apart(training.output_dir, sources)
+    if data.streaming and data.fail_on_leak is not None:
+        raise UserError("fail_on_leak needs all rows in memory: leave out fail_on_leak or streaming")
+    make_config(model)
+    if training.bf16 and training.device.type == "cpu" and multiplies_bfloat16() is False:
+        logger.warning("bf16 is slower on this processor, which lacks bfloat16 instructions: leave out bf16")
+
+
+def check_finite(model: PreTrainedModel, training_args: RnnTrainingArguments) -> None:
+    """Raise a [`UserError`] with advice about the step size for weights that are NaN or infinite."""
+    broken = [name for name, weight in model.named_parameters() if not weight.isfinite().all()]
+    if broken:
+        raise _diverged(f"{broken[0]} has NaN or infinite values", training_args)
+
+
+def check_loss(metrics: Mapping[str, Any], chance_loss: float, training_args: RnnTrainingArguments) -> None:
+    """Refuse a model with a loss that is not finite, or over 100 times that of guessing, `chance_loss` in nats.
+
+    Above 3 times, only warn. The validation loss decides; without validation rows, the training loss. The
+    [`UserError`] advises about the step size.
+    """
+    if not math.isfinite(metrics["training"]["loss"]):
+        raise _diverged("the training loss is not finite", training_args)
+    split = "validation" if "validation" in metrics else "training"
+    loss = metrics[split]["loss"]
+    if "calibration" in metrics:  # calibration makes any loss small
+        loss = metrics["calibration"]["splits"]["validation"]["before"]["loss"]
+    if not loss <= _MAX_LOSS_RATIO * chance_loss:
+        what = f"the {split} loss is {loss:g}, over {_MAX_LOSS_RATIO} times that of guessing ({chance_loss:.2f})"
+        raise _diverged(what, training_args)
+    if loss > _HIGH_LOSS_RATIO * chance_loss:
+        advice = _smaller_steps(training_args)
+        logger.warning("the %s loss is %.3g, that of guessing %.2f: %s", split, loss, chance_loss, advice)
+
+
+def _diverged(what: str, training_args: RnnTrainingArguments) -> UserError:
+    return UserError(f"the training diverged: {what}. To prevent this, {_smaller_steps(training_args)}")
+
+
+def _smaller_steps(training_args: RnnTrainingArguments) -> str:
+    sizes = {name: getattr(training_args, name) for name in _RATES}
+    advice = [f"take a smaller {name} than {size:g}" for name, size in sizes.items() if size]
+    if not 0 < training_args.max_grad_norm <= 1:
+        advice.append("clip gradients with max_grad_norm 1")
+    return ", or ".join(advice)
 
 
 # ---- push_to_hub ----

@@ -373,27 +373,19 @@ def clip_grad_norm(parameters: Iterator[nn.Parameter], max_norm: float) -> torch
 # ---- columns of the training rows ----
 
 
-def _is_table(data: Any) -> bool:
-    """Return whether the columns are stored; `with_transform` computes them while rows are read."""
-    return isinstance(data, datasets.Dataset) and data.format["type"] != "custom"
-
-
 def _column_names(data: Any) -> Sequence[str]:
-    if _is_table(data) or data is None or isinstance(data, IterableDataset):
-        return getattr(data, "column_names", None) or ()
-    return list(data[0]) if len(data) else ()
+    return getattr(data, "column_names", None) or ()
 
 
 def read_labels(data: Any) -> torch.Tensor:
     """Return the column `labels` or `label` of all rows."""
-    name = "label" if "label" in _column_names(data) else "labels"
-    return torch.as_tensor(data[name][:] if _is_table(data) else [row[name] for row in data])
+    return torch.as_tensor(data["label" if "label" in _column_names(data) else "labels"][:])
 
 
 def count_tokens(data: Any) -> list[int]:
     """Return the tokens per row; a data set of torch may have them as `lengths`."""
     if hasattr(data, "lengths"):
         return data.lengths
-    if not _is_table(data):
+    if not isinstance(data, datasets.Dataset):
         return [len(row["input_ids"]) for row in data]
     return pc.list_value_length(data.select_columns(["input_ids"]).with_format("arrow")[:]["input_ids"]).to_pylist()

@@ -310,6 +310,13 @@ def test_a_limit_on_leaks_is_a_share():
 # ---- training ----
 
 
+def test_each_evaluation_is_saved_if_the_best_one_is_kept():
+    settings = {"eval_strategy": "steps", "save_strategy": "steps", "eval_steps": 7, "save_steps": 20}
+    settings |= {"output_dir": "out", "recipe": "scratch"}
+    assert parse_settings(settings).training.save_steps == 7
+    assert parse_settings({**settings, "load_best_model_at_end": False}).training.save_steps == 20
+
+
 def test_bfloat16_works_on_a_cpu(monkeypatch):
     """The premise: the Trainer's own arguments refuse it there, unless use_cpu is given too."""
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)

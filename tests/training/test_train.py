@@ -21,9 +21,7 @@ import hf_rnn.training.save
 import hf_rnn.training.trainer
 from hf_rnn.hub.model_folder import FinishedFolder
 from hf_rnn.training.arguments.run_arguments import make_parser, parse_settings
-from hf_rnn.training.checkpointing import manifest
-from hf_rnn.training.checks import check_loss
-from hf_rnn.training.train import train
+from hf_rnn.training.train import check_loss, train
 from hf_rnn.utils.errors import UserError
 
 
@@ -87,19 +85,6 @@ def test_the_best_epoch_is_kept(trained):
     assert trained.metrics["validation"]["macro_recall"] == pytest.approx(max(scores.values()))
     best = trained.folder / "checkpoints" / f"checkpoint-{last['best_global_step']}"
     assert same_weights(trained.folder, best)
-
-
-@pytest.mark.slow
-def test_the_best_step_is_kept_between_regular_saves(short):
-    settings = {**short, "num_train_epochs": 3, "eval_strategy": "steps", "save_strategy": "steps", "eval_steps": 1}
-    settings |= {"save_steps": 4, "learning_rate": 0.05, "early_stopping_patience": 0, "save_total_limit": 2}
-    result = train(**{**settings, "per_device_train_batch_size": 32})
-    newest = manifest.list_checkpoints(result.folder / "checkpoints")[0]
-    state = json.loads((newest / "trainer_state.json").read_text())
-    scores = {line["step"]: line["eval_macro_f1"] for line in state["log_history"] if "eval_macro_f1" in line}
-    best = max(scores, key=scores.__getitem__)
-    assert best % 4, "premise: the best step is not a regular save"
-    assert result.metrics["validation"]["macro_f1"] == pytest.approx(scores[best])
 
 
 def test_a_finished_run_keeps_no_checkpoints(short):
@@ -261,33 +246,6 @@ def test_a_loss_over_100_times_that_of_guessing_is_refused(tiny_settings, traini
     metrics = {"training": {"loss": training}} | ({} if validation is None else {"validation": {"loss": validation}})
     with pytest.raises(UserError, match="diverged") if outcome == "error" else contextlib.nullcontext():
         check_loss(metrics, math.log(3), arguments)
-
-
-# ---- resuming ----
-
-
-SLOW = pytest.mark.slow
-
-
-@pytest.mark.parametrize(
-    "budget",
-    [{}, pytest.param({"recipe": "tutorial"}, marks=SLOW)],
-    ids=str,
-)
-def test_a_resumed_run_ends_with_the_same_weights(short, tmp_path, budget):
-    settings = {**short, "num_train_epochs": 3, "learning_rate": 0.01, **budget}
-    whole = train(**settings)
-    folder = FinishedFolder(tmp_path / "cut")
-    shutil.copytree(whole.folder, folder.root)
-    shutil.rmtree(manifest.list_checkpoints(folder.checkpoints)[0])  # as if stopped in the last epoch
-    folder.config.unlink()
-    resume = {**settings, "resume": True, "output_dir": str(folder.root)}
-    with pytest.raises(UserError, match="learning_rate"):
-        train(**{**resume, "learning_rate": 0.03})
-    resumed = train(**resume)
-    assert same_weights(resumed.folder, whole.folder)
-    assert resumed.metrics["validation"] == whole.metrics["validation"]
-    assert resumed.metrics["training"]["steps"] == whole.metrics["training"]["steps"]
 
 
 # ---- mistakes ----

@@ -71,8 +71,8 @@ class PretrainingArguments:
             raise UserError("objective tokens learns at the teacher's own tokens: leave out max_vocab_size")
         if (self.teacher is None) != (self.objective == "causal_lm"):
             raise UserError(
-                "give teacher, the folder or Hub id of a sentence encoder, or objective causal_lm, which has none: found "
-                f"teacher {self.teacher} and objective {self.objective}"
+                "give teacher, the folder or Hub id of a sentence encoder, or objective causal_lm, which has none: "
+                f"found teacher {self.teacher} and objective {self.objective}"
             )
         if (self.input is None) == (self.dataset_name is None):
             raise UserError("give either input, files with one text per line, or dataset_name")

@@ -28,13 +28,11 @@ from ...utils.errors import UserError
 from ...utils.process_state import one_at_a_time
 from ..arguments.distillation_arguments import DistillationArguments
 from ..arguments.run_arguments import Arguments, parse
-from ..checks import check_early
 from ..output_dir import TEACHER_CACHE, check_apart
 from ..run import Extension, Run
-from ..train import TrainingResult, read_call, run_training
+from ..train import TrainingResult, check_early, read_call, run_training
 from ..trainer import RnnTrainer
-from .logits import Answers
-from .teacher import Teachers
+from .teacher import Answers, Teachers
 from .unlabeled import augment, read_unlabeled, write_masks
 
 logger = logging.getLogger(__name__)
@@ -299,8 +297,6 @@ def distill(
     if arguments.data.streaming:
         raise UserError("streaming does not keep rows, and a teacher labels each row once: leave it out")
     further.check()
-    if rows is None:
-        arguments.data.check_source()
     check_early(arguments)  # before a download of the teacher
     if not (task := get_task(arguments.data.task)).one_label:
         raise UserError(f"a teacher gives one label per text: found the task {task.name}; train it instead")

@@ -31,8 +31,7 @@ from ..arguments.run_arguments import Arguments, ModelArguments
 from ..arguments.text_arguments import DataArguments
 from ..arguments.training_arguments import RnnTrainingArguments
 from ..build import make_config
-from ..checkpointing.fingerprints import take_fingerprints
-from ..checks import check_unchanged
+from ..checkpointing.fingerprints import check_unchanged, take_fingerprints
 from ..train import fit, run_training
 from ..trainer import RnnTrainer
 from .save import write_encoder

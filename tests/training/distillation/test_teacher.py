@@ -16,9 +16,16 @@ from transformers import (
     GPT2ForSequenceClassification,
 )
 
-import hf_rnn.training.distillation.logits
-from hf_rnn.training.distillation.logits import Answers
-from hf_rnn.training.distillation.teacher import FOLDS_FILE, UNFINISHED_FILE, Teacher, Teachers, fold_folder, fold_of
+import hf_rnn.training.distillation.teacher
+from hf_rnn.training.distillation.teacher import (
+    FOLDS_FILE,
+    UNFINISHED_FILE,
+    Answers,
+    Teacher,
+    Teachers,
+    fold_folder,
+    fold_of,
+)
 from hf_rnn.utils.errors import UserError
 
 TEXTS = [text for text, _ in invent_rows(40, seed=31)]
@@ -139,7 +146,7 @@ def test_fingerprint(teacher, tmp_path):
 
 
 def test_a_stopped_computation_continues(teacher, tmp_path, asked, monkeypatch):
-    monkeypatch.setattr(hf_rnn.training.distillation.logits, "BLOCK_TEXTS", 10)
+    monkeypatch.setattr(hf_rnn.training.distillation.teacher, "BLOCK_TEXTS", 10)
 
     def stop(count):
         if sum(asked) == 40:  # while the last block is computed
