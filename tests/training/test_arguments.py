@@ -11,9 +11,7 @@ import pytest
 import torch
 from transformers import TrainingArguments
 
-from hf_rnn.models.cells_rnn import CELLS
 from hf_rnn.models.configuration_rnn import RnnConfig
-from hf_rnn.models.pooling_rnn import POOLERS
 from hf_rnn.training.arguments.run_arguments import (
     ModelArguments,
     make_parser,
@@ -55,12 +53,6 @@ def test_model_arguments_are_the_settings_of_the_config():
     assert dataclasses.asdict(ModelArguments()) == {name: getattr(RnnConfig(), name) for name in names}
 
 
-def test_every_choice_is_in_the_help():
-    about = {known.name: known.metadata for known in dataclasses.fields(ModelArguments)}
-    for name, choices in (("cell_type", CELLS), ("pooling", POOLERS)):
-        assert all(choice in about[name]["help"] for choice in choices)
-
-
 @pytest.mark.parametrize(
     ("argv", "in_force"),
     [
@@ -90,14 +82,6 @@ def test_the_settings_of_the_trainer_are_those_of_its_source():
 
 
 # ---- the merge ----
-
-
-def test_without_a_recipe_it_is_default():
-    arguments, recipe = parse_argv(["--data_dir", "texts", "--output_dir", "out"]), load_recipe("default")
-    assert arguments.training.recipe == "default"
-    assert arguments.data.model_name_or_path == recipe["model_name_or_path"] == "english"
-    assert arguments.training.class_weight_power == recipe["class_weight_power"] > 0
-    assert (arguments.data.data_dir, arguments.training.output_dir) == ("texts", "out")
 
 
 def test_recipe_then_file_then_flags(mine):

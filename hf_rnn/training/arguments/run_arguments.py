@@ -286,7 +286,7 @@ def check_architecture(name: str, start: "RnnConfig", wanted: Any, head: str, ad
 
 
 def find_unused(
-    given: Collection[str], model: ModelArguments, data: DataArguments, training: "RnnTrainingArguments"
+    given: set[str], model: ModelArguments, data: DataArguments, training: "RnnTrainingArguments"
 ) -> Iterator[str]:
     """Yield a warning for each reason why given settings have no effect."""
     keeps_last = not training.load_best_model_at_end and not training.early_stopping_patience

@@ -176,7 +176,8 @@ def rotate(newest: Path, limit: int | None, *, needs_best: bool = True) -> None:
     """
     if not limit:
         return
-    last, best_steps = step_of(newest), {}  # the best step by step of a valid checkpoint, newest first
+    last = step_of(newest)
+    best_steps: dict[int, int] = {}  # by step of a valid checkpoint, newest first
     for checkpoint in list_checkpoints(newest.parent):
         with suppress(DamagedCheckpoint):
             best = verify(checkpoint, contents=False)["best_step"]

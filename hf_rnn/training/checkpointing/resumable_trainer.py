@@ -48,6 +48,7 @@ class StopRequest:
     """Note SIGTERM and Ctrl-C inside a `with` block as `number`; a Ctrl-C after either of them interrupts at once."""
 
     number = 0  # the signal, 0 for none
+    _handlers: Mapping[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
         self.number, self._handlers = 0, {}

@@ -221,13 +221,6 @@ def test_a_student_moves_towards_its_teacher(quick, teacher, tmp_path):
     assert np.mean(student == teachers) > max(0.9, np.mean(alone == teachers) + 0.1)
 
 
-def test_the_default_student_starts_from_the_encoder_of_the_package(quick, encoder, tmp_path):
-    settings = {name: quick[name] for name in ("data_dir", "teacher", "use_cpu", "baselines")}
-    result = distill(**settings, num_train_epochs=1, output_dir=str(tmp_path / "out"))
-    assert result.card.start["name"] == "english"
-    assert json.loads((result.folder / "config.json").read_text())["hidden_size"] == 5
-
-
 # ---- mistakes ----
 
 
@@ -237,7 +230,6 @@ def test_the_default_student_starts_from_the_encoder_of_the_package(quick, encod
         (["--teacher", "nowhere"], "no folder nowhere"),
         (["--soft_label_weight", 1.5], "soft_label_weight must be at least 0 and at most 1"),
         (["--unlabeled", "empty.txt"], "no text to learn from"),
-        (["--teacher_cache", "TEACHER"], "contains a model"),
         (["--streaming"], "streaming"),
         (["--output_dir", "TEACHER", "--overwrite_output_dir"], "would be replaced"),
     ],

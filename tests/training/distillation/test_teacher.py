@@ -17,6 +17,7 @@ from transformers import (
 )
 
 import hf_rnn.training.distillation.teacher
+from hf_rnn import RnnConfig, RnnForSequenceClassification
 from hf_rnn.training.distillation.teacher import (
     FOLDS_FILE,
     UNFINISHED_FILE,
@@ -106,10 +107,19 @@ def test_texts_are_truncated_to_the_positions(teacher, tmp_path, own, positions,
 # ---- logits ----
 
 
-@pytest.mark.parametrize(("kind", "limit"), [("bert", 32), ("recurrent", 512), ("gpt without padding", 64)])
+@pytest.mark.parametrize(
+    ("kind", "limit"), [("bert", 32), ("recurrent", 512), ("gpt without padding", 64), ("blocks", 32)]
+)
 def test_logits_equal_those_of_single_texts(teacher, trained, tmp_path, kind, limit):
     folder = {"bert": teacher, "recurrent": trained.folder}.get(kind, tmp_path / "gpt")
-    if not folder.exists():
+    if kind == "blocks":
+        tokenizer, shape = bert_tokenizer(), {"embedding_size": 8, "hidden_size": 8, "num_hidden_layers": 2}
+        config = RnnConfig(
+            vocab_size=len(tokenizer), block_type="residual", cell_type="min_gru", num_labels=3, **shape
+        )
+        RnnForSequenceClassification(config).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    elif not folder.exists():
         shape = {"vocab_size": 256, "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 64}
         GPT2ForSequenceClassification(GPT2Config(**shape, num_labels=3)).save_pretrained(folder)
         bytes_tokenizer().save_pretrained(folder)

@@ -252,13 +252,6 @@ def test_a_grid_over_a_pipeline():
 # ---- settings ----
 
 
-def test_settings_by_name():
-    classifier = RnnClassifier(hidden_size=3)
-    assert {"recipe", "seed", "normalizer", "random_state", "verbose"} <= classifier.get_params().keys()
-    assert classifier.set_params(cell_type="gru", hidden_size=None) is classifier
-    assert repr(classifier) == "RnnClassifier(cell_type='gru')"
-
-
 @pytest.mark.parametrize(
     "setting",
     [
