@@ -109,8 +109,9 @@ def make_trainer(
             train_examples.share(args.process_index, args.world_size, args.per_device_train_batch_size)
     metric = (args.metric_for_best_model or "loss").removeprefix("eval_")
     args.greater_is_better = {"loss": False, **run.task.scores}[metric]
-    trainer_class = trainer_class or (RnnTrainer if run.task.verb == "predict" else LanguageModelTrainer)
-    return trainer_class(
+    usual = RnnTrainer if run.task.verb == "predict" else LanguageModelTrainer
+    build: Callable[..., RnnTrainer] = trainer_class or usual
+    return build(
         model=run.model,
         args=args,
         train_dataset=train_examples,

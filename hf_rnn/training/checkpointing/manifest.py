@@ -165,7 +165,8 @@ def check_states(checkpoint: Path, processes: int = 1) -> dict[str, Any]:
 def remove(checkpoint: Path) -> None:
     """Remove a checkpoint, its manifest first, so that an interrupted removal leaves nothing that seems valid."""
     (checkpoint / MANIFEST).unlink(missing_ok=True)
-    shutil.rmtree(checkpoint, ignore_errors=True)
+    with suppress(OSError):
+        shutil.rmtree(checkpoint)
 
 
 def rotate(newest: Path, limit: int | None, *, needs_best: bool = True) -> None:
