@@ -89,7 +89,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_texts_are_read(folder
     assert output_dir.find_obstacle(new) == folder.root
 
 
-def test_the_output_folder_is_no_model_that_the_run_reads(folder, tmp_path, monkeypatch):
+def test_a_run_does_not_replace_a_model_that_it_reads(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "link").symlink_to(folder.root, target_is_directory=True)
     for name in ("out", "./out/../out", "link"):

@@ -71,7 +71,7 @@ class PretrainingArguments:
             raise UserError("objective tokens learns at the teacher's own tokens: leave out max_vocab_size")
         if (self.teacher is None) != (self.objective == "causal_lm"):
             raise UserError(
-                "give teacher, the folder or Hub id of a sentence encoder, or objective causal_lm, which has none: "
+                "give teacher, the folder or Hub id of a sentence encoder, or objective causal_lm, which needs none: "
                 f"found teacher {self.teacher} and objective {self.objective}"
             )
         if (self.input is None) == (self.dataset_name is None):

@@ -19,7 +19,7 @@ from ...utils.errors import UserError
 logger = logging.getLogger(__name__)
 
 MASKED = "\ufdd0"  # a hidden word, before the tokenizer is known: a code point that is never used in texts
-_HIDDEN, _CUT, _LONGEST_NGRAM = 0.1, 0.25, 5  # shares of words and copies; words
+_HIDDEN, _CUT, _LONGEST_NGRAM = 0.1, 0.25, 5  # share of hidden words, share of short copies, their length
 # Words that are in no vocabulary, for tokenizers that read special tokens as text; some tokenizers keep letters only.
 _UNKNOWN_WORDS = (MASKED, "qzxjwv")
 
