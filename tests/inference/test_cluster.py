@@ -291,7 +291,7 @@ class Deadly(BatchPredictor):
 
 @pytest.mark.slow
 def test_a_block_that_kills_its_worker_is_named_and_left_out(trained, tmp_path):
-    texts = [*TEXTS, *(["miro"] * 10_000), "die", *(["miro"] * 60_000)]
+    texts = [*TEXTS, *(["miro"] * 10_000), "die", *(["miro"] * 100_000)]
     write_input(tmp_path / "a.csv", texts)
     write_input(tmp_path / "b.csv", TEXTS)
     files = cluster.predict_files(
