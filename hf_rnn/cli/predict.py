@@ -175,7 +175,7 @@ def _predict_lines(arguments: PredictArguments, classifier: Any) -> int:
     if texts is not None and paired != (arguments.text_pair is not None):
         raise UserError("--text_pair is missing: give the second text" if paired else "--text_pair is for models of "
                         "text pairs: leave it out")  # fmt: skip
-    given = [(text, arguments.text_pair) for text in texts or ()] if paired else texts
+    given: Any = [(text, arguments.text_pair) for text in texts or ()] if paired else texts
     lines = refused = 0
     for block in _read(str(arguments.input)) if texts is None else [given]:
         for record in _answer(classifier, block, arguments.all_scores, lines + 1):

@@ -231,7 +231,8 @@ class TaggedRows:
                 if not hasattr(column.type, "value_field"):
                     detail = f"column {name!r} must hold lists: found {column.type}; set --text_column, --label_column"
                     raise DataError.for_file(self.path, Reason.MISSING_COLUMN, detail)
-            yield from ([row] for row in batch.bad)
+            for refused in batch.bad:
+                yield [refused]
             for place, *row in zip(batch.places.tolist(), *(column.to_pylist() for column in columns), strict=True):
                 tokens, tags = (["" if item is None else item for item in items or ()] for items in row)
                 excerpt, fault = " ".join(map(str, tokens))[:EXCERPT_CHARACTERS], None
@@ -239,7 +240,7 @@ class TaggedRows:
                     fault = Fault(Reason.TOO_FEW_FIELDS, f"found {len(tokens)} tokens and {len(tags)} tags")
                 elif names is not None and (bad := sorted(set(tags) - {"", *range(len(names))})):
                     fault = Fault(Reason.LABEL_OUT_OF_RANGE, f"tag {bad[0]}, known are 0 to {len(names) - 1}")
-                tags = [str(tag) if names is None or fault or tag == "" else names[tag] for tag in tags]
+                tags = [str(tag) if names is None or fault or tag == "" else names[int(tag)] for tag in tags]
                 fault = fault or next(filter(None, map(_word_fault, tokens, tags)), None)
                 if fault is None:
                     yield [Word(place, None, *word, excerpt) for word in zip(tokens, tags, strict=True)]
@@ -292,10 +293,10 @@ def load_conll(
         for split, paths in find_files(source, splits, class_names is not None, (".conll",)).items():
             sources[split] = [ConllFile(path, *numbers) for path in paths]
     else:
-        columns = str(token_column or "tokens"), str(tag_column or "ner_tags")
-        options = RowOptions(text_column=columns[0], label_column=columns[1], class_names=class_names)
+        names = str(token_column or "tokens"), str(tag_column or "ner_tags")
+        options = RowOptions(text_column=names[0], label_column=names[1], class_names=class_names)
         for split, tables in open_tables(source, config, splits, options).items():
-            sources[split] = [TaggedRows(table, *columns) for table in tables]
+            sources[split] = [TaggedRows(table, *names) for table in tables]
     report = report or DataReport()
     first = [list(part.sentences()) for part in next(iter(sources.values()))]
     if class_names is None:
@@ -321,7 +322,8 @@ def load_conll(
     if len(tags.names) < 2:
         raise UserError(f"a tagger needs at least two tags: found {listed(tags.names)}")
     if validation_share and splits is None and "validation" not in read:
-        train, drawn = read.pop("train"), {}
+        train = read.pop("train")
+        drawn: dict[str, list[list[Word]]] = {}
         texts = [" ".join(word.token for word in sentence) for sentence in train]
         mask = hold_out(texts, np.zeros(len(train), dtype=np.int64), validation_share, seed)
         for split, rows in (("train", np.flatnonzero(~mask)), ("validation", np.flatnonzero(mask))):

@@ -131,7 +131,8 @@ def run_local(job: Job, shares: list[Share], workers: int) -> Iterator[Counts]:
     """Answer shares of files in processes of this machine; a new one replaces one that dies."""
     others, spawn = set(multiprocessing.active_children()), multiprocessing.get_context("spawn")
     free: list[ProcessPoolExecutor] = []  # one process each, so that a death concerns one share
-    waiting, running = [(share, STARTS) for share in reversed(shares)], {}
+    running: dict[Any, Any] = {}
+    waiting = [(share, STARTS) for share in reversed(shares)]
     try:
         while waiting or running:
             while waiting and len(running) < workers:
@@ -205,8 +206,8 @@ def predict_files(
         starts = tuple(map(job.name_answers, paths))
         for name in (PurePath(place).name for place in target.ls(folder, detail=False)):
             if not name.startswith(starts):
-                found = f"{output_dir} has {name}, which is of other texts or settings, or of another model"
-                raise UserError(f"{found}: choose another output_dir, or remove this one")
+                other = f"{output_dir} has {name}, which is of other texts or settings, or of another model"
+                raise UserError(f"{other}: choose another output_dir, or remove this one")
         target.makedirs(work)
         workers = workers or os.cpu_count() or 1
         divisor = math.ceil(workers / len(paths))

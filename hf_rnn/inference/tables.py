@@ -166,7 +166,7 @@ def _build_answers(
     model: Any, texts: list[list[Any]], errors: list[str], names: Sequence[str], settings: TableSettings
 ) -> pa.Table:
     """Return the columns of answers, with a column for each score in place of a record."""
-    columns = answer_columns(model, *texts, all_scores=settings.all_scores)
+    columns = answer_columns(model, texts[0], texts[1] if texts[1:] else None, settings.all_scores)
     columns[ERROR] = [before or error for before, error in zip(errors, columns[ERROR], strict=True)]
     answers = pa.table(columns, answer_schema(model, settings.all_scores)).flatten()
     prefix = settings.prefix
