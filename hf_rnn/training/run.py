@@ -199,6 +199,9 @@ def read_vectors(run: Run, source: str) -> Vectors:
     texts = run.task.vocabulary_texts(run.texts["train"]) if run.table is not None else None
     vectors = load_vectors(source, run.tokenizer, texts=texts, seed=arguments.training.seed)
     logger.info("vectors of %s: %s", vectors.name, vectors.coverage)
+    components = arguments.data.vector_components
+    if components is not None and components < vectors.matrix.shape[1]:
+        vectors = vectors.reduce(components, run.tokenizer.pad_token_id)
     size, asked = vectors.matrix.shape[1], arguments.model.embedding_size
     if asked not in (size, ModelArguments().embedding_size):
         raise UserError(f"embedding_size is {asked}, and {source} has vectors of {size} numbers: leave it out")

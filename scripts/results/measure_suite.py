@@ -15,6 +15,8 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ SETS = (
     "semeval2016", "semeval_pool", "emotion", "imdb", "suite/subj", "suite/cr", "suite/mpqa", "suite/banking"
 )  # fmt: skip
 LINEAR = "linear"
+Job = tuple[str, str, int, Callable[[int], dict[str, Any]]]  # set, model, seed, and the training
 SCORES = ("accuracy", "macro_f1", "macro_recall")
 
 
@@ -42,24 +45,32 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
-    lines = flags.output_file.read_text("utf-8").splitlines() if flags.output_file.exists() else []
-    results = [json.loads(line) for line in lines]
-    known = {(result["set"], result["model"], result["seed"]) for result in results}
     models = [(LINEAR, None, 1)] * flags.linear + [(name, words, flags.seeds) for name, words in flags.model]
+    jobs: list[Job] = []
     for data in flags.sets:
         for name, words, seeds in models:
-            for seed in range(seeds):
-                if (data, name, seed) in known:
-                    continue
-                start = time.process_time()
-                folder = flags.data_root / data
-                scores = measure_linear(folder) if words is None else measure(folder, shlex.split(words), seed)
-                seconds = round(time.process_time() - start, 1)
-                results.append({"set": data, "model": name, "seed": seed, "seconds": seconds, **scores})
-                with flags.output_file.open("a", encoding="utf-8") as file:
-                    file.write(f"{json.dumps(results[-1])}\n")
-                print(json.dumps(results[-1]), file=sys.stderr, flush=True)
-    print_table(results, flags.sets)
+            folder = flags.data_root / data
+            train = partial(measure_linear, folder) if words is None else partial(measure, folder, shlex.split(words))
+            jobs += [(data, name, seed, train) for seed in range(seeds)]
+    print_table(measure_missing(jobs, flags.output_file), flags.sets)
+
+
+def measure_missing(jobs: list[Job], output_file: Path) -> list[dict[str, Any]]:
+    """Run the jobs that the output file does not have, append their results to it, and return all."""
+    lines = output_file.read_text("utf-8").splitlines() if output_file.exists() else []
+    results = [json.loads(line) for line in lines]
+    measured = {(result["set"], result["model"], result["seed"]) for result in results}
+    for data, name, seed, train in jobs:
+        if (data, name, seed) in measured:
+            continue
+        start = time.process_time()
+        scores = train(seed)
+        seconds = round(time.process_time() - start, 1)
+        results.append({"set": data, "model": name, "seed": seed, "seconds": seconds, **scores})
+        with output_file.open("a", encoding="utf-8") as file:
+            file.write(f"{json.dumps(results[-1])}\n")
+        print(json.dumps(results[-1]), file=sys.stderr, flush=True)
+    return results
 
 
 def measure(folder: Path, words: list[str], seed: int) -> dict[str, Any]:
@@ -74,7 +85,7 @@ def measure(folder: Path, words: list[str], seed: int) -> dict[str, Any]:
     return {**{name: result.metrics["validation"][name] for name in SCORES}, "bytes": size}
 
 
-def measure_linear(folder: Path) -> dict[str, Any]:
+def measure_linear(folder: Path, _: int = 0) -> dict[str, Any]:
     """Return the dev scores of the linear model with the best strength."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression

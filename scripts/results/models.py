@@ -334,8 +334,8 @@ def list_models(
 
     last_epoch = {"recipe": "tutorial", "load_best_model_at_end": False, "save_strategy": "no"}
     last_epoch["train_sampling_strategy"] = "group_by_length"  # shuffled, unlike in the source
-    minilm = {"recipe": "best", "vectors": find_minilm, "tokenizer_name_or_path": find_minilm}
-    minilm |= {"freeze_embedding": True, "embedding_dropout": 0.5}
+    minilm = {"vectors": find_minilm, "tokenizer_name_or_path": find_minilm}
+    plain = {"recipe": "best", "cell_type": "lstm", "freeze_embedding": True, "embedding_dropout": 0.5}
     needs = (MINILM, "sklearn", "onnxruntime", "onnx")
     linear = make_linear(characters=True)
     rows = [
@@ -349,7 +349,8 @@ def list_models(
         Model("recipe `fast`", make_recurrent(recipe="fast")),
         Model("recipe `scratch`", make_recurrent(recipe="scratch")),
         Model("recipe `best` from GloVe 50 d", make_recurrent(recipe="best", vectors=write_glove), (GLOVE,)),
-        Model("recipe `best` from MiniLM's tokens and table, frozen", make_recurrent(**minilm), (MINILM,)),
+        Model("recipe `best` from MiniLM's tokens and table, frozen", make_recurrent(**minilm, **plain), (MINILM,)),
+        Model("recipe `blocks` from MiniLM's tokens and table, frozen", make_recurrent(**minilm), (MINILM,)),
         Model("recipe `default`", make_recurrent(recipe="default")),
         Model(
             "`english`, frozen + logistic regression",

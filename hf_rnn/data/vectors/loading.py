@@ -88,6 +88,13 @@ class Vectors:
         shares = {"coverage_types": self.coverage.type_share, "coverage_tokens": self.coverage.token_share}
         return {"name": self.name, **shares}
 
+    def reduce(self, size: int, pad_token_id: int | None) -> Vectors:
+        """Return the vectors with their first `size` principal components; see [`compress_table`]."""
+        matrix = torch.from_numpy(compress_table(self.matrix.numpy(), size))
+        if pad_token_id is not None:
+            matrix[pad_token_id] = 0
+        return Vectors(self.name, matrix, self.coverage)
+
     def fingerprint(self) -> str:
         """Return a hash of the numbers."""
         return hashlib.sha256(self.matrix.numpy().tobytes()).hexdigest()
@@ -263,3 +270,12 @@ def widen_vocabulary(tokenizer: PreTrainedTokenizerBase, source: str | Path, lim
         model = BPE(vocabulary, merges, unk_token=backend.model.unk_token, ignore_merges=True)
         widened.backend_tokenizer.model = model
     return widened
+
+
+def compress_table(table: np.ndarray, size: int) -> np.ndarray:
+    """Return the first `size` principal components of token vectors `(V, E)`, scaled to a mean square of 1."""
+    centered = table.astype(np.float64) - table.mean(axis=0, dtype=np.float64)
+    if size < table.shape[1]:
+        _, vectors = np.linalg.eigh(centered.T @ centered)
+        centered = centered @ vectors[:, ::-1][:, :size]
+    return (centered / np.sqrt((centered**2).mean())).astype(np.float32)

@@ -150,6 +150,11 @@ def choose_recipe(given: Mapping[str, Setting]) -> Any:
     """
     settings = {name: setting.value for name, setting in given.items() if setting.value is not None}
     recipe = get_task(str(settings.get("task") or DEFAULT_TASK)).recipe
+    has_table = {"tokenizer_name_or_path", "vectors"} <= settings.keys()  # tokens and table of a transformer
+    takes_blocks = has_table and not settings.keys() & set(ENCODER_SETTINGS)
+    if settings.get("recipe") == "best" and takes_blocks:
+        logger.info("recipe blocks: residual blocks are better than best's LSTM over the table of a transformer")
+        return "blocks"
     if settings.get("recipe") or settings.get("model_name_or_path"):
         return settings.get("recipe") or recipe
     start = find_built_in(load_recipe(recipe).get("model_name_or_path"))
@@ -162,7 +167,7 @@ def choose_recipe(given: Mapping[str, Setting]) -> Any:
         return recipe
     scratch = scratch_recipe(recipe)
     if "vectors" in other and scratch == "scratch":
-        scratch = "best"
+        scratch = "blocks" if takes_blocks else "best"
     logger.info("recipe %s: the encoder %s has its own %s", scratch, start.name, ", ".join(other))
     return scratch
 

@@ -139,7 +139,7 @@ class DataArguments(TableArguments):
         "model to start from: english, a folder or a Hub id; the run takes its architecture, tokenizer and "
         "weights, and its last layer if task and classes are the same",
         common=True,
-        replaces=("tokenizer_name_or_path", "vectors", "widen_vocabulary"),
+        replaces=("tokenizer_name_or_path", "vectors", "vector_components", "widen_vocabulary"),
     )
     vectors: str | None = setting(
         None,
@@ -147,6 +147,12 @@ class DataArguments(TableArguments):
         common=True,
         start="tokens",
         replaces=("embedding_size",),
+    )
+    vector_components: int | None = setting(
+        None,
+        "keep this number of principal components of vectors, scaled to a mean square of 1",
+        start="tokens",
+        least=1,
     )
     widen_vocabulary: int | None = setting(
         None,

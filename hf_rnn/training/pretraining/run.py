@@ -21,6 +21,7 @@ from tokenizers import normalizers
 from transformers import DataCollatorWithPadding, EvalPrediction, PreTrainedTokenizerBase, set_seed
 
 from ...data.encoding import measure_pieces, read_rules
+from ...data.vectors.loading import compress_table
 from ...hub.model_folder import FinishedFolder
 from ...tokenizers.normalizers import plain_placeholders
 from ...utils.errors import UserError
@@ -36,7 +37,7 @@ from ..checks import check_unchanged
 from ..train import fit, run_training
 from ..trainer import RnnTrainer
 from .save import write_encoder
-from .student import EncoderStudent, compress_table, normalize_states, prune_tokenizer
+from .student import EncoderStudent, normalize_states, prune_tokenizer
 from .teacher import SentenceTeacher, TeacherAnswers, hash_texts, iterate
 from .texts import prepare_texts, read_dataset, read_lines
 

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from tokenizers import Tokenizer, normalizers
 from torch import nn
@@ -161,12 +160,3 @@ def prune_tokenizer(
         ),
         kept,
     )
-
-
-def compress_table(table: np.ndarray, size: int) -> np.ndarray:
-    """Return the first `size` principal components of token vectors `(V, E)`, scaled to a mean square of 1."""
-    centered = table.astype(np.float64) - table.mean(axis=0, dtype=np.float64)
-    if size < table.shape[1]:
-        _, vectors = np.linalg.eigh(centered.T @ centered)
-        centered = centered @ vectors[:, ::-1][:, :size]
-    return (centered / np.sqrt((centered**2).mean())).astype(np.float32)
