@@ -132,7 +132,7 @@ HEADS = {
 
 
 def shake(model):
-    """Add noise to the weights, so that none is zero or one; and read a vocabulary with marks of capitals."""
+    """Add noise to all weights, and read a vocabulary with marks of capitals."""
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.3)
