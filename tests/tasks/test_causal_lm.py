@@ -16,7 +16,7 @@ from transformers import pipeline
 
 from hf_rnn import train
 from hf_rnn.hub.loading import load_model
-from hf_rnn.training.checkpointing.interrupt import SavePoints, TrainingStopped
+from hf_rnn.training.checkpointing.resumable_trainer import SavePoints, TrainingStopped
 from hf_rnn.utils.errors import UserError
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "train_language_model.py"

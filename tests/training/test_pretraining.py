@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, BertTokenizerFast
 
 from hf_rnn import SentenceEncoder, pretrain, train
-from hf_rnn.training.checkpointing.interrupt import SavePoints, TrainingStopped
+from hf_rnn.training.checkpointing.resumable_trainer import SavePoints, TrainingStopped
 from hf_rnn.training.pretraining.student import prune_tokenizer
 from hf_rnn.training.pretraining.teacher import SentenceTeacher
 from hf_rnn.training.pretraining.texts import cut_sentences, prepare_texts, read_lines

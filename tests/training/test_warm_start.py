@@ -185,16 +185,6 @@ def test_other_labels_get_a_new_output_layer(start_from, trained, tmp_path):
     assert result.card.start == {"name": trained.folder.name, "id": None, "keeps_classifier": False}
 
 
-def test_flags_change_training_and_not_the_architecture(start_from):
-    result = start_from(word_dropout=0.0, embedding_dropout=0.0, freeze_embedding=True, max_length=5, hidden_size=8)
-    config = config_of(result.folder)
-    assert (config["word_dropout"], config["embedding_dropout"], config["freeze_embedding"]) == (0, 0, True)
-    assert AutoTokenizer.from_pretrained(result.folder).model_max_length == 5
-    for setting, value in {"hidden_size": 9, "cell_type": "gru", "pooling": "max", "num_hidden_layers": 2}.items():
-        with pytest.raises(UserError, match=setting):
-            start_from(**{setting: value, "output_dir": "refused"})
-
-
 def test_start_from_the_hub(hub, trained, texts_dir, tmp_path, monkeypatch):
     push(trained.folder, "me/base")
     monkeypatch.chdir(tmp_path)
