@@ -144,8 +144,10 @@ def run_local(job: Job, shares: list[Share], workers: int) -> Iterator[Counts]:
                     yield future.result()
                     free.append(pool)
                 except BrokenExecutor:
-                    waiting += [(share, starts)] if starts else []
-                    yield Counts(share[0], unread=[] if starts else [f"{share[0]}: its workers died {STARTS} times"])
+                    if starts:
+                        waiting.append((share, starts))
+                    else:
+                        yield Counts(share[0], unread=[f"{share[0]}: its workers died {STARTS} times"])
     finally:
         for process in set(multiprocessing.active_children()) - others:
             process.kill()
@@ -205,7 +207,7 @@ def predict_files(
             target.rm(work, recursive=True)
         starts = tuple(map(job.name_answers, paths))
         for name in (PurePath(place).name for place in target.ls(folder, detail=False)):
-            if not name.startswith(starts):
+            if not name.startswith((*starts, ".", "_")):
                 other = f"{output_dir} has {name}, which is of other texts or settings, or of another model"
                 raise UserError(f"{other}: choose another output_dir, or remove this one")
         target.makedirs(work)

@@ -65,7 +65,10 @@ class TextTable:
 def open_texts(path: str, settings: TableSettings) -> TextTable:
     """Open a file for one reading; raise a [`DataError`] if it is empty or cannot be read."""
     wanted, encoding = settings.text_column, settings.encoding
-    table = read_table(path, separator=settings.separator, encoding=encoding) if is_table(path) else open_lines(path)
+    if is_table(path):
+        table = read_table(path, separator=settings.separator, encoding=encoding)
+    else:
+        table = open_lines(path, encoding)
     known, names = {name.strip().casefold() for name in table.columns}, None
     is_number = wanted is not None and wanted.isdecimal() and wanted not in table.columns
     if ".tsv" in path.lower() and (is_number or (wanted is None and known.isdisjoint(TEXT_NAMES))):

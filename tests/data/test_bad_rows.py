@@ -119,18 +119,11 @@ def test_past_the_limit_it_stops(tmp_path, limit, line):
     assert caught.value.line == line
 
 
-@pytest.mark.parametrize(
-    ("given", "count", "share"),
-    [(5, 5, None), (0.001, None, 0.001), ("0.1%", None, 0.001)],
-)
-def test_a_limit_is_a_count_or_a_share(given, count, share):
-    assert parse_limit(given) == (count, pytest.approx(share))
-
-
-@pytest.mark.parametrize("limit", ["many", -1, "100%"])
-def test_an_invalid_limit(limit):
-    with pytest.raises(UserError, match="max_bad_rows"):
-        parse_limit(limit)
+def test_a_limit_is_a_count_or_a_share():
+    assert [parse_limit(limit) for limit in (5, 0.001, "0.1%")] == [(5, None), (None, 0.001), (None, 0.001)]
+    for limit in ("many", -1, "100%"):
+        with pytest.raises(UserError, match="max_bad_rows"):
+            parse_limit(limit)
 
 
 @pytest.mark.parametrize("bad", [b"", b"bad\n"])

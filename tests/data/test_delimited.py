@@ -4,11 +4,10 @@ The independent reference is plain Python: bytes split at b"\\n", fields split a
 """
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from tsv_files import GOOD, SAME_FILE, load_train, write
+from tsv_files import SAME_FILE, load_train, write
 
 from hf_rnn.data import delimited
 from hf_rnn.data.labels import LabelMap
@@ -112,14 +111,3 @@ def test_the_cap_does_not_depend_on_blocks(tmp_path, monkeypatch, block, end):
         read, bad = sum(len(batch.rows) for batch in batches), [row for batch in batches for row in batch.bad]
         assert (read, [row.fault.reason for row in bad]) == ((1, [Reason.LINE_TOO_LONG]) if length > 20 else (2, []))
         assert all(f"it has {length} bytes" in row.fault.detail for row in bad)
-
-
-def test_a_long_line_is_skipped_in_bounded_memory(tmp_path):
-    path = write(tmp_path / "train.tsv", GOOD + b"y" * 30_000_000 + b"\n" + GOOD + b"z" * 3_000_000)
-    bad, most = [], 0
-    for batch in read_table(path, header=False, strict=2):
-        bad += batch.bad
-        most = max(most, pa.total_allocated_bytes())
-    assert [(row.line, row.byte_offset) for row in bad] == [(3, len(GOOD)), (6, 2 * len(GOOD) + 30_000_001)]
-    assert "30000000 bytes" in bad[0].fault.detail and len(bad[0].excerpt) == 80
-    assert most < 4_000_000

@@ -96,17 +96,8 @@ def test_unusable_columns_and_sources(tmp_path):
     assert caught.value.reason == Reason.NO_TRAIN_SPLIT
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("broken/train.jsonl", b'{"text": "a", "label": "x"}\n{"text": "b"', "train.jsonl:2: not a JSON record"),
-        ("tables/train.tsv", b"good day\n", "train.tsv:1: too few fields"),
-        ("nothing/README", b"", "cannot be loaded"),
-    ],
-)
-def test_a_source_that_the_library_cannot_load(tmp_path, name, content, message):
-    (tmp_path / name).parent.mkdir()
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError, match=message) as caught:
-        load_tsv((tmp_path / name).parent)
+def test_a_source_that_the_library_cannot_load(tmp_path):
+    (tmp_path / "README").write_bytes(b"")
+    with pytest.raises(UserError, match="cannot be loaded") as caught:
+        load_tsv(tmp_path)
     assert "\n" not in str(caught.value)

@@ -186,18 +186,6 @@ def test_a_single_file_of_records(suffix, split, tmp_path):
     assert list(streamed[split]) == list(found[split])
 
 
-def test_csv_files_in_a_folder(tmp_path):
-    """The library would read NA as a missing text."""
-    (tmp_path / "train.csv").write_text('text,label\n"a, b",good\nc,bad\nNA,good\nd,bad\n')
-    (tmp_path / "test.jsonl").write_text('{"label": "bad", "text": "e"}\n')
-    for source in ({"data_dir": str(tmp_path)}, {"dataset_name": str(tmp_path)}):
-        found = load_texts(TableArguments(**source), validation_share=0)
-        assert {split: rows["text"][:] for split, rows in found.items()} == {
-            "train": ["a, b", "c", "NA", "d"],
-            "test": ["e"],
-        }
-
-
 def test_a_table_with_other_names_separator_and_encoding(tmp_path):
     content = 'id;Tweet;Sentiment\n1;"so\ngood – é";pos\n2;"open;neg\n3;"bad; bad";neg\n'
     path, report = write(tmp_path / "train.csv", content.encode("cp1252")), DataReport()
