@@ -19,8 +19,8 @@ from transformers.trainer_utils import PredictionOutput
 
 from ..data.audit import audit, render_line
 from ..data.encoding import measure_pieces
+from ..data.loading import find_origins
 from ..data.row_errors import DataReport
-from ..data.source import find_origins
 from ..data.vectors import Vectors, load_vectors, widen_vocabulary
 from ..hub.loading import find_folder, load_model
 from ..hub.model_folder import FinishedFolder, find_built_in, read_mapping
@@ -121,23 +121,14 @@ class WarmStart:
         path = FinishedFolder(find_folder(self.name)).pretraining
         if not path.is_file():
             return
-        known = read_mapping(path, path.read_bytes())
-        found = measure_pieces(run.tokenizer, list(islice(run.task.vocabulary_texts(run.texts["train"]), _SAMPLE)))
-        pieces, unknown = (
-            [each[name] for each in (found, known)] for name in ("pieces_per_word", "unknown_token_share")
-        )
-        if pieces[0] > _MANY_PIECES * pieces[1] or unknown[0] > _MORE_UNKNOWN + unknown[1]:
-            message = (
-                "the texts do not look like the language of %s: they have %.1f tokens per word, %.0f %% of them "
-                "unknown, its own texts %.1f and %.0f %%; --recipe %s does not start from it"
-            )
+        its = read_mapping(path, path.read_bytes())
+        ours = measure_pieces(run.tokenizer, list(islice(run.task.vocabulary_texts(run.texts["train"]), _SAMPLE)))
+        pieces, unknown = "pieces_per_word", "unknown_token_share"
+        if ours[pieces] > _MANY_PIECES * its[pieces] or ours[unknown] > _MORE_UNKNOWN + its[unknown]:
             logger.warning(
-                message,
-                self.name,
-                pieces[0],
-                100 * unknown[0],
-                pieces[1],
-                100 * unknown[1],
+                "the texts do not look like the language of %s: they have %.1f tokens per word, %.0f %% of them "
+                "unknown, its own texts %.1f and %.0f %%; --recipe %s does not start from it",
+                *(self.name, ours[pieces], 100 * ours[unknown], its[pieces], 100 * its[unknown]),
                 scratch_recipe(run.task.recipe),
             )
 
@@ -152,8 +143,8 @@ class WarmStart:
         if type(own) is type(new):
             new.load_state_dict(self._head_weights(new), strict=False)
         config, kind = own.config, head_name(own.config)
-        facts = config.cell_type, config.num_hidden_layers, config.hidden_size
         kind = "an encoder" if kind == ENCODER else kind
+        facts = config.cell_type, config.num_hidden_layers, config.hidden_size
         logger.info("starting from %s: %s (%s, layers: %d, units: %d)", self.name, kind, *facts)
 
     def _head_weights(self, model: PreTrainedModel) -> dict[str, torch.Tensor]:
@@ -181,11 +172,7 @@ class WarmStart:
         """Return name, Hub id (None for a folder), and whether the output layer was kept."""
         local = find_built_in(self.name) is not None or Path(self.name).exists()
         shown = Path(self.name).resolve().name if local else self.name
-        return {
-            "name": shown,
-            "id": None if local else shown,
-            "keeps_classifier": self.keeps_output_layer(run.model),
-        }
+        return {"name": shown, "id": None if local else shown, "keeps_classifier": self.keeps_output_layer(run.model)}
 
 
 # ---- optional steps ----

@@ -97,6 +97,18 @@ def test_a_token_id_beyond_the_table_names_vocab_size(ids):
 # ---- the summary of a terminal ----
 
 
+def test_the_summary_has_two_lines_with_simpler_models(trained):
+    pytest.importorskip("sklearn", reason="the linear model needs scikit-learn")
+    first, second = trained.summarize().splitlines()
+    (linear,) = trained.card.baselines.values()
+    expected = [
+        scores[name] for scores in (trained.metrics["test"], linear["test"]) for name in ("accuracy", "macro_f1")
+    ]
+    expected.append(20 / 60)
+    assert [float(number) for number in re.findall(r"\d\.\d{3}", first)] == pytest.approx(expected, abs=6e-4)
+    assert first.startswith("test: accuracy ") and f"hf-rnn predict {trained.folder} --text" in second
+
+
 def test_a_terminal_gets_the_summary_unless_it_asks_for_json(command, room, tmp_path, monkeypatch):
     monkeypatch.chdir(room)
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
