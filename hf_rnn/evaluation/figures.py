@@ -146,7 +146,7 @@ def plot_confusion_matrix(matrix: Sequence[Sequence[int]], class_names: Sequence
         axes = figure.subplots()
         image = axes.imshow(rates, cmap="Blues", vmin=0, vmax=1)
         for (row, column), count in np.ndenumerate(counts if named else np.zeros((0, 0))):
-            letters = 11 if large else min(8.5, 95 * cell / len(str(count)))
+            letters = 11 if large else min(8.5, 85 * cell / len(str(count)))
             if count and letters >= _SMALLEST_LETTERS:
                 colour, text = "white" if rates[row, column] > 0.5 else _INK, f"{count:,}" if large else str(count)
                 axes.text(column, row, text, ha="center", va="center", fontsize=letters, color=colour)
