@@ -22,10 +22,6 @@ from .tables import LABEL_NAMES, TEXT_NAMES, Batch, Table, find_column, is_table
 
 Column = int | str
 
-# First and last bytes of texts of only white space.
-_BLANK_FIRST = np.isin(np.arange(256), [character.encode()[0] for character in WHITE_SPACE])
-_BLANK_LAST = np.isin(np.arange(256), [character.encode()[-1] for character in WHITE_SPACE])
-
 
 @dataclass(frozen=True)
 class RowOptions:
@@ -178,11 +174,6 @@ class RowSource:
         return self.table.path
 
     @property
-    def label_names(self) -> tuple[str, ...]:
-        """The names of the label columns, or their numbers."""
-        return self.labels
-
-    @property
     def class_names(self) -> list[str] | None:
         """The names of a column of ClassLabel, in its own order; None for other columns."""
         return self.table.class_names.get(self.labels[0]) if len(self.labels) == 1 else None
@@ -284,18 +275,5 @@ def _write(value: Any, names: list[str] | None) -> str | None:
 
 def _find_faulty(texts: pa.StringArray) -> np.ndarray:
     """Return which texts are missing, blank, or have a NUL."""
-    lengths = pc.fill_null(pc.binary_length(texts), 0).to_numpy(zero_copy_only=False)
-    faulty = lengths == 0
-    _, offsets, data = texts.buffers()
-    if data is None or not len(texts):
-        return faulty
-    characters = np.frombuffer(data, dtype=np.uint8)
-    ends = np.frombuffer(offsets, dtype=np.int32)[texts.offset : texts.offset + len(texts) + 1]
-    rows = np.flatnonzero(~faulty)
-    suspects = rows[_BLANK_FIRST[characters[ends[rows]]] & _BLANK_LAST[characters[ends[rows + 1] - 1]]]
-    if len(suspects):
-        trimmed = pc.utf8_trim(texts.take(pa.array(suspects)), characters=WHITE_SPACE)
-        faulty[suspects] = pc.binary_length(trimmed).to_numpy(zero_copy_only=False) == 0
-    if (characters[ends[0] : ends[-1]] == 0).any():
-        faulty |= pc.fill_null(pc.match_substring(texts, "\0"), False).to_numpy(zero_copy_only=False)
-    return faulty
+    blank = pc.equal(pc.binary_length(pc.utf8_trim(texts, characters=WHITE_SPACE)), 0)
+    return pc.fill_null(pc.or_(blank, pc.match_substring(texts, "\0")), True).to_numpy(zero_copy_only=False)

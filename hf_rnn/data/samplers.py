@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
 from typing import Any
 
 import datasets
 import numpy as np
 from torch.utils.data import IterableDataset, Sampler
-
-logger = logging.getLogger(__name__)
 
 SHUFFLED_ROWS = 10_000  # rows of a stream in memory; the next one is drawn from these
 
@@ -122,69 +118,24 @@ class CountedStream(IterableDataset):
 
     Args:
         rows: The rows, with a shard per file.
-        counts: Rows in all, or by file.
+        count: The number of rows.
         shuffle_seed: Chooses a sequence of orders, one per epoch; None keeps the order of the files.
     """
 
-    def __init__(
-        self, rows: datasets.IterableDataset, counts: int | Sequence[int], shuffle_seed: int | None = None
-    ) -> None:
-        counts = [counts] if isinstance(counts, int) else list(counts)
-        self._counts = counts if rows.num_shards == len(counts) else [sum(counts)]
-        files = len(self._counts)
-        self._files = [rows] if files == 1 else [rows.shard(files, number) for number in range(files)]
+    def __init__(self, rows: datasets.IterableDataset, count: int, shuffle_seed: int | None = None) -> None:
+        self._count, files = count, rows.num_shards
+        self._files = [rows.shard(files, number) for number in range(files)] if files > 1 else [rows]
         if shuffle_seed is not None:
             size = max(1, SHUFFLED_ROWS // files)
             self._files = [
                 part.shuffle(seed=shuffle_seed + number, buffer_size=size) for number, part in enumerate(self._files)
             ]
-        self._shared: tuple[int, int, int] | None = None
-
-    def share(self, process: int, processes: int, batch_size: int) -> None:
-        """Let each process read its own files only: of two processes, the first reads every other file.
-
-        A batch of all processes has the rows that one process reads for it, as long as every file has rows. Then the
-        processes with fewer rows repeat their first ones. Nothing changes if the processes do not divide the files.
-        """
-        if len(self._files) % processes:
-            found = f"found {len(self._files)} for {processes} processes"
-            logger.info("every process reads all files of train: %s; a multiple of it divides the work", found)
-            return
-        self._shared = process, processes, batch_size
-        most, rows = self._batches * batch_size * processes, sum(self._counts)
-        if most > 1.01 * rows + batch_size * processes:
-            found = f"{most - rows:,} of {rows:,} rows are repeated in each epoch"
-            logger.warning("%s, because the files have different lengths: make them about equal", found)
-
-    @property
-    def _batches(self) -> int:
-        """Batches per process of a shared stream."""
-        _, processes, size = self._shared or (0, 1, 1)
-        return max(-(-sum(self._counts[number::processes]) // size) for number in range(processes))
 
     def __len__(self) -> int:
-        if self._shared is None:
-            return sum(self._counts)
-        _, processes, size = self._shared
-        return processes * size * self._batches
+        return self._count
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        if self._shared is None:
-            yield from _in_turn(self._files)
-            return
-        process, processes, size = self._shared
-        mine = self._files[process::processes]
-        rows = _in_turn(mine)
-        for _ in range(self._batches):
-            batch = list(islice(rows, size))
-            while len(batch) < size:
-                rows = _in_turn(mine)
-                batch += (more := list(islice(rows, size - len(batch))))
-                if not more:  # in a worker of the DataLoader that has no file
-                    return
-            # accelerate takes the rows at the place of this process: those at the others are not used
-            for place in range(processes):
-                yield from batch if place == process else [batch[0]] * size
+        yield from _in_turn(self._files)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of the rows."""

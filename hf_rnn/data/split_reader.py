@@ -18,7 +18,6 @@ import pyarrow as pa
 import xxhash
 from datasets.iterable_dataset import ArrowExamplesIterable
 
-from .label_sets import AsWritten
 from .labels import LabelMap, RowLabels, listed, sort_labels
 from .row_errors import DataError, DataReport, Fault, Ledger, Reason, SplitReport, label_fault
 from .rows import RowOptions, Rows, RowSource, Taken
@@ -29,20 +28,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class ReadSplit:
-    """The good rows of one split, empty if only counts are requested, and a hash of all bytes that were read.
-
-    `counts` has for each source the kept rows by label id.
-    """
+    """The good rows of one split, empty if only counts are requested, and a hash of all bytes that were read."""
 
     sources: Sequence[RowSource]
-    counts: list[Counter[int]] = field(default_factory=list)
     rows: list[Rows] = field(default_factory=list)
     digest: str = ""
-
-    def count_labels(self, classes: int) -> list[int]:
-        """Return the kept rows by label id."""
-        total = sum(self.counts, Counter())
-        return [total[label] for label in range(classes)]
 
 
 def read_splits(
@@ -67,45 +57,40 @@ def read_splits(
         taken.append([])
         for rows in part.take():
             counts = rows.count_labels()
-            faults = [label for label in counts if scheme is None and label_fault(label)]
-            if is_strict and (faults or rows.batch.bad or counts.total() < len(rows.faulty)):
-                part.check(rows, AsWritten(checked=True), partial(ledger.reject, first))
-            surveyed.update({label: count for label, count in counts.items() if label not in faults})
+            good = {label: count for label, count in counts.items() if scheme or not label_fault(label)}
+            if is_strict and (rows.batch.bad or sum(good.values()) < len(rows.faulty)):
+                part.check(rows, LabelMap(tuple(good)), partial(ledger.reject, first))
+            surveyed.update(good)
             if keep:
                 taken[-1].append(rows)
     labels: RowLabels
     if not surveyed:
-        labels = AsWritten(checked=True)  # no row is usable, which is an error below
+        labels = LabelMap(())  # no row is usable, which is an error below
     elif scheme is not None:
         labels = scheme(iter(surveyed), class_names, options.label_map, sources[first][0].labels)
     elif class_names is not None:
         labels = LabelMap.given(class_names, surveyed, options.label_map)
     else:
         labels = LabelMap.from_counts(surveyed)
-    splits = {}
-    try:
-        splits[first] = _read(first, sources[first], labels, ledger, keep, taken if keep else None)
-    except DataError as error:
-        if error.reason in (Reason.UNKNOWN_LABEL, Reason.LABEL_OUT_OF_RANGE):
-            found = f". All labels in {first}: {listed(sort_labels(surveyed))}" if scheme is None else ""
-            raise DataError(f"{error}{found}", error.path, error.reason, error.line, error.byte_offset) from None
-        raise
     ledger.report.class_names = list(labels.names)
+    splits = {}
     for split, parts in sources.items():
         for part in parts:
             label = part.header_label  # if it is a row, it would be lost
             if label is not None and not isinstance(labels.read(label), Fault):
                 detail = f"found the label {label!r:.80} in the first line; if it is a row, leave out --header"
                 raise DataError.for_file(part.path, Reason.NO_HEADER, detail)
-        if split not in splits:
-            splits[split] = _read(split, parts, labels, ledger, keep)
-        report = ledger.report.splits[split]
-        report.label_counts = splits[split].count_labels(labels.strata)
-        absent = [name for name, rows in zip(labels.names, report.label_counts, strict=False) if not rows]
+        try:
+            splits[split] = _read(split, parts, labels, ledger, keep, taken if keep and split == first else None)
+        except DataError as error:
+            if split != first or error.reason not in (Reason.UNKNOWN_LABEL, Reason.LABEL_OUT_OF_RANGE) or scheme:
+                raise
+            found = f"{error}. All labels in {first}: {listed(sort_labels(surveyed))}"
+            raise DataError(found, error.path, error.reason, error.line, error.byte_offset) from None
+        counted = ledger.report.label_counts[split]
+        absent = [name for name, rows in zip(labels.names, counted, strict=False) if not rows]
         if absent and scheme is None:
             logger.warning("%s has no row with label %s", split, listed(absent))
-    ledger.report.label_counts = {split: read.count_labels(labels.strata) for split, read in splits.items()}
-    ledger.report.train_rows = [part.total() for part in splits["train"].counts] if "train" in splits else []
     return labels, splits
 
 
@@ -119,19 +104,17 @@ def _read(
 ) -> ReadSplit:
     """Check the rows of a split under the label map; `taken` are those that were read already, which it empties."""
     read, hasher, report = ReadSplit(parts), xxhash.xxh3_128(), ledger.report.splits[split]
+    counts = np.zeros(labels.strata, dtype=np.int64)
     for number, part in enumerate(parts):
-        counts: Counter[int] = Counter()
-        read.counts.append(counts)
         for rows in part.take() if taken is None else _drain(taken[number]):
             good = part.check(rows, labels, partial(ledger.reject, split))
             report.rows_read += good.lines
-            strata = np.bincount(labels.stratum(good.labels), minlength=labels.strata).tolist()
-            counts.update({number: count for number, count in enumerate(strata) if count})
+            counts += np.bincount(labels.stratum(good.labels), minlength=labels.strata)
             hasher.update(pa.record_batch(good.columns()).serialize())
             if keep:
                 read.rows.append(good)
     read.digest = hasher.hexdigest()
-    report.rows_kept = sum(counts.total() for counts in read.counts)
+    ledger.report.label_counts[split], report.rows_kept = counts.tolist(), int(counts.sum())
     if not report.rows_kept:
         raise DataError.for_file(", ".join(report.files), Reason.EMPTY_FILE, "found no usable row")
     return read
@@ -158,7 +141,7 @@ def choose_held_out(
         return None
     for split, mask in (("train", ~held_out), ("validation", held_out)):
         report.label_counts[split] = np.bincount(classes[mask], minlength=labels.strata).tolist()
-    report.held_out, report.train_rows = int(held_out.sum()), []
+    report.held_out = int(held_out.sum())
     how = ", stratified by label" if labels.strata > 1 else ""
     found = f"{report.held_out} of {len(texts)} rows of train are held out as one"
     logger.warning("there is no validation split: %s%s (seed %d)", found, how, seed)

@@ -102,11 +102,7 @@ def make_trainer(
     train_examples: Any = run.examples["train"]
     if isinstance(train_examples, datasets.IterableDataset):
         seed = None if args.train_sampling_strategy == "sequential" else args.data_seed
-        counts = run.report.train_rows or [sum(run.report.label_counts["train"])]
-        train_examples = CountedStream(train_examples, counts, seed)
-        sharing: Any = args.accelerator_config
-        if args.world_size > 1 and not (sharing.dispatch_batches or sharing.split_batches):
-            train_examples.share(args.process_index, args.world_size, args.per_device_train_batch_size)
+        train_examples = CountedStream(train_examples, sum(run.report.label_counts["train"]), seed)
     metric = (args.metric_for_best_model or "loss").removeprefix("eval_")
     args.greater_is_better = {"loss": False, **run.task.scores}[metric]
     usual = RnnTrainer if run.task.verb == "predict" else LanguageModelTrainer

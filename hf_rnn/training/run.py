@@ -17,8 +17,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_utils import PredictionOutput
 
 from ..data.audit import audit, render_line
+from ..data.loading import find_origins
 from ..data.row_errors import DataReport
-from ..data.source import find_origins
 from ..data.vectors import Vectors, load_vectors, widen_vocabulary
 from ..hub.loading import load_model
 from ..hub.model_folder import FinishedFolder, find_built_in

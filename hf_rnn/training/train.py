@@ -19,9 +19,9 @@ import sklearn.metrics  # noqa: F401 - its import draws from `random`, so it mus
 import torch
 from transformers import PreTrainedModel, set_seed
 
+from ..data.loading import join_splits
 from ..data.row_errors import DataReport
 from ..data.samplers import with_lengths
-from ..data.source import join_splits
 from ..evaluation.calibration import calibrate
 from ..hub.client import find_user, token_advice
 from ..hub.model_folder import FinishedFolder

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 import signal
 import string
 from collections import Counter
@@ -107,6 +108,18 @@ def test_the_student_learns_and_reports_it(pretrained):
 def test_fused_vectors_are_those_of_the_plain_model(pretrained):
     found = SentenceEncoder.from_pretrained(pretrained.folder).encode(TEXTS)
     np.testing.assert_allclose(found, embed(pretrained.folder, TEXTS), atol=2e-6)
+
+
+def test_onnx_gives_the_vectors(pretrained, tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+    from hf_rnn import OnnxModel
+    from hf_rnn.inference.onnx import export
+
+    monkeypatch.setattr("hf_rnn.inference.onnx.parity.TEXTS", 40)
+    folder = shutil.copytree(pretrained.folder, tmp_path / "encoder")
+    export(folder)
+    found = OnnxModel.from_pretrained(folder).encode([*TEXTS, ""])
+    np.testing.assert_allclose(found, embed(folder, [*TEXTS, ""]), atol=2e-6)
 
 
 @pytest.mark.slow

@@ -156,19 +156,3 @@ def test_a_stream_is_shared_as_a_table_is(runs, noisy_dir, tmp_path):
     recorded, expected = (json.loads(each.metrics.read_text()) for each in (folder, table))
     for split in ("validation", "test"):
         assert recorded[split]["confusion_matrix"] == expected[split]["confusion_matrix"]
-
-
-def test_processes_read_their_own_files_of_a_stream(noisy_dir, tmp_path):
-    """With the weights of one process on the same batches after 54 steps."""
-    lines = (noisy_dir / "train.tsv").read_text().splitlines(keepends=True)
-    data = tmp_path / "data"
-    data.mkdir()
-    shutil.copy(noisy_dir / "dev.tsv", data)
-    for part in range(4):
-        (data / f"train-{part:05d}-of-00004.tsv").write_text("".join(lines[part * 60 : part * 60 + 60]))
-    settings = {"data_dir": data, "streaming": True, "train_sampling_strategy": "random", "max_steps": 54}
-    one, two = (run_command("train", n, tmp_path / str(n) / "model", **settings)[0] for n in (1, 2))
-    assert len(logged(one, "loss")) == 54
-    assert logged(two, "loss") == pytest.approx(logged(one, "loss"), abs=1e-5)
-    weights = load_model(two.root)[0].state_dict()
-    torch.testing.assert_close(weights, load_model(one.root)[0].state_dict(), atol=1e-4, rtol=0)

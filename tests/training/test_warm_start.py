@@ -153,7 +153,7 @@ def test_texts_in_another_language_are_reported(start_from, encoder, tmp_path, c
     assert ("do not look like the language of" in caplog.text and "--recipe scratch" in caplog.text) == warned
 
 
-@pytest.mark.parametrize("verb", ["predict", "export", "evaluate"])
+@pytest.mark.parametrize("verb", ["predict", "evaluate"])
 def test_an_encoder_does_not_predict(command, encoder, texts_dir, verb):
     more = {"predict": ["--text", "a"], "evaluate": ["--data_dir", texts_dir]}
     code, out, err = command(verb, "--model", encoder, *more.get(verb, ()))

@@ -69,7 +69,7 @@ class TableArguments:
             raise UserError(f"data_dir {folder} does not exist: give the folder or file of your texts")
 
     def layout(self) -> dict[str, Any]:
-        """Return the keywords of [`load_tsv`] and [`load_named`] for columns and bad rows."""
+        """Return the keywords of [`load_tsv`] for columns and bad rows."""
         names = ("text_column", "label_column", "text_pair_column")
         columns: dict[str, Any] = {name: _parse_column(getattr(self, name)) for name in names}
         columns["label_columns"] = [_parse_column(name) for name in self.label_columns or ()]
