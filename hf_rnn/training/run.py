@@ -7,7 +7,6 @@ import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,28 +17,22 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_utils import PredictionOutput
 
 from ..data.audit import audit, render_line
-from ..data.encoding import measure_pieces
 from ..data.loading import find_origins
 from ..data.row_errors import DataReport
 from ..data.vectors import Vectors, load_vectors, widen_vocabulary
-from ..hub.loading import find_folder, load_model
-from ..hub.model_folder import FinishedFolder, find_built_in, read_mapping
+from ..hub.loading import load_model
+from ..hub.model_folder import FinishedFolder, find_built_in
 from ..models.auto import ENCODER, head_name
 from ..tasks import Task
 from ..tasks.base import Splits
 from ..utils.errors import UserError
 from .arguments.run_arguments import Arguments, ModelArguments
-from .recipes import scratch_recipe
 from .trainer import SAMPLE_WEIGHT, RnnTrainer
 
 logger = logging.getLogger(__name__)
 
 _OUTPUT_LAYERS = ("classifier.", "lm_head.")  # prefixes of the weights that belong to the labels
 _MANY_UNKNOWN = 0.5  # share of the tokens of validation
-# Limits for the tokens of another language, against the texts of the encoder.
-_MANY_PIECES = 1.25  # times the tokens per word
-_MORE_UNKNOWN = 0.1  # added to the share
-_SAMPLE = 2_000  # training texts that are compared
 
 
 @dataclass
@@ -115,22 +108,6 @@ class WarmStart:
         one_label = own.problem_type in (None, "single_label_classification")
         same_head = type(self.model) is type(model) and own.siamese == model.config.siamese
         return same_head and one_label and set(own.label2id) == set(model.config.label2id)
-
-    def compare_language(self, run: Run) -> None:
-        """Warn if the texts do not look like the language of an encoder, by the figures in its folder."""
-        path = FinishedFolder(find_folder(self.name)).pretraining
-        if not path.is_file():
-            return
-        its = read_mapping(path, path.read_bytes())
-        ours = measure_pieces(run.tokenizer, list(islice(run.task.vocabulary_texts(run.texts["train"]), _SAMPLE)))
-        pieces, unknown = "pieces_per_word", "unknown_token_share"
-        if ours[pieces] > _MANY_PIECES * its[pieces] or ours[unknown] > _MORE_UNKNOWN + its[unknown]:
-            logger.warning(
-                "the texts do not look like the language of %s: they have %.1f tokens per word, %.0f %% of them "
-                "unknown, its own texts %.1f and %.0f %%; --recipe %s does not start from it",
-                *(self.name, ours[pieces], 100 * ours[unknown], its[pieces], 100 * its[unknown]),
-                scratch_recipe(run.task.recipe),
-            )
 
     @torch.no_grad()
     def copy_weights(self, run: Run) -> None:

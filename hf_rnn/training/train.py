@@ -155,8 +155,7 @@ def train_on(
     bars nor a line per epoch.
     """
     task = get_task(arguments.data.task)
-    if given is not None:
-        arguments = suit_language(arguments, given, task, task.vocabulary_texts(texts["train"]))
+    arguments = suit_language(arguments, given, task, task.vocabulary_texts(texts["train"]))
     arguments = limit_epochs(arguments, report)
     data_args, training_args = arguments.data, arguments.training
     extension = extension or Extension()
@@ -178,8 +177,6 @@ def train_on(
     facts["audit"] = audit_texts(run)
     if facts["audit"] is not None:
         facts["unknown_token_share"] = facts["audit"]["unknown_token_share"].get("validation")
-    if start is not None:
-        start.compare_language(run)
     if task.per_token and run.arguments.model.word_forms:
         mark_capitals(run.tokenizer)
     run.examples = task.encode(texts, run.tokenizer, data_args.max_length)

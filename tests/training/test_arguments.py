@@ -72,6 +72,13 @@ def test_the_help_shows_the_defaults_in_force(argv, in_force, capsys):
         assert f"(default: {value})" in shown[f"--{setting}"], setting
 
 
+def test_the_short_help_cuts_no_parenthesis(capsys):
+    with pytest.raises(SystemExit):
+        parse_argv(["--help"])
+    lines = capsys.readouterr().out.split("\n  --")
+    assert all(line.count("(") == line.count(")") for line in lines) and len(lines) > 20
+
+
 def test_the_settings_of_the_trainer_are_those_of_its_source():
     known = {known.name: known for known in dataclasses.fields(RnnTrainingArguments)}
     for flag in dataclasses.fields(TrainerSettings):

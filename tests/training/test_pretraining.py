@@ -202,7 +202,7 @@ def test_pruned_tokens_are_a_subset_that_spells_every_known_character(sentences)
         ({"teacher": None}, "teacher"),
         ({"input": ["missing.txt"]}, "missing.txt"),
         ({"pooling": "max"}, "pooling"),
-        ({"objective": "causal_lm"}, "no teacher: found teacher"),
+        ({"objective": "causal_lm"}, "causal_lm, which needs none: found teacher"),
         ({"max_vocab_size": 1000}, "leave out max_vocab_size"),
         ({"teacher": "missing-folder/teacher"}, "missing-folder"),
     ],

@@ -30,12 +30,12 @@ class TableArguments:
     dataset_config: str | None = setting(None, "configuration of dataset_name, if it has several")
     text_column: str | None = setting(
         None,
-        "column of the text, by name or by number from 0; dots lead into nested records (default: text or a similar "
-        "name, without names 0)",
+        "column of the text, by name or by number from 0 (default: text or a similar name, or 0 without names); dots "
+        "lead into nested records",
         common=True,
     )
     label_column: str | None = setting(
-        None, "column of the label (default: label or a similar name, without names 1)", common=True
+        None, "column of the label (default: label or a similar name, or 1 without names)", common=True
     )
     label_columns: list[str] | None = setting(
         None,
@@ -45,7 +45,7 @@ class TableArguments:
     text_pair_column: str | None = setting(None, "column of a second text, as text_column: both make one example")
     header: bool = setting(False, "the first line of TSV files names the columns; found for known names")
     separator: str | None = setting(
-        None, "separates the columns of a file: , ; | or tab (default: the one that fits the first lines)"
+        None, "comma, semicolon, bar or tab between the columns of a file (default: the one that fits the first lines)"
     )
     encoding: str | None = setting(
         None, "encoding of text files, such as cp1252 (default: UTF-8, UTF-16 with a mark, in tables also cp1252)"
