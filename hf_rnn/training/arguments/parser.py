@@ -213,7 +213,7 @@ class SettingsParser(argparse.ArgumentParser):
         if len(choices) <= _FEW_CHOICES and not all(choice in text for choice in choices):
             text += f": {', '.join(choices)}"
         default = getattr(action.default, "value", action.default)
-        if not (default is None or isinstance(default, bool) or default == "" or "(default" in text):
+        if not (default is None or default is False or default == "" or "(default" in text):
             text += f" (default: {default})"
         indent = " " * _INDENT
         lines = textwrap.wrap(text, _WIDTH - _INDENT, break_on_hyphens=False)
