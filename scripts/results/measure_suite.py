@@ -22,7 +22,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.command_line import Parser, positive, run
-from results import models
+from results import models, report
 
 SETS = (
     "semeval2016", "semeval_pool", "emotion", "imdb", "suite/subj", "suite/cr", "suite/mpqa", "suite/banking"
@@ -48,6 +48,15 @@ def main() -> None:
     parser.add_argument("--peer", action="append", choices=list(PEERS), default=[], help="measure another library too")
     parser.add_argument("--seeds", type=positive, default=3, help="seeds 0, 1, ... (default: %(default)s)")
     parser.add_argument("--output_file", type=Path, required=True, help="JSON lines of the results")
+    parser.add_argument(
+        "--speed",
+        nargs=3,
+        action="append",
+        metavar=("MODEL", "NAME", "RATIO"),
+        default=[],
+        help="draw the model by this name in the figure, at this multiple of MiniLM-L6's speed",
+    )
+    parser.add_argument("--figure", type=Path, help="draw mean accuracy against speed in this PNG")
     flags = parser.parse_args()
 
     import torch
@@ -63,7 +72,23 @@ def main() -> None:
         for name in flags.peer:
             train = partial(measure_peer, name, flags.data_root / data)
             jobs += [(data, name, seed, train) for seed in range(flags.seeds if name == "fasttext" else 1)]
-    print_table(measure_missing(jobs, flags.output_file), flags.sets)
+    results = measure_missing(jobs, flags.output_file)
+    print_table(results, flags.sets)
+    if flags.figure:
+        draw_figure(results, flags)
+
+
+def draw_figure(results: list[dict[str, Any]], flags: Any) -> None:
+    """Draw the mean accuracy over the sets against speed, for the models with a speed."""
+    rows = []
+    for model, name, ratio in flags.speed:
+        of_model = [result for result in results if result["model"] == model and result["set"] in flags.sets]
+        by_set = [statistics.mean(run["accuracy"] for run in of_model if run["set"] == data) for data in flags.sets]
+        rows.append(
+            {"name": name, "accuracy": [statistics.mean(by_set)], "speed": float(ratio), "ours": "hf-rnn" in name}
+        )
+    title = f"mean over {len(flags.sets)} data sets"
+    report.draw(rows, title, flags.figure, "accuracy", "accuracy", "MiniLM-L6 in ONNX Runtime, int8")
 
 
 def measure_missing(jobs: list[Job], output_file: Path) -> list[dict[str, Any]]:
