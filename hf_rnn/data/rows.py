@@ -84,9 +84,6 @@ class RowOptions:
         if not several:
             several = [label or self._guess_label(table, [text, pair])]
         texts = (text,) if pair is None else (text, pair)
-        used = [*texts, *several]
-        if twice := [name for name in used if used.count(name) > 1]:
-            raise UserError(f"{table.path}: text and label must be two columns: found {twice[0]!r:.80} for both")
         return RowSource(table, texts, tuple(several), None if self.scheme is None else self.label_separator)
 
     def _find(self, table: Table, column: Column, flag: str) -> str:
