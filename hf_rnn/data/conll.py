@@ -18,7 +18,6 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -149,17 +148,18 @@ class ConllFile:
     def sentences(self) -> Iterator[Sentence]:
         """Yield the words and the refused lines of each sentence."""
         lines = list(self._lines())
-        texts = (line for *_, line in lines if isinstance(line, str))
+        texts = (line[2] for line in lines if not isinstance(line, BadRow))
         first = next((text for text in texts if not _ends_sentence(text) and not text.startswith(_COMMENT)), None)
         if first is None:
             raise DataError.for_file(self.path, Reason.EMPTY_FILE, "found no token")
         has_tabs = "\t" in first
         fields = self._count_fields(_split(first, has_tabs))
         words: Sentence = []
-        for number, offset, line in lines:
-            if isinstance(line, BadRow):
-                words.append(line)
+        for row in lines:
+            if isinstance(row, BadRow):
+                words.append(row)
                 continue
+            number, offset, line = row
             if _ends_sentence(line):
                 yield words
                 words = []
@@ -182,12 +182,12 @@ class ConllFile:
                 words.append(BadRow(self.path, number, offset, fault, excerpt))
         yield words
 
-    def _lines(self) -> Iterator[tuple[int, int, Any]]:
+    def _lines(self) -> Iterator[Any]:
         """Yield number, offset and text of each line, or its refusal."""
         for batch in open_lines(self.path):
-            places, offsets = batch.places.tolist(), [] if batch.offsets is None else batch.offsets.tolist()
-            lines = list(zip(places, offsets, batch.rows.column(0).to_pylist(), strict=True))
-            yield from sorted([*lines, *((row.line, row.byte_offset, row) for row in batch.bad)], key=itemgetter(0))
+            offsets = [] if batch.offsets is None else batch.offsets.tolist()
+            lines = zip(batch.places.tolist(), offsets, batch.rows.column(0).to_pylist(), strict=True)
+            yield from batch.in_order(lines)
 
     def _count_fields(self, parts: Sequence[str]) -> int:
         """Return the number of columns of the first token."""

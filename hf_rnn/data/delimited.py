@@ -22,8 +22,9 @@ import csv
 import gzip
 import io
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, BinaryIO, cast
 
 import numpy as np
@@ -68,6 +69,11 @@ class Batch:
         """The number of rows that were read."""
         return len(self.places) + len(self.bad)
 
+    def in_order(self, values: Iterable[Any]) -> list[Any]:
+        """Return a value for each good row, with the refused rows in their places."""
+        rows = [*zip(self.places.tolist(), values, strict=True), *((row.line, row) for row in self.bad)]
+        return [value for _, value in sorted(rows, key=itemgetter(0))]
+
 
 # ---- bytes and lines ----
 
@@ -83,15 +89,15 @@ def open_unpacked(path: str) -> BinaryIO:
     return open(path, "rb")
 
 
-def blocks_of_lines(stream: Any, max_line_bytes: int) -> Iterator[tuple[int, int, bytes, int]]:
+def blocks_of_lines(read: Callable[[int], bytes], max_line_bytes: int) -> Iterator[tuple[int, int, bytes, int]]:
     """Cut a stream, behind its byte order mark, into blocks of whole lines; each line ends with LF.
 
     Yields:
         (number and offset of the first line, block, 0), or, for a line certainly over the cap, its start and its
-        length without its end in place of the last two. Bytes that have arrived are not held back.
+        length without its end in place of the last two. `read` returns nothing only at the end.
     """
     number, offset, rest = 1, 0, b""
-    while data := stream.read1(BLOCK_BYTES):
+    while data := read(BLOCK_BYTES):
         data = rest + data
         if not offset and data.startswith(codecs.BOM_UTF8):
             offset, data = len(codecs.BOM_UTF8), data[len(codecs.BOM_UTF8) :]
@@ -102,7 +108,7 @@ def blocks_of_lines(stream: Any, max_line_bytes: int) -> Iterator[tuple[int, int
             number, offset = number + block.count(b"\n"), offset + cut
         if len(rest) > max_line_bytes + 1:  # one more for the CR of a CRLF
             start, length, last = rest[: 4 * EXCERPT_CHARACTERS], len(rest), rest[-1:]
-            while (data := stream.read1(BLOCK_BYTES)) and b"\n" not in data:
+            while (data := read(BLOCK_BYTES)) and b"\n" not in data:
                 length, last = length + len(data), data[-1:]
             head, end, rest = data.partition(b"\n")
             length += len(head)
@@ -158,7 +164,7 @@ def read_texts(stream: BinaryIO, name: str, max_line_bytes: int = MAX_LINE_BYTES
         DataError: If the first bytes are those of UTF-16 or of a compressed file.
     """
     text = TextFile(name, "utf-8", ())
-    for block in blocks_of_lines(stream, max_line_bytes):
+    for block in blocks_of_lines(stream.read1, max_line_bytes):  # type: ignore[attr-defined] # of buffered ones
         if block[0] == 1:
             check_signature(name, block[2])
         lines = (line for _, _, line in text.lines(*block, max_line_bytes))
@@ -199,7 +205,7 @@ class TextFile:
             source: Any = stream
             if self.line_encoding != self.encoding:  # line feeds are not single bytes
                 source = io.BytesIO(stream.read().decode(self.encoding).encode())
-            yield from blocks_of_lines(source, MAX_LINE_BYTES)
+            yield from blocks_of_lines(source.read, MAX_LINE_BYTES)
 
     def lines(self, number: int, offset: int, block: bytes, length: int, cap: int | None = None) -> Iterator[Line]:
         """Yield the lines of a block; a line that cannot be a text is refused."""
@@ -392,23 +398,26 @@ class _Walk:
         if np.max(ends - starts) > MAX_LINE_BYTES or (np.min(ends - starts) < 2 and self._fields > 1):
             return None
         try:
-            text = block.decode(self._text.line_encoding)
+            if self._text.line_encoding != "utf-8":
+                block = block.decode(self._text.line_encoding).encode()
             if self._separator == NO_SEPARATOR:
-                lines = text.split("\n")[:-1]
+                lines = block.decode().split("\n")[:-1]
                 columns: list[Any] = [[line.removesuffix("\r") for line in lines]]
             elif not quoted:
                 names = [str(number) for number in range(self._fields)]
                 table = arrow_csv.read_csv(
-                    pa.BufferReader(text.encode()),
+                    pa.BufferReader(block),
                     arrow_csv.ReadOptions(use_threads=False, block_size=2 * len(block), column_names=names),
                     arrow_csv.ParseOptions(delimiter=self._separator, quote_char=False, ignore_empty_lines=False),
-                    arrow_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), check_utf8=False),
+                    arrow_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
                 )
                 columns = [column.combine_chunks() for column in table.columns]
             elif self._separator == "\t":
                 return None
             else:
-                rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=self._separator, strict=True))
+                rows = list(
+                    csv.reader(io.StringIO(block.decode(), newline=""), delimiter=self._separator, strict=True)
+                )
                 columns = list(zip(*rows, strict=True))
         except (ValueError, csv.Error):
             return None

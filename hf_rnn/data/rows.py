@@ -1,6 +1,6 @@
 """Rows of any table under one check: a text and a label are delivered unchanged, or refused with place and reason.
 
-TSV files, other tables and data sets yield Arrow batches with their places (`tables.py`, `hf_dataset.py`). This module
+TSV files, other tables and data sets yield Arrow batches with their places (`tables.py`, `loading.py`). This module
 finds their columns, writes labels as TSV would, and checks texts and labels for all tasks.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -130,33 +130,15 @@ class Taken:
         return Counter({name: count for name, count in zip(names, counts, strict=True) if count})
 
 
-@dataclass(frozen=True)
-class Rows:
-    """The good rows of some lines: texts, and labels as of `RowLabels.as_array`.
+class Rows(NamedTuple):
+    """The good rows of some lines: columns of a data set, labels as of `RowLabels.as_array`, and their places.
 
-    `lines` counts the refused ones too; `pairs` are the second texts, if there are any.
+    `lines` counts the refused rows too.
     """
 
-    texts: pa.Array
-    labels: pa.Array
+    columns: pa.RecordBatch
     lines: int
     places: np.ndarray
-    pairs: pa.Array | None = None
-
-    def filter(self, mask: np.ndarray) -> Rows:
-        """Return the rows where a boolean mask is True, with 0 lines."""
-        keep = pa.array(mask)
-        pairs = None if self.pairs is None else self.pairs.filter(keep)
-        return Rows(self.texts.filter(keep), self.labels.filter(keep), 0, self.places[mask], pairs)
-
-    def text_lists(self) -> list[list[str]]:
-        """Return the texts, and the second texts if there are any."""
-        return [column.to_pylist() for column in (self.texts, self.pairs) if column is not None]
-
-    def columns(self) -> dict[str, pa.Array]:
-        """Return the columns of a data set."""
-        pairs = {} if self.pairs is None else {"text_pair": self.pairs}
-        return {"text": self.texts, **pairs, "label": self.labels}
 
 
 @dataclass(frozen=True)
@@ -219,7 +201,8 @@ class RowSource:
             texts, codes, places = [column.filter(keep) for column in texts], codes[~bad], places[~bad]
         values = [label for label in read if not isinstance(label, Fault)]
         numbers = labels.as_array(values, (np.cumsum(good_labels) - 1)[codes])
-        return Rows(texts[0], numbers, batch.size, places, *texts[1:])
+        names = [*("text", "text_pair")[: len(texts)], "label"]
+        return Rows(pa.RecordBatch.from_arrays([*texts, numbers], names), batch.size, places)
 
     def _take_text(self, rows: pa.RecordBatch, name: str) -> pa.Array:
         column = take_column(rows, name)

@@ -240,12 +240,8 @@ def read_column(
     else:
         table, name = open_lines(path, encoding), "text"
     for batch in table.batches([name]):
-        texts: list[Any] = take_column(batch.rows, name).to_pylist()
-        rows: list[tuple[int, str | BadRow]] = [(row.line, row) for row in batch.bad]
-        for place, text in zip(batch.places.tolist(), texts, strict=True):
-            rows.append((place, "" if text is None else str(text)))
-        for _, row in sorted(rows, key=lambda row: row[0]):
-            yield row
+        for text in batch.in_order(take_column(batch.rows, name).to_pylist()):
+            yield text if isinstance(text, BadRow) else "" if text is None else str(text)
 
 
 def take_column(rows: pa.RecordBatch, name: str) -> pa.Array:

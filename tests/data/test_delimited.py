@@ -65,7 +65,7 @@ def read_everything(path, label_map, monkeypatch, arrays, block):
             patch.setattr(delimited._Walk, "_cut_block", lambda self, block, wanted: None)
         bad, rows, lines, options = [], [], 0, RowOptions()
         for part in options.locate(options.open_file(path)).rows(label_map, bad.append):
-            rows += zip(part.texts.to_pylist(), part.labels.to_pylist(), strict=True)
+            rows += zip(part.columns["text"].to_pylist(), part.columns["label"].to_pylist(), strict=True)
             lines += part.lines
     return rows, bad, lines
 

@@ -6,7 +6,7 @@ import re
 import datasets
 import pytest
 
-from hf_rnn.data import hf_dataset
+from hf_rnn.data import loading
 from hf_rnn.data.loading import load_tsv
 from hf_rnn.data.row_errors import DataError, DataReport, Reason
 from hf_rnn.utils.errors import UserError
@@ -49,7 +49,7 @@ def test_types_of_labels(tmp_path, feature, convert, names, caplog):
 
 
 def test_bad_rows(tmp_path, monkeypatch):
-    monkeypatch.setattr(hf_dataset, "BATCH_ROWS", 3)
+    monkeypatch.setattr(loading, "BATCH_ROWS", 3)
     bad = [("a", 0), (None, 1), ("", 1), (" \t ", 1), ("a\0", 1), ("b", None), ("c", -1), ("d", 1)]
     data = make_splits(datasets.ClassLabel(names=["n", "p"]), train=bad, dev=bad[:1])
     report, listed = DataReport(), tmp_path / "rejected.jsonl"
