@@ -15,7 +15,7 @@ from .console import print_note
 
 
 def run(argv: Sequence[str]) -> None:
-    """Train, then print the scores: two lines at a terminal, elsewhere and with `--json` one JSON object.
+    """Train, then print the scores: two lines at a terminal, and one JSON object elsewhere or with `--json`.
 
     The object has the folder, its page on the Hub if it was pushed, and the scores by split, also of the linear model.
     """
