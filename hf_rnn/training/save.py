@@ -21,8 +21,7 @@ from typing import Any
 
 from .. import __version__
 from ..evaluation.figures import draw_metrics, plot_learning_curve
-from ..hub.card import CardFacts
-from ..hub.card.files import write_card
+from ..hub.card import CardFacts, write_card
 from ..hub.model_folder import FinishedFolder, find_built_in
 from ..models.auto import HEADS, PIPELINES
 from ..tasks import get_task
@@ -42,7 +41,7 @@ _ARCHITECTURE = (
     "cell_type", "num_hidden_layers", "hidden_size", "bidirectional", "pooling", "embedding_size", "vocab_size",
     "block_type", "residual_size",
 )  # fmt: skip
-_LARGE = ("confusion_matrix", "confusion_cells")  # metrics that grow with the square of the labels
+_LARGE = ("confusion_matrix",)  # metrics that grow with the square of the labels
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ class DataArguments(TableArguments):
     )
     tokenizer: str = setting(
         "word",
-        "type of tokens: word, char, bpe or unigram; the last three for languages written without spaces",
+        "type of tokens: word, char or bpe; the last two for languages written without spaces",
         common=True,
         start="vocabulary",
         card=True,
