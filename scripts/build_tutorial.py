@@ -1,6 +1,6 @@
 """Build scripts/tutorial.ipynb from scripts/tutorial.py: run every cell, and keep outputs and pictures.
 
-    pip install '.[tutorial]'
+    pip install '.[tutorial]' 'jupytext>=1.16'
     python scripts/build_tutorial.py
 
 It takes a few minutes on one core. A test compares the cells of both files, so build again after each change.

@@ -47,14 +47,10 @@ def parse_flags() -> argparse.Namespace:
 
 
 def load_checkpoint(name: str, class_names: list[str]) -> tuple[Any, Any]:
-    """Load a checkpoint with a layer for these classes, and its tokenizer.
-
-    The last layer is kept, in the order of these names, if the checkpoint has the same class names.
-    """
-    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+    """Load a checkpoint with a layer for these classes, and its tokenizer."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-    before = AutoConfig.from_pretrained(name, trust_remote_code=False)
     model = AutoModelForSequenceClassification.from_pretrained(
         name,
         num_labels=len(class_names),
@@ -64,30 +60,10 @@ def load_checkpoint(name: str, class_names: list[str]) -> tuple[Any, Any]:
         ignore_mismatched_sizes=True,  # replaces the layer of another task
         trust_remote_code=False,
     )
-    if before.num_labels == len(class_names) and "ForSequenceClassification" in str(before.architectures):
-        adapt_layer(model, before, class_names)
     if tokenizer.pad_token is None:  # generative models
         tokenizer.pad_token = tokenizer.eos_token
     model.config.pad_token_id = tokenizer.pad_token_id
     return model, tokenizer
-
-
-def adapt_layer(model: Any, before: Any, class_names: list[str]) -> None:
-    """Reorder the last layer of a classifier by class name, or initialize it if the names differ."""
-    import torch
-
-    inside = f"{model.base_model_prefix}."
-    layers = [part for name, part in model.named_modules() if not name.startswith(inside)]
-    last = [part for part in layers if isinstance(part, torch.nn.Linear) and part.out_features == len(class_names)]
-    ids = {label: number for number, label in before.id2label.items()}
-    with torch.no_grad():
-        for weight in last[-1].parameters():
-            if ids.keys() == set(class_names):
-                weight.copy_(weight[[ids[label] for label in class_names]])
-            elif weight.dim() == 1:
-                weight.zero_()
-            else:
-                weight.normal_(std=getattr(before, "initializer_range", 0.02))
 
 
 def main() -> None:

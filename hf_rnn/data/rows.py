@@ -1,6 +1,6 @@
 """Rows of any table under one check: a text and a label are delivered unchanged, or refused with place and reason.
 
-TSV files, other tables and data sets yield Arrow batches with their places (`tables.py`, `hf_dataset.py`). This module
+TSV files, other tables and data sets yield Arrow batches with their places (`tables.py`, `loading.py`). This module
 finds their columns, writes labels as TSV would, and checks texts and labels for all tasks.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -21,10 +21,6 @@ from .row_errors import EXCERPT_CHARACTERS, WHITE_SPACE, BadRow, DataError, Faul
 from .tables import LABEL_NAMES, TEXT_NAMES, Batch, Table, find_column, is_table, read_table, suffix_of, take_column
 
 Column = int | str
-
-# First and last bytes of texts of only white space.
-_BLANK_FIRST = np.isin(np.arange(256), [character.encode()[0] for character in WHITE_SPACE])
-_BLANK_LAST = np.isin(np.arange(256), [character.encode()[-1] for character in WHITE_SPACE])
 
 
 @dataclass(frozen=True)
@@ -38,7 +34,6 @@ class RowOptions:
             of two columns; without names 1.
         label_columns: Several columns of labels in place of `label_column`, for a `scheme` that reads them.
         text_pair_column: Column of a second text; it becomes the column `text_pair`.
-        header: Whether the first line of a TSV file names the columns, even if these have unknown names.
         separator: The separator of delimited text; found if None. See [`~hf_rnn.data.tables.read_table`].
         encoding: The encoding of text files; found if None.
         class_names: Names by id; the data may carry them or their indices. By default the labels of train, sorted.
@@ -51,7 +46,6 @@ class RowOptions:
     label_column: Column | None = None
     label_columns: Sequence[Column] = ()
     text_pair_column: Column | None = None
-    header: bool = False
     separator: str | None = None
     encoding: str | None = None
     class_names: Sequence[str] | None = None
@@ -68,7 +62,7 @@ class RowOptions:
     def open_file(self, path: str) -> Table:
         """Open a file. A TSV file without names of columns is strict text: a `"` is a character."""
         named = any(isinstance(column, str) for column in self.columns)
-        header = True if self.header or named else None if self.columns else False
+        header = True if named else None if self.columns else False
         if self.separator is not None or (is_table(path) and suffix_of(path) != ".tsv"):
             header = True if header is False else header
             return read_table(path, separator=self.separator, encoding=self.encoding, header=header)
@@ -83,16 +77,13 @@ class RowOptions:
         taken = [pair, label, *several]
         if self.text_column is not None:
             text = self._find(table, self.text_column, "text_column")
-        elif table.is_unnamed or (self.header and len(table.columns) == 2 and not _knows(table, TEXT_NAMES)):
+        elif table.is_unnamed:
             text = next((name for name in table.columns if name not in taken), table.columns[0])
         else:
             text = find_column(table.columns, None, TEXT_NAMES, table.path, "text_column")
         if not several:
             several = [label or self._guess_label(table, [text, pair])]
         texts = (text,) if pair is None else (text, pair)
-        used = [*texts, *several]
-        if twice := [name for name in used if used.count(name) > 1]:
-            raise UserError(f"{table.path}: text and label must be two columns: found {twice[0]!r:.80} for both")
         return RowSource(table, texts, tuple(several), None if self.scheme is None else self.label_separator)
 
     def _find(self, table: Table, column: Column, flag: str) -> str:
@@ -134,33 +125,15 @@ class Taken:
         return Counter({name: count for name, count in zip(names, counts, strict=True) if count})
 
 
-@dataclass(frozen=True)
-class Rows:
-    """The good rows of some lines: texts, and labels as of `RowLabels.as_array`.
+class Rows(NamedTuple):
+    """The good rows of some lines: columns of a data set, labels as of `RowLabels.as_array`, and their places.
 
-    `lines` counts the refused ones too; `pairs` are the second texts, if there are any.
+    `lines` counts the refused rows too.
     """
 
-    texts: pa.Array
-    labels: pa.Array
+    columns: pa.RecordBatch
     lines: int
     places: np.ndarray
-    pairs: pa.Array | None = None
-
-    def filter(self, mask: np.ndarray) -> Rows:
-        """Return the rows where a boolean mask is True, with 0 lines."""
-        keep = pa.array(mask)
-        pairs = None if self.pairs is None else self.pairs.filter(keep)
-        return Rows(self.texts.filter(keep), self.labels.filter(keep), 0, self.places[mask], pairs)
-
-    def text_lists(self) -> list[list[str]]:
-        """Return the texts, and the second texts if there are any."""
-        return [column.to_pylist() for column in (self.texts, self.pairs) if column is not None]
-
-    def columns(self) -> dict[str, pa.Array]:
-        """Return the columns of a data set."""
-        pairs = {} if self.pairs is None else {"text_pair": self.pairs}
-        return {"text": self.texts, **pairs, "label": self.labels}
 
 
 @dataclass(frozen=True)
@@ -178,19 +151,9 @@ class RowSource:
         return self.table.path
 
     @property
-    def label_names(self) -> tuple[str, ...]:
-        """The names of the label columns, or their numbers."""
-        return self.labels
-
-    @property
     def class_names(self) -> list[str] | None:
         """The names of a column of ClassLabel, in its own order; None for other columns."""
         return self.table.class_names.get(self.labels[0]) if len(self.labels) == 1 else None
-
-    @property
-    def header_label(self) -> str | None:
-        """The label that the first line would have if it were a row; None without a header."""
-        return "\t".join(self.labels) if self.table.header else None
 
     def rows(self, labels: RowLabels, on_bad_row: Callable[[BadRow], None]) -> Iterator[Rows]:
         """Read the table once; `on_bad_row` is called with each bad row, in their order, and may raise to stop."""
@@ -228,7 +191,8 @@ class RowSource:
             texts, codes, places = [column.filter(keep) for column in texts], codes[~bad], places[~bad]
         values = [label for label in read if not isinstance(label, Fault)]
         numbers = labels.as_array(values, (np.cumsum(good_labels) - 1)[codes])
-        return Rows(texts[0], numbers, batch.size, places, *texts[1:])
+        names = [*("text", "text_pair")[: len(texts)], "label"]
+        return Rows(pa.RecordBatch.from_arrays([*texts, numbers], names), batch.size, places)
 
     def _take_text(self, rows: pa.RecordBatch, name: str) -> pa.Array:
         column = take_column(rows, name)
@@ -269,10 +233,6 @@ class RowSource:
         return DataError.for_file(self.path, Reason.MISSING_COLUMN, f"{detail}; set --text_column and --label_column")
 
 
-def _knows(table: Table, names: Sequence[str]) -> bool:
-    return any(name.strip().casefold() in names for name in table.columns)
-
-
 def _write(value: Any, names: list[str] | None) -> str | None:
     """Return a label as TSV would write it; 1.0, which frames make of 1 beside a missing label, is 1."""
     if value is None or value != value:
@@ -284,18 +244,5 @@ def _write(value: Any, names: list[str] | None) -> str | None:
 
 def _find_faulty(texts: pa.StringArray) -> np.ndarray:
     """Return which texts are missing, blank, or have a NUL."""
-    lengths = pc.fill_null(pc.binary_length(texts), 0).to_numpy(zero_copy_only=False)
-    faulty = lengths == 0
-    _, offsets, data = texts.buffers()
-    if data is None or not len(texts):
-        return faulty
-    characters = np.frombuffer(data, dtype=np.uint8)
-    ends = np.frombuffer(offsets, dtype=np.int32)[texts.offset : texts.offset + len(texts) + 1]
-    rows = np.flatnonzero(~faulty)
-    suspects = rows[_BLANK_FIRST[characters[ends[rows]]] & _BLANK_LAST[characters[ends[rows + 1] - 1]]]
-    if len(suspects):
-        trimmed = pc.utf8_trim(texts.take(pa.array(suspects)), characters=WHITE_SPACE)
-        faulty[suspects] = pc.binary_length(trimmed).to_numpy(zero_copy_only=False) == 0
-    if (characters[ends[0] : ends[-1]] == 0).any():
-        faulty |= pc.fill_null(pc.match_substring(texts, "\0"), False).to_numpy(zero_copy_only=False)
-    return faulty
+    blank = pc.equal(pc.binary_length(pc.utf8_trim(texts, characters=WHITE_SPACE)), 0)
+    return pc.fill_null(pc.or_(blank, pc.match_substring(texts, "\0")), True).to_numpy(zero_copy_only=False)

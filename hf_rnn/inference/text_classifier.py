@@ -36,12 +36,6 @@ def batch_by_length(
         yield batch
 
 
-def check_size(tokens_per_batch: int | None) -> None:
-    """Refuse a number of tokens below 1."""
-    if tokens_per_batch is not None and tokens_per_batch < 1:
-        raise UserError(f"tokens_per_batch must be at least 1, found {tokens_per_batch}")
-
-
 class PairTokenizer:
     """Token ids of pairs of texts, with the interface of [`FastTokenizer`]."""
 
@@ -54,17 +48,25 @@ class PairTokenizer:
         for position, pair in enumerate(pairs):
             if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
                 raise UserError(f"texts[{position}] must be a pair (first, second): found {pair!r:.80}")
-        firsts, seconds = ([pair[place] for pair in pairs] for place in (0, 1))
+        firsts, seconds = [first for first, _ in pairs], [second for _, second in pairs]
         check_texts(firsts)
         check_texts(seconds)
         return self._tokenizer(firsts, seconds, truncation=True)["input_ids"] if pairs else []
 
 
-def find_broken_number(answer: Mapping[str, Any]) -> float | None:
-    """Return a number of an answer that is NaN or infinite, or None."""
+def answer_each(model: Any, texts: Sequence[Any], all_scores: bool = False) -> list[dict[str, Any] | str]:
+    """Return the answer of a model to each text, or the reason why it is not finite."""
+    answers: list[Any] = model.predict(texts, all_scores=True) if all_scores else model.predict(texts)
+    for place, answer in enumerate(answers):
+        if (score := _find_broken_number(answer)) is not None:
+            answers[place] = f"score not finite: the model gives {score}; did its training diverge?"
+    return answers
+
+
+def _find_broken_number(answer: Mapping[str, Any]) -> float | None:
     for value in answer.values():
         if isinstance(value, dict):
-            value = find_broken_number(value)
+            value = _find_broken_number(value)
         if isinstance(value, float) and not math.isfinite(value):
             return value
     return None
@@ -77,7 +79,6 @@ class TextClassifier:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, config: Any, tokens_per_batch: int | None) -> None:
-        check_size(tokens_per_batch)
         self.tokenizer = tokenizer
         self.tokens_per_batch: Any = tokens_per_batch
         paired = getattr(config, "sep_token_id", None) is not None

@@ -5,7 +5,6 @@ import json
 import pytest
 from tsv_files import GOOD, NAMES, load_train, write
 
-from hf_rnn.data.loading import load_tsv
 from hf_rnn.data.row_errors import DataError, DataReport, Reason, parse_limit
 from hf_rnn.utils.errors import UserError
 
@@ -48,14 +47,13 @@ def test_a_bad_line(tmp_path, monkeypatch, line, reason, detail, options):
     rejected, report = tmp_path / "out" / "rejected.jsonl", DataReport()
     rows = load_train(path, **options, max_bad_rows=1, rejected_path=rejected, report=report)
     assert rows == [("good day", "positive"), ("bad day", "negative")] * 2
-    (record,) = map(json.loads, rejected.read_text(encoding="utf-8").splitlines())
+    (record,) = map(json.loads, rejected.open(encoding="utf-8"))
     as_text = [Reason.BLANK_TEXT, Reason.EMPTY_LABEL, Reason.UNKNOWN_LABEL, Reason.EMPTY_TEXT]
     text = line.split(b"\t")[0] if reason in as_text else line
     expected = (path, 3, len(GOOD), reason, text.decode(errors="backslashreplace")[:80])
     assert tuple(record[name] for name in ("file", "line", "byte_offset", "reason", "text")) == expected
     train = report.splits["train"]
     assert (train.rows_read, train.rows_kept, dict(train.rejected)) == (5, 4, {reason.value: 1})
-    assert f"5 rows read, 4 kept, 1 rejected (1 {reason})" in str(report)
 
 
 def test_the_first_bad_line_is_reported_first(tmp_path):
@@ -72,30 +70,23 @@ def test_the_first_bad_line_is_reported_first(tmp_path):
     ("content", "reason", "options"),
     [
         (b"", Reason.EMPTY_FILE, {}),
-        (b"text\tlabel\n", Reason.EMPTY_FILE, {"header": True}),
+        (b"text\tlabel\n", Reason.EMPTY_FILE, {"text_column": "text"}),
         (b"\x1f\x8b\x08\x00" + GOOD, Reason.UNREADABLE, {}),
-        (GOOD, Reason.NO_HEADER, {"header": True}),
         (GOOD, Reason.MISSING_COLUMN, {"text_column": 2}),
-        (b"id\ttweet\tlabel\n" + GOOD, Reason.MISSING_COLUMN, {"header": True, "text_column": "txt"}),
+        (b"id\ttweet\tlabel\n" + GOOD, Reason.MISSING_COLUMN, {"text_column": "txt"}),
     ],
 )
 def test_a_file_that_no_limit_allows(tmp_path, content, reason, options):
-    if reason is Reason.NO_HEADER:
-        content *= 2
     with pytest.raises(DataError) as caught:
         load_train(write(tmp_path / "train.tsv", content), max_bad_rows=9, **options)
     assert (caught.value.reason, caught.value.line) == (reason, None)
 
 
-def test_a_header_names_columns_in_any_case_or_two_by_place(tmp_path):
+def test_a_header_names_columns_in_any_case(tmp_path):
     rows = [("good day", "positive"), ("bad day", "negative")]
     swapped = b"".join(b"\t".join(line.split(b"\t")[::-1]) + b"\n" for line in GOOD.splitlines())
-    assert load_train(write(tmp_path / "capitals.tsv", b"Label\tText\n" + swapped), header=True) == rows
-    assert load_train(write(tmp_path / "others.tsv", b"post\tmood\n" + GOOD), header=True) == rows
-    assert load_train(tmp_path / "others.tsv", text_column="post") == rows
-    assert load_train(tmp_path / "capitals.tsv") == rows, "known names need no --header"
-    with pytest.raises(UserError, match="two columns"):
-        load_train(tmp_path / "others.tsv", text_column=1, label_column=1)
+    assert load_train(write(tmp_path / "capitals.tsv", b"Label\tText\n" + swapped)) == rows
+    assert load_train(write(tmp_path / "others.tsv", b"post\tmood\n" + GOOD), text_column="post") == rows
 
 
 def many_rows(tmp_path, bad):
@@ -121,32 +112,16 @@ def test_past_the_limit_it_stops(tmp_path, limit, line):
     assert caught.value.line == line
 
 
-@pytest.mark.parametrize(
-    ("given", "count", "share"),
-    [(5, 5, None), (0.001, None, 0.001), ("0.1%", None, 0.001)],
-)
-def test_a_limit_is_a_count_or_a_share(given, count, share):
-    assert parse_limit(given) == (count, pytest.approx(share))
+def test_a_limit_is_a_count_or_a_share():
+    assert [parse_limit(limit) for limit in (5, 0.001, "0.1%")] == [(5, None), (None, 0.001), (None, 0.001)]
+    for limit in ("many", -1, "100%"):
+        with pytest.raises(UserError, match="max_bad_rows"):
+            parse_limit(limit)
 
 
-@pytest.mark.parametrize("limit", ["many", -1, "100%"])
-def test_an_invalid_limit(limit):
-    with pytest.raises(UserError, match="max_bad_rows"):
-        parse_limit(limit)
-
-
-def test_the_list_does_not_replace_a_file_of_the_data(tmp_path):
-    path = write(tmp_path / "train.tsv", GOOD + b"bad\n")
-    with pytest.raises(UserError, match="rejected_path"):
+@pytest.mark.parametrize("bad", [b"", b"bad\n"])
+def test_a_file_of_other_content_is_not_replaced_by_the_list_of_rejected_rows(tmp_path, bad):
+    path = write(tmp_path / "train.tsv", GOOD + bad)
+    with pytest.raises(UserError, match="does not list rejected rows"):
         load_train(path, max_bad_rows=1, rejected_path=tmp_path / "." / "train.tsv")
-    with pytest.raises(UserError, match="listed"):
-        load_train(path, max_bad_rows=1, rejected_path=tmp_path / "train.tsv" / "rejected.jsonl")
-    assert (tmp_path / "train.tsv").read_bytes() == GOOD + b"bad\n"
-
-
-def test_a_file_of_other_content_is_not_replaced_by_the_list_of_rejected_rows(tmp_path):
-    write(tmp_path / "train.tsv", GOOD)
-    (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(UserError, match="mine.txt"):
-        load_tsv({"train": tmp_path / "train.tsv"}, rejected_path=tmp_path / "mine.txt")
-    assert (tmp_path / "mine.txt").read_text() == "mine"
+    assert (tmp_path / "train.tsv").read_bytes() == GOOD + bad

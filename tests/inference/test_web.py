@@ -36,7 +36,6 @@ VARIANTS = {
     "tweet": ("tweet", "word", "rnn_tanh", 1, False, "attention", "tanh"),
     "cased": ("cased", "word", "rnn_relu", 1, True, "max", "gelu"),
     "bpe": ("none", "bpe", "min_gru", 2, True, "mean", "linear"),
-    "unigram": ("tweet", "unigram", "lstm", 1, False, "last", "linear"),
     "char": ("none", "char", "gru", 1, True, "attention", "linear"),
     "english": (),  # the encoder of the package with a head: word pieces
 }

@@ -203,14 +203,15 @@ class SettingsParser(argparse.ArgumentParser):
     def _describe(self, action: Action, whole: bool) -> str:
         """Return the lines of a flag in the help."""
         value = "" if action.nargs == "?" else f" {_METAVARS.get(action.type, 'TEXT')}"  # type: ignore[call-overload]
-        head = f"  {action.option_strings[0]}{value}{' ...' if action.nargs == '+' else ''}"
+        name = action.option_strings[0].replace("--", "--[no_]" if action.default is True else "--")
+        head = f"  {name}{value}{' ...' if action.nargs == '+' else ''}"
         text = " ".join((action.help or "").replace("%%", "%").split())
         text = text if whole else re.sub(r"; .*?(?= \(default|$)", "", text)
         choices = list(map(str, getattr(action.type, "choices", ())))
         if len(choices) <= _FEW_CHOICES and not all(choice in text for choice in choices):
             text += f": {', '.join(choices)}"
         default = getattr(action.default, "value", action.default)
-        if not (default is None or default is False or default == "" or "(default" in text):
+        if not (default is None or isinstance(default, bool) or default == "" or "(default" in text):
             text += f" (default: {default})"
         indent = " " * _INDENT
         lines = textwrap.wrap(text, _WIDTH - _INDENT, break_on_hyphens=False)

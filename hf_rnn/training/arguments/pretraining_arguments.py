@@ -23,8 +23,8 @@ class PretrainingArguments:
 
     objective: str = setting(
         "tokens",
-        "objective: a teacher's states at every token and its sentence vectors, the vectors alone, or the next "
-        "token of the texts, which needs no teacher",
+        "targets: tokens (a teacher's states at every token and its sentence vectors), sentences (the vectors "
+        "alone) or causal_lm (the next token, without a teacher)",
         choices=["tokens", "sentences", "causal_lm"],
         common=True,
     )
@@ -49,8 +49,8 @@ class PretrainingArguments:
     held_out: int = setting(2000, "texts that are measured instead of learned, at most a tenth of all", least=2)
     max_vocab_size: int | None = setting(
         None,
-        "sentences: word pieces to keep, the most frequent ones of the teacher (default: all that occur); causal_lm: "
-        "byte pairs to learn (default: 14000)",
+        "word pieces of the teacher to keep, the most frequent ones (default: all that occur), or with causal_lm byte "
+        "pairs to learn (default: 14000)",
         common=True,
         least=100,
     )
@@ -67,16 +67,12 @@ class PretrainingArguments:
 
     def check(self) -> None:
         """Raise a [`UserError`] for a run without a teacher or texts."""
-        if self.objective == "causal_lm":
-            for name in ("teacher", "teacher_max_length", "model_max_length", "weights_dtype"):
-                if (found := getattr(self, name)) != getattr(type(self), name):
-                    raise UserError(f"objective causal_lm has no teacher: found {name} {found}; leave it out")
-        elif self.objective == "tokens" and self.max_vocab_size is not None:
+        if self.objective == "tokens" and self.max_vocab_size is not None:
             raise UserError("objective tokens learns at the teacher's own tokens: leave out max_vocab_size")
-        elif self.teacher is None:
+        if (self.teacher is None) != (self.objective == "causal_lm"):
             raise UserError(
-                "teacher is not set: give the folder of a sentence encoder, or its id on the Hub; "
-                "objective causal_lm learns without one"
+                "give teacher, the folder or Hub id of a sentence encoder, or objective causal_lm, which needs none: "
+                f"found teacher {self.teacher} and objective {self.objective}"
             )
         if (self.input is None) == (self.dataset_name is None):
             raise UserError("give either input, files with one text per line, or dataset_name")

@@ -23,19 +23,16 @@ from tqdm.auto import tqdm
 
 from ...data.audit import normalize_text
 from ...data.encoding import encode
-from ...hub.model_folder import FinishedFolder
 from ...tasks import get_task
 from ...utils.errors import UserError
 from ...utils.process_state import one_at_a_time
 from ..arguments.distillation_arguments import DistillationArguments
 from ..arguments.run_arguments import Arguments, parse
-from ..checks import check_early
 from ..output_dir import TEACHER_CACHE, check_apart
 from ..run import Extension, Run
-from ..train import TrainingResult, read_call, run_training
+from ..train import TrainingResult, check_early, read_call, run_training
 from ..trainer import RnnTrainer
-from .logits import Answers
-from .teacher import Teachers
+from .teacher import Answers, Teachers
 from .unlabeled import augment, read_unlabeled, write_masks
 
 logger = logging.getLogger(__name__)
@@ -72,8 +69,8 @@ class Distillation(Extension):
         that the teacher does not have, and for unlabelled texts that cannot be used.
         """
         texts, settings = run.texts, self.settings
-        self._class_names = list(texts["train"].features["label"].names)
-        self._ids = self._teachers.members[0].align(self._class_names, settings.teacher_labels)  # ids of the classes
+        names = list(texts["train"].features["label"].names)
+        self._ids = self._teachers.members[0].align(names, settings.teacher_labels)  # ids of the classes
         if settings.soft_label_weight == 0:
             return ()
         if settings.unlabeled is not None:
@@ -83,19 +80,11 @@ class Distillation(Extension):
             self._unlabeled, self._unlabeled_record = read_unlabeled(
                 Path(settings.unlabeled), set().union(*known.values()), labeled, data.text_column, data.encoding
             )
-        self._copies = list(
-            augment(
-                list(texts["train"]["text"]),
-                settings.augmentations,
-                mask_probability=settings.mask_probability,
-                ngram_probability=settings.ngram_probability,
-                seed=settings.augmentation_seed,
-            )
-        )
+        self._copies = list(augment(list(texts["train"]["text"]), settings.augmentations))
         return self._unlabeled  # copies would make rare words frequent
 
-    def add_rows(self, run: Run) -> None:
-        """Add the column `teacher_logits` and the rows without a label to `train`.
+    def add_rows(self, run: Run) -> dict[str, Any]:
+        """Add the column `teacher_logits` and the rows without a label to `train`; return the fingerprints.
 
         The column has C floats in the order of the classes; rows without a label have label -100.
         """
@@ -131,17 +120,13 @@ class Distillation(Extension):
             ordered = np.ascontiguousarray(logits[:, self._ids])
             digest.update(ordered.tobytes())
             rows.append(_make_rows(encoded, ordered))
-        self._fingerprint = digest.hexdigest()
         run.examples = datasets.DatasetDict({**run.examples, "train": datasets.concatenate_datasets(rows)})
+        weighed = {name: getattr(self.settings, name) for name in ("temperature", "soft_label_weight")}
+        return {"teacher": digest.hexdigest(), "further_settings": weighed}
 
     def _encode(self, name: str, texts: list[str], run: Run) -> datasets.Dataset:
         table = datasets.Dataset.from_dict({"text": texts}, split=datasets.NamedSplit(name))
         return encode(table, run.tokenizer, self._arguments.data.max_length)
-
-    def fingerprints(self) -> dict[str, Any]:
-        """Return the hash of the teacher's logits and the settings of the loss."""
-        weighed = {name: getattr(self.settings, name) for name in ("temperature", "soft_label_weight")}
-        return {"teacher": self._fingerprint, "further_settings": weighed}
 
     def measure(self, run: Run) -> None:
         """Measure the teacher on the same splits as the student.
@@ -308,13 +293,10 @@ def distill(
     if arguments.data.streaming:
         raise UserError("streaming does not keep rows, and a teacher labels each row once: leave it out")
     further.check()
-    if rows is None:
-        arguments.data.check_source()
     check_early(arguments)  # before a download of the teacher
     if not (task := get_task(arguments.data.task)).one_label:
         raise UserError(f"a teacher gives one label per text: found the task {task.name}; train it instead")
     if arguments.data.text_pair_column is not None:
         raise UserError("a teacher answers to single texts: leave out text_pair_column, or train without a teacher")
-    folder = FinishedFolder(Path(str(arguments.training.output_dir)))
-    check_apart(folder, {name: getattr(further, name) for name in ("teacher", "unlabeled")})
+    check_apart(arguments.training.output_dir, {"teacher": further.teacher})
     return run_training(arguments, Distillation(arguments, further), data=rows)
