@@ -155,7 +155,7 @@ class Numbers(RowLabels):
             try:
                 number = float(part) if "_" not in part else math.nan
             except ValueError:
-                hint = "If the first line names the columns, add --header; a decimal point is a point"
+                hint = "If the first line names the columns, give --label_column NAME; a decimal point is a point"
                 return Fault(Reason.NOT_A_NUMBER, f"found {part!r:.80}{place}", hint)
             if not abs(number) <= _MOST:
                 return Fault(Reason.NOT_FINITE, f"found {part!r:.80}{place}")

@@ -68,7 +68,7 @@ class Run:
 
 
 class Extension:
-    """Another way to train, as distillation is: a subclass takes part in [`run_training`] at four points."""
+    """Another way to train, as distillation is: a subclass takes part in [`run_training`] at three points."""
 
     settings: Any = None  # dataclass of further settings, for `training_args.json`
     trainer_class: Callable[..., RnnTrainer] | None = None  # None: that of the task
@@ -77,11 +77,8 @@ class Extension:
         """Check the run, and return further texts for the vocabulary of a new tokenizer."""
         return ()
 
-    def add_rows(self, run: Run) -> None:
-        """Add to the encoded splits."""
-
-    def fingerprints(self) -> dict[str, Any]:
-        """Return what decides the steps of the run besides data and settings; see `take_fingerprints`."""
+    def add_rows(self, run: Run) -> dict[str, Any]:
+        """Add to the encoded splits; return what decides the steps besides data and settings (`take_fingerprints`)."""
         return {}
 
     def measure(self, run: Run) -> None:

@@ -164,7 +164,6 @@ def train_on(
         raise UserError("calibrate needs rows that are not trained on: give a validation split, or leave it out")
     start = None if data_args.model_name_or_path is None else WarmStart(data_args.model_name_or_path)
     facts: dict[str, Any] = {}  # for the card
-    fingerprints: dict[str, Any] = {}
 
     # texts to ids
     further_texts, vocabulary_texts = extension.read_texts(run), task.vocabulary_texts(texts["train"])
@@ -183,8 +182,7 @@ def train_on(
     run.class_counts = report.label_counts["train"] if task.one_label else None
     if sample_weights is not None:
         weigh_rows(run, sample_weights)
-    extension.add_rows(run)
-    fingerprints |= extension.fingerprints()
+    fingerprints = extension.add_rows(run)
 
     # the model
     set_seed(training_args.seed)

@@ -149,6 +149,7 @@ def test_train_then_evaluate(command, texts_dir, tmp_path):
     printed = json.loads(out)
     assert printed["output_dir"] == str(tmp_path / "out")
     assert {"accuracy", "macro_f1", "macro_recall", "loss", "rows"} <= printed["validation"].keys()
+    assert 0 < printed["linear_model"]["test"]["macro_f1"] <= 1
     assert [line.split("  ")[0] for line in err.splitlines() if line.startswith("epoch ")] == [
         "epoch 1/2",
         "epoch 2/2",

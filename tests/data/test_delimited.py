@@ -44,9 +44,8 @@ def test_columns_by_name_and_by_number(tmp_path, order):
     content = "".join("\t".join(line) + "\n" for line in table).encode()
     path = write(tmp_path / "columns.tsv", content)
     numbers = {"text_column": order.index("text"), "label_column": order.index("label")}
-    assert load_train(path, header=True) == rows
-    assert load_train(path, header=True, text_column="text", label_column="label") == rows
-    assert load_train(path, header=True, **numbers) == rows
+    assert load_train(path) == load_train(path, text_column="text", label_column="label") == rows
+    assert load_train(path, **numbers) == rows
     assert load_train(write(tmp_path / "headless.tsv", content.split(b"\n", 1)[1]), **numbers) == rows
 
 

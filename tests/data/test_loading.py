@@ -68,7 +68,6 @@ def test_one_split_is_read_without_train(tmp_path):
     [
         ("nowhere", None, "'nowhere' cannot be loaded"),
         ({"trian": "a.tsv"}, None, "'trian'"),
-        ({"train": "train.tsv", "test": "./train.tsv"}, None, "twice"),
         (".", ["train", "test"], "no split test: found train"),
     ],
 )

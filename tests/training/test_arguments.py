@@ -117,9 +117,9 @@ def test_values_of_every_type(mine):
 
 
 def test_keywords_are_flags(tmp_path):
-    given = {"data_dir": "texts", "output_dir": "out", "hidden_size": 9, "class_names": ["a", "b"], "header": True}
+    given = {"data_dir": "texts", "output_dir": "out", "hidden_size": 9, "class_names": ["a", "b"], "streaming": True}
     by_name = parse_settings({**given, "recipe": "scratch"})
-    by_flag = parse_argv(flags("--hidden_size", 9, "--class_names", "a", "b", "--header"))
+    by_flag = parse_argv(flags("--hidden_size", 9, "--class_names", "a", "b", "--streaming"))
     assert [dataclasses.asdict(part) for part in by_name[:2]] == [dataclasses.asdict(part) for part in by_flag[:2]]
     assert by_name.training.to_dict() == by_flag.training.to_dict()
     mapping = parse_settings({"recipe": {"recipe": "tutorial", "hidden_size": 9}, "output_dir": tmp_path / "out"})

@@ -69,8 +69,8 @@ class Distillation(Extension):
         that the teacher does not have, and for unlabelled texts that cannot be used.
         """
         texts, settings = run.texts, self.settings
-        self._class_names = list(texts["train"].features["label"].names)
-        self._ids = self._teachers.members[0].align(self._class_names, settings.teacher_labels)  # ids of the classes
+        names = list(texts["train"].features["label"].names)
+        self._ids = self._teachers.members[0].align(names, settings.teacher_labels)  # ids of the classes
         if settings.soft_label_weight == 0:
             return ()
         if settings.unlabeled is not None:
@@ -83,8 +83,8 @@ class Distillation(Extension):
         self._copies = list(augment(list(texts["train"]["text"]), settings.augmentations))
         return self._unlabeled  # copies would make rare words frequent
 
-    def add_rows(self, run: Run) -> None:
-        """Add the column `teacher_logits` and the rows without a label to `train`.
+    def add_rows(self, run: Run) -> dict[str, Any]:
+        """Add the column `teacher_logits` and the rows without a label to `train`; return the fingerprints.
 
         The column has C floats in the order of the classes; rows without a label have label -100.
         """
@@ -120,17 +120,13 @@ class Distillation(Extension):
             ordered = np.ascontiguousarray(logits[:, self._ids])
             digest.update(ordered.tobytes())
             rows.append(_make_rows(encoded, ordered))
-        self._fingerprint = digest.hexdigest()
         run.examples = datasets.DatasetDict({**run.examples, "train": datasets.concatenate_datasets(rows)})
+        weighed = {name: getattr(self.settings, name) for name in ("temperature", "soft_label_weight")}
+        return {"teacher": digest.hexdigest(), "further_settings": weighed}
 
     def _encode(self, name: str, texts: list[str], run: Run) -> datasets.Dataset:
         table = datasets.Dataset.from_dict({"text": texts}, split=datasets.NamedSplit(name))
         return encode(table, run.tokenizer, self._arguments.data.max_length)
-
-    def fingerprints(self) -> dict[str, Any]:
-        """Return the hash of the teacher's logits and the settings of the loss."""
-        weighed = {name: getattr(self.settings, name) for name in ("temperature", "soft_label_weight")}
-        return {"teacher": self._fingerprint, "further_settings": weighed}
 
     def measure(self, run: Run) -> None:
         """Measure the teacher on the same splits as the student.

@@ -11,7 +11,6 @@ folder has `fold-1`, `fold-2`, ..., each a model that was fine-tuned on the trai
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -35,12 +34,13 @@ from ...data.labels import listed
 from ...hub.client import fetch
 from ...hub.loading import check_name, check_sorts
 from ...hub.model_folder import name_damage, read_config, read_mapping
+from ...inference.reference import compute_logits
 from ...utils.atomic_write import write_whole
 from ...utils.errors import UserError
 from ..checkpointing.fingerprints import hash_tokenizer
 
 FOLDS_FILE = "folds.json"
-BLOCK_TEXTS = 2_000  # texts per file of the cache; a killed run loses at most one file
+BLOCK_TEXTS = 500  # texts per file of the cache; a killed run loses at most one file
 
 _CONFIG = "config.json"
 _WITHOUT_EFFECT = ("transformers_version", "_name_or_path", "dtype", "id2label", "label2id")  # on the answers
@@ -144,29 +144,12 @@ class Teacher:
             )
         return model.to(self.device).eval()
 
-    @torch.inference_mode()
-    def compute(
-        self, model: torch.nn.Module, texts: Sequence[str], advance: Callable[[int], Any] = lambda count: None
-    ) -> np.ndarray:
-        """Return the logits `(N, C)` of N texts by its loaded model, in float32, C in the order of its ids.
-
-        Batches have texts of similar length; `advance` is called with the size of each.
-        """
+    def compute(self, model: Any, texts: Sequence[str]) -> np.ndarray:
+        """Return the logits `(N, C)` of N texts by its loaded model, in float32, C in the order of its ids."""
         length = {"truncation": True, "max_length": self.max_length} if self.max_length is not None else {}
-        accepted = inspect.signature(model.forward).parameters
-        encoded = {name: rows for name, rows in self.tokenizer(list(texts), **length).items() if name in accepted}
-        order = sorted(range(len(texts)), key=lambda row: len(encoded["input_ids"][row]), reverse=True)
-        logits = np.empty((len(texts), self.config.num_labels), dtype=np.float32)
-        for start in range(0, len(order), self.batch_size):
-            rows = order[start : start + self.batch_size]
-            batch: Any = {name: [values[row] for row in rows] for name, values in encoded.items()}
-            if self.tokenizer.pad_token_id is not None:
-                batch = self.tokenizer.pad(batch, return_tensors="pt")
-            inputs = {name: torch.as_tensor(values).long().to(self.device) for name, values in batch.items()}
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-                logits[rows] = model(**inputs, return_dict=True).logits.float().cpu().numpy()
-            advance(len(rows))
-        return logits
+        input_ids = self.tokenizer(list(texts), **length)["input_ids"]
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            return compute_logits(model, self.tokenizer, input_ids, self.batch_size).numpy()
 
 
 @dataclass(frozen=True)
@@ -236,7 +219,8 @@ class Answers:
                 self._advance(len(block))
                 self.cached += len(block)
             else:
-                logits = teacher.compute(self._load(teacher), block, self._advance)
+                logits = teacher.compute(self._load(teacher), block)
+                self._advance(len(block))
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_whole(path, save({"logits": logits}))
                 self.computed += len(block)

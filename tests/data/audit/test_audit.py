@@ -245,7 +245,7 @@ def test_command_names_lines_and_uses_the_tokenizer_of_train(command, tmp_path):
     for name, each in rows.items():
         body = "".join(f"{number}\t{label}\t{line}\r\n" for number, (line, label) in enumerate(each))
         (tmp_path / f"{name}.tsv").write_bytes(f"id\tclass\ttweet\r\n{body}".encode())
-    flags = ("--header", "--text_column", "tweet", "--label_column", "class")
+    flags = ("--text_column", "tweet", "--label_column", "class")
     own = ("--recipe", "scratch", "--min_frequency", "2")
     code, out, err = command("audit", "--data_dir", tmp_path, *flags, *own, "--json")
     assert (code, err) == (0, "")
