@@ -66,8 +66,8 @@ def _describe_stages(
     from ..evaluation.figures import plot_states
     from ..evaluation.scores import check_finite_logits
     from ..inference.attribution import words_read
-    from ..inference.reference import compute_scores, read_gates
-    from ..tasks.answers import score_kind
+    from ..inference.reference import read_gates
+    from ..tasks.answers import compute_scores, score_kind
 
     config: Any = model.config
     encoded = tokenizer(text, truncation=True)
@@ -107,7 +107,7 @@ def _describe_stages(
         return [*tables, _draw_bars("token  tag", "score", tags, best.values.tolist())]
     if outputs.pooling_weights is not None and rows:
         tables.append(_draw_bars("token", "weight", tokens, outputs.pooling_weights[0].tolist()))
-    scores = compute_scores(model, logits)[0].tolist()
+    scores = compute_scores(logits.numpy(), config)[0].tolist()
     labels = [config.id2label[index] for index in range(len(scores))]
     return [*tables, _draw_bars("label", "score", labels, scores, width=0 if score_kind(config) == "values" else _BAR)]
 

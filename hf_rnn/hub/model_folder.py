@@ -201,7 +201,7 @@ class FinishedFolder:
                 f"{self.root} {problem}: give the folder that `hf-rnn train --output_dir {self.root}` makes"
             )
         if missing:
-            names = ", ".join(path.name for path in missing)
+            names = ", ".join(path.name for path in missing) if self.config.is_file() else self.config.name
             raise UserError(f"{self.root} has no {names}. {self._advice()}")
 
     def _advice(self) -> str:
@@ -214,7 +214,7 @@ class FinishedFolder:
             return f"Training did not finish: repeat its command with --resume, or use a folder of {self.checkpoints}"
         if (nested := nested_model(self.root)) is not None:
             return f"Did you mean {nested}?"
-        return "Restore the missing files, or train a new model into another folder"
+        return "Give the folder of a trained model, or restore the missing files"
 
 
 def nested_model(folder: Path) -> Path | None:

@@ -16,8 +16,9 @@ from typing import Any
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..evaluation.scores import check_finite_logits
+from ..tasks.answers import compute_scores
 from ..utils.text_checks import check_text
-from .reference import compute_logits, compute_scores
+from .reference import compute_logits
 
 _TOKENIZING = Lock()  # each call of a tokenizer changes how it truncates, for all threads
 
@@ -90,7 +91,7 @@ def explain(
     variants = [ids[:place] + ids[place + 1 :] for place in range(min(len(ids), max_tokens))]
     logits = compute_logits(model, tokenizer, [ids, *variants])  # (1 + variants, C)
     check_finite_logits(logits)
-    scores = compute_scores(model, logits)
+    scores = compute_scores(logits.numpy(), model.config)
     label = int(scores[0].argmax())
     effects = (scores[0, label] - scores[1:, label]).tolist()
     names = [model.config.id2label[index] for index in range(model.config.num_labels)]

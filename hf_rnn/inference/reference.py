@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from ..models.cells_rnn import CompactTexts
-from ..tasks import answers
 from .text_classifier import batch_by_length
 
 if TYPE_CHECKING:
@@ -56,11 +55,6 @@ def compute_logits(
         else:
             logits[rows] = outputs
     return logits
-
-
-def compute_scores(model: PreTrainedModel, logits: torch.Tensor) -> torch.Tensor:
-    """Return scores `(N, C)` of logits `(N, C)`: softmax, a sigmoid per label, or for regression the value itself."""
-    return torch.from_numpy(answers.compute_scores(logits.numpy(), model.config))
 
 
 @torch.inference_mode()

@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+WARM_UP = 2  # passes that are not timed
+
 
 def compare(
     name: str,
@@ -14,7 +16,7 @@ def compare(
     inputs: Sequence[tuple[Any, ...]] = ((),),
     turn: int = 1,
 ) -> dict[str, Any]:
-    """Return the medians of both sides and of their ratios, after two passes to warm up.
+    """Return the medians of both sides and of their ratios, after passes to warm up.
 
     Args:
         name: Name of the result.
@@ -25,7 +27,7 @@ def compare(
         turn: Inputs that a side takes in a row. With 1, a side finds the caches filled by the other.
     """
     seconds: dict[Callable[..., Any], list[float]] = {}
-    for number in range(-2, repeats):
+    for number in range(-WARM_UP, repeats):
         for first in range(0, len(inputs), turn):
             for side in (ours, peer) if number % 2 else (peer, ours):
                 for given in inputs[first : first + turn]:

@@ -169,11 +169,11 @@ def test_several_columns_are_labels(task, tiny_settings, tmp_path, command):
             values = [str(int(name in labels)) for name in ("good", "bad")]
             lines.append("\t".join([str(number), text, *values]) + "\n")
         (tmp_path / "data" / f"{split}.tsv").write_text("".join(lines))
-    more = {"header": True, "text_column": "text", "label_columns": ["bad,good"], "num_train_epochs": 1}
+    more = {"text_column": "text", "label_columns": ["bad,good"], "num_train_epochs": 1}
     result = train(**settings_of(tiny_settings, task, tmp_path / "data", tmp_path / "out", **more))
     config = RnnConfig.from_pretrained(result.folder)
     assert config.id2label == {0: "bad", 1: "good"}
-    flags = ["--header", "--text_column", "text", "--label_columns", "good,bad", "--split", "dev"]
+    flags = ["--text_column", "text", "--label_columns", "good,bad", "--split", "dev"]
     code, out, _ = command("evaluate", "--model", result.folder, "--data_dir", tmp_path / "data", *flags)
     score = "loss" if task == "multi-label" else "rmse"
     assert json.loads(out)[score] == pytest.approx(result.metrics["validation"][score], rel=1e-5), "the order is free"

@@ -35,6 +35,7 @@ _OTHER_NAMES = {
     "no_cuda": "use_cpu",
     "num_epochs": "num_train_epochs",
 }
+_NUMBERS = {"int": "expected a whole number", "float": "expected a number"}
 _METAVARS = {int: "N", float: "X"}
 _WIDTH, _INDENT = 80, 28  # columns of the help, and those left of the meanings
 _FEW_FLAGS = 18  # up to this number, the short help shows all
@@ -128,6 +129,7 @@ class SettingsParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise a [`UserError`] in place of printing 150 flags."""
         message = re.sub(r"^argument (--\w+)\S*: ", r"\1: ", message)  # one spelling suffices
+        message = re.sub(r"invalid (int|float) value: ", lambda kind: f"{_NUMBERS[kind[1]]}: found ", message)
         bare = re.fullmatch(r"(--\w+): expected one argument", message)
         raise UserError(f"{message}; write {bare[1]}=-... for a value with a dash" if bare else message)
 
@@ -211,7 +213,7 @@ class SettingsParser(argparse.ArgumentParser):
         if len(choices) <= _FEW_CHOICES and not all(choice in text for choice in choices):
             text += f": {', '.join(choices)}"
         default = getattr(action.default, "value", action.default)
-        if not (default is None or isinstance(default, bool) or default == "" or "(default" in text):
+        if not (default is None or default is False or default == "" or "(default" in text):
             text += f" (default: {default})"
         indent = " " * _INDENT
         lines = textwrap.wrap(text, _WIDTH - _INDENT, break_on_hyphens=False)
@@ -300,7 +302,7 @@ def _convert_one(action: Action, value: Any) -> Any:
     except ArgumentTypeError as error:
         raise UserError(str(error)) from None
     except ValueError:
-        raise UserError(f"invalid {kind.__name__} value: {value!r}") from None
+        raise UserError(f"{_NUMBERS.get(kind.__name__, 'invalid value')}: found {value!r}") from None
 
 
 def _read_bool(text: str) -> bool:

@@ -41,7 +41,6 @@ from ..checkpointing.fingerprints import hash_tokenizer
 
 FOLDS_FILE = "folds.json"
 BLOCK_TEXTS = 500  # texts per file of the cache; a killed run loses at most one file
-UNFINISHED_FILE = "unfinished.json"  # present while some teachers are missing
 
 _CONFIG = "config.json"
 _WITHOUT_EFFECT = ("transformers_version", "_name_or_path", "dtype", "id2label", "label2id")  # on the answers
@@ -259,10 +258,6 @@ def _read_folds(folder: Path) -> list[Path]:
     path = folder / FOLDS_FILE
     if path.is_file():
         return [fold_folder(folder, fold) for fold in range(read_mapping(path, path.read_bytes())["folds"])]
-    if (folder / UNFINISHED_FILE).is_file():
-        raise UserError(
-            f"some teachers in {folder} are missing: repeat the command of finetune_teacher.py with --resume"
-        )
     return []
 
 

@@ -27,8 +27,8 @@ from ...hub.loading import find_folder, load_model
 from ...hub.model_folder import FinishedFolder, read_mapping
 from ...hub.push import list_shared_files
 from ...inference.predictor import FastRnn
-from ...inference.reference import compute_scores
 from ...tasks import DEFAULT_TASK, get_task, task_of
+from ...tasks.answers import compute_scores
 from ...utils.errors import UserError
 from ...utils.process_state import contained, library_bars_off, one_at_a_time
 from ..arguments.distillation_arguments import DistillationArguments
@@ -176,7 +176,7 @@ class RnnEstimator(BaseEstimator):
         """Return the scores `(n, C)` in float64, in the order of the ids."""
         check_is_fitted(self)
         logits = self._runner.text_logits(read_texts(X))
-        return compute_scores(self._runner.model, logits.double()).numpy()
+        return compute_scores(logits.double().numpy(), self._runner.config)
 
     def predict_table(self, table: Any, **settings: Any) -> Any:
         """Return a frame with the columns of answers, such as `label` and `score`; see [`FastRnn.predict_table`]."""

@@ -20,7 +20,6 @@ import hf_rnn.training.distillation.teacher
 from hf_rnn import RnnConfig, RnnForSequenceClassification
 from hf_rnn.training.distillation.teacher import (
     FOLDS_FILE,
-    UNFINISHED_FILE,
     Answers,
     Teacher,
     Teachers,
@@ -231,5 +230,5 @@ def test_incomplete_cross_fitted_teachers(crew, tmp_path):
         with pytest.raises(UserError, match=message):
             Teachers.open(str(folder))
 
-    refuse(lambda folder: (folder / FOLDS_FILE).rename(folder / UNFINISHED_FILE), "--resume")
+    refuse(lambda folder: (folder / FOLDS_FILE).unlink(), "config.json")
     refuse(lambda folder: shutil.rmtree(folder / "fold-2"), "fold-2")
