@@ -61,10 +61,9 @@ print("ready")
 # %%
 torch.manual_seed(123)
 sentences = ["he is very nice", "she is very kind"]
-vocabulary = {"<unk>": 0, "<pad>": 1}
-for word in " ".join(sentences).split():
-    vocabulary.setdefault(word, len(vocabulary))
-rows = [[vocabulary[word] for word in sentence.split()] for sentence in sentences]
+vocabulary, rows = {"<unk>": 0, "<pad>": 1}, []
+for sentence in sentences:
+    rows.append([vocabulary.setdefault(word, len(vocabulary)) for word in sentence.split()])
 V, E = len(vocabulary), 6
 embedding = nn.Embedding(V, E)
 ids = torch.tensor(rows)
@@ -132,7 +131,7 @@ table = RnnModel.from_pretrained(PRETRAINED / "english").get_input_embeddings().
 similarity = nn.functional.cosine_similarity(table[:, None], table[None], dim=-1)
 pictures.draw_similarity(WORDS, similarity)
 groups = [similarity[:6, :6], similarity[6:9, 6:9], similarity[9:, 9:]]
-print("mean similarity in a group", [round(group.mean().item(), 2) for group in groups], "of all", similarity.mean())
+print("mean similarity in a group", [round(group.mean().item(), 2) for group in groups])
 assert min(group.mean() for group in groups) > similarity[:6, 6:].mean() + 0.3
 
 # %% [markdown]
@@ -212,7 +211,7 @@ for order in orders.values():
 # padding.
 
 # %%
-token_ids = {split: [torch.tensor(row) for row in part["input_ids"]] for split, part in encoded.items()}
+token_ids = {split: list(map(torch.tensor, part["input_ids"])) for split, part in encoded.items()}
 labels_of = {split: torch.tensor(part["labels"][:]) for split, part in encoded.items()}
 
 
@@ -262,11 +261,8 @@ pictures.draw_diagram("unrolled")
 # %%
 torch.manual_seed(123)
 E, H = 100, 50
-examples = tokenizer(
-    ["so happy today", "this is the worst bus ride ever", "i love this song , love it , love it", "ok"],
-    padding=True,
-    return_tensors="pt",
-)
+four = ["so happy today", "this is the worst bus ride ever", "i love this song , love it , love it", "ok"]
+examples = tokenizer(four, padding=True, return_tensors="pt")
 ids, mask = examples["input_ids"], examples["attention_mask"]
 B, T = ids.shape
 embedding = nn.Embedding(V, E, padding_idx=PAD)
@@ -406,14 +402,8 @@ with torch.no_grad():
     states = classifier.rnn(ids, mask).last_hidden_state
     representation, _ = classifier.pooler(states, mask == 1)
     logits = classifier.classifier(classifier.activation(representation))
-for name, tensor in {
-    "token ids (B, T)": ids,
-    "embedding (B, T, E)": vectors,
-    "states of the top layer (B, T, H)": states,
-    "representation (B, H)": representation,
-    "logits (B, C)": logits,
-}.items():
-    print(f"{name:35} {tuple(tensor.shape)}")
+shapes = [tuple(tensor.shape) for tensor in (ids, vectors, states, representation, logits)]
+print("ids {} -> embedding {} -> states {} -> representation {} -> logits {}".format(*shapes))
 print("softmax", logits.softmax(dim=-1)[0].tolist())
 assert torch.equal(logits, classifier(ids, mask).logits)  # the model does just this
 torch.testing.assert_close(logits.softmax(dim=-1).sum(dim=-1), torch.ones(B))
@@ -438,7 +428,7 @@ torch.testing.assert_close(result.loss, by_hand)
 # ## 4.3 Training
 # Batch by batch: predict, take the loss, differentiate, move each weight against its gradient, forget the gradients.
 # After each epoch we look at the validation tweets, which the network never trains on. With `patience`, training stops
-# when the validation loss has not fallen for so many epochs, and the weights of the best epoch are kept.
+# when the validation loss has not fallen for that number of epochs, and the weights of the best epoch are kept.
 
 
 # %%
@@ -607,7 +597,8 @@ assert all((norms[40] > 1e-3) == name.endswith(("LSTM, helped", "minGRU, helped"
 #
 # ## 5.2 A task that one can learn and the other cannot
 # Copying: the first token is one of four symbols, then comes noise; after the last token, name the first. Nothing but
-# memory is needed. Again each cell runs as it starts, and helped.
+# memory is needed. Again each cell runs as it starts, and helped. In 150 steps only the helped cells with gates
+# learn it: the gradient that would have to open the gates of the others is the one that vanishes.
 
 
 # %%
@@ -637,8 +628,7 @@ for (name, how), run in runs.items():
     reached[f"{name}, {how}"] = copying_task(*run)
     print(f"{name:9} {how:13} accuracy {reached[f'{name}, {how}'][-1]:.3f}; guessing has 0.250")
 pictures.draw_lines("5_copying", reached, "training step", "accuracy", level=(0.25, "guessing"))
-assert reached["tanh RNN, as it starts"][-1] < 0.5
-assert min(reached["LSTM, helped"][-1], reached["minGRU, helped"][-1]) > 0.95
+assert all((curve[-1] > 0.95) == name.endswith(("LSTM, helped", "minGRU, helped")) for name, curve in reached.items())
 
 # %% [markdown]
 # ## 5.3 The LSTM and the GRU in formulas
@@ -713,7 +703,8 @@ torch.testing.assert_close(by_hand_states["c"][-1], c_n[0, 0], atol=1e-5, rtol=0
 torch.testing.assert_close(rest, output[4:])
 torch.testing.assert_close(ours_rest.last_hidden_state[0], output[4:, 0])
 torch.testing.assert_close(ours_rest.final_cell_state, c_n)
-weights = {kind.__name__: sum(w.numel() for w in kind(E, H).parameters()) for kind in (nn.RNN, nn.GRU, nn.LSTM)}
+to_vector = nn.utils.parameters_to_vector
+weights = {kind.__name__: len(to_vector(kind(E, H).parameters())) for kind in (nn.RNN, nn.GRU, nn.LSTM)}
 print("weights of a layer:", weights)
 assert weights["LSTM"] == 4 * weights["RNN"]
 assert weights["GRU"] == 3 * weights["RNN"]
@@ -783,8 +774,8 @@ networks[f"{best_cell}, rate {best_rate}, seed {best_seed}"] = trained[best_cell
 # $$s_t = \mathbf{v}^\top \tanh(\mathbf{A}\,\mathbf{h}_t + \mathbf{a}), \qquad
 # \alpha_t = \frac{e^{s_t}}{\sum_k e^{s_k}}, \qquad \mathbf{r} = \sum_t \alpha_t\,\mathbf{h}_t$$
 #
-# The weights $\alpha_t$ of a text add up to 1, and are 0 at padding. Below are two tweets for each predicted class, of
-# those that the network is surest of, and under them all of the 30 surest answers that are wrong.
+# The weights $\alpha_t$ of a text add up to 1, and are 0 at padding. The picture shows two short tweets for each
+# predicted class that the network is surest of, and its three surest mistakes.
 
 # %%
 torch.manual_seed(123)
@@ -794,28 +785,32 @@ attentive = RnnForSequenceClassification(
 train(attentive, 40, torch.optim.AdamW(attentive.parameters(), lr=3e-3), batch_size=16, patience=3)
 networks["attention"] = attentive
 sure, answers = predict(attentive).softmax(-1).max(-1)
-surest = sure.argsort(descending=True).tolist()
-texts = data["validation"]["text"][:]
-short = [index for index in surest if texts[index] in plain_texts]
-shown = [index for label in range(C) for index in [index for index in short if answers[index] == label][:2]]
-wrong = [index for index in surest[:30] if answers[index] != labels_of["validation"][index]]
-shown += [index for index in wrong if len(split_words(texts[index])) <= 25]
+truth, texts = labels_of["validation"], data["validation"]["text"][:]
+for low, high in ((0, 0.6), (0.6, 0.8), (0.8, 0.95), (0.95, 1.01)):
+    those = (sure >= low) & (sure < high)
+    print(f"{those.sum():3} answers surer than {low}: {(answers == truth)[those].float().mean():.3f} right")
+order = sure.argsort(descending=True).tolist()
+short = [index for index in order if texts[index] in plain_texts]
+shown = []
+for label in range(C):
+    shown += [index for index in short if answers[index] == label][:2]
+mistakes = [index for index in order if answers[index] != truth[index]]
+shown = list(dict.fromkeys([*shown, *mistakes[:3]]))
 batch = make_batch("validation", shown)
 with torch.no_grad():
     weights = attentive(batch["input_ids"], batch["attention_mask"]).pooling_weights
 torch.testing.assert_close(weights.sum(dim=1), torch.ones(len(shown)))
 assert not weights[batch["attention_mask"] == 0].any()
-names = [f"{class_names[answers[index]]} {sure[index]:.2f}" for index in shown]
-names = [name + ("" if index not in wrong else ", WRONG") for name, index in zip(names, shown, strict=True)]
+names = []
+for index in shown:
+    name, right = (class_names[number] for number in (answers[index], truth[index]))
+    names.append(f"{name} {sure[index]:.2f}" if name == right else f"is {right}, not {name} {sure[index]:.2f}")
 pictures.draw_attention([split_words(texts[index]) for index in shown], weights, names)
-for index in wrong:
-    print(f"said {class_names[answers[index]]} {sure[index]:.2f}, is {class_names[labels_of['validation'][index]]}:")
-    print("   ", texts[index])
 
 # %% [markdown]
-# A weight says where the network looked, not that it understood. It may be surest where it is wrong: irony and
-# understatement reach it as plain words. A score is not yet the probability of being right; `hf-rnn train --calibrate`
-# makes it one, on average.
+# A weight says where the network looked, not that it understood. "Amazing how a company this big cannot find a parcel
+# this big" is praise to it, with a score of .98: irony arrives as plain words, and "amazing" has the largest weight. A
+# score is not yet the probability of being right; `hf-rnn train --calibrate` makes it one, on average.
 #
 # **Which network to keep?** All candidates of this course, compared by the validation tweets. The winner's score is
 # flattering, as it was chosen by it. So the test tweets get one look, by this network and no other.
@@ -861,18 +856,13 @@ for text in ("so happy with my new bike", "The bus is late again.", "does anyone
 # - **In a browser, without a server:** `hf-rnn export --web` makes a page that runs the model on the visitor's own
 #   device. See [the guide](../hf_rnn/inference/web/README.md).
 #
-# **Exercise**
-#
-# 7.1 Load the folder with `AutoModelForSequenceClassification` and `AutoTokenizer`, and show that the logits of a text
-# are those of the model before it was saved.
-#
 # # Part 8: Other uses of recurrent networks
 # A recurrent network gives a state per word and one for the text. The layer on top makes the task: the state of the
 # whole text gives its class, each state predicts the next token (a language model), or the tag of its word.
 #
 # ## 8.1 A language model that writes tweets
-# Each character is predicted from those before it; the targets are the text itself, one place further. After a minute
-# it spells many words and makes no sense. More text and more steps make better ones: see [language
+# Each character is predicted from those before it; the targets are the text itself, one place further. After 400 steps
+# it spells short words and makes no sense. More text and more steps help: see [language
 # models](../hf_rnn/tasks/causal-lm.md).
 
 # %%
@@ -910,7 +900,7 @@ assert unseen < 0.6 * guessing[0]
 # ## 8.2 A tagger that marks names
 # Each word gets a tag: `B-` begins a name, `I-` continues it, `O` is outside. The sentences are made from eight
 # patterns, with names of random syllables. No name of the validation sentences occurs in training, so the network must
-# find them by their neighbours and their capitals. Most words are no names, so the share of all tags that are right
+# find them by their neighbours and their capitals. Most words are not names, so the share of all tags that are right
 # says little: look at the names alone. A conditional random field (`crf`) on top scores whole taggings, so that `I-`
 # never follows `O`.
 
@@ -1037,10 +1027,11 @@ class TwoMinGrus(nn.Module):
 
 
 class Block(nn.Module):
-    """The formula above: states (T, B, R) in, states (T, B, R) out."""
+    """The formula above, without a part if asked for: states (T, B, R) in, states (T, B, R) out."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, without: str = "") -> None:
         super().__init__()
+        self.without = without
         self.input_norm, self.mlp_norm = nn.LayerNorm(size), nn.LayerNorm(size)
         self.conv = nn.Parameter(torch.tensor([[0.0], [1.0], [0.0]]).repeat(1, size))  # starts as the word itself
         self.mixer = TwoMinGrus(size)
@@ -1049,10 +1040,13 @@ class Block(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Mix along time, then along features."""
-        u = nn.functional.pad(self.input_norm(x), (0, 0, 0, 0, 1, 1))  # zeros before and after the text
-        u = u[:-2] * self.conv[0] + u[1:-1] * self.conv[1] + u[2:] * self.conv[2]
-        x = x + self.out_proj(nn.functional.silu(self.gate_proj(u)) * self.mixer(u))
-        return x + self.down_proj(nn.functional.silu(self.up_proj(self.mlp_norm(x))))
+        u = self.input_norm(x)
+        if self.without != "convolution":
+            u = nn.functional.pad(u, (0, 0, 0, 0, 1, 1))  # zeros before and after the text
+            u = u[:-2] * self.conv[0] + u[1:-1] * self.conv[1] + u[2:] * self.conv[2]
+        gate = 1 if self.without == "gate" else nn.functional.silu(self.gate_proj(u))
+        x = x + self.out_proj(gate * self.mixer(u))
+        return x if self.without == "MLP" else x + self.down_proj(nn.functional.silu(self.up_proj(self.mlp_norm(x))))
 
 
 # %% [markdown]
@@ -1081,21 +1075,21 @@ assert difference < 1e-5
 
 # %% [markdown]
 # ## 9.2 Questions, where the order of the words is everything
-# Four people like four things; the last word is a name: what does this person like? Every text has the same names and
-# the same things, so that only their order answers, and guessing has 0.25.
+# Three people like three things; the last word is a name: what does this person like? Every text has the same names
+# and the same things, so that only their order answers, and guessing has 0.333.
 
 
 # %%
-PEOPLE, THINGS = ["anna", "bob", "carl", "dora"], ["tea", "jam", "figs", "rice"]
+PEOPLE, THINGS = ["anna", "bob", "carl"], ["tea", "jam", "figs"]
 LEXICON = [*PEOPLE, *THINGS, "likes", "hot", "fresh", "sweet", "?"]
 
 
 def make_questions(count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return texts as ids (B, T), and the numbers of the right things."""
-    people, things = torch.rand(count, 4).argsort(dim=1), torch.rand(count, 4).argsort(dim=1)
-    likes, kinds = torch.full((count, 4), LEXICON.index("likes")), torch.randint(9, 12, (count, 4))
-    facts = torch.stack([people, likes, kinds, things + 4], dim=2).flatten(1)
-    asked = torch.randint(4, (count, 1))
+    people, things = torch.rand(count, 3).argsort(dim=1), torch.rand(count, 3).argsort(dim=1)
+    likes, kinds = torch.full((count, 3), LEXICON.index("likes")), torch.randint(7, 10, (count, 3))
+    facts = torch.stack([people, likes, kinds, things + 3], dim=2).flatten(1)
+    asked = torch.randint(3, (count, 1))
     question = torch.cat([torch.full((count, 1), LEXICON.index("?")), people.gather(1, asked)], dim=1)
     return torch.cat([facts, question], dim=1), things.gather(1, asked)[:, 0]
 
@@ -1105,8 +1099,8 @@ for text, thing in zip(*make_questions(2), strict=True):
     print(*(LEXICON[number] for number in text), "->", THINGS[thing])
 
 # %% [markdown]
-# Four readers answer from the state of the last word: the mean of all words, one layer of two minGRUs, one block, two
-# blocks. One LSTM layer in both directions is there to compare.
+# Readers answer from the state of the last word: the mean of all words, one layer of minGRUs in both directions, one
+# block, also without each of its parts, two blocks, and one layer of LSTMs to compare.
 
 
 # %%
@@ -1120,7 +1114,7 @@ class Bag(nn.Module):
 
 def answer_questions(layers: list[nn.Module], width: int, steps: int = 400) -> np.ndarray:
     """Train on fresh questions; return the accuracy, a mean over twenty steps."""
-    network = nn.ModuleList([nn.Embedding(len(LEXICON), R), *layers, nn.LayerNorm(width), nn.Linear(width, 4)])
+    network = nn.ModuleList([nn.Embedding(len(LEXICON), R), *layers, nn.LayerNorm(width), nn.Linear(width, 3)])
     optimizer = torch.optim.AdamW(network.parameters())
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-3, total_steps=steps)
     accuracies = []
@@ -1130,7 +1124,7 @@ def answer_questions(layers: list[nn.Module], width: int, steps: int = 400) -> n
         for layer in network:
             states = layer(states)
             states = states[0] if isinstance(layer, nn.LSTM) else states
-        logits = states[-1]  # of the last word
+        logits = states[-1]  # the state of the last word
         nn.functional.cross_entropy(logits, answers).backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
@@ -1145,24 +1139,32 @@ curves = {}
 for name, make_layers, width in (
     ("mean of the words", lambda: [Bag()], R),
     ("one layer of minGRUs", lambda: [TwoMinGrus(R)], 2 * R),
+    ("block without convolution", lambda: [Block(R, "convolution")], R),
+    ("block without gate", lambda: [Block(R, "gate")], R),
+    ("block without MLP", lambda: [Block(R, "MLP")], R),
     ("one block", lambda: [Block(R)], R),
     ("two blocks", lambda: [Block(R), Block(R)], R),
     ("one layer of LSTMs", lambda: [nn.LSTM(R, R, bidirectional=True)], 2 * R),
 ):
     torch.manual_seed(0)
     curves[name] = answer_questions(make_layers(), width)
-    print(f"{name:21} accuracy {curves[name][-1]:.3f}")
-pictures.draw_lines("9_order", curves, "training step", "accuracy", level=(0.25, "guessing"))
-assert curves["mean of the words"][-1] < 0.35
-assert curves["one layer of minGRUs"][-1] < 0.6
-assert curves["two blocks"][-1] > 0.95
+    learned_at = int(np.argmax(curves[name] > 0.95))
+    print(f"{name:25} accuracy {curves[name][-1]:.3f}", f"above 0.95 from step {learned_at}" if learned_at else "")
+pictures.draw_lines("9_order", curves, "training step", "accuracy", level=(1 / 3, "guessing"))
+assert curves["mean of the words"][-1] < 0.45
+assert max(curves["one layer of minGRUs"][-1], curves["block without gate"][-1]) < 0.6
+assert min(curves["one block"][-1], curves["two blocks"][-1]) > 0.95
 
 # %% [markdown]
-# The gates of a minGRU read one word. So "tea" opens the same gates after "anna likes hot" as after "bob likes hot",
-# and one layer cannot write down that the tea is Anna's. In the second block, gates read *states*: "tea" has met its
-# neighbours in the first block and, by the backward direction, the question. An LSTM's gates read its last state, so
-# that one layer can learn the task; the price is that each step waits for the one before. A minGRU computes all steps
-# at once, and depth gives back what its gates do not see.
+# One layer of minGRUs guesses, like the mean of the words: its gates read one word, its state is a weighted sum of
+# words, and a sum cannot pick what belongs to the name at the end. The block's gate can: it *multiplies* the memory by
+# what this word asks for. Without the gate, the block guesses too; without the convolution, which shows each word its
+# neighbours, it learns less in 400 steps; the MLP is not needed here. This is what depth means: the parts behind the
+# memory read states, not words, and so do all gates of a second block. For three people one block is enough, and the
+# second gains nothing; real texts need more (the English encoder has several).
+#
+# The gates of an LSTM read its last state, so that one layer can learn the task too. The price is that each step waits
+# for the one before, while a minGRU computes all steps at once: depth gives back what its gates do not see.
 #
 # **Exercise**
 #
@@ -1172,15 +1174,13 @@ assert curves["two blocks"][-1] > 0.95
 #
 # # Part 10: Further reading
 # - [Elman 1990](https://doi.org/10.1207/s15516709cog1402_1): the recurrent network of part 3, and how it discovers
-#   words. [Bengio, Simard, Frasconi 1994](https://doi.org/10.1109/72.279181): the theory behind 5.1.
-# - [Hochreiter, Schmidhuber 1997](https://doi.org/10.1162/neco.1997.9.8.1735): the LSTM; the forget gate followed in
-#   [Gers et al. 2000](https://doi.org/10.1162/089976600300015015). [Cho et al. 2014](https://arxiv.org/abs/1406.1078):
-#   the GRU, in a translator. [Feng et al. 2024](https://arxiv.org/abs/2410.01201): the minGRU.
-# - [Bahdanau et al. 2015](https://arxiv.org/abs/1409.0473): attention.
-# - [Srivastava et al. 2014](https://jmlr.org/papers/v15/srivastava14a.html): dropout, and
-#   [Merity et al. 2018](https://arxiv.org/abs/1708.02182): how to regularise LSTM language models.
-# - [De et al. 2024](https://arxiv.org/abs/2402.19427): Griffin, large language models of gated residual blocks.
+#   words; [Bengio et al. 1994](https://doi.org/10.1109/72.279181): the theory behind 5.1.
+# - [Hochreiter, Schmidhuber 1997](https://doi.org/10.1162/neco.1997.9.8.1735): the LSTM; its forget gate is of
+#   [Gers et al. 2000](https://doi.org/10.1162/089976600300015015); [Cho et al. 2014](https://arxiv.org/abs/1406.1078):
+#   the GRU; [Feng et al. 2024](https://arxiv.org/abs/2410.01201): the minGRU.
+# - [Bahdanau et al. 2015](https://arxiv.org/abs/1409.0473): attention;
+#   [De et al. 2024](https://arxiv.org/abs/2402.19427): large language models of gated residual blocks.
+# - [Merity et al. 2018](https://arxiv.org/abs/1708.02182): how to regularise LSTM language models.
 # - [Karpathy 2015](https://karpathy.github.io/2015/05/21/rnn-effectiveness/): what character models learn;
 #   [Olah 2015](https://colah.github.io/posts/2015-08-Understanding-LSTMs/): the gates in pictures.
-# - [The tutorial that this course grew from](../hf_rnn/models/README.md#the-source-tutorial), with the mapping of its
-#   steps, its checkpoints and its reading.
+# - [The tutorial that this course grew from](../hf_rnn/models/README.md#the-source-tutorial): its steps and reading.

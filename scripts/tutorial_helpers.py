@@ -11,7 +11,7 @@ import numpy as np
 HERE = Path(__file__).resolve().parent  # scripts in a clone, share/hf_rnn beside an installed package
 DATA = next(folder for folder in (HERE / "tweets", HERE.parent / "data" / "tweets") if folder.is_dir())
 BLUE, ORANGE, GREEN, PURPLE, SKY, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#999999"
-COLOURS = [BLUE, ORANGE, GREEN, PURPLE, SKY, GREY]
+COLOURS = [BLUE, ORANGE, GREEN, PURPLE, SKY, GREY, "#000000", "#E69F00"]
 plt.rcParams.update({"figure.dpi": 80, "font.size": 10, "axes.spines.top": False, "axes.spines.right": False})
 plt.rcParams.update({"axes.titlesize": 11, "axes.titlelocation": "left", "legend.frameon": False})
 
@@ -64,13 +64,15 @@ def draw_padding(orders: dict[str, list], lengths: list[int]) -> None:
     _, axes = plt.subplots(1, len(orders), figsize=(10, 3.4), sharex=True, sharey=True)
     for axis, (name, order) in zip(axes, orders.items(), strict=True):
         some = order[:: len(order) // 15][:15]
-        longest = [max(lengths[index] for index in batch) for batch in some for _ in batch]
+        longest = []
+        for batch in some:
+            longest += len(batch) * [max(lengths[index] for index in batch)]
         rows = range(len(longest))
         axis.barh(rows, longest, 1, color=ORANGE, label="padding")
         axis.barh(rows, [lengths[index] for index in sum(some, [])], 1, color=SKY, label="token")
         axis.set(title=name, xlabel="token")
     axes[0].set(ylabel="tweets of 15 batches", ylim=(len(longest), 0))
-    axes[-1].legend(fontsize=8, loc="lower right")
+    axes[-1].legend(fontsize=8, loc="upper right")
     show("2_padding")
 
 
@@ -86,7 +88,7 @@ def draw_lines(
     if level:
         axis.axhline(level[0], color=GREY, linewidth=1)
         axis.annotate(
-            level[1], (1, level[0]), (0, 3), ("axes fraction", "data"), "offset points", ha="right", fontsize=8
+            level[1], (1, level[0]), (0, -14), ("axes fraction", "data"), "offset points", ha="right", fontsize=8
         )
     axis.set(xlabel=x, ylabel=y)
     if log:
@@ -132,7 +134,7 @@ def draw_gates(words: list[str], gates: dict[str, Any]) -> None:
 
 def draw_cells(scores: dict[tuple[str, float], list[float]], guess: float) -> None:
     """Draw the mean score of each cell and rate with its 95 % interval (Student's t for three runs)."""
-    cells, rates = (list(dict.fromkeys(key[place] for key in scores)) for place in (0, 1))
+    cells, rates = (list(dict.fromkeys(values)) for values in zip(*scores, strict=True))
     plt.figure(figsize=(6.5, 3.2))
     for shift, cell in enumerate(cells):
         runs = np.array([scores[cell, rate] for rate in rates])
@@ -148,12 +150,12 @@ def draw_cells(scores: dict[tuple[str, float], list[float]], guess: float) -> No
 
 def draw_attention(texts: list[list[str]], weights: Any, names: list[str]) -> None:
     """Draw the weight of each word of some texts, with a name per text."""
-    _, axis = plt.subplots(figsize=(12, 0.5 * len(texts) + 0.6))
+    _, axis = plt.subplots(figsize=(13, 0.45 * len(texts) + 0.6))
     axis.imshow(weights, cmap="Oranges", vmin=0, aspect="auto")
     for row, words in enumerate(texts):
         for place, word in enumerate(words):
             colour = "white" if weights[row, place] > weights.max() / 2 else "black"
-            axis.text(place, row, word, ha="center", va="center", fontsize=8, color=colour)
+            axis.text(place, row, word, ha="center", va="center", fontsize=7, color=colour)
     axis.set_yticks(range(len(texts)), names)
     axis.set_xticks([])
     show("6_attention")
@@ -224,7 +226,7 @@ for kind, layers, directions in (
 def draw_diagram(name: str) -> None:
     """Draw boxes and arrows."""
     places, arrows = DIAGRAMS[name]
-    x, y = ([place[axis] for place in places.values()] for axis in (0, 1))
+    x, y, _ = zip(*places.values(), strict=True)
     _, axis = plt.subplots(figsize=(9, 0.75 * (max(y) - min(y)) + 0.8))
     axis.set(xlim=(min(x) - 1, max(x) + 1), ylim=(min(y) - 0.6, max(y) + 0.6))
     axis.axis("off")
@@ -240,7 +242,7 @@ def draw_diagram(name: str) -> None:
         shape: dict[str, Any] = {"arrowstyle": head, "color": "#444444"}
         for side, key in (("A", start), ("B", end)):
             boxed = labels[key].get_bbox_patch()
-            shape[f"shrink{side}"] = (22 if "," in places[key][2] else 10) if places[key][2] and not boxed else 0
+            shape[f"shrink{side}"] = (22 if "," in places[key][2] else 14) if places[key][2] and not boxed else 0
             if boxed:
                 shape[f"patch{side}"] = boxed
         axis.annotate("", places[end][:2], places[start][:2], arrowprops=shape)

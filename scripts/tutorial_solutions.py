@@ -6,13 +6,12 @@ Each solution runs on its own after the first cell: `python scripts/tutorial_sol
 
 # %%
 import math
-import tempfile
 from collections import Counter
 
 import datasets
 import torch
 from torch import nn
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding
+from transformers import DataCollatorWithPadding
 from tutorial_helpers import DATA
 
 import hf_rnn
@@ -141,22 +140,7 @@ with torch.no_grad():
     pooler = attentive.pooler
     scores = pooler.context(torch.tanh(pooler.projection(states))).squeeze(-1).masked_fill(ids == PAD, -math.inf)
     torch.testing.assert_close(scores.softmax(dim=1), attentive(ids).pooling_weights)
-print("6.1", [[round(weight, 2) for weight in row] for row in scores.softmax(dim=1).tolist()])
-
-# %% [markdown]
-# # Part 7
-# ## 7.1 The same logits after loading
-
-# %%
-with tempfile.TemporaryDirectory() as folder, torch.no_grad():
-    attentive.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    loaded, words = AutoModelForSequenceClassification.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-    text = words("so happy today", return_tensors="pt")
-    torch.testing.assert_close(
-        loaded(**text).logits, attentive(**tokenizer("so happy today", return_tensors="pt")).logits
-    )
-print("7.1 the same logits")
+print("6.1", scores.softmax(dim=1).numpy().round(2).tolist())
 
 # %% [markdown]
 # # Part 8
