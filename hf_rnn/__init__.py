@@ -40,6 +40,7 @@ _HOME = {
     "Tagger": "inference.predictor",
     "BatchPredictor": "inference.batch_predictor",
     "OnnxClassifier": "inference.onnx.runtime",
+    "OnnxModel": "inference.onnx.runtime",
 }
 __all__ = ["__version__", *_HOME]
 

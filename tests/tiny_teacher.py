@@ -16,8 +16,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from hf_rnn.training.distillation.logits import Answers
-from hf_rnn.training.distillation.teacher import Teachers, fold_folder, write_folds
+from hf_rnn.training.distillation.teacher import Answers, Teachers, fold_folder, write_folds
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *NEUTRAL, "miro", "selk"]
 SHAPE = {

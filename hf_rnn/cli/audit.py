@@ -31,8 +31,8 @@ def run(argv: Sequence[str]) -> None:
     import datasets
 
     from ..data.audit import audit, render_text
+    from ..data.loading import find_origins, load_texts
     from ..data.row_errors import DataReport
-    from ..data.source import find_origins, load_texts
     from ..data.vectors import widen_vocabulary
     from ..hub import loading as model_loading
     from ..tokenizers.word_level import NoFrequentWordError

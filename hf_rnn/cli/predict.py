@@ -10,12 +10,12 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..data.row_errors import EXCERPT_CHARACTERS, BadRow, DataError, Fault, Reason
+from ..data.row_errors import BadRow, Reason
 from ..training.arguments.parser import SettingsParser, expand_home, setting
 from ..utils.atomic_write import write_whole
 from ..utils.errors import UserError
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from ..inference.tables import TableSettings
 
 _TABLES = ("output_file", "text_column", "text_pair_column", "separator", "encoding", "prefix")  # flags
-_ATOMIC_BYTES = 4096  # a pipe takes these at once on Linux: an interrupted output ends with a whole line
 
 _EPILOG = """\
 A table (.csv .tsv .jsonl .parquet .arrow .xlsx, also .gz or .zst) is written
@@ -35,18 +34,14 @@ lines to the standard output. A row without an answer has the reason in a column
 error. If the table has a column with the name of an answer, the names of
 answers begin with predicted_.
 
-Other files have a text per line, which ends with LF or CRLF; an empty one is a
-text too. For a model of text pairs it is `first<TAB>second`. Each line is
-answered in order by
+Other files have a text per line; an empty one is a text too. For a model of
+text pairs it is `first<TAB>second`. Each line is answered in order by
   {"label": ..., "score": ...}
   {"labels": [...], "scores": {...}} of multi-label
   {"values": {...}} of regression
   {"entities": [{"text": ..., "label": ..., "start": ..., "end": ...,
-  "score": ...}, ...]} of a tagger
+  "score": ...}, ...]} of a tagger; all words if no tag marks an entity
   {"error": {"line": 3, "reason": "not UTF-8", "detail": ...}}
-For tags that mark no entities a tagger lists all words. The last is for a line
-that is not UTF-8, has a NUL, or is longer than 1 MiB ("line over the cap"),
-and for NaN or infinity from the model ("score not finite").
 
 With --output_dir the answers are Parquet, or JSON lines for JSON lines, with
 the column error. A killed run is resumed by the same command.
@@ -54,8 +49,7 @@ the column error. A killed run is resumed by the same command.
 exit code:
   0  every text has an answer
   1  some lines or rows were refused, and all others are answered
-  2  a mistake in flags, model or input, or the first refused line (--strict);
-     the lines before it are answered
+  2  a mistake in flags, model or input, or the first refused line (--strict)
   130, 143, 141  Ctrl-C, SIGTERM, or a closed output; written lines are whole
 """
 
@@ -118,20 +112,21 @@ class PredictArguments(ModelFlags):
 
         return self.output_file is not None or is_table(str(self.input))
 
-    def check(self, texts: Sequence[str] | None) -> None:
+    def check(self) -> None:
         """Raise a [`UserError`] for mistakes that are visible without the model."""
-        if (texts is None) == (self.input is None):
+        if (self.text is None) == (self.input is None):
             raise UserError("give either --text (several times if you like) or --input FILE (- for standard input)")
-        if self.text_pair is not None and len(texts or ()) != 1:
+        if self.text_pair is not None and len(self.text or ()) != 1:
             raise UserError(
                 "--text_pair belongs to one --text: give many pairs as lines `first<TAB>second` of --input"
             )
         if self.backend != "torch" and (self.table_dtype, self.device) != ("float32", "cpu"):
             raise UserError(f"--table_dtype and --device are for --backend torch: leave them out with {self.backend}")
+        for text in filter(None, (*(self.text or ()), self.text_pair)):
+            check_text(text)
         if self.output_dir is not None:
             if self.input in (None, "-") or self.strict or self.output_file:
-                raise UserError("--output_dir is for files: give --input a path or a pattern, without --output_file "
-                                "and --strict")  # fmt: skip
+                raise UserError("--output_dir is for files: give --input, without --output_file and --strict")
             return
         if self.engine or self.workers:
             raise UserError("--engine and --workers are for many files: give --output_dir too")
@@ -147,15 +142,10 @@ class PredictArguments(ModelFlags):
                 raise UserError(f"there is no folder for --output_file {self.output_file}: make it first")
             if os.path.exists(self.output_file) and os.path.samefile(self.output_file, str(self.input)):
                 raise UserError(f"--output_file {self.output_file} is the input: give another name")
-        for text in (*(texts or ()), *([] if self.text_pair is None else [self.text_pair])):
-            check_text(text)
 
 
 def run(argv: Sequence[str]) -> int:
-    """Print `{"label": ..., "score": ...}` for each text, and `{"error": ...}` for each invalid line.
-
-    Return the exit code: 0, or 1 when lines were refused.
-    """
+    """Answer texts, lines, a table or many files; return 0, or 1 if some were refused."""
     (arguments,) = SettingsParser(
         PredictArguments,
         prog="hf-rnn predict",
@@ -163,9 +153,8 @@ def run(argv: Sequence[str]) -> int:
         example="my-model 'so good'",
         epilog=_EPILOG,
     ).parse(argv)
-    texts = arguments.text
     expand_home(arguments, "input", "output_file")
-    arguments.check(texts)
+    arguments.check()
     if arguments.backend == "torch":
         arguments.check_model()
     from ..hub.loading import quiet  # not before the flags are checked: loads torch
@@ -173,45 +162,84 @@ def run(argv: Sequence[str]) -> int:
 
     quiet()
     names = ("revision", "backend", "table_dtype", "device", "tokens_per_batch")
-    settings = {name: getattr(arguments, name) for name in names}
+    loading = {name: getattr(arguments, name) for name in names}
     if arguments.output_dir is not None:
-        return _predict_files(arguments, settings)
-    classifier = load_predictor(arguments.model, **settings)
-    if arguments.is_table:
-        return _predict_table(arguments, classifier)
-    paired = classifier.config.sep_token_id is not None
+        return _predict_files(arguments, loading)
+    classifier = load_predictor(arguments.model, **loading)
+    return _predict_table(arguments, classifier) if arguments.is_table else _predict_lines(arguments, classifier)
+
+
+def _predict_lines(arguments: PredictArguments, classifier: Any) -> int:
+    """Print a record for each text or line; with `strict` up to the first one that is refused."""
+    texts, paired = arguments.text, classifier.config.sep_token_id is not None
     if texts is not None and paired != (arguments.text_pair is not None):
         raise UserError("--text_pair is missing: give the second text" if paired else "--text_pair is for models of "
                         "text pairs: leave it out")  # fmt: skip
-    given: Any = texts if texts is None or not paired else [(text, arguments.text_pair) for text in texts]
+    given: Any = [(text, arguments.text_pair) for text in texts or ()] if paired else texts
     lines = refused = 0
-    for block in _read(arguments.input) if given is None else [given]:
-        answers = _answer(classifier, block, arguments, lines + 1)
-        bad = next((row for row in answers if isinstance(row, BadRow)), None) if arguments.strict else None
-        _write(answers[: answers.index(bad)] if bad else answers)
-        if bad is not None:
-            raise DataError.for_row(bad, "Without --strict this line gets an error record and the others are answered")
+    for block in _read(str(arguments.input)) if texts is None else [given]:
+        for record in _answer(classifier, block, arguments.all_scores, lines + 1):
+            if error := record.get("error"):
+                refused += 1
+                if arguments.strict:
+                    found = f"{arguments.input}:{error['line']}: {error['reason']}: {error['detail']}"
+                    raise UserError(f"{found}. Without --strict this line gets an error record, others an answer")
+            # a line at a time: an interrupted output ends with a whole one
+            sys.stdout.buffer.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+            sys.stdout.buffer.flush()
         lines += len(block)
-        refused += sum(isinstance(row, BadRow) for row in answers)
     if refused:
         print_note(f"hf-rnn predict: {refused} of {lines} lines were refused: see their error records")
     return 1 if refused else 0
+
+
+def _read(name: str) -> Iterator[list[Any]]:
+    """Yield the lines of a file, or of standard input for `-`, in blocks."""
+    from ..data.delimited import read_texts
+
+    with contextlib.nullcontext(sys.stdin.buffer) if name == "-" else open(name, "rb") as stream:
+        yield from read_texts(stream, "standard input" if name == "-" else name)
+
+
+def _answer(classifier: Any, block: Sequence[Any], all_scores: bool, first: int) -> list[dict[str, Any]]:
+    """Return the record of each line of a block; `first` is the number of its first line."""
+    from ..inference.text_classifier import answer_each
+
+    inputs = [_read_line(line, classifier.config.sep_token_id is not None) for line in block]
+    answers = iter(answer_each(classifier, [text for text, error in inputs if not error], all_scores))
+    records = []
+    for number, (_, error) in enumerate(inputs, first):
+        answer = error or next(answers)
+        if isinstance(answer, str):
+            reason, _, detail = answer.partition(": ")
+            answer = {"error": {"line": number, "reason": reason, "detail": detail}}
+        records.append(answer)
+    return records
+
+
+def _read_line(line: Any, paired: bool) -> tuple[Any, str]:
+    """Return the text of a line, or its two texts, and an error or an empty string."""
+    if isinstance(line, BadRow):
+        return None, f"{line.fault.reason}: {line.fault.detail}"
+    if not paired or isinstance(line, tuple):
+        return line, ""
+    texts = tuple(line.split("\t"))
+    reason = Reason.TOO_FEW_FIELDS if len(texts) < 2 else Reason.TOO_MANY_FIELDS
+    return texts, "" if len(texts) == 2 else f"{reason}: found {len(texts)} of 2 texts"
 
 
 def _predict_table(arguments: PredictArguments, classifier: Any) -> int:
     """Write a table back with its answers."""
     from ..inference.tables import answer_rows, format_answers, open_texts
 
-    path = str(arguments.input)
-    settings = arguments.table_settings()
+    path, settings = str(arguments.input), arguments.table_settings()
     table = open_texts(path, settings)
-    answers = [answer_rows(classifier, table, rows, settings) for rows in table.rows]
+    answers = [answer_rows(classifier, table, rows, errors, settings) for rows, errors in table.batches]
     reasons = [reason for answer in answers for reason in answer.column(-1).to_pylist()]
     if not (refused := [reason for reason in reasons if reason]):
         answers = [answer.drop_columns(answer.schema.names[-1:]) for answer in answers]
     elif arguments.strict:
-        raise UserError(f"{path}: {refused[0]}. Without --strict the row has this reason in a column, and others are "
-                        "answered")  # fmt: skip
+        raise UserError(f"{path}: {refused[0]}. Without --strict this row gets an error, others an answer")
     shown = {None: "answers.jsonl", "\t": "answers.tsv"}.get(table.separator, "answers.csv")
     content = format_answers(answers, arguments.output_file or shown, table.separator)
     if arguments.output_file is None:
@@ -229,76 +257,20 @@ def _predict_files(arguments: PredictArguments, loading: dict[str, Any]) -> int:
     from ..inference.cluster import predict_files
 
     predictor = BatchPredictor(arguments.model, **loading)
-    assert arguments.input is not None and arguments.output_dir is not None
-    settings, engine = arguments.table_settings(), arguments.engine or "local"
     with contextlib.redirect_stdout(sys.stderr):  # Ray prints on stdout
-        files = predict_files(predictor, arguments.input, arguments.output_dir, settings, engine, arguments.workers)
+        files = predict_files(
+            predictor,
+            str(arguments.input),
+            str(arguments.output_dir),
+            arguments.table_settings(),
+            arguments.engine or "local",
+            arguments.workers,
+        )
     for file in files:
         counts = {"file": file.path, "rows": file.rows, "answered": file.rows - file.errors, "errors": file.errors}
         print(json.dumps(counts, ensure_ascii=False))
-    unread = [reason for file in files for reason in file.unread]
-    for reason in unread:
-        print_note(f"hf-rnn predict: not read: {reason}")
+        for reason in file.unread:
+            print_note(f"hf-rnn predict: not read: {reason}")
     rows, errors = sum(file.rows for file in files), sum(file.errors for file in files)
     print_note(f"hf-rnn predict: {rows:,} rows of {len(files)} files: {rows - errors:,} answered, {errors:,} in error")
-    return 1 if errors or unread else 0
-
-
-def _read(name: str) -> Iterator[list[str | BadRow]]:
-    """Yield the lines of a file, or of standard input for `-`, in blocks."""
-    from ..data.line_reader import read_texts
-
-    if name == "-":
-        yield from read_texts(sys.stdin.buffer, "standard input")
-        return
-    with open(name, "rb") as stream:
-        yield from read_texts(stream, name)
-
-
-def _answer(
-    classifier: Any, block: Sequence[str | BadRow], arguments: PredictArguments, first: int
-) -> list[dict[str, Any] | BadRow]:
-    """Return the answer to each line of a block, with `first` as the number of its first line."""
-    from ..inference.text_classifier import find_broken_number
-
-    name, options = arguments.input or "--text", {"all_scores": True} if arguments.all_scores else {}
-    if classifier.config.sep_token_id is not None:
-        block = [_split_pair(line, name, number) for number, line in enumerate(block, first)]
-    answers = iter(classifier.predict([text for text in block if not isinstance(text, BadRow)], **options))
-    answered: list[dict[str, Any] | BadRow] = []
-    for number, line in enumerate(block, first):
-        answer = line if isinstance(line, BadRow) else next(answers)
-        if isinstance(answer, dict) and (score := find_broken_number(answer)) is not None:
-            fault = Fault(Reason.SCORE_NOT_FINITE, f"the model gives {score}; did its training diverge?")
-            answer = BadRow(name, number, None, fault, str(line)[:EXCERPT_CHARACTERS])
-        answered.append(answer)
-    return answered
-
-
-def _split_pair(line: Any, name: str, number: int) -> Any:
-    """Return the two texts of a line, or the reason why it has not two."""
-    if not isinstance(line, str) or len(texts := line.split("\t")) == 2:
-        return line if not isinstance(line, str) else tuple(texts)
-    reason = Reason.TOO_FEW_FIELDS if len(texts) < 2 else Reason.TOO_MANY_FIELDS
-    fault = Fault(reason, f"found {len(texts)} of 2 texts", "Put one tab between the two texts")
-    return BadRow(name, number, None, fault, line[:EXCERPT_CHARACTERS])
-
-
-def _write(answers: Iterable[dict[str, Any] | BadRow]) -> None:
-    """Write JSON lines to standard output, whole lines at a time."""
-    piece = b""
-    for answer in answers:
-        if isinstance(answer, BadRow):
-            fault = answer.fault
-            answer = {"error": {"line": answer.line, "reason": fault.reason.value, "detail": fault.detail}}
-        line = json.dumps(answer, ensure_ascii=False).encode() + b"\n"
-        if len(piece) + len(line) > _ATOMIC_BYTES:
-            _write_piece(piece)
-            piece = b""
-        piece += line
-    _write_piece(piece)
-
-
-def _write_piece(piece: bytes) -> None:
-    sys.stdout.buffer.write(piece)
-    sys.stdout.buffer.flush()
+    return 1 if errors or any(file.unread for file in files) else 0

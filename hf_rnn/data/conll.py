@@ -1,4 +1,4 @@
-"""Tagged sentences: CoNLL files or any data set of the `datasets` library, every token counted.
+"""Tagged sentences: CoNLL files, tables, or any data set of the `datasets` library, every token counted.
 
 A line of a CoNLL file is a token with its tag and possibly other columns, separated by tabs or, in a file without
 tabs, by spaces. An empty line or `-DOCSTART-` ends a sentence. Skipped are comments (`# ...`: with another number of
@@ -13,25 +13,22 @@ from __future__ import annotations
 
 import difflib
 import logging
+import os
 import re
-import zlib
-from codecs import BOM_UTF8
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import datasets
 import numpy as np
 import xxhash
 
 from ..evaluation.scores import entity_types
-from ..utils.errors import UserError, reason_of
-from .delimited import MAX_LINE_BYTES, check_signature, decode_line, excerpt_of, open_unpacked
+from ..utils.errors import UserError
 from .labels import listed, sort_labels, warn_of_twins
-from .loading import PathLike, Source, choose_splits, find_files, open_named
+from .loading import find_files, open_tables
 from .row_errors import (
     EXCERPT_CHARACTERS,
     BadRow,
@@ -44,17 +41,16 @@ from .row_errors import (
     label_fault,
     text_fault,
 )
+from .rows import RowOptions
 from .stratified_split import hold_out
+from .tables import Table, is_table, open_lines, take_column
 
 logger = logging.getLogger(__name__)
 
 _ENTITY_TAG = re.compile(r"[BIMELSUW]-(.+)")
-_DOCUMENT, _COMMENT = b"-DOCSTART-", b"# "
-_CONLL_U, _NOT_A_WORD = 10, re.compile(rb"\d+[-.]\d+\t")  # columns; a range of words or an empty node
+_DOCUMENT, _COMMENT = "-DOCSTART-", "# "
+_CONLL_U, _NOT_A_WORD = 10, re.compile(r"\d+[-.]\d+\t")  # columns; a range of words or an empty node
 _MOST_WORDS = 0.9
-
-Sentence = tuple[list[str], list[str]]  # tokens and tags
-OnBadRow = Callable[[BadRow], None]
 
 
 # ---- tags ----
@@ -117,15 +113,27 @@ class TagSet:
         return [self.names.index(tag) for tag in (to_iob2(tags) if self.types else tags)]
 
 
-def _word_fault(token: str, tag: str, tags: TagSet | None) -> Fault | None:
+# ---- reading ----
+
+
+class Word(NamedTuple):
+    """A token with its tag, and its place; a possible comment is a word only if its tag is known."""
+
+    line: int
+    byte_offset: int | None
+    token: str
+    tag: str
+    excerpt: str
+    is_comment: bool = False
+
+
+Sentence: TypeAlias = list[Word | BadRow]
+
+
+def _word_fault(token: str, tag: str) -> Fault | None:
     """Return what is wrong with a word; some data have tokens of white space, such as U+00A0."""
     fault = text_fault(token)
-    if fault and fault.reason is not Reason.BLANK_TEXT:
-        return fault
-    return label_fault(tag) or (tags.fault(tag) if tags else None)
-
-
-# ---- reading ----
+    return fault if fault and fault.reason is not Reason.BLANK_TEXT else label_fault(tag)
 
 
 @dataclass(frozen=True)
@@ -135,129 +143,117 @@ class ConllFile:
     path: str
     token_column: int
     tag_column: int
+    whole = False
 
-    def sentences(self, tags: TagSet | None, on_bad_row: OnBadRow) -> Iterator[tuple[int, Sentence]]:
-        """Yield the number of token lines since the last sentence, refused ones included, and the sentence."""
-        fields, separator = self._find_layout()
-        read, sentence = 0, _empty()
-        for number, offset, line in self._lines():
-            if _ends_sentence(line):
-                if read:
-                    yield read, sentence
-                read, sentence = 0, _empty()
-                continue
-            parts = line.split(separator)
-            word = self._parse(line, parts, offset, fields, tags)
-            is_comment = len(parts) != fields or (not read and (tags is None or isinstance(word, Fault)))
-            if (is_comment and line.startswith(_COMMENT)) or (fields == _CONLL_U and _NOT_A_WORD.match(line)):
-                continue
-            read += 1
-            if isinstance(word, Fault):
-                on_bad_row(BadRow(self.path, number, offset, word, excerpt_of(line)))
-            else:
-                sentence[0].append(word[0])
-                sentence[1].append(word[1])
-        if read:
-            yield read, sentence
-
-    def _lines(self) -> Iterator[tuple[int, int, bytes]]:
-        """Yield number, offset and content of each line, without its end and a byte order mark."""
-        offset = 0
-        try:
-            with open_unpacked(self.path) as stream:
-                for number, line in enumerate(stream, start=1):
-                    content = line.removesuffix(b"\n").removesuffix(b"\r")
-                    if number == 1:
-                        check_signature(self.path, line)
-                        bare = content.removeprefix(BOM_UTF8)
-                        content = content if bare.startswith((b"\t", b" ")) else bare  # else U+FEFF is a token
-                    yield number, offset, content
-                    offset += len(line)
-        except (OSError, EOFError, zlib.error) as error:
-            detail = getattr(error, "strerror", None) or reason_of(error)
-            reason = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read: {detail}"
-            raise UserError(f"{self.path} {reason}; give a folder with train.conll in it, or a CoNLL file") from None
-
-    def _find_layout(self) -> tuple[int, bytes | None]:
-        """Return the number of columns of the first token, and what separates them; None for white space."""
-        first = b""
-        for _, _, line in self._lines():
-            first = first if _ends_sentence(line) else line
-            if first and not first.startswith(_COMMENT):
-                break
-        if not first:
+    def sentences(self) -> Iterator[Sentence]:
+        """Yield the words and the refused lines of each sentence."""
+        lines = list(self._lines())
+        texts = (line[2] for line in lines if not isinstance(line, BadRow))
+        first = next((text for text in texts if not _ends_sentence(text) and not text.startswith(_COMMENT)), None)
+        if first is None:
             raise DataError.for_file(self.path, Reason.EMPTY_FILE, "found no token")
-        separator = b"\t" if b"\t" in first else None
-        fields = len(first.split(separator))
+        has_tabs = "\t" in first
+        fields = self._count_fields(_split(first, has_tabs))
+        words: Sentence = []
+        for row in lines:
+            if isinstance(row, BadRow):
+                words.append(row)
+                continue
+            number, offset, line = row
+            if _ends_sentence(line):
+                yield words
+                words = []
+                continue
+            is_comment = line.startswith(_COMMENT)
+            parts = _split(line, has_tabs)
+            if (is_comment and len(parts) != fields) or (fields == _CONLL_U and _NOT_A_WORD.match(line)):
+                continue
+            is_comment = is_comment and all(isinstance(word, Word) and word.is_comment for word in words)
+            token, tag, excerpt = "", "", line[:EXCERPT_CHARACTERS]
+            if len(parts) == fields:
+                token, tag = parts[self.token_column], parts[self.tag_column]
+                fault = _word_fault(token, tag)
+            else:
+                reason = Reason.TOO_FEW_FIELDS if len(parts) < fields else Reason.TOO_MANY_FIELDS
+                fault = Fault(reason, f"found {len(parts)} columns where the first token has {fields}")
+            if fault is None:
+                words.append(Word(number, offset, token, tag, excerpt, is_comment))
+            elif not is_comment:
+                words.append(BadRow(self.path, number, offset, fault, excerpt))
+        yield words
+
+    def _lines(self) -> Iterator[Any]:
+        """Yield number, offset and text of each line, or its refusal."""
+        for batch in open_lines(self.path):
+            offsets = [] if batch.offsets is None else batch.offsets.tolist()
+            lines = zip(batch.places.tolist(), offsets, batch.rows.column(0).to_pylist(), strict=True)
+            yield from batch.in_order(lines)
+
+    def _count_fields(self, parts: Sequence[str]) -> int:
+        """Return the number of columns of the first token."""
+        fields = len(parts)
         for name, column in (("text_column", self.token_column), ("label_column", self.tag_column)):
             if not -fields <= column < fields or fields == 1:
                 found = f"{name} {column}: found {fields} column{'s' * (fields > 1)}, counted from 0"
                 raise DataError.for_file(self.path, Reason.MISSING_COLUMN, f"{found}; a line is a token and its tag")
-        return fields, separator
-
-    def _parse(
-        self, line: bytes, parts: Sequence[bytes], offset: int, fields: int, tags: TagSet | None
-    ) -> tuple[str, str] | Fault:
-        """Return token and tag of a line, or what is wrong with it."""
-        decoded = decode_line(line, offset, MAX_LINE_BYTES)
-        if isinstance(decoded, Fault):
-            return decoded
-        if len(parts) != fields:
-            reason = Reason.TOO_FEW_FIELDS if len(parts) < fields else Reason.TOO_MANY_FIELDS
-            return Fault(reason, f"found {len(parts)} columns where the first token has {fields}")
-        token, tag = parts[self.token_column].decode(), parts[self.tag_column].decode()
-        return _word_fault(token, tag, tags) or (token, tag)
+        return fields
 
 
-def _empty() -> Sentence:
-    return [], []
+def _ends_sentence(line: str) -> bool:
+    return not line.strip(" ") or line.startswith(_DOCUMENT)
 
 
-def _ends_sentence(line: bytes) -> bool:
-    return not line.strip(b" ") or line.startswith(_DOCUMENT)
+def _split(line: str, has_tabs: bool) -> list[str]:
+    # other white space of Unicode is part of a token
+    return line.split("\t") if has_tabs else [part.decode() for part in line.encode().split()]
 
 
 @dataclass(frozen=True)
 class TaggedRows:
-    """One split of a data set of the `datasets` library; `path` is its name in messages."""
+    """A table with a column of lists of tokens and one of lists of tags; a row with a bad token is refused."""
 
-    path: str
-    rows: datasets.Dataset
+    table: Table
     token_column: str
     tag_column: str
+    whole = True
 
-    def sentences(self, tags: TagSet | None, on_bad_row: OnBadRow) -> Iterator[tuple[int, Sentence]]:
-        """Yield the number of tokens and the sentence of each row; a row with a bad token is refused."""
-        features, columns = self.rows.features, [self.token_column, self.tag_column]
-        for column in columns:
-            if not isinstance(features.get(column), datasets.List | datasets.LargeList):
-                there = ", ".join(map(repr, features))
-                detail = f"column {column!r} must hold lists: found {features.get(column, f'the columns {there}')}"
-                advice = "set --text_column and --label_column"
-                raise DataError.for_file(self.path, Reason.MISSING_COLUMN, f"{detail}; {advice}")
-        tag = features[self.tag_column].feature
-        names = dict(enumerate(tag.names)) if isinstance(tag, datasets.ClassLabel) else None
-        for number, row in enumerate(self.rows.select_columns(columns)):
-            tokens, given = (row[column] or [] for column in columns)
-            words = ["" if token is None else token for token in tokens]
-            found = ["" if tag is None else str(tag) if names is None else names.get(tag, "") for tag in given]
-            fault = next(filter(None, map(partial(_word_fault, tags=tags), words, found)), None)
-            if len(tokens) != len(found):
-                fault = Fault(Reason.TOO_FEW_FIELDS, f"found {len(tokens)} tokens and {len(found)} tags")
-            elif names is not None and (bad := sorted(set(given) - {None, *names})):
-                fault = Fault(Reason.LABEL_OUT_OF_RANGE, f"tag {bad[0]}, known are 0 to {len(names) - 1}")
-            if fault:
-                bad_row = BadRow(self.path, number, None, fault, " ".join(map(str, tokens))[:EXCERPT_CHARACTERS])
-                for _ in tokens:
-                    on_bad_row(bad_row)
-            yield len(tokens), _empty() if fault else (tokens, found)
+    @property
+    def path(self) -> str:
+        """The file, or the name of the data set in messages."""
+        return self.table.path
+
+    def sentences(self) -> Iterator[Sentence]:
+        """Yield the words of each row, or its refusal for each of them."""
+        names = self.table.class_names.get(self.tag_column)
+        for batch in self.table.batches([self.token_column, self.tag_column]):
+            columns = [take_column(batch.rows, name) for name in (self.token_column, self.tag_column)]
+            for name, column in zip((self.token_column, self.tag_column), columns, strict=True):
+                if not hasattr(column.type, "value_field"):
+                    detail = f"column {name!r} must hold lists: found {column.type}; set --text_column, --label_column"
+                    raise DataError.for_file(self.path, Reason.MISSING_COLUMN, detail)
+            for refused in batch.bad:
+                yield [refused]
+            for place, *row in zip(batch.places.tolist(), *(column.to_pylist() for column in columns), strict=True):
+                tokens, tags = (["" if item is None else item for item in items or ()] for items in row)
+                excerpt, fault = " ".join(map(str, tokens))[:EXCERPT_CHARACTERS], None
+                if len(tokens) != len(tags):
+                    fault = Fault(Reason.TOO_FEW_FIELDS, f"found {len(tokens)} tokens and {len(tags)} tags")
+                elif names is not None and (bad := sorted(set(tags) - {"", *range(len(names))})):
+                    fault = Fault(Reason.LABEL_OUT_OF_RANGE, f"tag {bad[0]}, known are 0 to {len(names) - 1}")
+                tags = [str(tag) if names is None or fault or tag == "" else names[int(tag)] for tag in tags]
+                fault = fault or next(filter(None, map(_word_fault, tokens, tags)), None)
+                if fault is None:
+                    yield [Word(place, None, *word, excerpt) for word in zip(tokens, tags, strict=True)]
+                else:
+                    yield [BadRow(self.path, place, None, fault, excerpt)] * len(tokens)
 
 
 def load_conll(
-    source: Source,
+    source: Any,
+    config: str | None = None,
     *,
-    token_column: int = 0,
-    tag_column: int = -1,
+    token_column: int | str | None = None,
+    tag_column: int | str | None = None,
     class_names: Sequence[str] | None = None,
     splits: Iterable[str] | None = None,
     validation_share: float = 0.1,
@@ -266,97 +262,72 @@ def load_conll(
     rejected_path: str | Path | None = None,
     report: DataReport | None = None,
 ) -> datasets.DatasetDict:
-    """Read tagged sentences from CoNLL files.
+    """Read tagged sentences from CoNLL files, or lists of tokens and tags from tables, data sets or memory.
 
     Args:
         source: A folder with `train.conll`, `dev.conll`, `test.conll`; files by split; or one file of training rows.
-        token_column: Number of the token's column, from 0.
-        tag_column: Number of the tag's column; negative ones count from the last.
+            Or any other source of [`load_tsv`] with a column of lists of strings and one of lists of tags (ClassLabel,
+            strings or integers); a row with a bad token is refused as a whole.
+        config: The configuration of a data set that has several.
+        token_column: Number of the token's column, from 0; or its name, by default `tokens`.
+        tag_column: Number of the tag's column, by default the last; or its name, by default `ner_tags`.
         class_names: Tags by id; by default those of train, "O" first.
         splits: Read only these, without a hold-out.
         validation_share: Without a validation split, this share of the sentences of train becomes it; 0 for none.
         seed: Changes which sentences are held out.
         max_bad_rows: Skip up to this number of bad lines: a count, or a share of all tokens such as `"0.1%"`.
-        rejected_path: File that lists these (JSON lines).
-        report: An empty report to fill in; its rows are tokens, and its `label_counts` the number of sentences.
+        rejected_path: File that lists these (JSON lines). Without it the first few are logged.
+        report: An empty report to fill in. Its rows are tokens, those of `label_counts` sentences.
 
     Raises:
-        DataError: For an unusable file, and for bad lines beyond `max_bad_rows`; it names file and line.
+        DataError: For an unusable file, and for bad lines beyond `max_bad_rows`.
         UserError: For arguments that contradict each other or the data.
     """
-    files = find_files(source, splits, class_names is not None, (".conll",))
-    sources = {
-        split: [ConllFile(str(path), token_column, tag_column) for path in paths] for split, paths in files.items()
-    }
-    share = validation_share if splits is None else 0
-    return _load(sources, class_names, report or DataReport(), share, seed, max_bad_rows, rejected_path)
-
-
-def load_tagged(
-    dataset: PathLike | datasets.Dataset | Mapping[str, Any],
-    config: str | None = None,
-    *,
-    token_column: str = "tokens",
-    tag_column: str = "ner_tags",
-    class_names: Sequence[str] | None = None,
-    splits: Iterable[str] | None = None,
-    validation_share: float = 0.1,
-    report: DataReport | None = None,
-    **options: Any,
-) -> datasets.DatasetDict:
-    """Read tagged sentences from a data set of the `datasets` library, or rows in memory.
-
-    Columns are named: a list of strings, and a list of tags (ClassLabel, strings or integers). A row with a bad token
-    is refused as a whole. The other arguments are those of [`load_conll`], and `dataset` and `config` those of
-    [`load_named`].
-    """
-    wanted = [splits] if isinstance(splits, str) else None if splits is None else list(splits)
-    loaded, name, found = open_named(dataset, config, (token_column, tag_column), wanted)
-    chosen = choose_splits(wanted, found, name, class_names is not None or "train" in found)
-    names = {split: found[split] for split in chosen}
-    sources = {
-        split: [TaggedRows(f"{name}[{own}]", loaded[own], token_column, tag_column)] for split, own in names.items()
-    }
-    share = validation_share if wanted is None else 0
-    return _load(sources, class_names, report or DataReport(), share, **options)
-
-
-def _load(
-    sources: Mapping[str, Sequence[ConllFile | TaggedRows]],
-    class_names: Sequence[str] | None,
-    report: DataReport,
-    share: float,
-    seed: int = 0,
-    max_bad_rows: int | float | str = 0,
-    rejected_path: str | Path | None = None,
-) -> datasets.DatasetDict:
-    """Read all splits under `class_names`, or the tags of the first split."""
+    sources: dict[str, list[Any]] = {}
+    if _is_conll(source):
+        try:
+            numbers = int(token_column or 0), int(-1 if tag_column is None else tag_column)
+        except ValueError:
+            found = f"found {token_column}, {tag_column}"
+            raise UserError(f"columns of CoNLL files are numbers from 0: {found}") from None
+        for split, paths in find_files(source, splits, class_names is not None, (".conll",)).items():
+            sources[split] = [ConllFile(path, *numbers) for path in paths]
+    else:
+        names = str(token_column or "tokens"), str(tag_column or "ner_tags")
+        options = RowOptions(text_column=names[0], label_column=names[1], class_names=class_names)
+        for split, tables in open_tables(source, config, splits, options).items():
+            sources[split] = [TaggedRows(table, *names) for table in tables]
+    report = report or DataReport()
+    first = [list(part.sentences()) for part in next(iter(sources.values()))]
     if class_names is None:
-        counts: Counter[str] = Counter()
-        for part in next(iter(sources.values())):
-            for _, (_, found) in part.sentences(None, lambda row: None):
-                counts.update(found)
-        tags = TagSet.find(counts)
+        words = (word for sentences in first for sentence in sentences for word in sentence)
+        tags = TagSet.find(Counter(word.tag for word in words if isinstance(word, Word) and not word.is_comment))
     else:
         tags = TagSet(tuple(class_names), tuple(entity_types(class_names)))
-    read: dict[str, list[Sentence]] = {split: [] for split in sources}
+    read: dict[str, list[list[Word]]] = {split: [] for split in sources}
     with Ledger(max_bad_rows, rejected_path, report) as ledger:
         for split, parts in sources.items():
             report.splits[split] = counted = SplitReport([part.path for part in parts])
-            for part in parts:
-                for words, sentence in part.sentences(tags, partial(ledger.reject, split)):
-                    counted.rows_read += words
-                    counted.rows_kept += len(sentence[0])
-                    read[split] += [sentence] if sentence[0] else []
+            for part, sentences in zip(parts, first or (part.sentences() for part in parts), strict=True):
+                for sentence in sentences:
+                    bad, kept = _check(sentence, part, tags)
+                    for row in bad:
+                        ledger.reject(split, row)
+                    counted.rows_read += len(bad) + len(kept)
+                    counted.rows_kept += len(kept)
+                    read[split] += [kept] if kept else []
+            first = []
             if not read[split]:
                 raise DataError.for_file(", ".join(counted.files), Reason.EMPTY_FILE, "found no usable token")
     if len(tags.names) < 2:
         raise UserError(f"a tagger needs at least two tags: found {listed(tags.names)}")
-    if share and "validation" not in read:
+    if validation_share and splits is None and "validation" not in read:
         train = read.pop("train")
-        mask = hold_out([" ".join(words) for words, _ in train], np.zeros(len(train), dtype=np.int64), share, seed)
-        sides = {"train": ~mask, "validation": mask}
-        drawn = {split: [train[row] for row in np.flatnonzero(side)] for split, side in sides.items() if side.any()}
+        drawn: dict[str, list[list[Word]]] = {}
+        texts = [" ".join(word.token for word in sentence) for sentence in train]
+        mask = hold_out(texts, np.zeros(len(train), dtype=np.int64), validation_share, seed)
+        for split, rows in (("train", np.flatnonzero(~mask)), ("validation", np.flatnonzero(mask))):
+            drawn |= {split: [train[row] for row in rows]} if len(rows) else {}
         read, report.held_out = drawn | read, int(mask.sum())
         if report.held_out:
             message = "there is no validation split: %d of %d sentences of train are held out as one (seed %d)"
@@ -364,11 +335,40 @@ def _load(
     report.class_names = list(tags.names)
     feature = datasets.List(datasets.ClassLabel(names=report.class_names))
     features = datasets.Features(tokens=datasets.List(datasets.Value("string")), ner_tags=feature)
-    tables, hasher = {}, xxhash.xxh3_64(repr(tags.names).encode())
-    for split, rows in read.items():
-        report.label_counts[split] = [len(rows)]
-        hasher.update(repr((split, rows)).encode())
-        columns = {"tokens": [words for words, _ in rows], "ner_tags": [tags.ids(found) for _, found in rows]}
-        tables[split] = datasets.Dataset.from_dict(columns, features, split=datasets.NamedSplit(split))
-        tables[split]._fingerprint = report.fingerprint = hasher.hexdigest()  # the same in every process
-    return datasets.DatasetDict(tables)
+    data, hasher = datasets.DatasetDict(), xxhash.xxh3_64(repr(tags.names).encode())
+    for split, sentences in read.items():
+        report.label_counts[split] = [len(sentences)]
+        tokens = [[word.token for word in sentence] for sentence in sentences]
+        ids = [tags.ids([word.tag for word in sentence]) for sentence in sentences]
+        hasher.update(repr((split, tokens, ids)).encode())
+        columns = {"tokens": tokens, "ner_tags": ids}
+        data[split] = datasets.Dataset.from_dict(columns, features, split=datasets.NamedSplit(split))
+        data[split]._fingerprint = report.fingerprint = hasher.hexdigest()  # the same in every process
+    return data
+
+
+def _is_conll(source: Any) -> bool:
+    """Return whether a source is CoNLL files, or an empty folder."""
+    if isinstance(source, Mapping):
+        return all(isinstance(part, str | os.PathLike | list) and _is_conll(part) for part in source.values())
+    if isinstance(source, list):
+        return bool(source) and all(map(_is_conll, source))
+    if not isinstance(source, str | os.PathLike):
+        return False
+    path = Path(os.path.expanduser(source))
+    if path.is_dir():
+        return bool(list(path.glob("*.conll*"))) or not any(path.iterdir())
+    return path.suffix == ".conll" or (path.is_file() and not is_table(path))
+
+
+def _check(words: Sentence, part: ConllFile | TaggedRows, tags: TagSet) -> tuple[list[BadRow], list[Word]]:
+    """Return the refused and the good words of a sentence."""
+    bad, kept = [], []
+    for word in words:
+        if isinstance(word, BadRow):
+            bad.append(word)
+        elif (fault := tags.fault(word.tag)) is None:
+            kept.append(word)
+        elif not word.is_comment:
+            bad.append(BadRow(part.path, word.line, word.byte_offset, fault, word.excerpt))
+    return ([bad[0]] * len(words), []) if part.whole and bad else (bad, kept)

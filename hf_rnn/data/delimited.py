@@ -11,8 +11,8 @@ with these additions:
   strict text it is always a character, so every line is one row.
 - A blank line is not a row, except in strict text and in a single column.
 
-Files are read in blocks, in memory independent of their size. Array operations cut blocks without quotes, Python's csv
-module those with regular ones; a block with anything else is cut line by line, with the same values for the good rows.
+Files are read in blocks, in memory independent of their size, except for UTF-16. Libraries cut the blocks that hold
+none of these cases; the others are cut line by line, with the same values for the good rows.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ import csv
 import gzip
 import io
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from io import RawIOBase
+from operator import itemgetter
 from typing import Any, BinaryIO, cast
 
 import numpy as np
 import pyarrow as pa
+from pyarrow import csv as arrow_csv
 
 from ..utils.errors import UserError
 from .row_errors import EXCERPT_CHARACTERS, BadRow, DataError, Fault, Reason
@@ -38,11 +39,10 @@ MAX_LINE_BYTES = 1 << 20
 SAMPLE_BYTES = 1 << 20
 _SEPARATORS = ",;\t|"
 NO_SEPARATOR = "\0"  # separates nothing: a line with NUL is refused
-_LF, _CR = b"\n\r"
 
 _SIGNATURES = (
-    (b"\xff\xfe", Reason.UTF16, "it starts with the byte order mark ff fe; save it as UTF-8"),
-    (b"\xfe\xff", Reason.UTF16, "it starts with the byte order mark fe ff; save it as UTF-8"),
+    (codecs.BOM_UTF16_LE, Reason.UTF16, "it starts with the byte order mark ff fe; save it as UTF-8"),
+    (codecs.BOM_UTF16_BE, Reason.UTF16, "it starts with the byte order mark fe ff; save it as UTF-8"),
     (b"\x1f\x8b", Reason.COMPRESSED, "its first bytes are those of gzip; unpack it"),
     (b"PK\x03\x04", Reason.COMPRESSED, "its first bytes are those of zip; unpack it, or export a table with tabs"),
 )
@@ -69,6 +69,11 @@ class Batch:
         """The number of rows that were read."""
         return len(self.places) + len(self.bad)
 
+    def in_order(self, values: Iterable[Any]) -> list[Any]:
+        """Return a value for each good row, with the refused rows in their places."""
+        rows = [*zip(self.places.tolist(), values, strict=True), *((row.line, row) for row in self.bad)]
+        return [value for _, value in sorted(rows, key=itemgetter(0))]
+
 
 # ---- bytes and lines ----
 
@@ -84,42 +89,33 @@ def open_unpacked(path: str) -> BinaryIO:
     return open(path, "rb")
 
 
-def blocks_of_lines(stream: BinaryIO | RawIOBase, max_line_bytes: int) -> Iterator[tuple[bytes, int, int]]:
-    """Cut a stream into blocks of whole lines, each ended by LF.
+def blocks_of_lines(read: Callable[[int], bytes], max_line_bytes: int) -> Iterator[tuple[int, int, bytes, int]]:
+    """Cut a stream, behind its byte order mark, into blocks of whole lines; each line ends with LF.
 
     Yields:
-        (block, 0, its bytes), or, for a line certainly over the cap, (its start, its length without its end, its
-        bytes).
+        (number and offset of the first line, block, 0), or, for a line certainly over the cap, its start and its
+        length without its end in place of the last two. `read` returns nothing only at the end.
     """
-    pieces: list[bytes] = []
-    pending = 0  # bytes in `pieces`, the start of a line
-    skipped = 0  # bytes so far of a line over the cap; `pieces` holds its start
-    before = b""  # the last of these bytes
-    while data := stream.read(BLOCK_BYTES):
-        if skipped:
-            cut = data.find(b"\n")
-            if cut < 0:
-                skipped, before = skipped + len(data), data[-1:]
-                continue
-            before = data[cut - 1 : cut] if cut else before
-            yield pieces.pop(), skipped + cut - (before == b"\r"), skipped + cut + 1
-            data, skipped, pending = data[cut + 1 :], 0, 0
+    number, offset, rest = 1, 0, b""
+    while data := read(BLOCK_BYTES):
+        data = rest + data
+        if not offset and data.startswith(codecs.BOM_UTF8):
+            offset, data = len(codecs.BOM_UTF8), data[len(codecs.BOM_UTF8) :]
         cut = data.rfind(b"\n") + 1
-        if cut:
-            pieces.append(data[:cut])
-            block = b"".join(pieces)
-            yield block, 0, len(block)
-            pieces, pending = [], 0
-        if cut < len(data):
-            pieces.append(data[cut:])
-            pending += len(data) - cut
-        if pending > max_line_bytes + 1:  # one more for the CR of a CRLF
-            pieces, skipped, before = [b"".join(pieces)[: 4 * EXCERPT_CHARACTERS]], pending, data[-1:]
-    if skipped:
-        yield pieces.pop(), skipped, skipped
-    elif pieces:
-        # A last line without LF: a CR at its end belongs to the line, so CRLF is added instead of LF.
-        yield b"".join(pieces) + b"\r\n", 0, pending
+        block, rest = data[:cut], data[cut:]
+        if block:
+            yield number, offset, block, 0
+            number, offset = number + block.count(b"\n"), offset + cut
+        if len(rest) > max_line_bytes + 1:  # one more for the CR of a CRLF
+            start, length, last = rest[: 4 * EXCERPT_CHARACTERS], len(rest), rest[-1:]
+            while (data := read(BLOCK_BYTES)) and b"\n" not in data:
+                length, last = length + len(data), data[-1:]
+            head, end, rest = data.partition(b"\n")
+            length += len(head)
+            yield number, offset, start, length - (end + (last + head)[-1:] == b"\n\r")
+            number, offset = number + 1, offset + length + 1
+    if rest:  # a CR at the end belongs to the line, so CRLF is added instead of LF
+        yield number, offset, rest if rest.endswith(b"\n") else rest + b"\r\n", 0
 
 
 def check_signature(name: str, head: bytes) -> None:
@@ -132,7 +128,7 @@ def check_signature(name: str, head: bytes) -> None:
 def decode_line(line: bytes, offset: int, max_line_bytes: int, encoding: str = "utf-8") -> str | Fault:
     """Decode a line without its end, or return what is wrong with it; `offset` is its place in the file."""
     if len(line) > max_line_bytes:
-        return line_too_long(len(line), max_line_bytes)
+        return _line_too_long(len(line), max_line_bytes)
     if b"\0" in line:
         hint = "If the file is UTF-16, save it as UTF-8" if line.count(0) > len(line) // 3 else ""
         return Fault(Reason.NUL, f"NUL at byte {line.index(0) + 1} of the line", hint)
@@ -145,42 +141,34 @@ def decode_line(line: bytes, offset: int, max_line_bytes: int, encoding: str = "
         return Fault(Reason.NOT_UTF8, found, "Save the file as UTF-8, or name its encoding with --encoding")
 
 
-def line_too_long(length: int, cap: int) -> Fault:
-    """Return the fault of a line over the cap."""
+def _line_too_long(length: int, cap: int) -> Fault:
     return Fault(Reason.LINE_TOO_LONG, f"it has {length} bytes, the cap is {cap}", "Split or shorten the text")
 
 
 def excerpt_of(line: bytes) -> str:
     r"""Return the start of a line for a message, undecodable bytes as `\xNN`."""
-    return line[: 4 * EXCERPT_CHARACTERS].decode(errors="backslashreplace")[:EXCERPT_CHARACTERS]
+    return line[: 4 * EXCERPT_CHARACTERS].decode(errors="backslashreplace")[:EXCERPT_CHARACTERS].removesuffix("\r")
 
 
-class _Recoded(RawIOBase):
-    """A stream of UTF-8 out of one in UTF-16 or UTF-32, whose line feeds are not single bytes."""
+def read_texts(stream: BinaryIO, name: str, max_line_bytes: int = MAX_LINE_BYTES) -> Iterator[list[str | BadRow]]:
+    """Read a stream to its end, one text per line; yield the lines that each read completes.
 
-    def __init__(self, stream: BinaryIO, encoding: str) -> None:
-        self._stream, self._decoder = stream, codecs.getincrementaldecoder(encoding)()
+    Lines and their faults are those of strict text: empty and blank lines are texts too.
 
-    def read(self, size: int = -1) -> bytes:
-        """Return about `size` bytes; empty only at the end."""
-        while data := self._stream.read(size):
-            if text := self._decoder.decode(data):
-                return text.encode()
-        return self._decoder.decode(b"", final=True).encode()
+    Args:
+        stream: Buffered, such as `sys.stdin.buffer`; bytes that have arrived are read without waiting for more.
+        name: Name of the stream in messages.
+        max_line_bytes: The cap on a line, without its end; longer ones are never held as a whole.
 
-
-class _WithoutMark(RawIOBase):
-    """A stream without the byte order mark at its start; `start` is where it begins."""
-
-    def __init__(self, stream: Any) -> None:
-        head = stream.read(3)
-        self._stream, self._head = stream, head.removeprefix(codecs.BOM_UTF8)
-        self.start = len(head) - len(self._head)
-
-    def read(self, size: int = -1) -> bytes:
-        """Return some bytes; empty only at the end."""
-        head, self._head = self._head, b""
-        return head + self._stream.read(size)
+    Raises:
+        DataError: If the first bytes are those of UTF-16 or of a compressed file.
+    """
+    text = TextFile(name, "utf-8", ())
+    for block in blocks_of_lines(stream.read1, max_line_bytes):  # type: ignore[attr-defined] # of buffered ones
+        if block[0] == 1:
+            check_signature(name, block[2])
+        lines = (line for _, _, line in text.lines(*block, max_line_bytes))
+        yield [line if isinstance(line, BadRow) else line.removesuffix("\r") for line in lines]
 
 
 Line = tuple[int, int, "str | BadRow"]  # number from 1, byte offset, text with a CR of its end
@@ -212,31 +200,27 @@ class TextFile:
         return "utf-8" if self.encoding.startswith(("utf-16", "utf-32")) else self.encoding
 
     def blocks(self) -> Iterator[tuple[int, int, bytes, int]]:
-        """Yield number and offset of each block's first line, its bytes, and the length of a line over the cap."""
+        """Yield the blocks of the file, as [`blocks_of_lines`]."""
         with open_unpacked(self.path) as stream:
-            recoded = _Recoded(stream, self.encoding) if self.line_encoding != self.encoding else stream
-            source = _WithoutMark(recoded)
-            number, offset = 1, source.start
-            for block, length, size in blocks_of_lines(source, MAX_LINE_BYTES):
-                yield number, offset, block, length
-                number, offset = number + (1 if length else block.count(b"\n")), offset + size
+            source: Any = stream
+            if self.line_encoding != self.encoding:  # line feeds are not single bytes
+                source = io.BytesIO(stream.read().decode(self.encoding).encode())
+            yield from blocks_of_lines(source.read, MAX_LINE_BYTES)
 
-    def lines(self, number: int, offset: int, block: bytes, length: int) -> Iterator[Line]:
+    def lines(self, number: int, offset: int, block: bytes, length: int, cap: int | None = None) -> Iterator[Line]:
         """Yield the lines of a block; a line that cannot be a text is refused."""
+        cap = MAX_LINE_BYTES if cap is None else cap
         if length:
-            yield number, offset, self._refuse(number, offset, block, line_too_long(length, MAX_LINE_BYTES))
+            yield number, offset, BadRow(self.path, number, offset, _line_too_long(length, cap), excerpt_of(block))
             return
         for raw in block.split(b"\n")[:-1]:
             bare = raw.removesuffix(b"\r")
-            text = decode_line(bare, offset, MAX_LINE_BYTES, self.line_encoding)
+            text = decode_line(bare, offset, cap, self.line_encoding)
             if isinstance(text, str):
                 yield number, offset, text + "\r" if len(bare) < len(raw) else text
             else:
-                yield number, offset, self._refuse(number, offset, bare, text)
+                yield number, offset, BadRow(self.path, number, offset, text, excerpt_of(bare))
             number, offset = number + 1, offset + len(raw) + 1
-
-    def _refuse(self, number: int, offset: int, line: bytes, fault: Fault) -> BadRow:
-        return BadRow(self.path, number, offset, fault, excerpt_of(line).removesuffix("\r"))
 
 
 def _find_encoding(head: bytes, strict: bool) -> str:
@@ -300,13 +284,6 @@ def _cut(row: str, separator: str) -> list[str] | bool:
         at = after + 1
 
 
-def _may_continue(cut: list[str] | bool, fields: int) -> bool:
-    """Return whether the last field of a line with tabs can be the start of a quoted one of several lines."""
-    if not isinstance(cut, list) or len(cut) > (fields or len(cut)):
-        return False
-    return cut[-1].startswith('"') and cut[-1].count('"') % 2 == 1
-
-
 def _is_number(value: str) -> bool:
     return value.removeprefix("-").replace(".", "", 1).isdecimal()
 
@@ -325,25 +302,21 @@ class DelimitedText:
 
     def __init__(self, text: TextFile, separator: str, header: bool = True, fields: int | None = None) -> None:
         self.text, self.separator, self.header, self.strict = text, separator, header, fields is not None
-        self.names: list[str] = []
-        self._frequent: list[set[str]] = []  # values of each column that come again
+        self.names: list[str] = [str(number) for number in range(fields or 0)]
+        if not fields:
+            first = next((row for _, _, row in _Walk(self).rows()), None)
+            if first is None:
+                raise DataError.for_file(text.path, Reason.EMPTY_FILE, "found no row")
+            if isinstance(first, BadRow):
+                raise DataError.for_row(first)
+            fields = len(first)
+            self.names = list(first) if header else [str(number) for number in range(fields)]
+        # the values that show where a row begins: frequent ones and numbers
+        self._frequent: list[set[str]] = []
         self._numeric: list[bool] = []
-        if fields is not None and fields > 0:
-            self.names = [str(number) for number in range(fields)]
-            return
-        first = next((row for _, _, row in _Walk(self).rows()), None)
-        if first is None:
-            raise DataError.for_file(text.path, Reason.EMPTY_FILE, "found no row")
-        if isinstance(first, BadRow):
-            raise DataError.for_row(first)
-        self._learn(first if header else [str(number) for number in range(len(first))])
-
-    def _learn(self, names: list[str]) -> None:
-        """Note the names, and the values that show where a row begins."""
-        self.names = names
-        cut = [_cut(line, self.separator) for line in self.text.sample[self.header :][: 0 if self.strict else 10_000]]
-        rows = [row for row in cut if isinstance(row, list) and len(row) == len(names)]
-        for column in zip(*rows, strict=True) if rows else [()] * len(names):
+        cut = [_cut(line, separator) for line in text.sample[header:][: 0 if self.strict else 10_000]]
+        rows = [row for row in cut if isinstance(row, list) and len(row) == fields]
+        for column in zip(*rows, strict=True) if rows else [()] * fields:
             values = Counter(column)
             few = 2 * len(values) <= max(len(rows), 4)
             self._frequent.append({value for value in values if few and 0 < len(value) <= 40})
@@ -382,91 +355,75 @@ class _Walk:
 
     def batches(self, wanted: Sequence[int]) -> Iterator[Batch]:
         names = [self._source.names[place] for place in wanted]
-        for block in self._blocks:
-            number, offset, data, length = block
+        for number, offset, data, length in self._blocks:
             if self._skip_header and not length:
                 end = data.index(b"\n") + 1
-                if '"' not in (header := data[:end].decode(errors="replace")) and header.strip():
+                if b'"' not in (header := data[:end]) and header.strip():
                     number, offset, data, self._skip_header = number + 1, offset + end, data[end:], False
                     if not data:
                         continue
-            if not length and not self._skip_header:
-                fast = self._cut_arrays(data, wanted) or self._cut_by_csv(data, wanted)
-                if fast is not None:
-                    starts, arrays = fast
-                    places = np.arange(number, number + len(starts))
-                    yield Batch(places, pa.RecordBatch.from_arrays(arrays, names), [], starts + offset)
-                    continue
+            if not length and not self._skip_header and (fast := self._cut_block(data, wanted)) is not None:
+                starts, arrays = fast
+                places = np.arange(number, number + len(starts))
+                yield Batch(places, pa.RecordBatch.from_arrays(arrays, names), [], starts + offset)
+                continue
             self._waiting.extend(self._text.lines(number, offset, data, length))
-            found: list[tuple[int, int, Any]] = []
+            rows: list[tuple[int, int, Any]] = []
             for row in self.rows():
-                if found and row[1] - found[0][1] > BLOCK_BYTES:
-                    yield self._build(found, wanted)
-                    found = []
-                found.append(row)
-            if found:
-                yield self._build(found, wanted)
+                if rows and row[1] - rows[0][1] > BLOCK_BYTES:
+                    yield self._build(rows, wanted)
+                    rows = []
+                rows.append(row)
+            if rows:
+                yield self._build(rows, wanted)
 
-    def _build(self, found: Sequence[tuple[int, int, Any]], wanted: Sequence[int]) -> Batch:
-        good = [row for row in found if not isinstance(row[2], BadRow)]
-        bad = [row[2] for row in found if isinstance(row[2], BadRow)]
+    def _build(self, rows: Sequence[tuple[int, int, Any]], wanted: Sequence[int]) -> Batch:
+        good = [row for row in rows if not isinstance(row[2], BadRow)]
+        bad = [row[2] for row in rows if isinstance(row[2], BadRow)]
         arrays = [pa.array([row[2][place] for row in good], pa.string()) for place in wanted]
         places, offsets = (np.array([row[which] for row in good], dtype=np.int64) for which in (0, 1))
         names = [self._source.names[place] for place in wanted]
         return Batch(places, pa.RecordBatch.from_arrays(arrays, names), bad, offsets)
 
-    def _cut_arrays(self, block: bytes, wanted: Sequence[int]) -> tuple[np.ndarray, list[pa.Array]] | None:
-        """Return starts and columns of lines without quotes; None if a line is not as simple."""
-        if b"\0" in block or (b'"' in block and not self._source.strict):
+    def _cut_block(self, block: bytes, wanted: Sequence[int]) -> tuple[np.ndarray, list[pa.Array]] | None:
+        """Return starts and columns of rows of one line each, cut by a library; None if a row is not as simple."""
+        quoted = b'"' in block and not self._source.strict
+        if b"\0" in block or block.count(b"\r") != block.count(b"\r\n") or block.startswith(codecs.BOM_UTF8):
             return None
-        if not block.isascii() and (self._text.line_encoding != "utf-8" or not _is_utf8(pa.py_buffer(block))):
+        if not self._separator.isascii():
             return None
-        data, separator = np.frombuffer(block, dtype=np.uint8), ord(self._separator)
-        marks = data == _LF
-        if separator:
-            marks |= data == separator
-        found = np.flatnonzero(marks)
-        if separator > 127 or len(found) % self._fields:
-            return None
-        separators = found.reshape(-1, self._fields)
-        kinds = data[separators]
-        if (kinds[:, -1] != _LF).any() or (kinds[:, :-1] != separator).any():
-            return None
-        ends = separators[:, -1].copy()
-        starts = np.empty_like(ends)
-        starts[0] = 0
-        np.add(ends[:-1], 1, out=starts[1:])
-        ends -= (ends > starts) & (data[ends - 1] == _CR)
-        if np.max(ends - starts) > MAX_LINE_BYTES:
-            return None
-        buffer, places = pa.py_buffer(block), pa.array(np.arange(0, 2 * len(starts), 2))
-
-        def take(column: int) -> pa.Array:
-            # The offsets of field, gap, field, ... make a string array over the block, without a copy.
-            offsets = np.empty((len(starts), 2), dtype=np.int32)
-            offsets[:, 0] = separators[:, column - 1] + 1 if column else starts
-            offsets[:, 1] = ends if column == self._fields - 1 else separators[:, column]
-            return pa.StringArray.from_buffers(offsets.size - 1, pa.py_buffer(offsets), buffer).take(places)
-
-        return starts, [take(column) for column in wanted]
-
-    def _cut_by_csv(self, block: bytes, wanted: Sequence[int]) -> tuple[np.ndarray, list[pa.Array]] | None:
-        """Return starts and columns of rows of one line each; None if a row is not as simple."""
-        if b"\0" in block or self._separator in ("\t", NO_SEPARATOR) or self._source.strict:
-            return None
-        if block.count(b"\r") != block.count(b"\r\n"):
+        ends = np.flatnonzero(np.frombuffer(block, dtype=np.uint8) == ord("\n"))
+        starts = np.concatenate([[0], ends[:-1] + 1])
+        # arrow_csv makes a row of a blank line
+        if np.max(ends - starts) > MAX_LINE_BYTES or (np.min(ends - starts) < 2 and self._fields > 1):
             return None
         try:
-            lines = io.StringIO(block.decode(self._text.line_encoding), newline="")
-            rows = list(csv.reader(lines, delimiter=self._separator, strict=True))
-        except (UnicodeDecodeError, csv.Error):
+            if self._text.line_encoding != "utf-8":
+                block = block.decode(self._text.line_encoding).encode()
+            if self._separator == NO_SEPARATOR:
+                lines = block.decode().split("\n")[:-1]
+                columns: list[Any] = [[line.removesuffix("\r") for line in lines]]
+            elif not quoted:
+                names = [str(number) for number in range(self._fields)]
+                table = arrow_csv.read_csv(
+                    pa.BufferReader(block),
+                    arrow_csv.ReadOptions(use_threads=False, block_size=2 * len(block), column_names=names),
+                    arrow_csv.ParseOptions(delimiter=self._separator, quote_char=False, ignore_empty_lines=False),
+                    arrow_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
+                )
+                columns = [column.combine_chunks() for column in table.columns]
+            elif self._separator == "\t":
+                return None
+            else:
+                rows = list(
+                    csv.reader(io.StringIO(block.decode(), newline=""), delimiter=self._separator, strict=True)
+                )
+                columns = list(zip(*rows, strict=True))
+        except (ValueError, csv.Error):
             return None
-        ends = np.flatnonzero(np.frombuffer(block, dtype=np.uint8) == _LF)
-        starts = np.concatenate([[0], ends[:-1] + 1])
-        if len(rows) != len(starts) or set(map(len, rows)) != {self._fields} or np.max(ends - starts) > MAX_LINE_BYTES:
+        if len(columns) != self._fields or len(columns[0]) != len(starts):
             return None
-        columns = list(zip(*rows, strict=True))
-        return starts, [pa.array(columns[column], pa.string()) for column in wanted]
+        return starts, [pa.array(columns[place], pa.string()) for place in wanted]
 
     def rows(self) -> Iterator[tuple[int, int, Any]]:
         """Yield line, offset and fields of each row that waits, or why it is refused; fetch lines only to end one."""
@@ -484,13 +441,20 @@ class _Walk:
                     self._fetch()
                 continue
             cut = row.split(separator) if source.strict or '"' not in row else _cut(row, separator)
-            if not source.strict and (cut is True or (separator == "\t" and _may_continue(cut, fields))):
+            if not source.strict and (cut is True or (separator == "\t" and self._may_continue(cut))):
                 cut = self._join(text) or (cut if isinstance(cut, list) else False)
             if self._skip_header:
                 self._skip_header = False
                 continue
             fault = self._find_fault(cut, text)
-            yield number, offset, cut if fault is None else self._refuse(number, offset, fault, row)
+            refused = fault and BadRow(self._text.path, number, offset, fault, row[:EXCERPT_CHARACTERS])
+            yield number, offset, refused or cut
+
+    def _may_continue(self, cut: list[str] | bool) -> bool:
+        """Return whether the last field of a line with tabs can be the start of a quoted one of several lines."""
+        if not isinstance(cut, list) or len(cut) > (self._fields or len(cut)):
+            return False
+        return cut[-1].startswith('"') and cut[-1].count('"') % 2 == 1
 
     def _find_fault(self, cut: list[str] | bool, text: str) -> Fault | None:
         if not isinstance(cut, list):
@@ -498,19 +462,14 @@ class _Walk:
             return Fault(Reason.MISPLACED_QUOTE, detail, 'Write " as "" in a quoted field')
         if not self._fields or len(cut) == self._fields:
             return None
-        detail = f"found {len(cut)} of {self._fields}"
+        detail, strict = f"found {len(cut)} of {self._fields}", self._source.strict
         if len(cut) < self._fields:
-            advice = "Put one tab between columns" if self._source.strict else "Quote texts that hold line feeds"
+            advice = "Put one tab between columns" if strict else "Quote texts that hold line feeds"
             return Fault(Reason.TOO_FEW_FIELDS, detail if text else "the line is empty", advice)
         if "\r" in text.removesuffix("\r"):
             return Fault(Reason.TOO_MANY_FIELDS, f"{detail}, and a lone CR, which ends no line", "End lines with LF")
-        if not self._source.strict:
-            return Fault(Reason.TOO_MANY_FIELDS, detail, "Quote texts that hold the separator")
-        remedy = "A text cannot hold a tab; if the file has more columns, set --text_column and --label_column, from 0"
-        return Fault(Reason.TOO_MANY_FIELDS, detail, remedy)
-
-    def _refuse(self, number: int, offset: int, fault: Fault, row: str) -> BadRow:
-        return BadRow(self._text.path, number, offset, fault, row[:EXCERPT_CHARACTERS])
+        tabs = "A text cannot hold a tab; if the file has more columns, set --text_column and --label_column, from 0"
+        return Fault(Reason.TOO_MANY_FIELDS, detail, tabs if strict else "Quote texts that hold the separator")
 
     def _join(self, first: str) -> list[str] | bool:
         """Return the fields of a row of several lines and consume these; False without any change if it is not one."""
@@ -550,12 +509,3 @@ class _Walk:
             or reads(lines[-1], range(broken[-1]))
             or any(reads(line, range(len(cut))) for line in lines[1:-1])
         )
-
-
-def _is_utf8(buffer: pa.Buffer) -> bool:
-    whole = np.array([0, buffer.size], dtype=np.int32)
-    try:
-        pa.StringArray.from_buffers(1, pa.py_buffer(whole), buffer).validate(full=True)
-    except pa.ArrowInvalid:
-        return False
-    return True

@@ -14,26 +14,10 @@ import pyarrow as pa
 
 from ..utils.errors import UserError
 from .labels import LabelMap, RowLabels, listed, sort_labels
-from .row_errors import WHITE_SPACE, Fault, Reason, label_fault
+from .row_errors import WHITE_SPACE, Fault, Reason
 
 _MOST = float(np.finfo(np.float32).max)
 _FLAGS = {"0": False, "0.0": False, "False": False, "1": True, "1.0": True, "True": True}
-
-
-@dataclass(frozen=True)
-class AsWritten(RowLabels):
-    """Labels as strings, before their map is known; with `checked`, strings that can be the label of a class."""
-
-    checked: bool = False
-    feature = None
-
-    def read(self, written: str) -> str | Fault:
-        """Return the string, or what is wrong with it."""
-        return (label_fault(written) if self.checked else None) or written
-
-    def as_array(self, values: Sequence[str], codes: np.ndarray) -> pa.Array:
-        """Return a dictionary of strings."""
-        return pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32()), pa.array(values, pa.string()))
 
 
 @dataclass(frozen=True)

@@ -5,19 +5,31 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow as pa
 from datasets.exceptions import DatasetsError
 
 from ..utils.errors import UserError, reason_of
-from .hf_dataset import as_table, to_dataset
+from .audit import Origin
 from .row_errors import DataError, DataReport, Ledger, Reason
 from .rows import RowOptions
-from .split_reader import build_streams, build_tables, choose_held_out, read_splits
-from .tables import PACKED, TABLE_SUFFIXES, Table, is_table, open_folder, open_lines
+from .split_reader import build_streams, build_tables, read_splits
+from .tables import (
+    BATCH_ROWS,
+    PACKED,
+    TABLE_SUFFIXES,
+    Batch,
+    Table,
+    is_table,
+    number_rows,
+    open_folder,
+    open_lines,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -28,12 +40,39 @@ _NUMBER = re.compile(r"-\d+(-of-\d+)?$")  # a part of a split: train-00000-of-00
 _NO_LABEL = ("unsup", "unsupervised", "unlabeled")  # folders beside those of labels, as in IMDb
 UNLABELLED = -1  # published data sets mark rows without a label so, in ClassLabel columns
 
-PathLike = str | os.PathLike[str]
-Source = PathLike | Mapping[str, PathLike | Sequence[PathLike]]
+
+def load_texts(
+    arguments: Any, *, data: Any = None, **options: Any
+) -> datasets.DatasetDict | datasets.IterableDatasetDict:
+    """Read the labelled texts that settings (`TableArguments`) name, or rows in memory by split, with [`load_tsv`]."""
+    if data is None:
+        arguments.check_source()
+    elif arguments.data_dir is not None or arguments.dataset_name is not None:
+        raise UserError("the texts have two sources: found train and data_dir or dataset_name; give one of them")
+    source = data if data is not None else arguments.data_dir or arguments.dataset_name
+    return load_tsv(source, arguments.dataset_config, **arguments.layout(), **options)
+
+
+def join_splits(train: Any, validation: Any, test: Any) -> Mapping[str, Any] | None:
+    """Return rows in memory by split; None without any."""
+    others = {name: rows for name, rows in (("validation", validation), ("test", test)) if rows is not None}
+    if train is None and others:
+        raise UserError(f"{' and '.join(others)} in memory without train: give the training rows as train")
+    if isinstance(train, Mapping):
+        if others:
+            raise UserError(f"train holds splits by name: put {' and '.join(others)} there")
+        return train
+    return None if train is None else {"train": train, **others}
+
+
+def find_origins(report: DataReport) -> dict[str, Origin]:
+    """Return file and lines of each split that is read from one text file."""
+    return {split: Origin(file, lines.tolist()) for split, (file, lines) in report.lines.items()}
 
 
 def load_tsv(
-    source: Source,
+    source: Any,
+    config: str | None = None,
     *,
     splits: Iterable[str] | None = None,
     validation_share: float = 0.1,
@@ -44,7 +83,7 @@ def load_tsv(
     report: DataReport | None = None,
     **options: Any,
 ) -> datasets.DatasetDict | datasets.IterableDatasetDict:
-    """Read labelled texts from files: TSV without names of columns, or tables of any format with names.
+    """Read labelled texts: TSV without names of columns, tables of any format, data sets, or rows in memory.
 
     A line of plain TSV is `text<TAB>label` in UTF-8, ended by LF or CRLF. A byte order mark is skipped; quotes, a lone
     CR, U+2028 and white space at the ends of a text are part of the text. Two columns are expected unless others are
@@ -55,15 +94,18 @@ def load_tsv(
         source: A folder with `train.tsv`, `dev.tsv`, `test.tsv`, or such files of other formats, also `.gz` and
             `.zst`, or parts such as `train-00000-of-00004.tsv`; a folder with a folder of `.txt` files or a `.txt`
             file of lines for each label, or with such folders `train` and `test`; files by split; or one file of
-            training rows.
-        splits: Read only these, without a hold-out. Train is not required then if `class_names` are given.
+            training rows. Or a data set of the `datasets` library: its name on the Hub, its folder, a `DatasetDict`,
+            or a `Dataset`, which is train; or rows by split, each as [`to_dataset`] takes it. Their rows count from 0.
+        config: The configuration of a data set that has several.
+        splits: Read only these, without a hold-out. Train is not required then if `class_names` are given. By default
+            a validation or test split of a data set with only the label -1, no label, is left out and logged.
         validation_share: Without a validation split, this share of train, stratified by label, becomes it; 0 for none.
             Equal and nearly equal texts stay on one side. Below 20 rows nothing is held out.
         seed: Changes which rows are held out.
         max_bad_rows: Skip up to this many bad rows: a count, or a share of all rows such as `"0.1%"`.
         rejected_path: File that lists these (JSON lines). Without it the first few are logged.
-        streaming: Return streams, without a hold-out. The files are still read once here, so that all errors come
-            before the first batch.
+        streaming: Return streams of files, without a hold-out. The files are still read once here, so that all errors
+            come before the first batch.
         report: An empty report to fill in.
         options: Columns and labels: the fields of [`~hf_rnn.data.rows.RowOptions`].
 
@@ -75,95 +117,54 @@ def load_tsv(
         UserError: For arguments that contradict each other or the data.
     """
     report, columns = DataReport() if report is None else report, RowOptions(**options)
-    tables = _open_files(source, splits, columns)
-    return _load(
-        tables, columns, splits, validation_share, seed, Ledger(max_bad_rows, rejected_path, report), streaming
-    )
-
-
-def load_named(  # noqa: D417 - the other arguments are those of load_tsv
-    dataset: PathLike | datasets.Dataset | Mapping[str, Any],
-    config: str | None = None,
-    *,
-    splits: Iterable[str] | None = None,
-    validation_share: float = 0.1,
-    seed: int = 0,
-    max_bad_rows: int | float | str = 0,
-    rejected_path: str | Path | None = None,
-    report: DataReport | None = None,
-    **options: Any,
-) -> datasets.DatasetDict:
-    """Read labelled texts from a data set of the `datasets` library, under the contract of [`load_tsv`].
-
-    Other arguments, results and errors are those of [`load_tsv`]. Rows count from 0 in messages and lists.
-
-    Args:
-        dataset: A name on the Hub; a folder; a file or folder as of [`load_tsv`]; a `DatasetDict`; a `Dataset`, which
-            is train; or splits by name, each as [`to_dataset`] takes it.
-        config: The configuration of a data set that has several.
-        splits: By default a validation or test split with only the label -1, no label, is left out and logged.
-        options: As of [`load_tsv`]. Dots in names of columns lead into nested records: `fields.text`. A column of
-            ClassLabel keeps its names and ids.
-    """
-    report, columns = DataReport() if report is None else report, RowOptions(**options)
     ledger = Ledger(max_bad_rows, rejected_path, report)
-    if isinstance(dataset, str | os.PathLike) and _has_tables(os.path.expanduser(dataset)):
-        return _load(_open_files(dataset, splits, columns), columns, splits, validation_share, seed, ledger)
-    splits = None if splits is None else _as_list(splits)
-    pair = () if columns.text_pair_column is None else (columns.text_pair_column,)
-    labels = columns.label_columns or (columns.label_column or "label",)
-    names = [str(name) for name in (columns.text_column or "text", *pair, *labels)]
-    loaded, name, found = open_named(dataset, config, names, splits)
-    opened = {split: as_table(f"{name}[{own}]", loaded[own]) for split, own in found.items()}
-    coded = all(columns.locate(table).class_names is not None for table in opened.values())
-    for split, table in list(opened.items()) if splits is None and coded else ():
-        label = columns.locate(table).labels[0]
-        rows = loaded[found[split]].select_columns([label])
-        is_class = isinstance(rows.features[label], datasets.ClassLabel)
-        if split != "train" and is_class and rows.unique(label) == [UNLABELLED]:
-            logger.warning("%s is left out: all labels are %d, which means no label", table.path, UNLABELLED)
-            del opened[split]
-    chosen = choose_splits(splits, opened, name, columns.class_names is not None or coded)
-    return _load({split: [opened[split]] for split in chosen}, columns, splits, validation_share, seed, ledger)
-
-
-def _load(
-    tables: Mapping[str, Sequence[Table]],
-    options: RowOptions,
-    splits: Iterable[str] | None,
-    validation_share: float,
-    seed: int,
-    ledger: Ledger,
-    streaming: bool = False,
-) -> Any:
-    """Read tables by split, and hold out validation rows unless only some splits are asked for."""
-    sources = {split: [options.locate(table) for table in parts] for split, parts in tables.items()}
-    names = next(iter(sources.values()))[0].class_names if options.class_names is None else list(options.class_names)
+    tables = open_tables(source, config, splits, columns)
+    if streaming and next(iter(tables.values()))[0].kind == "dataset":
+        raise UserError("streaming requires files: found another source of texts; leave it out")
+    sources = {split: [columns.locate(table) for table in parts] for split, parts in tables.items()}
+    names = next(iter(sources.values()))[0].class_names if columns.class_names is None else list(columns.class_names)
     with ledger:
-        labels, read = read_splits(sources, options, names, ledger, not streaming)
-    share, report = validation_share if splits is None else 0, ledger.report
+        labels, read = read_splits(sources, columns, names, ledger, not streaming)
+    share = validation_share if splits is None else 0
     if not streaming:
-        return build_tables(labels, read, choose_held_out(read, labels, share, seed, report), report)
+        return build_tables(labels, read, share, seed, report)
     if share and "validation" not in read:
         logger.warning("there is no validation split, and a stream holds no rows out: nothing is measured")
     return build_streams(labels, read, report)
 
 
-def _open_files(source: Source, splits: Iterable[str] | None, options: RowOptions) -> dict[str, list[Table]]:
-    """Open the files of each split to read, train first."""
-    if isinstance(source, str | os.PathLike) and (found := _find_label_files(Path(os.path.expanduser(source)))):
-        names = choose_splits(splits, found, str(source), options.class_names is not None)
-        logger.info("%s: the labels are %s", source, ", ".join(path.name for path in found[names[0]]))
-        opened = {}
-        for name in names:
-            folders = [open_folder(path, options.encoding) for path in found[name] if path.is_dir()]
-            files = [path for path in found[name] if path.is_file()]
-            opened[name] = folders or [
-                open_lines(path, options.encoding, path.name.partition(".txt")[0]) for path in files
-            ]
-        return opened
-    paths = find_files(source, splits, options.class_names is not None)
-    return {split: list(map(options.open_file, parts)) for split, parts in paths.items()}
+def open_tables(
+    source: Any, config: str | None, splits: Iterable[str] | None, options: RowOptions
+) -> dict[str, list[Table]]:
+    """Open the tables of each split to read, train first, of any source that [`load_tsv`] takes."""
+    splits, names_given = None if splits is None else _as_list(splits), options.class_names is not None
+    path = Path(os.path.expanduser(source)) if isinstance(source, str | os.PathLike) else None
+    if path is not None and (labelled := _find_label_files(path)):
+        names = choose_splits(splits, labelled, str(source), names_given)
+        logger.info("%s: the labels are %s", source, ", ".join(part.name for part in labelled[names[0]]))
+        return {name: [_open_labelled(part, options.encoding) for part in labelled[name]] for name in names}
+    if _is_files(source):
+        files = find_files(source, splits, names_given)
+        return {split: list(map(options.open_file, parts)) for split, parts in files.items()}
+    pair = () if options.text_pair_column is None else (options.text_pair_column,)
+    labels = options.label_columns or (options.label_column or "label",)
+    loaded, name, found = _load_dataset(
+        source, config, [str(column) for column in (options.text_column or "text", *pair, *labels)]
+    )
+    opened = {split: as_table(f"{name}[{stored}]", loaded[stored]) for split, stored in found.items()}
+    coded = all(options.locate(table).class_names is not None for table in opened.values())
+    for split, table in list(opened.items()) if splits is None and coded else ():
+        rows, label = loaded[found[split]], options.locate(table).labels[0]
+        unlabelled = isinstance(rows.features[label], datasets.ClassLabel) and rows.unique(label) == [UNLABELLED]
+        if split != "train" and unlabelled:
+            logger.warning("%s is left out: all labels are %d, which means no label", table.path, UNLABELLED)
+            del opened[split]
+    return {split: [opened[split]] for split in choose_splits(splits, opened, name, names_given or coded)}
+
+
+def _open_labelled(path: Path, encoding: str | None) -> Table:
+    """Open the folder or the file of a label."""
+    return open_folder(path, encoding) if path.is_dir() else open_lines(path, encoding, path.name.partition(".txt")[0])
 
 
 def _find_label_files(folder: Path) -> dict[str, list[Path]]:
@@ -182,16 +183,17 @@ def _find_label_files(folder: Path) -> dict[str, list[Path]]:
     return found
 
 
-def is_saved(folder: PathLike) -> bool:
-    """Return whether a folder is a data set that the `datasets` library saved."""
-    return any(os.path.exists(os.path.join(folder, name)) for name in ("dataset_dict.json", "state.json"))
-
-
-def _has_tables(path: str) -> bool:
-    """Return whether a path is a table, or a folder with tables for training."""
-    if not os.path.isdir(path):
-        return os.path.isfile(path) and is_table(path)
-    return "train" in _list_files(Path(path), TABLE_SUFFIXES)
+def _is_files(source: Any) -> bool:
+    """Return whether a source is files of ours, not a data set of the library or rows in memory."""
+    if isinstance(source, Mapping):
+        return all(map(_is_file_or_files, source.values()))
+    if not isinstance(source, str | os.PathLike):
+        return False
+    path = Path(os.path.expanduser(source))
+    if not path.is_dir():
+        return path.is_file() or is_table(path)
+    saved = any((path / name).exists() for name in ("dataset_dict.json", "state.json"))
+    return not saved and (bool(_list_files(path, TABLE_SUFFIXES)) or not any(path.iterdir()))
 
 
 def _list_files(folder: Path, suffixes: Sequence[str]) -> dict[str, list[str]]:
@@ -215,20 +217,26 @@ def _list_files(folder: Path, suffixes: Sequence[str]) -> dict[str, list[str]]:
     return given
 
 
-def open_named(
-    dataset: Any, config: str | None, columns: Sequence[str], splits: Sequence[str] | None
+def _is_file_or_files(part: Any) -> bool:
+    if isinstance(part, list | tuple):  # a list of texts in memory is a mistake of its own
+        return bool(part) and all(isinstance(path, str | os.PathLike) and os.path.exists(path) for path in part)
+    return isinstance(part, str | os.PathLike)
+
+
+def _load_dataset(
+    source: Any, config: str | None, columns: Sequence[str]
 ) -> tuple[datasets.DatasetDict, str, dict[str, str]]:
-    """Return a data set as [`load_named`] takes it, its name in messages, and its own names of the known splits."""
-    if isinstance(dataset, Mapping):
-        in_memory = {split: to_dataset(rows, columns, split) for split, rows in dataset.items()}
-        loaded, name = datasets.DatasetDict(in_memory), "dataset"
-    elif isinstance(dataset, datasets.Dataset):
-        loaded, name = datasets.DatasetDict(train=dataset), "dataset"
-    elif isinstance(dataset, str | os.PathLike):
-        name = os.path.expanduser(dataset)
-        loaded = _load_library(name, config, splits[0] if splits and len(splits) == 1 else "train")
+    """Return a data set, its name in messages, and its own names of the known splits."""
+    name = "dataset"
+    if isinstance(source, Mapping):
+        loaded = datasets.DatasetDict({split: to_dataset(rows, columns, split) for split, rows in source.items()})
+    elif isinstance(source, datasets.Dataset):
+        loaded = datasets.DatasetDict(train=source)
+    elif isinstance(source, str | os.PathLike):
+        name = os.path.expanduser(source)
+        loaded = _load_library(name, config)
     else:
-        raise UserError(f"a data set must be a Dataset, a dict, a name or a folder: found {type(dataset).__name__}")
+        raise UserError(f"a data set must be a Dataset, a dict, a name or a folder: found {type(source).__name__}")
     for split, rows in loaded.items():
         if any("." in column and column not in rows.features for column in columns):
             loaded[split] = rows.flatten()
@@ -238,23 +246,67 @@ def open_named(
     return loaded, name, found
 
 
-def _load_library(name: str, config: str | None, split_of_file: str) -> datasets.DatasetDict:
+def _load_library(name: str, config: str | None) -> datasets.DatasetDict:
     try:
         if os.path.exists(os.path.join(name, "dataset_dict.json")):
             return datasets.load_from_disk(name)
         if os.path.exists(os.path.join(name, "state.json")):  # a single saved split
             return datasets.DatasetDict(train=datasets.load_from_disk(name))
-        if os.path.isfile(name):
-            builder = "parquet" if ".parquet" in name.lower() else "json"
-            return datasets.load_dataset(builder, data_files={split_of_file: name})
         return datasets.load_dataset(name, config)
     except Exception as error:  # the library raises anything: not found, no network, broken files
         cause = error.__cause__ if isinstance(error, DatasetsError) and error.__cause__ is not None else error
         raise UserError(f"the data set {name!r} cannot be loaded: {reason_of(cause):.500}") from error
 
 
+def as_table(name: str, rows: datasets.Dataset) -> Table:
+    """Return a data set as a table, whose columns of ClassLabel have names; `name` is that in messages."""
+    names = {}
+    for column, feature in rows.features.items():
+        item = feature.feature if isinstance(feature, datasets.List | datasets.LargeList) else feature
+        if isinstance(item, datasets.ClassLabel):
+            names[column] = item.names
+    return Table(name, "dataset", list(rows.features), class_names=names, _read=partial(_read_dataset, rows))
+
+
+def _read_dataset(rows: datasets.Dataset, columns: Sequence[str] | None) -> Iterator[Batch]:
+    """Read columns as Arrow data, never row by row."""
+    chosen = rows if columns is None else rows.select_columns(list(columns))
+    tables = chosen.with_format("arrow").iter(batch_size=BATCH_ROWS)
+    yield from number_rows(batch for table in tables for batch in table.combine_chunks().to_batches())
+
+
+def to_dataset(rows: Any, columns: Sequence[str], where: str) -> datasets.Dataset:
+    """Return rows in memory as a data set.
+
+    Rows are a `Dataset`, a table or frame of Arrow, pandas or polars, or a list of dicts or of tuples with an item for
+    each of `columns`, such as (text, label). `where` names them in messages.
+    """
+    if isinstance(rows, datasets.Dataset):
+        return rows
+    try:
+        if hasattr(rows, "__arrow_c_stream__"):
+            table = pa.table(rows)
+        elif (items := list(rows)) and all(isinstance(row, Mapping) for row in items):
+            table = pa.Table.from_pylist(items)
+        else:
+            table = pa.table(dict(zip(columns, map(list, zip(*items, strict=True)), strict=True)))
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        found = f"found {type(rows).__name__} ({reason_of(error):.200})"
+        raise UserError(f"{where} must be a Dataset, a frame, or a list of dicts or pairs: {found}") from error
+    known = table.column_names
+    roots = {column if column in known else column.split(".")[0] for column in columns}
+    if roots <= set(known):
+        table = table.select(sorted(roots))
+    for index, field in enumerate(table.schema):
+        if pa.types.is_dictionary(field.type):  # categories, which the datasets library refuses
+            kind = pa.string() if "string" in str(field.type.value_type) else field.type.value_type
+            parts = [part.dictionary.cast(kind).take(part.indices) for part in table.column(index).chunks]
+            table = table.set_column(index, field.name, pa.chunked_array(parts, kind))
+    return datasets.Dataset(table)
+
+
 def find_files(
-    source: Source, splits: Iterable[str] | None, names_given: bool, suffixes: Sequence[str] = TABLE_SUFFIXES
+    source: Any, splits: Iterable[str] | None, names_given: bool, suffixes: Sequence[str] = TABLE_SUFFIXES
 ) -> dict[str, list[str]]:
     """Return the files of each split to read, train first; a single file is the only requested split, or train."""
     if isinstance(source, Mapping):

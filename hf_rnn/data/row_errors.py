@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -111,8 +110,7 @@ class BadRow:
         """Return the line of `rejected.jsonl` for this row."""
         record = {"file": self.path, "line": self.line, "byte_offset": self.byte_offset}
         record |= {"reason": self.fault.reason.value, "detail": self.fault.detail, "text": self.excerpt}
-        text = json.dumps(record, ensure_ascii=False)
-        return re.sub("[\x85\u2028\u2029]", lambda end: f"\\u{ord(end[0]):04x}", text)  # str.splitlines cuts there
+        return json.dumps(record, ensure_ascii=False)
 
 
 class DataError(UserError):
@@ -144,7 +142,6 @@ class SplitReport:
     rows_read: int = 0
     rows_kept: int = 0
     rejected: Counter[str] = field(default_factory=Counter)  # reason -> rows
-    label_counts: list[int] = field(default_factory=list)  # kept rows by label id
 
 
 @dataclass
@@ -154,7 +151,6 @@ class DataReport:
     Attributes:
         held_out: Rows of train that became the validation split; 0 if there was one.
         label_counts: Rows by label id of each returned split, after any hold-out.
-        train_rows: Rows of each file of train, after any hold-out; empty if the loader does not count them.
         lines: The file of each returned split that comes from one text file, and the line of each row, from 1.
         rejected_path: The file that lists the refused rows; None without refused rows or without a path.
         fingerprint: Depends on the returned rows, their labels and their split; not on the path.
@@ -164,7 +160,6 @@ class DataReport:
     class_names: list[str] = field(default_factory=list)
     held_out: int = 0
     label_counts: dict[str, list[int]] = field(default_factory=dict)
-    train_rows: list[int] = field(default_factory=list)
     lines: dict[str, tuple[str, np.ndarray]] = field(default_factory=dict, compare=False, repr=False)
     rejected_path: str | None = None
     fingerprint: str = ""
@@ -178,20 +173,6 @@ class DataReport:
     def rows_rejected(self) -> int:
         """Rows refused in all splits."""
         return sum(sum(split.rejected.values()) for split in self.splits.values())
-
-    def __str__(self) -> str:
-        lines = []
-        for name, split in self.splits.items():
-            line = f"{name}: {split.rows_read} rows read, {split.rows_kept} kept"
-            if split.rejected:
-                reasons = ", ".join(f"{count} {reason}" for reason, count in split.rejected.most_common())
-                line += f", {sum(split.rejected.values())} rejected ({reasons})"
-            lines.append(line)
-        if self.held_out:
-            lines.append(f"validation: {self.held_out} rows held out of train, stratified by label")
-        if self.rejected_path:
-            lines.append(f"rejected rows are listed in {self.rejected_path}")
-        return "\n".join(lines)
 
 
 def parse_limit(max_bad_rows: int | float | str) -> tuple[int | None, float | None]:
@@ -233,23 +214,16 @@ class Ledger:
             raise DataError.for_row(row, "To skip such rows: --max_bad_rows N")
         self.report.splits[split].rejected[row.fault.reason.value] += 1
         if self._path is not None:
-            self._list(self._path, row)
+            if self._stream is None:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                # names of files may hold bytes that are not UTF-8
+                self._stream = self._path.open("w", encoding="utf-8", errors="backslashreplace", newline="\n")
+                self.report.rejected_path = str(self._path)
+            self._stream.write(row.as_json() + "\n")
         elif self.report.rows_rejected <= _LOGGED_ROWS:
             logger.warning("rejected %s", row.describe())
         if self.limit is not None and self.report.rows_rejected > self.limit:
             raise DataError.for_row(row, f"This is one bad row more than --max_bad_rows {self.max_bad_rows} allows")
-
-    def _list(self, path: Path, row: BadRow) -> None:
-        try:
-            if self._stream is None:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                # names of files may hold bytes that are not UTF-8
-                self._stream = path.open("w", encoding="utf-8", errors="backslashreplace", newline="\n")
-                self.report.rejected_path = str(path)
-            self._stream.write(row.as_json() + "\n")
-            self._stream.flush()
-        except OSError as error:
-            raise UserError(f"bad rows cannot be listed in {path}: {error.strerror or error}") from error
 
     def __enter__(self) -> Ledger:
         return self

@@ -1,6 +1,6 @@
 """Rows of any table under one check: a text and a label are delivered unchanged, or refused with place and reason.
 
-TSV files, other tables and data sets yield Arrow batches with their places (`tables.py`, `hf_dataset.py`). This module
+TSV files, other tables and data sets yield Arrow batches with their places (`tables.py`, `loading.py`). This module
 finds their columns, writes labels as TSV would, and checks texts and labels for all tasks.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -21,10 +21,6 @@ from .row_errors import EXCERPT_CHARACTERS, WHITE_SPACE, BadRow, DataError, Faul
 from .tables import LABEL_NAMES, TEXT_NAMES, Batch, Table, find_column, is_table, read_table, suffix_of, take_column
 
 Column = int | str
-
-# First and last bytes of texts of only white space.
-_BLANK_FIRST = np.isin(np.arange(256), [character.encode()[0] for character in WHITE_SPACE])
-_BLANK_LAST = np.isin(np.arange(256), [character.encode()[-1] for character in WHITE_SPACE])
 
 
 @dataclass(frozen=True)
@@ -134,33 +130,15 @@ class Taken:
         return Counter({name: count for name, count in zip(names, counts, strict=True) if count})
 
 
-@dataclass(frozen=True)
-class Rows:
-    """The good rows of some lines: texts, and labels as of `RowLabels.as_array`.
+class Rows(NamedTuple):
+    """The good rows of some lines: columns of a data set, labels as of `RowLabels.as_array`, and their places.
 
-    `lines` counts the refused ones too; `pairs` are the second texts, if there are any.
+    `lines` counts the refused rows too.
     """
 
-    texts: pa.Array
-    labels: pa.Array
+    columns: pa.RecordBatch
     lines: int
     places: np.ndarray
-    pairs: pa.Array | None = None
-
-    def filter(self, mask: np.ndarray) -> Rows:
-        """Return the rows where a boolean mask is True, with 0 lines."""
-        keep = pa.array(mask)
-        pairs = None if self.pairs is None else self.pairs.filter(keep)
-        return Rows(self.texts.filter(keep), self.labels.filter(keep), 0, self.places[mask], pairs)
-
-    def text_lists(self) -> list[list[str]]:
-        """Return the texts, and the second texts if there are any."""
-        return [column.to_pylist() for column in (self.texts, self.pairs) if column is not None]
-
-    def columns(self) -> dict[str, pa.Array]:
-        """Return the columns of a data set."""
-        pairs = {} if self.pairs is None else {"text_pair": self.pairs}
-        return {"text": self.texts, **pairs, "label": self.labels}
 
 
 @dataclass(frozen=True)
@@ -176,11 +154,6 @@ class RowSource:
     def path(self) -> str:
         """The file, or the name of the data set in messages."""
         return self.table.path
-
-    @property
-    def label_names(self) -> tuple[str, ...]:
-        """The names of the label columns, or their numbers."""
-        return self.labels
 
     @property
     def class_names(self) -> list[str] | None:
@@ -228,7 +201,8 @@ class RowSource:
             texts, codes, places = [column.filter(keep) for column in texts], codes[~bad], places[~bad]
         values = [label for label in read if not isinstance(label, Fault)]
         numbers = labels.as_array(values, (np.cumsum(good_labels) - 1)[codes])
-        return Rows(texts[0], numbers, batch.size, places, *texts[1:])
+        names = [*("text", "text_pair")[: len(texts)], "label"]
+        return Rows(pa.RecordBatch.from_arrays([*texts, numbers], names), batch.size, places)
 
     def _take_text(self, rows: pa.RecordBatch, name: str) -> pa.Array:
         column = take_column(rows, name)
@@ -284,18 +258,5 @@ def _write(value: Any, names: list[str] | None) -> str | None:
 
 def _find_faulty(texts: pa.StringArray) -> np.ndarray:
     """Return which texts are missing, blank, or have a NUL."""
-    lengths = pc.fill_null(pc.binary_length(texts), 0).to_numpy(zero_copy_only=False)
-    faulty = lengths == 0
-    _, offsets, data = texts.buffers()
-    if data is None or not len(texts):
-        return faulty
-    characters = np.frombuffer(data, dtype=np.uint8)
-    ends = np.frombuffer(offsets, dtype=np.int32)[texts.offset : texts.offset + len(texts) + 1]
-    rows = np.flatnonzero(~faulty)
-    suspects = rows[_BLANK_FIRST[characters[ends[rows]]] & _BLANK_LAST[characters[ends[rows + 1] - 1]]]
-    if len(suspects):
-        trimmed = pc.utf8_trim(texts.take(pa.array(suspects)), characters=WHITE_SPACE)
-        faulty[suspects] = pc.binary_length(trimmed).to_numpy(zero_copy_only=False) == 0
-    if (characters[ends[0] : ends[-1]] == 0).any():
-        faulty |= pc.fill_null(pc.match_substring(texts, "\0"), False).to_numpy(zero_copy_only=False)
-    return faulty
+    blank = pc.equal(pc.binary_length(pc.utf8_trim(texts, characters=WHITE_SPACE)), 0)
+    return pc.fill_null(pc.or_(blank, pc.match_substring(texts, "\0")), True).to_numpy(zero_copy_only=False)

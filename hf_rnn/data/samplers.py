@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice, pairwise
 from typing import Any
 
 import datasets
 import numpy as np
 from torch.utils.data import IterableDataset, Sampler
-
-from ..utils.errors import UserError
-
-logger = logging.getLogger(__name__)
 
 SHUFFLED_ROWS = 10_000  # rows of a stream in memory; the next one is drawn from these
 
@@ -36,11 +30,9 @@ class _EpochBatchSampler(Sampler[list[int]]):
     A run that stops inside an epoch can resume with the batches that it has not seen.
     """
 
-    def __init__(self, lengths: np.ndarray, seed: int, **sizes: int) -> None:
-        for name, value, least in (*((name, value, 1) for name, value in sizes.items()), ("seed", seed, 0)):
-            if value < least:
-                raise UserError(f"{name} must be at least {least}: found {value}")
-        self.lengths, self.seed, self.epoch = lengths, seed, 0
+    def __init__(self, lengths: Sequence[int], batch_size: int, drop_last: bool) -> None:
+        self.lengths, self.batch_size, self.drop_last = np.asarray(lengths, dtype=np.int64), batch_size, drop_last
+        self.epoch = 0
 
     @property
     def sampler(self) -> _EpochBatchSampler:
@@ -51,8 +43,9 @@ class _EpochBatchSampler(Sampler[list[int]]):
         """Choose the epoch, from 0, for the next iteration."""
         self.epoch = epoch
 
-    def _generator(self) -> np.random.Generator:
-        return np.random.default_rng([self.seed, self.epoch])
+    def __len__(self) -> int:
+        full, rest = divmod(len(self.lengths), self.batch_size)
+        return full + (rest > 0 and not self.drop_last)
 
 
 class LengthBucketedBatchSampler(_EpochBatchSampler):
@@ -83,15 +76,11 @@ class LengthBucketedBatchSampler(_EpochBatchSampler):
         pool_batches: int = 50,
         drop_last: bool = False,
     ) -> None:
-        super().__init__(np.asarray(lengths, dtype=np.int64), seed, batch_size=batch_size, pool_batches=pool_batches)
-        self.batch_size, self.pool_batches, self.drop_last = batch_size, pool_batches, drop_last
-
-    def __len__(self) -> int:
-        full, rest = divmod(len(self.lengths), self.batch_size)
-        return full + (rest > 0 and not self.drop_last)
+        super().__init__(lengths, batch_size, drop_last)
+        self.seed, self.pool_batches = seed, pool_batches
 
     def __iter__(self) -> Iterator[list[int]]:
-        generator = self._generator()
+        generator = np.random.default_rng([self.seed, self.epoch])
         order = generator.permutation(len(self.lengths))
         filled = len(order) - len(order) % self.batch_size
         pool_size = self.pool_batches * self.batch_size
@@ -113,83 +102,12 @@ class SortedBatchSampler(_EpochBatchSampler):
     """
 
     def __init__(self, lengths: Sequence[int], batch_size: int, *, drop_last: bool = False) -> None:
-        super().__init__(np.asarray(lengths, dtype=np.int64), 0, batch_size=batch_size)
-        self.batch_size, self.drop_last = batch_size, drop_last
-
-    def __len__(self) -> int:
-        full, rest = divmod(len(self.lengths), self.batch_size)
-        return full + (rest > 0 and not self.drop_last)
+        super().__init__(lengths, batch_size, drop_last)
 
     def __iter__(self) -> Iterator[list[int]]:
         order = np.argsort(self.lengths, kind="stable").tolist()
         for start in range(0, len(self) * self.batch_size, self.batch_size):
             yield order[start : start + self.batch_size][::-1]
-
-
-class TokenBudgetBatchSampler(_EpochBatchSampler):
-    """Yield lists of indices of texts of similar length, within a budget of tokens, each index once per epoch.
-
-    The tokens of a batch are its rows times its longest text; an empty text counts as one token. A text with more
-    tokens than the budget is a batch of its own. The indices are sorted by length, equal lengths at random, and cut
-    from the longest on into batches that fit the budget. Then the rows of each `mixed_batches` neighbouring batches
-    are dealt again, and all batches are shuffled. The sizes of the batches depend on the lengths alone, so all epochs
-    have equally many.
-
-    Args:
-        lengths: Tokens by index.
-        tokens_per_batch: The most tokens per batch.
-        seed: Chooses a sequence of orders, one per epoch.
-        mixed_batches: More mean more mixing and padding: for tweets a share of .005 with 1, .015 with 4, .044 with 16.
-        processes: The largest batches are halved until this number of processes divides the number of batches.
-
-    Raises:
-        UserError: For batches of one text each that the processes cannot share evenly.
-    """
-
-    def __init__(
-        self,
-        lengths: Sequence[int],
-        tokens_per_batch: int,
-        *,
-        seed: int = 0,
-        mixed_batches: int = 4,
-        processes: int = 1,
-    ) -> None:
-        sizes = {"tokens_per_batch": tokens_per_batch, "mixed_batches": mixed_batches, "processes": processes}
-        super().__init__(np.maximum(np.asarray(lengths, dtype=np.int64), 1), seed, **sizes)
-        self.tokens_per_batch, self.mixed_batches, self.processes = tokens_per_batch, mixed_batches, processes
-        self._sizes, self._groups = self._cut()
-
-    def _cut(self) -> tuple[list[int], list[int]]:
-        """Return the rows of each batch, longest texts first, and the limits between which rows are dealt again."""
-        longest_first = np.sort(self.lengths)[::-1].tolist()
-        sizes, groups = [], [0]
-        while groups[-1] < len(longest_first):
-            most = max(1, self.tokens_per_batch // longest_first[groups[-1]])
-            rows = min(most * self.mixed_batches, len(longest_first) - groups[-1])
-            batches = -(-rows // most)
-            sizes += [rows // batches + (number < rows % batches) for number in range(batches)]
-            groups.append(groups[-1] + rows)
-        while len(sizes) % self.processes:
-            place = max(range(len(sizes)), key=sizes.__getitem__)
-            if sizes[place] == 1:
-                found = f"{len(sizes)} batches of one text each for {self.processes} processes"
-                raise UserError(f"tokens_per_batch {self.tokens_per_batch} makes {found}: raise it")
-            sizes[place : place + 1] = [-(-sizes[place] // 2), sizes[place] // 2]
-        return sizes, groups
-
-    def __len__(self) -> int:
-        return len(self._sizes)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        generator = self._generator()
-        order = generator.permutation(len(self.lengths))
-        order = order[np.argsort(-self.lengths[order], kind="stable")]
-        for first, last in pairwise(self._groups):
-            generator.shuffle(order[first:last])  # a view of `order`
-        batches = np.split(order, np.cumsum(self._sizes)[:-1])
-        for number in generator.permutation(len(self)):
-            yield batches[number].tolist()
 
 
 class CountedStream(IterableDataset):
@@ -200,69 +118,24 @@ class CountedStream(IterableDataset):
 
     Args:
         rows: The rows, with a shard per file.
-        counts: Rows in all, or by file.
+        count: The number of rows.
         shuffle_seed: Chooses a sequence of orders, one per epoch; None keeps the order of the files.
     """
 
-    def __init__(
-        self, rows: datasets.IterableDataset, counts: int | Sequence[int], shuffle_seed: int | None = None
-    ) -> None:
-        counts = [counts] if isinstance(counts, int) else list(counts)
-        self._counts = counts if rows.num_shards == len(counts) else [sum(counts)]
-        files = len(self._counts)
-        self._files = [rows] if files == 1 else [rows.shard(files, number) for number in range(files)]
+    def __init__(self, rows: datasets.IterableDataset, count: int, shuffle_seed: int | None = None) -> None:
+        self._count, files = count, rows.num_shards
+        self._files = [rows.shard(files, number) for number in range(files)] if files > 1 else [rows]
         if shuffle_seed is not None:
             size = max(1, SHUFFLED_ROWS // files)
             self._files = [
                 part.shuffle(seed=shuffle_seed + number, buffer_size=size) for number, part in enumerate(self._files)
             ]
-        self._shared: tuple[int, int, int] | None = None
-
-    def share(self, process: int, processes: int, batch_size: int) -> None:
-        """Let each process read its own files only: of two processes, the first reads every other file.
-
-        A batch of all processes has the rows that one process reads for it, as long as every file has rows. Then the
-        processes with fewer rows repeat their first ones. Nothing changes if the processes do not divide the files.
-        """
-        if len(self._files) % processes:
-            found = f"found {len(self._files)} for {processes} processes"
-            logger.info("every process reads all files of train: %s; a multiple of it divides the work", found)
-            return
-        self._shared = process, processes, batch_size
-        most, rows = self._batches * batch_size * processes, sum(self._counts)
-        if most > 1.01 * rows + batch_size * processes:
-            found = f"{most - rows:,} of {rows:,} rows are repeated in each epoch"
-            logger.warning("%s, because the files have different lengths: make them about equal", found)
-
-    @property
-    def _batches(self) -> int:
-        """Batches per process of a shared stream."""
-        _, processes, size = self._shared or (0, 1, 1)
-        return max(-(-sum(self._counts[number::processes]) // size) for number in range(processes))
 
     def __len__(self) -> int:
-        if self._shared is None:
-            return sum(self._counts)
-        _, processes, size = self._shared
-        return processes * size * self._batches
+        return self._count
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        if self._shared is None:
-            yield from _in_turn(self._files)
-            return
-        process, processes, size = self._shared
-        mine = self._files[process::processes]
-        rows = _in_turn(mine)
-        for _ in range(self._batches):
-            batch = list(islice(rows, size))
-            while len(batch) < size:
-                rows = _in_turn(mine)
-                batch += (more := list(islice(rows, size - len(batch))))
-                if not more:  # in a worker of the DataLoader that has no file
-                    return
-            # accelerate takes the rows at the place of this process: those at the others are not used
-            for place in range(processes):
-                yield from batch if place == process else [batch[0]] * size
+        yield from _in_turn(self._files)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of the rows."""

@@ -18,10 +18,9 @@ import pyarrow as pa
 import xxhash
 from datasets.iterable_dataset import ArrowExamplesIterable
 
-from .label_sets import AsWritten
 from .labels import LabelMap, RowLabels, listed, sort_labels
 from .row_errors import DataError, DataReport, Fault, Ledger, Reason, SplitReport, label_fault
-from .rows import RowOptions, Rows, RowSource, Taken
+from .rows import RowOptions, RowSource, Taken
 from .stratified_split import hold_out
 
 logger = logging.getLogger(__name__)
@@ -29,20 +28,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class ReadSplit:
-    """The good rows of one split, empty if only counts are requested, and a hash of all bytes that were read.
-
-    `counts` has for each source the kept rows by label id.
-    """
+    """The good rows of one split and their places, empty if only counts are requested, and a hash of all rows."""
 
     sources: Sequence[RowSource]
-    counts: list[Counter[int]] = field(default_factory=list)
-    rows: list[Rows] = field(default_factory=list)
+    batches: list[pa.RecordBatch] = field(default_factory=list)
+    places: list[np.ndarray] = field(default_factory=list)
     digest: str = ""
-
-    def count_labels(self, classes: int) -> list[int]:
-        """Return the kept rows by label id."""
-        total = sum(self.counts, Counter())
-        return [total[label] for label in range(classes)]
 
 
 def read_splits(
@@ -62,129 +53,110 @@ def read_splits(
     # without a map of their own the labels of the first split are all known, so its first bad row is found at once
     is_strict = ledger.limit == 0 and class_names is None and scheme is None
     surveyed: Counter[str] = Counter()
-    taken: list[list[Taken]] = []
+    taken: list[tuple[RowSource, Taken]] = []
     for part in sources[first]:
-        taken.append([])
         for rows in part.take():
             counts = rows.count_labels()
-            faults = [label for label in counts if scheme is None and label_fault(label)]
-            if is_strict and (faults or rows.batch.bad or counts.total() < len(rows.faulty)):
-                part.check(rows, AsWritten(checked=True), partial(ledger.reject, first))
-            surveyed.update({label: count for label, count in counts.items() if label not in faults})
+            good = {label: count for label, count in counts.items() if scheme or not label_fault(label)}
+            if is_strict and (rows.batch.bad or sum(good.values()) < len(rows.faulty)):
+                part.check(rows, LabelMap(tuple(good)), partial(ledger.reject, first))
+            surveyed.update(good)
             if keep:
-                taken[-1].append(rows)
+                taken.append((part, rows))
     labels: RowLabels
     if not surveyed:
-        labels = AsWritten(checked=True)  # no row is usable, which is an error below
+        labels = LabelMap(())  # no row is usable, which is an error below
     elif scheme is not None:
         labels = scheme(iter(surveyed), class_names, options.label_map, sources[first][0].labels)
     elif class_names is not None:
         labels = LabelMap.given(class_names, surveyed, options.label_map)
     else:
         labels = LabelMap.from_counts(surveyed)
-    splits = {}
-    try:
-        splits[first] = _read(first, sources[first], labels, ledger, keep, taken if keep else None)
-    except DataError as error:
-        if error.reason in (Reason.UNKNOWN_LABEL, Reason.LABEL_OUT_OF_RANGE):
-            found = f". All labels in {first}: {listed(sort_labels(surveyed))}" if scheme is None else ""
-            raise DataError(f"{error}{found}", error.path, error.reason, error.line, error.byte_offset) from None
-        raise
     ledger.report.class_names = list(labels.names)
+    splits = {}
     for split, parts in sources.items():
         for part in parts:
             label = part.header_label  # if it is a row, it would be lost
             if label is not None and not isinstance(labels.read(label), Fault):
                 detail = f"found the label {label!r:.80} in the first line; if it is a row, leave out --header"
                 raise DataError.for_file(part.path, Reason.NO_HEADER, detail)
-        if split not in splits:
-            splits[split] = _read(split, parts, labels, ledger, keep)
-        report = ledger.report.splits[split]
-        report.label_counts = splits[split].count_labels(labels.strata)
-        absent = [name for name, rows in zip(labels.names, report.label_counts, strict=False) if not rows]
+        try:
+            splits[split] = _read(split, parts, labels, ledger, keep, taken if split == first else ())
+        except DataError as error:
+            if split != first or error.reason not in (Reason.UNKNOWN_LABEL, Reason.LABEL_OUT_OF_RANGE) or scheme:
+                raise
+            found = f"{error}. All labels in {first}: {listed(sort_labels(surveyed))}"
+            raise DataError(found, error.path, error.reason, error.line, error.byte_offset) from None
+        counted = ledger.report.label_counts[split]
+        absent = [name for name, rows in zip(labels.names, counted, strict=False) if not rows]
         if absent and scheme is None:
             logger.warning("%s has no row with label %s", split, listed(absent))
-    ledger.report.label_counts = {split: read.count_labels(labels.strata) for split, read in splits.items()}
-    ledger.report.train_rows = [part.total() for part in splits["train"].counts] if "train" in splits else []
     return labels, splits
 
 
 def _read(
-    split: str,
-    parts: Sequence[RowSource],
-    labels: RowLabels,
-    ledger: Ledger,
-    keep: bool,
-    taken: Sequence[list[Taken]] | None = None,
+    split: str, parts: Sequence[RowSource], labels: RowLabels, ledger: Ledger, keep: bool, taken: Iterable[Any] = ()
 ) -> ReadSplit:
-    """Check the rows of a split under the label map; `taken` are those that were read already, which it empties."""
+    """Check the rows of a split under the label map; `taken` are its unchecked rows, if they were read already."""
     read, hasher, report = ReadSplit(parts), xxhash.xxh3_128(), ledger.report.splits[split]
-    for number, part in enumerate(parts):
-        counts: Counter[int] = Counter()
-        read.counts.append(counts)
-        for rows in part.take() if taken is None else _drain(taken[number]):
-            good = part.check(rows, labels, partial(ledger.reject, split))
-            report.rows_read += good.lines
-            strata = np.bincount(labels.stratum(good.labels), minlength=labels.strata).tolist()
-            counts.update({number: count for number, count in enumerate(strata) if count})
-            hasher.update(pa.record_batch(good.columns()).serialize())
-            if keep:
-                read.rows.append(good)
+    counts = np.zeros(labels.strata, dtype=np.int64)
+    for part, rows in taken or ((source, rows) for source in parts for rows in source.take()):
+        good = part.check(rows, labels, partial(ledger.reject, split))
+        report.rows_read += good.lines
+        counts += np.bincount(labels.stratum(good.columns["label"]), minlength=labels.strata)
+        hasher.update(good.columns.serialize())
+        if keep:
+            read.batches.append(good.columns)
+            read.places.append(good.places)
     read.digest = hasher.hexdigest()
-    report.rows_kept = sum(counts.total() for counts in read.counts)
+    ledger.report.label_counts[split], report.rows_kept = counts.tolist(), int(counts.sum())
     if not report.rows_kept:
         raise DataError.for_file(", ".join(report.files), Reason.EMPTY_FILE, "found no usable row")
     return read
 
 
-def _drain(items: list[Taken]) -> Iterable[Taken]:
-    """Yield items in their order, and release each."""
-    items.reverse()
-    while items:
-        yield items.pop()
+def build_tables(
+    labels: RowLabels, read: Mapping[str, ReadSplit], share: float, seed: int, report: DataReport
+) -> datasets.DatasetDict:
+    """Return the splits as tables; without a validation split, a share of train becomes it."""
+    info = _describe(labels, read)
+    tables = {
+        split: pa.Table.from_batches(part.batches).cast(info.features.arrow_schema) for split, part in read.items()
+    }
+    sources = {split: part.sources for split, part in read.items()}
+    places = {split: np.concatenate(part.places) for split, part in read.items()}
+    held_out = None
+    if share and "validation" not in read:
+        held_out = _choose_held_out(tables["train"], labels, share, seed, report)
+    if held_out is not None:
+        (train, rows), sources["validation"] = (tables.pop("train"), places["train"]), sources["train"]
+        halves = {"train": ~held_out, "validation": held_out}
+        tables = {split: train.filter(pa.array(mask)) for split, mask in halves.items()} | tables
+        places |= {split: rows[mask] for split, mask in halves.items()}
+    fingerprints, data = _set_fingerprints(labels, read, held_out, report), datasets.DatasetDict()
+    for split, table in tables.items():
+        if len(sources[split]) == 1 and sources[split][0].table.encoding is not None:
+            report.lines[split] = sources[split][0].path, places[split]
+        data[split] = datasets.Dataset(table, info, datasets.NamedSplit(split), fingerprint=fingerprints[split])
+    return data
 
 
-def choose_held_out(
-    read: dict[str, ReadSplit], labels: RowLabels, share: float, seed: int, report: DataReport
+def _choose_held_out(
+    train: pa.Table, labels: RowLabels, share: float, seed: int, report: DataReport
 ) -> np.ndarray | None:
-    """Return which rows of train become the validation split, and log it; None if there is such a split."""
-    if not share or "validation" in read:
-        return None
-    rows = read["train"].rows
-    texts = [" ".join(filter(None, pair)) for block in rows for pair in zip(*block.text_lists(), strict=True)]
-    classes = np.concatenate([labels.stratum(block.labels) for block in rows])
-    held_out = hold_out(texts, classes, share, seed)
+    """Return which rows of train become the validation split, and log it; None for too few rows."""
+    classes = labels.stratum(train.column("label").combine_chunks())
+    pairs = zip(*(column.to_pylist() for column in train.columns[:-1]), strict=True)
+    held_out = hold_out([" ".join(filter(None, pair)) for pair in pairs], classes, share, seed)
     if not held_out.any():
         return None
     for split, mask in (("train", ~held_out), ("validation", held_out)):
         report.label_counts[split] = np.bincount(classes[mask], minlength=labels.strata).tolist()
-    report.held_out, report.train_rows = int(held_out.sum()), []
+    report.held_out = int(held_out.sum())
     how = ", stratified by label" if labels.strata > 1 else ""
-    found = f"{report.held_out} of {len(texts)} rows of train are held out as one"
+    found = f"{report.held_out} of {len(classes)} rows of train are held out as one"
     logger.warning("there is no validation split: %s%s (seed %d)", found, how, seed)
     return held_out
-
-
-def build_tables(
-    labels: RowLabels, read: dict[str, ReadSplit], held_out: np.ndarray | None, report: DataReport
-) -> datasets.DatasetDict:
-    """Return the splits as tables, after the hold-out; empties the rows of `read`."""
-    fingerprints = _set_fingerprints(labels, read, held_out, report)
-    columns = {split: source.rows for split, source in read.items()}
-    files = {split: source.sources for split, source in read.items()}
-    if held_out is not None:
-        files["validation"] = files["train"]
-        divided = _divide(columns.pop("train"), held_out)
-        columns = dict(zip(("train", "validation"), divided, strict=True)) | columns
-    tables = {}
-    for split, rows in columns.items():
-        info, name = _describe(labels, read), datasets.NamedSplit(split)
-        schema = info.features.arrow_schema
-        if len(files[split]) == 1 and files[split][0].table.encoding is not None:
-            report.lines[split] = files[split][0].path, np.concatenate([block.places for block in rows])
-        table = pa.Table.from_batches([pa.record_batch(block.columns()).cast(schema) for block in rows], schema)
-        tables[split] = datasets.Dataset(table, info, name, fingerprint=fingerprints[split])
-    return datasets.DatasetDict(tables)
 
 
 def build_streams(labels: RowLabels, read: dict[str, ReadSplit], report: DataReport) -> datasets.IterableDatasetDict:
@@ -203,21 +175,9 @@ def _stream(shards: list[RowSource], labels: RowLabels) -> Iterator[tuple[int, p
     key = 0
     for source in shards:
         for rows in source.rows(labels, lambda row: None):
-            if len(rows.texts):
-                yield key, pa.table(rows.columns())
+            if len(rows.columns):
+                yield key, pa.Table.from_batches([rows.columns])
                 key += 1
-
-
-def _divide(blocks: list[Rows], held_out: np.ndarray) -> tuple[list[Rows], list[Rows]]:
-    """Divide the rows of train into training and held-out rows; empties the given list."""
-    train: list[Rows] = []
-    validation: list[Rows] = []
-    while blocks:  # frees each block once it is copied: the texts are never held twice
-        block = blocks.pop(0)
-        mask, held_out = np.split(held_out, [len(block.texts)])
-        train.append(block.filter(~mask))
-        validation.append(block.filter(mask))
-    return train, validation
 
 
 def _describe(labels: RowLabels, read: Mapping[str, ReadSplit]) -> datasets.DatasetInfo:
@@ -227,7 +187,7 @@ def _describe(labels: RowLabels, read: Mapping[str, ReadSplit]) -> datasets.Data
 
 
 def _set_fingerprints(
-    labels: RowLabels, read: dict[str, ReadSplit], held_out: np.ndarray | None, report: DataReport
+    labels: RowLabels, read: Mapping[str, ReadSplit], held_out: np.ndarray | None, report: DataReport
 ) -> dict[str, str]:
     """Return a fingerprint for each split to deliver, and set the report's; tables and streams have the same."""
     names = (labels.names, getattr(labels, "written", ()) or False)

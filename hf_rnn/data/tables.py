@@ -25,7 +25,6 @@ import pyarrow.parquet as pq
 
 from ..utils.errors import UserError, install_hint, reason_of
 from .delimited import (
-    BLOCK_BYTES,
     MAX_LINE_BYTES,
     NO_SEPARATOR,
     SAMPLE_BYTES,
@@ -83,7 +82,7 @@ class Table:
     header: bool = False
     class_names: Mapping[str, list[str]] = field(default_factory=dict)
     _read: Read = field(default=lambda columns: iter(()), repr=False, compare=False)
-    _stamp: tuple[int, int] | None = field(default=None, repr=False, compare=False)
+    _stamp: tuple[int, int] | None = field(default=None, repr=False, compare=False)  # size and time of the file
 
     @property
     def is_unnamed(self) -> bool:
@@ -103,26 +102,14 @@ class Table:
         roots = None
         if columns is not None:
             roots = list(dict.fromkeys(name if name in self.columns else name.partition(".")[0] for name in columns))
-        self._check_unchanged()
         try:
+            if self._stamp is not None and self._stamp != _stamp_of(self.path):
+                raise DataError.for_file(self.path, Reason.FILE_CHANGED, "load it again")
             yield from self._read(roots)
         except UserError:
             raise
         except _LIBRARY_ERRORS as error:
             raise DataError.for_file(self.path, Reason.UNREADABLE, f"it is damaged: {reason_of(error):.300}") from None
-        self._check_unchanged()
-
-    def _check_unchanged(self) -> None:
-        if self._stamp is None:
-            return
-        try:
-            stamp = _stamp_of(self.path)
-        except OSError as error:
-            detail = f"it can no longer be read ({error.strerror})"
-            raise DataError.for_file(self.path, Reason.FILE_CHANGED, detail) from None
-        if stamp != self._stamp:
-            detail = f"it had {self._stamp[0]} bytes, found {stamp[0]} and a later change; load it again"
-            raise DataError.for_file(self.path, Reason.FILE_CHANGED, detail)
 
 
 def _stamp_of(path: str) -> tuple[int, int]:
@@ -183,26 +170,33 @@ def read_table(
         UserError: For a missing file, an unknown encoding, or Excel without its extra.
     """
     name = str(path)
-    try:
-        with open_unpacked(name) as stream:
-            head, stamp = stream.read(SAMPLE_BYTES), _stamp_of(name)
-    except FileNotFoundError:
-        raise UserError(f"{name} does not exist: give a table such as texts.csv, or a folder with train.tsv") from None
-    except _LIBRARY_ERRORS as error:
-        raise DataError.for_file(name, Reason.UNREADABLE, f"it is damaged: {reason_of(error)}") from None
+    head = _read_head(name)
     if not head.strip():
         raise DataError.for_file(name, Reason.EMPTY_FILE, "found no row")
     kind = kind_of_name(name) or _kind_of_bytes(head)
     try:
         if kind == "delimited":
-            return _open_delimited(name, head, stamp, separator, encoding, header, strict)
-        if kind == "json":
-            return _open_json(TextFile.open(name, head, encoding), stamp)
-        return {"parquet": _open_parquet, "arrow": _open_arrow, "excel": _open_excel}[kind](name, stamp)
+            table = _open_delimited(name, head, separator, encoding, header, strict)
+        elif kind == "json":
+            table = _open_json(TextFile.open(name, head, encoding))
+        else:
+            table = {"parquet": _open_parquet, "arrow": _open_arrow, "excel": _open_excel}[kind](name)
+        return replace(table, _stamp=_stamp_of(name))
     except UserError:
         raise
     except _LIBRARY_ERRORS as error:
         raise DataError.for_file(name, Reason.UNREADABLE, f"it is not {kind}: {reason_of(error):.300}") from None
+
+
+def _read_head(path: str) -> bytes:
+    """Return the first bytes of a file."""
+    try:
+        with open_unpacked(path) as stream:
+            return stream.read(SAMPLE_BYTES)
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: give a table such as texts.csv, or a folder with train.tsv") from None
+    except _LIBRARY_ERRORS as error:
+        raise DataError.for_file(path, Reason.UNREADABLE, f"it is damaged: {reason_of(error)}") from None
 
 
 def _kind_of_bytes(head: bytes) -> str:
@@ -246,12 +240,8 @@ def read_column(
     else:
         table, name = open_lines(path, encoding), "text"
     for batch in table.batches([name]):
-        texts: list[Any] = take_column(batch.rows, name).to_pylist()
-        rows: list[tuple[int, str | BadRow]] = [(row.line, row) for row in batch.bad]
-        for place, text in zip(batch.places.tolist(), texts, strict=True):
-            rows.append((place, "" if text is None else str(text)))
-        for _, row in sorted(rows, key=lambda row: row[0]):
-            yield row
+        for text in batch.in_order(take_column(batch.rows, name).to_pylist()):
+            yield text if isinstance(text, BadRow) else "" if text is None else str(text)
 
 
 def take_column(rows: pa.RecordBatch, name: str) -> pa.Array:
@@ -277,7 +267,6 @@ def _select(rows: pa.RecordBatch, columns: Sequence[str] | None) -> pa.RecordBat
 def _open_delimited(
     path: str,
     head: bytes,
-    stamp: tuple[int, int],
     separator: str | None,
     encoding: str | None,
     header: bool | None,
@@ -294,19 +283,13 @@ def _open_delimited(
         header = not first.isdisjoint(TEXT_NAMES) and not first.isdisjoint(LABEL_NAMES)
     rows = DelimitedText(text, found, header, None if header else strict)
     shown = "," if found == NO_SEPARATOR else found
-    return Table(path, "delimited", rows.names, shown, text.encoding, header, {}, rows.batches, stamp)
+    return Table(path, "delimited", rows.names, shown, text.encoding, header, {}, rows.batches)
 
 
 def open_lines(path: str | Path, encoding: str | None = None, label: str | None = None) -> Table:
     """Open a text file as a table of the column `text`, with a row for each line, and of `label` if it is given."""
     name = str(path)
-    try:
-        with open_unpacked(name) as stream:
-            text = TextFile.open(name, stream.read(SAMPLE_BYTES), encoding, strict=True)
-    except FileNotFoundError:
-        raise UserError(f"{name} does not exist: give a file with one text per line") from None
-    except _LIBRARY_ERRORS as error:
-        raise DataError.for_file(name, Reason.UNREADABLE, f"it is damaged: {reason_of(error)}") from None
+    text = TextFile.open(name, _read_head(name), encoding, strict=True)
     rows = DelimitedText(text, NO_SEPARATOR, header=False, fields=1)
     rows.names = ["text"]
     read: Read = rows.batches if label is None else partial(_read_labelled, rows, label)
@@ -341,81 +324,60 @@ def _read_files(folder: Path, encoding: str, columns: Sequence[str] | None) -> I
         yield Batch(np.array(places, dtype=np.int64), pa.RecordBatch.from_arrays(arrays, ["text", "label"]), bad)
 
 
-def _open_json(text: TextFile, stamp: tuple[int, int]) -> Table:
-    starts = next((line for line in text.sample if line.strip()), "").lstrip()
-    is_list = starts.startswith("[")
-    read = partial(_read_list if is_list else _read_records, text)
-    first = next((batch for batch in read(None) if batch.rows.num_columns), None)
-    names = first.rows.schema.names if first is not None else []
-    encoding = None if is_list else text.encoding  # the rows of a list have no lines
-    return Table(text.path, "json", names, None, encoding, _read=read, _stamp=stamp)
+def _open_json(text: TextFile) -> Table:
+    is_list = next((line for line in text.sample if line.strip()), "").lstrip().startswith("[")
+    read = partial(_read_json, text, _list_items if is_list else _list_lines)
+    names: list[str] = next((batch.rows.schema.names for batch in read(None) if batch.rows.num_columns), [])
+    # the rows of a list have no lines
+    return Table(text.path, "json", names, None, None if is_list else text.encoding, _read=read)
 
 
-def _read_records(text: TextFile, columns: Sequence[str] | None) -> Iterator[Batch]:
-    """Read a record from each line that is not blank."""
-    places: list[tuple[int, int]] = []
-    records: list[dict[str, Any]] = []
-    bad: list[BadRow] = []
-    start = 0
+def _list_lines(text: TextFile) -> Iterator[list[tuple[int, int | None, Any]]]:
+    """Yield lists of number, offset and record of each line that is not blank, or the reason of its refusal."""
     for block in text.blocks():
-        if (records or bad) and block[1] - start >= BLOCK_BYTES:
-            yield _as_batch(records, places, bad, columns)
-            places, records, bad, start = [], [], [], block[1]
+        rows: list[tuple[int, int | None, Any]] = []
         for number, offset, line in text.lines(*block):
-            record = line if isinstance(line, BadRow) else _parse(text.path, number, offset, line)
-            if isinstance(record, BadRow):
-                bad.append(record)
-            elif record is not None:
-                places.append((number, offset))
-                records.append(record)
-    if records or bad:
-        yield _as_batch(records, places, bad, columns)
+            record: Any = line
+            if isinstance(line, str):
+                if not line.strip():
+                    continue
+                try:
+                    record = json.loads(line)
+                except (ValueError, RecursionError) as error:
+                    fault = Fault(
+                        Reason.NOT_JSON, reason_of(error), 'Write one record such as {"text": "..."} per line'
+                    )
+                    record = BadRow(text.path, number, offset, fault, line.removesuffix("\r")[:EXCERPT_CHARACTERS])
+            rows.append((number, offset, record))
+        yield rows
 
 
-def _parse(path: str, number: int, offset: int, line: str) -> dict[str, Any] | BadRow | None:
-    """Return the record of a line, None for a blank line."""
-    if not line.strip():
-        return None
-    try:
-        record = json.loads(line)
-        detail = f"found {type(record).__name__}"
-    except (ValueError, RecursionError) as error:
-        record, detail = None, reason_of(error)
-    if isinstance(record, dict):
-        return record
-    fault = Fault(Reason.NOT_JSON, detail, 'Write one record such as {"text": "..."} per line')
-    return BadRow(path, number, offset, fault, line.removesuffix("\r")[:EXCERPT_CHARACTERS])
-
-
-def _read_list(text: TextFile, columns: Sequence[str] | None) -> Iterator[Batch]:
-    """Read a file that is one JSON list of records."""
+def _list_items(text: TextFile) -> Iterator[list[tuple[int, int | None, Any]]]:
+    """Yield the same of a file that is one list of records, whose rows count from 0."""
     with open_unpacked(text.path) as stream:
-        found = json.loads(stream.read().decode(text.encoding).removeprefix("\ufeff"))
-    for start in range(0, len(found), BATCH_ROWS):
-        rows = list(enumerate(found[start : start + BATCH_ROWS], start))
-        bad = [
-            BadRow(text.path, place, None, Fault(Reason.NOT_JSON, f"found {type(row).__name__}"), str(row)[:80])
-            for place, row in rows
-            if not isinstance(row, dict)
-        ]
-        good = [(place, row) for place, row in rows if isinstance(row, dict)]
-        yield _as_batch([row for _, row in good], [place for place, _ in good], bad, columns)
+        items = json.loads(stream.read().decode(text.encoding).removeprefix("\ufeff"))
+    rows: list[tuple[int, int | None, Any]] = [(place, None, item) for place, item in enumerate(items)]
+    for start in range(0, len(rows), BATCH_ROWS):
+        yield rows[start : start + BATCH_ROWS]
 
 
-def _as_batch(
-    records: list[dict[str, Any]], places: Sequence[Any], bad: list[BadRow], columns: Sequence[str] | None
-) -> Batch:
-    """Return records as columns, in the order of their first appearance; absent values are null."""
-    names = list(dict.fromkeys(name for record in records for name in record)) if columns is None else columns
-    arrays = [_as_array([row.get(name) for row in records]) for name in names]
-    rows = pa.RecordBatch.from_arrays(arrays, list(names))
-    numbers = np.array(places, dtype=np.int64)
-    if numbers.ndim == 2:
-        return Batch(numbers[:, 0], rows, bad, numbers[:, 1])
-    return Batch(numbers, rows, bad)
+def _read_json(text: TextFile, list_rows: Any, columns: Sequence[str] | None) -> Iterator[Batch]:
+    """Read records as columns, in the order of their first appearance; absent values are null."""
+    for rows in list_rows(text):
+        good = [row for row in rows if isinstance(row[2], dict)]
+        bad = [row[2] for row in rows if isinstance(row[2], BadRow)]
+        for number, offset, record in rows:
+            if not isinstance(record, dict | BadRow):
+                fault = Fault(Reason.NOT_JSON, f"found {type(record).__name__}")
+                bad.append(BadRow(text.path, number, offset, fault, str(record)[:EXCERPT_CHARACTERS]))
+        names = list(dict.fromkeys(name for *_, record in good for name in record)) if columns is None else columns
+        arrays = [as_array([record.get(name) for *_, record in good]) for name in names]
+        offsets = np.array([offset for _, offset, _ in good]) if good and good[0][1] is not None else None
+        places = np.array([number for number, *_ in good], dtype=np.int64)
+        yield Batch(places, pa.RecordBatch.from_arrays(arrays, list(names)), bad, offsets)
 
 
-def _as_array(values: list[Any]) -> pa.Array:
+def as_array(values: list[Any]) -> pa.Array:
     """Return values as Arrow has them; values of several types become strings."""
     try:
         return pa.array(values)
@@ -439,13 +401,14 @@ def number_rows(batches: Iterable[pa.RecordBatch]) -> Iterator[Batch]:
     for rows in batches:
         for first in range(0, len(rows), BATCH_ROWS):
             piece = rows.slice(first, BATCH_ROWS)
+            piece.validate(full=True)  # strings of Parquet need not be UTF-8
             yield Batch(np.arange(start, start + len(piece)), piece, [])
             start += len(piece)
 
 
-def _open_parquet(path: str, stamp: tuple[int, int]) -> Table:
+def _open_parquet(path: str) -> Table:
     names = pq.ParquetFile(_open_seekable(path)).schema_arrow.names
-    return Table(path, "parquet", names, _read=partial(_read_parquet, path), _stamp=stamp)
+    return Table(path, "parquet", names, _read=partial(_read_parquet, path))
 
 
 def _read_parquet(path: str, columns: Sequence[str] | None) -> Iterator[Batch]:
@@ -453,32 +416,29 @@ def _read_parquet(path: str, columns: Sequence[str] | None) -> Iterator[Batch]:
         yield from number_rows(file.iter_batches(BATCH_ROWS, columns=None if columns is None else list(columns)))
 
 
-def _open_arrow(path: str, stamp: tuple[int, int]) -> Table:
+def _open_arrow(path: str) -> Table:
     first = next(_read_arrow(path, None), None)
     if first is None:
         raise DataError.for_file(path, Reason.EMPTY_FILE, "found no row")
-    return Table(path, "arrow", first.rows.schema.names, _read=partial(_read_arrow, path), _stamp=stamp)
+    return Table(path, "arrow", first.rows.schema.names, _read=partial(_read_arrow, path))
 
 
 def _read_arrow(path: str, columns: Sequence[str] | None) -> Iterator[Batch]:
     source = _open_seekable(path)
     is_file = source.read(6) == b"ARROW1"
     source.seek(0)
-    if is_file:
-        file = pa.ipc.open_file(source)
-        batches: Iterable[pa.RecordBatch] = map(file.get_batch, range(file.num_record_batches))
-    else:
-        batches = pa.ipc.open_stream(source)
+    file = pa.ipc.open_file(source) if is_file else pa.ipc.open_stream(source)
+    batches = map(file.get_batch, range(file.num_record_batches)) if is_file else file
     yield from number_rows(_select(rows, columns) for rows in batches)
 
 
-def _open_excel(path: str, stamp: tuple[int, int]) -> Table:
+def _open_excel(path: str) -> Table:
     names = ["" if cell is None else str(cell) for cell in next(_excel_rows(path), ())]
     while names and not names[-1]:
         names.pop()
     if not names:
         raise DataError.for_file(path, Reason.EMPTY_FILE, "its first sheet has no header")
-    return Table(path, "excel", names, header=True, _read=partial(_read_excel, path, names), _stamp=stamp)
+    return Table(path, "excel", names, header=True, _read=partial(_read_excel, path, names))
 
 
 def _excel_rows(path: str) -> Iterator[tuple[Any, ...]]:
@@ -503,5 +463,5 @@ def _read_excel(path: str, names: list[str], columns: Sequence[str] | None) -> I
             places.append(number)
             rows.append([*row, *[None] * len(names)][: len(names)])
     cells = list(zip(*rows, strict=True)) if rows else [()] * len(names)
-    table = pa.RecordBatch.from_arrays([_as_array(list(column)) for column in cells], names)
+    table = pa.RecordBatch.from_arrays([as_array(list(column)) for column in cells], names)
     yield Batch(np.array(places, dtype=np.int64), _select(table, columns), bad)

@@ -1,31 +1,24 @@
 """`hf-rnn predict --output_dir`: answer many files in many processes, of this machine or of a Ray cluster.
 
-The rows of a file are answered in blocks. Each becomes one file, under a temporary name until it is complete. A block
-whose file is whole is not answered again, so the same command resumes a killed run:
-
-    OUT/tweets-1f3a9c2b-00002.parquet    columns and answers of the third block of tweets.csv; JSON lines of JSON
-    OUT/_hf_rnn/job.json                 settings, and states of the files, which a later run must have too
+The rows of a file are answered in blocks. Each becomes one file, `OUT/tweets-1f3a9c2b-00002.parquet` for the third
+block of tweets.csv, or JSON lines for JSON. A block whose file is whole is not answered again, so the same command
+resumes a killed run. The letters after the name depend on the file, the model and the settings.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import json
-import logging
 import math
 import multiprocessing
 import os
-import secrets
 import tempfile
 import threading
 import zlib
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, ProcessPoolExecutor, as_completed, wait
 from contextlib import nullcontext
-from dataclasses import dataclass
-from itertools import groupby
-from operator import itemgetter
+from dataclasses import dataclass, field
+from itertools import count
 from pathlib import PurePath
 from typing import Any, TypeAlias
 
@@ -40,29 +33,23 @@ from ..hub.loading import quiet
 from ..utils.errors import UserError, install_hint, reason_of
 from ..utils.folder_lock import hold_folder
 from .batch_predictor import BatchPredictor
-from .tables import ERROR, Rows, TableSettings, TextTable, answer_rows, format_answers, open_texts
+from .tables import Batch, TableSettings, TextTable, answer_rows, format_answers, open_texts
 
 BLOCK_ROWS, BLOCK_BYTES = 1 << 16, 1 << 25  # the first of them ends a block
-TRIES = 3  # for a block that kills its worker
-_STARTS = 10  # worker processes per share
-_STATE = "_hf_rnn"
-_COUNT = b"hf_rnn.errors"  # key of Parquet metadata
+TRIES, STARTS = 3, 10  # workers that a block, and a share, can cost
+_WORK = "_unfinished"  # folder of temporary files, which each run empties
 
 Share: TypeAlias = tuple[str, int, int]  # a file, and the remainder and divisor of the numbers of its blocks
 
 
-@dataclass(frozen=True)
+@dataclass
 class Counts:
     """Rows of a file. `unread` names what is not answered; the next run tries it again."""
 
     path: str
     rows: int = 0
     errors: int = 0
-    unread: tuple[str, ...] = ()
-
-    def __add__(self, other: Counts) -> Counts:
-        unread = tuple(dict.fromkeys((*self.unread, *other.unread)))  # every share of a damaged file names it
-        return Counts(self.path, self.rows + other.rows, self.errors + other.errors, unread)
+    unread: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -75,107 +62,98 @@ class Job:
     target: Any
     folder: str
 
-    @property
-    def work(self) -> str:
-        """The folder of temporary files, which each run empties."""
-        return f"{self.folder}/{_STATE}/unfinished"
-
-    def write(self, name: str, content: bytes) -> None:
-        """Write a file whole or not at all."""
-        temporary = f"{self.work}/{secrets.token_hex(8)}"
-        self.target.pipe_file(temporary, content)
-        self.target.mv(temporary, f"{self.folder}/{name}")
+    def name_answers(self, path: str) -> str:
+        """Return the start of the names of a file's answers."""
+        info, version = self.source.info(path), (self.predictor, self.predictor._version, self.settings, BLOCK_ROWS)
+        state = (path, [info.get(key) for key in ("size", "mtime", "ETag")], version)
+        # readers of data sets skip names with _ or . at the start
+        return f"{PurePath(path).stem.lstrip('_.')}-{hashlib.sha256(repr(state).encode()).hexdigest()[:8]}-"
 
 
 def answer_share(job: Job, path: str, remainder: int, divisor: int) -> Counts:
-    """Answer the blocks of a share of a file, except those that are whole."""
-    counts, hashed = Counts(path), hashlib.sha256(path.encode()).hexdigest()[:8]
-    stem = PurePath(path).stem.lstrip("_.")  # readers of data sets skip these names
+    """Answer every `divisor`-th block of a file, except those that are whole."""
+    counts = Counts(path)
     try:
         with tempfile.TemporaryDirectory() as folder:
-            local = path
+            start, local = job.name_answers(path), path
             if not isinstance(job.source, LocalFileSystem):
                 local = f"{folder}/{PurePath(path).name}"
                 job.source.get_file(path, local)
             table = open_texts(local, job.settings)
-            for number, block in groupby(_number_blocks(table.rows), itemgetter(0)):
+            for number in count():
+                if not (block := list(_take_block(table.batches))):
+                    break
                 if number % divisor == remainder:
-                    part = f"{stem}-{hashed}-{number:05d}{'.jsonl' if table.is_json else '.parquet'}"
-                    counts += _answer_block(job, path, part, table, [rows for _, rows in block])
+                    name = f"{start}{number:05d}{'.jsonl' if table.is_json else '.parquet'}"
+                    _answer_block(job, table, block, name, counts)
     except (UserError, pa.ArrowException, OSError, EOFError, zlib.error) as error:
-        counts += Counts(path, unread=(f"{path}: {reason_of(error).removeprefix(f'{path}: '):.300}",))
+        counts.unread.append(f"{path}: {reason_of(error).removeprefix(f'{path}: '):.300}")
     return counts
 
 
-def _number_blocks(batches: Iterator[Rows]) -> Iterator[tuple[int, Rows]]:
-    number = rows = size = 0
-    for batch in batches:
-        rows, size = rows + len(batch.table), size + batch.table.nbytes
-        if rows > BLOCK_ROWS or size > BLOCK_BYTES:
-            number, rows, size = number + 1, len(batch.table), batch.table.nbytes
-        yield number, batch
+def _take_block(batches: Iterator[Batch]) -> Iterator[Batch]:
+    rows = size = 0
+    while rows < BLOCK_ROWS and size < BLOCK_BYTES and (batch := next(batches, None)) is not None:
+        yield batch
+        rows, size = rows + len(batch[0]), size + batch[0].nbytes
 
 
-def _answer_block(job: Job, path: str, part: str, table: TextTable, block: Sequence[Rows]) -> Counts:
+def _answer_block(job: Job, table: TextTable, block: list[Batch], name: str, counts: Counts) -> None:
     """Answer a block and write its file, unless that is whole or has killed its workers."""
-    count = sum(len(rows.table) for rows in block)
-    if (errors := _read_part(job, part, count)) is None:
-        tries = (f"{job.work}/{part}.{number}" for number in range(TRIES))
-        new = next((name for name in tries if not job.target.exists(name)), None)
-        if new is None:
-            return Counts(path, unread=(f"{path}: the block of {part} killed its worker {TRIES} times",))
-        job.target.pipe_file(new, b"")
-        answers = [answer_rows(job.predictor.load(), table, rows, job.settings) for rows in block]
-        errors = count - sum(answer.column(-1).to_pylist().count("") for answer in answers)
-        answers[0] = answers[0].replace_schema_metadata({_COUNT: str(errors)})
-        job.write(part, format_answers(answers, part))
-    return Counts(path, count, errors)
+    reasons, rows = _read_reasons(job, name), sum(len(errors) for _, errors in block)
+    if len(reasons) != rows:
+        tries = (f"{job.folder}/{_WORK}/{name}.{number}" for number in range(TRIES))
+        work = next((place for place in tries if not job.target.exists(place)), None)
+        if work is None:
+            counts.unread.append(f"{counts.path}: the block of {name} killed its worker {TRIES} times")
+            return
+        job.target.pipe_file(work, b"")
+        answers = [answer_rows(job.predictor.load(), table, *batch, job.settings) for batch in block]
+        job.target.pipe_file(work, format_answers(answers, name))
+        job.target.mv(work, f"{job.folder}/{name}")  # whole or not at all
+        reasons = [reason for answer in answers for reason in answer.column(-1).to_pylist()]
+    counts.rows, counts.errors = counts.rows + rows, counts.errors + rows - reasons.count("")
 
 
-def _read_part(job: Job, part: str, count: int) -> int | None:
-    """Return the number of rows in error of a part; None if it is missing, or has not `count` rows."""
+def _read_reasons(job: Job, name: str) -> list[str]:
+    """Return the column `error` of a file of answers; fewer items if it is missing or not whole."""
     try:
-        with job.target.open(f"{job.folder}/{part}", "rb") as stream:
-            if part.endswith(".parquet"):
-                metadata = pq.read_metadata(stream)
-                return int(metadata.metadata[_COUNT]) if metadata.num_rows == count else None
-            lines = stream.read()
-    except (OSError, pa.ArrowException, KeyError, TypeError):
-        return None
-    answered = lines.count(f'{ERROR}": ""}}\n'.encode())
-    return count - answered if lines.count(b"\n") == count else None
+        with job.target.open(f"{job.folder}/{name}", "rb") as stream:
+            if name.endswith(".jsonl"):
+                return ["" if line.endswith(b'error": ""}\n') else "error" for line in stream if line[-1:] == b"\n"]
+            file = pq.ParquetFile(stream)
+            return file.read(file.schema_arrow.names[-1:]).column(0).to_pylist()
+    except (OSError, pa.ArrowException):
+        return []
 
 
-def run_local(job: Job, shares: Sequence[Share], workers: int | None) -> Iterator[Counts]:
+def run_local(job: Job, shares: list[Share], workers: int) -> Iterator[Counts]:
     """Answer shares of files in processes of this machine; a new one replaces one that dies."""
-    before, spawn = set(multiprocessing.active_children()), multiprocessing.get_context("spawn")
-    waiting = [(share, 1) for share in reversed(shares)]
+    others, spawn = set(multiprocessing.active_children()), multiprocessing.get_context("spawn")
     free: list[ProcessPoolExecutor] = []  # one process each, so that a death concerns one share
-    running: dict[Future[Counts], Any] = {}
+    running: dict[Any, Any] = {}
+    waiting = [(share, STARTS) for share in reversed(shares)]
     try:
         while waiting or running:
-            while waiting and len(running) < (workers or os.cpu_count() or 1):
-                pool = free.pop() if free else ProcessPoolExecutor(1, spawn, _prepare_worker)
-                share, starts = waiting.pop()
-                running[pool.submit(answer_share, job, *share)] = pool, share, starts
-            for future in wait(running, timeout=2, return_when=FIRST_COMPLETED).done:
+            while waiting and len(running) < workers:
+                (share, starts), pool = waiting.pop(), free.pop() if free else ProcessPoolExecutor(1, spawn, _prepare)
+                running[pool.submit(answer_share, job, *share)] = pool, share, starts - 1
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
                 pool, share, starts = running.pop(future)
                 try:
                     yield future.result()
                     free.append(pool)
                 except BrokenExecutor:
-                    if starts < _STARTS:
-                        waiting.append((share, starts + 1))
+                    if starts:
+                        waiting.append((share, starts))
                     else:
-                        reason = f"{share[0]}: its workers died {starts} times, perhaps of too little memory"
-                        yield Counts(share[0], unread=(reason,))
-            yield Counts("")  # for the progress bar
+                        yield Counts(share[0], unread=[f"{share[0]}: its workers died {STARTS} times"])
     finally:
-        for process in set(multiprocessing.active_children()) - before:
+        for process in set(multiprocessing.active_children()) - others:
             process.kill()
 
 
-def _prepare_worker() -> None:
+def _prepare() -> None:
     """Use one thread, and end with the parent."""
     torch.set_num_threads(1)
     quiet()
@@ -183,44 +161,23 @@ def _prepare_worker() -> None:
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
-def run_on_ray(job: Job, shares: Sequence[Share], workers: int | None) -> Iterator[Counts]:
-    """Answer shares of files by actors of Ray Data, which replaces one that dies."""
-    os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # otherwise messages appear at exit, on stdout
+def run_on_ray(job: Job, shares: list[Share], workers: int) -> Iterator[Counts]:
+    """Answer shares of files by tasks of Ray, which starts a task again whose worker dies, up to a limit."""
     try:
         import ray
     except ImportError as error:
         raise UserError(f"--engine ray needs Ray. Type: {install_hint('ray')}") from error
     if not ray.is_initialized():
-        ray.init(log_to_driver=False, logging_level="ERROR")
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)  # after the import above, which sets another
-    size = min(workers or int(ray.cluster_resources().get("CPU", 1)), len(shares))
-    items = [{"number": number} for number in range(len(shares))]
-    answered = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
-        _Actor,
-        fn_constructor_args=(job, shares),
-        batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=size),
-        num_cpus=1,
-        num_gpus=0 if job.predictor.device == "cpu" else 1,
-    )
-    try:
-        for row in answered.iter_rows():
-            yield Counts(**json.loads(row["counts"]))
-    except ray.exceptions.RayError as error:
-        raise UserError(f"Ray stopped: {reason_of(error):.500}; the same command resumes") from error
-
-
-class _Actor:
-    def __init__(self, job: Job, shares: Sequence[Share]) -> None:
-        self._job, self._shares = job, shares
-
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        counts = [answer_share(self._job, *self._shares[number]) for number in batch["number"]]
-        return {"counts": [json.dumps(dataclasses.asdict(count)) for count in counts]}
-
-
-ENGINES = {"local": run_local, "ray": run_on_ray}
+        local = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": workers}
+        ray.init(log_to_driver=False, logging_level="ERROR", **local)
+    gpus = 0 if job.predictor.device == "cpu" else 1
+    answer = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=STARTS - 1)(answer_share)
+    futures = {answer.remote(job, *share).future(): share[0] for share in shares}
+    for future in as_completed(futures):
+        try:
+            yield future.result()
+        except ray.exceptions.RayError as error:
+            yield Counts(futures[future], unread=[f"{futures[future]}: Ray stopped: {reason_of(error):.300}"])
 
 
 def predict_files(
@@ -234,7 +191,7 @@ def predict_files(
     """Answer the files that match a pattern, except blocks that are answered, and return the counts of all.
 
     Raises:
-        UserError: For a mistake in settings, an output of other settings, model or files, and if no row has an answer.
+        UserError: For missing files, an output of other files, settings or model, and if no row has an answer.
     """
     (source, pattern), (target, folder) = fsspec.url_to_fs(pattern), fsspec.url_to_fs(output_dir)
     found = [pattern] if source.isfile(pattern) else sorted(filter(source.isfile, source.glob(pattern)))
@@ -244,42 +201,28 @@ def predict_files(
     if any(PurePath(path).is_relative_to(folder) for path in paths):
         raise UserError(f"the texts are in {output_dir}: choose an output_dir outside")
     job, counts = Job(predictor, settings, source, target, folder), {path: Counts(path) for path in paths}
-    target.makedirs(f"{folder}/{_STATE}", exist_ok=True)
+    target.makedirs(folder, exist_ok=True)
     with hold_folder(folder) if isinstance(target, LocalFileSystem) else nullcontext():
-        if target.exists(job.work):
-            target.rm(job.work, recursive=True)
-        target.makedirs(job.work, exist_ok=True)
-        _check_job(job, paths)
-        divisor = math.ceil((workers or os.cpu_count() or 1) / len(paths))
+        if target.exists(work := f"{folder}/{_WORK}"):
+            target.rm(work, recursive=True)
+        starts = tuple(map(job.name_answers, paths))
+        for name in (PurePath(place).name for place in target.ls(folder, detail=False)):
+            if not name.startswith((*starts, ".", "_")):
+                other = f"{output_dir} has {name}, which is of other texts or settings, or of another model"
+                raise UserError(f"{other}: choose another output_dir, or remove this one")
+        target.makedirs(work)
+        workers = workers or os.cpu_count() or 1
+        divisor = math.ceil(workers / len(paths))
         shares = [(path, remainder, divisor) for path in paths for remainder in range(divisor)]
-        with tqdm(unit=" files of answers", disable=None) as progress:
-            for count in ENGINES[engine](job, shares, workers):
-                if count.path:
-                    counts[count.path] += count
-                if new := len(target.ls(folder, detail=False)) - 1 - progress.n:
-                    progress.update(new)
-        target.rm(job.work, recursive=True)
+        for share in tqdm(ENGINES[engine](job, shares, workers), "shares", len(shares), disable=None):
+            total = counts[share.path]
+            total.rows, total.errors = total.rows + share.rows, total.errors + share.errors
+            total.unread = list(dict.fromkeys(total.unread + share.unread))
+        target.rm(work, recursive=True)
     unread = [reason for count in counts.values() for reason in count.unread]
     if unread and not any(count.rows for count in counts.values()):
         raise UserError(unread[0])
     return list(counts.values())
 
 
-def _check_job(job: Job, paths: Sequence[str]) -> None:
-    """Refuse an output of other settings, model or files, and record those of this run."""
-    place, remedy = f"{job.folder}/{_STATE}/job.json", "choose another output_dir, or remove this one"
-    record = {**dataclasses.asdict(job.predictor), **dataclasses.asdict(job.settings), "block_rows": BLOCK_ROWS}
-    for path in paths:
-        info = job.source.info(path)
-        record[path] = str([info.get(key) for key in ("size", "mtime", "ETag")])
-    if job.target.exists(place) and len(job.target.ls(job.folder)) > 1:  # with answers
-        try:
-            before = dict(json.loads(job.target.cat_file(place)))
-        except (ValueError, TypeError, RecursionError) as error:
-            raise UserError(f"{place} is damaged: {remedy}") from error
-        changed = next((key for key in record if before.get(key, record[key]) != record[key]), None)
-        if changed is not None:
-            what = {"_version": "model", **dict.fromkeys(paths, f"state of {changed}")}.get(changed, changed)
-            raise UserError(f"{job.folder} has answers of another {what}: found {before[changed]!r:.80}; {remedy}")
-        record = {**before, **record}
-    job.write(f"{_STATE}/job.json", json.dumps(record, indent=1).encode())
+ENGINES = {"local": run_local, "ray": run_on_ray}

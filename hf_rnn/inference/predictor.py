@@ -256,6 +256,8 @@ def load_predictor(
         if task_of(model.config).per_token:
             return Tagger(model, tokenizer, **size)
         return FastRnn(model, tokenizer, table_dtype, **size)
-    from .onnx.runtime import OnnxClassifier
+    from .onnx.runtime import OnnxModel
 
-    return OnnxClassifier.from_pretrained(name, backend == "onnx_int8", revision, **size)
+    predictor: Any = OnnxModel.from_pretrained(name, backend == "onnx_int8", revision, **size)
+    check_verb(predictor.config, "predict")
+    return predictor

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,6 +18,38 @@ from ..models.auto import head_class
 from ..utils.errors import UserError
 from .fused.classifier import FUSED_HEAD
 from .predictor import MEMORY_LIMIT, FastRnn, TableDtype
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+PROJECTION = "2_Dense/model.safetensors"
+
+
+def load_sentence_model(name_or_path: str | Path) -> tuple[Any, PreTrainedTokenizerBase]:
+    """Return a sentence encoder as a classifier, whose logits are its vectors before normalisation, and its tokenizer.
+
+    Raises:
+        UserError: For a folder without an encoder's projection.
+    """
+    name, folder = str(name_or_path), find_folder(name_or_path)
+    if not (folder / PROJECTION).is_file():
+        raise UserError(f"{name} has no {PROJECTION}: give an encoder of hf-rnn pretrain")
+    config, tokenizer = load_without_weights(name, FinishedFolder(folder))
+    with name_damage(name, PROJECTION):
+        top = {
+            key.replace("linear.", "classifier."): weight.float()
+            for key, weight in load_file(folder / PROJECTION).items()
+        }
+        if not json.loads((folder / "1_Pooling" / "config.json").read_text("utf-8"))["pooling_mode_mean_tokens"]:
+            raise UserError(f"{name} has another pooling than mean: load it with sentence-transformers")
+    with name_damage(name, "model.safetensors"):
+        encoder = {f"rnn.{key}": weight.float() for key, weight in load_file(folder / "model.safetensors").items()}
+        config.pooling, config.classifier_activation = "mean", "linear"
+        config.num_labels = len(top["classifier.bias"])
+        config.architectures = [FUSED_HEAD]
+        model = head_class(FUSED_HEAD)(config).eval()
+        model.load_state_dict({**encoder, **top})
+    return model, tokenizer
 
 
 class SentenceEncoder:
@@ -40,28 +73,7 @@ class SentenceEncoder:
         Raises:
             UserError: For a folder without an encoder's projection.
         """
-        name, folder = str(name_or_path), find_folder(name_or_path)
-        projection = folder / "2_Dense" / "model.safetensors"
-        if not projection.is_file():
-            raise UserError(f"{name} has no {projection.relative_to(folder)}: give an encoder of hf-rnn pretrain")
-        config, tokenizer = load_without_weights(name, FinishedFolder(folder))
-        with name_damage(name, str(projection.relative_to(folder))):
-            top = {
-                key.replace("linear.", "classifier."): weight.float() for key, weight in load_file(projection).items()
-            }
-            pooling = json.loads((folder / "1_Pooling" / "config.json").read_text("utf-8"))
-            if not pooling["pooling_mode_mean_tokens"]:
-                raise UserError(f"{name} has another pooling than mean: load it with sentence-transformers")
-        with name_damage(name, "model.safetensors"):
-            encoder = {f"rnn.{key}": weight.float() for key, weight in load_file(folder / "model.safetensors").items()}
-            config.pooling, config.classifier_activation, config.num_labels = (
-                "mean",
-                "linear",
-                len(top["classifier.bias"]),
-            )
-            config.architectures = [FUSED_HEAD]
-            model = head_class(FUSED_HEAD)(config).eval()
-            model.load_state_dict({**encoder, **top})
+        model, tokenizer = load_sentence_model(name_or_path)
         return cls(FastRnn(model, tokenizer, table_dtype, memory_limit))
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:

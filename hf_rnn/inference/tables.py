@@ -9,22 +9,25 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..data.line_reader import read_texts
+from ..data import tables
 from ..data.row_errors import EXCERPT_CHARACTERS, BadRow
-from ..data.tables import TEXT_NAMES, Batch, find_column, is_table, open_unpacked, read_table, take_column
+from ..data.tables import TEXT_NAMES, as_array, find_column, is_table, open_lines, read_table, take_column
 from ..utils.errors import UserError
 from ..utils.text_checks import find_surrogate
-from .text_classifier import find_broken_number
+from .text_classifier import answer_each
 
 ERROR = "error"  # the column of reasons
 OUTPUT_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
-_PAIR_COLUMNS = ("text_pair",)
+
+Batch: TypeAlias = tuple[
+    pa.Table, list[str]
+]  # rows, and the reason of each refused row, which has null in each column
 
 
 @dataclass(frozen=True)
@@ -49,87 +52,48 @@ class TableSettings:
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Rows in their order. A refused row has null in each column, and its line and reason in `errors`."""
-
-    table: pa.Table
-    errors: list[str]
-
-
-@dataclass(frozen=True)
 class TextTable:
     """A file of texts: a table, or a text per line."""
 
     path: str
     columns: Sequence[str]
-    rows: Iterator[Rows]
+    batches: Iterator[Batch]
     separator: str | None = None
     is_json: bool = False
 
 
 def open_texts(path: str, settings: TableSettings) -> TextTable:
-    """Open a file for one reading.
-
-    Raises:
-        DataError: If the file is empty or cannot be read.
-    """
-    if not is_table(path):
-        return TextTable(path, ["text"], _read_lines(path))
-    table, names = read_table(path, separator=settings.separator, encoding=settings.encoding), None
-    known, wanted = {name.strip().casefold() for name in table.columns}, settings.text_column
+    """Open a file for one reading; raise a [`DataError`] if it is empty or cannot be read."""
+    wanted, encoding = settings.text_column, settings.encoding
+    if is_table(path):
+        table = read_table(path, separator=settings.separator, encoding=encoding)
+    else:
+        table = open_lines(path, encoding)
+    known, names = {name.strip().casefold() for name in table.columns}, None
     is_number = wanted is not None and wanted.isdecimal() and wanted not in table.columns
     if ".tsv" in path.lower() and (is_number or (wanted is None and known.isdisjoint(TEXT_NAMES))):
-        table = read_table(path, encoding=settings.encoding, header=False, strict=0)  # as `train` reads it
+        table = read_table(path, encoding=encoding, header=False, strict=0)  # as `train` reads it
         names = table.columns if is_number else ["text", "label", *table.columns[2:]][: len(table.columns)]
-    rows = (_order(batch, names or batch.rows.schema.names or table.columns) for batch in table)
-    return TextTable(path, names or table.columns, rows, table.separator, table.kind == "json")
+    batches = (_merge(batch, names or batch.rows.schema.names or table.columns) for batch in table)
+    return TextTable(path, names or table.columns, batches, table.separator, table.kind == "json")
 
 
-def _read_lines(path: str) -> Iterator[Rows]:
-    with open_unpacked(path) as stream:
-        for lines in read_texts(stream, path):
-            texts = [None if isinstance(line, BadRow) else line for line in lines]
-            errors = [_describe(line) if isinstance(line, BadRow) else "" for line in lines]
-            yield Rows(pa.table({"text": pa.array(texts, pa.string())}), errors)
-
-
-def _describe(row: BadRow) -> str:
-    place = "row" if row.byte_offset is None else "line"
-    return f"{place} {row.line}: {row.fault.reason}: {row.fault.detail}: found {row.excerpt}"
-
-
-def _order(batch: Batch, names: Sequence[str]) -> Rows:
+def _merge(batch: tables.Batch, names: Sequence[str]) -> Batch:
     """Return good and refused rows in the order of the file."""
     if batch.rows.num_columns:
         table = pa.Table.from_batches([batch.rows]).rename_columns(names)
     else:  # refused records only
         table = pa.table({name: pa.array([], pa.string()) for name in names})
-    table, errors = _repair(table)
-    if batch.bad:
-        order = np.argsort(np.concatenate([batch.places, [row.line for row in batch.bad]]), kind="stable")
-        errors += map(_describe, batch.bad)
-        table = table.take(pa.array(order, mask=order >= len(table)))
-        errors = [errors[place] for place in order]
-    return Rows(table, errors)
+    if not batch.bad:
+        return table, [""] * len(table)
+    order = np.argsort(np.concatenate([batch.places, [row.line for row in batch.bad]]), kind="stable")
+    errors = [""] * len(table) + [_describe(row) for row in batch.bad]
+    return table.take(pa.array(order, mask=order >= len(table))), [errors[place] for place in order]
 
 
-def _repair(table: pa.Table) -> tuple[pa.Table, list[str]]:
-    """Replace strings that are not UTF-8, which Parquet can hold, by null, and return the reasons by row."""
-    errors = [""] * len(table)
-    for number, column in enumerate(table.columns):
-        if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-            continue
-        try:
-            column.validate(full=True)
-        except pa.ArrowInvalid:
-            cells = column.cast(pa.binary()).to_pylist()
-            for place, cell in enumerate(cells):
-                try:
-                    cells[place] = cell and cell.decode()
-                except UnicodeDecodeError:
-                    cells[place], errors[place] = None, f"not UTF-8: found {cell!r:.80}"
-            table = table.set_column(number, table.schema.names[number], pa.array(cells, column.type))
-    return table, errors
+def _describe(row: BadRow) -> str:
+    place = "row" if row.byte_offset is None else "line"
+    return f"{place} {row.line}: {row.fault.reason}: {row.fault.detail}: found {row.excerpt}"
 
 
 # ---- answers ----
@@ -162,50 +126,50 @@ def answer_columns(
     if pairs is not None:
         errors = [error or find_text_error(text) for error, text in zip(errors, pairs, strict=True)]
         texts = list(zip(texts, pairs, strict=True))
-    valid = [text for text, error in zip(texts, errors, strict=True) if not error]
     names = answer_schema(model, all_scores).names[:-1]
-    found = iter(model.predict(valid, all_scores=True) if "scores" in names else model.predict(valid))
-    answers: list[dict[str, Any]] = [{} if error else next(found) for error in errors]
-    for place, answer in enumerate(answers):
-        if (number := find_broken_number(answer)) is not None:
-            answers[place] = {}
-            errors[place] = f"score not finite: the model gives {number}; did its training diverge?"
-    return {**{name: [answer.get(name) for answer in answers] for name in names}, ERROR: errors}
+    valid = [text for text, error in zip(texts, errors, strict=True) if not error]
+    answers = iter(answer_each(model, valid, "scores" in names))
+    results = [error or next(answers) for error in errors]
+    errors = [result if isinstance(result, str) else "" for result in results]
+    rows = [{} if isinstance(result, str) else result for result in results]
+    return {**{name: [row.get(name) for row in rows] for name in names}, ERROR: errors}
 
 
-def answer_rows(model: Any, table: TextTable, rows: Rows, settings: TableSettings) -> pa.Table:
+def answer_rows(model: Any, table: TextTable, rows: pa.Table, errors: list[str], settings: TableSettings) -> pa.Table:
     """Return rows of a table with the columns of answers, and `error`, which is empty for an answered row.
 
     Raises:
         UserError: For a missing column of texts, and for columns with the names of answers.
     """
-
-    def take(name: str) -> list[Any]:
-        return [text for batch in rows.table.to_batches() for text in take_column(batch, name).to_pylist()]
-
-    text, pair = _find_columns(model, table.columns, table.path, settings)
-    answers = _build_answers(model, take(text), pair and take(pair), rows.errors, table.columns, settings)
-    for name in answers.schema.names:
-        if name in rows.table.schema.names:
-            raise UserError(f"{table.path} has a column {name!r}, the name of an answer: give another --prefix")
-        rows = Rows(rows.table.append_column(name, answers[name]), rows.errors)
-    return rows.table
+    names = find_text_columns(model, table.columns, table.path, settings)
+    texts = [pa.chunked_array([take_column(batch, name) for batch in rows.to_batches()]).to_pylist() for name in names]
+    answers = _build_answers(model, texts, errors, table.columns, settings)
+    if taken := set(answers.schema.names) & set(rows.schema.names):
+        raise UserError(f"{table.path} has a column {taken.pop()!r}, the name of an answer: give another --prefix")
+    return _append(rows, answers)
 
 
-def _find_columns(model: Any, names: Sequence[str], path: str, settings: TableSettings) -> tuple[str, str | None]:
+def _append(table: pa.Table, columns: pa.Table) -> pa.Table:
+    for name, column in zip(columns.schema.names, columns.columns, strict=True):
+        table = table.append_column(name, column)
+    return table
+
+
+def find_text_columns(model: Any, names: Sequence[str], path: str, settings: TableSettings) -> list[str]:
+    """Return the name of the column of texts, and of second texts for a model of pairs."""
     text = find_column(names, settings.text_column, TEXT_NAMES, path, "text_column")
-    if model.config.sep_token_id is None:
-        if settings.text_pair_column is not None:
-            raise UserError("text_pair_column is for models of text pairs: leave it out")
-        return text, None
-    return text, find_column(names, settings.text_pair_column, _PAIR_COLUMNS, path, "text_pair_column")
+    if model.config.sep_token_id is not None:
+        return [text, find_column(names, settings.text_pair_column, ["text_pair"], path, "text_pair_column")]
+    if settings.text_pair_column is not None:
+        raise UserError("text_pair_column is for models of text pairs: leave it out")
+    return [text]
 
 
 def _build_answers(
-    model: Any, texts: list[Any], pairs: Any, errors: list[str], names: Sequence[str], settings: TableSettings
+    model: Any, texts: list[list[Any]], errors: list[str], names: Sequence[str], settings: TableSettings
 ) -> pa.Table:
     """Return the columns of answers, with a column for each score in place of a record."""
-    columns = answer_columns(model, texts, pairs, settings.all_scores)
+    columns = answer_columns(model, texts[0], texts[1] if texts[1:] else None, settings.all_scores)
     columns[ERROR] = [before or error for before, error in zip(errors, columns[ERROR], strict=True)]
     answers = pa.table(columns, answer_schema(model, settings.all_scores)).flatten()
     prefix = settings.prefix
@@ -222,23 +186,18 @@ def predict_table(model: Any, table: Any, settings: TableSettings, label_type: p
     Raises:
         UserError: For another kind of table, or a missing column of texts.
     """
-    names = getattr(table, "column_names", None) or list(getattr(table, "columns", ()))
     if not hasattr(table, "__arrow_c_stream__"):
         raise UserError(f"predict_table reads a frame of pandas or polars, or a table of Arrow: found {type(table)}")
-    text, pair = _find_columns(model, list(map(str, names)), "the table", settings)
-    texts, pairs = as_list(table[text]), pair and as_list(table[pair])
-    answers = _build_answers(model, texts, pairs, [""] * len(texts), names, settings)
+    names = list(map(str, getattr(table, "column_names", None) or table.columns))
+    texts = [as_list(table[name]) for name in find_text_columns(model, names, "the table", settings)]
+    answers = _build_answers(model, texts, [""] * len(texts[0]), names, settings)
     if label_type is not None and answers.schema.names[0].endswith("label"):
         answers = answers.set_column(0, answers.schema.names[0], answers.column(0).cast(label_type))
     if not any(answers.column(-1).to_pylist()):
         answers = answers.drop_columns(answers.schema.names[-1:])
     if hasattr(table, "with_columns"):  # polars
         return table.with_columns(type(table)(answers))
-    if hasattr(table, "assign"):  # pandas
-        return table.assign(**answers.to_pydict())
-    for name in answers.schema.names:
-        table = table.append_column(name, answers[name])
-    return table
+    return table.assign(**answers.to_pydict()) if hasattr(table, "assign") else _append(table, answers)
 
 
 def as_list(column: Any) -> list[Any]:
@@ -264,13 +223,18 @@ def format_answers(tables: Sequence[pa.Table], path: str, separator: str | None 
     """Return tables, one below the other, as the content of a file with this name."""
     suffix, stream = find_suffix(path), io.BytesIO()
     text = io.TextIOWrapper(stream, "utf-8", newline="", write_through=True)
+    names = dict.fromkeys(name for table in tables for name in table.schema.names)
     records = (record for table in tables for record in table.to_pylist())
     if suffix == ".parquet":
-        pq.write_table(_join(tables), stream)
+        try:
+            table = pa.concat_tables(tables, promote_options="permissive")
+        except pa.ArrowException:  # columns of several types, as Excel and JSON lines may have
+            rows = list(records)
+            table = pa.table({name: as_array([row.get(name) for row in rows]) for name in names})
+        pq.write_table(table, stream)
     elif suffix == ".jsonl":
         text.writelines(json.dumps(record, ensure_ascii=False, default=str) + "\n" for record in records)
     else:
-        names = dict.fromkeys(name for table in tables for name in table.schema.names)
         separator = "\t" if suffix == ".tsv" else "," if separator in (None, "\t") else separator
         writer = csv.writer(text, delimiter=separator, lineterminator="\n")
         writer.writerow(names)
@@ -284,18 +248,3 @@ def _as_cell(value: Any) -> Any:
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return ",".join(value)
     return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, list | dict) else value
-
-
-def _join(tables: Sequence[pa.Table]) -> pa.Table:
-    """Join tables; a column of several types, as Excel and JSON lines may have, becomes text."""
-    try:
-        return pa.concat_tables(tables, promote_options="permissive")
-    except pa.ArrowException:
-        types: dict[str, set[Any]] = {}
-        for field in (field for table in tables for field in table.schema):
-            types.setdefault(field.name, set()).add(field.type)
-        records = [record for table in tables for record in table.to_pylist()]
-        columns = {name: [record.get(name) for record in records] for name in types}
-        for name in (name for name, kinds in types.items() if len(kinds - {pa.null()}) > 1):
-            columns[name] = [value if value is None else str(value) for value in columns[name]]
-        return pa.table(columns)

@@ -60,11 +60,19 @@ class PairTokenizer:
         return self._tokenizer(firsts, seconds, truncation=True)["input_ids"] if pairs else []
 
 
-def find_broken_number(answer: Mapping[str, Any]) -> float | None:
-    """Return a number of an answer that is NaN or infinite, or None."""
+def answer_each(model: Any, texts: Sequence[Any], all_scores: bool = False) -> list[dict[str, Any] | str]:
+    """Return the answer of a model to each text, or the reason why it is not finite."""
+    answers: list[Any] = model.predict(texts, all_scores=True) if all_scores else model.predict(texts)
+    for place, answer in enumerate(answers):
+        if (score := _find_broken_number(answer)) is not None:
+            answers[place] = f"score not finite: the model gives {score}; did its training diverge?"
+    return answers
+
+
+def _find_broken_number(answer: Mapping[str, Any]) -> float | None:
     for value in answer.values():
         if isinstance(value, dict):
-            value = find_broken_number(value)
+            value = _find_broken_number(value)
         if isinstance(value, float) and not math.isfinite(value):
             return value
     return None

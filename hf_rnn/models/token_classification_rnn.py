@@ -19,8 +19,8 @@ from .crf_rnn import Crf
 from .modeling_rnn import RnnModel, RnnPreTrainedModel
 
 _SIZES = (1, 2, 3, 4)  # letters
-_MARKS, _MARK = ("⇧", "⇪"), 2  # marks of capitals, see the normaliser `cased`
-_FIRST = len(_SIZES) + 1  # forms that belong to the first token of a word
+_MARKS, MARK = ("⇧", "⇪"), 2  # marks of capitals, see the normaliser `cased`
+FIRST_FORMS = len(_SIZES) + 1  # forms that belong to the first token of a word
 
 
 class WordReader(nn.Module):
@@ -57,7 +57,7 @@ class WordReader(nn.Module):
         self.codes[: len(tokens)] = torch.tensor([crc32(token.encode()) for token in tokens])
         begin = next((mark for mark in "▁Ġ" if any(token.startswith(mark) for token in tokens)), None)
         starts = [token.startswith(begin) if begin else not token.startswith("##") for token in tokens]
-        kinds = [_MARK if token[-1:] in _MARKS else int(start) for token, start in zip(tokens, starts, strict=True)]
+        kinds = [MARK if token[-1:] in _MARKS else int(start) for token, start in zip(tokens, starts, strict=True)]
         self.kinds[: len(kinds)] = torch.tensor(kinds, dtype=torch.int8)
 
     def resize(self, count: int) -> None:
@@ -84,7 +84,7 @@ class WordReader(nn.Module):
         batch, words = mask.shape
         length = input_ids.shape[1]
         order = torch.arange(length, device=input_ids.device).expand_as(input_ids)
-        marks = self.kinds[input_ids] == _MARK
+        marks = self.kinds[input_ids] == MARK
 
         def find(among: torch.Tensor, reduce: str, start: int) -> torch.Tensor:
             """Return the first or last place of each word `(B, W)`; `start` for a word without such a place."""
@@ -99,7 +99,12 @@ class WordReader(nn.Module):
         codes = (self.codes[input_ids] * (2 * distance + 1)).masked_fill(marks, 0)
         whole = codes.new_zeros(batch, words + 1).scatter_add(1, places, codes)[:, :words, None]
         starts, ends, capitals = (self.forms[input_ids.gather(1, tokens)].long() for tokens in (first, last, begins))
-        parts = [starts[..., :_FIRST], ends[..., _FIRST:], capitals[..., :1], whole % self.table.num_embeddings]
+        parts = [
+            starts[..., :FIRST_FORMS],
+            ends[..., FIRST_FORMS:],
+            capitals[..., :1],
+            whole % self.table.num_embeddings,
+        ]
         rows = torch.cat(parts, dim=-1).flatten(0, 1)
         kept = nn.functional.dropout(states.new_ones(rows.shape), self.drop, self.training)
         forms = self.table(rows, per_sample_weights=kept).view(batch, words, -1)
@@ -114,7 +119,7 @@ class WordReader(nn.Module):
 def find_starts(kinds: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
     """Return which tokens of compact texts `(B, T)` begin a word."""
     starts = kinds > 0
-    starts[:, 1:] &= kinds[:, :-1] != _MARK  # a mark belongs to the word after it
+    starts[:, 1:] &= kinds[:, :-1] != MARK  # a mark belongs to the word after it
     starts[:, :1] = True
     return starts & valid
 
@@ -218,7 +223,7 @@ class RnnForTokenClassification(RnnPreTrainedModel):
                 raise ValueError("a tagger with word_forms needs input_ids, whose tokens have forms")
             input_ids = input_ids.masked_fill(~mask, 0)
             kinds = self.words(input_ids)
-            read = mask & (kinds != _MARK)  # the encoder does not read marks of capitals
+            read = mask & (kinds != MARK)  # the encoder does not read marks of capitals
         outputs = self.rnn(input_ids, read, inputs_embeds, *options, return_dict=True)
         states = outputs.last_hidden_state
         if self.words is not None and input_ids is not None and mask.shape[1] > 0:  # tokens to words

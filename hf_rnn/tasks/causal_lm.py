@@ -61,7 +61,7 @@ class CausalLM(Task):
         """Refuse settings of classifiers."""
         if model.bidirectional:
             raise UserError(f"{self.name} reads in one direction: set bidirectional to false, as recipe lm does")
-        for name in ("calibrate", "class_weight_power", "label_smoothing_factor", "tokens_per_batch"):
+        for name in ("calibrate", "class_weight_power", "label_smoothing_factor"):
             if found := getattr(training, name):
                 raise UserError(f"{name} is for classifiers: found {found} with {self.name}; leave it out")
 

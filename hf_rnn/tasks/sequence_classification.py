@@ -38,7 +38,7 @@ class SequenceClassification(Task):
 
     def read(self, arguments: Any, *, report: DataReport, **options: Any) -> Splits:
         """Read labelled texts: TSV files, a data set of the `datasets` library, or rows in memory."""
-        from ..data.source import load_texts
+        from ..data.loading import load_texts
 
         if arguments.label_columns:
             raise UserError(f"label_columns are for the tasks multi-label and regression: this is {self.name}")

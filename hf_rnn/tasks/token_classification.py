@@ -44,28 +44,25 @@ class TokenClassification(Task):
     # ---- data ----
 
     def read(self, arguments: Any, *, report: DataReport, **options: Any) -> Splits:
-        """Read CoNLL files, a data set of the `datasets` library, or rows in memory."""
-        from ..data.conll import load_conll, load_tagged
-        from ..data.tables import kind_of_name
+        """Read CoNLL files, tables, a data set of the `datasets` library, or rows in memory."""
+        from ..data.conll import load_conll
 
         for name in ("header", "separator", "encoding", "text_pair_column", "label_columns", "label_map", "streaming"):
             if options.pop(name, None) or getattr(arguments, name, None):
                 raise UserError(f"{name} is not for tagged sentences: leave it out")
         data = options.pop("data", None)
-        options |= {"max_bad_rows": arguments.max_bad_rows, "report": report}
         if data is None:
             arguments.check_source()
-            is_records = kind_of_name(arguments.data_dir or "") not in (None, "delimited")
-            data = arguments.dataset_name or (arguments.data_dir if is_records else None)
-        columns = arguments.text_column, arguments.label_column
-        if data is not None:
-            options |= {"token_column": columns[0] or "tokens", "tag_column": columns[1] or "ner_tags"}
-            return load_tagged(data, arguments.dataset_config, **options)
-        try:
-            token_column, tag_column = int(columns[0] or 0), int(columns[1] or -1)
-        except ValueError:
-            raise UserError(f"columns of CoNLL files are numbers from 0: found {columns[0]}, {columns[1]}") from None
-        return load_conll(arguments.data_dir, token_column=token_column, tag_column=tag_column, **options)
+            data = arguments.dataset_name or arguments.data_dir
+        return load_conll(
+            data,
+            arguments.dataset_config,
+            token_column=arguments.text_column,
+            tag_column=arguments.label_column,
+            max_bad_rows=arguments.max_bad_rows,
+            report=report,
+            **options,
+        )
 
     def vocabulary_texts(self, rows: Any) -> Iterable[str]:
         """Return the words of each sentence, joined by spaces."""

@@ -102,15 +102,12 @@ def make_trainer(
     train_examples: Any = run.examples["train"]
     if isinstance(train_examples, datasets.IterableDataset):
         seed = None if args.train_sampling_strategy == "sequential" else args.data_seed
-        counts = run.report.train_rows or [sum(run.report.label_counts["train"])]
-        train_examples = CountedStream(train_examples, counts, seed)
-        sharing: Any = args.accelerator_config
-        if args.world_size > 1 and not (sharing.dispatch_batches or sharing.split_batches):
-            train_examples.share(args.process_index, args.world_size, args.per_device_train_batch_size)
+        train_examples = CountedStream(train_examples, sum(run.report.label_counts["train"]), seed)
     metric = (args.metric_for_best_model or "loss").removeprefix("eval_")
     args.greater_is_better = {"loss": False, **run.task.scores}[metric]
-    return check_trainer(
-        trainer_class or (RnnTrainer if run.task.verb == "predict" else LanguageModelTrainer),
+    usual = RnnTrainer if run.task.verb == "predict" else LanguageModelTrainer
+    build: Callable[..., RnnTrainer] = trainer_class or usual
+    return build(
         model=run.model,
         args=args,
         train_dataset=train_examples,
@@ -127,18 +124,3 @@ def measure(task: Task, config: RnnConfig, output: EvalPrediction) -> dict[str, 
     """Return the scores of an epoch that are one number."""
     scores = task.evaluate(output.predictions, output.label_ids, config)
     return {name: value for name, value in scores.items() if isinstance(value, float) and name != "loss"}
-
-
-def check_trainer(trainer_class: Callable[..., RnnTrainer], **parts: Any) -> RnnTrainer:
-    """Return a Trainer made from `parts`, after a check of its settings.
-
-    Raises a [`UserError`] for settings that the Trainer, the optimizer or the schedule refuses.
-    """
-    try:
-        trainer = trainer_class(**parts)
-        trainer.check_settings()
-    except UserError:
-        raise
-    except (ValueError, TypeError, ImportError, RuntimeError, AttributeError, KeyError) as error:
-        raise UserError(f"the Trainer refuses these settings: {reason_of(error)}") from error
-    return trainer

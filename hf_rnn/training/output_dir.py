@@ -44,24 +44,28 @@ def check_output_dir(folder: FinishedFolder, args: RnnTrainingArguments) -> Path
             )
         needs_best = bool(args.load_best_model_at_end)
         return checkpoints.find_newest(folder.checkpoints, processes=args.world_size, needs_best=needs_best)
-    if folder.root.is_dir() and not args.overwrite_output_dir:
-        found = sorted(path.name for path in folder.root.iterdir() if not _is_leftover(folder, path))
-        if found:
-            holds = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
-            raise UserError(
-                f"output_dir {folder.root} is not empty (it holds {holds}): give another, or "
-                "--overwrite_output_dir to replace an earlier run, or --resume to continue it"
-            )
+    present = sorted(path.name for path in folder.root.glob("*") if not _is_leftover(folder, path))
     if args.overwrite_output_dir:
-        _check_own(folder)
+        marks = (folder.card_facts.name, folder.training_args.name, "checkpoints/checkpoint-*", f"{UNFINISHED}*")
+        taken = [path.name for path in _finished_files(folder) if path.exists()]
+        if taken and not any(True for mark in marks for _ in folder.root.glob(mark)):
+            raise UserError(
+                f"output_dir {folder.root} holds no run of hf-rnn, and files that one would replace: "
+                f"{', '.join(taken[:3])}. Give another"
+            )
+    elif present:
+        raise UserError(
+            f"output_dir {folder.root} is not empty (it holds {', '.join(present[:3])}): give another, or "
+            "--overwrite_output_dir to replace an earlier run, or --resume to continue it"
+        )
     return None
 
 
 def find_obstacle(folder: Path) -> Path | None:
     """Return the path that prevents writing to a folder, which may be missing itself; None if nothing does."""
     paths = (folder, *folder.absolute().parents)
-    found = next((path for path in paths if path.exists()), paths[-1])
-    return None if found.is_dir() and os.access(found, os.W_OK | os.X_OK) else found
+    nearest = next((path for path in paths if path.exists()), paths[-1])
+    return None if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK) else nearest
 
 
 def _is_leftover(folder: FinishedFolder, path: Path) -> bool:
@@ -71,50 +75,24 @@ def _is_leftover(folder: FinishedFolder, path: Path) -> bool:
     return path.name in (REJECTED_ROWS, TEACHER_CACHE, PRETRAINING_CACHE)
 
 
-def _check_own(folder: FinishedFolder) -> None:
-    """Refuse to replace files with the names of a run's files when there is no sign of an earlier run."""
-    marks = (folder.card_facts.name, folder.training_args.name, "checkpoints/checkpoint-*", f"{UNFINISHED}*")
-    if any(True for mark in marks for _ in folder.root.glob(mark)):
-        return
-    taken = [path for path in _finished_files(folder) if path.exists()]
-    if folder.checkpoints.exists() and not _is_leftover(folder, folder.checkpoints):
-        taken.append(folder.checkpoints)
-    if taken:
-        raise UserError(
-            f"output_dir {folder.root} holds no run of hf-rnn, and files that one would replace: "
-            f"{', '.join(path.name for path in taken[:3])}. Give another"
-        )
+def check_apart(output_dir: str | None, sources: Mapping[str, str | None]) -> None:
+    """Refuse an output folder that is a model, teacher or file that the run reads, by a [`UserError`]."""
+    for setting, name in sources.items():
+        if name and os.path.exists(name) and os.path.realpath(name) == os.path.realpath(str(output_dir)):
+            raise UserError(f"{setting} {name} is the output_dir and would be replaced: give another")
 
 
-def check_apart(
-    folder: FinishedFolder, sources: Mapping[str, str | None], texts: Mapping[str, str | None] | None = None
-) -> None:
-    """Refuse an output folder whose files that the run reads would be replaced or removed, by a [`UserError`].
-
-    `sources` and `texts` are paths or Hub ids by setting; texts may be in the output folder itself, where they stay.
-    """
-    replaced = {path.resolve() for path in (*_finished_files(folder), folder.checkpoints)}
-    texts = texts or {}
-    for setting, name in {**sources, **texts}.items():
-        if not name or not os.path.exists(name):
-            continue
-        path = Path(name).resolve()
-        is_root = path == folder.root.resolve() and setting not in texts
-        if is_root or not replaced.isdisjoint((path, *path.parents)):
-            raise UserError(f"{setting} {name} is inside the output_dir and would be replaced: give another")
-
-
-def remove_checkpoints(folder: FinishedFolder) -> None:
-    """Remove the checkpoints and logs of an earlier run; its finished model and other files stay."""
+def remove_checkpoints(folder: FinishedFolder, logs: bool = True) -> None:
+    """Remove the checkpoints and TensorBoard's logs of an earlier run; its finished model and other files stay."""
     for checkpoint in checkpoints.list_checkpoints(folder.checkpoints):
         checkpoints.remove(checkpoint)
-    shutil.rmtree(folder.checkpoints / "runs", ignore_errors=True)  # TensorBoard's logs
+    if logs:
+        shutil.rmtree(folder.checkpoints / "runs", ignore_errors=True)
 
 
 def tidy(folder: FinishedFolder) -> None:
     """Remove the checkpoints of a finished run, and their folder unless it has logs or files of the user."""
-    for checkpoint in checkpoints.list_checkpoints(folder.checkpoints):
-        checkpoints.remove(checkpoint)
+    remove_checkpoints(folder, logs=False)
     with contextlib.suppress(OSError):
         folder.checkpoints.rmdir()
 

@@ -7,7 +7,6 @@ import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,28 +17,22 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_utils import PredictionOutput
 
 from ..data.audit import audit, render_line
-from ..data.encoding import measure_pieces
+from ..data.loading import find_origins
 from ..data.row_errors import DataReport
-from ..data.source import find_origins
 from ..data.vectors import Vectors, load_vectors, widen_vocabulary
-from ..hub.loading import find_folder, load_model
-from ..hub.model_folder import FinishedFolder, find_built_in, read_mapping
+from ..hub.loading import load_model
+from ..hub.model_folder import FinishedFolder, find_built_in
 from ..models.auto import ENCODER, head_name
 from ..tasks import Task
 from ..tasks.base import Splits
 from ..utils.errors import UserError
 from .arguments.run_arguments import Arguments, ModelArguments
-from .recipes import scratch_recipe
 from .trainer import SAMPLE_WEIGHT, RnnTrainer
 
 logger = logging.getLogger(__name__)
 
 _OUTPUT_LAYERS = ("classifier.", "lm_head.")  # prefixes of the weights that belong to the labels
 _MANY_UNKNOWN = 0.5  # share of the tokens of validation
-# Limits for the tokens of another language, against the texts of the encoder.
-_MANY_PIECES = 1.25  # times the tokens per word
-_MORE_UNKNOWN = 0.1  # added to the share
-_SAMPLE = 2_000  # training texts that are compared
 
 
 @dataclass
@@ -116,31 +109,6 @@ class WarmStart:
         same_head = type(self.model) is type(model) and own.siamese == model.config.siamese
         return same_head and one_label and set(own.label2id) == set(model.config.label2id)
 
-    def compare_language(self, run: Run) -> None:
-        """Warn if the texts do not look like the language of an encoder, by the figures in its folder."""
-        path = FinishedFolder(find_folder(self.name)).pretraining
-        if not path.is_file():
-            return
-        known = read_mapping(path, path.read_bytes())
-        found = measure_pieces(run.tokenizer, list(islice(run.task.vocabulary_texts(run.texts["train"]), _SAMPLE)))
-        pieces, unknown = (
-            [each[name] for each in (found, known)] for name in ("pieces_per_word", "unknown_token_share")
-        )
-        if pieces[0] > _MANY_PIECES * pieces[1] or unknown[0] > _MORE_UNKNOWN + unknown[1]:
-            message = (
-                "the texts do not look like the language of %s: they have %.1f tokens per word, %.0f %% of them "
-                "unknown, its own texts %.1f and %.0f %%; --recipe %s does not start from it"
-            )
-            logger.warning(
-                message,
-                self.name,
-                pieces[0],
-                100 * unknown[0],
-                pieces[1],
-                100 * unknown[1],
-                scratch_recipe(run.task.recipe),
-            )
-
     @torch.no_grad()
     def copy_weights(self, run: Run) -> None:
         """Copy the weights to a new model."""
@@ -152,8 +120,8 @@ class WarmStart:
         if type(own) is type(new):
             new.load_state_dict(self._head_weights(new), strict=False)
         config, kind = own.config, head_name(own.config)
-        facts = config.cell_type, config.num_hidden_layers, config.hidden_size
         kind = "an encoder" if kind == ENCODER else kind
+        facts = config.cell_type, config.num_hidden_layers, config.hidden_size
         logger.info("starting from %s: %s (%s, layers: %d, units: %d)", self.name, kind, *facts)
 
     def _head_weights(self, model: PreTrainedModel) -> dict[str, torch.Tensor]:
@@ -181,11 +149,7 @@ class WarmStart:
         """Return name, Hub id (None for a folder), and whether the output layer was kept."""
         local = find_built_in(self.name) is not None or Path(self.name).exists()
         shown = Path(self.name).resolve().name if local else self.name
-        return {
-            "name": shown,
-            "id": None if local else shown,
-            "keeps_classifier": self.keeps_output_layer(run.model),
-        }
+        return {"name": shown, "id": None if local else shown, "keeps_classifier": self.keeps_output_layer(run.model)}
 
 
 # ---- optional steps ----

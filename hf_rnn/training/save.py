@@ -73,11 +73,11 @@ class TrainingResult:
         """Return two lines for people: the scores beside simpler models, and how to use the folder."""
         scores, parts = self._scores(), []
         if split := next(reversed(scores), ""):  # test, if there is one
-            measured, name = scores[split], next(iter(scores[split]))
-            parts = [f"{key.replace('_', ' ')} {value:.3f}" for key, value in list(measured.items())[:2]]
-            card, classes = self.card, self.metrics[split].get("per_class", {})
-            for found in (card.baselines or {}).values() if card else ():
-                parts.append(f"linear model {found[split][name]:.3f}")
+            names = list(scores[split])[:2]
+            parts = [f"{name.replace('_', ' ')} {scores[split][name]:.3f}" for name in names]
+            card, classes, name = self.card, self.metrics[split].get("per_class", {}), names[0]
+            for linear in (card.baselines or {}).values() if card else ():
+                parts.append(f"linear model {' and '.join(f'{linear[split][name]:.3f}' for name in names)}")
             if card and name == "accuracy" and classes:
                 largest = max(card.class_counts, key=lambda label: card.class_counts[label])
                 share = classes[largest]["support"] / max(self.metrics[split]["rows"], 1)
@@ -111,6 +111,23 @@ class TrainingResult:
             for split, scores in found.items()
             if scores
         }
+
+
+def warn_if_linear_wins(run: Run, card: CardFacts, few_rows: bool) -> None:
+    """Log in one line that the linear model of the card has a better validation score, and what to try next."""
+    name = (run.arguments.training.metric_for_best_model or "accuracy").removeprefix("eval_")
+    for linear in (card.baselines or {}).values():
+        theirs, ours = (scores.get("validation", {}).get(name, 0.0) for scores in (linear, run.metrics))
+        if theirs > ours:
+            advice = "hf-rnn distill, with a fine-tuned transformer and texts without labels"
+            if "teacher" in run.metrics:
+                advice = "more texts without labels"
+            elif few_rows:
+                advice = "--few_rows 0, which trains all weights"
+            elif run.arguments.data.model_name_or_path is None:
+                advice = "recipe default for English texts, else recipe best with --vectors"
+            message = "the linear model is better on validation, %s %.3f against %.3f: use it, or try %s"
+            logger.warning(message, name, theirs, ours, advice)
 
 
 def write_folder(
@@ -217,7 +234,6 @@ def _shown_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     for name in settings.keys() & about.keys():
         mark, off = about[name].get("card"), settings[name] in (None, False, 0, "none", "word")
         unused = given and name in VOCABULARY_SETTINGS
-        unused = unused or (name == "per_device_train_batch_size" and settings.get("tokens_per_batch"))
         if mark and not unused and (mark == "always" or not off):
             shown[name] = settings[name]
     return {name: shown[name] for name in settings if name in shown}

@@ -6,8 +6,10 @@ import contextlib
 import copy
 import dataclasses
 import logging
+import math
 import shlex
 from collections.abc import Mapping
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,11 @@ from typing import Any
 import numpy as np
 import sklearn.metrics  # noqa: F401 - its import draws from `random`, so it must come before a seed is set
 import torch
-from transformers import set_seed
+from transformers import PreTrainedModel, set_seed
 
+from ..data.loading import join_splits
 from ..data.row_errors import DataReport
 from ..data.samplers import with_lengths
-from ..data.source import join_splits
 from ..evaluation.calibration import calibrate
 from ..hub.client import find_user, token_advice
 from ..hub.model_folder import FinishedFolder
@@ -28,6 +30,7 @@ from ..models.auto import head_class
 from ..tasks import get_task
 from ..tasks.base import Splits
 from ..tokenizers.word_level import add_separator, count_ids, mark_capitals
+from ..utils.cpu_features import multiplies_bfloat16
 from ..utils.errors import UserError
 from ..utils.folder_lock import hold_folder
 from ..utils.process_state import library_bars_off, one_at_a_time
@@ -35,17 +38,19 @@ from . import output_dir
 from .arguments.run_arguments import Arguments, parse_settings
 from .arguments.training_arguments import RnnTrainingArguments
 from .build import make_config, make_tokenizer, make_trainer
-from .checkpointing.fingerprints import take_fingerprints
-from .checkpointing.interrupt import TrainingStopped
-from .checks import check_early, check_finite, check_loss, check_unchanged
+from .checkpointing.fingerprints import check_unchanged, take_fingerprints
+from .checkpointing.resumable_trainer import TrainingStopped
 from .language import suit_language
 from .linear_head import fit_linear_head, has_few_rows
 from .run import Extension, Run, WarmStart, audit_texts, read_vectors, weigh_rows
-from .save import TrainingResult, write_folder
-from .trainer import RnnTrainer
+from .save import TrainingResult, warn_if_linear_wins, write_folder
+from .trainer import RnnTrainer, check_sparse_gradients
 
 logger = logging.getLogger(__name__)
 
+_RATES = ("learning_rate", "embedding_learning_rate", "head_learning_rate")
+# Times the loss of guessing: a run is refused, or warned about.
+_MAX_LOSS_RATIO, _HIGH_LOSS_RATIO = 100, 3
 _LEAST_EPOCHS, _MOST_EPOCHS = 3, 20  # limits of row_budget and of row_floor
 
 
@@ -81,7 +86,7 @@ def train(
         >>> result = train([("so good", "positive"), ("so bad", "negative")] * 50, "out2")
     """
     rows, settings = read_call(data, output_dir, train, validation, test, settings)
-    return run_training(parse_settings(settings), data=rows)
+    return run_training(parse_settings(settings), data=rows, given=settings)
 
 
 def read_call(
@@ -99,12 +104,13 @@ def read_call(
 
 @library_bars_off()
 def run_training(
-    arguments: Arguments, extension: Extension | None = None, data: Mapping[str, Any] | None = None
+    arguments: Arguments,
+    extension: Extension | None = None,
+    data: Mapping[str, Any] | None = None,
+    given: Mapping[str, Any] | None = None,
 ) -> TrainingResult:
-    """Read the data, train, and push the folder if asked for; see [`train`]. `data` are rows in memory by split."""
+    """Read the data, train, and push the folder if asked for; see [`train_on`]. `data` are rows in memory by split."""
     data_args, training_args = arguments.data, arguments.training
-    if data is None:
-        data_args.check_source()
     check_early(arguments)
     folder = FinishedFolder(Path(str(training_args.output_dir)))
     is_main = training_args.process_index == 0
@@ -121,7 +127,7 @@ def run_training(
         rejected_path=folder.root / output_dir.REJECTED_ROWS if is_main else None,
         report=report,
     )
-    result = train_on(texts, report, arguments, checkpoint, extension=extension)
+    result = train_on(texts, report, arguments, checkpoint, extension=extension, given=given)
     training_args.distributed_state.wait_for_everyone()  # every process may read the folder now
     if destination is None:
         return result
@@ -136,19 +142,20 @@ def train_on(
     checkpoint: Path | None = None,
     *,
     extension: Extension | None = None,
+    given: Mapping[str, Any] | None = None,
     sample_weights: np.ndarray | None = None,
     task_specific_params: dict[str, Any] | None = None,
     quiet: bool = False,
 ) -> TrainingResult:
     """Train on splits as the task reads them, with the counts of their rows, and save a finished folder.
 
-    `arguments` are accepted by [`check_early`]; `checkpoint` is the one to resume from. `sample_weights` weigh the
+    `arguments` are accepted by [`check_early`]; `checkpoint` is the one to resume from. With the settings that are
+    `given` by the user, the run may leave the default start, see [`suit_language`]. `sample_weights` weigh the
     training rows in the loss. `task_specific_params` become part of the configuration. A `quiet` run shows neither
     bars nor a line per epoch.
     """
     task = get_task(arguments.data.task)
-    if extension is None:
-        arguments = suit_language(arguments, task, task.vocabulary_texts(texts["train"]))
+    arguments = suit_language(arguments, given, task, task.vocabulary_texts(texts["train"]))
     arguments = limit_epochs(arguments, report)
     data_args, training_args = arguments.data, arguments.training
     extension = extension or Extension()
@@ -170,8 +177,6 @@ def train_on(
     facts["audit"] = audit_texts(run)
     if facts["audit"] is not None:
         facts["unknown_token_share"] = facts["audit"]["unknown_token_share"].get("validation")
-    if start is not None:
-        start.compare_language(run)
     if task.per_token and run.arguments.model.word_forms:
         mark_capitals(run.tokenizer)
     run.examples = task.encode(texts, run.tokenizer, data_args.max_length)
@@ -239,13 +244,14 @@ def train_on(
     # the folder
     if not run.is_main:
         return TrainingResult(run.folder.root, run.metrics)
-    best_kept = not few_rows and _keeps_best(run.trainer)
+    best_kept = bool(run.trainer.args.load_best_model_at_end) and run.trainer.state.best_model_checkpoint is not None
     card = output_dir.fill(
         run.folder, lambda unfinished: write_folder(unfinished, run, facts, extension.settings, best_kept)
     )
-    if not training_args.keep_checkpoints:
+    if few_rows or not training_args.keep_checkpoints:
         output_dir.tidy(run.folder)
     logger.info("the finished model is in %s", run.folder.root)
+    warn_if_linear_wins(run, card, few_rows)
     return TrainingResult(run.folder.root, run.metrics, card)
 
 
@@ -277,7 +283,7 @@ def fit(trainer: RnnTrainer, folder: FinishedFolder, checkpoint: Path | None) ->
         folder.root.mkdir(parents=True, exist_ok=True)
     with hold_folder(folder.root) if is_main else contextlib.nullcontext(), trainer.stop_request as asked:
         if is_main and args.overwrite_output_dir:
-            output_dir.remove_checkpoints(folder)
+            trainer.on_begin = partial(output_dir.remove_checkpoints, folder)
         outcome = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     if trainer.asked_to_stop():  # after the last step, too late to save
         raise TrainingStopped(asked.number, None)
@@ -290,12 +296,68 @@ def fit(trainer: RnnTrainer, folder: FinishedFolder, checkpoint: Path | None) ->
     }
 
 
-def _keeps_best(trainer: RnnTrainer) -> bool:
-    """Return whether the weights are those of the best epoch; warn if no epoch was evaluated."""
-    kept = trainer.state.best_model_checkpoint is not None
-    if trainer.args.load_best_model_at_end and not kept:
-        logger.warning("no epoch was evaluated before training ended (eval_delay, eval_steps): the last one is kept")
-    return bool(trainer.args.load_best_model_at_end) and kept
+# ---- checks ----
+
+
+def check_early(arguments: Arguments) -> None:
+    """Check settings before the data are read; raise a [`UserError`] for wrong or contradicting ones."""
+    model, data, training = arguments
+    task = get_task(data.task)
+    if training.calibrate and not task.one_label:
+        raise UserError(f"calibrate is for one label per text: found the task {task.name}; leave it out")
+    task.check_settings(model, training)
+    scores = ("loss", *task.scores)
+    metric = training.metric_for_best_model
+    if metric is not None and metric.removeprefix("eval_") not in scores:
+        raise UserError(f"unknown metric_for_best_model: found {metric!r}; choose one of {', '.join(scores)}")
+    sources = {name: getattr(data, name) for name in ("tokenizer_name_or_path", "model_name_or_path", "vectors")}
+    output_dir.check_apart(training.output_dir, sources)
+    if data.streaming and data.fail_on_leak is not None:
+        raise UserError("fail_on_leak needs all rows in memory: leave out fail_on_leak or streaming")
+    if model.sparse_embedding and not model.freeze_embedding:
+        check_sparse_gradients(training)
+    make_config(model)
+    if training.bf16 and training.device.type == "cpu" and multiplies_bfloat16() is False:
+        logger.warning("bf16 is slower on this processor, which lacks bfloat16 instructions: leave out bf16")
+
+
+def check_finite(model: PreTrainedModel, training_args: RnnTrainingArguments) -> None:
+    """Raise a [`UserError`] with advice about the step size for weights that are NaN or infinite."""
+    broken = [name for name, weight in model.named_parameters() if not weight.isfinite().all()]
+    if broken:
+        raise _diverged(f"{broken[0]} has NaN or infinite values", training_args)
+
+
+def check_loss(metrics: Mapping[str, Any], chance_loss: float, training_args: RnnTrainingArguments) -> None:
+    """Refuse a model with a loss that is not finite, or over 100 times that of guessing, `chance_loss` in nats.
+
+    Above 3 times, only warn. The validation loss decides; without validation rows, the training loss. The
+    [`UserError`] advises about the step size.
+    """
+    if not math.isfinite(metrics["training"]["loss"]):
+        raise _diverged("the training loss is not finite", training_args)
+    split = "validation" if "validation" in metrics else "training"
+    loss = metrics[split]["loss"]
+    if "calibration" in metrics:  # calibration makes any loss small
+        loss = metrics["calibration"]["splits"]["validation"]["before"]["loss"]
+    if not loss <= _MAX_LOSS_RATIO * chance_loss:
+        what = f"the {split} loss is {loss:g}, over {_MAX_LOSS_RATIO} times that of guessing ({chance_loss:.2f})"
+        raise _diverged(what, training_args)
+    if loss > _HIGH_LOSS_RATIO * chance_loss:
+        advice = _smaller_steps(training_args)
+        logger.warning("the %s loss is %.3g, that of guessing %.2f: %s", split, loss, chance_loss, advice)
+
+
+def _diverged(what: str, training_args: RnnTrainingArguments) -> UserError:
+    return UserError(f"the training diverged: {what}. To prevent this, {_smaller_steps(training_args)}")
+
+
+def _smaller_steps(training_args: RnnTrainingArguments) -> str:
+    sizes = {name: getattr(training_args, name) for name in _RATES}
+    advice = [f"take a smaller {name} than {size:g}" for name, size in sizes.items() if size]
+    if not 0 < training_args.max_grad_norm <= 1:
+        advice.append("clip gradients with max_grad_norm 1")
+    return ", or ".join(advice)
 
 
 # ---- push_to_hub ----

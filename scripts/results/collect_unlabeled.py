@@ -38,7 +38,7 @@ def make_parser() -> Parser:
 
 def read_lines(source: Path, text_column: int) -> Iterator[str]:
     """Yield the text of each line, empty if the line is invalid or too short."""
-    from hf_rnn.data.line_reader import read_texts
+    from hf_rnn.data.delimited import read_texts
 
     with source.open("rb") as stream:
         for line in chain.from_iterable(read_texts(stream, source.name)):

@@ -5,7 +5,6 @@ import json
 import pytest
 from tsv_files import GOOD, NAMES, load_train, write
 
-from hf_rnn.data.loading import load_tsv
 from hf_rnn.data.row_errors import DataError, DataReport, Reason, parse_limit
 from hf_rnn.utils.errors import UserError
 
@@ -48,14 +47,13 @@ def test_a_bad_line(tmp_path, monkeypatch, line, reason, detail, options):
     rejected, report = tmp_path / "out" / "rejected.jsonl", DataReport()
     rows = load_train(path, **options, max_bad_rows=1, rejected_path=rejected, report=report)
     assert rows == [("good day", "positive"), ("bad day", "negative")] * 2
-    (record,) = map(json.loads, rejected.read_text(encoding="utf-8").splitlines())
+    (record,) = map(json.loads, rejected.open(encoding="utf-8"))
     as_text = [Reason.BLANK_TEXT, Reason.EMPTY_LABEL, Reason.UNKNOWN_LABEL, Reason.EMPTY_TEXT]
     text = line.split(b"\t")[0] if reason in as_text else line
     expected = (path, 3, len(GOOD), reason, text.decode(errors="backslashreplace")[:80])
     assert tuple(record[name] for name in ("file", "line", "byte_offset", "reason", "text")) == expected
     train = report.splits["train"]
     assert (train.rows_read, train.rows_kept, dict(train.rejected)) == (5, 4, {reason.value: 1})
-    assert f"5 rows read, 4 kept, 1 rejected (1 {reason})" in str(report)
 
 
 def test_the_first_bad_line_is_reported_first(tmp_path):
@@ -121,32 +119,16 @@ def test_past_the_limit_it_stops(tmp_path, limit, line):
     assert caught.value.line == line
 
 
-@pytest.mark.parametrize(
-    ("given", "count", "share"),
-    [(5, 5, None), (0.001, None, 0.001), ("0.1%", None, 0.001)],
-)
-def test_a_limit_is_a_count_or_a_share(given, count, share):
-    assert parse_limit(given) == (count, pytest.approx(share))
+def test_a_limit_is_a_count_or_a_share():
+    assert [parse_limit(limit) for limit in (5, 0.001, "0.1%")] == [(5, None), (None, 0.001), (None, 0.001)]
+    for limit in ("many", -1, "100%"):
+        with pytest.raises(UserError, match="max_bad_rows"):
+            parse_limit(limit)
 
 
-@pytest.mark.parametrize("limit", ["many", -1, "100%"])
-def test_an_invalid_limit(limit):
-    with pytest.raises(UserError, match="max_bad_rows"):
-        parse_limit(limit)
-
-
-def test_the_list_does_not_replace_a_file_of_the_data(tmp_path):
-    path = write(tmp_path / "train.tsv", GOOD + b"bad\n")
-    with pytest.raises(UserError, match="rejected_path"):
+@pytest.mark.parametrize("bad", [b"", b"bad\n"])
+def test_a_file_of_other_content_is_not_replaced_by_the_list_of_rejected_rows(tmp_path, bad):
+    path = write(tmp_path / "train.tsv", GOOD + bad)
+    with pytest.raises(UserError, match="does not list rejected rows"):
         load_train(path, max_bad_rows=1, rejected_path=tmp_path / "." / "train.tsv")
-    with pytest.raises(UserError, match="listed"):
-        load_train(path, max_bad_rows=1, rejected_path=tmp_path / "train.tsv" / "rejected.jsonl")
-    assert (tmp_path / "train.tsv").read_bytes() == GOOD + b"bad\n"
-
-
-def test_a_file_of_other_content_is_not_replaced_by_the_list_of_rejected_rows(tmp_path):
-    write(tmp_path / "train.tsv", GOOD)
-    (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(UserError, match="mine.txt"):
-        load_tsv({"train": tmp_path / "train.tsv"}, rejected_path=tmp_path / "mine.txt")
-    assert (tmp_path / "mine.txt").read_text() == "mine"
+    assert (tmp_path / "train.tsv").read_bytes() == GOOD + bad

@@ -44,12 +44,6 @@ def test_encode_gives_ids_and_labels(tmp_path, tokenizer, streaming, caplog):
         encode(encoded, tokenizer)
 
 
-@pytest.mark.parametrize("name", ["label", "labels", "label_ids"])
-def test_labels_under_each_name_that_collators_know(tokenizer, name):
-    rows = datasets.Dataset.from_dict({"text": ["good day", "bad"], name: [[1.0, 0.0], [1.0, 1.0]]})
-    assert [row["labels"] for row in encode(rows, tokenizer)] == [[1.0, 0.0], [1.0, 1.0]]
-
-
 def test_truncation_is_that_of_the_tokenizer(tokenizer):
     """Special tokens at the ends are kept."""
     own = copy.deepcopy(tokenizer)

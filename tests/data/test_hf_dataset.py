@@ -6,8 +6,8 @@ import re
 import datasets
 import pytest
 
-from hf_rnn.data import hf_dataset
-from hf_rnn.data.loading import load_named
+from hf_rnn.data import loading
+from hf_rnn.data.loading import load_tsv
 from hf_rnn.data.row_errors import DataError, DataReport, Reason
 from hf_rnn.utils.errors import UserError
 
@@ -40,7 +40,7 @@ def test_types_of_labels(tmp_path, feature, convert, names, caplog):
     data = make_splits(feature, train=rows, dev=rows[:2], unsupervised=rows)
     data.save_to_disk(tmp_path / "saved")
     for source in (data, tmp_path / "saved"):
-        read = load_named(source)
+        read = load_tsv(source)
         assert set(read) == {"train", "validation"} and "unsupervised" in caplog.text
         assert read["train"].features["label"].names == names
         expected = [names[label] if isinstance(feature, datasets.ClassLabel) else str(label) for _, label in rows]
@@ -49,18 +49,18 @@ def test_types_of_labels(tmp_path, feature, convert, names, caplog):
 
 
 def test_bad_rows(tmp_path, monkeypatch):
-    monkeypatch.setattr(hf_dataset, "BATCH_ROWS", 3)
+    monkeypatch.setattr(loading, "BATCH_ROWS", 3)
     bad = [("a", 0), (None, 1), ("", 1), (" \t ", 1), ("a\0", 1), ("b", None), ("c", -1), ("d", 1)]
     data = make_splits(datasets.ClassLabel(names=["n", "p"]), train=bad, dev=bad[:1])
     report, listed = DataReport(), tmp_path / "rejected.jsonl"
-    read = load_named(data, max_bad_rows=6, rejected_path=listed, report=report)
+    read = load_tsv(data, max_bad_rows=6, rejected_path=listed, report=report)
     assert read["train"].to_list() == [{"text": "a", "label": 0}, {"text": "d", "label": 1}]
     records = [json.loads(line) for line in listed.open()]
     reasons = [Reason.EMPTY_TEXT] * 2 + [Reason.BLANK_TEXT, Reason.NUL, Reason.EMPTY_LABEL, Reason.LABEL_OUT_OF_RANGE]
     assert [(record["line"], record["reason"]) for record in records] == list(enumerate(reasons, 1))
     assert {record["file"] for record in records} == {"dataset[train]"} and records[0]["byte_offset"] is None
     with pytest.raises(DataError, match=re.escape("dataset[train] row 1: empty text")):
-        load_named(data)
+        load_tsv(data)
 
 
 def test_a_split_without_labels_is_left_out(caplog):
@@ -68,45 +68,36 @@ def test_a_split_without_labels_is_left_out(caplog):
     rows, blank = [("a", 0), ("b", 1), ("c", 1), ("d", 0)], [("e", -1), ("f", -1)]
     feature = datasets.ClassLabel(names=["n", "p"])
     data = make_splits(feature, train=rows, validation=rows, test=blank)
-    assert set(load_named(data)) == {"train", "validation"} and "dataset[test] is left out" in caplog.text
+    assert set(load_tsv(data)) == {"train", "validation"} and "dataset[test] is left out" in caplog.text
     for source, options in (
         (data, {"splits": ["train", "test"]}),
         (make_splits(feature, train=rows, validation=rows, test=blank + rows), {}),
         (make_splits(feature, train=blank, validation=rows), {}),
     ):
         with pytest.raises(DataError, match="row 0: label out of range: label -1"):
-            load_named(source, **options)
+            load_tsv(source, **options)
 
 
 def test_unusable_columns_and_sources(tmp_path):
     data = make_splits(datasets.Value("float32"), train=ROWS, dev=ROWS)
     with pytest.raises(DataError, match="'txt': found 'text', 'id', 'label'"):
-        load_named(data, text_column="txt")
+        load_tsv(data, text_column="txt")
     with pytest.raises(DataError, match="strings"):
-        load_named(data, text_column="id")
-    labels = load_named(data)["train"].features["label"].names
+        load_tsv(data, text_column="id")
+    labels = load_tsv(data)["train"].features["label"].names
     assert labels == ["0", "1", "2"], "frames make 1.0 of 1 beside a missing label"
     with pytest.raises(UserError, match="two columns"):
-        load_named(data, text_column="label", label_column="label")
+        load_tsv(data, text_column="label", label_column="label")
     with pytest.raises(UserError, match="found IterableDataset"):
-        load_named(data["train"].to_iterable_dataset())
+        load_tsv(data["train"].to_iterable_dataset())
     del data["train"]
     with pytest.raises(DataError) as caught:
-        load_named(data, label_column="id")
+        load_tsv(data, label_column="id")
     assert caught.value.reason == Reason.NO_TRAIN_SPLIT
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("broken/train.jsonl", b'{"text": "a", "label": "x"}\n{"text": "b"', "train.jsonl:2: not a JSON record"),
-        ("tables/train.tsv", b"good day\n", "train.tsv:1: too few fields"),
-        ("nothing/README", b"", "cannot be loaded"),
-    ],
-)
-def test_a_source_that_the_library_cannot_load(tmp_path, name, content, message):
-    (tmp_path / name).parent.mkdir()
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError, match=message) as caught:
-        load_named((tmp_path / name).parent)
+def test_a_source_that_the_library_cannot_load(tmp_path):
+    (tmp_path / "README").write_bytes(b"")
+    with pytest.raises(UserError, match="cannot be loaded") as caught:
+        load_tsv(tmp_path)
     assert "\n" not in str(caught.value)

@@ -75,11 +75,6 @@ def test_labels_that_make_no_classes(tmp_path, content, options, message):
         load_train(write(tmp_path / "train.tsv", content), **options)
 
 
-def test_many_labels_are_classes_if_they_recur(tmp_path):
-    content = "".join(f"text {number}\tintent{number % 60}\n" for number in range(180)).encode()
-    assert len(load_train(write(tmp_path / "train.tsv", content))) == 180
-
-
 @pytest.mark.parametrize(("rare", "near"), [("Joy", "joy"), ("angr", "anger"), ("unhappy", None), ("7", None)])
 def test_a_label_of_one_row_beside_a_near_twin_is_reported(rare, near, caplog):
     LabelMap.from_counts({"joy": 30, "anger": 30, "happy": 30, "77": 30, rare: 1})

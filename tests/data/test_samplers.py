@@ -1,4 +1,4 @@
-"""Batches of a number of rows or tokens: complete, repeatable, with little padding, in torch and accelerate."""
+"""Batches of a number of rows: complete, repeatable, with little padding, in torch and accelerate."""
 
 import numpy as np
 import pytest
@@ -9,24 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
-from hf_rnn.data.samplers import (
-    LengthBucketedBatchSampler,
-    SortedBatchSampler,
-    TokenBudgetBatchSampler,
-    padding_share,
-)
+from hf_rnn.data.samplers import LengthBucketedBatchSampler, SortedBatchSampler, padding_share
 
 LENGTHS = np.random.default_rng(7).integers(1, 60, size=1003).tolist()
 ROWS = [{"index": index} for index in range(len(LENGTHS))]
 
-either = pytest.mark.parametrize(
-    "make",
-    [
-        lambda seed=5: LengthBucketedBatchSampler(LENGTHS, 16, seed=seed),
-        lambda seed=5: TokenBudgetBatchSampler(LENGTHS, 480, seed=seed),
-    ],
-    ids=["rows", "tokens"],
-)
+
+def make(seed=5):
+    return LengthBucketedBatchSampler(LENGTHS, 16, seed=seed)
 
 
 def batches_of(sampler, epoch=0):
@@ -61,8 +51,7 @@ def test_every_index_once_and_only_the_last_batch_short(lengths, batch_size, poo
         assert sorted(indices) == list(range(len(lengths)))
 
 
-@either
-def test_the_order_depends_on_arguments_and_epoch_only(make):
+def test_the_order_depends_on_arguments_and_epoch_only():
     first, second = batches_of(make()), batches_of(make(), 1)
     assert first == batches_of(make()) != second and type(first[0][0]) is int
     sampler = make()
@@ -76,8 +65,7 @@ def test_the_order_depends_on_arguments_and_epoch_only(make):
     assert torch.equal(torch.get_rng_state(), states[1])
 
 
-@either
-def test_resuming_in_an_epoch_skips_its_first_batches(make):
+def test_resuming_in_an_epoch_skips_its_first_batches():
     loader = Accelerator(cpu=True).prepare(DataLoader(ROWS, batch_sampler=make()))
     loader.set_epoch(1)
     assert seen(loader) == batches_of(make(), 1)
@@ -103,9 +91,6 @@ def test_bucketing_removes_most_padding():
     pools = [LengthBucketedBatchSampler(LENGTHS, 16, pool_batches=pool) for pool in (1, 5, 20, 50)]
     shares = [padding_share(LENGTHS, sampler) for sampler in pools]
     assert shares[0] > 0.4 > 0.2 > shares[1] > shares[2] > shares[3] and shares[3] < 0.05
-    mixed = [TokenBudgetBatchSampler(LENGTHS, 480, mixed_batches=mixed) for mixed in (1, 4, 100)]
-    shares = [padding_share(LENGTHS, sampler) for sampler in mixed]
-    assert shares[0] < 0.03 < shares[1] < 0.1 < 0.3 < shares[2]
 
 
 @pytest.mark.parametrize(("rows", "drop_last"), [(67, False), (75, True), (5, False)])
@@ -126,49 +111,3 @@ def test_two_processes_share_every_row(rows, drop_last):
         assert len(set(indices)) == len(indices) == rows // 16 * 16
     else:
         assert set(indices) == set(range(rows)), "accelerate repeats a few to fill the last round"
-
-
-def count_tokens(lengths, batch):
-    return len(batch) * max(max(lengths[index], 1) for index in batch)
-
-
-@given(
-    lengths=st.lists(st.integers(0, 50), max_size=80),
-    tokens=st.integers(1, 200),
-    mixed_batches=st.integers(1, 5),
-    epoch=st.integers(0, 3),
-)
-def test_every_index_once_and_within_the_budget(lengths, tokens, mixed_batches, epoch):
-    sampler = TokenBudgetBatchSampler(lengths, tokens, mixed_batches=mixed_batches)
-    sizes, batches = sorted(map(len, sampler)), batches_of(sampler, epoch)
-    assert sorted(flatten(batches)) == list(range(len(lengths)))
-    assert all(len(batch) == 1 or count_tokens(lengths, batch) <= tokens for batch in batches)
-    assert len(batches) == len(sampler) and all(batches)
-    assert sorted(map(len, batches)) == sizes, "all epochs have as many steps"
-
-
-@given(lengths=st.lists(st.integers(1, 20), min_size=8, max_size=60), processes=st.integers(2, 4))
-def test_processes_share_token_batches_evenly(lengths, processes):
-    Accelerator(cpu=True)
-    rows, shards = [{"index": index} for index in range(len(lengths))], []
-    for process in range(processes):
-        sampler = TokenBudgetBatchSampler(lengths, 50, processes=processes)
-        loader = DataLoader(rows, batch_sampler=sampler)
-        loader = prepare_data_loader(loader, num_processes=processes, process_index=process, even_batches=False)
-        shards.append(seen(loader))
-    assert len(set(map(len, shards))) == 1
-    batches = [batch for shard in shards for batch in shard]
-    assert sorted(flatten(batches)) == list(range(len(lengths))), "no row twice"
-    assert all(count_tokens(lengths, batch) <= 50 for batch in batches)
-
-
-def test_token_batches_by_hand():
-    """9 exceeds the budget; one text of 5, two of 4 and eight of 1 fit; an empty one counts as 1."""
-    lengths = [1, 4, 9, 5, 0, 4, 1]
-    batches = list(TokenBudgetBatchSampler(lengths, 8, mixed_batches=1))
-    assert sorted(map(sorted, batches)) == [[0, 4, 6], [1, 5], [2], [3]]
-    assert len(TokenBudgetBatchSampler(lengths, 8, mixed_batches=1, processes=3)) == 6
-    halved = TokenBudgetBatchSampler([8, 4, 4, *[1] * 8], 8, mixed_batches=1, processes=2)
-    assert sorted(map(len, halved)) == [1, 2, 4, 4], "the largest is halved"
-    assert sorted(map(len, TokenBudgetBatchSampler([0] * 10, 4))) == [3, 3, 4], "not 4, 4 and 2"
-    assert list(TokenBudgetBatchSampler([], 8)) == []

@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from hf_rnn import RnnConfig, RnnForSequenceClassification
+from hf_rnn import RnnConfig, RnnForCausalLM, RnnForSequenceClassification, RnnForTokenClassification, RnnModel
 from hf_rnn.hub.card.files import read_facts
 from hf_rnn.hub.leak_scan import list_shared_files
 from hf_rnn.hub.loading import load_model
@@ -24,7 +24,8 @@ from hf_rnn.utils.errors import UserError
 onnx = pytest.importorskip("onnx", reason="the extra onnx is not installed")
 pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
 
-from hf_rnn.inference.onnx.graph import ONNX_CELLS, build_graph  # noqa: E402 - imports onnx
+from hf_rnn.inference.onnx.graph import ONNX_CELLS  # noqa: E402 - imports onnx
+from hf_rnn.inference.onnx.heads import build_graph  # noqa: E402
 from hf_rnn.inference.onnx.runtime import OnnxClassifier, open_session, run_session  # noqa: E402
 
 CELLS = ["rnn_tanh", "rnn_relu", "gru", "lstm", "min_gru"]
@@ -39,16 +40,21 @@ VARIANTS = [
 VOCABULARY = 23
 
 
-def make(**given):
+def make(head=RnnForSequenceClassification, **given):
     torch.manual_seed(0)
     fields = {"vocab_size": VOCABULARY, "embedding_size": 6, "hidden_size": 5, "num_labels": 3, **given}
-    model = RnnForSequenceClassification(RnnConfig(**fields)).eval()
-    model.classifier.weight.data *= 10  # so that small differences show
+    model = head(RnnConfig(**fields)).eval()
+    if head is RnnForSequenceClassification:
+        model.classifier.weight.data *= 10  # so that small differences show
     return model
 
 
 def session_of(model):
     return open_session(build_graph(model, {}).SerializeToString())
+
+
+def logits_of(session, ids, mask):
+    return run_session(session, ids, mask)["logits"]
 
 
 @torch.inference_mode()
@@ -74,7 +80,7 @@ def test_the_graph_is_the_model(cell_type, bidirectional, layers, pooling, activ
     for batch, time in ((1, 1), (4, 9), (3, 2), (2, 0), (0, 4), (0, 0)):
         ids, mask = draw(batch, time)
         mask[-1:] = 0
-        np.testing.assert_allclose(run_session(session, ids, mask), torch_logits(model, ids, mask), atol=1e-5)
+        np.testing.assert_allclose(logits_of(session, ids, mask), torch_logits(model, ids, mask), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +105,76 @@ def test_the_graph_of_residual_blocks_is_the_model(cell_type, bidirectional, ker
     for batch, time in ((1, 1), (4, 9), (3, 2), (2, 0), (0, 4), (0, 0)):
         ids, mask = draw(batch, time)
         mask[-1:] = 0
-        np.testing.assert_allclose(run_session(session, ids, mask), torch_logits(model, ids, mask), atol=2e-5)
+        np.testing.assert_allclose(logits_of(session, ids, mask), torch_logits(model, ids, mask), atol=2e-5)
+
+
+KINDS = {
+    "plain lstm": {"num_hidden_layers": 2},
+    "residual min_gru": {
+        "block_type": "residual", "cell_type": "min_gru", "residual_size": 8, "num_hidden_layers": 2, "conv_kernel": 3
+    },
+}  # fmt: skip
+TAGS = {0: "O", 1: "B-a", 2: "I-a", 3: "B-b", 4: "I-b"}
+HEADS = {
+    "siamese pairs": (RnnForSequenceClassification, {"sep_token_id": 3, "pair_encoding": "siamese"}),
+    "numbers": (
+        RnnForSequenceClassification,
+        {"problem_type": "regression", "target_scale": [2.0, 1.0, 0.5], "target_mean": [9.0, 0.0, -1.0]},
+    ),
+    "tagger": (RnnForTokenClassification, {"crf": False}),
+    "tagger with a field": (RnnForTokenClassification, {"crf": True, "id2label": TAGS, "num_labels": 5}),
+    "tagger of words": (
+        RnnForTokenClassification,
+        {"crf": True, "id2label": TAGS, "num_labels": 5, "word_forms": 50, "word_hidden_size": 4},
+    ),
+    "encoder": (RnnModel, {}),
+}
+
+
+def shake(model):
+    """Add noise to all weights, and read a vocabulary with marks of capitals."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.3)
+    if getattr(model, "words", None) is not None:
+        pieces = [("##" if number % 3 == 1 else "") + chr(97 + number) for number in range(VOCABULARY)]
+        model.words.read([piece + "\u21e7" * (number % 4 == 0) for number, piece in enumerate(pieces)])
+    return model
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("head", HEADS)
+@torch.inference_mode()
+def test_the_graph_of_every_head_is_the_model(head, kind):
+    which, settings = HEADS[head]
+    model = shake(make(which, **KINDS[kind], **settings))
+    session = session_of(model)
+    for batch, time in ((1, 1), (4, 9), (3, 2), (2, 0), (5, 30)):
+        ids, mask = draw(batch, time)
+        mask[-1:] = 0
+        (found,) = run_session(session, ids, mask).values()
+        np.testing.assert_allclose(found, model(torch.from_numpy(ids), torch.from_numpy(mask))[0], atol=2e-5)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("kind", [*KINDS, *CELLS])
+@torch.inference_mode()
+def test_a_language_model_continues_from_its_states(kind, tied):
+    """In two pieces, against the whole text; the states are those of the model."""
+    settings = {"bidirectional": False, "tie_word_embeddings": tied, **KINDS.get(kind, {"cell_type": kind})}
+    model = shake(make(RnnForCausalLM, **settings))
+    session = session_of(model)
+    for batch, time in ((1, 1), (4, 9), (3, 2), (2, 0)):
+        ids, mask = draw(batch, time)
+        mask[-1:] = 0
+        expected = model(torch.from_numpy(ids), torch.from_numpy(mask))
+        first = run_session(session, ids[:, : time // 2], mask[:, : time // 2])
+        last = run_session(session, ids[:, time // 2 :], mask, first)
+        whole = np.concatenate([first["logits"], last["logits"]], axis=1)
+        np.testing.assert_allclose(whole, expected.logits, atol=2e-5)
+        assert last.keys() == {"logits", *(f"present_{name}_state" for name in expected.cache.states)}
+        for name, state in expected.cache.states.items():
+            np.testing.assert_allclose(last[f"present_{name}_state"], state, atol=2e-5)
 
 
 @pytest.mark.parametrize("cell_type", CELLS)
@@ -108,13 +183,13 @@ def test_only_the_mask_decides_where_tokens_are(cell_type):
     model = make(cell_type=cell_type)
     session = session_of(model)
     text = np.array([[3, 1, 4, 1, 5]])
-    alone = run_session(session, text, np.ones_like(text))
-    assert np.abs(alone - run_session(session, text[:, ::-1].copy(), np.ones_like(text))).max() > 1e-2, "premise"
+    alone = logits_of(session, text, np.ones_like(text))
+    assert np.abs(alone - logits_of(session, text[:, ::-1].copy(), np.ones_like(text))).max() > 1e-2, "premise"
     ids = np.full((4, 9), -100)
     mask = np.zeros_like(ids)
     for row, places in enumerate([range(5), range(4, 9), (0, 2, 3, 6, 8)]):
         ids[row, list(places)], mask[row, list(places)] = text[0], (1, -1, 7, 1, 2)
-    padded = run_session(session, ids, mask)
+    padded = logits_of(session, ids, mask)
     np.testing.assert_allclose(padded[:3], alone.repeat(3, axis=0), atol=1e-6)
     np.testing.assert_allclose(padded[3], torch_logits(model, text, np.zeros_like(text))[0], atol=1e-6)
 
@@ -178,7 +253,9 @@ def test_a_file_that_disagrees_is_not_written(folder, monkeypatch, quantize):
     """Gates in the wrong order make a valid graph with other answers."""
     monkeypatch.setitem(ONNX_CELLS, "lstm", partial(ONNX_CELLS["lstm"], gates=(2, 1, 3, 0)))
     before = contents(folder)
-    with pytest.raises(UserError, match=r"model(_int8)?.onnx was not written: over 40 texts logits differ by up to"):
+    with pytest.raises(
+        UserError, match=r"model(_int8)?.onnx was not written: over 40 texts its numbers differ by up to"
+    ):
         export(folder, quantize)
     assert contents(folder) == before
 

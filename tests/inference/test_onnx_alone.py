@@ -10,7 +10,7 @@ import torch
 from tiny_bert import make_bert
 from transformers import AutoTokenizer
 
-from hf_rnn import FastRnn, RnnConfig, RnnForSequenceClassification, train_tokenizer
+from hf_rnn import FastRnn, RnnConfig, RnnForSequenceClassification, RnnForTokenClassification, Tagger, train_tokenizer
 from hf_rnn.hub.model_folder import FinishedFolder
 
 pytest.importorskip("onnx", reason="the extra onnx is not installed")
@@ -30,6 +30,7 @@ KINDS = {
     },
     "regression": {"num_labels": 2, "problem_type": "regression"},
     "pairs": {"num_labels": 2, "sep_token_id": 0, "pair_encoding": "joint", "cell_type": "min_gru"},
+    "tagger": {"id2label": {0: "O", 1: "B-a", 2: "I-a"}, "word_forms": 50},
 }
 # In a fresh interpreter, after torch, transformers and whatever else an image may lack were made unimportable.
 ALONE = """
@@ -43,11 +44,11 @@ class Absent:
             raise ModuleNotFoundError(name, name=name)
 
 sys.meta_path.insert(0, Absent())
-from hf_rnn import OnnxClassifier
+from hf_rnn import OnnxModel
 
 found, seconds = {}, None
 for kind, (folder, texts) in json.loads(sys.argv[1]).items():
-    found[kind] = OnnxClassifier.from_pretrained(folder).predict(texts)
+    found[kind] = OnnxModel.from_pretrained(folder).predict(texts)
     if seconds is None:
         seconds = time.perf_counter() - begin, time.process_time() - processor
         with open("/proc/self/status") as status:
@@ -64,7 +65,8 @@ def folders(tmp_path_factory):
     for kind, settings in KINDS.items():
         torch.manual_seed(0)
         folders[kind] = tmp_path_factory.mktemp("alone") / kind
-        model = RnnForSequenceClassification(RnnConfig(vocab_size=len(tokenizer), hidden_size=8, **settings))
+        head = RnnForTokenClassification if kind == "tagger" else RnnForSequenceClassification
+        model = head(RnnConfig(vocab_size=len(tokenizer), hidden_size=8, **settings))
         model.classifier.weight.data *= 10
         model.save_pretrained(folders[kind])
         tokenizer.save_pretrained(folders[kind])
@@ -83,6 +85,11 @@ def test_it_needs_neither_torch_nor_transformers(folders):
     assert done.returncode == 0, done.stderr
     found, (wall, processor), kilobytes = json.loads(done.stdout)
     for kind, (folder, texts) in asked.items():
+        if kind == "tagger":
+            expected = Tagger.from_pretrained(folder).predict(texts)
+            for answer, entities in zip(found[kind], (answer["entities"] for answer in expected), strict=True):
+                assert answer["entities"] == [pytest.approx(entity, abs=1e-4) for entity in entities]
+            continue
         for answer, expected in zip(found[kind], FastRnn.from_pretrained(folder).predict(texts), strict=True):
             assert flatten(answer) == pytest.approx(flatten(expected), abs=1e-4), kind
     # About 0.25 s and 75 MB here. Others use this machine too, so the time of the processor has to be below the limit.

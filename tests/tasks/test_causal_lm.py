@@ -16,7 +16,7 @@ from transformers import pipeline
 
 from hf_rnn import train
 from hf_rnn.hub.loading import load_model
-from hf_rnn.training.checkpointing.interrupt import SavePoints, TrainingStopped
+from hf_rnn.training.checkpointing.resumable_trainer import SavePoints, TrainingStopped
 from hf_rnn.utils.errors import UserError
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "train_language_model.py"
@@ -151,12 +151,29 @@ def test_generate_with_files_of_other_programs(model_folder, command, tmp_path):
     assert code == 2 and "rnn.embedding.weight in model.safetensors has NaN" in err
 
 
-@pytest.mark.parametrize("verb", ["predict --text a", "export", "generate"])
+@pytest.mark.parametrize("verb", ["predict --text a", "generate"])
 def test_verbs_of_other_tasks_are_refused_in_one_line(verb, model_folder, trained, command):
     name, *flags = verb.split()
     folder, expected = (trained.folder, "hf-rnn predict") if name == "generate" else (model_folder, "causal-lm")
     code, out, err = command(name, "--model", folder, *flags)
     assert code == 2 and out == "" and err.count("\n") == 1 and expected in err
+
+
+def test_onnx_continues_as_the_model_does(model_folder, tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+    from hf_rnn import OnnxModel
+    from hf_rnn.inference.onnx import export
+
+    monkeypatch.setattr("hf_rnn.inference.onnx.parity.TEXTS", 40)
+    folder = shutil.copytree(model_folder, tmp_path / "model", ignore=shutil.ignore_patterns("checkpoints"))
+    model, tokenizer = load_model(folder)
+    given = tokenizer("Cleo:\n", return_tensors="pt")
+    expected = model.generate(**given, do_sample=False, max_new_tokens=20)[0, given["input_ids"].shape[1] :]
+    assert export(folder).max_difference < 1e-4
+    writer = OnnxModel.from_pretrained(folder)
+    assert writer.generate("Cleo:\n", 20, temperature=0) == tokenizer.decode(expected)
+    assert writer.generate("Cleo:\n", 20, seed=1) == writer.generate("Cleo:\n", 20, seed=1)
+    assert export(folder, quantize="int8").agreement >= 0.99
 
 
 @pytest.mark.parametrize(

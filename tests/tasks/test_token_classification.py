@@ -1,6 +1,7 @@
 """A tagger from a folder of CoNLL files to spans in raw text, with the promises that hold for each task."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -72,15 +73,28 @@ def test_evaluate_gives_the_scores_of_the_folder(tagger, command, tagged_dir, tm
     assert code == 2 and "test.conll:1: unknown label: tag 'B-animal'" in err and err.count("\n") == 1
 
 
-def test_inspect_push_and_export(tagger, command):
+def test_inspect_and_push(tagger, command):
     code, out, _ = command("inspect", "--model", tagger.folder, "--text", "Anna Bo")
     assert code == 0 and "B-person" in out and "batch, time, tags" in out
     code, out, _ = command("push", "--model", tagger.folder, "--repo_id", "me/tagger", "--dry_run")
     assert code == 0 and "crf_rnn.py" in out and "token_classification_rnn.py" in out
-    code, _, err = command("export", "--model", tagger.folder)
-    assert code == 2 and "cannot be exported to ONNX" in err and err.count("\n") == 1
     card = (tagger.folder / "README.md").read_text()
     assert "pipeline_tag: token-classification" in card and "| person |" in card and "pooling" not in card
+
+
+@pytest.mark.parametrize("quantize", [(), ("--quantize", "int8")])
+def test_onnx_finds_the_same_spans(tagger, command, tmp_path, monkeypatch, quantize):
+    pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+    monkeypatch.setattr("hf_rnn.inference.onnx.parity.TEXTS", 40)
+    folder = shutil.copytree(tagger.folder, tmp_path / "model", ignore=shutil.ignore_patterns("checkpoints"))
+    assert command("export", "--model", folder, *quantize)[0] == 0
+    backend = "onnx_int8" if quantize else "onnx"
+    code, out, _ = command("predict", "--model", folder, "--backend", backend, "--text", TEXT, "--text", "")
+    found, empty = map(json.loads, out.splitlines())
+    assert code == 0 and spans(found["entities"]) == EXPECTED and empty == {"entities": []}
+    scores = [entity["score"] for entity in Tagger.from_pretrained(folder).predict([TEXT])[0]["entities"]]
+    atol = 0.1 if quantize else 1e-4
+    assert [entity["score"] for entity in found["entities"]] == pytest.approx(scores, abs=atol)
 
 
 WITHOUT_THE_PACKAGE = """

@@ -16,7 +16,6 @@ import torch
 from conftest import invent_rows, write_rows
 
 import hf_rnn.training.save
-from hf_rnn.training.checkpointing.interrupt import SavePoints, StopRequest, TrainingStopped
 from hf_rnn.training.checkpointing.manifest import (
     DamagedCheckpoint,
     find_newest,
@@ -28,6 +27,7 @@ from hf_rnn.training.checkpointing.manifest import (
     verify,
     write_manifest,
 )
+from hf_rnn.training.checkpointing.resumable_trainer import SavePoints, StopRequest, TrainingStopped
 from hf_rnn.training.train import train
 from hf_rnn.utils.errors import UserError
 

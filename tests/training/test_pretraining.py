@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 import signal
 import string
 from collections import Counter
@@ -15,7 +16,7 @@ from safetensors.torch import load_file
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel, BertTokenizerFast
 
 from hf_rnn import SentenceEncoder, pretrain, train
-from hf_rnn.training.checkpointing.interrupt import SavePoints, TrainingStopped
+from hf_rnn.training.checkpointing.resumable_trainer import SavePoints, TrainingStopped
 from hf_rnn.training.pretraining.student import prune_tokenizer
 from hf_rnn.training.pretraining.teacher import SentenceTeacher
 from hf_rnn.training.pretraining.texts import cut_sentences, prepare_texts, read_lines
@@ -109,6 +110,18 @@ def test_fused_vectors_are_those_of_the_plain_model(pretrained):
     np.testing.assert_allclose(found, embed(pretrained.folder, TEXTS), atol=2e-6)
 
 
+def test_onnx_gives_the_vectors(pretrained, tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+    from hf_rnn import OnnxModel
+    from hf_rnn.inference.onnx import export
+
+    monkeypatch.setattr("hf_rnn.inference.onnx.parity.TEXTS", 40)
+    folder = shutil.copytree(pretrained.folder, tmp_path / "encoder")
+    export(folder)
+    found = OnnxModel.from_pretrained(folder).encode([*TEXTS, ""])
+    np.testing.assert_allclose(found, embed(folder, [*TEXTS, ""]), atol=2e-6)
+
+
 @pytest.mark.slow
 def test_sentence_transformers_gives_the_same_vectors(pretrained, sentences):
     library = pytest.importorskip("sentence_transformers")
@@ -189,7 +202,7 @@ def test_pruned_tokens_are_a_subset_that_spells_every_known_character(sentences)
         ({"teacher": None}, "teacher"),
         ({"input": ["missing.txt"]}, "missing.txt"),
         ({"pooling": "max"}, "pooling"),
-        ({"objective": "causal_lm"}, "no teacher: found teacher"),
+        ({"objective": "causal_lm"}, "causal_lm, which needs none: found teacher"),
         ({"max_vocab_size": 1000}, "leave out max_vocab_size"),
         ({"teacher": "missing-folder/teacher"}, "missing-folder"),
     ],

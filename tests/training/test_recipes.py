@@ -37,12 +37,6 @@ def test_a_file_builds_on_the_recipe_of_its_task(tmp_path, task, recipe):
     assert arguments.model == expected.model and arguments.data == expected.data
 
 
-def test_a_file_names_its_base(tmp_path):
-    (tmp_path / "base.yaml").write_text("recipe: tutorial\nlearning_rate: 0.03\n")
-    (tmp_path / "mine.yaml").write_text("recipe: base.yaml\nhidden_size: 7\n")
-    assert load_recipe(tmp_path / "mine.yaml") == {**load_recipe("tutorial"), "learning_rate": 0.03, "hidden_size": 7}
-
-
 def test_yes_and_no_are_text_and_null_resets_a_setting(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("recipe: null\neval_strategy: no\nlanguage: [en, no]\nbidirectional: false\nseed: null\n")

@@ -31,7 +31,7 @@ def test_a_run_stops_at_leaks_before_a_folder_is_made(leaking_dir, tmp_path, tin
     with pytest.raises(UserError) as refused:
         train(**settings, fail_on_leak="4.9%", max_bad_rows="1%", class_names=["bad", "good", "plain"])
     for part in (
-        "3 of 60 rows of validation (5.00%) repeat a row of train",
+        "3 of 60 rows of validation repeat a row of train (5.00%",
         f"{leaking_dir / 'dev.tsv'}:58 repeats {leaking_dir / 'train.tsv'}:1",
     ):
         assert part in str(refused.value)

@@ -86,7 +86,6 @@ def test_a_run_does_not_resume_with_other_vectors(train_with, vector_file, tmp_p
     ("changes", "message"),
     [
         ({"embedding_size": 16}, "embedding_size is 16, .* 8 numbers"),
-        ({"freeze_embedding": True, "embedding_learning_rate": 0.1}, "freeze_embedding"),
         ({"vectors": "absent.txt"}, "no vectors at absent.txt"),
     ],
 )

@@ -11,13 +11,12 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 from transformers import DataCollatorWithPadding, TrainerCallback
 
-from hf_rnn.data.samplers import LengthBucketedBatchSampler, SortedBatchSampler, TokenBudgetBatchSampler
+from hf_rnn.data.samplers import LengthBucketedBatchSampler, SortedBatchSampler
 from hf_rnn.models.configuration_rnn import RnnConfig
 from hf_rnn.models.modeling_rnn import RnnForSequenceClassification
 from hf_rnn.tokenizers.word_level import train_tokenizer
 from hf_rnn.training.arguments.training_arguments import RnnTrainingArguments
-from hf_rnn.training.optimizers import SparseAdamW
-from hf_rnn.training.trainer import SAMPLE_WEIGHT, RnnTrainer, weigh_classes
+from hf_rnn.training.trainer import SAMPLE_WEIGHT, RnnTrainer, SparseAdamW, weigh_classes
 from hf_rnn.utils.errors import UserError
 
 CLASSES = 3
@@ -124,16 +123,13 @@ def test_parts_of_batches_have_the_gradients_and_answers_of_the_whole(make, sett
     [
         {"seed": 5, "data_seed": 3},
         {"seed": 3, "dataloader_drop_last": True},
-        {"seed": 3, "tokens_per_batch": 30, "per_device_train_batch_size": 1},
         {"seed": 3, "train_sampling_strategy": "sorted_by_length"},
     ],
 )
 def test_training_takes_the_batches_of_the_sampler(make, settings):
     examples = make_examples(45, empty=True)
     lengths = [len(row["input_ids"]) for row in examples]
-    if "tokens_per_batch" in settings:
-        sampler = TokenBudgetBatchSampler(lengths, 30, seed=3)
-    elif "train_sampling_strategy" in settings:
+    if "train_sampling_strategy" in settings:
         sampler = SortedBatchSampler(lengths, 8)
     else:
         sampler = LengthBucketedBatchSampler(lengths, 8, seed=3, drop_last="dataloader_drop_last" in settings)
@@ -178,13 +174,7 @@ def test_class_weights_against_sklearn():
     assert weigh_classes([4, 0, 4], 1.0).tolist() == [1, 1, 1]
 
 
-@pytest.mark.parametrize(
-    "parts",
-    [
-        {"per_device_train_batch_size": 3, "gradient_accumulation_steps": 8},
-        {"tokens_per_batch": 30, "gradient_accumulation_steps": 99},
-    ],
-)
+@pytest.mark.parametrize("parts", [{"per_device_train_batch_size": 24}, {"per_device_train_batch_size": 5}])
 @pytest.mark.parametrize(("power", "smoothing", "weighted"), [(0.0, 0.0, False), (0.5, 0.1, True)])
 def test_a_step_is_that_of_torch_over_all_rows(tokenizer, make, parts, power, smoothing, weighted):
     """Weighted and smoothed, in one batch or accumulated from unequal ones; rows without a label do not count."""
@@ -196,6 +186,7 @@ def test_a_step_is_that_of_torch_over_all_rows(tokenizer, make, parts, power, sm
     trained = examples.add_column(SAMPLE_WEIGHT, weights.tolist()) if weighted else examples
     by_hand = copy.deepcopy(model)
     settings = {"class_weight_power": power, "label_smoothing_factor": smoothing, "max_grad_norm": 0.0, **parts}
+    settings["gradient_accumulation_steps"] = 24
     trainer = make(model, trained, settings)
     trainer.train()
     assert trainer.state.global_step == 1
@@ -207,24 +198,13 @@ def test_a_step_is_that_of_torch_over_all_rows(tokenizer, make, parts, power, sm
         torch.testing.assert_close(found, before - 0.1 * before.grad, atol=1e-6, rtol=1e-5, msg=name)
 
 
-@pytest.mark.parametrize(
-    "processes",
-    [
-        1,
-        2,
-    ],
-)
-def test_evaluation_loss_is_the_plain_mean_over_rows(tokenizer, make, monkeypatch, processes):
-    """17 rows in batches of 5; in two processes the Trainer's mean over batches would be wrong."""
+def test_evaluation_loss_is_the_plain_mean_over_rows(tokenizer, make):
+    """17 rows in batches of 5, without class weights and smoothing."""
     examples, model = make_examples(17), make_model().eval()
     batch = pad(tokenizer, examples, range(17))
     expected = nn.functional.cross_entropy(model(**batch).logits, batch["labels"]).item()
     trainer = make(model, settings={"class_weight_power": 1.0, "label_smoothing_factor": 0.3}, eval_dataset=examples)
-    if processes == 2:
-        trainer.gather_function = lambda values: values  # as if no row were repeated
-    monkeypatch.setattr(RnnTrainingArguments, "world_size", processes)
-    loop = trainer.evaluation_loop(trainer.get_eval_dataloader(), "Evaluation")
-    assert len(loop.label_ids) == 17 and loop.metrics["eval_loss"] == pytest.approx(expected, abs=1e-6)
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("setting", ["class_weight_power", "label_smoothing_factor"])
@@ -303,16 +283,10 @@ class StopAt(TrainerCallback):
             control.should_save = control.should_training_stop = True
 
 
-@pytest.mark.parametrize(
-    ("step", "sparse", "more"),  # within the second and third epoch of 3 steps, and at the end of the second
-    [
-        (7, True, {}),
-        (6, False, {"tokens_per_batch": 90}),
-        (7, False, {"tokens_per_batch": 56, "gradient_accumulation_steps": 2}),
-    ],
-)
-def test_a_resumed_run_equals_an_uninterrupted_one(make, tmp_path, step, sparse, more):
-    settings = {"num_train_epochs": 4, "eval_strategy": "epoch", "class_weight_power": 0.5, **more}
+# within the third epoch of 3 steps, and at the end of the second
+@pytest.mark.parametrize(("step", "sparse"), [(7, True), (6, False)])
+def test_a_resumed_run_equals_an_uninterrupted_one(make, tmp_path, step, sparse):
+    settings = {"num_train_epochs": 4, "eval_strategy": "epoch", "class_weight_power": 0.5}
     settings |= {"optim": "adamw_torch_fused", "learning_rate": 0.01} if sparse else {}
     settings["save_strategy"] = "no" if step % 3 else "epoch"
     dropout = {"word_dropout": 0.2, "embedding_dropout": 0.2, "recurrent_dropout": 0.2}

@@ -153,7 +153,7 @@ def test_texts_in_another_language_are_reported(start_from, encoder, tmp_path, c
     assert ("do not look like the language of" in caplog.text and "--recipe scratch" in caplog.text) == warned
 
 
-@pytest.mark.parametrize("verb", ["predict", "export", "evaluate"])
+@pytest.mark.parametrize("verb", ["predict", "evaluate"])
 def test_an_encoder_does_not_predict(command, encoder, texts_dir, verb):
     more = {"predict": ["--text", "a"], "evaluate": ["--data_dir", texts_dir]}
     code, out, err = command(verb, "--model", encoder, *more.get(verb, ()))
@@ -183,16 +183,6 @@ def test_other_labels_get_a_new_output_layer(start_from, trained, tmp_path):
         assert (new[name].shape[0] == 2) if output else torch.equal(new[name], old[name]), name
     assert new["classifier.weight"].std() > 0
     assert result.card.start == {"name": trained.folder.name, "id": None, "keeps_classifier": False}
-
-
-def test_flags_change_training_and_not_the_architecture(start_from):
-    result = start_from(word_dropout=0.0, embedding_dropout=0.0, freeze_embedding=True, max_length=5, hidden_size=8)
-    config = config_of(result.folder)
-    assert (config["word_dropout"], config["embedding_dropout"], config["freeze_embedding"]) == (0, 0, True)
-    assert AutoTokenizer.from_pretrained(result.folder).model_max_length == 5
-    for setting, value in {"hidden_size": 9, "cell_type": "gru", "pooling": "max", "num_hidden_layers": 2}.items():
-        with pytest.raises(UserError, match=setting):
-            start_from(**{setting: value, "output_dir": "refused"})
 
 
 def test_start_from_the_hub(hub, trained, texts_dir, tmp_path, monkeypatch):

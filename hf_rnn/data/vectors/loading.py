@@ -145,7 +145,7 @@ def load_vectors(
     found, ids, special = find_source(source), tokenizer.get_vocab(), set(tokenizer.all_special_tokens)
     if isinstance(found, ModelTable) and found.tokenizer.get_vocab() == ids:
         rows = found.read_rows(ids.values())
-        size, vectors = found.size, {word: rows[index] for word, index in ids.items()}
+        size, vectors = found.table.shape[1], {word: rows[index] for word, index in ids.items()}
     else:
         entries = [word for word, index in ids.items() if index != tokenizer.pad_token_id]
         size, vectors = _look_up(found, _decode_entries(entries, tokenizer), special)

@@ -1,64 +1,58 @@
 """The input embedding of any transformers model as a source of word vectors.
 
-Only the table is read, from `model.safetensors`. A word is split as the model's tokenizer splits it after
-another word.
+A word is split as the model's tokenizer splits it after another word.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 import numpy as np
-import torch
-from safetensors import safe_open
 from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 
 from ...hub.model_folder import nested_model, read_config
 from ...utils.errors import UserError, reason_of
 
-_WEIGHTS = "model.safetensors"
-_DTYPES = ("F16", "BF16", "F32", "F64")  # weights that are not quantised
 _BEFORE = "a "  # precedes a word while it is split
 _BATCH = 1000  # words split at a time
 
 
 @dataclass(frozen=True)
 class ModelTable:
-    """The input embedding of a model: tensor `key` of the file `weights`, with `size` numbers (E) per vector."""
+    """The input embedding of a model, float32 `(V, E)`, and its tokenizer."""
 
     name: str
     tokenizer: PreTrainedTokenizerBase
-    weights: Path
-    key: str
-    size: int
+    table: np.ndarray
 
     @classmethod
     def find(cls, folder: Path, name: str) -> Self:
-        """Find the table in a model's folder, which has the files of the tokenizer too."""
+        """Load the table of a model's folder, which has the files of the tokenizer too."""
         if not (folder / "config.json").is_file():
             nested = nested_model(folder)
             advice = "give the folder of a transformers model, or a file of vectors"
             raise UserError(f"{name} has no config.json: {advice if nested is None else f'did you mean {nested}?'}")
         try:
-            config = read_config(f"the model {name}", folder)
+            read_config(f"the model {name}", folder)
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-            with torch.device("meta"):
-                model = AutoModel.from_config(config, trust_remote_code=False)
-            table = model.get_input_embeddings().weight
-            own = next(key for key, weight in model.named_parameters() if weight is table)
-            weights, key, shape = _find_weight(folder, own)
+            model, info = AutoModel.from_pretrained(
+                folder, trust_remote_code=False, use_safetensors=True, output_loading_info=True
+            )
+            weight = model.get_input_embeddings().weight
+            key = next(key for key, parameter in model.named_parameters() if parameter is weight)
+            table = weight.detach().float().numpy()
         except UserError:
             raise
         except Exception as error:  # damaged files make the libraries raise any exception
             raise UserError(f"the vectors of {name} cannot be loaded: {reason_of(error):.1000}") from error
-        rows = max(tokenizer.get_vocab().values(), default=-1) + 1
-        if len(shape) != 2 or shape[0] < rows:
-            raise UserError(f"{name}: {key} has shape {tuple(shape)}, but the tokenizer's ids need {rows:,} rows")
-        return cls(name, tokenizer, weights, key, shape[1])
+        if key in info["missing_keys"]:
+            raise UserError(f"{name} has no {key}, the model's token embedding: give another model")
+        if len(table) <= (last := max(tokenizer.get_vocab().values(), default=-1)):
+            raise UserError(f"{name}: {key} has {len(table):,} rows, but the tokenizer's ids need {last + 1:,}")
+        return cls(name, tokenizer, table)
 
     def first_words(self, limit: int) -> list[str]:
         """Return the first whole words of the vocabulary, in the order of their ids."""
@@ -80,7 +74,7 @@ class ModelTable:
         words = list(wanted)
         whole = {word: pieces[0] for word, pieces in zip(words, self._split(words), strict=True) if len(pieces) == 1}
         rows = self.read_rows(whole.values())
-        return self.size, {word: rows[index] for word, index in whole.items()}
+        return self.table.shape[1], {word: rows[index] for word, index in whole.items()}
 
     def compose(self, words: Collection[str]) -> dict[str, np.ndarray]:
         """Return for each word the mean of the vectors of its pieces; unknown words are left out."""
@@ -90,10 +84,7 @@ class ModelTable:
 
     def read_rows(self, ids: Iterable[int]) -> dict[int, np.ndarray]:
         """Return rows of the table by id, float32 `(E,)`."""
-        wanted = sorted(set(ids))
-        with safe_open(self.weights, framework="pt") as file:
-            rows = file.get_tensor(self.key)[wanted].float().numpy()
-        return dict(zip(wanted, rows, strict=True))
+        return {index: self.table[index] for index in ids}
 
     def _split(self, words: Sequence[str]) -> list[list[int]]:
         """Return the ids of the pieces of each word; none if a piece is unknown."""
@@ -109,24 +100,3 @@ class ModelTable:
                 split.append([index for index, (_, end) in zip(ids, places, strict=True) if end > len(_BEFORE)])
         special = set(self.tokenizer.all_special_ids)
         return [[] if special & set(pieces) else pieces for pieces in split]
-
-
-def _find_weight(folder: Path, own: str) -> tuple[Path, str, list[int]]:
-    """Return the file that contains a weight, its name there, which may have a prefix, and its shape."""
-    shards = folder / f"{_WEIGHTS}.index.json"
-    if shards.is_file():
-        files = json.loads(shards.read_text(encoding="utf-8"))["weight_map"]
-    elif (folder / _WEIGHTS).is_file():
-        with safe_open(folder / _WEIGHTS, framework="pt") as file:
-            files = dict.fromkeys(file.keys(), _WEIGHTS)
-    else:
-        raise UserError(f"{folder} has no {_WEIGHTS}: save the model in this format")
-    named = [key for key in files if key == own or key.endswith(f".{own}")]
-    if not named:
-        raise UserError(f"{folder}: {_WEIGHTS} has no {own}, the model's token embedding")
-    key = min(named, key=len)
-    with safe_open(folder / files[key], framework="pt") as file:
-        stored = file.get_slice(key)
-        if (dtype := stored.get_dtype()) not in _DTYPES:
-            raise UserError(f"{folder}: {key} is quantised ({dtype}): give the model without quantisation")
-        return folder / files[key], key, stored.get_shape()

@@ -7,7 +7,6 @@ of wanted words are parsed.
 
 from __future__ import annotations
 
-import gzip
 import logging
 import zlib
 from collections.abc import Collection, Iterator
@@ -41,7 +40,7 @@ class VectorFile:
 
     def first_words(self, limit: int) -> list[str]:
         """Return the words of the first rows, in most files the most frequent words; skip those not in UTF-8."""
-        words = [word.decode(errors="replace") for _, word, _ in islice(self._rows()[1], limit)]
+        words = [word.decode(errors="replace") for _, word, _ in islice(self._rows(), 1, limit + 1)]
         return [word for word in words if "\ufffd" not in word]
 
     def read(self, wanted: Collection[str]) -> tuple[int, dict[str, np.ndarray]]:
@@ -52,36 +51,25 @@ class VectorFile:
         Raises:
             UserError: For damage and other content; the message names the file and the line.
         """
-        keys = {word.encode(): word for word in wanted}
-        vectors: dict[str, np.ndarray] = {}
-        size, rows = self._rows()
-        for place, key, numbers in rows:
+        keys, rows = {word.encode(): word for word in wanted}, self._rows()
+        size, vectors = next(rows)[0], {}
+        for line, key, numbers in rows:
             if (word := keys.pop(key, None)) is not None:
                 try:
                     with np.errstate(over="ignore"):  # becomes infinite, which is refused later
                         vectors[word] = np.array([float(field) for field in numbers.split()], dtype=np.float32)
                 except ValueError as error:
-                    raise UserError(f"{self.path}, line {place:,}: {error}") from None
+                    raise UserError(f"{self.path}, line {line:,}: {error}") from None
         return size, vectors
 
-    def _rows(self) -> tuple[int, Iterator[tuple[int, bytes, bytes]]]:
-        """Return the size of the vectors, and an iterator of line number, word and numbers of each row."""
-        rows = self._read()
-        return int(next(rows)[0]), rows
-
-    def _read(self) -> Iterator[tuple[int, bytes, bytes]]:
-        """Yield the size of the vectors, then each row; translate errors of reading."""
+    def _rows(self) -> Iterator[tuple[int, bytes, bytes]]:
+        """Yield the size of the vectors, then line number, word and numbers of each row."""
         try:
             with open_unpacked(str(self.path)) as stream:
                 yield from self._split_lines(stream)
-        except EOFError as error:
-            raise UserError(
-                f"{self.path} is cut short: the compressed data ends too early; download it again"
-            ) from error
-        except (zlib.error, gzip.BadGzipFile) as error:
-            raise UserError(f"{self.path} is damaged ({error}): download it again") from error
-        except OSError as error:
-            raise UserError(f"{self.path} cannot be read: {error.strerror or reason_of(error)}") from error
+        except (EOFError, zlib.error, OSError) as error:
+            found = getattr(error, "strerror", None) or reason_of(error)
+            raise UserError(f"{self.path} cannot be read, or is cut short: {found}; download it again") from error
 
     def _split_lines(self, stream: BinaryIO) -> Iterator[tuple[int, bytes, bytes]]:
         first = stream.readline(_LONGEST_LINE).removeprefix(_BYTE_ORDER_MARK)

@@ -20,12 +20,13 @@ from ... import __version__
 from ...hub.card import CardFacts
 from ...hub.card.files import amend_card, read_facts
 from ...hub.loading import check_name, find_folder, load_model
-from ...hub.model_folder import FinishedFolder
-from ...tasks import task_of
+from ...hub.model_folder import FinishedFolder, find_built_in
+from ...models.auto import ENCODER
 from ...utils.atomic_write import write_whole
 from ...utils.errors import UserError, install_hint
 from ...utils.text_checks import list_texts
 from ..reference import tokenize
+from ..sentence_encoder import PROJECTION, load_sentence_model
 from ..web.page import check_page, find_engine, write_web
 from .parity import MOST_EXAMPLES, Parity, make_texts, measure_parity
 from .runtime import LABELS_KEY, WEIGHTS_KEY, TokenizerFile, hash_weights, open_session, run_session, write_labels
@@ -62,16 +63,17 @@ def export(
     web: bool = False,
     npm: str | Path | None = None,
 ) -> ExportResult:
-    """Write a trained model for ONNX Runtime (OpenVINO reads the float32 file too).
+    """Write a trained model for ONNX Runtime (OpenVINO reads the float32 file of a classifier too).
 
-    The file maps `input_ids` and `attention_mask`, int64 `(batch, time)`, to `logits`, float32 `(batch, classes)`. Its
-    metadata contain `id2label`, `model_type`, `version` and the hash of the weights. Before it is written, it runs on
-    200 texts: hostile ones, up to a hundred real ones (`texts`, then the card's examples), and random words of the
-    vocabulary. In float32 each logit must be within 1e-4 of the model's (within 1e-5 of the largest logit if that is
-    above 10); in int8 99 % of the answers must be equal.
+    The file maps `input_ids` and `attention_mask`, int64 `(batch, time)`, to `logits`, or `last_hidden_state` and
+    `sentence_embedding` of an encoder; a language model also reads `past_hidden_state` and returns
+    `present_hidden_state`, and so on. Its metadata contain `id2label`, `model_type`, `version` and the hash of the
+    weights. Before it is written, it runs on 200 texts: hostile ones, up to a hundred real ones (`texts`, then the
+    card's examples), and random words of the vocabulary. In float32 each number must be within 1e-4 of the model's
+    (within 1e-5 of the largest one if that is above 10); in int8 99 % of the answers must be equal.
 
     Args:
-        name_or_path: A finished folder, or a repo id of the Hub.
+        name_or_path: A finished folder, a repo id of the Hub, or the name of an encoder of this package.
         quantize: `"int8"` stores weights in 8 bits, and computes in 8 bits where ONNX Runtime can: embedding, LSTM and
             matrix products; the other cells stay in float32.
         output_dir: Folder of the file; None is `onnx/` in the finished folder, whose card then lists the file.
@@ -99,21 +101,27 @@ def export(
     engine = find_engine(npm) if web else {}
     examples = list_texts(list(islice(texts, MOST_EXAMPLES)))
     name_or_path = os.path.expanduser(name_or_path)
-    check_name(name_or_path, "a trained model")
+    if find_built_in(name_or_path) is None:
+        check_name(name_or_path, "a trained model")
     if output_dir is None and not Path(name_or_path).is_dir():
         raise UserError(f"{name_or_path} is not a local folder: set output_dir to the folder of the file")
     folder = FinishedFolder(find_folder(name_or_path, revision))
     facts = read_facts(folder)
-    model, tokenizer = load_model(folder.root)
-    model = model.float()
-    _check_model(model.config, quantize, str(name_or_path))
+    model, tokenizer = load_model(folder.root, allow_encoder=True)
+    _check_model(model, quantize, str(name_or_path))
     if web:
         check_page(name_or_path, model.config, tokenizer)
-    graph = _make_graph(model, folder)
+    metadata = _make_metadata(model.config, folder)
+    is_encoder = type(model).__name__ == ENCODER and (folder.root / PROJECTION).is_file()
+    if is_encoder:
+        model, _ = load_sentence_model(folder.root)
+    from .heads import build_graph
+
+    graph = build_graph(model, metadata, is_encoder)
     content = graph.SerializeToString() if quantize is None else _quantize(graph)
     examples += [text for shown in (facts.examples if facts and facts.examples else {}).values() for text in shown]
     _check_tokenizer(folder, tokenizer, make_texts(tokenizer, examples))
-    parity = measure_parity(model, tokenizer, partial(run_session, open_session(content)), examples)
+    parity = measure_parity(model, tokenizer, partial(run_session, open_session(content)), examples, is_encoder)
     target = folder.onnx_model if quantize is None else folder.onnx_model_int8
     if output_dir is not None:
         target = Path(os.path.expanduser(output_dir)) / target.name
@@ -126,7 +134,7 @@ def export(
             f"{target} cannot be written: {error.strerror}; make room there, or set output_dir to another folder"
         ) from error
     logger.info(
-        "%s: %s bytes; over %d texts logits differ by at most %.1e, and %.2f %% of the answers are equal",
+        "%s: %s bytes; over %d texts its numbers differ by at most %.1e, and %.2f %% of the answers are equal",
         target,
         f"{len(content):,}",
         parity.texts,
@@ -142,23 +150,16 @@ def export(
     return result
 
 
-def _check_model(config: Any, quantize: str | None, name: str) -> None:
+def _check_model(model: Any, quantize: str | None, name: str) -> None:
     """Refuse a model that the graph does not support, or whose answers cannot be compared."""
-    from .graph import ONNX_CELLS, ONNX_HEAD, ONNX_POOLINGS
+    from .graph import ONNX_CELLS, ONNX_POOLINGS
 
-    task = task_of(config)
-    if task.architecture != ONNX_HEAD:
-        raise UserError(f"{name} cannot be exported to ONNX: found task {task.name}; run it with hf-rnn {task.verb}")
-    if config.siamese:
-        raise UserError(
-            f"{name} cannot be exported to ONNX: found pair_encoding siamese; train with --pair_encoding joint"
-        )
     for setting, known in (("cell_type", ONNX_CELLS), ("pooling", ONNX_POOLINGS)):
-        if (found := getattr(config, setting)) not in known:
+        if (found := getattr(model.config, setting)) not in known:
             raise UserError(
                 f"{name} cannot be exported to ONNX: found {setting} {found!r}; train with one of {', '.join(known)}"
             )
-    if quantize is not None and config.problem_type == "regression":
+    if quantize is not None and model.config.problem_type == "regression":
         raise UserError(f"{name} predicts numbers, and int8 is checked by labels only: leave out quantize")
 
 
@@ -171,17 +172,14 @@ def _check_tokenizer(folder: FinishedFolder, tokenizer: PreTrainedTokenizerBase,
         )
 
 
-def _make_graph(model: Any, folder: FinishedFolder) -> onnx.ModelProto:
-    from .graph import build_graph
-
-    metadata = {
-        "model_type": model.config.model_type,
-        LABELS_KEY: write_labels(model.config),
-        "problem_type": model.config.problem_type or "single_label_classification",
+def _make_metadata(config: Any, folder: FinishedFolder) -> dict[str, str]:
+    return {
+        "model_type": config.model_type,
+        LABELS_KEY: write_labels(config),
+        "problem_type": config.problem_type or "single_label_classification",
         "version": __version__,
         WEIGHTS_KEY: hash_weights(folder),
     }
-    return build_graph(model, metadata)
 
 
 def _quantize(graph: onnx.ModelProto) -> bytes:
@@ -210,8 +208,8 @@ def _mute_root_logger() -> Iterator[None]:
 
 def _check_parity(parity: Parity, quantize: str | None, target: Path) -> None:
     """Refuse a file that does not give the model's answers; NaN fails too."""
-    limit = max(MAX_DIFFERENCE, _RELATIVE_DIFFERENCE * parity.largest_logit)
-    measured = f"over {parity.texts} texts logits differ by up to {parity.max_difference:.2g}"
+    limit = max(MAX_DIFFERENCE, _RELATIVE_DIFFERENCE * parity.largest)
+    measured = f"over {parity.texts} texts its numbers differ by up to {parity.max_difference:.2g}"
     if quantize is None and not parity.max_difference <= limit:
         raise UserError(f"{target} was not written: {measured}, more than {limit:.2g}. Please report this model")
     if quantize is not None and not (parity.agreement >= MIN_AGREEMENT and parity.max_difference < float("inf")):

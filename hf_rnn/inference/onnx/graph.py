@@ -1,17 +1,17 @@
-"""A classifier's weights → an ONNX graph with the model's own contract: `input_ids` and `attention_mask` to `logits`.
+"""The parts of a model as nodes of an ONNX graph: texts, cells, residual blocks, poolings; `heads.py` joins them.
 
 The graph is written node by node, because torch's exporters lose the lengths of the texts or fix the batch. It moves
 real tokens to the front itself, so a mask may have any pattern.
 
 A cell or pooling is supported if `ONNX_CELLS` or `ONNX_POOLINGS`, at the end, has a function that adds its nodes.
 
-Legend: B batch, T time, I input width, H hidden per direction, D directions, S width of a state (D * H), V vocabulary,
-E embedding, P width of a pooled vector, C classes.
+Legend: B batch, T time, I input width, H hidden per direction, D directions, S width of a state (D * H), L layers,
+V vocabulary, E embedding, R residual stream, K kernel of the convolution, P width of a pooled vector.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,37 +19,10 @@ import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from transformers import PreTrainedModel
 
-ONNX_HEAD = "RnnForSequenceClassification"
 _OPSET, _IR_VERSION = 17, 8  # ONNX Runtime reads these since 1.12
 _LOWEST = np.finfo(np.float32).min
-
-
-def build_graph(model: PreTrainedModel, metadata: Mapping[str, str]) -> onnx.ModelProto:
-    """Write a classifier as an ONNX graph in float32, batch and time dynamic.
-
-    It maps `input_ids` and `attention_mask`, int64 `(B, T)`, to `logits`, float32 `(B, C)`. As in the model, any mask
-    but 0 means a token to read, ids at masked places are ignored, and T may be 0. `metadata` are stored in the file.
-    """
-    classifier: Any = model
-    config, graph = classifier.config, Graph()
-    texts = Texts(graph)
-    states = graph.add("Gather", graph.weight("embedding", classifier.rnn.embedding.weight), texts.ids)  # (T, B, E)
-    if config.block_type == "residual":
-        states = _add_blocks(graph, texts, states, classifier.rnn)
-    else:
-        for number, layer in enumerate(classifier.rnn.layers):
-            cells = [direction.cell for direction in layer.directions]
-            states = ONNX_CELLS[config.cell_type](graph, texts, states, cells, f"layer{number}")
-    pooled = _activate(
-        graph, ONNX_POOLINGS[config.pooling](graph, texts, states, classifier), config.classifier_activation
-    )
-    head = classifier.classifier
-    weight, bias = graph.weight("classifier.weight", head.weight), graph.weight("classifier.bias", head.bias)
-    logits = graph.add("Gemm", pooled, weight, bias, transB=1)
-    graph.add("Slice", logits, graph.constant([0]), texts.count, graph.constant([0]), outputs=["logits"])
-    return graph.finish(metadata, config.num_labels)
+Shape = Sequence[int | str]
 
 
 class Graph:
@@ -58,6 +31,18 @@ class Graph:
     def __init__(self) -> None:
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, onnx.TensorProto] = {}
+        self._inputs: list[onnx.ValueInfoProto] = []
+        self._outputs: list[onnx.ValueInfoProto] = []
+
+    def read(self, name: str, kind: int, shape: Shape) -> str:
+        """Declare an input and return its name."""
+        self._inputs.append(helper.make_tensor_value_info(name, kind, shape))
+        return name
+
+    def answer(self, name: str, value: str, shape: Shape) -> None:
+        """Declare an output in float32."""
+        self.add("Identity", value, outputs=[name])
+        self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
 
     def add(self, operator: str, *inputs: str, outputs: int | list[str] = 1, **attributes: Any) -> Any:
         """Add a node and return the name of its output, or a list if there are several."""
@@ -73,21 +58,30 @@ class Graph:
         self._constants.setdefault(name, numpy_helper.from_array(array, name))
         return name
 
-    def weight(self, name: str, value: torch.Tensor | np.ndarray) -> str:
-        """Store a weight in float32 and return its name."""
-        array = value.detach().float().cpu().numpy() if isinstance(value, torch.Tensor) else value
-        self._constants[name] = numpy_helper.from_array(np.ascontiguousarray(array, np.float32), name)
+    def weight(self, name: str, value: Any, dtype: Any = np.float32) -> str:
+        """Store a weight and return its name."""
+        if isinstance(value, torch.Tensor):
+            value = (value.detach().float() if value.is_floating_point() else value).cpu().numpy()
+        self._constants[name] = numpy_helper.from_array(np.ascontiguousarray(value, dtype), name)
         return name
 
-    def finish(self, metadata: Mapping[str, str], classes: int) -> onnx.ModelProto:
+    def linear(self, inputs: str, layer: Any, name: str) -> str:
+        """Add a linear layer along the last axis."""
+        product = self.add("MatMul", inputs, self.weight(f"{name}.weight", layer.weight.t()))
+        return self.add("Add", product, self.weight(f"{name}.bias", layer.bias))
+
+    def slice(self, value: str, start: int | str, end: int | str, axis: int = 0) -> str:
+        """Cut an axis; a place is a number or the name of a value `(1,)`."""
+        places = (place if isinstance(place, str) else self.constant([place]) for place in (start, end))
+        return self.add("Slice", value, *places, self.constant([axis]))
+
+    def count(self, end: str) -> str:
+        """Return the numbers from 0 to below a value `(1,)`."""
+        return self.add("Range", self.constant(0), self.add("Squeeze", end, self.constant([0])), self.constant(1))
+
+    def finish(self, metadata: Mapping[str, str]) -> onnx.ModelProto:
         """Return the complete model."""
-        graph = helper.make_graph(
-            self._nodes,
-            "hf_rnn",
-            [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "time"]) for name in Texts.INPUTS],
-            [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", classes])],
-            list(self._constants.values()),
-        )
+        graph = helper.make_graph(self._nodes, "hf_rnn", self._inputs, self._outputs, list(self._constants.values()))
         model = helper.make_model(
             graph,
             opset_imports=[helper.make_opsetid("", _OPSET)],
@@ -98,79 +92,145 @@ class Graph:
         return model
 
 
-class Texts:
-    """The texts of a batch, real tokens moved to the front, and the places of these.
+class Batch:
+    """The inputs, padded so that B and T are at least 1: operators of ONNX Runtime crash on an empty batch.
 
     Attributes:
-        count: (1,), the number of texts. An empty batch gets one text here, which the end removes again, because
-            operators of ONNX Runtime crash on an empty batch.
-        ids: (T, B), T that of the longest text and at least 1.
-        longest: (1,), T.
+        count: (1,), B as given.
+        time: (1,), T as given.
+        ids: (B, T), int64.
+        mask: (B, T), bool.
+    """
+
+    def __init__(self, graph: Graph, past: str | None = None) -> None:
+        """Declare the inputs; with `past`, a dimension, the mask may also have the tokens before these."""
+        self._graph = graph
+        ids = graph.read("input_ids", TensorProto.INT64, ["batch", "time"])
+        mask = graph.read("attention_mask", TensorProto.INT64, ["batch", past or "time"])
+        self.count, self.time = (graph.add("Shape", ids, start=axis, end=axis + 1) for axis in (0, 1))
+        if past:
+            length = graph.add("Shape", mask, start=1, end=2)
+            mask = graph.slice(mask, graph.add("Sub", length, self.time), length, 1)
+        one = graph.constant([1])
+        rows = graph.add("Sub", one, graph.add("Min", self.count, one))
+        behind_all = graph.add("Concat", graph.constant([0, 0]), rows, one, axis=0)
+        self.ids, mask = (graph.add("Pad", value, behind_all) for value in (ids, mask))
+        self.mask = graph.add("Cast", mask, to=TensorProto.BOOL)
+
+    def cut(self, values: str) -> str:
+        """Cut (B, T, ...) to the shape of the inputs."""
+        return self._graph.slice(self._graph.slice(values, 0, self.count), 0, self.time, 1)
+
+
+class Lengths:
+    """Texts whose tokens are in front, time first.
+
+    Attributes:
+        longest: (1,), T: the length of the longest text, at least 1.
         lengths: (B,), int64.
         steps_read: (B,), int64: `lengths`, at least 1. An empty text has one step, which is masked later.
+        rows: (B,): 0 to B - 1.
+        steps: (T, 1): 0 to T - 1.
         valid: (T, B, 1), whether there is a token.
         real: (T, B, 1), the same as 0 and 1 in float32.
         some: (B, 1), whether the text has a token.
     """
 
-    INPUTS = ("input_ids", "attention_mask")
-
-    def __init__(self, graph: Graph) -> None:
-        self._graph = graph
-        one, time = graph.constant(1), graph.constant([1])
-        self.count = graph.add("Shape", self.INPUTS[0], start=0, end=1)
-        rows = graph.add("Sub", time, graph.add("Min", self.count, time))
-        behind_all = graph.add("Concat", graph.constant([0, 0]), rows, time, axis=0)
-        given, mask = (graph.add("Pad", name, behind_all) for name in self.INPUTS)  # so that B and T are at least 1
-        mask = graph.add("Cast", mask, to=TensorProto.BOOL)
-        count = graph.add("Cast", mask, to=TensorProto.INT64)
-        self.lengths = graph.add("ReduceSum", count, time, keepdims=0)
-        # A token goes to the place that counts the tokens before it; padding keeps its order behind all of them.
-        before = graph.add("CumSum", count, one, exclusive=1)
-        padding = graph.add("CumSum", graph.add("Sub", one, count), one, exclusive=1)
-        behind = graph.add("Add", padding, graph.add("Unsqueeze", self.lengths, time))
-        places = graph.add("Where", mask, before, behind)
-        ids = graph.add("Where", mask, given, graph.constant(0))
-        ids = graph.add("ScatterElements", ids, places, ids, axis=1)
-        longest = graph.add("Max", graph.add("ReduceMax", self.lengths, axes=[0]), time)  # (1,)
-        ids = graph.add("Slice", ids, graph.constant([0]), longest, time)
-        self.ids, self.longest = graph.add("Transpose", ids, perm=[1, 0]), longest
-        self.steps_read = graph.add("Max", self.lengths, time)
-        steps = graph.add("Range", graph.constant(0), graph.add("Squeeze", longest, graph.constant([0])), one)
-        valid = graph.add("Less", graph.add("Unsqueeze", steps, time), self.lengths)
-        self.valid = graph.add("Unsqueeze", valid, graph.constant([2]))
+    def __init__(self, graph: Graph, lengths: str) -> None:
+        self._graph, self.lengths, one = graph, lengths, graph.constant([1])
+        self.longest = graph.add("Max", graph.add("ReduceMax", lengths, axes=[0]), one)
+        self.steps_read = graph.add("Max", lengths, one)
+        self.rows = graph.count(graph.add("Shape", lengths))
+        self.steps = graph.add("Unsqueeze", graph.count(self.longest), one)
+        self.valid = graph.add("Unsqueeze", graph.add("Less", self.steps, lengths), graph.constant([2]))
         self.real = graph.add("Cast", self.valid, to=TensorProto.FLOAT)
-        self.some = graph.add("Unsqueeze", graph.add("Greater", self.lengths, graph.constant(0)), time)
+        self.some = graph.add("Unsqueeze", graph.add("Greater", lengths, graph.constant(0)), one)
 
     def reverse(self, values: str) -> str:
         """Reverse the steps of each text in (T, B, ...), padding left where it is."""
         return self._graph.add("ReverseSequence", values, self.steps_read, time_axis=0, batch_axis=1)
 
+    def take(self, values: str, steps: str) -> str:
+        """Take values (T, B, ...) at steps (..., B) of each text."""
+        add, last = self._graph.add, self._graph.constant([-1])
+        rows = add("Add", self.rows, add("Mul", steps, self._graph.constant(0)))
+        return add("GatherND", values, add("Concat", *(add("Unsqueeze", i, last) for i in (steps, rows)), axis=-1))
+
     def last_read(self, states: str, hidden_size: int, directions: int) -> str:
         """Take the last state that each direction reads: (T, B, S) → (B, S)."""
-        add, constant = self._graph.add, self._graph.constant
-        steps = add("Sub", self.steps_read, constant([1]))
-        rows = add("Range", constant(0), add("Squeeze", add("Shape", steps), constant([0])), constant(1))
-        places = [add("Unsqueeze", index, constant([1])) for index in (steps, rows)]
-        last = add("GatherND", states, add("Concat", *places, axis=1))
+        last = self.take(states, self._graph.add("Sub", self.steps_read, self._graph.constant([1])))
         if directions == 1:
             return last
-        first = add("Gather", states, constant(0), axis=0)
-        width = constant([hidden_size])
-        forward = add("Slice", last, constant([0]), width, constant([1]))
-        backward = add("Slice", first, width, constant([2 * hidden_size]), constant([1]))
-        return add("Concat", forward, backward, axis=1)
+        first = self._graph.add("Gather", states, self._graph.constant(0), axis=0)
+        forward = self._graph.slice(last, 0, hidden_size, 1)
+        return self._graph.add("Concat", forward, self._graph.slice(first, hidden_size, 2 * hidden_size, 1), axis=1)
 
 
-# Each function of a cell adds a layer: inputs (T, B, I), one cell per direction → states (T, B, S).
+class Texts(Lengths):
+    """The texts of a batch, real tokens moved to the front.
+
+    Attributes:
+        ids: (T, B); 0 where there is no token.
+    """
+
+    def __init__(self, graph: Graph, ids: str, mask: str) -> None:
+        """Read ids (B, T) and a mask, bool."""
+        one, count = graph.constant(1), graph.add("Cast", mask, to=TensorProto.INT64)
+        super().__init__(graph, graph.add("ReduceSum", count, graph.constant([1]), keepdims=0))
+        # A token goes to the place that counts the tokens before it; padding keeps its order behind all of them.
+        self._before = graph.add("CumSum", count, one, exclusive=1)
+        padding = graph.add("CumSum", graph.add("Sub", one, count), one, exclusive=1)
+        behind = graph.add("Add", padding, graph.add("Unsqueeze", self.lengths, graph.constant([1])))
+        self._mask, places = mask, graph.add("Where", mask, self._before, behind)
+        ids = graph.add("Where", mask, ids, graph.constant(0))
+        ids = graph.add("ScatterElements", ids, places, ids, axis=1)
+        self.ids = graph.add("Transpose", graph.slice(ids, 0, self.longest, 1), perm=[1, 0])
+
+    def restore(self, values: str) -> str:
+        """Return values (T, B, S) in the places of the inputs (B, T, S), zero where the mask is zero."""
+        add, one = self._graph.add, self._graph.constant([1])
+        places = add("Min", self._before, add("Sub", self.longest, one))
+        values = self.take(values, add("Transpose", places, perm=[1, 0]))
+        real = add("Unsqueeze", add("Cast", self._mask, to=TensorProto.FLOAT), self._graph.constant([2]))
+        return add("Mul", add("Transpose", values, perm=[1, 0, 2]), real)
+
+
+class Memory:
+    """The states of a language model before and after the tokens, `(B, ...)` per layer, by kind."""
+
+    def __init__(self, graph: Graph, shapes: Mapping[str, Shape]) -> None:
+        """Declare the inputs; shapes `(L, B, ...)` by kind: `hidden`, `cell`, `conv`."""
+        self._graph, self._shapes = graph, shapes
+        self._before = {kind: graph.read(f"past_{kind}_state", TensorProto.FLOAT, shapes[kind]) for kind in shapes}
+        self._after: dict[str, list[str]] = {kind: [] for kind in shapes}
+
+    def take(self, kind: str) -> str:
+        """Return the state of the next layer."""
+        place = self._graph.constant(len(self._after[kind]))
+        return self._graph.add("Gather", self._before[kind], place, axis=0)
+
+    def keep(self, kind: str, state: str) -> None:
+        """Store the state of this layer after the tokens."""
+        self._after[kind].append(self._graph.add("Unsqueeze", state, self._graph.constant([0])))
+
+    def answer(self) -> None:
+        """Declare the outputs."""
+        for kind, states in self._after.items():
+            after = self._graph.add("Concat", *states, axis=0)
+            self._graph.answer(f"present_{kind}_state", after, self._shapes[kind])
+
+
+# Each function of a cell adds a layer: inputs (T, B, I), one cell per direction → states (T, B, S). With a memory,
+# which is for one direction, the layer starts from it and stores its last states.
 
 
 def _add_operator(
     graph: Graph,
-    texts: Texts,
+    texts: Lengths,
     inputs: str,
     cells: list[Any],
     name: str,
+    memory: Memory | None = None,
     *,
     operator: str,
     gates: tuple[int, ...],
@@ -178,9 +238,10 @@ def _add_operator(
 ) -> str:
     """Add a layer of one of ONNX's own recurrent operators; `gates` is their order in torch's weights.
 
-    Each direction reads forward and padding comes last, so no `sequence_lens` is needed, with which OpenVINO computes
-    wrong states for batches. The backward direction reads each text reversed.
+    Each direction reads forward and padding comes last, so only a memory needs `sequence_lens`, with which OpenVINO
+    computes wrong states for batches. The backward direction reads each text reversed.
     """
+    kinds = ("hidden", "cell") if operator == "LSTM" else ("hidden",)
     states = []
     for number, cell in enumerate(cells):
 
@@ -195,13 +256,24 @@ def _add_operator(
             graph.weight(f"{name}.{number}.B", stack("bias_ih_l0", "bias_hh_l0")),
         ]
         read = texts.reverse(inputs) if number else inputs
-        read = graph.add(operator, read, *weights, hidden_size=cell.hidden_size, **attributes)  # (T, 1, B, H)
+        before = [] if memory is None else [memory.take(kind) for kind in kinds]
+        if memory is not None:
+            starts = [graph.add("Unsqueeze", state, graph.constant([0])) for state in before]
+            weights += [graph.add("Cast", texts.steps_read, to=TensorProto.INT32), *starts]
+        options = {"hidden_size": cell.hidden_size, "outputs": 1 + len(before), **attributes}
+        read = graph.add(operator, read, *weights, **options)  # (T, 1, B, H) and the last states (1, B, H)
+        read, last = (read[0], read[1:]) if before else (read, [])
+        for kind, start, state in zip(kinds, before, last, strict=False):
+            state = graph.add("Squeeze", state, graph.constant([0]))
+            memory.keep(kind, graph.add("Where", texts.some, state, start))  # type: ignore[union-attr]
         read = graph.add("Squeeze", read, graph.constant([1]))
         states.append(texts.reverse(read) if number else read)
     return states[0] if len(states) == 1 else graph.add("Concat", *states, axis=2)
 
 
-def _add_min_gru(graph: Graph, texts: Texts, inputs: str, cells: list[Any], name: str) -> str:
+def _add_min_gru(
+    graph: Graph, texts: Lengths, inputs: str, cells: list[Any], name: str, memory: Memory | None = None
+) -> str:
     """Add a layer of minGRU as a scan of h = decay * h + addend, both directions in one scan.
 
     The gate is 0 at padding, which leaves the state unchanged, so the backward direction starts at the end of it.
@@ -212,7 +284,8 @@ def _add_min_gru(graph: Graph, texts: Texts, inputs: str, cells: list[Any], name
     bias = graph.weight(f"{name}.B", torch.cat([cell.bias_ih_l0 for cell in cells]))
     parts = graph.add("Split", graph.add("Add", projected, bias), axis=2, outputs=2 * len(cells))
     batch = graph.add("Shape", inputs, start=1, end=2)
-    start = graph.add("ConstantOfShape", graph.add("Concat", batch, graph.constant([width]), axis=0))
+    zeros = graph.add("ConstantOfShape", graph.add("Concat", batch, graph.constant([width]), axis=0))
+    start = zeros if memory is None else memory.take("hidden")
     read = []
     for gate, candidate in zip(parts[::2], parts[1::2], strict=True):
         update = graph.add("Mul", graph.add("Sigmoid", gate), texts.real)
@@ -228,6 +301,8 @@ def _add_min_gru(graph: Graph, texts: Texts, inputs: str, cells: list[Any], name
         scan_input_directions=[0, 0, 1, 1][: len(read)],
         scan_output_directions=[0, 1][: len(cells)],
     )
+    if memory is not None:
+        memory.keep("hidden", scanned[0])
     return graph.add("Concat", *scanned[len(cells) :], axis=2)
 
 
@@ -248,13 +323,27 @@ def _linear_step(directions: int) -> onnx.GraphProto:
     )
 
 
-def _add_blocks(graph: Graph, texts: Texts, vectors: str, encoder: Any) -> str:
-    """Add residual blocks: token vectors (T, B, E) → normalised stream (T, B, R); see `ResidualBlock`."""
-    config, add = encoder.config, graph.add
+def encode(graph: Graph, texts: Texts, encoder: Any, memory: Memory | None = None) -> str:
+    """Add an encoder: the states (T, B, S) of texts."""
+    states = graph.add("Gather", graph.weight("embedding", encoder.embedding.weight), texts.ids)  # (T, B, E)
+    if encoder.config.block_type == "residual":
+        return _add_blocks(graph, texts, states, encoder, memory)
+    for number, layer in enumerate(encoder.layers):
+        states = add_layer(graph, texts, states, layer, encoder.config.cell_type, f"layer{number}", memory)
+    return states
 
-    def linear(inputs: str, layer: Any, name: str) -> str:
-        product = add("MatMul", inputs, graph.weight(f"{name}.weight", layer.weight.t()))
-        return add("Add", product, graph.weight(f"{name}.bias", layer.bias))
+
+def add_layer(
+    graph: Graph, texts: Lengths, inputs: str, layer: Any, cell_type: str, name: str, memory: Memory | None = None
+) -> str:
+    """Add an `RnnLayer`: inputs (T, B, I) → states (T, B, S)."""
+    cells = [direction.cell for direction in layer.directions]
+    return ONNX_CELLS[cell_type](graph, texts, inputs, cells, name, memory)
+
+
+def _add_blocks(graph: Graph, texts: Texts, vectors: str, encoder: Any, memory: Memory | None) -> str:
+    """Add residual blocks: token vectors (T, B, E) → normalised stream (T, B, R); see `ResidualBlock`."""
+    config, add, linear = encoder.config, graph.add, graph.linear
 
     def norm(inputs: str, layer: Any, name: str) -> str:
         weights = graph.weight(f"{name}.weight", layer.weight), graph.weight(f"{name}.bias", layer.bias)
@@ -262,11 +351,17 @@ def _add_blocks(graph: Graph, texts: Texts, vectors: str, encoder: Any) -> str:
 
     def convolve(inputs: str, conv: Any, name: str) -> str:
         behind = conv.size - 1 - conv.ahead
-        wide = add("Pad", add("Mul", inputs, texts.real), graph.constant([behind, 0, 0, conv.ahead, 0, 0]))
+        wide = add("Mul", inputs, texts.real)
+        if memory is None:
+            wide = add("Pad", wide, graph.constant([behind, 0, 0, conv.ahead, 0, 0]))
+        else:
+            wide = add("Concat", add("Transpose", memory.take("conv"), perm=[1, 0, 2]), wide, axis=0)
+            ends = (add("Add", texts.lengths, graph.constant(place)) for place in range(behind))
+            last = [add("Unsqueeze", texts.take(wide, end), graph.constant([1])) for end in ends]
+            memory.keep("conv", add("Concat", *last, axis=1))
         sums = ""
         for place, weight in enumerate(conv.weight):
-            ends = add("Add", texts.longest, graph.constant([place]))
-            read = add("Slice", wide, graph.constant([place]), ends, graph.constant([0]))
+            read = graph.slice(wide, place, add("Add", texts.longest, graph.constant([place])))
             term = add("Mul", read, graph.weight(f"{name}.{place}", weight))
             sums = add("Add", sums, term) if sums else term
         return sums
@@ -277,12 +372,11 @@ def _add_blocks(graph: Graph, texts: Texts, vectors: str, encoder: Any) -> str:
         inputs = norm(stream, block.input_norm, f"{name}.input_norm")
         if block.conv is not None:
             inputs = convolve(inputs, block.conv, f"{name}.conv")
-        cells = [direction.cell for direction in block.mixer.directions]
-        states = ONNX_CELLS[config.cell_type](graph, texts, inputs, cells, name)
-        gate = _activate(graph, linear(inputs, block.gate_proj, f"{name}.gate"), config.hidden_act)
+        states = add_layer(graph, texts, inputs, block.mixer, config.cell_type, name, memory)
+        gate = activate(graph, linear(inputs, block.gate_proj, f"{name}.gate"), config.hidden_act)
         stream = add("Add", stream, linear(add("Mul", states, gate), block.out_proj, f"{name}.out"))
         inner = linear(norm(stream, block.mlp_norm, f"{name}.mlp_norm"), block.up_proj, f"{name}.up")
-        inner = _activate(graph, inner, config.hidden_act)
+        inner = activate(graph, inner, config.hidden_act)
         stream = add("Add", stream, linear(inner, block.down_proj, f"{name}.down"))
     return norm(stream, encoder.norm, "final_norm")
 
@@ -323,7 +417,7 @@ def _add_attention(graph: Graph, texts: Texts, states: str, model: Any) -> str:
     return graph.add("ReduceSum", graph.add("Mul", states, weights), graph.constant([0]), keepdims=0)
 
 
-def _activate(graph: Graph, inputs: str, activation: str) -> str:
+def activate(graph: Graph, inputs: str, activation: str) -> str:
     """Add an activation; GELU is x/2 * (1 + erf(x / sqrt 2)) (Hendrycks and Gimpel 2016), SiLU x * sigmoid(x)."""
     if activation == "linear":
         return inputs
@@ -337,7 +431,7 @@ def _activate(graph: Graph, inputs: str, activation: str) -> str:
 
 
 # Gates in ONNX's order: torch's i f g o → i o f c, and r z n → z r h; reset before the product, as in torch and cuDNN.
-ONNX_CELLS: dict[str, Callable[[Graph, Texts, str, list[Any], str], str]] = {
+ONNX_CELLS: dict[str, Callable[..., str]] = {
     "rnn_tanh": partial(_add_operator, operator="RNN", gates=(0,)),
     "rnn_relu": partial(_add_operator, operator="RNN", gates=(0,), activations=["Relu"]),
     "gru": partial(_add_operator, operator="GRU", gates=(1, 0, 2), linear_before_reset=1),

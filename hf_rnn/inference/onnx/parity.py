@@ -1,25 +1,29 @@
 """Compare another program's answers with a model's: 200 texts, real and hostile, in batches padded in every way.
 
-Legend: N texts, B batch, T time, C classes.
+Legend: B batch, T time, C classes.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from torch.nn.functional import normalize
+from transformers import PreTrainedTokenizerBase
 
-from ..reference import tokenize
+from ...models.auto import ENCODER
 
 TEXTS, MOST_EXAMPLES = 200, 100
 _BATCHES = (1, 2, 5, 16)  # texts per batch, in turn
 _LONGEST = 60  # words of a random text
+_BARRED = -1e37  # below it: the score of padding as the next token
+_LEAST_COSINE = 0.99
 # Texts that have broken text programs before. The first is a batch of its own, without any token.
 _HOSTILE = (
     "",
@@ -52,9 +56,9 @@ class Parity:
     """Agreement of two programs on the same texts."""
 
     texts: int  # each ran padded on the right, on the left, and with holes
-    max_difference: float  # between two logits; NaN if some are not numbers
-    largest_logit: float  # absolute, of the model itself
-    agreement: float  # share of equal answers, from 0 to 1
+    max_difference: float  # between two numbers of the outputs; NaN if some are not numbers
+    largest: float  # absolute number, of the model itself
+    agreement: float  # share of equal answers, or of vectors with a cosine of at least 0.99, from 0 to 1
 
 
 def make_texts(tokenizer: PreTrainedTokenizerBase, examples: Iterable[str] = ()) -> list[str]:
@@ -72,38 +76,67 @@ def make_texts(tokenizer: PreTrainedTokenizerBase, examples: Iterable[str] = ())
 
 
 def measure_parity(
-    model: PreTrainedModel,
+    model: Any,
     tokenizer: PreTrainedTokenizerBase,
-    run: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    run: Callable[..., Mapping[str, np.ndarray]],
     examples: Iterable[str] = (),
+    is_encoder: bool = False,
 ) -> Parity:
     """Run a model, in float32 on the CPU, and another program on the same batches.
 
-    `run` takes `input_ids` and `attention_mask`, int64 `(B, T)`, and returns logits `(B, C)`.
+    `run` takes `input_ids` and `attention_mask`, int64 `(B, T)`, and for a language model also its outputs for the
+    tokens before; it returns outputs by name. With `is_encoder` a classifier is a sentence encoder, see `build_graph`.
     """
-    input_ids = tokenize(tokenizer, make_texts(tokenizer, examples))
-    ours, theirs = [], []
+    texts = make_texts(tokenizer, examples)
+    pairs = () if model.config.sep_token_id is None else (texts[::-1],)
+    input_ids = tokenizer(texts, *pairs, truncation=True, return_attention_mask=False)["input_ids"]
+    in_pieces = type(model).__name__ == "RnnForCausalLM"
+    if in_pieces:  # whose logits are a number for each token and each word of the vocabulary
+        input_ids = [ids[:_LONGEST] for ids in input_ids]
+    difference, largest, equal = 0.0, 0.0, []
     for ids, mask in _batches(input_ids, len(tokenizer)):
-        with torch.inference_mode():
-            batch = model(input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask))
-        ours.append(batch.logits.numpy())
-        theirs.append(run(ids, mask))
-    expected, found = np.concatenate(ours), np.concatenate(theirs)
-    equal = _answers(model.config, expected) == _answers(model.config, found)
-    return Parity(
-        len(input_ids),
-        float(np.abs(expected - found).max()),
-        float(np.abs(expected).max()),
-        float(equal.all(axis=1).mean()),
-    )
+        if in_pieces:
+            half = ids.shape[1] // 2
+            first = run(ids[:, :half], mask[:, :half])
+            second = run(ids[:, half:], mask, first)
+            found: Any = {"logits": np.concatenate([first["logits"], second["logits"]], axis=1)}
+        else:
+            found = run(ids, mask)
+        for name, expected in _compute(model, ids, mask, is_encoder).items():
+            if expected.size:
+                difference = float(np.maximum(difference, np.abs(expected - found[name]).max()))
+                largest = max(largest, float(np.abs(expected * (expected > _BARRED)).max()))
+            real = mask != 0 if expected.ndim == 3 else slice(None)
+            agree = _agree_on_vectors if name != "logits" else partial(_agree, model.config, expected.ndim == 3)
+            equal.append(agree(expected[real], found[name][real]))
+    return Parity(len(input_ids), difference, largest, float(np.concatenate(equal).mean()))
 
 
-def _answers(config: Any, logits: np.ndarray) -> np.ndarray:
-    """Return the class `(N, 1)`; for labels that are independent of each other, whether each holds `(N, C)`."""
-    if config.problem_type == "multi_label_classification" or config.num_labels == 1:
-        thresholds = np.array(getattr(config, "label_thresholds", None) or [0.5], dtype=np.float64)
-        return logits > np.log(thresholds) - np.log1p(-thresholds)
-    return logits.argmax(axis=1, keepdims=True)
+@torch.inference_mode()
+def _compute(model: Any, ids: np.ndarray, mask: np.ndarray, is_encoder: bool) -> dict[str, np.ndarray]:
+    """Return the outputs of the model by name."""
+    batch = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
+    if type(model).__name__ == ENCODER:
+        return {"last_hidden_state": model(**batch).last_hidden_state.numpy()}
+    logits = model(**batch).logits
+    if not is_encoder:
+        return {"logits": logits.numpy()}
+    states = model.rnn(**batch).last_hidden_state.numpy()
+    return {"last_hidden_state": states, "sentence_embedding": normalize(logits, dim=-1).numpy()}
+
+
+def _agree(config: Any, per_token: bool, expected: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """Return whether logits `(N, C)` have the same best class, or the same labels above their thresholds."""
+    if per_token or not (config.problem_type == "multi_label_classification" or config.num_labels == 1):
+        return expected.argmax(axis=1) == found.argmax(axis=1)
+    thresholds = np.array(getattr(config, "label_thresholds", None) or [0.5], dtype=np.float64)
+    limits = np.log(thresholds) - np.log1p(-thresholds)
+    return ((expected > limits) == (found > limits)).all(axis=1)
+
+
+def _agree_on_vectors(expected: np.ndarray, found: np.ndarray) -> np.ndarray:
+    norms = np.linalg.norm(expected, axis=1) * np.linalg.norm(found, axis=1)
+    return (expected * found).sum(axis=1) >= _LEAST_COSINE * norms
 
 
 def _batches(input_ids: Sequence[Sequence[int]], vocab_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -1,7 +1,7 @@
-"""`OnnxClassifier`: the ONNX file of a finished folder in ONNX Runtime, from raw texts to labels and scores.
+"""The ONNX file of a finished folder in ONNX Runtime, from raw texts to answers: a class for each head.
 
-It needs the tokenizer, `config.json` and the ONNX file, not the weights. Its packages are `onnxruntime`, `tokenizers`
-and `numpy`: nothing here imports torch, transformers or datasets.
+They need the tokenizer, `config.json` and the ONNX file, not the weights. Their packages are `onnxruntime`,
+`tokenizers` and `numpy`: nothing here imports torch, transformers or datasets.
 """
 
 from __future__ import annotations
@@ -11,18 +11,20 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from tokenizers import Tokenizer
 
 from ...hub.model_folder import FinishedFolder, check_ids, check_name, name_damage, read_mapping, read_settings
+from ...tasks import task_of
 from ...utils.errors import UserError, install_hint, reason_of
+from ...utils.text_checks import check_text, list_texts
 from ..fast_tokenizer.fast_tokenization import NO_LIMIT
-from ..text_classifier import TextClassifier, batch_by_length
+from ..text_classifier import TextClassifier, batch_by_length, check_size
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -47,9 +49,22 @@ def open_session(model: str | bytes) -> Any:
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def run_session(session: Any, input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
-    """Return the logits `(B, C)` of ids and mask, int64 `(B, T)`."""
-    return session.run(["logits"], {"input_ids": input_ids, "attention_mask": attention_mask})[0]
+def run_session(
+    session: Any, input_ids: np.ndarray, attention_mask: np.ndarray, states: Mapping[str, np.ndarray] | None = None
+) -> dict[str, np.ndarray]:
+    """Return the outputs by name of ids and mask, int64 `(B, T)`.
+
+    `states` are the outputs of a language model for the tokens before these; None starts from zero.
+    """
+    given = {"input_ids": input_ids, "attention_mask": attention_mask}
+    for node in session.get_inputs()[len(given) :]:  # such as `past_hidden_state`
+        if states is None:
+            shape = [len(input_ids) if isinstance(size, str) else size for size in node.shape]
+            given[node.name] = np.zeros(shape, np.float32)
+        else:
+            given[node.name] = states[node.name.replace("past", "present")]
+    names = [node.name for node in session.get_outputs()]
+    return dict(zip(names, session.run(names, given), strict=True))
 
 
 def hash_weights(folder: FinishedFolder) -> str:
@@ -91,32 +106,39 @@ class TokenizerFile:
         """Added tokens by id."""
         return self.backend_tokenizer.get_added_tokens_decoder()
 
+    def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Any]:
+        """Return the encodings of texts or pairs, truncated."""
+        given = list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
+        self.backend_tokenizer.encode_special_tokens = self.split_special_tokens  # here, as pickle drops it
+        return self.backend_tokenizer.encode_batch(given)
+
     def __call__(
         self, texts: Sequence[str], pairs: Sequence[str] | None = None, **options: Any
     ) -> dict[str, list[list[int]]]:
         """Return the `input_ids` of texts or pairs, truncated."""
-        given = list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
-        self.backend_tokenizer.encode_special_tokens = self.split_special_tokens  # here, as pickle drops it
-        return {"input_ids": [encoding.ids for encoding in self.backend_tokenizer.encode_batch(given)]}
+        return {"input_ids": [encoding.ids for encoding in self.encode(texts, pairs)]}
 
 
-class OnnxClassifier(TextClassifier):
-    """A text classifier in ONNX Runtime.
+class Encodings(dict):
+    """The parts of transformers' `BatchEncoding` that the answers of a tagger read."""
 
-    The float32 file gives the model's own logits, within 1e-4, in any batch. The int8 file is smaller and rounds; as
-    its inputs are rounded over the whole batch, its scores depend a little on the other texts of the batch. A
-    classifier from `from_pretrained` can be pickled for other processes and machines: it carries the file's content.
+    def __init__(self, encodings: Sequence[Any]) -> None:
+        super().__init__(offset_mapping=[encoding.offsets for encoding in encodings])
+        self.word_ids = [encoding.word_ids for encoding in encodings].__getitem__
+
+
+class OnnxModel:
+    """Base of the classes for the heads: the file, its tokenizer, and batches of token ids.
+
+    The float32 file gives the model's own numbers, within 1e-4, in any batch. The int8 file is smaller and rounds; as
+    its inputs are rounded over the whole batch, its numbers depend a little on the other texts of the batch. A
+    model from `from_pretrained` can be pickled for other processes and machines: it carries the file's content.
 
     Args:
         session: An ONNX Runtime session on a file of `hf-rnn export`.
         tokenizer: The tokenizer of the model; texts are truncated to its `model_max_length`.
         config: Has labels and kind of task; an `RnnConfig`, or the settings of `config.json` as attributes.
         tokens_per_batch: About how many tokens run at once.
-
-    Example:
-        >>> classifier = OnnxClassifier.from_pretrained("out/tweets")
-        >>> classifier.predict(["best concert of my life!"])
-        [{'label': 'positive', 'score': 0.9}]
     """
 
     def __init__(
@@ -126,13 +148,16 @@ class OnnxClassifier(TextClassifier):
         config: Any,
         tokens_per_batch: int = 8192,
     ) -> None:
-        super().__init__(tokenizer, config, tokens_per_batch)
+        check_size(tokens_per_batch)
+        self.tokenizer: Any = tokenizer
+        self.config: Any = config
+        self.tokens_per_batch: Any = tokens_per_batch
         self.session = session
         self._file: Path | bytes | None = None  # a session does not give its file back
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._file is None:
-            raise TypeError("only an OnnxClassifier from from_pretrained can be pickled")
+            raise TypeError("only a model from from_pretrained can be pickled")
         content = self._file if isinstance(self._file, bytes) else self._file.read_bytes()
         return _unpickle, (type(self), content, self.tokenizer, self.config, self.tokens_per_batch)
 
@@ -143,8 +168,8 @@ class OnnxClassifier(TextClassifier):
         quantized: bool = False,
         revision: str | None = None,
         tokens_per_batch: int = 8192,
-    ) -> OnnxClassifier:
-        """Load the ONNX file of a finished folder or a repo of the Hub.
+    ) -> Self:
+        """Load the ONNX file of a finished folder or a repo of the Hub; [`OnnxModel`] loads that of any head.
 
         Args:
             name_or_path: The folder, or the repo id. The weights may be missing.
@@ -182,17 +207,23 @@ class OnnxClassifier(TextClassifier):
         tokenizer = _load_tokenizer(name, folder, config)
         if metadata[LABELS_KEY] != write_labels(config):
             raise UserError(f"{path} was made of other labels than {folder.config} holds: repeat `{remedy}`")
-        classifier = cls(session, tokenizer, config, tokens_per_batch)
-        classifier._file = path.absolute()
-        return classifier
+        kind = _CLASSES[(config.architectures or [*_CLASSES])[0]]
+        if not issubclass(kind, cls):
+            raise UserError(f"{name} is a model for {kind.__name__}: found {cls.__name__}")
+        model: Any = kind(session, tokenizer, config, tokens_per_batch)
+        model._file = path.absolute()
+        return model
 
-    def logits(self, input_ids: Sequence[Sequence[int]]) -> np.ndarray:
-        """As in [`TextClassifier`]; ONNX Runtime would count a negative id from the end of the vocabulary."""
+    def run(self, input_ids: Sequence[Sequence[int]]) -> Iterator[tuple[list[int], np.ndarray, dict[str, np.ndarray]]]:
+        """Yield the rows of each batch, its mask `(B, T)`, and the outputs by name.
+
+        Raises:
+            IndexError: For an id outside the vocabulary; ONNX Runtime would count a negative one from the end.
+        """
         ends = [end for ids in input_ids if len(ids) for end in (min(ids), max(ids))]
         largest = self.config.vocab_size - 1
         if ends and not 0 <= min(ends) <= max(ends) <= largest:
             raise IndexError(f"token ids must be from 0 to {largest}, found {min(ends)}, {max(ends)}")
-        logits = np.zeros((len(input_ids), self.config.num_labels), np.float32)
         for rows in batch_by_length(input_ids, self.tokens_per_batch):
             time = max(len(input_ids[row]) for row in rows)
             ids = np.zeros((len(rows), time), np.int64)
@@ -200,14 +231,107 @@ class OnnxClassifier(TextClassifier):
             for place, row in enumerate(rows):
                 ids[place, : len(input_ids[row])] = input_ids[row]
                 mask[place, : len(input_ids[row])] = 1
-            logits[rows] = run_session(self.session, ids, mask)
+            yield rows, mask, run_session(self.session, ids, mask)
+
+
+class OnnxClassifier(OnnxModel, TextClassifier):
+    """A text classifier in ONNX Runtime; see [`OnnxModel`] for its settings.
+
+    Example:
+        >>> classifier = OnnxClassifier.from_pretrained("out/tweets")
+        >>> classifier.predict(["best concert of my life!"])
+        [{'label': 'positive', 'score': 0.9}]
+    """
+
+    def __init__(self, session: Any, tokenizer: Any, config: Any, tokens_per_batch: int = 8192) -> None:
+        OnnxModel.__init__(self, session, tokenizer, config, tokens_per_batch)
+        TextClassifier.__init__(self, tokenizer, config, tokens_per_batch)
+
+    def logits(self, input_ids: Sequence[Sequence[int]]) -> np.ndarray:
+        """As in [`TextClassifier`]."""
+        logits = np.zeros((len(input_ids), self.config.num_labels), np.float32)
+        for rows, _, outputs in self.run(input_ids):
+            logits[rows] = outputs["logits"]
         return logits
 
 
-def _unpickle(kind: type[OnnxClassifier], content: bytes, *settings: Any) -> OnnxClassifier:
-    classifier = kind(open_session(content), *settings)
-    classifier._file = content
-    return classifier
+class OnnxTagger(OnnxModel):
+    """A tagger in ONNX Runtime, with the answers of [`Tagger`]; see [`OnnxModel`] for its settings.
+
+    A text is read whole, however long it is.
+    """
+
+    predict_table = TextClassifier.predict_table
+
+    def __init__(self, session: Any, tokenizer: Any, config: Any, tokens_per_batch: int = 8192) -> None:
+        super().__init__(session, tokenizer, config, tokens_per_batch)
+        self.tokenizer.backend_tokenizer.no_truncation()
+        self.task = task_of(config)
+
+    def predict(self, texts: Sequence[str]) -> list[dict[str, Any]]:
+        """Return the answer to each text, in their order, as [`Tagger.predict`] does."""
+        texts = list_texts(texts)
+        encodings = self.tokenizer.encode(texts) if texts else []
+        longest = max((len(encoding.ids) for encoding in encodings), default=0)
+        logits = np.zeros((len(texts), longest, self.config.num_labels), np.float32)
+        for rows, mask, outputs in self.run([encoding.ids for encoding in encodings]):
+            logits[rows, : mask.shape[1]] = outputs["logits"]
+        return self.task.answers(logits, self.config, texts, Encodings(encodings)) if texts else []
+
+
+class OnnxSentenceEncoder(OnnxModel):
+    """A sentence encoder in ONNX Runtime, with the vectors of [`SentenceEncoder`]; see [`OnnxModel`]."""
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the unit vectors `(N, P)` of texts in float32, in their order."""
+        texts = list_texts(texts)
+        output = self.session.get_outputs()[0]
+        if output.name != "sentence_embedding":
+            raise UserError("the file has no sentence_embedding: export an encoder of hf-rnn pretrain")
+        vectors = np.zeros((len(texts), output.shape[1]), np.float32)
+        for rows, _, outputs in self.run(self.tokenizer(texts)["input_ids"] if texts else []):
+            vectors[rows] = outputs[output.name]
+        return vectors
+
+
+class OnnxLanguageModel(OnnxModel):
+    """A language model in ONNX Runtime, which continues texts; see [`OnnxModel`] for its settings."""
+
+    def generate(
+        self, prompt: str, max_new_tokens: int = 100, temperature: float = 0.8, seed: int | None = None
+    ) -> str:
+        """Return the continuation of a prompt; `temperature` 0 takes the likeliest token."""
+        check_text(prompt)
+        chance, made = np.random.default_rng(seed), []
+        ids = self.tokenizer([prompt])["input_ids"][0]
+        if not ids:
+            raise UserError(f"the prompt {prompt!r:.40} has no token of the model: give a word")
+        ends, outputs = self.config.eos_token_id, None
+        for _ in range(max_new_tokens):
+            outputs = run_session(self.session, np.array([ids]), np.ones((1, len(ids)), np.int64), outputs)
+            scores = outputs["logits"][0, -1].astype(np.float64)
+            if temperature > 0:  # the largest sum of score and Gumbel noise is a draw from the softmax
+                scores = scores / temperature + chance.gumbel(size=len(scores))
+            ids = [int(scores.argmax())]
+            if ids[0] in (ends if isinstance(ends, list) else [ends]):
+                break
+            made += ids
+        return self.tokenizer.backend_tokenizer.decode(made)
+
+
+# by the name of the head in `config.json`
+_CLASSES: dict[str, type[OnnxModel]] = {
+    "RnnForSequenceClassification": OnnxClassifier,
+    "RnnForTokenClassification": OnnxTagger,
+    "RnnForCausalLM": OnnxLanguageModel,
+    "RnnModel": OnnxSentenceEncoder,
+}
+
+
+def _unpickle(kind: type[OnnxModel], content: bytes, *settings: Any) -> OnnxModel:
+    model = kind(open_session(content), *settings)
+    model._file = content
+    return model
 
 
 def _read_config(name: str, folder: FinishedFolder) -> SimpleNamespace:
@@ -215,10 +339,11 @@ def _read_config(name: str, folder: FinishedFolder) -> SimpleNamespace:
     settings = read_settings(name, folder.root, _MODEL_TYPE)
     with name_damage(name, folder.config.name):
         labels = settings.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}  # transformers leaves out its default
-        optional = ("architectures", "task", "problem_type", "sep_token_id", "label_thresholds")
+        optional = ("architectures", "task", "problem_type", "sep_token_id", "label_thresholds", "eos_token_id")
         return SimpleNamespace(
             vocab_size=int(settings["vocab_size"]),
             id2label=dict(sorted((int(number), label) for number, label in labels.items())),
+            label2id={label: int(number) for number, label in labels.items()},
             num_labels=len(labels),
             **{key: settings.get(key) for key in optional},
         )

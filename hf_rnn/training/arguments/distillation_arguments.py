@@ -30,9 +30,6 @@ class DistillationArguments:
         None, "texts for the teacher to label: a file with one per line, or a table, plain, .gz or .zst", common=True
     )
     augmentations: int = setting(1, "modified copies of each training text, for the teacher to label", least=0)
-    mask_probability: float = setting(0.1, "share of the words of such a copy that are hidden", least=0, most=1)
-    ngram_probability: float = setting(0.25, "share of such copies that are cut to one to five words", least=0, most=1)
-    augmentation_seed: int = setting(0, "seed of the copies; runs with different seeds share the teacher's answers")
     temperature: float = setting(
         2.0,
         "divides the logits before they are compared; values above 1 soften them, 1 to 5 are customary",
@@ -53,12 +50,8 @@ class DistillationArguments:
         expand_home(self, "teacher", "unlabeled", "teacher_cache")
 
     def check(self) -> None:
-        """Raise a [`UserError`] unless a teacher is given and the paths have the right type."""
+        """Raise a [`UserError`] unless a teacher is given and the texts exist."""
         if self.teacher is None:
             raise UserError("teacher is not set: give the folder of a sequence classifier, or its id on the Hub")
         if self.unlabeled is not None and not os.path.exists(self.unlabeled):
             raise UserError(f"unlabeled: there is no file {self.unlabeled}: give a file with one text per line")
-        if self.unlabeled is not None and os.path.isdir(self.unlabeled):
-            raise UserError(f"unlabeled {self.unlabeled} is a folder: give a file with one text per line")
-        if self.teacher_cache is not None and os.path.isfile(os.path.join(self.teacher_cache, "config.json")):
-            raise UserError(f"teacher_cache {self.teacher_cache} contains a model: give another folder")

@@ -67,16 +67,12 @@ class PretrainingArguments:
 
     def check(self) -> None:
         """Raise a [`UserError`] for a run without a teacher or texts."""
-        if self.objective == "causal_lm":
-            for name in ("teacher", "teacher_max_length", "model_max_length", "weights_dtype"):
-                if (found := getattr(self, name)) != getattr(type(self), name):
-                    raise UserError(f"objective causal_lm has no teacher: found {name} {found}; leave it out")
-        elif self.objective == "tokens" and self.max_vocab_size is not None:
+        if self.objective == "tokens" and self.max_vocab_size is not None:
             raise UserError("objective tokens learns at the teacher's own tokens: leave out max_vocab_size")
-        elif self.teacher is None:
+        if (self.teacher is None) != (self.objective == "causal_lm"):
             raise UserError(
-                "teacher is not set: give the folder of a sentence encoder, or its id on the Hub; "
-                "objective causal_lm learns without one"
+                "give teacher, the folder or Hub id of a sentence encoder, or objective causal_lm, which needs none: "
+                f"found teacher {self.teacher} and objective {self.objective}"
             )
         if (self.input is None) == (self.dataset_name is None):
             raise UserError("give either input, files with one text per line, or dataset_name")

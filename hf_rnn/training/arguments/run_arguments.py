@@ -286,31 +286,20 @@ def check_architecture(name: str, start: "RnnConfig", wanted: Any, head: str, ad
 
 
 def find_unused(
-    given: Collection[str], model: ModelArguments, data: DataArguments, training: "RnnTrainingArguments"
+    given: set[str], model: ModelArguments, data: DataArguments, training: "RnnTrainingArguments"
 ) -> Iterator[str]:
     """Yield a warning for each reason why given settings have no effect."""
     keeps_last = not training.load_best_model_at_end and not training.early_stopping_patience
     constant = training.lr_scheduler_type.value == "constant"
+    has_tokenizer = data.tokenizer_name_or_path or data.model_name_or_path
     rules: list[tuple[Any, Collection[str], str]] = [
-        (
-            data.tokenizer_name_or_path or data.model_name_or_path,
-            VOCABULARY_SETTINGS,
-            "a given tokenizer never changes",
-        ),
+        (has_tokenizer, VOCABULARY_SETTINGS, "a given tokenizer never changes"),
         (data.text_pair_column is None, ["pair_encoding"], "it is for pairs of texts, with text_pair_column"),
-        (
-            model.num_hidden_layers == 1 and not model.word_forms,
-            ["hidden_dropout"],
-            "it is between layers, and num_hidden_layers is 1",
-        ),
         (keeps_last, ["metric_for_best_model"], "without load_best_model_at_end the last epoch is kept"),
         (constant, ["warmup_steps"], "lr_scheduler_type is constant: use constant_with_warmup or linear"),
         (training.max_steps > 0, ["num_train_epochs"], "max_steps sets the end of the training"),
-        (training.tokens_per_batch, ["per_device_train_batch_size"], "tokens_per_batch sets the training batches"),
-        (training.eval_strategy != "steps", ["eval_steps"], "eval_strategy is not steps"),
-        (training.save_strategy != "steps", ["save_steps"], "save_strategy is not steps"),
-        (not training.push_to_hub, ["hub_model_id"], "push_to_hub is off"),
     ]
     for applies, names, reason in rules:
-        if applies and (found := [name for name in names if name in given]):
-            yield f"no effect of {', '.join(found)}: {reason}"
+        unused = given & set(names) if applies else ()
+        if unused:
+            yield f"no effect of {', '.join(sorted(unused))}: {reason}"

@@ -30,12 +30,12 @@ class TableArguments:
     dataset_config: str | None = setting(None, "configuration of dataset_name, if it has several")
     text_column: str | None = setting(
         None,
-        "column of the text, by name or by number from 0 (default: text or a similar name; without names 0); dots "
+        "column of the text, by name or by number from 0 (default: text or a similar name, or 0 without names); dots "
         "lead into nested records",
         common=True,
     )
     label_column: str | None = setting(
-        None, "column of the label (default: label or a similar name; without names 1)", common=True
+        None, "column of the label (default: label or a similar name, or 1 without names)", common=True
     )
     label_columns: list[str] | None = setting(
         None,
@@ -45,7 +45,7 @@ class TableArguments:
     text_pair_column: str | None = setting(None, "column of a second text, as text_column: both make one example")
     header: bool = setting(False, "the first line of TSV files names the columns; found for known names")
     separator: str | None = setting(
-        None, "separates the columns of a file: , ; | or tab (default: the one that fits the first lines)"
+        None, "comma, semicolon, bar or tab between the columns of a file (default: the one that fits the first lines)"
     )
     encoding: str | None = setting(
         None, "encoding of text files, such as cp1252 (default: UTF-8, UTF-16 with a mark, in tables also cp1252)"
@@ -59,25 +59,17 @@ class TableArguments:
             self.label_columns = [name for item in self.label_columns for name in item.split(",") if name]
             if self.label_column is not None:
                 raise UserError(f"label_column and label_columns are both set: leave out {self.label_column}")
-        if not self.label_separator:
-            raise UserError("label_separator is empty: give a character such as , or ;")
 
     def check_source(self) -> None:
         """Raise a [`UserError`] unless exactly one source is given; a folder must exist."""
         folder, name = self.data_dir, self.dataset_name
-        if folder is not None and name is not None:
-            raise UserError(f"data_dir {folder} and dataset_name {name} are both set: give one of them")
-        if name is not None:
-            return
-        if self.dataset_config is not None:
-            raise UserError(f"dataset_config {self.dataset_config} needs dataset_name: give both")
-        if folder is None:
-            raise UserError("data_dir is not set: give a folder with train.tsv, or a dataset_name")
-        if not os.path.exists(folder):
+        if (folder is None) == (name is None):
+            raise UserError(f"give either data_dir or dataset_name: found {folder} and {name}")
+        if folder is not None and not os.path.exists(folder):
             raise UserError(f"data_dir {folder} does not exist: give the folder or file of your texts")
 
     def layout(self) -> dict[str, Any]:
-        """Return the keywords of [`load_tsv`] and [`load_named`] for columns and bad rows."""
+        """Return the keywords of [`load_tsv`] for columns and bad rows."""
         names = ("text_column", "label_column", "text_pair_column")
         columns: dict[str, Any] = {name: _parse_column(getattr(self, name)) for name in names}
         columns["label_columns"] = [_parse_column(name) for name in self.label_columns or ()]
@@ -188,11 +180,10 @@ class DataArguments(TableArguments):
         if self.fail_on_leak is None:
             return None
         written = str(self.fail_on_leak).strip()
-        percent = written.endswith("%")
         try:
-            share = float(written.removesuffix("%")) / (100 if percent else 1)
+            share = float(written.removesuffix("%")) / (100 if written.endswith("%") else 1)
         except ValueError:
             share = -1.0
-        if 0 <= share <= 1 and (percent or share < 1):
-            return share
-        raise UserError(f"fail_on_leak is {self.fail_on_leak!r}: give a share of the rows such as 1% or 0.01")
+        if not 0 <= share <= 1 or written == "1":
+            raise UserError(f"fail_on_leak is {written}: give a share of the rows such as 1% or 0.01")
+        return share

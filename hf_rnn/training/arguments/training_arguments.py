@@ -21,9 +21,6 @@ class RnnTrainingArguments(OwnSettings, TrainingArguments):
 
     `class_weight_power`: the loss of a row is weighted with (n / (C n_c)) ** power, scaled to mean 1 over the n
     training rows, with n_c rows in its class and C classes.
-
-    `tokens_per_batch`: see [`TokenBudgetBatchSampler`]. A step is the mean over its rows, so that a row weighs more
-    in a batch of few long texts.
     """
 
     def __post_init__(self) -> None:
@@ -34,6 +31,8 @@ class RnnTrainingArguments(OwnSettings, TrainingArguments):
         except ValueError as error:
             raise UserError(str(error)) from error
         self._check_combinations()
+        if self.load_best_model_at_end and self.eval_strategy == self.save_strategy == "steps":
+            self.save_steps = self.eval_steps or self.logging_steps  # each evaluation can be the best one
         self.resume = self.resume or self.resume_anyway
         if self.data_seed is None:
             self.data_seed = self.seed  # otherwise the order of the examples changes when a run is resumed
@@ -57,9 +56,4 @@ class RnnTrainingArguments(OwnSettings, TrainingArguments):
             raise UserError(
                 "load_best_model_at_end needs eval_strategy and save_strategy, found no: set load_best_model_at_end "
                 "to false, and without eval_strategy early_stopping_patience to 0"
-            )
-        if self.tokens_per_batch is not None and self.train_sampling_strategy != "group_by_length":
-            raise UserError(
-                f"tokens_per_batch {self.tokens_per_batch} needs train_sampling_strategy group_by_length, found "
-                f"{self.train_sampling_strategy!r}: leave out one of them"
             )

@@ -109,13 +109,6 @@ class OwnSettings:
         choices=["group_by_length", "random", "sequential", "sorted_by_length"],
         card=True,
     )
-    tokens_per_batch: int | None = setting(
-        None,
-        "most tokens in a training batch of each process, with padding; replaces per_device_train_batch_size; a "
-        "longer text is a batch of its own",
-        above=0,
-        card=True,
-    )
     tokens_per_pass: int | None = setting(
         None,
         "most tokens, with padding, that are computed at once: larger batches of long texts are computed in parts, "

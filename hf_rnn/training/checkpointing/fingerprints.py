@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,12 @@ from transformers.trainer_pt_utils import AcceleratorConfig
 from ...data.encoding import read_rules
 from ...utils.errors import UserError
 from ..arguments.training_settings import ABOUT
+from .manifest import read_manifest
 
+logger = logging.getLogger(__name__)
+
+# Settings that the state of the optimizer in a checkpoint holds.
+_IN_OPTIMIZER = ("optim", "optim_args", "learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon")
 _NAMES = {
     "data": "the texts or their labels",
     "test": "the test texts or their labels",
@@ -81,6 +87,25 @@ def compare(checkpoint: Path, before: Mapping[str, Any], now: Mapping[str, Any])
     return changed
 
 
+def check_unchanged(checkpoint: Path, made_from: dict[str, Any], *, anyway: bool) -> None:
+    """Refuse to resume from a checkpoint with other fingerprints than `made_from`, those of this run.
+
+    With `anyway` only warn, except about settings in the state of the optimizer.
+    """
+    changed = compare(checkpoint, read_manifest(checkpoint)["made_from"], made_from)
+    if not changed:
+        return
+    what = f"changed since {checkpoint} was saved: {', '.join(changed)}"
+    if held := [name for name in _IN_OPTIMIZER if any(change.startswith(f"{name} (") for change in changed)]:
+        raise UserError(
+            f"{what}. The saved optimizer keeps its {', '.join(held)}: restore the old value, or start again with "
+            "--overwrite_output_dir instead of --resume"
+        )
+    if not anyway:
+        raise UserError(f"{what}. Restore it, or resume all the same with --resume_anyway")
+    logger.warning("%s; resuming all the same", what)
+
+
 def _shorten(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else text[:57] + "..."
@@ -117,10 +142,8 @@ def hash_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
 def _hash_rows(examples: Mapping[str, Any], *splits: str) -> str | None:
     """Return a hash of the rows of splits, None when one of them is a stream."""
     digest = hashlib.sha256()
-    for split in splits:
-        rows = examples.get(split)
-        if rows is None:
-            continue
+    for split in [split for split in splits if split in examples]:
+        rows = examples[split]
         if not isinstance(rows, datasets.Dataset):
             return None
         digest.update(f"{split} {len(rows)}\n".encode())

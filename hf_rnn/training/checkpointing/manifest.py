@@ -10,8 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import re
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -26,9 +24,9 @@ from ...utils.errors import UserError
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
-WEIGHTS = "model.safetensors"
 _VERSION = 1
 _RESTART = "--overwrite_output_dir instead of --resume trains from the start"
+_STATES = ("model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json")
 
 
 class DamagedCheckpoint(UserError):
@@ -36,23 +34,20 @@ class DamagedCheckpoint(UserError):
 
     def __init__(self, reason: str, checkpoint: Path) -> None:
         self.reason = reason
-        super().__init__(
-            f"{checkpoint} cannot be used: {reason}. Give another one, or resume_from_checkpoint=True for the newest "
-            "valid one"
-        )
+        advice = "Give another one, or resume_from_checkpoint=True for the newest valid one"
+        super().__init__(f"{checkpoint} cannot be used: {reason}. {advice}")
 
 
 def step_of(checkpoint: Path) -> int:
     """Return the step in a checkpoint's name, -1 for any other name."""
-    found = re.fullmatch(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)", checkpoint.name)
-    return int(found.group(1)) if found else -1
+    prefix, _, step = checkpoint.name.rpartition("-")
+    return int(step) if prefix == PREFIX_CHECKPOINT_DIR and step.isdecimal() else -1
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints in a folder, valid or not, newest first."""
-    if not folder.is_dir():
-        return []
-    return sorted((path for path in folder.iterdir() if step_of(path) >= 0 and path.is_dir()), key=step_of)[::-1]
+    paths = [path for path in folder.glob("*") if step_of(path) >= 0 and path.is_dir()]
+    return sorted(paths, key=step_of, reverse=True)
 
 
 # ---- the manifest ----
@@ -69,12 +64,11 @@ def write_manifest(
 
     `progress` has losses, counts and times of the run so far.
     """
-    files = {}
-    for path in sorted(checkpoint.rglob("*")):
-        if path.is_file() and path.name != MANIFEST:
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            files[path.relative_to(checkpoint).as_posix()] = {"size": path.stat().st_size, "sha256": digest}
+    files = {
+        path.relative_to(checkpoint).as_posix(): {"size": path.stat().st_size, "sha256": _hash_file(path)}
+        for path in sorted(checkpoint.rglob("*"))
+        if path.is_file() and path.name != MANIFEST
+    }
     content = {"version": _VERSION, "best_step": best_step, "files": files}
     content |= {"made_from": dict(made_from or {}), "progress": dict(progress or {})}
     signed = {**content, "sha256": _digest(content)}
@@ -87,17 +81,15 @@ def read_manifest(checkpoint: Path) -> dict[str, Any]:
     Raises [`DamagedCheckpoint`] when it is missing or changed.
     """
     try:
-        manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
-        recorded = manifest.pop("sha256")
-        intact = recorded == _digest(manifest) and manifest["version"] == _VERSION
+        manifest = json.loads((checkpoint / MANIFEST).read_bytes())
+        if manifest.pop("sha256") == _digest(manifest) and manifest["version"] == _VERSION:
+            return manifest
+        reason = f"{MANIFEST} is damaged"
     except FileNotFoundError:
         reason = f"it is incomplete, {MANIFEST} is missing" if checkpoint.is_dir() else "there is no such folder"
-        raise DamagedCheckpoint(reason, checkpoint) from None
-    except (OSError, ValueError, AttributeError, KeyError, TypeError):
-        intact = False
-    if not intact:
-        raise DamagedCheckpoint(f"{MANIFEST} is damaged", checkpoint)
-    return manifest
+    except (ValueError, AttributeError, KeyError):
+        reason = f"{MANIFEST} is damaged"
+    raise DamagedCheckpoint(reason, checkpoint)
 
 
 def verify(checkpoint: Path, *, contents: bool = True) -> dict[str, Any]:
@@ -108,16 +100,21 @@ def verify(checkpoint: Path, *, contents: bool = True) -> dict[str, Any]:
     """
     manifest = read_manifest(checkpoint)
     for name, recorded in manifest["files"].items():
-        try:
-            with (checkpoint / name).open("rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                if size != recorded["size"]:
-                    raise DamagedCheckpoint(f"{name} has {size} bytes of {recorded['size']}", checkpoint)
-                if contents and hashlib.file_digest(file, "sha256").hexdigest() != recorded["sha256"]:
-                    raise DamagedCheckpoint(f"{name} is damaged", checkpoint)
-        except OSError as error:
-            raise DamagedCheckpoint(f"{name} cannot be read: {error.strerror}", checkpoint) from error
+        path = checkpoint / name
+        if not path.is_file():
+            raise DamagedCheckpoint(f"{name} is missing", checkpoint)
+        if path.stat().st_size != recorded["size"] or (contents and _hash_file(path) != recorded["sha256"]):
+            raise DamagedCheckpoint(f"{name} is damaged", checkpoint)
     return manifest
+
+
+def _hash_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 # ---- resume ----
@@ -127,23 +124,19 @@ def find_newest(folder: Path, *, processes: int = 1, needs_best: bool = False) -
     """Return the newest checkpoint that a run can resume from, and log which ones are skipped and why.
 
     Each of the `processes` of the run needs the state of its random generators. A run that `needs_best` loads its best
-    checkpoint at the end, which must be valid too.
-
-    Raises:
-        UserError: When there is no valid checkpoint.
+    checkpoint at the end, which must be valid too. Raises a [`UserError`] when there is no valid checkpoint.
     """
     skipped = []
     for checkpoint in list_checkpoints(folder):
+        whose = ""
         try:
             best_step = check_states(checkpoint, processes)["best_step"]
             if needs_best and best_step not in (None, step_of(checkpoint)):
                 best = checkpoint.with_name(f"{PREFIX_CHECKPOINT_DIR}-{best_step}")
-                try:
-                    verify(best)
-                except DamagedCheckpoint as damaged:
-                    raise DamagedCheckpoint(f"its best, {best.name}: {damaged.reason}", checkpoint) from damaged
+                whose = f"its best, {best.name}: "
+                verify(best)
         except DamagedCheckpoint as damaged:
-            skipped.append(f"{checkpoint.name} ({damaged.reason})")
+            skipped.append(f"{checkpoint.name} ({whose}{damaged.reason})")
             continue
         if skipped:
             logger.warning("resuming from %s; skipped %s", checkpoint, ", ".join(skipped))
@@ -154,13 +147,13 @@ def find_newest(folder: Path, *, processes: int = 1, needs_best: bool = False) -
 
 
 def check_states(checkpoint: Path, processes: int = 1) -> dict[str, Any]:
-    """Check that a checkpoint is valid and has every state; return its manifest.
+    """Check that a checkpoint is valid and has every state, which the Trainer would reset silently.
 
-    The Trainer would reset a missing state silently. Raises [`DamagedCheckpoint`] for a missing or changed file.
+    Return its manifest. Raises [`DamagedCheckpoint`] for a missing or changed file.
     """
     manifest = verify(checkpoint)
     generators = ["rng_state.pth"] if processes == 1 else [f"rng_state_{rank}.pth" for rank in range(processes)]
-    for name in (WEIGHTS, "optimizer.pt", "scheduler.pt", "trainer_state.json", *generators):
+    for name in (*_STATES, *generators):
         if name not in manifest["files"]:
             raise DamagedCheckpoint(f"it was saved without {name}", checkpoint)
     return manifest
@@ -172,7 +165,7 @@ def check_states(checkpoint: Path, processes: int = 1) -> dict[str, Any]:
 def remove(checkpoint: Path) -> None:
     """Remove a checkpoint, its manifest first, so that an interrupted removal leaves nothing that seems valid."""
     (checkpoint / MANIFEST).unlink(missing_ok=True)
-    if checkpoint.exists():
+    with suppress(OSError):
         shutil.rmtree(checkpoint)
 
 
@@ -184,19 +177,16 @@ def rotate(newest: Path, limit: int | None, *, needs_best: bool = True) -> None:
     """
     if not limit:
         return
-    best_steps = {step_of(newest): step_of(newest)}  # by step of a valid checkpoint, newest first
+    last = step_of(newest)
+    best_steps: dict[int, int] = {}  # by step of a valid checkpoint, newest first
     for checkpoint in list_checkpoints(newest.parent):
-        if (step := step_of(checkpoint)) <= step_of(newest):
-            with suppress(DamagedCheckpoint):
-                best = verify(checkpoint, contents=False)["best_step"]
+        with suppress(DamagedCheckpoint):
+            best = verify(checkpoint, contents=False)["best_step"]
+            if (step := step_of(checkpoint)) <= last:
                 best_steps[step] = best if needs_best and best is not None else step
-    first = dict.fromkeys([step_of(newest), best_steps[step_of(newest)]])
+    first = {last: None, best_steps[last]: None}
     independent = [step for step, best in best_steps.items() if best == step]
     kept = list(dict.fromkeys([*first, *independent, *best_steps]))[: max(limit, len(first))]
     for checkpoint in list_checkpoints(newest.parent):
         if step_of(checkpoint) not in kept:
             remove(checkpoint)
-
-
-def _digest(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

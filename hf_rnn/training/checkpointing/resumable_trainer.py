@@ -4,27 +4,92 @@ from __future__ import annotations
 
 import contextlib
 import pickle
+import signal
 import sys
+import threading
 import time
-import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
 from torch import nn
 from tqdm.auto import tqdm
-from transformers import EarlyStoppingCallback, Trainer
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
 from transformers import trainer as transformers_trainer
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, IntervalStrategy, TrainOutput
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 
 from ...utils.errors import UserError, is_write_error, reason_of
 from . import manifest as checkpoints
-from .interrupt import SavePoints, StopRequest, TrainingStopped
 
 _TIMES = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")  # suffixes of names
+_REFUSALS = (
+    ValueError, KeyError, TypeError, RuntimeError, EOFError, ImportError, AttributeError, pickle.UnpicklingError,
+)  # fmt: skip
+
+
+class TrainingStopped(KeyboardInterrupt):
+    """Training stopped after a signal; a KeyboardInterrupt, so that nothing handles it as an error."""
+
+    def __init__(self, number: int, checkpoint: Path | None) -> None:
+        self.signal = signal.Signals(number)
+        self.checkpoint = checkpoint  # to resume from; None when nothing was left to save
+        self.exit_code = 128 + number  # as a shell reports this signal
+        super().__init__(number, checkpoint)
+
+    def __str__(self) -> str:
+        return f"stopped by {self.signal.name}; to resume, repeat the call with resume=True"
+
+
+class StopRequest:
+    """Note SIGTERM and Ctrl-C inside a `with` block as `number`; a Ctrl-C after either of them interrupts at once."""
+
+    number = 0  # the signal, 0 for none
+    _handlers: Mapping[int, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        self.number, self._handlers = 0, {}
+        if threading.current_thread() is threading.main_thread():  # Python allows handlers there only
+            self._handlers = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self.number:
+            raise KeyboardInterrupt
+        self.number = self.number or number
+
+
+class SavePoints(TrainerCallback):
+    """Save when a stop was requested, and never between the last step of an epoch and its evaluation.
+
+    A checkpoint between them would miss the log line and the evaluation of that epoch.
+    """
+
+    def __init__(self, trainer: ResumableTrainer) -> None:
+        self._trainer = trainer
+        self._postponed = False
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Let the Trainer restore its progress, with all states loaded."""
+        self._trainer.restore_progress()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Save if asked to stop; postpone every save at the end of an epoch."""
+        asked = self._trainer.asked_to_stop() or control.should_save
+        ends = float(state.epoch or 0).is_integer() or state.global_step >= state.max_steps
+        control.should_save, self._postponed = asked and not ends, asked and ends
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Do a postponed save."""
+        control.should_save = control.should_save or self._postponed
+        self._postponed = False
 
 
 class ResumableTrainer(Trainer):
@@ -44,18 +109,20 @@ class ResumableTrainer(Trainer):
         self.stop_request = StopRequest()
         self.batch_sampler: Any = None  # draws the training batches; each epoch starts with its `set_epoch`
         self.quiet = False  # whether to print no line per evaluation
+        self.on_begin: Callable[[], Any] = lambda: (
+            None
+        )  # called before the first step, when all settings were accepted
         self._made_from = made_from
         self._began: float | None = None  # when the first step of this call could start
         self._progress: dict[str, Any] = {}  # from the manifest of the checkpoint
         self._answers = torch.zeros(2, dtype=torch.long)  # correct ones and all since the last log, in this process
         self._logged: dict[str, float] = {}  # scores of training for the next line
-        self._save_points = SavePoints(self._restore_progress, self.asked_to_stop)
         if self.pop_callback(transformers_trainer.DEFAULT_PROGRESS_CALLBACK) and sys.stderr.isatty():
             self.add_callback(ProgressBars)
         self.pop_callback(PrinterCallback)
         if patience := getattr(self.args, "early_stopping_patience", None):
             self.add_callback(EarlyStoppingCallback(patience))
-        self.add_callback(self._save_points)  # after those that request a save
+        self.add_callback(SavePoints(self))  # after those that request a save
 
     def silence(self) -> None:
         """Show neither bars nor progress lines."""
@@ -75,24 +142,17 @@ class ResumableTrainer(Trainer):
             TrainingStopped: See `stop_request`.
         """
         checkpoint, processes, self._began, self._progress = None, self.args.world_size, None, {}
-        if resume_from_checkpoint:
-            if resume_from_checkpoint is True:
-                needs_best = bool(self.args.load_best_model_at_end)
-                folder = Path(str(self.args.output_dir))
-                checkpoint = checkpoints.find_newest(folder, processes=processes, needs_best=needs_best)
-            else:
-                checkpoint = Path(resume_from_checkpoint)
-                checkpoints.check_states(checkpoint, processes)
-            self._progress = checkpoints.read_manifest(checkpoint).get("progress", {})
+        if resume_from_checkpoint is True:
+            folder, needs_best = Path(str(self.args.output_dir)), bool(self.args.load_best_model_at_end)
+            checkpoint = checkpoints.find_newest(folder, processes=processes, needs_best=needs_best)
+        elif resume_from_checkpoint:
+            checkpoint = Path(resume_from_checkpoint)
+        if checkpoint is not None:
+            self._progress = checkpoints.check_states(checkpoint, processes).get("progress", {})
         try:
             outcome = super().train(None if checkpoint is None else str(checkpoint), *args, **kwargs)
-        except UserError:
-            raise
-        except KeyboardInterrupt as stopped:
-            traceback.clear_frames(stopped.__traceback__)  # frees the data loader, which ends its workers
-            raise
-        except (ValueError, KeyError, TypeError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            if self._began is not None:
+        except _REFUSALS as error:
+            if self._began is not None or isinstance(error, UserError):
                 raise
             if checkpoint is None:
                 raise UserError(f"the Trainer refuses these settings: {reason_of(error)}") from error
@@ -103,9 +163,12 @@ class ResumableTrainer(Trainer):
         return outcome._replace(training_loss=outcome.metrics["train_loss"])
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        early = self._early_stopping()
-        stale = early is not None and early.early_stopping_patience_counter >= early.early_stopping_patience
-        if stale or self.state.global_step >= self.state.max_steps:
+        stopped = [
+            callback.early_stopping_patience_counter >= callback.early_stopping_patience
+            for callback in self.callback_handler.callbacks
+            if isinstance(callback, EarlyStoppingCallback)
+        ]
+        if any(stopped) or self.state.global_step >= self.state.max_steps:
             # a finished run, killed after its last checkpoint; the Trainer would take one more step
             self.control.should_training_stop = True
             return
@@ -114,26 +177,21 @@ class ResumableTrainer(Trainer):
                 part.set_epoch(kwargs["epoch"])
         super()._run_epoch(*args, **kwargs)
 
-    def _early_stopping(self) -> Any:
-        """Return the callback; resuming replaces it, so it is looked up each time."""
-        callbacks = self.callback_handler.callbacks
-        return next((callback for callback in callbacks if isinstance(callback, EarlyStoppingCallback)), None)
-
-    def _restore_progress(self) -> None:
+    def restore_progress(self) -> None:
         """Restore what the Trainer does not: losses and times so far, the best checkpoint's path."""
+        self.on_begin()
         self._began = time.monotonic()
         self.seconds_before = self._progress.get("seconds", 0.0)
         self._answers, self._logged = torch.zeros(2, dtype=torch.long, device=self.args.device), {}
         best = self._checkpoint(self.state.best_global_step or 0)
         if best.is_dir():  # the output folder may have been moved
             self.state.best_model_checkpoint = str(best)
-        if not self._progress:
-            return
-        self._tr_loss += self._progress["unlogged_loss"]
-        self._total_loss_scalar = self._progress["logged_loss"]
-        self._globalstep_last_logged = self._progress["logged_step"]
-        if self.args.process_index == 0:  # the counts are sums over all processes
-            self._answers += torch.tensor(self._progress.get("answers", [0, 0]), device=self.args.device)
+        if self._progress:
+            self._tr_loss += self._progress["unlogged_loss"]
+            self._total_loss_scalar = self._progress["logged_loss"]
+            self._globalstep_last_logged = self._progress["logged_step"]
+            if self.args.process_index == 0:  # the counts are sums over all processes
+                self._answers += torch.tensor(self._progress.get("answers", [0, 0]), device=self.args.device)
 
     # ---- save ----
 
@@ -146,13 +204,6 @@ class ResumableTrainer(Trainer):
 
     def _checkpoint(self, step: int, trial: Any = None) -> Path:
         return Path(self._get_output_dir(trial), f"{PREFIX_CHECKPOINT_DIR}-{step}")
-
-    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
-        """Save the best model at every new best evaluation, also between two regular saves."""
-        is_best = super()._determine_best_metric(metrics, trial)
-        if is_best and self.args.load_best_model_at_end and self.args.eval_strategy == IntervalStrategy.STEPS:
-            self._save_points.request(self.state, self.control)
-        return is_best
 
     def _save_checkpoint(self, model: nn.Module, trial: Any = None) -> None:
         """Save as the Trainer does, write the manifest, remove old checkpoints, then stop if asked to."""
@@ -176,12 +227,13 @@ class ResumableTrainer(Trainer):
         except Exception as error:
             if not is_write_error(error) and not isinstance(error, RuntimeError):  # torch raises RuntimeError
                 raise
-            with contextlib.suppress(OSError):
-                checkpoints.remove(checkpoint)
-            saved = checkpoints.list_checkpoints(checkpoint.parent)
+            checkpoints.remove(checkpoint)
+            saved = " with --resume: earlier checkpoints are intact" * bool(
+                checkpoints.list_checkpoints(checkpoint.parent)
+            )
             raise UserError(
                 f"{checkpoint} could not be written: {reason_of(error):.300}. Make room there, then repeat the command"
-                f"{' with --resume: earlier checkpoints are intact' if saved else ''}"
+                f"{saved}"
             ) from error
         finally:
             args.save_total_limit = limit

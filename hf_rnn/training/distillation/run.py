@@ -23,19 +23,16 @@ from tqdm.auto import tqdm
 
 from ...data.audit import normalize_text
 from ...data.encoding import encode
-from ...hub.model_folder import FinishedFolder
 from ...tasks import get_task
 from ...utils.errors import UserError
 from ...utils.process_state import one_at_a_time
 from ..arguments.distillation_arguments import DistillationArguments
 from ..arguments.run_arguments import Arguments, parse
-from ..checks import check_early
 from ..output_dir import TEACHER_CACHE, check_apart
 from ..run import Extension, Run
-from ..train import TrainingResult, read_call, run_training
+from ..train import TrainingResult, check_early, read_call, run_training
 from ..trainer import RnnTrainer
-from .logits import Answers
-from .teacher import Teachers
+from .teacher import Answers, Teachers
 from .unlabeled import augment, read_unlabeled, write_masks
 
 logger = logging.getLogger(__name__)
@@ -83,15 +80,7 @@ class Distillation(Extension):
             self._unlabeled, self._unlabeled_record = read_unlabeled(
                 Path(settings.unlabeled), set().union(*known.values()), labeled, data.text_column, data.encoding
             )
-        self._copies = list(
-            augment(
-                list(texts["train"]["text"]),
-                settings.augmentations,
-                mask_probability=settings.mask_probability,
-                ngram_probability=settings.ngram_probability,
-                seed=settings.augmentation_seed,
-            )
-        )
+        self._copies = list(augment(list(texts["train"]["text"]), settings.augmentations))
         return self._unlabeled  # copies would make rare words frequent
 
     def add_rows(self, run: Run) -> None:
@@ -308,13 +297,10 @@ def distill(
     if arguments.data.streaming:
         raise UserError("streaming does not keep rows, and a teacher labels each row once: leave it out")
     further.check()
-    if rows is None:
-        arguments.data.check_source()
     check_early(arguments)  # before a download of the teacher
     if not (task := get_task(arguments.data.task)).one_label:
         raise UserError(f"a teacher gives one label per text: found the task {task.name}; train it instead")
     if arguments.data.text_pair_column is not None:
         raise UserError("a teacher answers to single texts: leave out text_pair_column, or train without a teacher")
-    folder = FinishedFolder(Path(str(arguments.training.output_dir)))
-    check_apart(folder, {name: getattr(further, name) for name in ("teacher", "unlabeled")})
+    check_apart(arguments.training.output_dir, {"teacher": further.teacher})
     return run_training(arguments, Distillation(arguments, further), data=rows)

@@ -14,7 +14,6 @@ import hashlib
 import inspect
 import json
 import os
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +22,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from safetensors.numpy import load_file, save
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -40,10 +40,10 @@ from ...utils.errors import UserError
 from ..checkpointing.fingerprints import hash_tokenizer
 
 FOLDS_FILE = "folds.json"
+BLOCK_TEXTS = 2_000  # texts per file of the cache; a killed run loses at most one file
 UNFINISHED_FILE = "unfinished.json"  # present while some teachers are missing
 
 _CONFIG = "config.json"
-_GENERIC = re.compile(r"(LABEL|RANK)_\d+")  # names that transformers and our importer give to unnamed classes
 _WITHOUT_EFFECT = ("transformers_version", "_name_or_path", "dtype", "id2label", "label2id")  # on the answers
 _NO_LIMIT = 10**9  # tokenizers without a limit report a larger number
 _NO_TABLE = 2  # models without a table of positions report at most this number
@@ -97,27 +97,17 @@ class Teacher:
         """Return the teacher's id of each class of the data, matched by name.
 
         `own_names` are names of its classes by id in place of those in its configuration. Generic names (`LABEL_0`)
-        are never guessed.
-
-        Raises:
-            UserError: If the names differ, or `own_names` contradicts a configuration that has the data's names.
+        are never guessed. Raises a [`UserError`] if the names differ.
         """
         configured = self.label_names()
         found = configured if own_names is None else list(own_names)
-        source = "" if own_names is None else "by teacher_labels, "
-        generic = all(map(_GENERIC.fullmatch, configured))
-        if found != configured and not generic and sorted(configured) == sorted(class_names):
-            raise UserError(
-                f"teacher_labels contradicts the {_CONFIG} of the teacher {self.name}: found {listed(found)} instead "
-                f"of {listed(configured)}; leave it out, or correct the file"
-            )
         if sorted(found) == sorted(class_names) and len(found) == len(configured):
             return [found.index(name) for name in class_names]
         remedy = "take a teacher of the same task"
         if len(configured) == len(class_names):
             remedy = "give the data's labels in the order of the teacher's ids as teacher_labels"
         raise UserError(
-            f"{source}the teacher {self.name} has other labels than the data: found {listed(found)} instead of "
+            f"the teacher {self.name} has other labels than the data: found {listed(found)} instead of "
             f"{listed(class_names)}; {remedy}"
         )
 
@@ -161,8 +151,7 @@ class Teacher:
     ) -> np.ndarray:
         """Return the logits `(N, C)` of N texts by its loaded model, in float32, C in the order of its ids.
 
-        Batches have texts of similar length; `advance` is called with the size of each. Raises a [`UserError`] for
-        logits that are not finite.
+        Batches have texts of similar length; `advance` is called with the size of each.
         """
         length = {"truncation": True, "max_length": self.max_length} if self.max_length is not None else {}
         accepted = inspect.signature(model.forward).parameters
@@ -178,9 +167,6 @@ class Teacher:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
                 logits[rows] = model(**inputs, return_dict=True).logits.float().cpu().numpy()
             advance(len(rows))
-        if not (finite := np.isfinite(logits).all(axis=1)).all():
-            text = texts[int(finite.argmin())]
-            raise UserError(f"the teacher {self.name} has answers that are not finite: found some for {text!r:.80}")
         return logits
 
 
@@ -207,6 +193,62 @@ class Teachers:
     def folds(self) -> int | None:
         """The number of cross-fitted teachers; None for a single one."""
         return len(self.members) if len(self.members) > 1 else None
+
+
+class Answers:
+    """Logits of teachers, from the cache or from the models; at most one model is in memory.
+
+    A file of the folder `cache` is named after a hash of the teacher and its texts. `advance` is called with each
+    number of texts that a teacher is done with.
+    """
+
+    def __init__(self, teachers: Teachers, cache: Path, advance: Callable[[int], Any] = lambda count: None) -> None:
+        self.computed = self.cached = 0  # texts that a model has read, and those with logits in the cache
+        self._teachers, self._cache, self._advance = teachers, cache, advance
+        self._loaded: tuple[Teacher, torch.nn.Module] | None = None
+
+    def for_training(self, texts: Sequence[str], sources: Sequence[str]) -> np.ndarray:
+        """Return logits `(N, C)` of training texts or copies, each from the teacher that has not seen its source.
+
+        `sources` has the training text of each.
+        """
+        members = self._teachers.members
+        folds = np.array([fold_of(source, len(members)) for source in sources])
+        logits = np.empty((len(texts), members[0].config.num_labels), dtype=np.float32)
+        for fold, member in enumerate(members):
+            rows = np.flatnonzero(folds == fold).tolist()
+            logits[rows] = self._look_up(member, [texts[row] for row in rows])
+        return logits
+
+    def for_others(self, texts: Sequence[str]) -> np.ndarray:
+        """Return logits `(N, C)` of N unseen texts; of several teachers, the mean of their log-probabilities."""
+        logits = [self._look_up(member, texts) for member in self._teachers.members]
+        if len(logits) == 1:
+            return logits[0]
+        return torch.stack([torch.from_numpy(one).log_softmax(dim=1) for one in logits]).mean(dim=0).numpy()
+
+    def _look_up(self, teacher: Teacher, texts: Sequence[str]) -> np.ndarray:
+        blocks = [np.empty((0, teacher.config.num_labels), dtype=np.float32)]
+        for start in range(0, len(texts), BLOCK_TEXTS):
+            block = texts[start : start + BLOCK_TEXTS]
+            path = self._cache / f"{hash_texts(block, teacher.fingerprint)}.safetensors"
+            if path.is_file():
+                logits = load_file(path)["logits"]
+                self._advance(len(block))
+                self.cached += len(block)
+            else:
+                logits = teacher.compute(self._load(teacher), block, self._advance)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_whole(path, save({"logits": logits}))
+                self.computed += len(block)
+            blocks.append(logits)
+        return np.concatenate(blocks)
+
+    def _load(self, teacher: Teacher) -> torch.nn.Module:
+        if self._loaded is None or self._loaded[0] is not teacher:
+            self._loaded = None  # frees the memory first
+            self._loaded = teacher, teacher.load()
+        return self._loaded[1]
 
 
 def fold_of(text: str, folds: int) -> int:
@@ -254,19 +296,10 @@ def check_tokenizer(
 ) -> int | None:
     """Return the number of tokens per text that a model reads, including special ones; None means unlimited.
 
-    `max_length` is an upper limit.
-
-    Raises:
-        UserError: For a tokenizer without words or of another model.
+    `max_length` is an upper limit. Raises a [`UserError`] for a tokenizer without words.
     """
-    vocabulary = tokenizer.get_vocab()
-    if not vocabulary.keys() - set(tokenizer.all_special_tokens):  # the library makes one up if its files are missing
+    if not tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens):  # made up if its files are missing
         raise UserError(f"{name} has a tokenizer without words: add its files, such as tokenizer.json")
-    entries, largest = getattr(config, "vocab_size", None), max(vocabulary.values())
-    if isinstance(entries, int) and largest >= entries:
-        raise UserError(
-            f"{name} has a tokenizer of another model: found ids up to {largest:,} for a table of {entries:,} tokens"
-        )
     own, positions = tokenizer.model_max_length, getattr(config, "max_position_embeddings", None)
     if isinstance(positions, int) and positions > _NO_TABLE:
         offset = 2 * (config.pad_token_id == 1)  # models like RoBERTa count from there

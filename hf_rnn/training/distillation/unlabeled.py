@@ -19,7 +19,7 @@ from ...utils.errors import UserError
 logger = logging.getLogger(__name__)
 
 MASKED = "\ufdd0"  # a hidden word, before the tokenizer is known: a code point that is never used in texts
-_LONGEST_NGRAM = 5
+_HIDDEN, _CUT, _LONGEST_NGRAM = 0.1, 0.25, 5  # share of hidden words, share of short copies, their length
 # Words that are in no vocabulary, for tokenizers that read special tokens as text; some tokenizers keep letters only.
 _UNKNOWN_WORDS = (MASKED, "qzxjwv")
 
@@ -78,29 +78,22 @@ def read_unlabeled(
     return texts, {"file": path.name, **record}
 
 
-def augment(
-    texts: Sequence[str],
-    copies: int,
-    *,
-    mask_probability: float = 0.1,
-    ngram_probability: float = 0.25,
-    seed: int = 0,
-) -> Iterator[tuple[int, str]]:
+def augment(texts: Sequence[str], copies: int) -> Iterator[tuple[int, str]]:
     """Yield modified copies of texts with the number of each text; the first copies of all come first.
 
-    Each word of a copy is hidden with `mask_probability` and written as `MASKED`; then, with `ngram_probability`, the
-    copy is cut to one to five neighbouring words. Copies that equal their text or an earlier copy, or that have only
-    hidden words, are left out. After R. Tang et al.: Distilling Task-Specific Knowledge from BERT into Simple Neural
-    Networks. arXiv:1903.12136, 2019, with its probabilities as defaults and without its replacement by part of speech.
+    A tenth of the words of a copy are hidden, written as `MASKED`; a quarter of the copies are then cut to one to five
+    neighbouring words. Copies that equal their text or an earlier copy, or that have only hidden words, are left out.
+    After R. Tang et al.: Distilling Task-Specific Knowledge from BERT into Simple Neural Networks. arXiv:1903.12136,
+    2019, without its replacement by part of speech.
 
-    Copies depend on `seed` only. More `copies` start with those of fewer, so cached logits are used again.
+    All runs draw the same copies. More `copies` start with those of fewer, so cached logits are used again.
     """
     seen = [{" ".join(text.split())} for text in texts]
     for round_number in range(copies):
-        chance = random.Random(f"{seed} {round_number}")
+        chance = random.Random(f"0 {round_number}")
         for number, (text, copies_of_text) in enumerate(zip(texts, seen, strict=True)):
-            words = [MASKED if chance.random() < mask_probability else word for word in text.split()]
-            if chance.random() < ngram_probability:
+            words = [MASKED if chance.random() < _HIDDEN else word for word in text.split()]
+            if chance.random() < _CUT:
                 size = min(chance.randint(1, _LONGEST_NGRAM), len(words))
                 start = chance.randint(0, len(words) - size)
                 words = words[start : start + size]

@@ -31,9 +31,8 @@ from ..arguments.pretraining_arguments import LANGUAGE_MODEL, PretrainingArgumen
 from ..arguments.run_arguments import Arguments, ModelArguments
 from ..arguments.text_arguments import DataArguments
 from ..arguments.training_arguments import RnnTrainingArguments
-from ..build import check_trainer, make_config
-from ..checkpointing.fingerprints import take_fingerprints
-from ..checks import check_unchanged
+from ..build import make_config
+from ..checkpointing.fingerprints import check_unchanged, take_fingerprints
 from ..train import fit, run_training
 from ..trainer import RnnTrainer
 from .save import write_encoder
@@ -130,8 +129,7 @@ def pretrain(**settings: Any) -> PretrainingResult:
         check_unchanged(checkpoint, made_from, anyway=training_args.resume_anyway)
     args = copy.copy(training_args)
     args.output_dir, args.push_to_hub = str(folder.checkpoints), False
-    trainer = check_trainer(
-        RnnTrainer,
+    trainer = RnnTrainer(
         model=model,
         args=args,
         train_dataset=_Rows(order[held_out:], rows, vectors, states),

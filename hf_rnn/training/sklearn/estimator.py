@@ -32,7 +32,7 @@ from ...tasks import DEFAULT_TASK, get_task, task_of
 from ...utils.errors import UserError
 from ...utils.process_state import contained, library_bars_off, one_at_a_time
 from ..arguments.distillation_arguments import DistillationArguments
-from ..arguments.run_arguments import Arguments, ModelArguments, parse_settings
+from ..arguments.run_arguments import ModelArguments, parse_settings
 from ..arguments.text_arguments import DataArguments, TableArguments
 from ..arguments.training_arguments import RnnTrainingArguments
 from .targets import LABEL_TYPE, Classes, Numbers, Sets, Targets, is_matrix, read_texts, restore_labels
@@ -102,6 +102,9 @@ class RnnEstimator(BaseEstimator):
             UserError: For a bad setting, and for texts and labels that cannot be used. The estimator keeps its
                 earlier state.
         """
+        from ...data.row_errors import DataReport
+        from ..train import check_early, train_on
+
         texts = read_texts(X)
         targets = self._read_targets(y)
         weights = None
@@ -126,8 +129,14 @@ class RnnEstimator(BaseEstimator):
                 # inside, because it resets accelerate's state of the process
                 settings = {**self._settings(str(folder.root)), "task": targets.task}
                 arguments = parse_settings(settings, prog=type(self).__name__)
-                card = _train(arguments, splits, targets, weights, quiet)
-            self._adopt(folder, card)
+                check_early(arguments)
+                report, columns = DataReport(), copy.copy(arguments.data)
+                vars(columns).update(targets.columns)
+                with contained():
+                    rows = get_task(targets.task).read(columns, data=splits, report=report)
+                    options: dict[str, Any] = {"task_specific_params": targets.record, "quiet": quiet}
+                    result = train_on(rows, report, arguments, given=settings, sample_weights=weights, **options)
+            self._adopt(folder, result.card)
         return self
 
     def _read_targets(self, y: npt.ArrayLike) -> Targets:
@@ -236,7 +245,7 @@ class RnnEstimator(BaseEstimator):
         from ...hub.push import check_request, push
 
         check_is_fitted(self)
-        check_request(repo_id, options.get("revision"), options.get("create_pr", False))  # it becomes a folder's name
+        check_request(repo_id, None, False)  # it becomes a folder's name
         with tempfile.TemporaryDirectory(prefix="hf-rnn-", ignore_cleanup_errors=True) as parent:
             folder = Path(parent) / repo_id.split("/")[-1]
             self.save_pretrained(folder)
@@ -262,24 +271,6 @@ _PARAMETERS = [
 ]
 _SIGNATURE = inspect.Signature([inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY), *_PARAMETERS])
 RnnEstimator.__init__.__signature__ = _SIGNATURE  # type: ignore[attr-defined]  # scikit-learn reads the settings here
-
-
-def _train(
-    arguments: Arguments, splits: Mapping[str, Any], targets: Targets, weights: np.ndarray | None, quiet: bool
-) -> CardFacts | None:
-    """Train into the folder that the arguments name; return the facts of its card."""
-    from ...data.row_errors import DataReport
-    from ..checks import check_early
-    from ..train import train_on
-
-    check_early(arguments)
-    with contained():
-        report = DataReport()
-        columns = copy.copy(arguments.data)
-        vars(columns).update(targets.columns)
-        texts = get_task(targets.task).read(columns, data=splits, report=report)
-        options: dict[str, Any] = {"task_specific_params": targets.record, "quiet": quiet}
-        return train_on(texts, report, arguments, sample_weights=weights, **options).card
 
 
 def _write_files(folder: Path, files: Mapping[str, bytes]) -> None:

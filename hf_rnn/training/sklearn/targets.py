@@ -50,12 +50,8 @@ class Targets:
     record: dict[str, Any] | None = None  # for `task_specific_params` of the configuration
     columns: Mapping[str, Any] = {}  # settings of the data that name the columns of the data set
 
-    def read(self, y: Any, where: str) -> dict[str, Any]:
-        """Return the labels of rows as columns; `where` names them in messages."""
-        raise NotImplementedError
-
-    def features(self) -> dict[str, Any]:
-        """Return the features of these columns."""
+    def read(self, y: Any, where: str) -> dict[str, tuple[Any, Any]]:
+        """Return the columns of labels, each with its feature; `where` names `y` in messages."""
         raise NotImplementedError
 
     def as_dataset(self, texts: Sequence[str], y: Any, where: str = "") -> datasets.Dataset:
@@ -64,14 +60,15 @@ class Targets:
 
         from ...data.row_errors import text_fault
 
-        labels = self.read(y, f"{where}y")
-        if len(texts) != (count := len(next(iter(labels.values())))):
+        columns = self.read(y, f"{where}y")
+        if len(texts) != (count := len(next(iter(columns.values()))[0])):
             raise UserError(f"{where}X and {where}y differ in length: {len(texts)} and {count}")
         for position, text in enumerate(texts):
             if fault := text_fault(text):
                 raise UserError(f"{where}X[{position}]: {fault.detail}; leave out the text and its label")
-        features = datasets.Features(text=datasets.Value("string"), **self.features())
-        return datasets.Dataset.from_dict({"text": list(texts), **labels}, features=features)
+        columns = {"text": (list(texts), datasets.Value("string")), **columns}
+        features = datasets.Features({name: feature for name, (_, feature) in columns.items()})
+        return datasets.Dataset.from_dict({name: values for name, (values, _) in columns.items()}, features=features)
 
 
 class Classes(Targets):
@@ -85,20 +82,17 @@ class Classes(Targets):
             raise UserError(f"y must contain two classes or more, found {self.classes.tolist()}")
         self.record = _describe(self.classes)
 
-    def read(self, y: Any, where: str) -> dict[str, Any]:
+    def read(self, y: Any, where: str) -> dict[str, tuple[Any, Any]]:
         """Return class ids; refuse labels that `y` of the training lacks."""
+        import datasets
+
         labels = _read_labels(y, where)
         same_kind = labels.dtype.kind == self.classes.dtype.kind
         unknown = labels[~np.isin(labels, self.classes)] if same_kind else labels
         if len(unknown):
             raise UserError(f"{where} contains {unknown[0]!r}, which y lacks")
-        return {"label": np.searchsorted(self.classes, labels)}
-
-    def features(self) -> dict[str, Any]:
-        """Return a class with its names."""
-        import datasets
-
-        return {"label": datasets.ClassLabel(names=[str(label) for label in self.classes.tolist()])}
+        names = [str(label) for label in self.classes.tolist()]
+        return {"label": (np.searchsorted(self.classes, labels), datasets.ClassLabel(names=names))}
 
 
 class Sets(Targets):
@@ -108,22 +102,18 @@ class Sets(Targets):
     columns = {"label_separator": "\x1f"}
 
     def __init__(self, y: Any) -> None:
-        labels = np.array(_column_names(y) or range(np.shape(y.toarray() if hasattr(y, "toarray") else y)[1]))
+        labels = np.array(_column_names(y) or range(_as_dense(y).shape[1]))
         self.record, self._names = _describe(labels), [str(label) for label in labels.tolist()]
 
-    def read(self, y: Any, where: str) -> dict[str, Any]:
+    def read(self, y: Any, where: str) -> dict[str, tuple[Any, Any]]:
         """Return lists of ids."""
-        matrix = np.asarray(y.toarray() if hasattr(y, "toarray") else y)
-        size = len(self._names)
-        if matrix.ndim != 2 or matrix.shape[1] != size or not np.isin(matrix, (0, 1)).all():
-            raise UserError(f"{where} must have a class per text, or 0 and 1 in {size} columns: found {matrix!r:.80}")
-        return {"label": [np.flatnonzero(row).tolist() for row in matrix]}
-
-    def features(self) -> dict[str, Any]:
-        """Return a list of classes."""
         import datasets
 
-        return {"label": datasets.List(datasets.ClassLabel(names=self._names))}
+        matrix, size = _as_dense(y), len(self._names)
+        if matrix.ndim != 2 or matrix.shape[1] != size or not np.isin(matrix, (0, 1)).all():
+            raise UserError(f"{where} must have a class per text, or 0 and 1 in {size} columns: found {matrix!r:.80}")
+        ids = [np.flatnonzero(row).tolist() for row in matrix]
+        return {"label": (ids, datasets.List(datasets.ClassLabel(names=self._names)))}
 
 
 class Numbers(Targets):
@@ -136,23 +126,18 @@ class Numbers(Targets):
         self._names = _column_names(y) or (["value"] if count == 1 else [f"value_{place}" for place in range(count)])
         self.columns = {"label_columns": self._names}
 
-    def read(self, y: Any, where: str) -> dict[str, Any]:
+    def read(self, y: Any, where: str) -> dict[str, tuple[Any, Any]]:
         """Return a column per number."""
-        try:
-            numbers = np.asarray(y, dtype=np.float64).reshape(len(y), -1)
-        except (TypeError, ValueError):
-            raise UserError(f"{where} must be numbers: found {y!r:.80}") from None
-        if not numbers.size or numbers.shape[1] != len(self._names):
-            raise UserError(f"{where} must have a number, or a row of as many numbers, per text: found {y!r:.80}")
-        if len(broken := np.flatnonzero(~np.isfinite(numbers).all(axis=1))):
-            raise UserError(f"{where}[{broken[0]}] is not finite: found {numbers[broken[0]].tolist()}")
-        return dict(zip(self._names, numbers.T, strict=True))
-
-    def features(self) -> dict[str, Any]:
-        """Return a number for each name."""
         import datasets
 
-        return dict.fromkeys(self._names, datasets.Value("float64"))
+        numbers = np.asarray(y, dtype=np.float64).reshape(len(y), -1)
+        if numbers.shape[1] != len(self._names) or not np.isfinite(numbers).all():
+            raise UserError(f"{where} must have {len(self._names)} finite numbers per text: found {y!r:.80}")
+        return {name: (column, datasets.Value("float64")) for name, column in zip(self._names, numbers.T, strict=True)}
+
+
+def _as_dense(y: Any) -> np.ndarray:
+    return np.asarray(y.toarray() if hasattr(y, "toarray") else y)
 
 
 def is_matrix(y: Any) -> bool:
@@ -169,11 +154,8 @@ def _column_names(y: Any) -> list[str] | None:
 def _read_labels(y: Any, where: str) -> np.ndarray:
     """Return labels as an array `(n,)` of strings, integers, booleans or whole floats."""
     values = _items(y, where)
-    for position, value in enumerate(values):
-        if isinstance(value, str) != isinstance(values[0], str):
-            raise UserError(
-                f"{where} must have labels of one type: found {values[0]!r:.80} and {value!r:.80} at {position}"
-            )
+    if len({isinstance(value, str) for value in values}) > 1:
+        raise UserError(f"{where} must have labels of one type: found {values[:3]!r:.80} and others")
     dtype = getattr(y, "dtype", None)
     labels = np.asarray(values, dtype=dtype if isinstance(dtype, np.dtype) and dtype.kind in "biuf" else None)
     if labels.dtype.kind not in "biufU":

@@ -59,17 +59,3 @@ def test_damage_is_reported_with_its_place(write, damage):
     with pytest.raises(UserError, match=message) as caught:
         load_vectors(path, make_tokenizer("w0", "w1", "w39"))
     assert str(path) in str(caught.value)
-
-
-@pytest.mark.parametrize("kind", ["text", "vec"])
-def test_a_cut_anywhere_loses_no_number_silently(write, kind):
-    whole = {"text": TEXT, "vec": VEC}[kind]
-    for length in range(0, len(whole), 13):
-        path = write(whole[:length])
-        try:
-            read = read_lists(path, LONG)
-        except UserError:
-            continue
-        wrong = [word for word, row in read.items() if row != LONG[word]]
-        assert len(wrong) <= 1, "at most the last number of a text, with a warning"
-        assert kind == "text" or len(read) == len(LONG)

@@ -16,9 +16,17 @@ from transformers import (
     GPT2ForSequenceClassification,
 )
 
-import hf_rnn.training.distillation.logits
-from hf_rnn.training.distillation.logits import Answers
-from hf_rnn.training.distillation.teacher import FOLDS_FILE, UNFINISHED_FILE, Teacher, Teachers, fold_folder, fold_of
+import hf_rnn.training.distillation.teacher
+from hf_rnn import RnnConfig, RnnForSequenceClassification
+from hf_rnn.training.distillation.teacher import (
+    FOLDS_FILE,
+    UNFINISHED_FILE,
+    Answers,
+    Teacher,
+    Teachers,
+    fold_folder,
+    fold_of,
+)
 from hf_rnn.utils.errors import UserError
 
 TEXTS = [text for text, _ in invent_rows(40, seed=31)]
@@ -34,7 +42,6 @@ TEXTS = [text for text, _ in invent_rows(40, seed=31)]
         (["low", "mid", "high"], ["mid", "low", "high"], [1, 0, 2]),
         (["bad", "good", "awful"], None, "give the data's labels"),
         (["bad", "good"], None, "same task"),
-        (["bad", "good", "plain"], ["bad", "good", "plain"], "contradicts"),
     ],
 )
 def test_labels_are_matched_by_name(teacher, classes, own, expected):
@@ -100,10 +107,19 @@ def test_texts_are_truncated_to_the_positions(teacher, tmp_path, own, positions,
 # ---- logits ----
 
 
-@pytest.mark.parametrize(("kind", "limit"), [("bert", 32), ("recurrent", 512), ("gpt without padding", 64)])
+@pytest.mark.parametrize(
+    ("kind", "limit"), [("bert", 32), ("recurrent", 512), ("gpt without padding", 64), ("blocks", 32)]
+)
 def test_logits_equal_those_of_single_texts(teacher, trained, tmp_path, kind, limit):
     folder = {"bert": teacher, "recurrent": trained.folder}.get(kind, tmp_path / "gpt")
-    if not folder.exists():
+    if kind == "blocks":
+        tokenizer, shape = bert_tokenizer(), {"embedding_size": 8, "hidden_size": 8, "num_hidden_layers": 2}
+        config = RnnConfig(
+            vocab_size=len(tokenizer), block_type="residual", cell_type="min_gru", num_labels=3, **shape
+        )
+        RnnForSequenceClassification(config).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    elif not folder.exists():
         shape = {"vocab_size": 256, "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 64}
         GPT2ForSequenceClassification(GPT2Config(**shape, num_labels=3)).save_pretrained(folder)
         bytes_tokenizer().save_pretrained(folder)
@@ -116,16 +132,6 @@ def test_logits_equal_those_of_single_texts(teacher, trained, tmp_path, kind, li
         inputs = {name: inputs[name].long() for name in ("input_ids", "attention_mask")}
         with torch.no_grad():
             np.testing.assert_allclose(row, model(**inputs).logits[0].numpy(), atol=2e-5)
-
-
-def test_logits_that_are_not_finite(teacher, tmp_path):
-    shutil.copytree(teacher, tmp_path / "teacher")
-    model = BertForSequenceClassification.from_pretrained(teacher)
-    with torch.no_grad():
-        model.classifier.bias[0] = float("nan")
-    model.save_pretrained(tmp_path / "teacher")
-    with pytest.raises(UserError, match="not finite"):
-        compute_logits(tmp_path / "teacher", ["sand"], tmp_path / "cache")
 
 
 # ---- cache ----
@@ -150,7 +156,7 @@ def test_fingerprint(teacher, tmp_path):
 
 
 def test_a_stopped_computation_continues(teacher, tmp_path, asked, monkeypatch):
-    monkeypatch.setattr(hf_rnn.training.distillation.logits, "BLOCK_TEXTS", 10)
+    monkeypatch.setattr(hf_rnn.training.distillation.teacher, "BLOCK_TEXTS", 10)
 
     def stop(count):
         if sum(asked) == 40:  # while the last block is computed

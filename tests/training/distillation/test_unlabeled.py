@@ -49,13 +49,10 @@ def test_a_gzip_file_is_unpacked(tmp_path):
     assert read_unlabeled(tmp_path / "texts.txt.gz")[0] == ["miro", "selk"]
 
 
-@given(st.lists(st.text(), max_size=4), st.integers(0, 5), st.floats(0, 1), st.floats(0, 1), st.integers(0, 99))
-def test_copies_of_any_text(texts, copies, hidden, cut, seed):
-    chances = {"mask_probability": hidden, "ngram_probability": cut, "seed": seed}
-    drawn = list(augment(texts, copies, **chances))
-    assert (
-        drawn == list(augment(texts, copies, **chances)) == list(augment(texts, copies + 3, **chances))[: len(drawn)]
-    )
+@given(st.lists(st.text(), max_size=4), st.integers(0, 5))
+def test_copies_of_any_text(texts, copies):
+    drawn = list(augment(texts, copies))
+    assert drawn == list(augment(texts, copies + 3))[: len(drawn)]
     assert len(set(drawn)) == len(drawn)
     for number, copy in drawn:
         words, kept = texts[number].split(), copy.split(" ")

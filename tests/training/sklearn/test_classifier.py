@@ -5,7 +5,6 @@ import json
 import pickle
 import random
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 
 import datasets
 import numpy as np
@@ -14,7 +13,6 @@ import pytest
 import torch
 from conftest import LABELS, invent_rows, write_rows
 from safetensors.torch import load, load_file
-from sklearn.base import clone, is_classifier
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
@@ -112,16 +110,6 @@ def test_sample_weight_equals_repeated_rows(trained):
     expected = fit(np.repeat(TEXTS, counts), np.repeat(NAMES, counts))
     np.testing.assert_allclose(fit(TEXTS, NAMES, counts * 7.5, **parts), expected, atol=1e-5)
     assert abs(fit(TEXTS, NAMES) - expected).max() > 1e-3
-
-
-@pytest.mark.slow
-def test_threads_and_inference_mode_change_nothing():
-    rows, seeds = columns(60, seed=3), [1, 2]
-    with torch.inference_mode():
-        alone = [RnnClassifier(**QUICK, seed=seed).fit(*rows) for seed in seeds]
-    with ThreadPoolExecutor() as threads:
-        together = list(threads.map(lambda seed: RnnClassifier(**QUICK, seed=seed).fit(*rows), seeds))
-    assert all(map(same, alone, together)) and not same(*alone)
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -242,13 +230,6 @@ def test_checks_of_scikit_learn(kind):
         getattr(estimator_checks, f"check_{name}")(kind.__name__, kind(**QUICK))
 
 
-def test_it_is_an_estimator(fitted):
-    assert is_classifier(RnnClassifier())
-    copied = clone(RnnClassifier(hidden_size=3, random_state=np.random.RandomState(1)))
-    assert copied.hidden_size == 3
-    assert clone(fitted).get_params() == fitted.get_params() and not hasattr(clone(fitted), "classes_")
-
-
 @pytest.mark.slow
 def test_a_grid_over_a_pipeline():
     """Compared with a loop; the classifier sees the output of the step before it, and its fit gets the weights."""
@@ -271,13 +252,6 @@ def test_a_grid_over_a_pipeline():
 # ---- settings ----
 
 
-def test_settings_by_name():
-    classifier = RnnClassifier(hidden_size=3)
-    assert {"recipe", "seed", "normalizer", "random_state", "verbose"} <= classifier.get_params().keys()
-    assert classifier.set_params(cell_type="gru", hidden_size=None) is classifier
-    assert repr(classifier) == "RnnClassifier(cell_type='gru')"
-
-
 @pytest.mark.parametrize(
     "setting",
     [
@@ -291,11 +265,6 @@ def test_unknown_settings(setting):
         RnnClassifier(**{setting: 3})
     with pytest.raises(ValueError, match=setting):
         RnnClassifier().set_params(**{setting: 3})
-
-
-def test_fit_finds_bad_values():
-    with pytest.raises(ValueError, match="wide"):
-        RnnClassifier(hidden_size="wide").fit(TEXTS, NAMES)
 
 
 # ---- saving and loading ----
@@ -341,13 +310,6 @@ def test_a_model_of_the_command_is_refitted_with_its_settings(trained, tmp_path)
     assert loaded.score(*columns(60, seed=3)) == pytest.approx(trained.metrics["test"]["accuracy"])
     moved = pickle.loads(pickle.dumps(loaded))
     assert same(moved.fit(*columns(240, seed=1), eval_set=columns(60, seed=2)), trained.folder)
-
-
-def test_the_default_start_is_the_encoder_of_the_package(encoder):
-    settings = {name: value for name, value in QUICK.items() if name in ("num_train_epochs", "use_cpu", "baselines")}
-    classifier = RnnClassifier(**settings, verbose=False).fit(TEXTS, NAMES)
-    assert classifier._runner.model.config.hidden_size == 5
-    assert pickle.loads(pickle.dumps(classifier)).predict(TEXTS).tolist() == classifier.predict(TEXTS).tolist()
 
 
 def test_without_fit(tmp_path):
