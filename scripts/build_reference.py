@@ -61,8 +61,8 @@ def find_parser(verb: str) -> SettingsParser:
     with patch.object(SettingsParser, "parse_flags", stop):
         try:
             importlib.import_module(f"hf_rnn.cli.{verb}").run([])
-        except _ParserFound as found:
-            return found.args[0]
+        except _ParserFound as stopped:
+            return stopped.args[0]
     raise RuntimeError(f"hf-rnn {verb} reads no flags")
 
 
@@ -78,7 +78,7 @@ def find_own(parser: SettingsParser) -> list[Action]:
 
 def escape_tags(text: str) -> str:
     """Return a text whose `<` outside code are not read as HTML."""
-    return re.sub(r"(`[^`]*`)|<", lambda found: found[1] or "&lt;", text)
+    return re.sub(r"(`[^`]*`)|<", lambda match: match[1] or "&lt;", text)
 
 
 def describe_flag(action: Action) -> str:
@@ -137,7 +137,7 @@ def format_call(method: ast.FunctionDef) -> str:
     if any(ast.unparse(decorator).endswith("property") for decorator in method.decorator_list):
         return method.name
     named = [*method.args.posonlyargs, *method.args.args, *method.args.kwonlyargs]
-    return f"{method.name}({', '.join(part.arg for part in named if part.arg not in ('self', 'cls'))})"
+    return f"{method.name}({', '.join(argument.arg for argument in named if argument.arg not in ('self', 'cls'))})"
 
 
 def describe_name(name: str, value: Any) -> Iterator[str]:
@@ -145,26 +145,26 @@ def describe_name(name: str, value: Any) -> Iterator[str]:
     if not (inspect.isclass(value) or inspect.isfunction(value)):
         return
     node: Any = ast.parse(textwrap.dedent(inspect.getsource(value))).body[0]
-    methods = {part.name: part for part in getattr(node, "body", ()) if isinstance(part, ast.FunctionDef)}
+    methods = {method.name: method for method in getattr(node, "body", ()) if isinstance(method, ast.FunctionDef)}
     start = node if inspect.isfunction(value) else methods.get("__init__")
     yield f"\n#### `{name}`\n"
     if start:
         yield f"```python\n{format_signature(name, start.args)}\n```\n"
     yield format_text(ast.get_docstring(node) or "")
-    public = [part for part in methods.values() if not part.name.startswith("_") and ast.get_docstring(part)]
+    public = [method for method in methods.values() if not method.name.startswith("_") and ast.get_docstring(method)]
     if inspect.isclass(value) and public:
         yield ""
-        for part in public:
-            summary = format_text((ast.get_docstring(part) or "").split("\n\n")[0]).replace("\n", " ")
-            yield f"- `{format_call(part)}`: {summary}"
+        for method in public:
+            summary = format_text((ast.get_docstring(method) or "").split("\n\n")[0]).replace("\n", " ")
+            yield f"- `{format_call(method)}`: {summary}"
 
 
 def find_modules() -> list[ModuleType]:
     """Return the package and the rooms that declare public names."""
-    rooms = [
+    modules = [
         importlib.import_module(f"hf_rnn.{info.name}") for info in pkgutil.iter_modules(hf_rnn.__path__) if info.ispkg
     ]
-    return [hf_rnn, *(room for room in rooms if getattr(room, "__all__", None))]
+    return [hf_rnn, *(module for module in modules if getattr(module, "__all__", None))]
 
 
 def build_reference() -> str:

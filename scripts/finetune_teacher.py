@@ -8,13 +8,11 @@ on the validation split is kept.
 
 With --folds 3 there are three teachers, teacher/fold-1 and so on, each fine-tuned without a third of the training
 texts; `hf-rnn distill --teacher teacher` asks for each training text the teacher that has not seen it, because a
-teacher says little more than the label about a text that it was trained on. --resume continues a stopped run with the
-first teacher that is missing.
+teacher says little more than the label about a text that it was trained on.
 """
 
 import argparse
 import contextlib
-import hashlib
 import json
 import sys
 import tempfile
@@ -39,7 +37,6 @@ def parse_flags() -> argparse.Namespace:
         "--seed", type=int, default=42, help="seed of the new layer and the order (default: %(default)s)"
     )
     parser.add_argument("--bf16", action="store_true", help="multiply in bfloat16")
-    parser.add_argument("--resume", action="store_true", help="resume a stopped run with --folds")
     parser.add_argument("--use_cpu", action="store_true", help="do not use an accelerator")
     flags = parser.parse_args()
     flags.refuse = parser.error
@@ -47,14 +44,10 @@ def parse_flags() -> argparse.Namespace:
 
 
 def load_checkpoint(name: str, class_names: list[str]) -> tuple[Any, Any]:
-    """Load a checkpoint with a layer for these classes, and its tokenizer.
-
-    The last layer is kept, in the order of these names, if the checkpoint has the same class names.
-    """
-    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+    """Load a checkpoint with a layer for these classes, and its tokenizer."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-    before = AutoConfig.from_pretrained(name, trust_remote_code=False)
     model = AutoModelForSequenceClassification.from_pretrained(
         name,
         num_labels=len(class_names),
@@ -64,30 +57,10 @@ def load_checkpoint(name: str, class_names: list[str]) -> tuple[Any, Any]:
         ignore_mismatched_sizes=True,  # replaces the layer of another task
         trust_remote_code=False,
     )
-    if before.num_labels == len(class_names) and "ForSequenceClassification" in str(before.architectures):
-        adapt_layer(model, before, class_names)
     if tokenizer.pad_token is None:  # generative models
         tokenizer.pad_token = tokenizer.eos_token
     model.config.pad_token_id = tokenizer.pad_token_id
     return model, tokenizer
-
-
-def adapt_layer(model: Any, before: Any, class_names: list[str]) -> None:
-    """Reorder the last layer of a classifier by class name, or initialize it if the names differ."""
-    import torch
-
-    inside = f"{model.base_model_prefix}."
-    layers = [part for name, part in model.named_modules() if not name.startswith(inside)]
-    last = [part for part in layers if isinstance(part, torch.nn.Linear) and part.out_features == len(class_names)]
-    ids = {label: number for number, label in before.id2label.items()}
-    with torch.no_grad():
-        for weight in last[-1].parameters():
-            if ids.keys() == set(class_names):
-                weight.copy_(weight[[ids[label] for label in class_names]])
-            elif weight.dim() == 1:
-                weight.zero_()
-            else:
-                weight.normal_(std=getattr(before, "initializer_range", 0.02))
 
 
 def main() -> None:
@@ -97,28 +70,16 @@ def main() -> None:
     from transformers import set_seed
 
     from hf_rnn import load_tsv
-    from hf_rnn.training.distillation.teacher import (
-        UNFINISHED_FILE,
-        check_tokenizer,
-        fold_folder,
-        fold_of,
-        write_folds,
-    )
-    from hf_rnn.utils.atomic_write import write_whole
+    from hf_rnn.training.distillation.teacher import check_tokenizer, fold_folder, fold_of, write_folds
 
-    unfinished = flags.output_dir / UNFINISHED_FILE
-    if flags.resume and not unfinished.is_file():
-        flags.refuse(f"nothing to resume: {unfinished} is missing")
-    if not flags.resume and flags.output_dir.exists() and any(flags.output_dir.iterdir()):
-        flags.refuse(f"--output_dir {flags.output_dir} is not empty: give a new one, or --resume a stopped run")
+    if flags.output_dir.exists() and any(flags.output_dir.iterdir()):
+        flags.refuse(f"--output_dir {flags.output_dir} is not empty: give a new one")
     texts = load_tsv(flags.data_dir, max_bad_rows=flags.max_bad_rows)
     folds = [fold_of(text, flags.folds) for text in texts["train"]["text"]]
     if empty := set(range(flags.folds)) - set(folds):
         flags.refuse(f"--folds {flags.folds} are too many for {len(folds)} texts: fold {min(empty) + 1} is empty")
-    source = describe(flags, texts)
-    finished = read_finished(flags, unfinished, source) if flags.resume else []
-    flags.output_dir.mkdir(parents=True, exist_ok=True)
-    for fold in range(len(finished), flags.folds):
+    finished = []
+    for fold in range(flags.folds):
         set_seed(flags.seed)
         try:
             model, tokenizer = load_checkpoint(flags.model, texts["train"].features["label"].names)
@@ -133,32 +94,11 @@ def main() -> None:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         finished.append({"teacher": str(folder), **scores})
-        if flags.folds > 1:
-            write_whole(unfinished, json.dumps({"made_from": source, "folds": finished}).encode())
     if flags.folds == 1:
         print(json.dumps(finished[0]))
     else:
         write_folds(flags.output_dir, flags.folds)
-        unfinished.unlink()
         print(json.dumps({"teacher": str(flags.output_dir), "folds": finished}))
-
-
-def describe(flags: argparse.Namespace, texts: Any) -> dict[str, Any]:
-    """Return the settings and a hash of the rows, which a resumed run must share."""
-    others = ("refuse", "resume", "output_dir", "data_dir", "use_cpu", "max_bad_rows")
-    settings = {name: value for name, value in vars(flags).items() if name not in others}
-    rows = hashlib.sha256()
-    for split, table in texts.items():
-        rows.update(json.dumps([split, table["text"][:], table["label"][:]]).encode())
-    return {**settings, "texts": rows.hexdigest(), "labels": texts["train"].features["label"].names}
-
-
-def read_finished(flags: argparse.Namespace, path: Path, source: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the scores of the teachers that a stopped run finished; refuse other settings or texts."""
-    note = json.loads(path.read_text(encoding="utf-8"))
-    if changed := [name for name in source if source[name] != note["made_from"].get(name)]:
-        flags.refuse(f"--resume needs the settings and texts of the stopped run; changed: {', '.join(changed)}")
-    return note["folds"]
 
 
 def fine_tune(flags: argparse.Namespace, model: Any, tokenizer: Any, texts: Any) -> dict[str, Any]:
@@ -214,4 +154,4 @@ def fine_tune(flags: argparse.Namespace, model: Any, tokenizer: Any, texts: Any)
 
 
 if __name__ == "__main__":
-    run(main, "stopped: with --folds, --resume keeps the finished teachers")
+    run(main)

@@ -58,8 +58,8 @@ def main() -> None:
     model.words.read(tokenizer.convert_ids_to_tokens(range(len(tokenizer))))  # letters and shapes of the tokens
 
     def compute_metrics(result: EvalPrediction) -> dict[str, float]:
-        found, tagged = result.predictions.argmax(axis=-1), result.label_ids != -100
-        return {"accuracy": float((found == result.label_ids)[tagged].mean())}
+        predicted, tagged = result.predictions.argmax(axis=-1), result.label_ids != -100
+        return {"accuracy": float((predicted == result.label_ids)[tagged].mean())}
 
     trainer = Trainer(
         model=model,

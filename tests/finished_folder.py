@@ -5,8 +5,7 @@ import json
 import torch
 
 from hf_rnn import RnnConfig, RnnForSequenceClassification, train_tokenizer
-from hf_rnn.hub.card import CardFacts
-from hf_rnn.hub.card.files import write_card
+from hf_rnn.hub.card import CardFacts, write_card
 from hf_rnn.hub.model_folder import FinishedFolder
 
 TEXTS = ["good film", "bad film", "so so film", "", "a film that nobody saw"]

@@ -1,11 +1,10 @@
-"""A small Hub on loopback for the real `huggingface_hub` client: models, Spaces, branches, LFS, failures.
+"""A small Hub on loopback for the real `huggingface_hub` client: models, branches, LFS, failures.
 
 It keeps everything in memory. Xet storage is missing: set `HF_HUB_DISABLE_XET=1`.
 """
 
 import base64
 import hashlib
-import itertools
 import json
 import re
 import threading
@@ -39,7 +38,6 @@ class Commit:
 class Repo:
     owner: str
     private: bool
-    sdk: str | None = None  # only of a Space
     commits: dict[str, Commit] = field(default_factory=dict)
     branches: dict[str, str] = field(default_factory=dict)  # name: commit
 
@@ -143,16 +141,16 @@ class HubServer:
         owner = asked.get("organization") or user
         if owner != user:
             raise Refusal(403, f'You don\'t have the rights to create a model under the namespace "{owner}"')
-        repo_id = f"{'spaces/' if asked.get('type') == 'space' else ''}{owner}/{asked['name']}"
+        repo_id = f"{owner}/{asked['name']}"
         url = f"{self.url}/{repo_id}"
         if repo_id in self.repos:
             raise Refusal(409, f"You already created this model repo: {repo_id}", url=url)
         private = asked.get("private") or asked.get("visibility") == "private"
-        self.repos[repo_id] = Repo(owner, bool(private), asked.get("sdk"))
+        self.repos[repo_id] = Repo(owner, bool(private))
         self.repos[repo_id].add(
             "main", "initial commit", {".gitattributes": Blob(b"*.safetensors filter=lfs\n", False)}
         )
-        return {"url": url, "name": repo_id, "id": repo_id.removeprefix("spaces/")}
+        return {"url": url, "name": repo_id, "id": repo_id}
 
     def validate_card(self, user, query, body):
         return {"errors": [], "warnings": []}
@@ -165,7 +163,7 @@ class HubServer:
         return {}
 
     def preupload(self, user, repo_id, revision, query, body):
-        present = self._repo(repo_id, user, write="create_pr" not in query).files(revision)
+        present = self._repo(repo_id, user, write=True).files(revision)
 
         def plan(name):
             mode = "lfs" if name.endswith((".safetensors", ".png")) else "regular"
@@ -187,8 +185,7 @@ class HubServer:
         return {}
 
     def commit(self, user, repo_id, revision, query, body):
-        proposal = "create_pr" in query
-        repo = self._repo(repo_id, user, write=not proposal)
+        repo = self._repo(repo_id, user, write=True)
         files, summary = dict(repo.files(revision)), ""
         for line in body.splitlines():
             item = json.loads(line)
@@ -199,14 +196,8 @@ class HubServer:
                 files[value["path"]] = Blob(base64.b64decode(value["content"]), lfs=False)
             elif item["key"] == "lfsFile":
                 files[value["path"]] = Blob(self.objects[value["oid"]], lfs=True)
-        answer = {"success": True}
-        if proposal:
-            number = next(n for n in itertools.count(1) if f"refs/pr/{n}" not in repo.branches)
-            head, revision = repo.find(revision), f"refs/pr/{number}"
-            repo.branches[revision] = head
-            answer["pullRequestUrl"] = f"{self.url}/{repo_id}/discussions/{number}"
         sha = repo.add(revision, summary, files)
-        return {**answer, "commitOid": sha, "commitUrl": f"{self.url}/{repo_id}/commit/{sha}"}
+        return {"success": True, "commitOid": sha, "commitUrl": f"{self.url}/{repo_id}/commit/{sha}"}
 
     def info(self, user, repo_id, revision="main", query=None, body=b""):
         repo = self._repo(repo_id, user)
@@ -238,7 +229,7 @@ class HubServer:
         return headers, blob.data
 
 
-_REPO = r"((?:spaces/)?[^/]+/[^/]+)"
+_REPO = r"([^/]+/[^/]+)"
 _ROUTES = (
     ("GET", "/api/whoami-v2", HubServer.whoami),
     ("POST", "/api/repos/create", HubServer.create),

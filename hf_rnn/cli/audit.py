@@ -63,7 +63,7 @@ def _parse(argv: Sequence[str]) -> AuditArguments:
         example="data/tweets",
     )
     flags = {name: Setting(value, parser.prog) for name, value in parser.parse_flags(argv).items()}
-    names = {known.name for known in fields(AuditArguments)}
+    names = {entry.name for entry in fields(AuditArguments)}
     merged = {name: value for name, value in merge_recipe(choose_recipe(flags), flags).items() if name in names}
     settings = parser.convert(merged)
     parser.check_required(settings)

@@ -38,7 +38,7 @@ def escape_controls(text: str) -> str:
 
 def format_columns(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
     """Return rows as aligned columns; those numbered in `right` are aligned at the right."""
-    lines = [[escape_controls(cell) for cell in row] for row in rows]
+    lines = [list(map(escape_controls, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(

@@ -26,13 +26,13 @@ class EvaluateArguments(TableArguments, ModelFlags):
     def read_label_map(self) -> dict[str, str]:
         """Return `label_map` as the model's names by label of the data, or raise a [`UserError`]."""
         pairs = [pair.rpartition("=")[::2] for pair in self.label_map or ()]
-        found = dict(pairs)
-        if len(found) < len(pairs) or not all(found):
+        names = dict(pairs)
+        if len(names) < len(pairs) or not all(names):
             raise UserError(
                 f"label_map is {' '.join(self.label_map or ())}: give each label of the data once, as "
                 "--label_map 0=negative 1=neutral"
             )
-        return found
+        return names
 
 
 def run(argv: Sequence[str]) -> None:

@@ -35,10 +35,6 @@ class GenerateArguments(ModelFlags):
     seed: int | None = setting(None, "seed, to get the same text again", least=0, below=2**64)
     device: str = setting("cpu", "device of torch: cpu, cuda, mps ...")
 
-    def check(self) -> None:
-        """Raise a [`UserError`] for a prompt that no model can read."""
-        check_text(self.prompt or "")
-
 
 def run(argv: Sequence[str]) -> None:
     """Print the prompt and its continuation."""
@@ -48,7 +44,7 @@ def run(argv: Sequence[str]) -> None:
         description="Continue a text with a language model.",
         example="my-model --prompt 'Once upon a time'",
     ).parse(argv)
-    arguments.check()
+    check_text(arguments.prompt or "")
     arguments.check_model()
     import torch
     from transformers import GenerationConfig, TextStreamer
@@ -92,8 +88,10 @@ def _read_stdin() -> str:
     try:
         text = sys.stdin.read()
     except UnicodeDecodeError as error:
-        found = error.object[error.start : error.start + 4]
-        raise UserError(f"standard input is not UTF-8: found {found!r}; convert it, for example with iconv") from None
+        invalid = error.object[error.start : error.start + 4]
+        raise UserError(
+            f"standard input is not UTF-8: found {invalid!r}; convert it, for example with iconv"
+        ) from None
     check_text(text)
     return text or "\n"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..training.arguments.parser import SettingsParser, expand_home, setting
 from ..utils.errors import UserError
@@ -50,12 +50,11 @@ def run(argv: Sequence[str]) -> None:
     if model.config.sep_token_id is not None:
         raise UserError(f"{name} reads pairs of texts: hf-rnn inspect shows single ones; use hf-rnn predict")
     check_verb(model.config, "predict")
-    for number, text in enumerate(texts):
+    blocks = []
+    for text in texts:
         title = [escape_controls(text)] * (len(texts) > 1)
-        print(
-            "\n" * (2 * (number > 0))
-            + "\n\n".join([*title, *_describe_stages(model, tokenizer, text, arguments.figure)])
-        )
+        blocks.append("\n\n".join([*title, *_describe_stages(model, tokenizer, text, arguments.figure)]))
+    print("\n\n\n".join(blocks))
 
 
 def _describe_stages(
@@ -66,65 +65,54 @@ def _describe_stages(
 
     from ..evaluation.figures import plot_states
     from ..evaluation.scores import check_finite_logits
-    from ..inference import reference as plain_inference
     from ..inference.attribution import words_read
-    from ..tasks.answers import score_kind
+    from ..inference.reference import read_gates
+    from ..tasks.answers import compute_scores, score_kind
 
+    config: Any = model.config
     encoded = tokenizer(text, truncation=True)
     ids = encoded["input_ids"]
     input_ids = torch.tensor([ids], dtype=torch.long, device=model.device)  # (1, T)
-    pooled: list[torch.Tensor] = []  # empty for a head that answers for each token
-    poolers = (part for name, part in model.named_children() if name == "pooler")
-    hooks = [part.register_forward_hook(lambda part, inputs, output: pooled.append(output[0])) for part in poolers]
     with torch.inference_mode():
         outputs = model(input_ids, torch.ones_like(input_ids), output_hidden_states=True, return_dict=True)
-    for hook in hooks:
-        hook.remove()
-    check_finite_logits(outputs.logits.float())
+    logits = outputs.logits.float()
+    check_finite_logits(logits)
     tokens = tokenizer.convert_ids_to_tokens(ids)
     if figure is not None:
         spans = encoded[0].offsets if tokenizer.is_fast else [(0, 0)] * len(tokens)
         pieces = [text[start:end].strip() or token for (start, end), token in zip(spans, tokens, strict=True)]
-        plot_states(plain_inference.read_gates(model, outputs.hidden_states), pieces, figure)
+        plot_states(read_gates(model, outputs.hidden_states), pieces, figure)
     words = words_read(tokenizer, text, encoded) or tokens
     rows = [[token, str(number), word] for token, number, word in zip(tokens, ids, words, strict=True)]
     tables = [format_columns([["token", "id", "word"], *rows]) if rows else "the text has no tokens"]
 
-    embedding, *layers = outputs.hidden_states
-    layer = f"{model.config.cell_type}, {'both directions' if model.config.bidirectional else 'one direction'}"
+    pooler = getattr(model, "pooler", None)  # missing in a head that answers for each token
+    embedding, *layers = (str(tuple(states.shape)) for states in outputs.hidden_states)
+    about = f"{config.cell_type}, {'both directions' if config.bidirectional else 'one direction'}"
     kind, axes = "layer", "batch, time, directions x hidden"
-    if model.config.block_type == "residual":
+    if config.block_type == "residual":
         kind, axes = "block", "batch, time, residual stream"
     stages = [
-        ("token ids", "batch, time", input_ids),
-        ("embedding", "batch, time, embedding", embedding),
-        *((f"{kind} {number} ({layer})", axes, states) for number, states in enumerate(layers, 1)),
-        *((f"pooling ({model.config.pooling})", "batch, pooled", vector) for vector in pooled),
-        ("logits", "batch, classes" if pooled else "batch, time, tags", outputs.logits),
+        ["stage", "shape", "axes"],
+        ["token ids", str(tuple(input_ids.shape)), "batch, time"],
+        ["embedding", embedding, "batch, time, embedding"],
+        *([f"{kind} {number} ({about})", shape, axes] for number, shape in enumerate(layers, 1)),
+        *([[f"pooling ({config.pooling})", str((1, pooler.output_size)), "batch, pooled"]] if pooler else []),
+        ["logits", str(tuple(logits.shape)), "batch, classes" if pooler else "batch, time, tags"],
     ]
-    shapes = [[stage, str(tuple(value.shape)), axes] for stage, axes, value in stages]
-    tables.append(format_columns([["stage", "shape", "axes"], *shapes]))
-
-    labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
-    if not pooled:
-        best = outputs.logits[0].float().softmax(dim=-1).max(dim=-1)
-        found = [f"{token}  {labels[tag]}" for token, tag in zip(tokens, best.indices.tolist(), strict=True)]
-        tables.append(format_columns([["token  tag", "score", ""], *_draw_bars(found, best.values.tolist())]))
-        return tables
+    tables.append(format_columns(stages))
+    if pooler is None:
+        best = logits[0].softmax(dim=-1).max(dim=-1)
+        tags = [f"{token}  {config.id2label[tag]}" for token, tag in zip(tokens, best.indices.tolist(), strict=True)]
+        return [*tables, _draw_bars("token  tag", "score", tags, best.values.tolist())]
     if outputs.pooling_weights is not None and rows:
-        bars = _draw_bars(tokens, outputs.pooling_weights[0].tolist())
-        tables.append(format_columns([["token", "weight", ""], *bars]))
-    scores = plain_inference.compute_scores(model, outputs.logits.float())[0].tolist()
-    labels = [model.config.id2label[index] for index in range(len(scores))]
-    bars = _draw_bars(labels, scores)
-    if score_kind(model.config) == "values":
-        bars = [[name, number, ""] for name, number, _ in bars]
-    tables.append(format_columns([["label", "score", ""], *bars]))
-    return tables
+        tables.append(_draw_bars("token", "weight", tokens, outputs.pooling_weights[0].tolist()))
+    scores = compute_scores(logits.numpy(), config)[0].tolist()
+    labels = [config.id2label[index] for index in range(len(scores))]
+    return [*tables, _draw_bars("label", "score", labels, scores, width=0 if score_kind(config) == "values" else _BAR)]
 
 
-def _draw_bars(names: Sequence[str], shares: Sequence[float]) -> list[list[str]]:
-    return [
-        [name, f"{share:.3f}", "█" * round(_BAR * min(max(share, 0), 1))]
-        for name, share in zip(names, shares, strict=True)
-    ]
+def _draw_bars(title: str, quantity: str, names: Sequence[str], values: Sequence[float], width: int = _BAR) -> str:
+    """Return a table with a bar for each value from 0 to 1."""
+    bars = [[name, f"{value:.3f}", "█" * round(width * value)] for name, value in zip(names, values, strict=True)]
+    return format_columns([[title, quantity, ""], *bars])

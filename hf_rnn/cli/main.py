@@ -74,7 +74,7 @@ def _run(arguments: list[str]) -> int:
         return 0
     verb = arguments[0]
     if verb not in _VERBS:
-        near = difflib.get_close_matches(verb, _VERBS, n=1)
+        near = difflib.get_close_matches(verb, [*_VERBS, "--help", "--version"], n=1)
         hint = f"Did you mean {near[0]!r}?" if near else f"Take one of {', '.join(_VERBS)}"
         raise UserError(f"there is no verb {verb!r}. {hint}")
     logger = logging.getLogger("hf_rnn")

@@ -78,7 +78,7 @@ class PredictArguments(ModelFlags):
         None, "folder or address for the answers to files; finished blocks are kept", common=True
     )
     engine: str | None = setting(
-        None, "runs the processes for --output_dir: local, which is the default, or a Ray cluster",
+        None, "runs the processes for --output_dir: local, or on a cluster ray (default: local)",
         choices=["local", "ray"],
     )  # fmt: skip
     workers: int | None = setting(None, "processes for --output_dir (default: one per CPU)", least=1)

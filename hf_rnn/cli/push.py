@@ -1,19 +1,15 @@
-"""`hf-rnn push`: send a finished folder to the Hub; print its files and its URL. `--space` sends a web page."""
+"""`hf-rnn push`: send a finished folder to the Hub; print its files and its URL."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from ..hub.model_folder import FinishedFolder
 from ..training.arguments.parser import SettingsParser, setting
 from .console import format_columns, print_note
-
-if TYPE_CHECKING:
-    from ..hub.push import PushResult
 
 
 @dataclass
@@ -21,11 +17,9 @@ class PushArguments:
     """Flags of this verb."""
 
     model: str = setting("", "finished folder", required=True)
-    repo_id: str = setting("", "repo on the Hub: owner/name", required="space")
-    space: str | None = setting(None, "owner/name of a static Space for web/, the page of export --web")
+    repo_id: str = setting("", "repo on the Hub: owner/name", required=True)
     private: bool = setting(False, "make a new repo visible to its owner only")
     revision: str | None = setting(None, "branch to commit to (default: main)")
-    create_pr: bool = setting(False, "open a pull request")
     card_examples: bool = setting(True, "send the texts that the card shows")
     allow_contacts: bool = setting(False, "send e-mail addresses and phone numbers too")
     dry_run: bool = setting(False, "check and list the files, send nothing")
@@ -44,22 +38,12 @@ def run(argv: Sequence[str]) -> None:
     from ..hub.push import push
 
     model_loading.quiet()
-    names = ("revision", "create_pr", "card_examples", "allow_contacts")
-    settings: dict[str, Any] = {name: getattr(arguments, name) for name in names}
-    settings["private"] = arguments.private or None  # without the flag, the default of the owner
-    pushes: list[Callable[..., PushResult]] = []
-    if arguments.repo_id:
-        pushes.append(partial(push, arguments.model, arguments.repo_id, **settings))
-    if arguments.space is not None:
-        settings |= {"space": True, "model_id": arguments.repo_id or None}
-        pushes.append(partial(push, arguments.model, arguments.space, **settings))
-    for planned in [send(dry_run=True) for send in pushes]:  # all checks before anything is sent
-        rows = [(file.name, f"{file.size:,} bytes") for file in planned.files]
-        rows.append((f"{len(rows)} files", f"{sum(file.size for file in planned.files):,} bytes"))
-        print(format_columns(rows, right=[1]), flush=True)
-        if arguments.dry_run:
-            print_note("dry run: nothing was sent")
-            print(planned.url)
-    if not arguments.dry_run:
-        for send in pushes:
-            print(send().url, flush=True)
+    settings = dataclasses.asdict(arguments) | {"private": arguments.private or None}  # or the owner's default
+    folder, repo_id = settings.pop("model"), settings.pop("repo_id")
+    plan = push(folder, repo_id, **{**settings, "dry_run": True})
+    rows = [(file.name, f"{file.size:,} bytes") for file in plan.files]
+    rows.append((f"{len(rows)} files", f"{sum(file.size for file in plan.files):,} bytes"))
+    print(format_columns(rows, right=[1]), flush=True)
+    if arguments.dry_run:
+        print_note("dry run: nothing was sent")
+    print((plan if arguments.dry_run else push(folder, repo_id, **settings)).url)

@@ -15,9 +15,9 @@ from .console import print_note
 
 
 def run(argv: Sequence[str]) -> None:
-    """Train, then print the scores: two lines at a terminal, elsewhere and with `--json` one JSON object.
+    """Train, then print the scores: two lines at a terminal, and one JSON object elsewhere or with `--json`.
 
-    The object has the folder, its page on the Hub if it was pushed, and the scores by split.
+    The object has the folder, its page on the Hub if it was pushed, and the scores by split, also of the linear model.
     """
     parser = make_parser(
         "hf-rnn train",
@@ -55,6 +55,9 @@ def _to_json(result: Any) -> str:
         split: {name: value for name, value in metrics.items() if not isinstance(value, dict | list | None)}
         for split, metrics in result.metrics.items()
     }
+    card = getattr(result, "card", None)  # of a training, not of a pretraining
+    if card is not None and card.baselines:
+        (scores["linear_model"],) = card.baselines.values()
     where = {"output_dir": str(result.folder)} | ({} if result.url is None else {"url": result.url})
     return json.dumps({**where, **scores}, ensure_ascii=False)
 

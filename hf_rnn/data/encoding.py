@@ -62,8 +62,6 @@ def encode(
     if "text" not in features:
         raise UserError(f"no column 'text' to encode: found {', '.join(map(repr, features)) or 'no column'}")
     labels = [name for name in _LABELS if name in features]
-    if len(labels) > 1:
-        raise UserError(f"found labels in the columns {' and '.join(map(repr, labels))}: remove one of them")
     encoded = {"input_ids": datasets.List(datasets.Value("int32"))}
     feature, convert = as_labels or (features[labels[0]] if labels else None, list)
     encoded |= {"labels": feature} if labels else {}

@@ -43,14 +43,12 @@ class Reason(StrEnum):
     LINE_TOO_LONG = "line over the cap"
     MISPLACED_QUOTE = "misplaced quote"
     NOT_JSON = "not a JSON record"
-    SCORE_NOT_FINITE = "score not finite"
     # Reasons below concern whole files and folders; no limit on bad rows applies.
     UTF16 = "UTF-16"
     COMPRESSED = "compressed file"
     UNREADABLE = "unreadable file"
     EMPTY_FILE = "empty file"
     MISSING_COLUMN = "missing column"
-    NO_HEADER = "row where a header was declared"
     NO_TRAIN_SPLIT = "no train split"
     FILE_CHANGED = "file changed while in use"
 

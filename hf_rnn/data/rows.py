@@ -34,7 +34,6 @@ class RowOptions:
             of two columns; without names 1.
         label_columns: Several columns of labels in place of `label_column`, for a `scheme` that reads them.
         text_pair_column: Column of a second text; it becomes the column `text_pair`.
-        header: Whether the first line of a TSV file names the columns, even if these have unknown names.
         separator: The separator of delimited text; found if None. See [`~hf_rnn.data.tables.read_table`].
         encoding: The encoding of text files; found if None.
         class_names: Names by id; the data may carry them or their indices. By default the labels of train, sorted.
@@ -47,7 +46,6 @@ class RowOptions:
     label_column: Column | None = None
     label_columns: Sequence[Column] = ()
     text_pair_column: Column | None = None
-    header: bool = False
     separator: str | None = None
     encoding: str | None = None
     class_names: Sequence[str] | None = None
@@ -64,7 +62,7 @@ class RowOptions:
     def open_file(self, path: str) -> Table:
         """Open a file. A TSV file without names of columns is strict text: a `"` is a character."""
         named = any(isinstance(column, str) for column in self.columns)
-        header = True if self.header or named else None if self.columns else False
+        header = True if named else None if self.columns else False
         if self.separator is not None or (is_table(path) and suffix_of(path) != ".tsv"):
             header = True if header is False else header
             return read_table(path, separator=self.separator, encoding=self.encoding, header=header)
@@ -79,16 +77,13 @@ class RowOptions:
         taken = [pair, label, *several]
         if self.text_column is not None:
             text = self._find(table, self.text_column, "text_column")
-        elif table.is_unnamed or (self.header and len(table.columns) == 2 and not _knows(table, TEXT_NAMES)):
+        elif table.is_unnamed:
             text = next((name for name in table.columns if name not in taken), table.columns[0])
         else:
             text = find_column(table.columns, None, TEXT_NAMES, table.path, "text_column")
         if not several:
             several = [label or self._guess_label(table, [text, pair])]
         texts = (text,) if pair is None else (text, pair)
-        used = [*texts, *several]
-        if twice := [name for name in used if used.count(name) > 1]:
-            raise UserError(f"{table.path}: text and label must be two columns: found {twice[0]!r:.80} for both")
         return RowSource(table, texts, tuple(several), None if self.scheme is None else self.label_separator)
 
     def _find(self, table: Table, column: Column, flag: str) -> str:
@@ -159,11 +154,6 @@ class RowSource:
     def class_names(self) -> list[str] | None:
         """The names of a column of ClassLabel, in its own order; None for other columns."""
         return self.table.class_names.get(self.labels[0]) if len(self.labels) == 1 else None
-
-    @property
-    def header_label(self) -> str | None:
-        """The label that the first line would have if it were a row; None without a header."""
-        return "\t".join(self.labels) if self.table.header else None
 
     def rows(self, labels: RowLabels, on_bad_row: Callable[[BadRow], None]) -> Iterator[Rows]:
         """Read the table once; `on_bad_row` is called with each bad row, in their order, and may raise to stop."""
@@ -241,10 +231,6 @@ class RowSource:
 
     def _misfit(self, detail: str) -> DataError:
         return DataError.for_file(self.path, Reason.MISSING_COLUMN, f"{detail}; set --text_column and --label_column")
-
-
-def _knows(table: Table, names: Sequence[str]) -> bool:
-    return any(name.strip().casefold() in names for name in table.columns)
 
 
 def _write(value: Any, names: list[str] | None) -> str | None:

@@ -18,8 +18,8 @@ import pyarrow as pa
 import xxhash
 from datasets.iterable_dataset import ArrowExamplesIterable
 
-from .labels import LabelMap, RowLabels, listed, sort_labels
-from .row_errors import DataError, DataReport, Fault, Ledger, Reason, SplitReport, label_fault
+from .labels import LabelMap, RowLabels, listed
+from .row_errors import DataError, DataReport, Ledger, Reason, SplitReport, label_fault
 from .rows import RowOptions, RowSource, Taken
 from .stratified_split import hold_out
 
@@ -75,18 +75,7 @@ def read_splits(
     ledger.report.class_names = list(labels.names)
     splits = {}
     for split, parts in sources.items():
-        for part in parts:
-            label = part.header_label  # if it is a row, it would be lost
-            if label is not None and not isinstance(labels.read(label), Fault):
-                detail = f"found the label {label!r:.80} in the first line; if it is a row, leave out --header"
-                raise DataError.for_file(part.path, Reason.NO_HEADER, detail)
-        try:
-            splits[split] = _read(split, parts, labels, ledger, keep, taken if split == first else ())
-        except DataError as error:
-            if split != first or error.reason not in (Reason.UNKNOWN_LABEL, Reason.LABEL_OUT_OF_RANGE) or scheme:
-                raise
-            found = f"{error}. All labels in {first}: {listed(sort_labels(surveyed))}"
-            raise DataError(found, error.path, error.reason, error.line, error.byte_offset) from None
+        splits[split] = _read(split, parts, labels, ledger, keep, taken if split == first else ())
         counted = ledger.report.label_counts[split]
         absent = [name for name, rows in zip(labels.names, counted, strict=False) if not rows]
         if absent and scheme is None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -44,31 +43,20 @@ def fit_temperature(logits: npt.ArrayLike, labels: npt.ArrayLike) -> float:
         bounds=(math.log(_LOWEST), math.log(_HIGHEST)),
         options={"xatol": 1e-10},
     )
-    temperature = math.exp(best.x)
-    if not 1.001 * _LOWEST < temperature < 0.999 * _HIGHEST:
-        logger.warning("the temperature is at its bound, %.3g: the scores stay poorly calibrated", temperature)
-    return temperature
+    return math.exp(best.x)
 
 
 @torch.no_grad()
-def scale_classifier(layer: nn.Linear, temperature: float) -> None:
-    """Divide weight and bias of the layer that computes the logits by a temperature."""
-    for weights in (layer.weight, layer.bias):
-        weights.copy_(weights.cpu().double() / temperature)  # MPS has no float64
-
-
-def calibrate(layer: nn.Linear, names: Sequence[str], predictions: dict[str, Any]) -> dict[str, Any]:
+def calibrate(layer: nn.Linear, predictions: dict[str, Any]) -> dict[str, Any]:
     """Fit a temperature to the validation rows, and divide the layer of the logits and all predictions by it.
 
     `predictions` has, by split, what `Trainer.predict` returns. Return the temperature, and the scores of each split
     before and after.
     """
     held_out = predictions["validation"]
-    counts = np.bincount(held_out.label_ids, minlength=len(names))
-    if missing := [name for name, count in zip(names, counts, strict=True) if not count]:
-        logger.warning("validation has no row of %s: the temperature is not fitted to it", ", ".join(missing))
     temperature = fit_temperature(held_out.predictions, held_out.label_ids)
-    scale_classifier(layer, temperature)
+    for weights in (layer.weight, layer.bias):
+        weights.copy_(weights.cpu().double() / temperature)  # MPS has no float64
     splits = {}
     for split, output in predictions.items():
         predictions[split] = output._replace(predictions=output.predictions / temperature)
@@ -81,7 +69,10 @@ def calibrate(layer: nn.Linear, names: Sequence[str], predictions: dict[str, Any
 
 
 def measure_scores(logits: npt.ArrayLike, labels: npt.ArrayLike) -> dict[str, Any]:
-    """Return `loss` (mean cross-entropy in nats), `ece` in 15 bins, `brier`, and the `reliability` table of the bins.
+    """Return `loss` (mean cross-entropy in nats), `ece`, `brier`, and the `reliability` table of 15 bins.
+
+    The expected calibration error is the mean difference between confidence and accuracy: 0 is the best, 1 the worst.
+    With n_m the rows of bin m: ECE = sum over m of n_m / N * |accuracy_m - confidence_m| (Guo et al., equation 3).
 
     Args:
         logits: `(N, C)`.
@@ -91,17 +82,18 @@ def measure_scores(logits: npt.ArrayLike, labels: npt.ArrayLike) -> dict[str, An
 
     values, true = np.asarray(logits, dtype=np.float64), np.asarray(labels)
     probabilities = torch.from_numpy(values).softmax(dim=1).numpy()
-    classes = range(values.shape[1])
+    table = reliability_table(probabilities, true)
+    rows: Any = zip(table["share"], table["accuracy"], table["confidence"], strict=True)
     return {
         "loss": measure_loss(values, true, None),
-        "ece": expected_calibration_error(probabilities, true),
-        "brier": float(brier_score_loss(true, probabilities, labels=classes, scale_by_half=False)),
-        "reliability": reliability_table(probabilities, true),
+        "ece": float(sum(share * abs(accuracy - confidence) for share, accuracy, confidence in rows if share)),
+        "brier": float(brier_score_loss(true, probabilities, labels=range(values.shape[1]), scale_by_half=False)),
+        "reliability": table,
     }
 
 
 def reliability_table(
-    probabilities: npt.ArrayLike, references: npt.ArrayLike, bins: int = 15
+    probabilities: np.ndarray, references: npt.ArrayLike, bins: int = 15
 ) -> dict[str, list[float | None]]:
     """Group rows by the probability of their predicted class and measure the accuracy of each group.
 
@@ -113,23 +105,11 @@ def reliability_table(
     Returns:
         Three lists of M: `share` of the rows in a bin, mean `confidence` and `accuracy` there, None in empty bins.
     """
-    shares, true = np.asarray(probabilities, dtype=np.float64), np.asarray(references)
-    confidence = shares.max(axis=1)
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == np.asarray(references)
     place = np.searchsorted(np.arange(1, bins) / bins, confidence)  # the number of edges below
     counts = np.bincount(place, minlength=bins)
-    table: dict[str, list[float | None]] = {"share": (counts / len(true)).tolist()}
-    for name, values in (("confidence", confidence), ("accuracy", shares.argmax(axis=1) == true)):
+    table: dict[str, list[float | None]] = {"share": (counts / len(right)).tolist()}
+    for name, values in (("confidence", confidence), ("accuracy", right)):
         sums = np.bincount(place, values, bins)
         table[name] = [float(total / count) if count else None for total, count in zip(sums, counts, strict=True)]
     return table
-
-
-def expected_calibration_error(probabilities: npt.ArrayLike, references: npt.ArrayLike, bins: int = 15) -> float:
-    """Return the mean difference between confidence and accuracy: 0 is the best, 1 the worst.
-
-    With n_m the rows of bin m: ECE = sum over m of n_m / N * |accuracy_m - confidence_m| (Guo et al., equation 3).
-    Arguments are those of [`reliability_table`].
-    """
-    table = reliability_table(probabilities, references, bins)
-    rows: Any = zip(table["share"], table["accuracy"], table["confidence"], strict=True)
-    return float(sum(share * abs(accuracy - confidence) for share, accuracy, confidence in rows if share))

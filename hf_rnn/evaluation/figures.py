@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _BLUE, _ORANGE, _GREEN, _PURPLE, _INK = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#333333"
-_LONGEST_NAME = 24  # characters of a class name
+_LONGEST_NAME, _SHORT_NAME = 32, 10  # characters of a class name: more are cut; more are turned
 _WIDEST = 10.0  # inches of a confusion matrix, so that its letters stay readable on a page
-_FEW_CLASSES, _MOST_CLASSES = 6, 40  # large cells up to the first, names and numbers up to the second
+_FEW_CLASSES, _MOST_CLASSES = 6, 100  # large cells up to the first, names and numbers up to the second
+_SMALLEST_LETTERS = 4  # points; a number that does not fit its cell is left out
 _FEW_POINTS = 30  # longer curves are thin lines without markers
 
 _MOST_FONTS = 300  # that are searched for characters; these first
@@ -76,9 +77,9 @@ def plot_learning_curve(
     Raises:
         UserError: When the log has no finite loss, or matplotlib is not installed.
     """
-    losses, scores = (
-        {key: curve for key in keys if len(curve := _curve(log_history, key))} for keys in (_LOSSES, _SCORES)
-    )
+    curves = {key: _curve(log_history, key) for key in (*_LOSSES, *_SCORES)}
+    losses = {key: curve for key, curve in curves.items() if key in _LOSSES and len(curve)}
+    scores = {key: curve for key, curve in curves.items() if key in _SCORES and len(curve)}
     if not losses:
         raise UserError("no learning curve: the training log has no loss")
     kept = [entry["epoch"] for entry in log_history if "eval_loss" in entry and entry.get("step") == kept_step]
@@ -129,30 +130,36 @@ def plot_confusion_matrix(matrix: Sequence[Sequence[int]], class_names: Sequence
 
     Args:
         matrix: Counts by true class (rows) and predicted class (columns), C x C.
-        class_names: Names by id, shown beside the ids up to 40 classes, if a font has their characters.
+        class_names: Names by id, shown beside the ids up to 100 classes, if a font has their characters.
         path: The PNG file.
 
     Raises:
         UserError: When matplotlib is not installed.
     """
     counts, size = np.asarray(matrix), len(class_names)
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    rates = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     large, named = size <= _FEW_CLASSES, size <= _MOST_CLASSES
+    names = [_shorten(name) if named else "" for name in class_names]
     cell = 0.9 if large else min(0.5, _WIDEST / size)  # inches
-    with _figure((cell * size + 4.5, cell * size + 1.9), path, class_names if named else ()) as (figure, can_show):
-        shown = [_shorten(name) if named and can_show(name) else "" for name in class_names]
+    with _figure((cell * size + 4.5, cell * size + 1.9), path, names) as (figure, can_show):
+        shown = [name if can_show(name) else "" for name in names]
         axes = figure.subplots()
-        image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        image = axes.imshow(rates, cmap="Blues", vmin=0, vmax=1)
         for (row, column), count in np.ndenumerate(counts if named else np.zeros((0, 0))):
-            if count:
-                letters = 11 if large else min(8.5, 95 * cell / len(str(count)))
-                colour, text = "white" if shares[row, column] > 0.5 else _INK, f"{count:,}" if large else str(count)
+            letters = 11 if large else min(8.5, 85 * cell / len(str(count)))
+            if count and letters >= _SMALLEST_LETTERS:
+                colour, text = "white" if rates[row, column] > 0.5 else _INK, f"{count:,}" if large else str(count)
                 axes.text(column, row, text, ha="center", va="center", fontsize=letters, color=colour)
-        every = range(0, size, 1 if named else 5)
-        rows = [f"{shown[number]}  {number}".strip() for number in every]
-        columns = [f"{number}\n{shown[number] if max(map(len, shown)) <= 10 and large else ''}" for number in every]
-        axes.set_yticks(every, rows, parse_math=False, fontsize=9)
-        axes.set_xticks(every, map(str.strip, columns), parse_math=False, fontsize=9)
+        every, letters = range(0, size, 1 if named else 5), min(9.0, 50 * cell) if named else 9.0
+        rows = columns = [f"{shown[number]}  {number}".strip() for number in every]
+        turned: dict[str, Any] = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
+        if not large or max(map(len, shown)) <= _SHORT_NAME:
+            turned = {}
+            columns = [f"{number}\n{shown[number]}".strip() if large else str(number) for number in every]
+        axes.set_yticks(every, rows, parse_math=False, fontsize=letters)
+        axes.set_xticks(every, columns, parse_math=False, fontsize=letters, **turned)
+        for draw in (axes.hlines, axes.vlines):
+            draw(np.arange(1, size) - 0.5, -0.5, size - 0.5, color="#e4e4e4", linewidth=0.4)
         axes.tick_params(length=0)
         ids = "" if all(shown) else " id, as in the table of labels"
         axes.set_xlabel(f"predicted class{ids}")
@@ -165,7 +172,7 @@ def plot_confusion_matrix(matrix: Sequence[Sequence[int]], class_names: Sequence
 
 def _shorten(name: str) -> str:
     """Return a class name on one line, cut in the middle because names often differ at either end."""
-    name = " ".join(name.split())
+    name = " ".join(name.replace("\ufe0f", "").split())
     half = _LONGEST_NAME // 2
     return name if len(name) <= _LONGEST_NAME else f"{name[:half]}…{name[1 - half :]}"
 
@@ -179,9 +186,9 @@ def _find_fonts(texts: Sequence[str]) -> tuple[list[str], set[str]]:
     fonts = [font for font in fontManager.ttflist if font.size == "scalable" and "Last Resort" not in font.name]
     fonts.sort(key=lambda font: not any(kind in font.name for kind in _LARGE_FONTS))
     for font in fonts[:_MOST_FONTS] if missing else ():
-        if found := missing & set(map(chr, get_font(font.fname).get_charmap())):
+        if covered := missing & set(map(chr, get_font(font.fname).get_charmap())):
             families.append(font.name)
-            missing -= found
+            missing -= covered
     return families, missing
 
 
@@ -206,7 +213,7 @@ def plot_reliability(tables: Mapping[str, Mapping[str, Sequence[float | None]]],
             axes.plot(confidence, accuracy, linestyle=line, markersize=4.5, label=name, **look)
             axes.scatter(confidence, accuracy, s=20 + 400 * share, alpha=0.5, **look)
         axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
-        _label_axes(axes, "confidence", "accuracy")
+        _label_axes(axes, "confidence (larger points: more rows)", "accuracy")
         axes.legend(frameon=False, fontsize=9, loc="lower right")
 
 
@@ -226,7 +233,8 @@ def plot_states(panels: Sequence[tuple[str, str, np.ndarray]], tokens: Sequence[
     """
     if not tokens:
         raise UserError("no figure: the text has no tokens of the model; give another text")
-    columns, rows = (list(dict.fromkeys(panel[part] for panel in panels)) for part in (0, 1))
+    columns = list(dict.fromkeys(title for title, _, _ in panels))
+    rows = list(dict.fromkeys(row for _, row, _ in panels))
     width = min(max(0.36 * len(tokens), 3.4), 14.0) + 1.6
     with _figure((width * len(columns), 2.3 * len(rows) + 1.2), path, tokens) as (figure, can_show):
         grid = figure.subplots(len(rows), len(columns), squeeze=False, sharex=True)

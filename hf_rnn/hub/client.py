@@ -8,7 +8,6 @@ from pathlib import Path
 
 from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import (
-    GatedRepoError,
     HfHubHTTPError,
     HTTPError,
     LocalEntryNotFoundError,
@@ -77,13 +76,9 @@ def _explain(error: BaseException, repo_id: str, revision: str | None) -> str:
     reason = f"{status}: {reason_of(UserError(answer.server_message or answer))}"
     if isinstance(answer, RevisionNotFoundError):
         return f"{repo_id} has no revision {revision!r}; see {url}/tree/main"
-    if isinstance(answer, GatedRepoError):
-        return f"{repo_id} is gated; ask for access at {url}, then type: hf auth login"
     if isinstance(answer, RepositoryNotFoundError):
-        return f"{repo_id} does not exist, or is private and not yours; see {url}, or type: hf auth login"
-    if status == 401:
-        return f"the Hub does not accept the token; {token_advice()}"
-    if status == 403:
+        return f"{repo_id} does not exist, or is private or gated; see {url}, or type: hf auth login"
+    if status in (401, 403):
         return f"the token does not allow this ({reason}); {token_advice()}"
     return f"the Hub refuses ({reason}); try again later"
 

@@ -42,13 +42,13 @@ def find_folder(name_or_path: str | Path, revision: str | None = None, token: st
         return path
     from .client import fetch
 
-    found = FinishedFolder(fetch(name, revision, token, only=("config.json",)))
-    if found.config.is_file():  # before a download of weights that may be large and useless
-        read_config(name, found.root, RnnConfig.model_type)
-    found = FinishedFolder(fetch(name, found.root.name, token))
-    if missing := found.missing_to_load():
+    folder = FinishedFolder(fetch(name, revision, token, only=("config.json",)))
+    if folder.config.is_file():  # before a download of weights that may be large and useless
+        read_config(name, folder.root, RnnConfig.model_type)
+    folder = FinishedFolder(fetch(name, folder.root.name, token))
+    if missing := folder.missing_to_load():
         raise UserError(f"{name} on the Hub has no {missing[0].name}: it is not a model of this package")
-    return found.root
+    return folder.root
 
 
 def load_model(
@@ -88,12 +88,7 @@ def load_model(
         raise UserError(f"{name} cannot be used: {damaged[0]} in model.safetensors has NaN or infinite weights")
     with name_damage(name, _TOKENIZER):
         tokenizer = _load_tokenizer(name, folder, config)
-        batch = tokenizer(["", "a word"], truncation=True, padding=True, return_tensors="pt")
-        inputs = {key: batch[key].long().to(model.device) for key in ("input_ids", "attention_mask")}
-    with name_damage(name, "model.safetensors"), torch.inference_mode():
-        output = model(**inputs, return_dict=True)[0]  # logits, or the states of an encoder
-    if not output.isfinite().all():
-        raise UserError(f"{name} cannot be used: its output is {output.tolist()}, so weights are NaN or infinite")
+        tokenizer(["", "a word"], truncation=True, padding=True)
     try:
         return model.to(target), tokenizer
     except (RuntimeError, AssertionError, ImportError) as error:  # missing, full, or reserved by another program
@@ -120,8 +115,8 @@ def check_sorts(name: str, config: PreTrainedConfig) -> None:
 
 def _find_device(device: str | torch.device | None) -> torch.device:
     if device is None:
-        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        return found or torch.device("cpu")
+        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        return accelerator or torch.device("cpu")
     try:
         return torch.device(device)
     except (RuntimeError, TypeError) as error:
@@ -144,11 +139,11 @@ def _check_weights(name: str, weights: list[Path], config: RnnConfig) -> None:
     tied = model.all_tied_weights_keys  # stored once
     expected = {key: tuple(weight.shape) for key, weight in model.state_dict().items() if key not in tied}
     for key in sorted(expected.keys() | stored.keys()):
-        found, needed = stored.get(key), expected.get(key)
-        if found != needed:
+        shape, needed = stored.get(key), expected.get(key)
+        if shape != needed:
             raise UserError(
                 f"{name}: model.safetensors and config.json do not belong together: {key} is "
-                f"{found or 'missing'} in the weights and {needed or 'missing'} by the configuration"
+                f"{shape or 'missing'} in the weights and {needed or 'missing'} by the configuration"
             )
 
 

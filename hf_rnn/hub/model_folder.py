@@ -43,8 +43,8 @@ def _refuse_constant(name: str) -> None:
 
 def find_built_in(name: str | os.PathLike[str] | None) -> Path | None:
     """Return the folder of an encoder of this package, or None; `./NAME` and a `Path` are local folders."""
-    known = {path.name: path for path in PRETRAINED.glob("*/")}
-    return known.get(name) if isinstance(name, str) else None
+    encoders = {path.name: path for path in PRETRAINED.glob("*/")}
+    return encoders.get(name) if isinstance(name, str) else None
 
 
 def check_name(name: str | Path, what: str) -> None:
@@ -52,23 +52,19 @@ def check_name(name: str | Path, what: str) -> None:
     if not str(name):  # a path would mean the current folder
         raise UserError(f"the name is empty: give the folder of {what}, or its id on the Hub")
     path = Path(name)
-    if path.is_dir():
-        return
-    if path.exists():
-        raise UserError(f"{name} is a file: give the folder of {what}")
-    if not _REPO_ID.fullmatch(str(name)) or path.parent.is_dir():
+    if not path.is_dir() and (not _REPO_ID.fullmatch(str(name)) or path.parent.is_dir()):
         raise UserError(f"there is no folder {name}: give the folder of {what}, or its id on the Hub")
 
 
 @contextmanager
-def name_damage(name: str, part: str) -> Iterator[None]:
+def name_damage(name: str, file: str) -> Iterator[None]:
     """Turn any error of a library into a `UserError` that names the damaged part of a model."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:  # damaged files make the libraries raise anything, including `Exception` itself
-        raise UserError(f"{name} cannot be loaded, because of {part}: {reason_of(error):.1000}") from error
+        raise UserError(f"{name} cannot be loaded, because of {file}: {reason_of(error):.1000}") from error
 
 
 def read_settings(name: str, folder: Path, model_type: str | None = None) -> dict[str, Any]:
@@ -76,9 +72,9 @@ def read_settings(name: str, folder: Path, model_type: str | None = None) -> dic
     path = folder / "config.json"
     with name_damage(name, path.name):
         settings = read_mapping(path, path.read_bytes())
-        found = settings.get("model_type")
-        if model_type is not None and found != model_type:
-            raise UserError(f"{name} is a {found!r:.80} model: this command runs {model_type!r} models")
+        stored = settings.get("model_type")
+        if model_type is not None and stored != model_type:
+            raise UserError(f"{name} is a {stored!r:.80} model: this command runs {model_type!r} models")
         return settings
 
 
@@ -158,10 +154,10 @@ class FinishedFolder:
             return [self.weights]
         with name_damage(str(self.root), self.weights_index.name):
             places = read_mapping(self.weights_index, self.weights_index.read_bytes())["weight_map"].values()
-            parts = [self.root / Path(name).name for name in sorted(set(places))]
+            shards = [self.root / Path(name).name for name in sorted(set(places))]
         if not self.weights.is_file():
-            return parts
-        if all(path.is_file() for path in parts):
+            return shards
+        if all(path.is_file() for path in shards):
             raise UserError(
                 f"{self.root} has weights twice: found {self.weights.name} and {self.weights_index.name}; remove the "
                 "older ones"
@@ -200,10 +196,12 @@ class FinishedFolder:
 
     def _require(self, missing: list[Path]) -> None:
         if not self.root.is_dir():
-            found = "is a file" if self.root.exists() else "does not exist"
-            raise UserError(f"{self.root} {found}: give the folder that `hf-rnn train --output_dir {self.root}` makes")
+            problem = "is a file" if self.root.exists() else "does not exist"
+            raise UserError(
+                f"{self.root} {problem}: give the folder that `hf-rnn train --output_dir {self.root}` makes"
+            )
         if missing:
-            names = ", ".join(path.name for path in missing)
+            names = ", ".join(path.name for path in missing) if self.config.is_file() else self.config.name
             raise UserError(f"{self.root} has no {names}. {self._advice()}")
 
     def _advice(self) -> str:
@@ -212,21 +210,13 @@ class FinishedFolder:
                 return (
                     f"A run was killed while it replaced the model: move the files of {config.parent} to {self.root}"
                 )
-        checkpoints = sorted(self.checkpoints.glob("checkpoint-*"), key=_step)
-        if checkpoints:
-            complete = [path for path in checkpoints if not FinishedFolder(path).missing_to_load()]
-            other = f", or use the checkpoint {complete[-1]}" if complete else ""
-            return f"Training did not finish: repeat its command with --resume{other}"
+        if any(self.checkpoints.glob("checkpoint-*")):
+            return f"Training did not finish: repeat its command with --resume, or use a folder of {self.checkpoints}"
         if (nested := nested_model(self.root)) is not None:
             return f"Did you mean {nested}?"
-        return "Restore the missing files, or train a new model into another folder"
+        return "Give the folder of a trained model, or restore the missing files"
 
 
 def nested_model(folder: Path) -> Path | None:
     """Return the first subfolder that contains a model, for a user who gave its parent; None without."""
     return min((path.parent for path in folder.glob("*/config.json")), default=None)
-
-
-def _step(checkpoint: Path) -> int:
-    digits = re.search(r"\d+$", checkpoint.name)
-    return int(digits.group()) if digits else -1

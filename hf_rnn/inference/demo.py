@@ -13,19 +13,17 @@ from the page's own server.
 from __future__ import annotations
 
 import os
-import socket
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..hub.card.files import read_facts
+from ..hub.card import read_facts
 from ..hub.loading import find_folder, load_model
 from ..hub.model_folder import FinishedFolder
 from ..tasks import check_verb, task_of
 from ..tasks.answers import score_kind
 from ..utils.errors import UserError, install_hint
-from .attribution import explain
-from .attribution_html import colour, escape
+from .attribution import colour, escape, explain
 from .predictor import Tagger
 
 if TYPE_CHECKING:
@@ -122,7 +120,6 @@ def serve(page: gradio.Blocks, host: str = "127.0.0.1", port: int | None = None)
         host: Address to listen at. `0.0.0.0` admits everybody who can reach this machine.
         port: None takes the first free one from 7860.
     """
-    _check_address(host)
     settings: dict[str, Any] = {"share": False, "quiet": True, "prevent_thread_lock": True, "show_error": True}
     settings |= {"footer_links": [], "run_history": False, "ssr_mode": False, "mcp_server": False}
     gr = _import_gradio()
@@ -132,8 +129,7 @@ def serve(page: gradio.Blocks, host: str = "127.0.0.1", port: int | None = None)
     try:
         page.launch(server_name=host, server_port=port, app_kwargs=_guard(host), **settings)
     except (OSError, OverflowError) as error:  # the second for a port above 65535
-        where = f"port {port} of {host}" if port is not None else host
-        raise UserError(f"the page cannot be served at {where}: set --port to a free one") from error
+        raise UserError(f"the page cannot be served at {host}: set --port to a free one") from error
     return page.local_url
 
 
@@ -156,18 +152,6 @@ def _guard(host: str) -> dict[str, Any]:
         Middleware(RequestBodyLimitMiddleware, max_body_size=_MOST_BYTES),
     ]
     return {"middleware": middleware, "routes": [Route(path, refusal) for path in uploads]}
-
-
-def _check_address(host: str) -> None:
-    """Refuse an address of another machine, because Gradio would try port after port for minutes."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.bind(address)
-    except (OSError, UnicodeError) as error:  # the second for an invalid name
-        raise UserError(
-            f"this machine has no address {host!r}: leave out --host, or set it to 0.0.0.0 to let others in"
-        ) from error
 
 
 def _import_gradio() -> Any:

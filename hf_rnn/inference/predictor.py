@@ -1,7 +1,7 @@
 """`FastRnn`: raw texts → labels and scores with the model's own answers, as fast as a CPU allows.
 
-The way of a text: `fast_tokenizer` makes ids, `fused` makes logits. `reference`, the plain model, serves where `fused`
-does not: on an accelerator, for models that it does not support, and where its table would be too large.
+`fast_tokenizer` makes ids from a text, and `fused` logits from ids. `reference` runs the plain model on an
+accelerator, for models that `fused` does not support, and where its table would be too large.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .fused.classifier import FEW_TEXTS
 from .fused.packing import pack_batches
 from .fused.stored import StoredClassifier, read_stored
 from .reference import compute_logits
-from .text_classifier import TextClassifier, check_size
+from .text_classifier import TextClassifier
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -65,7 +65,6 @@ class Tagger:
     def __init__(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tokens_per_batch: int | None = None
     ) -> None:
-        check_size(tokens_per_batch)
         self.model, self.tokenizer = model, tokenizer
         self.config: Any = model.config
         self.task = task_of(self.config)
@@ -115,7 +114,7 @@ class FastRnn(TextClassifier):
             model with hooks, adapters or cells, poolings and modules from outside this package, which the log says.
 
     Raises:
-        UserError: For an unknown `table_dtype`, one that rounds where there is no table, or an invalid size.
+        UserError: For an unknown `table_dtype`, and for a model of another task.
         ValueError: When the model is in training mode.
 
     Example:
@@ -148,13 +147,9 @@ class FastRnn(TextClassifier):
         self.memory = 0
         self._fused: FusedClassifier | FusedBlocks | None = None
         if model.device.type != "cpu":
-            if table_dtype != "float32":
-                raise UserError(f"table_dtype {table_dtype} is for a CPU, found the model on {model.device}")
             return
         unsupported = None if isinstance(model, StoredClassifier) else find_unsupported_part(model)
         if unsupported:
-            if table_dtype != "float32":
-                raise UserError(f"table_dtype {table_dtype} is for a model of this package, unchanged: {unsupported}")
             _LOGGER.warning("the plain model predicts, without a table: %s", unsupported)
             return
         if (size := table_bytes(config, table_dtype)) > memory_limit:
@@ -240,15 +235,9 @@ def load_predictor(
     device: str = "cpu",
     tokens_per_batch: int | None = None,
 ) -> TextClassifier | Tagger:
-    """Load a model of any task for prediction.
+    """Load a model of any task for prediction, from a finished folder or a repo; options are those of [`FastRnn`].
 
-    Args:
-        name: A finished folder, or the id of a repo.
-        revision: Branch, tag or commit of a repo.
-        backend: `torch`, or `onnx` and `onnx_int8` for the files of `hf-rnn export`.
-        table_dtype: As in [`FastRnn`].
-        device: Device of torch.
-        tokens_per_batch: As in [`FastRnn`].
+    `backend` is `torch`, or `onnx` and `onnx_int8` for the files of `hf-rnn export`.
     """
     size = {} if tokens_per_batch is None else {"tokens_per_batch": tokens_per_batch}
     if backend == "torch":

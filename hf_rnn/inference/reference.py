@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from ..models.cells_rnn import CompactTexts
-from ..tasks import answers
 from .text_classifier import batch_by_length
 
 if TYPE_CHECKING:
@@ -47,20 +46,15 @@ def compute_logits(
         else:
             batch = collate([{"input_ids": text} for text in texts])
         inputs = {name: torch.from_numpy(batch[name]).to(model.device) for name in ("input_ids", "attention_mask")}
-        found = model(**inputs, return_dict=True).logits.float().cpu()
-        if found.dim() == 3:
+        outputs = model(**inputs, return_dict=True).logits.float().cpu()
+        if outputs.dim() == 3:
             if logits.dim() == 2:  # the first batch
                 logits = logits[:, None].repeat(1, max(map(len, input_ids)), 1)
-            for row, mask, tokens in zip(rows, inputs["attention_mask"].bool().cpu(), found, strict=True):
+            for row, mask, tokens in zip(rows, inputs["attention_mask"].bool().cpu(), outputs, strict=True):
                 logits[row, : int(mask.sum())] = tokens[mask]
         else:
-            logits[rows] = found
+            logits[rows] = outputs
     return logits
-
-
-def compute_scores(model: PreTrainedModel, logits: torch.Tensor) -> torch.Tensor:
-    """Return scores `(N, C)` of logits `(N, C)`: softmax, a sigmoid per label, or for regression the value itself."""
-    return torch.from_numpy(answers.compute_scores(logits.numpy(), model.config))
 
 
 @torch.inference_mode()
@@ -69,19 +63,19 @@ def read_gates(model: PreTrainedModel, hidden_states: Sequence[torch.Tensor]) ->
 
     `hidden_states` are those of the model's output for a batch of this text alone, in evaluation mode.
     """
-    found = []
+    panels = []
     for number, layer in enumerate(model.base_model.layers, 1):
         inputs, states = _read_layer(model.base_model, number, hidden_states)
         directions = getattr(layer, "mixer", layer).directions
         for direction, side in zip(directions, states.chunk(len(directions), dim=-1), strict=True):
             backward = direction is not directions[0]
-            read, seen = (part.flip(0) if backward else part for part in (inputs, side))
+            read, seen = (sequence.flip(0) if backward else sequence for sequence in (inputs, side))
             gates = {f"{name} gate": gate for name, gate in direction.cell.read_gates(read, seen).items()}
             title = f"layer {number}, {'backward' if backward else 'forward'}"
             for name, values in {**gates, "state": seen}.items():
                 values = values.flip(0) if backward else values
-                found.append((title, name, values[:, 0].float().cpu().numpy()))
-    return found
+                panels.append((title, name, values[:, 0].float().cpu().numpy()))
+    return panels
 
 
 def _read_layer(encoder: Any, number: int, hidden_states: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -36,12 +36,6 @@ def batch_by_length(
         yield batch
 
 
-def check_size(tokens_per_batch: int | None) -> None:
-    """Refuse a number of tokens below 1."""
-    if tokens_per_batch is not None and tokens_per_batch < 1:
-        raise UserError(f"tokens_per_batch must be at least 1, found {tokens_per_batch}")
-
-
 class PairTokenizer:
     """Token ids of pairs of texts, with the interface of [`FastTokenizer`]."""
 
@@ -54,7 +48,7 @@ class PairTokenizer:
         for position, pair in enumerate(pairs):
             if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
                 raise UserError(f"texts[{position}] must be a pair (first, second): found {pair!r:.80}")
-        firsts, seconds = ([pair[place] for pair in pairs] for place in (0, 1))
+        firsts, seconds = [first for first, _ in pairs], [second for _, second in pairs]
         check_texts(firsts)
         check_texts(seconds)
         return self._tokenizer(firsts, seconds, truncation=True)["input_ids"] if pairs else []
@@ -85,7 +79,6 @@ class TextClassifier:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, config: Any, tokens_per_batch: int | None) -> None:
-        check_size(tokens_per_batch)
         self.tokenizer = tokenizer
         self.tokens_per_batch: Any = tokens_per_batch
         paired = getattr(config, "sep_token_id", None) is not None

@@ -35,7 +35,7 @@ class MultiLabel(SequenceClassification):
 
     def read(self, arguments: Any, *, report: DataReport, **options: Any) -> Splits:
         """Read texts with their labels between separators, or in columns of 0 and 1."""
-        from ..data.label_sets import LabelSets
+        from ..data.labels import LabelSets
         from ..data.loading import load_texts
 
         separator = arguments.label_separator

@@ -34,7 +34,7 @@ class Regression(SequenceClassification):
 
     def read(self, arguments: Any, *, report: DataReport, **options: Any) -> Splits:
         """Read texts with numbers, each in a column."""
-        from ..data.label_sets import Numbers
+        from ..data.labels import Numbers
         from ..data.loading import load_texts
 
         return load_texts(arguments, report=report, scheme=Numbers.from_rows, **options)

@@ -4,27 +4,22 @@ The stages that will encode also count, inside the `tokenizers` library, so both
 lowers a final Greek sigma differently). `AutoTokenizer` loads the saved tokenizer without this package.
 """
 
-import contextlib
-import heapq
 import json
 import logging
-import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
-from functools import partial
-from itertools import groupby, islice
-from operator import itemgetter
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.decoders import Decoder
-from tokenizers.models import BPE, Unigram, WordLevel
+from tokenizers.models import BPE, WordLevel
 from tokenizers.normalizers import Lowercase, Normalizer, Replace, Strip
 from tokenizers.pre_tokenizers import Metaspace, PreTokenizer, Split
 from tokenizers.processors import TemplateProcessing
-from tokenizers.trainers import BpeTrainer, UnigramTrainer, WordLevelTrainer
+from tokenizers.trainers import BpeTrainer, WordLevelTrainer
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ..utils.errors import UserError
@@ -39,15 +34,13 @@ PAD_TOKEN = "<pad>"  # id 1
 EOS_TOKEN = "<eos>"  # id 2 of a language model's
 SEP_TOKEN = "<sep>"  # between the texts of a pair
 
-TOKENIZERS = ("word", "char", "bpe", "unigram")
+TOKENIZERS = ("word", "char", "bpe")
 logger = logging.getLogger(__name__)
 
 _BATCH = 1000  # texts counted at once
 _COUNTED = 500  # batches whose counts are read together
 _MOST_WORDS = 2_000_000  # distinct words in memory
 _PIECES = 16_000  # entries of a vocabulary of pieces
-_LONG = 20  # characters of a text that should contain a space
-_FEWEST = 10  # texts needed for a warning about all texts
 
 
 class NoFrequentWordError(UserError):
@@ -78,8 +71,8 @@ def train_tokenizer(
     `encode_special_tokens = True`.
 
     Args:
-        texts: The training texts, any iterable, read once. While they are counted, at most two million distinct
-            words are in memory; the others are on the disk.
+        texts: The training texts, any iterable, read once. When two million distinct words are in memory, those
+            that were seen once so far are forgotten.
         min_frequency: A word, character or merge of `bpe` must occur at least this often to get an id.
         max_vocab_size: At most this many entries, `<unk>` and `<pad>` included, so it bounds `RnnConfig.vocab_size`
             (torchtext's `max_size` excludes them). None keeps 16,000 pieces, or every word or character that is
@@ -87,14 +80,13 @@ def train_tokenizer(
         lowercase: Whether to lowercase every text.
         normalizer: An entry of `hf_rnn.tokenizers.normalizers.NORMALIZERS`.
         model_max_length: Tokens per text with `truncation=True`.
-        tokenizer: `word`; `char`, where spaces are tokens too; or `bpe` or `unigram`, pieces of words that are learned
-            from the texts. Languages written without spaces need one of the last three, because there a `word` is a
-            whole clause and rarely seen twice.
+        tokenizer: `word`; `char`, where spaces are tokens too; or `bpe`, pieces of words that are learned from the
+            texts. Languages written without spaces need one of the last two, because there a `word` is a whole clause
+            and rarely seen twice.
         exact: Keep every character, spaces and line feeds included, so that `decode` returns the text: for language
-            models. `char` has a token per character, `bpe` and `unigram` are pieces of bytes, and `word`, which loses
-            the number of spaces, has line feeds as words with normalizer `none`. It pads on the left, as `generate`
-            needs it, and has an end token, `<eos>` = 2; only as a word of `word`
-            it can be typed.
+            models. `char` has a token per character, `bpe` has pieces of bytes, and `word`, which loses the number of
+            spaces, has line feeds as words with normalizer `none`. It pads on the left, as `generate` needs it, and
+            has an end token, `<eos>` = 2. Only with `word` a text can contain it.
 
     Raises:
         UserError: For an argument out of range, an invalid text, or texts without a word that is frequent enough.
@@ -106,22 +98,21 @@ def train_tokenizer(
     for name, (count, least) in counts.items():
         if count < least:
             raise UserError(f"{name}={count!r} must be at least {least}")
-    for name, value, known in (("normalizer", normalizer, NORMALIZERS), ("tokenizer", tokenizer, TOKENIZERS)):
-        if value not in known:
-            near = get_close_matches(str(value), known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(known)}"
+    for name, value, choices in (("normalizer", normalizer, NORMALIZERS), ("tokenizer", tokenizer, TOKENIZERS)):
+        if value not in choices:
+            near = get_close_matches(str(value), choices, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(choices)}"
             raise UserError(f"{name}={value!r} is unknown: {hint}")
 
-    empty = {"bpe": BPE(unk_token=UNK_TOKEN), "unigram": Unigram()}.get(tokenizer, WordLevel({}, unk_token=UNK_TOKEN))
-    backend = Tokenizer(empty)
+    is_bpe = tokenizer == "bpe"
+    backend = Tokenizer(BPE(unk_token=UNK_TOKEN) if is_bpe else WordLevel({}, unk_token=UNK_TOKEN))
     if exact:
         backend.normalizer, backend.pre_tokenizer, backend.decoder = _build_exact(tokenizer, normalizer, lowercase)
     else:
         backend.normalizer, backend.pre_tokenizer = _build_stages(tokenizer, normalizer, lowercase)
-    learn = _count if isinstance(empty, WordLevel) else _learn_pieces
-    sample: list[str] = []
-    backend.model = learn(backend, _checked(texts, sample), min_frequency, max_vocab_size, specials)
-    if not exact and tokenizer in ("bpe", "unigram"):
+    learn = _learn_pieces if is_bpe else _count
+    backend.model = learn(backend, _checked(texts), min_frequency, max_vocab_size, specials)
+    if not exact and is_bpe:
         marks = decoders.Replace(Regex(f"▁?[{CAPITAL}{ALL_CAPITALS}]"), "")
         backend.decoder = decoders.Sequence([marks, decoders.Metaspace(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
     elif tokenizer == "word" and normalizer == "cased" and not exact:
@@ -130,11 +121,8 @@ def train_tokenizer(
         times = "even once" if min_frequency == 1 else f"{min_frequency} times"
         raise NoFrequentWordError(
             f"no {'word' if tokenizer == 'word' else 'character'} occurs {times} in the texts: give more texts, lower "
-            "min_frequency, or for languages written without spaces set tokenizer to char, bpe or unigram "
-            "(--tokenizer char)"
+            "min_frequency, or for languages written without spaces set tokenizer to char or bpe (--tokenizer char)"
         )
-    if tokenizer == "word":
-        _warn_of_lost_letters(backend, sample)
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         unk_token=UNK_TOKEN,
@@ -158,11 +146,11 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     if not tokenizer.split_special_tokens or not file.is_file():
         return
     content = json.loads(file.read_text(encoding="utf-8"))
-    known, named = Tokenizer(tokenizer.backend_tokenizer.model).get_vocab(), set(tokenizer.all_special_tokens)
+    vocabulary, named = Tokenizer(tokenizer.backend_tokenizer.model).get_vocab(), set(tokenizer.all_special_tokens)
     content["added_tokens"] = [
         token
         for token in content["added_tokens"]
-        if token["content"] not in named or known.get(token["content"]) != token["id"]
+        if token["content"] not in named or vocabulary.get(token["content"]) != token["id"]
     ]
     file.write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")
 
@@ -228,8 +216,8 @@ def _build_exact(tokenizer: str, normalizer: str, lowercase: bool) -> tuple[Norm
     is_plain = normalizer == "none"
     if tokenizer == "word":
         words = Split(Regex(r"\n|\S+"), "removed", invert=True) if is_plain else cut
-        parts = [decoders.WordPiece("\0", cleanup=False), decoders.Fuse(), decoders.Replace(Regex(r" ?\n ?"), "\n")]
-        return rewrite, words, decoders.Sequence(parts)
+        steps = [decoders.WordPiece("\0", cleanup=False), decoders.Fuse(), decoders.Replace(Regex(r" ?\n ?"), "\n")]
+        return rewrite, words, decoders.Sequence(steps)
     rewrite = normalizers.Sequence([Lowercase()] if lowercase else []) if is_plain else rewrite
     if tokenizer == "char":
         return rewrite, Split(Regex(r"[\s\S]"), "removed", invert=True), decoders.Fuse()
@@ -244,7 +232,15 @@ def _count(
     backend: Tokenizer, texts: Iterable[list[str]], min_frequency: int, max_size: int | None, specials: list[str]
 ) -> WordLevel:
     """Count words with the backend's own stages, in all threads, and return their model."""
-    counts = {word: count for word, count in _sum_counts(_count_some(backend, texts)) if count >= min_frequency}
+    totals: Counter[str] = Counter()
+    remaining = iter(texts)
+    while batches := list(islice(remaining, _COUNTED)):
+        trainer = WordLevelTrainer(vocab_size=0, special_tokens=[], show_progress=False)
+        backend.train_from_iterator(batches, trainer)
+        totals.update(json.loads(trainer.__getstate__())["WordLevelTrainer"]["words"])
+        if len(totals) > _MOST_WORDS:
+            totals = Counter({word: count for word, count in totals.items() if count > 1})
+    counts = {word: count for word, count in totals.items() if count >= min_frequency}
     private = set(filter(is_private, counts))
     if private:
         logger.info("%d words that look like secrets, addresses or phone numbers get no id", len(private))
@@ -253,63 +249,17 @@ def _count(
     return WordLevel({word: index for index, word in enumerate(vocabulary)}, unk_token=UNK_TOKEN)
 
 
-def _count_some(backend: Tokenizer, texts: Iterable[list[str]]) -> Iterator[dict[str, int]]:
-    """Yield the counts of the words of `_COUNTED` batches at a time."""
-    remaining = iter(texts)
-    while batches := list(islice(remaining, _COUNTED)):
-        trainer = WordLevelTrainer(vocab_size=0, special_tokens=[], show_progress=False)
-        backend.train_from_iterator(batches, trainer)
-        yield json.loads(trainer.__getstate__())["WordLevelTrainer"]["words"]
-
-
-def _sum_counts(parts: Iterable[dict[str, int]]) -> Iterator[tuple[str, int]]:
-    """Yield the sum of the counts of each word; of more than `_MOST_WORDS` words, sorted runs go to files."""
-    counts: Counter[str] = Counter()
-    with contextlib.ExitStack() as stack:
-        runs: list[Iterable[Sequence[Any]]] = []
-        for part in parts:
-            counts.update(part)
-            if len(counts) > _MOST_WORDS:
-                file = stack.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8"))
-                file.writelines(json.dumps(entry) + "\n" for entry in sorted(counts.items()))
-                file.seek(0)
-                runs.append(map(json.loads, file))
-                counts.clear()
-        if not runs:
-            yield from counts.items()
-            return
-        runs.append(sorted(counts.items()))
-        for word, entries in groupby(heapq.merge(*map(partial(map, tuple), runs)), key=itemgetter(0)):
-            yield word, sum(count for _, count in entries)
-
-
 def _learn_pieces(
     backend: Tokenizer, texts: Iterable[list[str]], min_frequency: int, max_size: int | None, specials: list[str]
-) -> BPE | Unigram:
+) -> BPE:
     """Learn pieces of words with the library's own trainer and return its model."""
     size = max_size or _PIECES
-    texts = (list(map(_leave_out_private, batch)) for batch in texts)
     options: dict[str, Any] = {"vocab_size": size, "special_tokens": specials, "show_progress": False}
+    options |= {"min_frequency": min_frequency, "limit_alphabet": size - len(specials)}
     if backend.decoder is not None:  # pieces of bytes
         options["initial_alphabet"] = pre_tokenizers.ByteLevel.alphabet()
-    if isinstance(backend.model, BPE):
-        options |= {"min_frequency": min_frequency, "limit_alphabet": size - len(specials)}
-        backend.train_from_iterator(texts, BpeTrainer(**options))
-        return backend.model
-    try:
-        backend.train_from_iterator(texts, UnigramTrainer(unk_token=UNK_TOKEN, **options))
-    except UserError:
-        raise
-    except Exception as error:  # the backend raises no narrower kind
-        raise UserError(f"unigram pieces cannot be learned with max_vocab_size {size}: {error}; raise it") from error
-    learned = json.loads(backend.to_str())["model"]["vocab"][len(specials) :]
-    # Between runs the last digits of scores differ, the order of equal scores, and the rare characters that get the
-    # least score plus 0.0001, 0.0002, ...
-    least = min((score for _, score in learned), default=0.0)
-    rare = least + 1e-4 * sum(len(piece) == 1 for piece, _ in learned)
-    rounded = [(piece, round(least if len(piece) == 1 and score < rare else score, 6)) for piece, score in learned]
-    rounded.sort(key=lambda entry: (-entry[1], entry[0]))
-    return Unigram([*((token, 0.0) for token in specials), *rounded][:size], unk_id=0)
+    backend.train_from_iterator((list(map(_leave_out_private, batch)) for batch in texts), BpeTrainer(**options))
+    return backend.model
 
 
 def _leave_out_private(text: str) -> str:
@@ -319,29 +269,8 @@ def _leave_out_private(text: str) -> str:
     return text
 
 
-def _warn_of_lost_letters(backend: Tokenizer, sample: list[str]) -> None:
-    """Warn if whole words do not suit the texts, as in languages written without spaces."""
-    unknown = backend.token_to_id(UNK_TOKEN)
-    letters = sum(sum(map(str.isalpha, text)) for text in sample)
-    known = 0
-    for text, encoding in zip(sample, backend.encode_batch(sample), strict=True):
-        spans = (span for number, span in zip(encoding.ids, encoding.offsets, strict=True) if number != unknown)
-        known += sum(sum(map(str.isalpha, text[start:end])) for start, end in spans)
-    long = [text for text in sample if len(text) >= _LONG]
-    unspaced = sum(len(text.split()) == 1 for text in long)
-    if (len(sample) >= _FEWEST and known < letters / 2) or (len(long) >= _FEWEST and unspaced > len(long) / 2):
-        logger.warning(
-            "%.0f%% of the letters are in unknown words, and %d of %d long texts have no spaces: for languages "
-            "written without spaces set tokenizer to char, bpe or unigram (--tokenizer char); else lower "
-            "min_frequency",
-            100 * max(0.0, 1 - known / max(letters, 1)),
-            unspaced,
-            len(long),
-        )
-
-
-def _checked(texts: Iterable[str], sample: list[str]) -> Iterator[list[str]]:
-    """Yield the texts in checked batches and add the first batch to the sample."""
+def _checked(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Yield the texts in checked batches."""
     if isinstance(texts, str | bytes):
         raise UserError("texts must be an iterable of str, found one text: put it into a list, [text]")
     try:
@@ -352,5 +281,4 @@ def _checked(texts: Iterable[str], sample: list[str]) -> Iterator[list[str]]:
     while batch := list(islice(remaining, _BATCH)):
         check_texts(batch, first=first)
         first += len(batch)
-        sample += [] if sample else batch
         yield batch

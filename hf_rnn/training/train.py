@@ -25,7 +25,7 @@ from ..data.samplers import with_lengths
 from ..evaluation.calibration import calibrate
 from ..hub.client import find_user, token_advice
 from ..hub.model_folder import FinishedFolder
-from ..hub.push import PushResult, check_request, find_token, push
+from ..hub.push import PushResult, check_repo_id, find_token, push
 from ..models.auto import head_class
 from ..tasks import get_task
 from ..tasks.base import Splits
@@ -164,7 +164,6 @@ def train_on(
         raise UserError("calibrate needs rows that are not trained on: give a validation split, or leave it out")
     start = None if data_args.model_name_or_path is None else WarmStart(data_args.model_name_or_path)
     facts: dict[str, Any] = {}  # for the card
-    fingerprints: dict[str, Any] = {}
 
     # texts to ids
     further_texts, vocabulary_texts = extension.read_texts(run), task.vocabulary_texts(texts["train"])
@@ -183,8 +182,7 @@ def train_on(
     run.class_counts = report.label_counts["train"] if task.one_label else None
     if sample_weights is not None:
         weigh_rows(run, sample_weights)
-    extension.add_rows(run)
-    fingerprints |= extension.fingerprints()
+    fingerprints = extension.add_rows(run)
 
     # the model
     set_seed(training_args.seed)
@@ -228,8 +226,7 @@ def train_on(
             run.predictions[split] = run.trainer.predict(run.examples[split])
     chance_loss = task.chance_loss(config)
     if training_args.calibrate:
-        names = list(config.id2label.values())
-        facts["calibration"] = calibrate(run.model.classifier, names, run.predictions)
+        facts["calibration"] = calibrate(run.model.classifier, run.predictions)
     task.complete(run.model, run.predictions, lambda split: run.trainer.predict(run.examples[split]))
     for split, output in run.predictions.items():
         run.metrics[split] = task.evaluate(output.predictions, output.label_ids, run.model.config)
@@ -281,12 +278,12 @@ def fit(trainer: RnnTrainer, folder: FinishedFolder, checkpoint: Path | None) ->
     is_main = args.process_index == 0
     if is_main:
         folder.root.mkdir(parents=True, exist_ok=True)
-    with hold_folder(folder.root) if is_main else contextlib.nullcontext(), trainer.stop_request as asked:
+    with hold_folder(folder.root) if is_main else contextlib.nullcontext(), trainer.stop_request as request:
         if is_main and args.overwrite_output_dir:
             trainer.on_begin = partial(output_dir.remove_checkpoints, folder)
         outcome = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     if trainer.asked_to_stop():  # after the last step, too late to save
-        raise TrainingStopped(asked.number, None)
+        raise TrainingStopped(request.number, None)
     check_finite(trainer.model, args)
     return {
         "epochs": trainer.state.epoch,
@@ -378,7 +375,7 @@ def find_destination(arguments: RnnTrainingArguments) -> dict[str, Any] | None:
         raise UserError(f"push_to_hub: there is no token to push with: {token_advice()}")
     user = find_user(token)  # also with a full name, because it finds a refused token before the training
     repo_id = name if "/" in name else f"{user}/{name}"
-    check_request(repo_id, arguments.hub_revision, create_pr=False)
+    check_repo_id(repo_id)
     private, revision = arguments.hub_private_repo, arguments.hub_revision
     return {"repo_id": repo_id, "private": private, "revision": revision, "token": token}
 

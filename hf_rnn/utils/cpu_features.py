@@ -11,5 +11,5 @@ def multiplies_bfloat16() -> bool | None:
     None when an older torch does not report it.
     """
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    found = any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-    return found if capabilities else None
+    supported = any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return supported if capabilities else None

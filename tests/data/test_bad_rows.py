@@ -70,30 +70,23 @@ def test_the_first_bad_line_is_reported_first(tmp_path):
     ("content", "reason", "options"),
     [
         (b"", Reason.EMPTY_FILE, {}),
-        (b"text\tlabel\n", Reason.EMPTY_FILE, {"header": True}),
+        (b"text\tlabel\n", Reason.EMPTY_FILE, {"text_column": "text"}),
         (b"\x1f\x8b\x08\x00" + GOOD, Reason.UNREADABLE, {}),
-        (GOOD, Reason.NO_HEADER, {"header": True}),
         (GOOD, Reason.MISSING_COLUMN, {"text_column": 2}),
-        (b"id\ttweet\tlabel\n" + GOOD, Reason.MISSING_COLUMN, {"header": True, "text_column": "txt"}),
+        (b"id\ttweet\tlabel\n" + GOOD, Reason.MISSING_COLUMN, {"text_column": "txt"}),
     ],
 )
 def test_a_file_that_no_limit_allows(tmp_path, content, reason, options):
-    if reason is Reason.NO_HEADER:
-        content *= 2
     with pytest.raises(DataError) as caught:
         load_train(write(tmp_path / "train.tsv", content), max_bad_rows=9, **options)
     assert (caught.value.reason, caught.value.line) == (reason, None)
 
 
-def test_a_header_names_columns_in_any_case_or_two_by_place(tmp_path):
+def test_a_header_names_columns_in_any_case(tmp_path):
     rows = [("good day", "positive"), ("bad day", "negative")]
     swapped = b"".join(b"\t".join(line.split(b"\t")[::-1]) + b"\n" for line in GOOD.splitlines())
-    assert load_train(write(tmp_path / "capitals.tsv", b"Label\tText\n" + swapped), header=True) == rows
-    assert load_train(write(tmp_path / "others.tsv", b"post\tmood\n" + GOOD), header=True) == rows
-    assert load_train(tmp_path / "others.tsv", text_column="post") == rows
-    assert load_train(tmp_path / "capitals.tsv") == rows, "known names need no --header"
-    with pytest.raises(UserError, match="two columns"):
-        load_train(tmp_path / "others.tsv", text_column=1, label_column=1)
+    assert load_train(write(tmp_path / "capitals.tsv", b"Label\tText\n" + swapped)) == rows
+    assert load_train(write(tmp_path / "others.tsv", b"post\tmood\n" + GOOD), text_column="post") == rows
 
 
 def many_rows(tmp_path, bad):

@@ -57,18 +57,11 @@ def test_lines_that_are_not_utf8(folder):
     assert (report.splits["train"].rows_read, report.splits["train"].rows_kept) == (3, 2)
 
 
-@pytest.mark.parametrize(
-    ("content", "error"),
-    [
-        (TEXT.encode("utf-16-le"), r"train\.txt:1: NUL character: .*UTF-16"),
-        (TEXT.encode("utf-16"), "train.txt: UTF-16"),
-        (b"one\nt\0wo\n", r"train\.txt:2: NUL character"),
-    ],
-)
-def test_text_that_is_not_text(folder, content, error):
-    (folder / "train.txt").write_bytes(content)
-    with pytest.raises(DataError, match=error):
-        load_text(folder)
+def test_text_that_is_not_text(folder):
+    for content, error in ((TEXT.encode("utf-16"), "train.txt: UTF-16"), (b"one\nt\0wo\n", r"train\.txt:2: NUL")):
+        (folder / "train.txt").write_bytes(content)
+        with pytest.raises(DataError, match=error):
+            load_text(folder)
 
 
 @pytest.mark.parametrize(("files", "error"), [({}, "give train.txt"), ({"train.txt": " \n"}, "empty file"),
@@ -80,11 +73,11 @@ def test_a_folder_without_text(tmp_path, files, error):
         load_text(tmp_path)
 
 
-@pytest.mark.parametrize("kind", ["word", "char", "bpe", "unigram"])
+@pytest.mark.parametrize("kind", ["word", "char", "bpe"])
 def test_tokens_of_lines_are_those_of_the_text_and_decode_exactly(kind):
     text = TEXT + "\n  Ünï <pad> <unk> x<eos> END\n"
     lines = text.splitlines(True)
-    size = 300 if kind in ("bpe", "unigram") else None
+    size = 300 if kind == "bpe" else None
     tokenizer = train_tokenizer(lines, 1, size, lowercase=False, tokenizer=kind, exact=True, model_max_length=10**30)
     ids = tokenizer(text)["input_ids"]
     assert ids == sum(tokenizer(lines)["input_ids"], [])
@@ -93,7 +86,7 @@ def test_tokens_of_lines_are_those_of_the_text_and_decode_exactly(kind):
     if kind == "word":  # spaces are not words
         text = "\n".join(" ".join(line.split()) for line in text.split("\n")).replace("<pad>", "<unk>")
     assert found == text
-    if kind in ("bpe", "unigram"):
+    if kind == "bpe":
         assert tokenizer.decode(tokenizer("☃ new")["input_ids"]) == "☃ new"
 
 

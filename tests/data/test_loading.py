@@ -68,7 +68,6 @@ def test_one_split_is_read_without_train(tmp_path):
     [
         ("nowhere", None, "'nowhere' cannot be loaded"),
         ({"trian": "a.tsv"}, None, "'trian'"),
-        ({"train": "train.tsv", "test": "./train.tsv"}, None, "twice"),
         (".", ["train", "test"], "no split test: found train"),
     ],
 )
@@ -172,18 +171,6 @@ def test_rows_in_memory_are_read_like_files(form, integers, tmp_path):
     again = DataReport()
     load_texts(TableArguments(max_bad_rows="1"), data=data, report=again)
     assert again.fingerprint == memory.fingerprint
-
-
-@pytest.mark.parametrize(("suffix", "split"), [("csv", "train"), ("jsonl", "test"), ("parquet", "train")])
-def test_a_single_file_of_records(suffix, split, tmp_path):
-    rows = [("NA", "good"), ("none, too", "bad"), ("null", "good")]
-    path, frame = tmp_path / f"moods.{suffix}", FORMS["polars"](rows)
-    {"csv": frame.write_csv, "jsonl": frame.write_ndjson, "parquet": frame.write_parquet}[suffix](path)
-    arguments = TableArguments(data_dir=str(path))
-    found = load_texts(arguments, class_names=["bad", "good"], splits=[split], validation_share=0)
-    assert columns_of(found) == {split: [[text for text, _ in rows], [1, 0, 1], ["bad", "good"]]}
-    streamed = load_texts(arguments, class_names=["bad", "good"], splits=[split], streaming=True)
-    assert list(streamed[split]) == list(found[split])
 
 
 def test_a_table_with_other_names_separator_and_encoding(tmp_path):

@@ -48,15 +48,10 @@ def test_temperature_is_the_one_another_minimiser_finds(count, classes, true):
     assert fit_temperature(1000 * logits[:20], labels[:20]) <= 20
 
 
-def test_temperatures_at_their_bounds(caplog):
+def test_rows_that_decide_nothing(caplog):
     with caplog.at_level(logging.WARNING, "hf_rnn"):
         assert fit_temperature([[3.0, 0.0], [2.0, 1.0]], [0, 0]) == 1
-        assert fit_temperature([[3.0, 0.0], [2.0, 0.0]], [1, 1]) == pytest.approx(20, rel=1e-3)
-        assert fit_temperature([[1e-3, 0.0]] * 99 + [[0.0, 1e-3]], [0] * 100) == pytest.approx(0.05, rel=1e-3)
-    assert ["all 2 rows are right" in caplog.messages[0]] + ["bound" in m for m in caplog.messages[1:]] == [True] * 3
-
-
-def test_rows_that_cannot_be_calibrated():
+    assert "all 2 rows are right" in caplog.text
     with pytest.raises(UserError, match="1 of 2 rows"):
         fit_temperature(np.array([[0.0, np.nan], [1, 2]]), np.array([0, 1]))
 
@@ -126,14 +121,3 @@ def test_metrics_are_those_of_the_saved_models(runs, noisy_dir):
             squares = (softmax(logits, axis=1) - np.eye(3)[labels]) ** 2
             assert found["splits"][split][when]["brier"] == pytest.approx(squares.sum(axis=1).mean(), abs=1e-5)
     assert "calibration" not in runs[0].metrics
-
-
-def test_card_and_figure_show_the_calibration(runs):
-    found = runs[1].metrics["calibration"]
-    card = (runs[1].folder / "README.md").read_text(encoding="utf-8")
-    assert f"temperature {found['temperature']:.3f}" in card
-    for split in ("validation", "test"):
-        assert f"{found['splits'][split]['before']['ece']:.3f} to {found['splits'][split]['after']['ece']:.3f}" in card
-    assert "](<reliability.png>)" in card
-    assert (runs[1].folder / "reliability.png").read_bytes().startswith(b"\x89PNG")
-    assert not (runs[0].folder / "reliability.png").exists()

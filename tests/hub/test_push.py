@@ -5,7 +5,6 @@ import json
 import pathlib
 import shutil
 
-import huggingface_hub
 import pytest
 import torch
 from finished_folder import TEXTS, write_finished_folder
@@ -13,7 +12,7 @@ from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
 from hf_rnn import FastRnn, RnnConfig, RnnForSequenceClassification, train_tokenizer
-from hf_rnn.hub.card.files import read_facts, write_card
+from hf_rnn.hub.card import read_facts, write_card
 from hf_rnn.hub.loading import load_model
 from hf_rnn.hub.model_folder import MODELLING_FILES, FinishedFolder
 from hf_rnn.hub.push import push
@@ -91,12 +90,11 @@ def test_a_branch_is_created_once_and_main_stays(hub, folder):
     assert push(folder, "me/films", revision="main").url == f"{hub.url}/me/films"
 
 
-@pytest.mark.parametrize("private", [True, False])
-def test_an_existing_repo_does_not_change_its_visibility(hub, folder, private):
-    push(folder, "me/films", private=not private)
+def test_an_existing_repo_does_not_change_its_visibility(hub, folder):
+    push(folder, "me/films")
     commits = len(hub.repos["me/films"].commits)
     (folder / "metrics.json").write_text("{}")
-    assert f"{hub.url}/me/films/settings" in fails("exists already", folder, "me/films", private=private)
+    assert f"{hub.url}/me/films/settings" in fails("exists already", folder, "me/films", private=True)
     assert len(hub.repos["me/films"].commits) == commits
 
 
@@ -127,7 +125,7 @@ def test_the_card_names_the_repo_unless_it_was_edited(hub, folder):
 @pytest.mark.parametrize(
     ("options", "failure", "message"),
     [
-        ({"token": "hf_unknown"}, None, "does not accept the token.*hf auth login"),
+        ({"token": "hf_unknown"}, None, "the token does not allow this.*hf auth login"),
         ({"repo_id": "they/films"}, None, "does not allow this.*namespace"),
         ({}, 503, "the Hub refuses .503.*try again"),
     ],
@@ -155,24 +153,18 @@ def test_no_token(hub, folder, monkeypatch):
     [
         ("training_args.json", '{\n"data_dir": "/home/jane/tweets"}', r"json:2 holds a path .*\(/home/jane/tweets\)"),
         ("training_args.json", r'{"data_dir": "C:\\Users\\jane\\tweets"}', "holds a path of this machine"),
-        ("training_args.json", '{"data_dir": "HOME/tweets"}', "holds a path of this machine"),
         ("metrics.json", '{"from": "FOLDER/predictions.tsv"}', "holds a path of this machine"),
         ("metrics.json", r'{"from": "\/home\/jane\/x"}', r"metrics.json:2 holds a path of .*\(/home/jane/x\)"),
         ("README.md", "see file:///tmp/plots/curve.png", r"README.md:1 holds a path of .*\(/tmp/plots/curve.png\)"),
         ("README.md", f"use run_{TOKEN}", r"holds a secret \(hf_AbC\.\.\.\)"),
-        ("README.md", "ghp_" + "AbCdEfGhIjKlMnOp" * 3, "holds a secret"),
-        ("README.md", "AKIA" + "ABCDEFGH" * 2, "holds a secret"),
         ("README.md", "sk-proj-" + "AbCdEfGhIjKlMnOp_-" * 3, "holds a secret"),
         ("README.md", "-----BEGIN OPENSSH PRIVATE " + "KEY-----", "holds a secret"),
-        ("README.md", "xoxb-" + "123456789012-abcdefgh", "holds a secret"),
         ("README.md", "aiza" + "sya1234567890abcdefghijklmnopqrstuvw", "holds a secret"),
         (
             "card_facts.json",
             '{"examples": ["sk_live_' + 'abcdefghijklmnop1234"]}',
             "holds a secret .*--no_card_examples",
         ),
-        ("metrics.json", '{"from": "glpat-' + 'abcdefghij0123456789"}', "holds a secret"),
-        ("README.md", "eyJhbGciOiJIUzI1NiJ9." + "eyJzdWIiOiIxMjM0In0.abc", "holds a secret"),
         ("README.md", "PASSWORD=Hunter", "holds a secret"),
         ("metrics.json", '{"from": "jane@corp.org"}', "json:2 holds an e-mail.*jane@corp.org.*--allow_contacts"),
         ("README.md", "call +49 30 1234567", "holds an e-mail address or phone number"),
@@ -242,7 +234,6 @@ def test_words_of_the_texts_may_be_paths_but_not_of_own_folders(folder):
     ("name", "content", "message"),
     [
         ("metrics.json", None, "has no metrics.json.*--resume"),
-        ("metrics.json", '{"test": {"loss": NaN}}', "metrics.json is not JSON: found NaN. Did the training diverge"),
         ("model.safetensors", "torn", "cannot be loaded, because of model.safetensors"),
         ("README.md", "---\ntags: [a\n---\n", "metadata of .*README.md cannot be read"),
     ],
@@ -272,7 +263,6 @@ def test_a_model_that_would_need_the_package(folder, lost):
 @pytest.mark.parametrize("name", ["films", "me/fil ms"])
 def test_an_invalid_request(folder, name):
     fails("invalid repo id", folder, name)
-    fails("leave out either", folder, "me/films", create_pr=True, revision="v1")
 
 
 # ---- the command ----
@@ -289,29 +279,6 @@ def test_the_command_lists_the_files_and_ends_with_the_url(hub, folder, command)
     assert sizes["model.safetensors"] == f"{(folder / 'model.safetensors').stat().st_size:,}"
     assert lines[-1] == f"{hub.url}/me/films/tree/v1"
     assert hub.repos["me/films"].private
-
-
-def test_a_page_becomes_a_static_space(hub, folder, command):
-    arguments = ("push", "--model", folder, "--repo_id", "me/films", "--space", "me/try-films")
-    code, _, err = command(*arguments)
-    assert (code, hub.calls) == (2, []) and "hf-rnn export --model" in err
-    page = {"index.html": b"<p>", "model.js": b"1", "engine.js": b"2"}
-    (folder / "web").mkdir()
-    for name, content in page.items():
-        (folder / "web" / name).write_bytes(content)
-    code, out, err = command(*arguments, "--dry_run")
-    assert (code, hub.calls) == (0, []), err
-    assert out.splitlines()[-1] == f"{hub.url}/spaces/me/try-films"
-    code, out, err = command(*arguments)
-    assert code == 0, err
-    assert out.splitlines()[-2:] == [f"{hub.url}/me/films", f"{hub.url}/spaces/me/try-films"]
-    space = hub.repos["spaces/me/try-films"]
-    sent = stored(space)
-    card = huggingface_hub.RepoCard(sent.pop("README.md").decode(), ignore_metadata_errors=False)
-    assert space.sdk == "static" and sent == page
-    assert card.data.to_dict() == {
-        "title": "model", "sdk": "static", "app_file": "index.html", "models": ["me/films"]
-    }  # fmt: skip
 
 
 def test_weights_in_several_files(hub, folder):

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from hf_rnn import RnnConfig, RnnForSequenceClassification, train_tokenizer
 from hf_rnn.hub import loading as model_loading
-from hf_rnn.inference.attribution import explain
-from hf_rnn.inference.attribution_html import colour
+from hf_rnn.inference.attribution import colour, explain
 from hf_rnn.utils.errors import UserError
 
 LABELS = ("bad", "good", "plain")
@@ -99,8 +98,8 @@ def test_tokens_cover_the_characters_they_were_made_from(text, pieces):
 def test_dropped_words_belong_to_no_token():
     text = 'dry 3.50 s\u00e4nd "Box'
     explanation = explain(*PAIRS["semeval"], text)
-    assert [text[piece.start : piece.end] for piece in explanation.pieces] == ["dry", "Box"]
-    assert '<span class="unread"> 3.50 s\u00e4nd &quot;</span>' in colour(explanation)
+    assert [text[piece.start : piece.end] for piece in explanation.pieces] == ["dry", '"Box']
+    assert '<span class="unread"> 3.50 s\u00e4nd </span>' in colour(explanation)
 
 
 # HTML

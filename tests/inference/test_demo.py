@@ -17,21 +17,6 @@ from hf_rnn.inference import demo
 from hf_rnn.utils.errors import UserError
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([], "--model is missing"),
-        (["--model", "me/x"], "pip install '.[demo]'"),
-    ],
-)
-def test_mistakes(command, monkeypatch, arguments, message):
-    monkeypatch.setitem(sys.modules, "gradio", None)  # as if it were not installed
-    monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "True")
-    code, _, err = command("demo", *arguments)
-    assert (code, err.count("\n")) == (2, 1)
-    assert message in err
-
-
 def test_the_revision_is_loaded_without_analytics(command, monkeypatch):
     asked = []
 

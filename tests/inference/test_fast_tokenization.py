@@ -120,7 +120,6 @@ def test_words_of_any_character(name, lowercase):
     "token",
     [
         AddedToken("<new>", special=True, lstrip=True),
-        AddedToken("new day", special=True, normalized=False),
         AddedToken("#Tag", special=True, normalized=False),
     ],
     ids=repr,

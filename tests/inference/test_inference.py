@@ -4,7 +4,6 @@ import copy
 import itertools
 import pickle
 import re
-import tracemalloc
 
 import numpy as np
 import pandas as pd
@@ -16,8 +15,7 @@ from transformers import pipeline
 from hf_rnn import FastRnn, RnnConfig, RnnForSequenceClassification, train_tokenizer
 from hf_rnn.hub.loading import load_model
 from hf_rnn.inference import reference
-from hf_rnn.inference.fused import FusedClassifier, classifier, table_bytes
-from hf_rnn.inference.fused.packing import PackedTexts
+from hf_rnn.inference.fused import classifier
 from hf_rnn.utils.errors import UserError
 
 CELLS = ["rnn_tanh", "rnn_relu", "gru", "lstm", "min_gru"]
@@ -112,32 +110,6 @@ def test_settings_of_the_calling_program_change_nothing(cell, memory_limit, toke
         torch.set_default_dtype(torch.float32)
 
 
-class TestPacking:
-    def test_one_long_text_among_short_ones_takes_no_memory_for_padding(self):
-        lengths = np.array([100_000] + [1] * 5_000)
-        tracemalloc.start()
-        PackedTexts.pack(np.arange(lengths.sum()), np.cumsum(lengths) - lengths, lengths)
-        _, peak = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
-        assert peak < 30 * 8 * lengths.sum()
-
-    @pytest.mark.parametrize(
-        ("fields", "tokens_per_batch", "length", "texts"),
-        [
-            ({}, None, 10, 512),
-            ({}, 100, 10, 10),
-            ({"num_hidden_layers": 2}, None, 1000, (1 << 24) // (2 * 128 * 4) // 1000),  # keeps states
-        ],
-        ids=str,
-    )
-    def test_memory_of_a_batch_is_bounded(self, tokenizer, fields, tokens_per_batch, length, texts, monkeypatch):
-        fast = FastRnn(make(hidden_size=128, **fields), tokenizer, tokens_per_batch=tokens_per_batch)
-        sizes = []
-        monkeypatch.setattr(fast._fused, "logits", lambda batch: sizes.append(len(batch.lengths)) or torch.zeros(1))
-        fast.logits([[5] * length] * 900)
-        assert sizes[0] == texts and sum(sizes) == 900
-
-
 class TestAnswers:
     def test_are_those_of_pipeline_in_order(self, pair):
         model, tokenizer = pair
@@ -150,17 +122,6 @@ class TestAnswers:
         assert all(answer.keys() == {"label", "score"} for answer in answers)
         assert [answer["score"] for answer in answers] == pytest.approx([e["score"] for e in expected], abs=1e-6)
         assert len({answer["score"] for answer in answers}) > 3, "premise: answers differ, so that order shows"
-
-    def test_one_at_a_time_are_the_same(self, pair):
-        fast = FastRnn(*pair)
-        together = fast.predict_proba(TEXTS)
-        assert together.dtype == np.float32
-        np.testing.assert_allclose(np.concatenate([fast.predict_proba([text]) for text in TEXTS]), together, atol=1e-6)
-
-    def test_to_no_texts(self, pair):
-        fast = FastRnn(*pair)
-        assert fast.predict([]) == []
-        assert fast.predict_proba([]).shape == (0, 3)
 
     @pytest.mark.parametrize(
         ("problem", "num_labels"),
@@ -217,16 +178,6 @@ class TestAnswers:
 
 
 class TestTable:
-    @pytest.mark.parametrize("cell", CELLS)
-    def test_size_is_as_stated(self, cell):
-        model = make(cell_type=cell)
-        parts = {"rnn_tanh": 1, "rnn_relu": 1, "min_gru": 2, "gru": 3, "lstm": 4}[cell]
-        for dtype, width in (("float32", 4), ("bfloat16", 2), ("int8", 1)):
-            fused = FusedClassifier(model, dtype)
-            assert fused.memory == fused.table.stored.numel() * fused.table.stored.element_size()
-            assert fused.memory == VOCABULARY * parts * 5 * 2 * width
-            assert fused.memory == table_bytes(model.config, dtype)
-
     def test_beyond_the_limit_the_plain_model_predicts_and_the_log_says_so(self, pair, caplog):
         fast = FastRnn(*pair)
         plain = FastRnn(*pair, memory_limit=fast.memory - 1)
@@ -254,24 +205,6 @@ class TestTable:
         assert_close(alone, batch, atol=0.02 if recurrent == torch.bfloat16 else 2e-6)
 
 
-class Doubling(torch.nn.Module):
-    """Wraps a module as an adapter does: its weights can be read, but its output differs."""
-
-    def __init__(self, base):
-        super().__init__()
-        self.base_layer = base
-
-    def __getattr__(self, name):
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(super().__getattr__("base_layer"), name)
-
-    def forward(self, *given):
-        found = self.base_layer(*given)
-        return (2 * found[0], found[1]) if isinstance(found, tuple) else 2 * found
-
-
 class Own(RnnForSequenceClassification):
     def forward(self, *given, **named):
         output = super().forward(*given, **named)
@@ -279,22 +212,9 @@ class Own(RnnForSequenceClassification):
         return output
 
 
-class Inherited(RnnForSequenceClassification):
-    """Unchanged."""
-
-
 def hook(place):
     def change(model):
         model.get_submodule(place).register_forward_hook(lambda module, given, found: found * 2)
-        return model
-
-    return change
-
-
-def wrap(place):
-    def change(model):
-        above, _, name = place.rpartition(".")
-        setattr(model.get_submodule(above), name, Doubling(model.get_submodule(place)))
         return model
 
     return change
@@ -311,8 +231,6 @@ def change_class(kind):
 
 UNSUPPORTED = {
     "hook on the embedding": (hook("rnn.embedding"), "rnn.embedding has hooks"),
-    "adapter of a cell": (wrap("rnn.layers.0.directions.1.cell"), r"rnn.layers.0.directions.1.cell is .*Doubling"),
-    "adapter of the head": (wrap("classifier"), "classifier is .*Doubling"),
     "a class with its own forward": (change_class(Own), "the model is .*Own"),
 }
 
@@ -329,15 +247,6 @@ class TestUnsupportedModels:
         assert fast.memory == 0 and len(caplog.records) == 1
         assert re.search(f"plain model.*: {found}", caplog.text)
         assert_close(fast.logits([[2, 3, 4], [4]]), expected, atol=1e-5)
-        with pytest.raises(UserError, match=f"table_dtype int8.*: {found}"):
-            FastRnn(model, tokenizer, table_dtype="int8")
-
-    def test_subclasses_and_parametrisations_are_supported(self, tokenizer):
-        model = change_class(Inherited)(make())
-        torch.nn.utils.parametrizations.weight_norm(model.rnn.layers[0].directions[0].cell, "weight_hh_l0")
-        fast = FastRnn(model, tokenizer)
-        assert fast.memory > 0
-        assert_close(fast.logits([[2, 3], [4]]), plain_logits(model, [[2, 3], [4]]))
 
 
 class TestRefusals:

@@ -13,10 +13,10 @@ import torch
 from transformers import AutoTokenizer
 
 from hf_rnn import RnnConfig, RnnForCausalLM, RnnForSequenceClassification, RnnForTokenClassification, RnnModel
-from hf_rnn.hub.card.files import read_facts
-from hf_rnn.hub.leak_scan import list_shared_files
+from hf_rnn.hub.card import read_facts
 from hf_rnn.hub.loading import load_model
 from hf_rnn.hub.model_folder import FinishedFolder
+from hf_rnn.hub.push import list_shared_files
 from hf_rnn.inference.onnx import export
 from hf_rnn.inference.reference import compute_logits, tokenize
 from hf_rnn.utils.errors import UserError
@@ -381,8 +381,6 @@ def test_invalid_texts_and_ids_are_refused(exported):
     for ids in ([3, -1], [3, size]):
         with pytest.raises(IndexError, match="token ids"):
             classifier.logits([[], ids])
-    with pytest.raises(UserError, match="tokens_per_batch must be at least 1, found 0"):
-        OnnxClassifier.from_pretrained(exported[0].root, tokens_per_batch=0)
 
 
 def test_a_missing_damaged_or_outdated_file_is_refused(folder):

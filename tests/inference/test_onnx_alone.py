@@ -112,7 +112,7 @@ def test_the_file_of_the_tokenizer_gives_the_ids_of_transformers(tmp_path, kind,
     if kind == "bert":
         make_bert(tmp_path)
     else:
-        how = {"tokenizer": kind} if kind in ("char", "bpe", "unigram") else {"normalizer": kind}
+        how = {"tokenizer": kind} if kind == "bpe" else {"normalizer": kind}
         train_tokenizer(TEXTS, min_frequency=1, **how).save_pretrained(tmp_path)
     AutoTokenizer.from_pretrained(tmp_path, model_max_length=9, truncation_side=side).save_pretrained(tmp_path)
     expected, found = AutoTokenizer.from_pretrained(tmp_path), TokenizerFile(FinishedFolder(tmp_path))

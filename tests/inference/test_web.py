@@ -19,8 +19,9 @@ from hf_rnn import RnnConfig, RnnForSequenceClassification, train_tokenizer
 from hf_rnn.hub.loading import load_model
 from hf_rnn.hub.model_folder import FinishedFolder
 from hf_rnn.inference.onnx.parity import make_texts
-from hf_rnn.inference.reference import compute_logits, compute_scores, tokenize
+from hf_rnn.inference.reference import compute_logits, tokenize
 from hf_rnn.inference.web.page import find_engine
+from hf_rnn.tasks.answers import compute_scores
 from hf_rnn.tokenizers.word_level import save_tokenizer
 from hf_rnn.utils.errors import UserError
 
@@ -36,7 +37,6 @@ VARIANTS = {
     "tweet": ("tweet", "word", "rnn_tanh", 1, False, "attention", "tanh"),
     "cased": ("cased", "word", "rnn_relu", 1, True, "max", "gelu"),
     "bpe": ("none", "bpe", "min_gru", 2, True, "mean", "linear"),
-    "unigram": ("tweet", "unigram", "lstm", 1, False, "last", "linear"),
     "char": ("none", "char", "gru", 1, True, "attention", "linear"),
     "english": (),  # the encoder of the package with a head: word pieces
 }
@@ -91,7 +91,7 @@ def answer(folder, count=500):
     texts = [*make_texts(tokenizer, TWEETS[:100]), " ".join(TWEETS)[:20000], *TWEETS[100:]][:count]
     ids = tokenize(tokenizer, texts)
     assert len(texts) == count and max(map(len, ids)) > 600 and [] in ids, "premise"
-    return texts, compute_scores(model, compute_logits(model, tokenizer, ids)).numpy()
+    return texts, compute_scores(compute_logits(model, tokenizer, ids).numpy(), model.config)
 
 
 def run_page(browser, url, texts):

@@ -144,8 +144,3 @@ def test_saving(tmp_path, tied):
     assert type(loaded) is RnnForCausalLM
     assert (loaded.lm_head.weight is loaded.rnn.embedding.weight) == tied
     torch.testing.assert_close(loaded(IDS).logits, model(IDS).logits)
-
-
-def test_both_directions_are_refused():
-    with pytest.raises(ValueError, match="one direction"):
-        RnnForCausalLM(RnnConfig(bidirectional=True))

@@ -29,13 +29,6 @@ def test_a_misspelt_setting_names_the_nearest(name, nearest, tmp_path):
         AutoConfig.from_pretrained(tmp_path)
 
 
-def test_keywords_of_tokenizers_are_ignored(tmp_path):
-    """`AutoTokenizer.from_pretrained` passes them to the config."""
-    RnnConfig().save_pretrained(tmp_path)
-    keywords = {"model_max_length": 64, "padding_side": "left", "use_fast": True, "pad_token": "<pad>"}
-    assert AutoConfig.from_pretrained(tmp_path, **keywords).hidden_size == 128
-
-
 def test_what_transformers_and_others_store_is_kept(tmp_path):
     config = RnnConfig(
         num_labels=3, problem_type="regression", dtype="bfloat16", output_hidden_states=True, tokenizer_class="X",
@@ -58,9 +51,7 @@ def test_what_transformers_and_others_store_is_kept(tmp_path):
     [
         ("hidden_size", "64"),
         ("bidirectional", 1),
-        ("word_dropout", "0.1"),
         ("cell_type", "lstn"),
-        ("pooling", "sum"),
         ("id2label", ["no", "yes"]),
     ],
 )
@@ -77,7 +68,6 @@ def test_wrong_types_and_choices(name, value):
         {"hidden_size": 0},
         {"num_hidden_layers": 10**8},
         {"cell_type": "min_gru", "recurrent_dropout": 0.1},
-        {"embedding_initializer_range": float("inf")},
         {"pad_token_id": 30000},
         {"id2label": {0: "a", 2: "b"}},
         {"id2label": {0: "a", 1: "b"}, "label2id": {"a": 1, "b": 0}},

@@ -2,17 +2,14 @@
 
 import json
 import pathlib
-import runpy
 import subprocess
 import sys
-import types
 
 import pytest
 import torch
 from transformers import AutoModel, AutoModelForSequenceClassification, pipeline
 
 from hf_rnn import RnnConfig, RnnForSequenceClassification, RnnModel, train_tokenizer
-from hf_rnn.models import configuration_rnn
 
 IDS = torch.tensor([[5, 7, 2, 9], [4, 3, 1, 1]])
 MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
@@ -184,12 +181,3 @@ def test_remote_code_without_the_package(tmp_path):
         assert [entry["score"] for entry in ours] == pytest.approx([entry["score"] for entry in theirs])
     assert there["frozen"]
     assert there["ids"] == tokenizer("a good film").input_ids
-
-
-def test_an_old_transformers_is_named(monkeypatch):
-    """The file is also what a folder loads first as remote code."""
-    old = types.ModuleType("transformers")
-    old.__version__ = "4.57.6"
-    monkeypatch.setitem(sys.modules, "transformers", old)
-    with pytest.raises(ImportError, match=r"found 4\.57\.6: pip install"):
-        runpy.run_path(configuration_rnn.__file__)

@@ -143,12 +143,6 @@ def test_round_trip(tmp_path, crf):
     torch.testing.assert_close(loaded(ids, mask).logits, model(ids, mask).logits)
 
 
-def test_a_text_without_tokens():
-    for crf in (False, True):
-        empty = make(crf=crf, word_forms=64)(torch.zeros(2, 0, dtype=torch.long))
-        assert empty.logits.shape == (2, 0, 5)
-
-
 def test_a_new_head_and_new_tokens_have_no_forms_yet(tmp_path):
     """Buffers that no checkpoint has are initialised, and grow with the vocabulary."""
     make().rnn.save_pretrained(tmp_path)

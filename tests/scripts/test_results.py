@@ -61,13 +61,6 @@ def test_seeds_with_two_settings(monkeypatch, capsys):
     assert difference.startswith(f"| difference | +0.1000 ({low:+.4f} to {high:+.4f}) |")
 
 
-@pytest.mark.slow
-def test_measure_seeds(texts_dir, monkeypatch, capsys):
-    flags = ["--data_dir", texts_dir, "--seeds", 1, "--num_train_epochs", 1, "--use_cpu"]
-    code, out, err = run_script(SCRIPTS / "measure_seeds.py", flags, monkeypatch, capsys)
-    assert code == 0 and out.splitlines()[2].startswith("| 1 | 0."), err
-
-
 def test_measure_tables(trained, texts_dir, monkeypatch, capsys):
     flags = ["--model", trained.folder, "--data_dir", texts_dir]
     code, out, err = run_script(SCRIPTS / "measure_tables.py", flags, monkeypatch, capsys)

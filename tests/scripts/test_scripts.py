@@ -10,7 +10,6 @@ import sys
 import tomllib
 from pathlib import Path
 
-import numpy as np
 import pytest
 from conftest import run_script
 
@@ -38,7 +37,7 @@ def start(tmp_path):
 
 def test_help_is_there_without_heavy_imports(tmp_path):
     """In one process without the paths that pytest sets, each script after the other."""
-    names = [str(path) for path in RUNNABLE if path != TUTORIAL and path.name not in ("data.py", "build_reference.py")]
+    names = [str(path) for path in RUNNABLE if path != TUTORIAL and path.name != "build_reference.py"]
     assert len(names) >= 10, "premise"
     code = f"""
 import contextlib, runpy, sys
@@ -207,21 +206,3 @@ def test_finetune_teacher(folds, bert, texts_dir, tmp_path, monkeypatch, capfd):
     assert all("validation_macro_recall" in one["validation"] for one in scores.get("folds", [scores]))
     code, _, err = run_script(SCRIPTS / "finetune_teacher.py", flags, monkeypatch, capfd)
     assert code == 2 and "not empty" in err
-
-
-def test_the_last_layer_follows_the_class_names(teacher):
-    """A classifier of the same classes keeps its answers in another order; other classes get a new layer."""
-    import finetune_teacher
-    import torch
-    from transformers import AutoModelForSequenceClassification
-
-    before = AutoModelForSequenceClassification.from_pretrained(teacher)
-    names = ["bad", "good", "plain"]
-    model, tokenizer = finetune_teacher.load_checkpoint(str(teacher), names)
-    batch = tokenizer("the box of dry miro", return_tensors="pt")
-    with torch.no_grad():
-        old, new = (one.eval()(**batch).logits[0].numpy() for one in (before, model))
-    ids = {name: number for number, name in before.config.id2label.items()}
-    np.testing.assert_allclose(new, [old[ids[name]] for name in names], rtol=1e-5)
-    other, _ = finetune_teacher.load_checkpoint(str(teacher), ["warm", "cold", "mild"])
-    assert not other.classifier.bias.any() and list(other.config.id2label.values()) == ["warm", "cold", "mild"]

@@ -128,9 +128,7 @@ def test_remote_code_without_the_package(tagger, tmp_path):
     ("mistake", "message"),
     [
         ({"metric_for_best_model": "macro_recall"}, "unknown metric_for_best_model"),
-        ({"text_column": "token"}, "columns of CoNLL files are numbers"),
         ({"streaming": True}, "streaming is not for tagged sentences"),
-        ({"calibrate": True}, "calibrate is for one label per text"),
     ],
     ids=str,
 )

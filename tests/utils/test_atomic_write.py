@@ -42,12 +42,3 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="no space"):
         write_whole(path, b"new")
     assert [found.name for found in tmp_path.iterdir()] == ["answers"] and path.read_bytes() == b"old"
-
-
-def test_the_content_reaches_the_disk_before_the_name(tmp_path, monkeypatch):
-    """Otherwise the name could refer to an empty file after a power cut."""
-    done, flush, replace = [], os.fsync, os.replace
-    monkeypatch.setattr(os, "fsync", lambda handle: done.append(os.fstat(handle).st_size) or flush(handle))
-    monkeypatch.setattr(os, "replace", lambda source, target: done.append("moved") or replace(source, target))
-    write_whole(tmp_path / "answers", b"four")
-    assert done == [4, "moved"]

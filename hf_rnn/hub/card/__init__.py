@@ -1,5 +1,5 @@
 """Facts about a model → the card of its folder."""
 
-from .template import CardFacts, render
+from .template import CardFacts, amend_card, card_for_repo, read_facts, render, write_card
 
-__all__ = ["CardFacts", "render"]
+__all__ = ["CardFacts", "amend_card", "card_for_repo", "read_facts", "render", "write_card"]

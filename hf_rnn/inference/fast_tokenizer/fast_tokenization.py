@@ -70,9 +70,9 @@ class FastTokenizer:
             return self._encode(texts)
         return self.tokenizer(texts, truncation=True, return_attention_mask=False)["input_ids"] if texts else []
 
-    def _look_up(self, texts: list[str], known: _Words) -> list[list[int]]:
+    def _look_up(self, texts: list[str], memory: _Words) -> list[list[int]]:
         """Look up the words of texts; encode all new words that are not plain in one call."""
-        ids_of = known.__getitem__
+        ids_of = memory.__getitem__
         encoded: list[list[int]] = []
         waiting = []
         for text in texts:
@@ -84,14 +84,14 @@ class FastTokenizer:
                 encoded.append([])
         if waiting:
             distinct = dict.fromkeys(chain.from_iterable(words for _, words in waiting))
-            new = [word for word in distinct if word not in known and known.look_up(word) is None]
-            found = dict(zip(new, self._encode_words(new), strict=True))
-            ids_of = {word: found[word] if word in found else known[word] for word in distinct}.__getitem__
+            new = [word for word in distinct if word not in memory and memory.look_up(word) is None]
+            new_ids = dict(zip(new, self._encode_words(new), strict=True))
+            ids_of = {word: new_ids[word] if word in new_ids else memory[word] for word in distinct}.__getitem__
             for position, words in waiting:
                 encoded[position] = list(chain.from_iterable(map(ids_of, words)))
-            known.update((word, ids) for word, ids in found.items() if len(word) <= _LONGEST)
-        if len(known) > _KEPT:
-            self._known = _Words(known.look_up)  # not cleared in place: other threads may be reading
+            memory.update((word, ids) for word, ids in new_ids.items() if len(word) <= _LONGEST)
+        if len(memory) > _KEPT:
+            self._known = _Words(memory.look_up)  # not cleared in place: other threads may be reading
         return self._finish(encoded)
 
     def _room(self) -> int:
@@ -109,15 +109,15 @@ class FastTokenizer:
     def _encode_words(self, words: list[str]) -> list[Ids]:
         """Return the ids that the backend gives to each word."""
         groups = [words[start : start + _GROUP] for start in range(0, len(words), _GROUP)]
-        found: list[Ids] = []
+        word_ids: list[Ids] = []
         encodings = self._backend.encode_batch([" ".join(group) for group in groups], add_special_tokens=False)
         for group, encoding in zip(groups, encodings, strict=True):
             ends = list(accumulate(len(word) + 1 for word in group))
             ids: list[list[int]] = [[] for _ in group]
             for number, (start, _) in zip(encoding.ids, encoding.offsets, strict=True):
                 ids[bisect_right(ends, start)].append(number)
-            found += map(tuple, ids)
-        return found
+            word_ids += map(tuple, ids)
+        return word_ids
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
         """Return the ids of texts by the backend's batch call, which truncates."""

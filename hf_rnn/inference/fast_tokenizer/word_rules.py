@@ -88,10 +88,10 @@ def find_rules(tokenizer: Any, backend: Tokenizer) -> WordRules | None:
         return _find_bert_rules(tokenizer, backend)
     if backend.num_special_tokens_to_add(is_pair=False) > 0 or not tokenizer.split_special_tokens:
         return None
-    found = [backend.normalizer.__getstate__(), backend.pre_tokenizer.__getstate__()]
+    stages = [backend.normalizer.__getstate__(), backend.pre_tokenizer.__getstate__()]
     for name in _FAST_NORMALIZERS:
         for lowercase in (True, False):
-            if found == [stage.__getstate__() for stage in build_normalizer(name, lowercase)]:
+            if stages == [stage.__getstate__() for stage in build_normalizer(name, lowercase)]:
                 return _make_word_rules(name, lowercase, backend.model)
     return None
 
@@ -123,13 +123,13 @@ def _make_tweet_look_up(find: Callable[[str], Ids], lowercase: bool) -> LookUp:
     """Return the look-up of words by the rules of `tweet`; `find` returns the id of a token."""
 
     def look_up(word: str) -> Ids | None:
-        parts = _TWEET_WORD.fullmatch(word)
-        if parts is None:
+        match = _TWEET_WORD.fullmatch(word)
+        if match is None:
             placeholder = _PLACEHOLDER.fullmatch(word)
             return find(_PLACEHOLDERS[(placeholder.lastindex or 1) - 1]) if placeholder else apply_rules(word)
         if _TRIPLE.search(word.lower()):
             return apply_rules(word)
-        before, letters, after = parts.groups()
+        before, letters, after = match.groups()
         ids = find(letters)
         if before:
             ids = find(before) + ids
@@ -179,8 +179,8 @@ def _find_around(backend: Tokenizer) -> tuple[Ids, Ids] | None:
     return tuple(ids[:start]), tuple(ids[start + len(once) :])
 
 
-def _state(part: Any) -> dict[str, Any]:
-    return json.loads(part.__getstate__())
+def _state(stage: Any) -> dict[str, Any]:
+    return json.loads(stage.__getstate__())
 
 
 def _make_bert_look_up(lowercase: bool, model: WordPiece, added: Sequence[str]) -> LookUp:
@@ -193,21 +193,21 @@ def _make_bert_look_up(lowercase: bool, model: WordPiece, added: Sequence[str]) 
     def look_up(word: str) -> Ids | None:
         if not word.isascii() or not word.isprintable() or may_be_added.search(word):
             return None
-        parts = _BERT_PARTS.findall(word.lower() if lowercase else word)
-        return tuple(chain.from_iterable(map(find, parts)))
+        pieces = _BERT_PARTS.findall(word.lower() if lowercase else word)
+        return tuple(chain.from_iterable(map(find, pieces)))
 
-    def find(part: str) -> Ids:
-        number = id_of(part)
-        return cut(part) if number is None or len(part) > longest else (number,)
+    def find(piece: str) -> Ids:
+        number = id_of(piece)
+        return cut(piece) if number is None or len(piece) > longest else (number,)
 
-    def cut(part: str) -> Ids:
+    def cut(piece: str) -> Ids:
         """Return the longest piece that the part begins with, and so on, as WordPiece does."""
-        if len(part) > longest:
+        if len(piece) > longest:
             return unknown
         ids, start, before = [], 0, ""
-        while start < len(part):
-            for end in range(len(part), start, -1):
-                number = id_of(before + part[start:end])
+        while start < len(piece):
+            for end in range(len(piece), start, -1):
+                number = id_of(before + piece[start:end])
                 if number is not None:
                     break
             else:

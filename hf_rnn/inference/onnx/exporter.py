@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ... import __version__
-from ...hub.card import CardFacts
-from ...hub.card.files import amend_card, read_facts
+from ...hub.card import CardFacts, amend_card, read_facts
 from ...hub.loading import check_name, find_folder, load_model
 from ...hub.model_folder import FinishedFolder, find_built_in
 from ...models.auto import ENCODER

@@ -24,7 +24,7 @@ from ...tasks import task_of
 from ...utils.errors import UserError, install_hint, reason_of
 from ...utils.text_checks import check_text, list_texts
 from ..fast_tokenizer.fast_tokenization import NO_LIMIT
-from ..text_classifier import TextClassifier, batch_by_length, check_size
+from ..text_classifier import TextClassifier, batch_by_length
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -148,7 +148,6 @@ class OnnxModel:
         config: Any,
         tokens_per_batch: int = 8192,
     ) -> None:
-        check_size(tokens_per_batch)
         self.tokenizer: Any = tokenizer
         self.config: Any = config
         self.tokens_per_batch: Any = tokens_per_batch

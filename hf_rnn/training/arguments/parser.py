@@ -35,6 +35,7 @@ _OTHER_NAMES = {
     "no_cuda": "use_cpu",
     "num_epochs": "num_train_epochs",
 }
+_NUMBERS = {"int": "expected a whole number", "float": "expected a number"}
 _METAVARS = {int: "N", float: "X"}
 _WIDTH, _INDENT = 80, 28  # columns of the help, and those left of the meanings
 _FEW_FLAGS = 18  # up to this number, the short help shows all
@@ -75,10 +76,10 @@ class SettingsParser(argparse.ArgumentParser):
         self._example = f"{self.prog} {example}"
         for kind in self._kinds:
             hints = get_type_hints(kind)
-            for known in fields(kind):
-                default = None if known.default is MISSING else known.default
-                self._add(known.name, hints[known.name], default, known.metadata)
-                self._titles[known.name] = getattr(kind, "_argument_group_name", "flags")
+            for field in fields(kind):
+                default = None if field.default is MISSING else field.default
+                self._add(field.name, hints[field.name], default, field.metadata)
+                self._titles[field.name] = getattr(kind, "_argument_group_name", "flags")
         for names in (("-h", "--help"), ("--help_all",)):
             self.add_argument(*names, action="store_true", help=SUPPRESS)
 
@@ -128,6 +129,7 @@ class SettingsParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise a [`UserError`] in place of printing 150 flags."""
         message = re.sub(r"^argument (--\w+)\S*: ", r"\1: ", message)  # one spelling suffices
+        message = re.sub(r"invalid (int|float) value: ", lambda kind: f"{_NUMBERS[kind[1]]}: found ", message)
         bare = re.fullmatch(r"(--\w+): expected one argument", message)
         raise UserError(f"{message}; write {bare[1]}=-... for a value with a dash" if bare else message)
 
@@ -203,7 +205,8 @@ class SettingsParser(argparse.ArgumentParser):
     def _describe(self, action: Action, whole: bool) -> str:
         """Return the lines of a flag in the help."""
         value = "" if action.nargs == "?" else f" {_METAVARS.get(action.type, 'TEXT')}"  # type: ignore[call-overload]
-        head = f"  {action.option_strings[0]}{value}{' ...' if action.nargs == '+' else ''}"
+        name = action.option_strings[0].replace("--", "--[no_]" if action.default is True else "--")
+        head = f"  {name}{value}{' ...' if action.nargs == '+' else ''}"
         text = " ".join((action.help or "").replace("%%", "%").split())
         text = text if whole else re.sub(r"; .*?(?= \(default|$)", "", text)
         choices = list(map(str, getattr(action.type, "choices", ())))
@@ -252,7 +255,7 @@ class SettingsParser(argparse.ArgumentParser):
         try:
             built = []
             for kind in kinds or self._kinds:
-                names = {known.name for known in fields(kind)}
+                names = {field.name for field in fields(kind)}
                 for name in names & settings.keys():
                     check_range(name, settings[name], self._about[name])
                 built.append(kind(**{name: value for name, value in settings.items() if name in names}))
@@ -299,7 +302,7 @@ def _convert_one(action: Action, value: Any) -> Any:
     except ArgumentTypeError as error:
         raise UserError(str(error)) from None
     except ValueError:
-        raise UserError(f"invalid {kind.__name__} value: {value!r}") from None
+        raise UserError(f"{_NUMBERS.get(kind.__name__, 'invalid value')}: found {value!r}") from None
 
 
 def _read_bool(text: str) -> bool:
@@ -322,10 +325,10 @@ class _Choice:
 
     def __call__(self, text: str) -> Any:
         choices = self._choices() if callable(self._choices) else self._choices
-        known = {str(choice).casefold(): choice for choice in choices}
-        if (asked := text.casefold()) in known:
-            return known[asked]
-        near = [str(choice) for name, choice in known.items() if asked in name][:3]
-        near = near or difflib.get_close_matches(asked, known, n=1)
-        expected = f"expected one of {', '.join(map(str, known.values()))}: " if len(known) <= _FEW_CHOICES else ""
+        by_name = {str(choice).casefold(): choice for choice in choices}
+        if (wanted := text.casefold()) in by_name:
+            return by_name[wanted]
+        near = [str(choice) for name, choice in by_name.items() if wanted in name][:3]
+        near = near or difflib.get_close_matches(wanted, by_name, n=1)
+        expected = f"expected one of {', '.join(map(str, by_name.values()))}: " if len(by_name) <= _FEW_CHOICES else ""
         raise ArgumentTypeError(f"{expected}found {text!r}{f'. Did you mean {_either(near)}?' if near else ''}")

@@ -23,8 +23,8 @@ class PretrainingArguments:
 
     objective: str = setting(
         "tokens",
-        "objective: a teacher's states at every token and its sentence vectors, the vectors alone, or the next "
-        "token of the texts, which needs no teacher",
+        "targets: tokens (a teacher's states at every token and its sentence vectors), sentences (the vectors "
+        "alone) or causal_lm (the next token, without a teacher)",
         choices=["tokens", "sentences", "causal_lm"],
         common=True,
     )
@@ -49,8 +49,8 @@ class PretrainingArguments:
     held_out: int = setting(2000, "texts that are measured instead of learned, at most a tenth of all", least=2)
     max_vocab_size: int | None = setting(
         None,
-        "sentences: word pieces to keep, the most frequent ones of the teacher (default: all that occur); causal_lm: "
-        "byte pairs to learn (default: 14000)",
+        "word pieces of the teacher to keep, the most frequent ones (default: all that occur), or with causal_lm byte "
+        "pairs to learn (default: 14000)",
         common=True,
         least=100,
     )
@@ -114,5 +114,5 @@ def parse_pretraining(settings: Mapping[str, Any], prog: str) -> tuple[Any, ...]
     given = {name: Setting(value, prog) for name, value in {**settings, "recipe": named}.items()}
     merged = parser.convert(merge_recipe(recipe, given))
     merged = name_output(merged, {"data_dir": (merged.get("input") or [None])[0], **merged})
-    own, model, training = parser.build(merged, PretrainingArguments, ModelArguments, RnnTrainingArguments)
-    return model, own, training
+    pretraining, model, training = parser.build(merged, PretrainingArguments, ModelArguments, RnnTrainingArguments)
+    return model, pretraining, training

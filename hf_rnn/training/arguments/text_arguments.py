@@ -43,7 +43,6 @@ class TableArguments:
     )
     label_separator: str = setting(",", "separates the labels of a text in label_column, for multi-label")
     text_pair_column: str | None = setting(None, "column of a second text, as text_column: both make one example")
-    header: bool = setting(False, "the first line of TSV files names the columns; found for known names")
     separator: str | None = setting(
         None, "comma, semicolon, bar or tab between the columns of a file (default: the one that fits the first lines)"
     )
@@ -73,7 +72,7 @@ class TableArguments:
         names = ("text_column", "label_column", "text_pair_column")
         columns: dict[str, Any] = {name: _parse_column(getattr(self, name)) for name in names}
         columns["label_columns"] = [_parse_column(name) for name in self.label_columns or ()]
-        same = {name: getattr(self, name) for name in ("header", "separator", "encoding", "max_bad_rows")}
+        same = {name: getattr(self, name) for name in ("separator", "encoding", "max_bad_rows")}
         return {**columns, **same}
 
 
@@ -101,7 +100,7 @@ class DataArguments(TableArguments):
     )
     tokenizer: str = setting(
         "word",
-        "type of tokens: word, char, bpe or unigram; the last three for languages written without spaces",
+        "type of tokens: word, char or bpe; the last two for languages written without spaces",
         common=True,
         start="vocabulary",
         card=True,

@@ -69,22 +69,22 @@ class Distillation(Extension):
         that the teacher does not have, and for unlabelled texts that cannot be used.
         """
         texts, settings = run.texts, self.settings
-        self._class_names = list(texts["train"].features["label"].names)
-        self._ids = self._teachers.members[0].align(self._class_names, settings.teacher_labels)  # ids of the classes
+        names = list(texts["train"].features["label"].names)
+        self._ids = self._teachers.members[0].align(names, settings.teacher_labels)  # ids of the classes
         if settings.soft_label_weight == 0:
             return ()
         if settings.unlabeled is not None:
-            known = {split: set(map(normalize_text, rows["text"])) for split, rows in texts.items()}
-            labeled = known.pop("train")
+            normalized = {split: set(map(normalize_text, rows["text"])) for split, rows in texts.items()}
+            labeled = normalized.pop("train")
             data = self._arguments.data
             self._unlabeled, self._unlabeled_record = read_unlabeled(
-                Path(settings.unlabeled), set().union(*known.values()), labeled, data.text_column, data.encoding
+                Path(settings.unlabeled), set().union(*normalized.values()), labeled, data.text_column, data.encoding
             )
         self._copies = list(augment(list(texts["train"]["text"]), settings.augmentations))
         return self._unlabeled  # copies would make rare words frequent
 
-    def add_rows(self, run: Run) -> None:
-        """Add the column `teacher_logits` and the rows without a label to `train`.
+    def add_rows(self, run: Run) -> dict[str, Any]:
+        """Add the column `teacher_logits` and the rows without a label to `train`; return the fingerprints.
 
         The column has C floats in the order of the classes; rows without a label have label -100.
         """
@@ -120,17 +120,13 @@ class Distillation(Extension):
             ordered = np.ascontiguousarray(logits[:, self._ids])
             digest.update(ordered.tobytes())
             rows.append(_make_rows(encoded, ordered))
-        self._fingerprint = digest.hexdigest()
         run.examples = datasets.DatasetDict({**run.examples, "train": datasets.concatenate_datasets(rows)})
+        weighed = {name: getattr(self.settings, name) for name in ("temperature", "soft_label_weight")}
+        return {"teacher": digest.hexdigest(), "further_settings": weighed}
 
     def _encode(self, name: str, texts: list[str], run: Run) -> datasets.Dataset:
         table = datasets.Dataset.from_dict({"text": texts}, split=datasets.NamedSplit(name))
         return encode(table, run.tokenizer, self._arguments.data.max_length)
-
-    def fingerprints(self) -> dict[str, Any]:
-        """Return the hash of the teacher's logits and the settings of the loss."""
-        weighed = {name: getattr(self.settings, name) for name in ("temperature", "soft_label_weight")}
-        return {"teacher": self._fingerprint, "further_settings": weighed}
 
     def measure(self, run: Run) -> None:
         """Measure the teacher on the same splits as the student.
@@ -140,10 +136,10 @@ class Distillation(Extension):
         the scores of the teacher and `agreement`, the share of rows with the same label from both.
         """
         results, task = {}, cast(Any, run.task)
-        for split, found in run.predictions.items():
+        for split, output in run.predictions.items():
             predicted = self._logits[split].argmax(axis=1)
-            scores = task.metrics(run.model.config).compute(predictions=predicted, references=found.label_ids)
-            agreement = float((predicted == found.predictions.argmax(axis=1)).mean())
+            scores = task.metrics(run.model.config).compute(predictions=predicted, references=output.label_ids)
+            agreement = float((predicted == output.predictions.argmax(axis=1)).mean())
             results[split] = {**{name: scores[name] for name in run.task.scores}, "agreement": agreement}
             logger.info(
                 "%s: the teacher has accuracy %.3f and macro_recall %.3f; the student agrees on %.1f %%",

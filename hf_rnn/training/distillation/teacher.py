@@ -11,7 +11,6 @@ folder has `fold-1`, `fold-2`, ..., each a model that was fine-tuned on the trai
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -35,13 +34,13 @@ from ...data.labels import listed
 from ...hub.client import fetch
 from ...hub.loading import check_name, check_sorts
 from ...hub.model_folder import name_damage, read_config, read_mapping
+from ...inference.reference import compute_logits
 from ...utils.atomic_write import write_whole
 from ...utils.errors import UserError
 from ..checkpointing.fingerprints import hash_tokenizer
 
 FOLDS_FILE = "folds.json"
-BLOCK_TEXTS = 2_000  # texts per file of the cache; a killed run loses at most one file
-UNFINISHED_FILE = "unfinished.json"  # present while some teachers are missing
+BLOCK_TEXTS = 500  # texts per file of the cache; a killed run loses at most one file
 
 _CONFIG = "config.json"
 _WITHOUT_EFFECT = ("transformers_version", "_name_or_path", "dtype", "id2label", "label2id")  # on the answers
@@ -100,14 +99,14 @@ class Teacher:
         are never guessed. Raises a [`UserError`] if the names differ.
         """
         configured = self.label_names()
-        found = configured if own_names is None else list(own_names)
-        if sorted(found) == sorted(class_names) and len(found) == len(configured):
-            return [found.index(name) for name in class_names]
+        names = configured if own_names is None else list(own_names)
+        if sorted(names) == sorted(class_names) and len(names) == len(configured):
+            return [names.index(name) for name in class_names]
         remedy = "take a teacher of the same task"
         if len(configured) == len(class_names):
             remedy = "give the data's labels in the order of the teacher's ids as teacher_labels"
         raise UserError(
-            f"the teacher {self.name} has other labels than the data: found {listed(found)} instead of "
+            f"the teacher {self.name} has other labels than the data: found {listed(names)} instead of "
             f"{listed(class_names)}; {remedy}"
         )
 
@@ -145,29 +144,12 @@ class Teacher:
             )
         return model.to(self.device).eval()
 
-    @torch.inference_mode()
-    def compute(
-        self, model: torch.nn.Module, texts: Sequence[str], advance: Callable[[int], Any] = lambda count: None
-    ) -> np.ndarray:
-        """Return the logits `(N, C)` of N texts by its loaded model, in float32, C in the order of its ids.
-
-        Batches have texts of similar length; `advance` is called with the size of each.
-        """
+    def compute(self, model: Any, texts: Sequence[str]) -> np.ndarray:
+        """Return the logits `(N, C)` of N texts by its loaded model, in float32, C in the order of its ids."""
         length = {"truncation": True, "max_length": self.max_length} if self.max_length is not None else {}
-        accepted = inspect.signature(model.forward).parameters
-        encoded = {name: rows for name, rows in self.tokenizer(list(texts), **length).items() if name in accepted}
-        order = sorted(range(len(texts)), key=lambda row: len(encoded["input_ids"][row]), reverse=True)
-        logits = np.empty((len(texts), self.config.num_labels), dtype=np.float32)
-        for start in range(0, len(order), self.batch_size):
-            rows = order[start : start + self.batch_size]
-            batch: Any = {name: [values[row] for row in rows] for name, values in encoded.items()}
-            if self.tokenizer.pad_token_id is not None:
-                batch = self.tokenizer.pad(batch, return_tensors="pt")
-            inputs = {name: torch.as_tensor(values).long().to(self.device) for name, values in batch.items()}
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-                logits[rows] = model(**inputs, return_dict=True).logits.float().cpu().numpy()
-            advance(len(rows))
-        return logits
+        input_ids = self.tokenizer(list(texts), **length)["input_ids"]
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            return compute_logits(model, self.tokenizer, input_ids, self.batch_size).numpy()
 
 
 @dataclass(frozen=True)
@@ -237,7 +219,8 @@ class Answers:
                 self._advance(len(block))
                 self.cached += len(block)
             else:
-                logits = teacher.compute(self._load(teacher), block, self._advance)
+                logits = teacher.compute(self._load(teacher), block)
+                self._advance(len(block))
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_whole(path, save({"logits": logits}))
                 self.computed += len(block)
@@ -275,10 +258,6 @@ def _read_folds(folder: Path) -> list[Path]:
     path = folder / FOLDS_FILE
     if path.is_file():
         return [fold_folder(folder, fold) for fold in range(read_mapping(path, path.read_bytes())["folds"])]
-    if (folder / UNFINISHED_FILE).is_file():
-        raise UserError(
-            f"some teachers in {folder} are missing: repeat the command of finetune_teacher.py with --resume"
-        )
     return []
 
 
@@ -300,8 +279,8 @@ def check_tokenizer(
     """
     if not tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens):  # made up if its files are missing
         raise UserError(f"{name} has a tokenizer without words: add its files, such as tokenizer.json")
-    own, positions = tokenizer.model_max_length, getattr(config, "max_position_embeddings", None)
+    limit, positions = tokenizer.model_max_length, getattr(config, "max_position_embeddings", None)
     if isinstance(positions, int) and positions > _NO_TABLE:
         offset = 2 * (config.pad_token_id == 1)  # models like RoBERTa count from there
-        own = min(own, positions - offset)
-    return min((limit for limit in (own, max_length) if limit is not None and limit < _NO_LIMIT), default=None)
+        limit = min(limit, positions - offset)
+    return min((size for size in (limit, max_length) if size is not None and size < _NO_LIMIT), default=None)

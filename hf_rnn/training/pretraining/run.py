@@ -21,7 +21,7 @@ from tokenizers import normalizers
 from transformers import DataCollatorWithPadding, EvalPrediction, PreTrainedTokenizerBase, set_seed
 
 from ...data.encoding import measure_pieces, read_rules
-from ...data.vectors.loading import compress_table
+from ...data.vectors import compress_table
 from ...hub.model_folder import FinishedFolder
 from ...tokenizers.normalizers import plain_placeholders
 from ...utils.errors import UserError

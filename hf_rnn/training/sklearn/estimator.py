@@ -23,12 +23,12 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from ...data.stratified_split import hold_out
-from ...hub.leak_scan import list_shared_files
 from ...hub.loading import find_folder, load_model
 from ...hub.model_folder import FinishedFolder, read_mapping
+from ...hub.push import list_shared_files
 from ...inference.predictor import FastRnn
-from ...inference.reference import compute_scores
 from ...tasks import DEFAULT_TASK, get_task, task_of
+from ...tasks.answers import compute_scores
 from ...utils.errors import UserError
 from ...utils.process_state import contained, library_bars_off, one_at_a_time
 from ..arguments.distillation_arguments import DistillationArguments
@@ -168,7 +168,7 @@ class RnnEstimator(BaseEstimator):
             model, tokenizer = load_model(folder.root)
         self._adopt_labels(model.config)
         kept = list_shared_files(folder, tokenizer.vocab_files_names.values())
-        files = {file.name: file.path.read_bytes() for file in kept}
+        files = {file.name: file.read() for file in kept}
         self.metrics_ = read_mapping(folder.metrics, files.get(folder.metrics.name, b"{}"))
         self._runner, self._files, self._card = FastRnn(model, tokenizer), files, card
 
@@ -176,7 +176,7 @@ class RnnEstimator(BaseEstimator):
         """Return the scores `(n, C)` in float64, in the order of the ids."""
         check_is_fitted(self)
         logits = self._runner.text_logits(read_texts(X))
-        return compute_scores(self._runner.model, logits.double()).numpy()
+        return compute_scores(logits.double().numpy(), self._runner.config)
 
     def predict_table(self, table: Any, **settings: Any) -> Any:
         """Return a frame with the columns of answers, such as `label` and `score`; see [`FastRnn.predict_table`]."""
@@ -197,7 +197,7 @@ class RnnEstimator(BaseEstimator):
         Args:
             save_directory: The folder; its last part becomes the model's name in the card.
         """
-        from ...hub.card.files import write_card
+        from ...hub.card import write_card
         from ..output_dir import fill
 
         check_is_fitted(self)
@@ -240,12 +240,12 @@ class RnnEstimator(BaseEstimator):
 
         Args:
             repo_id: `owner/name`.
-            options: As for [`push`]: `private`, `revision`, `create_pr`, `dry_run`, `token`, `commit_message`.
+            options: As for [`push`]: `private`, `revision`, `dry_run`, `token`, `commit_message`.
         """
-        from ...hub.push import check_request, push
+        from ...hub.push import check_repo_id, push
 
         check_is_fitted(self)
-        check_request(repo_id, None, False)  # it becomes a folder's name
+        check_repo_id(repo_id)  # a part of it becomes a folder's name
         with tempfile.TemporaryDirectory(prefix="hf-rnn-", ignore_cleanup_errors=True) as parent:
             folder = Path(parent) / repo_id.split("/")[-1]
             self.save_pretrained(folder)

@@ -245,7 +245,7 @@ def test_command_names_lines_and_uses_the_tokenizer_of_train(command, tmp_path):
     for name, each in rows.items():
         body = "".join(f"{number}\t{label}\t{line}\r\n" for number, (line, label) in enumerate(each))
         (tmp_path / f"{name}.tsv").write_bytes(f"id\tclass\ttweet\r\n{body}".encode())
-    flags = ("--header", "--text_column", "tweet", "--label_column", "class")
+    flags = ("--text_column", "tweet", "--label_column", "class")
     own = ("--recipe", "scratch", "--min_frequency", "2")
     code, out, err = command("audit", "--data_dir", tmp_path, *flags, *own, "--json")
     assert (code, err) == (0, "")
@@ -260,16 +260,3 @@ def test_command_names_lines_and_uses_the_tokenizer_of_train(command, tmp_path):
     )
     ids = [index for line, _ in rows["train"] for index in tokenizer(line)["input_ids"]]
     assert report["summary"]["unknown_token_share"]["train"] == pytest.approx(ids.count(0) / len(ids))
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--data_dir", "DIR", "--streaming"], "leave out streaming"),
-        (["--data_dir", "DIR", "--recipe", "scratch", "--tokenizer_name_or_path", "./none"], "./none"),
-    ],
-)
-def test_command_reports_a_mistake_in_one_line(command, texts_dir, flags, message):
-    code, out, err = command("audit", *(str(texts_dir) if flag == "DIR" else flag for flag in flags))
-    assert (code, out) == (2, "")
-    assert message in err and len(err.splitlines()) == 1

@@ -1,4 +1,8 @@
-"""Pretrained word vectors for the vocabulary of a tokenizer.
+"""Pretrained word vectors for the vocabulary of a tokenizer: from a file, or from the table of a transformers model.
+
+Files are text of GloVe, fastText (.vec) and word2vec; plain, `.gz` or `.zst`. A line has a word and its numbers,
+separated by spaces. word2vec and fastText announce the number of rows and the size of a vector on a first line. Words
+may contain spaces, as a few in GloVe's 840B file do.
 
 A word that a source lacks is looked up in other forms, the first of these that is found:
 
@@ -17,26 +21,34 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import logging
 import os
 import re
+import zlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import chain, count, islice, takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 import torch
 from tokenizers.models import BPE, WordLevel
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 
-from ...hub.client import fetch
-from ...utils.errors import UserError
-from .model_table import ModelTable
-from .vector_file import VectorFile
+from ..hub.client import fetch
+from ..hub.model_folder import nested_model, read_config
+from ..utils.errors import UserError, reason_of
+from .delimited import open_unpacked
 
-_BATCH = 1000  # texts tokenized at a time
+logger = logging.getLogger(__name__)
+
+_BATCH = 1000  # texts tokenized, or words split, at a time
+_BEFORE = "a "  # precedes a word while it is split
+_LONGEST_LINE = 1 << 22  # bytes read to recognise the format
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_BINARY = {b"\xba\x16\x4f\x2f": "a fastText model: give its .vec file", b"PK\x03\x04": "a zip archive: unpack it"}
 _PLACEHOLDER = re.compile(r"<+(\w+)>+|(@user)")
 _SUBSTITUTES = {
     **dict.fromkeys(("mention", "user", "@user"), ("<user>", "@user", "user")),
@@ -52,6 +64,187 @@ _EMOTICONS = {
     re.compile(r"<3"): "<heart>",
 }
 _CONTRACTION = re.compile(r"(\w+)(n't|'(?:s|m|d|re|ve|ll))", re.IGNORECASE)
+
+
+# ---- sources ----
+
+
+@dataclass(frozen=True)
+class VectorFile:
+    """A file of word vectors."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return self.path.name
+
+    def first_words(self, limit: int) -> list[str]:
+        """Return the words of the first rows, in most files the most frequent words; skip those not in UTF-8."""
+        words = [word.decode(errors="replace") for _, word, _ in islice(self._rows(), 1, limit + 1)]
+        return [word for word in words if "\ufffd" not in word]
+
+    def read(self, wanted: Collection[str]) -> tuple[int, dict[str, np.ndarray]]:
+        """Return the size of the vectors, and those of the wanted words that the file has, float32 `(E,)`.
+
+        The whole file is read, so that damage anywhere is found. The first row of a word counts.
+
+        Raises:
+            UserError: For damage and other content; the message names the file and the line.
+        """
+        keys, rows = {word.encode(): word for word in wanted}, self._rows()
+        size, vectors = next(rows)[0], {}
+        for line, key, numbers in rows:
+            if (word := keys.pop(key, None)) is not None:
+                try:
+                    with np.errstate(over="ignore"):  # becomes infinite, which is refused later
+                        vectors[word] = np.array([float(field) for field in numbers.split()], dtype=np.float32)
+                except ValueError as error:
+                    raise UserError(f"{self.path}, line {line:,}: {error}") from None
+        return size, vectors
+
+    def _rows(self) -> Iterator[tuple[int, bytes, bytes]]:
+        """Yield the size of the vectors, then line number, word and numbers of each row."""
+        try:
+            with open_unpacked(str(self.path)) as stream:
+                yield from self._split_lines(stream)
+        except (EOFError, zlib.error, OSError) as error:
+            found = getattr(error, "strerror", None) or reason_of(error)
+            raise UserError(f"{self.path} cannot be read, or is cut short: {found}; download it again") from error
+
+    def _split_lines(self, stream: BinaryIO) -> Iterator[tuple[int, bytes, bytes]]:
+        first = stream.readline(_LONGEST_LINE).removeprefix(_BYTE_ORDER_MARK)
+        for magic, kind in _BINARY.items():
+            if first.startswith(magic):
+                raise UserError(f"{self.path} is {kind}")
+        announced, fields = None, first.split()
+        if len(fields) == 2 and all(field.isdigit() for field in fields):
+            announced, size = map(int, fields)
+            first = stream.readline(_LONGEST_LINE)
+            if b"\0" in first or not any(map(_is_number, first.split()[1:])):
+                raise UserError(f"{self.path} is not text: save binary vectors of word2vec in its text format")
+        else:
+            size = sum(1 for _ in takewhile(_is_number, reversed(fields[1:])))
+        if not size:
+            found = f"found {first.strip()!r:.80}; give vectors of GloVe, fastText (.vec) or word2vec"
+            raise UserError(f"{self.path}, line 1: expected a word and its numbers, {found}")
+        yield size, b"", b""
+        count, line = 0, b"\n"
+        for number, line in enumerate(chain([first], stream), 1 if announced is None else 2):
+            bare = line.rstrip()
+            if bare.count(b" ") == size and b"  " not in bare:
+                word, _, numbers = bare.partition(b" ")
+            elif bare:  # tabs, several spaces, or a word that contains spaces
+                fields = bare.split()
+                cut = len(fields) - size  # the first number
+                if cut < 1 or (cut > 1 and _is_number(fields[cut - 1])):
+                    found = f"found {len(fields) - 1} numbers, expected {size}"
+                    advice = "if this is the last line, the file is cut short"
+                    raise UserError(f"{self.path}, line {number:,}: {found}; {advice}")
+                word, numbers = b" ".join(fields[:cut]), b" ".join(fields[cut:])
+            else:
+                continue
+            count += 1
+            yield number, word, numbers
+        if announced not in (None, count):
+            found = f"{self.path} has {count:,} rows and announces {announced:,} on line 1"
+            raise UserError(f"{found}: is it cut short? Download it again")
+        if not line.endswith(b"\n"):
+            logger.warning("%s: its last line has no line break: is it cut short?", self.path)
+
+
+def _is_number(field: bytes) -> bool:
+    try:
+        float(field)
+    except ValueError:
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class ModelTable:
+    """The input embedding of a model, float32 `(V, E)`, and its tokenizer."""
+
+    name: str
+    tokenizer: PreTrainedTokenizerBase
+    table: np.ndarray
+
+    @classmethod
+    def find(cls, folder: Path, name: str) -> Self:
+        """Load the table of a model's folder, which has the files of the tokenizer too."""
+        if not (folder / "config.json").is_file():
+            nested = nested_model(folder)
+            advice = "give the folder of a transformers model, or a file of vectors"
+            raise UserError(f"{name} has no config.json: {advice if nested is None else f'did you mean {nested}?'}")
+        try:
+            read_config(f"the model {name}", folder)
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            model, info = AutoModel.from_pretrained(
+                folder, trust_remote_code=False, use_safetensors=True, output_loading_info=True
+            )
+            weight = model.get_input_embeddings().weight
+            key = next(key for key, parameter in model.named_parameters() if parameter is weight)
+            table = weight.detach().float().numpy()
+        except UserError:
+            raise
+        except Exception as error:  # damaged files make the libraries raise any exception
+            raise UserError(f"the vectors of {name} cannot be loaded: {reason_of(error):.1000}") from error
+        if key in info["missing_keys"]:
+            raise UserError(f"{name} has no {key}, the model's token embedding: give another model")
+        if len(table) <= (last := max(tokenizer.get_vocab().values(), default=-1)):
+            raise UserError(f"{name}: {key} has {len(table):,} rows, but the tokenizer's ids need {last + 1:,}")
+        return cls(name, tokenizer, table)
+
+    def first_words(self, limit: int) -> list[str]:
+        """Return the first whole words of the vocabulary, in the order of their ids."""
+        special = set(self.tokenizer.all_special_ids)
+        ordered = sorted(set(self.tokenizer.get_vocab().values()) - special)
+        found: list[str] = []
+        for first in range(0, len(ordered), _BATCH):
+            ids = ordered[first : first + _BATCH]
+            tokens = self.tokenizer.convert_ids_to_tokens(ids)
+            words = [self.tokenizer.convert_tokens_to_string([token]).strip() for token in tokens]
+            pieces = self._split(words)
+            found += [word for index, word in enumerate(words) if word and pieces[index] == [ids[index]]]
+            if len(found) >= limit:
+                break
+        return found[:limit]
+
+    def read(self, wanted: Collection[str]) -> tuple[int, dict[str, np.ndarray]]:
+        """Return the size of the vectors, and those of the words that are one piece to the model's tokenizer."""
+        words = list(wanted)
+        whole = {word: pieces[0] for word, pieces in zip(words, self._split(words), strict=True) if len(pieces) == 1}
+        rows = self.read_rows(whole.values())
+        return self.table.shape[1], {word: rows[index] for word, index in whole.items()}
+
+    def compose(self, words: Collection[str]) -> dict[str, np.ndarray]:
+        """Return for each word the mean of the vectors of its pieces; unknown words are left out."""
+        split = {word: pieces for word, pieces in zip(words, self._split(list(words)), strict=True) if pieces}
+        rows = self.read_rows(index for pieces in split.values() for index in pieces)
+        return {word: np.mean([rows[index] for index in pieces], axis=0) for word, pieces in split.items()}
+
+    def read_rows(self, ids: Iterable[int]) -> dict[int, np.ndarray]:
+        """Return rows of the table by id, float32 `(E,)`."""
+        return {index: self.table[index] for index in ids}
+
+    def _split(self, words: Sequence[str]) -> list[list[int]]:
+        """Return the ids of the pieces of each word; none if a piece is unknown."""
+        split = []
+        for first in range(0, len(words), _BATCH):
+            batch = words[first : first + _BATCH]
+            if not self.tokenizer.is_fast:
+                split += [self.tokenizer.encode(word, add_special_tokens=False) for word in batch]
+                continue
+            texts = [_BEFORE + word for word in batch]
+            encoded = self.tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
+            for ids, places in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
+                split.append([index for index, (_, end) in zip(ids, places, strict=True) if end > len(_BEFORE)])
+        special = set(self.tokenizer.all_special_ids)
+        return [[] if special & set(pieces) else pieces for pieces in split]
+
+
+# ---- vectors of a vocabulary ----
 
 
 @dataclass(frozen=True)
@@ -124,7 +317,7 @@ def load_vectors(
     """Return pretrained vectors for a vocabulary, in the order of its ids.
 
     A file is streamed: only the vectors of needed words are kept in memory. Other forms of a missing word are listed
-    in [`hf_rnn.data.vectors.loading`]; in a model's table it gets the mean of its pieces' vectors. Words without a
+    in [`hf_rnn.data.vectors`]; in a model's table it gets the mean of its pieces' vectors. Words without a
     vector are drawn from N(0, s²), where s is the standard deviation of the numbers that were found.
 
     Args:

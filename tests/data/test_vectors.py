@@ -1,0 +1,311 @@
+"""Vectors for the words of a tokenizer: files, tables of models, other forms, coverage, widened vocabularies."""
+
+import gzip
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from hub_server import Blob, Repo
+from safetensors.torch import load_file, save_file
+from tiny_bert import PIECES
+from tokenizers import Tokenizer, decoders, pre_tokenizers
+from tokenizers.models import Unigram
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from vector_files import FORMATS, TABLE, make_tokenizer, row_of, write_text
+
+from hf_rnn.data.vectors import (
+    ModelTable,
+    VectorFile,
+    find_source,
+    is_placeholder,
+    list_forms,
+    load_vectors,
+    widen_vocabulary,
+)
+from hf_rnn.utils.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("word", "forms"),
+    [
+        ("london", [("london",), ("London",), ("LONDON",)]),
+        ("<<<MENTION>>>", [("<user>",), ("@user",), ("user",)]),
+        ("<number>", [("<num>",), ("number",)]),
+        (":-)", [("<smile>",)]),
+        ("Can't", [("Ca", "n't"), ("ca", "n't")]),
+        ("well-known", [("well", "known")]),
+        ("", []),
+    ],
+)
+def test_forms_in_their_order(word, forms):
+    listed = list_forms(word)
+    assert listed[0] == (word,)
+    assert [form for form in listed if form in forms] == forms
+    assert len(set(listed)) == len(listed) and () not in listed
+    assert list_forms("film", "▁film")[0] == ("▁film",)
+    assert is_placeholder("<url>") and not is_placeholder("<b>")
+
+
+def test_the_first_form_with_vectors_is_taken(write):
+    table = {
+        "usa": [1.0, 0.0],
+        "USA": [2.0, 0.0],
+        "London": [3.0, 0.0],
+        "<user>": [4.0, 0.0],
+        "user": [5.0, 0.0],
+        "do": [6.0, 2.0],
+        "n't": [8.0, 4.0],
+        "well": [1.0, 3.0],
+    }
+    tokenizer = make_tokenizer("usa", "london", "<<<mention>>>", "don't", "well-known", "Usa")
+    loaded = load_vectors(write(write_text(table)), tokenizer)
+    expected = {"usa": [1, 0], "Usa": [1, 0], "london": [3, 0], "<<<mention>>>": [4, 0], "don't": [7, 3]}
+    assert {word: row_of(loaded, tokenizer, word) for word in expected} == expected
+    assert (loaded.coverage.words, loaded.coverage.found) == (6, 5), "known is missing, so well-known is too"
+
+
+def test_coverage_worked_by_hand(write):
+    tokenizer = make_tokenizer("the", "film", "zyx", "london")
+    texts = ["the film the", "zyx film", "london unheard", ""]  # 7 tokens; the, film, the, film, london have vectors
+    loaded = load_vectors(write(write_text(TABLE)), tokenizer, texts=iter(texts))
+    assert (loaded.coverage.words, loaded.coverage.found) == (4, 3)
+    assert str(loaded.coverage) == "3 of 4 words (75.0%), 71.4% of the tokens"
+    assert loaded.describe() == {"name": "vectors.txt", "coverage_types": 3 / 4, "coverage_tokens": 5 / 7}
+    for texts in (None, []):
+        assert load_vectors(write(write_text(TABLE)), tokenizer, texts=texts).coverage.token_share is None
+    assert not loaded.matrix[tokenizer.pad_token_id].any()
+
+
+def test_words_without_a_vector_are_drawn_at_the_scale_of_the_others(write):
+    numbers = np.random.default_rng(1).normal(scale=0.3, size=(20, 200)).astype(np.float32)
+    words = [f"word{index}" for index in range(20)]
+    path = write(write_text(dict(zip(words, numbers.tolist(), strict=True))))
+    tokenizer = make_tokenizer(*words, *(f"absent{index}" for index in range(20)))
+    first, again, other = (load_vectors(path, tokenizer, seed=seed) for seed in (1, 1, 2))
+    drawn = [index for word, index in tokenizer.get_vocab().items() if word.startswith("absent")]
+    known = [tokenizer.get_vocab()[word] for word in words]
+    assert first.matrix[drawn].std().item() == pytest.approx(numbers.std(), rel=0.05)
+    assert torch.equal(first.matrix, again.matrix) and first.fingerprint() == again.fingerprint()
+    assert torch.equal(first.matrix[known], other.matrix[known])
+    assert not torch.equal(first.matrix[drawn], other.matrix[drawn]) and first.fingerprint() != other.fingerprint()
+
+
+def test_sources_that_are_not_vectors(tmp_path, hub):
+    tokenizer = make_tokenizer("the")
+    for source, message in {
+        tmp_path / "absent.txt": r"no vectors at .*absent\.txt",
+        "../no such/name": "no vectors at",
+        tmp_path: "no config.json: give",
+        "nobody/nothing": "nobody/nothing",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            load_vectors(source, tokenizer)
+    (tmp_path / "fold-1").mkdir()
+    (tmp_path / "fold-1" / "config.json").write_text("{}")
+    with pytest.raises(UserError, match="did you mean .*fold-1"):
+        load_vectors(tmp_path, tokenizer)
+
+
+def test_vectors_that_do_not_fit(write):
+    path = write(write_text(TABLE))
+    with pytest.raises(UserError, match="have 3 numbers, and embedding_size is 4"):
+        load_vectors(path, make_tokenizer("the"), embedding_size=4)
+    with pytest.raises(UserError, match="none of the 2 words"):
+        load_vectors(path, make_tokenizer("zyx", "qqq"))
+
+
+# ---- widen_vocabulary ----
+
+WIDE = {"The": [0.5, 1.5], "Paris": [2.5, 3.5], "film": [4.5, 5.5], "<unk>": [6.5, 7.5], "a\u3000b": [1.0, 2.0]}
+WIDE |= {"rare": [8.5, 9.5], "beyond": [0.25, 0.75]}
+
+
+def test_widening_keeps_ids_and_adds_the_first_words(write, tmp_path):
+    path = write(write_text(WIDE))
+    narrow = make_tokenizer("the", "film", "film", lowercase=True)
+    before = narrow.get_vocab()
+    wide = widen_vocabulary(narrow, path, 6)
+    assert narrow.get_vocab() == before
+    assert wide.get_vocab() == {**before, "paris": 4, "rare": 5}
+    wide.save_pretrained(tmp_path / "wide")
+    loaded = AutoTokenizer.from_pretrained(tmp_path / "wide")
+    text = "The rare FILM of Paris <unk> <pad> beyond"
+    known = ["the", "rare", "film", None, "paris", None, None, None]
+    assert wide(text)["input_ids"] == [0 if word is None else wide.get_vocab()[word] for word in known]
+    assert loaded(text)["input_ids"] == wide(text)["input_ids"]
+    assert (loaded.unk_token_id, loaded.pad_token_id, loaded.model_max_length) == (0, 1, narrow.model_max_length)
+    vectors = load_vectors(path, wide)
+    assert row_of(vectors, wide, "paris") == WIDE["Paris"] and row_of(vectors, wide, "rare") == WIDE["rare"]
+
+
+@pytest.mark.parametrize("normalizer", ["none", "tweet"])
+def test_every_added_word_is_found_in_a_text(write, normalizer):
+    listed = ["The", "don't", "#tag", "12", "u.s.", "Ｗide", "naïve", ":)", "😀", "x-y", "a/b", "<user>", "sooo", "ﬁn"]
+    path = write(write_text({word: [0.5] * 2 for word in listed}))
+    narrow = make_tokenizer("box", lowercase=True, normalizer=normalizer)
+    wide = widen_vocabulary(narrow, path, 99)
+    added = {index for word, index in wide.get_vocab().items() if word not in narrow.get_vocab()}
+    assert added and added <= {wide(text)["input_ids"][0] for text in listed if len(wide(text)["input_ids"]) == 1}
+
+
+def test_widening_refusals(write, bert):
+    path = write(write_text(WIDE))
+    with pytest.raises(UserError, match="at least 1, found 0"):
+        widen_vocabulary(make_tokenizer("the"), path, 0)
+    with pytest.raises(UserError, match="vocabulary of whole words"):
+        widen_vocabulary(AutoTokenizer.from_pretrained(bert[0]), path, 5)
+
+
+# ---- files ----
+
+
+def read_lists(path, words):
+    return {word: row.tolist() for word, row in VectorFile(path).read(words)[1].items()}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_gives_the_same_numbers(write, name):
+    path = write(FORMATS[name], name)
+    assert read_lists(path, ["the", "näive", "absent"]) == {word: TABLE[word] for word in ("the", "näive")}
+    assert VectorFile(path).first_words(3) == list(TABLE)[:3]
+    assert VectorFile(path).first_words(99) == list(TABLE)
+    tokenizer = make_tokenizer("film", "the", "näive")
+    loaded = load_vectors(path, tokenizer)
+    assert loaded.matrix.shape == (5, 3) and loaded.matrix.dtype == torch.float32
+    assert all(row_of(loaded, tokenizer, word) == TABLE[word] for word in ("film", "the", "näive"))
+    assert loaded.name == name
+
+
+def test_words_with_spaces(write):
+    rows = b"the 0.5 0.25\nat name@domain.com 0.5 0.75\n. . . 1.5 2.5\n"
+    expected = {"at name@domain.com": [0.5, 0.75], ". . .": [1.5, 2.5]}
+    assert read_lists(write(rows), [*expected, ".", "at"]) == expected
+
+
+LONG = {f"w{number}": [number + 0.5, 0.25, -0.125] for number in range(40)}
+TEXT, VEC = write_text(LONG), write_text(LONG, header=True)
+DAMAGED = {
+    "prose": (b"It was a dark and stormy night.\n", "line 1: expected a word and its numbers"),
+    "a fastText model": (b"\xba\x16\x4f\x2f\x0c\0\0\0", r"fastText model: .*\.vec"),
+    "one number too few": (b"w0 0.5 0.25 1.5\nw1 0.5 0.25\n", "line 2: found 2 numbers, expected 3"),
+    "a hole in an unwanted row": (b"w0 0.5 0.25 1.5\nzz 0.5  0.25\n", "line 2: found 2 numbers, expected 3"),
+    "fewer than announced": (b"1 4\nw0 0.5 0.25 1.5\n", "line 2: found 3 numbers, expected 4"),
+    "no number": (b"w0 0.5 0.25\nw1 0.5 x\n", "line 2: could not convert .*x"),
+    "NaN": (b"w0 0.5 0.25\nw1 0.5 nan\n", "'w1' contains a number that is not finite"),
+    "binary word2vec": (b"2 2\nw0 \0\0\0\x3f\0\0\0\x3fw1 \0\0\0\x3f\0\0\0\x3f", "save binary vectors"),
+    "a zip archive": (b"PK\x03\x04\x14\0\n", "unpack it"),
+    "text cut in a row": (TEXT[:-12], "line 40: found [12] numbers, expected 3"),
+    "text cut after a row": (VEC[: VEC.rindex(b"w39")], "has 39 rows and announces 40 on line 1"),
+    "gzip cut short": (gzip.compress(TEXT)[:-20], "is cut short"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_damage_is_reported_with_its_place(write, damage):
+    content, message = DAMAGED[damage]
+    path = write(content, "v.txt")
+    with pytest.raises(UserError, match=message) as caught:
+        load_vectors(path, make_tokenizer("w0", "w1", "w39"))
+    assert str(path) in str(caught.value)
+
+
+# ---- tables of models ----
+
+
+@pytest.fixture
+def piece(bert):
+    """Rows of the table by piece."""
+    return {name: bert[1][index] for index, name in enumerate(PIECES)}
+
+
+@pytest.fixture
+def copied(bert, tmp_path):
+    """A folder that a test may change."""
+    return shutil.copytree(bert[0], tmp_path / "copied")
+
+
+def make_subword_tokenizer(kind, pieces):
+    backend = Tokenizer(Unigram([(piece, -1.0) for piece in pieces], unk_id=0))
+    backend.pre_tokenizer, backend.decoder = getattr(pre_tokenizers, kind)(), getattr(decoders, kind)()
+    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>")
+
+
+def test_words_are_rows_or_means_of_pieces(bert, piece):
+    tokenizer = make_tokenizer("film", "FILM", "unseen", "zyx", ":)", "<<<mention>>>")
+    loaded = load_vectors(bert[0], tokenizer, texts=["film unseen zyx"])
+    assert loaded.name == "tiny-bert"
+    for word, expected in {
+        "film": piece["film"],
+        "FILM": piece["film"],
+        "unseen": (piece["un"] + piece["##seen"]) / 2,
+        ":)": (piece[":"] + piece[")"]) / 2,
+    }.items():
+        torch.testing.assert_close(loaded.matrix[tokenizer.get_vocab()[word]], expected)
+    source = find_source(bert[0])
+    assert source.compose(["<<<mention>>>"]) and source.compose(["<unk>"]), "premise: their letters are pieces"
+    assert loaded.coverage.found == 4, "zyx is unknown, and the letters of a placeholder have no meaning"
+    assert loaded.coverage.token_share == 2 / 3
+    assert not torch.equal(loaded.matrix[0], load_vectors(bert[0], tokenizer, seed=1).matrix[0]), "<unk> is drawn"
+
+
+def test_a_models_own_tokenizer_gets_its_rows_unchanged(bert):
+    tokenizer = AutoTokenizer.from_pretrained(bert[0])
+    expected = bert[1].clone()
+    expected[tokenizer.pad_token_id] = 0
+    loaded = load_vectors(bert[0], tokenizer)
+    torch.testing.assert_close(loaded.matrix, expected, rtol=0, atol=0)
+    assert loaded.coverage.type_share == 1
+
+
+def test_first_words_are_the_whole_words(bert):
+    assert find_source(bert[0]).first_words(99) == ["a", "film", "un", "mention", "<", ">", ":", ")"]
+    assert find_source(bert[0]).first_words(2) == ["a", "film"]
+
+
+@pytest.mark.parametrize(("kind", "mark"), [("Metaspace", "▁"), ("ByteLevel", "Ġ")])
+def test_words_are_split_as_after_another_word(kind, mark):
+    pieces = ["<unk>", mark, f"{mark}a", f"{mark}film", "film", "selk", "mi", f"{mark}mi", "ro"]
+    table = torch.arange(2.0 * len(pieces)).view(-1, 2)
+    source = ModelTable("invented", make_subword_tokenizer(kind, pieces), table.numpy())
+    size, rows = source.read(["film", "selk", "miro", "zyx"])
+    assert (size, {word: row.tolist() for word, row in rows.items()}) == (
+        2,
+        {"film": table[pieces.index(f"{mark}film")].tolist(), "selk": table[pieces.index("selk")].tolist()},
+    )
+    (row,) = source.compose(["miro", "zyx"]).values()
+    np.testing.assert_array_equal(row, table[[pieces.index(f"{mark}mi"), pieces.index("ro")]].mean(0))
+    assert source.first_words(9) == ["a", "film", "selk", "mi", "ro"]
+
+
+def test_a_model_on_the_hub(hub, bert):
+    repo = hub.repos["me/tiny"] = Repo("me", private=False)
+    repo.add("main", "a model", {path.name: Blob(path.read_bytes(), lfs=False) for path in bert[0].iterdir()})
+    tokenizer = make_tokenizer("film")
+    loaded = load_vectors("me/tiny", tokenizer)
+    assert loaded.name == "me/tiny"
+    assert torch.equal(loaded.matrix, load_vectors(bert[0], tokenizer).matrix)
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "not finite", "too small"])
+def test_a_table_that_cannot_be_read(bert, copied, damage):
+    path = copied / "model.safetensors"
+    weights = load_file(path)
+    name = next(name for name in weights if name.endswith("word_embeddings.weight"))
+    message = "cannot be loaded"
+    if damage == "missing":
+        path.unlink()
+        message = "no file named model.safetensors"
+    elif damage == "cut":
+        path.write_bytes(path.read_bytes()[:100])
+    elif damage == "not finite":
+        weights[name][PIECES.index("film"), 3] = float("nan")
+        save_file(weights, path)
+        message = "'film' contains a number"
+    else:
+        tokenizer = AutoTokenizer.from_pretrained(copied)
+        tokenizer.add_tokens(["further"])
+        tokenizer.save_pretrained(copied)
+        message = "but the tokenizer's ids need"
+    with pytest.raises(UserError, match=message):
+        load_vectors(copied, make_tokenizer("film"))
