@@ -101,37 +101,37 @@ class WarmStart:
 
     def keeps_output_layer(self, model: PreTrainedModel) -> bool:
         """Return whether a new model can keep the output layer."""
-        own = self.model.config
-        one_label = own.problem_type in (None, "single_label_classification")
-        same_head = type(self.model) is type(model) and own.siamese == model.config.siamese
-        return same_head and one_label and set(own.label2id) == set(model.config.label2id)
+        start = self.model.config
+        one_label = start.problem_type in (None, "single_label_classification")
+        same_head = type(self.model) is type(model) and start.siamese == model.config.siamese
+        return same_head and one_label and set(start.label2id) == set(model.config.label2id)
 
     @torch.no_grad()
     def copy_weights(self, run: Run) -> None:
         """Copy the weights to a new model."""
-        own, new = self.model, run.model
-        weights, table = own.base_model.state_dict(), own.get_input_embeddings().weight
+        old, new = self.model, run.model
+        weights, table = old.base_model.state_dict(), old.get_input_embeddings().weight
         extra = new.config.vocab_size - len(table)  # rows of a new separator
         weights["embedding.weight"] = torch.cat([table, table.mean(dim=0, keepdim=True).expand(extra, -1)])
         new.base_model.load_state_dict(weights)
-        if type(own) is type(new):
+        if type(old) is type(new):
             new.load_state_dict(self._head_weights(new), strict=False)
-        config, kind = own.config, head_name(own.config)
+        config, kind = old.config, head_name(old.config)
         kind = "an encoder" if kind == ENCODER else kind
         facts = config.cell_type, config.num_hidden_layers, config.hidden_size
         logger.info("starting from %s: %s (%s, layers: %d, units: %d)", self.name, kind, *facts)
 
     def _head_weights(self, model: PreTrainedModel) -> dict[str, torch.Tensor]:
         """Return the weights of the head by name; rows of the output layer in the order of the new labels."""
-        own, new, weights = self.model.config, model.config, self.model.state_dict()
+        old, new, weights = self.model.config, model.config, self.model.state_dict()
         output = {name: value for name, value in weights.items() if name.startswith(_OUTPUT_LAYERS)}
         encoder = f"{model.base_model_prefix}."
         shared = {name: value for name, value in weights.items() if not name.startswith((*_OUTPUT_LAYERS, encoder))}
         if not self.keeps_output_layer(model):
-            names = ", ".join(new.label2id), self.name, ", ".join(own.label2id)
+            names = ", ".join(new.label2id), self.name, ", ".join(old.label2id)
             logger.info("labels %s differ from those of %s (%s): the output layer starts at random", *names)
             return shared
-        rows = [own.label2id[new.id2label[number]] for number in range(new.num_labels)]
+        rows = [old.label2id[new.id2label[number]] for number in range(new.num_labels)]
         return {**shared, **{name: value[rows] for name, value in output.items()}}
 
     def fingerprint(self) -> str:
@@ -163,10 +163,10 @@ def read_vectors(run: Run, source: str) -> Vectors:
     components = arguments.data.vector_components
     if components is not None and components < vectors.matrix.shape[1]:
         vectors = vectors.reduce(components, run.tokenizer.pad_token_id)
-    size, asked = vectors.matrix.shape[1], arguments.model.embedding_size
-    if asked not in (size, ModelArguments().embedding_size):
-        raise UserError(f"embedding_size is {asked}, and {source} has vectors of {size} numbers: leave it out")
-    if size != asked:
+    size, given_size = vectors.matrix.shape[1], arguments.model.embedding_size
+    if given_size not in (size, ModelArguments().embedding_size):
+        raise UserError(f"embedding_size is {given_size}, and {source} has vectors of {size} numbers: leave it out")
+    if size != given_size:
         logger.info("embedding_size is %d, that of the vectors", size)
     changed: dict[str, Any] = {"embedding_size": size}
     run.arguments = arguments._replace(model=dataclasses.replace(arguments.model, **changed))

@@ -94,7 +94,7 @@ class TrainingResult:
             where = f'<a href="{escape(self.url)}">{escape(self.url)}</a>'
         scores, folder = self._scores(), FinishedFolder(self.folder)
         rows = [["", *next(iter(scores.values()), ())]]
-        rows += [[split, *(f"{value:.3f}" for value in found.values())] for split, found in scores.items()]
+        rows += [[split, *(f"{value:.3f}" for value in values.values())] for split, values in scores.items()]
         lines = ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows]
         parts = [f"<p>{where}</p>", f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"]
         for path in (folder.learning_curve, folder.confusion_matrix):
@@ -104,10 +104,10 @@ class TrainingResult:
         return "\n".join(parts)
 
     def _scores(self) -> dict[str, dict[str, float]]:
-        found = {split: self.metrics.get(split, {}) for split in ("validation", "test")}
+        by_split = {split: self.metrics.get(split, {}) for split in ("validation", "test")}
         return {
             split: {name: value for name, value in scores.items() if isinstance(value, float) and name != "loss"}
-            for split, scores in found.items()
+            for split, scores in by_split.items()
             if scores
         }
 
@@ -228,7 +228,7 @@ def _data_facts(arguments: Arguments, teacher: Mapping[str, Any] | None) -> dict
 def _shown_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that the card shows: those marked `card` that are on, or `card="always"`."""
     given = settings.get("tokenizer_name_or_path") or settings.get("model_name_or_path")
-    about = {known.name: known.metadata for kind in (DataArguments, ModelArguments) for known in fields(kind)} | ABOUT
+    about = {field.name: field.metadata for kind in (DataArguments, ModelArguments) for field in fields(kind)} | ABOUT
     shown = {}
     for name in settings.keys() & about.keys():
         mark, off = about[name].get("card"), settings[name] in (None, False, 0, "none", "word")
@@ -256,18 +256,18 @@ def describe_settings(arguments: Arguments, further: Any = None) -> dict[str, An
     recorded |= {**dataclasses.asdict(arguments.model), **dataclasses.asdict(arguments.data)}
     values, usual = arguments.training.to_dict(), load_recipe(DEFAULT_RECIPE)
     values["accelerator_config"] = accelerator_changes(arguments.training)
-    for known in fields(arguments.training):
-        name, value = known.name, values.get(known.name)
+    for field in fields(arguments.training):
+        name, value = field.name, values.get(field.name)
         if not ABOUT[name].get("recorded", True) or value in (None, [], {}):
             continue
         if name == "data_seed" and value == values["seed"]:  # a flag for seed changes both
             continue
-        default = getattr(known.default, "value", known.default)
+        default = getattr(field.default, "value", field.default)
         if name in usual or not (value == default or (value is False and default is None)):
             recorded[name] = value
-    for known in fields(further) if further is not None else ():
-        if (value := getattr(further, known.name)) is not None and known.metadata.get("recorded", True):
-            recorded[known.name] = value
+    for field in fields(further) if further is not None else ():
+        if (value := getattr(further, field.name)) is not None and field.metadata.get("recorded", True):
+            recorded[field.name] = value
     return {name: _shorten_path(value) for name, value in recorded.items()}
 
 

@@ -278,12 +278,12 @@ def fit(trainer: RnnTrainer, folder: FinishedFolder, checkpoint: Path | None) ->
     is_main = args.process_index == 0
     if is_main:
         folder.root.mkdir(parents=True, exist_ok=True)
-    with hold_folder(folder.root) if is_main else contextlib.nullcontext(), trainer.stop_request as asked:
+    with hold_folder(folder.root) if is_main else contextlib.nullcontext(), trainer.stop_request as request:
         if is_main and args.overwrite_output_dir:
             trainer.on_begin = partial(output_dir.remove_checkpoints, folder)
         outcome = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     if trainer.asked_to_stop():  # after the last step, too late to save
-        raise TrainingStopped(asked.number, None)
+        raise TrainingStopped(request.number, None)
     check_finite(trainer.model, args)
     return {
         "epochs": trainer.state.epoch,

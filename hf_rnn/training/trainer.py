@@ -110,8 +110,8 @@ class RnnTrainer(ResumableTrainer):
     def get_train_dataloader(self) -> DataLoader:
         """Return the training batches, prepared for the device."""
         data, collator, args = self.train_dataset, self.data_collator, self.args
-        own = args.train_sampling_strategy in ("group_by_length", "sorted_by_length")
-        if not own or data is None or isinstance(data, IterableDataset):
+        by_length = args.train_sampling_strategy in ("group_by_length", "sorted_by_length")
+        if not by_length or data is None or isinstance(data, IterableDataset):
             return super().get_train_dataloader()
         lengths = count_tokens(data)
         if isinstance(data, datasets.Dataset):
@@ -179,14 +179,14 @@ class RnnTrainer(ResumableTrainer):
         parts = self._split(inputs)
         if len(parts) == 1:
             return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
-        found = [super(RnnTrainer, self).prediction_step(model, part, False, ignore_keys) for _, part in parts]
+        outputs = [super(RnnTrainer, self).prediction_step(model, part, False, ignore_keys) for _, part in parts]
         rows, loss, labels = torch.cat([rows for rows, _ in parts]), None, inputs.get("labels")
         if labels is not None:
-            counts = [(part["labels"] != -100).sum() for _, part in parts]
-            loss = sum(each * count for (each, *_), count in zip(found, counts, strict=True)) / sum(counts)
+            counts = torch.stack([(part["labels"] != -100).sum() for _, part in parts])
+            loss = (torch.stack([output[0] for output in outputs]) * counts).sum() / counts.sum()
         if prediction_loss_only:
             return loss, None, None
-        return loss, torch.cat([logits for _, logits, _ in found])[rows.argsort()], labels
+        return loss, torch.cat([logits for _, logits, _ in outputs])[rows.argsort()], labels
 
     def _split(self, inputs: dict[str, Any]) -> list[tuple[torch.Tensor, dict[str, Any]]]:
         return split_batch(inputs, getattr(self.args, "tokens_per_pass", None))

@@ -51,12 +51,3 @@ def test_a_run_reports_its_leaks(leaking_dir, tmp_path, tiny_settings, caplog):
     card = (result.folder / "README.md").read_text(encoding="utf-8")
     row = next(line for line in card.splitlines() if line.startswith("| validation | 60 |"))
     assert [cell.strip() for cell in row.strip("|").split("|")][1:5] == ["60", "0", "3", "1"]
-
-
-def test_a_held_out_split_does_not_leak(tmp_path, tiny_settings):
-    """Every row is twice in train."""
-    (tmp_path / "twice").mkdir()
-    write_rows(tmp_path / "twice" / "train.tsv", [row for row in invent_rows(60, 1) for _ in range(2)])
-    settings = {**tiny_settings, "data_dir": str(tmp_path / "twice"), "fail_on_leak": "0%", "max_steps": 1}
-    metrics = train(**settings, output_dir=str(tmp_path / "out")).metrics
-    assert (metrics["validation"]["rows"], metrics["training"]["rows"]) == (12, 108)

@@ -209,9 +209,7 @@ def test_a_run_resumes_only_with_the_same_start(start_from, trained, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "word"),
     [
-        (["--model_name_or_path", "nowhere/at/all"], "nowhere"),
         (["--model_name_or_path", "{model}", "--vectors", "{model}"], "vectors"),
-        (["--model_name_or_path", "{model}", "--hidden_size", "7"], "hidden_size"),
         (["--model_name_or_path", "{model}", "--overwrite_output_dir", "--output_dir", "{model}"], "output_dir"),
     ],
 )

@@ -76,10 +76,10 @@ class SettingsParser(argparse.ArgumentParser):
         self._example = f"{self.prog} {example}"
         for kind in self._kinds:
             hints = get_type_hints(kind)
-            for known in fields(kind):
-                default = None if known.default is MISSING else known.default
-                self._add(known.name, hints[known.name], default, known.metadata)
-                self._titles[known.name] = getattr(kind, "_argument_group_name", "flags")
+            for field in fields(kind):
+                default = None if field.default is MISSING else field.default
+                self._add(field.name, hints[field.name], default, field.metadata)
+                self._titles[field.name] = getattr(kind, "_argument_group_name", "flags")
         for names in (("-h", "--help"), ("--help_all",)):
             self.add_argument(*names, action="store_true", help=SUPPRESS)
 
@@ -255,7 +255,7 @@ class SettingsParser(argparse.ArgumentParser):
         try:
             built = []
             for kind in kinds or self._kinds:
-                names = {known.name for known in fields(kind)}
+                names = {field.name for field in fields(kind)}
                 for name in names & settings.keys():
                     check_range(name, settings[name], self._about[name])
                 built.append(kind(**{name: value for name, value in settings.items() if name in names}))
@@ -325,10 +325,10 @@ class _Choice:
 
     def __call__(self, text: str) -> Any:
         choices = self._choices() if callable(self._choices) else self._choices
-        known = {str(choice).casefold(): choice for choice in choices}
-        if (asked := text.casefold()) in known:
-            return known[asked]
-        near = [str(choice) for name, choice in known.items() if asked in name][:3]
-        near = near or difflib.get_close_matches(asked, known, n=1)
-        expected = f"expected one of {', '.join(map(str, known.values()))}: " if len(known) <= _FEW_CHOICES else ""
+        by_name = {str(choice).casefold(): choice for choice in choices}
+        if (wanted := text.casefold()) in by_name:
+            return by_name[wanted]
+        near = [str(choice) for name, choice in by_name.items() if wanted in name][:3]
+        near = near or difflib.get_close_matches(wanted, by_name, n=1)
+        expected = f"expected one of {', '.join(map(str, by_name.values()))}: " if len(by_name) <= _FEW_CHOICES else ""
         raise ArgumentTypeError(f"{expected}found {text!r}{f'. Did you mean {_either(near)}?' if near else ''}")

@@ -114,5 +114,5 @@ def parse_pretraining(settings: Mapping[str, Any], prog: str) -> tuple[Any, ...]
     given = {name: Setting(value, prog) for name, value in {**settings, "recipe": named}.items()}
     merged = parser.convert(merge_recipe(recipe, given))
     merged = name_output(merged, {"data_dir": (merged.get("input") or [None])[0], **merged})
-    own, model, training = parser.build(merged, PretrainingArguments, ModelArguments, RnnTrainingArguments)
-    return model, own, training
+    pretraining, model, training = parser.build(merged, PretrainingArguments, ModelArguments, RnnTrainingArguments)
+    return model, pretraining, training

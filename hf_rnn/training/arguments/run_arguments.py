@@ -62,7 +62,7 @@ class Arguments(NamedTuple):
 
 def _select(kinds: Collection[type], *starts: str) -> tuple[str, ...]:
     """Return the settings that a model to start from decides, by `start` of their metadata; see [`setting`]."""
-    return tuple(known.name for kind in kinds for known in fields(kind) if known.metadata.get("start") in starts)
+    return tuple(field.name for kind in kinds for field in fields(kind) if field.metadata.get("start") in starts)
 
 
 # Settings that decide the shapes and the function of the weights; no recipe changes those of a model to start from.
@@ -72,14 +72,14 @@ ARCHITECTURE = _select([RnnSettings], "shape", "head")
 VOCABULARY_SETTINGS = _select([DataArguments], "vocabulary")
 _TOKEN_SETTINGS = _select([DataArguments], "vocabulary", "tokens")
 _REPLACES: dict[str, tuple[str, ...]] = {
-    known.name: known.metadata.get("replaces", ()) for kind in (DataArguments, OwnSettings) for known in fields(kind)
+    field.name: field.metadata.get("replaces", ()) for kind in (DataArguments, OwnSettings) for field in fields(kind)
 }
 
 
 def make_parser(prog: str, *further: type, **options: Any) -> SettingsParser:
     """Return the parser of `hf-rnn train`, or with `further` dataclasses that of another verb."""
     kinds = [ModelArguments, DataArguments, *TRAINING, *further]
-    elsewhere = {known.name: _FOR_DISTILL for known in fields(DistillationArguments)}
+    elsewhere = {field.name: _FOR_DISTILL for field in fields(DistillationArguments)}
     parser = SettingsParser(kinds, elsewhere, find_defaults, prog=prog, **options)
     parser.add_argument("--json", dest="json_output", action="store_true", help=JSON_HELP)
     return parser
@@ -240,14 +240,14 @@ def merge_recipe(
     """
     merged: dict[str, Setting] = {}
     removes = {**_REPLACES, "model_name_or_path": (*_REPLACES["model_name_or_path"], *start_settings)}
-    asked = given.get("task")
-    layers = [*read_layers(recipe, None if asked is None else asked.value), given]
+    given_task = given.get("task")
+    layers = [*read_layers(recipe, None if given_task is None else given_task.value), given]
     task = next((layer["task"].value for layer in reversed(layers) if "task" in layer), None)
-    own = get_task(str(task or DEFAULT_TASK))
+    kind = get_task(str(task or DEFAULT_TASK))
     for layer in layers:
-        for name in own.settings.keys() & layer.keys():  # they replace those of the package's recipes
+        for name in kind.settings.keys() & layer.keys():  # they replace those of the package's recipes
             if layer[name].built_in:
-                layer[name] = Setting(own.settings[name], layer[name].source, layer[name].line)
+                layer[name] = Setting(kind.settings[name], layer[name].source, layer[name].line)
         rivals = {rival for name in layer if layer[name].value is not None for rival in removes.get(name, ())}
         merged = {name: setting for name, setting in merged.items() if name not in rivals} | layer
     merged = {name: setting for name, setting in merged.items() if setting.value is not None}
@@ -256,7 +256,7 @@ def merge_recipe(
         origin = merged[tokens[0]].origin
         raise UserError(
             f"{origin}: no effect of {tokens[0]}: the run starts from the encoder {start.value}, which has its own "
-            f"tokens and vectors; leave it out{_or_scratch(own)}"
+            f"tokens and vectors; leave it out{_or_scratch(kind)}"
         )
     return merged
 

@@ -82,9 +82,9 @@ class SavePoints(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Save if asked to stop; postpone every save at the end of an epoch."""
-        asked = self._trainer.asked_to_stop() or control.should_save
+        save = self._trainer.asked_to_stop() or control.should_save
         ends = float(state.epoch or 0).is_integer() or state.global_step >= state.max_steps
-        control.should_save, self._postponed = asked and not ends, asked and ends
+        control.should_save, self._postponed = save and not ends, save and ends
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Do a postponed save."""

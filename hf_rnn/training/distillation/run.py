@@ -74,11 +74,11 @@ class Distillation(Extension):
         if settings.soft_label_weight == 0:
             return ()
         if settings.unlabeled is not None:
-            known = {split: set(map(normalize_text, rows["text"])) for split, rows in texts.items()}
-            labeled = known.pop("train")
+            normalized = {split: set(map(normalize_text, rows["text"])) for split, rows in texts.items()}
+            labeled = normalized.pop("train")
             data = self._arguments.data
             self._unlabeled, self._unlabeled_record = read_unlabeled(
-                Path(settings.unlabeled), set().union(*known.values()), labeled, data.text_column, data.encoding
+                Path(settings.unlabeled), set().union(*normalized.values()), labeled, data.text_column, data.encoding
             )
         self._copies = list(augment(list(texts["train"]["text"]), settings.augmentations))
         return self._unlabeled  # copies would make rare words frequent
@@ -136,10 +136,10 @@ class Distillation(Extension):
         the scores of the teacher and `agreement`, the share of rows with the same label from both.
         """
         results, task = {}, cast(Any, run.task)
-        for split, found in run.predictions.items():
+        for split, output in run.predictions.items():
             predicted = self._logits[split].argmax(axis=1)
-            scores = task.metrics(run.model.config).compute(predictions=predicted, references=found.label_ids)
-            agreement = float((predicted == found.predictions.argmax(axis=1)).mean())
+            scores = task.metrics(run.model.config).compute(predictions=predicted, references=output.label_ids)
+            agreement = float((predicted == output.predictions.argmax(axis=1)).mean())
             results[split] = {**{name: scores[name] for name in run.task.scores}, "agreement": agreement}
             logger.info(
                 "%s: the teacher has accuracy %.3f and macro_recall %.3f; the student agrees on %.1f %%",

@@ -99,14 +99,14 @@ class Teacher:
         are never guessed. Raises a [`UserError`] if the names differ.
         """
         configured = self.label_names()
-        found = configured if own_names is None else list(own_names)
-        if sorted(found) == sorted(class_names) and len(found) == len(configured):
-            return [found.index(name) for name in class_names]
+        names = configured if own_names is None else list(own_names)
+        if sorted(names) == sorted(class_names) and len(names) == len(configured):
+            return [names.index(name) for name in class_names]
         remedy = "take a teacher of the same task"
         if len(configured) == len(class_names):
             remedy = "give the data's labels in the order of the teacher's ids as teacher_labels"
         raise UserError(
-            f"the teacher {self.name} has other labels than the data: found {listed(found)} instead of "
+            f"the teacher {self.name} has other labels than the data: found {listed(names)} instead of "
             f"{listed(class_names)}; {remedy}"
         )
 
@@ -279,8 +279,8 @@ def check_tokenizer(
     """
     if not tokenizer.get_vocab().keys() - set(tokenizer.all_special_tokens):  # made up if its files are missing
         raise UserError(f"{name} has a tokenizer without words: add its files, such as tokenizer.json")
-    own, positions = tokenizer.model_max_length, getattr(config, "max_position_embeddings", None)
+    limit, positions = tokenizer.model_max_length, getattr(config, "max_position_embeddings", None)
     if isinstance(positions, int) and positions > _NO_TABLE:
         offset = 2 * (config.pad_token_id == 1)  # models like RoBERTa count from there
-        own = min(own, positions - offset)
-    return min((limit for limit in (own, max_length) if limit is not None and limit < _NO_LIMIT), default=None)
+        limit = min(limit, positions - offset)
+    return min((size for size in (limit, max_length) if size is not None and size < _NO_LIMIT), default=None)

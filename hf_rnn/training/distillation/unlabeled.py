@@ -54,9 +54,9 @@ def read_unlabeled(
             first_refused = first_refused or text.describe()
         elif text_fault(text):
             counts["blank"] += 1
-        elif (known := normalize_text(text)) in held_out:
+        elif (normalized := normalize_text(text)) in held_out:
             counts["held_out"] += 1
-        elif known in labeled:
+        elif normalized in labeled:
             counts["labeled"] += 1
         else:
             texts.append(text)
