@@ -31,7 +31,8 @@ def main() -> None:
         "language_info": {"name": "python"},
     }
     os.environ["PYTHONWARNINGS"] = "ignore"  # they show paths of this machine
-    NotebookClient(notebook, timeout=900, coalesce_streams=True, resources={"metadata": {"path": str(HERE)}}).execute()
+    place = {"metadata": {"path": str(HERE)}}
+    NotebookClient(notebook, timeout=3600, coalesce_streams=True, resources=place).execute()
     for number, cell in enumerate(notebook.cells):  # nothing that differs between two builds
         cell.id, cell.metadata = f"cell-{number}", {}
     nbformat.write(notebook, HERE / "tutorial.ipynb")

@@ -248,7 +248,7 @@ class TaggedRows:
                     yield [BadRow(self.path, place, None, fault, excerpt)] * len(tokens)
 
 
-def load_conll(
+def load_conll(  # noqa: D417 - the other arguments are those of load_tsv
     source: Any,
     config: str | None = None,
     *,
@@ -264,24 +264,16 @@ def load_conll(
 ) -> datasets.DatasetDict:
     """Read tagged sentences from CoNLL files, or lists of tokens and tags from tables, data sets or memory.
 
+    Other arguments and errors are those of [`load_tsv`]. Bad rows are lines or tokens; `label_counts` of the report
+    counts sentences.
+
     Args:
         source: A folder with `train.conll`, `dev.conll`, `test.conll`; files by split; or one file of training rows.
             Or any other source of [`load_tsv`] with a column of lists of strings and one of lists of tags (ClassLabel,
             strings or integers); a row with a bad token is refused as a whole.
-        config: The configuration of a data set that has several.
         token_column: Number of the token's column, from 0; or its name, by default `tokens`.
         tag_column: Number of the tag's column, by default the last; or its name, by default `ner_tags`.
         class_names: Tags by id; by default those of train, "O" first.
-        splits: Read only these, without a hold-out.
-        validation_share: Without a validation split, this share of the sentences of train becomes it; 0 for none.
-        seed: Changes which sentences are held out.
-        max_bad_rows: Skip up to this number of bad lines: a count, or a share of all tokens such as `"0.1%"`.
-        rejected_path: File that lists these (JSON lines). Without it the first few are logged.
-        report: An empty report to fill in. Its rows are tokens, those of `label_counts` sentences.
-
-    Raises:
-        DataError: For an unusable file, and for bad lines beyond `max_bad_rows`.
-        UserError: For arguments that contradict each other or the data.
     """
     sources: dict[str, list[Any]] = {}
     if _is_conll(source):

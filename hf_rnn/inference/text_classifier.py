@@ -48,7 +48,8 @@ class PairTokenizer:
         for position, pair in enumerate(pairs):
             if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
                 raise UserError(f"texts[{position}] must be a pair (first, second): found {pair!r:.80}")
-        firsts, seconds = [first for first, _ in pairs], [second for _, second in pairs]
+        firsts = [first for first, _ in pairs]
+        seconds = [second for _, second in pairs]
         check_texts(firsts)
         check_texts(seconds)
         return self._tokenizer(firsts, seconds, truncation=True)["input_ids"] if pairs else []

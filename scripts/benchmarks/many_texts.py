@@ -29,9 +29,12 @@ def write_files(train: list[str], count: int, folder: Path) -> None:
     def word() -> str:
         return chance.choice(words) if chance.random() < 0.98 else f"{chance.choice(words)}{chance.randrange(10**6)}"
 
+    def text() -> str:
+        return " ".join(word() for _ in range(chance.randint(8, 16)))
+
     for number in range(FILES):
         size = (number + 1) * count // FILES - number * count // FILES
-        texts = [" ".join(word() for _ in range(chance.randint(8, 16))) for _ in range(size)]
+        texts = [text() for _ in range(size)]
         pq.write_table(pa.table({"text": texts}), folder / f"{number:02d}.parquet")
 
 

@@ -4,8 +4,10 @@ import ast
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -78,7 +80,7 @@ def test_the_course_has_valid_cells_and_no_heading_twice(path):
 def test_each_exercise_has_a_solution():
     exercises = re.findall(r"^# (\d\.\d) ", TUTORIAL.read_text(encoding="utf-8"), re.MULTILINE)
     solutions = re.findall(r"^# ## (\d\.\d) ", SOLUTIONS.read_text(encoding="utf-8"), re.MULTILINE)
-    assert exercises == solutions and len(exercises) >= 10
+    assert exercises == solutions and len(exercises) >= 9
 
 
 def test_the_notebook_is_built_from_the_script():
@@ -93,6 +95,22 @@ def test_the_notebook_is_built_from_the_script():
     assert not [output for output in outputs if output["output_type"] == "error"]
     assert sum("image/png" in output.get("data", ()) for output in outputs) >= 15
     assert len(stored) < 1_500_000
+
+
+def test_the_installed_course_finds_its_tweets(tmp_path):
+    """The files that the package installs beside it are enough, without a clone."""
+    installed = tomllib.loads((SCRIPTS.parent / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"][
+        "data-files"
+    ]
+    for folder, patterns in installed.items():
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        for file in (file for pattern in patterns for file in SCRIPTS.parent.glob(pattern)):
+            shutil.copy(file, tmp_path / folder)
+    code = "import tutorial_helpers; print(sorted(file.name for file in tutorial_helpers.DATA.glob('*.tsv')))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path / "share" / "hf_rnn", capture_output=True, text=True
+    )
+    assert done.stdout == "['dev.tsv', 'test.tsv', 'train.tsv']\n", done.stderr
 
 
 @pytest.mark.slow(minutes=3)
