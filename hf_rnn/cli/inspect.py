@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..training.arguments.parser import SettingsParser, expand_home, setting
 from ..utils.errors import UserError
 from ..utils.text_checks import check_text
-from .console import ModelFlags, escape_controls, format_columns
+from .console import ModelFlags, format_columns
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -21,12 +21,12 @@ _BAR = 40  # characters for a weight of 1
 class InspectArguments(ModelFlags):
     """Flags of this verb."""
 
-    text: list[str] | None = setting(None, "a text; may be given several times", word=True)
+    text: str | None = setting(None, "a text", word=True)
     figure: str | None = setting(None, "PNG file for a picture of gates and states over the text")
 
 
 def run(argv: Sequence[str]) -> None:
-    """Print the stages of each text."""
+    """Print the stages of a text."""
     (arguments,) = SettingsParser(
         InspectArguments,
         prog="hf-rnn inspect",
@@ -34,13 +34,10 @@ def run(argv: Sequence[str]) -> None:
         example="my-model 'so good' --figure gates.png",
     ).parse(argv)
     expand_home(arguments, "figure")
-    name, texts = arguments.model, arguments.text or []
-    if not texts:
+    name, text = arguments.model, arguments.text
+    if text is None:
         raise UserError(f"--text is missing: type hf-rnn inspect {name} 'so good'")
-    if arguments.figure is not None and len(texts) > 1:
-        raise UserError(f"--figure draws one text: found {len(texts)}; give --text once")
-    for text in texts:
-        check_text(text)
+    check_text(text)
     arguments.check_model()
     from ..hub import loading as model_loading
     from ..tasks import check_verb
@@ -50,11 +47,7 @@ def run(argv: Sequence[str]) -> None:
     if model.config.sep_token_id is not None:
         raise UserError(f"{name} reads pairs of texts: hf-rnn inspect shows single ones; use hf-rnn predict")
     check_verb(model.config, "predict")
-    blocks = []
-    for text in texts:
-        title = [escape_controls(text)] * (len(texts) > 1)
-        blocks.append("\n\n".join([*title, *_describe_stages(model, tokenizer, text, arguments.figure)]))
-    print("\n\n\n".join(blocks))
+    print("\n\n".join(_describe_stages(model, tokenizer, text, arguments.figure)))
 
 
 def _describe_stages(

@@ -55,7 +55,7 @@ def _to_json(result: Any) -> str:
         split: {name: value for name, value in metrics.items() if not isinstance(value, dict | list | None)}
         for split, metrics in result.metrics.items()
     }
-    card = getattr(result, "card", None)  # a pretraining has another one
+    card = getattr(result, "card", None)  # only a training has it
     if card is not None and card.baselines:
         (scores["linear_model"],) = card.baselines.values()
     where = {"output_dir": str(result.folder)} | ({} if result.url is None else {"url": result.url})

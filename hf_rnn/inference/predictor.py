@@ -10,7 +10,7 @@ import copy
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -153,14 +153,9 @@ class FastRnn(TextClassifier):
             _LOGGER.warning("the plain model predicts, without a table: %s", unsupported)
             return
         if (size := table_bytes(config, table_dtype)) > memory_limit:
-            fitting = [name for name in get_args(TableDtype) if table_bytes(config, name) <= memory_limit]
-            _LOGGER.warning(
-                "the plain model predicts: a table of %s bytes exceeds the limit of %s bytes; %sincrease memory_limit "
-                "in Python",
-                f"{size:,}",
-                f"{memory_limit:,}",
-                f"choose table_dtype {' or '.join(fitting)}, or " if fitting else "",
-            )
+            sizes = f"{size:,} bytes exceeds the limit of {memory_limit:,} bytes"
+            advice = "choose table_dtype bfloat16 or int8, or increase memory_limit in Python"
+            _LOGGER.warning("the plain model predicts: a table of %s; %s", sizes, advice)
             return
         fused = fuse(self._model, table_dtype)
         self._fused, self.memory = fused, fused.memory

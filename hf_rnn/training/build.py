@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable, Iterable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from ..data.samplers import CountedStream
 from ..hub.loading import check_name, find_folder, load_without_weights
 from ..hub.model_folder import FinishedFolder, nested_model
 from ..models.configuration_rnn import RnnConfig
-from ..tasks import Task, get_task
+from ..tasks import get_task
 from ..tokenizers.word_level import train_tokenizer
 from ..utils.errors import UserError, reason_of
 from .arguments.run_arguments import ModelArguments
@@ -105,6 +104,12 @@ def make_trainer(
         train_examples = CountedStream(train_examples, sum(run.report.label_counts["train"]), seed)
     metric = (args.metric_for_best_model or "loss").removeprefix("eval_")
     args.greater_is_better = {"loss": False, **run.task.scores}[metric]
+
+    def measure(output: EvalPrediction) -> dict[str, float]:
+        """Return the scores of an epoch that are one number."""
+        scores = run.task.evaluate(output.predictions, output.label_ids, run.model.config)
+        return {name: value for name, value in scores.items() if isinstance(value, float) and name != "loss"}
+
     usual = RnnTrainer if run.task.verb == "predict" else LanguageModelTrainer
     build: Callable[..., RnnTrainer] = trainer_class or usual
     return build(
@@ -113,14 +118,8 @@ def make_trainer(
         train_dataset=train_examples,
         eval_dataset=run.examples.get("validation"),
         processing_class=run.tokenizer,
-        compute_metrics=partial(measure, run.task, run.model.config),
+        compute_metrics=measure,
         data_collator=DataCollatorForTokenClassification(run.tokenizer) if run.task.per_token else None,
         made_from=made_from,
         class_counts=run.class_counts,
     )
-
-
-def measure(task: Task, config: RnnConfig, output: EvalPrediction) -> dict[str, float]:
-    """Return the scores of an epoch that are one number."""
-    scores = task.evaluate(output.predictions, output.label_ids, config)
-    return {name: value for name, value in scores.items() if isinstance(value, float) and name != "loss"}

@@ -52,7 +52,8 @@ def suit_language(
         return arguments
     words = " ".join(sample).split()
     characters = "".join(words)
-    length, wide = len(characters) / len(words), sum(map(_is_wide, characters)) / len(characters)
+    wide = sum(unicodedata.east_asian_width(character) == "W" for character in characters) / len(characters)
+    length = len(characters) / len(words)
     kind = "char" if length > _LONGEST_WORD or wide > _MOST_WIDE else "bpe"
     logger.warning(
         "%.0f %% of the tokens of the texts are unknown to %s (limit %.0f %%): this run takes recipe %s with "
@@ -61,7 +62,3 @@ def suit_language(
     )
     output = {"task": task.name, "output_dir": arguments.training.output_dir}
     return parse_settings({"tokenizer": kind, **(given or {}), **output, "recipe": recipe})
-
-
-def _is_wide(character: str) -> bool:
-    return unicodedata.east_asian_width(character) == "W"

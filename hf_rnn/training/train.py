@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import sklearn.metrics  # noqa: F401 - its import draws from `random`, so it must come before a seed is set
 import torch
-from transformers import PreTrainedModel, set_seed
+from transformers import set_seed
 
 from ..data.loading import join_splits
 from ..data.row_errors import DataReport
@@ -284,7 +284,9 @@ def fit(trainer: RnnTrainer, folder: FinishedFolder, checkpoint: Path | None) ->
         outcome = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     if trainer.asked_to_stop():  # after the last step, too late to save
         raise TrainingStopped(request.number, None)
-    check_finite(trainer.model, args)
+    broken = [name for name, weight in trainer.model.named_parameters() if not weight.isfinite().all()]
+    if broken:
+        raise _diverged(f"{broken[0]} has NaN or infinite values", args)
     return {
         "epochs": trainer.state.epoch,
         "steps": outcome.global_step,
@@ -316,13 +318,6 @@ def check_early(arguments: Arguments) -> None:
     make_config(model)
     if training.bf16 and training.device.type == "cpu" and multiplies_bfloat16() is False:
         logger.warning("bf16 is slower on this processor, which lacks bfloat16 instructions: leave out bf16")
-
-
-def check_finite(model: PreTrainedModel, training_args: RnnTrainingArguments) -> None:
-    """Raise a [`UserError`] with advice about the step size for weights that are NaN or infinite."""
-    broken = [name for name, weight in model.named_parameters() if not weight.isfinite().all()]
-    if broken:
-        raise _diverged(f"{broken[0]} has NaN or infinite values", training_args)
 
 
 def check_loss(metrics: Mapping[str, Any], chance_loss: float, training_args: RnnTrainingArguments) -> None:

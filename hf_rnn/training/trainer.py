@@ -81,7 +81,11 @@ class RnnTrainer(ResumableTrainer):
         self._sample_weight: torch.Tensor | None = None  # in the current batch
         power = getattr(self.args, "class_weight_power", 0)
         if power > 0 and (data is not None or class_counts is not None):
-            self._class_weights = weigh_classes(self._count_classes() if class_counts is None else class_counts, power)
+            if class_counts is None:
+                labels = read_labels(data)
+                self._check_labels(labels)
+                class_counts = torch.bincount(labels[labels >= 0], minlength=self.model.config.num_labels).tolist()
+            self._class_weights = weigh_classes(class_counts, power)
         weighted = self._class_weights is not None or SAMPLE_WEIGHT in _column_names(data)
         self._own_loss = (weighted or self.label_smoother is not None) and self.compute_loss_func is None
         if self._own_loss:
@@ -99,11 +103,6 @@ class RnnTrainer(ResumableTrainer):
                 "class_weight_power, label_smoothing_factor and sample_weight need one label per text: found another "
                 "task; leave them out"
             )
-
-    def _count_classes(self) -> list[int]:
-        labels = read_labels(self.train_dataset)
-        self._check_labels(labels)
-        return torch.bincount(labels[labels >= 0], minlength=self.model.config.num_labels).tolist()
 
     # ---- data ----
 

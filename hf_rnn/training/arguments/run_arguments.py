@@ -24,7 +24,6 @@ from .text_arguments import DataArguments
 from .training_settings import OwnSettings, TrainerSettings
 
 if TYPE_CHECKING:
-    from ...models.configuration_rnn import RnnConfig
     from ...tasks import Task
     from .training_arguments import RnnTrainingArguments
 
@@ -202,19 +201,25 @@ def parse(values: Mapping[str, Any], prog: str, *further: type) -> tuple[Any, ..
     if (start := settings.get("model_name_or_path")) is not None:
         from ...hub.loading import find_folder, load_without_weights
         from ...hub.model_folder import FinishedFolder
+        from ...models.auto import head_name
 
         config = load_without_weights(start, FinishedFolder(find_folder(start)))[0]
         task = get_task(settings.get("task", DataArguments.task))
-        head = task.architecture
-        by_default = merged["model_name_or_path"].built_in
-        merged = merge_recipe(recipe, given, settings_of_start(config, head))
+        advice = f"leave it out{_or_scratch(task)}" if merged["model_name_or_path"].built_in else "leave it out"
+        decided = ENCODER_SETTINGS  # by the start
+        if head_name(config) == task.architecture:
+            decided = tuple(
+                name for name in ARCHITECTURE if name != "pair_encoding" or config.sep_token_id is not None
+            )
+        merged = merge_recipe(recipe, given, decided)
         output = {"output_dir": settings["output_dir"]}
         settings = {name: getattr(config, name) for name in ARCHITECTURE} | parser.convert(merged) | output
     parsed = parser.build(settings, ModelArguments, DataArguments, RnnTrainingArguments, *further)
     model, data, training, *_ = parsed
-    if start is not None:
-        advice = f"leave it out{_or_scratch(task)}" if by_default else "leave it out"
-        check_architecture(data.model_name_or_path, config, model, head, advice)
+    for name in decided if start is not None else ():
+        value, wanted = getattr(config, name), getattr(model, name)
+        if value != wanted:
+            raise UserError(f"{name} of the model {start} is {value}: found {wanted} in the settings; {advice}")
     frozen = merged.get("freeze_embedding")
     if model.freeze_embedding and frozen and frozen.built_in and data.vectors is None and start is None:
         raise UserError(
@@ -263,26 +268,6 @@ def merge_recipe(
 
 def _or_scratch(task: "Task") -> str:
     return f", or start from nothing with recipe {scratch_recipe(task.recipe)}"
-
-
-def settings_of_start(start: "RnnConfig", head: str) -> tuple[str, ...]:
-    """Return the settings that a model to start from decides for a new model with the class `head`."""
-    from ...models.auto import head_name
-
-    if head_name(start) != head:
-        return ENCODER_SETTINGS
-    return tuple(name for name in ARCHITECTURE if name != "pair_encoding" or start.sep_token_id is not None)
-
-
-def check_architecture(name: str, start: "RnnConfig", wanted: Any, head: str, advice: str = "leave it out") -> None:
-    """Refuse settings `wanted` that contradict a model to start from, for a new model of the class `head`.
-
-    Raises a [`UserError`] for the first difference; its message ends with `advice`.
-    """
-    for setting in settings_of_start(start, head):
-        found, asked = getattr(start, setting), getattr(wanted, setting)
-        if found != asked:
-            raise UserError(f"{setting} of the model {name} is {found}: found {asked} in the settings; {advice}")
 
 
 def find_unused(

@@ -30,7 +30,13 @@ class RnnTrainingArguments(OwnSettings, TrainingArguments):
             check_ranges(self)
         except ValueError as error:
             raise UserError(str(error)) from error
-        self._check_combinations()
+        if self.overwrite_output_dir and (self.resume or self.resume_anyway):
+            raise UserError("overwrite_output_dir starts a new run and resume continues one: give one of them")
+        if self.load_best_model_at_end and "no" in (self.eval_strategy, self.save_strategy):
+            raise UserError(
+                "load_best_model_at_end needs eval_strategy and save_strategy, found no: set load_best_model_at_end "
+                "to false, and without eval_strategy early_stopping_patience to 0"
+            )
         if self.load_best_model_at_end and self.eval_strategy == self.save_strategy == "steps":
             self.save_steps = self.eval_steps or self.logging_steps  # each evaluation can be the best one
         self.resume = self.resume or self.resume_anyway
@@ -48,12 +54,3 @@ class RnnTrainingArguments(OwnSettings, TrainingArguments):
             )
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False  # torch would warn at each loader
-
-    def _check_combinations(self) -> None:
-        if self.overwrite_output_dir and (self.resume or self.resume_anyway):
-            raise UserError("overwrite_output_dir starts a new run and resume continues one: give one of them")
-        if self.load_best_model_at_end and "no" in (self.eval_strategy, self.save_strategy):
-            raise UserError(
-                "load_best_model_at_end needs eval_strategy and save_strategy, found no: set load_best_model_at_end "
-                "to false, and without eval_strategy early_stopping_patience to 0"
-            )

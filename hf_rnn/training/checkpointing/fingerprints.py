@@ -53,6 +53,10 @@ def take_fingerprints(
     of the answers of a `teacher`.
     """
     rows = _hash_rows(examples, "train", "validation")
+    values = settings.to_dict().items()
+    selected = {name: value for name, value in values if ABOUT.get(name, {}).get("steps", True)}
+    selected |= {"accelerator_config": accelerator_changes(settings)}
+    selected |= {"processes": settings.world_size, "device": settings.device.type}
     order = {} if rows else {"dataloader_num_workers": settings.dataloader_num_workers}  # workers split a stream
     taken = {
         "data": rows or stream,
@@ -60,7 +64,7 @@ def take_fingerprints(
         "tokenizer": hash_tokenizer(tokenizer),
         **hashes,
         "config": {name: value for name, value in config.to_dict().items() if name != "transformers_version"},
-        "settings": {**_select_settings(settings), **order, **(further_settings or {})},
+        "settings": {**selected, **order, **(further_settings or {})},
     }
     return json.loads(json.dumps(taken, default=str, sort_keys=True))
 
@@ -109,13 +113,6 @@ def check_unchanged(checkpoint: Path, made_from: dict[str, Any], *, anyway: bool
 def _shorten(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _select_settings(settings: TrainingArguments) -> dict[str, Any]:
-    values = settings.to_dict().items()
-    selected = {name: value for name, value in values if ABOUT.get(name, {}).get("steps", True)}
-    selected["accelerator_config"] = accelerator_changes(settings)
-    return {**selected, "processes": settings.world_size, "device": settings.device.type}
 
 
 def accelerator_changes(settings: TrainingArguments) -> dict[str, Any]:
