@@ -6,8 +6,6 @@ its tokens take 16 KB per text, below OUT.
 
     python scripts/build_english_encoder.py --data_dir ../shared/data/unlabeled --teacher DIR/all-MiniLM-L6-v2 \
         --output_dir OUT --install
-
-`english-large` is made with `--name english-large --hidden_size 256 --num_train_epochs 1`.
 """
 
 import argparse
@@ -19,7 +17,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-ENCODERS = Path(__file__).parents[1] / "hf_rnn" / "hub" / "pretrained"
+PLACE = Path(__file__).parents[1] / "hf_rnn" / "hub" / "pretrained" / "english"
 SOURCES = {"tweets": 9, "reviews": 6, "dialogues": 5}  # texts of every 20
 TEXTS = 240_000
 SHORTEST, LONGEST = 7, 319  # characters of a text
@@ -68,7 +66,7 @@ def collect(data_dir: Path, target: Path, count: int) -> None:
 
 
 NOTE = """
-In the package this encoder is called `{name}`: `hf-rnn train` and `RnnClassifier` start from {start}, and
+In the package this encoder is called `english`: `hf-rnn train` and `RnnClassifier` start from it by default, and
 `SentenceTransformer` loads this folder after `import hf_rnn`. `scripts/build_english_encoder.py {flags}`
 ran the command above. It wrote the texts: {texts:,}, of every 20 nine tweets of mixed sources, six sentences of film
 reviews, and five utterances of dialogues (DSTC8 schema-guided dialogues, CC BY-SA 4.0; Taskmaster, CC BY 4.0). Some
@@ -76,18 +74,16 @@ tweets are offensive. The teacher is distributed under Apache-2.0.
 """
 
 
-def install(folder: Path, name: str, flags: str) -> None:
+def install(folder: Path, flags: str) -> None:
     """Copy an encoder into the package, without the code that the package has itself."""
-    place = ENCODERS / name
-    shutil.rmtree(place, ignore_errors=True)
-    shutil.copytree(folder, place, ignore=shutil.ignore_patterns("*.py", "checkpoints", "pretraining_cache"))
-    config = json.loads((place / "config.json").read_text("utf-8"))
+    shutil.rmtree(PLACE, ignore_errors=True)
+    shutil.copytree(folder, PLACE, ignore=shutil.ignore_patterns("*.py", "checkpoints", "pretraining_cache"))
+    config = json.loads((PLACE / "config.json").read_text("utf-8"))
     del config["auto_map"]
-    (place / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    texts = json.loads((place / "pretraining.json").read_text("utf-8"))["texts"]["kept"]
-    start = "it by default" if name == "english" else f"it with `--model_name_or_path {name}`"
-    with (place / "README.md").open("a", encoding="utf-8") as card:
-        card.write(NOTE.format(name=name, start=start, flags=flags, texts=texts))
+    (PLACE / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    texts = json.loads((PLACE / "pretraining.json").read_text("utf-8"))["texts"]["kept"]
+    with (PLACE / "README.md").open("a", encoding="utf-8") as card:
+        card.write(NOTE.format(flags=flags, texts=texts))
 
 
 def main() -> None:
@@ -98,7 +94,6 @@ def main() -> None:
     )
     parser.add_argument("--teacher", required=True, help="folder of all-MiniLM-L6-v2")
     parser.add_argument("--output_dir", type=Path, required=True, help="folder of the encoder and its cache")
-    parser.add_argument("--name", default="english", help="name in the package (default: %(default)s)")
     parser.add_argument("--hidden_size", type=int, default=128, help="width of the blocks (default: %(default)s)")
     parser.add_argument("--num_train_epochs", type=float, default=3)
     parser.add_argument("--texts", type=int, default=TEXTS, help="texts to learn from (default: %(default)s)")
@@ -126,8 +121,8 @@ def main() -> None:
     )
     print(json.dumps(result.metrics))
     if arguments.install:
-        names = ("name", "hidden_size", "num_train_epochs", "seed")
-        install(result.folder, arguments.name, " ".join(f"--{name} {vars(arguments)[name]}" for name in names))
+        names = ("hidden_size", "num_train_epochs", "seed")
+        install(result.folder, " ".join(f"--{name} {vars(arguments)[name]}" for name in names))
 
 
 if __name__ == "__main__":

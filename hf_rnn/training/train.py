@@ -51,7 +51,7 @@ logger = logging.getLogger(__name__)
 _RATES = ("learning_rate", "embedding_learning_rate", "head_learning_rate")
 # Times the loss of guessing: a run is refused, or warned about.
 _MAX_LOSS_RATIO, _HIGH_LOSS_RATIO = 100, 3
-_LEAST_EPOCHS, _MOST_EPOCHS = 3, 20  # limits of row_budget and of row_floor
+_LEAST_EPOCHS, _MOST_EPOCHS = 2, 20  # limits of row_budget and of row_floor
 
 
 @one_at_a_time()

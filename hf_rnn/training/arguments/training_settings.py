@@ -117,7 +117,7 @@ class OwnSettings:
     )
     row_budget: int | None = setting(
         None,
-        "lower num_train_epochs, to at least 3, so that all epochs together read at most this number of rows; "
+        "lower num_train_epochs, to at least 2, so that all epochs together read at most this number of rows; "
         "a given num_train_epochs turns it off",
         above=0,
     )
