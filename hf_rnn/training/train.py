@@ -8,9 +8,10 @@ import dataclasses
 import logging
 import math
 import shlex
-from collections.abc import Mapping
+import statistics
+from collections.abc import Iterable, Mapping
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ logger = logging.getLogger(__name__)
 _RATES = ("learning_rate", "embedding_learning_rate", "head_learning_rate")
 # Times the loss of guessing: a run is refused, or warned about.
 _MAX_LOSS_RATIO, _HIGH_LOSS_RATIO = 100, 3
+_USUAL_LENGTH = 500  # characters of a text that row_budget counts once
 _LEAST_EPOCHS, _MOST_EPOCHS = 2, 20  # limits of row_budget and of row_floor
 
 
@@ -156,7 +158,7 @@ def train_on(
     """
     task = get_task(arguments.data.task)
     arguments = suit_language(arguments, given, task, task.vocabulary_texts(texts["train"]))
-    arguments = limit_epochs(arguments, report)
+    arguments = limit_epochs(arguments, report, task.vocabulary_texts(texts["train"]))
     data_args, training_args = arguments.data, arguments.training
     extension = extension or Extension()
     run = Run(task, arguments, texts, report)
@@ -252,14 +254,16 @@ def train_on(
     return TrainingResult(run.folder.root, run.metrics, card)
 
 
-def limit_epochs(arguments: Arguments, report: DataReport) -> Arguments:
+def limit_epochs(arguments: Arguments, report: DataReport, train_texts: Iterable[str]) -> Arguments:
     """Lower the number of epochs as `row_budget` asks for, or raise it as `row_floor` does."""
     training, rows = copy.copy(arguments.training), sum(report.label_counts["train"])
     if training.max_steps > 0:
         return arguments
     epochs = training.num_train_epochs
     if training.row_budget is not None:
-        epochs = min(epochs, max(_LEAST_EPOCHS, training.row_budget // rows))
+        length = statistics.mean(map(len, islice(train_texts, 1000)))
+        counted = rows * max(1, length / _USUAL_LENGTH)
+        epochs = min(epochs, max(_LEAST_EPOCHS, int(training.row_budget // counted)))
     if training.row_floor:
         epochs = max(epochs, min(_MOST_EPOCHS, training.row_floor // rows))
     if epochs != training.num_train_epochs:

@@ -82,10 +82,10 @@ def draw_figure(results: list[dict[str, Any]], flags: Any) -> None:
     """Draw the mean accuracy over the sets against speed, for the models with a speed."""
     rows = []
     for model, name, ratio in flags.speed:
-        of_model = [result for result in results if result["model"] == model and result["set"] in flags.sets]
-        by_set = [statistics.mean(run["accuracy"] for run in of_model if run["set"] == data) for data in flags.sets]
+        runs = [result for result in results if result["model"] == model]
+        means = [statistics.mean(run["accuracy"] for run in runs if run["set"] == data) for data in flags.sets]
         rows.append(
-            {"name": name, "accuracy": [statistics.mean(by_set)], "speed": float(ratio), "ours": "hf-rnn" in name}
+            {"name": name, "accuracy": [statistics.mean(means)], "speed": float(ratio), "ours": "hf-rnn" in name}
         )
     title = f"mean over {len(flags.sets)} data sets"
     report.draw(rows, title, flags.figure, "accuracy", "accuracy", "MiniLM-L6 in ONNX Runtime, int8")

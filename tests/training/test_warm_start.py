@@ -96,11 +96,16 @@ def test_a_classifier_starts_from_an_encoder(start_from, encoder):
         start_from(model_name_or_path=str(result.folder), pooling="max", output_dir="refused")
 
 
-def test_many_rows_lower_the_number_of_epochs(texts_dir, tmp_path):
-    recipe = {"num_train_epochs": 9, "row_budget": 1000, "learning_rate": 0.0}
-    rest = {"data_dir": str(texts_dir), "output_dir": str(tmp_path / "out"), "baselines": False, "use_cpu": True}
+@pytest.mark.parametrize(("repeats", "epochs"), [(1, 8), (199, 4)])
+def test_many_rows_and_long_texts_lower_the_number_of_epochs(tmp_path, repeats, epochs):
+    """A text of 1,000 characters counts twice."""
+    lines = [f"{'good' if number % 2 else 'evil'} {'a' * repeats * 5}\t{number % 2}\n" for number in range(40)]
+    for name in ("train", "dev"):
+        (tmp_path / f"{name}.tsv").write_text("".join(lines))
+    recipe = {"num_train_epochs": 9, "row_budget": 320, "few_rows": 0, "learning_rate": 0.0}
+    rest = {"data_dir": str(tmp_path), "output_dir": str(tmp_path / "out"), "baselines": False, "use_cpu": True}
     result = train(recipe=recipe, **rest)
-    assert (result.metrics["training"]["rows"], result.metrics["training"]["epochs"]) == (240, 4)
+    assert (result.metrics["training"]["rows"], result.metrics["training"]["epochs"]) == (40, epochs)
 
 
 def test_the_default_start_is_the_encoder_of_the_package(encoder, texts_dir, tmp_path, monkeypatch, caplog):

@@ -9,6 +9,7 @@ Legend: R residual stream, W pooled vector; the rest as in `packing.py` and `cel
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,10 @@ BLOCK_POOLINGS = ("last", "mean", "max", "mean_max")
 _TOKENS_PER_BATCH = 2048  # larger batches leave the cache
 _ROWS_AT_ONCE = 8192
 
-Product = Callable[[torch.Tensor], torch.Tensor]
+_IN_PLACE: dict[type, Callable[[torch.Tensor], torch.Tensor]] = {
+    torch.nn.SiLU: partial(torch.nn.functional.silu, inplace=True),
+    torch.nn.ReLU: torch.relu_,
+}
 
 
 def block_table_bytes(config: RnnConfig, dtype: torch.dtype) -> int:
@@ -36,22 +40,33 @@ def copy_float(weight: torch.Tensor) -> torch.Tensor:
     return weight.detach().float().clone()
 
 
-def copy_norm(norm: torch.nn.LayerNorm) -> Product:
+def copy_norm(norm: torch.nn.LayerNorm) -> Callable[[torch.Tensor], torch.Tensor]:
     """Return layer normalisation with a copy of the weights."""
     weight, bias, eps = copy_float(norm.weight), copy_float(norm.bias), norm.eps
     return lambda inputs: layer_norm(inputs, weight.shape, weight, bias, eps)
 
 
-def make_product(weight: torch.Tensor, bias: torch.Tensor, dtype: torch.dtype) -> Product:
-    """Return a function from inputs `(N, I)` to float32 `(N, O)`: a linear layer, computed in `dtype`.
+class Product:
+    """A linear layer, computed in `dtype`: bfloat16 if the processor has instructions for it, float32 otherwise."""
 
-    bfloat16 is used if the processor has instructions for it, float32 otherwise.
-    """
-    if dtype == torch.bfloat16 and multiplies_bfloat16():
-        low, low_bias = weight.bfloat16(), bias.bfloat16()
-        return lambda inputs: linear(inputs.bfloat16(), low, low_bias).float()
-    transposed = weight.t().contiguous()
-    return lambda inputs: torch.addmm(bias, inputs, transposed)
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor, dtype: torch.dtype) -> None:
+        self._is_low = dtype == torch.bfloat16 and multiplies_bfloat16()
+        self._weight, self._bias = copy_float(weight).t().contiguous(), copy_float(bias)
+        if self._is_low:
+            self._weight, self._bias = copy_float(weight).bfloat16(), self._bias.bfloat16()
+
+    def __call__(self, inputs: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+        """Write the products of `(N, I)` to `out` `(N, O)`, and return it."""
+        if self._is_low:
+            return out.copy_(linear(inputs.bfloat16(), self._weight, self._bias))
+        return torch.addmm(self._bias, inputs, self._weight, out=out)
+
+    def add_to(self, stream: torch.Tensor, inputs: torch.Tensor) -> None:
+        """Add the products to the stream `(N, O)`, in place."""
+        if self._is_low:
+            stream += linear(inputs.bfloat16(), self._weight, self._bias)
+        else:
+            stream.add_(self._bias).addmm_(inputs, self._weight)
 
 
 class FusedBlock:
@@ -59,48 +74,50 @@ class FusedBlock:
 
     def __init__(self, block: Any, dtype: torch.dtype) -> None:
         cells = [direction.cell for direction in block.mixer.directions]
-        self.states = len(cells) * cells[0].hidden_size  # D * H
-        # update gates of all directions, then candidates, then the gate
-        parts = [(cell.weight_ih_l0.float().chunk(2), cell.bias_ih_l0.float().chunk(2)) for cell in cells]
-        weights = [part[0][kind] for kind in (0, 1) for part in parts] + [block.gate_proj.weight.float()]
-        biases = [part[1][kind] for kind in (0, 1) for part in parts] + [block.gate_proj.bias.float()]
-        self.mix = make_product(torch.cat(weights), torch.cat(biases), dtype)
-        layers = (block.out_proj, block.up_proj, block.down_proj)
-        self.out, self.up, self.down = (
-            make_product(copy_float(layer.weight), copy_float(layer.bias), dtype) for layer in layers
+        weights, biases = (
+            [getattr(cell, f"{kind}_ih_l0").float().chunk(2) for cell in cells] for kind in ("weight", "bias")
         )
+        # 1 - sigmoid(x) is sigmoid(-x)
+        self.keep = Product(-torch.cat([gate for gate, _ in weights]), -torch.cat([gate for gate, _ in biases]), dtype)
+        self.candidate = Product(
+            torch.cat([part for _, part in weights]), torch.cat([part for _, part in biases]), dtype
+        )
+        layers = (block.gate_proj, block.out_proj, block.up_proj, block.down_proj)
+        self.gate, self.out, self.up, self.down = (Product(layer.weight, layer.bias, dtype) for layer in layers)
+        self.states, self.inner = len(cells) * cells[0].hidden_size, block.up_proj.out_features
         self.norms = [copy_norm(norm) for norm in (block.input_norm, block.mlp_norm)]
         self.kernel = None if block.conv is None else copy_float(block.conv.weight)
         self.ahead = 0 if block.conv is None else block.conv.ahead
+        self.behind = 0 if block.conv is None else block.conv.size - 1 - block.conv.ahead
         self.is_causal = len(cells) == 1
-        self.activation = block.activation
+        self.activation = _IN_PLACE.get(type(block.activation), block.activation)
 
-    def run(self, stream: torch.Tensor, sizes: list[int]) -> None:
-        """Add both branches to the stream `(N, R)`, in place."""
+    def run(
+        self, stream: torch.Tensor, sizes: list[int], near: dict[int, torch.Tensor], room: list[torch.Tensor]
+    ) -> None:
+        """Add both branches to the stream `(N, R)`, in place.
+
+        `near` has the places of neighbours by distance, and `room` is three times `(N, ...)` to compute in.
+        """
         inputs = self.norms[0](stream)
         if self.kernel is not None:
-            inputs = self._convolve(inputs, sizes)
-        mixed, size = self.mix(inputs), self.states
-        update = mixed[:, :size].sigmoid_()
-        states, keep = mixed[:, size : 2 * size].mul_(update), update.neg_().add_(1)
+            inputs = self._convolve(inputs, near)
+        keep, states, gate = (part[:, : self.states] for part in room)
+        self.keep(inputs, keep).sigmoid_()
+        self.candidate(inputs, states).addcmul_(keep, states, value=-1)  # the share that the gate takes
         self._recur(states, keep, sizes)
-        stream += self.out(self.activation(mixed[:, 2 * size :]).mul_(states))
-        stream += self.down(self.activation(self.up(self.norms[1](stream))))
+        self.out.add_to(stream, self.activation(self.gate(inputs, gate)).mul_(states))
+        inner = room[0][:, : self.inner]
+        self.down.add_to(stream, self.activation(self.up(self.norms[1](stream), inner)))
 
-    def _convolve(self, inputs: torch.Tensor, sizes: list[int]) -> torch.Tensor:
-        """Return the weighted sums of neighbours, which are rows of earlier and later steps."""
+    def _convolve(self, inputs: torch.Tensor, near: dict[int, torch.Tensor]) -> torch.Tensor:
+        """Return the weighted sums of neighbours."""
         kernel: Any = self.kernel
-        behind = len(kernel) - 1 - self.ahead
-        sums, steps = inputs * kernel[behind], inputs.split(sizes)
-        places = sums.split(sizes)
+        sums = inputs * kernel[self.behind]
+        wide = torch.cat([inputs, inputs.new_zeros(1, inputs.shape[1])])
         for place, weight in enumerate(kernel):
-            distance = place - behind
-            if distance < 0:
-                for before, target in zip(steps, places[-distance:], strict=False):
-                    target.addcmul_(before[: len(target)], weight)
-            elif distance > 0:
-                for after, target in zip(steps[distance:], places, strict=False):
-                    target[: len(after)].addcmul_(after, weight)
+            if place != self.behind:
+                sums.addcmul_(wide.index_select(0, near[place - self.behind]), weight)
         return sums
 
     def _recur(self, states: torch.Tensor, keep: torch.Tensor, sizes: list[int]) -> None:
@@ -166,8 +183,12 @@ class FusedBlocks:
         if len(texts.forward) and texts.forward.min() < 0:
             raise IndexError("a token id is negative")
         stream = self._table.index_select(0, torch.from_numpy(texts.forward)).float()
+        width = max(size for block in self._blocks for size in (block.states, block.inner))
+        room = list(stream.new_empty(3, len(stream), width).unbind())
+        first = self._blocks[0]
+        near = {distance: texts.neighbours(distance) for distance in range(-first.behind, first.ahead + 1) if distance}
         for block in self._blocks:
-            block.run(stream, texts.sizes)
+            block.run(stream, texts.sizes, near, room)
         return self._norm(stream)
 
     def _pool(self, states: torch.Tensor, texts: PackedTexts) -> torch.Tensor:

@@ -49,6 +49,13 @@ class PackedTexts:
         steps = np.repeat(np.arange(len(self.sizes)), self.sizes)
         return torch.from_numpy(self._first[self.lengths[texts] - 1 - steps] + texts)
 
+    def neighbours(self, distance: int) -> torch.Tensor:
+        """Return the place `(N,)` of the token this far after each token, forwards; N beyond the ends of a text."""
+        steps = np.repeat(np.arange(len(self.sizes)), self.sizes)
+        texts, others = np.arange(len(steps)) - self._first[steps], steps + distance
+        inside = (others >= 0) & (others < self.lengths[texts])
+        return torch.from_numpy(np.where(inside, self._first[np.where(inside, others, 0)] + texts, len(steps)))
+
     def places_by_length(self) -> Iterator[torch.Tensor]:
         """Yield the places `(b, t)` of the forward direction of all b texts of t tokens, longest texts first."""
         ends = np.flatnonzero(np.diff(self.lengths, append=-1)) + 1

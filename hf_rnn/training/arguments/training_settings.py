@@ -117,8 +117,8 @@ class OwnSettings:
     )
     row_budget: int | None = setting(
         None,
-        "lower num_train_epochs, to at least 2, so that all epochs together read at most this number of rows; "
-        "a given num_train_epochs turns it off",
+        "lower num_train_epochs, to at least 2, so that all epochs together read at most this number of rows, "
+        "where a row is 500 characters or one text; a given num_train_epochs turns it off",
         above=0,
     )
     row_floor: int = setting(
