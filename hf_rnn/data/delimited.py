@@ -400,6 +400,8 @@ class _Walk:
         try:
             if self._text.line_encoding != "utf-8":
                 block = block.decode(self._text.line_encoding).encode()
+            if quoted and self._separator in (NO_SEPARATOR, "\t"):
+                return None
             if self._separator == NO_SEPARATOR:
                 lines = block.decode().split("\n")[:-1]
                 columns: list[Any] = [[line.removesuffix("\r") for line in lines]]
@@ -412,8 +414,6 @@ class _Walk:
                     arrow_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
                 )
                 columns = [column.combine_chunks() for column in table.columns]
-            elif self._separator == "\t":
-                return None
             else:
                 rows = list(
                     csv.reader(io.StringIO(block.decode(), newline=""), delimiter=self._separator, strict=True)
@@ -436,7 +436,7 @@ class _Walk:
                 yield number, offset, text
                 continue
             row = text.removesuffix("\r")
-            if not row and fields != 1 and not source.strict:
+            if not row and (fields != 1 or self._skip_header) and not source.strict:
                 if not self._waiting and not fields:
                     self._fetch()
                 continue
@@ -474,6 +474,8 @@ class _Walk:
     def _join(self, first: str) -> list[str] | bool:
         """Return the fields of a row of several lines and consume these; False without any change if it is not one."""
         lines, size = [first], len(first)
+        joined: list[str] | bool = False
+        used = 0
         while size <= MAX_LINE_BYTES:
             if len(lines) > len(self._waiting) and not self._fetch():
                 break
@@ -490,10 +492,12 @@ class _Walk:
             if isinstance(cut, list):
                 if (self._fields and len(cut) != self._fields) or self._hides_rows(cut, lines):
                     break
-                for _ in lines[1:]:
-                    self._waiting.popleft()
-                return cut
-        return False
+                joined, used = cut, len(lines) - 1
+                if self._separator != "\t" or not self._may_continue(cut):
+                    break
+        for _ in range(used):
+            self._waiting.popleft()
+        return joined
 
     def _hides_rows(self, cut: list[str], lines: list[str]) -> bool:
         """Return whether a line of a joined row reads as a row of its own.

@@ -343,6 +343,8 @@ def _list_lines(text: TextFile) -> Iterator[list[tuple[int, int | None, Any]]]:
                     continue
                 try:
                     record = json.loads(line)
+                    if "\\ud" in line or "\\uD" in line:  # half of a surrogate pair, escaped, raises ValueError
+                        json.dumps(record, ensure_ascii=False).encode()
                 except (ValueError, RecursionError) as error:
                     fault = Fault(
                         Reason.NOT_JSON, reason_of(error), 'Write one record such as {"text": "..."} per line'

@@ -42,6 +42,14 @@ def test_separator_and_encoding_are_found(tmp_path, separator, encoding):
     assert cells(table) == (ROWS, [2, 3, 4, 6], [])
 
 
+@pytest.mark.parametrize("rest", ["", "a lone\rCR\n"])  # a library cuts the first block, this package the second
+def test_a_single_column_may_be_quoted(tmp_path, rest):
+    path = tmp_path / "table.csv"
+    path.write_text(f'\ntext\n"one, two"\n"say ""so"""\n"two\nlines"\n{rest}', newline="")
+    expected = [("one, two",), ('say "so"',), ("two\nlines",), *([("a lone\rCR",)] if rest else [])]
+    assert cells(read_table(path))[0] == expected
+
+
 def test_windows_encoding_is_found_and_can_be_named(tmp_path):
     path = tmp_path / "table.csv"
     path.write_bytes("text;label\ncafé – naïve;1\n".encode("cp1252"))
@@ -107,6 +115,7 @@ def test_all_formats_give_the_same_rows(tmp_path, suffix, packed):
         ('label,text\n0,"a"b\n1,c\n', [("1", "c")], [2]),
         ("label,text\n0,a,b\n\n1\n1,c\n", [("1", "c")], [2, 4]),
         ('label\ttext\n0\t"all"\n1\t"open\n0\t"a ""b"""\n', [("0", '"all"'), ("1", '"open'), ("0", 'a "b"')], []),
+        ('x\ty\n1a\tb\n"a\nb"\t"c\nd"\nc2\td\ne\tf3\n', [("1a", "b"), ("a\nb", "c\nd"), ("c2", "d"), ("e", "f3")], []),
         ('text\tlabel\nsaid "x"\n"good"\t1\n', [('"good"', "1")], [2]),
         ("label,text\n0,a\0b\n1,c\n0," + "x" * (1 << 20) + "\n1,d\n", [("1", "c"), ("1", "d")], [2, 4]),
     ],
@@ -121,8 +130,10 @@ def test_a_damaged_row_costs_only_itself(tmp_path, content, good, bad):
 def test_damaged_bytes_and_records_cost_only_their_line(tmp_path):
     (tmp_path / "a.csv").write_bytes("text,label\né,1\nö,0\n".encode() + b"\xff,1\nb,0\n")
     assert cells(read_table(tmp_path / "a.csv"))[1:] == ([2, 3, 5], [4])
-    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n{"text": \n\n[1]\n{"text": "b", "more": 1}\n')
-    assert cells(read_table(tmp_path / "a.jsonl")) == ([("a", None), ("b", 1)], [1, 5], [2, 4])
+    (tmp_path / "a.jsonl").write_text(
+        '{"text": "a"}\n{"text": \n{"text": "half \\ud83d"}\n[1]\n\n{"text": "b \\ud83d\\ude00", "more": 1}\n'
+    )
+    assert cells(read_table(tmp_path / "a.jsonl")) == ([("a", None), ("b \U0001f600", 1)], [1, 6], [2, 3, 4])
 
 
 def test_batches_are_bounded_and_complete(tmp_path):

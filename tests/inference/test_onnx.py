@@ -95,7 +95,7 @@ def test_the_graph_is_the_model(cell_type, bidirectional, layers, pooling, activ
     ],
 )
 def test_the_graph_of_residual_blocks_is_the_model(cell_type, bidirectional, kernel, pooling, activation):
-    sizes = {"residual_size": 8, "num_hidden_layers": 2, "conv_kernel": kernel, "hidden_act": activation}
+    sizes = {"residual_size": 7, "num_hidden_layers": 2, "conv_kernel": kernel, "hidden_act": activation}
     options = {"cell_type": cell_type, "bidirectional": bidirectional, "pooling": pooling}
     model = make(**options, **sizes, block_type="residual")
     with torch.no_grad():

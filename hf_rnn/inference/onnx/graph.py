@@ -157,13 +157,13 @@ class Lengths:
         return add("GatherND", values, add("Concat", *(add("Unsqueeze", i, last) for i in (steps, rows)), axis=-1))
 
     def last_read(self, states: str, hidden_size: int, directions: int) -> str:
-        """Take the last state that each direction reads: (T, B, S) → (B, S)."""
+        """Take the last state that each direction reads, the forward one of this width: (T, B, S) → (B, S)."""
         last = self.take(states, self._graph.add("Sub", self.steps_read, self._graph.constant([1])))
         if directions == 1:
             return last
         first = self._graph.add("Gather", states, self._graph.constant(0), axis=0)
         forward = self._graph.slice(last, 0, hidden_size, 1)
-        return self._graph.add("Concat", forward, self._graph.slice(first, hidden_size, 2 * hidden_size, 1), axis=1)
+        return self._graph.add("Concat", forward, self._graph.slice(first, hidden_size, 2**62, 1), axis=1)
 
 
 class Texts(Lengths):
