@@ -152,7 +152,7 @@ def choose_recipe(given: Mapping[str, Setting]) -> Any:
     has_table = {"tokenizer_name_or_path", "vectors"} <= settings.keys()  # tokens and table of a transformer
     takes_blocks = has_table and not settings.keys() & set(ENCODER_SETTINGS)
     if settings.get("recipe") == "best" and takes_blocks:
-        logger.info("recipe blocks: residual blocks are better than best's LSTM over the table of a transformer")
+        logger.info("recipe blocks: residual blocks in place of an LSTM, over the table of a transformer")
         return "blocks"
     if settings.get("recipe") or settings.get("model_name_or_path"):
         return settings.get("recipe") or recipe
