@@ -81,7 +81,7 @@ class BatchPredictor:
         self.model = os.path.expanduser(self.model)
         if os.path.isdir(self.model):
             self.model = os.path.abspath(self.model)  # workers run in other folders
-            kinds = ("*.json", "*.safetensors", "onnx/*.onnx")
+            kinds = ["*.json", "*.safetensors"] + ["onnx/*.onnx"] * (self.backend != "torch")
             files = [path for kind in kinds for path in sorted(Path(self.model).glob(kind))]
             self._version = str([(path.name, path.stat().st_mtime_ns) for path in files])
 

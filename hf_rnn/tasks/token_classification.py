@@ -38,6 +38,7 @@ class TokenClassification(Task):
     name = "token-classification"
     architecture = "RnnForTokenClassification"
     recipe = "token-classification"
+    settings = {"class_weight_power": 0, "label_smoothing_factor": 0, "metric_for_best_model": "f1"}
     per_token = True
     scores = dict.fromkeys(("f1", "accuracy", "precision", "recall", "macro_f1"), True)
 
@@ -103,6 +104,11 @@ class TokenClassification(Task):
     def chance_loss(self, config: PreTrainedConfig) -> float:
         """Return ln(tags)."""
         return math.log(config.num_labels)
+
+    def check_settings(self, model: Any, training: Any) -> None:
+        """Refuse weights of classes."""
+        if training.class_weight_power:
+            raise UserError(f"class_weight_power needs one label per text: leave it out with {self.name}")
 
     # ---- evaluation ----
 

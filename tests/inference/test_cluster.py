@@ -75,6 +75,9 @@ def test_the_model_is_loaded_once_per_process_and_again_when_it_has_changed(trai
     for _ in range(2):
         pickle.loads(pickled)({"text": ["miro"]})
     assert len(loaded) == 1 and len(pickle.dumps(predictor)) == len(pickled) < 2000
+    (tmp_path / "onnx").mkdir()
+    (tmp_path / "onnx" / "model.onnx").touch()
+    assert BatchPredictor(str(tmp_path)) == predictor, "an export changes nothing that torch answers"
     model.classifier.weight.data.neg_()
     model.save_pretrained(tmp_path)
     before, after = predictor({"text": ["miro"]}), BatchPredictor(str(tmp_path))({"text": ["miro"]})
