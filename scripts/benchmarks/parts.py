@@ -266,8 +266,12 @@ def measure_blocks(folder: Path, repeats: int) -> Results:
             classify = peers.make_minilm_classifier(torch.get_num_threads(), texts.classes, kind == "float32")
             sides[f"MiniLM-L6 in ONNX Runtime {kind}"] = partial(classify, texts.texts)
     if installed("sklearn"):
-        linear = peers.train_linear(texts.train, texts.labels)
-        sides["TF-IDF word(1,2) + logistic regression"] = partial(linear, texts.texts)
+        for characters, name in ((False, "word(1,2)"), (True, "word(1,2) and char_wb(2,5)")):
+            linear = peers.train_linear(texts.train, texts.labels, characters)
+            sides[f"TF-IDF {name} + logistic regression"] = partial(linear, texts.texts)
+    if installed("fasttext"):
+        sides["fastText"] = partial(peers.train_fasttext(texts.train, texts.labels), texts.texts)
+    sides["recipe scratch"] = partial(FastRnn(*texts.make("scratch")).predict, texts.texts)
     for peer, call in sides.items():
         title = f"english (4 blocks of width 128), text to label, FastRnn / {peer}"
         yield compare(title, partial(fast.predict, texts.texts), call, repeats)

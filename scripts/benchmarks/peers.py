@@ -116,13 +116,18 @@ def quantize(path: Path) -> Path:
     return target
 
 
-def train_linear(texts: Sequence[str], labels: Sequence[int]) -> Callable[[Sequence[str]], Any]:
-    """Train TF-IDF over words and word pairs with logistic regression; return texts → labels."""
+def train_linear(
+    texts: Sequence[str], labels: Sequence[int], characters: bool = False
+) -> Callable[[Sequence[str]], Any]:
+    """Train TF-IDF over words and word pairs, and characters, with logistic regression; return texts → labels."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
+    from sklearn.pipeline import make_pipeline, make_union
 
-    pipeline = make_pipeline(TfidfVectorizer(ngram_range=(1, 2)), LogisticRegression(max_iter=1000))
+    vectorizers = [TfidfVectorizer(ngram_range=(1, 2))]
+    if characters:
+        vectorizers.append(TfidfVectorizer(ngram_range=(2, 5), analyzer="char_wb", min_df=2))
+    pipeline = make_pipeline(make_union(*vectorizers), LogisticRegression(max_iter=1000))
     return pipeline.fit(texts, labels).predict
 
 

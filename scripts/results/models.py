@@ -187,12 +187,14 @@ def train_fasttext(
                 tried[json.dumps(settings)] = texts.score(classify(model, texts.dev_texts))["macro_f1"]
         shared.update(json.loads(max(tried, key=tried.__getitem__)))
     seconds: list[float] = []
-    with clock(seconds):
-        model = fasttext.train_supervised(str(file), **fixed, **shared)
+    for _ in range(5):  # now and then it reports NaN for settings that it could train with before
+        with contextlib.suppress(RuntimeError), clock(seconds):
+            model = fasttext.train_supervised(str(file), **fixed, **shared)
+            break
     saved = scratch / "fasttext.bin"
     model.save_model(str(saved))
     size = model.get_input_matrix().size + model.get_output_matrix().size
-    return Learned(lambda some: classify(model, some), seconds[0], size, saved.stat().st_size, dict(shared))
+    return Learned(lambda some: classify(model, some), seconds[-1], size, saved.stat().st_size, dict(shared))
 
 
 def train_on_frozen_vectors(
