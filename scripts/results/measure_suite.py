@@ -15,7 +15,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ SETS = (
     "semeval2016", "semeval_pool", "emotion", "imdb", "suite/subj", "suite/cr", "suite/mpqa", "suite/banking"
 )  # fmt: skip
 LINEAR = "linear"
-PEERS = {
+PEERS: dict[str, Callable[..., Any]] = {
     "fasttext": partial(models.train_fasttext, grid=((0.1, 0.5), (5, 25), (2,), (0, 3))),
     "minilm": models.train_on_frozen_vectors(models.load_minilm),
     "model2vec": models.train_on_frozen_vectors(models.distill_model2vec),
@@ -91,7 +91,7 @@ def draw_figure(results: list[dict[str, Any]], flags: Any) -> None:
     report.draw(rows, title, flags.figure, "accuracy", "accuracy", "MiniLM-L6 in ONNX Runtime, int8")
 
 
-def measure_missing(jobs: list[Job], output_file: Path) -> list[dict[str, Any]]:
+def measure_missing(jobs: Iterable[Job], output_file: Path) -> list[dict[str, Any]]:
     """Run the jobs that the output file does not have, append their results to it, and return all."""
     lines = output_file.read_text("utf-8").splitlines() if output_file.exists() else []
     results = [json.loads(line) for line in lines]
