@@ -161,7 +161,10 @@ def read_vectors(run: Run, source: str) -> Vectors:
     vectors = load_vectors(source, run.tokenizer, texts=texts, seed=arguments.training.seed)
     logger.info("vectors of %s: %s", vectors.name, vectors.coverage)
     components = arguments.data.vector_components
-    if components is not None and components < vectors.matrix.shape[1]:
+    if components is not None:
+        if components > vectors.matrix.shape[1]:
+            width = vectors.matrix.shape[1]
+            raise UserError(f"vector_components is {components}, and {source} has vectors of {width} numbers")
         vectors = vectors.reduce(components, run.tokenizer.pad_token_id)
     size, given_size = vectors.matrix.shape[1], arguments.model.embedding_size
     if given_size not in (size, ModelArguments().embedding_size):

@@ -270,7 +270,8 @@ def measure_blocks(folder: Path, repeats: int) -> Results:
             linear = peers.train_linear(texts.train, texts.labels, characters)
             sides[f"TF-IDF {name} + logistic regression"] = partial(linear, texts.texts)
     if installed("fasttext"):
-        sides["fastText"] = partial(peers.train_fasttext(texts.train, texts.labels), texts.texts)
+        classify = peers.train_fasttext(texts.train, texts.labels)
+        sides["fastText"] = partial(classify, [" ".join(text.split()) for text in texts.texts])
     sides["recipe scratch"] = partial(FastRnn(*texts.make("scratch")).predict, texts.texts)
     for peer, call in sides.items():
         title = f"english (4 blocks of width 128), text to label, FastRnn / {peer}"

@@ -58,6 +58,8 @@ def main() -> None:
     )
     parser.add_argument("--figure", type=Path, help="draw mean accuracy against speed in this PNG")
     flags = parser.parse_args()
+    if flags.figure and not flags.speed:
+        parser.error("--figure draws the models with a --speed: add --speed MODEL NAME RATIO")
 
     import torch
 

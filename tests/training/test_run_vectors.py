@@ -53,6 +53,12 @@ def test_components_of_vectors_keep_what_differs_most(train_with, vector_file):
     assert AutoModelForSequenceClassification.from_pretrained(result.folder).config.embedding_size == 3
 
 
+@pytest.mark.parametrize("changes", [{"vector_components": 9}, {"vector_components": 3, "vectors": None}])
+def test_components_that_the_vectors_lack_are_refused(train_with, changes):
+    with pytest.raises(UserError, match="vector_components"):
+        train_with("refused", **changes)
+
+
 def test_frozen_vectors_stay_and_words_unseen_in_training_have_theirs(train_with, vector_file, caplog):
     caplog.set_level("INFO", "hf_rnn")
     embedding, _, result = train_with("frozen", freeze_embedding=True, widen_vocabulary=10)

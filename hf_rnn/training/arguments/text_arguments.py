@@ -158,11 +158,13 @@ class DataArguments(TableArguments):
         super().__post_init__()
         expand_home(self, "tokenizer_name_or_path", "model_name_or_path", "vectors")
         self.leak_limit()
-        for name in ("tokenizer_name_or_path", "vectors", "widen_vocabulary"):
+        for name in ("tokenizer_name_or_path", "vectors", "vector_components", "widen_vocabulary"):
             if self.model_name_or_path is not None and getattr(self, name) is not None:
                 raise UserError(
                     f"model_name_or_path {self.model_name_or_path} has its own words and vectors: leave out {name}"
                 )
+        if self.vector_components is not None and self.vectors is None:
+            raise UserError("vector_components needs word vectors: add --vectors FILE, or leave it out")
         if self.widen_vocabulary is not None and self.text_pair_column is not None:
             raise UserError("widen_vocabulary (recipe best sets it) is for single texts: leave out text_pair_column")
         if self.widen_vocabulary is not None and self.vectors is None:
