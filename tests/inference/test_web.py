@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 import torch
-
 from tokenizers.pre_tokenizers import Split, UnicodeScripts
 from transformers import AutoTokenizer
 
@@ -87,7 +86,7 @@ TAGS = dict(enumerate(("O", "B-name", "I-name", "B-place", "I-place")))
 EXACT = {"exact": True, "model_max_length": 10**30, "lowercase": False}
 # head: class, options of the tokenizer, settings of the model
 HEADS = {
-    "pairs": (RnnForSequenceClassification, {"model_max_length": 21}, {"siamese": True}),
+    "pairs": (RnnForSequenceClassification, {"model_max_length": 21}, {"pair_encoding": "siamese"}),
     "tagger of english": (RnnForTokenClassification, None, {"id2label": TAGS, "word_forms": 64, "crf": True}),
     "tagger of pieces": (RnnForTokenClassification, {"tokenizer": "bpe", "normalizer": "cased"}, {"id2label": TAGS}),
     "tagger of words": (RnnForTokenClassification, {"normalizer": "tweet"}, {"id2label": {0: "noun", 1: "verb"}}),
@@ -154,18 +153,22 @@ def run_page(browser, page, texts):
     browser.get((page / "index.html").as_uri())
     browser.set_script_timeout(300)
     found = browser.execute_async_script(
-        "const [texts, done] = arguments, all = [];"
-        "const write = async (story) => {"
-        "  for await (const _ of network.write(story, 0)) if (story.made.length >= 20) break;"
-        "  return network.decode(story.made);"
-        "};"
-        "(async () => {"
-        "  await ready;"
-        "  if (network.score) for (let i = 0; i < texts.length; i += 4) all.push(...await network.score(texts.slice(i, i + 4)));"
-        "  else for (const [text] of texts)"
-        "    all.push(await (network.tag ?? network.encode ?? ((text) => write(network.begin(text))))(network.encode ? [text] : text));"
-        "  return all;"
-        "})().then(done, (error) => done(String(error)))",
+        """
+        const [texts, done] = arguments, all = [];
+        const write = async (story) => {
+          for await (const _ of network.write(story, 0)) if (story.made.length >= 20) break;
+          return network.decode(story.made);
+        };
+        const {tag, encode, begin} = network;
+        const answer = tag ?? (encode ? (text) => encode([text]) : (text) => write(begin(text)));
+        (async () => {
+          await ready;
+          if (network.score)
+            for (let i = 0; i < texts.length; i += 4) all.push(...await network.score(texts.slice(i, i + 4)));
+          else for (const [text] of texts) all.push(await answer(text));
+          return all;
+        })().then(done, (error) => done(String(error)));
+        """,
         texts,
     )
     assert isinstance(found, list), found
