@@ -138,8 +138,6 @@ class PredictArguments(ModelFlags):
             from ..inference.tables import find_suffix
 
             find_suffix(self.output_file)
-            if not Path(self.output_file).absolute().parent.is_dir():
-                raise UserError(f"there is no folder for --output_file {self.output_file}: make it first")
             if os.path.exists(self.output_file) and os.path.samefile(self.output_file, str(self.input)):
                 raise UserError(f"--output_file {self.output_file} is the input: give another name")
 
@@ -233,8 +231,10 @@ def _predict_table(arguments: PredictArguments, classifier: Any) -> int:
     from ..inference.tables import answer_rows, format_answers, open_texts
 
     path, settings = str(arguments.input), arguments.table_settings()
+    if arguments.output_file is not None:
+        Path(arguments.output_file).parent.mkdir(parents=True, exist_ok=True)
     table = open_texts(path, settings)
-    answers = [answer_rows(classifier, table, rows, errors, settings) for rows, errors in table.batches]
+    answers = [answer_rows(classifier, table, batch, settings) for batch in table.batches]
     reasons = [reason for answer in answers for reason in answer.column(-1).to_pylist()]
     if not (refused := [reason for reason in reasons if reason]):
         answers = [answer.drop_columns(answer.schema.names[-1:]) for answer in answers]
