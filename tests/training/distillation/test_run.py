@@ -202,6 +202,13 @@ def test_a_stopped_run_resumes_bit_for_bit(quick, distilled, tmp_path, monkeypat
         assert resumed.metrics[name] == whole.metrics[name]
 
 
+def test_few_rows_learn_from_the_teacher_too(quick, unlabeled, tmp_path):
+    """The default recipe fits their labels alone by regression, which no unlabelled text has."""
+    settings = {"teacher": quick["teacher"], "unlabeled": str(unlabeled), "max_steps": 1, "baselines": False}
+    result = distill(train=invent_rows(24, seed=1), output_dir=str(tmp_path / "out"), use_cpu=True, **settings)
+    assert result.metrics["training"]["steps"] == 1
+
+
 @pytest.mark.slow
 def test_a_student_moves_towards_its_teacher(quick, teacher, tmp_path):
     """Every second label is random; the teacher knows the rule, and unlabelled texts show it."""
