@@ -278,7 +278,7 @@ def main() -> int:
     import hf_rnn.training.train  # import once, before the forks
 
     # figures and garbage collection take more than half of the time of such a training
-    hf_rnn.training.save.draw_figures = lambda *args: {}  # type: ignore[assignment]
+    hf_rnn.training.save.draw_figures = lambda *args: {}
     gc.freeze()
     with tempfile.TemporaryDirectory(prefix="faults-") as root:
         bench = Bench(Path(root), flags.seed)
