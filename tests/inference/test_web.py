@@ -159,10 +159,10 @@ def run_page(browser, page, texts):
           for await (const _ of network.write(story, 0)) if (story.made.length >= 20) break;
           return network.decode(story.made);
         };
-        const {tag, encode, begin} = network;
-        const answer = tag ?? (encode ? (text) => encode([text]) : (text) => write(begin(text)));
         (async () => {
           await ready;
+          const {tag, encode, begin} = network;
+          const answer = tag ?? (encode ? (text) => encode([text]) : (text) => write(begin(text)));
           if (network.score)
             for (let i = 0; i < texts.length; i += 4) all.push(...await network.score(texts.slice(i, i + 4)));
           else for (const [text] of texts) all.push(await answer(text));
