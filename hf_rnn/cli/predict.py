@@ -124,13 +124,15 @@ class PredictArguments(ModelFlags):
             raise UserError(f"--table_dtype and --device are for --backend torch: leave them out with {self.backend}")
         for text in filter(None, (*(self.text or ()), self.text_pair)):
             check_text(text)
+            if "." in text and os.path.isfile(text):
+                raise UserError(f"{text} is a file: give --input {text} for the texts in it")
         if self.output_dir is not None:
             if self.input in (None, "-") or self.strict or self.output_file:
                 raise UserError("--output_dir is for files: give --input, without --output_file and --strict")
             return
         if self.engine or self.workers:
             raise UserError("--engine and --workers are for many files: give --output_dir too")
-        if self.input not in (None, "-") and not os.path.exists(self.input):
+        if self.input not in (None, "-") and (not os.path.exists(self.input) or os.path.isdir(self.input)):
             raise UserError(f"there is no file {self.input!r}: give a table, a file with one text per line, or -")
         if not self.is_table and (given := [name for name in _TABLES if getattr(self, name) is not None]):
             raise UserError(f"--{given[0]} is for tables: give --input a file such as texts.csv")

@@ -122,6 +122,9 @@ def test_mistakes(predict, command, trained, tmp_path):
     assert "no column 'body': found 'id', 'Review', 'label'" in message("in.csv", "--text_column", "body")
     assert "unknown: give a name that ends in .csv" in message("in.csv", "--output_file", tmp_path / "out.doc")
     assert "is the input" in message("in.csv", "--output_file", tmp_path / "in.csv")
+    assert "there is no file" in message(".")
+    code, _, err = command("predict", trained.folder, tmp_path / "in.csv")
+    assert code == 2 and "give --input" in err
     assert "--prefix is for tables" in message("texts.txt", "--prefix", "x")
 
 

@@ -11,7 +11,6 @@ from conftest import LABELS, invent_rows, write_rows
 from safetensors.torch import load_file
 from transformers import pipeline
 
-import hf_rnn.training.save
 from hf_rnn import distill, load_tsv, train, train_tokenizer
 from hf_rnn.data.row_errors import DataReport
 from hf_rnn.hub.model_folder import FinishedFolder
@@ -28,10 +27,8 @@ from hf_rnn.utils.errors import UserError
 
 @pytest.fixture(scope="module")
 def quick(tiny_settings, teacher):
-    """Settings of a short distillation, without figures."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hf_rnn.training.save, "draw_figures", lambda *args: {})
-        yield {**tiny_settings, "teacher": str(teacher), "num_train_epochs": 2, "baselines": False}
+    """Settings of a short distillation."""
+    return {**tiny_settings, "teacher": str(teacher), "num_train_epochs": 2, "baselines": False}
 
 
 @pytest.fixture(scope="module")
