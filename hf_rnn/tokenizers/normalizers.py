@@ -166,7 +166,7 @@ def _build_tweet(lowercase: bool) -> tuple[Normalizer, PreTokenizer]:
     return normalizers.Sequence(rules), words
 
 
-PLAIN_PLACEHOLDERS = (  # what a pattern finds, and what is written in its place
+PLAIN_PLACEHOLDERS = (  # patterns, and the words that are written in their place
     (r"<<<(?:MENTION|mention)>>>|(?<![\w@])@\w+", "@user"),
     (r"<<<(?:URL|url)>>>|[hH][tT][tT][pP][sS]?://\S+|(?<!\w)[wW][wW][wW]\.\S+", "http"),
     ("<<<(?:HASHTAG|hashtag)>>>", "#"),
