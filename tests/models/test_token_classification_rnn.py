@@ -172,6 +172,7 @@ def test_offloaded_weights_give_the_same_answers(offload_buffers):
     torch.testing.assert_close(cpu_offload(model, "cpu", offload_buffers=offload_buffers)(ids).logits, expected)
 
 
+@pytest.mark.slow
 def test_torch_export():
     model = make(word_forms=64, crf=True)
     program = torch.export.export(model, (torch.tensor([[4, 6, 3, 5, 2]]),), strict=False).module()

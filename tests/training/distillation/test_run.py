@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import LABELS, invent_rows, write_rows
 from safetensors.torch import load_file
-from transformers import pipeline
+from transformers import AutoTokenizer, pipeline
 
 from hf_rnn import distill, load_tsv, train, train_tokenizer
 from hf_rnn.data.row_errors import DataReport
@@ -204,6 +204,17 @@ def test_few_rows_learn_from_the_teacher_too(quick, unlabeled, tmp_path):
     settings = {"teacher": quick["teacher"], "unlabeled": str(unlabeled), "max_steps": 1, "baselines": False}
     result = distill(train=invent_rows(24, seed=1), output_dir=str(tmp_path / "out"), use_cpu=True, **settings)
     assert result.metrics["training"]["steps"] == 1
+
+
+@pytest.mark.parametrize("given", [{}, {"tokenizer": "word"}])
+def test_a_fast_student_reads_the_table_of_a_teacher_of_this_package(quick, trained, tmp_path, given):
+    settings = {name: value for name, value in quick.items() if name != "embedding_size"} | given
+    settings |= {"recipe": "fast", "teacher": str(trained.folder), "max_steps": 2}
+    student = distill(**settings, output_dir=str(tmp_path / "student")).folder
+    tables = [load_file(folder / "model.safetensors")["rnn.embedding.weight"] for folder in (student, trained.folder)]
+    assert (tables[0].shape == tables[1].shape and torch.equal(*tables)) == (not given)
+    vocabularies = [AutoTokenizer.from_pretrained(folder).get_vocab() for folder in (student, trained.folder)]
+    assert given or vocabularies[0] == vocabularies[1]
 
 
 @pytest.mark.slow
