@@ -67,8 +67,8 @@ def find_parser(verb: str) -> SettingsParser:
 
 
 def find_own(parser: SettingsParser) -> list[Action]:
-    """Return the flags of the package, without those that it takes over from the Trainer."""
-    theirs = {field.name for field in fields(TrainerSettings)}
+    """Return the flags of the package that the verb uses, without those that it takes over from the Trainer."""
+    theirs = {field.name for field in fields(TrainerSettings)} | {*parser.unused}
     return [
         action
         for action in parser._actions

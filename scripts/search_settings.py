@@ -89,6 +89,7 @@ def main() -> int:
     summary = f"trial {best.number} of {len(complete)}: macro_f1 {best.value:.4f}"
     recipe = yaml.safe_dump({**fixed, **suggest(optuna.trial.FixedTrial(best.params))}, sort_keys=False)
     print(f"recipe scratch: macro_f1 {study.trials[0].value:.4f}\nbest is {summary}\n{recipe}", flush=True)
+    args.output_file.parent.mkdir(parents=True, exist_ok=True)
     args.output_file.write_text(f"# best is {summary}\n{recipe}", encoding="utf-8")
     command = ["hf-rnn", "train", "--recipe", str(args.output_file), "--data_dir", str(args.data_dir)]
     command += ["--max_bad_rows", args.max_bad_rows] if args.max_bad_rows != "0" else []

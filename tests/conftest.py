@@ -19,6 +19,9 @@ settings.register_profile("quick", max_examples=25, deadline=None)
 settings.load_profile("quick")
 
 
+LONG = {"training", "tasks", "test_documents.py", "test_onnx.py", "test_push.py"}
+
+
 def pytest_collection_finish():
     """Exempt imported modules from the garbage collector, which each training calls several times."""
     gc.collect()
@@ -26,13 +29,13 @@ def pytest_collection_finish():
 
 
 def pytest_collection_modifyitems(items):
-    """Start the longest tests first, so that no core waits for them at the end."""
+    """Start the longest files first, so that no core waits for them at the end."""
 
     def minutes(item):
         marker = item.get_closest_marker("slow")
         return marker.kwargs.get("minutes", 0) if marker else 0
 
-    items.sort(key=lambda item: (-minutes(item), "training" not in item.path.parts))
+    items.sort(key=lambda item: (-minutes(item), LONG.isdisjoint(item.path.parts)))
 
 
 NEUTRAL = ["the", "box", "of", "dry", "sand", "stood", "near", "a", "door", "and", "it", "was", "there", "for", "days"]
@@ -84,13 +87,14 @@ def tiny_settings(texts_dir):
 
 @pytest.fixture(scope="session", autouse=True)
 def _figures():
-    """Skip figures and garbage collection, three quarters of a small training; yield the function that draws."""
+    """Skip figures, garbage collection and fsync, three quarters of a small training; yield what draws."""
     import hf_rnn.training.save as save
 
     draw = save.draw_figures
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(save, "draw_figures", lambda *args: {})
         patch.setattr(gc, "collect", lambda *args: 0)
+        patch.setattr(os, "fsync", lambda descriptor: None)
         yield draw
 
 

@@ -61,6 +61,7 @@ def _parse(argv: Sequence[str]) -> AuditArguments:
         prog="hf-rnn audit",
         description="Look for leaks between splits, duplicates, conflicting labels and unknown tokens.",
         example="data/tweets",
+        unused=("streaming", "vector_components"),
     )
     flags = {name: Setting(value, parser.prog) for name, value in parser.parse_flags(argv).items()}
     names = {entry.name for entry in fields(AuditArguments)}

@@ -8,6 +8,11 @@ from ..training.arguments.distillation_arguments import DistillationArguments
 from ..training.arguments.run_arguments import make_parser, read_flags
 from .train import run_training
 
+_UNUSED = (  # settings of other tasks than sequence-classification, and of streams
+    "task", "text_pair_column", "pair_encoding", "label_columns", "label_separator", "streaming", "crf", "word_forms",
+    "word_hidden_size", "tie_word_embeddings", "bptt", "few_rows",
+)  # fmt: skip
+
 
 def run(argv: Sequence[str]) -> None:
     """Distil, then print the result as `hf-rnn train` does."""
@@ -16,6 +21,7 @@ def run(argv: Sequence[str]) -> None:
         DistillationArguments,
         description="Train a small classifier from labelled texts and the answers of a teacher.",
         example="data/tweets my-bert my-student --unlabeled tweets.txt",
+        unused=_UNUSED,
     )
     flags = read_flags(parser, argv)
     from ..training.distillation import distill

@@ -124,13 +124,15 @@ class PredictArguments(ModelFlags):
             raise UserError(f"--table_dtype and --device are for --backend torch: leave them out with {self.backend}")
         for text in filter(None, (*(self.text or ()), self.text_pair)):
             check_text(text)
+            if "." in text and os.path.isfile(text):
+                raise UserError(f"{text} is a file: give --input {text} for the texts in it")
         if self.output_dir is not None:
             if self.input in (None, "-") or self.strict or self.output_file:
                 raise UserError("--output_dir is for files: give --input, without --output_file and --strict")
             return
         if self.engine or self.workers:
             raise UserError("--engine and --workers are for many files: give --output_dir too")
-        if self.input not in (None, "-") and not os.path.exists(self.input):
+        if self.input not in (None, "-") and (not os.path.exists(self.input) or os.path.isdir(self.input)):
             raise UserError(f"there is no file {self.input!r}: give a table, a file with one text per line, or -")
         if not self.is_table and (given := [name for name in _TABLES if getattr(self, name) is not None]):
             raise UserError(f"--{given[0]} is for tables: give --input a file such as texts.csv")
@@ -138,8 +140,6 @@ class PredictArguments(ModelFlags):
             from ..inference.tables import find_suffix
 
             find_suffix(self.output_file)
-            if not Path(self.output_file).absolute().parent.is_dir():
-                raise UserError(f"there is no folder for --output_file {self.output_file}: make it first")
             if os.path.exists(self.output_file) and os.path.samefile(self.output_file, str(self.input)):
                 raise UserError(f"--output_file {self.output_file} is the input: give another name")
 
@@ -233,8 +233,10 @@ def _predict_table(arguments: PredictArguments, classifier: Any) -> int:
     from ..inference.tables import answer_rows, format_answers, open_texts
 
     path, settings = str(arguments.input), arguments.table_settings()
+    if arguments.output_file is not None:
+        Path(arguments.output_file).parent.mkdir(parents=True, exist_ok=True)
     table = open_texts(path, settings)
-    answers = [answer_rows(classifier, table, rows, errors, settings) for rows, errors in table.batches]
+    answers = [answer_rows(classifier, table, batch, settings) for batch in table.batches]
     reasons = [reason for answer in answers for reason in answer.column(-1).to_pylist()]
     if not (refused := [reason for reason in reasons if reason]):
         answers = [answer.drop_columns(answer.schema.names[-1:]) for answer in answers]

@@ -11,8 +11,8 @@ with these additions:
   strict text it is always a character, so every line is one row.
 - A blank line is not a row, except in strict text and in a single column.
 
-Files are read in blocks, in memory independent of their size, except for UTF-16. Libraries cut the blocks that hold
-none of these cases; the others are cut line by line, with the same values for the good rows.
+Files are read in blocks, in memory independent of their size. Libraries cut the blocks that hold none of these cases;
+the others are cut line by line, with the same values for the good rows.
 """
 
 from __future__ import annotations
@@ -202,10 +202,11 @@ class TextFile:
     def blocks(self) -> Iterator[tuple[int, int, bytes, int]]:
         """Yield the blocks of the file, as [`blocks_of_lines`]."""
         with open_unpacked(self.path) as stream:
-            source: Any = stream
+            read: Callable[[int], bytes] = stream.read
             if self.line_encoding != self.encoding:  # line feeds are not single bytes
-                source = io.BytesIO(stream.read().decode(self.encoding).encode())
-            yield from blocks_of_lines(source.read, MAX_LINE_BYTES)
+                text = io.TextIOWrapper(stream, self.encoding, newline="")
+                read = lambda size: text.read(size).encode()  # noqa: E731
+            yield from blocks_of_lines(read, MAX_LINE_BYTES)
 
     def lines(self, number: int, offset: int, block: bytes, length: int, cap: int | None = None) -> Iterator[Line]:
         """Yield the lines of a block; a line that cannot be a text is refused."""
@@ -387,8 +388,10 @@ class _Walk:
 
     def _cut_block(self, block: bytes, wanted: Sequence[int]) -> tuple[np.ndarray, list[pa.Array]] | None:
         """Return starts and columns of rows of one line each, cut by a library; None if a row is not as simple."""
-        quoted = b'"' in block and not self._source.strict
-        if b"\0" in block or block.count(b"\r") != block.count(b"\r\n") or block.startswith(codecs.BOM_UTF8):
+        quoted = not self._source.strict and b'"' in block
+        if b"\r" in block and block.count(b"\r") != block.count(b"\r\n"):
+            return None
+        if b"\0" in block or block.startswith(codecs.BOM_UTF8):
             return None
         if not self._separator.isascii():
             return None

@@ -341,26 +341,29 @@ def _list_lines(text: TextFile) -> Iterator[list[tuple[int, int | None, Any]]]:
             if isinstance(line, str):
                 if not line.strip():
                     continue
-                try:
-                    record = json.loads(line)
-                    if "\\ud" in line or "\\uD" in line:  # half of a surrogate pair, escaped, raises ValueError
-                        json.dumps(record, ensure_ascii=False).encode()
-                except (ValueError, RecursionError) as error:
-                    fault = Fault(
-                        Reason.NOT_JSON, reason_of(error), 'Write one record such as {"text": "..."} per line'
-                    )
-                    record = BadRow(text.path, number, offset, fault, line.removesuffix("\r")[:EXCERPT_CHARACTERS])
+                record = _parse_record(text.path, number, offset, line.removesuffix("\r"))
             rows.append((number, offset, record))
         yield rows
+
+
+def _parse_record(path: str, number: int, offset: int | None, written: str) -> Any:
+    try:
+        record = json.loads(written)
+        if "\\ud" in written or "\\uD" in written:  # half of a surrogate pair, escaped, raises ValueError
+            json.dumps(record, ensure_ascii=False).encode()
+        return record
+    except (ValueError, RecursionError) as error:
+        fault = Fault(Reason.NOT_JSON, reason_of(error), 'Write a record such as {"text": "..."}')
+        return BadRow(path, number, offset, fault, written[:EXCERPT_CHARACTERS])
 
 
 def _list_items(text: TextFile) -> Iterator[list[tuple[int, int | None, Any]]]:
     """Yield the same of a file that is one list of records, whose rows count from 0."""
     with open_unpacked(text.path) as stream:
         items = json.loads(stream.read().decode(text.encoding).removeprefix("\ufeff"))
-    rows: list[tuple[int, int | None, Any]] = [(place, None, item) for place, item in enumerate(items)]
-    for start in range(0, len(rows), BATCH_ROWS):
-        yield rows[start : start + BATCH_ROWS]
+    for start in range(0, len(items), BATCH_ROWS):
+        rows = enumerate(items[start : start + BATCH_ROWS], start)
+        yield [(place, None, _parse_record(text.path, place, None, json.dumps(item))) for place, item in rows]
 
 
 def _read_json(text: TextFile, list_rows: Any, columns: Sequence[str] | None) -> Iterator[Batch]:

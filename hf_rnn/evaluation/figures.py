@@ -287,4 +287,5 @@ def _figure(
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)
         yield figure, missing.isdisjoint
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, format="png", dpi=144, bbox_inches="tight", pad_inches=0.12, metadata={"Software": None})

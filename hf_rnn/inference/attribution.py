@@ -109,10 +109,9 @@ def words_read(tokenizer: PreTrainedTokenizerBase, text: str, encoded: BatchEnco
     words = [word for word, _ in backend.pre_tokenizer.pre_tokenize_str(normalized)]
     tokens = tokenizer.convert_ids_to_tokens(encoded["input_ids"])
     places = encoded.word_ids()
-    return [
-        words[place] if place is not None and place < len(words) else token
-        for place, token in zip(places, tokens, strict=True)
-    ]
+    if any(place is not None and place >= len(words) for place in places):
+        return None  # added tokens, such as marks of capitals, cut the text into further words
+    return [token if place is None else words[place] for place, token in zip(places, tokens, strict=True)]
 
 
 def _find_pieces(

@@ -95,12 +95,12 @@ def _take_block(batches: Iterator[Batch]) -> Iterator[Batch]:
     rows = size = 0
     while rows < BLOCK_ROWS and size < BLOCK_BYTES and (batch := next(batches, None)) is not None:
         yield batch
-        rows, size = rows + len(batch[0]), size + batch[0].nbytes
+        rows, size = rows + len(batch.rows), size + batch.rows.nbytes
 
 
 def _answer_block(job: Job, table: TextTable, block: list[Batch], name: str, counts: Counts) -> None:
     """Answer a block and write its file, unless that is whole or has killed its workers."""
-    reasons, rows = _read_reasons(job, name), sum(len(errors) for _, errors in block)
+    reasons, rows = _read_reasons(job, name), sum(len(batch.rows) for batch in block)
     if len(reasons) != rows:
         tries = (f"{job.folder}/{_WORK}/{name}.{number}" for number in range(TRIES))
         work = next((place for place in tries if not job.target.exists(place)), None)
@@ -108,7 +108,7 @@ def _answer_block(job: Job, table: TextTable, block: list[Batch], name: str, cou
             counts.unread.append(f"{counts.path}: the block of {name} killed its worker {TRIES} times")
             return
         job.target.pipe_file(work, b"")
-        answers = [answer_rows(job.predictor.load(), table, *batch, job.settings) for batch in block]
+        answers = [answer_rows(job.predictor.load(), table, batch, job.settings) for batch in block]
         job.target.pipe_file(work, format_answers(answers, name))
         job.target.mv(work, f"{job.folder}/{name}")  # whole or not at all
         reasons = [reason for answer in answers for reason in answer.column(-1).to_pylist()]

@@ -9,14 +9,14 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..data import tables
-from ..data.row_errors import EXCERPT_CHARACTERS, BadRow
+from ..data.row_errors import EXCERPT_CHARACTERS
 from ..data.tables import TEXT_NAMES, as_array, find_column, is_table, open_lines, read_table, take_column
 from ..utils.errors import UserError
 from ..utils.text_checks import find_surrogate
@@ -25,9 +25,14 @@ from .text_classifier import answer_each
 ERROR = "error"  # the column of reasons
 OUTPUT_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 
-Batch: TypeAlias = tuple[
-    pa.Table, list[str]
-]  # rows, and the reason of each refused row, which has null in each column
+
+class Batch(NamedTuple):
+    """Rows of a file in their order; a refused row has null in each column."""
+
+    rows: pa.Table
+    errors: list[str]  # place and reason of each refused row, an empty string for others
+    places: list[int]  # in the file
+    unit: str  # line or row
 
 
 @dataclass(frozen=True)
@@ -84,16 +89,14 @@ def _merge(batch: tables.Batch, names: Sequence[str]) -> Batch:
         table = pa.Table.from_batches([batch.rows]).rename_columns(names)
     else:  # refused records only
         table = pa.table({name: pa.array([], pa.string()) for name in names})
-    if not batch.bad:
-        return table, [""] * len(table)
-    order = np.argsort(np.concatenate([batch.places, [row.line for row in batch.bad]]), kind="stable")
-    errors = [""] * len(table) + [_describe(row) for row in batch.bad]
-    return table.take(pa.array(order, mask=order >= len(table))), [errors[place] for place in order]
-
-
-def _describe(row: BadRow) -> str:
-    place = "row" if row.byte_offset is None else "line"
-    return f"{place} {row.line}: {row.fault.reason}: {row.fault.detail}: found {row.excerpt}"
+    places = np.concatenate([batch.places, [row.line for row in batch.bad]]).astype(int)
+    order = np.argsort(places, kind="stable")
+    has_lines = batch.offsets is not None or any(row.byte_offset is not None for row in batch.bad)
+    unit = "line" if has_lines else "row"
+    bad = [f"{unit} {row.line}: {row.fault.reason}: {row.fault.detail}: found {row.excerpt}" for row in batch.bad]
+    errors = [""] * len(table) + bad
+    rows = table.take(pa.array(order, mask=order >= len(table))) if bad else table
+    return Batch(rows, [errors[place] for place in order], places[order].tolist(), unit)
 
 
 # ---- answers ----
@@ -135,18 +138,20 @@ def answer_columns(
     return {**{name: [row.get(name) for row in rows] for name in names}, ERROR: errors}
 
 
-def answer_rows(model: Any, table: TextTable, rows: pa.Table, errors: list[str], settings: TableSettings) -> pa.Table:
-    """Return rows of a table with the columns of answers, and `error`, which is empty for an answered row.
+def answer_rows(model: Any, table: TextTable, batch: Batch, settings: TableSettings) -> pa.Table:
+    """Return a batch of a table with the columns of answers, and `error`, which is empty for an answered row.
 
     Raises:
         UserError: For a missing column of texts, and for columns with the names of answers.
     """
     names = find_text_columns(model, table.columns, table.path, settings)
-    texts = [pa.chunked_array([take_column(batch, name) for batch in rows.to_batches()]).to_pylist() for name in names]
-    answers = _build_answers(model, texts, errors, table.columns, settings)
-    if taken := set(answers.schema.names) & set(rows.schema.names):
+    texts = [
+        pa.chunked_array([take_column(rows, name) for rows in batch.rows.to_batches()]).to_pylist() for name in names
+    ]
+    answers = _build_answers(model, texts, batch, table.columns, settings)
+    if taken := set(answers.schema.names) & set(batch.rows.schema.names):
         raise UserError(f"{table.path} has a column {taken.pop()!r}, the name of an answer: give another --prefix")
-    return _append(rows, answers)
+    return _append(batch.rows, answers)
 
 
 def _append(table: pa.Table, columns: pa.Table) -> pa.Table:
@@ -166,11 +171,13 @@ def find_text_columns(model: Any, names: Sequence[str], path: str, settings: Tab
 
 
 def _build_answers(
-    model: Any, texts: list[list[Any]], errors: list[str], names: Sequence[str], settings: TableSettings
+    model: Any, texts: list[list[Any]], batch: Batch | None, names: Sequence[str], settings: TableSettings
 ) -> pa.Table:
     """Return the columns of answers, with a column for each score in place of a record."""
     columns = answer_columns(model, texts[0], texts[1] if texts[1:] else None, settings.all_scores)
-    columns[ERROR] = [before or error for before, error in zip(errors, columns[ERROR], strict=True)]
+    if batch is not None:
+        errors = zip(batch.errors, batch.places, columns[ERROR], strict=True)
+        columns[ERROR] = [before or (error and f"{batch.unit} {place}: {error}") for before, place, error in errors]
     answers = pa.table(columns, answer_schema(model, settings.all_scores)).flatten()
     prefix = settings.prefix
     if prefix is None:
@@ -190,7 +197,7 @@ def predict_table(model: Any, table: Any, settings: TableSettings, label_type: p
         raise UserError(f"predict_table reads a frame of pandas or polars, or a table of Arrow: found {type(table)}")
     names = list(map(str, getattr(table, "column_names", None) or table.columns))
     texts = [as_list(table[name]) for name in find_text_columns(model, names, "the table", settings)]
-    answers = _build_answers(model, texts, [""] * len(texts[0]), names, settings)
+    answers = _build_answers(model, texts, None, names, settings)
     if label_type is not None and answers.schema.names[0].endswith("label"):
         answers = answers.set_column(0, answers.schema.names[0], answers.column(0).cast(label_type))
     if not any(answers.column(-1).to_pylist()):

@@ -106,8 +106,19 @@ class RnnPreTrainedModel(PreTrainedModel):
         model.get_input_embeddings().weight.requires_grad_(not model.config.freeze_embedding)
         return loaded
 
-    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
-        """Save as in transformers, with the modelling files, so that the folder also loads without this package."""
+    def save_pretrained(
+        self, save_directory: str | os.PathLike, *args: Any, state_dict: dict | None = None, **kwargs: Any
+    ) -> None:
+        """Save as in transformers, with the modelling files, so that the folder also loads without this package.
+
+        A frozen table whose numbers bfloat16 holds exactly, as that of `english`, is stored so: half the bytes.
+        """
+        if self.config.freeze_embedding:
+            state_dict = dict(self.state_dict() if state_dict is None else state_dict)
+            for name, weight in state_dict.items():
+                short = weight.bfloat16()
+                if name.endswith(f"{self._input_embed_layer}.weight") and torch.equal(short.to(weight.dtype), weight):
+                    state_dict[name] = short
         auto_map = {"AutoConfig": "configuration_rnn.RnnConfig"}
         package, _, module = type(self).__module__.rpartition(".")
         if package == __name__.rpartition(".")[0]:  # the code of a subclass may be elsewhere
@@ -115,7 +126,7 @@ class RnnPreTrainedModel(PreTrainedModel):
             auto_map["AutoModelForSequenceClassification"] = "modeling_rnn.RnnForSequenceClassification"
             auto_map[str(self._auto_class)] = f"{module}.{type(self).__name__}"
         self.config.auto_map = auto_map
-        super().save_pretrained(save_directory, *args, **kwargs)
+        super().save_pretrained(save_directory, *args, state_dict=state_dict, **kwargs)
 
 
 class RnnModel(RnnPreTrainedModel):

@@ -65,4 +65,4 @@ def check_verb(config: Any, verb: str) -> None:
     """Refuse a model that another verb of `hf-rnn` runs, by a [`UserError`] with that verb."""
     task = task_of(config)
     if task.verb != verb:
-        raise UserError(f"a model for {task.name} is used with hf-rnn {task.verb}: found hf-rnn {verb}")
+        raise UserError(f"a model for {task.name} is used with hf-rnn {task.verb}")

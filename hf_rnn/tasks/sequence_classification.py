@@ -142,8 +142,9 @@ class SequenceClassification(Task):
     def pick_examples(self, rows: Any, names: Iterable[str] = ()) -> dict[str, list[str]]:
         """Return the first texts of each label, short ones if possible, the others cut."""
         texts: dict[str, list[str]] = {name: [] for name in names}
+        feature = rows.features["label"]  # each access is a deep copy
         for row in rows:
-            for name in self.name_labels(row["label"], rows.features["label"]):
+            for name in self.name_labels(row["label"], feature):
                 texts.setdefault(name, []).append(join_pair(row))
         return {name: _pick_short(candidates) for name, candidates in texts.items()}
 

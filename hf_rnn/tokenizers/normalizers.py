@@ -166,18 +166,20 @@ def _build_tweet(lowercase: bool) -> tuple[Normalizer, PreTokenizer]:
     return normalizers.Sequence(rules), words
 
 
+PLAIN_PLACEHOLDERS = (  # patterns, and the words that are written in their place
+    (r"<<<(?:MENTION|mention)>>>|(?<![\w@])@\w+", "@user"),
+    (r"<<<(?:URL|url)>>>|[hH][tT][tT][pP][sS]?://\S+|(?<!\w)[wW][wW][wW]\.\S+", "http"),
+    ("<<<(?:HASHTAG|hashtag)>>>", "#"),
+    ("<<<(?:DIGIT|digit)>>>", "0"),
+)
+
+
 def plain_placeholders() -> list[Normalizer]:
     """Return rules that write handles, links and the placeholders of prepared tweets in words that BERT's pieces know.
 
     A handle becomes `@user` and a link `http`. Other placeholders of the tutorial's files become their sign.
     """
-    rules = {
-        r"<<<(?:MENTION|mention)>>>|(?<![\w@])@\w+": "@user",
-        r"<<<(?:URL|url)>>>|[hH][tT][tT][pP][sS]?://\S+|(?<!\w)[wW][wW][wW]\.\S+": "http",
-        "<<<(?:HASHTAG|hashtag)>>>": "#",
-        "<<<(?:DIGIT|digit)>>>": "0",
-    }
-    return [_replace(pattern, content) for pattern, content in rules.items()]
+    return [_replace(pattern, content) for pattern, content in PLAIN_PLACEHOLDERS]
 
 
 def capital_marks() -> list[Normalizer]:

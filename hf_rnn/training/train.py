@@ -219,7 +219,7 @@ def train_on(
     run.trainer = make_trainer(run, made_from, extension.trainer_class)
     if quiet:
         run.trainer.silence()
-    few_rows = checkpoint is None and has_few_rows(run)
+    few_rows = checkpoint is None and extension.trainer_class is None and has_few_rows(run)
     training = fit_linear_head(run) if few_rows else fit(run.trainer, run.folder, checkpoint)
 
     # the scores

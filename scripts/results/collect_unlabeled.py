@@ -83,6 +83,7 @@ def main() -> None:
     counts |= {"repeat_earlier": len(repeat_texts - repeat_rows), "kept": len(kept)}
     if not kept:
         parser.error(f"no text is left: {json.dumps(counts)}")
+    flags.output_file.parent.mkdir(parents=True, exist_ok=True)
     flags.output_file.write_text("".join(f"{text}\n" for text in kept), encoding="utf-8", newline="\n")
     print(json.dumps({"output_file": str(flags.output_file), **counts}))
 

@@ -7,6 +7,7 @@ import contextlib
 import importlib.util
 import itertools
 import json
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -237,12 +238,20 @@ def load_english(scratch: Path) -> tuple[Callable[[Sequence[str]], Any], int, in
 
 
 def distill_model2vec(scratch: Path) -> tuple[Callable[[Sequence[str]], Any], int, int]:
-    """Return the vectors of model2vec, distilled from the same teacher."""
-    from model2vec.distill import distill
+    """Return the vectors of model2vec, distilled from the same teacher.
 
-    model = distill(model_name=find_minilm(scratch), pca_dims=256)
-    model.save_pretrained(scratch / "model2vec")
-    size = sum(path.stat().st_size for path in (scratch / "model2vec").iterdir())
+    Its distillation asks for an older transformers than this package. So it may be done in another environment: the
+    variable MODEL2VEC then names the folder of the result.
+    """
+    folder = Path(os.environ.get("MODEL2VEC", scratch / "model2vec"))
+    if not folder.is_dir():
+        from model2vec.distill import distill
+
+        distill(model_name=find_minilm(scratch), pca_dims=256).save_pretrained(folder)
+    from model2vec import StaticModel
+
+    model = StaticModel.from_pretrained(folder)
+    size = sum(path.stat().st_size for path in folder.iterdir())
     return lambda some: model.encode(list(some)), model.embedding.size, size
 
 

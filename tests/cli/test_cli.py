@@ -125,6 +125,7 @@ def test_help_of_a_verb(command, verb):
         trains = verb in ("train", "distill", "pretrain")
         assert max(map(len, out.splitlines())) <= 80
         assert ("--hidden_size" in out, "--teacher" in out) == (trains, verb in ("distill", "pretrain"))
+    assert ("--crf" in whole) == (verb == "train"), "it does nothing elsewhere"
     assert len(short.splitlines()) <= 55 and short.index("required:") < short.index("\n  --")
 
 

@@ -165,6 +165,6 @@ def test_gates_are_those_that_make_the_states(cell):
 
 def test_the_figure_is_written(command, trained, tmp_path):
     pytest.importorskip("matplotlib", reason="figures need matplotlib")
-    call = ("inspect", trained.folder, "--text", "miro sand", "--figure", tmp_path / "gates.png")
+    call = ("inspect", trained.folder, "--text", "miro sand", "--figure", tmp_path / "new" / "gates.png")
     assert command(*call)[0] == 0
-    assert (tmp_path / "gates.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "new" / "gates.png").read_bytes().startswith(b"\x89PNG")

@@ -228,3 +228,15 @@ def test_a_long_line_is_never_in_memory():
     assert after == "after"
     assert (last.line, last.byte_offset) == (3, (400 << 16) + len("\nafter\n"))
     assert peak < 6 << 20
+
+
+def test_utf16_is_read_in_blocks(tmp_path):
+    (tmp_path / "texts").write_text("a text é\n" * 500_000, encoding="utf-16")
+    tracemalloc.start()
+    try:
+        blocks = delimited.TextFile(str(tmp_path / "texts"), "utf-16", ()).blocks()
+        lines = sum(block.count(b"\n") for _, _, block, _ in blocks)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert lines == 500_000 and peak < 4 << 20

@@ -134,6 +134,8 @@ def test_damaged_bytes_and_records_cost_only_their_line(tmp_path):
         '{"text": "a"}\n{"text": \n{"text": "half \\ud83d"}\n[1]\n\n{"text": "b \\ud83d\\ude00", "more": 1}\n'
     )
     assert cells(read_table(tmp_path / "a.jsonl")) == ([("a", None), ("b \U0001f600", 1)], [1, 6], [2, 3, 4])
+    (tmp_path / "a.json").write_text('[{"text": "half \\ud83d"}, {"text": "b \\ud83d\\ude00"}]')
+    assert cells(read_table(tmp_path / "a.json")) == ([("b \U0001f600",)], [1], [0])
 
 
 def test_batches_are_bounded_and_complete(tmp_path):

@@ -74,13 +74,11 @@ def noisy_dir(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def runs(tiny_settings, noisy_dir, tmp_path_factory, _figures):
+def runs(tiny_settings, noisy_dir, tmp_path_factory):
     """The same training without and with calibration."""
     root = tmp_path_factory.mktemp("calibrated")
     common = {**tiny_settings, "data_dir": str(noisy_dir), "num_train_epochs": 2, "baselines": False}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hf_rnn.training.save.draw_figures", _figures)
-        return [train(**common, output_dir=str(root / str(flag)), calibrate=flag) for flag in (False, True)]
+    return [train(**common, output_dir=str(root / str(flag)), calibrate=flag) for flag in (False, True)]
 
 
 def answer(result, folder, split):

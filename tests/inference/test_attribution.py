@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from hf_rnn import RnnConfig, RnnForSequenceClassification, train_tokenizer
 from hf_rnn.hub import loading as model_loading
-from hf_rnn.inference.attribution import colour, explain
+from hf_rnn.inference.attribution import colour, explain, words_read
+from hf_rnn.tokenizers.word_level import mark_capitals
 from hf_rnn.utils.errors import UserError
 
 LABELS = ("bad", "good", "plain")
@@ -35,6 +36,14 @@ def learned(trained):
 def probability(model, tokenizer, text, label):
     logits = model(**tokenizer([text], return_tensors="pt")).logits[0]
     return logits.softmax(-1)[model.config.label2id[label]].item()
+
+
+def test_a_mark_of_a_capital_shifts_no_word():
+    tokenizer = train_tokenizer(["anna lives in rome"], 1)
+    mark_capitals(tokenizer)
+    encoded = tokenizer("Anna lives")
+    words = words_read(tokenizer, "Anna lives", encoded) or encoded.tokens()
+    assert words[-1] == "lives" and words[-2] == "anna"
 
 
 # Effects

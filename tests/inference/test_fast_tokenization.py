@@ -4,6 +4,7 @@ import random
 import sys
 import unicodedata
 from concurrent.futures import ThreadPoolExecutor
+from importlib.resources import files
 
 import pytest
 from hypothesis import given
@@ -25,7 +26,7 @@ PIECES += [" ", " ", " ", "  ", "<pad>", "<unk>", "http://t.co/x", "HTTPS://T.CO
 PIECES += ["&nbsp;", "&#39;", "\\n", "\\u2019", "u.s.", "mr.", "can't", "<url>", "<user>", "<number>", "<<<mention>>>"]
 PIECES += [":-)", ":D", "<3", "a@b.com", "7:40pm", "sooo", "Oo", "it's", "Day", "#tag", "@user_1", "http://", "aaa"]
 PIECES += ["82,000", "!!!", "..", "-_-", "^_^", "$", "''", "£", "❤\ufe0f", "ww.", "(:", ">_<", "[SEP]", "x[CLS]"]
-PIECES += ["🏻", "x" * 101]
+PIECES += ["🏻", "x" * 101, "<<<MENTION>>>", "<<<URL>>>", "<<<HASHTAG>>>", "<<<digit>>>", "@@", "@é", "http://é/x"]
 
 
 def train(normalizer="none", lowercase=True, model_max_length=12, kind="word"):
@@ -49,6 +50,12 @@ def bert(lowercase=True, model_max_length=12, split_special_tokens=False, texts=
     names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
     options = {"model_max_length": model_max_length, "split_special_tokens": split_special_tokens}
     return PreTrainedTokenizerFast(tokenizer_object=backend, mask_token="[MASK]", **options, **names)
+
+
+def english():
+    """The tokenizer of the encoder in the package: rules for handles and links before BERT's."""
+    folder = files("hf_rnn") / "hub" / "pretrained" / "english"
+    return PreTrainedTokenizerFast.from_pretrained(str(folder), model_max_length=12)
 
 
 def foreign(model_max_length=5):
@@ -76,6 +83,7 @@ WORD_TOKENIZERS = {
     for name, lowercase in (("none", False), ("semeval", True), ("tweet", True))
 }
 BERTS = {f"bert-{lower}": (lambda lower=lower: bert(lower, split_special_tokens=lower)) for lower in (True, False)}
+BERTS["english"] = english
 OTHERS = {kind: (lambda kind=kind: train("tweet", kind=kind)) for kind in ("char", "bpe")}
 
 

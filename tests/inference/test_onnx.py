@@ -194,6 +194,18 @@ def test_only_the_mask_decides_where_tokens_are(cell_type):
     np.testing.assert_allclose(padded[3], torch_logits(model, text, np.zeros_like(text))[0], atol=1e-6)
 
 
+def test_relu_states_do_not_overflow_in_the_padding():
+    """They grow by 30 % per step, beyond float32 beside a text of 600 tokens."""
+    model = make(cell_type="rnn_relu", pooling="mean")
+    for direction in model.rnn.layers[0].directions:
+        direction.cell.weight_hh_l0.data = 1.3 * torch.eye(5)
+        direction.cell.bias_hh_l0.data.fill_(1.0)
+    ids, mask = draw(2, 600)
+    mask[0], mask[1] = np.arange(600) < 4, 1
+    found = logits_of(session_of(model), ids, mask)[0]
+    np.testing.assert_allclose(found, torch_logits(model, ids[:1, :4], mask[:1, :4])[0], rtol=1e-5)
+
+
 @pytest.mark.parametrize("cell_type", CELLS)
 def test_openvino_gives_the_answers_of_the_model_for_a_batch(cell_type):
     """Its recurrent operators compute wrong states for batches with `sequence_lens`, their fifth input."""

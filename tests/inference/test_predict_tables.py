@@ -42,7 +42,7 @@ def read_csv(text, separator):
     return list(csv.DictReader(text.splitlines(keepends=True), delimiter=separator))
 
 
-@pytest.mark.parametrize("output", ["out.csv", "out.csv.gz", "out.parquet", "out.jsonl", None])
+@pytest.mark.parametrize("output", ["out.csv", "new/er/out.csv.gz", "out.parquet", "out.jsonl", None])
 def test_a_csv_is_written_back_with_answers(output, predict, fast, tmp_path):
     """Its columns, also the label, keep their names and values; the answers have the scores of all classes."""
     write(tmp_path / "in.csv")
@@ -105,7 +105,8 @@ def test_json_lines_with_different_fields(predict, tmp_path):
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     code, out, _ = predict("in.jsonl")
     rows = [json.loads(line) for line in out.splitlines()]
-    assert code == 1 and [(row["label"], row["error"]) for row in rows] == [("good", ""), (None, "null"), ("bad", "")]
+    answers = [(row["label"], row["error"]) for row in rows]
+    assert code == 1 and answers == [("good", ""), (None, "line 2: null"), ("bad", "")]
     assert (rows[0]["n"], rows[2]["more"]) == ({"x": [1]}, 1.5)
 
 
@@ -121,7 +122,9 @@ def test_mistakes(predict, command, trained, tmp_path):
     assert "no column 'body': found 'id', 'Review', 'label'" in message("in.csv", "--text_column", "body")
     assert "unknown: give a name that ends in .csv" in message("in.csv", "--output_file", tmp_path / "out.doc")
     assert "is the input" in message("in.csv", "--output_file", tmp_path / "in.csv")
-    assert "no folder" in message("in.csv", "--output_file", tmp_path / "no" / "out.csv")
+    assert "there is no file" in message(".")
+    code, _, err = command("predict", trained.folder, tmp_path / "in.csv")
+    assert code == 2 and "give --input" in err
     assert "--prefix is for tables" in message("texts.txt", "--prefix", "x")
 
 

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForSequenceClassification, pipeline
 
 from hf_rnn import RnnConfig, RnnForSequenceClassification, RnnModel, train_tokenizer
@@ -85,6 +86,21 @@ def test_frozen_and_sparse_embeddings_survive(tmp_path, load):
     gradient = thawed.rnn.embedding.weight.grad
     assert gradient.is_sparse
     assert set(gradient.coalesce().indices()[0].tolist()) <= {1, 2, 3, 4, 5, 7, 9}
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_frozen_table_is_stored_in_bfloat16_where_nothing_is_lost(tmp_path, exact):
+    model = make(freeze_embedding=True)
+    table = model.get_input_embeddings().weight
+    if exact:
+        table.data = table.data.bfloat16().float()
+    model.save_pretrained(tmp_path)
+    stored = load_file(tmp_path / "model.safetensors")["rnn.embedding.weight"]
+    assert stored.dtype == (torch.bfloat16 if exact else torch.float32)
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert loaded.dtype == torch.float32
+    assert torch.equal(loaded.get_input_embeddings().weight, table)
+    assert torch.equal(loaded(IDS, MASK).logits, model(IDS, MASK).logits)
 
 
 def test_resize_token_embeddings(tmp_path):

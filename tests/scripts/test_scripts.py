@@ -142,11 +142,12 @@ def test_search_settings_finds_a_recipe_that_trains_the_same(start, texts_dir, t
     for name in ("train.tsv", "dev.tsv"):
         (folder / name).write_bytes((texts_dir / name).read_bytes())
     (folder / "test.tsv").write_text("not a row\n")  # refused if it were read
-    out = start(SEARCH, "--data_dir", folder, "--trials", 2, "--epochs", 2, "--output_file", "found.yaml", "--seed", 3)
+    flags = ["--trials", 2, "--epochs", 2, "--output_file", "new/found.yaml", "--seed", 3]
+    out = start(SEARCH, "--data_dir", folder, *flags)
     (folder / "test.tsv").unlink()
     first, best = (float(score) for score in re.findall(r" macro_f1 (\S+)$", out, flags=re.MULTILINE))
     assert best >= first
-    found = str(tmp_path / "found.yaml")
+    found = str(tmp_path / "new" / "found.yaml")
     result = train(recipe=found, data_dir=str(folder), output_dir=str(tmp_path / "trained"), baselines=False)
     assert result.metrics["validation"]["macro_f1"] == pytest.approx(best, abs=1e-4)
 
@@ -180,11 +181,11 @@ def test_collected_texts_repeat_no_row(tmp_path, monkeypatch, capsys):
     lines += ["a new TEXT", 'a "quote" and 50% off 🌱']
     (tmp_path / "one.tsv").write_text("\n".join(lines), encoding="utf-8")
     (tmp_path / "two.tsv").write_bytes(b"text\nanother\nnot UTF-8: \xff\n")
-    flags = ["--data_dir", tmp_path / "data", "--output_file", tmp_path / "texts.txt", "--header"]
+    flags = ["--data_dir", tmp_path / "data", "--output_file", tmp_path / "new" / "texts.txt", "--header"]
     flags += [tmp_path / "one.tsv", tmp_path / "two.tsv"]
     code, out, err = run_script(COLLECT, flags, monkeypatch, capsys)
     assert code == 0, err
-    assert (tmp_path / "texts.txt").read_text("utf-8").split("\n") == ["a new text", lines[-1], "another", ""]
+    assert (tmp_path / "new" / "texts.txt").read_text("utf-8").split("\n") == ["a new text", lines[-1], "another", ""]
     counts = json.loads(out)
     assert [counts[name] for name in ("lines", "no_text", "repeat_data", "repeat_earlier", "kept")] == [10, 3, 3, 1, 3]
     code, _, err = run_script(COLLECT, flags, monkeypatch, capsys)

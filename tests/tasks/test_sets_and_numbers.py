@@ -54,7 +54,8 @@ def case(request, tiny_settings, tmp_path_factory):
     """A task, its data, and a finished run."""
     folder = tmp_path_factory.mktemp(request.param)
     data = write(folder / "data", request.param, train=300, dev=80, test=80)
-    settings = settings_of(tiny_settings, request.param, data, folder / "out", num_train_epochs=8, save_total_limit=20)
+    more = {"num_train_epochs": 5, "learning_rate": 0.04, "save_total_limit": 20}
+    settings = settings_of(tiny_settings, request.param, data, folder / "out", **more)
     return request.param, data, train(**settings), settings
 
 
@@ -207,7 +208,8 @@ def paired(request, tiny_settings, tmp_path_factory):
     for split, count in (("train", 300), ("dev", 80)):
         lines = ["\t".join(row) + "\n" for row in invent_pairs(count, seed=count)]
         (folder / f"{split}.tsv").write_text("".join(lines), encoding="utf-8")
-    more = {"text_pair_column": "1", "label_column": "2", "pair_encoding": request.param, "num_train_epochs": 12}
+    more = {"text_pair_column": "1", "label_column": "2", "pair_encoding": request.param, "word_dropout": 0.0}
+    more |= {"num_train_epochs": 6, "learning_rate": 0.05, "per_device_train_batch_size": 32}
     return train(**{**tiny_settings, "data_dir": str(folder), "output_dir": str(folder / "out"), **more}), folder
 
 

@@ -15,7 +15,6 @@ import pytest
 import torch
 from conftest import invent_rows, write_rows
 
-import hf_rnn.training.save
 from hf_rnn.training.checkpointing.manifest import (
     DamagedCheckpoint,
     find_newest,
@@ -197,12 +196,6 @@ def run_until(step, settings, monkeypatch):
         with pytest.raises(TrainingStopped) as stopped:
             train(**settings)
     return stopped.value
-
-
-@pytest.fixture(autouse=True)
-def no_figures(monkeypatch):
-    """Skip figures, which take longer than the training here."""
-    monkeypatch.setattr(hf_rnn.training.save, "draw_figures", lambda *args: {})
 
 
 @pytest.fixture

@@ -58,3 +58,16 @@ def test_chinese_is_trained_in_characters(english, tmp_path):
     result = train(train=rows, output_dir=str(tmp_path), max_steps=1, baselines=False, use_cpu=True)
     tokens = AutoTokenizer.from_pretrained(result.folder).tokenize("今天天气")
     assert tokens == ["今", "天", "天", "气"]
+
+
+def test_texts_without_spaces_become_characters_without_the_encoder():
+    """Unless the user names tokens, or has put spaces between the words."""
+
+    def choose(texts=SAMPLES["Chinese"], **settings):
+        given = {"output_dir": "out", "data_dir": "data", **settings}
+        arguments = suit_language(parse_settings(given), given, get_task("sequence-classification"), texts)
+        return arguments.data.tokenizer
+
+    assert choose(hidden_size=8) == choose(recipe="fast") == choose(["วันนี้อากาศดีมาก"], recipe="scratch") == "char"
+    assert choose(hidden_size=8, tokenizer="word") == choose(["今天 天气 真 好"], hidden_size=8) == "word"
+    assert choose(SAMPLES["Arabic"], hidden_size=8) == choose(recipe={"recipe": "scratch"}) == "word"

@@ -37,9 +37,8 @@ def copy_of_trained(trained, tmp_path):
 
 
 @pytest.fixture
-def short(tiny_settings, tmp_path, monkeypatch):
-    """Settings of one epoch without figures."""
-    monkeypatch.setattr(hf_rnn.training.save, "draw_figures", lambda *args: {})
+def short(tiny_settings, tmp_path):
+    """Settings of one epoch."""
     return {**tiny_settings, "num_train_epochs": 1, "output_dir": str(tmp_path / "out")}
 
 
@@ -103,10 +102,11 @@ def test_a_bad_run_claims_no_best_epoch_and_says_that_the_linear_model_is_better
     assert f"better on validation, {scores}: use it, or try recipe default" in line
 
 
-def test_without_matplotlib_there_are_no_figures(tiny_settings, tmp_path, monkeypatch):
+def test_without_matplotlib_there_are_no_figures(tiny_settings, tmp_path, monkeypatch, _figures):
     def refuse(*args):
         raise UserError("figures need matplotlib")
 
+    monkeypatch.setattr(hf_rnn.training.save, "draw_figures", _figures)
     monkeypatch.setattr(hf_rnn.training.save, "plot_learning_curve", refuse)
     folder = train(**{**tiny_settings, "num_train_epochs": 1}, output_dir=str(tmp_path / "out")).folder
     FinishedFolder(folder).check_finished()

@@ -1,8 +1,9 @@
 """Tokenizer → a function from a word to its ids, for tokenizers whose tokens never depend on other words.
 
 These are the word tokenizers of `train_tokenizer` with the normalisers below, and BERT's (a `BertNormalizer`, a
-`BertPreTokenizer`, WordPiece), whose tokens a distilled student has. Only plain words, about which the rules are sure,
-are looked up; any other normaliser is left to the tokenizer.
+`BertPreTokenizer`, WordPiece), whose tokens a distilled student has, also after the rules for handles and links of
+`hf-rnn pretrain`. Only plain words, about which the rules are sure, are looked up; any other normaliser is left to
+the tokenizer.
 """
 
 from __future__ import annotations
@@ -17,7 +18,15 @@ from typing import Any
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel, WordPiece
 
-from ...tokenizers.normalizers import TWEET_PLACEHOLDERS, TWEET_REPEATED, TWEET_SIGNS, TWEET_WORDS, build_normalizer
+from ...tokenizers.normalizers import (
+    PLAIN_PLACEHOLDERS,
+    TWEET_PLACEHOLDERS,
+    TWEET_REPEATED,
+    TWEET_SIGNS,
+    TWEET_WORDS,
+    build_normalizer,
+    plain_placeholders,
+)
 
 _FAST_NORMALIZERS = ("none", "semeval", "tweet")
 _PAD = "<pad>"  # in a text it is an unknown word, never padding
@@ -54,6 +63,8 @@ _MAY_MATCH_RULE = re.compile(r"://|[wW]\.|@|[0-9]")
 _TWEET_TOKENS = re.compile(rf"{TWEET_WORDS}|\S")
 _REPEATED = re.compile(rf"{TWEET_REPEATED}|\ufe0f")
 
+_PLAIN_RULES = [(re.compile(pattern), content) for pattern, content in PLAIN_PLACEHOLDERS]
+_MAY_MATCH_PLAIN_RULE = re.compile(r"@|<<<|://|[wW]\.")
 _BERT_PARTS = re.compile("[A-Za-z0-9]+|.")  # parts of an ASCII word, where all but letters and digits is punctuation
 _BERT_TEMPLATES = ("TemplateProcessing", "BertProcessing", "RobertaProcessing")
 
@@ -153,6 +164,9 @@ def _make_tweet_look_up(find: Callable[[str], Ids], lowercase: bool) -> LookUp:
 def _find_bert_rules(tokenizer: Any, backend: Tokenizer) -> WordRules | None:
     """Return the rules of a tokenizer with WordPiece, if its other parts are BERT's too."""
     normalizer, pre_tokenizer = _state(backend.normalizer), _state(backend.pre_tokenizer)
+    *before, normalizer = normalizer.get("normalizers", [normalizer])
+    if before not in ([], [_state(rule) for rule in plain_placeholders()]):
+        return None
     if (normalizer["type"], pre_tokenizer["type"]) != ("BertNormalizer", "BertPreTokenizer"):
         return None
     added = list(tokenizer.added_tokens_decoder.values())
@@ -162,7 +176,19 @@ def _find_bert_rules(tokenizer: Any, backend: Tokenizer) -> WordRules | None:
     if around is None:
         return None
     look_up = _make_bert_look_up(normalizer["lowercase"], backend.model, [token.content for token in added])
-    return WordRules(look_up, around)
+    return WordRules(_after_plain_rules(look_up) if before else look_up, around)
+
+
+def _after_plain_rules(look_up: LookUp) -> LookUp:
+    """Return the look-up of words after the rules for handles and links."""
+
+    def apply_rules(word: str) -> Ids | None:
+        if word.isascii() and _MAY_MATCH_PLAIN_RULE.search(word):
+            for pattern, content in _PLAIN_RULES:
+                word = pattern.sub(content, word)
+        return look_up(word)
+
+    return apply_rules
 
 
 def _find_around(backend: Tokenizer) -> tuple[Ids, Ids] | None:

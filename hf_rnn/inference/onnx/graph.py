@@ -267,6 +267,8 @@ def _add_operator(
             state = graph.add("Squeeze", state, graph.constant([0]))
             memory.keep(kind, graph.add("Where", texts.some, state, start))  # type: ignore[union-attr]
         read = graph.add("Squeeze", read, graph.constant([1]))
+        if attributes:  # ReLU is unbounded: its states can overflow in long padding, and infinity times 0 is NaN
+            read = graph.add("Where", texts.valid, read, graph.constant(0, np.float32))
         states.append(texts.reverse(read) if number else read)
     return states[0] if len(states) == 1 else graph.add("Concat", *states, axis=2)
 

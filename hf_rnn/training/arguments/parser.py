@@ -14,7 +14,7 @@ import os
 import re
 import textwrap
 from argparse import SUPPRESS, Action, ArgumentTypeError, Namespace
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
@@ -55,7 +55,7 @@ class SettingsParser(argparse.ArgumentParser):
 
     `--help` shows the required and common flags, `--help_all` all of them, both with `defaults` in place of those of
     the fields: a function of the given flags. `elsewhere` has advice for settings that belong to another command.
-    `example` is a command line without the name of the verb.
+    The helps leave out those that are `unused` in this one. `example` is a command line without the name of the verb.
     """
 
     def __init__(
@@ -64,6 +64,7 @@ class SettingsParser(argparse.ArgumentParser):
         elsewhere: Mapping[str, str] | None = None,
         defaults: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
         example: str = "",
+        unused: Collection[str] = (),
         **kwargs: Any,
     ) -> None:
         super().__init__(**{"allow_abbrev": False, "add_help": False} | kwargs)
@@ -73,7 +74,7 @@ class SettingsParser(argparse.ArgumentParser):
         self._flags: dict[str, Action] = {}
         self._elsewhere = elsewhere or {}
         self._find_defaults = defaults
-        self._example = f"{self.prog} {example}"
+        self._example, self.unused = f"{self.prog} {example}", unused
         for kind in self._kinds:
             hints = get_type_hints(kind)
             for field in fields(kind):
@@ -182,13 +183,13 @@ class SettingsParser(argparse.ArgumentParser):
         """Return the help with the flags of the screen, or the whole one."""
         groups: dict[str, list[Action]] = {"required": [self._flags[name] for name in self._required()]}
         for name, action in self._flags.items():
-            if name not in self._required() and not self._about[name].get("hidden"):
+            if name not in (*self._required(), *self.unused) and not self._about[name].get("hidden"):
                 groups.setdefault(self._titles[name], []).append(action)
         count = sum(map(len, groups.values()))
         if not whole and count > _FEW_FLAGS:
             shown = ("common", "required", "word")
             common = [action for action in self._flags.values() if any(map(self._about[action.dest].get, shown))]
-            common = [action for action in common if action not in groups["required"]]
+            common = [act for act in common if act not in groups["required"] and act.dest not in self.unused]
             groups = {"required": groups["required"], "common flags": common}
         left = count - sum(map(len, groups.values()))
         blocks = [

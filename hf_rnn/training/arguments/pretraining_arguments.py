@@ -13,6 +13,11 @@ from .run_arguments import JSON_HELP, TRAINING, VOCABULARY_SETTINGS, ModelArgume
 
 RECIPE = "pretrain"
 LANGUAGE_MODEL = "causal-lm"  # the task of objective causal_lm
+_UNUSED = (  # settings of labelled texts and of heads for them
+    "pooling", "classifier_activation", "pair_encoding", "crf", "word_forms", "word_hidden_size",
+    "label_smoothing_factor", "class_weight_power", "head_learning_rate", "calibrate", "few_rows", "card_examples",
+    "baselines",
+)  # fmt: skip
 
 
 @dataclass
@@ -81,7 +86,7 @@ class PretrainingArguments:
 def make_pretraining_parser(prog: str, **options: Any) -> SettingsParser:
     """Return the parser of `hf-rnn pretrain`."""
     kinds = [PretrainingArguments, ModelArguments, *TRAINING]
-    parser = SettingsParser(kinds, defaults=_find_defaults, prog=prog, **options)
+    parser = SettingsParser(kinds, defaults=_find_defaults, prog=prog, unused=_UNUSED, **options)
     parser.add_argument("--json", dest="json_output", action="store_true", help=JSON_HELP)
     return parser
 

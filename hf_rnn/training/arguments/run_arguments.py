@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 TRAINING = (OwnSettings, TrainerSettings)  # the flags of `RnnTrainingArguments`
 JSON_HELP = "print JSON, as without a terminal"
 _FOR_DISTILL = ": it belongs to hf-rnn distill (hf_rnn.distill), which has all settings of train too"
+_TABLE_DROPOUT = {"word_dropout": 0.1, "embedding_dropout": 0.2}  # at most, for a student of a frozen table
 _PATHS = {  # settings that name a folder or a repo of the Hub
     "model_name_or_path": "a trained model",
     "tokenizer_name_or_path": "a tokenizer",
@@ -171,6 +172,28 @@ def choose_recipe(given: Mapping[str, Setting]) -> Any:
     return scratch
 
 
+def read_teacher_table(given: Mapping[str, Setting]) -> dict[str, Setting]:
+    """Return the settings of a student that reads the tokens and the frozen table of its teacher.
+
+    That is for a recipe that starts from nothing, such as `fast`, and a teacher that is a folder of this package: its
+    table knows more words than the training texts teach. Given tokens, vectors or another start leave it out.
+    """
+    settings = {name: setting.value for name, setting in given.items() if setting.value is not None}
+    recipe, teacher = settings.get("recipe"), os.path.expanduser(str(settings.get("teacher")))
+    others = {*_TOKEN_SETTINGS, "model_name_or_path", "embedding_size"}
+    if recipe is None or settings.keys() & others or load_recipe(recipe).get("model_name_or_path") is not None:
+        return {}
+    from ...models.configuration_rnn import RnnConfig
+
+    config = Path(teacher, "config.json")
+    if not config.is_file() or json.loads(config.read_bytes()).get("model_type") != RnnConfig.model_type:
+        return {}
+    logger.info("the student reads the tokens and the frozen table of its teacher; --tokenizer word learns new ones")
+    table = {"tokenizer_name_or_path": teacher, "vectors": teacher, "freeze_embedding": True}
+    table |= {name: rate for name, rate in _TABLE_DROPOUT.items() if load_recipe(recipe).get(name, 0) > rate}
+    return {name: Setting(value, "teacher") for name, value in table.items()}
+
+
 def parse_argv(argv: Sequence[str]) -> Arguments:
     """Return the settings of `hf-rnn train` from flags, whose paths are not checked; see [`read_flags`]."""
     parser = make_parser("hf-rnn train")
@@ -194,6 +217,7 @@ def parse(values: Mapping[str, Any], prog: str, *further: type) -> tuple[Any, ..
 
     parser = make_parser(prog, *further)
     given = {name: Setting(value, prog) for name, value in values.items() if name != "json_output"}
+    given = read_teacher_table(given) | given
     recipe = choose_recipe(given)
     given["recipe"] = Setting(None if isinstance(recipe, Mapping) else recipe, prog)
     merged = merge_recipe(recipe, given)

@@ -9,9 +9,8 @@ import pytest
 import torch
 from conftest import LABELS, invent_rows, write_rows
 from safetensors.torch import load_file
-from transformers import pipeline
+from transformers import AutoTokenizer, pipeline
 
-import hf_rnn.training.save
 from hf_rnn import distill, load_tsv, train, train_tokenizer
 from hf_rnn.data.row_errors import DataReport
 from hf_rnn.hub.model_folder import FinishedFolder
@@ -28,10 +27,8 @@ from hf_rnn.utils.errors import UserError
 
 @pytest.fixture(scope="module")
 def quick(tiny_settings, teacher):
-    """Settings of a short distillation, without figures."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hf_rnn.training.save, "draw_figures", lambda *args: {})
-        yield {**tiny_settings, "teacher": str(teacher), "num_train_epochs": 2, "baselines": False}
+    """Settings of a short distillation."""
+    return {**tiny_settings, "teacher": str(teacher), "num_train_epochs": 2, "baselines": False}
 
 
 @pytest.fixture(scope="module")
@@ -200,6 +197,24 @@ def test_a_stopped_run_resumes_bit_for_bit(quick, distilled, tmp_path, monkeypat
     assert asked == [] and same_weights(resumed.folder, whole.folder)
     for name in ("validation", "test", "teacher"):
         assert resumed.metrics[name] == whole.metrics[name]
+
+
+def test_few_rows_learn_from_the_teacher_too(quick, unlabeled, tmp_path):
+    """The default recipe fits their labels alone by regression, which no unlabelled text has."""
+    settings = {"teacher": quick["teacher"], "unlabeled": str(unlabeled), "max_steps": 1, "baselines": False}
+    result = distill(train=invent_rows(24, seed=1), output_dir=str(tmp_path / "out"), use_cpu=True, **settings)
+    assert result.metrics["training"]["steps"] == 1
+
+
+@pytest.mark.parametrize("given", [{}, {"tokenizer": "word"}])
+def test_a_fast_student_reads_the_table_of_a_teacher_of_this_package(quick, trained, tmp_path, given):
+    settings = {name: value for name, value in quick.items() if name != "embedding_size"} | given
+    settings |= {"recipe": "fast", "teacher": str(trained.folder), "max_steps": 2}
+    student = distill(**settings, output_dir=str(tmp_path / "student")).folder
+    tables = [load_file(folder / "model.safetensors")["rnn.embedding.weight"] for folder in (student, trained.folder)]
+    assert (tables[0].shape == tables[1].shape and torch.equal(*tables)) == (not given)
+    vocabularies = [AutoTokenizer.from_pretrained(folder).get_vocab() for folder in (student, trained.folder)]
+    assert given or vocabularies[0] == vocabularies[1]
 
 
 @pytest.mark.slow

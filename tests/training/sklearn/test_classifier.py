@@ -47,13 +47,6 @@ def columns(count, seed):
     return [list(column) for column in zip(*invent_rows(count, seed), strict=True)]
 
 
-@pytest.fixture(autouse=True)
-def _without_figures(monkeypatch):
-    """Save three quarters of the time of a small fit: its figures, and the garbage of this process."""
-    monkeypatch.setattr("gc.collect", lambda *args: 0)
-    monkeypatch.setattr(hf_rnn.training.save, "draw_figures", lambda *args: {})
-
-
 @pytest.fixture(scope="module")
 def fitted(tiny_settings, _figures):
     """Return a classifier that was trained on the rows of `trained` and does not change."""
