@@ -23,9 +23,10 @@ LONG = {"training", "tasks", "test_documents.py", "test_onnx.py", "test_push.py"
 
 
 def pytest_collection_finish():
-    """Exempt imported modules from the garbage collector, which each training calls several times."""
+    """Exempt imported modules from the garbage collector, and let it run rarely."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(100_000, 20, 20)
 
 
 def pytest_collection_modifyitems(items):

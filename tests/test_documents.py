@@ -49,7 +49,7 @@ def test_the_examples_run(page, trained, tagged_dir, tmp_path, monkeypatch, caps
     (tmp_path / "data" / "tweets").mkdir(parents=True)
     for split in ("train", "dev", "test"):
         rows = (ROOT / "data" / "tweets" / f"{split}.tsv").read_text(encoding="utf-8").splitlines(keepends=True)
-        text = "".join(rows[:80])
+        text = "".join(rows[:45])
         (tmp_path / "data" / "tweets" / f"{split}.tsv").write_text(text, encoding="utf-8", newline="\n")
     shutil.copytree(trained.folder, tmp_path / "out" / "tweets")
     shutil.copytree(tagged_dir, tmp_path / "FOLDER")

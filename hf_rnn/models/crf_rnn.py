@@ -63,11 +63,15 @@ class Crf(nn.Module):
         """
         first, pairs = (part.to(emissions) for part in forbidden(tuple(names)))
         step = self.transitions + pairs
-        before = self._run(emissions, valid, self.first + first, lambda best: (best[:, None] + step.T).amax(dim=-1))
+
+        def reach(best: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
+            """Return the best scores of one more tag, less a number per text: long sums would lose digits."""
+            return ((best - best.amax(dim=-1, keepdim=True))[:, None] + pairs).amax(dim=-1)
+
+        before = self._run(emissions, valid, self.first + first, lambda best: reach(best, step.T))
         after = [self.last.expand_as(emissions[0])]
         for scores, read in zip(emissions[1:].flip(0), valid[1:].flip(0), strict=True):
-            reached = (step + (scores + after[-1])[:, None]).amax(dim=-1)
-            after.append(torch.where(read[:, None], reached, after[-1]))
+            after.append(torch.where(read[:, None], reach(scores + after[-1], step), after[-1]))
         best = torch.stack(before) + torch.stack(after[::-1])
         return best - best.amax(dim=-1, keepdim=True)
 

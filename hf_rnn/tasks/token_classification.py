@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -281,6 +282,9 @@ def find_spans(
         if words and (word == before or start < words[-1]["end"]):
             words[-1]["end"] = max(end, words[-1]["end"])
         else:
+            # a link that the tokenizer rewrites has the place of its last character: take what precedes it
+            before_it = re.split(r"\s", text[words[-1]["end"] if words else 0 : start])[-1]
+            start -= len(before_it) if any(map(str.isalnum, before_it)) else 0
             best = int(scores[place].argmax())
             label, score = config.id2label[best], float(scores[place, best])
             words.append({"label": label, "start": start, "end": end, "score": score})

@@ -62,7 +62,7 @@ def suit_language(
         if ours[pieces] > _MANY_PIECES * its[pieces] or ours[unknown] > _MORE_UNKNOWN + its[unknown]:
             logger.warning(
                 "the texts do not look like the language of %s: they have %.1f tokens per word, %.0f %% of them "
-                "unknown, its own texts %.1f and %.0f %%; --recipe %s does not start from it",
+                "unknown, its own texts %.1f and %.0f %%; with many rows --recipe %s may be better",
                 *(start, ours[pieces], 100 * ours[unknown], its[pieces], 100 * its[unknown], recipe),
             )
         return arguments

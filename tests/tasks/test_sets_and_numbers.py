@@ -108,9 +108,15 @@ def test_onnx_gives_the_answers(case, tmp_path):
     if task == "multi-label":
         labels = [answer["labels"] for answer in fast.predict(texts)]
         assert [answer["labels"] for answer in exported.predict(texts)] == labels
+        fast.model.classifier.weight.data *= 0.01  # a model that has learned almost nothing: 8 bits decide its labels
+        fast.model.classifier.bias.data = torch.tensor(fast.config.label_thresholds).logit()
+        fast.model.save_pretrained(folder)
+        assert export(folder, quantize="int8").agreement == 1
     else:
         with pytest.raises(UserError, match="int8"):
             export(folder, quantize="int8")
+        with pytest.raises(UserError, match="take the float32 file, backend onnx"):
+            OnnxClassifier.from_pretrained(folder, quantized=True)
 
 
 def test_evaluate_repeats_the_metrics_of_the_run(case, command):

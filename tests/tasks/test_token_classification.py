@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import run_script
-from transformers import pipeline
+from transformers import AutoTokenizer, pipeline
 
-from hf_rnn import Tagger, encode_tagged, load_conll, train, train_tokenizer
+from hf_rnn import PRETRAINED, Tagger, encode_tagged, load_conll, train, train_tokenizer
 from hf_rnn.data.vectors import widen_vocabulary
 from hf_rnn.evaluation.scores import tagging_metrics
 from hf_rnn.inference.demo import mark_text
 from hf_rnn.tasks import get_task
+from hf_rnn.tasks.token_classification import find_spans
 from hf_rnn.utils.errors import UserError
 
 TEXT = "Anna Bo sees the box, near Old Town.  Miro (and Rome)"
@@ -181,6 +182,16 @@ def test_tags_of_other_kinds_than_entities(tagger_settings, tmp_path, command):
     _, out, _ = command("predict", "--model", result.folder, "--text", "I see Rome.")
     words = json.loads(out)["entities"]
     assert [(word["text"], word["label"]) for word in words] == [("I", "O"), ("see", "V"), ("Rome", "N"), (".", ",")]
+
+
+def test_a_rewritten_link_is_a_whole_word():
+    """The tokenizer of `english` reads links, handles and placeholders as other words."""
+    text = "see http://x.org/y?z @bo (www.x.org ) <<<URL>>>!"
+    encoded = AutoTokenizer.from_pretrained(PRETRAINED / "english")([text], return_offsets_mapping=True)
+    config = SimpleNamespace(id2label={0: "noun", 1: "verb"}, problem_type=None, num_labels=2)
+    words = find_spans(np.zeros((len(encoded["input_ids"][0]), 2)), encoded, 0, text, config)
+    expected = ["see", "http://x.org/y?z", "@bo", "(", "www.x.org", ")", "<<<URL>>>", "!"]
+    assert [word["text"] for word in words] == expected
 
 
 def test_metrics_of_entities_by_hand():

@@ -244,7 +244,9 @@ def _step_tags(step: str, shown: str, valid: str | None = None) -> onnx.GraphPro
     node, names = helper.make_node, ["state", "score", *([valid] if valid else [])]
     nodes = [
         node("Add", ["state", "score"], ["sum"]),
-        node("Unsqueeze", ["sum", "constant_int64_[1]"], ["column"]),
+        node("ReduceMax", ["sum"], ["most"], axes=[1]),  # without it, sums over long texts lose digits
+        node("Sub", ["sum", "most"], ["less"]),
+        node("Unsqueeze", ["less", "constant_int64_[1]"], ["column"]),
         node("Add", ["column", step], ["all"]),
         node("ReduceMax", ["all"], ["best"], axes=[2], keepdims=0),
         node("Where", [valid, "best", "state"], ["next"]) if valid else node("Identity", ["best"], ["next"]),

@@ -18,12 +18,14 @@ from torch.nn.functional import normalize
 from transformers import PreTrainedTokenizerBase
 
 from ...models.auto import ENCODER
+from ...tasks.answers import compute_scores, score_kind
 
 TEXTS, MOST_EXAMPLES = 200, 100
 _BATCHES = (1, 2, 5, 16)  # texts per batch, in turn
 _LONGEST = 60  # words of a random text
 _BARRED = -1e37  # below it: the score of padding as the next token
 _LEAST_COSINE = 0.99
+_SAME_SCORE = 0.03
 # Texts that have broken text programs before. The first is a batch of its own, without any token.
 _HOSTILE = (
     "",
@@ -39,6 +41,7 @@ _HOSTILE = (
     "\u0645\u0631\u062d\u0628\u0627 \u0628\u0627\u0644\u0639\u0627\u0644\u0645",
     "\u05e9\u05dc\u05d5\u05dd hello \u05e2\u05d5\u05dc\u05dd",
     "\u4eca\u5929\u7684\u5929\u6c14\u5f88\u597d",
+    "\u039f\u0394\u039f\u03a3 \u03a3\u039f\u03a6\u039f\u03a3",
     "n\u0303o\u0301 e\u0301 \u00e9 \ufb01ne",
     "\u202eback\u202c \u200b\u200b \ufeffmark",
     "one\ttwo\nthree\r\nfour",
@@ -58,7 +61,7 @@ class Parity:
     texts: int  # each ran padded on the right, on the left, and with holes
     max_difference: float  # between two numbers of the outputs; NaN if some are not numbers
     largest: float  # absolute number, of the model itself
-    agreement: float  # share of equal answers, or of vectors with a cosine of at least 0.99, from 0 to 1
+    agreement: float  # share of equal answers, see `_agree`, or of vectors with a cosine of at least 0.99, from 0 to 1
 
 
 def make_texts(tokenizer: PreTrainedTokenizerBase, examples: Iterable[str] = ()) -> list[str]:
@@ -126,12 +129,16 @@ def _compute(model: Any, ids: np.ndarray, mask: np.ndarray, is_encoder: bool) ->
 
 
 def _agree(config: Any, per_token: bool, expected: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """Return whether logits `(N, C)` have the same best class, or the same labels above their thresholds."""
-    if per_token or not (config.problem_type == "multi_label_classification" or config.num_labels == 1):
-        return expected.argmax(axis=1) == found.argmax(axis=1)
-    thresholds = np.array(getattr(config, "label_thresholds", None) or [0.5], dtype=np.float64)
-    limits = np.log(thresholds) - np.log1p(-thresholds)
-    return ((expected > limits) == (found > limits)).all(axis=1)
+    """Return whether logits `(N, C)` have the same best class, or the same labels above their thresholds.
+
+    Scores within `_SAME_SCORE` agree too: a model that is undecided has either answer.
+    """
+    scores, others = compute_scores(expected, config), compute_scores(found, config)
+    close = np.abs(scores - others).max(axis=1) <= _SAME_SCORE
+    if per_token or score_kind(config) != "sigmoid":
+        return close | (scores.argmax(axis=1) == others.argmax(axis=1))
+    limits = np.array(getattr(config, "label_thresholds", None) or [0.5])
+    return close | ((scores > limits) == (others > limits)).all(axis=1)
 
 
 def _agree_on_vectors(expected: np.ndarray, found: np.ndarray) -> np.ndarray:

@@ -92,6 +92,9 @@ class TokenizerFile:
         self.backend_tokenizer = Tokenizer.from_file(str(folder.tokenizer))
         self.model_max_length: int = settings.get("model_max_length") or int(1e30)  # no limit, as in transformers
         self.truncation_side: str = settings.get("truncation_side", "right")
+        unknown = settings.get("unk_token")
+        unknown = unknown["content"] if isinstance(unknown, dict) else unknown
+        self.unk_token_id = None if unknown is None else self.backend_tokenizer.token_to_id(unknown)
         self.split_special_tokens: bool = settings.get("split_special_tokens", False)
         self.backend_tokenizer.no_padding()
         self.backend_tokenizer.no_truncation()
@@ -181,6 +184,9 @@ class OnnxModel:
         """
         name = os.path.expanduser(str(name_or_path))
         folder = _find_folder(name, quantized, revision)
+        config = _read_config(name, folder)
+        if quantized and config.problem_type == "regression":
+            raise UserError(f"{name} predicts numbers, which int8 would round: take the float32 file, backend onnx")
         path = folder.onnx_model_int8 if quantized else folder.onnx_model
         remedy = f"hf-rnn export --model {shlex.quote(name)}{' --quantize int8' if quantized else ''}"
         if not path.is_file():
@@ -202,7 +208,6 @@ class OnnxModel:
         present = all(weights.is_file() for weights in folder.weight_files())
         if present and metadata[WEIGHTS_KEY] != hash_weights(folder):
             raise UserError(f"{path} was made of other weights than {folder.root} holds: repeat `{remedy}`")
-        config = _read_config(name, folder)
         tokenizer = _load_tokenizer(name, folder, config)
         if metadata[LABELS_KEY] != write_labels(config):
             raise UserError(f"{path} was made of other labels than {folder.config} holds: repeat `{remedy}`")
@@ -309,6 +314,8 @@ class OnnxLanguageModel(OnnxModel):
         for _ in range(max_new_tokens):
             outputs = run_session(self.session, np.array([ids]), np.ones((1, len(ids)), np.int64), outputs)
             scores = outputs["logits"][0, -1].astype(np.float64)
+            if self.tokenizer.unk_token_id is not None:
+                scores[self.tokenizer.unk_token_id] = -np.inf
             if temperature > 0:  # the largest sum of score and Gumbel noise is a draw from the softmax
                 scores = scores / temperature + chance.gumbel(size=len(scores))
             ids = [int(scores.argmax())]
