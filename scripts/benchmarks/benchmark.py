@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.command_line import SAMPLE, Parser, positive, run
 
 PARTS = {
-    "step": "forward pass and training step against plain padded nn.LSTM",
+    "step": "forward pass and training step against plain padded nn.LSTM; a step of blocks against its products",
     "train": "epochs of RnnTrainer against a loop with nn.LSTM; a step of recipe scratch against a bare loop",
     "infer": "FastRnn against eager torch, ONNX Runtime, TF-IDF, fastText and MiniLM-L6",
     "blocks": "a classifier on english, from text to label, against its eager path and MiniLM-L6",

@@ -15,7 +15,9 @@ from hf_rnn import (
     train_tokenizer,
 )
 from hf_rnn.inference.reference import read_gates
+from hf_rnn.models import blocks_rnn
 from hf_rnn.models.cells_rnn import CELLS, CompactTexts
+from hf_rnn.models.cpu_kernels_rnn import draw_kept
 
 SIZES = {"vocab_size": 50, "embedding_size": 6, "hidden_size": 8, "residual_size": 10, "intermediate_size": 14}
 LENGTHS = (7, 3, 1, 0)
@@ -85,6 +87,43 @@ def test_states_follow_the_formula_wherever_padding_is(cell_type, bidirectional,
             torch.testing.assert_close(found[mask[row]], read_text(model, ids[row][mask[row]]), atol=2e-5, rtol=1e-4)
             alone = model(ids[row][mask[row]][None], output_final_states=True)
             torch.testing.assert_close(output.final_hidden_state[:, row], alone.final_hidden_state[:, 0])
+
+
+def train_step(model, vectors, mask, weighting):
+    """Return the states and the gradients by name, also of the token vectors."""
+    vectors = vectors.clone().requires_grad_()
+    model.zero_grad()
+    states = model(inputs_embeds=vectors, attention_mask=mask).last_hidden_state
+    (states * weighting).sum().backward()
+    gradients = {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
+    return states.detach(), {"vectors": vectors.grad, **gradients}
+
+
+@pytest.mark.parametrize("mask", [[[1] * 5] * 3, [[1, 1, 0, 1, 1], [0, 0, 1, 1, 0], [0] * 5], [[1], [1], [1]]])
+@pytest.mark.parametrize(("bidirectional", "kernel", "dropout"), [(True, 3, 0.4), (False, 4, 0.2), (True, 1, 0.0)])
+def test_a_training_step_on_a_cpu_is_that_of_autograd(bidirectional, kernel, dropout, mask, monkeypatch):
+    sizes = {"bidirectional": bidirectional, "conv_kernel": kernel, "hidden_dropout": dropout}
+    model = make_model(cell_type="min_gru", **sizes).double().train()
+    mask, drawn = torch.tensor(mask), []
+    vectors, weighting = torch.randn(*mask.shape, 6).double(), torch.randn(*mask.shape, 10).double()
+    monkeypatch.setattr(blocks_rnn, "draw_kept", lambda *given: drawn.append(draw_kept(*given)) or drawn[-1])
+    found = train_step(model, vectors, mask, weighting)
+    assert len(drawn) == (4 if dropout else 0)
+    factors = iter(drawn)
+    for block in model.layers:  # a hook makes autograd run the block
+        block.dropout.register_forward_hook(lambda _, given, __: given[0] * next(factors) if dropout else None)
+    expected = train_step(model, vectors, mask, weighting)
+    assert next(factors, None) is None
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("dropout", [0.1, 0.5])
+def test_dropouts_factors_keep_the_mean(dropout):
+    torch.manual_seed(0)
+    kept = draw_kept(torch.empty(999, 1001), dropout)
+    assert kept.unique().tolist() == pytest.approx([0, 1 / (1 - dropout)], rel=1e-4)
+    assert kept.mean().item() == pytest.approx(1, abs=5e-3)
+    assert (kept[1:] * kept[:-1]).mean().item() == pytest.approx(1, abs=5e-3)
 
 
 @pytest.mark.parametrize("cell_type", CELLS)

@@ -10,7 +10,7 @@ BENCHMARK = Path(__file__).parents[2] / "scripts" / "benchmarks" / "benchmark.py
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("part", "rows"), [("step", 2), ("train", 2), ("infer", 1), ("latency", 6)])
+@pytest.mark.parametrize(("part", "rows"), [("step", 3), ("train", 2), ("infer", 1), ("latency", 6)])
 def test_parts(part, rows, texts_dir, tmp_path, monkeypatch, capfd):
     """Both sides give the same answers, or the run exits."""
     flags = [part, "--repeats", 3, "--data_dir", texts_dir, "--json", tmp_path / "out.json"]
