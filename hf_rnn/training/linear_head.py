@@ -6,6 +6,7 @@ import logging
 import time
 from typing import Any
 
+import datasets
 import numpy as np
 import torch
 from safetensors.torch import load_file
@@ -36,25 +37,41 @@ def fit_linear_head(run: Run) -> dict[str, Any]:
     are weighted as in training. With pooling mean_max the regression reads the mean: maxima are noisier. An encoder
     of `hf-rnn pretrain` maps the mean to its teacher's space, where few rows suffice; the layer takes that map in.
     """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import GridSearchCV
-
     start = time.monotonic()
+    train_rows = run.examples["train"]
     logger.info(
         "few_rows: %d rows are at most %d per class, so the encoder stays as it is and logistic regression fits the "
         "last layer; few_rows 0 trains all",
-        len(run.examples["train"]),
+        len(train_rows),
         run.arguments.training.few_rows,
     )
-    features = _read_features(run)
+    right = _fit(run, train_rows)
+    loss = float(-np.log(right + 1e-12).mean())
+    return {"epochs": 0.0, "steps": 0, "seconds": round(time.monotonic() - start, 1), "loss": loss}
+
+
+def fit_held_out_too(run: Run) -> None:
+    """Fit the last layer again, with the rows of train that were held out for the scores."""
+    train_rows, held_out = run.examples["train"], run.examples["validation"]
+    logger.info("few_rows: after its scores, the last layer learns from the %d rows held out too", len(held_out))
+    if SAMPLE_WEIGHT in train_rows.column_names:
+        held_out = held_out.add_column(SAMPLE_WEIGHT, np.ones(len(held_out)))
+    _fit(run, datasets.concatenate_datasets([train_rows, held_out.cast(train_rows.features)]))
+
+
+def _fit(run: Run, rows: datasets.Dataset) -> np.ndarray:
+    """Set the last layer from rows; return the probability of the true class of each."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV
+
+    features = _read_features(run, rows)
     projection = _read_projection(str(run.arguments.data.model_name_or_path), features.shape[1])
     features = features @ projection.T
-    labels = read_labels(run.examples["train"]).numpy()
+    labels = read_labels(rows).numpy()
     scale = float(np.sqrt((features**2).sum(axis=1).mean())) or 1.0
     power = run.arguments.training.class_weight_power
     class_weight = dict(enumerate(weigh_classes([int(count) for count in run.class_counts or ()], power).tolist()))
     folds = min(_FOLDS, int(np.bincount(labels)[np.unique(labels)].min()))
-    rows = run.examples["train"]
     weights = np.asarray(rows[SAMPLE_WEIGHT][:]) if SAMPLE_WEIGHT in rows.column_names else None
     model: Any = LogisticRegression(C=_USUAL_STRENGTH, class_weight=class_weight, max_iter=1000)
     if folds > 1:
@@ -69,22 +86,20 @@ def fit_linear_head(run: Run) -> dict[str, Any]:
         layer.weight.zero_()
         layer.weight[:, : weight.shape[1]] = torch.from_numpy(weight)
         layer.bias.copy_(torch.from_numpy(bias))
-    right = model.predict_proba(features / scale)[np.arange(len(labels)), labels]
-    loss = float(-np.log(right + 1e-12).mean())
-    return {"epochs": 0.0, "steps": 0, "seconds": round(time.monotonic() - start, 1), "loss": loss}
+    return model.predict_proba(features / scale)[np.arange(len(labels)), labels]
 
 
-def _read_features(run: Run) -> np.ndarray:
-    """Return the inputs of the last layer for all training rows, of mean_max those of the mean, `(N, P)`."""
+def _read_features(run: Run, rows: datasets.Dataset) -> np.ndarray:
+    """Return the inputs of the last layer for rows, of mean_max those of the mean, `(N, P)`."""
     features: list[np.ndarray] = []
     layer: Any = run.model.classifier
     hook = layer.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0].float().cpu().numpy()))
     try:
-        run.trainer.predict(run.examples["train"])
+        run.trainer.predict(rows)
     finally:
         hook.remove()
-    rows = np.concatenate(features)
-    return rows[:, : rows.shape[1] // 2] if run.model.config.pooling == "mean_max" else rows
+    pooled = np.concatenate(features)
+    return pooled[:, : pooled.shape[1] // 2] if run.model.config.pooling == "mean_max" else pooled
 
 
 def _read_projection(start: str, size: int) -> np.ndarray:

@@ -42,7 +42,7 @@ from .build import make_config, make_tokenizer, make_trainer
 from .checkpointing.fingerprints import check_unchanged, take_fingerprints
 from .checkpointing.resumable_trainer import TrainingStopped
 from .language import suit_language
-from .linear_head import fit_linear_head, has_few_rows
+from .linear_head import fit_held_out_too, fit_linear_head, has_few_rows
 from .run import Extension, Run, WarmStart, audit_texts, read_vectors, weigh_rows
 from .save import TrainingResult, warn_if_linear_wins, write_folder
 from .trainer import RnnTrainer, check_sparse_gradients
@@ -232,6 +232,8 @@ def train_on(
     task.complete(run.model, run.predictions, lambda split: run.trainer.predict(run.examples[split]))
     for split, output in run.predictions.items():
         run.metrics[split] = task.evaluate(output.predictions, output.label_ids, run.model.config)
+    if few_rows and report.held_out and not training_args.calibrate:
+        fit_held_out_too(run)
     rows, size = sum(report.label_counts["train"]), run.model.num_parameters()
     run.metrics["training"] = {"rows": rows, **training, "parameters": size}
     if training_args.calibrate:

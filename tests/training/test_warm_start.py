@@ -252,3 +252,15 @@ def test_few_rows_fit_the_last_layer_and_leave_the_encoder(tmp_path, labels):
         train=rows, validation=rows, output_dir=str(tmp_path / "all"), **{**settings, "few_rows": 39}, max_steps=1
     )
     assert many.metrics["training"]["steps"] == 1
+
+
+def test_few_rows_that_are_held_out_for_the_scores_are_learned_too(tmp_path, monkeypatch):
+    """The last layer equals that of all rows."""
+    monkeypatch.setattr("hf_rnn.training.linear_head._STRENGTHS", (3.0,))
+    rows = invent_rows(60, seed=3)
+    settings = {"recipe": "finetune", "few_rows": 40, "baselines": False, "use_cpu": True}
+    held_out = train(train=rows, output_dir=str(tmp_path / "held_out"), **settings)
+    assert held_out.metrics["training"]["rows"] < 60
+    everything = train(train=rows, validation=rows, output_dir=str(tmp_path / "all"), **settings)
+    first, second = (weights_of(result.folder)["classifier.weight"] for result in (held_out, everything))
+    torch.testing.assert_close(first, second, rtol=0, atol=2e-2 * second.abs().max().item())

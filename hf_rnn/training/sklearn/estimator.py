@@ -134,6 +134,7 @@ class RnnEstimator(BaseEstimator):
                 vars(columns).update(targets.columns)
                 with contained():
                     rows = get_task(targets.task).read(columns, data=splits, report=report)
+                    report.held_out = 0 if eval_set is not None else int(held_out.sum())
                     options: dict[str, Any] = {"task_specific_params": targets.record, "quiet": quiet}
                     result = train_on(rows, report, arguments, given=settings, sample_weights=weights, **options)
             self._adopt(folder, result.card)
