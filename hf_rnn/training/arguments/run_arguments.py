@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 TRAINING = (OwnSettings, TrainerSettings)  # the flags of `RnnTrainingArguments`
 JSON_HELP = "print JSON, as without a terminal"
 _FOR_DISTILL = ": it belongs to hf-rnn distill (hf_rnn.distill), which has all settings of train too"
-_TABLE_DROPOUT = {"word_dropout": 0.1, "embedding_dropout": 0.2}  # at most, for a student of a frozen table
+_TABLE_DROPOUT = {"word_dropout": 0.1, "embedding_dropout": 0.2}  # at most, for a student that has its teacher's table
 _PATHS = {  # settings that name a folder or a repo of the Hub
     "model_name_or_path": "a trained model",
     "tokenizer_name_or_path": "a tokenizer",
@@ -173,7 +173,7 @@ def choose_recipe(given: Mapping[str, Setting]) -> Any:
 
 
 def read_teacher_table(given: Mapping[str, Setting]) -> dict[str, Setting]:
-    """Return the settings of a student that reads the tokens and the frozen table of its teacher.
+    """Return the settings of a student that starts from the tokens and the table of its teacher.
 
     That is for a recipe that starts from nothing, such as `fast`, and a teacher that is a folder of this package: its
     table knows more words than the training texts teach. Given tokens, vectors or another start leave it out.
@@ -188,8 +188,8 @@ def read_teacher_table(given: Mapping[str, Setting]) -> dict[str, Setting]:
     config = Path(teacher, "config.json")
     if not config.is_file() or json.loads(config.read_bytes()).get("model_type") != RnnConfig.model_type:
         return {}
-    logger.info("the student reads the tokens and the frozen table of its teacher; --tokenizer word learns new ones")
-    table = {"tokenizer_name_or_path": teacher, "vectors": teacher, "freeze_embedding": True}
+    logger.info("the student starts from the tokens and the table of its teacher; --tokenizer word learns new ones")
+    table = {"tokenizer_name_or_path": teacher, "vectors": teacher}
     table |= {name: rate for name, rate in _TABLE_DROPOUT.items() if load_recipe(recipe).get(name, 0) > rate}
     return {name: Setting(value, "teacher") for name, value in table.items()}
 

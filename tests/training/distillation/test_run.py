@@ -207,12 +207,12 @@ def test_few_rows_learn_from_the_teacher_too(quick, unlabeled, tmp_path):
 
 
 @pytest.mark.parametrize("given", [{}, {"tokenizer": "word"}])
-def test_a_fast_student_reads_the_table_of_a_teacher_of_this_package(quick, trained, tmp_path, given):
+def test_a_fast_student_starts_from_the_table_of_a_teacher_of_this_package(quick, trained, tmp_path, given):
     settings = {name: value for name, value in quick.items() if name != "embedding_size"} | given
-    settings |= {"recipe": "fast", "teacher": str(trained.folder), "max_steps": 2}
+    settings |= {"recipe": "fast", "teacher": str(trained.folder), "max_steps": 2, "learning_rate": 1e-9}
     student = distill(**settings, output_dir=str(tmp_path / "student")).folder
     tables = [load_file(folder / "model.safetensors")["rnn.embedding.weight"] for folder in (student, trained.folder)]
-    assert (tables[0].shape == tables[1].shape and torch.equal(*tables)) == (not given)
+    assert (tables[0].shape == tables[1].shape and torch.allclose(*tables, atol=1e-6)) == (not given)
     vocabularies = [AutoTokenizer.from_pretrained(folder).get_vocab() for folder in (student, trained.folder)]
     assert given or vocabularies[0] == vocabularies[1]
 
