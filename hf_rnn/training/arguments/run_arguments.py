@@ -189,7 +189,7 @@ def read_teacher_table(given: Mapping[str, Setting]) -> dict[str, Setting]:
     if not config.is_file() or json.loads(config.read_bytes()).get("model_type") != RnnConfig.model_type:
         return {}
     logger.info("the student starts from the tokens and the table of its teacher; --tokenizer word learns new ones")
-    table = {"tokenizer_name_or_path": teacher, "vectors": teacher}
+    table: dict[str, Any] = {"tokenizer_name_or_path": teacher, "vectors": teacher}
     table |= {name: rate for name, rate in _TABLE_DROPOUT.items() if load_recipe(recipe).get(name, 0) > rate}
     return {name: Setting(value, "teacher") for name, value in table.items()}
 
