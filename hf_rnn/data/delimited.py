@@ -7,8 +7,8 @@ with these additions:
 - A `"` inside an unquoted field is a character: `0,a 5" pipe is 3 inch`.
 - A quoted field may hold line feeds, unless one of its lines reads as a row of its own. Then only the first line is
   refused, and the next ones are rows.
-- With tabs a `"` is a character, except in fields that had to be quoted: those with `""`, a tab or a line feed. In
-  strict text it is always a character, so every line is one row.
+- With tabs a `"` is a character, except in fields that had to be quoted: those with `""`, a tab, a line feed or a
+  lone CR. In strict text it is always a character, so every line is one row.
 - A blank line is not a row, except in strict text and in a single column.
 
 Files are read in blocks, in memory independent of their size. Libraries cut the blocks that hold none of these cases;
@@ -270,7 +270,7 @@ def _cut(row: str, separator: str) -> list[str] | bool:
         after = end + 1
         if end >= 0 and (after == len(row) or row[after] == separator):
             written = row[at + 1 : end]
-            needed = separator != "\t" or '""' in written or "\t" in written or "\n" in written
+            needed = separator != "\t" or '""' in written or not {"\t", "\n", "\r"}.isdisjoint(written)
             fields.append(written.replace('""', '"') if needed else row[at:after])
         elif quoted and separator != "\t":
             return end < 0
