@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 
 from ...data.audit import normalize_text
 from ...data.encoding import encode
+from ...hub.model_folder import read_mapping
 from ...tasks import get_task
 from ...utils.errors import UserError
 from ...utils.process_state import one_at_a_time
@@ -31,7 +32,7 @@ from ..arguments.run_arguments import Arguments, parse
 from ..output_dir import TEACHER_CACHE, check_apart
 from ..run import Extension, Run
 from ..train import TrainingResult, check_early, read_call, run_training
-from ..trainer import RnnTrainer
+from ..trainer import RnnTrainer, weigh_classes
 from .teacher import Answers, Teachers
 from .unlabeled import augment, read_unlabeled, write_masks
 
@@ -115,14 +116,24 @@ class Distillation(Extension):
             for split in measured:
                 self._logits[split] = answers.for_others(list(texts[split]["text"]))[:, self._ids]
             logger.info("%s logits computed, %s found in %s", f"{answers.computed:,}", f"{answers.cached:,}", cache)
-        digest, rows = hashlib.sha256(), []
+        digest, rows, weights = hashlib.sha256(), [], self._read_class_weights(run)
         for encoded, logits in parts:
-            ordered = np.ascontiguousarray(logits[:, self._ids])
+            ordered = np.ascontiguousarray(logits[:, self._ids] - weights, dtype=np.float32)
             digest.update(ordered.tobytes())
             rows.append(_make_rows(encoded, ordered))
         run.examples = datasets.DatasetDict({**run.examples, "train": datasets.concatenate_datasets(rows)})
         weighed = {name: getattr(self.settings, name) for name in ("temperature", "soft_label_weight")}
         return {"teacher": digest.hexdigest(), "further_settings": weighed}
+
+    def _read_class_weights(self, run: Run) -> np.ndarray:
+        """Return the logarithms of the class weights `(C,)` that a teacher of this package learned with, else zeros.
+
+        Its logits have them in, and the loss adds those of the student.
+        """
+        path = Path(str(self.settings.teacher), "training_args.json")
+        stored = read_mapping(path, path.read_bytes()) if path.is_file() else {}
+        power = stored.get("class_weight_power")
+        return weigh_classes(run.class_counts, power).log().numpy() if power and run.class_counts else np.zeros(1)
 
     def _encode(self, name: str, texts: list[str], run: Run) -> datasets.Dataset:
         table = datasets.Dataset.from_dict({"text": texts}, split=datasets.NamedSplit(name))

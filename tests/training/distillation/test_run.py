@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import LABELS, invent_rows, write_rows
 from safetensors.torch import load_file
-from transformers import AutoTokenizer, pipeline
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from hf_rnn import distill, load_tsv, train, train_tokenizer
 from hf_rnn.data.row_errors import DataReport
@@ -128,6 +128,29 @@ def test_rows_that_a_run_learns_from(quick, crew, teacher, unlabeled, tmp_path, 
     assert rows["input_ids"][len(labeled) : len(labeled) + len(expected)] == expected
     found = np.array(rows["teacher_logits"][len(labeled) + len(copies) :]).argmax(axis=1)
     assert np.mean(np.array(classes)[found] == predict(teacher, further)) > 0.8, "by name; each member is biased"
+
+
+def test_class_weights_of_a_teacher_of_this_package_count_once(quick, trained, tmp_path):
+    """Its logits have its weights in, and the loss adds those of the student."""
+    settings = DistillationArguments(teacher=str(trained.folder), augmentations=0)
+    own = {name: value for name, value in quick.items() if name != "teacher"}
+    arguments, texts = parse_settings({**own, "output_dir": str(tmp_path)}), load_tsv(quick["data_dir"])
+    run, hook = Run(get_task(arguments.data.task), arguments, texts, DataReport()), Distillation(arguments, settings)
+    hook.read_texts(run)
+    run.tokenizer, run.class_counts = AutoTokenizer.from_pretrained(trained.folder), [2, 4, 12]
+    run.examples = run.task.encode(texts, run.tokenizer, None)
+    hook.add_rows(run)
+    rows = run.examples["train"]
+    model = AutoModelForSequenceClassification.from_pretrained(trained.folder).eval()
+    with torch.no_grad():
+        logits = [model(torch.tensor([ids])).logits[0] for ids in rows["input_ids"][:5]]
+    power = json.loads((trained.folder / "training_args.json").read_text())["class_weight_power"]
+    weights = (18 / (3 * torch.tensor([2.0, 4.0, 12.0]))) ** power
+    expected = torch.stack(logits) - weights.log()
+    found = torch.tensor(rows["teacher_logits"][:5])
+    difference = found - expected  # weights are scaled, which softmax ignores
+    assert power > 0 and len(LABELS) == 3
+    torch.testing.assert_close(difference, difference[:1, :1].expand_as(difference), rtol=0, atol=1e-4)
 
 
 # ---- whole runs ----
