@@ -61,7 +61,7 @@ class Crf(nn.Module):
         Its largest value per token, which is subtracted, belongs to the best tagging of the whole text. Tags whose
         names are B-X and I-X only form taggings where I-X follows B-X or I-X.
         """
-        first, pairs = (part.to(emissions) for part in forbidden(tuple(names)))
+        first, pairs = (emissions.new_tensor(penalties) for penalties in forbidden(tuple(names)))
         step = self.transitions + pairs
 
         def reach(best: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
@@ -87,11 +87,14 @@ class Crf(nn.Module):
 
 
 @lru_cache(maxsize=16)
-def forbidden(names: tuple[str, ...]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return penalties for a first tag `(C,)` and a pair of tags `(C, C)` that no IOB2 tagging has; 0 elsewhere."""
+def forbidden(names: tuple[str, ...]) -> tuple[list[float], list[list[float]]]:
+    """Return penalties for a first tag `(C,)` and a pair of tags `(C, C)` that no IOB2 tagging has; 0 elsewhere.
+
+    They are lists: a tensor that is made while a graph is recorded cannot be used afterwards.
+    """
     inside = {name: name[2:] for name in names if name.startswith("I-") and f"B-{name[2:]}" in names}
-    first = torch.tensor([_FORBIDDEN * (name in inside) for name in names])
+    first = [_FORBIDDEN * (name in inside) for name in names]
     pairs = [
         [_FORBIDDEN * (name in inside and before[1:] != f"-{inside[name]}") for name in names] for before in names
     ]
-    return first, torch.tensor(pairs)
+    return first, pairs

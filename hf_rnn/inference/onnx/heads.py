@@ -222,10 +222,11 @@ def _find_best_tags(graph: Graph, texts: Lengths, emissions: str, model: Any) ->
     if model.crf is None:
         return emissions
     names = tuple(model.config.id2label[index] for index in range(model.config.num_labels))
-    add, crf, (first, pairs) = graph.add, model.crf, forbidden(names)
-    step = (crf.transitions + pairs.to(crf.transitions)).detach()
+    add, crf = graph.add, model.crf
+    first, pairs = map(crf.transitions.new_tensor, forbidden(names))
+    step = (crf.transitions + pairs).detach()
     shape = add("Concat", add("Shape", texts.lengths), graph.constant([len(names)]), axis=0)
-    start = add("Expand", graph.weight("crf.first", crf.first + first.to(crf.first)), shape)
+    start = add("Expand", graph.weight("crf.first", crf.first + first), shape)
     end = add("Expand", graph.weight("crf.last", crf.last), shape)
     emissions = add("Mul", emissions, texts.real)
     graph.weight("crf.into", step.t())
