@@ -389,7 +389,8 @@ def test_pages_of_other_heads_work_by_hand(browser, tmp_path):
     button.click()
     wait(lambda: len(words()) > len(stopped))
     wait(lambda: button.text == "Write on")
-    expected = "so" + OnnxModel.from_pretrained(folder).generate("so", 900, temperature=0)
+    # a fast page ends before the click that stops it, which then writes on
+    expected = "so" + OnnxModel.from_pretrained(folder).generate("so", len(words()), temperature=0)
     assert len(words()) > len(stopped) and expected.startswith(words()[:-4]), "the state is carried on"
 
     folder, _ = start("encoder")
