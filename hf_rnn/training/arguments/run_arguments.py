@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ...hub.model_folder import check_name, find_built_in
+from ...hub.model_folder import check_name, find_built_in, read_mapping
 from ...models.settings_rnn import RnnSettings
 from ...tasks import DEFAULT_TASK, get_task
 from ...utils.errors import UserError
@@ -186,7 +186,7 @@ def read_teacher_table(given: Mapping[str, Setting]) -> dict[str, Setting]:
     from ...models.configuration_rnn import RnnConfig
 
     config = Path(teacher, "config.json")
-    if not config.is_file() or json.loads(config.read_bytes()).get("model_type") != RnnConfig.model_type:
+    if not config.is_file() or read_mapping(config, config.read_bytes()).get("model_type") != RnnConfig.model_type:
         return {}
     logger.info("the student starts from the tokens and the table of its teacher; --tokenizer word learns new ones")
     table: dict[str, Any] = {"tokenizer_name_or_path": teacher, "vectors": teacher}
