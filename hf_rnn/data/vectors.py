@@ -36,6 +36,7 @@ import numpy as np
 import torch
 from tokenizers.models import BPE, WordLevel
 from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
 
 from ..hub.client import fetch
 from ..hub.model_folder import nested_model, read_config
@@ -177,6 +178,8 @@ class ModelTable:
             nested = nested_model(folder)
             advice = "give the folder of a transformers model, or a file of vectors"
             raise UserError(f"{name} has no config.json: {advice if nested is None else f'did you mean {nested}?'}")
+        verbosity = transformers_logging.get_verbosity()
+        transformers_logging.set_verbosity_error()  # a report about the model's head, which is not used
         try:
             read_config(f"the model {name}", folder)
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
@@ -190,6 +193,8 @@ class ModelTable:
             raise
         except Exception as error:  # damaged files make the libraries raise any exception
             raise UserError(f"the vectors of {name} cannot be loaded: {reason_of(error):.1000}") from error
+        finally:
+            transformers_logging.set_verbosity(verbosity)
         if key in info["missing_keys"]:
             raise UserError(f"{name} has no {key}, the model's token embedding: give another model")
         if len(table) <= (last := max(tokenizer.get_vocab().values(), default=-1)):
