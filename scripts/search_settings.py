@@ -1,7 +1,7 @@
 """Search settings of the recurrent classifier with Optuna; each trial is a run of `hf-rnn train`.
 
     pip install '.[search]'
-    python scripts/search_settings.py --data_dir DIR --normalizer tweet --trials 20 --output_file found.yaml
+    python scripts/search_settings.py --data_dir DIR --trials 20 --output_file found.yaml
     hf-rnn train --recipe found.yaml --data_dir DIR --output_dir out/found
 
 The first trial is recipe `scratch`; the others change the settings of `suggest`, which you can edit. The score of a
@@ -39,7 +39,7 @@ def make_parser() -> Parser:
     """Declare the flags."""
     parser = Parser(__doc__)
     parser.add_data_dir(required=True)
-    parser.add_argument("--normalizer", default="none", help="none, semeval or tweet (default: %(default)s)")
+    parser.add_argument("--normalizer", default="tweet", help="tweet, none or semeval (default: %(default)s)")
     parser.add_argument("--trials", type=positive, default=20, help="the first is the recipe (default: %(default)s)")
     parser.add_argument("--epochs", type=positive, default=10, help="epochs per trial (default: %(default)s)")
     parser.add_argument("--output_file", type=Path, default=Path("found.yaml"), help="(default: %(default)s)")

@@ -9,7 +9,7 @@ import logging
 import math
 import shlex
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -158,7 +158,6 @@ def train_on(
     """
     task = get_task(arguments.data.task)
     arguments = suit_language(arguments, given, task, task.vocabulary_texts(texts["train"]))
-    arguments = limit_epochs(arguments, report, task.vocabulary_texts(texts["train"]))
     data_args, training_args = arguments.data, arguments.training
     extension = extension or Extension()
     run = Run(task, arguments, texts, report)
@@ -185,6 +184,8 @@ def train_on(
     if sample_weights is not None:
         weigh_rows(run, sample_weights)
     fingerprints = extension.add_rows(run)
+    limit_epochs(run)
+    training_args = run.arguments.training
 
     # the model
     set_seed(training_args.seed)
@@ -256,14 +257,15 @@ def train_on(
     return TrainingResult(run.folder.root, run.metrics, card)
 
 
-def limit_epochs(arguments: Arguments, report: DataReport, train_texts: Iterable[str]) -> Arguments:
-    """Lower the number of epochs as `row_budget` asks for, or raise it as `row_floor` does."""
-    training, rows = copy.copy(arguments.training), sum(report.label_counts["train"])
+def limit_epochs(run: Run) -> None:
+    """Lower the number of epochs as `row_budget` asks for, or raise it as `row_floor` does, for all rows to learn."""
+    training = copy.copy(run.arguments.training)
+    rows = sum(run.report.label_counts["train"]) if run.table is None else len(run.examples["train"])
     if training.max_steps > 0:
-        return arguments
+        return
     epochs = training.num_train_epochs
     if training.row_budget is not None:
-        length = statistics.mean(map(len, islice(train_texts, 1000)))
+        length = statistics.mean(map(len, islice(run.task.vocabulary_texts(run.texts["train"]), 1000)))
         counted = rows * max(1, length / _USUAL_LENGTH)
         epochs = min(epochs, max(_LEAST_EPOCHS, int(training.row_budget // counted)))
     if training.row_floor:
@@ -271,7 +273,7 @@ def limit_epochs(arguments: Arguments, report: DataReport, train_texts: Iterable
     if epochs != training.num_train_epochs:
         logger.info("num_train_epochs is %d for %s rows (row_budget, row_floor)", epochs, f"{rows:,}")
         training.num_train_epochs = epochs
-    return arguments._replace(training=training)
+    run.arguments = run.arguments._replace(training=training)
 
 
 def fit(trainer: RnnTrainer, folder: FinishedFolder, checkpoint: Path | None) -> dict[str, Any]:

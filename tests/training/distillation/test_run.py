@@ -229,6 +229,16 @@ def test_few_rows_learn_from_the_teacher_too(quick, unlabeled, tmp_path):
     assert result.metrics["training"]["steps"] == 1
 
 
+def test_row_budget_counts_all_rows_that_are_learned(distilled, tmp_path):
+    """Copies and texts without labels take time too."""
+    settings, before = distilled
+    settings = {name: value for name, value in settings.items() if name != "num_train_epochs"}
+    rows = sum(before.metrics["teacher"]["rows"].values())
+    settings["recipe"] = {"recipe": "scratch", "num_train_epochs": 9, "row_budget": 3 * rows}
+    result = distill(**settings, output_dir=str(tmp_path / "out"))
+    assert result.metrics["training"]["epochs"] == 3
+
+
 @pytest.mark.parametrize("given", [{}, {"tokenizer": "word"}])
 def test_a_fast_student_starts_from_the_table_of_a_teacher_of_this_package(quick, trained, tmp_path, given):
     settings = {name: value for name, value in quick.items() if name != "embedding_size"} | given
