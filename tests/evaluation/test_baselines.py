@@ -6,6 +6,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score, recall_score
+from sklearn.pipeline import make_union
 
 from hf_rnn import train_tokenizer
 from hf_rnn.evaluation.baselines import linear_scores
@@ -22,7 +23,10 @@ def test_scores_are_those_of_scikit_learn():
     texts = DatasetDict(train=table(train), validation=table(validation))
     scores = linear_scores(texts, train_tokenizer([text for text, _ in train]))
 
-    vectorizer = TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\S+", sublinear_tf=True)
+    vectorizer = make_union(
+        TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\S+", sublinear_tf=True),
+        TfidfVectorizer(ngram_range=(2, 5), analyzer="char_wb", sublinear_tf=True),
+    )
     matrix = vectorizer.fit_transform([text for text, _ in train])
     model = LogisticRegression(class_weight="balanced", max_iter=1000).fit(matrix, [label for _, label in train])
     true = [label for _, label in validation]
@@ -37,22 +41,22 @@ def test_scores_are_those_of_scikit_learn():
 
 def test_it_reads_what_the_model_reads():
     """Only the normaliser makes the links equal, so that they predict the label."""
-    rows = [
-        (f"https://t.co/{number} here", "good") if number % 2 else (f"x{number} here", "bad") for number in range(80)
-    ]
-    texts = DatasetDict(train=table(rows[:40]), validation=table(rows[40:]))
+    bad = [(f"wwww{number} here", "bad") for number in range(40)]
+    train = [(f"https://t.co/{number} here", "good") for number in range(20)]
+    validation = [(f"www.{number}.org here", "good") for number in range(20)]
+    texts = DatasetDict(train=table(train + bad[:20]), validation=table(validation + bad[20:]))
     tweet = train_tokenizer(texts["train"]["text"], normalizer="tweet", min_frequency=1)
     plain = train_tokenizer(texts["train"]["text"], normalizer="none", min_frequency=1)
     assert linear_scores(texts, tweet)["validation"]["accuracy"] == 1.0
     assert linear_scores(texts, plain)["validation"]["accuracy"] < 0.8
 
 
-@pytest.mark.parametrize("reason", ["rows", "class"])
+@pytest.mark.parametrize("reason", ["characters", "class"])
 def test_a_missing_baseline_has_one_line_of_log(monkeypatch, caplog, reason):
     rows = [("a b", "bad"), ("b c", "bad" if reason == "class" else "good")]
     texts = DatasetDict(train=table(rows), validation=table([("a", "bad")]))
     tokenizer = train_tokenizer(texts["train"]["text"], min_frequency=1)
-    if reason == "rows":
-        monkeypatch.setattr("hf_rnn.evaluation.baselines.MOST_ROWS", 1)
+    if reason == "characters":
+        monkeypatch.setattr("hf_rnn.evaluation.baselines.MOST_CHARACTERS", 1)
     assert linear_scores(texts, tokenizer) is None
     assert len(caplog.messages) == 1 and reason in caplog.messages[0]
