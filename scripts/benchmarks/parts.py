@@ -57,10 +57,11 @@ class Texts:
         self.texts = [text for texts in others for text in texts][:MOST_TEXTS]
         self.classes = len(train.features["label"].names)
 
-    def make(self, recipe: str = "", normalizer: str = "none") -> tuple[Any, Any]:
+    def make(self, recipe: str = "", normalizer: str = "") -> tuple[Any, Any]:
         """Return a model with the architecture of a recipe, or with the default configuration, and its tokenizer."""
-        settings = select(RnnConfig, load_recipe(recipe) if recipe else {})
-        tokenizer = train_tokenizer(self.train, normalizer=normalizer)
+        loaded = load_recipe(recipe) if recipe else {"normalizer": "none"}
+        settings = select(RnnConfig, loaded)
+        tokenizer = train_tokenizer(self.train, normalizer=normalizer or loaded["normalizer"])
         torch.manual_seed(0)
         config = RnnConfig(vocab_size=len(tokenizer), num_labels=self.classes, **settings)
         return RnnForSequenceClassification(config).eval(), tokenizer
@@ -244,8 +245,7 @@ def measure_infer(folder: Path, repeats: int) -> Results:
                     ours = FastRnn(model, tokenizer, table_dtype=dtype)
                     title = f"{name} {dtype} / ONNX Runtime {kind}"
                     yield compare(title, partial(ours.logits, ids), partial(onnx.logits, ids), repeats)
-    fast = FastRnn(*texts.make("fast"))
-    tweets = FastRnn(*texts.make("fast", "tweet"))
+    fast, plain = FastRnn(*texts.make("fast")), FastRnn(*texts.make("fast", "none"))
     sides: dict[str, Callable[[], Any]] = {}
     if installed("sklearn"):
         linear = peers.train_linear(texts.train, texts.labels)
@@ -257,7 +257,7 @@ def measure_infer(folder: Path, repeats: int) -> Results:
         minilm = peers.make_minilm_classifier(torch.get_num_threads(), texts.classes)
         sides["MiniLM-L6 in ONNX Runtime int8"] = partial(minilm, texts.texts)
     for peer, call in sides.items():
-        for kind, ours in (("", fast), (", normalizer tweet", tweets)):
+        for kind, ours in (("", fast), (", normalizer none", plain)):
             title = f"recipe fast{kind}, text to label / {peer}"
             yield compare(title, forget_words(ours, texts, repeats + WARM_UP), call, repeats)
 
