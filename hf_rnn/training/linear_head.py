@@ -91,14 +91,14 @@ def _fit(run: Run, rows: datasets.Dataset) -> np.ndarray:
 
 def _read_features(run: Run, rows: datasets.Dataset) -> np.ndarray:
     """Return the inputs of the last layer for rows, of mean_max those of the mean, `(N, P)`."""
-    features: list[np.ndarray] = []
     layer: Any = run.model.classifier
-    hook = layer.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0].float().cpu().numpy()))
+    # in place of the logits, which the trainer returns in the order of the rows
+    hook = layer.register_forward_hook(lambda _, inputs, __: inputs[0].float())
+    unread = [name for name in ("labels", SAMPLE_WEIGHT) if name in rows.column_names]
     try:
-        run.trainer.predict(rows)
+        pooled = run.trainer.predict(rows.remove_columns(unread)).predictions
     finally:
         hook.remove()
-    pooled = np.concatenate(features)
     return pooled[:, : pooled.shape[1] // 2] if run.model.config.pooling == "mean_max" else pooled
 
 

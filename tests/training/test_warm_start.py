@@ -254,6 +254,19 @@ def test_few_rows_fit_the_last_layer_and_leave_the_encoder(tmp_path, labels):
     assert many.metrics["training"]["steps"] == 1
 
 
+def test_few_long_texts_keep_their_labels(tmp_path):
+    """A batch is computed in parts, sorted by length; the last layer equals that of one part."""
+    invented = enumerate(invent_rows(60, seed=3))
+    rows = [(f"{text} " * (1 + 7 * number % 13), label) for number, (text, label) in invented]
+    settings = {"recipe": "finetune", "few_rows": 40, "baselines": False, "use_cpu": True}
+    layers = []
+    for tokens in (100, 100_000):
+        folder = tmp_path / str(tokens)
+        result = train(train=rows, validation=rows, output_dir=str(folder), tokens_per_pass=tokens, **settings)
+        layers.append(weights_of(result.folder)["classifier.weight"])
+    torch.testing.assert_close(*layers, rtol=1e-3, atol=1e-3)
+
+
 def test_few_rows_that_are_held_out_for_the_scores_are_learned_too(tmp_path, monkeypatch):
     """The last layer equals that of all rows."""
     monkeypatch.setattr("hf_rnn.training.linear_head._STRENGTHS", (3.0,))
