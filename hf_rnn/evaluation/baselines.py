@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LINEAR_BASELINE = "TF-IDF (words, word pairs, characters) + class-weighted logistic regression"
-MOST_CHARACTERS = 40_000_000  # of the training texts; their TF-IDF takes about 20 bytes each
-MANY_ROWS = 1_000  # from here on, what only one text has is left out
+MOST_CHARACTERS = 40_000_000  # in the training texts; their TF-IDF takes about 20 bytes each
+MANY_ROWS = 1_000  # from here on, words and parts of one text alone are left out
 MOST_WEIGHTS = 5_000_000  # L-BFGS keeps about thirty times as many numbers in memory
 
 
