@@ -43,9 +43,6 @@ text pairs it is `first<TAB>second`. Each line is answered in order by
   "score": ...}, ...]} of a tagger; all words if no tag marks an entity
   {"error": {"line": 3, "reason": "not UTF-8", "detail": ...}}
 
-With --output_dir the answers are Parquet, or JSON lines for JSON lines, with
-the column error. A killed run is resumed by the same command.
-
 exit code:
   0  every text has an answer
   1  some lines or rows were refused, and all others are answered
@@ -74,14 +71,6 @@ class PredictArguments(ModelFlags):
     separator: str | None = setting(None, "separates the fields of CSV (default: found in the file)")
     encoding: str | None = setting(None, "encoding of a table (default: found in the file)")
     prefix: str | None = setting(None, "begins the names of the columns of answers")
-    output_dir: str | None = setting(
-        None, "folder or address for the answers to files; finished blocks are kept", common=True
-    )
-    engine: str | None = setting(
-        None, "runs the processes for --output_dir: local, or on a cluster ray (default: local)",
-        choices=["local", "ray"],
-    )  # fmt: skip
-    workers: int | None = setting(None, "processes for --output_dir (default: one per CPU)", least=1)
     backend: str = setting(
         "torch", "torch, or ONNX Runtime with a file of hf-rnn export", choices=["torch", "onnx", "onnx_int8"]
     )
@@ -126,12 +115,6 @@ class PredictArguments(ModelFlags):
             check_text(text)
             if "." in text and os.path.isfile(text):
                 raise UserError(f"{text} is a file: give --input {text} for the texts in it")
-        if self.output_dir is not None:
-            if self.input in (None, "-") or self.strict or self.output_file:
-                raise UserError("--output_dir is for files: give --input, without --output_file and --strict")
-            return
-        if self.engine or self.workers:
-            raise UserError("--engine and --workers are for many files: give --output_dir too")
         if self.input not in (None, "-") and (not os.path.exists(self.input) or os.path.isdir(self.input)):
             raise UserError(f"there is no file {self.input!r}: give a table, a file with one text per line, or -")
         if not self.is_table and (given := [name for name in _TABLES if getattr(self, name) is not None]):
@@ -163,8 +146,6 @@ def run(argv: Sequence[str]) -> int:
     quiet()
     names = ("revision", "backend", "table_dtype", "device", "tokens_per_batch")
     loading = {name: getattr(arguments, name) for name in names}
-    if arguments.output_dir is not None:
-        return _predict_files(arguments, loading)
     classifier = load_predictor(arguments.model, **loading)
     return _predict_table(arguments, classifier) if arguments.is_table else _predict_lines(arguments, classifier)
 
@@ -251,28 +232,3 @@ def _predict_table(arguments: PredictArguments, classifier: Any) -> int:
     if refused:
         print_note(f"hf-rnn predict: {len(refused)} of {len(reasons)} rows were refused: see the column error")
     return 1 if refused else 0
-
-
-def _predict_files(arguments: PredictArguments, loading: dict[str, Any]) -> int:
-    """Answer files into a folder, and print the counts of each file."""
-    from ..inference.batch_predictor import BatchPredictor
-    from ..inference.cluster import predict_files
-
-    predictor = BatchPredictor(arguments.model, **loading)
-    with contextlib.redirect_stdout(sys.stderr):  # Ray prints on stdout
-        files = predict_files(
-            predictor,
-            str(arguments.input),
-            str(arguments.output_dir),
-            arguments.table_settings(),
-            arguments.engine or "local",
-            arguments.workers,
-        )
-    for file in files:
-        counts = {"file": file.path, "rows": file.rows, "answered": file.rows - file.errors, "errors": file.errors}
-        print(json.dumps(counts, ensure_ascii=False))
-        for reason in file.unread:
-            print_note(f"hf-rnn predict: not read: {reason}")
-    rows, errors = sum(file.rows for file in files), sum(file.errors for file in files)
-    print_note(f"hf-rnn predict: {rows:,} rows of {len(files)} files: {rows - errors:,} answered, {errors:,} in error")
-    return 1 if errors or any(file.unread for file in files) else 0

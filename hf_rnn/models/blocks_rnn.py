@@ -18,9 +18,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from .cells_rnn import CompactTexts, MinGru, RnnDirection, RnnLayer, has_hooks
+from .cells_rnn import CompactTexts, RnnLayer
 from .configuration_rnn import RnnConfig
-from .cpu_kernels_rnn import MinGruBlock, draw_kept, may_loop
 
 ACTIVATIONS = {"silu": nn.SiLU, "gelu": nn.GELU, "relu": nn.ReLU}  # an import of transformers' own takes seconds
 LONGEST_MEMORY = 100.0  # tokens: at first, units of a residual block remember from about one token to this number
@@ -99,8 +98,6 @@ class ResidualBlock(nn.Module):
 
         `h_0` and `c_0` are tuples of `(B, H)` or None, per direction; `conv_0` is `(B, K - 1, R)` or None.
         """
-        if h_0[0] is None and conv_0 is None and not output_final_states and self.may_fuse(stream):
-            return self.run_fused(stream, texts), h_0, c_0, None
         inputs, wide = self.read(stream, texts, conv_0)
         conv_n = None
         if output_final_states and self.conv is not None and self.conv.is_causal:
@@ -110,27 +107,6 @@ class ResidualBlock(nn.Module):
         stream = stream + self.dropout(self.out_proj(mixed))
         inner = self.activation(self.up_proj(self.mlp_norm(stream)))
         return stream + self.dropout(self.down_proj(inner)), h_n, c_n, conv_n
-
-    def may_fuse(self, stream: torch.Tensor) -> bool:
-        """Return whether one function may run the whole block: while training minGRUs on a CPU, without adapters."""
-        return may_loop(stream) and all(type(part) in _FUSED and not has_hooks(part) for part in self.modules())
-
-    def run_fused(self, stream: torch.Tensor, texts: CompactTexts) -> torch.Tensor:
-        """Return the stream `(T, B, R)` after the block."""
-        cells: list[Any] = [direction.cell for direction in self.mixer.directions]
-        gates: list[torch.Tensor] = []  # weight and bias of z, then of c
-        for half in range(2):
-            gates.append(torch.cat([cell.weight_ih_l0.chunk(2)[half] for cell in cells]))
-            gates.append(torch.cat([cell.bias_ih_l0.chunk(2)[half] for cell in cells]))
-        layers = (self.gate_proj, self.out_proj, self.mlp_norm, self.up_proj, self.down_proj)
-        weights = [weight for layer in layers for weight in (layer.weight, layer.bias)]
-        conv, ahead = (None, 0) if self.conv is None else (self.conv.weight, self.conv.ahead)
-        rate = self.dropout.p if self.dropout.training else 0.0
-        kept = None if rate == 0 else (draw_kept(stream, rate), draw_kept(stream, rate))
-        norm, valid = self.input_norm, None if texts.is_full else texts.valid
-        return MinGruBlock.apply(
-            *(stream, valid, kept, len(cells), ahead, norm.eps, conv, norm.weight, norm.bias, *gates, *weights)
-        )
 
     def read(self, stream: torch.Tensor, texts: CompactTexts, conv_0: torch.Tensor | None = None) -> Any:
         """Return the inputs of cell and gate `(T, B, R)`, and those of the convolution with the tokens around them."""
@@ -157,8 +133,3 @@ class TokenProjection(nn.Module):
     def forward(self, vectors: torch.Tensor) -> torch.Tensor:
         """Project."""
         return self.projection(self.dropout(self.norm(vectors)))
-
-
-# The modules that `MinGruBlock` computes; others, such as adapters, are called.
-_FUSED = {nn.ModuleList, ResidualBlock, ShortConvolution, RnnLayer, RnnDirection, MinGru, nn.Linear, nn.LayerNorm}
-_FUSED |= {nn.SiLU, nn.Dropout}

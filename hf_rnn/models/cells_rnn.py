@@ -18,9 +18,18 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 
 from .configuration_rnn import RnnConfig
-from .cpu_kernels_rnn import DistinctTokens, gather_rows, may_loop, run_loop, runs_eagerly_on_cpu
 
 _SATURATION = 1e4  # saturates a gate to exactly 0 or 1 next to any sane sum of other inputs, and fits into float16
+
+
+def gather_rows(vectors: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """Return rows (T, B) of vectors (N, I), `(T, B, I)`."""
+    return vectors.index_select(0, rows.reshape(-1)).view(*rows.shape, vectors.shape[1])
+
+
+def runs_eagerly_on_cpu(tensor: torch.Tensor) -> bool:
+    """Return whether Python code may look at values: on a CPU, and not while a graph is recorded."""
+    return tensor.device.type == "cpu" and not torch.compiler.is_compiling() and not torch.jit.is_tracing()
 
 
 class RecurrentCell(nn.Module):
@@ -35,17 +44,11 @@ class RecurrentCell(nn.Module):
         has_recurrent_dropout (`bool`): Whether recurrent dropout applies; needs the methods of [`TorchCell`].
         padding_gates (`tuple`, *optional*): Numbers to add to each gate's input at padding, which keep c unchanged (so
             that c_n can be returned) or unbounded states from overflowing; needs the methods of [`TorchCell`].
-        prefers_loop (`bool`): Whether `run_loop(inputs, dropout, h_0, c_0)`, which returns the states `(T, B, H)` and
-            an LSTM's cell states, is the faster way to train on a CPU.
-        distinct_gain (`tuple`, *optional*): How many multiplications, and which share of all, [`DistinctTokens`] must
-            save to make `run_loop` faster; None: never.
     """
 
     has_cell_state = False
     has_recurrent_dropout = False
     padding_gates: tuple[float, ...] | None = None
-    prefers_loop = False
-    distinct_gain: tuple[float, float] | None = None
 
     def read_gates(self, inputs: torch.Tensor, states: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return the gates `(T, B, H)` by name, from inputs `(T, B, I)` and the states `(T, B, H)` of a run."""
@@ -68,13 +71,6 @@ class RecurrentCell(nn.Module):
         with torch.no_grad():
             bias.copy_(sign * torch.linspace(0, math.log(longest), len(bias)))
 
-    @classmethod
-    def gains_by_distinct(cls, places: int, distinct: int, input_size: int, hidden_size: int) -> bool:
-        """Return whether to run over the `distinct` tokens of the `places` in a batch."""
-        saved = (places - distinct) * input_size * 4 * hidden_size
-        whole = places * (input_size + hidden_size) * 4 * hidden_size
-        return cls.distinct_gain is not None and saved >= max(cls.distinct_gain[0], cls.distinct_gain[1] * whole)
-
 
 class TorchCell(RecurrentCell):
     """Mixin for torch's own modules, whose fused kernels also take weights as arguments."""
@@ -82,7 +78,6 @@ class TorchCell(RecurrentCell):
     bias_ih_l0: nn.Parameter
     has_recurrent_dropout = True
     kernel: Any
-    loop: str  # its name in `cpu_kernels_rnn.py`
     gates: tuple[str, ...] = ()  # names in the order of the weights, "" for a candidate
 
     def list_weights(self, dropout: float) -> list[torch.Tensor]:
@@ -112,15 +107,11 @@ class TorchCell(RecurrentCell):
         # positional: states, weights, has_biases, num_layers, dropout, train, bidirectional, batch_first
         return self.kernel(inputs, state, weights, True, 1, 0.0, self.training, False, False)
 
-    def run_loop(self, inputs: torch.Tensor | DistinctTokens, dropout: float, h_0: Any = None, c_0: Any = None) -> Any:
-        """Run the loop of `cpu_kernels_rnn.py`."""
-        return run_loop(self.loop, inputs, self.list_weights(dropout), h_0, c_0)
-
 
 class TanhRnn(nn.RNN, TorchCell):
     """Torch's RNN with tanh."""
 
-    kernel, loop, prefers_loop, distinct_gain = staticmethod(torch.rnn_tanh), "tanh", True, (0.0, 0.0)
+    kernel = staticmethod(torch.rnn_tanh)
 
 
 class ReluRnn(nn.RNN, TorchCell):
@@ -135,7 +126,7 @@ class ReluRnn(nn.RNN, TorchCell):
 class Gru(nn.GRU, TorchCell):
     """Torch's GRU."""
 
-    kernel, loop, prefers_loop, distinct_gain = staticmethod(torch.gru), "gru", True, (0.0, 0.0)
+    kernel = staticmethod(torch.gru)
     gates = ("reset", "update", "")
 
     def memory_bias(self) -> tuple[torch.Tensor, float]:
@@ -146,11 +137,9 @@ class Gru(nn.GRU, TorchCell):
 class Lstm(nn.LSTM, TorchCell):
     """Torch's LSTM."""
 
-    kernel, loop, has_cell_state = staticmethod(torch.lstm), "lstm", True
+    kernel, has_cell_state = staticmethod(torch.lstm), True
     gates = ("input", "forget", "", "output")
     padding_gates = (-_SATURATION, _SATURATION, 0.0, 0.0)  # input gate 0, forget gate 1
-    # measured: 0.97 times the kernel's speed at 21 million, 1.1 at 48 million, 1.3 at 107 million
-    distinct_gain = (40e6, 0.3)
 
     def memory_bias(self) -> tuple[torch.Tensor, float]:
         """Return the bias of the forget gate, which keeps the state."""
@@ -177,8 +166,6 @@ class MinGru(RecurrentCell):
     The weights, named as in torch's modules, are W_z, then W_h `(2 * H, I)`, and b_z, then b_h `(2 * H,)`.
     """
 
-    distinct_gain = (0.0, 0.0)
-
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__()
         self.input_size, self.hidden_size = input_size, hidden_size
@@ -196,19 +183,11 @@ class MinGru(RecurrentCell):
         """Return the bias of the update gate, which replaces the state."""
         return self.bias_ih_l0.chunk(2)[0], -1.0
 
-    def run_loop(self, inputs: DistinctTokens, dropout: float, h_0: Any = None, c_0: None = None) -> Any:
-        """Run over distinct tokens; see [`RecurrentCell`]."""
-        return self(inputs.vectors, None if h_0 is None else h_0[None], inputs.rows)[0], None
-
-    def forward(
-        self, inputs: torch.Tensor, state: torch.Tensor | None = None, rows: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Read from the first place to the last; with `rows` (T, B), inputs are (N, I) as in [`DistinctTokens`]."""
+    def forward(self, inputs: torch.Tensor, state: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Read from the first place to the last."""
         gate, candidate = nn.functional.linear(inputs, self.weight_ih_l0, self.bias_ih_l0).chunk(2, dim=-1)
         update = gate.sigmoid()
         decay, addend = 1 - update, update * candidate
-        if rows is not None:
-            decay, addend = gather_rows(decay, rows), gather_rows(addend, rows)
         initial = decay.new_zeros(decay.shape[1:]) if state is None else state[0].to(decay.dtype)
         states = linear_recurrence(decay, addend, initial)
         return states, states[-1:]
@@ -303,10 +282,7 @@ class CompactTexts:
         return batch_first.transpose(0, 1)
 
     def flip(self, inputs: Any) -> Any:
-        """Reverse each text of (T, B, I), or of [`DistinctTokens`], within its length; its own inverse."""
-        if isinstance(inputs, DistinctTokens):
-            rows = inputs.rows.flip(0) if self.is_full else inputs.rows.gather(0, self._flipped)
-            return DistinctTokens(inputs.vectors, rows)
+        """Reverse each text of (T, B, I) within its length; its own inverse."""
         if self.is_full:
             return inputs.flip(0)
         return gather_rows(inputs.flatten(0, 1), self._flipped * inputs.shape[1] + self._column)
@@ -367,30 +343,22 @@ class RnnDirection(nn.Module):
         self.cell: Any = self.kind(input_size, config.hidden_size)
 
     def forward(
-        self, inputs: torch.Tensor | DistinctTokens, texts: CompactTexts, h_0: Any, c_0: Any, output_final_states: bool
+        self, inputs: torch.Tensor, texts: CompactTexts, h_0: Any, c_0: Any, output_final_states: bool
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         """Return the states `(T, B, H)`, meaningful at real tokens only, and h_n and c_n, if asked for.
 
-        Inputs are `(T, B, I)` or [`DistinctTokens`], flipped for the backward direction. All other states are
+        Inputs are `(T, B, I)`, flipped for the backward direction. All other states are
         `(B, H)`, or None for zero.
         """
         dropout = self.recurrent_dropout if self.training else 0.0
         from_zero = h_0 is None and c_0 is None
-        is_loop = self.training and self.kind.prefers_loop
-        c_n = None
-        if isinstance(inputs, DistinctTokens) or (is_loop and may_loop(inputs) and not self.must_call()):
-            dtype = next(self.cell.parameters()).dtype
-            before = (None if state is None else state.to(dtype) for state in (h_0, c_0))
-            states, cells = self.cell.run_loop(inputs, dropout, *before)
-            c_n = texts.last(cells, c_0) if output_final_states and cells is not None else None
-        else:
-            fails = issubclass(self.kind, Lstm) and _fails_under_autocast(inputs)
-            inputs = inputs.to(next(self.cell.parameters()).dtype) if fails else inputs
-            zeros = inputs.new_zeros(inputs.shape[1], self.hidden_size)
-            h, c = ((zeros if state is None else state).to(inputs.dtype)[None] for state in (h_0, c_0))
-            state = None if from_zero else (h, c) if self.kind.has_cell_state else h
-            with torch.autocast("cpu", enabled=False) if fails else nullcontext():
-                states, c_n = self._run(inputs, texts, state, dropout, output_final_states)
+        fails = issubclass(self.kind, Lstm) and _fails_under_autocast(inputs)
+        inputs = inputs.to(next(self.cell.parameters()).dtype) if fails else inputs
+        zeros = inputs.new_zeros(inputs.shape[1], self.hidden_size)
+        h, c = ((zeros if state is None else state).to(inputs.dtype)[None] for state in (h_0, c_0))
+        state = None if from_zero else (h, c) if self.kind.has_cell_state else h
+        with torch.autocast("cpu", enabled=False) if fails else nullcontext():
+            states, c_n = self._run(inputs, texts, state, dropout, output_final_states)
         return states, texts.last(states, h_0) if output_final_states else None, c_n
 
     def _run(
@@ -431,9 +399,7 @@ class RnnLayer(nn.Module):
         super().__init__()
         self.directions = nn.ModuleList(RnnDirection(config, input_size) for _ in range(config.num_directions))
 
-    def forward(
-        self, inputs: torch.Tensor | DistinctTokens, texts: CompactTexts, h_0: Any, c_0: Any, output_final_states: bool
-    ) -> Any:
+    def forward(self, inputs: torch.Tensor, texts: CompactTexts, h_0: Any, c_0: Any, output_final_states: bool) -> Any:
         """Run each direction, from its `h_0` and `c_0`, and return its results as three tuples."""
         results: list[Any] = []
         for direction, h, c in zip(self.directions, h_0, c_0, strict=True):

@@ -9,7 +9,7 @@ S states, R residual stream, K kernel of the convolution.
 
 import os
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,12 +20,9 @@ from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOut
 from transformers.utils import can_return_tuple
 
 from .blocks_rnn import LONGEST_MEMORY, ResidualBlock, ShortConvolution, TokenProjection
-from .cells_rnn import CELLS, CompactTexts, RecurrentCell, RnnLayer, has_hooks
+from .cells_rnn import CELLS, CompactTexts, RecurrentCell, RnnLayer
 from .configuration_rnn import RnnConfig
-from .cpu_kernels_rnn import DistinctTokens, may_loop, runs_eagerly_on_cpu
 from .pooling_rnn import POOLERS
-
-_DRAW_FOR_ALL = 1 << 12  # vocabulary size; below it, drawing for every word is as fast
 
 
 @dataclass
@@ -136,9 +133,7 @@ class RnnModel(RnnPreTrainedModel):
 
     def __init__(self, config: RnnConfig) -> None:
         super().__init__(config)
-        self.embedding = nn.Embedding(
-            config.vocab_size, config.embedding_size, padding_idx=config.pad_token_id, sparse=config.sparse_embedding
-        )
+        self.embedding = nn.Embedding(config.vocab_size, config.embedding_size, padding_idx=config.pad_token_id)
         self.embedding_dropout = nn.Dropout(config.embedding_dropout)
         self.hidden_dropout = nn.Dropout(config.hidden_dropout)
         self.is_residual = config.block_type == "residual"
@@ -196,8 +191,7 @@ class RnnModel(RnnPreTrainedModel):
         c_0 = self._split_state("initial_cell_state", initial_cell_state, batch)
 
         texts = CompactTexts(mask)
-        may_share = not output_hidden_states and not self.is_residual
-        inputs: Any = self._embed(input_ids, inputs_embeds, texts, may_share)  # (T, B, E)
+        inputs = self._embed(input_ids, inputs_embeds, texts)  # (T, B, E)
         run = self._run_blocks if self.is_residual else self._run_layers
         shown, hidden, cell, conv = run(
             inputs, texts, h_0, c_0, initial_conv_state, output_final_states, output_hidden_states
@@ -270,49 +264,18 @@ class RnnModel(RnnPreTrainedModel):
             return input_ids != self.config.pad_token_id
         return torch.ones(shape, dtype=torch.bool, device=given.device)
 
-    def _embed(
-        self, input_ids: torch.Tensor | None, inputs_embeds: Any, texts: CompactTexts, may_share: bool
-    ) -> torch.Tensor | DistinctTokens:
-        """Return compact token vectors (T, B, E), zero at padding, with word and embedding dropout.
-
-        Returns [`DistinctTokens`] if the first layer is faster with them and `may_share`. Hooks on the embedding see
-        (B, T, E), each token in its place.
-        """
+    def _embed(self, input_ids: torch.Tensor | None, inputs_embeds: Any, texts: CompactTexts) -> torch.Tensor:
+        """Return compact token vectors (T, B, E), zero at padding, with word and embedding dropout."""
         if input_ids is None:
             vectors = texts.compact(inputs_embeds)
             vectors = vectors if texts.is_full else vectors.masked_fill(~texts.valid[:, :, None], 0)
             return self.embedding_dropout(vectors)
-        if not texts.is_full:
-            input_ids = input_ids.masked_fill(~texts.mask, self.config.pad_token_id or 0)
-        ids, rows = texts.compact(input_ids), None
-        special = has_hooks(self.embedding) or type(self.embedding).forward is not nn.Embedding.forward
-        may_share = may_share and self.training and self.config.embedding_dropout == 0 and not special
-        directions = cast(Any, self.layers[0]).directions if may_share else ()
-        if may_share and may_loop(self.embedding.weight) and not any(cell.must_call() for cell in directions):
-            distinct, places = ids.unique(return_inverse=True)
-            sizes = ids.numel(), len(distinct), self.config.embedding_size, self.config.hidden_size
-            if CELLS[self.config.cell_type].gains_by_distinct(*sizes):
-                ids, rows = distinct, places
-        try:
-            vectors = texts.compact(self.embedding(input_ids)) if special else self.embedding(ids)
-        except IndexError:
-            worst = int(ids[(ids < 0) | (ids >= self.config.vocab_size)][0])
-            last = f"{self.config.vocab_size - 1}, below config.vocab_size"
-            raise IndexError(
-                f"input_ids must be from 0 to {last}: found {worst}; load the model's own tokenizer"
-            ) from None
-        if self.training and self.config.word_dropout > 0:
-            vectors = vectors * self._draw_kept_words(ids, vectors)[..., None]
-        vectors = self.embedding_dropout(vectors)
-        return vectors if rows is None else DistinctTokens(vectors, rows)
-
-    def _draw_kept_words(self, ids: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-        """Return dropout's factor for each id, drawn once per word type (Gal and Ghahramani 2016, section 4)."""
-        count, places = self.embedding.weight.shape[0], ids
-        if count > _DRAW_FOR_ALL and runs_eagerly_on_cpu(ids):
-            distinct, places = ids.unique(return_inverse=True)
-            count = len(distinct)
-        return nn.functional.dropout(like.new_ones(count), self.config.word_dropout)[places]
+        input_ids = input_ids.masked_fill(~texts.mask, self.config.pad_token_id or 0)
+        vectors = texts.compact(self.embedding(input_ids))
+        if self.training and self.config.word_dropout > 0:  # per word type, as in Gal and Ghahramani 2016, section 4
+            kept = nn.functional.dropout(vectors.new_ones(self.config.vocab_size), self.config.word_dropout)
+            vectors = vectors * kept[texts.compact(input_ids)][..., None]
+        return self.embedding_dropout(vectors)
 
     def _split_state(self, name: str, state: torch.Tensor | None, batch: int) -> Any:
         """Split (L * D, B, H) into L times D times (B, H), or return as many None."""
@@ -435,14 +398,3 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
             layer.weight.copy_(layer.weight.cpu().double() * wide[:, None])
             layer.bias.copy_(layer.bias.cpu().double() * wide + torch.tensor(mean, dtype=torch.float64))
             self.config.target_scale = self.config.target_mean = None
-
-    @classmethod
-    def from_tutorial_checkpoint(
-        cls, path: str | os.PathLike, id2label: dict[int, str] | None = None, **settings: Any
-    ) -> "RnnForSequenceClassification":
-        """Build the model of a checkpoint of the tutorial's training loop; needs the installed package hf-rnn."""
-        try:
-            from hf_rnn.models.tutorial_checkpoint import load_tutorial_checkpoint
-        except ImportError as error:
-            raise ImportError("reading a tutorial checkpoint needs the package hf_rnn: install it") from error
-        return load_tutorial_checkpoint(cls, path, id2label, **settings)

@@ -168,11 +168,6 @@ class RnnSettings:
     word_hidden_size: int = setting(
         100, "units per direction of the layer of word_forms", least=1, below=MAX_PARAMETERS, start="head"
     )
-    sparse_embedding: bool = setting(
-        False,
-        "embedding gradients hold only rows of the batch; needs RnnTrainer, not transformers' Trainer",
-        card=True,
-    )
     freeze_embedding: bool = setting(False, "exclude the embedding from training", card=True)
     tie_word_embeddings: bool = setting(
         False, "use the embedding as the output layer of a language model too", start="head"

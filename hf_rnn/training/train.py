@@ -45,7 +45,7 @@ from .language import suit_language
 from .linear_head import fit_held_out_too, fit_linear_head, has_few_rows
 from .run import Extension, Run, WarmStart, audit_texts, read_vectors, weigh_rows
 from .save import TrainingResult, warn_if_linear_wins, write_folder
-from .trainer import RnnTrainer, check_sparse_gradients
+from .trainer import RnnTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -321,8 +321,6 @@ def check_early(arguments: Arguments) -> None:
     output_dir.check_apart(training.output_dir, sources)
     if data.streaming and data.fail_on_leak is not None:
         raise UserError("fail_on_leak needs all rows in memory: leave out fail_on_leak or streaming")
-    if model.sparse_embedding and not model.freeze_embedding:
-        check_sparse_gradients(training)
     make_config(model)
     if training.bf16 and training.device.type == "cpu" and multiplies_bfloat16() is False:
         logger.warning("bf16 is slower on this processor, which lacks bfloat16 instructions: leave out bf16")

@@ -12,27 +12,20 @@ Private methods of [`~transformers.Trainer`] that are overridden here or in `che
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import partial
 from typing import Any
 
-import datasets
-import pyarrow.compute as pc
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, SequentialSampler
-from transformers import Trainer, TrainingArguments
-from transformers.trainer_utils import has_length, seed_worker
+from transformers.trainer_utils import has_length
 
-from ..data.padded_dataset import as_padded_batches, split_batch
-from ..data.samplers import LengthBucketedBatchSampler, SortedBatchSampler
+from ..data.padded_dataset import split_batch
 from ..utils.errors import UserError
 from .checkpointing.resumable_trainer import ResumableTrainer
 
 SAMPLE_WEIGHT = "sample_weight"  # column of the training rows: weights in the loss
-_ADAMW = ("adamw_torch_fused", "adamw_torch")  # values of --optim that `SparseAdamW` replaces
-_SPARSE_OPTIMIZERS = (*_ADAMW, "sgd", "adagrad")  # torch's own support sparse gradients, without weight decay
 
 
 def weigh_classes(counts: Sequence[float], power: float) -> torch.Tensor:
@@ -52,13 +45,10 @@ def weigh_classes(counts: Sequence[float], power: float) -> torch.Tensor:
 class RnnTrainer(ResumableTrainer):
     """[`~transformers.Trainer`] for recurrent models.
 
-    - Batches: with `args.train_sampling_strategy="group_by_length"` from [`LengthBucketedBatchSampler`], with
-      `"sorted_by_length"` from [`SortedBatchSampler`] (a stream keeps its order). Predictions keep the order of the
-      data.
     - Loss: `args.class_weight_power` above 0 weighs classes, `args.label_smoothing_factor` smooths, and a column
       `sample_weight` (mean 1) weighs rows. These apply to training only: evaluation losses of all runs are comparable.
     - Memory: `args.tokens_per_pass` bounds the tokens that are computed at once, in training and evaluation.
-    - Optimizer: `args.embedding_learning_rate` for the embedding; [`SparseAdamW`] replaces AdamW for sparse gradients.
+    - Optimizer: `args.embedding_learning_rate` for the embedding.
     - Progress: one line per evaluation on stderr with the accuracy on the training texts, nothing on stdout.
     - Checkpoints, early stopping and signals: see [`ResumableTrainer`].
 
@@ -91,9 +81,6 @@ class RnnTrainer(ResumableTrainer):
         if self._own_loss:
             self._check_labels()
             self.compute_loss_func = self._training_loss
-        self._sparse = has_sparse_gradients(self.model)
-        if self._sparse and self.optimizer is None and self.optimizer_cls_and_kwargs is None:
-            check_sparse_gradients(self.args)
 
     def _check_labels(self, labels: torch.Tensor | None = None) -> None:
         config = self.model.config
@@ -105,39 +92,6 @@ class RnnTrainer(ResumableTrainer):
             )
 
     # ---- data ----
-
-    def get_train_dataloader(self) -> DataLoader:
-        """Return the training batches, prepared for the device."""
-        data, collator, args = self.train_dataset, self.data_collator, self.args
-        by_length = args.train_sampling_strategy in ("group_by_length", "sorted_by_length")
-        if not by_length or data is None or isinstance(data, IterableDataset):
-            return super().get_train_dataloader()
-        lengths = count_tokens(data)
-        if isinstance(data, datasets.Dataset):
-            data = self._remove_unused_columns(data, description="training")
-            padded = as_padded_batches(data, collator)
-            if padded is not None:
-                data, collator = padded, return_unchanged
-        else:
-            collator = self._get_collator_with_removed_columns(collator, description="training")
-        size, drop_last = self._train_batch_size, args.dataloader_drop_last
-        if args.train_sampling_strategy == "sorted_by_length":
-            self.batch_sampler = SortedBatchSampler(lengths, size, drop_last=drop_last)
-        else:
-            seed = args.seed if args.data_seed is None else args.data_seed
-            self.batch_sampler = LengthBucketedBatchSampler(lengths, size, seed=seed, drop_last=drop_last)
-        loader = DataLoader(
-            data,
-            batch_sampler=self.batch_sampler,
-            collate_fn=collator,
-            num_workers=args.dataloader_num_workers,
-            pin_memory=args.dataloader_pin_memory,
-            persistent_workers=args.dataloader_persistent_workers,
-            prefetch_factor=args.dataloader_prefetch_factor,
-            multiprocessing_context=getattr(args, "dataloader_multiprocessing_context", None),  # not in 5.8
-            worker_init_fn=partial(seed_worker, num_workers=args.dataloader_num_workers, rank=args.process_index),
-        )
-        return self.accelerator.prepare(loader)
 
     def _get_dataloader(self, dataset: Any, *args: Any, is_training: bool = False, **kwargs: Any) -> DataLoader:
         """Evaluate every row in the order of the data, and let each process read a stream with a length.
@@ -232,14 +186,6 @@ class RnnTrainer(ResumableTrainer):
 
     # ---- optimizer ----
 
-    @staticmethod
-    def get_optimizer_cls_and_kwargs(args: TrainingArguments, model: nn.Module | None = None) -> tuple[Any, Any]:
-        """Return the optimizer that `args.optim` names; for sparse gradients [`SparseAdamW`] in place of AdamW."""
-        chosen, settings = Trainer.get_optimizer_cls_and_kwargs(args, model)
-        if args.optim in _ADAMW and model is not None and has_sparse_gradients(model):
-            return SparseAdamW, settings
-        return chosen, settings
-
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Create the optimizer as the Trainer does, with `embedding_learning_rate` and `head_learning_rate` if set."""
         given = self.optimizer is not None
@@ -255,17 +201,6 @@ class RnnTrainer(ResumableTrainer):
                 if id(parameter) not in encoder:
                     set_learning_rate(optimizer, parameter, rate)
         return optimizer
-
-    def _clip_grad_norm(self, model: nn.Module) -> torch.Tensor:
-        if not self._sparse:
-            return super()._clip_grad_norm(model)
-        self.accelerator.unscale_gradients()
-        return clip_grad_norm(model.parameters(), self.args.max_grad_norm)
-
-    def _get_grad_norm(self, model: nn.Module, grad_norm: torch.Tensor | None = None) -> Any:
-        if not self._sparse:
-            return super()._get_grad_norm(model, grad_norm=grad_norm)
-        return clip_grad_norm(model.parameters(), float("inf")) if grad_norm is None else grad_norm
 
 
 def return_unchanged(batch: Any) -> Any:
@@ -288,33 +223,6 @@ def _set(owner: Any, **values: Any) -> Iterator[None]:
 # ---- optimizers ----
 
 
-class SparseAdamW(torch.optim.AdamW):
-    """AdamW for dense gradients, and torch's SparseAdam, which updates only the rows in a gradient, for sparse ones.
-
-    A step costs what the batch holds, not what the vocabulary holds. Unlike AdamW, a row does not move in steps
-    without it. An AdamW that makes up for these steps, which this package had, was not better: on SemEval-2016 with
-    every word in the table (recipe scratch, 12 epochs, seeds 1 to 3), it had accuracy 0.510 and macro-recall 0.495,
-    this one 0.519 and 0.503; a step took 33 and 35 ms of one core with a million rows, 34 and 31 with 3,330.
-    """
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Take one step; the sparse gradients are removed."""
-        for group in self.param_groups:
-            tables = [table for table in group["params"] if table.grad is not None and table.grad.is_sparse]
-            if tables:
-                optimizer = torch.optim.SparseAdam(tables, betas=group["betas"], eps=group["eps"])
-                optimizer.param_groups[0]["lr"] = group["lr"]  # 0 is refused above, and a warmup starts there
-                optimizer.state = self.state  # is saved and restored with that of AdamW
-                for table in tables:
-                    if state := self.state[table]:
-                        state["step"] = int(state["step"])  # AdamW restores it as a tensor, which rounds differently
-                optimizer.step()
-                for table in tables:
-                    table.grad = None
-        return super().step(closure)
-
-
 def set_learning_rate(optimizer: torch.optim.Optimizer, parameter: nn.Parameter, rate: float) -> None:
     """Move one parameter into a group with its own learning rate and otherwise the same settings.
 
@@ -328,47 +236,6 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, parameter: nn.Parameter,
             return
 
 
-def has_sparse_gradients(model: nn.Module) -> bool:
-    """Return whether an embedding of a model trains with sparse gradients."""
-    return any(
-        isinstance(part, nn.Embedding) and part.sparse and part.weight.requires_grad for part in model.modules()
-    )
-
-
-def check_sparse_gradients(args: TrainingArguments) -> None:
-    """Raise a [`UserError`] for an optimizer, or a weight decay, that fails on sparse gradients."""
-    if args.optim in _SPARSE_OPTIMIZERS and args.weight_decay == 0:
-        return
-    found = f"weight_decay {args.weight_decay}" if args.optim in _SPARSE_OPTIMIZERS else f"optim {args.optim.value}"
-    raise UserError(
-        f"sparse_embedding gives sparse gradients, unsupported here: found {found}; set sparse_embedding to false, or "
-        f"optim to {_ADAMW[0]} without weight_decay"
-    )
-
-
-def clip_grad_norm(parameters: Iterator[nn.Parameter], max_norm: float) -> torch.Tensor:
-    """Scale gradients in place so that their total 2-norm is at most `max_norm`; return the norm before, a scalar.
-
-    Like `torch.nn.utils.clip_grad_norm_`, which fails on sparse gradients. These are coalesced first, because a row
-    that occurs twice in a batch is in them twice. A `max_norm` of infinity only measures.
-    """
-    values = []
-    for parameter in parameters:
-        if parameter.grad is None:
-            continue
-        if parameter.grad.is_sparse:
-            parameter.grad = parameter.grad.coalesce()
-            values.append(parameter.grad.values())
-        else:
-            values.append(parameter.grad)
-    norm = nn.utils.get_total_norm(values)
-    if max_norm < float("inf"):
-        scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)  # 1e-6 as in torch
-        for gradient in values:
-            gradient.mul_(scale.to(gradient.device))
-    return norm
-
-
 # ---- columns of the training rows ----
 
 
@@ -379,12 +246,3 @@ def _column_names(data: Any) -> Sequence[str]:
 def read_labels(data: Any) -> torch.Tensor:
     """Return the column `labels` or `label` of all rows."""
     return torch.as_tensor(data["label" if "label" in _column_names(data) else "labels"][:])
-
-
-def count_tokens(data: Any) -> list[int]:
-    """Return the tokens per row; a data set of torch may have them as `lengths`."""
-    if hasattr(data, "lengths"):
-        return data.lengths
-    if not isinstance(data, datasets.Dataset):
-        return [len(row["input_ids"]) for row in data]
-    return pc.list_value_length(data.select_columns(["input_ids"]).with_format("arrow")[:]["input_ids"]).to_pylist()

@@ -8,13 +8,15 @@ vocabulary; other new words go through the tokenizer. Any other tokenizer is cal
 from __future__ import annotations
 
 import copy
+import json
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate, chain
 from typing import TYPE_CHECKING, Any
 
 from ...utils.text_checks import list_texts
-from .word_rules import Ids, LookUp, find_rules
+
+Ids = tuple[int, ...]
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -23,22 +25,6 @@ _KEPT = 1 << 17  # words in memory, about 20 MB; beyond this number all are forg
 _LONGEST = 64  # characters of a word that is kept
 _GROUP = 32  # words encoded as one text, at half the time of words alone
 NO_LIMIT = int(1e20)  # transformers takes a larger `model_max_length` as no limit
-
-
-class _Words(dict[str, Ids]):
-    """The ids of words that have been seen; plain words are added when they are asked for."""
-
-    def __init__(self, look_up: LookUp) -> None:
-        super().__init__({"": ()})
-        self.look_up = look_up
-
-    def __missing__(self, word: str) -> Ids:
-        ids = self.look_up(word)
-        if ids is None:
-            raise KeyError(word)
-        if len(word) <= _LONGEST:
-            self[word] = ids
-        return ids
 
 
 class FastTokenizer:
@@ -57,9 +43,14 @@ class FastTokenizer:
             self._backend.no_padding()
             self._backend.encode_special_tokens = tokenizer.split_special_tokens
         self._truncation: tuple[int, str] | None = None
-        rules = None if self._backend is None else find_rules(tokenizer, self._backend)
-        self._known = None if rules is None else _Words(rules.look_up)
-        self._before, self._after = ((), ()) if rules is None else rules.around
+        self._known: dict[str, Ids] | None = None
+        if self._backend is not None and _cuts_at_spaces(self._backend):
+            whole, once = self._backend.encode("a"), self._backend.encode("a", add_special_tokens=False).ids
+            start = next(place for place in range(len(whole.ids)) if whole.ids[place : place + len(once)] == once)
+            self._before, self._after = tuple(whole.ids[:start]), tuple(whole.ids[start + len(once) :])
+            self._known = {"": ()}
+        else:
+            self._before, self._after = (), ()
 
     def __call__(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of texts, truncated to the tokenizer's `model_max_length`."""
@@ -70,28 +61,16 @@ class FastTokenizer:
             return self._encode(texts)
         return self.tokenizer(texts, truncation=True, return_attention_mask=False)["input_ids"] if texts else []
 
-    def _look_up(self, texts: list[str], memory: _Words) -> list[list[int]]:
-        """Look up the words of texts; encode all new words that are not plain in one call."""
-        ids_of = memory.__getitem__
-        encoded: list[list[int]] = []
-        waiting = []
-        for text in texts:
-            words = text.split(" ")
-            try:
-                encoded.append(list(chain.from_iterable(map(ids_of, words))))
-            except KeyError:
-                waiting.append((len(encoded), words))
-                encoded.append([])
-        if waiting:
-            distinct = dict.fromkeys(chain.from_iterable(words for _, words in waiting))
-            new = [word for word in distinct if word not in memory and memory.look_up(word) is None]
-            new_ids = dict(zip(new, self._encode_words(new), strict=True))
-            ids_of = {word: new_ids[word] if word in new_ids else memory[word] for word in distinct}.__getitem__
-            for position, words in waiting:
-                encoded[position] = list(chain.from_iterable(map(ids_of, words)))
-            memory.update((word, ids) for word, ids in new_ids.items() if len(word) <= _LONGEST)
+    def _look_up(self, texts: list[str], memory: dict[str, Ids]) -> list[list[int]]:
+        """Look up the words of texts; encode all new words in one call."""
+        split = [text.split(" ") for text in texts]
+        new = list(dict.fromkeys(word for words in split for word in words if word not in memory))
+        found = dict(zip(new, self._encode_words(new), strict=True)) if new else {}
+        ids_of = (memory | found if found else memory).__getitem__
+        encoded = [list(chain.from_iterable(map(ids_of, words))) for words in split]
+        memory.update((word, ids) for word, ids in found.items() if len(word) <= _LONGEST)
         if len(memory) > _KEPT:
-            self._known = _Words(memory.look_up)  # not cleared in place: other threads may be reading
+            self._known = {"": ()}
         return self._finish(encoded)
 
     def _room(self) -> int:
@@ -129,3 +108,10 @@ class FastTokenizer:
                 self._backend.enable_truncation(wanted[0], direction=wanted[1])
             self._truncation = wanted
         return [encoding.ids for encoding in self._backend.encode_batch_fast(texts)]
+
+
+def _cuts_at_spaces(backend: Any) -> bool:
+    """Return whether the tokens of a word depend on no other word: those of BERT and of `train_tokenizer`."""
+    state = json.loads(backend.to_str())
+    kind = (state["model"]["type"], (state["pre_tokenizer"] or {}).get("type"))
+    return kind in (("WordPiece", "BertPreTokenizer"), ("WordLevel", "WhitespaceSplit"), ("WordLevel", "Split"))

@@ -10,7 +10,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -26,7 +26,6 @@ from ...utils.errors import UserError, install_hint
 from ...utils.text_checks import list_texts
 from ..reference import tokenize
 from ..sentence_encoder import PROJECTION, load_sentence_model
-from ..web.page import find_engine, make_page, write_web
 from .parity import MOST_EXAMPLES, Parity, make_texts, measure_parity
 from .runtime import LABELS_KEY, WEIGHTS_KEY, TokenizerFile, hash_weights, open_session, run_session, write_labels
 
@@ -50,7 +49,6 @@ class ExportResult:
     max_difference: float  # between its logits and the model's
     agreement: float  # share of equal answers, from 0 to 1
     texts: int  # compared; each is padded on the right, on the left, and with holes
-    web: Path | None = None  # folder of the page
 
 
 def export(
@@ -59,8 +57,6 @@ def export(
     output_dir: str | Path | None = None,
     revision: str | None = None,
     texts: Iterable[str] = (),
-    web: bool = False,
-    npm: str | Path | None = None,
 ) -> ExportResult:
     """Write a trained model for ONNX Runtime (OpenVINO reads the float32 file of a classifier too).
 
@@ -79,9 +75,6 @@ def export(
         output_dir: Folder of the file; None is `onnx/` in the finished folder, whose card then lists the file.
         revision: Branch, tag or commit, for a repo id.
         texts: Real texts, such as the model will meet; the first hundred are used.
-        web: Also write `web/` beside `onnx/`: a page that runs the file in a browser and needs no server.
-        npm: Folder where npm has installed `onnxruntime-web` and `@huggingface/tokenizers`, for the page. None
-            searches from the current folder upwards.
 
     Raises:
         UserError: For an invalid text; if the model cannot be loaded or exported, packages are missing, or the file
@@ -98,7 +91,6 @@ def export(
         import onnxruntime.quantization  # noqa: F401
     except ImportError as error:
         raise UserError(f"export needs onnx and onnxruntime. Type: {install_hint('onnx')}") from error
-    engine = find_engine(npm) if web else {}
     examples = list_texts(list(islice(texts, MOST_EXAMPLES)))
     name_or_path = os.path.expanduser(name_or_path)
     if find_built_in(name_or_path) is None:
@@ -113,8 +105,6 @@ def export(
     is_encoder = type(model).__name__ == ENCODER and (folder.root / PROJECTION).is_file()
     if is_encoder:
         model, _ = load_sentence_model(folder.root)
-    elif web and type(model).__name__ == ENCODER:
-        raise UserError(f"{name_or_path} has no web page: it has no {PROJECTION}, so no vectors of texts")
     from .heads import build_graph
 
     graph = build_graph(model, metadata, is_encoder)
@@ -122,9 +112,6 @@ def export(
     examples += [text for shown in (facts.examples if facts and facts.examples else {}).values() for text in shown]
     compared = make_texts(tokenizer, examples)
     _check_tokenizer(folder, tokenizer, compared)
-    if web:
-        head = ENCODER if is_encoder else type(model).__name__
-        page = make_page(name_or_path, head, model.config, tokenizer, folder, engine, compared)
     parity = measure_parity(model, tokenizer, partial(run_session, open_session(content)), examples, is_encoder)
     target = folder.onnx_model if quantize is None else folder.onnx_model_int8
     if output_dir is not None:
@@ -146,9 +133,6 @@ def export(
         100 * parity.agreement,
     )
     result = ExportResult(target, len(content), parity.max_difference, parity.agreement, parity.texts)
-    if web:
-        beside = folder.web if output_dir is None else target.parent / folder.web.name
-        result = replace(result, web=write_web(beside, target, engine, page))
     if output_dir is None and facts is not None:
         _add_to_card(folder, facts, result)
     return result
@@ -226,7 +210,7 @@ def _check_parity(parity: Parity, quantize: str | None, target: Path) -> None:
 def _add_to_card(folder: FinishedFolder, facts: CardFacts, result: ExportResult) -> None:
     """Add the file to the card, unless the card was edited by hand."""
     name = result.file.relative_to(folder.root).as_posix()
-    fact = {key: value for key, value in asdict(result).items() if key not in ("file", "web")}
+    fact = {key: value for key, value in asdict(result).items() if key != "file"}
     existing = {other: known for other, known in (facts.onnx or {}).items() if (folder.root / other).is_file()}
     if not amend_card(folder, facts, onnx=dict(sorted({**existing, name: fact}.items()))):
         logger.info("%s was edited by hand and stays as it is: add a line on %s yourself", folder.card, name)

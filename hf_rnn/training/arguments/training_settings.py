@@ -106,7 +106,7 @@ class OwnSettings:
         "group_by_length",
         "order of the examples: shuffled batches of similar length, the Trainer's own random or sequential order, or "
         "from the shortest to the longest text in every epoch, as in the source tutorial",
-        choices=["group_by_length", "random", "sequential", "sorted_by_length"],
+        choices=["group_by_length", "random", "sequential"],
         card=True,
     )
     tokens_per_pass: int | None = setting(
