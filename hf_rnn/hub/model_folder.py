@@ -164,6 +164,12 @@ class FinishedFolder:
             )
         return [self.weights]
 
+    def read_data_record(self) -> dict[str, Any]:
+        """Return the record of the training data in `metrics.json`, empty in older folders."""
+        if not self.metrics.is_file():
+            return {}
+        return read_mapping(self.metrics, self.metrics.read_bytes()).get("data") or {}
+
     def missing_to_load(self) -> list[Path]:
         """Return the missing files that the model or its tokenizer needs."""
         needed = [self.config, *self.weight_files(), self.tokenizer, self.tokenizer_config]
