@@ -27,7 +27,7 @@ _HOME = {
     "load_vectors": "data.vectors",
     "classification_metrics": "evaluation",
     "RnnTrainer": "training.trainer",
-    "RnnTrainingArguments": "training.arguments.training_arguments",
+    "RnnTrainingArguments": "training.training_arguments",
     "train": "training.train",
     "distill": "training.distillation",
     "push": "hub.push",

@@ -22,8 +22,7 @@ from unittest.mock import patch
 
 import hf_rnn
 from hf_rnn.cli import main
-from hf_rnn.training.arguments.parser import SettingsParser
-from hf_rnn.training.arguments.training_settings import TrainerSettings
+from hf_rnn.training.settings import SettingsParser, TrainerSettings
 
 PAGE = Path(__file__).resolve().parents[1] / "hf_rnn" / "REFERENCE.md"
 INTRODUCTION = """\

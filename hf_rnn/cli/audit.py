@@ -6,10 +6,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
-from ..training.arguments.parser import SettingsParser, setting
-from ..training.arguments.run_arguments import choose_recipe, find_defaults, merge_recipe
-from ..training.arguments.text_arguments import DataArguments
 from ..training.recipes import Setting
+from ..training.settings import DataArguments, SettingsParser, choose_recipe, find_defaults, merge_recipe, setting
 from ..utils.errors import UserError
 from .console import print_note
 

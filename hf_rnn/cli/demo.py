@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..training.arguments.parser import SettingsParser, setting
+from ..training.settings import SettingsParser, setting
 from .console import INTERRUPTED, ModelFlags
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..training.arguments.distillation_arguments import DistillationArguments
-from ..training.arguments.run_arguments import make_parser, read_flags
+from ..training.settings import DistillationArguments, make_parser, read_flags
 from .train import run_training
 
 _UNUSED = (  # settings of other tasks than sequence-classification, and of streams

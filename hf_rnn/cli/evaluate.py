@@ -6,8 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..training.arguments.parser import SettingsParser, setting
-from ..training.arguments.text_arguments import TableArguments
+from ..training.settings import SettingsParser, TableArguments, setting
 from ..utils.errors import UserError
 from .console import ModelFlags
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from ..training.arguments.parser import SettingsParser, setting
+from ..training.settings import SettingsParser, setting
 from ..utils.errors import UserError
 from .console import ModelFlags
 

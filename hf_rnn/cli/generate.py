@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..training.arguments.parser import SettingsParser, setting
+from ..training.settings import SettingsParser, setting
 from ..utils.errors import UserError
 from ..utils.text_checks import check_text
 from .console import ModelFlags, print_note

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..data.row_errors import BadRow, Reason
-from ..training.arguments.parser import SettingsParser, expand_home, setting
+from ..training.settings import SettingsParser, expand_home, setting
 from ..utils.atomic_write import write_whole
 from ..utils.errors import UserError
 from ..utils.text_checks import check_text

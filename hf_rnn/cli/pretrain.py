@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..training.arguments.pretraining_arguments import make_pretraining_parser
-from ..training.arguments.run_arguments import read_flags
+from ..training.settings import make_pretraining_parser, read_flags
 from .train import run_training
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..hub.model_folder import FinishedFolder
-from ..training.arguments.parser import SettingsParser, setting
+from ..training.settings import SettingsParser, setting
 from .console import format_columns, print_note
 
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ..training.arguments.run_arguments import make_parser, read_flags
+from ..training.settings import make_parser, read_flags
 from .console import print_note
 
 

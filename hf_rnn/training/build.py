@@ -20,10 +20,9 @@ from ..models.configuration_rnn import RnnConfig
 from ..tasks import get_task
 from ..tokenizers.word_level import train_tokenizer
 from ..utils.errors import UserError, reason_of
-from .arguments.run_arguments import ModelArguments
-from .arguments.text_arguments import DataArguments
 from .language_model import LanguageModelTrainer
 from .run import Run
+from .settings import DataArguments, ModelArguments
 from .trainer import RnnTrainer
 
 

@@ -13,8 +13,8 @@ from ..data.encoding import measure_pieces
 from ..hub.loading import find_built_in, find_folder, load_without_weights
 from ..hub.model_folder import FinishedFolder, read_mapping
 from ..tasks.base import Task
-from .arguments.run_arguments import Arguments, parse_settings
 from .recipes import recipe_names, scratch_recipe
+from .settings import Arguments, parse_settings
 
 logger = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ from typing import TypeVar
 
 from ..hub.model_folder import MODELLING_FILES, UNFINISHED, FinishedFolder
 from ..utils.errors import UserError, is_write_error
-from .arguments.training_arguments import RnnTrainingArguments
 from .checkpointing import manifest as checkpoints
+from .training_arguments import RnnTrainingArguments
 
 Written = TypeVar("Written")
 

@@ -26,7 +26,7 @@ from ..models.auto import ENCODER, head_name
 from ..tasks import Task
 from ..tasks.base import Splits
 from ..utils.errors import UserError
-from .arguments.run_arguments import Arguments, ModelArguments
+from .settings import Arguments, ModelArguments
 from .trainer import SAMPLE_WEIGHT, RnnTrainer
 
 logger = logging.getLogger(__name__)

@@ -27,12 +27,10 @@ from ..models.auto import HEADS, PIPELINES
 from ..tasks import get_task
 from ..tokenizers.word_level import save_tokenizer
 from ..utils.errors import UserError
-from .arguments.run_arguments import VOCABULARY_SETTINGS, Arguments, ModelArguments
-from .arguments.text_arguments import DataArguments
-from .arguments.training_settings import ABOUT
 from .checkpointing.fingerprints import accelerator_changes
 from .recipes import DEFAULT_RECIPE, load_recipe
 from .run import Run
+from .settings import ABOUT, VOCABULARY_SETTINGS, Arguments, DataArguments, ModelArguments
 
 logger = logging.getLogger(__name__)
 

@@ -36,8 +36,6 @@ from ..utils.errors import UserError
 from ..utils.folder_lock import hold_folder
 from ..utils.process_state import library_bars_off, one_at_a_time
 from . import output_dir
-from .arguments.run_arguments import Arguments, parse_settings
-from .arguments.training_arguments import RnnTrainingArguments
 from .build import make_config, make_tokenizer, make_trainer
 from .checkpointing.fingerprints import check_unchanged, take_fingerprints
 from .checkpointing.resumable_trainer import TrainingStopped
@@ -45,7 +43,9 @@ from .language import suit_language
 from .linear_head import fit_held_out_too, fit_linear_head, has_few_rows
 from .run import Extension, Run, WarmStart, audit_texts, read_vectors, weigh_rows
 from .save import TrainingResult, warn_if_linear_wins, write_folder
+from .settings import Arguments, parse_settings
 from .trainer import RnnTrainer
+from .training_arguments import RnnTrainingArguments
 
 logger = logging.getLogger(__name__)
 

@@ -89,7 +89,7 @@ def train_once(flags: list[str], seed: int) -> list[float]:
 
 def read_flags(flags: list[str], seed: int, folder: str) -> dict[str, Any]:
     """Return the settings of a run."""
-    from hf_rnn.training.arguments.run_arguments import make_parser
+    from hf_rnn.training.settings import make_parser
 
     more = ["--seed", str(seed), "--output_dir", folder, "--disable_tqdm", "true"]
     return make_parser("hf-rnn train").parse_flags([*flags, *more])

@@ -113,7 +113,7 @@ def measure_missing(jobs: Iterable[Job], output_file: Path) -> list[dict[str, An
 
 def measure(folder: Path, words: list[str], seed: int) -> dict[str, Any]:
     """Return the dev scores and the bytes of the weights of one training."""
-    from hf_rnn.training.arguments.run_arguments import parse_argv
+    from hf_rnn.training.settings import parse_argv
     from hf_rnn.training.train import run_training
 
     with tempfile.TemporaryDirectory() as place:

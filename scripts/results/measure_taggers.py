@@ -132,7 +132,7 @@ def train_transformer(sentences: Any, name: str, epochs: int) -> tuple[float, fl
 def train_recipe(flags: list[str], seed: int) -> tuple[float, float]:
     """Return score and seconds of a run of this package."""
     from hf_rnn import train
-    from hf_rnn.training.arguments.run_arguments import make_parser
+    from hf_rnn.training.settings import make_parser
 
     start = time.process_time()
     with tempfile.TemporaryDirectory() as folder:

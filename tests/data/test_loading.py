@@ -17,7 +17,7 @@ from hf_rnn import load_tsv, train
 from hf_rnn.data.loading import load_texts
 from hf_rnn.data.row_errors import DataError, DataReport, Reason
 from hf_rnn.data.stratified_split import hold_out
-from hf_rnn.training.arguments.text_arguments import TableArguments
+from hf_rnn.training.settings import TableArguments
 from hf_rnn.utils.errors import UserError
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from hf_rnn.models.cpu_kernels_rnn import draw_kept
 from torch import nn
 from torch.nn.functional import conv1d, layer_norm, linear, silu
 
@@ -17,7 +18,6 @@ from hf_rnn import (
 from hf_rnn.inference.reference import read_gates
 from hf_rnn.models import blocks_rnn
 from hf_rnn.models.cells_rnn import CELLS, CompactTexts
-from hf_rnn.models.cpu_kernels_rnn import draw_kept
 
 SIZES = {"vocab_size": 50, "embedding_size": 6, "hidden_size": 8, "residual_size": 10, "intermediate_size": 14}
 LENGTHS = (7, 3, 1, 0)

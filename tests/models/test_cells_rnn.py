@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from hf_rnn.models.cpu_kernels_rnn import DistinctTokens, run_loop
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -11,7 +12,6 @@ from torch import nn
 from hf_rnn import RnnConfig, RnnForSequenceClassification
 from hf_rnn.models import cells_rnn, modeling_rnn
 from hf_rnn.models.cells_rnn import CELLS, Lstm, linear_recurrence, parallel_scan
-from hf_rnn.models.cpu_kernels_rnn import DistinctTokens, run_loop
 
 KERNELS = {"tanh": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 WITH_DISTINCT = [name for name in CELLS if name != "rnn_relu"]

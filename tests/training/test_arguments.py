@@ -12,19 +12,20 @@ import torch
 from transformers import TrainingArguments
 
 from hf_rnn.models.configuration_rnn import RnnConfig
-from hf_rnn.training.arguments.run_arguments import (
+from hf_rnn.training.distillation import DistillationArguments
+from hf_rnn.training.recipes import load_recipe
+from hf_rnn.training.save import describe_settings
+from hf_rnn.training.settings import (
+    DataArguments,
     ModelArguments,
+    OwnSettings,
+    TrainerSettings,
     make_parser,
     parse,
     parse_argv,
     parse_settings,
 )
-from hf_rnn.training.arguments.text_arguments import DataArguments
-from hf_rnn.training.arguments.training_arguments import RnnTrainingArguments
-from hf_rnn.training.arguments.training_settings import OwnSettings, TrainerSettings
-from hf_rnn.training.distillation import DistillationArguments
-from hf_rnn.training.recipes import load_recipe
-from hf_rnn.training.save import describe_settings
+from hf_rnn.training.training_arguments import RnnTrainingArguments
 from hf_rnn.utils.errors import UserError
 
 

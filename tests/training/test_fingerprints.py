@@ -5,8 +5,8 @@ from datasets import Dataset
 
 from hf_rnn import RnnConfig
 from hf_rnn.tokenizers.word_level import train_tokenizer
-from hf_rnn.training.arguments.run_arguments import parse_settings
 from hf_rnn.training.checkpointing.fingerprints import compare, take_fingerprints
+from hf_rnn.training.settings import parse_settings
 from hf_rnn.utils.errors import UserError
 
 TRAIN, VALIDATION = [([2, 3, 4], 0), ([5], 1)], [([6, 2], 0)]

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from hf_rnn.training.arguments.run_arguments import parse_argv
 from hf_rnn.training.recipes import load_recipe, recipe_names
+from hf_rnn.training.settings import parse_argv
 from hf_rnn.utils.errors import UserError
 
 

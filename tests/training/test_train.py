@@ -20,7 +20,7 @@ from transformers import pipeline
 import hf_rnn.training.save
 import hf_rnn.training.trainer
 from hf_rnn.hub.model_folder import FinishedFolder
-from hf_rnn.training.arguments.run_arguments import make_parser, parse_settings
+from hf_rnn.training.settings import make_parser, parse_settings
 from hf_rnn.training.train import check_loss, train
 from hf_rnn.utils.errors import UserError
 

@@ -15,8 +15,8 @@ from hf_rnn.data.samplers import LengthBucketedBatchSampler, SortedBatchSampler
 from hf_rnn.models.configuration_rnn import RnnConfig
 from hf_rnn.models.modeling_rnn import RnnForSequenceClassification
 from hf_rnn.tokenizers.word_level import train_tokenizer
-from hf_rnn.training.arguments.training_arguments import RnnTrainingArguments
 from hf_rnn.training.trainer import SAMPLE_WEIGHT, RnnTrainer, SparseAdamW, weigh_classes
+from hf_rnn.training.training_arguments import RnnTrainingArguments
 from hf_rnn.utils.errors import UserError
 
 CLASSES = 3

@@ -20,7 +20,7 @@ from transformers.trainer_pt_utils import AcceleratorConfig
 
 from ...data.encoding import read_rules
 from ...utils.errors import UserError
-from ..arguments.training_settings import ABOUT
+from ..settings import ABOUT
 from .manifest import read_manifest
 
 logger = logging.getLogger(__name__)

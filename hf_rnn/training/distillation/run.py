@@ -27,10 +27,9 @@ from ...hub.model_folder import read_mapping
 from ...tasks import get_task
 from ...utils.errors import UserError
 from ...utils.process_state import one_at_a_time
-from ..arguments.distillation_arguments import DistillationArguments
-from ..arguments.run_arguments import Arguments, parse
 from ..output_dir import TEACHER_CACHE, check_apart
 from ..run import Extension, Run
+from ..settings import Arguments, DistillationArguments, parse
 from ..train import TrainingResult, check_early, read_call, run_training
 from ..trainer import RnnTrainer, weigh_classes
 from .teacher import Answers, Teachers

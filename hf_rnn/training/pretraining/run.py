@@ -27,14 +27,19 @@ from ...tokenizers.normalizers import plain_placeholders
 from ...utils.errors import UserError
 from ...utils.process_state import library_bars_off, one_at_a_time
 from .. import output_dir
-from ..arguments.pretraining_arguments import LANGUAGE_MODEL, PretrainingArguments, parse_pretraining
-from ..arguments.run_arguments import Arguments, ModelArguments
-from ..arguments.text_arguments import DataArguments
-from ..arguments.training_arguments import RnnTrainingArguments
 from ..build import make_config
 from ..checkpointing.fingerprints import check_unchanged, take_fingerprints
+from ..settings import (
+    LANGUAGE_MODEL,
+    Arguments,
+    DataArguments,
+    ModelArguments,
+    PretrainingArguments,
+    parse_pretraining,
+)
 from ..train import fit, run_training
 from ..trainer import RnnTrainer
+from ..training_arguments import RnnTrainingArguments
 from .save import write_encoder
 from .student import EncoderStudent, normalize_states, prune_tokenizer
 from .teacher import SentenceTeacher, TeacherAnswers, hash_texts, iterate

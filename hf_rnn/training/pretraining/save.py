@@ -21,10 +21,10 @@ from ...hub.model_folder import FinishedFolder
 from ...models.configuration_rnn import RnnConfig
 from ...models.settings_rnn import RnnSettings
 from ...tokenizers.word_level import save_tokenizer
-from ..arguments.pretraining_arguments import PretrainingArguments
-from ..arguments.training_arguments import RnnTrainingArguments
 from ..recipes import load_recipe
 from ..save import name_of_path, write_json
+from ..settings import PretrainingArguments
+from ..training_arguments import RnnTrainingArguments
 from .student import EncoderStudent
 
 METRICS = "pretraining.json"

@@ -31,10 +31,8 @@ from ...tasks import DEFAULT_TASK, get_task, task_of
 from ...tasks.answers import compute_scores
 from ...utils.errors import UserError
 from ...utils.process_state import contained, library_bars_off, one_at_a_time
-from ..arguments.distillation_arguments import DistillationArguments
-from ..arguments.run_arguments import ModelArguments, parse_settings
-from ..arguments.text_arguments import DataArguments, TableArguments
-from ..arguments.training_arguments import RnnTrainingArguments
+from ..settings import DataArguments, DistillationArguments, ModelArguments, TableArguments, parse_settings
+from ..training_arguments import RnnTrainingArguments
 from .targets import LABEL_TYPE, Classes, Numbers, Sets, Targets, is_matrix, read_texts, restore_labels
 
 if TYPE_CHECKING:

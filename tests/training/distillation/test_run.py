@@ -15,13 +15,12 @@ from hf_rnn import distill, load_tsv, train, train_tokenizer
 from hf_rnn.data.row_errors import DataReport
 from hf_rnn.hub.model_folder import FinishedFolder
 from hf_rnn.tasks import get_task
-from hf_rnn.training.arguments.distillation_arguments import DistillationArguments
-from hf_rnn.training.arguments.run_arguments import parse_settings
 from hf_rnn.training.checkpointing.resumable_trainer import SavePoints, TrainingStopped
 from hf_rnn.training.distillation.run import NO_LABEL, Distillation, distillation_loss
 from hf_rnn.training.distillation.teacher import Teacher, fold_of
 from hf_rnn.training.distillation.unlabeled import MASKED, augment
 from hf_rnn.training.run import Run
+from hf_rnn.training.settings import DistillationArguments, parse_settings
 from hf_rnn.utils.errors import UserError
 
 

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 import torch
 from transformers import TrainingArguments
 
-from ...models.settings_rnn import check_ranges
-from ...utils.errors import UserError
-from .parser import expand_home
-from .training_settings import OwnSettings
+from ..models.settings_rnn import check_ranges
+from ..utils.errors import UserError
+from .settings import OwnSettings, expand_home
 
 
 @dataclass
