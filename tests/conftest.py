@@ -144,7 +144,6 @@ def tagger_settings(tagged_dir):
         "data_dir": str(tagged_dir),
         "embedding_size": 16,
         "hidden_size": 12,
-        "word_hidden_size": 12,
         "hidden_dropout": 0.1,
         "classifier_dropout": 0.1,
         "num_train_epochs": 5,

@@ -9,7 +9,7 @@ from .train import run_training
 
 _UNUSED = (  # settings of other tasks than sequence-classification, and of streams
     "task", "text_pair_column", "pair_encoding", "label_columns", "label_separator", "streaming", "crf", "word_forms",
-    "word_hidden_size", "tie_word_embeddings", "bptt", "few_rows",
+    "tie_word_embeddings", "bptt", "few_rows",
 )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 
 from .configuration_rnn import RnnConfig
+from .settings_rnn import look_up
 
 _SATURATION = 1e4  # saturates a gate to exactly 0 or 1 next to any sane sum of other inputs, and fits into float16
 
@@ -246,6 +247,14 @@ CELLS: dict[str, type[RecurrentCell]] = {
 }  # fmt: skip
 
 
+def find_cell(config: Any) -> type[RecurrentCell]:
+    """Return the class of a configuration's cell; raise a ValueError if it is unknown or lacks recurrent dropout."""
+    kind = look_up("cell_type", config.cell_type, CELLS)
+    if config.recurrent_dropout > 0 and not kind.has_recurrent_dropout:
+        raise ValueError(f"{config.cell_type} has no recurrent_dropout: found {config.recurrent_dropout}; set it to 0")
+    return kind
+
+
 class CompactTexts:
     """The places of a batch's real tokens, and the index arithmetic between the batch and its compact form.
 
@@ -337,7 +346,7 @@ class RnnDirection(nn.Module):
 
     def __init__(self, config: RnnConfig, input_size: int) -> None:
         super().__init__()
-        self.kind = CELLS[config.cell_type]
+        self.kind = find_cell(config)
         self.hidden_size = config.hidden_size
         self.recurrent_dropout = config.recurrent_dropout
         self.cell: Any = self.kind(input_size, config.hidden_size)

@@ -1,10 +1,9 @@
-"""Settings of a recurrent text classifier: architecture and labels.
+"""Configuration of a recurrent model: architecture and labels, with types and ranges checked.
 
-Types and ranges are checked, and a misspelt setting is refused, so that a typo cannot become a silent default.
+As in transformers, unknown keys become attributes. `cell_type` and `pooling` are plain names here; the model looks
+them up when it is built, so that cells and poolings from elsewhere work.
 """
 
-import difflib
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 try:
@@ -17,15 +16,6 @@ from huggingface_hub.dataclasses import strict
 
 from .settings_rnn import MAX_PARAMETERS, RnnSettings, check_range, check_ranges, setting
 
-# Keys that transformers writes into `config.json`, passes while loading, or had as fields of every configuration.
-_KEYS_OF_TRANSFORMERS = {
-    "add_cross_attention", "attn_implementation", "auto_map", "cross_attention_hidden_size", "custom_pipelines",
-    "experts_implementation", "finetuning_task", "is_decoder", "loss_type", "max_length", "model_type", "name_or_path",
-    "num_labels", "output_attentions", "prefix", "pruned_heads", "quantization_config", "task_specific_params",
-    "tie_encoder_decoder", "tokenizer_class", "torch_dtype", "use_cache",
-}  # fmt: skip
-_NEAR, _TYPO = 0.7, 0.9  # likeness of a wrong name and of a misspelt one, as difflib measures it
-
 
 @strict
 class RnnConfig(RnnSettings, PreTrainedConfig):
@@ -34,8 +24,8 @@ class RnnConfig(RnnSettings, PreTrainedConfig):
     The defaults make a bidirectional LSTM. Labels are set with `id2label` or `label2id` (either gives the other) or
     `num_labels`.
 
-    An unknown setting raises a TypeError that names the nearest one. A wrong type, choice or range, and labels that
-    repeat, leave out an id or differ between the two maps, raise a StrictDataclassError.
+    A wrong type, choice or range, and labels that repeat, leave out an id or differ between the two maps, raise a
+    StrictDataclassError.
 
     Example:
         >>> config = RnnConfig(vocab_size=3330, cell_type="gru", id2label={0: "negative", 1: "positive"})
@@ -53,6 +43,12 @@ class RnnConfig(RnnSettings, PreTrainedConfig):
 
     vocab_size: int = setting(30000, "rows of the embedding table", least=1, below=MAX_PARAMETERS)
     pad_token_id: int | None = setting(1, "id of padding; its embedding is zero and stays zero")
+    # settings without a flag
+    hidden_act: Literal["silu", "gelu", "relu"] = "silu"  # of the gate and the MLP of a residual block
+    layer_norm_eps: float = 1e-5  # added to the variance in layer normalization
+    word_hidden_size: int = setting(
+        100, "units per direction of the layer of word_forms", least=1, below=MAX_PARAMETERS
+    )
     # fields of transformers, which checks types only of a subclass
     if TYPE_CHECKING:
         id2label: dict[int, str]
@@ -70,9 +66,7 @@ class RnnConfig(RnnSettings, PreTrainedConfig):
     target_scale: list[float] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
-        """Refuse unknown settings, and derive one label map from the other."""
-        for key in kwargs:
-            self._check_key(key, _TYPO if "model_type" in kwargs else None)  # a saved one has keys of other programs
+        """Derive one label map from the other."""
         number, label2id, maps = kwargs.get("num_labels"), self.label2id, cast(Any, self)
         if label2id is not None and maps.id2label is None:
             maps.id2label = {index: label for label, index in label2id.items()}
@@ -83,59 +77,23 @@ class RnnConfig(RnnSettings, PreTrainedConfig):
             maps.label2id = label2id
 
     def __setattr__(self, key: str, value: Any) -> None:
-        """Set an attribute; `id2label` sets `label2id` too, and a misspelt setting raises a TypeError."""
+        """Set an attribute; ids become integers, and `id2label` sets `label2id` too."""
         if key == "id2label" and isinstance(value, dict):
             value = {int(index): label for index, label in value.items()}
             super().__setattr__("label2id", {label: index for index, label in value.items()})
         elif key == "label2id" and isinstance(value, dict):
             value = {label: int(index) for label, index in value.items()}
-        elif type(self) is RnnConfig:
-            self._check_key(key, _TYPO)
         super().__setattr__(key, value)
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """Build a config as in transformers, but refuse keys that look like a misspelt setting.
-
-        Other unknown keys of the dictionary are kept as attributes, other unknown keywords are ignored
-        (`AutoTokenizer.from_pretrained` sends its own here). Labels given as keywords replace all saved ones.
-        """
-        return_unused_kwargs = kwargs.pop("return_unused_kwargs", False)
-        maps = {name: kwargs.pop(name) for name in ("id2label", "label2id") if kwargs.get(name) is not None}
-        if maps or kwargs.get("num_labels") not in (None, len(config_dict.get("id2label") or ())):
-            config_dict = {k: v for k, v in config_dict.items() if k not in ("id2label", "label2id")} | maps
+        """Build a configuration as in transformers; labels given as keywords replace all saved ones."""
+        given = {name: kwargs.pop(name) for name in ("id2label", "label2id") if kwargs.get(name) is not None}
+        if given or kwargs.get("num_labels") not in (None, len(config_dict.get("id2label") or ())):
+            config_dict = {key: value for key, value in config_dict.items() if key not in ("id2label", "label2id")}
         if "problem_type" in kwargs:  # before a saved one is checked against the new labels
-            config_dict = config_dict | {"problem_type": kwargs.pop("problem_type")}
-        for key in config_dict:
-            cls._check_key(key, _TYPO)
-        own = {key: value for key, value in config_dict.items() if cls._is_known(key)}
-        foreign = {key: value for key, value in config_dict.items() if key not in own}
-        config, unused = super().from_dict(own, return_unused_kwargs=True, **kwargs)
-        for key, value in foreign.items():
-            setattr(config, key, unused.pop(key, value))
-        if return_unused_kwargs:
-            return config, unused
-        for key in unused:
-            cls._check_key(key, _NEAR)
-        return config
-
-    @classmethod
-    def _is_known(cls, key: str) -> bool:
-        """Return whether transformers or this class define it; special tokens (`bos_token_id`) are transformers'."""
-        ours = key in _KEYS_OF_TRANSFORMERS or key in (setting.name for setting in fields(cls))
-        return ours or key.startswith("_") or key.endswith(("_token", "_token_id")) or hasattr(cls, key)
-
-    @classmethod
-    def _check_key(cls, key: str, likeness: float | None = None) -> None:
-        """Refuse an unknown key, or only one with at least this likeness to a setting."""
-        if cls._is_known(key):
-            return
-        known = sorted(setting.name for setting in fields(cls))
-        nearest = difflib.get_close_matches(key, [*known, "num_labels"], n=2, cutoff=likeness or _NEAR)
-        if nearest:
-            raise TypeError(f"RnnConfig has no setting {key!r}. Did you mean {' or '.join(map(repr, nearest))}?")
-        if likeness is None:
-            raise TypeError(f"RnnConfig has no setting {key!r}. Known settings: {', '.join(known)}.")
+            given["problem_type"] = kwargs.pop("problem_type")
+        return super().from_dict({**config_dict, **given}, **kwargs)
 
     @property
     def num_directions(self) -> int:
@@ -158,9 +116,7 @@ class RnnConfig(RnnSettings, PreTrainedConfig):
         return self.residual_size or self.hidden_size
 
     def validate_settings(self) -> None:
-        """Check ranges, the number of parameters, and that the cell supports recurrent dropout where it is on."""
-        from .cells_rnn import CELLS
-
+        """Check ranges and the number of parameters."""
         check_ranges(self)
         check_range("pad_token_id", self.pad_token_id, {"least": 0, "below": self.vocab_size})
         inputs = self.embedding_size + (self.num_hidden_layers - 1) * self.output_size
@@ -174,10 +130,6 @@ class RnnConfig(RnnSettings, PreTrainedConfig):
                 f"the model is too large: found about {parameters:.1e} parameters, more than {MAX_PARAMETERS:.1e}; "
                 "reduce vocab_size, embedding_size, hidden_size or num_hidden_layers"
             )
-        if self.pair_encoding not in ("siamese", "joint"):
-            raise ValueError(f"pair_encoding must be siamese or joint; found {self.pair_encoding!r}")
-        if self.recurrent_dropout > 0 and not CELLS[self.cell_type].has_recurrent_dropout:
-            raise ValueError(f"{self.cell_type} has no recurrent_dropout: found {self.recurrent_dropout}; set it to 0")
 
     def validate_labels(self) -> None:
         """Check that labels are distinct, that ids run from 0 without a gap, and that both maps agree."""

@@ -22,7 +22,7 @@ from transformers.utils import can_return_tuple
 from .blocks_rnn import LONGEST_MEMORY, ResidualBlock, ShortConvolution, TokenProjection
 from .cells_rnn import CELLS, CompactTexts, RecurrentCell, RnnLayer
 from .configuration_rnn import RnnConfig
-from .pooling_rnn import POOLERS
+from .pooling_rnn import find_pooler
 
 
 @dataclass
@@ -303,7 +303,7 @@ class RnnForSequenceClassification(RnnPreTrainedModel):
         super().__init__(config)
         self.num_labels = config.num_labels
         self.rnn = RnnModel(config)
-        self.pooler: Any = POOLERS[config.pooling](config)
+        self.pooler: Any = find_pooler(config)(config)
         self.activation = ACT2FN[config.classifier_activation]
         self.dropout = nn.Dropout(config.classifier_dropout)
         self.classifier = nn.Linear((4 if config.siamese else 1) * self.pooler.output_size, config.num_labels)

@@ -5,10 +5,13 @@ A new pooling is a subclass of [`RnnPooler`] and one entry in [`POOLERS`].
 Legend: B batch, T time, S width of a state (directions x hidden), P width of the pooled vector.
 """
 
+from typing import Any
+
 import torch
 from torch import nn
 
 from .configuration_rnn import RnnConfig
+from .settings_rnn import look_up
 
 
 class RnnPooler(nn.Module):
@@ -101,3 +104,8 @@ class AttentionPooler(RnnPooler):
 POOLERS: dict[str, type[RnnPooler]] = {
     "last": LastPooler, "mean": MeanPooler, "max": MaxPooler, "mean_max": MeanMaxPooler, "attention": AttentionPooler
 }  # fmt: skip
+
+
+def find_pooler(config: Any) -> type[RnnPooler]:
+    """Return the class of a configuration's pooling; raise a ValueError if it is unknown."""
+    return look_up("pooling", config.pooling, POOLERS)

@@ -51,30 +51,15 @@ def check_ranges(settings: Any) -> None:
         check_range(known.name, getattr(settings, known.name), known.metadata)
 
 
-def _cells() -> list[str]:
-    from .cells_rnn import CELLS  # not at import: loads torch
-
-    return list(CELLS)
-
-
-def _poolings() -> list[str]:
-    from .pooling_rnn import POOLERS
-
-    return list(POOLERS)
-
-
-def _check_cell(name: str) -> None:
-    if name not in _cells():
-        raise ValueError(f"cell_type must be one of {', '.join(_cells())}; found {name!r}")
-
-
-def _check_pooling(name: str) -> None:
-    if name not in _poolings():
-        raise ValueError(f"pooling must be one of {', '.join(_poolings())}; found {name!r}")
-
-
 def _dropout(meaning: str) -> Any:
     return setting(0.0, meaning, least=0, below=1, card=True)
+
+
+def look_up(name: str, value: str, registry: Mapping[str, Any]) -> Any:
+    """Return the entry of a registry that a setting names, or raise a ValueError with its names."""
+    if value not in registry:
+        raise ValueError(f"{name} must be one of {', '.join(registry)}; found {value!r}")
+    return registry[value]
 
 
 @dataclass
@@ -88,8 +73,6 @@ class RnnSettings:
         "alone, which makes it the fastest",
         common=True,
         start="shape",
-        choices=_cells,
-        validator=_check_cell,
     )
     hidden_size: int = setting(128, "units per direction", common=True, least=1, below=MAX_PARAMETERS, start="shape")
     num_hidden_layers: int = setting(
@@ -114,10 +97,6 @@ class RnnSettings:
     conv_kernel: int = setting(
         3, "residual: tokens that the short convolution sees; 1 leaves it out", least=1, below=32, start="shape"
     )
-    hidden_act: Literal["silu", "gelu", "relu"] = setting(
-        "silu", "residual: activation of the gate and the MLP", start="shape"
-    )
-    layer_norm_eps: float = setting(1e-5, "residual: added to the variance in layer normalisation", start="shape")
     bidirectional: bool = setting(True, "also read from the last token to the first", start="shape")
     pooling: str = setting(
         "mean_max",
@@ -125,8 +104,6 @@ class RnnSettings:
         "read, per direction, mean_max both vectors side by side, attention a learned weighted mean",
         common=True,
         start="head",
-        choices=_poolings,
-        validator=_check_pooling,
     )
     embedding_dropout: float | int = _dropout("share of the elements of the token vectors to drop")
     word_dropout: float | int = _dropout(
@@ -143,11 +120,10 @@ class RnnSettings:
         start="head",
         card=True,
     )
-    pair_encoding: str = setting(
+    pair_encoding: Literal["siamese", "joint"] = setting(
         "siamese",
         "how two texts (text_pair_column) are read: siamese (each alone; their vectors u and v become u, v, |u - v| "
         "and u * v) or joint (as one text with a separator)",
-        choices=["siamese", "joint"],
         start="head",
     )
     crf: bool = setting(
@@ -164,9 +140,6 @@ class RnnSettings:
         below=1 << 15,
         start="head",
         card=True,
-    )
-    word_hidden_size: int = setting(
-        100, "units per direction of the layer of word_forms", least=1, below=MAX_PARAMETERS, start="head"
     )
     freeze_embedding: bool = setting(False, "exclude the embedding from training", card=True)
     tie_word_embeddings: bool = setting(

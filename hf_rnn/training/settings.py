@@ -804,7 +804,7 @@ class Arguments(NamedTuple):
 
     model: ModelArguments
     data: DataArguments
-    training: "RnnTrainingArguments"
+    training: RnnTrainingArguments
 
 
 def _select(kinds: Collection[type], *starts: str) -> tuple[str, ...]:
@@ -986,6 +986,7 @@ def parse(values: Mapping[str, Any], prog: str, *further: type) -> tuple[Any, ..
         output = {"output_dir": settings["output_dir"]}
         settings = {name: getattr(config, name) for name in ARCHITECTURE} | parser.convert(merged) | output
     parsed = parser.build(settings, ModelArguments, DataArguments, RnnTrainingArguments, *further)
+    check_parts(parsed[0])
     model, data, training, *_ = parsed
     for name in decided if start is not None else ():
         value, wanted = getattr(config, name), getattr(model, name)
@@ -1001,6 +1002,17 @@ def parse(values: Mapping[str, Any], prog: str, *further: type) -> tuple[Any, ..
     for line in find_unused({*given, *mine} & merged.keys(), *parsed[:3]):  # None is not given
         logger.warning(line)
     return parsed
+
+
+def check_parts(model: ModelArguments) -> None:
+    """Raise a [`UserError`] for an unknown cell or pooling, before texts are read."""
+    from ..models.cells_rnn import find_cell
+    from ..models.pooling_rnn import find_pooler
+
+    try:
+        find_cell(model), find_pooler(model)
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def merge_recipe(
@@ -1037,12 +1049,12 @@ def merge_recipe(
     return merged
 
 
-def _or_scratch(task: "Task") -> str:
+def _or_scratch(task: Task) -> str:
     return f", or start from nothing with recipe {scratch_recipe(task.recipe)}"
 
 
 def find_unused(
-    given: set[str], model: ModelArguments, data: DataArguments, training: "RnnTrainingArguments"
+    given: set[str], model: ModelArguments, data: DataArguments, training: RnnTrainingArguments
 ) -> Iterator[str]:
     """Yield a warning for each reason why given settings have no effect."""
     keeps_last = not training.load_best_model_at_end and not training.early_stopping_patience
@@ -1064,7 +1076,7 @@ def find_unused(
 PRETRAINING_RECIPE = "pretrain"
 LANGUAGE_MODEL = "causal-lm"  # the task of objective causal_lm
 _UNUSED = (  # settings of labelled texts and of heads for them
-    "pooling", "classifier_activation", "pair_encoding", "crf", "word_forms", "word_hidden_size",
+    "pooling", "classifier_activation", "pair_encoding", "crf", "word_forms",
     "label_smoothing_factor", "class_weight_power", "head_learning_rate", "calibrate", "few_rows", "card_examples",
     "baselines",
 )  # fmt: skip

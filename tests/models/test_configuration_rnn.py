@@ -1,32 +1,45 @@
-"""RnnConfig: types, choices and ranges; misspelt settings; labels; JSON round trip."""
+"""RnnConfig: types and ranges; parts that the model looks up; labels; JSON round trip."""
 
 import json
+from pathlib import Path
 
 import pytest
+import transformers
 from huggingface_hub.errors import StrictDataclassError, StrictDataclassFieldValidationError
 from transformers import AutoConfig, PreTrainedConfig
 
-from hf_rnn import RnnConfig
+from hf_rnn import PRETRAINED, RnnConfig, RnnForSequenceClassification
 
+GOLDEN = Path(__file__).parents[1] / "golden"
 THREE = {0: "no", 1: "yes", 2: "so"}
 
 
-@pytest.mark.parametrize(("name", "nearest"), [("hiden_size", "'hidden_size'"), ("dropout", "'word_dropout'")])
-def test_a_misspelt_setting_names_the_nearest(name, nearest, tmp_path):
-    message = f"has no setting '{name}'. Did you mean {nearest}"
-    with pytest.raises(TypeError, match=message):
-        RnnConfig(**{name: 1})
-    RnnConfig().save_pretrained(tmp_path)
-    with pytest.raises(TypeError, match=message):
-        AutoConfig.from_pretrained(tmp_path, **{name: 1})
-    if name == "dropout":  # not misspelt: other programs may set it, as transformers does with rms_norm_eps
-        return
-    with pytest.raises(TypeError, match=message):
-        setattr(RnnConfig(), name, 1)
-    path = tmp_path / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), name: 1}))
-    with pytest.raises(TypeError, match=message):
-        AutoConfig.from_pretrained(tmp_path)
+def test_unknown_keys_become_attributes_as_in_transformers(tmp_path):
+    config = RnnConfig(hiden_size=3)
+    assert (config.hiden_size, config.hidden_size) == (3, 128)
+    config.save_pretrained(tmp_path)
+    assert AutoConfig.from_pretrained(tmp_path).hiden_size == 3
+
+
+def test_a_config_of_an_older_version_loads():
+    for folder in (GOLDEN / "checkpoint", PRETRAINED / "english"):
+        saved = json.loads((folder / "config.json").read_text())
+        loaded = json.loads(AutoConfig.from_pretrained(folder).to_json_string(use_diff=False))
+        assert {name: loaded[name] for name in saved} == {**saved, "transformers_version": transformers.__version__}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"cell_type": "lstn"}, "cell_type must be one of rnn_tanh, .*; found 'lstn'"),
+        ({"pooling": "sum"}, "pooling must be one of last, .*; found 'sum'"),
+        ({"cell_type": "min_gru", "recurrent_dropout": 0.1}, "min_gru has no recurrent_dropout"),
+    ],
+)
+def test_the_model_looks_up_its_parts(settings, message):
+    config = RnnConfig(vocab_size=9, embedding_size=3, hidden_size=2, **settings)
+    with pytest.raises(ValueError, match=message):
+        RnnForSequenceClassification(config)
 
 
 def test_what_transformers_and_others_store_is_kept(tmp_path):
@@ -51,7 +64,6 @@ def test_what_transformers_and_others_store_is_kept(tmp_path):
     [
         ("hidden_size", "64"),
         ("bidirectional", 1),
-        ("cell_type", "lstn"),
         ("id2label", ["no", "yes"]),
     ],
 )
@@ -67,7 +79,6 @@ def test_wrong_types_and_choices(name, value):
     [
         {"hidden_size": 0},
         {"num_hidden_layers": 10**8},
-        {"cell_type": "min_gru", "recurrent_dropout": 0.1},
         {"pad_token_id": 30000},
         {"id2label": {0: "a", 2: "b"}},
         {"id2label": {0: "a", 1: "b"}, "label2id": {"a": 1, "b": 0}},

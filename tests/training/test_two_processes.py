@@ -80,7 +80,7 @@ def runs(noisy_dir, tmp_path_factory):
     }
 
 
-TAGS = {"recipe": "token-classification-scratch", "word_hidden_size": 8, "hidden_dropout": 0, "classifier_dropout": 0}
+TAGS = {"recipe": "token-classification-scratch", "hidden_dropout": 0, "classifier_dropout": 0}
 TEXT = {"recipe": "lm", "bptt": 16, "classifier_dropout": 0}
 
 

@@ -14,7 +14,7 @@ from ...hub.model_folder import FinishedFolder
 from ...models.blocks_rnn import ResidualBlock, TokenProjection
 from ...models.cells_rnn import RnnLayer
 from ...models.configuration_rnn import RnnConfig
-from ...models.pooling_rnn import POOLERS
+from ...models.pooling_rnn import find_pooler
 from .classifier import FUSED_HEAD, find_unsupported_setting
 
 # As transformers has them, whose module of activations takes long to import.
@@ -39,7 +39,7 @@ class StoredClassifier(nn.Module):
             self.rnn.layers = nn.ModuleList(ResidualBlock(config) for _ in sizes)
         else:
             self.rnn.layers = nn.ModuleList(RnnLayer(config, size) for size in sizes)
-        self.pooler: Any = POOLERS[config.pooling](config)
+        self.pooler: Any = find_pooler(config)(config)
         self.activation = _ACTIVATIONS[config.classifier_activation]()
         self.classifier = nn.Linear(self.pooler.output_size, config.num_labels)
 

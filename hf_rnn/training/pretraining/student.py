@@ -21,7 +21,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from ...models.cells_rnn import MinGru
 from ...models.configuration_rnn import RnnConfig
 from ...models.modeling_rnn import RnnModel, RnnPreTrainedModel
-from ...models.pooling_rnn import POOLERS
+from ...models.pooling_rnn import find_pooler
 from ...tokenizers.normalizers import plain_placeholders
 from ...utils.errors import UserError
 
@@ -39,7 +39,7 @@ class EncoderStudent(RnnPreTrainedModel):
     def __init__(self, config: RnnConfig, vector_size: int, state_size: int | None = None) -> None:
         super().__init__(config)
         self.rnn = RnnModel(config)
-        self.pooler: Any = POOLERS[config.pooling](config)
+        self.pooler: Any = find_pooler(config)(config)
         self.projection = nn.Linear(self.pooler.output_size, vector_size)
         self.token_projection = None
         if state_size is not None and state_size != vector_size:
