@@ -20,8 +20,7 @@ class PushArguments:
     repo_id: str = setting("", "repo on the Hub: owner/name", required=True)
     private: bool = setting(False, "make a new repo visible to its owner only")
     revision: str | None = setting(None, "branch to commit to (default: main)")
-    card_examples: bool = setting(True, "send the texts that the card shows")
-    allow_contacts: bool = setting(False, "send e-mail addresses and phone numbers too")
+    card_examples: bool = setting(False, "send the texts that the card shows")
     dry_run: bool = setting(False, "check and list the files, send nothing")
 
 
@@ -41,8 +40,8 @@ def run(argv: Sequence[str]) -> None:
     settings = dataclasses.asdict(arguments) | {"private": arguments.private or None}  # or the owner's default
     folder, repo_id = settings.pop("model"), settings.pop("repo_id")
     plan = push(folder, repo_id, **{**settings, "dry_run": True})
-    rows = [(file.name, f"{file.size:,} bytes") for file in plan.files]
-    rows.append((f"{len(rows)} files", f"{sum(file.size for file in plan.files):,} bytes"))
+    rows = [(name, f"{size:,} bytes") for name, size in plan.files.items()]
+    rows.append((f"{len(rows)} files", f"{sum(plan.files.values()):,} bytes"))
     print(format_columns(rows, right=[1]), flush=True)
     if arguments.dry_run:
         print_note("dry run: nothing was sent")

@@ -761,7 +761,7 @@ class OwnSettings:
     )
     language: list[str] | None = setting(None, "languages of the texts for the card, such as en de", steps=False)
     tags: list[str] | None = setting(None, "further tags for the card", steps=False)
-    card_examples: bool = setting(True, "show two texts of each label in the card", steps=False)
+    card_examples: bool = setting(False, "show two training texts of each label in the card and the demo", steps=False)
     baselines: bool = setting(True, "fit TF-IDF and logistic regression to the same rows, for the card", steps=False)
 
 

@@ -378,7 +378,10 @@ def find_destination(arguments: RnnTrainingArguments) -> dict[str, Any] | None:
     repo_id = name if "/" in name else f"{user}/{name}"
     check_repo_id(repo_id)
     private, revision = arguments.hub_private_repo, arguments.hub_revision
-    return {"repo_id": repo_id, "private": private, "revision": revision, "token": token}
+    examples = arguments.card_examples
+    return {
+        "repo_id": repo_id, "private": private, "revision": revision, "token": token, "card_examples": examples
+    }  # fmt: skip
 
 
 def push_run(folder: Path, destination: dict[str, Any]) -> PushResult:

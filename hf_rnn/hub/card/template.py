@@ -197,16 +197,20 @@ def amend_card(folder: FinishedFolder, facts: CardFacts, **changes: Any) -> bool
     return True
 
 
-def card_for_repo(folder: FinishedFolder, repo_id: str, examples: bool = True) -> dict[str, bytes]:
-    """Return the files of a card that names the repo in place of the folder, with its texts or without.
+def card_for_repo(folder: FinishedFolder, repo_id: str, examples: bool = False) -> dict[str, bytes]:
+    """Return the contents by file name of a card that names the repo in place of the folder.
 
-    The result has contents by file name; it is empty without facts, or if the card was edited by hand.
+    Texts of the training data are left out unless `examples`. A card that was edited by hand, or that has no facts, is
+    not among them.
     """
     facts = read_facts(folder)
-    if facts is None or _is_edited(folder, facts):
+    if facts is None:
         return {}
-    facts = dataclasses.replace(facts, repo_id=repo_id, examples=facts.examples if examples else None)
-    return _contents(folder, facts)
+    sent = dataclasses.replace(facts, repo_id=repo_id, examples=facts.examples if examples else None)
+    contents = _contents(folder, sent)
+    if _is_edited(folder, facts):
+        del contents[folder.card.name]
+    return contents
 
 
 def _is_edited(folder: FinishedFolder, facts: CardFacts) -> bool:

@@ -167,7 +167,7 @@ class RnnEstimator(BaseEstimator):
             model, tokenizer = load_model(folder.root)
         self._adopt_labels(model.config)
         kept = list_shared_files(folder, tokenizer.vocab_files_names.values())
-        files = {file.name: file.read() for file in kept}
+        files = {name: path.read_bytes() for name, path in kept.items()}
         self.metrics_ = read_mapping(folder.metrics, files.get(folder.metrics.name, b"{}"))
         self._runner, self._files, self._card = FastRnn(model, tokenizer), files, card
 
