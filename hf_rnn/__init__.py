@@ -36,7 +36,7 @@ _HOME = {
     "RnnRegressor": "training.sklearn",
     "FastRnn": "inference.predictor",
     "SentenceEncoder": "inference.sentence_encoder",
-    "pretrain": "training.pretraining",
+    "pretrain": "training.pretrain",
     "Tagger": "inference.predictor",
     "BatchPredictor": "inference.batch_predictor",
     "OnnxClassifier": "inference.onnx.runtime",

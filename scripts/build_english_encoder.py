@@ -77,7 +77,7 @@ tweets are offensive. The teacher is distributed under Apache-2.0.
 def install(folder: Path, flags: str) -> None:
     """Copy an encoder into the package, without the code that the package has itself."""
     shutil.rmtree(PLACE, ignore_errors=True)
-    shutil.copytree(folder, PLACE, ignore=shutil.ignore_patterns("*.py", "checkpoints", "pretraining_cache"))
+    shutil.copytree(folder, PLACE, ignore=shutil.ignore_patterns("*.py", "checkpoints", "teacher_cache"))
     config = json.loads((PLACE / "config.json").read_text("utf-8"))
     del config["auto_map"]
     (PLACE / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""`hf-rnn pretrain`: teach a recurrent encoder a teacher's sentence vectors; print the folder and its figures."""
+"""`hf-rnn pretrain`: teach a recurrent encoder the states of another encoder; print the folder and its figures."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ def run(argv: Sequence[str]) -> None:
     """Pretrain, then print the result as `hf-rnn train` does."""
     parser = make_pretraining_parser(
         "hf-rnn pretrain",
-        description="Teach a recurrent encoder the vectors of a sentence encoder, from texts without labels.",
+        description="Teach a recurrent encoder the states of another encoder, from texts without labels.",
         example="my-sentence-encoder tweets.txt my-encoder",
     )
     flags = read_flags(parser, argv)
-    from ..training.pretraining import pretrain
+    from ..training.pretrain import pretrain
 
     run_training("pretrain", argv, flags, pretrain)

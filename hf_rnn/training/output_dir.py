@@ -22,7 +22,6 @@ from .training_arguments import RnnTrainingArguments
 Written = TypeVar("Written")
 
 REJECTED_ROWS = "rejected.jsonl"  # left by a run that stopped at its data
-PRETRAINING_CACHE = "pretraining_cache"  # texts and teacher's vectors
 TEACHER_CACHE = "teacher_cache"  # left by a run that stopped after asking its teacher; the next one uses it
 _RESUME = "The checkpoints are intact: make room there, then repeat the command with --resume"
 
@@ -36,7 +35,7 @@ def check_output_dir(folder: FinishedFolder, args: RnnTrainingArguments) -> Path
     if (obstacle := find_obstacle(folder.root)) is not None:
         raise UserError(f"output_dir {folder.root} is not writable: found {obstacle} in its way; give another")
     if args.resume:
-        kept = [name for name in (PRETRAINING_CACHE, TEACHER_CACHE) if (folder.root / name).is_dir()]
+        kept = [name for name in (TEACHER_CACHE,) if (folder.root / name).is_dir()]
         if kept and not checkpoints.list_checkpoints(folder.checkpoints):
             raise UserError(
                 f"there is no checkpoint in {folder.checkpoints} yet: leave out --resume; what the teacher has "
@@ -72,7 +71,7 @@ def _is_leftover(folder: FinishedFolder, path: Path) -> bool:
     """Return whether a run that failed early left this."""
     if path == folder.checkpoints:
         return path.is_dir() and not any(path.iterdir())
-    return path.name in (REJECTED_ROWS, TEACHER_CACHE, PRETRAINING_CACHE)
+    return path.name in (REJECTED_ROWS, TEACHER_CACHE)
 
 
 def check_apart(output_dir: str | None, sources: Mapping[str, str | None]) -> None:

@@ -44,7 +44,7 @@ def check(folder, overwrite=False):
 # ---- before a run ----
 
 
-@pytest.mark.parametrize("cache", [output_dir.PRETRAINING_CACHE, output_dir.TEACHER_CACHE])
+@pytest.mark.parametrize("cache", [output_dir.TEACHER_CACHE])
 def test_a_resume_before_the_first_checkpoint_names_what_is_kept(folder, cache):
     put(folder, f"{cache}/vectors.npy")
     with pytest.raises(UserError, match=f"leave out --resume; what the teacher has computed is kept in {cache}"):
