@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from .cells_rnn import CompactTexts, RnnLayer
+from .cells_rnn import RnnLayer
+from .compact_rnn import CompactTexts
 from .configuration_rnn import RnnConfig
 
 ACTIVATIONS = {"silu": nn.SiLU, "gelu": nn.GELU, "relu": nn.ReLU}  # an import of transformers' own takes seconds
@@ -49,9 +50,8 @@ class ShortConvolution(nn.Module):
 
         Inputs `(T, B, R)` are zero at padding; `before` is `(K - 1, B, R)`, or None for zero.
         """
-        behind = self.size - 1 - self.ahead
         if before is None:
-            wide = nn.functional.pad(inputs, (0, 0, 0, 0, behind, self.ahead))
+            wide = nn.functional.pad(inputs, (0, 0, 0, 0, self.size - 1 - self.ahead, self.ahead))
         else:
             wide = torch.cat([before.to(inputs.dtype), inputs])
         time = inputs.shape[0]
@@ -86,27 +86,22 @@ class ResidualBlock(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout)
 
     def forward(
-        self,
-        stream: torch.Tensor,
-        texts: CompactTexts,
-        h_0: Any,
-        c_0: Any,
-        conv_0: torch.Tensor | None,
-        output_final_states: bool,
-    ) -> tuple[torch.Tensor, Any, Any, torch.Tensor | None]:
-        """Return the stream `(T, B, R)`, h_n and c_n per direction, and the last inputs of the convolution.
+        self, stream: torch.Tensor, texts: CompactTexts, h_0: Any, c_0: Any, conv_0: Any, output_final_states: bool
+    ) -> tuple[torch.Tensor | None, ...]:
+        """Return one flat tuple: the stream `(T, B, R)`, the last inputs of the convolution, D times h_n and c_n.
 
-        `h_0` and `c_0` are tuples of `(B, H)` or None, per direction; `conv_0` is `(B, K - 1, R)` or None.
+        `h_0` and `c_0` have `(B, H)` or None per direction; `conv_0` is `(B, K - 1, R)` or None.
         """
         inputs, wide = self.read(stream, texts, conv_0)
         conv_n = None
         if output_final_states and self.conv is not None and self.conv.is_causal:
             conv_n = texts.last_inputs(wide, self.conv.size - 1).transpose(0, 1)
-        states, h_n, c_n = self.mixer(inputs, texts, h_0, c_0, output_final_states)
-        mixed = texts.join(states) * self.activation(self.gate_proj(inputs))
+        results = self.mixer(inputs, texts, h_0, c_0, output_final_states)
+        directions = len(self.mixer.directions)
+        mixed = texts.join(results[:directions]) * self.activation(self.gate_proj(inputs))
         stream = stream + self.dropout(self.out_proj(mixed))
         inner = self.activation(self.up_proj(self.mlp_norm(stream)))
-        return stream + self.dropout(self.down_proj(inner)), h_n, c_n, conv_n
+        return stream + self.dropout(self.down_proj(inner)), conv_n, *results[directions:]
 
     def read(self, stream: torch.Tensor, texts: CompactTexts, conv_0: torch.Tensor | None = None) -> Any:
         """Return the inputs of cell and gate `(T, B, R)`, and those of the convolution with the tokens around them."""

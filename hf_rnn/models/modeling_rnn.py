@@ -16,11 +16,13 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput
 from transformers.utils import can_return_tuple
 
 from .blocks_rnn import LONGEST_MEMORY, ResidualBlock, ShortConvolution, TokenProjection
-from .cells_rnn import CELLS, CompactTexts, RecurrentCell, RnnLayer
+from .cells_rnn import CELLS, RecurrentCell, RnnLayer
+from .compact_rnn import CompactTexts
 from .configuration_rnn import RnnConfig
 from .pooling_rnn import find_pooler
 
@@ -61,6 +63,14 @@ class RnnSequenceClassifierOutput(SequenceClassifierOutput):
     final_cell_state: torch.Tensor | None = None
 
 
+class StackedLayer(GradientCheckpointingLayer, RnnLayer):
+    """A recurrent layer that the model may run again in backward, to save memory."""
+
+
+class StackedBlock(GradientCheckpointingLayer, ResidualBlock):
+    """A residual block that the model may run again in backward, to save memory."""
+
+
 class RnnPreTrainedModel(PreTrainedModel):
     """Weights, loading and saving, common to all models of this package."""
 
@@ -69,6 +79,7 @@ class RnnPreTrainedModel(PreTrainedModel):
     main_input_name = "input_ids"
     _input_embed_layer = "embedding"
     _no_split_modules = ["RnnModel"]  # its layers exchange more than tensors
+    supports_gradient_checkpointing = True
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -134,17 +145,16 @@ class RnnModel(RnnPreTrainedModel):
     def __init__(self, config: RnnConfig) -> None:
         super().__init__(config)
         self.embedding = nn.Embedding(config.vocab_size, config.embedding_size, padding_idx=config.pad_token_id)
-        self.embedding_dropout = nn.Dropout(config.embedding_dropout)
-        self.hidden_dropout = nn.Dropout(config.hidden_dropout)
-        self.is_residual = config.block_type == "residual"
+        self.is_residual = config.block_type == "residual"  # then dropout is in the projection and in the blocks
+        self.embedding_dropout = nn.Dropout(0.0 if self.is_residual else config.embedding_dropout)
+        self.hidden_dropout = nn.Dropout(0.0 if self.is_residual else config.hidden_dropout)
         if self.is_residual:
-            self.embedding_dropout = nn.Dropout(0.0)  # that of the projection
             self.projection = TokenProjection(config)
-            self.layers = nn.ModuleList(ResidualBlock(config) for _ in range(config.num_hidden_layers))
+            self.layers = nn.ModuleList(StackedBlock(config) for _ in range(config.num_hidden_layers))
             self.norm = nn.LayerNorm(config.stream_size, eps=config.layer_norm_eps)
         else:
             input_sizes = [config.embedding_size] + [config.output_size] * (config.num_hidden_layers - 1)
-            self.layers = nn.ModuleList(RnnLayer(config, size) for size in input_sizes)
+            self.layers = nn.ModuleList(StackedLayer(config, size) for size in input_sizes)
         self.post_init()
         self.embedding.weight.requires_grad_(not config.freeze_embedding)
 
@@ -189,13 +199,30 @@ class RnnModel(RnnPreTrainedModel):
             inputs_embeds = None if inputs_embeds is None else nn.functional.pad(inputs_embeds, (0, 0, 0, 1))
         h_0 = self._split_state("initial_hidden_state", initial_hidden_state, batch)
         c_0 = self._split_state("initial_cell_state", initial_cell_state, batch)
+        if initial_conv_state is not None and not self.is_residual:
+            raise ValueError("initial_conv_state is for block_type='residual' in one direction")
 
-        texts = CompactTexts(mask)
-        inputs = self._embed(input_ids, inputs_embeds, texts)  # (T, B, E)
-        run = self._run_blocks if self.is_residual else self._run_layers
-        shown, hidden, cell, conv = run(
-            inputs, texts, h_0, c_0, initial_conv_state, output_final_states, output_hidden_states
-        )
+        texts, directions = CompactTexts(mask), self.config.num_directions
+        states = [self._embed(input_ids, inputs_embeds, texts)]  # compact, per direction
+        shown, hidden, cell, conv = [], [], [], []
+        for number, layer in enumerate(self.layers):
+            if output_hidden_states:
+                shown.append(texts.restore(states))
+            # gradients pass through what is shown
+            inputs = texts.compact(shown[-1]) if output_hidden_states else texts.join(states)
+            if number > 0:
+                inputs = self.hidden_dropout(inputs)
+            elif self.is_residual:
+                inputs = self.projection(inputs)
+            given = [inputs, texts, h_0[number], c_0[number]]
+            if self.is_residual:
+                given.append(None if initial_conv_state is None else initial_conv_state[number])
+            results = layer(*given, output_final_states)
+            states = results[: 1 if self.is_residual else directions]
+            hidden += results[-2 * directions : -directions]
+            cell += results[-directions:]
+            conv.append(results[1] if self.is_residual else None)
+        shown.append(texts.restore([self.norm(states[0])] if self.is_residual else states))
         if time == 0:
             shown = [states[:, :0] for states in shown]
         return RnnModelOutput(
@@ -205,48 +232,6 @@ class RnnModel(RnnPreTrainedModel):
             final_cell_state=None if cell[0] is None else torch.stack(cell),
             final_conv_state=None if conv[0] is None else torch.stack(conv),
         )
-
-    def _run_layers(
-        self, inputs: Any, texts: CompactTexts, h_0: Any, c_0: Any, conv_0: Any, output_final: bool, show_all: Any
-    ) -> tuple[list, list, list, list]:
-        """Run plain layers; return the states to show `(B, T, S)`, and h_n, c_n and the state of no convolution."""
-        if conv_0 is not None:
-            raise ValueError("initial_conv_state is for block_type='residual' in one direction")
-        states, shown, hidden, cell = [inputs], [], [], []
-        for number, layer in enumerate(self.layers):
-            if show_all:
-                shown.append(texts.restore(states))
-                inputs = texts.compact(shown[-1])
-            elif number > 0:
-                inputs = texts.join(states)
-            if number > 0:
-                inputs = self.hidden_dropout(inputs)
-            states, h_n, c_n = layer(inputs, texts, h_0[number], c_0[number], output_final)
-            hidden += h_n
-            cell += c_n
-        return [*shown, texts.restore(states)], hidden, cell, [None]
-
-    def _run_blocks(
-        self, inputs: Any, texts: CompactTexts, h_0: Any, c_0: Any, conv_0: Any, output_final: bool, show_all: Any
-    ) -> tuple[list, list, list, list]:
-        """Run residual blocks; return the states to show `(B, T, S)`, and h_n, c_n and the convolutions' states."""
-        shown: list[torch.Tensor] = []
-
-        def show(states: torch.Tensor) -> torch.Tensor:
-            shown.append(texts.restore([states]))
-            return texts.compact(shown[-1])  # so that gradients pass through what is shown
-
-        hidden, cell, conv = [], [], []
-        stream = self.projection(show(inputs) if show_all else inputs)
-        for number, block in enumerate(self.layers):
-            if show_all and number > 0:
-                stream = show(stream)
-            before = None if conv_0 is None else conv_0[number]
-            stream, h_n, c_n, conv_n = block(stream, texts, h_0[number], c_0[number], before, output_final)
-            hidden += h_n
-            cell += c_n
-            conv.append(conv_n)
-        return [*shown, texts.restore([self.norm(stream)])], hidden, cell, conv
 
     def read_mask(self, input_ids: Any, attention_mask: Any, inputs_embeds: Any = None) -> torch.Tensor:
         """Return the mask `(B, T)` of the tokens to read, as bool; see [`RnnModel.forward`]."""

@@ -13,7 +13,8 @@ from transformers import initialization as init
 from transformers.modeling_outputs import TokenClassifierOutput
 from transformers.utils import can_return_tuple
 
-from .cells_rnn import CompactTexts, RnnLayer
+from .cells_rnn import RnnLayer
+from .compact_rnn import CompactTexts
 from .configuration_rnn import RnnConfig
 from .crf_rnn import Crf
 from .modeling_rnn import RnnModel, RnnPreTrainedModel
@@ -112,8 +113,8 @@ class WordReader(nn.Module):
         sides = [state.gather(1, tokens[..., None].expand(-1, -1, self.size)) for state, tokens in read]
         texts = CompactTexts(mask)
         vectors = texts.compact(torch.cat([*sides, forms], dim=-1))
-        nothing = [[None] * len(self.layer.directions)] * 2
-        return texts.restore(self.layer(self.dropout(vectors), texts, *nothing, False)[0])
+        nothing = [None] * len(self.layer.directions)
+        return texts.restore(self.layer(self.dropout(vectors), texts, nothing, nothing, False)[: len(nothing)])
 
 
 def find_starts(kinds: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
